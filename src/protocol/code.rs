@@ -1,0 +1,176 @@
+//! Codes: the word that explains an outcome or a notice.
+
+use std::{borrow::Cow, fmt};
+
+/// The longest code, in bytes.
+pub const MAX_CODE: usize = 64;
+
+/// What explains an `err`, `no`, `cut`, or a notice: 1 to 64 of `a-z 0-9 -`, the first a letter
+/// (PROTOCOL.md, section 10).
+///
+/// The word of the reply alone decides the outcome; a code never does. Applications may answer
+/// `err` with codes of their own.
+///
+/// ```
+/// use bellwire::protocol::Code;
+///
+/// const NOT_FOUND: Code = Code::from_static("not-found");
+/// assert_eq!(Code::new("not-found"), Some(NOT_FOUND));
+/// assert_eq!(Code::new("Not found"), None);
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Code(Cow<'static, str>);
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $code:literal;)*) => {
+        impl Code {
+            $($(#[$doc])* pub const $name: Self = Self::from_static($code);)*
+        }
+
+        /// Every code of the protocol's own.
+        #[cfg(test)]
+        pub(crate) const ALL: &[Code] = &[$(Code::$name),*];
+    };
+}
+
+codes! {
+    /// The line breaks the syntax; the text says where.
+    MALFORMED = "malformed";
+    /// The line is over the limit announced in `/hello`.
+    LINE_TOO_LONG = "line-too-long";
+    /// The id is not above the last one.
+    ID_ORDER = "id-order";
+    /// The server has no such method.
+    UNKNOWN_METHOD = "unknown-method";
+    /// The server does not implement this attribute.
+    UNKNOWN_ATTRIBUTE = "unknown-attribute";
+    /// The attribute's value is not one of its kind.
+    BAD_ATTRIBUTE = "bad-attribute";
+    /// The arguments are not those of the method.
+    BAD_ARGUMENTS = "bad-arguments";
+    /// A one-way method sent as a request, or the reverse.
+    BAD_FORM = "bad-form";
+    /// The position lies beyond what the topic's epoch has.
+    BAD_POSITION = "bad-position";
+    /// The server does not speak this version.
+    BAD_VERSION = "bad-version";
+    /// The method is legal only earlier on a connection.
+    OUT_OF_ORDER = "out-of-order";
+    /// This connection is subscribed to the topic.
+    ALREADY_SUBSCRIBED = "already-subscribed";
+    /// This connection is not subscribed to the topic.
+    NOT_SUBSCRIBED = "not-subscribed";
+    /// A limit on how many is reached.
+    TOO_MANY = "too-many";
+    /// The server has no room now; worth a retry.
+    BUSY = "busy";
+    /// Not allowed to this peer.
+    FORBIDDEN = "forbidden";
+    /// Cancelled by the caller.
+    CANCELLED = "cancelled";
+    /// The deadline passed.
+    DEADLINE = "deadline";
+    /// The server is going away.
+    CLOSING = "closing";
+    /// The line to be sent would be over a limit.
+    TOO_LARGE = "too-large";
+    /// The handler failed in a way of its own: a panic, or a reply that cannot be encoded.
+    INTERNAL = "internal";
+    /// The handler vanished before it ended, or the numbers never came.
+    LOST = "lost";
+    /// The numbers have left the retained window.
+    RETENTION = "retention";
+    /// The lease ran out.
+    EXPIRED = "expired";
+    /// The topic, or the server, ended it.
+    CLOSED = "closed";
+    /// The server shuts down.
+    SHUTDOWN = "shutdown";
+}
+
+impl Code {
+    /// A code, if `code` has the syntax of one.
+    pub fn new(code: &str) -> Option<Self> {
+        is_code(code.as_bytes()).then(|| Self(Cow::Owned(code.to_owned())))
+    }
+
+    /// A code known when the program is written.
+    ///
+    /// # Panics
+    /// When `code` has not the syntax of one; in a `const`, that is a compile error.
+    pub const fn from_static(code: &'static str) -> Self {
+        assert!(
+            is_code(code.as_bytes()),
+            "not a code: 1 to 64 of a-z 0-9 -, the first a letter"
+        );
+        Self(Cow::Borrowed(code))
+    }
+
+    /// The code as it stands on the wire.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[expect(
+    clippy::indexing_slicing,
+    reason = "const, and bounded by the loop's condition"
+)]
+const fn is_code(code: &[u8]) -> bool {
+    if code.is_empty() || code.len() > MAX_CODE || !code[0].is_ascii_lowercase() {
+        return false;
+    }
+    let mut at = 0;
+    while at < code.len() {
+        if !matches!(code[at], b'a'..=b'z' | b'0'..=b'9' | b'-') {
+            return false;
+        }
+        at += 1;
+    }
+    true
+}
+
+impl fmt::Debug for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Code({})", self.0)
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl PartialEq<str> for Code {
+    fn eq(&self, other: &str) -> bool {
+        self.0 == other
+    }
+}
+
+impl PartialEq<&str> for Code {
+    fn eq(&self, other: &&str) -> bool {
+        self.0 == *other
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_lower_case_words() {
+        let longest = "c".repeat(MAX_CODE);
+        assert!(Code::new(&longest).is_some());
+        let too_long = "c".repeat(MAX_CODE + 1);
+        for bad in ["", "-a", "1a", "A", "a_b", "a b", "a.b", too_long.as_str()] {
+            assert_eq!(Code::new(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn no_code_stands_twice() {
+        let unique: std::collections::HashSet<_> = ALL.iter().collect();
+        assert_eq!(unique.len(), ALL.len());
+    }
+}

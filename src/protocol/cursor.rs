@@ -1,0 +1,221 @@
+//! The server's side of a subscription: a cursor into a topic's log. Pure transitions.
+
+use crate::protocol::position::{Epoch, Position};
+
+/// What a log holds: the numbers `first..next` of one epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Window {
+    /// The log.
+    pub epoch: Epoch,
+    /// The oldest number still held; `next` when none is.
+    pub first: u64,
+    /// The number the next message will have.
+    pub next: u64,
+}
+
+impl Window {
+    /// The last number that exists; 0 for a log without any.
+    pub fn head(&self) -> u64 {
+        self.next - 1
+    }
+}
+
+/// Where a subscription stands in its topic's log: all below `next` was delivered or named.
+///
+/// **Invariant:** `next` only rises within an epoch, and changes epoch only by a
+/// [`Step::Reset`], so every number is delivered or named exactly once (N2, N3).
+///
+/// ```
+/// use bellwire::protocol::{Cursor, Epoch, Position, Step, Window};
+///
+/// let epoch = Epoch::new("k3f9").unwrap();
+/// let window = Window { epoch, first: 11, next: 14 };
+/// let from = Position { epoch, next: 9 };
+/// let cursor = Cursor::start(window, Some(from)).unwrap();
+/// let (cursor, step) = cursor.step(window);
+/// assert_eq!(step, Step::Gap { epoch, first: 9, last: 10 });
+/// assert_eq!(cursor.step(window).1, Step::Read { first: 11, last: 13 });
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Cursor {
+    /// The next number to deliver or name, and its log.
+    pub position: Position,
+}
+
+/// What a cursor does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// Nothing: it stands at the head.
+    CaughtUp,
+    /// The log is another one: say so.
+    Reset(Position),
+    /// Numbers have left the window: name them.
+    Gap {
+        /// The log.
+        epoch: Epoch,
+        /// The first number gone.
+        first: u64,
+        /// The last number gone.
+        last: u64,
+    },
+    /// These can be delivered; call [`Cursor::delivered`] for what was.
+    Read {
+        /// The first number that can be delivered.
+        first: u64,
+        /// The last number that can be delivered.
+        last: u64,
+    },
+}
+
+/// A position that its epoch has not reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadPosition;
+
+impl Cursor {
+    /// Where a new subscription begins: behind the head, or at `from`; at 1 when `from` is of
+    /// another epoch (N5).
+    ///
+    /// # Errors
+    /// [`BadPosition`] when `from` lies beyond the next number of the current epoch.
+    pub fn start(window: Window, from: Option<Position>) -> Result<Self, BadPosition> {
+        let epoch = window.epoch;
+        let next = match from {
+            None => window.next,
+            Some(from) if from.epoch != epoch => 1,
+            Some(from) if from.next > window.next => return Err(BadPosition),
+            Some(from) => from.next,
+        };
+        Ok(Self {
+            position: Position { epoch, next },
+        })
+    }
+
+    /// What to do, given what the log holds. A reset or gap counts as done.
+    #[must_use]
+    pub fn step(self, window: Window) -> (Self, Step) {
+        let Position { epoch, next } = self.position;
+        if epoch != window.epoch {
+            let position = Position {
+                epoch: window.epoch,
+                next: 1,
+            };
+            return (Self { position }, Step::Reset(position));
+        }
+        if next < window.first {
+            let gap = Step::Gap {
+                epoch,
+                first: next,
+                last: window.first - 1,
+            };
+            return (self.delivered(window.first - 1), gap);
+        }
+        if next < window.next {
+            return (
+                self,
+                Step::Read {
+                    first: next,
+                    last: window.next - 1,
+                },
+            );
+        }
+        (self, Step::CaughtUp)
+    }
+
+    /// The cursor once all up to `last` was delivered or named.
+    #[must_use]
+    pub fn delivered(self, last: u64) -> Self {
+        let next = self.position.next.max(last + 1);
+        Self {
+            position: Position {
+                next,
+                ..self.position
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn epoch(name: &str) -> Epoch {
+        Epoch::new(name).unwrap()
+    }
+
+    fn window(first: u64, next: u64) -> Window {
+        Window {
+            epoch: epoch("e"),
+            first,
+            next,
+        }
+    }
+
+    fn start(name: &str, next: u64, window: Window) -> Option<u64> {
+        let from = Position {
+            epoch: epoch(name),
+            next,
+        };
+        Cursor::start(window, Some(from))
+            .ok()
+            .map(|cursor| cursor.position.next)
+    }
+
+    #[test]
+    fn a_subscription_starts_where_it_asks() {
+        let fresh = Cursor::start(window(3, 8), None).unwrap();
+        assert_eq!(fresh.position.next, 8);
+        assert_eq!(start("e", 1, window(3, 8)), Some(1));
+        assert_eq!(start("e", 8, window(3, 8)), Some(8));
+        assert_eq!(start("e", 9, window(3, 8)), None);
+        assert_eq!(start("f", 99, window(3, 8)), Some(1));
+        assert_eq!(start("e", 1, window(1, 1)), Some(1));
+    }
+
+    #[test]
+    fn every_number_is_delivered_or_named_once() {
+        let mut cursor = Cursor::start(window(1, 1), None).unwrap();
+        assert_eq!(cursor.step(window(1, 1)).1, Step::CaughtUp);
+        assert_eq!(
+            cursor.step(window(1, 4)).1,
+            Step::Read { first: 1, last: 3 }
+        );
+        cursor = cursor.delivered(2);
+        let (next, step) = cursor.step(window(6, 9));
+        assert_eq!(
+            step,
+            Step::Gap {
+                epoch: epoch("e"),
+                first: 3,
+                last: 5
+            }
+        );
+        assert_eq!(next.step(window(6, 9)).1, Step::Read { first: 6, last: 8 });
+        assert_eq!(next.delivered(8).step(window(6, 9)).1, Step::CaughtUp);
+        let (emptied, _) = next.step(window(9, 9));
+        assert_eq!(emptied.position.next, 9);
+    }
+
+    #[test]
+    fn another_log_is_a_reset_to_its_beginning() {
+        let cursor = Cursor::start(window(3, 8), None).unwrap();
+        let other = Window {
+            epoch: epoch("f"),
+            first: 2,
+            next: 4,
+        };
+        let (cursor, step) = cursor.step(other);
+        assert_eq!(
+            step,
+            Step::Reset(Position {
+                epoch: epoch("f"),
+                next: 1
+            })
+        );
+        let gap = Step::Gap {
+            epoch: epoch("f"),
+            first: 1,
+            last: 1,
+        };
+        assert_eq!(cursor.step(other).1, gap);
+    }
+}

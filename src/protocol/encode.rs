@@ -1,0 +1,187 @@
+//! Lines into a buffer that the caller gives. Only what stands here writes an LF.
+
+use std::fmt::{self, Write as _};
+
+use crate::protocol::{
+    attribute::Attributes,
+    id::RequestId,
+    parse::{Mark, Word},
+    rest,
+};
+
+/// Appends a whole line: `mark SP word attributes [SP rest] LF`, with `rest` plain.
+///
+/// ```
+/// use bellwire::protocol::{Attributes, Mark, RequestId, Word, encode};
+///
+/// let mut out = Vec::new();
+/// let id = Mark::Id(RequestId::new(1).unwrap());
+/// encode::line(&mut out, id, Word::new("ok").unwrap(), Attributes::NONE, b"4");
+/// assert_eq!(out, b"1 ok 4\n");
+/// ```
+pub fn line(
+    out: &mut Vec<u8>,
+    mark: Mark,
+    word: Word<'_>,
+    attributes: Attributes<'_>,
+    plain_rest: &[u8],
+) {
+    self::mark(out, mark);
+    body(out, word, attributes, plain_rest);
+}
+
+/// Appends the mark and its SP: the part of a request that is known last.
+pub fn mark(out: &mut Vec<u8>, mark: Mark) {
+    match mark {
+        Mark::Id(id) => number(out, id.get()),
+        Mark::Reserved => out.push(b'*'),
+    }
+    out.push(b' ');
+}
+
+/// Appends all behind the mark: `word attributes [SP rest] LF`, with `rest` plain.
+pub fn body(out: &mut Vec<u8>, word: Word<'_>, attributes: Attributes<'_>, plain_rest: &[u8]) {
+    out.extend_from_slice(word.as_str().as_bytes());
+    out.extend_from_slice(attributes.as_str().as_bytes());
+    if !plain_rest.is_empty() {
+        out.push(b' ');
+        rest::stuff(plain_rest, out);
+    }
+    out.push(b'\n');
+}
+
+/// Appends `ID ok [payload] LF`.
+pub(crate) fn ok(out: &mut Vec<u8>, id: RequestId, payload: &[u8]) {
+    number(out, id.get());
+    out.extend_from_slice(b" ok");
+    if !payload.is_empty() {
+        out.push(b' ');
+        rest::stuff(payload, out);
+    }
+    out.push(b'\n');
+}
+
+/// Appends a notification: `* TOPIC SEQ [payload] LF`.
+pub fn notification(
+    out: &mut Vec<u8>,
+    topic: &crate::protocol::Topic,
+    sequence: u64,
+    payload: &[u8],
+) {
+    out.extend_from_slice(b"* ");
+    out.extend_from_slice(topic.as_str().as_bytes());
+    out.push(b' ');
+    number(out, sequence);
+    if !payload.is_empty() {
+        out.push(b' ');
+        rest::stuff(payload, out);
+    }
+    out.push(b'\n');
+}
+
+/// The length of the longest line that [`notification`] writes for these, LF included.
+pub(crate) fn notification_len(topic: &crate::protocol::Topic, payload: &[u8]) -> usize {
+    const MARK_SPACES_NUMBER_LF: usize = 2 + 1 + 16 + 1 + 1;
+    MARK_SPACES_NUMBER_LF + topic.as_str().len() + rest::stuffed_len(payload)
+}
+
+/// Appends a line of the protocol's own whose parts are written as they display.
+///
+/// `head` is the word and its attributes; the text behind it is stuffed.
+pub(crate) fn display(
+    out: &mut Vec<u8>,
+    mark: Mark,
+    head: fmt::Arguments<'_>,
+    text: fmt::Arguments<'_>,
+) {
+    self::mark(out, mark);
+    let _ = Raw(out).write_fmt(head);
+    let text_at = out.len();
+    out.push(b' ');
+    let _ = Stuffed(out).write_fmt(text);
+    if out.len() == text_at + 1 {
+        out.truncate(text_at);
+    }
+    out.push(b'\n');
+}
+
+/// Appends `value` in decimal.
+pub(crate) fn number(out: &mut Vec<u8>, value: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+struct Raw<'a>(&'a mut Vec<u8>);
+
+impl fmt::Write for Raw<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+}
+
+struct Stuffed<'a>(&'a mut Vec<u8>);
+
+impl fmt::Write for Stuffed<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        rest::stuff(text.as_bytes(), self.0);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{Line, Topic};
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let mut out = Vec::new();
+        let id = Mark::Id(RequestId::new(12).unwrap());
+        let attributes = Attributes::parse(b";ttl=5").unwrap();
+        line(
+            &mut out,
+            id,
+            Word::new("a.b").unwrap(),
+            attributes,
+            b"x\r\n\x10",
+        );
+        assert_eq!(out, b"12 a.b;ttl=5 x\x10M\x10J\x10P\n");
+        let read = Line::parse(out.strip_suffix(b"\n").unwrap()).unwrap();
+        assert_eq!(
+            (read.mark, read.word.as_str(), read.attributes),
+            (id, "a.b", attributes)
+        );
+        assert_eq!(read.rest.plain().as_ref(), b"x\r\n\x10");
+    }
+
+    #[test]
+    fn an_empty_rest_has_no_space() {
+        let mut out = Vec::new();
+        let id = RequestId::FIRST;
+        ok(&mut out, id, b"");
+        notification(&mut out, &Topic::new("t").unwrap(), 3, b"");
+        display(
+            &mut out,
+            Mark::Reserved,
+            format_args!("/bye"),
+            format_args!(""),
+        );
+        display(
+            &mut out,
+            Mark::Id(id),
+            format_args!("no x"),
+            format_args!("a\nb"),
+        );
+        assert_eq!(out, b"1 ok\n* t 3\n* /bye\n1 no x a\x10Jb\n");
+    }
+
+    #[test]
+    fn the_foretold_length_is_never_too_short() {
+        let topic = Topic::new("t").unwrap();
+        for (sequence, payload) in [(1, &b""[..]), (crate::protocol::MAX_NUMBER, b"a\nb")] {
+            let mut out = Vec::new();
+            notification(&mut out, &topic, sequence, payload);
+            assert!(out.len() <= notification_len(&topic, payload));
+        }
+    }
+}

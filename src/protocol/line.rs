@@ -1,0 +1,182 @@
+//! Bytes into lines: the incremental splitter both ends read with.
+
+use std::fmt;
+
+use memchr::memchr;
+
+/// The longest line both sides take unless they say otherwise, LF included.
+pub const DEFAULT_MAX_LINE: usize = 65_535;
+/// The least `max-line` a peer may announce: every line of the protocol's own fits.
+pub const MIN_MAX_LINE: usize = 1_024;
+
+/// Splits a byte stream at LF, whatever the pieces it arrives in (PROTOCOL.md, section 3).
+///
+/// Feed it each piece by calling [`next`](Self::next) until it returns `None`. A line that lies
+/// whole in one piece is handed out in place; only an unfinished end is copied and kept. Every byte
+/// is looked at once, and never more than `max_line` bytes are held.
+///
+/// ```
+/// use bellwire::protocol::LineDecoder;
+///
+/// let mut lines = LineDecoder::new(64);
+/// let mut piece = &b"1 random 6\n2 ran"[..];
+/// assert_eq!(lines.next(&mut piece).unwrap(), Some(&b"1 random 6"[..]));
+/// assert_eq!(lines.next(&mut piece).unwrap(), None);
+/// let mut piece = &b"dom\n"[..];
+/// assert_eq!(lines.next(&mut piece).unwrap(), Some(&b"2 random"[..]));
+/// ```
+#[derive(Debug, Default)]
+pub struct LineDecoder {
+    /// The unfinished line. **Invariant:** it holds no LF, and fewer than `max_line` bytes.
+    tail: Vec<u8>,
+    /// The tail was handed out as a whole line and is to be forgotten.
+    handed_out: bool,
+    max_line: usize,
+    line_start: u64,
+}
+
+/// A line reached its limit of bytes without its LF.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LineTooLong {
+    /// The limit, LF included, in bytes.
+    pub max_line: usize,
+    /// Where in the stream the first byte over the limit stands.
+    pub offset: u64,
+}
+
+impl fmt::Display for LineTooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line longer than {} bytes", self.max_line)
+    }
+}
+
+impl std::error::Error for LineTooLong {}
+
+impl LineDecoder {
+    /// A decoder for lines of at most `max_line` bytes, LF included.
+    pub fn new(max_line: usize) -> Self {
+        Self {
+            max_line,
+            ..Self::default()
+        }
+    }
+
+    /// The next line, without its LF; `None` when `input` is used up.
+    ///
+    /// # Errors
+    /// [`LineTooLong`] at the first byte over the limit. The stream cannot be followed after it:
+    /// the same error comes again for whatever is fed.
+    pub fn next<'line, 'input: 'line>(
+        &'line mut self,
+        input: &mut &'input [u8],
+    ) -> Result<Option<&'line [u8]>, LineTooLong> {
+        if self.handed_out {
+            self.handed_out = false;
+            self.tail = Vec::new();
+        }
+        let room = self.max_line - self.tail.len();
+        let window = input.get(..room).unwrap_or(input);
+        let Some(at) = memchr(b'\n', window) else {
+            return self.keep_tail(input, room);
+        };
+        let (line, from_lf) = input.split_at(at);
+        *input = from_lf.get(1..).unwrap_or_default();
+        self.line_start += (self.tail.len() + at + 1) as u64;
+        if self.tail.is_empty() {
+            return Ok(Some(line));
+        }
+        self.tail.extend_from_slice(line);
+        self.handed_out = true;
+        Ok(Some(&self.tail))
+    }
+
+    fn keep_tail(
+        &mut self,
+        input: &mut &[u8],
+        room: usize,
+    ) -> Result<Option<&'static [u8]>, LineTooLong> {
+        if input.len() >= room {
+            let offset = self.line_start + self.max_line as u64 - 1;
+            return Err(LineTooLong {
+                max_line: self.max_line,
+                offset,
+            });
+        }
+        self.tail.extend_from_slice(input);
+        *input = &[];
+        Ok(None)
+    }
+
+    /// Bytes of the unfinished line.
+    pub fn pending(&self) -> usize {
+        if self.handed_out { 0 } else { self.tail.len() }
+    }
+}
+
+/// The line without the one CR that may stand directly before its LF, for telnet and `nc -C`.
+///
+/// A server calls this; a client does not, since no encoder writes a CR.
+pub fn strip_cr(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(pieces: &[&[u8]], max: usize) -> (Vec<Vec<u8>>, Option<u64>) {
+        let mut lines = LineDecoder::new(max);
+        let mut found = Vec::new();
+        for mut piece in pieces.iter().copied() {
+            loop {
+                match lines.next(&mut piece) {
+                    Ok(Some(line)) => found.push(line.to_vec()),
+                    Ok(None) => break,
+                    Err(error) => return (found, Some(error.offset)),
+                }
+            }
+        }
+        (found, None)
+    }
+
+    #[test]
+    fn any_split_gives_the_same_lines() {
+        let stream = b"1 a\n\n2 bc x\ntail";
+        let whole = split(&[stream], 64);
+        assert_eq!(whole.0, [&b"1 a"[..], b"", b"2 bc x"]);
+        for cut in 0..stream.len() {
+            let (left, right) = stream.split_at(cut);
+            assert_eq!(split(&[left, right], 64), whole, "cut at {cut}");
+        }
+        let single: Vec<&[u8]> = stream.chunks(1).collect();
+        assert_eq!(split(&single, 64), whole);
+    }
+
+    #[test]
+    fn the_limit_counts_the_lf_and_the_error_comes_at_the_first_byte_over() {
+        assert_eq!(split(&[b"1234567\n"], 8), (vec![b"1234567".to_vec()], None));
+        assert_eq!(
+            split(&[b"a\n12345678\n"], 8),
+            (vec![b"a".to_vec()], Some(9))
+        );
+        let single: Vec<&[u8]> = b"a\n12345678".chunks(1).collect();
+        assert_eq!(split(&single, 8), (vec![b"a".to_vec()], Some(9)));
+    }
+
+    #[test]
+    fn nothing_is_held_between_whole_lines_and_never_more_than_the_limit() {
+        let mut lines = LineDecoder::new(100_000);
+        for _ in 0..99 {
+            let mut piece = &[b'x'; 1_000][..];
+            assert_eq!(lines.next(&mut piece), Ok(None));
+        }
+        assert_eq!(lines.pending(), 99_000);
+        assert!(lines.next(&mut &[b'x'; 1_000][..]).is_err());
+        assert_eq!(lines.pending(), 99_000);
+        let mut end = &b"\n"[..];
+        assert_eq!(lines.next(&mut end).unwrap().map(<[u8]>::len), Some(99_000));
+        assert_eq!(lines.next(&mut end), Ok(None));
+        assert_eq!((lines.pending(), lines.tail.capacity()), (0, 0));
+    }
+}

@@ -1,0 +1,406 @@
+//! Notices: the protocol's own words on the reserved channel, and the notifications beside them.
+
+use std::borrow::Cow;
+
+use uuid::Uuid;
+
+use crate::protocol::{
+    attribute::Attributes,
+    code::Code,
+    encode,
+    id::{RequestId, parse_number},
+    line::{DEFAULT_MAX_LINE, MIN_MAX_LINE},
+    parse::{Line, Mark, Rest},
+    position::{Epoch, Position},
+    reply::Reason,
+};
+
+/// The version of the protocol that this crate speaks.
+pub const VERSION: u64 = 1;
+
+/// What a server announces in its first line (PROTOCOL.md, section 9).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Hello {
+    /// The protocol's version.
+    pub version: u64,
+    /// The session, unique to the connection; the nil UUID if the server named none.
+    pub session: Uuid,
+    /// The longest line the server takes, LF included, in bytes.
+    pub max_line: usize,
+    /// Requests that may be in flight at once.
+    pub in_flight: usize,
+    /// Seconds a subscription lives without renewal.
+    pub lease: u64,
+    /// Seconds after which a silent client is closed; `None` for no limit.
+    pub idle: Option<u64>,
+}
+
+impl Default for Hello {
+    fn default() -> Self {
+        Self {
+            version: VERSION,
+            session: Uuid::nil(),
+            max_line: DEFAULT_MAX_LINE,
+            in_flight: 1_024,
+            lease: 60,
+            idle: None,
+        }
+    }
+}
+
+impl Hello {
+    /// Appends the notice.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let Self {
+            version,
+            session,
+            max_line,
+            in_flight,
+            lease,
+            idle,
+        } = self;
+        let head = format_args!(
+            "/hello;version={version};session={session};max-line={max_line};in-flight={in_flight};lease={lease}"
+        );
+        match idle {
+            None => encode::display(out, Mark::Reserved, head, format_args!("")),
+            Some(idle) => {
+                let head = format_args!("{head};idle={idle}");
+                encode::display(out, Mark::Reserved, head, format_args!(""));
+            }
+        }
+    }
+
+    /// Reads the attributes; `None` when one that is there has not the value of its kind.
+    fn parse(attributes: Attributes<'_>) -> Option<Self> {
+        let number = |key: &str, default: u64| match attributes.get(key) {
+            None => Some(default),
+            Some(value) => parse_number(value.as_bytes()),
+        };
+        let default = Self::default();
+        let idle = match attributes.get("idle") {
+            None => None,
+            Some(value) => Some(parse_number(value.as_bytes()).filter(|&idle| idle > 0)?),
+        };
+        Some(Self {
+            version: parse_number(attributes.get("version")?.as_bytes())?,
+            session: match attributes.get("session") {
+                None => Uuid::nil(),
+                Some(session) => session.parse().ok()?,
+            },
+            max_line: (number("max-line", default.max_line as u64)? as usize).max(MIN_MAX_LINE),
+            in_flight: (number("in-flight", default.in_flight as u64)? as usize).max(1),
+            lease: number("lease", default.lease)?.max(1),
+            idle,
+        })
+    }
+}
+
+/// A line on the reserved channel, as a client reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Notice<'a> {
+    /// The server's first line.
+    Hello(Hello),
+    /// Numbers that will not be delivered, both ends included.
+    Gap {
+        /// The topic.
+        topic: &'a str,
+        /// The log.
+        epoch: Epoch,
+        /// The first number named.
+        first: u64,
+        /// The last number named.
+        last: u64,
+        /// Why.
+        reason: Code,
+    },
+    /// The log ended; a new one goes on at this position.
+    Reset {
+        /// The topic.
+        topic: &'a str,
+        /// The new log, and its next number.
+        position: Position,
+    },
+    /// The subscription ended; it may be resumed from this position.
+    End {
+        /// The topic.
+        topic: &'a str,
+        /// Why.
+        reason: Code,
+        /// Where to resume.
+        position: Position,
+    },
+    /// A fault that no request's id owns.
+    Error {
+        /// The id of the line at fault, where one was readable.
+        id: Option<RequestId>,
+        /// What was wrong.
+        reason: Reason,
+    },
+    /// The server is going away.
+    Bye {
+        /// The last application id that is executed; `None` in the first step of a drain.
+        last: Option<u64>,
+        /// How long to stay away, in milliseconds.
+        retry: Option<u64>,
+        /// Why.
+        reason: Reason,
+    },
+    /// A notice this version does not know, to be ignored.
+    Unknown,
+}
+
+impl<'a> Notice<'a> {
+    /// Reads a line of the reserved channel whose word is the protocol's.
+    ///
+    /// `None` when it is a notice of this version with arguments that are not its own: the peer
+    /// breaks the protocol.
+    pub fn parse(line: &Line<'a>) -> Option<Self> {
+        let rest = line.rest;
+        match line.word.as_str() {
+            "/hello" => Hello::parse(line.attributes).map(Self::Hello),
+            "/gap" => parse_gap(rest),
+            "/reset" => parse_reset(rest),
+            "/end" => parse_end(rest),
+            "/error" => {
+                let id = optional_number(line.attributes, "id")?;
+                Some(Self::Error {
+                    id: id.and_then(RequestId::new),
+                    reason: Reason::parse(rest),
+                })
+            }
+            "/bye" => {
+                let last = optional_number(line.attributes, "last")?;
+                let retry = optional_number(line.attributes, "retry")?;
+                let reason = match rest.is_empty() {
+                    true => Reason::new(Code::CLOSING, ""),
+                    false => Reason::parse(rest),
+                };
+                Some(Self::Bye {
+                    last,
+                    retry,
+                    reason,
+                })
+            }
+            _ => Some(Self::Unknown),
+        }
+    }
+}
+
+/// The number under `key`: absent is `Some(None)`, anything but a number is `None`.
+fn optional_number(attributes: Attributes<'_>, key: &str) -> Option<Option<u64>> {
+    match attributes.get(key) {
+        None => Some(None),
+        Some(value) => parse_number(value.as_bytes()).map(Some),
+    }
+}
+
+fn parse_gap(rest: Rest<'_>) -> Option<Notice<'_>> {
+    let (topic, rest) = topic_argument(rest)?;
+    let (epoch, rest) = text_argument(rest)?;
+    let (first, rest) = text_argument(rest)?;
+    let (last, rest) = text_argument(rest)?;
+    let (first, last) = (
+        parse_number(first.as_bytes())?,
+        parse_number(last.as_bytes())?,
+    );
+    let gap = Notice::Gap {
+        topic,
+        epoch: Epoch::new(epoch)?,
+        first,
+        last,
+        reason: code(rest)?,
+    };
+    (1..=last).contains(&first).then_some(gap)
+}
+
+fn parse_reset(rest: Rest<'_>) -> Option<Notice<'_>> {
+    let (topic, rest) = topic_argument(rest)?;
+    let (position, _) = text_argument(rest)?;
+    Some(Notice::Reset {
+        topic,
+        position: position.parse().ok()?,
+    })
+}
+
+fn parse_end(rest: Rest<'_>) -> Option<Notice<'_>> {
+    let (topic, rest) = topic_argument(rest)?;
+    let (reason, rest) = text_argument(rest)?;
+    let (position, _) = text_argument(rest)?;
+    Some(Notice::End {
+        topic,
+        reason: Code::new(reason)?,
+        position: position.parse().ok()?,
+    })
+}
+
+fn topic_argument(rest: Rest<'_>) -> Option<(&str, Rest<'_>)> {
+    text_argument(rest).filter(|(topic, _)| crate::protocol::name::is_name(topic.as_bytes()))
+}
+
+fn text_argument(rest: Rest<'_>) -> Option<(&str, Rest<'_>)> {
+    let (argument, rest) = rest.split_argument();
+    let argument = std::str::from_utf8(argument).ok()?;
+    (!argument.is_empty()).then_some((argument, rest))
+}
+
+fn code(rest: Rest<'_>) -> Option<Code> {
+    text_argument(rest).and_then(|(code, _)| Code::new(code))
+}
+
+/// A notification's number and payload: `SEQ [payload]`.
+pub(crate) fn parse_notification(rest: Rest<'_>) -> Option<(u64, Cow<'_, [u8]>)> {
+    let (sequence, payload) = rest.split_argument();
+    let sequence = parse_number(sequence).filter(|&sequence| sequence > 0)?;
+    Some((sequence, payload.plain()))
+}
+
+/// Appends `* /gap TOPIC EPOCH FIRST LAST REASON`.
+pub fn encode_gap(
+    out: &mut Vec<u8>,
+    topic: &crate::protocol::Topic,
+    epoch: Epoch,
+    numbers: std::ops::RangeInclusive<u64>,
+    reason: &Code,
+) {
+    let (first, last) = (numbers.start(), numbers.end());
+    let text = format_args!("{topic} {epoch} {first} {last} {reason}");
+    encode::display(out, Mark::Reserved, format_args!("/gap"), text);
+}
+
+/// Appends `* /reset TOPIC EPOCH:NEXT`.
+pub fn encode_reset(out: &mut Vec<u8>, topic: &crate::protocol::Topic, position: Position) {
+    let text = format_args!("{topic} {position}");
+    encode::display(out, Mark::Reserved, format_args!("/reset"), text);
+}
+
+/// Appends `* /end TOPIC REASON EPOCH:NEXT`.
+pub fn encode_end(
+    out: &mut Vec<u8>,
+    topic: &crate::protocol::Topic,
+    reason: &Code,
+    position: Position,
+) {
+    let text = format_args!("{topic} {reason} {position}");
+    encode::display(out, Mark::Reserved, format_args!("/end"), text);
+}
+
+/// Appends `* /error[;id=N] CODE [text]`.
+pub fn encode_error(
+    out: &mut Vec<u8>,
+    id: Option<RequestId>,
+    code: &Code,
+    text: std::fmt::Arguments<'_>,
+) {
+    match id {
+        None => encode::display(out, Mark::Reserved, format_args!("/error {code}"), text),
+        Some(id) => {
+            encode::display(
+                out,
+                Mark::Reserved,
+                format_args!("/error;id={id} {code}"),
+                text,
+            );
+        }
+    }
+}
+
+/// Appends `* /bye;last=N REASON`.
+pub fn encode_bye(out: &mut Vec<u8>, last: u64, reason: &Code) {
+    let head = format_args!("/bye;last={last}");
+    encode::display(out, Mark::Reserved, head, format_args!("{reason}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Topic;
+
+    fn notice(line: &[u8]) -> Option<Notice<'_>> {
+        Notice::parse(&Line::parse(line.strip_suffix(b"\n").unwrap_or(line)).unwrap())
+    }
+
+    #[test]
+    fn hello_is_read_back() {
+        let hello = Hello {
+            idle: Some(120),
+            session: Uuid::from_u128(7),
+            ..Hello::default()
+        };
+        let mut out = Vec::new();
+        hello.encode(&mut out);
+        assert_eq!(notice(&out), Some(Notice::Hello(hello)));
+        assert!(matches!(
+            notice(b"* /hello;version=1;new=x"),
+            Some(Notice::Hello(_))
+        ));
+        assert_eq!(notice(b"* /hello;version=one"), None);
+        assert_eq!(notice(b"* /hello;version=1;lease=soon"), None);
+        assert_eq!(notice(b"* /hello"), None);
+    }
+
+    #[test]
+    fn notices_are_read_back() {
+        let topic = Topic::new("offers").unwrap();
+        let position: Position = "e:8".parse().unwrap();
+        let mut out = Vec::new();
+        encode_gap(&mut out, &topic, position.epoch, 3..=7, &Code::RETENTION);
+        encode_reset(&mut out, &topic, position);
+        encode_end(&mut out, &topic, &Code::EXPIRED, position);
+        encode_error(
+            &mut out,
+            RequestId::new(4),
+            &Code::ID_ORDER,
+            format_args!("not above 5"),
+        );
+        encode_bye(&mut out, 9, &Code::SHUTDOWN);
+        let lines: Vec<_> = out
+            .split_inclusive(|&byte| byte == b'\n')
+            .map(notice)
+            .collect();
+        let topic = topic.as_str();
+        let epoch = position.epoch;
+        let expected = [
+            Notice::Gap {
+                topic,
+                epoch,
+                first: 3,
+                last: 7,
+                reason: Code::RETENTION,
+            },
+            Notice::Reset { topic, position },
+            Notice::End {
+                topic,
+                reason: Code::EXPIRED,
+                position,
+            },
+            Notice::Error {
+                id: RequestId::new(4),
+                reason: Reason::new(Code::ID_ORDER, "not above 5"),
+            },
+            Notice::Bye {
+                last: Some(9),
+                retry: None,
+                reason: Reason::new(Code::SHUTDOWN, ""),
+            },
+        ];
+        assert_eq!(lines, expected.map(Some));
+    }
+
+    #[test]
+    fn wrong_arguments_are_told_from_unknown_notices() {
+        assert_eq!(notice(b"* /weather;x=1 fine"), Some(Notice::Unknown));
+        for bad in [
+            "/gap a e 3 2 x",
+            "/gap a e 0 2 x",
+            "/gap a e 1 x",
+            "/end a b",
+            "/reset a e:0",
+        ] {
+            assert_eq!(notice(format!("* {bad}").as_bytes()), None, "{bad}");
+        }
+        assert_eq!(notice(b"* /bye;last=x"), None);
+    }
+}

@@ -1,0 +1,287 @@
+//! One line into its parts: the one parser for the one shape, for both directions.
+
+use std::{borrow::Cow, fmt};
+
+use memchr::memchr;
+
+use crate::protocol::{
+    attribute::Attributes,
+    id::{RequestId, parse_number},
+    name::{is_name, is_protocol_name},
+    rest,
+};
+
+/// The longest head (all before the rest) in bytes.
+pub const MAX_HEAD: usize = 2_048;
+
+/// What a line begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mark {
+    /// A request's id.
+    Id(RequestId),
+    /// `*`, the reserved channel.
+    Reserved,
+}
+
+/// A line's word: a name of the application's, or one of the protocol's (`ok`, `/renew`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Word<'a>(&'a str);
+
+impl<'a> Word<'a> {
+    /// A word, if `word` is a name, or `/` and a name, of at most 128 bytes.
+    pub fn new(word: &'a str) -> Option<Self> {
+        is_word(word.as_bytes()).then_some(Self(word))
+    }
+
+    /// The word as it stands on the wire.
+    pub fn as_str(self) -> &'a str {
+        self.0
+    }
+
+    /// Whether it is the protocol's own: it begins with `/`.
+    pub fn is_protocol(self) -> bool {
+        self.0.starts_with('/')
+    }
+}
+
+fn is_word(word: &[u8]) -> bool {
+    is_name(word) || is_protocol_name(word)
+}
+
+/// The rest of a line, still stuffed. **Invariant:** no LF, no raw CR, no illegal DLE pair.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Rest<'a>(&'a [u8]);
+
+impl<'a> Rest<'a> {
+    /// The bytes as they stand on the wire.
+    pub fn stuffed(self) -> &'a [u8] {
+        self.0
+    }
+
+    /// The plain bytes; borrowed from the line when nothing was stuffed.
+    pub fn plain(self) -> Cow<'a, [u8]> {
+        rest::unstuff(self.0)
+    }
+
+    /// Whether there is none. Absent and empty are the same.
+    pub fn is_empty(self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Splits at the first SP: an argument, and the rest behind it.
+    ///
+    /// Stuffing neither makes nor hides a SP, so splitting before unstuffing is the same as after.
+    pub fn split_argument(self) -> (&'a [u8], Rest<'a>) {
+        match memchr(b' ', self.0) {
+            Some(at) => {
+                let (argument, from_space) = self.0.split_at(at);
+                (argument, Rest(from_space.get(1..).unwrap_or_default()))
+            }
+            None => (self.0, Rest(&[])),
+        }
+    }
+}
+
+impl fmt::Debug for Rest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Rest({})", crate::protocol::Escaped(self.0))
+    }
+}
+
+/// A line's parts, in the line's own bytes: `mark SP word attributes [SP rest]`.
+///
+/// ```
+/// use bellwire::protocol::{Line, Mark, RequestId};
+///
+/// let line = Line::parse(b"7 offers.get;ttl=500 42").unwrap();
+/// assert_eq!(line.mark, Mark::Id(RequestId::new(7).unwrap()));
+/// assert_eq!(line.word.as_str(), "offers.get");
+/// assert_eq!(line.attributes.get("ttl"), Some("500"));
+/// assert_eq!(line.rest.plain().as_ref(), b"42");
+///
+/// let fault = Line::parse(b"8 offers.get;TTL=1").unwrap_err();
+/// assert_eq!((fault.at, fault.id.map(RequestId::get)), (13, Some(8)));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line<'a> {
+    /// The id, or the reserved channel.
+    pub mark: Mark,
+    /// A method, a topic, `ok`, or the protocol's own.
+    pub word: Word<'a>,
+    /// The attributes of the head.
+    pub attributes: Attributes<'a>,
+    /// All behind the head.
+    pub rest: Rest<'a>,
+}
+
+/// A line that breaks the syntax (PROTOCOL.md, section 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Malformed {
+    /// The byte of the line that is wrong first, from 0.
+    pub at: usize,
+    /// What is wrong with it.
+    pub what: &'static str,
+    /// The id the line begins with, where it has a valid one.
+    pub id: Option<RequestId>,
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "byte {}: {}", self.at, self.what)
+    }
+}
+
+impl std::error::Error for Malformed {}
+
+impl<'a> Line<'a> {
+    /// Parses a line, given without its LF. Allocates nothing.
+    ///
+    /// # Errors
+    /// [`Malformed`], with the place of the first fault.
+    pub fn parse(line: &'a [u8]) -> Result<Self, Malformed> {
+        let (mark, head_at) = parse_mark(line)?;
+        let id = match mark {
+            Mark::Id(id) => Some(id),
+            Mark::Reserved => None,
+        };
+        let fault = |at, what| Malformed {
+            at: head_at + at,
+            what,
+            id,
+        };
+        let after = line.get(head_at..).unwrap_or_default();
+        let (head, rest) = Rest(after).split_argument();
+        if head_at + head.len() > MAX_HEAD {
+            return Err(fault(MAX_HEAD - head_at, "head longer than 2,048 bytes"));
+        }
+        let (word, attributes) = head.split_at(memchr(b';', head).unwrap_or(head.len()));
+        let word = parse_word(word).ok_or_else(|| fault(0, "not a word"))?;
+        let attributes = if attributes.is_empty() {
+            Attributes::NONE
+        } else {
+            let attributes_at = head.len() - attributes.len();
+            Attributes::parse(attributes).map_err(|f| fault(attributes_at + f.at, f.what))?
+        };
+        if let Some(at) = rest::fault(rest.0) {
+            return Err(fault(
+                after.len() - rest.0.len() + at,
+                "raw CR or illegal DLE pair",
+            ));
+        }
+        Ok(Self {
+            mark,
+            word,
+            attributes,
+            rest,
+        })
+    }
+}
+
+fn parse_word(word: &[u8]) -> Option<Word<'_>> {
+    let text = std::str::from_utf8(word).ok()?;
+    is_word(word).then_some(Word(text))
+}
+
+/// The mark, and where the head goes on behind its SP.
+fn parse_mark(line: &[u8]) -> Result<(Mark, usize), Malformed> {
+    let fault = |at, what| Malformed { at, what, id: None };
+    if line.starts_with(b"* ") {
+        return Ok((Mark::Reserved, 2));
+    }
+    let end = line
+        .iter()
+        .position(|byte| !byte.is_ascii_digit())
+        .unwrap_or(line.len());
+    match line.get(end) {
+        None if line.is_empty() => Err(fault(0, "empty line")),
+        Some(b' ') if end > 0 => {
+            let id = line
+                .get(..end)
+                .and_then(parse_number)
+                .and_then(RequestId::new);
+            let id = id.ok_or_else(|| fault(0, "id is not 1 to 9007199254740991"))?;
+            Ok((Mark::Id(id), end + 1))
+        }
+        _ => Err(fault(end, "no id or * and SP")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(line: &[u8]) -> (usize, Option<u64>) {
+        let fault = Line::parse(line).unwrap_err();
+        (fault.at, fault.id.map(RequestId::get))
+    }
+
+    #[test]
+    fn the_parts_of_a_line() {
+        let line = Line::parse(b"* offers 18 {\"id\":43}").unwrap();
+        assert_eq!((line.mark, line.word.as_str()), (Mark::Reserved, "offers"));
+        let (seq, payload) = line.rest.split_argument();
+        assert_eq!((seq, payload.stuffed()), (&b"18"[..], &b"{\"id\":43}"[..]));
+        for line in [&b"1 a"[..], b"1 a "] {
+            assert!(Line::parse(line).unwrap().rest.is_empty());
+        }
+        assert_eq!(Line::parse(b"1 a  x").unwrap().rest.stuffed(), b" x");
+        assert_eq!(
+            Line::parse(b"1 a x\x10Jy").unwrap().rest.plain().as_ref(),
+            b"x\ny"
+        );
+    }
+
+    #[test]
+    fn a_fault_before_the_id_is_nobodys() {
+        for (line, at) in [
+            (&b""[..], 0),
+            (b"1", 1),
+            (b"*", 0),
+            (b"*  a", 2),
+            (b"01 a", 0),
+            (b"0 a", 0),
+            (b"9007199254740992 a", 0),
+            (b" 1 a", 0),
+            (b"1\ta", 1),
+            (b"GET / HTTP/1.1", 0),
+            (b"-1 a", 0),
+        ] {
+            assert_eq!(fault(line), (at, None), "{}", line.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_fault_behind_the_id_is_the_ids() {
+        for (line, at) in [
+            (&b"7 "[..], 2),
+            (b"7  a", 2),
+            (b"7 a..b", 2),
+            (b"7 /", 2),
+            (b"7 \xc3\xa9", 2),
+            (b"7 a\x01 x", 2),
+            (b"7 a;", 4),
+            (b"7 a;k=1;k=2", 8),
+            (b"7 a x\ry", 5),
+            (b"7 a x\x10", 5),
+            (b"7 a\rb", 2),
+        ] {
+            assert_eq!(fault(line), (at, Some(7)), "{}", line.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn the_head_has_a_limit() {
+        let mut line = b"7 a".to_vec();
+        for n in 0..9 {
+            line.extend(format!(";k{n}={}", "v".repeat(250)).bytes());
+        }
+        line.truncate(MAX_HEAD);
+        assert!(Line::parse(&line).is_ok());
+        line.push(b'v');
+        assert_eq!(fault(&line), (MAX_HEAD, Some(7)));
+        line.pop();
+        line.extend(b" and a rest of any length");
+        assert!(Line::parse(&line).is_ok());
+    }
+}

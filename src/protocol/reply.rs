@@ -1,0 +1,165 @@
+//! Replies: the lines that carry an id to the client.
+
+use std::fmt;
+
+use crate::protocol::{
+    code::Code,
+    id::RequestId,
+    parse::{Line, Mark, Rest, Word},
+};
+
+/// How a request ended, or goes on (PROTOCOL.md, section 7). The word alone decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// One item of a streamed reply; not terminal.
+    More,
+    /// The handler ran and succeeded.
+    Ok,
+    /// The handler ran and failed.
+    Err,
+    /// Not started: safe to retry.
+    No,
+    /// May have run.
+    Cut,
+}
+
+impl Outcome {
+    /// The outcome's word on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::More => "more",
+            Self::Ok => "ok",
+            Self::Err => "err",
+            Self::No => "no",
+            Self::Cut => "cut",
+        }
+    }
+
+    /// The outcome that `word` stands for.
+    pub fn from_word(word: Word<'_>) -> Option<Self> {
+        Some(match word.as_str() {
+            "ok" => Self::Ok,
+            "err" => Self::Err,
+            "no" => Self::No,
+            "cut" => Self::Cut,
+            "more" => Self::More,
+            _ => return None,
+        })
+    }
+
+    /// Whether the request is over with it: all but `more`.
+    pub const fn is_terminal(self) -> bool {
+        !matches!(self, Self::More)
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a request has no `ok`: a code, and a text for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// Explains the outcome; it never decides it.
+    pub code: Code,
+    /// A text for people, from the peer: show it escaped.
+    pub text: String,
+}
+
+impl Reason {
+    /// A reason.
+    pub fn new(code: Code, text: impl Into<String>) -> Self {
+        Self {
+            code,
+            text: text.into(),
+        }
+    }
+
+    /// Reads `CODE [text]`; a code that is none becomes `malformed`, so that the outcome stands.
+    pub fn parse(rest: Rest<'_>) -> Self {
+        let (code, text) = rest.split_argument();
+        let code = std::str::from_utf8(code).ok().and_then(Code::new);
+        let text = String::from_utf8_lossy(&text.plain()).into_owned();
+        Self {
+            code: code.unwrap_or(Code::MALFORMED),
+            text,
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.text.is_empty() {
+            return self.code.fmt(f);
+        }
+        write!(
+            f,
+            "{}: {}",
+            self.code,
+            crate::protocol::Escaped(self.text.as_bytes())
+        )
+    }
+}
+
+/// Appends a terminal line that is not `ok`: `ID WORD CODE [text] LF`.
+pub(crate) fn encode_failure(
+    out: &mut Vec<u8>,
+    id: RequestId,
+    outcome: Outcome,
+    code: &Code,
+    text: fmt::Arguments<'_>,
+) {
+    let head = format_args!("{outcome} {code}");
+    crate::protocol::encode::display(out, Mark::Id(id), head, text);
+}
+
+/// A line from the server, told apart by its mark.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Incoming<'a> {
+    Reply(RequestId, Outcome, Line<'a>),
+    Notice(Line<'a>),
+    Notification(Line<'a>),
+    /// A reply with a word that is none of the five.
+    Unknown(RequestId),
+}
+
+impl<'a> From<Line<'a>> for Incoming<'a> {
+    fn from(line: Line<'a>) -> Self {
+        match line.mark {
+            Mark::Id(id) => match Outcome::from_word(line.word) {
+                Some(outcome) => Self::Reply(id, outcome, line),
+                None => Self::Unknown(id),
+            },
+            Mark::Reserved if line.word.is_protocol() => Self::Notice(line),
+            Mark::Reserved => Self::Notification(line),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason(line: &[u8]) -> Reason {
+        Reason::parse(Line::parse(line).unwrap().rest)
+    }
+
+    #[test]
+    fn a_reason_is_a_code_and_a_text() {
+        assert_eq!(reason(b"1 no busy"), Reason::new(Code::BUSY, ""));
+        let full = reason(b"1 err not-found no offer \x1b[1m 7");
+        assert_eq!(full.code, "not-found");
+        assert_eq!(full.to_string(), r"not-found: no offer \x1b[1m 7");
+        assert_eq!(reason(b"1 err Not_A_Code x").code, Code::MALFORMED);
+    }
+
+    #[test]
+    fn a_failure_is_one_line_whatever_its_text() {
+        let mut out = Vec::new();
+        let text = format_args!("a\nb");
+        encode_failure(&mut out, RequestId::FIRST, Outcome::Cut, &Code::LOST, text);
+        assert_eq!(out, b"1 cut lost a\x10Jb\n");
+    }
+}

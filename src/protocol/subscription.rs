@@ -1,0 +1,382 @@
+//! The client's side of a subscription, one per topic and connection. Pure transitions.
+
+use std::iter::Flatten;
+
+use crate::protocol::position::{Epoch, Position};
+
+/// Where a client stands with a topic (PROTOCOL.md, section 14).
+///
+/// ```
+/// use bellwire::protocol::{Action, Position, Subscription, SubscriptionEvent as Event};
+///
+/// let next: Position = "k3f9:18".parse().unwrap();
+/// let (state, mut actions) = Subscription::Absent.on(Event::Join { from: None });
+/// assert_eq!(actions.next(), Some(Action::Subscribe { from: None }));
+/// let (state, _) = state.on(Event::Accepted(next));
+/// let (state, mut actions) = state.on(Event::Notification(18));
+/// assert_eq!(actions.next(), Some(Action::Deliver(Position { next: 18, ..next })));
+/// assert_eq!(state, Subscription::Live(Position { next: 19, ..next }));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Subscription {
+    /// Not subscribed, and nothing under way.
+    #[default]
+    Absent,
+    /// `/subscribe` is sent, its reply awaited.
+    Requested {
+        /// Where it asked to begin; `None` for behind the head.
+        from: Option<Position>,
+        /// Nobody wants it any more: leave once it is accepted.
+        leave: bool,
+    },
+    /// Subscribed; the next number to come.
+    Live(Position),
+    /// `/unsubscribe` is sent, its reply awaited.
+    Leaving {
+        /// Somebody wants it again, from there: subscribe once it is left.
+        rejoin: Option<Option<Position>>,
+    },
+}
+
+/// What moves a [`Subscription`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SubscriptionEvent {
+    /// The application wants the topic, from a position or from now on.
+    Join {
+        /// Where to begin; `None` for behind the head.
+        from: Option<Position>,
+    },
+    /// Nobody in the application wants it any more.
+    Leave,
+    /// `ok` to `/subscribe`: the epoch and the first number to come.
+    Accepted(Position),
+    /// `/subscribe` was refused, or failed.
+    Refused,
+    /// `/unsubscribe` was answered, whatever the answer.
+    Left,
+    /// A notification with this number.
+    Notification(u64),
+    /// `/gap`: numbers that will not come.
+    Gap {
+        /// The log.
+        epoch: Epoch,
+        /// The first number named.
+        first: u64,
+        /// The last number named.
+        last: u64,
+    },
+    /// `/reset`: another log goes on here.
+    Reset(Position),
+    /// `/end … expired`: the lease ran out.
+    Expired(Position),
+    /// `/end` for any other reason.
+    Ended,
+    /// The reply to `/renew` lists the topic like this, or not at all.
+    Renewed(Option<Position>),
+}
+
+/// What is to be done after an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Send `/subscribe`.
+    Subscribe {
+        /// Where to begin; `None` for behind the head.
+        from: Option<Position>,
+    },
+    /// Send `/unsubscribe`.
+    Unsubscribe,
+    /// Hand the notification over; the position holds its own number.
+    Deliver(Position),
+    /// Tell the application that these numbers do not come.
+    Missed {
+        /// The log.
+        epoch: Epoch,
+        /// The first number missed.
+        first: u64,
+        /// The last number missed.
+        last: u64,
+        /// Whether the server named them; otherwise they went without a word.
+        named: bool,
+    },
+    /// Tell the application that another log goes on from there.
+    Reset(Position),
+    /// Tell the application that it is over.
+    End,
+    /// The server broke the order: count it, and ignore the line.
+    Violation,
+}
+
+/// Up to two actions, in order.
+pub type Actions = Flatten<std::array::IntoIter<Option<Action>, 2>>;
+
+fn none() -> Actions {
+    [None, None].into_iter().flatten()
+}
+
+fn one(action: Action) -> Actions {
+    [Some(action), None].into_iter().flatten()
+}
+
+impl Subscription {
+    /// The state after `event`, and what is to be done.
+    #[must_use]
+    pub fn on(self, event: SubscriptionEvent) -> (Self, Actions) {
+        use SubscriptionEvent as Event;
+        match (self, event) {
+            (Self::Absent, Event::Join { from }) => Self::request(from),
+            (Self::Requested { from, .. }, Event::Join { .. }) => {
+                (Self::Requested { from, leave: false }, none())
+            }
+            (Self::Leaving { .. }, Event::Join { from }) => {
+                (Self::Leaving { rejoin: Some(from) }, none())
+            }
+            (Self::Requested { from, .. }, Event::Leave) => {
+                (Self::Requested { from, leave: true }, none())
+            }
+            (Self::Live(_), Event::Leave) => {
+                (Self::Leaving { rejoin: None }, one(Action::Unsubscribe))
+            }
+            (Self::Leaving { .. }, Event::Leave) => (Self::Leaving { rejoin: None }, none()),
+            (Self::Requested { leave: true, .. }, Event::Accepted(_)) => {
+                (Self::Leaving { rejoin: None }, one(Action::Unsubscribe))
+            }
+            (Self::Requested { from, .. }, Event::Accepted(next)) => Self::accepted(from, next),
+            (Self::Requested { leave: true, .. }, Event::Refused) => (Self::Absent, none()),
+            (Self::Requested { .. }, Event::Refused) => (Self::Absent, one(Action::End)),
+            (Self::Leaving { rejoin: Some(from) }, Event::Left) => Self::request(from),
+            (Self::Leaving { .. }, Event::Left) => (Self::Absent, none()),
+            (Self::Live(next), event) => next.on_live(event),
+            // What crossed the line that leaves, or repeats what is so already.
+            (Self::Leaving { .. }, _) => (self, none()),
+            (_, Event::Leave | Event::Left | Event::Refused | Event::Renewed(_)) => (self, none()),
+            (_, _) => (self, one(Action::Violation)),
+        }
+    }
+
+    fn request(from: Option<Position>) -> (Self, Actions) {
+        (
+            Self::Requested { from, leave: false },
+            one(Action::Subscribe { from }),
+        )
+    }
+
+    /// `/subscribe` was accepted. Numbers between what was asked for and what is given are missed.
+    fn accepted(from: Option<Position>, next: Position) -> (Self, Actions) {
+        match from {
+            Some(from) if from.epoch != next.epoch => (Self::Live(next), one(Action::Reset(next))),
+            Some(from) if from.next < next.next => from.missed(next.next - 1, false),
+            Some(from) => (Self::Live(from), none()),
+            None => (Self::Live(next), none()),
+        }
+    }
+}
+
+impl Position {
+    fn on_live(self, event: SubscriptionEvent) -> (Subscription, Actions) {
+        use SubscriptionEvent as Event;
+        let live = Subscription::Live(self);
+        match event {
+            Event::Notification(number) => self.notified(number),
+            Event::Gap { epoch, last, .. } if epoch == self.epoch && last >= self.next => {
+                self.missed(last, true)
+            }
+            Event::Reset(next) if next.epoch != self.epoch => {
+                (Subscription::Live(next), one(Action::Reset(next)))
+            }
+            Event::Expired(_) | Event::Renewed(None) => Subscription::request(Some(self)),
+            Event::Ended => (Subscription::Absent, one(Action::End)),
+            Event::Renewed(Some(next)) if next.epoch == self.epoch && next.next > self.next => {
+                self.missed(next.next - 1, false)
+            }
+            Event::Renewed(Some(_)) | Event::Join { .. } => (live, none()),
+            _ => (live, one(Action::Violation)),
+        }
+    }
+
+    fn notified(self, number: u64) -> (Subscription, Actions) {
+        if number < self.next {
+            return (Subscription::Live(self), one(Action::Violation));
+        }
+        let deliver = Action::Deliver(Self {
+            next: number,
+            ..self
+        });
+        let missed = (number > self.next).then(|| self.missed_action(number - 1, false));
+        let actions = match missed {
+            None => [Some(deliver), None],
+            Some(missed) => [Some(missed), Some(deliver)],
+        };
+        (
+            Subscription::Live(Self {
+                next: number + 1,
+                ..self
+            }),
+            actions.into_iter().flatten(),
+        )
+    }
+
+    fn missed(self, last: u64, named: bool) -> (Subscription, Actions) {
+        let live = Subscription::Live(Self {
+            next: last + 1,
+            ..self
+        });
+        (live, one(self.missed_action(last, named)))
+    }
+
+    fn missed_action(self, last: u64, named: bool) -> Action {
+        Action::Missed {
+            epoch: self.epoch,
+            first: self.next,
+            last,
+            named,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Subscription as State, SubscriptionEvent as Event, *};
+
+    fn at(text: &str) -> Position {
+        text.parse().unwrap()
+    }
+
+    fn on(state: State, event: Event) -> (State, Vec<Action>) {
+        let (state, actions) = state.on(event);
+        (state, actions.collect())
+    }
+
+    fn missed(first: u64, last: u64, named: bool) -> Action {
+        Action::Missed {
+            epoch: at("e:1").epoch,
+            first,
+            last,
+            named,
+        }
+    }
+
+    #[test]
+    fn the_usual_life() {
+        let (state, actions) = on(State::Absent, Event::Join { from: None });
+        assert_eq!(actions, [Action::Subscribe { from: None }]);
+        let (state, actions) = on(state, Event::Accepted(at("e:18")));
+        assert_eq!((state, actions), (State::Live(at("e:18")), vec![]));
+        let (state, actions) = on(state, Event::Notification(18));
+        assert_eq!(actions, [Action::Deliver(at("e:18"))]);
+        let (state, actions) = on(state, Event::Leave);
+        assert_eq!(actions, [Action::Unsubscribe]);
+        // One that crossed the unsubscription reaches nobody, and is no fault.
+        let (state, actions) = on(state, Event::Notification(19));
+        assert_eq!(actions, []);
+        assert_eq!(on(state, Event::Left), (State::Absent, vec![]));
+    }
+
+    #[test]
+    fn a_hole_is_named_whoever_finds_it() {
+        let live = State::Live(at("e:5"));
+        let (state, actions) = on(live, Event::Notification(8));
+        assert_eq!(actions, [missed(5, 7, false), Action::Deliver(at("e:8"))]);
+        assert_eq!(state, State::Live(at("e:9")));
+        let epoch = at("e:1").epoch;
+        let (state, actions) = on(
+            live,
+            Event::Gap {
+                epoch,
+                first: 5,
+                last: 6,
+            },
+        );
+        assert_eq!(
+            (state, actions),
+            (State::Live(at("e:7")), vec![missed(5, 6, true)])
+        );
+        let (state, actions) = on(live, Event::Renewed(Some(at("e:6"))));
+        assert_eq!(
+            (state, actions),
+            (State::Live(at("e:6")), vec![missed(5, 5, false)])
+        );
+        assert_eq!(on(live, Event::Renewed(Some(at("e:5")))), (live, vec![]));
+    }
+
+    #[test]
+    fn what_was_seen_does_not_come_again() {
+        let live = State::Live(at("e:5"));
+        assert_eq!(
+            on(live, Event::Notification(4)),
+            (live, vec![Action::Violation])
+        );
+        let epoch = at("e:1").epoch;
+        let old = Event::Gap {
+            epoch,
+            first: 1,
+            last: 4,
+        };
+        assert_eq!(on(live, old), (live, vec![Action::Violation]));
+    }
+
+    #[test]
+    fn an_expiry_is_a_resume_and_any_other_end_is_final() {
+        let live = State::Live(at("e:5"));
+        let resume = Action::Subscribe {
+            from: Some(at("e:5")),
+        };
+        let (state, actions) = on(live, Event::Expired(at("e:5")));
+        assert_eq!(actions, [resume]);
+        assert_eq!(on(live, Event::Renewed(None)).1, [resume]);
+        assert_eq!(on(state, Event::Accepted(at("e:5"))), (live, vec![]));
+        let (state, actions) = on(state, Event::Accepted(at("e:7")));
+        assert_eq!(
+            (state, actions),
+            (State::Live(at("e:7")), vec![missed(5, 6, false)])
+        );
+        assert_eq!(on(live, Event::Ended), (State::Absent, vec![Action::End]));
+    }
+
+    #[test]
+    fn another_epoch_is_said() {
+        let resumed = State::Requested {
+            from: Some(at("e:5")),
+            leave: false,
+        };
+        let (state, actions) = on(resumed, Event::Accepted(at("f:1")));
+        assert_eq!(
+            (state, actions),
+            (State::Live(at("f:1")), vec![Action::Reset(at("f:1"))])
+        );
+        let (state, actions) = on(State::Live(at("e:5")), Event::Reset(at("f:1")));
+        assert_eq!(
+            (state, actions),
+            (State::Live(at("f:1")), vec![Action::Reset(at("f:1"))])
+        );
+    }
+
+    #[test]
+    fn coming_and_going_while_a_reply_is_awaited() {
+        let (state, _) = on(State::Absent, Event::Join { from: None });
+        let (state, actions) = on(state, Event::Leave);
+        assert_eq!(actions, []);
+        let (back, _) = on(state, Event::Join { from: None });
+        assert_eq!(
+            on(back, Event::Accepted(at("e:1"))).0,
+            State::Live(at("e:1"))
+        );
+        let (state, actions) = on(state, Event::Accepted(at("e:1")));
+        assert_eq!(actions, [Action::Unsubscribe]);
+        let (state, actions) = on(state, Event::Join { from: None });
+        assert_eq!(actions, []);
+        assert_eq!(on(state, Event::Left).1, [Action::Subscribe { from: None }]);
+    }
+
+    #[test]
+    fn a_notification_before_the_reply_is_a_violation() {
+        let (state, _) = on(State::Absent, Event::Join { from: None });
+        assert_eq!(
+            on(state, Event::Notification(1)),
+            (state, vec![Action::Violation])
+        );
+        assert_eq!(
+            on(State::Absent, Event::Notification(1)).1,
+            [Action::Violation]
+        );
+    }
+}

@@ -1,0 +1,26 @@
+//! What the crate's shared state is made of: mutex, atomics, one-shot.
+//!
+//! All locks and one-shots of the crate come from here, so that a model checker's can be put in
+//! their place by changing this file alone.
+
+use std::sync::{Mutex as StdMutex, MutexGuard, PoisonError};
+
+pub(crate) use std::sync::{
+    Arc, Weak,
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+};
+pub(crate) use tokio::sync::oneshot;
+
+/// A mutex that ignores poison: no user code runs under a lock, so a panic leaves nothing half done.
+#[derive(Debug, Default)]
+pub(crate) struct Mutex<T>(StdMutex<T>);
+
+impl<T> Mutex<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self(StdMutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
