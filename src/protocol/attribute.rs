@@ -33,42 +33,28 @@ impl<'a> Attributes<'a> {
             at += 1;
             let key = check_one(one).map_err(|what| AttributeFault { at, what })?;
             let Some(slot) = keys.get_mut(count) else {
-                return Err(AttributeFault {
-                    at,
-                    what: "more than 32 attributes",
-                });
+                return Err(AttributeFault { at, what: "more than 32 attributes" });
             };
             *slot = key;
             if keys.iter().take(count).any(|&seen| seen == key) {
-                return Err(AttributeFault {
-                    at,
-                    what: "repeated attribute",
-                });
+                return Err(AttributeFault { at, what: "repeated attribute" });
             }
             at += one.len();
         }
         match std::str::from_utf8(bytes) {
             Ok(text) => Ok(Self(text)),
-            Err(_) => Err(AttributeFault {
-                at: 0,
-                what: "attribute of other than ASCII",
-            }),
+            Err(_) => Err(AttributeFault { at: 0, what: "attribute of other than ASCII" }),
         }
     }
 
     /// The keys and values, in the order of the line.
     pub fn iter(self) -> impl Iterator<Item = (&'a str, &'a str)> {
-        self.0
-            .split(';')
-            .skip(1)
-            .filter_map(|one| one.split_once('='))
+        self.0.split(';').skip(1).filter_map(|one| one.split_once('='))
     }
 
     /// The value of `key`.
     pub fn get(self, key: &str) -> Option<&'a str> {
-        self.iter()
-            .find(|(found, _)| *found == key)
-            .map(|(_, value)| value)
+        self.iter().find(|(found, _)| *found == key).map(|(_, value)| value)
     }
 
     /// Whether there are none.
@@ -105,16 +91,12 @@ fn check_one(one: &[u8]) -> Result<&[u8], &'static str> {
 fn is_key(key: &[u8]) -> bool {
     key.len() <= MAX_KEY
         && key.first().is_some_and(u8::is_ascii_lowercase)
-        && key
-            .iter()
-            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-'))
+        && key.iter().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-'))
 }
 
 fn is_value(value: &[u8]) -> bool {
     (1..=MAX_VALUE).contains(&value.len())
-        && value
-            .iter()
-            .all(|&byte| byte.is_ascii_graphic() && byte != b';')
+        && value.iter().all(|&byte| byte.is_ascii_graphic() && byte != b';')
 }
 
 /// Attributes of one's own, to be sent.
@@ -163,16 +145,25 @@ impl AttributeList {
         self.0.extend([";", key, "=", &value]);
         let fault = Attributes::parse(self.0.as_bytes()).err();
         let smuggled = key.contains(';') || value.contains(';');
-        match fault
-            .map(|fault| fault.what)
-            .or(smuggled.then_some("attribute with ;"))
-        {
+        match fault.map(|fault| fault.what).or(smuggled.then_some("attribute with ;")) {
             None => Ok(()),
             Some(what) => {
                 self.0.truncate(before);
                 Err(InvalidAttribute { what })
             }
         }
+    }
+
+    /// Adds an attribute of the application's own: its key has a dot.
+    pub(crate) fn push_application(
+        &mut self,
+        key: &str,
+        value: impl fmt::Display,
+    ) -> Result<(), InvalidAttribute> {
+        if !key.contains('.') {
+            return Err(InvalidAttribute { what: "an application's attribute key has a dot" });
+        }
+        self.push(key, value)
     }
 
     /// The attributes, borrowed.
@@ -188,10 +179,7 @@ mod tests {
     #[test]
     fn attributes_are_read_in_order() {
         let attributes = Attributes::parse(b";version=1;a.b-2=x=y").unwrap();
-        assert_eq!(
-            attributes.iter().collect::<Vec<_>>(),
-            [("version", "1"), ("a.b-2", "x=y")]
-        );
+        assert_eq!(attributes.iter().collect::<Vec<_>>(), [("version", "1"), ("a.b-2", "x=y")]);
         assert_eq!(attributes.get("a.b-2"), Some("x=y"));
         assert_eq!(attributes.get("a"), None);
         assert!(Attributes::parse(b"").unwrap().is_empty());

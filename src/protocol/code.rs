@@ -99,10 +99,7 @@ impl Code {
     /// # Panics
     /// When `code` has not the syntax of one; in a `const`, that is a compile error.
     pub const fn from_static(code: &'static str) -> Self {
-        assert!(
-            is_code(code.as_bytes()),
-            "not a code: 1 to 64 of a-z 0-9 -, the first a letter"
-        );
+        assert!(is_code(code.as_bytes()), "not a code: 1 to 64 of a-z 0-9 -, the first a letter");
         Self(Cow::Borrowed(code))
     }
 
@@ -112,10 +109,7 @@ impl Code {
     }
 }
 
-#[expect(
-    clippy::indexing_slicing,
-    reason = "const, and bounded by the loop's condition"
-)]
+#[expect(clippy::indexing_slicing, reason = "const, and bounded by the loop's condition")]
 const fn is_code(code: &[u8]) -> bool {
     if code.is_empty() || code.len() > MAX_CODE || !code[0].is_ascii_lowercase() {
         return false;

@@ -85,9 +85,7 @@ impl Cursor {
             Some(from) if from.next > window.next => return Err(BadPosition),
             Some(from) => from.next,
         };
-        Ok(Self {
-            position: Position { epoch, next },
-        })
+        Ok(Self { position: Position { epoch, next } })
     }
 
     /// What to do, given what the log holds. A reset or gap counts as done.
@@ -95,28 +93,15 @@ impl Cursor {
     pub fn step(self, window: Window) -> (Self, Step) {
         let Position { epoch, next } = self.position;
         if epoch != window.epoch {
-            let position = Position {
-                epoch: window.epoch,
-                next: 1,
-            };
+            let position = Position { epoch: window.epoch, next: 1 };
             return (Self { position }, Step::Reset(position));
         }
         if next < window.first {
-            let gap = Step::Gap {
-                epoch,
-                first: next,
-                last: window.first - 1,
-            };
+            let gap = Step::Gap { epoch, first: next, last: window.first - 1 };
             return (self.delivered(window.first - 1), gap);
         }
         if next < window.next {
-            return (
-                self,
-                Step::Read {
-                    first: next,
-                    last: window.next - 1,
-                },
-            );
+            return (self, Step::Read { first: next, last: window.next - 1 });
         }
         (self, Step::CaughtUp)
     }
@@ -125,12 +110,7 @@ impl Cursor {
     #[must_use]
     pub fn delivered(self, last: u64) -> Self {
         let next = self.position.next.max(last + 1);
-        Self {
-            position: Position {
-                next,
-                ..self.position
-            },
-        }
+        Self { position: Position { next, ..self.position } }
     }
 }
 
@@ -143,21 +123,12 @@ mod tests {
     }
 
     fn window(first: u64, next: u64) -> Window {
-        Window {
-            epoch: epoch("e"),
-            first,
-            next,
-        }
+        Window { epoch: epoch("e"), first, next }
     }
 
     fn start(name: &str, next: u64, window: Window) -> Option<u64> {
-        let from = Position {
-            epoch: epoch(name),
-            next,
-        };
-        Cursor::start(window, Some(from))
-            .ok()
-            .map(|cursor| cursor.position.next)
+        let from = Position { epoch: epoch(name), next };
+        Cursor::start(window, Some(from)).ok().map(|cursor| cursor.position.next)
     }
 
     #[test]
@@ -175,20 +146,10 @@ mod tests {
     fn every_number_is_delivered_or_named_once() {
         let mut cursor = Cursor::start(window(1, 1), None).unwrap();
         assert_eq!(cursor.step(window(1, 1)).1, Step::CaughtUp);
-        assert_eq!(
-            cursor.step(window(1, 4)).1,
-            Step::Read { first: 1, last: 3 }
-        );
+        assert_eq!(cursor.step(window(1, 4)).1, Step::Read { first: 1, last: 3 });
         cursor = cursor.delivered(2);
         let (next, step) = cursor.step(window(6, 9));
-        assert_eq!(
-            step,
-            Step::Gap {
-                epoch: epoch("e"),
-                first: 3,
-                last: 5
-            }
-        );
+        assert_eq!(step, Step::Gap { epoch: epoch("e"), first: 3, last: 5 });
         assert_eq!(next.step(window(6, 9)).1, Step::Read { first: 6, last: 8 });
         assert_eq!(next.delivered(8).step(window(6, 9)).1, Step::CaughtUp);
         let (emptied, _) = next.step(window(9, 9));
@@ -198,24 +159,10 @@ mod tests {
     #[test]
     fn another_log_is_a_reset_to_its_beginning() {
         let cursor = Cursor::start(window(3, 8), None).unwrap();
-        let other = Window {
-            epoch: epoch("f"),
-            first: 2,
-            next: 4,
-        };
+        let other = Window { epoch: epoch("f"), first: 2, next: 4 };
         let (cursor, step) = cursor.step(other);
-        assert_eq!(
-            step,
-            Step::Reset(Position {
-                epoch: epoch("f"),
-                next: 1
-            })
-        );
-        let gap = Step::Gap {
-            epoch: epoch("f"),
-            first: 1,
-            last: 1,
-        };
+        assert_eq!(step, Step::Reset(Position { epoch: epoch("f"), next: 1 }));
+        let gap = Step::Gap { epoch: epoch("f"), first: 1, last: 1 };
         assert_eq!(cursor.step(other).1, gap);
     }
 }

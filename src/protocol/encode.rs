@@ -138,19 +138,10 @@ mod tests {
         let mut out = Vec::new();
         let id = Mark::Id(RequestId::new(12).unwrap());
         let attributes = Attributes::parse(b";ttl=5").unwrap();
-        line(
-            &mut out,
-            id,
-            Word::new("a.b").unwrap(),
-            attributes,
-            b"x\r\n\x10",
-        );
+        line(&mut out, id, Word::new("a.b").unwrap(), attributes, b"x\r\n\x10");
         assert_eq!(out, b"12 a.b;ttl=5 x\x10M\x10J\x10P\n");
         let read = Line::parse(out.strip_suffix(b"\n").unwrap()).unwrap();
-        assert_eq!(
-            (read.mark, read.word.as_str(), read.attributes),
-            (id, "a.b", attributes)
-        );
+        assert_eq!((read.mark, read.word.as_str(), read.attributes), (id, "a.b", attributes));
         assert_eq!(read.rest.plain().as_ref(), b"x\r\n\x10");
     }
 
@@ -160,18 +151,8 @@ mod tests {
         let id = RequestId::FIRST;
         ok(&mut out, id, b"");
         notification(&mut out, &Topic::new("t").unwrap(), 3, b"");
-        display(
-            &mut out,
-            Mark::Reserved,
-            format_args!("/bye"),
-            format_args!(""),
-        );
-        display(
-            &mut out,
-            Mark::Id(id),
-            format_args!("no x"),
-            format_args!("a\nb"),
-        );
+        display(&mut out, Mark::Reserved, format_args!("/bye"), format_args!(""));
+        display(&mut out, Mark::Id(id), format_args!("no x"), format_args!("a\nb"));
         assert_eq!(out, b"1 ok\n* t 3\n* /bye\n1 no x a\x10Jb\n");
     }
 

@@ -74,18 +74,9 @@ mod tests {
     fn numbers_have_one_spelling_and_an_upper_edge() {
         assert_eq!(parse_number(b"0"), Some(0));
         assert_eq!(parse_number(b"9007199254740991"), Some(MAX_NUMBER));
-        for bad in [
-            "",
-            "01",
-            "00",
-            "+1",
-            "-1",
-            " 1",
-            "1 ",
-            "9007199254740992",
-            "1e3",
-            "99999999999999999",
-        ] {
+        for bad in
+            ["", "01", "00", "+1", "-1", " 1", "1 ", "9007199254740992", "1e3", "99999999999999999"]
+        {
             assert_eq!(parse_number(bad.as_bytes()), None, "{bad:?}");
         }
     }

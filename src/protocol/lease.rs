@@ -104,10 +104,7 @@ mod tests {
         assert_eq!(lease.deadline(), Some(Time::from_millis(60_005)));
         let (lease, _) = lease.on(LeaseEvent::Renewed, Time::from_millis(50_000), LENGTH);
         let (lease, expired) = lease.on(LeaseEvent::Tick, Time::from_millis(109_999), LENGTH);
-        assert_eq!(
-            (lease.deadline(), expired),
-            (Some(Time::from_millis(110_000)), false)
-        );
+        assert_eq!((lease.deadline(), expired), (Some(Time::from_millis(110_000)), false));
         let (lease, _) = lease.on(LeaseEvent::Emptied, Time::from_millis(109_999), LENGTH);
         assert_eq!(
             lease.on(LeaseEvent::Tick, Time::from_millis(u64::MAX), LENGTH),
@@ -123,9 +120,6 @@ mod tests {
             assert!((30_000..=48_000).contains(&after), "{after}");
         }
         let idle = Some(Duration::from_secs(10));
-        assert_eq!(
-            Renewal::new(LENGTH, idle, Time::default(), 0).due(),
-            Time::from_millis(5_000)
-        );
+        assert_eq!(Renewal::new(LENGTH, idle, Time::default(), 0).due(), Time::from_millis(5_000));
     }
 }

@@ -56,10 +56,7 @@ impl std::error::Error for LineTooLong {}
 impl LineDecoder {
     /// A decoder for lines of at most `max_line` bytes, LF included.
     pub fn new(max_line: usize) -> Self {
-        Self {
-            max_line,
-            ..Self::default()
-        }
+        Self { max_line, ..Self::default() }
     }
 
     /// The next line, without its LF; `None` when `input` is used up.
@@ -98,10 +95,7 @@ impl LineDecoder {
     ) -> Result<Option<&'static [u8]>, LineTooLong> {
         if input.len() >= room {
             let offset = self.line_start + self.max_line as u64 - 1;
-            return Err(LineTooLong {
-                max_line: self.max_line,
-                offset,
-            });
+            return Err(LineTooLong { max_line: self.max_line, offset });
         }
         self.tail.extend_from_slice(input);
         *input = &[];
@@ -156,10 +150,7 @@ mod tests {
     #[test]
     fn the_limit_counts_the_lf_and_the_error_comes_at_the_first_byte_over() {
         assert_eq!(split(&[b"1234567\n"], 8), (vec![b"1234567".to_vec()], None));
-        assert_eq!(
-            split(&[b"a\n12345678\n"], 8),
-            (vec![b"a".to_vec()], Some(9))
-        );
+        assert_eq!(split(&[b"a\n12345678\n"], 8), (vec![b"a".to_vec()], Some(9)));
         let single: Vec<&[u8]> = b"a\n12345678".chunks(1).collect();
         assert_eq!(split(&single, 8), (vec![b"a".to_vec()], Some(9)));
     }

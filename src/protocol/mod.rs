@@ -7,7 +7,7 @@
 //! The way of a line in: [`LineDecoder`] splits the stream, [`Line::parse`] takes a line apart,
 //! [`Notice::parse`] or [`Outcome::from_word`] say what it is. The way out: [`encode`]. What each
 //! end then does is in [`Lease`] and [`Cursor`] for the server, and [`Renewal`] and
-//! [`Subscription`] for the client.
+//! [`SubscriptionState`] for the client.
 
 #![deny(clippy::unwrap_used, clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
@@ -45,7 +45,7 @@ pub use self::{
     position::{Epoch, InvalidPosition, MAX_EPOCH, Position},
     reply::{Outcome, Reason},
     rest::{stuff, stuffed_len, unstuff},
-    subscription::{Action, Actions, Subscription, SubscriptionEvent},
+    subscription::{Action, Actions, SubscriptionEvent, SubscriptionState, Then},
     time::Time,
 };
 pub(crate) use self::{

@@ -2,6 +2,8 @@
 
 use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
+use crate::protocol::parse::Word;
+
 /// The longest name, in bytes.
 pub const MAX_NAME: usize = 128;
 
@@ -148,8 +150,8 @@ name_type!(
     /// assert!(Method::new("/renew").is_err());
     /// ```
     Method,
-    |name| is_name(name.as_bytes()) && !REPLY_WORDS.contains(&name),
-    "not a method name: 1 to 128 bytes, segments of A-Z a-z 0-9 _ - joined by one . or /, and none of ok err no cut more"
+    is_method,
+    NOT_A_METHOD
 );
 
 name_type!(
@@ -167,6 +169,24 @@ name_type!(
     "not a topic name: 1 to 128 bytes, segments of A-Z a-z 0-9 _ - joined by one . or /"
 );
 
+impl Method {
+    /// Checks a method without making one of its own.
+    pub(crate) fn new_word(name: &str) -> Result<Word<'_>, InvalidName> {
+        if is_method(name) {
+            if let Some(word) = Word::new(name) {
+                return Ok(word);
+            }
+        }
+        Err(InvalidName { what: NOT_A_METHOD })
+    }
+}
+
+fn is_method(name: &str) -> bool {
+    is_name(name.as_bytes()) && !REPLY_WORDS.contains(&name)
+}
+
+const NOT_A_METHOD: &str = "not a method name: 1 to 128 bytes, segments of A-Z a-z 0-9 _ - joined by one . or /, and none of ok err no cut more";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,20 +198,9 @@ mod tests {
             assert!(is_name(good.as_bytes()), "{good}");
         }
         let too_long = "a".repeat(MAX_NAME + 1);
-        for bad in [
-            "",
-            ".",
-            "/",
-            "a.",
-            ".a",
-            "a..b",
-            "a./b",
-            "a b",
-            "a:b",
-            "é",
-            "a;",
-            too_long.as_str(),
-        ] {
+        for bad in
+            ["", ".", "/", "a.", ".a", "a..b", "a./b", "a b", "a:b", "é", "a;", too_long.as_str()]
+        {
             assert!(!is_name(bad.as_bytes()), "{bad}");
         }
     }

@@ -52,14 +52,7 @@ impl Default for Hello {
 impl Hello {
     /// Appends the notice.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let Self {
-            version,
-            session,
-            max_line,
-            in_flight,
-            lease,
-            idle,
-        } = self;
+        let Self { version, session, max_line, in_flight, lease, idle } = self;
         let head = format_args!(
             "/hello;version={version};session={session};max-line={max_line};in-flight={in_flight};lease={lease}"
         );
@@ -166,10 +159,7 @@ impl<'a> Notice<'a> {
             "/end" => parse_end(rest),
             "/error" => {
                 let id = optional_number(line.attributes, "id")?;
-                Some(Self::Error {
-                    id: id.and_then(RequestId::new),
-                    reason: Reason::parse(rest),
-                })
+                Some(Self::Error { id: id.and_then(RequestId::new), reason: Reason::parse(rest) })
             }
             "/bye" => {
                 let last = optional_number(line.attributes, "last")?;
@@ -178,11 +168,7 @@ impl<'a> Notice<'a> {
                     true => Reason::new(Code::CLOSING, ""),
                     false => Reason::parse(rest),
                 };
-                Some(Self::Bye {
-                    last,
-                    retry,
-                    reason,
-                })
+                Some(Self::Bye { last, retry, reason })
             }
             _ => Some(Self::Unknown),
         }
@@ -202,38 +188,22 @@ fn parse_gap(rest: Rest<'_>) -> Option<Notice<'_>> {
     let (epoch, rest) = text_argument(rest)?;
     let (first, rest) = text_argument(rest)?;
     let (last, rest) = text_argument(rest)?;
-    let (first, last) = (
-        parse_number(first.as_bytes())?,
-        parse_number(last.as_bytes())?,
-    );
-    let gap = Notice::Gap {
-        topic,
-        epoch: Epoch::new(epoch)?,
-        first,
-        last,
-        reason: code(rest)?,
-    };
+    let (first, last) = (parse_number(first.as_bytes())?, parse_number(last.as_bytes())?);
+    let gap = Notice::Gap { topic, epoch: Epoch::new(epoch)?, first, last, reason: code(rest)? };
     (1..=last).contains(&first).then_some(gap)
 }
 
 fn parse_reset(rest: Rest<'_>) -> Option<Notice<'_>> {
     let (topic, rest) = topic_argument(rest)?;
     let (position, _) = text_argument(rest)?;
-    Some(Notice::Reset {
-        topic,
-        position: position.parse().ok()?,
-    })
+    Some(Notice::Reset { topic, position: position.parse().ok()? })
 }
 
 fn parse_end(rest: Rest<'_>) -> Option<Notice<'_>> {
     let (topic, rest) = topic_argument(rest)?;
     let (reason, rest) = text_argument(rest)?;
     let (position, _) = text_argument(rest)?;
-    Some(Notice::End {
-        topic,
-        reason: Code::new(reason)?,
-        position: position.parse().ok()?,
-    })
+    Some(Notice::End { topic, reason: Code::new(reason)?, position: position.parse().ok()? })
 }
 
 fn topic_argument(rest: Rest<'_>) -> Option<(&str, Rest<'_>)> {
@@ -297,12 +267,7 @@ pub fn encode_error(
     match id {
         None => encode::display(out, Mark::Reserved, format_args!("/error {code}"), text),
         Some(id) => {
-            encode::display(
-                out,
-                Mark::Reserved,
-                format_args!("/error;id={id} {code}"),
-                text,
-            );
+            encode::display(out, Mark::Reserved, format_args!("/error;id={id} {code}"), text);
         }
     }
 }
@@ -324,18 +289,11 @@ mod tests {
 
     #[test]
     fn hello_is_read_back() {
-        let hello = Hello {
-            idle: Some(120),
-            session: Uuid::from_u128(7),
-            ..Hello::default()
-        };
+        let hello = Hello { idle: Some(120), session: Uuid::from_u128(7), ..Hello::default() };
         let mut out = Vec::new();
         hello.encode(&mut out);
         assert_eq!(notice(&out), Some(Notice::Hello(hello)));
-        assert!(matches!(
-            notice(b"* /hello;version=1;new=x"),
-            Some(Notice::Hello(_))
-        ));
+        assert!(matches!(notice(b"* /hello;version=1;new=x"), Some(Notice::Hello(_))));
         assert_eq!(notice(b"* /hello;version=one"), None);
         assert_eq!(notice(b"* /hello;version=1;lease=soon"), None);
         assert_eq!(notice(b"* /hello"), None);
@@ -349,42 +307,20 @@ mod tests {
         encode_gap(&mut out, &topic, position.epoch, 3..=7, &Code::RETENTION);
         encode_reset(&mut out, &topic, position);
         encode_end(&mut out, &topic, &Code::EXPIRED, position);
-        encode_error(
-            &mut out,
-            RequestId::new(4),
-            &Code::ID_ORDER,
-            format_args!("not above 5"),
-        );
+        encode_error(&mut out, RequestId::new(4), &Code::ID_ORDER, format_args!("not above 5"));
         encode_bye(&mut out, 9, &Code::SHUTDOWN);
-        let lines: Vec<_> = out
-            .split_inclusive(|&byte| byte == b'\n')
-            .map(notice)
-            .collect();
+        let lines: Vec<_> = out.split_inclusive(|&byte| byte == b'\n').map(notice).collect();
         let topic = topic.as_str();
         let epoch = position.epoch;
         let expected = [
-            Notice::Gap {
-                topic,
-                epoch,
-                first: 3,
-                last: 7,
-                reason: Code::RETENTION,
-            },
+            Notice::Gap { topic, epoch, first: 3, last: 7, reason: Code::RETENTION },
             Notice::Reset { topic, position },
-            Notice::End {
-                topic,
-                reason: Code::EXPIRED,
-                position,
-            },
+            Notice::End { topic, reason: Code::EXPIRED, position },
             Notice::Error {
                 id: RequestId::new(4),
                 reason: Reason::new(Code::ID_ORDER, "not above 5"),
             },
-            Notice::Bye {
-                last: Some(9),
-                retry: None,
-                reason: Reason::new(Code::SHUTDOWN, ""),
-            },
+            Notice::Bye { last: Some(9), retry: None, reason: Reason::new(Code::SHUTDOWN, "") },
         ];
         assert_eq!(lines, expected.map(Some));
     }
@@ -392,13 +328,8 @@ mod tests {
     #[test]
     fn wrong_arguments_are_told_from_unknown_notices() {
         assert_eq!(notice(b"* /weather;x=1 fine"), Some(Notice::Unknown));
-        for bad in [
-            "/gap a e 3 2 x",
-            "/gap a e 0 2 x",
-            "/gap a e 1 x",
-            "/end a b",
-            "/reset a e:0",
-        ] {
+        for bad in ["/gap a e 3 2 x", "/gap a e 0 2 x", "/gap a e 1 x", "/end a b", "/reset a e:0"]
+        {
             assert_eq!(notice(format!("* {bad}").as_bytes()), None, "{bad}");
         }
         assert_eq!(notice(b"* /bye;last=x"), None);

@@ -145,11 +145,7 @@ impl<'a> Line<'a> {
             Mark::Id(id) => Some(id),
             Mark::Reserved => None,
         };
-        let fault = |at, what| Malformed {
-            at: head_at + at,
-            what,
-            id,
-        };
+        let fault = |at, what| Malformed { at: head_at + at, what, id };
         let after = line.get(head_at..).unwrap_or_default();
         let (head, rest) = Rest(after).split_argument();
         if head_at + head.len() > MAX_HEAD {
@@ -164,17 +160,9 @@ impl<'a> Line<'a> {
             Attributes::parse(attributes).map_err(|f| fault(attributes_at + f.at, f.what))?
         };
         if let Some(at) = rest::fault(rest.0) {
-            return Err(fault(
-                after.len() - rest.0.len() + at,
-                "raw CR or illegal DLE pair",
-            ));
+            return Err(fault(after.len() - rest.0.len() + at, "raw CR or illegal DLE pair"));
         }
-        Ok(Self {
-            mark,
-            word,
-            attributes,
-            rest,
-        })
+        Ok(Self { mark, word, attributes, rest })
     }
 }
 
@@ -189,17 +177,11 @@ fn parse_mark(line: &[u8]) -> Result<(Mark, usize), Malformed> {
     if line.starts_with(b"* ") {
         return Ok((Mark::Reserved, 2));
     }
-    let end = line
-        .iter()
-        .position(|byte| !byte.is_ascii_digit())
-        .unwrap_or(line.len());
+    let end = line.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(line.len());
     match line.get(end) {
         None if line.is_empty() => Err(fault(0, "empty line")),
         Some(b' ') if end > 0 => {
-            let id = line
-                .get(..end)
-                .and_then(parse_number)
-                .and_then(RequestId::new);
+            let id = line.get(..end).and_then(parse_number).and_then(RequestId::new);
             let id = id.ok_or_else(|| fault(0, "id is not 1 to 9007199254740991"))?;
             Ok((Mark::Id(id), end + 1))
         }
@@ -226,10 +208,7 @@ mod tests {
             assert!(Line::parse(line).unwrap().rest.is_empty());
         }
         assert_eq!(Line::parse(b"1 a  x").unwrap().rest.stuffed(), b" x");
-        assert_eq!(
-            Line::parse(b"1 a x\x10Jy").unwrap().rest.plain().as_ref(),
-            b"x\ny"
-        );
+        assert_eq!(Line::parse(b"1 a x\x10Jy").unwrap().rest.plain().as_ref(), b"x\ny");
     }
 
     #[test]

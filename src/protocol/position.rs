@@ -21,13 +21,8 @@ impl Epoch {
     pub fn new(epoch: &str) -> Option<Self> {
         let mut bytes = [0; MAX_EPOCH];
         let legal = !epoch.is_empty() && epoch.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        bytes
-            .get_mut(..epoch.len())?
-            .copy_from_slice(epoch.as_bytes());
-        legal.then_some(Self {
-            len: epoch.len() as u8,
-            bytes,
-        })
+        bytes.get_mut(..epoch.len())?.copy_from_slice(epoch.as_bytes());
+        legal.then_some(Self { len: epoch.len() as u8, bytes })
     }
 
     /// An epoch out of 64 random bits, in 13 characters.
@@ -96,9 +91,7 @@ impl FromStr for Position {
     fn from_str(text: &str) -> Result<Self, InvalidPosition> {
         let (epoch, next) = text.split_once(':').ok_or(InvalidPosition)?;
         let epoch = Epoch::new(epoch).ok_or(InvalidPosition)?;
-        let next = parse_number(next.as_bytes())
-            .filter(|&next| next > 0)
-            .ok_or(InvalidPosition)?;
+        let next = parse_number(next.as_bytes()).filter(|&next| next > 0).ok_or(InvalidPosition)?;
         Ok(Self { epoch, next })
     }
 }
@@ -120,18 +113,7 @@ mod tests {
             assert_eq!(good.parse::<Position>().unwrap().to_string(), good);
         }
         let too_long = format!("{}:1", "e".repeat(MAX_EPOCH + 1));
-        for bad in [
-            "",
-            ":",
-            "a",
-            "a:",
-            ":1",
-            "a:0",
-            "a:01",
-            "a:1:2",
-            "a-b:1",
-            too_long.as_str(),
-        ] {
+        for bad in ["", ":", "a", "a:", ":1", "a:0", "a:01", "a:1:2", "a-b:1", too_long.as_str()] {
             assert!(bad.parse::<Position>().is_err(), "{bad}");
         }
     }

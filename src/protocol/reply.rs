@@ -71,10 +71,7 @@ pub struct Reason {
 impl Reason {
     /// A reason.
     pub fn new(code: Code, text: impl Into<String>) -> Self {
-        Self {
-            code,
-            text: text.into(),
-        }
+        Self { code, text: text.into() }
     }
 
     /// Reads `CODE [text]`; a code that is none becomes `malformed`, so that the outcome stands.
@@ -82,10 +79,7 @@ impl Reason {
         let (code, text) = rest.split_argument();
         let code = std::str::from_utf8(code).ok().and_then(Code::new);
         let text = String::from_utf8_lossy(&text.plain()).into_owned();
-        Self {
-            code: code.unwrap_or(Code::MALFORMED),
-            text,
-        }
+        Self { code: code.unwrap_or(Code::MALFORMED), text }
     }
 }
 
@@ -94,12 +88,7 @@ impl fmt::Display for Reason {
         if self.text.is_empty() {
             return self.code.fmt(f);
         }
-        write!(
-            f,
-            "{}: {}",
-            self.code,
-            crate::protocol::Escaped(self.text.as_bytes())
-        )
+        write!(f, "{}: {}", self.code, crate::protocol::Escaped(self.text.as_bytes()))
     }
 }
 

@@ -7,18 +7,18 @@ use crate::protocol::position::{Epoch, Position};
 /// Where a client stands with a topic (PROTOCOL.md, section 14).
 ///
 /// ```
-/// use bellwire::protocol::{Action, Position, Subscription, SubscriptionEvent as Event};
+/// use bellwire::protocol::{Action, Position, SubscriptionState, SubscriptionEvent as Event};
 ///
 /// let next: Position = "k3f9:18".parse().unwrap();
-/// let (state, mut actions) = Subscription::Absent.on(Event::Join { from: None });
+/// let (state, mut actions) = SubscriptionState::Absent.on(Event::Join { from: None });
 /// assert_eq!(actions.next(), Some(Action::Subscribe { from: None }));
 /// let (state, _) = state.on(Event::Accepted(next));
 /// let (state, mut actions) = state.on(Event::Notification(18));
 /// assert_eq!(actions.next(), Some(Action::Deliver(Position { next: 18, ..next })));
-/// assert_eq!(state, Subscription::Live(Position { next: 19, ..next }));
+/// assert_eq!(state, SubscriptionState::Live(Position { next: 19, ..next }));
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Subscription {
+pub enum SubscriptionState {
     /// Not subscribed, and nothing under way.
     #[default]
     Absent,
@@ -26,8 +26,8 @@ pub enum Subscription {
     Requested {
         /// Where it asked to begin; `None` for behind the head.
         from: Option<Position>,
-        /// Nobody wants it any more: leave once it is accepted.
-        leave: bool,
+        /// What to do once it is answered.
+        then: Then,
     },
     /// Subscribed; the next number to come.
     Live(Position),
@@ -38,7 +38,22 @@ pub enum Subscription {
     },
 }
 
-/// What moves a [`Subscription`].
+/// What a [`SubscriptionState`] does once its request is answered: the application changed its mind
+/// meanwhile, or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Then {
+    /// It is still wanted.
+    Stay,
+    /// Nobody wants it any more.
+    Leave,
+    /// It is wanted again, but from elsewhere: leave, and subscribe anew.
+    Again {
+        /// Where to begin; `None` for behind the head.
+        from: Option<Position>,
+    },
+}
+
+/// What moves a [`SubscriptionState`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SubscriptionEvent {
     /// The application wants the topic, from a position or from now on.
@@ -117,32 +132,52 @@ fn one(action: Action) -> Actions {
     [Some(action), None].into_iter().flatten()
 }
 
-impl Subscription {
+impl SubscriptionState {
+    /// The next number to come, or where the subscription is to begin, where that is known.
+    pub fn next(self) -> Option<Position> {
+        match self {
+            Self::Live(next) => Some(next),
+            Self::Requested { from, .. } => from,
+            Self::Absent | Self::Leaving { .. } => None,
+        }
+    }
+
     /// The state after `event`, and what is to be done.
     #[must_use]
     pub fn on(self, event: SubscriptionEvent) -> (Self, Actions) {
         use SubscriptionEvent as Event;
         match (self, event) {
             (Self::Absent, Event::Join { from }) => Self::request(from),
-            (Self::Requested { from, .. }, Event::Join { .. }) => {
-                (Self::Requested { from, leave: false }, none())
+            (Self::Requested { from, then }, Event::Join { from: wish }) => {
+                let then = match then {
+                    Then::Stay => Then::Stay,
+                    _ if wish == from => Then::Stay,
+                    _ => Then::Again { from: wish },
+                };
+                (Self::Requested { from, then }, none())
             }
             (Self::Leaving { .. }, Event::Join { from }) => {
                 (Self::Leaving { rejoin: Some(from) }, none())
             }
             (Self::Requested { from, .. }, Event::Leave) => {
-                (Self::Requested { from, leave: true }, none())
+                (Self::Requested { from, then: Then::Leave }, none())
             }
             (Self::Live(_), Event::Leave) => {
                 (Self::Leaving { rejoin: None }, one(Action::Unsubscribe))
             }
             (Self::Leaving { .. }, Event::Leave) => (Self::Leaving { rejoin: None }, none()),
-            (Self::Requested { leave: true, .. }, Event::Accepted(_)) => {
-                (Self::Leaving { rejoin: None }, one(Action::Unsubscribe))
-            }
-            (Self::Requested { from, .. }, Event::Accepted(next)) => Self::accepted(from, next),
-            (Self::Requested { leave: true, .. }, Event::Refused) => (Self::Absent, none()),
-            (Self::Requested { .. }, Event::Refused) => (Self::Absent, one(Action::End)),
+            (Self::Requested { from, then }, Event::Accepted(next)) => match then {
+                Then::Stay => Self::accepted(from, next),
+                Then::Leave => (Self::Leaving { rejoin: None }, one(Action::Unsubscribe)),
+                Then::Again { from } => {
+                    (Self::Leaving { rejoin: Some(from) }, one(Action::Unsubscribe))
+                }
+            },
+            (Self::Requested { then, .. }, Event::Refused) => match then {
+                Then::Stay => (Self::Absent, one(Action::End)),
+                Then::Leave => (Self::Absent, none()),
+                Then::Again { from } => Self::request(from),
+            },
             (Self::Leaving { rejoin: Some(from) }, Event::Left) => Self::request(from),
             (Self::Leaving { .. }, Event::Left) => (Self::Absent, none()),
             (Self::Live(next), event) => next.on_live(event),
@@ -154,10 +189,7 @@ impl Subscription {
     }
 
     fn request(from: Option<Position>) -> (Self, Actions) {
-        (
-            Self::Requested { from, leave: false },
-            one(Action::Subscribe { from }),
-        )
+        (Self::Requested { from, then: Then::Stay }, one(Action::Subscribe { from }))
     }
 
     /// `/subscribe` was accepted. Numbers between what was asked for and what is given are missed.
@@ -172,19 +204,19 @@ impl Subscription {
 }
 
 impl Position {
-    fn on_live(self, event: SubscriptionEvent) -> (Subscription, Actions) {
+    fn on_live(self, event: SubscriptionEvent) -> (SubscriptionState, Actions) {
         use SubscriptionEvent as Event;
-        let live = Subscription::Live(self);
+        let live = SubscriptionState::Live(self);
         match event {
             Event::Notification(number) => self.notified(number),
             Event::Gap { epoch, last, .. } if epoch == self.epoch && last >= self.next => {
                 self.missed(last, true)
             }
             Event::Reset(next) if next.epoch != self.epoch => {
-                (Subscription::Live(next), one(Action::Reset(next)))
+                (SubscriptionState::Live(next), one(Action::Reset(next)))
             }
-            Event::Expired(_) | Event::Renewed(None) => Subscription::request(Some(self)),
-            Event::Ended => (Subscription::Absent, one(Action::End)),
+            Event::Expired(_) | Event::Renewed(None) => SubscriptionState::request(Some(self)),
+            Event::Ended => (SubscriptionState::Absent, one(Action::End)),
             Event::Renewed(Some(next)) if next.epoch == self.epoch && next.next > self.next => {
                 self.missed(next.next - 1, false)
             }
@@ -193,49 +225,32 @@ impl Position {
         }
     }
 
-    fn notified(self, number: u64) -> (Subscription, Actions) {
+    fn notified(self, number: u64) -> (SubscriptionState, Actions) {
         if number < self.next {
-            return (Subscription::Live(self), one(Action::Violation));
+            return (SubscriptionState::Live(self), one(Action::Violation));
         }
-        let deliver = Action::Deliver(Self {
-            next: number,
-            ..self
-        });
+        let deliver = Action::Deliver(Self { next: number, ..self });
         let missed = (number > self.next).then(|| self.missed_action(number - 1, false));
         let actions = match missed {
             None => [Some(deliver), None],
             Some(missed) => [Some(missed), Some(deliver)],
         };
-        (
-            Subscription::Live(Self {
-                next: number + 1,
-                ..self
-            }),
-            actions.into_iter().flatten(),
-        )
+        (SubscriptionState::Live(Self { next: number + 1, ..self }), actions.into_iter().flatten())
     }
 
-    fn missed(self, last: u64, named: bool) -> (Subscription, Actions) {
-        let live = Subscription::Live(Self {
-            next: last + 1,
-            ..self
-        });
+    fn missed(self, last: u64, named: bool) -> (SubscriptionState, Actions) {
+        let live = SubscriptionState::Live(Self { next: last + 1, ..self });
         (live, one(self.missed_action(last, named)))
     }
 
     fn missed_action(self, last: u64, named: bool) -> Action {
-        Action::Missed {
-            epoch: self.epoch,
-            first: self.next,
-            last,
-            named,
-        }
+        Action::Missed { epoch: self.epoch, first: self.next, last, named }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Subscription as State, SubscriptionEvent as Event, *};
+    use super::{SubscriptionEvent as Event, SubscriptionState as State, *};
 
     fn at(text: &str) -> Position {
         text.parse().unwrap()
@@ -247,12 +262,7 @@ mod tests {
     }
 
     fn missed(first: u64, last: u64, named: bool) -> Action {
-        Action::Missed {
-            epoch: at("e:1").epoch,
-            first,
-            last,
-            named,
-        }
+        Action::Missed { epoch: at("e:1").epoch, first, last, named }
     }
 
     #[test]
@@ -278,76 +288,42 @@ mod tests {
         assert_eq!(actions, [missed(5, 7, false), Action::Deliver(at("e:8"))]);
         assert_eq!(state, State::Live(at("e:9")));
         let epoch = at("e:1").epoch;
-        let (state, actions) = on(
-            live,
-            Event::Gap {
-                epoch,
-                first: 5,
-                last: 6,
-            },
-        );
-        assert_eq!(
-            (state, actions),
-            (State::Live(at("e:7")), vec![missed(5, 6, true)])
-        );
+        let (state, actions) = on(live, Event::Gap { epoch, first: 5, last: 6 });
+        assert_eq!((state, actions), (State::Live(at("e:7")), vec![missed(5, 6, true)]));
         let (state, actions) = on(live, Event::Renewed(Some(at("e:6"))));
-        assert_eq!(
-            (state, actions),
-            (State::Live(at("e:6")), vec![missed(5, 5, false)])
-        );
+        assert_eq!((state, actions), (State::Live(at("e:6")), vec![missed(5, 5, false)]));
         assert_eq!(on(live, Event::Renewed(Some(at("e:5")))), (live, vec![]));
     }
 
     #[test]
     fn what_was_seen_does_not_come_again() {
         let live = State::Live(at("e:5"));
-        assert_eq!(
-            on(live, Event::Notification(4)),
-            (live, vec![Action::Violation])
-        );
+        assert_eq!(on(live, Event::Notification(4)), (live, vec![Action::Violation]));
         let epoch = at("e:1").epoch;
-        let old = Event::Gap {
-            epoch,
-            first: 1,
-            last: 4,
-        };
+        let old = Event::Gap { epoch, first: 1, last: 4 };
         assert_eq!(on(live, old), (live, vec![Action::Violation]));
     }
 
     #[test]
     fn an_expiry_is_a_resume_and_any_other_end_is_final() {
         let live = State::Live(at("e:5"));
-        let resume = Action::Subscribe {
-            from: Some(at("e:5")),
-        };
+        let resume = Action::Subscribe { from: Some(at("e:5")) };
         let (state, actions) = on(live, Event::Expired(at("e:5")));
         assert_eq!(actions, [resume]);
         assert_eq!(on(live, Event::Renewed(None)).1, [resume]);
         assert_eq!(on(state, Event::Accepted(at("e:5"))), (live, vec![]));
         let (state, actions) = on(state, Event::Accepted(at("e:7")));
-        assert_eq!(
-            (state, actions),
-            (State::Live(at("e:7")), vec![missed(5, 6, false)])
-        );
+        assert_eq!((state, actions), (State::Live(at("e:7")), vec![missed(5, 6, false)]));
         assert_eq!(on(live, Event::Ended), (State::Absent, vec![Action::End]));
     }
 
     #[test]
     fn another_epoch_is_said() {
-        let resumed = State::Requested {
-            from: Some(at("e:5")),
-            leave: false,
-        };
+        let resumed = State::Requested { from: Some(at("e:5")), then: Then::Stay };
         let (state, actions) = on(resumed, Event::Accepted(at("f:1")));
-        assert_eq!(
-            (state, actions),
-            (State::Live(at("f:1")), vec![Action::Reset(at("f:1"))])
-        );
+        assert_eq!((state, actions), (State::Live(at("f:1")), vec![Action::Reset(at("f:1"))]));
         let (state, actions) = on(State::Live(at("e:5")), Event::Reset(at("f:1")));
-        assert_eq!(
-            (state, actions),
-            (State::Live(at("f:1")), vec![Action::Reset(at("f:1"))])
-        );
+        assert_eq!((state, actions), (State::Live(at("f:1")), vec![Action::Reset(at("f:1"))]));
     }
 
     #[test]
@@ -356,10 +332,7 @@ mod tests {
         let (state, actions) = on(state, Event::Leave);
         assert_eq!(actions, []);
         let (back, _) = on(state, Event::Join { from: None });
-        assert_eq!(
-            on(back, Event::Accepted(at("e:1"))).0,
-            State::Live(at("e:1"))
-        );
+        assert_eq!(on(back, Event::Accepted(at("e:1"))).0, State::Live(at("e:1")));
         let (state, actions) = on(state, Event::Accepted(at("e:1")));
         assert_eq!(actions, [Action::Unsubscribe]);
         let (state, actions) = on(state, Event::Join { from: None });
@@ -370,13 +343,7 @@ mod tests {
     #[test]
     fn a_notification_before_the_reply_is_a_violation() {
         let (state, _) = on(State::Absent, Event::Join { from: None });
-        assert_eq!(
-            on(state, Event::Notification(1)),
-            (state, vec![Action::Violation])
-        );
-        assert_eq!(
-            on(State::Absent, Event::Notification(1)).1,
-            [Action::Violation]
-        );
+        assert_eq!(on(state, Event::Notification(1)), (state, vec![Action::Violation]));
+        assert_eq!(on(State::Absent, Event::Notification(1)).1, [Action::Violation]);
     }
 }

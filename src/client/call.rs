@@ -1,0 +1,223 @@
+//! Calls: a request line out, its terminal line back.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::time::{Instant, Sleep};
+
+use crate::{
+    client::{
+        pending::CallResult,
+        shared::{Body, SendError, Shared},
+    },
+    error::{CallError, ConnectionError, NotSent, Unknown},
+    protocol::{Method, RequestId},
+    sync::oneshot,
+};
+
+/// A call on its way: a future of the reply's payload. Nothing is sent before it is first polled.
+///
+/// Made by [`Client::call`](crate::Client::call). Implements PROTOCOL.md, section 7.
+///
+/// # Errors
+/// [`CallError`]: its variant tells whether the handler may have run.
+///
+/// # Cancel safety
+/// Dropping it is legal at any point. If the request was sent, the server is told to cancel it;
+/// its place in flight is free again when the server's terminal line is there.
+#[must_use = "a call does nothing unless it is awaited"]
+pub struct Call<'a>(Exchange<'a>);
+
+impl<'a> Call<'a> {
+    pub(crate) fn new(shared: &'a Shared, method: &str, payload: &[u8]) -> Self {
+        Self(match Method::new_word(method) {
+            Ok(word) => Exchange::new(shared, Body::new(word, payload)),
+            Err(error) => Exchange::failed(shared, NotSent::Name(error).into()),
+        })
+    }
+
+    pub(crate) fn failed(shared: &'a Shared, error: CallError) -> Self {
+        Self(Exchange::failed(shared, error))
+    }
+
+    /// Gives the call this long, from its first poll. The server is told what is left when the
+    /// line is sent. Default: no limit but the server's own.
+    ///
+    /// Past it, the call ends [`Unknown::Deadline`] if it was sent, and is cancelled on the server;
+    /// else [`NotSent::Deadline`].
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.0.deadline = Some(deadline);
+        self
+    }
+
+    /// Sends an attribute of the application's own with the call: its key has a dot. The call ends
+    /// [`NotSent::Attribute`] if it cannot be written.
+    pub fn attribute(mut self, key: &str, value: impl fmt::Display) -> Self {
+        self.0.push_attribute(key, value);
+        self
+    }
+}
+
+impl fmt::Debug for Call<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Call")
+    }
+}
+
+impl Future for Call<'_> {
+    type Output = Result<Bytes, CallError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let reply = ready!(self.get_mut().0.poll_reply(cx));
+        Poll::Ready(reply.map(|reply| reply.payload))
+    }
+}
+
+type Sent = (RequestId, oneshot::Receiver<CallResult>);
+
+/// A request and its terminal line, attributes and all.
+pub(crate) struct Exchange<'a> {
+    shared: &'a Shared,
+    state: State<'a>,
+    deadline: Option<Duration>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+enum State<'a> {
+    New(Body),
+    /// Waiting for a place in flight, or for room to write.
+    Waiting(Pin<Box<dyn Future<Output = Result<Sent, NotSent>> + Send + 'a>>),
+    Sent(RequestId, oneshot::Receiver<CallResult>),
+    Over(Option<CallError>),
+}
+
+impl<'a> Exchange<'a> {
+    pub(crate) fn new(shared: &'a Shared, body: Body) -> Self {
+        Self { shared, state: State::New(body), deadline: None, timer: None }
+    }
+
+    pub(crate) fn failed(shared: &'a Shared, error: CallError) -> Self {
+        Self { shared, state: State::Over(Some(error)), deadline: None, timer: None }
+    }
+
+    fn push_attribute(&mut self, key: &str, value: impl fmt::Display) {
+        let State::New(body) = &mut self.state else {
+            return;
+        };
+        if let Err(error) = body.attributes.push_application(key, value) {
+            self.state = State::Over(Some(NotSent::Attribute(error).into()));
+        }
+    }
+
+    pub(crate) fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<CallResult> {
+        loop {
+            match &mut self.state {
+                State::New(_) => self.start(),
+                State::Waiting(sent) => match sent.as_mut().poll(cx) {
+                    Poll::Pending => return self.poll_deadline(cx),
+                    Poll::Ready(Ok((id, reply))) => self.state = State::Sent(id, reply),
+                    Poll::Ready(Err(error)) => self.state = State::Over(Some(error.into())),
+                },
+                State::Sent(_, reply) => match Pin::new(reply).poll(cx) {
+                    Poll::Pending => return self.poll_deadline(cx),
+                    Poll::Ready(result) => {
+                        self.state = State::Over(None);
+                        return Poll::Ready(result.unwrap_or_else(|_| Err(abandoned())));
+                    }
+                },
+                State::Over(error) => {
+                    let error = error.take().unwrap_or_else(abandoned);
+                    return Poll::Ready(Err(error));
+                }
+            }
+        }
+    }
+
+    /// Sends at once if there is a place and room; else waits for both.
+    fn start(&mut self) {
+        let State::New(body) = std::mem::replace(&mut self.state, State::Over(None)) else {
+            return;
+        };
+        let ttl = self.deadline;
+        if let Some(ttl) = ttl {
+            self.timer = Some(Box::pin(tokio::time::sleep(ttl)));
+        }
+        let shared = self.shared;
+        self.state = match shared.places.try_acquire() {
+            Ok(place) => match shared.send_call(&body, ttl) {
+                Ok((id, reply)) => {
+                    place.forget();
+                    State::Sent(id, reply)
+                }
+                Err(SendError::Refused(error)) => State::Over(Some(error.into())),
+                Err(SendError::Full) => {
+                    drop(place);
+                    State::Waiting(Box::pin(send_when_possible(shared, body, ttl)))
+                }
+            },
+            Err(_) => State::Waiting(Box::pin(send_when_possible(shared, body, ttl))),
+        };
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<CallResult> {
+        let Some(timer) = &mut self.timer else {
+            return Poll::Pending;
+        };
+        ready!(timer.as_mut().poll(cx));
+        let error = match self.state {
+            State::Sent(..) => Unknown::Deadline.into(),
+            _ => NotSent::Deadline.into(),
+        };
+        self.cancel();
+        Poll::Ready(Err(error))
+    }
+
+    fn cancel(&mut self) {
+        let state = std::mem::replace(&mut self.state, State::Over(None));
+        if let State::Sent(id, reply) = state {
+            drop(reply);
+            self.shared.cancel(id);
+        }
+    }
+}
+
+/// A call that was dropped takes its place with it until its terminal line (R5).
+impl Drop for Exchange<'_> {
+    fn drop(&mut self) {
+        self.cancel();
+    }
+}
+
+fn abandoned() -> CallError {
+    Unknown::Lost(ConnectionError::Closed).into()
+}
+
+async fn send_when_possible(
+    shared: &Shared,
+    body: Body,
+    ttl: Option<Duration>,
+) -> Result<Sent, NotSent> {
+    let expires = ttl.map(|ttl| Instant::now() + ttl);
+    let Ok(place) = shared.places.acquire().await else {
+        return Err(shared.refusal());
+    };
+    loop {
+        let mut drained = pin!(shared.drained.notified());
+        drained.as_mut().enable();
+        let left = expires.map(|expires| expires.saturating_duration_since(Instant::now()));
+        match shared.send_call(&body, left) {
+            Ok(sent) => {
+                place.forget();
+                return Ok(sent);
+            }
+            Err(SendError::Refused(error)) => return Err(error),
+            Err(SendError::Full) => drained.await,
+        }
+    }
+}

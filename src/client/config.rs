@@ -1,0 +1,109 @@
+//! The client's bounds, all in one struct.
+
+use std::time::Duration;
+
+use crate::{
+    protocol::{DEFAULT_MAX_LINE, MIN_MAX_LINE},
+    random::Random,
+};
+
+/// Every bound of a client, with its default.
+///
+/// ```
+/// use std::time::Duration;
+/// use bellwire::ClientConfig;
+///
+/// let config = ClientConfig::new().in_flight(64).connect_timeout(Duration::from_secs(2));
+/// ```
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    pub(crate) in_flight: usize,
+    pub(crate) max_line: usize,
+    pub(crate) outbound_bytes: usize,
+    pub(crate) inbox_items: usize,
+    pub(crate) inbox_bytes: usize,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) random: Random,
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        Self {
+            in_flight: 1_024,
+            max_line: DEFAULT_MAX_LINE,
+            outbound_bytes: 256 * 1024,
+            inbox_items: 1_024,
+            inbox_bytes: 1024 * 1024,
+            connect_timeout: Duration::from_secs(10),
+            random: Random::default(),
+        }
+    }
+}
+
+impl ClientConfig {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Calls in flight at once; further calls wait. Default 1,024, at least 1.
+    ///
+    /// The lesser of this and what the server announces holds. Worst case: about 200 bytes and the
+    /// call's own line each.
+    #[must_use]
+    pub fn in_flight(mut self, calls: usize) -> Self {
+        self.in_flight = calls.clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
+        self
+    }
+
+    /// The longest line taken from the server, LF included, in bytes. Default 65,535, at least
+    /// 1,024.
+    ///
+    /// Any other than the default is told to the server. Worst case: one line per connection.
+    #[must_use]
+    pub fn max_line(mut self, bytes: usize) -> Self {
+        self.max_line = bytes.max(MIN_MAX_LINE);
+        self
+    }
+
+    /// Bytes that wait to be written before further calls wait. Default 256 KiB.
+    ///
+    /// Worst case: twice this, since what is being written counts apart, and a line over it.
+    #[must_use]
+    pub fn outbound_bytes(mut self, bytes: usize) -> Self {
+        self.outbound_bytes = bytes.max(1);
+        self
+    }
+
+    /// Notifications that each subscription, and each stream of all notifications, holds for the
+    /// application; the oldest give way and are named in a gap. Default 1,024, at least 1.
+    #[must_use]
+    pub fn inbox_items(mut self, items: usize) -> Self {
+        self.inbox_items = items.max(1);
+        self
+    }
+
+    /// Bytes of payload that each of these holds; the oldest give way. Default 1 MiB.
+    ///
+    /// Worst case: this, a payload over it, and about 120 bytes a notification.
+    #[must_use]
+    pub fn inbox_bytes(mut self, bytes: usize) -> Self {
+        self.inbox_bytes = bytes;
+        self
+    }
+
+    /// How long [`Client::connect`](crate::Client::connect) waits for the connection and the
+    /// server's hello. Default 10 s.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// Where the jitter of renewals comes from. Default: the system.
+    #[must_use]
+    pub fn random(mut self, random: Random) -> Self {
+        self.random = random;
+        self
+    }
+}

@@ -1,0 +1,211 @@
+//! The client's driver: one future that reads all there is, completes it, then writes once.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, Sleep},
+};
+
+use crate::{
+    client::{reader::Reader, shared::Shared},
+    error::ConnectionError,
+    io::{Scratch, WriteBuffer},
+    protocol::{Hello, LineDecoder, Renewal, Time},
+    sync::Arc,
+};
+
+/// Reads a driver does in one poll before it lets other tasks run.
+const READS_PER_POLL: usize = 8;
+
+/// The driver of a client's connection: a future that must be polled for anything to happen.
+///
+/// Made by [`Client::new`](crate::Client::new); spawn it. It ends when the connection does: with
+/// `Ok` if this side closed it, and it never waits for user code. Dropping it ends every call and
+/// subscription.
+///
+/// # Errors
+/// [`ConnectionError`], the same that every waiting call got.
+#[must_use = "nothing happens on the connection unless its driver is polled"]
+pub struct Connection<T> {
+    io: T,
+    lines: LineDecoder,
+    out: WriteBuffer,
+    reader: Reader,
+    /// The write was put off once, so that callers who run now can join it.
+    gathered: bool,
+    started: Instant,
+    renewal: Option<(Renewal, Pin<Box<Sleep>>)>,
+    ended: bool,
+}
+
+impl<T> fmt::Debug for Connection<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("ended", &self.ended).finish_non_exhaustive()
+    }
+}
+
+impl<T> Connection<T> {
+    pub(crate) fn new(io: T, shared: Arc<Shared>) -> Self {
+        Self {
+            io,
+            lines: LineDecoder::new(shared.config.max_line),
+            out: WriteBuffer::default(),
+            reader: Reader::new(shared),
+            gathered: false,
+            started: Instant::now(),
+            renewal: None,
+            ended: false,
+        }
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.reader.shared
+    }
+
+    fn end(&mut self, error: &ConnectionError) {
+        if !std::mem::replace(&mut self.ended, true) {
+            tracing::debug!(%error, "connection ended");
+            self.shared().end(error, self.reader.last_executed);
+        }
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Future for Connection<T> {
+    type Output = Result<(), ConnectionError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let error = match this.poll_all(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(error) => error,
+        };
+        this.end(&error);
+        Poll::Ready(match error {
+            ConnectionError::Closed => Ok(()),
+            error => Err(error),
+        })
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
+    /// Why the connection ended.
+    fn poll_all(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
+        if self.ended {
+            return Poll::Ready(ConnectionError::Closed);
+        }
+        // Reading never waits for writing: two ends that both wait to write would wait for ever.
+        let read = self.poll_read(cx);
+        self.reader.finish_batch();
+        if let Poll::Ready(error) = read {
+            return Poll::Ready(error);
+        }
+        self.poll_renewal(cx);
+        self.poll_write(cx)
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
+        let mut scratch = Scratch::take();
+        for _ in 0..READS_PER_POLL {
+            let mut bytes = match ready!(scratch.poll_read(&mut self.io, cx)) {
+                Ok([]) => return Poll::Ready(self.reader.end_of_stream()),
+                Ok(bytes) => bytes,
+                Err(error) => return Poll::Ready(self.reader.broken(&error)),
+            };
+            loop {
+                match self.lines.next(&mut bytes) {
+                    Ok(Some(line)) => {
+                        if let Err(error) = self.reader.line(line) {
+                            return Poll::Ready(error);
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(error) => return Poll::Ready(ConnectionError::Protocol(error.to_string())),
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Writes what callers appended. A lone caller's line goes at once; where more are in flight
+    /// the write is put off by one turn of the scheduler, so that callers who are about to run join
+    /// it: a burst then costs one write.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
+        loop {
+            if self.out.is_empty() && !self.take_outbound(cx) {
+                return Poll::Pending;
+            }
+            if let Err(error) = ready!(self.out.poll_write(&mut self.io, cx)) {
+                return Poll::Ready(self.reader.broken(&error));
+            }
+        }
+    }
+
+    fn take_outbound(&mut self, cx: &mut Context<'_>) -> bool {
+        let shared = &self.reader.shared;
+        let mut state = shared.state.lock();
+        if !state.has_outbound() || self.reader.hello.is_none() {
+            state.wait_for_outbound(cx.waker());
+            return false;
+        }
+        if !self.gathered && state.pending.len() > 1 {
+            drop(state);
+            self.gathered = true;
+            cx.waker().wake_by_ref();
+            return false;
+        }
+        self.gathered = false;
+        let blocked = state.take_outbound(&mut self.out);
+        drop(state);
+        if blocked {
+            shared.drained.notify_waiters();
+        }
+        true
+    }
+
+    /// Renews the lease well before it runs out, while there is something to keep alive.
+    fn poll_renewal(&mut self, cx: &mut Context<'_>) {
+        let Some(hello) = self.reader.hello.clone() else { return };
+        let now = time_since(self.started);
+        let (renewal, sleep) = self.renewal.get_or_insert_with(|| {
+            let renewal = first_renewal(&hello, now, self.reader.shared.config.random.next_u64());
+            (renewal, Box::pin(sleep_until(self.started, renewal.due())))
+        });
+        while sleep.as_mut().poll(cx).is_ready() {
+            self.reader.renew(hello.idle.is_some());
+            renewal.sent(time_since(self.started), self.reader.shared.config.random.next_u64());
+            sleep.as_mut().reset(instant(self.started, renewal.due()));
+        }
+    }
+}
+
+fn first_renewal(hello: &Hello, now: Time, jitter: u64) -> Renewal {
+    let idle = hello.idle.map(Duration::from_secs);
+    Renewal::new(Duration::from_secs(hello.lease), idle, now, jitter)
+}
+
+fn time_since(start: Instant) -> Time {
+    Time::default().after(start.elapsed())
+}
+
+fn instant(start: Instant, time: Time) -> Instant {
+    start + Duration::from_millis(time.as_millis())
+}
+
+fn sleep_until(start: Instant, time: Time) -> Sleep {
+    tokio::time::sleep_until(instant(start, time))
+}
+
+/// A driver that is dropped ends everything that waits on it.
+impl<T> Drop for Connection<T> {
+    fn drop(&mut self) {
+        self.end(&ConnectionError::Closed);
+    }
+}

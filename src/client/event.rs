@@ -1,0 +1,116 @@
+//! What happens to a connection, as a stream.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    task::{Context, Poll, Waker},
+};
+
+use futures_core::Stream;
+
+use crate::{
+    client::shared::wake,
+    error::ConnectionError,
+    protocol::{Hello, Reason, RequestId, Topic},
+    sync::{Arc, Mutex, Weak},
+};
+
+/// Events that a stream holds for its reader.
+const HELD: usize = 256;
+
+/// Something that happened to a connection, beside the replies and notifications.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConnectionEvent {
+    /// The server said hello: calls are on their way.
+    Connected(Hello),
+    /// A reply came that nobody asked for, or a second one; it was ignored.
+    UnaskedReply(RequestId),
+    /// The server reports a fault that no request's id owns.
+    ServerError {
+        /// The id of the line at fault, where the server could read one.
+        id: Option<RequestId>,
+        /// What was wrong.
+        reason: Reason,
+    },
+    /// The server broke the order of a topic's numbers; the line was ignored.
+    Violation(Topic),
+    /// The server is going away: nothing new is sent.
+    Bye(Reason),
+    /// The connection is over.
+    Ended(ConnectionError),
+    /// So many events left unread, oldest first, since this stream was not read in time.
+    Missed(u64),
+}
+
+/// The streams that hear of events.
+#[derive(Debug, Default)]
+pub(crate) struct Events {
+    listeners: Mutex<Vec<Weak<Mutex<Queue>>>>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    events: VecDeque<ConnectionEvent>,
+    missed: u64,
+    ended: bool,
+    reader: Option<Waker>,
+}
+
+impl Events {
+    pub(crate) fn emit(&self, event: ConnectionEvent) {
+        let mut listeners = self.listeners.lock();
+        listeners.retain(|listener| listener.strong_count() > 0);
+        let alive: Vec<_> = listeners.iter().filter_map(Weak::upgrade).collect();
+        drop(listeners);
+        for queue in alive {
+            let reader = queue.lock().push(event.clone());
+            wake(reader);
+        }
+    }
+
+    pub(crate) fn listen(&self, ended: bool) -> ConnectionEvents {
+        let queue = Arc::new(Mutex::new(Queue { ended, ..Queue::default() }));
+        self.listeners.lock().push(Arc::downgrade(&queue));
+        ConnectionEvents(queue)
+    }
+}
+
+impl Queue {
+    fn push(&mut self, event: ConnectionEvent) -> Option<Waker> {
+        self.ended |= matches!(event, ConnectionEvent::Ended(_));
+        if self.events.len() == HELD {
+            self.events.pop_front();
+            self.missed += 1;
+        }
+        self.events.push_back(event);
+        self.reader.take()
+    }
+}
+
+/// The events of a connection from when it was asked for: [`Client::events`](crate::Client::events).
+///
+/// Holds up to 256 unread events; then the oldest leave, and [`ConnectionEvent::Missed`] says how
+/// many. Ends behind [`ConnectionEvent::Ended`].
+#[derive(Debug)]
+#[must_use = "streams do nothing unless they are polled"]
+pub struct ConnectionEvents(Arc<Mutex<Queue>>);
+
+impl Stream for ConnectionEvents {
+    type Item = ConnectionEvent;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<ConnectionEvent>> {
+        let mut queue = self.0.lock();
+        if queue.missed > 0 {
+            return Poll::Ready(Some(ConnectionEvent::Missed(std::mem::take(&mut queue.missed))));
+        }
+        match queue.events.pop_front() {
+            Some(event) => Poll::Ready(Some(event)),
+            None if queue.ended => Poll::Ready(None),
+            None => {
+                queue.reader = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! The queue between the driver and one stream of notifications: bounded, and never silent.
+
+use std::{
+    collections::VecDeque,
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+
+use crate::{
+    protocol::{Code, Epoch, Position, Topic},
+    sync::Mutex,
+};
+
+/// One notification.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Notification {
+    /// The topic.
+    pub topic: Topic,
+    /// The topic's log.
+    pub epoch: Epoch,
+    /// Its number in the log, from 1, without holes.
+    pub sequence: u64,
+    /// What was published.
+    pub payload: Bytes,
+}
+
+/// Numbers that did not come, both ends included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Gap {
+    /// The topic.
+    pub topic: Topic,
+    /// The topic's log.
+    pub epoch: Epoch,
+    /// The first number missed.
+    pub first: u64,
+    /// The last number missed.
+    pub last: u64,
+    /// Who missed them.
+    pub cause: GapCause,
+}
+
+/// Why numbers did not come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GapCause {
+    /// The server named them, for this reason.
+    Server(Code),
+    /// They went missing without a word from the server.
+    Lost,
+    /// The application read too slowly: this stream's queue was full.
+    Lagged,
+}
+
+/// What a stream of notifications yields. Nothing is left out without one of these saying so
+/// (guarantee N3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Delivery {
+    /// A notification.
+    Notification(Notification),
+    /// Numbers that will not come.
+    Gap(Gap),
+    /// The topic's log is another one now; what was missed of the old one is unknown.
+    Reset {
+        /// The topic.
+        topic: Topic,
+        /// The new log, and the number that comes next.
+        position: Position,
+    },
+    /// The subscription is over. It may be resumed from the position.
+    End {
+        /// The topic.
+        topic: Topic,
+        /// Why.
+        reason: Code,
+        /// Where to resume; `None` if it never began.
+        position: Option<Position>,
+    },
+}
+
+impl Delivery {
+    /// The topic it is about.
+    pub fn topic(&self) -> &Topic {
+        match self {
+            Self::Notification(Notification { topic, .. })
+            | Self::Gap(Gap { topic, .. })
+            | Self::Reset { topic, .. }
+            | Self::End { topic, .. } => topic,
+        }
+    }
+
+    /// The notification, if it is one.
+    pub fn into_notification(self) -> Option<Notification> {
+        match self {
+            Self::Notification(notification) => Some(notification),
+            _ => None,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Notification(notification) => notification.payload.len(),
+            _ => 0,
+        }
+    }
+}
+
+/// A bounded queue of deliveries with one reader. Never blocks the driver: when it is full, the
+/// oldest leave, and what left is named first, one item per topic.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    queue: Mutex<Queue>,
+    max_items: usize,
+    max_bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// What left unread, merged: at most one item per topic, all older than `items`.
+    missed: VecDeque<Delivery>,
+    items: VecDeque<Delivery>,
+    /// Payload bytes in `items`.
+    bytes: usize,
+    closed: bool,
+    reader: Option<Waker>,
+}
+
+impl Inbox {
+    pub(crate) fn new(max_items: usize, max_bytes: usize) -> Self {
+        Self { queue: Mutex::default(), max_items, max_bytes }
+    }
+
+    /// Queues a delivery; the reader to wake, once no lock is held.
+    #[must_use]
+    pub(crate) fn push(&self, delivery: Delivery) -> Option<Waker> {
+        let mut queue = self.queue.lock();
+        if queue.closed {
+            return None;
+        }
+        queue.bytes += delivery.bytes();
+        queue.items.push_back(delivery);
+        while queue.items.len() > self.max_items
+            || (queue.bytes > self.max_bytes && queue.items.len() > 1)
+        {
+            queue.drop_oldest();
+        }
+        queue.reader.take()
+    }
+
+    /// Lets the stream end behind what is queued; the reader to wake.
+    #[must_use]
+    pub(crate) fn close(&self) -> Option<Waker> {
+        let mut queue = self.queue.lock();
+        queue.closed = true;
+        queue.reader.take()
+    }
+
+    pub(crate) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Delivery>> {
+        let mut queue = self.queue.lock();
+        if let Some(missed) = queue.missed.pop_front() {
+            return Poll::Ready(Some(missed));
+        }
+        if let Some(delivery) = queue.items.pop_front() {
+            queue.bytes -= delivery.bytes();
+            if queue.items.is_empty() {
+                queue.items.shrink_to(16);
+            }
+            return Poll::Ready(Some(delivery));
+        }
+        if queue.closed {
+            return Poll::Ready(None);
+        }
+        match &mut queue.reader {
+            Some(reader) => reader.clone_from(cx.waker()),
+            reader => *reader = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+}
+
+impl Queue {
+    fn drop_oldest(&mut self) {
+        let Some(oldest) = self.items.pop_front() else {
+            return;
+        };
+        self.bytes -= oldest.bytes();
+        let earlier = self.missed.iter().position(|missed| missed.topic() == oldest.topic());
+        let earlier = earlier.and_then(|at| self.missed.remove(at));
+        self.missed.push_back(merge(earlier, oldest));
+    }
+}
+
+/// One item that names what `earlier` names and what `next`, right behind it, was.
+fn merge(earlier: Option<Delivery>, next: Delivery) -> Delivery {
+    let (topic, epoch, first, last) = match next {
+        Delivery::Notification(Notification { topic, epoch, sequence, .. }) => {
+            (topic, epoch, sequence, sequence)
+        }
+        Delivery::Gap(gap) if earlier.is_none() => return Delivery::Gap(gap),
+        Delivery::Gap(Gap { topic, epoch, first, last, .. }) => (topic, epoch, first, last),
+        // A log's end covers all of it, and so does the end of the subscription.
+        reset_or_end => return reset_or_end,
+    };
+    let cause = GapCause::Lagged;
+    match earlier {
+        Some(Delivery::Gap(gap)) if gap.epoch == epoch => Delivery::Gap(Gap { last, cause, ..gap }),
+        Some(Delivery::Reset { position, .. }) if position.epoch == epoch => {
+            Delivery::Reset { topic, position: Position { epoch, next: last + 1 } }
+        }
+        _ => Delivery::Gap(Gap { topic, epoch, first, last, cause }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topic(name: &str) -> Topic {
+        Topic::new(name).unwrap()
+    }
+
+    fn at(text: &str) -> Position {
+        text.parse().unwrap()
+    }
+
+    fn notification(name: &str, position: &str, payload: &'static [u8]) -> Delivery {
+        let Position { epoch, next: sequence } = at(position);
+        let payload = Bytes::from_static(payload);
+        Delivery::Notification(Notification { topic: topic(name), epoch, sequence, payload })
+    }
+
+    fn lagged(name: &str, epoch: &str, first: u64, last: u64) -> Delivery {
+        let epoch = Epoch::new(epoch).unwrap();
+        Delivery::Gap(Gap { topic: topic(name), epoch, first, last, cause: GapCause::Lagged })
+    }
+
+    fn drain(inbox: &Inbox) -> Vec<Delivery> {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut all = Vec::new();
+        while let Poll::Ready(Some(delivery)) = inbox.poll_next(&mut cx) {
+            all.push(delivery);
+        }
+        all
+    }
+
+    fn fill(inbox: &Inbox, deliveries: impl IntoIterator<Item = Delivery>) {
+        for delivery in deliveries {
+            assert!(inbox.push(delivery).is_none());
+        }
+    }
+
+    #[test]
+    fn a_full_queue_names_what_it_dropped_per_topic() {
+        let inbox = Inbox::new(2, usize::MAX);
+        fill(&inbox, (1..=4).map(|n| notification("a", &format!("e:{n}"), b"")));
+        fill(&inbox, [notification("b", "f:1", b"")]);
+        assert_eq!(
+            drain(&inbox),
+            [lagged("a", "e", 1, 3), notification("a", "e:4", b""), notification("b", "f:1", b"")]
+        );
+        fill(&inbox, [notification("b", "f:2", b"")]);
+        assert_eq!(drain(&inbox), [notification("b", "f:2", b"")]);
+    }
+
+    #[test]
+    fn bytes_are_bounded_too_but_one_item_always_fits() {
+        let inbox = Inbox::new(10, 3);
+        fill(&inbox, [notification("a", "e:1", b"12"), notification("a", "e:2", b"3456")]);
+        assert_eq!(drain(&inbox), [lagged("a", "e", 1, 1), notification("a", "e:2", b"3456")]);
+    }
+
+    #[test]
+    fn a_reset_that_is_dropped_is_kept_in_what_is_said() {
+        let inbox = Inbox::new(1, usize::MAX);
+        let reset = Delivery::Reset { topic: topic("a"), position: at("f:1") };
+        fill(&inbox, [notification("a", "e:1", b""), reset, notification("a", "f:1", b"")]);
+        fill(&inbox, [notification("a", "f:2", b"")]);
+        let said = Delivery::Reset { topic: topic("a"), position: at("f:2") };
+        assert_eq!(drain(&inbox), [said, notification("a", "f:2", b"")]);
+    }
+
+    #[test]
+    fn a_closed_queue_is_read_to_its_end() {
+        let inbox = Inbox::new(4, usize::MAX);
+        fill(&inbox, [notification("a", "e:1", b"")]);
+        assert!(inbox.close().is_none());
+        assert!(inbox.push(notification("a", "e:2", b"")).is_none());
+        assert_eq!(drain(&inbox), [notification("a", "e:1", b"")]);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert_eq!(inbox.poll_next(&mut cx), Poll::Ready(None));
+    }
+
+    #[test]
+    fn the_reader_is_woken_once() {
+        let inbox = Inbox::new(4, usize::MAX);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(inbox.poll_next(&mut cx).is_pending());
+        assert!(inbox.push(notification("a", "e:1", b"")).is_some());
+        assert!(inbox.push(notification("a", "e:2", b"")).is_none());
+    }
+}

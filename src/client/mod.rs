@@ -1,0 +1,427 @@
+//! The client: asks, and is told, on one connection.
+
+mod call;
+mod config;
+mod connection;
+mod event;
+mod inbox;
+mod pending;
+mod reader;
+mod shared;
+mod subscription;
+mod topics;
+mod typed;
+
+use std::{fmt, future::Future, pin::pin};
+
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, ToSocketAddrs},
+    sync::watch,
+};
+
+#[cfg(feature = "json")]
+pub use self::typed::JsonCodec;
+pub use self::{
+    call::Call,
+    config::ClientConfig,
+    connection::Connection,
+    event::{ConnectionEvent, ConnectionEvents},
+    inbox::{Delivery, Gap, GapCause, Notification},
+    subscription::{Listening, Notifications, Subscribe, Subscription},
+    typed::{CodecError, Decode, Encode, TypedCall},
+};
+use self::{
+    call::Exchange,
+    pending::Waiter,
+    shared::{Body, Phase, SendError, Shared, wake},
+};
+use crate::{
+    error::{CallError, ConnectionError, NotSent, Unknown},
+    protocol::{Epoch, Hello, Method, Topic, Word, parse_number},
+    sync::{Arc, Ordering, oneshot},
+};
+
+/// A client: a cheap handle to one connection, to be cloned and used from any number of tasks.
+///
+/// Calls are pipelined: each is one line with an id, and its reply finds it by that id, in whatever
+/// order replies come. Notifications come on the same connection, as streams. The connection
+/// closes when the last clone, and the last [`Subscription`], is gone.
+///
+/// ```no_run
+/// use bellwire::Client;
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = Client::connect("127.0.0.1:7440").await?;
+/// let number = client.call("random", "6").await?;
+/// println!("{}", String::from_utf8_lossy(&number));
+///
+/// let mut offers = client.subscribe("offers").await?;
+/// while let Some(delivery) = offers.next().await {
+///     println!("{delivery:?}");
+/// }
+/// client.close().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Client {
+    handle: Arc<Handle>,
+}
+
+/// The last one to go closes the connection.
+struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.begin_close();
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("phase", &*self.shared().phase.borrow()).finish()
+    }
+}
+
+/// What a client counts: see [`Client::stats`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClientStats {
+    /// Requests whose terminal line has not come, cancelled ones included.
+    pub pending: usize,
+    /// Replies that came after their caller was gone.
+    pub late_replies: u64,
+    /// Replies that nobody asked for, second ones included.
+    pub unasked_replies: u64,
+    /// Lines that broke the order of a topic's numbers.
+    pub violations: u64,
+}
+
+/// A message's place in its topic, as the reply to `/publish` has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Published {
+    /// The topic's log.
+    pub epoch: Epoch,
+    /// The message's number in it.
+    pub sequence: u64,
+}
+
+impl Client {
+    /// Connects over TCP, with TCP_NODELAY, and waits for the server's hello. Spawns the driver.
+    ///
+    /// # Errors
+    /// [`ConnectionError`], also when it all takes longer than
+    /// [`ClientConfig::connect_timeout`] (10 s).
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn connect(address: impl ToSocketAddrs) -> Result<Self, ConnectionError> {
+        Self::connect_with(address, ClientConfig::default()).await
+    }
+
+    /// As [`connect`](Self::connect), with bounds of one's own.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn connect_with(
+        address: impl ToSocketAddrs,
+        config: ClientConfig,
+    ) -> Result<Self, ConnectionError> {
+        let timeout = config.connect_timeout;
+        let connecting = async {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Self::spawn(stream, config).await
+        };
+        within(timeout, connecting).await
+    }
+
+    /// Connects to a Unix socket, as [`connect_with`](Self::connect_with) does over TCP.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    #[cfg(unix)]
+    pub async fn connect_unix(
+        path: impl AsRef<std::path::Path>,
+        config: ClientConfig,
+    ) -> Result<Self, ConnectionError> {
+        let timeout = config.connect_timeout;
+        let connecting =
+            async { Self::spawn(tokio::net::UnixStream::connect(path).await?, config).await };
+        within(timeout, connecting).await
+    }
+
+    async fn spawn<T>(io: T, config: ClientConfig) -> Result<Self, ConnectionError>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (client, connection) = Self::new(io, config);
+        tokio::spawn(connection);
+        client.connected().await?;
+        Ok(client)
+    }
+
+    /// A client over any transport, and the driver that has to be polled for it.
+    ///
+    /// Calls wait until the server has said hello.
+    ///
+    /// ```
+    /// use bellwire::{Client, ClientConfig};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let (near, far) = tokio::io::duplex(4_096);
+    /// let (client, connection) = Client::new(near, ClientConfig::default());
+    /// tokio::spawn(connection);
+    /// # drop((client, far));
+    /// # }
+    /// ```
+    pub fn new<T>(io: T, config: ClientConfig) -> (Self, Connection<T>)
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
+        let shared = Arc::new(Shared::new(config));
+        shared.say_hello();
+        let connection = Connection::new(io, shared.clone());
+        (Self { handle: Arc::new(Handle { shared }) }, connection)
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.handle.shared
+    }
+
+    /// Waits until the server has said hello; what it announced.
+    ///
+    /// # Errors
+    /// [`ConnectionError`] when the connection ended.
+    ///
+    /// # Cancel safety
+    /// Dropping it changes nothing.
+    pub async fn connected(&self) -> Result<Hello, ConnectionError> {
+        let mut phase = self.shared().phase.subscribe();
+        match &*wait_for(&mut phase, |phase| !matches!(phase, Phase::Handshake)).await? {
+            Phase::Ended(error) => Err(error.clone()),
+            Phase::Open(hello) => Ok(hello.clone()),
+            Phase::Handshake => Err(ConnectionError::Closed),
+        }
+    }
+
+    /// Calls a method: bytes in, bytes out.
+    ///
+    /// A method is the application's; the protocol's own have functions of their own. See [`Call`]
+    /// for deadlines, errors and what dropping does.
+    pub fn call(&self, method: &str, payload: impl AsRef<[u8]>) -> Call<'_> {
+        Call::new(self.shared(), method, payload.as_ref())
+    }
+
+    /// Calls a method with arguments and a reply in JSON.
+    ///
+    /// ```
+    /// # async fn example(client: bellwire::Client) -> Result<(), bellwire::CallError> {
+    /// let number: u32 = client.request("random", &6).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "json")]
+    pub fn request<A, R>(&self, method: &str, arguments: &A) -> TypedCall<'_, JsonCodec, R>
+    where
+        A: serde::Serialize + ?Sized,
+        R: serde::de::DeserializeOwned,
+    {
+        self.request_with(JsonCodec, method, arguments)
+    }
+
+    /// Calls a method with arguments and a reply in a codec of one's own: see [`Encode`].
+    pub fn request_with<C, A, R>(
+        &self,
+        codec: C,
+        method: &str,
+        arguments: &A,
+    ) -> TypedCall<'_, C, R>
+    where
+        C: Encode<A> + Decode<R>,
+        A: ?Sized,
+    {
+        let mut payload = Vec::new();
+        let call = match codec.encode(arguments, &mut payload) {
+            Ok(()) => self.call(method, payload),
+            Err(error) => Call::failed(self.shared(), CallError::Encode(error.to_string())),
+        };
+        TypedCall::new(call, codec)
+    }
+
+    /// Sends a one-way request: the server starts it, and never answers.
+    ///
+    /// `Ok` says that the line waits to be written, no more. What the server has to say against it
+    /// comes as [`ConnectionEvent::ServerError`].
+    ///
+    /// # Errors
+    /// [`NotSent`].
+    ///
+    /// # Cancel safety
+    /// Dropping it while it waits for room sends nothing.
+    pub async fn one_way(&self, method: &str, payload: impl AsRef<[u8]>) -> Result<(), NotSent> {
+        self.connected().await.map_err(NotSent::Lost)?;
+        let word = Method::new_word(method).map_err(NotSent::Name)?;
+        let body = Body::new(word, payload.as_ref());
+        let shared = self.shared();
+        loop {
+            let mut drained = pin!(shared.drained.notified());
+            drained.as_mut().enable();
+            match shared.send_one_way(&body) {
+                Ok(()) => return Ok(()),
+                Err(SendError::Refused(error)) => return Err(error),
+                Err(SendError::Full) => drained.await,
+            }
+        }
+    }
+
+    /// Subscribes to a topic, from now on or from a position: see [`Subscribe`].
+    pub fn subscribe(&self, topic: &str) -> Subscribe {
+        Subscribe::new(self.clone(), topic)
+    }
+
+    /// Subscribes to a topic with a closure, which runs in a task of its own for one delivery after
+    /// the other. It may make calls on the same client.
+    ///
+    /// ```
+    /// # async fn example(client: bellwire::Client) -> Result<(), bellwire::CallError> {
+    /// let listening = client.listen("offers", async |delivery| println!("{delivery:?}")).await?;
+    /// # drop(listening);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`subscribe`](Self::subscribe).
+    ///
+    /// # Cancel safety
+    /// Dropping it leaves no subscription behind.
+    pub async fn listen<F, Fut>(&self, topic: &str, closure: F) -> Result<Listening, CallError>
+    where
+        F: FnMut(Delivery) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send,
+    {
+        Ok(Listening::new(self.subscribe(topic).await?, closure))
+    }
+
+    /// A stream of all notifications from here on, beside the replies and the subscriptions' own
+    /// streams.
+    pub fn notifications(&self) -> Notifications {
+        Notifications::new(self.shared())
+    }
+
+    /// A stream of what happens to the connection from here on.
+    pub fn events(&self) -> ConnectionEvents {
+        let phase = self.shared().phase.borrow();
+        self.shared().events.listen(matches!(*phase, Phase::Ended(_)))
+    }
+
+    /// Publishes to a topic, where the server allows that to clients.
+    ///
+    /// # Errors
+    /// As a call's; [`CallError::Refused`] with `forbidden` where it is not allowed.
+    ///
+    /// # Cancel safety
+    /// As a call's: when dropped after it was sent, it may have been published.
+    pub async fn publish(
+        &self,
+        topic: &str,
+        payload: impl AsRef<[u8]>,
+    ) -> Result<Published, CallError> {
+        let topic = Topic::new(topic).map_err(NotSent::Name)?;
+        let mut arguments = topic.as_str().as_bytes().to_vec();
+        if !payload.as_ref().is_empty() {
+            arguments.push(b' ');
+            arguments.extend_from_slice(payload.as_ref());
+        }
+        let Some(word) = Word::new("/publish") else {
+            return Err(CallError::Encode("no such word".into()));
+        };
+        let mut exchange = Exchange::new(self.shared(), Body::new(word, &arguments));
+        let reply = std::future::poll_fn(|cx| exchange.poll_reply(cx)).await?;
+        let attributes = reply.attributes.as_attributes();
+        let epoch = attributes.get("epoch").and_then(Epoch::new);
+        let sequence = attributes.get("seq").and_then(|seq| parse_number(seq.as_bytes()));
+        match (epoch, sequence) {
+            (Some(epoch), Some(sequence)) => Ok(Published { epoch, sequence }),
+            _ => Err(CallError::Decode("the reply names no epoch and seq".into())),
+        }
+    }
+
+    /// The methods of the server: a name, and a line of documentation where there is one.
+    ///
+    /// # Errors
+    /// As a call's.
+    ///
+    /// # Cancel safety
+    /// Dropping it has no effect but that nobody reads the list.
+    pub async fn methods(&self) -> Result<Vec<(Method, String)>, CallError> {
+        let (sender, receiver) = oneshot::channel();
+        let waiter = Waiter::List(Vec::new(), sender);
+        let driver =
+            self.shared().send_control(waiter, format_args!("/methods"), format_args!(""))?;
+        wake(driver);
+        let lost = |_| CallError::Unknown(Unknown::Lost(ConnectionError::Closed));
+        let lines: Vec<Bytes> = receiver.await.map_err(lost)??;
+        lines.iter().map(|line| method_and_doc(line)).collect()
+    }
+
+    /// Counters and gauges of this connection; cheap.
+    pub fn stats(&self) -> ClientStats {
+        let shared = self.shared();
+        let counters = &shared.counters;
+        ClientStats {
+            pending: shared.state.lock().pending.len(),
+            late_replies: counters.late_replies.load(Ordering::Relaxed),
+            unasked_replies: counters.unasked_replies.load(Ordering::Relaxed),
+            violations: counters.violations.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Closes the connection in order: nothing new is sent, calls in flight are answered, and the
+    /// server ends. Waits for all of that.
+    ///
+    /// # Errors
+    /// [`ConnectionError`] when the connection ended in another way, before or meanwhile.
+    ///
+    /// # Cancel safety
+    /// Dropping it goes on closing.
+    pub async fn close(&self) -> Result<(), ConnectionError> {
+        let mut phase = self.shared().phase.subscribe();
+        self.shared().begin_close();
+        match &*wait_for(&mut phase, |phase| matches!(phase, Phase::Ended(_))).await? {
+            Phase::Ended(ConnectionError::Closed) => Ok(()),
+            Phase::Ended(error) => Err(error.clone()),
+            _ => Err(ConnectionError::Closed),
+        }
+    }
+}
+
+async fn within<T>(
+    timeout: std::time::Duration,
+    connecting: impl Future<Output = Result<T, ConnectionError>>,
+) -> Result<T, ConnectionError> {
+    match tokio::time::timeout(timeout, connecting).await {
+        Ok(connected) => connected,
+        Err(_) => Err(ConnectionError::HandshakeTimeout),
+    }
+}
+
+async fn wait_for(
+    phase: &mut watch::Receiver<Phase>,
+    is_reached: impl FnMut(&Phase) -> bool,
+) -> Result<watch::Ref<'_, Phase>, ConnectionError> {
+    phase.wait_for(is_reached).await.map_err(|_| ConnectionError::Closed)
+}
+
+fn method_and_doc(line: &[u8]) -> Result<(Method, String), CallError> {
+    let line = String::from_utf8_lossy(line);
+    let (name, doc) = line.split_once(' ').unwrap_or((&line, ""));
+    let method = Method::new(name).map_err(|error| CallError::Decode(error.to_string()))?;
+    Ok((method, doc.to_owned()))
+}

@@ -1,0 +1,321 @@
+//! What the client does with each line: replies to their callers, notifications to their streams.
+
+use std::{borrow::Cow, collections::HashMap, io, time::Duration};
+
+use bytes::Bytes;
+
+use crate::{
+    client::{
+        event::ConnectionEvent,
+        pending::{CallResult, Entry, Reply, Waiter},
+        shared::{Counters, Shared, wake},
+        topics::{Input, Told},
+    },
+    error::{CallError, ConnectionError, Unknown},
+    protocol::{
+        Attributes, Code, Hello, Incoming, Line, Notice, Outcome, Position, Reason, RequestId,
+        SubscriptionEvent, VERSION, parse_notification, parse_number,
+    },
+    sync::{Arc, oneshot},
+};
+
+/// The most a list of the protocol's own may take: `/methods` of a large server fits.
+const MAX_LIST: usize = 65_536;
+
+/// Takes lines in, in order. Replies are gathered and completed in batches, so that the table of
+/// pending calls is locked once per batch; whatever stands behind a reply on the wire is handled
+/// behind it, so a batch ends where a line of the reserved channel begins.
+pub(crate) struct Reader {
+    pub(crate) shared: Arc<Shared>,
+    /// The server's first line, once it is there.
+    pub(crate) hello: Option<Hello>,
+    /// The id above which the server said it executes nothing.
+    pub(crate) last_executed: Option<u64>,
+    bye: Option<Reason>,
+    replies: Vec<(RequestId, CallResult)>,
+    callers: Vec<(oneshot::Sender<CallResult>, CallResult)>,
+    told: Told,
+    renewing: bool,
+}
+
+impl Reader {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            hello: None,
+            last_executed: None,
+            bye: None,
+            replies: Vec::new(),
+            callers: Vec::new(),
+            told: Told::default(),
+            renewing: false,
+        }
+    }
+
+    /// Handles a line, given without its LF.
+    pub(crate) fn line(&mut self, line: &[u8]) -> Result<(), ConnectionError> {
+        let line = Line::parse(line).map_err(|fault| broken_line(&fault))?;
+        if self.hello.is_none() {
+            return self.first_line(&line);
+        }
+        match Incoming::from(line) {
+            Incoming::Reply(id, Outcome::More, line) => self.more(id, &line.rest.plain()),
+            Incoming::Reply(id, outcome, line) => {
+                self.replies.push((id, result(outcome, &line)));
+                Ok(())
+            }
+            Incoming::Notification(line) => {
+                self.complete();
+                self.notification(&line)
+            }
+            Incoming::Notice(line) => {
+                self.complete();
+                self.notice(&line)
+            }
+            Incoming::Unknown(id) => Err(broken_line(&format_args!("reply {id} has no outcome"))),
+        }
+    }
+
+    /// Completes the replies gathered, and tells everybody who has something to hear.
+    pub(crate) fn finish_batch(&mut self) {
+        self.complete();
+        self.told.tell_all(&self.shared);
+    }
+
+    fn first_line(&mut self, line: &Line<'_>) -> Result<(), ConnectionError> {
+        let Some(Notice::Hello(hello)) = notice(line) else {
+            return Err(broken_line(&"the first line is no /hello"));
+        };
+        if hello.version != VERSION {
+            return Err(ConnectionError::Version(hello.version));
+        }
+        self.hello = Some(hello.clone());
+        self.shared.open(hello);
+        Ok(())
+    }
+
+    fn complete(&mut self) {
+        if self.replies.is_empty() {
+            return;
+        }
+        let mut places = 0;
+        let mut others = Vec::new();
+        let mut state = self.shared.state.lock();
+        for (id, result) in self.replies.drain(..) {
+            let entry = state.pending.complete(id);
+            places += usize::from(entry.as_ref().is_some_and(|entry| entry.waiter.holds_place()));
+            match entry {
+                Some(Entry { waiter: Waiter::Call(caller), .. }) => {
+                    self.callers.push((caller, result));
+                }
+                other => others.push((id, other, result)),
+            }
+        }
+        drop(state);
+        if places > 0 {
+            self.shared.places.add_permits(places);
+        }
+        for (caller, result) in self.callers.drain(..) {
+            let _ = caller.send(result);
+        }
+        for (id, entry, result) in others {
+            self.complete_other(id, entry, result);
+        }
+    }
+
+    fn complete_other(&mut self, id: RequestId, entry: Option<Entry>, result: CallResult) {
+        let Some(Entry { waiter, .. }) = entry else {
+            Counters::count(&self.shared.counters.unasked_replies);
+            return self.shared.events.emit(ConnectionEvent::UnaskedReply(id));
+        };
+        match waiter {
+            Waiter::Call(_) | Waiter::Formality => {}
+            Waiter::Tombstone => Counters::count(&self.shared.counters.late_replies),
+            Waiter::List(items, caller) => drop(caller.send(result.map(|_| items))),
+            Waiter::Renew => self.renewed(result),
+            Waiter::Unsubscribe(topic) => self.move_topic(&topic, SubscriptionEvent::Left.into()),
+            Waiter::Subscribe(topic) => {
+                let input = subscribe_result(result);
+                self.move_topic(&topic, input);
+            }
+        }
+    }
+
+    fn move_topic(&mut self, topic: impl AsRef<str>, input: Input<'_>) {
+        let mut topics = self.shared.topics.lock();
+        topics.on_line(&self.shared, topic.as_ref(), input, &mut self.told);
+    }
+
+    /// An item of a streamed reply. Whoever asked for one line cannot take it: the call ends, and
+    /// is cancelled.
+    fn more(&mut self, id: RequestId, item: &[u8]) -> Result<(), ConnectionError> {
+        self.complete();
+        let mut state = self.shared.state.lock();
+        let waiter = state.pending.get_mut(id).map(|entry| &mut entry.waiter);
+        match waiter {
+            Some(Waiter::List(items, _)) if items.len() < MAX_LIST => {
+                items.push(Bytes::copy_from_slice(item));
+                Ok(())
+            }
+            Some(Waiter::List(..)) => Err(broken_line(&"a list does not end")),
+            Some(waiter @ Waiter::Call(_)) => {
+                let caller = std::mem::replace(waiter, Waiter::Tombstone);
+                let driver = state.append_cancel(id);
+                drop(state);
+                wake(driver);
+                caller.fail(Unknown::Streamed.into());
+                Ok(())
+            }
+            Some(_) => Ok(()),
+            None => {
+                drop(state);
+                Counters::count(&self.shared.counters.unasked_replies);
+                self.shared.events.emit(ConnectionEvent::UnaskedReply(id));
+                Ok(())
+            }
+        }
+    }
+
+    fn notification(&mut self, line: &Line<'_>) -> Result<(), ConnectionError> {
+        let Some((number, payload)) = parse_notification(line.rest) else {
+            return Err(broken_line(&"notification without a number"));
+        };
+        let event = SubscriptionEvent::Notification(number);
+        self.move_topic(line.word.as_str(), Input { payload, ..event.into() });
+        Ok(())
+    }
+
+    fn notice(&mut self, line: &Line<'_>) -> Result<(), ConnectionError> {
+        let Some(notice) = notice(line) else {
+            let word = line.word.as_str();
+            return Err(broken_line(&format_args!("{word} has wrong arguments")));
+        };
+        match notice {
+            Notice::Gap { topic, epoch, first, last, reason } => {
+                let event = SubscriptionEvent::Gap { epoch, first, last };
+                self.move_topic(topic, Input { code: reason, ..event.into() });
+            }
+            Notice::Reset { topic, position } => {
+                self.move_topic(topic, SubscriptionEvent::Reset(position).into());
+            }
+            Notice::End { topic, reason, position } => {
+                let event = match reason == Code::EXPIRED {
+                    true => SubscriptionEvent::Expired(position),
+                    false => SubscriptionEvent::Ended,
+                };
+                self.move_topic(topic, Input { code: reason, ..event.into() });
+            }
+            Notice::Error { id, reason } => return self.server_error(id, reason),
+            Notice::Bye { last, reason, .. } => {
+                self.last_executed = last;
+                self.bye = Some(reason.clone());
+                self.shared.refuse(ConnectionError::Bye(reason.clone()));
+                self.shared.events.emit(ConnectionEvent::Bye(reason));
+            }
+            Notice::Hello(_) | Notice::Unknown => {}
+        }
+        Ok(())
+    }
+
+    /// A fault of this side's lines. One in the order of ids means that the two ends no longer
+    /// agree on which requests there are.
+    fn server_error(
+        &mut self,
+        id: Option<RequestId>,
+        reason: Reason,
+    ) -> Result<(), ConnectionError> {
+        let fatal = reason.code == Code::ID_ORDER || reason.code == Code::LINE_TOO_LONG;
+        let error = ConnectionError::Protocol(reason.to_string());
+        self.shared.events.emit(ConnectionEvent::ServerError { id, reason });
+        if fatal { Err(error) } else { Ok(()) }
+    }
+
+    /// Sends `/renew`, unless nothing is to be kept alive, or the last one is not answered.
+    pub(crate) fn renew(&mut self, keep_alive: bool) {
+        if self.renewing || (!keep_alive && self.shared.topics.lock().is_empty()) {
+            return;
+        }
+        let sent =
+            self.shared.send_control(Waiter::Renew, format_args!("/renew"), format_args!(""));
+        // The driver itself is running: it writes next, and needs no waking.
+        self.renewing = sent.is_ok();
+    }
+
+    fn renewed(&mut self, result: CallResult) {
+        self.renewing = false;
+        let Ok(reply) = result else { return };
+        let text = String::from_utf8_lossy(&reply.payload);
+        let listed: HashMap<_, _> = text.split(' ').filter_map(listed_position).collect();
+        self.shared.topics.lock().renewed(&self.shared, &listed, &mut self.told);
+    }
+
+    /// Why the stream ended.
+    pub(crate) fn end_of_stream(&mut self) -> ConnectionError {
+        self.complete();
+        match (self.shared.refusal_error(), self.bye.take()) {
+            (Some(ConnectionError::Closed), _) => ConnectionError::Closed,
+            (_, Some(reason)) => ConnectionError::Bye(reason),
+            (_, None) => ConnectionError::ClosedByPeer,
+        }
+    }
+
+    /// Why the transport failed: a server that said goodbye may reset what it no longer reads.
+    pub(crate) fn broken(&mut self, error: &io::Error) -> ConnectionError {
+        match self.end_of_stream() {
+            ConnectionError::ClosedByPeer => error.into(),
+            known => known,
+        }
+    }
+}
+
+fn notice<'a>(line: &Line<'a>) -> Option<Notice<'a>> {
+    line.word.is_protocol().then(|| Notice::parse(line)).flatten()
+}
+
+fn broken_line(what: &dyn std::fmt::Display) -> ConnectionError {
+    ConnectionError::Protocol(what.to_string())
+}
+
+/// The outcome of a call by its terminal line.
+fn result(outcome: Outcome, line: &Line<'_>) -> CallResult {
+    if outcome == Outcome::Ok {
+        let payload = match line.rest.plain() {
+            Cow::Borrowed(payload) => Bytes::copy_from_slice(payload),
+            Cow::Owned(payload) => payload.into(),
+        };
+        return Ok(Reply { attributes: line.attributes.to_list(), payload });
+    }
+    let reason = Reason::parse(line.rest);
+    Err(match outcome {
+        Outcome::Err => CallError::Remote(reason),
+        Outcome::No => CallError::Refused { reason, retry: retry_hint(line.attributes) },
+        _ => CallError::Unknown(Unknown::Cut(reason)),
+    })
+}
+
+fn retry_hint(attributes: Attributes<'_>) -> Option<Duration> {
+    let millis = parse_number(attributes.get("retry")?.as_bytes())?;
+    Some(Duration::from_millis(millis))
+}
+
+/// `TOPIC:EPOCH:NEXT`, as the reply to `/renew` lists a subscription.
+fn listed_position(item: &str) -> Option<(&str, Position)> {
+    let (topic, position) = item.split_once(':')?;
+    Some((topic, position.parse().ok()?))
+}
+
+fn subscribe_result(result: CallResult) -> Input<'static> {
+    let accepted = result.and_then(|reply| {
+        let attribute = |key| reply.attributes.as_attributes().get(key).unwrap_or_default();
+        let position = format!("{}:{}", attribute("epoch"), attribute("next"));
+        let unreadable = |_| CallError::Decode("the reply names no epoch and next".to_owned());
+        position.parse::<Position>().map_err(unreadable)
+    });
+    match accepted {
+        Ok(position) => SubscriptionEvent::Accepted(position).into(),
+        Err(error) => {
+            let code = error.code().cloned().unwrap_or(Code::LOST);
+            Input { code, failure: Some(error), ..SubscriptionEvent::Refused.into() }
+        }
+    }
+}

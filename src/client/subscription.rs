@@ -1,0 +1,278 @@
+//! Subscriptions as values: streams of deliveries that leave their topic when they are dropped.
+
+use std::{
+    fmt,
+    future::{Future, IntoFuture, poll_fn},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use futures_core::Stream;
+use tokio::task::JoinHandle;
+
+use crate::{
+    client::{
+        Client,
+        inbox::{Delivery, Gap, Inbox, Notification},
+        shared::Shared,
+        topics::Told,
+    },
+    error::{CallError, ConnectionError, NotSent, Unknown},
+    protocol::{InvalidName, Position, Topic},
+    sync::Arc,
+};
+
+/// A request to subscribe, made by [`Client::subscribe`]; `await` it for the [`Subscription`].
+///
+/// # Errors
+/// [`CallError::Refused`] when the server refuses the topic, and as a call's otherwise.
+///
+/// # Cancel safety
+/// Dropping it leaves no subscription behind.
+#[must_use = "nothing is subscribed unless it is awaited"]
+pub struct Subscribe {
+    client: Client,
+    topic: Result<Topic, InvalidName>,
+    from: Option<Position>,
+}
+
+impl Subscribe {
+    pub(crate) fn new(client: Client, topic: &str) -> Self {
+        Self { client, topic: Topic::new(topic), from: None }
+    }
+
+    /// Begins at `position` instead of behind the last notification: what was published since is
+    /// delivered first. What is no longer retained comes as a [`Gap`], a log that is another one
+    /// now as [`Delivery::Reset`].
+    ///
+    /// Refused with [`NotSent::AlreadySubscribed`] while this client has another subscription to
+    /// the topic, since both share what the server sends.
+    pub fn from(mut self, position: Position) -> Self {
+        self.from = Some(position);
+        self
+    }
+
+    async fn subscribe(self) -> Result<Subscription, CallError> {
+        let Self { client, topic, from } = self;
+        let topic = topic.map_err(NotSent::Name)?;
+        let config = &client.shared().config;
+        let inbox = Arc::new(Inbox::new(config.inbox_items, config.inbox_bytes));
+        let mut told = Told::default();
+        let joined = {
+            let mut topics = client.shared().topics.lock();
+            topics.join(client.shared(), &topic, from, inbox.clone(), &mut told)
+        };
+        told.tell(client.shared());
+        let joined = joined?;
+        // From here on dropping leaves the topic, whether it was accepted or not.
+        let membership = Membership { client, topic, inbox };
+        let lost = |_| CallError::Unknown(Unknown::Lost(membership.client.shared().lost()));
+        let start = joined.await.map_err(lost)??;
+        Ok(Subscription { membership, position: from.unwrap_or(start) })
+    }
+}
+
+impl fmt::Debug for Subscribe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscribe").field("topic", &self.topic).finish_non_exhaustive()
+    }
+}
+
+impl IntoFuture for Subscribe {
+    type Output = Result<Subscription, CallError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.subscribe())
+    }
+}
+
+impl Shared {
+    fn lost(&self) -> ConnectionError {
+        self.refusal_error().unwrap_or(ConnectionError::Closed)
+    }
+}
+
+/// A stream's place among those of its topic; dropping it leaves the topic.
+struct Membership {
+    client: Client,
+    topic: Topic,
+    inbox: Arc<Inbox>,
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        let mut told = Told::default();
+        let shared = self.client.shared();
+        shared.topics.lock().leave(shared, &self.topic, &self.inbox, &mut told);
+        told.tell(shared);
+    }
+}
+
+/// A subscription: a stream of [`Delivery`]s. Dropping it leaves the topic.
+///
+/// The lease is renewed by the connection; there is nothing to do but to read. Notifications come
+/// in the order of their numbers, and whatever does not come is named: by the server in a gap, or
+/// by this client, when the stream is read so slowly that its queue
+/// ([`ClientConfig::inbox_items`](crate::ClientConfig::inbox_items)) runs over. Several
+/// subscriptions of a client to one topic share one on the wire.
+///
+/// Implements PROTOCOL.md, section 11.
+///
+/// ```
+/// # use bellwire::{Client, Delivery};
+/// # async fn example(client: Client) -> Result<(), bellwire::CallError> {
+/// let mut offers = client.subscribe("offers").await?;
+/// while let Some(delivery) = offers.next().await {
+///     match delivery {
+///         Delivery::Notification(offer) => println!("{}: {:?}", offer.sequence, offer.payload),
+///         Delivery::Gap(gap) => println!("missed {} to {}", gap.first, gap.last),
+///         other => println!("{other:?}"),
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "dropping a subscription leaves its topic"]
+pub struct Subscription {
+    membership: Membership,
+    position: Position,
+}
+
+impl Subscription {
+    /// The topic.
+    pub fn topic(&self) -> &Topic {
+        &self.membership.topic
+    }
+
+    /// Where the application stands: all before it was handed over or named.
+    ///
+    /// Subscribing [`from`](Subscribe::from) here later resumes without loss.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// The next delivery; `None` behind [`Delivery::End`].
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when it is dropped.
+    pub async fn next(&mut self) -> Option<Delivery> {
+        poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
+    }
+}
+
+impl Stream for Subscription {
+    type Item = Delivery;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Delivery>> {
+        let this = self.get_mut();
+        let next = this.membership.inbox.poll_next(cx);
+        if let Poll::Ready(Some(delivery)) = &next {
+            this.position = delivery.behind().unwrap_or(this.position);
+        }
+        next
+    }
+}
+
+impl Delivery {
+    /// The position behind it.
+    fn behind(&self) -> Option<Position> {
+        match self {
+            Self::Notification(Notification { epoch, sequence: last, .. })
+            | Self::Gap(Gap { epoch, last, .. }) => {
+                Some(Position { epoch: *epoch, next: last + 1 })
+            }
+            Self::Reset { position, .. } => Some(*position),
+            Self::End { .. } => None,
+        }
+    }
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription")
+            .field("topic", self.topic())
+            .field("position", &self.position)
+            .finish_non_exhaustive()
+    }
+}
+
+/// All notifications of a client, of every topic it is subscribed to: [`Client::notifications`].
+///
+/// A topic is on it while a [`Subscription`] to it lives. Each stream has a queue of its own, with
+/// the same bounds and the same promise as a subscription's: what it drops it names.
+#[must_use = "streams do nothing unless they are polled"]
+pub struct Notifications {
+    inbox: Arc<Inbox>,
+}
+
+impl Notifications {
+    pub(crate) fn new(shared: &Shared) -> Self {
+        let config = &shared.config;
+        let inbox = Arc::new(Inbox::new(config.inbox_items, config.inbox_bytes));
+        shared.topics.lock().join_all(&inbox);
+        Self { inbox }
+    }
+
+    /// The next delivery of any topic; `None` once the connection is over.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when it is dropped.
+    pub async fn next(&mut self) -> Option<Delivery> {
+        poll_fn(|cx| self.inbox.poll_next(cx)).await
+    }
+}
+
+impl Stream for Notifications {
+    type Item = Delivery;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Delivery>> {
+        self.inbox.poll_next(cx)
+    }
+}
+
+impl fmt::Debug for Notifications {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Notifications")
+    }
+}
+
+/// A closure that runs for each delivery of a topic, in a task of its own: [`Client::listen`].
+/// Dropping it stops the task and leaves the topic.
+#[derive(Debug)]
+#[must_use = "dropping it leaves the topic"]
+pub struct Listening(JoinHandle<()>);
+
+impl Listening {
+    pub(crate) fn new<F, Fut>(mut subscription: Subscription, mut closure: F) -> Self
+    where
+        F: FnMut(Delivery) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send,
+    {
+        Self(tokio::spawn(async move {
+            while let Some(delivery) = subscription.next().await {
+                closure(delivery).await;
+            }
+        }))
+    }
+
+    /// Waits until the subscription is over: its closure has had [`Delivery::End`].
+    ///
+    /// # Panics
+    /// When the closure panicked.
+    ///
+    /// # Cancel safety
+    /// Dropping it leaves the topic.
+    pub async fn ended(mut self) {
+        match (&mut self.0).await {
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            _ => {}
+        }
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,305 @@
+//! The topics a client is subscribed to: one wire subscription each, shared by every stream.
+
+use std::{borrow::Cow, collections::HashMap, task::Waker};
+
+use bytes::Bytes;
+
+use crate::{
+    client::{
+        event::ConnectionEvent,
+        inbox::{Delivery, Gap, GapCause, Inbox, Notification},
+        pending::Waiter,
+        shared::{Counters, Shared},
+    },
+    error::{CallError, NotSent},
+    protocol::{Action, Code, Position, SubscriptionEvent, SubscriptionState, Topic},
+    sync::{Arc, Weak, oneshot},
+};
+
+pub(crate) type Joined = Result<Position, CallError>;
+
+/// Locked by handles that come and go, and by the driver for each notification. Lines are appended
+/// while it is locked, so that they leave in the order of the transitions that asked for them.
+#[derive(Debug, Default)]
+pub(crate) struct Topics {
+    entries: HashMap<Topic, Entry>,
+    /// The streams of all notifications.
+    all: Vec<Weak<Inbox>>,
+    ended: bool,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    state: SubscriptionState,
+    inboxes: Vec<Arc<Inbox>>,
+    /// Who waits for the subscription to be accepted.
+    joining: Vec<oneshot::Sender<Joined>>,
+}
+
+/// An event, and what came with it.
+pub(crate) struct Input<'a> {
+    pub(crate) event: SubscriptionEvent,
+    pub(crate) payload: Cow<'a, [u8]>,
+    pub(crate) code: Code,
+    pub(crate) failure: Option<CallError>,
+}
+
+impl From<SubscriptionEvent> for Input<'_> {
+    fn from(event: SubscriptionEvent) -> Self {
+        Self { event, payload: Cow::Borrowed(b""), code: Code::CLOSED, failure: None }
+    }
+}
+
+/// Who is to be told, once no lock is held.
+#[derive(Debug, Default)]
+#[must_use = "nobody is told before `tell`"]
+pub(crate) struct Told {
+    wakers: Vec<Waker>,
+    joined: Vec<(oneshot::Sender<Joined>, Joined)>,
+    violations: Vec<Topic>,
+}
+
+impl Told {
+    pub(crate) fn tell(mut self, shared: &Shared) {
+        self.tell_all(shared);
+    }
+
+    /// Tells everybody, and keeps the space.
+    pub(crate) fn tell_all(&mut self, shared: &Shared) {
+        for (joining, outcome) in self.joined.drain(..) {
+            let _ = joining.send(outcome);
+        }
+        for waker in self.wakers.drain(..) {
+            waker.wake();
+        }
+        for topic in self.violations.drain(..) {
+            Counters::count(&shared.counters.violations);
+            shared.events.emit(ConnectionEvent::Violation(topic));
+        }
+    }
+}
+
+impl Topics {
+    /// Adds a stream to a topic. The receiver hears where it begins.
+    pub(crate) fn join(
+        &mut self,
+        shared: &Shared,
+        topic: &Topic,
+        from: Option<Position>,
+        inbox: Arc<Inbox>,
+        told: &mut Told,
+    ) -> Result<oneshot::Receiver<Joined>, NotSent> {
+        let entry = self.entries.entry(topic.clone()).or_default();
+        if from.is_some() && !entry.inboxes.is_empty() {
+            return Err(NotSent::AlreadySubscribed);
+        }
+        let fresh = entry.state == SubscriptionState::Absent;
+        let (sender, receiver) = oneshot::channel();
+        match entry.state {
+            SubscriptionState::Live(next) => told.joined.push((sender, Ok(next))),
+            _ => entry.joining.push(sender),
+        }
+        entry.inboxes.push(inbox);
+        let sent = self.on(shared, topic, SubscriptionEvent::Join { from }.into(), told);
+        if sent.is_err() && fresh {
+            self.entries.remove(topic);
+        }
+        sent.map(|()| receiver)
+    }
+
+    /// Takes a stream off a topic; the last one unsubscribes.
+    pub(crate) fn leave(
+        &mut self,
+        shared: &Shared,
+        topic: &Topic,
+        inbox: &Arc<Inbox>,
+        told: &mut Told,
+    ) {
+        let Some(entry) = self.entries.get_mut(topic) else {
+            return;
+        };
+        let before = entry.inboxes.len();
+        entry.inboxes.retain(|other| !Arc::ptr_eq(other, inbox));
+        if entry.inboxes.is_empty() && before > 0 {
+            // A connection that takes no more lines has no subscriptions to leave.
+            let _ = self.on(shared, topic, SubscriptionEvent::Leave.into(), told);
+        }
+    }
+
+    /// Adds a stream of all notifications.
+    pub(crate) fn join_all(&mut self, inbox: &Arc<Inbox>) {
+        if self.ended {
+            let _ = inbox.close();
+        }
+        self.all.push(Arc::downgrade(inbox));
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Moves a topic by what the server sent.
+    pub(crate) fn on_line(
+        &mut self,
+        shared: &Shared,
+        topic: &str,
+        input: Input<'_>,
+        told: &mut Told,
+    ) {
+        match self.entries.get_key_value(topic) {
+            Some((topic, _)) => {
+                let topic = topic.clone();
+                // A subscription that cannot be renewed ends with the connection, and says so.
+                let _ = self.on(shared, &topic, input, told);
+            }
+            None => told.violations.extend(Topic::new(topic)),
+        }
+    }
+
+    /// The reply to `/renew`: what it lists, and what it leaves out.
+    pub(crate) fn renewed(
+        &mut self,
+        shared: &Shared,
+        listed: &HashMap<&str, Position>,
+        told: &mut Told,
+    ) {
+        let live = self.entries.iter();
+        let live = live.filter(|(_, entry)| matches!(entry.state, SubscriptionState::Live(_)));
+        let mut topics: Vec<_> = live.map(|(topic, _)| topic.clone()).collect();
+        topics.sort_unstable();
+        for topic in topics {
+            let position = listed.get(topic.as_str()).copied();
+            let _ = self.on(shared, &topic, SubscriptionEvent::Renewed(position).into(), told);
+        }
+    }
+
+    fn on(
+        &mut self,
+        shared: &Shared,
+        topic: &Topic,
+        input: Input<'_>,
+        told: &mut Told,
+    ) -> Result<(), NotSent> {
+        let Some(entry) = self.entries.get_mut(topic) else {
+            return Ok(());
+        };
+        let next_before = entry.state.next();
+        let (state, actions) = entry.state.on(input.event);
+        entry.state = state;
+        if let (SubscriptionEvent::Accepted(next), SubscriptionState::Live(_)) =
+            (input.event, state)
+        {
+            told.joined.extend(entry.joining.drain(..).map(|joining| (joining, Ok(next))));
+        }
+        let mut outcome = Ok(());
+        for action in actions {
+            match action {
+                Action::Subscribe { from } => {
+                    outcome = send_subscribe(shared, topic, from).map(|w| told.wakers.extend(w));
+                }
+                Action::Unsubscribe => {
+                    outcome = send_unsubscribe(shared, topic).map(|w| told.wakers.extend(w));
+                }
+                Action::Violation => told.violations.push(topic.clone()),
+                Action::End if !entry.joining.is_empty() => {
+                    // It never began: only who waits for it hears of it.
+                    let error = input.failure.clone().unwrap_or(CallError::NotSent(NotSent::Lost(
+                        crate::error::ConnectionError::ClosedByPeer,
+                    )));
+                    let failed = entry.joining.drain(..).map(|one| (one, Err(error.clone())));
+                    told.joined.extend(failed);
+                    entry.inboxes.clear();
+                }
+                action => {
+                    let delivery = input.delivery(topic, action, next_before);
+                    entry.deliver(&mut self.all, delivery, &mut told.wakers);
+                }
+            }
+        }
+        if entry.state == SubscriptionState::Absent {
+            self.entries.remove(topic);
+        }
+        outcome
+    }
+
+    /// The connection is over: every stream ends, those of topics saying from where to resume.
+    pub(crate) fn end(&mut self) -> Told {
+        let mut told = Told::default();
+        self.ended = true;
+        let mut entries: Vec<_> = self.entries.drain().collect();
+        entries.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        for (topic, mut entry) in entries {
+            let position = entry.state.next();
+            let end = Delivery::End { topic, reason: Code::LOST, position };
+            entry.deliver(&mut self.all, end, &mut told.wakers);
+        }
+        let all = self.all.drain(..).filter_map(|inbox| inbox.upgrade()?.close());
+        told.wakers.extend(all);
+        told
+    }
+}
+
+impl Entry {
+    /// Gives a delivery to every stream of the topic, and to those of all topics. Costs a copy of
+    /// handles for each stream but the last.
+    fn deliver(&mut self, all: &mut Vec<Weak<Inbox>>, delivery: Delivery, wakers: &mut Vec<Waker>) {
+        if !all.is_empty() {
+            all.retain(|inbox| inbox.strong_count() > 0);
+            for inbox in all.iter().filter_map(Weak::upgrade) {
+                wakers.extend(inbox.push(delivery.clone()));
+            }
+        }
+        let end = matches!(delivery, Delivery::End { .. });
+        if let Some((last, others)) = self.inboxes.split_last() {
+            for inbox in others {
+                wakers.extend(inbox.push(delivery.clone()));
+            }
+            wakers.extend(last.push(delivery));
+        }
+        if end {
+            wakers.extend(self.inboxes.drain(..).filter_map(|inbox| inbox.close()));
+        }
+    }
+}
+
+impl Input<'_> {
+    /// What the streams of a topic get for `action`.
+    fn delivery(&self, topic: &Topic, action: Action, next: Option<Position>) -> Delivery {
+        let topic = topic.clone();
+        match action {
+            Action::Deliver(Position { epoch, next: sequence }) => {
+                let payload = Bytes::copy_from_slice(&self.payload);
+                Delivery::Notification(Notification { topic, epoch, sequence, payload })
+            }
+            Action::Missed { epoch, first, last, named } => {
+                let cause = match named {
+                    true => GapCause::Server(self.code.clone()),
+                    false => GapCause::Lost,
+                };
+                Delivery::Gap(Gap { topic, epoch, first, last, cause })
+            }
+            Action::Reset(position) => Delivery::Reset { topic, position },
+            _ => Delivery::End { topic, reason: self.code.clone(), position: next },
+        }
+    }
+}
+
+fn send_subscribe(
+    shared: &Shared,
+    topic: &Topic,
+    from: Option<Position>,
+) -> Result<Option<Waker>, NotSent> {
+    let waiter = Waiter::Subscribe(topic.clone());
+    let arguments = format_args!("{topic}");
+    match from {
+        None => shared.send_control(waiter, format_args!("/subscribe"), arguments),
+        Some(from) => {
+            shared.send_control(waiter, format_args!("/subscribe;from={from}"), arguments)
+        }
+    }
+}
+
+fn send_unsubscribe(shared: &Shared, topic: &Topic) -> Result<Option<Waker>, NotSent> {
+    let waiter = Waiter::Unsubscribe(topic.clone());
+    shared.send_control(waiter, format_args!("/unsubscribe"), format_args!("{topic}"))
+}

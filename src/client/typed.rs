@@ -1,0 +1,120 @@
+//! Typed calls: arguments and replies through a codec of the caller's choice.
+
+use std::{
+    error::Error,
+    fmt,
+    future::Future,
+    marker::PhantomData,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use crate::{client::Call, error::CallError};
+
+/// Why a codec failed.
+pub type CodecError = Box<dyn Error + Send + Sync>;
+
+/// Turns arguments into a payload.
+///
+/// ```
+/// use bellwire::{CodecError, Decode, Encode};
+///
+/// /// Numbers as decimal text.
+/// struct Decimal;
+///
+/// impl Encode<u64> for Decimal {
+///     fn encode(&self, value: &u64, payload: &mut Vec<u8>) -> Result<(), CodecError> {
+///         payload.extend(value.to_string().bytes());
+///         Ok(())
+///     }
+/// }
+///
+/// impl Decode<u64> for Decimal {
+///     fn decode(&self, payload: &[u8]) -> Result<u64, CodecError> {
+///         Ok(std::str::from_utf8(payload)?.parse()?)
+///     }
+/// }
+/// # async fn example(client: bellwire::Client) -> Result<(), bellwire::CallError> {
+/// let number: u64 = client.request_with(Decimal, "random", &6).await?;
+/// # Ok(())
+/// # }
+/// ```
+pub trait Encode<T: ?Sized> {
+    /// Appends `value` to `payload`.
+    ///
+    /// # Errors
+    /// The call ends [`CallError::Encode`] with it; nothing was sent.
+    fn encode(&self, value: &T, payload: &mut Vec<u8>) -> Result<(), CodecError>;
+}
+
+/// Turns a payload into a reply.
+pub trait Decode<T> {
+    /// Reads a value out of the whole of `payload`.
+    ///
+    /// # Errors
+    /// The call ends [`CallError::Decode`] with it; its handler ran.
+    fn decode(&self, payload: &[u8]) -> Result<T, CodecError>;
+}
+
+/// JSON by serde: the default codec of typed calls.
+#[cfg(feature = "json")]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct JsonCodec;
+
+#[cfg(feature = "json")]
+impl<T: serde::Serialize + ?Sized> Encode<T> for JsonCodec {
+    fn encode(&self, value: &T, payload: &mut Vec<u8>) -> Result<(), CodecError> {
+        Ok(serde_json::to_writer(payload, value)?)
+    }
+}
+
+#[cfg(feature = "json")]
+impl<T: serde::de::DeserializeOwned> Decode<T> for JsonCodec {
+    fn decode(&self, payload: &[u8]) -> Result<T, CodecError> {
+        Ok(serde_json::from_slice(payload)?)
+    }
+}
+
+/// A typed call on its way: a future of the decoded reply. As [`Call`] in all else.
+#[must_use = "a call does nothing unless it is awaited"]
+pub struct TypedCall<'a, C, R> {
+    call: Call<'a>,
+    codec: C,
+    reply: PhantomData<fn() -> R>,
+}
+
+impl<'a, C: Decode<R>, R> TypedCall<'a, C, R> {
+    pub(crate) fn new(call: Call<'a>, codec: C) -> Self {
+        Self { call, codec, reply: PhantomData }
+    }
+
+    /// As [`Call::deadline`].
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.call = self.call.deadline(deadline);
+        self
+    }
+
+    /// As [`Call::attribute`].
+    pub fn attribute(mut self, key: &str, value: impl fmt::Display) -> Self {
+        self.call = self.call.attribute(key, value);
+        self
+    }
+}
+
+impl<C: Decode<R> + Unpin, R> Future for TypedCall<'_, C, R> {
+    type Output = Result<R, CallError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let payload = ready!(Pin::new(&mut this.call).poll(cx))?;
+        let reply = this.codec.decode(&payload);
+        Poll::Ready(reply.map_err(|error| CallError::Decode(error.to_string())))
+    }
+}
+
+impl<C, R> fmt::Debug for TypedCall<'_, C, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TypedCall")
+    }
+}

@@ -1,0 +1,230 @@
+//! The outcomes of a call that are no reply, told apart by whether it may have run.
+
+use std::{fmt, io, time::Duration};
+
+use crate::protocol::{Code, InvalidAttribute, InvalidName, Reason};
+
+/// Why a call has no reply (PROTOCOL.md, section 7; guarantee R2).
+///
+/// The variant alone tells whether the handler may have run: see [`may_have_run`] and
+/// [`is_safe_to_retry`]. One failure reaches every caller it concerns, so errors are `Clone`.
+///
+/// [`may_have_run`]: Self::may_have_run
+/// [`is_safe_to_retry`]: Self::is_safe_to_retry
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CallError {
+    /// `err`: the handler ran and failed.
+    Remote(Reason),
+    /// `no`: the server did not start it.
+    Refused {
+        /// Why.
+        reason: Reason,
+        /// How long the server asks to wait before a retry.
+        retry: Option<Duration>,
+    },
+    /// The request never left: nothing ran.
+    NotSent(NotSent),
+    /// The request may have run; nobody can tell.
+    Unknown(Unknown),
+    /// The arguments could not be encoded; nothing was sent.
+    Encode(String),
+    /// The reply could not be decoded; the handler ran.
+    Decode(String),
+}
+
+impl CallError {
+    /// Whether the handler may have been started.
+    pub fn may_have_run(&self) -> bool {
+        matches!(self, Self::Remote(_) | Self::Unknown(_) | Self::Decode(_))
+    }
+
+    /// Whether the same call can be made again without running its handler twice.
+    pub fn is_safe_to_retry(&self) -> bool {
+        !self.may_have_run()
+    }
+
+    /// The code the server gave, if the server ended the call.
+    pub fn code(&self) -> Option<&Code> {
+        match self {
+            Self::Remote(reason) | Self::Refused { reason, .. } => Some(&reason.code),
+            Self::Unknown(Unknown::Cut(reason)) => Some(&reason.code),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Remote(reason) => write!(f, "the handler failed: {reason}"),
+            Self::Refused { reason, .. } => write!(f, "refused: {reason}"),
+            Self::NotSent(why) => write!(f, "not sent: {why}"),
+            Self::Unknown(why) => write!(f, "outcome unknown: {why}"),
+            Self::Encode(what) => write!(f, "arguments cannot be encoded: {what}"),
+            Self::Decode(what) => write!(f, "reply cannot be decoded: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for CallError {}
+
+impl From<NotSent> for CallError {
+    fn from(why: NotSent) -> Self {
+        Self::NotSent(why)
+    }
+}
+
+impl From<Unknown> for CallError {
+    fn from(why: Unknown) -> Self {
+        Self::Unknown(why)
+    }
+}
+
+/// Why a request never left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NotSent {
+    /// The method or topic is no name.
+    Name(InvalidName),
+    /// An attribute cannot be written.
+    Attribute(InvalidAttribute),
+    /// The line would be longer than the server takes.
+    TooLarge {
+        /// The server's limit, LF included, in bytes.
+        max_line: usize,
+    },
+    /// The topic is subscribed by this client already, and not from the position asked for.
+    AlreadySubscribed,
+    /// The deadline passed while it waited for a place.
+    Deadline,
+    /// The connection ended before the line was offered to it.
+    Lost(ConnectionError),
+}
+
+impl fmt::Display for NotSent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(error) => error.fmt(f),
+            Self::Attribute(error) => error.fmt(f),
+            Self::TooLarge { max_line } => write!(f, "the line is longer than {max_line} bytes"),
+            Self::AlreadySubscribed => f.write_str("already subscribed, and not from there"),
+            Self::Deadline => f.write_str("the deadline passed before there was a place"),
+            Self::Lost(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for NotSent {}
+
+/// Why nobody can tell whether a request ran.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Unknown {
+    /// `cut`: the server stopped it, or lost it, after it may have started.
+    Cut(Reason),
+    /// The deadline passed before its reply came.
+    Deadline,
+    /// The connection ended after the line was offered to it.
+    Lost(ConnectionError),
+    /// The server streams a reply where one line was asked for; the request was cancelled.
+    Streamed,
+}
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cut(reason) => reason.fmt(f),
+            Self::Deadline => f.write_str("the deadline passed before the reply"),
+            Self::Lost(error) => error.fmt(f),
+            Self::Streamed => f.write_str("the reply is a stream, and was asked for as one line"),
+        }
+    }
+}
+
+impl std::error::Error for Unknown {}
+
+/// Why a connection ended. The same for everybody who waited on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConnectionError {
+    /// This side closed it.
+    Closed,
+    /// The server closed it without a word.
+    ClosedByPeer,
+    /// The server said that it is going away.
+    Bye(Reason),
+    /// The transport failed.
+    Io {
+        /// The kind of failure.
+        kind: io::ErrorKind,
+        /// The transport's own words.
+        text: String,
+    },
+    /// The server broke the protocol.
+    Protocol(String),
+    /// The server speaks another version.
+    Version(u64),
+    /// The server did not say hello in time.
+    HandshakeTimeout,
+}
+
+impl From<&io::Error> for ConnectionError {
+    fn from(error: &io::Error) -> Self {
+        Self::Io { kind: error.kind(), text: error.to_string() }
+    }
+}
+
+impl From<io::Error> for ConnectionError {
+    fn from(error: io::Error) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl fmt::Display for ConnectionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("the connection is closed"),
+            Self::ClosedByPeer => f.write_str("the server closed the connection"),
+            Self::Bye(reason) => write!(f, "the server said goodbye: {reason}"),
+            Self::Io { text, .. } => write!(f, "the connection failed: {text}"),
+            Self::Protocol(what) => write!(f, "the server broke the protocol: {what}"),
+            Self::Version(version) => write!(f, "the server speaks version {version}, not 1"),
+            Self::HandshakeTimeout => f.write_str("the server did not say hello in time"),
+        }
+    }
+}
+
+impl std::error::Error for ConnectionError {}
+
+impl From<ConnectionError> for io::Error {
+    fn from(error: ConnectionError) -> Self {
+        match error {
+            ConnectionError::Io { kind, text } => Self::new(kind, text),
+            other => Self::other(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_is_safe_only_where_nothing_ran() {
+        let reason = Reason::new(Code::BUSY, "");
+        let lost = ConnectionError::ClosedByPeer;
+        let ran = [
+            CallError::Remote(reason.clone()),
+            CallError::Unknown(Unknown::Lost(lost.clone())),
+            CallError::Decode(String::new()),
+        ];
+        assert!(ran.iter().all(|error| error.may_have_run() && !error.is_safe_to_retry()));
+        let idle = [
+            CallError::Refused { reason, retry: None },
+            CallError::NotSent(NotSent::Lost(lost)),
+            CallError::Encode(String::new()),
+        ];
+        assert!(idle.iter().all(|error| !error.may_have_run() && error.is_safe_to_retry()));
+    }
+}
