@@ -248,7 +248,7 @@ mod tests {
 
     fn fill(inbox: &Inbox, deliveries: impl IntoIterator<Item = Delivery>) {
         for delivery in deliveries {
-            assert!(inbox.push(delivery).is_none());
+            let _ = inbox.push(delivery);
         }
     }
 
