@@ -61,7 +61,9 @@ impl Reader {
         match Incoming::from(line) {
             Incoming::Reply(id, Outcome::More, line) => self.more(id, &line.rest.plain()),
             Incoming::Reply(id, outcome, line) => {
-                self.replies.push((id, result(outcome, &line)));
+                let result = result(outcome, &line)
+                    .ok_or_else(|| broken_line(&format_args!("{outcome} without a code")))?;
+                self.replies.push((id, result));
                 Ok(())
             }
             Incoming::Notification(line) => {
@@ -276,21 +278,21 @@ fn broken_line(what: &dyn std::fmt::Display) -> ConnectionError {
     ConnectionError::Protocol(what.to_string())
 }
 
-/// The outcome of a call by its terminal line.
-fn result(outcome: Outcome, line: &Line<'_>) -> CallResult {
+/// The outcome of a call by its terminal line; `None` if that is malformed.
+fn result(outcome: Outcome, line: &Line<'_>) -> Option<CallResult> {
     if outcome == Outcome::Ok {
         let payload = match line.rest.plain() {
             Cow::Borrowed(payload) => Bytes::copy_from_slice(payload),
             Cow::Owned(payload) => payload.into(),
         };
-        return Ok(Reply { attributes: line.attributes.to_list(), payload });
+        return Some(Ok(Reply { attributes: line.attributes.to_list(), payload }));
     }
-    let reason = Reason::parse(line.rest);
-    Err(match outcome {
+    let reason = Reason::parse(line.rest)?;
+    Some(Err(match outcome {
         Outcome::Err => CallError::Remote(reason),
         Outcome::No => CallError::Refused { reason, retry: retry_hint(line.attributes) },
         _ => CallError::Unknown(Unknown::Cut(reason)),
-    })
+    }))
 }
 
 fn retry_hint(attributes: Attributes<'_>) -> Option<Duration> {

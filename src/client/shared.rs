@@ -14,7 +14,8 @@ use crate::{
     },
     error::{CallError, ConnectionError, NotSent, Unknown},
     protocol::{
-        AttributeList, Attributes, DEFAULT_MAX_LINE, Hello, Mark, RequestId, VERSION, Word, encode,
+        AttributeList, Attributes, Code, DEFAULT_MAX_LINE, Hello, Mark, Reason, RequestId, VERSION,
+        Word, encode,
     },
     sync::{AtomicU64, Mutex, Ordering, oneshot},
 };
@@ -327,10 +328,12 @@ impl Shared {
         self.places.close();
         self.drained.notify_waiters();
         for (id, entry) in pending {
-            let unsent = entry.line_end > offered || last.is_some_and(|last| id > last);
-            let failure = match unsent {
-                true => CallError::NotSent(NotSent::Lost(error.clone())),
-                false => CallError::Unknown(Unknown::Lost(error.clone())),
+            let failure = if entry.line_end > offered {
+                CallError::NotSent(NotSent::Lost(error.clone()))
+            } else if last.is_some_and(|last| id > last) {
+                CallError::Refused { reason: Reason::new(Code::CLOSING, ""), retry: None }
+            } else {
+                CallError::Unknown(Unknown::Lost(error.clone()))
             };
             entry.waiter.fail(failure);
         }

@@ -33,7 +33,7 @@ impl<'a> Attributes<'a> {
             at += 1;
             let key = check_one(one).map_err(|what| AttributeFault { at, what })?;
             let Some(slot) = keys.get_mut(count) else {
-                return Err(AttributeFault { at, what: "more than 32 attributes" });
+                return Err(AttributeFault { at, what: "too many attributes" });
             };
             *slot = key;
             if keys.iter().take(count).any(|&seen| seen == key) {
@@ -43,7 +43,7 @@ impl<'a> Attributes<'a> {
         }
         match std::str::from_utf8(bytes) {
             Ok(text) => Ok(Self(text)),
-            Err(_) => Err(AttributeFault { at: 0, what: "attribute of other than ASCII" }),
+            Err(_) => Err(AttributeFault { at: 0, what: BAD }),
         }
     }
 
@@ -73,17 +73,19 @@ impl<'a> Attributes<'a> {
     }
 }
 
+const BAD: &str = "bad attribute";
+
 /// Checks `key=value`; the key.
 fn check_one(one: &[u8]) -> Result<&[u8], &'static str> {
     let Some(equals) = memchr::memchr(b'=', one) else {
-        return Err("attribute without =");
+        return Err(BAD);
     };
     let (key, value) = one.split_at(equals);
     if !is_key(key) {
-        return Err("attribute key is not a lower-case letter and up to 31 of a-z 0-9 . -");
+        return Err(BAD);
     }
     if !is_value(value.get(1..).unwrap_or_default()) {
-        return Err("attribute value is not 1 to 255 visible ASCII bytes");
+        return Err(BAD);
     }
     Ok(key)
 }
@@ -145,7 +147,7 @@ impl AttributeList {
         self.0.extend([";", key, "=", &value]);
         let fault = Attributes::parse(self.0.as_bytes()).err();
         let smuggled = key.contains(';') || value.contains(';');
-        match fault.map(|fault| fault.what).or(smuggled.then_some("attribute with ;")) {
+        match fault.map(|fault| fault.what).or(smuggled.then_some(BAD)) {
             None => Ok(()),
             Some(what) => {
                 self.0.truncate(before);

@@ -159,14 +159,14 @@ impl<'a> Notice<'a> {
             "/end" => parse_end(rest),
             "/error" => {
                 let id = optional_number(line.attributes, "id")?;
-                Some(Self::Error { id: id.and_then(RequestId::new), reason: Reason::parse(rest) })
+                Some(Self::Error { id: id.and_then(RequestId::new), reason: Reason::parse(rest)? })
             }
             "/bye" => {
                 let last = optional_number(line.attributes, "last")?;
                 let retry = optional_number(line.attributes, "retry")?;
                 let reason = match rest.is_empty() {
                     true => Reason::new(Code::CLOSING, ""),
-                    false => Reason::parse(rest),
+                    false => Reason::parse(rest)?,
                 };
                 Some(Self::Bye { last, retry, reason })
             }

@@ -7,7 +7,9 @@ use memchr::memchr;
 use crate::protocol::{
     attribute::Attributes,
     id::{RequestId, parse_number},
+    line::strip_cr,
     name::{is_name, is_protocol_name},
+    reply::Outcome,
     rest,
 };
 
@@ -148,21 +150,50 @@ impl<'a> Line<'a> {
         let fault = |at, what| Malformed { at: head_at + at, what, id };
         let after = line.get(head_at..).unwrap_or_default();
         let (head, rest) = Rest(after).split_argument();
-        if head_at + head.len() > MAX_HEAD {
-            return Err(fault(MAX_HEAD - head_at, "head longer than 2,048 bytes"));
-        }
         let (word, attributes) = head.split_at(memchr(b';', head).unwrap_or(head.len()));
-        let word = parse_word(word).ok_or_else(|| fault(0, "not a word"))?;
+        let word = parse_word(word).ok_or_else(|| fault(0, "bad method"))?;
         let attributes = if attributes.is_empty() {
             Attributes::NONE
         } else {
             let attributes_at = head.len() - attributes.len();
-            Attributes::parse(attributes).map_err(|f| fault(attributes_at + f.at, f.what))?
+            Attributes::parse(attributes)
+                .map_err(|f| fault(attributes_at + f.at, f.what).capped())?
         };
-        if let Some(at) = rest::fault(rest.0) {
-            return Err(fault(after.len() - rest.0.len() + at, "raw CR or illegal DLE pair"));
+        if head_at + head.len() > MAX_HEAD {
+            return Err(fault(0, "").head_too_long());
+        }
+        if let Some((at, what)) = rest::fault(rest.0) {
+            return Err(fault(after.len() - rest.0.len() + at, what));
         }
         Ok(Self { mark, word, attributes, rest })
+    }
+
+    /// Parses a line as a server reads it: with or without the one CR before its LF, and with a
+    /// method for its word, so none of the words of replies.
+    ///
+    /// # Errors
+    /// [`Malformed`], as [`parse`](Self::parse).
+    pub fn parse_request(line: &'a [u8]) -> Result<Self, Malformed> {
+        let line = Self::parse(strip_cr(line))?;
+        if Outcome::from_word(line.word).is_none() {
+            return Ok(line);
+        }
+        let (at, id) = match line.mark {
+            Mark::Id(id) => (id.to_string().len() + 1, Some(id)),
+            Mark::Reserved => (2, None),
+        };
+        Err(Malformed { at, what: "bad method", id })
+    }
+}
+
+impl Malformed {
+    /// Of several faults the first is named: nothing behind the longest head is looked at.
+    fn capped(self) -> Self {
+        if self.at < MAX_HEAD { self } else { self.head_too_long() }
+    }
+
+    fn head_too_long(self) -> Self {
+        Self { at: MAX_HEAD, what: "head too long", ..self }
     }
 }
 
@@ -173,20 +204,17 @@ fn parse_word(word: &[u8]) -> Option<Word<'_>> {
 
 /// The mark, and where the head goes on behind its SP.
 fn parse_mark(line: &[u8]) -> Result<(Mark, usize), Malformed> {
-    let fault = |at, what| Malformed { at, what, id: None };
+    let fault = |what| Malformed { at: 0, what, id: None };
     if line.starts_with(b"* ") {
         return Ok((Mark::Reserved, 2));
     }
-    let end = line.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(line.len());
-    match line.get(end) {
-        None if line.is_empty() => Err(fault(0, "empty line")),
-        Some(b' ') if end > 0 => {
-            let id = line.get(..end).and_then(parse_number).and_then(RequestId::new);
-            let id = id.ok_or_else(|| fault(0, "id is not 1 to 9007199254740991"))?;
-            Ok((Mark::Id(id), end + 1))
-        }
-        _ => Err(fault(end, "no id or * and SP")),
+    if line.is_empty() {
+        return Err(fault("empty line"));
     }
+    let end = line.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(line.len());
+    let spaced = line.get(end) == Some(&b' ');
+    let id = line.get(..end).filter(|_| spaced).and_then(parse_number).and_then(RequestId::new);
+    id.map(|id| (Mark::Id(id), end + 1)).ok_or(fault("bad mark"))
 }
 
 #[cfg(test)]
@@ -213,20 +241,21 @@ mod tests {
 
     #[test]
     fn a_fault_before_the_id_is_nobodys() {
-        for (line, at) in [
-            (&b""[..], 0),
-            (b"1", 1),
-            (b"*", 0),
-            (b"*  a", 2),
-            (b"01 a", 0),
-            (b"0 a", 0),
-            (b"9007199254740992 a", 0),
-            (b" 1 a", 0),
-            (b"1\ta", 1),
-            (b"GET / HTTP/1.1", 0),
-            (b"-1 a", 0),
-        ] {
-            assert_eq!(fault(line), (at, None), "{}", line.escape_ascii());
+        let lines: [&[u8]; 11] = [
+            b"",
+            b"1",
+            b"*",
+            b"*a",
+            b"01 a",
+            b"0 a",
+            b"9007199254740992 a",
+            b" 1 a",
+            b"1\ta",
+            b"GET / HTTP/1.1",
+            b"-1 a",
+        ];
+        for line in lines {
+            assert_eq!(fault(line), (0, None), "{}", line.escape_ascii());
         }
     }
 
@@ -247,6 +276,14 @@ mod tests {
         ] {
             assert_eq!(fault(line), (at, Some(7)), "{}", line.escape_ascii());
         }
+    }
+
+    #[test]
+    fn the_words_of_replies_are_no_methods() {
+        let fault = Line::parse_request(b"12 ok x").unwrap_err();
+        assert_eq!((fault.at, fault.id.map(RequestId::get)), (3, Some(12)));
+        assert!(Line::parse(b"12 ok x").is_ok());
+        assert!(Line::parse_request(b"12 okay x\r").is_ok());
     }
 
     #[test]

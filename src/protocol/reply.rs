@@ -74,12 +74,12 @@ impl Reason {
         Self { code, text: text.into() }
     }
 
-    /// Reads `CODE [text]`; a code that is none becomes `malformed`, so that the outcome stands.
-    pub fn parse(rest: Rest<'_>) -> Self {
+    /// Reads `CODE [text]`; `None` where no code stands, which makes the line malformed.
+    pub fn parse(rest: Rest<'_>) -> Option<Self> {
         let (code, text) = rest.split_argument();
-        let code = std::str::from_utf8(code).ok().and_then(Code::new);
+        let code = Code::new(std::str::from_utf8(code).ok()?)?;
         let text = String::from_utf8_lossy(&text.plain()).into_owned();
-        Self { code: code.unwrap_or(Code::MALFORMED), text }
+        Some(Self { code, text })
     }
 }
 
@@ -132,6 +132,10 @@ mod tests {
     use super::*;
 
     fn reason(line: &[u8]) -> Reason {
+        parse(line).unwrap()
+    }
+
+    fn parse(line: &[u8]) -> Option<Reason> {
         Reason::parse(Line::parse(line).unwrap().rest)
     }
 
@@ -141,7 +145,8 @@ mod tests {
         let full = reason(b"1 err not-found no offer \x1b[1m 7");
         assert_eq!(full.code, "not-found");
         assert_eq!(full.to_string(), r"not-found: no offer \x1b[1m 7");
-        assert_eq!(reason(b"1 err Not_A_Code x").code, Code::MALFORMED);
+        assert_eq!(parse(b"1 err Not_A_Code x"), None);
+        assert_eq!(parse(b"1 err"), None);
     }
 
     #[test]

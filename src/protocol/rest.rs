@@ -33,15 +33,15 @@ pub fn stuffed_len(plain: &[u8]) -> usize {
 }
 
 /// Where a stuffed rest breaks the rules first: a raw CR, or a DLE that begins no legal pair.
-pub(crate) fn fault(stuffed: &[u8]) -> Option<usize> {
+pub(crate) fn fault(stuffed: &[u8]) -> Option<(usize, &'static str)> {
     let mut from = 0;
     while let Some(found) = stuffed.get(from..).and_then(|left| memchr2(CR, DLE, left)) {
         let at = from + found;
-        let pair = stuffed.get(at..at + 2);
-        if !matches!(pair, Some([DLE, b'J' | b'M' | b'P'])) {
-            return Some(at);
+        match stuffed.get(at..).unwrap_or_default() {
+            [DLE, b'J' | b'M' | b'P', ..] => from = at + 2,
+            [DLE, ..] => return Some((at, "bad escape")),
+            _ => return Some((at, "raw CR")),
         }
-        from = at + 2;
     }
     None
 }
@@ -112,7 +112,7 @@ mod tests {
             (b"\x10\x10P", Some(0)),
             (b"\x10j", Some(0)),
         ] {
-            assert_eq!(fault(rest), at, "{rest:?}");
+            assert_eq!(fault(rest).map(|(at, _)| at), at, "{rest:?}");
         }
     }
 }

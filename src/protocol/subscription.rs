@@ -209,8 +209,8 @@ impl Position {
         let live = SubscriptionState::Live(self);
         match event {
             Event::Notification(number) => self.notified(number),
-            Event::Gap { epoch, last, .. } if epoch == self.epoch && last >= self.next => {
-                self.missed(last, true)
+            Event::Gap { epoch, first, last } if epoch == self.epoch && last >= self.next => {
+                self.gap(first, last)
             }
             Event::Reset(next) if next.epoch != self.epoch => {
                 (SubscriptionState::Live(next), one(Action::Reset(next)))
@@ -236,6 +236,17 @@ impl Position {
             Some(missed) => [Some(missed), Some(deliver)],
         };
         (SubscriptionState::Live(Self { next: number + 1, ..self }), actions.into_iter().flatten())
+    }
+
+    /// What the server names, and what it left out before that.
+    fn gap(self, first: u64, last: u64) -> (SubscriptionState, Actions) {
+        if first <= self.next {
+            return self.missed(last, true);
+        }
+        let lost = self.missed_action(first - 1, false);
+        let (live, _) = self.missed(last, true);
+        let named = Self { next: first, ..self }.missed_action(last, true);
+        (live, [Some(lost), Some(named)].into_iter().flatten())
     }
 
     fn missed(self, last: u64, named: bool) -> (SubscriptionState, Actions) {
@@ -290,6 +301,9 @@ mod tests {
         let epoch = at("e:1").epoch;
         let (state, actions) = on(live, Event::Gap { epoch, first: 5, last: 6 });
         assert_eq!((state, actions), (State::Live(at("e:7")), vec![missed(5, 6, true)]));
+        let (state, actions) = on(live, Event::Gap { epoch, first: 7, last: 8 });
+        assert_eq!(state, State::Live(at("e:9")));
+        assert_eq!(actions, [missed(5, 6, false), missed(7, 8, true)]);
         let (state, actions) = on(live, Event::Renewed(Some(at("e:6"))));
         assert_eq!((state, actions), (State::Live(at("e:6")), vec![missed(5, 5, false)]));
         assert_eq!(on(live, Event::Renewed(Some(at("e:5")))), (live, vec![]));
