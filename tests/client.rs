@@ -1,0 +1,671 @@
+//! The client against a server made of raw bytes: each line is written and read as it stands here.
+
+use std::time::Duration;
+
+use bellwire::{
+    CallError, Client, ClientConfig, ConnectionError, ConnectionEvent, Delivery, Gap, GapCause,
+    NotSent, Unknown,
+    protocol::{Code, Position, RequestId},
+};
+use futures::{StreamExt, future::join_all};
+use tokio::task::JoinHandle;
+
+mod support;
+use support::RawPeer;
+
+const HELLO: &str = "* /hello;version=1;session=6f0c1b52-9a0e-4c8e-8f0a-3f1d5a7b9c11;max-line=65535;in-flight=1024;lease=60";
+
+type Driver = JoinHandle<Result<(), ConnectionError>>;
+
+/// A client, its driver's task, and the server's end of its connection, before the hello.
+fn silent(config: ClientConfig) -> (Client, Driver, RawPeer) {
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let (client, connection) = Client::new(near, config);
+    (client, tokio::spawn(connection), RawPeer::new(far))
+}
+
+async fn greeted() -> (Client, Driver, RawPeer) {
+    let (client, driver, mut server) = silent(ClientConfig::default());
+    server.send(HELLO).await;
+    client.connected().await.unwrap();
+    (client, driver, server)
+}
+
+fn spawn_call(
+    client: &Client,
+    method: &str,
+    payload: &str,
+) -> JoinHandle<Result<String, CallError>> {
+    let (client, method, payload) = (client.clone(), method.to_owned(), payload.to_owned());
+    tokio::spawn(async move {
+        let reply = client.call(&method, payload).await?;
+        Ok(String::from_utf8(reply.to_vec()).unwrap())
+    })
+}
+
+fn at(text: &str) -> Position {
+    text.parse().unwrap()
+}
+
+async fn subscribed(client: &Client, server: &mut RawPeer) -> bellwire::Subscription {
+    let (subscription, ()) = tokio::join!(client.subscribe("offers").into_future(), async {
+        server.expect("1 /subscribe offers").await;
+        server.send("1 ok;epoch=e;next=18;head=17;lease=60").await;
+    });
+    subscription.unwrap()
+}
+
+fn number(delivery: Option<Delivery>) -> (u64, String) {
+    let notification = delivery.unwrap().into_notification().unwrap();
+    let payload = String::from_utf8(notification.payload.to_vec()).unwrap();
+    (notification.sequence, payload)
+}
+
+fn gap(delivery: Option<Delivery>) -> (u64, u64, GapCause) {
+    match delivery {
+        Some(Delivery::Gap(Gap { first, last, cause, .. })) => (first, last, cause),
+        other => panic!("no gap: {other:?}"),
+    }
+}
+
+/// [M28] [M46] Replies find their callers by id, in whatever order they come.
+#[tokio::test]
+async fn replies_come_in_any_order() {
+    let (client, _driver, mut server) = greeted().await;
+    let calls = join_all(["a", "b", "c"].map(|one| client.call("echo", one)));
+    let (replies, ()) = tokio::join!(calls, async {
+        server.expect("1 echo a").await;
+        server.expect("2 echo b").await;
+        server.expect("3 echo c").await;
+        server.send("3 ok C").await;
+        server.send("1 err no-luck not today").await;
+        server.send("2 ok B").await;
+    });
+    assert_eq!(replies[1].as_deref().unwrap(), b"B");
+    assert_eq!(replies[2].as_deref().unwrap(), b"C");
+    assert_eq!(replies[0].as_ref().unwrap_err().code().unwrap(), "no-luck");
+    assert_eq!(client.stats().pending, 0);
+}
+
+/// [M46] The word decides, whatever the code says.
+#[tokio::test]
+async fn each_word_is_an_outcome_of_its_own() {
+    let (client, _driver, mut server) = greeted().await;
+    let outcome = async |server: &mut RawPeer, id: u64, line: &str| {
+        let call = spawn_call(&client, "m", "");
+        server.expect(&format!("{id} m")).await;
+        server.send(line).await;
+        call.await.unwrap()
+    };
+    assert_eq!(outcome(&mut server, 1, "1 ok").await.unwrap(), "");
+    let error = outcome(&mut server, 2, "2 err busy").await.unwrap_err();
+    assert!(matches!(error, CallError::Remote(_)), "{error:?}");
+    let error = outcome(&mut server, 3, "3 no;retry=250 internal").await.unwrap_err();
+    let CallError::Refused { retry, .. } = &error else { panic!("{error:?}") };
+    assert_eq!((*retry, error.may_have_run()), (Some(Duration::from_millis(250)), false));
+    let error = outcome(&mut server, 4, "4 cut never-heard-of").await.unwrap_err();
+    assert!(matches!(error, CallError::Unknown(Unknown::Cut(_))), "{error:?}");
+}
+
+/// [M47] [M48] A second reply, and one that nobody asked for, reach nobody and are reported.
+#[tokio::test]
+async fn replies_nobody_asked_for_are_counted() {
+    let (client, _driver, mut server) = greeted().await;
+    let mut events = client.events();
+    let call = spawn_call(&client, "m", "");
+    server.expect("1 m").await;
+    server.send("77 ok who").await;
+    server.send("1 ok first").await;
+    server.send("1 ok second").await;
+    assert_eq!(call.await.unwrap().unwrap(), "first");
+    let unasked = |id| Some(ConnectionEvent::UnaskedReply(RequestId::new(id).unwrap()));
+    assert_eq!(events.next().await, unasked(77));
+    assert_eq!(events.next().await, unasked(1));
+    assert_eq!(client.stats().unasked_replies, 2);
+}
+
+/// [M94] Nothing is written before the hello, and the limits in it hold.
+#[tokio::test]
+async fn the_hello_comes_first_and_limits() {
+    let (client, _driver, mut server) = silent(ClientConfig::default());
+    let first = spawn_call(&client, "m", "1");
+    tokio::task::yield_now().await;
+    server.expect_silence().await;
+    let hello = "* /hello;version=1;in-flight=1;max-line=1024;lease=60;unknown=x";
+    server.send(hello).await;
+    server.expect("1 m 1").await;
+    let second = spawn_call(&client, "m", "2");
+    tokio::task::yield_now().await;
+    server.expect_silence().await;
+    server.send("1 ok").await;
+    server.expect("2 m 2").await;
+    server.send("2 ok").await;
+    assert!(first.await.unwrap().is_ok() && second.await.unwrap().is_ok());
+    let error = client.call("m", vec![b'x'; 1_024]).await.unwrap_err();
+    assert_eq!(error, CallError::NotSent(NotSent::TooLarge { max_line: 1_024 }));
+}
+
+/// [M13] A line as long as the server takes is sent, one byte more is not.
+#[tokio::test]
+async fn the_longest_line_is_counted_with_its_lf() {
+    let (client, _driver, mut server) = silent(ClientConfig::default());
+    server.send("* /hello;version=1;max-line=1024").await;
+    // What is refused is counted with the longest id and deadline there are.
+    let fits = "x".repeat(1_024 - 17 - 21 - "m \n".len());
+    let call = spawn_call(&client, "m", &fits);
+    server.expect(&format!("1 m {fits}")).await;
+    server.send("1 ok").await;
+    call.await.unwrap().unwrap();
+    let error = client.call("m", format!("{fits}x")).await.unwrap_err();
+    assert!(matches!(error, CallError::NotSent(NotSent::TooLarge { .. })), "{error:?}");
+}
+
+/// [M24] A server of another version, or of another protocol, gets nothing.
+#[tokio::test]
+async fn another_version_is_refused() {
+    for (line, expected) in [
+        ("* /hello;version=2", Some(ConnectionError::Version(2))),
+        ("220 mail.example ESMTP", None),
+        ("* /hello", None),
+        ("1 ok", None),
+    ] {
+        let (client, driver, mut server) = silent(ClientConfig::default());
+        let call = spawn_call(&client, "m", "");
+        server.send(line).await;
+        let error = driver.await.unwrap().unwrap_err();
+        match expected {
+            Some(expected) => assert_eq!(error, expected),
+            None => assert!(matches!(error, ConnectionError::Protocol(_)), "{error:?}"),
+        }
+        assert_eq!(call.await.unwrap().unwrap_err(), CallError::NotSent(NotSent::Lost(error)));
+        server.expect_closed().await;
+    }
+}
+
+/// [M4] [M11] [M23] A malformed line ends the connection, and every call with one reason.
+#[tokio::test]
+async fn a_malformed_line_ends_the_connection() {
+    for line in ["1 ok x\r", "1 okay", "1 ok\x10", "nonsense", "* offers 0", "1 err", "* /gap x"] {
+        let (client, driver, mut server) = greeted().await;
+        let calls = [spawn_call(&client, "m", ""), spawn_call(&client, "n", "")];
+        server.line().await;
+        server.line().await;
+        server.send(line).await;
+        let error = driver.await.unwrap().unwrap_err();
+        assert!(matches!(error, ConnectionError::Protocol(_)), "{line:?}: {error:?}");
+        for call in calls {
+            let lost = CallError::Unknown(Unknown::Lost(error.clone()));
+            assert_eq!(call.await.unwrap().unwrap_err(), lost);
+        }
+    }
+}
+
+/// [M17] The client has the same cap on a line, and holds no more than it.
+#[tokio::test]
+async fn an_endless_line_ends_the_connection() {
+    let config = ClientConfig::new().max_line(2_048);
+    let (_client, driver, mut server) = silent(config);
+    server.send(HELLO).await;
+    server.expect("1 /hello;version=1;max-line=2048").await;
+    server.send_bytes(&[b'1'; 2_048]).await;
+    let error = driver.await.unwrap().unwrap_err();
+    assert_eq!(error, ConnectionError::Protocol("line longer than 2048 bytes".into()));
+}
+
+/// [M50] A stream where one line was asked for ends the call, and is cancelled.
+#[tokio::test]
+async fn a_streamed_reply_to_a_plain_call_is_cancelled() {
+    let (client, _driver, mut server) = greeted().await;
+    let call = spawn_call(&client, "m", "");
+    server.expect("1 m").await;
+    server.send("1 more x").await;
+    assert_eq!(call.await.unwrap().unwrap_err(), CallError::Unknown(Unknown::Streamed));
+    server.expect("* /cancel 1").await;
+    server.send("1 cut cancelled").await;
+    assert_eq!(client.methods_after(&mut server).await, 1);
+}
+
+trait Late {
+    async fn methods_after(&self, server: &mut RawPeer) -> u64;
+}
+
+impl Late for Client {
+    /// The count of late replies once the server's lines so far are read.
+    async fn methods_after(&self, server: &mut RawPeer) -> u64 {
+        let (methods, ()) = tokio::join!(self.methods(), async {
+            let line = server.line().await;
+            let id = line.strip_suffix(" /methods").unwrap();
+            server.send(&format!("{id} more a.b doc of it")).await;
+            server.send(&format!("{id} more c")).await;
+            server.send(&format!("{id} ok")).await;
+        });
+        let methods = methods.unwrap();
+        let methods: Vec<_> = methods.iter().map(|(m, d)| (m.as_str(), d.as_str())).collect();
+        assert_eq!(methods, [("a.b", "doc of it"), ("c", "")]);
+        self.stats().late_replies
+    }
+}
+
+/// R5: a dropped call is cancelled on the wire, and its place is held until its terminal line.
+#[tokio::test]
+async fn a_dropped_call_leaves_a_tombstone() {
+    let (client, _driver, mut server) = silent(ClientConfig::new().in_flight(1));
+    server.send(HELLO).await;
+    let call = spawn_call(&client, "m", "");
+    server.expect("1 m").await;
+    call.abort();
+    server.expect("* /cancel 1").await;
+    assert_eq!(client.stats().pending, 1);
+    let next = spawn_call(&client, "n", "");
+    tokio::task::yield_now().await;
+    server.expect_silence().await;
+    server.send("1 ok too late").await;
+    server.expect("2 n").await;
+    server.send("2 ok mine").await;
+    assert_eq!(next.await.unwrap().unwrap(), "mine");
+    assert_eq!((client.stats().late_replies, client.stats().pending), (1, 0));
+}
+
+/// A deadline is local, sent as `ttl`, and cancels.
+#[tokio::test(start_paused = true)]
+async fn a_deadline_is_sent_and_kept() {
+    let (client, _driver, mut server) = greeted().await;
+    let deadline = Duration::from_millis(1_500);
+    let calling = client.clone();
+    let call = tokio::spawn(async move {
+        calling.call("m", "x").attribute("app.tenant", "blue").deadline(deadline).await
+    });
+    server.expect("1 m;app.tenant=blue;ttl=1500 x").await;
+    assert_eq!(call.await.unwrap().unwrap_err(), CallError::Unknown(Unknown::Deadline));
+    server.expect("* /cancel 1").await;
+    server.send("1 cut deadline").await;
+
+    let (waiting, _driver, _server) = silent(ClientConfig::default());
+    let error = waiting.call("m", "").deadline(deadline).await.unwrap_err();
+    assert_eq!(error, CallError::NotSent(NotSent::Deadline));
+}
+
+/// What cannot be written is refused here, and nothing is sent.
+#[tokio::test]
+async fn what_cannot_be_written_is_not_sent() {
+    let (client, _driver, mut server) = greeted().await;
+    for method in ["", "a b", "/quit", "ok", "caf\u{e9}"] {
+        let error = client.call(method, "").await.unwrap_err();
+        assert!(matches!(error, CallError::NotSent(NotSent::Name(_))), "{method}: {error:?}");
+    }
+    for (key, value) in [("nodot", "x"), ("a.b", "x y"), ("A.b", "x"), ("a.b", "")] {
+        let error = client.call("m", "").attribute(key, value).await.unwrap_err();
+        assert!(matches!(error, CallError::NotSent(NotSent::Attribute(_))), "{key}: {error:?}");
+    }
+    let error = client.publish("a b", "").await.unwrap_err();
+    assert!(matches!(error, CallError::NotSent(NotSent::Name(_))));
+    client.one_way("m", "a\nb").await.unwrap();
+    server.expect("* m a\x10Jb").await;
+}
+
+/// Typed calls: JSON by default, a codec of one's own where wanted.
+#[cfg(feature = "json")]
+#[tokio::test]
+async fn typed_calls_speak_json() {
+    let (client, _driver, mut server) = greeted().await;
+    let (sum, ()) = tokio::join!(client.request::<_, u32>("add", &[1, 2]), async {
+        server.expect("1 add [1,2]").await;
+        server.send("1 ok 3").await;
+    });
+    assert_eq!(sum, Ok(3));
+    let (sum, ()) = tokio::join!(client.request::<_, u32>("add", &[1, 2]), async {
+        server.expect("2 add [1,2]").await;
+        server.send("2 ok three").await;
+    });
+    assert!(matches!(sum, Err(CallError::Decode(_))), "{sum:?}");
+    let unencodable = std::collections::HashMap::from([((1, 2), 3)]);
+    let error = client.request::<_, u32>("add", &unencodable).await.unwrap_err();
+    assert!(matches!(error, CallError::Encode(_)), "{error:?}");
+}
+
+/// [M91] [M92] [M93] [M36] Notices at any time; unknown ones, and what is new in known ones, ignored.
+#[tokio::test]
+async fn unknown_notices_and_attributes_are_ignored() {
+    let (client, _driver, mut server) = greeted().await;
+    let mut events = client.events();
+    server.send("* /weather;sky=blue fine").await;
+    server.send("* /error;id=9;new=1 forbidden not you").await;
+    let event = events.next().await;
+    let Some(ConnectionEvent::ServerError { id, reason }) = event else { panic!("{event:?}") };
+    assert_eq!((id.unwrap().get(), reason.code), (9, Code::FORBIDDEN));
+    let mut offers = subscribed(&client, &mut server).await;
+    server.send("* /gap offers e 18 19 retention and more").await;
+    server.send("* offers;new=1 20 x").await;
+    assert_eq!(gap(offers.next().await), (18, 19, GapCause::Server(Code::RETENTION)));
+    assert_eq!(number(offers.next().await), (20, "x".into()));
+}
+
+/// [M31] Ids that the server calls out of order end the connection.
+#[tokio::test]
+async fn an_id_order_error_closes() {
+    let (_client, driver, mut server) = greeted().await;
+    server.send("* /error;id=3 id-order last is 7").await;
+    assert!(matches!(driver.await.unwrap(), Err(ConnectionError::Protocol(_))));
+}
+
+/// A subscription is a value: dropping the last one leaves, and a later one comes again.
+#[tokio::test]
+async fn dropping_the_last_subscription_leaves() {
+    let (client, _driver, mut server) = greeted().await;
+    let mut first = subscribed(&client, &mut server).await;
+    let mut second = client.subscribe("offers").await.unwrap();
+    server.send("* offers 18 a\x10Jb").await;
+    assert_eq!(number(first.next().await), (18, "a\nb".into()));
+    assert_eq!(number(second.next().await), (18, "a\nb".into()));
+    assert_eq!(second.position(), at("e:19"));
+    drop(first);
+    server.send("* offers 19").await;
+    assert_eq!(number(second.next().await), (19, String::new()));
+    let resume = second.position();
+    drop(second);
+    server.expect("2 /unsubscribe offers").await;
+    // One crosses the line that leaves: nobody's, and no fault.
+    server.send("* offers 20 crossing").await;
+    let again = client.subscribe("offers").from(resume);
+    let again = tokio::spawn(again.into_future());
+    server.send("2 ok;next=e:21").await;
+    server.expect("3 /subscribe;from=e:20 offers").await;
+    server.send("3 ok;epoch=e;next=20;head=20;lease=60").await;
+    server.send("* offers 20 crossing").await;
+    let mut again = again.await.unwrap().unwrap();
+    assert_eq!(number(again.next().await), (20, "crossing".into()));
+    assert_eq!(client.stats().violations, 0);
+}
+
+/// A request to subscribe that is dropped leaves nothing behind.
+#[tokio::test]
+async fn a_dropped_request_to_subscribe_leaves() {
+    let (client, _driver, mut server) = greeted().await;
+    let pending = tokio::spawn(client.subscribe("offers").into_future());
+    server.expect("1 /subscribe offers").await;
+    pending.abort();
+    assert!(pending.await.unwrap_err().is_cancelled());
+    server.send("1 ok;epoch=e;next=1;head=0;lease=60").await;
+    server.expect("2 /unsubscribe offers").await;
+}
+
+/// A refused topic is the caller's error, and touches nothing else.
+#[tokio::test]
+async fn a_refused_topic_is_an_error() {
+    let (client, _driver, mut server) = greeted().await;
+    let mut all = client.notifications();
+    let refused = tokio::spawn(client.subscribe("secret").into_future());
+    server.expect("1 /subscribe secret").await;
+    server.send("1 no forbidden").await;
+    let error = refused.await.unwrap().unwrap_err();
+    assert_eq!(error.code(), Some(&Code::FORBIDDEN));
+    let (subscription, ()) = tokio::join!(client.subscribe("offers").into_future(), async {
+        server.expect("2 /subscribe offers").await;
+        server.send("2 ok;epoch=e;next=1;head=0;lease=60").await;
+        server.send("* offers 1 x").await;
+    });
+    let mut subscription = subscription.unwrap();
+    assert_eq!(number(subscription.next().await).0, 1);
+    assert_eq!(number(all.next().await).0, 1);
+}
+
+/// [M115] [M116] [M117] Numbers below are ignored, holes are named, strangers counted.
+#[tokio::test]
+async fn what_breaks_the_order_is_told() {
+    let (client, _driver, mut server) = greeted().await;
+    let mut offers = subscribed(&client, &mut server).await;
+    server.send("* offers 17 again").await;
+    server.send("* offers 20 skips").await;
+    server.send("* rumours 1 never asked for").await;
+    server.send("* /gap offers e 23 24 retention").await;
+    assert_eq!(gap(offers.next().await), (18, 19, GapCause::Lost));
+    assert_eq!(number(offers.next().await), (20, "skips".into()));
+    assert_eq!(gap(offers.next().await), (21, 22, GapCause::Lost));
+    assert_eq!(gap(offers.next().await), (23, 24, GapCause::Server(Code::RETENTION)));
+    assert_eq!(client.stats().violations, 2);
+}
+
+/// [M124] [M109] An expiry that crosses everything is a resume; another epoch is said.
+#[tokio::test]
+async fn an_expired_subscription_is_resumed() {
+    let (client, _driver, mut server) = greeted().await;
+    let mut offers = subscribed(&client, &mut server).await;
+    server.send("* offers 18 x").await;
+    server.send("* /end offers expired e:19").await;
+    server.expect("2 /subscribe;from=e:19 offers").await;
+    server.send("2 ok;epoch=e;next=19;head=19;lease=60").await;
+    server.send("* offers 19 y").await;
+    assert_eq!(number(offers.next().await).0, 18);
+    assert_eq!(number(offers.next().await).0, 19);
+    server.send("* /end offers expired e:20").await;
+    server.expect("3 /subscribe;from=e:20 offers").await;
+    server.send("3 ok;epoch=f;next=1;head=1;lease=60").await;
+    server.send("* offers 1 z").await;
+    let Some(Delivery::Reset { position, .. }) = offers.next().await else { panic!() };
+    assert_eq!(position, at("f:1"));
+    assert_eq!(number(offers.next().await), (1, "z".into()));
+    server.send("* /reset offers g:1").await;
+    server.send("* offers 1 new").await;
+    let Some(Delivery::Reset { position, .. }) = offers.next().await else { panic!() };
+    assert_eq!(position, at("g:1"));
+    assert_eq!(number(offers.next().await), (1, "new".into()));
+}
+
+/// An end for any other reason is the end, and says from where to resume.
+#[tokio::test]
+async fn a_closed_topic_ends_its_streams() {
+    let (client, _driver, mut server) = greeted().await;
+    let mut all = client.notifications();
+    let mut offers = subscribed(&client, &mut server).await;
+    server.send("* /end offers closed e:18").await;
+    let Some(Delivery::End { reason, position, .. }) = offers.next().await else { panic!() };
+    assert_eq!((reason, position), (Code::CLOSED, Some(at("e:18"))));
+    assert_eq!(offers.next().await, None);
+    assert!(matches!(all.next().await, Some(Delivery::End { .. })));
+    drop(offers);
+    server.expect_silence().await;
+}
+
+/// [M122] [M123] [M125] [M126] The lease is renewed in time, and its reply is believed.
+#[tokio::test(start_paused = true)]
+async fn the_lease_is_renewed_and_its_reply_believed() {
+    let (client, _driver, mut server) = greeted().await;
+    let mut offers = subscribed(&client, &mut server).await;
+    let start = tokio::time::Instant::now();
+    server.expect("2 /renew").await;
+    let seconds = start.elapsed().as_secs();
+    assert!((30..=48).contains(&seconds), "{seconds}");
+    server.send("2 ok;lease=60 offers:e:20").await;
+    assert_eq!(gap(offers.next().await), (18, 19, GapCause::Lost));
+    server.expect("3 /renew").await;
+    server.send("3 ok;lease=60").await;
+    server.expect("4 /subscribe;from=e:20 offers").await;
+    server.send("4 ok;epoch=e;next=20;head=20;lease=60").await;
+    server.send("* offers 20 x").await;
+    assert_eq!(number(offers.next().await).0, 20);
+    drop(offers);
+    server.expect("5 /unsubscribe offers").await;
+    server.send("5 ok;next=e:21").await;
+    // Without subscriptions nothing is kept alive.
+    tokio::time::advance(Duration::from_secs(300)).await;
+    server.expect_silence().await;
+}
+
+/// A stream that is not read names exactly what it dropped; calls go on.
+#[tokio::test]
+async fn a_stream_that_is_not_read_lags_alone() {
+    let (client, _driver, mut server) = silent(ClientConfig::new().inbox_items(2));
+    server.send(HELLO).await;
+    let mut slow = subscribed(&client, &mut server).await;
+    let mut quick = client.subscribe("offers").await.unwrap();
+    for n in 18..=30 {
+        server.send(&format!("* offers {n} x")).await;
+        assert_eq!(number(quick.next().await).0, n);
+    }
+    assert_eq!(gap(slow.next().await), (18, 28, GapCause::Lagged));
+    assert_eq!(number(slow.next().await).0, 29);
+    assert_eq!(number(slow.next().await).0, 30);
+}
+
+/// Row 33 of the threats: a call from inside a notification's closure.
+#[tokio::test]
+async fn a_closure_may_call() {
+    let (client, _driver, mut server) = greeted().await;
+    let (told, mut hears) = tokio::sync::mpsc::channel(1);
+    let calling = client.clone();
+    let closure = move |delivery: Delivery| {
+        let (client, told) = (calling.clone(), told.clone());
+        async move {
+            let Some(offer) = delivery.into_notification() else { return };
+            let details = client.call("offers.get", offer.payload).await.unwrap();
+            told.send(details).await.unwrap();
+        }
+    };
+    let (listening, ()) = tokio::join!(client.listen("offers", closure), async {
+        server.expect("1 /subscribe offers").await;
+        server.send("1 ok;epoch=e;next=1;head=0;lease=60").await;
+    });
+    let listening = listening.unwrap();
+    server.send("* offers 1 43").await;
+    server.expect("2 offers.get 43").await;
+    server.send("2 ok a flat").await;
+    assert_eq!(hears.recv().await.unwrap(), "a flat");
+    drop(listening);
+    server.expect("3 /unsubscribe offers").await;
+}
+
+/// [M100] What the server said it would not execute is refused; the rest is unknown.
+#[tokio::test]
+async fn goodbye_draws_a_line() {
+    let (client, driver, mut server) = greeted().await;
+    let mut events = client.events();
+    let calls: Vec<_> = (0..3).map(|_| spawn_call(&client, "m", "")).collect();
+    for id in 1..=3 {
+        server.expect(&format!("{id} m")).await;
+    }
+    server.send("* /bye;last=2 shutdown").await;
+    assert!(matches!(events.next().await, Some(ConnectionEvent::Bye(_))));
+    let error = client.call("m", "").await.unwrap_err();
+    assert!(matches!(error, CallError::NotSent(NotSent::Lost(ConnectionError::Bye(_)))));
+    server.send("1 ok done").await;
+    drop(server);
+    assert!(matches!(driver.await.unwrap(), Err(ConnectionError::Bye(_))));
+    let outcomes: Vec<_> = join_all(calls).await.into_iter().map(Result::unwrap).collect();
+    assert_eq!(outcomes[0].as_deref(), Ok("done"));
+    assert!(matches!(outcomes[1], Err(CallError::Unknown(Unknown::Lost(_)))));
+    assert_eq!(outcomes[2].as_ref().unwrap_err().code(), Some(&Code::CLOSING));
+}
+
+/// Closing in order: what is in flight is answered, nothing new is taken.
+#[tokio::test]
+async fn close_waits_for_what_is_in_flight() {
+    let (client, driver, mut server) = greeted().await;
+    let call = spawn_call(&client, "m", "");
+    server.expect("1 m").await;
+    let closing = client.clone();
+    let close = tokio::spawn(async move { closing.close().await });
+    server.expect("2 /quit").await;
+    let error = client.call("n", "").await.unwrap_err();
+    assert_eq!(error, CallError::NotSent(NotSent::Lost(ConnectionError::Closed)));
+    server.send("1 ok still").await;
+    server.send("2 ok").await;
+    drop(server);
+    assert_eq!(call.await.unwrap().unwrap(), "still");
+    assert_eq!(close.await.unwrap(), Ok(()));
+    assert_eq!(driver.await.unwrap(), Ok(()));
+    assert_eq!(client.connected().await, Err(ConnectionError::Closed));
+}
+
+/// The connection lives as long as a handle or a subscription does, and closes with the last.
+#[tokio::test]
+async fn the_last_handle_closes() {
+    let (client, driver, mut server) = greeted().await;
+    let subscription = subscribed(&client, &mut server).await;
+    drop(client);
+    server.send("* offers 18 x").await;
+    server.expect_silence().await;
+    drop(subscription);
+    server.expect("2 /unsubscribe offers").await;
+    server.expect("3 /quit").await;
+    server.send("2 ok;next=e:19").await;
+    server.send("3 ok").await;
+    drop(server);
+    assert_eq!(driver.await.unwrap(), Ok(()));
+}
+
+/// What was never offered to the transport is not sent; what was, is unknown. Both are proven.
+#[tokio::test]
+async fn a_lost_connection_tells_sent_from_unsent() {
+    let (near, far) = tokio::io::duplex(64);
+    let (client, connection) = Client::new(near, ClientConfig::default());
+    let driver = tokio::spawn(connection);
+    let mut server = RawPeer::new(far);
+    let mut events = client.events();
+    server.send(HELLO).await;
+    let first = spawn_call(&client, "m", &"x".repeat(200));
+    // The driver is in the middle of this line when the next is appended behind it.
+    assert_eq!(server.bytes(10).await, b"1 m xxxxxx");
+    let second = spawn_call(&client, "m", "");
+    while client.stats().pending < 2 {
+        tokio::task::yield_now().await;
+    }
+    drop(server);
+    let error = driver.await.unwrap().unwrap_err();
+    assert_eq!(first.await.unwrap(), Err(CallError::Unknown(Unknown::Lost(error.clone()))));
+    assert_eq!(second.await.unwrap(), Err(CallError::NotSent(NotSent::Lost(error.clone()))));
+    assert!(matches!(events.next().await, Some(ConnectionEvent::Connected(_))));
+    assert_eq!(events.next().await, Some(ConnectionEvent::Ended(error)));
+    assert_eq!(events.next().await, None);
+}
+
+/// A driver that is dropped ends everything that waits on it.
+#[tokio::test]
+async fn a_dropped_driver_ends_everything() {
+    let (client, driver, mut server) = greeted().await;
+    let mut offers = subscribed(&client, &mut server).await;
+    let call = spawn_call(&client, "m", "");
+    server.expect("2 m").await;
+    driver.abort();
+    let lost = CallError::Unknown(Unknown::Lost(ConnectionError::Closed));
+    assert_eq!(call.await.unwrap(), Err(lost));
+    let Some(Delivery::End { reason, position, .. }) = offers.next().await else { panic!() };
+    assert_eq!((reason, position), (Code::LOST, Some(at("e:18"))));
+}
+
+/// [M133] Two ends that both write more than the pipe holds do not wait for each other.
+#[tokio::test]
+async fn the_client_reads_while_its_write_is_blocked() {
+    let (near, far) = tokio::io::duplex(64);
+    let (client, connection) = Client::new(near, ClientConfig::default());
+    let _driver = tokio::spawn(connection);
+    let mut server = RawPeer::new(far);
+    server.send(HELLO).await;
+    let call = spawn_call(&client, "m", &"x".repeat(1_000));
+    let mut events = client.events();
+    // The server does not read before its own long line is out.
+    server.send(&format!("99 ok {}", "y".repeat(1_000))).await;
+    server.expect(&format!("1 m {}", "x".repeat(1_000))).await;
+    server.send("1 ok").await;
+    call.await.unwrap().unwrap();
+    assert!(events.next().await.is_some());
+}
+
+/// The outbound buffer is bounded: callers wait for room, and all get their turn.
+#[tokio::test]
+async fn callers_wait_for_room_to_write() {
+    let (near, far) = tokio::io::duplex(64);
+    let config = ClientConfig::new().outbound_bytes(1);
+    let (client, connection) = Client::new(near, config);
+    let _driver = tokio::spawn(connection);
+    let mut server = RawPeer::new(far);
+    server.send(HELLO).await;
+    let calls: Vec<_> = (0..50).map(|n| spawn_call(&client, "m", &n.to_string())).collect();
+    for _ in 0..50 {
+        let line = server.line().await;
+        let (id, payload) = line.split_once(" m ").unwrap();
+        server.send(&format!("{id} ok {payload}")).await;
+    }
+    for (n, call) in calls.into_iter().enumerate() {
+        assert_eq!(call.await.unwrap().unwrap(), n.to_string());
+    }
+}
