@@ -10,8 +10,9 @@ use bellwire::{
 use futures::{StreamExt, future::join_all};
 use tokio::task::JoinHandle;
 
-mod support;
-use support::RawPeer;
+#[path = "support/peer.rs"]
+mod peer;
+use peer::RawPeer;
 
 const HELLO: &str = "* /hello;version=1;session=6f0c1b52-9a0e-4c8e-8f0a-3f1d5a7b9c11;max-line=65535;in-flight=1024;lease=60";
 

@@ -41,6 +41,7 @@ use crate::{
     error::{CallError, ConnectionError, NotSent, Unknown},
     protocol::{Epoch, Hello, Method, Topic, Word, parse_number},
     sync::{Arc, Ordering, oneshot},
+    topic::Published,
 };
 
 /// A client: a cheap handle to one connection, to be cloned and used from any number of tasks.
@@ -99,16 +100,6 @@ pub struct ClientStats {
     pub unasked_replies: u64,
     /// Lines that broke the order of a topic's numbers.
     pub violations: u64,
-}
-
-/// A message's place in its topic, as the reply to `/publish` has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Published {
-    /// The topic's log.
-    pub epoch: Epoch,
-    /// The message's number in it.
-    pub sequence: u64,
 }
 
 impl Client {

@@ -18,9 +18,9 @@ pub(crate) fn is_name(bytes: &[u8]) -> bool {
     }
     let mut in_segment = false;
     for &byte in bytes {
-        match NAME_BYTE[usize::from(byte)] {
-            NameByte::Segment => in_segment = true,
-            NameByte::Joint if in_segment => in_segment = false,
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' => in_segment = true,
+            b'.' | b'/' if in_segment => in_segment = false,
             _ => return false,
         }
     }
@@ -31,28 +31,6 @@ pub(crate) fn is_name(bytes: &[u8]) -> bool {
 pub(crate) fn is_protocol_name(bytes: &[u8]) -> bool {
     bytes.len() <= MAX_NAME && bytes.strip_prefix(b"/").is_some_and(is_name)
 }
-
-#[derive(Clone, Copy)]
-enum NameByte {
-    Segment,
-    Joint,
-    Other,
-}
-
-/// A table, since every line's word goes through it.
-const NAME_BYTE: [NameByte; 256] = {
-    let mut table = [NameByte::Other; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        table[byte] = match byte as u8 {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' => NameByte::Segment,
-            b'.' | b'/' => NameByte::Joint,
-            _ => NameByte::Other,
-        };
-        byte += 1;
-    }
-    table
-};
 
 /// A text that is not a name of the kind asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,12 +150,8 @@ name_type!(
 impl Method {
     /// Checks a method without making one of its own.
     pub(crate) fn new_word(name: &str) -> Result<Word<'_>, InvalidName> {
-        if is_method(name) {
-            if let Some(word) = Word::new(name) {
-                return Ok(word);
-            }
-        }
-        Err(InvalidName { what: NOT_A_METHOD })
+        let word = Word::new(name).filter(|_| is_method(name));
+        word.ok_or(InvalidName { what: NOT_A_METHOD })
     }
 }
 

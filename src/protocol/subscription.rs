@@ -143,7 +143,6 @@ impl SubscriptionState {
     }
 
     /// The state after `event`, and what is to be done.
-    #[must_use]
     pub fn on(self, event: SubscriptionEvent) -> (Self, Actions) {
         use SubscriptionEvent as Event;
         match (self, event) {

@@ -1,0 +1,175 @@
+//! What a server allows: every bound in one struct.
+
+use std::time::Duration;
+
+use crate::{
+    protocol::{DEFAULT_MAX_LINE, MIN_MAX_LINE},
+    topic::Retention,
+};
+
+/// The limits of a server (PROTOCOL.md, section 12).
+///
+/// ```
+/// use std::time::Duration;
+/// use bellwire::ServerConfig;
+///
+/// let config = ServerConfig::new()
+///     .lease(Duration::from_secs(20))
+///     .in_flight(256)
+///     .allow_publish(true);
+/// # let _ = config;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerConfig {
+    pub(super) max_line: usize,
+    pub(super) in_flight: usize,
+    pub(super) handler_time: Duration,
+    pub(super) reply_mark: usize,
+    pub(super) notification_mark: usize,
+    pub(super) lease: Duration,
+    pub(super) subscriptions: usize,
+    pub(super) retained_messages: usize,
+    pub(super) retained_bytes: usize,
+    pub(super) topics: usize,
+    pub(super) connections: usize,
+    pub(super) drain: Duration,
+    pub(super) allow_publish: bool,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            max_line: DEFAULT_MAX_LINE,
+            in_flight: 1_024,
+            handler_time: Duration::from_secs(30),
+            reply_mark: 256 * 1024,
+            notification_mark: 64 * 1024,
+            lease: Duration::from_secs(60),
+            subscriptions: 128,
+            retained_messages: 1_024,
+            retained_bytes: 1024 * 1024,
+            topics: 65_536,
+            connections: 10_000,
+            drain: Duration::from_secs(10),
+            allow_publish: false,
+        }
+    }
+}
+
+impl ServerConfig {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The longest line read and written, LF included, in bytes; at least 1,024. Default 65,535.
+    ///
+    /// Worst case: twice as much per connection, one unfinished line and one that waits for a place.
+    #[must_use]
+    pub fn max_line(mut self, bytes: usize) -> Self {
+        self.max_line = bytes.max(MIN_MAX_LINE);
+        self
+    }
+
+    /// Application requests in flight per connection, one-ways included; at least 1. Default 1,024.
+    ///
+    /// Past it the connection is not read on until one has ended. Worst case: this many handlers,
+    /// each with a payload of up to `max_line`.
+    #[must_use]
+    pub fn in_flight(mut self, requests: usize) -> Self {
+        self.in_flight = requests.max(1);
+        self
+    }
+
+    /// How long a handler may take; a request's `ttl` may shorten it. Default 30 s.
+    ///
+    /// Past it the handler is dropped and the request is answered `cut deadline`.
+    #[must_use]
+    pub fn handler_time(mut self, time: Duration) -> Self {
+        self.handler_time = time;
+        self
+    }
+
+    /// Unwritten bytes per connection past which no application request is started and finished
+    /// replies wait in their places. Default 256 KiB.
+    ///
+    /// Worst case: as much per connection, and one line more.
+    #[must_use]
+    pub fn reply_mark(mut self, bytes: usize) -> Self {
+        self.reply_mark = bytes.max(1);
+        self
+    }
+
+    /// Unwritten bytes per connection past which its subscriptions wait. Default 64 KiB.
+    ///
+    /// Below the mark for replies, notifications never hold up replies.
+    #[must_use]
+    pub fn notification_mark(mut self, bytes: usize) -> Self {
+        self.notification_mark = bytes.max(1);
+        self
+    }
+
+    /// How long subscriptions live without `/renew`; whole seconds, at least 1. Default 60 s.
+    #[must_use]
+    pub fn lease(mut self, time: Duration) -> Self {
+        self.lease = Duration::from_secs(time.as_secs().max(1));
+        self
+    }
+
+    /// Subscriptions per connection. Default 128; past it `no too-many`.
+    #[must_use]
+    pub fn subscriptions(mut self, subscriptions: usize) -> Self {
+        self.subscriptions = subscriptions;
+        self
+    }
+
+    /// Messages retained per topic, at least 1. Default 1,024; past it the oldest leave.
+    #[must_use]
+    pub fn retained_messages(mut self, messages: usize) -> Self {
+        self.retained_messages = messages.max(1);
+        self
+    }
+
+    /// Bytes retained per topic, as encoded lines; one message always stays. Default 1 MiB.
+    ///
+    /// Worst case: twice as much per topic, since the ring grows by doubling.
+    #[must_use]
+    pub fn retained_bytes(mut self, bytes: usize) -> Self {
+        self.retained_bytes = bytes;
+        self
+    }
+
+    /// Topics with a log. Default 65,536; past it the publisher gets
+    /// [`PublishError::TooMany`](crate::PublishError::TooMany).
+    #[must_use]
+    pub fn topics(mut self, topics: usize) -> Self {
+        self.topics = topics;
+        self
+    }
+
+    /// Connections at once. Default 10,000; past it a connection is told `busy` and closed.
+    #[must_use]
+    pub fn connections(mut self, connections: usize) -> Self {
+        self.connections = connections;
+        self
+    }
+
+    /// How long a graceful shutdown lets handlers and writes finish. Default 10 s; past it what
+    /// still runs is answered `cut closing`.
+    #[must_use]
+    pub fn drain(mut self, time: Duration) -> Self {
+        self.drain = time;
+        self
+    }
+
+    /// Whether clients may `/publish`. Default no: `no forbidden`.
+    #[must_use]
+    pub fn allow_publish(mut self, allow: bool) -> Self {
+        self.allow_publish = allow;
+        self
+    }
+
+    pub(super) fn retention(&self) -> Retention {
+        Retention { messages: self.retained_messages, bytes: self.retained_bytes }
+    }
+}

@@ -1,0 +1,316 @@
+//! The protocol's own methods, as a connection obeys them (PROTOCOL.md, section 8).
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{
+    protocol::{
+        Code, LeaseEvent, Line, MIN_MAX_LINE, Mark, Outcome, Position, RequestId, Rest, Topic,
+        encode, encode_failure, parse_number,
+    },
+    server::{
+        connection::{Connection, Taken, Work},
+        handler::Running,
+        reply,
+        subscriptions::{OpenError, Opened},
+    },
+};
+
+const SUBSCRIBE_USAGE: &str = "usage: /subscribe TOPIC";
+const UNSUBSCRIBE_USAGE: &str = "usage: /unsubscribe TOPIC";
+const PUBLISH_USAGE: &str = "usage: /publish TOPIC [PAYLOAD]";
+
+/// Why a protocol method is refused: a code and a text.
+pub(super) type Refusal = (Code, String);
+
+type Done = Result<Taken, Refusal>;
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
+    /// Obeys a line whose word is the protocol's.
+    pub(super) fn on_control(&mut self, line: &Line<'_>, is_first: bool) -> Taken {
+        let done = match line.mark {
+            Mark::Id(id) => self.on_control_request(id, line, is_first),
+            Mark::Reserved => self.on_control_one_way(line),
+        };
+        match (done, line.mark) {
+            (Ok(taken), _) => taken,
+            (Err((code, text)), Mark::Id(id)) => {
+                self.refuse(id, &code, format_args!("{text}"));
+                Taken::Yes
+            }
+            (Err((code, text)), Mark::Reserved) => {
+                self.notice_error(None, &code, format_args!("{text}"));
+                Taken::Yes
+            }
+        }
+    }
+
+    fn on_control_request(&mut self, id: RequestId, line: &Line<'_>, is_first: bool) -> Done {
+        let word = line.word.as_str();
+        if self.is_draining() && matches!(word, "/subscribe" | "/publish") {
+            return Err((Code::CLOSING, String::new()));
+        }
+        match word {
+            "/subscribe" => self.subscribe(id, line),
+            "/unsubscribe" => self.unsubscribe(id, line),
+            "/renew" => self.renew(id, line),
+            "/publish" => self.publish(id, line),
+            "/methods" => self.methods(id, line),
+            "/hello" => self.hello(id, line, is_first),
+            "/quit" => self.quit(id, line),
+            "/cancel" => Err((Code::BAD_FORM, "/cancel is one-way".into())),
+            _ => Err(unknown_method(line)),
+        }
+    }
+
+    fn on_control_one_way(&mut self, line: &Line<'_>) -> Done {
+        match line.word.as_str() {
+            "/cancel" => self.cancel(line),
+            word @ ("/subscribe" | "/unsubscribe" | "/renew" | "/publish" | "/methods"
+            | "/hello" | "/quit") => Err((Code::BAD_FORM, format!("{word} needs an id"))),
+            _ => Err(unknown_method(line)),
+        }
+    }
+
+    fn subscribe(&mut self, id: RequestId, line: &Line<'_>) -> Done {
+        let mut from = None;
+        check_attributes(
+            line,
+            |key, value| match key {
+                "from" => value.parse::<Position>().ok().map(|at| from = Some(at)),
+                _ => None,
+            },
+            &["from"],
+        )?;
+        let topic = only_topic(line.rest, SUBSCRIBE_USAGE)?;
+        let subscriptions = self.subscriptions.get_or_insert_default();
+        if subscriptions.contains(topic.as_str()) {
+            return Err((Code::ALREADY_SUBSCRIBED, topic.to_string()));
+        }
+        if subscriptions.len() >= self.shared.config.subscriptions {
+            return Err((Code::TOO_MANY, String::new()));
+        }
+        let reader = self.shared.publisher.store().open(&topic);
+        subscriptions.open(id, topic, from, reader, self.session.mailbox());
+        self.poll_opening();
+        Ok(Taken::Yes)
+    }
+
+    /// Answers a `/subscribe` whose store has answered; the reply precedes all that is copied.
+    pub(super) fn poll_opening(&mut self) {
+        let Some(subscriptions) = &mut self.subscriptions else {
+            return;
+        };
+        let std::task::Poll::Ready(Some(Opened { id, result })) = subscriptions.poll_open() else {
+            return;
+        };
+        match result {
+            Ok((window, cursor)) => {
+                self.lease_event(LeaseEvent::Renewed);
+                let Position { epoch, next } = cursor.position;
+                let (head, lease) = (window.head(), self.shared.config.lease.as_secs());
+                let head = format_args!("ok;epoch={epoch};next={next};head={head};lease={lease}");
+                encode::display(self.out(), Mark::Id(id), head, format_args!(""));
+            }
+            Err(OpenError::BadPosition(next)) => {
+                self.refuse(id, &Code::BAD_POSITION, format_args!("next is {next}"));
+            }
+            Err(OpenError::Unavailable(error)) => {
+                tracing::error!(%error, "subscription refused");
+                self.refuse(id, &Code::BUSY, format_args!(""));
+            }
+        }
+    }
+
+    fn unsubscribe(&mut self, id: RequestId, line: &Line<'_>) -> Done {
+        no_attributes(line)?;
+        let topic = only_topic(line.rest, UNSUBSCRIBE_USAGE)?;
+        let subscriptions = self.subscriptions.as_mut();
+        let Some(next) = subscriptions.and_then(|list| list.remove(topic.as_str())) else {
+            return Err((Code::NOT_SUBSCRIBED, topic.to_string()));
+        };
+        if self.subscriptions.as_ref().is_none_or(|list| list.is_empty()) {
+            self.lease_event(LeaseEvent::Emptied);
+        }
+        let head = format_args!("ok;next={next}");
+        encode::display(self.out(), Mark::Id(id), head, format_args!(""));
+        Ok(Taken::Yes)
+    }
+
+    fn renew(&mut self, id: RequestId, line: &Line<'_>) -> Done {
+        no_attributes(line)?;
+        no_arguments(line)?;
+        let head = format!("ok;lease={}", self.shared.config.lease.as_secs());
+        let positions = match &self.subscriptions {
+            Some(list) => list.positions(),
+            None => String::new(),
+        };
+        if !positions.is_empty() {
+            self.lease_event(LeaseEvent::Renewed);
+        }
+        self.answer(id, |out| {
+            encode::display(out, Mark::Id(id), format_args!("{head}"), format_args!("{positions}"));
+        });
+        Ok(Taken::Yes)
+    }
+
+    fn publish(&mut self, id: RequestId, line: &Line<'_>) -> Done {
+        let ttl = self.application_attributes(line)?;
+        let (topic, payload) = line.rest.split_argument();
+        let topic = as_topic(topic, PUBLISH_USAGE)?;
+        if !self.shared.config.allow_publish {
+            return Err((Code::FORBIDDEN, String::new()));
+        }
+        if !self.has_place() {
+            return Ok(Taken::No);
+        }
+        let payload = payload.plain();
+        if self.shared.publisher.check_size(&topic, &payload).is_err() {
+            return Err((Code::TOO_LARGE, String::new()));
+        }
+        let appended = self.shared.publisher.store().append(&topic, payload.into_owned().into());
+        let future = async move { reply::of_publish(appended.await) };
+        let work = Work { id: Some(id), cancel: None, ttl };
+        self.run(work, |_, _| Ok(Running::Inline(Box::pin(future))));
+        Ok(Taken::Yes)
+    }
+
+    fn methods(&mut self, id: RequestId, line: &Line<'_>) -> Done {
+        no_attributes(line)?;
+        no_arguments(line)?;
+        let max_line = self.client_max_line;
+        let shared = self.shared.clone();
+        let out = self.out();
+        for (name, doc) in shared.methods.sorted() {
+            let begin = out.len();
+            encode::display(out, Mark::Id(id), format_args!("more {name}"), format_args!("{doc}"));
+            super::connection::cut_text(out, begin, max_line);
+        }
+        encode::ok(out, id, b"");
+        Ok(Taken::Yes)
+    }
+
+    fn hello(&mut self, id: RequestId, line: &Line<'_>, is_first: bool) -> Done {
+        let mut max_line = None;
+        let number = |value: &str| parse_number(value.as_bytes());
+        check_attributes(
+            line,
+            |key, value| match key {
+                "max-line" => {
+                    max_line = Some(number(value).filter(|&max| max >= MIN_MAX_LINE as u64)?);
+                    Some(())
+                }
+                _ => Some(()),
+            },
+            &["version", "max-line", "ext"],
+        )?;
+        let version = line.attributes.get("version");
+        let version = version.ok_or((Code::BAD_ATTRIBUTE, "version".to_owned()))?;
+        no_arguments(line)?;
+        if !is_first {
+            return Err((Code::OUT_OF_ORDER, "/hello must come first".into()));
+        }
+        if version != "1" {
+            return Err((Code::BAD_VERSION, "this server speaks 1".into()));
+        }
+        let head = format_args!("ok;version=1");
+        encode::display(self.out(), Mark::Id(id), head, format_args!(""));
+        if let Some(max_line) = max_line {
+            let limit = self.shared.config.max_line;
+            self.client_max_line = usize::try_from(max_line).map_or(limit, |max| max.min(limit));
+        }
+        Ok(Taken::Yes)
+    }
+
+    fn quit(&mut self, id: RequestId, line: &Line<'_>) -> Done {
+        no_attributes(line)?;
+        no_arguments(line)?;
+        self.stop_reading(Some(id));
+        Ok(Taken::Yes)
+    }
+
+    fn cancel(&mut self, line: &Line<'_>) -> Done {
+        no_attributes(line)?;
+        let id = parse_number(&line.rest.plain()).and_then(RequestId::new);
+        let id = id.ok_or((Code::BAD_ARGUMENTS, "usage: /cancel ID".to_owned()))?;
+        self.cancel_request(id);
+        Ok(Taken::Yes)
+    }
+
+    /// The attributes of an application request: the `ttl`, in milliseconds.
+    pub(super) fn application_attributes(&self, line: &Line<'_>) -> Result<Option<u64>, Refusal> {
+        if line.attributes.is_empty() {
+            return Ok(None);
+        }
+        let mut ttl = None;
+        let read_ttl = |_: &str, value: &str| {
+            ttl = Some(parse_number(value.as_bytes()).filter(|&ttl| ttl > 0)?);
+            Some(())
+        };
+        check_attributes(line, read_ttl, &["ttl"])?;
+        Ok(ttl)
+    }
+
+    /// Appends `ID no CODE [text]`.
+    pub(super) fn refuse(&mut self, id: RequestId, code: &Code, text: std::fmt::Arguments<'_>) {
+        self.answer_failure(id, Outcome::No, code, text);
+    }
+
+    /// Appends a failure, its text cut to the client's limit.
+    pub(super) fn answer_failure(
+        &mut self,
+        id: RequestId,
+        outcome: Outcome,
+        code: &Code,
+        text: std::fmt::Arguments<'_>,
+    ) {
+        let max_line = self.client_max_line;
+        let out = self.out();
+        let begin = out.len();
+        encode_failure(out, id, outcome, code, text);
+        super::connection::cut_text(out, begin, max_line);
+    }
+}
+
+pub(super) fn unknown_method(line: &Line<'_>) -> Refusal {
+    let name = line.word.as_str();
+    let text = format!("no method \"{name}\"; ask /methods");
+    (Code::UNKNOWN_METHOD, text)
+}
+
+/// Checks the keys without a dot: one that is not `known` is refused, one whose value `read` does
+/// not take too.
+fn check_attributes(
+    line: &Line<'_>,
+    mut read: impl FnMut(&str, &str) -> Option<()>,
+    known: &[&str],
+) -> Result<(), Refusal> {
+    let own = || line.attributes.iter().filter(|(key, _)| !key.contains('.'));
+    if let Some((key, _)) = own().find(|(key, _)| !known.contains(key)) {
+        return Err((Code::UNKNOWN_ATTRIBUTE, key.to_owned()));
+    }
+    match own().find(|(key, value)| read(key, value).is_none()) {
+        Some((key, _)) => Err((Code::BAD_ATTRIBUTE, key.to_owned())),
+        None => Ok(()),
+    }
+}
+
+fn no_attributes(line: &Line<'_>) -> Result<(), Refusal> {
+    check_attributes(line, |_, _| Some(()), &[])
+}
+
+fn no_arguments(line: &Line<'_>) -> Result<(), Refusal> {
+    match line.rest.is_empty() {
+        true => Ok(()),
+        false => Err((Code::BAD_ARGUMENTS, format!("usage: {}", line.word.as_str()))),
+    }
+}
+
+fn only_topic(rest: Rest<'_>, usage: &str) -> Result<Topic, Refusal> {
+    as_topic(&rest.plain(), usage)
+}
+
+fn as_topic(bytes: &[u8], usage: &str) -> Result<Topic, Refusal> {
+    let topic = std::str::from_utf8(bytes).ok();
+    let topic = topic.and_then(|topic| Topic::new(topic).ok());
+    topic.ok_or_else(|| (Code::BAD_ARGUMENTS, usage.to_owned()))
+}

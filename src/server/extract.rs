@@ -1,0 +1,169 @@
+//! What handlers take: the extractors.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use crate::{
+    protocol::{AttributeList, Attributes, RequestId, Rest},
+    server::{reply::Rejection, session::Session},
+    topic::Publisher,
+};
+
+/// A request on its way to its handler, borrowed from the connection.
+#[derive(Debug)]
+pub struct RequestParts<'a> {
+    pub(super) id: Option<RequestId>,
+    pub(super) method: &'a str,
+    pub(super) attributes: Attributes<'a>,
+    pub(super) rest: Rest<'a>,
+    pub(super) session: &'a Session,
+    pub(super) publisher: &'a Publisher,
+}
+
+impl<'a> RequestParts<'a> {
+    /// The request's id; `None` for a one-way request.
+    pub fn id(&self) -> Option<RequestId> {
+        self.id
+    }
+
+    /// The method called.
+    pub fn method(&self) -> &'a str {
+        self.method
+    }
+
+    /// The attributes of the line: the application's, with a dot in the key, and the protocol's.
+    pub fn attributes(&self) -> Attributes<'a> {
+        self.attributes
+    }
+
+    /// The payload, any bytes; empty when there is none.
+    pub fn payload(&self) -> Cow<'a, [u8]> {
+        self.rest.plain()
+    }
+
+    /// The connection it came on.
+    pub fn session(&self) -> &'a Session {
+        self.session
+    }
+
+    /// The server's publisher.
+    pub fn publisher(&self) -> &'a Publisher {
+        self.publisher
+    }
+}
+
+/// What can be an argument of a handler: taken out of a request before the handler is started.
+///
+/// There are [`Bytes`], [`String`], [`Json`](crate::Json), [`State`], [`Session`], [`Publisher`] and
+/// [`Request`]. `S` is the router's state.
+///
+/// ```
+/// use bellwire::server::{FromRequest, Rejection, RequestParts, Router};
+///
+/// /// Two numbers, separated by a space.
+/// struct Pair(u64, u64);
+///
+/// impl<S> FromRequest<S> for Pair {
+///     fn from_request(parts: &RequestParts<'_>, _state: &S) -> Result<Self, Rejection> {
+///         let payload = parts.payload();
+///         let text = std::str::from_utf8(&payload).unwrap_or_default();
+///         let parse = |text: &str| text.parse().ok();
+///         text.split_once(' ')
+///             .and_then(|(a, b)| Some(Pair(parse(a)?, parse(b)?)))
+///             .ok_or_else(|| Rejection::bad_arguments("usage: A B"))
+///     }
+/// }
+///
+/// async fn add(Pair(a, b): Pair) -> String {
+///     (a + b).to_string()
+/// }
+///
+/// let router = Router::new().method("add", add);
+/// # let _ = router;
+/// ```
+pub trait FromRequest<S>: Sized {
+    /// Takes the value out of `parts`. It is called within the connection's driver: it must not
+    /// block.
+    ///
+    /// # Errors
+    /// [`Rejection`]: the request is answered `no`, and its handler is not started.
+    fn from_request(parts: &RequestParts<'_>, state: &S) -> Result<Self, Rejection>;
+}
+
+/// The router's state, cloned: an `Arc`, a pool, a handle.
+#[derive(Clone, Copy, Debug)]
+pub struct State<S>(pub S);
+
+impl<S: Clone> FromRequest<S> for State<S> {
+    fn from_request(_: &RequestParts<'_>, state: &S) -> Result<Self, Rejection> {
+        Ok(Self(state.clone()))
+    }
+}
+
+/// The payload as it came.
+impl<S> FromRequest<S> for Bytes {
+    fn from_request(parts: &RequestParts<'_>, _: &S) -> Result<Self, Rejection> {
+        Ok(match parts.payload() {
+            Cow::Borrowed(payload) => Self::copy_from_slice(payload),
+            Cow::Owned(payload) => payload.into(),
+        })
+    }
+}
+
+/// The payload as text; one that is not UTF-8 is answered `no bad-arguments`.
+impl<S> FromRequest<S> for String {
+    fn from_request(parts: &RequestParts<'_>, _: &S) -> Result<Self, Rejection> {
+        Self::from_utf8(parts.payload().into_owned())
+            .map_err(|_| Rejection::bad_arguments("payload is not UTF-8"))
+    }
+}
+
+/// The payload as JSON; one that does not decode is answered `no bad-arguments`.
+#[cfg(feature = "json")]
+impl<S, T: serde::de::DeserializeOwned> FromRequest<S> for crate::Json<T> {
+    fn from_request(parts: &RequestParts<'_>, _: &S) -> Result<Self, Rejection> {
+        let payload = parts.payload();
+        let json: &[u8] = if payload.is_empty() { b"null" } else { &payload };
+        serde_json::from_slice(json)
+            .map(Self)
+            .map_err(|error| Rejection::bad_arguments(error.to_string()))
+    }
+}
+
+impl<S> FromRequest<S> for Session {
+    fn from_request(parts: &RequestParts<'_>, _: &S) -> Result<Self, Rejection> {
+        Ok(parts.session.clone())
+    }
+}
+
+impl<S> FromRequest<S> for Publisher {
+    fn from_request(parts: &RequestParts<'_>, _: &S) -> Result<Self, Rejection> {
+        Ok(parts.publisher.clone())
+    }
+}
+
+/// A request as a whole, with bytes of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Request {
+    /// The id; `None` for a one-way request.
+    pub id: Option<RequestId>,
+    /// The method called.
+    pub method: String,
+    /// The attributes of the line.
+    pub attributes: AttributeList,
+    /// The payload, any bytes.
+    pub payload: Bytes,
+}
+
+impl<S> FromRequest<S> for Request {
+    fn from_request(parts: &RequestParts<'_>, state: &S) -> Result<Self, Rejection> {
+        Ok(Self {
+            id: parts.id,
+            method: parts.method.to_owned(),
+            attributes: parts.attributes.to_list(),
+            payload: Bytes::from_request(parts, state)?,
+        })
+    }
+}

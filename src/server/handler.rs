@@ -1,0 +1,274 @@
+//! Functions as handlers, and the three ways to run them.
+
+use std::{
+    fmt,
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::task::{JoinHandle, spawn, spawn_blocking};
+
+use crate::{
+    server::{
+        extract::{FromRequest, RequestParts},
+        reply::{IntoReply, Rejection, Reply},
+    },
+    sync::Arc,
+};
+
+/// An async function or closure of 0 to 6 extractors, returning what [`IntoReply`] takes.
+///
+/// Implemented for such functions; there is no need to implement it.
+pub trait Handler<S, Args>: Send + Sync + 'static {
+    /// The function's future.
+    type Future: Future<Output: IntoReply> + Send + 'static;
+
+    /// Extracts the arguments and calls the function.
+    ///
+    /// # Errors
+    /// What an extractor answered instead.
+    fn call(&self, parts: &RequestParts<'_>, state: &S) -> Result<Self::Future, Rejection>;
+}
+
+/// A function or closure of 0 to 6 extractors that may block; see [`blocking`].
+pub trait BlockingHandler<S, Args>: Send + Sync + 'static {
+    /// Extracts the arguments; what then is to be run.
+    ///
+    /// # Errors
+    /// What an extractor answered instead.
+    fn prepare(
+        self: Arc<Self>,
+        parts: &RequestParts<'_>,
+        state: &S,
+    ) -> Result<impl FnOnce() -> Reply + Send + 'static, Rejection>;
+}
+
+macro_rules! handlers {
+    ($(($($arg:ident),*))*) => {$(
+        impl<S, F, Fut, $($arg,)*> Handler<S, ($($arg,)*)> for F
+        where
+            F: Fn($($arg),*) -> Fut + Send + Sync + 'static,
+            Fut: Future<Output: IntoReply> + Send + 'static,
+            $($arg: FromRequest<S>,)*
+        {
+            type Future = Fut;
+
+            #[allow(unused_variables, reason = "without arguments nothing is extracted")]
+            fn call(&self, parts: &RequestParts<'_>, state: &S) -> Result<Fut, Rejection> {
+                Ok(self($($arg::from_request(parts, state)?),*))
+            }
+        }
+
+        impl<S, F, R, $($arg,)*> BlockingHandler<S, ($($arg,)*)> for F
+        where
+            F: Fn($($arg),*) -> R + Send + Sync + 'static,
+            R: IntoReply,
+            $($arg: FromRequest<S> + Send + 'static,)*
+        {
+            #[allow(unused_variables, non_snake_case, reason = "arguments are named as their types")]
+            fn prepare(
+                self: Arc<Self>,
+                parts: &RequestParts<'_>,
+                state: &S,
+            ) -> Result<impl FnOnce() -> Reply + Send + 'static, Rejection> {
+                $(let $arg = $arg::from_request(parts, state)?;)*
+                Ok(move || self($($arg),*).into_reply())
+            }
+        }
+    )*};
+}
+
+handlers! {
+    ()
+    (A)
+    (A, B)
+    (A, B, C)
+    (A, B, C, D)
+    (A, B, C, D, E)
+    (A, B, C, D, E, G)
+}
+
+/// A handler with its documentation and its mode, as [`Router::method`](crate::Router::method)
+/// takes it.
+pub struct Endpoint<S> {
+    pub(super) doc: String,
+    spawned: bool,
+    start: Start<S>,
+}
+
+type Call<S, T> = Box<dyn Fn(&RequestParts<'_>, &S) -> Result<T, Rejection> + Send + Sync>;
+
+enum Start<S> {
+    Async(Call<S, BoxedReply>),
+    Blocking(Call<S, Task>),
+}
+
+/// Wraps an async function, to give it a documentation or a mode.
+///
+/// ```
+/// use bellwire::{Router, handler};
+///
+/// async fn get(id: String) -> String {
+///     format!("offer {id}")
+/// }
+///
+/// let router = Router::new().method("offers.get", handler(get).doc("ID: one offer").spawned());
+/// # let _ = router;
+/// ```
+pub fn handler<S: 'static, Args>(handler: impl Handler<S, Args>) -> Endpoint<S> {
+    let call: Call<S, BoxedReply> =
+        Box::new(move |parts, state| Ok(Box::pin(handler.call(parts, state)?)));
+    Endpoint { doc: String::new(), spawned: false, start: Start::Async(call) }
+}
+
+/// Wraps a function that may block, to be run on the runtime's threads for such.
+///
+/// A cancelled or late one cannot be stopped once it runs: its request is answered `cut` when it
+/// has ended, and keeps its place in flight till then.
+///
+/// ```
+/// use bellwire::{Router, blocking};
+///
+/// fn checksum(payload: String) -> String {
+///     payload.bytes().map(u64::from).sum::<u64>().to_string()
+/// }
+///
+/// let router = Router::new().method("checksum", blocking(checksum).doc("TEXT: its sum"));
+/// # let _ = router;
+/// ```
+pub fn blocking<S: 'static, Args>(handler: impl BlockingHandler<S, Args>) -> Endpoint<S> {
+    let handler = Arc::new(handler);
+    let call: Call<S, Task> = Box::new(move |parts, state| {
+        let work = handler.clone().prepare(parts, state)?;
+        Ok(Task { handle: spawn_blocking(work), blocking: true })
+    });
+    Endpoint { doc: String::new(), spawned: false, start: Start::Blocking(call) }
+}
+
+impl<S> Endpoint<S> {
+    /// What `/methods` prints behind the name; one line for people. Default none.
+    #[must_use]
+    pub fn doc(mut self, doc: impl Into<String>) -> Self {
+        self.doc = doc.into();
+        self
+    }
+
+    /// Runs the handler as a task of its own, so that it may use more processor time than a
+    /// connection should. Default: within the connection's task, where it must not block. Without
+    /// effect on a blocking one.
+    #[must_use]
+    pub fn spawned(mut self) -> Self {
+        self.spawned = true;
+        self
+    }
+
+    /// Extracts the arguments and constructs the handler's future.
+    pub(super) fn start(&self, parts: &RequestParts<'_>, state: &S) -> Result<Running, Rejection> {
+        Ok(match &self.start {
+            Start::Async(call) if self.spawned => Running::Task(Task::spawn(call(parts, state)?)),
+            Start::Async(call) => Running::Inline(call(parts, state)?),
+            Start::Blocking(call) => Running::Task(call(parts, state)?),
+        })
+    }
+}
+
+impl<S> fmt::Debug for Endpoint<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint").field("doc", &self.doc).finish()
+    }
+}
+
+/// What [`Router::method`](crate::Router::method) takes: a [`Handler`], or an [`Endpoint`].
+pub trait IntoEndpoint<S, Args> {
+    /// The endpoint.
+    fn into_endpoint(self) -> Endpoint<S>;
+}
+
+impl<S: 'static, Args, H: Handler<S, Args>> IntoEndpoint<S, (Args,)> for H {
+    fn into_endpoint(self) -> Endpoint<S> {
+        handler(self)
+    }
+}
+
+impl<S> IntoEndpoint<S, ()> for Endpoint<S> {
+    fn into_endpoint(self) -> Self {
+        self
+    }
+}
+
+/// A future whose output is a reply: what lets a handler's future be boxed once, as it is.
+pub(super) trait ReplyFuture: Send {
+    fn poll_reply(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply>;
+}
+
+impl<F: Future<Output: IntoReply> + Send> ReplyFuture for F {
+    fn poll_reply(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply> {
+        self.poll(cx).map(IntoReply::into_reply)
+    }
+}
+
+pub(super) type BoxedReply = Pin<Box<dyn ReplyFuture>>;
+
+/// A handler that was started.
+pub(super) enum Running {
+    Inline(BoxedReply),
+    Task(Task),
+}
+
+/// A handler in a task of its own; aborted when dropped.
+pub(super) struct Task {
+    handle: JoinHandle<Reply>,
+    blocking: bool,
+}
+
+/// How a handler ended.
+pub(super) enum Ended {
+    Replied(Reply),
+    Panicked,
+    /// Its task was aborted, by whomever.
+    Aborted {
+        /// It may have run: only a blocking one is known not to have.
+        started: bool,
+    },
+}
+
+impl Running {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        match self {
+            Self::Inline(future) => future.as_mut().poll_reply(cx).map(Ended::Replied),
+            Self::Task(task) => task.poll(cx),
+        }
+    }
+
+    /// Asks a task to end; `false` for a handler that ends by being dropped.
+    pub(super) fn abort(&self) -> bool {
+        match self {
+            Self::Inline(_) => false,
+            Self::Task(task) => {
+                task.handle.abort();
+                true
+            }
+        }
+    }
+}
+
+impl Task {
+    fn spawn(mut future: BoxedReply) -> Self {
+        Self { handle: spawn(poll_fn(move |cx| future.as_mut().poll_reply(cx))), blocking: false }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        Pin::new(&mut self.handle).poll(cx).map(|joined| match joined {
+            Ok(reply) => Ended::Replied(reply),
+            Err(error) if error.is_panic() => Ended::Panicked,
+            Err(_) => Ended::Aborted { started: !self.blocking },
+        })
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.handle.abort();
+    }
+}

@@ -1,0 +1,182 @@
+//! The requests of one connection whose handlers run.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    task::{Context, Poll, Waker},
+};
+
+use crate::{
+    protocol::{Code, RequestId, Time},
+    server::{
+        handler::{Ended, Running},
+        mailbox::{Mailbox, SlotWaker},
+    },
+    sync::Arc,
+};
+
+/// A slab of running handlers. A slot keeps its waker for the next request that takes it: a waker
+/// left behind by an earlier one then causes a poll for nothing, which is harmless.
+#[derive(Default)]
+pub(super) struct InFlight {
+    slots: Vec<Slot>,
+    free: Vec<usize>,
+    /// The id in each slot; 0 where there is none to cancel. Apart, since `/cancel` searches it.
+    ids: Vec<u64>,
+}
+
+struct Slot {
+    woken: Arc<SlotWaker>,
+    waker: Waker,
+    kept: Option<Kept>,
+}
+
+/// A handler that was not ready at once.
+struct Kept {
+    id: Option<RequestId>,
+    running: Running,
+    deadline: Time,
+    /// Why it was told to end, while its task has not.
+    ending: Option<Code>,
+}
+
+/// A request that is over: to be answered, if it has an id.
+pub(super) struct Over {
+    pub(super) id: Option<RequestId>,
+    pub(super) how: How,
+}
+
+pub(super) enum How {
+    Ended(Ended),
+    /// It was told to end, and has.
+    Cut(Code),
+    /// It was told to end before it began.
+    NotStarted(Code),
+}
+
+impl InFlight {
+    /// Requests in flight.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// The waker for the first poll of the request that [`keep`](Self::keep) would keep next.
+    pub(super) fn next_waker(&mut self, mailbox: &Arc<Mailbox>) -> &Waker {
+        if self.free.is_empty() {
+            let slot = self.slots.len();
+            let woken = SlotWaker::new(mailbox.clone(), Some(slot));
+            self.slots.push(Slot { waker: Waker::from(woken.clone()), woken, kept: None });
+            self.ids.push(0);
+            self.free.push(slot);
+        }
+        let slot = self.free.last().copied().unwrap_or_default();
+        &self.slots[slot].waker
+    }
+
+    /// Keeps a request whose first poll, with [`next_waker`](Self::next_waker), was pending.
+    ///
+    /// `cancel` is the id that `/cancel` finds it under, if it may be cancelled.
+    pub(super) fn keep(
+        &mut self,
+        id: Option<RequestId>,
+        cancel: Option<RequestId>,
+        running: Running,
+        deadline: Time,
+    ) {
+        let Some(slot) = self.free.pop() else { return };
+        self.ids[slot] = cancel.map_or(0, RequestId::get);
+        self.slots[slot].kept = Some(Kept { id, running, deadline, ending: None });
+    }
+
+    /// Polls the handler in `slot`, which was woken.
+    pub(super) fn poll(&mut self, slot: usize) -> Option<Over> {
+        let Slot { woken, waker, kept } = &mut self.slots[slot];
+        woken.take_queued();
+        let request = kept.as_mut()?;
+        let cx = &mut Context::from_waker(waker);
+        let ended = match guarded(|| request.running.poll(cx)) {
+            Some(Poll::Pending) => return None,
+            Some(Poll::Ready(ended)) => ended,
+            None => Ended::Panicked,
+        };
+        self.remove(slot, Some(ended))
+    }
+
+    /// Ends the request `id`, if it is in flight: the caller cancelled it.
+    pub(super) fn cancel(&mut self, id: RequestId) -> Option<Over> {
+        let slot = self.ids.iter().position(|&known| known == id.get())?;
+        self.end(slot, &Code::CANCELLED)
+    }
+
+    /// Ends what is past its deadline; the slots that a task still holds wake when it has ended.
+    pub(super) fn expire(&mut self, now: Time) -> Vec<Over> {
+        let is_due = |kept: &Kept| kept.ending.is_none() && kept.deadline <= now;
+        self.end_where(is_due, &Code::DEADLINE)
+    }
+
+    /// Ends everything now, tasks too, whether they have ended or not: the server stops.
+    pub(super) fn cut_all(&mut self) -> Vec<Over> {
+        let mut over = self.end_where(|kept| kept.ending.is_none(), &Code::CLOSING);
+        for slot in 0..self.slots.len() {
+            over.extend(self.remove(slot, None));
+        }
+        over
+    }
+
+    fn end_where(&mut self, which: impl Fn(&Kept) -> bool, code: &Code) -> Vec<Over> {
+        let slots = 0..self.slots.len();
+        slots
+            .filter_map(|slot| {
+                let kept = self.slots[slot].kept.as_ref()?;
+                which(kept).then(|| self.end(slot, code))?
+            })
+            .collect()
+    }
+
+    fn end(&mut self, slot: usize, code: &Code) -> Option<Over> {
+        let kept = self.slots[slot].kept.as_mut()?;
+        if kept.ending.is_some() {
+            return None;
+        }
+        kept.ending = Some(code.clone());
+        match kept.running.abort() {
+            true => None,
+            false => self.remove(slot, None),
+        }
+    }
+
+    /// Frees the slot, dropping what is left of the handler.
+    fn remove(&mut self, slot: usize, ended: Option<Ended>) -> Option<Over> {
+        let Kept { id, running, ending, .. } = self.slots[slot].kept.take()?;
+        self.ids[slot] = 0;
+        self.free.push(slot);
+        let dropped_well = guarded(|| drop(running)).is_some();
+        let how = match (ending, ended) {
+            (Some(code), Some(Ended::Aborted { started: false })) => How::NotStarted(code),
+            (Some(code), _) => How::Cut(code),
+            (None, Some(ended)) if dropped_well => How::Ended(ended),
+            (None, _) => How::Ended(Ended::Panicked),
+        };
+        Some(Over { id, how })
+    }
+
+    /// The earliest deadline of those that were not told to end.
+    pub(super) fn earliest_deadline(&self) -> Option<Time> {
+        let kept = self.slots.iter().filter_map(|slot| slot.kept.as_ref());
+        kept.filter(|kept| kept.ending.is_none()).map(|kept| kept.deadline).min()
+    }
+}
+
+/// Handlers that are dropped with their connection: one that panics must not keep the others.
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        for slot in &mut self.slots {
+            let kept = slot.kept.take();
+            guarded(|| drop(kept));
+        }
+    }
+}
+
+/// Runs user code; `None` if it panicked.
+pub(super) fn guarded<T>(user: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(user)).ok()
+}

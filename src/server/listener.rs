@@ -1,0 +1,126 @@
+//! Where connections come from.
+
+use std::{fmt, io, net::SocketAddr, path::PathBuf};
+
+#[cfg(unix)]
+use tokio::net::{UnixListener, UnixStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+};
+
+/// Where a server's connections come from: TCP, a Unix socket, or anything else that yields byte
+/// streams.
+///
+/// ```
+/// use std::io;
+/// use bellwire::{Listener, server::PeerAddr};
+/// use tokio::{io::DuplexStream, sync::mpsc};
+///
+/// /// In-memory connections, for tests.
+/// struct Pipes(mpsc::Receiver<DuplexStream>);
+///
+/// impl Listener for Pipes {
+///     type Io = DuplexStream;
+///
+///     async fn accept(&mut self) -> io::Result<(DuplexStream, PeerAddr)> {
+///         match self.0.recv().await {
+///             Some(io) => Ok((io, PeerAddr::Other("pipe".into()))),
+///             None => std::future::pending().await,
+///         }
+///     }
+///
+///     fn local_addr(&self) -> io::Result<PeerAddr> {
+///         Ok(PeerAddr::Other("pipe".into()))
+///     }
+/// }
+/// ```
+pub trait Listener: Send + 'static {
+    /// A connection's byte stream.
+    type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// Waits for the next connection.
+    ///
+    /// # Errors
+    /// Whatever it reports, the server goes on: at once after an error of a single connection
+    /// (aborted, refused, reset), after a pause of 50 ms doubling to 1 s after any other.
+    ///
+    /// # Cancel safety
+    /// Must be cancel safe: a future that is dropped before it ended must not lose a connection.
+    fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Io, PeerAddr)>> + Send;
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// The system's, where it is asked.
+    fn local_addr(&self) -> io::Result<PeerAddr>;
+}
+
+/// An address of a peer, or of a listener.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PeerAddr {
+    /// TCP.
+    Tcp(SocketAddr),
+    /// A Unix socket; most clients have no path.
+    Unix(Option<PathBuf>),
+    /// Anything else, in the listener's own words.
+    Other(Box<str>),
+}
+
+impl fmt::Display for PeerAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(Some(path)) => write!(f, "unix:{}", path.display()),
+            Self::Unix(None) => f.write_str("unix"),
+            Self::Other(words) => f.write_str(words),
+        }
+    }
+}
+
+impl From<SocketAddr> for PeerAddr {
+    fn from(address: SocketAddr) -> Self {
+        Self::Tcp(address)
+    }
+}
+
+/// Sets TCP_NODELAY on what it accepts: a driver writes whole batches, so waiting gains nothing.
+impl Listener for TcpListener {
+    type Io = TcpStream;
+
+    async fn accept(&mut self) -> io::Result<(TcpStream, PeerAddr)> {
+        let (io, address) = TcpListener::accept(self).await?;
+        io.set_nodelay(true)?;
+        Ok((io, address.into()))
+    }
+
+    fn local_addr(&self) -> io::Result<PeerAddr> {
+        TcpListener::local_addr(self).map(PeerAddr::Tcp)
+    }
+}
+
+#[cfg(unix)]
+impl Listener for UnixListener {
+    type Io = UnixStream;
+
+    async fn accept(&mut self) -> io::Result<(UnixStream, PeerAddr)> {
+        let (io, address) = UnixListener::accept(self).await?;
+        Ok((io, unix_addr(&address)))
+    }
+
+    fn local_addr(&self) -> io::Result<PeerAddr> {
+        UnixListener::local_addr(self).map(|address| unix_addr(&address))
+    }
+}
+
+#[cfg(unix)]
+fn unix_addr(address: &tokio::net::unix::SocketAddr) -> PeerAddr {
+    PeerAddr::Unix(address.as_pathname().map(Into::into))
+}
+
+/// Whether an error of `accept` is one connection's own, so that the next may be fine.
+pub(super) fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}

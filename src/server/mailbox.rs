@@ -1,0 +1,146 @@
+//! What reaches a connection from outside its own task: woken handlers, alarms, the drain.
+
+use std::task::{Wake, Waker};
+
+use crate::sync::{Arc, AtomicBool, AtomicU8, Mutex, Ordering};
+
+/// A deadline of the connection may have passed.
+pub(super) const ALARM: u8 = 1;
+/// A subscription's topic has news.
+pub(super) const NEWS: u8 = 1 << 1;
+/// The server drains: draw the line.
+pub(super) const DRAIN: u8 = 1 << 2;
+/// The drain time is over: cut what still runs.
+pub(super) const CUT: u8 = 1 << 3;
+
+/// One per connection, shared with whatever may wake it.
+#[derive(Debug, Default)]
+pub(super) struct Mailbox {
+    waker: Mutex<Option<Waker>>,
+    /// The connection was woken and has not looked yet: one wake per look is enough.
+    notified: AtomicBool,
+    flags: AtomicU8,
+    handlers: Mutex<Vec<usize>>,
+}
+
+impl Mailbox {
+    /// Leaves `flags` and wakes the connection.
+    pub(super) fn raise(&self, flags: u8) {
+        self.flags.fetch_or(flags, Ordering::AcqRel);
+        self.notify();
+    }
+
+    fn push_handler(&self, slot: usize) {
+        self.handlers.lock().push(slot);
+        self.notify();
+    }
+
+    fn notify(&self) {
+        if self.notified.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let waker = self.waker.lock().clone();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Opens the mailbox: from here on `waker` is woken; what was raised before is returned, and
+    /// the woken slots are appended to `handlers`.
+    ///
+    /// The order matters: `notified` falls before the mail is taken, so mail that comes in between
+    /// is either taken here or wakes again.
+    pub(super) fn take(&self, waker: &Waker, handlers: &mut Vec<usize>) -> u8 {
+        self.register(waker);
+        self.notified.swap(false, Ordering::AcqRel);
+        handlers.append(&mut self.handlers.lock());
+        self.flags.swap(0, Ordering::AcqRel)
+    }
+
+    /// Gives back the room of what was taken.
+    pub(super) fn shrink(&self) {
+        self.handlers.lock().shrink_to_fit();
+    }
+
+    fn register(&self, waker: &Waker) {
+        let mut slot = self.waker.lock();
+        if !slot.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            let old = slot.replace(waker.clone());
+            // A waker's drop is the runtime's code: not under the lock.
+            drop(slot);
+            drop(old);
+        }
+    }
+}
+
+/// Wakes one handler or one subscription of a connection, by leaving its name in the mailbox.
+#[derive(Debug)]
+pub(super) struct SlotWaker {
+    mailbox: Arc<Mailbox>,
+    /// The handler's slot; `None` for a subscription, of which there are few enough to look.
+    handler: Option<usize>,
+    queued: AtomicBool,
+}
+
+impl SlotWaker {
+    pub(super) fn new(mailbox: Arc<Mailbox>, handler: Option<usize>) -> Arc<Self> {
+        Arc::new(Self { mailbox, handler, queued: AtomicBool::new(false) })
+    }
+
+    /// Whether it was woken since the last call; to be called before what it wakes is polled.
+    pub(super) fn take_queued(&self) -> bool {
+        self.queued.swap(false, Ordering::AcqRel)
+    }
+}
+
+impl Wake for SlotWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.queued.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        match self.handler {
+            Some(slot) => self.mailbox.push_handler(slot),
+            None => self.mailbox.raise(NEWS),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::AtomicUsize;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_connection_is_woken_once_until_it_looks() {
+        let (mailbox, count) = (Arc::new(Mailbox::default()), Arc::new(Count::default()));
+        let (waker, mut woken) = (Waker::from(count.clone()), Vec::new());
+        assert_eq!(mailbox.take(&waker, &mut woken), 0);
+        let slots: Vec<_> =
+            (0..3).map(|slot| SlotWaker::new(mailbox.clone(), Some(slot))).collect();
+        slots.iter().for_each(Wake::wake_by_ref);
+        slots.iter().for_each(Wake::wake_by_ref);
+        mailbox.raise(ALARM);
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        assert_eq!(mailbox.take(&waker, &mut woken), ALARM);
+        assert_eq!(woken, [0, 1, 2]);
+        slots[1].wake_by_ref();
+        assert_eq!(mailbox.take(&waker, &mut woken), 0);
+        assert_eq!(woken.len(), 3, "not looked at yet, so not queued again");
+        assert!(slots[1].take_queued());
+        slots[1].wake_by_ref();
+        assert_eq!(count.0.load(Ordering::Relaxed), 2);
+    }
+}

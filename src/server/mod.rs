@@ -1,0 +1,151 @@
+//! The server: it accepts connections, runs handlers, and tells subscribers.
+
+mod config;
+mod connection;
+mod control;
+mod extract;
+mod handler;
+mod in_flight;
+mod listener;
+mod mailbox;
+mod reply;
+mod router;
+mod serve;
+mod session;
+mod subscriptions;
+mod wheel;
+
+use std::io;
+
+use dashmap::DashMap;
+use tokio::net::{TcpListener, ToSocketAddrs};
+use uuid::Uuid;
+
+pub use self::{
+    config::ServerConfig,
+    extract::{FromRequest, Request, RequestParts, State},
+    handler::{BlockingHandler, Endpoint, Handler, IntoEndpoint, blocking, handler},
+    listener::{Listener, PeerAddr},
+    reply::{Failure, IntoReply, Rejection, Reply},
+    router::Router,
+    serve::Serve,
+    session::Session,
+};
+use self::{mailbox::Mailbox, router::Methods, wheel::Wheel};
+use crate::{
+    random::Random,
+    sync::Arc,
+    topic::{MemoryTopics, Publisher, TopicStore},
+};
+
+/// A server that is set up but does not serve yet.
+///
+/// ```
+/// use bellwire::{Router, Server};
+///
+/// # async fn run() -> std::io::Result<()> {
+/// let server = Server::bind("127.0.0.1:0").await?;
+/// println!("listening on {}", server.local_addr()?);
+/// let router = Router::new().method("echo", async |text: String| text);
+/// server
+///     .serve(router)
+///     .with_graceful_shutdown(async { /* a signal */ })
+///     .await
+/// # }
+/// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+/// ```
+#[derive(Debug)]
+pub struct Server<L = TcpListener> {
+    listener: L,
+    config: ServerConfig,
+    random: Random,
+    /// The default topics, whose limits come with the configuration.
+    memory: MemoryTopics,
+    publisher: Publisher,
+}
+
+impl Server {
+    /// A server on a TCP address; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// The system's, when the address cannot be listened on.
+    pub async fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
+        Ok(Self::new(TcpListener::bind(address).await?))
+    }
+}
+
+impl<L: Listener> Server<L> {
+    /// A server on any listener: a Unix socket, pipes in memory.
+    pub fn new(listener: L) -> Self {
+        let random = Random::from_system();
+        let memory = MemoryTopics::new(random.clone());
+        Self {
+            listener,
+            config: ServerConfig::new(),
+            random,
+            publisher: Publisher::new(Arc::new(memory.clone())),
+            memory,
+        }
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// The system's, where it is asked.
+    pub fn local_addr(&self) -> io::Result<PeerAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Its limits. Default: [`ServerConfig::new`].
+    #[must_use]
+    pub fn config(mut self, config: ServerConfig) -> Self {
+        self.memory.set_limits(config.retention(), config.topics);
+        self.publisher.set_max_line(config.max_line);
+        self.config = config;
+        self
+    }
+
+    /// Its topics. Default: [`MemoryTopics`]. To be called before [`publisher`](Self::publisher).
+    #[must_use]
+    pub fn topics(mut self, store: impl TopicStore) -> Self {
+        self.publisher = Publisher::new(Arc::new(store));
+        self.publisher.set_max_line(self.config.max_line);
+        self
+    }
+
+    /// Where session ids come from. Default: the system.
+    #[must_use]
+    pub fn random(mut self, random: Random) -> Self {
+        self.memory.reseed(random.clone());
+        self.random = random;
+        self
+    }
+
+    /// A handle that publishes to its topics, before, while and after it serves.
+    pub fn publisher(&self) -> Publisher {
+        self.publisher.clone()
+    }
+
+    /// Serves `router`; to be awaited.
+    pub fn serve<S: Clone + Send + Sync + 'static>(self, router: Router<S>) -> Serve<L> {
+        let shared = Shared {
+            config: self.config,
+            methods: router.into_methods(),
+            publisher: self.publisher,
+            sessions: DashMap::new(),
+            random: self.random,
+            wheel: Wheel::new(),
+        };
+        Serve::new(self.listener, shared)
+    }
+}
+
+/// What all connections of a server share.
+struct Shared {
+    config: ServerConfig,
+    methods: Methods,
+    publisher: Publisher,
+    sessions: DashMap<Uuid, Arc<Mailbox>>,
+    random: Random,
+    wheel: Wheel,
+}

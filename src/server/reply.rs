@@ -1,0 +1,163 @@
+//! What handlers answer.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::{
+    protocol::Code,
+    topic::{PublishError, Published},
+};
+
+/// A handler's answer, ready to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply(pub(super) Answer);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Ok(Bytes),
+    Published(Published),
+    Err(Failure),
+    No(Rejection),
+    Cut(Code),
+}
+
+impl Reply {
+    /// `ok` with this payload, any bytes.
+    pub fn ok(payload: impl Into<Bytes>) -> Self {
+        Self(Answer::Ok(payload.into()))
+    }
+
+    /// `err` with this code and text.
+    pub fn err(failure: Failure) -> Self {
+        Self(Answer::Err(failure))
+    }
+}
+
+/// What a handler may return.
+///
+/// `()`, `Bytes`, `Vec<u8>`, `String` and `&'static str` are the payload of an `ok`, `Json<T>` its
+/// JSON; of a `Result` the error becomes an `err`.
+pub trait IntoReply {
+    /// The answer.
+    fn into_reply(self) -> Reply;
+}
+
+impl IntoReply for Reply {
+    fn into_reply(self) -> Reply {
+        self
+    }
+}
+
+impl IntoReply for () {
+    fn into_reply(self) -> Reply {
+        Reply::ok(Bytes::new())
+    }
+}
+
+macro_rules! payload_replies {
+    ($($kind:ty),*) => {$(
+        impl IntoReply for $kind {
+            fn into_reply(self) -> Reply {
+                Reply::ok(self)
+            }
+        }
+    )*};
+}
+
+payload_replies!(Bytes, Vec<u8>, String, &'static str);
+
+/// A value that cannot be encoded is answered `err internal`.
+#[cfg(feature = "json")]
+impl<T: serde::Serialize> IntoReply for crate::Json<T> {
+    fn into_reply(self) -> Reply {
+        match serde_json::to_vec(&self.0) {
+            Ok(payload) => Reply::ok(payload),
+            Err(_) => Reply::err(Failure::new(Code::INTERNAL, "reply cannot be encoded")),
+        }
+    }
+}
+
+impl<T: IntoReply, E: Into<Failure>> IntoReply for Result<T, E> {
+    fn into_reply(self) -> Reply {
+        match self {
+            Ok(reply) => reply.into_reply(),
+            Err(error) => Reply::err(error.into()),
+        }
+    }
+}
+
+/// Why a handler failed: answered `err CODE text`. The handler ran.
+///
+/// ```
+/// use bellwire::{Failure, protocol::Code};
+///
+/// async fn get(id: String) -> Result<String, Failure> {
+///     Err(Failure::new(Code::from_static("not-found"), format!("no offer {id}")))
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Explains the failure to programs; any code, the application's own too.
+    pub code: Code,
+    /// Explains it to people.
+    pub text: String,
+}
+
+impl Failure {
+    /// A failure.
+    pub fn new(code: Code, text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self { code, text }
+    }
+}
+
+/// Why a request was refused before its handler started: answered `no CODE text`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// Explains the refusal to programs; a code of the protocol's table.
+    pub code: Code,
+    /// Explains it to people.
+    pub text: String,
+}
+
+impl Rejection {
+    /// A rejection.
+    pub fn new(code: Code, text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self { code, text }
+    }
+
+    /// `no bad-arguments`: what the payload should have been.
+    pub fn bad_arguments(text: impl Into<String>) -> Self {
+        Self::new(Code::BAD_ARGUMENTS, text)
+    }
+}
+
+macro_rules! reasons {
+    ($($kind:ident),*) => {$(
+        impl fmt::Display for $kind {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self.text.is_empty() {
+                    true => self.code.fmt(f),
+                    false => write!(f, "{}: {}", self.code, self.text),
+                }
+            }
+        }
+
+        impl std::error::Error for $kind {}
+    )*};
+}
+
+reasons!(Failure, Rejection);
+
+/// The answer to `/publish`.
+pub(super) fn of_publish(result: Result<Published, PublishError>) -> Reply {
+    Reply(match result {
+        Ok(published) => Answer::Published(published),
+        Err(PublishError::Unavailable(_)) => Answer::Cut(Code::LOST),
+        Err(PublishError::InvalidTopic) => Answer::No(Rejection::bad_arguments("")),
+        Err(PublishError::TooLarge { .. }) => Answer::No(Rejection::new(Code::TOO_LARGE, "")),
+        Err(PublishError::TooMany) => Answer::No(Rejection::new(Code::TOO_MANY, "")),
+    })
+}

@@ -1,0 +1,208 @@
+//! The accept loop, and the graceful end.
+
+use std::{
+    fmt,
+    future::poll_fn,
+    io,
+    ops::ControlFlow,
+    pin::{Pin, pin},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    task::JoinSet,
+    time::{Sleep, sleep},
+};
+use tracing::Instrument;
+
+use crate::{
+    server::{
+        Shared,
+        connection::Connection,
+        listener::{Listener, PeerAddr, is_of_one_connection},
+        mailbox::{CUT, DRAIN},
+        session::Session,
+    },
+    sync::Arc,
+};
+
+/// The first pause after an error of `accept` that is not one connection's own, as when the process
+/// is out of file descriptors; it doubles up to [`MAX_PAUSE`].
+const MIN_PAUSE: Duration = Duration::from_millis(50);
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+/// What connections get, past the drain time, to write out what was cut.
+const LAST_WRITE: Duration = Duration::from_secs(1);
+
+type BoxedSignal = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A server about to serve: await it, or give it a signal to stop at first.
+///
+/// It accepts until the signal; no error of a connection or of accepting ends it. Dropping the
+/// future drops all connections and their handlers.
+#[must_use = "a server serves only when awaited"]
+pub struct Serve<L> {
+    listener: L,
+    shared: Arc<Shared>,
+    signal: BoxedSignal,
+}
+
+impl<L: Listener> Serve<L> {
+    pub(super) fn new(listener: L, shared: Shared) -> Self {
+        Self { listener, shared: Arc::new(shared), signal: Box::pin(std::future::pending()) }
+    }
+
+    /// Stops when `signal` ends (PROTOCOL.md, section 9.7).
+    ///
+    /// No connection is accepted any more; each one is told `/bye`, what it has in flight is
+    /// finished and answered, and it is closed. What runs longer than the drain time is answered
+    /// `cut closing`.
+    pub fn with_graceful_shutdown(
+        mut self,
+        signal: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
+        self.signal = Box::pin(signal);
+        self
+    }
+
+    async fn run(self) {
+        let Self { mut listener, shared, mut signal } = self;
+        let mut crew = Crew::new(shared);
+        let mut pause = MIN_PAUSE;
+        loop {
+            match crew.accept(&mut listener, signal.as_mut()).await {
+                ControlFlow::Break(()) => break,
+                ControlFlow::Continue(Ok((io, peer))) => {
+                    pause = MIN_PAUSE;
+                    crew.welcome(io, peer);
+                }
+                ControlFlow::Continue(Err(error)) if is_of_one_connection(&error) => {
+                    tracing::debug!(%error, "connection failed before it was accepted");
+                }
+                ControlFlow::Continue(Err(error)) => {
+                    tracing::error!(%error, ?pause, "cannot accept, pausing");
+                    if crew.until(sleep(pause), signal.as_mut()).await.is_break() {
+                        break;
+                    }
+                    pause = MAX_PAUSE.min(pause * 2);
+                }
+            }
+        }
+        drop(listener);
+        crew.drain().await;
+    }
+}
+
+impl<L: Listener> IntoFuture for Serve<L> {
+    type Output = io::Result<()>;
+    type IntoFuture = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async {
+            self.run().await;
+            Ok(())
+        })
+    }
+}
+
+impl<L> fmt::Debug for Serve<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Serve")
+    }
+}
+
+/// The connections' tasks, and the wheel that is turned for them.
+struct Crew {
+    shared: Arc<Shared>,
+    tasks: JoinSet<()>,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Crew {
+    fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, tasks: JoinSet::new(), timer: Box::pin(sleep(Duration::ZERO)) }
+    }
+
+    /// The next connection; `Break` at the signal.
+    async fn accept<L: Listener>(
+        &mut self,
+        listener: &mut L,
+        signal: Pin<&mut (dyn Future<Output = ()> + Send)>,
+    ) -> ControlFlow<(), io::Result<(L::Io, PeerAddr)>> {
+        self.until(listener.accept(), signal).await
+    }
+
+    /// Waits for `event`, turning the wheel meanwhile; `Break` at the signal.
+    async fn until<T>(
+        &mut self,
+        event: impl Future<Output = T>,
+        mut signal: Pin<&mut (dyn Future<Output = ()> + Send)>,
+    ) -> ControlFlow<(), T> {
+        let mut event = pin!(event);
+        poll_fn(|cx| {
+            self.poll(cx);
+            if signal.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(ControlFlow::Break(()));
+            }
+            event.as_mut().poll(cx).map(ControlFlow::Continue)
+        })
+        .await
+    }
+
+    /// Turns the wheel, and forgets the connections that ended.
+    fn poll(&mut self, cx: &mut Context<'_>) {
+        self.shared.wheel.poll_turn(self.timer.as_mut(), cx);
+        while let Poll::Ready(Some(ended)) = self.tasks.poll_join_next(cx) {
+            if let Err(error) = ended {
+                tracing::error!(%error, "connection's task failed");
+            }
+        }
+    }
+
+    fn welcome<T>(&mut self, io: T, peer: PeerAddr)
+    where
+        T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    {
+        let id = self.shared.random.next_uuid();
+        let span = tracing::info_span!("connection", session = %id, %peer);
+        let session = Session::new(id, peer);
+        let shared = self.shared.clone();
+        let is_too_many = self.tasks.len() >= shared.config.connections;
+        shared.sessions.insert(id, session.mailbox().clone());
+        let connection = match is_too_many {
+            false => Connection::new(io, shared, session),
+            true => Connection::refused(io, shared, session),
+        };
+        span.in_scope(|| tracing::debug!(is_too_many, "open"));
+        self.tasks.spawn(connection.instrument(span));
+    }
+
+    /// Lets the connections finish, for as long as the drain time, and a little longer to write.
+    async fn drain(mut self) {
+        let time = self.shared.config.drain;
+        self.raise(DRAIN);
+        if !self.all_ended_within(time).await {
+            self.raise(CUT);
+            self.all_ended_within(LAST_WRITE).await;
+        }
+        self.tasks.shutdown().await;
+    }
+
+    fn raise(&self, flag: u8) {
+        let sessions = self.shared.sessions.iter();
+        let mailboxes: Vec<_> = sessions.map(|session| session.value().clone()).collect();
+        mailboxes.iter().for_each(|mailbox| mailbox.raise(flag));
+    }
+
+    async fn all_ended_within(&mut self, time: Duration) -> bool {
+        let mut timeout = pin!(sleep(time));
+        poll_fn(|cx| {
+            self.poll(cx);
+            if self.tasks.is_empty() {
+                return Poll::Ready(true);
+            }
+            timeout.as_mut().poll(cx).map(|()| false)
+        })
+        .await
+    }
+}

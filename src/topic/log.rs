@@ -1,0 +1,236 @@
+//! One topic's log: a ring of encoded lines with a sequence. Pure.
+
+use std::collections::VecDeque;
+
+use crate::{
+    protocol::{Code, Cursor, Epoch, Step, Topic, Window},
+    topic::{Read, Room, memory::Retention},
+};
+
+/// The retained lines of one epoch.
+///
+/// The lines stand one behind the other in one ring of bytes, so a reader that is behind copies
+/// any number of them in at most two pieces, and appending allocates only while the ring grows.
+#[derive(Debug)]
+pub(super) struct Log {
+    epoch: Epoch,
+    /// `* TOPIC SP`, what every line begins with.
+    prefix: Box<[u8]>,
+    /// The number of the oldest line held.
+    first: u64,
+    lines: VecDeque<u8>,
+    /// Where each line ends, in bytes since the log began.
+    ends: VecDeque<u64>,
+    /// Where the oldest line begins, in bytes since the log began.
+    start: u64,
+    /// The longest line there ever was: what spares most readers the look at every length.
+    longest: usize,
+    retention: Retention,
+}
+
+impl Log {
+    pub(super) fn new(topic: &Topic, epoch: Epoch, retention: Retention) -> Self {
+        Self {
+            epoch,
+            prefix: format!("* {topic} ").into_bytes().into(),
+            first: 1,
+            lines: VecDeque::new(),
+            ends: VecDeque::new(),
+            start: 0,
+            longest: 0,
+            retention,
+        }
+    }
+
+    pub(super) fn window(&self) -> Window {
+        Window { epoch: self.epoch, first: self.first, next: self.first + self.ends.len() as u64 }
+    }
+
+    /// Whether nothing was ever published.
+    pub(super) fn is_unborn(&self) -> bool {
+        self.window().next == 1
+    }
+
+    /// Adds a line with this payload, already stuffed; its number.
+    pub(super) fn append(&mut self, stuffed: &[u8]) -> u64 {
+        let sequence = self.window().next;
+        let before = self.lines.len();
+        self.lines.extend(&self.prefix);
+        self.lines.extend(itoa::Buffer::new().format(sequence).as_bytes());
+        if !stuffed.is_empty() {
+            self.lines.push_back(b' ');
+            self.lines.extend(stuffed);
+        }
+        self.lines.push_back(b'\n');
+        self.longest = self.longest.max(self.lines.len() - before);
+        self.ends.push_back(self.start + self.lines.len() as u64);
+        self.evict();
+        sequence
+    }
+
+    /// Drops the oldest lines over the limits; the newest always stays.
+    fn evict(&mut self) {
+        while self.ends.len() > 1
+            && (self.ends.len() > self.retention.messages
+                || self.lines.len() > self.retention.bytes)
+        {
+            let Some(end) = self.ends.pop_front() else {
+                return;
+            };
+            self.lines.drain(..(end - self.start) as usize);
+            self.start = end;
+            self.first += 1;
+        }
+    }
+
+    /// The cursor's next step; `None` when it stands at the head.
+    pub(super) fn read(&self, cursor: Cursor, room: Room, out: &mut Vec<u8>) -> Option<Read> {
+        match cursor.step(self.window()).1 {
+            Step::CaughtUp => None,
+            Step::Reset(position) => Some(Read::Reset(position)),
+            Step::Gap { last, .. } => Some(Read::Gap { last, reason: Code::RETENTION }),
+            Step::Read { first, .. } => Some(self.copy((first - self.first) as usize, room, out)),
+        }
+    }
+
+    fn copy(&self, from: usize, room: Room, out: &mut Vec<u8>) -> Read {
+        let begin = self.line_start(from);
+        let full_at = begin + room.bytes.max(1) as u64;
+        let last = self.ends.partition_point(|&end| end < full_at);
+        let mut last = last.min(self.ends.len() - 1);
+        if self.longest > room.max_line {
+            let fits = |&at: &usize| self.line_len(at) <= room.max_line;
+            let fitting = (from..=last).take_while(fits).count();
+            if fitting == 0 {
+                let unfit = (from..self.ends.len()).take_while(|at| !fits(at)).count();
+                return self.too_large(from + unfit - 1);
+            }
+            last = from + fitting - 1;
+        }
+        let end = self.line_start(last + 1);
+        self.copy_bytes((begin - self.start) as usize, (end - self.start) as usize, out);
+        Read::Copied { last: self.first + last as u64 }
+    }
+
+    fn too_large(&self, last: usize) -> Read {
+        Read::Gap { last: self.first + last as u64, reason: Code::TOO_LARGE }
+    }
+
+    /// Where the line at `index` begins, in bytes since the log began.
+    fn line_start(&self, index: usize) -> u64 {
+        match index {
+            0 => self.start,
+            _ => self.ends.get(index - 1).copied().unwrap_or(self.start),
+        }
+    }
+
+    fn line_len(&self, index: usize) -> usize {
+        (self.line_start(index + 1) - self.line_start(index)) as usize
+    }
+
+    fn copy_bytes(&self, begin: usize, end: usize, out: &mut Vec<u8>) {
+        let (front, back) = self.lines.as_slices();
+        let seam = front.len();
+        if begin < seam {
+            out.extend_from_slice(&front[begin..end.min(seam)]);
+        }
+        if end > seam {
+            out.extend_from_slice(&back[begin.max(seam) - seam..end - seam]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Position;
+
+    const ROOM: Room = Room { bytes: 1 << 20, max_line: 1 << 16 };
+
+    fn log(messages: usize, bytes: usize) -> Log {
+        let epoch = Epoch::new("e").unwrap();
+        Log::new(&Topic::new("t").unwrap(), epoch, Retention { messages, bytes })
+    }
+
+    fn at(log: &Log, next: u64) -> Cursor {
+        let epoch = log.epoch;
+        Cursor { position: Position { epoch, next } }
+    }
+
+    /// All a cursor gets from `next` on, with gaps named in brackets.
+    fn drain(log: &Log, next: u64, room: Room) -> String {
+        let (mut cursor, mut out) = (at(log, next), Vec::new());
+        loop {
+            match log.read(cursor, room, &mut out) {
+                None => return String::from_utf8(out).unwrap(),
+                Some(Read::Copied { last }) => cursor = cursor.delivered(last),
+                Some(Read::Gap { last, reason }) => {
+                    out.extend(format!("[{last} {reason}]").bytes());
+                    cursor = cursor.delivered(last);
+                }
+                Some(Read::Reset(_)) => panic!("no reset"),
+            }
+        }
+    }
+
+    #[test]
+    fn lines_are_read_back_whatever_the_room() {
+        let mut log = log(10, 1_000);
+        for payload in [&b"a"[..], b"", b"ccc"] {
+            log.append(payload);
+        }
+        let all = "* t 1 a\n* t 2\n* t 3 ccc\n";
+        for bytes in 0..30 {
+            assert_eq!(drain(&log, 1, Room { bytes, ..ROOM }), all);
+        }
+        assert_eq!(drain(&log, 3, ROOM), "* t 3 ccc\n");
+        assert_eq!(drain(&log, 4, ROOM), "");
+    }
+
+    #[test]
+    fn room_is_overshot_by_one_line_at_most() {
+        let mut log = log(10, 1_000);
+        (0..3).for_each(|_| _ = log.append(b"xx"));
+        let mut out = Vec::new();
+        for (bytes, last) in [(1, 1), (9, 1), (10, 2), (18, 2), (19, 3), (99, 3)] {
+            let read = log.read(at(&log, 1), Room { bytes, ..ROOM }, &mut out);
+            assert_eq!(read, Some(Read::Copied { last }), "{bytes}");
+        }
+    }
+
+    #[test]
+    fn the_oldest_leave_by_count_and_by_bytes_and_are_named() {
+        let mut by_count = log(2, 1_000);
+        (0..5).for_each(|_| _ = by_count.append(b"x"));
+        assert_eq!(drain(&by_count, 2, ROOM), "[3 retention]* t 4 x\n* t 5 x\n");
+        let mut by_bytes = log(100, 20);
+        (0..100).for_each(|_| _ = by_bytes.append(b"x"));
+        assert!(by_bytes.lines.len() <= 20);
+        assert_eq!(by_bytes.window().head(), 100);
+        by_bytes.append(&[b'y'; 50]);
+        assert_eq!(by_bytes.window().first, 101);
+    }
+
+    #[test]
+    fn lines_over_the_subscribers_limit_are_named() {
+        let mut log = log(10, 1_000);
+        for payload in [&b"a"[..], b"long", b"longer", b"b", b"long"] {
+            log.append(payload);
+        }
+        let room = Room { max_line: 8, ..ROOM };
+        let expected = "* t 1 a\n[3 too-large]* t 4 b\n[5 too-large]";
+        assert_eq!(drain(&log, 1, room), expected);
+    }
+
+    #[test]
+    fn the_ring_may_wrap_anywhere() {
+        let mut log = log(3, 1_000);
+        for n in 1..=200u64 {
+            log.append(&vec![b'x'; (n % 17) as usize]);
+            let first = log.window().first;
+            let lines = drain(&log, first, ROOM);
+            assert_eq!(lines.lines().count() as u64, n - first + 1);
+            assert!(lines.lines().all(|line| line.starts_with("* t ")), "{lines}");
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! The topics that live in memory: the hub of logs, and the readers that wait at their heads.
+
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use dashmap::{DashMap, Entry};
+
+use crate::{
+    protocol::{Cursor, Epoch, Topic, Window, stuff, stuffed_len},
+    random::Random,
+    sync::{Arc, AtomicUsize, Mutex, Ordering},
+    topic::{
+        BoxFuture, PublishError, Published, Read, Room, TopicReader, TopicStore, Unavailable,
+        log::Log,
+    },
+};
+
+/// What a topic keeps, and how many topics may keep anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Retention {
+    /// Messages per topic.
+    pub(crate) messages: usize,
+    /// Bytes of encoded lines per topic.
+    pub(crate) bytes: usize,
+}
+
+/// The default [`TopicStore`]: logs in memory, bounded per topic. Cheap to clone.
+///
+/// A log is born by the first publish. A topic that only has subscribers costs them only. A message
+/// is accepted, and its number handed out, as soon as it stands in memory: a restart of the process
+/// loses it, and the topic comes back under a new epoch.
+#[derive(Clone, Debug)]
+pub struct MemoryTopics(Arc<Hub>);
+
+#[derive(Debug)]
+struct Hub {
+    topics: DashMap<Topic, Arc<TopicEntry>>,
+    settings: Mutex<Settings>,
+    /// Topics that have a log.
+    born: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Settings {
+    random: Random,
+    /// The epoch the next entry takes.
+    ///
+    /// **Invariant:** replaced whenever an entry that had messages goes, before a new entry of that
+    /// name can come; so (epoch, sequence) never names two messages, and dead topics need not be
+    /// remembered.
+    birth: Epoch,
+    retention: Retention,
+    max_topics: usize,
+}
+
+/// Lock order: the hub's shard, then `state`.
+#[derive(Debug)]
+struct TopicEntry {
+    topic: Topic,
+    state: Mutex<TopicState>,
+}
+
+#[derive(Debug)]
+struct TopicState {
+    log: Log,
+    readers: Readers,
+}
+
+impl MemoryTopics {
+    /// Topics that retain 1,024 messages and 1 MiB each, at most 65,536 of them with a log.
+    pub fn new(random: Random) -> Self {
+        let birth = random.next_epoch();
+        Self(Arc::new(Hub {
+            topics: DashMap::new(),
+            settings: Mutex::new(Settings {
+                random,
+                birth,
+                retention: Retention { messages: 1_024, bytes: 1 << 20 },
+                max_topics: 65_536,
+            }),
+            born: AtomicUsize::new(0),
+        }))
+    }
+
+    /// Sets the limits of logs that are not born yet.
+    pub(crate) fn set_limits(&self, retention: Retention, max_topics: usize) {
+        let mut settings = self.0.settings.lock();
+        settings.retention = retention;
+        settings.max_topics = max_topics;
+    }
+
+    /// Draws the epochs to come from `random`.
+    pub(crate) fn reseed(&self, random: Random) {
+        let mut settings = self.0.settings.lock();
+        settings.birth = random.next_epoch();
+        settings.random = random;
+    }
+
+    fn append_now(&self, topic: &Topic, payload: &[u8]) -> Result<Published, PublishError> {
+        let mut stuffed = Vec::new();
+        if stuffed_len(payload) != payload.len() {
+            stuff(payload, &mut stuffed);
+        }
+        let line = if stuffed.is_empty() { payload } else { &stuffed };
+        let (published, waiting) = self.0.append(topic, line)?;
+        waiting.into_iter().for_each(Waker::wake);
+        Ok(published)
+    }
+}
+
+impl TopicStore for MemoryTopics {
+    fn append(&self, topic: &Topic, payload: Bytes) -> BoxFuture<Result<Published, PublishError>> {
+        Box::pin(std::future::ready(self.append_now(topic, &payload)))
+    }
+
+    fn open(&self, topic: &Topic) -> Box<dyn TopicReader> {
+        let entry = match self.0.topics.entry(topic.clone()) {
+            Entry::Occupied(entry) => entry.into_ref(),
+            Entry::Vacant(entry) => entry.insert(self.0.new_entry(topic)),
+        };
+        let slot = entry.state.lock().readers.add();
+        Box::new(MemoryReader { hub: self.0.clone(), entry: entry.clone(), slot })
+    }
+}
+
+impl Hub {
+    /// Appends, and hands out who waited; they are to be woken by the caller, outside all locks.
+    ///
+    /// The shard stays locked meanwhile: an entry must not go between being found and being
+    /// written, or the message would be lost with it.
+    fn append(
+        &self,
+        topic: &Topic,
+        stuffed: &[u8],
+    ) -> Result<(Published, Vec<Waker>), PublishError> {
+        if let Some(entry) = self.topics.get(topic) {
+            return self.append_to(&mut entry.state.lock(), stuffed);
+        }
+        match self.topics.entry(topic.clone()) {
+            Entry::Occupied(entry) => self.append_to(&mut entry.get().state.lock(), stuffed),
+            Entry::Vacant(vacant) => {
+                let entry = self.new_entry(topic);
+                let appended = self.append_to(&mut entry.state.lock(), stuffed)?;
+                vacant.insert(entry);
+                Ok(appended)
+            }
+        }
+    }
+
+    fn append_to(
+        &self,
+        state: &mut TopicState,
+        stuffed: &[u8],
+    ) -> Result<(Published, Vec<Waker>), PublishError> {
+        if state.log.is_unborn() {
+            self.count_birth()?;
+        }
+        let sequence = state.log.append(stuffed);
+        let published = Published::new(state.log.window().epoch, sequence);
+        Ok((published, state.readers.take_waiting()))
+    }
+
+    fn count_birth(&self) -> Result<(), PublishError> {
+        let max = self.settings.lock().max_topics;
+        let one_more = |born| (born < max).then_some(born + 1);
+        self.born
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+            .map(drop)
+            .map_err(|_| PublishError::TooMany)
+    }
+
+    fn new_entry(&self, topic: &Topic) -> Arc<TopicEntry> {
+        let settings = self.settings.lock();
+        Arc::new(TopicEntry {
+            topic: topic.clone(),
+            state: Mutex::new(TopicState {
+                log: Log::new(topic, settings.birth, settings.retention),
+                readers: Readers::default(),
+            }),
+        })
+    }
+}
+
+struct MemoryReader {
+    hub: Arc<Hub>,
+    entry: Arc<TopicEntry>,
+    slot: usize,
+}
+
+impl TopicReader for MemoryReader {
+    fn poll_window(&mut self, _: &mut Context<'_>) -> Poll<Result<Window, Unavailable>> {
+        Poll::Ready(Ok(self.entry.state.lock().log.window()))
+    }
+
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        cursor: Cursor,
+        room: Room,
+        out: &mut Vec<u8>,
+    ) -> Poll<Result<Read, Unavailable>> {
+        let mut state = self.entry.state.lock();
+        match state.log.read(cursor, room, out) {
+            Some(read) => Poll::Ready(Ok(read)),
+            None => {
+                state.readers.wait(self.slot, cx.waker());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for MemoryReader {
+    fn drop(&mut self) {
+        let slot = self.slot;
+        self.hub.topics.remove_if(&self.entry.topic, |_, entry| {
+            let mut state = entry.state.lock();
+            state.readers.remove(slot);
+            state.readers.is_empty() && state.log.is_unborn()
+        });
+    }
+}
+
+/// The readers of one log, and which of them wait at its head.
+///
+/// Only a reader that caught up is in `waiting`, so a burst of publishes wakes each once.
+#[derive(Debug, Default)]
+struct Readers {
+    slots: Vec<ReaderSlot>,
+    free: Vec<usize>,
+    /// Slots with a waker, in the order in which they began to wait.
+    waiting: Vec<usize>,
+}
+
+#[derive(Debug, Default)]
+struct ReaderSlot {
+    waker: Option<Waker>,
+    /// Where in `waiting` this slot stands, if it has a waker.
+    at: usize,
+}
+
+impl Readers {
+    fn add(&mut self) -> usize {
+        self.free.pop().unwrap_or_else(|| {
+            self.slots.push(ReaderSlot::default());
+            self.slots.len() - 1
+        })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.slots.len() == self.free.len()
+    }
+
+    fn wait(&mut self, slot: usize, waker: &Waker) {
+        let reader = &mut self.slots[slot];
+        match &mut reader.waker {
+            Some(known) => known.clone_from(waker),
+            None => {
+                reader.waker = Some(waker.clone());
+                reader.at = self.waiting.len();
+                self.waiting.push(slot);
+            }
+        }
+    }
+
+    fn take_waiting(&mut self) -> Vec<Waker> {
+        let slots = &mut self.slots;
+        let wakers = self.waiting.drain(..);
+        wakers.filter_map(|slot| slots[slot].waker.take()).collect()
+    }
+
+    fn remove(&mut self, slot: usize) {
+        self.free.push(slot);
+        if self.slots[slot].waker.take().is_none() {
+            return;
+        }
+        let at = self.slots[slot].at;
+        self.waiting.swap_remove(at);
+        if let Some(&moved) = self.waiting.get(at) {
+            self.slots[moved].at = at;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topics() -> MemoryTopics {
+        MemoryTopics::new(Random::seeded(1))
+    }
+
+    fn topic(name: &str) -> Topic {
+        Topic::new(name).unwrap()
+    }
+
+    #[test]
+    fn numbers_are_dense_from_one() {
+        let topics = topics();
+        let numbers = (0..3).map(|_| topics.append_now(&topic("a"), b"x").unwrap().sequence);
+        assert_eq!(numbers.collect::<Vec<_>>(), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_topic_that_only_has_readers_goes_with_the_last() {
+        let topics = topics();
+        let (first, second) = (topics.open(&topic("a")), topics.open(&topic("a")));
+        drop(first);
+        assert_eq!(topics.0.topics.len(), 1);
+        drop(second);
+        assert_eq!(topics.0.topics.len(), 0);
+        topics.append_now(&topic("a"), b"x").unwrap();
+        drop(topics.open(&topic("a")));
+        assert_eq!(topics.0.topics.len(), 1);
+    }
+
+    #[test]
+    fn the_cap_counts_logs_and_is_charged_to_the_publisher() {
+        let topics = topics();
+        let retention = topics.0.settings.lock().retention;
+        topics.set_limits(retention, 1);
+        let _readers = [topics.open(&topic("a")), topics.open(&topic("b"))];
+        topics.append_now(&topic("a"), b"x").unwrap();
+        assert_eq!(topics.append_now(&topic("b"), b"x"), Err(PublishError::TooMany));
+        assert_eq!(topics.append_now(&topic("c"), b"x"), Err(PublishError::TooMany));
+        topics.append_now(&topic("a"), b"x").unwrap();
+        assert_eq!(topics.0.topics.len(), 2);
+    }
+
+    #[test]
+    fn waiting_readers_do_not_pile_up() {
+        let mut readers = Readers::default();
+        let waker = Waker::noop();
+        let kept = readers.add();
+        for _ in 0..100 {
+            let slot = readers.add();
+            readers.wait(slot, waker);
+            readers.wait(kept, waker);
+            readers.wait(slot, waker);
+            readers.remove(slot);
+        }
+        assert_eq!((readers.slots.len(), readers.waiting.len()), (2, 1));
+        assert_eq!(readers.take_waiting().len(), 1);
+        assert_eq!(readers.take_waiting().len(), 0);
+        readers.remove(kept);
+        assert!(readers.is_empty());
+    }
+}

@@ -1,0 +1,157 @@
+//! Topics: each is a log, and a subscription is a cursor into it (PROTOCOL.md, section 11).
+//!
+//! [`TopicStore`] is the one trait behind the topics, so that a file or a distributed engine can
+//! own the logs; [`MemoryTopics`] is the default. [`Publisher`] is the handle that appends.
+
+mod log;
+mod memory;
+mod publisher;
+
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+
+use crate::protocol::{Code, Cursor, Epoch, Position, Topic, Window};
+
+pub(crate) use self::memory::Retention;
+pub use self::{memory::MemoryTopics, publisher::Publisher};
+
+/// A boxed future, as the object-safe [`TopicStore`] needs it.
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// What owns the logs of all topics.
+///
+/// Nothing here may block: what takes time is pending. A server calls [`append`](Self::append) for
+/// each message, and [`open`](Self::open) for each subscription.
+pub trait TopicStore: Send + Sync + 'static {
+    /// Adds a message to the log of `topic`, which is born by its first one.
+    ///
+    /// Calls for one topic are numbered in the order of the calls, not of the futures' first polls.
+    /// The future ends once the message is as durable as the store's mode states, and no earlier is
+    /// its number handed to a reader (N1). Dropping the future does not take the message back.
+    fn append(&self, topic: &Topic, payload: Bytes) -> BoxFuture<Result<Published, PublishError>>;
+
+    /// A reader of the log of `topic`; dropping it deregisters it.
+    ///
+    /// A topic without a log is opened all the same, and costs nothing once the reader is gone.
+    fn open(&self, topic: &Topic) -> Box<dyn TopicReader>;
+}
+
+/// A subscription's view of one log.
+pub trait TopicReader: Send {
+    /// What the log holds now.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when the store cannot say: the subscription is refused.
+    fn poll_window(&mut self, cx: &mut Context<'_>) -> Poll<Result<Window, Unavailable>>;
+
+    /// Does the cursor's next step; `Pending` when it stands at the head, and then wakes `cx` at the
+    /// next message.
+    ///
+    /// Copies encoded lines from `cursor` on to the end of `out`, until `room` is used up (over it
+    /// by one line at most), or says why it cannot; one of the two, never both.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when the log cannot be read any more: the subscription ends.
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        cursor: Cursor,
+        room: Room,
+        out: &mut Vec<u8>,
+    ) -> Poll<Result<Read, Unavailable>>;
+}
+
+/// How much a reader may copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// No line is begun once this many bytes were appended.
+    pub bytes: usize,
+    /// The longest line the subscriber takes, LF included, in bytes.
+    pub max_line: usize,
+}
+
+/// What one call of [`TopicReader::poll_read`] did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// The lines from the cursor up to this number were appended.
+    Copied {
+        /// The last number appended.
+        last: u64,
+    },
+    /// Nothing was appended: the numbers from the cursor up to this one cannot be delivered.
+    Gap {
+        /// The last number to be named.
+        last: u64,
+        /// Why: `retention` or `too-large`.
+        reason: Code,
+    },
+    /// Nothing was appended: the log is another one, and goes on here.
+    Reset(Position),
+}
+
+/// The number a message got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Published {
+    /// The identity of the topic's log.
+    pub epoch: Epoch,
+    /// The message's own number in it.
+    pub sequence: u64,
+}
+
+impl Published {
+    /// What a store of one's own answers.
+    pub const fn new(epoch: Epoch, sequence: u64) -> Self {
+        Self { epoch, sequence }
+    }
+}
+
+/// Why a message was not published. Nothing was appended, except after
+/// [`Unavailable`](Self::Unavailable), where it may have been.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The text given is no topic's name.
+    InvalidTopic,
+    /// The notification's line would be over `max-line`.
+    TooLarge {
+        /// The limit, LF included, in bytes.
+        max_line: usize,
+    },
+    /// As many topics have a log as the server's limit allows.
+    TooMany,
+    /// The store failed.
+    Unavailable(Unavailable),
+}
+
+impl fmt::Display for PublishError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InvalidTopic => f.write_str("not a topic name"),
+            Self::TooLarge { max_line } => {
+                write!(f, "notification would be longer than {max_line} bytes")
+            }
+            Self::TooMany => f.write_str("too many topics"),
+            Self::Unavailable(unavailable) => unavailable.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for PublishError {}
+
+/// A store that cannot do its work; the text says why, for the log and not for peers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unavailable(pub String);
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "topic store unavailable: {}", self.0)
+    }
+}
+
+impl std::error::Error for Unavailable {}

@@ -1,0 +1,80 @@
+//! The handle that publishes.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::{
+    protocol::{DEFAULT_MAX_LINE, Topic, encode},
+    sync::{Arc, AtomicUsize, Ordering},
+    topic::{PublishError, Published, TopicStore},
+};
+
+/// Publishes to the topics of a server, from any task; cheap to clone.
+///
+/// ```
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let server = bellwire::Server::bind("127.0.0.1:0").await?;
+/// let publisher = server.publisher();
+/// let published = publisher.publish("offers", r#"{"id":43}"#).await?;
+/// assert_eq!(published.sequence, 1);
+/// # Ok(()) }
+/// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct Publisher {
+    store: Arc<dyn TopicStore>,
+    /// Shared, since a server may be configured after its publisher was handed out.
+    max_line: Arc<AtomicUsize>,
+}
+
+impl Publisher {
+    pub(crate) fn new(store: Arc<dyn TopicStore>) -> Self {
+        let max_line = Arc::new(AtomicUsize::new(DEFAULT_MAX_LINE));
+        Self { store, max_line }
+    }
+
+    pub(crate) fn set_max_line(&self, max_line: usize) {
+        self.max_line.store(max_line, Ordering::Relaxed);
+    }
+
+    pub(crate) fn store(&self) -> &dyn TopicStore {
+        &*self.store
+    }
+
+    /// Publishes `payload`, any bytes, to `topic`; its number, once the log has accepted it.
+    ///
+    /// It never waits for subscribers. Messages published one after the other to one topic are
+    /// numbered in that order.
+    ///
+    /// # Errors
+    /// [`PublishError`]: the topic's name is none, the line would be over `max-line`, there are too
+    /// many topics, or the store failed.
+    ///
+    /// # Cancel safety
+    /// Once polled, the message may be published though the future is dropped.
+    pub async fn publish(
+        &self,
+        topic: impl TryInto<Topic>,
+        payload: impl Into<Bytes>,
+    ) -> Result<Published, PublishError> {
+        let topic = topic.try_into().map_err(|_| PublishError::InvalidTopic)?;
+        let payload = payload.into();
+        self.check_size(&topic, &payload)?;
+        self.store.append(&topic, payload).await
+    }
+
+    pub(crate) fn check_size(&self, topic: &Topic, payload: &[u8]) -> Result<(), PublishError> {
+        let max_line = self.max_line.load(Ordering::Relaxed);
+        match encode::notification_len(topic, payload) > max_line {
+            true => Err(PublishError::TooLarge { max_line }),
+            false => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Publisher")
+    }
+}
