@@ -13,8 +13,8 @@ use tokio::time::{Instant, Sleep};
 
 use crate::{
     client::{
-        pending::CallResult,
         shared::{Body, SendError, Shared},
+        waiter::CallResult,
     },
     error::{CallError, ConnectionError, NotSent, Unknown},
     protocol::{Method, RequestId},

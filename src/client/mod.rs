@@ -11,6 +11,7 @@ mod shared;
 mod subscription;
 mod topics;
 mod typed;
+mod waiter;
 
 use std::{fmt, future::Future, pin::pin};
 
@@ -34,8 +35,8 @@ pub use self::{
 };
 use self::{
     call::Exchange,
-    pending::Waiter,
     shared::{Body, Phase, SendError, Shared, wake},
+    waiter::Waiter,
 };
 use crate::{
     error::{CallError, ConnectionError, NotSent, Unknown},

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use crate::{
     client::{
         event::ConnectionEvent,
-        pending::{CallResult, Entry, Reply, Waiter},
         shared::{Counters, Shared, wake},
         topics::{Input, Told},
+        waiter::{CallResult, Entry, Reply, Waiter},
     },
     error::{CallError, ConnectionError, Unknown},
     protocol::{
@@ -104,7 +104,7 @@ impl Reader {
         let mut others = Vec::new();
         let mut state = self.shared.state.lock();
         for (id, result) in self.replies.drain(..) {
-            let entry = state.pending.complete(id);
+            let entry = state.pending.complete(id.get());
             places += usize::from(entry.as_ref().is_some_and(|entry| entry.waiter.holds_place()));
             match entry {
                 Some(Entry { waiter: Waiter::Call(caller), .. }) => {
@@ -153,7 +153,7 @@ impl Reader {
     fn more(&mut self, id: RequestId, item: &[u8]) -> Result<(), ConnectionError> {
         self.complete();
         let mut state = self.shared.state.lock();
-        let waiter = state.pending.get_mut(id).map(|entry| &mut entry.waiter);
+        let waiter = state.pending.get_mut(id.get()).map(|entry| &mut entry.waiter);
         match waiter {
             Some(Waiter::List(items, _)) if items.len() < MAX_LIST => {
                 items.push(Bytes::copy_from_slice(item));

@@ -9,8 +9,9 @@ use crate::{
     client::{
         config::ClientConfig,
         event::{ConnectionEvent, Events},
-        pending::{CallResult, Entry, Pending, Reply, Waiter},
+        pending::Pending,
         topics::Topics,
+        waiter::{CallResult, Entry, Waiter},
     },
     error::{CallError, ConnectionError, NotSent, Unknown},
     protocol::{
@@ -69,7 +70,7 @@ pub(crate) struct State {
     appended: u64,
     /// Length of the outbound stream up to what was offered to the transport.
     offered: u64,
-    pub(crate) pending: Pending,
+    pub(crate) pending: Pending<Entry>,
     last_id: u64,
     max_line: usize,
     /// Why nothing new is taken.
@@ -236,7 +237,7 @@ impl Shared {
             encode::mark(out, Mark::Id(id));
             body.append_to(out, ttl);
         });
-        state.pending.insert(id, Entry { waiter: Waiter::Call(sender), line_end });
+        state.pending.insert(id.get(), Entry { waiter: Waiter::Call(sender), line_end });
         let driver = state.driver.take();
         drop(state);
         wake(driver);
@@ -276,7 +277,7 @@ impl Shared {
     pub(crate) fn cancel(&self, id: RequestId) {
         let mut state = self.state.lock();
         // The one-shot leaves the table under the lock, and its receiver is gone: nobody is woken.
-        if !state.pending.cancel(id) {
+        if !state.pending.get_mut(id.get()).is_some_and(Entry::cancel) {
             return;
         }
         let driver = state.append_cancel(id);
@@ -353,7 +354,7 @@ impl State {
     ) -> Result<Option<Waker>, NotSent> {
         let id = self.next_id()?;
         let line_end = self.append(|out| encode::display(out, Mark::Id(id), head, arguments));
-        self.pending.insert(id, Entry { waiter, line_end });
+        self.pending.insert(id.get(), Entry { waiter, line_end });
         Ok(self.driver.take())
     }
 
@@ -362,17 +363,6 @@ impl State {
             encode::display(out, Mark::Reserved, format_args!("/cancel"), format_args!("{id}"));
         });
         self.driver.take()
-    }
-}
-
-impl Waiter {
-    pub(crate) fn fail(self, error: CallError) {
-        match self {
-            Self::Call(caller) => drop(caller.send(Err::<Reply, _>(error))),
-            Self::List(_, caller) => drop(caller.send(Err(error))),
-            // What waits for a subscription hears it from the topics.
-            _ => {}
-        }
     }
 }
 
