@@ -544,7 +544,7 @@ async fn a_blocking_handler_keeps_its_place_until_it_has_ended() {
     let held = Arc::new(std::sync::Mutex::new(held));
     let hold = move || {
         began.send(()).unwrap();
-        drop(held.lock().unwrap().recv());
+        let _ = held.lock().unwrap().recv();
     };
     let router = Router::new()
         .method("hold", blocking(hold))

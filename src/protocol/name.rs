@@ -16,9 +16,9 @@ pub(crate) fn is_name(bytes: &[u8]) -> bool {
     }
     let mut in_segment = false;
     for &byte in bytes {
-        match NAME_BYTE[usize::from(byte)] {
-            NameByte::Segment => in_segment = true,
-            NameByte::Joint if in_segment => in_segment = false,
+        match NAME_BYTE.get(usize::from(byte)) {
+            Some(NameByte::Segment) => in_segment = true,
+            Some(NameByte::Joint) if in_segment => in_segment = false,
             _ => return false,
         }
     }
@@ -38,6 +38,10 @@ enum NameByte {
 }
 
 /// A table, since every line's word goes through it.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "const, and bounded by the loop's condition"
+)]
 const NAME_BYTE: [NameByte; 256] = {
     let mut table = [NameByte::Other; 256];
     let mut byte = 0;

@@ -119,7 +119,6 @@ fn one(action: Action) -> Actions {
 
 impl Subscription {
     /// The state after `event`, and what is to be done.
-    #[must_use]
     pub fn on(self, event: SubscriptionEvent) -> (Self, Actions) {
         use SubscriptionEvent as Event;
         match (self, event) {

@@ -1,6 +1,6 @@
 //! What the integration tests share: raw peers, servers in memory and on sockets.
 
-#![allow(dead_code, reason = "each test crate uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test crate uses its part")]
 
 use std::{fmt::Debug, io, net::SocketAddr};
 
