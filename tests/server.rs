@@ -663,3 +663,31 @@ async fn subscriptions_are_capped() {
     peer.attribute("epoch").await;
     peer.expect("2 no too-many\n").await;
 }
+
+/// A handler's waker may outlive its request, and the table it stood in, which an idle connection
+/// gives back.
+#[tokio::test]
+async fn a_waker_left_behind_hurts_nobody() {
+    type Wakers = Arc<std::sync::Mutex<Vec<std::task::Waker>>>;
+    async fn stash(State(wakers): State<Wakers>) {
+        std::future::poll_fn(|cx| {
+            wakers.lock().unwrap().push(cx.waker().clone());
+            std::task::Poll::<()>::Pending
+        })
+        .await;
+    }
+    let wakers = Wakers::default();
+    let router = Router::with_state(wakers.clone())
+        .method("stash", stash)
+        .method("echo", echo);
+    let server = PipeServer::start(router);
+    let mut peer = server.connect().await;
+    peer.send("1 stash\n2 stash\n* /cancel 1\n* /cancel 2\n")
+        .await;
+    peer.expect("1 cut cancelled\n2 cut cancelled\n").await;
+    let left = std::mem::take(&mut *wakers.lock().unwrap());
+    peer.ask("3 stash\n4 /renew\n", "4 ok;lease=60\n").await;
+    left.iter().for_each(std::task::Waker::wake_by_ref);
+    peer.ask("5 echo a\n* /cancel 3\n", "5 ok a\n3 cut cancelled\n")
+        .await;
+}
