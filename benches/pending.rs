@@ -12,7 +12,7 @@ use dashmap::DashMap;
 use tokio::sync::oneshot;
 
 #[path = "../src/client/pending.rs"]
-#[allow(dead_code, reason = "a part of it is measured")]
+#[allow(dead_code, unused_imports, reason = "a part of it is measured")]
 mod pending;
 use pending::Pending;
 
