@@ -1,5 +1,7 @@
 //! bellwire
 mod client;
+#[cfg(feature = "codec")]
+pub mod codec;
 mod error;
 mod io;
 #[cfg(feature = "json")]
