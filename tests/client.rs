@@ -669,3 +669,53 @@ async fn callers_wait_for_room_to_write() {
         assert_eq!(call.await.unwrap().unwrap(), n.to_string());
     }
 }
+
+/// A server that never says hello cannot hold a client that gives up.
+#[tokio::test(start_paused = true)]
+async fn closing_does_not_wait_for_a_silent_server() {
+    let (client, driver, _server) = silent(ClientConfig::default());
+    assert_eq!(client.close().await, Ok(()));
+    assert_eq!(driver.await.unwrap(), Ok(()));
+
+    let (client, driver, _server) = silent(ClientConfig::default());
+    drop(client);
+    assert_eq!(driver.await.unwrap(), Ok(()));
+}
+
+/// Nor can one that does not answer `/quit`, or does not even read it.
+#[tokio::test(start_paused = true)]
+async fn closing_is_bounded() {
+    let (client, driver, mut server) = greeted().await;
+    let close = tokio::spawn(async move { client.close().await });
+    server.expect("1 /quit\n").await;
+    assert_eq!(close.await.unwrap(), Err(ConnectionError::CloseTimeout));
+    assert_eq!(driver.await.unwrap(), Err(ConnectionError::CloseTimeout));
+
+    let (near, far) = tokio::io::duplex(64);
+    let (client, connection) = Client::new(near, ClientConfig::default());
+    let driver = tokio::spawn(connection);
+    let mut server = RawPeer::new(far);
+    server.send(format!("{HELLO}\n")).await;
+    let call = spawn_call(&client, "m", &"x".repeat(200));
+    assert_eq!(server.bytes(3).await, b"1 m");
+    drop(client);
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled());
+    assert_eq!(driver.await.unwrap(), Err(ConnectionError::CloseTimeout));
+}
+
+/// A list that does not end is cut off before it eats the memory.
+#[tokio::test]
+async fn an_endless_list_ends_the_connection() {
+    let (client, driver, mut server) = greeted().await;
+    let listing = tokio::spawn(async move { client.methods().await });
+    server.expect("1 /methods\n").await;
+    let item = format!("1 more m {}\n", "x".repeat(60_000));
+    let endless = async {
+        use tokio::io::AsyncWriteExt;
+        while server.io.write_all(item.as_bytes()).await.is_ok() {}
+    };
+    let (ended, ()) = tokio::join!(driver, endless);
+    assert!(matches!(ended.unwrap(), Err(ConnectionError::Protocol(_))));
+    assert!(matches!(listing.await.unwrap(), Err(CallError::Unknown(_))));
+}

@@ -19,8 +19,10 @@ use crate::{
     sync::{Arc, oneshot},
 };
 
-/// The most a list of the protocol's own may take: `/methods` of a large server fits.
-const MAX_LIST: usize = 65_536;
+/// The most bytes a list of the protocol's own may take, with [`PER_ITEM`] for each of its items:
+/// `/methods` of a large server fits.
+const MAX_LIST: usize = 4 * 1024 * 1024;
+const PER_ITEM: usize = 64;
 
 /// Takes lines in, in order. Replies are gathered and completed in batches, so that the table of
 /// pending calls is locked once per batch; whatever stands behind a reply on the wire is handled
@@ -133,7 +135,7 @@ impl Reader {
         match waiter {
             Waiter::Call(_) | Waiter::Formality => {}
             Waiter::Tombstone => Counters::count(&self.shared.counters.late_replies),
-            Waiter::List(items, caller) => drop(caller.send(result.map(|_| items))),
+            Waiter::List { items, caller, .. } => drop(caller.send(result.map(|_| items))),
             Waiter::Renew => self.renewed(result),
             Waiter::Unsubscribe(topic) => self.move_topic(&topic, SubscriptionEvent::Left.into()),
             Waiter::Subscribe(topic) => {
@@ -155,11 +157,12 @@ impl Reader {
         let mut state = self.shared.state.lock();
         let waiter = state.pending.get_mut(id.get()).map(|entry| &mut entry.waiter);
         match waiter {
-            Some(Waiter::List(items, _)) if items.len() < MAX_LIST => {
+            Some(Waiter::List { items, bytes, .. }) if *bytes < MAX_LIST => {
+                *bytes += item.len() + PER_ITEM;
                 items.push(Bytes::copy_from_slice(item));
                 Ok(())
             }
-            Some(Waiter::List(..)) => Err(broken_line(&"a list does not end")),
+            Some(Waiter::List { .. }) => Err(broken_line(&"a list does not end")),
             Some(waiter @ Waiter::Call(_)) => {
                 let caller = std::mem::replace(waiter, Waiter::Tombstone);
                 let driver = state.append_cancel(id);

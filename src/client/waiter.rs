@@ -25,7 +25,7 @@ pub(crate) enum Waiter {
     /// A dropped application call: its place is held until the terminal line, which is late then.
     Tombstone,
     /// A request of the protocol's own that lists things, item by item.
-    List(Vec<Bytes>, oneshot::Sender<Result<Vec<Bytes>, CallError>>),
+    List { items: Vec<Bytes>, bytes: usize, caller: oneshot::Sender<Result<Vec<Bytes>, CallError>> },
     /// `/subscribe`.
     Subscribe(Topic),
     /// `/unsubscribe`.
@@ -46,7 +46,7 @@ impl Waiter {
     pub(crate) fn fail(self, error: CallError) {
         match self {
             Self::Call(caller) => drop(caller.send(Err::<Reply, _>(error))),
-            Self::List(_, caller) => drop(caller.send(Err(error))),
+            Self::List { caller, .. } => drop(caller.send(Err(error))),
             // What waits for a subscription hears it from the topics.
             _ => {}
         }
