@@ -266,7 +266,7 @@ impl Client {
             match shared.send_one_way(&body) {
                 Ok(()) => return Ok(()),
                 Err(SendError::Refused(error)) => return Err(error),
-                Err(SendError::Early) => drop(self.connected().await.map_err(NotSent::Lost)?),
+                Err(SendError::Early) => _ = self.connected().await.map_err(NotSent::Lost)?,
                 Err(SendError::Full) => drained.await,
             }
         }
