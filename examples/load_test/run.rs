@@ -9,7 +9,7 @@ use std::{
 use bellwire::{Client, ClientConfig, Subscription};
 use tokio::{
     signal::ctrl_c,
-    sync::mpsc::UnboundedReceiver,
+    sync::{mpsc::UnboundedReceiver, oneshot},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -22,7 +22,7 @@ use crate::{
     progress::Progress,
     report::{Report, Span},
     server::InProcess,
-    subscribers::{self, Publishing, Received, Sent, Way},
+    subscribers::{self, Received, Sent, Way},
 };
 
 /// How long, after the end, the last replies and notifications may take.
@@ -202,17 +202,18 @@ impl Audience {
     fn start(self, args: &Args) -> Listening {
         let clock = Instant::now();
         let (tasks, counts) = subscribers::spawn(self.subscriptions, clock);
-        let publishing = Publishing::start(args, self.way, self.topic, clock);
-        Listening { clock, tasks, counts, publishing }
+        let (stop, stopped) = oneshot::channel();
+        let publisher = subscribers::spawn_publisher(args, self.way, self.topic, clock, stopped);
+        Listening { clock, subscribers: (tasks, counts), publisher, stop }
     }
 }
 
 /// The subscribers and their publisher at work.
 struct Listening {
     clock: Instant,
-    tasks: JoinSet<()>,
-    counts: UnboundedReceiver<Received>,
-    publishing: Publishing,
+    subscribers: (JoinSet<()>, UnboundedReceiver<Received>),
+    publisher: (JoinSet<()>, UnboundedReceiver<Sent>),
+    stop: oneshot::Sender<()>,
 }
 
 /// What was published, and what arrived of it in which time.
@@ -225,10 +226,13 @@ pub(crate) struct Heard {
 
 impl Listening {
     /// Publishes no more, and waits until the last notification is with all subscribers.
-    async fn end(mut self) -> Heard {
-        let sent = self.publishing.stop().await;
-        join_in_time(&mut self.tasks).await;
-        let seconds = self.clock.elapsed().as_secs_f64();
-        Heard { sent, received: collect(self.counts, Received::merge).await, seconds }
+    async fn end(self) -> Heard {
+        let Self { clock, subscribers: (mut tasks, received), mut publisher, stop } = self;
+        drop(stop);
+        join_in_time(&mut publisher.0).await;
+        join_in_time(&mut tasks).await;
+        let seconds = clock.elapsed().as_secs_f64();
+        let sent = collect(publisher.1, Sent::merge).await;
+        Heard { sent, received: collect(received, Received::merge).await, seconds }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use bellwire::{CallError, Client, Delivery, Notification, Publisher, Subscription};
 use tokio::{
     sync::{mpsc, oneshot},
-    task::{JoinHandle, JoinSet},
+    task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
 
@@ -37,15 +37,18 @@ pub(crate) struct Received {
     /// From before `publish` to the subscriber's hands.
     pub(crate) latency: Latency,
     pub(crate) errors: Errors,
+    is_complete: bool,
 }
 
 impl Received {
+    /// Takes what another subscriber counted, which is gone.
     pub(crate) fn merge(&mut self, other: Self) {
         self.delivered += other.delivered;
         self.gaps += other.gaps;
         self.missed += other.missed;
         self.latency.merge(&other.latency);
         self.errors.merge(other.errors);
+        self.errors.add("subscription without its last notification", (!other.is_complete).into());
     }
 }
 
@@ -54,6 +57,16 @@ impl Received {
 pub(crate) struct Sent {
     pub(crate) published: u64,
     pub(crate) errors: Errors,
+    is_waiting: bool,
+}
+
+impl Sent {
+    /// Takes what the publisher counted, which is gone.
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.published += other.published;
+        self.errors.merge(other.errors);
+        self.errors.add("publish unanswered", other.is_waiting.into());
+    }
 }
 
 /// A topic of this run alone: others may use the same server.
@@ -92,6 +105,7 @@ impl Subscriber {
                 Delivery::Notification(notification) => {
                     self.expect(notification.sequence, notification.sequence);
                     if *notification.payload == *END {
+                        self.received.is_complete = true;
                         break;
                     }
                     self.count(&notification);
@@ -152,26 +166,21 @@ impl Way {
     }
 }
 
-/// A publisher at work; it ends when [`stop`](Self::stop)ped, or with the first error.
-#[derive(Debug)]
-pub(crate) struct Publishing {
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<Sent>,
-}
-
-impl Publishing {
-    pub(crate) fn start(args: &Args, way: Way, topic: String, clock: Instant) -> Self {
-        let (stop, stopped) = oneshot::channel();
-        let payload = vec![b'x'; args.payload as usize];
-        let source = Source { way, topic, clock, payload, sent: Sent::default() };
-        let rate = f64::from(args.publish_rate);
-        Self { stop, task: tokio::spawn(source.run(rate, stopped)) }
-    }
-
-    pub(crate) async fn stop(self) -> Sent {
-        drop(self.stop);
-        self.task.await.expect("the publisher does not panic")
-    }
+/// Spawns the publisher, which ends when `stopped`, or with the first error; what it counts comes
+/// then.
+pub(crate) fn spawn_publisher(
+    args: &Args,
+    way: Way,
+    topic: String,
+    clock: Instant,
+    stopped: oneshot::Receiver<()>,
+) -> (JoinSet<()>, mpsc::UnboundedReceiver<Sent>) {
+    let (collector, counts) = mpsc::unbounded_channel();
+    let payload = vec![b'x'; args.payload as usize];
+    let source = Source { way, topic, clock, payload, sent: Tally::new(collector) };
+    let mut tasks = JoinSet::new();
+    tasks.spawn(source.run(args.publish_rate.into(), stopped));
+    (tasks, counts)
 }
 
 struct Source {
@@ -179,12 +188,13 @@ struct Source {
     topic: String,
     clock: Instant,
     payload: Vec<u8>,
-    sent: Sent,
+    sent: Tally<Sent>,
 }
 
 impl Source {
     /// At least one notification, and then [`END`].
-    async fn run(mut self, rate: f64, mut stopped: oneshot::Receiver<()>) -> Sent {
+    async fn run(mut self, rate: f64, mut stopped: oneshot::Receiver<()>) {
+        self.sent.is_waiting = true;
         let outcome = async {
             self.publish_at(rate, &mut stopped).await?;
             self.way.publish(&self.topic, END).await
@@ -192,7 +202,7 @@ impl Source {
         if let Err(kind) = outcome.await {
             self.sent.errors.add(kind, 1);
         }
-        self.sent
+        self.sent.is_waiting = false;
     }
 
     async fn publish_at(
