@@ -2,18 +2,18 @@
 
 #![allow(dead_code, reason = "each test crate uses its part")]
 
-pub const PROTOCOL: &str = include_str!("../../PROTOCOL.md");
+pub(crate) const PROTOCOL: &str = include_str!("../../PROTOCOL.md");
 
 /// A fenced block.
-pub struct Block {
+pub(crate) struct Block {
     /// The info string: `vectors`, `transcript step-1-request`.
-    pub info: &'static str,
+    pub(crate) info: &'static str,
     /// Its lines, each with its number in the file, from 1.
-    pub lines: Vec<(usize, &'static str)>,
+    pub(crate) lines: Vec<(usize, &'static str)>,
 }
 
 /// All fenced blocks.
-pub fn blocks() -> Vec<Block> {
+pub(crate) fn blocks() -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut open: Option<Block> = None;
     for (line, number) in PROTOCOL.lines().zip(1..) {
@@ -29,14 +29,14 @@ pub fn blocks() -> Vec<Block> {
 }
 
 /// The one block with this info string.
-pub fn block(info: &str) -> Block {
+pub(crate) fn block(info: &str) -> Block {
     let mut found: Vec<_> = blocks().into_iter().filter(|block| block.info == info).collect();
     assert_eq!(found.len(), 1, "one block {info}");
     found.remove(0)
 }
 
 /// The transcripts, each with its name; the second kind is `transcript-not-yet`.
-pub fn transcripts(kind: &str) -> Vec<(&'static str, Block)> {
+pub(crate) fn transcripts(kind: &str) -> Vec<(&'static str, Block)> {
     let named = |block: Block| match block.info.split_once(' ') {
         Some((word, name)) if word == kind => Some((name, block)),
         _ => None,
@@ -45,19 +45,19 @@ pub fn transcripts(kind: &str) -> Vec<(&'static str, Block)> {
 }
 
 /// `# remark` at the end of a vector's line left out.
-pub fn without_remark(line: &str) -> &str {
+pub(crate) fn without_remark(line: &str) -> &str {
     line.split('#').next().unwrap_or_default().trim()
 }
 
 /// Bytes in hex; `-` is none.
-pub fn hex(text: &str) -> Vec<u8> {
+pub(crate) fn hex(text: &str) -> Vec<u8> {
     let digits = text.strip_prefix('-').unwrap_or(text).as_bytes().chunks(2);
     let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).expect("hex");
     digits.map(byte).collect()
 }
 
 /// The bytes a transcript's text stands for: `\xHH` is a byte, `<name>` what `bound` says.
-pub fn unescape(text: &str, bound: impl Fn(&str) -> Option<String>) -> Vec<u8> {
+pub(crate) fn unescape(text: &str, bound: impl Fn(&str) -> Option<String>) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut left = text;
     while !left.is_empty() {
@@ -87,7 +87,7 @@ fn placeholder<'a>(
 }
 
 /// The name in `<name>` at the beginning of `text`, and what follows.
-pub fn placeholder_name(text: &str) -> Option<(&str, &str)> {
+pub(crate) fn placeholder_name(text: &str) -> Option<(&str, &str)> {
     let (name, after) = text.strip_prefix('<')?.split_once('>')?;
     let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase());
     is_name.then_some((name, after))
@@ -95,15 +95,15 @@ pub fn placeholder_name(text: &str) -> Option<(&str, &str)> {
 
 /// A MUST or MUST NOT of the document.
 #[derive(Debug)]
-pub struct Must {
-    pub number: u32,
-    pub is_built: bool,
+pub(crate) struct Must {
+    pub(crate) number: u32,
+    pub(crate) is_built: bool,
     /// The line it stands in, from 1.
-    pub line: usize,
+    pub(crate) line: usize,
 }
 
 /// All of them, in the order of the document.
-pub fn musts() -> Vec<Must> {
+pub(crate) fn musts() -> Vec<Must> {
     let item = |(text, line): (&str, usize)| {
         let marker = text.trim_start().strip_prefix("- **[M")?.split_once("]**")?.0;
         let (number, whom) = marker.split_once(' ').expect("a number, and whom it binds");
@@ -118,7 +118,7 @@ pub fn musts() -> Vec<Must> {
 }
 
 /// The numbers of all `[Mn]` in `text`.
-pub fn tags(text: &str) -> Vec<u32> {
+pub(crate) fn tags(text: &str) -> Vec<u32> {
     let after = text.split("[M").skip(1);
     after.filter_map(|tag| tag.split_once(']')?.0.parse().ok()).collect()
 }

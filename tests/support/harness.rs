@@ -13,18 +13,18 @@ use bellwire::{
     },
 };
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::PipeServer;
 
 /// What the client reads first in [`client`].
-pub const HELLO: &str = "* /hello;version=1;session=6f0c1b52-9a0e-4c8e-8f0a-3f1d5a7b9c11;max-line=65535;in-flight=1024;lease=60\n";
+pub(crate) const HELLO: &str = "* /hello;version=1;session=6f0c1b52-9a0e-4c8e-8f0a-3f1d5a7b9c11;max-line=65535;in-flight=1024;lease=60\n";
 
 /// Lines without their LF, and the error that ended them.
-pub type Split = (Vec<Vec<u8>>, Option<LineTooLong>);
+pub(crate) type Split = (Vec<Vec<u8>>, Option<LineTooLong>);
 
 /// Splits a stream that arrives in `pieces`.
-pub fn split<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, max_line: usize) -> Split {
+pub(crate) fn split<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, max_line: usize) -> Split {
     let mut decoder = LineDecoder::new(max_line);
     let mut lines = Vec::new();
     for mut piece in pieces {
@@ -41,7 +41,7 @@ pub fn split<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, max_line: usize) ->
 }
 
 /// Cuts `bytes` into pieces whose lengths follow from `seed`: mostly short, some long, some empty.
-pub fn pieces(bytes: &[u8], mut seed: u64) -> Vec<&[u8]> {
+pub(crate) fn pieces(bytes: &[u8], mut seed: u64) -> Vec<&[u8]> {
     let mut pieces = Vec::new();
     let mut left = bytes;
     while !left.is_empty() {
@@ -56,7 +56,7 @@ pub fn pieces(bytes: &[u8], mut seed: u64) -> Vec<&[u8]> {
 
 /// Target `line`: the decoder, the parser and the encoder for any bytes. The first byte says how
 /// the others are cut.
-pub fn line(data: &[u8]) {
+pub(crate) fn line(data: &[u8]) {
     let Some((&control, stream)) = data.split_first() else { return };
     let max_line = [16, 64, 1_024, 65_535][usize::from(control) % 4];
     let (lines, error) = split([stream], max_line);
@@ -84,7 +84,7 @@ fn split_by_hand(stream: &[u8], max_line: usize) -> (Vec<Vec<u8>>, Option<u64>) 
 }
 
 /// What holds for any line.
-pub fn one_line(bytes: &[u8]) {
+pub(crate) fn one_line(bytes: &[u8]) {
     stuffing(bytes);
     match Line::parse(bytes) {
         Ok(line) => well_formed(bytes, &line),
@@ -147,7 +147,7 @@ fn run(future: impl Future<Output = ()>) {
 
 /// Target `client`: any bytes from a server, behind its hello. The first byte says how the others
 /// are cut.
-pub fn client(data: &[u8]) {
+pub(crate) fn client(data: &[u8]) {
     let Some((&control, stream)) = data.split_first() else { return };
     run(against_client(control, stream));
 }
@@ -181,7 +181,7 @@ async fn against_client(control: u8, stream: &[u8]) {
     let error = ended.expect_err("this side did not close");
     assert!(!matches!(error, ConnectionError::Closed | ConnectionError::HandshakeTimeout));
     for call in calls {
-        drop(call.await.expect("no panic"));
+        call.await.expect("no panic");
     }
     listening.await.expect("no panic, no hole");
     list.await.expect("no panic");
@@ -202,7 +202,7 @@ async fn listen(client: Client) {
 }
 
 /// Reads a subscription to its end: every number is delivered or named once, in order (N3).
-pub async fn contiguous(mut subscription: Subscription) {
+pub(crate) async fn contiguous(mut subscription: Subscription) {
     let mut expected = subscription.position();
     while let Some(delivery) = subscription.next().await {
         let (epoch, first, last) = match delivery {
@@ -238,7 +238,7 @@ fn client_lines(written: &[u8]) {
 }
 
 /// Target `server`: any bytes from a client. The first byte says how the others are cut.
-pub fn server(data: &[u8]) {
+pub(crate) fn server(data: &[u8]) {
     let Some((&control, stream)) = data.split_first() else { return };
     run(against_server(control, stream));
 }
@@ -251,9 +251,10 @@ fn router() -> Router {
         .method("later", async || tokio::time::sleep(Duration::from_secs(1)).await)
         .method("wait", async || std::future::pending::<()>().await)
         .method("add", async |publisher: Publisher, payload: Bytes| {
-            publisher.publish("offers", payload).await.map_err(|_| {
-                bellwire::Failure::new(bellwire::protocol::Code::TOO_LARGE, "")
-            })?;
+            publisher
+                .publish("offers", payload)
+                .await
+                .map_err(|_| bellwire::Failure::new(bellwire::protocol::Code::TOO_LARGE, ""))?;
             Ok::<_, bellwire::Failure>(())
         })
 }
@@ -284,6 +285,45 @@ async fn against_server(control: u8, stream: &[u8]) {
     server_lines(stream, &written.await.expect("read"));
 }
 
+/// The codes of PROTOCOL.md's section 10, by what they come with, sorted.
+pub(crate) const NO_CODES: [&str; 21] = [
+    "already-subscribed",
+    "bad-ack",
+    "bad-arguments",
+    "bad-attribute",
+    "bad-form",
+    "bad-position",
+    "bad-version",
+    "busy",
+    "cancelled",
+    "closing",
+    "deadline",
+    "forbidden",
+    "key-mismatch",
+    "malformed",
+    "not-subscribed",
+    "out-of-order",
+    "too-large",
+    "too-many",
+    "unauthenticated",
+    "unknown-attribute",
+    "unknown-method",
+];
+pub(crate) const CUT_CODES: [&str; 4] = ["cancelled", "closing", "deadline", "lost"];
+pub(crate) const ERROR_CODES: [&str; 11] = [
+    "bad-ack",
+    "bad-arguments",
+    "bad-attribute",
+    "bad-form",
+    "busy",
+    "forbidden",
+    "id-order",
+    "line-too-long",
+    "malformed",
+    "unknown-attribute",
+    "unknown-method",
+];
+
 /// Checks what a server wrote upon `stream`.
 fn server_lines(stream: &[u8], written: &[u8]) {
     let written = written.strip_suffix(b"\n").expect("whole lines");
@@ -296,18 +336,27 @@ fn server_lines(stream: &[u8], written: &[u8]) {
         any = true;
         assert!(bytes.len() < SERVER_MAX_LINE);
         let line = Line::parse(bytes).expect("a line of the protocol");
+        assert!(!bytes.ends_with(b" ") || !line.rest.is_empty(), "the SP of an empty rest");
         match line.mark {
             Mark::Id(id) => {
                 let outcome = Outcome::from_word(line.word).expect("an outcome");
                 let over = answered.entry(id.get()).or_default();
                 assert!(!*over, "{id} was answered before");
                 *over = outcome.is_terminal();
-                let is_failure = matches!(outcome, Outcome::Err | Outcome::No | Outcome::Cut);
-                assert!(!is_failure || Reason::parse(line.rest).is_some());
+                let reason = || Reason::parse(line.rest).expect("a code");
+                match outcome {
+                    Outcome::No => assert!(NO_CODES.contains(&reason().code.as_str())),
+                    Outcome::Cut => assert!(CUT_CODES.contains(&reason().code.as_str())),
+                    Outcome::Err => drop(reason()),
+                    Outcome::Ok | Outcome::More => {}
+                }
             }
             Mark::Reserved if line.word.is_protocol() => {
                 let notice = Notice::parse(&line).expect("a notice's arguments");
                 assert!(!matches!(notice, Notice::Unknown | Notice::Hello(_)));
+                if let Notice::Error { reason, .. } = notice {
+                    assert!(ERROR_CODES.contains(&reason.code.as_str()));
+                }
             }
             Mark::Reserved => {
                 let (number, _) = line.rest.split_argument();
@@ -360,9 +409,4 @@ fn owed(stream: &[u8]) -> Owed {
 fn is_quit(line: &Line<'_>) -> bool {
     let known = |(key, _): (&str, &str)| key.contains('.');
     line.word.as_str() == "/quit" && line.rest.is_empty() && line.attributes.iter().all(known)
-}
-
-/// Both ends of a pipe, for tests that want to cut.
-pub fn pipe() -> (DuplexStream, DuplexStream) {
-    tokio::io::duplex(1 << 16)
 }

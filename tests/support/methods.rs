@@ -17,11 +17,11 @@ use tokio::sync::oneshot;
 
 /// The requests whose handlers wait to be told to finish.
 #[derive(Clone, Default)]
-pub struct Waiting(Arc<Mutex<HashMap<u64, oneshot::Sender<()>>>>);
+pub(crate) struct Waiting(Arc<Mutex<HashMap<u64, oneshot::Sender<()>>>>);
 
 impl Waiting {
     /// Lets the handler of `id` finish, once it waits.
-    pub async fn finish(&self, id: u64) -> Result<(), String> {
+    pub(crate) async fn finish(&self, id: u64) -> Result<(), String> {
         for _ in 0..1_000 {
             if let Some(told) = self.0.lock().unwrap().remove(&id) {
                 return told.send(()).map_err(|()| format!("{id} waits no more"));
@@ -32,12 +32,12 @@ impl Waiting {
     }
 
     /// How many wait, or waited and were cancelled.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.0.lock().unwrap().len()
     }
 
     /// Whether the handler of `id` waits now.
-    pub fn waits(&self, id: u64) -> bool {
+    pub(crate) fn waits(&self, id: u64) -> bool {
         self.0.lock().unwrap().get(&id).is_some_and(|told| !told.is_closed())
     }
 }
@@ -66,7 +66,7 @@ async fn panic() {
 }
 
 /// The methods of section 15.
-pub fn router(waiting: Waiting) -> Router<Waiting> {
+pub(crate) fn router(waiting: Waiting) -> Router<Waiting> {
     Router::with_state(waiting)
         .method("random", handler(async || "4").doc("[MAX]: a random number below MAX"))
         .method("offers.get", handler(get).doc("ID: one offer"))

@@ -1,5 +1,7 @@
 //! A peer made of raw bytes: it writes and reads lines as they stand in a test.
 
+#![allow(dead_code, reason = "each test crate uses its part")]
+
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
