@@ -4,7 +4,9 @@
 
 use std::{fmt::Debug, io, net::SocketAddr};
 
-use bellwire::{Listener, Publisher, Router, Server, ServerConfig, server::PeerAddr};
+use bellwire::{
+    Listener, Publisher, Router, Server, ServerConfig, server::PeerAddr, topic::TopicStore,
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream},
     net::TcpStream,
@@ -51,7 +53,24 @@ impl PipeServer {
         config: ServerConfig,
     ) -> Self {
         let (connect, pipes) = mpsc::unbounded_channel();
-        let server = Server::new(Pipes(pipes)).config(config);
+        Self::serve(Server::new(Pipes(pipes)).config(config), connect, router)
+    }
+
+    /// A server whose topics are in this store.
+    pub fn over<S: Clone + Send + Sync + 'static>(
+        store: impl TopicStore,
+        router: Router<S>,
+        config: ServerConfig,
+    ) -> Self {
+        let (connect, pipes) = mpsc::unbounded_channel();
+        Self::serve(Server::new(Pipes(pipes)).config(config).topics(store), connect, router)
+    }
+
+    fn serve<S: Clone + Send + Sync + 'static>(
+        server: Server<Pipes>,
+        connect: mpsc::UnboundedSender<DuplexStream>,
+        router: Router<S>,
+    ) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
         Self {
             publisher: server.publisher(),

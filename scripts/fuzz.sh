@@ -1,0 +1,24 @@
+#!/bin/sh
+# Fuzzes the targets of fuzz/ with the nightly toolchain; needs `cargo install cargo-fuzz`.
+#
+#   scripts/fuzz.sh [SECONDS [TARGET...]]
+#
+# Without SECONDS: 600 for `line`, 120 for the others. The corpus grows in fuzz/corpus (not kept),
+# beginning from fuzz/seeds, which tests/properties.rs makes of PROTOCOL.md's lines.
+set -eu
+cd "$(dirname "$0")/../fuzz"
+
+seconds=${1:-}
+[ $# -gt 0 ] && shift
+[ $# -gt 0 ] || set -- line client server
+
+for target in "$@"; do
+    case $target in
+        line) time=${seconds:-600} ;;
+        *) time=${seconds:-120} ;;
+    esac
+    mkdir -p "corpus/$target"
+    echo "== $target for $time s"
+    cargo +nightly fuzz run "$target" "corpus/$target" "seeds/$target" -- \
+        -max_total_time="$time" -max_len=8192 -timeout=20 -print_final_stats=1
+done
