@@ -35,7 +35,11 @@ use bellwire::{
 };
 use clap::Parser;
 use serde::Deserialize;
-use tokio::{sync::Mutex, task::spawn_blocking, time::interval};
+use tokio::{
+    sync::Mutex,
+    task::spawn_blocking,
+    time::{interval, sleep},
+};
 use tracing_subscriber::EnvFilter;
 
 use file::{Found, MAX_OFFER};
@@ -45,6 +49,8 @@ use store::{Put, Store};
 
 /// What there is to let when no file is given.
 const SHIPPED: &str = include_str!("offers/offers.jsonl");
+/// How often to look at the file.
+const INTERVAL: Duration = Duration::from_millis(100);
 /// What `random` is below, unless it is told.
 const DEFAULT_MAX: NonZeroU64 = NonZeroU64::new(100).expect("not zero");
 
@@ -92,14 +98,14 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
         .map_err(|error| format!("cannot listen on {}: {error}", args.listen))?
         .config(config);
     let service = Service::new(server.publisher(), args.offers);
-    let follower = service.load().await;
+    service.load().await;
     println!("listening on {}", server.local_addr()?);
     eprintln!("{} offers", service.store.len());
 
     let serving = server.serve(router(service.clone())).with_graceful_shutdown(stop);
     tokio::select! {
         served = serving => Ok(served?),
-        never = service.follow(follower) => match never {},
+        never = service.follow() => match never {},
         never = service.publish_random(args.random_every) => match never {},
     }
 }
@@ -149,7 +155,9 @@ async fn add(
     State(service): State<Arc<Service>>,
     Json(draft): Json<Draft>,
 ) -> Result<Json<News>, Failure> {
-    service.add(draft).await.map(|id| Json(News { id, changed: false }))
+    // A task of its own, so that it is not left half way if the caller cancels.
+    let added = tokio::spawn(async move { service.add(draft).await }).await;
+    added.map_err(internal)?.map(|id| Json(News { id, changed: false }))
 }
 
 /// What the methods, the file and the topics share.
@@ -157,50 +165,62 @@ struct Service {
     store: Store,
     publisher: Publisher,
     file: Option<PathBuf>,
-    /// Held from when an id is chosen until it is taken.
-    adding: Mutex<()>,
+    /// What follows the file, if there is one. Held while offers are taken from it, and from when
+    /// an id is chosen for a new one until it is stored.
+    source: Mutex<Option<Follower>>,
 }
 
 impl Service {
     fn new(publisher: Publisher, file: Option<PathBuf>) -> Arc<Self> {
-        Arc::new(Self { store: Store::default(), publisher, file, adding: Mutex::default() })
+        Arc::new(Self { store: Store::default(), publisher, file, source: Mutex::default() })
     }
 
-    /// Takes what is there at the start, telling nobody; what follows the file from there on.
-    async fn load(&self) -> Option<Follower> {
+    /// Takes what is there at the start, telling nobody.
+    async fn load(&self) {
         let Some(file) = &self.file else {
-            for (number, line) in (1..).zip(SHIPPED.lines()) {
-                self.read(Event::Line { number, text: line.into() }).map(|new| self.store.put(new));
-            }
-            return None;
+            let lines = (1..).zip(SHIPPED.lines());
+            let events = lines.map(|(number, line)| Event::Line { number, text: line.into() });
+            events.filter_map(|event| self.read(event)).for_each(|offer| _ = self.store.put(offer));
+            return;
         };
         let mut follower = Follower::new(file);
+        while !follower.is_idle() {
+            let offers = self.read_new(&mut follower).await;
+            offers.into_iter().for_each(|offer| _ = self.store.put(offer));
+        }
+        *self.source.lock().await = Some(follower);
+    }
+
+    /// Takes what comes into the file, and tells of it.
+    async fn follow(&self) -> Infallible {
         loop {
-            match follower.read_new().await {
-                Ok(events) => {
-                    let offers = events.into_iter().filter_map(|event| self.read(event));
-                    offers.for_each(|offer| _ = self.store.put(offer));
+            if let Some(follower) = &mut *self.source.lock().await {
+                self.catch_up(follower).await;
+            }
+            sleep(INTERVAL).await;
+        }
+    }
+
+    async fn catch_up(&self, follower: &mut Follower) {
+        loop {
+            for offer in self.read_new(follower).await {
+                if let Err(error) = self.put(offer).await {
+                    eprintln!("cannot tell of an offer: {error}");
                 }
-                Err(error) => eprintln!("{error}; waiting for it"),
             }
             if follower.is_idle() {
-                return Some(follower);
+                return;
             }
         }
     }
 
-    /// Takes what comes into the file, and tells of it.
-    async fn follow(&self, follower: Option<Follower>) -> Infallible {
-        let Some(mut follower) = follower else { return std::future::pending().await };
-        loop {
-            match follower.next().await {
-                Ok(event) => {
-                    let Some(offer) = self.read(event) else { continue };
-                    if let Err(error) = self.put(offer).await {
-                        eprintln!("cannot tell of an offer: {error}");
-                    }
-                }
-                Err(error) => eprintln!("{error}; waiting for it"),
+    /// The offers that came into the file since the last look.
+    async fn read_new(&self, follower: &mut Follower) -> Vec<Offer> {
+        match follower.read_new().await {
+            Ok(events) => events.into_iter().filter_map(|event| self.read(event)).collect(),
+            Err(error) => {
+                eprintln!("{error}; waiting for it");
+                Vec::new()
             }
         }
     }
@@ -231,27 +251,34 @@ impl Service {
 
     /// Adds an offer, to the file too, so that it is there after a restart.
     ///
-    /// Race: the follower may read the line before this stores the offer, or after. Whoever comes
-    /// first finds it new and tells of it; the other finds it as it is. If this is cancelled in
-    /// between, it is the follower.
+    /// All that stands in the file is taken first, so that the id is a new one; and its own line is
+    /// read only after it was stored, so that it is not told of twice.
     async fn add(&self, Draft { id, flat }: Draft) -> Result<NonZeroU64, Failure> {
-        let _adding = self.adding.lock().await;
+        let mut source = self.source.lock().await;
+        if let Some(follower) = &mut *source {
+            self.catch_up(follower).await;
+        }
         let id = id.or_else(|| self.store.free_id());
         let id = id.ok_or_else(|| Failure::new(Code::TOO_MANY, "the ids are used up"))?;
         if self.store.get(id).is_some() {
             return Err(Failure::new(EXISTS, format!("there is an offer {id}")));
         }
         let offer = Offer { id, flat };
+        self.append(offer.clone()).await?;
+        self.put(offer).await.map_err(internal)?;
+        Ok(id)
+    }
+
+    async fn append(&self, offer: Offer) -> Result<(), Failure> {
         if serde_json::to_vec(&offer).is_ok_and(|json| json.len() > MAX_OFFER) {
             return Err(Failure::new(Code::TOO_LARGE, format!("more than {MAX_OFFER} bytes")));
         }
-        if let Some(file) = self.file.clone() {
-            let line = offer.clone();
-            let appended = spawn_blocking(move || file::append(&file, &line)).await;
-            appended.map_err(internal)?.map_err(internal)?;
+        let Some(file) = self.file.clone() else { return Ok(()) };
+        let appended = spawn_blocking(move || file::append(&file, &offer)).await;
+        match appended.map_err(internal)?.map_err(internal)? {
+            true => Ok(()),
+            false => Err(Failure::new(Code::BUSY, "the last line of the file is not finished")),
         }
-        self.put(offer).await.map_err(internal)?;
-        Ok(id)
     }
 
     async fn publish_random(&self, every: u64) -> Infallible {

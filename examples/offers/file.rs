@@ -70,18 +70,19 @@ impl fmt::Display for Remark {
     }
 }
 
-/// Appends an offer, as any other program could: in one write, on a line of its own.
+/// Appends an offer, as any other program could: a line of its own, in one write.
 ///
-/// A last line that somebody left without its LF is ended first.
-pub(crate) fn append(path: &Path, offer: &Offer) -> io::Result<()> {
+/// `false`, and nothing is written, while the last line has no LF: it is being written by somebody,
+/// and what came in between would be the end of both.
+pub(crate) fn append(path: &Path, offer: &Offer) -> io::Result<bool> {
     let mut file = File::options().read(true).append(true).create(true).open(path)?;
-    let mut line = Vec::new();
     if !ends_a_line(&mut file)? {
-        line.push(b'\n');
+        return Ok(false);
     }
-    serde_json::to_writer(&mut line, offer)?;
+    let mut line = serde_json::to_vec(offer)?;
     line.push(b'\n');
-    file.write_all(&line)
+    file.write_all(&line)?;
+    Ok(true)
 }
 
 fn ends_a_line(file: &mut File) -> io::Result<bool> {

@@ -10,10 +10,9 @@ use std::{
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
-use tokio::{task::spawn_blocking, time::sleep};
+use tokio::task::spawn_blocking;
 
 /// The longest line that is kept, in bytes before its LF.
 const MAX_LINE: usize = 1024 * 1024;
@@ -21,8 +20,6 @@ const MAX_LINE: usize = 1024 * 1024;
 const MAX_READ: usize = 256 * 1024;
 /// How many bytes before the position are remembered, to tell an append from a rewrite.
 const FINGERPRINT: usize = 64;
-/// How long [`Follower::next`] waits after a look that found nothing.
-const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Follows a file of lines as other programs append to it.
 ///
@@ -84,27 +81,6 @@ impl Follower {
             queue: VecDeque::new(),
             idle: false,
             reported: None,
-        }
-    }
-
-    /// Waits for the next event, looking at the file at intervals.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`read_new`](Self::read_new). None is final: call again to go on waiting.
-    ///
-    /// # Cancel safety
-    ///
-    /// Nothing is lost when the future is dropped. The next call looks at the file at once.
-    pub(crate) async fn next(&mut self) -> io::Result<Event> {
-        loop {
-            if let Some(event) = self.queue.pop_front() {
-                return Ok(event);
-            }
-            self.queue = self.read_new().await?.into();
-            if self.queue.is_empty() && self.idle {
-                sleep(INTERVAL).await;
-            }
         }
     }
 
@@ -593,7 +569,7 @@ mod tests {
         let long = "x".repeat(3 * MAX_LINE);
         let mut bench = Bench::with(format!("one\n{long}"));
         assert_eq!(bench.read().await, [line(1, "one")]);
-        while !bench.follower.idle {
+        while !bench.follower.is_idle() {
             assert_eq!(bench.read().await, []);
             assert!(bench.follower.lines.partial.capacity() <= 2 * MAX_LINE);
         }
@@ -651,40 +627,5 @@ mod tests {
             busy.await.unwrap().unwrap();
             assert_eq!(bench.read().await, [line(2, "two"), line(3, "three")]);
         });
-    }
-
-    #[tokio::test]
-    async fn next_gives_one_event_at_a_time_and_waits_for_more() {
-        let mut bench = Bench::with("one\ntwo\n");
-        assert_eq!(bench.follower.next().await.unwrap(), line(1, "one"));
-        assert_eq!(bench.follower.next().await.unwrap(), line(2, "two"));
-        let path = bench.path("file");
-        let (event, ()) = tokio::join!(bench.follower.next(), async {
-            let mut file = File::options().append(true).open(path).unwrap();
-            tokio::task::yield_now().await;
-            file.write_all(b"three\n").unwrap();
-        });
-        assert_eq!(event.unwrap(), line(3, "three"));
-    }
-
-    #[tokio::test]
-    async fn next_reports_a_missing_file_once_and_waits_for_it() {
-        let mut bench = Bench::new();
-        let error = bench.follower.next().await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::NotFound);
-        let path = bench.path("file");
-        let (event, ()) = tokio::join!(bench.follower.next(), async {
-            tokio::task::yield_now().await;
-            fs::write(path, "one\n").unwrap();
-        });
-        assert_eq!(event.unwrap(), line(1, "one"));
-    }
-
-    #[tokio::test]
-    async fn read_new_gives_what_next_left() {
-        let mut bench = Bench::with("one\ntwo\n");
-        assert_eq!(bench.follower.next().await.unwrap(), line(1, "one"));
-        bench.append("file", "three\n");
-        assert_eq!(bench.read().await, [line(2, "two"), line(3, "three")]);
     }
 }

@@ -95,6 +95,7 @@ mod tests {
         assert_eq!(store.put(offer(7, "loft")), Put::Same);
         assert_eq!(store.put(offer(7, "attic")), Put::Changed);
         assert_eq!(store.free_id(), NonZeroU64::new(8));
+        assert_eq!(store.len(), 1);
         assert_eq!(store.get(offer(7, "").id), Some(offer(7, "attic")));
     }
 
