@@ -96,6 +96,7 @@ impl Reader {
         if hello.version != VERSION {
             return Err(ConnectionError::Version(hello.version));
         }
+        tracing::debug!(session = %hello.session, "connected");
         self.hello = Some(hello.clone());
         self.shared.open(hello);
         Ok(())
