@@ -2,7 +2,6 @@
 
 mod config;
 mod connection;
-mod control;
 mod extract;
 mod handler;
 mod in_flight;
