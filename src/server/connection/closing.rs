@@ -136,7 +136,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     fn poll_linger(&mut self, cx: &mut Context<'_>, until: Time) -> Poll<io::Result<()>> {
         let flags = self.session.mailbox().take(cx.waker(), &mut Vec::new());
         if flags & ALARM != 0 {
-            self.alarm = None;
+            self.shared.wheel.clear(&mut self.alarm);
         }
         if flags & CUT != 0 || self.now() >= until {
             return Poll::Ready(Ok(()));

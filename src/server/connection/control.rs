@@ -167,10 +167,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if self.shared.publisher.check_size(&topic, &payload).is_err() {
             return Err((Code::TOO_LARGE, String::new()));
         }
-        let appended = self.shared.publisher.store().append(&topic, payload.into_owned().into());
-        let future = async move { reply::of_publish(appended.await) };
         let work = Work { id: Some(id), cancel: None, ttl };
-        self.run(work, |_, _| Ok(Running::Inline(Box::pin(future))));
+        let payload = payload.into_owned().into();
+        self.run(work, |shared, _| {
+            // At once, and not when the future is polled: the order of the lines numbers them.
+            let appended = shared.publisher.store().append(&topic, payload);
+            let future = async move { reply::of_publish(appended.await) };
+            Ok(Running::Inline(Box::pin(future)))
+        });
         Ok(Taken::Yes)
     }
 

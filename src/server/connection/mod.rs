@@ -28,6 +28,7 @@ use crate::{
         mailbox::{ALARM, CUT, DRAIN, NEWS},
         session::Session,
         subscriptions::Subscriptions,
+        wheel::Alarm,
     },
     sync::Arc,
     topic::Room,
@@ -37,6 +38,7 @@ use crate::{
 const READS: usize = 4;
 /// Rounds per poll, after which other tasks of the runtime have their turn.
 const ROUNDS: usize = 4;
+
 /// The driver of one connection. It ends when the connection is closed.
 pub(super) struct Connection<T> {
     io: T,
@@ -52,8 +54,8 @@ pub(super) struct Connection<T> {
     is_draining: bool,
     phase: Phase,
     lease: Lease,
-    /// The earliest alarm registered with the wheel.
-    alarm: Option<Time>,
+    /// The earliest deadline, registered with the wheel.
+    alarm: Alarm,
     /// The time of this poll, once it was asked for.
     now: Option<Time>,
     /// What an idle connection does without.
@@ -73,6 +75,8 @@ struct Active {
     /// What was read behind it, and from where on it is still to be looked at.
     unread: Vec<u8>,
     unread_at: usize,
+    /// Reading stopped since the peer does not read: nothing but the next write brings it on.
+    is_held: bool,
 }
 
 /// Whether a line was obeyed, or has to wait for a place.
@@ -107,7 +111,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             is_draining: false,
             phase: Phase::Open,
             lease: Lease::Idle,
-            alarm: None,
+            alarm: shared.wheel.new_alarm(),
             now: None,
             active: None,
             subscriptions: None,
@@ -140,6 +144,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             let more_input = self.poll_input(cx)?;
             self.poll_subscriptions();
             self.answer_quit();
+            self.count();
             self.poll_write(cx)?;
             if self.is_finished() {
                 return self.poll_close(cx);
@@ -151,6 +156,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Counts what runs, before its caller can learn that it has ended.
+    fn count(&self) {
+        self.session.set_in_flight(self.active.as_ref().map_or(0, |active| active.in_flight.len()));
     }
 
     fn take_mail(&mut self, cx: &mut Context<'_>) {
@@ -175,7 +185,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     fn on_alarm(&mut self) {
-        self.alarm = None;
+        self.shared.wheel.clear(&mut self.alarm);
         let now = self.now();
         if let Some(active) = &mut self.active {
             let over = active.in_flight.expire(now);
@@ -214,6 +224,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         self.go_on_with_unread();
         for _ in 0..READS {
             if self.phase != Phase::Open || self.is_stalled() {
+                self.hold();
                 return Ok(false);
             }
             let mut scratch = Scratch::take();
@@ -274,7 +285,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let can_copy = active.out.len() < config.notification_mark
             && self.subscriptions.as_ref().is_some_and(|list| list.is_ready());
         let can_poll = active.out.len() < config.reply_mark && !active.woken.is_empty();
-        has_lines && !self.is_opening() && self.has_place() || can_copy || can_poll
+        let can_read = (has_lines && self.has_place() || active.is_held) && !self.is_over_mark();
+        can_read && !self.is_opening() || can_copy || can_poll
     }
 
     /// Gives back what an idle connection does without.
@@ -293,7 +305,23 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     /// Whether lines have to wait: for a place, or for a store to open a topic.
     fn is_stalled(&self) -> bool {
-        self.is_opening() || self.active.as_ref().is_some_and(|active| active.parked.is_some())
+        self.is_opening()
+            || self.is_over_mark()
+            || self.active.as_ref().is_some_and(|active| active.parked.is_some())
+    }
+
+    /// Whether the peer leaves so much unread that none of its lines is looked at, the protocol's
+    /// own neither: their answers would pile up without bound.
+    fn is_over_mark(&self) -> bool {
+        let mark = self.shared.config.reply_mark.saturating_mul(2);
+        self.active.as_ref().is_some_and(|active| active.out.len() >= mark)
+    }
+
+    fn hold(&mut self) {
+        let is_held = self.is_over_mark();
+        if let Some(active) = &mut self.active {
+            active.is_held = is_held;
+        }
     }
 
     fn is_opening(&self) -> bool {
@@ -318,15 +346,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     fn set_alarm(&mut self, deadline: Time) {
-        if self.alarm.is_none_or(|alarm| deadline < alarm) {
-            self.alarm = Some(deadline);
-            self.shared.wheel.register(deadline, self.session.mailbox().clone());
+        if self.alarm.is_later_than(deadline) {
+            self.shared.wheel.set(&mut self.alarm, deadline, self.session.mailbox());
         }
     }
 }
 
 impl<T> Drop for Connection<T> {
     fn drop(&mut self) {
+        self.shared.wheel.clear(&mut self.alarm);
         self.shared.sessions.remove(&self.session.id());
     }
 }

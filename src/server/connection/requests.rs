@@ -43,22 +43,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let (shared, session) = (&*self.shared, &self.session);
         let active = self.active.get_or_insert_default();
         let cx = &mut Context::from_waker(active.in_flight.next_waker(session.mailbox()));
-        let started = guarded(|| {
-            let mut running = start(shared, session)?;
-            Ok(match running.poll(cx) {
-                Poll::Ready(ended) => Started::Ended(ended),
-                Poll::Pending => Started::Running(running),
-            })
-        });
-        match started {
-            Some(Ok(Started::Running(running))) => self.keep(work, running),
-            Some(Ok(Started::Ended(ended))) => self.finish_ended(work.id, ended),
+        match guarded(|| start(shared, session)) {
+            Some(Ok(running)) => match poll_first(running, cx) {
+                Started::Running(running) => self.keep(work, running),
+                Started::Ended(ended) => self.finish_ended(work.id, ended),
+            },
             Some(Err(rejection)) => self.on_rejection(work.id, &rejection),
             None => self.finish_ended(work.id, Ended::Panicked),
         }
     }
 
-    pub(super) fn keep(&mut self, work: Work, running: Running) {
+    fn keep(&mut self, work: Work, running: Running) {
         let limit = self.shared.config.handler_time;
         let time = work.ttl.map_or(limit, |ttl| limit.min(Duration::from_millis(ttl)));
         let deadline = self.now().after(time);
@@ -90,5 +85,21 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         self.active.as_ref().is_none_or(|active| {
             active.in_flight.len() < config.in_flight && active.out.len() < config.reply_mark
         })
+    }
+}
+
+/// Polls a handler for the first time, and drops it if it has ended.
+///
+/// The two are apart: a handler that panics once more when it is dropped, while its first panic
+/// unwinds, would end the process.
+fn poll_first(mut running: Running, cx: &mut Context<'_>) -> Started {
+    let polled = guarded(|| running.poll(cx));
+    if let Some(Poll::Pending) = polled {
+        return Started::Running(running);
+    }
+    let dropped_well = guarded(|| drop(running)).is_some();
+    match polled {
+        Some(Poll::Ready(ended)) if dropped_well => Started::Ended(ended),
+        _ => Started::Ended(Ended::Panicked),
     }
 }
