@@ -846,3 +846,97 @@ async fn faults_are_checked_in_their_order() {
         peer.ask(format!("{line}\n"), format!("{answer}\n")).await;
     }
 }
+
+#[tokio::test]
+async fn what_a_peer_leaves_unread_is_bounded_by_the_marks() {
+    const PIPE: usize = 64;
+    const MARK: usize = 256;
+    let config = ServerConfig::new().retained_messages(1);
+    let config = config.notification_mark(MARK).reply_mark(MARK);
+    let started = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let router = Router::with_state(started.clone()).method(
+        "count",
+        async |State(started): State<Arc<std::sync::atomic::AtomicUsize>>| {
+            started.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            "counted"
+        },
+    );
+    let server = PipeServer::with_config(router, config);
+    let mut deaf = server.connect_raw(PIPE);
+    deaf.hello().await;
+    deaf.send("1 /subscribe t\n").await;
+    deaf.attribute("epoch").await;
+    let line = "* t 100 message\n".len();
+    for _ in 0..200 {
+        server.publisher.publish("t", "message").await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    let mut delivered = 0;
+    loop {
+        let line = deaf.line().await.unwrap();
+        if line.starts_with("* /gap ") {
+            break;
+        }
+        delivered += line.len();
+    }
+    assert!(delivered <= PIPE + MARK + line, "{delivered} bytes");
+
+    let deaf = server.connect_raw(PIPE);
+    let (_read, mut write) = tokio::io::split(deaf.io);
+    let burst: String = (1..=1_000).map(|n| format!("{n} count\n")).collect();
+    let write = tokio::io::AsyncWriteExt::write_all(&mut write, burst.as_bytes());
+    let mut write = std::pin::pin!(write);
+    for _ in 0..10_000 {
+        assert!(futures::poll!(write.as_mut()).is_pending());
+        tokio::task::yield_now().await;
+    }
+    let most = (PIPE + MARK) / "1 ok counted\n".len() + 1;
+    let started = started.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(started <= most, "{started} requests were started");
+}
+
+/// A place is taken by the last that fits, and the next line waits.
+#[tokio::test]
+async fn in_flight_is_exact() {
+    let (router, gate) = gated();
+    let server = PipeServer::with_config(router, ServerConfig::new().in_flight(3));
+    let mut peer = server.connect().await;
+    peer.send("1 wait a\n2 wait b\n3 wait c\n4 /renew\n5 echo d\n6 /renew\n").await;
+    peer.expect("4 ok;lease=60\n").await;
+    peer.expect_silence().await;
+    gate.notify_one();
+    peer.expect("1 ok a\n5 ok d\n6 ok;lease=60\n").await;
+    peer.ask("7 wait e\n8 /renew\n", "8 ok;lease=60\n").await;
+}
+
+#[tokio::test]
+async fn a_session_outlives_its_connection() {
+    let (told, mut heard) = mpsc::unbounded_channel();
+    let router = Router::with_state(told).method(
+        "keep",
+        async |session: Session, State(told): State<mpsc::UnboundedSender<_>>| {
+            told.send(session).unwrap();
+        },
+    );
+    let server = PipeServer::start(router);
+    let mut peer = server.connect().await;
+    peer.ask("1 keep\n2 /quit\n", "1 ok\n2 ok\n").await;
+    peer.expect_closed().await;
+    drop(peer);
+    let session = heard.recv().await.unwrap();
+    server.ended().await;
+    assert_eq!(session.peer(), &PeerAddr::Other("pipe".into()));
+    assert!(!session.id().is_nil());
+}
+
+/// Neither a peer that does not read nor a handler that never ends holds up the end of `serve`.
+#[tokio::test(start_paused = true)]
+async fn a_deaf_peer_does_not_hold_up_the_end() {
+    let (router, _gate) = gated();
+    let config = ServerConfig::new().reply_mark(64).drain(Duration::from_secs(3));
+    let server = PipeServer::with_config(router, config);
+    let mut deaf = server.connect_raw(16);
+    deaf.hello().await;
+    deaf.send("1 forever\n2 echo aaaaaaaaaaaaaaaaaaaaa\n3 /subscribe t\n4 /methods\n").await;
+    server.ended().await;
+}

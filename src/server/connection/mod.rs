@@ -361,11 +361,49 @@ impl<T> Drop for Connection<T> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+    use uuid::Uuid;
+
     use super::*;
+    use crate::{
+        random::Random,
+        server::{PeerAddr, Router, ServerConfig, wheel::Wheel},
+        topic::{MemoryTopics, Publisher},
+    };
 
     #[test]
     fn an_idle_connection_is_small() {
         let size = size_of::<Connection<()>>();
         assert!(size <= 256, "{size} bytes");
+    }
+
+    fn shared() -> Arc<Shared> {
+        let random = Random::seeded(1);
+        Arc::new(Shared {
+            config: ServerConfig::new(),
+            methods: Router::new().method("echo", async |payload: String| payload).into_methods(),
+            publisher: Publisher::new(Arc::new(MemoryTopics::new(&random))),
+            sessions: Arc::default(),
+            random,
+            wheel: Wheel::new(),
+        })
+    }
+
+    /// Whatever was said before: all that is left of it is in the struct itself.
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_owns_nothing_but_itself() {
+        let (mut peer, io) = tokio::io::duplex(1_024);
+        let session = Session::new(Uuid::nil(), PeerAddr::Other("test".into()));
+        let mut connection = Connection::new(io, shared(), session);
+        let cx = &mut Context::from_waker(std::task::Waker::noop());
+        for lines in ["", "1 echo a\n", "2 /subscribe t\n3 /unsubscribe t\n", "4 nosuch\n\n"] {
+            peer.write_all(lines.as_bytes()).await.unwrap();
+            assert!(Pin::new(&mut connection).poll(cx).is_pending());
+            assert!(connection.active.is_none() && connection.subscriptions.is_none(), "{lines}");
+        }
+        assert_eq!(connection.lines.pending(), 0);
+        peer.write_all(b"5 unfinished").await.unwrap();
+        assert!(Pin::new(&mut connection).poll(cx).is_pending());
+        assert!(connection.active.is_none() && connection.lines.pending() == 12);
     }
 }
