@@ -940,3 +940,27 @@ async fn a_deaf_peer_does_not_hold_up_the_end() {
     deaf.send("1 forever\n2 echo aaaaaaaaaaaaaaaaaaaaa\n3 /subscribe t\n4 /methods\n").await;
     server.ended().await;
 }
+
+/// Each answer is over the mark by itself, so that nothing but writing it out brings reading on.
+#[tokio::test]
+async fn a_peer_that_reads_again_is_read_again() {
+    let doc = "x".repeat(500);
+    let router = Router::new().method("echo", handler(echo).doc(doc.clone()));
+    let server = PipeServer::with_config(router, ServerConfig::new().reply_mark(64));
+    for pipe in [64, support::PIPE] {
+        let mut peer = server.connect_raw(pipe);
+        peer.hello().await;
+        for id in 1..=3 {
+            peer.send(format!("{id} /methods\n")).await;
+            until_quiet().await;
+            peer.expect(format!("{id} more echo {doc}\n{id} ok\n")).await;
+        }
+    }
+}
+
+/// Lets every other task have its turns.
+async fn until_quiet() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
