@@ -84,6 +84,7 @@ pub use error::{CallError, ConnectionError, NotSent, Unknown};
 pub use json::Json;
 pub use random::Random;
 pub use server::{
-    Failure, Listener, Router, Server, ServerConfig, Session, State, blocking, handler,
+    Failure, Listener, Router, Server, ServerConfig, ServerHandle, ServerStats, Session, State,
+    blocking, handler,
 };
 pub use topic::{PublishError, Published, Publisher};

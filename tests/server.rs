@@ -2,15 +2,25 @@
 
 mod support;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bellwire::{
-    Failure, Json, Router, Server, ServerConfig, Session, State, blocking, handler,
+    Failure, Json, Listener, Router, Server, ServerConfig, ServerHandle, Session, State, blocking,
+    handler,
     protocol::Code,
     server::{PeerAddr, Request},
 };
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::{
+    io::DuplexStream,
+    sync::{Notify, mpsc, oneshot},
+};
 
 use crate::support::{PipeServer, RawPeer, TcpServer};
 
@@ -331,15 +341,11 @@ async fn a_notification_over_the_clients_limit_is_named() {
 
 #[tokio::test]
 async fn a_one_way_is_run_and_never_answered() {
-    let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let (told, mut heard) = mpsc::unbounded_channel();
     let router = Router::with_state(told)
-        .method(
-            "tell",
-            async |State(told): State<tokio::sync::mpsc::UnboundedSender<Bytes>>,
-                   payload: Bytes| {
-                told.send(payload).unwrap();
-            },
-        )
+        .method("tell", async |State(told): State<mpsc::UnboundedSender<Bytes>>, payload: Bytes| {
+            told.send(payload).unwrap();
+        })
         .method("panic", async || -> () { panic!("on purpose") });
     let server = PipeServer::start(router);
     let mut peer = server.connect().await;
@@ -422,7 +428,7 @@ async fn spawned_and_blocking_handlers_answer_like_others() {
 #[tokio::test]
 async fn a_blocking_handler_keeps_its_place_until_it_has_ended() {
     let (release, held) = std::sync::mpsc::channel::<()>();
-    let (began, mut begun) = tokio::sync::mpsc::unbounded_channel();
+    let (began, mut begun) = mpsc::unbounded_channel();
     let held = Arc::new(std::sync::Mutex::new(held));
     let hold = move || {
         began.send(()).unwrap();
@@ -535,7 +541,7 @@ async fn a_waker_left_behind_hurts_nobody() {
     async fn stash(State(wakers): State<Wakers>) {
         std::future::poll_fn(|cx| {
             wakers.lock().unwrap().push(cx.waker().clone());
-            std::task::Poll::<()>::Pending
+            Poll::<()>::Pending
         })
         .await;
     }
@@ -549,4 +555,412 @@ async fn a_waker_left_behind_hurts_nobody() {
     peer.ask("3 stash\n4 /renew\n", "4 ok;lease=60\n").await;
     left.iter().for_each(std::task::Waker::wake_by_ref);
     peer.ask("5 echo a\n* /cancel 3\n", "5 ok a\n3 cut cancelled\n").await;
+}
+
+/// Connections, and errors of accepting, as a test says.
+struct Script(mpsc::UnboundedReceiver<io::Result<DuplexStream>>);
+
+impl Listener for Script {
+    type Io = DuplexStream;
+
+    async fn accept(&mut self) -> io::Result<(DuplexStream, PeerAddr)> {
+        match self.0.recv().await {
+            Some(next) => next.map(|io| (io, PeerAddr::Other("script".into()))),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<PeerAddr> {
+        Ok(PeerAddr::Other("script".into()))
+    }
+}
+
+type Accepted = mpsc::UnboundedSender<io::Result<DuplexStream>>;
+
+fn scripted(config: ServerConfig, router: Router) -> (Accepted, ServerHandle) {
+    let (accepted, script) = mpsc::unbounded_channel();
+    let server = Server::new(Script(script)).config(config);
+    let handle = server.handle();
+    tokio::spawn(server.serve(router).into_future());
+    (accepted, handle)
+}
+
+fn connect(accepted: &Accepted, size: usize) -> RawPeer<DuplexStream> {
+    let (ours, theirs) = tokio::io::duplex(size);
+    accepted.send(Ok(theirs)).unwrap();
+    RawPeer::new(ours)
+}
+
+async fn until(mut is_so: impl FnMut() -> bool) {
+    for _ in 0..10_000 {
+        if is_so() {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("never so");
+}
+
+#[tokio::test(start_paused = true)]
+async fn errors_of_accepting_do_not_end_it() {
+    let (accepted, _) = scripted(ServerConfig::new(), Router::new());
+    for _ in 0..100 {
+        accepted.send(Err(io::ErrorKind::ConnectionAborted.into())).unwrap();
+    }
+    connect(&accepted, 1_024).hello().await;
+    // EMFILE: the process is out of file descriptors.
+    for _ in 0..10 {
+        accepted.send(Err(io::Error::from_raw_os_error(24))).unwrap();
+    }
+    connect(&accepted, 1_024).hello().await;
+}
+
+/// Panics when it is polled and once more when it is dropped, and what it panics with does too.
+struct Bomb;
+
+impl Future for Bomb {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        std::panic::panic_any(Shrapnel)
+    }
+}
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("on purpose, dropped");
+    }
+}
+
+struct Shrapnel;
+
+impl Drop for Shrapnel {
+    fn drop(&mut self) {
+        panic!("on purpose, payload");
+    }
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_at_every_step_is_one_panic() {
+    let router = Router::new().method("bomb", || Bomb).method("echo", echo);
+    let server = PipeServer::start(router);
+    let mut peer = server.connect().await;
+    peer.ask("1 bomb\n* bomb\n2 echo a\n", "1 err internal\n2 ok a\n").await;
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_read_is_not_read_without_bound() {
+    let config = ServerConfig::new().reply_mark(1_024);
+    let server = PipeServer::with_config(Router::new().method("echo", echo), config);
+    let mut peer = server.connect_raw(64);
+    peer.hello().await;
+    let (mut read, mut write) = tokio::io::split(peer.io);
+    let questions: String = (1..=10_000).map(|n| format!("{n} /methods\n")).collect();
+    let answers: String = (1..=10_000).map(|n| format!("{n} more echo\n{n} ok\n")).collect();
+    let writing = tokio::spawn(async move {
+        tokio::io::AsyncWriteExt::write_all(&mut write, questions.as_bytes()).await.unwrap();
+    });
+    for _ in 0..100_000 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!writing.is_finished(), "all was taken, though no answer was read");
+    let mut got = vec![0; answers.len()];
+    tokio::io::AsyncReadExt::read_exact(&mut read, &mut got).await.unwrap();
+    assert_eq!(String::from_utf8(got).unwrap(), answers);
+    writing.await.unwrap();
+}
+
+#[tokio::test]
+async fn the_handle_counts_what_is_open_and_what_runs() {
+    let router = Router::new()
+        .method("forever", async || std::future::pending::<()>().await)
+        .method("echo", echo);
+    let (accepted, handle) = scripted(ServerConfig::new(), router);
+    let stats = || (handle.stats().connections, handle.stats().in_flight);
+    assert_eq!(stats(), (0, 0));
+    let (mut one, mut two) = (connect(&accepted, 1_024), connect(&accepted, 1_024));
+    one.hello().await;
+    two.hello().await;
+    one.ask("1 forever\n* forever\n2 echo a\n", "2 ok a\n").await;
+    two.ask("1 forever\n2 echo a\n", "2 ok a\n").await;
+    assert_eq!(stats(), (2, 3));
+    one.ask("* /cancel 1\n", "1 cut cancelled\n").await;
+    assert_eq!(stats(), (2, 2));
+    two.ask("* /cancel 1\n3 /quit\n", "1 cut cancelled\n3 ok\n").await;
+    two.expect_closed().await;
+    drop((one, two));
+    until(|| handle.stats().connections <= 1).await;
+}
+
+#[tokio::test]
+async fn one_too_many_takes_no_place() {
+    let (accepted, handle) = scripted(ServerConfig::new().connections(1), Router::new());
+    let mut first = connect(&accepted, 1_024);
+    first.hello().await;
+    let deaf: Vec<_> = (0..10).map(|_| connect(&accepted, 1)).collect();
+    first.ask("1 /quit\n", "1 ok\n").await;
+    drop(first);
+    until(|| handle.stats().connections == 0).await;
+    let mut second = connect(&accepted, 1_024);
+    second.hello().await;
+    second.ask("1 /renew\n", "1 ok;lease=60\n").await;
+    drop(deaf);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deaf_one_too_many_is_dropped() {
+    let (accepted, _) = scripted(ServerConfig::new().connections(0), Router::new());
+    let mut deaf = connect(&accepted, 1);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let mut read = Vec::new();
+    tokio::io::AsyncReadExt::read_to_end(&mut deaf.io, &mut read).await.unwrap();
+    assert_eq!(read, b"*", "cut off");
+}
+
+/// A transport that fails to read when it is told to.
+struct Breaking(DuplexStream, Arc<Notify>, Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
+
+impl tokio::io::AsyncRead for Breaking {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Self(io, reset, waiting) = self.get_mut();
+        let reset = reset.clone();
+        let waiting =
+            waiting.get_or_insert_with(|| Box::pin(async move { reset.notified().await }));
+        if waiting.as_mut().poll(cx).is_ready() {
+            *waiting = Box::pin(std::future::ready(()));
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        Pin::new(io).poll_read(cx, buffer)
+    }
+}
+
+impl tokio::io::AsyncWrite for Breaking {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_shutdown(cx)
+    }
+}
+
+struct Once(Option<Breaking>);
+
+impl Listener for Once {
+    type Io = Breaking;
+
+    async fn accept(&mut self) -> io::Result<(Breaking, PeerAddr)> {
+        match self.0.take() {
+            Some(io) => Ok((io, PeerAddr::Other("once".into()))),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<PeerAddr> {
+        Ok(PeerAddr::Other("once".into()))
+    }
+}
+
+#[tokio::test]
+async fn a_reset_drops_the_handlers() {
+    struct Guard(Option<oneshot::Sender<()>>);
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            self.0.take().unwrap().send(()).unwrap();
+        }
+    }
+    let (told, dropped) = oneshot::channel();
+    let told = Arc::new(std::sync::Mutex::new(Some(told)));
+    let router = Router::with_state(told)
+        .method(
+            "wait",
+            async |State(told): State<Arc<std::sync::Mutex<Option<oneshot::Sender<()>>>>>| {
+                let told = told.lock().unwrap().take();
+                let _guard = Guard(told);
+                std::future::pending::<()>().await;
+            },
+        )
+        .method("echo", echo);
+    let ((ours, theirs), reset) = (tokio::io::duplex(1_024), Arc::new(Notify::new()));
+    let server = Server::new(Once(Some(Breaking(theirs, reset.clone(), None))));
+    let handle = server.handle();
+    tokio::spawn(server.serve(router).into_future());
+    let mut peer = RawPeer::new(ours);
+    peer.hello().await;
+    peer.ask("1 wait\n2 echo a\n", "2 ok a\n").await;
+    assert_eq!(handle.stats().in_flight, 1);
+    reset.notify_one();
+    dropped.await.unwrap();
+    peer.expect_closed().await;
+    until(|| handle.stats().connections == 0).await;
+}
+
+#[tokio::test]
+async fn a_reply_at_the_limit_passes_and_one_over_does_not() {
+    let config = ServerConfig::new().max_line(1_024);
+    let router =
+        Router::new().method("long", async |size: String| "x".repeat(size.parse().unwrap()));
+    let server = PipeServer::with_config(router, config);
+    let mut peer = server.connect().await;
+    let fits = 1_024 - "1 ok \n".len();
+    peer.ask(format!("1 long {fits}\n"), format!("1 ok {}\n", "x".repeat(fits))).await;
+    let over = fits + 1;
+    peer.ask(format!("2 long {over}\n"), "2 err too-large max-line is 1024\n").await;
+}
+
+/// M51: of several faults the first of the list is given.
+#[tokio::test]
+async fn faults_are_checked_in_their_order() {
+    let server = PipeServer::start(Router::new().method("echo", echo));
+    let mut peer = server.connect().await;
+    peer.ask("1 echo\n", "1 ok\n").await;
+    for (line, answer) in [
+        ("1 nosuch;x=1", "* /error;id=1 id-order last is 1"),
+        ("2 nosuch;x=1", "2 no unknown-method no method \"nosuch\"; ask /methods"),
+        ("3 /cancel;x=1", "3 no bad-form /cancel is one-way"),
+        ("* /renew;x=1 y", "* /error bad-form /renew needs an id"),
+        ("4 /publish;ttl=0;x=1 ..", "4 no unknown-attribute x"),
+        ("5 /publish;ttl=0 ..", "5 no bad-attribute ttl"),
+        ("6 /publish ..", "6 no bad-arguments usage: /publish TOPIC [PAYLOAD]"),
+        ("7 /publish t", "7 no forbidden"),
+        ("8 /hello;max-line=1 x", "8 no bad-attribute max-line"),
+        ("9 /hello;version=2 x", "9 no bad-arguments usage: /hello"),
+        ("10 /hello;version=2", "10 no out-of-order /hello must come first"),
+        ("* echo;ttl=0;x=1", "* /error unknown-attribute x"),
+        ("* echo;ttl=0", "* /error bad-attribute ttl"),
+        ("* ok", "* /error malformed byte 2: bad method"),
+        ("11 cut x\r", "11 no malformed byte 3: bad method"),
+    ] {
+        peer.ask(format!("{line}\n"), format!("{answer}\n")).await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_peer_leaves_unread_is_bounded_by_the_marks() {
+    const PIPE: usize = 64;
+    const MARK: usize = 256;
+    let config = ServerConfig::new().retained_messages(1);
+    let config = config.notification_mark(MARK).reply_mark(MARK);
+    let started = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let router = Router::with_state(started.clone()).method(
+        "count",
+        async |State(started): State<Arc<std::sync::atomic::AtomicUsize>>| {
+            started.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            "counted"
+        },
+    );
+    let server = PipeServer::with_config(router, config);
+    let mut deaf = server.connect_raw(PIPE);
+    deaf.hello().await;
+    deaf.send("1 /subscribe t\n").await;
+    deaf.attribute("epoch").await;
+    let line = "* t 100 message\n".len();
+    for _ in 0..200 {
+        server.publisher.publish("t", "message").await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    let mut delivered = 0;
+    loop {
+        let line = deaf.line().await.unwrap();
+        if line.starts_with("* /gap ") {
+            break;
+        }
+        delivered += line.len();
+    }
+    assert!(delivered <= PIPE + MARK + line, "{delivered} bytes");
+
+    let deaf = server.connect_raw(PIPE);
+    let (_read, mut write) = tokio::io::split(deaf.io);
+    let burst: String = (1..=1_000).map(|n| format!("{n} count\n")).collect();
+    let write = tokio::io::AsyncWriteExt::write_all(&mut write, burst.as_bytes());
+    let mut write = std::pin::pin!(write);
+    for _ in 0..10_000 {
+        assert!(futures::poll!(write.as_mut()).is_pending());
+        tokio::task::yield_now().await;
+    }
+    let most = (PIPE + MARK) / "1 ok counted\n".len() + 1;
+    let started = started.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(started <= most, "{started} requests were started");
+}
+
+/// A place is taken by the last that fits, and the next line waits.
+#[tokio::test]
+async fn in_flight_is_exact() {
+    let (router, gate) = gated();
+    let server = PipeServer::with_config(router, ServerConfig::new().in_flight(3));
+    let mut peer = server.connect().await;
+    peer.send("1 wait a\n2 wait b\n3 wait c\n4 /renew\n5 echo d\n6 /renew\n").await;
+    peer.expect("4 ok;lease=60\n").await;
+    peer.expect_silence().await;
+    gate.notify_one();
+    peer.expect("1 ok a\n5 ok d\n6 ok;lease=60\n").await;
+    peer.ask("7 wait e\n8 /renew\n", "8 ok;lease=60\n").await;
+}
+
+#[tokio::test]
+async fn a_session_outlives_its_connection() {
+    let (told, mut heard) = mpsc::unbounded_channel();
+    let router = Router::with_state(told).method(
+        "keep",
+        async |session: Session, State(told): State<mpsc::UnboundedSender<_>>| {
+            told.send(session).unwrap();
+        },
+    );
+    let server = PipeServer::start(router);
+    let mut peer = server.connect().await;
+    peer.ask("1 keep\n2 /quit\n", "1 ok\n2 ok\n").await;
+    peer.expect_closed().await;
+    drop(peer);
+    let session = heard.recv().await.unwrap();
+    server.ended().await;
+    assert_eq!(session.peer(), &PeerAddr::Other("pipe".into()));
+    assert!(!session.id().is_nil());
+}
+
+/// Neither a peer that does not read nor a handler that never ends holds up the end of `serve`.
+#[tokio::test(start_paused = true)]
+async fn a_deaf_peer_does_not_hold_up_the_end() {
+    let (router, _gate) = gated();
+    let config = ServerConfig::new().reply_mark(64).drain(Duration::from_secs(3));
+    let server = PipeServer::with_config(router, config);
+    let mut deaf = server.connect_raw(16);
+    deaf.hello().await;
+    deaf.send("1 forever\n2 echo aaaaaaaaaaaaaaaaaaaaa\n3 /subscribe t\n4 /methods\n").await;
+    server.ended().await;
+}
+
+/// Each answer is over the mark by itself, so that nothing but writing it out brings reading on.
+#[tokio::test]
+async fn a_peer_that_reads_again_is_read_again() {
+    let doc = "x".repeat(500);
+    let router = Router::new().method("echo", handler(echo).doc(doc.clone()));
+    let server = PipeServer::with_config(router, ServerConfig::new().reply_mark(64));
+    for pipe in [64, support::PIPE] {
+        let mut peer = server.connect_raw(pipe);
+        peer.hello().await;
+        for id in 1..=3 {
+            peer.send(format!("{id} /methods\n")).await;
+            until_quiet().await;
+            peer.expect(format!("{id} more echo {doc}\n{id} ok\n")).await;
+        }
+    }
+}
+
+/// Lets every other task have its turns.
+async fn until_quiet() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
 }

@@ -31,6 +31,7 @@ pub struct ServerConfig {
     pub(super) retained_messages: usize,
     pub(super) retained_bytes: usize,
     pub(super) topics: usize,
+    pub(super) idle_log: Duration,
     pub(super) connections: usize,
     pub(super) drain: Duration,
     pub(super) allow_publish: bool,
@@ -49,6 +50,7 @@ impl Default for ServerConfig {
             retained_messages: 1_024,
             retained_bytes: 1024 * 1024,
             topics: 65_536,
+            idle_log: Duration::from_secs(600),
             connections: 10_000,
             drain: Duration::from_secs(10),
             allow_publish: false,
@@ -144,6 +146,19 @@ impl ServerConfig {
     #[must_use]
     pub fn topics(mut self, topics: usize) -> Self {
         self.topics = topics;
+        self
+    }
+
+    /// How long a log is kept that has neither subscribers nor new messages; at least 1 s. Default
+    /// 10 min.
+    ///
+    /// Past it, and within half as much again, the log is dropped with all it retained. The topic
+    /// comes back under a new epoch, which a subscriber that resumes is told (PROTOCOL.md, sections
+    /// 11.1 and 11.2). Worst case meanwhile: [`topics`](Self::topics) logs, each of
+    /// [`retained_bytes`](Self::retained_bytes).
+    #[must_use]
+    pub fn idle_log(mut self, time: Duration) -> Self {
+        self.idle_log = time.max(Duration::from_secs(1));
         self
     }
 

@@ -1,6 +1,7 @@
 //! The requests of one connection whose handlers run.
 
 use std::{
+    mem,
     panic::{AssertUnwindSafe, catch_unwind},
     task::{Context, Poll, Waker},
 };
@@ -177,7 +178,15 @@ impl Drop for InFlight {
     }
 }
 
-/// Runs user code; `None` if it panicked.
+/// Runs user code; `None` if it panicked. What it panicked with is user code too, when dropped.
 pub(super) fn guarded<T>(user: impl FnOnce() -> T) -> Option<T> {
-    catch_unwind(AssertUnwindSafe(user)).ok()
+    match catch_unwind(AssertUnwindSafe(user)) {
+        Ok(value) => Some(value),
+        Err(panic) => {
+            if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+                mem::forget(another);
+            }
+            None
+        }
+    }
 }

@@ -91,7 +91,10 @@ impl Listener for TcpListener {
 
     async fn accept(&mut self) -> io::Result<(TcpStream, PeerAddr)> {
         let (io, address) = TcpListener::accept(self).await?;
-        io.set_nodelay(true)?;
+        if let Err(error) = io.set_nodelay(true) {
+            // Its peer is gone already, on some systems: its own affair, and no reason to pause.
+            tracing::debug!(%error, "cannot set TCP_NODELAY");
+        }
         Ok((io, address.into()))
     }
 

@@ -2,8 +2,8 @@
 
 mod config;
 mod connection;
-mod control;
 mod extract;
+mod handle;
 mod handler;
 mod in_flight;
 mod listener;
@@ -17,13 +17,12 @@ mod wheel;
 
 use std::io;
 
-use dashmap::DashMap;
 use tokio::net::{TcpListener, ToSocketAddrs};
-use uuid::Uuid;
 
 pub use self::{
     config::ServerConfig,
     extract::{FromRequest, Request, RequestParts, State},
+    handle::{ServerHandle, ServerStats},
     handler::{BlockingHandler, Endpoint, Handler, IntoEndpoint, blocking, handler},
     listener::{Listener, PeerAddr},
     reply::{Failure, IntoReply, Rejection, Reply},
@@ -31,7 +30,7 @@ pub use self::{
     serve::Serve,
     session::Session,
 };
-use self::{mailbox::Mailbox, router::Methods, wheel::Wheel};
+use self::{handle::Sessions, router::Methods, wheel::Wheel};
 use crate::{
     random::Random,
     sync::Arc,
@@ -62,6 +61,7 @@ pub struct Server<L = TcpListener> {
     /// The default topics, whose limits come with the configuration.
     memory: MemoryTopics,
     publisher: Publisher,
+    sessions: Arc<Sessions>,
 }
 
 impl Server {
@@ -85,6 +85,7 @@ impl<L: Listener> Server<L> {
             random,
             publisher: Publisher::new(Arc::new(memory.clone())),
             memory,
+            sessions: Arc::default(),
         }
     }
 
@@ -126,13 +127,18 @@ impl<L: Listener> Server<L> {
         self.publisher.clone()
     }
 
+    /// A handle that looks at it, before, while and after it serves.
+    pub fn handle(&self) -> ServerHandle {
+        ServerHandle::new(self.sessions.clone())
+    }
+
     /// Serves `router`; to be awaited.
     pub fn serve<S: Clone + Send + Sync + 'static>(self, router: Router<S>) -> Serve<L> {
         let shared = Shared {
             config: self.config,
             methods: router.into_methods(),
             publisher: self.publisher,
-            sessions: DashMap::new(),
+            sessions: self.sessions,
             random: self.random,
             wheel: Wheel::new(),
         };
@@ -145,7 +151,7 @@ struct Shared {
     config: ServerConfig,
     methods: Methods,
     publisher: Publisher,
-    sessions: DashMap<Uuid, Arc<Mailbox>>,
+    sessions: Arc<Sessions>,
     random: Random,
     wheel: Wheel,
 }

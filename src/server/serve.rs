@@ -11,8 +11,8 @@ use std::{
 };
 
 use tokio::{
-    task::JoinSet,
-    time::{Sleep, sleep},
+    task::{JoinSet, yield_now},
+    time::{Sleep, sleep, timeout},
 };
 use tracing::Instrument;
 
@@ -31,6 +31,10 @@ use crate::{
 /// is out of file descriptors; it doubles up to [`MAX_PAUSE`].
 const MIN_PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
+/// How long a connection that is one too many gets to take the news.
+const REFUSAL: Duration = Duration::from_secs(1);
+/// How many of those there may be at once; any more are dropped without a word.
+const REFUSALS: usize = 1_024;
 /// What connections get, past the drain time, to write out what was cut.
 const LAST_WRITE: Duration = Duration::from_secs(1);
 
@@ -78,6 +82,8 @@ impl<L: Listener> Serve<L> {
                 }
                 ControlFlow::Continue(Err(error)) if is_of_one_connection(&error) => {
                     tracing::debug!(%error, "connection failed before it was accepted");
+                    // A listener that only fails must not keep the thread.
+                    yield_now().await;
                 }
                 ControlFlow::Continue(Err(error)) => {
                     tracing::error!(%error, ?pause, "cannot accept, pausing");
@@ -116,11 +122,14 @@ struct Crew {
     shared: Arc<Shared>,
     tasks: JoinSet<()>,
     timer: Pin<Box<Sleep>>,
+    /// When the topics are swept next.
+    sweep: Pin<Box<Sleep>>,
 }
 
 impl Crew {
     fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, tasks: JoinSet::new(), timer: Box::pin(sleep(Duration::ZERO)) }
+        let sweep = Box::pin(sleep(shared.config.idle_log / 2));
+        Self { shared, tasks: JoinSet::new(), timer: Box::pin(sleep(Duration::ZERO)), sweep }
     }
 
     /// The next connection; `Break` at the signal.
@@ -149,9 +158,13 @@ impl Crew {
         .await
     }
 
-    /// Turns the wheel, and forgets the connections that ended.
+    /// Turns the wheel, sweeps the topics, and forgets the connections that ended.
     fn poll(&mut self, cx: &mut Context<'_>) {
         self.shared.wheel.poll_turn(self.timer.as_mut(), cx);
+        while self.sweep.as_mut().poll(cx).is_ready() {
+            self.shared.publisher.store().sweep();
+            self.sweep.set(sleep(self.shared.config.idle_log / 2));
+        }
         while let Poll::Ready(Some(ended)) = self.tasks.poll_join_next(cx) {
             if let Err(error) = ended {
                 tracing::error!(%error, "connection's task failed");
@@ -167,14 +180,18 @@ impl Crew {
         let span = tracing::info_span!("connection", session = %id, %peer);
         let session = Session::new(id, peer);
         let shared = self.shared.clone();
-        let is_too_many = self.tasks.len() >= shared.config.connections;
-        shared.sessions.insert(id, session.mailbox().clone());
-        let connection = match is_too_many {
-            false => Connection::new(io, shared, session),
-            true => Connection::refused(io, shared, session),
-        };
-        span.in_scope(|| tracing::debug!(is_too_many, "open"));
-        self.tasks.spawn(connection.instrument(span));
+        let open = shared.sessions.len();
+        if open >= shared.config.connections {
+            span.in_scope(|| tracing::debug!(open, "one too many"));
+            if self.tasks.len() < open + REFUSALS {
+                let refused = Connection::refused(io, shared, session);
+                self.tasks.spawn(async { drop(timeout(REFUSAL, refused).await) }.instrument(span));
+            }
+            return;
+        }
+        span.in_scope(|| tracing::debug!("open"));
+        shared.sessions.insert(id, session.clone());
+        self.tasks.spawn(Connection::new(io, shared, session).instrument(span));
     }
 
     /// Lets the connections finish, for as long as the drain time, and a little longer to write.
@@ -190,7 +207,7 @@ impl Crew {
 
     fn raise(&self, flag: u8) {
         let sessions = self.shared.sessions.iter();
-        let mailboxes: Vec<_> = sessions.map(|session| session.value().clone()).collect();
+        let mailboxes: Vec<_> = sessions.map(|session| session.mailbox().clone()).collect();
         mailboxes.iter().for_each(|mailbox| mailbox.raise(flag));
     }
 

@@ -4,10 +4,13 @@ use uuid::Uuid;
 
 use crate::{
     server::{listener::PeerAddr, mailbox::Mailbox},
-    sync::Arc,
+    sync::{Arc, AtomicUsize, Ordering},
 };
 
 /// The connection a request came on; cheap to clone. An extractor.
+///
+/// It names the connection and does not hold it: it may be kept, and it says the same after the
+/// connection has closed.
 #[derive(Clone, Debug)]
 pub struct Session(Arc<Shared>);
 
@@ -16,12 +19,13 @@ struct Shared {
     id: Uuid,
     peer: PeerAddr,
     mailbox: Arc<Mailbox>,
+    in_flight: AtomicUsize,
 }
 
 impl Session {
     pub(super) fn new(id: Uuid, peer: PeerAddr) -> Self {
         let mailbox = Arc::default();
-        Self(Arc::new(Shared { id, peer, mailbox }))
+        Self(Arc::new(Shared { id, peer, mailbox, in_flight: AtomicUsize::new(0) }))
     }
 
     /// The session's id, as `/hello` announced it; unique to the connection.
@@ -32,6 +36,15 @@ impl Session {
     /// Where the connection comes from.
     pub fn peer(&self) -> &PeerAddr {
         &self.0.peer
+    }
+
+    /// Requests that run, as the connection counted them last.
+    pub(super) fn in_flight(&self) -> usize {
+        self.0.in_flight.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_in_flight(&self, requests: usize) {
+        self.0.in_flight.store(requests, Ordering::Release);
     }
 
     pub(super) fn mailbox(&self) -> &Arc<Mailbox> {

@@ -182,24 +182,31 @@ impl Subscription {
             let cx = &mut Context::from_waker(waker);
             match reader.poll_read(cx, self.cursor, room, out) {
                 Poll::Pending => self.ready = false,
-                Poll::Ready(read) => self.advance(read?, out),
+                Poll::Ready(read) => self.advance(read?, out)?,
             }
         }
         Ok(())
     }
 
-    fn advance(&mut self, read: Read, out: &mut Vec<u8>) {
-        let Position { epoch, next } = self.cursor.position;
+    /// Moves the cursor. A store that does not move it would hold the connection for ever.
+    fn advance(&mut self, read: Read, out: &mut Vec<u8>) -> Result<(), Unavailable> {
+        let before = self.cursor;
+        let Position { epoch, next } = before.position;
         match read {
             Read::Copied { last } => self.cursor = self.cursor.delivered(last),
-            Read::Gap { last, reason } => {
+            Read::Gap { last, reason } if last >= next => {
                 encode_gap(out, &self.topic, epoch, next..=last, &reason);
                 self.cursor = self.cursor.delivered(last);
             }
+            Read::Gap { .. } => {}
             Read::Reset(position) => {
                 encode_reset(out, &self.topic, position);
                 self.cursor = Cursor { position };
             }
+        }
+        match self.cursor == before {
+            true => Err(Unavailable("the log does not go on".into())),
+            false => Ok(()),
         }
     }
 }

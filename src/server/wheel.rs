@@ -12,11 +12,11 @@ use tokio::time::{Instant, Sleep};
 use crate::{
     protocol::Time,
     server::mailbox::{ALARM, Mailbox},
-    sync::{Arc, Mutex},
+    sync::{Arc, AtomicU64, Mutex, Ordering},
 };
 
-/// How coarse: no deadline of the protocol's is finer than some tens of milliseconds.
-const TICK: Duration = Duration::from_millis(10);
+/// How coarse, in milliseconds: no deadline of the protocol's is finer than some tens.
+const TICK: u64 = 10;
 
 /// The server's time, and the alarms of its connections.
 ///
@@ -26,34 +26,88 @@ const TICK: Duration = Duration::from_millis(10);
 pub(super) struct Wheel {
     start: Instant,
     alarms: Mutex<Alarms>,
+    connections: AtomicU64,
 }
+
+/// A connection's place in the wheel.
+///
+/// **Invariant:** the wheel holds at most one entry per alarm, and none once it is cleared, so
+/// neither deadlines that fall nor connections that end pile up in it.
+#[derive(Debug)]
+pub(super) struct Alarm {
+    /// Tells connections apart, and puts those of one tick in the order of their coming.
+    number: u64,
+    /// What is registered, as a deadline: it may have been raised meanwhile.
+    deadline: Option<Time>,
+}
+
+/// By tick, then by the connection's number.
+type ByTick = BTreeMap<(u64, u64), Arc<Mailbox>>;
 
 #[derive(Debug, Default)]
 struct Alarms {
-    by_tick: BTreeMap<u64, Vec<Arc<Mailbox>>>,
+    by_tick: ByTick,
     /// Who turns the wheel.
     turner: Option<Waker>,
 }
 
+impl Alarm {
+    /// Whether `deadline` is earlier than what is registered.
+    pub(super) fn is_later_than(&self, deadline: Time) -> bool {
+        self.deadline.is_none_or(|registered| deadline < registered)
+    }
+
+    fn key(&self) -> Option<(u64, u64)> {
+        self.deadline.map(|deadline| (tick_of(deadline), self.number))
+    }
+}
+
+fn tick_of(deadline: Time) -> u64 {
+    deadline.as_millis().div_ceil(TICK)
+}
+
 impl Wheel {
     pub(super) fn new() -> Self {
-        Self { start: Instant::now(), alarms: Mutex::default() }
+        Self { start: Instant::now(), alarms: Mutex::default(), connections: AtomicU64::default() }
     }
 
     pub(super) fn now(&self) -> Time {
         Time::from_millis(self.start.elapsed().as_millis() as u64)
     }
 
-    /// Raises [`ALARM`] in `mailbox` at `deadline`, or up to a tick later.
-    pub(super) fn register(&self, deadline: Time, mailbox: Arc<Mailbox>) {
-        let tick = deadline.as_millis().div_ceil(TICK.as_millis() as u64);
+    /// A connection's alarm, not set.
+    pub(super) fn new_alarm(&self) -> Alarm {
+        Alarm { number: self.connections.fetch_add(1, Ordering::Relaxed), deadline: None }
+    }
+
+    /// Raises [`ALARM`] in `mailbox` at `deadline`, or up to a tick later; no more at what was set
+    /// before.
+    pub(super) fn set(&self, alarm: &mut Alarm, deadline: Time, mailbox: &Arc<Mailbox>) {
+        let key = (tick_of(deadline), alarm.number);
+        let before = alarm.key();
+        alarm.deadline = Some(deadline);
+        if before == Some(key) {
+            return;
+        }
         let mut alarms = self.alarms.lock();
-        let is_earliest = alarms.by_tick.first_key_value().is_none_or(|(&first, _)| tick < first);
-        alarms.by_tick.entry(tick).or_default().push(mailbox);
+        let replaced = before.and_then(|before| alarms.by_tick.remove(&before));
+        let first = alarms.by_tick.first_key_value();
+        let is_earliest = first.is_none_or(|(&first, _)| key < first);
+        alarms.by_tick.insert(key, mailbox.clone());
         let turner = is_earliest.then(|| alarms.turner.take()).flatten();
         drop(alarms);
+        drop(replaced);
         if let Some(turner) = turner {
             turner.wake();
+        }
+    }
+
+    /// Forgets what was set.
+    pub(super) fn clear(&self, alarm: &mut Alarm) {
+        if let Some(key) = alarm.key() {
+            alarm.deadline = None;
+            let cleared = self.alarms.lock().by_tick.remove(&key);
+            drop(cleared);
         }
     }
 
@@ -61,7 +115,7 @@ impl Wheel {
     pub(super) fn poll_turn(&self, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) {
         loop {
             let (due, next) = self.take_due(cx.waker());
-            due.iter().for_each(|mailbox| mailbox.raise(ALARM));
+            due.values().for_each(|mailbox| mailbox.raise(ALARM));
             let Some(next) = next else { return };
             if timer.deadline() != next {
                 timer.as_mut().reset(next);
@@ -72,15 +126,70 @@ impl Wheel {
         }
     }
 
-    fn take_due(&self, turner: &Waker) -> (Vec<Arc<Mailbox>>, Option<Instant>) {
-        let now = self.now().as_millis() / TICK.as_millis() as u64;
+    fn take_due(&self, turner: &Waker) -> (ByTick, Option<Instant>) {
+        let now = self.now().as_millis() / TICK;
+        // A waker is the runtime's code: neither cloned nor dropped under the lock.
+        let turner = turner.clone();
         let mut alarms = self.alarms.lock();
-        let later = alarms.by_tick.split_off(&(now + 1));
+        let later = alarms.by_tick.split_off(&(now + 1, 0));
         let due = std::mem::replace(&mut alarms.by_tick, later);
-        alarms.turner = Some(turner.clone());
-        let next = alarms.by_tick.first_key_value();
-        let next =
-            next.and_then(|(&tick, _)| self.start.checked_add(TICK * u32::try_from(tick).ok()?));
-        (due.into_values().flatten().collect(), next)
+        let before = alarms.turner.replace(turner);
+        let next = alarms.by_tick.first_key_value().map(|(&(tick, _), _)| tick);
+        drop(alarms);
+        drop(before);
+        (due, next.and_then(|tick| self.instant_of(tick)))
+    }
+
+    /// When a tick comes; `None` for one that never does.
+    fn instant_of(&self, tick: u64) -> Option<Instant> {
+        self.start.checked_add(Duration::from_millis(tick.checked_mul(TICK)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Time {
+        Time::from_millis(millis)
+    }
+
+    fn entries(wheel: &Wheel) -> usize {
+        wheel.alarms.lock().by_tick.len()
+    }
+
+    fn raised(mailbox: &Mailbox) -> bool {
+        mailbox.take(Waker::noop(), &mut Vec::new()) & ALARM != 0
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_entry_per_connection_whatever_is_set_and_none_once_cleared() {
+        let (wheel, mailbox) = (Wheel::new(), Arc::default());
+        let mut alarms = [wheel.new_alarm(), wheel.new_alarm()];
+        for millis in (0..1_000).rev() {
+            wheel.set(&mut alarms[0], at(millis), &mailbox);
+            wheel.set(&mut alarms[1], at(millis), &mailbox);
+        }
+        assert_eq!(entries(&wheel), 2);
+        assert!(!alarms[0].is_later_than(at(0)) && alarms[0].deadline == Some(at(0)));
+        alarms.iter_mut().for_each(|alarm| wheel.clear(alarm));
+        assert_eq!((entries(&wheel), Arc::strong_count(&mailbox)), (0, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_still_turns_after_years() {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        let (wheel, mailbox) = (Wheel::new(), Arc::default());
+        let mut alarm = wheel.new_alarm();
+        // 2^32 ticks are 497 days.
+        tokio::time::advance(DAY * 498).await;
+        let deadline = wheel.now().after(Duration::from_secs(1));
+        wheel.set(&mut alarm, deadline, &mailbox);
+        let due_at = wheel.start + DAY * 498 + Duration::from_secs(1);
+        assert_eq!(wheel.take_due(Waker::noop()).1, Some(due_at));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let mut timer = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
+        wheel.poll_turn(timer.as_mut(), &mut Context::from_waker(Waker::noop()));
+        assert!(raised(&mailbox));
     }
 }

@@ -24,11 +24,15 @@ pub(crate) struct Retention {
     pub(crate) bytes: usize,
 }
 
+/// Sweeps that a log outlives unused: after the first, which may come at once, two whole intervals.
+const SWEEPS: u8 = 2;
+
 /// The default [`TopicStore`]: logs in memory, bounded per topic. Cheap to clone.
 ///
 /// A log is born by the first publish. A topic that only has subscribers costs them only. A message
 /// is accepted, and its number handed out, as soon as it stands in memory: a restart of the process
-/// loses it, and the topic comes back under a new epoch.
+/// loses it, and the topic comes back under a new epoch. So does one without subscribers that sees
+/// two whole intervals between [sweeps](TopicStore::sweep) without a message: its log is dropped.
 #[derive(Clone, Debug)]
 pub struct MemoryTopics(Arc<Hub>);
 
@@ -44,9 +48,11 @@ struct Hub {
 struct Settings {
     /// The epoch of every log born here.
     ///
-    /// **Invariant:** an entry that had messages never goes. Whatever comes to drop one has to
-    /// replace this first, or (epoch, sequence) would name two messages.
+    /// **Invariant:** an entry that had messages goes only if this is another epoch than its own,
+    /// and an epoch that was replaced never returns; or (epoch, sequence) would name two messages.
     birth: Epoch,
+    /// Where births to come get theirs.
+    random: Random,
     retention: Retention,
     max_topics: usize,
 }
@@ -62,6 +68,8 @@ struct TopicEntry {
 struct TopicState {
     log: Log,
     readers: Readers,
+    /// Sweeps since the last message, and since the last reader left.
+    swept: u8,
 }
 
 impl MemoryTopics {
@@ -72,6 +80,7 @@ impl MemoryTopics {
             topics: DashMap::new(),
             settings: Mutex::new(Settings {
                 birth,
+                random: random.clone(),
                 retention: Retention { messages: 1_024, bytes: 1 << 20 },
                 max_topics: 65_536,
             }),
@@ -88,8 +97,10 @@ impl MemoryTopics {
 
     /// Draws the epoch of logs to come from `random`.
     pub(crate) fn reseed(&self, random: &Random) {
-        let birth = random.next_epoch();
-        self.0.settings.lock().birth = birth;
+        let (birth, random) = (random.next_epoch(), random.clone());
+        let mut settings = self.0.settings.lock();
+        settings.birth = birth;
+        settings.random = random;
     }
 
     fn append_now(&self, topic: &Topic, payload: &[u8]) -> Result<Published, PublishError> {
@@ -116,6 +127,10 @@ impl TopicStore for MemoryTopics {
         };
         let slot = entry.state.lock().readers.add();
         Box::new(MemoryReader { hub: self.0.clone(), entry: entry.clone(), slot })
+    }
+
+    fn sweep(&self) {
+        self.0.sweep();
     }
 }
 
@@ -151,6 +166,7 @@ impl Hub {
         if state.log.is_unborn() {
             self.count_birth()?;
         }
+        state.swept = 0;
         let sequence = state.log.append(stuffed);
         let published = Published::new(state.log.window().epoch, sequence);
         Ok((published, state.readers.take_waiting()))
@@ -165,6 +181,29 @@ impl Hub {
             .map_err(|_| PublishError::TooMany)
     }
 
+    /// Drops the logs that nobody used since the sweep before the last.
+    ///
+    /// Sweeps instead of times: appending reads no clock.
+    fn sweep(&self) {
+        let idle: Vec<_> = self.topics.iter().filter_map(|entry| entry.value().swept()).collect();
+        if idle.is_empty() {
+            return;
+        }
+        let birth = self.next_birth();
+        for topic in idle {
+            let gone = self.topics.remove_if(&topic, |_, entry| entry.may_go(birth));
+            if gone.is_some() {
+                self.born.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn next_birth(&self) -> Epoch {
+        let mut settings = self.settings.lock();
+        settings.birth = settings.random.next_epoch();
+        settings.birth
+    }
+
     fn new_entry(&self, topic: &Topic) -> Arc<TopicEntry> {
         let settings = self.settings.lock();
         Arc::new(TopicEntry {
@@ -172,8 +211,28 @@ impl Hub {
             state: Mutex::new(TopicState {
                 log: Log::new(topic, settings.birth, settings.retention),
                 readers: Readers::default(),
+                swept: 0,
             }),
         })
+    }
+}
+
+impl TopicEntry {
+    /// Counts a sweep; the topic, if its log may go.
+    fn swept(&self) -> Option<Topic> {
+        let mut state = self.state.lock();
+        if state.log.is_unborn() || !state.readers.is_empty() {
+            return None;
+        }
+        state.swept = state.swept.saturating_add(1);
+        (state.swept > SWEEPS).then(|| self.topic.clone())
+    }
+
+    /// Whether the log may go, once a sweep found that it may: somebody may have come meanwhile, or
+    /// it may be another log already.
+    fn may_go(&self, birth: Epoch) -> bool {
+        let state = self.state.lock();
+        state.swept > SWEEPS && state.readers.is_empty() && state.log.window().epoch != birth
     }
 }
 
@@ -199,7 +258,9 @@ impl TopicReader for MemoryReader {
         match state.log.read(cursor, room, out) {
             Some(read) => Poll::Ready(Ok(read)),
             None => {
-                state.readers.wait(self.slot, cx.waker());
+                let before = state.readers.wait(self.slot, cx.waker());
+                drop(state);
+                drop(before);
                 Poll::Pending
             }
         }
@@ -208,12 +269,16 @@ impl TopicReader for MemoryReader {
 
 impl Drop for MemoryReader {
     fn drop(&mut self) {
-        let slot = self.slot;
-        self.hub.topics.remove_if(&self.entry.topic, |_, entry| {
+        // Whoever drops the last waker of a task may drop the task, and with it another reader: not
+        // under the locks.
+        let mut waker = None;
+        let gone = self.hub.topics.remove_if(&self.entry.topic, |_, entry| {
             let mut state = entry.state.lock();
-            state.readers.remove(slot);
+            waker = state.readers.remove(self.slot);
+            state.swept = 0;
             state.readers.is_empty() && state.log.is_unborn()
         });
+        drop((gone, waker));
     }
 }
 
@@ -247,16 +312,18 @@ impl Readers {
         self.slots.len() == self.free.len()
     }
 
-    fn wait(&mut self, slot: usize, waker: &Waker) {
+    /// Leaves `waker`; the one it replaces, to be dropped outside the locks.
+    fn wait(&mut self, slot: usize, waker: &Waker) -> Option<Waker> {
         let reader = &mut self.slots[slot];
-        match &mut reader.waker {
-            Some(known) => known.clone_from(waker),
-            None => {
-                reader.waker = Some(waker.clone());
-                reader.at = self.waiting.len();
-                self.waiting.push(slot);
-            }
+        if reader.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            return None;
         }
+        let before = reader.waker.replace(waker.clone());
+        if before.is_none() {
+            reader.at = self.waiting.len();
+            self.waiting.push(slot);
+        }
+        before
     }
 
     fn take_waiting(&mut self) -> Vec<Waker> {
@@ -265,16 +332,16 @@ impl Readers {
         wakers.filter_map(|slot| slots[slot].waker.take()).collect()
     }
 
-    fn remove(&mut self, slot: usize) {
+    /// Removes a reader; its waker, to be dropped outside the locks.
+    fn remove(&mut self, slot: usize) -> Option<Waker> {
         self.free.push(slot);
-        if self.slots[slot].waker.take().is_none() {
-            return;
-        }
+        let waker = self.slots[slot].waker.take()?;
         let at = self.slots[slot].at;
         self.waiting.swap_remove(at);
         if let Some(&moved) = self.waiting.get(at) {
             self.slots[moved].at = at;
         }
+        Some(waker)
     }
 }
 
@@ -321,6 +388,52 @@ mod tests {
         assert_eq!(topics.append_now(&topic("c"), b"x"), Err(PublishError::TooMany));
         topics.append_now(&topic("a"), b"x").unwrap();
         assert_eq!(topics.0.topics.len(), 2);
+    }
+
+    #[test]
+    fn an_unused_log_goes_and_its_epoch_never_returns() {
+        let topics = topics();
+        let (a, b) = (topic("a"), topic("b"));
+        let before = topics.append_now(&a, b"x").unwrap();
+        let kept = topics.append_now(&b, b"x").unwrap();
+        let reader = topics.open(&b);
+        for _ in 0..2 {
+            topics.sweep();
+            assert_eq!(topics.0.topics.len(), 2);
+        }
+        topics.sweep();
+        assert_eq!((topics.0.topics.len(), topics.0.born.load(Ordering::Relaxed)), (1, 1));
+        let after = topics.append_now(&a, b"y").unwrap();
+        assert_ne!(after.epoch, before.epoch);
+        assert_eq!((after.sequence, topics.0.born.load(Ordering::Relaxed)), (1, 2));
+        drop(reader);
+        topics.sweep();
+        topics.sweep();
+        assert_eq!(topics.append_now(&b, b"y").unwrap(), Published { sequence: 2, ..kept });
+    }
+
+    /// The last waker of a task may own a reader of the same topic.
+    #[test]
+    fn wakers_are_dropped_outside_the_locks() {
+        struct Owner {
+            _reader: Mutex<Box<dyn TopicReader>>,
+        }
+        impl std::task::Wake for Owner {
+            fn wake(self: Arc<Self>) {}
+        }
+        let topics = topics();
+        let window = Window { epoch: topics.0.settings.lock().birth, first: 1, next: 1 };
+        let cursor = Cursor::start(window, None).unwrap();
+        let room = Room { bytes: 1, max_line: 1_024 };
+        let mut reader = topics.open(&topic("a"));
+        for _ in 0..2 {
+            let owner = Arc::new(Owner { _reader: Mutex::new(topics.open(&topic("a"))) });
+            let waker = Waker::from(owner);
+            let cx = &mut Context::from_waker(&waker);
+            assert!(reader.poll_read(cx, cursor, room, &mut Vec::new()).is_pending());
+        }
+        drop(reader);
+        assert_eq!(topics.0.topics.len(), 0);
     }
 
     #[test]

@@ -39,6 +39,12 @@ pub trait TopicStore: Send + Sync + 'static {
     ///
     /// A topic without a log is opened all the same, and costs nothing once the reader is gone.
     fn open(&self, topic: &Topic) -> Box<dyn TopicReader>;
+
+    /// A time to forget what nobody uses: a server that serves calls it every half of
+    /// [`ServerConfig::idle_log`](crate::ServerConfig::idle_log). It must not block.
+    ///
+    /// A log that is forgotten has to come back under a new epoch (N1). Does nothing by default.
+    fn sweep(&self) {}
 }
 
 /// A subscription's view of one log.
@@ -53,7 +59,8 @@ pub trait TopicReader: Send {
     /// next message.
     ///
     /// Copies encoded lines from `cursor` on to the end of `out`, until `room` is used up (over it
-    /// by one line at most), or says why it cannot; one of the two, never both.
+    /// by one line at most), or says why it cannot; one of the two, never both. Each step moves the
+    /// cursor; a reader whose step does not is taken as failed.
     ///
     /// # Errors
     /// [`Unavailable`] when the log cannot be read any more: the subscription ends.

@@ -4,11 +4,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     protocol::{
-        Code, LeaseEvent, Line, MIN_MAX_LINE, Mark, Outcome, Position, RequestId, Rest, Topic,
-        encode, encode_failure, parse_number,
+        Code, LeaseEvent, Line, MIN_MAX_LINE, Mark, Position, RequestId, Rest, Topic, encode,
+        parse_number,
     },
     server::{
-        connection::{Connection, Taken, Work},
+        connection::{Connection, Taken, answer::cut_text, requests::Work},
         handler::Running,
         reply,
         subscriptions::{OpenError, Opened},
@@ -167,10 +167,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if self.shared.publisher.check_size(&topic, &payload).is_err() {
             return Err((Code::TOO_LARGE, String::new()));
         }
-        let appended = self.shared.publisher.store().append(&topic, payload.into_owned().into());
-        let future = async move { reply::of_publish(appended.await) };
         let work = Work { id: Some(id), cancel: None, ttl };
-        self.run(work, |_, _| Ok(Running::Inline(Box::pin(future))));
+        let payload = payload.into_owned().into();
+        self.run(work, |shared, _| {
+            // At once, and not when the future is polled: the order of the lines numbers them.
+            let appended = shared.publisher.store().append(&topic, payload);
+            let future = async move { reply::of_publish(appended.await) };
+            Ok(Running::Inline(Box::pin(future)))
+        });
         Ok(Taken::Yes)
     }
 
@@ -183,7 +187,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         for (name, doc) in shared.methods.sorted() {
             let begin = out.len();
             encode::display(out, Mark::Id(id), format_args!("more {name}"), format_args!("{doc}"));
-            super::connection::cut_text(out, begin, max_line);
+            cut_text(out, begin, max_line);
         }
         encode::ok(out, id, b"");
         Ok(Taken::Yes)
@@ -248,26 +252,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         };
         check_attributes(line, read_ttl, &["ttl"])?;
         Ok(ttl)
-    }
-
-    /// Appends `ID no CODE [text]`.
-    pub(super) fn refuse(&mut self, id: RequestId, code: &Code, text: std::fmt::Arguments<'_>) {
-        self.answer_failure(id, Outcome::No, code, text);
-    }
-
-    /// Appends a failure, its text cut to the client's limit.
-    pub(super) fn answer_failure(
-        &mut self,
-        id: RequestId,
-        outcome: Outcome,
-        code: &Code,
-        text: std::fmt::Arguments<'_>,
-    ) {
-        let max_line = self.client_max_line;
-        let out = self.out();
-        let begin = out.len();
-        encode_failure(out, id, outcome, code, text);
-        super::connection::cut_text(out, begin, max_line);
     }
 }
 

@@ -1,0 +1,162 @@
+//! What a connection writes: answers, refusals, and the notices of faults.
+
+use std::fmt;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{
+    protocol::{Code, Mark, Outcome, RequestId, encode, encode_error, encode_failure},
+    server::{
+        connection::{Connection, Taken},
+        handler::Ended,
+        reply::{Answer, Rejection, Reply},
+    },
+};
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
+    pub(super) fn on_rejection(&mut self, id: Option<RequestId>, rejection: &Rejection) {
+        let Rejection { code, text } = rejection;
+        self.refuse_any(id, code, format_args!("{text}"));
+    }
+
+    pub(super) fn finish_ended(&mut self, id: Option<RequestId>, ended: Ended) {
+        if let Ended::Panicked = ended {
+            tracing::error!(?id, "handler panicked");
+        }
+        let Some(id) = id else { return };
+        match ended {
+            Ended::Replied(Reply(answer)) => self.finish_answer(id, answer),
+            Ended::Panicked => {
+                self.answer_failure(id, Outcome::Err, &Code::INTERNAL, format_args!(""));
+            }
+            Ended::Aborted { .. } => {
+                self.answer_failure(id, Outcome::Cut, &Code::LOST, format_args!(""));
+            }
+        }
+    }
+
+    fn finish_answer(&mut self, id: RequestId, answer: Answer) {
+        match answer {
+            Answer::Ok(payload) => self.answer(id, |out| encode::ok(out, id, &payload)),
+            Answer::Published(published) => {
+                let (epoch, sequence) = (published.epoch, published.sequence);
+                let head = format_args!("ok;epoch={epoch};seq={sequence}");
+                encode::display(self.out(), Mark::Id(id), head, format_args!(""));
+            }
+            Answer::Err(failure) => {
+                let text = format_args!("{}", failure.text);
+                self.answer_failure(id, Outcome::Err, &failure.code, text);
+            }
+            Answer::No(rejection) => self.refuse(id, &rejection.code, format_args!("")),
+            Answer::Cut(code) => {
+                self.answer_failure(id, Outcome::Cut, &code, format_args!(""));
+            }
+        }
+    }
+
+    /// Appends an answer; `err too-large` in its place if it is over the client's limit.
+    pub(super) fn answer(&mut self, id: RequestId, encode: impl FnOnce(&mut Vec<u8>)) {
+        let max_line = self.client_max_line;
+        let out = self.out();
+        let begin = out.len();
+        encode(out);
+        if out.len() - begin > max_line {
+            out.truncate(begin);
+            let text = format_args!("max-line is {max_line}");
+            self.answer_failure(id, Outcome::Err, &Code::TOO_LARGE, text);
+        }
+    }
+
+    /// Refuses a request, or names a one-way's fault where the protocol lists its code.
+    pub(super) fn refuse_any(
+        &mut self,
+        id: Option<RequestId>,
+        code: &Code,
+        text: fmt::Arguments<'_>,
+    ) -> Taken {
+        match id {
+            Some(id) => self.refuse(id, code, text),
+            None => self.notice_error(None, code, text),
+        }
+        Taken::Yes
+    }
+
+    /// Appends `* /error`, for the codes that it is for; other refusals of one-ways pass in silence.
+    pub(super) fn notice_error(
+        &mut self,
+        id: Option<RequestId>,
+        code: &Code,
+        text: fmt::Arguments<'_>,
+    ) {
+        const LISTED: [Code; 10] = [
+            Code::MALFORMED,
+            Code::ID_ORDER,
+            Code::LINE_TOO_LONG,
+            Code::UNKNOWN_METHOD,
+            Code::UNKNOWN_ATTRIBUTE,
+            Code::BAD_ATTRIBUTE,
+            Code::BAD_ARGUMENTS,
+            Code::BAD_FORM,
+            Code::BUSY,
+            Code::FORBIDDEN,
+        ];
+        if LISTED.contains(code) {
+            let max_line = self.client_max_line;
+            let out = self.out();
+            let begin = out.len();
+            encode_error(out, id, code, text);
+            cut_text(out, begin, max_line);
+        }
+    }
+
+    /// Appends `ID no CODE [text]`.
+    pub(super) fn refuse(&mut self, id: RequestId, code: &Code, text: fmt::Arguments<'_>) {
+        self.answer_failure(id, Outcome::No, code, text);
+    }
+
+    /// Appends a failure, its text cut to the client's limit.
+    pub(super) fn answer_failure(
+        &mut self,
+        id: RequestId,
+        outcome: Outcome,
+        code: &Code,
+        text: fmt::Arguments<'_>,
+    ) {
+        let max_line = self.client_max_line;
+        let out = self.out();
+        let begin = out.len();
+        encode_failure(out, id, outcome, code, text);
+        cut_text(out, begin, max_line);
+    }
+}
+
+/// Cuts the line that begins at `begin` to `max_line` bytes, at its text, LF included.
+pub(super) fn cut_text(out: &mut Vec<u8>, begin: usize, max_line: usize) {
+    if out.len() - begin > max_line {
+        out.truncate(begin + max_line - 1);
+        // Neither half of a stuffed pair nor half of a character may stand at the end.
+        while out.last().is_some_and(|byte| !byte.is_ascii() || *byte == 0x10) {
+            out.pop();
+        }
+        out.push(b'\n');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_line_ends_at_a_whole_character() {
+        for (line, max, cut) in [
+            (&b"1 no x abc\n"[..], 11, &b"1 no x abc\n"[..]),
+            (b"1 no x abc\n", 10, b"1 no x ab\n"),
+            (b"1 no x a\x10J\n", 10, b"1 no x a\n"),
+            ("1 no x a\u{e9}\n".as_bytes(), 10, b"1 no x a\n"),
+        ] {
+            let mut out = line.to_vec();
+            cut_text(&mut out, 0, max);
+            assert_eq!(out, cut);
+        }
+    }
+}

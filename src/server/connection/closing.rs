@@ -1,0 +1,154 @@
+//! How a connection ends: the line is drawn, what runs is finished, both directions are closed.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{
+    io::Scratch,
+    protocol::{Code, Lease, LineDecoder, Mark, RequestId, Time, encode, encode_bye},
+    server::{
+        Shared,
+        connection::{Active, Connection, READS},
+        mailbox::{ALARM, CUT},
+        session::Session,
+    },
+    sync::Arc,
+};
+
+/// How long a connection that was closed is read on, so that the peer gets the last lines: closing
+/// a socket with unread bytes resets it, and what was written may be lost.
+const LINGER: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Open,
+    /// No line is looked at any more; what runs is finished, then `/quit` is answered.
+    Finishing {
+        quit: Option<RequestId>,
+        eof: bool,
+    },
+    /// Everything is written.
+    Closing {
+        eof: bool,
+    },
+    /// Closed in our direction; what still comes is thrown away.
+    Lingering {
+        until: Time,
+    },
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
+    /// A connection that is one too many: told so, and closed.
+    pub(in crate::server) fn refused(io: T, shared: Arc<Shared>, session: Session) -> Self {
+        let mut connection = Self::new(io, shared, session);
+        let head = format_args!("/bye;last=0;retry=1000");
+        encode::display(connection.out(), Mark::Reserved, head, format_args!("busy"));
+        connection.stop_reading(None);
+        connection
+    }
+
+    pub(super) fn draw_the_line(&mut self) {
+        if self.phase == Phase::Open {
+            self.is_draining = true;
+            let last = self.last_id;
+            encode_bye(self.out(), last, &Code::SHUTDOWN);
+        }
+    }
+
+    pub(super) fn cut(&mut self) {
+        if let Some(active) = &mut self.active {
+            let over = active.in_flight.cut_all();
+            over.into_iter().for_each(|over| self.finish(over));
+        }
+        if self.phase == Phase::Open {
+            self.stop_reading(None);
+        }
+    }
+
+    pub(super) fn on_eof(&mut self) {
+        self.stop_reading(None);
+        if let Phase::Finishing { eof, .. } = &mut self.phase {
+            *eof = true;
+        }
+    }
+
+    /// Looks at no further line.
+    pub(super) fn stop_reading(&mut self, quit: Option<RequestId>) {
+        self.phase = Phase::Finishing { quit, eof: false };
+        self.lines = LineDecoder::default();
+        self.subscriptions = None;
+        self.lease = Lease::Idle;
+        if let Some(active) = &mut self.active {
+            active.parked = None;
+            active.unread = Vec::new();
+        }
+    }
+
+    /// The last line of the connection, once all others are there.
+    pub(super) fn answer_quit(&mut self) {
+        if let Phase::Finishing { quit, .. } = &mut self.phase
+            && self.active.as_ref().is_none_or(|active| active.in_flight.len() == 0)
+            && let Some(id) = quit.take()
+        {
+            encode::ok(self.out(), id, b"");
+        }
+    }
+
+    /// Whether all is done that this connection will do.
+    pub(super) fn is_finished(&self) -> bool {
+        let is_ending = self.phase != Phase::Open || self.is_draining && !self.is_stalled();
+        let is_done = |active: &Active| active.in_flight.len() == 0 && active.out.is_empty();
+        is_ending && self.active.as_deref().is_none_or(is_done)
+    }
+
+    /// Closes our direction, then reads on for a while unless the peer has closed its own.
+    pub(super) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let until = match self.phase {
+            Phase::Lingering { until } => until,
+            Phase::Open => self.begin_closing(false),
+            Phase::Finishing { eof, .. } | Phase::Closing { eof } => self.begin_closing(eof),
+        };
+        if let Phase::Closing { eof } = self.phase {
+            ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
+            if eof {
+                return Poll::Ready(Ok(()));
+            }
+            self.phase = Phase::Lingering { until };
+        }
+        self.poll_linger(cx, until)
+    }
+
+    fn begin_closing(&mut self, eof: bool) -> Time {
+        if !matches!(self.phase, Phase::Closing { .. }) {
+            self.stop_reading(None);
+            self.phase = Phase::Closing { eof };
+            self.active = None;
+        }
+        self.now().after(LINGER)
+    }
+
+    fn poll_linger(&mut self, cx: &mut Context<'_>, until: Time) -> Poll<io::Result<()>> {
+        let flags = self.session.mailbox().take(cx.waker(), &mut Vec::new());
+        if flags & ALARM != 0 {
+            self.shared.wheel.clear(&mut self.alarm);
+        }
+        if flags & CUT != 0 || self.now() >= until {
+            return Poll::Ready(Ok(()));
+        }
+        self.set_alarm(until);
+        let mut scratch = Scratch::take();
+        for _ in 0..READS {
+            if ready!(scratch.poll_read(&mut self.io, cx))?.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}

@@ -1,0 +1,157 @@
+//! What a connection does with the lines it reads.
+
+use std::mem;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{
+    protocol::{Code, Escaped, Line, LineTooLong, Malformed, Mark, RequestId},
+    server::{
+        connection::{Connection, Phase, Taken, control::unknown_method, requests::Work},
+        extract::RequestParts,
+    },
+};
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
+    pub(super) fn on_bytes(&mut self, bytes: &[u8]) {
+        // Replies are about as long as requests: one growth instead of many.
+        self.out().reserve(bytes.len());
+        let left = self.obey(bytes);
+        if !left.is_empty() {
+            self.active().unread = left.to_vec();
+        }
+    }
+
+    pub(super) fn go_on_with_unread(&mut self) {
+        let Some(active) = &mut self.active else {
+            return;
+        };
+        if let Some(line) = active.parked.take()
+            && self.on_line(&line) == Taken::No
+        {
+            self.active().parked = Some(line);
+            return;
+        }
+        let active = self.active();
+        let (unread, at) = (mem::take(&mut active.unread), mem::take(&mut active.unread_at));
+        let left = self.obey(&unread[at..]).len();
+        if left > 0 {
+            let active = self.active();
+            active.unread_at = unread.len() - left;
+            active.unread = unread;
+        }
+    }
+
+    /// Obeys the lines in `input`; what is left of it when a line has to wait.
+    fn obey<'a>(&mut self, mut input: &'a [u8]) -> &'a [u8] {
+        // The lines are borrowed out of the decoder while they are obeyed.
+        let mut lines = mem::take(&mut self.lines);
+        while self.phase == Phase::Open && !self.is_stalled() {
+            match lines.next(&mut input) {
+                Ok(Some(line)) => {
+                    if self.on_line(line) == Taken::No {
+                        self.active().parked = Some(line.to_vec());
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => self.on_too_long(error),
+            }
+        }
+        self.lines = lines;
+        match self.phase {
+            Phase::Open => input,
+            _ => &[],
+        }
+    }
+
+    fn on_line(&mut self, bytes: &[u8]) -> Taken {
+        let line = match Line::parse_request(bytes) {
+            Ok(line) => line,
+            Err(fault) => return self.on_malformed(bytes, &fault),
+        };
+        if let Mark::Id(id) = line.mark
+            && id.get() <= self.last_id
+        {
+            return self.on_id_order(id);
+        }
+        let taken = match line.word.is_protocol() {
+            true => self.on_control(&line, self.is_first),
+            false => self.on_application(&line),
+        };
+        if taken == Taken::Yes {
+            self.is_first = false;
+            self.has_read(line.mark);
+        }
+        taken
+    }
+
+    fn has_read(&mut self, mark: Mark) {
+        if let Mark::Id(id) = mark {
+            self.last_id = id.get();
+        }
+    }
+
+    fn on_application(&mut self, line: &Line<'_>) -> Taken {
+        let id = match line.mark {
+            Mark::Id(id) => Some(id),
+            Mark::Reserved => None,
+        };
+        if self.is_draining {
+            return self.refuse_any(id, &Code::CLOSING, format_args!(""));
+        }
+        let Some(method) = self.shared.methods.find(line.word.as_str()) else {
+            let (code, text) = unknown_method(line);
+            return self.refuse_any(id, &code, format_args!("{text}"));
+        };
+        let ttl = match self.application_attributes(line) {
+            Ok(ttl) => ttl,
+            Err((code, key)) => return self.refuse_any(id, &code, format_args!("{key}")),
+        };
+        if !self.has_place() {
+            return Taken::No;
+        }
+        let work = Work { id, cancel: id, ttl };
+        self.run(work, |shared, session| {
+            let parts = RequestParts {
+                id,
+                method: line.word.as_str(),
+                attributes: line.attributes,
+                rest: line.rest,
+                session,
+                publisher: &shared.publisher,
+            };
+            shared.methods.start(method, &parts)
+        });
+        Taken::Yes
+    }
+
+    fn on_id_order(&mut self, id: RequestId) -> Taken {
+        let last = self.last_id;
+        tracing::debug!(%id, last, "id is not above the last");
+        self.notice_error(Some(id), &Code::ID_ORDER, format_args!("last is {last}"));
+        Taken::Yes
+    }
+
+    fn on_malformed(&mut self, bytes: &[u8], fault: &Malformed) -> Taken {
+        tracing::debug!(line = %Escaped(bytes), %fault, "malformed line");
+        match fault.id {
+            _ if self.is_first => self.stop_reading(None),
+            Some(id) if id.get() <= self.last_id => return self.on_id_order(id),
+            Some(id) => {
+                self.has_read(Mark::Id(id));
+                self.refuse(id, &Code::MALFORMED, format_args!("{fault}"));
+            }
+            None => self.notice_error(None, &Code::MALFORMED, format_args!("{fault}")),
+        }
+        Taken::Yes
+    }
+
+    fn on_too_long(&mut self, error: LineTooLong) {
+        tracing::debug!(%error, "line too long");
+        if !self.is_first {
+            let text = format_args!("max-line is {}", error.max_line);
+            self.notice_error(None, &Code::LINE_TOO_LONG, text);
+        }
+        self.stop_reading(None);
+    }
+}

@@ -1,0 +1,105 @@
+//! The requests of a connection: started, kept while they run, ended.
+
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{
+    protocol::{Outcome, RequestId},
+    server::{
+        Shared,
+        connection::Connection,
+        handler::{Ended, Running},
+        in_flight::{How, Over, guarded},
+        reply::Rejection,
+        session::Session,
+    },
+};
+
+/// A request to be run.
+pub(super) struct Work {
+    pub(super) id: Option<RequestId>,
+    /// The id `/cancel` finds it under.
+    pub(super) cancel: Option<RequestId>,
+    /// Its own deadline, in milliseconds from now.
+    pub(super) ttl: Option<u64>,
+}
+
+enum Started {
+    Ended(Ended),
+    Running(Running),
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
+    /// Starts a handler and polls it once; keeps it if it is not ready.
+    pub(super) fn run(
+        &mut self,
+        work: Work,
+        start: impl FnOnce(&Shared, &Session) -> Result<Running, Rejection>,
+    ) {
+        let (shared, session) = (&*self.shared, &self.session);
+        let active = self.active.get_or_insert_default();
+        let cx = &mut Context::from_waker(active.in_flight.next_waker(session.mailbox()));
+        match guarded(|| start(shared, session)) {
+            Some(Ok(running)) => match poll_first(running, cx) {
+                Started::Running(running) => self.keep(work, running),
+                Started::Ended(ended) => self.finish_ended(work.id, ended),
+            },
+            Some(Err(rejection)) => self.on_rejection(work.id, &rejection),
+            None => self.finish_ended(work.id, Ended::Panicked),
+        }
+    }
+
+    fn keep(&mut self, work: Work, running: Running) {
+        let limit = self.shared.config.handler_time;
+        let time = work.ttl.map_or(limit, |ttl| limit.min(Duration::from_millis(ttl)));
+        let deadline = self.now().after(time);
+        self.active().in_flight.keep(work.id, work.cancel, running, deadline);
+        self.set_alarm(deadline);
+    }
+
+    pub(super) fn cancel_request(&mut self, id: RequestId) {
+        let active = self.active.as_mut();
+        if let Some(over) = active.and_then(|active| active.in_flight.cancel(id)) {
+            self.finish(over);
+        }
+    }
+
+    pub(super) fn finish(&mut self, Over { id, how }: Over) {
+        match (id, how) {
+            (id, How::Ended(ended)) => self.finish_ended(id, ended),
+            (Some(id), How::Cut(code)) => {
+                self.answer_failure(id, Outcome::Cut, &code, format_args!(""));
+            }
+            (Some(id), How::NotStarted(code)) => self.refuse(id, &code, format_args!("")),
+            (None, _) => {}
+        }
+    }
+
+    /// Whether another application request may be started.
+    pub(super) fn has_place(&self) -> bool {
+        let config = &self.shared.config;
+        self.active.as_ref().is_none_or(|active| {
+            active.in_flight.len() < config.in_flight && active.out.len() < config.reply_mark
+        })
+    }
+}
+
+/// Polls a handler for the first time, and drops it if it has ended.
+///
+/// The two are apart: a handler that panics once more when it is dropped, while its first panic
+/// unwinds, would end the process.
+fn poll_first(mut running: Running, cx: &mut Context<'_>) -> Started {
+    let polled = guarded(|| running.poll(cx));
+    if let Some(Poll::Pending) = polled {
+        return Started::Running(running);
+    }
+    let dropped_well = guarded(|| drop(running)).is_some();
+    match polled {
+        Some(Poll::Ready(ended)) if dropped_well => Started::Ended(ended),
+        _ => Started::Ended(Ended::Panicked),
+    }
+}

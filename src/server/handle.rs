@@ -1,0 +1,66 @@
+//! A look at a server from outside.
+
+use std::fmt;
+
+use dashmap::DashMap;
+use uuid::Uuid;
+
+use crate::{server::session::Session, sync::Arc};
+
+/// The open connections of a server.
+pub(super) type Sessions = DashMap<Uuid, Session>;
+
+/// A look at a server, before, while and after it serves; cheap to clone.
+///
+/// ```
+/// use bellwire::Server;
+///
+/// # async fn run() -> std::io::Result<()> {
+/// let server = Server::bind("127.0.0.1:0").await?;
+/// let handle = server.handle();
+/// assert_eq!(handle.stats().connections, 0);
+/// # Ok(()) }
+/// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct ServerHandle {
+    sessions: Arc<Sessions>,
+}
+
+/// What a server is doing, as [`ServerHandle::stats`] found it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ServerStats {
+    /// Connections that are open, or were closed and are not gone yet; without those that were one
+    /// too many.
+    pub connections: usize,
+    /// Requests that take a place in flight, one-ways and `/publish` included, over all
+    /// connections. One that is answered at once never takes one, and none is counted any more
+    /// once its terminal line could be read, or its connection is gone.
+    pub in_flight: usize,
+}
+
+impl ServerHandle {
+    pub(super) fn new(sessions: Arc<Sessions>) -> Self {
+        Self { sessions }
+    }
+
+    /// Counts, in time proportional to the connections; the serving is not held up.
+    ///
+    /// The figures are taken one connection after the other: they are exact only while nothing
+    /// moves.
+    pub fn stats(&self) -> ServerStats {
+        let mut stats = ServerStats::default();
+        for session in self.sessions.iter() {
+            stats.connections += 1;
+            stats.in_flight += session.in_flight();
+        }
+        stats
+    }
+}
+
+impl fmt::Debug for ServerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ServerHandle").field(&self.stats()).finish()
+    }
+}

@@ -1,0 +1,296 @@
+//! The server over topic stores of one's own, and the life of a log.
+
+mod support;
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use bellwire::{
+    PublishError, Published, Publisher, Router, Server, ServerConfig,
+    protocol::{Cursor, Epoch, Position, Topic, Window},
+    topic::{BoxFuture, Read, Room, TopicReader, TopicStore, Unavailable},
+};
+use bytes::Bytes;
+use tokio::{io::DuplexStream, sync::oneshot};
+
+use crate::support::{PipeServer, RawPeer};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// A store whose every answer is a test's.
+#[derive(Clone, Default)]
+struct Script(Arc<Mutex<Steps>>);
+
+#[derive(Default)]
+struct Steps {
+    appends: VecDeque<oneshot::Receiver<Result<Published, PublishError>>>,
+    windows: VecDeque<Result<Window, Unavailable>>,
+    reads: VecDeque<Result<Read, Unavailable>>,
+    wakers: Vec<Waker>,
+}
+
+impl Script {
+    /// The next message's acceptance, to be sent by the test.
+    fn append(&self) -> oneshot::Sender<Result<Published, PublishError>> {
+        let (accept, accepted) = oneshot::channel();
+        self.0.lock().unwrap().appends.push_back(accepted);
+        accept
+    }
+
+    fn does(&self, step: impl FnOnce(&mut Steps)) {
+        let mut steps = self.0.lock().unwrap();
+        step(&mut steps);
+        let wakers = std::mem::take(&mut steps.wakers);
+        drop(steps);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl TopicStore for Script {
+    fn append(&self, _: &Topic, _: Bytes) -> BoxFuture<Result<Published, PublishError>> {
+        let accepted = self.0.lock().unwrap().appends.pop_front();
+        let accepted = accepted.expect("an append the test foresaw");
+        Box::pin(async {
+            accepted.await.unwrap_or_else(|_| Err(PublishError::Unavailable(unavailable())))
+        })
+    }
+
+    fn open(&self, _: &Topic) -> Box<dyn TopicReader> {
+        Box::new(self.clone())
+    }
+}
+
+impl TopicReader for Script {
+    fn poll_window(&mut self, cx: &mut Context<'_>) -> Poll<Result<Window, Unavailable>> {
+        let mut steps = self.0.lock().unwrap();
+        match steps.windows.pop_front() {
+            Some(window) => Poll::Ready(window),
+            None => {
+                steps.wakers.push(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        cursor: Cursor,
+        _: Room,
+        out: &mut Vec<u8>,
+    ) -> Poll<Result<Read, Unavailable>> {
+        let mut steps = self.0.lock().unwrap();
+        match steps.reads.pop_front() {
+            Some(read) => {
+                if let Ok(Read::Copied { last }) = read {
+                    for number in cursor.position.next..=last {
+                        out.extend(format!("* t {number}\n").bytes());
+                    }
+                }
+                Poll::Ready(read)
+            }
+            None => {
+                steps.wakers.push(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+fn unavailable() -> Unavailable {
+    Unavailable("on purpose".into())
+}
+
+fn epoch(name: &str) -> Epoch {
+    Epoch::new(name).unwrap()
+}
+
+fn window(name: &str) -> Window {
+    Window { epoch: epoch(name), first: 1, next: 1 }
+}
+
+/// A connection to a server over such a store.
+async fn scripted(config: ServerConfig) -> (Script, RawPeer<DuplexStream>) {
+    let script = Script::default();
+    let (listener, ours) = one::One::new();
+    let server = Server::new(listener).config(config.allow_publish(true)).topics(script.clone());
+    let router = Router::new().method("echo", async |payload: Bytes| payload);
+    tokio::spawn(server.serve(router).into_future());
+    let mut peer = RawPeer::new(ours);
+    peer.hello().await;
+    (script, peer)
+}
+
+mod one {
+    use std::io;
+
+    use bellwire::{Listener, server::PeerAddr};
+    use tokio::io::DuplexStream;
+
+    /// One connection, in memory.
+    pub(crate) struct One(Option<DuplexStream>);
+
+    impl One {
+        pub(crate) fn new() -> (Self, DuplexStream) {
+            let (ours, theirs) = tokio::io::duplex(crate::support::PIPE);
+            (Self(Some(theirs)), ours)
+        }
+    }
+
+    impl Listener for One {
+        type Io = DuplexStream;
+
+        async fn accept(&mut self) -> io::Result<(DuplexStream, PeerAddr)> {
+            match self.0.take() {
+                Some(io) => Ok((io, PeerAddr::Other("one".into()))),
+                None => std::future::pending().await,
+            }
+        }
+
+        fn local_addr(&self) -> io::Result<PeerAddr> {
+            Ok(PeerAddr::Other("one".into()))
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_append_that_waits_delays_nobody_and_one_that_fails_may_have_run() {
+    let (store, mut peer) = scripted(ServerConfig::new()).await;
+    let accepts = [store.append(), store.append(), store.append()];
+    peer.send("1 /publish t a\n2 /publish t b\n3 /publish t c\n4 echo d\n").await;
+    peer.expect("4 ok d\n").await;
+    let [first, second, third] = accepts;
+    second.send(Ok(Published::new(epoch("e"), 2))).unwrap();
+    peer.expect("2 ok;epoch=e;seq=2\n").await;
+    first.send(Err(PublishError::Unavailable(unavailable()))).unwrap();
+    peer.expect("1 cut lost\n").await;
+    third.send(Err(PublishError::TooMany)).unwrap();
+    peer.expect("3 no too-many\n").await;
+}
+
+#[tokio::test]
+async fn a_publish_takes_a_place_and_is_not_cancelled() {
+    let (store, mut peer) = scripted(ServerConfig::new().in_flight(1)).await;
+    let accept = store.append();
+    peer.send("1 /publish t a\n* /cancel 1\n2 /renew\n3 echo b\n").await;
+    peer.expect("2 ok;lease=60\n").await;
+    peer.expect_silence().await;
+    accept.send(Ok(Published::new(epoch("e"), 1))).unwrap();
+    peer.expect("1 ok;epoch=e;seq=1\n3 ok b\n").await;
+}
+
+#[tokio::test]
+async fn a_store_that_panics_is_a_handler_that_panics() {
+    let (_store, mut peer) = scripted(ServerConfig::new()).await;
+    peer.ask("1 /publish t unforeseen\n2 echo a\n", "1 err internal\n2 ok a\n").await;
+}
+
+#[tokio::test]
+async fn lines_behind_a_subscribe_wait_for_the_store() {
+    let (store, mut peer) = scripted(ServerConfig::new()).await;
+    peer.send("1 /subscribe t\n2 /renew\n3 echo a\n").await;
+    peer.expect_silence().await;
+    store.does(|steps| steps.windows.push_back(Ok(window("e"))));
+    peer.expect("1 ok;epoch=e;next=1;head=0;lease=60\n2 ok;lease=60 t:e:1\n3 ok a\n").await;
+    peer.send("4 /subscribe u\n").await;
+    peer.expect_silence().await;
+    store.does(|steps| steps.windows.push_back(Err(unavailable())));
+    peer.expect("4 no busy\n").await;
+}
+
+#[tokio::test]
+async fn a_reset_goes_on_in_the_new_epoch() {
+    let (store, mut peer) = scripted(ServerConfig::new()).await;
+    store.does(|steps| {
+        steps.windows.push_back(Ok(window("e")));
+        let reset = Read::Reset(Position { epoch: epoch("f"), next: 1 });
+        steps.reads.extend([Ok(Read::Copied { last: 2 }), Ok(reset), Ok(Read::Copied { last: 1 })]);
+    });
+    peer.send("1 /subscribe t\n").await;
+    peer.expect("1 ok;epoch=e;next=1;head=0;lease=60\n* t 1\n* t 2\n* /reset t f:1\n* t 1\n").await;
+    peer.ask("2 /unsubscribe t\n", "2 ok;next=f:2\n").await;
+}
+
+#[tokio::test]
+async fn a_log_that_fails_or_does_not_go_on_ends_its_subscription() {
+    let (store, mut peer) = scripted(ServerConfig::new()).await;
+    let reads = [
+        Err(unavailable()),
+        Ok(Read::Copied { last: 0 }),
+        Ok(Read::Gap { last: 0, reason: bellwire::protocol::Code::RETENTION }),
+        Ok(Read::Reset(Position { epoch: epoch("e"), next: 1 })),
+    ];
+    for (id, read) in (1..).zip(reads) {
+        store.does(|steps| steps.windows.push_back(Ok(window("e"))));
+        peer.ask(
+            format!("{id} /subscribe t\n"),
+            format!("{id} ok;epoch=e;next=1;head=0;lease=60\n"),
+        )
+        .await;
+        store.does(|steps| steps.reads.extend(vec![read; 1_000]));
+        loop {
+            let line = peer.line().await.unwrap();
+            if line == "* /end t closed e:1\n" {
+                break;
+            }
+            assert_eq!(line, "* /reset t e:1\n");
+        }
+        store.does(|steps| steps.reads.clear());
+    }
+    peer.ask("99 /renew\n", "99 ok;lease=60\n").await;
+}
+
+#[tokio::test]
+async fn the_cap_on_topics_is_charged_to_the_publisher() {
+    let config = ServerConfig::new().allow_publish(true).topics(1);
+    let server = PipeServer::with_config(Router::new(), config);
+    let mut peer = server.connect().await;
+    peer.send("1 /subscribe a\n2 /subscribe b\n3 /publish a x\n4 /publish b x\n5 /renew\n").await;
+    let epoch = peer.attribute("epoch").await;
+    peer.attribute("epoch").await;
+    peer.expect(format!("3 ok;epoch={epoch};seq=1\n4 no too-many\n")).await;
+    assert_eq!(server.publisher.publish("b", "x").await, Err(PublishError::TooMany));
+    assert_eq!(server.publisher.publish("a", "y").await.unwrap().sequence, 2);
+}
+
+#[tokio::test]
+async fn handlers_publish() {
+    async fn add(publisher: Publisher, payload: Bytes) -> String {
+        publisher.publish("t", payload).await.unwrap().sequence.to_string()
+    }
+    let server = PipeServer::start(Router::new().method("add", add));
+    let mut peer = server.connect().await;
+    peer.send("1 /subscribe t\n").await;
+    peer.attribute("epoch").await;
+    peer.ask("2 add x\n", "2 ok 1\n* t 1 x\n").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_log_comes_back_under_a_new_epoch() {
+    let config = ServerConfig::new().idle_log(Duration::from_secs(60)).lease(HOUR);
+    let server = PipeServer::with_config(Router::new(), config);
+    let first = server.publisher.publish("t", "first").await.unwrap();
+    let listened = server.publisher.publish("u", "first").await.unwrap();
+    let mut peer = server.connect().await;
+    peer.send("1 /subscribe u\n").await;
+    peer.attribute("epoch").await;
+
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let second = server.publisher.publish("t", "second").await.unwrap();
+    assert_eq!((second.epoch, second.sequence), (first.epoch, 2), "not before its time");
+    tokio::time::sleep(Duration::from_secs(91)).await;
+    let third = server.publisher.publish("t", "third").await.unwrap();
+    assert_ne!(third.epoch, first.epoch);
+    assert_eq!(third.sequence, 1);
+    let heard = server.publisher.publish("u", "second").await.unwrap();
+    assert_eq!((heard.epoch, heard.sequence), (listened.epoch, 2), "it has a subscriber");
+    peer.expect("* u 2 second\n").await;
+
+    let (old, new) = (first.epoch, third.epoch);
+    peer.send(format!("2 /subscribe;from={old}:3 t\n")).await;
+    peer.expect(format!("2 ok;epoch={new};next=1;head=1;lease=3600\n* t 1 third\n")).await;
+}
