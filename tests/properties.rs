@@ -200,7 +200,8 @@ proptest! {
         let expected =
             Notice::Gap { topic: topic.as_str(), epoch: position.epoch, first, last, reason: Code::RETENTION };
         assert_eq!(Notice::parse(&Line::parse(one(&out)).unwrap()), Some(expected));
-        let write: [&dyn Fn(&mut Vec<u8>); 5] = [
+        type Write<'a> = &'a dyn Fn(&mut Vec<u8>);
+        let write: [Write<'_>; 5] = [
             &|out| encode_reset(out, &topic, position),
             &|out| encode_end(out, &topic, &Code::EXPIRED, position),
             &|out| encode_bye(out, first, &Code::SHUTDOWN),

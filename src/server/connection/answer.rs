@@ -134,12 +134,21 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 pub(super) fn cut_text(out: &mut Vec<u8>, begin: usize, max_line: usize) {
     if out.len() - begin > max_line {
         out.truncate(begin + max_line - 1);
-        // Neither half of a stuffed pair nor half of a character may stand at the end.
-        while out.last().is_some_and(|byte| !byte.is_ascii() || *byte == 0x10) {
-            out.pop();
-        }
+        let cut = out.get(begin..).map_or(0, torn_end);
+        out.truncate(out.len() - cut);
         out.push(b'\n');
     }
+}
+
+/// How many bytes at the end of a cut line may not stand there: half of a character, half of a
+/// stuffed pair, a SP with nothing behind it.
+fn torn_end(line: &[u8]) -> usize {
+    let tail = &line[line.len().saturating_sub(4)..];
+    let character = tail.utf8_chunks().last().map_or(0, |chunk| chunk.invalid().len());
+    let half_pair = usize::from(tail.last() == Some(&0x10));
+    let left = &line[..line.len() - character - half_pair];
+    let spaces = left.iter().rev().take_while(|&&byte| byte == b' ').count();
+    character + half_pair + spaces
 }
 
 #[cfg(test)]
