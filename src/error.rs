@@ -167,6 +167,8 @@ pub enum ConnectionError {
     Version(u64),
     /// The server did not say hello in time.
     HandshakeTimeout,
+    /// This side closed it, and the server did not finish in time.
+    CloseTimeout,
 }
 
 impl From<&io::Error> for ConnectionError {
@@ -191,6 +193,7 @@ impl fmt::Display for ConnectionError {
             Self::Protocol(what) => write!(f, "the server broke the protocol: {what}"),
             Self::Version(version) => write!(f, "the server speaks version {version}, not 1"),
             Self::HandshakeTimeout => f.write_str("the server did not say hello in time"),
+            Self::CloseTimeout => f.write_str("the server did not finish in time"),
         }
     }
 }

@@ -8,26 +8,25 @@ use bellwire::{
     protocol::{Code, Position, RequestId},
 };
 use futures::{StreamExt, future::join_all};
-use tokio::task::JoinHandle;
+use tokio::{io::DuplexStream, task::JoinHandle};
 
-#[path = "support/peer.rs"]
-mod peer;
-use peer::RawPeer;
+mod support;
+use support::RawPeer;
 
 const HELLO: &str = "* /hello;version=1;session=6f0c1b52-9a0e-4c8e-8f0a-3f1d5a7b9c11;max-line=65535;in-flight=1024;lease=60";
 
 type Driver = JoinHandle<Result<(), ConnectionError>>;
 
 /// A client, its driver's task, and the server's end of its connection, before the hello.
-fn silent(config: ClientConfig) -> (Client, Driver, RawPeer) {
+fn silent(config: ClientConfig) -> (Client, Driver, RawPeer<DuplexStream>) {
     let (near, far) = tokio::io::duplex(64 * 1024);
     let (client, connection) = Client::new(near, config);
     (client, tokio::spawn(connection), RawPeer::new(far))
 }
 
-async fn greeted() -> (Client, Driver, RawPeer) {
+async fn greeted() -> (Client, Driver, RawPeer<DuplexStream>) {
     let (client, driver, mut server) = silent(ClientConfig::default());
-    server.send(HELLO).await;
+    server.send(format!("{HELLO}\n")).await;
     client.connected().await.unwrap();
     (client, driver, server)
 }
@@ -48,10 +47,10 @@ fn at(text: &str) -> Position {
     text.parse().unwrap()
 }
 
-async fn subscribed(client: &Client, server: &mut RawPeer) -> bellwire::Subscription {
+async fn subscribed(client: &Client, server: &mut RawPeer<DuplexStream>) -> bellwire::Subscription {
     let (subscription, ()) = tokio::join!(client.subscribe("offers").into_future(), async {
-        server.expect("1 /subscribe offers").await;
-        server.send("1 ok;epoch=e;next=18;head=17;lease=60").await;
+        server.expect("1 /subscribe offers\n").await;
+        server.send("1 ok;epoch=e;next=18;head=17;lease=60\n").await;
     });
     subscription.unwrap()
 }
@@ -75,12 +74,12 @@ async fn replies_come_in_any_order() {
     let (client, _driver, mut server) = greeted().await;
     let calls = join_all(["a", "b", "c"].map(|one| client.call("echo", one)));
     let (replies, ()) = tokio::join!(calls, async {
-        server.expect("1 echo a").await;
-        server.expect("2 echo b").await;
-        server.expect("3 echo c").await;
-        server.send("3 ok C").await;
-        server.send("1 err no-luck not today").await;
-        server.send("2 ok B").await;
+        server.expect("1 echo a\n").await;
+        server.expect("2 echo b\n").await;
+        server.expect("3 echo c\n").await;
+        server.send("3 ok C\n").await;
+        server.send("1 err no-luck not today\n").await;
+        server.send("2 ok B\n").await;
     });
     assert_eq!(replies[1].as_deref().unwrap(), b"B");
     assert_eq!(replies[2].as_deref().unwrap(), b"C");
@@ -92,10 +91,10 @@ async fn replies_come_in_any_order() {
 #[tokio::test]
 async fn each_word_is_an_outcome_of_its_own() {
     let (client, _driver, mut server) = greeted().await;
-    let outcome = async |server: &mut RawPeer, id: u64, line: &str| {
+    let outcome = async |server: &mut RawPeer<DuplexStream>, id: u64, line: &str| {
         let call = spawn_call(&client, "m", "");
-        server.expect(&format!("{id} m")).await;
-        server.send(line).await;
+        server.expect(format!("{id} m\n")).await;
+        server.send(format!("{line}\n")).await;
         call.await.unwrap()
     };
     assert_eq!(outcome(&mut server, 1, "1 ok").await.unwrap(), "");
@@ -114,10 +113,10 @@ async fn replies_nobody_asked_for_are_counted() {
     let (client, _driver, mut server) = greeted().await;
     let mut events = client.events();
     let call = spawn_call(&client, "m", "");
-    server.expect("1 m").await;
-    server.send("77 ok who").await;
-    server.send("1 ok first").await;
-    server.send("1 ok second").await;
+    server.expect("1 m\n").await;
+    server.send("77 ok who\n").await;
+    server.send("1 ok first\n").await;
+    server.send("1 ok second\n").await;
     assert_eq!(call.await.unwrap().unwrap(), "first");
     let unasked = |id| Some(ConnectionEvent::UnaskedReply(RequestId::new(id).unwrap()));
     assert_eq!(events.next().await, unasked(77));
@@ -133,14 +132,14 @@ async fn the_hello_comes_first_and_limits() {
     tokio::task::yield_now().await;
     server.expect_silence().await;
     let hello = "* /hello;version=1;in-flight=1;max-line=1024;lease=60;unknown=x";
-    server.send(hello).await;
-    server.expect("1 m 1").await;
+    server.send(format!("{hello}\n")).await;
+    server.expect("1 m 1\n").await;
     let second = spawn_call(&client, "m", "2");
     tokio::task::yield_now().await;
     server.expect_silence().await;
-    server.send("1 ok").await;
-    server.expect("2 m 2").await;
-    server.send("2 ok").await;
+    server.send("1 ok\n").await;
+    server.expect("2 m 2\n").await;
+    server.send("2 ok\n").await;
     assert!(first.await.unwrap().is_ok() && second.await.unwrap().is_ok());
     let error = client.call("m", vec![b'x'; 1_024]).await.unwrap_err();
     assert_eq!(error, CallError::NotSent(NotSent::TooLarge { max_line: 1_024 }));
@@ -150,12 +149,12 @@ async fn the_hello_comes_first_and_limits() {
 #[tokio::test]
 async fn the_longest_line_is_counted_with_its_lf() {
     let (client, _driver, mut server) = silent(ClientConfig::default());
-    server.send("* /hello;version=1;max-line=1024").await;
+    server.send("* /hello;version=1;max-line=1024\n").await;
     // What is refused is counted with the longest id and deadline there are.
     let fits = "x".repeat(1_024 - 17 - 21 - "m \n".len());
     let call = spawn_call(&client, "m", &fits);
-    server.expect(&format!("1 m {fits}")).await;
-    server.send("1 ok").await;
+    server.expect(format!("1 m {fits}\n")).await;
+    server.send("1 ok\n").await;
     call.await.unwrap().unwrap();
     let error = client.call("m", format!("{fits}x")).await.unwrap_err();
     assert!(matches!(error, CallError::NotSent(NotSent::TooLarge { .. })), "{error:?}");
@@ -172,7 +171,7 @@ async fn another_version_is_refused() {
     ] {
         let (client, driver, mut server) = silent(ClientConfig::default());
         let call = spawn_call(&client, "m", "");
-        server.send(line).await;
+        server.send(format!("{line}\n")).await;
         let error = driver.await.unwrap().unwrap_err();
         match expected {
             Some(expected) => assert_eq!(error, expected),
@@ -191,7 +190,7 @@ async fn a_malformed_line_ends_the_connection() {
         let calls = [spawn_call(&client, "m", ""), spawn_call(&client, "n", "")];
         server.line().await;
         server.line().await;
-        server.send(line).await;
+        server.send(format!("{line}\n")).await;
         let error = driver.await.unwrap().unwrap_err();
         assert!(matches!(error, ConnectionError::Protocol(_)), "{line:?}: {error:?}");
         for call in calls {
@@ -206,9 +205,9 @@ async fn a_malformed_line_ends_the_connection() {
 async fn an_endless_line_ends_the_connection() {
     let config = ClientConfig::new().max_line(2_048);
     let (_client, driver, mut server) = silent(config);
-    server.send(HELLO).await;
-    server.expect("1 /hello;version=1;max-line=2048").await;
-    server.send_bytes(&[b'1'; 2_048]).await;
+    server.send(format!("{HELLO}\n")).await;
+    server.expect("1 /hello;version=1;max-line=2048\n").await;
+    server.send(&[b'1'; 2_048]).await;
     let error = driver.await.unwrap().unwrap_err();
     assert_eq!(error, ConnectionError::Protocol("line longer than 2048 bytes".into()));
 }
@@ -218,27 +217,27 @@ async fn an_endless_line_ends_the_connection() {
 async fn a_streamed_reply_to_a_plain_call_is_cancelled() {
     let (client, _driver, mut server) = greeted().await;
     let call = spawn_call(&client, "m", "");
-    server.expect("1 m").await;
-    server.send("1 more x").await;
+    server.expect("1 m\n").await;
+    server.send("1 more x\n").await;
     assert_eq!(call.await.unwrap().unwrap_err(), CallError::Unknown(Unknown::Streamed));
-    server.expect("* /cancel 1").await;
-    server.send("1 cut cancelled").await;
+    server.expect("* /cancel 1\n").await;
+    server.send("1 cut cancelled\n").await;
     assert_eq!(client.methods_after(&mut server).await, 1);
 }
 
 trait Late {
-    async fn methods_after(&self, server: &mut RawPeer) -> u64;
+    async fn methods_after(&self, server: &mut RawPeer<DuplexStream>) -> u64;
 }
 
 impl Late for Client {
     /// The count of late replies once the server's lines so far are read.
-    async fn methods_after(&self, server: &mut RawPeer) -> u64 {
+    async fn methods_after(&self, server: &mut RawPeer<DuplexStream>) -> u64 {
         let (methods, ()) = tokio::join!(self.methods(), async {
-            let line = server.line().await;
-            let id = line.strip_suffix(" /methods").unwrap();
-            server.send(&format!("{id} more a.b doc of it")).await;
-            server.send(&format!("{id} more c")).await;
-            server.send(&format!("{id} ok")).await;
+            let line = server.line().await.unwrap();
+            let id = line.strip_suffix(" /methods\n").unwrap();
+            server.send(format!("{id} more a.b doc of it\n")).await;
+            server.send(format!("{id} more c\n")).await;
+            server.send(format!("{id} ok\n")).await;
         });
         let methods = methods.unwrap();
         let methods: Vec<_> = methods.iter().map(|(m, d)| (m.as_str(), d.as_str())).collect();
@@ -251,18 +250,18 @@ impl Late for Client {
 #[tokio::test]
 async fn a_dropped_call_leaves_a_tombstone() {
     let (client, _driver, mut server) = silent(ClientConfig::new().in_flight(1));
-    server.send(HELLO).await;
+    server.send(format!("{HELLO}\n")).await;
     let call = spawn_call(&client, "m", "");
-    server.expect("1 m").await;
+    server.expect("1 m\n").await;
     call.abort();
-    server.expect("* /cancel 1").await;
+    server.expect("* /cancel 1\n").await;
     assert_eq!(client.stats().pending, 1);
     let next = spawn_call(&client, "n", "");
     tokio::task::yield_now().await;
     server.expect_silence().await;
-    server.send("1 ok too late").await;
-    server.expect("2 n").await;
-    server.send("2 ok mine").await;
+    server.send("1 ok too late\n").await;
+    server.expect("2 n\n").await;
+    server.send("2 ok mine\n").await;
     assert_eq!(next.await.unwrap().unwrap(), "mine");
     assert_eq!((client.stats().late_replies, client.stats().pending), (1, 0));
 }
@@ -276,10 +275,10 @@ async fn a_deadline_is_sent_and_kept() {
     let call = tokio::spawn(async move {
         calling.call("m", "x").attribute("app.tenant", "blue").deadline(deadline).await
     });
-    server.expect("1 m;app.tenant=blue;ttl=1500 x").await;
+    server.expect("1 m;app.tenant=blue;ttl=1500 x\n").await;
     assert_eq!(call.await.unwrap().unwrap_err(), CallError::Unknown(Unknown::Deadline));
-    server.expect("* /cancel 1").await;
-    server.send("1 cut deadline").await;
+    server.expect("* /cancel 1\n").await;
+    server.send("1 cut deadline\n").await;
 
     let (waiting, _driver, _server) = silent(ClientConfig::default());
     let error = waiting.call("m", "").deadline(deadline).await.unwrap_err();
@@ -301,7 +300,7 @@ async fn what_cannot_be_written_is_not_sent() {
     let error = client.publish("a b", "").await.unwrap_err();
     assert!(matches!(error, CallError::NotSent(NotSent::Name(_))));
     client.one_way("m", "a\nb").await.unwrap();
-    server.expect("* m a\x10Jb").await;
+    server.expect("* m a\x10Jb\n").await;
 }
 
 /// Typed calls: JSON by default, a codec of one's own where wanted.
@@ -310,13 +309,13 @@ async fn what_cannot_be_written_is_not_sent() {
 async fn typed_calls_speak_json() {
     let (client, _driver, mut server) = greeted().await;
     let (sum, ()) = tokio::join!(client.request::<_, u32>("add", &[1, 2]), async {
-        server.expect("1 add [1,2]").await;
-        server.send("1 ok 3").await;
+        server.expect("1 add [1,2]\n").await;
+        server.send("1 ok 3\n").await;
     });
     assert_eq!(sum, Ok(3));
     let (sum, ()) = tokio::join!(client.request::<_, u32>("add", &[1, 2]), async {
-        server.expect("2 add [1,2]").await;
-        server.send("2 ok three").await;
+        server.expect("2 add [1,2]\n").await;
+        server.send("2 ok three\n").await;
     });
     assert!(matches!(sum, Err(CallError::Decode(_))), "{sum:?}");
     let unencodable = std::collections::HashMap::from([((1, 2), 3)]);
@@ -329,14 +328,14 @@ async fn typed_calls_speak_json() {
 async fn unknown_notices_and_attributes_are_ignored() {
     let (client, _driver, mut server) = greeted().await;
     let mut events = client.events();
-    server.send("* /weather;sky=blue fine").await;
-    server.send("* /error;id=9;new=1 forbidden not you").await;
+    server.send("* /weather;sky=blue fine\n").await;
+    server.send("* /error;id=9;new=1 forbidden not you\n").await;
     let event = events.next().await;
     let Some(ConnectionEvent::ServerError { id, reason }) = event else { panic!("{event:?}") };
     assert_eq!((id.unwrap().get(), reason.code), (9, Code::FORBIDDEN));
     let mut offers = subscribed(&client, &mut server).await;
-    server.send("* /gap offers e 18 19 retention and more").await;
-    server.send("* offers;new=1 20 x").await;
+    server.send("* /gap offers e 18 19 retention and more\n").await;
+    server.send("* offers;new=1 20 x\n").await;
     assert_eq!(gap(offers.next().await), (18, 19, GapCause::Server(Code::RETENTION)));
     assert_eq!(number(offers.next().await), (20, "x".into()));
 }
@@ -345,7 +344,7 @@ async fn unknown_notices_and_attributes_are_ignored() {
 #[tokio::test]
 async fn an_id_order_error_closes() {
     let (_client, driver, mut server) = greeted().await;
-    server.send("* /error;id=3 id-order last is 7").await;
+    server.send("* /error;id=3 id-order last is 7\n").await;
     assert!(matches!(driver.await.unwrap(), Err(ConnectionError::Protocol(_))));
 }
 
@@ -355,24 +354,24 @@ async fn dropping_the_last_subscription_leaves() {
     let (client, _driver, mut server) = greeted().await;
     let mut first = subscribed(&client, &mut server).await;
     let mut second = client.subscribe("offers").await.unwrap();
-    server.send("* offers 18 a\x10Jb").await;
+    server.send("* offers 18 a\x10Jb\n").await;
     assert_eq!(number(first.next().await), (18, "a\nb".into()));
     assert_eq!(number(second.next().await), (18, "a\nb".into()));
     assert_eq!(second.position(), at("e:19"));
     drop(first);
-    server.send("* offers 19").await;
+    server.send("* offers 19\n").await;
     assert_eq!(number(second.next().await), (19, String::new()));
     let resume = second.position();
     drop(second);
-    server.expect("2 /unsubscribe offers").await;
+    server.expect("2 /unsubscribe offers\n").await;
     // One crosses the line that leaves: nobody's, and no fault.
-    server.send("* offers 20 crossing").await;
+    server.send("* offers 20 crossing\n").await;
     let again = client.subscribe("offers").from(resume);
     let again = tokio::spawn(again.into_future());
-    server.send("2 ok;next=e:21").await;
-    server.expect("3 /subscribe;from=e:20 offers").await;
-    server.send("3 ok;epoch=e;next=20;head=20;lease=60").await;
-    server.send("* offers 20 crossing").await;
+    server.send("2 ok;next=e:21\n").await;
+    server.expect("3 /subscribe;from=e:20 offers\n").await;
+    server.send("3 ok;epoch=e;next=20;head=20;lease=60\n").await;
+    server.send("* offers 20 crossing\n").await;
     let mut again = again.await.unwrap().unwrap();
     assert_eq!(number(again.next().await), (20, "crossing".into()));
     assert_eq!(client.stats().violations, 0);
@@ -383,11 +382,11 @@ async fn dropping_the_last_subscription_leaves() {
 async fn a_dropped_request_to_subscribe_leaves() {
     let (client, _driver, mut server) = greeted().await;
     let pending = tokio::spawn(client.subscribe("offers").into_future());
-    server.expect("1 /subscribe offers").await;
+    server.expect("1 /subscribe offers\n").await;
     pending.abort();
     assert!(pending.await.unwrap_err().is_cancelled());
-    server.send("1 ok;epoch=e;next=1;head=0;lease=60").await;
-    server.expect("2 /unsubscribe offers").await;
+    server.send("1 ok;epoch=e;next=1;head=0;lease=60\n").await;
+    server.expect("2 /unsubscribe offers\n").await;
 }
 
 /// A refused topic is the caller's error, and touches nothing else.
@@ -396,14 +395,14 @@ async fn a_refused_topic_is_an_error() {
     let (client, _driver, mut server) = greeted().await;
     let mut all = client.notifications();
     let refused = tokio::spawn(client.subscribe("secret").into_future());
-    server.expect("1 /subscribe secret").await;
-    server.send("1 no forbidden").await;
+    server.expect("1 /subscribe secret\n").await;
+    server.send("1 no forbidden\n").await;
     let error = refused.await.unwrap().unwrap_err();
     assert_eq!(error.code(), Some(&Code::FORBIDDEN));
     let (subscription, ()) = tokio::join!(client.subscribe("offers").into_future(), async {
-        server.expect("2 /subscribe offers").await;
-        server.send("2 ok;epoch=e;next=1;head=0;lease=60").await;
-        server.send("* offers 1 x").await;
+        server.expect("2 /subscribe offers\n").await;
+        server.send("2 ok;epoch=e;next=1;head=0;lease=60\n").await;
+        server.send("* offers 1 x\n").await;
     });
     let mut subscription = subscription.unwrap();
     assert_eq!(number(subscription.next().await).0, 1);
@@ -415,10 +414,10 @@ async fn a_refused_topic_is_an_error() {
 async fn what_breaks_the_order_is_told() {
     let (client, _driver, mut server) = greeted().await;
     let mut offers = subscribed(&client, &mut server).await;
-    server.send("* offers 17 again").await;
-    server.send("* offers 20 skips").await;
-    server.send("* rumours 1 never asked for").await;
-    server.send("* /gap offers e 23 24 retention").await;
+    server.send("* offers 17 again\n").await;
+    server.send("* offers 20 skips\n").await;
+    server.send("* rumours 1 never asked for\n").await;
+    server.send("* /gap offers e 23 24 retention\n").await;
     assert_eq!(gap(offers.next().await), (18, 19, GapCause::Lost));
     assert_eq!(number(offers.next().await), (20, "skips".into()));
     assert_eq!(gap(offers.next().await), (21, 22, GapCause::Lost));
@@ -431,22 +430,22 @@ async fn what_breaks_the_order_is_told() {
 async fn an_expired_subscription_is_resumed() {
     let (client, _driver, mut server) = greeted().await;
     let mut offers = subscribed(&client, &mut server).await;
-    server.send("* offers 18 x").await;
-    server.send("* /end offers expired e:19").await;
-    server.expect("2 /subscribe;from=e:19 offers").await;
-    server.send("2 ok;epoch=e;next=19;head=19;lease=60").await;
-    server.send("* offers 19 y").await;
+    server.send("* offers 18 x\n").await;
+    server.send("* /end offers expired e:19\n").await;
+    server.expect("2 /subscribe;from=e:19 offers\n").await;
+    server.send("2 ok;epoch=e;next=19;head=19;lease=60\n").await;
+    server.send("* offers 19 y\n").await;
     assert_eq!(number(offers.next().await).0, 18);
     assert_eq!(number(offers.next().await).0, 19);
-    server.send("* /end offers expired e:20").await;
-    server.expect("3 /subscribe;from=e:20 offers").await;
-    server.send("3 ok;epoch=f;next=1;head=1;lease=60").await;
-    server.send("* offers 1 z").await;
+    server.send("* /end offers expired e:20\n").await;
+    server.expect("3 /subscribe;from=e:20 offers\n").await;
+    server.send("3 ok;epoch=f;next=1;head=1;lease=60\n").await;
+    server.send("* offers 1 z\n").await;
     let Some(Delivery::Reset { position, .. }) = offers.next().await else { panic!() };
     assert_eq!(position, at("f:1"));
     assert_eq!(number(offers.next().await), (1, "z".into()));
-    server.send("* /reset offers g:1").await;
-    server.send("* offers 1 new").await;
+    server.send("* /reset offers g:1\n").await;
+    server.send("* offers 1 new\n").await;
     let Some(Delivery::Reset { position, .. }) = offers.next().await else { panic!() };
     assert_eq!(position, at("g:1"));
     assert_eq!(number(offers.next().await), (1, "new".into()));
@@ -458,7 +457,7 @@ async fn a_closed_topic_ends_its_streams() {
     let (client, _driver, mut server) = greeted().await;
     let mut all = client.notifications();
     let mut offers = subscribed(&client, &mut server).await;
-    server.send("* /end offers closed e:18").await;
+    server.send("* /end offers closed e:18\n").await;
     let Some(Delivery::End { reason, position, .. }) = offers.next().await else { panic!() };
     assert_eq!((reason, position), (Code::CLOSED, Some(at("e:18"))));
     assert_eq!(offers.next().await, None);
@@ -473,20 +472,20 @@ async fn the_lease_is_renewed_and_its_reply_believed() {
     let (client, _driver, mut server) = greeted().await;
     let mut offers = subscribed(&client, &mut server).await;
     let start = tokio::time::Instant::now();
-    server.expect("2 /renew").await;
+    server.expect("2 /renew\n").await;
     let seconds = start.elapsed().as_secs();
     assert!((30..=48).contains(&seconds), "{seconds}");
-    server.send("2 ok;lease=60 offers:e:20").await;
+    server.send("2 ok;lease=60 offers:e:20\n").await;
     assert_eq!(gap(offers.next().await), (18, 19, GapCause::Lost));
-    server.expect("3 /renew").await;
-    server.send("3 ok;lease=60").await;
-    server.expect("4 /subscribe;from=e:20 offers").await;
-    server.send("4 ok;epoch=e;next=20;head=20;lease=60").await;
-    server.send("* offers 20 x").await;
+    server.expect("3 /renew\n").await;
+    server.send("3 ok;lease=60\n").await;
+    server.expect("4 /subscribe;from=e:20 offers\n").await;
+    server.send("4 ok;epoch=e;next=20;head=20;lease=60\n").await;
+    server.send("* offers 20 x\n").await;
     assert_eq!(number(offers.next().await).0, 20);
     drop(offers);
-    server.expect("5 /unsubscribe offers").await;
-    server.send("5 ok;next=e:21").await;
+    server.expect("5 /unsubscribe offers\n").await;
+    server.send("5 ok;next=e:21\n").await;
     // Without subscriptions nothing is kept alive.
     tokio::time::advance(Duration::from_secs(300)).await;
     server.expect_silence().await;
@@ -496,11 +495,11 @@ async fn the_lease_is_renewed_and_its_reply_believed() {
 #[tokio::test]
 async fn a_stream_that_is_not_read_lags_alone() {
     let (client, _driver, mut server) = silent(ClientConfig::new().inbox_items(2));
-    server.send(HELLO).await;
+    server.send(format!("{HELLO}\n")).await;
     let mut slow = subscribed(&client, &mut server).await;
     let mut quick = client.subscribe("offers").await.unwrap();
     for n in 18..=30 {
-        server.send(&format!("* offers {n} x")).await;
+        server.send(format!("* offers {n} x\n")).await;
         assert_eq!(number(quick.next().await).0, n);
     }
     assert_eq!(gap(slow.next().await), (18, 28, GapCause::Lagged));
@@ -523,16 +522,16 @@ async fn a_closure_may_call() {
         }
     };
     let (listening, ()) = tokio::join!(client.listen("offers", closure), async {
-        server.expect("1 /subscribe offers").await;
-        server.send("1 ok;epoch=e;next=1;head=0;lease=60").await;
+        server.expect("1 /subscribe offers\n").await;
+        server.send("1 ok;epoch=e;next=1;head=0;lease=60\n").await;
     });
     let listening = listening.unwrap();
-    server.send("* offers 1 43").await;
-    server.expect("2 offers.get 43").await;
-    server.send("2 ok a flat").await;
+    server.send("* offers 1 43\n").await;
+    server.expect("2 offers.get 43\n").await;
+    server.send("2 ok a flat\n").await;
     assert_eq!(hears.recv().await.unwrap(), "a flat");
     drop(listening);
-    server.expect("3 /unsubscribe offers").await;
+    server.expect("3 /unsubscribe offers\n").await;
 }
 
 /// [M100] What the server said it would not execute is refused; the rest is unknown.
@@ -542,13 +541,13 @@ async fn goodbye_draws_a_line() {
     let mut events = client.events();
     let calls: Vec<_> = (0..3).map(|_| spawn_call(&client, "m", "")).collect();
     for id in 1..=3 {
-        server.expect(&format!("{id} m")).await;
+        server.expect(format!("{id} m\n")).await;
     }
-    server.send("* /bye;last=2 shutdown").await;
+    server.send("* /bye;last=2 shutdown\n").await;
     assert!(matches!(events.next().await, Some(ConnectionEvent::Bye(_))));
     let error = client.call("m", "").await.unwrap_err();
     assert!(matches!(error, CallError::NotSent(NotSent::Lost(ConnectionError::Bye(_)))));
-    server.send("1 ok done").await;
+    server.send("1 ok done\n").await;
     drop(server);
     assert!(matches!(driver.await.unwrap(), Err(ConnectionError::Bye(_))));
     let outcomes: Vec<_> = join_all(calls).await.into_iter().map(Result::unwrap).collect();
@@ -562,14 +561,14 @@ async fn goodbye_draws_a_line() {
 async fn close_waits_for_what_is_in_flight() {
     let (client, driver, mut server) = greeted().await;
     let call = spawn_call(&client, "m", "");
-    server.expect("1 m").await;
+    server.expect("1 m\n").await;
     let closing = client.clone();
     let close = tokio::spawn(async move { closing.close().await });
-    server.expect("2 /quit").await;
+    server.expect("2 /quit\n").await;
     let error = client.call("n", "").await.unwrap_err();
     assert_eq!(error, CallError::NotSent(NotSent::Lost(ConnectionError::Closed)));
-    server.send("1 ok still").await;
-    server.send("2 ok").await;
+    server.send("1 ok still\n").await;
+    server.send("2 ok\n").await;
     drop(server);
     assert_eq!(call.await.unwrap().unwrap(), "still");
     assert_eq!(close.await.unwrap(), Ok(()));
@@ -583,13 +582,13 @@ async fn the_last_handle_closes() {
     let (client, driver, mut server) = greeted().await;
     let subscription = subscribed(&client, &mut server).await;
     drop(client);
-    server.send("* offers 18 x").await;
+    server.send("* offers 18 x\n").await;
     server.expect_silence().await;
     drop(subscription);
-    server.expect("2 /unsubscribe offers").await;
-    server.expect("3 /quit").await;
-    server.send("2 ok;next=e:19").await;
-    server.send("3 ok").await;
+    server.expect("2 /unsubscribe offers\n").await;
+    server.expect("3 /quit\n").await;
+    server.send("2 ok;next=e:19\n").await;
+    server.send("3 ok\n").await;
     drop(server);
     assert_eq!(driver.await.unwrap(), Ok(()));
 }
@@ -602,7 +601,7 @@ async fn a_lost_connection_tells_sent_from_unsent() {
     let driver = tokio::spawn(connection);
     let mut server = RawPeer::new(far);
     let mut events = client.events();
-    server.send(HELLO).await;
+    server.send(format!("{HELLO}\n")).await;
     let first = spawn_call(&client, "m", &"x".repeat(200));
     // The driver is in the middle of this line when the next is appended behind it.
     assert_eq!(server.bytes(10).await, b"1 m xxxxxx");
@@ -625,7 +624,7 @@ async fn a_dropped_driver_ends_everything() {
     let (client, driver, mut server) = greeted().await;
     let mut offers = subscribed(&client, &mut server).await;
     let call = spawn_call(&client, "m", "");
-    server.expect("2 m").await;
+    server.expect("2 m\n").await;
     driver.abort();
     let lost = CallError::Unknown(Unknown::Lost(ConnectionError::Closed));
     assert_eq!(call.await.unwrap(), Err(lost));
@@ -640,13 +639,13 @@ async fn the_client_reads_while_its_write_is_blocked() {
     let (client, connection) = Client::new(near, ClientConfig::default());
     let _driver = tokio::spawn(connection);
     let mut server = RawPeer::new(far);
-    server.send(HELLO).await;
+    server.send(format!("{HELLO}\n")).await;
     let call = spawn_call(&client, "m", &"x".repeat(1_000));
     let mut events = client.events();
     // The server does not read before its own long line is out.
-    server.send(&format!("99 ok {}", "y".repeat(1_000))).await;
-    server.expect(&format!("1 m {}", "x".repeat(1_000))).await;
-    server.send("1 ok").await;
+    server.send(format!("99 ok {}\n", "y".repeat(1_000))).await;
+    server.expect(format!("1 m {}\n", "x".repeat(1_000))).await;
+    server.send("1 ok\n").await;
     call.await.unwrap().unwrap();
     assert!(events.next().await.is_some());
 }
@@ -659,14 +658,64 @@ async fn callers_wait_for_room_to_write() {
     let (client, connection) = Client::new(near, config);
     let _driver = tokio::spawn(connection);
     let mut server = RawPeer::new(far);
-    server.send(HELLO).await;
+    server.send(format!("{HELLO}\n")).await;
     let calls: Vec<_> = (0..50).map(|n| spawn_call(&client, "m", &n.to_string())).collect();
     for _ in 0..50 {
-        let line = server.line().await;
-        let (id, payload) = line.split_once(" m ").unwrap();
-        server.send(&format!("{id} ok {payload}")).await;
+        let line = server.line().await.unwrap();
+        let (id, payload) = line.trim_end().split_once(" m ").unwrap();
+        server.send(format!("{id} ok {payload}\n")).await;
     }
     for (n, call) in calls.into_iter().enumerate() {
         assert_eq!(call.await.unwrap().unwrap(), n.to_string());
     }
+}
+
+/// A server that never says hello cannot hold a client that gives up.
+#[tokio::test(start_paused = true)]
+async fn closing_does_not_wait_for_a_silent_server() {
+    let (client, driver, _server) = silent(ClientConfig::default());
+    assert_eq!(client.close().await, Ok(()));
+    assert_eq!(driver.await.unwrap(), Ok(()));
+
+    let (client, driver, _server) = silent(ClientConfig::default());
+    drop(client);
+    assert_eq!(driver.await.unwrap(), Ok(()));
+}
+
+/// Nor can one that does not answer `/quit`, or does not even read it.
+#[tokio::test(start_paused = true)]
+async fn closing_is_bounded() {
+    let (client, driver, mut server) = greeted().await;
+    let close = tokio::spawn(async move { client.close().await });
+    server.expect("1 /quit\n").await;
+    assert_eq!(close.await.unwrap(), Err(ConnectionError::CloseTimeout));
+    assert_eq!(driver.await.unwrap(), Err(ConnectionError::CloseTimeout));
+
+    let (near, far) = tokio::io::duplex(64);
+    let (client, connection) = Client::new(near, ClientConfig::default());
+    let driver = tokio::spawn(connection);
+    let mut server = RawPeer::new(far);
+    server.send(format!("{HELLO}\n")).await;
+    let call = spawn_call(&client, "m", &"x".repeat(200));
+    assert_eq!(server.bytes(3).await, b"1 m");
+    drop(client);
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled());
+    assert_eq!(driver.await.unwrap(), Err(ConnectionError::CloseTimeout));
+}
+
+/// A list that does not end is cut off before it eats the memory.
+#[tokio::test]
+async fn an_endless_list_ends_the_connection() {
+    let (client, driver, mut server) = greeted().await;
+    let listing = tokio::spawn(async move { client.methods().await });
+    server.expect("1 /methods\n").await;
+    let item = format!("1 more m {}\n", "x".repeat(60_000));
+    let endless = async {
+        use tokio::io::AsyncWriteExt;
+        while server.io.write_all(item.as_bytes()).await.is_ok() {}
+    };
+    let (ended, ()) = tokio::join!(driver, endless);
+    assert!(matches!(ended.unwrap(), Err(ConnectionError::Protocol(_))));
+    assert!(matches!(listing.await.unwrap(), Err(CallError::Unknown(_))));
 }

@@ -1,10 +1,10 @@
 //! The MUSTs of PROTOCOL.md that no transcript shows, each as a dialogue in raw bytes: limits to
 //! the byte, what handlers see of an end, order, slow readers. First the server, then the client.
 
+#[path = "support/dialogue.rs"]
+mod dialogue;
 #[path = "support/methods.rs"]
 mod methods;
-#[path = "support/peer.rs"]
-mod peer;
 #[path = "support/slow_store.rs"]
 mod slow_store;
 mod support;
@@ -27,8 +27,8 @@ use tokio::{
 };
 
 use crate::{
+    dialogue::Peer,
     methods::{Waiting, router},
-    peer::RawPeer,
     slow_store::SlowStore,
     support::{PIPE, PipeServer, TcpServer},
 };
@@ -47,18 +47,18 @@ fn publishing() -> ServerConfig {
 }
 
 /// A connection through a pipe of `size` bytes, whose hello was read.
-async fn connect_through(server: &PipeServer, size: usize) -> RawPeer {
-    let mut peer = RawPeer::new(server.connect_raw(size).io);
+async fn connect_through(server: &PipeServer, size: usize) -> Peer {
+    let mut peer = Peer::new(server.connect_raw(size).io);
     assert!(peer.line().await.starts_with("* /hello;version=1;"));
     peer
 }
 
-async fn connect(server: &PipeServer) -> RawPeer {
+async fn connect(server: &PipeServer) -> Peer {
     connect_through(server, PIPE).await
 }
 
 /// Sends lines, LF added, in one write, and expects these.
-async fn ask<const N: usize>(peer: &mut RawPeer, lines: &str, replies: [&str; N]) {
+async fn ask<const N: usize>(peer: &mut Peer, lines: &str, replies: [&str; N]) {
     peer.send(lines).await;
     for reply in replies {
         let line = peer.line().await;
@@ -211,7 +211,7 @@ async fn the_hello_is_short() {
         .in_flight(most as usize)
         .lease(Duration::from_secs(most));
     let (server, _) = serve(config);
-    let mut peer = RawPeer::new(server.connect_raw(PIPE).io);
+    let mut peer = Peer::new(server.connect_raw(PIPE).io);
     let hello = peer.line().await;
     assert!(hello.len() < 1_024);
     let line = Line::parse(hello.as_bytes()).unwrap();
@@ -918,7 +918,7 @@ async fn a_lost_log_has_a_new_epoch() {
     let random = Random::seeded(3);
     let mut positions = Vec::new();
     for life in 1..=3 {
-        let store = MemoryTopics::new(random.clone());
+        let store = MemoryTopics::new(&random);
         let server = PipeServer::over(store, Router::new(), publishing());
         let mut peer = connect(&server).await;
         peer.send("1 /publish t x").await;
@@ -941,7 +941,7 @@ async fn a_lost_log_has_a_new_epoch() {
 async fn announced_limits_hold() {
     let config = publishing().max_line(2_000).in_flight(2).lease(Duration::from_secs(9));
     let (server, _) = serve(config);
-    let mut peer = RawPeer::new(server.connect_raw(PIPE).io);
+    let mut peer = Peer::new(server.connect_raw(PIPE).io);
     let hello = peer.line().await;
     assert!(hello.ends_with(";max-line=2000;in-flight=2;lease=9"), "{hello}");
     peer.send("1 /subscribe t").await;
@@ -1003,13 +1003,13 @@ const HELLO: &str = "* /hello;version=1;session=6f0c1b52-9a0e-4c8e-8f0a-3f1d5a7b
 type Driver = tokio::task::JoinHandle<Result<(), ConnectionError>>;
 
 /// The server's end of a client that nobody uses, and its driver.
-async fn greeted() -> (RawPeer, Driver) {
+async fn greeted() -> (Peer, Driver) {
     let (_, driver, server) = client().await;
     (server, driver)
 }
 
 /// The client is leaked in the driver's task, so that it does not close by itself.
-async fn client() -> (Client, Driver, RawPeer) {
+async fn client() -> (Client, Driver, Peer) {
     let (near, far) = tokio::io::duplex(PIPE);
     let (client, connection) = Client::new(near, ClientConfig::default());
     let kept = client.clone();
@@ -1018,7 +1018,7 @@ async fn client() -> (Client, Driver, RawPeer) {
         drop(kept);
         ended
     });
-    let mut server = RawPeer::new(far);
+    let mut server = Peer::new(far);
     server.send(HELLO).await;
     client.connected().await.unwrap();
     (client, driver, server)

@@ -614,7 +614,7 @@ proptest! {
     #[test]
     fn a_number_names_one_message(operations in vec((0..6u8, 0..3usize), 0..80), seed in any::<u64>()) {
         let random = Random::seeded(seed);
-        let mut store = MemoryTopics::new(random.clone());
+        let mut store = MemoryTopics::new(&random);
         let mut model = Model::default();
         for (operation, topic) in operations {
             let topic = Topic::new(["a", "b", "c"][topic]).unwrap();
@@ -625,7 +625,7 @@ proptest! {
                 _ => {
                     // The process ends and comes back.
                     model.readers.clear();
-                    store = MemoryTopics::new(random.clone());
+                    store = MemoryTopics::new(&random);
                 }
             }
             model.read_all();

@@ -13,8 +13,8 @@ use tokio::time::{Instant, Sleep};
 
 use crate::{
     client::{
-        pending::CallResult,
         shared::{Body, SendError, Shared},
+        waiter::CallResult,
     },
     error::{CallError, ConnectionError, NotSent, Unknown},
     protocol::{Method, RequestId},
@@ -156,7 +156,7 @@ impl<'a> Exchange<'a> {
                     State::Sent(id, reply)
                 }
                 Err(SendError::Refused(error)) => State::Over(Some(error.into())),
-                Err(SendError::Full) => {
+                Err(SendError::Full | SendError::Early) => {
                     drop(place);
                     State::Waiting(Box::pin(send_when_possible(shared, body, ttl)))
                 }
@@ -217,7 +217,7 @@ async fn send_when_possible(
                 return Ok(sent);
             }
             Err(SendError::Refused(error)) => return Err(error),
-            Err(SendError::Full) => drained.await,
+            Err(SendError::Full | SendError::Early) => drained.await,
         }
     }
 }

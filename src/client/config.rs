@@ -23,6 +23,7 @@ pub struct ClientConfig {
     pub(crate) inbox_items: usize,
     pub(crate) inbox_bytes: usize,
     pub(crate) connect_timeout: Duration,
+    pub(crate) close_timeout: Duration,
     pub(crate) random: Random,
 }
 
@@ -35,6 +36,7 @@ impl Default for ClientConfig {
             inbox_items: 1_024,
             inbox_bytes: 1024 * 1024,
             connect_timeout: Duration::from_secs(10),
+            close_timeout: Duration::from_secs(40),
             random: Random::default(),
         }
     }
@@ -97,6 +99,14 @@ impl ClientConfig {
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
+        self
+    }
+
+    /// How long closing waits for the server to finish what is in flight and to close. Default
+    /// 40 s, which is more than a handler may take by default. Past it the connection is dropped.
+    #[must_use]
+    pub fn close_timeout(mut self, timeout: Duration) -> Self {
+        self.close_timeout = timeout;
         self
     }
 

@@ -42,6 +42,8 @@ pub struct Connection<T> {
     gathered: bool,
     started: Instant,
     renewal: Option<(Renewal, Pin<Box<Sleep>>)>,
+    /// Once this side closes: how long it waits for the server.
+    patience: Option<Pin<Box<Sleep>>>,
     ended: bool,
 }
 
@@ -61,6 +63,7 @@ impl<T> Connection<T> {
             gathered: false,
             started: Instant::now(),
             renewal: None,
+            patience: None,
             ended: false,
         }
     }
@@ -107,7 +110,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             return Poll::Ready(error);
         }
         self.poll_renewal(cx);
-        self.poll_write(cx)
+        if let Poll::Ready(error) = self.poll_write(cx) {
+            return Poll::Ready(error);
+        }
+        self.poll_closing(cx)
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
@@ -142,17 +148,36 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             if self.out.is_empty() && !self.take_outbound(cx) {
                 return Poll::Pending;
             }
-            if let Err(error) = ready!(self.out.poll_write(&mut self.io, cx)) {
-                return Poll::Ready(self.reader.broken(&error));
+            match self.out.poll_write(&mut self.io, cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(self.reader.broken(&error)),
+                Poll::Pending => {
+                    self.shared().state.lock().wait(cx.waker(), true);
+                    return Poll::Pending;
+                }
             }
         }
+    }
+
+    /// Once this side closes, the server has only so long to finish; and a server that has not even
+    /// said hello has nothing to finish.
+    fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
+        if !self.shared().state.lock().is_closing() {
+            return Poll::Pending;
+        }
+        if self.reader.hello.is_none() {
+            return Poll::Ready(ConnectionError::Closed);
+        }
+        let timeout = self.shared().config.close_timeout;
+        let patience = self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        patience.as_mut().poll(cx).map(|()| ConnectionError::CloseTimeout)
     }
 
     fn take_outbound(&mut self, cx: &mut Context<'_>) -> bool {
         let shared = &self.reader.shared;
         let mut state = shared.state.lock();
         if !state.has_outbound() || self.reader.hello.is_none() {
-            state.wait_for_outbound(cx.waker());
+            state.wait(cx.waker(), false);
             return false;
         }
         if !self.gathered && state.pending.len() > 1 {

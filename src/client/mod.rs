@@ -11,6 +11,7 @@ mod shared;
 mod subscription;
 mod topics;
 mod typed;
+mod waiter;
 
 use std::{fmt, future::Future, pin::pin};
 
@@ -34,8 +35,8 @@ pub use self::{
 };
 use self::{
     call::Exchange,
-    pending::Waiter,
     shared::{Body, Phase, SendError, Shared, wake},
+    waiter::Waiter,
 };
 use crate::{
     error::{CallError, ConnectionError, NotSent, Unknown},
@@ -256,7 +257,6 @@ impl Client {
     /// # Cancel safety
     /// Dropping it while it waits for room sends nothing.
     pub async fn one_way(&self, method: &str, payload: impl AsRef<[u8]>) -> Result<(), NotSent> {
-        self.connected().await.map_err(NotSent::Lost)?;
         let word = Method::new_word(method).map_err(NotSent::Name)?;
         let body = Body::new(word, payload.as_ref());
         let shared = self.shared();
@@ -266,6 +266,7 @@ impl Client {
             match shared.send_one_way(&body) {
                 Ok(()) => return Ok(()),
                 Err(SendError::Refused(error)) => return Err(error),
+                Err(SendError::Early) => _ = self.connected().await.map_err(NotSent::Lost)?,
                 Err(SendError::Full) => drained.await,
             }
         }
@@ -353,7 +354,7 @@ impl Client {
     /// Dropping it has no effect but that nobody reads the list.
     pub async fn methods(&self) -> Result<Vec<(Method, String)>, CallError> {
         let (sender, receiver) = oneshot::channel();
-        let waiter = Waiter::List(Vec::new(), sender);
+        let waiter = Waiter::List { items: Vec::new(), bytes: 0, caller: sender };
         let driver =
             self.shared().send_control(waiter, format_args!("/methods"), format_args!(""))?;
         wake(driver);
@@ -375,7 +376,7 @@ impl Client {
     }
 
     /// Closes the connection in order: nothing new is sent, calls in flight are answered, and the
-    /// server ends. Waits for all of that.
+    /// server ends. Waits for all of that, for at most [`ClientConfig::close_timeout`].
     ///
     /// # Errors
     /// [`ConnectionError`] when the connection ended in another way, before or meanwhile.

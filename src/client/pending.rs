@@ -1,104 +1,52 @@
-//! The calls that wait for their terminal line: a map of id to pending one-shot.
+//! The table of requests that wait for their terminal line: a map of id to who waits.
+//!
+//! It stands alone, so that `benches/pending.rs` can measure it beside others.
 
 use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
 };
 
-use bytes::Bytes;
-
-use crate::{
-    error::CallError,
-    protocol::{AttributeList, RequestId, Topic},
-    sync::oneshot,
-};
-
-/// What `ok` brought.
-#[derive(Debug, Default)]
-pub(crate) struct Reply {
-    pub(crate) attributes: AttributeList,
-    pub(crate) payload: Bytes,
-}
-
-pub(crate) type CallResult = Result<Reply, CallError>;
-
-/// Who waits for a terminal line.
-#[derive(Debug)]
-pub(crate) enum Waiter {
-    /// An application call. It holds a place in flight.
-    Call(oneshot::Sender<CallResult>),
-    /// A dropped application call: its place is held until the terminal line, which is late then.
-    Tombstone,
-    /// A request of the protocol's own that lists things, item by item.
-    List(Vec<Bytes>, oneshot::Sender<Result<Vec<Bytes>, CallError>>),
-    /// `/subscribe`.
-    Subscribe(Topic),
-    /// `/unsubscribe`.
-    Unsubscribe(Topic),
-    /// `/renew`.
-    Renew,
-    /// `/hello` or `/quit`: the reply says nothing that is not known by then.
-    Formality,
-}
-
-impl Waiter {
-    /// Whether it holds one of the places in flight.
-    pub(crate) fn holds_place(&self) -> bool {
-        matches!(self, Self::Call(_) | Self::Tombstone)
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) waiter: Waiter,
-    /// Where in the outbound stream the request's LF ends: what tells sent from not sent.
-    pub(crate) line_end: u64,
-}
-
-/// The pending calls of a connection.
+/// Who waits for which id.
 ///
 /// **Invariant:** an entry leaves before its waiter is told, and ids are never reused, so a second
 /// reply finds nobody.
 ///
-/// The table lives behind the lock that orders the outbound lines anyway, so a plain map serves;
-/// `benches/pending.rs` has it beside a sharded one.
-#[derive(Debug, Default)]
-pub(crate) struct Pending {
-    entries: HashMap<u64, Entry, BuildHasherDefault<IdHasher>>,
+/// The table is behind the lock that orders the outbound lines anyway: a caller takes its id, its
+/// entry and its place in the line at once. So a plain map serves better than a sharded one, which
+/// would lock once more; `benches/pending.rs` has both.
+#[derive(Debug)]
+pub(crate) struct Pending<W> {
+    waiters: HashMap<u64, W, BuildHasherDefault<IdHasher>>,
 }
 
-impl Pending {
-    pub(crate) fn insert(&mut self, id: RequestId, entry: Entry) {
-        self.entries.insert(id.get(), entry);
+impl<W> Default for Pending<W> {
+    fn default() -> Self {
+        Self { waiters: HashMap::default() }
+    }
+}
+
+impl<W> Pending<W> {
+    pub(crate) fn insert(&mut self, id: u64, waiter: W) {
+        self.waiters.insert(id, waiter);
     }
 
     /// Takes out who waits for `id`: its terminal line is there.
-    pub(crate) fn complete(&mut self, id: RequestId) -> Option<Entry> {
-        self.entries.remove(&id.get())
+    pub(crate) fn complete(&mut self, id: u64) -> Option<W> {
+        self.waiters.remove(&id)
     }
 
-    pub(crate) fn get_mut(&mut self, id: RequestId) -> Option<&mut Entry> {
-        self.entries.get_mut(&id.get())
-    }
-
-    /// The caller of `id` is gone: leaves a tombstone. Whether there was one to leave.
-    pub(crate) fn cancel(&mut self, id: RequestId) -> bool {
-        match self.entries.get_mut(&id.get()) {
-            Some(entry) if matches!(entry.waiter, Waiter::Call(_)) => {
-                entry.waiter = Waiter::Tombstone;
-                true
-            }
-            _ => false,
-        }
+    pub(crate) fn get_mut(&mut self, id: u64) -> Option<&mut W> {
+        self.waiters.get_mut(&id)
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+        self.waiters.len()
     }
 
     /// Takes out everybody, in the order of their ids.
-    pub(crate) fn drain(&mut self) -> Vec<(u64, Entry)> {
-        let mut all: Vec<_> = self.entries.drain().collect();
+    pub(crate) fn drain(&mut self) -> Vec<(u64, W)> {
+        let mut all: Vec<_> = self.waiters.drain().collect();
         all.sort_unstable_by_key(|(id, _)| *id);
         all
     }
@@ -130,43 +78,20 @@ impl Hasher for IdHasher {
 mod tests {
     use super::*;
 
-    fn id(id: u64) -> RequestId {
-        RequestId::new(id).unwrap()
-    }
-
-    fn call() -> (Entry, oneshot::Receiver<CallResult>) {
-        let (sender, receiver) = oneshot::channel();
-        (Entry { waiter: Waiter::Call(sender), line_end: 0 }, receiver)
-    }
-
     #[test]
     fn a_second_reply_finds_nobody() {
         let mut pending = Pending::default();
-        pending.insert(id(1), call().0);
-        assert!(pending.complete(id(1)).is_some());
-        assert!(pending.complete(id(1)).is_none());
+        pending.insert(1, "caller");
+        assert_eq!(pending.complete(1), Some("caller"));
+        assert_eq!(pending.complete(1), None);
         assert_eq!(pending.len(), 0);
-    }
-
-    #[test]
-    fn a_cancelled_call_holds_its_place_until_its_terminal_line() {
-        let mut pending = Pending::default();
-        pending.insert(id(1), call().0);
-        assert!(pending.cancel(id(1)));
-        assert!(!pending.cancel(id(1)));
-        assert!(!pending.cancel(id(2)));
-        let entry = pending.complete(id(1)).unwrap();
-        assert!(entry.waiter.holds_place());
-        assert!(matches!(entry.waiter, Waiter::Tombstone));
     }
 
     #[test]
     fn all_are_drained_in_the_order_of_their_ids() {
         let mut pending = Pending::default();
-        for n in [5, 1, 9, 3] {
-            pending.insert(id(n), Entry { waiter: Waiter::Formality, line_end: n });
-        }
-        let ends: Vec<_> = pending.drain().iter().map(|(_, entry)| entry.line_end).collect();
-        assert_eq!(ends, [1, 3, 5, 9]);
+        [5, 1, 9, 3].into_iter().for_each(|id| pending.insert(id, ()));
+        let ids: Vec<_> = pending.drain().iter().map(|(id, ())| *id).collect();
+        assert_eq!(ids, [1, 3, 5, 9]);
     }
 }

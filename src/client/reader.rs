@@ -7,9 +7,9 @@ use bytes::Bytes;
 use crate::{
     client::{
         event::ConnectionEvent,
-        pending::{CallResult, Entry, Reply, Waiter},
         shared::{Counters, Shared, wake},
         topics::{Input, Told},
+        waiter::{CallResult, Entry, Reply, Waiter},
     },
     error::{CallError, ConnectionError, Unknown},
     protocol::{
@@ -19,8 +19,10 @@ use crate::{
     sync::{Arc, oneshot},
 };
 
-/// The most a list of the protocol's own may take: `/methods` of a large server fits.
-const MAX_LIST: usize = 65_536;
+/// The most bytes a list of the protocol's own may take, with [`PER_ITEM`] for each of its items:
+/// `/methods` of a large server fits.
+const MAX_LIST: usize = 4 * 1024 * 1024;
+const PER_ITEM: usize = 64;
 
 /// Takes lines in, in order. Replies are gathered and completed in batches, so that the table of
 /// pending calls is locked once per batch; whatever stands behind a reply on the wire is handled
@@ -104,7 +106,7 @@ impl Reader {
         let mut others = Vec::new();
         let mut state = self.shared.state.lock();
         for (id, result) in self.replies.drain(..) {
-            let entry = state.pending.complete(id);
+            let entry = state.pending.complete(id.get());
             places += usize::from(entry.as_ref().is_some_and(|entry| entry.waiter.holds_place()));
             match entry {
                 Some(Entry { waiter: Waiter::Call(caller), .. }) => {
@@ -133,7 +135,7 @@ impl Reader {
         match waiter {
             Waiter::Call(_) | Waiter::Formality => {}
             Waiter::Tombstone => Counters::count(&self.shared.counters.late_replies),
-            Waiter::List(items, caller) => drop(caller.send(result.map(|_| items))),
+            Waiter::List { items, caller, .. } => drop(caller.send(result.map(|_| items))),
             Waiter::Renew => self.renewed(result),
             Waiter::Unsubscribe(topic) => self.move_topic(&topic, SubscriptionEvent::Left.into()),
             Waiter::Subscribe(topic) => {
@@ -153,13 +155,14 @@ impl Reader {
     fn more(&mut self, id: RequestId, item: &[u8]) -> Result<(), ConnectionError> {
         self.complete();
         let mut state = self.shared.state.lock();
-        let waiter = state.pending.get_mut(id).map(|entry| &mut entry.waiter);
+        let waiter = state.pending.get_mut(id.get()).map(|entry| &mut entry.waiter);
         match waiter {
-            Some(Waiter::List(items, _)) if items.len() < MAX_LIST => {
+            Some(Waiter::List { items, bytes, .. }) if *bytes < MAX_LIST => {
+                *bytes += item.len() + PER_ITEM;
                 items.push(Bytes::copy_from_slice(item));
                 Ok(())
             }
-            Some(Waiter::List(..)) => Err(broken_line(&"a list does not end")),
+            Some(Waiter::List { .. }) => Err(broken_line(&"a list does not end")),
             Some(waiter @ Waiter::Call(_)) => {
                 let caller = std::mem::replace(waiter, Waiter::Tombstone);
                 let driver = state.append_cancel(id);

@@ -9,8 +9,9 @@ use crate::{
     client::{
         config::ClientConfig,
         event::{ConnectionEvent, Events},
-        pending::{CallResult, Entry, Pending, Reply, Waiter},
+        pending::Pending,
         topics::Topics,
+        waiter::{CallResult, Entry, Waiter},
     },
     error::{CallError, ConnectionError, NotSent, Unknown},
     protocol::{
@@ -69,13 +70,15 @@ pub(crate) struct State {
     appended: u64,
     /// Length of the outbound stream up to what was offered to the transport.
     offered: u64,
-    pub(crate) pending: Pending,
+    pub(crate) pending: Pending<Entry>,
     last_id: u64,
     max_line: usize,
     /// Why nothing new is taken.
     refusing: Option<ConnectionError>,
-    /// The driver, if it waits for something to write.
+    /// The driver, while it waits.
     driver: Option<Waker>,
+    /// The driver waits for the transport to take more: a further line is no news to it.
+    is_writing: bool,
     /// Somebody waits for `drained`.
     blocked: bool,
 }
@@ -128,10 +131,17 @@ fn millis_rounded_up(ttl: Duration) -> u64 {
 pub(crate) enum SendError {
     /// The outbound buffer is over its mark: wait until it is drained.
     Full,
+    /// The server has not said hello, and with it how long a line may be.
+    Early,
     Refused(NotSent),
 }
 
 impl State {
+    /// Whether this side closes the connection.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.refusing == Some(ConnectionError::Closed)
+    }
+
     fn append(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> u64 {
         let before = self.out.len();
         write(&mut self.out);
@@ -167,11 +177,18 @@ impl State {
         std::mem::take(&mut self.blocked)
     }
 
+    /// The driver to wake for a new line.
+    fn reader_of_lines(&mut self) -> Option<Waker> {
+        if self.is_writing { None } else { self.driver.take() }
+    }
+
     pub(crate) fn has_outbound(&self) -> bool {
         !self.out.is_empty()
     }
 
-    pub(crate) fn wait_for_outbound(&mut self, driver: &Waker) {
+    /// The driver waits: to be woken by the next line, or, while it `is_writing`, only to close.
+    pub(crate) fn wait(&mut self, driver: &Waker, is_writing: bool) {
+        self.is_writing = is_writing;
         match &mut self.driver {
             Some(known) => known.clone_from(driver),
             none => *none = Some(driver.clone()),
@@ -190,6 +207,7 @@ impl Shared {
             max_line: usize::MAX,
             refusing: None,
             driver: None,
+            is_writing: false,
             blocked: false,
         };
         Self {
@@ -236,8 +254,8 @@ impl Shared {
             encode::mark(out, Mark::Id(id));
             body.append_to(out, ttl);
         });
-        state.pending.insert(id, Entry { waiter: Waiter::Call(sender), line_end });
-        let driver = state.driver.take();
+        state.pending.insert(id.get(), Entry { waiter: Waiter::Call(sender), line_end });
+        let driver = state.reader_of_lines();
         drop(state);
         wake(driver);
         Ok((id, receiver))
@@ -246,12 +264,15 @@ impl Shared {
     /// Appends a one-way request.
     pub(crate) fn send_one_way(&self, body: &Body) -> Result<(), SendError> {
         let mut state = self.state.lock();
+        if state.max_line == usize::MAX && state.refusing.is_none() {
+            return Err(SendError::Early);
+        }
         state.check(body, self.config.outbound_bytes)?;
         state.append(|out| {
             encode::mark(out, Mark::Reserved);
             body.append_to(out, None);
         });
-        let driver = state.driver.take();
+        let driver = state.reader_of_lines();
         drop(state);
         wake(driver);
         Ok(())
@@ -276,7 +297,7 @@ impl Shared {
     pub(crate) fn cancel(&self, id: RequestId) {
         let mut state = self.state.lock();
         // The one-shot leaves the table under the lock, and its receiver is gone: nobody is woken.
-        if !state.pending.cancel(id) {
+        if !state.pending.get_mut(id.get()).is_some_and(Entry::cancel) {
             return;
         }
         let driver = state.append_cancel(id);
@@ -290,10 +311,13 @@ impl Shared {
         if state.refusing.is_some() {
             return;
         }
-        let quit = state.append_control(Waiter::Formality, format_args!("/quit"), format_args!(""));
+        let head = format_args!("/quit");
+        // Without an id left to quit with, the driver's bound on closing ends it.
+        let quit = state.append_control(Waiter::Formality, head, format_args!("")).ok().flatten();
         state.refusing = Some(ConnectionError::Closed);
+        let driver = quit.or_else(|| state.driver.take());
         drop(state);
-        wake(quit.unwrap_or_default());
+        wake(driver);
         self.places.close();
         self.drained.notify_waiters();
     }
@@ -353,26 +377,15 @@ impl State {
     ) -> Result<Option<Waker>, NotSent> {
         let id = self.next_id()?;
         let line_end = self.append(|out| encode::display(out, Mark::Id(id), head, arguments));
-        self.pending.insert(id, Entry { waiter, line_end });
-        Ok(self.driver.take())
+        self.pending.insert(id.get(), Entry { waiter, line_end });
+        Ok(self.reader_of_lines())
     }
 
     pub(crate) fn append_cancel(&mut self, id: RequestId) -> Option<Waker> {
         self.append(|out| {
             encode::display(out, Mark::Reserved, format_args!("/cancel"), format_args!("{id}"));
         });
-        self.driver.take()
-    }
-}
-
-impl Waiter {
-    pub(crate) fn fail(self, error: CallError) {
-        match self {
-            Self::Call(caller) => drop(caller.send(Err::<Reply, _>(error))),
-            Self::List(_, caller) => drop(caller.send(Err(error))),
-            // What waits for a subscription hears it from the topics.
-            _ => {}
-        }
+        self.reader_of_lines()
     }
 }
 

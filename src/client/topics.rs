@@ -8,8 +8,8 @@ use crate::{
     client::{
         event::ConnectionEvent,
         inbox::{Delivery, Gap, GapCause, Inbox, Notification},
-        pending::Waiter,
         shared::{Counters, Shared},
+        waiter::Waiter,
     },
     error::{CallError, NotSent},
     protocol::{Action, Code, Position, SubscriptionEvent, SubscriptionState, Topic},

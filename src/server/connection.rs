@@ -792,3 +792,28 @@ pub(super) fn cut_text(out: &mut Vec<u8>, begin: usize, max_line: usize) {
         out.push(b'\n');
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        let size = size_of::<Connection<()>>();
+        assert!(size <= 256, "{size} bytes");
+    }
+
+    #[test]
+    fn a_cut_line_ends_at_a_whole_character() {
+        for (line, max, cut) in [
+            (&b"1 no x abc\n"[..], 11, &b"1 no x abc\n"[..]),
+            (b"1 no x abc\n", 10, b"1 no x ab\n"),
+            (b"1 no x a\x10J\n", 10, b"1 no x a\n"),
+            ("1 no x a\u{e9}\n".as_bytes(), 10, b"1 no x a\n"),
+        ] {
+            let mut out = line.to_vec();
+            cut_text(&mut out, 0, max);
+            assert_eq!(out, cut);
+        }
+    }
+}

@@ -89,7 +89,8 @@ impl InFlight {
 
     /// Polls the handler in `slot`, which was woken.
     pub(super) fn poll(&mut self, slot: usize) -> Option<Over> {
-        let Slot { woken, waker, kept } = &mut self.slots[slot];
+        // A waker may outlive the table its slot stood in, and this one may be shorter.
+        let Slot { woken, waker, kept } = self.slots.get_mut(slot)?;
         woken.take_queued();
         let request = kept.as_mut()?;
         let cx = &mut Context::from_waker(waker);

@@ -78,7 +78,7 @@ impl<L: Listener> Server<L> {
     /// A server on any listener: a Unix socket, pipes in memory.
     pub fn new(listener: L) -> Self {
         let random = Random::from_system();
-        let memory = MemoryTopics::new(random.clone());
+        let memory = MemoryTopics::new(&random);
         Self {
             listener,
             config: ServerConfig::new(),
@@ -116,7 +116,7 @@ impl<L: Listener> Server<L> {
     /// Where session ids come from. Default: the system.
     #[must_use]
     pub fn random(mut self, random: Random) -> Self {
-        self.memory.reseed(random.clone());
+        self.memory.reseed(&random);
         self.random = random;
         self
     }

@@ -190,7 +190,9 @@ mod tests {
     #[test]
     fn room_is_overshot_by_one_line_at_most() {
         let mut log = log(10, 1_000);
-        (0..3).for_each(|_| _ = log.append(b"xx"));
+        for _ in 0..3 {
+            log.append(b"xx");
+        }
         let mut out = Vec::new();
         for (bytes, last) in [(1, 1), (9, 1), (10, 2), (18, 2), (19, 3), (99, 3)] {
             let read = log.read(at(&log, 1), Room { bytes, ..ROOM }, &mut out);
@@ -201,10 +203,14 @@ mod tests {
     #[test]
     fn the_oldest_leave_by_count_and_by_bytes_and_are_named() {
         let mut by_count = log(2, 1_000);
-        (0..5).for_each(|_| _ = by_count.append(b"x"));
+        for _ in 0..5 {
+            by_count.append(b"x");
+        }
         assert_eq!(drain(&by_count, 2, ROOM), "[3 retention]* t 4 x\n* t 5 x\n");
         let mut by_bytes = log(100, 20);
-        (0..100).for_each(|_| _ = by_bytes.append(b"x"));
+        for _ in 0..100 {
+            by_bytes.append(b"x");
+        }
         assert!(by_bytes.lines.len() <= 20);
         assert_eq!(by_bytes.window().head(), 100);
         by_bytes.append(&[b'y'; 50]);

@@ -42,12 +42,10 @@ struct Hub {
 
 #[derive(Debug)]
 struct Settings {
-    random: Random,
-    /// The epoch the next entry takes.
+    /// The epoch of every log born here.
     ///
-    /// **Invariant:** replaced whenever an entry that had messages goes, before a new entry of that
-    /// name can come; so (epoch, sequence) never names two messages, and dead topics need not be
-    /// remembered.
+    /// **Invariant:** an entry that had messages never goes. Whatever comes to drop one has to
+    /// replace this first, or (epoch, sequence) would name two messages.
     birth: Epoch,
     retention: Retention,
     max_topics: usize,
@@ -68,12 +66,11 @@ struct TopicState {
 
 impl MemoryTopics {
     /// Topics that retain 1,024 messages and 1 MiB each, at most 65,536 of them with a log.
-    pub fn new(random: Random) -> Self {
+    pub fn new(random: &Random) -> Self {
         let birth = random.next_epoch();
         Self(Arc::new(Hub {
             topics: DashMap::new(),
             settings: Mutex::new(Settings {
-                random,
                 birth,
                 retention: Retention { messages: 1_024, bytes: 1 << 20 },
                 max_topics: 65_536,
@@ -89,11 +86,10 @@ impl MemoryTopics {
         settings.max_topics = max_topics;
     }
 
-    /// Draws the epochs to come from `random`.
-    pub(crate) fn reseed(&self, random: Random) {
-        let mut settings = self.0.settings.lock();
-        settings.birth = random.next_epoch();
-        settings.random = random;
+    /// Draws the epoch of logs to come from `random`.
+    pub(crate) fn reseed(&self, random: &Random) {
+        let birth = random.next_epoch();
+        self.0.settings.lock().birth = birth;
     }
 
     fn append_now(&self, topic: &Topic, payload: &[u8]) -> Result<Published, PublishError> {
@@ -287,7 +283,7 @@ mod tests {
     use super::*;
 
     fn topics() -> MemoryTopics {
-        MemoryTopics::new(Random::seeded(1))
+        MemoryTopics::new(&Random::seeded(1))
     }
 
     fn topic(name: &str) -> Topic {

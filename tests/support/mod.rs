@@ -1,6 +1,6 @@
 //! What the integration tests share: raw peers, servers in memory and on sockets.
 
-#![allow(dead_code, reason = "each test crate uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test crate uses its part")]
 
 use std::{fmt::Debug, io, net::SocketAddr};
 
@@ -197,6 +197,25 @@ impl<T: AsyncRead + AsyncWrite + Unpin> RawPeer<T> {
     /// Expects the end of the stream, with nothing before it.
     pub async fn expect_closed(&mut self) {
         assert_eq!(self.line().await, None);
+    }
+
+    /// The next `count` bytes.
+    pub async fn bytes(&mut self, count: usize) -> Vec<u8> {
+        while self.read.len() < count {
+            let read = self.io.read_buf(&mut self.read).await.expect("read");
+            assert!(read > 0, "the peer closed");
+        }
+        self.read.drain(..count).collect()
+    }
+
+    /// Expects nothing to be there, once every other task has had its turns.
+    pub async fn expect_silence(&mut self) {
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        let mut byte = [0];
+        let is_silent = futures::poll!(std::pin::pin!(self.io.read(&mut byte))).is_pending();
+        assert!(is_silent && self.read.is_empty(), "the peer wrote {byte:?} {:?}", self.read);
     }
 
     /// Sends `bytes`, then expects these lines.

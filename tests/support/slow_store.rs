@@ -26,7 +26,7 @@ pub(crate) struct SlowStore {
 impl SlowStore {
     pub(crate) fn new() -> Self {
         let gate = || Arc::new(Semaphore::new(0));
-        Self { memory: MemoryTopics::new(Random::seeded(1)), appends: gate(), windows: gate() }
+        Self { memory: MemoryTopics::new(&Random::seeded(1)), appends: gate(), windows: gate() }
     }
 }
 

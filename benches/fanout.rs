@@ -1,0 +1,137 @@
+//! Notifications to many subscribers over loopback TCP, on one runtime of two workers. The
+//! subscribers are raw sockets that only count bytes, so it is the server that is measured.
+//!
+//! `cargo bench --bench fanout`. One element is one notification delivered to one subscriber.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bellwire::{Publisher, Router, Server};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+    runtime::Runtime,
+    sync::Notify,
+};
+
+const PAYLOAD: &[u8] = b"0123456789abcdef0123456789abcdef";
+/// Publications between two waits for the subscribers; well below what a topic retains, so that
+/// nobody falls behind.
+const BATCH: u64 = 512;
+
+struct Setup {
+    publisher: Publisher,
+    subscribers: u64,
+    received: Arc<Received>,
+}
+
+/// Bytes that all subscribers have got.
+#[derive(Default)]
+struct Received {
+    bytes: AtomicU64,
+    target: AtomicU64,
+    reached: Notify,
+}
+
+impl Received {
+    fn add(&self, bytes: u64) {
+        let before = self.bytes.fetch_add(bytes, Ordering::AcqRel);
+        let target = self.target.load(Ordering::Acquire);
+        if before < target && before + bytes >= target {
+            self.reached.notify_one();
+        }
+    }
+
+    async fn wait_for(&self, target: u64) {
+        self.target.store(target, Ordering::Release);
+        while self.bytes.load(Ordering::Acquire) < target {
+            self.reached.notified().await;
+        }
+    }
+}
+
+fn fanout(c: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let mut group = c.benchmark_group("fanout");
+    group.sample_size(20).measurement_time(Duration::from_secs(5));
+    for subscribers in [1, 100, 1_000] {
+        let mut setup = runtime.block_on(Setup::new(subscribers));
+        let mut sequence = 0;
+        group.throughput(Throughput::Elements(subscribers));
+        group.bench_function(BenchmarkId::new("subscribers", subscribers), |b| {
+            b.iter_custom(|count| publish(&runtime, &mut setup, &mut sequence, count));
+        });
+    }
+    group.finish();
+}
+
+/// Publishes `count` messages; the time until every subscriber has all of them.
+fn publish(runtime: &Runtime, setup: &mut Setup, sequence: &mut u64, count: u64) -> Duration {
+    let publisher = setup.publisher.clone();
+    let (subscribers, received) = (setup.subscribers, setup.received.clone());
+    let first = *sequence;
+    *sequence += count;
+    // On a worker: a future that is blocked on runs on a thread of its own.
+    let publishing = runtime.spawn(async move {
+        let start = Instant::now();
+        let mut target = received.bytes.load(Ordering::Acquire);
+        for number in first + 1..=first + count {
+            publisher.publish("t", PAYLOAD).await.expect("published");
+            target += subscribers * line_len(number);
+            if number % BATCH == 0 {
+                received.wait_for(target).await;
+            }
+        }
+        received.wait_for(target).await;
+        start.elapsed()
+    });
+    runtime.block_on(publishing).expect("no panic")
+}
+
+fn line_len(number: u64) -> u64 {
+    (format_args!("* t {number} ").to_string().len() + PAYLOAD.len() + 1) as u64
+}
+
+impl Setup {
+    async fn new(subscribers: u64) -> Self {
+        let server = Server::bind("127.0.0.1:0").await.expect("a free port");
+        let address = server.local_addr().expect("an address").to_string();
+        let publisher = server.publisher();
+        tokio::spawn(server.serve(Router::new()).into_future());
+        let received = Arc::new(Received::default());
+        for _ in 0..subscribers {
+            subscribe(&address, received.clone()).await;
+        }
+        Self { publisher, subscribers, received }
+    }
+}
+
+async fn subscribe(address: &str, received: Arc<Received>) {
+    let mut stream = BufReader::new(TcpStream::connect(address).await.expect("connected"));
+    let mut line = String::new();
+    stream.read_line(&mut line).await.expect("hello");
+    stream.write_all(b"1 /subscribe t\n").await.expect("written");
+    line.clear();
+    stream.read_line(&mut line).await.expect("a reply");
+    assert!(line.starts_with("1 ok;"), "{line}");
+    let mut stream = stream.into_inner();
+    tokio::spawn(async move {
+        let mut buffer = vec![0; 64 * 1024];
+        while let Ok(bytes @ 1..) = stream.read(&mut buffer).await {
+            received.add(bytes as u64);
+        }
+    });
+}
+
+criterion_group!(benches, fanout);
+criterion_main!(benches);

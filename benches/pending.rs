@@ -1,0 +1,75 @@
+//! The client's table of pending calls beside a sharded map, each as a call uses it: an entry in
+//! when the line is appended, out when its reply comes. The table is locked once for a batch of
+//! replies, and on the way in by the lock that a caller holds anyway; a sharded map locks by itself
+//! each time. One element is one call.
+//!
+//! `cargo bench --bench pending`
+
+use std::{hint::black_box, sync::Mutex};
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use dashmap::DashMap;
+use tokio::sync::oneshot;
+
+#[path = "../src/client/pending.rs"]
+#[allow(dead_code, unused_imports, reason = "a part of it is measured")]
+mod pending;
+use pending::Pending;
+
+type Waiter = oneshot::Sender<[u64; 8]>;
+
+fn tables(c: &mut Criterion) {
+    let mut group = c.benchmark_group("pending");
+    for in_flight in [1u64, 64, 1_024] {
+        group.throughput(Throughput::Elements(in_flight));
+        group.bench_function(BenchmarkId::new("table", in_flight), |b| {
+            let state = Mutex::new((Pending::default(), Vec::new()));
+            let mut next = 0;
+            b.iter(|| in_table(&state, &mut next, in_flight));
+        });
+        group.bench_function(BenchmarkId::new("dashmap", in_flight), |b| {
+            let map = DashMap::with_shard_amount(4);
+            let out = Mutex::new(Vec::new());
+            let mut next = 0;
+            b.iter(|| in_dashmap(&map, &out, &mut next, in_flight));
+        });
+    }
+    group.finish();
+}
+
+/// Each call: one lock for the entry and the line. The batch of replies: one lock.
+fn in_table(state: &Mutex<(Pending<Waiter>, Vec<u8>)>, next: &mut u64, in_flight: u64) {
+    let first = *next;
+    *next += in_flight;
+    for id in first..*next {
+        let (sender, receiver) = oneshot::channel();
+        let mut state = state.lock().expect("no panic");
+        state.0.insert(id, sender);
+        state.1.push(id as u8);
+        black_box(receiver);
+    }
+    let mut state = state.lock().expect("no panic");
+    state.1.clear();
+    for id in first..*next {
+        black_box(state.0.complete(id));
+    }
+}
+
+/// Each call: a lock for the line, and one of the map's own. Each reply: one of the map's own.
+fn in_dashmap(map: &DashMap<u64, Waiter>, out: &Mutex<Vec<u8>>, next: &mut u64, in_flight: u64) {
+    let first = *next;
+    *next += in_flight;
+    for id in first..*next {
+        let (sender, receiver) = oneshot::channel();
+        map.insert(id, sender);
+        out.lock().expect("no panic").push(id as u8);
+        black_box(receiver);
+    }
+    out.lock().expect("no panic").clear();
+    for id in first..*next {
+        black_box(map.remove(&id));
+    }
+}
+
+criterion_group!(benches, tables);
+criterion_main!(benches);

@@ -1,0 +1,87 @@
+//! Who waits for a terminal line, and what it brings them.
+
+use bytes::Bytes;
+
+use crate::{
+    error::CallError,
+    protocol::{AttributeList, Topic},
+    sync::oneshot,
+};
+
+/// What `ok` brought.
+#[derive(Debug, Default)]
+pub(crate) struct Reply {
+    pub(crate) attributes: AttributeList,
+    pub(crate) payload: Bytes,
+}
+
+pub(crate) type CallResult = Result<Reply, CallError>;
+
+/// Who waits for a terminal line.
+#[derive(Debug)]
+pub(crate) enum Waiter {
+    /// An application call. It holds a place in flight.
+    Call(oneshot::Sender<CallResult>),
+    /// A dropped application call: its place is held until the terminal line, which is late then.
+    Tombstone,
+    /// A request of the protocol's own that lists things, item by item.
+    List { items: Vec<Bytes>, bytes: usize, caller: oneshot::Sender<Result<Vec<Bytes>, CallError>> },
+    /// `/subscribe`.
+    Subscribe(Topic),
+    /// `/unsubscribe`.
+    Unsubscribe(Topic),
+    /// `/renew`.
+    Renew,
+    /// `/hello` or `/quit`: the reply says nothing that is not known by then.
+    Formality,
+}
+
+impl Waiter {
+    /// Whether it holds one of the places in flight.
+    pub(crate) fn holds_place(&self) -> bool {
+        matches!(self, Self::Call(_) | Self::Tombstone)
+    }
+
+    /// Tells whoever waits that there will be no terminal line.
+    pub(crate) fn fail(self, error: CallError) {
+        match self {
+            Self::Call(caller) => drop(caller.send(Err::<Reply, _>(error))),
+            Self::List { caller, .. } => drop(caller.send(Err(error))),
+            // What waits for a subscription hears it from the topics.
+            _ => {}
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) waiter: Waiter,
+    /// Where in the outbound stream the request's LF ends: what tells sent from not sent.
+    pub(crate) line_end: u64,
+}
+
+impl Entry {
+    /// The caller is gone: leaves a tombstone. Whether there was one to leave.
+    pub(crate) fn cancel(&mut self) -> bool {
+        let is_call = matches!(self.waiter, Waiter::Call(_));
+        if is_call {
+            self.waiter = Waiter::Tombstone;
+        }
+        is_call
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cancelled_call_holds_its_place() {
+        let (sender, _receiver) = oneshot::channel();
+        let mut entry = Entry { waiter: Waiter::Call(sender), line_end: 0 };
+        assert!(entry.cancel());
+        assert!(!entry.cancel());
+        assert!(entry.waiter.holds_place());
+        assert!(!Waiter::Renew.holds_place());
+    }
+}

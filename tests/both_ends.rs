@@ -1,0 +1,352 @@
+//! The client and the server together: what a user of both relies on.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bellwire::{
+    CallError, Client, ClientConfig, Delivery, Failure, GapCause, Router, Server, ServerConfig,
+    Unknown,
+    protocol::{Code, Method},
+};
+use bytes::Bytes;
+use tokio::{sync::Semaphore, task::JoinSet};
+
+mod support;
+use support::PipeServer;
+
+fn client_of(server: &PipeServer, config: ClientConfig) -> Client {
+    let (client, connection) = Client::new(server.connect_raw(64 * 1024).io, config);
+    tokio::spawn(connection);
+    client
+}
+
+/// A method that answers its payload: at once, after a turn, or after some milliseconds, by the
+/// payload's own number.
+async fn dawdle(payload: Bytes) -> Result<Bytes, Failure> {
+    let number: u64 = std::str::from_utf8(&payload).unwrap().parse().unwrap();
+    match number % 7 {
+        0 | 1 => {}
+        2 | 3 => tokio::task::yield_now().await,
+        4 => tokio::time::sleep(Duration::from_millis(1)).await,
+        5 => tokio::time::sleep(Duration::from_millis(number % 50)).await,
+        _ => return Err(Failure::new(Code::from_static("seven"), payload_text(&payload))),
+    }
+    Ok(payload)
+}
+
+fn payload_text(payload: &Bytes) -> String {
+    String::from_utf8_lossy(payload).into_owned()
+}
+
+/// What 1,000 tasks saw of their calls.
+#[derive(Default)]
+struct Seen {
+    ok: AtomicU64,
+    remote: AtomicU64,
+    deadline: AtomicU64,
+    cut: AtomicU64,
+    refused: AtomicU64,
+    dropped: AtomicU64,
+}
+
+/// 1,000 tasks make 1,000 calls each over one connection, dropping some and giving some a deadline:
+/// every call ends in exactly one outcome, and no caller ever gets another's reply (R2, R5; rows 11
+/// and 12 of the threats). At the end nothing is left on either side.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_million_calls_with_drops_and_deadlines() {
+    const TASKS: u64 = 1_000;
+    const CALLS: u64 = 1_000;
+    let server = Server::bind("127.0.0.1:0").await.unwrap();
+    let address = server.local_addr().unwrap().to_string();
+    let serving = tokio::spawn(server.serve(Router::new().method("dawdle", dawdle)).into_future());
+    let client = Client::connect(address).await.unwrap();
+    let seen = Arc::new(Seen::default());
+    let mut tasks = JoinSet::new();
+    for task in 0..TASKS {
+        let (client, seen) = (client.clone(), seen.clone());
+        tasks.spawn(async move {
+            let mut random = fastrand::Rng::with_seed(task);
+            for call in 0..CALLS {
+                one_call(&client, &seen, &mut random, task * CALLS + call).await;
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+    let all = [&seen.ok, &seen.remote, &seen.deadline, &seen.cut, &seen.refused, &seen.dropped];
+    let counts = all.map(|count| count.load(Ordering::Relaxed));
+    assert_eq!(counts.iter().sum::<u64>(), TASKS * CALLS);
+    assert!(counts[0] > TASKS * CALLS / 3, "{counts:?}");
+    // A call behind everything, then the terminal lines of all tombstones: the tables are empty.
+    client.call("dawdle", "0").await.unwrap();
+    while client.stats().pending > 0 {
+        tokio::task::yield_now().await;
+    }
+    let stats = client.stats();
+    assert_eq!(stats.unasked_replies, 0);
+    assert!(stats.late_replies > 0);
+    client.close().await.unwrap();
+    serving.abort();
+}
+
+async fn one_call(client: &Client, seen: &Seen, random: &mut fastrand::Rng, number: u64) {
+    let payload = number.to_string();
+    let mut call = client.call("dawdle", &payload);
+    if random.u8(..4) == 0 {
+        call = call.deadline(Duration::from_millis(random.u64(1..30)));
+    }
+    let outcome = if random.u8(..8) == 0 {
+        let polls = random.u32(..3);
+        match poll_some(call, polls).await {
+            Some(outcome) => outcome,
+            None => return count(&seen.dropped),
+        }
+    } else {
+        call.await
+    };
+    match outcome {
+        Ok(reply) => {
+            assert_eq!(reply, payload, "another caller's reply");
+            assert_ne!(number % 7, 6);
+            count(&seen.ok);
+        }
+        Err(CallError::Remote(reason)) => {
+            assert_eq!((reason.text, number % 7), (payload, 6), "another caller's reply");
+            count(&seen.remote);
+        }
+        Err(CallError::Unknown(Unknown::Deadline)) => count(&seen.deadline),
+        Err(CallError::Unknown(Unknown::Cut(_))) => count(&seen.cut),
+        Err(error) if error.is_safe_to_retry() => count(&seen.refused),
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Polls a call so many times, then drops it.
+async fn poll_some(call: bellwire::Call<'_>, polls: u32) -> Option<Result<Bytes, CallError>> {
+    let mut call = std::pin::pin!(call);
+    for _ in 0..polls {
+        if let std::task::Poll::Ready(outcome) = futures::poll!(call.as_mut()) {
+            return Some(outcome);
+        }
+        tokio::task::yield_now().await;
+    }
+    None
+}
+
+/// The library's client stays subscribed for hours and misses nothing, whatever the silence between
+/// two notifications; each end knows the lease by itself (N3, N7).
+#[tokio::test(start_paused = true)]
+async fn hours_of_virtual_time_miss_nothing() {
+    let server =
+        PipeServer::with_config(Router::new(), ServerConfig::new().lease(Duration::from_secs(10)));
+    let client = client_of(&server, ClientConfig::default());
+    let mut offers = client.subscribe("offers").await.unwrap();
+    let mut random = fastrand::Rng::with_seed(7);
+    for number in 1..=500 {
+        tokio::time::sleep(Duration::from_secs(random.u64(..60))).await;
+        server.publisher.publish("offers", number.to_string()).await.unwrap();
+        let delivery = offers.next().await.unwrap();
+        let notification = delivery.into_notification().expect("nothing but notifications");
+        assert_eq!(notification.sequence, number);
+        assert_eq!(notification.payload, number.to_string());
+    }
+    assert_eq!(client.stats().violations, 0);
+}
+
+/// A client that does not renew is ended at its lease and told from where to resume; one that
+/// resumes there has lost nothing.
+#[tokio::test(start_paused = true)]
+async fn who_does_not_renew_is_told_where_to_resume() {
+    let server = PipeServer::start(Router::new());
+    let mut peer = server.connect().await;
+    peer.send("1 /subscribe offers\n").await;
+    let line = peer.line().await.unwrap();
+    let epoch = line.split(';').nth(1).unwrap().strip_prefix("epoch=").unwrap().to_owned();
+    server.publisher.publish("offers", "a").await.unwrap();
+    peer.expect("* offers 1 a\n").await;
+    let start = tokio::time::Instant::now();
+    peer.expect(format!("* /end offers expired {epoch}:2\n")).await;
+    assert_eq!(start.elapsed().as_secs(), 60);
+    server.publisher.publish("offers", "b").await.unwrap();
+    peer.expect_silence().await;
+    peer.send(format!("2 /subscribe;from={epoch}:2 offers\n")).await;
+    peer.expect(format!("2 ok;epoch={epoch};next=2;head=2;lease=60\n")).await;
+    peer.expect("* offers 2 b\n").await;
+}
+
+/// A client whose renewals are lost on the way is ended, comes back by itself, and loses nothing:
+/// an expiry that crosses a renewal is a resume.
+#[tokio::test(start_paused = true)]
+async fn an_expiry_that_crosses_a_renewal_loses_nothing() {
+    let config = ServerConfig::new().lease(Duration::from_secs(10));
+    let server = PipeServer::with_config(Router::new(), config);
+    let io = server.connect_raw(64 * 1024).io;
+    // All the client's bytes arrive 9 s late: its renewal, sent at 5 to 8 s, comes after the end.
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let (mut from_server, mut to_server) = tokio::io::split(io);
+    let (mut from_client, mut to_client) = tokio::io::split(far);
+    tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+    tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let (sender, mut late) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            let mut buffer = vec![0; 4_096];
+            while let Ok(count @ 1..) = from_client.read(&mut buffer).await {
+                let due = tokio::time::Instant::now() + Duration::from_secs(9);
+                sender.send((due, buffer[..count].to_vec())).unwrap();
+            }
+        });
+        while let Some((due, bytes)) = late.recv().await {
+            tokio::time::sleep_until(due).await;
+            to_server.write_all(&bytes).await.unwrap();
+        }
+    });
+    let (client, connection) = Client::new(near, ClientConfig::default());
+    tokio::spawn(connection);
+    let mut offers = client.subscribe("offers").await.unwrap();
+    for number in 1..=200 {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        server.publisher.publish("offers", number.to_string()).await.unwrap();
+    }
+    for number in 1..=200 {
+        let delivery = offers.next().await.unwrap();
+        let notification = delivery.into_notification().expect("nothing but notifications");
+        assert_eq!(notification.sequence, number);
+    }
+}
+
+/// A subscriber that stops reading gets an exact gap when it reads again; another loses nothing,
+/// and calls on the slow one's connection go on (N8; rows 14 and 28 of the threats).
+#[tokio::test]
+async fn a_slow_subscriber_gets_an_exact_gap_and_slows_nobody() {
+    let server = PipeServer::start(Router::new().method("echo", async |text: Bytes| text));
+    let mut slow = server.connect_raw(256);
+    slow.hello().await;
+    slow.send("1 /subscribe t\n").await;
+    slow.line().await;
+    let client = client_of(&server, ClientConfig::default());
+    let mut quick = client.subscribe("t").await.unwrap();
+    let payload = "x".repeat(100);
+    for number in 1..=5_000 {
+        let published = server.publisher.publish("t", payload.clone()).await.unwrap();
+        assert_eq!(published.sequence, number);
+        let delivery = quick.next().await.unwrap();
+        assert_eq!(delivery.into_notification().expect("no gap").sequence, number);
+    }
+    let mut next = 1;
+    let mut gaps = 0;
+    while next <= 5_000 {
+        let line = slow.line().await.unwrap();
+        let words: Vec<_> = line.trim_end().split(' ').collect();
+        match words[1] {
+            "t" => {
+                assert_eq!(words[2].parse::<u64>().unwrap(), next);
+                next += 1;
+            }
+            "/gap" => {
+                assert_eq!(words[4].parse::<u64>().unwrap(), next);
+                assert_eq!(words[6], "retention");
+                next = words[5].parse::<u64>().unwrap() + 1;
+                gaps += 1;
+            }
+            other => panic!("{other}"),
+        }
+    }
+    assert!(gaps > 0);
+    slow.ask("2 echo still here\n", "2 ok still here\n").await;
+}
+
+/// The broadcast stream has what all subscriptions have, beside them and beside the replies.
+#[tokio::test]
+async fn one_stream_of_all_notifications() {
+    let server = PipeServer::start(Router::new().method("echo", async |text: Bytes| text));
+    let client = client_of(&server, ClientConfig::new().inbox_items(4));
+    let mut all = client.notifications();
+    let mut topics = HashSet::new();
+    let mut subscriptions = Vec::new();
+    for topic in ["a", "b", "c"] {
+        subscriptions.push(client.subscribe(topic).await.unwrap());
+        server.publisher.publish(topic, topic).await.unwrap();
+    }
+    for _ in 0..3 {
+        let notification = all.next().await.unwrap().into_notification().unwrap();
+        assert_eq!(notification.payload, notification.topic.as_str());
+        topics.insert(notification.topic);
+    }
+    assert_eq!(topics.len(), 3);
+    assert_eq!(client.call("echo", "x").await.unwrap(), "x");
+    for _ in 0..10 {
+        server.publisher.publish("a", "again").await.unwrap();
+    }
+    while subscriptions[0].position().next < 12 {
+        subscriptions[0].next().await.unwrap();
+    }
+    let Some(Delivery::Gap(gap)) = all.next().await else { panic!("it lagged, and says so") };
+    assert_eq!((gap.topic.as_str(), gap.cause), ("a", GapCause::Lagged));
+    assert_eq!((gap.first, gap.last), (2, 7));
+    for sequence in 8..=11 {
+        let notification = all.next().await.unwrap().into_notification().unwrap();
+        assert_eq!(notification.sequence, sequence);
+    }
+}
+
+/// Publishing from a client, where it is allowed; listing the methods; closing in order.
+#[tokio::test]
+async fn a_client_publishes_lists_and_closes() {
+    let router = Router::new()
+        .method("b", bellwire::handler(async |text: Bytes| text).doc("the second"))
+        .method("a", async |text: Bytes| text);
+    let server = PipeServer::with_config(router, ServerConfig::new().allow_publish(true));
+    let client = client_of(&server, ClientConfig::default());
+    let mut own = client.subscribe("t").await.unwrap();
+    let published = client.publish("t", "a\nb").await.unwrap();
+    let notification = own.next().await.unwrap().into_notification().unwrap();
+    assert_eq!((notification.epoch, notification.sequence), (published.epoch, 1));
+    assert_eq!(notification.payload, "a\nb");
+    let methods = client.methods().await.unwrap();
+    let method = |name| Method::new(name).unwrap();
+    assert_eq!(methods, [(method("a"), String::new()), (method("b"), "the second".into())]);
+    client.close().await.unwrap();
+}
+
+/// A burst is bounded by what the server announced; more callers than places all get their turn.
+#[tokio::test]
+async fn more_callers_than_places() {
+    let running = Arc::new(AtomicU64::new(0));
+    let most = Arc::new(AtomicU64::new(0));
+    let gate = Arc::new(Semaphore::new(0));
+    let state = (running, most.clone(), gate.clone());
+    let router = Router::with_state(state).method("wait", wait);
+    let server = PipeServer::with_config(router, ServerConfig::new().in_flight(8));
+    let client = client_of(&server, ClientConfig::default());
+    let mut calls = JoinSet::new();
+    for _ in 0..100 {
+        let client = client.clone();
+        calls.spawn(async move { client.call("wait", "").await });
+    }
+    gate.add_permits(100);
+    while let Some(reply) = calls.join_next().await {
+        reply.unwrap().unwrap();
+    }
+    assert!(most.load(Ordering::SeqCst) <= 8);
+}
+
+type Gate = (Arc<AtomicU64>, Arc<AtomicU64>, Arc<Semaphore>);
+
+async fn wait(bellwire::State((running, most, gate)): bellwire::State<Gate>) {
+    let now = running.fetch_add(1, Ordering::SeqCst) + 1;
+    most.fetch_max(now, Ordering::SeqCst);
+    gate.acquire().await.unwrap().forget();
+    running.fetch_sub(1, Ordering::SeqCst);
+}
