@@ -242,8 +242,11 @@ async fn replies_are_limited() {
         ask(&mut peer, &format!("2 size {fits}"), [&reply]).await;
         peer.send(&format!("3 size {}", fits + 1)).await;
         assert!(peer.line().await.starts_with("3 err too-large"));
-        let cut = format!("4 err app {}", "x".repeat(limit - "4 err app \n".len()));
-        ask(&mut peer, &format!("4 fail {limit}"), [&cut]).await;
+        let fits = limit - "4 err app \n".len();
+        let cut = "x".repeat(fits);
+        for (id, size) in [(4, fits), (5, fits + 1), (6, 3 * fits)] {
+            ask(&mut peer, &format!("{id} fail {size}"), [&format!("{id} err app {cut}")]).await;
+        }
     }
     let server = PipeServer::start(sizes());
     let mut peer = connect(&server).await;
@@ -599,7 +602,7 @@ async fn a_full_table_stops_the_reading() {
     peer.expect_silence().await;
     assert!(waiting.waits(3));
     finish(&waiting, 1).await;
-    let mut lines = vec![peer.line().await, peer.line().await, peer.line().await];
+    let mut lines = [peer.line().await, peer.line().await, peer.line().await];
     lines.sort();
     assert_eq!((&lines[0][..], &lines[2][..]), ("1 ok done a", "6 ok;lease=60"));
     assert!(lines[1].starts_with("5 ok;epoch="));
@@ -1088,4 +1091,21 @@ async fn a_position_names_the_next_number() {
     assert_eq!(subscription.position().to_string(), "e:19");
     server.send("* /end t expired e:19").await;
     server.expect("2 /subscribe;from=e:19 t").await;
+}
+
+/// [M122] [M123] The lease is counted from when the line was sent, however late its reply comes.
+#[tokio::test(start_paused = true)]
+async fn a_late_reply_does_not_put_off_the_renewal() {
+    let (client, _driver, mut server) = client().await;
+    let subscribing = tokio::spawn(client.subscribe("t").into_future());
+    server.expect("1 /subscribe t").await;
+    server.send("1 ok;epoch=e;next=1;head=0;lease=60").await;
+    let _subscription = subscribing.await.unwrap().unwrap();
+    server.expect("2 /renew").await;
+    let sent = tokio::time::Instant::now();
+    advance(Duration::from_secs(25)).await;
+    server.send("2 ok;lease=60 t:e:1").await;
+    server.expect("3 /renew").await;
+    let passed = sent.elapsed().as_secs();
+    assert!((30..=48).contains(&passed), "{passed} s after the last one");
 }
