@@ -7,7 +7,7 @@ use bellwire::{
     NotSent, Unknown,
     protocol::{Code, Position, RequestId},
 };
-use futures::{StreamExt, future::join_all};
+use futures::future::join_all;
 use tokio::{io::DuplexStream, task::JoinHandle};
 
 mod support;
@@ -702,6 +702,19 @@ async fn closing_is_bounded() {
     call.abort();
     assert!(call.await.unwrap_err().is_cancelled());
     assert_eq!(driver.await.unwrap(), Err(ConnectionError::CloseTimeout));
+}
+
+/// The reply to `/quit` is the last line: a server that does not hang up holds nobody.
+#[tokio::test(start_paused = true)]
+async fn the_reply_to_quit_is_the_end() {
+    let (client, driver, mut server) = greeted().await;
+    let start = tokio::time::Instant::now();
+    let close = tokio::spawn(async move { client.close().await });
+    server.expect("1 /quit\n").await;
+    server.send("1 ok\n").await;
+    assert_eq!(close.await.unwrap(), Ok(()));
+    assert_eq!(driver.await.unwrap(), Ok(()));
+    assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
 /// A list that does not end is cut off before it eats the memory.

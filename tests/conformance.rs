@@ -384,7 +384,8 @@ async fn a_terminal_line_comes_behind_the_handlers_end() {
 #[test]
 fn what_was_never_started_is_refused() {
     let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
+        .enable_time()
+        .start_paused(true)
         .max_blocking_threads(1)
         .build()
         .unwrap();
@@ -394,7 +395,7 @@ fn what_was_never_started_is_refused() {
         let released = Arc::new(Mutex::new(released));
         let block = move |name: String| {
             starts.send(name.clone()).unwrap();
-            released.lock().unwrap().recv().unwrap();
+            released.lock().unwrap().recv_timeout(PATIENCE).unwrap();
             name
         };
         let router = Router::new().method("block", blocking(block)).method("other", async || ());
@@ -405,9 +406,9 @@ fn what_was_never_started_is_refused() {
         let late = "2 block;ttl=1 b\n3 block c\n* /cancel 3\n* /cancel 1\n4 other";
         ask(&mut peer, late, ["4 ok"]).await;
         peer.expect_silence().await;
-        // The clock is real here, since blocking work stops the paused one: a millisecond is over
-        // once a timer set behind it has fired.
-        tokio::time::sleep(Duration::from_millis(40)).await;
+        advance(Duration::from_millis(50)).await;
+        // The server's turn to see it: what waits is ended before the thread is free.
+        peer.expect_silence().await;
         release.send(()).unwrap();
         let mut lines = [peer.line().await, peer.line().await, peer.line().await];
         lines.sort();

@@ -159,13 +159,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
     }
 
-    /// Once this side closes, the server has only so long to finish; and a server that has not even
-    /// said hello has nothing to finish.
+    /// Once this side closes, the server has only so long to finish. A server that has not even said
+    /// hello has nothing to finish, and one that answered `/quit` has finished.
     fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
         if !self.shared().state.lock().is_closing() {
             return Poll::Pending;
         }
-        if self.reader.hello.is_none() {
+        if self.reader.hello.is_none() || self.reader.has_quit {
             return Poll::Ready(ConnectionError::Closed);
         }
         let timeout = self.shared().config.close_timeout;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    future::poll_fn,
     pin::Pin,
     task::{Context, Poll, Waker},
 };
@@ -95,6 +96,16 @@ impl Queue {
 #[derive(Debug)]
 #[must_use = "streams do nothing unless they are polled"]
 pub struct ConnectionEvents(Arc<Mutex<Queue>>);
+
+impl ConnectionEvents {
+    /// The next event; `None` behind [`ConnectionEvent::Ended`].
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when it is dropped.
+    pub async fn next(&mut self) -> Option<ConnectionEvent> {
+        poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
+    }
+}
 
 impl Stream for ConnectionEvents {
     type Item = ConnectionEvent;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    fmt,
     task::{Context, Poll, Waker},
 };
 
@@ -79,6 +80,23 @@ pub enum Delivery {
         /// Where to resume; `None` if it never began.
         position: Option<Position>,
     },
+}
+
+impl fmt::Display for GapCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Server(code) => code.fmt(f),
+            Self::Lost => f.write_str("lost"),
+            Self::Lagged => f.write_str("lagged"),
+        }
+    }
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { topic, first, last, cause, .. } = self;
+        write!(f, "missed {first} to {last} of {topic}: {cause}")
+    }
 }
 
 impl Delivery {

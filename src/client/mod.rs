@@ -280,9 +280,19 @@ impl Client {
     /// Subscribes to a topic with a closure, which runs in a task of its own for one delivery after
     /// the other. It may make calls on the same client.
     ///
+    /// What the closure's future uses has to be its own: clone it for each.
+    ///
     /// ```
     /// # async fn example(client: bellwire::Client) -> Result<(), bellwire::CallError> {
-    /// let listening = client.listen("offers", async |delivery| println!("{delivery:?}")).await?;
+    /// let asking = client.clone();
+    /// let listening = client.listen("offers", move |delivery| {
+    ///     let client = asking.clone();
+    ///     async move {
+    ///         let Some(offer) = delivery.into_notification() else { return };
+    ///         println!("{:?}", client.call("offers.get", offer.payload).await);
+    ///     }
+    /// });
+    /// let listening = listening.await?;
     /// # drop(listening);
     /// # Ok(())
     /// # }

@@ -33,6 +33,8 @@ pub(crate) struct Reader {
     pub(crate) hello: Option<Hello>,
     /// The id above which the server said it executes nothing.
     pub(crate) last_executed: Option<u64>,
+    /// The reply to `/quit` came: there is nothing more to come.
+    pub(crate) has_quit: bool,
     bye: Option<Reason>,
     replies: Vec<(RequestId, CallResult)>,
     callers: Vec<(oneshot::Sender<CallResult>, CallResult)>,
@@ -46,6 +48,7 @@ impl Reader {
             shared,
             hello: None,
             last_executed: None,
+            has_quit: false,
             bye: None,
             replies: Vec::new(),
             callers: Vec::new(),
@@ -88,7 +91,7 @@ impl Reader {
 
     fn first_line(&mut self, line: &Line<'_>) -> Result<(), ConnectionError> {
         let Some(Notice::Hello(hello)) = notice(line) else {
-            return Err(broken_line(&"the first line is no /hello"));
+            return Err(broken_line(&"the first line is no valid /hello"));
         };
         if hello.version != VERSION {
             return Err(ConnectionError::Version(hello.version));
@@ -133,7 +136,8 @@ impl Reader {
             return self.shared.events.emit(ConnectionEvent::UnaskedReply(id));
         };
         match waiter {
-            Waiter::Call(_) | Waiter::Formality => {}
+            Waiter::Call(_) | Waiter::Hello => {}
+            Waiter::Quit => self.has_quit = true,
             Waiter::Tombstone => Counters::count(&self.shared.counters.late_replies),
             Waiter::List { items, caller, .. } => drop(caller.send(result.map(|_| items))),
             Waiter::Renew => self.renewed(result),

@@ -227,7 +227,7 @@ impl Shared {
         let max_line = self.config.max_line;
         if max_line != DEFAULT_MAX_LINE {
             let head = format_args!("/hello;version={VERSION};max-line={max_line}");
-            let _ = self.send_control(Waiter::Formality, head, format_args!(""));
+            let _ = self.send_control(Waiter::Hello, head, format_args!(""));
         }
     }
 
@@ -313,7 +313,7 @@ impl Shared {
         }
         let head = format_args!("/quit");
         // Without an id left to quit with, the driver's bound on closing ends it.
-        let quit = state.append_control(Waiter::Formality, head, format_args!("")).ok().flatten();
+        let quit = state.append_control(Waiter::Quit, head, format_args!("")).ok().flatten();
         state.refusing = Some(ConnectionError::Closed);
         let driver = quit.or_else(|| state.driver.take());
         drop(state);

@@ -65,7 +65,7 @@ impl Subscribe {
         told.tell(client.shared());
         let joined = joined?;
         // From here on dropping leaves the topic, whether it was accepted or not.
-        let membership = Membership { client, topic, inbox };
+        let membership = Arc::new(Membership { client, topic, inbox });
         let lost = |_| CallError::Unknown(Unknown::Lost(membership.client.shared().lost()));
         let start = joined.await.map_err(lost)??;
         Ok(Subscription { membership, position: from.unwrap_or(start) })
@@ -100,12 +100,19 @@ struct Membership {
     inbox: Arc<Inbox>,
 }
 
-impl Drop for Membership {
-    fn drop(&mut self) {
+impl Membership {
+    /// Leaves the topic; again is harmless.
+    fn leave(&self) {
         let mut told = Told::default();
         let shared = self.client.shared();
         shared.topics.lock().leave(shared, &self.topic, &self.inbox, &mut told);
         told.tell(shared);
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
@@ -135,7 +142,7 @@ impl Drop for Membership {
 /// ```
 #[must_use = "dropping a subscription leaves its topic"]
 pub struct Subscription {
-    membership: Membership,
+    membership: Arc<Membership>,
     position: Position,
 }
 
@@ -239,9 +246,11 @@ impl fmt::Debug for Notifications {
 
 /// A closure that runs for each delivery of a topic, in a task of its own: [`Client::listen`].
 /// Dropping it stops the task and leaves the topic.
-#[derive(Debug)]
 #[must_use = "dropping it leaves the topic"]
-pub struct Listening(JoinHandle<()>);
+pub struct Listening {
+    task: JoinHandle<()>,
+    membership: Arc<Membership>,
+}
 
 impl Listening {
     pub(crate) fn new<F, Fut>(mut subscription: Subscription, mut closure: F) -> Self
@@ -249,11 +258,13 @@ impl Listening {
         F: FnMut(Delivery) -> Fut + Send + 'static,
         Fut: Future<Output = ()> + Send,
     {
-        Self(tokio::spawn(async move {
+        let membership = subscription.membership.clone();
+        let task = tokio::spawn(async move {
             while let Some(delivery) = subscription.next().await {
                 closure(delivery).await;
             }
-        }))
+        });
+        Self { task, membership }
     }
 
     /// Waits until the subscription is over: its closure has had [`Delivery::End`].
@@ -264,15 +275,23 @@ impl Listening {
     /// # Cancel safety
     /// Dropping it leaves the topic.
     pub async fn ended(mut self) {
-        match (&mut self.0).await {
+        match (&mut self.task).await {
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             _ => {}
         }
     }
 }
 
+/// The task ends a little later; the topic is left at once.
 impl Drop for Listening {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
+        self.membership.leave();
+    }
+}
+
+impl fmt::Debug for Listening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listening").field("topic", &self.membership.topic).finish_non_exhaustive()
     }
 }

@@ -32,8 +32,10 @@ pub(crate) enum Waiter {
     Unsubscribe(Topic),
     /// `/renew`.
     Renew,
-    /// `/hello` or `/quit`: the reply says nothing that is not known by then.
-    Formality,
+    /// `/hello`: the reply says nothing that is not known by then.
+    Hello,
+    /// `/quit`: its reply is the last line of the connection.
+    Quit,
 }
 
 impl Waiter {

@@ -1,0 +1,147 @@
+//! The command line.
+
+use std::{num::NonZero, thread::available_parallelism, time::Duration};
+
+use bellwire::protocol::Method;
+use clap::{CommandFactory, Parser, error::ErrorKind, value_parser};
+
+use crate::callers::{MAX_CALLERS, STAMP};
+
+/// What a run may last with `--requests`, when no duration is given: a server that never answers
+/// ends it all the same.
+const DURATION_OF_REQUESTS: Duration = Duration::from_secs(3_600);
+const DEFAULT_DURATION: Duration = Duration::from_secs(5);
+const DEFAULT_WARM_UP: Duration = Duration::from_secs(1);
+const MAX_SECONDS: f64 = 86_400.0;
+
+/// Measures calls and notifications over bellwire: throughput, latency, errors, CPU.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "load_test", version)]
+pub(crate) struct Args {
+    /// Connections that make calls; 0, to measure subscribers alone
+    #[arg(long, short = 'n', default_value_t = 1, value_parser = value_parser!(u16).range(..=4_096))]
+    pub(crate) connections: u16,
+
+    /// Callers on each connection, each with one call in flight
+    #[arg(long, short = 'm', default_value_t = 64, value_parser = value_parser!(u16).range(1..=MAX_CALLERS))]
+    pub(crate) callers: u16,
+
+    /// Bytes of payload of each call and each notification; they carry a number of 16 digits
+    #[arg(long, value_name = "BYTES", default_value_t = 32, value_parser = value_parser!(u32).range(STAMP as i64..=65_000))]
+    pub(crate) payload: u32,
+
+    /// How long to measure [default: 5; with --requests 3600]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = parse_seconds)]
+    duration: Option<Duration>,
+
+    /// How long to call before measuring [default: 1; with --requests 0]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = parse_seconds)]
+    warmup: Option<Duration>,
+
+    /// Ends after this many requests of all callers together, if not by then for its duration
+    #[arg(long, value_name = "COUNT", value_parser = value_parser!(u64).range(1..))]
+    pub(crate) requests: Option<u64>,
+
+    /// Subscribers to one topic, each on a connection of its own
+    #[arg(long, value_name = "COUNT", default_value_t = 0, value_parser = value_parser!(u16).range(..=4_096))]
+    pub(crate) subscribers: u16,
+
+    /// Notifications published per second, while it is measured
+    #[arg(long, value_name = "RATE", default_value_t = 1_000, requires = "subscribers", value_parser = value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) publish_rate: u32,
+
+    /// What each call is given before it ends for its deadline [default: no limit]
+    #[arg(long, value_name = "MS", value_parser = parse_milliseconds)]
+    pub(crate) deadline: Option<Duration>,
+
+    /// The method called, which must answer with its payload; the server here has echo,
+    /// echo.spawned and echo.blocking
+    #[arg(long, value_name = "NAME", default_value = "echo", value_parser = parse_method)]
+    pub(crate) method: String,
+
+    /// Worker threads of the runtime [default: one per processor]
+    #[arg(long, value_name = "COUNT", default_value_t = default_workers(), hide_default_value = true, value_parser = parse_workers)]
+    pub(crate) workers: usize,
+
+    /// A server that runs already; for subscribers it must allow clients to publish
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) addr: Option<String>,
+
+    /// Only serves, until Ctrl-C: what --addr of another process connects to
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["addr", "json", "requests", "subscribers"])]
+    pub(crate) serve: Option<String>,
+
+    /// Prints one JSON object and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl Args {
+    /// The arguments of this process; ends it with a message when they make no sense.
+    pub(crate) fn of_process() -> Self {
+        let args = Self::parse();
+        if let Err(message) = args.check() {
+            Self::command().error(ErrorKind::ArgumentConflict, message).exit();
+        }
+        args
+    }
+
+    fn check(&self) -> Result<(), &'static str> {
+        match self {
+            Self { connections: 0, subscribers: 0, .. } => {
+                Err("--connections 0 measures nothing without --subscribers")
+            }
+            Self { connections: 0, requests: Some(_), .. } => {
+                Err("--connections 0 makes no --requests")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn duration(&self) -> Duration {
+        let default = self.requests.map_or(DEFAULT_DURATION, |_| DURATION_OF_REQUESTS);
+        self.duration.unwrap_or(default)
+    }
+
+    pub(crate) fn warm_up(&self) -> Duration {
+        let default = self.requests.map_or(DEFAULT_WARM_UP, |_| Duration::ZERO);
+        self.warmup.unwrap_or(default)
+    }
+
+    /// The requests of caller `number`, from 0: all have the same share, the first ones one more.
+    pub(crate) fn share(&self, number: u64) -> Option<u64> {
+        let callers = u64::from(self.connections) * u64::from(self.callers);
+        self.requests.map(|requests| requests / callers + u64::from(number < requests % callers))
+    }
+}
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds) if (0.0..=MAX_SECONDS).contains(&seconds) => {
+            Ok(Duration::from_secs_f64(seconds))
+        }
+        _ => Err(format!("not a number of seconds from 0 to {MAX_SECONDS}")),
+    }
+}
+
+fn parse_milliseconds(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(milliseconds @ 1..=3_600_000) => Ok(Duration::from_millis(milliseconds)),
+        _ => Err("not a whole number of milliseconds from 1 to 3600000".into()),
+    }
+}
+
+fn parse_method(text: &str) -> Result<String, String> {
+    Method::new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+fn parse_workers(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(workers @ 1..=1_024) => Ok(workers),
+        _ => Err("not a number from 1 to 1024".into()),
+    }
+}
+
+fn default_workers() -> usize {
+    available_parallelism().map_or(1, NonZero::get)
+}

@@ -1,0 +1,166 @@
+//! The callers: each makes one call after the other and checks its reply.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bellwire::{CallError, Client};
+use bytes::Bytes;
+use tokio::{sync::mpsc, task::JoinSet};
+
+use crate::{
+    args::Args,
+    control::{Control, Phase},
+    errors::{Errors, is_final, kind_of},
+    latency::Latency,
+    tally::Tally,
+};
+
+/// The callers of a connection, and so the requests that a server here allows it in flight.
+pub(crate) const MAX_CALLERS: i64 = 16_384;
+/// The digits of the number that a payload begins with.
+pub(crate) const STAMP: usize = 16;
+/// A caller's own number stands above that of its request.
+const REQUEST_BITS: u32 = 36;
+
+/// What a caller counts.
+#[derive(Debug, Default)]
+pub(crate) struct Calls {
+    /// Replies that were the payload sent.
+    pub(crate) answered: u64,
+    /// Of these.
+    pub(crate) latency: Latency,
+    pub(crate) errors: Errors,
+    is_waiting: bool,
+}
+
+impl Calls {
+    /// Takes what another caller counted, which is gone.
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.answered += other.answered;
+        self.latency.merge(&other.latency);
+        self.errors.merge(other.errors);
+        self.errors.add("unanswered", other.is_waiting.into());
+    }
+
+    /// A failure counts in the warm-up too: a run that breaks there must not pass for a good one.
+    fn count(&mut self, outcome: Outcome, time: Duration, phase: Phase) {
+        self.is_waiting = false;
+        match outcome {
+            Outcome::Answered if phase == Phase::Measured => {
+                self.answered += 1;
+                self.latency.record(time);
+            }
+            Outcome::Answered => {}
+            Outcome::Wrong => self.errors.add("wrong reply", 1),
+            Outcome::Failed { kind, .. } => self.errors.add(kind, 1),
+        }
+    }
+}
+
+enum Outcome {
+    Answered,
+    Wrong,
+    Failed { kind: String, is_final: bool },
+}
+
+impl Outcome {
+    fn new(reply: Result<Bytes, CallError>, sent: &[u8]) -> Self {
+        match reply {
+            Ok(payload) if payload == sent => Self::Answered,
+            Ok(_) => Self::Wrong,
+            Err(error) => Self::Failed { kind: kind_of(&error), is_final: is_final(&error) },
+        }
+    }
+
+    fn is_final(&self) -> bool {
+        matches!(self, Self::Failed { is_final: true, .. })
+    }
+}
+
+/// Spawns the callers of all `clients`; what each counts comes when it has ended.
+pub(crate) fn spawn(
+    args: &Args,
+    clients: &[Client],
+    control: &Arc<Control>,
+) -> (JoinSet<()>, mpsc::UnboundedReceiver<Calls>) {
+    let (collector, counts) = mpsc::unbounded_channel();
+    let mut callers = JoinSet::new();
+    for number in 0..clients.len() as u64 * u64::from(args.callers) {
+        let caller = Caller {
+            client: clients[number as usize % clients.len()].clone(),
+            method: args.method.clone(),
+            payload: Payload::new(number, args.payload as usize),
+            deadline: args.deadline,
+            requests: args.share(number),
+        };
+        callers.spawn(caller.run(control.clone(), Tally::new(collector.clone())));
+    }
+    (callers, counts)
+}
+
+struct Caller {
+    client: Client,
+    method: String,
+    payload: Payload,
+    deadline: Option<Duration>,
+    requests: Option<u64>,
+}
+
+impl Caller {
+    /// The clock is read once per call: the end of one is the beginning of the next.
+    async fn run(mut self, control: Arc<Control>, mut calls: Tally<Calls>) {
+        let mut began = Instant::now();
+        while self.requests != Some(0) {
+            let phase = control.phase();
+            if phase == Phase::Over {
+                break;
+            }
+            calls.is_waiting = true;
+            let outcome = self.call().await;
+            let ended = Instant::now();
+            let is_final = outcome.is_final();
+            calls.count(outcome, ended - began, phase);
+            if is_final {
+                break;
+            }
+            began = ended;
+            self.requests = self.requests.map(|left| left - u64::from(phase == Phase::Measured));
+        }
+    }
+
+    async fn call(&mut self) -> Outcome {
+        self.payload.stamp_next();
+        let call = self.client.call(&self.method, &self.payload.bytes);
+        let reply = match self.deadline {
+            None => call.await,
+            Some(deadline) => call.deadline(deadline).await,
+        };
+        Outcome::new(reply, &self.payload.bytes)
+    }
+}
+
+/// A payload that no other request of the run has.
+struct Payload {
+    number: u64,
+    bytes: Vec<u8>,
+}
+
+impl Payload {
+    fn new(caller: u64, size: usize) -> Self {
+        Self { number: caller << REQUEST_BITS, bytes: vec![b'x'; size] }
+    }
+
+    fn stamp_next(&mut self) {
+        self.number += 1;
+        write_stamp(self.number, &mut self.bytes);
+    }
+}
+
+/// Writes `number` in hexadecimal digits over the beginning of `bytes`.
+pub(crate) fn write_stamp(number: u64, bytes: &mut [u8]) {
+    for (place, digit) in bytes[..STAMP].iter_mut().rev().enumerate() {
+        *digit = b"0123456789abcdef"[(number >> (4 * place)) as usize & 15];
+    }
+}

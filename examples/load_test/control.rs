@@ -1,0 +1,53 @@
+//! Where a run stands: what the callers look at before each call.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use tokio::sync::watch;
+
+/// The phases of a run, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Calls are made and not counted.
+    WarmUp,
+    Measured,
+    /// No further call is made.
+    Over,
+}
+
+/// Where a run stands. An atomic beside the channel: reading it from all callers shares nothing
+/// that is written.
+#[derive(Debug)]
+pub(crate) struct Control {
+    phase: AtomicU8,
+    over: watch::Sender<bool>,
+}
+
+impl Control {
+    pub(crate) fn new() -> Self {
+        Self { phase: AtomicU8::new(Phase::WarmUp as u8), over: watch::Sender::new(false) }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Relaxed) {
+            0 => Phase::WarmUp,
+            1 => Phase::Measured,
+            _ => Phase::Over,
+        }
+    }
+
+    /// Begins to measure, unless it is over already.
+    pub(crate) fn measure(&self) {
+        self.phase.fetch_max(Phase::Measured as u8, Ordering::Relaxed);
+    }
+
+    pub(crate) fn end(&self) {
+        self.phase.store(Phase::Over as u8, Ordering::Relaxed);
+        self.over.send_replace(true);
+    }
+
+    /// Waits until it is over.
+    pub(crate) async fn ended(&self) {
+        // The sender is `self`, so it cannot be gone.
+        let _ = self.over.subscribe().wait_for(|over| *over).await;
+    }
+}

@@ -1,0 +1,60 @@
+//! The progress bar, for people who watch.
+
+use std::{
+    io::{IsTerminal, stderr, stdout},
+    time::Duration,
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::{task::JoinHandle, time::interval};
+
+use crate::args::Args;
+
+const REDRAW: Duration = Duration::from_millis(100);
+
+/// A bar over the time that is measured, until it is dropped; nothing where nobody watches.
+#[derive(Debug)]
+pub(crate) struct Progress(Option<(ProgressBar, JoinHandle<()>)>);
+
+impl Progress {
+    pub(crate) fn start(args: &Args) -> Self {
+        let is_watched = !args.json && stdout().is_terminal() && stderr().is_terminal();
+        Self(is_watched.then(|| {
+            let bar = new_bar(args);
+            let task = tokio::spawn(advance(bar.clone()));
+            (bar, task)
+        }))
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some((bar, task)) = self.0.take() {
+            task.abort();
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// How many requests are done nobody knows before the end, so a run of a number of them has no end
+/// in sight.
+fn new_bar(args: &Args) -> ProgressBar {
+    if args.requests.is_some() {
+        return ProgressBar::new_spinner().with_message("calling");
+    }
+    let style = ProgressStyle::with_template("{bar:40} {elapsed} of {msg}");
+    ProgressBar::new(args.duration().as_millis() as u64)
+        .with_style(style.expect("the template is a constant"))
+        .with_message(format!("{} s", args.duration().as_secs_f64()))
+}
+
+async fn advance(bar: ProgressBar) {
+    let mut ticks = interval(REDRAW);
+    loop {
+        ticks.tick().await;
+        match bar.length() {
+            Some(length) => bar.set_position(length.min(bar.elapsed().as_millis() as u64)),
+            None => bar.tick(),
+        }
+    }
+}

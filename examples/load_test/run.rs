@@ -1,0 +1,238 @@
+//! A run: connect, warm up, measure, collect.
+
+use std::{
+    error::Error,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bellwire::{Client, ClientConfig, Subscription};
+use tokio::{
+    signal::ctrl_c,
+    sync::{mpsc::UnboundedReceiver, oneshot},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    args::Args,
+    callers::{self, Calls},
+    control::Control,
+    cpu,
+    progress::Progress,
+    report::{Report, Span},
+    server::InProcess,
+    subscribers::{self, Received, Sent, Way},
+};
+
+/// How long, after the end, the last replies and notifications may take.
+const GRACE: Duration = Duration::from_secs(10);
+
+pub(crate) async fn run(args: &Args) -> Result<Report, Box<dyn Error>> {
+    let server = match args.addr {
+        Some(_) => None,
+        None => Some(InProcess::start().await?),
+    };
+    let report = measure(args, server.as_ref()).await?;
+    if let Some(server) = server {
+        server.stop().await?;
+    }
+    Ok(report)
+}
+
+async fn measure(args: &Args, server: Option<&InProcess>) -> Result<Report, Box<dyn Error>> {
+    let connector = Connector::new(args, server);
+    let clients = connector.connect_many(args.connections).await?;
+    let audience = match args.subscribers {
+        0 => None,
+        _ => Some(Audience::gather(args, &connector, server).await?),
+    };
+    let control = control_with_ctrl_c();
+    // Without a warm-up the first call counts, so the clock runs before there are callers.
+    let at_once = args.warm_up().is_zero().then(|| Beginning::now(&control));
+    let (mut callers, counts) = callers::spawn(args, &clients, &control);
+    let beginning = match at_once {
+        Some(beginning) => beginning,
+        None => warm_up(args, &control).await,
+    };
+    let audience = audience.map(|audience| audience.start(args));
+    wait_for_end(args, &control, &mut callers).await;
+    let span = beginning.span();
+
+    let calls = collect(counts, Calls::merge).await;
+    let heard = match audience {
+        None => None,
+        Some(audience) => Some(audience.end().await),
+    };
+    Ok(Report::new(args, span, calls, heard))
+}
+
+/// Connects to the server under test.
+struct Connector {
+    address: String,
+    config: ClientConfig,
+}
+
+impl Connector {
+    fn new(args: &Args, server: Option<&InProcess>) -> Self {
+        let address = match (server, &args.addr) {
+            (Some(server), _) => server.address.to_string(),
+            (None, address) => address.clone().unwrap_or_default(),
+        };
+        Self { address, config: ClientConfig::new().in_flight(args.callers.into()) }
+    }
+
+    async fn connect(&self) -> Result<Client, String> {
+        let connected = Client::connect_with(&self.address, self.config.clone()).await;
+        connected.map_err(|error| format!("cannot connect to {}: {error}", self.address))
+    }
+
+    async fn connect_many(&self, count: u16) -> Result<Vec<Client>, String> {
+        let mut clients = Vec::with_capacity(count.into());
+        for _ in 0..count {
+            clients.push(self.connect().await?);
+        }
+        Ok(clients)
+    }
+}
+
+/// Ctrl-C ends the run, and its report is of what was measured by then.
+fn control_with_ctrl_c() -> Arc<Control> {
+    let control = Arc::new(Control::new());
+    let interrupted = control.clone();
+    tokio::spawn(async move {
+        if ctrl_c().await.is_ok() {
+            interrupted.end();
+        }
+    });
+    control
+}
+
+async fn warm_up(args: &Args, control: &Control) -> Beginning {
+    tokio::select! {
+        () = sleep(args.warm_up()) => {}
+        () = control.ended() => {}
+    }
+    Beginning::now(control)
+}
+
+/// Waits until the time is up, the callers have had enough, or somebody interrupts; and then for
+/// the calls in flight.
+async fn wait_for_end(args: &Args, control: &Control, callers: &mut JoinSet<()>) {
+    let progress = Progress::start(args);
+    let has_callers = !callers.is_empty();
+    tokio::select! {
+        () = sleep(args.duration()) => {}
+        () = control.ended() => {}
+        () = join(callers), if has_callers => {}
+    }
+    control.end();
+    drop(progress);
+    join_in_time(callers).await;
+}
+
+/// Waits for all tasks, and aborts what takes too long.
+async fn join_in_time(tasks: &mut JoinSet<()>) {
+    if timeout(GRACE, join(tasks)).await.is_err() {
+        tasks.shutdown().await;
+    }
+}
+
+async fn join(tasks: &mut JoinSet<()>) {
+    while let Some(ended) = tasks.join_next().await {
+        ended.expect("a task of the load test does not panic");
+    }
+}
+
+/// Merges what all tasks handed in; they have ended.
+async fn collect<T: Default>(mut counts: UnboundedReceiver<T>, merge: fn(&mut T, T)) -> T {
+    let mut sum = T::default();
+    while let Some(count) = counts.recv().await {
+        merge(&mut sum, count);
+    }
+    sum
+}
+
+/// When it was measured from.
+struct Beginning {
+    time: Instant,
+    cpu: Option<f64>,
+}
+
+impl Beginning {
+    /// From here on calls are counted.
+    fn now(control: &Control) -> Self {
+        let beginning = Self { time: Instant::now(), cpu: cpu::seconds() };
+        control.measure();
+        beginning
+    }
+
+    /// From there to now.
+    fn span(&self) -> Span {
+        let cpu_seconds = self.cpu.zip(cpu::seconds()).map(|(before, now)| now - before);
+        Span { seconds: self.time.elapsed().as_secs_f64(), cpu_seconds }
+    }
+}
+
+/// The subscribers, before anything is published.
+struct Audience {
+    topic: String,
+    way: Way,
+    subscriptions: Vec<Subscription>,
+}
+
+impl Audience {
+    async fn gather(
+        args: &Args,
+        connector: &Connector,
+        server: Option<&InProcess>,
+    ) -> Result<Self, Box<dyn Error>> {
+        let topic = subscribers::topic();
+        let way = match server {
+            Some(server) => Way::InProcess(server.publisher.clone()),
+            None => Way::Remote(connector.connect().await?),
+        };
+        let mut subscriptions = Vec::with_capacity(args.subscribers.into());
+        for client in connector.connect_many(args.subscribers).await? {
+            subscriptions.push(client.subscribe(&topic).await?);
+        }
+        Ok(Self { topic, way, subscriptions })
+    }
+
+    fn start(self, args: &Args) -> Listening {
+        let clock = Instant::now();
+        let (tasks, counts) = subscribers::spawn(self.subscriptions, clock);
+        let (stop, stopped) = oneshot::channel();
+        let publisher = subscribers::spawn_publisher(args, self.way, self.topic, clock, stopped);
+        Listening { clock, subscribers: (tasks, counts), publisher, stop }
+    }
+}
+
+/// The subscribers and their publisher at work.
+struct Listening {
+    clock: Instant,
+    subscribers: (JoinSet<()>, UnboundedReceiver<Received>),
+    publisher: (JoinSet<()>, UnboundedReceiver<Sent>),
+    stop: oneshot::Sender<()>,
+}
+
+/// What was published, and what arrived of it in which time.
+#[derive(Debug)]
+pub(crate) struct Heard {
+    pub(crate) sent: Sent,
+    pub(crate) received: Received,
+    pub(crate) seconds: f64,
+}
+
+impl Listening {
+    /// Publishes no more, and waits until the last notification is with all subscribers.
+    async fn end(self) -> Heard {
+        let Self { clock, subscribers: (mut tasks, received), mut publisher, stop } = self;
+        drop(stop);
+        join_in_time(&mut publisher.0).await;
+        join_in_time(&mut tasks).await;
+        let seconds = clock.elapsed().as_secs_f64();
+        let sent = collect(publisher.1, Sent::merge).await;
+        Heard { sent, received: collect(received, Received::merge).await, seconds }
+    }
+}

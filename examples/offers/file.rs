@@ -1,0 +1,96 @@
+//! The file of offers: followed while other programs append to it, and appended to.
+
+use std::{
+    fmt,
+    fs::File,
+    io::{self, Read, Seek, SeekFrom, Write},
+    path::Path,
+};
+
+use bellwire::protocol::Escaped;
+
+use super::{
+    follow::{Event, Reason},
+    offer::Offer,
+};
+
+/// The longest offer that is taken, in bytes of JSON: well under a line of the protocol.
+pub(crate) const MAX_OFFER: usize = 16 * 1024;
+
+/// What comes out of a file of offers.
+pub(crate) enum Found {
+    Offer(Offer),
+    /// Something to be told to whoever minds the server.
+    Remark(Remark),
+}
+
+/// A line that was skipped, or that the file starts anew.
+pub(crate) enum Remark {
+    Malformed { number: u64, why: String, text: Vec<u8> },
+    TooLong { number: u64, bytes: u64 },
+    Restarted(Reason),
+}
+
+/// Reads an offer, or a remark, out of what happened to the file.
+pub(crate) fn read(event: Event) -> Found {
+    match event {
+        Event::Line { number, text } => read_line(number, text),
+        Event::TooLong { number, bytes } => Found::Remark(Remark::TooLong { number, bytes }),
+        Event::Restarted(reason) => Found::Remark(Remark::Restarted(reason)),
+    }
+}
+
+fn read_line(number: u64, text: Vec<u8>) -> Found {
+    if text.len() > MAX_OFFER {
+        return Found::Remark(Remark::TooLong { number, bytes: text.len() as u64 });
+    }
+    match serde_json::from_slice(&text) {
+        Ok(offer) => Found::Offer(offer),
+        Err(error) => {
+            // It counts lines too, and would always say 1.
+            let why = error.to_string().replace(" at line 1 column ", " at byte ");
+            Found::Remark(Remark::Malformed { number, why, text })
+        }
+    }
+}
+
+impl fmt::Display for Remark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed { number, why, text } => {
+                write!(f, "line {number} skipped, {}: {}", why.escape_debug(), Escaped(text))
+            }
+            Self::TooLong { number, bytes } => {
+                write!(f, "line {number} skipped, its {bytes} bytes are more than {MAX_OFFER}")
+            }
+            Self::Restarted(Reason::Truncated) => f.write_str("truncated, read from the start"),
+            Self::Restarted(Reason::Rewritten) => f.write_str("rewritten, read from the start"),
+            Self::Restarted(Reason::Replaced) => f.write_str("replaced, read from the start"),
+        }
+    }
+}
+
+/// Appends an offer, as any other program could: a line of its own, in one write.
+///
+/// `false`, and nothing is written, while the last line has no LF: it is being written by somebody,
+/// and what came in between would be the end of both.
+pub(crate) fn append(path: &Path, offer: &Offer) -> io::Result<bool> {
+    let mut file = File::options().read(true).append(true).create(true).open(path)?;
+    if !ends_a_line(&mut file)? {
+        return Ok(false);
+    }
+    let mut line = serde_json::to_vec(offer)?;
+    line.push(b'\n');
+    file.write_all(&line)?;
+    Ok(true)
+}
+
+fn ends_a_line(file: &mut File) -> io::Result<bool> {
+    if file.seek(SeekFrom::End(0))? == 0 {
+        return Ok(true);
+    }
+    let mut last = [0];
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    Ok(last == *b"\n")
+}

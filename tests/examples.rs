@@ -1,0 +1,384 @@
+//! The example programs, run as processes of their own, as a user runs them.
+//!
+//! A plain `cargo test` builds the programs too. `cargo test --test examples` alone runs what was
+//! built last: `cargo build --examples` before it.
+
+#![cfg(unix)]
+
+#[path = "../examples/offers/follow.rs"]
+mod follow;
+#[path = "../examples/offers/offer.rs"]
+#[allow(dead_code, reason = "what is tested of it is what the store uses")]
+mod offer;
+#[path = "../examples/offers/store.rs"]
+mod store;
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::PathBuf,
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader, Lines},
+    net::TcpStream,
+    process::{Child, ChildStderr, ChildStdout, Command},
+    time::timeout,
+};
+
+/// More than anything here takes, on a machine that is busy with other things.
+const BOUND: Duration = Duration::from_secs(30);
+
+/// A running example; it is killed when dropped.
+struct Example {
+    child: Child,
+    stdout: Output<ChildStdout>,
+    stderr: Output<ChildStderr>,
+}
+
+impl Example {
+    fn start(name: &str, args: &[&str]) -> Self {
+        let mut child = Command::new(path_of(name))
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{name}: {error}; is it built? cargo build --examples"));
+        let stdout = Output::of(name, child.stdout.take().unwrap());
+        let stderr = Output::of(name, child.stderr.take().unwrap());
+        Self { child, stdout, stderr }
+    }
+
+    /// Waits for what a server says first; where it listens.
+    async fn address(&mut self) -> String {
+        let line = self.stdout.line_with("listening on ").await;
+        line.strip_prefix("listening on ").unwrap().to_owned()
+    }
+
+    async fn signal(&self, signal: &str) {
+        let pid = self.child.id().expect("it was not waited for").to_string();
+        let sent = Command::new("sh").args(["-c", r#"kill -s "$0" "$1""#, signal, &pid]).status();
+        assert!(sent.await.unwrap().success());
+    }
+
+    async fn end(&mut self) -> ExitStatus {
+        timeout(BOUND, self.child.wait()).await.expect("it does not end").unwrap()
+    }
+}
+
+/// The binary, which cargo builds beside the tests.
+fn path_of(name: &str) -> PathBuf {
+    let deps = std::env::current_exe().unwrap();
+    deps.ancestors().nth(2).unwrap().join("examples").join(name)
+}
+
+/// What a process or a peer writes, line by line.
+struct Output<R> {
+    of: String,
+    lines: Lines<BufReader<R>>,
+    seen: Vec<String>,
+}
+
+impl<R: AsyncRead + Unpin> Output<R> {
+    fn of(name: &str, from: R) -> Self {
+        Self { of: name.into(), lines: BufReader::new(from).lines(), seen: Vec::new() }
+    }
+
+    /// The next line; `None` at the end.
+    async fn line(&mut self) -> Option<String> {
+        let Ok(line) = timeout(BOUND, self.lines.next_line()).await else {
+            panic!("{} says no more after {:#?}", self.of, self.seen);
+        };
+        let line = line.unwrap();
+        self.seen.extend(line.clone());
+        line
+    }
+
+    /// Waits for a line that holds `part`.
+    async fn line_with(&mut self, part: &str) -> String {
+        loop {
+            match self.line().await {
+                Some(line) if line.contains(part) => return line,
+                Some(_) => {}
+                None => panic!("{} ended without {part:?}: {:#?}", self.of, self.seen),
+            }
+        }
+    }
+
+    async fn rest(mut self) -> Vec<String> {
+        while self.line().await.is_some() {}
+        self.seen
+    }
+}
+
+/// A plain socket, as `nc` is one.
+struct Plain {
+    writer: tokio::net::tcp::OwnedWriteHalf,
+    reader: Output<tokio::net::tcp::OwnedReadHalf>,
+}
+
+impl Plain {
+    async fn connect(address: &str) -> Self {
+        let (reader, writer) = TcpStream::connect(address).await.unwrap().into_split();
+        let mut peer = Self { writer, reader: Output::of("server", reader) };
+        peer.reader.line_with("* /hello;").await;
+        peer
+    }
+
+    async fn listening(address: &str) -> Self {
+        let mut peer = Self::connect(address).await;
+        assert!(peer.ask("1 /subscribe offers").await.starts_with("1 ok;epoch="));
+        peer
+    }
+
+    async fn ask(&mut self, line: &str) -> String {
+        self.writer.write_all(format!("{line}\n").as_bytes()).await.unwrap();
+        self.next().await
+    }
+
+    async fn next(&mut self) -> String {
+        self.reader.line().await.expect("the server closed")
+    }
+
+    async fn expect(&mut self, line: &str) {
+        assert_eq!(self.next().await, line);
+    }
+}
+
+/// An offers_server that follows a file, on a free port.
+struct Offers {
+    server: Example,
+    address: String,
+    dir: TempDir,
+}
+
+impl Offers {
+    async fn with(content: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("offers.jsonl"), content).unwrap();
+        Self::over(dir).await
+    }
+
+    async fn over(dir: TempDir) -> Self {
+        let file = dir.path().join("offers.jsonl");
+        let args = ["--listen", "127.0.0.1:0", "--random-every", "0", "--offers"];
+        let args = [args.as_slice(), &[file.to_str().unwrap()]].concat();
+        let mut server = Example::start("offers_server", &args);
+        let address = server.address().await;
+        Self { server, address, dir }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("offers.jsonl")
+    }
+
+    fn append(&self, bytes: &str) {
+        let mut file = File::options().append(true).open(self.path()).unwrap();
+        file.write_all(bytes.as_bytes()).unwrap();
+    }
+
+    /// Another file takes the place of this one, at once.
+    fn replace(&self, content: &str) {
+        let new = self.dir.path().join("new");
+        fs::write(&new, content).unwrap();
+        fs::rename(new, self.path()).unwrap();
+    }
+
+    async fn reported(&mut self, part: &str) -> String {
+        self.server.stderr.line_with(part).await
+    }
+
+    /// Ends it in order.
+    async fn stop(mut self) -> TempDir {
+        self.server.signal("TERM").await;
+        assert!(self.server.end().await.success());
+        self.dir
+    }
+}
+
+fn offer(id: u64, title: &str) -> String {
+    format!("{{\"id\":{id},\"title\":\"{title}\",\"rent\":700}}\n")
+}
+
+#[tokio::test]
+async fn the_tour_shows_the_seven_steps() {
+    let mut tour = Example::start("tour", &[]);
+    let shown = tour.stdout.rest().await;
+    assert!(timeout(BOUND, tour.child.wait()).await.unwrap().unwrap().success());
+    let steps: Vec<_> = shown.iter().filter_map(|line| line.split_once(". ")).collect();
+    let numbers: Vec<_> =
+        steps.iter().filter_map(|(number, _)| number.parse::<u32>().ok()).collect();
+    assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7]);
+    let has = |part: &str| assert!(shown.iter().any(|line| line.contains(part)), "{part}");
+    has("C: 1 random 6");
+    has("C: 2 /renew");
+    has("S: 2 ok;lease=1 offers:");
+    has("S: * /end offers expired ");
+    has("S: * /error malformed");
+    has("S: 4 err internal");
+    has("ignored, and counted: a reply to 999");
+}
+
+#[tokio::test]
+async fn the_minimal_client_and_server_meet() {
+    let mut server = Example::start("minimal_server", &["127.0.0.1:0"]);
+    let address = server.address().await;
+    let mut client = Example::start("minimal_client", &[&address]);
+    let line = client.stdout.line_with("came back as").await;
+    let words: Vec<_> = line.split(' ').collect();
+    assert_eq!(words.get(1), words.last(), "{line}");
+    assert!(client.end().await.success());
+}
+
+#[tokio::test]
+async fn an_appended_line_reaches_a_client_and_a_plain_socket() {
+    let offers = Offers::with(&offer(1, "Attic")).await;
+    let mut client = Example::start("offers_client", &[&offers.address]);
+    client.stdout.line_with("Attic").await;
+    client.stdout.line_with("listening").await;
+    let mut plain = Plain::listening(&offers.address).await;
+
+    offers.append(&offer(2, "Loft"));
+    plain.expect(r#"* offers 1 {"id":2}"#).await;
+    assert_eq!(plain.ask("2 offers.get 2").await, r#"2 ok {"id":2,"title":"Loft","rent":700}"#);
+    client.stdout.line_with("Loft").await;
+
+    client.signal("INT").await;
+    assert!(client.end().await.success());
+    offers.stop().await;
+}
+
+#[tokio::test]
+async fn lines_count_when_they_are_whole() {
+    let offers = Offers::with("").await;
+    let mut plain = Plain::listening(&offers.address).await;
+    let (half, rest) = (r#"{"id":1,"title":"#, "\"Mill\",\"rent\":1}\n");
+    offers.append(half);
+    // Race: it is chance whether the half was looked at by itself; follow.rs has a test for that.
+    plain.ask("2 random").await;
+    offers.append(rest);
+    plain.expect(r#"* offers 1 {"id":1}"#).await;
+    offers.append(&(offer(2, "two") + &offer(3, "in one write")));
+    plain.expect(r#"* offers 2 {"id":2}"#).await;
+    plain.expect(r#"* offers 3 {"id":3}"#).await;
+}
+
+#[tokio::test]
+async fn a_malformed_line_is_reported_with_its_number_and_skipped() {
+    let mut offers = Offers::with(&offer(1, "one")).await;
+    let mut plain = Plain::listening(&offers.address).await;
+    offers.append(&format!("rubb\x1bish\n{}", offer(2, "two")));
+    let report = offers.reported("line 2 skipped").await;
+    assert!(report.contains(r"rubb\x1bish"), "{report}");
+    offers.append("{\"id\":3}\n");
+    offers.reported("line 4 skipped, missing field `title`").await;
+    plain.expect(r#"* offers 1 {"id":2}"#).await;
+}
+
+#[tokio::test]
+async fn a_replaced_file_announces_what_is_new_and_what_changed() {
+    let mut offers = Offers::with(&(offer(1, "one") + &offer(2, "two"))).await;
+    let mut plain = Plain::listening(&offers.address).await;
+    offers.replace(&(offer(1, "one") + &offer(2, "too") + &offer(3, "three")));
+    offers.reported("replaced").await;
+    plain.expect(r#"* offers 1 {"id":2,"changed":true}"#).await;
+    plain.expect(r#"* offers 2 {"id":3}"#).await;
+    offers.append(&offer(4, "four"));
+    plain.expect(r#"* offers 3 {"id":4}"#).await;
+}
+
+#[tokio::test]
+async fn a_truncated_file_is_read_from_its_start() {
+    let mut offers = Offers::with(&(offer(1, "one") + &offer(2, "two"))).await;
+    let mut plain = Plain::listening(&offers.address).await;
+    File::create(offers.path()).unwrap();
+    offers.reported("truncated").await;
+    offers.append(&(offer(2, "two") + &offer(3, "three")));
+    plain.expect(r#"* offers 1 {"id":3}"#).await;
+    let all = r#"2 ok [{"id":1,"title":"one","rent":700},{"id":2,"title":"two","rent":700},{"id":3,"title":"three","rent":700}]"#;
+    assert_eq!(plain.ask("2 offers.list").await, all);
+}
+
+#[tokio::test]
+async fn an_added_offer_is_announced_once_and_survives_a_restart() {
+    let offers = Offers::with(&offer(1, "one")).await;
+    let mut plain = Plain::listening(&offers.address).await;
+    // Its line may not have been looked at when the next is added, whose id is another all the same.
+    offers.append(&offer(7, "seven"));
+    plain.writer.write_all(b"2 offers.add {\"title\":\"new\",\"rent\":5}\n").await.unwrap();
+    let mut lines = [plain.next().await, plain.next().await, plain.next().await];
+    lines.sort();
+    let told = [r#"* offers 1 {"id":7}"#, r#"* offers 2 {"id":8}"#, r#"2 ok {"id":8}"#];
+    assert_eq!(lines, told);
+    offers.append(&offer(9, "nine"));
+    plain.expect(r#"* offers 3 {"id":9}"#).await;
+
+    let offers = Offers::over(offers.stop().await).await;
+    let mut plain = Plain::connect(&offers.address).await;
+    assert_eq!(plain.ask("1 offers.get 8").await, r#"1 ok {"id":8,"title":"new","rent":5}"#);
+}
+
+#[tokio::test]
+async fn nothing_is_added_into_a_line_that_somebody_writes() {
+    let offers = Offers::with(r#"{"id":1,"title":"#).await;
+    let mut plain = Plain::listening(&offers.address).await;
+    let added = plain.ask(r#"2 offers.add {"title":"new","rent":5}"#).await;
+    assert_eq!(added, "2 err busy the last line of the file is not finished");
+    offers.append("\"one\",\"rent\":5}\n");
+    plain.expect(r#"* offers 1 {"id":1}"#).await;
+}
+
+#[tokio::test]
+async fn once_leaves_after_the_first_offer() {
+    let offers = Offers::with("").await;
+    let mut client = Example::start("offers_client", &[&offers.address, "--once"]);
+    client.stdout.line_with("listening").await;
+    offers.append(&(offer(1, "first") + &offer(2, "second")));
+    assert!(client.end().await.success());
+    let shown = client.stdout.rest().await;
+    assert_eq!(shown.iter().filter(|line| line.starts_with("new:")).count(), 1, "{shown:?}");
+}
+
+#[tokio::test]
+async fn a_client_without_a_server_says_so() {
+    let offers = Offers::with("").await;
+    let mut client = Example::start("offers_client", &[&offers.address]);
+    client.stdout.line_with("listening").await;
+    let address = offers.address.clone();
+    offers.stop().await;
+    assert_eq!(client.end().await.code(), Some(1));
+    client.stderr.line_with("goodbye: shutdown").await;
+
+    let mut client = Example::start("offers_client", &[&address]);
+    assert_eq!(client.end().await.code(), Some(1));
+    client.stderr.line_with("no server at ").await;
+}
+
+#[tokio::test]
+async fn the_methods_are_documented_and_check_their_arguments() {
+    let mut server =
+        Example::start("offers_server", &["--listen", "127.0.0.1:0", "--random-every", "1"]);
+    let mut plain = Plain::connect(&server.address().await).await;
+    assert!(plain.ask("1 /methods").await.starts_with("1 more offers.add {"));
+    for method in ["offers.get", "offers.list", "random"] {
+        assert!(plain.next().await.starts_with(&format!("1 more {method} ")));
+    }
+    plain.expect("1 ok").await;
+    assert_eq!(plain.ask("2 random 1").await, "2 ok 0");
+    assert!(plain.ask("3 random x").await.starts_with("3 no bad-arguments"));
+    assert!(plain.ask("4 random 0").await.starts_with("4 no bad-arguments"));
+    assert_eq!(plain.ask("5 offers.get 99").await, "5 err not-found no offer 99");
+    let added = plain.ask(r#"6 offers.add {"title":"new","rent":5}"#).await;
+    assert_eq!(added, r#"6 ok {"id":13}"#);
+    let taken = plain.ask(r#"7 offers.add {"id":13,"title":"new","rent":5}"#).await;
+    assert_eq!(taken, "7 err exists there is an offer 13");
+    assert!(plain.ask("8 /subscribe random").await.starts_with("8 ok;"));
+    plain.reader.line_with("* random ").await;
+    server.signal("INT").await;
+    assert!(server.end().await.success());
+}
