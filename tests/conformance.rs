@@ -1,10 +1,10 @@
 //! The MUSTs of PROTOCOL.md that no transcript shows, each as a dialogue in raw bytes: limits to
 //! the byte, what handlers see of an end, order, slow readers. First the server, then the client.
 
+#[path = "support/dialogue.rs"]
+mod dialogue;
 #[path = "support/methods.rs"]
 mod methods;
-#[path = "support/peer.rs"]
-mod peer;
 #[path = "support/slow_store.rs"]
 mod slow_store;
 mod support;
@@ -27,8 +27,8 @@ use tokio::{
 };
 
 use crate::{
+    dialogue::Peer,
     methods::{Waiting, router},
-    peer::RawPeer,
     slow_store::SlowStore,
     support::{PIPE, PipeServer, TcpServer},
 };
@@ -47,18 +47,18 @@ fn publishing() -> ServerConfig {
 }
 
 /// A connection through a pipe of `size` bytes, whose hello was read.
-async fn connect_through(server: &PipeServer, size: usize) -> RawPeer {
-    let mut peer = RawPeer::new(server.connect_raw(size).io);
+async fn connect_through(server: &PipeServer, size: usize) -> Peer {
+    let mut peer = Peer::new(server.connect_raw(size).io);
     assert!(peer.line().await.starts_with("* /hello;version=1;"));
     peer
 }
 
-async fn connect(server: &PipeServer) -> RawPeer {
+async fn connect(server: &PipeServer) -> Peer {
     connect_through(server, PIPE).await
 }
 
 /// Sends lines, LF added, in one write, and expects these.
-async fn ask<const N: usize>(peer: &mut RawPeer, lines: &str, replies: [&str; N]) {
+async fn ask<const N: usize>(peer: &mut Peer, lines: &str, replies: [&str; N]) {
     peer.send(lines).await;
     for reply in replies {
         let line = peer.line().await;
@@ -211,7 +211,7 @@ async fn the_hello_is_short() {
         .in_flight(most as usize)
         .lease(Duration::from_secs(most));
     let (server, _) = serve(config);
-    let mut peer = RawPeer::new(server.connect_raw(PIPE).io);
+    let mut peer = Peer::new(server.connect_raw(PIPE).io);
     let hello = peer.line().await;
     assert!(hello.len() < 1_024);
     let line = Line::parse(hello.as_bytes()).unwrap();
@@ -242,8 +242,11 @@ async fn replies_are_limited() {
         ask(&mut peer, &format!("2 size {fits}"), [&reply]).await;
         peer.send(&format!("3 size {}", fits + 1)).await;
         assert!(peer.line().await.starts_with("3 err too-large"));
-        let cut = format!("4 err app {}", "x".repeat(limit - "4 err app \n".len()));
-        ask(&mut peer, &format!("4 fail {limit}"), [&cut]).await;
+        let fits = limit - "4 err app \n".len();
+        let cut = "x".repeat(fits);
+        for (id, size) in [(4, fits), (5, fits + 1), (6, 3 * fits)] {
+            ask(&mut peer, &format!("{id} fail {size}"), [&format!("{id} err app {cut}")]).await;
+        }
     }
     let server = PipeServer::start(sizes());
     let mut peer = connect(&server).await;
@@ -380,7 +383,8 @@ async fn a_terminal_line_comes_behind_the_handlers_end() {
 #[test]
 fn what_was_never_started_is_refused() {
     let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
+        .enable_time()
+        .start_paused(true)
         .max_blocking_threads(1)
         .build()
         .unwrap();
@@ -390,7 +394,7 @@ fn what_was_never_started_is_refused() {
         let released = Arc::new(Mutex::new(released));
         let block = move |name: String| {
             starts.send(name.clone()).unwrap();
-            released.lock().unwrap().recv().unwrap();
+            released.lock().unwrap().recv_timeout(PATIENCE).unwrap();
             name
         };
         let router = Router::new().method("block", blocking(block)).method("other", async || ());
@@ -401,9 +405,9 @@ fn what_was_never_started_is_refused() {
         let late = "2 block;ttl=1 b\n3 block c\n* /cancel 3\n* /cancel 1\n4 other";
         ask(&mut peer, late, ["4 ok"]).await;
         peer.expect_silence().await;
-        // The clock is real here, since blocking work stops the paused one: a millisecond is over
-        // once a timer set behind it has fired.
-        tokio::time::sleep(Duration::from_millis(40)).await;
+        advance(Duration::from_millis(50)).await;
+        // The server's turn to see it: what waits is ended before the thread is free.
+        peer.expect_silence().await;
         release.send(()).unwrap();
         let mut lines = [peer.line().await, peer.line().await, peer.line().await];
         lines.sort();
@@ -940,7 +944,7 @@ async fn a_lost_log_has_a_new_epoch() {
 async fn announced_limits_hold() {
     let config = publishing().max_line(2_000).in_flight(2).lease(Duration::from_secs(9));
     let (server, _) = serve(config);
-    let mut peer = RawPeer::new(server.connect_raw(PIPE).io);
+    let mut peer = Peer::new(server.connect_raw(PIPE).io);
     let hello = peer.line().await;
     assert!(hello.ends_with(";max-line=2000;in-flight=2;lease=9"), "{hello}");
     peer.send("1 /subscribe t").await;
@@ -1002,13 +1006,13 @@ const HELLO: &str = "* /hello;version=1;session=6f0c1b52-9a0e-4c8e-8f0a-3f1d5a7b
 type Driver = tokio::task::JoinHandle<Result<(), ConnectionError>>;
 
 /// The server's end of a client that nobody uses, and its driver.
-async fn greeted() -> (RawPeer, Driver) {
+async fn greeted() -> (Peer, Driver) {
     let (_, driver, server) = client().await;
     (server, driver)
 }
 
 /// The client is leaked in the driver's task, so that it does not close by itself.
-async fn client() -> (Client, Driver, RawPeer) {
+async fn client() -> (Client, Driver, Peer) {
     let (near, far) = tokio::io::duplex(PIPE);
     let (client, connection) = Client::new(near, ClientConfig::default());
     let kept = client.clone();
@@ -1017,7 +1021,7 @@ async fn client() -> (Client, Driver, RawPeer) {
         drop(kept);
         ended
     });
-    let mut server = RawPeer::new(far);
+    let mut server = Peer::new(far);
     server.send(HELLO).await;
     client.connected().await.unwrap();
     (client, driver, server)
@@ -1087,4 +1091,21 @@ async fn a_position_names_the_next_number() {
     assert_eq!(subscription.position().to_string(), "e:19");
     server.send("* /end t expired e:19").await;
     server.expect("2 /subscribe;from=e:19 t").await;
+}
+
+/// [M122] [M123] The lease is counted from when the line was sent, however late its reply comes.
+#[tokio::test(start_paused = true)]
+async fn a_late_reply_does_not_put_off_the_renewal() {
+    let (client, _driver, mut server) = client().await;
+    let subscribing = tokio::spawn(client.subscribe("t").into_future());
+    server.expect("1 /subscribe t").await;
+    server.send("1 ok;epoch=e;next=1;head=0;lease=60").await;
+    let _subscription = subscribing.await.unwrap().unwrap();
+    server.expect("2 /renew").await;
+    let sent = tokio::time::Instant::now();
+    advance(Duration::from_secs(25)).await;
+    server.send("2 ok;lease=60 t:e:1").await;
+    server.expect("3 /renew").await;
+    let passed = sent.elapsed().as_secs();
+    assert!((30..=48).contains(&passed), "{passed} s after the last one");
 }

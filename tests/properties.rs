@@ -147,6 +147,8 @@ fn mark() -> impl Strategy<Value = Mark> {
     prop_oneof![id.prop_map(|id| Mark::Id(RequestId::new(id).unwrap())), Just(Mark::Reserved)]
 }
 
+type Encoder<'a> = &'a dyn Fn(&mut Vec<u8>);
+
 /// The line in `written`, which must be one: a LF at the end and no other, and no CR at all.
 fn one(written: &[u8]) -> &[u8] {
     let line = written.strip_suffix(b"\n").expect("a LF at the end");
@@ -200,8 +202,7 @@ proptest! {
         let expected =
             Notice::Gap { topic: topic.as_str(), epoch: position.epoch, first, last, reason: Code::RETENTION };
         assert_eq!(Notice::parse(&Line::parse(one(&out)).unwrap()), Some(expected));
-        type Write<'a> = &'a dyn Fn(&mut Vec<u8>);
-        let write: [Write<'_>; 5] = [
+        let write: [Encoder<'_>; 5] = [
             &|out| encode_reset(out, &topic, position),
             &|out| encode_end(out, &topic, &Code::EXPIRED, position),
             &|out| encode_bye(out, first, &Code::SHUTDOWN),

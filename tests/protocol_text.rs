@@ -209,20 +209,22 @@ fn in_sources(path: &Path, named: &mut BTreeSet<u32>) {
     }
 }
 
-/// The tags in the comments that stand directly before a test.
+/// The tags in the comments that stand directly before a test, unless it is ignored.
 fn tags_at_tests(source: &str) -> Vec<u32> {
-    let (mut found, mut comment, mut is_test) = (Vec::new(), Vec::new(), false);
+    let (mut found, mut comment) = (Vec::new(), Vec::new());
+    let (mut is_test, mut is_ignored) = (false, false);
     for line in source.lines().map(str::trim) {
         if line.starts_with("//") {
             comment.extend(tags(line));
         } else if line.starts_with("#[") {
             is_test |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+            is_ignored |= line.starts_with("#[ignore");
         } else {
-            if is_test && line.contains("fn ") {
+            if is_test && !is_ignored && line.contains("fn ") {
                 found.append(&mut comment);
             }
             comment.clear();
-            is_test = false;
+            (is_test, is_ignored) = (false, false);
         }
     }
     found
@@ -232,12 +234,14 @@ fn tags_at_tests(source: &str) -> Vec<u32> {
 fn a_tag_counts_at_a_test_only() {
     let tag = |number: u32| format!("[M{number}]");
     let source = format!(
-        "//! {}\n\n/// {} and {}\n#[test]\nfn a() {{}}\n/// {}\nfn b() {{}}\n// {}\nlet x;\n",
+        "//! {}\n\n/// {} and {}\n#[test]\nfn a() {{}}\n/// {}\nfn b() {{}}\n// {}\nlet x;\n\
+         /// {}\n#[test]\n#[ignore]\nfn c() {{}}\n",
         tag(1),
         tag(2),
         tag(3),
         tag(4),
         tag(5),
+        tag(6),
     );
     assert_eq!(tags_at_tests(&source), [2, 3]);
 }

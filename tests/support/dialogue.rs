@@ -1,0 +1,59 @@
+//! A raw peer as a dialogue has it: lines without their LF, and no wait without an end.
+
+#![allow(dead_code, reason = "each test crate uses its part")]
+
+use std::time::Duration;
+
+use tokio::{io::DuplexStream, time::timeout};
+
+use crate::support::RawPeer;
+
+/// How long a line may take on the paused clock: longer than any deadline of the protocol's, so
+/// that what never comes fails the test instead of stopping it.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// One end of a pipe, by hand.
+pub(crate) struct Peer(RawPeer<DuplexStream>);
+
+impl Peer {
+    pub(crate) fn new(io: DuplexStream) -> Self {
+        Self(RawPeer::new(io))
+    }
+
+    /// Writes lines, the last LF added, in one write.
+    pub(crate) async fn send(&mut self, lines: &str) {
+        self.0.send(format!("{lines}\n")).await;
+    }
+
+    pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) {
+        self.0.send(bytes).await;
+    }
+
+    /// Ends this side's direction of the stream.
+    pub(crate) async fn finish(&mut self) {
+        self.0.half_close().await;
+    }
+
+    /// The next line, without its LF.
+    pub(crate) async fn line(&mut self) -> String {
+        let line = timeout(PATIENCE, self.0.line()).await.expect("the peer wrote nothing");
+        let mut line = line.expect("the peer closed instead of writing a line");
+        line.truncate(line.len() - 1);
+        line
+    }
+
+    /// The next line must be this one.
+    pub(crate) async fn expect(&mut self, line: &str) {
+        assert_eq!(self.line().await, line);
+    }
+
+    /// The peer has closed, and wrote nothing before that.
+    pub(crate) async fn expect_closed(&mut self) {
+        timeout(PATIENCE, self.0.expect_closed()).await.expect("the peer does not close");
+    }
+
+    /// Nothing is there to be read, once every other task has had its turns.
+    pub(crate) async fn expect_silence(&mut self) {
+        self.0.expect_silence().await;
+    }
+}
