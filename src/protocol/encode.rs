@@ -41,7 +41,7 @@ pub fn mark(out: &mut Vec<u8>, mark: Mark) {
 
 /// Appends all behind the mark: `word attributes [SP rest] LF`, with `rest` plain.
 pub fn body(out: &mut Vec<u8>, word: Word<'_>, attributes: Attributes<'_>, plain_rest: &[u8]) {
-    out.extend_from_slice(word.as_str().as_bytes());
+    out.extend_from_slice(word.as_bytes());
     out.extend_from_slice(attributes.as_str().as_bytes());
     if !plain_rest.is_empty() {
         out.push(b' ');

@@ -27,11 +27,6 @@ pub(crate) fn is_name(bytes: &[u8]) -> bool {
     in_segment
 }
 
-/// Whether `bytes` are a word of the protocol's own: `/` and a name.
-pub(crate) fn is_protocol_name(bytes: &[u8]) -> bool {
-    bytes.len() <= MAX_NAME && bytes.strip_prefix(b"/").is_some_and(is_name)
-}
-
 /// A text that is not a name of the kind asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -150,13 +145,17 @@ name_type!(
 impl Method {
     /// Checks a method without making one of its own.
     pub(crate) fn new_word(name: &str) -> Result<Word<'_>, InvalidName> {
-        let word = Word::new(name).filter(|_| is_method(name));
+        let word = Word::new(name).filter(|word| !word.is_protocol() && !is_reply_word(name));
         word.ok_or(InvalidName { what: NOT_A_METHOD })
     }
 }
 
 fn is_method(name: &str) -> bool {
-    is_name(name.as_bytes()) && !REPLY_WORDS.contains(&name)
+    is_name(name.as_bytes()) && !is_reply_word(name)
+}
+
+fn is_reply_word(name: &str) -> bool {
+    name.len() <= 4 && REPLY_WORDS.contains(&name)
 }
 
 const NOT_A_METHOD: &str = "not a method name: 1 to 128 bytes, segments of A-Z a-z 0-9 _ - joined by one . or /, and none of ok err no cut more";
@@ -181,11 +180,13 @@ mod tests {
 
     #[test]
     fn the_leading_slash_is_the_protocols() {
-        assert!(is_protocol_name(b"/renew"));
-        for bad in ["/", "//a", "renew", "/a/"] {
-            assert!(!is_protocol_name(bad.as_bytes()), "{bad}");
+        assert!(Word::new("/renew").is_some_and(Word::is_protocol));
+        for bad in ["/", "//a", "/a/"] {
+            assert!(Word::new(bad).is_none(), "{bad}");
         }
+        assert!(Method::new_word("/renew").is_err() && Method::new("/renew").is_err());
         assert!(Topic::new("ok").is_ok());
-        assert!(Method::new("more").is_err());
+        assert!(Method::new("more").is_err() && Method::new_word("more").is_err());
+        assert!(Method::new_word("moreover").is_ok());
     }
 }

@@ -5,12 +5,7 @@ use std::{borrow::Cow, fmt};
 use memchr::memchr;
 
 use crate::protocol::{
-    attribute::Attributes,
-    id::{RequestId, parse_number},
-    line::strip_cr,
-    name::{is_name, is_protocol_name},
-    reply::Outcome,
-    rest,
+    attribute::Attributes, id::RequestId, line::strip_cr, name::MAX_NAME, reply::Outcome, rest,
 };
 
 /// The longest head (all before the rest) in bytes.
@@ -26,67 +21,110 @@ pub enum Mark {
 }
 
 /// A line's word: a name of the application's, or one of the protocol's (`ok`, `/renew`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Word<'a>(&'a str);
+///
+/// **Invariant:** `/` or not, then a name; so it is ASCII.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Word<'a>(&'a [u8]);
 
 impl<'a> Word<'a> {
     /// A word, if `word` is a name, or `/` and a name, of at most 128 bytes.
     pub fn new(word: &'a str) -> Option<Self> {
-        is_word(word.as_bytes()).then_some(Self(word))
+        let word = word.as_bytes();
+        (word_len(word) == Some(word.len())).then_some(Self(word))
     }
 
     /// The word as it stands on the wire.
     pub fn as_str(self) -> &'a str {
+        std::str::from_utf8(self.0).unwrap_or_default()
+    }
+
+    /// The word's bytes, all ASCII.
+    pub fn as_bytes(self) -> &'a [u8] {
         self.0
     }
 
     /// Whether it is the protocol's own: it begins with `/`.
     pub fn is_protocol(self) -> bool {
-        self.0.starts_with('/')
+        self.0.first() == Some(&b'/')
     }
 }
 
-fn is_word(word: &[u8]) -> bool {
-    is_name(word) || is_protocol_name(word)
+impl fmt::Debug for Word<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Word({})", self.as_str())
+    }
+}
+
+/// The length of the word that `head` begins with, up to its end, a `;` or a SP; `None` if there is
+/// none. One pass, since every line goes through it.
+fn word_len(head: &[u8]) -> Option<usize> {
+    let slash = usize::from(head.first() == Some(&b'/'));
+    let mut len = slash;
+    let mut in_segment = false;
+    for &byte in head.get(slash..)? {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' => in_segment = true,
+            b'.' | b'/' if in_segment => in_segment = false,
+            b' ' | b';' => break,
+            _ => return None,
+        }
+        len += 1;
+    }
+    (in_segment && len <= MAX_NAME).then_some(len)
 }
 
 /// The rest of a line, still stuffed. **Invariant:** no LF, no raw CR, no illegal DLE pair.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Rest<'a>(&'a [u8]);
+#[derive(Clone, Copy, Eq)]
+pub struct Rest<'a> {
+    bytes: &'a [u8],
+    /// Some of it may be stuffed; found on the way of the check, so that nobody looks again.
+    has_pairs: bool,
+}
 
 impl<'a> Rest<'a> {
+    const EMPTY: Rest<'static> = Rest { bytes: &[], has_pairs: false };
+
     /// The bytes as they stand on the wire.
     pub fn stuffed(self) -> &'a [u8] {
-        self.0
+        self.bytes
     }
 
     /// The plain bytes; borrowed from the line when nothing was stuffed.
     pub fn plain(self) -> Cow<'a, [u8]> {
-        rest::unstuff(self.0)
+        match self.has_pairs {
+            true => rest::unstuff(self.bytes),
+            false => Cow::Borrowed(self.bytes),
+        }
     }
 
     /// Whether there is none. Absent and empty are the same.
     pub fn is_empty(self) -> bool {
-        self.0.is_empty()
+        self.bytes.is_empty()
     }
 
     /// Splits at the first SP: an argument, and the rest behind it.
     ///
     /// Stuffing neither makes nor hides a SP, so splitting before unstuffing is the same as after.
     pub fn split_argument(self) -> (&'a [u8], Rest<'a>) {
-        match memchr(b' ', self.0) {
+        match memchr(b' ', self.bytes) {
             Some(at) => {
-                let (argument, from_space) = self.0.split_at(at);
-                (argument, Rest(from_space.get(1..).unwrap_or_default()))
+                let (argument, from_space) = self.bytes.split_at(at);
+                (argument, Self { bytes: from_space.get(1..).unwrap_or_default(), ..self })
             }
-            None => (self.0, Rest(&[])),
+            None => (self.bytes, Self::EMPTY),
         }
+    }
+}
+
+impl PartialEq for Rest<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
     }
 }
 
 impl fmt::Debug for Rest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Rest({})", crate::protocol::Escaped(self.0))
+        write!(f, "Rest({})", crate::protocol::Escaped(self.bytes))
     }
 }
 
@@ -149,23 +187,24 @@ impl<'a> Line<'a> {
         };
         let fault = |at, what| Malformed { at: head_at + at, what, id };
         let after = line.get(head_at..).unwrap_or_default();
-        let (head, rest) = Rest(after).split_argument();
-        let (word, attributes) = head.split_at(memchr(b';', head).unwrap_or(head.len()));
-        let word = parse_word(word).ok_or_else(|| fault(0, "bad method"))?;
-        let attributes = if attributes.is_empty() {
-            Attributes::NONE
-        } else {
-            let attributes_at = head.len() - attributes.len();
-            Attributes::parse(attributes)
-                .map_err(|f| fault(attributes_at + f.at, f.what).capped())?
+        let word_len = word_len(after).ok_or_else(|| fault(0, "bad method"))?;
+        let (word, behind) = after.split_at(word_len);
+        let (attributes, rest) = match behind {
+            [] => (Attributes::NONE, &[][..]),
+            [b' ', rest @ ..] => (Attributes::NONE, rest),
+            _ => {
+                let (attributes, rest) = split_attributes(behind);
+                let attributes = Attributes::parse(attributes)
+                    .map_err(|f| fault(word_len + f.at, f.what).capped())?;
+                (attributes, rest)
+            }
         };
-        if head_at + head.len() > MAX_HEAD {
+        if head_at + word_len + attributes.as_str().len() > MAX_HEAD {
             return Err(fault(0, "").head_too_long());
         }
-        if let Some((at, what)) = rest::fault(rest.0) {
-            return Err(fault(after.len() - rest.0.len() + at, what));
-        }
-        Ok(Self { mark, word, attributes, rest })
+        let has_pairs =
+            rest::check(rest).map_err(|(at, what)| fault(after.len() - rest.len() + at, what))?;
+        Ok(Self { mark, word: Word(word), attributes, rest: Rest { bytes: rest, has_pairs } })
     }
 
     /// Parses a line as a server reads it: with or without the one CR before its LF, and with a
@@ -197,25 +236,32 @@ impl Malformed {
     }
 }
 
-fn parse_word(word: &[u8]) -> Option<Word<'_>> {
-    let text = std::str::from_utf8(word).ok()?;
-    is_word(word).then_some(Word(text))
+fn split_attributes(behind: &[u8]) -> (&[u8], &[u8]) {
+    let end = memchr(b' ', behind).unwrap_or(behind.len());
+    let (attributes, from_space) = behind.split_at(end);
+    (attributes, from_space.get(1..).unwrap_or_default())
 }
 
 /// The mark, and where the head goes on behind its SP.
 fn parse_mark(line: &[u8]) -> Result<(Mark, usize), Malformed> {
     let fault = |what| Malformed { at: 0, what, id: None };
-    if line.starts_with(b"* ") {
-        return Ok((Mark::Reserved, 2));
+    let mut id = 0;
+    for (at, &byte) in line.iter().enumerate().take(MARK_DIGITS + 1) {
+        match byte {
+            b'0'..=b'9' if at > 0 || byte != b'0' => id = id * 10 + u64::from(byte - b'0'),
+            b'*' if line.starts_with(b"* ") => return Ok((Mark::Reserved, 2)),
+            b' ' => match RequestId::new(id) {
+                Some(id) => return Ok((Mark::Id(id), at + 1)),
+                None => break,
+            },
+            _ => break,
+        }
     }
-    if line.is_empty() {
-        return Err(fault("empty line"));
-    }
-    let end = line.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(line.len());
-    let spaced = line.get(end) == Some(&b' ');
-    let id = line.get(..end).filter(|_| spaced).and_then(parse_number).and_then(RequestId::new);
-    id.map(|id| (Mark::Id(id), end + 1)).ok_or(fault("bad mark"))
+    Err(fault(if line.is_empty() { "empty line" } else { "bad mark" }))
 }
+
+/// The digits of the greatest id.
+const MARK_DIGITS: usize = 16;
 
 #[cfg(test)]
 mod tests {

@@ -37,12 +37,12 @@ impl Outcome {
 
     /// The outcome that `word` stands for.
     pub fn from_word(word: Word<'_>) -> Option<Self> {
-        Some(match word.as_str() {
-            "ok" => Self::Ok,
-            "err" => Self::Err,
-            "no" => Self::No,
-            "cut" => Self::Cut,
-            "more" => Self::More,
+        Some(match word.as_bytes() {
+            b"ok" => Self::Ok,
+            b"err" => Self::Err,
+            b"no" => Self::No,
+            b"cut" => Self::Cut,
+            b"more" => Self::More,
             _ => return None,
         })
     }

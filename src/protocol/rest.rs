@@ -32,18 +32,19 @@ pub fn stuffed_len(plain: &[u8]) -> usize {
     plain.len() + memchr::memchr3_iter(LF, CR, DLE, plain).count()
 }
 
-/// Where a stuffed rest breaks the rules first: a raw CR, or a DLE that begins no legal pair.
-pub(crate) fn fault(stuffed: &[u8]) -> Option<(usize, &'static str)> {
+/// Whether a stuffed rest holds pairs; or where it breaks the rules first, by a raw CR or a DLE that
+/// begins no legal pair.
+pub(crate) fn check(stuffed: &[u8]) -> Result<bool, (usize, &'static str)> {
     let mut from = 0;
     while let Some(found) = stuffed.get(from..).and_then(|left| memchr2(CR, DLE, left)) {
         let at = from + found;
         match stuffed.get(at..).unwrap_or_default() {
             [DLE, b'J' | b'M' | b'P', ..] => from = at + 2,
-            [DLE, ..] => return Some((at, "bad escape")),
-            _ => return Some((at, "raw CR")),
+            [DLE, ..] => return Err((at, "bad escape")),
+            _ => return Err((at, "raw CR")),
         }
     }
-    None
+    Ok(from > 0)
 }
 
 /// The plain bytes of a stuffed rest, in one pass; borrowed when there is nothing to undo.
@@ -112,7 +113,7 @@ mod tests {
             (b"\x10\x10P", Some(0)),
             (b"\x10j", Some(0)),
         ] {
-            assert_eq!(fault(rest).map(|(at, _)| at), at, "{rest:?}");
+            assert_eq!(check(rest).err().map(|(at, _)| at), at, "{rest:?}");
         }
     }
 }

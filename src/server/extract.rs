@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use crate::{
-    protocol::{AttributeList, Attributes, RequestId, Rest},
+    protocol::{AttributeList, Attributes, RequestId, Rest, Word},
     server::{reply::Rejection, session::Session},
     topic::Publisher,
 };
@@ -14,7 +14,7 @@ use crate::{
 #[derive(Debug)]
 pub struct RequestParts<'a> {
     pub(super) id: Option<RequestId>,
-    pub(super) method: &'a str,
+    pub(super) method: Word<'a>,
     pub(super) attributes: Attributes<'a>,
     pub(super) rest: Rest<'a>,
     pub(super) session: &'a Session,
@@ -29,7 +29,7 @@ impl<'a> RequestParts<'a> {
 
     /// The method called.
     pub fn method(&self) -> &'a str {
-        self.method
+        self.method.as_str()
     }
 
     /// The attributes of the line: the application's, with a dot in the key, and the protocol's.
@@ -161,7 +161,7 @@ impl<S> FromRequest<S> for Request {
     fn from_request(parts: &RequestParts<'_>, state: &S) -> Result<Self, Rejection> {
         Ok(Self {
             id: parts.id,
-            method: parts.method.to_owned(),
+            method: parts.method().to_owned(),
             attributes: parts.attributes.to_list(),
             payload: Bytes::from_request(parts, state)?,
         })

@@ -1,9 +1,13 @@
 //! The methods a server offers.
 
-use std::{collections::HashMap, fmt};
+use std::{
+    collections::HashMap,
+    fmt,
+    hash::{BuildHasherDefault, Hasher},
+};
 
 use crate::{
-    protocol::Method,
+    protocol::{Method, Word},
     server::{
         extract::RequestParts,
         handler::{IntoEndpoint, Running},
@@ -70,7 +74,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         let start = Box::new(move |parts: &RequestParts<'_>| endpoint.start(parts, &state));
         let found = Found(self.methods.entries.len());
         self.methods.entries.push(MethodEntry { doc, start });
-        let before = self.methods.by_name.insert(name.into(), found);
+        let before = self.methods.by_name.insert(name.as_bytes().into(), found);
         assert!(before.is_none(), "method {name:?} is there already");
         self
     }
@@ -82,14 +86,14 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
 
 impl<S> fmt::Debug for Router<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.methods.by_name.keys()).finish()
+        f.debug_set().entries(self.methods.sorted().iter().map(|(name, _)| *name)).finish()
     }
 }
 
 /// The methods, their state bound.
 #[derive(Default)]
 pub(super) struct Methods {
-    by_name: HashMap<Box<str>, Found>,
+    by_name: HashMap<Box<[u8]>, Found, BuildHasherDefault<NameHasher>>,
     entries: Vec<MethodEntry>,
 }
 
@@ -105,8 +109,8 @@ type StartFn = Box<dyn Fn(&RequestParts<'_>) -> Result<Running, Rejection> + Sen
 pub(super) struct Found(usize);
 
 impl Methods {
-    pub(super) fn find(&self, name: &str) -> Option<Found> {
-        self.by_name.get(name).copied()
+    pub(super) fn find(&self, word: Word<'_>) -> Option<Found> {
+        self.by_name.get(word.as_bytes()).copied()
     }
 
     pub(super) fn start(
@@ -121,9 +125,40 @@ impl Methods {
     pub(super) fn sorted(&self) -> Vec<(&str, &str)> {
         let methods = self.by_name.iter();
         let mut list: Vec<_> =
-            methods.map(|(name, found)| (&**name, self.entries[found.0].doc.as_str())).collect();
+            methods.map(|(name, found)| (text(name), self.entries[found.0].doc.as_str())).collect();
         list.sort_unstable();
         list
+    }
+}
+
+/// Methods are named by validated text.
+fn text(name: &[u8]) -> &str {
+    std::str::from_utf8(name).unwrap_or_default()
+}
+
+/// FNV-1a, for names of a few bytes. Peers look methods up and cannot add any, so there is nobody to
+/// defend against.
+struct NameHasher(u64);
+
+impl Default for NameHasher {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hasher for NameHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+
+    fn write_usize(&mut self, length: usize) {
+        self.0 ^= length as u64;
     }
 }
 

@@ -99,7 +99,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if self.is_draining {
             return self.refuse_any(id, &Code::CLOSING, format_args!(""));
         }
-        let Some(method) = self.shared.methods.find(line.word.as_str()) else {
+        let Some(method) = self.shared.methods.find(line.word) else {
             let (code, text) = unknown_method(line);
             return self.refuse_any(id, &code, format_args!("{text}"));
         };
@@ -114,7 +114,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         self.run(work, |shared, session| {
             let parts = RequestParts {
                 id,
-                method: line.word.as_str(),
+                method: line.word,
                 attributes: line.attributes,
                 rest: line.rest,
                 session,
