@@ -1,18 +1,22 @@
 //! Round trips over loopback TCP: both ends in this process, on one multi-thread runtime of two
-//! workers, with a 32-byte payload; by calls in flight on one connection.
+//! workers, with a 32-byte payload; by calls in flight on one connection. Beside bellwire stands the
+//! least that multiplexes, written by hand: what the machine gives at that moment. Compare the two,
+//! rather than either with a figure of another day.
 //!
 //! `cargo bench --bench loopback`
 
 use std::{
     hint::black_box,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
+use bare::Multiplexer;
 use bellwire::{Client, Router, Server};
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use tokio::runtime::Runtime;
+
+mod bare;
 
 const PAYLOAD: [u8; 32] = *b"0123456789abcdef0123456789abcdef";
 
@@ -23,12 +27,16 @@ fn round_trips(c: &mut Criterion) {
         .build()
         .expect("a runtime");
     let client = runtime.block_on(connect());
+    let bare = runtime.block_on(Multiplexer::connect());
     let mut group = c.benchmark_group("loopback");
     group.warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(4));
+    group.sample_size(40).throughput(Throughput::Elements(1));
     for in_flight in [1, 16, 64, 256, 1_024] {
-        group.throughput(Throughput::Elements(1));
-        group.bench_function(BenchmarkId::new("in_flight", in_flight), |b| {
-            b.iter_custom(|requests| run(&runtime, &client, in_flight, requests));
+        group.bench_function(BenchmarkId::new("bellwire", in_flight), |b| {
+            b.iter_custom(|requests| run(&runtime, in_flight, requests, &client, call));
+        });
+        group.bench_function(BenchmarkId::new("bare", in_flight), |b| {
+            b.iter_custom(|requests| run(&runtime, in_flight, requests, &bare, call_bare));
         });
     }
     group.finish();
@@ -43,9 +51,14 @@ async fn connect() -> Client {
 }
 
 /// So many requests by so many callers at once, each making one after the other.
-fn run(runtime: &Runtime, client: &Client, in_flight: u64, requests: u64) -> Duration {
+fn run<C: Clone, F: Future<Output = ()> + Send + 'static>(
+    runtime: &Runtime,
+    in_flight: u64,
+    requests: u64,
+    client: &C,
+    call: impl Fn(C, u64) -> F,
+) -> Duration {
     runtime.block_on(async {
-        let client = Arc::new(client.clone());
         let start = Instant::now();
         let callers: Vec<_> = (0..in_flight)
             .map(|caller| {
@@ -60,10 +73,15 @@ fn run(runtime: &Runtime, client: &Client, in_flight: u64, requests: u64) -> Dur
     })
 }
 
-async fn call(client: Arc<Client>, requests: u64) {
+async fn call(client: Client, requests: u64) {
     for _ in 0..requests {
-        let reply = client.call("echo", PAYLOAD).await.expect("a reply");
-        black_box(reply);
+        black_box(client.call("echo", PAYLOAD).await.expect("a reply"));
+    }
+}
+
+async fn call_bare(client: Multiplexer, requests: u64) {
+    for _ in 0..requests {
+        black_box(client.call(&PAYLOAD).await);
     }
 }
 
