@@ -19,6 +19,7 @@ use bellwire::{
     CallError, Client, ClientConfig, ConnectionError, Failure, Random, Router, ServerConfig, State,
     Unknown, blocking, handler,
     protocol::{Code, Line, Notice},
+    server::{FromRequest, Rejection, RequestParts},
     topic::MemoryTopics,
 };
 use tokio::{
@@ -202,14 +203,13 @@ async fn a_first_line_too_long_closes_in_silence() {
     peer.expect_closed().await;
 }
 
-/// [M15] [M18] A hello of the greatest numbers is short, and each connection begins with one.
+/// [M2] [M15] [M18] A hello of the greatest numbers is short, and each connection begins with one.
 #[tokio::test(start_paused = true)]
 async fn the_hello_is_short() {
     let most = bellwire::protocol::MAX_NUMBER;
-    let config = ServerConfig::new()
-        .max_line(most as usize)
-        .in_flight(most as usize)
-        .lease(Duration::from_secs(most));
+    // What is configured above that is cut to it.
+    let config =
+        ServerConfig::new().max_line(usize::MAX).in_flight(usize::MAX).lease(Duration::MAX);
     let (server, _) = serve(config);
     let mut peer = Peer::new(server.connect_raw(PIPE).io);
     let hello = peer.line().await;
@@ -466,9 +466,10 @@ async fn checks_have_an_order() {
         ("10 /subscribe;from=x;new=1 no:name", "10 no unknown-attribute "),
         ("11 /subscribe;from=x no:name", "11 no bad-attribute "),
         ("12 /publish no:name x", "12 no bad-arguments "),
-        ("13 /hello x", "13 no bad-attribute "),
-        ("14 /hello;version=1 x", "14 no bad-arguments "),
-        ("15 /hello;version=2", "15 no out-of-order "),
+        ("* /hello;new=1 x", "* /error bad-form "),
+        ("13 /hello x", "13 no out-of-order "),
+        ("14 /hello;version=1;new=1 x", "14 no out-of-order "),
+        ("15 /hello;version=2;max-line=x", "15 no out-of-order "),
     ] {
         peer.send(line).await;
         let got = peer.line().await;
@@ -492,7 +493,7 @@ async fn checks_have_an_order() {
     }
 }
 
-/// [M59] Each protocol method in the form it does not have.
+/// [M59] Each protocol method in the form it does not have; what is not built has none.
 #[tokio::test(start_paused = true)]
 async fn each_method_has_its_form() {
     let (server, _) = serve(publishing());
@@ -503,7 +504,42 @@ async fn each_method_has_its_form() {
         let error = format!("* /error bad-form {word} needs an id");
         ask(&mut peer, &format!("* {word} x"), [&error]).await;
     }
-    ask(&mut peer, "2 echo x", ["2 ok x"]).await;
+    for (word, id) in ["/more 1 2", "/ack t e:1", "/auth token x"].into_iter().zip(2..) {
+        let name = word.split(' ').next().unwrap();
+        let error = format!("unknown-method no method \"{name}\"; ask /methods");
+        ask(&mut peer, &format!("{id} {word}"), [&format!("{id} no {error}")]).await;
+        ask(&mut peer, &format!("* {word}"), [&format!("* /error {error}")]).await;
+    }
+    ask(&mut peer, "5 echo x", ["5 ok x"]).await;
+}
+
+/// [M101] An extractor refuses with a code of the table, and with no other.
+#[tokio::test(start_paused = true)]
+async fn extractors_refuse_with_the_codes_of_the_table() {
+    let router = Router::new().method("try", async |_: Refused| ());
+    let server = PipeServer::start(router);
+    let mut peer = connect(&server).await;
+    let codes = ["bad-arguments", "bad-attribute", "forbidden", "busy", "too-many", "too-large"];
+    for (code, id) in codes.into_iter().zip(1..) {
+        let row = format!("\n| `{code}` | no");
+        assert!(include_str!("../PROTOCOL.md").contains(&row), "{code}");
+        ask(&mut peer, &format!("{id} try {code}"), [&format!("{id} no {code} why")]).await;
+    }
+}
+
+struct Refused;
+
+impl<S> FromRequest<S> for Refused {
+    fn from_request(parts: &RequestParts<'_>, _: &S) -> Result<Self, Rejection> {
+        Err(match &*parts.payload() {
+            b"bad-attribute" => Rejection::bad_attribute("why"),
+            b"forbidden" => Rejection::forbidden("why"),
+            b"busy" => Rejection::busy("why"),
+            b"too-many" => Rejection::too_many("why"),
+            b"too-large" => Rejection::too_large("why"),
+            _ => Rejection::bad_arguments("why"),
+        })
+    }
 }
 
 /// [M53] What has no arguments takes none, and a topic is a name.
@@ -512,7 +548,6 @@ async fn arguments_that_do_not_decode_are_refused() {
     let (server, _) = serve(publishing());
     let mut peer = connect(&server).await;
     let lines = [
-        "/hello;version=1 x",
         "/renew x",
         "/methods x",
         "/quit x",
@@ -533,12 +568,19 @@ async fn arguments_that_do_not_decode_are_refused() {
     ask(&mut peer, "20 echo x", ["20 ok x"]).await;
 }
 
-/// [M75] [M76] What a hello must say.
+/// [M51] [M75] [M76] What a hello must say, and what of it is looked at first.
 #[tokio::test(start_paused = true)]
 async fn a_clients_hello_is_checked() {
     let (server, _) = serve(ServerConfig::new());
     for (attributes, reply) in [
         (";version=2", "1 no bad-version "),
+        (";version=2;max-line=x;new=1 x", "1 no bad-version "),
+        (";ext=a x", "1 no bad-attribute version"),
+        // Not built yet.
+        (";version=1;ext=A,,", "1 no unknown-attribute ext"),
+        (";version=1;max-line=x;new=1 x", "1 no unknown-attribute new"),
+        (";version=1;max-line=x x", "1 no bad-attribute max-line"),
+        (";version=1 x", "1 no bad-arguments usage: /hello"),
         (";version=x", "1 no bad-version "),
         (";version=01", "1 no bad-version "),
         ("", "1 no bad-attribute version"),
@@ -1091,6 +1133,17 @@ async fn a_position_names_the_next_number() {
     assert_eq!(subscription.position().to_string(), "e:19");
     server.send("* /end t expired e:19").await;
     server.expect("2 /subscribe;from=e:19 t").await;
+}
+
+/// [M2] The greatest line limit that a client can tell is the greatest number.
+#[tokio::test(start_paused = true)]
+async fn a_clients_limit_is_a_number_of_the_protocol() {
+    let (near, far) = tokio::io::duplex(PIPE);
+    let (_client, connection) = Client::new(near, ClientConfig::new().max_line(usize::MAX));
+    let _driver = tokio::spawn(connection);
+    let mut server = Peer::new(far);
+    server.send(HELLO).await;
+    server.expect("1 /hello;version=1;max-line=9007199254740991").await;
 }
 
 /// [M122] [M123] The lease is counted from when the line was sent, however late its reply comes.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    protocol::{DEFAULT_MAX_LINE, MIN_MAX_LINE},
+    protocol::{DEFAULT_MAX_LINE, MAX_NUMBER, MIN_MAX_LINE},
     random::Random,
 };
 
@@ -58,13 +58,14 @@ impl ClientConfig {
         self
     }
 
-    /// The longest line taken from the server, LF included, in bytes. Default 65,535, at least
-    /// 1,024.
+    /// The longest line taken from the server, LF included, in bytes. Default 65,535; 1,024 to
+    /// [`MAX_NUMBER`](crate::protocol::MAX_NUMBER).
     ///
     /// Any other than the default is told to the server. Worst case: one line per connection.
     #[must_use]
     pub fn max_line(mut self, bytes: usize) -> Self {
-        self.max_line = bytes.max(MIN_MAX_LINE);
+        self.max_line =
+            bytes.clamp(MIN_MAX_LINE, usize::try_from(MAX_NUMBER).unwrap_or(usize::MAX));
         self
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    protocol::{DEFAULT_MAX_LINE, MIN_MAX_LINE},
+    protocol::{DEFAULT_MAX_LINE, MAX_NUMBER, MIN_MAX_LINE},
     topic::Retention,
 };
 
@@ -64,22 +64,24 @@ impl ServerConfig {
         Self::default()
     }
 
-    /// The longest line read and written, LF included, in bytes; at least 1,024. Default 65,535.
+    /// The longest line read and written, LF included, in bytes; 1,024 to
+    /// [`MAX_NUMBER`](crate::protocol::MAX_NUMBER). Default 65,535.
     ///
     /// Worst case: twice as much per connection, one unfinished line and one that waits for a place.
     #[must_use]
     pub fn max_line(mut self, bytes: usize) -> Self {
-        self.max_line = bytes.max(MIN_MAX_LINE);
+        self.max_line = announced(bytes, MIN_MAX_LINE);
         self
     }
 
-    /// Application requests in flight per connection, one-ways included; at least 1. Default 1,024.
+    /// Application requests in flight per connection, one-ways included; 1 to
+    /// [`MAX_NUMBER`](crate::protocol::MAX_NUMBER). Default 1,024.
     ///
     /// Past it the connection is not read on until one has ended. Worst case: this many handlers,
     /// each with a payload of up to `max_line`.
     #[must_use]
     pub fn in_flight(mut self, requests: usize) -> Self {
-        self.in_flight = requests.max(1);
+        self.in_flight = announced(requests, 1);
         self
     }
 
@@ -111,10 +113,11 @@ impl ServerConfig {
         self
     }
 
-    /// How long subscriptions live without `/renew`; whole seconds, at least 1. Default 60 s.
+    /// How long subscriptions live without `/renew`; whole seconds, 1 to
+    /// [`MAX_NUMBER`](crate::protocol::MAX_NUMBER). Default 60 s.
     #[must_use]
     pub fn lease(mut self, time: Duration) -> Self {
-        self.lease = Duration::from_secs(time.as_secs().max(1));
+        self.lease = Duration::from_secs(time.as_secs().clamp(1, MAX_NUMBER));
         self
     }
 
@@ -187,4 +190,9 @@ impl ServerConfig {
     pub(super) fn retention(&self) -> Retention {
         Retention { messages: self.retained_messages, bytes: self.retained_bytes }
     }
+}
+
+/// A limit that `/hello` announces is a number of the protocol.
+fn announced(limit: usize, least: usize) -> usize {
+    limit.clamp(least, usize::try_from(MAX_NUMBER).unwrap_or(usize::MAX))
 }

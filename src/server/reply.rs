@@ -113,17 +113,30 @@ impl Failure {
 }
 
 /// Why a request was refused before its handler started: answered `no CODE text`.
+///
+/// Applications have no codes of their own here (PROTOCOL.md, section 10), so each code has its
+/// constructor, and there is no other. What needs a code of the application's is for the handler
+/// to find out and to answer with a [`Failure`].
+///
+/// ```
+/// use bellwire::server::Rejection;
+///
+/// assert_eq!(Rejection::forbidden("members only").code().as_str(), "forbidden");
+/// ```
+///
+/// ```compile_fail
+/// use bellwire::{protocol::Code, server::Rejection};
+///
+/// Rejection::new(Code::from_static("my-own"), "members only");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
-    /// Explains the refusal to programs; a code of the protocol's table.
-    pub code: Code,
-    /// Explains it to people.
-    pub text: String,
+    pub(super) code: Code,
+    pub(super) text: String,
 }
 
 impl Rejection {
-    /// A rejection.
-    pub fn new(code: Code, text: impl Into<String>) -> Self {
+    fn new(code: Code, text: impl Into<String>) -> Self {
         let text = text.into();
         Self { code, text }
     }
@@ -131,6 +144,41 @@ impl Rejection {
     /// `no bad-arguments`: what the payload should have been.
     pub fn bad_arguments(text: impl Into<String>) -> Self {
         Self::new(Code::BAD_ARGUMENTS, text)
+    }
+
+    /// `no bad-attribute`: an attribute of the application's has a value that is not of its kind.
+    pub fn bad_attribute(text: impl Into<String>) -> Self {
+        Self::new(Code::BAD_ATTRIBUTE, text)
+    }
+
+    /// `no forbidden`: this peer may not.
+    pub fn forbidden(text: impl Into<String>) -> Self {
+        Self::new(Code::FORBIDDEN, text)
+    }
+
+    /// `no busy`: there is no room now; the peer may send the request again later.
+    pub fn busy(text: impl Into<String>) -> Self {
+        Self::new(Code::BUSY, text)
+    }
+
+    /// `no too-many`: a limit on how many is reached.
+    pub fn too_many(text: impl Into<String>) -> Self {
+        Self::new(Code::TOO_MANY, text)
+    }
+
+    /// `no too-large`: the payload is over a limit.
+    pub fn too_large(text: impl Into<String>) -> Self {
+        Self::new(Code::TOO_LARGE, text)
+    }
+
+    /// Explains the refusal to programs.
+    pub fn code(&self) -> &Code {
+        &self.code
+    }
+
+    /// Explains it to people.
+    pub fn text(&self) -> &str {
+        &self.text
     }
 }
 
@@ -157,7 +205,7 @@ pub(super) fn of_publish(result: Result<Published, PublishError>) -> Reply {
         Ok(published) => Answer::Published(published),
         Err(PublishError::Unavailable(_)) => Answer::Cut(Code::LOST),
         Err(PublishError::InvalidTopic) => Answer::No(Rejection::bad_arguments("")),
-        Err(PublishError::TooLarge { .. }) => Answer::No(Rejection::new(Code::TOO_LARGE, "")),
-        Err(PublishError::TooMany) => Answer::No(Rejection::new(Code::TOO_MANY, "")),
+        Err(PublishError::TooLarge { .. }) => Answer::No(Rejection::too_large("")),
+        Err(PublishError::TooMany) => Answer::No(Rejection::too_many("")),
     })
 }

@@ -193,29 +193,26 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         Ok(Taken::Yes)
     }
 
+    /// Its place on the connection and its version are looked at before all else that it says.
     fn hello(&mut self, id: RequestId, line: &Line<'_>, is_first: bool) -> Done {
-        let mut max_line = None;
-        let number = |value: &str| parse_number(value.as_bytes());
-        check_attributes(
-            line,
-            |key, value| match key {
-                "max-line" => {
-                    max_line = Some(number(value).filter(|&max| max >= MIN_MAX_LINE as u64)?);
-                    Some(())
-                }
-                _ => Some(()),
-            },
-            &["version", "max-line", "ext"],
-        )?;
-        let version = line.attributes.get("version");
-        let version = version.ok_or((Code::BAD_ATTRIBUTE, "version".to_owned()))?;
-        no_arguments(line)?;
         if !is_first {
             return Err((Code::OUT_OF_ORDER, "/hello must come first".into()));
         }
-        if version != "1" {
-            return Err((Code::BAD_VERSION, "this server speaks 1".into()));
+        match line.attributes.get("version") {
+            Some("1") => {}
+            Some(_) => return Err((Code::BAD_VERSION, "this server speaks 1".into())),
+            None => return Err((Code::BAD_ATTRIBUTE, "version".into())),
         }
+        let mut max_line = None;
+        let least = MIN_MAX_LINE as u64;
+        let read = |key: &str, value: &str| {
+            if key == "max-line" {
+                max_line = Some(parse_number(value.as_bytes()).filter(|&max| max >= least)?);
+            }
+            Some(())
+        };
+        check_attributes(line, read, &["version", "max-line"])?;
+        no_arguments(line)?;
         let head = format_args!("ok;version=1");
         encode::display(self.out(), Mark::Id(id), head, format_args!(""));
         if let Some(max_line) = max_line {
