@@ -451,6 +451,67 @@ async fn an_expired_subscription_is_resumed() {
     assert_eq!(number(offers.next().await), (1, "new".into()));
 }
 
+/// [M138] A resume that is refused is the end, with the code of the refusal and its own position.
+#[tokio::test]
+async fn a_refused_resume_is_the_end() {
+    let (client, _driver, mut server) = greeted().await;
+    let mut offers = subscribed(&client, &mut server).await;
+    server.send("* offers 18 x\n* /end offers expired e:19\n").await;
+    server.expect("2 /subscribe;from=e:19 offers\n").await;
+    server.send("2 no forbidden\n").await;
+    assert_eq!(number(offers.next().await).0, 18);
+    let Some(Delivery::End { reason, position, .. }) = offers.next().await else { panic!() };
+    assert_eq!((reason, position), (Code::FORBIDDEN, Some(at("e:19"))));
+    assert_eq!(offers.next().await, None);
+    server.expect_silence().await;
+}
+
+/// [M136] A subscription that ends after the goodbye is not resumed here: it ends as lost.
+#[tokio::test]
+async fn nothing_is_resumed_after_goodbye() {
+    let (client, _driver, mut server) = greeted().await;
+    let mut offers = subscribed(&client, &mut server).await;
+    server.send("* /bye;last=1 shutdown\n* /end offers expired e:18\n").await;
+    server.expect_silence().await;
+    drop(server);
+    let Some(Delivery::End { reason, position, .. }) = offers.next().await else { panic!() };
+    assert_eq!((reason, position), (Code::LOST, Some(at("e:18"))));
+}
+
+/// [M124] [M126] The table of section 11.4: what a client makes of numbers that disagree.
+#[tokio::test(start_paused = true)]
+async fn numbers_that_disagree() {
+    let (client, _driver, mut server) = greeted().await;
+    let mut offers = subscribed(&client, &mut server).await;
+    for ignored in ["/gap offers f 18 30 x", "/gap offers e 1 17 x", "/reset offers e:40"] {
+        server.send(format!("* {ignored}\n")).await;
+    }
+    server.send("* /gap strange e 1 2 x\n* /reset strange e:1\n* /end strange closed e:1\n").await;
+    server.send("* /gap offers e 10 18 x\n* /gap offers e 21 22 x\n").await;
+    let named = || GapCause::Server(Code::from_static("x"));
+    assert_eq!(gap(offers.next().await), (18, 18, named()));
+    assert_eq!(gap(offers.next().await), (19, 20, GapCause::Lost));
+    assert_eq!(gap(offers.next().await), (21, 22, named()));
+    server.expect("2 /renew\n").await;
+    server.send("2 ok;lease=60 strange:e:9 offers:f:40\n").await;
+    server.expect("3 /renew\n").await;
+    server.send("3 ok;lease=60 offers:e:22\n").await;
+    // A resume is from its own position, whatever the end says, and never goes back behind it.
+    server.send("* /end offers expired e:30\n").await;
+    server.expect("4 /subscribe;from=e:23 offers\n").await;
+    server.send("4 ok;epoch=e;next=20;head=30;lease=60\n* offers 22 old\n* offers 23 x\n").await;
+    assert_eq!(number(offers.next().await).0, 23);
+    server.send("* /end offers expired e:24\n").await;
+    server.expect("5 /subscribe;from=e:24 offers\n").await;
+    server.send("5 ok;epoch=e;next=26;head=30;lease=60\n* offers 26 x\n").await;
+    assert_eq!(gap(offers.next().await), (24, 25, GapCause::Lost));
+    assert_eq!(number(offers.next().await).0, 26);
+    drop(offers);
+    server.expect("6 /unsubscribe offers\n").await;
+    server.send("6 ok;next=e:40\n").await;
+    server.expect_silence().await;
+}
+
 /// An end for any other reason is the end, and says from where to resume.
 #[tokio::test]
 async fn a_closed_topic_ends_its_streams() {
@@ -491,7 +552,7 @@ async fn the_lease_is_renewed_and_its_reply_believed() {
     server.expect_silence().await;
 }
 
-/// A stream that is not read names exactly what it dropped; calls go on.
+/// [M137] A stream that is not read names exactly what it dropped; what is behind it goes on.
 #[tokio::test]
 async fn a_stream_that_is_not_read_lags_alone() {
     let (client, _driver, mut server) = silent(ClientConfig::new().inbox_items(2));
@@ -534,7 +595,8 @@ async fn a_closure_may_call() {
     server.expect("3 /unsubscribe offers\n").await;
 }
 
-/// [M100] What the server said it would not execute is refused; the rest is unknown.
+/// [M100] [M136] What the server said it would not execute is refused, the rest is unknown, and
+/// nothing new is sent.
 #[tokio::test]
 async fn goodbye_draws_a_line() {
     let (client, driver, mut server) = greeted().await;
@@ -547,6 +609,9 @@ async fn goodbye_draws_a_line() {
     assert!(matches!(events.next().await, Some(ConnectionEvent::Bye(_))));
     let error = client.call("m", "").await.unwrap_err();
     assert!(matches!(error, CallError::NotSent(NotSent::Lost(ConnectionError::Bye(_)))));
+    let error = client.subscribe("t").await.unwrap_err();
+    assert!(matches!(error, CallError::NotSent(_)), "{error:?}");
+    server.expect_silence().await;
     server.send("1 ok done\n").await;
     drop(server);
     assert!(matches!(driver.await.unwrap(), Err(ConnectionError::Bye(_))));

@@ -1162,3 +1162,23 @@ async fn a_late_reply_does_not_put_off_the_renewal() {
     let passed = sent.elapsed().as_secs();
     assert!((30..=48).contains(&passed), "{passed} s after the last one");
 }
+
+/// [M123] A reply that is late does not make the next renewal late; without any, four go out.
+#[tokio::test(start_paused = true)]
+async fn renewals_do_not_wait_for_replies() {
+    let (client, _driver, mut server) = client().await;
+    let subscribing = tokio::spawn(client.subscribe("t").into_future());
+    server.expect("1 /subscribe t").await;
+    let mut sent = tokio::time::Instant::now();
+    server.send("1 ok;epoch=e;next=1;head=0;lease=60").await;
+    let _subscription = subscribing.await.unwrap().unwrap();
+    for id in 2..6 {
+        server.expect(&format!("{id} /renew")).await;
+        assert!(sent.elapsed() <= Duration::from_secs(48), "renewal {id}");
+        sent = tokio::time::Instant::now();
+    }
+    advance(Duration::from_secs(600)).await;
+    server.expect_silence().await;
+    server.send("2 ok;lease=60 t:e:1").await;
+    server.expect("6 /renew").await;
+}

@@ -23,6 +23,9 @@ use crate::{
 /// `/methods` of a large server fits.
 const MAX_LIST: usize = 4 * 1024 * 1024;
 const PER_ITEM: usize = 64;
+/// Renewals that may be unanswered at once. A slow reply must not make the next renewal late; a
+/// server that answers none for the length of two leases gets no more of them.
+const MAX_RENEWALS: usize = 4;
 
 /// Takes lines in, in order. Replies are gathered and completed in batches, so that the table of
 /// pending calls is locked once per batch; whatever stands behind a reply on the wire is handled
@@ -39,7 +42,8 @@ pub(crate) struct Reader {
     replies: Vec<(RequestId, CallResult)>,
     callers: Vec<(oneshot::Sender<CallResult>, CallResult)>,
     told: Told,
-    renewing: bool,
+    /// Renewals sent and not answered.
+    renewals: usize,
 }
 
 impl Reader {
@@ -53,7 +57,7 @@ impl Reader {
             replies: Vec::new(),
             callers: Vec::new(),
             told: Told::default(),
-            renewing: false,
+            renewals: 0,
         }
     }
 
@@ -240,19 +244,20 @@ impl Reader {
         if fatal { Err(error) } else { Ok(()) }
     }
 
-    /// Sends `/renew`, unless nothing is to be kept alive, or the last one is not answered.
+    /// Sends `/renew`, unless nothing is to be kept alive, or too many of them are not answered.
     pub(crate) fn renew(&mut self, keep_alive: bool) {
-        if self.renewing || (!keep_alive && self.shared.topics.lock().is_empty()) {
+        let is_idle = || !keep_alive && self.shared.topics.lock().is_empty();
+        if self.renewals >= MAX_RENEWALS || is_idle() {
             return;
         }
         let sent =
             self.shared.send_control(Waiter::Renew, format_args!("/renew"), format_args!(""));
         // The driver itself is running: it writes next, and needs no waking.
-        self.renewing = sent.is_ok();
+        self.renewals += usize::from(sent.is_ok());
     }
 
     fn renewed(&mut self, result: CallResult) {
-        self.renewing = false;
+        self.renewals = self.renewals.saturating_sub(1);
         let Ok(reply) = result else { return };
         let text = String::from_utf8_lossy(&reply.payload);
         let listed: HashMap<_, _> = text.split(' ').filter_map(listed_position).collect();
