@@ -89,7 +89,8 @@ pub enum NotSent {
     Name(InvalidName),
     /// An attribute cannot be written.
     Attribute(InvalidAttribute),
-    /// The line would be longer than the server takes.
+    /// The line would be longer than the server takes, counted with the longest id and deadline
+    /// there are.
     TooLarge {
         /// The server's limit, LF included, in bytes.
         max_line: usize,

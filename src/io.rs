@@ -64,6 +64,8 @@ impl Drop for Scratch {
 pub(crate) struct WriteBuffer {
     bytes: Vec<u8>,
     written: usize,
+    /// Something was written since the last flush that ended.
+    unflushed: bool,
 }
 
 impl WriteBuffer {
@@ -94,13 +96,25 @@ impl WriteBuffer {
             let left = self.bytes.get(self.written..).unwrap_or_default();
             match ready!(Pin::new(&mut *io).poll_write(cx, left)) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(count) => self.written += count,
+                Ok(count) => {
+                    self.written += count;
+                    self.unflushed = true;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }
             self.compact();
         }
-        Pin::new(io).poll_flush(cx)
+        if self.unflushed {
+            ready!(Pin::new(io).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether nothing is left to write or to flush.
+    pub(crate) fn is_done(&self) -> bool {
+        self.is_empty() && !self.unflushed
     }
 
     /// Forgets what is written, once it is all or the larger part.

@@ -64,6 +64,7 @@ async fn a_million_calls_with_drops_and_deadlines() {
     const CALLS: u64 = 1_000;
     let server = Server::bind("127.0.0.1:0").await.unwrap();
     let address = server.local_addr().unwrap().to_string();
+    let handle = server.handle();
     let serving = tokio::spawn(server.serve(Router::new().method("dawdle", dawdle)).into_future());
     let client = Client::connect(address).await.unwrap();
     let seen = Arc::new(Seen::default());
@@ -89,6 +90,7 @@ async fn a_million_calls_with_drops_and_deadlines() {
     while client.stats().pending > 0 {
         tokio::task::yield_now().await;
     }
+    assert_eq!(handle.stats().in_flight, 0);
     let stats = client.stats();
     assert_eq!(stats.unasked_replies, 0);
     assert!(stats.late_replies > 0);

@@ -1,6 +1,11 @@
 //! The client against a server made of raw bytes: each line is written and read as it stands here.
 
-use std::time::Duration;
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bellwire::{
     CallError, Client, ClientConfig, ConnectionError, ConnectionEvent, Delivery, Gap, GapCause,
@@ -8,7 +13,10 @@ use bellwire::{
     protocol::{Code, Position, RequestId},
 };
 use futures::future::join_all;
-use tokio::{io::DuplexStream, task::JoinHandle};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
+    task::JoinHandle,
+};
 
 mod support;
 use support::RawPeer;
@@ -796,4 +804,156 @@ async fn an_endless_list_ends_the_connection() {
     let (ended, ()) = tokio::join!(driver, endless);
     assert!(matches!(ended.unwrap(), Err(ConnectionError::Protocol(_))));
     assert!(matches!(listing.await.unwrap(), Err(CallError::Unknown(_))));
+}
+
+/// A stream that was live ends when coming back is refused, though another joined meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_refused_return_ends_the_streams_there_were() {
+    let (client, _driver, mut server) = greeted().await;
+    let mut first = subscribed(&client, &mut server).await;
+    server.send("* /end offers expired e:18\n").await;
+    server.expect("2 /subscribe;from=e:18 offers\n").await;
+    let (second, ()) = tokio::join!(client.subscribe("offers").into_future(), async {
+        server.expect_silence().await;
+        server.send("2 no forbidden\n").await;
+    });
+    assert_eq!(second.unwrap_err().code(), Some(&Code::FORBIDDEN));
+    let Some(Delivery::End { reason, position, .. }) = first.next().await else { panic!() };
+    assert_eq!((reason, position), (Code::FORBIDDEN, Some(at("e:18"))));
+    assert_eq!(first.next().await, None);
+}
+
+/// Whoever comes first while a topic is left says from where; a second does not change it.
+#[tokio::test]
+async fn the_first_to_come_back_says_from_where() {
+    let (client, _driver, mut server) = greeted().await;
+    drop(subscribed(&client, &mut server).await);
+    server.expect("2 /unsubscribe offers\n").await;
+    let first = tokio::spawn(client.subscribe("offers").from(at("e:5")).into_future());
+    server.expect_silence().await;
+    let second = tokio::spawn(client.subscribe("offers").into_future());
+    server.expect_silence().await;
+    server.send("2 ok;next=e:18\n").await;
+    server.expect("3 /subscribe;from=e:5 offers\n").await;
+    server.send("3 ok;epoch=e;next=5;head=17;lease=60\n* offers 5 x\n").await;
+    let mut first = first.await.unwrap().unwrap();
+    assert_eq!(number(first.next().await).0, 5);
+    assert_eq!(number(second.await.unwrap().unwrap().next().await).0, 5);
+}
+
+/// Closing is bounded after a goodbye too, and a lost connection is no orderly end.
+#[tokio::test(start_paused = true)]
+async fn closing_after_a_goodbye_and_closing_of_a_lost_connection() {
+    let (client, driver, mut server) = greeted().await;
+    let mut events = client.events();
+    server.send("* /bye;last=0 shutdown\n").await;
+    assert!(matches!(events.next().await, Some(ConnectionEvent::Bye(_))));
+    assert_eq!(client.close().await, Err(ConnectionError::CloseTimeout));
+    assert_eq!(driver.await.unwrap(), Err(ConnectionError::CloseTimeout));
+
+    let (client, _driver, mut server) = greeted().await;
+    let call = spawn_call(&client, "m", "");
+    server.expect("1 m\n").await;
+    let (closed, ()) = tokio::join!(client.close(), async {
+        server.expect("2 /quit\n").await;
+        drop(server);
+    });
+    assert_eq!(closed, Err(ConnectionError::ClosedByPeer));
+    let lost = CallError::Unknown(Unknown::Lost(ConnectionError::ClosedByPeer));
+    assert_eq!(call.await.unwrap(), Err(lost));
+}
+
+/// The edges of a deadline: none at all, and one that never comes.
+#[tokio::test(start_paused = true)]
+async fn deadlines_have_edges() {
+    let (client, _driver, mut server) = greeted().await;
+    let error = client.call("m", "").deadline(Duration::ZERO).await.unwrap_err();
+    assert_eq!(error, CallError::NotSent(NotSent::Deadline));
+    server.expect_silence().await;
+    let (waiting, _driver, _server) = silent(ClientConfig::default());
+    let call = waiting.call("m", "").deadline(Duration::MAX);
+    assert!(tokio::time::timeout(Duration::from_secs(1), call).await.is_err());
+}
+
+/// A reply to what was never sent reaches nobody, and makes nothing be sent.
+#[tokio::test]
+async fn a_reply_to_what_was_not_sent_is_unasked_for() {
+    let (near, far) = tokio::io::duplex(256);
+    let (client, connection) = Client::new(near, ClientConfig::default());
+    let _driver = tokio::spawn(connection);
+    let mut server = RawPeer::new(far);
+    server.send(format!("{HELLO}\n")).await;
+    let first = spawn_call(&client, "m", &"x".repeat(1_000));
+    assert_eq!(server.bytes(3).await, b"1 m");
+    let second = spawn_call(&client, "m", "");
+    while client.stats().pending < 2 {
+        tokio::task::yield_now().await;
+    }
+    server.send("2 ok a guess\n").await;
+    while client.stats().unasked_replies < 1 {
+        tokio::task::yield_now().await;
+    }
+    server.bytes(1_002).await;
+    server.send("1 ok\n").await;
+    first.await.unwrap().unwrap();
+    server.expect("2 m\n").await;
+    server.send("2 ok mine\n").await;
+    assert_eq!(second.await.unwrap().unwrap(), "mine");
+}
+
+/// A transport that holds what is written until a flush, which takes two polls.
+struct Buffering {
+    io: DuplexStream,
+    held: Vec<u8>,
+    asked: bool,
+}
+
+impl AsyncRead for Buffering {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Buffering {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.held.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !std::mem::replace(&mut self.asked, true) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.asked = false;
+        let held = std::mem::take(&mut self.held);
+        Pin::new(&mut self.io).poll_write(cx, &held).map_ok(|count| assert_eq!(count, held.len()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// A flush that is not done at once is asked for again.
+#[tokio::test]
+async fn a_transport_that_buffers_is_flushed() {
+    let (near, far) = tokio::io::duplex(4_096);
+    let near = Buffering { io: near, held: Vec::new(), asked: false };
+    let (client, connection) = Client::new(near, ClientConfig::default());
+    let _driver = tokio::spawn(connection);
+    let mut server = RawPeer::new(far);
+    server.send(format!("{HELLO}\n")).await;
+    let call = spawn_call(&client, "m", "");
+    server.expect("1 m\n").await;
+    server.send("1 ok\n").await;
+    call.await.unwrap().unwrap();
 }

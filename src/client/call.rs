@@ -145,6 +145,10 @@ impl<'a> Exchange<'a> {
             return;
         };
         let ttl = self.deadline;
+        if ttl.is_some_and(|ttl| ttl.is_zero()) {
+            self.state = State::Over(Some(NotSent::Deadline.into()));
+            return;
+        }
         if let Some(ttl) = ttl {
             self.timer = Some(Box::pin(tokio::time::sleep(ttl)));
         }
@@ -203,7 +207,7 @@ async fn send_when_possible(
     body: Body,
     ttl: Option<Duration>,
 ) -> Result<Sent, NotSent> {
-    let expires = ttl.map(|ttl| Instant::now() + ttl);
+    let expires = ttl.and_then(|ttl| Instant::now().checked_add(ttl));
     let Ok(place) = shared.places.acquire().await else {
         return Err(shared.refusal());
     };
@@ -211,6 +215,9 @@ async fn send_when_possible(
         let mut drained = pin!(shared.drained.notified());
         drained.as_mut().enable();
         let left = expires.map(|expires| expires.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Err(NotSent::Deadline);
+        }
         match shared.send_call(&body, left) {
             Ok(sent) => {
                 place.forget();

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     future::Future,
+    io,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -145,17 +146,27 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// it: a burst then costs one write.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
         loop {
-            if self.out.is_empty() && !self.take_outbound(cx) {
+            if self.out.is_done() && !self.take_outbound(cx) {
                 return Poll::Pending;
             }
             match self.out.poll_write(&mut self.io, cx) {
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(self.reader.broken(&error)),
+                Poll::Ready(Err(error)) => return Poll::Ready(self.write_failed(&error, cx)),
                 Poll::Pending => {
                     self.shared().state.lock().wait(cx.waker(), true);
                     return Poll::Pending;
                 }
             }
+        }
+    }
+
+    /// A server that closes may have said why, or answered, before: that is read first.
+    fn write_failed(&mut self, error: &io::Error, cx: &mut Context<'_>) -> ConnectionError {
+        let read = self.poll_read(cx);
+        self.reader.finish_batch();
+        match read {
+            Poll::Ready(known) => known,
+            Poll::Pending => self.reader.broken(error),
         }
     }
 

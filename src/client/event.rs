@@ -72,7 +72,11 @@ impl Events {
 
     pub(crate) fn listen(&self, ended: bool) -> ConnectionEvents {
         let queue = Arc::new(Mutex::new(Queue { ended, ..Queue::default() }));
-        self.listeners.lock().push(Arc::downgrade(&queue));
+        if !ended {
+            let mut listeners = self.listeners.lock();
+            listeners.retain(|listener| listener.strong_count() > 0);
+            listeners.push(Arc::downgrade(&queue));
+        }
         ConnectionEvents(queue)
     }
 }

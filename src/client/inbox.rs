@@ -127,7 +127,7 @@ impl Delivery {
 }
 
 /// A bounded queue of deliveries with one reader. Never blocks the driver: when it is full, the
-/// oldest leave, and what left is named first, one item per topic.
+/// oldest leave, and what left is named first.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     queue: Mutex<Queue>,
@@ -137,7 +137,7 @@ pub(crate) struct Inbox {
 
 #[derive(Debug, Default)]
 struct Queue {
-    /// What left unread, merged: at most one item per topic, all older than `items`.
+    /// What left unread, merged: at most a reset or end and a gap per topic, all older than `items`.
     missed: VecDeque<Delivery>,
     items: VecDeque<Delivery>,
     /// Payload bytes in `items`.
@@ -205,30 +205,44 @@ impl Queue {
             return;
         };
         self.bytes -= oldest.bytes();
-        let earlier = self.missed.iter().position(|missed| missed.topic() == oldest.topic());
-        let earlier = earlier.and_then(|at| self.missed.remove(at));
-        self.missed.push_back(merge(earlier, oldest));
+        let topic = oldest.topic().clone();
+        let (epoch, first, last) = match oldest {
+            Delivery::Notification(Notification { epoch, sequence, .. }) => {
+                (epoch, sequence, sequence)
+            }
+            Delivery::Gap(Gap { epoch, first, last, .. }) => (epoch, first, last),
+            // A log's end covers all of it.
+            Delivery::Reset { .. } => return self.replace_missed(oldest),
+            Delivery::End { topic, reason, position } => {
+                // Nothing behind a hole was handed over: resuming at the hole gets it all.
+                let position = self.hole(&topic).or(position);
+                return self.replace_missed(Delivery::End { topic, reason, position });
+            }
+        };
+        let cause = GapCause::Lagged;
+        match self.missed.iter_mut().rfind(|missed| *missed.topic() == topic) {
+            Some(Delivery::Gap(gap)) if gap.epoch == epoch => {
+                (gap.last, gap.cause) = (last, cause);
+            }
+            _ if matches!(oldest, Delivery::Gap(_)) => self.missed.push_back(oldest),
+            _ => self.missed.push_back(Delivery::Gap(Gap { topic, epoch, first, last, cause })),
+        }
     }
-}
 
-/// One item that names what `earlier` names and what `next`, right behind it, was.
-fn merge(earlier: Option<Delivery>, next: Delivery) -> Delivery {
-    let (topic, epoch, first, last) = match next {
-        Delivery::Notification(Notification { topic, epoch, sequence, .. }) => {
-            (topic, epoch, sequence, sequence)
-        }
-        Delivery::Gap(gap) if earlier.is_none() => return Delivery::Gap(gap),
-        Delivery::Gap(Gap { topic, epoch, first, last, .. }) => (topic, epoch, first, last),
-        // A log's end covers all of it, and so does the end of the subscription.
-        reset_or_end => return reset_or_end,
-    };
-    let cause = GapCause::Lagged;
-    match earlier {
-        Some(Delivery::Gap(gap)) if gap.epoch == epoch => Delivery::Gap(Gap { last, cause, ..gap }),
-        Some(Delivery::Reset { position, .. }) if position.epoch == epoch => {
-            Delivery::Reset { topic, position: Position { epoch, next: last + 1 } }
-        }
-        _ => Delivery::Gap(Gap { topic, epoch, first, last, cause }),
+    /// Where the numbers of a topic begin that left unread.
+    fn hole(&self, topic: &Topic) -> Option<Position> {
+        self.missed.iter().find_map(|missed| match missed {
+            Delivery::Gap(gap) if gap.topic == *topic => {
+                Some(Position { epoch: gap.epoch, next: gap.first })
+            }
+            _ => None,
+        })
+    }
+
+    /// Says `delivery` instead of all that was to be said of its topic.
+    fn replace_missed(&mut self, delivery: Delivery) {
+        self.missed.retain(|missed| missed.topic() != delivery.topic());
+        self.missed.push_back(delivery);
     }
 }
 
@@ -296,8 +310,21 @@ mod tests {
         let reset = Delivery::Reset { topic: topic("a"), position: at("f:1") };
         fill(&inbox, [notification("a", "e:1", b""), reset, notification("a", "f:1", b"")]);
         fill(&inbox, [notification("a", "f:2", b"")]);
-        let said = Delivery::Reset { topic: topic("a"), position: at("f:2") };
-        assert_eq!(drain(&inbox), [said, notification("a", "f:2", b"")]);
+        let reset = Delivery::Reset { topic: topic("a"), position: at("f:1") };
+        assert_eq!(drain(&inbox), [reset, lagged("a", "f", 1, 1), notification("a", "f:2", b"")]);
+    }
+
+    #[test]
+    fn an_end_that_is_dropped_says_where_the_hole_began() {
+        let inbox = Inbox::new(2, usize::MAX);
+        let end = |position| {
+            let position = Some(at(position));
+            Delivery::End { topic: topic("a"), reason: Code::CLOSED, position }
+        };
+        fill(&inbox, [notification("a", "e:1", b""), notification("a", "e:2", b""), end("e:3")]);
+        fill(&inbox, [notification("b", "f:1", b""), notification("b", "f:2", b"")]);
+        let left = [notification("b", "f:1", b""), notification("b", "f:2", b"")];
+        assert_eq!(drain(&inbox), [&[end("e:1")], &left[..]].concat());
     }
 
     #[test]

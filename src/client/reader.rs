@@ -23,6 +23,8 @@ use crate::{
 /// `/methods` of a large server fits.
 const MAX_LIST: usize = 4 * 1024 * 1024;
 const PER_ITEM: usize = 64;
+/// Replies whose space is kept from one batch to the next.
+const KEPT: usize = 2_048;
 /// Renewals that may be unanswered at once. A slow reply must not make the next renewal late; a
 /// server that answers none for the length of two leases gets no more of them.
 const MAX_RENEWALS: usize = 4;
@@ -91,6 +93,8 @@ impl Reader {
     pub(crate) fn finish_batch(&mut self) {
         self.complete();
         self.told.tell_all(&self.shared);
+        self.replies.shrink_to(KEPT);
+        self.callers.shrink_to(KEPT);
     }
 
     fn first_line(&mut self, line: &Line<'_>) -> Result<(), ConnectionError> {
@@ -114,7 +118,7 @@ impl Reader {
         let mut others = Vec::new();
         let mut state = self.shared.state.lock();
         for (id, result) in self.replies.drain(..) {
-            let entry = state.pending.complete(id.get());
+            let entry = state.complete(id);
             places += usize::from(entry.as_ref().is_some_and(|entry| entry.waiter.holds_place()));
             match entry {
                 Some(Entry { waiter: Waiter::Call(caller), .. }) => {
@@ -221,7 +225,7 @@ impl Reader {
             }
             Notice::Error { id, reason } => return self.server_error(id, reason),
             Notice::Bye { last, reason, .. } => {
-                self.last_executed = last;
+                self.last_executed = last.or(self.last_executed);
                 self.bye = Some(reason.clone());
                 self.shared.refuse(ConnectionError::Bye(reason.clone()));
                 self.shared.events.emit(ConnectionEvent::Bye(reason));
@@ -268,7 +272,7 @@ impl Reader {
     pub(crate) fn end_of_stream(&mut self) -> ConnectionError {
         self.complete();
         match (self.shared.refusal_error(), self.bye.take()) {
-            (Some(ConnectionError::Closed), _) => ConnectionError::Closed,
+            (Some(ConnectionError::Closed), _) if self.has_quit => ConnectionError::Closed,
             (_, Some(reason)) => ConnectionError::Bye(reason),
             (_, None) => ConnectionError::ClosedByPeer,
         }

@@ -75,6 +75,8 @@ pub(crate) struct State {
     max_line: usize,
     /// Why nothing new is taken.
     refusing: Option<ConnectionError>,
+    /// This side closes: it quits, and waits only so long.
+    closing: bool,
     /// The driver, while it waits.
     driver: Option<Waker>,
     /// The driver waits for the transport to take more: a further line is no news to it.
@@ -139,7 +141,7 @@ pub(crate) enum SendError {
 impl State {
     /// Whether this side closes the connection.
     pub(crate) fn is_closing(&self) -> bool {
-        self.refusing == Some(ConnectionError::Closed)
+        self.closing
     }
 
     fn append(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> u64 {
@@ -168,6 +170,16 @@ impl State {
             return Err(SendError::Full);
         }
         Ok(())
+    }
+
+    /// Takes out who waits for `id`. Nobody waits for a reply to what was never sent.
+    pub(crate) fn complete(&mut self, id: RequestId) -> Option<Entry> {
+        let entry = self.pending.complete(id.get())?;
+        if entry.line_end <= self.offered {
+            return Some(entry);
+        }
+        self.pending.insert(id.get(), entry);
+        None
     }
 
     /// Takes what waits to be written, which counts as offered from here on.
@@ -206,6 +218,7 @@ impl Shared {
             last_id: 0,
             max_line: usize::MAX,
             refusing: None,
+            closing: false,
             driver: None,
             is_writing: false,
             blocked: false,
@@ -308,13 +321,13 @@ impl Shared {
     /// Takes nothing new, lets the server finish what it has, and ends.
     pub(crate) fn begin_close(&self) {
         let mut state = self.state.lock();
-        if state.refusing.is_some() {
+        if std::mem::replace(&mut state.closing, true) {
             return;
         }
         let head = format_args!("/quit");
         // Without an id left to quit with, the driver's bound on closing ends it.
         let quit = state.append_control(Waiter::Quit, head, format_args!("")).ok().flatten();
-        state.refusing = Some(ConnectionError::Closed);
+        state.refusing.get_or_insert(ConnectionError::Closed);
         let driver = quit.or_else(|| state.driver.take());
         drop(state);
         wake(driver);
@@ -345,12 +358,14 @@ impl Shared {
     pub(crate) fn end(&self, error: &ConnectionError, last: Option<u64>) {
         let mut state = self.state.lock();
         state.refusing.get_or_insert_with(|| error.clone());
+        state.closing = true;
         let offered = state.offered;
         let pending = state.pending.drain();
         state.out = Vec::new();
         drop(state);
         self.places.close();
         self.drained.notify_waiters();
+        let mut joining = Vec::new();
         for (id, entry) in pending {
             let failure = if entry.line_end > offered {
                 CallError::NotSent(NotSent::Lost(error.clone()))
@@ -359,12 +374,16 @@ impl Shared {
             } else {
                 CallError::Unknown(Unknown::Lost(error.clone()))
             };
-            entry.waiter.fail(failure);
+            match entry.waiter {
+                Waiter::Subscribe(topic) => joining.push((topic, failure)),
+                waiter => waiter.fail(failure),
+            }
         }
-        let told = self.topics.lock().end();
+        let told = self.topics.lock().end(joining, error);
         told.tell(self);
-        self.events.emit(ConnectionEvent::Ended(error.clone()));
+        // Who asks for events from here on is told that there are none to come.
         self.phase.send_replace(Phase::Ended(error.clone()));
+        self.events.emit(ConnectionEvent::Ended(error.clone()));
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
         shared::{Counters, Shared},
         waiter::Waiter,
     },
-    error::{CallError, NotSent},
+    error::{CallError, ConnectionError, NotSent},
     protocol::{Action, Code, Position, SubscriptionEvent, SubscriptionState, Topic},
     sync::{Arc, Weak, oneshot},
 };
@@ -34,6 +34,8 @@ struct Entry {
     inboxes: Vec<Arc<Inbox>>,
     /// Who waits for the subscription to be accepted.
     joining: Vec<oneshot::Sender<Joined>>,
+    /// It was accepted once since somebody wanted it: a refusal ends it for those who had it.
+    has_begun: bool,
 }
 
 /// An event, and what came with it.
@@ -94,6 +96,7 @@ impl Topics {
             return Err(NotSent::AlreadySubscribed);
         }
         let fresh = entry.state == SubscriptionState::Absent;
+        entry.joining.retain(|joining| !joining.is_closed());
         let (sender, receiver) = oneshot::channel();
         match entry.state {
             SubscriptionState::Live(next) => told.joined.push((sender, Ok(next))),
@@ -130,7 +133,9 @@ impl Topics {
     pub(crate) fn join_all(&mut self, inbox: &Arc<Inbox>) {
         if self.ended {
             let _ = inbox.close();
+            return;
         }
+        self.all.retain(|inbox| inbox.strong_count() > 0);
         self.all.push(Arc::downgrade(inbox));
     }
 
@@ -186,6 +191,11 @@ impl Topics {
         let next_before = entry.state.next();
         let (state, actions) = entry.state.on(input.event);
         entry.state = state;
+        match state {
+            SubscriptionState::Live(_) => entry.has_begun = true,
+            SubscriptionState::Leaving { .. } => entry.has_begun = false,
+            _ => {}
+        }
         if let (SubscriptionEvent::Accepted(next), SubscriptionState::Live(_)) =
             (input.event, state)
         {
@@ -204,10 +214,14 @@ impl Topics {
                 Action::End if !entry.joining.is_empty() => {
                     // It never began: only who waits for it hears of it.
                     let error = input.failure.clone().unwrap_or(CallError::NotSent(NotSent::Lost(
-                        crate::error::ConnectionError::ClosedByPeer,
+                        ConnectionError::ClosedByPeer,
                     )));
                     let failed = entry.joining.drain(..).map(|one| (one, Err(error.clone())));
                     told.joined.extend(failed);
+                    if entry.has_begun {
+                        let end = input.delivery(topic, Action::End, next_before);
+                        entry.deliver(&mut self.all, end, &mut told.wakers);
+                    }
                     entry.inboxes.clear();
                 }
                 action => {
@@ -223,12 +237,22 @@ impl Topics {
     }
 
     /// The connection is over: every stream ends, those of topics saying from where to resume.
-    pub(crate) fn end(&mut self) -> Told {
+    ///
+    /// `failures` say how the requests to subscribe ended that were under way.
+    pub(crate) fn end(
+        &mut self,
+        failures: Vec<(Topic, CallError)>,
+        error: &ConnectionError,
+    ) -> Told {
         let mut told = Told::default();
+        let failures: HashMap<_, _> = failures.into_iter().collect();
         self.ended = true;
         let mut entries: Vec<_> = self.entries.drain().collect();
         entries.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         for (topic, mut entry) in entries {
+            let failure = failures.get(&topic).cloned();
+            let failure = failure.unwrap_or(NotSent::Lost(error.clone()).into());
+            told.joined.extend(entry.joining.drain(..).map(|one| (one, Err(failure.clone()))));
             let position = entry.state.next();
             let end = Delivery::End { topic, reason: Code::LOST, position };
             entry.deliver(&mut self.all, end, &mut told.wakers);

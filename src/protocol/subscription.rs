@@ -149,13 +149,15 @@ impl SubscriptionState {
             (Self::Absent, Event::Join { from }) => Self::request(from),
             (Self::Requested { from, then }, Event::Join { from: wish }) => {
                 let then = match then {
-                    Then::Stay => Then::Stay,
-                    _ if wish == from => Then::Stay,
-                    _ => Then::Again { from: wish },
+                    Then::Leave if wish == from => Then::Stay,
+                    Then::Leave => Then::Again { from: wish },
+                    // Whoever came first said where; the others share it.
+                    wanted => wanted,
                 };
                 (Self::Requested { from, then }, none())
             }
-            (Self::Leaving { .. }, Event::Join { from }) => {
+            (Self::Leaving { rejoin: Some(_) }, Event::Join { .. }) => (self, none()),
+            (Self::Leaving { rejoin: None }, Event::Join { from }) => {
                 (Self::Leaving { rejoin: Some(from) }, none())
             }
             (Self::Requested { from, .. }, Event::Leave) => {

@@ -103,7 +103,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// Whether all is done that this connection will do.
     pub(super) fn is_finished(&self) -> bool {
         let is_ending = self.phase != Phase::Open || self.is_draining && !self.is_stalled();
-        let is_done = |active: &Active| active.in_flight.len() == 0 && active.out.is_empty();
+        let is_done = |active: &Active| active.in_flight.len() == 0 && active.out.is_done();
         is_ending && self.active.as_deref().is_none_or(is_done)
     }
 

@@ -266,11 +266,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         match &mut self.active {
-            Some(active) if !active.out.is_empty() => match active.out.poll_write(&mut self.io, cx)
-            {
-                Poll::Ready(written) => written,
-                Poll::Pending => Ok(()),
-            },
+            Some(active) if !active.out.is_done() => {
+                match active.out.poll_write(&mut self.io, cx) {
+                    Poll::Ready(written) => written,
+                    Poll::Pending => Ok(()),
+                }
+            }
             _ => Ok(()),
         }
     }
@@ -292,7 +293,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// Gives back what an idle connection does without.
     fn rest(&mut self) {
         let is_idle = |active: &mut Box<Active>| {
-            active.out.is_empty()
+            active.out.is_done()
                 && active.in_flight.len() == 0
                 && active.parked.is_none()
                 && active.unread.is_empty()
