@@ -43,7 +43,9 @@ pub struct Connection<T> {
     gathered: bool,
     started: Instant,
     renewal: Option<(Renewal, Pin<Box<Sleep>>)>,
-    /// Once this side closes: how long it waits for the server.
+    /// This side closes, as the last look at the shared state told.
+    closing: bool,
+    /// Once it does: how long it waits for the server.
     patience: Option<Pin<Box<Sleep>>>,
     ended: bool,
 }
@@ -64,6 +66,7 @@ impl<T> Connection<T> {
             gathered: false,
             started: Instant::now(),
             renewal: None,
+            closing: false,
             patience: None,
             ended: false,
         }
@@ -153,7 +156,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(self.write_failed(&error, cx)),
                 Poll::Pending => {
-                    self.shared().state.lock().wait(cx.waker(), true);
+                    let mut state = self.reader.shared.state.lock();
+                    state.wait(cx.waker(), true);
+                    self.closing = state.is_closing();
                     return Poll::Pending;
                 }
             }
@@ -173,7 +178,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// Once this side closes, the server has only so long to finish. A server that has not even said
     /// hello has nothing to finish, and one that answered `/quit` has finished.
     fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
-        if !self.shared().state.lock().is_closing() {
+        if !self.closing {
             return Poll::Pending;
         }
         if self.reader.hello.is_none() || self.reader.has_quit {
@@ -187,6 +192,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     fn take_outbound(&mut self, cx: &mut Context<'_>) -> bool {
         let shared = &self.reader.shared;
         let mut state = shared.state.lock();
+        self.closing = state.is_closing();
         if !state.has_outbound() || self.reader.hello.is_none() {
             state.wait(cx.waker(), false);
             return false;
