@@ -13,8 +13,8 @@ use std::{
 /// reply finds nobody.
 ///
 /// The table is behind the lock that orders the outbound lines anyway: a caller takes its id, its
-/// entry and its place in the line at once. So a plain map serves better than a sharded one, which
-/// would lock once more; `benches/pending.rs` has both.
+/// entry and its place in the line at once. So a plain map serves; a sharded one would lock once
+/// more. `benches/pending.rs` has both.
 #[derive(Debug)]
 pub(crate) struct Pending<W> {
     waiters: HashMap<u64, W, BuildHasherDefault<IdHasher>>,
