@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::Future,
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -144,9 +144,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         Poll::Pending
     }
 
-    /// Writes what callers appended. A lone caller's line goes at once; where more are in flight
-    /// the write is put off by one turn of the scheduler, so that callers who are about to run join
-    /// it: a burst then costs one write.
+    /// Writes what callers appended. A lone caller's line goes at once; where more are in flight,
+    /// or were just answered, the write is put off by one turn of the scheduler, so that callers who
+    /// are about to run join it: a burst then costs one write.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
         loop {
             if self.out.is_done() && !self.take_outbound(cx) {
@@ -197,13 +197,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             state.wait(cx.waker(), false);
             return false;
         }
-        if !self.gathered && state.pending.len() > 1 {
+        let is_burst = state.pending.len() > 1 || self.reader.completed > 1;
+        if !self.gathered && is_burst {
             drop(state);
             self.gathered = true;
-            cx.waker().wake_by_ref();
+            // Not `wake_by_ref`: that calls another worker to a task which is to wait for others.
+            let _ = pin!(tokio::task::yield_now()).poll(cx);
             return false;
         }
         self.gathered = false;
+        self.reader.completed = 0;
         let blocked = state.take_outbound(&mut self.out);
         drop(state);
         if blocked {

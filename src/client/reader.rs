@@ -40,6 +40,8 @@ pub(crate) struct Reader {
     pub(crate) last_executed: Option<u64>,
     /// The reply to `/quit` came: there is nothing more to come.
     pub(crate) has_quit: bool,
+    /// Calls completed since the last write: as many callers may be about to call again.
+    pub(crate) completed: usize,
     bye: Option<Reason>,
     replies: Vec<(RequestId, CallResult)>,
     callers: Vec<(oneshot::Sender<CallResult>, CallResult)>,
@@ -55,6 +57,7 @@ impl Reader {
             hello: None,
             last_executed: None,
             has_quit: false,
+            completed: 0,
             bye: None,
             replies: Vec::new(),
             callers: Vec::new(),
@@ -128,6 +131,7 @@ impl Reader {
             }
         }
         drop(state);
+        self.completed += self.callers.len();
         if places > 0 {
             self.shared.places.add_permits(places);
         }
