@@ -66,6 +66,8 @@ pub(crate) struct WriteBuffer {
     written: usize,
     /// Something was written since the last flush that ended.
     unflushed: bool,
+    /// The transport took something since this was last asked.
+    has_moved: bool,
 }
 
 impl WriteBuffer {
@@ -99,6 +101,7 @@ impl WriteBuffer {
                 Ok(count) => {
                     self.written += count;
                     self.unflushed = true;
+                    self.has_moved = true;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Poll::Ready(Err(error)),
@@ -110,6 +113,11 @@ impl WriteBuffer {
             self.unflushed = false;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Whether the transport took something since the last call.
+    pub(crate) fn take_moved(&mut self) -> bool {
+        std::mem::take(&mut self.has_moved)
     }
 
     /// Whether nothing is left to write or to flush.

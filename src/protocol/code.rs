@@ -86,6 +86,10 @@ codes! {
     CLOSED = "closed";
     /// The server shuts down.
     SHUTDOWN = "shutdown";
+    /// The client was silent for too long.
+    IDLE = "idle";
+    /// The client broke the protocol too often.
+    VIOLATIONS = "violations";
 }
 
 impl Code {

@@ -33,6 +33,9 @@ pub struct LineDecoder {
     handed_out: bool,
     max_line: usize,
     line_start: u64,
+    /// Bytes that were looked at in search of a LF.
+    #[cfg(test)]
+    scanned: usize,
 }
 
 /// A line reached its limit of bytes without its LF.
@@ -74,7 +77,12 @@ impl LineDecoder {
         }
         let room = self.max_line - self.tail.len();
         let window = input.get(..room).unwrap_or(input);
-        let Some(at) = memchr(b'\n', window) else {
+        let found = memchr(b'\n', window);
+        #[cfg(test)]
+        {
+            self.scanned += found.map_or(window.len(), |at| at + 1);
+        }
+        let Some(at) = found else {
             return self.keep_tail(input, room);
         };
         let (line, from_lf) = input.split_at(at);
@@ -83,6 +91,7 @@ impl LineDecoder {
         if self.tail.is_empty() {
             return Ok(Some(line));
         }
+        self.reserve(line.len());
         self.tail.extend_from_slice(line);
         self.handed_out = true;
         Ok(Some(&self.tail))
@@ -97,9 +106,19 @@ impl LineDecoder {
             let offset = self.line_start + self.max_line as u64 - 1;
             return Err(LineTooLong { max_line: self.max_line, offset });
         }
+        self.reserve(input.len());
         self.tail.extend_from_slice(input);
         *input = &[];
         Ok(None)
+    }
+
+    /// Makes room for `more` bytes of the line: twice as much each time, but never above the limit.
+    fn reserve(&mut self, more: usize) {
+        let (len, capacity) = (self.tail.len(), self.tail.capacity());
+        if capacity - len < more {
+            let capacity = capacity.saturating_mul(2).min(self.max_line).max(len + more);
+            self.tail.reserve_exact(capacity - len);
+        }
     }
 
     /// Bytes of the unfinished line.
@@ -153,6 +172,33 @@ mod tests {
         assert_eq!(split(&[b"a\n12345678\n"], 8), (vec![b"a".to_vec()], Some(9)));
         let single: Vec<&[u8]> = b"a\n12345678".chunks(1).collect();
         assert_eq!(split(&single, 8), (vec![b"a".to_vec()], Some(9)));
+    }
+
+    /// Row 3 of the threats: 100 MB without a LF, in writes of 1 KiB, over and over.
+    #[test]
+    fn the_buffer_of_a_line_without_end_is_never_above_the_limit() {
+        for max_line in [DEFAULT_MAX_LINE, 65_536, 10_000_019] {
+            let mut lines = LineDecoder::new(max_line);
+            let mut errors = 0;
+            for _ in 0..100_000 {
+                errors += usize::from(lines.next(&mut &[b'x'; 1_024][..]).is_err());
+                assert!(lines.pending() < max_line && lines.tail.capacity() <= max_line);
+            }
+            assert_eq!(errors, 100_000 - (max_line - 1) / 1_024);
+        }
+    }
+
+    /// Row 4 of the threats: no byte is looked at twice, however the lines are cut.
+    #[test]
+    fn no_byte_is_scanned_twice() {
+        for (piece, line) in [(1, 60_000), (7, 60_000), (1, 1), (3, 2), (1_000, 60_000)] {
+            let mut lines = LineDecoder::new(DEFAULT_MAX_LINE);
+            let stream = [vec![b'x'; line], vec![b'\n']].concat().repeat(120_000 / (line + 1));
+            for mut piece in stream.chunks(piece) {
+                while lines.next(&mut piece).unwrap().is_some() {}
+            }
+            assert_eq!(lines.scanned, stream.len(), "lines of {line} in pieces of {piece}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    protocol::{DEFAULT_MAX_LINE, MAX_NUMBER, MIN_MAX_LINE},
+    protocol::{DEFAULT_MAX_LINE, LineTime, MAX_NUMBER, MIN_MAX_LINE},
     topic::Retention,
 };
 
@@ -22,7 +22,14 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerConfig {
     pub(super) max_line: usize,
+    pub(super) first_line: Duration,
+    pub(super) line_time: LineTime,
+    pub(super) write_progress: Duration,
+    pub(super) idle: Option<Duration>,
+    pub(super) violations: u32,
+    pub(super) violation_return: Duration,
     pub(super) in_flight: usize,
+    pub(super) payload_bytes: usize,
     pub(super) handler_time: Duration,
     pub(super) reply_mark: usize,
     pub(super) notification_mark: usize,
@@ -41,7 +48,14 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             max_line: DEFAULT_MAX_LINE,
+            first_line: Duration::from_secs(10),
+            line_time: LineTime { base: Duration::from_secs(10), bytes_per_second: 16 * 1024 },
+            write_progress: Duration::from_secs(10),
+            idle: Some(Duration::from_secs(120)),
+            violations: 32,
+            violation_return: Duration::from_secs(10),
             in_flight: 1_024,
+            payload_bytes: 4 * 1024 * 1024,
             handler_time: Duration::from_secs(30),
             reply_mark: 256 * 1024,
             notification_mark: 64 * 1024,
@@ -74,6 +88,78 @@ impl ServerConfig {
         self
     }
 
+    /// How long a client may take, from when it was accepted, until its first line is whole. Default
+    /// 10 s.
+    ///
+    /// Past it the connection is closed without a word. Worst case meanwhile: `max_line` bytes of
+    /// that line.
+    #[must_use]
+    pub fn first_line(mut self, time: Duration) -> Self {
+        self.first_line = time;
+        self
+    }
+
+    /// How long any later line may take, from its first byte until it is whole; for long lines,
+    /// [`line_rate`](Self::line_rate) adds to it. Default 10 s.
+    ///
+    /// Past it the connection is closed, once what is in flight is answered. Time in which the
+    /// server itself did not read does not count. Worst case meanwhile: `max_line` bytes.
+    #[must_use]
+    pub fn line_time(mut self, time: Duration) -> Self {
+        self.line_time.base = time;
+        self
+    }
+
+    /// Bytes of a line that give it one more second each time they were received; at least 1.
+    /// Default 16 KiB.
+    ///
+    /// Worst case: a line of the default `max_line` may take 14 s.
+    #[must_use]
+    pub fn line_rate(mut self, bytes_per_second: usize) -> Self {
+        self.line_time.bytes_per_second = bytes_per_second.max(1);
+        self
+    }
+
+    /// How long bytes may wait for a client that takes none of them. Default 10 s.
+    ///
+    /// Past it the connection is dropped, and its handlers with it. It holds while a connection
+    /// finishes, drains and closes, too. Worst case meanwhile: twice `reply_mark`, and a line.
+    #[must_use]
+    pub fn write_progress(mut self, time: Duration) -> Self {
+        self.write_progress = time;
+        self
+    }
+
+    /// How long a client may send nothing at all; announced in `/hello`. In whole seconds, rounded
+    /// down, from 1 to [`MAX_NUMBER`](crate::protocol::MAX_NUMBER); `None` for no limit. Default
+    /// 120 s.
+    ///
+    /// Past it the client is told `/bye idle`, and the connection is closed once what is in flight is
+    /// answered. It is no matter of buffers: an idle connection owns none.
+    #[must_use]
+    pub fn idle(mut self, time: impl Into<Option<Duration>>) -> Self {
+        self.idle = time.into().map(whole_seconds);
+        self
+    }
+
+    /// Violations of the protocol that a connection may have to its account: malformed lines, falling
+    /// ids, faulty acks, one-way requests at fault. Default 32.
+    ///
+    /// Past it the client is told `/bye violations`, and the connection is closed once what is in
+    /// flight is answered. It takes 8 bytes per connection.
+    #[must_use]
+    pub fn violations(mut self, violations: u32) -> Self {
+        self.violations = violations;
+        self
+    }
+
+    /// After how long one violation is struck off; at least 1 s. Default 10 s.
+    #[must_use]
+    pub fn violation_return(mut self, time: Duration) -> Self {
+        self.violation_return = time.max(Duration::from_secs(1));
+        self
+    }
+
     /// Application requests in flight per connection, one-ways included; 1 to
     /// [`MAX_NUMBER`](crate::protocol::MAX_NUMBER). Default 1,024.
     ///
@@ -82,6 +168,18 @@ impl ServerConfig {
     #[must_use]
     pub fn in_flight(mut self, requests: usize) -> Self {
         self.in_flight = announced(requests, 1);
+        self
+    }
+
+    /// Bytes of payload in flight per connection, counted as they came over the wire, for as long as
+    /// their requests run; at least 1. Default 4 MiB.
+    ///
+    /// From there on the connection is not read past the next application request until one has
+    /// ended. Worst case: as much per connection, and one line more; a request that is larger by
+    /// itself runs when nothing else does.
+    #[must_use]
+    pub fn payload_bytes(mut self, bytes: usize) -> Self {
+        self.payload_bytes = bytes.max(1);
         self
     }
 
@@ -117,7 +215,7 @@ impl ServerConfig {
     /// [`MAX_NUMBER`](crate::protocol::MAX_NUMBER). Default 60 s.
     #[must_use]
     pub fn lease(mut self, time: Duration) -> Self {
-        self.lease = Duration::from_secs(time.as_secs().clamp(1, MAX_NUMBER));
+        self.lease = whole_seconds(time);
         self
     }
 
@@ -190,6 +288,11 @@ impl ServerConfig {
     pub(super) fn retention(&self) -> Retention {
         Retention { messages: self.retained_messages, bytes: self.retained_bytes }
     }
+}
+
+/// A time that `/hello` announces is a number of the protocol's, too.
+fn whole_seconds(time: Duration) -> Duration {
+    Duration::from_secs(time.as_secs().clamp(1, MAX_NUMBER))
 }
 
 /// A limit that `/hello` announces is a number of the protocol.

@@ -23,6 +23,8 @@ pub(super) struct InFlight {
     free: Vec<usize>,
     /// The id in each slot; 0 where there is none to cancel. Apart, since `/cancel` searches it.
     ids: Vec<u64>,
+    /// Bytes of payload of those that run.
+    bytes: usize,
 }
 
 struct Slot {
@@ -36,6 +38,7 @@ struct Kept {
     id: Option<RequestId>,
     running: Running,
     deadline: Time,
+    bytes: usize,
     /// Why it was told to end, while its task has not.
     ending: Option<Code>,
 }
@@ -60,6 +63,11 @@ impl InFlight {
         self.slots.len() - self.free.len()
     }
 
+    /// Bytes of payload in flight.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The waker for the first poll of the request that [`keep`](Self::keep) would keep next.
     pub(super) fn next_waker(&mut self, mailbox: &Arc<Mailbox>) -> &Waker {
         if self.free.is_empty() {
@@ -75,17 +83,20 @@ impl InFlight {
 
     /// Keeps a request whose first poll, with [`next_waker`](Self::next_waker), was pending.
     ///
-    /// `cancel` is the id that `/cancel` finds it under, if it may be cancelled.
+    /// `cancel` is the id that `/cancel` finds it under, if it may be cancelled; `bytes` is the length
+    /// of its payload.
     pub(super) fn keep(
         &mut self,
         id: Option<RequestId>,
         cancel: Option<RequestId>,
         running: Running,
         deadline: Time,
+        bytes: usize,
     ) {
         let Some(slot) = self.free.pop() else { return };
         self.ids[slot] = cancel.map_or(0, RequestId::get);
-        self.slots[slot].kept = Some(Kept { id, running, deadline, ending: None });
+        self.bytes += bytes;
+        self.slots[slot].kept = Some(Kept { id, running, deadline, bytes, ending: None });
     }
 
     /// Polls the handler in `slot`, which was woken.
@@ -148,7 +159,8 @@ impl InFlight {
 
     /// Frees the slot, dropping what is left of the handler.
     fn remove(&mut self, slot: usize, ended: Option<Ended>) -> Option<Over> {
-        let Kept { id, running, ending, .. } = self.slots[slot].kept.take()?;
+        let Kept { id, running, bytes, ending, .. } = self.slots[slot].kept.take()?;
+        self.bytes -= bytes;
         self.ids[slot] = 0;
         self.free.push(slot);
         let dropped_well = guarded(|| drop(running)).is_some();

@@ -18,6 +18,13 @@ use crate::{
 /// How coarse, in milliseconds: no deadline of the protocol's is finer than some tens.
 const TICK: u64 = 10;
 
+/// How late the wheel may turn before that tells of a process that was stopped, in milliseconds.
+const LATE: u64 = 1_000;
+
+/// How long it then holds its alarms back, in milliseconds: what came in meanwhile is read first, by
+/// ten thousand connections too.
+const HOLD: u64 = 250;
+
 /// The server's time, and the alarms of its connections.
 ///
 /// A connection registers only its earliest deadline, and only if it is earlier than what it has
@@ -49,6 +56,8 @@ struct Alarms {
     by_tick: ByTick,
     /// Who turns the wheel.
     turner: Option<Waker>,
+    /// The tick up to which alarms are held back.
+    held: Option<u64>,
 }
 
 impl Alarm {
@@ -59,6 +68,24 @@ impl Alarm {
 
     fn key(&self) -> Option<(u64, u64)> {
         self.deadline.map(|deadline| (tick_of(deadline), self.number))
+    }
+}
+
+impl Alarms {
+    /// Takes out what is due; nothing for a while if the first of it is due for long.
+    fn split_due(&mut self, now: u64) -> ByTick {
+        let is_late = |&(first, _): &(u64, u64)| first.saturating_add(LATE / TICK) < now;
+        match self.held {
+            Some(until) if now < until => return ByTick::new(),
+            Some(_) => self.held = None,
+            None if self.by_tick.keys().next().is_some_and(is_late) => {
+                self.held = Some(now + HOLD / TICK);
+                return ByTick::new();
+            }
+            None => {}
+        }
+        let later = self.by_tick.split_off(&(now + 1, 0));
+        std::mem::replace(&mut self.by_tick, later)
     }
 }
 
@@ -131,10 +158,10 @@ impl Wheel {
         // A waker is the runtime's code: neither cloned nor dropped under the lock.
         let turner = turner.clone();
         let mut alarms = self.alarms.lock();
-        let later = alarms.by_tick.split_off(&(now + 1, 0));
-        let due = std::mem::replace(&mut alarms.by_tick, later);
+        let due = alarms.split_due(now);
         let before = alarms.turner.replace(turner);
-        let next = alarms.by_tick.first_key_value().map(|(&(tick, _), _)| tick);
+        let first = alarms.by_tick.first_key_value().map(|(&(tick, _), _)| tick);
+        let next = first.map(|first| first.max(alarms.held.unwrap_or_default()));
         drop(alarms);
         drop(before);
         (due, next.and_then(|tick| self.instant_of(tick)))
@@ -174,6 +201,33 @@ mod tests {
         assert!(!alarms[0].is_later_than(at(0)) && alarms[0].deadline == Some(at(0)));
         alarms.iter_mut().for_each(|alarm| wheel.clear(alarm));
         assert_eq!((entries(&wheel), Arc::strong_count(&mailbox)), (0, 1));
+    }
+
+    /// Row 30 of the threats: a process that was stopped reads before deadlines fire.
+    #[tokio::test(start_paused = true)]
+    async fn a_wheel_that_turns_late_holds_its_alarms_back() {
+        let turn = |wheel: &Wheel| {
+            let mut timer = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
+            wheel.poll_turn(timer.as_mut(), &mut Context::from_waker(Waker::noop()));
+        };
+        for (late, is_held) in [(0, false), (1_000, false), (1_010, true), (1_000_000, true)] {
+            let (wheel, mailbox) = (Wheel::new(), Arc::default());
+            wheel.set(&mut wheel.new_alarm(), at(5_000), &mailbox);
+            tokio::time::advance(Duration::from_millis(5_000 + late)).await;
+            turn(&wheel);
+            assert_eq!(raised(&mailbox), !is_held, "{late}");
+            if is_held {
+                // One that is set meanwhile does not ring before the others.
+                wheel.set(&mut wheel.new_alarm(), at(5_010), &mailbox);
+                tokio::time::advance(Duration::from_millis(HOLD - TICK)).await;
+                turn(&wheel);
+                assert!(!raised(&mailbox), "{late}");
+                tokio::time::advance(Duration::from_millis(TICK)).await;
+                turn(&wheel);
+                assert!(raised(&mailbox), "{late}");
+                assert_eq!(entries(&wheel), 0);
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]

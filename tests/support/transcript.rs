@@ -15,8 +15,8 @@ use crate::{
 };
 
 /// Virtual time that may pass before a line is there: none is due, but what a deadline brings may
-/// be late by the tick of the server's wheel.
-const PATIENCE: Duration = Duration::from_millis(20);
+/// be late by a tick of the server's wheel, and by as long as the wheel waits after a jump of the clock.
+const PATIENCE: Duration = Duration::from_millis(400);
 
 /// A transcript that is being played.
 struct Stage {

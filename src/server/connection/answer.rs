@@ -106,6 +106,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             let begin = out.len();
             encode_error(out, id, code, text);
             cut_text(out, begin, max_line);
+            // A server without room is no fault of the peer's.
+            if *code != Code::BUSY {
+                self.violation();
+            }
         }
     }
 

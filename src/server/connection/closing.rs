@@ -36,6 +36,7 @@ pub(super) enum Phase {
     /// Everything is written.
     Closing {
         eof: bool,
+        until: Time,
     },
     /// Closed in our direction; what still comes is thrown away.
     Lingering {
@@ -59,6 +60,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             let last = self.last_id;
             encode_bye(self.out(), last, &Code::SHUTDOWN);
         }
+    }
+
+    /// Says why nothing more is read; what was read is still finished and answered.
+    pub(super) fn say_goodbye(&mut self, code: &Code) {
+        if !self.is_draining {
+            let last = self.last_id;
+            encode_bye(self.out(), last, code);
+        }
+        self.stop_reading(None);
     }
 
     pub(super) fn cut(&mut self) {
@@ -109,39 +119,50 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     /// Closes our direction, then reads on for a while unless the peer has closed its own.
     pub(super) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let until = match self.phase {
-            Phase::Lingering { until } => until,
+        match self.phase {
             Phase::Open => self.begin_closing(false),
-            Phase::Finishing { eof, .. } | Phase::Closing { eof } => self.begin_closing(eof),
-        };
-        if let Phase::Closing { eof } = self.phase {
+            Phase::Finishing { eof, .. } => self.begin_closing(eof),
+            Phase::Closing { .. } | Phase::Lingering { .. } => {}
+        }
+        if let Phase::Closing { eof, until } = self.phase {
+            if self.has_waited(cx, until) {
+                return Poll::Ready(Ok(()));
+            }
             ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
             if eof {
                 return Poll::Ready(Ok(()));
             }
-            self.phase = Phase::Lingering { until };
+            self.phase = Phase::Lingering { until: self.now().after(LINGER) };
         }
-        self.poll_linger(cx, until)
+        self.poll_linger(cx)
     }
 
-    fn begin_closing(&mut self, eof: bool) -> Time {
-        if !matches!(self.phase, Phase::Closing { .. }) {
-            self.stop_reading(None);
-            self.phase = Phase::Closing { eof };
-            self.active = None;
-        }
-        self.now().after(LINGER)
+    fn begin_closing(&mut self, eof: bool) {
+        self.stop_reading(None);
+        let until = self.now().after(self.shared.config.write_progress);
+        self.phase = Phase::Closing { eof, until };
+        self.active = None;
     }
 
-    fn poll_linger(&mut self, cx: &mut Context<'_>, until: Time) -> Poll<io::Result<()>> {
+    /// Whether this is as long as a connection that has nothing more to say stays.
+    fn has_waited(&mut self, cx: &mut Context<'_>, until: Time) -> bool {
         let flags = self.session.mailbox().take(cx.waker(), &mut Vec::new());
         if flags & ALARM != 0 {
             self.shared.wheel.clear(&mut self.alarm);
         }
         if flags & CUT != 0 || self.now() >= until {
-            return Poll::Ready(Ok(()));
+            return true;
         }
         self.set_alarm(until);
+        false
+    }
+
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Phase::Lingering { until } = self.phase
+            && self.has_waited(cx, until)
+        {
+            return Poll::Ready(Ok(()));
+        }
         let mut scratch = Scratch::take();
         for _ in 0..READS {
             if ready!(scratch.poll_read(&mut self.io, cx))?.is_empty() {

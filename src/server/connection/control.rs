@@ -167,7 +167,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if self.shared.publisher.check_size(&topic, &payload).is_err() {
             return Err((Code::TOO_LARGE, String::new()));
         }
-        let work = Work { id: Some(id), cancel: None, ttl };
+        let bytes = line.rest.stuffed().len();
+        let work = Work { id: Some(id), cancel: None, ttl, bytes };
         let payload = payload.into_owned().into();
         self.run(work, |shared, _| {
             // At once, and not when the future is polled: the order of the lines numbers them.

@@ -14,6 +14,7 @@ use crate::{
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     pub(super) fn on_bytes(&mut self, bytes: &[u8]) {
+        self.heard = self.now();
         // Replies are about as long as requests: one growth instead of many.
         self.out().reserve(bytes.len());
         let left = self.obey(bytes);
@@ -46,9 +47,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     fn obey<'a>(&mut self, mut input: &'a [u8]) -> &'a [u8] {
         // The lines are borrowed out of the decoder while they are obeyed.
         let mut lines = mem::take(&mut self.lines);
+        let mut has_begun = lines.pending() > 0;
         while self.phase == Phase::Open && !self.is_stalled() {
             match lines.next(&mut input) {
                 Ok(Some(line)) => {
+                    has_begun = false;
                     if self.on_line(line) == Taken::No {
                         self.active().parked = Some(line.to_vec());
                     }
@@ -56,6 +59,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 Ok(None) => break,
                 Err(error) => self.on_too_long(error),
             }
+        }
+        if lines.pending() > 0 && !has_begun && !self.is_first {
+            self.line_began = self.now();
         }
         self.lines = lines;
         match self.phase {
@@ -65,6 +71,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     fn on_line(&mut self, bytes: &[u8]) -> Taken {
+        let taken = self.take_line(bytes);
+        if self.is_banned && self.phase == Phase::Open {
+            tracing::debug!("too many violations");
+            self.say_goodbye(&Code::VIOLATIONS);
+        }
+        taken
+    }
+
+    fn take_line(&mut self, bytes: &[u8]) -> Taken {
         let line = match Line::parse_request(bytes) {
             Ok(line) => line,
             Err(fault) => return self.on_malformed(bytes, &fault),
@@ -110,7 +125,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if !self.has_place() {
             return Taken::No;
         }
-        let work = Work { id, cancel: id, ttl };
+        let work = Work { id, cancel: id, ttl, bytes: line.rest.stuffed().len() };
         self.run(work, |shared, session| {
             let parts = RequestParts {
                 id,
@@ -140,6 +155,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             Some(id) => {
                 self.has_read(Mark::Id(id));
                 self.refuse(id, &Code::MALFORMED, format_args!("{fault}"));
+                self.violation();
             }
             None => self.notice_error(None, &Code::MALFORMED, format_args!("{fault}")),
         }

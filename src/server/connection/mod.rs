@@ -7,11 +7,12 @@
 mod answer;
 mod closing;
 mod control;
+mod deadlines;
 mod lines;
 mod requests;
 
 use std::{
-    io,
+    io, mem,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -21,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use self::closing::Phase;
 use crate::{
     io::{Scratch, WriteBuffer},
-    protocol::{Code, DEFAULT_MAX_LINE, Hello, Lease, LeaseEvent, LineDecoder, Time},
+    protocol::{Code, DEFAULT_MAX_LINE, Hello, Lease, LeaseEvent, LineDecoder, Time, Violations},
     server::{
         Shared,
         in_flight::InFlight,
@@ -52,8 +53,17 @@ pub(super) struct Connection<T> {
     /// No line was read yet.
     is_first: bool,
     is_draining: bool,
+    /// One violation too many was read.
+    is_banned: bool,
+    /// An alarm rang, and what was received before it is still to be read.
+    is_due: bool,
     phase: Phase,
     lease: Lease,
+    violations: Violations,
+    /// When bytes came last.
+    heard: Time,
+    /// When the unfinished line began; the first one begins when the connection does.
+    line_began: Time,
     /// The earliest deadline, registered with the wheel.
     alarm: Alarm,
     /// The time of this poll, once it was asked for.
@@ -77,6 +87,8 @@ struct Active {
     unread_at: usize,
     /// Reading stopped since the peer does not read: nothing but the next write brings it on.
     is_held: bool,
+    /// Since when bytes wait and the transport takes none of them.
+    stuck: Option<Time>,
 }
 
 /// Whether a line was obeyed, or has to wait for a place.
@@ -101,7 +113,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Connection<T> {
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     pub(super) fn new(io: T, shared: Arc<Shared>, session: Session) -> Self {
-        let config = &shared.config;
+        let (config, now) = (&shared.config, shared.wheel.now());
         let mut connection = Self {
             io,
             lines: LineDecoder::new(config.max_line),
@@ -109,8 +121,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             last_id: 0,
             is_first: true,
             is_draining: false,
+            is_banned: false,
+            is_due: false,
             phase: Phase::Open,
             lease: Lease::Idle,
+            violations: Violations::default(),
+            heard: now,
+            line_began: now,
             alarm: shared.wheel.new_alarm(),
             now: None,
             active: None,
@@ -129,6 +146,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             max_line: config.max_line,
             in_flight: config.in_flight,
             lease: config.lease.as_secs(),
+            idle: config.idle.map(|idle| idle.as_secs()),
             ..Hello::default()
         };
         hello.encode(self.out());
@@ -142,6 +160,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         for _ in 0..ROUNDS {
             self.poll_handlers();
             let more_input = self.poll_input(cx)?;
+            if !more_input {
+                self.fire_deadlines();
+            }
             self.poll_subscriptions();
             self.answer_quit();
             self.count();
@@ -150,6 +171,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 return self.poll_close(cx);
             }
             if !more_input && !self.can_go_on() {
+                self.arm();
                 self.rest();
                 return Poll::Pending;
             }
@@ -184,18 +206,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
     }
 
-    fn on_alarm(&mut self) {
-        self.shared.wheel.clear(&mut self.alarm);
-        let now = self.now();
-        if let Some(active) = &mut self.active {
-            let over = active.in_flight.expire(now);
-            let deadline = active.in_flight.earliest_deadline();
-            over.into_iter().for_each(|over| self.finish(over));
-            deadline.into_iter().for_each(|at| self.set_alarm(at));
-        }
-        self.lease_event(LeaseEvent::Tick);
-    }
-
     fn on_news(&mut self) {
         if let Some(subscriptions) = &mut self.subscriptions {
             subscriptions.look();
@@ -227,6 +237,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 self.hold();
                 return Ok(false);
             }
+            self.go_on();
             let mut scratch = Scratch::take();
             match scratch.poll_read(&mut self.io, cx)? {
                 Poll::Pending => return Ok(false),
@@ -268,8 +279,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         match &mut self.active {
             Some(active) if !active.out.is_done() => {
                 match active.out.poll_write(&mut self.io, cx) {
-                    Poll::Ready(written) => written,
-                    Poll::Pending => Ok(()),
+                    Poll::Ready(written) => self.on_written(written),
+                    Poll::Pending => self.on_write_blocked(),
                 }
             }
             _ => Ok(()),
@@ -322,6 +333,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let is_held = self.is_over_mark();
         if let Some(active) = &mut self.active {
             active.is_held = is_held;
+        }
+    }
+
+    /// Reads again. An unfinished line could not go on meanwhile: its time begins anew.
+    fn go_on(&mut self) {
+        if let Some(active) = &mut self.active
+            && mem::take(&mut active.is_held)
+        {
+            self.line_began = self.now();
         }
     }
 

@@ -26,6 +26,8 @@ pub(super) struct Work {
     pub(super) cancel: Option<RequestId>,
     /// Its own deadline, in milliseconds from now.
     pub(super) ttl: Option<u64>,
+    /// The bytes of its payload, stuffed.
+    pub(super) bytes: usize,
 }
 
 enum Started {
@@ -57,7 +59,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let limit = self.shared.config.handler_time;
         let time = work.ttl.map_or(limit, |ttl| limit.min(Duration::from_millis(ttl)));
         let deadline = self.now().after(time);
-        self.active().in_flight.keep(work.id, work.cancel, running, deadline);
+        let Work { id, cancel, bytes, .. } = work;
+        self.active().in_flight.keep(id, cancel, running, deadline, bytes);
         self.set_alarm(deadline);
     }
 
@@ -83,7 +86,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     pub(super) fn has_place(&self) -> bool {
         let config = &self.shared.config;
         self.active.as_ref().is_none_or(|active| {
-            active.in_flight.len() < config.in_flight && active.out.len() < config.reply_mark
+            active.in_flight.len() < config.in_flight
+                && active.in_flight.bytes() < config.payload_bytes
+                && active.out.len() < config.reply_mark
         })
     }
 }

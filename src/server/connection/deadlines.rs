@@ -1,0 +1,125 @@
+//! The patience of a connection: its deadlines, and its count of violations (PROTOCOL.md,
+//! section 12).
+//!
+//! No timer is set anew for each message. The connection keeps when it heard the peer last and when
+//! the unfinished line began; the wheel rings at the earliest deadline there was when the
+//! connection last came to rest, and then these are looked at again.
+
+use std::{io, mem};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{
+    protocol::{Code, LeaseEvent, Time},
+    server::connection::{Connection, Phase},
+};
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
+    /// Ends the handlers whose time is over. The other deadlines are kept for when all was read that
+    /// had come before: after a stall of this process, the peer's line may have been there in time.
+    pub(super) fn on_alarm(&mut self) {
+        self.shared.wheel.clear(&mut self.alarm);
+        self.is_due = true;
+        let now = self.now();
+        if let Some(active) = &mut self.active {
+            let over = active.in_flight.expire(now);
+            let deadline = active.in_flight.earliest_deadline();
+            over.into_iter().for_each(|over| self.finish(over));
+            deadline.into_iter().for_each(|at| self.set_alarm(at));
+        }
+    }
+
+    /// Once an alarm rang and nothing is left to be read: does what the deadlines are for.
+    pub(super) fn fire_deadlines(&mut self) {
+        if !mem::take(&mut self.is_due) {
+            return;
+        }
+        self.lease_event(LeaseEvent::Tick);
+        let now = self.now();
+        if !self.listens() {
+            return;
+        }
+        if self.line_deadline().is_some_and(|at| at <= now) {
+            tracing::debug!(is_first = self.is_first, "line not finished in time");
+            self.hang_up();
+        } else if self.idle_deadline().is_some_and(|at| at <= now) {
+            tracing::debug!("idle");
+            self.say_goodbye(&Code::IDLE);
+        }
+    }
+
+    /// Registers the earliest of the peer's deadlines.
+    pub(super) fn arm(&mut self) {
+        if self.listens() {
+            let deadlines = [self.line_deadline(), self.idle_deadline()];
+            deadlines.into_iter().flatten().for_each(|at| self.set_alarm(at));
+        }
+    }
+
+    /// Whether it is the peer's turn: while this side does not read, no silence is its fault.
+    fn listens(&self) -> bool {
+        self.phase == Phase::Open && !self.is_stalled()
+    }
+
+    /// When the line that is unfinished has to be whole.
+    fn line_deadline(&self) -> Option<Time> {
+        let config = &self.shared.config;
+        match self.lines.pending() {
+            _ if self.is_first => Some(self.line_began.after(config.first_line)),
+            0 => None,
+            received => Some(config.line_time.deadline(self.line_began, received)),
+        }
+    }
+
+    fn idle_deadline(&self) -> Option<Time> {
+        self.shared.config.idle.map(|idle| self.heard.after(idle))
+    }
+
+    /// Closes, without a word. Who never sent a line has nothing to get.
+    fn hang_up(&mut self) {
+        if self.is_first {
+            self.active = None;
+            self.on_eof();
+        } else {
+            self.stop_reading(None);
+        }
+    }
+
+    /// Takes note that something was written, or all.
+    pub(super) fn on_written(&mut self, written: io::Result<()>) -> io::Result<()> {
+        if let Some(active) = &mut self.active {
+            active.out.take_moved();
+            active.stuck = None;
+        }
+        written
+    }
+
+    /// Bytes wait, and the transport takes no more: how long it has taken none.
+    pub(super) fn on_write_blocked(&mut self) -> io::Result<()> {
+        let now = self.now();
+        let Some(active) = &mut self.active else {
+            return Ok(());
+        };
+        if active.out.take_moved() {
+            active.stuck = None;
+        }
+        let since = *active.stuck.get_or_insert(now);
+        let deadline = since.after(self.shared.config.write_progress);
+        if deadline <= now {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not read"));
+        }
+        self.set_alarm(deadline);
+        Ok(())
+    }
+
+    /// Counts a violation of the protocol: a malformed line, a falling id, a faulty ack, a one-way
+    /// request at fault. To be called once it is answered, while its line is being obeyed; one too
+    /// many ends the connection behind that line.
+    pub(super) fn violation(&mut self) {
+        let (now, config) = (self.now(), &self.shared.config);
+        let (violations, is_over) =
+            self.violations.one_more(now, config.violations, config.violation_return);
+        self.violations = violations;
+        self.is_banned |= is_over;
+    }
+}
