@@ -11,7 +11,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     io::Scratch,
-    protocol::{Code, Lease, LineDecoder, Mark, RequestId, Time, encode, encode_bye},
+    protocol::{
+        Code, Lease, LineDecoder, Mark, RequestId, Time, encode, encode_bye, encode_goodbye,
+    },
     server::{
         Shared,
         connection::{Active, Connection, READS},
@@ -53,6 +55,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         connection
     }
 
+    /// The first step of a drain: the peer is told, and what it has sent until it knows is still
+    /// taken.
+    pub(super) fn say_goodbye(&mut self) {
+        if self.phase == Phase::Open {
+            encode_goodbye(self.out(), &Code::SHUTDOWN);
+        }
+    }
+
+    /// The second step: nothing behind this is started.
     pub(super) fn draw_the_line(&mut self) {
         if self.phase == Phase::Open {
             self.is_draining = true;
