@@ -77,6 +77,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             let over = active.in_flight.cut_all();
             over.into_iter().for_each(|over| self.finish(over));
         }
+        self.give_up_opening(&Code::CLOSING);
         if self.phase == Phase::Open {
             self.stop_reading(None);
         }

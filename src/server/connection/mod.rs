@@ -197,6 +197,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             over.into_iter().for_each(|over| self.finish(over));
             deadline.into_iter().for_each(|at| self.set_alarm(at));
         }
+        self.check_opening();
         self.lease_event(LeaseEvent::Tick);
     }
 
