@@ -1,17 +1,29 @@
 //! The end of a server in two steps: what it still takes, what it finishes, and that it ends.
 
-use std::{sync::mpsc, time::Duration};
+use std::{
+    sync::{Arc, mpsc},
+    time::Duration,
+};
 
 use bellwire::{
     Client, ClientConfig, ConnectionError, ConnectionEvent, NotSent, Router, ServerConfig,
     blocking, handler,
 };
+use futures::StreamExt;
 use tokio::{
     io::DuplexStream,
-    task::JoinHandle,
+    net::TcpStream,
+    sync::Semaphore,
+    task::{JoinHandle, JoinSet},
     time::{Instant, advance},
 };
 
+#[cfg(unix)]
+#[path = "support/load.rs"]
+mod load;
+#[cfg(unix)]
+#[path = "support/process.rs"]
+mod process;
 mod support;
 
 use support::{PipeServer, RawPeer};
@@ -212,4 +224,64 @@ async fn a_client_may_quit_behind_the_first_goodbye() {
     let Err(ConnectionError::Bye(reason)) = driver.await.unwrap() else { panic!() };
     assert_eq!(reason.code.as_str(), "closing");
     drop(client);
+}
+
+// threats: 29
+
+/// Row 29 of the threats: SIGTERM to a server under pipelined load, at a moment that is chance. No
+/// request that was accepted stays without its terminal line.
+///
+/// 20 runs, or as many as `BELLWIRE_SIGTERM_RUNS` says: scripts/sigterm.sh.
+#[cfg(unix)]
+#[tokio::test]
+async fn sigterm_under_load_leaves_nothing_unanswered() {
+    let runs = std::env::var("BELLWIRE_SIGTERM_RUNS").map_or(20, |runs| runs.parse().unwrap());
+    let tallies = futures::stream::iter(0..runs).map(sigterm).buffer_unordered(4);
+    let tallies: Vec<_> = tallies.collect().await;
+    let total = |of: fn(&Tally) -> u64| tallies.iter().map(of).sum::<u64>();
+    println!(
+        "{runs} runs: {} requests of raw clients, {} calls of library clients, {} lines drawn",
+        total(|tally| tally.asked),
+        total(|tally| tally.calls),
+        total(|tally| tally.lines),
+    );
+    assert!(total(|tally| tally.lines) > 0);
+}
+
+/// What the clients of one run asked, none of which was lost.
+#[cfg(unix)]
+struct Tally {
+    asked: u64,
+    calls: u64,
+    lines: u64,
+}
+
+#[cfg(unix)]
+async fn sigterm(seed: u64) -> Tally {
+    use load::Manners::{Deaf, Good, HalfCloses};
+
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut server = process::Process::start("").await;
+    let replied = Arc::new(Semaphore::new(0));
+    let mut raw = JoinSet::new();
+    for manners in [Good, Deaf, HalfCloses, Deaf] {
+        let stream = TcpStream::connect(&server.address).await.unwrap();
+        raw.spawn(load::raw(stream, rng.u64(..), manners, replied.clone()));
+    }
+    let mut library = JoinSet::new();
+    for _ in 0..2 {
+        let client = Client::connect(&server.address).await.unwrap();
+        library.spawn(load::library(client, replied.clone()));
+    }
+    let enough = rng.u32(1..10_000);
+    replied.acquire_many(enough).await.unwrap().forget();
+    server.terminate().await;
+    let (records, calls) = tokio::join!(raw.join_all(), library.join_all());
+    records.iter().for_each(|record| record.check());
+    assert!(server.end().await.success());
+    Tally {
+        asked: records.iter().map(load::Record::asked).sum(),
+        calls: calls.iter().sum(),
+        lines: records.iter().filter(|record| record.has_line()).count() as u64,
+    }
 }
