@@ -12,7 +12,7 @@ use bellwire::{
 use futures::StreamExt;
 use tokio::{
     io::DuplexStream,
-    net::TcpStream,
+    net::TcpSocket,
     sync::Semaphore,
     task::{JoinHandle, JoinSet},
     time::{Instant, advance},
@@ -264,8 +264,13 @@ async fn sigterm(seed: u64) -> Tally {
     let mut server = process::Process::start("").await;
     let replied = Arc::new(Semaphore::new(0));
     let mut raw = JoinSet::new();
-    for manners in [Good, Deaf, HalfCloses, Deaf] {
-        let stream = TcpStream::connect(&server.address).await.unwrap();
+    for (manners, receives) in
+        [(Good, 1 << 20), (Deaf, 1 << 20), (HalfCloses, 16_384), (Deaf, 16_384)]
+    {
+        let socket = TcpSocket::new_v4().unwrap();
+        // Where little is taken in, the server's own buffers are full when it ends.
+        socket.set_recv_buffer_size(receives).unwrap();
+        let stream = socket.connect(server.address.parse().unwrap()).await.unwrap();
         raw.spawn(load::raw(stream, rng.u64(..), manners, replied.clone()));
     }
     let mut library = JoinSet::new();

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 /// Requests that a raw client has under way.
-const WINDOW: usize = 256;
+const WINDOW: usize = 1_024;
 /// Calls that a library client has under way.
 const CALLS: usize = 32;
 /// What is asked; the last has no such offer.
