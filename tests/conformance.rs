@@ -369,6 +369,7 @@ async fn a_terminal_line_comes_behind_the_handlers_end() {
         assert_eq!(runs.take(), ["end c"]);
         ask(&mut peer, &format!("5 {method} d\n6 other"), ["6 ok"]).await;
         server.stop();
+        peer.expect("* /bye shutdown").await;
         peer.expect("* /bye;last=6 shutdown").await;
         advance(Duration::from_secs(3)).await;
         peer.expect("5 cut closing").await;
@@ -476,6 +477,7 @@ async fn checks_have_an_order() {
         assert!(got.starts_with(reply), "{line}: {got}");
     }
     server.stop();
+    peer.expect("* /bye shutdown").await;
     peer.expect("* /bye;last=15 shutdown").await;
     for (line, reply) in [
         ("15 echo", "* /error;id=15 id-order "),
@@ -785,6 +787,7 @@ async fn a_drain_draws_a_line() {
     let mut peer = connect(&server).await;
     ask(&mut peer, "1 run a\n2 run b\n3 other", ["3 ok"]).await;
     server.stop();
+    peer.expect("* /bye shutdown").await;
     peer.expect("* /bye;last=3 shutdown").await;
     let late = "* run c\n4 run d\n5 /publish t x\n6 /subscribe t\n* nosuch\n7 /renew";
     ask(&mut peer, late, ["4 no closing", "5 no closing", "6 no closing", "7 ok;lease=60"]).await;

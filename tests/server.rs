@@ -377,7 +377,7 @@ async fn a_shutdown_finishes_what_runs_and_starts_nothing_new() {
     let mut peer = server.connect().await;
     peer.ask("1 wait a\n2 echo b\n", "2 ok b\n").await;
     server.stop();
-    peer.expect("* /bye;last=2 shutdown\n").await;
+    peer.expect("* /bye shutdown\n* /bye;last=2 shutdown\n").await;
     peer.send("3 echo c\n* echo d\n4 /renew\n5 /subscribe t\n").await;
     peer.expect("3 no closing\n4 ok;lease=60\n5 no closing\n").await;
     gate.notify_one();
@@ -394,7 +394,7 @@ async fn a_shutdown_cuts_what_outlasts_the_drain() {
     let _deaf = server.connect_raw(1);
     peer.ask("1 forever\n2 echo b\n", "2 ok b\n").await;
     server.stop();
-    peer.expect("* /bye;last=2 shutdown\n1 cut closing\n").await;
+    peer.expect("* /bye shutdown\n* /bye;last=2 shutdown\n1 cut closing\n").await;
     peer.expect_closed().await;
     server.ended().await;
 }

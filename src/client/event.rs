@@ -36,7 +36,10 @@ pub enum ConnectionEvent {
     },
     /// The server broke the order of a topic's numbers; the line was ignored.
     Violation(Topic),
-    /// The server is going away: nothing new is sent.
+    /// The server is about to go away: no call and no subscription is begun on this connection any
+    /// more. Calls in flight go on, and so do subscriptions, until [`Ended`](Self::Ended).
+    Leaving(Reason),
+    /// The server is going away: nothing new is sent, and what it has taken is finished.
     Bye(Reason),
     /// The connection is over.
     Ended(ConnectionError),

@@ -228,15 +228,27 @@ impl Reader {
                 self.move_topic(topic, Input { code: reason, ..event.into() });
             }
             Notice::Error { id, reason } => return self.server_error(id, reason),
-            Notice::Bye { last, reason, .. } => {
-                self.last_executed = last.or(self.last_executed);
-                self.bye = Some(reason.clone());
-                self.shared.refuse(ConnectionError::Bye(reason.clone()));
-                self.shared.events.emit(ConnectionEvent::Bye(reason));
-            }
+            Notice::Bye { last, reason, .. } => self.goodbye(last, reason),
             Notice::Hello(_) | Notice::Unknown => {}
         }
         Ok(())
+    }
+
+    /// The server is about to go, or, with `last`, has drawn the line.
+    fn goodbye(&mut self, last: Option<u64>, reason: Reason) {
+        self.bye = Some(reason.clone());
+        let error = ConnectionError::Bye(reason.clone());
+        match last {
+            None => {
+                self.shared.leave(error);
+                self.shared.events.emit(ConnectionEvent::Leaving(reason));
+            }
+            Some(_) => {
+                self.last_executed = last;
+                self.shared.refuse(error);
+                self.shared.events.emit(ConnectionEvent::Bye(reason));
+            }
+        }
     }
 
     /// A fault of this side's lines. One in the order of ids means that the two ends no longer

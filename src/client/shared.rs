@@ -75,6 +75,9 @@ pub(crate) struct State {
     max_line: usize,
     /// Why nothing new is taken.
     refusing: Option<ConnectionError>,
+    /// Why no application request and no subscription is begun here any more: the server is about
+    /// to go. What is under way goes on, and the protocol's own requests with it.
+    leaving: Option<ConnectionError>,
     /// This side closes: it quits, and waits only so long.
     closing: bool,
     /// The driver, while it waits.
@@ -159,7 +162,7 @@ impl State {
     }
 
     fn check(&mut self, body: &Body, outbound_bytes: usize) -> Result<(), SendError> {
-        if let Some(error) = &self.refusing {
+        if let Some(error) = self.refusal() {
             return Err(SendError::Refused(NotSent::Lost(error.clone())));
         }
         if body.max_len() > self.max_line {
@@ -170,6 +173,11 @@ impl State {
             return Err(SendError::Full);
         }
         Ok(())
+    }
+
+    /// Why nothing is begun any more; `None` while it is.
+    fn refusal(&self) -> Option<&ConnectionError> {
+        self.refusing.as_ref().or(self.leaving.as_ref())
     }
 
     /// Takes out who waits for `id`. Nobody waits for a reply to what was never sent.
@@ -218,6 +226,7 @@ impl Shared {
             last_id: 0,
             max_line: usize::MAX,
             refusing: None,
+            leaving: None,
             closing: false,
             driver: None,
             is_writing: false,
@@ -277,7 +286,7 @@ impl Shared {
     /// Appends a one-way request.
     pub(crate) fn send_one_way(&self, body: &Body) -> Result<(), SendError> {
         let mut state = self.state.lock();
-        if state.max_line == usize::MAX && state.refusing.is_none() {
+        if state.max_line == usize::MAX && state.refusal().is_none() {
             return Err(SendError::Early);
         }
         state.check(body, self.config.outbound_bytes)?;
@@ -300,7 +309,11 @@ impl Shared {
         arguments: fmt::Arguments<'_>,
     ) -> Result<Option<Waker>, NotSent> {
         let mut state = self.state.lock();
-        if let Some(error) = &state.refusing {
+        let refusal = match waiter {
+            Waiter::Subscribe(_) => state.refusal(),
+            _ => state.refusing.as_ref(),
+        };
+        if let Some(error) = refusal {
             return Err(NotSent::Lost(error.clone()));
         }
         state.append_control(waiter, head, arguments)
@@ -340,9 +353,17 @@ impl Shared {
         NotSent::Lost(self.refusal_error().unwrap_or(ConnectionError::Closed))
     }
 
-    /// Why nothing new is taken; `None` while it is.
+    /// Why nothing is begun any more; `None` while it is.
     pub(crate) fn refusal_error(&self) -> Option<ConnectionError> {
-        self.state.lock().refusing.clone()
+        self.state.lock().refusal().cloned()
+    }
+
+    /// Nothing new is begun: the server is about to go, and takes the protocol's own requests till
+    /// then.
+    pub(crate) fn leave(&self, error: ConnectionError) {
+        self.state.lock().leaving.get_or_insert(error);
+        self.places.close();
+        self.drained.notify_waiters();
     }
 
     /// Nothing new is taken: the server is going away.

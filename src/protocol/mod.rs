@@ -40,7 +40,8 @@ pub use self::{
     line::{DEFAULT_MAX_LINE, LineDecoder, LineTooLong, MIN_MAX_LINE, strip_cr},
     name::{InvalidName, MAX_NAME, Method, Topic},
     notice::{
-        Hello, Notice, VERSION, encode_bye, encode_end, encode_error, encode_gap, encode_reset,
+        Hello, Notice, VERSION, encode_bye, encode_end, encode_error, encode_gap, encode_goodbye,
+        encode_reset,
     },
     parse::{Line, MAX_HEAD, Malformed, Mark, Rest, Word},
     patience::{LineTime, Violations},

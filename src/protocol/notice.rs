@@ -272,7 +272,12 @@ pub fn encode_error(
     }
 }
 
-/// Appends `* /bye;last=N REASON`.
+/// Appends `* /bye REASON`: the first step of a drain.
+pub fn encode_goodbye(out: &mut Vec<u8>, reason: &Code) {
+    encode::display(out, Mark::Reserved, format_args!("/bye {reason}"), format_args!(""));
+}
+
+/// Appends `* /bye;last=N REASON`: the line is drawn.
 pub fn encode_bye(out: &mut Vec<u8>, last: u64, reason: &Code) {
     let head = format_args!("/bye;last={last}");
     encode::display(out, Mark::Reserved, head, format_args!("{reason}"));
@@ -308,6 +313,7 @@ mod tests {
         encode_reset(&mut out, &topic, position);
         encode_end(&mut out, &topic, &Code::EXPIRED, position);
         encode_error(&mut out, RequestId::new(4), &Code::ID_ORDER, format_args!("not above 5"));
+        encode_goodbye(&mut out, &Code::SHUTDOWN);
         encode_bye(&mut out, 9, &Code::SHUTDOWN);
         let lines: Vec<_> = out.split_inclusive(|&byte| byte == b'\n').map(notice).collect();
         let topic = topic.as_str();
@@ -320,6 +326,7 @@ mod tests {
                 id: RequestId::new(4),
                 reason: Reason::new(Code::ID_ORDER, "not above 5"),
             },
+            Notice::Bye { last: None, retry: None, reason: Reason::new(Code::SHUTDOWN, "") },
             Notice::Bye { last: Some(9), retry: None, reason: Reason::new(Code::SHUTDOWN, "") },
         ];
         assert_eq!(lines, expected.map(Some));

@@ -40,6 +40,7 @@ pub struct ServerConfig {
     pub(super) topics: usize,
     pub(super) idle_log: Duration,
     pub(super) connections: usize,
+    pub(super) grace: Duration,
     pub(super) drain: Duration,
     pub(super) allow_publish: bool,
 }
@@ -66,6 +67,7 @@ impl Default for ServerConfig {
             topics: 65_536,
             idle_log: Duration::from_secs(600),
             connections: 10_000,
+            grace: Duration::from_secs(1),
             drain: Duration::from_secs(10),
             allow_publish: false,
         }
@@ -270,8 +272,18 @@ impl ServerConfig {
         self
     }
 
-    /// How long a graceful shutdown lets handlers and writes finish. Default 10 s; past it what
-    /// still runs is answered `cut closing`.
+    /// How long a graceful shutdown goes on taking requests once it has said `/bye`, for those
+    /// that were on their way (PROTOCOL.md, section 9.6). Default 1 s, the least that clients may
+    /// count on; less is for tests. A shutdown without connections does not wait for it.
+    #[must_use]
+    pub fn grace(mut self, time: Duration) -> Self {
+        self.grace = time;
+        self
+    }
+
+    /// How long a graceful shutdown lets handlers and writes finish, once the
+    /// [`grace`](Self::grace) is over. Default 10 s; past it what still runs is answered `cut
+    /// closing`, and 1 s later whoever has not read it is dropped.
     #[must_use]
     pub fn drain(mut self, time: Duration) -> Self {
         self.drain = time;

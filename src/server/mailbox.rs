@@ -8,10 +8,12 @@ use crate::sync::{Arc, AtomicBool, AtomicU8, Mutex, Ordering};
 pub(super) const ALARM: u8 = 1;
 /// A subscription's topic has news.
 pub(super) const NEWS: u8 = 1 << 1;
-/// The server drains: draw the line.
+/// The server drains: say so, and go on as before.
 pub(super) const DRAIN: u8 = 1 << 2;
 /// The drain time is over: cut what still runs.
 pub(super) const CUT: u8 = 1 << 3;
+/// The grace is over: draw the line.
+pub(super) const LINE: u8 = 1 << 4;
 
 /// One per connection, shared with whatever may wake it.
 #[derive(Debug, Default)]

@@ -12,6 +12,7 @@ mod reply;
 mod router;
 mod serve;
 mod session;
+mod source;
 mod subscriptions;
 mod wheel;
 

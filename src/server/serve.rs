@@ -20,8 +20,9 @@ use crate::{
     server::{
         Shared,
         connection::Connection,
+        in_flight::guarded,
         listener::{Listener, PeerAddr, is_of_one_connection},
-        mailbox::{CUT, DRAIN},
+        mailbox::{CUT, DRAIN, LINE},
         session::Session,
     },
     sync::Arc,
@@ -56,11 +57,17 @@ impl<L: Listener> Serve<L> {
         Self { listener, shared: Arc::new(shared), signal: Box::pin(std::future::pending()) }
     }
 
-    /// Stops when `signal` ends (PROTOCOL.md, section 9.7).
+    /// Stops when `signal` ends, in two steps (PROTOCOL.md, sections 9.6 and 9.7).
     ///
-    /// No connection is accepted any more; each one is told `/bye`, what it has in flight is
-    /// finished and answered, and it is closed. What runs longer than the drain time is answered
-    /// `cut closing`.
+    /// No connection is accepted any more. Each one is told `/bye`, and goes on as before for the
+    /// [`grace`](crate::ServerConfig::grace). Then the line is drawn: what comes behind it is
+    /// refused, what is in flight is finished and answered, and the connection is closed. What
+    /// outlasts the [`drain`](crate::ServerConfig::drain) time is answered `cut closing`; it ends
+    /// at most 1 s after that.
+    ///
+    /// A [`blocking`](crate::blocking) handler that still runs then is no longer waited for here,
+    /// but keeps its thread, and a runtime that is dropped waits for it:
+    /// `Runtime::shutdown_timeout` does not.
     pub fn with_graceful_shutdown(
         mut self,
         signal: impl Future<Output = ()> + Send + 'static,
@@ -162,7 +169,10 @@ impl Crew {
     fn poll(&mut self, cx: &mut Context<'_>) {
         self.shared.wheel.poll_turn(self.timer.as_mut(), cx);
         while self.sweep.as_mut().poll(cx).is_ready() {
-            self.shared.publisher.store().sweep();
+            // A store is user code too; what it forgets late costs nothing but room.
+            if guarded(|| self.shared.publisher.store().sweep()).is_none() {
+                tracing::error!("topic store panicked in its sweep");
+            }
             self.sweep.set(sleep(self.shared.config.idle_log / 2));
         }
         while let Poll::Ready(Some(ended)) = self.tasks.poll_join_next(cx) {
@@ -194,13 +204,15 @@ impl Crew {
         self.tasks.spawn(Connection::new(io, shared, session).instrument(span));
     }
 
-    /// Lets the connections finish, for as long as the drain time, and a little longer to write.
+    /// Tells the connections, draws the line, cuts what is left: each step only for those that are
+    /// still there after the time of the one before.
     async fn drain(mut self) {
-        let time = self.shared.config.drain;
-        self.raise(DRAIN);
-        if !self.all_ended_within(time).await {
-            self.raise(CUT);
-            self.all_ended_within(LAST_WRITE).await;
+        let (grace, drain) = (self.shared.config.grace, self.shared.config.drain);
+        for (flag, time) in [(DRAIN, grace), (LINE, drain), (CUT, LAST_WRITE)] {
+            self.raise(flag);
+            if self.all_ended_within(time).await {
+                break;
+            }
         }
         self.tasks.shutdown().await;
     }

@@ -1,15 +1,14 @@
 //! The subscriptions of one connection: cursors into the topics' logs.
 
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 
 use crate::{
     protocol::{
-        BadPosition, Code, Cursor, Position, RequestId, Topic, Window, encode_end, encode_gap,
-        encode_reset,
+        BadPosition, Code, Cursor, Position, RequestId, Time, Topic, Window, encode_end,
+        encode_gap, encode_reset,
     },
-    server::mailbox::{Mailbox, SlotWaker},
-    sync::Arc,
-    topic::{Read, Room, TopicReader, Unavailable},
+    server::source::Source,
+    topic::{Read, Room, Unavailable},
 };
 
 /// In the order of subscribing.
@@ -32,17 +31,13 @@ struct Subscription {
     ready: bool,
 }
 
-struct Source {
-    reader: Box<dyn TopicReader>,
-    woken: Arc<SlotWaker>,
-    waker: Waker,
-}
-
 struct Opening {
     id: RequestId,
     topic: Topic,
     from: Option<Position>,
     source: Source,
+    /// When its store has taken too long.
+    deadline: Time,
 }
 
 /// What becomes of a `/subscribe`.
@@ -79,12 +74,20 @@ impl Subscriptions {
         id: RequestId,
         topic: Topic,
         from: Option<Position>,
-        reader: Box<dyn TopicReader>,
-        mailbox: &Arc<Mailbox>,
+        source: Source,
+        deadline: Time,
     ) {
-        let woken = SlotWaker::new(mailbox.clone(), None);
-        let waker = Waker::from(woken.clone());
-        self.opening = Some(Opening { id, topic, from, source: Source { reader, woken, waker } });
+        self.opening = Some(Opening { id, topic, from, source, deadline });
+    }
+
+    /// When the `/subscribe` that was begun has taken too long.
+    pub(super) fn opening_deadline(&self) -> Option<Time> {
+        self.opening.as_ref().map(|opening| opening.deadline)
+    }
+
+    /// Gives up the `/subscribe` that was begun; its id.
+    pub(super) fn give_up_opening(&mut self) -> Option<RequestId> {
+        self.opening.take().map(|opening| opening.id)
     }
 
     /// The end of the `/subscribe` that was begun.
@@ -92,16 +95,12 @@ impl Subscriptions {
         let Some(opening) = &mut self.opening else {
             return Poll::Ready(None);
         };
-        let Source { reader, woken, waker } = &mut opening.source;
-        woken.take_queued();
-        match reader.poll_window(&mut Context::from_waker(waker)) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(window) => Poll::Ready(self.opened(window)),
-        }
+        opening.source.take_queued();
+        opening.source.poll_window().map(|window| self.opened(window))
     }
 
     fn opened(&mut self, window: Result<Window, Unavailable>) -> Option<Opened> {
-        let Opening { id, topic, from, source } = self.opening.take()?;
+        let Opening { id, topic, from, source, .. } = self.opening.take()?;
         let result = window.map_err(OpenError::Unavailable).and_then(|window| {
             let cursor = Cursor::start(window, from)
                 .map_err(|BadPosition| OpenError::BadPosition(next_of(window)))?;
@@ -138,7 +137,7 @@ impl Subscriptions {
     /// News may have come for some of them.
     pub(super) fn look(&mut self) {
         for one in &mut self.list {
-            one.ready |= one.source.woken.take_queued();
+            one.ready |= one.source.take_queued();
             self.ready |= one.ready;
         }
     }
@@ -178,9 +177,7 @@ impl Subscription {
     ) -> Result<(), Unavailable> {
         while self.ready && out.len() < full_at {
             let room = Room { bytes: full_at - out.len(), max_line };
-            let Source { reader, waker, .. } = &mut self.source;
-            let cx = &mut Context::from_waker(waker);
-            match reader.poll_read(cx, self.cursor, room, out) {
+            match self.source.poll_read(self.cursor, room, out) {
                 Poll::Pending => self.ready = false,
                 Poll::Ready(read) => self.advance(read?, out)?,
             }

@@ -11,7 +11,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     io::Scratch,
-    protocol::{Code, Lease, LineDecoder, Mark, RequestId, Time, encode, encode_bye},
+    protocol::{
+        Code, Lease, LineDecoder, Mark, RequestId, Time, encode, encode_bye, encode_goodbye,
+    },
     server::{
         Shared,
         connection::{Active, Connection, READS},
@@ -54,6 +56,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         connection
     }
 
+    /// The first step of a drain: the peer is told, and what it has sent until it knows is still
+    /// taken.
+    pub(super) fn say_goodbye(&mut self) {
+        if self.phase == Phase::Open {
+            encode_goodbye(self.out(), &Code::SHUTDOWN);
+        }
+    }
+
+    /// The second step: nothing behind this is started.
     pub(super) fn draw_the_line(&mut self) {
         if self.phase == Phase::Open {
             self.is_draining = true;
@@ -63,7 +74,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     /// Says why nothing more is read; what was read is still finished and answered.
-    pub(super) fn say_goodbye(&mut self, code: &Code) {
+    pub(super) fn turn_away(&mut self, code: &Code) {
         if !self.is_draining {
             let last = self.last_id;
             encode_bye(self.out(), last, code);
@@ -76,6 +87,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             let over = active.in_flight.cut_all();
             over.into_iter().for_each(|over| self.finish(over));
         }
+        self.give_up_opening(&Code::CLOSING);
         if self.phase == Phase::Open {
             self.stop_reading(None);
         }

@@ -11,8 +11,10 @@ use crate::{
         connection::{Connection, Taken, answer::cut_text, requests::Work},
         handler::Running,
         reply,
+        source::Source,
         subscriptions::{OpenError, Opened},
     },
+    topic::Unavailable,
 };
 
 const SUBSCRIBE_USAGE: &str = "usage: /subscribe TOPIC";
@@ -89,10 +91,34 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if subscriptions.len() >= self.shared.config.subscriptions {
             return Err((Code::TOO_MANY, String::new()));
         }
-        let reader = self.shared.publisher.store().open(&topic);
-        subscriptions.open(id, topic, from, reader, self.session.mailbox());
+        let store = self.shared.publisher.store();
+        let source = Source::open(store, &topic, self.session.mailbox()).map_err(unavailable)?;
+        let deadline = self.now().after(self.shared.config.handler_time);
+        if let Some(subscriptions) = &mut self.subscriptions {
+            subscriptions.open(id, topic, from, source, deadline);
+        }
         self.poll_opening();
+        self.check_opening();
         Ok(Taken::Yes)
+    }
+
+    /// Refuses a `/subscribe` whose store has taken too long, and looks again when it will have.
+    pub(super) fn check_opening(&mut self) {
+        let deadline = self.subscriptions.as_ref().and_then(|list| list.opening_deadline());
+        let Some(deadline) = deadline else { return };
+        if self.now() < deadline {
+            return self.set_alarm(deadline);
+        }
+        tracing::error!("subscription refused: the store does not answer");
+        self.give_up_opening(&Code::BUSY);
+    }
+
+    /// Refuses the `/subscribe` that waits for its store, if there is one.
+    pub(super) fn give_up_opening(&mut self, code: &Code) {
+        let id = self.subscriptions.as_mut().and_then(|list| list.give_up_opening());
+        if let Some(id) = id {
+            self.refuse(id, code, format_args!(""));
+        }
     }
 
     /// Answers a `/subscribe` whose store has answered; the reply precedes all that is copied.
@@ -115,8 +141,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 self.refuse(id, &Code::BAD_POSITION, format_args!("next is {next}"));
             }
             Err(OpenError::Unavailable(error)) => {
-                tracing::error!(%error, "subscription refused");
-                self.refuse(id, &Code::BUSY, format_args!(""));
+                let (code, text) = unavailable(error);
+                self.refuse(id, &code, format_args!("{text}"));
             }
         }
     }
@@ -251,6 +277,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         check_attributes(line, read_ttl, &["ttl"])?;
         Ok(ttl)
     }
+}
+
+/// The store's words are for the log, not for the peer.
+fn unavailable(error: Unavailable) -> Refusal {
+    tracing::error!(%error, "subscription refused");
+    (Code::BUSY, String::new())
 }
 
 pub(super) fn unknown_method(line: &Line<'_>) -> Refusal {

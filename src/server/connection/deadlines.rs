@@ -27,6 +27,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             over.into_iter().for_each(|over| self.finish(over));
             deadline.into_iter().for_each(|at| self.set_alarm(at));
         }
+        self.check_opening();
     }
 
     /// Once an alarm rang and nothing is left to be read: does what the deadlines are for.
@@ -44,7 +45,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             self.hang_up();
         } else if self.idle_deadline().is_some_and(|at| at <= now) {
             tracing::debug!("idle");
-            self.say_goodbye(&Code::IDLE);
+            self.turn_away(&Code::IDLE);
         }
     }
 

@@ -74,7 +74,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let taken = self.take_line(bytes);
         if self.is_banned && self.phase == Phase::Open {
             tracing::debug!("too many violations");
-            self.say_goodbye(&Code::VIOLATIONS);
+            self.turn_away(&Code::VIOLATIONS);
         }
         taken
     }

@@ -26,7 +26,7 @@ use crate::{
     server::{
         Shared,
         in_flight::InFlight,
-        mailbox::{ALARM, CUT, DRAIN, NEWS},
+        mailbox::{ALARM, CUT, DRAIN, LINE, NEWS},
         session::Session,
         subscriptions::Subscriptions,
         wheel::Alarm,
@@ -52,6 +52,7 @@ pub(super) struct Connection<T> {
     last_id: u64,
     /// No line was read yet.
     is_first: bool,
+    /// The line is drawn: no application request is started any more.
     is_draining: bool,
     /// One violation too many was read.
     is_banned: bool,
@@ -196,6 +197,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             self.on_alarm();
         }
         if flags & DRAIN != 0 {
+            self.say_goodbye();
+        }
+        if flags & LINE != 0 {
             self.draw_the_line();
         }
         if flags & CUT != 0 {

@@ -1,0 +1,12 @@
+#!/bin/sh
+# Row 29 of the threats: SIGTERM at chance moments to a server under pipelined load.
+#
+#   scripts/sigterm.sh [RUNS]      200 runs by default
+#
+# Passes if no request that the server accepted stays without its terminal line.
+set -eu
+cd "$(dirname "$0")/.."
+
+runs=${1:-200}
+cargo build --quiet --examples
+BELLWIRE_SIGTERM_RUNS=$runs cargo test --quiet --test drain sigterm -- --nocapture
