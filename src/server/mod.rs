@@ -12,6 +12,7 @@ mod reply;
 mod router;
 mod serve;
 mod session;
+mod stats;
 mod subscriptions;
 mod wheel;
 
@@ -22,13 +23,14 @@ use tokio::net::{TcpListener, ToSocketAddrs};
 pub use self::{
     config::ServerConfig,
     extract::{FromRequest, Request, RequestParts, State},
-    handle::{ServerHandle, ServerStats},
+    handle::ServerHandle,
     handler::{BlockingHandler, Endpoint, Handler, IntoEndpoint, blocking, handler},
     listener::{Listener, PeerAddr},
     reply::{Failure, IntoReply, Rejection, Reply},
     router::Router,
     serve::Serve,
     session::Session,
+    stats::ServerStats,
 };
 use self::{handle::Sessions, router::Methods, wheel::Wheel};
 use crate::{

@@ -108,8 +108,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 self.lease_event(LeaseEvent::Renewed);
                 let Position { epoch, next } = cursor.position;
                 let (head, lease) = (window.head(), self.shared.config.lease.as_secs());
-                let head = format_args!("ok;epoch={epoch};next={next};head={head};lease={lease}");
-                encode::display(self.out(), Mark::Id(id), head, format_args!(""));
+                let attributes = format_args!(";epoch={epoch};next={next};head={head};lease={lease}");
+                self.answer_ok(id, attributes);
             }
             Err(OpenError::BadPosition(next)) => {
                 self.refuse(id, &Code::BAD_POSITION, format_args!("next is {next}"));
@@ -131,8 +131,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if self.subscriptions.as_ref().is_none_or(|list| list.is_empty()) {
             self.lease_event(LeaseEvent::Emptied);
         }
-        let head = format_args!("ok;next={next}");
-        encode::display(self.out(), Mark::Id(id), head, format_args!(""));
+        self.answer_ok(id, format_args!(";next={next}"));
         Ok(Taken::Yes)
     }
 
@@ -189,7 +188,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             encode::display(out, Mark::Id(id), format_args!("more {name}"), format_args!("{doc}"));
             cut_text(out, begin, max_line);
         }
-        encode::ok(out, id, b"");
+        self.answer_ok(id, format_args!(""));
         Ok(Taken::Yes)
     }
 
@@ -213,8 +212,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         };
         check_attributes(line, read, &["version", "max-line"])?;
         no_arguments(line)?;
-        let head = format_args!("ok;version=1");
-        encode::display(self.out(), Mark::Id(id), head, format_args!(""));
+        self.answer_ok(id, format_args!(";version=1"));
         if let Some(max_line) = max_line {
             let limit = self.shared.config.max_line;
             self.client_max_line = usize::try_from(max_line).map_or(limit, |max| max.min(limit));

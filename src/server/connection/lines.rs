@@ -14,6 +14,7 @@ use crate::{
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     pub(super) fn on_bytes(&mut self, bytes: &[u8]) {
+        self.active().tally.bytes_in += bytes.len() as u64;
         // Replies are about as long as requests: one growth instead of many.
         self.out().reserve(bytes.len());
         let left = self.obey(bytes);
@@ -127,6 +128,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     fn on_id_order(&mut self, id: RequestId) -> Taken {
         let last = self.last_id;
+        self.active().tally.malformed += 1;
         tracing::debug!(%id, last, "id is not above the last");
         self.notice_error(Some(id), &Code::ID_ORDER, format_args!("last is {last}"));
         Taken::Yes
@@ -134,9 +136,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     fn on_malformed(&mut self, bytes: &[u8], fault: &Malformed) -> Taken {
         tracing::debug!(line = %Escaped(bytes), %fault, "malformed line");
+        if let Some(id) = fault.id.filter(|id| !self.is_first && id.get() <= self.last_id) {
+            return self.on_id_order(id);
+        }
+        self.active().tally.malformed += 1;
         match fault.id {
             _ if self.is_first => self.stop_reading(None),
-            Some(id) if id.get() <= self.last_id => return self.on_id_order(id),
             Some(id) => {
                 self.has_read(Mark::Id(id));
                 self.refuse(id, &Code::MALFORMED, format_args!("{fault}"));
@@ -147,6 +152,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     fn on_too_long(&mut self, error: LineTooLong) {
+        self.active().tally.malformed += 1;
         tracing::debug!(%error, "line too long");
         if !self.is_first {
             let text = format_args!("max-line is {}", error.max_line);
