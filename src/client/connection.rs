@@ -89,6 +89,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Connection<T> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
+        let _entered = this.reader.span.clone().entered();
         let error = match this.poll_all(cx) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(error) => error,
@@ -265,6 +266,7 @@ fn sleep_until(start: Instant, time: Time) -> Sleep {
 /// A driver that is dropped ends everything that waits on it.
 impl<T> Drop for Connection<T> {
     fn drop(&mut self) {
+        let _entered = self.reader.span.clone().entered();
         self.end(&ConnectionError::Closed);
     }
 }

@@ -3,6 +3,7 @@
 use std::{borrow::Cow, collections::HashMap, io, time::Duration};
 
 use bytes::Bytes;
+use tracing::Span;
 
 use crate::{
     client::{
@@ -35,6 +36,9 @@ const MAX_RENEWALS: usize = 4;
 /// behind it, so a batch ends where a line of the reserved channel begins.
 pub(crate) struct Reader {
     pub(crate) shared: Arc<Shared>,
+    /// The connection's span, which is nobody's child: it outlives whoever connects. Its session is
+    /// known from the hello on.
+    pub(crate) span: Span,
     /// The server's first line, once it is there.
     pub(crate) hello: Option<Hello>,
     /// The id above which the server said it executes nothing.
@@ -57,6 +61,7 @@ impl Reader {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self {
             shared,
+            span: tracing::info_span!(parent: None, "client", session = tracing::field::Empty),
             hello: None,
             last_executed: None,
             has_quit: false,
@@ -116,7 +121,8 @@ impl Reader {
         if hello.version != VERSION {
             return Err(ConnectionError::Version(hello.version));
         }
-        tracing::debug!(session = %hello.session, "connected");
+        self.span.record("session", tracing::field::display(hello.session));
+        tracing::debug!("connected");
         self.hello = Some(hello.clone());
         self.shared.open(hello);
         Ok(())

@@ -28,6 +28,7 @@ mod reply;
 pub(crate) mod rest;
 mod subscription;
 mod time;
+mod trace;
 
 pub use self::{
     attribute::{AttributeList, Attributes, InvalidAttribute, MAX_ATTRIBUTES, MAX_KEY, MAX_VALUE},
@@ -47,6 +48,7 @@ pub use self::{
     rest::{stuff, stuffed_len, unstuff},
     subscription::{Action, Actions, SubscriptionEvent, SubscriptionState, Then},
     time::Time,
+    trace::{InvalidTraceParent, TraceParent},
 };
 pub(crate) use self::{
     notice::parse_notification,

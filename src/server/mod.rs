@@ -6,6 +6,7 @@ mod extract;
 mod handle;
 mod handler;
 mod in_flight;
+mod layer;
 mod listener;
 mod mailbox;
 mod reply;
@@ -14,6 +15,8 @@ mod serve;
 mod session;
 mod stats;
 mod subscriptions;
+#[cfg(feature = "tower")]
+mod tower;
 mod wheel;
 
 use std::io;
@@ -25,6 +28,7 @@ pub use self::{
     extract::{FromRequest, Request, RequestParts, State},
     handle::ServerHandle,
     handler::{BlockingHandler, Endpoint, Handler, IntoEndpoint, blocking, handler},
+    layer::{HandlerFuture, Layer, Next},
     listener::{Listener, PeerAddr},
     reply::{Failure, IntoReply, Rejection, Reply},
     router::Router,
@@ -32,6 +36,8 @@ pub use self::{
     session::Session,
     stats::ServerStats,
 };
+#[cfg(feature = "tower")]
+pub use self::tower::{HandlerCall, HandlerReply, HandlerService};
 use self::{handle::Sessions, router::Methods, wheel::Wheel};
 use crate::{
     random::Random,

@@ -24,7 +24,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             self.active().tally.panics += 1;
             tracing::error!(?id, "handler panicked");
         }
-        let Some(id) = id else { return };
+        let Some(id) = id else {
+            if let Ended::Replied(Reply(Answer::No(rejection))) = ended {
+                self.on_rejection(None, &rejection);
+            }
+            return;
+        };
         match ended {
             Ended::Replied(Reply(answer)) => self.finish_answer(id, answer),
             Ended::Panicked => {
@@ -47,7 +52,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 let text = format_args!("{}", failure.text);
                 self.answer_failure(id, Outcome::Err, &failure.code, text);
             }
-            Answer::No(rejection) => self.refuse(id, &rejection.code, format_args!("")),
+            Answer::No(rejection) => self.on_rejection(Some(id), &rejection),
             Answer::Cut(code) => {
                 self.answer_failure(id, Outcome::Cut, &code, format_args!(""));
             }

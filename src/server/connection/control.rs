@@ -4,7 +4,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     protocol::{
-        Code, LeaseEvent, Line, MIN_MAX_LINE, Mark, Position, RequestId, Rest, Topic, encode,
+        Code, LeaseEvent, Line, MIN_MAX_LINE, Mark, Position, RequestId, Rest, Topic, TraceParent,
+        encode,
         parse_number,
     },
     server::{
@@ -153,7 +154,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     fn publish(&mut self, id: RequestId, line: &Line<'_>) -> Done {
-        let ttl = self.application_attributes(line)?;
+        let ttl = self.application_attributes(line, &["ttl"])?;
         let (topic, payload) = line.rest.split_argument();
         let topic = as_topic(topic, PUBLISH_USAGE)?;
         if !self.shared.config.allow_publish {
@@ -235,17 +236,24 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         Ok(Taken::Yes)
     }
 
-    /// The attributes of an application request: the `ttl`, in milliseconds.
-    pub(super) fn application_attributes(&self, line: &Line<'_>) -> Result<Option<u64>, Refusal> {
+    /// The attributes of a request that takes a place, of the `known`: the `ttl`, in milliseconds.
+    pub(super) fn application_attributes(
+        &self,
+        line: &Line<'_>,
+        known: &[&str],
+    ) -> Result<Option<u64>, Refusal> {
         if line.attributes.is_empty() {
             return Ok(None);
         }
         let mut ttl = None;
-        let read_ttl = |_: &str, value: &str| {
-            ttl = Some(parse_number(value.as_bytes()).filter(|&ttl| ttl > 0)?);
-            Some(())
+        let read = |key: &str, value: &str| match key {
+            "trace" => value.parse().ok().map(|_: TraceParent| ()),
+            _ => {
+                ttl = Some(parse_number(value.as_bytes()).filter(|&ttl| ttl > 0)?);
+                Some(())
+            }
         };
-        check_attributes(line, read_ttl, &["ttl"])?;
+        check_attributes(line, read, known)?;
         Ok(ttl)
     }
 }

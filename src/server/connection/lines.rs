@@ -8,7 +8,7 @@ use crate::{
     protocol::{Code, Escaped, Line, LineTooLong, Malformed, Mark, RequestId},
     server::{
         connection::{Connection, Phase, Taken, control::unknown_method, requests::Work},
-        extract::RequestParts,
+        extract::{Payload, RequestParts},
     },
 };
 
@@ -104,7 +104,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             let (code, text) = unknown_method(line);
             return self.refuse_any(id, &code, format_args!("{text}"));
         };
-        let ttl = match self.application_attributes(line) {
+        let ttl = match self.application_attributes(line, &["ttl", "trace"]) {
             Ok(ttl) => ttl,
             Err((code, key)) => return self.refuse_any(id, &code, format_args!("{key}")),
         };
@@ -117,7 +117,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 id,
                 method: line.word,
                 attributes: line.attributes,
-                rest: line.rest,
+                payload: Payload::Stuffed(line.rest),
                 session,
                 publisher: &shared.publisher,
             };
