@@ -2,7 +2,7 @@
 
 use std::{fmt, io, time::Duration};
 
-use crate::protocol::{Code, InvalidAttribute, InvalidName, Reason};
+use crate::protocol::{Code, Escaped, InvalidAttribute, InvalidName, Reason};
 
 /// Why a call has no reply (PROTOCOL.md, section 7; guarantee R2).
 ///
@@ -62,7 +62,10 @@ impl fmt::Display for CallError {
             Self::NotSent(why) => write!(f, "not sent: {why}"),
             Self::Unknown(why) => write!(f, "outcome unknown: {why}"),
             Self::Encode(what) => write!(f, "arguments cannot be encoded: {what}"),
-            Self::Decode(what) => write!(f, "reply cannot be decoded: {what}"),
+            // What a decoder says may quote the reply.
+            Self::Decode(what) => {
+                write!(f, "reply cannot be decoded: {}", Escaped(what.as_bytes()))
+            }
         }
     }
 }

@@ -58,6 +58,8 @@
 //!
 //! - `json` (default): typed calls and handlers by serde.
 //! - `codec`: lines as a `tokio_util::codec`.
+//! - `tower`: a stack of tower's around the handlers, `Router::tower`.
+//! - `metrics`: statistics and the time that handlers take, for the `metrics` facade.
 
 mod client;
 #[cfg(feature = "codec")]
@@ -66,6 +68,8 @@ mod error;
 mod io;
 #[cfg(feature = "json")]
 mod json;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 pub mod protocol;
 mod random;
 pub mod server;

@@ -126,10 +126,11 @@ async fn replies_nobody_asked_for_are_counted() {
     server.send("1 ok first\n").await;
     server.send("1 ok second\n").await;
     assert_eq!(call.await.unwrap().unwrap(), "first");
-    let unasked = |id| Some(ConnectionEvent::UnaskedReply(RequestId::new(id).unwrap()));
-    assert_eq!(events.next().await, unasked(77));
-    assert_eq!(events.next().await, unasked(1));
-    assert_eq!(client.stats().unasked_replies, 2);
+    let id = |id| RequestId::new(id).unwrap();
+    assert_eq!(events.next().await, Some(ConnectionEvent::UnaskedReply(id(77))));
+    assert_eq!(events.next().await, Some(ConnectionEvent::DoubledReply(id(1))));
+    let stats = client.stats();
+    assert_eq!((stats.unasked_replies, stats.doubled_replies), (1, 1));
 }
 
 /// [M94] Nothing is written before the hello, and the limits in it hold.

@@ -17,7 +17,7 @@ use crate::{
         waiter::CallResult,
     },
     error::{CallError, ConnectionError, NotSent, Unknown},
-    protocol::{Method, RequestId},
+    protocol::{AttributeList, InvalidAttribute, Method, RequestId, TraceParent},
     sync::oneshot,
 };
 
@@ -56,10 +56,16 @@ impl<'a> Call<'a> {
         self
     }
 
+    /// Sends a trace context with the call: on the server, the handler's span carries it.
+    pub fn trace(mut self, parent: TraceParent) -> Self {
+        self.0.push(|attributes| attributes.push("trace", parent));
+        self
+    }
+
     /// Sends an attribute of the application's own with the call: its key has a dot. The call ends
     /// [`NotSent::Attribute`] if it cannot be written.
     pub fn attribute(mut self, key: &str, value: impl fmt::Display) -> Self {
-        self.0.push_attribute(key, value);
+        self.0.push(|attributes| attributes.push_application(key, value));
         self
     }
 }
@@ -106,11 +112,11 @@ impl<'a> Exchange<'a> {
         Self { shared, state: State::Over(Some(error)), deadline: None, timer: None }
     }
 
-    fn push_attribute(&mut self, key: &str, value: impl fmt::Display) {
+    fn push(&mut self, push: impl FnOnce(&mut AttributeList) -> Result<(), InvalidAttribute>) {
         let State::New(body) = &mut self.state else {
             return;
         };
-        if let Err(error) = body.attributes.push_application(key, value) {
+        if let Err(error) = push(&mut body.attributes) {
             self.state = State::Over(Some(NotSent::Attribute(error).into()));
         }
     }

@@ -24,6 +24,7 @@ pub struct ClientConfig {
     pub(crate) inbox_bytes: usize,
     pub(crate) connect_timeout: Duration,
     pub(crate) close_timeout: Duration,
+    pub(crate) strict: bool,
     pub(crate) random: Random,
 }
 
@@ -37,6 +38,7 @@ impl Default for ClientConfig {
             inbox_bytes: 1024 * 1024,
             connect_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(40),
+            strict: false,
             random: Random::default(),
         }
     }
@@ -108,6 +110,19 @@ impl ClientConfig {
     #[must_use]
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.close_timeout = timeout;
+        self
+    }
+
+    /// Closes the connection upon a reply to a request that was never sent, or that had had its
+    /// reply (PROTOCOL.md, section 7.1). Default `false`: such a line is counted, told as a
+    /// [`ConnectionEvent`](crate::ConnectionEvent) and ignored.
+    ///
+    /// Nothing behind that line is acted on, and everything ends with
+    /// [`ConnectionError::Protocol`](crate::ConnectionError::Protocol). A reply whose caller is
+    /// gone is in order, and closes nothing. Costs no memory.
+    #[must_use]
+    pub fn strict(mut self, strict: bool) -> Self {
+        self.strict = strict;
         self
     }
 

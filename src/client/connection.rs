@@ -89,6 +89,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Connection<T> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
+        let _entered = this.reader.span.clone().entered();
         let error = match this.poll_all(cx) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(error) => error,
@@ -108,9 +109,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             return Poll::Ready(ConnectionError::Closed);
         }
         // Reading never waits for writing: two ends that both wait to write would wait for ever.
-        let read = self.poll_read(cx);
-        self.reader.finish_batch();
-        if let Poll::Ready(error) = read {
+        if let Poll::Ready(error) = self.poll_batch(cx) {
             return Poll::Ready(error);
         }
         self.poll_renewal(cx);
@@ -118,6 +117,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             return Poll::Ready(error);
         }
         self.poll_closing(cx)
+    }
+
+    /// Reads all there is, and tells everybody. What a reply says comes before why reading ended.
+    fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
+        let read = self.poll_read(cx);
+        match self.reader.finish_batch() {
+            Ok(()) => read,
+            Err(fault) => Poll::Ready(fault),
+        }
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
@@ -128,6 +136,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 Ok(bytes) => bytes,
                 Err(error) => return Poll::Ready(self.reader.broken(&error)),
             };
+            self.reader.tally.bytes_in += bytes.len() as u64;
             loop {
                 match self.lines.next(&mut bytes) {
                     Ok(Some(line)) => {
@@ -152,7 +161,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             if self.out.is_done() && !self.take_outbound(cx) {
                 return Poll::Pending;
             }
-            match self.out.poll_write(&mut self.io, cx) {
+            let before = self.out.len();
+            let written = self.out.poll_write(&mut self.io, cx);
+            self.count_written(before - self.out.len());
+            match written {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(self.write_failed(&error, cx)),
                 Poll::Pending => {
@@ -165,11 +177,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
     }
 
+    fn count_written(&mut self, bytes: usize) {
+        self.reader.tally.bytes_out += bytes as u64;
+        self.reader.shared.counters.fold(&mut self.reader.tally);
+    }
+
     /// A server that closes may have said why, or answered, before: that is read first.
     fn write_failed(&mut self, error: &io::Error, cx: &mut Context<'_>) -> ConnectionError {
-        let read = self.poll_read(cx);
-        self.reader.finish_batch();
-        match read {
+        match self.poll_batch(cx) {
             Poll::Ready(known) => known,
             Poll::Pending => self.reader.broken(error),
         }
@@ -251,6 +266,7 @@ fn sleep_until(start: Instant, time: Time) -> Sleep {
 /// A driver that is dropped ends everything that waits on it.
 impl<T> Drop for Connection<T> {
     fn drop(&mut self) {
+        let _entered = self.reader.span.clone().entered();
         self.end(&ConnectionError::Closed);
     }
 }

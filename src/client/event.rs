@@ -20,12 +20,23 @@ use crate::{
 const HELD: usize = 256;
 
 /// Something that happened to a connection, beside the replies and notifications.
+///
+/// These are all there are: `Connected` once, at the beginning; `Ended` once, as the last; the
+/// others between them, any number of times, in the order in which their lines were read (`Bye`
+/// too: a server may say goodbye in two steps). [`ClientStats`](crate::ClientStats) counts the
+/// stray replies and the violations, whether or not anybody listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectionEvent {
     /// The server said hello: calls are on their way.
     Connected(Hello),
-    /// A reply came that nobody asked for, or a second one; it was ignored.
+    /// The reply to a call came whose caller was gone: dropped, or past its deadline. It is in
+    /// order, and was thrown away.
+    LateReply(RequestId),
+    /// A line came for a request that had had its terminal line; it was ignored, or, in
+    /// [strict mode](crate::ClientConfig::strict), is why the connection ends.
+    DoubledReply(RequestId),
+    /// A reply came to a request that was never sent; as `DoubledReply` in all else.
     UnaskedReply(RequestId),
     /// The server reports a fault that no request's id owns.
     ServerError {

@@ -8,6 +8,7 @@ mod inbox;
 mod pending;
 mod reader;
 mod shared;
+mod stats;
 mod subscription;
 mod topics;
 mod typed;
@@ -30,6 +31,7 @@ pub use self::{
     connection::Connection,
     event::{ConnectionEvent, ConnectionEvents},
     inbox::{Delivery, Gap, GapCause, Notification},
+    stats::ClientStats,
     subscription::{Listening, Notifications, Subscribe, Subscription},
     typed::{CodecError, Decode, Encode, TypedCall},
 };
@@ -41,7 +43,7 @@ use self::{
 use crate::{
     error::{CallError, ConnectionError, NotSent, Unknown},
     protocol::{Epoch, Hello, Method, Topic, Word, parse_number},
-    sync::{Arc, Ordering, oneshot},
+    sync::{Arc, oneshot},
     topic::Published,
 };
 
@@ -87,20 +89,6 @@ impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").field("phase", &*self.shared().phase.borrow()).finish()
     }
-}
-
-/// What a client counts: see [`Client::stats`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ClientStats {
-    /// Requests whose terminal line has not come, cancelled ones included.
-    pub pending: usize,
-    /// Replies that came after their caller was gone.
-    pub late_replies: u64,
-    /// Replies that nobody asked for, second ones included.
-    pub unasked_replies: u64,
-    /// Lines that broke the order of a topic's numbers.
-    pub violations: u64,
 }
 
 impl Client {
@@ -373,16 +361,10 @@ impl Client {
         lines.iter().map(|line| method_and_doc(line)).collect()
     }
 
-    /// Counters and gauges of this connection; cheap.
+    /// Counters and gauges of this connection. Costs a short lock and a handful of loads; what a
+    /// caller or a stream was told of is counted by then.
     pub fn stats(&self) -> ClientStats {
-        let shared = self.shared();
-        let counters = &shared.counters;
-        ClientStats {
-            pending: shared.state.lock().pending.len(),
-            late_replies: counters.late_replies.load(Ordering::Relaxed),
-            unasked_replies: counters.unasked_replies.load(Ordering::Relaxed),
-            violations: counters.violations.load(Ordering::Relaxed),
-        }
+        self.shared().stats()
     }
 
     /// Closes the connection in order: nothing new is sent, calls in flight are answered, and the

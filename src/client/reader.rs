@@ -3,18 +3,20 @@
 use std::{borrow::Cow, collections::HashMap, io, time::Duration};
 
 use bytes::Bytes;
+use tracing::Span;
 
 use crate::{
     client::{
         event::ConnectionEvent,
-        shared::{Counters, Shared, wake},
+        shared::{Shared, Stray, wake},
+        stats::Tally,
         topics::{Input, Told},
-        waiter::{CallResult, Entry, Reply, Waiter},
+        waiter::{CallResult, Reply, Waiter},
     },
     error::{CallError, ConnectionError, Unknown},
     protocol::{
-        Attributes, Code, Hello, Incoming, Line, Notice, Outcome, Position, Reason, RequestId,
-        SubscriptionEvent, VERSION, parse_notification, parse_number,
+        Attributes, Code, Escaped, Hello, Incoming, Line, Notice, Outcome, Position, Reason,
+        RequestId, SubscriptionEvent, VERSION, parse_notification, parse_number,
     },
     sync::{Arc, oneshot},
 };
@@ -34,6 +36,9 @@ const MAX_RENEWALS: usize = 4;
 /// behind it, so a batch ends where a line of the reserved channel begins.
 pub(crate) struct Reader {
     pub(crate) shared: Arc<Shared>,
+    /// The connection's span, which is nobody's child: it outlives whoever connects. Its session is
+    /// known from the hello on.
+    pub(crate) span: Span,
     /// The server's first line, once it is there.
     pub(crate) hello: Option<Hello>,
     /// The id above which the server said it executes nothing.
@@ -42,8 +47,10 @@ pub(crate) struct Reader {
     pub(crate) has_quit: bool,
     /// Calls completed since the last write: as many callers may be about to call again.
     pub(crate) completed: usize,
+    /// What this poll has to count.
+    pub(crate) tally: Tally,
     bye: Option<Reason>,
-    replies: Vec<(RequestId, CallResult)>,
+    replies: Vec<(RequestId, Outcome, CallResult)>,
     callers: Vec<(oneshot::Sender<CallResult>, CallResult)>,
     told: Told,
     /// Renewals sent and not answered.
@@ -54,10 +61,12 @@ impl Reader {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self {
             shared,
+            span: tracing::info_span!(parent: None, "client", session = tracing::field::Empty),
             hello: None,
             last_executed: None,
             has_quit: false,
             completed: 0,
+            tally: Tally::default(),
             bye: None,
             replies: Vec::new(),
             callers: Vec::new(),
@@ -77,15 +86,15 @@ impl Reader {
             Incoming::Reply(id, outcome, line) => {
                 let result = result(outcome, &line)
                     .ok_or_else(|| broken_line(&format_args!("{outcome} without a code")))?;
-                self.replies.push((id, result));
+                self.replies.push((id, outcome, result));
                 Ok(())
             }
             Incoming::Notification(line) => {
-                self.complete();
+                self.complete()?;
                 self.notification(&line)
             }
             Incoming::Notice(line) => {
-                self.complete();
+                self.complete()?;
                 self.notice(&line)
             }
             Incoming::Unknown(id) => Err(broken_line(&format_args!("reply {id} has no outcome"))),
@@ -93,11 +102,16 @@ impl Reader {
     }
 
     /// Completes the replies gathered, and tells everybody who has something to hear.
-    pub(crate) fn finish_batch(&mut self) {
-        self.complete();
+    ///
+    /// # Errors
+    /// In strict mode, that one of them had nobody to find.
+    pub(crate) fn finish_batch(&mut self) -> Result<(), ConnectionError> {
+        let completed = self.complete();
+        self.shared.counters.fold(&mut self.tally);
         self.told.tell_all(&self.shared);
         self.replies.shrink_to(KEPT);
         self.callers.shrink_to(KEPT);
+        completed
     }
 
     fn first_line(&mut self, line: &Line<'_>) -> Result<(), ConnectionError> {
@@ -107,51 +121,78 @@ impl Reader {
         if hello.version != VERSION {
             return Err(ConnectionError::Version(hello.version));
         }
-        tracing::debug!(session = %hello.session, "connected");
+        self.span.record("session", tracing::field::display(hello.session));
+        tracing::debug!("connected");
         self.hello = Some(hello.clone());
         self.shared.open(hello);
         Ok(())
     }
 
-    fn complete(&mut self) {
+    fn complete(&mut self) -> Result<(), ConnectionError> {
         if self.replies.is_empty() {
-            return;
+            return Ok(());
         }
         let mut places = 0;
         let mut others = Vec::new();
+        let mut completed = Ok(());
         let mut state = self.shared.state.lock();
-        for (id, result) in self.replies.drain(..) {
-            let entry = state.complete(id);
-            places += usize::from(entry.as_ref().is_some_and(|entry| entry.waiter.holds_place()));
-            match entry {
-                Some(Entry { waiter: Waiter::Call(caller), .. }) => {
-                    self.callers.push((caller, result));
+        for (id, outcome, result) in self.replies.drain(..) {
+            let waiter = match state.complete(id) {
+                Ok(entry) => entry.waiter,
+                Err(stray) => {
+                    others.push((id, Err(stray), result));
+                    if self.shared.config.strict {
+                        completed = Err(stray.error(id));
+                        break;
+                    }
+                    continue;
                 }
-                other => others.push((id, other, result)),
+            };
+            self.tally.outcome(outcome);
+            places += usize::from(waiter.holds_place());
+            match waiter {
+                Waiter::Call(caller) => self.callers.push((caller, result)),
+                other => others.push((id, Ok(other), result)),
             }
         }
         drop(state);
         self.completed += self.callers.len();
+        let is_late = |(_, waiter, _): &&(_, Result<Waiter, Stray>, _)| {
+            matches!(waiter, Ok(Waiter::Tombstone))
+        };
+        self.tally.late_replies += others.iter().filter(is_late).count() as u64;
+        self.shared.counters.fold(&mut self.tally);
         if places > 0 {
             self.shared.places.add_permits(places);
         }
         for (caller, result) in self.callers.drain(..) {
             let _ = caller.send(result);
         }
-        for (id, entry, result) in others {
-            self.complete_other(id, entry, result);
+        for (id, waiter, result) in others {
+            match waiter {
+                Ok(waiter) => self.complete_other(id, waiter, result),
+                Err(stray) => self.report(stray, id),
+            }
         }
+        completed
     }
 
-    fn complete_other(&mut self, id: RequestId, entry: Option<Entry>, result: CallResult) {
-        let Some(Entry { waiter, .. }) = entry else {
-            Counters::count(&self.shared.counters.unasked_replies);
-            return self.shared.events.emit(ConnectionEvent::UnaskedReply(id));
+    /// Counts and tells of a line that found nobody.
+    fn report(&mut self, stray: Stray, id: RequestId) {
+        let (count, event) = match stray {
+            Stray::Doubled => (&mut self.tally.doubled_replies, ConnectionEvent::DoubledReply(id)),
+            Stray::Unasked => (&mut self.tally.unasked_replies, ConnectionEvent::UnaskedReply(id)),
         };
+        *count += 1;
+        self.shared.counters.fold(&mut self.tally);
+        self.shared.events.emit(event);
+    }
+
+    fn complete_other(&mut self, id: RequestId, waiter: Waiter, result: CallResult) {
         match waiter {
             Waiter::Call(_) | Waiter::Hello => {}
             Waiter::Quit => self.has_quit = true,
-            Waiter::Tombstone => Counters::count(&self.shared.counters.late_replies),
+            Waiter::Tombstone => self.shared.events.emit(ConnectionEvent::LateReply(id)),
             Waiter::List { items, caller, .. } => drop(caller.send(result.map(|_| items))),
             Waiter::Renew => self.renewed(result),
             Waiter::Unsubscribe(topic) => self.move_topic(&topic, SubscriptionEvent::Left.into()),
@@ -170,7 +211,7 @@ impl Reader {
     /// An item of a streamed reply. Whoever asked for one line cannot take it: the call ends, and
     /// is cancelled.
     fn more(&mut self, id: RequestId, item: &[u8]) -> Result<(), ConnectionError> {
-        self.complete();
+        self.complete()?;
         let mut state = self.shared.state.lock();
         let waiter = state.pending.get_mut(id.get()).map(|entry| &mut entry.waiter);
         match waiter {
@@ -190,10 +231,10 @@ impl Reader {
             }
             Some(_) => Ok(()),
             None => {
+                let stray = state.stray(id);
                 drop(state);
-                Counters::count(&self.shared.counters.unasked_replies);
-                self.shared.events.emit(ConnectionEvent::UnaskedReply(id));
-                Ok(())
+                self.report(stray, id);
+                if self.shared.config.strict { Err(stray.error(id)) } else { Ok(()) }
             }
         }
     }
@@ -202,6 +243,7 @@ impl Reader {
         let Some((number, payload)) = parse_notification(line.rest) else {
             return Err(broken_line(&"notification without a number"));
         };
+        self.tally.notifications += 1;
         let event = SubscriptionEvent::Notification(number);
         self.move_topic(line.word.as_str(), Input { payload, ..event.into() });
         Ok(())
@@ -209,7 +251,7 @@ impl Reader {
 
     fn notice(&mut self, line: &Line<'_>) -> Result<(), ConnectionError> {
         let Some(notice) = notice(line) else {
-            let word = line.word.as_str();
+            let word = Escaped(line.word.as_bytes());
             return Err(broken_line(&format_args!("{word} has wrong arguments")));
         };
         match notice {
@@ -286,7 +328,9 @@ impl Reader {
 
     /// Why the stream ended.
     pub(crate) fn end_of_stream(&mut self) -> ConnectionError {
-        self.complete();
+        if let Err(fault) = self.complete() {
+            return fault;
+        }
         match (self.shared.refusal_error(), self.bye.take()) {
             (Some(ConnectionError::Closed), _) if self.has_quit => ConnectionError::Closed,
             (_, Some(reason)) => ConnectionError::Bye(reason),
@@ -300,6 +344,15 @@ impl Reader {
             ConnectionError::ClosedByPeer => error.into(),
             known => known,
         }
+    }
+}
+
+impl Stray {
+    fn error(self, id: RequestId) -> ConnectionError {
+        ConnectionError::Protocol(match self {
+            Self::Doubled => format!("a second reply to {id}"),
+            Self::Unasked => format!("a reply to {id}, which was not sent"),
+        })
     }
 }
 

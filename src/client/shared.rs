@@ -10,6 +10,7 @@ use crate::{
         config::ClientConfig,
         event::{ConnectionEvent, Events},
         pending::Pending,
+        stats::{ClientStats, Counters, Tally},
         topics::Topics,
         waiter::{CallResult, Entry, Waiter},
     },
@@ -18,7 +19,7 @@ use crate::{
         AttributeList, Attributes, Code, DEFAULT_MAX_LINE, Hello, Mark, Reason, RequestId, VERSION,
         Word, encode,
     },
-    sync::{AtomicU64, Mutex, Ordering, oneshot},
+    sync::{Mutex, oneshot},
 };
 
 /// The longest `ID SP` a request begins with.
@@ -48,18 +49,13 @@ pub(crate) enum Phase {
     Ended(ConnectionError),
 }
 
-/// What a client saw that no call of its own tells.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) unasked_replies: AtomicU64,
-    pub(crate) late_replies: AtomicU64,
-    pub(crate) violations: AtomicU64,
-}
-
-impl Counters {
-    pub(crate) fn count(counter: &AtomicU64) {
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
+/// A line under an id that nobody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stray {
+    /// The request had its terminal line before.
+    Doubled,
+    /// No request with this id was sent.
+    Unasked,
 }
 
 /// **Invariant:** no waker is woken, no one-shot sent and no user code run while it is locked.
@@ -71,7 +67,10 @@ pub(crate) struct State {
     /// Length of the outbound stream up to what was offered to the transport.
     offered: u64,
     pub(crate) pending: Pending<Entry>,
+    /// Ids are given out without holes: it is the number of requests, too.
     last_id: u64,
+    /// Places in flight that the server's hello has opened.
+    places: usize,
     max_line: usize,
     /// Why nothing new is taken.
     refusing: Option<ConnectionError>,
@@ -181,13 +180,25 @@ impl State {
     }
 
     /// Takes out who waits for `id`. Nobody waits for a reply to what was never sent.
-    pub(crate) fn complete(&mut self, id: RequestId) -> Option<Entry> {
-        let entry = self.pending.complete(id.get())?;
+    pub(crate) fn complete(&mut self, id: RequestId) -> Result<Entry, Stray> {
+        let Some(entry) = self.pending.complete(id.get()) else {
+            return Err(self.stray(id));
+        };
         if entry.line_end <= self.offered {
-            return Some(entry);
+            return Ok(entry);
         }
         self.pending.insert(id.get(), entry);
-        None
+        Err(Stray::Unasked)
+    }
+
+    /// What a line under `id` is that has no entry. An entry stays until its terminal line, as a
+    /// tombstone if need be, and ids rise without holes: so nothing has to be remembered of those
+    /// that are over.
+    pub(crate) fn stray(&self, id: RequestId) -> Stray {
+        match id.get() <= self.last_id {
+            true => Stray::Doubled,
+            false => Stray::Unasked,
+        }
     }
 
     /// Takes what waits to be written, which counts as offered from here on.
@@ -224,6 +235,7 @@ impl Shared {
             offered: 0,
             pending: Pending::default(),
             last_id: 0,
+            places: 0,
             max_line: usize::MAX,
             refusing: None,
             leaving: None,
@@ -255,8 +267,11 @@ impl Shared {
 
     /// The server's hello is there: opens the gates.
     pub(crate) fn open(&self, hello: Hello) {
-        self.state.lock().max_line = hello.max_line;
-        self.places.add_permits(self.config.in_flight.min(hello.in_flight));
+        let places = self.config.in_flight.min(hello.in_flight);
+        let mut state = self.state.lock();
+        (state.max_line, state.places) = (hello.max_line, places);
+        drop(state);
+        self.places.add_permits(places);
         self.events.emit(ConnectionEvent::Connected(hello.clone()));
         self.phase.send_replace(Phase::Open(hello));
     }
@@ -297,7 +312,17 @@ impl Shared {
         let driver = state.reader_of_lines();
         drop(state);
         wake(driver);
+        self.counters.fold(&mut Tally { one_ways: 1, ..Tally::default() });
         Ok(())
+    }
+
+    /// What was counted, and what is under way.
+    pub(crate) fn stats(&self) -> ClientStats {
+        let state = self.state.lock();
+        let (requests, pending, places) = (state.last_id, state.pending.len(), state.places);
+        drop(state);
+        let in_flight = places.saturating_sub(self.places.available_permits());
+        ClientStats { requests, pending, in_flight, ..self.counters.stats() }
     }
 
     /// Appends a request of the protocol's own, whatever else waits: there are few, each bounded by

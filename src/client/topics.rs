@@ -8,7 +8,8 @@ use crate::{
     client::{
         event::ConnectionEvent,
         inbox::{Delivery, Gap, GapCause, Inbox, Notification},
-        shared::{Counters, Shared},
+        shared::Shared,
+        stats::Tally,
         waiter::Waiter,
     },
     error::{CallError, ConnectionError, NotSent},
@@ -59,6 +60,7 @@ pub(crate) struct Told {
     wakers: Vec<Waker>,
     joined: Vec<(oneshot::Sender<Joined>, Joined)>,
     violations: Vec<Topic>,
+    tally: Tally,
 }
 
 impl Told {
@@ -68,6 +70,8 @@ impl Told {
 
     /// Tells everybody, and keeps the space.
     pub(crate) fn tell_all(&mut self, shared: &Shared) {
+        self.tally.violations += self.violations.len() as u64;
+        shared.counters.fold(&mut self.tally);
         for (joining, outcome) in self.joined.drain(..) {
             let _ = joining.send(outcome);
         }
@@ -75,7 +79,6 @@ impl Told {
             waker.wake();
         }
         for topic in self.violations.drain(..) {
-            Counters::count(&shared.counters.violations);
             shared.events.emit(ConnectionEvent::Violation(topic));
         }
     }
@@ -225,6 +228,10 @@ impl Topics {
                     entry.inboxes.clear();
                 }
                 action => {
+                    if let Action::Missed { first, last, .. } = action {
+                        told.tally.gaps += 1;
+                        told.tally.missed += last - first + 1;
+                    }
                     let delivery = input.delivery(topic, action, next_before);
                     entry.deliver(&mut self.all, delivery, &mut told.wakers);
                 }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{client::Call, error::CallError};
+use crate::{client::Call, error::CallError, protocol::TraceParent};
 
 /// Why a codec failed.
 pub type CodecError = Box<dyn Error + Send + Sync>;
@@ -92,6 +92,12 @@ impl<'a, C: Decode<R>, R> TypedCall<'a, C, R> {
     /// As [`Call::deadline`].
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.call = self.call.deadline(deadline);
+        self
+    }
+
+    /// As [`Call::trace`].
+    pub fn trace(mut self, parent: TraceParent) -> Self {
+        self.call = self.call.trace(parent);
         self
     }
 

@@ -29,6 +29,7 @@ mod reply;
 pub(crate) mod rest;
 mod subscription;
 mod time;
+mod trace;
 
 pub use self::{
     attribute::{AttributeList, Attributes, InvalidAttribute, MAX_ATTRIBUTES, MAX_KEY, MAX_VALUE},
@@ -50,6 +51,7 @@ pub use self::{
     rest::{stuff, stuffed_len, unstuff},
     subscription::{Action, Actions, SubscriptionEvent, SubscriptionState, Then},
     time::Time,
+    trace::{InvalidTraceParent, TraceParent},
 };
 pub(crate) use self::{
     notice::parse_notification,

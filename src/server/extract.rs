@@ -1,11 +1,11 @@
 //! What handlers take: the extractors.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use bytes::Bytes;
 
 use crate::{
-    protocol::{AttributeList, Attributes, RequestId, Rest, Word},
+    protocol::{AttributeList, Attributes, RequestId, Rest, TraceParent, Word},
     server::{reply::Rejection, session::Session},
     topic::Publisher,
 };
@@ -16,9 +16,28 @@ pub struct RequestParts<'a> {
     pub(super) id: Option<RequestId>,
     pub(super) method: Word<'a>,
     pub(super) attributes: Attributes<'a>,
-    pub(super) rest: Rest<'a>,
+    pub(super) payload: Payload<'a>,
     pub(super) session: &'a Session,
     pub(super) publisher: &'a Publisher,
+}
+
+/// A payload on its way, unstuffed by whoever takes it.
+pub(super) enum Payload<'a> {
+    Stuffed(Rest<'a>),
+    #[cfg(feature = "tower")]
+    Plain(&'a [u8]),
+}
+
+/// The length alone: payloads may be secret.
+impl fmt::Debug for Payload<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let length = match self {
+            Self::Stuffed(rest) => rest.plain().len(),
+            #[cfg(feature = "tower")]
+            Self::Plain(payload) => payload.len(),
+        };
+        write!(f, "{length} bytes")
+    }
 }
 
 impl<'a> RequestParts<'a> {
@@ -37,9 +56,25 @@ impl<'a> RequestParts<'a> {
         self.attributes
     }
 
+    /// The caller's trace context, where it sent one (`trace=`).
+    pub fn trace(&self) -> Option<TraceParent> {
+        self.attributes.get("trace")?.parse().ok()
+    }
+
     /// The payload, any bytes; empty when there is none.
     pub fn payload(&self) -> Cow<'a, [u8]> {
-        self.rest.plain()
+        match self.payload {
+            Payload::Stuffed(rest) => rest.plain(),
+            #[cfg(feature = "tower")]
+            Payload::Plain(payload) => Cow::Borrowed(payload),
+        }
+    }
+
+    fn bytes(&self) -> Bytes {
+        match self.payload() {
+            Cow::Borrowed(payload) => Bytes::copy_from_slice(payload),
+            Cow::Owned(payload) => payload.into(),
+        }
     }
 
     /// The connection it came on.
@@ -104,10 +139,7 @@ impl<S: Clone> FromRequest<S> for State<S> {
 /// The payload as it came.
 impl<S> FromRequest<S> for Bytes {
     fn from_request(parts: &RequestParts<'_>, _: &S) -> Result<Self, Rejection> {
-        Ok(match parts.payload() {
-            Cow::Borrowed(payload) => Self::copy_from_slice(payload),
-            Cow::Owned(payload) => payload.into(),
-        })
+        Ok(parts.bytes())
     }
 }
 
@@ -144,7 +176,7 @@ impl<S> FromRequest<S> for Publisher {
 }
 
 /// A request as a whole, with bytes of its own.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Request {
     /// The id; `None` for a one-way request.
@@ -157,13 +189,31 @@ pub struct Request {
     pub payload: Bytes,
 }
 
-impl<S> FromRequest<S> for Request {
-    fn from_request(parts: &RequestParts<'_>, state: &S) -> Result<Self, Rejection> {
-        Ok(Self {
+impl Request {
+    pub(super) fn from_parts(parts: &RequestParts<'_>) -> Self {
+        Self {
             id: parts.id,
             method: parts.method().to_owned(),
             attributes: parts.attributes.to_list(),
-            payload: Bytes::from_request(parts, state)?,
-        })
+            payload: parts.bytes(),
+        }
+    }
+}
+
+/// Without the payload, which may be secret: its length alone.
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("id", &self.id)
+            .field("method", &self.method)
+            .field("attributes", &self.attributes)
+            .field("payload", &format_args!("{} bytes", self.payload.len()))
+            .finish()
+    }
+}
+
+impl<S> FromRequest<S> for Request {
+    fn from_request(parts: &RequestParts<'_>, _: &S) -> Result<Self, Rejection> {
+        Ok(Self::from_parts(parts))
     }
 }

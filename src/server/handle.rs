@@ -5,10 +5,38 @@ use std::fmt;
 use dashmap::DashMap;
 use uuid::Uuid;
 
-use crate::{server::session::Session, sync::Arc};
+use crate::{
+    server::{
+        session::Session,
+        stats::{ServerStats, Totals},
+    },
+    sync::Arc,
+};
 
-/// The open connections of a server.
-pub(super) type Sessions = DashMap<Uuid, Session>;
+/// The open connections of a server, and what all there were have counted.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    open: DashMap<Uuid, Session>,
+    pub(super) totals: Totals,
+}
+
+impl Sessions {
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    pub(super) fn insert(&self, session: Session) {
+        self.open.insert(session.id(), session);
+    }
+
+    pub(super) fn remove(&self, session: &Session) {
+        self.open.remove(&session.id());
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = Session> {
+        self.open.iter().map(|entry| entry.value().clone())
+    }
+}
 
 /// A look at a server, before, while and after it serves; cheap to clone.
 ///
@@ -27,19 +55,6 @@ pub struct ServerHandle {
     sessions: Arc<Sessions>,
 }
 
-/// What a server is doing, as [`ServerHandle::stats`] found it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ServerStats {
-    /// Connections that are open, or were closed and are not gone yet; without those that were one
-    /// too many.
-    pub connections: usize,
-    /// Requests that take a place in flight, one-ways and `/publish` included, over all
-    /// connections. One that is answered at once never takes one, and none is counted any more
-    /// once its terminal line could be read, or its connection is gone.
-    pub in_flight: usize,
-}
-
 impl ServerHandle {
     pub(super) fn new(sessions: Arc<Sessions>) -> Self {
         Self { sessions }
@@ -50,10 +65,11 @@ impl ServerHandle {
     /// The figures are taken one connection after the other: they are exact only while nothing
     /// moves.
     pub fn stats(&self) -> ServerStats {
-        let mut stats = ServerStats::default();
+        let mut stats = self.sessions.totals.stats();
         for session in self.sessions.iter() {
             stats.connections += 1;
             stats.in_flight += session.in_flight();
+            stats.subscriptions += session.subscriptions();
         }
         stats
     }

@@ -8,10 +8,12 @@ use std::{
 };
 
 use tokio::task::{JoinHandle, spawn, spawn_blocking};
+use tracing::{Instrument, Span};
 
 use crate::{
     server::{
         extract::{FromRequest, RequestParts},
+        layer::Layered,
         reply::{IntoReply, Rejection, Reply},
     },
     sync::Arc,
@@ -141,7 +143,8 @@ pub fn blocking<S: 'static, Args>(handler: impl BlockingHandler<S, Args>) -> End
     let handler = Arc::new(handler);
     let call: Call<S, Task> = Box::new(move |parts, state| {
         let work = handler.clone().prepare(parts, state)?;
-        Ok(Task { handle: spawn_blocking(work), blocking: true })
+        let span = Span::current();
+        Ok(Task { handle: spawn_blocking(move || span.in_scope(work)), blocking: true })
     });
     Endpoint { doc: String::new(), spawned: false, start: Start::Blocking(call) }
 }
@@ -214,6 +217,14 @@ pub(super) type BoxedReply = Pin<Box<dyn ReplyFuture>>;
 pub(super) enum Running {
     Inline(BoxedReply),
     Task(Task),
+    Layered(Box<Layered>),
+    Traced(Box<Traced>),
+}
+
+/// A handler in a span of its own, for a subscriber that is interested in it.
+pub(super) struct Traced {
+    running: Running,
+    span: Span,
 }
 
 /// A handler in a task of its own; aborted when dropped.
@@ -238,24 +249,38 @@ impl Running {
         match self {
             Self::Inline(future) => future.as_mut().poll_reply(cx).map(Ended::Replied),
             Self::Task(task) => task.poll(cx),
+            Self::Layered(layered) => layered.poll(cx),
+            Self::Traced(traced) => {
+                let Traced { running, span } = &mut **traced;
+                span.in_scope(|| running.poll(cx))
+            }
         }
     }
 
-    /// Asks a task to end; `false` for a handler that ends by being dropped.
-    pub(super) fn abort(&self) -> bool {
+    /// Runs it in `span`.
+    pub(super) fn traced(self, span: Span) -> Self {
+        Self::Traced(Box::new(Traced { running: self, span }))
+    }
+
+    /// Asks a task to end; `false` for a handler that ends by being dropped. It is to be polled
+    /// once more.
+    pub(super) fn abort(&mut self) -> bool {
         match self {
             Self::Inline(_) => false,
             Self::Task(task) => {
                 task.handle.abort();
                 true
             }
+            Self::Layered(layered) => layered.abort(),
+            Self::Traced(traced) => traced.running.abort(),
         }
     }
 }
 
 impl Task {
     fn spawn(mut future: BoxedReply) -> Self {
-        Self { handle: spawn(poll_fn(move |cx| future.as_mut().poll_reply(cx))), blocking: false }
+        let reply = poll_fn(move |cx| future.as_mut().poll_reply(cx));
+        Self { handle: spawn(reply.in_current_span()), blocking: false }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {

@@ -152,7 +152,11 @@ impl InFlight {
         }
         kept.ending = Some(code.clone());
         match kept.running.abort() {
-            true => None,
+            true => {
+                // What is around the task is dropped when it is polled.
+                self.slots[slot].waker.wake_by_ref();
+                None
+            }
             false => self.remove(slot, None),
         }
     }

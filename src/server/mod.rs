@@ -6,6 +6,7 @@ mod extract;
 mod handle;
 mod handler;
 mod in_flight;
+mod layer;
 mod listener;
 mod mailbox;
 mod reply;
@@ -13,23 +14,30 @@ mod router;
 mod serve;
 mod session;
 mod source;
+mod stats;
 mod subscriptions;
+#[cfg(feature = "tower")]
+mod tower;
 mod wheel;
 
 use std::io;
 
 use tokio::net::{TcpListener, ToSocketAddrs};
 
+#[cfg(feature = "tower")]
+pub use self::tower::{HandlerCall, HandlerReply, HandlerService};
 pub use self::{
     config::ServerConfig,
     extract::{FromRequest, Request, RequestParts, State},
-    handle::{ServerHandle, ServerStats},
+    handle::ServerHandle,
     handler::{BlockingHandler, Endpoint, Handler, IntoEndpoint, blocking, handler},
+    layer::{HandlerFuture, Layer, Next},
     listener::{Listener, PeerAddr},
     reply::{Failure, IntoReply, Rejection, Reply},
     router::Router,
     serve::Serve,
     session::Session,
+    stats::ServerStats,
 };
 use self::{handle::Sessions, router::Methods, wheel::Wheel};
 use crate::{

@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::{
-    protocol::Code,
+    protocol::{Code, Escaped, Outcome},
     topic::{PublishError, Published},
 };
 
@@ -26,6 +26,27 @@ impl Reply {
     /// `ok` with this payload, any bytes.
     pub fn ok(payload: impl Into<Bytes>) -> Self {
         Self(Answer::Ok(payload.into()))
+    }
+
+    /// `no`: for what runs in a layer's future, when the handler was not started.
+    #[cfg(feature = "tower")]
+    pub(super) fn no(rejection: Rejection) -> Self {
+        Self(Answer::No(rejection))
+    }
+
+    /// `cut`: the handler may have run.
+    pub(super) fn cut(code: Code) -> Self {
+        Self(Answer::Cut(code))
+    }
+
+    /// The word it is answered with.
+    pub fn outcome(&self) -> Outcome {
+        match &self.0 {
+            Answer::Ok(_) | Answer::Published(_) => Outcome::Ok,
+            Answer::Err(_) => Outcome::Err,
+            Answer::No(_) => Outcome::No,
+            Answer::Cut(_) => Outcome::Cut,
+        }
     }
 
     /// `err` with this code and text.
@@ -151,6 +172,12 @@ impl Rejection {
         Self::new(Code::BAD_ATTRIBUTE, text)
     }
 
+    /// `no deadline`: the time for it ran out before it was started.
+    #[cfg(feature = "tower")]
+    pub(super) fn deadline() -> Self {
+        Self::new(Code::DEADLINE, "")
+    }
+
     /// `no forbidden`: this peer may not.
     pub fn forbidden(text: impl Into<String>) -> Self {
         Self::new(Code::FORBIDDEN, text)
@@ -188,7 +215,7 @@ macro_rules! reasons {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 match self.text.is_empty() {
                     true => self.code.fmt(f),
-                    false => write!(f, "{}: {}", self.code, self.text),
+                    false => write!(f, "{}: {}", self.code, Escaped(self.text.as_bytes())),
                 }
             }
         }

@@ -6,13 +6,17 @@ use std::{
     hash::{BuildHasherDefault, Hasher},
 };
 
+use tracing::Span;
+
 use crate::{
-    protocol::{Method, Word},
+    protocol::{Method, RequestId, Word},
     server::{
         extract::RequestParts,
         handler::{IntoEndpoint, Running},
+        layer::{Layer, Layered},
         reply::Rejection,
     },
+    sync::Arc,
 };
 
 /// The methods a server offers, each with its handler; `S` is the state the handlers share.
@@ -71,11 +75,36 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         let mut endpoint = handler.into_endpoint();
         let doc = std::mem::take(&mut endpoint.doc);
         let state = self.state.clone();
-        let start = Box::new(move |parts: &RequestParts<'_>| endpoint.start(parts, &state));
+        let start: Arc<Start> = Arc::new(move |parts| endpoint.start(parts, &state));
         let found = Found(self.methods.entries.len());
         self.methods.entries.push(MethodEntry { doc, start });
         let before = self.methods.by_name.insert(name.as_bytes().into(), found);
         assert!(before.is_none(), "method {name:?} is there already");
+        self
+    }
+
+    /// Puts a [`Layer`] around the handlers of all methods, those that are added later included.
+    ///
+    /// The layer that was added first is the outermost: it sees a request first, and its reply
+    /// last. The protocol's own methods, `/publish` among them, run within none. Without layers
+    /// there is no cost; each request costs its layers' futures otherwise.
+    ///
+    /// ```
+    /// use bellwire::{Router, server::{Next, Rejection, RequestParts}};
+    ///
+    /// let router = Router::new()
+    ///     .method("offers.drop", async |id: String| format!("dropped {id}"))
+    ///     .layer(|request: &RequestParts<'_>, next: Next<'_>| {
+    ///         match request.attributes().get("app.tenant") {
+    ///             Some(_) => next.run(),
+    ///             None => Err(Rejection::forbidden("whose?")),
+    ///         }
+    ///     });
+    /// # let _ = router;
+    /// ```
+    #[must_use]
+    pub fn layer(mut self, layer: impl Layer) -> Self {
+        self.methods.layers.push(Arc::new(layer));
         self
     }
 
@@ -95,14 +124,17 @@ impl<S> fmt::Debug for Router<S> {
 pub(super) struct Methods {
     by_name: HashMap<Box<[u8]>, Found, BuildHasherDefault<NameHasher>>,
     entries: Vec<MethodEntry>,
+    /// The outermost first.
+    layers: Vec<Arc<dyn Layer>>,
 }
 
 struct MethodEntry {
     doc: String,
-    start: StartFn,
+    start: Arc<Start>,
 }
 
-type StartFn = Box<dyn Fn(&RequestParts<'_>) -> Result<Running, Rejection> + Send + Sync>;
+/// Extracts a handler's arguments, and constructs its future.
+pub(super) type Start = dyn Fn(&RequestParts<'_>) -> Result<Running, Rejection> + Send + Sync;
 
 /// A method that is there, to be started.
 #[derive(Clone, Copy)]
@@ -118,7 +150,20 @@ impl Methods {
         method: Found,
         parts: &RequestParts<'_>,
     ) -> Result<Running, Rejection> {
-        (self.entries[method.0].start)(parts)
+        let span = handler_span(parts);
+        if span.is_disabled() {
+            return self.start_layered(method, parts);
+        }
+        let running = span.in_scope(|| self.start_layered(method, parts))?;
+        Ok(running.traced(span))
+    }
+
+    fn start_layered(&self, method: Found, parts: &RequestParts<'_>) -> Result<Running, Rejection> {
+        let start = &self.entries[method.0].start;
+        match self.layers.is_empty() {
+            true => start(parts),
+            false => Layered::start(&self.layers, start, parts),
+        }
     }
 
     /// Names and documentation, sorted by name.
@@ -129,6 +174,17 @@ impl Methods {
         list.sort_unstable();
         list
     }
+}
+
+/// The span that a handler runs in; disabled, and for nothing, unless a subscriber wants it.
+fn handler_span(parts: &RequestParts<'_>) -> Span {
+    tracing::debug_span!(
+        target: "bellwire::handler",
+        "handler",
+        method = parts.method(),
+        id = parts.id().map(RequestId::get),
+        trace = parts.trace().map(tracing::field::display),
+    )
 }
 
 /// Methods are named by validated text.

@@ -24,6 +24,7 @@ use crate::{
         listener::{Listener, PeerAddr, is_of_one_connection},
         mailbox::{CUT, DRAIN, LINE},
         session::Session,
+        stats::Tally,
     },
     sync::Arc,
 };
@@ -191,7 +192,9 @@ impl Crew {
         let session = Session::new(id, peer);
         let shared = self.shared.clone();
         let open = shared.sessions.len();
+        let count = |mut tally| shared.sessions.totals.fold(id, &mut tally);
         if open >= shared.config.connections {
+            count(Tally { refused: 1, ..Tally::default() });
             span.in_scope(|| tracing::debug!(open, "one too many"));
             if self.tasks.len() < open + REFUSALS {
                 let refused = Connection::refused(io, shared, session);
@@ -200,7 +203,8 @@ impl Crew {
             return;
         }
         span.in_scope(|| tracing::debug!("open"));
-        shared.sessions.insert(id, session.clone());
+        count(Tally { accepted: 1, ..Tally::default() });
+        shared.sessions.insert(session.clone());
         self.tasks.spawn(Connection::new(io, shared, session).instrument(span));
     }
 

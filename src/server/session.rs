@@ -20,12 +20,14 @@ struct Shared {
     peer: PeerAddr,
     mailbox: Arc<Mailbox>,
     in_flight: AtomicUsize,
+    subscriptions: AtomicUsize,
 }
 
 impl Session {
     pub(super) fn new(id: Uuid, peer: PeerAddr) -> Self {
         let mailbox = Arc::default();
-        Self(Arc::new(Shared { id, peer, mailbox, in_flight: AtomicUsize::new(0) }))
+        let (in_flight, subscriptions) = Default::default();
+        Self(Arc::new(Shared { id, peer, mailbox, in_flight, subscriptions }))
     }
 
     /// The session's id, as `/hello` announced it; unique to the connection.
@@ -43,8 +45,14 @@ impl Session {
         self.0.in_flight.load(Ordering::Acquire)
     }
 
-    pub(super) fn set_in_flight(&self, requests: usize) {
-        self.0.in_flight.store(requests, Ordering::Release);
+    /// Subscriptions, as the connection counted them last.
+    pub(super) fn subscriptions(&self) -> usize {
+        self.0.subscriptions.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_gauges(&self, in_flight: usize, subscriptions: usize) {
+        self.0.subscriptions.store(subscriptions, Ordering::Relaxed);
+        self.0.in_flight.store(in_flight, Ordering::Release);
     }
 
     pub(super) fn mailbox(&self) -> &Arc<Mailbox> {

@@ -4,10 +4,10 @@ use std::task::Poll;
 
 use crate::{
     protocol::{
-        BadPosition, Code, Cursor, Position, RequestId, Time, Topic, Window, encode_end,
+        BadPosition, Code, Cursor, Escaped, Position, RequestId, Time, Topic, Window, encode_end,
         encode_gap, encode_reset,
     },
-    server::source::Source,
+    server::{source::Source, stats::Tally},
     topic::{Read, Room, Unavailable},
 };
 
@@ -149,7 +149,7 @@ impl Subscriptions {
 
     /// Copies what is there to the end of `out`, until `room` is used up; each call begins with
     /// another topic, so that a busy one does not starve the rest.
-    pub(super) fn copy(&mut self, room: Room, out: &mut Vec<u8>) {
+    pub(super) fn copy(&mut self, room: Room, out: &mut Vec<u8>, tally: &mut Tally) {
         let full_at = out.len() + room.bytes;
         for _ in 0..self.list.len() {
             if out.len() >= full_at {
@@ -157,8 +157,9 @@ impl Subscriptions {
             }
             self.turn = (self.turn + 1) % self.list.len();
             let one = &mut self.list[self.turn];
-            if let Err(error) = one.copy(full_at, room.max_line, out) {
-                tracing::error!(topic = %one.topic, %error, "subscription ended");
+            if let Err(error) = one.copy(full_at, room.max_line, out, tally) {
+                let topic = Escaped(one.topic.as_str().as_bytes());
+                tracing::error!(%topic, %error, "subscription ended");
                 encode_end(out, &one.topic, &Code::CLOSED, one.cursor.position);
                 self.list.remove(self.turn);
                 return;
@@ -174,26 +175,36 @@ impl Subscription {
         full_at: usize,
         max_line: usize,
         out: &mut Vec<u8>,
+        tally: &mut Tally,
     ) -> Result<(), Unavailable> {
         while self.ready && out.len() < full_at {
             let room = Room { bytes: full_at - out.len(), max_line };
             match self.source.poll_read(self.cursor, room, out) {
                 Poll::Pending => self.ready = false,
-                Poll::Ready(read) => self.advance(read?, out)?,
+                Poll::Ready(read) => self.advance(read?, out, tally)?,
             }
         }
         Ok(())
     }
 
     /// Moves the cursor. A store that does not move it would hold the connection for ever.
-    fn advance(&mut self, read: Read, out: &mut Vec<u8>) -> Result<(), Unavailable> {
+    fn advance(
+        &mut self,
+        read: Read,
+        out: &mut Vec<u8>,
+        tally: &mut Tally,
+    ) -> Result<(), Unavailable> {
         let before = self.cursor;
         let Position { epoch, next } = before.position;
         match read {
-            Read::Copied { last } => self.cursor = self.cursor.delivered(last),
+            Read::Copied { last } => {
+                self.cursor = self.cursor.delivered(last);
+                tally.notifications += (last + 1).saturating_sub(next);
+            }
             Read::Gap { last, reason } if last >= next => {
                 encode_gap(out, &self.topic, epoch, next..=last, &reason);
                 self.cursor = self.cursor.delivered(last);
+                tally.gaps += 1;
             }
             Read::Gap { .. } => {}
             Read::Reset(position) => {

@@ -21,9 +21,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     pub(super) fn finish_ended(&mut self, id: Option<RequestId>, ended: Ended) {
         if let Ended::Panicked = ended {
+            self.active().tally.panics += 1;
             tracing::error!(?id, "handler panicked");
         }
-        let Some(id) = id else { return };
+        let Some(id) = id else {
+            if let Ended::Replied(Reply(Answer::No(rejection))) = ended {
+                self.on_rejection(None, &rejection);
+            }
+            return;
+        };
         match ended {
             Ended::Replied(Reply(answer)) => self.finish_answer(id, answer),
             Ended::Panicked => {
@@ -40,21 +46,27 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             Answer::Ok(payload) => self.answer(id, |out| encode::ok(out, id, &payload)),
             Answer::Published(published) => {
                 let (epoch, sequence) = (published.epoch, published.sequence);
-                let head = format_args!("ok;epoch={epoch};seq={sequence}");
-                encode::display(self.out(), Mark::Id(id), head, format_args!(""));
+                self.answer_ok(id, format_args!(";epoch={epoch};seq={sequence}"));
             }
             Answer::Err(failure) => {
                 let text = format_args!("{}", failure.text);
                 self.answer_failure(id, Outcome::Err, &failure.code, text);
             }
-            Answer::No(rejection) => self.refuse(id, &rejection.code, format_args!("")),
+            Answer::No(rejection) => self.on_rejection(Some(id), &rejection),
             Answer::Cut(code) => {
                 self.answer_failure(id, Outcome::Cut, &code, format_args!(""));
             }
         }
     }
 
-    /// Appends an answer; `err too-large` in its place if it is over the client's limit.
+    /// Appends an `ok` with attributes, of a bounded length.
+    pub(super) fn answer_ok(&mut self, id: RequestId, attributes: fmt::Arguments<'_>) {
+        self.active().tally.ok += 1;
+        let head = format_args!("ok{attributes}");
+        encode::display(self.out(), Mark::Id(id), head, format_args!(""));
+    }
+
+    /// Appends an `ok`; `err too-large` in its place if it is over the client's limit.
     pub(super) fn answer(&mut self, id: RequestId, encode: impl FnOnce(&mut Vec<u8>)) {
         let max_line = self.client_max_line;
         let out = self.out();
@@ -63,8 +75,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if out.len() - begin > max_line {
             out.truncate(begin);
             let text = format_args!("max-line is {max_line}");
-            self.answer_failure(id, Outcome::Err, &Code::TOO_LARGE, text);
+            return self.answer_failure(id, Outcome::Err, &Code::TOO_LARGE, text);
         }
+        self.active().tally.ok += 1;
     }
 
     /// Refuses a request, or names a one-way's fault where the protocol lists its code.
@@ -127,6 +140,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         text: fmt::Arguments<'_>,
     ) {
         let max_line = self.client_max_line;
+        self.active().tally.outcome(outcome);
         let out = self.out();
         let begin = out.len();
         encode_failure(out, id, outcome, code, text);

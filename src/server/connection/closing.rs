@@ -118,7 +118,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             && self.active.as_ref().is_none_or(|active| active.in_flight.len() == 0)
             && let Some(id) = quit.take()
         {
-            encode::ok(self.out(), id, b"");
+            self.answer_ok(id, format_args!(""));
         }
     }
 

@@ -4,8 +4,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     protocol::{
-        Code, LeaseEvent, Line, MIN_MAX_LINE, Mark, Position, RequestId, Rest, Topic, encode,
-        parse_number,
+        Code, LeaseEvent, Line, MIN_MAX_LINE, Mark, Position, RequestId, Rest, Topic, TraceParent,
+        encode, parse_number,
     },
     server::{
         connection::{Connection, Taken, answer::cut_text, requests::Work},
@@ -134,8 +134,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 self.lease_event(LeaseEvent::Renewed);
                 let Position { epoch, next } = cursor.position;
                 let (head, lease) = (window.head(), self.shared.config.lease.as_secs());
-                let head = format_args!("ok;epoch={epoch};next={next};head={head};lease={lease}");
-                encode::display(self.out(), Mark::Id(id), head, format_args!(""));
+                let attributes =
+                    format_args!(";epoch={epoch};next={next};head={head};lease={lease}");
+                self.answer_ok(id, attributes);
             }
             Err(OpenError::BadPosition(next)) => {
                 self.refuse(id, &Code::BAD_POSITION, format_args!("next is {next}"));
@@ -157,8 +158,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if self.subscriptions.as_ref().is_none_or(|list| list.is_empty()) {
             self.lease_event(LeaseEvent::Emptied);
         }
-        let head = format_args!("ok;next={next}");
-        encode::display(self.out(), Mark::Id(id), head, format_args!(""));
+        self.answer_ok(id, format_args!(";next={next}"));
         Ok(Taken::Yes)
     }
 
@@ -180,7 +180,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     fn publish(&mut self, id: RequestId, line: &Line<'_>) -> Done {
-        let ttl = self.application_attributes(line)?;
+        let ttl = self.application_attributes(line, &["ttl"])?;
         let (topic, payload) = line.rest.split_argument();
         let topic = as_topic(topic, PUBLISH_USAGE)?;
         if !self.shared.config.allow_publish {
@@ -216,7 +216,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             encode::display(out, Mark::Id(id), format_args!("more {name}"), format_args!("{doc}"));
             cut_text(out, begin, max_line);
         }
-        encode::ok(out, id, b"");
+        self.answer_ok(id, format_args!(""));
         Ok(Taken::Yes)
     }
 
@@ -240,8 +240,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         };
         check_attributes(line, read, &["version", "max-line"])?;
         no_arguments(line)?;
-        let head = format_args!("ok;version=1");
-        encode::display(self.out(), Mark::Id(id), head, format_args!(""));
+        self.answer_ok(id, format_args!(";version=1"));
         if let Some(max_line) = max_line {
             let limit = self.shared.config.max_line;
             self.client_max_line = usize::try_from(max_line).map_or(limit, |max| max.min(limit));
@@ -264,17 +263,24 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         Ok(Taken::Yes)
     }
 
-    /// The attributes of an application request: the `ttl`, in milliseconds.
-    pub(super) fn application_attributes(&self, line: &Line<'_>) -> Result<Option<u64>, Refusal> {
+    /// The attributes of a request that takes a place, of the `known`: the `ttl`, in milliseconds.
+    pub(super) fn application_attributes(
+        &self,
+        line: &Line<'_>,
+        known: &[&str],
+    ) -> Result<Option<u64>, Refusal> {
         if line.attributes.is_empty() {
             return Ok(None);
         }
         let mut ttl = None;
-        let read_ttl = |_: &str, value: &str| {
-            ttl = Some(parse_number(value.as_bytes()).filter(|&ttl| ttl > 0)?);
-            Some(())
+        let read = |key: &str, value: &str| match key {
+            "trace" => value.parse().ok().map(|_: TraceParent| ()),
+            _ => {
+                ttl = Some(parse_number(value.as_bytes()).filter(|&ttl| ttl > 0)?);
+                Some(())
+            }
         };
-        check_attributes(line, read_ttl, &["ttl"])?;
+        check_attributes(line, read, known)?;
         Ok(ttl)
     }
 }

@@ -8,13 +8,14 @@ use crate::{
     protocol::{Code, Escaped, Line, LineTooLong, Malformed, Mark, RequestId},
     server::{
         connection::{Connection, Phase, Taken, control::unknown_method, requests::Work},
-        extract::RequestParts,
+        extract::{Payload, RequestParts},
     },
 };
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     pub(super) fn on_bytes(&mut self, bytes: &[u8]) {
         self.heard = self.now();
+        self.active().tally.bytes_in += bytes.len() as u64;
         // Replies are about as long as requests: one growth instead of many.
         self.out().reserve(bytes.len());
         let left = self.obey(bytes);
@@ -118,7 +119,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             let (code, text) = unknown_method(line);
             return self.refuse_any(id, &code, format_args!("{text}"));
         };
-        let ttl = match self.application_attributes(line) {
+        let ttl = match self.application_attributes(line, &["ttl", "trace"]) {
             Ok(ttl) => ttl,
             Err((code, key)) => return self.refuse_any(id, &code, format_args!("{key}")),
         };
@@ -131,7 +132,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 id,
                 method: line.word,
                 attributes: line.attributes,
-                rest: line.rest,
+                payload: Payload::Stuffed(line.rest),
                 session,
                 publisher: &shared.publisher,
             };
@@ -142,6 +143,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     fn on_id_order(&mut self, id: RequestId) -> Taken {
         let last = self.last_id;
+        self.active().tally.malformed += 1;
         tracing::debug!(%id, last, "id is not above the last");
         self.notice_error(Some(id), &Code::ID_ORDER, format_args!("last is {last}"));
         Taken::Yes
@@ -149,9 +151,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     fn on_malformed(&mut self, bytes: &[u8], fault: &Malformed) -> Taken {
         tracing::debug!(line = %Escaped(bytes), %fault, "malformed line");
+        if let Some(id) = fault.id.filter(|id| !self.is_first && id.get() <= self.last_id) {
+            return self.on_id_order(id);
+        }
+        self.active().tally.malformed += 1;
         match fault.id {
             _ if self.is_first => self.stop_reading(None),
-            Some(id) if id.get() <= self.last_id => return self.on_id_order(id),
             Some(id) => {
                 self.has_read(Mark::Id(id));
                 self.refuse(id, &Code::MALFORMED, format_args!("{fault}"));
@@ -163,6 +168,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     fn on_too_long(&mut self, error: LineTooLong) {
+        self.active().tally.malformed += 1;
         tracing::debug!(%error, "line too long");
         if !self.is_first {
             let text = format_args!("max-line is {}", error.max_line);

@@ -28,6 +28,7 @@ use crate::{
         in_flight::InFlight,
         mailbox::{ALARM, CUT, DRAIN, LINE, NEWS},
         session::Session,
+        stats::Tally,
         subscriptions::Subscriptions,
         wheel::Alarm,
     },
@@ -79,6 +80,8 @@ pub(super) struct Connection<T> {
 struct Active {
     out: WriteBuffer,
     in_flight: InFlight,
+    /// What was done since it was last counted.
+    tally: Tally,
     /// Slots whose handlers were woken and are still to be polled.
     woken: Vec<usize>,
     /// A line that waits for a place in flight.
@@ -181,11 +184,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         Poll::Pending
     }
 
-    /// Counts what runs, before its caller can learn that it has ended.
-    fn count(&self) {
-        self.session.set_in_flight(self.active.as_ref().map_or(0, |active| active.in_flight.len()));
-    }
-
     fn take_mail(&mut self, cx: &mut Context<'_>) {
         let mailbox = self.session.mailbox();
         let flags = match &mut self.active {
@@ -261,7 +259,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let bytes = mark.saturating_sub(active.out.len());
         if bytes > 0 {
             let room = Room { bytes, max_line: self.client_max_line };
-            subscriptions.copy(room, active.out.bytes());
+            subscriptions.copy(room, active.out.bytes(), &mut active.tally);
         }
     }
 
@@ -280,14 +278,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        match &mut self.active {
-            Some(active) if !active.out.is_done() => {
-                match active.out.poll_write(&mut self.io, cx) {
-                    Poll::Ready(written) => self.on_written(written),
-                    Poll::Pending => self.on_write_blocked(),
-                }
-            }
-            _ => Ok(()),
+        let Some(active) = self.active.as_mut().filter(|active| !active.out.is_done()) else {
+            return Ok(());
+        };
+        let before = active.out.len();
+        let written = active.out.poll_write(&mut self.io, cx);
+        self.shared.sessions.totals.wrote(self.session.id(), before - active.out.len());
+        match written {
+            Poll::Ready(written) => self.on_written(written),
+            Poll::Pending => self.on_write_blocked(),
         }
     }
 
@@ -377,10 +376,24 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 }
 
+impl<T> Connection<T> {
+    /// Counts what runs and what was done, before a peer can learn of it.
+    fn count(&mut self) {
+        let subscriptions = self.subscriptions.as_ref().map_or(0, |list| list.len());
+        let mut in_flight = 0;
+        if let Some(active) = &mut self.active {
+            in_flight = active.in_flight.len();
+            self.shared.sessions.totals.fold(self.session.id(), &mut active.tally);
+        }
+        self.session.set_gauges(in_flight, subscriptions);
+    }
+}
+
 impl<T> Drop for Connection<T> {
     fn drop(&mut self) {
         self.shared.wheel.clear(&mut self.alarm);
-        self.shared.sessions.remove(&self.session.id());
+        self.count();
+        self.shared.sessions.remove(&self.session);
     }
 }
 

@@ -45,7 +45,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let (shared, session) = (&*self.shared, &self.session);
         let active = self.active.get_or_insert_default();
         let cx = &mut Context::from_waker(active.in_flight.next_waker(session.mailbox()));
-        match guarded(|| start(shared, session)) {
+        let started = guarded(|| start(shared, session));
+        active.tally.started += u64::from(!matches!(started, Some(Err(_))));
+        match started {
             Some(Ok(running)) => match poll_first(running, cx) {
                 Started::Running(running) => self.keep(work, running),
                 Started::Ended(ended) => self.finish_ended(work.id, ended),

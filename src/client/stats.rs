@@ -1,0 +1,121 @@
+//! What a client counts: plain integers in the driver, folded once per batch into shared ones.
+
+use std::mem;
+
+use crate::{
+    protocol::Outcome,
+    sync::{AtomicU64, Ordering},
+};
+
+/// What one connection of a client has done and is doing: see
+/// [`Client::stats`](crate::Client::stats).
+///
+/// Counters begin at 0 with the connection and only rise. Each request that was given an id is
+/// counted once more by its terminal line, or in `pending`: `requests` is the sum of `ok`, `err`,
+/// `no`, `cut` and `pending`, until the connection ends and leaves the rest without an outcome.
+///
+/// ```
+/// # async fn example(client: bellwire::Client) -> Result<(), bellwire::CallError> {
+/// client.call("random", "6").await?;
+/// let stats = client.stats();
+/// assert_eq!((stats.requests, stats.ok, stats.in_flight), (1, 1, 0));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClientStats {
+    /// Counter: requests that were given an id, the protocol's own (`/subscribe`, `/renew`)
+    /// included.
+    pub requests: u64,
+    /// Counter: one-way requests of the application's.
+    pub one_ways: u64,
+    /// Counter: requests that were answered `ok`; cancelled ones whose answer came late included,
+    /// as with the three below.
+    pub ok: u64,
+    /// Counter: requests that were answered `err`.
+    pub err: u64,
+    /// Counter: requests that were answered `no`.
+    pub no: u64,
+    /// Counter: requests that were answered `cut`.
+    pub cut: u64,
+    /// Gauge: requests whose terminal line has not come, cancelled ones included.
+    pub pending: usize,
+    /// Gauge: places in flight that are taken, by calls and by cancelled ones whose terminal line
+    /// has not come; at most [`ClientConfig::in_flight`](crate::ClientConfig::in_flight).
+    pub in_flight: usize,
+    /// Counter: terminal lines that came after their caller was gone. Each is one of `ok`, `err`,
+    /// `no` and `cut` too.
+    pub late_replies: u64,
+    /// Counter: lines under the id of a request that had had its terminal line.
+    pub doubled_replies: u64,
+    /// Counter: lines under an id that no request of this connection had been sent with.
+    pub unasked_replies: u64,
+    /// Counter: notifications that were read.
+    pub notifications: u64,
+    /// Counter: holes in topics, named by the server or found by this client.
+    pub gaps: u64,
+    /// Counter: the numbers in those holes. What a stream dropped because it was not read is told
+    /// by that stream alone.
+    pub missed: u64,
+    /// Counter: lines that broke the order of a topic's numbers, or were of a topic that is not
+    /// subscribed.
+    pub violations: u64,
+    /// Counter: bytes read.
+    pub bytes_in: u64,
+    /// Counter: bytes handed to the transport.
+    pub bytes_out: u64,
+}
+
+macro_rules! tally {
+    ($($field:ident),* $(,)?) => {
+        /// What the driver counts while it handles a batch.
+        #[derive(Debug, Default)]
+        pub(crate) struct Tally {
+            $(pub(crate) $field: u64,)*
+        }
+
+        /// The sums, for whoever looks.
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $($field: AtomicU64,)*
+        }
+
+        impl Counters {
+            /// Adds a batch, and begins the next. To be called before anybody hears of the batch,
+            /// so that who does finds it counted.
+            pub(crate) fn fold(&self, tally: &mut Tally) {
+                let tally = mem::take(tally);
+                $(if tally.$field > 0 {
+                    self.$field.fetch_add(tally.$field, Ordering::Relaxed);
+                })*
+            }
+
+            /// The sums as they stand.
+            pub(crate) fn stats(&self) -> ClientStats {
+                ClientStats {
+                    $($field: self.$field.load(Ordering::Relaxed),)*
+                    ..ClientStats::default()
+                }
+            }
+        }
+    };
+}
+
+tally! {
+    one_ways, ok, err, no, cut, late_replies, doubled_replies, unasked_replies, notifications,
+    gaps, missed, violations, bytes_in, bytes_out,
+}
+
+impl Tally {
+    /// Counts a terminal line.
+    pub(crate) fn outcome(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Ok => self.ok += 1,
+            Outcome::Err => self.err += 1,
+            Outcome::No => self.no += 1,
+            Outcome::Cut => self.cut += 1,
+            Outcome::More => {}
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Statistics as metrics of the [`metrics`] facade, for whatever recorder a program installs.
+//!
+//! Nothing is recorded by itself. A program calls [`record_server`] and [`record_client`] when it
+//! is asked for its metrics, or every few seconds; each sets what the stats have counted. What
+//! handlers take is measured where [`Handlers`] is put around them with
+//! [`Router::layer`](crate::Router::layer).
+//!
+//! | metric | kind | labels |
+//! |---|---|---|
+//! | `bellwire_server_connections` | gauge | `server` |
+//! | `bellwire_server_connections_total` | counter | `server`, `result`: `accepted`, `refused` |
+//! | `bellwire_server_in_flight`, `bellwire_server_subscriptions` | gauge | `server` |
+//! | `bellwire_server_started_total`, `…_panics_total`, `…_malformed_total` | counter | `server` |
+//! | `bellwire_server_replies_total` | counter | `server`, `outcome` |
+//! | `bellwire_server_notifications_total`, `…_gaps_total` | counter | `server` |
+//! | `bellwire_server_bytes_total` | counter | `server`, `direction`: `in`, `out` |
+//! | `bellwire_client_requests_total`, `…_one_ways_total` | counter | `client` |
+//! | `bellwire_client_pending`, `bellwire_client_in_flight` | gauge | `client` |
+//! | `bellwire_client_replies_total` | counter | `client`, `outcome` |
+//! | `bellwire_client_stray_replies_total` | counter | `client`, `kind`: `late`, `doubled`, `unasked` |
+//! | `bellwire_client_notifications_total`, `…_gaps_total`, `…_missed_total` | counter | `client` |
+//! | `bellwire_client_violations_total` | counter | `client` |
+//! | `bellwire_client_bytes_total` | counter | `client`, `direction`: `in`, `out` |
+//! | `bellwire_handler_seconds` | histogram | `method`, `outcome` |
+//!
+//! `outcome` is `ok`, `err`, `no` or `cut`; `server` and `client` are the names that the program
+//! gives, from a set of its own; `method` is one of the router's. No label takes a value that a
+//! peer chose, so their number is bounded.
+//!
+//! ```
+//! use bellwire::{Client, ServerHandle, metrics};
+//!
+//! fn render(server: &ServerHandle, upstream: &Client) {
+//!     metrics::record_server("public", &server.stats());
+//!     metrics::record_client("upstream", &upstream.stats());
+//! }
+//! ```
+
+use std::time::Instant;
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
+
+use crate::{
+    client::ClientStats,
+    server::{HandlerFuture, Layer, Next, Rejection, RequestParts, ServerStats},
+};
+
+/// Tells the recorder what the metrics are and their units. To be called once, behind the
+/// recorder's installation.
+pub fn describe() {
+    for (name, unit, text) in COUNTERS {
+        describe_counter!(name, unit, text);
+    }
+    for (name, text) in GAUGES {
+        describe_gauge!(name, Unit::Count, text);
+    }
+    describe_histogram!("bellwire_handler_seconds", Unit::Seconds, "from a request to its reply");
+}
+
+const COUNTERS: [(&str, Unit, &str); 17] = [
+    ("bellwire_server_connections_total", Unit::Count, "connections accepted and refused"),
+    ("bellwire_server_started_total", Unit::Count, "requests started"),
+    ("bellwire_server_panics_total", Unit::Count, "handlers that panicked"),
+    ("bellwire_server_malformed_total", Unit::Count, "lines against the protocol"),
+    ("bellwire_server_replies_total", Unit::Count, "requests answered"),
+    ("bellwire_server_notifications_total", Unit::Count, "notifications written"),
+    ("bellwire_server_gaps_total", Unit::Count, "gaps named"),
+    ("bellwire_server_bytes_total", Unit::Bytes, "bytes read and written"),
+    ("bellwire_client_requests_total", Unit::Count, "requests with an id"),
+    ("bellwire_client_one_ways_total", Unit::Count, "one-way requests"),
+    ("bellwire_client_replies_total", Unit::Count, "terminal lines"),
+    ("bellwire_client_stray_replies_total", Unit::Count, "lines that found no caller"),
+    ("bellwire_client_notifications_total", Unit::Count, "notifications read"),
+    ("bellwire_client_gaps_total", Unit::Count, "holes in topics"),
+    ("bellwire_client_missed_total", Unit::Count, "numbers in those holes"),
+    ("bellwire_client_violations_total", Unit::Count, "lines against a topic's order"),
+    ("bellwire_client_bytes_total", Unit::Bytes, "bytes read and written"),
+];
+
+const GAUGES: [(&str, &str); 5] = [
+    ("bellwire_server_connections", "open connections"),
+    ("bellwire_server_in_flight", "requests in flight"),
+    ("bellwire_server_subscriptions", "subscriptions"),
+    ("bellwire_client_pending", "requests without a terminal line"),
+    ("bellwire_client_in_flight", "places in flight taken"),
+];
+
+/// Records what a server has counted, under a name for it.
+///
+/// The counters are set, not added to: one name is for one server.
+pub fn record_server(name: &'static str, stats: &ServerStats) {
+    let set = |metric: &'static str, value: u64| counter!(metric, "server" => name).absolute(value);
+    set("bellwire_server_started_total", stats.started);
+    set("bellwire_server_panics_total", stats.panics);
+    set("bellwire_server_malformed_total", stats.malformed);
+    set("bellwire_server_notifications_total", stats.notifications);
+    set("bellwire_server_gaps_total", stats.gaps);
+    for (result, value) in [("accepted", stats.accepted), ("refused", stats.refused)] {
+        let labels = [("server", name), ("result", result)];
+        counter!("bellwire_server_connections_total", &labels).absolute(value);
+    }
+    let outcomes = outcomes([stats.ok, stats.err, stats.no, stats.cut]);
+    for (outcome, value) in outcomes {
+        let labels = [("server", name), ("outcome", outcome)];
+        counter!("bellwire_server_replies_total", &labels).absolute(value);
+    }
+    for (direction, value) in [("in", stats.bytes_in), ("out", stats.bytes_out)] {
+        let labels = [("server", name), ("direction", direction)];
+        counter!("bellwire_server_bytes_total", &labels).absolute(value);
+    }
+    gauge!("bellwire_server_connections", "server" => name).set(stats.connections as f64);
+    gauge!("bellwire_server_in_flight", "server" => name).set(stats.in_flight as f64);
+    gauge!("bellwire_server_subscriptions", "server" => name).set(stats.subscriptions as f64);
+}
+
+/// Records what a client has counted, under a name for it.
+///
+/// The counters are set, not added to: one name is for one connection at a time. They begin at 0
+/// with each connection, which a recorder that keeps the greatest value does not show.
+pub fn record_client(name: &'static str, stats: &ClientStats) {
+    let set = |metric: &'static str, value: u64| counter!(metric, "client" => name).absolute(value);
+    set("bellwire_client_requests_total", stats.requests);
+    set("bellwire_client_one_ways_total", stats.one_ways);
+    set("bellwire_client_notifications_total", stats.notifications);
+    set("bellwire_client_gaps_total", stats.gaps);
+    set("bellwire_client_missed_total", stats.missed);
+    set("bellwire_client_violations_total", stats.violations);
+    for (outcome, value) in outcomes([stats.ok, stats.err, stats.no, stats.cut]) {
+        let labels = [("client", name), ("outcome", outcome)];
+        counter!("bellwire_client_replies_total", &labels).absolute(value);
+    }
+    let strays = [
+        ("late", stats.late_replies),
+        ("doubled", stats.doubled_replies),
+        ("unasked", stats.unasked_replies),
+    ];
+    for (kind, value) in strays {
+        let labels = [("client", name), ("kind", kind)];
+        counter!("bellwire_client_stray_replies_total", &labels).absolute(value);
+    }
+    for (direction, value) in [("in", stats.bytes_in), ("out", stats.bytes_out)] {
+        let labels = [("client", name), ("direction", direction)];
+        counter!("bellwire_client_bytes_total", &labels).absolute(value);
+    }
+    gauge!("bellwire_client_pending", "client" => name).set(stats.pending as f64);
+    gauge!("bellwire_client_in_flight", "client" => name).set(stats.in_flight as f64);
+}
+
+fn outcomes(counts: [u64; 4]) -> [(&'static str, u64); 4] {
+    let [ok, err, no, cut] = counts;
+    [("ok", ok), ("err", err), ("no", no), ("cut", cut)]
+}
+
+/// A [`Layer`] that measures, by method and outcome, how long requests take from when they are
+/// started to their reply: `bellwire_handler_seconds`, whose count is the number of requests.
+///
+/// What is refused before its handler starts, or is dropped before it replies (cancelled, past its
+/// deadline), is not measured.
+///
+/// ```
+/// use bellwire::{Router, metrics::Handlers};
+///
+/// let router = Router::new().method("echo", async |text: String| text).layer(Handlers::new());
+/// # let _ = router;
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct Handlers;
+
+impl Handlers {
+    /// The layer.
+    pub fn new() -> Self {
+        Self
+    }
+}
+
+impl Layer for Handlers {
+    fn call(&self, request: &RequestParts<'_>, next: Next<'_>) -> Result<HandlerFuture, Rejection> {
+        let (method, begin) = (request.method().to_owned(), Instant::now());
+        let handler = next.run()?;
+        Ok(Box::pin(async move {
+            let reply = handler.await;
+            let labels = [("method", method), ("outcome", reply.outcome().to_string())];
+            metrics::histogram!("bellwire_handler_seconds", &labels).record(begin.elapsed());
+            reply
+        }))
+    }
+}

@@ -1,0 +1,158 @@
+//! What a server counts: plain integers per connection, folded once per poll into shared ones.
+
+use std::mem;
+
+use uuid::Uuid;
+
+use crate::{
+    protocol::Outcome,
+    sync::{AtomicU64, Ordering},
+};
+
+/// Shards of the sums, so that connections on different processors seldom write the same line of
+/// cache. A session keeps to one.
+const SHARDS: usize = 16;
+
+/// What a server has done and is doing, as [`ServerHandle::stats`](crate::ServerHandle::stats)
+/// found it.
+///
+/// Counters begin at 0 with the server and only rise. What a peer could read the effect of is
+/// counted by then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ServerStats {
+    /// Gauge: connections that are open, or were closed and are not gone yet; without those that
+    /// were one too many.
+    pub connections: usize,
+    /// Counter: connections that were accepted and served.
+    pub accepted: u64,
+    /// Counter: connections that were one too many.
+    pub refused: u64,
+    /// Gauge: requests that take a place in flight, one-ways and `/publish` included, over all
+    /// connections. One that is answered at once never takes one, and none is counted any more
+    /// once its terminal line could be read, or its connection is gone.
+    pub in_flight: usize,
+    /// Gauge: subscriptions, over all connections.
+    pub subscriptions: usize,
+    /// Counter: requests that were started: those of the application's methods, one-ways included,
+    /// and `/publish`.
+    pub started: u64,
+    /// Counter: requests that were answered `ok`, those of the protocol's own methods included, as
+    /// with the three below.
+    pub ok: u64,
+    /// Counter: requests that were answered `err`.
+    pub err: u64,
+    /// Counter: requests that were answered `no`.
+    pub no: u64,
+    /// Counter: requests that were answered `cut`.
+    pub cut: u64,
+    /// Counter: handlers that panicked.
+    pub panics: u64,
+    /// Counter: notifications that were written to subscribers.
+    pub notifications: u64,
+    /// Counter: gaps that were named to subscribers.
+    pub gaps: u64,
+    /// Counter: lines that were malformed or over-long, or whose id was not above the last.
+    pub malformed: u64,
+    /// Counter: bytes read.
+    pub bytes_in: u64,
+    /// Counter: bytes written.
+    pub bytes_out: u64,
+}
+
+macro_rules! tally {
+    ($($field:ident),* $(,)?) => {
+        /// What one connection counts while it is polled.
+        #[derive(Debug, Default)]
+        pub(super) struct Tally {
+            $(pub(super) $field: u64,)*
+        }
+
+        #[derive(Debug, Default)]
+        #[repr(align(128))]
+        struct Shard {
+            $($field: AtomicU64,)*
+        }
+
+        impl Shard {
+            fn fold(&self, tally: Tally) {
+                $(if tally.$field > 0 {
+                    self.$field.fetch_add(tally.$field, Ordering::Relaxed);
+                })*
+            }
+
+            fn add_to(&self, stats: &mut ServerStats) {
+                $(stats.$field += self.$field.load(Ordering::Relaxed);)*
+            }
+        }
+    };
+}
+
+tally! {
+    accepted, refused, started, ok, err, no, cut, panics, notifications, gaps, malformed, bytes_in,
+    bytes_out,
+}
+
+impl Tally {
+    /// Counts a terminal line.
+    pub(super) fn outcome(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Ok => self.ok += 1,
+            Outcome::Err => self.err += 1,
+            Outcome::No => self.no += 1,
+            Outcome::Cut => self.cut += 1,
+            Outcome::More => {}
+        }
+    }
+}
+
+/// The sums over all connections there were.
+#[derive(Debug, Default)]
+pub(super) struct Totals {
+    shards: [Shard; SHARDS],
+}
+
+impl Totals {
+    /// Adds what a connection counted, and begins its next.
+    pub(super) fn fold(&self, session: Uuid, tally: &mut Tally) {
+        self.shard(session).fold(mem::take(tally));
+    }
+
+    /// Adds bytes written, which are known only after all else was folded.
+    pub(super) fn wrote(&self, session: Uuid, bytes: usize) {
+        if bytes > 0 {
+            self.shard(session).bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// The counters as they stand; the gauges are 0.
+    pub(super) fn stats(&self) -> ServerStats {
+        let mut stats = ServerStats::default();
+        self.shards.iter().for_each(|shard| shard.add_to(&mut stats));
+        stats
+    }
+
+    fn shard(&self, session: Uuid) -> &Shard {
+        let [.., last] = *session.as_bytes();
+        &self.shards[usize::from(last) % SHARDS]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_folded_is_counted_once() {
+        let totals = Totals::default();
+        for session in 0..100 {
+            let mut tally = Tally { ok: 2, ..Tally::default() };
+            tally.outcome(Outcome::Cut);
+            totals.fold(Uuid::from_u128(session), &mut tally);
+            totals.fold(Uuid::from_u128(session), &mut tally);
+            totals.wrote(Uuid::from_u128(session), 3);
+        }
+        let counted = ServerStats { ok: 200, cut: 100, bytes_out: 300, ..ServerStats::default() };
+        assert_eq!(totals.stats(), counted);
+    }
+}
