@@ -6,12 +6,13 @@
 //!
 //! The way of a line in: [`LineDecoder`] splits the stream, [`Line::parse`] takes a line apart,
 //! [`Notice::parse`] or [`Outcome::from_word`] say what it is. The way out: [`encode`]. What each
-//! end then does is in [`Lease`] and [`Cursor`] for the server, and [`Renewal`] and
-//! [`SubscriptionState`] for the client.
+//! end then does is in [`Lease`], [`Cursor`] and [`Pace`] for the server, and [`Renewal`] and
+//! [`SubscriptionState`] for the client; [`AckWindow`] is for both.
 
 #![deny(clippy::unwrap_used, clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
+mod ack;
 mod attribute;
 mod code;
 mod cursor;
@@ -22,6 +23,7 @@ mod lease;
 mod line;
 mod name;
 mod notice;
+mod pace;
 mod parse;
 mod position;
 mod reply;
@@ -30,6 +32,7 @@ mod subscription;
 mod time;
 
 pub use self::{
+    ack::AckWindow,
     attribute::{AttributeList, Attributes, InvalidAttribute, MAX_ATTRIBUTES, MAX_KEY, MAX_VALUE},
     code::{Code, MAX_CODE},
     cursor::{BadPosition, Cursor, Step, Window},
@@ -41,6 +44,7 @@ pub use self::{
     notice::{
         Hello, Notice, VERSION, encode_bye, encode_end, encode_error, encode_gap, encode_reset,
     },
+    pace::{Overtaken, Pace, Slow, Terms},
     parse::{Line, MAX_HEAD, Malformed, Mark, Rest, Word},
     position::{Epoch, InvalidPosition, MAX_EPOCH, Position},
     reply::{Outcome, Reason},

@@ -4,8 +4,8 @@ use std::task::{Context, Poll, Waker};
 
 use crate::{
     protocol::{
-        BadPosition, Code, Cursor, Position, RequestId, Topic, Window, encode_end, encode_gap,
-        encode_reset,
+        BadPosition, Code, Cursor, Overtaken, Pace, Position, RequestId, Terms, Topic, Window,
+        encode_end, encode_gap, encode_reset,
     },
     server::mailbox::{Mailbox, SlotWaker},
     sync::Arc,
@@ -28,6 +28,8 @@ pub(super) struct Subscriptions {
 struct Subscription {
     topic: Topic,
     cursor: Cursor,
+    /// Only where the client asked for other terms than the default.
+    pace: Option<Box<Pace>>,
     source: Source,
     ready: bool,
 }
@@ -42,6 +44,7 @@ struct Opening {
     id: RequestId,
     topic: Topic,
     from: Option<Position>,
+    terms: Terms,
     source: Source,
 }
 
@@ -49,6 +52,19 @@ struct Opening {
 pub(super) struct Opened {
     pub(super) id: RequestId,
     pub(super) result: Result<(Window, Cursor), OpenError>,
+}
+
+/// Why a subscription ends while it is copied from.
+enum Over {
+    /// It did not keep up, and asked to be ended then.
+    Slow,
+    Unavailable(Unavailable),
+}
+
+impl From<Unavailable> for Over {
+    fn from(error: Unavailable) -> Self {
+        Self::Unavailable(error)
+    }
 }
 
 pub(super) enum OpenError {
@@ -79,12 +95,14 @@ impl Subscriptions {
         id: RequestId,
         topic: Topic,
         from: Option<Position>,
+        terms: Terms,
         reader: Box<dyn TopicReader>,
         mailbox: &Arc<Mailbox>,
     ) {
         let woken = SlotWaker::new(mailbox.clone(), None);
         let waker = Waker::from(woken.clone());
-        self.opening = Some(Opening { id, topic, from, source: Source { reader, woken, waker } });
+        let source = Source { reader, woken, waker };
+        self.opening = Some(Opening { id, topic, from, terms, source });
     }
 
     /// The end of the `/subscribe` that was begun.
@@ -101,15 +119,16 @@ impl Subscriptions {
     }
 
     fn opened(&mut self, window: Result<Window, Unavailable>) -> Option<Opened> {
-        let Opening { id, topic, from, source } = self.opening.take()?;
+        let Opening { id, topic, from, terms, source } = self.opening.take()?;
         let result = window.map_err(OpenError::Unavailable).and_then(|window| {
             let cursor = Cursor::start(window, from)
                 .map_err(|BadPosition| OpenError::BadPosition(next_of(window)))?;
             Ok((window, cursor))
         });
-        if let Ok((_, cursor)) = result {
+        if let Ok((window, cursor)) = result {
+            let pace = (terms != Terms::default()).then(|| Box::new(Pace::new(terms, window)));
             self.ready = true;
-            self.list.push(Subscription { topic, cursor, source, ready: true });
+            self.list.push(Subscription { topic, cursor, pace, source, ready: true });
         }
         Some(Opened { id, result })
     }
@@ -118,6 +137,29 @@ impl Subscriptions {
     pub(super) fn remove(&mut self, topic: &str) -> Option<Position> {
         let at = self.list.iter().position(|one| one.topic.as_str() == topic)?;
         Some(self.list.remove(at).cursor.position)
+    }
+
+    /// Takes an ack. One for a topic that is not subscribed to, or of another log, means nothing:
+    /// it crossed what ended or changed it.
+    ///
+    /// # Errors
+    /// The next number, when the ack is above it: nobody can have handled that.
+    pub(super) fn ack(&mut self, topic: &str, ack: Position) -> Result<(), Position> {
+        let Some(one) = self.list.iter_mut().find(|one| one.topic.as_str() == topic) else {
+            return Ok(());
+        };
+        let at = one.cursor.position;
+        if ack.epoch != at.epoch {
+            return Ok(());
+        }
+        if ack.next > at.next {
+            return Err(at);
+        }
+        if one.pace.as_mut().is_some_and(|pace| pace.acked(ack.next)) {
+            one.ready = true;
+            self.ready = true;
+        }
+        Ok(())
     }
 
     /// Ends all, each with `/end TOPIC REASON EPOCH:NEXT`.
@@ -148,6 +190,13 @@ impl Subscriptions {
         self.ready
     }
 
+    /// Nothing can be copied since the peer leaves too much unread: whoever has something to be
+    /// copied has to wait.
+    pub(super) fn wait(&mut self) {
+        let paces = self.list.iter_mut().filter(|one| one.ready);
+        paces.filter_map(|one| one.pace.as_mut()).for_each(|pace| pace.waits());
+    }
+
     /// Copies what is there to the end of `out`, until `room` is used up; each call begins with
     /// another topic, so that a busy one does not starve the rest.
     pub(super) fn copy(&mut self, room: Room, out: &mut Vec<u8>) {
@@ -158,9 +207,9 @@ impl Subscriptions {
             }
             self.turn = (self.turn + 1) % self.list.len();
             let one = &mut self.list[self.turn];
-            if let Err(error) = one.copy(full_at, room.max_line, out) {
-                tracing::error!(topic = %one.topic, %error, "subscription ended");
-                encode_end(out, &one.topic, &Code::CLOSED, one.cursor.position);
+            if let Err(over) = one.copy(full_at, room.max_line, out) {
+                let reason = over.reason(&one.topic);
+                encode_end(out, &one.topic, &reason, one.cursor.position);
                 self.list.remove(self.turn);
                 return;
             }
@@ -169,45 +218,128 @@ impl Subscriptions {
     }
 }
 
+impl Over {
+    fn reason(self, topic: &Topic) -> Code {
+        match self {
+            Self::Slow => Code::SLOW,
+            Self::Unavailable(error) => {
+                tracing::error!(%topic, %error, "subscription ended");
+                Code::CLOSED
+            }
+        }
+    }
+}
+
 impl Subscription {
-    fn copy(
-        &mut self,
-        full_at: usize,
-        max_line: usize,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Unavailable> {
+    fn copy(&mut self, full_at: usize, max_line: usize, out: &mut Vec<u8>) -> Result<(), Over> {
         while self.ready && out.len() < full_at {
-            let room = Room { bytes: full_at - out.len(), max_line };
-            let Source { reader, waker, .. } = &mut self.source;
-            let cx = &mut Context::from_waker(waker);
-            match reader.poll_read(cx, self.cursor, room, out) {
-                Poll::Pending => self.ready = false,
-                Poll::Ready(read) => self.advance(read?, out)?,
+            let lines = self.pace.as_ref().map_or(u64::MAX, |pace| pace.room());
+            if lines == 0 {
+                // Not registered with the log from here on: what is published wakes nobody.
+                self.hold();
+            } else if self.pace.as_ref().is_some_and(|pace| pace.may_skip()) {
+                self.skip(out)?;
+            } else {
+                let room = Room { bytes: full_at - out.len(), lines, max_line };
+                self.step(room, out)?;
             }
         }
         Ok(())
     }
 
-    /// Moves the cursor. A store that does not move it would hold the connection for ever.
-    fn advance(&mut self, read: Read, out: &mut Vec<u8>) -> Result<(), Unavailable> {
-        let before = self.cursor;
-        let Position { epoch, next } = before.position;
-        match read {
-            Read::Copied { last } => self.cursor = self.cursor.delivered(last),
-            Read::Gap { last, reason } if last >= next => {
-                encode_gap(out, &self.topic, epoch, next..=last, &reason);
-                self.cursor = self.cursor.delivered(last);
+    /// Waits for an ack.
+    fn hold(&mut self) {
+        self.ready = false;
+        if let Some(pace) = &mut self.pace {
+            pace.waits();
+        }
+    }
+
+    /// Skips to the newest message, where there is more than one.
+    fn skip(&mut self, out: &mut Vec<u8>) -> Result<(), Over> {
+        let Source { reader, waker, .. } = &mut self.source;
+        let Poll::Ready(log) = reader.poll_window(&mut Context::from_waker(waker)) else {
+            self.ready = false;
+            return Ok(());
+        };
+        let (log, cursor) = (log?, self.cursor);
+        if let Some(last) = self.pace.as_mut().and_then(|pace| pace.skip(cursor, log)) {
+            self.name(last, &Code::SLOW, out);
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, room: Room, out: &mut Vec<u8>) -> Result<(), Over> {
+        let Source { reader, waker, .. } = &mut self.source;
+        let begin = out.len();
+        match reader.poll_read(&mut Context::from_waker(waker), self.cursor, room, out) {
+            Poll::Pending => {
+                self.ready = false;
+                if let Some(pace) = &mut self.pace {
+                    pace.caught_up();
+                }
+                Ok(())
             }
+            Poll::Ready(read) => self.advance(read?, room, begin, out),
+        }
+    }
+
+    /// Moves the cursor. A store that does not move it would hold the connection for ever; one that
+    /// copies more lines than it may is not believed. What was appended stands behind `begin`.
+    fn advance(
+        &mut self,
+        read: Read,
+        room: Room,
+        begin: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Over> {
+        let before = self.cursor;
+        let next = before.position.next;
+        match read {
+            Read::Copied { last } if (last + 1).saturating_sub(next) > room.lines => {
+                out.truncate(begin);
+                return Err(Unavailable("the log gives more than it may".into()).into());
+            }
+            Read::Copied { last } => {
+                self.cursor = self.cursor.delivered(last);
+                if let Some(pace) = &mut self.pace {
+                    pace.delivered(next, last);
+                }
+            }
+            Read::Gap { last, reason } if last >= next => self.gap(last, &reason, out)?,
             Read::Gap { .. } => {}
             Read::Reset(position) => {
                 encode_reset(out, &self.topic, position);
                 self.cursor = Cursor { position };
+                if let Some(pace) = &mut self.pace {
+                    pace.reset();
+                }
             }
         }
         match self.cursor == before {
-            true => Err(Unavailable("the log does not go on".into())),
+            true => Err(Unavailable("the log does not go on".into()).into()),
             false => Ok(()),
         }
+    }
+
+    /// The numbers up to `last` do not come.
+    fn gap(&mut self, last: u64, reason: &Code, out: &mut Vec<u8>) -> Result<(), Over> {
+        let mut last = last;
+        if let Some(pace) = self.pace.as_ref().filter(|_| *reason == Code::RETENTION) {
+            match pace.overtaken(self.cursor, last) {
+                Overtaken::Name(upto) => last = upto,
+                Overtaken::End => return Err(Over::Slow),
+            }
+        }
+        self.name(last, reason, out);
+        Ok(())
+    }
+
+    /// Says that the numbers up to `last` do not come.
+    fn name(&mut self, last: u64, reason: &Code, out: &mut Vec<u8>) {
+        let Position { epoch, next } = self.cursor.position;
+        encode_gap(out, &self.topic, epoch, next..=last, reason);
+        self.cursor = self.cursor.delivered(last);
     }
 }
 

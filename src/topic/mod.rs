@@ -78,6 +78,8 @@ pub trait TopicReader: Send {
 pub struct Room {
     /// No line is begun once this many bytes were appended.
     pub bytes: usize,
+    /// No more lines than this are appended; at least 1.
+    pub lines: u64,
     /// The longest line the subscriber takes, LF included, in bytes.
     pub max_line: usize,
 }

@@ -4,8 +4,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     protocol::{
-        Code, LeaseEvent, Line, MIN_MAX_LINE, Mark, Position, RequestId, Rest, Topic, encode,
-        parse_number,
+        Code, LeaseEvent, Line, MIN_MAX_LINE, Mark, Position, RequestId, Rest, Terms, Topic,
+        encode, parse_number,
     },
     server::{
         connection::{Connection, Taken, answer::cut_text, requests::Work},
@@ -53,6 +53,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             "/subscribe" => self.subscribe(id, line),
             "/unsubscribe" => self.unsubscribe(id, line),
             "/renew" => self.renew(id, line),
+            "/ack" => self.ack(line),
             "/publish" => self.publish(id, line),
             "/methods" => self.methods(id, line),
             "/hello" => self.hello(id, line, is_first),
@@ -65,6 +66,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     fn on_control_one_way(&mut self, line: &Line<'_>) -> Done {
         match line.word.as_str() {
             "/cancel" => self.cancel(line),
+            "/ack" => self.ack(line),
             word @ ("/subscribe" | "/unsubscribe" | "/renew" | "/publish" | "/methods"
             | "/hello" | "/quit") => Err((Code::BAD_FORM, format!("{word} needs an id"))),
             _ => Err(unknown_method(line)),
@@ -72,14 +74,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     fn subscribe(&mut self, id: RequestId, line: &Line<'_>) -> Done {
-        let mut from = None;
+        let (mut from, mut terms) = (None, Terms::default());
         check_attributes(
             line,
             |key, value| match key {
                 "from" => value.parse::<Position>().ok().map(|at| from = Some(at)),
-                _ => None,
+                _ => terms.read(key, value),
             },
-            &["from"],
+            &["from", "window", "slow"],
         )?;
         let topic = only_topic(line.rest, SUBSCRIBE_USAGE)?;
         let subscriptions = self.subscriptions.get_or_insert_default();
@@ -90,7 +92,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             return Err((Code::TOO_MANY, String::new()));
         }
         let reader = self.shared.publisher.store().open(&topic);
-        subscriptions.open(id, topic, from, reader, self.session.mailbox());
+        subscriptions.open(id, topic, from, terms, reader, self.session.mailbox());
         self.poll_opening();
         Ok(Taken::Yes)
     }
@@ -275,7 +277,7 @@ fn check_attributes(
     }
 }
 
-fn no_attributes(line: &Line<'_>) -> Result<(), Refusal> {
+pub(super) fn no_attributes(line: &Line<'_>) -> Result<(), Refusal> {
     check_attributes(line, |_, _| Some(()), &[])
 }
 
