@@ -13,8 +13,9 @@ use std::{
 };
 
 use bellwire::{
-    PublishError, Published, Random, Router, ServerConfig,
-    protocol::{Cursor, Topic, Window},
+    CallError, Client, ClientConfig, Delivery, Gap, GapCause, NotSent, Notification, PublishError,
+    Published, Random, Router, ServerConfig, Slow, Subscribe, Subscription,
+    protocol::{Code, Cursor, Position, Topic, Window},
     topic::{BoxFuture, MemoryTopics, Read, Room, TopicReader, TopicStore, Unavailable},
 };
 use bytes::Bytes;
@@ -439,4 +440,352 @@ async fn acks_do_not_renew_the_lease() {
     peer.expect_silence().await;
     subscribe(&mut peer, 2, &format!(";from={e}:3;window=1")).await;
     peer.expect(offers([3])).await;
+}
+
+const HELLO: &str = "* /hello;version=1;session=6f0c1b52-9a0e-4c8e-8f0a-3f1d5a7b9c11;max-line=65535;in-flight=1024;lease=60\n";
+
+/// A client against a server by hand, through a pipe of `size` bytes.
+async fn by_hand(size: usize, config: ClientConfig) -> (Client, Peer) {
+    let (near, far) = tokio::io::duplex(size);
+    let (client, connection) = Client::new(near, config);
+    tokio::spawn(connection);
+    let mut server = RawPeer::new(far);
+    server.send(HELLO).await;
+    client.connected().await.unwrap();
+    (client, server)
+}
+
+fn at(text: &str) -> Position {
+    text.parse().unwrap()
+}
+
+/// Subscribes where the server is at 18 of epoch `e`; `line` is what it reads.
+async fn begin(wish: Subscribe, server: &mut Peer, line: &str) -> Subscription {
+    let (subscription, ()) = tokio::join!(wish.into_future(), async {
+        server.expect(format!("1 {line}\n")).await;
+        server.send("1 ok;epoch=e;next=18;head=17;lease=60\n").await;
+    });
+    subscription.unwrap()
+}
+
+async fn next(subscription: &mut Subscription) -> Notification {
+    let delivery = subscription.next().await.expect("it goes on");
+    delivery.into_notification().expect("a notification")
+}
+
+async fn read(subscription: &mut Subscription, numbers: std::ops::RangeInclusive<u64>) {
+    for number in numbers {
+        assert_eq!(next(subscription).await.sequence, number);
+    }
+}
+
+/// [M175] What is handed over is acknowledged by halves of the window, one-way; what lies in the
+/// queue is not.
+#[tokio::test]
+async fn the_client_acknowledges_what_it_hands_over() {
+    let (client, mut server) = by_hand(PIPE, ClientConfig::new()).await;
+    let wish = client.subscribe("offers").window(4).slow(Slow::Close);
+    let line = "/subscribe;window=4;slow=close offers";
+    let mut subscription = begin(wish, &mut server, line).await;
+    server.send(offers(18..=21)).await;
+    read(&mut subscription, 18..=18).await;
+    server.expect_silence().await;
+    read(&mut subscription, 19..=19).await;
+    server.expect("* /ack offers e:20\n").await;
+    read(&mut subscription, 20..=21).await;
+    server.expect("* /ack offers e:22\n").await;
+    // There is no use in an ack before leaving.
+    server.send(offers([22])).await;
+    read(&mut subscription, 22..=22).await;
+    drop(subscription);
+    server.expect("2 /unsubscribe offers\n").await;
+}
+
+/// Without a window there are no acks, by hand neither.
+#[tokio::test]
+async fn without_a_window_there_are_no_acks() {
+    let (client, mut server) = by_hand(PIPE, ClientConfig::new()).await;
+    let wish = client.subscribe("offers").slow(Slow::Gap).ack_by_hand();
+    let mut subscription = begin(wish, &mut server, "/subscribe offers").await;
+    server.send(offers(18..=30)).await;
+    for _ in 18..=30 {
+        next(&mut subscription).await.ack();
+    }
+    subscription.ack(subscription.position());
+    drop(subscription);
+    server.expect("2 /unsubscribe offers\n").await;
+}
+
+/// By hand, in any order: the server hears the lowest that is left. All below a position at once,
+/// but no more than was handed over.
+#[tokio::test]
+async fn acks_by_hand_come_in_any_order() {
+    let (client, mut server) = by_hand(PIPE, ClientConfig::new()).await;
+    let wish = client.subscribe("offers").window(3).ack_by_hand();
+    let mut subscription = begin(wish, &mut server, "/subscribe;window=3 offers").await;
+    server.send(offers(18..=20)).await;
+    let mut items = Vec::new();
+    for _ in 18..=20 {
+        items.push(next(&mut subscription).await);
+    }
+    items[1].ack();
+    items[2].ack();
+    server.expect_silence().await;
+    items[0].ack();
+    server.expect("* /ack offers e:21\n").await;
+    items[0].ack();
+    server.send(offers(21..=23)).await;
+    read(&mut subscription, 21..=22).await;
+    subscription.ack(at("f:23"));
+    subscription.ack(at("e:99"));
+    server.expect("* /ack offers e:23\n").await;
+    let last = next(&mut subscription).await;
+    drop(subscription);
+    last.ack();
+    server.expect("2 /unsubscribe offers\n").await;
+    server.expect_silence().await;
+}
+
+/// What the queue dropped is handled when its gap is handed over: named is handled.
+#[tokio::test]
+async fn what_lagged_is_acknowledged_with_its_gap() {
+    let (client, mut server) = by_hand(PIPE, ClientConfig::new().inbox_items(2)).await;
+    let wish = client.subscribe("offers").window(6).ack_by_hand();
+    let mut subscription = begin(wish, &mut server, "/subscribe;window=6 offers").await;
+    server.send(offers(18..=23)).await;
+    server.expect_silence().await;
+    let gap = subscription.next().await.unwrap();
+    assert!(matches!(gap, Delivery::Gap(Gap { first: 18, last: 21, cause: GapCause::Lagged, .. })));
+    server.expect("* /ack offers e:22\n").await;
+}
+
+/// [M175] [M176] What is slow reaches the application as it is named; a gap is acknowledged at once;
+/// what comes beyond the window is handed over and counted. Row 14 of the threats.
+#[tokio::test]
+async fn slowness_is_told_and_a_faulty_window_counted() {
+    let (client, mut server) = by_hand(PIPE, ClientConfig::new()).await;
+    let wish = client.subscribe("offers").window(100).slow(Slow::Latest);
+    let line = "/subscribe;window=100;slow=latest offers";
+    let mut subscription = begin(wish, &mut server, line).await;
+    server.send("* /gap offers e 18 30 slow\n").await;
+    let gap = subscription.next().await.unwrap();
+    let cause = GapCause::Server(Code::SLOW);
+    assert!(matches!(gap, Delivery::Gap(Gap { first: 18, last: 30, cause: c, .. }) if c == cause));
+    server.expect("* /ack offers e:31\n").await;
+    server.send(offers(31..=130)).await;
+    server.expect_silence().await;
+    assert_eq!(client.stats().violations, 0);
+    server.send(offers(131..=132)).await;
+    server.expect_silence().await;
+    assert_eq!(client.stats().violations, 2);
+    read(&mut subscription, 31..=132).await;
+    server.send("* /end offers slow e:133\n").await;
+    let end = subscription.next().await.unwrap();
+    let position = Some(at("e:133"));
+    assert!(
+        matches!(end, Delivery::End { reason, position: p, .. } if reason == Code::SLOW && p == position)
+    );
+    assert!(subscription.next().await.is_none());
+}
+
+/// [M171] [M177] A resumed subscription has the same terms. What was handed over and not
+/// acknowledged is not asked for again, and no ack goes above what the server sent since.
+#[tokio::test]
+async fn a_resumed_subscription_keeps_its_terms() {
+    let (client, mut server) = by_hand(PIPE, ClientConfig::new()).await;
+    let wish = client.subscribe("offers").window(2).slow(Slow::Close).ack_by_hand();
+    let line = "/subscribe;window=2;slow=close offers";
+    let mut subscription = begin(wish, &mut server, line).await;
+    server.send(offers(18..=19)).await;
+    let one = next(&mut subscription).await;
+    let two = next(&mut subscription).await;
+    server.send("* /end offers expired e:20\n").await;
+    server.expect("2 /subscribe;from=e:20;window=2;slow=close offers\n").await;
+    one.ack();
+    server.expect_silence().await;
+    // This one goes back behind what it had given: what comes again is no news, and acknowledged
+    // only as far as it came.
+    server.send("2 ok;epoch=e;next=19;head=19;lease=60\n").await;
+    two.ack();
+    server.expect_silence().await;
+    server.send(offers([19])).await;
+    server.expect("* /ack offers e:20\n").await;
+    server.send(offers([20])).await;
+    let three = next(&mut subscription).await;
+    assert_eq!((three.sequence, client.stats().violations), (20, 1));
+    three.ack();
+    server.expect("* /ack offers e:21\n").await;
+    server.send("* /reset offers f:1\n* offers 1 a\n").await;
+    assert!(matches!(subscription.next().await, Some(Delivery::Reset { .. })));
+    subscription.ack(at("e:21"));
+    next(&mut subscription).await.ack();
+    server.expect("* /ack offers f:2\n").await;
+}
+
+/// Of several readers the slowest says; when it goes, the next. Who asked for no window has no say.
+#[tokio::test]
+async fn the_slowest_of_several_readers_says() {
+    let (client, mut server) = by_hand(PIPE, ClientConfig::new()).await;
+    let line = "/subscribe;window=2 offers";
+    let mut slow = begin(client.subscribe("offers").window(2), &mut server, line).await;
+    let mut fast = client.subscribe("offers").window(2).await.unwrap();
+    let mut idle = client.subscribe("offers").await.unwrap();
+    for other in
+        [client.subscribe("offers").window(3), client.subscribe("offers").slow(Slow::Close)]
+    {
+        let refused = other.await.unwrap_err();
+        assert_eq!(refused, CallError::NotSent(NotSent::AlreadySubscribed));
+    }
+    server.send(offers(18..=19)).await;
+    read(&mut fast, 18..=19).await;
+    server.expect_silence().await;
+    read(&mut slow, 18..=18).await;
+    server.expect("* /ack offers e:19\n").await;
+    drop(slow);
+    server.expect("* /ack offers e:20\n").await;
+    // One that joins later has handled what came before it.
+    server.send(offers([20])).await;
+    read(&mut fast, 20..=20).await;
+    server.expect("* /ack offers e:21\n").await;
+    let mut late = client.subscribe("offers").window(2).await.unwrap();
+    server.send(offers(21..=22)).await;
+    read(&mut late, 21..=22).await;
+    server.expect_silence().await;
+    read(&mut fast, 21..=22).await;
+    server.expect("* /ack offers e:23\n").await;
+    drop((fast, late));
+    // Nobody is left who asked for it: receipt is enough.
+    server.send(offers([23])).await;
+    server.expect("* /ack offers e:24\n").await;
+    read(&mut idle, 18..=23).await;
+    drop(idle);
+    server.expect("2 /unsubscribe offers\n").await;
+}
+
+/// Who left before the reply came, and comes back on other terms, gets another subscription.
+#[tokio::test]
+async fn other_terms_are_another_subscription() {
+    let (client, mut server) = by_hand(PIPE, ClientConfig::new()).await;
+    {
+        let mut asking = std::pin::pin!(client.subscribe("offers").into_future());
+        assert!(futures::poll!(asking.as_mut()).is_pending());
+    }
+    let wish = client.subscribe("offers").window(7).into_future();
+    let (subscription, ()) = tokio::join!(wish, async {
+        server.expect("1 /subscribe offers\n").await;
+        server.send("1 ok;epoch=e;next=18;head=17;lease=60\n").await;
+        server.expect("2 /unsubscribe offers\n").await;
+        server.send("2 ok;next=e:18\n").await;
+        server.expect("3 /subscribe;window=7 offers\n").await;
+        server.send("3 ok;epoch=e;next=18;head=17;lease=60\n").await;
+    });
+    drop(subscription.unwrap());
+}
+
+/// A server that sends beyond the window and does not read: acks do not pile up, since there is one
+/// at a time per topic. Rows 14 and 17 of the threats.
+#[tokio::test]
+async fn acks_do_not_pile_up() {
+    let (client, mut server) = by_hand(64, ClientConfig::new()).await;
+    let wish = client.subscribe("offers").window(1);
+    let mut subscription = begin(wish, &mut server, "/subscribe;window=1 offers").await;
+    for number in 18..5_018 {
+        server.send(offers([number])).await;
+        read(&mut subscription, number..=number).await;
+    }
+    let (mut acks, mut last) = (0, 18);
+    while last < 5_018 {
+        let line = server.line().await.unwrap();
+        let position = line.strip_prefix("* /ack offers e:").expect("an ack").trim_end();
+        let position: u64 = position.parse().unwrap();
+        assert!(position > last);
+        (acks, last) = (acks + 1, position);
+    }
+    assert!(acks < 10, "{acks}");
+}
+
+/// After a goodbye nothing is sent, acks neither.
+#[tokio::test]
+async fn nothing_is_acknowledged_after_goodbye() {
+    let (client, mut server) = by_hand(PIPE, ClientConfig::new()).await;
+    let wish = client.subscribe("offers").window(1);
+    let mut subscription = begin(wish, &mut server, "/subscribe;window=1 offers").await;
+    server.send(format!("* /bye;last=1 shutdown\n{}", offers([18]))).await;
+    read(&mut subscription, 18..=18).await;
+    server.expect_silence().await;
+}
+
+fn client_of(server: &PipeServer) -> Client {
+    let (client, connection) = Client::new(server.connect_raw(PIPE).io, ClientConfig::new());
+    tokio::spawn(connection);
+    client
+}
+
+/// The library's client with a window of 2, over hours: bursts and silences, and it misses nothing.
+#[tokio::test(start_paused = true)]
+async fn a_window_of_two_misses_nothing_for_hours() {
+    let server = serve(ServerConfig::new());
+    let client = client_of(&server);
+    let mut subscription = client.subscribe("offers").window(2).await.unwrap();
+    let mut random = fastrand::Rng::with_seed(9);
+    let mut number = 0;
+    for _ in 0..400 {
+        let burst = random.u64(1..20);
+        publish(&server, number + 1..=number + burst).await;
+        read(&mut subscription, number + 1..=number + burst).await;
+        number += burst;
+        tokio::time::sleep(Duration::from_secs(random.u64(1..120))).await;
+    }
+    assert_eq!(client.stats().violations, 0);
+    client.close().await.unwrap();
+}
+
+/// Three readers of one subscription, any window, acks by hand in any order and by themselves:
+/// all get all, whoever is slow, and nothing stands still.
+#[tokio::test(start_paused = true)]
+async fn any_window_and_any_order_of_acks_goes_on() {
+    for seed in 0..60 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let window = random.u64(1..9);
+        let server = serve(ServerConfig::new());
+        let client = client_of(&server);
+        let mut readers = Vec::new();
+        for by_hand in [true, random.bool(), random.bool()] {
+            let wish = client.subscribe("offers").window(window);
+            let wish = if by_hand { wish.ack_by_hand() } else { wish };
+            readers.push(tokio::spawn(drain(wish.await.unwrap(), by_hand, random.fork())));
+        }
+        publish(&server, 1..=300).await;
+        for reader in readers {
+            reader.await.unwrap();
+        }
+        assert_eq!(client.stats().violations, 0);
+    }
+}
+
+/// Reads 300, and acknowledges in an order of its own.
+async fn drain(mut subscription: Subscription, by_hand: bool, mut random: fastrand::Rng) {
+    let mut held = Vec::new();
+    for number in 1..=300 {
+        let (mut waits, second) = (0, Duration::from_secs(1));
+        let one = loop {
+            match tokio::time::timeout(second, next(&mut subscription)).await {
+                Ok(one) => break one,
+                // What somebody holds is what the server waits for.
+                Err(_) => held.drain(..).for_each(|one: Notification| one.ack()),
+            }
+            waits += 1;
+            assert!(waits < 10, "{number} does not come");
+        };
+        assert_eq!(one.sequence, number);
+        if by_hand {
+            held.push(one);
+        }
+        while !held.is_empty() && random.bool() {
+            held.swap_remove(random.usize(..held.len())).ack();
+        }
+        if random.u8(..8) == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
 }
