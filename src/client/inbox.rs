@@ -40,7 +40,7 @@ impl Notification {
     ///
     /// Implements PROTOCOL.md, section 11.7.
     pub fn ack(&self) {
-        self.ack.ack(Position { epoch: self.epoch, next: self.sequence });
+        self.ack.ack(self.epoch, self.sequence);
     }
 }
 

@@ -100,7 +100,7 @@ pub struct ClientStats {
     pub late_replies: u64,
     /// Replies that nobody asked for, second ones included.
     pub unasked_replies: u64,
-    /// Lines that broke the order of a topic's numbers.
+    /// Lines that broke the order of a topic's numbers, or came beyond its window.
     pub violations: u64,
 }
 

@@ -20,7 +20,7 @@ use crate::{
         topics::{Told, Wish},
     },
     error::{CallError, ConnectionError, NotSent, Unknown},
-    protocol::{InvalidName, MAX_NUMBER, Position, Slow, Topic},
+    protocol::{Epoch, InvalidName, MAX_NUMBER, Position, Slow, Topic},
     sync::Arc,
 };
 
@@ -202,14 +202,10 @@ impl Membership {
         self.report(reader.handed_over(delivery));
     }
 
-    /// The application has handled the notification at `at`.
-    pub(crate) fn ack(&self, at: Position) {
-        self.report(self.reader.as_ref().and_then(|reader| reader.ack(at)));
-    }
-
-    fn ack_below(&self, position: Position) {
+    /// The application has handled the numbers from `first` to `last`.
+    pub(crate) fn ack(&self, epoch: Epoch, first: u64, last: u64) {
         let reader = self.reader.as_ref().filter(|reader| reader.by_hand);
-        self.report(reader.and_then(|reader| reader.ack_below(position)));
+        self.report(reader.and_then(|reader| reader.ack(epoch, first, last)));
     }
 
     fn report(&self, handled: Option<Position>) {
@@ -277,7 +273,7 @@ impl Subscription {
     /// does nothing. What was not handed over stays unacknowledged, and a position in another log
     /// means nothing. See [`Notification::ack`] for one at a time.
     pub fn ack(&self, position: Position) {
-        self.membership.ack_below(position);
+        self.membership.ack(position.epoch, 1, position.next - 1);
     }
 
     /// The next delivery; `None` behind [`Delivery::End`].

@@ -356,11 +356,9 @@ impl Entry {
         match event {
             Event::Accepted(next) => acks.begin(next),
             Event::Reset(next) if next == own => acks.begin(next),
-            Event::Notification(number) => {
-                if !acks.delivered(number) {
-                    // Handed over all the same: the application loses nothing by the fault.
-                    told.violations.push(topic.clone());
-                }
+            // Handed over all the same: the application loses nothing by the fault.
+            Event::Notification(number) if !acks.delivered(number) => {
+                told.violations.push(topic.clone());
             }
             Event::Gap { epoch, last, .. } => acks.named(Position { epoch, next: last + 1 }),
             Event::Renewed(Some(next)) => acks.named(next),

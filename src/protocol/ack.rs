@@ -51,6 +51,11 @@ impl AckWindow {
         self.size
     }
 
+    /// Whether as many as its size are unacknowledged.
+    pub fn is_full(&self) -> bool {
+        self.open >= self.size.get()
+    }
+
     /// How many more numbers may be delivered before an ack has to come.
     pub fn room(&self) -> u64 {
         match self.runs.len() < Self::MAX_RUNS {

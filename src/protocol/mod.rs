@@ -7,7 +7,8 @@
 //! The way of a line in: [`LineDecoder`] splits the stream, [`Line::parse`] takes a line apart,
 //! [`Notice::parse`] or [`Outcome::from_word`] say what it is. The way out: [`encode`]. What each
 //! end then does is in [`Lease`], [`Cursor`] and [`Pace`] for the server, and [`Renewal`] and
-//! [`SubscriptionState`] for the client; [`AckWindow`] is for both.
+//! [`SubscriptionState`] for the client; [`Handled`] is what it acknowledges, and
+//! [`AckWindow`] is for both.
 
 #![deny(clippy::unwrap_used, clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
@@ -18,6 +19,7 @@ mod code;
 mod cursor;
 pub mod encode;
 mod escape;
+mod handled;
 mod id;
 mod lease;
 mod line;
@@ -37,6 +39,7 @@ pub use self::{
     code::{Code, MAX_CODE},
     cursor::{BadPosition, Cursor, Step, Window},
     escape::{Escaped, MAX_SHOWN},
+    handled::Handled,
     id::{MAX_NUMBER, RequestId, parse_number},
     lease::{Lease, LeaseEvent, Renewal},
     line::{DEFAULT_MAX_LINE, LineDecoder, LineTooLong, MIN_MAX_LINE, strip_cr},
@@ -53,6 +56,7 @@ pub use self::{
     time::Time,
 };
 pub(crate) use self::{
+    handled::half as half_window,
     notice::parse_notification,
     reply::{Incoming, encode_failure},
 };
