@@ -98,7 +98,8 @@ pub enum NotSent {
         /// The server's limit, LF included, in bytes.
         max_line: usize,
     },
-    /// The topic is subscribed by this client already, and not from the position asked for.
+    /// The topic is subscribed by this client already, and not from the position, or not on the
+    /// terms, asked for.
     AlreadySubscribed,
     /// The deadline passed while it waited for a place.
     Deadline,
@@ -112,7 +113,9 @@ impl fmt::Display for NotSent {
             Self::Name(error) => error.fmt(f),
             Self::Attribute(error) => error.fmt(f),
             Self::TooLarge { max_line } => write!(f, "the line is longer than {max_line} bytes"),
-            Self::AlreadySubscribed => f.write_str("already subscribed, and not from there"),
+            Self::AlreadySubscribed => {
+                f.write_str("already subscribed, from elsewhere or on other terms")
+            }
             Self::Deadline => f.write_str("the deadline passed before there was a place"),
             Self::Lost(error) => error.fmt(f),
         }

@@ -86,6 +86,7 @@ pub use client::{
 pub use error::{CallError, ConnectionError, NotSent, Unknown};
 #[cfg(feature = "json")]
 pub use json::Json;
+pub use protocol::Slow;
 pub use random::Random;
 pub use server::{
     Failure, Listener, Router, Server, ServerConfig, ServerHandle, ServerStats, Session, State,

@@ -207,6 +207,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     fn take_outbound(&mut self, cx: &mut Context<'_>) -> bool {
         let shared = &self.reader.shared;
         let mut state = shared.state.lock();
+        if state.take_acks_due() {
+            drop(state);
+            shared.topics.lock().write_acks(shared);
+            state = shared.state.lock();
+        }
         self.closing = state.is_closing();
         if !state.has_outbound() || self.reader.hello.is_none() {
             state.wait(cx.waker(), false);

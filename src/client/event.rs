@@ -45,7 +45,8 @@ pub enum ConnectionEvent {
         /// What was wrong.
         reason: Reason,
     },
-    /// The server broke the order of a topic's numbers; the line was ignored.
+    /// The server broke the order of a topic's numbers, and the line was ignored; or it sent beyond
+    /// the topic's window, and the notification was delivered all the same.
     Violation(Topic),
     /// The server is about to go away: no call and no subscription is begun on this connection any
     /// more. Calls in flight go on, and so do subscriptions, until [`Ended`](Self::Ended).

@@ -9,6 +9,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
+    client::acks::AckHandle,
     protocol::{Code, Epoch, Position, Topic},
     sync::Mutex,
 };
@@ -25,6 +26,22 @@ pub struct Notification {
     pub sequence: u64,
     /// What was published.
     pub payload: Bytes,
+    /// Set where it is acknowledged by hand.
+    pub(crate) ack: AckHandle,
+}
+
+impl Notification {
+    /// Acknowledges this notification, and none but this: it is handled.
+    ///
+    /// For subscriptions that are acknowledged [by hand](crate::Subscribe::ack_by_hand); on any
+    /// other, a second time, and once the [`Subscription`](crate::Subscription) is gone, it does
+    /// nothing. May be called in any order, from anywhere. The server is told the lowest number that
+    /// is not acknowledged, once that has risen by half the window.
+    ///
+    /// Implements PROTOCOL.md, section 11.7.
+    pub fn ack(&self) {
+        self.ack.ack(self.epoch, self.sequence);
+    }
 }
 
 /// Numbers that did not come, both ends included.
@@ -261,7 +278,8 @@ mod tests {
     fn notification(name: &str, position: &str, payload: &'static [u8]) -> Delivery {
         let Position { epoch, next: sequence } = at(position);
         let payload = Bytes::from_static(payload);
-        Delivery::Notification(Notification { topic: topic(name), epoch, sequence, payload })
+        let (topic, ack) = (topic(name), AckHandle::default());
+        Delivery::Notification(Notification { topic, epoch, sequence, payload, ack })
     }
 
     fn lagged(name: &str, epoch: &str, first: u64, last: u64) -> Delivery {

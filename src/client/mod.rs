@@ -1,5 +1,6 @@
 //! The client: asks, and is told, on one connection.
 
+mod acks;
 mod call;
 mod config;
 mod connection;
@@ -296,7 +297,7 @@ impl Client {
         F: FnMut(Delivery) -> Fut + Send + 'static,
         Fut: Future<Output = ()> + Send,
     {
-        Ok(Listening::new(self.subscribe(topic).await?, closure))
+        self.subscribe(topic).listen(closure).await
     }
 
     /// A stream of all notifications from here on, beside the replies and the subscriptions' own

@@ -16,8 +16,8 @@ use crate::{
     },
     error::{CallError, ConnectionError, NotSent, Unknown},
     protocol::{
-        AttributeList, Attributes, Code, DEFAULT_MAX_LINE, Hello, Mark, Reason, RequestId, VERSION,
-        Word, encode,
+        AttributeList, Attributes, Code, DEFAULT_MAX_LINE, Hello, Mark, Position, Reason,
+        RequestId, Topic, VERSION, Word, encode,
     },
     sync::{Mutex, oneshot},
 };
@@ -85,6 +85,8 @@ pub(crate) struct State {
     is_writing: bool,
     /// Somebody waits for `drained`.
     blocked: bool,
+    /// Topics have acks for the driver to write.
+    acks_due: bool,
 }
 
 /// A request's line, all but its id and its deadline.
@@ -213,6 +215,11 @@ impl State {
         if self.is_writing { None } else { self.driver.take() }
     }
 
+    /// Whether there are acks to be written; whoever asks writes them.
+    pub(crate) fn take_acks_due(&mut self) -> bool {
+        std::mem::take(&mut self.acks_due)
+    }
+
     pub(crate) fn has_outbound(&self) -> bool {
         !self.out.is_empty()
     }
@@ -243,6 +250,7 @@ impl Shared {
             driver: None,
             is_writing: false,
             blocked: false,
+            acks_due: false,
         };
         Self {
             config,
@@ -342,6 +350,25 @@ impl Shared {
             return Err(NotSent::Lost(error.clone()));
         }
         state.append_control(waiter, head, arguments)
+    }
+
+    /// There are acks to be written. The driver writes them itself, one per topic, when it writes
+    /// next: so they do not pile up while the server does not read. The driver to wake.
+    pub(crate) fn announce_acks(&self) -> Option<Waker> {
+        let mut state = self.state.lock();
+        state.acks_due = true;
+        state.reader_of_lines()
+    }
+
+    /// Appends `* /ack TOPIC POSITION`, unless this side or the server closes.
+    pub(crate) fn append_ack(&self, topic: &Topic, position: Position) {
+        let mut state = self.state.lock();
+        if state.refusing.is_none() {
+            state.append(|out| {
+                let arguments = format_args!("{topic} {position}");
+                encode::display(out, Mark::Reserved, format_args!("/ack"), arguments);
+            });
+        }
     }
 
     /// The caller of `id` is gone: its place becomes a tombstone, and the server is told (R5).

@@ -58,8 +58,8 @@ pub struct ClientStats {
     /// Counter: the numbers in those holes. What a stream dropped because it was not read is told
     /// by that stream alone.
     pub missed: u64,
-    /// Counter: lines that broke the order of a topic's numbers, or were of a topic that is not
-    /// subscribed.
+    /// Counter: lines that broke the order of a topic's numbers, came beyond its window, or were of
+    /// a topic that is not subscribed.
     pub violations: u64,
     /// Counter: bytes read.
     pub bytes_in: u64,

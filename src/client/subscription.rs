@@ -3,6 +3,7 @@
 use std::{
     fmt,
     future::{Future, IntoFuture, poll_fn},
+    num::NonZeroU64,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -13,12 +14,13 @@ use tokio::task::JoinHandle;
 use crate::{
     client::{
         Client,
+        acks::{AckHandle, Reader},
         inbox::{Delivery, Gap, Inbox, Notification},
         shared::Shared,
-        topics::Told,
+        topics::{Told, Wish},
     },
     error::{CallError, ConnectionError, NotSent, Unknown},
-    protocol::{InvalidName, Position, Topic},
+    protocol::{Epoch, InvalidName, MAX_NUMBER, Position, Slow, Topic},
     sync::Arc,
 };
 
@@ -29,16 +31,35 @@ use crate::{
 ///
 /// # Cancel safety
 /// Dropping it leaves no subscription behind.
+///
+/// # Example
+/// At most 100 notifications on their way that are not handled, and only the newest for one who is
+/// late:
+/// ```
+/// # use bellwire::{Client, Delivery, Slow};
+/// # async fn example(client: Client) -> Result<(), bellwire::CallError> {
+/// let offers = client.subscribe("offers").window(100).slow(Slow::Latest).ack_by_hand();
+/// let mut offers = offers.await?;
+/// while let Some(delivery) = offers.next().await {
+///     if let Delivery::Notification(offer) = delivery {
+///         println!("{:?}", offer.payload);
+///         offer.ack();
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "nothing is subscribed unless it is awaited"]
 pub struct Subscribe {
     client: Client,
     topic: Result<Topic, InvalidName>,
-    from: Option<Position>,
+    wish: Wish,
+    by_hand: bool,
 }
 
 impl Subscribe {
     pub(crate) fn new(client: Client, topic: &str) -> Self {
-        Self { client, topic: Topic::new(topic), from: None }
+        Self { client, topic: Topic::new(topic), wish: Wish::default(), by_hand: false }
     }
 
     /// Begins at `position` instead of behind the last notification: what was published since is
@@ -48,27 +69,86 @@ impl Subscribe {
     /// Refused with [`NotSent::AlreadySubscribed`] while this client has another subscription to
     /// the topic, since both share what the server sends.
     pub fn from(mut self, position: Position) -> Self {
-        self.from = Some(position);
+        self.wish.from = Some(position);
         self
     }
 
+    /// Lets the server have at most so many notifications on their way, or with the application,
+    /// that are not acknowledged; then it waits. At least 1; without this, no acks are sent, and the
+    /// server waits for none.
+    ///
+    /// A notification is acknowledged when it is handed over, by [`Subscription::next`] or as a
+    /// stream's item; a gap too, and with it what this client had to drop. The server is told when
+    /// half the window was handed over, so it never waits for a reader that keeps up. A window
+    /// above [`ClientConfig::inbox_items`](crate::ClientConfig::inbox_items) can make this client
+    /// drop what the server would have kept.
+    ///
+    /// Subscriptions of this client to one topic share one on the wire. The first says its window
+    /// and its policy; a later one that asks for others is refused with
+    /// [`NotSent::AlreadySubscribed`], one that asks for neither shares what there is. Of those that
+    /// asked for the window, the slowest holds it; one that did not ask holds nobody up, and its own
+    /// queue drops what it does not read.
+    ///
+    /// Implements PROTOCOL.md, section 11.7.
+    pub fn window(mut self, notifications: u64) -> Self {
+        self.wish.terms.window = NonZeroU64::new(notifications.clamp(1, MAX_NUMBER));
+        self
+    }
+
+    /// What the server does when this subscriber does not keep up. Default [`Slow::Gap`].
+    ///
+    /// Shared like the [`window`](Self::window). Implements PROTOCOL.md, section 11.5.
+    pub fn slow(mut self, policy: Slow) -> Self {
+        self.wish.terms.slow = policy;
+        self
+    }
+
+    /// With a [`window`](Self::window): the application says what it has handled, by
+    /// [`Notification::ack`], one by one and in any order, or by [`Subscription::ack`], all below a
+    /// position. Without a window there is nothing to acknowledge, and it changes nothing.
+    ///
+    /// What is not acknowledged holds the window, and all behind it: an ack of a later one does not
+    /// acknowledge an earlier one. It is not delivered again on this connection. Gaps are handled
+    /// when they are handed over.
+    pub fn ack_by_hand(mut self) -> Self {
+        self.by_hand = true;
+        self
+    }
+
+    /// Subscribes with a closure, as [`Client::listen`] does. A notification is handed over, and
+    /// with that acknowledged unless it is done by hand, when the closure is called.
+    ///
+    /// # Errors
+    /// As when it is awaited.
+    ///
+    /// # Cancel safety
+    /// Dropping it leaves no subscription behind.
+    pub async fn listen<F, Fut>(self, closure: F) -> Result<Listening, CallError>
+    where
+        F: FnMut(Delivery) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send,
+    {
+        Ok(Listening::new(self.await?, closure))
+    }
+
     async fn subscribe(self) -> Result<Subscription, CallError> {
-        let Self { client, topic, from } = self;
+        let Self { client, topic, wish, by_hand } = self;
         let topic = topic.map_err(NotSent::Name)?;
         let config = &client.shared().config;
         let inbox = Arc::new(Inbox::new(config.inbox_items, config.inbox_bytes));
         let mut told = Told::default();
         let joined = {
             let mut topics = client.shared().topics.lock();
-            topics.join(client.shared(), &topic, from, inbox.clone(), &mut told)
+            topics.join(client.shared(), &topic, wish, inbox.clone(), &mut told)
         };
         told.tell(client.shared());
         let joined = joined?;
         // From here on dropping leaves the topic, whether it was accepted or not.
-        let membership = Arc::new(Membership { client, topic, inbox });
+        let reader = wish.terms.window.map(|window| Reader::new(window, by_hand));
+        let membership = Arc::new(Membership { client, topic, inbox, reader });
         let lost = |_| CallError::Unknown(Unknown::Lost(membership.client.shared().lost()));
         let start = joined.await.map_err(lost)??;
-        Ok(Subscription { membership, position: from.unwrap_or(start) })
+        Ok(Subscription { membership, position: wish.from.unwrap_or(start) })
     }
 }
 
@@ -94,10 +174,12 @@ impl Shared {
 }
 
 /// A stream's place among those of its topic; dropping it leaves the topic.
-struct Membership {
+pub(crate) struct Membership {
     client: Client,
     topic: Topic,
     inbox: Arc<Inbox>,
+    /// Where a window was asked for.
+    reader: Option<Reader>,
 }
 
 impl Membership {
@@ -106,6 +188,31 @@ impl Membership {
         let mut told = Told::default();
         let shared = self.client.shared();
         shared.topics.lock().leave(shared, &self.topic, &self.inbox, &mut told);
+        told.tell(shared);
+    }
+
+    /// A delivery is handed over.
+    fn hand_over(self: &Arc<Self>, delivery: &mut Delivery) {
+        let Some(reader) = &self.reader else { return };
+        if let Delivery::Notification(notification) = delivery
+            && reader.by_hand
+        {
+            notification.ack = AckHandle::of(self);
+        }
+        self.report(reader.handed_over(delivery));
+    }
+
+    /// The application has handled the numbers from `first` to `last`.
+    pub(crate) fn ack(&self, epoch: Epoch, first: u64, last: u64) {
+        let reader = self.reader.as_ref().filter(|reader| reader.by_hand);
+        self.report(reader.and_then(|reader| reader.ack(epoch, first, last)));
+    }
+
+    fn report(&self, handled: Option<Position>) {
+        let Some(position) = handled else { return };
+        let mut told = Told::default();
+        let shared = self.client.shared();
+        shared.topics.lock().handled(shared, &self.topic, &self.inbox, position, &mut told);
         told.tell(shared);
     }
 }
@@ -159,6 +266,16 @@ impl Subscription {
         self.position
     }
 
+    /// Acknowledges all that was handed over below `position`, which names the *next* number: after
+    /// a notification with number 7, acknowledge 8; [`position`](Self::position) for everything.
+    ///
+    /// For subscriptions that are acknowledged [by hand](Subscribe::ack_by_hand); on any other it
+    /// does nothing. What was not handed over stays unacknowledged, and a position in another log
+    /// means nothing. See [`Notification::ack`] for one at a time.
+    pub fn ack(&self, position: Position) {
+        self.membership.ack(position.epoch, 1, position.next - 1);
+    }
+
     /// The next delivery; `None` behind [`Delivery::End`].
     ///
     /// # Cancel safety
@@ -173,8 +290,9 @@ impl Stream for Subscription {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Delivery>> {
         let this = self.get_mut();
-        let next = this.membership.inbox.poll_next(cx);
-        if let Poll::Ready(Some(delivery)) = &next {
+        let mut next = this.membership.inbox.poll_next(cx);
+        if let Poll::Ready(Some(delivery)) = &mut next {
+            this.membership.hand_over(delivery);
             this.position = delivery.behind().unwrap_or(this.position);
         }
         next

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     client::{
+        acks::{AckHandle, Acks},
         event::ConnectionEvent,
         inbox::{Delivery, Gap, GapCause, Inbox, Notification},
         shared::Shared,
@@ -13,7 +14,7 @@ use crate::{
         waiter::Waiter,
     },
     error::{CallError, ConnectionError, NotSent},
-    protocol::{Action, Code, Position, SubscriptionEvent, SubscriptionState, Topic},
+    protocol::{Action, Code, Position, SubscriptionEvent, SubscriptionState, Terms, Topic},
     sync::{Arc, Weak, oneshot},
 };
 
@@ -26,6 +27,8 @@ pub(crate) struct Topics {
     entries: HashMap<Topic, Entry>,
     /// The streams of all notifications.
     all: Vec<Weak<Inbox>>,
+    /// Topics with an ack to be written, in the order in which they came due.
+    acks_due: Vec<Topic>,
     ended: bool,
 }
 
@@ -35,8 +38,21 @@ struct Entry {
     inboxes: Vec<Arc<Inbox>>,
     /// Who waits for the subscription to be accepted.
     joining: Vec<oneshot::Sender<Joined>>,
+    /// What those who have it now asked for.
+    terms: Terms,
+    /// What the last `/subscribe` asked for.
+    asked: Terms,
+    /// With a window: what is acknowledged.
+    acks: Option<Box<Acks>>,
     /// It was accepted once since somebody wanted it: a refusal ends it for those who had it.
     has_begun: bool,
+}
+
+/// What a stream asks of its topic.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wish {
+    pub(crate) from: Option<Position>,
+    pub(crate) terms: Terms,
 }
 
 /// An event, and what came with it.
@@ -86,18 +102,18 @@ impl Told {
 
 impl Topics {
     /// Adds a stream to a topic. The receiver hears where it begins.
+    ///
+    /// Who asks for nothing shares what there is; who asks for a window has a say in the acks.
     pub(crate) fn join(
         &mut self,
         shared: &Shared,
         topic: &Topic,
-        from: Option<Position>,
+        Wish { from, terms }: Wish,
         inbox: Arc<Inbox>,
         told: &mut Told,
     ) -> Result<oneshot::Receiver<Joined>, NotSent> {
         let entry = self.entries.entry(topic.clone()).or_default();
-        if from.is_some() && !entry.inboxes.is_empty() {
-            return Err(NotSent::AlreadySubscribed);
-        }
+        let event = entry.admit(from, terms)?;
         let fresh = entry.state == SubscriptionState::Absent;
         entry.joining.retain(|joining| !joining.is_closed());
         let (sender, receiver) = oneshot::channel();
@@ -105,8 +121,12 @@ impl Topics {
             SubscriptionState::Live(next) => told.joined.push((sender, Ok(next))),
             _ => entry.joining.push(sender),
         }
+        if let Some(acks) = entry.acks.as_mut().filter(|_| terms.window.is_some()) {
+            let at = Some(entry.state).filter(|state| matches!(state, SubscriptionState::Live(_)));
+            acks.join(inbox.clone(), at.and_then(SubscriptionState::next));
+        }
         entry.inboxes.push(inbox);
-        let sent = self.on(shared, topic, SubscriptionEvent::Join { from }.into(), told);
+        let sent = self.on(shared, topic, event.into(), told);
         if sent.is_err() && fresh {
             self.entries.remove(topic);
         }
@@ -126,9 +146,44 @@ impl Topics {
         };
         let before = entry.inboxes.len();
         entry.inboxes.retain(|other| !Arc::ptr_eq(other, inbox));
+        if let Some(acks) = &mut entry.acks {
+            acks.leave(inbox);
+            if acks.comes_due(true) {
+                self.acks_due.push(topic.clone());
+                told.wakers.extend(shared.announce_acks());
+            }
+        }
         if entry.inboxes.is_empty() && before > 0 {
             // A connection that takes no more lines has no subscriptions to leave.
             let _ = self.on(shared, topic, SubscriptionEvent::Leave.into(), told);
+        }
+    }
+
+    /// A reader with a window has handled all below `position`.
+    pub(crate) fn handled(
+        &mut self,
+        shared: &Shared,
+        topic: &Topic,
+        inbox: &Arc<Inbox>,
+        position: Position,
+        told: &mut Told,
+    ) {
+        let entry = self.entries.get_mut(topic);
+        let Some(acks) = entry.and_then(|entry| entry.acks.as_mut()) else { return };
+        acks.handled(inbox, position);
+        if acks.comes_due(true) {
+            self.acks_due.push(topic.clone());
+            told.wakers.extend(shared.announce_acks());
+        }
+    }
+
+    /// Appends the acks that are due, one per topic.
+    pub(crate) fn write_acks(&mut self, shared: &Shared) {
+        for topic in self.acks_due.drain(..) {
+            let acks = self.entries.get_mut(&topic).and_then(|entry| entry.acks.as_mut());
+            if let Some(position) = acks.and_then(|acks| acks.take()) {
+                shared.append_ack(&topic, position);
+            }
         }
     }
 
@@ -194,6 +249,10 @@ impl Topics {
         let next_before = entry.state.next();
         let (state, actions) = entry.state.on(input.event);
         entry.state = state;
+        if entry.acks.is_some() && entry.track(input.event, topic, told) {
+            self.acks_due.push(topic.clone());
+            told.wakers.extend(shared.announce_acks());
+        }
         match state {
             SubscriptionState::Live(_) => entry.has_begun = true,
             SubscriptionState::Leaving { .. } => entry.has_begun = false,
@@ -208,7 +267,9 @@ impl Topics {
         for action in actions {
             match action {
                 Action::Subscribe { from } => {
-                    outcome = send_subscribe(shared, topic, from).map(|w| told.wakers.extend(w));
+                    entry.asked = entry.terms;
+                    let sent = send_subscribe(shared, topic, from, entry.terms);
+                    outcome = sent.map(|w| told.wakers.extend(w));
                 }
                 Action::Unsubscribe => {
                     outcome = send_unsubscribe(shared, topic).map(|w| told.wakers.extend(w));
@@ -271,6 +332,48 @@ impl Topics {
 }
 
 impl Entry {
+    /// Whether a stream can be had from there and on these terms, and what that means for what is
+    /// under way. The first of several says; who comes later shares, or is refused.
+    fn admit(
+        &mut self,
+        from: Option<Position>,
+        terms: Terms,
+    ) -> Result<SubscriptionEvent, NotSent> {
+        if !self.inboxes.is_empty() {
+            let shares = from.is_none() && (terms == Terms::default() || terms == self.terms);
+            let join = SubscriptionEvent::Join { from };
+            return if shares { Ok(join) } else { Err(NotSent::AlreadySubscribed) };
+        }
+        self.terms = terms;
+        self.acks = terms.window.map(|size| Box::new(Acks::new(size)));
+        Ok(match self.asked == terms {
+            true => SubscriptionEvent::Join { from },
+            false => SubscriptionEvent::JoinAnew { from },
+        })
+    }
+
+    /// Keeps the acks with what the server said; whether one came due.
+    fn track(&mut self, event: SubscriptionEvent, topic: &Topic, told: &mut Told) -> bool {
+        use SubscriptionEvent as Event;
+        let Some(acks) = &mut self.acks else { return false };
+        let SubscriptionState::Live(own) = self.state else {
+            acks.stop();
+            return false;
+        };
+        match event {
+            Event::Accepted(next) => acks.begin(next),
+            Event::Reset(next) if next == own => acks.begin(next),
+            // Handed over all the same: the application loses nothing by the fault.
+            Event::Notification(number) if !acks.delivered(number) => {
+                told.violations.push(topic.clone());
+            }
+            Event::Gap { epoch, last, .. } => acks.named(Position { epoch, next: last + 1 }),
+            Event::Renewed(Some(next)) => acks.named(next),
+            _ => {}
+        }
+        acks.comes_due(matches!(event, Event::Gap { .. }))
+    }
+
     /// Gives a delivery to every stream of the topic, and to those of all topics. Costs a copy of
     /// handles for each stream but the last.
     fn deliver(&mut self, all: &mut Vec<Weak<Inbox>>, delivery: Delivery, wakers: &mut Vec<Waker>) {
@@ -300,7 +403,8 @@ impl Input<'_> {
         match action {
             Action::Deliver(Position { epoch, next: sequence }) => {
                 let payload = Bytes::copy_from_slice(&self.payload);
-                Delivery::Notification(Notification { topic, epoch, sequence, payload })
+                let ack = AckHandle::default();
+                Delivery::Notification(Notification { topic, epoch, sequence, payload, ack })
             }
             Action::Missed { epoch, first, last, named } => {
                 let cause = match named {
@@ -319,13 +423,15 @@ fn send_subscribe(
     shared: &Shared,
     topic: &Topic,
     from: Option<Position>,
+    terms: Terms,
 ) -> Result<Option<Waker>, NotSent> {
     let waiter = Waiter::Subscribe(topic.clone());
     let arguments = format_args!("{topic}");
     match from {
-        None => shared.send_control(waiter, format_args!("/subscribe"), arguments),
+        None => shared.send_control(waiter, format_args!("/subscribe{terms}"), arguments),
         Some(from) => {
-            shared.send_control(waiter, format_args!("/subscribe;from={from}"), arguments)
+            let head = format_args!("/subscribe;from={from}{terms}");
+            shared.send_control(waiter, head, arguments)
         }
     }
 }

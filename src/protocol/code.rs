@@ -66,6 +66,8 @@ codes! {
     BUSY = "busy";
     /// Not allowed to this peer.
     FORBIDDEN = "forbidden";
+    /// The ack is above what was delivered or named.
+    BAD_ACK = "bad-ack";
     /// Cancelled by the caller.
     CANCELLED = "cancelled";
     /// The deadline passed.
@@ -80,6 +82,8 @@ codes! {
     LOST = "lost";
     /// The numbers have left the retained window.
     RETENTION = "retention";
+    /// The subscriber did not keep up.
+    SLOW = "slow";
     /// The lease ran out.
     EXPIRED = "expired";
     /// The topic, or the server, ended it.

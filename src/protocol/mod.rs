@@ -6,22 +6,26 @@
 //!
 //! The way of a line in: [`LineDecoder`] splits the stream, [`Line::parse`] takes a line apart,
 //! [`Notice::parse`] or [`Outcome::from_word`] say what it is. The way out: [`encode`]. What each
-//! end then does is in [`Lease`], [`Cursor`], [`Violations`] and [`LineTime`] for the server, and
-//! [`Renewal`] and [`SubscriptionState`] for the client.
+//! end then does is in [`Lease`], [`Cursor`], [`Pace`], [`Violations`] and [`LineTime`] for the
+//! server, and [`Renewal`] and [`SubscriptionState`] for the client; [`Handled`] is what it
+//! acknowledges, and [`AckWindow`] is for both.
 
 #![deny(clippy::unwrap_used, clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
+mod ack;
 mod attribute;
 mod code;
 mod cursor;
 pub mod encode;
 mod escape;
+mod handled;
 mod id;
 mod lease;
 mod line;
 mod name;
 mod notice;
+mod pace;
 mod parse;
 mod patience;
 mod position;
@@ -32,10 +36,12 @@ mod time;
 mod trace;
 
 pub use self::{
+    ack::AckWindow,
     attribute::{AttributeList, Attributes, InvalidAttribute, MAX_ATTRIBUTES, MAX_KEY, MAX_VALUE},
     code::{Code, MAX_CODE},
     cursor::{BadPosition, Cursor, Step, Window},
     escape::{Escaped, MAX_SHOWN},
+    handled::Handled,
     id::{MAX_NUMBER, RequestId, parse_number},
     lease::{Lease, LeaseEvent, Renewal},
     line::{DEFAULT_MAX_LINE, LineDecoder, LineTooLong, MIN_MAX_LINE, strip_cr},
@@ -44,6 +50,7 @@ pub use self::{
         Hello, Notice, VERSION, encode_bye, encode_end, encode_error, encode_gap, encode_goodbye,
         encode_reset,
     },
+    pace::{Overtaken, Pace, Slow, Terms},
     parse::{Line, MAX_HEAD, Malformed, Mark, Rest, Word},
     patience::{LineTime, Violations},
     position::{Epoch, InvalidPosition, MAX_EPOCH, Position},
@@ -54,6 +61,7 @@ pub use self::{
     trace::{InvalidTraceParent, TraceParent},
 };
 pub(crate) use self::{
+    handled::half as half_window,
     notice::parse_notification,
     reply::{Incoming, encode_failure},
 };

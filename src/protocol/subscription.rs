@@ -61,6 +61,11 @@ pub enum SubscriptionEvent {
         /// Where to begin; `None` for behind the head.
         from: Option<Position>,
     },
+    /// As `Join`, on other terms than what is under way asked for: that is not shared.
+    JoinAnew {
+        /// Where to begin; `None` for behind the head.
+        from: Option<Position>,
+    },
     /// Nobody in the application wants it any more.
     Leave,
     /// `ok` to `/subscribe`: the epoch and the first number to come.
@@ -146,6 +151,10 @@ impl SubscriptionState {
     pub fn on(self, event: SubscriptionEvent) -> (Self, Actions) {
         use SubscriptionEvent as Event;
         match (self, event) {
+            (Self::Requested { from, then: Then::Leave }, Event::JoinAnew { from: wish }) => {
+                (Self::Requested { from, then: Then::Again { from: wish } }, none())
+            }
+            (_, Event::JoinAnew { from }) => self.on(Event::Join { from }),
             (Self::Absent, Event::Join { from }) => Self::request(from),
             (Self::Requested { from, then }, Event::Join { from: wish }) => {
                 let then = match then {
@@ -352,6 +361,17 @@ mod tests {
         assert_eq!(actions, [Action::Unsubscribe]);
         let (state, actions) = on(state, Event::Join { from: None });
         assert_eq!(actions, []);
+        assert_eq!(on(state, Event::Left).1, [Action::Subscribe { from: None }]);
+    }
+
+    #[test]
+    fn coming_back_on_other_terms_is_another_request() {
+        let (state, _) = on(State::Absent, Event::JoinAnew { from: None });
+        assert_eq!(state, State::Requested { from: None, then: Then::Stay });
+        let (state, _) = on(state, Event::Leave);
+        let (state, _) = on(state, Event::JoinAnew { from: None });
+        let (state, actions) = on(state, Event::Accepted(at("e:1")));
+        assert_eq!(actions, [Action::Unsubscribe]);
         assert_eq!(on(state, Event::Left).1, [Action::Subscribe { from: None }]);
     }
 

@@ -4,8 +4,8 @@ use std::task::Poll;
 
 use crate::{
     protocol::{
-        BadPosition, Code, Cursor, Escaped, Position, RequestId, Time, Topic, Window, encode_end,
-        encode_gap, encode_reset,
+        BadPosition, Code, Cursor, Escaped, Overtaken, Pace, Position, RequestId, Terms, Time,
+        Topic, Window, encode_end, encode_gap, encode_reset,
     },
     server::{source::Source, stats::Tally},
     topic::{Read, Room, Unavailable},
@@ -27,6 +27,8 @@ pub(super) struct Subscriptions {
 struct Subscription {
     topic: Topic,
     cursor: Cursor,
+    /// Only where the client asked for other terms than the default.
+    pace: Option<Box<Pace>>,
     source: Source,
     ready: bool,
 }
@@ -35,6 +37,7 @@ struct Opening {
     id: RequestId,
     topic: Topic,
     from: Option<Position>,
+    terms: Terms,
     source: Source,
     /// When its store has taken too long.
     deadline: Time,
@@ -44,6 +47,19 @@ struct Opening {
 pub(super) struct Opened {
     pub(super) id: RequestId,
     pub(super) result: Result<(Window, Cursor), OpenError>,
+}
+
+/// Why a subscription ends while it is copied from.
+enum Over {
+    /// It did not keep up, and asked to be ended then.
+    Slow,
+    Unavailable(Unavailable),
+}
+
+impl From<Unavailable> for Over {
+    fn from(error: Unavailable) -> Self {
+        Self::Unavailable(error)
+    }
 }
 
 pub(super) enum OpenError {
@@ -74,10 +90,11 @@ impl Subscriptions {
         id: RequestId,
         topic: Topic,
         from: Option<Position>,
+        terms: Terms,
         source: Source,
         deadline: Time,
     ) {
-        self.opening = Some(Opening { id, topic, from, source, deadline });
+        self.opening = Some(Opening { id, topic, from, terms, source, deadline });
     }
 
     /// When the `/subscribe` that was begun has taken too long.
@@ -100,15 +117,16 @@ impl Subscriptions {
     }
 
     fn opened(&mut self, window: Result<Window, Unavailable>) -> Option<Opened> {
-        let Opening { id, topic, from, source, .. } = self.opening.take()?;
+        let Opening { id, topic, from, terms, source, .. } = self.opening.take()?;
         let result = window.map_err(OpenError::Unavailable).and_then(|window| {
             let cursor = Cursor::start(window, from)
                 .map_err(|BadPosition| OpenError::BadPosition(next_of(window)))?;
             Ok((window, cursor))
         });
-        if let Ok((_, cursor)) = result {
+        if let Ok((window, cursor)) = result {
+            let pace = (terms != Terms::default()).then(|| Box::new(Pace::new(terms, window)));
             self.ready = true;
-            self.list.push(Subscription { topic, cursor, source, ready: true });
+            self.list.push(Subscription { topic, cursor, pace, source, ready: true });
         }
         Some(Opened { id, result })
     }
@@ -117,6 +135,29 @@ impl Subscriptions {
     pub(super) fn remove(&mut self, topic: &str) -> Option<Position> {
         let at = self.list.iter().position(|one| one.topic.as_str() == topic)?;
         Some(self.list.remove(at).cursor.position)
+    }
+
+    /// Takes an ack. One for a topic that is not subscribed to, or of another log, means nothing:
+    /// it crossed what ended or changed it.
+    ///
+    /// # Errors
+    /// The next number, when the ack is above it: nobody can have handled that.
+    pub(super) fn ack(&mut self, topic: &str, ack: Position) -> Result<(), Position> {
+        let Some(one) = self.list.iter_mut().find(|one| one.topic.as_str() == topic) else {
+            return Ok(());
+        };
+        let at = one.cursor.position;
+        if ack.epoch != at.epoch {
+            return Ok(());
+        }
+        if ack.next > at.next {
+            return Err(at);
+        }
+        if one.pace.as_mut().is_some_and(|pace| pace.acked(ack.next)) {
+            one.ready = true;
+            self.ready = true;
+        }
+        Ok(())
     }
 
     /// Ends all, each with `/end TOPIC REASON EPOCH:NEXT`.
@@ -147,6 +188,13 @@ impl Subscriptions {
         self.ready
     }
 
+    /// Nothing can be copied since the peer leaves too much unread: whoever has something to be
+    /// copied has to wait.
+    pub(super) fn wait(&mut self) {
+        let paces = self.list.iter_mut().filter(|one| one.ready);
+        paces.filter_map(|one| one.pace.as_mut()).for_each(|pace| pace.waits());
+    }
+
     /// Copies what is there to the end of `out`, until `room` is used up; each call begins with
     /// another topic, so that a busy one does not starve the rest.
     pub(super) fn copy(&mut self, room: Room, out: &mut Vec<u8>, tally: &mut Tally) {
@@ -155,12 +203,12 @@ impl Subscriptions {
             if out.len() >= full_at {
                 return;
             }
+            let page = &mut Page { out, tally };
             self.turn = (self.turn + 1) % self.list.len();
             let one = &mut self.list[self.turn];
-            if let Err(error) = one.copy(full_at, room.max_line, out, tally) {
-                let topic = Escaped(one.topic.as_str().as_bytes());
-                tracing::error!(%topic, %error, "subscription ended");
-                encode_end(out, &one.topic, &Code::CLOSED, one.cursor.position);
+            if let Err(over) = one.copy(full_at, room.max_line, page) {
+                let reason = over.reason(&one.topic);
+                encode_end(out, &one.topic, &reason, one.cursor.position);
                 self.list.remove(self.turn);
                 return;
             }
@@ -169,53 +217,135 @@ impl Subscriptions {
     }
 }
 
+/// Where a connection's lines and its counts go.
+struct Page<'a> {
+    out: &'a mut Vec<u8>,
+    tally: &'a mut Tally,
+}
+
+impl Over {
+    fn reason(self, topic: &Topic) -> Code {
+        match self {
+            Self::Slow => Code::SLOW,
+            Self::Unavailable(error) => {
+                let topic = Escaped(topic.as_str().as_bytes());
+                tracing::error!(%topic, %error, "subscription ended");
+                Code::CLOSED
+            }
+        }
+    }
+}
+
 impl Subscription {
-    fn copy(
-        &mut self,
-        full_at: usize,
-        max_line: usize,
-        out: &mut Vec<u8>,
-        tally: &mut Tally,
-    ) -> Result<(), Unavailable> {
-        while self.ready && out.len() < full_at {
-            let room = Room { bytes: full_at - out.len(), max_line };
-            match self.source.poll_read(self.cursor, room, out) {
-                Poll::Pending => self.ready = false,
-                Poll::Ready(read) => self.advance(read?, out, tally)?,
+    fn copy(&mut self, full_at: usize, max_line: usize, page: &mut Page<'_>) -> Result<(), Over> {
+        while self.ready && page.out.len() < full_at {
+            let lines = self.pace.as_ref().map_or(u64::MAX, |pace| pace.room());
+            if lines == 0 {
+                // Not registered with the log from here on: what is published wakes nobody.
+                self.hold();
+            } else if self.pace.as_ref().is_some_and(|pace| pace.may_skip()) {
+                self.skip(page)?;
+            } else {
+                let room = Room { bytes: full_at - page.out.len(), lines, max_line };
+                self.step(room, page)?;
             }
         }
         Ok(())
     }
 
-    /// Moves the cursor. A store that does not move it would hold the connection for ever.
+    /// Waits for an ack.
+    fn hold(&mut self) {
+        self.ready = false;
+        if let Some(pace) = &mut self.pace {
+            pace.waits();
+        }
+    }
+
+    /// Skips to the newest message, where there is more than one.
+    fn skip(&mut self, page: &mut Page<'_>) -> Result<(), Over> {
+        let Poll::Ready(log) = self.source.poll_window() else {
+            self.ready = false;
+            return Ok(());
+        };
+        let (log, cursor) = (log?, self.cursor);
+        if let Some(last) = self.pace.as_mut().and_then(|pace| pace.skip(cursor, log)) {
+            self.name(last, &Code::SLOW, page);
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, room: Room, page: &mut Page<'_>) -> Result<(), Over> {
+        let begin = page.out.len();
+        match self.source.poll_read(self.cursor, room, page.out) {
+            Poll::Pending => {
+                self.ready = false;
+                if let Some(pace) = &mut self.pace {
+                    pace.caught_up();
+                }
+                Ok(())
+            }
+            Poll::Ready(read) => self.advance(read?, room, begin, page),
+        }
+    }
+
+    /// Moves the cursor. A store that does not move it would hold the connection for ever; one that
+    /// copies more lines than it may is not believed. What was appended stands behind `begin`.
     fn advance(
         &mut self,
         read: Read,
-        out: &mut Vec<u8>,
-        tally: &mut Tally,
-    ) -> Result<(), Unavailable> {
+        room: Room,
+        begin: usize,
+        page: &mut Page<'_>,
+    ) -> Result<(), Over> {
         let before = self.cursor;
-        let Position { epoch, next } = before.position;
+        let next = before.position.next;
         match read {
+            Read::Copied { last } if (last + 1).saturating_sub(next) > room.lines => {
+                page.out.truncate(begin);
+                return Err(Unavailable("the log gives more than it may".into()).into());
+            }
             Read::Copied { last } => {
                 self.cursor = self.cursor.delivered(last);
-                tally.notifications += (last + 1).saturating_sub(next);
+                page.tally.notifications += (last + 1).saturating_sub(next);
+                if let Some(pace) = &mut self.pace {
+                    pace.delivered(next, last);
+                }
             }
-            Read::Gap { last, reason } if last >= next => {
-                encode_gap(out, &self.topic, epoch, next..=last, &reason);
-                self.cursor = self.cursor.delivered(last);
-                tally.gaps += 1;
-            }
+            Read::Gap { last, reason } if last >= next => self.gap(last, &reason, page)?,
             Read::Gap { .. } => {}
             Read::Reset(position) => {
-                encode_reset(out, &self.topic, position);
+                encode_reset(page.out, &self.topic, position);
                 self.cursor = Cursor { position };
+                if let Some(pace) = &mut self.pace {
+                    pace.reset();
+                }
             }
         }
         match self.cursor == before {
-            true => Err(Unavailable("the log does not go on".into())),
+            true => Err(Unavailable("the log does not go on".into()).into()),
             false => Ok(()),
         }
+    }
+
+    /// The numbers up to `last` do not come.
+    fn gap(&mut self, last: u64, reason: &Code, page: &mut Page<'_>) -> Result<(), Over> {
+        let mut last = last;
+        if let Some(pace) = self.pace.as_ref().filter(|_| *reason == Code::RETENTION) {
+            match pace.overtaken(self.cursor, last) {
+                Overtaken::Name(upto) => last = upto,
+                Overtaken::End => return Err(Over::Slow),
+            }
+        }
+        self.name(last, reason, page);
+        Ok(())
+    }
+
+    /// Says that the numbers up to `last` do not come.
+    fn name(&mut self, last: u64, reason: &Code, page: &mut Page<'_>) {
+        let Position { epoch, next } = self.cursor.position;
+        encode_gap(page.out, &self.topic, epoch, next..=last, reason);
+        self.cursor = self.cursor.delivered(last);
+        page.tally.gaps += 1;
     }
 }
 

@@ -97,7 +97,8 @@ impl Log {
         let begin = self.line_start(from);
         let full_at = begin + room.bytes.max(1) as u64;
         let last = self.ends.partition_point(|&end| end < full_at);
-        let mut last = last.min(self.ends.len() - 1);
+        let lines = usize::try_from(room.lines).unwrap_or(usize::MAX).max(1);
+        let mut last = last.min(self.ends.len() - 1).min(from.saturating_add(lines - 1));
         if self.longest > room.max_line {
             let fits = |&at: &usize| self.line_len(at) <= room.max_line;
             let fitting = (from..=last).take_while(fits).count();
@@ -145,7 +146,7 @@ mod tests {
     use super::*;
     use crate::protocol::Position;
 
-    const ROOM: Room = Room { bytes: 1 << 20, max_line: 1 << 16 };
+    const ROOM: Room = Room { bytes: 1 << 20, lines: u64::MAX, max_line: 1 << 16 };
 
     fn log(messages: usize, bytes: usize) -> Log {
         let epoch = Epoch::new("e").unwrap();
@@ -197,6 +198,19 @@ mod tests {
         for (bytes, last) in [(1, 1), (9, 1), (10, 2), (18, 2), (19, 3), (99, 3)] {
             let read = log.read(at(&log, 1), Room { bytes, ..ROOM }, &mut out);
             assert_eq!(read, Some(Read::Copied { last }), "{bytes}");
+        }
+    }
+
+    #[test]
+    fn no_more_lines_are_read_than_there_is_room_for() {
+        let mut log = log(10, 1_000);
+        for _ in 0..4 {
+            log.append(b"xx");
+        }
+        let mut out = Vec::new();
+        for (lines, last) in [(1, 2), (2, 3), (3, 4), (4, 4), (u64::MAX, 4)] {
+            let read = log.read(at(&log, 2), Room { lines, ..ROOM }, &mut out);
+            assert_eq!(read, Some(Read::Copied { last }), "{lines}");
         }
     }
 

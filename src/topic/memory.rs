@@ -424,7 +424,7 @@ mod tests {
         let topics = topics();
         let window = Window { epoch: topics.0.settings.lock().birth, first: 1, next: 1 };
         let cursor = Cursor::start(window, None).unwrap();
-        let room = Room { bytes: 1, max_line: 1_024 };
+        let room = Room { bytes: 1, lines: 1, max_line: 1_024 };
         let mut reader = topics.open(&topic("a"));
         for _ in 0..2 {
             let owner = Arc::new(Owner { _reader: Mutex::new(topics.open(&topic("a"))) });

@@ -49,18 +49,20 @@ pub trait TopicStore: Send + Sync + 'static {
 
 /// A subscription's view of one log.
 pub trait TopicReader: Send {
-    /// What the log holds now.
+    /// What the log holds now: asked when a subscription begins, and again before one that wants
+    /// only the [latest](crate::Slow::Latest) goes on.
     ///
     /// # Errors
-    /// [`Unavailable`] when the store cannot say: the subscription is refused.
+    /// [`Unavailable`] when the store cannot say: the subscription is refused, or ends.
     fn poll_window(&mut self, cx: &mut Context<'_>) -> Poll<Result<Window, Unavailable>>;
 
     /// Does the cursor's next step; `Pending` when it stands at the head, and then wakes `cx` at the
     /// next message.
     ///
-    /// Copies encoded lines from `cursor` on to the end of `out`, until `room` is used up (over it
-    /// by one line at most), or says why it cannot; one of the two, never both. Each step moves the
-    /// cursor; a reader whose step does not is taken as failed.
+    /// Copies encoded lines from `cursor` on to the end of `out`, until `room` is used up (over its
+    /// bytes by one line at most, over its lines never), or says why it cannot; one of the two, never
+    /// both. Each step moves the cursor; a reader whose step does not, or that copies more lines
+    /// than it may, is taken as failed.
     ///
     /// # Errors
     /// [`Unavailable`] when the log cannot be read any more: the subscription ends.
@@ -78,6 +80,8 @@ pub trait TopicReader: Send {
 pub struct Room {
     /// No line is begun once this many bytes were appended.
     pub bytes: usize,
+    /// No more lines than this are appended; at least 1.
+    pub lines: u64,
     /// The longest line the subscriber takes, LF included, in bytes.
     pub max_line: usize,
 }

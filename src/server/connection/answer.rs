@@ -101,7 +101,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         code: &Code,
         text: fmt::Arguments<'_>,
     ) {
-        const LISTED: [Code; 10] = [
+        const LISTED: [Code; 11] = [
             Code::MALFORMED,
             Code::ID_ORDER,
             Code::LINE_TOO_LONG,
@@ -112,6 +112,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             Code::BAD_FORM,
             Code::BUSY,
             Code::FORBIDDEN,
+            Code::BAD_ACK,
         ];
         if LISTED.contains(code) {
             let max_line = self.client_max_line;

@@ -4,8 +4,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     protocol::{
-        Code, LeaseEvent, Line, MIN_MAX_LINE, Mark, Position, RequestId, Rest, Topic, TraceParent,
-        encode, parse_number,
+        Code, LeaseEvent, Line, MIN_MAX_LINE, Mark, Position, RequestId, Rest, Terms, Topic,
+        TraceParent, encode, parse_number,
     },
     server::{
         connection::{Connection, Taken, answer::cut_text, requests::Work},
@@ -55,6 +55,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             "/subscribe" => self.subscribe(id, line),
             "/unsubscribe" => self.unsubscribe(id, line),
             "/renew" => self.renew(id, line),
+            "/ack" => self.ack(line),
             "/publish" => self.publish(id, line),
             "/methods" => self.methods(id, line),
             "/hello" => self.hello(id, line, is_first),
@@ -67,6 +68,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     fn on_control_one_way(&mut self, line: &Line<'_>) -> Done {
         match line.word.as_str() {
             "/cancel" => self.cancel(line),
+            "/ack" => self.ack(line),
             word @ ("/subscribe" | "/unsubscribe" | "/renew" | "/publish" | "/methods"
             | "/hello" | "/quit") => Err((Code::BAD_FORM, format!("{word} needs an id"))),
             _ => Err(unknown_method(line)),
@@ -74,14 +76,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     fn subscribe(&mut self, id: RequestId, line: &Line<'_>) -> Done {
-        let mut from = None;
+        let (mut from, mut terms) = (None, Terms::default());
         check_attributes(
             line,
             |key, value| match key {
                 "from" => value.parse::<Position>().ok().map(|at| from = Some(at)),
-                _ => None,
+                _ => terms.read(key, value),
             },
-            &["from"],
+            &["from", "window", "slow"],
         )?;
         let topic = only_topic(line.rest, SUBSCRIBE_USAGE)?;
         let subscriptions = self.subscriptions.get_or_insert_default();
@@ -95,7 +97,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let source = Source::open(store, &topic, self.session.mailbox()).map_err(unavailable)?;
         let deadline = self.now().after(self.shared.config.handler_time);
         if let Some(subscriptions) = &mut self.subscriptions {
-            subscriptions.open(id, topic, from, source, deadline);
+            subscriptions.open(id, topic, from, terms, source, deadline);
         }
         self.poll_opening();
         self.check_opening();
@@ -314,7 +316,7 @@ fn check_attributes(
     }
 }
 
-fn no_attributes(line: &Line<'_>) -> Result<(), Refusal> {
+pub(super) fn no_attributes(line: &Line<'_>) -> Result<(), Refusal> {
     check_attributes(line, |_, _| Some(()), &[])
 }
 

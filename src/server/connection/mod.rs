@@ -4,6 +4,7 @@
 //! read all there is and obey it line by line, copy from the topics, write once. Nothing waits for
 //! anything else: what cannot go on says where it stands, and its waker brings the next poll.
 
+mod acks;
 mod answer;
 mod closing;
 mod control;
@@ -256,10 +257,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         };
         let mark = self.shared.config.notification_mark;
         let active = self.active.get_or_insert_default();
-        let bytes = mark.saturating_sub(active.out.len());
-        if bytes > 0 {
-            let room = Room { bytes, max_line: self.client_max_line };
-            subscriptions.copy(room, active.out.bytes(), &mut active.tally);
+        match mark.saturating_sub(active.out.len()) {
+            0 => subscriptions.wait(),
+            bytes => {
+                let room = Room { bytes, lines: u64::MAX, max_line: self.client_max_line };
+                subscriptions.copy(room, active.out.bytes(), &mut active.tally);
+            }
         }
     }
 

@@ -1,0 +1,269 @@
+//! Acks on the client's side: what each reader of a topic has handled, and what the server is told.
+
+use std::{fmt, num::NonZeroU64};
+
+use crate::{
+    client::{
+        inbox::{Delivery, Gap, Inbox, Notification},
+        subscription::Membership,
+    },
+    protocol::{AckWindow, Epoch, Handled, Position, half_window},
+    sync::{Arc, Mutex, Weak},
+};
+
+/// One reader of a topic with a window: what it was handed, and what of that is handled.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    /// The application says what is handled; else what was handed over is.
+    pub(crate) by_hand: bool,
+    handled: Mutex<Handled>,
+}
+
+impl Reader {
+    pub(crate) fn new(window: NonZeroU64, by_hand: bool) -> Self {
+        Self { by_hand, handled: Mutex::new(Handled::new(window)) }
+    }
+
+    /// A delivery was handed over; the position to report, when there is enough to say.
+    pub(crate) fn handed_over(&self, delivery: &Delivery) -> Option<Position> {
+        let mut handled = self.handled.lock();
+        match delivery {
+            Delivery::Notification(Notification { epoch, sequence, .. }) => {
+                handled.hand_over(*epoch, *sequence, *sequence);
+                if !self.by_hand {
+                    handled.ack(*epoch, *sequence, *sequence);
+                }
+            }
+            Delivery::Gap(Gap { epoch, first, last, .. }) => {
+                handled.hand_over_gap(*epoch, *first, *last);
+            }
+            Delivery::Reset { position, .. } => handled.reset(*position),
+            Delivery::End { .. } => {}
+        }
+        handled.take_due()
+    }
+
+    /// The numbers from `first` to `last` are handled.
+    pub(crate) fn ack(&self, epoch: Epoch, first: u64, last: u64) -> Option<Position> {
+        let mut handled = self.handled.lock();
+        handled.ack(epoch, first, last);
+        handled.take_due()
+    }
+}
+
+/// The acks of one wire subscription: its slowest reader says what is handled.
+#[derive(Debug)]
+pub(crate) struct Acks {
+    window: AckWindow,
+    half: u64,
+    /// What the server has delivered or named on the present wire subscription; no ack goes above.
+    /// `None` while there is none.
+    wire: Option<Position>,
+    /// What the server was told last, in the epoch of `wire`.
+    told: u64,
+    readers: Vec<(Arc<Inbox>, Option<Position>)>,
+    /// The driver was told that there is an ack to write.
+    is_due: bool,
+}
+
+impl Acks {
+    pub(crate) fn new(size: NonZeroU64) -> Self {
+        Self {
+            window: AckWindow::new(size),
+            half: half_window(size),
+            wire: None,
+            told: 0,
+            readers: Vec::new(),
+            is_due: false,
+        }
+    }
+
+    /// Adds a reader, which has handled all below `at`; without it, all that came before.
+    pub(crate) fn join(&mut self, inbox: Arc<Inbox>, at: Option<Position>) {
+        self.readers.push((inbox, at));
+    }
+
+    pub(crate) fn leave(&mut self, inbox: &Arc<Inbox>) {
+        self.readers.retain(|(other, _)| !Arc::ptr_eq(other, inbox));
+    }
+
+    /// A wire subscription, or another log on it, begins at `next`.
+    pub(crate) fn begin(&mut self, next: Position) {
+        self.window = AckWindow::new(self.window.size());
+        self.wire = Some(next);
+        self.told = next.next;
+    }
+
+    /// The wire subscription is over: nothing is acknowledged before the next begins.
+    pub(crate) fn stop(&mut self) {
+        self.wire = None;
+    }
+
+    /// A notification came; whether the window had room for it.
+    pub(crate) fn delivered(&mut self, number: u64) -> bool {
+        let Some(wire) = &mut self.wire else { return true };
+        if number < wire.next {
+            return true;
+        }
+        wire.next = number + 1;
+        let has_room = !self.window.is_full();
+        self.window.delivered(number, number);
+        has_room
+    }
+
+    /// The server has named, or claims to have delivered, all below `next`.
+    pub(crate) fn named(&mut self, next: Position) {
+        if let Some(wire) = &mut self.wire
+            && wire.epoch == next.epoch
+        {
+            wire.next = wire.next.max(next.next);
+        }
+    }
+
+    /// A reader has handled all below `position`. Reports may overtake each other: the greatest
+    /// counts.
+    pub(crate) fn handled(&mut self, inbox: &Arc<Inbox>, position: Position) {
+        let mut readers = self.readers.iter_mut();
+        let Some((_, at)) = readers.find(|(other, _)| Arc::ptr_eq(other, inbox)) else { return };
+        let is_current = self.wire.is_some_and(|wire| wire.epoch == position.epoch);
+        match at {
+            Some(at) if at.epoch == position.epoch => at.next = at.next.max(position.next),
+            // Of two logs the one that the server is at is the later one.
+            Some(_) if !is_current => {}
+            at => *at = Some(position),
+        }
+    }
+
+    /// Whether an ack came due that the driver has not heard of: what readers have `reported` is
+    /// enough to be told, what no reader waits for is told by halves of the window.
+    pub(crate) fn comes_due(&mut self, reported: bool) -> bool {
+        let least = if reported { 1 } else { self.half };
+        let rise = self.target().map_or(0, |target| target.next - self.told);
+        let comes = !self.is_due && rise >= least;
+        self.is_due |= comes;
+        comes
+    }
+
+    /// The ack to be written, which counts as told.
+    pub(crate) fn take(&mut self) -> Option<Position> {
+        self.is_due = false;
+        let target = self.target()?;
+        self.told = target.next;
+        self.window.acked(target.next);
+        Some(target)
+    }
+
+    /// What may be told now, if it is more than was.
+    fn target(&self) -> Option<Position> {
+        let wire = self.wire?;
+        let handled = self.readers.iter().map(|(_, at)| match at {
+            Some(at) if at.epoch == wire.epoch => at.next,
+            _ => self.told,
+        });
+        let next = handled.min().unwrap_or(wire.next).min(wire.next);
+        (next > self.told).then_some(Position { next, ..wire })
+    }
+}
+
+/// What a notification needs to be acknowledged by hand; it does not keep its subscription alive.
+#[derive(Clone, Default)]
+pub(crate) struct AckHandle(Option<Weak<Membership>>);
+
+impl AckHandle {
+    pub(crate) fn of(membership: &Arc<Membership>) -> Self {
+        Self(Some(Arc::downgrade(membership)))
+    }
+
+    pub(crate) fn ack(&self, epoch: Epoch, number: u64) {
+        if let Some(membership) = self.0.as_ref().and_then(Weak::upgrade) {
+            membership.ack(epoch, number, number);
+        }
+    }
+}
+
+/// Two notifications are equal whoever got them.
+impl PartialEq for AckHandle {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for AckHandle {}
+
+impl fmt::Debug for AckHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AckHandle")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Position {
+        text.parse().unwrap()
+    }
+
+    fn size(window: u64) -> NonZeroU64 {
+        NonZeroU64::new(window).unwrap()
+    }
+
+    fn inbox() -> Arc<Inbox> {
+        Arc::new(Inbox::new(1, 1))
+    }
+
+    #[test]
+    fn the_slowest_reader_says_and_the_wire_bounds_it() {
+        let mut acks = Acks::new(size(4));
+        let (one, two) = (inbox(), inbox());
+        acks.join(one.clone(), None);
+        acks.begin(at("e:5"));
+        (5..9).for_each(|n| assert!(acks.delivered(n)));
+        assert!(!acks.delivered(9), "beyond the window");
+        acks.join(two.clone(), Some(at("e:7")));
+        acks.handled(&two, at("e:9"));
+        assert!(!acks.comes_due(true));
+        acks.handled(&one, at("e:99"));
+        acks.handled(&one, at("e:6"));
+        assert!(acks.comes_due(true));
+        assert!(!acks.comes_due(true), "once is enough");
+        assert_eq!(acks.take(), Some(at("e:9")));
+        acks.leave(&two);
+        assert_eq!(acks.take(), Some(at("e:10")), "no more than was delivered");
+    }
+
+    #[test]
+    fn a_new_wire_subscription_is_acknowledged_from_its_beginning() {
+        let mut acks = Acks::new(size(4));
+        let reader = inbox();
+        acks.join(reader.clone(), None);
+        acks.begin(at("e:1"));
+        (1..4).for_each(|n| assert!(acks.delivered(n)));
+        acks.stop();
+        acks.handled(&reader, at("e:3"));
+        assert_eq!(acks.take(), None);
+        acks.begin(at("e:4"));
+        acks.handled(&reader, at("e:4"));
+        assert_eq!(acks.take(), None);
+        assert!(acks.delivered(4));
+        acks.handled(&reader, at("e:5"));
+        assert_eq!(acks.take(), Some(at("e:5")));
+        acks.begin(at("f:1"));
+        assert!(acks.delivered(1));
+        acks.handled(&reader, at("e:6"));
+        assert_eq!(acks.take(), None);
+        acks.handled(&reader, at("f:2"));
+        assert_eq!(acks.take(), Some(at("f:2")));
+    }
+
+    #[test]
+    fn without_a_reader_that_asked_for_it_receipt_is_enough() {
+        let mut acks = Acks::new(size(4));
+        acks.begin(at("e:1"));
+        acks.delivered(1);
+        assert!(!acks.comes_due(false));
+        acks.delivered(2);
+        assert!(acks.comes_due(false));
+        assert_eq!(acks.take(), Some(at("e:3")));
+    }
+}

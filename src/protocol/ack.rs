@@ -1,0 +1,159 @@
+//! The window of an acknowledged subscription: what was delivered and not acknowledged. Pure.
+
+use std::{collections::VecDeque, num::NonZeroU64};
+
+/// What may be delivered beyond the last ack (PROTOCOL.md, section 11.7; guarantee N6).
+///
+/// An ack is cumulative and names the *next* number: all below it are handled. Numbers that were
+/// named in a gap, and not delivered, take no room. An ack costs the runs that it frees, each of
+/// which a gap has cost: a flood of acks costs one look each.
+///
+/// ```
+/// use std::num::NonZeroU64;
+/// use bellwire::protocol::AckWindow;
+///
+/// let mut window = AckWindow::new(NonZeroU64::new(3).unwrap());
+/// window.delivered(1, 2);
+/// window.delivered(7, 7); // 3 to 6 were named in a gap
+/// assert_eq!(window.room(), 0);
+/// window.acked(5);
+/// assert_eq!(window.room(), 2);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AckWindow {
+    size: NonZeroU64,
+    /// **Invariant:** as many as the numbers in `runs`.
+    open: u64,
+    /// Delivered and not acknowledged, rising, none touching the next.
+    runs: VecDeque<Run>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Run {
+    first: u64,
+    last: u64,
+}
+
+impl AckWindow {
+    /// Runs of unacknowledged numbers that are told apart; with as many the window counts as full.
+    ///
+    /// A run ends where a gap begins, so it takes a peer that leaves as many gaps without an ack.
+    /// It bounds a window to 1 KiB, whatever its size.
+    pub const MAX_RUNS: usize = 64;
+
+    /// The window of a subscription that begins, or begins anew in another log.
+    pub fn new(size: NonZeroU64) -> Self {
+        Self { size, open: 0, runs: VecDeque::new() }
+    }
+
+    /// How many numbers may be unacknowledged at once.
+    pub fn size(&self) -> NonZeroU64 {
+        self.size
+    }
+
+    /// Whether as many as its size are unacknowledged.
+    pub fn is_full(&self) -> bool {
+        self.open >= self.size.get()
+    }
+
+    /// How many more numbers may be delivered before an ack has to come.
+    pub fn room(&self) -> u64 {
+        match self.runs.len() < Self::MAX_RUNS {
+            true => self.size.get().saturating_sub(self.open),
+            false => 0,
+        }
+    }
+
+    /// The numbers from `first` to `last` were delivered; `first` is above all before.
+    ///
+    /// Within [`room`](Self::room), or the count is no longer kept.
+    pub fn delivered(&mut self, first: u64, last: u64) {
+        let count = (last + 1).saturating_sub(first);
+        if count > self.room() {
+            return;
+        }
+        match self.runs.back_mut() {
+            Some(run) if run.last + 1 == first => run.last = last,
+            _ => self.runs.push_back(Run { first, last }),
+        }
+        self.open += count;
+    }
+
+    /// All below `next` are handled. One below an earlier one changes nothing.
+    pub fn acked(&mut self, next: u64) {
+        while let Some(run) = self.runs.front_mut() {
+            if next <= run.last {
+                let freed = next.saturating_sub(run.first);
+                run.first += freed;
+                self.open -= freed;
+                return;
+            }
+            self.open -= run.last + 1 - run.first;
+            self.runs.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window(size: u64) -> AckWindow {
+        AckWindow::new(NonZeroU64::new(size).unwrap())
+    }
+
+    #[test]
+    fn acks_are_cumulative_and_free_what_they_cover() {
+        let mut window = window(3);
+        window.delivered(5, 7);
+        for (ack, room) in [(5, 0), (6, 1), (6, 1), (2, 1), (8, 3), (8, 3), (99, 3)] {
+            window.acked(ack);
+            assert_eq!(window.room(), room, "{ack}");
+        }
+        assert!(window.runs.is_empty());
+    }
+
+    /// Against the plain set of numbers it stands for, over many schedules.
+    #[test]
+    fn the_count_is_that_of_a_set() {
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..500 {
+            let size = random.u64(1..9);
+            let (mut window, mut set) = (window(size), std::collections::BTreeSet::new());
+            let mut next = 1;
+            for _ in 0..60 {
+                if random.bool() && window.room() > 0 {
+                    let first = next + random.u64(..3);
+                    let last = first + random.u64(..window.room());
+                    window.delivered(first, last);
+                    set.extend(first..=last);
+                    next = last + 1;
+                } else {
+                    let ack = random.u64(1..=next);
+                    window.acked(ack);
+                    set.retain(|&number| number >= ack);
+                }
+                assert_eq!(window.open, set.len() as u64);
+                assert_eq!(window.room(), size - window.open);
+            }
+        }
+    }
+
+    #[test]
+    fn memory_is_bounded_whatever_the_size() {
+        let mut window = window(u64::MAX);
+        let mut number = 1;
+        while window.room() > 0 {
+            window.delivered(number, number);
+            number += 2;
+        }
+        assert_eq!(window.runs.len(), AckWindow::MAX_RUNS);
+        window.delivered(number, number);
+        assert_eq!(
+            (window.runs.len(), window.open),
+            (AckWindow::MAX_RUNS, AckWindow::MAX_RUNS as u64)
+        );
+        window.acked(2);
+        assert_eq!(window.room(), u64::MAX - (AckWindow::MAX_RUNS as u64 - 1));
+    }
+}

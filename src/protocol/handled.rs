@@ -1,0 +1,184 @@
+//! What a reader of an acknowledged topic has handled, in whatever order. Pure.
+
+use std::{collections::BTreeMap, num::NonZeroU64};
+
+use crate::protocol::position::{Epoch, Position};
+
+/// What was handed over to a reader, and what of that it has handled: the client's side of
+/// acknowledgements (PROTOCOL.md, section 11.7).
+///
+/// What is handled may be said in any order; an ack names the lowest number that is not. It comes
+/// due by halves of the window, so that the server never waits for more, and behind each gap.
+///
+/// **Invariant:** `floor.next` ≤ `handed`, and what is in `above` lies between them, in runs that
+/// touch neither each other nor `floor`: at most as many as there are numbers not handled.
+///
+/// ```
+/// use std::num::NonZeroU64;
+/// use bellwire::protocol::{Epoch, Handled, Position};
+///
+/// let epoch = Epoch::new("k3f9").unwrap();
+/// let at = |next| Position { epoch, next };
+/// let mut handled = Handled::new(NonZeroU64::new(4).unwrap());
+/// (7..=9).for_each(|number| handled.hand_over(epoch, number, number));
+/// handled.ack(epoch, 8, 8);
+/// assert_eq!(handled.take_due(), None);
+/// handled.ack(epoch, 7, 7);
+/// assert_eq!(handled.take_due(), Some(at(9)));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Handled {
+    half: u64,
+    /// All below was handled; `None` before the first number.
+    floor: Option<Position>,
+    /// All below was handed over.
+    handed: u64,
+    /// Handled out of order: the first number of each run, and its last.
+    above: BTreeMap<u64, u64>,
+    /// The last number of the newest gap.
+    gap: u64,
+    /// The floor that was taken last.
+    taken: u64,
+}
+
+impl Handled {
+    /// Of a reader that was handed nothing yet.
+    pub fn new(window: NonZeroU64) -> Self {
+        Self {
+            half: half(window),
+            floor: None,
+            handed: 0,
+            above: BTreeMap::new(),
+            gap: 0,
+            taken: 0,
+        }
+    }
+
+    /// Another log goes on at `position`.
+    pub fn reset(&mut self, position: Position) {
+        self.above.clear();
+        (self.floor, self.gap) = (Some(position), 0);
+        (self.handed, self.taken) = (position.next, position.next);
+    }
+
+    /// The numbers from `first` to `last`, which come next, were handed over.
+    pub fn hand_over(&mut self, epoch: Epoch, first: u64, last: u64) {
+        if self.floor.is_none_or(|floor| floor.epoch != epoch) {
+            self.reset(Position { epoch, next: first });
+        }
+        self.handed = last + 1;
+    }
+
+    /// The numbers from `first` to `last`, which come next, were named as missing: handled as well.
+    pub fn hand_over_gap(&mut self, epoch: Epoch, first: u64, last: u64) {
+        self.hand_over(epoch, first, last);
+        self.gap = last;
+        self.ack(epoch, first, last);
+    }
+
+    /// What of `first` to `last` was handed over is handled. Of another log it means nothing.
+    pub fn ack(&mut self, epoch: Epoch, first: u64, last: u64) {
+        let Some(floor) = self.floor.as_mut().filter(|floor| floor.epoch == epoch) else {
+            return;
+        };
+        let (mut first, mut last) = (first.max(floor.next), last.min(self.handed - 1));
+        if first > last {
+            return;
+        }
+        // Joined with the runs that it touches or covers.
+        while let Some((&begin, &end)) = self.above.range(..=last + 1).next_back() {
+            if end + 1 < first {
+                break;
+            }
+            self.above.remove(&begin);
+            (first, last) = (first.min(begin), last.max(end));
+        }
+        match first == floor.next {
+            true => floor.next = last + 1,
+            false => drop(self.above.insert(first, last)),
+        }
+    }
+
+    /// The position below which all is handled, once it has moved over half the window, or over
+    /// the newest gap, since it was taken last.
+    pub fn take_due(&mut self) -> Option<Position> {
+        let floor = self.floor?;
+        let passed_gap = (self.taken..floor.next).contains(&self.gap);
+        let is_due = passed_gap || floor.next - self.taken >= self.half;
+        is_due.then(|| {
+            self.taken = floor.next;
+            floor
+        })
+    }
+}
+
+/// How far behind the handled an ack may be.
+pub(crate) fn half(window: NonZeroU64) -> u64 {
+    (window.get() / 2).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn epoch(name: &str) -> Epoch {
+        Epoch::new(name).unwrap()
+    }
+
+    fn handled(window: u64) -> Handled {
+        Handled::new(NonZeroU64::new(window).unwrap())
+    }
+
+    fn due(handled: &mut Handled) -> Option<u64> {
+        handled.take_due().map(|position| position.next)
+    }
+
+    #[test]
+    fn the_lowest_that_is_left_counts_by_halves_of_the_window() {
+        let (mut all, e) = (handled(5), epoch("e"));
+        all.hand_over(e, 3, 9);
+        for (number, taken) in [(3, None), (5, None), (4, Some(6)), (6, None), (8, None)] {
+            all.ack(e, number, number);
+            assert_eq!(due(&mut all), taken, "{number}");
+        }
+        all.ack(e, 7, 99);
+        assert_eq!(due(&mut all), Some(10), "no more than was handed over");
+        assert!(all.above.is_empty());
+        let mut one = handled(1);
+        one.hand_over(e, 1, 1);
+        one.ack(e, 1, 1);
+        assert_eq!(due(&mut one), Some(2));
+    }
+
+    #[test]
+    fn a_gap_is_handled_at_once_and_due_when_it_is_passed() {
+        let (mut all, e) = (handled(100), epoch("e"));
+        all.hand_over(e, 1, 1);
+        all.hand_over_gap(e, 2, 4);
+        all.hand_over(e, 5, 5);
+        assert_eq!(due(&mut all), None);
+        all.ack(e, 1, 1);
+        assert_eq!(due(&mut all), Some(5));
+        all.reset(Position { epoch: epoch("f"), next: 1 });
+        all.ack(e, 5, 5);
+        assert_eq!((due(&mut all), all.floor.unwrap().next), (None, 1));
+    }
+
+    /// Against the plain set of numbers, in any order.
+    #[test]
+    fn the_floor_is_that_of_a_set() {
+        let mut random = fastrand::Rng::with_seed(3);
+        for _ in 0..200 {
+            let (mut all, e) = (handled(7), epoch("e"));
+            all.hand_over(e, 1, 30);
+            let mut left: Vec<u64> = (1..=30).collect();
+            random.shuffle(&mut left);
+            while let Some(number) = left.pop() {
+                all.ack(e, number, number);
+                let floor = left.iter().copied().min().unwrap_or(31);
+                assert_eq!(all.floor.unwrap().next, floor);
+                assert!(all.above.len() <= left.len());
+            }
+        }
+    }
+}
