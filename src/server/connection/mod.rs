@@ -221,6 +221,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     /// Reads and obeys; whether there may be more to read.
     fn poll_input(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        if let Some(active) = &mut self.active {
+            // Unless it turns out again below: a connection held for ever would never rest.
+            active.is_held = false;
+        }
         self.go_on_with_unread();
         for _ in 0..READS {
             if self.phase != Phase::Open || self.is_stalled() {
@@ -362,7 +366,7 @@ impl<T> Drop for Connection<T> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use uuid::Uuid;
 
     use super::*;
@@ -406,5 +410,27 @@ mod tests {
         peer.write_all(b"5 unfinished").await.unwrap();
         assert!(Pin::new(&mut connection).poll(cx).is_pending());
         assert!(connection.active.is_none() && connection.lines.pending() == 12);
+    }
+
+    /// What stopped for a peer that did not read goes on with it, and then rests like any other.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_was_held_rests_again() {
+        let (mut peer, io) = tokio::io::duplex(1_024);
+        let mut shared = shared();
+        Arc::get_mut(&mut shared).unwrap().config = ServerConfig::new().reply_mark(64);
+        let session = Session::new(Uuid::nil(), PeerAddr::Other("test".into()));
+        let mut connection = Connection::new(io, shared, session);
+        let cx = &mut Context::from_waker(std::task::Waker::noop());
+        for _ in 0..100 {
+            peer.write_all(b"* nosuch\n").await.unwrap();
+            assert!(Pin::new(&mut connection).poll(cx).is_pending());
+        }
+        assert!(connection.active.as_ref().unwrap().is_held);
+        for _ in 0..100 {
+            let mut read = [0; 1_024];
+            let _ = futures::poll!(std::pin::pin!(peer.read(&mut read)));
+            assert!(Pin::new(&mut connection).poll(cx).is_pending());
+        }
+        assert!(connection.active.is_none());
     }
 }
