@@ -14,7 +14,7 @@ use crate::{
     protocol::{Code, Lease, LineDecoder, Mark, RequestId, Time, encode, encode_bye},
     server::{
         Shared,
-        connection::{Active, Connection, READS},
+        connection::{Active, Connection, READS, give_way},
         mailbox::{ALARM, CUT},
         session::Session,
     },
@@ -148,7 +148,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 return Poll::Ready(Ok(()));
             }
         }
-        cx.waker().wake_by_ref();
+        give_way(cx);
         Poll::Pending
     }
 }
