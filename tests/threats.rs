@@ -4,8 +4,9 @@
 mod support;
 
 use std::{
-    collections::HashMap,
-    future::Future,
+    collections::{BTreeSet, HashMap},
+    fs,
+    path::Path,
     pin::Pin,
     sync::{
         Arc,
@@ -505,6 +506,59 @@ async fn a_stream_that_is_not_consumed_is_told_exactly_what_it_missed() {
         assert_eq!(delivery.into_notification().expect("no gap").sequence, number);
     }
     assert!(futures::poll!(std::pin::pin!(stopped.next())).is_pending());
+}
+
+// Row 16: chosen hash keys.
+
+/// What chooses a hasher, or is one.
+const HASHERS: [&str; 6] = [
+    "BuildHasher",
+    "with_hasher",
+    "impl Hasher for",
+    "hash_builder",
+    "RandomState",
+    "DefaultHasher",
+];
+
+/// Where a hasher is chosen, and why nobody can choose keys that collide in it.
+const SEEDED_OR_SAFE: [(&str, &str); 2] = [
+    ("src/server/router.rs", "keyed by the server's own methods: peers look up, and add nothing"),
+    ("src/client/pending.rs", "keyed by ids that this side chooses"),
+];
+
+/// Crates whose maps or hashers are unseeded, or seeded the same in every process.
+const UNSEEDED: [&str; 8] =
+    ["fnv", "fxhash", "rustc-hash", "nohash", "seahash", "foldhash", "hashbrown", "indexmap"];
+
+/// threats: 16. The maps of the standard library and of dashmap are seeded, per map or per process;
+/// any that chooses its hasher is listed here with its reason.
+#[test]
+fn maps_of_what_peers_choose_are_seeded() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut choosing = BTreeSet::new();
+    in_sources(&root.join("src"), &mut |path, source| {
+        let mut code = source.lines().filter(|line| !line.trim_start().starts_with("//"));
+        if code.any(|line| HASHERS.iter().any(|hasher| line.contains(hasher))) {
+            let path = path.strip_prefix(root).unwrap().to_str().unwrap();
+            choosing.insert(path.replace('\\', "/"));
+        }
+    });
+    let listed: BTreeSet<_> = SEEDED_OR_SAFE.iter().map(|(file, _)| (*file).to_owned()).collect();
+    assert_eq!(choosing, listed);
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
+    let dependencies = manifest.split_once("\n[dependencies]\n").unwrap().1;
+    let dependencies = dependencies.split("\n[").next().unwrap().lines();
+    let mut names = dependencies.filter_map(|line| line.split([' ', '=']).next());
+    assert!(!names.any(|name| UNSEEDED.iter().any(|unseeded| name.starts_with(unseeded))));
+}
+
+fn in_sources(path: &Path, look: &mut dyn FnMut(&Path, &str)) {
+    if path.is_dir() {
+        let entries = fs::read_dir(path).unwrap();
+        entries.for_each(|entry| in_sources(&entry.unwrap().path(), look));
+    } else if path.extension().is_some_and(|extension| extension == "rs") {
+        look(path, &fs::read_to_string(path).unwrap());
+    }
 }
 
 // Row 26: panics of handlers.
