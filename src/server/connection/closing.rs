@@ -16,7 +16,7 @@ use crate::{
     },
     server::{
         Shared,
-        connection::{Active, Connection, READS},
+        connection::{Active, Connection, READS, give_way},
         mailbox::{ALARM, CUT},
         session::Session,
     },
@@ -181,7 +181,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 return Poll::Ready(Ok(()));
             }
         }
-        cx.waker().wake_by_ref();
+        give_way(cx);
         Poll::Pending
     }
 }

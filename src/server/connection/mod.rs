@@ -14,11 +14,14 @@ mod requests;
 
 use std::{
     io, mem,
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::yield_now,
+};
 
 use self::closing::Phase;
 use crate::{
@@ -38,9 +41,12 @@ use crate::{
 };
 
 /// Reads per round: everything that is there is read before anything is written, within reason.
-const READS: usize = 4;
+const READS: usize = 2;
 /// Rounds per poll, after which other tasks of the runtime have their turn.
-const ROUNDS: usize = 4;
+///
+/// With [`READS`], 256 KiB of input at most: thousands of requests in few milliseconds, which is
+/// what a flood may keep the others of its thread waiting (tests/memory.rs counts it).
+const ROUNDS: usize = 2;
 
 /// The driver of one connection. It ends when the connection is closed.
 pub(super) struct Connection<T> {
@@ -181,7 +187,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 return Poll::Pending;
             }
         }
-        cx.waker().wake_by_ref();
+        give_way(cx);
         Poll::Pending
     }
 
@@ -234,6 +240,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     /// Reads and obeys; whether there may be more to read.
     fn poll_input(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        if let Some(active) = &mut self.active {
+            // Unless it turns out again below: a connection held for ever would never rest.
+            active.is_held = false;
+        }
         self.go_on_with_unread();
         for _ in 0..READS {
             if self.phase != Phase::Open || self.is_stalled() {
@@ -392,6 +402,15 @@ impl<T> Connection<T> {
     }
 }
 
+/// Wakes the task once the runtime has looked for news of others.
+///
+/// A task that wakes itself is polled again before that, dozens of times: a flood would keep those
+/// waiting whose bytes nobody has heard of yet.
+fn give_way(cx: &mut Context<'_>) {
+    let yielding = pin!(yield_now());
+    let _ = yielding.poll(cx);
+}
+
 impl<T> Drop for Connection<T> {
     fn drop(&mut self) {
         self.shared.wheel.clear(&mut self.alarm);
@@ -402,7 +421,7 @@ impl<T> Drop for Connection<T> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use uuid::Uuid;
 
     use super::*;
@@ -446,5 +465,27 @@ mod tests {
         peer.write_all(b"5 unfinished").await.unwrap();
         assert!(Pin::new(&mut connection).poll(cx).is_pending());
         assert!(connection.active.is_none() && connection.lines.pending() == 12);
+    }
+
+    /// What stopped for a peer that did not read goes on with it, and then rests like any other.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_was_held_rests_again() {
+        let (mut peer, io) = tokio::io::duplex(1_024);
+        let mut shared = shared();
+        Arc::get_mut(&mut shared).unwrap().config = ServerConfig::new().reply_mark(64);
+        let session = Session::new(Uuid::nil(), PeerAddr::Other("test".into()));
+        let mut connection = Connection::new(io, shared, session);
+        let cx = &mut Context::from_waker(std::task::Waker::noop());
+        for _ in 0..100 {
+            peer.write_all(b"* nosuch\n").await.unwrap();
+            assert!(Pin::new(&mut connection).poll(cx).is_pending());
+        }
+        assert!(connection.active.as_ref().unwrap().is_held);
+        for _ in 0..100 {
+            let mut read = [0; 1_024];
+            let _ = futures::poll!(std::pin::pin!(peer.read(&mut read)));
+            assert!(Pin::new(&mut connection).poll(cx).is_pending());
+        }
+        assert!(connection.active.is_none());
     }
 }

@@ -1,0 +1,455 @@
+//! What floods cost in memory, and what they leave to others: bytes allocated, and counts.
+//!
+//! A test binary of its own, since it counts what the whole process allocates. The transports take
+//! the measure at every read and write of a driver, so also in the middle of its work.
+
+mod support;
+
+use std::{
+    alloc::System,
+    io,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicIsize, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bellwire::{
+    Client, ClientConfig, Listener, Publisher, Router, Server, ServerConfig, server::PeerAddr,
+};
+use bytes::Bytes;
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf},
+    sync::mpsc,
+    task::yield_now,
+};
+
+use crate::support::RawPeer;
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// One test at a time: they count the same allocator.
+static ALONE: Mutex<()> = Mutex::new(());
+static PEAK: AtomicIsize = AtomicIsize::new(0);
+
+/// What one read of a driver takes at most.
+const SCRATCH: usize = 64 * 1024;
+/// What one poll of the server's reads at most, whatever is there.
+const WORK: usize = 4 * SCRATCH;
+/// What the test itself, the runtime and the transports' bookkeeping may take meanwhile.
+const SLACK: usize = 16 * 1024;
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Bytes that are allocated now.
+fn live() -> isize {
+    let stats = ALLOCATOR.stats();
+    stats.bytes_allocated.wrapping_sub(stats.bytes_deallocated) as isize
+}
+
+fn sample() {
+    PEAK.fetch_max(live(), Ordering::Relaxed);
+}
+
+/// Starts a new measure; what is allocated at its beginning.
+fn begin() -> isize {
+    let base = live();
+    PEAK.store(base, Ordering::Relaxed);
+    base
+}
+
+/// The most that was allocated since [`begin`], over what was allocated then.
+fn grown(base: isize) -> usize {
+    sample();
+    usize::try_from(PEAK.load(Ordering::Relaxed) - base).unwrap_or(0)
+}
+
+/// A driver's end of a pipe: takes the measure, and counts what the driver reads.
+struct Measured {
+    io: DuplexStream,
+    read: Arc<AtomicUsize>,
+}
+
+impl AsyncRead for Measured {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        sample();
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.io).poll_read(cx, buffer);
+        self.read.fetch_add(buffer.filled().len() - before, Ordering::Relaxed);
+        read
+    }
+}
+
+impl AsyncWrite for Measured {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        sample();
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+struct Pipes(mpsc::UnboundedReceiver<Measured>);
+
+impl Listener for Pipes {
+    type Io = Measured;
+
+    async fn accept(&mut self) -> io::Result<(Measured, PeerAddr)> {
+        match self.0.recv().await {
+            Some(io) => Ok((io, PeerAddr::Other("pipe".into()))),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<PeerAddr> {
+        Ok(PeerAddr::Other("pipe".into()))
+    }
+}
+
+struct Measuring {
+    connect: mpsc::UnboundedSender<Measured>,
+    publisher: Publisher,
+}
+
+impl Measuring {
+    fn start(config: ServerConfig) -> Self {
+        let (connect, pipes) = mpsc::unbounded_channel();
+        let server = Server::new(Pipes(pipes)).config(config);
+        let publisher = server.publisher();
+        let router = Router::new()
+            .method("echo", async |payload: Bytes| payload)
+            .method("blob", async || Bytes::from_static(&[b'b'; 2_000]))
+            .method("wait", async |payload: Bytes| {
+                std::future::pending::<()>().await;
+                payload
+            });
+        tokio::spawn(server.serve(router).into_future());
+        Self { connect, publisher }
+    }
+
+    /// A connection whose `/hello` was read, and the count of what the server reads of it.
+    async fn connect(&self, size: usize) -> (RawPeer<DuplexStream>, Arc<AtomicUsize>) {
+        let (ours, io) = tokio::io::duplex(size);
+        let read = Arc::new(AtomicUsize::new(0));
+        assert!(self.connect.send(Measured { io, read: read.clone() }).is_ok());
+        let mut peer = RawPeer::new(ours);
+        peer.hello().await;
+        (peer, read)
+    }
+}
+
+/// Runs a test as a task: what `block_on` polls itself has fewer turns than those.
+fn run(test: impl Future<Output = ()> + Send + 'static) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async { tokio::spawn(test).await.expect("no panic") });
+}
+
+/// The limits that bound a connection's memory, as the server is told them.
+#[derive(Clone, Copy)]
+struct Limits {
+    reply_mark: usize,
+    max_line: usize,
+    in_flight: usize,
+}
+
+impl Limits {
+    const DEFAULT: Self = Self { reply_mark: 256 * 1024, max_line: 65_535, in_flight: 1_024 };
+    const SMALL: Self = Self { reply_mark: 8 * 1024, max_line: 4 * 1024, in_flight: 16 };
+
+    fn config(self) -> ServerConfig {
+        let config = ServerConfig::new().reply_mark(self.reply_mark).max_line(self.max_line);
+        config.in_flight(self.in_flight).notification_mark(self.reply_mark / 4)
+    }
+
+    /// What a connection may cost, by what it was told, when each request in flight has a payload
+    /// of `payload` bytes:
+    ///
+    /// - answers that wait to be written: twice the mark for replies, and one line over it;
+    /// - the unfinished line, and the one that waits for a place;
+    /// - what one read took behind that;
+    /// - for each place its payload, and half a KiB for handler, waker and slot.
+    fn budget(self, payload: usize) -> usize {
+        let outbound = 2 * self.reply_mark + self.max_line;
+        outbound + 2 * self.max_line + SCRATCH + self.in_flight * (payload + 512)
+    }
+}
+
+/// Lines without end, of a peer that reads nothing; `n` counts them.
+struct Flood {
+    name: &'static str,
+    /// What each request in flight holds.
+    payload: usize,
+    line: fn(usize) -> String,
+}
+
+static FLOODS: [Flood; 11] = [
+    Flood { name: "requests", payload: 0, line: |n| format!("{n} echo\n") },
+    Flood { name: "unread replies", payload: 0, line: |n| format!("{n} blob\n") },
+    Flood { name: "echoes", payload: 0, line: |n| format!("{n} echo {:900}\n", n) },
+    Flood { name: "waiting", payload: 900, line: |n| format!("{n} wait {:900}\n", n) },
+    Flood { name: "pairs", payload: 0, line: |n| format!("{n} wait\n* /cancel {n}\n") },
+    Flood { name: "one-ways", payload: 900, line: |n| format!("* wait {:900}\n", n) },
+    Flood { name: "empty lines", payload: 0, line: |_| "\n".to_owned() },
+    Flood { name: "bad lines", payload: 0, line: |n| format!("x{n}\n") },
+    Flood { name: "bad requests", payload: 0, line: |n| format!("{n} nosuch;a=b \x10x\n") },
+    Flood { name: "renewals", payload: 0, line: |n| format!("{n} /renew\n* /cancel 1\n") },
+    Flood { name: "lists", payload: 0, line: |n| format!("{n} /methods\n") },
+];
+
+/// Writes all of `bytes`, or until the server takes no more; a clean client asks meanwhile, one
+/// call per turn, and gets every reply.
+async fn flood_beside(
+    hostile: &mut DuplexStream,
+    bytes: &[u8],
+    clean: &mut RawPeer<DuplexStream>,
+    asked: &mut u64,
+) -> usize {
+    let (mut taken, mut idle) = (0, 0);
+    while taken < bytes.len() && idle < 100 {
+        match futures::poll!(std::pin::pin!(hostile.write(&bytes[taken..]))) {
+            Poll::Ready(Ok(count)) => (taken, idle) = (taken + count, 0),
+            Poll::Ready(Err(_)) => break,
+            Poll::Pending => idle += 1,
+        }
+        *asked += 1;
+        let turns = turns_until_answer(clean, *asked).await;
+        assert!(turns <= 8, "a clean call took {turns} turns of the scheduler");
+    }
+    taken
+}
+
+/// How many turns of the scheduler a call takes whose reply is read.
+async fn turns_until_answer(clean: &mut RawPeer<DuplexStream>, id: u64) -> usize {
+    clean.send(format!("{id} echo clean\n")).await;
+    let expected = format!("{id} ok clean\n");
+    let mut line = std::pin::pin!(clean.line());
+    for turn in 1.. {
+        yield_now().await;
+        if let Poll::Ready(line) = futures::poll!(line.as_mut()) {
+            assert_eq!(line.as_deref(), Some(&*expected));
+            return turn;
+        }
+    }
+    unreachable!("turns do not end");
+}
+
+async fn try_flood(flood: &'static Flood, limits: Limits, pipe: usize) {
+    let server = Measuring::start(limits.config());
+    let (mut clean, _) = server.connect(1_024).await;
+    let (mut hostile, _) = server.connect(pipe).await;
+    // The first line must be well-formed.
+    hostile.ask("1 echo\n", "1 ok\n").await;
+    let bytes: String = (2..6_000).map(flood.line).collect();
+    let bytes = &bytes.as_bytes()[..bytes.len().min(64 * 1024 + 3 * limits.budget(0))];
+    let mut asked = 0;
+    turns_until_answer(&mut clean, 1).await;
+    asked += 1;
+    let base = begin();
+    flood_beside(&mut hostile.io, bytes, &mut clean, &mut asked).await;
+    let grown = grown(base);
+    // What is in the pipe is the transport's; it doubles as it grows.
+    let most = limits.budget(flood.payload) * 3 / 2 + 4 * pipe + SLACK;
+    assert!(grown <= most, "{}: {grown} bytes of {most}, pipe of {pipe}", flood.name);
+    drop(hostile);
+    // While all places are taken nothing is read, so that a peer that is gone shows when its
+    // handlers end: after 30 s, on the paused clock, as often as what was read fills the places.
+    let mut left = usize::MAX;
+    for _ in 0..100 {
+        if left <= SLACK {
+            break;
+        }
+        asked += 1;
+        tokio::time::sleep(Duration::from_secs(40)).await;
+        turns_until_answer(&mut clean, asked).await;
+        left = usize::try_from(live() - base).unwrap_or(0);
+    }
+    assert!(left <= SLACK, "{}: {left} bytes are left", flood.name);
+}
+
+/// threats: 3, 6, 7, 8, 9. Whatever floods, in whatever steps: memory is bounded by what was
+/// announced, and comes back; a clean client beside it gets every reply, in a few turns.
+#[test]
+fn floods_cost_what_was_announced_and_no_more() {
+    let _alone = alone();
+    for flood in &FLOODS {
+        for pipe in [64, 4_096, 256 * 1024] {
+            run(try_flood(flood, Limits::SMALL, pipe));
+        }
+        run(try_flood(flood, Limits::DEFAULT, 256 * 1024));
+    }
+}
+
+/// threats: 3. A line without end costs one line.
+#[test]
+fn an_endless_line_costs_one_line() {
+    let _alone = alone();
+    for limits in [Limits::SMALL, Limits::DEFAULT] {
+        run(async move {
+            let server = Measuring::start(limits.config());
+            let (mut clean, _) = server.connect(1_024).await;
+            let (mut hostile, read) = server.connect(1_024).await;
+            hostile.ask("1 echo\n", "1 ok\n").await;
+            let before = read.load(Ordering::Relaxed);
+            let bytes = vec![b'x'; 4 * limits.max_line];
+            let mut asked = 0;
+            let base = begin();
+            flood_beside(&mut hostile.io, &bytes, &mut clean, &mut asked).await;
+            let grown = grown(base);
+            assert!(grown <= 2 * limits.max_line + SLACK, "{grown} bytes");
+            hostile.line().await.filter(|line| line.contains("line-too-long")).expect("the fault");
+            // Behind the limit it is read on to be thrown away, so that the fault arrives.
+            assert!(read.load(Ordering::Relaxed) - before >= limits.max_line);
+        });
+    }
+}
+
+/// threats: 27. A subscriber that does not read costs the mark for notifications, however much is
+/// published and however many topics it has: its cursors wait, and the log is the topic's.
+#[test]
+fn a_slow_subscriber_eats_no_memory() {
+    let _alone = alone();
+    run(async move {
+        let limits = Limits::SMALL;
+        let config = limits.config().retained_messages(16).subscriptions(64);
+        let server = Measuring::start(config);
+        let (mut clean, _) = server.connect(1_024).await;
+        let (mut slow, _) = server.connect(64).await;
+        let payload = "x".repeat(1_000);
+        for id in 1..=64 {
+            // The logs are the topics', and full before the measure begins.
+            for _ in 0..32 {
+                server.publisher.publish(format!("t{id}").as_str(), payload.clone()).await.unwrap();
+            }
+            slow.send(format!("{id} /subscribe t{id}\n")).await;
+            slow.attribute("epoch").await;
+        }
+        let base = begin();
+        for round in 1..=200 {
+            for id in 1..=64 {
+                server.publisher.publish(format!("t{id}").as_str(), payload.clone()).await.unwrap();
+            }
+            turns_until_answer(&mut clean, round).await;
+        }
+        let grown = grown(base);
+        // 200 rounds are 12 MiB.
+        let most = (limits.reply_mark / 4 + 1_024) * 2 + SLACK;
+        assert!(grown <= most, "{grown} bytes of {most}");
+    });
+}
+
+/// threats: 6. The work of one poll is bounded: on one thread, a clean call waits for no more of a
+/// flood than a few reads, though megabytes of it are there.
+#[test]
+fn a_flood_leaves_the_others_their_turns() {
+    let _alone = alone();
+    run(async move {
+        let server = Measuring::start(ServerConfig::new());
+        let (mut clean, _) = server.connect(1_024).await;
+        let (hostile, read) = server.connect(4 << 20).await;
+        let (mut from, mut to) = tokio::io::split(hostile.io);
+        let replies = tokio::spawn(async move {
+            let mut sink = vec![0; 1 << 20];
+            let mut all = 0;
+            while let Ok(count @ 1..) = from.read(&mut sink).await {
+                all += count;
+            }
+            all
+        });
+        let flood: String = (1..=200_000).map(|n| format!("{n} echo\n")).collect();
+        let (length, answers) = (flood.len(), flood.replace("echo", "ok").len());
+        let writing = tokio::spawn(async move {
+            to.write_all(flood.as_bytes()).await.unwrap();
+            to.shutdown().await.unwrap();
+        });
+        let (mut id, mut most) = (0, 0);
+        while read.load(Ordering::Relaxed) < length {
+            id += 1;
+            let before = read.load(Ordering::Relaxed);
+            let turns = turns_until_answer(&mut clean, id).await;
+            assert!(turns <= 4, "{turns} turns");
+            most = most.max((read.load(Ordering::Relaxed) - before).div_ceil(turns));
+        }
+        // One poll of it may lie before the clean connection's, and one behind.
+        assert!(most <= 2 * WORK, "{most} bytes of a flood in one turn");
+        assert!(id >= (length / (8 * WORK)) as u64, "{id} clean calls");
+        writing.await.unwrap();
+        assert_eq!(replies.await.unwrap(), answers);
+    });
+}
+
+/// threats: 13, 14. A hostile server makes a client hold its limits and no more: a line, and what
+/// an unread stream and unread events hold.
+#[test]
+fn a_hostile_server_cannot_fill_a_client() {
+    const INBOX: usize = 64 * 1024;
+    const ITEMS: usize = 256;
+    const MAX_LINE: usize = 8 * 1024;
+    type Line = fn(usize) -> String;
+    let floods: [(&str, Line); 6] = [
+        ("notifications", |n| format!("* t {n} {:1000}\n", n)),
+        ("topics nobody asked for", |n| format!("* t{n} {n} {:1000}\n", n)),
+        ("replies nobody asked for", |n| format!("{} ok {:1000}\n", 1_000 + n, n)),
+        ("errors", |n| format!("* /error malformed {:1000}\n", n)),
+        ("gaps", |n| format!("* /gap t e {n} {n} retention\n")),
+        ("resets", |n| format!("* /reset t e{n}:1\n")),
+    ];
+    let _alone = alone();
+    for (name, line) in floods {
+        run(async move {
+            let (near, far) = tokio::io::duplex(4_096);
+            let config = ClientConfig::new().inbox_items(ITEMS).inbox_bytes(INBOX);
+            let config = config.max_line(MAX_LINE);
+            let io = Measured { io: near, read: Arc::default() };
+            let (client, connection) = Client::new(io, config);
+            let _driver = tokio::spawn(connection);
+            let mut server = RawPeer::new(far);
+            server.send("* /hello;version=1;session=6f0c1b52-9a0e-4c8e-8f0a-3f1d5a7b9c11;max-line=8192;in-flight=16;lease=60\n").await;
+            client.connected().await.unwrap();
+            let _events = client.events();
+            let subscribing = client.subscribe("t").into_future();
+            let (subscription, ()) = tokio::join!(subscribing, async {
+                // Its own hello, since its limit is not the default, and then the topic.
+                while !server.line().await.unwrap().contains("/subscribe") {}
+                server.send("1 ok;version=1\n2 ok;epoch=e;next=1;head=0;lease=60\n").await;
+            });
+            let _unread = subscription.unwrap();
+            let bytes: String = (1..=2_000).map(line).collect();
+            let base = begin();
+            for piece in bytes.as_bytes().chunks(2_048) {
+                if server.io.write_all(piece).await.is_err() {
+                    break;
+                }
+                yield_now().await;
+            }
+            let grown = grown(base);
+            // 256 events hold a text each; what the pipe holds is the transport's.
+            let budget = MAX_LINE + INBOX + ITEMS * 256 + SCRATCH + 256 * 1_200;
+            assert!(grown <= budget + 4 * 4_096 + SLACK, "{name}: {grown} bytes of {budget}");
+        });
+    }
+}
