@@ -95,6 +95,9 @@ pub enum NotSent {
         /// The server's limit, LF included, in bytes.
         max_line: usize,
     },
+    /// The position to subscribe from has a number that is none: 0, or above 2^53-1. Behind the last
+    /// number of an epoch nothing comes.
+    Position,
     /// The topic is subscribed by this client already, and not from the position asked for.
     AlreadySubscribed,
     /// The deadline passed while it waited for a place.
@@ -109,6 +112,7 @@ impl fmt::Display for NotSent {
             Self::Name(error) => error.fmt(f),
             Self::Attribute(error) => error.fmt(f),
             Self::TooLarge { max_line } => write!(f, "the line is longer than {max_line} bytes"),
+            Self::Position => f.write_str("the position's number is not one of 1 to 2^53-1"),
             Self::AlreadySubscribed => f.write_str("already subscribed, and not from there"),
             Self::Deadline => f.write_str("the deadline passed before there was a place"),
             Self::Lost(error) => error.fmt(f),

@@ -25,6 +25,10 @@ use crate::{
 /// Reads a driver does in one poll before it lets other tasks run.
 const READS_PER_POLL: usize = 8;
 
+/// How long a client that has nothing to say leaves its first line out: servers close who does so for
+/// long, by default for twice this.
+const FIRST_LINE: Duration = Duration::from_secs(5);
+
 /// The driver of a client's connection: a future that must be polled for anything to happen.
 ///
 /// Made by [`Client::new`](crate::Client::new); spawn it. It ends when the connection does: with
@@ -221,11 +225,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let now = time_since(self.started);
         let (renewal, sleep) = self.renewal.get_or_insert_with(|| {
             let renewal = first_renewal(&hello, now, self.reader.shared.config.random.next_u64());
-            (renewal, Box::pin(sleep_until(self.started, renewal.due())))
+            let first = renewal.due().min(now.after(FIRST_LINE));
+            (renewal, Box::pin(sleep_until(self.started, first)))
         });
         while sleep.as_mut().poll(cx).is_ready() {
-            self.reader.renew(hello.idle.is_some());
-            renewal.sent(time_since(self.started), self.reader.shared.config.random.next_u64());
+            let now = time_since(self.started);
+            if now < renewal.due() {
+                self.reader.say_something();
+            } else {
+                self.reader.renew(hello.idle.is_some());
+                renewal.sent(now, self.reader.shared.config.random.next_u64());
+            }
             sleep.as_mut().reset(instant(self.started, renewal.due()));
         }
     }

@@ -15,8 +15,8 @@ use crate::{
     },
     error::{CallError, ConnectionError, NotSent, Unknown},
     protocol::{
-        AttributeList, Attributes, Code, DEFAULT_MAX_LINE, Hello, Mark, Reason, RequestId, VERSION,
-        Word, encode,
+        AttributeList, Attributes, Code, DEFAULT_MAX_LINE, Hello, InvalidAttribute, Mark, Reason,
+        RequestId, VERSION, Word, encode,
     },
     sync::{AtomicU64, Mutex, Ordering, oneshot},
 };
@@ -72,7 +72,8 @@ pub(crate) struct State {
     offered: u64,
     pub(crate) pending: Pending<Entry>,
     last_id: u64,
-    max_line: usize,
+    /// The longest line the server takes, once it has said so.
+    max_line: Option<usize>,
     /// Why nothing new is taken.
     refusing: Option<ConnectionError>,
     /// This side closes: it quits, and waits only so long.
@@ -105,6 +106,15 @@ impl Body {
     /// The longest line it makes.
     fn max_len(&self) -> usize {
         MARK_BYTES + self.bytes.len() + self.attributes.as_attributes().as_str().len() + TTL_BYTES
+    }
+
+    /// Whether the attributes fit into the head, with the longest id, and deadline, there are.
+    fn check_head(&self, has_ttl: bool) -> Result<(), InvalidAttribute> {
+        if self.attributes.as_attributes().is_empty() {
+            return Ok(());
+        }
+        let ttl = if has_ttl { TTL_BYTES } else { 0 };
+        self.attributes.fit(MARK_BYTES + self.word_len + ttl, usize::from(has_ttl))
     }
 
     fn append_to(&self, out: &mut Vec<u8>, ttl: Option<Duration>) {
@@ -158,12 +168,21 @@ impl State {
         Ok(id)
     }
 
-    fn check(&mut self, body: &Body, outbound_bytes: usize) -> Result<(), SendError> {
+    fn check(
+        &mut self,
+        body: &Body,
+        ttl: Option<Duration>,
+        outbound_bytes: usize,
+    ) -> Result<(), SendError> {
         if let Some(error) = &self.refusing {
             return Err(SendError::Refused(NotSent::Lost(error.clone())));
         }
-        if body.max_len() > self.max_line {
-            return Err(SendError::Refused(NotSent::TooLarge { max_line: self.max_line }));
+        let too_long = |&max_line: &usize| body.max_len() > max_line;
+        if let Some(max_line) = self.max_line.filter(too_long) {
+            return Err(SendError::Refused(NotSent::TooLarge { max_line }));
+        }
+        if let Err(error) = body.check_head(ttl.is_some()) {
+            return Err(SendError::Refused(NotSent::Attribute(error)));
         }
         if self.out.len() >= outbound_bytes {
             self.blocked = true;
@@ -216,7 +235,7 @@ impl Shared {
             offered: 0,
             pending: Pending::default(),
             last_id: 0,
-            max_line: usize::MAX,
+            max_line: None,
             refusing: None,
             closing: false,
             driver: None,
@@ -246,7 +265,7 @@ impl Shared {
 
     /// The server's hello is there: opens the gates.
     pub(crate) fn open(&self, hello: Hello) {
-        self.state.lock().max_line = hello.max_line;
+        self.state.lock().max_line = Some(hello.max_line);
         self.places.add_permits(self.config.in_flight.min(hello.in_flight));
         self.events.emit(ConnectionEvent::Connected(hello.clone()));
         self.phase.send_replace(Phase::Open(hello));
@@ -261,7 +280,7 @@ impl Shared {
     ) -> Result<(RequestId, oneshot::Receiver<CallResult>), SendError> {
         let (sender, receiver) = oneshot::channel();
         let mut state = self.state.lock();
-        state.check(body, self.config.outbound_bytes)?;
+        state.check(body, ttl, self.config.outbound_bytes)?;
         let id = state.next_id().map_err(SendError::Refused)?;
         let line_end = state.append(|out| {
             encode::mark(out, Mark::Id(id));
@@ -277,10 +296,10 @@ impl Shared {
     /// Appends a one-way request.
     pub(crate) fn send_one_way(&self, body: &Body) -> Result<(), SendError> {
         let mut state = self.state.lock();
-        if state.max_line == usize::MAX && state.refusing.is_none() {
+        if state.max_line.is_none() && state.refusing.is_none() {
             return Err(SendError::Early);
         }
-        state.check(body, self.config.outbound_bytes)?;
+        state.check(body, None, self.config.outbound_bytes)?;
         state.append(|out| {
             encode::mark(out, Mark::Reserved);
             body.append_to(out, None);
@@ -333,6 +352,11 @@ impl Shared {
         wake(driver);
         self.places.close();
         self.drained.notify_waiters();
+    }
+
+    /// Whether a line was appended, ever.
+    pub(crate) fn has_spoken(&self) -> bool {
+        self.state.lock().appended > 0
     }
 
     /// Why a line that found the gates closed was not sent.

@@ -91,6 +91,9 @@ impl Topics {
         inbox: Arc<Inbox>,
         told: &mut Told,
     ) -> Result<oneshot::Receiver<Joined>, NotSent> {
+        if from.is_some_and(|from| !from.is_sendable()) {
+            return Err(NotSent::Position);
+        }
         let entry = self.entries.entry(topic.clone()).or_default();
         if from.is_some() && !entry.inboxes.is_empty() {
             return Err(NotSent::AlreadySubscribed);
