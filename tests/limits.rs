@@ -789,7 +789,10 @@ async fn a_server_survives_a_transport_that_fails_at_any_byte() {
     let total = whole.len() + session_lines().len();
     assert!(total > 8_000, "{total}");
     let slow = |io| FaultyIo::new(io, Fault::None, usize::MAX).stuttering();
-    assert_eq!(against_server(&server, slow).await.lines().count(), whole.lines().count());
+    let slow = against_server(&server, slow).await;
+    // Notifications come as far as the unsubscription leaves them time.
+    let answers = |all: &str| all.lines().filter(|line| !line.starts_with("* t ")).count();
+    assert_eq!(answers(&slow), answers(&whole));
     let whole: Vec<_> = whole.lines().map(str::to_owned).collect();
     for at in 0..=total {
         let reset = |io| FaultyIo::new(io, Fault::Reset, at);
@@ -812,7 +815,7 @@ async fn a_server_survives_a_transport_that_fails_at_any_byte() {
 /// A session of a client whose transport fails so: everybody hears of one outcome, and it ends.
 async fn against_client(server: &PipeServer, make: impl FnOnce(DuplexStream) -> FaultyIo) -> usize {
     let io = make(server.connect_raw(1 << 16).io);
-    let polls = io.polls();
+    let (polls, is_stuck) = (io.polls(), io.is_stuck());
     let config = ClientConfig::new().close_timeout(secs(5));
     let (client, connection) = Client::new(io, config);
     let driver = tokio::spawn(connection);
@@ -841,7 +844,8 @@ async fn against_client(server: &PipeServer, make: impl FnOnce(DuplexStream) -> 
     let ended = driver.await.expect("no panic");
     listening.await.expect("no panic, no hole");
     assert!(client.stats().pending == 0 && polls.load(Ordering::Relaxed) > 0);
-    assert!(ended != Ok(()) || replies == 28, "{replies}");
+    // A transport that is stuck ends by this side's closing, whatever came of the calls.
+    assert!(ended.is_err() || is_stuck || replies == 28, "{replies}");
     replies
 }
 

@@ -65,6 +65,11 @@ impl FaultyIo {
         self.polls.clone()
     }
 
+    /// Whether it gets stuck.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.fault == Fault::Stuck
+    }
+
     /// How many bytes may pass now; an error or a wait of the transport's own.
     fn admit(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let polls = self.polls.fetch_add(1, Ordering::Relaxed);
