@@ -382,13 +382,20 @@ impl<T> Drop for Connection<T> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncWriteExt;
+    use std::{
+        pin::pin,
+        task::{Wake, Waker},
+        time::Duration,
+    };
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use uuid::Uuid;
 
     use super::*;
     use crate::{
         random::Random,
         server::{PeerAddr, Router, ServerConfig, wheel::Wheel},
+        sync::{AtomicUsize, Ordering},
         topic::{MemoryTopics, Publisher},
     };
 
@@ -414,14 +421,14 @@ mod tests {
     where
         T: AsyncRead + AsyncWrite + Unpin,
     {
-        Pin::new(connection).poll(&mut Context::from_waker(std::task::Waker::noop()))
+        Pin::new(connection).poll(&mut Context::from_waker(Waker::noop()))
     }
 
     /// [M147] Row 30 of the threats: all deadlines of an hour are over when the process goes on, and
     /// what the peer sent in time is there.
     #[tokio::test(start_paused = true)]
     async fn what_was_received_is_read_before_deadlines_fire() {
-        let hour = std::time::Duration::from_secs(3_600);
+        let hour = Duration::from_secs(3_600);
         for is_read in [true, false] {
             let (mut peer, io) = tokio::io::duplex(1_024);
             let session = Session::new(Uuid::nil(), PeerAddr::Other("test".into()));
@@ -435,10 +442,10 @@ mod tests {
                 peer.write_all(b"o a\n3 /renew\n").await.unwrap();
             }
             mailbox.raise(ALARM);
-            assert!(poll(&mut connection).is_pending() == is_read);
+            assert!(poll(&mut connection).is_pending());
             assert_eq!(connection.phase == Phase::Open, is_read);
             let mut said = vec![0; 1_024];
-            let length = tokio::io::AsyncReadExt::read(&mut peer, &mut said).await.unwrap();
+            let length = peer.read(&mut said).await.unwrap();
             let said = String::from_utf8_lossy(&said[..length]).into_owned();
             assert_eq!(said.contains("2 ok a\n3 ok;lease=60 t:"), is_read, "{said}");
             assert_eq!(said.contains("* /end t expired "), !is_read, "{said}");
@@ -447,11 +454,11 @@ mod tests {
 
     /// A waker that counts.
     #[derive(Default)]
-    struct Wakes(crate::sync::AtomicUsize);
+    struct Wakes(AtomicUsize);
 
-    impl std::task::Wake for Wakes {
-        fn wake(self: std::sync::Arc<Self>) {
-            self.0.fetch_add(1, crate::sync::Ordering::Relaxed);
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -459,35 +466,29 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_goes_on_comes_to_rest() {
         let mut shared = Arc::into_inner(shared()).unwrap();
-        shared.config = ServerConfig::new().reply_mark(100).in_flight(100);
-        let methods = Router::new().method("wait", async || std::future::pending::<()>().await);
-        shared.methods = methods.into_methods();
-        let (mut peer, io) = tokio::io::duplex(64);
+        shared.config = ServerConfig::new().reply_mark(100);
+        let wait = async || std::future::pending::<()>().await;
+        shared.methods = Router::new().method("wait", wait).into_methods();
+        let (mut peer, io) = tokio::io::duplex(1_024);
         let session = Session::new(Uuid::nil(), PeerAddr::Other("test".into()));
         let mut connection = Connection::new(io, Arc::new(shared), session);
-        let wakes = std::sync::Arc::new(Wakes::default());
-        let waker = std::task::Waker::from(wakes.clone());
+        let wakes = Arc::new(Wakes::default());
+        let waker = Waker::from(wakes.clone());
         let cx = &mut Context::from_waker(&waker);
-        let mut said = [0; 64];
-        for id in 1..40 {
-            let line = format!("{id} /renew\n");
-            let _ = futures::poll!(std::pin::pin!(peer.write_all(line.as_bytes())));
+        peer.write_all(b"1 wait\n").await.unwrap();
+        for id in 2..100 {
+            peer.write_all(format!("{id} /renew\n").as_bytes()).await.unwrap();
             assert!(Pin::new(&mut connection).poll(cx).is_pending());
         }
         assert!(connection.is_over_mark());
-        let _ = futures::poll!(std::pin::pin!(peer.write_all(b"\n50 wait\n")));
-        for _ in 0..100 {
-            assert!(Pin::new(&mut connection).poll(cx).is_pending());
-            let _ =
-                futures::poll!(std::pin::pin!(tokio::io::AsyncReadExt::read(&mut peer, &mut said)));
-            let _ = futures::poll!(std::pin::pin!(peer.write_all(b"")));
-        }
-        let before = wakes.0.load(crate::sync::Ordering::Relaxed);
-        assert!(connection.active.is_some(), "something runs");
-        for _ in 0..10 {
+        let mut said = vec![0; 1_024];
+        while futures::poll!(pin!(peer.read(&mut said))).is_ready() {
             assert!(Pin::new(&mut connection).poll(cx).is_pending());
         }
-        assert_eq!(wakes.0.load(crate::sync::Ordering::Relaxed), before);
+        assert!(connection.last_id == 99 && connection.active.is_some());
+        let before = wakes.0.load(Ordering::Relaxed);
+        assert!(Pin::new(&mut connection).poll(cx).is_pending());
+        assert_eq!(wakes.0.load(Ordering::Relaxed), before);
     }
 
     /// Whatever was said before: all that is left of it is in the struct itself.
@@ -496,7 +497,7 @@ mod tests {
         let (mut peer, io) = tokio::io::duplex(1_024);
         let session = Session::new(Uuid::nil(), PeerAddr::Other("test".into()));
         let mut connection = Connection::new(io, shared(), session);
-        let cx = &mut Context::from_waker(std::task::Waker::noop());
+        let cx = &mut Context::from_waker(Waker::noop());
         for lines in ["", "1 echo a\n", "2 /subscribe t\n3 /unsubscribe t\n", "4 nosuch\n\n"] {
             peer.write_all(lines.as_bytes()).await.unwrap();
             assert!(Pin::new(&mut connection).poll(cx).is_pending());
