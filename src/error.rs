@@ -172,6 +172,8 @@ pub enum ConnectionError {
     Version(u64),
     /// The server did not say hello in time.
     HandshakeTimeout,
+    /// The server owed something, and sent nothing for so long, not even when it was probed.
+    Silent,
     /// This side closed it, and the server did not finish in time.
     CloseTimeout,
 }
@@ -198,6 +200,7 @@ impl fmt::Display for ConnectionError {
             Self::Protocol(what) => write!(f, "the server broke the protocol: {what}"),
             Self::Version(version) => write!(f, "the server speaks version {version}, not 1"),
             Self::HandshakeTimeout => f.write_str("the server did not say hello in time"),
+            Self::Silent => f.write_str("the server does not answer any more"),
             Self::CloseTimeout => f.write_str("the server did not finish in time"),
         }
     }

@@ -532,6 +532,39 @@ async fn connected(server: &PipeServer) -> (Client, JoinHandle<Result<(), Connec
     (client, driver)
 }
 
+/// [M148] Row 23 of the threats, the client's side: a server that has fallen silent is probed, and then
+/// given up, if it owes anything.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_answers_nothing_any_more_is_given_up() {
+    let (client, driver, mut server) = greeted().await;
+    let since = Instant::now();
+    let call = tokio::spawn(async move { client.call("m", "a").await });
+    server.expect("1 m a\n").await;
+    pass(millis(9_999)).await;
+    server.expect_silence().await;
+    server.expect("2 /renew\n").await;
+    assert!(since.elapsed() <= secs(10) + TICK);
+    pass(secs(9)).await;
+    server.send("2 ok;lease=60\n").await;
+    server.expect("3 /renew\n").await;
+    assert_eq!(driver.await.unwrap(), Err(ConnectionError::Silent));
+    let took = since.elapsed();
+    assert!(secs(39) <= took && took <= secs(39) + TICK, "{took:?}");
+    let lost = CallError::Unknown(Unknown::Lost(ConnectionError::Silent));
+    assert_eq!(call.await.unwrap().unwrap_err(), lost);
+}
+
+/// One that owes nothing is left alone; its own renewals apart.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_owes_nothing_may_be_silent() {
+    let (client, driver, mut server) = greeted().await;
+    client.one_way("m", "a").await.unwrap();
+    server.expect("* m a\n").await;
+    pass(secs(600)).await;
+    server.expect_silence().await;
+    assert!(!driver.is_finished());
+}
+
 // Payload in flight.
 
 /// [M146] At the limit the next request waits, and all behind it.

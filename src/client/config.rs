@@ -24,6 +24,8 @@ pub struct ClientConfig {
     pub(crate) inbox_bytes: usize,
     pub(crate) connect_timeout: Duration,
     pub(crate) close_timeout: Duration,
+    pub(crate) probe: Duration,
+    pub(crate) dead: Duration,
     pub(crate) random: Random,
 }
 
@@ -37,6 +39,8 @@ impl Default for ClientConfig {
             inbox_bytes: 1024 * 1024,
             connect_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(40),
+            probe: Duration::from_secs(10),
+            dead: Duration::from_secs(20),
             random: Random::default(),
         }
     }
@@ -108,6 +112,29 @@ impl ClientConfig {
     #[must_use]
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.close_timeout = timeout;
+        self
+    }
+
+    /// How long a server may be silent while it owes replies or notifications, before it is probed by
+    /// a `/renew`. Default 10 s, at least 1 s.
+    #[must_use]
+    pub fn probe(mut self, silence: Duration) -> Self {
+        self.probe = silence.max(Duration::from_secs(1));
+        self
+    }
+
+    /// How long such a server may be silent in all, a probe that it does not answer included, before it
+    /// is given up: the connection ends with [`ConnectionError::Silent`]. Default 20 s; it is at least
+    /// 1 s more than [`probe`](Self::probe).
+    ///
+    /// A server that has no place for the requests of this client reads none of its lines, a probe
+    /// neither: who sends many one-way requests, or megabytes to handlers that take long, gives it
+    /// more time.
+    ///
+    /// [`ConnectionError::Silent`]: crate::ConnectionError::Silent
+    #[must_use]
+    pub fn dead(mut self, silence: Duration) -> Self {
+        self.dead = silence;
         self
     }
 

@@ -18,7 +18,7 @@ use crate::{
     client::{reader::Reader, shared::Shared},
     error::ConnectionError,
     io::{Scratch, WriteBuffer},
-    protocol::{Hello, LineDecoder, Renewal, Time},
+    protocol::{Hello, LineDecoder, Renewal, Silence, Time, Verdict},
     sync::Arc,
 };
 
@@ -47,6 +47,7 @@ pub struct Connection<T> {
     gathered: bool,
     started: Instant,
     renewal: Option<(Renewal, Pin<Box<Sleep>>)>,
+    silence: Option<(Silence, Pin<Box<Sleep>>)>,
     /// This side closes, as the last look at the shared state told.
     closing: bool,
     /// Once it does: how long it waits for the server.
@@ -70,6 +71,7 @@ impl<T> Connection<T> {
             gathered: false,
             started: Instant::now(),
             renewal: None,
+            silence: None,
             closing: false,
             patience: None,
             ended: false,
@@ -118,6 +120,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             return Poll::Ready(error);
         }
         self.poll_renewal(cx);
+        if let Poll::Ready(error) = self.poll_silence(cx) {
+            return Poll::Ready(error);
+        }
         if let Poll::Ready(error) = self.poll_write(cx) {
             return Poll::Ready(error);
         }
@@ -132,6 +137,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 Ok(bytes) => bytes,
                 Err(error) => return Poll::Ready(self.reader.broken(&error)),
             };
+            if let Some((silence, _)) = &mut self.silence {
+                silence.heard(time_since(self.started));
+            }
             loop {
                 match self.lines.next(&mut bytes) {
                     Ok(Some(line)) => {
@@ -217,6 +225,33 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             shared.drained.notify_waiters();
         }
         true
+    }
+
+    /// Probes a server that owes something and is silent, and gives it up. The timer is not set anew
+    /// with what is read: it looks, when it rings, how long ago that was.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
+        if self.reader.hello.is_none() {
+            return Poll::Pending;
+        }
+        let config = &self.reader.shared.config;
+        let probe = config.probe;
+        let answer = config.dead.saturating_sub(probe).max(Duration::from_secs(1));
+        let (silence, sleep) = self.silence.get_or_insert_with(|| {
+            let now = time_since(self.started);
+            let mut silence = Silence::default();
+            silence.heard(now);
+            (silence, Box::pin(sleep_until(self.started, now.after(probe))))
+        });
+        while sleep.as_mut().poll(cx).is_ready() {
+            let awaits = self.reader.shared.awaits();
+            match silence.look(time_since(self.started), awaits, probe, answer) {
+                Verdict::Wait => {}
+                Verdict::Probe => self.reader.renew(true),
+                Verdict::Dead => return Poll::Ready(ConnectionError::Silent),
+            }
+            sleep.as_mut().reset(instant(self.started, silence.due()));
+        }
+        Poll::Pending
     }
 
     /// Renews the lease well before it runs out, while there is something to keep alive.

@@ -354,6 +354,14 @@ impl Shared {
         self.drained.notify_waiters();
     }
 
+    /// Whether the server owes anything. One that goes away, or is left, is another matter: it need
+    /// not answer what is new.
+    pub(crate) fn awaits(&self) -> bool {
+        let has_topics = !self.topics.lock().is_empty();
+        let state = self.state.lock();
+        state.refusing.is_none() && (has_topics || state.pending.len() > 0)
+    }
+
     /// Whether a line was appended, ever.
     pub(crate) fn has_spoken(&self) -> bool {
         self.state.lock().appended > 0

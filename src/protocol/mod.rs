@@ -7,7 +7,7 @@
 //! The way of a line in: [`LineDecoder`] splits the stream, [`Line::parse`] takes a line apart,
 //! [`Notice::parse`] or [`Outcome::from_word`] say what it is. The way out: [`encode`]. What each
 //! end then does is in [`Lease`], [`Cursor`], [`Violations`] and [`LineTime`] for the server, and
-//! [`Renewal`] and [`SubscriptionState`] for the client.
+//! [`Renewal`], [`Silence`] and [`SubscriptionState`] for the client.
 
 #![deny(clippy::unwrap_used, clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
@@ -43,7 +43,7 @@ pub use self::{
         Hello, Notice, VERSION, encode_bye, encode_end, encode_error, encode_gap, encode_reset,
     },
     parse::{Line, MAX_HEAD, Malformed, Mark, Rest, Word},
-    patience::{LineTime, Violations},
+    patience::{LineTime, Silence, Verdict, Violations},
     position::{Epoch, InvalidPosition, MAX_EPOCH, Position},
     reply::{Outcome, Reason},
     rest::{stuff, stuffed_len, unstuff},
