@@ -98,6 +98,9 @@ pub enum NotSent {
         /// The server's limit, LF included, in bytes.
         max_line: usize,
     },
+    /// The position to subscribe from has a number that is none: 0, or above 2^53-1. Behind the last
+    /// number of an epoch nothing comes.
+    Position,
     /// The topic is subscribed by this client already, and not from the position, or not on the
     /// terms, asked for.
     AlreadySubscribed,
@@ -113,6 +116,7 @@ impl fmt::Display for NotSent {
             Self::Name(error) => error.fmt(f),
             Self::Attribute(error) => error.fmt(f),
             Self::TooLarge { max_line } => write!(f, "the line is longer than {max_line} bytes"),
+            Self::Position => f.write_str("the position's number is not one of 1 to 2^53-1"),
             Self::AlreadySubscribed => {
                 f.write_str("already subscribed, from elsewhere or on other terms")
             }
@@ -174,6 +178,8 @@ pub enum ConnectionError {
     Version(u64),
     /// The server did not say hello in time.
     HandshakeTimeout,
+    /// The server owed something, and sent nothing for so long, not even when it was probed.
+    Silent,
     /// This side closed it, and the server did not finish in time.
     CloseTimeout,
 }
@@ -200,6 +206,7 @@ impl fmt::Display for ConnectionError {
             Self::Protocol(what) => write!(f, "the server broke the protocol: {what}"),
             Self::Version(version) => write!(f, "the server speaks version {version}, not 1"),
             Self::HandshakeTimeout => f.write_str("the server did not say hello in time"),
+            Self::Silent => f.write_str("the server does not answer any more"),
             Self::CloseTimeout => f.write_str("the server did not finish in time"),
         }
     }

@@ -993,7 +993,7 @@ async fn announced_limits_hold() {
     let (server, _) = serve(config);
     let mut peer = Peer::new(server.connect_raw(PIPE).io);
     let hello = peer.line().await;
-    assert!(hello.ends_with(";max-line=2000;in-flight=2;lease=9"), "{hello}");
+    assert!(hello.ends_with(";max-line=2000;in-flight=2;lease=9;idle=120"), "{hello}");
     peer.send("1 /subscribe t").await;
     assert!(peer.line().await.ends_with(";lease=9"));
     advance(Duration::from_millis(8_900)).await;

@@ -271,7 +271,7 @@ async fn handlers_publish() {
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_log_comes_back_under_a_new_epoch() {
-    let config = ServerConfig::new().idle_log(Duration::from_secs(60)).lease(HOUR);
+    let config = ServerConfig::new().idle_log(Duration::from_secs(60)).lease(HOUR).idle(None);
     let server = PipeServer::with_config(Router::new(), config);
     let first = server.publisher.publish("t", "first").await.unwrap();
     let listened = server.publisher.publish("u", "first").await.unwrap();

@@ -25,6 +25,8 @@ pub struct ClientConfig {
     pub(crate) connect_timeout: Duration,
     pub(crate) close_timeout: Duration,
     pub(crate) strict: bool,
+    pub(crate) probe: Duration,
+    pub(crate) dead: Duration,
     pub(crate) random: Random,
 }
 
@@ -39,6 +41,8 @@ impl Default for ClientConfig {
             connect_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(40),
             strict: false,
+            probe: Duration::from_secs(10),
+            dead: Duration::from_secs(20),
             random: Random::default(),
         }
     }
@@ -123,6 +127,29 @@ impl ClientConfig {
     #[must_use]
     pub fn strict(mut self, strict: bool) -> Self {
         self.strict = strict;
+        self
+    }
+
+    /// How long a server may be silent while it owes replies or notifications, before it is probed by
+    /// a `/renew`. Default 10 s, at least 1 s.
+    #[must_use]
+    pub fn probe(mut self, silence: Duration) -> Self {
+        self.probe = silence.max(Duration::from_secs(1));
+        self
+    }
+
+    /// How long such a server may be silent in all, a probe that it does not answer included, before it
+    /// is given up: the connection ends with [`ConnectionError::Silent`]. Default 20 s; it is at least
+    /// 1 s more than [`probe`](Self::probe).
+    ///
+    /// A server that has no place for the requests of this client reads none of its lines, a probe
+    /// neither: who sends many one-way requests, or megabytes to handlers that take long, gives it
+    /// more time.
+    ///
+    /// [`ConnectionError::Silent`]: crate::ConnectionError::Silent
+    #[must_use]
+    pub fn dead(mut self, silence: Duration) -> Self {
+        self.dead = silence;
         self
     }
 

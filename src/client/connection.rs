@@ -18,12 +18,16 @@ use crate::{
     client::{reader::Reader, shared::Shared},
     error::ConnectionError,
     io::{Scratch, WriteBuffer},
-    protocol::{Hello, LineDecoder, Renewal, Time},
+    protocol::{Hello, LineDecoder, Renewal, Silence, Time, Verdict},
     sync::Arc,
 };
 
 /// Reads a driver does in one poll before it lets other tasks run.
 const READS_PER_POLL: usize = 8;
+
+/// How long a client that has nothing to say leaves its first line out: servers close who does so for
+/// long, by default for twice this.
+const FIRST_LINE: Duration = Duration::from_secs(5);
 
 /// The driver of a client's connection: a future that must be polled for anything to happen.
 ///
@@ -43,6 +47,7 @@ pub struct Connection<T> {
     gathered: bool,
     started: Instant,
     renewal: Option<(Renewal, Pin<Box<Sleep>>)>,
+    silence: Option<(Silence, Pin<Box<Sleep>>)>,
     /// This side closes, as the last look at the shared state told.
     closing: bool,
     /// Once it does: how long it waits for the server.
@@ -66,6 +71,7 @@ impl<T> Connection<T> {
             gathered: false,
             started: Instant::now(),
             renewal: None,
+            silence: None,
             closing: false,
             patience: None,
             ended: false,
@@ -113,6 +119,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             return Poll::Ready(error);
         }
         self.poll_renewal(cx);
+        if let Poll::Ready(error) = self.poll_silence(cx) {
+            return Poll::Ready(error);
+        }
         if let Poll::Ready(error) = self.poll_write(cx) {
             return Poll::Ready(error);
         }
@@ -137,6 +146,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 Err(error) => return Poll::Ready(self.reader.broken(&error)),
             };
             self.reader.tally.bytes_in += bytes.len() as u64;
+            if let Some((silence, _)) = &mut self.silence {
+                silence.heard(time_since(self.started));
+            }
             loop {
                 match self.lines.next(&mut bytes) {
                     Ok(Some(line)) => {
@@ -235,17 +247,50 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         true
     }
 
+    /// Probes a server that owes something and is silent, and gives it up. The timer is not set anew
+    /// with what is read: it looks, when it rings, how long ago that was.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
+        if self.reader.hello.is_none() {
+            return Poll::Pending;
+        }
+        let config = &self.reader.shared.config;
+        let probe = config.probe;
+        let answer = config.dead.saturating_sub(probe).max(Duration::from_secs(1));
+        let (silence, sleep) = self.silence.get_or_insert_with(|| {
+            let now = time_since(self.started);
+            let mut silence = Silence::default();
+            silence.heard(now);
+            (silence, Box::pin(sleep_until(self.started, now.after(probe))))
+        });
+        while sleep.as_mut().poll(cx).is_ready() {
+            let awaits = self.reader.shared.awaits();
+            match silence.look(time_since(self.started), awaits, probe, answer) {
+                Verdict::Wait => {}
+                Verdict::Probe => self.reader.renew(true),
+                Verdict::Dead => return Poll::Ready(ConnectionError::Silent),
+            }
+            sleep.as_mut().reset(instant(self.started, silence.due()));
+        }
+        Poll::Pending
+    }
+
     /// Renews the lease well before it runs out, while there is something to keep alive.
     fn poll_renewal(&mut self, cx: &mut Context<'_>) {
         let Some(hello) = self.reader.hello.clone() else { return };
         let now = time_since(self.started);
         let (renewal, sleep) = self.renewal.get_or_insert_with(|| {
             let renewal = first_renewal(&hello, now, self.reader.shared.config.random.next_u64());
-            (renewal, Box::pin(sleep_until(self.started, renewal.due())))
+            let first = renewal.due().min(now.after(FIRST_LINE));
+            (renewal, Box::pin(sleep_until(self.started, first)))
         });
         while sleep.as_mut().poll(cx).is_ready() {
-            self.reader.renew(hello.idle.is_some());
-            renewal.sent(time_since(self.started), self.reader.shared.config.random.next_u64());
+            let now = time_since(self.started);
+            if now < renewal.due() {
+                self.reader.say_something();
+            } else {
+                self.reader.renew(hello.idle.is_some());
+                renewal.sent(now, self.reader.shared.config.random.next_u64());
+            }
             sleep.as_mut().reset(instant(self.started, renewal.due()));
         }
     }

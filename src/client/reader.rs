@@ -318,6 +318,13 @@ impl Reader {
         self.renewals += usize::from(sent.is_ok());
     }
 
+    /// Sends a first line if there was none, so that the server knows what this side is.
+    pub(crate) fn say_something(&mut self) {
+        if !self.shared.has_spoken() {
+            self.renew(true);
+        }
+    }
+
     fn renewed(&mut self, result: CallResult) {
         self.renewals = self.renewals.saturating_sub(1);
         let Ok(reply) = result else { return };

@@ -16,8 +16,8 @@ use crate::{
     },
     error::{CallError, ConnectionError, NotSent, Unknown},
     protocol::{
-        AttributeList, Attributes, Code, DEFAULT_MAX_LINE, Hello, Mark, Position, Reason,
-        RequestId, Topic, VERSION, Word, encode,
+        AttributeList, Attributes, Code, DEFAULT_MAX_LINE, Hello, InvalidAttribute, Mark, Position,
+        Reason, RequestId, Topic, VERSION, Word, encode,
     },
     sync::{Mutex, oneshot},
 };
@@ -71,7 +71,8 @@ pub(crate) struct State {
     last_id: u64,
     /// Places in flight that the server's hello has opened.
     places: usize,
-    max_line: usize,
+    /// The longest line the server takes, once it has said so.
+    max_line: Option<usize>,
     /// Why nothing new is taken.
     refusing: Option<ConnectionError>,
     /// Why no application request and no subscription is begun here any more: the server is about
@@ -109,6 +110,15 @@ impl Body {
     /// The longest line it makes.
     fn max_len(&self) -> usize {
         MARK_BYTES + self.bytes.len() + self.attributes.as_attributes().as_str().len() + TTL_BYTES
+    }
+
+    /// Whether the attributes fit into the head, with the longest id, and deadline, there are.
+    fn check_head(&self, has_ttl: bool) -> Result<(), InvalidAttribute> {
+        if self.attributes.as_attributes().is_empty() {
+            return Ok(());
+        }
+        let ttl = if has_ttl { TTL_BYTES } else { 0 };
+        self.attributes.fit(MARK_BYTES + self.word_len + ttl, usize::from(has_ttl))
     }
 
     fn append_to(&self, out: &mut Vec<u8>, ttl: Option<Duration>) {
@@ -162,12 +172,21 @@ impl State {
         Ok(id)
     }
 
-    fn check(&mut self, body: &Body, outbound_bytes: usize) -> Result<(), SendError> {
+    fn check(
+        &mut self,
+        body: &Body,
+        ttl: Option<Duration>,
+        outbound_bytes: usize,
+    ) -> Result<(), SendError> {
         if let Some(error) = self.refusal() {
             return Err(SendError::Refused(NotSent::Lost(error.clone())));
         }
-        if body.max_len() > self.max_line {
-            return Err(SendError::Refused(NotSent::TooLarge { max_line: self.max_line }));
+        let too_long = |&max_line: &usize| body.max_len() > max_line;
+        if let Some(max_line) = self.max_line.filter(too_long) {
+            return Err(SendError::Refused(NotSent::TooLarge { max_line }));
+        }
+        if let Err(error) = body.check_head(ttl.is_some()) {
+            return Err(SendError::Refused(NotSent::Attribute(error)));
         }
         if self.out.len() >= outbound_bytes {
             self.blocked = true;
@@ -243,7 +262,7 @@ impl Shared {
             pending: Pending::default(),
             last_id: 0,
             places: 0,
-            max_line: usize::MAX,
+            max_line: None,
             refusing: None,
             leaving: None,
             closing: false,
@@ -277,7 +296,7 @@ impl Shared {
     pub(crate) fn open(&self, hello: Hello) {
         let places = self.config.in_flight.min(hello.in_flight);
         let mut state = self.state.lock();
-        (state.max_line, state.places) = (hello.max_line, places);
+        (state.max_line, state.places) = (Some(hello.max_line), places);
         drop(state);
         self.places.add_permits(places);
         self.events.emit(ConnectionEvent::Connected(hello.clone()));
@@ -293,7 +312,7 @@ impl Shared {
     ) -> Result<(RequestId, oneshot::Receiver<CallResult>), SendError> {
         let (sender, receiver) = oneshot::channel();
         let mut state = self.state.lock();
-        state.check(body, self.config.outbound_bytes)?;
+        state.check(body, ttl, self.config.outbound_bytes)?;
         let id = state.next_id().map_err(SendError::Refused)?;
         let line_end = state.append(|out| {
             encode::mark(out, Mark::Id(id));
@@ -309,10 +328,10 @@ impl Shared {
     /// Appends a one-way request.
     pub(crate) fn send_one_way(&self, body: &Body) -> Result<(), SendError> {
         let mut state = self.state.lock();
-        if state.max_line == usize::MAX && state.refusal().is_none() {
+        if state.max_line.is_none() && state.refusal().is_none() {
             return Err(SendError::Early);
         }
-        state.check(body, self.config.outbound_bytes)?;
+        state.check(body, None, self.config.outbound_bytes)?;
         state.append(|out| {
             encode::mark(out, Mark::Reserved);
             body.append_to(out, None);
@@ -398,6 +417,19 @@ impl Shared {
         wake(driver);
         self.places.close();
         self.drained.notify_waiters();
+    }
+
+    /// Whether the server owes anything. One that goes away, or is left, is another matter: it need
+    /// not answer what is new.
+    pub(crate) fn awaits(&self) -> bool {
+        let has_topics = !self.topics.lock().is_empty();
+        let state = self.state.lock();
+        state.refusing.is_none() && (has_topics || state.pending.len() > 0)
+    }
+
+    /// Whether a line was appended, ever.
+    pub(crate) fn has_spoken(&self) -> bool {
+        self.state.lock().appended > 0
     }
 
     /// Why a line that found the gates closed was not sent.

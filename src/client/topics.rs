@@ -112,6 +112,9 @@ impl Topics {
         inbox: Arc<Inbox>,
         told: &mut Told,
     ) -> Result<oneshot::Receiver<Joined>, NotSent> {
+        if from.is_some_and(|from| !from.is_sendable()) {
+            return Err(NotSent::Position);
+        }
         let entry = self.entries.entry(topic.clone()).or_default();
         let event = entry.admit(from, terms)?;
         let fresh = entry.state == SubscriptionState::Absent;

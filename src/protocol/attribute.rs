@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::protocol::parse::MAX_HEAD;
+
 /// The longest key, in bytes.
 pub const MAX_KEY: usize = 32;
 /// The longest value, in bytes.
@@ -33,7 +35,7 @@ impl<'a> Attributes<'a> {
             at += 1;
             let key = check_one(one).map_err(|what| AttributeFault { at, what })?;
             let Some(slot) = keys.get_mut(count) else {
-                return Err(AttributeFault { at, what: "too many attributes" });
+                return Err(AttributeFault { at, what: TOO_MANY });
             };
             *slot = key;
             if keys.iter().take(count).any(|&seen| seen == key) {
@@ -74,6 +76,7 @@ impl<'a> Attributes<'a> {
 }
 
 const BAD: &str = "bad attribute";
+const TOO_MANY: &str = "too many attributes";
 
 /// Checks `key=value`; the key.
 fn check_one(one: &[u8]) -> Result<&[u8], &'static str> {
@@ -116,7 +119,7 @@ fn is_value(value: &[u8]) -> bool {
 pub struct AttributeList(String);
 
 /// An attribute that cannot be written: its key or value breaks the syntax, its key is there
-/// already, or there are 32.
+/// already, there are 32, or the head of the line would be over its 2,048 bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InvalidAttribute {
@@ -166,6 +169,18 @@ impl AttributeList {
             return Err(InvalidAttribute { what: "an application's attribute key has a dot" });
         }
         self.push(key, value)
+    }
+
+    /// Whether a head that has `others` bytes and `more` attributes besides has room for these.
+    pub(crate) fn fit(&self, others: usize, more: usize) -> Result<(), InvalidAttribute> {
+        let count = self.as_attributes().iter().count() + more;
+        if count > MAX_ATTRIBUTES {
+            return Err(InvalidAttribute { what: TOO_MANY });
+        }
+        match others + self.0.len() > MAX_HEAD {
+            true => Err(InvalidAttribute { what: "the head would be longer than 2048 bytes" }),
+            false => Ok(()),
+        }
     }
 
     /// The attributes, borrowed.

@@ -71,6 +71,11 @@ impl Hello {
             None => Some(default),
             Some(value) => parse_number(value.as_bytes()),
         };
+        // More than this side can count is as good as no limit.
+        let count = |key: &str, default: usize| {
+            let count = number(key, default as u64)?;
+            Some(usize::try_from(count).unwrap_or(usize::MAX))
+        };
         let default = Self::default();
         let idle = match attributes.get("idle") {
             None => None,
@@ -82,8 +87,8 @@ impl Hello {
                 None => Uuid::nil(),
                 Some(session) => session.parse().ok()?,
             },
-            max_line: (number("max-line", default.max_line as u64)? as usize).max(MIN_MAX_LINE),
-            in_flight: (number("in-flight", default.in_flight as u64)? as usize).max(1),
+            max_line: count("max-line", default.max_line)?.max(MIN_MAX_LINE),
+            in_flight: count("in-flight", default.in_flight)?.max(1),
             lease: number("lease", default.lease)?.max(1),
             idle,
         })
@@ -302,6 +307,10 @@ mod tests {
         assert_eq!(notice(b"* /hello;version=one"), None);
         assert_eq!(notice(b"* /hello;version=1;lease=soon"), None);
         assert_eq!(notice(b"* /hello"), None);
+        let greatest = b"* /hello;version=1;max-line=9007199254740991;in-flight=4294967295";
+        let Some(Notice::Hello(hello)) = notice(greatest) else { panic!("a hello") };
+        assert_eq!(hello.max_line as u64, (usize::MAX as u64).min(9_007_199_254_740_991));
+        assert_eq!(hello.in_flight, 4_294_967_295);
     }
 
     #[test]

@@ -53,6 +53,66 @@ impl LineTime {
     }
 }
 
+/// The client's side: a server that owes something, and is silent. It is probed first, and given up
+/// only if it does not answer that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Silence {
+    heard: Time,
+    probed: Option<Time>,
+    due: Time,
+}
+
+/// What a client does about a [`Silence`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// Nothing yet.
+    Wait,
+    /// Send something that is answered.
+    Probe,
+    /// Give the server up.
+    Dead,
+}
+
+impl Silence {
+    /// Who looks later than this was stopped itself, and knows nothing of the server.
+    const LATE: Duration = Duration::from_secs(1);
+
+    /// Bytes came at `now`.
+    pub fn heard(&mut self, now: Time) {
+        self.heard = now;
+        self.probed = None;
+    }
+
+    /// Looks at `now`. `awaits` is whether the server owes anything; it is probed after `probe` of
+    /// silence, and given up `answer` later.
+    pub fn look(&mut self, now: Time, awaits: bool, probe: Duration, answer: Duration) -> Verdict {
+        if !awaits {
+            self.probed = None;
+            self.due = now.after(probe);
+            return Verdict::Wait;
+        }
+        let end = match self.probed {
+            Some(at) => at.after(answer),
+            None => self.heard.after(probe),
+        };
+        self.due = end;
+        match self.probed {
+            _ if now < end => Verdict::Wait,
+            Some(_) if now <= end.after(Self::LATE) => Verdict::Dead,
+            _ => {
+                self.probed = Some(now);
+                self.due = now.after(answer);
+                Verdict::Probe
+            }
+        }
+    }
+
+    /// When to look again.
+    pub fn due(&self) -> Time {
+        self.due
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,6 +153,29 @@ mod tests {
         assert!(!is_over);
         assert!(!violations.one_more(at(u64::MAX), 1, Duration::MAX).1);
         assert!(!Violations::default().one_more(at(5), u32::MAX, Duration::MAX).1);
+    }
+
+    #[test]
+    fn a_silent_server_is_probed_before_it_is_given_up() {
+        let mut silence = Silence::default();
+        let look = |silence: &mut Silence, millis, awaits| {
+            let verdict = silence.look(at(millis), awaits, PERIOD, PERIOD);
+            (verdict, silence.due().as_millis())
+        };
+        silence.heard(at(1_000));
+        assert_eq!(look(&mut silence, 0, true), (Verdict::Wait, 11_000));
+        assert_eq!(look(&mut silence, 10_999, true), (Verdict::Wait, 11_000));
+        assert_eq!(look(&mut silence, 11_000, true), (Verdict::Probe, 21_000));
+        assert_eq!(look(&mut silence, 20_999, true), (Verdict::Wait, 21_000));
+        assert_eq!(look(&mut silence, 21_000, true).0, Verdict::Dead);
+        // Who was stopped itself asks once more.
+        assert_eq!(look(&mut silence, 22_001, true), (Verdict::Probe, 32_001));
+        silence.heard(at(32_000));
+        assert_eq!(look(&mut silence, 32_001, true), (Verdict::Wait, 42_000));
+        // What began to be awaited after a long silence is not late at once.
+        assert_eq!(look(&mut silence, 90_000, false), (Verdict::Wait, 100_000));
+        assert_eq!(look(&mut silence, 100_000, true), (Verdict::Probe, 110_000));
+        assert_eq!(look(&mut silence, 110_000, true).0, Verdict::Dead);
     }
 
     #[test]

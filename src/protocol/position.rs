@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::protocol::id::parse_number;
+use crate::protocol::id::{MAX_NUMBER, parse_number};
 
 /// The longest epoch, in bytes.
 pub const MAX_EPOCH: usize = 32;
@@ -70,6 +70,13 @@ pub struct Position {
     pub epoch: Epoch,
     /// The next sequence number, from 1 to 2^53-1.
     pub next: u64,
+}
+
+impl Position {
+    /// Whether it can be written: past the last number of an epoch there is none.
+    pub(crate) fn is_sendable(self) -> bool {
+        (1..=MAX_NUMBER).contains(&self.next)
+    }
 }
 
 /// A text that is no position.

@@ -225,6 +225,10 @@ impl Position {
             Event::Reset(next) if next.epoch != self.epoch => {
                 (SubscriptionState::Live(next), one(Action::Reset(next)))
             }
+            // No position names what comes after the last number of an epoch: nothing does.
+            Event::Expired(_) | Event::Renewed(None) if !self.is_sendable() => {
+                (SubscriptionState::Absent, one(Action::End))
+            }
             Event::Expired(_) | Event::Renewed(None) => SubscriptionState::request(Some(self)),
             Event::Ended => (SubscriptionState::Absent, one(Action::End)),
             Event::Renewed(Some(next)) if next.epoch == self.epoch && next.next > self.next => {

@@ -421,6 +421,12 @@ impl<T> Drop for Connection<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        pin::pin,
+        task::{Wake, Waker},
+        time::Duration,
+    };
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use uuid::Uuid;
 
@@ -428,6 +434,7 @@ mod tests {
     use crate::{
         random::Random,
         server::{PeerAddr, Router, ServerConfig, wheel::Wheel},
+        sync::{AtomicUsize, Ordering},
         topic::{MemoryTopics, Publisher},
     };
 
@@ -449,13 +456,87 @@ mod tests {
         })
     }
 
+    fn poll<T>(connection: &mut Connection<T>) -> Poll<()>
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
+        Pin::new(connection).poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// [M147] Row 30 of the threats: all deadlines of an hour are over when the process goes on, and
+    /// what the peer sent in time is there.
+    #[tokio::test(start_paused = true)]
+    async fn what_was_received_is_read_before_deadlines_fire() {
+        let hour = Duration::from_secs(3_600);
+        for is_read in [true, false] {
+            let (mut peer, io) = tokio::io::duplex(1_024);
+            let session = Session::new(Uuid::nil(), PeerAddr::Other("test".into()));
+            let mailbox = session.mailbox().clone();
+            let mut connection = Connection::new(io, shared(), session);
+            peer.write_all(b"1 /subscribe t\n2 ech").await.unwrap();
+            assert!(poll(&mut connection).is_pending());
+            assert_eq!(connection.lines.pending(), 5);
+            tokio::time::advance(hour).await;
+            if is_read {
+                peer.write_all(b"o a\n3 /renew\n").await.unwrap();
+            }
+            mailbox.raise(ALARM);
+            assert!(poll(&mut connection).is_pending());
+            assert_eq!(connection.phase == Phase::Open, is_read);
+            let mut said = vec![0; 1_024];
+            let length = peer.read(&mut said).await.unwrap();
+            let said = String::from_utf8_lossy(&said[..length]).into_owned();
+            assert_eq!(said.contains("2 ok a\n3 ok;lease=60 t:"), is_read, "{said}");
+            assert_eq!(said.contains("* /end t expired "), !is_read, "{said}");
+        }
+    }
+
+    /// A waker that counts.
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Row 31 of the threats: a connection that was held back once does not wake itself for ever.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_goes_on_comes_to_rest() {
+        let mut shared = Arc::into_inner(shared()).unwrap();
+        shared.config = ServerConfig::new().reply_mark(100);
+        let wait = async || std::future::pending::<()>().await;
+        shared.methods = Router::new().method("wait", wait).into_methods();
+        let (mut peer, io) = tokio::io::duplex(1_024);
+        let session = Session::new(Uuid::nil(), PeerAddr::Other("test".into()));
+        let mut connection = Connection::new(io, Arc::new(shared), session);
+        let wakes = Arc::new(Wakes::default());
+        let waker = Waker::from(wakes.clone());
+        let cx = &mut Context::from_waker(&waker);
+        peer.write_all(b"1 wait\n").await.unwrap();
+        for id in 2..100 {
+            peer.write_all(format!("{id} /renew\n").as_bytes()).await.unwrap();
+            assert!(Pin::new(&mut connection).poll(cx).is_pending());
+        }
+        assert!(connection.is_over_mark());
+        let mut said = vec![0; 1_024];
+        while futures::poll!(pin!(peer.read(&mut said))).is_ready() {
+            assert!(Pin::new(&mut connection).poll(cx).is_pending());
+        }
+        assert!(connection.last_id == 99 && connection.active.is_some());
+        let before = wakes.0.load(Ordering::Relaxed);
+        assert!(Pin::new(&mut connection).poll(cx).is_pending());
+        assert_eq!(wakes.0.load(Ordering::Relaxed), before);
+    }
+
     /// Whatever was said before: all that is left of it is in the struct itself.
     #[tokio::test(start_paused = true)]
     async fn an_idle_connection_owns_nothing_but_itself() {
         let (mut peer, io) = tokio::io::duplex(1_024);
         let session = Session::new(Uuid::nil(), PeerAddr::Other("test".into()));
         let mut connection = Connection::new(io, shared(), session);
-        let cx = &mut Context::from_waker(std::task::Waker::noop());
+        let cx = &mut Context::from_waker(Waker::noop());
         for lines in ["", "1 echo a\n", "2 /subscribe t\n3 /unsubscribe t\n", "4 nosuch\n\n"] {
             peer.write_all(lines.as_bytes()).await.unwrap();
             assert!(Pin::new(&mut connection).poll(cx).is_pending());
@@ -475,7 +556,7 @@ mod tests {
         Arc::get_mut(&mut shared).unwrap().config = ServerConfig::new().reply_mark(64);
         let session = Session::new(Uuid::nil(), PeerAddr::Other("test".into()));
         let mut connection = Connection::new(io, shared, session);
-        let cx = &mut Context::from_waker(std::task::Waker::noop());
+        let cx = &mut Context::from_waker(Waker::noop());
         for _ in 0..100 {
             peer.write_all(b"* nosuch\n").await.unwrap();
             assert!(Pin::new(&mut connection).poll(cx).is_pending());
