@@ -1,7 +1,7 @@
 //! Acknowledged notifications (PROTOCOL.md, sections 11.5 and 11.7): windows, acks, and what
 //! becomes of who is slow.
 
-// threats: 14, 17, 27, 28
+// threats: 17, 27, 28
 
 use std::{
     sync::{
@@ -171,6 +171,32 @@ async fn gapped_numbers_take_no_window() {
     peer.ask(format!("* /ack offers {e}:7\n"), offers([11])).await;
     peer.expect_silence().await;
     peer.ask(format!("* /ack offers {e}:12\n"), offers([12])).await;
+}
+
+/// What a server has to remember of gaps is bounded: with 64 runs of unacknowledged numbers the
+/// window counts as full, whatever its size. Row 17 of the threats.
+#[tokio::test]
+async fn many_gaps_fill_a_window_too() {
+    let server = serve(ServerConfig::new());
+    let mut peer = server.connect_raw(PIPE);
+    peer.hello().await;
+    peer.ask("1 /hello;version=1;max-line=1024\n", "1 ok;version=1\n").await;
+    let e = subscribe(&mut peer, 2, ";window=100000").await;
+    for number in 0..70 {
+        publish(&server, [2 * number + 1]).await;
+        server.publisher.publish("offers", "x".repeat(2_000)).await.unwrap();
+    }
+    for number in 0..64 {
+        peer.expect(offers([2 * number + 1])).await;
+        if number < 63 {
+            let gapped = 2 * number + 2;
+            peer.expect(format!("* /gap offers {e} {gapped} {gapped} too-large\n")).await;
+        }
+    }
+    peer.expect_silence().await;
+    let on = format!("* /gap offers {e} 128 128 too-large\n{}", offers([129]));
+    peer.ask(format!("* /ack offers {e}:3\n"), on).await;
+    peer.expect_silence().await;
 }
 
 /// [M127] A replay is held by the window like all else.
@@ -560,7 +586,7 @@ async fn what_lagged_is_acknowledged_with_its_gap() {
 }
 
 /// [M175] [M176] What is slow reaches the application as it is named; a gap is acknowledged at once;
-/// what comes beyond the window is handed over and counted. Row 14 of the threats.
+/// what comes beyond the window is handed over and counted.
 #[tokio::test]
 async fn slowness_is_told_and_a_faulty_window_counted() {
     let (client, mut server) = by_hand(PIPE, ClientConfig::new()).await;
@@ -683,7 +709,7 @@ async fn other_terms_are_another_subscription() {
 }
 
 /// A server that sends beyond the window and does not read: acks do not pile up, since there is one
-/// at a time per topic. Rows 14 and 17 of the threats.
+/// at a time per topic. Row 17 of the threats, seen from the client.
 #[tokio::test]
 async fn acks_do_not_pile_up() {
     let (client, mut server) = by_hand(64, ClientConfig::new()).await;
@@ -719,6 +745,25 @@ fn client_of(server: &PipeServer) -> Client {
     let (client, connection) = Client::new(server.connect_raw(PIPE).io, ClientConfig::new());
     tokio::spawn(connection);
     client
+}
+
+/// A closure listens on terms of its own: one at a time, and it is not held up.
+#[tokio::test(start_paused = true)]
+async fn a_closure_may_have_a_window() {
+    let server = serve(ServerConfig::new());
+    let client = client_of(&server);
+    let (sender, mut seen) = tokio::sync::mpsc::unbounded_channel();
+    let closure = move |delivery: Delivery| {
+        let sender = sender.clone();
+        async move { drop(sender.send(delivery)) }
+    };
+    let listening = client.subscribe("offers").window(1).listen(closure).await.unwrap();
+    publish(&server, 1..=20).await;
+    for number in 1..=20 {
+        let delivery = seen.recv().await.unwrap();
+        assert_eq!(delivery.into_notification().unwrap().sequence, number);
+    }
+    drop(listening);
 }
 
 /// The library's client with a window of 2, over hours: bursts and silences, and it misses nothing.
@@ -788,4 +833,50 @@ async fn drain(mut subscription: Subscription, by_hand: bool, mut random: fastra
             tokio::task::yield_now().await;
         }
     }
+}
+
+/// Whatever the window, the policy and the retention, and however slow the reader: every number is
+/// delivered or named, in order, also over an end for slowness that is resumed (N2, N3, N6).
+#[tokio::test(start_paused = true)]
+async fn any_policy_names_what_it_leaves_out() {
+    let (mut skipped, mut closed) = (0, 0);
+    for seed in 0..60 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let server = serve(ServerConfig::new().retained_messages(random.usize(1..9)));
+        let client = client_of(&server);
+        let slow = [Slow::Gap, Slow::Latest, Slow::Close][random.usize(..3)];
+        let window = random.u64(1..6);
+        let wish = || client.subscribe("offers").window(window).slow(slow);
+        let mut subscription = wish().await.unwrap();
+        let (mut published, mut expected) = (0, 1);
+        while expected <= 200 {
+            let burst = random.u64(..6).min(200 - published);
+            publish(&server, published + 1..=published + burst).await;
+            published += burst;
+            for _ in 0..random.u64(..4) {
+                let waits = Duration::from_millis(random.u64(..3));
+                let Ok(delivery) = tokio::time::timeout(waits, subscription.next()).await else {
+                    break;
+                };
+                let (first, last) = match delivery.expect("an end comes before the end") {
+                    Delivery::Notification(one) => (one.sequence, one.sequence),
+                    Delivery::Gap(Gap { first, last, cause, .. }) => {
+                        skipped += u64::from(cause == GapCause::Server(Code::SLOW));
+                        (first, last)
+                    }
+                    Delivery::End { reason, position, .. } => {
+                        assert_eq!((reason, slow), (Code::SLOW, Slow::Close));
+                        closed += 1;
+                        subscription = wish().from(position.unwrap()).await.unwrap();
+                        continue;
+                    }
+                    other => panic!("{other:?}"),
+                };
+                assert_eq!(first, expected, "seed {seed}");
+                expected = last + 1;
+            }
+        }
+        assert_eq!(client.stats().violations, 0);
+    }
+    assert!(skipped > 20 && closed > 20, "{skipped} {closed}");
 }

@@ -7,7 +7,7 @@ use crate::{
         inbox::{Delivery, Gap, Inbox, Notification},
         subscription::Membership,
     },
-    protocol::{AckWindow, Epoch, Handled, Position, half_window},
+    protocol::{AckWindow, Epoch, Handled, MAX_NUMBER, Position, half_window},
     sync::{Arc, Mutex, Weak},
 };
 
@@ -160,7 +160,8 @@ impl Acks {
             Some(at) if at.epoch == wire.epoch => at.next,
             _ => self.told,
         });
-        let next = handled.min().unwrap_or(wire.next).min(wire.next);
+        // A server at the last number there is leaves none to name.
+        let next = handled.min().unwrap_or(wire.next).min(wire.next).min(MAX_NUMBER);
         (next > self.told).then_some(Position { next, ..wire })
     }
 }

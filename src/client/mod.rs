@@ -269,7 +269,8 @@ impl Client {
     /// Subscribes to a topic with a closure, which runs in a task of its own for one delivery after
     /// the other. It may make calls on the same client.
     ///
-    /// What the closure's future uses has to be its own: clone it for each.
+    /// What the closure's future uses has to be its own: clone it for each. From a position, or with
+    /// a window: [`Subscribe::listen`].
     ///
     /// ```
     /// # async fn example(client: bellwire::Client) -> Result<(), bellwire::CallError> {

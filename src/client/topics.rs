@@ -151,7 +151,8 @@ impl Topics {
         entry.inboxes.retain(|other| !Arc::ptr_eq(other, inbox));
         if let Some(acks) = &mut entry.acks {
             acks.leave(inbox);
-            if acks.comes_due(true) {
+            // Who goes may have been the slowest.
+            if !entry.inboxes.is_empty() && acks.comes_due(true) {
                 self.acks_due.push(topic.clone());
                 told.wakers.extend(shared.announce_acks());
             }

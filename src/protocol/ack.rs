@@ -69,7 +69,7 @@ impl AckWindow {
     /// Within [`room`](Self::room), or the count is no longer kept.
     pub fn delivered(&mut self, first: u64, last: u64) {
         let count = (last + 1).saturating_sub(first);
-        if count > self.room() {
+        if count == 0 || count > self.room() {
             return;
         }
         match self.runs.back_mut() {
@@ -149,6 +149,7 @@ mod tests {
         }
         assert_eq!(window.runs.len(), AckWindow::MAX_RUNS);
         window.delivered(number, number);
+        window.delivered(number, number - 1);
         assert_eq!(
             (window.runs.len(), window.open),
             (AckWindow::MAX_RUNS, AckWindow::MAX_RUNS as u64)

@@ -167,7 +167,7 @@ async fn against_client(control: u8, stream: &[u8]) {
     write.write_all(HELLO.as_bytes()).await.expect("the client reads");
     client.connected().await.expect("the hello is well-formed");
     let calls = ["a", "b"].map(|payload| spawn_call(&client, payload));
-    let listening = tokio::spawn(listen(client.clone()));
+    let listening = tokio::spawn(listen(client.clone(), control % 2 == 1));
     let lists = client.clone();
     let list = tokio::spawn(async move { lists.methods().await.is_ok() });
     tokio::task::yield_now().await;
@@ -195,8 +195,10 @@ fn spawn_call(client: &Client, payload: &'static str) -> tokio::task::JoinHandle
     tokio::spawn(async move { client.call("m", payload).await.is_ok() })
 }
 
-async fn listen(client: Client) {
-    if let Ok(subscription) = client.subscribe("offers").await {
+async fn listen(client: Client, with_window: bool) {
+    let offers = client.subscribe("offers");
+    let offers = if with_window { offers.window(2) } else { offers };
+    if let Ok(subscription) = offers.await {
         contiguous(subscription).await;
     }
 }
