@@ -5,7 +5,11 @@ use std::fmt;
 use dashmap::DashMap;
 use uuid::Uuid;
 
-use crate::{server::session::Session, sync::Arc};
+use crate::{
+    server::{buffered::Buffered, session::Session},
+    sync::Arc,
+    topic::MemoryTopics,
+};
 
 /// The open connections of a server.
 pub(super) type Sessions = DashMap<Uuid, Session>;
@@ -25,6 +29,8 @@ pub(super) type Sessions = DashMap<Uuid, Session>;
 #[derive(Clone)]
 pub struct ServerHandle {
     sessions: Arc<Sessions>,
+    buffered: Arc<Buffered>,
+    memory: MemoryTopics,
 }
 
 /// What a server is doing, as [`ServerHandle::stats`] found it.
@@ -38,11 +44,22 @@ pub struct ServerStats {
     /// connections. One that is answered at once never takes one, and none is counted any more
     /// once its terminal line could be read, or its connection is gone.
     pub in_flight: usize,
+    /// Bytes that the connections hold, of
+    /// [`buffered_bytes_total`](crate::ServerConfig::buffered_bytes_total).
+    pub buffered_bytes: usize,
+    /// Bytes that the topics hold, of
+    /// [`retained_bytes_total`](crate::ServerConfig::retained_bytes_total); 0 with a store of one's
+    /// own.
+    pub retained_bytes: usize,
 }
 
 impl ServerHandle {
-    pub(super) fn new(sessions: Arc<Sessions>) -> Self {
-        Self { sessions }
+    pub(super) fn new(
+        sessions: Arc<Sessions>,
+        buffered: Arc<Buffered>,
+        memory: MemoryTopics,
+    ) -> Self {
+        Self { sessions, buffered, memory }
     }
 
     /// Counts, in time proportional to the connections; the serving is not held up.
@@ -50,7 +67,11 @@ impl ServerHandle {
     /// The figures are taken one connection after the other: they are exact only while nothing
     /// moves.
     pub fn stats(&self) -> ServerStats {
-        let mut stats = ServerStats::default();
+        let mut stats = ServerStats {
+            buffered_bytes: self.buffered.bytes(),
+            retained_bytes: self.memory.retained_bytes(),
+            ..ServerStats::default()
+        };
         for session in self.sessions.iter() {
             stats.connections += 1;
             stats.in_flight += session.in_flight();

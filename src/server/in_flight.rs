@@ -21,9 +21,14 @@ use crate::{
 pub(super) struct InFlight {
     slots: Vec<Slot>,
     free: Vec<usize>,
+    /// Bytes of all their payloads.
+    bytes: usize,
     /// The id in each slot; 0 where there is none to cancel. Apart, since `/cancel` searches it.
     ids: Vec<u64>,
 }
+
+/// A slot, its waker and a small handler's future, in bytes.
+const SLOT: usize = 256;
 
 struct Slot {
     woken: Arc<SlotWaker>,
@@ -36,6 +41,8 @@ struct Kept {
     id: Option<RequestId>,
     running: Running,
     deadline: Time,
+    /// Of its payload.
+    bytes: usize,
     /// Why it was told to end, while its task has not.
     ending: Option<Code>,
 }
@@ -60,6 +67,11 @@ impl InFlight {
         self.slots.len() - self.free.len()
     }
 
+    /// What the table takes, with the payloads of the requests in flight as they stood on the wire.
+    pub(super) fn bytes(&self) -> usize {
+        self.slots.len() * SLOT + self.bytes
+    }
+
     /// The waker for the first poll of the request that [`keep`](Self::keep) would keep next.
     pub(super) fn next_waker(&mut self, mailbox: &Arc<Mailbox>) -> &Waker {
         if self.free.is_empty() {
@@ -82,10 +94,12 @@ impl InFlight {
         cancel: Option<RequestId>,
         running: Running,
         deadline: Time,
+        bytes: usize,
     ) {
         let Some(slot) = self.free.pop() else { return };
+        self.bytes += bytes;
         self.ids[slot] = cancel.map_or(0, RequestId::get);
-        self.slots[slot].kept = Some(Kept { id, running, deadline, ending: None });
+        self.slots[slot].kept = Some(Kept { id, running, deadline, bytes, ending: None });
     }
 
     /// Polls the handler in `slot`, which was woken.
@@ -148,7 +162,8 @@ impl InFlight {
 
     /// Frees the slot, dropping what is left of the handler.
     fn remove(&mut self, slot: usize, ended: Option<Ended>) -> Option<Over> {
-        let Kept { id, running, ending, .. } = self.slots[slot].kept.take()?;
+        let Kept { id, running, bytes, ending, .. } = self.slots[slot].kept.take()?;
+        self.bytes -= bytes;
         self.ids[slot] = 0;
         self.free.push(slot);
         let dropped_well = guarded(|| drop(running)).is_some();

@@ -19,6 +19,7 @@ use tracing::Instrument;
 use crate::{
     server::{
         Shared,
+        admission::Admission,
         connection::Connection,
         in_flight::guarded,
         listener::{Listener, PeerAddr, is_of_one_connection},
@@ -34,8 +35,6 @@ const MIN_PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// How long a connection that is one too many gets to take the news.
 const REFUSAL: Duration = Duration::from_secs(1);
-/// How many of those there may be at once; any more are dropped without a word.
-const REFUSALS: usize = 1_024;
 /// What connections get, past the drain time, to write out what was cut.
 const LAST_WRITE: Duration = Duration::from_secs(1);
 
@@ -78,7 +77,12 @@ impl<L: Listener> Serve<L> {
 
     async fn run(self) {
         let Self { mut listener, shared, mut signal } = self;
-        let mut crew = Crew::new(shared);
+        let is_file = matches!(listener.local_addr(), Ok(PeerAddr::Tcp(_) | PeerAddr::Unix(_)));
+        let admission = Admission::new(&shared.config, is_file);
+        let config = shared.config.clone().connections(admission.connections);
+        let (connections, bytes) = (config.connections, config.worst_case_bytes());
+        tracing::info!(connections, bytes, "serving; so many bytes in the worst case");
+        let mut crew = Crew::new(shared, admission);
         let mut pause = MIN_PAUSE;
         loop {
             match crew.accept(&mut listener, signal.as_mut()).await {
@@ -127,6 +131,7 @@ impl<L> fmt::Debug for Serve<L> {
 /// The connections' tasks, and the wheel that is turned for them.
 struct Crew {
     shared: Arc<Shared>,
+    admission: Admission,
     tasks: JoinSet<()>,
     timer: Pin<Box<Sleep>>,
     /// When the topics are swept next.
@@ -134,9 +139,10 @@ struct Crew {
 }
 
 impl Crew {
-    fn new(shared: Arc<Shared>) -> Self {
+    fn new(shared: Arc<Shared>, admission: Admission) -> Self {
         let sweep = Box::pin(sleep(shared.config.idle_log / 2));
-        Self { shared, tasks: JoinSet::new(), timer: Box::pin(sleep(Duration::ZERO)), sweep }
+        let timer = Box::pin(sleep(Duration::ZERO));
+        Self { shared, admission, tasks: JoinSet::new(), timer, sweep }
     }
 
     /// The next connection; `Break` at the signal.
@@ -188,20 +194,31 @@ impl Crew {
     {
         let id = self.shared.random.next_uuid();
         let span = tracing::info_span!("connection", session = %id, %peer);
-        let session = Session::new(id, peer);
         let shared = self.shared.clone();
         let open = shared.sessions.len();
-        if open >= shared.config.connections {
+        let place = self.admission.admit(open, &peer);
+        let session = Session::new(id, peer);
+        let Ok(place) = place else {
             span.in_scope(|| tracing::debug!(open, "one too many"));
-            if self.tasks.len() < open + REFUSALS {
+            if self.tasks.len() < open + self.admission.refusals {
                 let refused = Connection::refused(io, shared, session);
                 self.tasks.spawn(async { drop(timeout(REFUSAL, refused).await) }.instrument(span));
             }
             return;
-        }
+        };
         span.in_scope(|| tracing::debug!("open"));
         shared.sessions.insert(id, session.clone());
-        self.tasks.spawn(Connection::new(io, shared, session).instrument(span));
+        let connection = Connection::new(io, shared, session);
+        match place {
+            None => self.tasks.spawn(connection.instrument(span)),
+            Some(place) => {
+                let connection = async {
+                    connection.await;
+                    drop(place);
+                };
+                self.tasks.spawn(connection.instrument(span))
+            }
+        };
     }
 
     /// Tells the connections, draws the line, cuts what is left: each step only for those that are

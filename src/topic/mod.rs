@@ -3,6 +3,7 @@
 //! [`TopicStore`] is the one trait behind the topics, so that a file or a distributed engine can
 //! own the logs; [`MemoryTopics`] is the default. [`Publisher`] is the handle that appends.
 
+mod budget;
 mod log;
 mod memory;
 mod publisher;
@@ -17,7 +18,7 @@ use bytes::Bytes;
 
 use crate::protocol::{Code, Cursor, Epoch, Position, Topic, Window};
 
-pub(crate) use self::memory::Retention;
+pub(crate) use self::memory::{Retention, Totals};
 pub use self::{memory::MemoryTopics, publisher::Publisher};
 
 /// A boxed future, as the object-safe [`TopicStore`] needs it.

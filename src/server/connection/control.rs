@@ -186,6 +186,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if !self.shared.config.allow_publish {
             return Err((Code::FORBIDDEN, String::new()));
         }
+        if self.is_busy {
+            return Err((Code::BUSY, String::new()));
+        }
         if !self.has_place() {
             return Ok(Taken::No);
         }
@@ -193,7 +196,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if self.shared.publisher.check_size(&topic, &payload).is_err() {
             return Err((Code::TOO_LARGE, String::new()));
         }
-        let work = Work { id: Some(id), cancel: None, ttl };
+        let work = Work { id: Some(id), cancel: None, ttl, bytes: line.rest.stuffed().len() };
         let payload = payload.into_owned().into();
         self.run(work, |shared, _| {
             // At once, and not when the future is polled: the order of the lines numbers them.

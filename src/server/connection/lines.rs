@@ -107,10 +107,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             Ok(ttl) => ttl,
             Err((code, key)) => return self.refuse_any(id, &code, format_args!("{key}")),
         };
+        if self.is_busy {
+            return self.refuse_any(id, &Code::BUSY, format_args!(""));
+        }
         if !self.has_place() {
             return Taken::No;
         }
-        let work = Work { id, cancel: id, ttl };
+        let work = Work { id, cancel: id, ttl, bytes: line.rest.stuffed().len() };
         self.run(work, |shared, session| {
             let parts = RequestParts {
                 id,

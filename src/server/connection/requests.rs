@@ -26,6 +26,8 @@ pub(super) struct Work {
     pub(super) cancel: Option<RequestId>,
     /// Its own deadline, in milliseconds from now.
     pub(super) ttl: Option<u64>,
+    /// Of its payload.
+    pub(super) bytes: usize,
 }
 
 enum Started {
@@ -57,7 +59,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let limit = self.shared.config.handler_time;
         let time = work.ttl.map_or(limit, |ttl| limit.min(Duration::from_millis(ttl)));
         let deadline = self.now().after(time);
-        self.active().in_flight.keep(work.id, work.cancel, running, deadline);
+        self.active().in_flight.keep(work.id, work.cancel, running, deadline, work.bytes);
         self.set_alarm(deadline);
     }
 
