@@ -10,7 +10,7 @@ use crate::{
     sync::{Arc, Mutex},
 };
 
-/// How many of those who are one too many are told so at once; any more are dropped without a word.
+/// How many of those who are one too many are told so at once.
 const REFUSALS: usize = 1_024;
 
 /// How many connections there may be, of one address too, and what it costs to refuse one.

@@ -51,6 +51,8 @@ pub struct ServerStats {
     /// [`retained_bytes_total`](crate::ServerConfig::retained_bytes_total); 0 with a store of one's
     /// own.
     pub retained_bytes: usize,
+    /// Topics with a log; 0 with a store of one's own.
+    pub topics: usize,
 }
 
 impl ServerHandle {
@@ -70,6 +72,7 @@ impl ServerHandle {
         let mut stats = ServerStats {
             buffered_bytes: self.buffered.bytes(),
             retained_bytes: self.memory.retained_bytes(),
+            topics: self.memory.born(),
             ..ServerStats::default()
         };
         for session in self.sessions.iter() {

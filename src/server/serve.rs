@@ -1,6 +1,7 @@
 //! The accept loop, and the graceful end.
 
 use std::{
+    collections::VecDeque,
     fmt,
     future::poll_fn,
     io,
@@ -11,7 +12,7 @@ use std::{
 };
 
 use tokio::{
-    task::{JoinSet, yield_now},
+    task::{AbortHandle, JoinSet, yield_now},
     time::{Sleep, sleep, timeout},
 };
 use tracing::Instrument;
@@ -133,6 +134,8 @@ struct Crew {
     shared: Arc<Shared>,
     admission: Admission,
     tasks: JoinSet<()>,
+    /// Those of `tasks` that are one too many, in the order of their coming.
+    refused: VecDeque<AbortHandle>,
     timer: Pin<Box<Sleep>>,
     /// When the topics are swept next.
     sweep: Pin<Box<Sleep>>,
@@ -142,7 +145,8 @@ impl Crew {
     fn new(shared: Arc<Shared>, admission: Admission) -> Self {
         let sweep = Box::pin(sleep(shared.config.idle_log / 2));
         let timer = Box::pin(sleep(Duration::ZERO));
-        Self { shared, admission, tasks: JoinSet::new(), timer, sweep }
+        let (tasks, refused) = (JoinSet::new(), VecDeque::new());
+        Self { shared, admission, tasks, refused, timer, sweep }
     }
 
     /// The next connection; `Break` at the signal.
@@ -182,7 +186,9 @@ impl Crew {
             self.sweep.set(sleep(self.shared.config.idle_log / 2));
         }
         while let Poll::Ready(Some(ended)) = self.tasks.poll_join_next(cx) {
-            if let Err(error) = ended {
+            if let Err(error) = ended
+                && !error.is_cancelled()
+            {
                 tracing::error!(%error, "connection's task failed");
             }
         }
@@ -200,11 +206,8 @@ impl Crew {
         let session = Session::new(id, peer);
         let Ok(place) = place else {
             span.in_scope(|| tracing::debug!(open, "one too many"));
-            if self.tasks.len() < open + self.admission.refusals {
-                let refused = Connection::refused(io, shared, session);
-                self.tasks.spawn(async { drop(timeout(REFUSAL, refused).await) }.instrument(span));
-            }
-            return;
+            let refused = Connection::refused(io, shared, session);
+            return self.refuse(async { drop(timeout(REFUSAL, refused).await) }.instrument(span));
         };
         span.in_scope(|| tracing::debug!("open"));
         shared.sessions.insert(id, session.clone());
@@ -219,6 +222,20 @@ impl Crew {
                 self.tasks.spawn(connection.instrument(span))
             }
         };
+    }
+
+    /// Sees a connection off. Of too many at once the oldest goes: what it was to be told it has
+    /// been told, unless it does not read.
+    fn refuse(&mut self, refused: impl Future<Output = ()> + Send + 'static) {
+        self.refused.push_back(self.tasks.spawn(refused));
+        if self.refused.len() > self.admission.refusals {
+            self.refused.retain(|refused| !refused.is_finished());
+        }
+        if self.refused.len() > self.admission.refusals
+            && let Some(oldest) = self.refused.pop_front()
+        {
+            oldest.abort();
+        }
     }
 
     /// Tells the connections, draws the line, cuts what is left: each step only for those that are

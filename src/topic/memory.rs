@@ -128,6 +128,11 @@ impl MemoryTopics {
         self.0.budget.retained()
     }
 
+    /// Topics that have a log.
+    pub(crate) fn born(&self) -> usize {
+        self.0.born.load(Ordering::Relaxed)
+    }
+
     #[cfg(test)]
     pub(super) fn listed(&self) -> usize {
         self.0.budget.listed()
