@@ -39,6 +39,9 @@ pub(crate) struct Totals {
 /// Sweeps that a log outlives unused: after the first, which may come at once, two whole intervals.
 const SWEEPS: u8 = 2;
 
+/// Room for topics that is kept whatever there are.
+const SPARE_TOPICS: usize = 1_024;
+
 /// The default [`TopicStore`]: logs in memory, bounded per topic and all together. Cheap to clone.
 ///
 /// A log is born by the first publish. A topic that only has subscribers costs them only. A message
@@ -245,6 +248,10 @@ impl Hub {
             }
         }
         self.budget.sweep();
+        // An explosion of names must not leave its table behind.
+        if self.topics.capacity() > 4 * self.topics.len() + SPARE_TOPICS {
+            self.topics.shrink_to_fit();
+        }
     }
 
     fn next_birth(&self) -> Epoch {
