@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    sync::Arc,
+    sync::{Arc, Mutex},
     task::{Context, Poll},
     time::Duration,
 };
@@ -341,6 +341,55 @@ fn the_worst_case_is_a_sum() {
     let expected = 10 * connection + 1_000_000 + 2 * 500_000 + 3 * 4_096;
     assert_eq!(config.worst_case_bytes(), expected);
     assert_eq!(config.connections(usize::MAX).worst_case_bytes(), usize::MAX);
+}
+
+/// What is logged meanwhile.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    async fn line_with(&self, part: &str) -> String {
+        loop {
+            let log = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+            match log.lines().find(|line| line.contains(part)) {
+                Some(line) => return line.to_owned(),
+                None => tokio::task::yield_now().await,
+            }
+        }
+    }
+}
+
+/// A server says what it may take, and that it takes fewer connections than it was told to, where
+/// each is a file.
+#[tokio::test]
+async fn a_server_says_what_it_may_take() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+    let config = ServerConfig::new().connections(usize::MAX);
+    let in_memory = PipeServer::with_config(router(), config.clone());
+    let line = log.line_with("serving").await;
+    assert!(line.contains(&format!("connections={0} bytes={0}", usize::MAX)), "{line}");
+    drop(in_memory);
+    let server = Server::bind("127.0.0.1:0").await.unwrap().config(config);
+    let serving = tokio::spawn(server.serve(router()).into_future());
+    let line = log.line_with("the limit of open files is too low").await;
+    let allowed = line.split_once("allowed=").unwrap().1;
+    assert!(allowed.parse::<usize>().unwrap() < usize::MAX, "{line}");
+    log.line_with(&format!("serving; so many bytes in the worst case connections={allowed}")).await;
+    serving.abort();
 }
 
 /// Row 24 of the threats: a server that may open 64 files, and 200 clients at once. It refuses with
