@@ -106,7 +106,8 @@ impl ServerConfig {
 
     /// How long a handler may take; a request's `ttl` may shorten it. Default 30 s.
     ///
-    /// Past it the handler is dropped and the request is answered `cut deadline`.
+    /// Past it the handler is dropped and the request is answered `cut deadline`. A store of one's
+    /// own has as long to open a topic; past it the `/subscribe` is answered `no busy`.
     #[must_use]
     pub fn handler_time(mut self, time: Duration) -> Self {
         self.handler_time = time;

@@ -49,8 +49,14 @@ pub trait TopicStore: Send + Sync + 'static {
 }
 
 /// A subscription's view of one log.
+///
+/// One that panics counts as [`Unavailable`], and is not polled again.
 pub trait TopicReader: Send {
     /// What the log holds now.
+    ///
+    /// A server waits for it as long as for a handler
+    /// ([`ServerConfig::handler_time`](crate::ServerConfig::handler_time)), and then refuses the
+    /// subscription.
     ///
     /// # Errors
     /// [`Unavailable`] when the store cannot say: the subscription is refused.
