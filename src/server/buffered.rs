@@ -2,8 +2,8 @@
 
 use crate::sync::{AtomicUsize, Ordering};
 
-/// What the connections hold together, as each counted itself at the end of its last poll: unwritten
-/// and unread lines, unfinished ones, and the payloads of requests in flight.
+/// What the connections hold together, as each counted itself at the end of its last poll:
+/// unwritten and unread lines, unfinished ones, and the payloads of requests in flight.
 ///
 /// A connection that holds as much as before does not touch it, and one at rest holds nothing: the
 /// common exchange of a request for its reply leaves no trace here.

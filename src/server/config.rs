@@ -197,8 +197,8 @@ impl ServerConfig {
         self
     }
 
-    /// Bytes that all connections together hold: unwritten and unread lines, unfinished ones, and the
-    /// payloads of requests in flight. Default 512 MiB.
+    /// Bytes that all connections together hold: unwritten and unread lines, unfinished ones, and
+    /// the payloads of requests in flight. Default 512 MiB.
     ///
     /// Past it application requests are refused with `no busy`. The protocol's own are still
     /// answered, to who reads the answers: past 16 KiB of them a connection is not read on; and
@@ -212,9 +212,9 @@ impl ServerConfig {
 
     /// Connections at once. Default 10,000; past it a connection is told `busy` and closed.
     ///
-    /// Over TCP and Unix sockets the process' soft limit of open files lowers it, less a reserve for
-    /// all else: a sixteenth of the limit, 32 at least and 2,048 at most. A server that begins to
-    /// serve says so in the log.
+    /// Over TCP and Unix sockets the process' soft limit of open files lowers it, less a reserve
+    /// for all else: a sixteenth of the limit, 32 at least and 2,048 at most. A server that begins
+    /// to serve says so in the log.
     #[must_use]
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections;

@@ -143,8 +143,8 @@ mod tests {
         topics
     }
 
-    /// What is held is the newest of all, in the order of publishing, less what the logs' own limits
-    /// dropped: the same as a queue of all messages would hold.
+    /// What is held is the newest of all, in the order of publishing, less what the logs' own
+    /// limits dropped: the same as a queue of all messages would hold.
     #[test]
     fn the_oldest_of_all_topics_leave() {
         const TOPICS: usize = 7;
