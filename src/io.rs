@@ -81,6 +81,11 @@ impl WriteBuffer {
         self.bytes.len() - self.written
     }
 
+    /// Bytes there is room for.
+    pub(crate) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -3,9 +3,20 @@
 use std::time::Duration;
 
 use crate::{
+    io::SCRATCH,
     protocol::{DEFAULT_MAX_LINE, LineTime, MAX_NUMBER, MIN_MAX_LINE},
-    topic::Retention,
+    topic::{Retention, Totals},
 };
+
+/// Unwritten bytes past which a connection's lines are not looked at while the server's buffers are
+/// full: enough for any answer to a client that reads.
+pub(super) const BUSY_MARK: usize = 16 * 1024;
+/// A connection's own share: its task, its session, its place in the tables.
+const CONNECTION: usize = 2 * 1024;
+/// A subscription: its cursor, its waker, its topic's name on both sides.
+const SUBSCRIPTION: usize = 512;
+/// A log: its name, its line prefix, and the spare room of its rings.
+const TOPIC: usize = 4 * 1024;
 
 /// The limits of a server (PROTOCOL.md, section 12).
 ///
@@ -37,9 +48,12 @@ pub struct ServerConfig {
     pub(super) subscriptions: usize,
     pub(super) retained_messages: usize,
     pub(super) retained_bytes: usize,
+    pub(super) retained_bytes_total: usize,
+    pub(super) buffered_bytes_total: usize,
     pub(super) topics: usize,
     pub(super) idle_log: Duration,
     pub(super) connections: usize,
+    pub(super) connections_per_address: Option<usize>,
     pub(super) grace: Duration,
     pub(super) drain: Duration,
     pub(super) allow_publish: bool,
@@ -64,9 +78,12 @@ impl Default for ServerConfig {
             subscriptions: 128,
             retained_messages: 1_024,
             retained_bytes: 1024 * 1024,
+            retained_bytes_total: 256 * 1024 * 1024,
+            buffered_bytes_total: 512 * 1024 * 1024,
             topics: 65_536,
             idle_log: Duration::from_secs(600),
             connections: 10_000,
+            connections_per_address: None,
             grace: Duration::from_secs(1),
             drain: Duration::from_secs(10),
             allow_publish: false,
@@ -187,7 +204,8 @@ impl ServerConfig {
 
     /// How long a handler may take; a request's `ttl` may shorten it. Default 30 s.
     ///
-    /// Past it the handler is dropped and the request is answered `cut deadline`.
+    /// Past it the handler is dropped and the request is answered `cut deadline`. A store of one's
+    /// own has as long to open a topic; past it the `/subscribe` is answered `no busy`.
     #[must_use]
     pub fn handler_time(mut self, time: Duration) -> Self {
         self.handler_time = time;
@@ -244,6 +262,18 @@ impl ServerConfig {
         self
     }
 
+    /// Bytes retained by all topics together, as encoded lines and 16 bytes for each. Default 256
+    /// MiB; past it the oldest leave, whatever their topic, but for the one just published. A
+    /// subscriber that had not read them is told as of those that its own topic dropped.
+    ///
+    /// Worst case: twice as much, since the rings grow by doubling. For the default topics; a store
+    /// of one's own has limits of its own.
+    #[must_use]
+    pub fn retained_bytes_total(mut self, bytes: usize) -> Self {
+        self.retained_bytes_total = bytes;
+        self
+    }
+
     /// Topics with a log. Default 65,536; past it the publisher gets
     /// [`PublishError::TooMany`](crate::PublishError::TooMany).
     #[must_use]
@@ -257,18 +287,43 @@ impl ServerConfig {
     ///
     /// Past it, and within half as much again, the log is dropped with all it retained. The topic
     /// comes back under a new epoch, which a subscriber that resumes is told (PROTOCOL.md, sections
-    /// 11.1 and 11.2). Worst case meanwhile: [`topics`](Self::topics) logs, each of
-    /// [`retained_bytes`](Self::retained_bytes).
+    /// 11.1 and 11.2). Worst case meanwhile: [`topics`](Self::topics) logs, and
+    /// [`retained_bytes_total`](Self::retained_bytes_total) in them.
     #[must_use]
     pub fn idle_log(mut self, time: Duration) -> Self {
         self.idle_log = time.max(Duration::from_secs(1));
         self
     }
 
+    /// Bytes that all connections together hold: unwritten and unread lines, unfinished ones, and
+    /// the payloads of requests in flight. Default 512 MiB.
+    ///
+    /// Past it application requests are refused with `no busy`. The protocol's own are still
+    /// answered, to who reads the answers: past 16 KiB of them a connection is not read on; and
+    /// notifications go one at a time. Counted once per poll of a connection. Worst case: as
+    /// [`worst_case_bytes`](Self::worst_case_bytes) has it.
+    #[must_use]
+    pub fn buffered_bytes_total(mut self, bytes: usize) -> Self {
+        self.buffered_bytes_total = bytes;
+        self
+    }
+
     /// Connections at once. Default 10,000; past it a connection is told `busy` and closed.
+    ///
+    /// Over TCP and Unix sockets the process' soft limit of open files lowers it, less a reserve
+    /// for all else: a sixteenth of the limit, 32 at least and 2,048 at most. A server that begins
+    /// to serve says so in the log.
     #[must_use]
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections;
+        self
+    }
+
+    /// Connections of one TCP peer's address at once; of IPv6, a network of 64 bits is one address.
+    /// Default no limit of its own; past it as past [`connections`](Self::connections).
+    #[must_use]
+    pub fn connections_per_address(mut self, connections: Option<usize>) -> Self {
+        self.connections_per_address = connections;
         self
     }
 
@@ -297,8 +352,51 @@ impl ServerConfig {
         self
     }
 
+    /// What a server with these limits may take of memory, in bytes, without what handlers and a
+    /// store of one's own keep for themselves; a server that begins to serve logs it.
+    ///
+    /// It is the sum of
+    /// - [`connections`](Self::connections), each with 2 KiB of its own, 512 bytes for each of its
+    ///   [`subscriptions`](Self::subscriptions), 64 KiB that it has read and not looked at, and,
+    ///   with the server's buffers full, five lines of [`max_line`](Self::max_line) (one unfinished
+    ///   and one to be written, both in buffers that grow by doubling, and one that waits) and 32
+    ///   KiB to be written;
+    /// - [`buffered_bytes_total`](Self::buffered_bytes_total);
+    /// - twice [`retained_bytes_total`](Self::retained_bytes_total), since rings grow by doubling,
+    ///   and 4 KiB for each of the [`topics`](Self::topics).
+    ///
+    /// Nearly all of it is for peers that do not read; an idle connection takes less than 2 KiB.
+    ///
+    /// ```
+    /// use bellwire::ServerConfig;
+    ///
+    /// let small = ServerConfig::new()
+    ///     .connections(100)
+    ///     .buffered_bytes_total(32 << 20)
+    ///     .topics(1_000)
+    ///     .retained_bytes_total(16 << 20);
+    /// assert!(small.worst_case_bytes() < 120 << 20);
+    /// ```
+    pub fn worst_case_bytes(&self) -> usize {
+        let connection = CONNECTION
+            .saturating_add(self.subscriptions.saturating_mul(SUBSCRIPTION))
+            .saturating_add(SCRATCH)
+            .saturating_add(self.max_line.saturating_mul(5))
+            .saturating_add(2 * BUSY_MARK);
+        let topics = self.topics.saturating_mul(TOPIC);
+        self.connections
+            .saturating_mul(connection)
+            .saturating_add(self.buffered_bytes_total)
+            .saturating_add(self.retained_bytes_total.saturating_mul(2))
+            .saturating_add(topics)
+    }
+
     pub(super) fn retention(&self) -> Retention {
         Retention { messages: self.retained_messages, bytes: self.retained_bytes }
+    }
+
+    pub(super) fn totals(&self) -> Totals {
+        Totals { topics: self.topics, bytes: self.retained_bytes_total }
     }
 }
 

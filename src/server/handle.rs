@@ -7,10 +7,12 @@ use uuid::Uuid;
 
 use crate::{
     server::{
+        buffered::Buffered,
         session::Session,
         stats::{ServerStats, Totals},
     },
     sync::Arc,
+    topic::MemoryTopics,
 };
 
 /// The open connections of a server, and what all there were have counted.
@@ -53,11 +55,17 @@ impl Sessions {
 #[derive(Clone)]
 pub struct ServerHandle {
     sessions: Arc<Sessions>,
+    buffered: Arc<Buffered>,
+    memory: MemoryTopics,
 }
 
 impl ServerHandle {
-    pub(super) fn new(sessions: Arc<Sessions>) -> Self {
-        Self { sessions }
+    pub(super) fn new(
+        sessions: Arc<Sessions>,
+        buffered: Arc<Buffered>,
+        memory: MemoryTopics,
+    ) -> Self {
+        Self { sessions, buffered, memory }
     }
 
     /// Counts, in time proportional to the connections; the serving is not held up.
@@ -65,7 +73,12 @@ impl ServerHandle {
     /// The figures are taken one connection after the other: they are exact only while nothing
     /// moves.
     pub fn stats(&self) -> ServerStats {
-        let mut stats = self.sessions.totals.stats();
+        let mut stats = ServerStats {
+            buffered_bytes: self.buffered.bytes(),
+            retained_bytes: self.memory.retained_bytes(),
+            topics: self.memory.born(),
+            ..self.sessions.totals.stats()
+        };
         for session in self.sessions.iter() {
             stats.connections += 1;
             stats.in_flight += session.in_flight();

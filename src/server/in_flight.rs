@@ -21,11 +21,14 @@ use crate::{
 pub(super) struct InFlight {
     slots: Vec<Slot>,
     free: Vec<usize>,
+    /// Bytes of all their payloads.
+    bytes: usize,
     /// The id in each slot; 0 where there is none to cancel. Apart, since `/cancel` searches it.
     ids: Vec<u64>,
-    /// Bytes of payload of those that run.
-    bytes: usize,
 }
+
+/// A slot, its waker and a small handler's future, in bytes.
+const SLOT: usize = 256;
 
 struct Slot {
     woken: Arc<SlotWaker>,
@@ -38,6 +41,7 @@ struct Kept {
     id: Option<RequestId>,
     running: Running,
     deadline: Time,
+    /// Of its payload.
     bytes: usize,
     /// Why it was told to end, while its task has not.
     ending: Option<Code>,
@@ -63,9 +67,14 @@ impl InFlight {
         self.slots.len() - self.free.len()
     }
 
-    /// Bytes of payload in flight.
-    pub(super) fn bytes(&self) -> usize {
+    /// Bytes of payload in flight, as they stood on the wire.
+    pub(super) fn payload_bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// What the table takes, with these payloads.
+    pub(super) fn bytes(&self) -> usize {
+        self.slots.len() * SLOT + self.bytes
     }
 
     /// The waker for the first poll of the request that [`keep`](Self::keep) would keep next.
@@ -94,8 +103,8 @@ impl InFlight {
         bytes: usize,
     ) {
         let Some(slot) = self.free.pop() else { return };
-        self.ids[slot] = cancel.map_or(0, RequestId::get);
         self.bytes += bytes;
+        self.ids[slot] = cancel.map_or(0, RequestId::get);
         self.slots[slot].kept = Some(Kept { id, running, deadline, bytes, ending: None });
     }
 

@@ -1,5 +1,7 @@
 //! The server: it accepts connections, runs handlers, and tells subscribers.
 
+mod admission;
+mod buffered;
 mod config;
 mod connection;
 mod extract;
@@ -26,6 +28,7 @@ use tokio::net::{TcpListener, ToSocketAddrs};
 
 #[cfg(feature = "tower")]
 pub use self::tower::{HandlerCall, HandlerReply, HandlerService};
+use self::{buffered::Buffered, handle::Sessions, router::Methods, wheel::Wheel};
 pub use self::{
     config::ServerConfig,
     extract::{FromRequest, Request, RequestParts, State},
@@ -39,7 +42,6 @@ pub use self::{
     session::Session,
     stats::ServerStats,
 };
-use self::{handle::Sessions, router::Methods, wheel::Wheel};
 use crate::{
     random::Random,
     sync::Arc,
@@ -71,6 +73,7 @@ pub struct Server<L = TcpListener> {
     memory: MemoryTopics,
     publisher: Publisher,
     sessions: Arc<Sessions>,
+    buffered: Arc<Buffered>,
 }
 
 impl Server {
@@ -95,6 +98,7 @@ impl<L: Listener> Server<L> {
             publisher: Publisher::new(Arc::new(memory.clone())),
             memory,
             sessions: Arc::default(),
+            buffered: Arc::default(),
         }
     }
 
@@ -109,7 +113,7 @@ impl<L: Listener> Server<L> {
     /// Its limits. Default: [`ServerConfig::new`].
     #[must_use]
     pub fn config(mut self, config: ServerConfig) -> Self {
-        self.memory.set_limits(config.retention(), config.topics);
+        self.memory.set_limits(config.retention(), config.totals());
         self.publisher.set_max_line(config.max_line);
         self.config = config;
         self
@@ -138,7 +142,7 @@ impl<L: Listener> Server<L> {
 
     /// A handle that looks at it, before, while and after it serves.
     pub fn handle(&self) -> ServerHandle {
-        ServerHandle::new(self.sessions.clone())
+        ServerHandle::new(self.sessions.clone(), self.buffered.clone(), self.memory.clone())
     }
 
     /// Serves `router`; to be awaited.
@@ -148,6 +152,7 @@ impl<L: Listener> Server<L> {
             methods: router.into_methods(),
             publisher: self.publisher,
             sessions: self.sessions,
+            buffered: self.buffered,
             random: self.random,
             wheel: Wheel::new(),
         };
@@ -161,6 +166,7 @@ struct Shared {
     methods: Methods,
     publisher: Publisher,
     sessions: Arc<Sessions>,
+    buffered: Arc<Buffered>,
     random: Random,
     wheel: Wheel,
 }

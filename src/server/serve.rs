@@ -1,6 +1,7 @@
 //! The accept loop, and the graceful end.
 
 use std::{
+    collections::VecDeque,
     fmt,
     future::poll_fn,
     io,
@@ -11,7 +12,7 @@ use std::{
 };
 
 use tokio::{
-    task::{JoinSet, yield_now},
+    task::{AbortHandle, JoinSet, yield_now},
     time::{Sleep, sleep, timeout},
 };
 use tracing::Instrument;
@@ -19,6 +20,7 @@ use tracing::Instrument;
 use crate::{
     server::{
         Shared,
+        admission::Admission,
         connection::Connection,
         in_flight::guarded,
         listener::{Listener, PeerAddr, is_of_one_connection},
@@ -35,8 +37,6 @@ const MIN_PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// How long a connection that is one too many gets to take the news.
 const REFUSAL: Duration = Duration::from_secs(1);
-/// How many of those there may be at once; any more are dropped without a word.
-const REFUSALS: usize = 1_024;
 /// What connections get, past the drain time, to write out what was cut.
 const LAST_WRITE: Duration = Duration::from_secs(1);
 
@@ -79,7 +79,12 @@ impl<L: Listener> Serve<L> {
 
     async fn run(self) {
         let Self { mut listener, shared, mut signal } = self;
-        let mut crew = Crew::new(shared);
+        let is_file = matches!(listener.local_addr(), Ok(PeerAddr::Tcp(_) | PeerAddr::Unix(_)));
+        let admission = Admission::new(&shared.config, is_file);
+        let config = shared.config.clone().connections(admission.connections);
+        let (connections, bytes) = (config.connections, config.worst_case_bytes());
+        tracing::info!(connections, bytes, "serving; so many bytes in the worst case");
+        let mut crew = Crew::new(shared, admission);
         let mut pause = MIN_PAUSE;
         loop {
             match crew.accept(&mut listener, signal.as_mut()).await {
@@ -128,16 +133,21 @@ impl<L> fmt::Debug for Serve<L> {
 /// The connections' tasks, and the wheel that is turned for them.
 struct Crew {
     shared: Arc<Shared>,
+    admission: Admission,
     tasks: JoinSet<()>,
+    /// Those of `tasks` that are one too many, in the order of their coming.
+    refused: VecDeque<AbortHandle>,
     timer: Pin<Box<Sleep>>,
     /// When the topics are swept next.
     sweep: Pin<Box<Sleep>>,
 }
 
 impl Crew {
-    fn new(shared: Arc<Shared>) -> Self {
+    fn new(shared: Arc<Shared>, admission: Admission) -> Self {
         let sweep = Box::pin(sleep(shared.config.idle_log / 2));
-        Self { shared, tasks: JoinSet::new(), timer: Box::pin(sleep(Duration::ZERO)), sweep }
+        let timer = Box::pin(sleep(Duration::ZERO));
+        let (tasks, refused) = (JoinSet::new(), VecDeque::new());
+        Self { shared, admission, tasks, refused, timer, sweep }
     }
 
     /// The next connection; `Break` at the signal.
@@ -177,7 +187,9 @@ impl Crew {
             self.sweep.set(sleep(self.shared.config.idle_log / 2));
         }
         while let Poll::Ready(Some(ended)) = self.tasks.poll_join_next(cx) {
-            if let Err(error) = ended {
+            if let Err(error) = ended
+                && !error.is_cancelled()
+            {
                 tracing::error!(%error, "connection's task failed");
             }
         }
@@ -189,23 +201,45 @@ impl Crew {
     {
         let id = self.shared.random.next_uuid();
         let span = tracing::info_span!("connection", session = %id, %peer);
-        let session = Session::new(id, peer);
         let shared = self.shared.clone();
         let open = shared.sessions.len();
+        let place = self.admission.admit(open, &peer);
+        let session = Session::new(id, peer);
         let count = |mut tally| shared.sessions.totals.fold(id, &mut tally);
-        if open >= shared.config.connections {
+        let Ok(place) = place else {
             count(Tally { refused: 1, ..Tally::default() });
             span.in_scope(|| tracing::debug!(open, "one too many"));
-            if self.tasks.len() < open + REFUSALS {
-                let refused = Connection::refused(io, shared, session);
-                self.tasks.spawn(async { drop(timeout(REFUSAL, refused).await) }.instrument(span));
-            }
-            return;
-        }
+            let refused = Connection::refused(io, shared, session);
+            return self.refuse(async { drop(timeout(REFUSAL, refused).await) }.instrument(span));
+        };
         span.in_scope(|| tracing::debug!("open"));
         count(Tally { accepted: 1, ..Tally::default() });
         shared.sessions.insert(session.clone());
-        self.tasks.spawn(Connection::new(io, shared, session).instrument(span));
+        let connection = Connection::new(io, shared, session);
+        match place {
+            None => self.tasks.spawn(connection.instrument(span)),
+            Some(place) => {
+                let connection = async {
+                    connection.await;
+                    drop(place);
+                };
+                self.tasks.spawn(connection.instrument(span))
+            }
+        };
+    }
+
+    /// Sees a connection off. Of too many at once the oldest goes: what it was to be told it has
+    /// been told, unless it does not read.
+    fn refuse(&mut self, refused: impl Future<Output = ()> + Send + 'static) {
+        self.refused.push_back(self.tasks.spawn(refused));
+        if self.refused.len() > self.admission.refusals {
+            self.refused.retain(|refused| !refused.is_finished());
+        }
+        if self.refused.len() > self.admission.refusals
+            && let Some(oldest) = self.refused.pop_front()
+        {
+            oldest.abort();
+        }
     }
 
     /// Tells the connections, draws the line, cuts what is left: each step only for those that are

@@ -34,6 +34,15 @@ pub struct ServerStats {
     pub in_flight: usize,
     /// Gauge: subscriptions, over all connections.
     pub subscriptions: usize,
+    /// Gauge: bytes that the connections hold, of
+    /// [`buffered_bytes_total`](crate::ServerConfig::buffered_bytes_total).
+    pub buffered_bytes: usize,
+    /// Gauge: bytes that the topics hold, of
+    /// [`retained_bytes_total`](crate::ServerConfig::retained_bytes_total); 0 with a store of one's
+    /// own.
+    pub retained_bytes: usize,
+    /// Gauge: topics with a log; 0 with a store of one's own.
+    pub topics: usize,
     /// Counter: requests that were started: those of the application's methods, one-ways included,
     /// and `/publish`.
     pub started: u64,

@@ -7,6 +7,11 @@ use crate::{
     topic::{Read, Room, memory::Retention},
 };
 
+/// What is noted of a line: where it ends, and when it came.
+pub(super) const NOTED: usize = 16;
+/// Room that a ring may have over twice what it holds, in bytes.
+const SPARE: usize = 1_024;
+
 /// The retained lines of one epoch.
 ///
 /// The lines stand one behind the other in one ring of bytes, so a reader that is behind copies
@@ -21,6 +26,8 @@ pub(super) struct Log {
     lines: VecDeque<u8>,
     /// Where each line ends, in bytes since the log began.
     ends: VecDeque<u64>,
+    /// When each line came, among those of all topics.
+    stamps: VecDeque<u64>,
     /// Where the oldest line begins, in bytes since the log began.
     start: u64,
     /// The longest line there ever was: what spares most readers the look at every length.
@@ -36,6 +43,7 @@ impl Log {
             first: 1,
             lines: VecDeque::new(),
             ends: VecDeque::new(),
+            stamps: VecDeque::new(),
             start: 0,
             longest: 0,
             retention,
@@ -51,8 +59,18 @@ impl Log {
         self.window().next == 1
     }
 
-    /// Adds a line with this payload, already stuffed; its number.
-    pub(super) fn append(&mut self, stuffed: &[u8]) -> u64 {
+    /// What its lines cost, in bytes: themselves, and what is noted of each.
+    pub(super) fn bytes(&self) -> usize {
+        self.lines.len() + self.ends.len() * NOTED
+    }
+
+    /// When the oldest line held came; `None` if none is held.
+    pub(super) fn oldest(&self) -> Option<u64> {
+        self.stamps.front().copied()
+    }
+
+    /// Adds a line with this payload, already stuffed, that came at `stamp`; its number.
+    pub(super) fn append(&mut self, stuffed: &[u8], stamp: u64) -> u64 {
         let sequence = self.window().next;
         let before = self.lines.len();
         self.lines.extend(&self.prefix);
@@ -64,6 +82,7 @@ impl Log {
         self.lines.push_back(b'\n');
         self.longest = self.longest.max(self.lines.len() - before);
         self.ends.push_back(self.start + self.lines.len() as u64);
+        self.stamps.push_back(stamp);
         self.evict();
         sequence
     }
@@ -74,12 +93,33 @@ impl Log {
             && (self.ends.len() > self.retention.messages
                 || self.lines.len() > self.retention.bytes)
         {
-            let Some(end) = self.ends.pop_front() else {
-                return;
-            };
-            self.lines.drain(..(end - self.start) as usize);
-            self.start = end;
-            self.first += 1;
+            self.drop_oldest();
+        }
+    }
+
+    /// Drops all lines, and gives their room back.
+    pub(super) fn clear(&mut self) {
+        self.first += self.ends.len() as u64;
+        self.start += self.lines.len() as u64;
+        (self.lines, self.ends, self.stamps) = Default::default();
+    }
+
+    /// Drops the oldest line, if there is one. What the rings have room for stays within twice what
+    /// they hold, and a little: a log that shrinks gives its room back.
+    pub(super) fn drop_oldest(&mut self) {
+        let Some(end) = self.ends.pop_front() else { return };
+        self.stamps.pop_front();
+        self.lines.drain(..(end - self.start) as usize);
+        self.start = end;
+        self.first += 1;
+        // To less than what it may be, or the next line that goes would have it moved again.
+        let (lines, ends) = (self.lines.len(), self.ends.len());
+        if self.lines.capacity() > 2 * lines + SPARE {
+            self.lines.shrink_to(lines + lines / 2);
+        }
+        if self.ends.capacity() > 2 * ends + SPARE / NOTED {
+            self.ends.shrink_to(ends + ends / 2);
+            self.stamps.shrink_to(ends + ends / 2);
         }
     }
 
@@ -178,7 +218,7 @@ mod tests {
     fn lines_are_read_back_whatever_the_room() {
         let mut log = log(10, 1_000);
         for payload in [&b"a"[..], b"", b"ccc"] {
-            log.append(payload);
+            log.append(payload, 0);
         }
         let all = "* t 1 a\n* t 2\n* t 3 ccc\n";
         for bytes in 0..30 {
@@ -192,7 +232,7 @@ mod tests {
     fn room_is_overshot_by_one_line_at_most() {
         let mut log = log(10, 1_000);
         for _ in 0..3 {
-            log.append(b"xx");
+            log.append(b"xx", 0);
         }
         let mut out = Vec::new();
         for (bytes, last) in [(1, 1), (9, 1), (10, 2), (18, 2), (19, 3), (99, 3)] {
@@ -205,7 +245,7 @@ mod tests {
     fn no_more_lines_are_read_than_there_is_room_for() {
         let mut log = log(10, 1_000);
         for _ in 0..4 {
-            log.append(b"xx");
+            log.append(b"xx", 0);
         }
         let mut out = Vec::new();
         for (lines, last) in [(1, 2), (2, 3), (3, 4), (4, 4), (u64::MAX, 4)] {
@@ -218,16 +258,16 @@ mod tests {
     fn the_oldest_leave_by_count_and_by_bytes_and_are_named() {
         let mut by_count = log(2, 1_000);
         for _ in 0..5 {
-            by_count.append(b"x");
+            by_count.append(b"x", 0);
         }
         assert_eq!(drain(&by_count, 2, ROOM), "[3 retention]* t 4 x\n* t 5 x\n");
         let mut by_bytes = log(100, 20);
         for _ in 0..100 {
-            by_bytes.append(b"x");
+            by_bytes.append(b"x", 0);
         }
         assert!(by_bytes.lines.len() <= 20);
         assert_eq!(by_bytes.window().head(), 100);
-        by_bytes.append(&[b'y'; 50]);
+        by_bytes.append(&[b'y'; 50], 0);
         assert_eq!(by_bytes.window().first, 101);
     }
 
@@ -235,7 +275,7 @@ mod tests {
     fn lines_over_the_subscribers_limit_are_named() {
         let mut log = log(10, 1_000);
         for payload in [&b"a"[..], b"long", b"longer", b"b", b"long"] {
-            log.append(payload);
+            log.append(payload, 0);
         }
         let room = Room { max_line: 8, ..ROOM };
         let expected = "* t 1 a\n[3 too-large]* t 4 b\n[5 too-large]";
@@ -243,10 +283,28 @@ mod tests {
     }
 
     #[test]
+    fn a_log_that_shrinks_gives_its_room_back() {
+        let mut log = log(1_000, 1 << 20);
+        for _ in 0..1_000 {
+            log.append(&[b'x'; 500], 0);
+        }
+        while log.oldest().is_some() {
+            log.drop_oldest();
+            assert!(log.lines.capacity() <= 2 * log.lines.len() + SPARE);
+            let noted = NOTED * (log.ends.capacity().max(log.stamps.capacity()));
+            assert!(noted <= 2 * NOTED * log.ends.len() + SPARE);
+        }
+        assert_eq!((log.window().first, log.window().next), (1_001, 1_001));
+        assert_eq!(drain(&log, 1, ROOM), "[1000 retention]");
+        log.append(b"a", 0);
+        assert_eq!(drain(&log, 1_001, ROOM), "* t 1001 a\n");
+    }
+
+    #[test]
     fn the_ring_may_wrap_anywhere() {
         let mut log = log(3, 1_000);
         for n in 1..=200u64 {
-            log.append(&vec![b'x'; (n % 17) as usize]);
+            log.append(&vec![b'x'; (n % 17) as usize], 0);
             let first = log.window().first;
             let lines = drain(&log, first, ROOM);
             assert_eq!(lines.lines().count() as u64, n - first + 1);

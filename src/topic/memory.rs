@@ -1,6 +1,9 @@
 //! The topics that live in memory: the hub of logs, and the readers that wait at their heads.
 
-use std::task::{Context, Poll, Waker};
+use std::{
+    mem,
+    task::{Context, Poll, Waker},
+};
 
 use bytes::Bytes;
 use dashmap::{DashMap, Entry};
@@ -11,11 +14,11 @@ use crate::{
     sync::{Arc, AtomicUsize, Mutex, Ordering},
     topic::{
         BoxFuture, PublishError, Published, Read, Room, TopicReader, TopicStore, Unavailable,
-        log::Log,
+        budget::Budget, log::Log,
     },
 };
 
-/// What a topic keeps, and how many topics may keep anything.
+/// What a topic keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Retention {
     /// Messages per topic.
@@ -24,10 +27,22 @@ pub(crate) struct Retention {
     pub(crate) bytes: usize,
 }
 
+/// What all topics together keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Totals {
+    /// Topics that keep anything.
+    pub(crate) topics: usize,
+    /// Bytes, with what is noted of each message.
+    pub(crate) bytes: usize,
+}
+
 /// Sweeps that a log outlives unused: after the first, which may come at once, two whole intervals.
 const SWEEPS: u8 = 2;
 
-/// The default [`TopicStore`]: logs in memory, bounded per topic. Cheap to clone.
+/// Room for topics that is kept whatever there are.
+const SPARE_TOPICS: usize = 1_024;
+
+/// The default [`TopicStore`]: logs in memory, bounded per topic and all together. Cheap to clone.
 ///
 /// A log is born by the first publish. A topic that only has subscribers costs them only. A message
 /// is accepted, and its number handed out, as soon as it stands in memory: a restart of the process
@@ -40,6 +55,7 @@ pub struct MemoryTopics(Arc<Hub>);
 struct Hub {
     topics: DashMap<Topic, Arc<TopicEntry>>,
     settings: Mutex<Settings>,
+    budget: Budget,
     /// Topics that have a log.
     born: AtomicUsize,
 }
@@ -59,21 +75,34 @@ struct Settings {
 
 /// Lock order: the hub's shard, then `state`.
 #[derive(Debug)]
-struct TopicEntry {
+pub(super) struct TopicEntry {
     topic: Topic,
-    state: Mutex<TopicState>,
+    pub(super) state: Mutex<TopicState>,
 }
 
 #[derive(Debug)]
-struct TopicState {
-    log: Log,
+pub(super) struct TopicState {
+    pub(super) log: Log,
     readers: Readers,
     /// Sweeps since the last message, and since the last reader left.
     swept: u8,
+    /// The budget knows, or is about to be told, that the log has lines.
+    pub(super) is_listed: bool,
+}
+
+/// What is to be done behind an append, outside all locks.
+struct Appended {
+    published: Published,
+    /// Who waited for it.
+    waiting: Vec<Waker>,
+    stamp: u64,
+    /// The log, if it had no lines: the budget is to be told of it.
+    unlisted: Option<Arc<TopicEntry>>,
 }
 
 impl MemoryTopics {
-    /// Topics that retain 1,024 messages and 1 MiB each, at most 65,536 of them with a log.
+    /// Topics that retain 1,024 messages and 1 MiB each and 256 MiB together, at most 65,536 of
+    /// them with a log.
     pub fn new(random: &Random) -> Self {
         let birth = random.next_epoch();
         Self(Arc::new(Hub {
@@ -84,15 +113,32 @@ impl MemoryTopics {
                 retention: Retention { messages: 1_024, bytes: 1 << 20 },
                 max_topics: 65_536,
             }),
+            budget: Budget::new(256 << 20),
             born: AtomicUsize::new(0),
         }))
     }
 
-    /// Sets the limits of logs that are not born yet.
-    pub(crate) fn set_limits(&self, retention: Retention, max_topics: usize) {
+    /// Sets the limits: those of one log for the logs that are not born yet.
+    pub(crate) fn set_limits(&self, retention: Retention, totals: Totals) {
         let mut settings = self.0.settings.lock();
         settings.retention = retention;
-        settings.max_topics = max_topics;
+        settings.max_topics = totals.topics;
+        self.0.budget.set_limit(totals.bytes);
+    }
+
+    /// Bytes that all logs retain.
+    pub(crate) fn retained_bytes(&self) -> usize {
+        self.0.budget.retained()
+    }
+
+    /// Topics that have a log.
+    pub(crate) fn born(&self) -> usize {
+        self.0.born.load(Ordering::Relaxed)
+    }
+
+    #[cfg(test)]
+    pub(super) fn listed(&self) -> usize {
+        self.0.budget.listed()
     }
 
     /// Draws the epoch of logs to come from `random`.
@@ -109,8 +155,12 @@ impl MemoryTopics {
             stuff(payload, &mut stuffed);
         }
         let line = if stuffed.is_empty() { payload } else { &stuffed };
-        let (published, waiting) = self.0.append(topic, line)?;
+        let Appended { published, waiting, stamp, unlisted } = self.0.append(topic, line)?;
         waiting.into_iter().for_each(Waker::wake);
+        if let Some(entry) = unlisted {
+            self.0.budget.list(stamp, &entry);
+        }
+        self.0.budget.enforce(stamp);
         Ok(published)
     }
 }
@@ -135,41 +185,38 @@ impl TopicStore for MemoryTopics {
 }
 
 impl Hub {
-    /// Appends, and hands out who waited; they are to be woken by the caller, outside all locks.
+    /// Appends, and hands out what is to be done by the caller, outside all locks.
     ///
     /// The shard stays locked meanwhile: an entry must not go between being found and being
     /// written, or the message would be lost with it.
-    fn append(
-        &self,
-        topic: &Topic,
-        stuffed: &[u8],
-    ) -> Result<(Published, Vec<Waker>), PublishError> {
+    fn append(&self, topic: &Topic, stuffed: &[u8]) -> Result<Appended, PublishError> {
         if let Some(entry) = self.topics.get(topic) {
-            return self.append_to(&mut entry.state.lock(), stuffed);
+            return self.append_to(&entry, stuffed);
         }
         match self.topics.entry(topic.clone()) {
-            Entry::Occupied(entry) => self.append_to(&mut entry.get().state.lock(), stuffed),
+            Entry::Occupied(entry) => self.append_to(entry.get(), stuffed),
             Entry::Vacant(vacant) => {
                 let entry = self.new_entry(topic);
-                let appended = self.append_to(&mut entry.state.lock(), stuffed)?;
+                let appended = self.append_to(&entry, stuffed)?;
                 vacant.insert(entry);
                 Ok(appended)
             }
         }
     }
 
-    fn append_to(
-        &self,
-        state: &mut TopicState,
-        stuffed: &[u8],
-    ) -> Result<(Published, Vec<Waker>), PublishError> {
+    fn append_to(&self, entry: &Arc<TopicEntry>, stuffed: &[u8]) -> Result<Appended, PublishError> {
+        let mut state = entry.state.lock();
         if state.log.is_unborn() {
             self.count_birth()?;
         }
         state.swept = 0;
-        let sequence = state.log.append(stuffed);
+        let (stamp, before) = (self.budget.stamp(), state.log.bytes());
+        let sequence = state.log.append(stuffed, stamp);
+        self.budget.count(before, state.log.bytes());
         let published = Published::new(state.log.window().epoch, sequence);
-        Ok((published, state.readers.take_waiting()))
+        let is_listed = mem::replace(&mut state.is_listed, true);
+        let unlisted = (!is_listed).then(|| entry.clone());
+        Ok(Appended { published, waiting: state.readers.take_waiting(), stamp, unlisted })
     }
 
     fn count_birth(&self) -> Result<(), PublishError> {
@@ -192,9 +239,18 @@ impl Hub {
         let birth = self.next_birth();
         for topic in idle {
             let gone = self.topics.remove_if(&topic, |_, entry| entry.may_go(birth));
-            if gone.is_some() {
+            if let Some((_, entry)) = gone {
                 self.born.fetch_sub(1, Ordering::Relaxed);
+                let log = &mut entry.state.lock().log;
+                self.budget.count(log.bytes(), 0);
+                // Whoever looks for the oldest line may hold the entry still.
+                log.clear();
             }
+        }
+        self.budget.sweep();
+        // An explosion of names must not leave its table behind.
+        if self.topics.capacity() > 4 * self.topics.len() + SPARE_TOPICS {
+            self.topics.shrink_to_fit();
         }
     }
 
@@ -212,6 +268,7 @@ impl Hub {
                 log: Log::new(topic, settings.birth, settings.retention),
                 readers: Readers::default(),
                 swept: 0,
+                is_listed: false,
             }),
         })
     }
@@ -381,7 +438,7 @@ mod tests {
     fn the_cap_counts_logs_and_is_charged_to_the_publisher() {
         let topics = topics();
         let retention = topics.0.settings.lock().retention;
-        topics.set_limits(retention, 1);
+        topics.set_limits(retention, Totals { topics: 1, bytes: 1 << 20 });
         let _readers = [topics.open(&topic("a")), topics.open(&topic("b"))];
         topics.append_now(&topic("a"), b"x").unwrap();
         assert_eq!(topics.append_now(&topic("b"), b"x"), Err(PublishError::TooMany));

@@ -3,6 +3,7 @@
 //! [`TopicStore`] is the one trait behind the topics, so that a file or a distributed engine can
 //! own the logs; [`MemoryTopics`] is the default. [`Publisher`] is the handle that appends.
 
+mod budget;
 mod log;
 mod memory;
 mod publisher;
@@ -17,7 +18,7 @@ use bytes::Bytes;
 
 use crate::protocol::{Code, Cursor, Epoch, Position, Topic, Window};
 
-pub(crate) use self::memory::Retention;
+pub(crate) use self::memory::{Retention, Totals};
 pub use self::{memory::MemoryTopics, publisher::Publisher};
 
 /// A boxed future, as the object-safe [`TopicStore`] needs it.
@@ -48,9 +49,15 @@ pub trait TopicStore: Send + Sync + 'static {
 }
 
 /// A subscription's view of one log.
+///
+/// One that panics counts as [`Unavailable`], and is not polled again.
 pub trait TopicReader: Send {
     /// What the log holds now: asked when a subscription begins, and again before one that wants
     /// only the [latest](crate::Slow::Latest) goes on.
+    ///
+    /// A server waits for it as long as for a handler
+    /// ([`ServerConfig::handler_time`](crate::ServerConfig::handler_time)), and then refuses the
+    /// subscription.
     ///
     /// # Errors
     /// [`Unavailable`] when the store cannot say: the subscription is refused, or ends.

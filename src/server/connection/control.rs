@@ -188,6 +188,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if !self.shared.config.allow_publish {
             return Err((Code::FORBIDDEN, String::new()));
         }
+        if self.is_busy {
+            return Err((Code::BUSY, String::new()));
+        }
         if !self.has_place() {
             return Ok(Taken::No);
         }
@@ -195,8 +198,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if self.shared.publisher.check_size(&topic, &payload).is_err() {
             return Err((Code::TOO_LARGE, String::new()));
         }
-        let bytes = line.rest.stuffed().len();
-        let work = Work { id: Some(id), cancel: None, ttl, bytes };
+        let work = Work { id: Some(id), cancel: None, ttl, bytes: line.rest.stuffed().len() };
         let payload = payload.into_owned().into();
         self.run(work, |shared, _| {
             // At once, and not when the future is polled: the order of the lines numbers them.

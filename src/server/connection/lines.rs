@@ -123,6 +123,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             Ok(ttl) => ttl,
             Err((code, key)) => return self.refuse_any(id, &code, format_args!("{key}")),
         };
+        if self.is_busy {
+            return self.refuse_any(id, &Code::BUSY, format_args!(""));
+        }
         if !self.has_place() {
             return Taken::No;
         }

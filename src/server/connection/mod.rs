@@ -29,6 +29,7 @@ use crate::{
     protocol::{Code, DEFAULT_MAX_LINE, Hello, Lease, LeaseEvent, LineDecoder, Time, Violations},
     server::{
         Shared,
+        config::BUSY_MARK,
         in_flight::InFlight,
         mailbox::{ALARM, CUT, DRAIN, LINE, NEWS},
         session::Session,
@@ -66,6 +67,8 @@ pub(super) struct Connection<T> {
     is_banned: bool,
     /// An alarm rang, and what was received before it is still to be read.
     is_due: bool,
+    /// The connections of the server hold as much as they may together, as of this poll.
+    is_busy: bool,
     phase: Phase,
     lease: Lease,
     violations: Violations,
@@ -75,6 +78,8 @@ pub(super) struct Connection<T> {
     line_began: Time,
     /// The earliest deadline, registered with the wheel.
     alarm: Alarm,
+    /// What it holds, as it told the server.
+    buffered: usize,
     /// The time of this poll, once it was asked for.
     now: Option<Time>,
     /// What an idle connection does without.
@@ -102,6 +107,14 @@ struct Active {
     stuck: Option<Time>,
 }
 
+impl Active {
+    /// What it holds, in bytes: room that is kept counts, whatever stands in it.
+    fn buffered(&self) -> usize {
+        let parked = self.parked.as_ref().map_or(0, Vec::capacity);
+        self.out.capacity() + parked + self.unread.capacity() + self.in_flight.bytes()
+    }
+}
+
 /// Whether a line was obeyed, or has to wait for a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Taken {
@@ -115,7 +128,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Connection<T> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         this.now = None;
-        this.poll_rounds(cx).map(|closed| match closed {
+        this.is_busy = this.shared.buffered.bytes() > this.shared.config.buffered_bytes_total;
+        let polled = this.poll_rounds(cx);
+        this.count_buffered();
+        polled.map(|closed| match closed {
             Ok(()) => tracing::debug!("closed"),
             Err(error) => tracing::debug!(%error, "connection lost"),
         })
@@ -134,6 +150,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             is_draining: false,
             is_banned: false,
             is_due: false,
+            is_busy: false,
+            buffered: 0,
             phase: Phase::Open,
             lease: Lease::Idle,
             violations: Violations::default(),
@@ -189,6 +207,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
         give_way(cx);
         Poll::Pending
+    }
+
+    /// Tells the server what this connection holds, where it has changed.
+    fn count_buffered(&mut self) {
+        let active = self.active.as_ref().map_or(0, |active| active.buffered());
+        let bytes = self.lines.pending() + active;
+        if bytes != self.buffered {
+            self.shared.buffered.change(self.buffered, bytes);
+            self.buffered = bytes;
+        }
     }
 
     fn take_mail(&mut self, cx: &mut Context<'_>) {
@@ -262,10 +290,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     fn poll_subscriptions(&mut self) {
+        let mark = self.notification_mark();
         let Some(subscriptions) = self.subscriptions.as_mut().filter(|list| list.is_ready()) else {
             return;
         };
-        let mark = self.shared.config.notification_mark;
         let active = self.active.get_or_insert_default();
         match mark.saturating_sub(active.out.len()) {
             0 => subscriptions.wait(),
@@ -274,6 +302,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 subscriptions.copy(room, active.out.bytes(), &mut active.tally);
             }
         }
+    }
+
+    /// With the server's buffers full, notifications go one at a time: each when the one before is
+    /// out.
+    fn notification_mark(&self) -> usize {
+        if self.is_busy { 1 } else { self.shared.config.notification_mark }
     }
 
     /// Drives the lease; past its end, every subscription is told so.
@@ -310,7 +344,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         };
         let config = &self.shared.config;
         let has_lines = active.parked.is_some() || !active.unread.is_empty();
-        let can_copy = active.out.len() < config.notification_mark
+        let can_copy = active.out.len() < self.notification_mark()
             && self.subscriptions.as_ref().is_some_and(|list| list.is_ready());
         let can_poll = active.out.len() < config.reply_mark && !active.woken.is_empty();
         let can_read = (has_lines && self.has_place() || active.is_held) && !self.is_over_mark();
@@ -342,6 +376,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// own neither: their answers would pile up without bound.
     fn is_over_mark(&self) -> bool {
         let mark = self.shared.config.reply_mark.saturating_mul(2);
+        let mark = if self.is_busy { mark.min(BUSY_MARK) } else { mark };
         self.active.as_ref().is_some_and(|active| active.out.len() >= mark)
     }
 
@@ -414,6 +449,7 @@ fn give_way(cx: &mut Context<'_>) {
 impl<T> Drop for Connection<T> {
     fn drop(&mut self) {
         self.shared.wheel.clear(&mut self.alarm);
+        self.shared.buffered.change(self.buffered, 0);
         self.count();
         self.shared.sessions.remove(&self.session);
     }
@@ -451,6 +487,7 @@ mod tests {
             methods: Router::new().method("echo", async |payload: String| payload).into_methods(),
             publisher: Publisher::new(Arc::new(MemoryTopics::new(&random))),
             sessions: Arc::default(),
+            buffered: Arc::default(),
             random,
             wheel: Wheel::new(),
         })

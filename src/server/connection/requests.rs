@@ -89,7 +89,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let config = &self.shared.config;
         self.active.as_ref().is_none_or(|active| {
             active.in_flight.len() < config.in_flight
-                && active.in_flight.bytes() < config.payload_bytes
+                && active.in_flight.payload_bytes() < config.payload_bytes
                 && active.out.len() < config.reply_mark
         })
     }

@@ -1,0 +1,127 @@
+//! What a million topic names leave behind in a server: `scripts/names.sh [NAMES]`
+//!
+//! Row 15 of the threats. Names are subscribed to and left, then published to, far over the limit
+//! on topics; then the logs are given up as unused. It prints what is allocated and what the
+//! process has in memory on the way, and fails if more than 5 % of what was allocated at the
+//! explosion's height is left of it. The system's allocator keeps pages for what comes next: hence
+//! the rounds, which show that what the process has does not pile up either.
+
+use std::{alloc::System, error::Error, fs, io, time::Duration};
+
+use bellwire::{
+    PublishError, Publisher, Router, Server, ServerConfig,
+    server::{PeerAddr, ServerHandle},
+};
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    net::{
+        TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    time::sleep,
+};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// Subscriptions that a connection may have.
+const AT_ONCE: usize = 128;
+const ROUNDS: usize = 3;
+const IDLE_LOG: Duration = Duration::from_secs(1);
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let names = std::env::args().nth(1).map_or(Ok(1_000_000), |names| names.parse())?;
+    let server = Server::bind("127.0.0.1:0").await?.config(ServerConfig::new().idle_log(IDLE_LOG));
+    let PeerAddr::Tcp(address) = server.local_addr()? else { return Err("no TCP".into()) };
+    let (publisher, handle) = (server.publisher(), server.handle());
+    tokio::spawn(server.serve(Router::new()).into_future());
+    let mut subscriber = Subscriber::connect(address).await?;
+    let base = show("at first", &handle)?;
+    for round in 1..=ROUNDS {
+        println!("round {round}");
+        subscriber.hear(names, round).await?;
+        show("subscribed to and left", &handle)?;
+        let refused = publish(&publisher, names, round).await?;
+        let height = show("published to", &handle)?;
+        println!("  {refused} names refused");
+        while handle.stats().topics > 0 {
+            sleep(IDLE_LOG / 10).await;
+        }
+        let left = show("given up", &handle)?.saturating_sub(base);
+        let share = left as f64 / (height - base) as f64 * 100.0;
+        println!("  {share:.1} % of it left");
+        if share > 5.0 {
+            return Err("names pile up".into());
+        }
+    }
+    Ok(())
+}
+
+/// A connection that subscribes and leaves.
+struct Subscriber {
+    lines: Lines<BufReader<OwnedReadHalf>>,
+    writer: OwnedWriteHalf,
+    id: usize,
+}
+
+impl Subscriber {
+    async fn connect(address: std::net::SocketAddr) -> Result<Self, Box<dyn Error>> {
+        let (reader, writer) = TcpStream::connect(address).await?.into_split();
+        let mut lines = BufReader::new(reader).lines();
+        lines.next_line().await?;
+        Ok(Self { lines, writer, id: 0 })
+    }
+
+    async fn hear(&mut self, names: usize, round: usize) -> Result<(), Box<dyn Error>> {
+        for begin in (0..names).step_by(AT_ONCE) {
+            let batch = begin..names.min(begin + AT_ONCE);
+            for method in ["/subscribe", "/unsubscribe"] {
+                let mut asked = String::new();
+                for name in batch.clone() {
+                    self.id += 1;
+                    asked += &format!("{} {method} {name}.{round}\n", self.id);
+                }
+                self.writer.write_all(asked.as_bytes()).await?;
+                for _ in batch.clone() {
+                    let line = self.lines.next_line().await?.ok_or("the server closed")?;
+                    if !line.contains(" ok;") {
+                        return Err(line.into());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Publishes to each name once; how many were too many.
+async fn publish(publisher: &Publisher, names: usize, round: usize) -> Result<usize, PublishError> {
+    let mut refused = 0;
+    for name in 0..names {
+        match publisher.publish(&*format!("{name}.{round}"), "0123456789abcdef").await {
+            Ok(_) => {}
+            Err(PublishError::TooMany) => refused += 1,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(refused)
+}
+
+/// Prints what there is; the bytes allocated.
+fn show(when: &str, handle: &ServerHandle) -> io::Result<usize> {
+    let stats = ALLOCATOR.stats();
+    let bytes = stats.bytes_allocated - stats.bytes_deallocated;
+    let (kib, resident, topics) = (bytes / 1_024, resident()?, handle.stats().topics);
+    println!("  {when:<22} {topics:>6} topics {kib:>8} KiB allocated {resident:>8} KiB resident");
+    Ok(bytes)
+}
+
+/// What the process has in memory, in KiB.
+fn resident() -> io::Result<usize> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    kib.ok_or_else(|| io::Error::other("no VmRSS in /proc/self/status"))
+}

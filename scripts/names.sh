@@ -1,0 +1,8 @@
+#!/bin/sh
+# Row 15 of the threats: what a million topic names leave behind, by RSS. Linux only.
+#
+#   scripts/names.sh [NAMES]       1,000,000 by default
+set -eu
+cd "$(dirname "$0")/.."
+
+cargo run --quiet --release --example many_names -- "$@"

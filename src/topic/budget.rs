@@ -1,0 +1,215 @@
+//! What all logs retain together: counted, and held under a limit by age.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, Weak},
+    topic::memory::{TopicEntry, TopicState},
+};
+
+/// The bytes of all logs, and which log holds the oldest line.
+///
+/// Each log with lines is listed once, under the age of its oldest line when it was listed. That
+/// line may have left since, by the log's own limits; who looks for the oldest finds out, and lists
+/// the log anew. So appending touches the list only where a log had nothing, and a line that leaves
+/// costs a step down the list at most.
+#[derive(Debug)]
+pub(super) struct Budget {
+    limit: AtomicUsize,
+    retained: AtomicUsize,
+    /// The next line's age: a count of all lines.
+    next: AtomicU64,
+    /// Lock order: this, then a topic's `state`.
+    by_age: Mutex<BTreeMap<u64, Weak<TopicEntry>>>,
+}
+
+impl Budget {
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            limit: AtomicUsize::new(limit),
+            retained: AtomicUsize::new(0),
+            next: AtomicU64::new(0),
+            by_age: Mutex::default(),
+        }
+    }
+
+    pub(super) fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// Bytes that all logs retain.
+    pub(super) fn retained(&self) -> usize {
+        self.retained.load(Ordering::Relaxed)
+    }
+
+    /// The stamp of a line that comes now.
+    pub(super) fn stamp(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A log has changed from so many bytes to so many. Called while its state is locked.
+    pub(super) fn count(&self, before: usize, after: usize) {
+        match after.checked_sub(before) {
+            Some(more) => self.retained.fetch_add(more, Ordering::Relaxed),
+            None => self.retained.fetch_sub(before - after, Ordering::Relaxed),
+        };
+    }
+
+    /// Lists a log that had no lines, and whose oldest is of `stamp` now.
+    pub(super) fn list(&self, stamp: u64, entry: &Arc<TopicEntry>) {
+        self.by_age.lock().insert(stamp, Arc::downgrade(entry));
+    }
+
+    /// Drops the oldest lines of all logs while they are over the limit, but none as new as
+    /// `newest`: what was just published stays, whatever its size.
+    ///
+    /// To be called with nothing locked.
+    pub(super) fn enforce(&self, newest: u64) {
+        while self.is_over() {
+            let mut by_age = self.by_age.lock();
+            let Some(oldest) = by_age.first_entry().filter(|oldest| *oldest.key() < newest) else {
+                return;
+            };
+            let Some(entry) = oldest.remove().upgrade() else { continue };
+            let next = by_age.first_key_value().map_or(newest, |(&next, _)| next.min(newest));
+            let mut state = entry.state.lock();
+            self.drop_before(next, &mut state);
+            match state.log.oldest() {
+                Some(stamp) => _ = by_age.insert(stamp, Arc::downgrade(&entry)),
+                None => state.is_listed = false,
+            }
+        }
+    }
+
+    /// Drops what is older than `stamp`, while it has to.
+    fn drop_before(&self, stamp: u64, state: &mut TopicState) {
+        while self.is_over() && state.log.oldest().is_some_and(|oldest| oldest < stamp) {
+            let before = state.log.bytes();
+            state.log.drop_oldest();
+            self.count(before, state.log.bytes());
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.retained() > self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Logs that are listed.
+    #[cfg(test)]
+    pub(super) fn listed(&self) -> usize {
+        self.by_age.lock().len()
+    }
+
+    /// Forgets the logs that are gone.
+    pub(super) fn sweep(&self) {
+        self.by_age.lock().retain(|_, entry| entry.strong_count() > 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::VecDeque,
+        task::{Context, Poll, Waker},
+    };
+
+    use crate::{
+        protocol::Topic,
+        random::Random,
+        topic::{MemoryTopics, Retention, TopicStore, Totals, log::NOTED},
+    };
+
+    fn topic(n: usize) -> Topic {
+        Topic::new(&format!("t{n}")).unwrap()
+    }
+
+    fn publish(topics: &MemoryTopics, n: usize, bytes: usize) {
+        drop(topics.append(&topic(n), vec![b'x'; bytes].into()));
+    }
+
+    /// The numbers that are held of a topic: the first, and the next to come.
+    fn held(topics: &MemoryTopics, n: usize) -> (u64, u64) {
+        let mut reader = topics.open(&topic(n));
+        match reader.poll_window(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(window)) => (window.first, window.next),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn limited(bytes: usize) -> MemoryTopics {
+        let topics = MemoryTopics::new(&Random::seeded(1));
+        let retention = Retention { messages: 5, bytes: 400 };
+        topics.set_limits(retention, Totals { topics: 100, bytes });
+        topics
+    }
+
+    /// What is held is the newest of all, in the order of publishing, less what the logs' own
+    /// limits dropped: the same as a queue of all messages would hold.
+    #[test]
+    fn the_oldest_of_all_topics_leave() {
+        const TOPICS: usize = 7;
+        let (topics, mut rng) = (limited(2_000), fastrand::Rng::with_seed(7));
+        let mut queue: VecDeque<(usize, usize)> = VecDeque::new();
+        let mut next = [1u64; TOPICS];
+        for _ in 0..3_000 {
+            let (n, bytes) = (rng.usize(..TOPICS), rng.usize(1..300));
+            publish(&topics, n, bytes);
+            let line = format!("* t{n} {} \n", next[n]).len() + bytes;
+            next[n] += 1;
+            queue.push_back((n, line));
+            let own = |queue: &VecDeque<(usize, usize)>| {
+                let own = queue.iter().filter(|(topic, _)| *topic == n).map(|(_, line)| *line);
+                (own.clone().count(), own.sum::<usize>())
+            };
+            while own(&queue).0 > 1 && (own(&queue).0 > 5 || own(&queue).1 > 400) {
+                let at = queue.iter().position(|(topic, _)| *topic == n).unwrap();
+                queue.remove(at);
+            }
+            let cost = |queue: &VecDeque<(usize, usize)>| {
+                queue.iter().map(|(_, line)| line + NOTED).sum::<usize>()
+            };
+            while cost(&queue) > 2_000 {
+                queue.pop_front();
+            }
+            assert_eq!(topics.retained_bytes(), cost(&queue));
+        }
+        for (n, &next) in next.iter().enumerate() {
+            let count = queue.iter().filter(|(topic, _)| *topic == n).count() as u64;
+            assert_eq!(held(&topics, n), (next - count, next));
+        }
+    }
+
+    /// At the limit nothing leaves, one byte over it the oldest does, and what was just published
+    /// stays whatever it is.
+    #[test]
+    fn the_limit_is_held_to_the_byte() {
+        let line = "* t0 1 xxxx\n".len() + NOTED;
+        for (limit, expected) in [(2 * line, [(1, 2), (1, 2)]), (2 * line - 1, [(2, 2), (1, 2)])] {
+            let topics = limited(limit);
+            publish(&topics, 0, 4);
+            publish(&topics, 1, 4);
+            assert_eq!([held(&topics, 0), held(&topics, 1)], expected);
+        }
+        let topics = limited(10);
+        publish(&topics, 0, 4);
+        publish(&topics, 1, 300);
+        assert_eq!([held(&topics, 0), held(&topics, 1)], [(2, 2), (1, 2)]);
+        publish(&topics, 0, 4);
+        assert_eq!([held(&topics, 0), held(&topics, 1)], [(2, 3), (2, 2)]);
+        assert_eq!(topics.retained_bytes(), line);
+    }
+
+    /// A log that goes takes its bytes along, and its place in the list.
+    #[test]
+    fn a_log_that_goes_is_forgotten() {
+        let topics = limited(1_000);
+        for round in 0..3 {
+            for n in 0..50 {
+                publish(&topics, n, 4);
+            }
+            assert!(topics.retained_bytes() > 900, "{round}");
+            (0..4).for_each(|_| topics.sweep());
+            assert_eq!((topics.retained_bytes(), topics.listed()), (0, 0));
+        }
+    }
+}
