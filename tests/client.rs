@@ -539,7 +539,11 @@ async fn a_closed_topic_ends_its_streams() {
 /// [M122] [M123] [M125] [M126] The lease is renewed in time, and its reply is believed.
 #[tokio::test(start_paused = true)]
 async fn the_lease_is_renewed_and_its_reply_believed() {
-    let (client, _driver, mut server) = greeted().await;
+    // What probes a silent server would come first.
+    let config = ClientConfig::default().probe(Duration::from_secs(3_600));
+    let (client, _driver, mut server) = silent(config);
+    server.send(format!("{HELLO}\n")).await;
+    client.connected().await.unwrap();
     let mut offers = subscribed(&client, &mut server).await;
     let start = tokio::time::Instant::now();
     server.expect("2 /renew\n").await;

@@ -1061,7 +1061,9 @@ async fn greeted() -> (Peer, Driver) {
 /// The client is leaked in the driver's task, so that it does not close by itself.
 async fn client() -> (Client, Driver, Peer) {
     let (near, far) = tokio::io::duplex(PIPE);
-    let (client, connection) = Client::new(near, ClientConfig::default());
+    // What probes a silent server would come before the renewals.
+    let config = ClientConfig::default().probe(Duration::from_secs(3_600));
+    let (client, connection) = Client::new(near, config);
     let kept = client.clone();
     let driver = tokio::spawn(async move {
         let ended = connection.await;

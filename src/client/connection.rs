@@ -264,9 +264,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         });
         while sleep.as_mut().poll(cx).is_ready() {
             let awaits = self.reader.shared.awaits();
-            match silence.look(time_since(self.started), awaits, probe, answer) {
+            let now = time_since(self.started);
+            match silence.look(now, awaits, probe, answer) {
                 Verdict::Wait => {}
-                Verdict::Probe => self.reader.renew(true),
+                Verdict::Probe => {
+                    self.reader.renew(true);
+                    if let Some((renewal, _)) = &mut self.renewal {
+                        renewal.sent(now, self.reader.shared.config.random.next_u64());
+                    }
+                }
                 Verdict::Dead => return Poll::Ready(ConnectionError::Silent),
             }
             sleep.as_mut().reset(instant(self.started, silence.due()));
