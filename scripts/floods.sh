@@ -10,6 +10,6 @@ cd "$(dirname "$0")/.."
 ulimit -n "$(ulimit -Hn)"
 
 failed=0
-cargo run --release --example floods -- "${1:-1}" || failed=1
-cargo run --release --example idle_connections || failed=1
+cargo run --release --all-features --example floods -- "${1:-1}" || failed=1
+cargo run --release --all-features --example idle_connections || failed=1
 exit $failed
