@@ -67,7 +67,7 @@ async fn measure(count: usize) -> Result<ExitCode, Box<dyn Error>> {
     if files < count as u64 + OTHER_FILES {
         return Err(format!("{count} connections need more than {files} open files").into());
     }
-    let server = ServerProcess::start()?;
+    let server = ServerProcess::start(SERVER)?;
     let control = Client::connect(server.address).await?;
     // What the first connection makes the process allocate is not a connection's.
     drop(listen(&server).await?);

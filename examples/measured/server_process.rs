@@ -20,10 +20,11 @@ pub(crate) struct ServerProcess {
 }
 
 impl ServerProcess {
-    /// Starts this program again, as the server, and waits until it listens.
-    pub(crate) fn start() -> io::Result<Self> {
+    /// Starts this program again, with the argument that makes it a server, and waits until it
+    /// listens.
+    pub(crate) fn start(argument: &str) -> io::Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
-            .arg(SERVER)
+            .arg(argument)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
