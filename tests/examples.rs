@@ -382,3 +382,12 @@ async fn the_methods_are_documented_and_check_their_arguments() {
     server.signal("INT").await;
     assert!(server.end().await.success());
 }
+
+/// Each of 200 subscribed connections is told, and costs less than the target by the allocator.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn idle_connections_are_cheap_and_all_are_told() {
+    let mut run = Example::start("idle_connections", &["200"]);
+    run.stdout.line_with("200 subscribed connections, 200 of them told").await;
+    assert!(run.end().await.success());
+}

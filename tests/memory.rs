@@ -18,9 +18,11 @@ use std::{
 };
 
 use bellwire::{
-    Client, ClientConfig, Listener, Publisher, Router, Server, ServerConfig, server::PeerAddr,
+    Client, ClientConfig, Listener, Publisher, Router, Server, ServerConfig, handler,
+    server::PeerAddr,
 };
 use bytes::Bytes;
+use futures::future::join_all;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf},
@@ -110,6 +112,11 @@ impl AsyncWrite for Measured {
     }
 }
 
+async fn wait(payload: Bytes) -> Bytes {
+    std::future::pending::<()>().await;
+    payload
+}
+
 struct Pipes(mpsc::UnboundedReceiver<Measured>);
 
 impl Listener for Pipes {
@@ -140,10 +147,8 @@ impl Measuring {
         let router = Router::new()
             .method("echo", async |payload: Bytes| payload)
             .method("blob", async || Bytes::from_static(&[b'b'; 2_000]))
-            .method("wait", async |payload: Bytes| {
-                std::future::pending::<()>().await;
-                payload
-            });
+            .method("wait", wait)
+            .method("task", handler(wait).spawned());
         tokio::spawn(server.serve(router).into_future());
         Self { connect, publisher }
     }
@@ -207,12 +212,14 @@ struct Flood {
     line: fn(usize) -> String,
 }
 
-static FLOODS: [Flood; 11] = [
+static FLOODS: [Flood; 13] = [
     Flood { name: "requests", payload: 0, line: |n| format!("{n} echo\n") },
     Flood { name: "unread replies", payload: 0, line: |n| format!("{n} blob\n") },
     Flood { name: "echoes", payload: 0, line: |n| format!("{n} echo {:900}\n", n) },
     Flood { name: "waiting", payload: 900, line: |n| format!("{n} wait {:900}\n", n) },
     Flood { name: "pairs", payload: 0, line: |n| format!("{n} wait\n* /cancel {n}\n") },
+    Flood { name: "tasks", payload: 900, line: |n| format!("{n} task {:900}\n", n) },
+    Flood { name: "task pairs", payload: 0, line: |n| format!("{n} task\n* /cancel {n}\n") },
     Flood { name: "one-ways", payload: 900, line: |n| format!("* wait {:900}\n", n) },
     Flood { name: "empty lines", payload: 0, line: |_| "\n".to_owned() },
     Flood { name: "bad lines", payload: 0, line: |n| format!("x{n}\n") },
@@ -259,6 +266,8 @@ async fn turns_until_answer(clean: &mut RawPeer<DuplexStream>, id: u64) -> usize
 }
 
 async fn try_flood(flood: &'static Flood, limits: Limits, pipe: usize) {
+    // The runtime's own queue grows with the tasks there ever were at once, and is not a peer's.
+    join_all((0..2_048).map(|_| tokio::spawn(async {}))).await;
     let server = Measuring::start(limits.config());
     let (mut clean, _) = server.connect(1_024).await;
     let (mut hostile, _) = server.connect(pipe).await;

@@ -19,11 +19,14 @@ use std::{
 use bellwire::{
     Client, ClientConfig, ConnectionError, Delivery, Failure, Gap, GapCause, Router, ServerConfig,
     State, handler,
-    protocol::{AttributeList, Code, Line, LineDecoder, Mark, Method, Topic, strip_cr, unstuff},
+    protocol::{AttributeList, Code, Line, LineDecoder, Mark, Method, Topic},
 };
 use bytes::Bytes;
 use futures::{StreamExt, future::join_all, stream};
-use proptest::prelude::*;
+use proptest::{
+    prelude::*,
+    test_runner::{RngAlgorithm, RngSeed},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream},
     task::{JoinHandle, yield_now},
@@ -68,8 +71,19 @@ fn awkward() -> impl Strategy<Value = String> {
     proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
 }
 
+/// So that a run repeats.
+fn seeded() -> ProptestConfig {
+    ProptestConfig {
+        cases: 64,
+        rng_algorithm: RngAlgorithm::ChaCha,
+        rng_seed: RngSeed::Fixed(7_440),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(seeded())]
 
     /// threats: 1. No value makes two lines of one: each is validated, or stuffed.
     #[test]
@@ -240,7 +254,6 @@ fn by_the_crate<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Requests {
                 requests.push((id.get(), line.rest.plain().into_owned()));
             }
         }
-        assert_eq!(strip_cr(b"x\r\r"), b"x\r");
     }
     requests
 }
@@ -255,7 +268,7 @@ async fn run_by_server(stream: &[u8]) -> Requests {
     let lines = all.split(|&byte| byte == b'\n').filter_map(|line| {
         let line = Line::parse(line).ok()?;
         let Mark::Id(id) = line.mark else { return None };
-        let payload = unstuff(&line.rest.plain()).into_owned();
+        let payload = line.rest.plain().into_owned();
         (line.word.as_str() == "ok").then_some((id.get(), payload))
     });
     lines.collect()

@@ -215,7 +215,8 @@ impl ServerConfig {
     /// Unwritten bytes per connection past which no application request is started and finished
     /// replies wait in their places. Default 256 KiB.
     ///
-    /// Worst case: as much per connection, and one line more.
+    /// Worst case: twice as much per connection, and one line more: up to there the protocol's own
+    /// methods are answered, beyond it no line is looked at.
     #[must_use]
     pub fn reply_mark(mut self, bytes: usize) -> Self {
         self.reply_mark = bytes.max(1);

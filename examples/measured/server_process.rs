@@ -1,0 +1,74 @@
+//! A server in a process of its own: the same program, started again.
+
+use std::{
+    fs,
+    io::{self, BufRead, BufReader, Read},
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// The argument that makes a program the server.
+pub(crate) const SERVER: &str = "--server";
+
+/// A server's process; it is killed when dropped.
+pub(crate) struct ServerProcess {
+    child: Child,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+}
+
+impl ServerProcess {
+    /// Starts this program again, with the argument that makes it a server, and waits until it
+    /// listens.
+    pub(crate) fn start(argument: &str) -> io::Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg(argument)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        if let Some(out) = child.stdout.take() {
+            BufReader::new(out).read_line(&mut line)?;
+        }
+        let address = line.trim().strip_prefix("listening on ").and_then(|at| at.parse().ok());
+        let address = address.ok_or_else(|| io::Error::other("the server does not listen"))?;
+        Ok(Self { child, address })
+    }
+
+    /// Resident memory, in bytes.
+    pub(crate) fn resident(&self) -> io::Result<u64> {
+        resident(self.child.id())
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Resident memory of a process, in bytes, as the kernel counts it.
+fn resident(process: u32) -> io::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other("no VmRSS in the process's status"))
+}
+
+/// Ends this process when the one that started it is gone.
+pub(crate) fn end_with_parent() {
+    std::thread::spawn(|| {
+        let _ = io::stdin().read(&mut [0]);
+        std::process::exit(0);
+    });
+}
+
+/// Raises the soft limit of open files to the hard one; the limit.
+pub(crate) fn raise_file_limit() -> io::Result<u64> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
+    Ok(maximum.unwrap_or(u64::MAX))
+}
