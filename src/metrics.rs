@@ -175,11 +175,7 @@ impl Handlers {
 }
 
 impl Layer for Handlers {
-    fn call(
-        &self,
-        request: &RequestParts<'_>,
-        next: Next<'_>,
-    ) -> Result<HandlerFuture, Rejection> {
+    fn call(&self, request: &RequestParts<'_>, next: Next<'_>) -> Result<HandlerFuture, Rejection> {
         let (method, begin) = (request.method().to_owned(), Instant::now());
         let handler = next.run()?;
         Ok(Box::pin(async move {

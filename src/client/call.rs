@@ -112,10 +112,7 @@ impl<'a> Exchange<'a> {
         Self { shared, state: State::Over(Some(error)), deadline: None, timer: None }
     }
 
-    fn push(
-        &mut self,
-        push: impl FnOnce(&mut AttributeList) -> Result<(), InvalidAttribute>,
-    ) {
+    fn push(&mut self, push: impl FnOnce(&mut AttributeList) -> Result<(), InvalidAttribute>) {
         let State::New(body) = &mut self.state else {
             return;
         };

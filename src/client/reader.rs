@@ -15,8 +15,8 @@ use crate::{
     },
     error::{CallError, ConnectionError, Unknown},
     protocol::{
-        Attributes, Code, Escaped, Hello, Incoming, Line, Notice, Outcome, Position, Reason, RequestId,
-        SubscriptionEvent, VERSION, parse_notification, parse_number,
+        Attributes, Code, Escaped, Hello, Incoming, Line, Notice, Outcome, Position, Reason,
+        RequestId, SubscriptionEvent, VERSION, parse_notification, parse_number,
     },
     sync::{Arc, oneshot},
 };
@@ -180,12 +180,8 @@ impl Reader {
     /// Counts and tells of a line that found nobody.
     fn report(&mut self, stray: Stray, id: RequestId) {
         let (count, event) = match stray {
-            Stray::Doubled => {
-                (&mut self.tally.doubled_replies, ConnectionEvent::DoubledReply(id))
-            }
-            Stray::Unasked => {
-                (&mut self.tally.unasked_replies, ConnectionEvent::UnaskedReply(id))
-            }
+            Stray::Doubled => (&mut self.tally.doubled_replies, ConnectionEvent::DoubledReply(id)),
+            Stray::Unasked => (&mut self.tally.unasked_replies, ConnectionEvent::UnaskedReply(id)),
         };
         *count += 1;
         self.shared.counters.fold(&mut self.tally);

@@ -53,19 +53,14 @@ pub trait Layer: Send + Sync + 'static {
     /// # Errors
     /// [`Rejection`]: the request is answered `no`, and its handler is not started; also what an
     /// extractor of the handler's refused, out of `next`.
-    fn call(&self, request: &RequestParts<'_>, next: Next<'_>)
-    -> Result<HandlerFuture, Rejection>;
+    fn call(&self, request: &RequestParts<'_>, next: Next<'_>) -> Result<HandlerFuture, Rejection>;
 }
 
 impl<F> Layer for F
 where
     F: Fn(&RequestParts<'_>, Next<'_>) -> Result<HandlerFuture, Rejection> + Send + Sync + 'static,
 {
-    fn call(
-        &self,
-        request: &RequestParts<'_>,
-        next: Next<'_>,
-    ) -> Result<HandlerFuture, Rejection> {
+    fn call(&self, request: &RequestParts<'_>, next: Next<'_>) -> Result<HandlerFuture, Rejection> {
         self(request, next)
     }
 }

@@ -23,6 +23,8 @@ use std::io;
 
 use tokio::net::{TcpListener, ToSocketAddrs};
 
+#[cfg(feature = "tower")]
+pub use self::tower::{HandlerCall, HandlerReply, HandlerService};
 pub use self::{
     config::ServerConfig,
     extract::{FromRequest, Request, RequestParts, State},
@@ -36,8 +38,6 @@ pub use self::{
     session::Session,
     stats::ServerStats,
 };
-#[cfg(feature = "tower")]
-pub use self::tower::{HandlerCall, HandlerReply, HandlerService};
 use self::{handle::Sessions, router::Methods, wheel::Wheel};
 use crate::{
     random::Random,

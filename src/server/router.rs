@@ -158,11 +158,7 @@ impl Methods {
         Ok(running.traced(span))
     }
 
-    fn start_layered(
-        &self,
-        method: Found,
-        parts: &RequestParts<'_>,
-    ) -> Result<Running, Rejection> {
+    fn start_layered(&self, method: Found, parts: &RequestParts<'_>) -> Result<Running, Rejection> {
         let start = &self.entries[method.0].start;
         match self.layers.is_empty() {
             true => start(parts),

@@ -17,6 +17,7 @@ use tokio::{
 use tracing::Instrument;
 
 use crate::{
+    protocol::Escaped,
     server::{
         Shared,
         connection::Connection,
@@ -178,7 +179,13 @@ impl Crew {
         T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
         let id = self.shared.random.next_uuid();
-        let span = tracing::info_span!("connection", session = %id, %peer);
+        // A peer names its Unix socket itself.
+        let shown = |peer: &PeerAddr| peer.to_string();
+        let span = tracing::info_span!(
+            "connection",
+            session = %id,
+            peer = %Escaped(shown(&peer).as_bytes()),
+        );
         let session = Session::new(id, peer);
         let shared = self.shared.clone();
         let open = shared.sessions.len();

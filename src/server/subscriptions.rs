@@ -4,8 +4,8 @@ use std::task::{Context, Poll, Waker};
 
 use crate::{
     protocol::{
-        BadPosition, Code, Cursor, Escaped, Position, RequestId, Topic, Window, encode_end, encode_gap,
-        encode_reset,
+        BadPosition, Code, Cursor, Escaped, Position, RequestId, Topic, Window, encode_end,
+        encode_gap, encode_reset,
     },
     server::{
         mailbox::{Mailbox, SlotWaker},

@@ -222,11 +222,7 @@ where
         + Sync
         + 'static,
 {
-    fn call(
-        &self,
-        request: &RequestParts<'_>,
-        next: Next<'_>,
-    ) -> Result<HandlerFuture, Rejection> {
+    fn call(&self, request: &RequestParts<'_>, next: Next<'_>) -> Result<HandlerFuture, Rejection> {
         let mut service = self.0.clone();
         let voids = Voids(Arc::default());
         let call = HandlerCall::new(request, next, voids.0.clone());

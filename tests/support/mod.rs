@@ -5,7 +5,8 @@
 use std::{fmt::Debug, io, net::SocketAddr};
 
 use bellwire::{
-    Listener, Publisher, Router, Server, ServerConfig, server::PeerAddr, topic::TopicStore,
+    Listener, Publisher, Router, Server, ServerConfig, ServerHandle, server::PeerAddr,
+    topic::TopicStore,
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream},
@@ -38,6 +39,7 @@ impl Listener for Pipes {
 /// A server over pipes; it ends when dropped.
 pub struct PipeServer {
     pub publisher: Publisher,
+    pub handle: ServerHandle,
     connect: mpsc::UnboundedSender<DuplexStream>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<io::Result<()>>,
@@ -74,6 +76,7 @@ impl PipeServer {
         let (stop, stopped) = oneshot::channel::<()>();
         Self {
             publisher: server.publisher(),
+            handle: server.handle(),
             connect,
             stop: Some(stop),
             task: tokio::spawn(

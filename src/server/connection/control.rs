@@ -5,8 +5,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::{
     protocol::{
         Code, LeaseEvent, Line, MIN_MAX_LINE, Mark, Position, RequestId, Rest, Topic, TraceParent,
-        encode,
-        parse_number,
+        encode, parse_number,
     },
     server::{
         connection::{Connection, Taken, answer::cut_text, requests::Work},
@@ -109,7 +108,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 self.lease_event(LeaseEvent::Renewed);
                 let Position { epoch, next } = cursor.position;
                 let (head, lease) = (window.head(), self.shared.config.lease.as_secs());
-                let attributes = format_args!(";epoch={epoch};next={next};head={head};lease={lease}");
+                let attributes =
+                    format_args!(";epoch={epoch};next={next};head={head};lease={lease}");
                 self.answer_ok(id, attributes);
             }
             Err(OpenError::BadPosition(next)) => {
