@@ -38,6 +38,10 @@ impl Layer for Named {
     }
 }
 
+async fn panics() {
+    panic!("as it is told to");
+}
+
 async fn peer_of(router: Router) -> (PipeServer, RawPeer<tokio::io::DuplexStream>) {
     let server = PipeServer::start(router);
     let peer = server.connect().await;
@@ -255,7 +259,7 @@ mod stack {
             .method("whole", whole)
             .method("text", handler(async |text: String| text).spawned())
             .method("len", blocking(|text: String| text.len().to_string()))
-            .method("panic", async || assert!("told to".is_empty()))
+            .method("panic", panics)
             .tower(ServiceBuilder::new().timeout(Duration::from_secs(2)));
         let (_server, mut peer) = peer_of(router).await;
         peer.ask(b"1 whole;app.t=x a\x10Jb\n", "1 ok x a\x10Jb\n").await;
