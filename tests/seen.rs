@@ -333,6 +333,7 @@ async fn a_server_counts() {
     peer.expect(format!("* /gap t {epoch} 1 1 retention\n* t 2 b\n* t 3 c\n")).await;
     let now = stats();
     assert_eq!((now.subscriptions, now.gaps, now.notifications), (1, 1, 2));
+    assert_eq!(now.topics, 1);
     assert_eq!(now.ok, before.ok + 5);
     peer.ask("* /cancel 6\n12 /quit\n", "6 cut cancelled\n12 ok\n").await;
     drop(peer);

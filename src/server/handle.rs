@@ -11,6 +11,7 @@ use crate::{
         stats::{ServerStats, Totals},
     },
     sync::Arc,
+    topic::Publisher,
 };
 
 /// The open connections of a server, and what all there were have counted.
@@ -53,11 +54,12 @@ impl Sessions {
 #[derive(Clone)]
 pub struct ServerHandle {
     sessions: Arc<Sessions>,
+    publisher: Publisher,
 }
 
 impl ServerHandle {
-    pub(super) fn new(sessions: Arc<Sessions>) -> Self {
-        Self { sessions }
+    pub(super) fn new(sessions: Arc<Sessions>, publisher: Publisher) -> Self {
+        Self { sessions, publisher }
     }
 
     /// Counts, in time proportional to the connections; the serving is not held up.
@@ -66,6 +68,7 @@ impl ServerHandle {
     /// moves.
     pub fn stats(&self) -> ServerStats {
         let mut stats = self.sessions.totals.stats();
+        stats.topics = self.publisher.store().topics();
         for session in self.sessions.iter() {
             stats.connections += 1;
             stats.in_flight += session.in_flight();

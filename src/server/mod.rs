@@ -114,7 +114,8 @@ impl<L: Listener> Server<L> {
         self
     }
 
-    /// Its topics. Default: [`MemoryTopics`]. To be called before [`publisher`](Self::publisher).
+    /// Its topics. Default: [`MemoryTopics`]. To be called before [`publisher`](Self::publisher)
+    /// and [`handle`](Self::handle).
     #[must_use]
     pub fn topics(mut self, store: impl TopicStore) -> Self {
         self.publisher = Publisher::new(Arc::new(store));
@@ -137,7 +138,7 @@ impl<L: Listener> Server<L> {
 
     /// A handle that looks at it, before, while and after it serves.
     pub fn handle(&self) -> ServerHandle {
-        ServerHandle::new(self.sessions.clone())
+        ServerHandle::new(self.sessions.clone(), self.publisher())
     }
 
     /// Serves `router`; to be awaited.

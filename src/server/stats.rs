@@ -34,6 +34,10 @@ pub struct ServerStats {
     pub in_flight: usize,
     /// Gauge: subscriptions, over all connections.
     pub subscriptions: usize,
+    /// Gauge: topics that have a log, where the store counts them ([`TopicStore::topics`]).
+    ///
+    /// [`TopicStore::topics`]: crate::topic::TopicStore::topics
+    pub topics: usize,
     /// Counter: requests that were started: those of the application's methods, one-ways included,
     /// and `/publish`.
     pub started: u64,

@@ -120,6 +120,10 @@ impl TopicStore for MemoryTopics {
         Box::pin(std::future::ready(self.append_now(topic, &payload)))
     }
 
+    fn topics(&self) -> usize {
+        self.0.born.load(Ordering::Relaxed)
+    }
+
     fn open(&self, topic: &Topic) -> Box<dyn TopicReader> {
         let entry = match self.0.topics.entry(topic.clone()) {
             Entry::Occupied(entry) => entry.into_ref(),
