@@ -137,7 +137,10 @@ async fn a_task_within_layers_is_waited_for() {
     let work = move || {
         told.notify_one();
         let (open, changed) = &*passed;
-        let mut open = changed.wait_while(open.lock().unwrap(), |open| *open == 0).unwrap();
+        // Bounded, so that a test that fails does not hang its runtime's shutdown.
+        let bound = Duration::from_secs(30);
+        let waited = changed.wait_timeout_while(open.lock().unwrap(), bound, |open| *open == 0);
+        let mut open = waited.unwrap().0;
         *open -= 1;
     };
     let gives_up = Arc::new(Notify::new());
