@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | `bellwire_server_connections` | gauge | `server` |
 //! | `bellwire_server_connections_total` | counter | `server`, `result`: `accepted`, `refused` |
-//! | `bellwire_server_in_flight`, `bellwire_server_subscriptions` | gauge | `server` |
+//! | `bellwire_server_in_flight`, `…_subscriptions`, `…_topics` | gauge | `server` |
 //! | `bellwire_server_started_total`, `…_panics_total`, `…_malformed_total` | counter | `server` |
 //! | `bellwire_server_replies_total` | counter | `server`, `outcome` |
 //! | `bellwire_server_notifications_total`, `…_gaps_total` | counter | `server` |
@@ -77,10 +77,11 @@ const COUNTERS: [(&str, Unit, &str); 17] = [
     ("bellwire_client_bytes_total", Unit::Bytes, "bytes read and written"),
 ];
 
-const GAUGES: [(&str, &str); 5] = [
+const GAUGES: [(&str, &str); 6] = [
     ("bellwire_server_connections", "open connections"),
     ("bellwire_server_in_flight", "requests in flight"),
     ("bellwire_server_subscriptions", "subscriptions"),
+    ("bellwire_server_topics", "topics with a log"),
     ("bellwire_client_pending", "requests without a terminal line"),
     ("bellwire_client_in_flight", "places in flight taken"),
 ];
@@ -111,6 +112,7 @@ pub fn record_server(name: &'static str, stats: &ServerStats) {
     gauge!("bellwire_server_connections", "server" => name).set(stats.connections as f64);
     gauge!("bellwire_server_in_flight", "server" => name).set(stats.in_flight as f64);
     gauge!("bellwire_server_subscriptions", "server" => name).set(stats.subscriptions as f64);
+    gauge!("bellwire_server_topics", "server" => name).set(stats.topics as f64);
 }
 
 /// Records what a client has counted, under a name for it.

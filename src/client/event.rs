@@ -144,3 +144,22 @@ impl Stream for ConnectionEvents {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dead_listeners_do_not_pile_up() {
+        let events = Events::default();
+        let kept = events.listen(false);
+        (0..100).for_each(|_| drop(events.listen(false)));
+        assert_eq!(events.listeners.lock().len(), 2, "the one that is kept, and the last");
+        events.emit(ConnectionEvent::Missed(1));
+        assert_eq!(events.listeners.lock().len(), 1);
+        drop(kept);
+        drop(events.listen(true));
+        events.emit(ConnectionEvent::Missed(2));
+        assert!(events.listeners.lock().is_empty());
+    }
+}

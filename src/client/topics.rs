@@ -444,3 +444,21 @@ fn send_unsubscribe(shared: &Shared, topic: &Topic) -> Result<Option<Waker>, Not
     let waiter = Waiter::Unsubscribe(topic.clone());
     shared.send_control(waiter, format_args!("/unsubscribe"), format_args!("{topic}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dead_streams_of_all_notifications_do_not_pile_up() {
+        let mut topics = Topics::default();
+        let kept = Arc::new(Inbox::new(1, 1));
+        topics.join_all(&kept);
+        (0..100).for_each(|_| topics.join_all(&Arc::new(Inbox::new(1, 1))));
+        assert_eq!(topics.all.len(), 2, "the one that is kept, and the last");
+        let end =
+            Delivery::End { topic: Topic::new("t").unwrap(), reason: Code::CLOSED, position: None };
+        Entry::default().deliver(&mut topics.all, end, &mut Vec::new());
+        assert_eq!(topics.all.len(), 1);
+    }
+}

@@ -12,7 +12,7 @@ use crate::{
         stats::{ServerStats, Totals},
     },
     sync::Arc,
-    topic::MemoryTopics,
+    topic::{MemoryTopics, Publisher},
 };
 
 /// The open connections of a server, and what all there were have counted.
@@ -57,6 +57,7 @@ pub struct ServerHandle {
     sessions: Arc<Sessions>,
     buffered: Arc<Buffered>,
     memory: MemoryTopics,
+    publisher: Publisher,
 }
 
 impl ServerHandle {
@@ -64,8 +65,9 @@ impl ServerHandle {
         sessions: Arc<Sessions>,
         buffered: Arc<Buffered>,
         memory: MemoryTopics,
+        publisher: Publisher,
     ) -> Self {
-        Self { sessions, buffered, memory }
+        Self { sessions, buffered, memory, publisher }
     }
 
     /// Counts, in time proportional to the connections; the serving is not held up.
@@ -76,7 +78,7 @@ impl ServerHandle {
         let mut stats = ServerStats {
             buffered_bytes: self.buffered.bytes(),
             retained_bytes: self.memory.retained_bytes(),
-            topics: self.memory.born(),
+            topics: self.publisher.store().topics(),
             ..self.sessions.totals.stats()
         };
         for session in self.sessions.iter() {

@@ -119,7 +119,8 @@ impl<L: Listener> Server<L> {
         self
     }
 
-    /// Its topics. Default: [`MemoryTopics`]. To be called before [`publisher`](Self::publisher).
+    /// Its topics. Default: [`MemoryTopics`]. To be called before [`publisher`](Self::publisher)
+    /// and [`handle`](Self::handle).
     #[must_use]
     pub fn topics(mut self, store: impl TopicStore) -> Self {
         self.publisher = Publisher::new(Arc::new(store));
@@ -142,7 +143,8 @@ impl<L: Listener> Server<L> {
 
     /// A handle that looks at it, before, while and after it serves.
     pub fn handle(&self) -> ServerHandle {
-        ServerHandle::new(self.sessions.clone(), self.buffered.clone(), self.memory.clone())
+        let (sessions, buffered) = (self.sessions.clone(), self.buffered.clone());
+        ServerHandle::new(sessions, buffered, self.memory.clone(), self.publisher())
     }
 
     /// Serves `router`; to be awaited.

@@ -10,16 +10,29 @@ use crate::{
 };
 
 /// A handler's answer, ready to be written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Reply(pub(super) Answer);
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) enum Answer {
     Ok(Bytes),
     Published(Published),
     Err(Failure),
     No(Rejection),
     Cut(Code),
+}
+
+/// Of an `ok`, the length of its payload, which may be secret.
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Answer::Ok(payload) => write!(f, "Ok({} bytes)", payload.len()),
+            Answer::Published(published) => published.fmt(f),
+            Answer::Err(failure) => write!(f, "Err({failure})"),
+            Answer::No(rejection) => write!(f, "No({rejection})"),
+            Answer::Cut(code) => write!(f, "Cut({code})"),
+        }
+    }
 }
 
 impl Reply {

@@ -18,6 +18,7 @@ use tokio::{
 use tracing::Instrument;
 
 use crate::{
+    protocol::Escaped,
     server::{
         Shared,
         admission::Admission,
@@ -200,7 +201,13 @@ impl Crew {
         T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
         let id = self.shared.random.next_uuid();
-        let span = tracing::info_span!("connection", session = %id, %peer);
+        // A peer names its Unix socket itself.
+        let shown = |peer: &PeerAddr| peer.to_string();
+        let span = tracing::info_span!(
+            "connection",
+            session = %id,
+            peer = %Escaped(shown(&peer).as_bytes()),
+        );
         let shared = self.shared.clone();
         let open = shared.sessions.len();
         let place = self.admission.admit(open, &peer);

@@ -41,7 +41,9 @@ pub struct ServerStats {
     /// [`retained_bytes_total`](crate::ServerConfig::retained_bytes_total); 0 with a store of one's
     /// own.
     pub retained_bytes: usize,
-    /// Gauge: topics with a log; 0 with a store of one's own.
+    /// Gauge: topics that have a log, where the store counts them ([`TopicStore::topics`]).
+    ///
+    /// [`TopicStore::topics`]: crate::topic::TopicStore::topics
     pub topics: usize,
     /// Counter: requests that were started: those of the application's methods, one-ways included,
     /// and `/publish`.

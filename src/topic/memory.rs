@@ -131,10 +131,6 @@ impl MemoryTopics {
         self.0.budget.retained()
     }
 
-    /// Topics that have a log.
-    pub(crate) fn born(&self) -> usize {
-        self.0.born.load(Ordering::Relaxed)
-    }
 
     #[cfg(test)]
     pub(super) fn listed(&self) -> usize {
@@ -168,6 +164,10 @@ impl MemoryTopics {
 impl TopicStore for MemoryTopics {
     fn append(&self, topic: &Topic, payload: Bytes) -> BoxFuture<Result<Published, PublishError>> {
         Box::pin(std::future::ready(self.append_now(topic, &payload)))
+    }
+
+    fn topics(&self) -> usize {
+        self.0.born.load(Ordering::Relaxed)
     }
 
     fn open(&self, topic: &Topic) -> Box<dyn TopicReader> {

@@ -46,6 +46,12 @@ pub trait TopicStore: Send + Sync + 'static {
     ///
     /// A log that is forgotten has to come back under a new epoch (N1). Does nothing by default.
     fn sweep(&self) {}
+
+    /// How many topics have a log, for [`ServerStats`](crate::ServerStats). Must be cheap. Default:
+    /// 0, for a store that does not count.
+    fn topics(&self) -> usize {
+        0
+    }
 }
 
 /// A subscription's view of one log.

@@ -5,8 +5,7 @@
 use std::{fmt::Debug, io, net::SocketAddr};
 
 use bellwire::{
-    Listener, Publisher, Router, Server, ServerConfig,
-    server::{PeerAddr, ServerHandle},
+    Listener, Publisher, Router, Server, ServerConfig, ServerHandle, server::PeerAddr,
     topic::TopicStore,
 };
 use tokio::{

@@ -153,7 +153,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     fn on_malformed(&mut self, bytes: &[u8], fault: &Malformed) -> Taken {
-        tracing::debug!(line = %Escaped(bytes), %fault, "malformed line");
+        tracing::debug!(head = %Escaped(shown_head(bytes)), %fault, "malformed line");
         if let Some(id) = fault.id.filter(|id| !self.is_first && id.get() <= self.last_id) {
             return self.on_id_order(id);
         }
@@ -179,4 +179,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
         self.stop_reading(None);
     }
+}
+
+/// Mark and word of a line that may be anything: what is behind them may be secret.
+fn shown_head(line: &[u8]) -> &[u8] {
+    let is_end = |byte: &u8| matches!(byte, b' ' | b';');
+    let mark = line.iter().position(is_end).map_or(line.len(), |at| at + 1);
+    let word = line[mark..].iter().position(is_end).unwrap_or(line.len() - mark);
+    &line[..mark + word]
 }

@@ -1,0 +1,64 @@
+//! Handlers within a stack of tower's: `cargo run --features tower --example tower_layers`
+//!
+//! A server whose handlers get a second each, and of which two run at once over all connections.
+//! A client calls one that is quick, one that is too slow, and many at the same time.
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use bellwire::{CallError, Client, Router, Server, Unknown};
+use tokio::{task::JoinSet, time::sleep};
+use tower::{ServiceBuilder, limit::GlobalConcurrencyLimitLayer};
+
+const AT_ONCE: usize = 2;
+
+static RUNNING: AtomicUsize = AtomicUsize::new(0);
+static MOST: AtomicUsize = AtomicUsize::new(0);
+
+/// Works for a while, and watches how many do.
+async fn work(millis: String) -> String {
+    let running = RUNNING.fetch_add(1, Ordering::Relaxed) + 1;
+    MOST.fetch_max(running, Ordering::Relaxed);
+    sleep(Duration::from_millis(millis.parse().unwrap_or(0))).await;
+    RUNNING.fetch_sub(1, Ordering::Relaxed);
+    format!("worked {millis} ms")
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // The limit stands before the clock: waiting for a turn does not count as working.
+    let stack = ServiceBuilder::new()
+        .layer(GlobalConcurrencyLimitLayer::new(AT_ONCE))
+        .timeout(Duration::from_secs(1));
+    let router = Router::new()
+        .method("work", work)
+        .method("stall", async || std::future::pending::<()>().await)
+        .tower(stack);
+
+    let server = Server::bind("127.0.0.1:0").await?;
+    let client_of = server.local_addr()?.to_string();
+    tokio::spawn(server.serve(router).into_future());
+    let client = Client::connect(client_of).await?;
+
+    println!("quick: {}", String::from_utf8_lossy(&client.call("work", "10").await?));
+
+    // It may have done something before its time was over: nobody can tell, and `cut` says so.
+    let error = client.call("stall", "").await.unwrap_err();
+    assert!(matches!(error, CallError::Unknown(Unknown::Cut(_))));
+    println!("slow: {error}");
+
+    let mut calls = JoinSet::new();
+    for _ in 0..8 {
+        let client = client.clone();
+        calls.spawn(async move { client.call("work", "20").await });
+    }
+    let replies = calls.join_all().await;
+    assert!(replies.iter().all(Result::is_ok));
+    let most = MOST.load(Ordering::Relaxed);
+    assert!(most <= AT_ONCE);
+    println!("eight calls at once: {most} ran at the same time");
+
+    client.close().await?;
+    Ok(())
+}
