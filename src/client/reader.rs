@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::{
     client::{
         event::ConnectionEvent,
+        flow::{Flow, Overrun},
         shared::{Counters, Shared, wake},
         topics::{Input, Told},
         waiter::{CallResult, Entry, Reply, Waiter},
@@ -150,6 +151,13 @@ impl Reader {
         };
         match waiter {
             Waiter::Call(_) | Waiter::Hello => {}
+            Waiter::Stream(flow) => {
+                let (last, end) = match result {
+                    Ok(reply) => (Some(reply.payload).filter(|last| !last.is_empty()), Ok(())),
+                    Err(error) => (None, Err(error)),
+                };
+                wake(flow.finish(last, end));
+            }
             Waiter::Quit => self.has_quit = true,
             Waiter::Tombstone => Counters::count(&self.shared.counters.late_replies),
             Waiter::List { items, caller, .. } => drop(caller.send(result.map(|_| items))),
@@ -167,8 +175,8 @@ impl Reader {
         topics.on_line(&self.shared, topic.as_ref(), input, &mut self.told);
     }
 
-    /// An item of a streamed reply. Whoever asked for one line cannot take it: the call ends, and
-    /// is cancelled.
+    /// An item of a streamed reply. Whoever asked for one line cannot take it, nor may one come
+    /// without credit: the call ends, and is cancelled.
     fn more(&mut self, id: RequestId, item: &[u8]) -> Result<(), ConnectionError> {
         self.complete();
         let mut state = self.shared.state.lock();
@@ -188,12 +196,29 @@ impl Reader {
                 caller.fail(Unknown::Streamed.into());
                 Ok(())
             }
+            Some(Waiter::Stream(flow)) => {
+                let flow = flow.clone();
+                drop(state);
+                self.push(id, &flow, item);
+                Ok(())
+            }
             Some(_) => Ok(()),
             None => {
                 drop(state);
                 Counters::count(&self.shared.counters.unasked_replies);
                 self.shared.events.emit(ConnectionEvent::UnaskedReply(id));
                 Ok(())
+            }
+        }
+    }
+
+    fn push(&mut self, id: RequestId, flow: &Flow, item: &[u8]) {
+        match flow.push(Bytes::copy_from_slice(item)) {
+            Ok(reader) => wake(reader),
+            Err(Overrun) => {
+                Counters::count(&self.shared.counters.violations);
+                self.shared.cancel(id);
+                wake(flow.finish(None, Err(Unknown::Overrun.into())));
             }
         }
     }

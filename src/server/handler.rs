@@ -12,7 +12,9 @@ use tokio::task::{JoinHandle, spawn, spawn_blocking};
 use crate::{
     server::{
         extract::{FromRequest, RequestParts},
+        in_flight::guarded,
         reply::{IntoReply, Rejection, Reply},
+        streamed::{Items, Next},
     },
     sync::Arc,
 };
@@ -156,7 +158,8 @@ impl<S> Endpoint<S> {
 
     /// Runs the handler as a task of its own, so that it may use more processor time than a
     /// connection should. Default: within the connection's task, where it must not block. Without
-    /// effect on a blocking one.
+    /// effect on a blocking one. Of a [`Streamed`](crate::server::Streamed) reply each item is made
+    /// in a task of its own.
     #[must_use]
     pub fn spawned(mut self) -> Self {
         self.spawned = true;
@@ -214,6 +217,8 @@ pub(super) type BoxedReply = Pin<Box<dyn ReplyFuture>>;
 pub(super) enum Running {
     Inline(BoxedReply),
     Task(Task),
+    /// It answers with a stream, which is polled item by item.
+    Stream(Items),
 }
 
 /// A handler in a task of its own; aborted when dropped.
@@ -226,6 +231,8 @@ pub(super) struct Task {
 pub(super) enum Ended {
     Replied(Reply),
     Panicked,
+    /// Its stream needs credit when none can come any more.
+    Starved,
     /// Its task was aborted, by whomever.
     Aborted {
         /// It may have run: only a blocking one is known not to have.
@@ -238,6 +245,11 @@ impl Running {
         match self {
             Self::Inline(future) => future.as_mut().poll_reply(cx).map(Ended::Replied),
             Self::Task(task) => task.poll(cx),
+            // Told to end: what it still yields is of no use.
+            Self::Stream(items) => items.poll(cx).map(|next| match next {
+                Next::Ended(ended) => ended,
+                Next::Item(_) => Ended::Aborted { started: true },
+            }),
         }
     }
 
@@ -245,10 +257,19 @@ impl Running {
     pub(super) fn abort(&self) -> bool {
         match self {
             Self::Inline(_) => false,
+            Self::Stream(items) => items.abort(),
             Self::Task(task) => {
                 task.handle.abort();
                 true
             }
+        }
+    }
+
+    /// Drops what is left of it; whether that went without a panic.
+    pub(super) fn end(self) -> bool {
+        match self {
+            Self::Stream(items) => items.end(),
+            running => guarded(|| drop(running)).is_some(),
         }
     }
 }
@@ -260,7 +281,7 @@ impl Task {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         Pin::new(&mut self.handle).poll(cx).map(|joined| match joined {
-            Ok(reply) => Ended::Replied(reply),
+            Ok(reply) => Ended::Replied(reply.spawned()),
             Err(error) if error.is_panic() => Ended::Panicked,
             Err(_) => Ended::Aborted { started: !self.blocking },
         })

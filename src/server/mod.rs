@@ -12,6 +12,7 @@ mod reply;
 mod router;
 mod serve;
 mod session;
+mod streamed;
 mod subscriptions;
 mod wheel;
 
@@ -29,6 +30,7 @@ pub use self::{
     router::Router,
     serve::Serve,
     session::Session,
+    streamed::Streamed,
 };
 use self::{handle::Sessions, router::Methods, wheel::Wheel};
 use crate::{

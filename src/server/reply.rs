@@ -6,16 +6,18 @@ use bytes::Bytes;
 
 use crate::{
     protocol::Code,
+    server::streamed::Items,
     topic::{PublishError, Published},
 };
 
-/// A handler's answer, ready to be written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A handler's answer: one line, ready to be written, or a stream of them.
+#[derive(Debug)]
 pub struct Reply(pub(super) Answer);
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Answer {
     Ok(Bytes),
+    Stream(Items),
     Published(Published),
     Err(Failure),
     No(Rejection),
@@ -32,12 +34,21 @@ impl Reply {
     pub fn err(failure: Failure) -> Self {
         Self(Answer::Err(failure))
     }
+
+    /// As it is, but for a stream, whose items are made in tasks of their own from here on.
+    pub(super) fn spawned(self) -> Self {
+        match self.0 {
+            Answer::Stream(items) => Self(Answer::Stream(items.spawned())),
+            answer => Self(answer),
+        }
+    }
 }
 
 /// What a handler may return.
 ///
 /// `()`, `Bytes`, `Vec<u8>`, `String` and `&'static str` are the payload of an `ok`, `Json<T>` its
-/// JSON; of a `Result` the error becomes an `err`.
+/// JSON; of a `Result` the error becomes an `err`. [`Streamed`](crate::server::Streamed) is a reply
+/// of many items.
 pub trait IntoReply {
     /// The answer.
     fn into_reply(self) -> Reply;

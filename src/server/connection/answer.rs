@@ -29,6 +29,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             Ended::Panicked => {
                 self.answer_failure(id, Outcome::Err, &Code::INTERNAL, format_args!(""));
             }
+            Ended::Starved => {
+                let text = format_args!("no credit can come any more");
+                self.answer_failure(id, Outcome::Cut, &Code::LOST, text);
+            }
             Ended::Aborted { .. } => {
                 self.answer_failure(id, Outcome::Cut, &Code::LOST, format_args!(""));
             }
@@ -42,6 +46,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 let (epoch, sequence) = (published.epoch, published.sequence);
                 let head = format_args!("ok;epoch={epoch};seq={sequence}");
                 encode::display(self.out(), Mark::Id(id), head, format_args!(""));
+            }
+            // A stream among the items of one.
+            Answer::Stream(_) => {
+                let text = format_args!("an item is a stream");
+                self.answer_failure(id, Outcome::Err, &Code::INTERNAL, text);
             }
             Answer::Err(failure) => {
                 let text = format_args!("{}", failure.text);

@@ -9,6 +9,7 @@ mod closing;
 mod control;
 mod lines;
 mod requests;
+mod streams;
 
 use std::{
     io,
@@ -77,6 +78,8 @@ struct Active {
     unread_at: usize,
     /// Reading stopped since the peer does not read: nothing but the next write brings it on.
     is_held: bool,
+    /// The streams were left without a turn, all else having had one.
+    streams_first: bool,
 }
 
 /// Whether a line was obeyed, or has to wait for a place.
@@ -140,9 +143,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
         self.take_mail(cx);
         for _ in 0..ROUNDS {
+            self.poll_streams_first();
+            let before = self.unwritten();
             self.poll_handlers();
             let more_input = self.poll_input(cx)?;
             self.poll_subscriptions();
+            self.poll_streams(before);
             self.answer_quit();
             self.count();
             self.poll_write(cx)?;
@@ -187,6 +193,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     fn on_alarm(&mut self) {
         self.shared.wheel.clear(&mut self.alarm);
         let now = self.now();
+        self.put_off_streams();
         if let Some(active) = &mut self.active {
             let over = active.in_flight.expire(now);
             let deadline = active.in_flight.earliest_deadline();
@@ -287,7 +294,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             && self.subscriptions.as_ref().is_some_and(|list| list.is_ready());
         let can_poll = active.out.len() < config.reply_mark && !active.woken.is_empty();
         let can_read = (has_lines && self.has_place() || active.is_held) && !self.is_over_mark();
-        can_read && !self.is_opening() || can_copy || can_poll
+        can_read && !self.is_opening() || can_copy || can_poll || self.can_stream()
     }
 
     /// Gives back what an idle connection does without.
@@ -316,6 +323,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     fn is_over_mark(&self) -> bool {
         let mark = self.shared.config.reply_mark.saturating_mul(2);
         self.active.as_ref().is_some_and(|active| active.out.len() >= mark)
+    }
+
+    fn unwritten(&self) -> usize {
+        self.active.as_ref().map_or(0, |active| active.out.len())
     }
 
     fn hold(&mut self) {

@@ -1,0 +1,155 @@
+//! The requests in flight that answer with a stream: polled in turns, while they have credit.
+
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+
+use crate::{
+    protocol::{MAX_NUMBER, RequestId, Time},
+    server::{
+        handler::{Ended, Running},
+        in_flight::{InFlight, Over, Slot, guarded},
+        reply::{Failure, Reply},
+        streamed::{Items, Next},
+    },
+};
+
+/// What the stream whose turn it was brought.
+pub(in crate::server) enum Streamed {
+    /// Nothing yet.
+    Nothing,
+    /// An item; its credit is used.
+    Item {
+        slot: usize,
+        id: RequestId,
+        payload: Bytes,
+    },
+    Over(Over),
+}
+
+impl InFlight {
+    /// Whether a stream may be polled.
+    pub(in crate::server) fn has_ready_stream(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Polls the stream whose turn it is; [`go_on`](Self::go_on) is to follow upon an item.
+    ///
+    /// **Invariant:** a stream is polled only here, and only with credit.
+    pub(in crate::server) fn poll_stream(&mut self) -> Streamed {
+        let Some(slot) = self.ready.pop_front() else { return Streamed::Nothing };
+        let Slot { waker, kept: Some(kept), .. } = &mut self.slots[slot] else {
+            return Streamed::Nothing;
+        };
+        kept.is_ready = false;
+        if kept.ending.is_some() {
+            return self.poll(slot).map_or(Streamed::Nothing, Streamed::Over);
+        }
+        let (Running::Stream(items), Some(id)) = (&mut kept.running, kept.id) else {
+            return Streamed::Nothing;
+        };
+        let cx = &mut Context::from_waker(waker);
+        let ended = match guarded(|| items.poll(cx)) {
+            Some(Poll::Pending) => return Streamed::Nothing,
+            Some(Poll::Ready(Next::Item(payload))) => {
+                kept.credit -= 1;
+                return Streamed::Item { slot, id, payload };
+            }
+            Some(Poll::Ready(Next::Ended(ended))) => ended,
+            None => Ended::Panicked,
+        };
+        self.remove(slot, Some(ended)).map_or(Streamed::Nothing, Streamed::Over)
+    }
+
+    /// The item was written: the next one is due at `deadline` if there is credit for it. Without,
+    /// the stream waits for more; if none can come, it is over.
+    pub(in crate::server) fn go_on(
+        &mut self,
+        slot: usize,
+        deadline: Time,
+        can_get_credit: bool,
+    ) -> Option<Over> {
+        let kept = self.slots[slot].kept.as_mut()?;
+        if kept.credit > 0 {
+            kept.deadline = kept.until.min(deadline);
+            self.make_ready(slot);
+            return None;
+        }
+        kept.deadline = kept.until;
+        if can_get_credit { None } else { self.starve(slot) }
+    }
+
+    /// The item cannot be written: the stream is over.
+    pub(in crate::server) fn fail(&mut self, slot: usize, failure: Failure) -> Option<Over> {
+        self.remove(slot, Some(Ended::Replied(Reply::err(failure))))
+    }
+
+    /// Adds credit to the request `id`, if it is in flight; whether its stream waited for it.
+    ///
+    /// The next item is due at `deadline` then.
+    pub(in crate::server) fn add_credit(
+        &mut self,
+        id: RequestId,
+        items: u64,
+        deadline: Time,
+    ) -> bool {
+        let slot = self.ids.iter().position(|&known| known == id.get());
+        let kept = slot.and_then(|slot| Some((slot, self.slots[slot].kept.as_mut()?)));
+        let Some((slot, kept)) = kept else { return false };
+        let waited = kept.credit == 0 && kept.ending.is_none();
+        kept.credit = kept.credit.saturating_add(items).min(MAX_NUMBER);
+        if waited {
+            kept.deadline = kept.until.min(deadline);
+            self.make_ready(slot);
+        }
+        waited
+    }
+
+    /// No credit can come any more: the streams that wait for some are over.
+    pub(in crate::server) fn end_starved(&mut self) -> Vec<Over> {
+        (0..self.slots.len()).filter_map(|slot| self.starve(slot)).collect()
+    }
+
+    /// Puts off, to `deadline`, what the peer and not its stream is late with: it does not read.
+    pub(in crate::server) fn put_off_ready(&mut self, deadline: Time) {
+        for &slot in &self.ready {
+            if let Some(kept) = &mut self.slots[slot].kept {
+                kept.deadline = kept.until.min(deadline);
+            }
+        }
+    }
+
+    /// The handler's future is ready, and its reply a stream.
+    pub(super) fn begin_stream(&mut self, slot: usize, items: Items) -> Option<Over> {
+        let kept = self.slots[slot].kept.as_mut()?;
+        let handler = std::mem::replace(&mut kept.running, Running::Stream(items));
+        let dropped_well = handler.end();
+        if kept.ending.is_none() && kept.id.is_some() && dropped_well {
+            self.make_ready(slot);
+            return None;
+        }
+        let ended = match dropped_well {
+            true => Ended::Replied(Reply::ok("")),
+            false => Ended::Panicked,
+        };
+        self.remove(slot, Some(ended))
+    }
+
+    /// Gives a stream its turn behind the others, if it has credit.
+    pub(super) fn make_ready(&mut self, slot: usize) {
+        let Some(kept) = &mut self.slots[slot].kept else { return };
+        if kept.credit > 0 && !kept.is_ready && kept.ending.is_none() {
+            kept.is_ready = true;
+            self.ready.push_back(slot);
+        }
+    }
+
+    fn starve(&mut self, slot: usize) -> Option<Over> {
+        let kept = self.slots[slot].kept.as_ref()?;
+        let is_stream = matches!(kept.running, Running::Stream(_));
+        match is_stream && kept.credit == 0 && kept.ending.is_none() {
+            true => self.remove(slot, Some(Ended::Starved)),
+            false => None,
+        }
+    }
+}
