@@ -18,7 +18,10 @@ use bellwire::{
 };
 use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt, stream};
-use tokio::{io::DuplexStream, sync::Notify};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream},
+    sync::Notify,
+};
 
 mod support;
 use support::{PipeServer, RawPeer};
@@ -524,6 +527,44 @@ async fn an_endless_stream_starves_nobody() {
         let [a, b] = streamed;
         assert!(usize::abs_diff(a, b) <= 1, "the streams take turns: {a}, {b}");
     }
+}
+
+/// [M162] Nor is a stream starved: by notifications that fill all the room there ever is, or by
+/// requests that do.
+#[tokio::test]
+async fn a_stream_is_not_starved() {
+    let config = ServerConfig::new().reply_mark(2_048).notification_mark(1_024);
+    let (server, _) = start_with(config);
+    for _ in 0..1_000 {
+        server.publisher.publish("t", "x".repeat(300)).await.unwrap();
+    }
+    let mut peer = server.connect_raw(256);
+    peer.hello().await;
+    peer.send("1 count;window=1000 [1000,50]\n2 /subscribe;from=x:1 t\n").await;
+    let (mut streamed, mut told) = (0, 0);
+    while told < 200 {
+        let line = peer.line().await.unwrap();
+        streamed += usize::from(line.starts_with("1 more "));
+        told += usize::from(line.starts_with("* t "));
+    }
+    assert!(streamed >= 50, "{streamed} items beside {told} notifications");
+
+    let mut peer = server.connect_raw(256);
+    peer.hello().await;
+    peer.send("1 count;window=1000 [1000,50]\n").await;
+    let (mut read, mut write) = tokio::io::split(peer.io);
+    let requests = (2..1_000).map(|id| format!("{id} echo {}\n", "x".repeat(300)));
+    let requests: String = requests.collect();
+    let writing = tokio::spawn(async move { write.write_all(requests.as_bytes()).await });
+    let mut lines = BufReader::new(&mut read).lines();
+    let (mut streamed, mut answered) = (0, 0);
+    while answered < 200 {
+        let line = lines.next_line().await.unwrap().unwrap();
+        streamed += usize::from(line.starts_with("1 more "));
+        answered += usize::from(line.contains(" ok "));
+    }
+    assert!(streamed >= 50, "{streamed} items beside {answered} replies");
+    writing.abort();
 }
 
 // What controls a connection, while everything on it is busy.

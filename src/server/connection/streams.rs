@@ -25,7 +25,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// Obeys `* /more ID N`.
     pub(super) fn more(&mut self, line: &Line<'_>) -> Result<Taken, Refusal> {
         let (id, items) = line.rest.split_argument();
-        let id = parse_number(&id).and_then(RequestId::new);
+        let id = parse_number(id).and_then(RequestId::new);
         let items = parse_number(&items.plain()).filter(|&items| items > 0);
         let (Some(id), Some(items)) = (id, items) else {
             return Err((Code::BAD_ARGUMENTS, MORE_USAGE.to_owned()));

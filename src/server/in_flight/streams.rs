@@ -153,3 +153,71 @@ impl InFlight {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        server::{
+            in_flight::{Bounds, NEVER},
+            reply::{Answer, IntoReply},
+            streamed,
+        },
+        sync::Arc,
+    };
+
+    struct Endless;
+
+    impl futures_core::Stream for Endless {
+        type Item = &'static str;
+
+        fn poll_next(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<&'static str>> {
+            Poll::Ready(Some("item"))
+        }
+    }
+
+    fn keep(in_flight: &mut InFlight, id: u64, credit: u64) -> RequestId {
+        let Answer::Stream(items) = streamed::Streamed(Endless).into_reply().0 else {
+            panic!("a stream");
+        };
+        let id = RequestId::new(id).unwrap();
+        let bounds = Bounds { deadline: NEVER, until: NEVER, credit };
+        in_flight.next_waker(&Arc::default());
+        in_flight.keep(Some(id), Some(id), Running::Stream(items), bounds);
+        id
+    }
+
+    /// Row 8 of the threats: nothing is left behind by what was cancelled before its turn.
+    #[test]
+    fn what_is_cancelled_leaves_the_queue() {
+        let mut in_flight = InFlight::default();
+        let first = keep(&mut in_flight, 1, 9);
+        for id in 2..1_000 {
+            let id = keep(&mut in_flight, id, 9);
+            assert!(in_flight.cancel(id).is_some());
+        }
+        assert_eq!((in_flight.len(), in_flight.ready.len(), in_flight.slots.len()), (1, 1, 2));
+        assert!(matches!(in_flight.poll_stream(), Streamed::Item { id, .. } if id == first));
+    }
+
+    /// [M160] Credit that runs out takes a stream out of the turns, and credit brings it back.
+    #[test]
+    fn a_stream_without_credit_has_no_turn() {
+        let mut in_flight = InFlight::default();
+        let id = keep(&mut in_flight, 1, 2);
+        for _ in 0..2 {
+            let Streamed::Item { slot, .. } = in_flight.poll_stream() else { panic!("an item") };
+            assert!(in_flight.go_on(slot, NEVER, true).is_none());
+        }
+        assert!(!in_flight.has_ready_stream());
+        let soon = Time::from_millis(5);
+        assert!(in_flight.add_credit(id, MAX_NUMBER, soon), "it waited");
+        assert_eq!(in_flight.earliest_deadline(), Some(soon));
+        assert!(!in_flight.add_credit(id, MAX_NUMBER, NEVER), "it waits no more");
+        assert_eq!(in_flight.ready.len(), 1);
+        assert_eq!(in_flight.slots[0].kept.as_ref().map(|kept| kept.credit), Some(MAX_NUMBER));
+    }
+}
