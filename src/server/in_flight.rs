@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-pub(super) use self::streams::Streamed;
+pub(super) use self::streams::Turn;
 use crate::{
     protocol::{Code, RequestId, Time},
     server::{

@@ -34,24 +34,22 @@ use crate::server::{
 /// cancels, and a connection that ends, drop the stream; a client that ends its direction of the
 /// connection can give no further credit, and the stream ends `cut lost` where it would need some.
 ///
-/// It is polled within the connection's task, and must not block; of a handler that is
-/// [`spawned`](crate::server::Endpoint::spawned), or [`blocking`](crate::blocking), each item is
-/// made in a task of its own. Of a one-way request the handler runs, and its stream is dropped
-/// unpolled: nobody could read the items. An item that is a stream itself is answered `err
-/// internal`.
+/// It is polled within the connection's task. Of a handler that is
+/// [`spawned`](crate::server::Endpoint::spawned) or [`blocking`](crate::blocking), each item is made
+/// in a task of its own, which costs a spawn an item. In neither it may block. Of a one-way request
+/// the handler runs, and its stream is dropped unpolled: nobody could read the items. An item that
+/// is a stream itself is answered `err internal`.
 ///
 /// ```
-/// use bellwire::{Failure, Json, Router, handler, protocol::Code, server::Streamed};
-/// use futures::stream::{self, Stream};
+/// use bellwire::{Failure, Router, Streamed, handler, protocol::Code};
+/// use futures::stream::{self, Stream, StreamExt};
 ///
-/// async fn count(
-///     Json(to): Json<u64>,
-/// ) -> Result<Streamed<impl Stream<Item = Json<u64>>>, Failure> {
-///     if to > 1_000 {
-///         return Err(Failure::new(Code::TOO_MANY, "at most 1000"));
-///     }
-///     Ok(Streamed(stream::iter(1..=to).map(Json)))
+/// async fn count(to: String) -> Result<Streamed<impl Stream<Item = String>>, Failure> {
+///     let bad = |_| Failure::new(Code::from_static("no-number"), "usage: N");
+///     let to: u64 = to.parse().map_err(bad)?;
+///     Ok(Streamed(stream::iter(1..=to).map(|number| number.to_string())))
 /// }
+///
 /// let router = Router::new().method("count", handler(count).doc("N: the numbers up to N"));
 /// # let _ = router;
 /// ```

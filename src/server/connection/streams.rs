@@ -8,7 +8,7 @@ use crate::{
     server::{
         connection::{Active, Connection, Phase, Taken, control::Refusal, requests::Work},
         handler::Running,
-        in_flight::Streamed,
+        in_flight::Turn,
         reply::Failure,
         streamed::Items,
     },
@@ -109,9 +109,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             }
             served = true;
             match self.active().in_flight.poll_stream() {
-                Streamed::Nothing => {}
-                Streamed::Over(over) => self.finish(over),
-                Streamed::Item { slot, id, payload } => self.stream_item(slot, id, &payload),
+                Turn::Nothing => {}
+                Turn::Over(over) => self.finish(over),
+                Turn::Item { slot, id, payload } => self.stream_item(slot, id, &payload),
             }
         }
         served

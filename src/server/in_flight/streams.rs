@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// What the stream whose turn it was brought.
-pub(in crate::server) enum Streamed {
+pub(in crate::server) enum Turn {
     /// Nothing yet.
     Nothing,
     /// An item; its credit is used.
@@ -36,29 +36,29 @@ impl InFlight {
     /// Polls the stream whose turn it is; [`go_on`](Self::go_on) is to follow upon an item.
     ///
     /// **Invariant:** a stream is polled only here, and only with credit.
-    pub(in crate::server) fn poll_stream(&mut self) -> Streamed {
-        let Some(slot) = self.ready.pop_front() else { return Streamed::Nothing };
+    pub(in crate::server) fn poll_stream(&mut self) -> Turn {
+        let Some(slot) = self.ready.pop_front() else { return Turn::Nothing };
         let Slot { waker, kept: Some(kept), .. } = &mut self.slots[slot] else {
-            return Streamed::Nothing;
+            return Turn::Nothing;
         };
         kept.is_ready = false;
         if kept.ending.is_some() {
-            return self.poll(slot).map_or(Streamed::Nothing, Streamed::Over);
+            return self.poll(slot).map_or(Turn::Nothing, Turn::Over);
         }
         let (Running::Stream(items), Some(id)) = (&mut kept.running, kept.id) else {
-            return Streamed::Nothing;
+            return Turn::Nothing;
         };
         let cx = &mut Context::from_waker(waker);
         let ended = match guarded(|| items.poll(cx)) {
-            Some(Poll::Pending) => return Streamed::Nothing,
+            Some(Poll::Pending) => return Turn::Nothing,
             Some(Poll::Ready(Next::Item(payload))) => {
                 kept.credit -= 1;
-                return Streamed::Item { slot, id, payload };
+                return Turn::Item { slot, id, payload };
             }
             Some(Poll::Ready(Next::Ended(ended))) => ended,
             None => Ended::Panicked,
         };
-        self.remove(slot, Some(ended)).map_or(Streamed::Nothing, Streamed::Over)
+        self.remove(slot, Some(ended)).map_or(Turn::Nothing, Turn::Over)
     }
 
     /// The item was written: the next one is due at `deadline` if there is credit for it. Without,
@@ -200,7 +200,7 @@ mod tests {
             assert!(in_flight.cancel(id).is_some());
         }
         assert_eq!((in_flight.len(), in_flight.ready.len(), in_flight.slots.len()), (1, 1, 2));
-        assert!(matches!(in_flight.poll_stream(), Streamed::Item { id, .. } if id == first));
+        assert!(matches!(in_flight.poll_stream(), Turn::Item { id, .. } if id == first));
     }
 
     /// [M160] Credit that runs out takes a stream out of the turns, and credit brings it back.
@@ -209,7 +209,7 @@ mod tests {
         let mut in_flight = InFlight::default();
         let id = keep(&mut in_flight, 1, 2);
         for _ in 0..2 {
-            let Streamed::Item { slot, .. } = in_flight.poll_stream() else { panic!("an item") };
+            let Turn::Item { slot, .. } = in_flight.poll_stream() else { panic!("an item") };
             assert!(in_flight.go_on(slot, NEVER, true).is_none());
         }
         assert!(!in_flight.has_ready_stream());
