@@ -342,6 +342,34 @@ async fn the_server_holds_the_stream_and_not_the_items() {
     assert_eq!(seen.polls(), 2_001);
 }
 
+/// [M164] Nor is a stream late whose next item is there while the peer does not read.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_does_not_read_makes_no_stream_late() {
+    let config = ServerConfig::new().reply_mark(4_096).handler_time(Duration::from_secs(10));
+    let (server, seen) = start_with(config);
+    let mut peer = server.connect_raw(512);
+    peer.hello().await;
+    peer.ask("1 gated\n", items(1, [1])).await;
+    peer.send("2 count;window=1000 [200,90]\n").await;
+    for _ in 0..2 {
+        tokio::time::advance(Duration::from_secs(4)).await;
+        tokio::task::yield_now().await;
+    }
+    seen.0.gate.notify_one();
+    for _ in 0..10 {
+        tokio::time::advance(Duration::from_secs(4)).await;
+        tokio::task::yield_now().await;
+    }
+    let (mut one, mut two) = (0, 0);
+    while two < 200 {
+        let line = peer.line().await.unwrap();
+        one += usize::from(line == "1 more 2\n");
+        two += usize::from(line.starts_with("2 more "));
+    }
+    peer.expect("2 ok\n").await;
+    assert_eq!(one, 1, "it came beside the other");
+}
+
 /// [M71] [M165] Once the client has ended its direction, a stream goes as far as its credit.
 #[tokio::test]
 async fn a_half_close_ends_what_needs_credit() {

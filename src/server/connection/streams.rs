@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
-    protocol::{Code, Line, RequestId, encode, parse_number},
+    protocol::{Code, Line, RequestId, Time, encode, parse_number},
     server::{
         connection::{Active, Connection, Phase, Taken, control::Refusal, requests::Work},
         handler::Running,
@@ -67,20 +67,20 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     /// Whether a stream may be polled now.
-    ///
+    pub(super) fn can_stream(&self) -> bool {
+        let waits = |active: &Active| active.in_flight.has_ready_stream();
+        self.active.as_deref().is_some_and(waits) && self.has_room_for_items()
+    }
+
     /// Streams stop where replies do, or earlier, where notifications do, while there are some to be
     /// copied: they would never get below their mark else.
-    pub(super) fn can_stream(&self) -> bool {
-        let waits = |active: &&Active| active.in_flight.has_ready_stream();
-        let Some(active) = self.active.as_deref().filter(waits) else {
-            return false;
-        };
+    fn has_room_for_items(&self) -> bool {
         let config = &self.shared.config;
         let mark = match self.subscriptions.as_ref().is_some_and(|list| list.is_ready()) {
             true => config.reply_mark.min(config.notification_mark),
             false => config.reply_mark,
         };
-        active.out.len() < mark
+        self.unwritten() < mark
     }
 
     /// No credit can come any more: what needs some is over.
@@ -91,13 +91,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
     }
 
-    /// A stream that could go on, but for a peer that does not read, is not late.
+    /// A stream that could not go on, since the peer does not read, is not late.
     pub(super) fn put_off_streams(&mut self) {
-        if !self.can_stream() {
+        if !self.has_room_for_items() {
             let deadline = self.next_item_deadline();
-            if let Some(active) = &mut self.active {
-                active.in_flight.put_off_ready(deadline);
-            }
+            self.active().in_flight.put_off_streams(deadline);
         }
     }
 
@@ -136,7 +134,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         over.into_iter().for_each(|over| self.finish(over));
     }
 
-    fn next_item_deadline(&mut self) -> crate::protocol::Time {
+    fn next_item_deadline(&mut self) -> Time {
         let limit = self.shared.config.handler_time;
         self.now().after(limit)
     }

@@ -110,10 +110,11 @@ impl InFlight {
         (0..self.slots.len()).filter_map(|slot| self.starve(slot)).collect()
     }
 
-    /// Puts off, to `deadline`, what the peer and not its stream is late with: it does not read.
-    pub(in crate::server) fn put_off_ready(&mut self, deadline: Time) {
-        for &slot in &self.ready {
-            if let Some(kept) = &mut self.slots[slot].kept {
+    /// Puts off, to `deadline`, the next items of streams that could not go on.
+    pub(in crate::server) fn put_off_streams(&mut self, deadline: Time) {
+        let kept = self.slots.iter_mut().filter_map(|slot| slot.kept.as_mut());
+        for kept in kept.filter(|kept| matches!(kept.running, Running::Stream(_))) {
+            if kept.credit > 0 {
                 kept.deadline = kept.until.min(deadline);
             }
         }
