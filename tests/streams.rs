@@ -21,6 +21,7 @@ use futures::{FutureExt, Stream, StreamExt, stream};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream},
     sync::Notify,
+    time::timeout,
 };
 
 mod support;
@@ -129,6 +130,11 @@ async fn gated(State(seen): State<Seen>) -> Streamed<impl Stream<Item = String>>
     Streamed(Counted::new(seen, Box::pin(items)))
 }
 
+/// Two items: the tasks that made them.
+fn tasks() -> Streamed<impl Stream<Item = String>> {
+    Streamed(stream::iter(0..2).map(|_| tokio::task::id().to_string()))
+}
+
 fn router(seen: &Seen) -> Router<Seen> {
     Router::with_state(seen.clone())
         .method("echo", async |payload: Bytes| payload)
@@ -136,6 +142,9 @@ fn router(seen: &Seen) -> Router<Seen> {
         .method("count", count)
         .method("count.spawned", handler(count).spawned())
         .method("count.blocking", blocking(|| Streamed(stream::iter(["a", "b"]))))
+        .method("task", async || tasks())
+        .method("task.spawned", handler(async || tasks()).spawned())
+        .method("task.blocking", blocking(tasks))
         .method("fail", fail)
         .method("panic", panic)
         .method("panic.spawned", handler(panic).spawned())
@@ -239,6 +248,21 @@ async fn any_mode_may_stream() {
     assert_eq!(seen.polls(), 2);
     peer.ask("* /more 1 2\n", "1 more 3\n1 ok\n").await;
     peer.ask("2 count.blocking\n", "2 more a\n2 more b\n2 ok\n").await;
+}
+
+/// The items of a spawned handler, and of a blocking one, are made in tasks of their own.
+#[tokio::test]
+async fn a_spawned_stream_does_not_run_in_the_connection() {
+    let (server, _) = start();
+    let mut peer = server.connect().await;
+    for (id, method, is_one) in
+        [(1, "task", true), (2, "task.spawned", false), (3, "task.blocking", false)]
+    {
+        peer.send(format!("{id} {method}\n")).await;
+        let [a, b] = [peer.line().await.unwrap(), peer.line().await.unwrap()];
+        assert!(a.starts_with(&format!("{id} more ")) && (a == b) == is_one, "{method}: {a}{b}");
+        peer.expect(format!("{id} ok\n")).await;
+    }
 }
 
 /// [M54] A panic in a stream, or in its drop, hurts its own request only.
@@ -657,6 +681,9 @@ async fn the_client_controls_a_connection_whose_places_are_taken() {
 
 const HELLO: &str = "* /hello;version=1;session=6f0c1b52-9a0e-4c8e-8f0a-3f1d5a7b9c11;max-line=65535;in-flight=1024;lease=60\n";
 
+/// On the paused clock, so that what never comes fails a test instead of stopping it.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 type Raw = RawPeer<DuplexStream>;
 
 async fn greeted() -> (Client, Raw) {
@@ -690,17 +717,26 @@ fn now(items: &mut Streaming) -> Option<Option<Result<Bytes, CallError>>> {
 }
 
 async fn item(items: &mut Streaming) -> Bytes {
-    items.next().await.expect("an item").expect("no error")
+    last(items).await.expect("no error")
+}
+
+/// The next item, which may be an error.
+async fn last(items: &mut Streaming) -> Result<Bytes, CallError> {
+    timeout(PATIENCE, items.next()).await.expect("no item comes").expect("an item")
+}
+
+async fn expect(server: &mut Raw, line: impl AsRef<str> + std::fmt::Debug) {
+    timeout(PATIENCE, server.expect(line)).await.expect("the client wrote nothing");
 }
 
 /// Sends on its first poll, and not before; `line` is what the server reads.
 async fn begin(items: &mut Streaming, server: &mut Raw, line: &str) {
     assert!(now(items).is_none());
-    server.expect(line).await;
+    expect(server, line).await;
 }
 
 /// Credit is given back as items are taken, by the half window, and not before.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_client_gives_credit_back_as_it_takes_items() {
     let (client, mut server) = greeted().await;
     let mut items = client.stream("count", "9").window(4);
@@ -710,10 +746,10 @@ async fn a_client_gives_credit_back_as_it_takes_items() {
     assert_eq!(item(&mut items).await, "a");
     server.expect_silence().await;
     assert_eq!(item(&mut items).await, "");
-    server.expect("* /more 1 2\n").await;
+    expect(&mut server, "* /more 1 2\n").await;
     assert_eq!(item(&mut items).await, "c");
     assert_eq!(item(&mut items).await, "d");
-    server.expect("* /more 1 2\n").await;
+    expect(&mut server, "* /more 1 2\n").await;
     server.send("1 more e\n1 ok\n").await;
     assert_eq!(item(&mut items).await, "e");
     assert!(items.next().await.is_none() && items.next().await.is_none());
@@ -722,7 +758,7 @@ async fn a_client_gives_credit_back_as_it_takes_items() {
     assert_eq!(client.stats().pending, 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_default_window_is_not_written() {
     let (client, mut server) = greeted().await;
     let mut items = client.stream("count", "").attribute("app.x", 1);
@@ -733,7 +769,7 @@ async fn the_default_window_is_not_written() {
     }
     server.expect_silence().await;
     item(&mut items).await;
-    server.expect("* /more 1 16\n").await;
+    expect(&mut server, "* /more 1 16\n").await;
     let mut faulty = client.stream("count", "").attribute("nodot", 1);
     let error = faulty.next().await.unwrap().unwrap_err();
     assert!(matches!(error, CallError::NotSent(NotSent::Attribute(_))), "{error}");
@@ -742,7 +778,7 @@ async fn the_default_window_is_not_written() {
 }
 
 /// Dropping it cancels on the wire; its place is a tombstone until the terminal line (R5).
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_dropped_stream_is_cancelled() {
     let (client, mut server) = greeted().await;
     drop(client.stream("count", "unsent"));
@@ -751,10 +787,10 @@ async fn a_dropped_stream_is_cancelled() {
     server.send("1 more a\n1 more b\n").await;
     assert_eq!(item(&mut items).await, "a");
     drop(items);
-    server.expect("* /cancel 1\n").await;
+    expect(&mut server, "* /cancel 1\n").await;
     server.send("1 more c\n").await;
     let echo = spawn_call(&client, "echo", "x");
-    server.expect("2 echo x\n").await;
+    expect(&mut server, "2 echo x\n").await;
     assert_eq!(client.stats().pending, 2);
     server.send("1 cut cancelled\n2 ok x\n").await;
     echo.await.unwrap().unwrap();
@@ -774,37 +810,37 @@ async fn a_deadline_bounds_the_whole_stream() {
         server.send("1 more x\n").await;
         assert_eq!(item(&mut items).await, "x");
     }
-    let error = items.next().await.unwrap().unwrap_err();
+    let error = last(&mut items).await.unwrap_err();
     assert_eq!(error, Unknown::Deadline.into());
     assert!(items.next().await.is_none());
-    server.expect("* /cancel 1\n").await;
+    expect(&mut server, "* /cancel 1\n").await;
     let mut late = client.stream("count", "").deadline(Duration::ZERO);
     assert_eq!(late.next().await.unwrap().unwrap_err(), NotSent::Deadline.into());
 }
 
 /// [M168] A server that sends more than it may: the call ends, and what is held does not grow.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_server_that_exceeds_its_credit_ends_the_call() {
     let (client, mut server) = greeted().await;
     let mut items = client.stream("count", "").window(2);
     begin(&mut items, &mut server, "1 count;window=2\n").await;
     server.send("1 more x\n".repeat(1_000)).await;
-    server.expect("* /cancel 1\n").await;
+    expect(&mut server, "* /cancel 1\n").await;
     assert_eq!(item(&mut items).await, "x");
     assert_eq!(item(&mut items).await, "x");
-    assert_eq!(items.next().await.unwrap().unwrap_err(), Unknown::Overrun.into());
+    assert_eq!(last(&mut items).await.unwrap_err(), Unknown::Overrun.into());
     assert!(items.next().await.is_none());
     assert_eq!((client.stats().violations, client.stats().pending), (1, 1));
     server.send("1 more x\n1 cut cancelled\n").await;
     let echo = spawn_call(&client, "echo", "x");
-    server.expect("2 echo x\n").await;
+    expect(&mut server, "2 echo x\n").await;
     server.send("2 ok\n").await;
     echo.await.unwrap().unwrap();
     assert_eq!(client.stats().pending, 0);
 }
 
 /// Whatever ends it, what came before is handed over, and the error is last.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_error_is_the_last_item() {
     let (client, mut server) = greeted().await;
     for (id, line, is_right) in [
@@ -816,7 +852,7 @@ async fn an_error_is_the_last_item() {
         begin(&mut items, &mut server, &format!("{id} count\n")).await;
         server.send(format!("{id} more a\n{line}")).await;
         assert_eq!(item(&mut items).await, "a");
-        let error = items.next().await.unwrap().unwrap_err();
+        let error = last(&mut items).await.unwrap_err();
         assert!(is_right(&error), "{error}");
         assert!(items.next().await.is_none());
     }
@@ -825,7 +861,7 @@ async fn an_error_is_the_last_item() {
     server.send("4 more a\n").await;
     drop(server);
     assert_eq!(item(&mut items).await, "a");
-    let error = items.next().await.unwrap().unwrap_err();
+    let error = last(&mut items).await.unwrap_err();
     assert!(matches!(error, CallError::Unknown(Unknown::Lost(_))), "{error}");
     assert!(items.next().await.is_none());
     let error = client.stream("count", "").next().await.unwrap().unwrap_err();
@@ -833,7 +869,7 @@ async fn an_error_is_the_last_item() {
 }
 
 /// A method that answers with one payload gives a stream of it.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_single_reply_is_a_stream_of_one() {
     let (client, mut server) = greeted().await;
     let mut items = client.stream("random", "6").window(1);
@@ -844,7 +880,7 @@ async fn a_single_reply_is_a_stream_of_one() {
 }
 
 /// Row 14 of the threats, for replies: a stream that nobody reads holds up nothing else.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn calls_go_on_beside_a_stream_that_nobody_reads() {
     let (server, seen) = start();
     let client = connect(&server, 1_024);
@@ -862,7 +898,7 @@ async fn calls_go_on_beside_a_stream_that_nobody_reads() {
 }
 
 /// Both ends, whatever the window and however narrow the pipe: all items, in order, once.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn every_item_arrives_once_and_in_order() {
     for (window, pipe, method) in
         [(1, 64, "count"), (3, 64, "count"), (32, 7, "count"), (1_000, 4_096, "count.spawned")]
@@ -882,7 +918,7 @@ async fn every_item_arrives_once_and_in_order() {
 }
 
 /// A single call to a method that streams ends, and is cancelled.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_call_to_a_method_that_streams_is_cancelled() {
     let (server, seen) = start();
     let client = connect(&server, 1_024);
@@ -893,7 +929,7 @@ async fn a_call_to_a_method_that_streams_is_cancelled() {
 }
 
 /// Typed items; one that does not decode is the last, and cancels the rest.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn items_may_be_typed() {
     let (server, seen) = start();
     let client = connect(&server, 1_024);
@@ -909,7 +945,7 @@ async fn items_may_be_typed() {
 }
 
 /// A close lets a stream take what it has credit for, and cuts the rest.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_close_cuts_a_stream_short() {
     let (server, seen) = start();
     let client = connect(&server, 1_024);
@@ -920,6 +956,6 @@ async fn a_close_cuts_a_stream_short() {
     for number in 2..=4 {
         assert_eq!(item(&mut items).await, number.to_string());
     }
-    let error = items.next().await.unwrap().unwrap_err();
+    let error = last(&mut items).await.unwrap_err();
     assert_eq!(error.code(), Some(&Code::LOST));
 }
