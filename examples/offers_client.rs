@@ -89,13 +89,11 @@ async fn listen(client: &Client, args: &Args) -> Result<(), Box<dyn Error>> {
 }
 
 async fn list(client: &Client) -> Result<(), CallError> {
-    let mut after = None;
-    loop {
-        let page: Vec<Summary> = client.request("offers.list", &after).await?;
-        let Some(last) = page.last() else { return Ok(()) };
-        after = Some(last.id);
-        page.iter().for_each(|summary| println!("{summary}"));
+    let mut offers = client.request_stream::<_, Summary>("offers.list", &());
+    while let Some(summary) = offers.next().await {
+        println!("{}", summary?);
     }
+    Ok(())
 }
 
 /// Asks for the offer that is news, and shows it.

@@ -30,10 +30,11 @@ use std::{
 };
 
 use bellwire::{
-    Failure, Json, PublishError, Publisher, Router, Server, ServerConfig, State, handler,
+    Failure, Json, PublishError, Publisher, Router, Server, ServerConfig, State, Streamed, handler,
     protocol::Code,
 };
 use clap::Parser;
+use futures::{Stream, stream};
 use serde::Deserialize;
 use tokio::{
     sync::Mutex,
@@ -115,7 +116,7 @@ fn router(service: Arc<Service>) -> Router<Arc<Service>> {
         .method("random", handler(random).doc("[MAX]: a random number below MAX, or below 100"))
         .method(
             "offers.list",
-            handler(list).doc("[AFTER]: up to 100 offers with ids above AFTER, in short"),
+            handler(list).doc("[AFTER]: the offers with ids above AFTER, in short, one by one"),
         )
         .method("offers.get", handler(get).doc("ID: one offer"))
         .method(
@@ -128,11 +129,16 @@ async fn random(Json(max): Json<Option<NonZeroU64>>) -> Json<u64> {
     Json(fastrand::u64(..max.unwrap_or(DEFAULT_MAX).get()))
 }
 
+/// Looks for the next offer when there is credit for it: one that comes in meanwhile is in the list.
 async fn list(
     State(service): State<Arc<Service>>,
-    Json(after): Json<Option<u64>>,
-) -> Json<Vec<Summary>> {
-    Json(service.store.page(after.and_then(NonZeroU64::new)))
+    Json(after): Json<Option<NonZeroU64>>,
+) -> Streamed<impl Stream<Item = Json<Summary>>> {
+    Streamed(stream::unfold((service, after), async |(service, after)| {
+        let summary = service.store.next(after)?;
+        let after = Some(summary.id);
+        Some((Json(summary), (service, after)))
+    }))
 }
 
 async fn get(

@@ -42,6 +42,8 @@ async fn main() -> Outcome {
     step(4, "Told of an offer, the client asks for its details, and goes on listening meanwhile.");
     note("The first one is slow to be looked up; the second one overtakes it.");
     ask_while_listening(&desk).await?;
+    note("It may ask for all of them, too, and gets no more at once than it has given credit for:");
+    ask_for_all(&desk).await?;
     step(5, "No class to derive, no method to override: a closure does, as a stream did above.");
     listen_with_a_closure(&desk).await?;
     step(6, "The server ends a subscription by a timeout; the client renews it by itself before.");
@@ -106,6 +108,16 @@ async fn ask_while_listening(desk: &Desk) -> Outcome {
         }
     }
     drop((asked, offers));
+    Ok(client.close().await?)
+}
+
+async fn ask_for_all(desk: &Desk) -> Outcome {
+    let client = connect(desk.address).await?;
+    let mut offers = client.stream("offers.list", "").window(4);
+    while let Some(offer) = offers.next().await {
+        got(format_args!("offer: {}", text(&offer?)));
+    }
+    drop(offers);
     Ok(client.close().await?)
 }
 

@@ -140,6 +140,9 @@ pub enum Unknown {
     Lost(ConnectionError),
     /// The server streams a reply where one line was asked for; the request was cancelled.
     Streamed,
+    /// The server sent more items of a streamed reply than it had credit for; the request was
+    /// cancelled.
+    Overrun,
 }
 
 impl fmt::Display for Unknown {
@@ -148,6 +151,7 @@ impl fmt::Display for Unknown {
             Self::Cut(reason) => reason.fmt(f),
             Self::Deadline => f.write_str("the deadline passed before the reply"),
             Self::Lost(error) => error.fmt(f),
+            Self::Overrun => f.write_str("the server sent more items than it had credit for"),
             Self::Streamed => f.write_str("the reply is a stream, and was asked for as one line"),
         }
     }

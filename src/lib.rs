@@ -46,8 +46,8 @@
 //!
 //! # Where to look
 //!
-//! - [`Client`]: [`call`](Client::call), [`subscribe`](Client::subscribe),
-//!   [`notifications`](Client::notifications); [`CallError`] tells "safe to retry" from "may have
+//! - [`Client`]: [`call`](Client::call), [`stream`](Client::stream),
+//!   [`subscribe`](Client::subscribe), [`notifications`](Client::notifications); [`CallError`] tells "safe to retry" from "may have
 //!   run".
 //! - [`Server`], [`Router`] and [`Publisher`]; handlers take [extractors](server::FromRequest).
 //! - [`ClientConfig`] and [`ServerConfig`]: every bound, with its default.
@@ -81,7 +81,7 @@ pub use client::JsonCodec;
 pub use client::{
     Call, Client, ClientConfig, ClientStats, CodecError, Connection, ConnectionEvent,
     ConnectionEvents, Decode, Delivery, Encode, Gap, GapCause, Listening, Notification,
-    Notifications, Subscribe, Subscription, TypedCall,
+    Notifications, Streaming, Subscribe, Subscription, TypedCall, TypedStreaming,
 };
 pub use error::{CallError, ConnectionError, NotSent, Unknown};
 #[cfg(feature = "json")]
@@ -90,6 +90,6 @@ pub use protocol::Slow;
 pub use random::Random;
 pub use server::{
     Failure, Listener, Router, Server, ServerConfig, ServerHandle, ServerStats, Session, State,
-    blocking, handler,
+    Streamed, blocking, handler,
 };
 pub use topic::{PublishError, Published, Publisher};

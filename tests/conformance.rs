@@ -501,12 +501,13 @@ async fn each_method_has_its_form() {
     let (server, _) = serve(publishing());
     let mut peer = connect(&server).await;
     ask(&mut peer, "1 /cancel 1", ["1 no bad-form /cancel is one-way"]).await;
+    ask(&mut peer, "2 /more 1 2", ["2 no bad-form /more is one-way"]).await;
     for word in ["/hello", "/subscribe", "/unsubscribe", "/renew", "/publish", "/methods", "/quit"]
     {
         let error = format!("* /error bad-form {word} needs an id");
         ask(&mut peer, &format!("* {word} x"), [&error]).await;
     }
-    for (word, id) in ["/more 1 2", "/auth token x"].into_iter().zip(2..) {
+    for (word, id) in ["/auth token x"].into_iter().zip(2..) {
         let name = word.split(' ').next().unwrap();
         let error = format!("unknown-method no method \"{name}\"; ask /methods");
         ask(&mut peer, &format!("{id} {word}"), [&format!("{id} no {error}")]).await;
@@ -665,7 +666,7 @@ async fn protocol_methods_take_no_place() {
     for id in 2..5 {
         assert!(peer.line().await.starts_with(&format!("{id} ok;")));
     }
-    for _ in 0..6 {
+    for _ in 0..7 {
         assert!(peer.line().await.starts_with("5 more "));
     }
     peer.expect("5 ok").await;

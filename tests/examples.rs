@@ -216,6 +216,8 @@ async fn the_tour_shows_the_seven_steps() {
     assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7]);
     let has = |part: &str| assert!(shown.iter().any(|line| line.contains(part)), "{part}");
     has("C: 1 random 6");
+    has("C: 1 offers.list;window=4");
+    has("C: * /more 1 2");
     has("C: 2 /renew");
     has("S: 2 ok;lease=1 offers:");
     has("S: * /end offers expired ");
@@ -300,8 +302,11 @@ async fn a_truncated_file_is_read_from_its_start() {
     offers.reported("truncated").await;
     offers.append(&(offer(2, "two") + &offer(3, "three")));
     plain.expect(r#"* offers 1 {"id":3}"#).await;
-    let all = r#"2 ok [{"id":1,"title":"one","rent":700},{"id":2,"title":"two","rent":700},{"id":3,"title":"three","rent":700}]"#;
-    assert_eq!(plain.ask("2 offers.list").await, all);
+    assert_eq!(plain.ask("2 offers.list").await, r#"2 more {"id":1,"title":"one","rent":700}"#);
+    plain.expect(r#"2 more {"id":2,"title":"two","rent":700}"#).await;
+    plain.expect(r#"2 more {"id":3,"title":"three","rent":700}"#).await;
+    plain.expect("2 ok").await;
+    assert_eq!(plain.ask("3 offers.list 3").await, "3 ok");
 }
 
 #[tokio::test]

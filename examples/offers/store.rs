@@ -9,11 +9,6 @@ use std::{
 
 use super::offer::{Offer, Summary};
 
-/// The most offers in one page of the list.
-const PAGE: usize = 100;
-/// Titles are cut out of a page past this many bytes, so that it fits into a line.
-const PAGE_BYTES: usize = 32 * 1024;
-
 /// Offers by id. An offer that came once stays, whatever becomes of the file it came from.
 #[derive(Debug, Default)]
 pub(crate) struct Store(Mutex<BTreeMap<NonZeroU64, Offer>>);
@@ -35,19 +30,11 @@ impl Store {
         self.offers().len()
     }
 
-    /// The offers with an id above `after`, as many as fit into a page.
-    pub(crate) fn page(&self, after: Option<NonZeroU64>) -> Vec<Summary> {
+    /// The offer with the lowest id above `after`, in short.
+    pub(crate) fn next(&self, after: Option<NonZeroU64>) -> Option<Summary> {
         let after = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut room = PAGE_BYTES;
         let offers = self.offers();
-        let summaries = offers.range((after, Bound::Unbounded)).map(|(_, offer)| offer.into());
-        let fits = |summary: &Summary| {
-            let first = room == PAGE_BYTES;
-            // JSON writes a byte as six at most.
-            room = room.saturating_sub(6 * summary.title.len() + 64);
-            first || room > 0
-        };
-        summaries.take(PAGE).take_while(fits).collect()
+        offers.range((after, Bound::Unbounded)).next().map(|(_, offer)| offer.into())
     }
 
     /// Adds or replaces an offer. Who gets [`Put::New`] or [`Put::Changed`] tells the subscribers,
@@ -100,22 +87,12 @@ mod tests {
     }
 
     #[test]
-    fn pages_are_bounded_and_lead_through_all() {
+    fn one_leads_to_the_next_through_all() {
         let store = Store::default();
-        let long = "x".repeat(5_000);
-        for id in 1..=250 {
-            store.put(offer(id, if id > 240 { &long } else { "short" }));
-        }
-        let (mut pages, mut after) = (Vec::new(), None);
-        loop {
-            let page = store.page(after);
-            let Some(last) = page.last() else { break };
-            after = Some(last.id);
-            assert!(serde_json::to_string(&page).unwrap().len() < 60_000);
-            pages.push(page.len());
-        }
-        assert_eq!(pages[..3], [100, 100, 40]);
-        assert_eq!(pages.iter().sum::<usize>(), 250);
+        [9, 3, 250, 7].into_iter().for_each(|id| _ = store.put(offer(id, "loft")));
+        let first = store.next(None);
+        let ids = std::iter::successors(first, |last| store.next(Some(last.id)));
+        assert_eq!(ids.map(|summary| summary.id.get()).collect::<Vec<_>>(), [3, 7, 9, 250]);
     }
 
     #[test]

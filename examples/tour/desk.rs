@@ -9,9 +9,10 @@ use std::{
 };
 
 use bellwire::{
-    Failure, Json, Publisher, Random, Router, Server, ServerConfig, State, handler, protocol::Code,
-    server::PeerAddr,
+    Failure, Json, Publisher, Random, Router, Server, ServerConfig, State, Streamed, handler,
+    protocol::Code, server::PeerAddr,
 };
+use futures::{Stream, StreamExt, stream};
 use serde::Serialize;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
@@ -62,6 +63,7 @@ impl Desk {
         let random = async |Json(max): Json<u64>| Json(fastrand::u64(..max.max(1)));
         Router::with_state(self.clone())
             .method("random", handler(random).doc("MAX: a random number below MAX"))
+            .method("offers.list", handler(list).doc("all offers, one by one"))
             .method("offers.get", handler(get).doc("ID: one offer"))
             .method("clumsy", handler(clumsy).doc("panics"))
     }
@@ -82,6 +84,11 @@ impl Desk {
         let published = self.publisher.publish("offers", format!(r#"{{"id":{id}}}"#)).await;
         published.expect("a short payload fits");
     }
+}
+
+async fn list(State(desk): State<Desk>) -> Streamed<impl Stream<Item = Json<Offer>>> {
+    let offers: Vec<_> = desk.offers.lock().expect("no holder panics").values().cloned().collect();
+    Streamed(stream::iter(offers).map(Json))
 }
 
 async fn get(State(desk): State<Desk>, Json(id): Json<u64>) -> Result<Json<Offer>, Failure> {

@@ -86,6 +86,7 @@ impl Future for Call<'_> {
 }
 
 type Sent = (RequestId, oneshot::Receiver<CallResult>);
+type Sending<'a> = Pin<Box<dyn Future<Output = Result<Sent, NotSent>> + Send + 'a>>;
 
 /// A request and its terminal line, attributes and all.
 pub(crate) struct Exchange<'a> {
@@ -98,7 +99,7 @@ pub(crate) struct Exchange<'a> {
 enum State<'a> {
     New(Body),
     /// Waiting for a place in flight, or for room to write.
-    Waiting(Pin<Box<dyn Future<Output = Result<Sent, NotSent>> + Send + 'a>>),
+    Waiting(Sending<'a>),
     Sent(RequestId, oneshot::Receiver<CallResult>),
     Over(Option<CallError>),
 }
@@ -168,10 +169,10 @@ impl<'a> Exchange<'a> {
                 Err(SendError::Refused(error)) => State::Over(Some(error.into())),
                 Err(SendError::Full | SendError::Early) => {
                     drop(place);
-                    State::Waiting(Box::pin(send_when_possible(shared, body, ttl)))
+                    State::Waiting(wait_to_send(shared, body, ttl))
                 }
             },
-            Err(_) => State::Waiting(Box::pin(send_when_possible(shared, body, ttl))),
+            Err(_) => State::Waiting(wait_to_send(shared, body, ttl)),
         };
     }
 
@@ -208,11 +209,19 @@ fn abandoned() -> CallError {
     Unknown::Lost(ConnectionError::Closed).into()
 }
 
-async fn send_when_possible(
+fn wait_to_send(shared: &Shared, body: Body, ttl: Option<Duration>) -> Sending<'_> {
+    Box::pin(
+        async move { send_when_possible(shared, ttl, |left| shared.send_call(&body, left)).await },
+    )
+}
+
+/// Waits for a place in flight and for room to write, then sends; `send` is given what is left of
+/// the deadline. The place is the request's from then on, until its terminal line.
+pub(crate) async fn send_when_possible<T>(
     shared: &Shared,
-    body: Body,
     ttl: Option<Duration>,
-) -> Result<Sent, NotSent> {
+    send: impl Fn(Option<Duration>) -> Result<T, SendError>,
+) -> Result<T, NotSent> {
     let expires = ttl.and_then(|ttl| Instant::now().checked_add(ttl));
     let Ok(place) = shared.places.acquire().await else {
         return Err(shared.refusal());
@@ -224,7 +233,7 @@ async fn send_when_possible(
         if left.is_some_and(|left| left.is_zero()) {
             return Err(NotSent::Deadline);
         }
-        match shared.send_call(&body, left) {
+        match send(left) {
             Ok(sent) => {
                 place.forget();
                 return Ok(sent);

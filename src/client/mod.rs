@@ -5,11 +5,13 @@ mod call;
 mod config;
 mod connection;
 mod event;
+mod flow;
 mod inbox;
 mod pending;
 mod reader;
 mod shared;
 mod stats;
+mod streaming;
 mod subscription;
 mod topics;
 mod typed;
@@ -33,6 +35,7 @@ pub use self::{
     event::{ConnectionEvent, ConnectionEvents},
     inbox::{Delivery, Gap, GapCause, Notification},
     stats::ClientStats,
+    streaming::{Streaming, TypedStreaming},
     subscription::{Listening, Notifications, Subscribe, Subscription},
     typed::{CodecError, Decode, Encode, TypedCall},
 };
@@ -233,6 +236,53 @@ impl Client {
             Err(error) => Call::failed(self.shared(), CallError::Encode(error.to_string())),
         };
         TypedCall::new(call, codec)
+    }
+
+    /// Calls a method that answers with a stream: bytes in, items of bytes out.
+    ///
+    /// See [`Streaming`] for credit, deadlines, errors and what dropping does.
+    pub fn stream(&self, method: &str, payload: impl AsRef<[u8]>) -> Streaming {
+        Streaming::new(self.clone(), method, payload.as_ref())
+    }
+
+    /// Calls a method that answers with a stream, with arguments and items in JSON.
+    ///
+    /// ```
+    /// # async fn example(client: bellwire::Client) -> Result<(), bellwire::CallError> {
+    /// let mut numbers = client.request_stream::<_, u32>("count", &1_000);
+    /// while let Some(number) = numbers.next().await {
+    ///     println!("{}", number?);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "json")]
+    pub fn request_stream<A, R>(&self, method: &str, arguments: &A) -> TypedStreaming<JsonCodec, R>
+    where
+        A: serde::Serialize + ?Sized,
+        R: serde::de::DeserializeOwned,
+    {
+        self.request_stream_with(JsonCodec, method, arguments)
+    }
+
+    /// Calls a method that answers with a stream, with arguments and items in a codec of one's own:
+    /// see [`Encode`].
+    pub fn request_stream_with<C, A, R>(
+        &self,
+        codec: C,
+        method: &str,
+        arguments: &A,
+    ) -> TypedStreaming<C, R>
+    where
+        C: Encode<A> + Decode<R>,
+        A: ?Sized,
+    {
+        let mut payload = Vec::new();
+        let items = match codec.encode(arguments, &mut payload) {
+            Ok(()) => self.stream(method, payload),
+            Err(error) => Streaming::failed(self.clone(), CallError::Encode(error.to_string())),
+        };
+        TypedStreaming::new(items, codec)
     }
 
     /// Sends a one-way request: the server starts it, and never answers.

@@ -8,6 +8,7 @@ use tracing::Span;
 use crate::{
     client::{
         event::ConnectionEvent,
+        flow::{Flow, Overrun},
         shared::{Shared, Stray, wake},
         stats::Tally,
         topics::{Input, Told},
@@ -191,6 +192,13 @@ impl Reader {
     fn complete_other(&mut self, id: RequestId, waiter: Waiter, result: CallResult) {
         match waiter {
             Waiter::Call(_) | Waiter::Hello => {}
+            Waiter::Stream(flow) => {
+                let (last, end) = match result {
+                    Ok(reply) => (Some(reply.payload).filter(|last| !last.is_empty()), Ok(())),
+                    Err(error) => (None, Err(error)),
+                };
+                wake(flow.finish(last, end));
+            }
             Waiter::Quit => self.has_quit = true,
             Waiter::Tombstone => self.shared.events.emit(ConnectionEvent::LateReply(id)),
             Waiter::List { items, caller, .. } => drop(caller.send(result.map(|_| items))),
@@ -208,8 +216,8 @@ impl Reader {
         topics.on_line(&self.shared, topic.as_ref(), input, &mut self.told);
     }
 
-    /// An item of a streamed reply. Whoever asked for one line cannot take it: the call ends, and
-    /// is cancelled.
+    /// An item of a streamed reply. Whoever asked for one line cannot take it, nor may one come
+    /// without credit: the call ends, and is cancelled.
     fn more(&mut self, id: RequestId, item: &[u8]) -> Result<(), ConnectionError> {
         self.complete()?;
         let mut state = self.shared.state.lock();
@@ -229,12 +237,30 @@ impl Reader {
                 caller.fail(Unknown::Streamed.into());
                 Ok(())
             }
+            Some(Waiter::Stream(flow)) => {
+                let flow = flow.clone();
+                drop(state);
+                self.push(id, &flow, item);
+                Ok(())
+            }
             Some(_) => Ok(()),
             None => {
                 let stray = state.stray(id);
                 drop(state);
                 self.report(stray, id);
                 if self.shared.config.strict { Err(stray.error(id)) } else { Ok(()) }
+            }
+        }
+    }
+
+    fn push(&mut self, id: RequestId, flow: &Flow, item: &[u8]) {
+        match flow.push(Bytes::copy_from_slice(item)) {
+            Ok(reader) => wake(reader),
+            Err(Overrun) => {
+                self.tally.violations += 1;
+                self.shared.counters.fold(&mut self.tally);
+                self.shared.cancel(id);
+                wake(flow.finish(None, Err(Unknown::Overrun.into())));
             }
         }
     }

@@ -9,6 +9,7 @@ use crate::{
     client::{
         config::ClientConfig,
         event::{ConnectionEvent, Events},
+        flow::Flow,
         pending::Pending,
         stats::{ClientStats, Counters, Tally},
         topics::Topics,
@@ -19,7 +20,7 @@ use crate::{
         AttributeList, Attributes, Code, DEFAULT_MAX_LINE, Hello, InvalidAttribute, Mark, Position,
         Reason, RequestId, Topic, VERSION, Word, encode,
     },
-    sync::{Mutex, oneshot},
+    sync::{Arc, Mutex, oneshot},
 };
 
 /// The longest `ID SP` a request begins with.
@@ -311,6 +312,28 @@ impl Shared {
         ttl: Option<Duration>,
     ) -> Result<(RequestId, oneshot::Receiver<CallResult>), SendError> {
         let (sender, receiver) = oneshot::channel();
+        let id = self.send_request(body, ttl, Waiter::Call(sender))?;
+        Ok((id, receiver))
+    }
+
+    /// As [`send_call`](Self::send_call), for a streamed reply that may be `window` items ahead.
+    pub(crate) fn send_stream(
+        &self,
+        body: &Body,
+        ttl: Option<Duration>,
+        window: u64,
+    ) -> Result<(RequestId, Arc<Flow>), SendError> {
+        let flow = Arc::new(Flow::new(window));
+        let id = self.send_request(body, ttl, Waiter::Stream(flow.clone()))?;
+        Ok((id, flow))
+    }
+
+    fn send_request(
+        &self,
+        body: &Body,
+        ttl: Option<Duration>,
+        waiter: Waiter,
+    ) -> Result<RequestId, SendError> {
         let mut state = self.state.lock();
         state.check(body, ttl, self.config.outbound_bytes)?;
         let id = state.next_id().map_err(SendError::Refused)?;
@@ -318,11 +341,25 @@ impl Shared {
             encode::mark(out, Mark::Id(id));
             body.append_to(out, ttl);
         });
-        state.pending.insert(id.get(), Entry { waiter: Waiter::Call(sender), line_end });
+        state.pending.insert(id.get(), Entry { waiter, line_end });
         let driver = state.reader_of_lines();
         drop(state);
         wake(driver);
-        Ok((id, receiver))
+        Ok(id)
+    }
+
+    /// Lets the server send `items` more of the streamed reply `id`, unless that is over. Each such
+    /// line follows upon as many items taken, so there are never many.
+    pub(crate) fn give_credit(&self, id: RequestId, items: u64) {
+        let mut state = self.state.lock();
+        let entry = state.pending.get_mut(id.get());
+        // Behind its `/quit`, no server reads.
+        if !entry.is_some_and(|entry| entry.waiter.is_stream()) || state.closing {
+            return;
+        }
+        let driver = state.append_one_way(format_args!("/more"), format_args!("{id} {items}"));
+        drop(state);
+        wake(driver);
     }
 
     /// Appends a one-way request.
@@ -506,9 +543,15 @@ impl State {
     }
 
     pub(crate) fn append_cancel(&mut self, id: RequestId) -> Option<Waker> {
-        self.append(|out| {
-            encode::display(out, Mark::Reserved, format_args!("/cancel"), format_args!("{id}"));
-        });
+        self.append_one_way(format_args!("/cancel"), format_args!("{id}"))
+    }
+
+    fn append_one_way(
+        &mut self,
+        head: fmt::Arguments<'_>,
+        arguments: fmt::Arguments<'_>,
+    ) -> Option<Waker> {
+        self.append(|out| encode::display(out, Mark::Reserved, head, arguments));
         self.reader_of_lines()
     }
 }

@@ -59,7 +59,7 @@ pub struct ClientStats {
     /// by that stream alone.
     pub missed: u64,
     /// Counter: lines that broke the order of a topic's numbers, came beyond its window, or were of
-    /// a topic that is not subscribed.
+    /// a topic that is not subscribed; items of streamed replies that came without credit.
     pub violations: u64,
     /// Counter: bytes read.
     pub bytes_in: u64,

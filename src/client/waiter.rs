@@ -3,9 +3,10 @@
 use bytes::Bytes;
 
 use crate::{
+    client::{flow::Flow, shared::wake},
     error::CallError,
     protocol::{AttributeList, Topic},
-    sync::oneshot,
+    sync::{Arc, oneshot},
 };
 
 /// What `ok` brought.
@@ -22,6 +23,8 @@ pub(crate) type CallResult = Result<Reply, CallError>;
 pub(crate) enum Waiter {
     /// An application call. It holds a place in flight.
     Call(oneshot::Sender<CallResult>),
+    /// An application call whose reply is streamed. It holds a place in flight.
+    Stream(Arc<Flow>),
     /// A dropped application call: its place is held until the terminal line, which is late then.
     Tombstone,
     /// A request of the protocol's own that lists things, item by item.
@@ -41,7 +44,11 @@ pub(crate) enum Waiter {
 impl Waiter {
     /// Whether it holds one of the places in flight.
     pub(crate) fn holds_place(&self) -> bool {
-        matches!(self, Self::Call(_) | Self::Tombstone)
+        matches!(self, Self::Call(_) | Self::Stream(_) | Self::Tombstone)
+    }
+
+    pub(crate) fn is_stream(&self) -> bool {
+        matches!(self, Self::Stream(_))
     }
 
     /// Tells whoever waits that there will be no terminal line.
@@ -49,6 +56,7 @@ impl Waiter {
         match self {
             Self::Call(caller) => drop(caller.send(Err::<Reply, _>(error))),
             Self::List { caller, .. } => drop(caller.send(Err(error))),
+            Self::Stream(flow) => wake(flow.finish(None, Err(error))),
             // What waits for a subscription hears it from the topics.
             _ => {}
         }
@@ -64,8 +72,11 @@ pub(crate) struct Entry {
 
 impl Entry {
     /// The caller is gone: leaves a tombstone. Whether there was one to leave.
+    ///
+    /// What waited is dropped here, under the lock of the table: a one-shot whose receiver is gone,
+    /// or a share of a [`Flow`] whose reader holds another.
     pub(crate) fn cancel(&mut self) -> bool {
-        let is_call = matches!(self.waiter, Waiter::Call(_));
+        let is_call = matches!(self.waiter, Waiter::Call(_) | Waiter::Stream(_));
         if is_call {
             self.waiter = Waiter::Tombstone;
         }

@@ -61,6 +61,17 @@ pub(crate) fn ok(out: &mut Vec<u8>, id: RequestId, payload: &[u8]) {
     out.push(b'\n');
 }
 
+/// Appends `ID more [payload] LF`.
+pub(crate) fn more(out: &mut Vec<u8>, id: RequestId, payload: &[u8]) {
+    number(out, id.get());
+    out.extend_from_slice(b" more");
+    if !payload.is_empty() {
+        out.push(b' ');
+        rest::stuff(payload, out);
+    }
+    out.push(b'\n');
+}
+
 /// Appends a notification: `* TOPIC SEQ [payload] LF`.
 pub fn notification(
     out: &mut Vec<u8>,

@@ -204,16 +204,18 @@ impl ServerConfig {
 
     /// How long a handler may take; a request's `ttl` may shorten it. Default 30 s.
     ///
-    /// Past it the handler is dropped and the request is answered `cut deadline`. A store of one's
-    /// own has as long to open a topic; past it the `/subscribe` is answered `no busy`.
+    /// Past it the handler is dropped and the request is answered `cut deadline`. Of a
+    /// [`Streamed`](crate::Streamed) reply each item has this long, while there is credit for it; a
+    /// reply that waits for credit holds its place until its `ttl`, or its connection, ends. A store
+    /// of one's own has as long to open a topic; past it the `/subscribe` is answered `no busy`.
     #[must_use]
     pub fn handler_time(mut self, time: Duration) -> Self {
         self.handler_time = time;
         self
     }
 
-    /// Unwritten bytes per connection past which no application request is started and finished
-    /// replies wait in their places. Default 256 KiB.
+    /// Unwritten bytes per connection past which no application request is started, no stream is
+    /// asked for an item, and finished replies wait in their places. Default 256 KiB.
     ///
     /// Worst case: twice as much per connection, and one line more: up to there the protocol's own
     /// methods are answered, beyond it no line is looked at.

@@ -13,8 +13,10 @@ use tracing::{Instrument, Span};
 use crate::{
     server::{
         extract::{FromRequest, RequestParts},
+        in_flight::guarded,
         layer::Layered,
         reply::{IntoReply, Rejection, Reply},
+        streamed::{Items, Next},
     },
     sync::Arc,
 };
@@ -159,7 +161,8 @@ impl<S> Endpoint<S> {
 
     /// Runs the handler as a task of its own, so that it may use more processor time than a
     /// connection should. Default: within the connection's task, where it must not block. Without
-    /// effect on a blocking one.
+    /// effect on a blocking one. Of a [`Streamed`](crate::server::Streamed) reply each item is made
+    /// in a task of its own.
     #[must_use]
     pub fn spawned(mut self) -> Self {
         self.spawned = true;
@@ -219,6 +222,8 @@ pub(super) enum Running {
     Task(Task),
     Layered(Box<Layered>),
     Traced(Box<Traced>),
+    /// It answers with a stream, which is polled item by item.
+    Stream(Items),
 }
 
 /// A handler in a span of its own, for a subscriber that is interested in it.
@@ -237,6 +242,8 @@ pub(super) struct Task {
 pub(super) enum Ended {
     Replied(Reply),
     Panicked,
+    /// Its stream needs credit when none can come any more.
+    Starved,
     /// Its task was aborted, by whomever.
     Aborted {
         /// It may have run: only a blocking one is known not to have.
@@ -254,6 +261,11 @@ impl Running {
                 let Traced { running, span } = &mut **traced;
                 span.in_scope(|| running.poll(cx))
             }
+            // Told to end: what it still yields is of no use.
+            Self::Stream(items) => items.poll(cx).map(|next| match next {
+                Next::Ended(ended) => ended,
+                Next::Item(_) => Ended::Aborted { started: true },
+            }),
         }
     }
 
@@ -267,12 +279,21 @@ impl Running {
     pub(super) fn abort(&mut self) -> bool {
         match self {
             Self::Inline(_) => false,
+            Self::Stream(items) => items.abort(),
             Self::Task(task) => {
                 task.handle.abort();
                 true
             }
             Self::Layered(layered) => layered.abort(),
             Self::Traced(traced) => traced.running.abort(),
+        }
+    }
+
+    /// Drops what is left of it; whether that went without a panic.
+    pub(super) fn end(self) -> bool {
+        match self {
+            Self::Stream(items) => items.end(),
+            running => guarded(|| drop(running)).is_some(),
         }
     }
 }
@@ -285,7 +306,7 @@ impl Task {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         Pin::new(&mut self.handle).poll(cx).map(|joined| match joined {
-            Ok(reply) => Ended::Replied(reply),
+            Ok(reply) => Ended::Replied(reply.spawned()),
             Err(error) if error.is_panic() => Ended::Panicked,
             Err(_) => Ended::Aborted { started: !self.blocking },
         })

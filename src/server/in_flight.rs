@@ -1,19 +1,27 @@
 //! The requests of one connection whose handlers run.
 
+mod streams;
+
 use std::{
+    collections::VecDeque,
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
     task::{Context, Poll, Waker},
 };
 
+pub(super) use self::streams::Turn;
 use crate::{
     protocol::{Code, RequestId, Time},
     server::{
         handler::{Ended, Running},
         mailbox::{Mailbox, SlotWaker},
+        reply::{Answer, Reply},
     },
     sync::Arc,
 };
+
+/// A deadline that never comes.
+pub(super) const NEVER: Time = Time::from_millis(u64::MAX);
 
 /// A slab of running handlers. A slot keeps its waker for the next request that takes it: a waker
 /// left behind by an earlier one then causes a poll for nothing, which is harmless.
@@ -25,6 +33,8 @@ pub(super) struct InFlight {
     bytes: usize,
     /// The id in each slot; 0 where there is none to cancel. Apart, since `/cancel` searches it.
     ids: Vec<u64>,
+    /// Slots with streams that may be polled, in the order of their turns; each once.
+    ready: VecDeque<usize>,
 }
 
 /// A slot, its waker and a small handler's future, in bytes.
@@ -45,6 +55,23 @@ struct Kept {
     bytes: usize,
     /// Why it was told to end, while its task has not.
     ending: Option<Code>,
+    /// Items that the client takes, should it answer with a stream.
+    credit: u64,
+    /// The end of its `ttl`: what bounds a stream while no item is due.
+    until: Time,
+    /// Its stream stands among those that are ready.
+    is_ready: bool,
+}
+
+/// What bounds a request that is kept.
+pub(super) struct Bounds {
+    pub(super) deadline: Time,
+    /// The end of its `ttl`, or [`NEVER`].
+    pub(super) until: Time,
+    /// Items that the client takes.
+    pub(super) credit: u64,
+    /// Of its payload, stuffed.
+    pub(super) bytes: usize,
 }
 
 /// A request that is over: to be answered, if it has an id.
@@ -99,24 +126,36 @@ impl InFlight {
         id: Option<RequestId>,
         cancel: Option<RequestId>,
         running: Running,
-        deadline: Time,
-        bytes: usize,
+        Bounds { deadline, until, credit, bytes }: Bounds,
     ) {
         let Some(slot) = self.free.pop() else { return };
         self.bytes += bytes;
         self.ids[slot] = cancel.map_or(0, RequestId::get);
-        self.slots[slot].kept = Some(Kept { id, running, deadline, bytes, ending: None });
+        let is_stream = matches!(running, Running::Stream(_));
+        let (ending, is_ready) = (None, false);
+        let kept = Kept { id, running, deadline, bytes, ending, credit, until, is_ready };
+        self.slots[slot].kept = Some(kept);
+        if is_stream {
+            self.make_ready(slot);
+        }
     }
 
-    /// Polls the handler in `slot`, which was woken.
+    /// Polls the handler in `slot`, which was woken; a stream gets its turn among the others.
     pub(super) fn poll(&mut self, slot: usize) -> Option<Over> {
         // A waker may outlive the table its slot stood in, and this one may be shorter.
         let Slot { woken, waker, kept } = self.slots.get_mut(slot)?;
         woken.take_queued();
         let request = kept.as_mut()?;
+        if matches!(request.running, Running::Stream(_)) && request.ending.is_none() {
+            self.make_ready(slot);
+            return None;
+        }
         let cx = &mut Context::from_waker(waker);
         let ended = match guarded(|| request.running.poll(cx)) {
             Some(Poll::Pending) => return None,
+            Some(Poll::Ready(Ended::Replied(Reply(Answer::Stream(items))))) => {
+                return self.begin_stream(slot, items);
+            }
             Some(Poll::Ready(ended)) => ended,
             None => Ended::Panicked,
         };
@@ -172,11 +211,15 @@ impl InFlight {
 
     /// Frees the slot, dropping what is left of the handler.
     fn remove(&mut self, slot: usize, ended: Option<Ended>) -> Option<Over> {
-        let Kept { id, running, bytes, ending, .. } = self.slots[slot].kept.take()?;
+        let Kept { id, running, bytes, ending, is_ready, .. } = self.slots[slot].kept.take()?;
         self.bytes -= bytes;
         self.ids[slot] = 0;
         self.free.push(slot);
-        let dropped_well = guarded(|| drop(running)).is_some();
+        if is_ready {
+            // Not left for later: a flood of requests and cancels would pile them up.
+            self.ready.retain(|&other| other != slot);
+        }
+        let dropped_well = running.end();
         let how = match (ending, ended) {
             (Some(code), Some(Ended::Aborted { started: false })) => How::NotStarted(code),
             (Some(code), _) => How::Cut(code),
@@ -189,7 +232,8 @@ impl InFlight {
     /// The earliest deadline of those that were not told to end.
     pub(super) fn earliest_deadline(&self) -> Option<Time> {
         let kept = self.slots.iter().filter_map(|slot| slot.kept.as_ref());
-        kept.filter(|kept| kept.ending.is_none()).map(|kept| kept.deadline).min()
+        let earliest = kept.filter(|kept| kept.ending.is_none()).map(|kept| kept.deadline).min();
+        earliest.filter(|&deadline| deadline < NEVER)
     }
 }
 

@@ -151,7 +151,7 @@ impl Future for InHand {
             Some(Ended::Replied(reply)) => reply,
             // As a handler that panics within the layers does; the hook has told of it already.
             Some(Ended::Panicked) => std::panic::resume_unwind(Box::new("handler panicked")),
-            Some(Ended::Aborted { .. }) | None => Reply::cut(Code::LOST),
+            Some(Ended::Aborted { .. } | Ended::Starved) | None => Reply::cut(Code::LOST),
         })
     }
 }

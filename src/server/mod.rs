@@ -17,6 +17,7 @@ mod serve;
 mod session;
 mod source;
 mod stats;
+mod streamed;
 mod subscriptions;
 #[cfg(feature = "tower")]
 mod tower;
@@ -41,6 +42,7 @@ pub use self::{
     serve::Serve,
     session::Session,
     stats::ServerStats,
+    streamed::Streamed,
 };
 use crate::{
     random::Random,

@@ -6,16 +6,16 @@ use bytes::Bytes;
 
 use crate::{
     protocol::{Code, Escaped, Outcome},
+    server::streamed::Items,
     topic::{PublishError, Published},
 };
 
-/// A handler's answer, ready to be written.
-#[derive(Clone, PartialEq, Eq)]
+/// A handler's answer: one line, ready to be written, or a stream of them.
 pub struct Reply(pub(super) Answer);
 
-#[derive(Clone, PartialEq, Eq)]
 pub(super) enum Answer {
     Ok(Bytes),
+    Stream(Items),
     Published(Published),
     Err(Failure),
     No(Rejection),
@@ -27,6 +27,7 @@ impl fmt::Debug for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Answer::Ok(payload) => write!(f, "Ok({} bytes)", payload.len()),
+            Answer::Stream(items) => items.fmt(f),
             Answer::Published(published) => published.fmt(f),
             Answer::Err(failure) => write!(f, "Err({failure})"),
             Answer::No(rejection) => write!(f, "No({rejection})"),
@@ -52,9 +53,10 @@ impl Reply {
         Self(Answer::Cut(code))
     }
 
-    /// The word it is answered with.
+    /// The word it is answered with: `more` for a stream, whose end is not known yet.
     pub fn outcome(&self) -> Outcome {
         match &self.0 {
+            Answer::Stream(_) => Outcome::More,
             Answer::Ok(_) | Answer::Published(_) => Outcome::Ok,
             Answer::Err(_) => Outcome::Err,
             Answer::No(_) => Outcome::No,
@@ -66,12 +68,21 @@ impl Reply {
     pub fn err(failure: Failure) -> Self {
         Self(Answer::Err(failure))
     }
+
+    /// As it is, but for a stream, whose items are made in tasks of their own from here on.
+    pub(super) fn spawned(self) -> Self {
+        match self.0 {
+            Answer::Stream(items) => Self(Answer::Stream(items.spawned())),
+            answer => Self(answer),
+        }
+    }
 }
 
 /// What a handler may return.
 ///
 /// `()`, `Bytes`, `Vec<u8>`, `String` and `&'static str` are the payload of an `ok`, `Json<T>` its
-/// JSON; of a `Result` the error becomes an `err`.
+/// JSON; of a `Result` the error becomes an `err`. [`Streamed`](crate::server::Streamed) is a reply
+/// of many items.
 pub trait IntoReply {
     /// The answer.
     fn into_reply(self) -> Reply;

@@ -131,7 +131,6 @@ impl MemoryTopics {
         self.0.budget.retained()
     }
 
-
     #[cfg(test)]
     pub(super) fn listed(&self) -> usize {
         self.0.budget.listed()

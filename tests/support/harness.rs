@@ -6,7 +6,7 @@ use std::{collections::HashMap, time::Duration};
 
 use bellwire::{
     Client, ClientConfig, ConnectionError, Delivery, Gap, Publisher, Router, ServerConfig,
-    Subscription,
+    Streamed, Streaming, Subscription,
     protocol::{
         Line, LineDecoder, LineTooLong, Malformed, Mark, Notice, Outcome, Reason, encode,
         parse_number, strip_cr, stuff, stuffed_len, unstuff,
@@ -152,7 +152,7 @@ pub(crate) fn client(data: &[u8]) {
     run(against_client(control, stream));
 }
 
-/// A client with two calls, a list and a subscription under way reads `stream`, then the end.
+/// A client with two calls, a list, a stream and a subscription under way reads `stream`, then the end.
 /// Everybody must hear of one outcome, and what is delivered must be in order, without a hole.
 async fn against_client(control: u8, stream: &[u8]) {
     let (near, far) = tokio::io::duplex(1 << 16);
@@ -170,6 +170,7 @@ async fn against_client(control: u8, stream: &[u8]) {
     let listening = tokio::spawn(listen(client.clone(), control % 2 == 1));
     let lists = client.clone();
     let list = tokio::spawn(async move { lists.methods().await.is_ok() });
+    let items = tokio::spawn(read_items(client.stream("m", "c").window(3)));
     tokio::task::yield_now().await;
     for piece in pieces(stream, control.into()) {
         if write.write_all(piece).await.is_err() {
@@ -185,6 +186,7 @@ async fn against_client(control: u8, stream: &[u8]) {
     }
     listening.await.expect("no panic, no hole");
     list.await.expect("no panic");
+    items.await.expect("no panic, nothing behind an error");
     assert_eq!(client.stats().pending, 0);
     drop(client);
     client_lines(&written.await.expect("read"));
@@ -193,6 +195,15 @@ async fn against_client(control: u8, stream: &[u8]) {
 fn spawn_call(client: &Client, payload: &'static str) -> tokio::task::JoinHandle<bool> {
     let client = client.clone();
     tokio::spawn(async move { client.call("m", payload).await.is_ok() })
+}
+
+/// Reads a stream to its end, which is an error at most once, and at the end.
+async fn read_items(mut items: Streaming) {
+    while let Some(item) = items.next().await {
+        if item.is_err() {
+            assert!(items.next().await.is_none());
+        }
+    }
 }
 
 async fn listen(client: Client, with_window: bool) {
@@ -250,6 +261,7 @@ const SERVER_MAX_LINE: usize = 1_024;
 fn router() -> Router {
     Router::new()
         .method("echo", async |payload: Bytes| payload)
+        .method("offers.list", async || Streamed(futures::stream::iter(["a", "b", "c", "d", "e"])))
         .method("later", async || tokio::time::sleep(Duration::from_secs(1)).await)
         .method("wait", async || std::future::pending::<()>().await)
         .method("add", async |publisher: Publisher, payload: Bytes| {

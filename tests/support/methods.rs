@@ -10,9 +10,10 @@ use std::{
 use bellwire::{
     Failure, Publisher, Router, State, handler,
     protocol::Code,
-    server::{Reply, Request},
+    server::{Reply, Request, Streamed},
 };
 use bytes::Bytes;
+use futures::{Stream, StreamExt, stream};
 use tokio::sync::oneshot;
 
 /// The requests whose handlers wait to be told to finish.
@@ -57,6 +58,10 @@ async fn get(id: String) -> Result<String, Failure> {
     }
 }
 
+async fn list() -> Streamed<impl Stream<Item = String>> {
+    Streamed(stream::iter(1..=3).map(|id| format!(r#"{{"id":{id}}}"#)))
+}
+
 async fn add(publisher: Publisher, offer: Bytes) {
     publisher.publish("offers", offer).await.expect("published");
 }
@@ -70,6 +75,7 @@ pub(crate) fn router(waiting: Waiting) -> Router<Waiting> {
     Router::with_state(waiting)
         .method("random", handler(async || "4").doc("[MAX]: a random number below MAX"))
         .method("offers.get", handler(get).doc("ID: one offer"))
+        .method("offers.list", handler(list).doc("all offers, one by one"))
         .method("echo", handler(async |payload: Bytes| payload).doc("answer with the payload"))
         .method("wait", handler(wait).doc("X: answer when told"))
         .method("panic", handler(panic).doc("always fails"))

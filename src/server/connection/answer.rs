@@ -35,6 +35,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             Ended::Panicked => {
                 self.answer_failure(id, Outcome::Err, &Code::INTERNAL, format_args!(""));
             }
+            Ended::Starved => {
+                let text = format_args!("no credit can come any more");
+                self.answer_failure(id, Outcome::Cut, &Code::LOST, text);
+            }
             Ended::Aborted { .. } => {
                 self.answer_failure(id, Outcome::Cut, &Code::LOST, format_args!(""));
             }
@@ -47,6 +51,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             Answer::Published(published) => {
                 let (epoch, sequence) = (published.epoch, published.sequence);
                 self.answer_ok(id, format_args!(";epoch={epoch};seq={sequence}"));
+            }
+            // A stream among the items of one.
+            Answer::Stream(_) => {
+                let text = format_args!("an item is a stream");
+                self.answer_failure(id, Outcome::Err, &Code::INTERNAL, text);
             }
             Answer::Err(failure) => {
                 let text = format_args!("{}", failure.text);

@@ -110,6 +110,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             active.parked = None;
             active.unread = Vec::new();
         }
+        self.end_starved_streams();
     }
 
     /// The last line of the connection, once all others are there.

@@ -8,7 +8,9 @@ use crate::{
         TraceParent, encode, parse_number,
     },
     server::{
-        connection::{Connection, Taken, answer::cut_text, requests::Work},
+        connection::{
+            Connection, Taken, answer::cut_text, requests::Work, streams::DEFAULT_WINDOW,
+        },
         handler::Running,
         reply,
         source::Source,
@@ -60,7 +62,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             "/methods" => self.methods(id, line),
             "/hello" => self.hello(id, line, is_first),
             "/quit" => self.quit(id, line),
-            "/cancel" => Err((Code::BAD_FORM, "/cancel is one-way".into())),
+            "/cancel" | "/more" => Err((Code::BAD_FORM, format!("{word} is one-way"))),
             _ => Err(unknown_method(line)),
         }
     }
@@ -69,6 +71,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         match line.word.as_str() {
             "/cancel" => self.cancel(line),
             "/ack" => self.ack(line),
+            "/more" => {
+                no_attributes(line)?;
+                self.more(line)
+            }
             word @ ("/subscribe" | "/unsubscribe" | "/renew" | "/publish" | "/methods"
             | "/hello" | "/quit") => Err((Code::BAD_FORM, format!("{word} needs an id"))),
             _ => Err(unknown_method(line)),
@@ -182,7 +188,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     fn publish(&mut self, id: RequestId, line: &Line<'_>) -> Done {
-        let ttl = self.application_attributes(line, &["ttl"])?;
+        let ttl = publish_attributes(line)?;
         let (topic, payload) = line.rest.split_argument();
         let topic = as_topic(topic, PUBLISH_USAGE)?;
         if !self.shared.config.allow_publish {
@@ -198,7 +204,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if self.shared.publisher.check_size(&topic, &payload).is_err() {
             return Err((Code::TOO_LARGE, String::new()));
         }
-        let work = Work { id: Some(id), cancel: None, ttl, bytes: line.rest.stuffed().len() };
+        let bytes = line.rest.stuffed().len();
+        let work = Work { id: Some(id), cancel: None, ttl, window: DEFAULT_WINDOW, bytes };
         let payload = payload.into_owned().into();
         self.run(work, |shared, _| {
             // At once, and not when the future is polled: the order of the lines numbers them.
@@ -266,27 +273,37 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         self.cancel_request(id);
         Ok(Taken::Yes)
     }
+}
 
-    /// The attributes of a request that takes a place, of the `known`: the `ttl`, in milliseconds.
-    pub(super) fn application_attributes(
-        &self,
-        line: &Line<'_>,
-        known: &[&str],
-    ) -> Result<Option<u64>, Refusal> {
-        if line.attributes.is_empty() {
-            return Ok(None);
-        }
-        let mut ttl = None;
-        let read = |key: &str, value: &str| match key {
-            "trace" => value.parse().ok().map(|_: TraceParent| ()),
-            _ => {
-                ttl = Some(parse_number(value.as_bytes()).filter(|&ttl| ttl > 0)?);
-                Some(())
-            }
-        };
-        check_attributes(line, read, known)?;
-        Ok(ttl)
+/// The attributes of an application request: its `ttl` in milliseconds, and its `window`, the credit
+/// of a streamed reply in items.
+pub(super) fn application_attributes(line: &Line<'_>) -> Result<(Option<u64>, u64), Refusal> {
+    let (mut ttl, mut window) = (None, DEFAULT_WINDOW);
+    if line.attributes.is_empty() {
+        return Ok((ttl, window));
     }
+    let number = |value: &str| parse_number(value.as_bytes()).filter(|&number| number > 0);
+    let read = |key: &str, value: &str| {
+        match key {
+            "trace" => _ = value.parse::<TraceParent>().ok()?,
+            "ttl" => ttl = Some(number(value)?),
+            _ => window = number(value)?,
+        }
+        Some(())
+    };
+    check_attributes(line, read, &["ttl", "trace", "window"])?;
+    Ok((ttl, window))
+}
+
+/// The attributes of `/publish`: its `ttl`, in milliseconds.
+fn publish_attributes(line: &Line<'_>) -> Result<Option<u64>, Refusal> {
+    let mut ttl = None;
+    let read = |_: &str, value: &str| {
+        ttl = Some(parse_number(value.as_bytes()).filter(|&ttl| ttl > 0)?);
+        Some(())
+    };
+    check_attributes(line, read, &["ttl"])?;
+    Ok(ttl)
 }
 
 /// The store's words are for the log, not for the peer.

@@ -21,6 +21,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         self.shared.wheel.clear(&mut self.alarm);
         self.is_due = true;
         let now = self.now();
+        self.put_off_streams();
         if let Some(active) = &mut self.active {
             let over = active.in_flight.expire(now);
             let deadline = active.in_flight.earliest_deadline();

@@ -7,7 +7,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::{
     protocol::{Code, Escaped, Line, LineTooLong, Malformed, Mark, RequestId},
     server::{
-        connection::{Connection, Phase, Taken, control::unknown_method, requests::Work},
+        connection::{
+            Connection, Phase, Taken,
+            control::{application_attributes, unknown_method},
+            requests::Work,
+        },
         extract::{Payload, RequestParts},
     },
 };
@@ -119,8 +123,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             let (code, text) = unknown_method(line);
             return self.refuse_any(id, &code, format_args!("{text}"));
         };
-        let ttl = match self.application_attributes(line, &["ttl", "trace"]) {
-            Ok(ttl) => ttl,
+        let (ttl, window) = match application_attributes(line) {
+            Ok(known) => known,
             Err((code, key)) => return self.refuse_any(id, &code, format_args!("{key}")),
         };
         if self.is_busy {
@@ -129,7 +133,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if !self.has_place() {
             return Taken::No;
         }
-        let work = Work { id, cancel: id, ttl, bytes: line.rest.stuffed().len() };
+        let bytes = line.rest.stuffed().len();
+        let work = Work { id, cancel: id, ttl, window, bytes };
         self.run(work, |shared, session| {
             let parts = RequestParts {
                 id,

@@ -11,6 +11,7 @@ mod control;
 mod deadlines;
 mod lines;
 mod requests;
+mod streams;
 
 use std::{
     io, mem,
@@ -105,6 +106,8 @@ struct Active {
     is_held: bool,
     /// Since when bytes wait and the transport takes none of them.
     stuck: Option<Time>,
+    /// The streams were left without a turn, all else having had one.
+    streams_first: bool,
 }
 
 impl Active {
@@ -187,12 +190,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
         self.take_mail(cx);
         for _ in 0..ROUNDS {
+            self.poll_streams_first();
+            let before = self.unwritten();
             self.poll_handlers();
             let more_input = self.poll_input(cx)?;
             if !more_input {
                 self.fire_deadlines();
             }
             self.poll_subscriptions();
+            self.poll_streams(before);
             self.answer_quit();
             self.count();
             self.poll_write(cx)?;
@@ -348,7 +354,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             && self.subscriptions.as_ref().is_some_and(|list| list.is_ready());
         let can_poll = active.out.len() < config.reply_mark && !active.woken.is_empty();
         let can_read = (has_lines && self.has_place() || active.is_held) && !self.is_over_mark();
-        can_read && !self.is_opening() || can_copy || can_poll
+        can_read && !self.is_opening() || can_copy || can_poll || self.can_stream()
     }
 
     /// Gives back what an idle connection does without.
@@ -378,6 +384,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let mark = self.shared.config.reply_mark.saturating_mul(2);
         let mark = if self.is_busy { mark.min(BUSY_MARK) } else { mark };
         self.active.as_ref().is_some_and(|active| active.out.len() >= mark)
+    }
+
+    fn unwritten(&self) -> usize {
+        self.active.as_ref().map_or(0, |active| active.out.len())
     }
 
     fn hold(&mut self) {

@@ -13,8 +13,8 @@ use crate::{
         Shared,
         connection::Connection,
         handler::{Ended, Running},
-        in_flight::{How, Over, guarded},
-        reply::Rejection,
+        in_flight::{Bounds, How, NEVER, Over, guarded},
+        reply::{Answer, Rejection, Reply},
         session::Session,
     },
 };
@@ -28,6 +28,8 @@ pub(super) struct Work {
     pub(super) ttl: Option<u64>,
     /// The bytes of its payload, stuffed.
     pub(super) bytes: usize,
+    /// The credit of a streamed reply, in items.
+    pub(super) window: u64,
 }
 
 enum Started {
@@ -50,6 +52,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         match started {
             Some(Ok(running)) => match poll_first(running, cx) {
                 Started::Running(running) => self.keep(work, running),
+                Started::Ended(Ended::Replied(Reply(Answer::Stream(items)))) => {
+                    self.keep_stream(work, items);
+                }
                 Started::Ended(ended) => self.finish_ended(work.id, ended),
             },
             Some(Err(rejection)) => self.on_rejection(work.id, &rejection),
@@ -57,12 +62,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
     }
 
-    fn keep(&mut self, work: Work, running: Running) {
-        let limit = self.shared.config.handler_time;
-        let time = work.ttl.map_or(limit, |ttl| limit.min(Duration::from_millis(ttl)));
-        let deadline = self.now().after(time);
-        let Work { id, cancel, bytes, .. } = work;
-        self.active().in_flight.keep(id, cancel, running, deadline, bytes);
+    pub(super) fn keep(&mut self, work: Work, running: Running) {
+        let (now, limit) = (self.now(), self.shared.config.handler_time);
+        let until = work.ttl.map_or(NEVER, |ttl| now.after(Duration::from_millis(ttl)));
+        let deadline = now.after(limit).min(until);
+        let bounds = Bounds { deadline, until, credit: work.window, bytes: work.bytes };
+        self.active().in_flight.keep(work.id, work.cancel, running, bounds);
         self.set_alarm(deadline);
     }
 

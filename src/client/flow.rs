@@ -1,0 +1,148 @@
+//! The queue between the driver and the reader of one streamed reply: as long as the credit.
+
+use std::{
+    collections::VecDeque,
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+
+use crate::{error::CallError, sync::Mutex};
+
+/// What a streamed reply brought and nobody took yet.
+///
+/// **Invariant:** items that the server may still send, items here, and items taken for which no
+/// credit was given back are as many as the window. So the queue never holds more than the window,
+/// and the driver never waits for its reader.
+#[derive(Debug)]
+pub(crate) struct Flow {
+    window: u64,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    items: VecDeque<Bytes>,
+    /// Items that the server may still send.
+    credit: u64,
+    /// Items taken for which no credit was given back.
+    taken: u64,
+    end: Option<Result<(), CallError>>,
+    reader: Option<Waker>,
+}
+
+/// The server sent an item without credit.
+#[derive(Debug)]
+pub(crate) struct Overrun;
+
+/// An item that was taken.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) item: Bytes,
+    /// The credit to be given back to the server now; 0 for none.
+    pub(crate) grant: u64,
+}
+
+impl Flow {
+    /// Queue for a reply whose request gives a credit of `window`.
+    pub(crate) fn new(window: u64) -> Self {
+        Self { window, queue: Mutex::new(Queue { credit: window, ..Queue::default() }) }
+    }
+
+    /// Queues an item; the reader to wake, once no lock is held.
+    pub(crate) fn push(&self, item: Bytes) -> Result<Option<Waker>, Overrun> {
+        let mut queue = self.queue.lock();
+        queue.credit = queue.credit.checked_sub(1).ok_or(Overrun)?;
+        queue.items.push_back(item);
+        Ok(queue.reader.take())
+    }
+
+    /// Ends it behind what is queued, at most one last item included; the reader to wake.
+    pub(crate) fn finish(&self, last: Option<Bytes>, end: Result<(), CallError>) -> Option<Waker> {
+        let mut queue = self.queue.lock();
+        queue.items.extend(last);
+        queue.end.get_or_insert(end);
+        queue.reader.take()
+    }
+
+    /// The next item; at the end, `None` or the error, which is told once.
+    pub(crate) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Taken, CallError>>> {
+        // A waker is the runtime's code: neither cloned nor dropped under the lock.
+        let reader = cx.waker().clone();
+        let mut queue = self.queue.lock();
+        if let Some(item) = queue.items.pop_front() {
+            let grant = queue.take_one(self.window);
+            return Poll::Ready(Some(Ok(Taken { item, grant })));
+        }
+        if let Some(end) = &mut queue.end {
+            let end = std::mem::replace(end, Ok(()));
+            return Poll::Ready(end.err().map(Err));
+        }
+        let before = queue.reader.replace(reader);
+        drop(queue);
+        drop(before);
+        Poll::Pending
+    }
+}
+
+impl Queue {
+    /// Credit is given back by the half window, so that it costs few lines, and before the server
+    /// has used up what it has.
+    fn take_one(&mut self, window: u64) -> u64 {
+        self.taken += 1;
+        if self.end.is_some() || self.taken < window.div_ceil(2) {
+            return 0;
+        }
+        self.credit += self.taken;
+        std::mem::take(&mut self.taken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Unknown;
+
+    fn take(flow: &Flow) -> Option<u64> {
+        match flow.poll_next(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Some(Ok(taken))) => Some(taken.grant),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn credit_comes_back_by_the_half_window() {
+        for (window, grants) in [(1, [1, 1, 1, 1]), (2, [1, 1, 1, 1]), (4, [0, 2, 0, 2])] {
+            let flow = Flow::new(window);
+            for grant in grants {
+                assert!(flow.push(Bytes::new()).is_ok());
+                assert_eq!(take(&flow), Some(grant), "window {window}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_more_is_taken_than_the_window() {
+        let flow = Flow::new(5);
+        let mut granted = 5;
+        for round in 0..100 {
+            while flow.push(Bytes::new()).is_ok() {
+                granted -= 1;
+            }
+            assert_eq!(granted, 0, "round {round}");
+            assert!(flow.queue.lock().items.len() <= 5);
+            granted += (0..=round % 5).filter_map(|_| take(&flow)).sum::<u64>();
+        }
+    }
+
+    #[test]
+    fn the_error_is_told_once_behind_the_items() {
+        let flow = Flow::new(2);
+        assert!(flow.push(Bytes::new()).is_ok());
+        assert!(flow.finish(None, Err(Unknown::Deadline.into())).is_none());
+        let cx = &mut Context::from_waker(Waker::noop());
+        assert_eq!(take(&flow), Some(0), "nothing is given back behind the end");
+        assert!(matches!(flow.poll_next(cx), Poll::Ready(Some(Err(_)))));
+        assert!(matches!(flow.poll_next(cx), Poll::Ready(None)));
+    }
+}

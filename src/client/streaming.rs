@@ -1,0 +1,313 @@
+//! Streamed replies: a request line out, its items in, one by one.
+
+use std::{
+    fmt,
+    future::{Future, poll_fn},
+    marker::PhantomData,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_core::Stream;
+use tokio::time::Sleep;
+
+use crate::{
+    client::{
+        Client, Decode,
+        call::send_when_possible,
+        flow::{Flow, Taken},
+        shared::Body,
+    },
+    error::{CallError, NotSent, Unknown},
+    protocol::{MAX_NUMBER, Method, RequestId},
+    sync::Arc,
+};
+
+/// The credit of a request that names none, in items (PROTOCOL.md, section 7.8).
+const DEFAULT_WINDOW: u64 = 32;
+
+/// A streamed reply: a stream of its items. Nothing is sent before it is first polled.
+///
+/// Made by [`Client::stream`](crate::Client::stream). Implements PROTOCOL.md, section 7.8. The
+/// stream ends with the reply; if that fails, a [`CallError`] is its last item, behind all that came
+/// before. A method that answers with one payload instead of a stream gives a stream of that, if it
+/// is not empty.
+///
+/// The server sends no more items than there is credit for, and gets credit back as items are taken,
+/// by the half window. A reply that nobody reads costs the server no more than its place in flight,
+/// and this side no more than [`window`](Self::window) items; calls and notifications go on beside
+/// it. It keeps the connection open, as a [`Subscription`](crate::Subscription) does; but once the
+/// client is told to close, no more credit reaches the server, which cuts the reply short.
+///
+/// ```
+/// use bellwire::{CallError, Client};
+///
+/// async fn print_all(client: &Client) -> Result<(), CallError> {
+///     let mut offers = client.stream("offers.list", "").window(8);
+///     while let Some(offer) = offers.next().await {
+///         println!("{}", String::from_utf8_lossy(&offer?));
+///     }
+///     Ok(())
+/// }
+/// ```
+///
+/// # Errors
+/// The last item, as a [`Call`](crate::Call)'s: its variant tells whether the handler may have run.
+///
+/// # Cancel safety
+/// Dropping it is legal at any point. If the request was sent and its reply has not ended, the server
+/// is told to cancel it; its place in flight is free again when the server's terminal line is there.
+/// [`next`](Self::next) loses nothing when dropped.
+#[must_use = "a streamed call does nothing unless it is polled"]
+pub struct Streaming {
+    client: Client,
+    state: State,
+    window: u64,
+    deadline: Option<Duration>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+enum State {
+    New(Body),
+    /// Waiting for a place in flight, or for room to write.
+    Waiting(Pin<Box<dyn Future<Output = Result<Open, NotSent>> + Send>>),
+    Open(Open),
+    Over(Option<CallError>),
+}
+
+type Open = (RequestId, Arc<Flow>);
+
+impl Streaming {
+    pub(crate) fn new(client: Client, method: &str, payload: &[u8]) -> Self {
+        match Method::new_word(method) {
+            Ok(word) => Self::with_state(client, State::New(Body::new(word, payload))),
+            Err(error) => Self::failed(client, NotSent::Name(error).into()),
+        }
+    }
+
+    pub(crate) fn failed(client: Client, error: CallError) -> Self {
+        Self::with_state(client, State::Over(Some(error)))
+    }
+
+    fn with_state(client: Client, state: State) -> Self {
+        Self { client, state, window: DEFAULT_WINDOW, deadline: None, timer: None }
+    }
+
+    /// Items that the server may send ahead of what was taken, 1 to
+    /// [`MAX_NUMBER`](crate::protocol::MAX_NUMBER). Default 32. Without effect once it was polled.
+    ///
+    /// Worst case: this many payloads, each of up to [`ClientConfig::max_line`] bytes.
+    ///
+    /// [`ClientConfig::max_line`]: crate::ClientConfig::max_line
+    pub fn window(mut self, items: usize) -> Self {
+        self.window = u64::try_from(items).unwrap_or(MAX_NUMBER).clamp(1, MAX_NUMBER);
+        self
+    }
+
+    /// Gives the whole reply this long, from the first poll. The server is told what is left when
+    /// the line is sent. Default: no limit but the server's own, from item to item.
+    ///
+    /// Past it, the last item is [`Unknown::Deadline`] if the request was sent, and it is cancelled on
+    /// the server; else [`NotSent::Deadline`]. Items that were not taken by then are dropped.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// Sends an attribute of the application's own with the request: its key has a dot. The stream
+    /// ends [`NotSent::Attribute`] if it cannot be written.
+    pub fn attribute(mut self, key: &str, value: impl fmt::Display) -> Self {
+        if let State::New(body) = &mut self.state
+            && let Err(error) = body.attributes.push_application(key, value)
+        {
+            self.state = State::Over(Some(NotSent::Attribute(error).into()));
+        }
+        self
+    }
+
+    /// The next item; `None` behind the last one.
+    ///
+    /// # Errors
+    /// [`CallError`], once, and nothing behind it.
+    ///
+    /// # Cancel safety
+    /// Dropping it loses no item.
+    pub async fn next(&mut self) -> Option<Result<Bytes, CallError>> {
+        poll_fn(|cx| self.poll_item(cx)).await
+    }
+
+    fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, CallError>>> {
+        loop {
+            match &mut self.state {
+                State::New(_) => self.start(),
+                State::Waiting(sent) => match sent.as_mut().poll(cx) {
+                    Poll::Pending => return self.poll_deadline(cx),
+                    Poll::Ready(Ok(open)) => self.state = State::Open(open),
+                    Poll::Ready(Err(error)) => self.state = State::Over(Some(error.into())),
+                },
+                State::Open((id, flow)) => {
+                    let (id, flow) = (*id, flow.clone());
+                    if let late @ Poll::Ready(_) = self.poll_deadline(cx) {
+                        return late;
+                    }
+                    let taken = ready!(flow.poll_next(cx));
+                    return Poll::Ready(self.hand_over(id, taken));
+                }
+                State::Over(error) => return Poll::Ready(error.take().map(Err)),
+            }
+        }
+    }
+
+    fn start(&mut self) {
+        let State::New(mut body) = std::mem::replace(&mut self.state, State::Over(None)) else {
+            return;
+        };
+        if self.deadline.is_some_and(|ttl| ttl.is_zero()) {
+            self.state = State::Over(Some(NotSent::Deadline.into()));
+            return;
+        }
+        self.timer = self.deadline.map(|ttl| Box::pin(tokio::time::sleep(ttl)));
+        let window = self.window;
+        if window != DEFAULT_WINDOW
+            && let Err(error) = body.attributes.push("window", window)
+        {
+            self.state = State::Over(Some(NotSent::Attribute(error).into()));
+            return;
+        }
+        let (client, ttl) = (self.client.clone(), self.deadline);
+        self.state = State::Waiting(Box::pin(async move {
+            let shared = client.shared();
+            send_when_possible(shared, ttl, |left| shared.send_stream(&body, left, window)).await
+        }));
+    }
+
+    fn hand_over(
+        &mut self,
+        id: RequestId,
+        taken: Option<Result<Taken, CallError>>,
+    ) -> Option<Result<Bytes, CallError>> {
+        let Some(Ok(Taken { item, grant })) = taken else {
+            self.state = State::Over(None);
+            return taken.map(|taken| taken.map(|Taken { item, .. }| item));
+        };
+        if grant > 0 {
+            self.client.shared().give_credit(id, grant);
+        }
+        Some(Ok(item))
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, CallError>>> {
+        let Some(timer) = &mut self.timer else {
+            return Poll::Pending;
+        };
+        ready!(timer.as_mut().poll(cx));
+        let error = match self.state {
+            State::Open(_) => Unknown::Deadline.into(),
+            _ => NotSent::Deadline.into(),
+        };
+        self.cancel();
+        Poll::Ready(Some(Err(error)))
+    }
+
+    fn cancel(&mut self) {
+        let state = std::mem::replace(&mut self.state, State::Over(None));
+        if let State::Open((id, _flow)) = state {
+            self.client.shared().cancel(id);
+        }
+    }
+}
+
+impl Stream for Streaming {
+    type Item = Result<Bytes, CallError>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.get_mut().poll_item(cx)
+    }
+}
+
+/// A reply that was dropped takes its place with it until its terminal line (R5).
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        self.cancel();
+    }
+}
+
+impl fmt::Debug for Streaming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Streaming").field("window", &self.window).finish_non_exhaustive()
+    }
+}
+
+/// A typed streamed reply: a stream of decoded items. As [`Streaming`] in all else.
+///
+/// An item that cannot be decoded is the last one, [`CallError::Decode`], and the request is
+/// cancelled.
+#[must_use = "a streamed call does nothing unless it is polled"]
+pub struct TypedStreaming<C, R> {
+    items: Streaming,
+    codec: C,
+    item: PhantomData<fn() -> R>,
+}
+
+impl<C: Decode<R>, R> TypedStreaming<C, R> {
+    pub(crate) fn new(items: Streaming, codec: C) -> Self {
+        Self { items, codec, item: PhantomData }
+    }
+
+    /// As [`Streaming::window`].
+    pub fn window(mut self, items: usize) -> Self {
+        self.items = self.items.window(items);
+        self
+    }
+
+    /// As [`Streaming::deadline`].
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.items = self.items.deadline(deadline);
+        self
+    }
+
+    /// As [`Streaming::attribute`].
+    pub fn attribute(mut self, key: &str, value: impl fmt::Display) -> Self {
+        self.items = self.items.attribute(key, value);
+        self
+    }
+
+    /// As [`Streaming::next`].
+    ///
+    /// # Errors
+    /// [`CallError`], once, and nothing behind it.
+    ///
+    /// # Cancel safety
+    /// Dropping it loses no item.
+    pub async fn next(&mut self) -> Option<Result<R, CallError>> {
+        poll_fn(|cx| self.poll_item(cx)).await
+    }
+
+    fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<R, CallError>>> {
+        let item = match ready!(self.items.poll_item(cx)) {
+            None => return Poll::Ready(None),
+            Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+            Some(Ok(item)) => self.codec.decode(&item),
+        };
+        Poll::Ready(Some(item.map_err(|error| {
+            self.items.cancel();
+            CallError::Decode(error.to_string())
+        })))
+    }
+}
+
+impl<C: Decode<R> + Unpin, R> Stream for TypedStreaming<C, R> {
+    type Item = Result<R, CallError>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.get_mut().poll_item(cx)
+    }
+}
+
+impl<C, R> fmt::Debug for TypedStreaming<C, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TypedStreaming")
+    }
+}
