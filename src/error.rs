@@ -166,8 +166,22 @@ pub enum ConnectionError {
     Protocol(String),
     /// The server speaks another version.
     Version(u64),
-    /// The server did not say hello in time.
+    /// The server did not say hello in time; one that expects TLS does not.
     HandshakeTimeout,
+    /// The server asks who this is, and the configuration does not say.
+    AuthRequired {
+        /// The schemes it offers.
+        offered: Vec<Code>,
+    },
+    /// The server asks who this is, in no way that the configuration knows.
+    NoCommonScheme {
+        /// The schemes it offers.
+        offered: Vec<Code>,
+    },
+    /// The server did not take the credentials.
+    AuthRefused(Reason),
+    /// The TLS handshake failed, or a TLS record was not one: as against a server without TLS.
+    Tls(String),
     /// This side closed it, and the server did not finish in time.
     CloseTimeout,
 }
@@ -193,13 +207,33 @@ impl fmt::Display for ConnectionError {
             Self::Io { text, .. } => write!(f, "the connection failed: {text}"),
             Self::Protocol(what) => write!(f, "the server broke the protocol: {what}"),
             Self::Version(version) => write!(f, "the server speaks version {version}, not 1"),
-            Self::HandshakeTimeout => f.write_str("the server did not say hello in time"),
+            Self::HandshakeTimeout => {
+                f.write_str("the server did not say hello in time; does it expect TLS?")
+            }
+            Self::AuthRequired { offered } => {
+                write!(f, "the server requires authentication, by {}", Schemes(offered))
+            }
+            Self::NoCommonScheme { offered } => {
+                write!(f, "the server takes other credentials: {}", Schemes(offered))
+            }
+            Self::AuthRefused(reason) => write!(f, "the server refused the credentials: {reason}"),
+            Self::Tls(what) => write!(f, "TLS failed: {what}"),
             Self::CloseTimeout => f.write_str("the server did not finish in time"),
         }
     }
 }
 
 impl std::error::Error for ConnectionError {}
+
+/// Codes with commas between them.
+struct Schemes<'a>(&'a [Code]);
+
+impl fmt::Display for Schemes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let joints = std::iter::once("").chain(std::iter::repeat(", "));
+        joints.zip(self.0).try_for_each(|(joint, scheme)| write!(f, "{joint}{scheme}"))
+    }
+}
 
 impl From<ConnectionError> for io::Error {
     fn from(error: ConnectionError) -> Self {

@@ -62,6 +62,7 @@
 mod client;
 #[cfg(feature = "codec")]
 pub mod codec;
+mod credentials;
 mod error;
 mod io;
 #[cfg(feature = "json")]
@@ -79,6 +80,7 @@ pub use client::{
     ConnectionEvents, Decode, Delivery, Encode, Gap, GapCause, Listening, Notification,
     Notifications, Subscribe, Subscription, TypedCall,
 };
+pub use credentials::Credentials;
 pub use error::{CallError, ConnectionError, NotSent, Unknown};
 #[cfg(feature = "json")]
 pub use json::Json;

@@ -110,6 +110,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         // Reading never waits for writing: two ends that both wait to write would wait for ever.
         let read = self.poll_read(cx);
         self.reader.finish_batch();
+        if let Some(error) = self.reader.not_admitted.take() {
+            return Poll::Ready(error);
+        }
         if let Poll::Ready(error) = read {
             return Poll::Ready(error);
         }
@@ -190,6 +193,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     fn take_outbound(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.reader.first_lines.is_empty() {
+            self.out.bytes().append(&mut self.reader.first_lines);
+            return true;
+        }
         let shared = &self.reader.shared;
         let mut state = shared.state.lock();
         self.closing = state.is_closing();

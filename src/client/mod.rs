@@ -1,5 +1,6 @@
 //! The client: asks, and is told, on one connection.
 
+mod admission;
 mod call;
 mod config;
 mod connection;

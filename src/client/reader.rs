@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     client::{
+        admission::Admission,
         event::ConnectionEvent,
         shared::{Counters, Shared, wake},
         topics::{Input, Told},
@@ -48,6 +49,12 @@ pub(crate) struct Reader {
     told: Told,
     /// Renewals sent and not answered.
     renewals: usize,
+    /// The server's first line, while it has not said whether it knows this client.
+    pub(crate) unadmitted: Option<Hello>,
+    /// What is to be written before all else.
+    pub(crate) first_lines: Vec<u8>,
+    /// Why the server does not admit this client.
+    pub(crate) not_admitted: Option<ConnectionError>,
 }
 
 impl Reader {
@@ -63,13 +70,16 @@ impl Reader {
             callers: Vec::new(),
             told: Told::default(),
             renewals: 0,
+            unadmitted: None,
+            first_lines: Vec::new(),
+            not_admitted: None,
         }
     }
 
     /// Handles a line, given without its LF.
     pub(crate) fn line(&mut self, line: &[u8]) -> Result<(), ConnectionError> {
         let line = Line::parse(line).map_err(|fault| broken_line(&fault))?;
-        if self.hello.is_none() {
+        if self.hello.is_none() && self.unadmitted.is_none() {
             return self.first_line(&line);
         }
         match Incoming::from(line) {
@@ -108,9 +118,18 @@ impl Reader {
             return Err(ConnectionError::Version(hello.version));
         }
         tracing::debug!(session = %hello.session, "connected");
+        let Admission { lines, is_asked_for } = self.shared.admission(&hello)?;
+        self.first_lines = lines;
+        match is_asked_for {
+            true => self.unadmitted = Some(hello),
+            false => self.open(hello),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn open(&mut self, hello: Hello) {
         self.hello = Some(hello.clone());
         self.shared.open(hello);
-        Ok(())
     }
 
     fn complete(&mut self) {
@@ -150,6 +169,7 @@ impl Reader {
         };
         match waiter {
             Waiter::Call(_) | Waiter::Hello => {}
+            Waiter::Auth => self.on_admission(result),
             Waiter::Quit => self.has_quit = true,
             Waiter::Tombstone => Counters::count(&self.shared.counters.late_replies),
             Waiter::List { items, caller, .. } => drop(caller.send(result.map(|_| items))),

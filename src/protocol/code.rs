@@ -66,6 +66,8 @@ codes! {
     BUSY = "busy";
     /// Not allowed to this peer.
     FORBIDDEN = "forbidden";
+    /// `/auth` comes first, or did not do.
+    UNAUTHENTICATED = "unauthenticated";
     /// Cancelled by the caller.
     CANCELLED = "cancelled";
     /// The deadline passed.
@@ -82,6 +84,8 @@ codes! {
     RETENTION = "retention";
     /// The lease ran out.
     EXPIRED = "expired";
+    /// The application took the subscription back.
+    REVOKED = "revoked";
     /// The topic, or the server, ended it.
     CLOSED = "closed";
     /// The server shuts down.

@@ -12,6 +12,7 @@ use tokio::task::{JoinHandle, spawn, spawn_blocking};
 use crate::{
     server::{
         extract::{FromRequest, RequestParts},
+        gated::Gated,
         reply::{IntoReply, Rejection, Reply},
     },
     sync::Arc,
@@ -214,6 +215,8 @@ pub(super) type BoxedReply = Pin<Box<dyn ReplyFuture>>;
 pub(super) enum Running {
     Inline(BoxedReply),
     Task(Task),
+    /// It waits to be allowed, then runs in one of the other ways.
+    Gated(Box<Gated>),
 }
 
 /// A handler in a task of its own; aborted when dropped.
@@ -225,6 +228,8 @@ pub(super) struct Task {
 /// How a handler ended.
 pub(super) enum Ended {
     Replied(Reply),
+    /// It was not allowed to begin, or its arguments do not do.
+    Refused(Rejection),
     Panicked,
     /// Its task was aborted, by whomever.
     Aborted {
@@ -238,6 +243,15 @@ impl Running {
         match self {
             Self::Inline(future) => future.as_mut().poll_reply(cx).map(Ended::Replied),
             Self::Task(task) => task.poll(cx),
+            Self::Gated(gated) => gated.poll(cx),
+        }
+    }
+
+    /// Whether the handler was made; only one that waits to be allowed was not.
+    pub(super) fn has_started(&self) -> bool {
+        match self {
+            Self::Gated(gated) => gated.has_started(),
+            Self::Inline(_) | Self::Task(_) => true,
         }
     }
 
@@ -249,6 +263,7 @@ impl Running {
                 task.handle.abort();
                 true
             }
+            Self::Gated(gated) => gated.abort(),
         }
     }
 }

@@ -151,8 +151,10 @@ impl InFlight {
         let Kept { id, running, ending, .. } = self.slots[slot].kept.take()?;
         self.ids[slot] = 0;
         self.free.push(slot);
+        let has_started = running.has_started();
         let dropped_well = guarded(|| drop(running)).is_some();
         let how = match (ending, ended) {
+            (Some(code), _) if !has_started => How::NotStarted(code),
             (Some(code), Some(Ended::Aborted { started: false })) => How::NotStarted(code),
             (Some(code), _) => How::Cut(code),
             (None, Some(ended)) if dropped_well => How::Ended(ended),

@@ -54,6 +54,14 @@ pub trait Listener: Send + 'static {
     /// # Errors
     /// The system's, where it is asked.
     fn local_addr(&self) -> io::Result<PeerAddr>;
+
+    /// Whether nobody on the way can read or change what its connections carry. Default: no.
+    ///
+    /// A server that listens beyond loopback says so in the log if it neither is encrypted nor has
+    /// an [`Authenticator`](crate::server::Authenticator).
+    fn is_encrypted(&self) -> bool {
+        false
+    }
 }
 
 /// An address of a peer, or of a listener.
@@ -82,6 +90,16 @@ impl fmt::Display for PeerAddr {
 impl From<SocketAddr> for PeerAddr {
     fn from(address: SocketAddr) -> Self {
         Self::Tcp(address)
+    }
+}
+
+impl PeerAddr {
+    /// Whether whoever is at, or comes to, this address may be on another machine.
+    pub(super) fn is_beyond_loopback(&self) -> bool {
+        match self {
+            Self::Tcp(address) => !address.ip().to_canonical().is_loopback(),
+            Self::Unix(_) | Self::Other(_) => false,
+        }
     }
 }
 

@@ -1,13 +1,19 @@
 //! The server: it accepts connections, runs handlers, and tells subscribers.
 
+mod asked;
+mod authenticator;
+mod authorizer;
 mod config;
 mod connection;
 mod extract;
+mod gated;
 mod handle;
 mod handler;
+mod hooks;
 mod in_flight;
 mod listener;
 mod mailbox;
+mod principal;
 mod reply;
 mod router;
 mod serve;
@@ -20,17 +26,20 @@ use std::io;
 use tokio::net::{TcpListener, ToSocketAddrs};
 
 pub use self::{
+    authenticator::{Authenticator, Denied, TokenAuthenticator},
+    authorizer::{Action, Authorizer, Verdict},
     config::ServerConfig,
     extract::{FromRequest, Request, RequestParts, State},
     handle::{ServerHandle, ServerStats},
     handler::{BlockingHandler, Endpoint, Handler, IntoEndpoint, blocking, handler},
     listener::{Listener, PeerAddr},
+    principal::Principal,
     reply::{Failure, IntoReply, Rejection, Reply},
     router::Router,
     serve::Serve,
     session::Session,
 };
-use self::{handle::Sessions, router::Methods, wheel::Wheel};
+use self::{handle::Sessions, hooks::Hooks, router::Methods, wheel::Wheel};
 use crate::{
     random::Random,
     sync::Arc,
@@ -62,6 +71,7 @@ pub struct Server<L = TcpListener> {
     memory: MemoryTopics,
     publisher: Publisher,
     sessions: Arc<Sessions>,
+    hooks: Hooks,
 }
 
 impl Server {
@@ -86,6 +96,7 @@ impl<L: Listener> Server<L> {
             publisher: Publisher::new(Arc::new(memory.clone())),
             memory,
             sessions: Arc::default(),
+            hooks: Hooks::default(),
         }
     }
 
@@ -111,6 +122,28 @@ impl<L: Listener> Server<L> {
     pub fn topics(mut self, store: impl TopicStore) -> Self {
         self.publisher = Publisher::new(Arc::new(store));
         self.publisher.set_max_line(self.config.max_line);
+        self
+    }
+
+    /// Who finds out who its peers are. Default: nobody, and all are anonymous.
+    ///
+    /// With one, `/hello` announces its schemes, and a peer that the transport has not named has to
+    /// `/auth` before anything else (PROTOCOL.md, section 8.11). See
+    /// [`TokenAuthenticator`].
+    ///
+    /// # Panics
+    /// When it has no schemes, or their names, joined by commas, are over 255 bytes.
+    #[must_use]
+    pub fn authenticator(mut self, authenticator: impl Authenticator) -> Self {
+        self.hooks.set_authenticator(authenticator);
+        self
+    }
+
+    /// Who decides what a peer may do. Default: nobody; all may call and subscribe, and whether they
+    /// may publish is for [`ServerConfig::allow_publish`] to say, which counts no more with one.
+    #[must_use]
+    pub fn authorizer(mut self, authorizer: impl Authorizer) -> Self {
+        self.hooks.set_authorizer(authorizer);
         self
     }
 
@@ -141,6 +174,7 @@ impl<L: Listener> Server<L> {
             sessions: self.sessions,
             random: self.random,
             wheel: Wheel::new(),
+            hooks: self.hooks,
         };
         Serve::new(self.listener, shared)
     }
@@ -154,4 +188,5 @@ struct Shared {
     sessions: Arc<Sessions>,
     random: Random,
     wheel: Wheel,
+    hooks: Hooks,
 }

@@ -71,6 +71,7 @@ impl<L: Listener> Serve<L> {
 
     async fn run(self) {
         let Self { mut listener, shared, mut signal } = self;
+        warn_of_strangers(&listener, &shared);
         let mut crew = Crew::new(shared);
         let mut pause = MIN_PAUSE;
         loop {
@@ -114,6 +115,19 @@ impl<L: Listener> IntoFuture for Serve<L> {
 impl<L> fmt::Debug for Serve<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Serve")
+    }
+}
+
+/// Says so when anybody may come in from anywhere.
+fn warn_of_strangers<L: Listener>(listener: &L, shared: &Shared) {
+    let is_open = !listener.is_encrypted() && shared.hooks.authenticator.is_none();
+    match listener.local_addr() {
+        Ok(address) if is_open && address.is_beyond_loopback() => tracing::warn!(
+            %address,
+            "listening beyond loopback with neither TLS nor an authenticator: \
+             anybody who reaches this address may call and listen",
+        ),
+        _ => {}
     }
 }
 

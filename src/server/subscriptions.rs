@@ -120,6 +120,19 @@ impl Subscriptions {
         Some(self.list.remove(at).cursor.position)
     }
 
+    /// Ends a subscription that the application takes back; its topic, and where it stood.
+    pub(super) fn revoke(&mut self, topic: &str) -> Option<(Topic, Position)> {
+        let at = self.list.iter().position(|one| one.topic.as_str() == topic)?;
+        let one = self.list.remove(at);
+        Some((one.topic, one.cursor.position))
+    }
+
+    /// Gives up the `/subscribe` that was begun, if it is to `topic`, or to any; its id.
+    pub(super) fn abandon_opening(&mut self, topic: Option<&str>) -> Option<RequestId> {
+        let is_it = |one: &mut Opening| topic.is_none_or(|topic| one.topic.as_str() == topic);
+        self.opening.take_if(is_it).map(|opening| opening.id)
+    }
+
     /// Ends all, each with `/end TOPIC REASON EPOCH:NEXT`.
     pub(super) fn end_all(&mut self, reason: &Code, out: &mut Vec<u8>) {
         for one in self.list.drain(..) {
@@ -176,6 +189,7 @@ impl Subscription {
         max_line: usize,
         out: &mut Vec<u8>,
     ) -> Result<(), Unavailable> {
+        let (begin, before) = (out.len(), self.cursor);
         while self.ready && out.len() < full_at {
             let room = Room { bytes: full_at - out.len(), max_line };
             let Source { reader, waker, .. } = &mut self.source;
@@ -184,6 +198,13 @@ impl Subscription {
                 Poll::Pending => self.ready = false,
                 Poll::Ready(read) => self.advance(read?, out)?,
             }
+        }
+        // Whoever revokes and then publishes must not be told of: if what was copied is newer than
+        // an order, then the order shows here. It is copied again once the order was obeyed.
+        if self.source.woken.has_orders() {
+            out.truncate(begin);
+            self.cursor = before;
+            self.ready = true;
         }
         Ok(())
     }

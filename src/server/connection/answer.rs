@@ -23,8 +23,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if let Ended::Panicked = ended {
             tracing::error!(?id, "handler panicked");
         }
+        if let Ended::Refused(rejection) = &ended {
+            self.on_rejection(id, rejection);
+        }
         let Some(id) = id else { return };
         match ended {
+            Ended::Refused(_) => {}
             Ended::Replied(Reply(answer)) => self.finish_answer(id, answer),
             Ended::Panicked => {
                 self.answer_failure(id, Outcome::Err, &Code::INTERNAL, format_args!(""));

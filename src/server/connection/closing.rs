@@ -53,11 +53,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         connection
     }
 
-    pub(super) fn draw_the_line(&mut self) {
-        if self.phase == Phase::Open {
+    pub(super) fn draw_the_line(&mut self, reason: &Code) {
+        if self.phase == Phase::Open && !self.is_draining {
             self.is_draining = true;
             let last = self.last_id;
-            encode_bye(self.out(), last, &Code::SHUTDOWN);
+            encode_bye(self.out(), last, reason);
         }
     }
 
@@ -83,6 +83,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         self.phase = Phase::Finishing { quit, eof: false };
         self.lines = LineDecoder::default();
         self.subscriptions = None;
+        self.access = None;
         self.lease = Lease::Idle;
         if let Some(active) = &mut self.active {
             active.parked = None;

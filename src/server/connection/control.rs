@@ -8,6 +8,7 @@ use crate::{
         parse_number,
     },
     server::{
+        authorizer::Action,
         connection::{Connection, Taken, answer::cut_text, requests::Work},
         handler::Running,
         reply,
@@ -57,6 +58,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             "/methods" => self.methods(id, line),
             "/hello" => self.hello(id, line, is_first),
             "/quit" => self.quit(id, line),
+            "/auth" if self.has_auth() => self.auth(id, line),
             "/cancel" => Err((Code::BAD_FORM, "/cancel is one-way".into())),
             _ => Err(unknown_method(line)),
         }
@@ -65,6 +67,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     fn on_control_one_way(&mut self, line: &Line<'_>) -> Done {
         match line.word.as_str() {
             "/cancel" => self.cancel(line),
+            "/auth" if self.has_auth() => Err((Code::BAD_FORM, "/auth needs an id".into())),
             word @ ("/subscribe" | "/unsubscribe" | "/renew" | "/publish" | "/methods"
             | "/hello" | "/quit") => Err((Code::BAD_FORM, format!("{word} needs an id"))),
             _ => Err(unknown_method(line)),
@@ -89,6 +92,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if subscriptions.len() >= self.shared.config.subscriptions {
             return Err((Code::TOO_MANY, String::new()));
         }
+        if !self.is_permitted(id, Action::Subscribe(topic.as_str()))? {
+            return Ok(Taken::No);
+        }
+        let subscriptions = self.subscriptions.get_or_insert_default();
         let reader = self.shared.publisher.store().open(&topic);
         subscriptions.open(id, topic, from, reader, self.session.mailbox());
         self.poll_opening();
@@ -157,10 +164,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let ttl = self.application_attributes(line)?;
         let (topic, payload) = line.rest.split_argument();
         let topic = as_topic(topic, PUBLISH_USAGE)?;
-        if !self.shared.config.allow_publish {
+        if self.shared.hooks.authorizer.is_none() && !self.shared.config.allow_publish {
             return Err((Code::FORBIDDEN, String::new()));
         }
-        if !self.has_place() {
+        if !self.has_place() || !self.is_permitted(id, Action::Publish(topic.as_str()))? {
             return Ok(Taken::No);
         }
         let payload = payload.plain();
@@ -229,6 +236,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         Ok(Taken::Yes)
     }
 
+    /// Whether `/auth` is a method of this server.
+    fn has_auth(&self) -> bool {
+        self.shared.hooks.authenticator.is_some()
+    }
+
     fn cancel(&mut self, line: &Line<'_>) -> Done {
         no_attributes(line)?;
         let id = parse_number(&line.rest.plain()).and_then(RequestId::new);
@@ -275,7 +287,7 @@ fn check_attributes(
     }
 }
 
-fn no_attributes(line: &Line<'_>) -> Result<(), Refusal> {
+pub(super) fn no_attributes(line: &Line<'_>) -> Result<(), Refusal> {
     check_attributes(line, |_, _| Some(()), &[])
 }
 

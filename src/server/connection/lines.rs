@@ -7,6 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::{
     protocol::{Code, Escaped, Line, LineTooLong, Malformed, Mark, RequestId},
     server::{
+        authorizer::{Action, Verdict},
         connection::{Connection, Phase, Taken, control::unknown_method, requests::Work},
         extract::RequestParts,
     },
@@ -75,6 +76,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             return self.on_id_order(id);
         }
         let taken = match line.word.is_protocol() {
+            _ if self.is_barred(&line) => self.bar(line.mark),
             true => self.on_control(&line, self.is_first),
             false => self.on_application(&line),
         };
@@ -111,6 +113,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             return Taken::No;
         }
         let work = Work { id, cancel: id, ttl };
+        match self.verdict(Action::Call(line.word.as_str())) {
+            Verdict::Allow => {}
+            Verdict::Deny => return self.refuse_any(id, &Code::FORBIDDEN, format_args!("")),
+            Verdict::Later(verdict) => {
+                let gated = self.gated(verdict, method, line);
+                self.run(work, |_, _| Ok(gated));
+                return Taken::Yes;
+            }
+        }
         self.run(work, |shared, session| {
             let parts = RequestParts {
                 id,
@@ -133,7 +144,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     fn on_malformed(&mut self, bytes: &[u8], fault: &Malformed) -> Taken {
-        tracing::debug!(line = %Escaped(bytes), %fault, "malformed line");
+        match self.is_stranger() {
+            // It may be an `/auth`, and credentials do not belong into a log.
+            true => tracing::debug!(%fault, "malformed line before /auth"),
+            false => tracing::debug!(line = %Escaped(bytes), %fault, "malformed line"),
+        }
         match fault.id {
             _ if self.is_first => self.stop_reading(None),
             Some(id) if id.get() <= self.last_id => return self.on_id_order(id),

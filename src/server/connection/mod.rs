@@ -4,10 +4,12 @@
 //! read all there is and obey it line by line, copy from the topics, write once. Nothing waits for
 //! anything else: what cannot go on says where it stands, and its waker brings the next poll.
 
+mod access;
 mod answer;
 mod closing;
 mod control;
 mod lines;
+mod orders;
 mod requests;
 
 use std::{
@@ -18,14 +20,14 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use self::closing::Phase;
+use self::{access::Access, closing::Phase};
 use crate::{
     io::{Scratch, WriteBuffer},
     protocol::{Code, DEFAULT_MAX_LINE, Hello, Lease, LeaseEvent, LineDecoder, Time},
     server::{
         Shared,
         in_flight::InFlight,
-        mailbox::{ALARM, CUT, DRAIN, NEWS},
+        mailbox::{ALARM, CUT, DRAIN, NEWS, ORDERS},
         session::Session,
         subscriptions::Subscriptions,
         wheel::Alarm,
@@ -61,6 +63,7 @@ pub(super) struct Connection<T> {
     /// What an idle connection does without.
     active: Option<Box<Active>>,
     subscriptions: Option<Box<Subscriptions>>,
+    access: Option<Box<Access>>,
 }
 
 /// What a connection owns while something is under way.
@@ -102,9 +105,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Connection<T> {
 impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     pub(super) fn new(io: T, shared: Arc<Shared>, session: Session) -> Self {
         let config = &shared.config;
+        let access = Access::at_first(&shared, &session);
+        let longest = match &access {
+            Some(_) => config.max_line.min(config.max_line_before_auth),
+            None => config.max_line,
+        };
         let mut connection = Self {
             io,
-            lines: LineDecoder::new(config.max_line),
+            lines: LineDecoder::new(longest),
             client_max_line: config.max_line.min(DEFAULT_MAX_LINE),
             last_id: 0,
             is_first: true,
@@ -115,10 +123,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             now: None,
             active: None,
             subscriptions: None,
+            access,
             shared,
             session,
         };
         connection.say_hello();
+        let deadline = connection.access.as_ref().map(|access| access.deadline());
+        deadline.into_iter().for_each(|deadline| connection.set_alarm(deadline));
         connection
     }
 
@@ -129,6 +140,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             max_line: config.max_line,
             in_flight: config.in_flight,
             lease: config.lease.as_secs(),
+            auth: match self.is_stranger() {
+                true => self.shared.hooks.schemes.clone(),
+                false => Vec::new(),
+            },
             ..Hello::default()
         };
         hello.encode(self.out());
@@ -141,7 +156,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         self.take_mail(cx);
         for _ in 0..ROUNDS {
             self.poll_handlers();
-            let more_input = self.poll_input(cx)?;
+            let more_input = self.poll_input(cx)? | self.poll_access();
             self.poll_subscriptions();
             self.answer_quit();
             self.count();
@@ -174,10 +189,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             self.on_alarm();
         }
         if flags & DRAIN != 0 {
-            self.draw_the_line();
+            self.draw_the_line(&Code::SHUTDOWN);
         }
         if flags & CUT != 0 {
             self.cut();
+        }
+        if flags & ORDERS != 0 {
+            self.obey_orders();
         }
         if flags & NEWS != 0 {
             self.on_news();
@@ -194,6 +212,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             deadline.into_iter().for_each(|at| self.set_alarm(at));
         }
         self.lease_event(LeaseEvent::Tick);
+        self.on_access_alarm(now);
     }
 
     fn on_news(&mut self) {
@@ -238,6 +257,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     fn poll_subscriptions(&mut self) {
+        if self.session.mailbox().has_orders() {
+            self.obey_orders();
+        }
         let Some(subscriptions) = self.subscriptions.as_mut().filter(|list| list.is_ready()) else {
             return;
         };
@@ -304,7 +326,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         self.subscriptions.take_if(|list| list.is_empty());
     }
 
-    /// Whether lines have to wait: for a place, or for a store to open a topic.
+    /// Whether lines have to wait: for a place, for a store to open a topic, or for a hook.
     fn is_stalled(&self) -> bool {
         self.is_opening()
             || self.is_over_mark()
@@ -326,7 +348,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     fn is_opening(&self) -> bool {
-        self.subscriptions.as_ref().is_some_and(|list| list.is_opening())
+        self.subscriptions.as_ref().is_some_and(|list| list.is_opening()) || self.is_asking()
     }
 
     fn is_draining(&self) -> bool {
@@ -368,7 +390,7 @@ mod tests {
     use super::*;
     use crate::{
         random::Random,
-        server::{PeerAddr, Router, ServerConfig, wheel::Wheel},
+        server::{PeerAddr, Router, ServerConfig, hooks::Hooks, wheel::Wheel},
         topic::{MemoryTopics, Publisher},
     };
 
@@ -387,6 +409,7 @@ mod tests {
             sessions: Arc::default(),
             random,
             wheel: Wheel::new(),
+            hooks: Hooks::default(),
         })
     }
 
