@@ -188,8 +188,23 @@ pub enum ConnectionError {
 
 impl From<&io::Error> for ConnectionError {
     fn from(error: &io::Error) -> Self {
+        #[cfg(feature = "tls")]
+        if let Some(fault) = tls_fault(error) {
+            return Self::Tls(fault);
+        }
         Self::Io { kind: error.kind(), text: error.to_string() }
     }
+}
+
+/// What TLS has against the peer, if it is TLS that failed.
+#[cfg(feature = "tls")]
+fn tls_fault(error: &io::Error) -> Option<String> {
+    use tokio_rustls::rustls::Error;
+    let fault: &Error = error.get_ref()?.downcast_ref()?;
+    Some(match fault {
+        Error::InvalidMessage(_) => format!("{fault}; does the server speak TLS?"),
+        _ => fault.to_string(),
+    })
 }
 
 impl From<io::Error> for ConnectionError {

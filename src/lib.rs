@@ -58,6 +58,7 @@
 //!
 //! - `json` (default): typed calls and handlers by serde.
 //! - `codec`: lines as a `tokio_util::codec`.
+//! - `tls`: TLS on both sides by rustls.
 
 mod client;
 #[cfg(feature = "codec")]
@@ -71,6 +72,8 @@ pub mod protocol;
 mod random;
 pub mod server;
 mod sync;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod topic;
 
 #[cfg(feature = "json")]

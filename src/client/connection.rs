@@ -127,7 +127,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let mut scratch = Scratch::take();
         for _ in 0..READS_PER_POLL {
             let mut bytes = match ready!(scratch.poll_read(&mut self.io, cx)) {
-                Ok([]) => return Poll::Ready(self.reader.end_of_stream()),
+                Ok([]) => return Poll::Ready(self.reader.closed_by_peer()),
                 Ok(bytes) => bytes,
                 Err(error) => return Poll::Ready(self.reader.broken(&error)),
             };

@@ -10,6 +10,8 @@ mod pending;
 mod reader;
 mod shared;
 mod subscription;
+#[cfg(feature = "tls")]
+mod tls;
 mod topics;
 mod typed;
 mod waiter;

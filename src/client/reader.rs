@@ -292,6 +292,16 @@ impl Reader {
         self.shared.topics.lock().renewed(&self.shared, &listed, &mut self.told);
     }
 
+    /// Why the server ended the stream. One that never said hello may be no server of this kind.
+    pub(crate) fn closed_by_peer(&mut self) -> ConnectionError {
+        match self.end_of_stream() {
+            ConnectionError::ClosedByPeer if self.hello.is_none() && self.unadmitted.is_none() => {
+                broken_line(&"it closed before it said hello; does it expect TLS?")
+            }
+            error => error,
+        }
+    }
+
     /// Why the stream ended.
     pub(crate) fn end_of_stream(&mut self) -> ConnectionError {
         self.complete();

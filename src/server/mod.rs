@@ -1,5 +1,6 @@
 //! The server: it accepts connections, runs handlers, and tells subscribers.
 
+mod arrival;
 mod asked;
 mod authenticator;
 mod authorizer;
@@ -19,6 +20,8 @@ mod router;
 mod serve;
 mod session;
 mod subscriptions;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 mod wheel;
 
 use std::io;

@@ -19,6 +19,7 @@ use tracing::Instrument;
 use crate::{
     server::{
         Shared,
+        arrival::Arrival,
         connection::Connection,
         listener::{Listener, PeerAddr, is_of_one_connection},
         mailbox::{CUT, DRAIN},
@@ -79,7 +80,7 @@ impl<L: Listener> Serve<L> {
                 ControlFlow::Break(()) => break,
                 ControlFlow::Continue(Ok((io, peer))) => {
                     pause = MIN_PAUSE;
-                    crew.welcome(io, peer);
+                    crew.welcome::<L>(io, peer);
                 }
                 ControlFlow::Continue(Err(error)) if is_of_one_connection(&error) => {
                     tracing::debug!(%error, "connection failed before it was accepted");
@@ -186,10 +187,7 @@ impl Crew {
         }
     }
 
-    fn welcome<T>(&mut self, io: T, peer: PeerAddr)
-    where
-        T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-    {
+    fn welcome<L: Listener>(&mut self, io: L::Io, peer: PeerAddr) {
         let id = self.shared.random.next_uuid();
         let span = tracing::info_span!("connection", session = %id, %peer);
         let session = Session::new(id, peer);
@@ -205,7 +203,7 @@ impl Crew {
         }
         span.in_scope(|| tracing::debug!("open"));
         shared.sessions.insert(id, session.clone());
-        self.tasks.spawn(Connection::new(io, shared, session).instrument(span));
+        self.tasks.spawn(Arrival::<L>::new(io, shared, session).instrument(span));
     }
 
     /// Lets the connections finish, for as long as the drain time, and a little longer to write.
