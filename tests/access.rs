@@ -201,6 +201,73 @@ async fn in_state(state: State, line: &str) -> String {
     found.ok().flatten().unwrap_or_default()
 }
 
+/// Row 19 of the threats. Whatever a stranger says, in whatever pieces: nothing is run, published or
+/// opened for it, and each of its requests is answered once.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_done_for_a_stranger() {
+    let words = [
+        "touch x",
+        "touch;ttl=5 x",
+        "/subscribe t",
+        "/subscribe;from=e:1 t",
+        "/publish t x",
+        "/renew",
+        "/methods",
+        "/unsubscribe t",
+        "/hello;version=1",
+        "/auth token guess",
+        "/auth x",
+        "/auth other secret-a",
+        "/auth Token secret-a",
+        "/auth  token secret-a",
+        "/nosuch",
+        "/auth;a.b=c token secret-b ",
+        "\u{10}touch",
+    ];
+    for seed in 0..200 {
+        let random = Random::seeded(seed);
+        let touched = Arc::new(AtomicUsize::new(0));
+        let (count, asked) = (touched.clone(), touched.clone());
+        let router = Router::new().method("touch", move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            async {}
+        });
+        let server = PipeServer::built(router, |server| {
+            let config = ServerConfig::new().allow_publish(true).auth_tries(1_000);
+            let ask = move |_: &Principal, _: Action<'_>| {
+                asked.fetch_add(1, Ordering::Relaxed);
+                true
+            };
+            server.config(config).authenticator(tokens()).authorizer(ask)
+        });
+        let mut stream = "1 /renew\n".to_owned();
+        let mut requests = 1;
+        for id in 2..40 {
+            let word = words[random.next_u64() as usize % words.len()];
+            let is_request = random.next_u64() % 4 > 0;
+            requests += usize::from(is_request);
+            let mark = if is_request { id.to_string() } else { "*".to_owned() };
+            stream += &format!("{mark} {word}\n");
+        }
+        let mut peer = server.connect().await;
+        let mut left = stream.as_bytes();
+        while !left.is_empty() {
+            let (piece, rest) =
+                left.split_at((random.next_u64() as usize % 60 + 1).min(left.len()));
+            peer.send(piece).await;
+            tokio::task::yield_now().await;
+            left = rest;
+        }
+        peer.half_close().await;
+        let mut answers = String::new();
+        peer.io.read_to_string(&mut answers).await.expect("read");
+        let answers: Vec<_> = answers.lines().filter(|line| !line.starts_with('*')).collect();
+        assert_eq!(answers.len(), requests, "{stream}{answers:?}");
+        assert!(answers.iter().all(|line| line.split(' ').nth(1) == Some("no")), "{answers:?}");
+        assert_eq!(touched.load(Ordering::Relaxed), 0, "{stream}");
+    }
+}
+
 /// [M90] While the authenticator takes its time, nothing behind `/auth` is looked at.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_read_before_auth_is_answered() {
@@ -498,12 +565,19 @@ async fn a_resume_is_asked_for_again() {
 
 /// Says yes to a name when a permit for it is there; methods and topics that end in `-now`, at once.
 #[derive(Clone, Default)]
-struct Gates(Arc<Mutex<HashMap<String, Arc<Semaphore>>>>);
+struct Gates {
+    gates: Arc<Mutex<HashMap<String, Arc<Semaphore>>>>,
+    asked: Arc<AtomicUsize>,
+}
 
 impl Gates {
     fn of(&self, name: &str) -> Arc<Semaphore> {
         let gate = || Arc::new(Semaphore::new(0));
-        self.0.lock().unwrap().entry(name.to_owned()).or_insert_with(gate).clone()
+        self.gates.lock().unwrap().entry(name.to_owned()).or_insert_with(gate).clone()
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.swap(0, Ordering::Relaxed)
     }
 
     fn allow(&self, name: &str) {
@@ -517,6 +591,7 @@ impl Gates {
     fn authorizer(&self) -> impl Fn(&Principal, Action<'_>) -> Verdict + Send + Sync + use<> {
         let gates = self.clone();
         move |_, action| {
+            gates.asked.fetch_add(1, Ordering::Relaxed);
             let (Action::Call(name) | Action::Subscribe(name) | Action::Publish(name)) = action
             else {
                 return Verdict::Deny;
@@ -604,14 +679,16 @@ async fn a_pending_verdict_holds_the_order_of_protocol_methods() {
     let mut peer = server.connect().await;
     peer.send("1 slow x\n2 /subscribe t\n3 /renew\n4 echo-now y\n").await;
     peer.expect_silence().await;
-    // What was started goes on meanwhile.
+    // What was started goes on meanwhile, and does not make the question be asked again.
     gates.allow("slow");
     peer.expect("1 ok x\n").await;
+    assert_eq!(gates.asked(), 2);
     gates.allow("t");
     let epoch = epoch(&mut peer).await;
     peer.expect(format!("3 ok;lease=60 t:{epoch}:1\n4 ok y\n")).await;
     peer.send("5 /publish t one\n6 /publish now-t-now two\n").await;
     peer.expect_silence().await;
+    assert_eq!(gates.asked(), 2, "a call and a /publish");
     gates.allow("t");
     peer.expect(format!("5 ok;epoch={epoch};seq=1\n")).await;
     assert!(peer.line().await.is_some_and(|line| line.starts_with("6 ok;epoch=")));

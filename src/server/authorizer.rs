@@ -12,6 +12,8 @@ use crate::{server::principal::Principal, topic::BoxFuture};
 /// until [`Session::revoke`](crate::Session::revoke). One that panics has denied, and so has one that
 /// takes longer than [`handler_time`](crate::ServerConfig::handler_time).
 ///
+/// `/methods` names every method to everybody who is authenticated.
+///
 /// It is called within the connection's driver: it must not block. A [`Verdict`] that takes its time
 /// delays, for a call, that call only; for `/subscribe` and `/publish`, all lines behind it
 /// (PROTOCOL.md, section 7.4).

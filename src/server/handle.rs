@@ -60,7 +60,8 @@ impl ServerHandle {
 }
 
 impl ServerHandle {
-    /// The sessions that are open, in no particular order; in time proportional to them.
+    /// The sessions that are open, in no particular order; in time proportional to them. Those of
+    /// peers that are not known yet are among them, as anonymous ones.
     ///
     /// To cut somebody off: first have the authenticator refuse, then close what is there.
     ///

@@ -219,11 +219,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if self.shared.hooks.authorizer.is_none() {
             return Some(true);
         }
-        if let Some(Access::Asking(asking)) = self.access.take().map(|access| *access)
+        if let Some(Access::Asking(asking)) = self.access.as_deref()
             && asking.id == id
-            && asking.verdict.is_some()
         {
-            return asking.verdict;
+            // Looked at once more, for whatever reason: it is asked about only once.
+            let verdict = asking.verdict?;
+            self.access = None;
+            return Some(verdict);
         }
         match self.verdict(action) {
             Verdict::Allow => Some(true),

@@ -257,12 +257,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     fn poll_subscriptions(&mut self) {
+        if !self.subscriptions.as_ref().is_some_and(|list| list.is_ready()) {
+            return;
+        }
         if self.session.mailbox().has_orders() {
             self.obey_orders();
         }
-        let Some(subscriptions) = self.subscriptions.as_mut().filter(|list| list.is_ready()) else {
-            return;
-        };
+        let Some(subscriptions) = &mut self.subscriptions else { return };
         let mark = self.shared.config.notification_mark;
         let active = self.active.get_or_insert_default();
         let bytes = mark.saturating_sub(active.out.len());
