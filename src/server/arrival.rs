@@ -120,3 +120,18 @@ impl<L: Listener> Drop for Handshake<L> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// What a handshake needs is on the heap, and gone when it is over.
+    #[test]
+    fn a_connections_task_is_hardly_larger_than_the_connection() {
+        let (task, connection) =
+            (size_of::<Arrival<TcpListener>>(), size_of::<Connection<TcpStream>>());
+        assert!(task <= connection + 8, "{task} bytes over {connection}");
+    }
+}
