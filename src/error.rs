@@ -180,18 +180,47 @@ pub enum ConnectionError {
     Protocol(String),
     /// The server speaks another version.
     Version(u64),
-    /// The server did not say hello in time.
+    /// The server did not say hello in time; one that expects TLS does not.
     HandshakeTimeout,
     /// The server owed something, and sent nothing for so long, not even when it was probed.
     Silent,
+    /// The server asks who this is, and the configuration does not say.
+    AuthRequired {
+        /// The schemes it offers.
+        offered: Vec<Code>,
+    },
+    /// The server asks who this is, in no way that the configuration knows.
+    NoCommonScheme {
+        /// The schemes it offers.
+        offered: Vec<Code>,
+    },
+    /// The server did not take the credentials.
+    AuthRefused(Reason),
+    /// The TLS handshake failed, or a TLS record was not one: as against a server without TLS.
+    Tls(String),
     /// This side closed it, and the server did not finish in time.
     CloseTimeout,
 }
 
 impl From<&io::Error> for ConnectionError {
     fn from(error: &io::Error) -> Self {
+        #[cfg(feature = "tls")]
+        if let Some(fault) = tls_fault(error) {
+            return Self::Tls(fault);
+        }
         Self::Io { kind: error.kind(), text: error.to_string() }
     }
+}
+
+/// What TLS has against the peer, if it is TLS that failed.
+#[cfg(feature = "tls")]
+fn tls_fault(error: &io::Error) -> Option<String> {
+    use tokio_rustls::rustls::Error;
+    let fault: &Error = error.get_ref()?.downcast_ref()?;
+    Some(match fault {
+        Error::InvalidMessage(_) => format!("{fault}; does the server speak TLS?"),
+        _ => fault.to_string(),
+    })
 }
 
 impl From<io::Error> for ConnectionError {
@@ -209,14 +238,34 @@ impl fmt::Display for ConnectionError {
             Self::Io { text, .. } => write!(f, "the connection failed: {text}"),
             Self::Protocol(what) => write!(f, "the server broke the protocol: {what}"),
             Self::Version(version) => write!(f, "the server speaks version {version}, not 1"),
-            Self::HandshakeTimeout => f.write_str("the server did not say hello in time"),
+            Self::HandshakeTimeout => {
+                f.write_str("the server did not say hello in time; does it expect TLS?")
+            }
             Self::Silent => f.write_str("the server does not answer any more"),
+            Self::AuthRequired { offered } => {
+                write!(f, "the server requires authentication, by {}", Schemes(offered))
+            }
+            Self::NoCommonScheme { offered } => {
+                write!(f, "the server takes other credentials: {}", Schemes(offered))
+            }
+            Self::AuthRefused(reason) => write!(f, "the server refused the credentials: {reason}"),
+            Self::Tls(what) => write!(f, "TLS failed: {what}"),
             Self::CloseTimeout => f.write_str("the server did not finish in time"),
         }
     }
 }
 
 impl std::error::Error for ConnectionError {}
+
+/// Codes with commas between them.
+struct Schemes<'a>(&'a [Code]);
+
+impl fmt::Display for Schemes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let joints = std::iter::once("").chain(std::iter::repeat(", "));
+        joints.zip(self.0).try_for_each(|(joint, scheme)| write!(f, "{joint}{scheme}"))
+    }
+}
 
 impl From<ConnectionError> for io::Error {
     fn from(error: ConnectionError) -> Self {

@@ -60,10 +60,12 @@
 //! - `codec`: lines as a `tokio_util::codec`.
 //! - `tower`: a stack of tower's around the handlers, `Router::tower`.
 //! - `metrics`: statistics and the time that handlers take, for the `metrics` facade.
+//! - `tls`: TLS on both sides by rustls.
 
 mod client;
 #[cfg(feature = "codec")]
 pub mod codec;
+mod credentials;
 mod error;
 mod io;
 #[cfg(feature = "json")]
@@ -74,6 +76,8 @@ pub mod protocol;
 mod random;
 pub mod server;
 mod sync;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod topic;
 
 #[cfg(feature = "json")]
@@ -83,6 +87,7 @@ pub use client::{
     ConnectionEvents, Decode, Delivery, Encode, Gap, GapCause, Listening, Notification,
     Notifications, Streaming, Subscribe, Subscription, TypedCall, TypedStreaming,
 };
+pub use credentials::Credentials;
 pub use error::{CallError, ConnectionError, NotSent, Unknown};
 #[cfg(feature = "json")]
 pub use json::Json;

@@ -227,6 +227,26 @@ async fn the_tour_shows_the_seven_steps() {
 }
 
 #[tokio::test]
+async fn the_secured_example_tells_who_may_what() {
+    let mut secured = Example::start("secured", &[]);
+    let shown = secured.stdout.rest().await;
+    assert!(timeout(BOUND, secured.child.wait()).await.unwrap().unwrap().success());
+    let expected = [
+        "ada is ada",
+        "bob listens to red.news: refused: forbidden",
+        "bob publishes to it: refused: forbidden",
+        "ada is told: hello, team",
+        "ada is told: revoked",
+    ];
+    assert_eq!(shown[..5], expected);
+    assert!(shown[5].starts_with("bob asks again: "), "{shown:?}");
+    assert_eq!(
+        shown[6..],
+        ["mallory connects: the server refused the credentials: unauthenticated"]
+    );
+}
+
+#[tokio::test]
 async fn the_minimal_client_and_server_meet() {
     let mut server = Example::start("minimal_server", &["127.0.0.1:0"]);
     let address = server.address().await;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::{
-    protocol::{DEFAULT_MAX_LINE, MAX_NUMBER, MIN_MAX_LINE},
+    credentials::Credentials,
+    protocol::{Code, DEFAULT_MAX_LINE, MAX_NUMBER, MIN_MAX_LINE},
     random::Random,
 };
 
@@ -28,6 +29,8 @@ pub struct ClientConfig {
     pub(crate) probe: Duration,
     pub(crate) dead: Duration,
     pub(crate) random: Random,
+    /// In the order of preference.
+    pub(crate) auth: Vec<(Code, Credentials)>,
 }
 
 impl Default for ClientConfig {
@@ -44,6 +47,7 @@ impl Default for ClientConfig {
             probe: Duration::from_secs(10),
             dead: Duration::from_secs(20),
             random: Random::default(),
+            auth: Vec::new(),
         }
     }
 }
@@ -150,6 +154,26 @@ impl ClientConfig {
     #[must_use]
     pub fn dead(mut self, silence: Duration) -> Self {
         self.dead = silence;
+        self
+    }
+
+    /// Says who this client is, by `/auth`, where the server asks for it (PROTOCOL.md, section
+    /// 8.11). Default: it says nothing.
+    ///
+    /// It is sent behind the server's hello and before anything else; calls wait until it is
+    /// accepted, and the connection ends where it is refused. Called more than once, it gives
+    /// several ways: the first whose scheme the server offers is used, and it alone is sent. A
+    /// server that asks for none gets none. Without TLS whoever is on the way can read it.
+    ///
+    /// ```
+    /// use bellwire::{ClientConfig, protocol::Code};
+    ///
+    /// let config = ClientConfig::new().auth(Code::from_static("token"), "5f1c0a3e-7d52");
+    /// assert!(!format!("{config:?}").contains("5f1c"));
+    /// ```
+    #[must_use]
+    pub fn auth(mut self, scheme: Code, credentials: impl Into<Credentials>) -> Self {
+        self.auth.push((scheme, credentials.into()));
         self
     }
 

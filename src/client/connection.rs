@@ -141,7 +141,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let mut scratch = Scratch::take();
         for _ in 0..READS_PER_POLL {
             let mut bytes = match ready!(scratch.poll_read(&mut self.io, cx)) {
-                Ok([]) => return Poll::Ready(self.reader.end_of_stream()),
+                Ok([]) => return Poll::Ready(self.reader.closed_by_peer()),
                 Ok(bytes) => bytes,
                 Err(error) => return Poll::Ready(self.reader.broken(&error)),
             };
@@ -217,6 +217,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     fn take_outbound(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.reader.first_lines.is_empty() {
+            self.out.bytes().append(&mut self.reader.first_lines);
+            return true;
+        }
         let shared = &self.reader.shared;
         let mut state = shared.state.lock();
         if state.take_acks_due() {

@@ -1,6 +1,7 @@
 //! The client: asks, and is told, on one connection.
 
 mod acks;
+mod admission;
 mod call;
 mod config;
 mod connection;
@@ -13,6 +14,8 @@ mod shared;
 mod stats;
 mod streaming;
 mod subscription;
+#[cfg(feature = "tls")]
+mod tls;
 mod topics;
 mod typed;
 mod waiter;

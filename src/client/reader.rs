@@ -7,6 +7,7 @@ use tracing::Span;
 
 use crate::{
     client::{
+        admission::Admission,
         event::ConnectionEvent,
         flow::{Flow, Overrun},
         shared::{Shared, Stray, wake},
@@ -56,6 +57,12 @@ pub(crate) struct Reader {
     told: Told,
     /// Renewals sent and not answered.
     renewals: usize,
+    /// The server's first line, while it has not said whether it knows this client.
+    pub(crate) unadmitted: Option<Hello>,
+    /// What is to be written before all else.
+    pub(crate) first_lines: Vec<u8>,
+    /// Why the server does not admit this client.
+    pub(crate) not_admitted: Option<ConnectionError>,
 }
 
 impl Reader {
@@ -73,13 +80,16 @@ impl Reader {
             callers: Vec::new(),
             told: Told::default(),
             renewals: 0,
+            unadmitted: None,
+            first_lines: Vec::new(),
+            not_admitted: None,
         }
     }
 
     /// Handles a line, given without its LF.
     pub(crate) fn line(&mut self, line: &[u8]) -> Result<(), ConnectionError> {
         let line = Line::parse(line).map_err(|fault| broken_line(&fault))?;
-        if self.hello.is_none() {
+        if self.hello.is_none() && self.unadmitted.is_none() {
             return self.first_line(&line);
         }
         match Incoming::from(line) {
@@ -124,9 +134,18 @@ impl Reader {
         }
         self.span.record("session", tracing::field::display(hello.session));
         tracing::debug!("connected");
+        let Admission { lines, is_asked_for } = self.shared.admission(&hello)?;
+        self.first_lines = lines;
+        match is_asked_for {
+            true => self.unadmitted = Some(hello),
+            false => self.open(hello),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn open(&mut self, hello: Hello) {
         self.hello = Some(hello.clone());
         self.shared.open(hello);
-        Ok(())
     }
 
     fn complete(&mut self) -> Result<(), ConnectionError> {
@@ -199,6 +218,7 @@ impl Reader {
                 };
                 wake(flow.finish(last, end));
             }
+            Waiter::Auth => self.on_admission(result),
             Waiter::Quit => self.has_quit = true,
             Waiter::Tombstone => self.shared.events.emit(ConnectionEvent::LateReply(id)),
             Waiter::List { items, caller, .. } => drop(caller.send(result.map(|_| items))),
@@ -357,6 +377,16 @@ impl Reader {
         let text = String::from_utf8_lossy(&reply.payload);
         let listed: HashMap<_, _> = text.split(' ').filter_map(listed_position).collect();
         self.shared.topics.lock().renewed(&self.shared, &listed, &mut self.told);
+    }
+
+    /// Why the server ended the stream. One that never said hello may be no server of this kind.
+    pub(crate) fn closed_by_peer(&mut self) -> ConnectionError {
+        match self.end_of_stream() {
+            ConnectionError::ClosedByPeer if self.hello.is_none() && self.unadmitted.is_none() => {
+                broken_line(&"it closed before it said hello; does it expect TLS?")
+            }
+            error => error,
+        }
     }
 
     /// Why the stream ended.

@@ -7,6 +7,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::{
     client::{
+        admission::AUTH_ID,
         config::ClientConfig,
         event::{ConnectionEvent, Events},
         flow::Flow,
@@ -284,9 +285,14 @@ impl Shared {
         }
     }
 
-    /// Tells the server of a line limit that is not the default.
+    /// Tells the server of a line limit that is not the default. A client that may have to say who
+    /// it is waits with that: see [`admission`](super::admission).
     pub(crate) fn say_hello(&self) {
         let max_line = self.config.max_line;
+        if !self.config.auth.is_empty() {
+            self.state.lock().last_id = AUTH_ID;
+            return;
+        }
         if max_line != DEFAULT_MAX_LINE {
             let head = format_args!("/hello;version={VERSION};max-line={max_line}");
             let _ = self.send_control(Waiter::Hello, head, format_args!(""));

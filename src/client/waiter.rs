@@ -37,6 +37,8 @@ pub(crate) enum Waiter {
     Renew,
     /// `/hello`: the reply says nothing that is not known by then.
     Hello,
+    /// `/auth`: nothing else is sent before its reply.
+    Auth,
     /// `/quit`: its reply is the last line of the connection.
     Quit,
 }

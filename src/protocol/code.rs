@@ -68,6 +68,8 @@ codes! {
     FORBIDDEN = "forbidden";
     /// The ack is above what was delivered or named.
     BAD_ACK = "bad-ack";
+    /// `/auth` comes first, or did not do.
+    UNAUTHENTICATED = "unauthenticated";
     /// Cancelled by the caller.
     CANCELLED = "cancelled";
     /// The deadline passed.
@@ -86,6 +88,8 @@ codes! {
     SLOW = "slow";
     /// The lease ran out.
     EXPIRED = "expired";
+    /// The application took the subscription back.
+    REVOKED = "revoked";
     /// The topic, or the server, ended it.
     CLOSED = "closed";
     /// The server shuts down.

@@ -121,6 +121,12 @@ impl LineDecoder {
         }
     }
 
+    /// Changes the limit, for lines that are to come. The unfinished one must be within it.
+    pub(crate) fn set_max_line(&mut self, max_line: usize) {
+        debug_assert!(self.pending() < max_line);
+        self.max_line = max_line;
+    }
+
     /// Bytes of the unfinished line.
     pub fn pending(&self) -> usize {
         if self.handed_out { 0 } else { self.tail.len() }

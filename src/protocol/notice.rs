@@ -1,6 +1,6 @@
 //! Notices: the protocol's own words on the reserved channel, and the notifications beside them.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use uuid::Uuid;
 
@@ -34,6 +34,8 @@ pub struct Hello {
     pub lease: u64,
     /// Seconds after which a silent client is closed; `None` for no limit.
     pub idle: Option<u64>,
+    /// How a client may say who it is; empty where it need not.
+    pub auth: Vec<Code>,
 }
 
 impl Default for Hello {
@@ -45,6 +47,7 @@ impl Default for Hello {
             in_flight: 1_024,
             lease: 60,
             idle: None,
+            auth: Vec::new(),
         }
     }
 }
@@ -52,17 +55,13 @@ impl Default for Hello {
 impl Hello {
     /// Appends the notice.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let Self { version, session, max_line, in_flight, lease, idle } = self;
+        let Self { version, session, max_line, in_flight, lease, idle, auth } = self;
         let head = format_args!(
             "/hello;version={version};session={session};max-line={max_line};in-flight={in_flight};lease={lease}"
         );
-        match idle {
-            None => encode::display(out, Mark::Reserved, head, format_args!("")),
-            Some(idle) => {
-                let head = format_args!("{head};idle={idle}");
-                encode::display(out, Mark::Reserved, head, format_args!(""));
-            }
-        }
+        let idle = idle.map(|idle| format!(";idle={idle}")).unwrap_or_default();
+        let auth = Schemes(auth);
+        encode::display(out, Mark::Reserved, format_args!("{head}{idle}{auth}"), format_args!(""));
     }
 
     /// Reads the attributes; `None` when one that is there has not the value of its kind.
@@ -91,7 +90,21 @@ impl Hello {
             in_flight: count("in-flight", default.in_flight)?.max(1),
             lease: number("lease", default.lease)?.max(1),
             idle,
+            auth: match attributes.get("auth") {
+                None => Vec::new(),
+                Some(schemes) => schemes.split(',').map(Code::new).collect::<Option<_>>()?,
+            },
         })
+    }
+}
+
+/// The attribute that names the schemes, where there are any.
+struct Schemes<'a>(&'a [Code]);
+
+impl fmt::Display for Schemes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let joints = std::iter::once(";auth=").chain(std::iter::repeat(","));
+        joints.zip(self.0).try_for_each(|(joint, scheme)| write!(f, "{joint}{scheme}"))
     }
 }
 
@@ -267,7 +280,7 @@ pub fn encode_error(
     out: &mut Vec<u8>,
     id: Option<RequestId>,
     code: &Code,
-    text: std::fmt::Arguments<'_>,
+    text: fmt::Arguments<'_>,
 ) {
     match id {
         None => encode::display(out, Mark::Reserved, format_args!("/error {code}"), text),
@@ -302,7 +315,14 @@ mod tests {
         let hello = Hello { idle: Some(120), session: Uuid::from_u128(7), ..Hello::default() };
         let mut out = Vec::new();
         hello.encode(&mut out);
+        assert_eq!(notice(&out), Some(Notice::Hello(hello.clone())));
+        let auth = vec![Code::from_static("token"), Code::from_static("x-1")];
+        let hello = Hello { auth, ..hello };
+        out.clear();
+        hello.encode(&mut out);
+        assert!(out.ends_with(b";idle=120;auth=token,x-1\n"));
         assert_eq!(notice(&out), Some(Notice::Hello(hello)));
+        assert_eq!(notice(b"* /hello;version=1;auth=token,"), None);
         assert!(matches!(notice(b"* /hello;version=1;new=x"), Some(Notice::Hello(_))));
         assert_eq!(notice(b"* /hello;version=one"), None);
         assert_eq!(notice(b"* /hello;version=1;lease=soon"), None);

@@ -57,6 +57,10 @@ pub struct ServerConfig {
     pub(super) grace: Duration,
     pub(super) drain: Duration,
     pub(super) allow_publish: bool,
+    pub(super) auth_time: Duration,
+    pub(super) auth_tries: u32,
+    pub(super) max_line_before_auth: usize,
+    pub(super) handshake_time: Duration,
 }
 
 impl Default for ServerConfig {
@@ -87,6 +91,10 @@ impl Default for ServerConfig {
             grace: Duration::from_secs(1),
             drain: Duration::from_secs(10),
             allow_publish: false,
+            auth_time: Duration::from_secs(10),
+            auth_tries: 3,
+            max_line_before_auth: 8 * 1024,
+            handshake_time: Duration::from_secs(10),
         }
     }
 }
@@ -348,10 +356,46 @@ impl ServerConfig {
         self
     }
 
-    /// Whether clients may `/publish`. Default no: `no forbidden`.
+    /// Whether clients may `/publish`. Default no: `no forbidden`. Without effect on a server with
+    /// an [`Authorizer`](crate::server::Authorizer), which decides then.
     #[must_use]
     pub fn allow_publish(mut self, allow: bool) -> Self {
         self.allow_publish = allow;
+        self
+    }
+
+    /// How long a peer has to `/auth`, from when it connected, where an
+    /// [`Authenticator`](crate::server::Authenticator) is set. Default 10 s; past it the connection
+    /// is told `/bye;last=0 unauthenticated` and closed, whatever the authenticator is about.
+    #[must_use]
+    pub fn auth_time(mut self, time: Duration) -> Self {
+        self.auth_time = time;
+        self
+    }
+
+    /// How many `/auth` of a connection may be refused, for whatever reason; at least 1. Default 3;
+    /// with the last of them the connection is told `/bye;last=0 unauthenticated` and closed.
+    #[must_use]
+    pub fn auth_tries(mut self, tries: u32) -> Self {
+        self.auth_tries = tries.max(1);
+        self
+    }
+
+    /// The longest line read from a peer that has still to `/auth`, LF included, in bytes; at least
+    /// 1,024. Default 8 KiB; the lesser of this and [`max_line`](Self::max_line) holds.
+    ///
+    /// Worst case: twice as much per connection that is not authenticated.
+    #[must_use]
+    pub fn max_line_before_auth(mut self, bytes: usize) -> Self {
+        self.max_line_before_auth = bytes.max(MIN_MAX_LINE);
+        self
+    }
+
+    /// How long the handshake of a [`Listener`](crate::Listener)'s transport may take, as that of
+    /// TLS. Default 10 s; past it the connection is dropped. It counts as a connection meanwhile.
+    #[must_use]
+    pub fn handshake_time(mut self, time: Duration) -> Self {
+        self.handshake_time = time;
         self
     }
 

@@ -90,6 +90,32 @@ impl ServerHandle {
     }
 }
 
+impl ServerHandle {
+    /// The sessions that are open, in no particular order; in time proportional to them. Those of
+    /// peers that are not known yet are among them, as anonymous ones.
+    ///
+    /// To cut somebody off: first have the authenticator refuse, then close what is there.
+    ///
+    /// ```
+    /// use bellwire::{ServerHandle, protocol::Code};
+    ///
+    /// fn cut_off(server: &ServerHandle, name: &str) {
+    ///     for session in server.sessions_of(name) {
+    ///         session.close(Code::from_static("banned"));
+    ///     }
+    /// }
+    /// ```
+    pub fn sessions(&self) -> Vec<Session> {
+        self.sessions.iter().map(|session| session.clone()).collect()
+    }
+
+    /// The sessions whose principal has this name.
+    pub fn sessions_of(&self, name: &str) -> Vec<Session> {
+        let is_theirs = |session: &Session| session.principal().name() == Some(name);
+        self.sessions.iter().filter(|one| is_theirs(one)).map(|one| one.clone()).collect()
+    }
+}
+
 impl fmt::Debug for ServerHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("ServerHandle").field(&self.stats()).finish()

@@ -13,6 +13,7 @@ use tracing::{Instrument, Span};
 use crate::{
     server::{
         extract::{FromRequest, RequestParts},
+        gated::Gated,
         in_flight::guarded,
         layer::Layered,
         reply::{IntoReply, Rejection, Reply},
@@ -222,6 +223,8 @@ pub(super) enum Running {
     Task(Task),
     Layered(Box<Layered>),
     Traced(Box<Traced>),
+    /// It waits to be allowed, then runs in one of the other ways.
+    Gated(Box<Gated>),
     /// It answers with a stream, which is polled item by item.
     Stream(Items),
 }
@@ -241,6 +244,8 @@ pub(super) struct Task {
 /// How a handler ended.
 pub(super) enum Ended {
     Replied(Reply),
+    /// It was not allowed to begin, or its arguments do not do.
+    Refused(Rejection),
     Panicked,
     /// Its stream needs credit when none can come any more.
     Starved,
@@ -261,11 +266,20 @@ impl Running {
                 let Traced { running, span } = &mut **traced;
                 span.in_scope(|| running.poll(cx))
             }
+            Self::Gated(gated) => gated.poll(cx),
             // Told to end: what it still yields is of no use.
             Self::Stream(items) => items.poll(cx).map(|next| match next {
                 Next::Ended(ended) => ended,
                 Next::Item(_) => Ended::Aborted { started: true },
             }),
+        }
+    }
+
+    /// Whether the handler was made; only one that waits to be allowed was not.
+    pub(super) fn has_started(&self) -> bool {
+        match self {
+            Self::Gated(gated) => gated.has_started(),
+            _ => true,
         }
     }
 
@@ -286,6 +300,7 @@ impl Running {
             }
             Self::Layered(layered) => layered.abort(),
             Self::Traced(traced) => traced.running.abort(),
+            Self::Gated(gated) => gated.abort(),
         }
     }
 

@@ -219,8 +219,10 @@ impl InFlight {
             // Not left for later: a flood of requests and cancels would pile them up.
             self.ready.retain(|&other| other != slot);
         }
+        let has_started = running.has_started();
         let dropped_well = running.end();
         let how = match (ending, ended) {
+            (Some(code), _) if !has_started => How::NotStarted(code),
             (Some(code), Some(Ended::Aborted { started: false })) => How::NotStarted(code),
             (Some(code), _) => How::Cut(code),
             (None, Some(ended)) if dropped_well => How::Ended(ended),

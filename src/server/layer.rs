@@ -149,6 +149,7 @@ impl Future for InHand {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply> {
         self.0.poll(cx).map(|ended| match ended {
             Some(Ended::Replied(reply)) => reply,
+            Some(Ended::Refused(rejection)) => Reply::no(rejection),
             // As a handler that panics within the layers does; the hook has told of it already.
             Some(Ended::Panicked) => std::panic::resume_unwind(Box::new("handler panicked")),
             Some(Ended::Aborted { .. } | Ended::Starved) | None => Reply::cut(Code::LOST),

@@ -1,6 +1,11 @@
 //! Where connections come from.
 
-use std::{fmt, io, net::SocketAddr, path::PathBuf};
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    path::PathBuf,
+    task::{Context, Poll},
+};
 
 #[cfg(unix)]
 use tokio::net::{UnixListener, UnixStream};
@@ -8,6 +13,8 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
 };
+
+use crate::server::principal::Principal;
 
 /// Where a server's connections come from: TCP, a Unix socket, or anything else that yields byte
 /// streams.
@@ -54,6 +61,26 @@ pub trait Listener: Send + 'static {
     /// # Errors
     /// The system's, where it is asked.
     fn local_addr(&self) -> io::Result<PeerAddr>;
+
+    /// Goes on with the handshake of its transport, if it has one; who the peer is, where that
+    /// proves it. Default: there is none, and the peer is anonymous.
+    ///
+    /// It is called in the connection's own task, before anything is written, until it is ready, and
+    /// for no longer than [`handshake_time`](crate::ServerConfig::handshake_time).
+    ///
+    /// # Errors
+    /// The connection is dropped.
+    fn poll_handshake(_io: &mut Self::Io, _cx: &mut Context<'_>) -> Poll<io::Result<Principal>> {
+        Poll::Ready(Ok(Principal::anonymous()))
+    }
+
+    /// Whether nobody on the way can read or change what its connections carry. Default: no.
+    ///
+    /// A server that listens beyond loopback says so in the log if it neither is encrypted nor has
+    /// an [`Authenticator`](crate::server::Authenticator).
+    fn is_encrypted(&self) -> bool {
+        false
+    }
 }
 
 /// An address of a peer, or of a listener.
@@ -82,6 +109,16 @@ impl fmt::Display for PeerAddr {
 impl From<SocketAddr> for PeerAddr {
     fn from(address: SocketAddr) -> Self {
         Self::Tcp(address)
+    }
+}
+
+impl PeerAddr {
+    /// Whether whoever is at, or comes to, this address may be on another machine.
+    pub(super) fn is_beyond_loopback(&self) -> bool {
+        match self {
+            Self::Tcp(address) => !address.ip().to_canonical().is_loopback(),
+            Self::Unix(_) | Self::Other(_) => false,
+        }
     }
 }
 

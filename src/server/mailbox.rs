@@ -1,8 +1,14 @@
 //! What reaches a connection from outside its own task: woken handlers, alarms, the drain.
 
-use std::task::{Wake, Waker};
+use std::{
+    collections::BTreeSet,
+    task::{Wake, Waker},
+};
 
-use crate::sync::{Arc, AtomicBool, AtomicU8, Mutex, Ordering};
+use crate::{
+    protocol::Code,
+    sync::{Arc, AtomicBool, AtomicU8, Mutex, Ordering},
+};
 
 /// A deadline of the connection may have passed.
 pub(super) const ALARM: u8 = 1;
@@ -14,6 +20,8 @@ pub(super) const DRAIN: u8 = 1 << 2;
 pub(super) const CUT: u8 = 1 << 3;
 /// The grace is over: draw the line.
 pub(super) const LINE: u8 = 1 << 4;
+/// The application has orders for the connection.
+pub(super) const ORDERS: u8 = 1 << 7;
 
 /// One per connection, shared with whatever may wake it.
 #[derive(Debug, Default)]
@@ -23,9 +31,40 @@ pub(super) struct Mailbox {
     notified: AtomicBool,
     flags: AtomicU8,
     handlers: Mutex<Vec<usize>>,
+    orders: Mutex<Option<Box<Orders>>>,
+}
+
+/// What the application orders.
+#[derive(Debug, Default)]
+pub(super) struct Orders {
+    /// Topics whose subscriptions end, each once.
+    pub(super) revoked: BTreeSet<Box<str>>,
+    /// Why the connection is closed, if it is.
+    pub(super) close: Option<Code>,
 }
 
 impl Mailbox {
+    pub(super) fn order_revoke(&self, topic: &str) {
+        self.orders.lock().get_or_insert_default().revoked.insert(topic.into());
+        self.raise(ORDERS);
+    }
+
+    pub(super) fn order_close(&self, reason: Code) {
+        self.orders.lock().get_or_insert_default().close.get_or_insert(reason);
+        self.raise(ORDERS);
+    }
+
+    /// Whether there are orders that were not taken.
+    pub(super) fn has_orders(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & ORDERS != 0
+    }
+
+    /// Takes the orders. The flag falls first: what is ordered meanwhile is taken, or raises it.
+    pub(super) fn take_orders(&self) -> Option<Box<Orders>> {
+        self.flags.fetch_and(!ORDERS, Ordering::AcqRel);
+        self.orders.lock().take()
+    }
+
     /// Leaves `flags` and wakes the connection.
     pub(super) fn raise(&self, flags: u8) {
         self.flags.fetch_or(flags, Ordering::AcqRel);
@@ -87,6 +126,11 @@ pub(super) struct SlotWaker {
 impl SlotWaker {
     pub(super) fn new(mailbox: Arc<Mailbox>, handler: Option<usize>) -> Arc<Self> {
         Arc::new(Self { mailbox, handler, queued: AtomicBool::new(false) })
+    }
+
+    /// Whether the connection has orders: what it copied meanwhile may be what they forbid.
+    pub(super) fn has_orders(&self) -> bool {
+        self.mailbox.has_orders()
     }
 
     /// Whether it was woken since the last call; to be called before what it wakes is polled.

@@ -1,16 +1,23 @@
 //! The server: it accepts connections, runs handlers, and tells subscribers.
 
 mod admission;
+mod arrival;
+mod asked;
+mod authenticator;
+mod authorizer;
 mod buffered;
 mod config;
 mod connection;
 mod extract;
+mod gated;
 mod handle;
 mod handler;
+mod hooks;
 mod in_flight;
 mod layer;
 mod listener;
 mod mailbox;
+mod principal;
 mod reply;
 mod router;
 mod serve;
@@ -19,6 +26,8 @@ mod source;
 mod stats;
 mod streamed;
 mod subscriptions;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 #[cfg(feature = "tower")]
 mod tower;
 mod wheel;
@@ -29,14 +38,16 @@ use tokio::net::{TcpListener, ToSocketAddrs};
 
 #[cfg(feature = "tower")]
 pub use self::tower::{HandlerCall, HandlerReply, HandlerService};
-use self::{buffered::Buffered, handle::Sessions, router::Methods, wheel::Wheel};
 pub use self::{
+    authenticator::{Authenticator, Denied, TokenAuthenticator},
+    authorizer::{Action, Authorizer, Verdict},
     config::ServerConfig,
     extract::{FromRequest, Request, RequestParts, State},
     handle::ServerHandle,
     handler::{BlockingHandler, Endpoint, Handler, IntoEndpoint, blocking, handler},
     layer::{HandlerFuture, Layer, Next},
     listener::{Listener, PeerAddr},
+    principal::Principal,
     reply::{Failure, IntoReply, Rejection, Reply},
     router::Router,
     serve::Serve,
@@ -44,6 +55,7 @@ pub use self::{
     stats::ServerStats,
     streamed::Streamed,
 };
+use self::{buffered::Buffered, handle::Sessions, hooks::Hooks, router::Methods, wheel::Wheel};
 use crate::{
     random::Random,
     sync::Arc,
@@ -76,6 +88,7 @@ pub struct Server<L = TcpListener> {
     publisher: Publisher,
     sessions: Arc<Sessions>,
     buffered: Arc<Buffered>,
+    hooks: Hooks,
 }
 
 impl Server {
@@ -101,6 +114,7 @@ impl<L: Listener> Server<L> {
             memory,
             sessions: Arc::default(),
             buffered: Arc::default(),
+            hooks: Hooks::default(),
         }
     }
 
@@ -127,6 +141,28 @@ impl<L: Listener> Server<L> {
     pub fn topics(mut self, store: impl TopicStore) -> Self {
         self.publisher = Publisher::new(Arc::new(store));
         self.publisher.set_max_line(self.config.max_line);
+        self
+    }
+
+    /// Who finds out who its peers are. Default: nobody, and all are anonymous.
+    ///
+    /// With one, `/hello` announces its schemes, and a peer that the transport has not named has to
+    /// `/auth` before anything else (PROTOCOL.md, section 8.11). See
+    /// [`TokenAuthenticator`].
+    ///
+    /// # Panics
+    /// When it has no schemes, or their names, joined by commas, are over 255 bytes.
+    #[must_use]
+    pub fn authenticator(mut self, authenticator: impl Authenticator) -> Self {
+        self.hooks.set_authenticator(authenticator);
+        self
+    }
+
+    /// Who decides what a peer may do. Default: nobody; all may call and subscribe, and whether they
+    /// may publish is for [`ServerConfig::allow_publish`] to say, which counts no more with one.
+    #[must_use]
+    pub fn authorizer(mut self, authorizer: impl Authorizer) -> Self {
+        self.hooks.set_authorizer(authorizer);
         self
     }
 
@@ -159,6 +195,7 @@ impl<L: Listener> Server<L> {
             buffered: self.buffered,
             random: self.random,
             wheel: Wheel::new(),
+            hooks: self.hooks,
         };
         Serve::new(self.listener, shared)
     }
@@ -173,4 +210,5 @@ struct Shared {
     buffered: Arc<Buffered>,
     random: Random,
     wheel: Wheel,
+    hooks: Hooks,
 }

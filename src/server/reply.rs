@@ -43,7 +43,6 @@ impl Reply {
     }
 
     /// `no`: for what runs in a layer's future, when the handler was not started.
-    #[cfg(feature = "tower")]
     pub(super) fn no(rejection: Rejection) -> Self {
         Self(Answer::No(rejection))
     }

@@ -22,6 +22,7 @@ use crate::{
     server::{
         Shared,
         admission::Admission,
+        arrival::Arrival,
         connection::Connection,
         in_flight::guarded,
         listener::{Listener, PeerAddr, is_of_one_connection},
@@ -80,6 +81,7 @@ impl<L: Listener> Serve<L> {
 
     async fn run(self) {
         let Self { mut listener, shared, mut signal } = self;
+        warn_of_strangers(&listener, &shared);
         let is_file = matches!(listener.local_addr(), Ok(PeerAddr::Tcp(_) | PeerAddr::Unix(_)));
         let admission = Admission::new(&shared.config, is_file);
         let config = shared.config.clone().connections(admission.connections);
@@ -92,7 +94,7 @@ impl<L: Listener> Serve<L> {
                 ControlFlow::Break(()) => break,
                 ControlFlow::Continue(Ok((io, peer))) => {
                     pause = MIN_PAUSE;
-                    crew.welcome(io, peer);
+                    crew.welcome::<L>(io, peer);
                 }
                 ControlFlow::Continue(Err(error)) if is_of_one_connection(&error) => {
                     tracing::debug!(%error, "connection failed before it was accepted");
@@ -128,6 +130,19 @@ impl<L: Listener> IntoFuture for Serve<L> {
 impl<L> fmt::Debug for Serve<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Serve")
+    }
+}
+
+/// Says so when anybody may come in from anywhere.
+fn warn_of_strangers<L: Listener>(listener: &L, shared: &Shared) {
+    let is_open = !listener.is_encrypted() && shared.hooks.authenticator.is_none();
+    match listener.local_addr() {
+        Ok(address) if is_open && address.is_beyond_loopback() => tracing::warn!(
+            %address,
+            "listening beyond loopback with neither TLS nor an authenticator: \
+             anybody who reaches this address may call and listen",
+        ),
+        _ => {}
     }
 }
 
@@ -196,10 +211,7 @@ impl Crew {
         }
     }
 
-    fn welcome<T>(&mut self, io: T, peer: PeerAddr)
-    where
-        T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-    {
+    fn welcome<L: Listener>(&mut self, io: L::Io, peer: PeerAddr) {
         let id = self.shared.random.next_uuid();
         // A peer names its Unix socket itself.
         let shown = |peer: &PeerAddr| peer.to_string();
@@ -222,7 +234,7 @@ impl Crew {
         span.in_scope(|| tracing::debug!("open"));
         count(Tally { accepted: 1, ..Tally::default() });
         shared.sessions.insert(session.clone());
-        let connection = Connection::new(io, shared, session);
+        let connection = Arrival::<L>::new(io, shared, session);
         match place {
             None => self.tasks.spawn(connection.instrument(span)),
             Some(place) => {

@@ -3,8 +3,13 @@
 use uuid::Uuid;
 
 use crate::{
-    server::{listener::PeerAddr, mailbox::Mailbox},
-    sync::{Arc, AtomicUsize, Ordering},
+    protocol::Code,
+    server::{
+        listener::PeerAddr,
+        mailbox::Mailbox,
+        principal::{ANONYMOUS, Principal},
+    },
+    sync::{Arc, AtomicUsize, OnceLock, Ordering},
 };
 
 /// The connection a request came on; cheap to clone. An extractor.
@@ -21,13 +26,15 @@ struct Shared {
     mailbox: Arc<Mailbox>,
     in_flight: AtomicUsize,
     subscriptions: AtomicUsize,
+    /// Set once, by the transport's handshake or by `/auth`.
+    principal: OnceLock<Principal>,
 }
 
 impl Session {
     pub(super) fn new(id: Uuid, peer: PeerAddr) -> Self {
         let mailbox = Arc::default();
-        let (in_flight, subscriptions) = Default::default();
-        Self(Arc::new(Shared { id, peer, mailbox, in_flight, subscriptions }))
+        let (in_flight, subscriptions, principal) = Default::default();
+        Self(Arc::new(Shared { id, peer, mailbox, in_flight, subscriptions, principal }))
     }
 
     /// The session's id, as `/hello` announced it; unique to the connection.
@@ -38,6 +45,48 @@ impl Session {
     /// Where the connection comes from.
     pub fn peer(&self) -> &PeerAddr {
         &self.0.peer
+    }
+
+    /// Who the peer is; anonymous as long as nobody knows.
+    pub fn principal(&self) -> &Principal {
+        self.0.principal.get().unwrap_or(&ANONYMOUS)
+    }
+
+    pub(super) fn set_principal(&self, principal: Principal) {
+        // Whoever was known first stays: a connection has one principal.
+        let _ = self.0.principal.set(principal);
+    }
+
+    /// Ends the connection's subscription to `topic`, from any task: the client is told `/end`,
+    /// `revoked`, and its position (PROTOCOL.md, section 9.4).
+    ///
+    /// What is published after this has returned does not reach the connection through that
+    /// subscription; what was on its way before may. A `/subscribe` to the topic that is under way
+    /// is refused `forbidden`, whatever the [`Authorizer`](crate::server::Authorizer) had said;
+    /// a later one is asked for anew, so have the authoriser deny first. Without effect where there
+    /// is no such subscription.
+    ///
+    /// ```
+    /// use bellwire::ServerHandle;
+    ///
+    /// fn expel(server: &ServerHandle, name: &str) {
+    ///     for session in server.sessions_of(name) {
+    ///         session.revoke("members");
+    ///     }
+    /// }
+    /// ```
+    pub fn revoke(&self, topic: &str) {
+        self.0.mailbox.order_revoke(topic);
+    }
+
+    /// Closes the connection, from any task: the client is told `/bye` with the last id and
+    /// `reason`; no request above that id is executed; subscriptions end at once; what runs is
+    /// finished and answered, and takes no longer than handlers may (PROTOCOL.md, section 9.7).
+    ///
+    /// What is published after this has returned does not reach the connection. Of several reasons
+    /// the first counts.
+    pub fn close(&self, reason: Code) {
+        self.0.mailbox.order_close(reason);
     }
 
     /// Requests that run, as the connection counted them last.

@@ -38,6 +38,11 @@ impl Source {
         self.woken.take_queued()
     }
 
+    /// Whether the application has orders for the connection.
+    pub(super) fn has_orders(&self) -> bool {
+        self.woken.has_orders()
+    }
+
     pub(super) fn poll_window(&mut self) -> Poll<Result<Window, Unavailable>> {
         self.guarded(|reader, cx| reader.poll_window(cx))
     }

@@ -160,6 +160,19 @@ impl Subscriptions {
         Ok(())
     }
 
+    /// Ends a subscription that the application takes back; its topic, and where it stood.
+    pub(super) fn revoke(&mut self, topic: &str) -> Option<(Topic, Position)> {
+        let at = self.list.iter().position(|one| one.topic.as_str() == topic)?;
+        let one = self.list.remove(at);
+        Some((one.topic, one.cursor.position))
+    }
+
+    /// Gives up the `/subscribe` that was begun, if it is to `topic`, or to any; its id.
+    pub(super) fn abandon_opening(&mut self, topic: Option<&str>) -> Option<RequestId> {
+        let is_it = |one: &mut Opening| topic.is_none_or(|topic| one.topic.as_str() == topic);
+        self.opening.take_if(is_it).map(|opening| opening.id)
+    }
+
     /// Ends all, each with `/end TOPIC REASON EPOCH:NEXT`.
     pub(super) fn end_all(&mut self, reason: &Code, out: &mut Vec<u8>) {
         for one in self.list.drain(..) {
@@ -238,6 +251,8 @@ impl Over {
 
 impl Subscription {
     fn copy(&mut self, full_at: usize, max_line: usize, page: &mut Page<'_>) -> Result<(), Over> {
+        let (begin, before) = (page.out.len(), (self.cursor, self.pace.clone()));
+        let counted = (page.tally.notifications, page.tally.gaps);
         while self.ready && page.out.len() < full_at {
             let lines = self.pace.as_ref().map_or(u64::MAX, |pace| pace.room());
             if lines == 0 {
@@ -249,6 +264,14 @@ impl Subscription {
                 let room = Room { bytes: full_at - page.out.len(), lines, max_line };
                 self.step(room, page)?;
             }
+        }
+        // Whoever revokes and then publishes must not be told of: if what was copied is newer than
+        // an order, then the order shows here. It is copied again once the order was obeyed.
+        if self.source.has_orders() {
+            page.out.truncate(begin);
+            (self.cursor, self.pace) = before;
+            (page.tally.notifications, page.tally.gaps) = counted;
+            self.ready = true;
         }
         Ok(())
     }

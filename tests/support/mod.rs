@@ -68,6 +68,15 @@ impl PipeServer {
         Self::serve(Server::new(Pipes(pipes)).config(config).topics(store), connect, router)
     }
 
+    /// A server that is set up by `build`.
+    pub fn built<S: Clone + Send + Sync + 'static>(
+        router: Router<S>,
+        build: impl FnOnce(Server<Pipes>) -> Server<Pipes>,
+    ) -> Self {
+        let (connect, pipes) = mpsc::unbounded_channel();
+        Self::serve(build(Server::new(Pipes(pipes))), connect, router)
+    }
+
     fn serve<S: Clone + Send + Sync + 'static>(
         server: Server<Pipes>,
         connect: mpsc::UnboundedSender<DuplexStream>,
@@ -93,6 +102,11 @@ impl PipeServer {
         let (ours, theirs) = tokio::io::duplex(size);
         self.connect.send(theirs).expect("server serves");
         RawPeer::new(ours)
+    }
+
+    /// A client's end of a new connection.
+    pub fn pipe(&self) -> DuplexStream {
+        self.connect_raw(PIPE).io
     }
 
     /// A connection whose `/hello` was read.

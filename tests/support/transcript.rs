@@ -2,7 +2,11 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use bellwire::ServerConfig;
+use bellwire::{
+    ServerConfig, ServerHandle,
+    protocol::Code,
+    server::{Action, Principal, TokenAuthenticator},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     task::yield_now,
@@ -22,6 +26,7 @@ const PATIENCE: Duration = Duration::from_millis(400);
 /// A transcript that is being played.
 struct Stage {
     server: PipeServer,
+    handle: ServerHandle,
     waiting: Waiting,
     peer: DuplexStream,
     unread: Vec<u8>,
@@ -35,9 +40,15 @@ async fn settle() {
     }
 }
 
+/// What the server that asks who a peer is lets it do.
+fn is_open(_: &Principal, action: Action<'_>) -> bool {
+    !matches!(action, Action::Subscribe("closed") | Action::Publish("closed"))
+}
+
 /// Plays one; the failure says in which line of the document.
 pub(crate) async fn replay(block: &Block) -> Result<(), String> {
-    let mut stage = Stage::new();
+    let asks = |(_, line): &(usize, &str)| line.starts_with("S: ") && line.contains(";auth=token");
+    let mut stage = Stage::new(block.lines.iter().any(asks));
     let mut at = 0;
     while let Some(&(number, line)) = block.lines.get(at) {
         let run = stage.play(&block.lines[at..]).await;
@@ -47,12 +58,18 @@ pub(crate) async fn replay(block: &Block) -> Result<(), String> {
 }
 
 impl Stage {
-    fn new() -> Self {
-        let waiting = Waiting::default();
+    fn new(asks: bool) -> Self {
+        let (waiting, mut handle) = (Waiting::default(), None);
         let config = ServerConfig::new().allow_publish(true);
-        let server = PipeServer::with_config(router(waiting.clone()), config);
+        let server = PipeServer::built(router(waiting.clone()), |server| {
+            let server = server.config(config);
+            handle = Some(server.handle());
+            let tokens = TokenAuthenticator::new().token("secret", Principal::new("ada"));
+            if asks { server.authenticator(tokens).authorizer(is_open) } else { server }
+        });
+        let handle = handle.expect("built");
         let peer = server.connect_raw(PIPE).io;
-        Self { server, waiting, peer, unread: Vec::new(), bound: HashMap::new() }
+        Self { server, handle, waiting, peer, unread: Vec::new(), bound: HashMap::new() }
     }
 
     /// Plays the first of `lines`, and those that belong to it; how many.
@@ -89,6 +106,15 @@ impl Stage {
                 settle().await;
                 advance(Duration::from_secs(seconds.parse().unwrap())).await;
                 settle().await;
+                Ok(())
+            }
+            ["!revoke", topic] => {
+                self.handle.sessions().iter().for_each(|session| session.revoke(topic));
+                Ok(())
+            }
+            ["!close", reason] => {
+                let reason = Code::new(reason).expect("a code");
+                self.handle.sessions().iter().for_each(|session| session.close(reason.clone()));
                 Ok(())
             }
             ["!eof"] => self.peer.shutdown().await.map_err(|error| error.to_string()),

@@ -24,6 +24,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             self.active().tally.panics += 1;
             tracing::error!(?id, "handler panicked");
         }
+        if let Ended::Refused(rejection) = &ended {
+            self.on_rejection(id, rejection);
+        }
         let Some(id) = id else {
             if let Ended::Replied(Reply(Answer::No(rejection))) = ended {
                 self.on_rejection(None, &rejection);
@@ -31,6 +34,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             return;
         };
         match ended {
+            Ended::Refused(_) => {}
             Ended::Replied(Reply(answer)) => self.finish_answer(id, answer),
             Ended::Panicked => {
                 self.answer_failure(id, Outcome::Err, &Code::INTERNAL, format_args!(""));

@@ -59,17 +59,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// The first step of a drain: the peer is told, and what it has sent until it knows is still
     /// taken.
     pub(super) fn say_goodbye(&mut self) {
-        if self.phase == Phase::Open {
+        if self.phase == Phase::Open && !self.is_draining {
             encode_goodbye(self.out(), &Code::SHUTDOWN);
         }
     }
 
     /// The second step: nothing behind this is started.
-    pub(super) fn draw_the_line(&mut self) {
-        if self.phase == Phase::Open {
+    pub(super) fn draw_the_line(&mut self, reason: &Code) {
+        if self.phase == Phase::Open && !self.is_draining {
             self.is_draining = true;
             let last = self.last_id;
-            encode_bye(self.out(), last, &Code::SHUTDOWN);
+            encode_bye(self.out(), last, reason);
         }
     }
 
@@ -105,6 +105,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         self.phase = Phase::Finishing { quit, eof: false };
         self.lines = LineDecoder::default();
         self.subscriptions = None;
+        self.access = None;
         self.lease = Lease::Idle;
         if let Some(active) = &mut self.active {
             active.parked = None;

@@ -8,6 +8,7 @@ use crate::{
         TraceParent, encode, parse_number,
     },
     server::{
+        authorizer::Action,
         connection::{
             Connection, Taken, answer::cut_text, requests::Work, streams::DEFAULT_WINDOW,
         },
@@ -62,6 +63,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             "/methods" => self.methods(id, line),
             "/hello" => self.hello(id, line, is_first),
             "/quit" => self.quit(id, line),
+            "/auth" if self.has_auth() => self.auth(id, line),
             "/cancel" | "/more" => Err((Code::BAD_FORM, format!("{word} is one-way"))),
             _ => Err(unknown_method(line)),
         }
@@ -70,6 +72,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     fn on_control_one_way(&mut self, line: &Line<'_>) -> Done {
         match line.word.as_str() {
             "/cancel" => self.cancel(line),
+            "/auth" if self.has_auth() => Err((Code::BAD_FORM, "/auth needs an id".into())),
             "/ack" => self.ack(line),
             "/more" => {
                 no_attributes(line)?;
@@ -99,12 +102,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if subscriptions.len() >= self.shared.config.subscriptions {
             return Err((Code::TOO_MANY, String::new()));
         }
+        if !self.is_permitted(id, Action::Subscribe(topic.as_str()))? {
+            return Ok(Taken::No);
+        }
         let store = self.shared.publisher.store();
         let source = Source::open(store, &topic, self.session.mailbox()).map_err(unavailable)?;
         let deadline = self.now().after(self.shared.config.handler_time);
-        if let Some(subscriptions) = &mut self.subscriptions {
-            subscriptions.open(id, topic, from, terms, source, deadline);
-        }
+        let subscriptions = self.subscriptions.get_or_insert_default();
+        subscriptions.open(id, topic, from, terms, source, deadline);
         self.poll_opening();
         self.check_opening();
         Ok(Taken::Yes)
@@ -191,13 +196,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let ttl = publish_attributes(line)?;
         let (topic, payload) = line.rest.split_argument();
         let topic = as_topic(topic, PUBLISH_USAGE)?;
-        if !self.shared.config.allow_publish {
+        if self.shared.hooks.authorizer.is_none() && !self.shared.config.allow_publish {
             return Err((Code::FORBIDDEN, String::new()));
         }
         if self.is_busy {
             return Err((Code::BUSY, String::new()));
         }
-        if !self.has_place() {
+        if !self.has_place() || !self.is_permitted(id, Action::Publish(topic.as_str()))? {
             return Ok(Taken::No);
         }
         let payload = payload.plain();
@@ -264,6 +269,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         no_arguments(line)?;
         self.stop_reading(Some(id));
         Ok(Taken::Yes)
+    }
+
+    /// Whether `/auth` is a method of this server.
+    fn has_auth(&self) -> bool {
+        self.shared.hooks.authenticator.is_some()
     }
 
     fn cancel(&mut self, line: &Line<'_>) -> Done {

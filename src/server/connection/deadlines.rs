@@ -38,6 +38,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
         self.lease_event(LeaseEvent::Tick);
         let now = self.now();
+        self.on_access_alarm(now);
         if !self.listens() {
             return;
         }

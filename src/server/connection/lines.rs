@@ -7,6 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::{
     protocol::{Code, Escaped, Line, LineTooLong, Malformed, Mark, RequestId},
     server::{
+        authorizer::{Action, Verdict},
         connection::{
             Connection, Phase, Taken,
             control::{application_attributes, unknown_method},
@@ -95,6 +96,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             return self.on_id_order(id);
         }
         let taken = match line.word.is_protocol() {
+            _ if self.is_barred(&line) => self.bar(line.mark),
             true => self.on_control(&line, self.is_first),
             false => self.on_application(&line),
         };
@@ -135,6 +137,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
         let bytes = line.rest.stuffed().len();
         let work = Work { id, cancel: id, ttl, window, bytes };
+        match self.verdict(Action::Call(line.word.as_str())) {
+            Verdict::Allow => {}
+            Verdict::Deny => return self.refuse_any(id, &Code::FORBIDDEN, format_args!("")),
+            Verdict::Later(verdict) => {
+                let gated = self.gated(verdict, method, line);
+                self.run(work, |_, _| Ok(gated));
+                return Taken::Yes;
+            }
+        }
         self.run(work, |shared, session| {
             let parts = RequestParts {
                 id,
@@ -158,7 +169,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     fn on_malformed(&mut self, bytes: &[u8], fault: &Malformed) -> Taken {
-        tracing::debug!(head = %Escaped(shown_head(bytes)), %fault, "malformed line");
+        match self.is_stranger() {
+            // It may be an `/auth`, and credentials do not belong into a log.
+            true => tracing::debug!(%fault, "malformed line before /auth"),
+            false => tracing::debug!(head = %Escaped(shown_head(bytes)), %fault, "malformed line"),
+        }
         if let Some(id) = fault.id.filter(|id| !self.is_first && id.get() <= self.last_id) {
             return self.on_id_order(id);
         }

@@ -4,12 +4,14 @@
 //! read all there is and obey it line by line, copy from the topics, write once. Nothing waits for
 //! anything else: what cannot go on says where it stands, and its waker brings the next poll.
 
+mod access;
 mod acks;
 mod answer;
 mod closing;
 mod control;
 mod deadlines;
 mod lines;
+mod orders;
 mod requests;
 mod streams;
 
@@ -24,7 +26,7 @@ use tokio::{
     task::yield_now,
 };
 
-use self::closing::Phase;
+use self::{access::Access, closing::Phase};
 use crate::{
     io::{Scratch, WriteBuffer},
     protocol::{Code, DEFAULT_MAX_LINE, Hello, Lease, LeaseEvent, LineDecoder, Time, Violations},
@@ -32,7 +34,7 @@ use crate::{
         Shared,
         config::BUSY_MARK,
         in_flight::InFlight,
-        mailbox::{ALARM, CUT, DRAIN, LINE, NEWS},
+        mailbox::{ALARM, CUT, DRAIN, LINE, NEWS, ORDERS},
         session::Session,
         stats::Tally,
         subscriptions::Subscriptions,
@@ -86,6 +88,7 @@ pub(super) struct Connection<T> {
     /// What an idle connection does without.
     active: Option<Box<Active>>,
     subscriptions: Option<Box<Subscriptions>>,
+    access: Option<Box<Access>>,
 }
 
 /// What a connection owns while something is under way.
@@ -144,9 +147,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Connection<T> {
 impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     pub(super) fn new(io: T, shared: Arc<Shared>, session: Session) -> Self {
         let (config, now) = (&shared.config, shared.wheel.now());
+        let access = Access::at_first(&shared, &session);
+        let longest = match &access {
+            Some(_) => config.max_line.min(config.max_line_before_auth),
+            None => config.max_line,
+        };
         let mut connection = Self {
             io,
-            lines: LineDecoder::new(config.max_line),
+            lines: LineDecoder::new(longest),
             client_max_line: config.max_line.min(DEFAULT_MAX_LINE),
             last_id: 0,
             is_first: true,
@@ -164,10 +172,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             now: None,
             active: None,
             subscriptions: None,
+            access,
             shared,
             session,
         };
         connection.say_hello();
+        let deadline = connection.access.as_ref().map(|access| access.deadline());
+        deadline.into_iter().for_each(|deadline| connection.set_alarm(deadline));
         connection
     }
 
@@ -179,6 +190,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             in_flight: config.in_flight,
             lease: config.lease.as_secs(),
             idle: config.idle.map(|idle| idle.as_secs()),
+            auth: match self.is_stranger() {
+                true => self.shared.hooks.schemes.clone(),
+                false => Vec::new(),
+            },
             ..Hello::default()
         };
         hello.encode(self.out());
@@ -193,7 +208,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             self.poll_streams_first();
             let before = self.unwritten();
             self.poll_handlers();
-            let more_input = self.poll_input(cx)?;
+            let more_input = self.poll_input(cx)? | self.poll_access();
             if !more_input {
                 self.fire_deadlines();
             }
@@ -239,10 +254,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             self.say_goodbye();
         }
         if flags & LINE != 0 {
-            self.draw_the_line();
+            self.draw_the_line(&Code::SHUTDOWN);
         }
         if flags & CUT != 0 {
             self.cut();
+        }
+        if flags & ORDERS != 0 {
+            self.obey_orders();
         }
         if flags & NEWS != 0 {
             self.on_news();
@@ -296,10 +314,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     fn poll_subscriptions(&mut self) {
-        let mark = self.notification_mark();
-        let Some(subscriptions) = self.subscriptions.as_mut().filter(|list| list.is_ready()) else {
+        if !self.subscriptions.as_ref().is_some_and(|list| list.is_ready()) {
             return;
-        };
+        }
+        if self.session.mailbox().has_orders() {
+            self.obey_orders();
+        }
+        let mark = self.notification_mark();
+        let Some(subscriptions) = &mut self.subscriptions else { return };
         let active = self.active.get_or_insert_default();
         match mark.saturating_sub(active.out.len()) {
             0 => subscriptions.wait(),
@@ -371,7 +393,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         self.subscriptions.take_if(|list| list.is_empty());
     }
 
-    /// Whether lines have to wait: for a place, or for a store to open a topic.
+    /// Whether lines have to wait: for a place, for a store to open a topic, or for a hook.
     fn is_stalled(&self) -> bool {
         self.is_opening()
             || self.is_over_mark()
@@ -407,7 +429,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     fn is_opening(&self) -> bool {
-        self.subscriptions.as_ref().is_some_and(|list| list.is_opening())
+        self.subscriptions.as_ref().is_some_and(|list| list.is_opening()) || self.is_asking()
     }
 
     fn is_draining(&self) -> bool {
@@ -479,7 +501,7 @@ mod tests {
     use super::*;
     use crate::{
         random::Random,
-        server::{PeerAddr, Router, ServerConfig, wheel::Wheel},
+        server::{PeerAddr, Router, ServerConfig, hooks::Hooks, wheel::Wheel},
         sync::{AtomicUsize, Ordering},
         topic::{MemoryTopics, Publisher},
     };
@@ -500,6 +522,7 @@ mod tests {
             buffered: Arc::default(),
             random,
             wheel: Wheel::new(),
+            hooks: Hooks::default(),
         })
     }
 

@@ -1,0 +1,215 @@
+//! Who finds out who a peer is: the hook behind `/auth`, and one that knows a list of tokens.
+
+use std::fmt;
+
+use subtle::ConstantTimeEq;
+
+use crate::{
+    credentials::Credentials,
+    protocol::{Code, MAX_VALUE},
+    server::{listener::PeerAddr, principal::Principal},
+    topic::BoxFuture,
+};
+
+/// Finds out who a peer is, by what it sends with `/auth` (PROTOCOL.md, section 8.11).
+///
+/// Set with [`Server::authenticator`](crate::Server::authenticator). One that panics has refused;
+/// one that never ends is dropped when [`auth_time`](crate::ServerConfig::auth_time) is over. Either
+/// way only the connection it was asked for is touched.
+///
+/// ```
+/// use bellwire::{
+///     Credentials,
+///     protocol::Code,
+///     server::{Authenticator, Denied, PeerAddr, Principal},
+///     topic::BoxFuture,
+/// };
+///
+/// struct Tickets;
+///
+/// impl Authenticator for Tickets {
+///     fn schemes(&self) -> Vec<Code> {
+///         vec![Code::from_static("ticket")]
+///     }
+///
+///     fn authenticate(
+///         &self,
+///         _scheme: &Code,
+///         credentials: Credentials,
+///         _peer: &PeerAddr,
+///     ) -> BoxFuture<Result<Principal, Denied>> {
+///         Box::pin(async move {
+///             // Ask whoever issued it; this may take its time.
+///             match credentials.as_bytes() {
+///                 [] => Err(Denied::Credentials),
+///                 _ => Ok(Principal::new("holder")),
+///             }
+///         })
+///     }
+/// }
+/// ```
+pub trait Authenticator: Send + Sync + 'static {
+    /// What it understands, in the order of preference; announced in `/hello`. It is asked once,
+    /// when it is set.
+    fn schemes(&self) -> Vec<Code>;
+
+    /// Finds out who sent `credentials`; `scheme` is one of [`schemes`](Self::schemes).
+    ///
+    /// It is called, and its future polled, within the connection's driver: neither may block.
+    ///
+    /// # Errors
+    /// [`Denied`]: the peer stays unknown.
+    fn authenticate(
+        &self,
+        scheme: &Code,
+        credentials: Credentials,
+        peer: &PeerAddr,
+    ) -> BoxFuture<Result<Principal, Denied>>;
+}
+
+/// Why nobody knows who a peer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Denied {
+    /// The credentials do not do: `no unauthenticated`.
+    Credentials,
+    /// They could not be looked at, as when what knows them is out of reach: `no busy`. The peer may
+    /// try again; it counts as a try all the same.
+    Unavailable,
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Credentials => "the credentials do not do",
+            Self::Unavailable => "the credentials could not be looked at",
+        })
+    }
+}
+
+impl std::error::Error for Denied {}
+
+/// Knows peers by a list of tokens: scheme `token`, the credentials being the token.
+///
+/// Every token of the list is compared, each in a time that depends on the lengths alone, so that
+/// how long a refusal takes says nothing of how much of a token was right; the lengths of tokens are
+/// no secret. The time grows with the list: for more than some thousands write an
+/// [`Authenticator`] that looks them up by a part that is no secret. Tokens should be of 128 random
+/// bits or more. Their bytes show in no `Debug` and no log.
+///
+/// ```
+/// use bellwire::{Server, server::{Principal, TokenAuthenticator}};
+///
+/// # async fn run() -> std::io::Result<()> {
+/// let tokens = TokenAuthenticator::new()
+///     .token("5f1c0a3e-7d52-4f0e-9f43-0d6c5b1a8e21", Principal::new("ada"))
+///     .token("c2b9d7f0-11aa-4a34-8e0b-6f1e2d3c4b5a", Principal::new("bob"));
+/// let server = Server::bind("127.0.0.1:0").await?.authenticator(tokens);
+/// # drop(server);
+/// # Ok(()) }
+/// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct TokenAuthenticator(Vec<(Credentials, Principal)>);
+
+impl TokenAuthenticator {
+    /// The one scheme it understands.
+    pub const SCHEME: Code = Code::from_static("token");
+
+    /// Knows nobody.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whoever has `token` is `principal`. Of two with the same token the later one counts.
+    ///
+    /// # Panics
+    /// When `token` is empty.
+    #[must_use]
+    pub fn token(mut self, token: impl Into<Credentials>, principal: Principal) -> Self {
+        let token = token.into();
+        assert!(!token.as_bytes().is_empty(), "a token is not empty");
+        self.0.push((token, principal));
+        self
+    }
+
+    fn holder_of(&self, token: &[u8]) -> Option<&Principal> {
+        // No early exit: which one it was shows in no time but that of the list.
+        self.0.iter().fold(None, |found, (known, principal)| {
+            let is_same = bool::from(known.as_bytes().ct_eq(token));
+            if is_same { Some(principal) } else { found }
+        })
+    }
+}
+
+impl Authenticator for TokenAuthenticator {
+    fn schemes(&self) -> Vec<Code> {
+        vec![Self::SCHEME]
+    }
+
+    fn authenticate(
+        &self,
+        _: &Code,
+        credentials: Credentials,
+        _: &PeerAddr,
+    ) -> BoxFuture<Result<Principal, Denied>> {
+        let found = self.holder_of(credentials.as_bytes()).cloned();
+        Box::pin(std::future::ready(found.ok_or(Denied::Credentials)))
+    }
+}
+
+/// The schemes as `/hello` announces them.
+///
+/// # Panics
+/// When there are none, or more than the attribute holds.
+pub(super) fn announced_schemes(authenticator: &dyn Authenticator) -> Vec<Code> {
+    let schemes = authenticator.schemes();
+    assert!(!schemes.is_empty(), "an authenticator understands a scheme");
+    let length = schemes.iter().map(|scheme| scheme.as_str().len() + 1).sum::<usize>() - 1;
+    assert!(length <= MAX_VALUE, "the schemes' names are {length} bytes, over {MAX_VALUE}");
+    schemes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_known_as_a_whole() {
+        let tokens = TokenAuthenticator::new()
+            .token("secret-a", Principal::new("a"))
+            .token("secret-b", Principal::new("b"));
+        let holder = |token: &str| tokens.holder_of(token.as_bytes()).and_then(Principal::name);
+        assert_eq!((holder("secret-a"), holder("secret-b")), (Some("a"), Some("b")));
+        for other in ["", "secret-", "secret-c", "secret-ab", "Secret-a"] {
+            assert_eq!(holder(other), None, "{other}");
+        }
+        assert!(!format!("{tokens:?}").contains("secret"));
+    }
+
+    struct Schemes(usize);
+
+    impl Authenticator for Schemes {
+        fn schemes(&self) -> Vec<Code> {
+            (0..self.0).map(|n| Code::new(&format!("s{n:03}")).unwrap()).collect()
+        }
+
+        fn authenticate(
+            &self,
+            _: &Code,
+            _: Credentials,
+            _: &PeerAddr,
+        ) -> BoxFuture<Result<Principal, Denied>> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[test]
+    fn schemes_fit_into_the_attribute() {
+        assert_eq!(announced_schemes(&Schemes(51)).len(), 51);
+        for wrong in [0, 52] {
+            let announced = std::panic::catch_unwind(|| announced_schemes(&Schemes(wrong)));
+            assert!(announced.is_err(), "{wrong}");
+        }
+    }
+}

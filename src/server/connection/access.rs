@@ -1,0 +1,288 @@
+//! What a connection does while nobody knows who its peer is, or whether it may do what it asks for.
+
+use std::task::Poll;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{
+    credentials::Credentials,
+    protocol::{Code, Line, Mark, RequestId, Time, encode, encode_bye},
+    server::{
+        Shared,
+        asked::Asked,
+        authenticator::Denied,
+        authorizer::{Action, Verdict},
+        connection::{Connection, Taken, control::Refusal},
+        gated::Gated,
+        handler::Running,
+        in_flight::guarded,
+        principal::Principal,
+        router::Found,
+        session::Session,
+    },
+    sync::Arc,
+    topic::BoxFuture,
+};
+
+const AUTH_USAGE: &str = "usage: /auth SCHEME CREDENTIALS";
+
+/// What is to be decided. A connection that has nothing to decide has none.
+pub(super) enum Access {
+    Stranger(Stranger),
+    Asking(Asking),
+}
+
+/// A peer that has to `/auth` first.
+pub(super) struct Stranger {
+    /// Absolute: no line of the peer's puts it off.
+    deadline: Time,
+    tries: u32,
+    trying: Option<(RequestId, Asked<Result<Principal, Denied>>)>,
+}
+
+/// A protocol method that waits for the authoriser. Its line is parked, and all behind it wait, so
+/// that these methods keep their order.
+pub(super) struct Asking {
+    id: RequestId,
+    topic: String,
+    asked: Asked<bool>,
+    verdict: Option<bool>,
+    deadline: Time,
+}
+
+impl Access {
+    /// Where a connection begins: known, or a stranger.
+    pub(super) fn at_first(shared: &Shared, session: &Session) -> Option<Box<Self>> {
+        let must_say = shared.hooks.authenticator.is_some() && session.principal().is_anonymous();
+        must_say.then(|| {
+            let deadline = shared.wheel.now().after(shared.config.auth_time);
+            Box::new(Self::Stranger(Stranger { deadline, tries: 0, trying: None }))
+        })
+    }
+
+    pub(super) fn deadline(&self) -> Time {
+        match self {
+            Self::Stranger(stranger) => stranger.deadline,
+            Self::Asking(asking) => asking.deadline,
+        }
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
+    /// Whether no further line may be looked at until a hook has answered.
+    pub(super) fn is_asking(&self) -> bool {
+        match self.access.as_deref() {
+            None => false,
+            Some(Access::Stranger(stranger)) => stranger.trying.is_some(),
+            Some(Access::Asking(asking)) => asking.verdict.is_none(),
+        }
+    }
+
+    /// Whether the peer has to say first who it is.
+    pub(super) fn is_stranger(&self) -> bool {
+        matches!(self.access.as_deref(), Some(Access::Stranger(_)))
+    }
+
+    /// Whether this line is for those who are known only.
+    pub(super) fn is_barred(&self, line: &Line<'_>) -> bool {
+        self.is_stranger() && !matches!(line.word.as_str(), "/hello" | "/auth" | "/quit")
+    }
+
+    /// Refuses what is barred. One-ways pass in silence: strangers get no more than they must.
+    pub(super) fn bar(&mut self, mark: Mark) -> Taken {
+        if let Mark::Id(id) = mark {
+            self.refuse(id, &Code::UNAUTHENTICATED, format_args!(""));
+        }
+        Taken::Yes
+    }
+
+    /// Goes on with what a hook was asked; whether something was decided.
+    pub(super) fn poll_access(&mut self) -> bool {
+        match self.access.as_deref_mut() {
+            None => false,
+            Some(Access::Stranger(Stranger { trying, .. })) => {
+                let Some((id, asked)) = trying else { return false };
+                let (id, Poll::Ready(found)) = (*id, asked.poll()) else { return false };
+                self.on_tried(id, found.unwrap_or(Err(Denied::Credentials)));
+                true
+            }
+            Some(Access::Asking(asking)) if asking.verdict.is_none() => {
+                let Poll::Ready(verdict) = asking.asked.poll() else { return false };
+                asking.verdict = Some(verdict.unwrap_or(false));
+                true
+            }
+            Some(Access::Asking(_)) => false,
+        }
+    }
+
+    /// What is still undecided at its deadline is decided by it.
+    pub(super) fn on_access_alarm(&mut self, now: Time) {
+        let Some(access) = self.access.as_deref_mut() else { return };
+        let deadline = access.deadline();
+        match access {
+            _ if now < deadline => self.set_alarm(deadline),
+            Access::Stranger(stranger) => {
+                if let Some((id, asked)) = stranger.trying.take() {
+                    drop(asked);
+                    self.refuse(id, &Code::UNAUTHENTICATED, format_args!(""));
+                }
+                tracing::debug!("not authenticated in time");
+                self.show_out();
+            }
+            Access::Asking(asking) => {
+                asking.verdict.get_or_insert(false);
+            }
+        }
+    }
+
+    /// `/auth`, answered once the authenticator has; no line is looked at meanwhile.
+    pub(super) fn auth(&mut self, id: RequestId, line: &Line<'_>) -> Result<Taken, Refusal> {
+        if !self.is_stranger() {
+            return Err((Code::OUT_OF_ORDER, "authenticated already".into()));
+        }
+        match self.begin_auth(line) {
+            Ok(future) => {
+                let asked = Asked::new(future, self.session.mailbox());
+                if let Some(Access::Stranger(stranger)) = self.access.as_deref_mut() {
+                    stranger.trying = Some((id, asked));
+                }
+            }
+            Err((code, text)) => self.on_refused(id, &code, &text),
+        }
+        Ok(Taken::Yes)
+    }
+
+    fn begin_auth(&self, line: &Line<'_>) -> Result<BoxFuture<Result<Principal, Denied>>, Refusal> {
+        super::control::no_attributes(line)?;
+        let (scheme, credentials) = line.rest.split_argument();
+        let scheme = std::str::from_utf8(scheme).ok().and_then(Code::new);
+        let scheme = scheme.filter(|_| !credentials.is_empty());
+        let scheme = scheme.ok_or_else(|| (Code::BAD_ARGUMENTS, AUTH_USAGE.to_owned()))?;
+        let hooks = &self.shared.hooks;
+        let known = hooks.authenticator.as_ref().filter(|_| hooks.schemes.contains(&scheme));
+        let unknown = || (Code::UNAUTHENTICATED, "no such scheme".to_owned());
+        let authenticator = known.ok_or_else(unknown)?;
+        let credentials = Credentials::from(credentials.plain().into_owned());
+        let peer = self.session.peer();
+        let asked = guarded(|| authenticator.authenticate(&scheme, credentials, peer));
+        asked.ok_or((Code::UNAUTHENTICATED, String::new()))
+    }
+
+    fn on_tried(&mut self, id: RequestId, found: Result<Principal, Denied>) {
+        match found {
+            Ok(principal) => {
+                tracing::debug!(?principal, "authenticated");
+                self.access = None;
+                self.session.set_principal(principal);
+                self.lines.set_max_line(self.shared.config.max_line);
+                encode::ok(self.out(), id, b"");
+            }
+            Err(Denied::Credentials) => self.on_refused(id, &Code::UNAUTHENTICATED, ""),
+            Err(Denied::Unavailable) => self.on_refused(id, &Code::BUSY, ""),
+        }
+    }
+
+    fn on_refused(&mut self, id: RequestId, code: &Code, text: &str) {
+        tracing::debug!(%code, "not authenticated");
+        self.refuse(id, code, format_args!("{text}"));
+        let Some(Access::Stranger(stranger)) = self.access.as_deref_mut() else { return };
+        stranger.trying = None;
+        stranger.tries += 1;
+        if stranger.tries >= self.shared.config.auth_tries {
+            self.show_out();
+        }
+    }
+
+    /// Closes upon who did not say who it is. Nothing of it was executed.
+    fn show_out(&mut self) {
+        encode_bye(self.out(), 0, &Code::UNAUTHENTICATED);
+        self.stop_reading(None);
+    }
+
+    /// Whether a protocol method may go on: `false` while the authoriser has not said so.
+    ///
+    /// # Errors
+    /// `forbidden`.
+    pub(super) fn is_permitted(
+        &mut self,
+        id: RequestId,
+        action: Action<'_>,
+    ) -> Result<bool, Refusal> {
+        match self.verdict_on(id, action) {
+            Some(true) => Ok(true),
+            Some(false) => Err((Code::FORBIDDEN, String::new())),
+            None => Ok(false),
+        }
+    }
+
+    fn verdict_on(&mut self, id: RequestId, action: Action<'_>) -> Option<bool> {
+        if self.shared.hooks.authorizer.is_none() {
+            return Some(true);
+        }
+        if let Some(Access::Asking(asking)) = self.access.as_deref()
+            && asking.id == id
+        {
+            // Looked at once more, for whatever reason: it is asked about only once.
+            let verdict = asking.verdict?;
+            self.access = None;
+            return Some(verdict);
+        }
+        match self.verdict(action) {
+            Verdict::Allow => Some(true),
+            Verdict::Deny => Some(false),
+            Verdict::Later(future) => {
+                self.ask_later(id, action, future);
+                None
+            }
+        }
+    }
+
+    fn ask_later(&mut self, id: RequestId, action: Action<'_>, future: BoxFuture<bool>) {
+        let (Action::Call(name) | Action::Subscribe(name) | Action::Publish(name)) = action;
+        let deadline = self.now().after(self.shared.config.handler_time);
+        let asked = Asked::new(future, self.session.mailbox());
+        let asking = Asking { id, topic: name.to_owned(), asked, verdict: None, deadline };
+        self.access = Some(Box::new(Access::Asking(asking)));
+        self.set_alarm(deadline);
+    }
+
+    /// What the authoriser says at once; one that panics denies.
+    pub(super) fn verdict(&self, action: Action<'_>) -> Verdict {
+        let Some(authorizer) = &self.shared.hooks.authorizer else { return Verdict::Allow };
+        let principal = self.session.principal();
+        guarded(|| authorizer.allow(principal, action)).unwrap_or(Verdict::Deny)
+    }
+
+    /// A call whose verdict takes its time: it waits in its place, and nothing waits for it.
+    pub(super) fn gated(
+        &self,
+        verdict: BoxFuture<bool>,
+        method: Found,
+        line: &Line<'_>,
+    ) -> Running {
+        let mut bytes = Vec::new();
+        encode::line(&mut bytes, line.mark, line.word, line.attributes, &line.rest.plain());
+        bytes.pop();
+        let (shared, session) = (Arc::clone(&self.shared), self.session.clone());
+        Running::Gated(Box::new(Gated::new(verdict, bytes, method, shared, session)))
+    }
+
+    /// A verdict on `topic` that is still to come would be about what was revoked meanwhile.
+    pub(super) fn deny_asking(&mut self, topic: &str) {
+        if let Some(Access::Asking(asking)) = self.access.as_deref_mut()
+            && asking.topic == topic
+        {
+            asking.verdict = Some(false);
+        }
+    }
+
+    /// The `/auth` that is under way is not waited for.
+    pub(super) fn abandon_auth(&mut self) {
+        if let Some(Access::Stranger(stranger)) = self.access.as_deref_mut()
+            && let Some((id, asked)) = stranger.trying.take()
+        {
+            drop(asked);
+            self.refuse(id, &Code::CLOSING, format_args!(""));
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! A call that waits for its authoriser, in a place in flight.
+
+use std::{
+    mem,
+    task::{Context, Poll},
+};
+
+use crate::{
+    protocol::{Line, Mark},
+    server::{
+        Shared,
+        extract::{Payload, RequestParts},
+        handler::{Ended, Running},
+        in_flight::guarded,
+        reply::Rejection,
+        router::Found,
+        session::Session,
+    },
+    sync::Arc,
+    topic::BoxFuture,
+};
+
+/// First the verdict, then the handler, which is not made before.
+pub(super) struct Gated(Stage);
+
+enum Stage {
+    Asking(Asking),
+    Started(Running),
+    Refused(Rejection),
+}
+
+struct Asking {
+    verdict: BoxFuture<bool>,
+    /// The request's line, kept until its handler takes it.
+    line: Vec<u8>,
+    method: Found,
+    shared: Arc<Shared>,
+    session: Session,
+}
+
+impl Gated {
+    pub(super) fn new(
+        verdict: BoxFuture<bool>,
+        line: Vec<u8>,
+        method: Found,
+        shared: Arc<Shared>,
+        session: Session,
+    ) -> Self {
+        Self(Stage::Asking(Asking { verdict, line, method, shared, session }))
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        if let Stage::Asking(asking) = &mut self.0 {
+            let polled = guarded(|| asking.verdict.as_mut().poll(cx));
+            if let Some(Poll::Pending) = polled {
+                return Poll::Pending;
+            }
+            self.decide(polled == Some(Poll::Ready(true)));
+        }
+        match &mut self.0 {
+            Stage::Started(running) => running.poll(cx),
+            Stage::Refused(rejection) => Poll::Ready(Ended::Refused(rejection.clone())),
+            Stage::Asking(_) => Poll::Pending,
+        }
+    }
+
+    fn decide(&mut self, is_allowed: bool) {
+        let denied = Stage::Refused(Rejection::forbidden(""));
+        let Stage::Asking(asking) = mem::replace(&mut self.0, denied) else { return };
+        let Asking { verdict, line, method, shared, session } = asking;
+        let dropped_well = guarded(|| drop(verdict)).is_some();
+        if is_allowed && dropped_well {
+            self.0 = match start(&line, method, &shared, &session) {
+                Ok(running) => Stage::Started(running),
+                Err(rejection) => Stage::Refused(rejection),
+            };
+        }
+    }
+
+    /// Whether its handler was made.
+    pub(super) fn has_started(&self) -> bool {
+        matches!(self.0, Stage::Started(_))
+    }
+
+    /// As [`Running::abort`].
+    pub(super) fn abort(&mut self) -> bool {
+        match &mut self.0 {
+            Stage::Started(running) => running.abort(),
+            Stage::Asking(_) | Stage::Refused(_) => false,
+        }
+    }
+}
+
+fn start(
+    line: &[u8],
+    method: Found,
+    shared: &Shared,
+    session: &Session,
+) -> Result<Running, Rejection> {
+    // It was read before, and written again as it was.
+    let line = Line::parse(line).map_err(|fault| Rejection::bad_arguments(fault.to_string()))?;
+    let id = match line.mark {
+        Mark::Id(id) => Some(id),
+        Mark::Reserved => None,
+    };
+    let parts = RequestParts {
+        id,
+        method: line.word,
+        attributes: line.attributes,
+        payload: Payload::Stuffed(line.rest),
+        session,
+        publisher: &shared.publisher,
+    };
+    shared.methods.start(method, &parts)
+}
