@@ -46,7 +46,7 @@ fn offers(numbers: impl IntoIterator<Item = u64>) -> String {
     numbers.into_iter().map(|number| format!("* offers {number} {number}\n")).collect()
 }
 
-/// [M127] [M170] With a full window the cursor waits, and replies do not; an ack in either form
+/// [M127] [M163] With a full window the cursor waits, and replies do not; an ack in either form
 /// returns what it covers, twice the same is nothing, and a lower one neither.
 #[tokio::test]
 async fn a_full_window_is_silence_until_an_ack() {
@@ -147,7 +147,7 @@ async fn a_flood_of_acks_is_obeyed_in_order() {
     drop(written.await.unwrap());
 }
 
-/// [M170] Gapped numbers take no window, whatever they are gapped for.
+/// [M163] Gapped numbers take no window, whatever they are gapped for.
 #[tokio::test]
 async fn gapped_numbers_take_no_window() {
     let server = serve(ServerConfig::new().retained_messages(3));
@@ -218,7 +218,7 @@ async fn a_replay_is_held_by_the_window() {
     peer.expect(offers([8])).await;
 }
 
-/// [M173] Who has waited skips to the newest, if more than one stands before it.
+/// [M166] Who has waited skips to the newest, if more than one stands before it.
 #[tokio::test]
 async fn the_latest_comes_after_a_wait() {
     let server = serve(ServerConfig::new());
@@ -238,7 +238,7 @@ async fn the_latest_comes_after_a_wait() {
     peer.ask(format!("* /ack offers {e}:11\n"), offers([12])).await;
 }
 
-/// [M173] The latest of more than is retained: one gap, and its reason is that it was slow.
+/// [M166] The latest of more than is retained: one gap, and its reason is that it was slow.
 #[tokio::test]
 async fn the_latest_of_what_has_left() {
     let server = serve(ServerConfig::new().retained_messages(3));
@@ -251,7 +251,7 @@ async fn the_latest_of_what_has_left() {
     peer.ask(format!("* /ack offers {e}:2\n"), latest).await;
 }
 
-/// [M173] Without a window it is the outbound mark that a slow one waits at.
+/// [M166] Without a window it is the outbound mark that a slow one waits at.
 #[tokio::test]
 async fn the_latest_after_a_wait_at_the_mark() {
     let server = serve(ServerConfig::new().notification_mark(64));
@@ -274,7 +274,7 @@ async fn the_latest_after_a_wait_at_the_mark() {
     assert_eq!(gaps, 1);
 }
 
-/// [M174] [M111] Who has asked for it is ended where retention would have gapped it, and comes back
+/// [M167] [M111] Who has asked for it is ended where retention would have gapped it, and comes back
 /// with a gap: what had left before a subscription began ends none.
 #[tokio::test]
 async fn who_is_overtaken_may_be_closed() {
@@ -429,7 +429,7 @@ impl TopicReader for Fickle {
     }
 }
 
-/// [M172] After a reset the window is empty again, and acks of the old log mean nothing; a store
+/// [M165] After a reset the window is empty again, and acks of the old log mean nothing; a store
 /// that gives more than the window has room for is not believed ([M127]).
 #[tokio::test]
 async fn a_reset_empties_the_window() {
@@ -505,7 +505,7 @@ async fn read(subscription: &mut Subscription, numbers: std::ops::RangeInclusive
     }
 }
 
-/// [M175] What is handed over is acknowledged by halves of the window, one-way; what lies in the
+/// [M168] What is handed over is acknowledged by halves of the window, one-way; what lies in the
 /// queue is not.
 #[tokio::test]
 async fn the_client_acknowledges_what_it_hands_over() {
@@ -585,7 +585,7 @@ async fn what_lagged_is_acknowledged_with_its_gap() {
     server.expect("* /ack offers e:22\n").await;
 }
 
-/// [M175] [M176] What is slow reaches the application as it is named; a gap is acknowledged at once;
+/// [M168] [M169] What is slow reaches the application as it is named; a gap is acknowledged at once;
 /// what comes beyond the window is handed over and counted.
 #[tokio::test]
 async fn slowness_is_told_and_a_faulty_window_counted() {
@@ -614,7 +614,7 @@ async fn slowness_is_told_and_a_faulty_window_counted() {
     assert!(subscription.next().await.is_none());
 }
 
-/// [M171] [M177] A resumed subscription has the same terms. What was handed over and not
+/// [M164] [M170] A resumed subscription has the same terms. What was handed over and not
 /// acknowledged is not asked for again, and no ack goes above what the server sent since.
 #[tokio::test]
 async fn a_resumed_subscription_keeps_its_terms() {

@@ -174,7 +174,7 @@ async fn held_with_limit(limit: usize) -> (usize, String, PipeServer, Arc<Notify
     (held, answer, server, gate)
 }
 
-/// [M153] Past the limit, and not at it, application requests are refused, and only those, until
+/// [M151] Past the limit, and not at it, application requests are refused, and only those, until
 /// there is room again.
 #[tokio::test]
 async fn a_server_whose_buffers_are_full_refuses_application_requests() {
@@ -293,7 +293,7 @@ impl Listener for Addressed {
     }
 }
 
-/// [M154] One address may have as many connections as it may; the next is told so, others are not,
+/// [M152] One address may have as many connections as it may; the next is told so, others are not,
 /// and a place is free when its connection is gone.
 #[tokio::test(start_paused = true)]
 async fn connections_of_one_address_are_capped() {
@@ -461,7 +461,7 @@ async fn first_lines(address: String) -> Came {
 
 // Stores of one's own.
 
-/// [M152] A store that never answers holds its connection up for as long as a handler may take, and
+/// [M150] A store that never answers holds its connection up for as long as a handler may take, and
 /// no longer.
 #[tokio::test(start_paused = true)]
 async fn a_store_that_never_answers_is_given_up() {

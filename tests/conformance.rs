@@ -507,7 +507,7 @@ async fn each_method_has_its_form() {
         let error = format!("* /error bad-form {word} needs an id");
         ask(&mut peer, &format!("* {word} x"), [&error]).await;
     }
-    for (word, id) in ["/auth token x"].into_iter().zip(2..) {
+    for (word, id) in ["/auth token x"].into_iter().zip(3..) {
         let name = word.split(' ').next().unwrap();
         let error = format!("unknown-method no method \"{name}\"; ask /methods");
         ask(&mut peer, &format!("{id} {word}"), [&format!("{id} no {error}")]).await;

@@ -51,7 +51,7 @@ async fn greeted() -> (Client, Driver, RawPeer<DuplexStream>) {
     (client, driver, server)
 }
 
-/// [M150] [M151] Whatever comes during the grace is obeyed, and the line comes at its end.
+/// [M148] [M149] Whatever comes during the grace is obeyed, and the line comes at its end.
 #[tokio::test(start_paused = true)]
 async fn the_grace_takes_every_kind_of_request() {
     let config = ServerConfig::new().grace(5 * SECOND).allow_publish(true);

@@ -82,7 +82,7 @@ async fn closes(mut peer: Peer, since: Instant, after: Duration) {
 
 // The first line.
 
-/// [M140] Whatever comes: the time does not begin anew with each byte.
+/// [M139] Whatever comes: the time does not begin anew with each byte.
 #[tokio::test(start_paused = true)]
 async fn a_first_line_has_ten_seconds_from_the_accept() {
     let (server, _) = serve(ServerConfig::new());
@@ -170,7 +170,7 @@ async fn other_protocols_get_no_echo() {
 
 // Later lines.
 
-/// [M141] From its first byte, whatever comes between.
+/// [M140] From its first byte, whatever comes between.
 #[tokio::test(start_paused = true)]
 async fn a_started_line_has_ten_seconds() {
     let (server, _) = serve(ServerConfig::new());
@@ -189,7 +189,7 @@ async fn a_started_line_has_ten_seconds() {
     late.ask("4 echo d\n", "4 ok d\n").await;
 }
 
-/// [M141] A second for 16 KiB, as they come in.
+/// [M140] A second for 16 KiB, as they come in.
 #[tokio::test(start_paused = true)]
 async fn a_long_line_has_longer() {
     let (server, _) = serve(ServerConfig::new());
@@ -207,7 +207,7 @@ async fn a_long_line_has_longer() {
     closes(peer, since, secs(3)).await;
 }
 
-/// [M141] What was read before is still answered.
+/// [M140] What was read before is still answered.
 #[tokio::test(start_paused = true)]
 async fn what_runs_is_finished_when_a_line_is_not() {
     let (server, waiting) = serve(ServerConfig::new());
@@ -221,7 +221,7 @@ async fn what_runs_is_finished_when_a_line_is_not() {
     peer.expect_closed().await;
 }
 
-/// [M141] While the server itself does not read, no line is late.
+/// [M140] While the server itself does not read, no line is late.
 #[tokio::test(start_paused = true)]
 async fn a_line_behind_one_that_waits_for_a_place_is_not_late() {
     let config = ServerConfig::new().in_flight(1).handler_time(secs(600)).idle(secs(60));
@@ -274,7 +274,7 @@ async fn blocked(config: ServerConfig) -> (PipeServer, Waiting, Peer) {
     (server, waiting, peer)
 }
 
-/// [M142] Twice: nothing is taken at all; one byte is, just in time.
+/// [M141] Twice: nothing is taken at all; one byte is, just in time.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_takes_nothing_for_ten_seconds_is_dropped() {
     let (server, waiting, _peer) = blocked(ServerConfig::new()).await;
@@ -297,7 +297,7 @@ async fn a_peer_that_takes_nothing_for_ten_seconds_is_dropped() {
     assert_eq!(server.handle.stats().connections, 0);
 }
 
-/// [M142] One that reads, however slowly, is not.
+/// [M141] One that reads, however slowly, is not.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_reads_slowly_is_served() {
     let (_server, waiting, mut peer) = blocked(ServerConfig::new()).await;
@@ -315,7 +315,7 @@ async fn a_peer_that_reads_slowly_is_served() {
     peer.expect("2 ok done \n".trim_end_matches([' ', '\n']).to_owned() + " \n").await;
 }
 
-/// [M142] It holds while a connection finishes, and while the server drains.
+/// [M141] It holds while a connection finishes, and while the server drains.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_takes_nothing_is_dropped_at_its_end_too() {
     for ends_by in ["/quit", "eof", "drain"] {
@@ -338,7 +338,7 @@ async fn a_peer_that_takes_nothing_is_dropped_at_its_end_too() {
 
 // Violations.
 
-/// [M143] 32 are borne; the next is answered, and ends the connection.
+/// [M142] 32 are borne; the next is answered, and ends the connection.
 #[tokio::test(start_paused = true)]
 async fn violations_are_borne_up_to_their_limit() {
     let (server, waiting) = serve(ServerConfig::new());
@@ -363,7 +363,7 @@ async fn violations_are_borne_up_to_their_limit() {
     peer.expect_closed().await;
 }
 
-/// [M143] One returns every 10 s.
+/// [M142] One returns every 10 s.
 #[tokio::test(start_paused = true)]
 async fn violations_are_forgiven_with_time() {
     const BAD: &str = "* /error malformed byte 0: empty line\n";
@@ -467,7 +467,7 @@ async fn tiny_writes_leave_the_others_their_turn() {
 
 // Silence.
 
-/// [M144] [M145] Announced, and kept to; a byte is enough, and finished requests are answered.
+/// [M143] [M144] Announced, and kept to; a byte is enough, and finished requests are answered.
 #[tokio::test(start_paused = true)]
 async fn a_silent_client_is_told_goodbye() {
     let (server, waiting) = serve(ServerConfig::new().handler_time(secs(600)));
@@ -486,7 +486,7 @@ async fn a_silent_client_is_told_goodbye() {
     peer.expect_closed().await;
 }
 
-/// [M144] What is off is not announced.
+/// [M143] What is off is not announced.
 #[tokio::test(start_paused = true)]
 async fn the_limit_on_silence_is_configured() {
     let (server, _) = serve(ServerConfig::new().idle(None));
@@ -532,7 +532,7 @@ async fn connected(server: &PipeServer) -> (Client, JoinHandle<Result<(), Connec
     (client, driver)
 }
 
-/// [M148] Row 23 of the threats, the client's side: a server that has fallen silent is probed, and then
+/// [M147] Row 23 of the threats, the client's side: a server that has fallen silent is probed, and then
 /// given up, if it owes anything.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_answers_nothing_any_more_is_given_up() {
@@ -567,7 +567,7 @@ async fn a_server_that_owes_nothing_may_be_silent() {
 
 // Payload in flight.
 
-/// [M146] At the limit the next request waits, and all behind it.
+/// [M145] At the limit the next request waits, and all behind it.
 #[tokio::test(start_paused = true)]
 async fn payload_in_flight_is_bounded() {
     let (server, waiting) = serve(ServerConfig::new().payload_bytes(100).allow_publish(true));
@@ -590,7 +590,7 @@ async fn payload_in_flight_is_bounded() {
     peer.expect("6 ok;lease=60\n").await;
 }
 
-/// [M146] One that is larger by itself runs alone.
+/// [M145] One that is larger by itself runs alone.
 #[tokio::test(start_paused = true)]
 async fn a_payload_over_the_limit_runs_alone() {
     for limit in [0, 1, 100] {

@@ -169,7 +169,7 @@ fn items(id: u64, numbers: impl IntoIterator<Item = u64>) -> String {
     numbers.into_iter().map(|number| format!("{id} more {number}\n")).collect()
 }
 
-/// [M70] [M160] Exactly as many items as there is credit for; then silence, then more of them.
+/// [M70] [M153] Exactly as many items as there is credit for; then silence, then more of them.
 #[tokio::test]
 async fn credit_is_exact() {
     let (server, seen) = start();
@@ -197,7 +197,7 @@ async fn a_request_without_a_window_has_a_credit_of_32() {
     peer.expect("1 ok\n").await;
 }
 
-/// [M161] Streams take turns, and plain replies do not wait for them; each keeps its own order.
+/// [M154] Streams take turns, and plain replies do not wait for them; each keeps its own order.
 #[tokio::test]
 async fn streams_and_plain_replies_interleave() {
     let (server, _) = start();
@@ -280,7 +280,7 @@ async fn a_stream_that_panics_hurts_itself_only() {
     peer.ask("* /more 1 5\n", "1 more 2\n1 ok\n").await;
 }
 
-/// [M163] An item that does not fit ends the reply; what came before it stands.
+/// [M156] An item that does not fit ends the reply; what came before it stands.
 #[tokio::test]
 async fn an_item_that_is_too_large_ends_the_stream() {
     let (server, seen) = start();
@@ -299,7 +299,7 @@ async fn an_item_that_is_too_large_ends_the_stream() {
     assert_eq!(seen.alive(), 0);
 }
 
-/// [M66] [M164] The server's limit is for each item, and runs only while there is credit.
+/// [M66] [M157] The server's limit is for each item, and runs only while there is credit.
 #[tokio::test(start_paused = true)]
 async fn each_item_has_the_handlers_time() {
     let config = ServerConfig::new().handler_time(Duration::from_secs(10));
@@ -340,14 +340,14 @@ async fn a_ttl_bounds_the_whole_stream() {
     assert_eq!(seen.alive(), 0);
 }
 
-/// [M160] Row 7 of the threats: a client that gives credit and does not read costs the server what
+/// [M153] Row 7 of the threats: a client that gives credit and does not read costs the server what
 /// is under the mark, and the stream waits; it is not late for that.
 #[tokio::test(start_paused = true)]
 async fn the_server_holds_the_stream_and_not_the_items() {
     const PIPE: usize = 512;
     let mark = 4_096;
     let config = ServerConfig::new().reply_mark(mark).handler_time(Duration::from_secs(10));
-    let (server, seen) = start_with(config);
+    let (server, seen) = start_with(config.write_progress(Duration::from_secs(600)));
     let mut peer = server.connect_raw(PIPE);
     peer.hello().await;
     peer.send("1 count;window=1000000 [2000,90]\n").await;
@@ -366,11 +366,11 @@ async fn the_server_holds_the_stream_and_not_the_items() {
     assert_eq!(seen.polls(), 2_001);
 }
 
-/// [M164] Nor is a stream late whose next item is there while the peer does not read.
+/// [M157] Nor is a stream late whose next item is there while the peer does not read.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_does_not_read_makes_no_stream_late() {
     let config = ServerConfig::new().reply_mark(4_096).handler_time(Duration::from_secs(10));
-    let (server, seen) = start_with(config);
+    let (server, seen) = start_with(config.write_progress(Duration::from_secs(600)));
     let mut peer = server.connect_raw(512);
     peer.hello().await;
     peer.ask("1 gated\n", items(1, [1])).await;
@@ -394,7 +394,7 @@ async fn a_peer_that_does_not_read_makes_no_stream_late() {
     assert_eq!(one, 1, "it came beside the other");
 }
 
-/// [M71] [M165] Once the client has ended its direction, a stream goes as far as its credit.
+/// [M71] [M158] Once the client has ended its direction, a stream goes as far as its credit.
 #[tokio::test]
 async fn a_half_close_ends_what_needs_credit() {
     let (server, seen) = start();
@@ -411,7 +411,7 @@ async fn a_half_close_ends_what_needs_credit() {
     assert_eq!(seen.alive(), 0);
 }
 
-/// [M88] [M165] `/quit` is answered behind the streams, which can get no more credit.
+/// [M88] [M158] `/quit` is answered behind the streams, which can get no more credit.
 #[tokio::test]
 async fn a_quit_ends_what_waits_for_credit() {
     let (server, seen) = start();
@@ -453,7 +453,7 @@ async fn a_lost_connection_drops_its_streams() {
     }
 }
 
-/// [M57] [M167] Nobody could read the items of a one-way request.
+/// [M57] [M160] Nobody could read the items of a one-way request.
 #[tokio::test]
 async fn a_one_way_stream_is_dropped_unpolled() {
     let (server, seen) = start();
@@ -466,7 +466,7 @@ async fn a_one_way_stream_is_dropped_unpolled() {
     assert_eq!((seen.polls(), seen.0.most_alive.load(Ordering::Relaxed) > 0), (0, true));
 }
 
-/// [M166] A window is understood wherever an application request is.
+/// [M159] A window is understood wherever an application request is.
 #[tokio::test]
 async fn a_window_is_a_number_and_may_be_of_no_use() {
     let (server, _) = start_with(ServerConfig::new().allow_publish(true));
@@ -480,7 +480,7 @@ async fn a_window_is_a_number_and_may_be_of_no_use() {
     peer.ask("6 /publish;window=1 t\n", "6 no unknown-attribute window\n").await;
 }
 
-/// [M59] [M169] Credit for what is no stream, or no more one, is void; what names none is a fault.
+/// [M59] [M162] Credit for what is no stream, or no more one, is void; what names none is a fault.
 #[tokio::test]
 async fn credit_may_be_void() {
     let (server, seen) = start();
@@ -501,7 +501,7 @@ async fn credit_may_be_void() {
     assert_eq!(seen.polls(), 3);
 }
 
-/// [M169] Row 8 of the threats: a flood of credit holds nothing and wakes nothing.
+/// [M162] Row 8 of the threats: a flood of credit holds nothing and wakes nothing.
 #[tokio::test]
 async fn a_flood_of_credit_holds_nothing() {
     let (server, seen) = start();
@@ -536,7 +536,7 @@ async fn a_flood_of_cancelled_streams_keeps_to_the_places() {
     assert!((1..=8).contains(&most) && seen.alive() == 0, "{most}");
 }
 
-/// [M162] A stream that always has a next item, and credit without end, starves nobody: not even
+/// [M155] A stream that always has a next item, and credit without end, starves nobody: not even
 /// where the peer reads so slowly that there is never room for all.
 #[tokio::test]
 async fn an_endless_stream_starves_nobody() {
@@ -581,7 +581,7 @@ async fn an_endless_stream_starves_nobody() {
     }
 }
 
-/// [M162] Nor is a stream starved: by notifications that fill all the room there ever is, or by
+/// [M155] Nor is a stream starved: by notifications that fill all the room there ever is, or by
 /// requests that do.
 #[tokio::test]
 async fn a_stream_is_not_starved() {
@@ -818,7 +818,7 @@ async fn a_deadline_bounds_the_whole_stream() {
     assert_eq!(late.next().await.unwrap().unwrap_err(), NotSent::Deadline.into());
 }
 
-/// [M168] A server that sends more than it may: the call ends, and what is held does not grow.
+/// [M161] A server that sends more than it may: the call ends, and what is held does not grow.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_exceeds_its_credit_ends_the_call() {
     let (client, mut server) = greeted().await;

@@ -131,10 +131,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// Reads all there is, and tells everybody. What a reply says comes before why reading ended.
     fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
         let read = self.poll_read(cx);
-        match self.reader.finish_batch() {
-            Ok(()) => read,
-            Err(fault) => Poll::Ready(fault),
+        if let Err(fault) = self.reader.finish_batch() {
+            return Poll::Ready(fault);
         }
+        self.reader.not_admitted.take().map_or(read, Poll::Ready)
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionError> {

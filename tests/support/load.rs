@@ -119,7 +119,9 @@ async fn listen(read: OwnedReadHalf, talk: &Talk, replied: &Semaphore) -> Record
         let (mark, rest) = line.split_once(' ').expect("a mark");
         match mark.parse() {
             Ok(id) => {
-                record.terminal.entry(id).or_default().push(rest.to_owned());
+                if !rest.starts_with("more ") {
+                    record.terminal.entry(id).or_default().push(rest.to_owned());
+                }
                 talk.window.add_permits(1);
                 replied.add_permits(1);
             }

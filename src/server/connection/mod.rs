@@ -533,7 +533,7 @@ mod tests {
         Pin::new(connection).poll(&mut Context::from_waker(Waker::noop()))
     }
 
-    /// [M147] Row 30 of the threats: all deadlines of an hour are over when the process goes on, and
+    /// [M146] Row 30 of the threats: all deadlines of an hour are over when the process goes on, and
     /// what the peer sent in time is there.
     #[tokio::test(start_paused = true)]
     async fn what_was_received_is_read_before_deadlines_fire() {
