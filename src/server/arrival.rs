@@ -21,6 +21,7 @@ use crate::{
 };
 
 /// A connection's task: the accept loop waits for no handshake.
+#[expect(clippy::large_enum_variant, reason = "it is the largest one for nearly all its life")]
 pub(super) enum Arrival<L: Listener> {
     Handshake(Box<Handshake<L>>),
     Open(Connection<L::Io>),

@@ -106,13 +106,13 @@ impl ServerHandle {
     /// }
     /// ```
     pub fn sessions(&self) -> Vec<Session> {
-        self.sessions.iter().map(|session| session.clone()).collect()
+        self.sessions.iter().collect()
     }
 
     /// The sessions whose principal has this name.
     pub fn sessions_of(&self, name: &str) -> Vec<Session> {
         let is_theirs = |session: &Session| session.principal().name() == Some(name);
-        self.sessions.iter().filter(|one| is_theirs(one)).map(|one| one.clone()).collect()
+        self.sessions.iter().filter(is_theirs).collect()
     }
 }
 

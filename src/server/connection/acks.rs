@@ -38,7 +38,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     fn faulty_ack(&mut self, mark: Mark, next: Position) {
         let text = format_args!("next is {next}");
         match mark {
-            Mark::Id(id) => self.refuse(id, &Code::BAD_ACK, text),
+            Mark::Id(id) => {
+                self.refuse(id, &Code::BAD_ACK, text);
+                self.violation();
+            }
+            // Counts it, too.
             Mark::Reserved => self.notice_error(None, &Code::BAD_ACK, text),
         }
     }

@@ -133,8 +133,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             let begin = out.len();
             encode_error(out, id, code, text);
             cut_text(out, begin, max_line);
-            // A server without room is no fault of the peer's.
-            if *code != Code::BUSY {
+            // What the server has no room for, or does not permit, is no fault against the protocol.
+            if ![Code::BUSY, Code::FORBIDDEN].contains(code) {
                 self.violation();
             }
         }
