@@ -630,7 +630,9 @@ async fn control_is_never_stuck() {
     let requests =
         "1 forever\n2 forever\n3 count;window=1 [3,0]\n4 count;window=1 [3,0]\n5 /subscribe t\n";
     peer.send(requests).await;
-    assert!(peer.line().await.unwrap().starts_with("5 ok;"));
+    let accepted = peer.line().await.unwrap();
+    let epoch = accepted.strip_prefix("5 ok;epoch=").and_then(|line| line.split_once(';'));
+    let (epoch, _) = epoch.unwrap_or_else(|| panic!("{accepted}"));
     peer.expect("3 more 1\n4 more 1\n").await;
     peer.send("6 /renew\n").await;
     assert!(peer.line().await.unwrap().starts_with("6 ok;lease=60 t:"));
@@ -638,12 +640,15 @@ async fn control_is_never_stuck() {
     while peer.line().await.unwrap() != "7 ok\n" {}
     server.publisher.publish("t", "news").await.unwrap();
     peer.expect("* t 1 news\n").await;
-    peer.send("8 /unsubscribe t\n").await;
-    assert!(peer.line().await.unwrap().starts_with("8 ok;next="));
+    peer.ask(&format!("8 /ack t {epoch}:2\n"), "8 ok\n").await;
+    peer.ask(&format!("* /ack t {epoch}:9\n"), &format!("* /error bad-ack next is {epoch}:2\n"))
+        .await;
+    peer.send("9 /unsubscribe t\n").await;
+    assert!(peer.line().await.unwrap().starts_with("9 ok;next="));
     peer.ask("* /more 3 1\n", "3 more 2\n").await;
-    peer.ask("* /cancel 1\n9 echo x\n", "1 cut cancelled\n9 ok x\n").await;
+    peer.ask("* /cancel 1\n10 echo x\n", "1 cut cancelled\n10 ok x\n").await;
     peer.ask(
-        "* /cancel 4\n10 /quit\n",
+        "* /cancel 4\n11 /quit\n",
         "4 cut cancelled\n3 cut lost no credit can come any more\n",
     )
     .await;

@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
 /// The argument that makes a program the server.
 pub(crate) const SERVER: &str = "--server";
@@ -35,6 +35,12 @@ impl ServerProcess {
         let address = line.trim().strip_prefix("listening on ").and_then(|at| at.parse().ok());
         let address = address.ok_or_else(|| io::Error::other("the server does not listen"))?;
         Ok(Self { child, address })
+    }
+
+    /// Sends it a signal.
+    #[allow(dead_code, reason = "one of the programs does")]
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), signal)?)
     }
 
     /// Resident memory, in bytes.
