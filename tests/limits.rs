@@ -465,6 +465,39 @@ async fn tiny_writes_leave_the_others_their_turn() {
     flood.abort();
 }
 
+/// Row 6 of the threats: who writes crumbs is read once per tick, and nothing of it is lost; who
+/// writes a line in a few pieces is never waited with. Virtual time stands still but for the ticks.
+#[tokio::test(start_paused = true)]
+async fn crumbs_are_gathered_and_lines_are_not_waited_with() {
+    let (server, _) = serve(ServerConfig::new());
+    let (mut peer, since) = (begun(&server).await, Instant::now());
+    for id in 2..500 {
+        for piece in [format!("{id}"), " ec".into(), "ho".into(), " x".into(), "\n".into()] {
+            peer.send(piece).await;
+            yield_often().await;
+        }
+        peer.expect(format!("{id} ok x\n")).await;
+    }
+    assert_eq!(since.elapsed(), Duration::ZERO);
+    for byte in (500..1_000).map(|id| format!("{id} echo x\n")).collect::<String>().bytes() {
+        peer.send([byte]).await;
+        yield_often().await;
+    }
+    for id in 500..1_000 {
+        peer.expect(format!("{id} ok x\n")).await;
+    }
+    // All of it was written before the clock could move: it was read in the ticks behind.
+    let waited = since.elapsed();
+    assert!((TICK..TICK * 3).contains(&waited), "{waited:?}");
+}
+
+/// The server's tasks have their turns, and no time passes.
+async fn yield_often() {
+    for _ in 0..4 {
+        tokio::task::yield_now().await;
+    }
+}
+
 // Silence.
 
 /// [M143] [M144] Announced, and kept to; a byte is enough, and finished requests are answered.

@@ -20,6 +20,7 @@ use crate::{
 impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     pub(super) fn on_bytes(&mut self, bytes: &[u8]) {
         self.heard = self.now();
+        self.count_crumbs(bytes);
         self.active().tally.bytes_in += bytes.len() as u64;
         // Replies are about as long as requests: one growth instead of many.
         self.out().reserve(bytes.len());

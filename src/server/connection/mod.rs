@@ -9,6 +9,7 @@ mod acks;
 mod answer;
 mod closing;
 mod control;
+mod crumbs;
 mod deadlines;
 mod lines;
 mod orders;
@@ -26,7 +27,7 @@ use tokio::{
     task::yield_now,
 };
 
-use self::{access::Access, closing::Phase};
+use self::{access::Access, closing::Phase, crumbs::Crumbs};
 use crate::{
     io::{Scratch, WriteBuffer},
     protocol::{Code, DEFAULT_MAX_LINE, Hello, Lease, LeaseEvent, LineDecoder, Time, Violations},
@@ -77,6 +78,7 @@ pub(super) struct Connection<T> {
     violations: Violations,
     /// When bytes came last.
     heard: Time,
+    crumbs: Crumbs,
     /// When the unfinished line began; the first one begins when the connection does.
     line_began: Time,
     /// The earliest deadline, registered with the wheel.
@@ -167,6 +169,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             lease: Lease::Idle,
             violations: Violations::default(),
             heard: now,
+            crumbs: Crumbs::default(),
             line_began: now,
             alarm: shared.wheel.new_alarm(),
             now: None,
@@ -300,6 +303,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         for _ in 0..READS {
             if self.phase != Phase::Open || self.is_stalled() {
                 self.hold();
+                return Ok(false);
+            }
+            if self.is_pausing() {
                 return Ok(false);
             }
             self.go_on();

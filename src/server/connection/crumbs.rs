@@ -1,0 +1,58 @@
+//! Peers that write crumbs: each costs a wake-up, and few of them make a line.
+//!
+//! After enough of them the connection is read once per tick of the wheel only, so that a flood of
+//! tiny writes takes no more of the processor than its bytes are worth. Nobody else's latency is at
+//! stake: who writes whole lines, or large pieces of one, is read at once.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{protocol::Time, server::connection::Connection};
+
+/// A read of fewer bytes, with no end of a line among them, is a crumb.
+const CRUMB: usize = 256;
+/// Crumbs that are borne before there is a pause.
+const BORNE: u8 = 32;
+/// What any other read makes good: a line may come in five pieces for ever.
+const MADE_GOOD: u8 = 4;
+/// How long the bytes are left to gather: a tick of the wheel.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// How many crumbs came, and until when nothing is read for it.
+#[derive(Debug, Default)]
+pub(super) struct Crumbs {
+    count: u8,
+    pause: Option<Time>,
+}
+
+impl Crumbs {
+    pub(super) fn is_pausing(&self) -> bool {
+        self.pause.is_some()
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
+    pub(super) fn count_crumbs(&mut self, bytes: &[u8]) {
+        let is_crumb = bytes.len() < CRUMB && memchr::memchr(b'\n', bytes).is_none();
+        let Crumbs { count, pause } = &mut self.crumbs;
+        if !is_crumb {
+            *count = count.saturating_sub(MADE_GOOD);
+        } else if *count < BORNE {
+            *count += 1;
+        } else {
+            *pause = Some(self.heard.after(PAUSE));
+        }
+    }
+
+    /// Whether nothing is to be read for now; the wheel rings when it is.
+    pub(super) fn is_pausing(&mut self) -> bool {
+        let Some(until) = self.crumbs.pause else { return false };
+        if self.now() >= until {
+            self.crumbs.pause = None;
+            return false;
+        }
+        self.set_alarm(until);
+        true
+    }
+}
