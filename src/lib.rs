@@ -44,23 +44,91 @@
 //! # }
 //! ```
 //!
+//! # Streams and acks
+//!
+//! A handler that returns [`Streamed`] answers with many items, of which the next is made only when
+//! the client has given credit for it. A subscription with a [window](Subscribe::window) has no more
+//! than that many notifications on their way that are not acknowledged. So either side may be slow,
+//! and nothing piles up at the other.
+//!
+//! ```
+//! use bellwire::{Client, Delivery, Router, Server, Slow, Streamed};
+//! use futures::stream;
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let server = Server::bind("127.0.0.1:0").await?;
+//! let (address, publisher) = (server.local_addr()?.to_string(), server.publisher());
+//! let count = async |_: String| Streamed(stream::iter((1..=100).map(|n| n.to_string())));
+//! tokio::spawn(server.serve(Router::new().method("count", count)).into_future());
+//!
+//! let client = Client::connect(address).await?;
+//! let mut numbers = client.stream("count", "").window(8);
+//! while let Some(number) = numbers.next().await {
+//!     println!("{}", number?.escape_ascii());
+//! }
+//!
+//! let news = client.subscribe("news").window(8).slow(Slow::Latest).ack_by_hand();
+//! let mut news = news.await?;
+//! publisher.publish("news", "it rains").await?;
+//! if let Some(Delivery::Notification(first)) = news.next().await {
+//!     first.ack(); // handled, and not only read
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Who may do what
+//!
+//! An [`Authenticator`](server::Authenticator) finds out who a peer is, by `/auth` or by the
+//! certificate it shows under TLS; an [`Authorizer`](server::Authorizer) is asked before each call,
+//! subscription and publishing. Neither is there by default: whoever reaches the address may then call
+//! and listen, and a server that listens beyond loopback like that warns of it in its log.
+//!
+//! ```
+//! use bellwire::{
+//!     Client, ClientConfig, Router, Server,
+//!     server::{Action, Principal, TokenAuthenticator},
+//! };
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let tokens = TokenAuthenticator::new().token("5f1c0a3e-7d52", Principal::new("ada"));
+//! let may = |who: &Principal, action: Action<'_>| match action {
+//!     Action::Subscribe(topic) => who.name() == Some(topic),
+//!     _ => true,
+//! };
+//! let server = Server::bind("127.0.0.1:0").await?.authenticator(tokens).authorizer(may);
+//! let address = server.local_addr()?.to_string();
+//! tokio::spawn(server.serve(Router::<()>::new()).into_future());
+//!
+//! let config = ClientConfig::new().auth(TokenAuthenticator::SCHEME, "5f1c0a3e-7d52");
+//! let ada = Client::connect_with(address, config).await?;
+//! ada.subscribe("ada").await?;
+//! let refused = ada.subscribe("bob").await.unwrap_err();
+//! assert_eq!(refused.code().unwrap(), "forbidden");
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Where to look
 //!
 //! - [`Client`]: [`call`](Client::call), [`stream`](Client::stream),
-//!   [`subscribe`](Client::subscribe), [`notifications`](Client::notifications); [`CallError`] tells "safe to retry" from "may have
-//!   run".
-//! - [`Server`], [`Router`] and [`Publisher`]; handlers take [extractors](server::FromRequest).
+//!   [`subscribe`](Client::subscribe), [`notifications`](Client::notifications); [`CallError`] tells
+//!   "safe to retry" from "may have run".
+//! - [`Server`], [`Router`] and [`Publisher`]; handlers take [extractors](server::FromRequest), and
+//!   [layers](server::Layer) stand around them.
+//! - [`ServerHandle`] and [`Session`]: what a server does now, and how to end it for one peer.
 //! - [`ClientConfig`] and [`ServerConfig`]: every bound, with its default.
 //! - [`protocol`]: the sans-IO core, for tools and clients of one's own.
-//! - PROTOCOL.md in the repository: the wire, normative. The docs name its sections.
+//! - PROTOCOL.md in the repository: the wire, normative. The docs name its sections. SECURITY.md: what
+//!   peers may do, and what holds them off.
 //!
 //! # Features
 //!
 //! - `json` (default): typed calls and handlers by serde.
 //! - `codec`: lines as a `tokio_util::codec`.
+//! - `tls`: TLS on both sides by rustls, with ring: `tls::TlsListener`, `Client::connect_tls`.
 //! - `tower`: a stack of tower's around the handlers, `Router::tower`.
 //! - `metrics`: statistics and the time that handlers take, for the `metrics` facade.
-//! - `tls`: TLS on both sides by rustls.
 
 mod client;
 #[cfg(feature = "codec")]

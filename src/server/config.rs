@@ -170,7 +170,7 @@ impl ServerConfig {
     }
 
     /// Violations of the protocol that a connection may have to its account: malformed lines, falling
-    /// ids, faulty acks, one-way requests at fault. Default 32.
+    /// ids, faulty acks, one-way requests at fault (PROTOCOL.md, section 12). Default 32.
     ///
     /// Past it the client is told `/bye violations`, and the connection is closed once what is in
     /// flight is answered. It takes 8 bytes per connection.
