@@ -153,7 +153,7 @@ impl<S> FromRequest<S> for String {
 
 /// The payload as JSON; one that does not decode is answered `no bad-arguments`.
 #[cfg(feature = "json")]
-impl<S, T: serde::de::DeserializeOwned> FromRequest<S> for crate::Json<T> {
+impl<S, T: serde::de::DeserializeOwned> FromRequest<S> for crate::json::Json<T> {
     fn from_request(parts: &RequestParts<'_>, _: &S) -> Result<Self, Rejection> {
         let payload = parts.payload();
         let json: &[u8] = if payload.is_empty() { b"null" } else { &payload };

@@ -113,7 +113,7 @@ payload_replies!(Bytes, Vec<u8>, String, &'static str);
 
 /// A value that cannot be encoded is answered `err internal`.
 #[cfg(feature = "json")]
-impl<T: serde::Serialize> IntoReply for crate::Json<T> {
+impl<T: serde::Serialize> IntoReply for crate::json::Json<T> {
     fn into_reply(self) -> Reply {
         match serde_json::to_vec(&self.0) {
             Ok(payload) => Reply::ok(payload),
