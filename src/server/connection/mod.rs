@@ -68,8 +68,9 @@ pub(super) struct Connection<T> {
     is_draining: bool,
     /// One violation too many was read.
     is_banned: bool,
-    /// An alarm rang, and what was received before it is still to be read.
-    is_due: bool,
+    /// An alarm rang, and what was received before it is still to be read: in so many rounds at
+    /// most.
+    due_within: Option<u8>,
     /// The connections of the server hold as much as they may together, as of this poll.
     is_busy: bool,
     phase: Phase,
@@ -160,7 +161,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             is_first: true,
             is_draining: false,
             is_banned: false,
-            is_due: false,
+            due_within: None,
             is_busy: false,
             buffered: 0,
             phase: Phase::Open,
@@ -208,12 +209,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             self.poll_streams_first();
             let before = self.unwritten();
             self.poll_handlers();
-            let more_input = self.poll_input(cx)? | self.poll_access();
-            if !more_input {
-                self.fire_deadlines();
-            }
+            self.turn_away_banned();
+            let mut more_input = self.poll_input(cx)? | self.poll_access();
+            more_input |= self.fire_deadlines(more_input);
             self.poll_subscriptions();
             self.poll_streams(before);
+            if !more_input {
+                self.free_a_place();
+            }
             self.answer_quit();
             self.count();
             self.poll_write(cx)?;
@@ -484,6 +487,7 @@ impl<T> Drop for Connection<T> {
         self.shared.buffered.change(self.buffered, 0);
         self.count();
         self.shared.sessions.remove(&self.session);
+        self.session.mailbox().close();
     }
 }
 

@@ -77,7 +77,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     fn has_room_for_items(&self) -> bool {
         let config = &self.shared.config;
         let mark = match self.subscriptions.as_ref().is_some_and(|list| list.is_ready()) {
-            true => config.reply_mark.min(config.notification_mark),
+            true => config.reply_mark.min(self.notification_mark()),
             false => config.reply_mark,
         };
         self.unwritten() < mark
@@ -88,6 +88,19 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if let Some(active) = &mut self.active {
             let over = active.in_flight.end_starved();
             over.into_iter().for_each(|over| self.finish(over));
+        }
+    }
+
+    /// Behind a line that waits for a place no credit is read. Where all places are held by what
+    /// waits for credit, the oldest of them is over.
+    pub(super) fn free_a_place(&mut self) {
+        let waits = |active: &Active| active.parked.is_some();
+        if !self.active.as_deref().is_some_and(waits) || self.is_opening() || self.has_place() {
+            return;
+        }
+        let has_room = self.unwritten() < self.shared.config.reply_mark;
+        if has_room && let Some(over) = self.active().in_flight.end_one_starved() {
+            self.finish(over);
         }
     }
 
