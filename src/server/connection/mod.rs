@@ -11,6 +11,8 @@ mod closing;
 mod control;
 mod deadlines;
 mod lines;
+#[cfg(test)]
+mod mixtures;
 mod orders;
 mod requests;
 mod streams;
@@ -214,16 +216,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             more_input |= self.fire_deadlines(more_input);
             self.poll_subscriptions();
             self.poll_streams(before);
-            if !more_input {
-                self.free_a_place();
-            }
             self.answer_quit();
             self.count();
             self.poll_write(cx)?;
             if self.is_finished() {
                 return self.poll_close(cx);
             }
-            if !more_input && !self.can_go_on() {
+            let is_at_rest = !more_input && !self.free_a_place() && !self.can_go_on();
+            if is_at_rest {
                 self.arm();
                 self.rest();
                 return Poll::Pending;

@@ -92,16 +92,19 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     /// Behind a line that waits for a place no credit is read. Where all places are held by what
-    /// waits for credit, the oldest of them is over.
-    pub(super) fn free_a_place(&mut self) {
+    /// waits for credit, the oldest of them is over; whether one is, and is to be written.
+    pub(super) fn free_a_place(&mut self) -> bool {
         let waits = |active: &Active| active.parked.is_some();
-        if !self.active.as_deref().is_some_and(waits) || self.is_opening() || self.has_place() {
-            return;
+        let is_behind = self.unwritten() >= self.shared.config.reply_mark;
+        if !self.active.as_deref().is_some_and(waits)
+            || is_behind
+            || self.is_opening()
+            || self.has_place()
+        {
+            return false;
         }
-        let has_room = self.unwritten() < self.shared.config.reply_mark;
-        if has_room && let Some(over) = self.active().in_flight.end_one_starved() {
-            self.finish(over);
-        }
+        let over = self.active().in_flight.end_one_starved();
+        over.map(|over| self.finish(over)).is_some()
     }
 
     /// A stream that could not go on, since the peer does not read, is not late.
