@@ -159,7 +159,7 @@ async fn a_call_counts_as_started_when_its_verdict_is_there() {
 
 // Places.
 
-/// With every place taken by a stream that waits for credit, the line that waits for a place would
+/// [M185] With every place taken by a stream that waits for credit, the line that waits for a place would
 /// keep the credit from being read: one of the streams makes room. Nor does a peer that is gone
 /// leave its connection behind.
 #[tokio::test(start_paused = true)]
