@@ -825,6 +825,8 @@ async fn a_revoked_subscription_does_not_expire() {
 struct Revoking {
     memory: MemoryTopics,
     handle: Arc<Mutex<Option<ServerHandle>>>,
+    /// Fails behind that.
+    fails: bool,
 }
 
 impl TopicStore for Revoking {
@@ -835,7 +837,8 @@ impl TopicStore for Revoking {
     fn open(&self, topic: &Topic) -> Box<dyn TopicReader> {
         let (memory, handle) = (self.memory.clone(), self.handle.clone());
         let reader = memory.open(topic);
-        Box::new(RevokingReader { reader, topic: topic.clone(), memory, handle })
+        let fails = self.fails.then_some(false);
+        Box::new(RevokingReader { reader, topic: topic.clone(), memory, handle, fails })
     }
 }
 
@@ -844,6 +847,8 @@ struct RevokingReader {
     topic: Topic,
     memory: MemoryTopics,
     handle: Arc<Mutex<Option<ServerHandle>>>,
+    /// Whether it fails now, if it is to fail.
+    fails: Option<bool>,
 }
 
 impl TopicReader for RevokingReader {
@@ -858,7 +863,11 @@ impl TopicReader for RevokingReader {
         room: Room,
         out: &mut Vec<u8>,
     ) -> Poll<Result<Read, Unavailable>> {
+        if self.fails == Some(true) {
+            return Poll::Ready(Err(Unavailable("as it is told to".into())));
+        }
         if let Some(handle) = self.handle.lock().unwrap().take() {
+            self.fails = self.fails.map(|_| true);
             handle.sessions().iter().for_each(|session| session.revoke(self.topic.as_str()));
             drop(self.memory.append(&self.topic, "after".into()));
         }
@@ -870,19 +879,23 @@ impl TopicReader for RevokingReader {
 #[tokio::test(start_paused = true)]
 async fn what_is_published_after_a_revocation_is_not_delivered() {
     let armed = Arc::new(Mutex::new(None));
-    let store = Revoking { memory: MemoryTopics::new(&Random::seeded(1)), handle: armed.clone() };
-    let mut handle = None;
-    let server = PipeServer::built(router(), |server| {
-        handle = Some(server.handle());
-        server.topics(store)
-    });
-    let mut peer = server.connect().await;
-    peer.send("1 /subscribe t\n").await;
-    let epoch = epoch(&mut peer).await;
-    *armed.lock().unwrap() = handle;
-    server.publisher.publish("t", "before").await.expect("published");
-    peer.expect(format!("* /end t revoked {epoch}:1\n")).await;
-    peer.expect_silence().await;
+    for fails in [false, true] {
+        let memory = MemoryTopics::new(&Random::seeded(1));
+        let store = Revoking { memory, handle: armed.clone(), fails };
+        let mut handle = None;
+        let server = PipeServer::built(router(), |server| {
+            handle = Some(server.handle());
+            server.topics(store)
+        });
+        let mut peer = server.connect().await;
+        peer.send("1 /subscribe t\n").await;
+        let epoch = epoch(&mut peer).await;
+        *armed.lock().unwrap() = handle;
+        server.publisher.publish("t", "before").await.expect("published");
+        let reason = if fails { "closed" } else { "revoked" };
+        peer.expect(format!("* /end t {reason} {epoch}:1\n")).await;
+        peer.expect_silence().await;
+    }
 }
 
 #[path = "support/slow_store.rs"]

@@ -70,11 +70,11 @@ impl Admission {
         };
         let address = network_of(address.ip());
         let mut guests = self.guests.lock();
-        let count = guests.entry(address).or_default();
-        if *count >= max {
+        // Who is refused leaves no entry behind.
+        if guests.get(&address).copied().unwrap_or_default() >= max {
             return Err(Full);
         }
-        *count += 1;
+        *guests.entry(address).or_default() += 1;
         drop(guests);
         Ok(Some(Place { address, guests: self.guests.clone() }))
     }
@@ -145,6 +145,13 @@ mod tests {
         drop(first);
         assert!(admission.admit(2, &one).is_ok());
         drop(_second);
+        assert!(admission.guests.lock().is_empty());
+    }
+
+    #[test]
+    fn who_is_refused_is_not_remembered() {
+        let admission = admission(10, 0);
+        assert_eq!(admission.admit(0, &peer("10.0.0.1:1")).unwrap_err(), Full);
         assert!(admission.guests.lock().is_empty());
     }
 

@@ -118,6 +118,7 @@ impl<L: Listener> Drop for Handshake<L> {
         // Else it is the connection's.
         if self.io.is_some() {
             self.shared.sessions.remove(&self.session);
+            self.session.mailbox().close();
         }
     }
 }

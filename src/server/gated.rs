@@ -15,6 +15,7 @@ use crate::{
         reply::Rejection,
         router::Found,
         session::Session,
+        stats::Tally,
     },
     sync::Arc,
     topic::BoxFuture,
@@ -70,10 +71,10 @@ impl Gated {
         let Asking { verdict, line, method, shared, session } = asking;
         let dropped_well = guarded(|| drop(verdict)).is_some();
         if is_allowed && dropped_well {
-            self.0 = match start(&line, method, &shared, &session) {
-                Ok(running) => Stage::Started(running),
-                Err(rejection) => Stage::Refused(rejection),
-            };
+            let started = start(&line, method, &shared, &session);
+            let mut tally = Tally { started: started.is_ok().into(), ..Tally::default() };
+            shared.sessions.totals.fold(session.id(), &mut tally);
+            self.0 = started.map_or_else(Stage::Refused, Stage::Started);
         }
     }
 

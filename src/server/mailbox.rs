@@ -30,6 +30,8 @@ pub(super) struct Mailbox {
     /// The connection was woken and has not looked yet: one wake per look is enough.
     notified: AtomicBool,
     flags: AtomicU8,
+    /// The connection is gone. Changes under the lock of `orders`.
+    closed: AtomicBool,
     handlers: Mutex<Vec<usize>>,
     orders: Mutex<Option<Box<Orders>>>,
 }
@@ -45,13 +47,31 @@ pub(super) struct Orders {
 
 impl Mailbox {
     pub(super) fn order_revoke(&self, topic: &str) {
-        self.orders.lock().get_or_insert_default().revoked.insert(topic.into());
-        self.raise(ORDERS);
+        self.order(|orders| _ = orders.revoked.insert(topic.into()));
     }
 
     pub(super) fn order_close(&self, reason: Code) {
-        self.orders.lock().get_or_insert_default().close.get_or_insert(reason);
+        self.order(|orders| _ = orders.close.get_or_insert(reason));
+    }
+
+    fn order(&self, add: impl FnOnce(&mut Orders)) {
+        let mut orders = self.orders.lock();
+        if self.closed.load(Ordering::Relaxed) {
+            return;
+        }
+        add(orders.get_or_insert_default());
+        drop(orders);
         self.raise(ORDERS);
+    }
+
+    /// Nobody looks any more: a session that is kept by the application keeps neither what it
+    /// orders nor the connection's task.
+    pub(super) fn close(&self) {
+        let mut orders = self.orders.lock();
+        self.closed.store(true, Ordering::Relaxed);
+        let left = (orders.take(), self.waker.lock().take());
+        drop(orders);
+        drop(left);
     }
 
     /// Whether there are orders that were not taken.
@@ -167,6 +187,19 @@ mod tests {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// A session may be kept for longer than its connection.
+    #[test]
+    fn a_closed_mailbox_keeps_nothing() {
+        let (mailbox, count) = (Mailbox::default(), Arc::new(Count::default()));
+        mailbox.take(&Waker::from(count.clone()), &mut Vec::new());
+        mailbox.order_revoke("before");
+        mailbox.close();
+        mailbox.order_revoke("after");
+        mailbox.order_close(Code::SHUTDOWN);
+        assert!(mailbox.take_orders().is_none());
+        assert_eq!((count.0.load(Ordering::Relaxed), Arc::strong_count(&count)), (1, 1));
     }
 
     #[test]

@@ -253,6 +253,24 @@ impl Subscription {
     fn copy(&mut self, full_at: usize, max_line: usize, page: &mut Page<'_>) -> Result<(), Over> {
         let (begin, before) = (page.out.len(), (self.cursor, self.pace.clone()));
         let counted = (page.tally.notifications, page.tally.gaps);
+        let copied = self.copy_all(full_at, max_line, page);
+        // Whoever revokes and then publishes must not be told of: if what was copied is newer than
+        // an order, then the order shows here. It is copied again once the order was obeyed.
+        if self.source.has_orders() {
+            page.out.truncate(begin);
+            (self.cursor, self.pace) = before;
+            (page.tally.notifications, page.tally.gaps) = counted;
+            self.ready = true;
+        }
+        copied
+    }
+
+    fn copy_all(
+        &mut self,
+        full_at: usize,
+        max_line: usize,
+        page: &mut Page<'_>,
+    ) -> Result<(), Over> {
         while self.ready && page.out.len() < full_at {
             let lines = self.pace.as_ref().map_or(u64::MAX, |pace| pace.room());
             if lines == 0 {
@@ -264,14 +282,6 @@ impl Subscription {
                 let room = Room { bytes: full_at - page.out.len(), lines, max_line };
                 self.step(room, page)?;
             }
-        }
-        // Whoever revokes and then publishes must not be told of: if what was copied is newer than
-        // an order, then the order shows here. It is copied again once the order was obeyed.
-        if self.source.has_orders() {
-            page.out.truncate(begin);
-            (self.cursor, self.pace) = before;
-            (page.tally.notifications, page.tally.gaps) = counted;
-            self.ready = true;
         }
         Ok(())
     }

@@ -44,7 +44,8 @@ pub(super) struct Stranger {
 /// that these methods keep their order.
 pub(super) struct Asking {
     id: RequestId,
-    topic: String,
+    /// What is to be subscribed to; `None` for a `/publish`.
+    topic: Option<String>,
     asked: Asked<bool>,
     verdict: Option<bool>,
     deadline: Time,
@@ -115,9 +116,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
     }
 
-    /// What is still undecided at its deadline is decided by it.
-    pub(super) fn on_access_alarm(&mut self, now: Time) {
-        let Some(access) = self.access.as_deref_mut() else { return };
+    /// What is still undecided at its deadline is decided by it; whether a line was.
+    pub(super) fn on_access_alarm(&mut self, now: Time) -> bool {
+        let Some(access) = self.access.as_deref_mut() else { return false };
         let deadline = access.deadline();
         match access {
             _ if now < deadline => self.set_alarm(deadline),
@@ -129,10 +130,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 tracing::debug!("not authenticated in time");
                 self.show_out();
             }
-            Access::Asking(asking) => {
-                asking.verdict.get_or_insert(false);
+            Access::Asking(asking) if asking.verdict.is_none() => {
+                asking.verdict = Some(false);
+                return true;
             }
+            Access::Asking(_) => {}
         }
+        false
     }
 
     /// `/auth`, answered once the authenticator has; no line is looked at meanwhile.
@@ -175,7 +179,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 self.access = None;
                 self.session.set_principal(principal);
                 self.lines.set_max_line(self.shared.config.max_line);
-                encode::ok(self.out(), id, b"");
+                self.answer_ok(id, format_args!(""));
             }
             Err(Denied::Credentials) => self.on_refused(id, &Code::UNAUTHENTICATED, ""),
             Err(Denied::Unavailable) => self.on_refused(id, &Code::BUSY, ""),
@@ -195,7 +199,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     /// Closes upon who did not say who it is. Nothing of it was executed.
     fn show_out(&mut self) {
-        encode_bye(self.out(), 0, &Code::UNAUTHENTICATED);
+        if !self.is_draining {
+            encode_bye(self.out(), 0, &Code::UNAUTHENTICATED);
+        }
         self.stop_reading(None);
     }
 
@@ -238,10 +244,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     fn ask_later(&mut self, id: RequestId, action: Action<'_>, future: BoxFuture<bool>) {
-        let (Action::Call(name) | Action::Subscribe(name) | Action::Publish(name)) = action;
+        let topic = match action {
+            Action::Subscribe(topic) => Some(topic.to_owned()),
+            Action::Call(_) | Action::Publish(_) => None,
+        };
         let deadline = self.now().after(self.shared.config.handler_time);
         let asked = Asked::new(future, self.session.mailbox());
-        let asking = Asking { id, topic: name.to_owned(), asked, verdict: None, deadline };
+        let asking = Asking { id, topic, asked, verdict: None, deadline };
         self.access = Some(Box::new(Access::Asking(asking)));
         self.set_alarm(deadline);
     }
@@ -267,11 +276,20 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         Running::Gated(Box::new(Gated::new(verdict, bytes, method, shared, session)))
     }
 
-    /// A verdict on `topic` that is still to come would be about what was revoked meanwhile.
+    /// A verdict on a subscription to `topic` that is still to come would be about what
+    /// was revoked meanwhile.
     pub(super) fn deny_asking(&mut self, topic: &str) {
         if let Some(Access::Asking(asking)) = self.access.as_deref_mut()
-            && asking.topic == topic
+            && asking.topic.as_deref() == Some(topic)
         {
+            asking.verdict = Some(false);
+        }
+    }
+
+    /// What is asked about is behind the line that was drawn: its answer is the same whatever the
+    /// verdict.
+    pub(super) fn abandon_asking(&mut self) {
+        if let Some(Access::Asking(asking)) = self.access.as_deref_mut() {
             asking.verdict = Some(false);
         }
     }

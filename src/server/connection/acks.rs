@@ -3,7 +3,7 @@
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
-    protocol::{Code, Line, Mark, Position, Topic, encode},
+    protocol::{Code, Line, Mark, Position, Topic},
     server::connection::{
         Connection, Taken,
         control::{Refusal, no_attributes},
@@ -30,7 +30,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     fn ack_taken(&mut self, mark: Mark) {
         if let Mark::Id(id) = mark {
-            encode::ok(self.out(), id, b"");
+            self.answer_ok(id, format_args!(""));
         }
     }
 

@@ -17,7 +17,7 @@ use crate::{
     server::{
         Shared,
         connection::{Active, Connection, READS, give_way},
-        mailbox::{ALARM, CUT},
+        mailbox::{ALARM, CUT, ORDERS},
         session::Session,
     },
     sync::Arc,
@@ -70,6 +70,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             self.is_draining = true;
             let last = self.last_id;
             encode_bye(self.out(), last, reason);
+            self.abandon_asking();
         }
     }
 
@@ -88,6 +89,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             over.into_iter().for_each(|over| self.finish(over));
         }
         self.give_up_opening(&Code::CLOSING);
+        self.abandon_auth();
         if self.phase == Phase::Open {
             self.stop_reading(None);
         }
@@ -163,6 +165,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let flags = self.session.mailbox().take(cx.waker(), &mut Vec::new());
         if flags & ALARM != 0 {
             self.shared.wheel.clear(&mut self.alarm);
+        }
+        if flags & ORDERS != 0 {
+            // Too late for them; nor are they to pile up.
+            drop(self.session.mailbox().take_orders());
         }
         if flags & CUT != 0 || self.now() >= until {
             return true;

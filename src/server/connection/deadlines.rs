@@ -5,7 +5,7 @@
 //! the unfinished line began; the wheel rings at the earliest deadline there was when the
 //! connection last came to rest, and then these are looked at again.
 
-use std::{io, mem};
+use std::io;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -14,12 +14,16 @@ use crate::{
     server::connection::{Connection, Phase},
 };
 
+/// Rounds of reading after an alarm in which all is read that had come before it. The buffers on the
+/// way hold less, as a rule; who sends without end is not to put the deadlines off.
+const BACKLOG: u8 = 64;
+
 impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// Ends the handlers whose time is over. The other deadlines are kept for when all was read that
     /// had come before: after a stall of this process, the peer's line may have been there in time.
     pub(super) fn on_alarm(&mut self) {
         self.shared.wheel.clear(&mut self.alarm);
-        self.is_due = true;
+        self.due_within.get_or_insert(BACKLOG);
         let now = self.now();
         self.put_off_streams();
         if let Some(active) = &mut self.active {
@@ -31,14 +35,22 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         self.check_opening();
     }
 
-    /// Once an alarm rang and nothing is left to be read: does what the deadlines are for.
-    pub(super) fn fire_deadlines(&mut self) {
-        if !mem::take(&mut self.is_due) {
-            return;
+    /// Once an alarm rang and nothing is left to be read that came before it: does what the
+    /// deadlines are for. Whether a line may go on that has waited.
+    pub(super) fn fire_deadlines(&mut self, more_input: bool) -> bool {
+        let Some(rounds) = self.due_within else { return false };
+        self.due_within = rounds.checked_sub(1).filter(|_| more_input);
+        if self.due_within.is_some() {
+            return false;
         }
         self.lease_event(LeaseEvent::Tick);
         let now = self.now();
-        self.on_access_alarm(now);
+        let has_decided = self.on_access_alarm(now);
+        self.fire_peers_deadlines(now);
+        has_decided
+    }
+
+    fn fire_peers_deadlines(&mut self, now: Time) {
         if !self.listens() {
             return;
         }
@@ -116,8 +128,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     /// Counts a violation of the protocol: a malformed line, a falling id, a faulty ack, a one-way
-    /// request at fault. To be called once it is answered, while its line is being obeyed; one too
-    /// many ends the connection behind that line.
+    /// request at fault. To be called once it is answered; one too many ends the connection behind
+    /// the line that is being obeyed, or before the next.
     pub(super) fn violation(&mut self) {
         let (now, config) = (self.now(), &self.shared.config);
         let (violations, is_over) =

@@ -79,11 +79,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     fn on_line(&mut self, bytes: &[u8]) -> Taken {
         let taken = self.take_line(bytes);
+        self.turn_away_banned();
+        taken
+    }
+
+    /// One violation too many ends the connection, once it is answered.
+    pub(super) fn turn_away_banned(&mut self) {
         if self.is_banned && self.phase == Phase::Open {
             tracing::debug!("too many violations");
             self.turn_away(&Code::VIOLATIONS);
         }
-        taken
     }
 
     fn take_line(&mut self, bytes: &[u8]) -> Taken {

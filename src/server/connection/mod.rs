@@ -12,6 +12,8 @@ mod control;
 mod crumbs;
 mod deadlines;
 mod lines;
+#[cfg(test)]
+mod mixtures;
 mod orders;
 mod requests;
 mod streams;
@@ -69,8 +71,9 @@ pub(super) struct Connection<T> {
     is_draining: bool,
     /// One violation too many was read.
     is_banned: bool,
-    /// An alarm rang, and what was received before it is still to be read.
-    is_due: bool,
+    /// An alarm rang, and what was received before it is still to be read: in so many rounds at
+    /// most.
+    due_within: Option<u8>,
     /// The connections of the server hold as much as they may together, as of this poll.
     is_busy: bool,
     phase: Phase,
@@ -162,7 +165,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             is_first: true,
             is_draining: false,
             is_banned: false,
-            is_due: false,
+            due_within: None,
             is_busy: false,
             buffered: 0,
             phase: Phase::Open,
@@ -211,10 +214,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             self.poll_streams_first();
             let before = self.unwritten();
             self.poll_handlers();
-            let more_input = self.poll_input(cx)? | self.poll_access();
-            if !more_input {
-                self.fire_deadlines();
-            }
+            self.turn_away_banned();
+            let mut more_input = self.poll_input(cx)? | self.poll_access();
+            more_input |= self.fire_deadlines(more_input);
             self.poll_subscriptions();
             self.poll_streams(before);
             self.answer_quit();
@@ -223,7 +225,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             if self.is_finished() {
                 return self.poll_close(cx);
             }
-            if !more_input && !self.can_go_on() {
+            let is_at_rest = !more_input && !self.free_a_place() && !self.can_go_on();
+            if is_at_rest {
                 self.arm();
                 self.rest();
                 return Poll::Pending;
@@ -490,6 +493,7 @@ impl<T> Drop for Connection<T> {
         self.shared.buffered.change(self.buffered, 0);
         self.count();
         self.shared.sessions.remove(&self.session);
+        self.session.mailbox().close();
     }
 }
 

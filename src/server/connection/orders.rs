@@ -10,12 +10,25 @@ use crate::{
 impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     pub(super) fn obey_orders(&mut self) {
         let Some(orders) = self.session.mailbox().take_orders() else { return };
+        if orders.close.is_some() {
+            self.bound_in_flight();
+        }
         if self.phase != Phase::Open {
             return;
         }
         orders.revoked.iter().for_each(|topic| self.revoke(topic));
         if let Some(reason) = orders.close {
             self.close(&reason);
+        }
+    }
+
+    /// What runs takes no longer than a handler may, a stream no longer as a whole: who is closed out
+    /// does not stay by giving credit, or none.
+    fn bound_in_flight(&mut self) {
+        let until = self.now().after(self.shared.config.handler_time);
+        if let Some(active) = &mut self.active {
+            active.in_flight.end_by(until);
+            self.set_alarm(until);
         }
     }
 

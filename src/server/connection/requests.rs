@@ -48,7 +48,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let active = self.active.get_or_insert_default();
         let cx = &mut Context::from_waker(active.in_flight.next_waker(session.mailbox()));
         let started = guarded(|| start(shared, session));
-        active.tally.started += u64::from(!matches!(started, Some(Err(_))));
+        let is_started = match &started {
+            Some(Ok(running)) => running.has_started(),
+            Some(Err(_)) => false,
+            None => true,
+        };
+        active.tally.started += u64::from(is_started);
         match started {
             Some(Ok(running)) => match poll_first(running, cx) {
                 Started::Running(running) => self.keep(work, running),

@@ -77,7 +77,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     fn has_room_for_items(&self) -> bool {
         let config = &self.shared.config;
         let mark = match self.subscriptions.as_ref().is_some_and(|list| list.is_ready()) {
-            true => config.reply_mark.min(config.notification_mark),
+            true => config.reply_mark.min(self.notification_mark()),
             false => config.reply_mark,
         };
         self.unwritten() < mark
@@ -89,6 +89,22 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             let over = active.in_flight.end_starved();
             over.into_iter().for_each(|over| self.finish(over));
         }
+    }
+
+    /// Behind a line that waits for a place no credit is read. Where all places are held by what
+    /// waits for credit, the oldest of them is over; whether one is, and is to be written.
+    pub(super) fn free_a_place(&mut self) -> bool {
+        let waits = |active: &Active| active.parked.is_some();
+        let is_behind = self.unwritten() >= self.shared.config.reply_mark;
+        if !self.active.as_deref().is_some_and(waits)
+            || is_behind
+            || self.is_opening()
+            || self.has_place()
+        {
+            return false;
+        }
+        let over = self.active().in_flight.end_one_starved();
+        over.map(|over| self.finish(over)).is_some()
     }
 
     /// A stream that could not go on, since the peer does not read, is not late.

@@ -8,7 +8,7 @@ use crate::{
     protocol::{MAX_NUMBER, RequestId, Time},
     server::{
         handler::{Ended, Running},
-        in_flight::{InFlight, Over, Slot, guarded},
+        in_flight::{InFlight, Kept, Over, Slot, guarded},
         reply::{Failure, Reply},
         streamed::{Items, Next},
     },
@@ -110,6 +110,27 @@ impl InFlight {
         (0..self.slots.len()).filter_map(|slot| self.starve(slot)).collect()
     }
 
+    /// Ends the oldest stream, if there are only such as wait for credit: none of them makes room by
+    /// itself.
+    pub(in crate::server) fn end_one_starved(&mut self) -> Option<Over> {
+        let mut kept = self.slots.iter().filter_map(|slot| slot.kept.as_ref());
+        if !kept.all(Kept::is_starved) {
+            return None;
+        }
+        let taken = (0..self.slots.len()).filter(|&slot| self.slots[slot].kept.is_some());
+        let oldest = taken.min_by_key(|&slot| self.ids[slot])?;
+        self.starve(oldest)
+    }
+
+    /// Ends by `until` what takes longer, the streams that wait for credit too.
+    pub(in crate::server) fn end_by(&mut self, until: Time) {
+        let kept = self.slots.iter_mut().filter_map(|slot| slot.kept.as_mut());
+        for kept in kept {
+            kept.until = kept.until.min(until);
+            kept.deadline = kept.deadline.min(until);
+        }
+    }
+
     /// Puts off, to `deadline`, the next items of streams that could not go on.
     pub(in crate::server) fn put_off_streams(&mut self, deadline: Time) {
         let kept = self.slots.iter_mut().filter_map(|slot| slot.kept.as_mut());
@@ -147,11 +168,18 @@ impl InFlight {
 
     fn starve(&mut self, slot: usize) -> Option<Over> {
         let kept = self.slots[slot].kept.as_ref()?;
-        let is_stream = matches!(kept.running, Running::Stream(_));
-        match is_stream && kept.credit == 0 && kept.ending.is_none() {
+        match kept.is_starved() {
             true => self.remove(slot, Some(Ended::Starved)),
             false => None,
         }
+    }
+}
+
+impl Kept {
+    /// Whether it is a stream that waits for credit.
+    fn is_starved(&self) -> bool {
+        let is_stream = matches!(self.running, Running::Stream(_));
+        is_stream && self.credit == 0 && self.ending.is_none()
     }
 }
 

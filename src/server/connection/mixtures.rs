@@ -1,0 +1,295 @@
+//! Tests of all parts of a connection at once: random lines, in random pieces, over a tiny pipe.
+
+use std::{
+    collections::BTreeMap,
+    future::poll_fn,
+    pin::{Pin, pin},
+    task::Poll,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::stream;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, split},
+    task::yield_now,
+    time::{sleep, timeout},
+};
+use uuid::Uuid;
+
+use super::Connection;
+use crate::{
+    Json,
+    protocol::Code,
+    random::Random,
+    server::{
+        HandlerFuture, Next, PeerAddr, Rejection, RequestParts, Router, ServerConfig, Shared,
+        Streamed, Verdict,
+        authorizer::Action,
+        handler,
+        hooks::Hooks,
+        mailbox::{ALARM, NEWS},
+        principal::Principal,
+        session::Session,
+        wheel::Wheel,
+    },
+    sync::{Arc, AtomicU64, Ordering},
+    topic::{MemoryTopics, Publisher},
+};
+
+/// Polls that the longest of these conversations may take; a connection that does not come to rest
+/// takes any number.
+const POLLS: usize = 50_000;
+const LINES: u64 = 150;
+
+/// A seeded source of choices.
+#[derive(Debug)]
+struct Dice(AtomicU64);
+
+impl Dice {
+    fn new(seed: u64) -> Arc<Self> {
+        Arc::new(Self(AtomicU64::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)))
+    }
+
+    fn roll(&self, sides: u64) -> u64 {
+        let mut state = self.0.load(Ordering::Relaxed);
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        self.0.store(state, Ordering::Relaxed);
+        (state >> 11) % sides
+    }
+
+    async fn pause(&self, millis: u64) {
+        match self.roll(4) {
+            0 => sleep(Duration::from_millis(self.roll(millis))).await,
+            _ => yield_now().await,
+        }
+    }
+}
+
+fn through(_: &RequestParts<'_>, next: Next<'_>) -> Result<HandlerFuture, Rejection> {
+    next.run()
+}
+
+async fn panics() {
+    panic!("as it is told to");
+}
+
+fn router(dice: &Arc<Dice>, is_layered: bool) -> Router {
+    let count = async |Json(to): Json<u64>| {
+        Streamed(stream::iter((1..=to).map(|number| number.to_string())))
+    };
+    let slow = dice.clone();
+    let nap = move || {
+        let dice = slow.clone();
+        async move { dice.pause(3_000).await }
+    };
+    let router = Router::new()
+        .method("echo", async |payload: Bytes| payload)
+        .method("nap", nap.clone())
+        .method("nap.apart", handler(nap).spawned())
+        .method("never", async || std::future::pending::<()>().await)
+        .method("panic", panics)
+        .method("count", count)
+        .method("count.apart", handler(count).spawned());
+    if is_layered { router.layer(through) } else { router }
+}
+
+fn shared(dice: &Arc<Dice>) -> Arc<Shared> {
+    let random = Random::seeded(dice.roll(1 << 32));
+    let mut config = ServerConfig::new()
+        .in_flight(1 + dice.roll(4) as usize)
+        .payload_bytes(1 + dice.roll(40) as usize)
+        .reply_mark(1 + dice.roll(400) as usize)
+        .notification_mark(1 + dice.roll(400) as usize)
+        .subscriptions(2)
+        .handler_time(Duration::from_secs(2))
+        .lease(Duration::from_secs(3))
+        .violations(u32::MAX)
+        .idle(None);
+    if dice.roll(4) == 0 {
+        config = config.buffered_bytes_total(dice.roll(2_000) as usize);
+    }
+    let mut hooks = Hooks::default();
+    if dice.roll(2) == 0 {
+        let dice = dice.clone();
+        hooks.set_authorizer(move |_: &Principal, _: Action<'_>| match dice.roll(8) {
+            0 => Verdict::Deny,
+            1 => Verdict::later(std::future::pending()),
+            2..5 => {
+                let dice = dice.clone();
+                Verdict::later(async move {
+                    dice.pause(500).await;
+                    dice.roll(4) > 0
+                })
+            }
+            _ => Verdict::Allow,
+        });
+    }
+    Arc::new(Shared {
+        config: config.allow_publish(true),
+        methods: router(dice, dice.roll(2) == 0).into_methods(),
+        publisher: Publisher::new(Arc::new(MemoryTopics::new(&random))),
+        sessions: Arc::default(),
+        buffered: Arc::default(),
+        random,
+        wheel: Wheel::new(),
+        hooks,
+    })
+}
+
+/// A line, and whether it is to be answered.
+fn line(id: u64, dice: &Dice) -> (String, bool) {
+    let (near, n) = (id.saturating_sub(dice.roll(6)).max(1), 1 + dice.roll(5));
+    let topic = ["t", "u", "v"][dice.roll(3) as usize];
+    let requests = [
+        format!("echo {topic}"),
+        "echo a-longer-payload-than-others".to_owned(),
+        "nap".to_owned(),
+        "nap.apart".to_owned(),
+        format!("never;ttl={}", 1 + dice.roll(4_000)),
+        "panic".to_owned(),
+        format!("count;window={n} {}", dice.roll(20)),
+        format!("count.apart;window={n} {}", dice.roll(20)),
+        format!("count;window=1000 {}", dice.roll(40)),
+        "count x".to_owned(),
+        format!("/subscribe;window={n} {topic}"),
+        format!("/subscribe;slow=end;window={n} {topic}"),
+        format!("/subscribe {topic}"),
+        format!("/unsubscribe {topic}"),
+        format!("/publish {topic} news"),
+        format!("/publish {topic} news"),
+        "/renew".to_owned(),
+        "/methods".to_owned(),
+        format!("/ack {topic} e:1"),
+        "nosuch".to_owned(),
+        "bad..name".to_owned(),
+    ];
+    let one_ways = [
+        format!("/more {near} {n}"),
+        format!("/more {near} {n}"),
+        format!("/cancel {near}"),
+        format!("/ack {topic} e:{n}"),
+        format!("count {n}"),
+        "nap".to_owned(),
+        "echo x".to_owned(),
+        "nosuch".to_owned(),
+    ];
+    match dice.roll(3) {
+        0 => (format!("* {}\n", one_ways[dice.roll(one_ways.len() as u64) as usize]), false),
+        _ => (format!("{id} {}\n", requests[dice.roll(requests.len() as u64) as usize]), true),
+    }
+}
+
+/// Writes all lines and ends its direction, with or without a `/quit`; how many are to be answered.
+async fn write(mut io: WriteHalf<DuplexStream>, dice: Arc<Dice>) -> u64 {
+    // A first line that is malformed would be the last.
+    let (mut requests, mut script) = (1, "1 /renew\n".to_owned());
+    for id in 2..=LINES {
+        let (line, is_request) = line(id, &dice);
+        script += &line;
+        requests += u64::from(is_request);
+    }
+    if dice.roll(2) == 0 {
+        script += &format!("{} /quit\n", LINES + 1);
+        requests += 1;
+    }
+    let mut left = script.as_bytes();
+    while !left.is_empty() {
+        let (piece, rest) = left.split_at(left.len().min(1 + dice.roll(200) as usize));
+        if io.write_all(piece).await.is_err() {
+            return requests;
+        }
+        left = rest;
+        dice.pause(300).await;
+    }
+    let _ = io.shutdown().await;
+    requests
+}
+
+/// Reads all; how often each id was answered.
+async fn read(mut io: ReadHalf<DuplexStream>, dice: Arc<Dice>) -> BTreeMap<u64, usize> {
+    let mut said = Vec::new();
+    loop {
+        let mut piece = vec![0; 1 + dice.roll(100) as usize];
+        match io.read(&mut piece).await.expect("read") {
+            0 => break,
+            count => said.extend_from_slice(&piece[..count]),
+        }
+        dice.pause(100).await;
+    }
+    let mut answers = BTreeMap::new();
+    for line in String::from_utf8(said).expect("UTF-8").lines() {
+        let mut words = line.split([' ', ';']);
+        let id = words.next().and_then(|mark| mark.parse().ok());
+        if let (Some(id), Some("ok" | "err" | "no" | "cut")) = (id, words.next()) {
+            *answers.entry(id).or_default() += 1;
+        }
+    }
+    answers
+}
+
+/// Orders, alarms and news for nothing, for as long as it is polled.
+async fn disturb(session: Session, dice: Arc<Dice>) {
+    for _ in 0..100 {
+        dice.pause(200).await;
+        match dice.roll(3) {
+            0 => session.revoke("t"),
+            1 => session.mailbox().raise(ALARM),
+            _ => session.mailbox().raise(NEWS),
+        }
+    }
+}
+
+/// Rows 7, 8 and 31 of the threats: whatever is mixed, each request is answered once and counted
+/// once, and the connection neither stalls nor spins.
+#[tokio::test(start_paused = true)]
+async fn each_request_is_answered_once_whatever_is_mixed() {
+    for seed in 1..=300 {
+        let dice = Dice::new(seed);
+        let shared = shared(&dice);
+        let session = Session::new(Uuid::from_u128(seed.into()), PeerAddr::Other("test".into()));
+        let (ours, theirs) = tokio::io::duplex(1 + dice.roll(300) as usize);
+        let mut connection = Connection::new(theirs, shared.clone(), session.clone());
+        let mut polls = 0;
+        let driver = tokio::spawn(poll_fn(move |cx| {
+            polls += 1;
+            assert!(polls < POLLS, "seed {seed} spins");
+            Pin::new(&mut connection).poll(cx)
+        }));
+        let wheel = shared.clone();
+        let wheel = tokio::spawn(async move {
+            let mut timer = pin!(sleep(Duration::ZERO));
+            poll_fn(|cx| {
+                wheel.wheel.poll_turn(timer.as_mut(), cx);
+                Poll::<()>::Pending
+            })
+            .await;
+        });
+        let disturber = tokio::spawn(disturb(session.clone(), dice.clone()));
+        let closer = (dice.roll(8) == 0).then(|| Duration::from_millis(dice.roll(20_000)));
+        let (reader, writer) = split(ours);
+        let writer = tokio::spawn(write(writer, dice.clone()));
+        if let Some(after) = closer {
+            let session = session.clone();
+            tokio::spawn(async move {
+                sleep(after).await;
+                session.close(Code::SHUTDOWN);
+            });
+        }
+        let answers = timeout(Duration::from_secs(7_200), read(reader, dice.clone())).await;
+        let answers = answers.unwrap_or_else(|_| panic!("seed {seed} stalls"));
+        driver.await.expect("no panic");
+        wheel.abort();
+        disturber.abort();
+        assert!(answers.values().all(|&times| times == 1), "seed {seed}: {answers:?}");
+        if closer.is_none() {
+            assert_eq!(writer.await.expect("written"), answers.len() as u64, "seed {seed}");
+        }
+        let stats = shared.sessions.totals.stats();
+        let counted = stats.ok + stats.err + stats.no + stats.cut;
+        assert_eq!(counted, answers.len() as u64, "seed {seed}: {stats:?}");
+        assert_eq!((session.in_flight(), shared.buffered.bytes()), (0, 0), "seed {seed}");
+    }
+}
