@@ -71,7 +71,9 @@ impl Shared {
 
     /// It does not go through the outbound buffer, so it counts as offered from the beginning.
     fn expect_reply(&self, id: u64, waiter: Waiter) -> Option<RequestId> {
-        self.state.lock().pending.insert(id, Entry { waiter, line_end: 0 });
+        let mut state = self.state.lock();
+        state.use_id(id);
+        state.pending.insert(id, Entry { waiter, line_end: 0, bytes: 0 });
         RequestId::new(id)
     }
 }

@@ -115,6 +115,11 @@ impl ClientConfig {
 
     /// How long closing waits for the server to finish what is in flight and to close. Default
     /// 40 s, which is more than a handler may take by default. Past it the connection is dropped.
+    ///
+    /// A server that says goodbye may be silent for as long while it finishes; past it, the
+    /// connection ends with [`ConnectionError::Bye`].
+    ///
+    /// [`ConnectionError::Bye`]: crate::ConnectionError::Bye
     #[must_use]
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.close_timeout = timeout;
@@ -147,8 +152,11 @@ impl ClientConfig {
     /// 1 s more than [`probe`](Self::probe).
     ///
     /// A server that has no place for the requests of this client reads none of its lines, a probe
-    /// neither: who sends many one-way requests, or megabytes to handlers that take long, gives it
-    /// more time.
+    /// neither. So none is given up while that may be so for what this client knows to be in flight:
+    /// 1 MiB of arguments, or calls in every place that the server has with one-ways beside them, and
+    /// a request behind them that the server has not shown to have read. Nor is one that goes on
+    /// taking what is written. Give more time where many one-way requests are in flight at once, or
+    /// where the server's own limit on payload in flight is below 1 MiB.
     ///
     /// [`ConnectionError::Silent`]: crate::ConnectionError::Silent
     #[must_use]

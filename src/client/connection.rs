@@ -48,10 +48,13 @@ pub struct Connection<T> {
     started: Instant,
     renewal: Option<(Renewal, Pin<Box<Sleep>>)>,
     silence: Option<(Silence, Pin<Box<Sleep>>)>,
+    /// A write that the transport had put off has gone on since the server was probed.
+    went_on: bool,
     /// This side closes, as the last look at the shared state told.
     closing: bool,
-    /// Once it does: how long it waits for the server.
-    patience: Option<Pin<Box<Sleep>>>,
+    /// How long the server is waited for: in all once this side closes (`true`), or in silence once
+    /// the server has drawn the line.
+    patience: Option<(bool, Pin<Box<Sleep>>)>,
     ended: bool,
 }
 
@@ -72,6 +75,7 @@ impl<T> Connection<T> {
             started: Instant::now(),
             renewal: None,
             silence: None,
+            went_on: false,
             closing: false,
             patience: None,
             ended: false,
@@ -149,6 +153,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             if let Some((silence, _)) = &mut self.silence {
                 silence.heard(time_since(self.started));
             }
+            self.patience.take_if(|(closing, _)| !*closing);
             loop {
                 match self.lines.next(&mut bytes) {
                     Ok(Some(line)) => {
@@ -170,19 +175,23 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// are about to run join it: a burst then costs one write.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
         loop {
-            if self.out.is_done() && !self.take_outbound(cx) {
+            let was_put_off = !self.out.is_done();
+            if !was_put_off && !self.take_outbound(cx) {
                 return Poll::Pending;
             }
             let before = self.out.len();
             let written = self.out.poll_write(&mut self.io, cx);
+            self.went_on |= was_put_off && self.out.len() < before;
             self.count_written(before - self.out.len());
             match written {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(self.write_failed(&error, cx)),
                 Poll::Pending => {
                     let mut state = self.reader.shared.state.lock();
-                    state.wait(cx.waker(), true);
+                    let unused = state.wait(cx.waker(), true);
                     self.closing = state.is_closing();
+                    drop(state);
+                    drop(unused);
                     return Poll::Pending;
                 }
             }
@@ -203,17 +212,24 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     /// Once this side closes, the server has only so long to finish. A server that has not even said
-    /// hello has nothing to finish, and one that answered `/quit` has finished.
+    /// hello has nothing to finish, and one that answered `/quit` has finished. One that has drawn
+    /// the line takes no probe any more: it may be silent for as long.
     fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
-        if !self.closing {
-            return Poll::Pending;
-        }
-        if self.reader.hello.is_none() || self.reader.has_quit {
+        let closing = self.closing;
+        if closing && (self.reader.hello.is_none() || self.reader.has_quit) {
             return Poll::Ready(ConnectionError::Closed);
         }
+        if !closing && self.reader.last_executed.is_none() {
+            return Poll::Pending;
+        }
+        self.patience.take_if(|(of_closing, _)| *of_closing != closing);
         let timeout = self.shared().config.close_timeout;
-        let patience = self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-        patience.as_mut().poll(cx).map(|()| ConnectionError::CloseTimeout)
+        let patience = || (closing, Box::pin(tokio::time::sleep(timeout)));
+        ready!(self.patience.get_or_insert_with(patience).1.as_mut().poll(cx));
+        Poll::Ready(match closing {
+            true => ConnectionError::CloseTimeout,
+            false => self.reader.end_of_stream(),
+        })
     }
 
     fn take_outbound(&mut self, cx: &mut Context<'_>) -> bool {
@@ -223,14 +239,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
         let shared = &self.reader.shared;
         let mut state = shared.state.lock();
-        if state.take_acks_due() {
+        // What comes due while these are written wakes nobody: this driver may hold no waker there.
+        while state.take_acks_due() {
             drop(state);
             shared.topics.lock().write_acks(shared);
             state = shared.state.lock();
         }
         self.closing = state.is_closing();
         if !state.has_outbound() || self.reader.hello.is_none() {
-            state.wait(cx.waker(), false);
+            let unused = state.wait(cx.waker(), false);
+            drop(state);
+            drop(unused);
             return false;
         }
         let is_burst = state.pending.len() > 1 || self.reader.completed > 1;
@@ -272,10 +291,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             match silence.look(now, awaits, probe, answer) {
                 Verdict::Wait => {}
                 Verdict::Probe => {
+                    self.went_on = false;
                     self.reader.renew(true);
                     if let Some((renewal, _)) = &mut self.renewal {
                         renewal.sent(now, self.reader.shared.config.random.next_u64());
                     }
+                }
+                // It has not been able to read the probe, through no fault of its own.
+                Verdict::Dead
+                    if std::mem::take(&mut self.went_on) || self.reader.shared.may_be_held_up() =>
+                {
+                    silence.excuse(now, answer);
                 }
                 Verdict::Dead => return Poll::Ready(ConnectionError::Silent),
             }

@@ -110,7 +110,7 @@ impl Queue {
 
 /// The events of a connection from when it was asked for: [`Client::events`](crate::Client::events).
 ///
-/// Holds up to 256 unread events; then the oldest leave, and [`ConnectionEvent::Missed`] says how
+/// Holds up to 256 unread events, each of a line of the server's at most; then the oldest leave, and [`ConnectionEvent::Missed`] says how
 /// many. Ends behind [`ConnectionEvent::Ended`].
 #[derive(Debug)]
 #[must_use = "streams do nothing unless they are polled"]
@@ -138,7 +138,9 @@ impl Stream for ConnectionEvents {
             Some(event) => Poll::Ready(Some(event)),
             None if queue.ended => Poll::Ready(None),
             None => {
-                queue.reader = Some(cx.waker().clone());
+                let unused = queue.reader.replace(cx.waker().clone());
+                drop(queue);
+                drop(unused);
                 Poll::Pending
             }
         }

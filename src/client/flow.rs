@@ -65,6 +65,11 @@ impl Flow {
         queue.reader.take()
     }
 
+    /// Whether its terminal line is there, whatever is still queued.
+    pub(crate) fn is_over(&self) -> bool {
+        self.queue.lock().end.is_some()
+    }
+
     /// The next item; at the end, `None` or the error, which is told once.
     pub(crate) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Taken, CallError>>> {
         // A waker is the runtime's code: neither cloned nor dropped under the lock.

@@ -208,10 +208,13 @@ impl Inbox {
         if queue.closed {
             return Poll::Ready(None);
         }
-        match &mut queue.reader {
-            Some(reader) => reader.clone_from(cx.waker()),
-            reader => *reader = Some(cx.waker().clone()),
-        }
+        let unused = match &mut queue.reader {
+            Some(reader) if reader.will_wake(cx.waker()) => None,
+            reader => reader.replace(cx.waker().clone()),
+        };
+        // A waker is the runtime's code: it is not dropped under the lock.
+        drop(queue);
+        drop(unused);
         Poll::Pending
     }
 }

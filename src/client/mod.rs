@@ -406,6 +406,7 @@ impl Client {
     /// # Cancel safety
     /// Dropping it has no effect but that nobody reads the list.
     pub async fn methods(&self) -> Result<Vec<(Method, String)>, CallError> {
+        self.shared().room().await;
         let (sender, receiver) = oneshot::channel();
         let waiter = Waiter::List { items: Vec::new(), bytes: 0, caller: sender };
         let driver =

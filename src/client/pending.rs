@@ -40,6 +40,15 @@ impl<W> Pending<W> {
         self.waiters.get_mut(&id)
     }
 
+    pub(crate) fn has(&self, id: u64) -> bool {
+        self.waiters.contains_key(&id)
+    }
+
+    /// Who waits, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &W> {
+        self.waiters.values()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.waiters.len()
     }

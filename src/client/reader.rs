@@ -241,8 +241,7 @@ impl Reader {
     fn more(&mut self, id: RequestId, item: &[u8]) -> Result<(), ConnectionError> {
         self.complete()?;
         let mut state = self.shared.state.lock();
-        let waiter = state.pending.get_mut(id.get()).map(|entry| &mut entry.waiter);
-        match waiter {
+        match state.offered_waiter(id) {
             Some(Waiter::List { items, bytes, .. }) if *bytes < MAX_LIST => {
                 *bytes += item.len() + PER_ITEM;
                 items.push(Bytes::copy_from_slice(item));
@@ -332,7 +331,8 @@ impl Reader {
                 self.shared.events.emit(ConnectionEvent::Leaving(reason));
             }
             Some(_) => {
-                self.last_executed = last;
+                // What an earlier line took, no later one takes back.
+                self.last_executed = last.max(self.last_executed);
                 self.shared.refuse(error);
                 self.shared.events.emit(ConnectionEvent::Bye(reason));
             }

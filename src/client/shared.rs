@@ -1,7 +1,7 @@
 //! What a client's handles and its connection share: one short lock over the outbound lines and the
 //! pending calls, and the gates before it.
 
-use std::{fmt, task::Waker, time::Duration};
+use std::{fmt, pin::pin, task::Waker, time::Duration};
 
 use tokio::sync::{Notify, Semaphore, watch};
 
@@ -28,6 +28,9 @@ use crate::{
 const MARK_BYTES: usize = 17;
 /// The longest `;ttl=`.
 const TTL_BYTES: usize = 21;
+/// With so many bytes in flight a server may have reached its limit on payload, which it does not
+/// announce: a quarter of what is usual.
+const HEAVY: usize = 1024 * 1024;
 
 pub(crate) struct Shared {
     pub(crate) config: ClientConfig,
@@ -68,11 +71,22 @@ pub(crate) struct State {
     appended: u64,
     /// Length of the outbound stream up to what was offered to the transport.
     offered: u64,
+    /// Length of the outbound stream up to which the server is known to have read: it takes lines in
+    /// order, and has answered this one.
+    read: u64,
+    /// Length of the outbound stream up to the end of the last line that needs a place.
+    last_placed: u64,
+    /// The same of the last one-way, which is not among the pending.
+    last_one_way: u64,
     pub(crate) pending: Pending<Entry>,
-    /// Ids are given out without holes: it is the number of requests, too.
+    /// Ids are given out without holes, but for those in `unused`.
     last_id: u64,
+    /// Ids kept free for the first lines, and not sent.
+    unused: Vec<u64>,
     /// Places in flight that the server's hello has opened.
     places: usize,
+    /// Places in flight that it announced.
+    announced: usize,
     /// The longest line the server takes, once it has said so.
     max_line: Option<usize>,
     /// Why nothing new is taken.
@@ -190,11 +204,17 @@ impl State {
         if let Err(error) = body.check_head(ttl.is_some()) {
             return Err(SendError::Refused(NotSent::Attribute(error)));
         }
-        if self.out.len() >= outbound_bytes {
-            self.blocked = true;
+        if !self.has_room(outbound_bytes) {
             return Err(SendError::Full);
         }
         Ok(())
+    }
+
+    /// Whether nobody has to wait for `drained`; who asks does if not.
+    fn has_room(&mut self, outbound_bytes: usize) -> bool {
+        let is_full = self.out.len() >= outbound_bytes && self.refusal().is_none();
+        self.blocked |= is_full;
+        !is_full
     }
 
     /// Why nothing is begun any more; `None` while it is.
@@ -208,20 +228,45 @@ impl State {
             return Err(self.stray(id));
         };
         if entry.line_end <= self.offered {
+            self.read = self.read.max(entry.line_end);
             return Ok(entry);
         }
         self.pending.insert(id.get(), entry);
         Err(Stray::Unasked)
     }
 
-    /// What a line under `id` is that has no entry. An entry stays until its terminal line, as a
-    /// tombstone if need be, and ids rise without holes: so nothing has to be remembered of those
-    /// that are over.
+    /// Who waits for `id`, if its line was offered to the transport.
+    pub(crate) fn offered_waiter(&mut self, id: RequestId) -> Option<&mut Waiter> {
+        let entry = self.pending.get_mut(id.get())?;
+        (entry.line_end <= self.offered).then_some(&mut entry.waiter)
+    }
+
+    /// What a line under `id` is that has no entry, or one whose line was not offered. An entry stays
+    /// until its terminal line, as a tombstone if need be, and ids rise without holes: so nothing
+    /// has to be remembered of those that are over.
     pub(crate) fn stray(&self, id: RequestId) -> Stray {
-        match id.get() <= self.last_id {
-            true => Stray::Doubled,
-            false => Stray::Unasked,
+        let id = id.get();
+        let was_sent = id <= self.last_id && !self.unused.contains(&id) && !self.pending.has(id);
+        if was_sent { Stray::Doubled } else { Stray::Unasked }
+    }
+
+    /// Whether the server may have a reason to leave a line unread: one before it that waits for a
+    /// place, or for payload in flight to become less (PROTOCOL.md, section 7.5). It has none for
+    /// what stands behind the last line that it is known to have read, unless that needs a place.
+    fn may_be_held_up(&self) -> bool {
+        if self.last_placed <= self.read {
+            return false;
         }
+        let held = self.pending.iter().filter(|entry| entry.waiter.holds_place());
+        let (places, bytes) =
+            held.fold((0, 0), |(places, bytes), entry| (places + 1, bytes + entry.bytes));
+        // Calls alone are held back on this side.
+        bytes >= HEAVY || (places >= self.announced && self.last_one_way > self.read)
+    }
+
+    /// An id that was kept free is used.
+    pub(crate) fn use_id(&mut self, id: u64) {
+        self.unused.retain(|&unused| unused != id);
     }
 
     /// Takes what waits to be written, which counts as offered from here on.
@@ -245,12 +290,14 @@ impl State {
         !self.out.is_empty()
     }
 
-    /// The driver waits: to be woken by the next line, or, while it `is_writing`, only to close.
-    pub(crate) fn wait(&mut self, driver: &Waker, is_writing: bool) {
+    /// The driver waits: to be woken by the next line, or, while it `is_writing`, only to close. The
+    /// waker that is no longer of use, to be dropped once no lock is held.
+    #[must_use]
+    pub(crate) fn wait(&mut self, driver: &Waker, is_writing: bool) -> Option<Waker> {
         self.is_writing = is_writing;
         match &mut self.driver {
-            Some(known) => known.clone_from(driver),
-            none => *none = Some(driver.clone()),
+            Some(known) if known.will_wake(driver) => None,
+            other => other.replace(driver.clone()),
         }
     }
 }
@@ -261,9 +308,14 @@ impl Shared {
             out: Vec::new(),
             appended: 0,
             offered: 0,
+            read: 0,
+            last_placed: 0,
+            last_one_way: 0,
             pending: Pending::default(),
             last_id: 0,
+            unused: Vec::new(),
             places: 0,
+            announced: 0,
             max_line: None,
             refusing: None,
             leaving: None,
@@ -290,7 +342,9 @@ impl Shared {
     pub(crate) fn say_hello(&self) {
         let max_line = self.config.max_line;
         if !self.config.auth.is_empty() {
-            self.state.lock().last_id = AUTH_ID;
+            let mut state = self.state.lock();
+            state.last_id = AUTH_ID;
+            state.unused = (1..=AUTH_ID).collect();
             return;
         }
         if max_line != DEFAULT_MAX_LINE {
@@ -304,6 +358,7 @@ impl Shared {
         let places = self.config.in_flight.min(hello.in_flight);
         let mut state = self.state.lock();
         (state.max_line, state.places) = (Some(hello.max_line), places);
+        state.announced = hello.in_flight;
         drop(state);
         self.places.add_permits(places);
         self.events.emit(ConnectionEvent::Connected(hello.clone()));
@@ -347,7 +402,8 @@ impl Shared {
             encode::mark(out, Mark::Id(id));
             body.append_to(out, ttl);
         });
-        state.pending.insert(id.get(), Entry { waiter, line_end });
+        state.last_placed = line_end;
+        state.pending.insert(id.get(), Entry { waiter, line_end, bytes: body.bytes.len() });
         let driver = state.reader_of_lines();
         drop(state);
         wake(driver);
@@ -375,10 +431,11 @@ impl Shared {
             return Err(SendError::Early);
         }
         state.check(body, None, self.config.outbound_bytes)?;
-        state.append(|out| {
+        state.last_one_way = state.append(|out| {
             encode::mark(out, Mark::Reserved);
             body.append_to(out, None);
         });
+        state.last_placed = state.last_one_way;
         let driver = state.reader_of_lines();
         drop(state);
         wake(driver);
@@ -389,7 +446,8 @@ impl Shared {
     /// What was counted, and what is under way.
     pub(crate) fn stats(&self) -> ClientStats {
         let state = self.state.lock();
-        let (requests, pending, places) = (state.last_id, state.pending.len(), state.places);
+        let requests = state.last_id - state.unused.len() as u64;
+        let (pending, places) = (state.pending.len(), state.places);
         drop(state);
         let in_flight = places.saturating_sub(self.places.available_permits());
         ClientStats { requests, pending, in_flight, ..self.counters.stats() }
@@ -470,6 +528,23 @@ impl Shared {
         state.refusing.is_none() && (has_topics || state.pending.len() > 0)
     }
 
+    /// Whether the server may leave a probe unread although it is well.
+    pub(crate) fn may_be_held_up(&self) -> bool {
+        self.state.lock().may_be_held_up()
+    }
+
+    /// Waits until there is room to write, or nothing is begun any more.
+    pub(crate) async fn room(&self) {
+        loop {
+            let mut drained = pin!(self.drained.notified());
+            drained.as_mut().enable();
+            if self.state.lock().has_room(self.config.outbound_bytes) {
+                return;
+            }
+            drained.await;
+        }
+    }
+
     /// Whether a line was appended, ever.
     pub(crate) fn has_spoken(&self) -> bool {
         self.state.lock().appended > 0
@@ -510,7 +585,9 @@ impl Shared {
         let offered = state.offered;
         let pending = state.pending.drain();
         state.out = Vec::new();
+        let held = pending.iter().filter(|(_, entry)| entry.waiter.holds_place()).count();
         drop(state);
+        self.places.add_permits(held);
         self.places.close();
         self.drained.notify_waiters();
         let mut joining = Vec::new();
@@ -544,7 +621,7 @@ impl State {
     ) -> Result<Option<Waker>, NotSent> {
         let id = self.next_id()?;
         let line_end = self.append(|out| encode::display(out, Mark::Id(id), head, arguments));
-        self.pending.insert(id.get(), Entry { waiter, line_end });
+        self.pending.insert(id.get(), Entry { waiter, line_end, bytes: 0 });
         Ok(self.reader_of_lines())
     }
 

@@ -110,7 +110,8 @@ impl Streaming {
     /// the line is sent. Default: no limit but the server's own, from item to item.
     ///
     /// Past it, the last item is [`Unknown::Deadline`] if the request was sent, and it is cancelled on
-    /// the server; else [`NotSent::Deadline`]. Items that were not taken by then are dropped.
+    /// the server; else [`NotSent::Deadline`]. Items that were not taken by then are dropped, unless the reply had
+    /// ended by then.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
         self
@@ -149,7 +150,10 @@ impl Streaming {
                 },
                 State::Open((id, flow)) => {
                     let (id, flow) = (*id, flow.clone());
-                    if let late @ Poll::Ready(_) = self.poll_deadline(cx) {
+                    // A reply that has ended was in time, however late it is read.
+                    if !(self.timer.is_none() || flow.is_over())
+                        && let late @ Poll::Ready(_) = self.poll_deadline(cx)
+                    {
                         return late;
                     }
                     let taken = ready!(flow.poll_next(cx));

@@ -136,6 +136,7 @@ impl Subscribe {
         let topic = topic.map_err(NotSent::Name)?;
         let config = &client.shared().config;
         let inbox = Arc::new(Inbox::new(config.inbox_items, config.inbox_bytes));
+        client.shared().room().await;
         let mut told = Told::default();
         let joined = {
             let mut topics = client.shared().topics.lock();

@@ -115,6 +115,13 @@ impl Topics {
         if from.is_some_and(|from| !from.is_sendable()) {
             return Err(NotSent::Position);
         }
+        // What lives can be shared; what would need a line is not begun after a goodbye.
+        let is_live = |entry: &Entry| matches!(entry.state, SubscriptionState::Live(_));
+        if !self.entries.get(topic).is_some_and(is_live)
+            && let Some(error) = shared.refusal_error()
+        {
+            return Err(NotSent::Lost(error));
+        }
         let entry = self.entries.entry(topic.clone()).or_default();
         let event = entry.admit(from, terms)?;
         let fresh = entry.state == SubscriptionState::Absent;
@@ -273,6 +280,9 @@ impl Topics {
                 Action::Subscribe { from } => {
                     entry.asked = entry.terms;
                     let sent = send_subscribe(shared, topic, from, entry.terms);
+                    if let Err(error) = &sent {
+                        entry.give_up(error, told);
+                    }
                     outcome = sent.map(|w| told.wakers.extend(w));
                 }
                 Action::Unsubscribe => {
@@ -354,6 +364,17 @@ impl Entry {
             true => SubscriptionEvent::Join { from },
             false => SubscriptionEvent::JoinAnew { from },
         })
+    }
+
+    /// Its `/subscribe` cannot be sent any more. Who waits for it hears of that now; who has had the
+    /// topic before, when the connection ends.
+    fn give_up(&mut self, error: &NotSent, told: &mut Told) {
+        let failed = self.joining.drain(..).map(|one| (one, Err(error.clone().into())));
+        told.joined.extend(failed);
+        if !self.has_begun {
+            self.inboxes.clear();
+            self.state = SubscriptionState::Absent;
+        }
     }
 
     /// Keeps the acks with what the server said; whether one came due.
