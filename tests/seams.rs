@@ -400,3 +400,18 @@ async fn a_late_violation_counts_at_once() {
     soon(peer.expect("* /bye;last=0 violations\n")).await;
     soon(peer.expect_closed()).await;
 }
+
+/// What was read ahead, and obeyed in part, is thrown away when nothing more is read.
+#[tokio::test(start_paused = true)]
+async fn a_stranger_who_pipelines_is_shown_out_in_order() {
+    let (server, doorman) = doorman(ServerConfig::new());
+    let mut peer = server.connect_raw(64);
+    peer.hello().await;
+    peer.send("1 /auth name x\n2 /auth name y\n3 /auth name z\n4 echo x\n").await;
+    doorman.0.add_permits(3);
+    // Its answers do not fit, and are written once it reads.
+    settle().await;
+    peer.expect("1 no unauthenticated\n2 no unauthenticated\n3 no unauthenticated\n").await;
+    peer.expect("* /bye;last=0 unauthenticated\n").await;
+    peer.expect_closed().await;
+}

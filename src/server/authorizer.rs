@@ -10,7 +10,8 @@ use crate::{server::principal::Principal, topic::BoxFuture};
 /// action is one. It is asked for each call, each `/publish` and each `/subscribe`, so for each
 /// replay and resume too; what it said before is not kept. A subscription that was allowed goes on
 /// until [`Session::revoke`](crate::Session::revoke). One that panics has denied, and so has one that
-/// takes longer than [`handler_time`](crate::ServerConfig::handler_time).
+/// takes longer than [`handler_time`](crate::ServerConfig::handler_time): a call is answered `no
+/// deadline` then.
 ///
 /// `/methods` names every method to everybody who is authenticated.
 ///

@@ -111,7 +111,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         self.lease = Lease::Idle;
         if let Some(active) = &mut self.active {
             active.parked = None;
-            active.unread = Vec::new();
+            (active.unread, active.unread_at) = (Vec::new(), 0);
         }
         self.end_starved_streams();
     }

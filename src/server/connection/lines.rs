@@ -70,11 +70,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if lines.pending() > 0 && !has_begun && !self.is_first {
             self.line_began = self.now();
         }
-        self.lines = lines;
-        match self.phase {
-            Phase::Open => input,
-            _ => &[],
+        if self.phase != Phase::Open {
+            // What was begun of a line is not kept while what runs is finished.
+            return &[];
         }
+        self.lines = lines;
+        input
     }
 
     fn on_line(&mut self, bytes: &[u8]) -> Taken {

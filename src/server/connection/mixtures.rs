@@ -28,7 +28,7 @@ use crate::{
         authorizer::Action,
         handler,
         hooks::Hooks,
-        mailbox::{ALARM, NEWS},
+        mailbox::{ALARM, CUT, DRAIN, LINE, NEWS},
         principal::Principal,
         session::Session,
         wheel::Wheel,
@@ -182,18 +182,18 @@ fn line(id: u64, dice: &Dice) -> (String, bool) {
     }
 }
 
-/// Writes all lines and ends its direction, with or without a `/quit`; how many are to be answered.
-async fn write(mut io: WriteHalf<DuplexStream>, dice: Arc<Dice>) -> u64 {
+/// Writes all lines and ends its direction, with or without a `/quit`; what is to be answered.
+async fn write(mut io: WriteHalf<DuplexStream>, dice: Arc<Dice>) -> Vec<u64> {
     // A first line that is malformed would be the last.
-    let (mut requests, mut script) = (1, "1 /renew\n".to_owned());
+    let (mut requests, mut script) = (vec![1], "1 /renew\n".to_owned());
     for id in 2..=LINES {
         let (line, is_request) = line(id, &dice);
         script += &line;
-        requests += u64::from(is_request);
+        requests.extend(is_request.then_some(id));
     }
     if dice.roll(2) == 0 {
         script += &format!("{} /quit\n", LINES + 1);
-        requests += 1;
+        requests.push(LINES + 1);
     }
     let mut left = script.as_bytes();
     while !left.is_empty() {
@@ -208,8 +208,11 @@ async fn write(mut io: WriteHalf<DuplexStream>, dice: Arc<Dice>) -> u64 {
     requests
 }
 
-/// Reads all; how often each id was answered.
-async fn read(mut io: ReadHalf<DuplexStream>, dice: Arc<Dice>) -> BTreeMap<u64, usize> {
+/// Reads all; how often each id was answered, and the last id of a `/bye`.
+async fn read(
+    mut io: ReadHalf<DuplexStream>,
+    dice: Arc<Dice>,
+) -> (BTreeMap<u64, usize>, Option<u64>) {
     let mut said = Vec::new();
     loop {
         let mut piece = vec![0; 1 + dice.roll(100) as usize];
@@ -219,15 +222,55 @@ async fn read(mut io: ReadHalf<DuplexStream>, dice: Arc<Dice>) -> BTreeMap<u64, 
         }
         dice.pause(100).await;
     }
-    let mut answers = BTreeMap::new();
+    let (mut answers, mut last) = (BTreeMap::new(), None);
     for line in String::from_utf8(said).expect("UTF-8").lines() {
+        if let Some(bye) = line.strip_prefix("* /bye;last=") {
+            assert_eq!(last, None, "a second {line}");
+            last = bye.split(' ').next().and_then(|last| last.parse().ok());
+        }
         let mut words = line.split([' ', ';']);
         let id = words.next().and_then(|mark| mark.parse().ok());
         if let (Some(id), Some("ok" | "err" | "no" | "cut")) = (id, words.next()) {
             *answers.entry(id).or_default() += 1;
         }
     }
-    answers
+    (answers, last)
+}
+
+/// What ends a conversation, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The peer does.
+    Peer,
+    Close(Duration),
+    Drain(Duration),
+}
+
+impl End {
+    fn new(dice: &Dice) -> Self {
+        let after = Duration::from_millis(dice.roll(20_000));
+        match dice.roll(8) {
+            0 => Self::Close(after),
+            1 => Self::Drain(after),
+            _ => Self::Peer,
+        }
+    }
+
+    async fn come(self, session: Session) {
+        match self {
+            Self::Peer => {}
+            Self::Close(after) => {
+                sleep(after).await;
+                session.close(Code::SHUTDOWN);
+            }
+            Self::Drain(after) => {
+                for flag in [DRAIN, LINE, CUT] {
+                    sleep(after).await;
+                    session.mailbox().raise(flag);
+                }
+            }
+        }
+    }
 }
 
 /// Orders, alarms and news for nothing, for as long as it is polled.
@@ -268,25 +311,21 @@ async fn each_request_is_answered_once_whatever_is_mixed() {
             .await;
         });
         let disturber = tokio::spawn(disturb(session.clone(), dice.clone()));
-        let closer = (dice.roll(8) == 0).then(|| Duration::from_millis(dice.roll(20_000)));
+        let end = End::new(&dice);
         let (reader, writer) = split(ours);
         let writer = tokio::spawn(write(writer, dice.clone()));
-        if let Some(after) = closer {
-            let session = session.clone();
-            tokio::spawn(async move {
-                sleep(after).await;
-                session.close(Code::SHUTDOWN);
-            });
-        }
+        tokio::spawn(end.come(session.clone()));
         let answers = timeout(Duration::from_secs(7_200), read(reader, dice.clone())).await;
-        let answers = answers.unwrap_or_else(|_| panic!("seed {seed} stalls"));
+        let (answers, last) = answers.unwrap_or_else(|_| panic!("seed {seed} stalls"));
         driver.await.expect("no panic");
         wheel.abort();
         disturber.abort();
         assert!(answers.values().all(|&times| times == 1), "seed {seed}: {answers:?}");
-        if closer.is_none() {
-            assert_eq!(writer.await.expect("written"), answers.len() as u64, "seed {seed}");
-        }
+        let requests = writer.await.expect("no panic");
+        let mut due = requests.iter().filter(|&&id| last.is_none_or(|last| id <= last));
+        let missing = due.find(|id| !answers.contains_key(id));
+        assert_eq!(missing, None, "seed {seed}, {end:?}, {last:?}");
+        assert!(end != End::Peer || last.is_none(), "seed {seed}");
         let stats = shared.sessions.totals.stats();
         let counted = stats.ok + stats.err + stats.no + stats.cut;
         assert_eq!(counted, answers.len() as u64, "seed {seed}: {stats:?}");
