@@ -393,3 +393,39 @@ async fn a_server_that_falls_silent_behind_its_line_is_left() {
     let took = since.elapsed();
     assert!(Duration::from_secs(79) <= took && took < Duration::from_secs(80), "{took:?}");
 }
+
+/// Requests of the protocol's own wait for room to write, too: one who gives them up again and again
+/// while the server reads nothing piles nothing up.
+#[tokio::test(start_paused = true)]
+async fn what_is_the_protocols_own_does_not_pile_up() {
+    let config = ClientConfig::new().outbound_bytes(100);
+    let (client, _driver, mut server) = greeted(config, 64).await;
+    let call = tokio::spawn({
+        let client = client.clone();
+        async move { client.call("m", "x".repeat(1_000)).await }
+    });
+    settle().await;
+    for round in 0..1_000 {
+        let topic = format!("t{round}");
+        assert!(timeout(Duration::ZERO, client.methods()).await.is_err());
+        assert!(timeout(Duration::ZERO, client.subscribe(&topic).into_future()).await.is_err());
+    }
+    let requests = client.stats().requests;
+    assert!((3..20).contains(&requests), "{requests}");
+    // And who waits has its turn.
+    let late = tokio::spawn({
+        let client = client.clone();
+        async move { client.methods().await }
+    });
+    server.bytes(1_005).await;
+    server.send("1 ok\n").await;
+    call.await.unwrap().unwrap();
+    for id in 2..=requests {
+        let line = server.line().await.unwrap();
+        assert!(line.starts_with(&format!("{id} /")), "{line}");
+    }
+    let id = requests + 1;
+    server.expect(format!("{id} /methods\n")).await;
+    server.send(format!("{id} more m\n{id} ok\n")).await;
+    assert_eq!(late.await.unwrap().unwrap().len(), 1);
+}
