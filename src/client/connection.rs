@@ -166,7 +166,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 }
             }
         }
-        cx.waker().wake_by_ref();
+        // Not `wake_by_ref`: others, whose bytes nobody has heard of yet, are to have their turn.
+        let _ = pin!(tokio::task::yield_now()).poll(cx);
         Poll::Pending
     }
 
