@@ -196,6 +196,8 @@ pub enum ConnectionError {
     },
     /// The server did not take the credentials.
     AuthRefused(Reason),
+    /// There were no credentials to be had: who gives them failed, or panicked.
+    Credentials(String),
     /// The TLS handshake failed, or a TLS record was not one: as against a server without TLS.
     Tls(String),
     /// This side closed it, and the server did not finish in time.
@@ -249,6 +251,7 @@ impl fmt::Display for ConnectionError {
                 write!(f, "the server takes other credentials: {}", Schemes(offered))
             }
             Self::AuthRefused(reason) => write!(f, "the server refused the credentials: {reason}"),
+            Self::Credentials(what) => write!(f, "there are no credentials: {what}"),
             Self::Tls(what) => write!(f, "TLS failed: {what}"),
             Self::CloseTimeout => f.write_str("the server did not finish in time"),
         }

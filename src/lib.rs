@@ -150,10 +150,13 @@ pub mod topic;
 
 #[cfg(feature = "json")]
 pub use client::JsonCodec;
+#[cfg(unix)]
+pub use client::UnixConnector;
 pub use client::{
-    Call, Client, ClientConfig, ClientStats, CodecError, Connection, ConnectionEvent,
-    ConnectionEvents, Decode, Delivery, Encode, Gap, GapCause, Listening, Notification,
-    Notifications, Streaming, Subscribe, Subscription, TypedCall, TypedStreaming,
+    After, Call, Client, ClientBuilder, ClientConfig, ClientStats, CodecError, Connection,
+    ConnectionEvent, ConnectionEvents, Connector, Decode, Delivery, Encode, Gap, GapCause,
+    Listening, Loss, Notification, Notifications, Replied, Seen, Streaming, Subscribe,
+    Subscription, TcpConnector, TypedCall, TypedStreaming,
 };
 pub use credentials::Credentials;
 pub use error::{CallError, ConnectionError, NotSent, Unknown};

@@ -20,6 +20,11 @@ impl<T> Mutex<T> {
         Self(StdMutex::new(value))
     }
 
+    /// For who has it alone.
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

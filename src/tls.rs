@@ -1,10 +1,13 @@
 //! TLS by rustls, with ring: both sides, from the first byte (PROTOCOL.md, section 3).
 //!
 //! A server listens with a [`TlsListener`], a client connects with
-//! [`Client::connect_tls`](crate::Client::connect_tls); both take rustls's own configurations, which
+//! [`ClientBuilder::tls`](crate::ClientBuilder::tls); both take rustls's own configurations, which
 //! [`rustls`] is re-exported for. In a program that links more than one of rustls's crypto
 //! providers, configurations have to name theirs: `builder_with_provider`.
 
 pub use tokio_rustls::rustls;
 
-pub use crate::server::tls::{TlsListener, TlsStream};
+pub use crate::{
+    client::tls::TlsConnector,
+    server::tls::{TlsListener, TlsStream},
+};

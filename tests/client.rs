@@ -100,10 +100,11 @@ async fn replies_come_in_any_order() {
 async fn each_word_is_an_outcome_of_its_own() {
     let (client, _driver, mut server) = greeted().await;
     let outcome = async |server: &mut RawPeer<DuplexStream>, id: u64, line: &str| {
-        let call = spawn_call(&client, "m", "");
-        server.expect(format!("{id} m\n")).await;
-        server.send(format!("{line}\n")).await;
-        call.await.unwrap()
+        let (reply, ()) = tokio::join!(client.call("m", "").fail_fast(), async {
+            server.expect(format!("{id} m\n")).await;
+            server.send(format!("{line}\n")).await;
+        });
+        reply
     };
     assert_eq!(outcome(&mut server, 1, "1 ok").await.unwrap(), "");
     let error = outcome(&mut server, 2, "2 err busy").await.unwrap_err();

@@ -3,19 +3,12 @@
 use crate::{
     client::{
         reader::Reader,
-        shared::Shared,
-        waiter::{CallResult, Entry, Waiter},
+        waiter::{CallResult, Waiter},
     },
+    credentials::Credentials,
     error::{CallError, ConnectionError, Unknown},
-    protocol::{
-        Attributes, Code, DEFAULT_MAX_LINE, Hello, Mark, Reason, RequestId, VERSION, Word, encode,
-    },
+    protocol::{Attributes, Code, DEFAULT_MAX_LINE, Hello, Mark, Reason, VERSION, Word, encode},
 };
-
-/// The ids of `/hello` and `/auth` on a client with credentials. They are kept free for these two
-/// from the start, since both precede what the application asks for before the server's hello.
-const HELLO_ID: u64 = 1;
-pub(crate) const AUTH_ID: u64 = 2;
 
 /// What a client begins with, once it knows what the server wants.
 #[derive(Default)]
@@ -26,59 +19,53 @@ pub(crate) struct Admission {
     pub(crate) is_asked_for: bool,
 }
 
-impl Shared {
+/// How a client may say who it is, in the order of preference.
+pub(crate) type Ways = Vec<(Code, Credentials)>;
+
+impl Reader {
     /// What is to be said first.
     ///
     /// # Errors
-    /// When the server wants credentials that the configuration has not.
+    /// When the server wants credentials that this client has not.
     pub(crate) fn admission(&self, hello: &Hello) -> Result<Admission, ConnectionError> {
-        let ways = &self.config.auth;
-        if ways.is_empty() {
-            return match hello.auth.is_empty() {
-                true => Ok(Admission::default()),
-                false => Err(ConnectionError::AuthRequired { offered: hello.auth.clone() }),
-            };
-        }
         let mut lines = Vec::new();
-        if self.config.max_line != DEFAULT_MAX_LINE {
-            self.first_hello(&mut lines);
-        }
+        let offered = || hello.auth.clone();
         if hello.auth.is_empty() {
+            self.first_hello(&mut lines);
             return Ok(Admission { lines, is_asked_for: false });
         }
-        let Some((scheme, credentials)) = ways.iter().find(|(way, _)| hello.auth.contains(way))
+        if self.ways.is_empty() {
+            return Err(ConnectionError::AuthRequired { offered: offered() });
+        }
+        let Some((scheme, credentials)) =
+            self.ways.iter().find(|(way, _)| hello.auth.contains(way))
         else {
-            return Err(ConnectionError::NoCommonScheme { offered: hello.auth.clone() });
+            return Err(ConnectionError::NoCommonScheme { offered: offered() });
         };
+        self.first_hello(&mut lines);
         let arguments = [scheme.as_str().as_bytes(), b" ", credentials.as_bytes()].concat();
         self.first_auth(&mut lines, &arguments);
         Ok(Admission { lines, is_asked_for: true })
     }
 
+    /// Tells the server of a line limit that is not the default.
     fn first_hello(&self, lines: &mut Vec<u8>) {
-        let Some(id) = self.expect_reply(HELLO_ID, Waiter::Hello) else { return };
-        let max_line = self.config.max_line;
+        let max_line = self.shared.config.max_line;
+        if max_line == DEFAULT_MAX_LINE {
+            return;
+        }
+        let Some(id) = self.shared.first_id(self.link, Waiter::Hello) else { return };
         let head = format_args!("/hello;version={VERSION};max-line={max_line}");
         encode::display(lines, Mark::Id(id), head, format_args!(""));
     }
 
     fn first_auth(&self, lines: &mut Vec<u8>, arguments: &[u8]) {
-        let (id, word) = (self.expect_reply(AUTH_ID, Waiter::Auth), Word::new("/auth"));
+        let (id, word) = (self.shared.first_id(self.link, Waiter::Auth), Word::new("/auth"));
         if let (Some(id), Some(word)) = (id, word) {
             encode::line(lines, Mark::Id(id), word, Attributes::default(), arguments);
         }
     }
 
-    /// It does not go through the outbound buffer, so it counts as offered from the beginning.
-    fn expect_reply(&self, id: u64, waiter: Waiter) -> Option<RequestId> {
-        let mut state = self.state.lock();
-        state.use_id(id);
-        state.pending.insert(id, Entry { waiter, line_end: 0, bytes: 0 });
-        RequestId::new(id)
-    }
-}
-
-impl Reader {
     /// The server has answered `/auth`: opens the gates, or ends.
     pub(crate) fn on_admission(&mut self, result: CallResult) {
         match (result, self.unadmitted.take()) {

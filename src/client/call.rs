@@ -2,23 +2,29 @@
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     pin::{Pin, pin},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::time::{Instant, Sleep};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, Sleep},
+};
 
 use crate::{
     client::{
-        shared::{Body, SendError, Shared},
+        body::Body,
+        link::SendError,
+        resend::{Patience, left},
+        shared::Shared,
         waiter::CallResult,
     },
     error::{CallError, ConnectionError, NotSent, Unknown},
-    protocol::{AttributeList, InvalidAttribute, Method, RequestId, TraceParent},
-    sync::oneshot,
+    protocol::{AttributeList, InvalidAttribute, Method, Position, RequestId, Topic, TraceParent},
+    sync::{Arc, oneshot},
 };
 
 /// A call on its way: a future of the reply's payload. Nothing is sent before it is first polled.
@@ -52,7 +58,14 @@ impl<'a> Call<'a> {
     /// Past it, the call ends [`Unknown::Deadline`] if it was sent, and is cancelled on the server;
     /// else [`NotSent::Deadline`].
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.0.deadline = Some(deadline);
+        self.0.patience.deadline = Some(deadline);
+        self
+    }
+
+    /// Neither waits for a connection while there is none, nor is sent again: as
+    /// [`ClientConfig::fail_fast`](crate::ClientConfig::fail_fast), for this call.
+    pub fn fail_fast(mut self) -> Self {
+        self.0.patience.fail_fast = true;
         self
     }
 
@@ -67,6 +80,51 @@ impl<'a> Call<'a> {
     pub fn attribute(mut self, key: &str, value: impl fmt::Display) -> Self {
         self.0.push(|attributes| attributes.push_application(key, value));
         self
+    }
+}
+
+impl Call<'_> {
+    /// The whole of the reply: its payload, and where its effect shows, if the server says so.
+    ///
+    /// # Errors
+    /// As when it is awaited itself.
+    ///
+    /// # Cancel safety
+    /// As dropping it itself.
+    pub async fn replied(mut self) -> Result<Replied, CallError> {
+        let reply = poll_fn(|cx| self.0.poll_reply(cx)).await?;
+        let after = reply.attributes.as_attributes().get("after").and_then(After::parse);
+        Ok(Replied { value: reply.payload, after })
+    }
+}
+
+/// A reply, and where its effect shows: see [`Call::replied`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Replied<T = Bytes> {
+    /// The payload, or what it decodes to.
+    pub value: T,
+    /// Set where the server says so, and has a subscription of this connection to the topic.
+    pub after: Option<After>,
+}
+
+/// Where the effect of a request shows: in the notifications of `topic` below `position`, which names
+/// the *next* number (PROTOCOL.md, section 11.3; guarantee N4).
+///
+/// [`Subscription::seen`](crate::Subscription::seen) waits for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct After {
+    /// The topic.
+    pub topic: Topic,
+    /// Seen once all below was.
+    pub position: Position,
+}
+
+impl After {
+    fn parse(text: &str) -> Option<Self> {
+        let (topic, position) = text.split_once(':')?;
+        Some(Self { topic: Topic::new(topic).ok()?, position: position.parse().ok()? })
     }
 }
 
@@ -86,31 +144,37 @@ impl Future for Call<'_> {
 }
 
 type Sent = (RequestId, oneshot::Receiver<CallResult>);
-type Sending<'a> = Pin<Box<dyn Future<Output = Result<Sent, NotSent>> + Send + 'a>>;
+type Sending<'a> = Pin<Box<dyn Future<Output = Result<(Sent, Body), NotSent>> + Send + 'a>>;
 
-/// A request and its terminal line, attributes and all.
+/// A request and its terminal line, attributes and all. Sent again as long as it is proven not
+/// executed and there is time.
 pub(crate) struct Exchange<'a> {
     shared: &'a Shared,
     state: State<'a>,
-    deadline: Option<Duration>,
+    pub(crate) patience: Patience,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 enum State<'a> {
     New(Body),
-    /// Waiting for a place in flight, or for room to write.
+    /// Waiting for a connection, for a place in flight, or for room to write.
     Waiting(Sending<'a>),
-    Sent(RequestId, oneshot::Receiver<CallResult>),
+    Sent(Sent, Body),
     Over(Option<CallError>),
 }
 
 impl<'a> Exchange<'a> {
     pub(crate) fn new(shared: &'a Shared, body: Body) -> Self {
-        Self { shared, state: State::New(body), deadline: None, timer: None }
+        Self::with_state(shared, State::New(body))
     }
 
     pub(crate) fn failed(shared: &'a Shared, error: CallError) -> Self {
-        Self { shared, state: State::Over(Some(error)), deadline: None, timer: None }
+        Self::with_state(shared, State::Over(Some(error)))
+    }
+
+    fn with_state(shared: &'a Shared, state: State<'a>) -> Self {
+        let patience = Patience::new(shared.config.fail_fast);
+        Self { shared, state, patience, timer: None }
     }
 
     fn push(&mut self, push: impl FnOnce(&mut AttributeList) -> Result<(), InvalidAttribute>) {
@@ -128,14 +192,19 @@ impl<'a> Exchange<'a> {
                 State::New(_) => self.start(),
                 State::Waiting(sent) => match sent.as_mut().poll(cx) {
                     Poll::Pending => return self.poll_deadline(cx),
-                    Poll::Ready(Ok((id, reply))) => self.state = State::Sent(id, reply),
+                    Poll::Ready(Ok((sent, body))) => self.state = State::Sent(sent, body),
+                    Poll::Ready(Err(NotSent::Deadline)) => {
+                        self.state = State::Over(Some(self.patience.not_sent()));
+                    }
                     Poll::Ready(Err(error)) => self.state = State::Over(Some(error.into())),
                 },
-                State::Sent(_, reply) => match Pin::new(reply).poll(cx) {
+                State::Sent((_, reply), _) => match Pin::new(reply).poll(cx) {
                     Poll::Pending => return self.poll_deadline(cx),
                     Poll::Ready(result) => {
-                        self.state = State::Over(None);
-                        return Poll::Ready(result.unwrap_or_else(|_| Err(abandoned())));
+                        let result = result.unwrap_or_else(|_| Err(abandoned()));
+                        if let Some(result) = self.end_or_send_again(result) {
+                            return Poll::Ready(result);
+                        }
                     }
                 },
                 State::Over(error) => {
@@ -151,29 +220,48 @@ impl<'a> Exchange<'a> {
         let State::New(body) = std::mem::replace(&mut self.state, State::Over(None)) else {
             return;
         };
-        let ttl = self.deadline;
+        let ttl = self.patience.deadline;
         if ttl.is_some_and(|ttl| ttl.is_zero()) {
             self.state = State::Over(Some(NotSent::Deadline.into()));
             return;
         }
         if let Some(ttl) = ttl {
+            self.patience.begin();
             self.timer = Some(Box::pin(tokio::time::sleep(ttl)));
         }
-        let shared = self.shared;
-        self.state = match shared.places.try_acquire() {
-            Ok(place) => match shared.send_call(&body, ttl) {
-                Ok((id, reply)) => {
-                    place.forget();
-                    State::Sent(id, reply)
-                }
-                Err(SendError::Refused(error)) => State::Over(Some(error.into())),
-                Err(SendError::Full | SendError::Early) => {
-                    drop(place);
-                    State::Waiting(wait_to_send(shared, body, ttl))
-                }
-            },
-            Err(_) => State::Waiting(wait_to_send(shared, body, ttl)),
+        self.state = match self.shared.send_call(&body, ttl, None) {
+            Ok(sent) => State::Sent(sent, body),
+            Err(SendError::Refused(error)) => State::Over(Some(error.into())),
+            Err(SendError::Full | SendError::NoPlace) => self.wait(body, Duration::ZERO),
         };
+    }
+
+    fn wait(&self, body: Body, pause: Duration) -> State<'a> {
+        let (shared, expires) = (self.shared, self.patience.expires());
+        let fail_fast = self.patience.fail_fast;
+        State::Waiting(Box::pin(async move {
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+            let send = |left, places: &_| shared.send_call(&body, left, Some(places));
+            let sent = send_when_possible(shared, expires, fail_fast, send).await?;
+            Ok((sent, body))
+        }))
+    }
+
+    /// The request's outcome is known; `None` if it is sent again.
+    fn end_or_send_again(&mut self, result: CallResult) -> Option<CallResult> {
+        let State::Sent((id, _), body) = std::mem::replace(&mut self.state, State::Over(None))
+        else {
+            return Some(result);
+        };
+        if let Err(error) = &result
+            && let Some(pause) = self.patience.resend(self.shared, id, error)
+        {
+            self.state = self.wait(body, pause);
+            return None;
+        }
+        Some(result)
     }
 
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<CallResult> {
@@ -183,7 +271,7 @@ impl<'a> Exchange<'a> {
         ready!(timer.as_mut().poll(cx));
         let error = match self.state {
             State::Sent(..) => Unknown::Deadline.into(),
-            _ => NotSent::Deadline.into(),
+            _ => self.patience.not_sent(),
         };
         self.cancel();
         Poll::Ready(Err(error))
@@ -191,7 +279,7 @@ impl<'a> Exchange<'a> {
 
     fn cancel(&mut self) {
         let state = std::mem::replace(&mut self.state, State::Over(None));
-        if let State::Sent(id, reply) = state {
+        if let State::Sent((id, reply), _) = state {
             drop(reply);
             self.shared.cancel(id);
         }
@@ -209,37 +297,35 @@ fn abandoned() -> CallError {
     Unknown::Lost(ConnectionError::Closed).into()
 }
 
-fn wait_to_send(shared: &Shared, body: Body, ttl: Option<Duration>) -> Sending<'_> {
-    Box::pin(
-        async move { send_when_possible(shared, ttl, |left| shared.send_call(&body, left)).await },
-    )
-}
-
-/// Waits for a place in flight and for room to write, then sends; `send` is given what is left of
-/// the deadline. The place is the request's from then on, until its terminal line.
+/// Waits for a connection, for a place in flight and for room to write, then sends; `send` is given
+/// what is left of the deadline, and where the place is. The place is the request's from then on,
+/// until its terminal line.
 pub(crate) async fn send_when_possible<T>(
     shared: &Shared,
-    ttl: Option<Duration>,
-    send: impl Fn(Option<Duration>) -> Result<T, SendError>,
+    expires: Option<Instant>,
+    fail_fast: bool,
+    send: impl Fn(Option<Duration>, &Arc<Semaphore>) -> Result<T, SendError>,
 ) -> Result<T, NotSent> {
-    let expires = ttl.and_then(|ttl| Instant::now().checked_add(ttl));
-    let Ok(place) = shared.places.acquire().await else {
-        return Err(shared.refusal());
-    };
     loop {
-        let mut drained = pin!(shared.drained.notified());
-        drained.as_mut().enable();
-        let left = expires.map(|expires| expires.saturating_duration_since(Instant::now()));
-        if left.is_some_and(|left| left.is_zero()) {
-            return Err(NotSent::Deadline);
-        }
-        match send(left) {
-            Ok(sent) => {
-                place.forget();
-                return Ok(sent);
+        let places = shared.places(fail_fast)?;
+        // A closed gate is that of a connection that is over or left: there is another by now.
+        let Ok(place) = places.acquire().await else { continue };
+        loop {
+            let mut drained = pin!(shared.drained.notified());
+            drained.as_mut().enable();
+            let left = left(expires);
+            if left.is_some_and(|left| left.is_zero()) {
+                return Err(NotSent::Deadline);
             }
-            Err(SendError::Refused(error)) => return Err(error),
-            Err(SendError::Full | SendError::Early) => drained.await,
+            match send(left, &places) {
+                Ok(sent) => {
+                    place.forget();
+                    return Ok(sent);
+                }
+                Err(SendError::Refused(error)) => return Err(error),
+                Err(SendError::Full) => drained.await,
+                Err(SendError::NoPlace) => break,
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     credentials::Credentials,
-    protocol::{Code, DEFAULT_MAX_LINE, MAX_NUMBER, MIN_MAX_LINE},
+    protocol::{Backoff, Code, DEFAULT_MAX_LINE, MAX_NUMBER, MIN_MAX_LINE},
     random::Random,
 };
 
@@ -28,6 +28,12 @@ pub struct ClientConfig {
     pub(crate) strict: bool,
     pub(crate) probe: Duration,
     pub(crate) dead: Duration,
+    pub(crate) fail_fast: bool,
+    pub(crate) reconnect_base: Duration,
+    pub(crate) reconnect_max: Duration,
+    pub(crate) reconnect_stable: Duration,
+    pub(crate) give_up_after: Option<Duration>,
+    pub(crate) tcp_user_timeout: Option<Duration>,
     pub(crate) random: Random,
     /// In the order of preference.
     pub(crate) auth: Vec<(Code, Credentials)>,
@@ -46,6 +52,12 @@ impl Default for ClientConfig {
             strict: false,
             probe: Duration::from_secs(10),
             dead: Duration::from_secs(20),
+            fail_fast: false,
+            reconnect_base: Duration::from_millis(250),
+            reconnect_max: Duration::from_secs(30),
+            reconnect_stable: Duration::from_secs(10),
+            give_up_after: None,
+            tcp_user_timeout: Some(Duration::from_secs(20)),
             random: Random::default(),
             auth: Vec::new(),
         }
@@ -167,6 +179,79 @@ impl ClientConfig {
         self
     }
 
+    /// Calls neither wait for a connection while there is none, nor are sent again: while the client
+    /// connects anew they end at once with [`NotSent::Lost`], and so does subscribing. Default
+    /// `false`: they wait until there is a connection, or until their deadline, if they have one; and
+    /// what is proven not executed is sent again within it.
+    ///
+    /// Proven not executed, and sent again: what was not offered to a connection that ended; what a
+    /// server that stops had not begun (PROTOCOL.md, section 9.7); and what was refused with a
+    /// `retry`, after that time and a pause as between attempts to connect. Calls of a client's first
+    /// connection wait for it in either case.
+    ///
+    /// [`NotSent::Lost`]: crate::NotSent::Lost
+    #[must_use]
+    pub fn fail_fast(mut self, fail_fast: bool) -> Self {
+        self.fail_fast = fail_fast;
+        self
+    }
+
+    /// Before the first attempt to connect anew the client waits for a random part of this. Default
+    /// 250 ms; it doubles with each further round through the list of addresses, up to
+    /// [`reconnect_max`](Self::reconnect_max).
+    ///
+    /// The whole window is random ("full jitter"), so that the clients of a server that is gone do not
+    /// come back together. A server's own `retry=` comes before it, for that address.
+    #[must_use]
+    pub fn reconnect_base(mut self, window: Duration) -> Self {
+        self.reconnect_base = window;
+        self
+    }
+
+    /// The longest window that the client waits a random part of before it tries again to connect.
+    /// Default 30 s.
+    #[must_use]
+    pub fn reconnect_max(mut self, window: Duration) -> Self {
+        self.reconnect_max = window;
+        self
+    }
+
+    /// How long a connection has to have been open for the next pause to be the first again. Default
+    /// 10 s: a server that lets clients in and loses them at once is not flooded.
+    #[must_use]
+    pub fn reconnect_stable(mut self, time: Duration) -> Self {
+        self.reconnect_stable = time;
+        self
+    }
+
+    /// How long the client tries to connect anew before it ends, with the last error; looked at after
+    /// each attempt. Default `None`: as long as anybody holds it.
+    #[must_use]
+    pub fn give_up_after(mut self, time: impl Into<Option<Duration>>) -> Self {
+        self.give_up_after = time.into();
+        self
+    }
+
+    /// How long a TCP connection may go without its server's system confirming anything, bytes that
+    /// were written or a keep-alive, before the system ends it (TCP_USER_TIMEOUT). Default 20 s;
+    /// `None` leaves it to the system, which takes minutes.
+    ///
+    /// It finds out about a host that is gone. One that is there, and whose server hangs, is for
+    /// [`probe`](Self::probe) and [`dead`](Self::dead).
+    #[must_use]
+    pub fn tcp_user_timeout(mut self, time: impl Into<Option<Duration>>) -> Self {
+        self.tcp_user_timeout = time.into();
+        self
+    }
+
+    pub(crate) fn backoff(&self) -> Backoff {
+        Backoff {
+            base: self.reconnect_base,
+            max: self.reconnect_max,
+            stable: self.reconnect_stable,
+        }
+    }
+
     /// Says who this client is, by `/auth`, where the server asks for it (PROTOCOL.md, section
     /// 8.11). Default: it says nothing.
     ///
@@ -187,7 +272,7 @@ impl ClientConfig {
         self
     }
 
-    /// Where the jitter of renewals comes from. Default: the system.
+    /// Where jitter comes from: of renewals, and of attempts to connect. Default: the system.
     #[must_use]
     pub fn random(mut self, random: Random) -> Self {
         self.random = random;

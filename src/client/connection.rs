@@ -5,7 +5,7 @@ use std::{
     future::Future,
     io,
     pin::{Pin, pin},
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -15,10 +15,15 @@ use tokio::{
 };
 
 use crate::{
-    client::{reader::Reader, shared::Shared},
+    client::{
+        admission::Ways,
+        link::{Link, LinkId},
+        reader::Reader,
+        shared::Shared,
+    },
     error::ConnectionError,
     io::{Scratch, WriteBuffer},
-    protocol::{Hello, LineDecoder, Renewal, Silence, Time, Verdict},
+    protocol::{Backoff, Hello, LineDecoder, Renewal, Silence, Time, Verdict},
     sync::Arc,
 };
 
@@ -48,6 +53,8 @@ pub struct Connection<T> {
     started: Instant,
     renewal: Option<(Renewal, Pin<Box<Sleep>>)>,
     silence: Option<(Silence, Pin<Box<Sleep>>)>,
+    /// When what was refused for now is asked for again.
+    again: Option<Pin<Box<Sleep>>>,
     /// A write that the transport had put off has gone on since the server was probed.
     went_on: bool,
     /// This side closes, as the last look at the shared state told.
@@ -55,7 +62,8 @@ pub struct Connection<T> {
     /// How long the server is waited for: in all once this side closes (`true`), or in silence once
     /// the server has drawn the line.
     patience: Option<(bool, Pin<Box<Sleep>>)>,
-    ended: bool,
+    /// Why it is over.
+    ended: Option<ConnectionError>,
 }
 
 impl<T> fmt::Debug for Connection<T> {
@@ -65,20 +73,23 @@ impl<T> fmt::Debug for Connection<T> {
 }
 
 impl<T> Connection<T> {
-    pub(crate) fn new(io: T, shared: Arc<Shared>) -> Self {
+    /// A driver for the next link.
+    pub(crate) fn new(io: T, shared: Arc<Shared>, ways: Ways) -> Self {
+        let link = shared.next_link();
         Self {
             io,
             lines: LineDecoder::new(shared.config.max_line),
             out: WriteBuffer::default(),
-            reader: Reader::new(shared),
+            reader: Reader::new(shared, link, ways),
             gathered: false,
             started: Instant::now(),
             renewal: None,
             silence: None,
+            again: None,
             went_on: false,
             closing: false,
             patience: None,
-            ended: false,
+            ended: None,
         }
     }
 
@@ -86,11 +97,36 @@ impl<T> Connection<T> {
         &self.reader.shared
     }
 
+    pub(crate) fn link(&self) -> LinkId {
+        self.reader.link
+    }
+
+    /// What the server has said first; `None` before it is known that it knows who this is.
+    pub(crate) fn hello(&self) -> Option<&Hello> {
+        self.reader.hello.as_ref()
+    }
+
+    /// Whether the server has said goodbye, so that nothing new is begun here.
+    pub(crate) fn has_left(&self) -> bool {
+        self.reader.has_left
+    }
+
+    /// How long the server asks to be left alone.
+    pub(crate) fn hint(&self) -> Option<Duration> {
+        self.reader.hint
+    }
+
     fn end(&mut self, error: &ConnectionError) {
-        if !std::mem::replace(&mut self.ended, true) {
+        if self.ended.is_none() {
+            self.ended = Some(error.clone());
             tracing::debug!(%error, "connection ended");
-            self.shared().end(error, self.reader.last_executed);
+            self.shared().lose(self.link(), error, self.reader.last_executed);
         }
+    }
+
+    /// Does something with the link. It is there until the end, and everything here before that.
+    fn with_link<R>(&self, what: impl FnOnce(&mut Link) -> R) -> Option<R> {
+        self.shared().state.lock().link(self.link()).map(what)
     }
 }
 
@@ -115,14 +151,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Connection<T> {
 impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// Why the connection ended.
     fn poll_all(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
-        if self.ended {
-            return Poll::Ready(ConnectionError::Closed);
+        if let Some(error) = &self.ended {
+            return Poll::Ready(error.clone());
         }
         // Reading never waits for writing: two ends that both wait to write would wait for ever.
         if let Poll::Ready(error) = self.poll_batch(cx) {
             return Poll::Ready(error);
         }
         self.poll_renewal(cx);
+        self.poll_again(cx);
         if let Poll::Ready(error) = self.poll_silence(cx) {
             return Poll::Ready(error);
         }
@@ -188,11 +225,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(self.write_failed(&error, cx)),
                 Poll::Pending => {
-                    let mut state = self.reader.shared.state.lock();
-                    let unused = state.wait(cx.waker(), true);
-                    self.closing = state.is_closing();
-                    drop(state);
-                    drop(unused);
+                    drop(self.with_link(|link| link.wait(cx.waker(), true)));
+                    self.closing = self.shared().is_closing();
                     return Poll::Pending;
                 }
             }
@@ -241,19 +275,22 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let shared = &self.reader.shared;
         let mut state = shared.state.lock();
         // What comes due while these are written wakes nobody: this driver may hold no waker there.
-        while state.take_acks_due() {
+        while state.link(self.reader.link).is_some_and(Link::take_acks_due) {
             drop(state);
-            shared.topics.lock().write_acks(shared);
+            let drivers = shared.topics.lock().write_acks(shared);
+            let others = drivers.into_iter().filter(|driver| !driver.will_wake(cx.waker()));
+            others.for_each(Waker::wake);
             state = shared.state.lock();
         }
         self.closing = state.is_closing();
-        if !state.has_outbound() || self.reader.hello.is_none() {
-            let unused = state.wait(cx.waker(), false);
+        let Some(link) = state.link(self.reader.link) else { return false };
+        if !link.has_outbound() || self.reader.hello.is_none() {
+            let unused = link.wait(cx.waker(), false);
             drop(state);
             drop(unused);
             return false;
         }
-        let is_burst = state.pending.len() > 1 || self.reader.completed > 1;
+        let is_burst = link.pending.len() > 1 || self.reader.completed > 1;
         if !self.gathered && is_burst {
             drop(state);
             self.gathered = true;
@@ -263,12 +300,27 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
         self.gathered = false;
         self.reader.completed = 0;
-        let blocked = state.take_outbound(&mut self.out);
+        let blocked = link.take_outbound(&mut self.out);
         drop(state);
         if blocked {
             shared.drained.notify_waiters();
         }
         true
+    }
+
+    /// Asks again for what the server had no room for: after the time it gave and up to as much more,
+    /// so that not all its clients do so at once.
+    fn poll_again(&mut self, cx: &mut Context<'_>) {
+        if let Some(pause) = self.reader.take_again() {
+            let jitter = self.shared().config.random.next_u64();
+            let spread = Backoff { base: pause, max: pause, stable: pause }.pause(0, jitter);
+            self.again = Some(Box::pin(tokio::time::sleep(pause.saturating_add(spread))));
+        }
+        let Some(sleep) = &mut self.again else { return };
+        if sleep.as_mut().poll(cx).is_ready() {
+            self.again = None;
+            self.reader.ask_again();
+        }
     }
 
     /// Probes a server that owes something and is silent, and gives it up. The timer is not set anew
@@ -287,7 +339,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             (silence, Box::pin(sleep_until(self.started, now.after(probe))))
         });
         while sleep.as_mut().poll(cx).is_ready() {
-            let awaits = self.reader.shared.awaits();
+            let awaits = self.reader.shared.awaits(self.reader.link);
             let now = time_since(self.started);
             match silence.look(now, awaits, probe, answer) {
                 Verdict::Wait => {}
@@ -300,7 +352,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 }
                 // It has not been able to read the probe, through no fault of its own.
                 Verdict::Dead
-                    if std::mem::take(&mut self.went_on) || self.reader.shared.may_be_held_up() =>
+                    if std::mem::take(&mut self.went_on)
+                        || self.reader.shared.may_be_held_up(self.reader.link) =>
                 {
                     silence.excuse(now, answer);
                 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use futures_core::Stream;
+use uuid::Uuid;
 
 use crate::{
     client::shared::wake,
@@ -19,17 +20,46 @@ use crate::{
 /// Events that a stream holds for its reader.
 const HELD: usize = 256;
 
-/// Something that happened to a connection, beside the replies and notifications.
+/// Something that happened to a client's connection, beside the replies and notifications.
 ///
-/// These are all there are: `Connected` once, at the beginning; `Ended` once, as the last; the
-/// others between them, any number of times, in the order in which their lines were read (`Bye`
-/// too: a server may say goodbye in two steps). [`ClientStats`](crate::ClientStats) counts the
-/// stray replies and the violations, whether or not anybody listens.
+/// These are all there are. `Ended` comes once, as the last. A client of one connection
+/// ([`Client::new`](crate::Client::new)) has `Connected` once, at its beginning. One that connects
+/// anew goes round: `Connecting`, then `ConnectFailed` and the next `Connecting`, or `Connected`; and
+/// once that connection is over, `Disconnected`, and `Connecting` again. A server that says goodbye
+/// is `Leaving` first: the client then connects elsewhere at once, while what is under way with that
+/// server goes on, so that its `Disconnected` may come behind the next `Connected`; the session tells
+/// them apart. The others come any number of times, in the order in which their lines were read (`Bye`
+/// too: a server may say goodbye in two steps). [`ClientStats`](crate::ClientStats) counts the stray
+/// replies and the violations, whether or not anybody listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectionEvent {
-    /// The server said hello: calls are on their way.
+    /// An attempt to connect begins.
+    Connecting {
+        /// The address that is tried.
+        address: String,
+        /// Attempts since there was a connection, from 1.
+        attempt: u32,
+    },
+    /// An attempt to connect failed. The client goes on, unless `Ended` follows.
+    ConnectFailed {
+        /// The address that was tried.
+        address: String,
+        /// Why.
+        error: ConnectionError,
+    },
+    /// The server said hello, and knows who this is: calls are on their way.
     Connected(Hello),
+    /// A connection is over. The client goes on, unless `Ended` follows.
+    Disconnected {
+        /// The session, as its `Connected` named it.
+        session: Uuid,
+        /// Why.
+        error: ConnectionError,
+    },
+    /// So many one-way requests, which a connection that ended was not offered, are too long for the
+    /// server of this one, and were dropped.
+    OneWaysDropped(u64),
     /// The reply to a call came whose caller was gone: dropped, or past its deadline. It is in
     /// order, and was thrown away.
     LateReply(RequestId),
@@ -49,11 +79,11 @@ pub enum ConnectionEvent {
     /// the topic's window, and the notification was delivered all the same.
     Violation(Topic),
     /// The server is about to go away: no call and no subscription is begun on this connection any
-    /// more. Calls in flight go on, and so do subscriptions, until [`Ended`](Self::Ended).
+    /// more. Calls in flight go on, and so do subscriptions, until it is over.
     Leaving(Reason),
-    /// The server is going away: nothing new is sent, and what it has taken is finished.
+    /// The server is going away: nothing new is sent to it, and what it has taken is finished.
     Bye(Reason),
-    /// The connection is over.
+    /// The client is over: nothing goes on.
     Ended(ConnectionError),
     /// So many events left unread, oldest first, since this stream was not read in time.
     Missed(u64),
@@ -108,7 +138,7 @@ impl Queue {
     }
 }
 
-/// The events of a connection from when it was asked for: [`Client::events`](crate::Client::events).
+/// The events of a client from when they were asked for: [`Client::events`](crate::Client::events).
 ///
 /// Holds up to 256 unread events, each of a line of the server's at most; then the oldest leave, and [`ConnectionEvent::Missed`] says how
 /// many. Ends behind [`ConnectionEvent::Ended`].

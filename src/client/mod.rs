@@ -2,63 +2,82 @@
 
 mod acks;
 mod admission;
+mod body;
+mod builder;
 mod call;
 mod config;
 mod connection;
+mod connector;
 mod event;
 mod flow;
 mod inbox;
+mod link;
+mod loss;
 mod pending;
 mod reader;
+mod resend;
+mod seen;
 mod shared;
 mod stats;
 mod streaming;
 mod subscription;
+mod supervisor;
 #[cfg(feature = "tls")]
-mod tls;
+pub(crate) mod tls;
 mod topics;
 mod typed;
 mod waiter;
 
 use std::{fmt, future::Future, pin::pin};
 
-use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, ToSocketAddrs},
     sync::watch,
 };
 
+#[cfg(unix)]
+pub use self::connector::UnixConnector;
 #[cfg(feature = "json")]
 pub use self::typed::JsonCodec;
+use self::{
+    body::Body,
+    call::Exchange,
+    link::SendError,
+    resend::Patience,
+    shared::{Phase, Shared, wake},
+    waiter::{Listed, Waiter},
+};
 pub use self::{
-    call::Call,
+    builder::ClientBuilder,
+    call::{After, Call, Replied},
     config::ClientConfig,
     connection::Connection,
+    connector::{Connector, TcpConnector},
     event::{ConnectionEvent, ConnectionEvents},
     inbox::{Delivery, Gap, GapCause, Notification},
+    loss::Loss,
+    seen::Seen,
     stats::ClientStats,
     streaming::{Streaming, TypedStreaming},
     subscription::{Listening, Notifications, Subscribe, Subscription},
     typed::{CodecError, Decode, Encode, TypedCall},
 };
-use self::{
-    call::Exchange,
-    shared::{Body, Phase, SendError, Shared, wake},
-    waiter::Waiter,
-};
 use crate::{
     error::{CallError, ConnectionError, NotSent, Unknown},
-    protocol::{Epoch, Hello, Method, Topic, Word, parse_number},
+    protocol::{Epoch, Hello, Method, RequestId, Topic, Word, parse_number},
     sync::{Arc, oneshot},
     topic::Published,
 };
 
-/// A client: a cheap handle to one connection, to be cloned and used from any number of tasks.
+/// A client: a cheap handle to a connection, to be cloned and used from any number of tasks.
 ///
 /// Calls are pipelined: each is one line with an id, and its reply finds it by that id, in whatever
 /// order replies come. Notifications come on the same connection, as streams. The connection
 /// closes when the last clone, and the last [`Subscription`], is gone.
+///
+/// When the connection is lost, or its server goes away, the client connects anew, with the same or
+/// with another server, and everything goes on: see [`ClientBuilder`]. Only a client over a transport
+/// that was handed to it ([`Client::new`]) ends with that.
 ///
 /// ```no_run
 /// use bellwire::Client;
@@ -99,7 +118,14 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
+    /// A client to be set up: a list of addresses, bounds, credentials, a transport of one's own.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::new()
+    }
+
     /// Connects over TCP, with TCP_NODELAY, and waits for the server's hello. Spawns the driver.
+    ///
+    /// Short for [`Client::builder`] with one address, `HOST:PORT`.
     ///
     /// # Errors
     /// [`ConnectionError`], also when it all takes longer than
@@ -107,7 +133,7 @@ impl Client {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub async fn connect(address: impl ToSocketAddrs) -> Result<Self, ConnectionError> {
+    pub async fn connect(address: impl ToString) -> Result<Self, ConnectionError> {
         Self::connect_with(address, ClientConfig::default()).await
     }
 
@@ -116,19 +142,15 @@ impl Client {
     /// # Errors
     /// As [`connect`](Self::connect).
     pub async fn connect_with(
-        address: impl ToSocketAddrs,
+        address: impl ToString,
         config: ClientConfig,
     ) -> Result<Self, ConnectionError> {
-        let timeout = config.connect_timeout;
-        let connecting = async {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            Self::spawn(stream, config).await
-        };
-        within(timeout, connecting).await
+        Self::builder().address(address).config(config).connect().await
     }
 
     /// Connects to a Unix socket, as [`connect_with`](Self::connect_with) does over TCP.
+    ///
+    /// Short for [`Client::builder`] with a [`UnixConnector`].
     ///
     /// # Errors
     /// As [`connect`](Self::connect).
@@ -137,25 +159,14 @@ impl Client {
         path: impl AsRef<std::path::Path>,
         config: ClientConfig,
     ) -> Result<Self, ConnectionError> {
-        let timeout = config.connect_timeout;
-        let connecting =
-            async { Self::spawn(tokio::net::UnixStream::connect(path).await?, config).await };
-        within(timeout, connecting).await
-    }
-
-    async fn spawn<T>(io: T, config: ClientConfig) -> Result<Self, ConnectionError>
-    where
-        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let (client, connection) = Self::new(io, config);
-        tokio::spawn(connection);
-        client.connected().await?;
-        Ok(client)
+        let path = path.as_ref().to_owned();
+        let connector = move |_: &str| tokio::net::UnixStream::connect(path.clone());
+        Self::builder().connector(connector).config(config).connect().await
     }
 
     /// A client over any transport, and the driver that has to be polled for it.
     ///
-    /// Calls wait until the server has said hello.
+    /// Calls wait until the server has said hello. The client ends with this connection.
     ///
     /// ```
     /// use bellwire::{Client, ClientConfig};
@@ -171,9 +182,9 @@ impl Client {
     where
         T: AsyncRead + AsyncWrite + Unpin,
     {
-        let shared = Arc::new(Shared::new(config));
-        shared.say_hello();
-        let connection = Connection::new(io, shared.clone());
+        let ways = config.auth.clone();
+        let shared = Arc::new(Shared::of_one(config));
+        let connection = Connection::new(io, shared.clone(), ways);
         (Self { handle: Arc::new(Handle { shared }) }, connection)
     }
 
@@ -181,19 +192,19 @@ impl Client {
         &self.handle.shared
     }
 
-    /// Waits until the server has said hello; what it announced.
+    /// Waits until there is a connection, and its server has said hello; what it announced.
     ///
     /// # Errors
-    /// [`ConnectionError`] when the connection ended.
+    /// [`ConnectionError`] when the client ended.
     ///
     /// # Cancel safety
     /// Dropping it changes nothing.
     pub async fn connected(&self) -> Result<Hello, ConnectionError> {
         let mut phase = self.shared().phase.subscribe();
-        match &*wait_for(&mut phase, |phase| !matches!(phase, Phase::Handshake)).await? {
+        match &*wait_for(&mut phase, |phase| !matches!(phase, Phase::Connecting)).await? {
             Phase::Ended(error) => Err(error.clone()),
             Phase::Open(hello) => Ok(hello.clone()),
-            Phase::Handshake => Err(ConnectionError::Closed),
+            Phase::Connecting => Err(ConnectionError::Closed),
         }
     }
 
@@ -291,13 +302,17 @@ impl Client {
     /// Sends a one-way request: the server starts it, and never answers.
     ///
     /// `Ok` says that the line waits to be written, no more. What the server has to say against it
-    /// comes as [`ConnectionEvent::ServerError`].
+    /// comes as [`ConnectionEvent::ServerError`]. A line that a connection was not offered before it
+    /// ended is written to the next; one that it was offered may have reached nobody, and since it has
+    /// no reply, nobody can tell.
+    ///
+    /// Without a connection it waits for one, unless [`ClientConfig::fail_fast`] is set.
     ///
     /// # Errors
     /// [`NotSent`].
     ///
     /// # Cancel safety
-    /// Dropping it while it waits for room sends nothing.
+    /// Dropping it while it waits for a connection or for room sends nothing.
     pub async fn one_way(&self, method: &str, payload: impl AsRef<[u8]>) -> Result<(), NotSent> {
         let word = Method::new_word(method).map_err(NotSent::Name)?;
         let body = Body::new(word, payload.as_ref());
@@ -308,7 +323,7 @@ impl Client {
             match shared.send_one_way(&body) {
                 Ok(()) => return Ok(()),
                 Err(SendError::Refused(error)) => return Err(error),
-                Err(SendError::Early) => _ = self.connected().await.map_err(NotSent::Lost)?,
+                Err(SendError::NoPlace) => self.wait_for_connection().await?,
                 Err(SendError::Full) => drained.await,
             }
         }
@@ -360,7 +375,7 @@ impl Client {
         Notifications::new(self.shared())
     }
 
-    /// A stream of what happens to the connection from here on.
+    /// A stream of what happens to the client's connections from here on.
     pub fn events(&self) -> ConnectionEvents {
         let phase = self.shared().phase.borrow();
         self.shared().events.listen(matches!(*phase, Phase::Ended(_)))
@@ -406,28 +421,59 @@ impl Client {
     /// # Cancel safety
     /// Dropping it has no effect but that nobody reads the list.
     pub async fn methods(&self) -> Result<Vec<(Method, String)>, CallError> {
-        self.shared().room().await;
-        let (sender, receiver) = oneshot::channel();
-        let waiter = Waiter::List { items: Vec::new(), bytes: 0, caller: sender };
-        let driver =
-            self.shared().send_control(waiter, format_args!("/methods"), format_args!(""))?;
-        wake(driver);
-        let lost = |_| CallError::Unknown(Unknown::Lost(ConnectionError::Closed));
-        let lines: Vec<Bytes> = receiver.await.map_err(lost)??;
+        let mut patience = Patience::new(self.shared().config.fail_fast);
+        let lines = loop {
+            let (id, list) = self.send_methods().await?;
+            match list.await.unwrap_or_else(|_| Err(Unknown::Lost(ConnectionError::Closed).into()))
+            {
+                Ok(lines) => break lines,
+                Err(error) => match patience.resend(self.shared(), id, &error) {
+                    Some(pause) => tokio::time::sleep(pause).await,
+                    None => return Err(error),
+                },
+            }
+        };
         lines.iter().map(|line| method_and_doc(line)).collect()
     }
 
-    /// Counters and gauges of this connection. Costs a short lock and a handful of loads; what a
+    async fn send_methods(&self) -> Result<(RequestId, oneshot::Receiver<Listed>), NotSent> {
+        loop {
+            self.shared().room().await;
+            let (caller, list) = oneshot::channel();
+            let waiter = Waiter::List { items: Vec::new(), bytes: 0, caller };
+            let (head, arguments) = (format_args!("/methods"), format_args!(""));
+            match self.shared().begin_control(waiter, head, arguments) {
+                Ok(begun) => {
+                    wake(begun.driver);
+                    return Ok((begun.id, list));
+                }
+                Err(SendError::Refused(error)) => return Err(error),
+                Err(_) => self.wait_for_connection().await?,
+            }
+        }
+    }
+
+    /// Waits for a connection, where the client is to wait for one.
+    async fn wait_for_connection(&self) -> Result<(), NotSent> {
+        let down = self.shared().down().filter(|_| self.shared().config.fail_fast);
+        match down {
+            Some(error) => Err(NotSent::Lost(error)),
+            None => self.connected().await.map(drop).map_err(NotSent::Lost),
+        }
+    }
+
+    /// Counters and gauges of this client, over all its connections. Costs a short lock and a handful of loads; what a
     /// caller or a stream was told of is counted by then.
     pub fn stats(&self) -> ClientStats {
         self.shared().stats()
     }
 
     /// Closes the connection in order: nothing new is sent, calls in flight are answered, and the
-    /// server ends. Waits for all of that, for at most [`ClientConfig::close_timeout`].
+    /// server ends. Waits for all of that, for at most [`ClientConfig::close_timeout`]. Without a
+    /// connection the client ends at once.
     ///
     /// # Errors
-    /// [`ConnectionError`] when the connection ended in another way, before or meanwhile.
+    /// [`ConnectionError`] when the client ended in another way before, or the connection meanwhile.
     ///
     /// # Cancel safety
     /// Dropping it goes on closing.
@@ -439,16 +485,6 @@ impl Client {
             Phase::Ended(error) => Err(error.clone()),
             _ => Err(ConnectionError::Closed),
         }
-    }
-}
-
-async fn within<T>(
-    timeout: std::time::Duration,
-    connecting: impl Future<Output = Result<T, ConnectionError>>,
-) -> Result<T, ConnectionError> {
-    match tokio::time::timeout(timeout, connecting).await {
-        Ok(connected) => connected,
-        Err(_) => Err(ConnectionError::HandshakeTimeout),
     }
 }
 

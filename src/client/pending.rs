@@ -53,6 +53,14 @@ impl<W> Pending<W> {
         self.waiters.len()
     }
 
+    /// Takes out those for whom `is_wanted` holds, in the order of their ids.
+    pub(crate) fn take_where(&mut self, is_wanted: impl Fn(&W) -> bool) -> Vec<W> {
+        let wanted = self.waiters.iter().filter(|(_, waiter)| is_wanted(waiter));
+        let mut ids: Vec<_> = wanted.map(|(&id, _)| id).collect();
+        ids.sort_unstable();
+        ids.iter().filter_map(|id| self.waiters.remove(id)).collect()
+    }
+
     /// Takes out everybody, in the order of their ids.
     pub(crate) fn drain(&mut self) -> Vec<(u64, W)> {
         let mut all: Vec<_> = self.waiters.drain().collect();

@@ -7,10 +7,11 @@ use tracing::Span;
 
 use crate::{
     client::{
-        admission::Admission,
+        admission::{Admission, Ways},
         event::ConnectionEvent,
         flow::{Flow, Overrun},
-        shared::{Shared, Stray, wake},
+        link::{LinkId, Stray},
+        shared::{Shared, wake},
         stats::Tally,
         topics::{Input, Told},
         waiter::{CallResult, Reply, Waiter},
@@ -38,6 +39,9 @@ const MAX_RENEWALS: usize = 4;
 /// behind it, so a batch ends where a line of the reserved channel begins.
 pub(crate) struct Reader {
     pub(crate) shared: Arc<Shared>,
+    pub(crate) link: LinkId,
+    /// How this side can say who it is.
+    pub(crate) ways: Ways,
     /// The connection's span, which is nobody's child: it outlives whoever connects. Its session is
     /// known from the hello on.
     pub(crate) span: Span,
@@ -52,6 +56,10 @@ pub(crate) struct Reader {
     /// What this poll has to count.
     pub(crate) tally: Tally,
     bye: Option<Reason>,
+    /// The server has said goodbye.
+    pub(crate) has_left: bool,
+    /// How long it asks to be left alone.
+    pub(crate) hint: Option<Duration>,
     replies: Vec<(RequestId, Outcome, CallResult)>,
     callers: Vec<(oneshot::Sender<CallResult>, CallResult)>,
     told: Told,
@@ -66,9 +74,11 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, link: LinkId, ways: Ways) -> Self {
         Self {
             shared,
+            link,
+            ways,
             span: tracing::info_span!(parent: None, "client", session = tracing::field::Empty),
             hello: None,
             last_executed: None,
@@ -76,6 +86,8 @@ impl Reader {
             completed: 0,
             tally: Tally::default(),
             bye: None,
+            has_left: false,
+            hint: None,
             replies: Vec::new(),
             callers: Vec::new(),
             told: Told::default(),
@@ -134,7 +146,7 @@ impl Reader {
         }
         self.span.record("session", tracing::field::display(hello.session));
         tracing::debug!("connected");
-        let Admission { lines, is_asked_for } = self.shared.admission(&hello)?;
+        let Admission { lines, is_asked_for } = self.admission(&hello)?;
         self.first_lines = lines;
         match is_asked_for {
             true => self.unadmitted = Some(hello),
@@ -145,7 +157,7 @@ impl Reader {
 
     pub(crate) fn open(&mut self, hello: Hello) {
         self.hello = Some(hello.clone());
-        self.shared.open(hello);
+        self.shared.open(self.link, hello, &mut self.told);
     }
 
     fn complete(&mut self) -> Result<(), ConnectionError> {
@@ -156,8 +168,9 @@ impl Reader {
         let mut others = Vec::new();
         let mut completed = Ok(());
         let mut state = self.shared.state.lock();
+        let Some(link) = state.link(self.link) else { return Ok(()) };
         for (id, outcome, result) in self.replies.drain(..) {
-            let waiter = match state.complete(id) {
+            let waiter = match link.complete(id) {
                 Ok(entry) => entry.waiter,
                 Err(stray) => {
                     others.push((id, Err(stray), result));
@@ -175,6 +188,7 @@ impl Reader {
                 other => others.push((id, Ok(other), result)),
             }
         }
+        let semaphore = link.places.clone();
         drop(state);
         self.completed += self.callers.len();
         let is_late = |(_, waiter, _): &&(_, Result<Waiter, Stray>, _)| {
@@ -183,7 +197,7 @@ impl Reader {
         self.tally.late_replies += others.iter().filter(is_late).count() as u64;
         self.shared.counters.fold(&mut self.tally);
         if places > 0 {
-            self.shared.places.add_permits(places);
+            semaphore.add_permits(places);
         }
         for (caller, result) in self.callers.drain(..) {
             let _ = caller.send(result);
@@ -233,7 +247,7 @@ impl Reader {
 
     fn move_topic(&mut self, topic: impl AsRef<str>, input: Input<'_>) {
         let mut topics = self.shared.topics.lock();
-        topics.on_line(&self.shared, topic.as_ref(), input, &mut self.told);
+        topics.on_line(&self.shared, self.link, topic.as_ref(), input, &mut self.told);
     }
 
     /// An item of a streamed reply. Whoever asked for one line cannot take it, nor may one come
@@ -241,7 +255,8 @@ impl Reader {
     fn more(&mut self, id: RequestId, item: &[u8]) -> Result<(), ConnectionError> {
         self.complete()?;
         let mut state = self.shared.state.lock();
-        match state.offered_waiter(id) {
+        let Some(link) = state.link(self.link) else { return Ok(()) };
+        match link.offered_waiter(id) {
             Some(Waiter::List { items, bytes, .. }) if *bytes < MAX_LIST => {
                 *bytes += item.len() + PER_ITEM;
                 items.push(Bytes::copy_from_slice(item));
@@ -250,7 +265,7 @@ impl Reader {
             Some(Waiter::List { .. }) => Err(broken_line(&"a list does not end")),
             Some(waiter @ Waiter::Call(_)) => {
                 let caller = std::mem::replace(waiter, Waiter::Tombstone);
-                let driver = state.append_cancel(id);
+                let driver = link.append_cancel(id);
                 drop(state);
                 wake(driver);
                 caller.fail(Unknown::Streamed.into());
@@ -264,7 +279,7 @@ impl Reader {
             }
             Some(_) => Ok(()),
             None => {
-                let stray = state.stray(id);
+                let stray = link.stray(id);
                 drop(state);
                 self.report(stray, id);
                 if self.shared.config.strict { Err(stray.error(id)) } else { Ok(()) }
@@ -315,25 +330,29 @@ impl Reader {
                 self.move_topic(topic, Input { code: reason, ..event.into() });
             }
             Notice::Error { id, reason } => return self.server_error(id, reason),
-            Notice::Bye { last, reason, .. } => self.goodbye(last, reason),
+            Notice::Bye { last, retry, reason } => {
+                self.goodbye(last, retry.map(Duration::from_millis), reason);
+            }
             Notice::Hello(_) | Notice::Unknown => {}
         }
         Ok(())
     }
 
     /// The server is about to go, or, with `last`, has drawn the line.
-    fn goodbye(&mut self, last: Option<u64>, reason: Reason) {
+    fn goodbye(&mut self, last: Option<u64>, hint: Option<Duration>, reason: Reason) {
         self.bye = Some(reason.clone());
+        self.has_left = true;
+        self.hint = hint.or(self.hint);
         let error = ConnectionError::Bye(reason.clone());
         match last {
             None => {
-                self.shared.leave(error);
+                self.shared.leave(self.link, error);
                 self.shared.events.emit(ConnectionEvent::Leaving(reason));
             }
             Some(_) => {
                 // What an earlier line took, no later one takes back.
                 self.last_executed = last.max(self.last_executed);
-                self.shared.refuse(error);
+                self.shared.refuse(self.link, error);
                 self.shared.events.emit(ConnectionEvent::Bye(reason));
             }
         }
@@ -354,21 +373,31 @@ impl Reader {
 
     /// Sends `/renew`, unless nothing is to be kept alive, or too many of them are not answered.
     pub(crate) fn renew(&mut self, keep_alive: bool) {
-        let is_idle = || !keep_alive && self.shared.topics.lock().is_empty();
+        let is_idle = || !keep_alive && !self.shared.topics.lock().has_any_on(self.link);
         if self.renewals >= MAX_RENEWALS || is_idle() {
             return;
         }
-        let sent =
-            self.shared.send_control(Waiter::Renew, format_args!("/renew"), format_args!(""));
+        let (head, arguments) = (format_args!("/renew"), format_args!(""));
+        let sent = self.shared.send_control(self.link, Waiter::Renew, head, arguments);
         // The driver itself is running: it writes next, and needs no waking.
-        self.renewals += usize::from(sent.is_ok());
+        self.renewals += usize::from(sent.is_some());
     }
 
     /// Sends a first line if there was none, so that the server knows what this side is.
     pub(crate) fn say_something(&mut self) {
-        if !self.shared.has_spoken() {
+        if !self.shared.has_spoken(self.link) {
             self.renew(true);
         }
+    }
+
+    /// After how long what was refused for now is to be asked for again.
+    pub(crate) fn take_again(&mut self) -> Option<Duration> {
+        self.told.again.take()
+    }
+
+    pub(crate) fn ask_again(&mut self) {
+        self.shared.topics.lock().connected(&self.shared, &mut self.told);
+        self.told.tell_all(&self.shared);
     }
 
     fn renewed(&mut self, result: CallResult) {
@@ -376,7 +405,8 @@ impl Reader {
         let Ok(reply) = result else { return };
         let text = String::from_utf8_lossy(&reply.payload);
         let listed: HashMap<_, _> = text.split(' ').filter_map(listed_position).collect();
-        self.shared.topics.lock().renewed(&self.shared, &listed, &mut self.told);
+        let mut topics = self.shared.topics.lock();
+        topics.renewed(&self.shared, self.link, &listed, &mut self.told);
     }
 
     /// Why the server ended the stream. One that never said hello may be no server of this kind.
@@ -394,10 +424,10 @@ impl Reader {
         if let Err(fault) = self.complete() {
             return fault;
         }
-        match (self.shared.refusal_error(), self.bye.take()) {
-            (Some(ConnectionError::Closed), _) if self.has_quit => ConnectionError::Closed,
-            (_, Some(reason)) => ConnectionError::Bye(reason),
-            (_, None) => ConnectionError::ClosedByPeer,
+        match self.bye.take() {
+            _ if self.has_quit => ConnectionError::Closed,
+            Some(reason) => ConnectionError::Bye(reason),
+            None => ConnectionError::ClosedByPeer,
         }
     }
 

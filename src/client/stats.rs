@@ -7,12 +7,12 @@ use crate::{
     sync::{AtomicU64, Ordering},
 };
 
-/// What one connection of a client has done and is doing: see
-/// [`Client::stats`](crate::Client::stats).
+/// What a client has done and is doing: see [`Client::stats`](crate::Client::stats).
 ///
-/// Counters begin at 0 with the connection and only rise. Each request that was given an id is
-/// counted once more by its terminal line, or in `pending`: `requests` is the sum of `ok`, `err`,
-/// `no`, `cut` and `pending`, until the connection ends and leaves the rest without an outcome.
+/// Counters begin at 0 with the client and only rise, over all its connections. Each request that was
+/// given an id is counted once more by its terminal line, or in `pending`: `requests` is the sum of
+/// `ok`, `err`, `no`, `cut` and `pending`, until a connection ends and leaves the rest without an
+/// outcome.
 ///
 /// ```
 /// # async fn example(client: bellwire::Client) -> Result<(), bellwire::CallError> {
@@ -25,9 +25,13 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClientStats {
+    /// Counter: connections on which the server said hello, and let this client in.
+    pub connections: u64,
     /// Counter: requests that were given an id, the protocol's own (`/subscribe`, `/renew`)
     /// included.
     pub requests: u64,
+    /// Counter: calls that were sent again, or are to be, since they were proven not executed.
+    pub resent: u64,
     /// Counter: one-way requests of the application's.
     pub one_ways: u64,
     /// Counter: requests that were answered `ok`; cancelled ones whose answer came late included,
@@ -49,7 +53,7 @@ pub struct ClientStats {
     pub late_replies: u64,
     /// Counter: lines under the id of a request that had had its terminal line.
     pub doubled_replies: u64,
-    /// Counter: lines under an id that no request of this connection had been sent with.
+    /// Counter: lines under an id that no request of their connection had been sent with.
     pub unasked_replies: u64,
     /// Counter: notifications that were read.
     pub notifications: u64,
@@ -103,8 +107,8 @@ macro_rules! tally {
 }
 
 tally! {
-    one_ways, ok, err, no, cut, late_replies, doubled_replies, unasked_replies, notifications,
-    gaps, missed, violations, bytes_in, bytes_out,
+    connections, resent, one_ways, ok, err, no, cut, late_replies, doubled_replies, unasked_replies,
+    notifications, gaps, missed, violations, bytes_in, bytes_out,
 }
 
 impl Tally {

@@ -16,9 +16,10 @@ use tokio::time::Sleep;
 use crate::{
     client::{
         Client, Decode,
+        body::Body,
         call::send_when_possible,
         flow::{Flow, Taken},
-        shared::Body,
+        resend::Patience,
     },
     error::{CallError, NotSent, Unknown},
     protocol::{MAX_NUMBER, Method, RequestId},
@@ -65,15 +66,15 @@ pub struct Streaming {
     client: Client,
     state: State,
     window: u64,
-    deadline: Option<Duration>,
+    patience: Patience,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 enum State {
     New(Body),
-    /// Waiting for a place in flight, or for room to write.
-    Waiting(Pin<Box<dyn Future<Output = Result<Open, NotSent>> + Send>>),
-    Open(Open),
+    /// Waiting for a connection, for a place in flight, or for room to write.
+    Waiting(Pin<Box<dyn Future<Output = Result<(Open, Body), NotSent>> + Send>>),
+    Open(Open, Body),
     Over(Option<CallError>),
 }
 
@@ -92,7 +93,8 @@ impl Streaming {
     }
 
     fn with_state(client: Client, state: State) -> Self {
-        Self { client, state, window: DEFAULT_WINDOW, deadline: None, timer: None }
+        let patience = Patience::new(client.shared().config.fail_fast);
+        Self { client, state, window: DEFAULT_WINDOW, patience, timer: None }
     }
 
     /// Items that the server may send ahead of what was taken, 1 to
@@ -113,7 +115,14 @@ impl Streaming {
     /// the server; else [`NotSent::Deadline`]. Items that were not taken by then are dropped, unless the reply had
     /// ended by then.
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = Some(deadline);
+        self.patience.deadline = Some(deadline);
+        self
+    }
+
+    /// Neither waits for a connection while there is none, nor is sent again: as
+    /// [`ClientConfig::fail_fast`](crate::ClientConfig::fail_fast), for this request.
+    pub fn fail_fast(mut self) -> Self {
+        self.patience.fail_fast = true;
         self
     }
 
@@ -145,10 +154,13 @@ impl Streaming {
                 State::New(_) => self.start(),
                 State::Waiting(sent) => match sent.as_mut().poll(cx) {
                     Poll::Pending => return self.poll_deadline(cx),
-                    Poll::Ready(Ok(open)) => self.state = State::Open(open),
+                    Poll::Ready(Ok((open, body))) => self.state = State::Open(open, body),
+                    Poll::Ready(Err(NotSent::Deadline)) => {
+                        self.state = State::Over(Some(self.patience.not_sent()));
+                    }
                     Poll::Ready(Err(error)) => self.state = State::Over(Some(error.into())),
                 },
-                State::Open((id, flow)) => {
+                State::Open((id, flow), _) => {
                     let (id, flow) = (*id, flow.clone());
                     // A reply that has ended was in time, however late it is read.
                     if !(self.timer.is_none() || flow.is_over())
@@ -157,7 +169,9 @@ impl Streaming {
                         return late;
                     }
                     let taken = ready!(flow.poll_next(cx));
-                    return Poll::Ready(self.hand_over(id, taken));
+                    if !self.sends_again(&taken) {
+                        return Poll::Ready(self.hand_over(id, taken));
+                    }
                 }
                 State::Over(error) => return Poll::Ready(error.take().map(Err)),
             }
@@ -168,11 +182,13 @@ impl Streaming {
         let State::New(mut body) = std::mem::replace(&mut self.state, State::Over(None)) else {
             return;
         };
-        if self.deadline.is_some_and(|ttl| ttl.is_zero()) {
+        let ttl = self.patience.deadline;
+        if ttl.is_some_and(|ttl| ttl.is_zero()) {
             self.state = State::Over(Some(NotSent::Deadline.into()));
             return;
         }
-        self.timer = self.deadline.map(|ttl| Box::pin(tokio::time::sleep(ttl)));
+        self.patience.begin();
+        self.timer = ttl.map(|ttl| Box::pin(tokio::time::sleep(ttl)));
         let window = self.window;
         if window != DEFAULT_WINDOW
             && let Err(error) = body.attributes.push("window", window)
@@ -180,11 +196,36 @@ impl Streaming {
             self.state = State::Over(Some(NotSent::Attribute(error).into()));
             return;
         }
-        let (client, ttl) = (self.client.clone(), self.deadline);
-        self.state = State::Waiting(Box::pin(async move {
+        self.state = self.wait(body, Duration::ZERO);
+    }
+
+    fn wait(&self, body: Body, pause: Duration) -> State {
+        let (client, window) = (self.client.clone(), self.window);
+        let (expires, fail_fast) = (self.patience.expires(), self.patience.fail_fast);
+        State::Waiting(Box::pin(async move {
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
             let shared = client.shared();
-            send_when_possible(shared, ttl, |left| shared.send_stream(&body, left, window)).await
-        }));
+            let send = |left, places: &_| shared.send_stream(&body, left, Some(places), window);
+            let open = send_when_possible(shared, expires, fail_fast, send).await?;
+            Ok((open, body))
+        }))
+    }
+
+    /// Whether what was taken is no item and no end, since the request is sent again: what is proven
+    /// not executed has brought no item.
+    fn sends_again(&mut self, taken: &Option<Result<Taken, CallError>>) -> bool {
+        let (State::Open((id, _), _), Some(Err(error))) = (&self.state, taken) else {
+            return false;
+        };
+        let Some(pause) = self.patience.resend(self.client.shared(), *id, error) else {
+            return false;
+        };
+        if let State::Open(_, body) = std::mem::replace(&mut self.state, State::Over(None)) {
+            self.state = self.wait(body, pause);
+        }
+        true
     }
 
     fn hand_over(
@@ -208,8 +249,8 @@ impl Streaming {
         };
         ready!(timer.as_mut().poll(cx));
         let error = match self.state {
-            State::Open(_) => Unknown::Deadline.into(),
-            _ => NotSent::Deadline.into(),
+            State::Open(..) => Unknown::Deadline.into(),
+            _ => self.patience.not_sent(),
         };
         self.cancel();
         Poll::Ready(Some(Err(error)))
@@ -217,7 +258,7 @@ impl Streaming {
 
     fn cancel(&mut self) {
         let state = std::mem::replace(&mut self.state, State::Over(None));
-        if let State::Open((id, _flow)) = state {
+        if let State::Open((id, _flow), _) = state {
             self.client.shared().cancel(id);
         }
     }
@@ -269,6 +310,12 @@ impl<C: Decode<R>, R> TypedStreaming<C, R> {
     /// As [`Streaming::deadline`].
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.items = self.items.deadline(deadline);
+        self
+    }
+
+    /// As [`Streaming::fail_fast`].
+    pub fn fail_fast(mut self) -> Self {
+        self.items = self.items.fail_fast();
         self
     }
 

@@ -5,7 +5,7 @@ use std::{
     future::{Future, IntoFuture, poll_fn},
     num::NonZeroU64,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use futures_core::Stream;
@@ -16,12 +16,14 @@ use crate::{
         Client,
         acks::{AckHandle, Reader},
         inbox::{Delivery, Gap, Inbox, Notification},
+        loss::{Judged, Loss, OnLoss},
+        seen::{Seen, Standing},
         shared::Shared,
         topics::{Told, Wish},
     },
     error::{CallError, ConnectionError, NotSent, Unknown},
-    protocol::{Epoch, InvalidName, MAX_NUMBER, Position, Slow, Topic},
-    sync::Arc,
+    protocol::{Code, Epoch, InvalidName, MAX_NUMBER, Position, Slow, Topic},
+    sync::{Arc, Mutex},
 };
 
 /// A request to subscribe, made by [`Client::subscribe`]; `await` it for the [`Subscription`].
@@ -55,11 +57,13 @@ pub struct Subscribe {
     topic: Result<Topic, InvalidName>,
     wish: Wish,
     by_hand: bool,
+    on_loss: OnLoss,
 }
 
 impl Subscribe {
     pub(crate) fn new(client: Client, topic: &str) -> Self {
-        Self { client, topic: Topic::new(topic), wish: Wish::default(), by_hand: false }
+        let (topic, wish, on_loss) = (Topic::new(topic), Wish::default(), OnLoss::default());
+        Self { client, topic, wish, by_hand: false, on_loss }
     }
 
     /// Begins at `position` instead of behind the last notification: what was published since is
@@ -115,6 +119,61 @@ impl Subscribe {
         self
     }
 
+    /// Ends the subscription when something is lost: the [`Delivery::Gap`] or [`Delivery::Reset`] is
+    /// followed by a [`Delivery::End`] with the reason `lost`. Without this, it goes on behind it.
+    ///
+    /// What [`Slow::Latest`] leaves out is no loss: it was asked for.
+    pub fn fail_on_loss(mut self) -> Self {
+        self.on_loss = OnLoss::Fail;
+        self
+    }
+
+    /// Has the application fetch anew what it needs when something is lost, instead of telling it so
+    /// in the stream: `resync` is called with the [`Loss`], and nothing is handed over until its future
+    /// has ended.
+    ///
+    /// The position is known first, and the state is fetched then: so it knows of all that was
+    /// published below the position, and what comes behind it is in the stream. (It may know of some of
+    /// that, too.) Live items are held back meanwhile, as many as
+    /// [`ClientConfig::inbox_items`](crate::ClientConfig::inbox_items); what is dropped then is a loss
+    /// of its own, and resynchronised next. The future is polled where the stream is.
+    ///
+    /// What [`Slow::Latest`] leaves out is no loss: it was asked for.
+    ///
+    /// ```
+    /// # use bellwire::{CallError, Client};
+    /// # async fn example(client: Client) -> Result<(), CallError> {
+    /// let asking = client.clone();
+    /// let offers = client.subscribe("offers").resync(move |loss| {
+    ///     let client = asking.clone();
+    ///     async move {
+    ///         let all = client.call("offers.list", "").await?;
+    ///         println!("{} bytes, as of {} or later", all.len(), loss.position);
+    ///         Ok::<(), CallError>(())
+    ///     }
+    /// });
+    /// let offers = offers.await?;
+    /// # drop(offers);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// When the future fails, so does the subscription, as with [`fail_on_loss`](Self::fail_on_loss).
+    ///
+    /// # Cancel safety
+    /// A future of [`Subscription::next`] that is dropped leaves it under way, to be gone on with by
+    /// the next one. Dropping the subscription drops it.
+    pub fn resync<F, Fut, E>(mut self, resync: F) -> Self
+    where
+        F: FnMut(Loss) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), E>> + Send + 'static,
+        E: fmt::Display,
+    {
+        self.on_loss = OnLoss::resync(resync);
+        self
+    }
+
     /// Subscribes with a closure, as [`Client::listen`] does. A notification is handed over, and
     /// with that acknowledged unless it is done by hand, when the closure is called.
     ///
@@ -132,7 +191,7 @@ impl Subscribe {
     }
 
     async fn subscribe(self) -> Result<Subscription, CallError> {
-        let Self { client, topic, wish, by_hand } = self;
+        let Self { client, topic, wish, by_hand, on_loss } = self;
         let topic = topic.map_err(NotSent::Name)?;
         let config = &client.shared().config;
         let inbox = Arc::new(Inbox::new(config.inbox_items, config.inbox_bytes));
@@ -146,10 +205,12 @@ impl Subscribe {
         let joined = joined?;
         // From here on dropping leaves the topic, whether it was accepted or not.
         let reader = wish.terms.window.map(|window| Reader::new(window, by_hand));
-        let membership = Arc::new(Membership { client, topic, inbox, reader });
+        let standing = Arc::default();
+        let membership = Arc::new(Membership { client, topic, inbox, reader, standing });
         let lost = |_| CallError::Unknown(Unknown::Lost(membership.client.shared().lost()));
         let start = joined.await.map_err(lost)??;
-        Ok(Subscription { membership, position: wish.from.unwrap_or(start) })
+        membership.standing.advance(wish.from.unwrap_or(start));
+        Ok(Subscription { membership, on_loss: Mutex::new(on_loss), end: None, start })
     }
 }
 
@@ -181,6 +242,7 @@ pub(crate) struct Membership {
     inbox: Arc<Inbox>,
     /// Where a window was asked for.
     reader: Option<Reader>,
+    standing: Arc<Standing>,
 }
 
 impl Membership {
@@ -194,6 +256,10 @@ impl Membership {
 
     /// A delivery is handed over.
     fn hand_over(self: &Arc<Self>, delivery: &mut Delivery) {
+        match delivery.behind() {
+            Some(position) => self.standing.advance(position),
+            None => self.standing.end(),
+        }
         let Some(reader) = &self.reader else { return };
         if let Delivery::Notification(notification) = delivery
             && reader.by_hand
@@ -221,14 +287,17 @@ impl Membership {
 impl Drop for Membership {
     fn drop(&mut self) {
         self.leave();
+        self.standing.end();
     }
 }
 
 /// A subscription: a stream of [`Delivery`]s. Dropping it leaves the topic.
 ///
-/// The lease is renewed by the connection; there is nothing to do but to read. Notifications come
-/// in the order of their numbers, and whatever does not come is named: by the server in a gap, or
-/// by this client, when the stream is read so slowly that its queue
+/// The lease is renewed by the connection; there is nothing to do but to read. It lives through the
+/// loss of a connection: on the next one it goes on from its own position, and what was missed comes
+/// first. Notifications come in the order of their numbers, and whatever does not come is named: by
+/// the server in a gap, as a [`Delivery::Reset`] when the topic's log is another one by then, or by
+/// this client, when the stream is read so slowly that its queue
 /// ([`ClientConfig::inbox_items`](crate::ClientConfig::inbox_items)) runs over. Several
 /// subscriptions of a client to one topic share one on the wire.
 ///
@@ -251,7 +320,12 @@ impl Drop for Membership {
 #[must_use = "dropping a subscription leaves its topic"]
 pub struct Subscription {
     membership: Arc<Membership>,
-    position: Position,
+    /// Behind a lock that is never contended: what waits in it need not be `Sync`.
+    on_loss: Mutex<OnLoss>,
+    /// What is left to be handed over of one that failed.
+    end: Option<Option<Delivery>>,
+    /// Where it began.
+    start: Position,
 }
 
 impl Subscription {
@@ -264,7 +338,38 @@ impl Subscription {
     ///
     /// Subscribing [`from`](Subscribe::from) here later resumes without loss.
     pub fn position(&self) -> Position {
-        self.position
+        self.membership.standing.position().unwrap_or(self.start)
+    }
+
+    /// Waits until the application has seen all below `position`, which names the *next* number:
+    /// until it was handed over by this stream, or named in a gap, or the log was reset, or the
+    /// subscription has ended.
+    ///
+    /// It is for a caller that wants to see its own effect: a reply may say where that stands
+    /// ([`Replied::after`](crate::Replied::after)). It does not read the stream; somebody else has to.
+    /// A position in a log that this subscription has not come to yet is waited for.
+    ///
+    /// Implements PROTOCOL.md, section 11.3.
+    ///
+    /// ```
+    /// # use bellwire::{CallError, Client};
+    /// # async fn example(client: Client) -> Result<(), CallError> {
+    /// let mut offers = client.subscribe("offers").await?;
+    /// let reply = client.call("offers.add", r#"{"id":44}"#).replied().await?;
+    /// if let Some(after) = reply.after {
+    ///     let mut seen = std::pin::pin!(offers.seen(after.position));
+    ///     while futures::poll!(seen.as_mut()).is_pending() {
+    ///         println!("{:?}", offers.next().await);
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// Dropping it changes nothing.
+    pub fn seen(&self, position: Position) -> Seen {
+        Seen::new(self.membership.standing.clone(), position)
     }
 
     /// Acknowledges all that was handed over below `position`, which names the *next* number: after
@@ -291,18 +396,47 @@ impl Stream for Subscription {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Delivery>> {
         let this = self.get_mut();
-        let mut next = this.membership.inbox.poll_next(cx);
-        if let Poll::Ready(Some(delivery)) = &mut next {
-            this.membership.hand_over(delivery);
-            this.position = delivery.behind().unwrap_or(this.position);
+        loop {
+            if let Some(end) = &mut this.end {
+                return Poll::Ready(end.take());
+            }
+            if let Some((loss, is_made_good)) = ready!(this.on_loss.get_mut().poll_resync(cx)) {
+                match is_made_good {
+                    true => this.membership.hand_over(&mut loss.clone()),
+                    false => return Poll::Ready(Some(this.fail(loss))),
+                }
+            }
+            let Some(delivery) = ready!(this.membership.inbox.poll_next(cx)) else {
+                this.membership.standing.end();
+                return Poll::Ready(None);
+            };
+            match this.on_loss.get_mut().judge(delivery) {
+                Judged::HandOver(mut delivery) => {
+                    this.membership.hand_over(&mut delivery);
+                    return Poll::Ready(Some(delivery));
+                }
+                Judged::Fail(delivery) => return Poll::Ready(Some(this.fail(delivery))),
+                Judged::Held => {}
+            }
         }
-        next
+    }
+}
+
+impl Subscription {
+    /// Leaves the topic behind a loss, and hands that over.
+    fn fail(&mut self, mut loss: Delivery) -> Delivery {
+        self.membership.hand_over(&mut loss);
+        self.membership.leave();
+        self.membership.standing.end();
+        let (topic, position) = (self.topic().clone(), Some(self.position()));
+        self.end = Some(Some(Delivery::End { topic, reason: Code::LOST, position }));
+        loss
     }
 }
 
 impl Delivery {
     /// The position behind it.
-    fn behind(&self) -> Option<Position> {
+    pub(crate) fn behind(&self) -> Option<Position> {
         match self {
             Self::Notification(Notification { epoch, sequence: last, .. })
             | Self::Gap(Gap { epoch, last, .. }) => {
@@ -318,7 +452,7 @@ impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subscription")
             .field("topic", self.topic())
-            .field("position", &self.position)
+            .field("position", &self.position())
             .finish_non_exhaustive()
     }
 }
@@ -340,7 +474,7 @@ impl Notifications {
         Self { inbox }
     }
 
-    /// The next delivery of any topic; `None` once the connection is over.
+    /// The next delivery of any topic; `None` once the client is over.
     ///
     /// # Cancel safety
     /// Nothing is lost when it is dropped.
@@ -386,6 +520,12 @@ impl Listening {
         Self { task, membership }
     }
 
+    /// Waits until the closure was given all below `position`: as [`Subscription::seen`]. It may be at
+    /// the last of that still.
+    pub fn seen(&self, position: Position) -> Seen {
+        Seen::new(self.membership.standing.clone(), position)
+    }
+
     /// Waits until the subscription is over: its closure has had [`Delivery::End`].
     ///
     /// # Panics
@@ -406,6 +546,7 @@ impl Drop for Listening {
     fn drop(&mut self) {
         self.task.abort();
         self.membership.leave();
+        self.membership.standing.end();
     }
 }
 

@@ -1,16 +1,59 @@
 //! TLS on the client's side.
 
-use tokio::net::{TcpStream, ToSocketAddrs};
+use std::{io, time::Duration};
+
+use tokio::net::TcpStream;
 use tokio_rustls::{
-    TlsConnector,
+    TlsConnector as Handshake,
+    client::TlsStream,
     rustls::{self, pki_types::ServerName},
 };
 
 use crate::{
-    client::{Client, ClientConfig, within},
+    client::{Client, ClientBuilder, ClientConfig, Connector, TcpConnector},
     error::ConnectionError,
     sync::Arc,
 };
+
+/// Connects over TCP and TLS: see [`ClientBuilder::tls`].
+#[derive(Clone)]
+pub struct TlsConnector {
+    tcp: TcpConnector,
+    name: ServerName<'static>,
+    handshake: Handshake,
+}
+
+impl Connector for TlsConnector {
+    type Io = TlsStream<TcpStream>;
+
+    async fn connect(&mut self, address: &str) -> io::Result<Self::Io> {
+        let stream = self.tcp.connect(address).await?;
+        self.handshake.connect(self.name.clone(), stream).await
+    }
+
+    fn set_user_timeout(io: &Self::Io, timeout: Duration) -> io::Result<()> {
+        TcpConnector::set_user_timeout(io.get_ref().0, timeout)
+    }
+}
+
+impl std::fmt::Debug for TlsConnector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TlsConnector").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl ClientBuilder {
+    /// Connects over TLS. `tls` says whom the client trusts, and its own certificate, if it has one;
+    /// the servers' have to name `name`, whatever their addresses.
+    pub fn tls(
+        self,
+        name: ServerName<'static>,
+        tls: Arc<rustls::ClientConfig>,
+    ) -> ClientBuilder<TlsConnector> {
+        let handshake = Handshake::from(tls);
+        self.connector(TlsConnector { tcp: TcpConnector, name, handshake })
+    }
+}
 
 impl Client {
     /// Connects over TLS, as [`connect_with`](Self::connect_with) does over TCP. `tls` says whom the
@@ -40,18 +83,11 @@ impl Client {
     /// # Panics
     /// Outside a tokio runtime.
     pub async fn connect_tls(
-        address: impl ToSocketAddrs,
+        address: impl ToString,
         name: ServerName<'static>,
         tls: Arc<rustls::ClientConfig>,
         config: ClientConfig,
     ) -> Result<Self, ConnectionError> {
-        let timeout = config.connect_timeout;
-        let connecting = async {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            let stream = TlsConnector::from(tls).connect(name, stream).await?;
-            Self::spawn(stream, config).await
-        };
-        within(timeout, connecting).await
+        Self::builder().address(address).config(config).tls(name, tls).connect().await
     }
 }

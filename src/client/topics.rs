@@ -1,6 +1,9 @@
 //! The topics a client is subscribed to: one wire subscription each, shared by every stream.
+//!
+//! A topic lives on one connection at a time. When that is over it waits for the next, and goes on
+//! from its own position; what other connections still say of it is passed over.
 
-use std::{borrow::Cow, collections::HashMap, task::Waker};
+use std::{borrow::Cow, collections::HashMap, task::Waker, time::Duration};
 
 use bytes::Bytes;
 
@@ -9,7 +12,8 @@ use crate::{
         acks::{AckHandle, Acks},
         event::ConnectionEvent,
         inbox::{Delivery, Gap, GapCause, Inbox, Notification},
-        shared::Shared,
+        link::{LinkId, SendError},
+        shared::{Begun, Shared},
         stats::Tally,
         waiter::Waiter,
     },
@@ -17,6 +21,10 @@ use crate::{
     protocol::{Action, Code, Position, SubscriptionEvent, SubscriptionState, Terms, Topic},
     sync::{Arc, Weak, oneshot},
 };
+
+/// How long a subscription that a server has no room for at present leaves it alone, where the server
+/// does not say.
+const PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) type Joined = Result<Position, CallError>;
 
@@ -35,6 +43,8 @@ pub(crate) struct Topics {
 #[derive(Debug, Default)]
 struct Entry {
     state: SubscriptionState,
+    /// Where its last `/subscribe` was sent.
+    link: LinkId,
     inboxes: Vec<Arc<Inbox>>,
     /// Who waits for the subscription to be accepted.
     joining: Vec<oneshot::Sender<Joined>>,
@@ -77,6 +87,8 @@ pub(crate) struct Told {
     joined: Vec<(oneshot::Sender<Joined>, Joined)>,
     violations: Vec<Topic>,
     tally: Tally,
+    /// After how long the driver is to ask again for what was refused for now.
+    pub(crate) again: Option<Duration>,
 }
 
 impl Told {
@@ -117,8 +129,9 @@ impl Topics {
         }
         // What lives can be shared; what would need a line is not begun after a goodbye.
         let is_live = |entry: &Entry| matches!(entry.state, SubscriptionState::Live(_));
+        let down = || shared.down().filter(|_| shared.config.fail_fast);
         if !self.entries.get(topic).is_some_and(is_live)
-            && let Some(error) = shared.refusal_error()
+            && let Some(error) = shared.refusal_error().or_else(down)
         {
             return Err(NotSent::Lost(error));
         }
@@ -161,7 +174,7 @@ impl Topics {
             // Who goes may have been the slowest.
             if !entry.inboxes.is_empty() && acks.comes_due(true) {
                 self.acks_due.push(topic.clone());
-                told.wakers.extend(shared.announce_acks());
+                told.wakers.extend(shared.announce_acks(entry.link));
             }
         }
         if entry.inboxes.is_empty() && before > 0 {
@@ -179,23 +192,25 @@ impl Topics {
         position: Position,
         told: &mut Told,
     ) {
-        let entry = self.entries.get_mut(topic);
-        let Some(acks) = entry.and_then(|entry| entry.acks.as_mut()) else { return };
+        let Some(entry) = self.entries.get_mut(topic) else { return };
+        let Some(acks) = &mut entry.acks else { return };
         acks.handled(inbox, position);
         if acks.comes_due(true) {
             self.acks_due.push(topic.clone());
-            told.wakers.extend(shared.announce_acks());
+            told.wakers.extend(shared.announce_acks(entry.link));
         }
     }
 
-    /// Appends the acks that are due, one per topic.
-    pub(crate) fn write_acks(&mut self, shared: &Shared) {
+    /// Appends the acks that are due, one per topic. The drivers to wake, the caller among them.
+    pub(crate) fn write_acks(&mut self, shared: &Shared) -> Vec<Waker> {
+        let mut drivers = Vec::new();
         for topic in self.acks_due.drain(..) {
-            let acks = self.entries.get_mut(&topic).and_then(|entry| entry.acks.as_mut());
-            if let Some(position) = acks.and_then(|acks| acks.take()) {
-                shared.append_ack(&topic, position);
+            let Some(entry) = self.entries.get_mut(&topic) else { continue };
+            if let Some(position) = entry.acks.as_mut().and_then(|acks| acks.take()) {
+                drivers.extend(shared.append_ack(entry.link, &topic, position));
             }
         }
+        drivers
     }
 
     /// Adds a stream of all notifications.
@@ -208,40 +223,103 @@ impl Topics {
         self.all.push(Arc::downgrade(inbox));
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+    /// Whether a topic has to do with this connection.
+    pub(crate) fn has_any_on(&self, link: LinkId) -> bool {
+        self.entries.values().any(|entry| entry.link == link)
     }
 
-    /// Moves a topic by what the server sent.
+    /// Moves a topic by what the server of a connection sent.
     pub(crate) fn on_line(
         &mut self,
         shared: &Shared,
+        link: LinkId,
         topic: &str,
         input: Input<'_>,
         told: &mut Told,
     ) {
         match self.entries.get_key_value(topic) {
-            Some((topic, _)) => {
+            Some((topic, entry)) if entry.link == link => {
                 let topic = topic.clone();
+                if entry.is_refused_for_now(shared, &input) {
+                    return self.on_refused_for_now(shared, link, &topic, input.retry(), told);
+                }
                 // A subscription that cannot be renewed ends with the connection, and says so.
                 let _ = self.on(shared, &topic, input, told);
             }
+            // What has moved to another connection, or was given up on this one, goes on or ends
+            // there: a server that is left may say what it likes of it.
+            Some(_) => {}
+            None if !shared.is_current(link) => {}
             None => told.violations.extend(Topic::new(topic)),
         }
+    }
+
+    /// There is a connection to ask on: what waited for one is subscribed.
+    pub(crate) fn connected(&mut self, shared: &Shared, told: &mut Told) {
+        let is_parked = |entry: &Entry| matches!(entry.state, SubscriptionState::Parked { .. });
+        for topic in self.topics_where(is_parked) {
+            let _ = self.on(shared, &topic, SubscriptionEvent::Connected.into(), told);
+        }
+    }
+
+    /// A connection is over: what lived there waits for the next, or goes on at once where there is
+    /// one.
+    pub(crate) fn disconnected(&mut self, shared: &Shared, link: LinkId, told: &mut Told) {
+        for topic in self.topics_where(|entry| entry.link == link) {
+            self.move_on(shared, link, &topic, told);
+        }
+    }
+
+    /// A topic cannot go on with this connection; it does with the next, or with the one there is.
+    pub(crate) fn move_on(
+        &mut self,
+        shared: &Shared,
+        link: LinkId,
+        topic: &Topic,
+        told: &mut Told,
+    ) {
+        if self.entries.get(topic).is_some_and(|entry| entry.link == link) {
+            let _ = self.on(shared, topic, SubscriptionEvent::Disconnected.into(), told);
+            let _ = self.on(shared, topic, SubscriptionEvent::Connected.into(), told);
+        }
+    }
+
+    fn on_refused_for_now(
+        &mut self,
+        shared: &Shared,
+        link: LinkId,
+        topic: &Topic,
+        retry: Option<Duration>,
+        told: &mut Told,
+    ) {
+        match retry {
+            None => self.move_on(shared, link, topic, told),
+            Some(_) => {
+                told.again = told.again.or(retry);
+                let _ = self.on(shared, topic, SubscriptionEvent::Disconnected.into(), told);
+            }
+        }
+    }
+
+    /// Topics in an order that does not depend on the map's.
+    fn topics_where(&self, is_wanted: impl Fn(&Entry) -> bool) -> Vec<Topic> {
+        let wanted = self.entries.iter().filter(|(_, entry)| is_wanted(entry));
+        let mut topics: Vec<_> = wanted.map(|(topic, _)| topic.clone()).collect();
+        topics.sort_unstable();
+        topics
     }
 
     /// The reply to `/renew`: what it lists, and what it leaves out.
     pub(crate) fn renewed(
         &mut self,
         shared: &Shared,
+        link: LinkId,
         listed: &HashMap<&str, Position>,
         told: &mut Told,
     ) {
-        let live = self.entries.iter();
-        let live = live.filter(|(_, entry)| matches!(entry.state, SubscriptionState::Live(_)));
-        let mut topics: Vec<_> = live.map(|(topic, _)| topic.clone()).collect();
-        topics.sort_unstable();
-        for topic in topics {
+        let is_live =
+            |entry: &Entry| entry.link == link && matches!(entry.state, SubscriptionState::Live(_));
+        for topic in self.topics_where(is_live) {
             let position = listed.get(topic.as_str()).copied();
             let _ = self.on(shared, &topic, SubscriptionEvent::Renewed(position).into(), told);
         }
@@ -262,7 +340,7 @@ impl Topics {
         entry.state = state;
         if entry.acks.is_some() && entry.track(input.event, topic, told) {
             self.acks_due.push(topic.clone());
-            told.wakers.extend(shared.announce_acks());
+            told.wakers.extend(shared.announce_acks(entry.link));
         }
         match state {
             SubscriptionState::Live(_) => entry.has_begun = true,
@@ -279,14 +357,21 @@ impl Topics {
             match action {
                 Action::Subscribe { from } => {
                     entry.asked = entry.terms;
-                    let sent = send_subscribe(shared, topic, from, entry.terms);
-                    if let Err(error) = &sent {
-                        entry.give_up(error, told);
+                    match send_subscribe(shared, topic, from, entry.terms) {
+                        Ok(Begun { link, driver, .. }) => {
+                            entry.link = link;
+                            told.wakers.extend(driver);
+                        }
+                        Err(SendError::Refused(error)) => {
+                            entry.give_up(&error, told);
+                            outcome = Err(error);
+                        }
+                        // There is no connection: it is subscribed on the next one.
+                        Err(_) => entry.state = entry.state.on(SubscriptionEvent::Disconnected).0,
                     }
-                    outcome = sent.map(|w| told.wakers.extend(w));
                 }
                 Action::Unsubscribe => {
-                    outcome = send_unsubscribe(shared, topic).map(|w| told.wakers.extend(w));
+                    told.wakers.extend(send_unsubscribe(shared, entry.link, topic));
                 }
                 Action::Violation => told.violations.push(topic.clone()),
                 Action::End if !entry.joining.is_empty() => {
@@ -366,6 +451,16 @@ impl Entry {
         })
     }
 
+    /// Whether a refusal of its `/subscribe` says nothing against a later one: that of a server that
+    /// this client has left; and, of one that was accepted before, a lack of room.
+    fn is_refused_for_now(&self, shared: &Shared, input: &Input<'_>) -> bool {
+        let Some(CallError::Refused { reason, retry }) = &input.failure else { return false };
+        match reason.code == Code::CLOSING {
+            true => !shared.is_current(self.link),
+            false => self.has_begun && (retry.is_some() || reason.code == Code::BUSY),
+        }
+    }
+
     /// Its `/subscribe` cannot be sent any more. Who waits for it hears of that now; who has had the
     /// topic before, when the connection ends.
     fn give_up(&mut self, error: &NotSent, told: &mut Told) {
@@ -422,6 +517,16 @@ impl Entry {
 }
 
 impl Input<'_> {
+    /// How long to wait before what was refused for now is asked for again.
+    fn retry(&self) -> Option<Duration> {
+        match &self.failure {
+            Some(CallError::Refused { reason, retry }) if reason.code != Code::CLOSING => {
+                Some(retry.unwrap_or(PAUSE))
+            }
+            _ => None,
+        }
+    }
+
     /// What the streams of a topic get for `action`.
     fn delivery(&self, topic: &Topic, action: Action, next: Option<Position>) -> Delivery {
         let topic = topic.clone();
@@ -449,21 +554,23 @@ fn send_subscribe(
     topic: &Topic,
     from: Option<Position>,
     terms: Terms,
-) -> Result<Option<Waker>, NotSent> {
+) -> Result<Begun, SendError> {
     let waiter = Waiter::Subscribe(topic.clone());
     let arguments = format_args!("{topic}");
     match from {
-        None => shared.send_control(waiter, format_args!("/subscribe{terms}"), arguments),
+        None => shared.begin_control(waiter, format_args!("/subscribe{terms}"), arguments),
         Some(from) => {
             let head = format_args!("/subscribe;from={from}{terms}");
-            shared.send_control(waiter, head, arguments)
+            shared.begin_control(waiter, head, arguments)
         }
     }
 }
 
-fn send_unsubscribe(shared: &Shared, topic: &Topic) -> Result<Option<Waker>, NotSent> {
+/// A connection that takes no more lines has no subscriptions to leave.
+fn send_unsubscribe(shared: &Shared, link: LinkId, topic: &Topic) -> Option<Waker> {
     let waiter = Waiter::Unsubscribe(topic.clone());
-    shared.send_control(waiter, format_args!("/unsubscribe"), format_args!("{topic}"))
+    let (head, arguments) = (format_args!("/unsubscribe"), format_args!("{topic}"));
+    shared.send_control(link, waiter, head, arguments).flatten()
 }
 
 #[cfg(test)]

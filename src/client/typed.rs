@@ -10,7 +10,11 @@ use std::{
     time::Duration,
 };
 
-use crate::{client::Call, error::CallError, protocol::TraceParent};
+use crate::{
+    client::{Call, Replied},
+    error::CallError,
+    protocol::TraceParent,
+};
 
 /// Why a codec failed.
 pub type CodecError = Box<dyn Error + Send + Sync>;
@@ -95,6 +99,12 @@ impl<'a, C: Decode<R>, R> TypedCall<'a, C, R> {
         self
     }
 
+    /// As [`Call::fail_fast`].
+    pub fn fail_fast(mut self) -> Self {
+        self.call = self.call.fail_fast();
+        self
+    }
+
     /// As [`Call::trace`].
     pub fn trace(mut self, parent: TraceParent) -> Self {
         self.call = self.call.trace(parent);
@@ -105,6 +115,19 @@ impl<'a, C: Decode<R>, R> TypedCall<'a, C, R> {
     pub fn attribute(mut self, key: &str, value: impl fmt::Display) -> Self {
         self.call = self.call.attribute(key, value);
         self
+    }
+}
+
+impl<C: Decode<R>, R> TypedCall<'_, C, R> {
+    /// As [`Call::replied`].
+    ///
+    /// # Errors
+    /// As when it is awaited itself.
+    pub async fn replied(self) -> Result<Replied<R>, CallError> {
+        let Self { call, codec, .. } = self;
+        let Replied { value, after } = call.replied().await?;
+        let value = codec.decode(&value).map_err(|error| CallError::Decode(error.to_string()))?;
+        Ok(Replied { value, after })
     }
 }
 

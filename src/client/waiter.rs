@@ -18,6 +18,9 @@ pub(crate) struct Reply {
 
 pub(crate) type CallResult = Result<Reply, CallError>;
 
+/// What a list of the protocol's own brought, line by line.
+pub(crate) type Listed = Result<Vec<Bytes>, CallError>;
+
 /// Who waits for a terminal line.
 #[derive(Debug)]
 pub(crate) enum Waiter {
@@ -28,7 +31,7 @@ pub(crate) enum Waiter {
     /// A dropped application call: its place is held until the terminal line, which is late then.
     Tombstone,
     /// A request of the protocol's own that lists things, item by item.
-    List { items: Vec<Bytes>, bytes: usize, caller: oneshot::Sender<Result<Vec<Bytes>, CallError>> },
+    List { items: Vec<Bytes>, bytes: usize, caller: oneshot::Sender<Listed> },
     /// `/subscribe`.
     Subscribe(Topic),
     /// `/unsubscribe`.

@@ -7,8 +7,8 @@
 //! The way of a line in: [`LineDecoder`] splits the stream, [`Line::parse`] takes a line apart,
 //! [`Notice::parse`] or [`Outcome::from_word`] say what it is. The way out: [`encode`]. What each
 //! end then does is in [`Lease`], [`Cursor`], [`Pace`], [`Violations`] and [`LineTime`] for the
-//! server, and [`Renewal`], [`Silence`] and [`SubscriptionState`] for the client; [`Handled`] is
-//! what it acknowledges, and [`AckWindow`] is for both.
+//! server, and [`Renewal`], [`Silence`], [`Reconnect`] and [`SubscriptionState`] for the client;
+//! [`Handled`] is what it acknowledges, and [`AckWindow`] is for both.
 
 #![deny(clippy::unwrap_used, clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
@@ -29,6 +29,7 @@ mod pace;
 mod parse;
 mod patience;
 mod position;
+mod reconnect;
 mod reply;
 pub(crate) mod rest;
 mod subscription;
@@ -54,6 +55,7 @@ pub use self::{
     parse::{Line, MAX_HEAD, Malformed, Mark, Rest, Word},
     patience::{LineTime, Silence, Verdict, Violations},
     position::{Epoch, InvalidPosition, MAX_EPOCH, Position},
+    reconnect::{Backoff, Reconnect},
     reply::{Outcome, Reason},
     rest::{stuff, stuffed_len, unstuff},
     subscription::{Action, Actions, SubscriptionEvent, SubscriptionState, Then},

@@ -22,6 +22,11 @@ pub enum SubscriptionState {
     /// Not subscribed, and nothing under way.
     #[default]
     Absent,
+    /// Wanted, while there is no connection to ask on.
+    Parked {
+        /// Where to begin; `None` for behind the head.
+        from: Option<Position>,
+    },
     /// `/subscribe` is sent, its reply awaited.
     Requested {
         /// Where it asked to begin; `None` for behind the head.
@@ -93,6 +98,10 @@ pub enum SubscriptionEvent {
     Ended,
     /// The reply to `/renew` lists the topic like this, or not at all.
     Renewed(Option<Position>),
+    /// The connection is over, or there is none to ask on: what is wanted waits for the next.
+    Disconnected,
+    /// There is a connection to ask on.
+    Connected,
 }
 
 /// What is to be done after an event.
@@ -142,7 +151,7 @@ impl SubscriptionState {
     pub fn next(self) -> Option<Position> {
         match self {
             Self::Live(next) => Some(next),
-            Self::Requested { from, .. } => from,
+            Self::Requested { from, .. } | Self::Parked { from } => from,
             Self::Absent | Self::Leaving { .. } => None,
         }
     }
@@ -155,7 +164,14 @@ impl SubscriptionState {
                 (Self::Requested { from, then: Then::Again { from: wish } }, none())
             }
             (_, Event::JoinAnew { from }) => self.on(Event::Join { from }),
-            (Self::Absent, Event::Join { from }) => Self::request(from),
+            (_, Event::Disconnected) => self.disconnected(),
+            (Self::Absent, Event::Join { from }) | (Self::Parked { from }, Event::Connected) => {
+                Self::request(from)
+            }
+            (_, Event::Connected) => (self, none()),
+            // Whoever came first said where.
+            (Self::Parked { .. }, Event::Join { .. }) => (self, none()),
+            (Self::Parked { .. }, Event::Leave) => (Self::Absent, none()),
             (Self::Requested { from, then }, Event::Join { from: wish }) => {
                 let then = match then {
                     Then::Leave if wish == from => Then::Stay,
@@ -196,6 +212,23 @@ impl SubscriptionState {
             (_, Event::Leave | Event::Left | Event::Refused | Event::Renewed(_)) => (self, none()),
             (_, _) => (self, one(Action::Violation)),
         }
+    }
+
+    /// What is wanted is parked; what was being left is left.
+    fn disconnected(self) -> (Self, Actions) {
+        let parked = match self {
+            // No position names what comes after the last number of an epoch: nothing does.
+            Self::Live(next) if !next.is_sendable() => return (Self::Absent, one(Action::End)),
+            Self::Live(next) => Self::Parked { from: Some(next) },
+            Self::Requested { from, then: Then::Stay }
+            | Self::Requested { then: Then::Again { from }, .. }
+            | Self::Leaving { rejoin: Some(from) }
+            | Self::Parked { from } => Self::Parked { from },
+            Self::Absent
+            | Self::Requested { then: Then::Leave, .. }
+            | Self::Leaving { rejoin: None } => Self::Absent,
+        };
+        (parked, none())
     }
 
     fn request(from: Option<Position>) -> (Self, Actions) {
@@ -377,6 +410,34 @@ mod tests {
         let (state, actions) = on(state, Event::Accepted(at("e:1")));
         assert_eq!(actions, [Action::Unsubscribe]);
         assert_eq!(on(state, Event::Left).1, [Action::Subscribe { from: None }]);
+    }
+
+    #[test]
+    fn a_lost_connection_parks_what_is_wanted() {
+        let from = Some(at("e:5"));
+        let parked = State::Parked { from };
+        for wanted in [
+            State::Live(at("e:5")),
+            State::Requested { from, then: Then::Stay },
+            State::Requested { from: None, then: Then::Again { from } },
+            State::Leaving { rejoin: Some(from) },
+            parked,
+        ] {
+            assert_eq!(on(wanted, Event::Disconnected), (parked, vec![]), "{wanted:?}");
+        }
+        for unwanted in [
+            State::Absent,
+            State::Requested { from, then: Then::Leave },
+            State::Leaving { rejoin: None },
+        ] {
+            assert_eq!(on(unwanted, Event::Disconnected), (State::Absent, vec![]), "{unwanted:?}");
+        }
+        assert_eq!(on(parked, Event::Join { from: None }), (parked, vec![]));
+        assert_eq!(on(parked, Event::Leave), (State::Absent, vec![]));
+        let (state, actions) = on(parked, Event::Connected);
+        assert_eq!(actions, [Action::Subscribe { from }]);
+        assert_eq!(on(state, Event::Connected), (state, vec![]));
+        assert_eq!(on(state, Event::Accepted(at("f:1"))).1, [Action::Reset(at("f:1"))]);
     }
 
     #[test]

@@ -1,0 +1,101 @@
+//! Where a client's connections come from.
+
+use std::{io, time::Duration};
+
+#[cfg(unix)]
+use tokio::net::UnixStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+
+/// How a client connects to an address: over TCP, to a Unix socket, or to anything else that is a
+/// byte stream. The counterpart of a server's [`Listener`](crate::Listener).
+///
+/// Closures of an address that return a future of a stream are connectors:
+///
+/// ```
+/// use std::io;
+/// use bellwire::Client;
+/// use tokio::io::DuplexStream;
+///
+/// # fn example(pipes: tokio::sync::mpsc::UnboundedSender<DuplexStream>) {
+/// // In-memory connections, for tests.
+/// let client = Client::builder().connector(move |_: &str| {
+///     let (near, far) = tokio::io::duplex(64 * 1024);
+///     let sent = pipes.send(far).map_err(|_| io::ErrorKind::ConnectionRefused.into());
+///     async move { sent.map(|()| near) }
+/// });
+/// # drop(client);
+/// # }
+/// ```
+pub trait Connector: Send + 'static {
+    /// A connection's byte stream.
+    type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// Opens a connection to `address`, as it was given to
+    /// [`ClientBuilder::address`](crate::ClientBuilder::address), its transport's handshake included.
+    ///
+    /// # Errors
+    /// The attempt failed; what comes next is for the client to say. One that panics ends the client.
+    ///
+    /// # Cancel safety
+    /// It is dropped when it takes longer than
+    /// [`ClientConfig::connect_timeout`](crate::ClientConfig::connect_timeout), and when the client
+    /// closes.
+    fn connect(&mut self, address: &str) -> impl Future<Output = io::Result<Self::Io>> + Send;
+
+    /// Sets how long the transport may go without a sign of its peer, where that is its own affair:
+    /// [`ClientConfig::tcp_user_timeout`](crate::ClientConfig::tcp_user_timeout). Does nothing by
+    /// default.
+    ///
+    /// # Errors
+    /// Logged; the connection is used as it is.
+    fn set_user_timeout(_io: &Self::Io, _timeout: Duration) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<F, Fut, Io> Connector for F
+where
+    F: FnMut(&str) -> Fut + Send + 'static,
+    Fut: Future<Output = io::Result<Io>> + Send,
+    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    type Io = Io;
+
+    fn connect(&mut self, address: &str) -> impl Future<Output = io::Result<Io>> + Send {
+        self(address)
+    }
+}
+
+/// Connects over TCP, with TCP_NODELAY. A name is looked up anew for each attempt, and its addresses
+/// are tried one after the other.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct TcpConnector;
+
+impl Connector for TcpConnector {
+    type Io = TcpStream;
+
+    async fn connect(&mut self, address: &str) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}
+
+/// Connects to Unix sockets: an address is a path.
+#[cfg(unix)]
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct UnixConnector;
+
+#[cfg(unix)]
+impl Connector for UnixConnector {
+    type Io = UnixStream;
+
+    async fn connect(&mut self, address: &str) -> io::Result<UnixStream> {
+        UnixStream::connect(address).await
+    }
+}

@@ -1,0 +1,431 @@
+//! One connection as the client's handles see it: its outbound lines, its pending calls, its gates.
+
+use std::{fmt, ops::RangeInclusive, task::Waker, time::Duration};
+
+use tokio::sync::Semaphore;
+
+use crate::{
+    client::{
+        body::Body,
+        pending::Pending,
+        waiter::{Entry, Waiter},
+    },
+    error::{CallError, ConnectionError, NotSent, Unknown},
+    io::WriteBuffer,
+    protocol::{Code, Hello, Mark, Reason, RequestId, encode},
+    sync::Arc,
+};
+
+/// With so many bytes in flight a server may have reached its limit on payload, which it does not
+/// announce: a quarter of what is usual.
+const HEAVY: usize = 1024 * 1024;
+
+/// Which connection of a client, counted from its first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LinkId(u64);
+
+impl LinkId {
+    pub(crate) fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// A line under an id that nobody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stray {
+    /// The request had its terminal line before.
+    Doubled,
+    /// No request with this id was sent.
+    Unasked,
+}
+
+/// Why a line could not be appended.
+pub(crate) enum SendError {
+    /// The outbound buffer is over its mark: wait until it is drained.
+    Full,
+    /// There is no place in flight, or no connection: wait for a place.
+    NoPlace,
+    Refused(NotSent),
+}
+
+/// What was not offered to the transport.
+#[derive(Default)]
+pub(crate) struct Withdrawn {
+    /// Who waits for requests, in the order of their ids.
+    pub(crate) waiters: Vec<Waiter>,
+    /// One-way lines of the application's.
+    pub(crate) one_ways: Vec<u8>,
+}
+
+/// Shut until the server has said hello: nothing is appended before that.
+///
+/// **Invariant:** no waker is woken, no one-shot sent and no user code run while it is locked.
+pub(crate) struct Link {
+    pub(crate) id: LinkId,
+    /// Whole lines that wait to be written.
+    out: Vec<u8>,
+    /// Length of the outbound stream up to the end of `out`.
+    appended: u64,
+    /// Length of the outbound stream up to what was offered to the transport.
+    offered: u64,
+    /// Length of the outbound stream up to which the server is known to have read: it takes lines in
+    /// order, and has answered this one.
+    read: u64,
+    /// Length of the outbound stream up to the end of the last line that needs a place.
+    last_placed: u64,
+    /// The same of the last one-way, which is not among the pending.
+    last_one_way: u64,
+    pub(crate) pending: Pending<Entry>,
+    /// The ids that were given out here, in runs: while a client leaves one connection for another,
+    /// both draw from one sequence.
+    ids: Vec<RangeInclusive<u64>>,
+    /// Places in flight: none before the hello. Closed when nothing new is begun here any more, so
+    /// that whoever waits for one looks where else.
+    pub(crate) places: Arc<Semaphore>,
+    /// Places that the hello has opened.
+    opened: usize,
+    /// Places that it announced.
+    announced: usize,
+    /// The longest line the server takes, once it has said so.
+    max_line: Option<usize>,
+    /// Why no line is taken any more: the server has drawn the line.
+    refusing: Option<ConnectionError>,
+    /// Why no application request and no subscription is begun here any more: the server is about
+    /// to go. What is under way goes on, and the protocol's own requests with it.
+    leaving: Option<ConnectionError>,
+    /// The driver, while it waits.
+    driver: Option<Waker>,
+    /// The driver waits for the transport to take more: a further line is no news to it.
+    is_writing: bool,
+    /// Somebody waits for room to write.
+    blocked: bool,
+    /// Topics have acks for the driver to write.
+    acks_due: bool,
+}
+
+impl Link {
+    pub(crate) fn new(id: LinkId) -> Self {
+        Self {
+            id,
+            out: Vec::new(),
+            appended: 0,
+            offered: 0,
+            read: 0,
+            last_placed: 0,
+            last_one_way: 0,
+            pending: Pending::default(),
+            ids: Vec::new(),
+            places: Arc::new(Semaphore::new(0)),
+            opened: 0,
+            announced: 0,
+            max_line: None,
+            refusing: None,
+            leaving: None,
+            driver: None,
+            is_writing: false,
+            blocked: false,
+            acks_due: false,
+        }
+    }
+
+    /// The server has said hello, and knows who this is. Its `places` are still to be added.
+    pub(crate) fn open(&mut self, hello: &Hello, places: usize) {
+        (self.max_line, self.opened) = (Some(hello.max_line), places);
+        self.announced = hello.in_flight;
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.max_line.is_some()
+    }
+
+    /// The server is about to go.
+    pub(crate) fn leave(&mut self, error: ConnectionError) {
+        self.leaving.get_or_insert(error);
+    }
+
+    /// The server has drawn the line.
+    pub(crate) fn refuse(&mut self, error: ConnectionError) {
+        self.refusing.get_or_insert(error);
+    }
+
+    /// Why nothing is begun here any more; `None` while it is.
+    pub(crate) fn refusal(&self) -> Option<&ConnectionError> {
+        self.refusing.as_ref().or(self.leaving.as_ref())
+    }
+
+    /// Why no line at all is taken here any more.
+    pub(crate) fn refusing(&self) -> Option<&ConnectionError> {
+        self.refusing.as_ref()
+    }
+
+    /// Places that are taken, by calls and by tombstones.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.opened.saturating_sub(self.places.available_permits())
+    }
+
+    /// Whether `id` was given out here.
+    pub(crate) fn knows(&self, id: u64) -> bool {
+        self.ids.iter().rev().any(|run| run.contains(&id))
+    }
+
+    /// An id was given out for a line of this connection.
+    pub(crate) fn note_id(&mut self, id: u64) {
+        match self.ids.last_mut() {
+            Some(run) if *run.end() + 1 == id => *run = *run.start()..=id,
+            _ => self.ids.push(id..=id),
+        }
+    }
+
+    /// Whether a request can be appended now.
+    pub(crate) fn check(
+        &mut self,
+        body: &Body,
+        ttl: Option<Duration>,
+        outbound_bytes: usize,
+    ) -> Result<(), SendError> {
+        let too_long = |&max_line: &usize| body.max_len() > max_line;
+        if let Some(max_line) = self.max_line.filter(too_long) {
+            return Err(SendError::Refused(NotSent::TooLarge { max_line }));
+        }
+        if let Err(error) = body.check_head(ttl.is_some()) {
+            return Err(SendError::Refused(NotSent::Attribute(error)));
+        }
+        if !self.has_room(outbound_bytes) {
+            return Err(SendError::Full);
+        }
+        Ok(())
+    }
+
+    /// Whether nobody has to wait for room; who asks does if not.
+    pub(crate) fn has_room(&mut self, outbound_bytes: usize) -> bool {
+        let is_full = self.out.len() >= outbound_bytes && self.refusal().is_none();
+        self.blocked |= is_full;
+        !is_full
+    }
+
+    /// Appends an application request with an id.
+    pub(crate) fn append_request(
+        &mut self,
+        id: RequestId,
+        body: &Body,
+        ttl: Option<Duration>,
+        waiter: Waiter,
+    ) -> Option<Waker> {
+        let line_end = self.append(|out| {
+            encode::mark(out, Mark::Id(id));
+            body.append_to(out, ttl);
+        });
+        self.last_placed = line_end;
+        self.note_id(id.get());
+        self.pending.insert(id.get(), Entry { waiter, line_end, bytes: body.len() });
+        self.reader_of_lines()
+    }
+
+    /// Appends a one-way request of the application's.
+    pub(crate) fn append_one_way(&mut self, body: &Body) -> Option<Waker> {
+        self.last_one_way = self.append(|out| {
+            encode::mark(out, Mark::Reserved);
+            body.append_to(out, None);
+        });
+        self.last_placed = self.last_one_way;
+        self.reader_of_lines()
+    }
+
+    /// Appends one-way lines of the application's that another connection was not offered, as far as
+    /// this server takes them; how many it does not.
+    pub(crate) fn append_carried(&mut self, lines: &[u8]) -> u64 {
+        let max_line = self.max_line.unwrap_or(usize::MAX);
+        let (mut fitting, mut dropped) = (Vec::new(), 0);
+        for line in lines.split_inclusive(|&byte| byte == b'\n') {
+            match line.len() <= max_line {
+                true => fitting.extend_from_slice(line),
+                false => dropped += 1,
+            }
+        }
+        if !fitting.is_empty() {
+            self.last_one_way = self.append(|out| out.append(&mut fitting));
+            self.last_placed = self.last_one_way;
+        }
+        dropped
+    }
+
+    /// Appends a request of the protocol's own.
+    pub(crate) fn append_control(
+        &mut self,
+        id: RequestId,
+        waiter: Waiter,
+        head: fmt::Arguments<'_>,
+        arguments: fmt::Arguments<'_>,
+    ) -> Option<Waker> {
+        let line_end = self.append(|out| encode::display(out, Mark::Id(id), head, arguments));
+        self.note_id(id.get());
+        self.pending.insert(id.get(), Entry { waiter, line_end, bytes: 0 });
+        self.reader_of_lines()
+    }
+
+    /// Expects a reply to one of the first lines. They do not go through the outbound buffer, so they
+    /// count as offered from the beginning.
+    pub(crate) fn expect_reply(&mut self, id: RequestId, waiter: Waiter) {
+        self.note_id(id.get());
+        self.pending.insert(id.get(), Entry { waiter, line_end: 0, bytes: 0 });
+    }
+
+    pub(crate) fn append_cancel(&mut self, id: RequestId) -> Option<Waker> {
+        self.append_notice(format_args!("/cancel"), format_args!("{id}"))
+    }
+
+    /// Appends a one-way request of the protocol's own.
+    pub(crate) fn append_notice(
+        &mut self,
+        head: fmt::Arguments<'_>,
+        arguments: fmt::Arguments<'_>,
+    ) -> Option<Waker> {
+        self.append(|out| encode::display(out, Mark::Reserved, head, arguments));
+        self.reader_of_lines()
+    }
+
+    fn append(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> u64 {
+        let before = self.out.len();
+        write(&mut self.out);
+        self.appended += (self.out.len() - before) as u64;
+        self.appended
+    }
+
+    /// Takes out who waits for `id`. Nobody waits for a reply to what was never sent.
+    pub(crate) fn complete(&mut self, id: RequestId) -> Result<Entry, Stray> {
+        let Some(entry) = self.pending.complete(id.get()) else {
+            return Err(self.stray(id));
+        };
+        if entry.line_end <= self.offered {
+            self.read = self.read.max(entry.line_end);
+            return Ok(entry);
+        }
+        self.pending.insert(id.get(), entry);
+        Err(Stray::Unasked)
+    }
+
+    /// Who waits for `id`, if its line was offered to the transport.
+    pub(crate) fn offered_waiter(&mut self, id: RequestId) -> Option<&mut Waiter> {
+        let entry = self.pending.get_mut(id.get())?;
+        (entry.line_end <= self.offered).then_some(&mut entry.waiter)
+    }
+
+    /// What a line under `id` is that has no entry, or one whose line was not offered. An entry stays
+    /// until its terminal line, as a tombstone if need be: so of those that are over nothing has to
+    /// be remembered but that their ids were given out.
+    pub(crate) fn stray(&self, id: RequestId) -> Stray {
+        let was_sent = self.knows(id.get()) && !self.pending.has(id.get());
+        if was_sent { Stray::Doubled } else { Stray::Unasked }
+    }
+
+    /// Whether the server may have a reason to leave a line unread: one before it that waits for a
+    /// place, or for payload in flight to become less (PROTOCOL.md, section 7.5). It has none for
+    /// what stands behind the last line that it is known to have read, unless that needs a place.
+    pub(crate) fn may_be_held_up(&self) -> bool {
+        if self.last_placed <= self.read {
+            return false;
+        }
+        let held = self.pending.iter().filter(|entry| entry.waiter.holds_place());
+        let (places, bytes) =
+            held.fold((0, 0), |(places, bytes), entry| (places + 1, bytes + entry.bytes));
+        // Calls alone are held back on this side.
+        bytes >= HEAVY || (places >= self.announced && self.last_one_way > self.read)
+    }
+
+    /// Takes what waits to be written, which counts as offered from here on; whether somebody waited
+    /// for room.
+    pub(crate) fn take_outbound(&mut self, buffer: &mut WriteBuffer) -> bool {
+        buffer.refill(&mut self.out);
+        self.offered = self.appended;
+        std::mem::take(&mut self.blocked)
+    }
+
+    /// The driver to wake for a new line.
+    fn reader_of_lines(&mut self) -> Option<Waker> {
+        if self.is_writing { None } else { self.driver.take() }
+    }
+
+    /// The driver to wake, whatever it waits for.
+    pub(crate) fn take_driver(&mut self) -> Option<Waker> {
+        self.driver.take()
+    }
+
+    /// Topics have acks to be written; the driver to wake.
+    pub(crate) fn announce_acks(&mut self) -> Option<Waker> {
+        self.acks_due = true;
+        self.reader_of_lines()
+    }
+
+    /// Whether there are acks to be written; whoever asks writes them.
+    pub(crate) fn take_acks_due(&mut self) -> bool {
+        std::mem::take(&mut self.acks_due)
+    }
+
+    pub(crate) fn has_outbound(&self) -> bool {
+        !self.out.is_empty()
+    }
+
+    /// Whether a line was appended, ever.
+    pub(crate) fn has_spoken(&self) -> bool {
+        self.appended > 0
+    }
+
+    /// The driver waits: to be woken by the next line, or, while it `is_writing`, only to close. The
+    /// waker that is no longer of use, to be dropped once no lock is held.
+    #[must_use]
+    pub(crate) fn wait(&mut self, driver: &Waker, is_writing: bool) -> Option<Waker> {
+        self.is_writing = is_writing;
+        match &mut self.driver {
+            Some(known) if known.will_wake(driver) => None,
+            other => other.replace(driver.clone()),
+        }
+    }
+
+    /// Takes back what was not offered to the transport, for another connection. The protocol's own
+    /// one-ways stay: they are about requests that were offered.
+    pub(crate) fn withdraw(&mut self) -> Withdrawn {
+        let offered = self.offered;
+        let entries = self.pending.take_where(|entry| entry.line_end > offered);
+        let waiters = entries.into_iter().map(|entry| entry.waiter).collect();
+        let (mut own, mut one_ways) = (Vec::new(), Vec::new());
+        for line in self.out.split_inclusive(|&byte| byte == b'\n') {
+            match line {
+                [b'*', b' ', b'/', ..] => own.extend_from_slice(line),
+                [b'*', ..] => one_ways.extend_from_slice(line),
+                _ => {}
+            }
+        }
+        self.appended = offered + own.len() as u64;
+        self.last_placed = self.last_placed.min(offered);
+        self.last_one_way = self.last_one_way.min(offered);
+        self.out = own;
+        Withdrawn { waiters, one_ways }
+    }
+
+    /// The connection is over: everybody who waits, in the order of their ids, with the outcome that
+    /// can be proven; and the one-way lines that were not offered.
+    ///
+    /// `last` is the id above which the server said it executes nothing.
+    pub(crate) fn dissolve(
+        mut self,
+        error: &ConnectionError,
+        last: Option<u64>,
+    ) -> (Vec<(Waiter, CallError)>, Vec<u8>) {
+        let offered = self.offered;
+        let outcome = |id: u64, entry: &Entry| {
+            if entry.line_end > offered {
+                CallError::NotSent(NotSent::Lost(error.clone()))
+            } else if last.is_some_and(|last| id > last) {
+                CallError::Refused { reason: Reason::new(Code::CLOSING, ""), retry: None }
+            } else {
+                CallError::Unknown(Unknown::Lost(error.clone()))
+            }
+        };
+        let pending = self.pending.drain().into_iter();
+        let ended = pending.map(|(id, entry)| {
+            let outcome = outcome(id, &entry);
+            (entry.waiter, outcome)
+        });
+        (ended.collect(), self.withdraw().one_ways)
+    }
+}

@@ -1,0 +1,99 @@
+//! Sending again what is proven not executed (guarantee R1).
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::{
+    client::{shared::Shared, stats::Tally},
+    error::{CallError, NotSent},
+    protocol::{Code, RequestId},
+};
+
+/// A request's patience: how long it may take in all, whether it waits for a connection, and how
+/// often it was refused for now.
+#[derive(Debug, Default)]
+pub(crate) struct Patience {
+    pub(crate) deadline: Option<Duration>,
+    /// It neither waits for a connection nor is sent again.
+    pub(crate) fail_fast: bool,
+    /// When it has to be over; known from its first poll on.
+    expires: Option<Instant>,
+    refused: u32,
+    /// What it was refused with last: what it ends with if its time runs out before it is sent again.
+    refusal: Option<CallError>,
+}
+
+impl Patience {
+    pub(crate) fn new(fail_fast: bool) -> Self {
+        Self { fail_fast, ..Self::default() }
+    }
+
+    /// The time begins.
+    pub(crate) fn begin(&mut self) {
+        self.expires = self.deadline.and_then(|ttl| Instant::now().checked_add(ttl));
+    }
+
+    pub(crate) fn expires(&self) -> Option<Instant> {
+        self.expires
+    }
+
+    /// What a request whose time runs out while it is not sent ends with.
+    pub(crate) fn not_sent(&mut self) -> CallError {
+        self.refusal.take().unwrap_or(NotSent::Deadline.into())
+    }
+
+    /// After how long a request that ended with `error` is to be sent again; `None` if that is not for
+    /// this library to do, or would be too late (PROTOCOL.md, section 10).
+    pub(crate) fn resend(
+        &mut self,
+        shared: &Shared,
+        id: RequestId,
+        error: &CallError,
+    ) -> Option<Duration> {
+        if self.fail_fast || shared.refusal_error().is_some() {
+            return None;
+        }
+        let pause = match error {
+            CallError::NotSent(NotSent::Lost(_)) => Duration::ZERO,
+            CallError::Refused { reason, retry: None } if reason.code == Code::CLOSING => {
+                self.pause_unless_moved_on(shared, id)?
+            }
+            CallError::Refused { retry: Some(hint), .. } => {
+                hint.saturating_add(self.next_pause(shared))
+            }
+            _ => return None,
+        };
+        let is_late = |expires: Instant| Instant::now().checked_add(pause) >= Some(expires);
+        if self.expires.is_some_and(is_late) {
+            return None;
+        }
+        if matches!(error, CallError::Refused { .. }) {
+            self.refusal = Some(error.clone());
+        }
+        shared.counters.fold(&mut Tally { resent: 1, ..Tally::default() });
+        Some(pause)
+    }
+
+    /// Another connection is sought at once. One that refuses for closing without having said so is
+    /// not flooded; without another to come, there is nothing to wait for.
+    fn pause_unless_moved_on(&mut self, shared: &Shared, id: RequestId) -> Option<Duration> {
+        if !shared.reconnects {
+            return None;
+        }
+        let moved_on = shared.has_moved_on_from(id);
+        Some(if moved_on { Duration::ZERO } else { self.next_pause(shared) })
+    }
+
+    /// Spreads those who were refused together.
+    fn next_pause(&mut self, shared: &Shared) -> Duration {
+        let pause = shared.config.backoff().pause(self.refused, shared.config.random.next_u64());
+        self.refused = self.refused.saturating_add(1);
+        pause
+    }
+}
+
+/// What is left until then.
+pub(crate) fn left(expires: Option<Instant>) -> Option<Duration> {
+    expires.map(|expires| expires.saturating_duration_since(Instant::now()))
+}

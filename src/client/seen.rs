@@ -1,0 +1,220 @@
+//! Where the application stands with a subscription, and who waits until it stands somewhere.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, Waker},
+};
+
+use crate::{
+    protocol::{Epoch, Position},
+    sync::{Arc, Mutex},
+};
+
+/// Logs that a subscription has left and remembers. Whoever waits for a number of one has a reply of
+/// the same connection in hand, so it was left just now.
+const REMEMBERED: usize = 8;
+
+/// How far one subscription was handed over.
+///
+/// **Invariant:** the position only rises within a log; what is waited for is not seen.
+#[derive(Debug, Default)]
+pub(crate) struct Standing(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// All below was handed over or named; `None` before it is known where it begins.
+    position: Option<Position>,
+    /// Logs that were left, the last one at the back.
+    left: VecDeque<Epoch>,
+    is_over: bool,
+    waiting: Vec<Waiting>,
+    /// For the next one who waits.
+    key: u64,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    key: u64,
+    position: Position,
+    waker: Waker,
+}
+
+impl Standing {
+    pub(crate) fn position(&self) -> Option<Position> {
+        self.0.lock().position
+    }
+
+    /// All below `position` is handed over, be it in the log there was or in another.
+    pub(crate) fn advance(&self, position: Position) {
+        let mut state = self.0.lock();
+        let before = state.position.replace(position);
+        if let Some(before) = before.filter(|before| before.epoch != position.epoch) {
+            if state.left.len() == REMEMBERED {
+                state.left.pop_front();
+            }
+            state.left.push_back(before.epoch);
+        }
+        if state.waiting.is_empty() {
+            return;
+        }
+        let done = state.take_seen();
+        drop(state);
+        done.into_iter().for_each(|waiting| waiting.waker.wake());
+    }
+
+    /// Nothing more is handed over.
+    pub(crate) fn end(&self) {
+        let mut state = self.0.lock();
+        state.is_over = true;
+        let done = state.take_seen();
+        drop(state);
+        done.into_iter().for_each(|waiting| waiting.waker.wake());
+    }
+}
+
+impl State {
+    fn has_seen(&self, position: Position) -> bool {
+        let is_behind = |own: Position| own.epoch == position.epoch && own.next >= position.next;
+        self.is_over || self.position.is_some_and(is_behind) || self.left.contains(&position.epoch)
+    }
+
+    fn take_seen(&mut self) -> Vec<Waiting> {
+        let waiting = std::mem::take(&mut self.waiting);
+        let (seen, others) = waiting.into_iter().partition(|one| self.has_seen(one.position));
+        self.waiting = others;
+        seen
+    }
+
+    /// Leaves a waker under `key`, or a new one; what it replaces is to be dropped outside the lock.
+    fn wait(&mut self, key: &mut Option<u64>, position: Position, waker: Waker) -> Option<Waker> {
+        let known = key.and_then(|key| self.waiting.iter_mut().find(|one| one.key == key));
+        if let Some(known) = known {
+            return Some(std::mem::replace(&mut known.waker, waker));
+        }
+        self.key += 1;
+        *key = Some(self.key);
+        self.waiting.push(Waiting { key: self.key, position, waker });
+        None
+    }
+}
+
+/// Ends when a subscription's application has seen all below a position: see
+/// [`Subscription::seen`](crate::Subscription::seen).
+///
+/// # Cancel safety
+/// Dropping it leaves nothing behind.
+#[must_use = "futures do nothing unless they are polled"]
+pub struct Seen {
+    standing: Arc<Standing>,
+    position: Position,
+    key: Option<u64>,
+}
+
+impl Seen {
+    pub(crate) fn new(standing: Arc<Standing>, position: Position) -> Self {
+        Self { standing, position, key: None }
+    }
+}
+
+impl Future for Seen {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        // A waker is the runtime's code: neither cloned nor dropped under the lock.
+        let waker = cx.waker().clone();
+        let mut state = this.standing.0.lock();
+        if state.has_seen(this.position) {
+            return Poll::Ready(());
+        }
+        let before = state.wait(&mut this.key, this.position, waker);
+        drop(state);
+        drop(before);
+        Poll::Pending
+    }
+}
+
+impl Drop for Seen {
+    fn drop(&mut self) {
+        let Some(key) = self.key else { return };
+        let mut state = self.standing.0.lock();
+        let at = state.waiting.iter().position(|one| one.key == key);
+        let gone = at.map(|at| state.waiting.swap_remove(at));
+        drop(state);
+        drop(gone);
+    }
+}
+
+impl fmt::Debug for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seen").field("position", &self.position).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use super::*;
+
+    fn at(text: &str) -> Position {
+        text.parse().unwrap()
+    }
+
+    fn standing(text: &str) -> Arc<Standing> {
+        let standing = Arc::<Standing>::default();
+        standing.advance(at(text));
+        standing
+    }
+
+    fn is_seen(seen: &mut Seen) -> bool {
+        pin!(seen).poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    #[test]
+    fn it_ends_when_all_below_is_handed_over() {
+        let standing = standing("e:5");
+        let mut seen = ["e:5", "e:6", "e:7"].map(|text| Seen::new(standing.clone(), at(text)));
+        assert_eq!(seen.each_mut().map(is_seen), [true, false, false]);
+        standing.advance(at("e:6"));
+        assert_eq!(seen.each_mut().map(is_seen), [true, true, false]);
+        standing.advance(at("e:9"));
+        assert!(is_seen(&mut seen[2]));
+    }
+
+    #[test]
+    fn a_log_that_was_left_is_seen_and_one_to_come_is_not() {
+        let standing = standing("e:5");
+        let mut old = Seen::new(standing.clone(), at("e:9"));
+        let mut new = Seen::new(standing.clone(), at("f:2"));
+        assert!(!is_seen(&mut old) && !is_seen(&mut new));
+        standing.advance(at("f:1"));
+        assert!(is_seen(&mut old) && !is_seen(&mut new));
+        standing.advance(at("f:2"));
+        assert!(is_seen(&mut new));
+    }
+
+    #[test]
+    fn the_end_ends_it() {
+        let standing = standing("e:5");
+        let mut seen = Seen::new(standing.clone(), at("g:9"));
+        assert!(!is_seen(&mut seen));
+        standing.end();
+        assert!(is_seen(&mut seen));
+    }
+
+    #[test]
+    fn who_gives_up_leaves_nothing() {
+        let standing = standing("e:5");
+        let mut seen = Seen::new(standing.clone(), at("e:6"));
+        assert!(!is_seen(&mut seen) && !is_seen(&mut seen));
+        assert_eq!(standing.0.lock().waiting.len(), 1);
+        drop(seen);
+        assert!(standing.0.lock().waiting.is_empty());
+        (0..100).for_each(|n| standing.advance(Position { epoch: Epoch::from_bits(n), next: 1 }));
+        assert_eq!(standing.0.lock().left.len(), REMEMBERED);
+    }
+}

@@ -1,0 +1,272 @@
+//! Connecting, and connecting anew: one task per client, which drives the connection there is.
+
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    task::Poll,
+    time::Duration,
+};
+
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout},
+};
+use uuid::Uuid;
+
+use crate::{
+    client::{
+        admission::Ways, builder::Hook, connection::Connection, connector::Connector,
+        event::ConnectionEvent, shared::Shared,
+    },
+    error::ConnectionError,
+    protocol::{Code, Reconnect, Time},
+    sync::Arc,
+};
+
+/// Connections that a client may be leaving at once. With as many it waits for one of them to end
+/// before it connects again: each has up to all its places in flight taken.
+const MAX_LEAVING: usize = 4;
+
+/// Whoever connects for a client. Dropping it ends the client.
+pub(crate) struct Supervisor<C> {
+    shared: Arc<Shared>,
+    connector: C,
+    addresses: Vec<String>,
+    hooks: Vec<(Code, Hook)>,
+    reconnect: Reconnect,
+    started: Instant,
+    /// Drivers of connections whose servers are about to go.
+    leaving: JoinSet<()>,
+    /// Since when there is no connection.
+    down_since: Instant,
+    /// Attempts since then.
+    attempts: u32,
+    /// There was a connection, or the first may take as many rounds as it needs.
+    is_patient: bool,
+}
+
+/// How the drive of a connection ended.
+enum Driven {
+    /// It is over.
+    Over(ConnectionError),
+    /// Its server is about to go: it is driven elsewhere, to its end.
+    Left,
+}
+
+impl<C> Drop for Supervisor<C> {
+    fn drop(&mut self) {
+        self.shared.end(&ConnectionError::Closed);
+    }
+}
+
+impl<C: Connector> Supervisor<C> {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        connector: C,
+        addresses: Vec<String>,
+        hooks: Vec<(Code, Hook)>,
+    ) -> Self {
+        let reconnect = Reconnect::new(addresses.len(), shared.config.backoff());
+        let started = Instant::now();
+        Self {
+            shared,
+            connector,
+            addresses,
+            hooks,
+            reconnect,
+            started,
+            leaving: JoinSet::new(),
+            down_since: started,
+            attempts: 0,
+            is_patient: false,
+        }
+    }
+
+    /// Whether it goes on when its first round through the addresses brings no connection.
+    pub(crate) fn patient(mut self, is_patient: bool) -> Self {
+        self.is_patient = is_patient;
+        self
+    }
+
+    /// Keeps the client connected until it closes, or cannot go on.
+    pub(crate) async fn run(mut self) {
+        let error = self.until_over().await;
+        while self.leaving.join_next().await.is_some() {}
+        self.shared.end(&error);
+    }
+
+    /// Why the client ends.
+    async fn until_over(&mut self) -> ConnectionError {
+        loop {
+            let Some(at) = self.wait_for_turn().await else { return ConnectionError::Closed };
+            let shared = self.shared.clone();
+            let Some(attempt) = unless_closing(&shared, self.attempt(at)).await else {
+                return ConnectionError::Closed;
+            };
+            let over = match attempt {
+                Ok(connection) => self.drive(connection).await,
+                Err(error) => self.on_failure(at, error),
+            };
+            if let Some(error) = over {
+                return error;
+            }
+        }
+    }
+
+    /// Which address is next, once it is its turn; `None` if the client closes meanwhile.
+    async fn wait_for_turn(&mut self) -> Option<usize> {
+        let (shared, leaving) = (self.shared.clone(), &mut self.leaving);
+        while leaving.try_join_next().is_some() {}
+        while leaving.len() >= MAX_LEAVING {
+            unless_closing(&shared, leaving.join_next()).await?;
+        }
+        let (at, when) = self.reconnect.next(self.now(), shared.config.random.next_u64());
+        unless_closing(&shared, sleep_until(self.started + since_start(when))).await?;
+        Some(at)
+    }
+
+    /// Connects to an address, until its server knows who this is.
+    async fn attempt(&mut self, at: usize) -> Result<Connection<C::Io>, ConnectionError> {
+        self.attempts = self.attempts.saturating_add(1);
+        let address = self.addresses.get(at).cloned().unwrap_or_default();
+        let attempt = self.attempts;
+        self.shared.events.emit(ConnectionEvent::Connecting { address: address.clone(), attempt });
+        let limit = self.shared.config.connect_timeout;
+        let connected = timeout(limit, self.connect(&address)).await;
+        connected.unwrap_or(Err(ConnectionError::HandshakeTimeout))
+    }
+
+    async fn connect(&mut self, address: &str) -> Result<Connection<C::Io>, ConnectionError> {
+        let ways = self.ways().await?;
+        let io = self.connector.connect(address).await?;
+        if let Some(limit) = self.shared.config.tcp_user_timeout
+            && let Err(error) = C::set_user_timeout(&io, limit)
+        {
+            tracing::debug!(%error, "cannot set a limit on the transport's silence");
+        }
+        let mut connection = Connection::new(io, self.shared.clone(), ways);
+        // One that is over as soon as it has begun is lost, and has not failed: the server may have
+        // said why, and for how long.
+        poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
+            _ if connection.hello().is_some() => Poll::Ready(Ok(())),
+            Poll::Ready(ended) => Poll::Ready(Err(reason(ended))),
+            Poll::Pending => Poll::Pending,
+        })
+        .await?;
+        Ok(connection)
+    }
+
+    /// How this client can say who it is, now.
+    async fn ways(&mut self) -> Result<Ways, ConnectionError> {
+        let mut ways = self.shared.config.auth.clone();
+        for (scheme, hook) in &mut self.hooks {
+            // In a task: it is user code, which may panic, and this task drives a connection next.
+            let credentials = match tokio::spawn(hook()).await {
+                Ok(credentials) => credentials.map_err(ConnectionError::Credentials)?,
+                Err(_) => {
+                    return Err(ConnectionError::Credentials("who gives them panicked".into()));
+                }
+            };
+            ways.push((scheme.clone(), credentials));
+        }
+        Ok(ways)
+    }
+
+    /// Notes that an attempt failed; why the client ends, if it does.
+    fn on_failure(&mut self, at: usize, error: ConnectionError) -> Option<ConnectionError> {
+        tracing::debug!(%error, "cannot connect");
+        // Whoever does not want to wait hears of it.
+        self.shared.lose(self.shared.next_link(), &error, None);
+        let address = self.addresses.get(at).cloned().unwrap_or_default();
+        let failed = ConnectionEvent::ConnectFailed { address, error: error.clone() };
+        self.shared.events.emit(failed);
+        self.reconnect.failed(self.now(), None);
+        let is_over = self.is_final(&error)
+            || self.shared.is_closing()
+            || !self.is_patient && self.reconnect.is_round_over()
+            || self.is_given_up();
+        is_over.then_some(error)
+    }
+
+    /// Whether no other attempt can go better.
+    fn is_final(&self, error: &ConnectionError) -> bool {
+        match error {
+            ConnectionError::AuthRefused(reason) => {
+                self.hooks.is_empty() && reason.code != Code::BUSY
+            }
+            ConnectionError::Version(_)
+            | ConnectionError::AuthRequired { .. }
+            | ConnectionError::NoCommonScheme { .. } => true,
+            _ => false,
+        }
+    }
+
+    fn is_given_up(&self) -> bool {
+        let limit = self.shared.config.give_up_after;
+        limit.is_some_and(|limit| self.down_since.elapsed() >= limit)
+    }
+
+    /// Drives a connection until it is over, or left to its end; why the client ends, if it does.
+    async fn drive(&mut self, mut connection: Connection<C::Io>) -> Option<ConnectionError> {
+        self.reconnect.opened(self.now());
+        self.is_patient = true;
+        let session = connection.hello().map_or(Uuid::nil(), |hello| hello.session);
+        let leaves = self.shared.reconnects;
+        let driven = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
+            Poll::Ready(ended) => Poll::Ready(Driven::Over(reason(ended))),
+            Poll::Pending if leaves && connection.has_left() => Poll::Ready(Driven::Left),
+            Poll::Pending => Poll::Pending,
+        });
+        let driven = driven.await;
+        (self.down_since, self.attempts) = (Instant::now(), 0);
+        self.reconnect.lost(self.now(), connection.hint());
+        match driven {
+            Driven::Over(error) => {
+                disconnected(&self.shared, session, &error);
+                (self.shared.is_closing() || !self.shared.reconnects).then_some(error)
+            }
+            Driven::Left => {
+                let shared = self.shared.clone();
+                self.leaving.spawn(async move {
+                    let error = reason(connection.await);
+                    disconnected(&shared, session, &error);
+                });
+                None
+            }
+        }
+    }
+
+    fn now(&self) -> Time {
+        Time::default().after(self.started.elapsed())
+    }
+}
+
+fn since_start(time: Time) -> Duration {
+    Duration::from_millis(time.as_millis())
+}
+
+fn reason(ended: Result<(), ConnectionError>) -> ConnectionError {
+    ended.err().unwrap_or(ConnectionError::Closed)
+}
+
+fn disconnected(shared: &Shared, session: Uuid, error: &ConnectionError) {
+    shared.events.emit(ConnectionEvent::Disconnected { session, error: error.clone() });
+}
+
+/// Waits for `future`, unless the client closes.
+async fn unless_closing<T>(shared: &Shared, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    loop {
+        if shared.is_closing() {
+            return None;
+        }
+        let mut news = pin!(shared.news.notified());
+        let done = poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending => news.as_mut().poll(cx).map(|()| None),
+        });
+        if let Some(done) = done.await {
+            return Some(done);
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Where and when a client tries again to connect. Pure.
+
+use std::time::Duration;
+
+use crate::protocol::Time;
+
+/// How long a client waits before it tries again: full jitter, so that the clients of one server
+/// do not come back together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Backoff {
+    /// The window of the first pause; it doubles with each round that fails.
+    pub base: Duration,
+    /// The longest window.
+    pub max: Duration,
+    /// How long a connection has to have been open for the window to be the first again.
+    pub stable: Duration,
+}
+
+impl Backoff {
+    /// The window of the pause behind `failed` rounds: min(max, base · 2^failed).
+    pub fn window(self, failed: u32) -> Duration {
+        self.base.saturating_mul(2_u32.saturating_pow(failed)).min(self.max)
+    }
+
+    /// A pause: uniform in the window, by `jitter`, any random number.
+    pub fn pause(self, failed: u32, jitter: u64) -> Duration {
+        let micros = u64::try_from(self.window(failed).as_micros()).unwrap_or(u64::MAX);
+        // The high half of the product: uniform without a division.
+        let scaled = (u128::from(jitter) * (u128::from(micros) + 1)) >> 64;
+        Duration::from_micros(u64::try_from(scaled).unwrap_or(u64::MAX))
+    }
+}
+
+/// A client's way along its list of addresses (PROTOCOL.md, section 12).
+///
+/// Addresses are tried in rounds, each once per round, in the order of the list, from the one behind
+/// the last on. Between rounds there is a pause. An address that asked to be left alone for a while
+/// is passed over for so long; if all did, the one that may be tried soonest is next.
+///
+/// The caller asks for the [`next`](Self::next) attempt, makes it, and says that it
+/// [`failed`](Self::failed), or that the connection [`opened`](Self::opened) and, in the end, that
+/// it was [`lost`](Self::lost).
+///
+/// ```
+/// use std::time::Duration;
+/// use bellwire::protocol::{Backoff, Reconnect, Time};
+///
+/// let second = Duration::from_secs(1);
+/// let backoff = Backoff { base: second, max: 30 * second, stable: 10 * second };
+/// let mut reconnect = Reconnect::new(2, backoff);
+/// let at = Time::from_millis;
+/// let greatest = u64::MAX; // jitter
+/// assert_eq!(reconnect.next(at(0), greatest), (0, at(0)));
+/// reconnect.failed(at(5), None);
+/// assert_eq!(reconnect.next(at(5), greatest), (1, at(5)));
+/// reconnect.failed(at(9), None);
+/// assert_eq!(reconnect.next(at(9), greatest), (0, at(1_009)));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Reconnect {
+    backoff: Backoff,
+    addresses: Vec<Address>,
+    /// The address of the last attempt; before the first, the last of all.
+    last: usize,
+    /// Pauses since a connection was stable.
+    pauses: u32,
+    /// When this round begins.
+    due: Time,
+    opened: Option<Time>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+struct Address {
+    is_tried: bool,
+    not_before: Time,
+}
+
+impl Reconnect {
+    /// The way along so many addresses; at least 1.
+    pub fn new(addresses: usize, backoff: Backoff) -> Self {
+        let addresses = vec![Address::default(); addresses.max(1)];
+        let last = addresses.len() - 1;
+        Self { backoff, addresses, last, pauses: 0, due: Time::default(), opened: None }
+    }
+
+    /// Which address to try next, and when. `jitter` is any random number.
+    pub fn next(&mut self, now: Time, jitter: u64) -> (usize, Time) {
+        let pause = self.backoff.pause(self.pauses, jitter);
+        let due = self.due.max(now);
+        let is_free = |address: &Address| !address.is_tried && address.not_before <= due;
+        if !self.addresses.iter().any(is_free) {
+            self.addresses.iter_mut().for_each(|address| address.is_tried = false);
+            self.due = now.after(pause);
+            self.pauses = self.pauses.saturating_add(1);
+        }
+        let due = self.due.max(now);
+        let (at, not_before) = self.choose(due);
+        // Whoever was asked to stay away until then is not to come with all the others, either.
+        let when = if not_before > due { not_before.after(pause) } else { due };
+        self.last = at;
+        if let Some(address) = self.addresses.get_mut(at) {
+            address.is_tried = true;
+        }
+        (at, when)
+    }
+
+    /// Whether every address was tried since the last pause.
+    pub fn is_round_over(&self) -> bool {
+        self.addresses.iter().all(|address| address.is_tried)
+    }
+
+    /// Of those left in this round, the first that may be tried at `due`, or else the one that may be
+    /// tried soonest.
+    fn choose(&self, due: Time) -> (usize, Time) {
+        let count = self.addresses.len();
+        let order = (1..=count).map(|step| (self.last + step) % count);
+        let left = order.filter_map(|at| {
+            let address = self.addresses.get(at).filter(|address| !address.is_tried)?;
+            Some((at, address.not_before))
+        });
+        let first = left.min_by_key(|(_, not_before)| (*not_before).max(due));
+        first.unwrap_or((self.last, due))
+    }
+
+    /// The attempt failed. `hint` is how long the address asks to be left alone.
+    pub fn failed(&mut self, now: Time, hint: Option<Duration>) {
+        let address = self.addresses.get_mut(self.last);
+        if let (Some(address), Some(hint)) = (address, hint) {
+            address.not_before = now.after(hint);
+        }
+    }
+
+    /// The attempt succeeded.
+    pub fn opened(&mut self, now: Time) {
+        self.opened = Some(now);
+    }
+
+    /// The connection is over, or is not to be used for anything new: a pause comes first. `hint`
+    /// as in [`failed`](Self::failed).
+    pub fn lost(&mut self, now: Time, hint: Option<Duration>) {
+        if self.opened.take().is_some_and(|opened| now >= opened.after(self.backoff.stable)) {
+            self.pauses = 0;
+        }
+        self.addresses.iter_mut().for_each(|address| address.is_tried = true);
+        self.failed(now, hint);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLI: Duration = Duration::from_millis(1);
+    const BACKOFF: Backoff =
+        Backoff { base: Duration::from_millis(250), max: Duration::from_secs(30), stable: SECOND };
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn at(millis: u64) -> Time {
+        Time::from_millis(millis)
+    }
+
+    #[test]
+    fn the_window_doubles_up_to_its_bound() {
+        let windows: Vec<_> = (0..9).map(|n| BACKOFF.window(n).as_millis()).collect();
+        assert_eq!(windows, [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]);
+        assert_eq!(BACKOFF.window(u32::MAX), BACKOFF.max);
+        let endless = Backoff { base: Duration::MAX, ..BACKOFF };
+        assert_eq!(endless.window(3), BACKOFF.max);
+    }
+
+    #[test]
+    fn the_pause_is_uniform_in_the_window() {
+        assert_eq!(BACKOFF.pause(0, 0), Duration::ZERO);
+        assert_eq!(BACKOFF.pause(0, u64::MAX), BACKOFF.base);
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut tenths = [0_u32; 10];
+        for _ in 0..10_000 {
+            let pause = BACKOFF.pause(2, random.u64(..)).as_millis();
+            tenths[(pause as usize / 100).min(9)] += 1;
+        }
+        assert!(tenths.iter().all(|&count| (900..1_100).contains(&count)), "{tenths:?}");
+        let none = Backoff { base: Duration::ZERO, ..BACKOFF };
+        assert_eq!(none.pause(9, u64::MAX), Duration::ZERO);
+    }
+
+    #[test]
+    fn each_address_has_its_turn_before_a_pause() {
+        let mut reconnect = Reconnect::new(3, BACKOFF);
+        let mut tried = Vec::new();
+        for _ in 0..7 {
+            tried.push(reconnect.next(at(0), u64::MAX));
+            reconnect.failed(at(0), None);
+        }
+        let expected = [(0, 0), (1, 0), (2, 0), (0, 250), (1, 250), (2, 250), (0, 500)];
+        assert_eq!(tried, expected.map(|(address, millis)| (address, at(millis))));
+    }
+
+    #[test]
+    fn a_lost_connection_is_sought_elsewhere_first_and_after_a_pause() {
+        let mut reconnect = Reconnect::new(2, BACKOFF);
+        assert_eq!(reconnect.next(at(0), 0).0, 0);
+        reconnect.opened(at(10));
+        reconnect.lost(at(20), None);
+        assert_eq!(reconnect.next(at(20), u64::MAX), (1, at(270)));
+        reconnect.failed(at(270), None);
+        assert_eq!(reconnect.next(at(270), u64::MAX), (0, at(270)));
+    }
+
+    #[test]
+    fn only_a_stable_while_brings_the_first_window_back() {
+        let mut reconnect = Reconnect::new(1, BACKOFF);
+        let mut now = 0;
+        let mut pause_after = |open: u64| {
+            let (_, when) = reconnect.next(at(now), u64::MAX);
+            let pause = when.as_millis() - now;
+            now += pause;
+            reconnect.opened(at(now));
+            now += open;
+            reconnect.lost(at(now), None);
+            pause
+        };
+        let pauses: Vec<_> = [0, 0, 999, 1_000, 0].into_iter().map(&mut pause_after).collect();
+        assert_eq!(pauses, [0, 250, 500, 1_000, 250]);
+    }
+
+    #[test]
+    fn who_asks_for_patience_is_passed_over() {
+        let mut reconnect = Reconnect::new(2, BACKOFF);
+        reconnect.next(at(0), 0);
+        reconnect.opened(at(0));
+        reconnect.lost(at(0), Some(5 * SECOND));
+        assert_eq!(reconnect.next(at(0), 0), (1, at(0)));
+        reconnect.failed(at(1), Some(3 * SECOND));
+        // Both want patience: the sooner one, at its time and spread behind it.
+        assert_eq!(reconnect.next(at(1), u64::MAX), (1, at(3_001).after(500 * MILLI)));
+        reconnect.failed(at(3_501), None);
+        assert_eq!(reconnect.next(at(3_501), u64::MAX), (1, at(4_501)));
+        reconnect.failed(at(4_501), None);
+        assert_eq!(reconnect.next(at(4_501), u64::MAX), (0, at(6_501)));
+    }
+}

@@ -1,0 +1,896 @@
+//! The client that connects anew, against servers made of raw bytes.
+
+use std::{io, time::Duration};
+
+use bellwire::{
+    CallError, Client, ClientBuilder, ClientConfig, ConnectionError, ConnectionEvent, Connector,
+    Credentials, Delivery, Gap, GapCause, NotSent, Subscription, Unknown, protocol::Code,
+};
+use tokio::{
+    io::DuplexStream,
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
+
+#[path = "support/dialogue.rs"]
+mod dialogue;
+mod support;
+use dialogue::Peer;
+
+const HELLO: &str = "* /hello;version=1;session=6f0c1b52-9a0e-4c8e-8f0a-3f1d5a7b9c11;max-line=65535;in-flight=1024;lease=60";
+
+/// The client's attempts to connect, each to be answered by the test.
+struct Net(mpsc::UnboundedReceiver<Attempt>);
+
+struct Attempt {
+    address: String,
+    at: Instant,
+    answer: oneshot::Sender<io::Result<DuplexStream>>,
+}
+
+impl Net {
+    fn new() -> (Self, impl Connector<Io = DuplexStream>) {
+        let (sender, attempts) = mpsc::unbounded_channel();
+        let connector = move |address: &str| {
+            let (answer, answered) = oneshot::channel();
+            let _ =
+                sender.send(Attempt { address: address.to_owned(), at: Instant::now(), answer });
+            async move { answered.await.unwrap_or(Err(io::ErrorKind::ConnectionAborted.into())) }
+        };
+        (Self(attempts), connector)
+    }
+
+    async fn attempt(&mut self) -> Attempt {
+        let attempt = timeout(Duration::from_secs(600), self.0.recv()).await;
+        attempt.expect("the client does not connect").expect("the client is over")
+    }
+
+    /// The next attempt gets a server that has said hello.
+    async fn greet(&mut self) -> Peer {
+        self.attempt().await.greet().await
+    }
+
+    /// The client will not connect again.
+    async fn expect_over(mut self) {
+        let attempt = timeout(Duration::from_secs(600), self.0.recv()).await;
+        assert!(attempt.expect("the client still may connect").is_none(), "it connects again");
+    }
+}
+
+impl Attempt {
+    fn accept(self, size: usize) -> Peer {
+        let (near, far) = tokio::io::duplex(size);
+        self.answer.send(Ok(near)).expect("the client waits");
+        Peer::new(far)
+    }
+
+    async fn greet(self) -> Peer {
+        let mut server = self.accept(1 << 16);
+        server.send(HELLO).await;
+        server
+    }
+
+    fn refuse(self) {
+        self.answer.send(Err(io::ErrorKind::ConnectionRefused.into())).expect("the client waits");
+    }
+}
+
+fn builder() -> (ClientBuilder<impl Connector<Io = DuplexStream>>, Net) {
+    let (net, connector) = Net::new();
+    (Client::builder().address("a").connector(connector), net)
+}
+
+/// A connected client, its server, and what it would connect to next.
+async fn connected() -> (Client, Peer, Net) {
+    connected_with(ClientConfig::new()).await
+}
+
+async fn connected_with(config: ClientConfig) -> (Client, Peer, Net) {
+    let (builder, mut net) = builder();
+    let client = builder.config(config).connect_lazily();
+    let server = net.greet().await;
+    client.connected().await.unwrap();
+    (client, server, net)
+}
+
+/// Lets every other task have its turns.
+async fn settle() {
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+}
+
+type Outcome = Result<String, CallError>;
+
+fn call(client: &Client, payload: &str) -> JoinHandle<Outcome> {
+    call_within(client, payload, None)
+}
+
+fn call_within(client: &Client, payload: &str, deadline: Option<Duration>) -> JoinHandle<Outcome> {
+    let (client, payload) = (client.clone(), payload.to_owned());
+    tokio::spawn(async move {
+        let mut call = client.call("m", payload);
+        if let Some(deadline) = deadline {
+            call = call.deadline(deadline);
+        }
+        Ok(String::from_utf8(call.await?.to_vec()).unwrap())
+    })
+}
+
+async fn outcome(call: JoinHandle<Outcome>) -> Outcome {
+    timeout(Duration::from_secs(600), call).await.expect("the call hangs").unwrap()
+}
+
+async fn subscribed(client: &Client, server: &mut Peer, id: u64) -> Subscription {
+    let subscribing = tokio::spawn(client.subscribe("offers").into_future());
+    server.expect(&format!("{id} /subscribe offers")).await;
+    server.send(&format!("{id} ok;epoch=e;next=18;head=17;lease=60")).await;
+    subscribing.await.unwrap().unwrap()
+}
+
+async fn next(subscription: &mut Subscription) -> Delivery {
+    let delivery = timeout(Duration::from_secs(600), subscription.next()).await;
+    delivery.expect("nothing is delivered").expect("the subscription is over")
+}
+
+async fn number(subscription: &mut Subscription) -> u64 {
+    next(subscription).await.into_notification().expect("a notification").sequence
+}
+
+// Connections.
+
+/// Everything goes on over another connection, and no id comes twice.
+#[tokio::test(start_paused = true)]
+async fn a_lost_connection_is_followed_by_another() {
+    let (client, mut server, mut net) = connected().await;
+    let first = call(&client, "1");
+    server.expect("1 m 1").await;
+    server.send("1 ok one").await;
+    assert_eq!(outcome(first).await.unwrap(), "one");
+    drop(server);
+    let second = call(&client, "2");
+    let mut server = net.greet().await;
+    server.expect("2 m 2").await;
+    server.send("2 ok two").await;
+    assert_eq!(outcome(second).await.unwrap(), "two");
+    let stats = client.stats();
+    assert_eq!((stats.connections, stats.requests, stats.ok, stats.pending), (2, 2, 2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_state_is_an_event() {
+    let (builder, mut net) = builder();
+    let client = builder.connect_lazily();
+    let mut events = client.events();
+    net.attempt().await.refuse();
+    let server = net.greet().await;
+    client.connected().await.unwrap();
+    drop(server);
+    let mut server = net.greet().await;
+    server.send("* /bye shutdown").await;
+    let mut last = net.greet().await;
+    settle().await;
+    drop(server);
+    settle().await;
+    let (closed, ()) = tokio::join!(client.close(), async {
+        last.expect("1 /quit").await;
+        last.send("1 ok").await;
+    });
+    closed.unwrap();
+    let mut seen = Vec::new();
+    while let Some(event) = events.next().await {
+        seen.push(match event {
+            ConnectionEvent::Connecting { attempt, .. } => format!("connecting {attempt}"),
+            ConnectionEvent::ConnectFailed { .. } => "failed".into(),
+            ConnectionEvent::Connected(_) => "connected".into(),
+            ConnectionEvent::Disconnected { error, .. } => format!("disconnected: {error}"),
+            ConnectionEvent::Leaving(_) => "leaving".into(),
+            ConnectionEvent::Ended(error) => format!("ended: {error}"),
+            other => panic!("{other:?}"),
+        });
+    }
+    let expected = [
+        "connecting 1",
+        "failed",
+        "connecting 2",
+        "connected",
+        "disconnected: the server closed the connection",
+        "connecting 1",
+        "connected",
+        "leaving",
+        "connecting 1",
+        "connected",
+        "disconnected: the server said goodbye: shutdown",
+        "disconnected: the connection is closed",
+        "ended: the connection is closed",
+    ];
+    assert_eq!(seen, expected);
+}
+
+/// The first attempt is at the head of the list, later ones go on behind the last; between rounds
+/// there is a pause, within one there is none.
+#[tokio::test(start_paused = true)]
+async fn the_list_is_tried_in_rounds() {
+    let (net, connector) = Net::new();
+    let mut net = net;
+    let client = Client::builder().addresses(["a", "b", "c"]).connector(connector).connect_lazily();
+    let mut tried = Vec::new();
+    let mut server = loop {
+        let attempt = net.attempt().await;
+        tried.push((attempt.address.clone(), attempt.at));
+        match tried.len() {
+            5 => break attempt.greet().await,
+            _ => attempt.refuse(),
+        }
+    };
+    let names: String = tried.iter().map(|(address, _)| address.as_str()).collect();
+    assert_eq!(names, "abcab");
+    assert_eq!(tried[0].1, tried[2].1);
+    assert_eq!(tried[3].1, tried[4].1);
+    assert!(tried[3].1 - tried[2].1 <= Duration::from_millis(250));
+    client.connected().await.unwrap();
+    server.send("* /bye;last=0 shutdown").await;
+    assert_eq!(net.attempt().await.address, "c");
+}
+
+/// A server's own hint comes before the jitter, and counts for its address alone.
+#[tokio::test(start_paused = true)]
+async fn a_hint_is_obeyed() {
+    let (net, connector) = Net::new();
+    let mut net = net;
+    let _client = Client::builder().addresses(["a", "b"]).connector(connector).connect_lazily();
+    let mut server = net.greet().await;
+    server.send("* /bye;last=0;retry=60000 busy").await;
+    let told = Instant::now();
+    drop(server);
+    let attempt = net.attempt().await;
+    assert_eq!(attempt.address, "b");
+    assert!(told.elapsed() < Duration::from_secs(1));
+    let mut server = attempt.greet().await;
+    server.send("* /bye;last=0;retry=120000 busy").await;
+    let attempt = net.attempt().await;
+    assert_eq!(attempt.address, "a");
+    assert!((60..62).contains(&told.elapsed().as_secs()), "{:?}", told.elapsed());
+}
+
+/// Full jitter in a window that doubles, up to its bound; a stable while brings the first one back.
+#[tokio::test(start_paused = true)]
+async fn the_pause_grows_until_a_connection_was_stable() {
+    let config = || {
+        let config = ClientConfig::new().reconnect_base(Duration::from_secs(1));
+        config.reconnect_max(Duration::from_secs(4)).reconnect_stable(Duration::from_secs(10))
+    };
+    let mut longest = [Duration::ZERO; 6];
+    for _ in 0..100 {
+        let (builder, mut net) = builder();
+        let client = builder.config(config()).connect_lazily();
+        let mut server = net.greet().await;
+        for (round, longest) in longest.iter_mut().enumerate() {
+            if round == 5 {
+                sleep(Duration::from_secs(10)).await;
+            }
+            settle().await;
+            let lost = Instant::now();
+            drop(server);
+            let attempt = net.attempt().await;
+            *longest = (*longest).max(attempt.at - lost);
+            server = attempt.greet().await;
+            client.connected().await.unwrap();
+        }
+    }
+    let bounds = [1, 2, 4, 4, 4, 1].map(Duration::from_secs);
+    for (longest, bound) in longest.into_iter().zip(bounds) {
+        assert!(longest <= bound && longest > bound.mul_f64(0.8), "{longest:?} of {bound:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_the_first_connection_hears_of_its_failure() {
+    let (net, connector) = Net::new();
+    let mut net = net;
+    let connecting = Client::builder().addresses(["a", "b"]).connector(connector).connect();
+    let connecting = tokio::spawn(connecting);
+    net.attempt().await.refuse();
+    net.attempt().await.refuse();
+    let error = connecting.await.unwrap().unwrap_err();
+    assert!(matches!(error, ConnectionError::Io { .. }), "{error:?}");
+    net.expect_over().await;
+}
+
+/// An attempt that brings no hello in time is over.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_says_nothing_is_not_waited_for() {
+    let (builder, mut net) = builder();
+    let connecting = tokio::spawn(builder.connect());
+    let began = Instant::now();
+    let _silent = net.attempt().await.accept(64);
+    let error = connecting.await.unwrap().unwrap_err();
+    assert_eq!(error, ConnectionError::HandshakeTimeout);
+    assert_eq!(began.elapsed().as_secs(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_gives_up_when_told_to() {
+    let config = ClientConfig::new().give_up_after(Duration::from_secs(20));
+    let (client, server, mut net) = connected_with(config).await;
+    let waiting = call(&client, "");
+    settle().await;
+    drop(server);
+    let lost = Instant::now();
+    let waiting_again = call(&client, "");
+    while let Some(attempt) = net.0.recv().await {
+        attempt.refuse();
+    }
+    assert!((20..50).contains(&lost.elapsed().as_secs()), "{:?}", lost.elapsed());
+    assert!(matches!(outcome(waiting).await, Err(CallError::Unknown(Unknown::Lost(_)))));
+    let error = outcome(waiting_again).await.unwrap_err();
+    assert!(matches!(error, CallError::NotSent(NotSent::Lost(ConnectionError::Io { .. }))));
+    assert!(client.close().await.is_err());
+}
+
+/// Closing, and dropping the last handle, end a client wherever it stands.
+#[tokio::test(start_paused = true)]
+async fn a_client_closes_wherever_it_stands() {
+    let (builder, net) = builder();
+    let client = builder.connect_lazily();
+    client.close().await.unwrap();
+    net.expect_over().await;
+
+    let (client, server, mut net) = connected().await;
+    drop(server);
+    let attempt = net.attempt().await;
+    client.close().await.unwrap();
+    drop(attempt);
+    net.expect_over().await;
+
+    let (client, server, mut net) = connected().await;
+    drop(server);
+    net.attempt().await.refuse();
+    settle().await;
+    drop(client);
+    net.expect_over().await;
+
+    let (client, mut server, net) = connected().await;
+    drop(client);
+    server.expect("1 /quit").await;
+    server.send("1 ok").await;
+    drop(server);
+    net.expect_over().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_of_one_connection_ends_with_it() {
+    let (builder, mut net) = builder();
+    let client = builder.reconnect(false).connect_lazily();
+    let server = net.greet().await;
+    client.connected().await.unwrap();
+    drop(server);
+    net.expect_over().await;
+    assert_eq!(client.connected().await.unwrap_err(), ConnectionError::ClosedByPeer);
+    let error = client.call("m", "").await.unwrap_err();
+    assert_eq!(error, CallError::NotSent(NotSent::Lost(ConnectionError::ClosedByPeer)));
+}
+
+/// A server that hangs is probed, given up, and another one is sought.
+#[tokio::test(start_paused = true)]
+async fn a_silent_server_is_given_up_for_another() {
+    let (client, mut server, mut net) = connected().await;
+    let lost = call(&client, "");
+    server.expect("1 m").await;
+    let began = Instant::now();
+    server.expect("2 /renew").await;
+    assert_eq!(began.elapsed().as_secs(), 10);
+    let mut next = net.greet().await;
+    assert_eq!(began.elapsed().as_secs(), 20);
+    let lost = outcome(lost).await;
+    assert_eq!(lost, Err(CallError::Unknown(Unknown::Lost(ConnectionError::Silent))));
+    let goes_on = call(&client, "");
+    next.expect("3 m").await;
+    next.send("3 ok").await;
+    outcome(goes_on).await.unwrap();
+}
+
+// Who this is.
+
+const TOKEN: Code = Code::from_static("token");
+
+/// The hook is asked for each connection; what it gives is used on that one.
+#[tokio::test(start_paused = true)]
+async fn credentials_are_given_anew() {
+    let (builder, mut net) = builder();
+    let mut given = 0;
+    let builder = builder.authenticate(TOKEN, move || {
+        given += 1;
+        std::future::ready(match given {
+            3 => Err("no token today"),
+            _ => Ok(Credentials::from(format!("secret-{given}"))),
+        })
+    });
+    let client = builder.connect_lazily();
+    let hello = format!("{HELLO};auth=token");
+    let mut server = net.attempt().await.accept(1 << 16);
+    server.send(&hello).await;
+    server.expect("1 /auth token secret-1").await;
+    server.send("1 ok").await;
+    client.connected().await.unwrap();
+    drop(server);
+    // A refusal is no end, since the next ones may do; nor is a hook that fails.
+    let mut events = client.events();
+    let mut server = net.attempt().await.accept(1 << 16);
+    server.send(&hello).await;
+    server.expect("2 /auth token secret-2").await;
+    server.send("2 no unauthenticated").await;
+    let mut server = net.attempt().await.accept(1 << 16);
+    server.send(&hello).await;
+    server.expect("3 /auth token secret-4").await;
+    server.send("3 ok").await;
+    let mut failures = Vec::new();
+    while failures.len() < 2 {
+        if let Some(ConnectionEvent::ConnectFailed { error, .. }) = events.next().await {
+            failures.push(error);
+        }
+    }
+    assert!(matches!(failures[0], ConnectionError::AuthRefused(_)), "{failures:?}");
+    assert_eq!(failures[1], ConnectionError::Credentials("no token today".into()));
+}
+
+/// Who has but one answer is not to give it again and again.
+#[tokio::test(start_paused = true)]
+async fn fixed_credentials_that_are_refused_end_a_client() {
+    let (builder, mut net) = builder();
+    let client = builder.config(ClientConfig::new().auth(TOKEN, "secret")).connect_lazily();
+    let mut server = net.attempt().await.accept(1 << 16);
+    server.send(&format!("{HELLO};auth=token")).await;
+    server.expect("1 /auth token secret").await;
+    server.send("1 no unauthenticated").await;
+    let error = client.connected().await.unwrap_err();
+    assert!(matches!(error, ConnectionError::AuthRefused(_)), "{error:?}");
+    net.expect_over().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hook_that_panics_is_one_that_fails() {
+    let (builder, mut net) = builder();
+    let mut calls = 0;
+    let builder = builder.authenticate(TOKEN, move || {
+        calls += 1;
+        let panics = calls == 1;
+        async move {
+            assert!(!panics, "as planned");
+            Ok::<_, io::Error>(Credentials::from("secret"))
+        }
+    });
+    let client = builder.connect_lazily();
+    let _server = net.greet().await;
+    client.connected().await.unwrap();
+}
+
+// Calls.
+
+/// A call that was offered is unknown; those that were not are sent on the next connection, and the
+/// callers notice nothing.
+#[tokio::test(start_paused = true)]
+async fn what_was_not_offered_is_sent_again() {
+    let (builder, mut net) = builder();
+    let client = builder.connect_lazily();
+    // The greeting is read, and of what is written only so much fits.
+    let mut server = net.attempt().await.accept(128);
+    server.send(HELLO).await;
+    client.connected().await.unwrap();
+    let offered = call(&client, &"x".repeat(200));
+    settle().await;
+    let waiting = [call(&client, "1"), call(&client, "2")];
+    settle().await;
+    drop(server);
+    assert!(matches!(outcome(offered).await, Err(CallError::Unknown(Unknown::Lost(_)))));
+    let mut server = net.greet().await;
+    // Ids that were given out for lines that never left are gone.
+    server.expect("4 m 1").await;
+    server.expect("5 m 2").await;
+    server.send("4 ok one\n5 ok two").await;
+    let [one, two] = waiting;
+    assert_eq!(
+        (outcome(one).await.unwrap(), outcome(two).await.unwrap()),
+        ("one".into(), "two".into())
+    );
+    assert_eq!(client.stats().resent, 2);
+}
+
+/// [M100] What stands above the line is sent elsewhere; what stands below it is awaited.
+#[tokio::test(start_paused = true)]
+async fn what_the_server_had_not_begun_is_sent_again() {
+    let (client, mut server, mut net) = connected().await;
+    let (below, above) = (call(&client, "below"), call(&client, "above"));
+    server.expect("1 m below").await;
+    server.expect("2 m above").await;
+    server.send("* /bye;last=1 shutdown").await;
+    let mut next = net.greet().await;
+    settle().await;
+    server.send("1 ok done\n2 no closing").await;
+    assert_eq!(outcome(below).await.unwrap(), "done");
+    next.expect("3 m above").await;
+    next.send("3 ok there").await;
+    assert_eq!(outcome(above).await.unwrap(), "there");
+    // The same without an answer of its own.
+    let (below, above) = (call(&client, "below"), call(&client, "above"));
+    next.expect("4 m below").await;
+    next.expect("5 m above").await;
+    next.send("* /bye;last=4 shutdown").await;
+    drop(next);
+    assert!(matches!(outcome(below).await, Err(CallError::Unknown(Unknown::Lost(_)))));
+    let mut last = net.greet().await;
+    last.expect("6 m above").await;
+    last.send("6 ok").await;
+    outcome(above).await.unwrap();
+}
+
+/// While a server drains, what is new goes to another, and what is under way is finished here.
+#[tokio::test(start_paused = true)]
+async fn a_planned_shutdown_stalls_nobody() {
+    let (client, mut server, mut net) = connected().await;
+    let mut offers = subscribed(&client, &mut server, 1).await;
+    let slow = call(&client, "slow");
+    server.expect("2 m slow").await;
+    server.send("* /bye shutdown").await;
+    let told = Instant::now();
+    let fast = call(&client, "fast");
+    let mut next = net.greet().await;
+    next.expect("3 m fast").await;
+    next.send("3 ok").await;
+    outcome(fast).await.unwrap();
+    assert!(told.elapsed() <= Duration::from_millis(250));
+    // The subscription stays where the last of the old log comes.
+    server.send("* offers 18 x\n2 ok\n* /bye;last=2 shutdown\n* offers 19 y").await;
+    outcome(slow).await.unwrap();
+    assert_eq!((number(&mut offers).await, number(&mut offers).await), (18, 19));
+    next.expect_silence().await;
+    drop(server);
+    next.expect("4 /subscribe;from=e:20 offers").await;
+    next.send("4 ok;epoch=e;next=20;head=20;lease=60\n* offers 20 z").await;
+    assert_eq!(number(&mut offers).await, 20);
+}
+
+/// `no` with `retry` is sent again, after that time, on the same connection.
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_for_now_is_sent_again() {
+    let (client, mut server, _net) = connected().await;
+    let refused = call(&client, "x");
+    server.expect("1 m x").await;
+    server.send("1 no;retry=5000 busy").await;
+    let told = Instant::now();
+    server.expect("2 m x").await;
+    let waited = told.elapsed();
+    assert!((5_000..=5_250).contains(&waited.as_millis()), "{waited:?}");
+    server.send("2 ok").await;
+    outcome(refused).await.unwrap();
+
+    // Not where there is no time for it; and not what says nothing of a later time.
+    let deadline = Some(Duration::from_secs(5));
+    let late = call_within(&client, "x", deadline);
+    server.expect("3 m;ttl=5000 x").await;
+    server.send("3 no;retry=5000 busy").await;
+    assert!(matches!(outcome(late).await, Err(CallError::Refused { .. })));
+    let refused = call(&client, "x");
+    server.expect("4 m x").await;
+    server.send("4 no busy").await;
+    assert!(matches!(outcome(refused).await, Err(CallError::Refused { .. })));
+}
+
+/// A deadline counts over all connections and pauses.
+#[tokio::test(start_paused = true)]
+async fn a_call_waits_until_its_deadline() {
+    let (client, server, mut net) = connected().await;
+    drop(server);
+    let attempt = net.attempt().await;
+    let began = Instant::now();
+    let waiting = call_within(&client, "x", Some(Duration::from_secs(3)));
+    let patient = call_within(&client, "y", Some(Duration::from_secs(30)));
+    assert_eq!(outcome(waiting).await, Err(CallError::NotSent(NotSent::Deadline)));
+    assert_eq!(began.elapsed().as_secs(), 3);
+    sleep(Duration::from_secs(1)).await;
+    let mut server = attempt.greet().await;
+    server.expect("1 m;ttl=26000 y").await;
+    server.send("1 ok").await;
+    outcome(patient).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_fails_fast_does_not_wait() {
+    let (client, server, mut net) = connected_with(ClientConfig::new().fail_fast(true)).await;
+    let offered = call(&client, "");
+    settle().await;
+    drop(server);
+    settle().await;
+    let attempt = net.attempt().await;
+    assert!(matches!(outcome(offered).await, Err(CallError::Unknown(_))));
+    let lost = NotSent::Lost(ConnectionError::ClosedByPeer);
+    assert_eq!(outcome(call(&client, "")).await, Err(CallError::NotSent(lost.clone())));
+    assert_eq!(client.one_way("m", "").await, Err(lost.clone()));
+    assert_eq!(client.methods().await, Err(CallError::NotSent(lost.clone())));
+    assert_eq!(client.subscribe("t").await.unwrap_err(), CallError::NotSent(lost));
+    let mut server = attempt.greet().await;
+    client.connected().await.unwrap();
+    let refused = call(&client, "");
+    server.expect("2 m").await;
+    server.send("2 no;retry=1 busy").await;
+    assert!(matches!(outcome(refused).await, Err(CallError::Refused { .. })));
+    // For one call alone.
+    let (client, server, _net) = connected().await;
+    drop(server);
+    settle().await;
+    let error = client.call("m", "").fail_fast().await.unwrap_err();
+    assert!(matches!(error, CallError::NotSent(NotSent::Lost(_))), "{error:?}");
+}
+
+/// R5, over connections: what was given up on one is cancelled on none other.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_dropped_is_forgotten() {
+    let (client, server, mut net) = connected().await;
+    let dropped = [call(&client, "sent"), call(&client, "sent")];
+    settle().await;
+    drop(server);
+    let waiting = call(&client, "waiting");
+    settle().await;
+    waiting.abort();
+    dropped.iter().for_each(JoinHandle::abort);
+    let mut server = net.greet().await;
+    settle().await;
+    server.expect_silence().await;
+    let alive = call(&client, "alive");
+    server.expect("3 m alive").await;
+    server.send("3 ok").await;
+    outcome(alive).await.unwrap();
+    assert_eq!((client.stats().pending, client.stats().in_flight), (0, 0));
+}
+
+/// All places of a new connection are free, whatever was in flight on the old one.
+#[tokio::test(start_paused = true)]
+async fn places_are_those_of_the_connection() {
+    let (client, mut server, mut net) = connected_with(ClientConfig::new().in_flight(2)).await;
+    let lost = [call(&client, "1"), call(&client, "2"), call(&client, "3")];
+    server.expect("1 m 1").await;
+    server.expect("2 m 2").await;
+    server.expect_silence().await;
+    assert_eq!(client.stats().in_flight, 2);
+    drop(server);
+    let mut server = net.greet().await;
+    server.expect("3 m 3").await;
+    let next = call(&client, "4");
+    server.expect("4 m 4").await;
+    let waiting = call(&client, "5");
+    settle().await;
+    server.expect_silence().await;
+    server.send("3 ok\n4 ok").await;
+    server.expect("5 m 5").await;
+    server.send("5 ok").await;
+    outcome(next).await.unwrap();
+    outcome(waiting).await.unwrap();
+    let outcomes = [lost].into_iter().flatten();
+    for (n, lost) in outcomes.enumerate() {
+        assert_eq!(outcome(lost).await.is_ok(), n == 2);
+    }
+    assert_eq!(client.stats().in_flight, 0);
+}
+
+/// One-ways that were not offered are not lost with their connection.
+#[tokio::test(start_paused = true)]
+async fn one_ways_that_were_not_offered_are_carried_over() {
+    let (builder, mut net) = builder();
+    let client = builder.connect_lazily();
+    let mut server = net.attempt().await.accept(128);
+    server.send(HELLO).await;
+    client.connected().await.unwrap();
+    let offered = call(&client, &"x".repeat(200));
+    settle().await;
+    client.one_way("m", "short").await.unwrap();
+    client.one_way("m", "y".repeat(2_000)).await.unwrap();
+    settle().await;
+    drop(server);
+    outcome(offered).await.unwrap_err();
+    let mut events = client.events();
+    let mut server = net.attempt().await.accept(1 << 16);
+    server.send(&HELLO.replace("65535", "1024")).await;
+    server.expect("* m short").await;
+    server.expect_silence().await;
+    loop {
+        if let Some(ConnectionEvent::OneWaysDropped(count)) = events.next().await {
+            break assert_eq!(count, 1);
+        }
+    }
+}
+
+/// A streamed reply of which nothing can have come begins elsewhere; one that had begun is unknown.
+#[tokio::test(start_paused = true)]
+async fn a_streamed_reply_goes_on_only_if_it_had_not_begun() {
+    let (client, mut server, mut net) = connected().await;
+    let mut begun = client.stream("s", "1");
+    let mut other = client.stream("s", "2");
+    assert!(timeout(Duration::ZERO, begun.next()).await.is_err());
+    server.expect("1 s 1").await;
+    server.send("1 more a").await;
+    assert_eq!(begun.next().await.unwrap().unwrap(), "a");
+    assert!(timeout(Duration::ZERO, other.next()).await.is_err());
+    server.expect("2 s 2").await;
+    server.send("* /bye;last=1 shutdown").await;
+    drop(server);
+    assert!(matches!(begun.next().await, Some(Err(CallError::Unknown(Unknown::Lost(_))))));
+    assert!(begun.next().await.is_none());
+    let (item, _server) = tokio::join!(other.next(), async {
+        let mut server = net.greet().await;
+        server.expect("3 s 2").await;
+        server.send("3 more b\n3 ok").await;
+        server
+    });
+    assert_eq!(item.unwrap().unwrap(), "b");
+    assert!(other.next().await.is_none());
+}
+
+/// What the protocol itself lists is asked for again, too.
+#[tokio::test(start_paused = true)]
+async fn a_list_is_asked_for_where_there_is_a_server() {
+    let (client, server, mut net) = connected().await;
+    drop(server);
+    settle().await;
+    let (methods, _server) = tokio::join!(client.methods(), async {
+        let mut server = net.greet().await;
+        server.expect("1 /methods").await;
+        server.send("1 more a\n1 ok").await;
+        server
+    });
+    assert_eq!(methods.unwrap().len(), 1);
+}
+
+// Subscriptions.
+
+/// [M124] N3, N5: it goes on from its own position, and what was missed comes once, in order.
+#[tokio::test(start_paused = true)]
+async fn a_subscription_goes_on_from_its_own_position() {
+    let (client, mut server, mut net) = connected().await;
+    let mut offers = subscribed(&client, &mut server, 1).await;
+    let mut all = client.notifications();
+    server.send("* offers 18 a\n* offers 19 b").await;
+    assert_eq!(number(&mut offers).await, 18);
+    // What was received and not handed over yet is not asked for again.
+    settle().await;
+    drop(server);
+    let mut server = net.greet().await;
+    server.expect("2 /subscribe;from=e:20 offers").await;
+    server.send("2 ok;epoch=e;next=20;head=21;lease=60\n* offers 20 c\n* offers 21 d").await;
+    for expected in 19..=21 {
+        assert_eq!(number(&mut offers).await, expected);
+    }
+    assert_eq!(offers.position().to_string(), "e:22");
+    for expected in 18..=21 {
+        assert_eq!(all.next().await.unwrap().into_notification().unwrap().sequence, expected);
+    }
+}
+
+/// What is gone is one item, with its numbers or its new epoch.
+#[tokio::test(start_paused = true)]
+async fn what_is_gone_is_named() {
+    let (client, mut server, mut net) = connected().await;
+    let mut offers = subscribed(&client, &mut server, 1).await;
+    drop(server);
+    let mut server = net.greet().await;
+    server.expect("2 /subscribe;from=e:18 offers").await;
+    server.send("2 ok;epoch=e;next=18;head=30;lease=60\n* /gap offers e 18 29 retention").await;
+    server.send("* offers 30 x").await;
+    match next(&mut offers).await {
+        Delivery::Gap(Gap { first: 18, last: 29, cause: GapCause::Server(code), .. }) => {
+            assert_eq!(code, Code::RETENTION);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(number(&mut offers).await, 30);
+    drop(server);
+    let mut server = net.greet().await;
+    server.expect("3 /subscribe;from=e:31 offers").await;
+    server.send("3 ok;epoch=f;next=1;head=1;lease=60\n* offers 1 y").await;
+    match next(&mut offers).await {
+        Delivery::Reset { position, .. } => assert_eq!(position.to_string(), "f:1"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(number(&mut offers).await, 1);
+}
+
+/// [M170] It asks for what it asked before, and acknowledges what is handled since.
+#[tokio::test(start_paused = true)]
+async fn a_subscription_keeps_its_terms() {
+    let (client, mut server, mut net) = connected().await;
+    let subscribing = client.subscribe("offers").window(2).slow(bellwire::Slow::Latest);
+    let subscribing = tokio::spawn(subscribing.into_future());
+    server.expect("1 /subscribe;window=2;slow=latest offers").await;
+    server.send("1 ok;epoch=e;next=1;lease=60\n* offers 1 a").await;
+    let mut offers = subscribing.await.unwrap().unwrap();
+    settle().await;
+    drop(server);
+    let mut server = net.greet().await;
+    server.expect("2 /subscribe;from=e:2;window=2;slow=latest offers").await;
+    server.send("2 ok;epoch=e;next=2;lease=60\n* offers 2 b").await;
+    assert_eq!((number(&mut offers).await, number(&mut offers).await), (1, 2));
+    server.expect("* /ack offers e:3").await;
+}
+
+/// Subscribing begins on whatever connection there will be; leaving while there is none leaves no
+/// trace.
+#[tokio::test(start_paused = true)]
+async fn subscribing_and_leaving_need_no_connection() {
+    let (client, mut server, mut net) = connected().await;
+    let kept = subscribed(&client, &mut server, 1).await;
+    drop(server);
+    let attempt = net.attempt().await;
+    let subscribing = tokio::spawn(client.subscribe("news").into_future());
+    let given_up = tokio::spawn(client.subscribe("weather").into_future());
+    settle().await;
+    given_up.abort();
+    drop(kept);
+    let mut server = attempt.greet().await;
+    server.expect("2 /subscribe news").await;
+    server.expect_silence().await;
+    server.send("2 ok;epoch=e;next=1;lease=60").await;
+    let _ = subscribing.await.unwrap().unwrap();
+}
+
+/// A subscription under way when the connection is lost is asked for again.
+#[tokio::test(start_paused = true)]
+async fn a_request_to_subscribe_survives_its_connection() {
+    let (client, mut server, mut net) = connected().await;
+    let subscribing = tokio::spawn(client.subscribe("offers").into_future());
+    server.expect("1 /subscribe offers").await;
+    drop(server);
+    let mut server = net.greet().await;
+    server.expect("2 /subscribe offers").await;
+    server.send("2 ok;epoch=e;next=5;lease=60").await;
+    let offers = subscribing.await.unwrap().unwrap();
+    assert_eq!(offers.position().to_string(), "e:5");
+    // One that was refused by a server that stops, too.
+    let subscribing = tokio::spawn(client.subscribe("news").into_future());
+    server.expect("3 /subscribe news").await;
+    server.send("* /bye;last=2 shutdown\n3 no closing").await;
+    let mut next = net.greet().await;
+    next.expect("4 /subscribe news").await;
+    next.send("4 ok;epoch=e;next=1;lease=60").await;
+    let _ = subscribing.await.unwrap().unwrap();
+}
+
+/// [M138] A refusal for good ends it, and says why; one for now does not.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_for_now_is_no_end() {
+    let (client, mut server, mut net) = connected().await;
+    let mut offers = subscribed(&client, &mut server, 1).await;
+    drop(server);
+    let mut server = net.greet().await;
+    server.expect("2 /subscribe;from=e:18 offers").await;
+    server.send("2 no busy").await;
+    let told = Instant::now();
+    server.expect("3 /subscribe;from=e:18 offers").await;
+    assert!((1..=2).contains(&told.elapsed().as_secs()), "{:?}", told.elapsed());
+    server.send("3 no forbidden").await;
+    match next(&mut offers).await {
+        Delivery::End { reason, position: Some(at), .. } => {
+            assert_eq!((reason, at.to_string()), (Code::FORBIDDEN, "e:18".into()));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(offers.next().await.is_none());
+}
+
+/// [M123] Each connection with subscriptions is renewed, until its server has drawn the line.
+#[tokio::test(start_paused = true)]
+async fn the_connection_that_is_left_is_renewed() {
+    let (client, mut server, mut net) = connected().await;
+    let _offers = subscribed(&client, &mut server, 1).await;
+    server.send("* /bye shutdown").await;
+    let mut next = net.greet().await;
+    let news = tokio::spawn(client.subscribe("news").into_future());
+    next.expect("2 /subscribe news").await;
+    next.send("2 ok;epoch=e;next=1;lease=60").await;
+    let _news = news.await.unwrap().unwrap();
+    let (old, new) = (server.line().await, next.line().await);
+    assert!(old.ends_with(" /renew") && new.ends_with(" /renew"), "{old} {new}");
+    server.send(&format!("{} ok;lease=60 offers:e:18", old.split(' ').next().unwrap())).await;
+    next.send(&format!("{} ok;lease=60 news:e:1", new.split(' ').next().unwrap())).await;
+    settle().await;
+    assert_eq!(client.stats().violations, 0);
+}
