@@ -10,8 +10,9 @@ use std::{
 };
 
 use bellwire::{
-    PublishError, Published, Publisher, Router, Server, ServerConfig,
-    protocol::{Cursor, Epoch, Position, Topic, Window},
+    Failure, PublishError, Published, Publisher, Router, Server, ServerConfig, Streamed, handler,
+    protocol::{Code, Cursor, Epoch, MAX_NUMBER, Position, Topic, Window},
+    server::{IntoReply, Next, Reply, RequestParts},
     topic::{BoxFuture, Read, Room, TopicReader, TopicStore, Unavailable},
 };
 use bytes::Bytes;
@@ -115,10 +116,14 @@ fn window(name: &str) -> Window {
 
 /// A connection to a server over such a store.
 async fn scripted(config: ServerConfig) -> (Script, RawPeer<DuplexStream>) {
+    let router = Router::new().method("echo", async |payload: Bytes| payload).method("add", add);
+    scripted_with(router, config).await
+}
+
+async fn scripted_with(router: Router, config: ServerConfig) -> (Script, RawPeer<DuplexStream>) {
     let script = Script::default();
     let (listener, ours) = one::One::new();
     let server = Server::new(listener).config(config.allow_publish(true)).topics(script.clone());
-    let router = Router::new().method("echo", async |payload: Bytes| payload);
     tokio::spawn(server.serve(router).into_future());
     let mut peer = RawPeer::new(ours);
     peer.hello().await;
@@ -221,7 +226,7 @@ async fn a_log_that_fails_or_does_not_go_on_ends_its_subscription() {
     let reads = [
         Err(unavailable()),
         Ok(Read::Copied { last: 0 }),
-        Ok(Read::Gap { last: 0, reason: bellwire::protocol::Code::RETENTION }),
+        Ok(Read::Gap { last: 0, reason: Code::RETENTION }),
         Ok(Read::Reset(Position { epoch: epoch("e"), next: 1 })),
     ];
     for (id, read) in (1..).zip(reads) {
@@ -257,16 +262,128 @@ async fn the_cap_on_topics_is_charged_to_the_publisher() {
     assert_eq!(server.publisher.publish("a", "y").await.unwrap().sequence, 2);
 }
 
-#[tokio::test]
-async fn handlers_publish() {
-    async fn add(publisher: Publisher, payload: Bytes) -> String {
-        publisher.publish("t", payload).await.unwrap().sequence.to_string()
-    }
-    let server = PipeServer::start(Router::new().method("add", add));
+/// Publishes, answers with the number, and says where that is to be seen.
+async fn add(publisher: Publisher, payload: Bytes) -> Reply {
+    let published = publisher.publish("t", payload).await.unwrap();
+    Reply::ok(published.sequence.to_string()).after("t", published)
+}
+
+/// Subscribes to `t` as request `id`; the epoch.
+async fn subscribe(peer: &mut RawPeer<DuplexStream>, id: u32) -> String {
+    peer.send(format!("{id} /subscribe t\n")).await;
+    peer.attribute("epoch").await
+}
+
+/// [M186] [M187] A handler says where its effect is to be seen, and whoever listens there is told.
+#[tokio::test(start_paused = true)]
+async fn an_ok_says_where_its_effect_is_seen_to_who_listens() {
+    let later = async |publisher: Publisher, payload: Bytes| {
+        tokio::task::yield_now().await;
+        add(publisher, payload).await
+    };
+    let server = PipeServer::start(Router::new().method("add", add).method("later", later));
     let mut peer = server.connect().await;
-    peer.send("1 /subscribe t\n").await;
+    peer.ask("1 add a\n", "1 ok 1\n").await;
+    let e = subscribe(&mut peer, 2).await;
+    peer.ask("3 add b\n", format!("3 ok;after=t:{e}:3 2\n* t 2 b\n")).await;
+    // Nobody is told by a one-way request, and another topic is another.
+    peer.ask("* add c\n", "* t 3 c\n").await;
+    peer.ask("4 /unsubscribe t\n", format!("4 ok;next={e}:4\n")).await;
+    peer.send("5 /subscribe u\n").await;
     peer.attribute("epoch").await;
-    peer.ask("2 add x\n", "2 ok 1\n* t 1 x\n").await;
+    peer.ask("6 add d\n", "6 ok 4\n").await;
+    subscribe(&mut peer, 7).await;
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    peer.line().await;
+    peer.expect(format!("* /end t expired {e}:5\n")).await;
+    peer.ask("8 add e\n", "8 ok 5\n").await;
+    // It ends while the handler runs.
+    subscribe(&mut peer, 9).await;
+    peer.ask("10 later f\n11 /quit\n", "10 ok 6\n11 ok\n").await;
+    peer.expect_closed().await;
+}
+
+/// What the handlers here say was published.
+fn seventh() -> Published {
+    Published::new(epoch("e"), 7)
+}
+
+/// Only the `ok` of one line has an effect to wait for, however its handler is run.
+#[tokio::test]
+async fn only_an_ok_of_one_line_says_where_its_effect_is_seen() {
+    fn after(reply: impl IntoReply) -> Reply {
+        reply.into_reply().after("t", seventh())
+    }
+    let router = Router::new()
+        .method("fails", async || after(Reply::err(Failure::new(Code::INTERNAL, ""))))
+        .method("stream", async || after(Streamed(futures::stream::iter(["a", "b"]))))
+        .method("items", async || Streamed(futures::stream::iter(["a", "b"].map(after))))
+        .method("spawned", handler(async || after("a")).spawned())
+        .method("twice", async || {
+            let first = Published::new(epoch("e"), 1);
+            after(Reply::ok("").after("no topic", first).after("t", first))
+        })
+        .method("nowhere", async || Reply::ok("").after("no topic", seventh()))
+        .layer(|_: &RequestParts<'_>, next: Next<'_>| next.run());
+    let (store, mut peer) = scripted_with(router, ServerConfig::new()).await;
+    store.does(|steps| {
+        steps.windows.push_back(Ok(Window { epoch: epoch("e"), first: 1, next: 8 }));
+    });
+    subscribe(&mut peer, 1).await;
+    peer.ask("2 fails\n", "2 err internal\n").await;
+    for (id, method) in [(3, "stream"), (4, "items")] {
+        let items = format!("{id} more a\n{id} more b\n{id} ok\n");
+        peer.ask(format!("{id} {method}\n"), items).await;
+    }
+    peer.ask("5 spawned\n", "5 ok;after=t:e:8 a\n").await;
+    peer.ask("6 twice\n7 nowhere\n", "6 ok;after=t:e:8\n7 ok\n").await;
+}
+
+/// [M186] What was published to another log than the one that is read is not waited for, nor the
+/// last number there is.
+#[tokio::test]
+async fn an_effect_in_another_epoch_is_not_named() {
+    let (store, mut peer) = scripted(ServerConfig::new()).await;
+    store.does(|steps| steps.windows.push_back(Ok(window("e"))));
+    subscribe(&mut peer, 1).await;
+    let last = MAX_NUMBER - 1;
+    for (id, (log, number), after) in [
+        (2, ("e", 1), ";after=t:e:2"),
+        (3, ("f", 1), ""),
+        (4, ("e", last), ";after=t:e:9007199254740991"),
+        (5, ("e", MAX_NUMBER), ""),
+    ] {
+        let accept = store.append();
+        accept.send(Ok(Published::new(epoch(log), number))).unwrap();
+        peer.ask(format!("{id} add x\n"), format!("{id} ok{after} {number}\n")).await;
+    }
+    let reset = Read::Reset(Position { epoch: epoch("f"), next: 1 });
+    store.does(|steps| steps.reads.push_back(Ok(reset)));
+    peer.expect("* /reset t f:1\n").await;
+    for (id, log, after) in [(6, "e", ""), (7, "f", ";after=t:f:4")] {
+        let accept = store.append();
+        accept.send(Ok(Published::new(epoch(log), 3))).unwrap();
+        peer.ask(format!("{id} add x\n"), format!("{id} ok{after} 3\n")).await;
+    }
+}
+
+/// [M55] The attribute counts as what stands in a line does.
+#[tokio::test]
+async fn a_line_that_says_where_its_effect_is_seen_has_the_same_limit() {
+    let fill = async |publisher: Publisher, length: String| {
+        let published = publisher.publish("t", "x").await.unwrap();
+        Reply::ok(vec![b'.'; length.parse().unwrap()]).after("t", published)
+    };
+    let server = PipeServer::start(Router::new().method("fill", fill));
+    let mut peer = server.connect().await;
+    peer.ask("1 /hello;version=1;max-line=1024\n", "1 ok;version=1\n").await;
+    let e = subscribe(&mut peer, 2).await;
+    let room = 1_024 - format!("3 ok;after=t:{e}:2 \n").len();
+    peer.send(format!("3 fill {room}\n")).await;
+    assert_eq!(peer.line().await.unwrap().len(), 1_024);
+    peer.expect("* t 1 x\n").await;
+    let too_large = "4 err too-large max-line is 1024\n* t 2 x\n";
+    peer.ask(format!("4 fill {}\n", room + 1), too_large).await;
 }
 
 #[tokio::test(start_paused = true)]

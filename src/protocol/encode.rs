@@ -6,6 +6,7 @@ use crate::protocol::{
     attribute::Attributes,
     id::RequestId,
     parse::{Mark, Word},
+    position::Position,
     rest,
 };
 
@@ -43,33 +44,35 @@ pub fn mark(out: &mut Vec<u8>, mark: Mark) {
 pub fn body(out: &mut Vec<u8>, word: Word<'_>, attributes: Attributes<'_>, plain_rest: &[u8]) {
     out.extend_from_slice(word.as_bytes());
     out.extend_from_slice(attributes.as_str().as_bytes());
-    if !plain_rest.is_empty() {
-        out.push(b' ');
-        rest::stuff(plain_rest, out);
-    }
-    out.push(b'\n');
+    end(out, plain_rest);
 }
 
 /// Appends `ID ok [payload] LF`.
 pub(crate) fn ok(out: &mut Vec<u8>, id: RequestId, payload: &[u8]) {
     number(out, id.get());
     out.extend_from_slice(b" ok");
-    if !payload.is_empty() {
-        out.push(b' ');
-        rest::stuff(payload, out);
-    }
-    out.push(b'\n');
+    end(out, payload);
+}
+
+/// Appends `ID ok;after=TOPIC:POSITION [payload] LF`. The longest topic and position are below the
+/// limits of a value and of a head.
+pub(crate) fn ok_after(
+    out: &mut Vec<u8>,
+    id: RequestId,
+    topic: &str,
+    position: Position,
+    payload: &[u8],
+) {
+    number(out, id.get());
+    let _ = write!(Raw(out), " ok;after={topic}:{position}");
+    end(out, payload);
 }
 
 /// Appends `ID more [payload] LF`.
 pub(crate) fn more(out: &mut Vec<u8>, id: RequestId, payload: &[u8]) {
     number(out, id.get());
     out.extend_from_slice(b" more");
-    if !payload.is_empty() {
-        out.push(b' ');
-        rest::stuff(payload, out);
-    }
-    out.push(b'\n');
+    end(out, payload);
 }
 
 /// Appends a notification: `* TOPIC SEQ [payload] LF`.
@@ -83,17 +86,22 @@ pub fn notification(
     out.extend_from_slice(topic.as_str().as_bytes());
     out.push(b' ');
     number(out, sequence);
-    if !payload.is_empty() {
-        out.push(b' ');
-        rest::stuff(payload, out);
-    }
-    out.push(b'\n');
+    end(out, payload);
 }
 
 /// The length of the longest line that [`notification`] writes for these, LF included.
 pub(crate) fn notification_len(topic: &crate::protocol::Topic, payload: &[u8]) -> usize {
     const MARK_SPACES_NUMBER_LF: usize = 2 + 1 + 16 + 1 + 1;
     MARK_SPACES_NUMBER_LF + topic.as_str().len() + rest::stuffed_len(payload)
+}
+
+/// Appends `[SP rest] LF`, with `rest` plain.
+fn end(out: &mut Vec<u8>, plain_rest: &[u8]) {
+    if !plain_rest.is_empty() {
+        out.push(b' ');
+        rest::stuff(plain_rest, out);
+    }
+    out.push(b'\n');
 }
 
 /// Appends a line of the protocol's own whose parts are written as they display.
@@ -142,7 +150,7 @@ impl fmt::Write for Stuffed<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{Line, Topic};
+    use crate::protocol::{Epoch, Line, MAX_EPOCH, MAX_NAME, MAX_NUMBER, Topic};
 
     #[test]
     fn what_is_written_is_read_back() {
@@ -167,10 +175,23 @@ mod tests {
         assert_eq!(out, b"1 ok\n* t 3\n* /bye\n1 no x a\x10Jb\n");
     }
 
+    /// [M3] The longest topic, epoch and number stay below the limits of a value and of a head.
+    #[test]
+    fn the_longest_after_is_well_formed() {
+        let (topic, epoch) = ("t".repeat(MAX_NAME), "e".repeat(MAX_EPOCH));
+        let position = Position { epoch: Epoch::new(&epoch).unwrap(), next: MAX_NUMBER };
+        let mut out = Vec::new();
+        ok_after(&mut out, RequestId::new(MAX_NUMBER).unwrap(), &topic, position, b"a\nb");
+        let line = Line::parse(out.strip_suffix(b"\n").unwrap()).unwrap();
+        let after = format!("{topic}:{epoch}:9007199254740991");
+        assert_eq!(line.attributes.get("after"), Some(after.as_str()));
+        assert_eq!(line.rest.plain().as_ref(), b"a\nb");
+    }
+
     #[test]
     fn the_foretold_length_is_never_too_short() {
         let topic = Topic::new("t").unwrap();
-        for (sequence, payload) in [(1, &b""[..]), (crate::protocol::MAX_NUMBER, b"a\nb")] {
+        for (sequence, payload) in [(1, &b""[..]), (MAX_NUMBER, b"a\nb")] {
             let mut out = Vec::new();
             notification(&mut out, &topic, sequence, payload);
             assert!(out.len() <= notification_len(&topic, payload));

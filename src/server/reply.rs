@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::{
-    protocol::{Code, Escaped, Outcome},
+    protocol::{Code, Escaped, Outcome, Position},
     server::streamed::Items,
     topic::{PublishError, Published},
 };
@@ -15,6 +15,8 @@ pub struct Reply(pub(super) Answer);
 
 pub(super) enum Answer {
     Ok(Bytes),
+    /// Boxed: a reply without it must not be larger for it.
+    After(Box<After>),
     Stream(Items),
     Published(Published),
     Err(Failure),
@@ -22,11 +24,23 @@ pub(super) enum Answer {
     Cut(Code),
 }
 
+/// An `ok`, and where whoever listens has seen its effect.
+pub(super) struct After {
+    pub(super) payload: Bytes,
+    pub(super) topic: Box<str>,
+    pub(super) position: Position,
+}
+
 /// Of an `ok`, the length of its payload, which may be secret.
 impl fmt::Debug for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Answer::Ok(payload) => write!(f, "Ok({} bytes)", payload.len()),
+            Answer::After(after) => {
+                let After { payload, topic, position } = &**after;
+                let topic = Escaped(topic.as_bytes());
+                write!(f, "Ok({} bytes, after {topic}:{position})", payload.len())
+            }
             Answer::Stream(items) => items.fmt(f),
             Answer::Published(published) => published.fmt(f),
             Answer::Err(failure) => write!(f, "Err({failure})"),
@@ -40,6 +54,42 @@ impl Reply {
     /// `ok` with this payload, any bytes.
     pub fn ok(payload: impl Into<Bytes>) -> Self {
         Self(Answer::Ok(payload.into()))
+    }
+
+    /// Says with this `ok` where its effect is to be seen: `ok;after=TOPIC:EPOCH:SEQ`, so that a
+    /// caller who listens to `topic` can wait until it has seen what was `published` (PROTOCOL.md,
+    /// section 11.8).
+    ///
+    /// The caller is told so only if its connection is subscribed to `topic` when the reply is
+    /// written, and reads the log that it was published to; else the `ok` is as without. It holds
+    /// for an `ok` of one line, and has no effect on an `err`, a stream, or an item of one; nor for
+    /// the last number of an epoch, behind which there is no position. Of two the later one counts.
+    ///
+    /// ```
+    /// use bellwire::{
+    ///     Failure, Publisher, Router,
+    ///     protocol::Code,
+    ///     server::{IntoReply, Reply},
+    /// };
+    ///
+    /// async fn add(publisher: Publisher, offer: String) -> Result<Reply, Failure> {
+    ///     let full = |_| Failure::new(Code::from_static("full"), "no room for offers");
+    ///     let published = publisher.publish("offers", offer).await.map_err(full)?;
+    ///     Ok("added".into_reply().after("offers", published))
+    /// }
+    ///
+    /// let router = Router::new().method("offers.add", add);
+    /// # let _ = router;
+    /// ```
+    #[must_use]
+    pub fn after(self, topic: impl AsRef<str>, published: Published) -> Self {
+        let (payload, position) = match (self.0, published.seen()) {
+            (Answer::Ok(payload), Some(position)) => (payload, position),
+            (Answer::After(after), Some(position)) => (after.payload, position),
+            (answer, _) => return Self(answer),
+        };
+        let after = After { payload, topic: topic.as_ref().into(), position };
+        Self(Answer::After(Box::new(after)))
     }
 
     /// `no`: for what runs in a layer's future, when the handler was not started.
@@ -56,7 +106,7 @@ impl Reply {
     pub fn outcome(&self) -> Outcome {
         match &self.0 {
             Answer::Stream(_) => Outcome::More,
-            Answer::Ok(_) | Answer::Published(_) => Outcome::Ok,
+            Answer::Ok(_) | Answer::After(_) | Answer::Published(_) => Outcome::Ok,
             Answer::Err(_) => Outcome::Err,
             Answer::No(_) => Outcome::No,
             Answer::Cut(_) => Outcome::Cut,
@@ -258,4 +308,24 @@ pub(super) fn of_publish(result: Result<Published, PublishError>) -> Reply {
         Err(PublishError::TooLarge { .. }) => Answer::No(Rejection::too_large("")),
         Err(PublishError::TooMany) => Answer::No(Rejection::too_many("")),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Epoch;
+
+    /// What few replies need must not make the others larger.
+    #[test]
+    fn a_reply_is_small() {
+        let size = size_of::<Reply>();
+        assert!(size <= 56, "{size} bytes");
+    }
+
+    #[test]
+    fn a_reply_is_printed_without_its_payload() {
+        let published = Published::new(Epoch::new("e").unwrap(), 1);
+        let reply = Reply::ok("secret").after("t", published);
+        assert_eq!(format!("{reply:?}"), "Ok(6 bytes, after t:e:2)");
+    }
 }

@@ -159,6 +159,7 @@ impl From<Option<Reply>> for Next {
     fn from(item: Option<Reply>) -> Self {
         match item {
             Some(Reply(Answer::Ok(payload))) => Self::Item(payload),
+            Some(Reply(Answer::After(after))) => Self::Item(after.payload),
             Some(last) => Self::Ended(Ended::Replied(last)),
             None => Self::Ended(Ended::Replied(Reply::ok(Bytes::new()))),
         }

@@ -4,8 +4,8 @@ use std::task::Poll;
 
 use crate::{
     protocol::{
-        BadPosition, Code, Cursor, Escaped, Overtaken, Pace, Position, RequestId, Terms, Time,
-        Topic, Window, encode_end, encode_gap, encode_reset,
+        BadPosition, Code, Cursor, Epoch, Escaped, Overtaken, Pace, Position, RequestId, Terms,
+        Time, Topic, Window, encode_end, encode_gap, encode_reset,
     },
     server::{source::Source, stats::Tally},
     topic::{Read, Room, Unavailable},
@@ -82,6 +82,12 @@ impl Subscriptions {
 
     pub(super) fn contains(&self, topic: &str) -> bool {
         self.list.iter().any(|one| one.topic.as_str() == topic)
+    }
+
+    /// Whether one of them is to `topic`, and stands in the log of this epoch.
+    pub(super) fn reads(&self, topic: &str, epoch: Epoch) -> bool {
+        let mut each = self.list.iter();
+        each.any(|one| one.topic.as_str() == topic && one.cursor.position.epoch == epoch)
     }
 
     /// Begins a `/subscribe`; [`poll_open`](Self::poll_open) says how it ends.

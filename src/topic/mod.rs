@@ -133,6 +133,12 @@ impl Published {
     pub const fn new(epoch: Epoch, sequence: u64) -> Self {
         Self { epoch, sequence }
     }
+
+    /// Where a reader stands that has seen it; `None` past the last number of an epoch.
+    pub(crate) fn seen(self) -> Option<Position> {
+        let next = self.sequence.saturating_add(1);
+        Some(Position { epoch: self.epoch, next }).filter(|position| position.is_sendable())
+    }
 }
 
 /// Why a message was not published. Nothing was appended, except after

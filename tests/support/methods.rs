@@ -62,8 +62,9 @@ async fn list() -> Streamed<impl Stream<Item = String>> {
     Streamed(stream::iter(1..=3).map(|id| format!(r#"{{"id":{id}}}"#)))
 }
 
-async fn add(publisher: Publisher, offer: Bytes) {
-    publisher.publish("offers", offer).await.expect("published");
+async fn add(publisher: Publisher, offer: Bytes) -> Reply {
+    let published = publisher.publish("offers", offer).await.expect("published");
+    Reply::ok("").after("offers", published)
 }
 
 async fn panic() {

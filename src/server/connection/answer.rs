@@ -9,7 +9,7 @@ use crate::{
     server::{
         connection::{Connection, Taken},
         handler::Ended,
-        reply::{Answer, Rejection, Reply},
+        reply::{After, Answer, Rejection, Reply},
     },
 };
 
@@ -52,6 +52,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     fn finish_answer(&mut self, id: RequestId, answer: Answer) {
         match answer {
             Answer::Ok(payload) => self.answer(id, |out| encode::ok(out, id, &payload)),
+            Answer::After(after) => self.answer_after(id, &after),
             Answer::Published(published) => {
                 let (epoch, sequence) = (published.epoch, published.sequence);
                 self.answer_ok(id, format_args!(";epoch={epoch};seq={sequence}"));
@@ -69,6 +70,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             Answer::Cut(code) => {
                 self.answer_failure(id, Outcome::Cut, &code, format_args!(""));
             }
+        }
+    }
+
+    /// Appends an `ok`, and where its effect is to be seen if this connection sees it.
+    fn answer_after(&mut self, id: RequestId, after: &After) {
+        let After { payload, topic, position } = after;
+        let subscriptions = self.subscriptions.as_ref();
+        match subscriptions.is_some_and(|list| list.reads(topic, position.epoch)) {
+            true => self.answer(id, |out| encode::ok_after(out, id, topic, *position, payload)),
+            false => self.answer(id, |out| encode::ok(out, id, payload)),
         }
     }
 
