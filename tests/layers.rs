@@ -14,7 +14,7 @@ use std::{
 use bellwire::{
     Failure, Router, blocking, handler,
     protocol::Code,
-    server::{HandlerFuture, Layer, Next, Rejection, Reply, RequestParts},
+    server::{FromRequest, HandlerFuture, Layer, Next, Rejection, Reply, RequestParts},
 };
 use tokio::sync::Notify;
 
@@ -95,6 +95,53 @@ async fn a_layer_may_refuse_and_answer() {
     peer.ask(b"3 m;app.who=me \xff\n", "3 no bad-arguments payload is not UTF-8\n").await;
     assert_eq!(started.load(Ordering::Relaxed), 0);
     peer.ask("4 m;app.who=me a\n", "4 ok a\n").await;
+}
+
+/// Refuses what is not `ready`, and says when it may be.
+struct Ready;
+
+impl<S> FromRequest<S> for Ready {
+    fn from_request(request: &RequestParts<'_>, _: &S) -> Result<Self, Rejection> {
+        match &request.payload()[..] {
+            b"ready" => Ok(Self),
+            text => {
+                let text = String::from_utf8_lossy(text);
+                Err(Rejection::too_many(text).retry(Duration::from_micros(1_500)))
+            }
+        }
+    }
+}
+
+/// A refusal may say when to come again, whoever refuses; a one-way request is not told.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_says_when_to_come_again() {
+    let layer = |request: &RequestParts<'_>, next: Next<'_>| match &request.payload()[..] {
+        b"" => Err(Rejection::busy("").retry(Duration::from_secs(2)).retry(Duration::ZERO)),
+        _ => next.run(),
+    };
+    for router in [Router::new(), Router::new().layer(layer)] {
+        let router = router
+            .method("inline", async |_: Ready| ())
+            .method("spawned", handler(async |_: Ready| ()).spawned());
+        let (_server, mut peer) = peer_of(router).await;
+        peer.ask("1 inline not yet\n", "1 no;retry=2 too-many not yet\n").await;
+        peer.ask("2 spawned a\x10Jb\n", "2 no;retry=2 too-many a\x10Jb\n").await;
+        peer.ask("3 inline ready\n", "3 ok\n").await;
+        peer.ask("* inline no\n4 inline ready\n", "4 ok\n").await;
+    }
+    let (_server, mut peer) = peer_of(Router::new().method("m", async || ()).layer(layer)).await;
+    peer.ask("1 m\n* m\n", "1 no;retry=1 busy\n* /error busy\n").await;
+}
+
+/// [M56] The text gives way, not the hint.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_with_a_hint_is_cut_at_its_text() {
+    let router = Router::new().method("m", async |_: Ready| ());
+    let (_server, mut peer) = peer_of(router).await;
+    peer.ask("1 /hello;version=1;max-line=1024\n", "1 ok;version=1\n").await;
+    peer.send(format!("2 m {}\n", "x".repeat(2_000))).await;
+    let line = peer.line().await.unwrap();
+    assert!(line.starts_with("2 no;retry=2 too-many xxx") && line.len() == 1_024, "{line}");
 }
 
 /// Row 26 of the threats: a panic in a layer, in its future, or in a task within it, hurts its own

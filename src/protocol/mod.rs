@@ -65,5 +65,5 @@ pub use self::{
 pub(crate) use self::{
     handled::half as half_window,
     notice::parse_notification,
-    reply::{Incoming, encode_failure},
+    reply::{Incoming, encode_failure, encode_refusal},
 };

@@ -1,6 +1,6 @@
 //! Replies: the lines that carry an id to the client.
 
-use std::fmt;
+use std::{fmt, num::NonZeroU64};
 
 use crate::protocol::{
     code::Code,
@@ -101,6 +101,18 @@ pub(crate) fn encode_failure(
     text: fmt::Arguments<'_>,
 ) {
     let head = format_args!("{outcome} {code}");
+    crate::protocol::encode::display(out, Mark::Id(id), head, text);
+}
+
+/// Appends `ID no;retry=MS CODE [text] LF`: a refusal, and when to come again.
+pub(crate) fn encode_refusal(
+    out: &mut Vec<u8>,
+    id: RequestId,
+    retry: NonZeroU64,
+    code: &Code,
+    text: fmt::Arguments<'_>,
+) {
+    let head = format_args!("{};retry={retry} {code}", Outcome::No);
     crate::protocol::encode::display(out, Mark::Id(id), head, text);
 }
 

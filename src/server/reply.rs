@@ -1,11 +1,11 @@
 //! What handlers answer.
 
-use std::fmt;
+use std::{fmt, num::NonZeroU64, time::Duration};
 
 use bytes::Bytes;
 
 use crate::{
-    protocol::{Code, Escaped, Outcome, Position},
+    protocol::{Code, Escaped, MAX_NUMBER, Outcome, Position},
     server::streamed::Items,
     topic::{PublishError, Published},
 };
@@ -226,13 +226,42 @@ impl Failure {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     pub(super) code: Code,
-    pub(super) text: String,
+    /// Boxed, so that a rejection is no larger for its hint.
+    pub(super) text: Box<str>,
+    /// In milliseconds, up to [`MAX_NUMBER`].
+    pub(super) retry: Option<NonZeroU64>,
 }
 
 impl Rejection {
     fn new(code: Code, text: impl Into<String>) -> Self {
-        let text = text.into();
-        Self { code, text }
+        let text = text.into().into_boxed_str();
+        Self { code, text, retry: None }
+    }
+
+    /// Hints when to come again: `no;retry=MS CODE text`. In milliseconds, rounded up, 1 to
+    /// [`MAX_NUMBER`](crate::protocol::MAX_NUMBER); of two the later one counts. Default none.
+    ///
+    /// It says that the same request may succeed after that time, whatever the code: a client may
+    /// send it again by itself (PROTOCOL.md, section 10). A one-way request is not told.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use bellwire::{Router, server::{Next, Rejection, RequestParts}};
+    ///
+    /// # fn is_resting() -> bool { true }
+    /// let router = Router::new()
+    ///     .method("echo", async |text: String| text)
+    ///     .layer(|_: &RequestParts<'_>, next: Next<'_>| match is_resting() {
+    ///         true => Err(Rejection::busy("at rest").retry(Duration::from_millis(250))),
+    ///         false => next.run(),
+    ///     });
+    /// # let _ = router;
+    /// ```
+    #[must_use]
+    pub fn retry(mut self, after: Duration) -> Self {
+        let millis = after.as_nanos().div_ceil(1_000_000).clamp(1, MAX_NUMBER.into());
+        self.retry = u64::try_from(millis).ok().and_then(NonZeroU64::new);
+        self
     }
 
     /// `no bad-arguments`: what the payload should have been.
@@ -280,6 +309,11 @@ impl Rejection {
     pub fn text(&self) -> &str {
         &self.text
     }
+
+    /// When to come again, where it hints.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry.map(|millis| Duration::from_millis(millis.get()))
+    }
 }
 
 macro_rules! reasons {
@@ -320,6 +354,21 @@ mod tests {
     fn a_reply_is_small() {
         let size = size_of::<Reply>();
         assert!(size <= 56, "{size} bytes");
+    }
+
+    #[test]
+    fn a_hint_is_a_number_of_the_protocol() {
+        for (after, millis) in [
+            (Duration::ZERO, 1),
+            (Duration::from_nanos(1), 1),
+            (Duration::from_millis(250), 250),
+            (Duration::from_micros(250_001), 251),
+            (Duration::MAX, MAX_NUMBER),
+        ] {
+            let rejection = Rejection::busy("").retry(after);
+            assert_eq!(rejection.retry_after(), Some(Duration::from_millis(millis)), "{after:?}");
+        }
+        assert_eq!(Rejection::busy("").retry_after(), None);
     }
 
     #[test]

@@ -5,7 +5,9 @@ use std::fmt;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
-    protocol::{Code, Mark, Outcome, RequestId, encode, encode_error, encode_failure},
+    protocol::{
+        Code, Mark, Outcome, RequestId, encode, encode_error, encode_failure, encode_refusal,
+    },
     server::{
         connection::{Connection, Taken},
         handler::Ended,
@@ -15,8 +17,14 @@ use crate::{
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     pub(super) fn on_rejection(&mut self, id: Option<RequestId>, rejection: &Rejection) {
-        let Rejection { code, text } = rejection;
-        self.refuse_any(id, code, format_args!("{text}"));
+        let Rejection { code, text, retry } = rejection;
+        let text = format_args!("{text}");
+        match (id, *retry) {
+            (Some(id), Some(retry)) => {
+                self.append_failure(Outcome::No, |out| encode_refusal(out, id, retry, code, text));
+            }
+            _ => _ = self.refuse_any(id, code, text),
+        }
     }
 
     pub(super) fn finish_ended(&mut self, id: Option<RequestId>, ended: Ended) {
@@ -164,11 +172,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         code: &Code,
         text: fmt::Arguments<'_>,
     ) {
+        self.append_failure(outcome, |out| encode_failure(out, id, outcome, code, text));
+    }
+
+    fn append_failure(&mut self, outcome: Outcome, encode: impl FnOnce(&mut Vec<u8>)) {
         let max_line = self.client_max_line;
         self.active().tally.outcome(outcome);
         let out = self.out();
         let begin = out.len();
-        encode_failure(out, id, outcome, code, text);
+        encode(out);
         cut_text(out, begin, max_line);
     }
 }
