@@ -144,6 +144,7 @@ pub mod protocol;
 mod random;
 pub mod server;
 mod sync;
+mod tcp;
 #[cfg(feature = "tls")]
 pub mod tls;
 pub mod topic;

@@ -37,6 +37,7 @@ pub struct ServerConfig {
     pub(super) line_time: LineTime,
     pub(super) write_progress: Duration,
     pub(super) idle: Option<Duration>,
+    pub(super) tcp_user_timeout: Option<Duration>,
     pub(super) violations: u32,
     pub(super) violation_return: Duration,
     pub(super) in_flight: usize,
@@ -71,6 +72,7 @@ impl Default for ServerConfig {
             line_time: LineTime { base: Duration::from_secs(10), bytes_per_second: 16 * 1024 },
             write_progress: Duration::from_secs(10),
             idle: Some(Duration::from_secs(120)),
+            tcp_user_timeout: Some(Duration::from_secs(20)),
             violations: 32,
             violation_return: Duration::from_secs(10),
             in_flight: 1_024,
@@ -166,6 +168,23 @@ impl ServerConfig {
     #[must_use]
     pub fn idle(mut self, time: impl Into<Option<Duration>>) -> Self {
         self.idle = time.into().map(whole_seconds);
+        self
+    }
+
+    /// How long the system of a TCP peer may leave without an answer what it is sent, and the probes
+    /// of an idle connection, which begin after half of this time and come each quarter. In whole
+    /// seconds, rounded down, from 4 to 65,534; `None` for what the server's system does by itself,
+    /// which may take hours. Default 20 s.
+    ///
+    /// Past it the connection is lost, and its handlers with it. On Linux and Android so it is when
+    /// that system answers, but takes none of what waits for it: a
+    /// [`write_progress`](Self::write_progress) that is longer has no effect there. On others it
+    /// holds for the probes alone. Worst case meanwhile: what any connection may hold. A
+    /// [`Listener`](crate::Listener) of one's own has to
+    /// [`prepare`](crate::Listener::prepare) its connections.
+    #[must_use]
+    pub fn tcp_user_timeout(mut self, time: impl Into<Option<Duration>>) -> Self {
+        self.tcp_user_timeout = time.into();
         self
     }
 

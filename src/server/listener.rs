@@ -5,6 +5,7 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     task::{Context, Poll},
+    time::Duration,
 };
 
 #[cfg(unix)]
@@ -14,7 +15,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::server::principal::Principal;
+use crate::{server::principal::Principal, tcp};
 
 /// Where a server's connections come from: TCP, a Unix socket, or anything else that yields byte
 /// streams.
@@ -61,6 +62,20 @@ pub trait Listener: Send + 'static {
     /// # Errors
     /// The system's, where it is asked.
     fn local_addr(&self) -> io::Result<PeerAddr>;
+
+    /// Prepares a connection that is let in: its transport is to give up a peer that is gone from the
+    /// network within `timeout`, which is
+    /// [`ServerConfig::tcp_user_timeout`](crate::ServerConfig::tcp_user_timeout). Default: nothing is
+    /// done, and nothing is needed where no network is between the two.
+    ///
+    /// It is called once per connection, before its handshake. A listener around another one calls
+    /// the other's. That of TCP sets TCP_NODELAY here, too.
+    ///
+    /// # Errors
+    /// They go to the log, and the connection goes on.
+    fn prepare(_io: &Self::Io, _timeout: Option<Duration>) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Goes on with the handshake of its transport, if it has one; who the peer is, where that
     /// proves it. Default: there is none, and the peer is anonymous.
@@ -122,21 +137,20 @@ impl PeerAddr {
     }
 }
 
-/// Sets TCP_NODELAY on what it accepts: a driver writes whole batches, so waiting gains nothing.
 impl Listener for TcpListener {
     type Io = TcpStream;
 
     async fn accept(&mut self) -> io::Result<(TcpStream, PeerAddr)> {
         let (io, address) = TcpListener::accept(self).await?;
-        if let Err(error) = io.set_nodelay(true) {
-            // Its peer is gone already, on some systems: its own affair, and no reason to pause.
-            tracing::debug!(%error, "cannot set TCP_NODELAY");
-        }
         Ok((io, address.into()))
     }
 
     fn local_addr(&self) -> io::Result<PeerAddr> {
         TcpListener::local_addr(self).map(PeerAddr::Tcp)
+    }
+
+    fn prepare(io: &TcpStream, timeout: Option<Duration>) -> io::Result<()> {
+        tcp::prepare(io, timeout)
     }
 }
 

@@ -146,6 +146,16 @@ fn warn_of_strangers<L: Listener>(listener: &L, shared: &Shared) {
     }
 }
 
+/// Prepares a connection's transport. Where that fails its peer may be gone already: its own affair,
+/// and no reason to pause.
+fn prepare<L: Listener>(io: &L::Io, timeout: Option<Duration>) {
+    match guarded(|| L::prepare(io, timeout)) {
+        Some(Ok(())) => {}
+        Some(Err(error)) => tracing::debug!(%error, "cannot prepare the connection"),
+        None => tracing::error!("listener panicked"),
+    }
+}
+
 /// The connections' tasks, and the wheel that is turned for them.
 struct Crew {
     shared: Arc<Shared>,
@@ -231,7 +241,10 @@ impl Crew {
             let refused = Connection::refused(io, shared, session);
             return self.refuse(async { drop(timeout(REFUSAL, refused).await) }.instrument(span));
         };
-        span.in_scope(|| tracing::debug!("open"));
+        span.in_scope(|| {
+            tracing::debug!("open");
+            prepare::<L>(&io, shared.config.tcp_user_timeout);
+        });
         count(Tally { accepted: 1, ..Tally::default() });
         shared.sessions.insert(session.clone());
         let connection = Arrival::<L>::new(io, shared, session);
@@ -290,5 +303,124 @@ impl Crew {
             timeout.as_mut().poll(cx).map(|()| false)
         })
         .await
+    }
+}
+
+#[cfg(all(test, any(target_os = "android", target_os = "linux")))]
+mod tests {
+    use socket2::{SockRef, Socket};
+    use tokio::{
+        io::AsyncReadExt,
+        net::{TcpListener, TcpStream},
+        sync::mpsc,
+    };
+
+    use super::*;
+    use crate::{
+        server::{Router, Server, ServerConfig},
+        tcp::tests::watched,
+    };
+
+    /// Hands out a second handle of each socket that it accepts.
+    struct Shown(TcpListener, mpsc::UnboundedSender<Socket>);
+
+    impl Listener for Shown {
+        type Io = TcpStream;
+
+        async fn accept(&mut self) -> io::Result<(TcpStream, PeerAddr)> {
+            let (io, peer) = Listener::accept(&mut self.0).await?;
+            let _ = self.1.send(SockRef::from(&io).try_clone()?);
+            Ok((io, peer))
+        }
+
+        fn local_addr(&self) -> io::Result<PeerAddr> {
+            Listener::local_addr(&self.0)
+        }
+
+        fn prepare(io: &TcpStream, timeout: Option<Duration>) -> io::Result<()> {
+            TcpListener::prepare(io, timeout)
+        }
+    }
+
+    /// The times, in seconds, within which a server over `listen` watches whom it lets in.
+    async fn served<L: Listener>(
+        listen: impl FnOnce(Shown) -> L,
+        config: ServerConfig,
+    ) -> Option<[u64; 3]> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (show, mut shown) = mpsc::unbounded_channel();
+        let server = Server::new(listen(Shown(listener, show))).config(config);
+        let handle = server.handle();
+        let serving = tokio::spawn(server.serve(Router::new()).into_future());
+        let _peer = TcpStream::connect(address).await.unwrap();
+        let socket = shown.recv().await.unwrap();
+        while handle.sessions().is_empty() {
+            yield_now().await;
+        }
+        assert!(socket.tcp_nodelay().unwrap());
+        serving.abort();
+        watched(&socket).map(|times| times.map(|time| time.as_secs()))
+    }
+
+    /// Row 23 of the threats: who is let in is watched, as the configuration says.
+    #[tokio::test]
+    async fn a_peer_that_is_gone_is_noticed_by_its_socket() {
+        let config = ServerConfig::new;
+        let plain = |listener| listener;
+        assert_eq!(served(plain, config()).await, Some([20, 10, 5]));
+        let short = config().tcp_user_timeout(Duration::from_secs(8));
+        assert_eq!(served(plain, short).await, Some([8, 4, 2]));
+        assert_eq!(served(plain, config().tcp_user_timeout(None)).await, None);
+    }
+
+    #[cfg(feature = "tls")]
+    #[tokio::test]
+    async fn under_tls_it_is_noticed_too() {
+        use crate::tls::{TlsListener, rustls};
+
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ServerConfig::builder_with_provider(provider);
+        let tls = tls.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        let tls =
+            tls.with_cert_resolver(Arc::new(rustls::server::ResolvesServerCertUsingSni::new()));
+        let listen = |listener| TlsListener::new(listener, Arc::new(tls));
+        assert_eq!(served(listen, ServerConfig::new()).await, Some([20, 10, 5]));
+    }
+
+    /// A transport that cannot be prepared, or a listener that panics, costs its connection nothing.
+    #[tokio::test]
+    async fn who_cannot_be_prepared_is_served() {
+        struct Fails(TcpListener);
+
+        impl Listener for Fails {
+            type Io = TcpStream;
+
+            async fn accept(&mut self) -> io::Result<(TcpStream, PeerAddr)> {
+                Listener::accept(&mut self.0).await
+            }
+
+            fn local_addr(&self) -> io::Result<PeerAddr> {
+                Listener::local_addr(&self.0)
+            }
+
+            fn prepare(_: &TcpStream, timeout: Option<Duration>) -> io::Result<()> {
+                assert!(timeout.is_some(), "as it is told to");
+                Err(io::ErrorKind::InvalidInput.into())
+            }
+        }
+
+        for timeout in [None, Some(Duration::from_secs(20))] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let config = ServerConfig::new().tcp_user_timeout(timeout);
+            let server = Server::new(Fails(listener)).config(config);
+            let serving = tokio::spawn(server.serve(Router::new()).into_future());
+            let mut hello = [0; 18];
+            let mut peer = TcpStream::connect(address).await.unwrap();
+            peer.read_exact(&mut hello).await.unwrap();
+            assert_eq!(&hello, b"* /hello;version=1");
+            serving.abort();
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::{
     fmt, io,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -104,6 +105,10 @@ impl<L: Listener> Listener for TlsListener<L> {
         true
     }
 
+    fn prepare(io: &Self::Io, timeout: Option<Duration>) -> io::Result<()> {
+        io.transport().map_or(Ok(()), |io| L::prepare(io, timeout))
+    }
+
     fn poll_handshake(io: &mut Self::Io, cx: &mut Context<'_>) -> Poll<io::Result<Principal>> {
         ready!(io.poll_stream(cx))?;
         Poll::Ready(io.principal())
@@ -126,6 +131,17 @@ enum Stage<T> {
 impl<T> fmt::Debug for TlsStream<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("TlsStream")
+    }
+}
+
+impl<T> TlsStream<T> {
+    /// What it speaks TLS over.
+    fn transport(&self) -> Option<&T> {
+        match &*self.stage {
+            Stage::Handshake(accept) => accept.get_ref(),
+            Stage::Open(stream) => Some(stream.get_ref().0),
+            Stage::Failed => None,
+        }
     }
 }
 
