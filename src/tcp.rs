@@ -11,6 +11,19 @@ const LEAST: u64 = 4;
 /// The longest, in seconds: half of it is the longest time that Linux takes for keep-alive.
 const LONGEST: u64 = 2 * 32_767;
 
+/// How long a client's host may be gone from the network before an idle connection ends.
+const CLIENT: Duration = Duration::from_secs(20);
+
+/// Prepares a client's socket: as [`prepare`], but a server that answers and takes nothing is none of
+/// the system's affair. It may have its reasons (PROTOCOL.md, section 12), and the client probes it.
+///
+/// # Errors
+/// As of [`prepare`].
+pub(crate) fn prepare_client(stream: &TcpStream) -> io::Result<()> {
+    let set = stream.set_nodelay(true);
+    set.and(SockRef::from(stream).set_tcp_keepalive(&probes(CLIENT)))
+}
+
 /// Prepares a socket: what is written leaves at once, since drivers write whole batches; and a peer
 /// that is gone from the network is noticed within `timeout`, whether or not there is something to
 /// tell it. With `None`, the system's own times hold.
@@ -95,5 +108,11 @@ pub(crate) mod tests {
             assert_eq!(watched(&socket), Some(seconds.map(Duration::from_secs)), "{timeout:?}");
             assert_eq!(socket.tcp_keepalive_retries().unwrap(), 2);
         }
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        prepare_client(&stream).unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(stream.nodelay().unwrap() && socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), CLIENT / 2);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), None);
     }
 }

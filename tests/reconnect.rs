@@ -595,6 +595,23 @@ async fn a_call_waits_until_its_deadline() {
     outcome(patient).await.unwrap();
 }
 
+/// R2: what was refused did leave, whatever kept it from being sent again.
+#[tokio::test(start_paused = true)]
+async fn what_was_refused_is_never_not_sent() {
+    let (client, mut server, net) = connected().await;
+    let refused = [call(&client, "1"), call_within(&client, "2", Some(Duration::from_secs(9)))];
+    server.expect("1 m 1").await;
+    server.expect("2 m;ttl=9000 2").await;
+    server.send("* /bye;last=0 shutdown").await;
+    drop(server);
+    sleep(Duration::from_secs(10)).await;
+    let [first, second] = refused;
+    assert!(matches!(outcome(second).await, Err(CallError::Refused { .. })));
+    client.close().await.unwrap();
+    assert!(matches!(outcome(first).await, Err(CallError::Refused { .. })));
+    drop(net);
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_fails_fast_does_not_wait() {
     let (client, server, mut net) = connected_with(ClientConfig::new().fail_fast(true)).await;
@@ -792,6 +809,44 @@ async fn what_is_gone_is_named() {
         other => panic!("{other:?}"),
     }
     assert_eq!(number(&mut offers).await, 1);
+}
+
+/// Two servers that each have a log of their own: the first goes on where it was left, and nothing of
+/// it comes twice.
+#[tokio::test(start_paused = true)]
+async fn a_log_that_is_come_back_to_goes_on_where_it_was_left() {
+    let (client, mut server, mut net) = connected().await;
+    let mut offers = subscribed(&client, &mut server, 1).await;
+    server.send("* offers 18 x").await;
+    assert_eq!(number(&mut offers).await, 18);
+    drop(server);
+    let mut server = net.greet().await;
+    server.expect("2 /subscribe;from=e:19 offers").await;
+    server.send("2 ok;epoch=f;next=1;head=1;lease=60\n* offers 1 y").await;
+    assert!(matches!(next(&mut offers).await, Delivery::Reset { .. }));
+    assert_eq!(number(&mut offers).await, 1);
+    drop(server);
+    let mut server = net.greet().await;
+    server.expect("3 /subscribe;from=f:2 offers").await;
+    server.send("3 ok;epoch=e;next=1;head=20;lease=60\n* offers 1 a\n* offers 2 b").await;
+    server.expect("4 /unsubscribe offers").await;
+    server.send("4 ok;next=e:3").await;
+    server.expect("5 /subscribe;from=e:19 offers").await;
+    server.send("5 ok;epoch=e;next=19;head=20;lease=60\n* offers 19 v\n* offers 20 w").await;
+    match next(&mut offers).await {
+        Delivery::Reset { position, .. } => assert_eq!(position.to_string(), "e:19"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!((number(&mut offers).await, number(&mut offers).await), (19, 20));
+    drop(server);
+    // The other one, too, though it was left without a number of its own to come.
+    let mut server = net.greet().await;
+    server.expect("6 /subscribe;from=e:21 offers").await;
+    server.send("6 ok;epoch=f;next=1;head=1;lease=60").await;
+    server.expect("7 /unsubscribe offers").await;
+    server.send("7 ok;next=f:1").await;
+    server.expect("8 /subscribe;from=f:2 offers").await;
+    assert_eq!(client.stats().violations, 0);
 }
 
 /// [M170] It asks for what it asked before, and acknowledges what is handled since.

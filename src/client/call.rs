@@ -193,10 +193,9 @@ impl<'a> Exchange<'a> {
                 State::Waiting(sent) => match sent.as_mut().poll(cx) {
                     Poll::Pending => return self.poll_deadline(cx),
                     Poll::Ready(Ok((sent, body))) => self.state = State::Sent(sent, body),
-                    Poll::Ready(Err(NotSent::Deadline)) => {
-                        self.state = State::Over(Some(self.patience.not_sent()));
+                    Poll::Ready(Err(why)) => {
+                        self.state = State::Over(Some(self.patience.not_sent(why)));
                     }
-                    Poll::Ready(Err(error)) => self.state = State::Over(Some(error.into())),
                 },
                 State::Sent((_, reply), _) => match Pin::new(reply).poll(cx) {
                     Poll::Pending => return self.poll_deadline(cx),
@@ -271,7 +270,7 @@ impl<'a> Exchange<'a> {
         ready!(timer.as_mut().poll(cx));
         let error = match self.state {
             State::Sent(..) => Unknown::Deadline.into(),
-            _ => self.patience.not_sent(),
+            _ => self.patience.not_sent(NotSent::Deadline),
         };
         self.cancel();
         Poll::Ready(Err(error))

@@ -33,7 +33,6 @@ pub struct ClientConfig {
     pub(crate) reconnect_max: Duration,
     pub(crate) reconnect_stable: Duration,
     pub(crate) give_up_after: Option<Duration>,
-    pub(crate) tcp_user_timeout: Option<Duration>,
     pub(crate) random: Random,
     /// In the order of preference.
     pub(crate) auth: Vec<(Code, Credentials)>,
@@ -57,7 +56,6 @@ impl Default for ClientConfig {
             reconnect_max: Duration::from_secs(30),
             reconnect_stable: Duration::from_secs(10),
             give_up_after: None,
-            tcp_user_timeout: Some(Duration::from_secs(20)),
             random: Random::default(),
             auth: Vec::new(),
         }
@@ -229,18 +227,6 @@ impl ClientConfig {
     #[must_use]
     pub fn give_up_after(mut self, time: impl Into<Option<Duration>>) -> Self {
         self.give_up_after = time.into();
-        self
-    }
-
-    /// How long a TCP connection may go without its server's system confirming anything, bytes that
-    /// were written or a keep-alive, before the system ends it (TCP_USER_TIMEOUT). Default 20 s;
-    /// `None` leaves it to the system, which takes minutes.
-    ///
-    /// It finds out about a host that is gone. One that is there, and whose server hangs, is for
-    /// [`probe`](Self::probe) and [`dead`](Self::dead).
-    #[must_use]
-    pub fn tcp_user_timeout(mut self, time: impl Into<Option<Duration>>) -> Self {
-        self.tcp_user_timeout = time.into();
         self
     }
 

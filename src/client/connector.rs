@@ -1,6 +1,6 @@
 //! Where a client's connections come from.
 
-use std::{io, time::Duration};
+use std::io;
 
 #[cfg(unix)]
 use tokio::net::UnixStream;
@@ -8,6 +8,8 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
 };
+
+use crate::tcp;
 
 /// How a client connects to an address: over TCP, to a Unix socket, or to anything else that is a
 /// byte stream. The counterpart of a server's [`Listener`](crate::Listener).
@@ -44,16 +46,6 @@ pub trait Connector: Send + 'static {
     /// [`ClientConfig::connect_timeout`](crate::ClientConfig::connect_timeout), and when the client
     /// closes.
     fn connect(&mut self, address: &str) -> impl Future<Output = io::Result<Self::Io>> + Send;
-
-    /// Sets how long the transport may go without a sign of its peer, where that is its own affair:
-    /// [`ClientConfig::tcp_user_timeout`](crate::ClientConfig::tcp_user_timeout). Does nothing by
-    /// default.
-    ///
-    /// # Errors
-    /// Logged; the connection is used as it is.
-    fn set_user_timeout(_io: &Self::Io, _timeout: Duration) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 impl<F, Fut, Io> Connector for F
@@ -69,8 +61,9 @@ where
     }
 }
 
-/// Connects over TCP, with TCP_NODELAY. A name is looked up anew for each attempt, and its addresses
-/// are tried one after the other.
+/// Connects over TCP, with TCP_NODELAY, and with keep-alive, by which the system ends an idle connection
+/// 20 s after its server's host has gone from the network. A name is looked up anew for each attempt,
+/// and its addresses are tried one after the other.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct TcpConnector;
@@ -80,7 +73,9 @@ impl Connector for TcpConnector {
 
     async fn connect(&mut self, address: &str) -> io::Result<TcpStream> {
         let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
+        if let Err(error) = tcp::prepare_client(&stream) {
+            tracing::debug!(%error, "cannot prepare the connection");
+        }
         Ok(stream)
     }
 }

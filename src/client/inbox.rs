@@ -154,7 +154,7 @@ pub(crate) struct Inbox {
 
 #[derive(Debug, Default)]
 struct Queue {
-    /// What left unread, merged: at most a reset or end and a gap per topic, all older than `items`.
+    /// What left unread, merged: at most a reset, an end and a gap per topic, all older than `items`.
     missed: VecDeque<Delivery>,
     items: VecDeque<Delivery>,
     /// Payload bytes in `items`.
@@ -232,11 +232,14 @@ impl Queue {
             }
             Delivery::Gap(Gap { epoch, first, last, .. }) => (epoch, first, last),
             // A log's end covers all of it.
-            Delivery::Reset { .. } => return self.replace_missed(oldest),
+            Delivery::Reset { .. } => return self.replace_missed(oldest, |_| true),
             Delivery::End { topic, reason, position } => {
                 // Nothing behind a hole was handed over: resuming at the hole gets it all.
                 let position = self.hole(&topic).or(position);
-                return self.replace_missed(Delivery::End { topic, reason, position });
+                let end = Delivery::End { topic, reason, position };
+                // A reset says which log that is in.
+                return self
+                    .replace_missed(end, |missed| !matches!(missed, Delivery::Reset { .. }));
             }
         };
         let cause = GapCause::Lagged;
@@ -259,9 +262,9 @@ impl Queue {
         })
     }
 
-    /// Says `delivery` instead of all that was to be said of its topic.
-    fn replace_missed(&mut self, delivery: Delivery) {
-        self.missed.retain(|missed| missed.topic() != delivery.topic());
+    /// Says `delivery` instead of what was to be said of its topic, as far as that `is_covered`.
+    fn replace_missed(&mut self, delivery: Delivery, is_covered: impl Fn(&Delivery) -> bool) {
+        self.missed.retain(|missed| missed.topic() != delivery.topic() || !is_covered(missed));
         self.missed.push_back(delivery);
     }
 }
@@ -346,6 +349,17 @@ mod tests {
         fill(&inbox, [notification("b", "f:1", b""), notification("b", "f:2", b"")]);
         let left = [notification("b", "f:1", b""), notification("b", "f:2", b"")];
         assert_eq!(drain(&inbox), [&[end("e:1")], &left[..]].concat());
+    }
+
+    #[test]
+    fn an_end_that_is_dropped_does_not_hide_the_reset_before_it() {
+        let inbox = Inbox::new(1, usize::MAX);
+        let reset = || Delivery::Reset { topic: topic("a"), position: at("f:1") };
+        let end =
+            || Delivery::End { topic: topic("a"), reason: Code::CLOSED, position: Some(at("f:1")) };
+        fill(&inbox, [notification("a", "e:1", b""), reset(), notification("a", "f:1", b"")]);
+        fill(&inbox, [end(), notification("b", "f:1", b"")]);
+        assert_eq!(drain(&inbox), [reset(), end(), notification("b", "f:1", b"")]);
     }
 
     #[test]

@@ -38,9 +38,10 @@ impl Patience {
         self.expires
     }
 
-    /// What a request whose time runs out while it is not sent ends with.
-    pub(crate) fn not_sent(&mut self) -> CallError {
-        self.refusal.take().unwrap_or(NotSent::Deadline.into())
+    /// What a request ends with that is not sent, or not sent again, for this reason: a line that was
+    /// refused did leave (R2).
+    pub(crate) fn not_sent(&mut self, why: NotSent) -> CallError {
+        self.refusal.take().unwrap_or(why.into())
     }
 
     /// After how long a request that ended with `error` is to be sent again; `None` if that is not for

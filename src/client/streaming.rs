@@ -155,10 +155,9 @@ impl Streaming {
                 State::Waiting(sent) => match sent.as_mut().poll(cx) {
                     Poll::Pending => return self.poll_deadline(cx),
                     Poll::Ready(Ok((open, body))) => self.state = State::Open(open, body),
-                    Poll::Ready(Err(NotSent::Deadline)) => {
-                        self.state = State::Over(Some(self.patience.not_sent()));
+                    Poll::Ready(Err(why)) => {
+                        self.state = State::Over(Some(self.patience.not_sent(why)));
                     }
-                    Poll::Ready(Err(error)) => self.state = State::Over(Some(error.into())),
                 },
                 State::Open((id, flow), _) => {
                     let (id, flow) = (*id, flow.clone());
@@ -250,7 +249,7 @@ impl Streaming {
         ready!(timer.as_mut().poll(cx));
         let error = match self.state {
             State::Open(..) => Unknown::Deadline.into(),
-            _ => self.patience.not_sent(),
+            _ => self.patience.not_sent(NotSent::Deadline),
         };
         self.cancel();
         Poll::Ready(Some(Err(error)))

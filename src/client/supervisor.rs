@@ -139,11 +139,6 @@ impl<C: Connector> Supervisor<C> {
     async fn connect(&mut self, address: &str) -> Result<Connection<C::Io>, ConnectionError> {
         let ways = self.ways().await?;
         let io = self.connector.connect(address).await?;
-        if let Some(limit) = self.shared.config.tcp_user_timeout
-            && let Err(error) = C::set_user_timeout(&io, limit)
-        {
-            tracing::debug!(%error, "cannot set a limit on the transport's silence");
-        }
         let mut connection = Connection::new(io, self.shared.clone(), ways);
         // One that is over as soon as it has begun is lost, and has not failed: the server may have
         // said why, and for how long.

@@ -1,6 +1,6 @@
 //! TLS on the client's side.
 
-use std::{io, time::Duration};
+use std::io;
 
 use tokio::net::TcpStream;
 use tokio_rustls::{
@@ -29,10 +29,6 @@ impl Connector for TlsConnector {
     async fn connect(&mut self, address: &str) -> io::Result<Self::Io> {
         let stream = self.tcp.connect(address).await?;
         self.handshake.connect(self.name.clone(), stream).await
-    }
-
-    fn set_user_timeout(io: &Self::Io, timeout: Duration) -> io::Result<()> {
-        TcpConnector::set_user_timeout(io.get_ref().0, timeout)
     }
 }
 

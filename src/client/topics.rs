@@ -3,7 +3,12 @@
 //! A topic lives on one connection at a time. When that is over it waits for the next, and goes on
 //! from its own position; what other connections still say of it is passed over.
 
-use std::{borrow::Cow, collections::HashMap, task::Waker, time::Duration};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, VecDeque},
+    task::Waker,
+    time::Duration,
+};
 
 use bytes::Bytes;
 
@@ -21,6 +26,9 @@ use crate::{
     protocol::{Action, Code, Position, SubscriptionEvent, SubscriptionState, Terms, Topic},
     sync::{Arc, Weak, oneshot},
 };
+
+/// Logs that a topic has left and remembers: those of as many servers, one after the other.
+const REMEMBERED: usize = 8;
 
 /// How long a subscription that a server has no room for at present leaves it alone, where the server
 /// does not say.
@@ -54,6 +62,8 @@ struct Entry {
     asked: Terms,
     /// With a window: what is acknowledged.
     acks: Option<Box<Acks>>,
+    /// Where the application stood in logs that were left for another, the last one at the back.
+    left: VecDeque<Position>,
     /// It was accepted once since somebody wanted it: a refusal ends it for those who had it.
     has_begun: bool,
 }
@@ -336,15 +346,18 @@ impl Topics {
             return Ok(());
         };
         let next_before = entry.state.next();
+        let input = Input { event: entry.recall(input.event), ..input };
         let (state, actions) = entry.state.on(input.event);
         entry.state = state;
+        entry.remember(next_before);
         if entry.acks.is_some() && entry.track(input.event, topic, told) {
             self.acks_due.push(topic.clone());
             told.wakers.extend(shared.announce_acks(entry.link));
         }
-        match state {
-            SubscriptionState::Live(_) => entry.has_begun = true,
-            SubscriptionState::Leaving { .. } => entry.has_begun = false,
+        match (state, input.event) {
+            (SubscriptionState::Live(_), _) => entry.has_begun = true,
+            (_, SubscriptionEvent::Returned(_)) => {}
+            (SubscriptionState::Leaving { .. }, _) => entry.has_begun = false,
             _ => {}
         }
         if let (SubscriptionEvent::Accepted(next), SubscriptionState::Live(_)) =
@@ -443,6 +456,7 @@ impl Entry {
             let join = SubscriptionEvent::Join { from };
             return if shares { Ok(join) } else { Err(NotSent::AlreadySubscribed) };
         }
+        self.left.clear();
         self.terms = terms;
         self.acks = terms.window.map(|size| Box::new(Acks::new(size)));
         Ok(match self.asked == terms {
@@ -458,6 +472,34 @@ impl Entry {
         match reason.code == Code::CLOSING {
             true => !shared.is_current(self.link),
             false => self.has_begun && (retry.is_some() || reason.code == Code::BUSY),
+        }
+    }
+
+    /// An `ok` that begins a log anew of which the application has seen a part, as that.
+    fn recall(&self, event: SubscriptionEvent) -> SubscriptionEvent {
+        let SubscriptionEvent::Accepted(next) = event else { return event };
+        let from = self.state.next().filter(|from| from.epoch != next.epoch);
+        let seen = from.and_then(|_| self.left.iter().rfind(|left| left.epoch == next.epoch));
+        match seen {
+            Some(seen) if seen.next > next.next => SubscriptionEvent::Returned(*seen),
+            _ => event,
+        }
+    }
+
+    /// Remembers where a log was left, if it was.
+    fn remember(&mut self, before: Option<Position>) {
+        let now = match self.state {
+            SubscriptionState::Live(now) => Some(now),
+            SubscriptionState::Leaving { rejoin } => rejoin.flatten(),
+            _ => None,
+        };
+        let (Some(before), Some(now)) = (before, now) else { return };
+        if before.epoch != now.epoch {
+            self.left.retain(|left| left.epoch != before.epoch);
+            if self.left.len() == REMEMBERED {
+                self.left.pop_front();
+            }
+            self.left.push_back(before);
         }
     }
 

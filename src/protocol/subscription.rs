@@ -75,6 +75,9 @@ pub enum SubscriptionEvent {
     Leave,
     /// `ok` to `/subscribe`: the epoch and the first number to come.
     Accepted(Position),
+    /// `ok` to `/subscribe`, in a log that was left for another before, at this position: of two
+    /// servers that each have a log of their own, the first is back.
+    Returned(Position),
     /// `/subscribe` was refused, or failed.
     Refused,
     /// `/unsubscribe` was answered, whatever the answer.
@@ -199,6 +202,12 @@ impl SubscriptionState {
                     (Self::Leaving { rejoin: Some(from) }, one(Action::Unsubscribe))
                 }
             },
+            // What was seen of it is not to come again: it is asked for from there.
+            (Self::Requested { then: Then::Stay, .. }, Event::Returned(seen)) => {
+                let actions = [Some(Action::Reset(seen)), Some(Action::Unsubscribe)];
+                (Self::Leaving { rejoin: Some(Some(seen)) }, actions.into_iter().flatten())
+            }
+            (Self::Requested { .. }, Event::Returned(seen)) => self.on(Event::Accepted(seen)),
             (Self::Requested { then, .. }, Event::Refused) => match then {
                 Then::Stay => (Self::Absent, one(Action::End)),
                 Then::Leave => (Self::Absent, none()),
@@ -385,6 +394,20 @@ mod tests {
         assert_eq!((state, actions), (State::Live(at("f:1")), vec![Action::Reset(at("f:1"))]));
         let (state, actions) = on(State::Live(at("e:5")), Event::Reset(at("f:1")));
         assert_eq!((state, actions), (State::Live(at("f:1")), vec![Action::Reset(at("f:1"))]));
+    }
+
+    #[test]
+    fn a_log_that_was_left_goes_on_where_it_was_left() {
+        let requested = State::Requested { from: Some(at("f:3")), then: Then::Stay };
+        let (state, actions) = on(requested, Event::Returned(at("e:5")));
+        assert_eq!(actions, [Action::Reset(at("e:5")), Action::Unsubscribe]);
+        // What is replayed from its beginning meanwhile was seen.
+        assert_eq!(on(state, Event::Notification(1)), (state, vec![]));
+        let (state, actions) = on(state, Event::Left);
+        assert_eq!(actions, [Action::Subscribe { from: Some(at("e:5")) }]);
+        assert_eq!(on(state, Event::Accepted(at("e:5"))), (State::Live(at("e:5")), vec![]));
+        let unwanted = State::Requested { from: Some(at("f:3")), then: Then::Leave };
+        assert_eq!(on(unwanted, Event::Returned(at("e:5"))).1, [Action::Unsubscribe]);
     }
 
     #[test]
