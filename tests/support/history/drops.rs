@@ -1,0 +1,104 @@
+//! What the server named as gone, against what subscribers were told.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    Cause, Entry, Event, Findings, Line, Rule, Span, numbers::Numbers, subscriptions::Subscription,
+};
+
+/// Numbers that the server named as gone, on a connection.
+struct Dropped<'a> {
+    at: usize,
+    connection: u64,
+    span: &'a Span,
+}
+
+/// What was named as gone, by process and topic, in order.
+type All<'a> = BTreeMap<(&'a str, &'a str), Vec<Dropped<'a>>>;
+
+pub(super) fn check(log: &[Entry], all: &[Subscription<'_>], findings: &mut Findings<'_>) {
+    let (dropped, closed) = gather(log);
+    for subscription in all {
+        let of = (subscription.process, subscription.topic);
+        let dropped = dropped.get(&of).map_or(&[][..], |dropped| dropped);
+        were_named(subscription, dropped, findings);
+        if !subscription.is_over {
+            were_told(subscription, dropped, &closed, findings);
+        }
+    }
+}
+
+/// What was named as gone, and the connections that broke.
+fn gather(log: &[Entry]) -> (All<'_>, BTreeSet<u64>) {
+    let (mut all, mut closed) = (All::new(), BTreeSet::new());
+    for (at, Entry { process, event, .. }) in log.iter().enumerate() {
+        let (to, connection, topic, span) = match event {
+            Event::Dropped { to, connection, topic, span } => (to, *connection, topic, span),
+            Event::Wire { connection, line: Line::Gap { topic, span } } => {
+                (process, *connection, topic, span)
+            }
+            Event::Wire { connection, line: Line::Closed } => {
+                closed.insert(*connection);
+                continue;
+            }
+            _ => continue,
+        };
+        all.entry((to, topic)).or_default().push(Dropped { at, connection, span });
+    }
+    (all, closed)
+}
+
+/// What the subscriber saw as the server's doing was named by the server.
+fn were_named(
+    subscription: &Subscription<'_>,
+    dropped: &[Dropped<'_>],
+    findings: &mut Findings<'_>,
+) {
+    let named = by_epoch(dropped.iter().map(|dropped| dropped.span));
+    let gaps = subscription.gaps.iter().filter(|(_, _, cause)| *cause != Cause::Lagged);
+    for &(at, span, cause) in gaps {
+        let named = named.get(span.epoch.as_str()).filter(|_| cause == Cause::Server);
+        let seen = Numbers::from_iter([(span.first, span.last)]);
+        let unnamed = named.map_or(seen.clone(), |named| seen.without(named));
+        if !unnamed.is_empty() {
+            let what = format!("{unnamed} of {} went without a word", subscription.topic);
+            findings.add(Rule::Drops, [at], what);
+        }
+    }
+}
+
+/// What the server named to a subscription that lives, in the epoch that it is in, was seen as
+/// missed, whoever is said to have dropped it: a client that lags merges gaps.
+fn were_told(
+    subscription: &Subscription<'_>,
+    dropped: &[Dropped<'_>],
+    closed: &BTreeSet<u64>,
+    findings: &mut Findings<'_>,
+) {
+    let Subscription { topic, next, entered, begun, gaps, .. } = subscription;
+    let seen = by_epoch(gaps.iter().map(|(_, span, _)| *span));
+    let none = Numbers::default();
+    let seen = seen.get(next.epoch.as_str()).unwrap_or(&none);
+    let concerns = |dropped: &&Dropped<'_>| {
+        dropped.at > *begun
+            && dropped.span.epoch == next.epoch
+            && !closed.contains(&dropped.connection)
+    };
+    for Dropped { at, span, .. } in dropped.iter().filter(concerns) {
+        let named = Numbers::from_iter([(span.first.max(*entered), span.last)]);
+        let untold = named.without(seen);
+        if !untold.is_empty() {
+            let what = format!("{untold} of {topic} was named as gone, and not told");
+            findings.add(Rule::Drops, [*at, *begun], what);
+        }
+    }
+}
+
+fn by_epoch<'a>(spans: impl Iterator<Item = &'a Span>) -> BTreeMap<&'a str, Numbers> {
+    let mut ranges: BTreeMap<&str, Vec<(u64, u64)>> = BTreeMap::new();
+    for Span { epoch, first, last } in spans {
+        ranges.entry(epoch).or_default().push((*first, *last));
+    }
+    let sets = ranges.into_iter().map(|(epoch, ranges)| (epoch, ranges.into_iter().collect()));
+    sets.collect()
+}
