@@ -234,7 +234,7 @@ async fn the_list_is_tried_in_rounds() {
     assert_eq!(net.attempt().await.address, "c");
 }
 
-/// A server's own hint comes before the jitter, and counts for its address alone.
+/// [M191] A server's own hint comes before the jitter, and counts for its address alone.
 #[tokio::test(start_paused = true)]
 async fn a_hint_is_obeyed() {
     let (net, connector) = Net::new();
@@ -254,7 +254,7 @@ async fn a_hint_is_obeyed() {
     assert!((60..62).contains(&told.elapsed().as_secs()), "{:?}", told.elapsed());
 }
 
-/// Full jitter in a window that doubles, up to its bound; a stable while brings the first one back.
+/// [M190] Full jitter in a window that doubles, up to its bound; a stable while brings the first one back.
 #[tokio::test(start_paused = true)]
 async fn the_pause_grows_until_a_connection_was_stable() {
     let config = || {
@@ -468,7 +468,7 @@ async fn a_hook_that_panics_is_one_that_fails() {
 
 // Calls.
 
-/// A call that was offered is unknown; those that were not are sent on the next connection, and the
+/// [M192] A call that was offered is unknown; those that were not are sent on the next connection, and the
 /// callers notice nothing.
 #[tokio::test(start_paused = true)]
 async fn what_was_not_offered_is_sent_again() {
@@ -497,7 +497,7 @@ async fn what_was_not_offered_is_sent_again() {
     assert_eq!(client.stats().resent, 2);
 }
 
-/// [M100] What stands above the line is sent elsewhere; what stands below it is awaited.
+/// [M100] [M192] What stands above the line is sent elsewhere; what stands below it is awaited.
 #[tokio::test(start_paused = true)]
 async fn what_the_server_had_not_begun_is_sent_again() {
     let (client, mut server, mut net) = connected().await;
@@ -551,7 +551,7 @@ async fn a_planned_shutdown_stalls_nobody() {
     assert_eq!(number(&mut offers).await, 20);
 }
 
-/// `no` with `retry` is sent again, after that time, on the same connection.
+/// [M192] `no` with `retry` is sent again, after that time, on the same connection.
 #[tokio::test(start_paused = true)]
 async fn what_is_refused_for_now_is_sent_again() {
     let (client, mut server, _net) = connected().await;
@@ -577,7 +577,7 @@ async fn what_is_refused_for_now_is_sent_again() {
     assert!(matches!(outcome(refused).await, Err(CallError::Refused { .. })));
 }
 
-/// A deadline counts over all connections and pauses.
+/// [M193] A deadline counts over all connections and pauses.
 #[tokio::test(start_paused = true)]
 async fn a_call_waits_until_its_deadline() {
     let (client, server, mut net) = connected().await;
@@ -760,7 +760,7 @@ async fn a_list_is_asked_for_where_there_is_a_server() {
 
 // Subscriptions.
 
-/// [M124] N3, N5: it goes on from its own position, and what was missed comes once, in order.
+/// [M194] N3, N5: it goes on from its own position, and what was missed comes once, in order.
 #[tokio::test(start_paused = true)]
 async fn a_subscription_goes_on_from_its_own_position() {
     let (client, mut server, mut net) = connected().await;
@@ -811,7 +811,7 @@ async fn what_is_gone_is_named() {
     assert_eq!(number(&mut offers).await, 1);
 }
 
-/// Two servers that each have a log of their own: the first goes on where it was left, and nothing of
+/// [M195] Two servers that each have a log of their own: the first goes on where it was left, and nothing of
 /// it comes twice.
 #[tokio::test(start_paused = true)]
 async fn a_log_that_is_come_back_to_goes_on_where_it_was_left() {
