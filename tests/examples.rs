@@ -165,8 +165,12 @@ impl Offers {
     }
 
     async fn over(dir: TempDir) -> Self {
+        Self::over_at(dir, "127.0.0.1:0").await
+    }
+
+    async fn over_at(dir: TempDir, listen: &str) -> Self {
         let file = dir.path().join("offers.jsonl");
-        let args = ["--listen", "127.0.0.1:0", "--random-every", "0", "--offers"];
+        let args = ["--listen", listen, "--random-every", "0", "--offers"];
         let args = [args.as_slice(), &[file.to_str().unwrap()]].concat();
         let mut server = Example::start("offers_server", &args);
         let address = server.address().await;
@@ -367,6 +371,29 @@ async fn once_leaves_after_the_first_offer() {
     assert!(client.end().await.success());
     let shown = client.stdout.rest().await;
     assert_eq!(shown.iter().filter(|line| line.starts_with("new:")).count(), 1, "{shown:?}");
+}
+
+/// The log is in memory, so it is another one then: that is said, and what is new since is listed.
+#[tokio::test]
+async fn a_client_goes_on_when_its_server_is_killed_and_started_again() {
+    let mut offers = Offers::with(&offer(1, "Attic")).await;
+    let mut client = Example::start("offers_client", &[&offers.address]);
+    client.stdout.line_with("listening").await;
+    offers.append(&offer(2, "before"));
+    client.stdout.line_with("before").await;
+    offers.server.signal("KILL").await;
+    offers.server.end().await;
+    client.stderr.line_with("disconnected").await;
+    offers.append(&offer(3, "meanwhile"));
+    let offers = Offers::over_at(offers.dir, &offers.address).await;
+    client.stdout.line_with("the server began anew; its notifications go on at").await;
+    client.stdout.line_with("meanwhile").await;
+    offers.append(&offer(4, "after"));
+    client.stdout.line_with("after").await;
+    client.signal("INT").await;
+    assert!(client.end().await.success());
+    let told = client.stderr.rest().await;
+    assert!(told.contains(&"connected again".to_owned()), "{told:?}");
 }
 
 #[tokio::test]
