@@ -132,7 +132,7 @@ struct Listed(Arc<AtomicU64>);
 impl Listed {
     /// Lists the offers that are not listed yet.
     async fn list(&self, client: &Client) -> Result<(), CallError> {
-        let after = self.0.load(Ordering::Relaxed);
+        let after = NonZeroU64::new(self.0.load(Ordering::Relaxed));
         let mut offers = client.request_stream::<_, Summary>("offers.list", &after);
         while let Some(summary) = offers.next().await {
             let summary = summary?;

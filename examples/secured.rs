@@ -74,10 +74,11 @@ async fn connect(address: &str, token: &str) -> Result<Client, ConnectionError> 
     Client::connect_with(address, config).await
 }
 
-/// Calls until the news of the end has arrived.
+/// Calls until the news of the end has arrived. (A client comes back by itself: whoever is to stay away
+/// has to lose his token, too.)
 async fn refusal(client: &Client) -> CallError {
     loop {
-        if let Err(error) = client.call("whoami", "").await {
+        if let Err(error) = client.call("whoami", "").fail_fast().await {
             return error;
         }
     }

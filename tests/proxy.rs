@@ -1,5 +1,7 @@
-//! The fault proxy, tried by itself: a witness must be right.
+//! The fault proxy and the transport that is cut, tried by themselves: a witness must be right.
 
+#[path = "support/cutting.rs"]
+mod cutting;
 #[path = "support/doors.rs"]
 mod doors;
 #[path = "support/proxy/mod.rs"]
@@ -20,6 +22,7 @@ use std::{
 
 use bellwire::{Router, Server};
 use fastrand::Rng;
+use futures::FutureExt;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     net::{TcpListener, TcpStream},
@@ -29,6 +32,7 @@ use tokio::{
 };
 
 use crate::{
+    cutting::{CutIo, Reads},
     proxy::{
         Direction::{self, ToClient, ToServer},
         End, Hole, Plan, Proxy, Transport, pipe,
@@ -853,4 +857,75 @@ async fn a_server_over_plain_pipes_is_dialled_through_the_proxy() {
     peer.ask("1 six\n", "1 ok 6\n").await;
     assert_eq!(proxy.wire().lines(0, ToServer), [b"1 six"]);
     assert_eq!(proxy.wire().lines(0, ToClient)[1..], [b"1 ok 6"]);
+}
+
+// The transport that is cut.
+
+#[tokio::test]
+async fn a_cut_transport_takes_exactly_so_many_bytes() {
+    for k in 0..=SESSION.len() {
+        let (near, mut far) = duplex(1_024);
+        let mut io = CutIo::new(near, k, Reads::GoOn);
+        let written = io.written();
+        // As writers do: from where the last write came to.
+        let mut left = SESSION;
+        let error = loop {
+            match io.write(&left[..left.len().min(10)]).await {
+                Ok(count) => left = &left[count..],
+                Err(error) => break error.kind(),
+            }
+            if left.is_empty() {
+                break ErrorKind::WriteZero;
+            }
+        };
+        let is_cut = k < SESSION.len();
+        assert_eq!(error == ErrorKind::BrokenPipe, is_cut);
+        // Taken are `k`, and the write that failed offered ten more.
+        let seen = written.lock().unwrap().clone();
+        assert_eq!((seen.taken(), seen.failed), (&SESSION[..k], usize::from(is_cut)));
+        assert_eq!(seen.offered, SESSION[..SESSION.len().min(k + 10)]);
+        assert_eq!(io.write(b"x").await.unwrap_err().kind(), ErrorKind::BrokenPipe);
+        far.write_all(b"reads go on").await.unwrap();
+        assert_eq!(io.read(&mut [0; 20]).await.unwrap(), 11);
+        drop(io);
+        let mut arrived = Vec::new();
+        far.read_to_end(&mut arrived).await.unwrap();
+        assert_eq!(arrived, SESSION[..k]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_transport_may_fail_those_that_read() {
+    let (near, mut far) = duplex(64);
+    far.write_all(b"unread").await.unwrap();
+    let (mut reader, mut writer) = tokio::io::split(CutIo::new(near, 5, Reads::Fail));
+    reader.read_exact(&mut [0; 6]).await.unwrap();
+    let waiting = tokio::spawn(async move { reader.read(&mut [0; 10]).await });
+    settle().await;
+    assert_eq!(writer.write(b"1234").await.unwrap(), 4);
+    settle().await;
+    assert!(!waiting.is_finished());
+    assert_eq!(writer.write(b"5678").await.unwrap(), 1);
+    let error = soon(waiting).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn what_a_transport_did_not_take_was_offered_all_the_same() {
+    let (near, mut far) = duplex(4);
+    let mut io = CutIo::new(near, 100, Reads::GoOn);
+    let written = io.written();
+    assert_eq!(io.write(b"abcdef").await.unwrap(), 4);
+    assert_eq!(written.lock().unwrap().offered, b"abcdef");
+    // One that waits, and is given up.
+    assert!(io.write(b"efgh").now_or_never().is_none());
+    assert!(io.write(b"e").now_or_never().is_none());
+    assert_eq!(written.lock().unwrap().offered, b"abcdefgh");
+    assert!(written.lock().unwrap().withdrawn.is_empty());
+    assert!(io.write(b"eXY").now_or_never().is_none());
+    far.read_exact(&mut [0; 4]).await.unwrap();
+    assert_eq!(io.write(b"eXY").await.unwrap(), 3);
+    let seen = written.lock().unwrap().clone();
+    assert_eq!((&seen.offered[..], seen.taken().len()), (&b"abcdeXY"[..], 7));
+    assert_eq!((seen.withdrawn, seen.failed), (vec![b"efgh".to_vec()], 0));
 }
