@@ -44,6 +44,45 @@
 //! # }
 //! ```
 //!
+//! # When the connection is lost
+//!
+//! A client that [connects](Client::builder) by itself does so again: handles, subscriptions and
+//! streams of events live on. A call that was under way ends by what can be proven: see [`CallError`].
+//! What is proven not executed is sent again within its deadline; a subscription goes on from its own
+//! position.
+//!
+//! ```
+//! use std::time::Duration;
+//! use bellwire::{CallError, Client, Delivery, Router, Server, protocol::Code};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let server = Server::bind("127.0.0.1:0").await?;
+//! let (address, publisher) = (server.local_addr()?.to_string(), server.publisher());
+//! let (sessions, router) = (server.handle(), Router::new().method("echo", async |text: String| text));
+//! tokio::spawn(server.serve(router).into_future());
+//!
+//! let client = Client::builder().addresses([&address, "127.0.0.1:9"]).connect().await?;
+//! let mut news = client.subscribe("news").await?;
+//! sessions.sessions().iter().for_each(|session| session.close(Code::from_static("maintenance")));
+//! publisher.publish("news", "it rains").await?;
+//!
+//! match client.call("echo", "again").deadline(Duration::from_secs(5)).await {
+//!     Ok(reply) => assert_eq!(reply, "again"),
+//!     Err(CallError::Unknown(_)) => println!("it may have run: try again only if that does no harm"),
+//!     Err(error) => println!("it has not run: {error}"),
+//! }
+//! // What was published meanwhile comes once, in order; what is gone by then would be named.
+//! let Some(Delivery::Notification(first)) = news.next().await else { panic!("nothing is lost") };
+//! assert_eq!(first.payload, "it rains");
+//! # client.close().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Subscribe::resync`] has the application fetch anew what it needs when something is lost,
+//! [`Subscribe::fail_on_loss`] ends the stream then. [`Subscription::seen`] waits for the effect of
+//! one's own call.
+//!
 //! # Streams and acks
 //!
 //! A handler that returns [`Streamed`] answers with many items, of which the next is made only when
@@ -113,7 +152,7 @@
 //!
 //! - [`Client`]: [`call`](Client::call), [`stream`](Client::stream),
 //!   [`subscribe`](Client::subscribe), [`notifications`](Client::notifications); [`CallError`] tells
-//!   "safe to retry" from "may have run".
+//!   "safe to retry" from "may have run". [`ClientBuilder`]: to whom, how, and as whom it connects.
 //! - [`Server`], [`Router`] and [`Publisher`]; handlers take [extractors](server::FromRequest), and
 //!   [layers](server::Layer) stand around them.
 //! - [`ServerHandle`] and [`Session`]: what a server does now, and how to end it for one peer.
@@ -126,7 +165,7 @@
 //!
 //! - `json` (default): typed calls and handlers by serde.
 //! - `codec`: lines as a `tokio_util::codec`.
-//! - `tls`: TLS on both sides by rustls, with ring: `tls::TlsListener`, `Client::connect_tls`.
+//! - `tls`: TLS on both sides by rustls, with ring: `tls::TlsListener`, `ClientBuilder::tls`.
 //! - `tower`: a stack of tower's around the handlers, `Router::tower`.
 //! - `metrics`: statistics and the time that handlers take, for the `metrics` facade.
 

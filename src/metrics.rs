@@ -14,7 +14,8 @@
 //! | `bellwire_server_replies_total` | counter | `server`, `outcome` |
 //! | `bellwire_server_notifications_total`, `…_gaps_total` | counter | `server` |
 //! | `bellwire_server_bytes_total` | counter | `server`, `direction`: `in`, `out` |
-//! | `bellwire_client_requests_total`, `…_one_ways_total` | counter | `client` |
+//! | `bellwire_client_connections_total` | counter | `client` |
+//! | `bellwire_client_requests_total`, `…_resent_total`, `…_one_ways_total` | counter | `client` |
 //! | `bellwire_client_pending`, `bellwire_client_in_flight` | gauge | `client` |
 //! | `bellwire_client_replies_total` | counter | `client`, `outcome` |
 //! | `bellwire_client_stray_replies_total` | counter | `client`, `kind`: `late`, `doubled`, `unasked` |
@@ -57,7 +58,7 @@ pub fn describe() {
     describe_histogram!("bellwire_handler_seconds", Unit::Seconds, "from a request to its reply");
 }
 
-const COUNTERS: [(&str, Unit, &str); 17] = [
+const COUNTERS: [(&str, Unit, &str); 19] = [
     ("bellwire_server_connections_total", Unit::Count, "connections accepted and refused"),
     ("bellwire_server_started_total", Unit::Count, "requests started"),
     ("bellwire_server_panics_total", Unit::Count, "handlers that panicked"),
@@ -66,7 +67,9 @@ const COUNTERS: [(&str, Unit, &str); 17] = [
     ("bellwire_server_notifications_total", Unit::Count, "notifications written"),
     ("bellwire_server_gaps_total", Unit::Count, "gaps named"),
     ("bellwire_server_bytes_total", Unit::Bytes, "bytes read and written"),
+    ("bellwire_client_connections_total", Unit::Count, "connections opened"),
     ("bellwire_client_requests_total", Unit::Count, "requests with an id"),
+    ("bellwire_client_resent_total", Unit::Count, "calls sent again"),
     ("bellwire_client_one_ways_total", Unit::Count, "one-way requests"),
     ("bellwire_client_replies_total", Unit::Count, "terminal lines"),
     ("bellwire_client_stray_replies_total", Unit::Count, "lines that found no caller"),
@@ -121,7 +124,9 @@ pub fn record_server(name: &'static str, stats: &ServerStats) {
 /// with each connection, which a recorder that keeps the greatest value does not show.
 pub fn record_client(name: &'static str, stats: &ClientStats) {
     let set = |metric: &'static str, value: u64| counter!(metric, "client" => name).absolute(value);
+    set("bellwire_client_connections_total", stats.connections);
     set("bellwire_client_requests_total", stats.requests);
+    set("bellwire_client_resent_total", stats.resent);
     set("bellwire_client_one_ways_total", stats.one_ways);
     set("bellwire_client_notifications_total", stats.notifications);
     set("bellwire_client_gaps_total", stats.gaps);

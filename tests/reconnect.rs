@@ -449,6 +449,23 @@ async fn fixed_credentials_that_are_refused_end_a_client() {
     net.expect_over().await;
 }
 
+/// A goodbye that overtakes the reply to `/auth` lets nothing be begun there.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_goes_before_it_knows_who_this_is_is_left() {
+    let (builder, mut net) = builder();
+    let client = builder.config(ClientConfig::new().auth(TOKEN, "secret")).connect_lazily();
+    let waiting = call(&client, "x");
+    let mut server = net.attempt().await.accept(1 << 16);
+    server.send(&format!("{HELLO};auth=token")).await;
+    server.expect("1 /auth token secret").await;
+    server.send("* /bye shutdown\n1 ok").await;
+    let mut next = net.greet().await;
+    next.expect("2 m x").await;
+    next.send("2 ok").await;
+    outcome(waiting).await.unwrap();
+    server.expect_silence().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_hook_that_panics_is_one_that_fails() {
     let (builder, mut net) = builder();

@@ -83,7 +83,9 @@ impl Connector {
     }
 
     async fn connect(&self) -> Result<Client, String> {
-        let connected = Client::connect_with(&self.address, self.config.clone()).await;
+        // A connection that is lost is an error to be told of, not one to be waited out.
+        let client = Client::builder().address(&self.address).config(self.config.clone());
+        let connected = client.reconnect(false).connect().await;
         connected.map_err(|error| format!("cannot connect to {}: {error}", self.address))
     }
 

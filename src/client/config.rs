@@ -184,8 +184,8 @@ impl ClientConfig {
     ///
     /// Proven not executed, and sent again: what was not offered to a connection that ended; what a
     /// server that stops had not begun (PROTOCOL.md, section 9.7); and what was refused with a
-    /// `retry`, after that time and a pause as between attempts to connect. Calls of a client's first
-    /// connection wait for it in either case.
+    /// `retry`, after that time and a pause as between attempts to connect. Until the
+    /// first attempt to connect has failed, calls wait in either case.
     ///
     /// [`NotSent::Lost`]: crate::NotSent::Lost
     #[must_use]
