@@ -73,12 +73,13 @@ pub struct Streaming {
 enum State {
     New(Body),
     /// Waiting for a connection, for a place in flight, or for room to write.
-    Waiting(Pin<Box<dyn Future<Output = Result<(Open, Body), NotSent>> + Send>>),
+    Waiting(Sending),
     Open(Open, Body),
     Over(Option<CallError>),
 }
 
 type Open = (RequestId, Arc<Flow>);
+type Sending = Pin<Box<dyn Future<Output = Result<(Open, Body), NotSent>> + Send>>;
 
 impl Streaming {
     pub(crate) fn new(client: Client, method: &str, payload: &[u8]) -> Self {
