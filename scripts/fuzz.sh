@@ -10,15 +10,17 @@ cd "$(dirname "$0")/../fuzz"
 
 seconds=${1:-}
 [ $# -gt 0 ] && shift
-[ $# -gt 0 ] || set -- line client server
+[ $# -gt 0 ] || set -- line client reconnect server
 
 for target in "$@"; do
     case $target in
         line) time=${seconds:-600} ;;
         *) time=${seconds:-120} ;;
     esac
+    seeds=$target
+    [ "$target" != reconnect ] || seeds=client
     mkdir -p "corpus/$target"
     echo "== $target for $time s"
-    cargo +nightly fuzz run "$target" "corpus/$target" "seeds/$target" -- \
+    cargo +nightly fuzz run "$target" "corpus/$target" "seeds/$seeds" -- \
         -max_total_time="$time" -max_len=8192 -timeout=20 -print_final_stats=1
 done

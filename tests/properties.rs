@@ -270,6 +270,15 @@ proptest! {
         harness::client(&input(control, &stream));
     }
 
+    /// The same over several connections, one after the other.
+    #[test]
+    fn a_client_that_connects_anew_survives_any_servers(
+        stream in bytes(),
+        control in any::<u8>(),
+    ) {
+        harness::reconnect(&input(control, &stream));
+    }
+
     /// [M39] [M45] [M101] [M135] The server against arbitrary bytes of a client: each id is answered
     /// once, with known codes, in lines that any client understands.
     #[test]
@@ -330,6 +339,9 @@ fn the_fuzz_seeds_pass() {
         };
         for control in [data[0], 0, 1, 2, 77, 154] {
             check(&input(control, &data[1..]));
+            if target == "client" {
+                harness::reconnect(&input(control, &data[1..]));
+            }
         }
         let file = folder.join(target).join(&name);
         if std::env::var_os("UPDATE_SEEDS").is_some() {

@@ -222,8 +222,8 @@ impl ClientConfig {
         self
     }
 
-    /// How long the client tries to connect anew before it ends, with the last error; looked at after
-    /// each attempt. Default `None`: as long as anybody holds it.
+    /// How long the client tries to connect anew before it ends, with the last error; an attempt under
+    /// way then is waited for. Default `None`: as long as anybody holds it.
     #[must_use]
     pub fn give_up_after(mut self, time: impl Into<Option<Duration>>) -> Self {
         self.give_up_after = time.into();

@@ -65,7 +65,8 @@ impl Patience {
             }
             _ => return None,
         };
-        let is_late = |expires: Instant| Instant::now().checked_add(pause) >= Some(expires);
+        let until = Instant::now().checked_add(pause);
+        let is_late = |expires: Instant| until.is_none_or(|until| until >= expires);
         if self.expires.is_some_and(is_late) {
             return None;
         }

@@ -2,6 +2,7 @@
 
 use std::{
     future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     task::Poll,
     time::Duration,
@@ -98,7 +99,10 @@ impl<C: Connector> Supervisor<C> {
     /// Why the client ends.
     async fn until_over(&mut self) -> ConnectionError {
         loop {
-            let Some(at) = self.wait_for_turn().await else { return ConnectionError::Closed };
+            let at = match self.wait_for_turn().await {
+                Ok(at) => at,
+                Err(error) => return error,
+            };
             let shared = self.shared.clone();
             let Some(attempt) = unless_closing(&shared, self.attempt(at)).await else {
                 return ConnectionError::Closed;
@@ -113,16 +117,25 @@ impl<C: Connector> Supervisor<C> {
         }
     }
 
-    /// Which address is next, once it is its turn; `None` if the client closes meanwhile.
-    async fn wait_for_turn(&mut self) -> Option<usize> {
+    /// Which address is next, once it is its turn; or why the client ends before that.
+    async fn wait_for_turn(&mut self) -> Result<usize, ConnectionError> {
         let (shared, leaving) = (self.shared.clone(), &mut self.leaving);
         while leaving.try_join_next().is_some() {}
         while leaving.len() >= MAX_LEAVING {
-            unless_closing(&shared, leaving.join_next()).await?;
+            let left = unless_closing(&shared, leaving.join_next()).await;
+            left.ok_or(ConnectionError::Closed)?;
         }
         let (at, when) = self.reconnect.next(self.now(), shared.config.random.next_u64());
-        unless_closing(&shared, sleep_until(self.started + since_start(when))).await?;
-        Some(at)
+        let when = self.started + Duration::from_millis(when.as_millis());
+        let limit = shared.config.give_up_after;
+        let given_up = limit.and_then(|limit| self.down_since.checked_add(limit));
+        let until = given_up.map_or(when, |given_up| given_up.min(when));
+        let waited = unless_closing(&shared, sleep_until(until)).await;
+        waited.ok_or(ConnectionError::Closed)?;
+        match until == when {
+            true => Ok(at),
+            false => Err(shared.down().unwrap_or(ConnectionError::Closed)),
+        }
     }
 
     /// Connects to an address, until its server knows who this is.
@@ -156,12 +169,14 @@ impl<C: Connector> Supervisor<C> {
         let mut ways = self.shared.config.auth.clone();
         for (scheme, hook) in &mut self.hooks {
             // In a task: it is user code, which may panic, and this task drives a connection next.
-            let credentials = match tokio::spawn(hook()).await {
-                Ok(credentials) => credentials.map_err(ConnectionError::Credentials)?,
-                Err(_) => {
-                    return Err(ConnectionError::Credentials("who gives them panicked".into()));
-                }
+            let mut task = JoinSet::new();
+            if let Ok(credentials) = catch_unwind(AssertUnwindSafe(hook)) {
+                task.spawn(credentials);
+            }
+            let Some(Ok(credentials)) = task.join_next().await else {
+                return Err(ConnectionError::Credentials("who gives them panicked".into()));
             };
+            let credentials = credentials.map_err(ConnectionError::Credentials)?;
             ways.push((scheme.clone(), credentials));
         }
         Ok(ways)
@@ -178,8 +193,7 @@ impl<C: Connector> Supervisor<C> {
         self.reconnect.failed(self.now(), None);
         let is_over = self.is_final(&error)
             || self.shared.is_closing()
-            || !self.is_patient && self.reconnect.is_round_over()
-            || self.is_given_up();
+            || !self.is_patient && self.reconnect.is_round_over();
         is_over.then_some(error)
     }
 
@@ -194,11 +208,6 @@ impl<C: Connector> Supervisor<C> {
             | ConnectionError::NoCommonScheme { .. } => true,
             _ => false,
         }
-    }
-
-    fn is_given_up(&self) -> bool {
-        let limit = self.shared.config.give_up_after;
-        limit.is_some_and(|limit| self.down_since.elapsed() >= limit)
     }
 
     /// Drives a connection until it is over, or left to its end; why the client ends, if it does.
@@ -234,10 +243,6 @@ impl<C: Connector> Supervisor<C> {
     fn now(&self) -> Time {
         Time::default().after(self.started.elapsed())
     }
-}
-
-fn since_start(time: Time) -> Duration {
-    Duration::from_millis(time.as_millis())
 }
 
 fn reason(ended: Result<(), ConnectionError>) -> ConnectionError {

@@ -192,6 +192,69 @@ async fn against_client(control: u8, stream: &[u8]) {
     client_lines(&written.await.expect("read"));
 }
 
+/// Target `reconnect`: any bytes from the servers of one client, one after the other, each behind its
+/// hello. The first byte says how the others are cut.
+pub(crate) fn reconnect(data: &[u8]) {
+    let Some((&control, stream)) = data.split_first() else { return };
+    run(against_reconnecting(control, stream));
+}
+
+/// As [`against_client`], over as many connections as there are parts of `stream`, and none behind them.
+async fn against_reconnecting(control: u8, stream: &[u8]) {
+    let count = usize::from(control) % 4 + 1;
+    let mut parts = stream.chunks(stream.len() / count + 1).map(<[u8]>::to_vec).collect::<Vec<_>>();
+    parts.reverse();
+    let (sender, mut written) = tokio::sync::mpsc::unbounded_channel();
+    let connector = move |_: &str| {
+        let part = parts.pop().ok_or(std::io::ErrorKind::ConnectionRefused.into());
+        let sender = sender.clone();
+        std::future::ready(part.map(|part| {
+            let (near, far) = tokio::io::duplex(1 << 16);
+            drop(sender.send(tokio::spawn(play(far, part, control))));
+            near
+        }))
+    };
+    let config = ClientConfig::new().max_line(1_024).give_up_after(Duration::from_secs(600));
+    let random = bellwire::Random::seeded(control.into());
+    let builder = Client::builder().connector(connector).config(config.random(random));
+    let client = builder.connect_lazily();
+    let calls = ["a", "b"].map(|payload| spawn_call(&client, payload));
+    let listening = tokio::spawn(listen(client.clone(), control % 2 == 1));
+    let lists = client.clone();
+    let list = tokio::spawn(async move { lists.methods().await.is_ok() });
+    let items = tokio::spawn(read_items(client.stream("m", "c").window(3)));
+    for call in calls {
+        call.await.expect("no panic");
+    }
+    list.await.expect("no panic");
+    items.await.expect("no panic, nothing behind an error");
+    let mut last = 0;
+    while let Some(written) = written.recv().await {
+        last = client_lines_from(&written.await.expect("read"), last);
+    }
+    listening.await.expect("no panic, no hole");
+    assert_eq!((client.stats().pending, client.stats().in_flight), (0, 0));
+    assert!(client.close().await.is_err(), "it gave up");
+}
+
+/// A server that says hello and `part`, and reads what the client writes meanwhile.
+async fn play(far: tokio::io::DuplexStream, part: Vec<u8>, control: u8) -> Vec<u8> {
+    let (mut read, mut write) = tokio::io::split(far);
+    let reading = tokio::spawn(async move {
+        let mut all = Vec::new();
+        let _ = read.read_to_end(&mut all).await;
+        all
+    });
+    let mut is_read = write.write_all(HELLO.as_bytes()).await.is_ok();
+    // Whatever is asked for is asked before it is answered.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    for piece in pieces(&part, control.into()) {
+        is_read = is_read && write.write_all(piece).await.is_ok();
+    }
+    drop(write.shutdown().await);
+    reading.await.expect("no panic")
+}
+
 fn spawn_call(client: &Client, payload: &'static str) -> tokio::task::JoinHandle<bool> {
     let client = client.clone();
     tokio::spawn(async move { client.call("m", payload).await.is_ok() })
@@ -238,7 +301,11 @@ pub(crate) async fn contiguous(mut subscription: Subscription) {
 
 /// A client writes well-formed requests, with rising ids.
 fn client_lines(written: &[u8]) {
-    let mut last = 0;
+    client_lines_from(written, 0);
+}
+
+/// The same with ids above `last`; the last of them.
+fn client_lines_from(written: &[u8], mut last: u64) -> u64 {
     for line in written.split_inclusive(|&byte| byte == b'\n') {
         let Some(line) = line.strip_suffix(b"\n") else { continue };
         assert!(!line.ends_with(b"\r"));
@@ -248,6 +315,7 @@ fn client_lines(written: &[u8]) {
             last = id.get();
         }
     }
+    last
 }
 
 /// Target `server`: any bytes from a client. The first byte says how the others are cut.
