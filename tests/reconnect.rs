@@ -735,6 +735,28 @@ async fn one_ways_that_were_not_offered_are_carried_over() {
     }
 }
 
+/// Those of a connection that is left, where there is another already, go there.
+#[tokio::test(start_paused = true)]
+async fn one_ways_of_a_connection_that_is_left_go_to_the_one_there_is() {
+    let (builder, mut net) = builder();
+    let client = builder.connect_lazily();
+    let mut server = net.attempt().await.accept(128);
+    server.send(HELLO).await;
+    client.connected().await.unwrap();
+    let offered = call(&client, &"x".repeat(200));
+    settle().await;
+    client.one_way("m", "not offered").await.unwrap();
+    server.send("* /bye shutdown").await;
+    let mut next = net.greet().await;
+    settle().await;
+    next.expect_silence().await;
+    server.send("* /bye;last=1 shutdown").await;
+    next.expect("* m not offered").await;
+    drop(server);
+    outcome(offered).await.unwrap_err();
+    next.expect_silence().await;
+}
+
 /// A streamed reply of which nothing can have come begins elsewhere; one that had begun is unknown.
 #[tokio::test(start_paused = true)]
 async fn a_streamed_reply_goes_on_only_if_it_had_not_begun() {

@@ -232,8 +232,8 @@ impl Link {
     }
 
     /// Appends one-way lines of the application's that another connection was not offered, as far as
-    /// this server takes them; how many it does not.
-    pub(crate) fn append_carried(&mut self, lines: &[u8]) -> u64 {
+    /// this server takes them; how many it does not, and the driver to wake.
+    pub(crate) fn append_carried(&mut self, lines: &[u8]) -> (u64, Option<Waker>) {
         let max_line = self.max_line.unwrap_or(usize::MAX);
         let (mut fitting, mut dropped) = (Vec::new(), 0);
         for line in lines.split_inclusive(|&byte| byte == b'\n') {
@@ -242,11 +242,12 @@ impl Link {
                 false => dropped += 1,
             }
         }
-        if !fitting.is_empty() {
-            self.last_one_way = self.append(|out| out.append(&mut fitting));
-            self.last_placed = self.last_one_way;
+        if fitting.is_empty() {
+            return (dropped, None);
         }
-        dropped
+        self.last_one_way = self.append(|out| out.append(&mut fitting));
+        self.last_placed = self.last_one_way;
+        (dropped, self.reader_of_lines())
     }
 
     /// Appends a request of the protocol's own.
@@ -387,14 +388,8 @@ impl Link {
         let offered = self.offered;
         let entries = self.pending.take_where(|entry| entry.line_end > offered);
         let waiters = entries.into_iter().map(|entry| entry.waiter).collect();
-        let (mut own, mut one_ways) = (Vec::new(), Vec::new());
-        for line in self.out.split_inclusive(|&byte| byte == b'\n') {
-            match line {
-                [b'*', b' ', b'/', ..] => own.extend_from_slice(line),
-                [b'*', ..] => one_ways.extend_from_slice(line),
-                _ => {}
-            }
-        }
+        let one_ways = self.one_ways();
+        let own = self.lines_that(|line| is_one_way(line) && is_protocol(line));
         self.appended = offered + own.len() as u64;
         self.last_placed = self.last_placed.min(offered);
         self.last_one_way = self.last_one_way.min(offered);
@@ -402,15 +397,25 @@ impl Link {
         Withdrawn { waiters, one_ways }
     }
 
+    /// The one-way lines of the application's that were not offered to the transport.
+    pub(crate) fn one_ways(&self) -> Vec<u8> {
+        self.lines_that(|line| is_one_way(line) && !is_protocol(line))
+    }
+
+    fn lines_that(&self, is_wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+        let lines = self.out.split_inclusive(|&byte| byte == b'\n');
+        lines.filter(|line| is_wanted(line)).flatten().copied().collect()
+    }
+
     /// The connection is over: everybody who waits, in the order of their ids, with the outcome that
-    /// can be proven; and the one-way lines that were not offered.
+    /// can be proven.
     ///
     /// `last` is the id above which the server said it executes nothing.
     pub(crate) fn dissolve(
         mut self,
         error: &ConnectionError,
         last: Option<u64>,
-    ) -> (Vec<(Waiter, CallError)>, Vec<u8>) {
+    ) -> Vec<(Waiter, CallError)> {
         let offered = self.offered;
         let outcome = |id: u64, entry: &Entry| {
             if entry.line_end > offered {
@@ -426,6 +431,15 @@ impl Link {
             let outcome = outcome(id, &entry);
             (entry.waiter, outcome)
         });
-        (ended.collect(), self.withdraw().one_ways)
+        ended.collect()
     }
+}
+
+fn is_one_way(line: &[u8]) -> bool {
+    line.first() == Some(&b'*')
+}
+
+/// Whether the word of a one-way line is the protocol's.
+fn is_protocol(line: &[u8]) -> bool {
+    line.get(2) == Some(&b'/')
 }

@@ -154,6 +154,16 @@ impl State {
         Some((self.leaving.remove(at), false))
     }
 
+    /// Takes one-way lines for the next connection, or for the one there is; how many of them are too
+    /// long for that, and its driver to wake.
+    fn carry(&mut self, lines: &[u8]) -> (u64, Option<Waker>) {
+        if self.current.is_open() {
+            return self.current.append_carried(lines);
+        }
+        self.carried.extend_from_slice(lines);
+        (0, None)
+    }
+
     /// What a link needs to quit. Without an id left to quit with, the driver's bound on closing ends
     /// it. The driver to wake.
     fn quit(&mut self, id: LinkId) -> Option<Waker> {
@@ -215,7 +225,7 @@ impl Shared {
         }
         state.down = None;
         let carried = std::mem::take(&mut state.carried);
-        let dropped = state.current.append_carried(&carried);
+        let (dropped, _) = state.current.append_carried(&carried);
         // The driver is running: it writes next, and needs no waking.
         let unused = if state.closing { state.quit(id) } else { None };
         drop(state);
@@ -224,9 +234,7 @@ impl Shared {
         semaphore.add_permits(places);
         self.counters.fold(&mut Tally { connections: 1, ..Tally::default() });
         self.events.emit(ConnectionEvent::Connected(hello.clone()));
-        if dropped > 0 {
-            self.events.emit(ConnectionEvent::OneWaysDropped(dropped));
-        }
+        self.report_dropped(dropped);
         self.phase.send_replace(Phase::Open(hello));
     }
 
@@ -517,14 +525,16 @@ impl Shared {
         let Some(link) = state.link(id) else { return Vec::new() };
         let Withdrawn { waiters, one_ways } = what(link);
         let places = link.places.clone();
-        state.carried.extend(one_ways);
         let moves_on = self.reconnects && state.current.id == id;
         if moves_on {
             let left = state.replace_current();
             state.leaving.push(left);
         }
+        let (dropped, driver) = state.carry(&one_ways);
         let is_closing = state.closing;
         drop(state);
+        wake(driver);
+        self.report_dropped(dropped);
         places.close();
         self.drained.notify_waiters();
         if moves_on && !is_closing {
@@ -545,20 +555,20 @@ impl Shared {
             state.closing = true;
         }
         let Some((link, was_current)) = state.take_link(id) else { return };
-        let places = link.places.clone();
-        let (ended, one_ways) = link.dissolve(error, last);
         if was_current {
             state.down = Some(error.clone());
         }
-        if self.reconnects {
-            state.carried.extend(one_ways);
-        }
+        let carries = self.reconnects && !state.closing;
+        let one_ways = if carries { link.one_ways() } else { Vec::new() };
+        let (dropped, driver) = state.carry(&one_ways);
         let is_closing = state.closing;
         drop(state);
-        places.close();
+        wake(driver);
+        self.report_dropped(dropped);
+        link.places.close();
         self.drained.notify_waiters();
         let mut joining = Vec::new();
-        for (waiter, failure) in ended {
+        for (waiter, failure) in link.dissolve(error, last) {
             match waiter {
                 Waiter::Subscribe(topic) => joining.push((topic, failure)),
                 waiter => waiter.fail(failure),
@@ -574,6 +584,12 @@ impl Shared {
         self.topics.lock().disconnected(self, id, &mut told);
         told.tell(self);
         self.news.notify_one();
+    }
+
+    fn report_dropped(&self, one_ways: u64) {
+        if one_ways > 0 {
+            self.events.emit(ConnectionEvent::OneWaysDropped(one_ways));
+        }
     }
 
     /// There is no next connection: all is over.
