@@ -352,3 +352,31 @@ async fn wait(bellwire::State((running, most, gate)): bellwire::State<Gate>) {
     gate.acquire().await.unwrap().forget();
     running.fetch_sub(1, Ordering::SeqCst);
 }
+
+/// The same over Unix sockets, whose addresses are paths: a client that connects anew, and the short
+/// form.
+#[cfg(unix)]
+#[tokio::test]
+async fn clients_of_a_unix_socket() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bell");
+    let server = Server::new(tokio::net::UnixListener::bind(&path).unwrap());
+    let handle = server.handle();
+    let echo = async |payload: Bytes| payload;
+    let serving = tokio::spawn(server.serve(Router::new().method("echo", echo)).into_future());
+
+    let builder = Client::builder().address(path.display());
+    let client = builder.connector(bellwire::UnixConnector::default()).connect().await.unwrap();
+    assert_eq!(client.call("echo", "a").await.unwrap(), "a");
+    let mut events = client.events();
+    for session in handle.sessions() {
+        session.close(Code::from_static("maintenance"));
+    }
+    while !matches!(events.next().await, Some(bellwire::ConnectionEvent::Connected(_))) {}
+    assert_eq!(client.call("echo", "b").await.unwrap(), "b");
+    client.close().await.unwrap();
+
+    let client = Client::connect_unix(&path, ClientConfig::new()).await.unwrap();
+    assert_eq!(client.call("echo", "c").await.unwrap(), "c");
+    serving.abort();
+}

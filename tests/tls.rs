@@ -216,6 +216,31 @@ async fn a_client_and_a_server_speak_tls() {
     serving.abort();
 }
 
+/// A handshake for each connection: what a client goes on over is as private as what it began over.
+#[tokio::test]
+async fn a_client_connects_anew_over_tls() {
+    let identity = Identity::server();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let server = Server::new(TlsListener::new(listener, Arc::new(plain_server(&identity))));
+    let (publisher, handle) = (server.publisher(), server.handle());
+    let serving = tokio::spawn(server.serve(router()).into_future());
+
+    let tls = client_config(&identity, None);
+    let builder = Client::builder().address(address).tls(name(), tls);
+    let client = soon(builder.connect()).await.expect("connected");
+    let mut news = soon(client.subscribe("news").into_future()).await.expect("subscribed");
+    for session in handle.sessions() {
+        session.close(Code::from_static("maintenance"));
+    }
+    publisher.publish("news", "it rains").await.expect("published");
+    let first = soon(news.next()).await;
+    assert!(matches!(first, Some(Delivery::Notification(one)) if &one.payload[..] == b"it rains"));
+    assert_eq!(client.stats().connections, 2);
+    soon(client.close()).await.expect("in order");
+    serving.abort();
+}
+
 /// Row 20 of the threats. [M1] A client with TLS at a server without.
 #[tokio::test]
 async fn a_tls_client_at_a_plain_server_is_told() {
