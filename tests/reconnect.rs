@@ -907,6 +907,25 @@ async fn a_subscription_keeps_its_terms() {
     server.expect("* /ack offers e:3").await;
 }
 
+/// [M168] An ack that was due and did not leave any more keeps back none on the next connection.
+#[tokio::test(start_paused = true)]
+async fn an_ack_that_was_due_when_the_connection_was_lost_stops_no_other() {
+    let (client, mut server, mut net) = connected().await;
+    let subscribing = tokio::spawn(client.subscribe("offers").window(2).into_future());
+    server.expect("1 /subscribe;window=2 offers").await;
+    server.send("1 ok;epoch=e;next=1;lease=60\n* offers 1 a\n* offers 2 b").await;
+    let mut offers = subscribing.await.unwrap().unwrap();
+    settle().await;
+    // Handed over, and lost, before the driver has its turn.
+    drop(server);
+    assert_eq!((number(&mut offers).await, number(&mut offers).await), (1, 2));
+    let mut server = net.greet().await;
+    server.expect("2 /subscribe;from=e:3;window=2 offers").await;
+    server.send("2 ok;epoch=e;next=3;lease=60\n* offers 3 c\n* offers 4 d").await;
+    assert_eq!((number(&mut offers).await, number(&mut offers).await), (3, 4));
+    server.expect("* /ack offers e:5").await;
+}
+
 /// Subscribing begins on whatever connection there will be; leaving while there is none leaves no
 /// trace.
 #[tokio::test(start_paused = true)]

@@ -94,9 +94,11 @@ impl Acks {
         self.told = next.next;
     }
 
-    /// The wire subscription is over: nothing is acknowledged before the next begins.
-    pub(crate) fn stop(&mut self) {
+    /// The wire subscription is over: nothing is acknowledged before the next begins. Whether there
+    /// was an ack to write.
+    pub(crate) fn stop(&mut self) -> bool {
         self.wire = None;
+        std::mem::take(&mut self.is_due)
     }
 
     /// A notification came; whether the window had room for it.
@@ -240,8 +242,10 @@ mod tests {
         acks.join(reader.clone(), None);
         acks.begin(at("e:1"));
         (1..4).for_each(|n| assert!(acks.delivered(n)));
-        acks.stop();
         acks.handled(&reader, at("e:3"));
+        assert!(acks.comes_due(true));
+        assert!(acks.stop(), "there was one to write");
+        assert!(!acks.stop());
         assert_eq!(acks.take(), None);
         acks.begin(at("e:4"));
         acks.handled(&reader, at("e:4"));

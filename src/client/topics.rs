@@ -350,9 +350,8 @@ impl Topics {
         let (state, actions) = entry.state.on(input.event);
         entry.state = state;
         entry.remember(next_before);
-        if entry.acks.is_some() && entry.track(input.event, topic, told) {
-            self.acks_due.push(topic.clone());
-            told.wakers.extend(shared.announce_acks(entry.link));
+        if entry.acks.is_some() {
+            entry.keep_acks(&mut self.acks_due, shared, topic, input.event, told);
         }
         match (state, input.event) {
             (SubscriptionState::Live(_), _) => entry.has_begun = true,
@@ -514,14 +513,36 @@ impl Entry {
         }
     }
 
-    /// Keeps the acks with what the server said; whether one came due.
-    fn track(&mut self, event: SubscriptionEvent, topic: &Topic, told: &mut Told) -> bool {
+    /// Keeps the acks with what the server said. One that was due on a wire subscription that is over
+    /// is not written: the next one has its own.
+    fn keep_acks(
+        &mut self,
+        due: &mut Vec<Topic>,
+        shared: &Shared,
+        topic: &Topic,
+        event: SubscriptionEvent,
+        told: &mut Told,
+    ) {
+        if let SubscriptionState::Live(own) = self.state {
+            if self.track(own, event, topic, told) {
+                due.push(topic.clone());
+                told.wakers.extend(shared.announce_acks(self.link));
+            }
+        } else if self.acks.as_mut().is_some_and(|acks| acks.stop()) {
+            due.retain(|due| due != topic);
+        }
+    }
+
+    /// Whether an ack came due by what the server said.
+    fn track(
+        &mut self,
+        own: Position,
+        event: SubscriptionEvent,
+        topic: &Topic,
+        told: &mut Told,
+    ) -> bool {
         use SubscriptionEvent as Event;
         let Some(acks) = &mut self.acks else { return false };
-        let SubscriptionState::Live(own) = self.state else {
-            acks.stop();
-            return false;
-        };
         match event {
             Event::Accepted(next) => acks.begin(next),
             Event::Reset(next) if next == own => acks.begin(next),
