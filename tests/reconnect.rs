@@ -359,6 +359,33 @@ async fn a_client_closes_wherever_it_stands() {
     net.expect_over().await;
 }
 
+/// A server that says hello while the client closes is told so, and not waited for in vain.
+#[tokio::test(start_paused = true)]
+async fn who_closes_while_the_hello_is_on_its_way_quits() {
+    let (builder, mut net) = builder();
+    let client = builder.connect_lazily();
+    let mut server = net.attempt().await.accept(1 << 16);
+    settle().await;
+    server.send(HELLO).await;
+    let began = Instant::now();
+    let (closed, ()) = tokio::join!(client.close(), async {
+        server.expect("1 /quit").await;
+        server.send("1 ok").await;
+    });
+    closed.unwrap();
+    assert_eq!(began.elapsed(), Duration::ZERO);
+
+    let (near, far) = tokio::io::duplex(1 << 16);
+    let (client, connection) = Client::new(near, ClientConfig::new());
+    let mut server = Peer::new(far);
+    server.send(HELLO).await;
+    drop(client);
+    let driver = tokio::spawn(connection);
+    server.expect("1 /quit").await;
+    server.send("1 ok").await;
+    driver.await.unwrap().unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_client_of_one_connection_ends_with_it() {
     let (builder, mut net) = builder();

@@ -164,13 +164,17 @@ impl State {
         (0, None)
     }
 
-    /// What a link needs to quit. Without an id left to quit with, the driver's bound on closing ends
-    /// it. The driver to wake.
+    /// What a link needs to quit; one whose server has not said hello quits once it is open. Without an
+    /// id left to quit with, the driver's bound on closing ends it. The driver to wake.
     fn quit(&mut self, id: LinkId) -> Option<Waker> {
+        let link = self.link(id)?;
+        if !link.is_open() {
+            return link.take_driver();
+        }
         let quit = self.next_id();
         let link = self.link(id)?;
         let appended = match quit {
-            Ok(id) if link.is_open() && link.refusing().is_none() => {
+            Ok(id) if link.refusing().is_none() => {
                 link.append_control(id, Waiter::Quit, format_args!("/quit"), format_args!(""))
             }
             _ => None,
