@@ -4,7 +4,7 @@ use std::{io, time::Duration};
 
 use bellwire::{
     CallError, Client, ClientBuilder, ClientConfig, ConnectionError, ConnectionEvent, Connector,
-    Credentials, Delivery, Gap, GapCause, NotSent, Subscription, Unknown, protocol::Code,
+    Credentials, Delivery, Gap, GapCause, NotSent, Random, Subscription, Unknown, protocol::Code,
 };
 use tokio::{
     io::DuplexStream,
@@ -252,6 +252,55 @@ async fn a_hint_is_obeyed() {
     let attempt = net.attempt().await;
     assert_eq!(attempt.address, "a");
     assert!((60..62).contains(&told.elapsed().as_secs()), "{:?}", told.elapsed());
+}
+
+/// [M191] A server may ask for patience long after it was left, and before it knows who this is.
+#[tokio::test(start_paused = true)]
+async fn a_hint_is_obeyed_whenever_it_is_given() {
+    let (mut net, connector) = Net::new();
+    let _client = Client::builder().addresses(["a", "b"]).connector(connector).connect_lazily();
+    let mut server = net.greet().await;
+    server.send("* /bye shutdown").await;
+    let next = net.greet().await;
+    settle().await;
+    let told = Instant::now();
+    server.send("* /bye;last=0;retry=60000 shutdown").await;
+    settle().await;
+    drop((server, next));
+    loop {
+        let attempt = net.attempt().await;
+        if attempt.address == "a" {
+            break assert!(told.elapsed().as_secs() >= 60, "{:?}", told.elapsed());
+        }
+        attempt.refuse();
+    }
+
+    // In the pause before the attempt that it is about.
+    let config = ClientConfig::new().reconnect_base(Duration::from_secs(5));
+    let config = config.random(Random::seeded(1));
+    let (client, mut server, mut net) = connected_with(config).await;
+    server.send("* /bye shutdown").await;
+    settle().await;
+    let told = Instant::now();
+    server.send("* /bye;last=0;retry=60000 shutdown").await;
+    let _attempt = net.attempt().await;
+    assert!(told.elapsed().as_secs() >= 60, "{:?}", told.elapsed());
+    drop(client);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_of_one_who_asks_who_this_is_is_obeyed() {
+    for answer in ["* /bye;last=0;retry=60000 busy", "1 no;retry=60000 busy"] {
+        let (builder, mut net) = builder();
+        let client = builder.config(ClientConfig::new().auth(TOKEN, "secret")).connect_lazily();
+        let mut server = net.attempt().await.accept(1 << 16);
+        server.send(&format!("{HELLO};auth=token\n{answer}")).await;
+        drop(server);
+        let told = Instant::now();
+        let _attempt = net.attempt().await;
+        assert!(told.elapsed().as_secs() >= 60, "{answer}: {:?}", told.elapsed());
+        drop(client);
+    }
 }
 
 /// [M190] Full jitter in a window that doubles, up to its bound; a stable while brings the first one back.

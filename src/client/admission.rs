@@ -71,6 +71,9 @@ impl Reader {
         match (result, self.unadmitted.take()) {
             (Ok(_), Some(hello)) => self.open(hello),
             (Err(error), _) => {
+                if let CallError::Refused { retry, .. } = error {
+                    self.hint.give(retry);
+                }
                 self.not_admitted = Some(ConnectionError::AuthRefused(reason_of(error)));
             }
             (Ok(_), None) => {}

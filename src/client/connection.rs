@@ -17,6 +17,7 @@ use tokio::{
 use crate::{
     client::{
         admission::Ways,
+        hint::Hint,
         link::{Link, LinkId},
         reader::Reader,
         shared::Shared,
@@ -111,9 +112,9 @@ impl<T> Connection<T> {
         self.reader.has_left
     }
 
-    /// How long the server asks to be left alone.
-    pub(crate) fn hint(&self) -> Option<Duration> {
-        self.reader.hint
+    /// How long the server asks to be left alone, as soon as it does.
+    pub(crate) fn hint(&self) -> Arc<Hint> {
+        self.reader.hint.clone()
     }
 
     fn end(&mut self, error: &ConnectionError) {

@@ -10,6 +10,7 @@ mod connection;
 mod connector;
 mod event;
 mod flow;
+mod hint;
 mod inbox;
 mod link;
 mod loss;

@@ -10,6 +10,7 @@ use crate::{
         admission::{Admission, Ways},
         event::ConnectionEvent,
         flow::{Flow, Overrun},
+        hint::Hint,
         link::{LinkId, Stray},
         shared::{Shared, wake},
         stats::Tally,
@@ -58,8 +59,7 @@ pub(crate) struct Reader {
     bye: Option<Reason>,
     /// The server has said goodbye.
     pub(crate) has_left: bool,
-    /// How long it asks to be left alone.
-    pub(crate) hint: Option<Duration>,
+    pub(crate) hint: Arc<Hint>,
     replies: Vec<(RequestId, Outcome, CallResult)>,
     callers: Vec<(oneshot::Sender<CallResult>, CallResult)>,
     told: Told,
@@ -87,7 +87,7 @@ impl Reader {
             tally: Tally::default(),
             bye: None,
             has_left: false,
-            hint: None,
+            hint: Arc::default(),
             replies: Vec::new(),
             callers: Vec::new(),
             told: Told::default(),
@@ -342,7 +342,7 @@ impl Reader {
     fn goodbye(&mut self, last: Option<u64>, hint: Option<Duration>, reason: Reason) {
         self.bye = Some(reason.clone());
         self.has_left = true;
-        self.hint = hint.or(self.hint);
+        self.hint.give(hint);
         let error = ConnectionError::Bye(reason.clone());
         match last {
             None => {

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::{
     client::{
         admission::Ways, builder::Hook, connection::Connection, connector::Connector,
-        event::ConnectionEvent, shared::Shared,
+        event::ConnectionEvent, hint::Hint, shared::Shared,
     },
     error::ConnectionError,
     protocol::{Code, Reconnect, Time},
@@ -35,6 +35,8 @@ pub(crate) struct Supervisor<C> {
     addresses: Vec<String>,
     hooks: Vec<(Code, Hook)>,
     reconnect: Reconnect,
+    /// What the servers of these addresses may ask for, as long as there is a connection to one.
+    hints: Vec<(usize, Arc<Hint>)>,
     started: Instant,
     /// Drivers of connections whose servers are about to go.
     leaving: JoinSet<()>,
@@ -75,6 +77,7 @@ impl<C: Connector> Supervisor<C> {
             addresses,
             hooks,
             reconnect,
+            hints: Vec::new(),
             started,
             leaving: JoinSet::new(),
             down_since: started,
@@ -119,23 +122,58 @@ impl<C: Connector> Supervisor<C> {
 
     /// Which address is next, once it is its turn; or why the client ends before that.
     async fn wait_for_turn(&mut self) -> Result<usize, ConnectionError> {
-        let (shared, leaving) = (self.shared.clone(), &mut self.leaving);
+        self.wait_for_leaving().await?;
+        loop {
+            self.heed_hints();
+            let jitter = self.shared.config.random.next_u64();
+            let (at, when) = self.reconnect.next(self.now(), jitter);
+            self.wait_until(self.started + Duration::from_millis(when.as_millis())).await?;
+            // A server that this client is leaving may have asked for patience meanwhile.
+            self.heed_hints();
+            if self.reconnect.may_try(at, self.now()) {
+                return Ok(at);
+            }
+        }
+    }
+
+    /// Waits until there are not too many connections that are being left; or says why the client ends
+    /// before that.
+    async fn wait_for_leaving(&mut self) -> Result<(), ConnectionError> {
+        let leaving = &mut self.leaving;
         while leaving.try_join_next().is_some() {}
         while leaving.len() >= MAX_LEAVING {
-            let left = unless_closing(&shared, leaving.join_next()).await;
+            let left = unless_closing(&self.shared, leaving.join_next()).await;
             left.ok_or(ConnectionError::Closed)?;
         }
-        let (at, when) = self.reconnect.next(self.now(), shared.config.random.next_u64());
-        let when = self.started + Duration::from_millis(when.as_millis());
-        let limit = shared.config.give_up_after;
+        Ok(())
+    }
+
+    /// Waits for an attempt's time; or says why the client ends before that.
+    async fn wait_until(&mut self, when: Instant) -> Result<(), ConnectionError> {
+        let limit = self.shared.config.give_up_after;
         let given_up = limit.and_then(|limit| self.down_since.checked_add(limit));
         let until = given_up.map_or(when, |given_up| given_up.min(when));
-        let waited = unless_closing(&shared, sleep_until(until)).await;
+        let waited = unless_closing(&self.shared, sleep_until(until)).await;
         waited.ok_or(ConnectionError::Closed)?;
         match until == when {
-            true => Ok(at),
-            false => Err(shared.down().unwrap_or(ConnectionError::Closed)),
+            true => Ok(()),
+            false => Err(self.shared.down().unwrap_or(ConnectionError::Closed)),
         }
+    }
+
+    /// Notes what servers have asked for, and forgets those who can ask no more.
+    fn heed_hints(&mut self) {
+        let (started, reconnect) = (self.started, &mut self.reconnect);
+        self.hints.retain(|(at, hint)| {
+            let may_ask = Arc::strong_count(hint) > 1;
+            if let Some(until) = hint.until() {
+                let millis =
+                    until.saturating_duration_since(started).as_nanos().div_ceil(1_000_000);
+                let millis = u64::try_from(millis).unwrap_or(u64::MAX);
+                reconnect.asked(*at, Time::from_millis(millis));
+            }
+            may_ask
+        });
     }
 
     /// Connects to an address, until its server knows who this is.
@@ -145,14 +183,19 @@ impl<C: Connector> Supervisor<C> {
         let attempt = self.attempts;
         self.shared.events.emit(ConnectionEvent::Connecting { address: address.clone(), attempt });
         let limit = self.shared.config.connect_timeout;
-        let connected = timeout(limit, self.connect(&address)).await;
+        let connected = timeout(limit, self.connect(at, &address)).await;
         connected.unwrap_or(Err(ConnectionError::HandshakeTimeout))
     }
 
-    async fn connect(&mut self, address: &str) -> Result<Connection<C::Io>, ConnectionError> {
+    async fn connect(
+        &mut self,
+        at: usize,
+        address: &str,
+    ) -> Result<Connection<C::Io>, ConnectionError> {
         let ways = self.ways().await?;
         let io = self.connector.connect(address).await?;
         let mut connection = Connection::new(io, self.shared.clone(), ways);
+        self.hints.push((at, connection.hint()));
         // One that is over as soon as it has begun is lost, and has not failed: the server may have
         // said why, and for how long.
         poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
@@ -223,7 +266,7 @@ impl<C: Connector> Supervisor<C> {
         });
         let driven = driven.await;
         (self.down_since, self.attempts) = (Instant::now(), 0);
-        self.reconnect.lost(self.now(), connection.hint());
+        self.reconnect.lost(self.now(), None);
         match driven {
             Driven::Over(error) => {
                 disconnected(&self.shared, session, &error);

@@ -39,7 +39,7 @@ impl Backoff {
 ///
 /// The caller asks for the [`next`](Self::next) attempt, makes it, and says that it
 /// [`failed`](Self::failed), or that the connection [`opened`](Self::opened) and, in the end, that
-/// it was [`lost`](Self::lost).
+/// it was [`lost`](Self::lost). What a server asks for at another time is [`asked`](Self::asked).
 ///
 /// ```
 /// use std::time::Duration;
@@ -124,10 +124,21 @@ impl Reconnect {
 
     /// The attempt failed. `hint` is how long the address asks to be left alone.
     pub fn failed(&mut self, now: Time, hint: Option<Duration>) {
-        let address = self.addresses.get_mut(self.last);
-        if let (Some(address), Some(hint)) = (address, hint) {
-            address.not_before = now.after(hint);
+        if let Some(hint) = hint {
+            self.asked(self.last, now.after(hint));
         }
+    }
+
+    /// An address asks to be left alone until then.
+    pub fn asked(&mut self, address: usize, not_before: Time) {
+        if let Some(address) = self.addresses.get_mut(address) {
+            address.not_before = address.not_before.max(not_before);
+        }
+    }
+
+    /// Whether an address, for all that it asked, may be tried at `now`.
+    pub fn may_try(&self, address: usize, now: Time) -> bool {
+        self.addresses.get(address).is_none_or(|address| address.not_before <= now)
     }
 
     /// The attempt succeeded.
@@ -236,6 +247,11 @@ mod tests {
         reconnect.failed(at(3_501), None);
         assert_eq!(reconnect.next(at(3_501), u64::MAX), (1, at(4_501)));
         reconnect.failed(at(4_501), None);
+        // One that asks meanwhile, and never for less.
+        assert!(reconnect.may_try(1, at(4_501)));
+        reconnect.asked(1, at(9_000));
+        reconnect.asked(1, at(8_000));
+        assert!(!reconnect.may_try(1, at(8_999)) && reconnect.may_try(1, at(9_000)));
         assert_eq!(reconnect.next(at(4_501), u64::MAX), (0, at(6_501)));
     }
 }
