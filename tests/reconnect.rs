@@ -378,6 +378,31 @@ async fn a_client_gives_up_when_told_to() {
     assert!(client.close().await.is_err());
 }
 
+/// While a server that was left finishes what it has, nobody waits for a connection that will not be.
+#[tokio::test(start_paused = true)]
+async fn who_gives_up_tells_so_at_once() {
+    let config = ClientConfig::new().give_up_after(Duration::from_secs(5));
+    let (client, mut server, mut net) = connected_with(config).await;
+    let slow = call(&client, "slow");
+    server.expect("1 m slow").await;
+    server.send("* /bye shutdown").await;
+    let told = Instant::now();
+    let waiting = call(&client, "new");
+    let refusing = tokio::spawn(async move {
+        while let Some(attempt) = net.0.recv().await {
+            attempt.refuse();
+        }
+    });
+    let error = outcome(waiting).await.unwrap_err();
+    assert!(matches!(error, CallError::NotSent(NotSent::Lost(ConnectionError::Io { .. }))));
+    assert_eq!(told.elapsed().as_secs(), 5);
+    server.expect("2 /quit").await;
+    server.send("1 ok done\n2 ok").await;
+    assert_eq!(outcome(slow).await.unwrap(), "done");
+    assert!(client.close().await.is_err());
+    refusing.await.unwrap();
+}
+
 /// Closing, and dropping the last handle, end a client wherever it stands.
 #[tokio::test(start_paused = true)]
 async fn a_client_closes_wherever_it_stands() {

@@ -108,7 +108,7 @@ struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.shared.begin_close();
+        self.shared.begin_close(ConnectionError::Closed);
     }
 }
 
@@ -480,7 +480,7 @@ impl Client {
     /// Dropping it goes on closing.
     pub async fn close(&self) -> Result<(), ConnectionError> {
         let mut phase = self.shared().phase.subscribe();
-        self.shared().begin_close();
+        self.shared().begin_close(ConnectionError::Closed);
         match &*wait_for(&mut phase, |phase| matches!(phase, Phase::Ended(_))).await? {
             Phase::Ended(ConnectionError::Closed) => Ok(()),
             Phase::Ended(error) => Err(error.clone()),

@@ -425,13 +425,13 @@ impl Shared {
         wake(driver);
     }
 
-    /// Takes nothing new, lets the servers finish what they have, and ends.
-    pub(crate) fn begin_close(&self) {
+    /// Takes nothing new, for this reason, lets the servers finish what they have, and ends.
+    pub(crate) fn begin_close(&self, why: ConnectionError) {
         let mut state = self.state.lock();
         if std::mem::replace(&mut state.closing, true) {
             return;
         }
-        state.refusing.get_or_insert(ConnectionError::Closed);
+        state.refusing.get_or_insert(why);
         let links = std::iter::once(&state.current).chain(&state.leaving);
         let links: Vec<_> = links.map(|link| link.id).collect();
         let drivers: Vec<_> = links.into_iter().map(|link| state.quit(link)).collect();

@@ -95,6 +95,8 @@ impl<C: Connector> Supervisor<C> {
     /// Keeps the client connected until it closes, or cannot go on.
     pub(crate) async fn run(mut self) {
         let error = self.until_over().await;
+        // Nobody waits for another connection while those that are left are finished.
+        self.shared.begin_close(error.clone());
         while self.leaving.join_next().await.is_some() {}
         self.shared.end(&error);
     }
