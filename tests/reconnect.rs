@@ -1047,6 +1047,27 @@ async fn subscribing_and_leaving_need_no_connection() {
     let _ = subscribing.await.unwrap().unwrap();
 }
 
+/// What cannot be left any more, since the line is drawn, is left; what comes back begins elsewhere.
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_does_not_wait_for_the_connection_that_is_left() {
+    let (client, mut server, mut net) = connected().await;
+    let offers = subscribed(&client, &mut server, 1).await;
+    server.send("* /bye;last=1 shutdown").await;
+    let mut next = net.greet().await;
+    settle().await;
+    drop(offers);
+    let subscribing = tokio::spawn(client.subscribe("offers").into_future());
+    next.expect("2 /subscribe offers").await;
+    server.send("* offers 18 x").await;
+    settle().await;
+    next.send("2 ok;epoch=e;next=20;lease=60").await;
+    let offers = subscribing.await.unwrap().unwrap();
+    assert_eq!(offers.position().to_string(), "e:20");
+    drop(server);
+    next.expect_silence().await;
+    assert_eq!(client.stats().violations, 0);
+}
+
 /// A subscription under way when the connection is lost is asked for again.
 #[tokio::test(start_paused = true)]
 async fn a_request_to_subscribe_survives_its_connection() {

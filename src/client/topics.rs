@@ -188,7 +188,6 @@ impl Topics {
             }
         }
         if entry.inboxes.is_empty() && before > 0 {
-            // A connection that takes no more lines has no subscriptions to leave.
             let _ = self.on(shared, topic, SubscriptionEvent::Leave.into(), told);
         }
     }
@@ -364,7 +363,7 @@ impl Topics {
         {
             told.joined.extend(entry.joining.drain(..).map(|joining| (joining, Ok(next))));
         }
-        let mut outcome = Ok(());
+        let (mut outcome, mut is_left) = (Ok(()), false);
         for action in actions {
             match action {
                 Action::Subscribe { from } => {
@@ -382,9 +381,11 @@ impl Topics {
                         Err(_) => entry.state = entry.state.on(SubscriptionEvent::Disconnected).0,
                     }
                 }
-                Action::Unsubscribe => {
-                    told.wakers.extend(send_unsubscribe(shared, entry.link, topic));
-                }
+                Action::Unsubscribe => match send_unsubscribe(shared, entry.link, topic) {
+                    Some(driver) => told.wakers.extend(driver),
+                    // It ends with that connection, and nobody has to wait for that.
+                    None => is_left = !shared.is_current(entry.link),
+                },
                 Action::Violation => told.violations.push(topic.clone()),
                 Action::End if !entry.joining.is_empty() => {
                     // It never began: only who waits for it hears of it.
@@ -411,6 +412,9 @@ impl Topics {
         }
         if entry.state == SubscriptionState::Absent {
             self.entries.remove(topic);
+        }
+        if is_left {
+            return self.on(shared, topic, SubscriptionEvent::Left.into(), told);
         }
         outcome
     }
@@ -629,11 +633,11 @@ fn send_subscribe(
     }
 }
 
-/// A connection that takes no more lines has no subscriptions to leave.
-fn send_unsubscribe(shared: &Shared, link: LinkId, topic: &Topic) -> Option<Waker> {
+/// The driver to wake, if there is one; `None` once the connection takes no line any more.
+fn send_unsubscribe(shared: &Shared, link: LinkId, topic: &Topic) -> Option<Option<Waker>> {
     let waiter = Waiter::Unsubscribe(topic.clone());
     let (head, arguments) = (format_args!("/unsubscribe"), format_args!("{topic}"));
-    shared.send_control(link, waiter, head, arguments).flatten()
+    shared.send_control(link, waiter, head, arguments)
 }
 
 #[cfg(test)]
