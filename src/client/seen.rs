@@ -52,6 +52,8 @@ impl Standing {
         let mut state = self.0.lock();
         let before = state.position.replace(position);
         if let Some(before) = before.filter(|before| before.epoch != position.epoch) {
+            // A log that is come back to is not left.
+            state.left.retain(|left| *left != position.epoch && *left != before.epoch);
             if state.left.len() == REMEMBERED {
                 state.left.pop_front();
             }
@@ -195,6 +197,11 @@ mod tests {
         assert!(is_seen(&mut old) && !is_seen(&mut new));
         standing.advance(at("f:2"));
         assert!(is_seen(&mut new));
+        // Back in the first, it is a log like any other, and the second one is left.
+        standing.advance(at("e:5"));
+        assert!(!is_seen(&mut Seen::new(standing.clone(), at("e:9"))));
+        assert!(is_seen(&mut Seen::new(standing.clone(), at("e:5"))));
+        assert!(is_seen(&mut Seen::new(standing.clone(), at("f:9"))));
     }
 
     #[test]
