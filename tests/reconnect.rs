@@ -990,6 +990,30 @@ async fn a_log_that_is_come_back_to_goes_on_where_it_was_left() {
     assert_eq!(client.stats().violations, 0);
 }
 
+/// [M138] It is the same subscription meanwhile: a lack of room does not end it.
+#[tokio::test(start_paused = true)]
+async fn a_log_that_is_come_back_to_is_waited_for() {
+    let (client, mut server, mut net) = connected().await;
+    let mut offers = subscribed(&client, &mut server, 1).await;
+    drop(server);
+    let mut server = net.greet().await;
+    server.expect("2 /subscribe;from=e:18 offers").await;
+    server.send("2 ok;epoch=f;next=1;head=0;lease=60").await;
+    assert!(matches!(next(&mut offers).await, Delivery::Reset { .. }));
+    drop(server);
+    let mut server = net.greet().await;
+    server.expect("3 /subscribe;from=f:1 offers").await;
+    server.send("3 ok;epoch=e;next=1;head=18;lease=60\n* offers 1 a").await;
+    server.expect("4 /unsubscribe offers").await;
+    server.send("* offers 2 b\n4 ok;next=e:3").await;
+    server.expect("5 /subscribe;from=e:18 offers").await;
+    server.send("5 no busy").await;
+    server.expect("6 /subscribe;from=e:18 offers").await;
+    server.send("6 ok;epoch=e;next=18;head=18;lease=60\n* offers 18 c").await;
+    assert!(matches!(next(&mut offers).await, Delivery::Reset { .. }));
+    assert_eq!(number(&mut offers).await, 18);
+}
+
 /// [M170] It asks for what it asked before, and acknowledges what is handled since.
 #[tokio::test(start_paused = true)]
 async fn a_subscription_keeps_its_terms() {

@@ -354,8 +354,7 @@ impl Topics {
         }
         match (state, input.event) {
             (SubscriptionState::Live(_), _) => entry.has_begun = true,
-            (_, SubscriptionEvent::Returned(_)) => {}
-            (SubscriptionState::Leaving { .. }, _) => entry.has_begun = false,
+            (_, SubscriptionEvent::Leave) => entry.has_begun = false,
             _ => {}
         }
         if let (SubscriptionEvent::Accepted(next), SubscriptionState::Live(_)) =
