@@ -731,6 +731,35 @@ async fn what_was_refused_is_never_not_sent() {
     drop(net);
 }
 
+/// The same where it was appended to another connection, which was not offered it.
+#[tokio::test(start_paused = true)]
+async fn what_was_refused_is_refused_where_it_is_appended_in_vain() {
+    let (client, mut server, mut net) = connected().await;
+    let refused = call(&client, "1");
+    server.expect("1 m 1").await;
+    server.send("* /bye shutdown").await;
+    let mut next = net.attempt().await.accept(128);
+    next.send(HELLO).await;
+    client.connected().await.unwrap();
+    let offered = call(&client, &"x".repeat(200));
+    let mut stream = client.stream("s", "");
+    settle().await;
+    server.send("1 no closing").await;
+    assert!(timeout(Duration::ZERO, stream.next()).await.is_err());
+    settle().await;
+    assert_eq!((client.stats().resent, client.stats().pending), (1, 3));
+    let closing = tokio::spawn({
+        let client = client.clone();
+        async move { client.close().await }
+    });
+    settle().await;
+    drop((server, next));
+    assert!(closing.await.unwrap().is_err());
+    assert!(matches!(outcome(offered).await, Err(CallError::Unknown(_))));
+    assert!(matches!(outcome(refused).await, Err(CallError::Refused { .. })));
+    assert!(matches!(stream.next().await, Some(Err(CallError::NotSent(_)))));
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_fails_fast_does_not_wait() {
     let (client, server, mut net) = connected_with(ClientConfig::new().fail_fast(true)).await;

@@ -194,7 +194,7 @@ impl<'a> Exchange<'a> {
                     Poll::Pending => return self.poll_deadline(cx),
                     Poll::Ready(Ok((sent, body))) => self.state = State::Sent(sent, body),
                     Poll::Ready(Err(why)) => {
-                        self.state = State::Over(Some(self.patience.not_sent(why)));
+                        self.state = State::Over(Some(self.patience.last(why)));
                     }
                 },
                 State::Sent((_, reply), _) => match Pin::new(reply).poll(cx) {
@@ -254,13 +254,12 @@ impl<'a> Exchange<'a> {
         else {
             return Some(result);
         };
-        if let Err(error) = &result
-            && let Some(pause) = self.patience.resend(self.shared, id, error)
-        {
-            self.state = self.wait(body, pause);
-            return None;
-        }
-        Some(result)
+        let Err(error) = result else { return Some(result) };
+        let Some(pause) = self.patience.resend(self.shared, id, &error) else {
+            return Some(Err(self.patience.last(error)));
+        };
+        self.state = self.wait(body, pause);
+        None
     }
 
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<CallResult> {
@@ -270,7 +269,7 @@ impl<'a> Exchange<'a> {
         ready!(timer.as_mut().poll(cx));
         let error = match self.state {
             State::Sent(..) => Unknown::Deadline.into(),
-            _ => self.patience.not_sent(NotSent::Deadline),
+            _ => self.patience.last(NotSent::Deadline),
         };
         self.cancel();
         Poll::Ready(Err(error))

@@ -424,13 +424,14 @@ impl Client {
     pub async fn methods(&self) -> Result<Vec<(Method, String)>, CallError> {
         let mut patience = Patience::new(self.shared().config.fail_fast);
         let lines = loop {
-            let (id, list) = self.send_methods().await?;
+            let sent = self.send_methods().await;
+            let (id, list) = sent.map_err(|why| patience.last(why))?;
             match list.await.unwrap_or_else(|_| Err(Unknown::Lost(ConnectionError::Closed).into()))
             {
                 Ok(lines) => break lines,
                 Err(error) => match patience.resend(self.shared(), id, &error) {
                     Some(pause) => tokio::time::sleep(pause).await,
-                    None => return Err(error),
+                    None => return Err(patience.last(error)),
                 },
             }
         };

@@ -40,8 +40,11 @@ impl Patience {
 
     /// What a request ends with that is not sent, or not sent again, for this reason: a line that was
     /// refused did leave (R2).
-    pub(crate) fn not_sent(&mut self, why: NotSent) -> CallError {
-        self.refusal.take().unwrap_or(why.into())
+    pub(crate) fn last(&mut self, why: impl Into<CallError>) -> CallError {
+        match why.into() {
+            error @ CallError::NotSent(_) => self.refusal.take().unwrap_or(error),
+            error => error,
+        }
     }
 
     /// After how long a request that ended with `error` is to be sent again; `None` if that is not for

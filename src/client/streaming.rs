@@ -157,7 +157,7 @@ impl Streaming {
                     Poll::Pending => return self.poll_deadline(cx),
                     Poll::Ready(Ok((open, body))) => self.state = State::Open(open, body),
                     Poll::Ready(Err(why)) => {
-                        self.state = State::Over(Some(self.patience.not_sent(why)));
+                        self.state = State::Over(Some(self.patience.last(why)));
                     }
                 },
                 State::Open((id, flow), _) => {
@@ -235,7 +235,8 @@ impl Streaming {
     ) -> Option<Result<Bytes, CallError>> {
         let Some(Ok(Taken { item, grant })) = taken else {
             self.state = State::Over(None);
-            return taken.map(|taken| taken.map(|Taken { item, .. }| item));
+            let last = |error| self.patience.last(error);
+            return taken.map(|taken| taken.map(|Taken { item, .. }| item).map_err(last));
         };
         if grant > 0 {
             self.client.shared().give_credit(id, grant);
@@ -250,7 +251,7 @@ impl Streaming {
         ready!(timer.as_mut().poll(cx));
         let error = match self.state {
             State::Open(..) => Unknown::Deadline.into(),
-            _ => self.patience.not_sent(NotSent::Deadline),
+            _ => self.patience.last(NotSent::Deadline),
         };
         self.cancel();
         Poll::Ready(Some(Err(error)))
