@@ -378,6 +378,18 @@ async fn a_client_gives_up_when_told_to() {
     assert!(client.close().await.is_err());
 }
 
+/// It is the last error there was, not its own doing.
+#[tokio::test(start_paused = true)]
+async fn who_gives_up_says_what_became_of_the_server() {
+    let config = ClientConfig::new().give_up_after(Duration::from_secs(5));
+    let (client, mut server, net) = connected_with(config).await;
+    server.send("* /bye;last=0;retry=60000 busy").await;
+    settle().await;
+    drop(server);
+    net.expect_over().await;
+    assert!(matches!(client.close().await, Err(ConnectionError::Bye(_))));
+}
+
 /// While a server that was left finishes what it has, nobody waits for a connection that will not be.
 #[tokio::test(start_paused = true)]
 async fn who_gives_up_tells_so_at_once() {
@@ -780,6 +792,11 @@ async fn who_fails_fast_does_not_wait() {
     server.expect("2 m").await;
     server.send("2 no;retry=1 busy").await;
     assert!(matches!(outcome(refused).await, Err(CallError::Refused { .. })));
+    // A server that says goodbye leaves no connection to begin on, either.
+    server.send("* /bye;last=2;retry=60000 busy").await;
+    settle().await;
+    let error = outcome(call(&client, "")).await.unwrap_err();
+    assert!(matches!(error, CallError::NotSent(NotSent::Lost(ConnectionError::Bye(_)))));
     // For one call alone.
     let (client, server, _net) = connected().await;
     drop(server);

@@ -178,8 +178,8 @@ impl ClientConfig {
     }
 
     /// Calls neither wait for a connection while there is none, nor are sent again: while the client
-    /// connects anew they end at once with [`NotSent::Lost`], and so does subscribing. Default
-    /// `false`: they wait until there is a connection, or until their deadline, if they have one; and
+    /// connects anew, be it since a server said goodbye, they end at once with [`NotSent::Lost`], and so
+    /// does subscribing. Default `false`: they wait until there is a connection, or until their deadline, if they have one; and
     /// what is proven not executed is sent again within it.
     ///
     /// Proven not executed, and sent again: what was not offered to a connection that ended; what a

@@ -532,6 +532,7 @@ impl Shared {
         let moves_on = self.reconnects && state.current.id == id;
         if moves_on {
             let left = state.replace_current();
+            state.down = left.refusal().cloned();
             state.leaving.push(left);
         }
         let (dropped, driver) = state.carry(&one_ways);
