@@ -1182,6 +1182,40 @@ async fn a_refusal_for_now_is_no_end() {
     assert!(offers.next().await.is_none());
 }
 
+/// [M192] Each is asked for in its own time, whatever is said of another.
+#[tokio::test(start_paused = true)]
+async fn a_topic_is_left_alone_for_as_long_as_was_asked() {
+    for answers in ["3 no busy\n4 no;retry=9000 busy", "3 no;retry=9000 busy\n4 no;retry=1 busy"] {
+        let (client, mut server, mut net) = connected().await;
+        let _offers = subscribed(&client, &mut server, 1).await;
+        let subscribing = tokio::spawn(client.subscribe("zoo").into_future());
+        server.expect("2 /subscribe zoo").await;
+        server.send("2 ok;epoch=e;next=1;lease=60").await;
+        let _zoo = subscribing.await.unwrap().unwrap();
+        drop(server);
+        let mut server = net.greet().await;
+        server.expect("3 /subscribe;from=e:18 offers").await;
+        server.expect("4 /subscribe;from=e:1 zoo").await;
+        let (one, other) = answers.split_once('\n').unwrap();
+        server.send(one).await;
+        settle().await;
+        server.send(other).await;
+        let told = Instant::now();
+        let mut asked = Vec::new();
+        while asked.len() < 2 {
+            let line = server.line().await;
+            let (id, line) = line.split_once(' ').unwrap();
+            match line {
+                "/renew" => server.send(&format!("{id} ok;lease=60")).await,
+                line => asked.push((line.to_owned(), told.elapsed().as_secs())),
+            }
+        }
+        let [sooner, later] = &asked[..] else { panic!("{asked:?}") };
+        assert!(sooner.1 <= 2 && (9..=18).contains(&later.1), "{asked:?}");
+        assert_eq!(later.0.ends_with("zoo"), other.contains("9000"), "{asked:?}");
+    }
+}
+
 /// [M123] Each connection with subscriptions is renewed, until its server has drawn the line.
 #[tokio::test(start_paused = true)]
 async fn the_connection_that_is_left_is_renewed() {

@@ -24,7 +24,7 @@ use crate::{
     },
     error::ConnectionError,
     io::{Scratch, WriteBuffer},
-    protocol::{Backoff, Hello, LineDecoder, Renewal, Silence, Time, Verdict},
+    protocol::{Hello, LineDecoder, Renewal, Silence, Time, Verdict},
     sync::Arc,
 };
 
@@ -309,16 +309,19 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         true
     }
 
-    /// Asks again for what the server had no room for: after the time it gave and up to as much more,
-    /// so that not all its clients do so at once.
+    /// Asks again for what the server had no room for, each in its time.
     fn poll_again(&mut self, cx: &mut Context<'_>) {
-        if let Some(pause) = self.reader.take_again() {
-            let jitter = self.shared().config.random.next_u64();
-            let spread = Backoff { base: pause, max: pause, stable: pause }.pause(0, jitter);
-            self.again = Some(Box::pin(tokio::time::sleep(pause.saturating_add(spread))));
-        }
-        let Some(sleep) = &mut self.again else { return };
-        if sleep.as_mut().poll(cx).is_ready() {
+        loop {
+            let next = self.again.as_ref().map(|sleep| sleep.deadline());
+            if let Some(at) = self.reader.take_again()
+                && next.is_none_or(|next| at < next)
+            {
+                self.again = Some(Box::pin(tokio::time::sleep_until(at)));
+            }
+            let Some(sleep) = &mut self.again else { return };
+            if sleep.as_mut().poll(cx).is_pending() {
+                return;
+            }
             self.again = None;
             self.reader.ask_again();
         }

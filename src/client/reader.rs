@@ -3,6 +3,7 @@
 use std::{borrow::Cow, collections::HashMap, io, time::Duration};
 
 use bytes::Bytes;
+use tokio::time::Instant;
 use tracing::Span;
 
 use crate::{
@@ -390,13 +391,13 @@ impl Reader {
         }
     }
 
-    /// After how long what was refused for now is to be asked for again.
-    pub(crate) fn take_again(&mut self) -> Option<Duration> {
+    /// When what was refused for now is to be asked for again.
+    pub(crate) fn take_again(&mut self) -> Option<Instant> {
         self.told.again.take()
     }
 
     pub(crate) fn ask_again(&mut self) {
-        self.shared.topics.lock().connected(&self.shared, &mut self.told);
+        self.shared.topics.lock().ask_again(&self.shared, Instant::now(), &mut self.told);
         self.told.tell_all(&self.shared);
     }
 

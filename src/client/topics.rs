@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::{
     client::{
@@ -23,7 +24,9 @@ use crate::{
         waiter::Waiter,
     },
     error::{CallError, ConnectionError, NotSent},
-    protocol::{Action, Code, Position, SubscriptionEvent, SubscriptionState, Terms, Topic},
+    protocol::{
+        Action, Backoff, Code, Position, SubscriptionEvent, SubscriptionState, Terms, Topic,
+    },
     sync::{Arc, Weak, oneshot},
 };
 
@@ -66,6 +69,8 @@ struct Entry {
     left: VecDeque<Position>,
     /// It was accepted once since somebody wanted it: a refusal ends it for those who had it.
     has_begun: bool,
+    /// While it is parked because it was refused for now: when to ask again.
+    again: Option<Instant>,
 }
 
 /// What a stream asks of its topic.
@@ -97,13 +102,17 @@ pub(crate) struct Told {
     joined: Vec<(oneshot::Sender<Joined>, Joined)>,
     violations: Vec<Topic>,
     tally: Tally,
-    /// After how long the driver is to ask again for what was refused for now.
-    pub(crate) again: Option<Duration>,
+    /// When the driver is to ask again for what was refused for now.
+    pub(crate) again: Option<Instant>,
 }
 
 impl Told {
     pub(crate) fn tell(mut self, shared: &Shared) {
         self.tell_all(shared);
+    }
+
+    fn ask_again(&mut self, at: Option<Instant>) {
+        self.again = self.again.into_iter().chain(at).min();
     }
 
     /// Tells everybody, and keeps the space.
@@ -303,11 +312,23 @@ impl Topics {
     ) {
         match retry {
             None => self.move_on(shared, link, topic, told),
-            Some(_) => {
-                told.again = told.again.or(retry);
+            Some(retry) => {
                 let _ = self.on(shared, topic, SubscriptionEvent::Disconnected.into(), told);
+                if let Some(entry) = self.entries.get_mut(topic) {
+                    entry.again = Instant::now().checked_add(spread(retry, shared));
+                    told.ask_again(entry.again);
+                }
             }
         }
+    }
+
+    /// Asks again for what was refused for now, as far as its time has come.
+    pub(crate) fn ask_again(&mut self, shared: &Shared, now: Instant, told: &mut Told) {
+        let is_due = |entry: &Entry| entry.again.is_some_and(|again| again <= now);
+        for topic in self.topics_where(is_due) {
+            let _ = self.on(shared, &topic, SubscriptionEvent::Connected.into(), told);
+        }
+        self.entries.values().for_each(|entry| told.ask_again(entry.again));
     }
 
     /// Topics in an order that does not depend on the map's.
@@ -348,6 +369,7 @@ impl Topics {
         let input = Input { event: entry.recall(input.event), ..input };
         let (state, actions) = entry.state.on(input.event);
         entry.state = state;
+        entry.again = entry.again.filter(|_| matches!(state, SubscriptionState::Parked { .. }));
         entry.remember(next_before);
         if entry.acks.is_some() {
             entry.keep_acks(&mut self.acks_due, shared, topic, input.event, told);
@@ -613,6 +635,12 @@ impl Input<'_> {
             _ => Delivery::End { topic, reason: self.code.clone(), position: next },
         }
     }
+}
+
+/// A time and up to as much more, so that not all clients of a server come back at once.
+fn spread(time: Duration, shared: &Shared) -> Duration {
+    let backoff = Backoff { base: time, max: time, stable: time };
+    time.saturating_add(backoff.pause(0, shared.config.random.next_u64()))
 }
 
 fn send_subscribe(
