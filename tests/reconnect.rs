@@ -855,6 +855,25 @@ async fn places_are_those_of_the_connection() {
     assert_eq!(client.stats().in_flight, 0);
 }
 
+/// What moves on to another connection leaves no place behind on the one it was appended to.
+#[tokio::test(start_paused = true)]
+async fn places_of_what_was_not_offered_are_given_up() {
+    let (builder, mut net) = builder();
+    let client = builder.connect_lazily();
+    let mut server = net.attempt().await.accept(128);
+    server.send(HELLO).await;
+    client.connected().await.unwrap();
+    let _calls = [call(&client, &"x".repeat(200)), call(&client, "1"), call(&client, "2")];
+    settle().await;
+    let _late = [call(&client, "3"), call(&client, "4")];
+    settle().await;
+    assert_eq!((client.stats().in_flight, client.stats().pending), (5, 5));
+    server.send("* /bye;last=3 shutdown").await;
+    let mut next = net.greet().await;
+    next.expect("6 m 3").await;
+    assert_eq!((client.stats().in_flight, client.stats().pending), (5, 5));
+}
+
 /// One-ways that were not offered are not lost with their connection.
 #[tokio::test(start_paused = true)]
 async fn one_ways_that_were_not_offered_are_carried_over() {

@@ -387,7 +387,9 @@ impl Link {
     pub(crate) fn withdraw(&mut self) -> Withdrawn {
         let offered = self.offered;
         let entries = self.pending.take_where(|entry| entry.line_end > offered);
-        let waiters = entries.into_iter().map(|entry| entry.waiter).collect();
+        let waiters: Vec<_> = entries.into_iter().map(|entry| entry.waiter).collect();
+        // Nobody gets their places: nothing is begun here any more.
+        self.opened -= waiters.iter().filter(|waiter| waiter.holds_place()).count();
         let one_ways = self.one_ways();
         let own = self.lines_that(|line| is_one_way(line) && is_protocol(line));
         self.appended = offered + own.len() as u64;

@@ -46,7 +46,8 @@ pub struct ClientStats {
     /// Gauge: requests whose terminal line has not come, cancelled ones included.
     pub pending: usize,
     /// Gauge: places in flight that are taken, by calls and by cancelled ones whose terminal line
-    /// has not come; at most [`ClientConfig::in_flight`](crate::ClientConfig::in_flight).
+    /// has not come; on each connection, those that are being left included, at most
+    /// [`ClientConfig::in_flight`](crate::ClientConfig::in_flight).
     pub in_flight: usize,
     /// Counter: terminal lines that came after their caller was gone. Each is one of `ok`, `err`,
     /// `no` and `cut` too.
