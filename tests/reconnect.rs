@@ -1179,6 +1179,32 @@ async fn a_request_to_subscribe_survives_its_connection() {
     let _ = subscribing.await.unwrap().unwrap();
 }
 
+/// R2: one that left is not "not sent", where there is no other connection to ask on.
+#[tokio::test(start_paused = true)]
+async fn a_request_to_subscribe_that_left_is_not_called_not_sent() {
+    let (builder, mut net) = builder();
+    let client = builder.reconnect(false).connect_lazily();
+    let mut server = net.greet().await;
+    let subscribing = tokio::spawn(client.subscribe("offers").into_future());
+    server.expect("1 /subscribe offers").await;
+    drop(server);
+    let lost = CallError::Unknown(Unknown::Lost(ConnectionError::ClosedByPeer));
+    assert_eq!(subscribing.await.unwrap().unwrap_err(), lost);
+
+    let (client, mut server, mut net) = connected().await;
+    let refused = tokio::spawn(client.subscribe("offers").into_future());
+    server.expect("1 /subscribe offers").await;
+    server.send("* /bye shutdown\n1 no closing").await;
+    let attempt = net.attempt().await;
+    let waiting = tokio::spawn(client.subscribe("news").into_future());
+    settle().await;
+    drop(server);
+    client.close().await.unwrap();
+    assert!(matches!(refused.await.unwrap(), Err(CallError::Refused { .. })));
+    assert!(matches!(waiting.await.unwrap(), Err(CallError::NotSent(NotSent::Lost(_)))));
+    drop(attempt);
+}
+
 /// [M138] A refusal for good ends it, and says why; one for now does not.
 #[tokio::test(start_paused = true)]
 async fn a_refusal_for_now_is_no_end() {

@@ -572,15 +572,15 @@ impl Shared {
         self.report_dropped(dropped);
         link.places.close();
         self.drained.notify_waiters();
-        let mut joining = Vec::new();
         for (waiter, failure) in link.dissolve(error, last) {
-            match waiter {
-                Waiter::Subscribe(topic) => joining.push((topic, failure)),
-                waiter => waiter.fail(failure),
+            match (waiter, failure) {
+                (Waiter::Subscribe(_), CallError::NotSent(_)) => {}
+                (Waiter::Subscribe(topic), failure) => self.topics.lock().failed(&topic, &failure),
+                (waiter, failure) => waiter.fail(failure),
             }
         }
         if !self.is_supervised {
-            return self.finish(joining, error);
+            return self.finish(error);
         }
         if was_current && !is_closing {
             self.phase.send_replace(Phase::Connecting);
@@ -606,11 +606,11 @@ impl Shared {
         drop(state);
         places.close();
         self.drained.notify_waiters();
-        self.finish(Vec::new(), error);
+        self.finish(error);
     }
 
-    fn finish(&self, joining: Vec<(Topic, CallError)>, error: &ConnectionError) {
-        let told = self.topics.lock().end(joining, error);
+    fn finish(&self, error: &ConnectionError) {
+        let told = self.topics.lock().end(error);
         told.tell(self);
         // Who asks for events from here on is told that there are none to come.
         let has_ended = self.phase.send_if_modified(|phase| {

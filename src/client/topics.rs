@@ -58,7 +58,7 @@ struct Entry {
     link: LinkId,
     inboxes: Vec<Arc<Inbox>>,
     /// Who waits for the subscription to be accepted.
-    joining: Vec<oneshot::Sender<Joined>>,
+    joining: Vec<Joining>,
     /// What those who have it now asked for.
     terms: Terms,
     /// What the last `/subscribe` asked for.
@@ -71,6 +71,15 @@ struct Entry {
     has_begun: bool,
     /// While it is parked because it was refused for now: when to ask again.
     again: Option<Instant>,
+}
+
+/// Who waits for a subscription to be accepted.
+#[derive(Debug)]
+struct Joining {
+    sender: oneshot::Sender<Joined>,
+    /// How a `/subscribe` ended that left for it and is to be sent again: that is no "not sent" if
+    /// there is no other connection (R2).
+    failure: Option<CallError>,
 }
 
 /// What a stream asks of its topic.
@@ -157,11 +166,11 @@ impl Topics {
         let entry = self.entries.entry(topic.clone()).or_default();
         let event = entry.admit(from, terms)?;
         let fresh = entry.state == SubscriptionState::Absent;
-        entry.joining.retain(|joining| !joining.is_closed());
+        entry.joining.retain(|joining| !joining.sender.is_closed());
         let (sender, receiver) = oneshot::channel();
         match entry.state {
             SubscriptionState::Live(next) => told.joined.push((sender, Ok(next))),
-            _ => entry.joining.push(sender),
+            _ => entry.joining.push(Joining { sender, failure: None }),
         }
         if let Some(acks) = entry.acks.as_mut().filter(|_| terms.window.is_some()) {
             let at = Some(entry.state).filter(|state| matches!(state, SubscriptionState::Live(_)));
@@ -259,6 +268,7 @@ impl Topics {
             Some((topic, entry)) if entry.link == link => {
                 let topic = topic.clone();
                 if entry.is_refused_for_now(shared, &input) {
+                    input.failure.iter().for_each(|failure| self.failed(&topic, failure));
                     return self.on_refused_for_now(shared, link, &topic, input.retry(), told);
                 }
                 // A subscription that cannot be renewed ends with the connection, and says so.
@@ -382,7 +392,7 @@ impl Topics {
         if let (SubscriptionEvent::Accepted(next), SubscriptionState::Live(_)) =
             (input.event, state)
         {
-            told.joined.extend(entry.joining.drain(..).map(|joining| (joining, Ok(next))));
+            told.joined.extend(entry.joining.drain(..).map(|joining| (joining.sender, Ok(next))));
         }
         let (mut outcome, mut is_left) = (Ok(()), false);
         for action in actions {
@@ -413,8 +423,7 @@ impl Topics {
                     let error = input.failure.clone().unwrap_or(CallError::NotSent(NotSent::Lost(
                         ConnectionError::ClosedByPeer,
                     )));
-                    let failed = entry.joining.drain(..).map(|one| (one, Err(error.clone())));
-                    told.joined.extend(failed);
+                    entry.fail_joining(&error, told);
                     if entry.has_begun {
                         let end = input.delivery(topic, Action::End, next_before);
                         entry.deliver(&mut self.all, end, &mut told.wakers);
@@ -440,23 +449,20 @@ impl Topics {
         outcome
     }
 
-    /// The connection is over: every stream ends, those of topics saying from where to resume.
-    ///
-    /// `failures` say how the requests to subscribe ended that were under way.
-    pub(crate) fn end(
-        &mut self,
-        failures: Vec<(Topic, CallError)>,
-        error: &ConnectionError,
-    ) -> Told {
+    /// A `/subscribe` that left ended like this.
+    pub(crate) fn failed(&mut self, topic: &Topic, failure: &CallError) {
+        let joining = self.entries.get_mut(topic).into_iter().flat_map(|entry| &mut entry.joining);
+        joining.for_each(|joining| joining.failure = Some(failure.clone()));
+    }
+
+    /// All is over: every stream ends, those of topics saying from where to resume.
+    pub(crate) fn end(&mut self, error: &ConnectionError) -> Told {
         let mut told = Told::default();
-        let failures: HashMap<_, _> = failures.into_iter().collect();
         self.ended = true;
         let mut entries: Vec<_> = self.entries.drain().collect();
         entries.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         for (topic, mut entry) in entries {
-            let failure = failures.get(&topic).cloned();
-            let failure = failure.unwrap_or(NotSent::Lost(error.clone()).into());
-            told.joined.extend(entry.joining.drain(..).map(|one| (one, Err(failure.clone()))));
+            entry.fail_joining(&NotSent::Lost(error.clone()).into(), &mut told);
             let position = entry.state.next();
             let end = Delivery::End { topic, reason: Code::LOST, position };
             entry.deliver(&mut self.all, end, &mut told.wakers);
@@ -530,12 +536,19 @@ impl Entry {
     /// Its `/subscribe` cannot be sent any more. Who waits for it hears of that now; who has had the
     /// topic before, when the connection ends.
     fn give_up(&mut self, error: &NotSent, told: &mut Told) {
-        let failed = self.joining.drain(..).map(|one| (one, Err(error.clone().into())));
-        told.joined.extend(failed);
+        self.fail_joining(&error.clone().into(), told);
         if !self.has_begun {
             self.inboxes.clear();
             self.state = SubscriptionState::Absent;
         }
+    }
+
+    fn fail_joining(&mut self, error: &CallError, told: &mut Told) {
+        let failed = self.joining.drain(..).map(|Joining { sender, failure }| {
+            let failure = failure.filter(|_| matches!(error, CallError::NotSent(_)));
+            (sender, Err(failure.unwrap_or_else(|| error.clone())))
+        });
+        told.joined.extend(failed);
     }
 
     /// Keeps the acks with what the server said. One that was due on a wire subscription that is over
