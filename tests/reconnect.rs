@@ -437,6 +437,14 @@ async fn a_client_closes_wherever_it_stands() {
     drop(client);
     net.expect_over().await;
 
+    // An attempt that fails just then is not why it ends.
+    let (client, server, mut net) = connected().await;
+    drop(server);
+    let attempt = net.attempt().await;
+    attempt.refuse();
+    client.close().await.unwrap();
+    net.expect_over().await;
+
     let (client, mut server, net) = connected().await;
     drop(client);
     server.expect("1 /quit").await;

@@ -236,9 +236,7 @@ impl<C: Connector> Supervisor<C> {
         let failed = ConnectionEvent::ConnectFailed { address, error: error.clone() };
         self.shared.events.emit(failed);
         self.reconnect.failed(self.now(), None);
-        let is_over = self.is_final(&error)
-            || self.shared.is_closing()
-            || !self.is_patient && self.reconnect.is_round_over();
+        let is_over = self.is_final(&error) || !self.is_patient && self.reconnect.is_round_over();
         is_over.then_some(error)
     }
 
