@@ -957,6 +957,19 @@ async fn a_streamed_reply_goes_on_only_if_it_had_not_begun() {
     assert!(other.next().await.is_none());
 }
 
+/// R1: whatever a server says of a reply that had begun, no item comes twice.
+#[tokio::test(start_paused = true)]
+async fn a_streamed_reply_that_had_begun_is_not_sent_again() {
+    let (client, mut server, _net) = connected().await;
+    let mut items = client.stream("s", "");
+    assert!(timeout(Duration::ZERO, items.next()).await.is_err());
+    server.expect("1 s").await;
+    server.send("1 more a\n1 no;retry=1 busy").await;
+    assert_eq!(items.next().await.unwrap().unwrap(), "a");
+    assert!(matches!(items.next().await, Some(Err(CallError::Refused { .. }))));
+    server.expect_silence().await;
+}
+
 /// What the protocol itself lists is asked for again, too.
 #[tokio::test(start_paused = true)]
 async fn a_list_is_asked_for_where_there_is_a_server() {

@@ -27,6 +27,8 @@ struct Queue {
     credit: u64,
     /// Items taken for which no credit was given back.
     taken: u64,
+    /// There was an item, ever.
+    has_begun: bool,
     end: Option<Result<(), CallError>>,
     reader: Option<Waker>,
 }
@@ -54,6 +56,7 @@ impl Flow {
         let mut queue = self.queue.lock();
         queue.credit = queue.credit.checked_sub(1).ok_or(Overrun)?;
         queue.items.push_back(item);
+        queue.has_begun = true;
         Ok(queue.reader.take())
     }
 
@@ -68,6 +71,11 @@ impl Flow {
     /// Whether its terminal line is there, whatever is still queued.
     pub(crate) fn is_over(&self) -> bool {
         self.queue.lock().end.is_some()
+    }
+
+    /// Whether it has brought an item.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.queue.lock().has_begun
     }
 
     /// The next item; at the end, `None` or the error, which is told once.

@@ -213,12 +213,15 @@ impl Streaming {
         }))
     }
 
-    /// Whether what was taken is no item and no end, since the request is sent again: what is proven
-    /// not executed has brought no item.
+    /// Whether what was taken is no item and no end, since the request is sent again. A server that
+    /// refuses what it has begun to answer proves nothing.
     fn sends_again(&mut self, taken: &Option<Result<Taken, CallError>>) -> bool {
-        let (State::Open((id, _), _), Some(Err(error))) = (&self.state, taken) else {
+        let (State::Open((id, flow), _), Some(Err(error))) = (&self.state, taken) else {
             return false;
         };
+        if flow.has_begun() {
+            return false;
+        }
         let Some(pause) = self.patience.resend(self.client.shared(), *id, error) else {
             return false;
         };
