@@ -275,7 +275,9 @@ async fn sigterm(seed: u64) -> Tally {
     }
     let mut library = JoinSet::new();
     for _ in 0..2 {
-        let client = Client::connect(&server.address).await.unwrap();
+        // No other server follows.
+        let builder = Client::builder().address(&server.address).reconnect(false);
+        let client = builder.connect().await.unwrap();
         library.spawn(load::library(client, replied.clone()));
     }
     let enough = rng.u32(1..10_000);
