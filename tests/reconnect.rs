@@ -570,21 +570,32 @@ async fn fixed_credentials_that_are_refused_end_a_client() {
     net.expect_over().await;
 }
 
-/// A goodbye that overtakes the reply to `/auth` lets nothing be begun there.
+/// A goodbye that overtakes the reply to `/auth` is a failure: nothing is begun there, and nobody waits
+/// for that reply.
 #[tokio::test(start_paused = true)]
-async fn a_server_that_goes_before_it_knows_who_this_is_is_left() {
-    let (builder, mut net) = builder();
-    let client = builder.config(ClientConfig::new().auth(TOKEN, "secret")).connect_lazily();
-    let waiting = call(&client, "x");
-    let mut server = net.attempt().await.accept(1 << 16);
-    server.send(&format!("{HELLO};auth=token")).await;
-    server.expect("1 /auth token secret").await;
-    server.send("* /bye shutdown\n1 ok").await;
-    let mut next = net.greet().await;
-    next.expect("2 m x").await;
-    next.send("2 ok").await;
-    outcome(waiting).await.unwrap();
-    server.expect_silence().await;
+async fn a_server_that_goes_before_it_knows_who_this_is_is_no_connection() {
+    for bye in ["* /bye shutdown\n1 ok", "* /bye shutdown", "* /bye;last=0 shutdown"] {
+        let (builder, mut net) = builder();
+        let client = builder.config(ClientConfig::new().auth(TOKEN, "secret")).connect_lazily();
+        let mut events = client.events();
+        let waiting = call(&client, "x");
+        let mut server = net.attempt().await.accept(1 << 16);
+        server.send(&format!("{HELLO};auth=token")).await;
+        server.expect("1 /auth token secret").await;
+        server.send(bye).await;
+        let told = Instant::now();
+        let mut next = net.greet().await;
+        assert!(told.elapsed() <= Duration::from_millis(250));
+        server.expect_closed().await;
+        next.expect("2 m x").await;
+        next.send("2 ok").await;
+        outcome(waiting).await.unwrap();
+        assert!(matches!(events.next().await, Some(ConnectionEvent::Connecting { .. })));
+        match events.next().await {
+            Some(ConnectionEvent::ConnectFailed { error: ConnectionError::Bye(_), .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

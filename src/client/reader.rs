@@ -332,19 +332,28 @@ impl Reader {
             }
             Notice::Error { id, reason } => return self.server_error(id, reason),
             Notice::Bye { last, retry, reason } => {
-                self.goodbye(last, retry.map(Duration::from_millis), reason);
+                return self.goodbye(last, retry.map(Duration::from_millis), reason);
             }
             Notice::Hello(_) | Notice::Unknown => {}
         }
         Ok(())
     }
 
-    /// The server is about to go, or, with `last`, has drawn the line.
-    fn goodbye(&mut self, last: Option<u64>, hint: Option<Duration>, reason: Reason) {
+    /// The server is about to go, or, with `last`, has drawn the line. Before it knows who this is,
+    /// nothing is under way, and nothing will be.
+    fn goodbye(
+        &mut self,
+        last: Option<u64>,
+        hint: Option<Duration>,
+        reason: Reason,
+    ) -> Result<(), ConnectionError> {
         self.bye = Some(reason.clone());
         self.has_left = true;
         self.hint.give(hint);
         let error = ConnectionError::Bye(reason.clone());
+        if self.hello.is_none() {
+            return Err(error);
+        }
         match last {
             None => {
                 self.shared.leave(self.link, error);
@@ -357,6 +366,7 @@ impl Reader {
                 self.shared.events.emit(ConnectionEvent::Bye(reason));
             }
         }
+        Ok(())
     }
 
     /// A fault of this side's lines. One in the order of ids means that the two ends no longer

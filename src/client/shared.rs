@@ -223,10 +223,6 @@ impl Shared {
         let Some(link) = state.link(id) else { return };
         link.open(&hello, places);
         let semaphore = link.places.clone();
-        // The server said goodbye before it knew who this is: nothing is begun here.
-        if state.current.id != id {
-            return;
-        }
         state.down = None;
         let carried = std::mem::take(&mut state.carried);
         let (dropped, _) = state.current.append_carried(&carried);
