@@ -745,6 +745,41 @@ async fn a_call_waits_until_its_deadline() {
     outcome(patient).await.unwrap();
 }
 
+/// R2, R5: what is given up before it was offered to the transport is taken back, and was not sent.
+#[tokio::test(start_paused = true)]
+async fn what_is_given_up_before_it_is_offered_never_leaves() {
+    let (builder, mut net) = builder();
+    let client = builder.config(ClientConfig::new().outbound_bytes(700)).connect_lazily();
+    let mut server = net.attempt().await.accept(128);
+    server.send(HELLO).await;
+    client.connected().await.unwrap();
+    let deadline = Some(Duration::from_secs(3));
+    let offered = call_within(&client, &"x".repeat(200), deadline);
+    settle().await;
+    let before = call(&client, "before");
+    settle().await;
+    let late = call_within(&client, &"y".repeat(500), deadline);
+    let dropped = call(&client, &"z".repeat(500));
+    settle().await;
+    // There is no room for it, until those are gone.
+    let behind = call_within(&client, "behind", Some(Duration::from_secs(60)));
+    settle().await;
+    assert_eq!((client.stats().pending, client.stats().in_flight), (4, 5));
+    dropped.abort();
+    settle().await;
+    assert_eq!((client.stats().pending, client.stats().in_flight), (4, 4));
+    assert_eq!(outcome(offered).await, Err(CallError::Unknown(Unknown::Deadline)));
+    assert_eq!(outcome(late).await, Err(CallError::NotSent(NotSent::Deadline)));
+    server.expect(&format!("1 m;ttl=3000 {}", "x".repeat(200))).await;
+    server.expect("2 m before").await;
+    server.expect("5 m;ttl=60000 behind").await;
+    server.expect("* /cancel 1").await;
+    server.send("2 ok before\n5 ok behind\n1 cut cancelled").await;
+    assert_eq!(outcome(before).await.unwrap(), "before");
+    assert_eq!(outcome(behind).await.unwrap(), "behind");
+    assert_eq!((client.stats().pending, client.stats().in_flight), (0, 0));
+}
+
 /// R2: what was refused did leave, whatever kept it from being sent again.
 #[tokio::test(start_paused = true)]
 async fn what_was_refused_is_never_not_sent() {

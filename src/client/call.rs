@@ -267,20 +267,18 @@ impl<'a> Exchange<'a> {
             return Poll::Pending;
         };
         ready!(timer.as_mut().poll(cx));
-        let error = match self.state {
-            State::Sent(..) => Unknown::Deadline.into(),
-            _ => self.patience.last(NotSent::Deadline),
-        };
-        self.cancel();
-        Poll::Ready(Err(error))
+        Poll::Ready(Err(match self.cancel() {
+            true => self.patience.last(NotSent::Deadline),
+            false => Unknown::Deadline.into(),
+        }))
     }
 
-    fn cancel(&mut self) {
+    /// Gives it up; whether it is proven that it was not sent.
+    fn cancel(&mut self) -> bool {
         let state = std::mem::replace(&mut self.state, State::Over(None));
-        if let State::Sent((id, reply), _) = state {
-            drop(reply);
-            self.shared.cancel(id);
-        }
+        let State::Sent((id, reply), _) = state else { return true };
+        drop(reply);
+        self.shared.cancel(id)
     }
 }
 

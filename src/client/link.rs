@@ -382,6 +382,25 @@ impl Link {
         }
     }
 
+    /// Takes back the line of a request, and who waits for it, if it was not offered to the transport:
+    /// then it never was sent.
+    pub(crate) fn take_back(&mut self, id: RequestId) -> Option<Entry> {
+        let end = self.pending.get_mut(id.get())?.line_end;
+        if end <= self.offered {
+            return None;
+        }
+        let behind = usize::try_from(self.appended - end).ok()?;
+        let in_out = self.out.len().checked_sub(behind)?;
+        let before = self.out.get(..in_out.checked_sub(1)?)?;
+        let start = before.iter().rposition(|&byte| byte == b'\n').map_or(0, |lf| lf + 1);
+        let length = self.out.drain(start..in_out).len() as u64;
+        let entry = self.pending.complete(id.get());
+        let ends = self.pending.iter_mut().map(|entry| &mut entry.line_end);
+        let marks = [&mut self.appended, &mut self.last_placed, &mut self.last_one_way];
+        ends.chain(marks).filter(|at| **at >= end).for_each(|at| *at -= length);
+        entry
+    }
+
     /// Takes back what was not offered to the transport, for another connection. The protocol's own
     /// one-ways stay: they are about requests that were offered.
     pub(crate) fn withdraw(&mut self) -> Withdrawn {

@@ -49,6 +49,10 @@ impl<W> Pending<W> {
         self.waiters.values()
     }
 
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut W> {
+        self.waiters.values_mut()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.waiters.len()
     }

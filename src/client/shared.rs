@@ -408,17 +408,25 @@ impl Shared {
         link.append_notice(format_args!("/ack"), format_args!("{topic} {position}"))
     }
 
-    /// The caller of `id` is gone: its place becomes a tombstone, and the server is told (R5).
-    pub(crate) fn cancel(&self, id: RequestId) {
+    /// The caller of `id` is gone: its place becomes a tombstone, and the server is told (R5). What was
+    /// not offered to it is taken back, and leaves nothing: whether that is so.
+    pub(crate) fn cancel(&self, id: RequestId) -> bool {
         let mut state = self.state.lock();
-        let Some(link) = state.link_of(id) else { return };
-        // The one-shot leaves the table under the lock, and its receiver is gone: nobody is woken.
-        if !link.pending.get_mut(id.get()).is_some_and(|entry| entry.cancel()) {
-            return;
+        let Some(link) = state.link_of(id) else { return false };
+        if let Some(entry) = link.take_back(id) {
+            let places = link.places.clone();
+            drop(state);
+            places.add_permits(usize::from(entry.waiter.holds_place()));
+            self.drained.notify_waiters();
+            return true;
         }
-        let driver = link.append_cancel(id);
-        drop(state);
-        wake(driver);
+        // The one-shot leaves the table under the lock, and its receiver is gone: nobody is woken.
+        if link.pending.get_mut(id.get()).is_some_and(|entry| entry.cancel()) {
+            let driver = link.append_cancel(id);
+            drop(state);
+            wake(driver);
+        }
+        false
     }
 
     /// Takes nothing new, for this reason, lets the servers finish what they have, and ends.

@@ -12,7 +12,7 @@ use crate::{
 /// Counters begin at 0 with the client and only rise, over all its connections. Each request that was
 /// given an id is counted once more by its terminal line, or in `pending`: `requests` is the sum of
 /// `ok`, `err`, `no`, `cut` and `pending`, until a connection ends and leaves the rest without an
-/// outcome.
+/// outcome, or a call is given up before its line was written.
 ///
 /// ```
 /// # async fn example(client: bellwire::Client) -> Result<(), bellwire::CallError> {

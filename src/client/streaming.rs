@@ -252,19 +252,17 @@ impl Streaming {
             return Poll::Pending;
         };
         ready!(timer.as_mut().poll(cx));
-        let error = match self.state {
-            State::Open(..) => Unknown::Deadline.into(),
-            _ => self.patience.last(NotSent::Deadline),
-        };
-        self.cancel();
-        Poll::Ready(Some(Err(error)))
+        Poll::Ready(Some(Err(match self.cancel() {
+            true => self.patience.last(NotSent::Deadline),
+            false => Unknown::Deadline.into(),
+        })))
     }
 
-    fn cancel(&mut self) {
+    /// Gives it up; whether it is proven that it was not sent.
+    fn cancel(&mut self) -> bool {
         let state = std::mem::replace(&mut self.state, State::Over(None));
-        if let State::Open((id, _flow), _) = state {
-            self.client.shared().cancel(id);
-        }
+        let State::Open((id, _flow), _) = state else { return true };
+        self.client.shared().cancel(id)
     }
 }
 
