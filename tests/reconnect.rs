@@ -846,6 +846,15 @@ async fn who_fails_fast_does_not_wait() {
     server.expect("2 m").await;
     server.send("2 no;retry=1 busy").await;
     assert!(matches!(outcome(refused).await, Err(CallError::Refused { .. })));
+    // What is under way is not asked for again.
+    let subscribing = tokio::spawn(client.subscribe("t").into_future());
+    server.expect("3 /subscribe t").await;
+    drop(server);
+    let lost = CallError::Unknown(Unknown::Lost(ConnectionError::ClosedByPeer));
+    assert_eq!(subscribing.await.unwrap().unwrap_err(), lost);
+    let mut server = net.greet().await;
+    client.connected().await.unwrap();
+    server.expect_silence().await;
     // A server that says goodbye leaves no connection to begin on, either.
     server.send("* /bye;last=2;retry=60000 busy").await;
     settle().await;

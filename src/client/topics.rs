@@ -306,10 +306,15 @@ impl Topics {
         topic: &Topic,
         told: &mut Told,
     ) {
-        if self.entries.get(topic).is_some_and(|entry| entry.link == link) {
-            let _ = self.on(shared, topic, SubscriptionEvent::Disconnected.into(), told);
-            let _ = self.on(shared, topic, SubscriptionEvent::Connected.into(), told);
+        let Some(entry) = self.entries.get_mut(topic).filter(|entry| entry.link == link) else {
+            return;
+        };
+        if shared.config.fail_fast {
+            let down = shared.down().unwrap_or(ConnectionError::Closed);
+            entry.give_up(&NotSent::Lost(down), told);
         }
+        let _ = self.on(shared, topic, SubscriptionEvent::Disconnected.into(), told);
+        let _ = self.on(shared, topic, SubscriptionEvent::Connected.into(), told);
     }
 
     fn on_refused_for_now(
