@@ -390,6 +390,25 @@ async fn who_gives_up_says_what_became_of_the_server() {
     assert!(matches!(client.close().await, Err(ConnectionError::Bye(_))));
 }
 
+/// With as many connections as it may be leaving, too.
+#[tokio::test(start_paused = true)]
+async fn who_waits_to_leave_gives_up() {
+    let config = ClientConfig::new().give_up_after(Duration::from_secs(5));
+    let (client, mut server, mut net) = connected_with(config).await;
+    let mut left = Vec::new();
+    for _ in 0..3 {
+        server.send("* /bye shutdown").await;
+        left.push(std::mem::replace(&mut server, net.greet().await));
+    }
+    server.send("* /bye shutdown").await;
+    let told = Instant::now();
+    let waiting = call(&client, "");
+    let error = outcome(waiting).await.unwrap_err();
+    assert!(matches!(error, CallError::NotSent(NotSent::Lost(ConnectionError::Bye(_)))));
+    assert_eq!(told.elapsed().as_secs(), 5);
+    assert!(net.0.try_recv().is_err(), "it connects again");
+}
+
 /// While a server that was left finishes what it has, nobody waits for a connection that will not be.
 #[tokio::test(start_paused = true)]
 async fn who_gives_up_tells_so_at_once() {

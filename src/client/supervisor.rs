@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 use uuid::Uuid;
 
@@ -129,7 +129,8 @@ impl<C: Connector> Supervisor<C> {
             self.heed_hints();
             let jitter = self.shared.config.random.next_u64();
             let (at, when) = self.reconnect.next(self.now(), jitter);
-            self.wait_until(self.started + Duration::from_millis(when.as_millis())).await?;
+            let when = self.started + Duration::from_millis(when.as_millis());
+            unless_over(&self.shared, self.given_up(), sleep_until(when)).await?;
             // A server that this client is leaving may have asked for patience meanwhile.
             self.heed_hints();
             if self.reconnect.may_try(at, self.now()) {
@@ -141,26 +142,17 @@ impl<C: Connector> Supervisor<C> {
     /// Waits until there are not too many connections that are being left; or says why the client ends
     /// before that.
     async fn wait_for_leaving(&mut self) -> Result<(), ConnectionError> {
-        let leaving = &mut self.leaving;
+        let (limit, leaving) = (self.given_up(), &mut self.leaving);
         while leaving.try_join_next().is_some() {}
         while leaving.len() >= MAX_LEAVING {
-            let left = unless_closing(&self.shared, leaving.join_next()).await;
-            left.ok_or(ConnectionError::Closed)?;
+            unless_over(&self.shared, limit, leaving.join_next()).await?;
         }
         Ok(())
     }
 
-    /// Waits for an attempt's time; or says why the client ends before that.
-    async fn wait_until(&mut self, when: Instant) -> Result<(), ConnectionError> {
-        let limit = self.shared.config.give_up_after;
-        let given_up = limit.and_then(|limit| self.down_since.checked_add(limit));
-        let until = given_up.map_or(when, |given_up| given_up.min(when));
-        let waited = unless_closing(&self.shared, sleep_until(until)).await;
-        waited.ok_or(ConnectionError::Closed)?;
-        match until == when {
-            true => Ok(()),
-            false => Err(self.shared.down().unwrap_or(ConnectionError::Closed)),
-        }
+    /// When it gives up.
+    fn given_up(&self) -> Option<Instant> {
+        self.down_since.checked_add(self.shared.config.give_up_after?)
     }
 
     /// Notes what servers have asked for, and forgets those who can ask no more.
@@ -294,6 +286,28 @@ fn reason(ended: Result<(), ConnectionError>) -> ConnectionError {
 
 fn disconnected(shared: &Shared, session: Uuid, error: &ConnectionError) {
     shared.events.emit(ConnectionEvent::Disconnected { session, error: error.clone() });
+}
+
+/// Waits for `future`, unless the client closes, or gives up by then.
+async fn unless_over(
+    shared: &Shared,
+    limit: Option<Instant>,
+    future: impl Future,
+) -> Result<(), ConnectionError> {
+    let in_time = async {
+        match limit {
+            Some(limit) => timeout_at(limit, future).await.is_ok(),
+            None => {
+                future.await;
+                true
+            }
+        }
+    };
+    match unless_closing(shared, in_time).await {
+        Some(true) => Ok(()),
+        Some(false) => Err(shared.down().unwrap_or(ConnectionError::Closed)),
+        None => Err(ConnectionError::Closed),
+    }
 }
 
 /// Waits for `future`, unless the client closes.
