@@ -53,7 +53,7 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use bellwire::{CallError, Client, Delivery, Router, Server, protocol::Code};
+//! use bellwire::{Client, Delivery, Router, Server, protocol::Code};
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let server = Server::bind("127.0.0.1:0").await?;
@@ -68,8 +68,8 @@
 //!
 //! match client.call("echo", "again").deadline(Duration::from_secs(5)).await {
 //!     Ok(reply) => assert_eq!(reply, "again"),
-//!     Err(CallError::Unknown(_)) => println!("it may have run: try again only if that does no harm"),
-//!     Err(error) => println!("it has not run: {error}"),
+//!     Err(error) if error.is_safe_to_retry() => println!("it has not run: {error}"),
+//!     Err(error) => println!("it may have run, try again only if that does no harm: {error}"),
 //! }
 //! // What was published meanwhile comes once, in order; what is gone by then would be named.
 //! let Some(Delivery::Notification(first)) = news.next().await else { panic!("nothing is lost") };

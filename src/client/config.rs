@@ -117,8 +117,9 @@ impl ClientConfig {
         self
     }
 
-    /// How long [`Client::connect`](crate::Client::connect) waits for the connection and the
-    /// server's hello. Default 10 s.
+    /// How long an attempt to connect may take, until the server has said hello and knows who this is.
+    /// Default 10 s. [`Client::connect`](crate::Client::connect) makes one, a
+    /// [`ClientBuilder`](crate::ClientBuilder) one for each address, before it fails.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;

@@ -85,7 +85,8 @@ impl Subscribe {
     /// stream's item; a gap too, and with it what this client had to drop. The server is told when
     /// half the window was handed over, so it never waits for a reader that keeps up. A window
     /// above [`ClientConfig::inbox_items`](crate::ClientConfig::inbox_items) can make this client
-    /// drop what the server would have kept.
+    /// drop what the server would have kept. It is the window of a connection: on the next one, what is
+    /// still with the application does not count.
     ///
     /// Subscriptions of this client to one topic share one on the wire. The first says its window
     /// and its policy; a later one that asks for others is refused with
@@ -112,8 +113,8 @@ impl Subscribe {
     /// position. Without a window there is nothing to acknowledge, and it changes nothing.
     ///
     /// What is not acknowledged holds the window, and all behind it: an ack of a later one does not
-    /// acknowledge an earlier one. It is not delivered again on this connection. Gaps are handled
-    /// when they are handed over.
+    /// acknowledge an earlier one. It is not delivered again, on another connection neither. Gaps are
+    /// handled when they are handed over.
     pub fn ack_by_hand(mut self) -> Self {
         self.by_hand = true;
         self
