@@ -1174,6 +1174,42 @@ async fn a_log_that_is_come_back_to_is_waited_for() {
     assert_eq!(number(&mut offers).await, 18);
 }
 
+/// Whoever shares what is asked for again begins where that goes on, whatever the server repeats; and
+/// an end in between says where.
+#[tokio::test(start_paused = true)]
+async fn who_joins_meanwhile_begins_where_it_goes_on() {
+    let (client, mut server, mut net) = connected().await;
+    let mut offers = subscribed(&client, &mut server, 1).await;
+    drop(server);
+    let mut server = net.greet().await;
+    server.expect("2 /subscribe;from=e:18 offers").await;
+    let joining = tokio::spawn(client.subscribe("offers").into_future());
+    settle().await;
+    server.send("2 ok;epoch=e;next=16;lease=60\n* offers 16 a\n* offers 17 b\n* offers 18 c").await;
+    let mut joined = joining.await.unwrap().unwrap();
+    assert_eq!(joined.position().to_string(), "e:18");
+    assert_eq!((number(&mut offers).await, number(&mut joined).await), (18, 18));
+    drop(server);
+    let mut server = net.greet().await;
+    server.expect("3 /subscribe;from=e:19 offers").await;
+    server.send("3 ok;epoch=f;next=1;lease=60").await;
+    assert!(matches!(next(&mut offers).await, Delivery::Reset { .. }));
+    drop(server);
+    let mut server = net.greet().await;
+    server.expect("4 /subscribe;from=f:1 offers").await;
+    server.send("4 ok;epoch=e;next=1;lease=60").await;
+    server.expect("5 /unsubscribe offers").await;
+    let closing = tokio::spawn(async move { client.close().await });
+    server.expect("6 /quit").await;
+    drop(server);
+    assert!(closing.await.unwrap().is_err());
+    assert!(matches!(next(&mut offers).await, Delivery::Reset { .. }));
+    match next(&mut offers).await {
+        Delivery::End { position: Some(at), .. } => assert_eq!(at.to_string(), "e:19"),
+        other => panic!("{other:?}"),
+    }
+}
+
 /// [M170] It asks for what it asked before, and acknowledges what is handled since.
 #[tokio::test(start_paused = true)]
 async fn a_subscription_keeps_its_terms() {

@@ -394,7 +394,8 @@ impl Topics {
             (_, SubscriptionEvent::Leave) => entry.has_begun = false,
             _ => {}
         }
-        if let (SubscriptionEvent::Accepted(next), SubscriptionState::Live(_)) =
+        // What the server repeats, to begin further back, is seen.
+        if let (SubscriptionEvent::Accepted(_), SubscriptionState::Live(next)) =
             (input.event, state)
         {
             told.joined.extend(entry.joining.drain(..).map(|joining| (joining.sender, Ok(next))));

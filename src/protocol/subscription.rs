@@ -155,7 +155,8 @@ impl SubscriptionState {
         match self {
             Self::Live(next) => Some(next),
             Self::Requested { from, .. } | Self::Parked { from } => from,
-            Self::Absent | Self::Leaving { .. } => None,
+            Self::Leaving { rejoin } => rejoin.flatten(),
+            Self::Absent => None,
         }
     }
 
@@ -401,6 +402,7 @@ mod tests {
         let requested = State::Requested { from: Some(at("f:3")), then: Then::Stay };
         let (state, actions) = on(requested, Event::Returned(at("e:5")));
         assert_eq!(actions, [Action::Reset(at("e:5")), Action::Unsubscribe]);
+        assert_eq!(state.next(), Some(at("e:5")));
         // What is replayed from its beginning meanwhile was seen.
         assert_eq!(on(state, Event::Notification(1)), (state, vec![]));
         let (state, actions) = on(state, Event::Left);
