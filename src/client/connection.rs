@@ -370,10 +370,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     /// Renews the lease well before it runs out, while there is something to keep alive.
     fn poll_renewal(&mut self, cx: &mut Context<'_>) {
-        let Some(hello) = self.reader.hello.clone() else { return };
-        let now = time_since(self.started);
+        let Some(hello) = &self.reader.hello else { return };
+        let has_idle = hello.idle.is_some();
         let (renewal, sleep) = self.renewal.get_or_insert_with(|| {
-            let renewal = first_renewal(&hello, now, self.reader.shared.config.random.next_u64());
+            let now = time_since(self.started);
+            let renewal = first_renewal(hello, now, self.reader.shared.config.random.next_u64());
             let first = renewal.due().min(now.after(FIRST_LINE));
             (renewal, Box::pin(sleep_until(self.started, first)))
         });
@@ -382,7 +383,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             if now < renewal.due() {
                 self.reader.say_something();
             } else {
-                self.reader.renew(hello.idle.is_some());
+                self.reader.renew(has_idle);
                 renewal.sent(now, self.reader.shared.config.random.next_u64());
             }
             sleep.as_mut().reset(instant(self.started, renewal.due()));
