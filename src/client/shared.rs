@@ -225,9 +225,9 @@ impl Shared {
         let semaphore = link.places.clone();
         state.down = None;
         let carried = std::mem::take(&mut state.carried);
-        let (dropped, _) = state.current.append_carried(&carried);
         // The driver is running: it writes next, and needs no waking.
-        let unused = if state.closing { state.quit(id) } else { None };
+        let (dropped, unused) = state.current.append_carried(&carried);
+        let unused = unused.or(if state.closing { state.quit(id) } else { None });
         drop(state);
         drop(unused);
         self.topics.lock().connected(self, told);
