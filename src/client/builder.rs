@@ -138,7 +138,8 @@ impl<C: Connector> ClientBuilder<C> {
     /// # Errors
     /// [`ConnectionError`], the last one, when each address of the list was tried once and none
     /// answered within [`ClientConfig::connect_timeout`](crate::ClientConfig::connect_timeout) (10 s);
-    /// and when a server refuses this client for what it is.
+    /// and when a server refuses this client for what it is. One that says hello and goodbye in the same
+    /// breath, since it is full, has answered: the client comes again when it was told to.
     ///
     /// # Panics
     /// Outside a tokio runtime.
