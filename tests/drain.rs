@@ -6,7 +6,7 @@ use std::{
 };
 
 use bellwire::{
-    Client, ClientConfig, ConnectionError, ConnectionEvent, NotSent, Router, ServerConfig,
+    Client, ClientConfig, ConnectionError, ConnectionEvent, NotSent, Random, Router, ServerConfig,
     blocking, handler,
 };
 use futures::StreamExt;
@@ -86,6 +86,29 @@ async fn what_waits_for_a_place_is_behind_the_line() {
     peer.expect("* /bye shutdown\n* /bye;last=1 shutdown\n2 no closing\n3 no closing\n").await;
     peer.expect("1 cut closing\n").await;
     peer.expect_closed().await;
+}
+
+/// Goodbye is said in the order of the sessions' ids: the same for the same seed, whatever the
+/// table's.
+#[tokio::test(start_paused = true)]
+async fn goodbye_is_said_in_an_order_that_repeats() {
+    let mut server = PipeServer::built(router(), |server| server.random(Random::seeded(7)));
+    let ((say, said), mut heard) = (mpsc::channel(), JoinSet::new());
+    for _ in 0..16 {
+        let mut peer = server.connect_raw(64 * 1024);
+        let session = peer.attribute("session").await;
+        let say = say.clone();
+        heard.spawn(async move {
+            peer.expect("* /bye shutdown\n").await;
+            say.send(session).unwrap();
+            peer
+        });
+    }
+    server.stop();
+    let _peers = heard.join_all().await;
+    drop(say);
+    let order: Vec<_> = said.iter().collect();
+    assert!(order.len() == 16 && order.is_sorted(), "{order:?}");
 }
 
 /// Nobody waits for who is not there, nor for who has said that it wants nothing more.

@@ -287,10 +287,11 @@ impl Crew {
         self.tasks.shutdown().await;
     }
 
+    /// In the order of the sessions' ids, which are random, and not in that of their table.
     fn raise(&self, flag: u8) {
-        let sessions = self.shared.sessions.iter();
-        let mailboxes: Vec<_> = sessions.map(|session| session.mailbox().clone()).collect();
-        mailboxes.iter().for_each(|mailbox| mailbox.raise(flag));
+        let mut sessions: Vec<_> = self.shared.sessions.iter().collect();
+        sessions.sort_unstable_by_key(Session::id);
+        sessions.iter().for_each(|session| session.mailbox().raise(flag));
     }
 
     async fn all_ended_within(&mut self, time: Duration) -> bool {
