@@ -58,6 +58,8 @@ impl Standing {
                 state.left.pop_front();
             }
             state.left.push_back(before.epoch);
+            // It is come back to.
+            state.left.retain(|left| *left != position.epoch);
         }
         if state.waiting.is_empty() {
             return;
@@ -202,6 +204,17 @@ mod tests {
         assert!(!is_seen(&mut Seen::new(standing.clone(), at("e:9"))));
         assert!(is_seen(&mut Seen::new(standing.clone(), at("e:5"))));
         assert!(is_seen(&mut Seen::new(standing.clone(), at("f:9"))));
+    }
+
+    #[test]
+    fn a_log_that_is_come_back_to_is_waited_for_again() {
+        let standing = standing("e:5");
+        standing.advance(at("f:1"));
+        standing.advance(at("e:5"));
+        let mut seen = ["f:9", "e:5", "e:6"].map(|text| Seen::new(standing.clone(), at(text)));
+        assert_eq!(seen.each_mut().map(is_seen), [true, true, false]);
+        standing.advance(at("e:6"));
+        assert!(is_seen(&mut seen[2]));
     }
 
     #[test]
