@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    client::acks::AckHandle,
+    client::{acks::AckHandle, topics::REMEMBERED},
     protocol::{Code, Epoch, Position, Topic},
     sync::Mutex,
 };
@@ -154,7 +154,8 @@ pub(crate) struct Inbox {
 
 #[derive(Debug, Default)]
 struct Queue {
-    /// What left unread, merged: at most a reset, an end and a gap per topic, all older than `items`.
+    /// What left unread, merged, all older than `items`. Of each topic an end at most, and a gap and a
+    /// reset for each of the last logs.
     missed: VecDeque<Delivery>,
     items: VecDeque<Delivery>,
     /// Payload bytes in `items`.
@@ -231,15 +232,9 @@ impl Queue {
                 (epoch, sequence, sequence)
             }
             Delivery::Gap(Gap { epoch, first, last, .. }) => (epoch, first, last),
-            // A log's end covers all of it.
-            Delivery::Reset { .. } => return self.replace_missed(oldest, |_| true),
+            Delivery::Reset { .. } => return self.miss_reset(oldest),
             Delivery::End { topic, reason, position } => {
-                // Nothing behind a hole was handed over: resuming at the hole gets it all.
-                let position = self.hole(&topic).or(position);
-                let end = Delivery::End { topic, reason, position };
-                // A reset says which log that is in.
-                return self
-                    .replace_missed(end, |missed| !matches!(missed, Delivery::Reset { .. }));
+                return self.miss_end(topic, reason, position);
             }
         };
         let cause = GapCause::Lagged;
@@ -252,20 +247,49 @@ impl Queue {
         }
     }
 
-    /// Where the numbers of a topic begin that left unread.
-    fn hole(&self, topic: &Topic) -> Option<Position> {
-        self.missed.iter().find_map(|missed| match missed {
-            Delivery::Gap(gap) if gap.topic == *topic => {
-                Some(Position { epoch: gap.epoch, next: gap.first })
-            }
-            _ => None,
-        })
+    /// Another log: what was lost of the one before is named all the same, since the topic may come
+    /// back to it, behind that. What it cannot come back to any more is not.
+    fn miss_reset(&mut self, reset: Delivery) {
+        let topic = reset.topic().clone();
+        self.missed.push_back(reset);
+        let is_reset = |missed: &Delivery| {
+            matches!(missed, Delivery::Reset { .. }) && *missed.topic() == topic
+        };
+        let places = self.missed.iter().enumerate().rev();
+        let mut resets = places.filter(|(_, missed)| is_reset(missed)).map(|(at, _)| at);
+        if let Some(at) = resets.nth(REMEMBERED) {
+            self.forget(&topic, at);
+        }
     }
 
-    /// Says `delivery` instead of what was to be said of its topic, as far as that `is_covered`.
-    fn replace_missed(&mut self, delivery: Delivery, is_covered: impl Fn(&Delivery) -> bool) {
-        self.missed.retain(|missed| missed.topic() != delivery.topic() || !is_covered(missed));
-        self.missed.push_back(delivery);
+    /// Nothing behind a hole was handed over: resuming at the hole gets it all. An end that was to be
+    /// said before is covered by this one.
+    fn miss_end(&mut self, topic: Topic, reason: Code, position: Option<Position>) {
+        let position = self.take_hole(&topic).or(position);
+        let is_end =
+            |missed: &Delivery| matches!(missed, Delivery::End { .. }) && *missed.topic() == topic;
+        if let Some(at) = self.missed.iter().rposition(is_end) {
+            self.forget(&topic, at + 1);
+        }
+        self.missed.push_back(Delivery::End { topic, reason, position });
+    }
+
+    /// Where the numbers begin that left unread of the log that a topic is in; they are not named.
+    fn take_hole(&mut self, topic: &Topic) -> Option<Position> {
+        let at = self.missed.iter().rposition(|missed| missed.topic() == topic)?;
+        match self.missed.get(at) {
+            Some(&Delivery::Gap(Gap { epoch, first, .. })) => {
+                self.missed.remove(at);
+                Some(Position { epoch, next: first })
+            }
+            _ => None,
+        }
+    }
+
+    /// Says nothing of a topic that stands before this place in what was to be said.
+    fn forget(&mut self, topic: &Topic, before: usize) {
+        let mut at = 0..;
+        self.missed.retain(|missed| at.next() >= Some(before) || missed.topic() != topic);
     }
 }
 
@@ -335,7 +359,31 @@ mod tests {
         fill(&inbox, [notification("a", "e:1", b""), reset, notification("a", "f:1", b"")]);
         fill(&inbox, [notification("a", "f:2", b"")]);
         let reset = Delivery::Reset { topic: topic("a"), position: at("f:1") };
-        assert_eq!(drain(&inbox), [reset, lagged("a", "f", 1, 1), notification("a", "f:2", b"")]);
+        let lost = [lagged("a", "e", 1, 1), reset, lagged("a", "f", 1, 1)];
+        assert_eq!(drain(&inbox), [&lost[..], &[notification("a", "f:2", b"")]].concat());
+    }
+
+    /// Of as many as a topic can come back to, at its place in each; and no more than that is kept.
+    #[test]
+    fn a_log_that_was_left_is_named_as_far_as_it_was_lost() {
+        let inbox = Inbox::new(1, usize::MAX);
+        let log = |n: usize| format!("e{n}");
+        let position = |n| at(&format!("{}:1", log(n)));
+        for n in 0..20 {
+            let reset = Delivery::Reset { topic: topic("a"), position: position(n) };
+            fill(&inbox, [notification("b", "f:1", b""), reset]);
+            fill(&inbox, [notification("a", &format!("{}:1", log(n)), b"")]);
+        }
+        fill(&inbox, [notification("b", "f:2", b"")]);
+        let said = drain(&inbox);
+        let of_b = said.iter().filter(|delivery| *delivery.topic() == topic("b")).count();
+        let mut expected = Vec::new();
+        for n in 20 - 1 - REMEMBERED..20 {
+            expected.push(Delivery::Reset { topic: topic("a"), position: position(n) });
+            expected.push(lagged("a", &log(n), 1, 1));
+        }
+        let of_a = said.iter().filter(|delivery| *delivery.topic() == topic("a"));
+        assert_eq!((of_a.cloned().collect::<Vec<_>>(), of_b), (expected, 2));
     }
 
     #[test]
@@ -359,7 +407,8 @@ mod tests {
             || Delivery::End { topic: topic("a"), reason: Code::CLOSED, position: Some(at("f:1")) };
         fill(&inbox, [notification("a", "e:1", b""), reset(), notification("a", "f:1", b"")]);
         fill(&inbox, [end(), notification("b", "f:1", b"")]);
-        assert_eq!(drain(&inbox), [reset(), end(), notification("b", "f:1", b"")]);
+        let lost = lagged("a", "e", 1, 1);
+        assert_eq!(drain(&inbox), [lost, reset(), end(), notification("b", "f:1", b"")]);
     }
 
     #[test]

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Logs that a topic has left and remembers: those of as many servers, one after the other.
-const REMEMBERED: usize = 8;
+pub(crate) const REMEMBERED: usize = 8;
 
 /// How long a subscription that a server has no room for at present leaves it alone, where the server
 /// does not say.
