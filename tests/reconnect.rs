@@ -1247,6 +1247,25 @@ async fn an_ack_that_was_due_when_the_connection_was_lost_stops_no_other() {
     server.expect("* /ack offers e:5").await;
 }
 
+/// Who waits for a connection has it in the order of coming.
+#[tokio::test(start_paused = true)]
+async fn one_ways_wait_for_a_connection_in_order() {
+    let (client, server, mut net) = connected().await;
+    drop(server);
+    let attempt = net.attempt().await;
+    let waiting = (0..9).map(|number| {
+        let client = client.clone();
+        tokio::spawn(async move { client.one_way("note", number.to_string()).await })
+    });
+    let waiting: Vec<_> = waiting.collect();
+    settle().await;
+    let mut server = attempt.greet().await;
+    for (number, one_way) in waiting.into_iter().enumerate() {
+        server.expect(&format!("* note {number}")).await;
+        one_way.await.unwrap().unwrap();
+    }
+}
+
 /// Subscribing begins on whatever connection there will be; leaving while there is none leaves no
 /// trace.
 #[tokio::test(start_paused = true)]

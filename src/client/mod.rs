@@ -15,6 +15,7 @@ mod inbox;
 mod link;
 mod loss;
 mod pending;
+mod phase;
 mod reader;
 mod resend;
 mod seen;
@@ -31,10 +32,7 @@ mod waiter;
 
 use std::{fmt, future::Future, pin::pin};
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    sync::watch,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 #[cfg(unix)]
 pub use self::connector::UnixConnector;
@@ -44,8 +42,9 @@ use self::{
     body::Body,
     call::Exchange,
     link::SendError,
+    phase::Phase,
     resend::Patience,
-    shared::{Phase, Shared, wake},
+    shared::{Shared, wake},
     waiter::{Listed, Waiter},
 };
 pub use self::{
@@ -114,7 +113,7 @@ impl Drop for Handle {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("phase", &*self.shared().phase.borrow()).finish()
+        self.shared().phase.look(|phase| f.debug_struct("Client").field("phase", phase).finish())
     }
 }
 
@@ -201,10 +200,9 @@ impl Client {
     /// # Cancel safety
     /// Dropping it changes nothing.
     pub async fn connected(&self) -> Result<Hello, ConnectionError> {
-        let mut phase = self.shared().phase.subscribe();
-        match &*wait_for(&mut phase, |phase| !matches!(phase, Phase::Connecting)).await? {
-            Phase::Ended(error) => Err(error.clone()),
-            Phase::Open(hello) => Ok(hello.clone()),
+        match self.shared().phase.until(|phase| !matches!(phase, Phase::Connecting)).await {
+            Phase::Ended(error) => Err(error),
+            Phase::Open(hello) => Ok(hello),
             Phase::Connecting => Err(ConnectionError::Closed),
         }
     }
@@ -378,8 +376,8 @@ impl Client {
 
     /// A stream of what happens to the client's connections from here on.
     pub fn events(&self) -> ConnectionEvents {
-        let phase = self.shared().phase.borrow();
-        self.shared().events.listen(matches!(*phase, Phase::Ended(_)))
+        let Shared { phase, events, .. } = self.shared();
+        phase.look(|phase| events.listen(matches!(phase, Phase::Ended(_))))
     }
 
     /// Publishes to a topic, where the server allows that to clients.
@@ -480,21 +478,12 @@ impl Client {
     /// # Cancel safety
     /// Dropping it goes on closing.
     pub async fn close(&self) -> Result<(), ConnectionError> {
-        let mut phase = self.shared().phase.subscribe();
         self.shared().begin_close(ConnectionError::Closed);
-        match &*wait_for(&mut phase, |phase| matches!(phase, Phase::Ended(_))).await? {
-            Phase::Ended(ConnectionError::Closed) => Ok(()),
-            Phase::Ended(error) => Err(error.clone()),
-            _ => Err(ConnectionError::Closed),
+        match self.shared().phase.until(|phase| matches!(phase, Phase::Ended(_))).await {
+            Phase::Ended(error) if error != ConnectionError::Closed => Err(error),
+            _ => Ok(()),
         }
     }
-}
-
-async fn wait_for(
-    phase: &mut watch::Receiver<Phase>,
-    is_reached: impl FnMut(&Phase) -> bool,
-) -> Result<watch::Ref<'_, Phase>, ConnectionError> {
-    phase.wait_for(is_reached).await.map_err(|_| ConnectionError::Closed)
 }
 
 fn method_and_doc(line: &[u8]) -> Result<(Method, String), CallError> {

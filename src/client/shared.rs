@@ -3,7 +3,7 @@
 
 use std::{fmt, pin::pin, task::Waker, time::Duration};
 
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore};
 
 use crate::{
     client::{
@@ -12,6 +12,7 @@ use crate::{
         event::{ConnectionEvent, Events},
         flow::Flow,
         link::{Link, LinkId, SendError, Withdrawn},
+        phase::{Phase, Phases},
         stats::{ClientStats, Counters, Tally},
         topics::{Told, Topics},
         waiter::{CallResult, Waiter},
@@ -34,7 +35,7 @@ pub(crate) struct Shared {
     pub(crate) drained: Notify,
     /// For whoever connects: this side closes, or a link is gone.
     pub(crate) news: Notify,
-    pub(crate) phase: watch::Sender<Phase>,
+    pub(crate) phase: Phases,
     pub(crate) events: Events,
     pub(crate) counters: Counters,
 }
@@ -46,15 +47,6 @@ pub(crate) struct Begun {
     pub(crate) link: LinkId,
     /// To be woken once no lock is held.
     pub(crate) driver: Option<Waker>,
-}
-
-/// Where a client stands.
-#[derive(Clone, Debug)]
-pub(crate) enum Phase {
-    /// There is no connection to begin anything on.
-    Connecting,
-    Open(Hello),
-    Ended(ConnectionError),
 }
 
 /// **Invariant:** no waker is woken, no one-shot sent and no user code run while it is locked.
@@ -204,7 +196,7 @@ impl Shared {
             state: Mutex::new(State::new()),
             drained: Notify::new(),
             news: Notify::new(),
-            phase: watch::Sender::new(Phase::Connecting),
+            phase: Phases::new(),
             events: Events::default(),
             counters: Counters::default(),
         }
@@ -235,7 +227,7 @@ impl Shared {
         self.counters.fold(&mut Tally { connections: 1, ..Tally::default() });
         self.events.emit(ConnectionEvent::Connected(hello.clone()));
         self.report_dropped(dropped);
-        self.phase.send_replace(Phase::Open(hello));
+        self.phase.replace(Phase::Open(hello));
     }
 
     /// The places of the connection there is, or of the next.
@@ -547,7 +539,7 @@ impl Shared {
         places.close();
         self.drained.notify_waiters();
         if moves_on && !is_closing {
-            self.phase.send_replace(Phase::Connecting);
+            self.phase.replace(Phase::Connecting);
         }
         self.news.notify_one();
         waiters
@@ -587,7 +579,7 @@ impl Shared {
             return self.finish(error);
         }
         if was_current && !is_closing {
-            self.phase.send_replace(Phase::Connecting);
+            self.phase.replace(Phase::Connecting);
         }
         let mut told = Told::default();
         self.topics.lock().disconnected(self, id, &mut told);
@@ -617,13 +609,7 @@ impl Shared {
         let told = self.topics.lock().end(error);
         told.tell(self);
         // Who asks for events from here on is told that there are none to come.
-        let has_ended = self.phase.send_if_modified(|phase| {
-            let goes_on = !matches!(phase, Phase::Ended(_));
-            if goes_on {
-                *phase = Phase::Ended(error.clone());
-            }
-            goes_on
-        });
+        let has_ended = self.phase.end(error);
         if has_ended {
             self.events.emit(ConnectionEvent::Ended(error.clone()));
         }

@@ -1,0 +1,103 @@
+//! Where a client stands, and who waits until it stands elsewhere.
+
+use std::pin::pin;
+
+use tokio::sync::Notify;
+
+use crate::{error::ConnectionError, protocol::Hello, sync::Mutex};
+
+/// Where a client stands.
+#[derive(Clone, Debug)]
+pub(crate) enum Phase {
+    /// There is no connection to begin anything on.
+    Connecting,
+    Open(Hello),
+    Ended(ConnectionError),
+}
+
+/// The phase there is. Whoever waits for another is woken in the order of coming; a `watch` of tokio's
+/// wakes in one that it draws by lot.
+#[derive(Debug)]
+pub(crate) struct Phases {
+    now: Mutex<Phase>,
+    changed: Notify,
+}
+
+impl Phases {
+    pub(crate) fn new() -> Self {
+        Self { now: Mutex::new(Phase::Connecting), changed: Notify::new() }
+    }
+
+    /// Looks at the phase, which does not change meanwhile.
+    pub(crate) fn look<R>(&self, look: impl FnOnce(&Phase) -> R) -> R {
+        look(&self.now.lock())
+    }
+
+    pub(crate) fn replace(&self, phase: Phase) {
+        *self.now.lock() = phase;
+        self.changed.notify_waiters();
+    }
+
+    /// The client is over; whether it was not before.
+    pub(crate) fn end(&self, error: &ConnectionError) -> bool {
+        let mut now = self.now.lock();
+        let goes_on = !matches!(*now, Phase::Ended(_));
+        if goes_on {
+            *now = Phase::Ended(error.clone());
+        }
+        drop(now);
+        self.changed.notify_waiters();
+        goes_on
+    }
+
+    /// Waits until this holds of the phase, which it is then.
+    pub(crate) async fn until(&self, holds: impl Fn(&Phase) -> bool) -> Phase {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if let Some(phase) = self.look(|phase| holds(phase).then(|| phase.clone())) {
+                return phase;
+            }
+            changed.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::Future,
+        task::{Context, Poll, Wake, Waker},
+    };
+
+    use super::*;
+    use crate::sync::Arc;
+
+    struct Woken(usize, Arc<Mutex<Vec<usize>>>);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.1.lock().push(self.0);
+        }
+    }
+
+    #[test]
+    fn who_waits_is_woken_in_the_order_of_coming() {
+        let (phases, order) = (Phases::new(), Arc::<Mutex<Vec<usize>>>::default());
+        let is_ended = |phase: &Phase| matches!(phase, Phase::Ended(_));
+        let mut waiting: Vec<_> = (0..50).map(|_| Box::pin(phases.until(is_ended))).collect();
+        for (number, one) in waiting.iter_mut().enumerate() {
+            let waker = Waker::from(Arc::new(Woken(number, order.clone())));
+            assert!(one.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        assert!(phases.end(&ConnectionError::Closed));
+        assert!(!phases.end(&ConnectionError::Silent));
+        assert_eq!(*order.lock(), (0..50).collect::<Vec<_>>());
+        for mut one in waiting {
+            match one.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(Phase::Ended(ConnectionError::Closed)) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
