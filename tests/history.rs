@@ -313,10 +313,22 @@ fn another_epoch_without_a_reset_is_found() {
 }
 
 #[test]
-fn an_epoch_that_comes_back_is_found() {
+fn an_epoch_comes_back_where_it_was_left() {
+    let left = "ada delivered 1 e:1 a; ada reset 1 f:1";
+    given(None, &format!("{left}; ada reset 1 e:2; ada delivered 1 e:2 b; ada reset 1 f:1"));
+    given(None, &format!("{left}; ada reset 1 g:1; ada reset 1 e:2; ada missed 1 e:2-3 lagged"));
+    for next in ["e:1", "e:3", "f:1", "g:2"] {
+        given(Some(Rule::Subscriptions), &format!("{left}; ada reset 1 {next}"));
+    }
     given(Some(Rule::Subscriptions), "ada reset 1 e:1");
-    given(Some(Rule::Subscriptions), "ada reset 1 f:1; ada reset 1 e:1");
-    given(Some(Rule::Subscriptions), "ada reset 1 f:1; ada reset 1 g:1; ada reset 1 f:1");
+    // Each time it counts where it was left last.
+    let again = format!("{left}; ada reset 1 e:2; ada delivered 1 e:2 b; ada reset 1 f:1");
+    given(None, &format!("{again}; ada reset 1 e:3"));
+    given(Some(Rule::Subscriptions), &format!("{again}; ada reset 1 e:2"));
+    // Another subscription of the same process has seen nothing of it.
+    let another = format!("{left}; ada subscribed 2 t f:1");
+    given(None, &format!("{another}; ada reset 2 e:1; ada delivered 2 e:1 a"));
+    given(Some(Rule::Subscriptions), &format!("{another}; ada reset 2 e:2"));
 }
 
 #[test]
@@ -356,6 +368,7 @@ fn what_is_seen_was_handed_over_or_is_over() {
     given(None, "ada missed 1 e:1-3 lagged; ada seen 1 e:3");
     given(None, "ada reset 1 f:1; ada seen 1 e:9");
     given(None, "ada over 1 e:1; ada seen 1 e:9");
+    given(Some(Rule::Subscriptions), "ada reset 1 f:1; ada reset 1 e:1; ada seen 1 e:9");
     given(Some(Rule::Subscriptions), "ada seen 1 e:1; ada delivered 1 e:1 a");
     given(Some(Rule::Subscriptions), "ada delivered 1 e:1 a; ada seen 1 e:2");
     given(Some(Rule::Subscriptions), "ada delivered 1 e:1 a; ada seen 1 f:1");

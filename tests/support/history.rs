@@ -56,9 +56,10 @@ pub(crate) enum Rule {
     /// `no` it was not. (Not judged for calls with a key: others may share their run.)
     Terminals,
     /// What a subscription is given has no hole and no repetition: each number, delivered or named in
-    /// a gap, is the next one, from where it began; a reset leads to number 1 of an epoch that it was
-    /// not in before; the position at its end is behind the last item, and nothing follows. Who was
-    /// told that a number was seen had got it, or its epoch was over.
+    /// a gap, is the next one, from where it began; a reset leads to another epoch, to number 1 of one
+    /// that it was not in before, and else to the number at which it left that (of several servers
+    /// each has a log of its own); the position at its end is behind the last item, and nothing
+    /// follows. Who was told that a number was seen had got it, or its epoch had been left.
     Subscriptions,
     /// An epoch and a number name one message: the one confirmed under it, to every subscriber.
     Messages,

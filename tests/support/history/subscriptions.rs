@@ -19,8 +19,8 @@ pub(super) struct Subscription<'a> {
     pub(super) gaps: Vec<(usize, &'a Span, Cause)>,
     /// It ended, or was left.
     pub(super) is_over: bool,
-    /// Epochs that it was in before.
-    left: BTreeSet<String>,
+    /// Epochs that it was in before and is not now, and what was next there.
+    left: BTreeMap<String, u64>,
 }
 
 /// The subscriptions of all processes, in the order of their first events.
@@ -76,7 +76,7 @@ impl<'a> Subscription<'a> {
             last: at,
             gaps: Vec::new(),
             is_over: false,
-            left: BTreeSet::new(),
+            left: BTreeMap::new(),
         }
     }
 
@@ -117,11 +117,12 @@ impl<'a> Subscription<'a> {
 
     fn reset(&mut self, next: &Number) -> Result<(), Fault> {
         let fault = self.broken(&format!("is reset to {next} from {}", self.next));
-        self.left.insert(self.next.epoch.clone());
-        let is_new = !self.left.contains(&next.epoch);
-        self.next = next.clone();
+        let is_another = next.epoch != self.next.epoch;
+        let before = std::mem::replace(&mut self.next, next.clone());
+        self.left.insert(before.epoch, before.seq);
+        let was_left = self.left.remove(&next.epoch);
         self.entered = next.seq;
-        if is_new && next.seq == 1 { Ok(()) } else { Err(fault) }
+        if is_another && next.seq == was_left.unwrap_or(1) { Ok(()) } else { Err(fault) }
     }
 
     fn end(&mut self, next: &Number) -> Result<(), Fault> {
@@ -134,7 +135,7 @@ impl<'a> Subscription<'a> {
 
     fn check_seen(&self, number: &Number) -> Result<(), Fault> {
         let is_behind = number.epoch == self.next.epoch && number.seq < self.next.seq;
-        match is_behind || self.is_over || self.left.contains(&number.epoch) {
+        match is_behind || self.is_over || self.left.contains_key(&number.epoch) {
             true => Ok(()),
             false => Err(self.broken(&format!("has seen {number}, and {} is next", self.next))),
         }
