@@ -1,0 +1,12 @@
+#!/bin/sh
+# Plays simulations of servers and clients by seed, on two threads: tests/simulation.rs, with as many
+# seeds as you like.
+#
+#   scripts/simulate.sh [SEEDS [FIRST]]      10,000 seeds from 0 on by default
+#
+# Each seed that fails is printed, with how to see its whole log.
+set -eu
+cd "$(dirname "$0")/.."
+
+BELLWIRE_SEEDS=${1:-10000} BELLWIRE_FIRST=${2:-0} exec \
+    cargo test --quiet --release --all-features --test simulation histories_hold -- --nocapture

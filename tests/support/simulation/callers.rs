@@ -1,0 +1,177 @@
+//! What a client calls: one act after the other, until the day is over.
+
+use std::time::Duration;
+
+use bellwire::{CallError, protocol::Position};
+use bytes::Bytes;
+use fastrand::Rng;
+use futures::future::join_all;
+use tokio::time::{sleep, timeout};
+
+use super::{TOPICS, between, client::User, recorder::Recorder};
+use crate::history::{Event, Number, Outcome};
+
+/// How long anybody tries to publish.
+const SOON: Duration = Duration::from_secs(5);
+
+/// A call that is under way, as its caller sees it.
+struct Calling<'a> {
+    recorder: &'a Recorder,
+    number: u64,
+    has_ended: bool,
+}
+
+impl<'a> Calling<'a> {
+    fn begin(recorder: &'a Recorder) -> Self {
+        let number = recorder.number();
+        recorder.record(Event::Called { call: number, key: None });
+        Self { recorder, number, has_ended: false }
+    }
+
+    fn end(mut self, outcome: Outcome) {
+        self.has_ended = true;
+        self.recorder.record(Event::Ended { call: self.number, outcome });
+    }
+}
+
+impl Drop for Calling<'_> {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.recorder.record(Event::GivenUp { call: self.number });
+        }
+    }
+}
+
+pub(crate) async fn call(user: User, mut rng: Rng) {
+    loop {
+        sleep(between(&mut rng, 50..3_000)).await;
+        if user.recorder.is_over() {
+            return;
+        }
+        act(&user, &mut rng).await;
+    }
+}
+
+async fn act(user: &User, rng: &mut Rng) {
+    match rng.u8(..16) {
+        0 => drop(ask(user, "slow", None).await),
+        1 => drop(ask(user, "slow", Some(between(rng, 100..5_000))).await),
+        2 => drop(ask(user, "brief", Some(between(rng, 10..400))).await),
+        3 => drop(timeout(between(rng, 1..800), ask(user, "slow", None)).await),
+        4 => drop(timeout(between(rng, 1..150), ask(user, "brief", None)).await),
+        5 => stream(user, rng).await,
+        6 => drop(timeout(between(rng, 1..800), stream(user, rng)).await),
+        7 | 8 => drop(timeout(SOON, post(user, TOPICS[rng.usize(..TOPICS.len())])).await),
+        9 => publish(user, rng).await,
+        10 => drop(timeout(SOON, one_way(user, rng)).await),
+        11 => drop(ask(user, ["fail", "moody", "nosuch", "spawned"][rng.usize(..4)], None).await),
+        12 => drop(ask(user, "moody", Some(between(rng, 10..3_000))).await),
+        13 => drop(join_all((0..rng.usize(2..8)).map(|_| ask(user, "echo", None))).await),
+        _ => drop(ask(user, "echo", None).await),
+    }
+}
+
+pub(crate) async fn ask(
+    user: &User,
+    method: &str,
+    deadline: Option<Duration>,
+) -> Result<Bytes, CallError> {
+    let calling = Calling::begin(&user.recorder);
+    let mut call = user.client.call(method, calling.number.to_string());
+    if let Some(deadline) = deadline {
+        call = call.deadline(deadline);
+    }
+    let result = call.await;
+    calling.end(outcome(&result));
+    result
+}
+
+/// A streamed reply names the call if all its items do.
+async fn stream(user: &User, rng: &mut Rng) {
+    let calling = Calling::begin(&user.recorder);
+    let request = format!("{} {}", calling.number, rng.u8(1..6));
+    let mut items = user.client.stream("count", request).window(rng.usize(1..4));
+    let mut names = calling.number;
+    while let Some(item) = items.next().await {
+        match item {
+            Ok(item) if named(&item) == calling.number => {}
+            Ok(_) => names = 0,
+            Err(error) => return calling.end(failed(&error)),
+        }
+        sleep(between(rng, 0..100)).await;
+    }
+    calling.end(Outcome::Ok { names });
+}
+
+/// Publishes by a call, and wants to see that.
+async fn post(user: &User, topic: &str) {
+    let calling = Calling::begin(&user.recorder);
+    let request = format!("{} {topic}", calling.number);
+    let replied = user.client.call("post", request).replied().await;
+    if let Ok(replied) = &replied
+        && let Some(after) = &replied.after
+    {
+        leave_word(user, after.topic.as_str(), after.position);
+    }
+    calling.end(outcome(&replied.map(|replied| replied.value)));
+}
+
+fn leave_word(user: &User, topic: &str, position: Position) {
+    if let Some(listener) = user.desk.lock().unwrap().get(topic) {
+        let _ = listener.send(position);
+    }
+}
+
+async fn publish(user: &User, rng: &mut Rng) {
+    let topic = TOPICS[rng.usize(..TOPICS.len())].to_owned();
+    let payload = format!("c{}", user.recorder.number());
+    let (recorder, named) = (&user.recorder, (topic.clone(), payload.clone()));
+    recorder.record(Event::Publishing { topic: named.0, payload: named.1 });
+    let publishing = user.client.publish(&topic, &payload);
+    // Past that time it may have been published.
+    let published = timeout(between(rng, 50..5_000), publishing).await;
+    match published {
+        Ok(Ok(published)) => {
+            let number = Number::new(published.epoch.to_string(), published.sequence);
+            recorder.record(Event::Published { topic, number, payload });
+        }
+        Ok(Err(CallError::NotSent(_) | CallError::Refused { .. })) => {
+            recorder.record(Event::Unpublished { topic, payload });
+        }
+        _ => {}
+    }
+}
+
+/// A one-way request that publishes.
+async fn one_way(user: &User, rng: &mut Rng) {
+    let topic = TOPICS[rng.usize(..TOPICS.len())].to_owned();
+    let payload = format!("o{}", user.recorder.number());
+    let text = format!("{topic} {payload}");
+    let (recorder, named) = (&user.recorder, (topic.clone(), payload.clone()));
+    recorder.record(Event::Publishing { topic: named.0, payload: named.1 });
+    if user.client.one_way("note", text).await.is_err() {
+        recorder.record(Event::Unpublished { topic, payload });
+    }
+}
+
+/// The number that a payload begins with.
+fn named(payload: &[u8]) -> u64 {
+    let text = String::from_utf8_lossy(payload);
+    text.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+fn outcome(result: &Result<Bytes, CallError>) -> Outcome {
+    match result {
+        Ok(payload) => Outcome::Ok { names: named(payload) },
+        Err(error) => failed(error),
+    }
+}
+
+fn failed(error: &CallError) -> Outcome {
+    match error {
+        CallError::Remote(_) | CallError::Decode(_) => Outcome::Remote,
+        CallError::Refused { .. } => Outcome::Refused,
+        CallError::NotSent(_) | CallError::Encode(_) => Outcome::NotSent,
+        _ => Outcome::Unknown,
+    }
+}

@@ -1,0 +1,171 @@
+//! What a client listens to: a topic, in one manner or another, left and come back to.
+
+use bellwire::{
+    CallError, Delivery, Gap, GapCause, Notification, Subscription, protocol::Position,
+};
+use fastrand::Rng;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, sleep_until},
+};
+
+use super::{between, client::User, manner::Manner, recorder::Recorder};
+use crate::history::{Cause, Event, Number, Span};
+
+/// A subscription that lives.
+struct Live {
+    recorder: Recorder,
+    number: u64,
+    subscription: Subscription,
+    is_over: bool,
+    /// What is still to be acknowledged.
+    unacked: Vec<Notification>,
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.recorder.record(Event::Left { subscription: self.number });
+        }
+    }
+}
+
+/// Listens for good: who has left, or was sent away, comes back to where it stood, or begins anew.
+pub(crate) async fn listen(user: User, topic: &'static str, mut rng: Rng) {
+    let (sender, mut wanted) = mpsc::unbounded_channel();
+    user.desk.lock().unwrap().insert(topic.to_owned(), sender);
+    let mut from = None;
+    loop {
+        sleep(between(&mut rng, 1..1_500)).await;
+        let manner = Manner::draw(&mut rng);
+        match begin(&user, topic, manner, from).await {
+            Ok(mut live) => {
+                live.follow(manner, &mut wanted, &mut rng).await;
+                from = rng.bool().then(|| live.subscription.position());
+            }
+            Err(error) => user.recorder.note(format!("cannot listen to {topic}: {error}")),
+        }
+    }
+}
+
+async fn begin(
+    user: &User,
+    topic: &str,
+    manner: Manner,
+    from: Option<Position>,
+) -> Result<Live, CallError> {
+    let (recorder, number) = (user.recorder.clone(), user.recorder.number());
+    let mut request = manner.request(user, topic, number);
+    if let Some(from) = from {
+        request = request.from(from);
+    }
+    let subscription = request.await?;
+    let from = behind(subscription.position());
+    let topic = topic.to_owned();
+    recorder.record(Event::Subscribed { subscription: number, topic, from });
+    Ok(Live { recorder, number, subscription, is_over: false, unacked: Vec::new() })
+}
+
+impl Live {
+    /// Reads until it ends, or is to be left.
+    async fn follow(
+        &mut self,
+        manner: Manner,
+        wanted: &mut mpsc::UnboundedReceiver<Position>,
+        rng: &mut Rng,
+    ) {
+        let leave = Instant::now() + between(rng, 1_000..60_000);
+        loop {
+            let may_leave = !self.recorder.is_over();
+            tokio::select! { biased;
+                () = sleep_until(leave), if may_leave => return,
+                Some(position) = wanted.recv() => self.watch(position),
+                delivery = self.subscription.next() => {
+                    let Some(delivery) = delivery else { return };
+                    self.take(&delivery, manner, rng);
+                    // What ends with its first loss has ended when that is told.
+                    if let Delivery::Notification(_) = delivery {
+                        self.rest(manner, rng).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn rest(&self, manner: Manner, rng: &mut Rng) {
+        if manner.pause > 0 && !self.recorder.is_over() {
+            sleep(between(rng, 0..manner.pause)).await;
+        }
+    }
+
+    fn take(&mut self, delivery: &Delivery, manner: Manner, rng: &mut Rng) {
+        match delivery {
+            Delivery::Notification(notification) if manner.by_hand => {
+                self.keep(notification.clone(), manner, rng);
+            }
+            // What is unacknowledged before it holds the window for it, too.
+            Delivery::Gap(_) => self.ack_all(rng),
+            Delivery::End { .. } => self.is_over = true,
+            _ => {}
+        }
+        if !manner.knows(delivery) {
+            self.recorder.record(told(self.number, delivery));
+        }
+    }
+
+    /// Acknowledges by hand, in any order, half a window at a time.
+    fn keep(&mut self, notification: Notification, manner: Manner, rng: &mut Rng) {
+        self.unacked.push(notification);
+        if self.unacked.len() as u64 >= manner.window.unwrap_or(1) / 2 {
+            self.ack_all(rng);
+        }
+    }
+
+    fn ack_all(&mut self, rng: &mut Rng) {
+        rng.shuffle(&mut self.unacked);
+        self.unacked.drain(..).for_each(|notification| notification.ack());
+    }
+
+    /// Waits until that is seen, while somebody else reads.
+    fn watch(&self, position: Position) {
+        let (recorder, subscription) = (self.recorder.clone(), self.number);
+        let seen = self.subscription.seen(position);
+        tokio::spawn(async move {
+            seen.await;
+            let number = Number::new(position.epoch.to_string(), position.next - 1);
+            recorder.record(Event::Seen { subscription, number });
+        });
+    }
+}
+
+/// What a delivery says.
+pub(crate) fn told(subscription: u64, delivery: &Delivery) -> Event {
+    match delivery {
+        Delivery::Notification(Notification { epoch, sequence, payload, .. }) => {
+            let number = Number::new(epoch.to_string(), *sequence);
+            let payload = String::from_utf8_lossy(payload).into_owned();
+            Event::Delivered { subscription, number, payload }
+        }
+        Delivery::Gap(Gap { epoch, first, last, cause, .. }) => {
+            let span = Span::new(epoch.to_string(), *first, *last);
+            Event::Missed { subscription, span, cause: cause_of(cause) }
+        }
+        Delivery::Reset { position, .. } => Event::Reset { subscription, next: behind(*position) },
+        Delivery::End { position: Some(position), .. } => {
+            Event::Over { subscription, next: behind(*position) }
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn behind(position: Position) -> Number {
+    Number::new(position.epoch.to_string(), position.next)
+}
+
+fn cause_of(cause: &GapCause) -> Cause {
+    match cause {
+        GapCause::Server(_) => Cause::Server,
+        GapCause::Lagged => Cause::Lagged,
+        _ => Cause::Lost,
+    }
+}
