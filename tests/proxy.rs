@@ -887,6 +887,7 @@ async fn a_cut_transport_takes_exactly_so_many_bytes() {
         assert_eq!(io.write(b"x").await.unwrap_err().kind(), ErrorKind::BrokenPipe);
         far.write_all(b"reads go on").await.unwrap();
         assert_eq!(io.read(&mut [0; 20]).await.unwrap(), 11);
+        assert_eq!(written.lock().unwrap().read, 11);
         drop(io);
         let mut arrived = Vec::new();
         far.read_to_end(&mut arrived).await.unwrap();

@@ -29,7 +29,7 @@ pub(crate) struct CutIo<T> {
     reader: Option<Waker>,
 }
 
-/// What was written to a transport, or tried to.
+/// What was written to a transport, or tried to; and how much was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Written {
     /// The stream as far as a slice ever showed it: what was taken, and what stood behind that in
@@ -42,6 +42,8 @@ pub(crate) struct Written {
     pub(crate) withdrawn: Vec<Vec<u8>>,
     /// How many writes failed.
     pub(crate) failed: usize,
+    /// How many bytes were given to who reads.
+    pub(crate) read: usize,
 }
 
 impl Written {
@@ -98,7 +100,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for CutIo<T> {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         this.reader = Some(cx.waker().clone());
-        Pin::new(&mut this.io).poll_read(cx, buf)
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+        this.written.lock().unwrap().read += buf.filled().len() - before;
+        Poll::Ready(Ok(()))
     }
 }
 
