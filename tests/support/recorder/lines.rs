@@ -1,0 +1,71 @@
+//! What a line says, as far as a history records it. It knows the protocol by PROTOCOL.md alone,
+//! and nothing of the crate.
+
+use crate::{
+    history::{Asked, Line, Span, Word},
+    proxy::Direction,
+};
+
+/// A line, given without its LF; `None` of what a history does not record. The payload of a call
+/// begins with its number.
+pub(crate) fn read(direction: Direction, line: &[u8]) -> Option<Line> {
+    let text = String::from_utf8_lossy(line);
+    let (mark, text) = text.split_once(' ')?;
+    let (head, rest) = text.split_once(' ').unwrap_or((text, ""));
+    let (word, attributes) = head.split_once(';').unwrap_or((head, ""));
+    match (direction, mark.parse()) {
+        (Direction::ToServer, Ok(id)) => Some(Line::Request { id, asks: asked(word, rest) }),
+        (Direction::ToServer, Err(_)) => None,
+        (Direction::ToClient, Ok(id)) => Some(Line::Reply { id, word: outcome(word)? }),
+        (Direction::ToClient, Err(_)) => told(word, attributes, rest),
+    }
+}
+
+/// The number that a payload begins with.
+pub(crate) fn first_number(payload: &[u8]) -> Option<u64> {
+    let first = payload.split(|&byte| byte == b' ').next()?;
+    std::str::from_utf8(first).ok()?.parse().ok()
+}
+
+fn asked(method: &str, rest: &str) -> Asked {
+    let first = || rest.split(' ').next().unwrap_or_default().to_owned();
+    match method {
+        "/subscribe" => Asked::Subscribe(first()),
+        "/unsubscribe" => Asked::Unsubscribe(first()),
+        _ if method.starts_with('/') => Asked::Other,
+        _ => first_number(rest.as_bytes()).map_or(Asked::Other, Asked::Call),
+    }
+}
+
+fn outcome(word: &str) -> Option<Word> {
+    Some(match word {
+        "more" => Word::More,
+        "ok" => Word::Ok,
+        "err" => Word::Err,
+        "no" => Word::No,
+        "cut" => Word::Cut,
+        _ => return None,
+    })
+}
+
+/// A line of the reserved channel.
+fn told(word: &str, attributes: &str, rest: &str) -> Option<Line> {
+    let mut arguments = rest.split(' ');
+    let first = arguments.next().unwrap_or_default();
+    let topic = first.to_owned();
+    match word {
+        "/gap" => {
+            let epoch = arguments.next()?;
+            let mut number = || arguments.next()?.parse().ok();
+            Some(Line::Gap { topic, span: Span::new(epoch, number()?, number()?) })
+        }
+        "/reset" => Some(Line::Reset { topic }),
+        "/end" => Some(Line::End { topic }),
+        "/bye" => {
+            let last = attributes.split(';').find_map(|attribute| attribute.strip_prefix("last="));
+            Some(Line::Bye { last: last?.parse().ok()? })
+        }
+        _ if word.starts_with('/') => None,
+        _ => Some(Line::Notification { topic: word.to_owned(), seq: first.parse().ok()? }),
+    }
+}

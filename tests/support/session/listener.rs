@@ -1,0 +1,83 @@
+//! Who reads a subscription, and says what it sees.
+
+use bellwire::{Delivery, Seen, Subscribe, Subscription, protocol::Position};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+
+use crate::{
+    history::Event,
+    recorder::{Process, number},
+};
+
+/// Reads a subscription until it is left.
+pub(super) struct Listener {
+    process: Process,
+    subscription: u64,
+    pub(super) begun: Position,
+    questions: mpsc::UnboundedSender<Question>,
+    reader: JoinHandle<Subscription>,
+}
+
+/// When all below a position is seen?
+type Question = (Position, oneshot::Sender<Seen>);
+
+impl Listener {
+    /// Subscribes, from a position or from now on, and reads.
+    pub(super) async fn start(
+        process: &Process,
+        subscription: u64,
+        subscribe: Subscribe,
+        from: Option<Position>,
+    ) -> Self {
+        let subscribe = from.into_iter().fold(subscribe, Subscribe::from);
+        let accepted = subscribe.await.expect("nobody refuses a subscription");
+        let topic = accepted.topic().to_string();
+        let begun = from.unwrap_or(accepted.position());
+        let from = number(begun.epoch, begun.next);
+        process.record(Event::Subscribed { subscription, topic, from });
+        let (questions, asked) = mpsc::unbounded_channel();
+        let reader = tokio::spawn(read(process.clone(), subscription, accepted, asked));
+        Self { process: process.clone(), subscription, begun, questions, reader }
+    }
+
+    /// Waits until all below this position is seen.
+    pub(super) async fn seen(&self, position: Position) {
+        let (answer, answered) = oneshot::channel();
+        self.questions.send((position, answer)).expect("it reads");
+        answered.await.expect("it reads").await;
+        let (subscription, seen) = (self.subscription, number(position.epoch, position.next - 1));
+        self.process.record(Event::Seen { subscription, number: seen });
+    }
+
+    /// Leaves the topic; where the application stood.
+    pub(super) async fn leave(self) -> Position {
+        drop(self.questions);
+        let left = self.reader.await.expect("no panic");
+        self.process.record(Event::Left { subscription: self.subscription });
+        left.position()
+    }
+}
+
+async fn read(
+    process: Process,
+    subscription: u64,
+    mut accepted: Subscription,
+    mut asked: mpsc::UnboundedReceiver<Question>,
+) -> Subscription {
+    loop {
+        tokio::select! {
+            biased;
+            delivery = accepted.next() => {
+                let delivery = delivery.expect("it goes on");
+                process.deliver(subscription, &delivery);
+                assert!(!matches!(delivery, Delivery::End { .. }), "{delivery:?}");
+            }
+            question = asked.recv() => match question {
+                Some((position, answer)) => drop(answer.send(accepted.seen(position))),
+                None => return accepted,
+            },
+        }
+    }
+}
