@@ -1,13 +1,18 @@
 //! A server in a process of its own: the same program, started again.
 
+#[path = "parent.rs"]
+mod parent;
+
 use std::{
     fs,
-    io::{self, BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader},
     net::SocketAddr,
     process::{Child, Command, Stdio},
 };
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+
+pub(crate) use self::parent::end_with_parent;
 
 /// The argument that makes a program the server.
 pub(crate) const SERVER: &str = "--server";
@@ -22,9 +27,15 @@ pub(crate) struct ServerProcess {
 impl ServerProcess {
     /// Starts this program again, with the argument that makes it a server, and waits until it
     /// listens.
+    #[allow(dead_code, reason = "one of the programs wants to say where")]
     pub(crate) fn start(argument: &str) -> io::Result<Self> {
+        Self::start_at(argument, SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// As [`start`](Self::start), and tells it by a second argument where to listen.
+    pub(crate) fn start_at(argument: &str, address: SocketAddr) -> io::Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
-            .arg(argument)
+            .args([argument, &address.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -44,6 +55,7 @@ impl ServerProcess {
     }
 
     /// Resident memory, in bytes.
+    #[allow(dead_code, reason = "most of the programs do")]
     pub(crate) fn resident(&self) -> io::Result<u64> {
         resident(self.child.id())
     }
@@ -62,14 +74,6 @@ fn resident(process: u32) -> io::Result<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
     kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other("no VmRSS in the process's status"))
-}
-
-/// Ends this process when the one that started it is gone.
-pub(crate) fn end_with_parent() {
-    std::thread::spawn(|| {
-        let _ = io::stdin().read(&mut [0]);
-        std::process::exit(0);
-    });
 }
 
 /// Raises the soft limit of open files to the hard one; the limit.
