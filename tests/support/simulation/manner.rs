@@ -27,13 +27,14 @@ enum OnLoss {
 
 impl Manner {
     pub(crate) fn draw(rng: &mut Rng) -> Self {
-        let on_loss = [OnLoss::GoOn, OnLoss::GoOn, OnLoss::Fail, OnLoss::Resync];
+        let on_loss = [OnLoss::GoOn, OnLoss::GoOn, OnLoss::Fail, OnLoss::Resync][rng.usize(..4)];
         Self {
             pause: [0, 0, 50, 600, 1_500][rng.usize(..5)],
             window: rng.bool().then(|| rng.u64(2..12)),
-            by_hand: rng.bool(),
+            // Whoever resynchronises is not told of the gaps that unacknowledged numbers hold up.
+            by_hand: rng.bool() && on_loss != OnLoss::Resync,
             slow: [Slow::Gap, Slow::Gap, Slow::Latest, Slow::Close][rng.usize(..4)],
-            on_loss: on_loss[rng.usize(..4)],
+            on_loss,
         }
     }
 
