@@ -54,6 +54,12 @@ impl Manner {
         }
     }
 
+    /// Whether it is told of a loss before the subscription stands behind that: what it has seen
+    /// meanwhile is not judged.
+    pub(crate) fn resynchronises(self) -> bool {
+        self.on_loss == OnLoss::Resync
+    }
+
     /// Whether the application was told of this before it comes as a delivery: it was to
     /// resynchronise, and could not.
     pub(crate) fn knows(self, delivery: &Delivery) -> bool {

@@ -79,7 +79,7 @@ impl Live {
             let may_leave = !self.recorder.is_over();
             tokio::select! { biased;
                 () = sleep_until(leave), if may_leave => return,
-                Some(position) = wanted.recv() => self.watch(position),
+                Some(position) = wanted.recv(), if !manner.resynchronises() => self.watch(position),
                 delivery = self.subscription.next() => {
                     let Some(delivery) = delivery else { return };
                     self.take(&delivery, manner, rng);
