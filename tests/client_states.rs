@@ -347,6 +347,24 @@ async fn a_server_that_this_client_holds_up_is_not_dead() {
     all_are_answered(200, 60_000, 0).await;
 }
 
+/// But not for ever: by the time that closing may take, one that is well has ended a handler.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_held_up_for_ever_is_dead() {
+    let (client, driver, mut server) = silent(ClientConfig::new(), 65_536);
+    server.send(format!("{}\n", HELLO.replace("1024", "1"))).await;
+    client.connected().await.unwrap();
+    let since = Instant::now();
+    let call = tokio::spawn({
+        let client = client.clone();
+        async move { client.call("m", "").await }
+    });
+    settle().await;
+    client.one_way("m", "").await.unwrap();
+    assert_eq!(driver.await.unwrap(), Err(ConnectionError::Silent));
+    assert_eq!(since.elapsed().as_secs(), 40);
+    assert!(matches!(call.await.unwrap(), Err(CallError::Unknown(_))));
+}
+
 /// [M147] A probe that is not written yet cannot be answered.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_reads_slowly_is_not_dead() {

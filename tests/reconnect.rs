@@ -4,7 +4,8 @@ use std::{io, time::Duration};
 
 use bellwire::{
     CallError, Client, ClientBuilder, ClientConfig, ConnectionError, ConnectionEvent, Connector,
-    Credentials, Delivery, Gap, GapCause, NotSent, Random, Subscription, Unknown, protocol::Code,
+    Credentials, Delivery, Gap, GapCause, NotSent, Random, Subscription, Unknown,
+    protocol::{Backoff, Code},
 };
 use tokio::{
     io::DuplexStream,
@@ -168,14 +169,16 @@ async fn each_state_is_an_event() {
     client.connected().await.unwrap();
     drop(server);
     let mut server = net.greet().await;
+    settle().await;
     server.send("* /bye shutdown").await;
+    server.expect("1 /quit").await;
     let mut last = net.greet().await;
     settle().await;
     drop(server);
     settle().await;
     let (closed, ()) = tokio::join!(client.close(), async {
-        last.expect("1 /quit").await;
-        last.send("1 ok").await;
+        last.expect("2 /quit").await;
+        last.send("2 ok").await;
     });
     closed.unwrap();
     let mut seen = Vec::new();
@@ -260,6 +263,7 @@ async fn a_hint_is_obeyed_whenever_it_is_given() {
     let (mut net, connector) = Net::new();
     let _client = Client::builder().addresses(["a", "b"]).connector(connector).connect_lazily();
     let mut server = net.greet().await;
+    settle().await;
     server.send("* /bye shutdown").await;
     let next = net.greet().await;
     settle().await;
@@ -310,28 +314,33 @@ async fn the_pause_grows_until_a_connection_was_stable() {
         let config = ClientConfig::new().reconnect_base(Duration::from_secs(1));
         config.reconnect_max(Duration::from_secs(4)).reconnect_stable(Duration::from_secs(10))
     };
-    let mut longest = [Duration::ZERO; 6];
+    let [base, max, stable] = [1, 4, 10].map(Duration::from_secs);
+    let backoff = Backoff { base, max, stable };
+    // The longest pause of each window, in parts of it.
+    let mut longest = [0.0_f64; 3];
     for _ in 0..100 {
         let (builder, mut net) = builder();
         let client = builder.config(config()).connect_lazily();
         let mut server = net.greet().await;
-        for (round, longest) in longest.iter_mut().enumerate() {
-            if round == 5 {
-                sleep(Duration::from_secs(10)).await;
+        let mut down = Duration::ZERO;
+        for round in 0..8 {
+            if round == 7 {
+                (_, down) = (sleep(stable).await, Duration::ZERO);
             }
             settle().await;
             let lost = Instant::now();
             drop(server);
             let attempt = net.attempt().await;
-            *longest = (*longest).max(attempt.at - lost);
+            let (pause, level) = (attempt.at - lost, backoff.level(down).min(2));
+            let part = pause.div_duration_f64(backoff.window(level));
+            assert!(part <= 1.0, "{pause:?} after {down:?}");
+            let longest = &mut longest[level as usize];
+            (down, *longest) = (down + pause, longest.max(part));
             server = attempt.greet().await;
             client.connected().await.unwrap();
         }
     }
-    let bounds = [1, 2, 4, 4, 4, 1].map(Duration::from_secs);
-    for (longest, bound) in longest.into_iter().zip(bounds) {
-        assert!(longest <= bound && longest > bound.mul_f64(0.8), "{longest:?} of {bound:?}");
-    }
+    assert!(longest.iter().all(|&part| part > 0.9), "{longest:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -345,6 +354,59 @@ async fn who_waits_for_the_first_connection_hears_of_its_failure() {
     let error = connecting.await.unwrap().unwrap_err();
     assert!(matches!(error, ConnectionError::Io { .. }), "{error:?}");
     net.expect_over().await;
+}
+
+/// A server that is full says so in one breath with its hello: that is no connection.
+#[tokio::test(start_paused = true)]
+async fn who_connects_to_a_full_server_hears_so() {
+    let (builder, mut net) = builder();
+    let connecting = tokio::spawn(builder.connect());
+    let mut server = net.attempt().await.accept(1 << 16);
+    server.send(&format!("{HELLO}\n* /bye;last=0;retry=1000 busy")).await;
+    let error = connecting.await.unwrap().unwrap_err();
+    assert!(matches!(&error, ConnectionError::Bye(reason) if reason.code == Code::BUSY));
+    net.expect_over().await;
+}
+
+/// One server that wants nothing of a client says nothing of the others.
+#[tokio::test(start_paused = true)]
+async fn a_server_of_another_version_is_one_of_several() {
+    let (mut net, connector) = Net::new();
+    let client = Client::builder().addresses(["a", "b"]).connector(connector).connect_lazily();
+    assert_eq!(client.hello(), None);
+    net.attempt().await.accept(1 << 16).send("* /hello;version=2").await;
+    let server = net.greet().await;
+    assert_eq!(client.connected().await.unwrap().in_flight, 1_024);
+    assert_eq!(client.hello().unwrap().in_flight, 1_024);
+    drop(server);
+    for _ in 0..2 {
+        net.attempt().await.accept(1 << 16).send("* /hello;version=2").await;
+    }
+    assert_eq!(client.connected().await.unwrap_err(), ConnectionError::Version(2));
+    net.expect_over().await;
+}
+
+/// Clients of several servers need not all begin with the same one.
+#[tokio::test(start_paused = true)]
+async fn a_list_may_be_shuffled() {
+    let mut first = std::collections::BTreeSet::new();
+    for seed in 0..32 {
+        let (mut net, connector) = Net::new();
+        let config = ClientConfig::new().random(Random::seeded(seed));
+        let builder = Client::builder().addresses(["a", "b", "c"]).config(config);
+        let client = builder.shuffle().connector(connector).connect_lazily();
+        let mut tried = Vec::new();
+        for _ in 0..3 {
+            let attempt = net.attempt().await;
+            tried.push(attempt.address.clone());
+            attempt.refuse();
+        }
+        first.insert(tried[0].clone());
+        tried.sort();
+        assert_eq!(tried, ["a", "b", "c"]);
+        drop(client);
+    }
+    assert_eq!(first.len(), 3);
 }
 
 /// An attempt that brings no hello in time is over.
@@ -399,6 +461,7 @@ async fn who_waits_to_leave_gives_up() {
     for _ in 0..3 {
         server.send("* /bye shutdown").await;
         left.push(std::mem::replace(&mut server, net.greet().await));
+        settle().await;
     }
     server.send("* /bye shutdown").await;
     let told = Instant::now();
@@ -720,6 +783,24 @@ async fn a_planned_shutdown_stalls_nobody() {
     assert_eq!(number(&mut offers).await, 20);
 }
 
+/// A server that goes away is quit as soon as it has nothing under way for this client.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_left_is_not_kept_waiting() {
+    let (client, mut server, mut net) = connected().await;
+    let slow = call(&client, "slow");
+    server.expect("1 m slow").await;
+    server.send("* /bye shutdown").await;
+    let _next = net.greet().await;
+    settle().await;
+    server.expect_silence().await;
+    server.send("1 ok").await;
+    outcome(slow).await.unwrap();
+    server.expect("2 /quit").await;
+    server.send("2 ok").await;
+    server.expect_closed().await;
+    assert!(client.hello().is_some());
+}
+
 /// [M192] `no` with `retry` is sent again, after that time, on the same connection.
 #[tokio::test(start_paused = true)]
 async fn what_is_refused_for_now_is_sent_again() {
@@ -832,7 +913,8 @@ async fn what_was_refused_is_refused_where_it_is_appended_in_vain() {
     server.send("1 no closing").await;
     assert!(timeout(Duration::ZERO, stream.next()).await.is_err());
     settle().await;
-    assert_eq!((client.stats().resent, client.stats().pending), (1, 3));
+    // The server that was left has nothing under way any more, and is quit.
+    assert_eq!((client.stats().resent, client.stats().pending), (1, 4));
     let closing = tokio::spawn({
         let client = client.clone();
         async move { client.close().await }

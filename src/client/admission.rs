@@ -68,15 +68,14 @@ impl Reader {
 
     /// The server has answered `/auth`: opens the gates, or ends.
     pub(crate) fn on_admission(&mut self, result: CallResult) {
-        match (result, self.unadmitted.take()) {
-            (Ok(_), Some(hello)) => self.open(hello),
-            (Err(error), _) => {
+        match result {
+            Ok(_) => self.is_admitted = true,
+            Err(error) => {
                 if let CallError::Refused { retry, .. } = error {
                     self.hint.give(retry);
                 }
                 self.not_admitted = Some(ConnectionError::AuthRefused(reason_of(error)));
             }
-            (Ok(_), None) => {}
         }
     }
 }

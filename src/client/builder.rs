@@ -47,6 +47,7 @@ pub struct ClientBuilder<C = TcpConnector> {
     config: ClientConfig,
     hooks: Vec<(Code, Hook)>,
     reconnects: bool,
+    shuffles: bool,
 }
 
 impl ClientBuilder {
@@ -57,6 +58,7 @@ impl ClientBuilder {
             config: ClientConfig::default(),
             hooks: Vec::new(),
             reconnects: true,
+            shuffles: false,
         }
     }
 }
@@ -79,6 +81,13 @@ impl<C: Connector> ClientBuilder<C> {
         self
     }
 
+    /// Puts the list into an order drawn by lot, so that the clients of several servers do not all
+    /// begin with the same one. Default: the order in which they were given.
+    pub fn shuffle(mut self) -> Self {
+        self.shuffles = true;
+        self
+    }
+
     /// Its bounds. Default: [`ClientConfig::new`].
     pub fn config(mut self, config: ClientConfig) -> Self {
         self.config = config;
@@ -88,8 +97,8 @@ impl<C: Connector> ClientBuilder<C> {
     /// Connects by other means. Default: [`TcpConnector`]. One that needs no address may be given
     /// none: it is called with the empty one.
     pub fn connector<D: Connector>(self, connector: D) -> ClientBuilder<D> {
-        let Self { connector: _, addresses, config, hooks, reconnects } = self;
-        ClientBuilder { connector, addresses, config, hooks, reconnects }
+        let Self { connector: _, addresses, config, hooks, reconnects, shuffles } = self;
+        ClientBuilder { connector, addresses, config, hooks, reconnects, shuffles }
     }
 
     /// Whether it connects anew when a connection is lost. Default `true`. Without it, the client ends
@@ -162,9 +171,12 @@ impl<C: Connector> ClientBuilder<C> {
     }
 
     fn start(self, is_patient: bool) -> Client {
-        let Self { connector, mut addresses, config, hooks, reconnects } = self;
+        let Self { connector, mut addresses, config, hooks, reconnects, shuffles } = self;
         if addresses.is_empty() {
             addresses.push(String::new());
+        }
+        if shuffles {
+            addresses.sort_by_cached_key(|_| config.random.next_u64());
         }
         let shared = Arc::new(Shared::supervised(config, reconnects));
         let supervisor =

@@ -60,6 +60,8 @@ pub struct Connection<T> {
     went_on: bool,
     /// This side closes, as the last look at the shared state told.
     closing: bool,
+    /// This side quits a server that goes away, and goes on with another.
+    quits: bool,
     /// How long the server is waited for: in all once this side closes (`true`), or in silence once
     /// the server has drawn the line.
     patience: Option<(bool, Pin<Box<Sleep>>)>,
@@ -89,6 +91,7 @@ impl<T> Connection<T> {
             again: None,
             went_on: false,
             closing: false,
+            quits: false,
             patience: None,
             ended: None,
         }
@@ -164,10 +167,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if let Poll::Ready(error) = self.poll_silence(cx) {
             return Poll::Ready(error);
         }
+        self.quit_if_idle();
         if let Poll::Ready(error) = self.poll_write(cx) {
             return Poll::Ready(error);
         }
         self.poll_closing(cx)
+    }
+
+    fn quit_if_idle(&mut self) {
+        if self.reader.has_left && !self.quits && self.shared().reconnects {
+            self.quits = self.shared().quit_if_idle(self.link());
+        }
     }
 
     /// Reads all there is, and tells everybody. What a reply says comes before why reading ended.
@@ -251,8 +261,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// hello has nothing to finish, and one that answered `/quit` has finished. One that has drawn
     /// the line takes no probe any more: it may be silent for as long.
     fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
-        let closing = self.closing;
-        if closing && (self.reader.hello.is_none() || self.reader.has_quit) {
+        let closing = self.closing || self.quits;
+        if self.reader.has_quit || closing && self.reader.hello.is_none() {
             return Poll::Ready(ConnectionError::Closed);
         }
         if !closing && self.reader.last_executed.is_none() {
@@ -334,7 +344,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             return Poll::Pending;
         }
         let config = &self.reader.shared.config;
-        let probe = config.probe;
+        let (probe, longest) = (config.probe, config.close_timeout);
         let answer = config.dead.saturating_sub(probe).max(Duration::from_secs(1));
         let (silence, sleep) = self.silence.get_or_insert_with(|| {
             let now = time_since(self.started);
@@ -354,10 +364,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                         renewal.sent(now, self.reader.shared.config.random.next_u64());
                     }
                 }
-                // It has not been able to read the probe, through no fault of its own.
+                // It has not been able to read the probe, through no fault of its own. A server whose
+                // handlers hold it up has said something by the time that closing may take.
                 Verdict::Dead
                     if std::mem::take(&mut self.went_on)
-                        || self.reader.shared.may_be_held_up(self.reader.link) =>
+                        || silence.lasts(now) < longest
+                            && self.reader.shared.may_be_held_up(self.reader.link) =>
                 {
                     silence.excuse(now, answer);
                 }

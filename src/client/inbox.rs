@@ -160,6 +160,8 @@ struct Queue {
     items: VecDeque<Delivery>,
     /// Payload bytes in `items`.
     bytes: usize,
+    /// A log that was taken out, and that the application has not heard of yet.
+    taken: Option<Epoch>,
     closed: bool,
     reader: Option<Waker>,
 }
@@ -196,14 +198,7 @@ impl Inbox {
 
     pub(crate) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Delivery>> {
         let mut queue = self.queue.lock();
-        if let Some(missed) = queue.missed.pop_front() {
-            return Poll::Ready(Some(missed));
-        }
-        if let Some(delivery) = queue.items.pop_front() {
-            queue.bytes -= delivery.bytes();
-            if queue.items.is_empty() {
-                queue.items.shrink_to(16);
-            }
+        if let Some(delivery) = queue.take_next() {
             return Poll::Ready(Some(delivery));
         }
         if queue.closed {
@@ -218,9 +213,36 @@ impl Inbox {
         drop(unused);
         Poll::Pending
     }
+
+    /// Whether the application has still to hear that its topic is in this log again.
+    pub(crate) fn comes_back_to(&self, epoch: Epoch) -> bool {
+        let is_reset = |delivery: &Delivery| matches!(delivery, Delivery::Reset { position, .. } if position.epoch == epoch);
+        let queue = self.queue.lock();
+        queue.taken == Some(epoch) || queue.missed.iter().chain(&queue.items).any(is_reset)
+    }
+
+    /// It has heard of the one that was taken out.
+    pub(crate) fn handed_over_reset(&self) {
+        self.queue.lock().taken = None;
+    }
 }
 
 impl Queue {
+    fn take_next(&mut self) -> Option<Delivery> {
+        let next = self.missed.pop_front().or_else(|| {
+            self.items.pop_front().inspect(|item| {
+                self.bytes -= item.bytes();
+            })
+        })?;
+        if self.items.is_empty() {
+            self.items.shrink_to(16);
+        }
+        if let Delivery::Reset { position, .. } = &next {
+            self.taken = Some(position.epoch);
+        }
+        Some(next)
+    }
+
     fn drop_oldest(&mut self) {
         let Some(oldest) = self.items.pop_front() else {
             return;

@@ -366,6 +366,11 @@ impl Link {
         !self.out.is_empty()
     }
 
+    /// Whether nobody waits for a reply here, and nothing for being written.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.pending.len() == 0 && self.out.is_empty()
+    }
+
     /// Whether a line was appended, ever.
     pub(crate) fn has_spoken(&self) -> bool {
         self.appended > 0

@@ -207,6 +207,14 @@ impl Client {
         }
     }
 
+    /// What the server that there is a connection to has announced; `None` while there is none.
+    pub fn hello(&self) -> Option<Hello> {
+        self.shared().phase.look(|phase| match phase {
+            Phase::Open(hello) => Some(hello.clone()),
+            Phase::Connecting | Phase::Ended(_) => None,
+        })
+    }
+
     /// Calls a method: bytes in, bytes out.
     ///
     /// A method is the application's; the protocol's own have functions of their own. See [`Call`]

@@ -66,8 +66,11 @@ pub(crate) struct Reader {
     told: Told,
     /// Renewals sent and not answered.
     renewals: usize,
-    /// The server's first line, while it has not said whether it knows this client.
+    /// The server's first line, while it has not said whether it knows this client, or not been heard
+    /// out.
     pub(crate) unadmitted: Option<Hello>,
+    /// It knows this client, or need not.
+    pub(crate) is_admitted: bool,
     /// What is to be written before all else.
     pub(crate) first_lines: Vec<u8>,
     /// Why the server does not admit this client.
@@ -94,6 +97,7 @@ impl Reader {
             told: Told::default(),
             renewals: 0,
             unadmitted: None,
+            is_admitted: false,
             first_lines: Vec::new(),
             not_admitted: None,
         }
@@ -131,6 +135,7 @@ impl Reader {
     /// In strict mode, that one of them had nobody to find.
     pub(crate) fn finish_batch(&mut self) -> Result<(), ConnectionError> {
         let completed = self.complete();
+        self.open();
         self.shared.counters.fold(&mut self.tally);
         self.told.tell_all(&self.shared);
         self.replies.shrink_to(KEPT);
@@ -149,16 +154,17 @@ impl Reader {
         tracing::debug!("connected");
         let Admission { lines, is_asked_for } = self.admission(&hello)?;
         self.first_lines = lines;
-        match is_asked_for {
-            true => self.unadmitted = Some(hello),
-            false => self.open(hello),
-        }
+        (self.unadmitted, self.is_admitted) = (Some(hello), !is_asked_for);
         Ok(())
     }
 
-    pub(crate) fn open(&mut self, hello: Hello) {
-        self.hello = Some(hello.clone());
-        self.shared.open(self.link, hello, &mut self.told);
+    /// Opens the gates, if the server knows this client. What it said in one breath with that is heard
+    /// out first: one that is full, or about to go, lets nobody begin anything.
+    fn open(&mut self) {
+        if let Some(hello) = self.unadmitted.take_if(|_| self.is_admitted) {
+            self.hello = Some(hello.clone());
+            self.shared.open(self.link, hello, &mut self.told);
+        }
     }
 
     fn complete(&mut self) -> Result<(), ConnectionError> {
@@ -351,7 +357,11 @@ impl Reader {
         self.has_left = true;
         self.hint.give(hint);
         let error = ConnectionError::Bye(reason.clone());
+        if !self.shared.is_supervised {
+            self.open();
+        }
         if self.hello.is_none() {
+            self.unadmitted = None;
             return Err(error);
         }
         match last {

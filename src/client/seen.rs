@@ -9,19 +9,24 @@ use std::{
 };
 
 use crate::{
+    client::inbox::Inbox,
     protocol::{Epoch, Position},
     sync::{Arc, Mutex},
 };
 
 /// Logs that a subscription has left and remembers. Whoever waits for a number of one has a reply of
-/// the same connection in hand, so it was left just now.
+/// the same connection in hand, so it was left just now, or is about to be come back to.
 const REMEMBERED: usize = 8;
 
 /// How far one subscription was handed over.
 ///
 /// **Invariant:** the position only rises within a log; what is waited for is not seen.
-#[derive(Debug, Default)]
-pub(crate) struct Standing(Mutex<State>);
+#[derive(Debug)]
+pub(crate) struct Standing {
+    state: Mutex<State>,
+    /// What is on its way to the application. Locked behind `state`.
+    inbox: Arc<Inbox>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -43,55 +48,64 @@ struct Waiting {
 }
 
 impl Standing {
+    pub(crate) fn new(inbox: Arc<Inbox>) -> Self {
+        Self { state: Mutex::default(), inbox }
+    }
+
     pub(crate) fn position(&self) -> Option<Position> {
-        self.0.lock().position
+        self.state.lock().position
     }
 
     /// All below `position` is handed over, be it in the log there was or in another.
     pub(crate) fn advance(&self, position: Position) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         let before = state.position.replace(position);
-        if let Some(before) = before.filter(|before| before.epoch != position.epoch) {
+        let reset = before.filter(|before| before.epoch != position.epoch);
+        if let Some(before) = reset {
             // A log that is come back to is not left.
             state.left.retain(|left| *left != position.epoch && *left != before.epoch);
             if state.left.len() == REMEMBERED {
                 state.left.pop_front();
             }
             state.left.push_back(before.epoch);
-            // It is come back to.
-            state.left.retain(|left| *left != position.epoch);
+            self.inbox.handed_over_reset();
         }
         if state.waiting.is_empty() {
             return;
         }
-        let done = state.take_seen();
+        let done = self.take_seen(&mut state);
         drop(state);
         done.into_iter().for_each(|waiting| waiting.waker.wake());
     }
 
     /// Nothing more is handed over.
     pub(crate) fn end(&self) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         state.is_over = true;
-        let done = state.take_seen();
+        let done = self.take_seen(&mut state);
         drop(state);
         done.into_iter().for_each(|waiting| waiting.waker.wake());
+    }
+
+    /// A log that was left is over for whoever waits in it, unless the application is about to hear
+    /// that it is come back to.
+    fn has_seen(&self, state: &State, position: Position) -> bool {
+        let is_behind = |own: Position| own.epoch == position.epoch && own.next >= position.next;
+        let is_left =
+            || state.left.contains(&position.epoch) && !self.inbox.comes_back_to(position.epoch);
+        state.is_over || state.position.is_some_and(is_behind) || is_left()
+    }
+
+    fn take_seen(&self, state: &mut State) -> Vec<Waiting> {
+        let waiting = std::mem::take(&mut state.waiting);
+        let is_seen = |one: &Waiting| self.has_seen(state, one.position);
+        let (seen, others) = waiting.into_iter().partition(is_seen);
+        state.waiting = others;
+        seen
     }
 }
 
 impl State {
-    fn has_seen(&self, position: Position) -> bool {
-        let is_behind = |own: Position| own.epoch == position.epoch && own.next >= position.next;
-        self.is_over || self.position.is_some_and(is_behind) || self.left.contains(&position.epoch)
-    }
-
-    fn take_seen(&mut self) -> Vec<Waiting> {
-        let waiting = std::mem::take(&mut self.waiting);
-        let (seen, others) = waiting.into_iter().partition(|one| self.has_seen(one.position));
-        self.waiting = others;
-        seen
-    }
-
     /// Leaves a waker under `key`, or a new one; what it replaces is to be dropped outside the lock.
     fn wait(&mut self, key: &mut Option<u64>, position: Position, waker: Waker) -> Option<Waker> {
         let known = key.and_then(|key| self.waiting.iter_mut().find(|one| one.key == key));
@@ -130,8 +144,8 @@ impl Future for Seen {
         let this = self.get_mut();
         // A waker is the runtime's code: neither cloned nor dropped under the lock.
         let waker = cx.waker().clone();
-        let mut state = this.standing.0.lock();
-        if state.has_seen(this.position) {
+        let mut state = this.standing.state.lock();
+        if this.standing.has_seen(&state, this.position) {
             return Poll::Ready(());
         }
         let before = state.wait(&mut this.key, this.position, waker);
@@ -144,7 +158,7 @@ impl Future for Seen {
 impl Drop for Seen {
     fn drop(&mut self) {
         let Some(key) = self.key else { return };
-        let mut state = self.standing.0.lock();
+        let mut state = self.standing.state.lock();
         let at = state.waiting.iter().position(|one| one.key == key);
         let gone = at.map(|at| state.waiting.swap_remove(at));
         drop(state);
@@ -163,13 +177,14 @@ mod tests {
     use std::pin::pin;
 
     use super::*;
+    use crate::{client::inbox::Delivery, protocol::Topic};
 
     fn at(text: &str) -> Position {
         text.parse().unwrap()
     }
 
     fn standing(text: &str) -> Arc<Standing> {
-        let standing = Arc::<Standing>::default();
+        let standing = Arc::new(Standing::new(Arc::new(Inbox::new(8, 8))));
         standing.advance(at(text));
         standing
     }
@@ -217,6 +232,24 @@ mod tests {
         assert!(is_seen(&mut seen[2]));
     }
 
+    /// The application has not heard yet that it is come back to.
+    #[test]
+    fn a_log_that_is_about_to_be_come_back_to_is_waited_for() {
+        let standing = standing("e:5");
+        standing.advance(at("f:1"));
+        let topic = Topic::new("t").unwrap();
+        let reset = Delivery::Reset { topic, position: at("e:5") };
+        assert!(standing.inbox.push(reset).is_none());
+        let mut seen = Seen::new(standing.clone(), at("e:6"));
+        assert!(!is_seen(&mut seen));
+        let taken = standing.inbox.poll_next(&mut Context::from_waker(Waker::noop()));
+        assert!(taken.is_ready() && !is_seen(&mut seen), "taken out, and not handed over");
+        standing.advance(at("e:5"));
+        assert!(!is_seen(&mut seen));
+        standing.advance(at("e:6"));
+        assert!(is_seen(&mut seen));
+    }
+
     #[test]
     fn the_end_ends_it() {
         let standing = standing("e:5");
@@ -231,10 +264,10 @@ mod tests {
         let standing = standing("e:5");
         let mut seen = Seen::new(standing.clone(), at("e:6"));
         assert!(!is_seen(&mut seen) && !is_seen(&mut seen));
-        assert_eq!(standing.0.lock().waiting.len(), 1);
+        assert_eq!(standing.state.lock().waiting.len(), 1);
         drop(seen);
-        assert!(standing.0.lock().waiting.is_empty());
+        assert!(standing.state.lock().waiting.is_empty());
         (0..100).for_each(|n| standing.advance(Position { epoch: Epoch::from_bits(n), next: 1 }));
-        assert_eq!(standing.0.lock().left.len(), REMEMBERED);
+        assert_eq!(standing.state.lock().left.len(), REMEMBERED);
     }
 }

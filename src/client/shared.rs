@@ -27,7 +27,7 @@ pub(crate) struct Shared {
     /// Whether another connection follows upon one that is over.
     pub(crate) reconnects: bool,
     /// Whether somebody connects, and says when all is over; else it is over with its connection.
-    is_supervised: bool,
+    pub(crate) is_supervised: bool,
     /// Lock order: `topics` before `state`.
     pub(crate) topics: Mutex<Topics>,
     pub(crate) state: Mutex<State>,
@@ -387,8 +387,8 @@ impl Shared {
         self.state.lock().link(link)?.announce_acks()
     }
 
-    /// Appends `* /ack TOPIC POSITION`, unless that connection takes no line any more. The driver to
-    /// wake, if it is not the caller.
+    /// Appends `* /ack TOPIC POSITION`, unless this side closes: a server that has drawn the line may
+    /// have the last of a log to deliver. The driver to wake, if it is not the caller.
     pub(crate) fn append_ack(
         &self,
         link: LinkId,
@@ -396,8 +396,11 @@ impl Shared {
         position: Position,
     ) -> Option<Waker> {
         let mut state = self.state.lock();
-        let link = state.link(link).filter(|link| link.refusing().is_none())?;
-        link.append_notice(format_args!("/ack"), format_args!("{topic} {position}"))
+        if state.closing {
+            return None;
+        }
+        let (head, arguments) = (format_args!("/ack"), format_args!("{topic} {position}"));
+        state.link(link)?.append_notice(head, arguments)
     }
 
     /// The caller of `id` is gone: its place becomes a tombstone, and the server is told (R5). What was
@@ -437,6 +440,23 @@ impl Shared {
         places.close();
         self.drained.notify_waiters();
         self.news.notify_one();
+    }
+
+    /// Quits a server that has said goodbye, if nothing is under way there any more: it need not wait for
+    /// this client then. Whether it does.
+    pub(crate) fn quit_if_idle(&self, id: LinkId) -> bool {
+        let topics = self.topics.lock();
+        let mut state = self.state.lock();
+        let is_idle = |link: &&mut Link| link.is_idle() && link.refusing().is_none();
+        if topics.has_any_on(id) || state.link(id).filter(is_idle).is_none() {
+            return false;
+        }
+        // The driver is running: it writes next, and needs no waking.
+        let unused = state.quit(id);
+        drop(state);
+        drop(topics);
+        drop(unused);
+        true
     }
 
     /// Whether the server owes anything. One that goes away, or is left, is another matter: it need

@@ -206,7 +206,7 @@ impl Subscribe {
         let joined = joined?;
         // From here on dropping leaves the topic, whether it was accepted or not.
         let reader = wish.terms.window.map(|window| Reader::new(window, by_hand));
-        let standing = Arc::default();
+        let standing = Arc::new(Standing::new(inbox.clone()));
         let membership = Arc::new(Membership { client, topic, inbox, reader, standing });
         let lost = |_| CallError::Unknown(Unknown::Lost(membership.client.shared().lost()));
         let start = joined.await.map_err(lost)??;

@@ -46,6 +46,8 @@ pub(crate) struct Supervisor<C> {
     attempts: u32,
     /// There was a connection, or the first may take as many rounds as it needs.
     is_patient: bool,
+    /// Attempts one after the other whose servers want nothing of this client.
+    hopeless: usize,
 }
 
 /// How the drive of a connection ended.
@@ -83,6 +85,7 @@ impl<C: Connector> Supervisor<C> {
             down_since: started,
             attempts: 0,
             is_patient: false,
+            hopeless: 0,
         }
     }
 
@@ -227,12 +230,13 @@ impl<C: Connector> Supervisor<C> {
         let address = self.addresses.get(at).cloned().unwrap_or_default();
         let failed = ConnectionEvent::ConnectFailed { address, error: error.clone() };
         self.shared.events.emit(failed);
-        self.reconnect.failed(self.now(), None);
-        let is_over = self.is_final(&error) || !self.is_patient && self.reconnect.is_round_over();
+        self.hopeless = if self.is_final(&error) { self.hopeless + 1 } else { 0 };
+        let is_over = self.hopeless == self.addresses.len()
+            || !self.is_patient && self.reconnect.is_round_over();
         is_over.then_some(error)
     }
 
-    /// Whether no other attempt can go better.
+    /// Whether no other attempt at the same address can go better.
     fn is_final(&self, error: &ConnectionError) -> bool {
         match error {
             ConnectionError::AuthRefused(reason) => {
@@ -248,7 +252,7 @@ impl<C: Connector> Supervisor<C> {
     /// Drives a connection until it is over, or left to its end; why the client ends, if it does.
     async fn drive(&mut self, mut connection: Connection<C::Io>) -> Option<ConnectionError> {
         self.reconnect.opened(self.now());
-        self.is_patient = true;
+        (self.is_patient, self.hopeless) = (true, 0);
         let session = connection.hello().map_or(Uuid::nil(), |hello| hello.session);
         let leaves = self.shared.reconnects;
         let driven = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
@@ -258,7 +262,7 @@ impl<C: Connector> Supervisor<C> {
         });
         let driven = driven.await;
         (self.down_since, self.attempts) = (Instant::now(), 0);
-        self.reconnect.lost(self.now(), None);
+        self.reconnect.lost(self.now());
         match driven {
             Driven::Over(error) => {
                 disconnected(&self.shared, session, &error);

@@ -83,6 +83,11 @@ impl Silence {
         self.probed = None;
     }
 
+    /// How long it lasts at `now`.
+    pub fn lasts(&self, now: Time) -> Duration {
+        self.heard.until(now)
+    }
+
     /// Looks at `now`. `awaits` is whether the server owes anything; it is probed after `probe` of
     /// silence, and given up `answer` later.
     pub fn look(&mut self, now: Time, awaits: bool, probe: Duration, answer: Duration) -> Verdict {

@@ -6,9 +6,14 @@ use crate::protocol::Time;
 
 /// How long a client waits before it tries again: full jitter, so that the clients of one server
 /// do not come back together.
+///
+/// A pause is random in a window of min(max, base · 2^n). The windows stand one behind the other from
+/// when the connection was lost, and n says in which of them the client is by now. To count failures
+/// instead would drive apart who began together: whoever draws short pauses fails more often, and ends
+/// up in a window many times longer than what has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Backoff {
-    /// The window of the first pause; it doubles with each round that fails.
+    /// The first window; each is twice as long as the one before.
     pub base: Duration,
     /// The longest window.
     pub max: Duration,
@@ -17,14 +22,20 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The window of the pause behind `failed` rounds: min(max, base · 2^failed).
-    pub fn window(self, failed: u32) -> Duration {
-        self.base.saturating_mul(2_u32.saturating_pow(failed)).min(self.max)
+    /// In which window a client is that has been without a connection for so long.
+    pub fn level(self, down: Duration) -> u32 {
+        let windows = down.as_micros().checked_div(self.base.as_micros());
+        windows.map_or(0, |windows| (windows + 1).ilog2())
+    }
+
+    /// The length of the window: min(max, base · 2^level).
+    pub fn window(self, level: u32) -> Duration {
+        self.base.saturating_mul(2_u32.saturating_pow(level)).min(self.max)
     }
 
     /// A pause: uniform in the window, by `jitter`, any random number.
-    pub fn pause(self, failed: u32, jitter: u64) -> Duration {
-        let micros = u64::try_from(self.window(failed).as_micros()).unwrap_or(u64::MAX);
+    pub fn pause(self, level: u32, jitter: u64) -> Duration {
+        let micros = u64::try_from(self.window(level).as_micros()).unwrap_or(u64::MAX);
         // The high half of the product: uniform without a division.
         let scaled = (u128::from(jitter) * (u128::from(micros) + 1)) >> 64;
         Duration::from_micros(u64::try_from(scaled).unwrap_or(u64::MAX))
@@ -37,9 +48,9 @@ impl Backoff {
 /// the last on. Between rounds there is a pause. An address that asked to be left alone for a while
 /// is passed over for so long; if all did, the one that may be tried soonest is next.
 ///
-/// The caller asks for the [`next`](Self::next) attempt, makes it, and says that it
-/// [`failed`](Self::failed), or that the connection [`opened`](Self::opened) and, in the end, that
-/// it was [`lost`](Self::lost). What a server asks for at another time is [`asked`](Self::asked).
+/// The caller asks for the [`next`](Self::next) attempt, makes it, and, if it fails, asks for the one
+/// behind it; else it says that the connection [`opened`](Self::opened) and, in the end, that it was
+/// [`lost`](Self::lost). What a server asks for, at any time, is [`asked`](Self::asked).
 ///
 /// ```
 /// use std::time::Duration;
@@ -51,9 +62,7 @@ impl Backoff {
 /// let at = Time::from_millis;
 /// let greatest = u64::MAX; // jitter
 /// assert_eq!(reconnect.next(at(0), greatest), (0, at(0)));
-/// reconnect.failed(at(5), None);
 /// assert_eq!(reconnect.next(at(5), greatest), (1, at(5)));
-/// reconnect.failed(at(9), None);
 /// assert_eq!(reconnect.next(at(9), greatest), (0, at(1_009)));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -62,8 +71,9 @@ pub struct Reconnect {
     addresses: Vec<Address>,
     /// The address of the last attempt; before the first, the last of all.
     last: usize,
-    /// Pauses since a connection was stable.
-    pauses: u32,
+    /// How long there was no connection, since one was stable; without the time since `down_since`.
+    down: Duration,
+    down_since: Time,
     /// When this round begins.
     due: Time,
     opened: Option<Time>,
@@ -80,18 +90,19 @@ impl Reconnect {
     pub fn new(addresses: usize, backoff: Backoff) -> Self {
         let addresses = vec![Address::default(); addresses.max(1)];
         let last = addresses.len() - 1;
-        Self { backoff, addresses, last, pauses: 0, due: Time::default(), opened: None }
+        let (down, down_since, due) = Default::default();
+        Self { backoff, addresses, last, down, down_since, due, opened: None }
     }
 
     /// Which address to try next, and when. `jitter` is any random number.
     pub fn next(&mut self, now: Time, jitter: u64) -> (usize, Time) {
-        let pause = self.backoff.pause(self.pauses, jitter);
+        let down = self.down.saturating_add(self.down_since.until(now));
+        let pause = self.backoff.pause(self.backoff.level(down), jitter);
         let due = self.due.max(now);
         let is_free = |address: &Address| !address.is_tried && address.not_before <= due;
         if !self.addresses.iter().any(is_free) {
             self.addresses.iter_mut().for_each(|address| address.is_tried = false);
             self.due = now.after(pause);
-            self.pauses = self.pauses.saturating_add(1);
         }
         let due = self.due.max(now);
         let (at, not_before) = self.choose(due);
@@ -122,13 +133,6 @@ impl Reconnect {
         first.unwrap_or((self.last, due))
     }
 
-    /// The attempt failed. `hint` is how long the address asks to be left alone.
-    pub fn failed(&mut self, now: Time, hint: Option<Duration>) {
-        if let Some(hint) = hint {
-            self.asked(self.last, now.after(hint));
-        }
-    }
-
     /// An address asks to be left alone until then.
     pub fn asked(&mut self, address: usize, not_before: Time) {
         if let Some(address) = self.addresses.get_mut(address) {
@@ -143,17 +147,17 @@ impl Reconnect {
 
     /// The attempt succeeded.
     pub fn opened(&mut self, now: Time) {
-        self.opened = Some(now);
+        self.down = self.down.saturating_add(self.down_since.until(now));
+        (self.down_since, self.opened) = (now, Some(now));
     }
 
-    /// The connection is over, or is not to be used for anything new: a pause comes first. `hint`
-    /// as in [`failed`](Self::failed).
-    pub fn lost(&mut self, now: Time, hint: Option<Duration>) {
+    /// The connection is over, or is not to be used for anything new: a pause comes first.
+    pub fn lost(&mut self, now: Time) {
         if self.opened.take().is_some_and(|opened| now >= opened.after(self.backoff.stable)) {
-            self.pauses = 0;
+            self.down = Duration::ZERO;
         }
+        self.down_since = now;
         self.addresses.iter_mut().for_each(|address| address.is_tried = true);
-        self.failed(now, hint);
     }
 }
 
@@ -161,7 +165,6 @@ impl Reconnect {
 mod tests {
     use super::*;
 
-    const MILLI: Duration = Duration::from_millis(1);
     const BACKOFF: Backoff =
         Backoff { base: Duration::from_millis(250), max: Duration::from_secs(30), stable: SECOND };
     const SECOND: Duration = Duration::from_secs(1);
@@ -195,15 +198,58 @@ mod tests {
     }
 
     #[test]
+    fn a_level_lasts_as_long_as_its_window() {
+        let level = |millis| BACKOFF.level(Duration::from_millis(millis));
+        for (first, last, expected) in [(0, 249, 0), (250, 749, 1), (750, 1_749, 2)] {
+            assert_eq!((level(first), level(last)), (expected, expected));
+        }
+        assert_eq!(BACKOFF.window(BACKOFF.level(Duration::MAX)), BACKOFF.max);
+        assert_eq!(Backoff { base: Duration::ZERO, ..BACKOFF }.level(SECOND), 0);
+    }
+
+    /// Threat 25: of 2,000 clients that lose their server together and find it again after a while, no
+    /// tenth of a second has more than three times its share.
+    #[test]
+    fn clients_that_were_lost_together_come_back_spread() {
+        for (away, seed) in [0, 20, 300, 1_000, 5_000].into_iter().zip(1..) {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut back: Vec<_> = (0..2_000).map(|_| comes_back(away, &mut random)).collect();
+            back.sort_unstable();
+            let spread = back[1_999] - back[0];
+            let within = |at: u64| back.iter().filter(|back| (at..at + 100).contains(back)).count();
+            let peak = back.iter().map(|&at| within(at)).max().unwrap();
+            let mean = 2_000.0 * 100.0 / spread as f64;
+            assert!(peak as f64 <= 3.0 * mean, "{away} ms: {peak} of {mean}");
+            let window = BACKOFF.window(BACKOFF.level(Duration::from_millis(away)));
+            assert!(back[1_999] <= away + window.as_millis() as u64);
+        }
+    }
+
+    /// When a client is back whose server was `away` for so many milliseconds.
+    fn comes_back(away: u64, random: &mut fastrand::Rng) -> u64 {
+        let mut reconnect = Reconnect::new(1, BACKOFF);
+        reconnect.next(at(0), 0);
+        reconnect.opened(at(0));
+        reconnect.lost(at(0));
+        let mut now = at(0);
+        loop {
+            (_, now) = reconnect.next(now, random.u64(..));
+            if now >= at(away) {
+                return now.as_millis();
+            }
+        }
+    }
+
+    #[test]
     fn each_address_has_its_turn_before_a_pause() {
         let mut reconnect = Reconnect::new(3, BACKOFF);
-        let mut tried = Vec::new();
-        for _ in 0..7 {
-            tried.push(reconnect.next(at(0), u64::MAX));
-            reconnect.failed(at(0), None);
-        }
-        let expected = [(0, 0), (1, 0), (2, 0), (0, 250), (1, 250), (2, 250), (0, 500)];
-        assert_eq!(tried, expected.map(|(address, millis)| (address, at(millis))));
+        let mut now = at(0);
+        let tried = [(); 7].map(|()| {
+            let (address, when) = reconnect.next(now, u64::MAX);
+            now = when;
+            (address, when.as_millis())
+        });
+        assert_eq!(tried, [(0, 0), (1, 0), (2, 0), (0, 250), (1, 250), (2, 250), (0, 750)]);
     }
 
     #[test]
@@ -211,9 +257,8 @@ mod tests {
         let mut reconnect = Reconnect::new(2, BACKOFF);
         assert_eq!(reconnect.next(at(0), 0).0, 0);
         reconnect.opened(at(10));
-        reconnect.lost(at(20), None);
+        reconnect.lost(at(20));
         assert_eq!(reconnect.next(at(20), u64::MAX), (1, at(270)));
-        reconnect.failed(at(270), None);
         assert_eq!(reconnect.next(at(270), u64::MAX), (0, at(270)));
     }
 
@@ -227,7 +272,7 @@ mod tests {
             now += pause;
             reconnect.opened(at(now));
             now += open;
-            reconnect.lost(at(now), None);
+            reconnect.lost(at(now));
             pause
         };
         let pauses: Vec<_> = [0, 0, 999, 1_000, 0].into_iter().map(&mut pause_after).collect();
@@ -239,19 +284,15 @@ mod tests {
         let mut reconnect = Reconnect::new(2, BACKOFF);
         reconnect.next(at(0), 0);
         reconnect.opened(at(0));
-        reconnect.lost(at(0), Some(5 * SECOND));
+        reconnect.lost(at(0));
+        reconnect.asked(0, at(5_000));
         assert_eq!(reconnect.next(at(0), 0), (1, at(0)));
-        reconnect.failed(at(1), Some(3 * SECOND));
+        reconnect.asked(1, at(3_001));
+        assert!(!reconnect.may_try(1, at(3_000)) && reconnect.may_try(1, at(3_001)));
         // Both want patience: the sooner one, at its time and spread behind it.
-        assert_eq!(reconnect.next(at(1), u64::MAX), (1, at(3_001).after(500 * MILLI)));
-        reconnect.failed(at(3_501), None);
-        assert_eq!(reconnect.next(at(3_501), u64::MAX), (1, at(4_501)));
-        reconnect.failed(at(4_501), None);
-        // One that asks meanwhile, and never for less.
-        assert!(reconnect.may_try(1, at(4_501)));
-        reconnect.asked(1, at(9_000));
-        reconnect.asked(1, at(8_000));
-        assert!(!reconnect.may_try(1, at(8_999)) && reconnect.may_try(1, at(9_000)));
-        assert_eq!(reconnect.next(at(4_501), u64::MAX), (0, at(6_501)));
+        assert_eq!(reconnect.next(at(1), u64::MAX), (1, at(3_251)));
+        // One that asks for nothing more is tried as often as if it were alone.
+        assert_eq!(reconnect.next(at(3_251), u64::MAX), (0, at(5_251)));
+        assert_eq!(reconnect.next(at(5_251), u64::MAX), (1, at(5_251)));
     }
 }

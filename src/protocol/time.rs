@@ -17,6 +17,11 @@ impl Time {
         self.0
     }
 
+    /// How long it is from here until `later`; nothing if that is earlier.
+    pub fn until(self, later: Self) -> Duration {
+        Duration::from_millis(later.0.saturating_sub(self.0))
+    }
+
     /// The moment `duration` later; the end of time if there is none.
     pub fn after(self, duration: Duration) -> Self {
         let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
