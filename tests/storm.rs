@@ -206,11 +206,11 @@ async fn tell_of_returns(mut events: ConnectionEvents, told: mpsc::UnboundedSend
     }
 }
 
-/// Each is back within one window of the round it was in: of the one that doubled with each attempt
-/// that failed since it was lost. So all are within the longest of these.
-fn assert_within_backoff(back: &[Return], since: Instant) {
+/// Each is back within the window that all were in when the server was there again.
+fn assert_within_backoff(back: &[Return], since: Instant, outage: Duration) {
+    let window = BACKOFF.window(BACKOFF.level(outage));
     for Return { at, attempt } in back {
-        let (took, window) = (*at - since, BACKOFF.window(attempt - 1));
+        let took = *at - since;
         assert!(took <= window, "attempt {attempt}: {took:?}, of a window of {window:?}");
     }
 }
@@ -231,10 +231,8 @@ async fn all_come_back_within_the_backoff_and_miss_nothing() {
             let known = storm.published;
             let since = storm.restart_after(outage).await;
             let back = storm.all_back().await;
-            assert_within_backoff(&back, since);
-            if outage.is_zero() {
-                assert_spread(&back, since);
-            }
+            assert_within_backoff(&back, since, outage);
+            assert_spread(&back, since);
             storm.publish(1).await;
             storm.each_is_given_numbers(known + 1..=storm.published).await;
         }
@@ -248,8 +246,9 @@ async fn all_are_told_of_another_log() {
     storm.publish(3).await;
     storm.each_is_given_numbers(1..=3).await;
     storm.topics = MemoryTopics::new(&Random::seeded(4));
-    let since = storm.restart_after(Duration::from_secs(1)).await;
-    assert_within_backoff(&storm.all_back().await, since);
+    let outage = Duration::from_secs(1);
+    let since = storm.restart_after(outage).await;
+    assert_within_backoff(&storm.all_back().await, since, outage);
     storm.follow_the_log();
     storm.publish(2).await;
     let is_reset = |given: &Delivery| match given {
@@ -272,7 +271,7 @@ async fn a_goodbye_spreads_all_over_the_next_server() {
     storm.first.say_goodbye();
     storm.publish(1).await;
     let back = storm.all_back().await;
-    assert_within_backoff(&back, since);
+    assert_within_backoff(&back, since, Duration::ZERO);
     assert!(back.iter().all(|back| back.attempt == 1));
     assert_spread(&back, since);
     // Until the first has gone, too.

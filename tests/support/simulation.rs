@@ -45,8 +45,8 @@ const FAULTS: u64 = 60_000;
 /// How long all has to settle once nothing is begun any more: a server that is silent is given up, its
 /// clients are back elsewhere, a lease was renewed.
 const SETTLE: u64 = 24_000;
-/// How much longer it may take until no request is under way.
-const PATIENCE: u64 = 2_000;
+/// How much longer it may take until no request is under way, and all have caught up.
+const PATIENCE: u64 = 60_000;
 
 struct World<'a> {
     sim: Sim<'a>,

@@ -10,6 +10,9 @@ use std::{
 
 use crate::history::{Event, History, Line, Number, Word};
 
+/// Longer than the way to a subscriber, and back for an ack, takes, in milliseconds.
+const PAUSE: u64 = 3_000;
+
 /// One process' pen. All write into one log, in the order of what happens.
 #[derive(Clone)]
 pub(crate) struct Recorder {
@@ -24,6 +27,8 @@ struct Log {
     now: u64,
     history: History,
     last_number: u64,
+    /// When something was delivered last.
+    delivered: u64,
     /// Requests without a terminal line, on connections that are open.
     open: BTreeSet<(u64, u64)>,
     /// The last number that was confirmed, by topic and epoch.
@@ -49,6 +54,9 @@ impl Recorder {
             *last = number.seq.max(*last);
         }
         let now = log.now;
+        if let Event::Delivered { .. } = &event {
+            log.delivered = now;
+        }
         log.history.record(now, &self.process, event);
     }
 
@@ -89,9 +97,11 @@ impl Recorder {
         self.log.lock().unwrap().now = now;
     }
 
-    /// Whether a request waits for its terminal line on an open connection.
+    /// Whether a request waits for its terminal line on an open connection, or somebody is still given
+    /// one number after the other, as far behind as a window of one over a slow network leaves him.
     pub(crate) fn is_busy(&self) -> bool {
-        !self.log.lock().unwrap().open.is_empty()
+        let log = self.log.lock().unwrap();
+        !log.open.is_empty() || log.now - log.delivered < PAUSE
     }
 
     /// Nothing is begun any more, and nothing is slow.
