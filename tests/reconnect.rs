@@ -1494,6 +1494,37 @@ async fn a_topic_is_left_alone_for_as_long_as_was_asked() {
     }
 }
 
+/// [M192] The time goes on over a lost connection, and over one that the client was leaving.
+#[tokio::test(start_paused = true)]
+async fn a_topic_is_left_alone_over_connections() {
+    for is_leaving in [false, true] {
+        let (client, mut server, mut net) = connected().await;
+        let _offers = subscribed(&client, &mut server, 1).await;
+        drop(server);
+        let mut server = net.greet().await;
+        server.expect("2 /subscribe;from=e:18 offers").await;
+        if is_leaving {
+            server.send("* /bye shutdown").await;
+        }
+        let greeted = if is_leaving { Some(net.greet().await) } else { None };
+        server.send("2 no;retry=9000 busy").await;
+        settle().await;
+        let told = Instant::now();
+        drop(server);
+        let mut next = match greeted {
+            Some(next) => next,
+            None => net.greet().await,
+        };
+        let mut line = next.line().await;
+        while let Some(id) = line.strip_suffix(" /renew") {
+            next.send(&format!("{id} ok;lease=60")).await;
+            line = next.line().await;
+        }
+        assert!(line.ends_with(" /subscribe;from=e:18 offers"), "{line}");
+        assert!((9..=18).contains(&told.elapsed().as_secs()), "{:?}", told.elapsed());
+    }
+}
+
 /// [M123] Each connection with subscriptions is renewed, until its server has drawn the line.
 #[tokio::test(start_paused = true)]
 async fn the_connection_that_is_left_is_renewed() {

@@ -130,7 +130,7 @@ impl<T> Connection<T> {
 
     /// Does something with the link. It is there until the end, and everything here before that.
     fn with_link<R>(&self, what: impl FnOnce(&mut Link) -> R) -> Option<R> {
-        self.shared().state.lock().link(self.link()).map(what)
+        self.shared().links.lock().link(self.link()).map(what)
     }
 }
 
@@ -284,26 +284,31 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             return true;
         }
         let shared = &self.reader.shared;
-        let mut state = shared.state.lock();
+        let mut links = shared.links.lock();
         // What comes due while these are written wakes nobody: this driver may hold no waker there.
-        while state.link(self.reader.link).is_some_and(Link::take_acks_due) {
-            drop(state);
+        while links.link(self.reader.link).is_some_and(Link::take_acks_due) {
+            drop(links);
             let drivers = shared.topics.lock().write_acks(shared);
             let others = drivers.into_iter().filter(|driver| !driver.will_wake(cx.waker()));
             others.for_each(Waker::wake);
-            state = shared.state.lock();
+            links = shared.links.lock();
         }
-        self.closing = state.is_closing();
-        let Some(link) = state.link(self.reader.link) else { return false };
+        self.closing = links.is_closing();
+        let Some(link) = links.link(self.reader.link) else { return false };
+        if let Some(at) = link.take_again() {
+            self.reader.told.ask_again(Some(at));
+            // Its time is looked at before what is written.
+            cx.waker().wake_by_ref();
+        }
         if !link.has_outbound() || self.reader.hello.is_none() {
             let unused = link.wait(cx.waker(), false);
-            drop(state);
+            drop(links);
             drop(unused);
             return false;
         }
         let is_burst = link.pending.len() > 1 || self.reader.completed > 1;
         if !self.gathered && is_burst {
-            drop(state);
+            drop(links);
             self.gathered = true;
             // Not `wake_by_ref`: that calls another worker to a task which is to wait for others.
             let _ = pin!(tokio::task::yield_now()).poll(cx);
@@ -312,7 +317,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         self.gathered = false;
         self.reader.completed = 0;
         let blocked = link.take_outbound(&mut self.out);
-        drop(state);
+        drop(links);
         if blocked {
             shared.drained.notify_waiters();
         }

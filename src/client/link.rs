@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::RangeInclusive, task::Waker, time::Duration};
 
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
     client::{
@@ -101,6 +101,8 @@ pub(crate) struct Link {
     blocked: bool,
     /// Topics have acks for the driver to write.
     acks_due: bool,
+    /// When the driver is to ask again for topics, beside what it knows of itself.
+    again: Option<Instant>,
 }
 
 impl Link {
@@ -125,6 +127,7 @@ impl Link {
             is_writing: false,
             blocked: false,
             acks_due: false,
+            again: None,
         }
     }
 
@@ -360,6 +363,17 @@ impl Link {
     /// Whether there are acks to be written; whoever asks writes them.
     pub(crate) fn take_acks_due(&mut self) -> bool {
         std::mem::take(&mut self.acks_due)
+    }
+
+    /// Topics are to be asked for again then; the driver to wake.
+    pub(crate) fn ask_again_at(&mut self, at: Instant) -> Option<Waker> {
+        self.again = Some(self.again.map_or(at, |again| again.min(at)));
+        self.driver.take()
+    }
+
+    /// When to ask again for topics; whoever asks does it.
+    pub(crate) fn take_again(&mut self) -> Option<Instant> {
+        self.again.take()
     }
 
     pub(crate) fn has_outbound(&self) -> bool {

@@ -63,7 +63,8 @@ pub(crate) struct Reader {
     pub(crate) hint: Arc<Hint>,
     replies: Vec<(RequestId, Outcome, CallResult)>,
     callers: Vec<(oneshot::Sender<CallResult>, CallResult)>,
-    told: Told,
+    /// What there is to tell of topics, and when to ask for which again.
+    pub(crate) told: Told,
     /// Renewals sent and not answered.
     renewals: usize,
     /// The server's first line, while it has not said whether it knows this client, or not been heard
@@ -174,8 +175,8 @@ impl Reader {
         let mut places = 0;
         let mut others = Vec::new();
         let mut completed = Ok(());
-        let mut state = self.shared.state.lock();
-        let Some(link) = state.link(self.link) else { return Ok(()) };
+        let mut links = self.shared.links.lock();
+        let Some(link) = links.link(self.link) else { return Ok(()) };
         for (id, outcome, result) in self.replies.drain(..) {
             let waiter = match link.complete(id) {
                 Ok(entry) => entry.waiter,
@@ -196,7 +197,7 @@ impl Reader {
             }
         }
         let semaphore = link.places.clone();
-        drop(state);
+        drop(links);
         self.completed += self.callers.len();
         let is_late = |(_, waiter, _): &&(_, Result<Waiter, Stray>, _)| {
             matches!(waiter, Ok(Waiter::Tombstone))
@@ -261,8 +262,8 @@ impl Reader {
     /// without credit: the call ends, and is cancelled.
     fn more(&mut self, id: RequestId, item: &[u8]) -> Result<(), ConnectionError> {
         self.complete()?;
-        let mut state = self.shared.state.lock();
-        let Some(link) = state.link(self.link) else { return Ok(()) };
+        let mut links = self.shared.links.lock();
+        let Some(link) = links.link(self.link) else { return Ok(()) };
         match link.offered_waiter(id) {
             Some(Waiter::List { items, bytes, .. }) if *bytes < MAX_LIST => {
                 *bytes += item.len() + PER_ITEM;
@@ -273,21 +274,21 @@ impl Reader {
             Some(waiter @ Waiter::Call(_)) => {
                 let caller = std::mem::replace(waiter, Waiter::Tombstone);
                 let driver = link.append_cancel(id);
-                drop(state);
+                drop(links);
                 wake(driver);
                 caller.fail(Unknown::Streamed.into());
                 Ok(())
             }
             Some(Waiter::Stream(flow)) => {
                 let flow = flow.clone();
-                drop(state);
+                drop(links);
                 self.push(id, &flow, item);
                 Ok(())
             }
             Some(_) => Ok(()),
             None => {
                 let stray = link.stray(id);
-                drop(state);
+                drop(links);
                 self.report(stray, id);
                 if self.shared.config.strict { Err(stray.error(id)) } else { Ok(()) }
             }

@@ -3,41 +3,29 @@
 //! A topic lives on one connection at a time. When that is over it waits for the next, and goes on
 //! from its own position; what other connections still say of it is passed over.
 
-use std::{
-    borrow::Cow,
-    collections::{HashMap, VecDeque},
-    task::Waker,
-    time::Duration,
-};
+mod entry;
+mod input;
 
-use bytes::Bytes;
+use std::{collections::HashMap, task::Waker, time::Duration};
+
 use tokio::time::Instant;
 
+use self::entry::{Entry, Joining};
+pub(crate) use self::{
+    entry::REMEMBERED,
+    input::{Input, Joined, Told, Wish},
+};
 use crate::{
     client::{
-        acks::{AckHandle, Acks},
-        event::ConnectionEvent,
-        inbox::{Delivery, Gap, GapCause, Inbox, Notification},
-        link::{LinkId, SendError},
-        shared::{Begun, Shared},
-        stats::Tally,
+        inbox::{Delivery, Inbox},
+        link::LinkId,
+        shared::Shared,
         waiter::Waiter,
     },
     error::{CallError, ConnectionError, NotSent},
-    protocol::{
-        Action, Backoff, Code, Position, SubscriptionEvent, SubscriptionState, Terms, Topic,
-    },
+    protocol::{Action, Backoff, Code, Position, SubscriptionEvent, SubscriptionState, Topic},
     sync::{Arc, Weak, oneshot},
 };
-
-/// Logs that a topic has left and remembers: those of as many servers, one after the other.
-pub(crate) const REMEMBERED: usize = 8;
-
-/// How long a subscription that a server has no room for at present leaves it alone, where the server
-/// does not say.
-const PAUSE: Duration = Duration::from_secs(1);
-
-pub(crate) type Joined = Result<Position, CallError>;
 
 /// Locked by handles that come and go, and by the driver for each notification. Lines are appended
 /// while it is locked, so that they leave in the order of the transitions that asked for them.
@@ -51,93 +39,11 @@ pub(crate) struct Topics {
     ended: bool,
 }
 
-#[derive(Debug, Default)]
-struct Entry {
-    state: SubscriptionState,
-    /// Where its last `/subscribe` was sent.
-    link: LinkId,
-    inboxes: Vec<Arc<Inbox>>,
-    /// Who waits for the subscription to be accepted.
-    joining: Vec<Joining>,
-    /// What those who have it now asked for.
-    terms: Terms,
-    /// What the last `/subscribe` asked for.
-    asked: Terms,
-    /// With a window: what is acknowledged.
-    acks: Option<Box<Acks>>,
-    /// Where the application stood in logs that were left for another, the last one at the back.
-    left: VecDeque<Position>,
-    /// It was accepted once since somebody wanted it: a refusal ends it for those who had it.
-    has_begun: bool,
-    /// While it is parked because it was refused for now: when to ask again.
-    again: Option<Instant>,
-}
-
-/// Who waits for a subscription to be accepted.
-#[derive(Debug)]
-struct Joining {
-    sender: oneshot::Sender<Joined>,
-    /// How a `/subscribe` ended that left for it and is to be sent again: that is no "not sent" if
-    /// there is no other connection (R2).
-    failure: Option<CallError>,
-}
-
-/// What a stream asks of its topic.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Wish {
-    pub(crate) from: Option<Position>,
-    pub(crate) terms: Terms,
-}
-
-/// An event, and what came with it.
-pub(crate) struct Input<'a> {
-    pub(crate) event: SubscriptionEvent,
-    pub(crate) payload: Cow<'a, [u8]>,
-    pub(crate) code: Code,
-    pub(crate) failure: Option<CallError>,
-}
-
-impl From<SubscriptionEvent> for Input<'_> {
-    fn from(event: SubscriptionEvent) -> Self {
-        Self { event, payload: Cow::Borrowed(b""), code: Code::CLOSED, failure: None }
-    }
-}
-
-/// Who is to be told, once no lock is held.
-#[derive(Debug, Default)]
-#[must_use = "nobody is told before `tell`"]
-pub(crate) struct Told {
-    wakers: Vec<Waker>,
-    joined: Vec<(oneshot::Sender<Joined>, Joined)>,
-    violations: Vec<Topic>,
-    tally: Tally,
-    /// When the driver is to ask again for what was refused for now.
-    pub(crate) again: Option<Instant>,
-}
-
-impl Told {
-    pub(crate) fn tell(mut self, shared: &Shared) {
-        self.tell_all(shared);
-    }
-
-    fn ask_again(&mut self, at: Option<Instant>) {
-        self.again = self.again.into_iter().chain(at).min();
-    }
-
-    /// Tells everybody, and keeps the space.
-    pub(crate) fn tell_all(&mut self, shared: &Shared) {
-        self.tally.violations += self.violations.len() as u64;
-        shared.counters.fold(&mut self.tally);
-        for (joining, outcome) in self.joined.drain(..) {
-            let _ = joining.send(outcome);
-        }
-        for waker in self.wakers.drain(..) {
-            waker.wake();
-        }
-        for topic in self.violations.drain(..) {
-            shared.events.emit(ConnectionEvent::Violation(topic));
-        }
-    }
+/// What became of a topic by an action.
+enum Acted {
+    Stays,
+    /// It is left already, without a line.
+    Left,
 }
 
 impl Topics {
@@ -282,12 +188,12 @@ impl Topics {
         }
     }
 
-    /// There is a connection to ask on: what waited for one is subscribed.
+    /// There is a connection to ask on: what waited for one is subscribed, but for what was refused
+    /// for now, and has to wait longer.
     pub(crate) fn connected(&mut self, shared: &Shared, told: &mut Told) {
+        let now = Instant::now();
         let is_parked = |entry: &Entry| matches!(entry.state, SubscriptionState::Parked { .. });
-        for topic in self.topics_where(is_parked) {
-            let _ = self.on(shared, &topic, SubscriptionEvent::Connected.into(), told);
-        }
+        self.subscribe_where(shared, |entry| is_parked(entry) && !entry.waits(now), told);
     }
 
     /// A connection is over: what lived there waits for the next, or goes on at once where there is
@@ -314,7 +220,11 @@ impl Topics {
             entry.give_up(&NotSent::Lost(down), told);
         }
         let _ = self.on(shared, topic, SubscriptionEvent::Disconnected.into(), told);
-        let _ = self.on(shared, topic, SubscriptionEvent::Connected.into(), told);
+        let Some(entry) = self.entries.get(topic) else { return };
+        match entry.waits(Instant::now()) {
+            true => told.ask_again(entry.again),
+            false => drop(self.on(shared, topic, SubscriptionEvent::Connected.into(), told)),
+        }
     }
 
     fn on_refused_for_now(
@@ -339,8 +249,17 @@ impl Topics {
 
     /// Asks again for what was refused for now, as far as its time has come.
     pub(crate) fn ask_again(&mut self, shared: &Shared, now: Instant, told: &mut Told) {
-        let is_due = |entry: &Entry| entry.again.is_some_and(|again| again <= now);
-        for topic in self.topics_where(is_due) {
+        self.subscribe_where(shared, |entry| entry.again.is_some() && !entry.waits(now), told);
+    }
+
+    /// Subscribes to what is parked and wanted now; what has to wait longer is asked for in its time.
+    fn subscribe_where(
+        &mut self,
+        shared: &Shared,
+        is_wanted: impl Fn(&Entry) -> bool,
+        told: &mut Told,
+    ) {
+        for topic in self.topics_where(is_wanted) {
             let _ = self.on(shared, &topic, SubscriptionEvent::Connected.into(), told);
         }
         self.entries.values().for_each(|entry| told.ask_again(entry.again));
@@ -380,79 +299,66 @@ impl Topics {
         let Some(entry) = self.entries.get_mut(topic) else {
             return Ok(());
         };
-        let next_before = entry.state.next();
+        let next = entry.state.next();
         let input = Input { event: entry.recall(input.event), ..input };
         let (state, actions) = entry.state.on(input.event);
-        entry.state = state;
-        entry.again = entry.again.filter(|_| matches!(state, SubscriptionState::Parked { .. }));
-        entry.remember(next_before);
+        entry.moved(input.event, state, told);
         if entry.acks.is_some() {
             entry.keep_acks(&mut self.acks_due, shared, topic, input.event, told);
         }
-        match (state, input.event) {
-            (SubscriptionState::Live(_), _) => entry.has_begun = true,
-            (_, SubscriptionEvent::Leave) => entry.has_begun = false,
-            _ => {}
-        }
-        // What the server repeats, to begin further back, is seen.
-        if let (SubscriptionEvent::Accepted(_), SubscriptionState::Live(next)) =
-            (input.event, state)
-        {
-            told.joined.extend(entry.joining.drain(..).map(|joining| (joining.sender, Ok(next))));
-        }
-        let (mut outcome, mut is_left) = (Ok(()), false);
+        let mut acted = Ok(Acted::Stays);
         for action in actions {
-            match action {
-                Action::Subscribe { from } => {
-                    entry.asked = entry.terms;
-                    match send_subscribe(shared, topic, from, entry.terms) {
-                        Ok(Begun { link, driver, .. }) => {
-                            entry.link = link;
-                            told.wakers.extend(driver);
-                        }
-                        Err(SendError::Refused(error)) => {
-                            entry.give_up(&error, told);
-                            outcome = Err(error);
-                        }
-                        // There is no connection: it is subscribed on the next one.
-                        Err(_) => entry.state = entry.state.on(SubscriptionEvent::Disconnected).0,
-                    }
-                }
-                Action::Unsubscribe => match send_unsubscribe(shared, entry.link, topic) {
-                    Some(driver) => told.wakers.extend(driver),
-                    // It ends with that connection, and nobody has to wait for that.
-                    None => is_left = !shared.is_current(entry.link),
-                },
-                Action::Violation => told.violations.push(topic.clone()),
-                Action::End if !entry.joining.is_empty() => {
-                    // It never began: only who waits for it hears of it.
-                    let error = input.failure.clone().unwrap_or(CallError::NotSent(NotSent::Lost(
-                        ConnectionError::ClosedByPeer,
-                    )));
-                    entry.fail_joining(&error, told);
-                    if entry.has_begun {
-                        let end = input.delivery(topic, Action::End, next_before);
-                        entry.deliver(&mut self.all, end, &mut told.wakers);
-                    }
-                    entry.inboxes.clear();
-                }
-                action => {
-                    if let Action::Missed { first, last, .. } = action {
-                        told.tally.gaps += 1;
-                        told.tally.missed += last - first + 1;
-                    }
-                    let delivery = input.delivery(topic, action, next_before);
-                    entry.deliver(&mut self.all, delivery, &mut told.wakers);
-                }
-            }
+            acted = self.act(shared, topic, action, &input, next, told);
         }
-        if entry.state == SubscriptionState::Absent {
+        let is_absent = |entry: &Entry| entry.state == SubscriptionState::Absent;
+        if self.entries.get(topic).is_some_and(is_absent) {
             self.entries.remove(topic);
         }
-        if is_left {
-            return self.on(shared, topic, SubscriptionEvent::Left.into(), told);
+        match acted? {
+            Acted::Stays => Ok(()),
+            Acted::Left => self.on(shared, topic, SubscriptionEvent::Left.into(), told),
         }
-        outcome
+    }
+
+    /// Does what follows upon an input; `next` is where the topic stood before it.
+    fn act(
+        &mut self,
+        shared: &Shared,
+        topic: &Topic,
+        action: Action,
+        input: &Input<'_>,
+        next: Option<Position>,
+        told: &mut Told,
+    ) -> Result<Acted, NotSent> {
+        let Some(entry) = self.entries.get_mut(topic) else { return Ok(Acted::Stays) };
+        match action {
+            Action::Subscribe { from } => entry.subscribe(shared, topic, from, told)?,
+            Action::Unsubscribe => match send_unsubscribe(shared, entry.link, topic) {
+                Some(driver) => told.wakers.extend(driver),
+                // It ends with that connection, and nobody has to wait for that.
+                None if !shared.is_current(entry.link) => return Ok(Acted::Left),
+                None => {}
+            },
+            Action::Violation => told.violations.push(topic.clone()),
+            Action::End if !entry.joining.is_empty() => {
+                // It never began: only who waits for it hears of it.
+                let lost = || NotSent::Lost(ConnectionError::ClosedByPeer).into();
+                entry.fail_joining(&input.failure.clone().unwrap_or_else(lost), told);
+                if entry.has_begun {
+                    let end = input.delivery(topic, Action::End, next);
+                    entry.deliver(&mut self.all, end, &mut told.wakers);
+                }
+                entry.inboxes.clear();
+            }
+            action => {
+                if let Action::Missed { first, last, .. } = action {
+                    told.missed(first, last);
+                }
+                let delivery = input.delivery(topic, action, next);
+                entry.deliver(&mut self.all, delivery, &mut told.wakers);
+            }
+        }
+        Ok(Acted::Stays)
     }
 
     /// A `/subscribe` that left ended like this.
@@ -479,204 +385,10 @@ impl Topics {
     }
 }
 
-impl Entry {
-    /// Whether a stream can be had from there and on these terms, and what that means for what is
-    /// under way. The first of several says; who comes later shares, or is refused.
-    fn admit(
-        &mut self,
-        from: Option<Position>,
-        terms: Terms,
-    ) -> Result<SubscriptionEvent, NotSent> {
-        if !self.inboxes.is_empty() {
-            let shares = from.is_none() && (terms == Terms::default() || terms == self.terms);
-            let join = SubscriptionEvent::Join { from };
-            return if shares { Ok(join) } else { Err(NotSent::AlreadySubscribed) };
-        }
-        self.left.clear();
-        self.terms = terms;
-        self.acks = terms.window.map(|size| Box::new(Acks::new(size)));
-        Ok(match self.asked == terms {
-            true => SubscriptionEvent::Join { from },
-            false => SubscriptionEvent::JoinAnew { from },
-        })
-    }
-
-    /// Whether a refusal of its `/subscribe` says nothing against a later one: that of a server that
-    /// this client has left; and, of one that was accepted before, a lack of room.
-    fn is_refused_for_now(&self, shared: &Shared, input: &Input<'_>) -> bool {
-        let Some(CallError::Refused { reason, retry }) = &input.failure else { return false };
-        match reason.code == Code::CLOSING {
-            true => !shared.is_current(self.link),
-            false => self.has_begun && (retry.is_some() || reason.code == Code::BUSY),
-        }
-    }
-
-    /// An `ok` that begins a log anew of which the application has seen a part, as that.
-    fn recall(&self, event: SubscriptionEvent) -> SubscriptionEvent {
-        let SubscriptionEvent::Accepted(next) = event else { return event };
-        let from = self.state.next().filter(|from| from.epoch != next.epoch);
-        let seen = from.and_then(|_| self.left.iter().rfind(|left| left.epoch == next.epoch));
-        match seen {
-            Some(seen) if seen.next > next.next => SubscriptionEvent::Returned(*seen),
-            _ => event,
-        }
-    }
-
-    /// Remembers where a log was left, if it was.
-    fn remember(&mut self, before: Option<Position>) {
-        let now = match self.state {
-            SubscriptionState::Live(now) => Some(now),
-            SubscriptionState::Leaving { rejoin } => rejoin.flatten(),
-            _ => None,
-        };
-        let (Some(before), Some(now)) = (before, now) else { return };
-        if before.epoch != now.epoch {
-            self.left.retain(|left| left.epoch != before.epoch);
-            if self.left.len() == REMEMBERED {
-                self.left.pop_front();
-            }
-            self.left.push_back(before);
-        }
-    }
-
-    /// Its `/subscribe` cannot be sent any more. Who waits for it hears of that now; who has had the
-    /// topic before, when the connection ends.
-    fn give_up(&mut self, error: &NotSent, told: &mut Told) {
-        self.fail_joining(&error.clone().into(), told);
-        if !self.has_begun {
-            self.inboxes.clear();
-            self.state = SubscriptionState::Absent;
-        }
-    }
-
-    fn fail_joining(&mut self, error: &CallError, told: &mut Told) {
-        let failed = self.joining.drain(..).map(|Joining { sender, failure }| {
-            let failure = failure.filter(|_| matches!(error, CallError::NotSent(_)));
-            (sender, Err(failure.unwrap_or_else(|| error.clone())))
-        });
-        told.joined.extend(failed);
-    }
-
-    /// Keeps the acks with what the server said. One that was due on a wire subscription that is over
-    /// is not written: the next one has its own.
-    fn keep_acks(
-        &mut self,
-        due: &mut Vec<Topic>,
-        shared: &Shared,
-        topic: &Topic,
-        event: SubscriptionEvent,
-        told: &mut Told,
-    ) {
-        if let SubscriptionState::Live(own) = self.state {
-            if self.track(own, event, topic, told) {
-                due.push(topic.clone());
-                told.wakers.extend(shared.announce_acks(self.link));
-            }
-        } else if self.acks.as_mut().is_some_and(|acks| acks.stop()) {
-            due.retain(|due| due != topic);
-        }
-    }
-
-    /// Whether an ack came due by what the server said.
-    fn track(
-        &mut self,
-        own: Position,
-        event: SubscriptionEvent,
-        topic: &Topic,
-        told: &mut Told,
-    ) -> bool {
-        use SubscriptionEvent as Event;
-        let Some(acks) = &mut self.acks else { return false };
-        match event {
-            Event::Accepted(next) => acks.begin(next),
-            Event::Reset(next) if next == own => acks.begin(next),
-            // Handed over all the same: the application loses nothing by the fault.
-            Event::Notification(number) if !acks.delivered(number) => {
-                told.violations.push(topic.clone());
-            }
-            Event::Gap { epoch, last, .. } => acks.named(Position { epoch, next: last + 1 }),
-            Event::Renewed(Some(next)) => acks.named(next),
-            _ => {}
-        }
-        acks.comes_due(matches!(event, Event::Gap { .. }))
-    }
-
-    /// Gives a delivery to every stream of the topic, and to those of all topics. Costs a copy of
-    /// handles for each stream but the last.
-    fn deliver(&mut self, all: &mut Vec<Weak<Inbox>>, delivery: Delivery, wakers: &mut Vec<Waker>) {
-        if !all.is_empty() {
-            all.retain(|inbox| inbox.strong_count() > 0);
-            for inbox in all.iter().filter_map(Weak::upgrade) {
-                wakers.extend(inbox.push(delivery.clone()));
-            }
-        }
-        let end = matches!(delivery, Delivery::End { .. });
-        if let Some((last, others)) = self.inboxes.split_last() {
-            for inbox in others {
-                wakers.extend(inbox.push(delivery.clone()));
-            }
-            wakers.extend(last.push(delivery));
-        }
-        if end {
-            wakers.extend(self.inboxes.drain(..).filter_map(|inbox| inbox.close()));
-        }
-    }
-}
-
-impl Input<'_> {
-    /// How long to wait before what was refused for now is asked for again.
-    fn retry(&self) -> Option<Duration> {
-        match &self.failure {
-            Some(CallError::Refused { reason, retry }) if reason.code != Code::CLOSING => {
-                Some(retry.unwrap_or(PAUSE))
-            }
-            _ => None,
-        }
-    }
-
-    /// What the streams of a topic get for `action`.
-    fn delivery(&self, topic: &Topic, action: Action, next: Option<Position>) -> Delivery {
-        let topic = topic.clone();
-        match action {
-            Action::Deliver(Position { epoch, next: sequence }) => {
-                let payload = Bytes::copy_from_slice(&self.payload);
-                let ack = AckHandle::default();
-                Delivery::Notification(Notification { topic, epoch, sequence, payload, ack })
-            }
-            Action::Missed { epoch, first, last, named } => {
-                let cause = match named {
-                    true => GapCause::Server(self.code.clone()),
-                    false => GapCause::Lost,
-                };
-                Delivery::Gap(Gap { topic, epoch, first, last, cause })
-            }
-            Action::Reset(position) => Delivery::Reset { topic, position },
-            _ => Delivery::End { topic, reason: self.code.clone(), position: next },
-        }
-    }
-}
-
 /// A time and up to as much more, so that not all clients of a server come back at once.
 fn spread(time: Duration, shared: &Shared) -> Duration {
     let backoff = Backoff { base: time, max: time, stable: time };
     time.saturating_add(backoff.pause(0, shared.config.random.next_u64()))
-}
-
-fn send_subscribe(
-    shared: &Shared,
-    topic: &Topic,
-    from: Option<Position>,
-    terms: Terms,
-) -> Result<Begun, SendError> {
-    let waiter = Waiter::Subscribe(topic.clone());
-    let arguments = format_args!("{topic}");
-    match from {
-        None => shared.begin_control(waiter, format_args!("/subscribe{terms}"), arguments),
-        Some(from) => {
-            let head = format_args!("/subscribe;from={from}{terms}");
-            shared.begin_control(waiter, head, arguments)
-        }
-    }
 }
 
 /// The driver to wake, if there is one; `None` once the connection takes no line any more.

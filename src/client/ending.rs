@@ -1,0 +1,175 @@
+//! How connections, and clients, end: what is turned to the next, and who is told what can be proven.
+
+use crate::{
+    client::{
+        event::ConnectionEvent,
+        link::{Link, LinkId, Withdrawn},
+        phase::Phase,
+        shared::{Shared, wake},
+        topics::Told,
+        waiter::Waiter,
+    },
+    error::{CallError, ConnectionError, NotSent},
+};
+
+impl Shared {
+    /// Takes nothing new, for this reason, lets the servers finish what they have, and ends.
+    pub(crate) fn begin_close(&self, why: ConnectionError) {
+        let mut links = self.links.lock();
+        if std::mem::replace(&mut links.closing, true) {
+            return;
+        }
+        links.refusing.get_or_insert(why);
+        let all = std::iter::once(&links.current).chain(&links.leaving);
+        let all: Vec<_> = all.map(|link| link.id).collect();
+        let drivers: Vec<_> = all.into_iter().map(|id| links.quit(id)).collect();
+        let places = links.current.places.clone();
+        drop(links);
+        drivers.into_iter().for_each(wake);
+        places.close();
+        self.drained.notify_waiters();
+        self.news.notify_one();
+    }
+
+    /// Quits a server that has said goodbye, if nothing is under way there any more: it need not wait for
+    /// this client then. Whether it does.
+    pub(crate) fn quit_if_idle(&self, id: LinkId) -> bool {
+        let topics = self.topics.lock();
+        let mut links = self.links.lock();
+        let is_idle = |link: &&mut Link| link.is_idle() && link.refusing().is_none();
+        if topics.has_any_on(id) || links.link(id).filter(is_idle).is_none() {
+            return false;
+        }
+        // The driver is running: it writes next, and needs no waking.
+        let unused = links.quit(id);
+        drop(links);
+        drop(topics);
+        drop(unused);
+        true
+    }
+
+    /// Nothing new is begun on this connection: its server is about to go, and takes the protocol's
+    /// own requests till then. What is new waits for another connection, where there will be one.
+    pub(crate) fn leave(&self, id: LinkId, error: ConnectionError) {
+        self.turn_from(id, |link| {
+            link.leave(error);
+            Withdrawn::default()
+        });
+    }
+
+    /// No line is taken on this connection any more: its server has drawn the line. What was not
+    /// offered to it is for another connection, where there will be one.
+    pub(crate) fn refuse(&self, id: LinkId, error: ConnectionError) {
+        let withdraws = self.reconnects;
+        let withdrawn = self.turn_from(id, |link| {
+            link.refuse(error.clone());
+            if withdraws { link.withdraw() } else { Withdrawn::default() }
+        });
+        let mut told = Told::default();
+        for waiter in withdrawn {
+            match waiter {
+                Waiter::Subscribe(topic) | Waiter::Unsubscribe(topic) => {
+                    self.topics.lock().move_on(self, id, &topic, &mut told);
+                }
+                waiter => waiter.fail(NotSent::Lost(error.clone()).into()),
+            }
+        }
+        told.tell(self);
+    }
+
+    /// Does `what` to a link on which nothing is begun any more, and moves on to the next.
+    fn turn_from(&self, id: LinkId, what: impl FnOnce(&mut Link) -> Withdrawn) -> Vec<Waiter> {
+        let mut links = self.links.lock();
+        let Some(link) = links.link(id) else { return Vec::new() };
+        let Withdrawn { waiters, one_ways } = what(link);
+        let places = link.places.clone();
+        let moves_on = self.reconnects && links.current.id == id;
+        if moves_on {
+            let left = links.replace_current();
+            links.down = left.refusal().cloned();
+            links.leaving.push(left);
+        }
+        let (dropped, driver) = links.carry(&one_ways);
+        let is_closing = links.closing;
+        drop(links);
+        wake(driver);
+        self.report_dropped(dropped);
+        places.close();
+        self.drained.notify_waiters();
+        if moves_on && !is_closing {
+            self.phase.replace(Phase::Connecting);
+        }
+        self.news.notify_one();
+        waiters
+    }
+
+    /// A connection is over: everybody who waits on it gets the outcome that can be proven, and its
+    /// subscriptions wait for the next one; or, without a next one, all is over.
+    ///
+    /// `last` is the id above which the server said it executes nothing.
+    pub(crate) fn lose(&self, id: LinkId, error: &ConnectionError, last: Option<u64>) {
+        let mut links = self.links.lock();
+        if !self.is_supervised {
+            links.refusing.get_or_insert_with(|| error.clone());
+            links.closing = true;
+        }
+        let Some((link, was_current)) = links.take_link(id) else { return };
+        if was_current {
+            links.down = Some(error.clone());
+        }
+        let carries = self.reconnects && !links.closing;
+        let one_ways = if carries { link.one_ways() } else { Vec::new() };
+        let (dropped, driver) = links.carry(&one_ways);
+        let is_closing = links.closing;
+        drop(links);
+        wake(driver);
+        self.report_dropped(dropped);
+        link.places.close();
+        self.drained.notify_waiters();
+        for (waiter, failure) in link.dissolve(error, last) {
+            match (waiter, failure) {
+                (Waiter::Subscribe(_), CallError::NotSent(_)) => {}
+                (Waiter::Subscribe(topic), failure) => self.topics.lock().failed(&topic, &failure),
+                (waiter, failure) => waiter.fail(failure),
+            }
+        }
+        if !self.is_supervised {
+            return self.finish(error);
+        }
+        if was_current && !is_closing {
+            self.phase.replace(Phase::Connecting);
+        }
+        let mut told = Told::default();
+        self.topics.lock().disconnected(self, id, &mut told);
+        told.tell(self);
+        self.news.notify_one();
+    }
+
+    pub(super) fn report_dropped(&self, one_ways: u64) {
+        if one_ways > 0 {
+            self.events.emit(ConnectionEvent::OneWaysDropped(one_ways));
+        }
+    }
+
+    /// There is no next connection: all is over.
+    pub(crate) fn end(&self, error: &ConnectionError) {
+        let mut links = self.links.lock();
+        links.refusing.get_or_insert_with(|| error.clone());
+        links.closing = true;
+        let places = links.current.places.clone();
+        drop(links);
+        places.close();
+        self.drained.notify_waiters();
+        self.finish(error);
+    }
+
+    fn finish(&self, error: &ConnectionError) {
+        let told = self.topics.lock().end(error);
+        told.tell(self);
+        // Who asks for events from here on is told that there are none to come.
+        let has_ended = self.phase.end(error);
+        if has_ended {
+            self.events.emit(ConnectionEvent::Ended(error.clone()));
+        }
+    }
+}

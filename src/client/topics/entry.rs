@@ -1,0 +1,269 @@
+//! One topic as a client is subscribed to it.
+
+use std::{collections::VecDeque, task::Waker};
+
+use tokio::time::Instant;
+
+use crate::{
+    client::{
+        acks::Acks,
+        inbox::{Delivery, Inbox},
+        link::{LinkId, SendError},
+        shared::{Begun, Shared},
+        topics::input::{Input, Joined, Told},
+        waiter::Waiter,
+    },
+    error::{CallError, NotSent},
+    protocol::{Code, Position, SubscriptionEvent, SubscriptionState, Terms, Topic},
+    sync::{Arc, Weak, oneshot},
+};
+
+/// Logs that a topic has left and remembers: those of as many servers, one after the other.
+pub(crate) const REMEMBERED: usize = 8;
+
+#[derive(Debug, Default)]
+pub(super) struct Entry {
+    pub(super) state: SubscriptionState,
+    /// Where its last `/subscribe` was sent.
+    pub(super) link: LinkId,
+    pub(super) inboxes: Vec<Arc<Inbox>>,
+    /// Who waits for the subscription to be accepted.
+    pub(super) joining: Vec<Joining>,
+    /// What those who have it now asked for.
+    terms: Terms,
+    /// What the last `/subscribe` asked for.
+    asked: Terms,
+    /// With a window: what is acknowledged.
+    pub(super) acks: Option<Box<Acks>>,
+    /// Where the application stood in logs that were left for another, the last one at the back.
+    left: VecDeque<Position>,
+    /// It was accepted once since somebody wanted it: a refusal ends it for those who had it.
+    pub(super) has_begun: bool,
+    /// While it is parked because it was refused for now: when to ask again.
+    pub(super) again: Option<Instant>,
+}
+
+/// Who waits for a subscription to be accepted.
+#[derive(Debug)]
+pub(super) struct Joining {
+    pub(super) sender: oneshot::Sender<Joined>,
+    /// How a `/subscribe` ended that left for it and is to be sent again: that is no "not sent" if
+    /// there is no other connection (R2).
+    pub(super) failure: Option<CallError>,
+}
+
+impl Entry {
+    /// Whether a stream can be had from there and on these terms, and what that means for what is
+    /// under way. The first of several says; who comes later shares, or is refused.
+    pub(super) fn admit(
+        &mut self,
+        from: Option<Position>,
+        terms: Terms,
+    ) -> Result<SubscriptionEvent, NotSent> {
+        if !self.inboxes.is_empty() {
+            let shares = from.is_none() && (terms == Terms::default() || terms == self.terms);
+            let join = SubscriptionEvent::Join { from };
+            return if shares { Ok(join) } else { Err(NotSent::AlreadySubscribed) };
+        }
+        self.left.clear();
+        self.terms = terms;
+        self.acks = terms.window.map(|size| Box::new(Acks::new(size)));
+        Ok(match self.asked == terms {
+            true => SubscriptionEvent::Join { from },
+            false => SubscriptionEvent::JoinAnew { from },
+        })
+    }
+
+    /// Whether a refusal of its `/subscribe` says nothing against a later one: that of a server that
+    /// this client has left; and, of one that was accepted before, a lack of room.
+    pub(super) fn is_refused_for_now(&self, shared: &Shared, input: &Input<'_>) -> bool {
+        let Some(CallError::Refused { reason, retry }) = &input.failure else { return false };
+        match reason.code == Code::CLOSING {
+            true => !shared.is_current(self.link),
+            false => self.has_begun && (retry.is_some() || reason.code == Code::BUSY),
+        }
+    }
+
+    /// Whether it was refused for now, and is not to be asked for yet.
+    pub(super) fn waits(&self, now: Instant) -> bool {
+        self.again.is_some_and(|again| again > now)
+    }
+
+    /// An `ok` that begins a log anew of which the application has seen a part, as that.
+    pub(super) fn recall(&self, event: SubscriptionEvent) -> SubscriptionEvent {
+        let SubscriptionEvent::Accepted(next) = event else { return event };
+        let from = self.state.next().filter(|from| from.epoch != next.epoch);
+        let seen = from.and_then(|_| self.left.iter().rfind(|left| left.epoch == next.epoch));
+        match seen {
+            Some(seen) if seen.next > next.next => SubscriptionEvent::Returned(*seen),
+            _ => event,
+        }
+    }
+
+    /// It is in this state now, by this event.
+    pub(super) fn moved(
+        &mut self,
+        event: SubscriptionEvent,
+        state: SubscriptionState,
+        told: &mut Told,
+    ) {
+        let before = self.state.next();
+        self.state = state;
+        self.again = self.again.filter(|_| matches!(state, SubscriptionState::Parked { .. }));
+        self.remember(before);
+        match (state, event) {
+            (SubscriptionState::Live(_), _) => self.has_begun = true,
+            (_, SubscriptionEvent::Leave) => self.has_begun = false,
+            _ => {}
+        }
+        // What the server repeats, to begin further back, is seen.
+        if let (SubscriptionEvent::Accepted(_), SubscriptionState::Live(next)) = (event, state) {
+            told.joined.extend(self.joining.drain(..).map(|joining| (joining.sender, Ok(next))));
+        }
+    }
+
+    /// Sends its `/subscribe`, on the connection there is or on the next one.
+    pub(super) fn subscribe(
+        &mut self,
+        shared: &Shared,
+        topic: &Topic,
+        from: Option<Position>,
+        told: &mut Told,
+    ) -> Result<(), NotSent> {
+        self.asked = self.terms;
+        match send_subscribe(shared, topic, from, self.terms) {
+            Ok(Begun { link, driver, .. }) => {
+                self.link = link;
+                told.wakers.extend(driver);
+            }
+            Err(SendError::Refused(error)) => {
+                self.give_up(&error, told);
+                return Err(error);
+            }
+            Err(_) => self.state = self.state.on(SubscriptionEvent::Disconnected).0,
+        }
+        Ok(())
+    }
+
+    /// Remembers where a log was left, if it was.
+    fn remember(&mut self, before: Option<Position>) {
+        let now = match self.state {
+            SubscriptionState::Live(now) => Some(now),
+            SubscriptionState::Leaving { rejoin } => rejoin.flatten(),
+            _ => None,
+        };
+        let (Some(before), Some(now)) = (before, now) else { return };
+        if before.epoch != now.epoch {
+            self.left.retain(|left| left.epoch != before.epoch);
+            if self.left.len() == REMEMBERED {
+                self.left.pop_front();
+            }
+            self.left.push_back(before);
+        }
+    }
+
+    /// Its `/subscribe` cannot be sent any more. Who waits for it hears of that now; who has had the
+    /// topic before, when the connection ends.
+    pub(super) fn give_up(&mut self, error: &NotSent, told: &mut Told) {
+        self.fail_joining(&error.clone().into(), told);
+        if !self.has_begun {
+            self.inboxes.clear();
+            self.state = SubscriptionState::Absent;
+        }
+    }
+
+    pub(super) fn fail_joining(&mut self, error: &CallError, told: &mut Told) {
+        let failed = self.joining.drain(..).map(|Joining { sender, failure }| {
+            let failure = failure.filter(|_| matches!(error, CallError::NotSent(_)));
+            (sender, Err(failure.unwrap_or_else(|| error.clone())))
+        });
+        told.joined.extend(failed);
+    }
+
+    /// Keeps the acks with what the server said. One that was due on a wire subscription that is over
+    /// is not written: the next one has its own.
+    pub(super) fn keep_acks(
+        &mut self,
+        due: &mut Vec<Topic>,
+        shared: &Shared,
+        topic: &Topic,
+        event: SubscriptionEvent,
+        told: &mut Told,
+    ) {
+        if let SubscriptionState::Live(own) = self.state {
+            if self.track(own, event, topic, told) {
+                due.push(topic.clone());
+                told.wakers.extend(shared.announce_acks(self.link));
+            }
+        } else if self.acks.as_mut().is_some_and(|acks| acks.stop()) {
+            due.retain(|due| due != topic);
+        }
+    }
+
+    /// Whether an ack came due by what the server said.
+    fn track(
+        &mut self,
+        own: Position,
+        event: SubscriptionEvent,
+        topic: &Topic,
+        told: &mut Told,
+    ) -> bool {
+        use SubscriptionEvent as Event;
+        let Some(acks) = &mut self.acks else { return false };
+        match event {
+            Event::Accepted(next) => acks.begin(next),
+            Event::Reset(next) if next == own => acks.begin(next),
+            // Handed over all the same: the application loses nothing by the fault.
+            Event::Notification(number) if !acks.delivered(number) => {
+                told.violations.push(topic.clone());
+            }
+            Event::Gap { epoch, last, .. } => acks.named(Position { epoch, next: last + 1 }),
+            Event::Renewed(Some(next)) => acks.named(next),
+            _ => {}
+        }
+        acks.comes_due(matches!(event, Event::Gap { .. }))
+    }
+
+    /// Gives a delivery to every stream of the topic, and to those of all topics. Costs a copy of
+    /// handles for each stream but the last.
+    pub(super) fn deliver(
+        &mut self,
+        all: &mut Vec<Weak<Inbox>>,
+        delivery: Delivery,
+        wakers: &mut Vec<Waker>,
+    ) {
+        if !all.is_empty() {
+            all.retain(|inbox| inbox.strong_count() > 0);
+            for inbox in all.iter().filter_map(Weak::upgrade) {
+                wakers.extend(inbox.push(delivery.clone()));
+            }
+        }
+        let end = matches!(delivery, Delivery::End { .. });
+        if let Some((last, others)) = self.inboxes.split_last() {
+            for inbox in others {
+                wakers.extend(inbox.push(delivery.clone()));
+            }
+            wakers.extend(last.push(delivery));
+        }
+        if end {
+            wakers.extend(self.inboxes.drain(..).filter_map(|inbox| inbox.close()));
+        }
+    }
+}
+
+fn send_subscribe(
+    shared: &Shared,
+    topic: &Topic,
+    from: Option<Position>,
+    terms: Terms,
+) -> Result<Begun, SendError> {
+    let waiter = Waiter::Subscribe(topic.clone());
+    let arguments = format_args!("{topic}");
+    match from {
+        None => shared.begin_control(waiter, format_args!("/subscribe{terms}"), arguments),
+        Some(from) => {
+            let head = format_args!("/subscribe;from={from}{terms}");
+            shared.begin_control(waiter, head, arguments)
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! What goes into a topic, and who is to be told what comes of it.
+
+use std::{borrow::Cow, task::Waker, time::Duration};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::{
+    client::{
+        acks::AckHandle,
+        event::ConnectionEvent,
+        inbox::{Delivery, Gap, GapCause, Notification},
+        shared::Shared,
+        stats::Tally,
+    },
+    error::CallError,
+    protocol::{Action, Code, Position, SubscriptionEvent, Terms, Topic},
+    sync::oneshot,
+};
+
+/// How long a subscription that a server has no room for at present leaves it alone, where the server
+/// does not say.
+const PAUSE: Duration = Duration::from_secs(1);
+
+pub(crate) type Joined = Result<Position, CallError>;
+
+/// What a stream asks of its topic.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wish {
+    pub(crate) from: Option<Position>,
+    pub(crate) terms: Terms,
+}
+
+/// An event, and what came with it.
+pub(crate) struct Input<'a> {
+    pub(crate) event: SubscriptionEvent,
+    pub(crate) payload: Cow<'a, [u8]>,
+    pub(crate) code: Code,
+    pub(crate) failure: Option<CallError>,
+}
+
+impl From<SubscriptionEvent> for Input<'_> {
+    fn from(event: SubscriptionEvent) -> Self {
+        Self { event, payload: Cow::Borrowed(b""), code: Code::CLOSED, failure: None }
+    }
+}
+
+/// Who is to be told, once no lock is held.
+#[derive(Debug, Default)]
+#[must_use = "nobody is told before `tell`"]
+pub(crate) struct Told {
+    pub(super) wakers: Vec<Waker>,
+    pub(super) joined: Vec<(oneshot::Sender<Joined>, Joined)>,
+    pub(super) violations: Vec<Topic>,
+    tally: Tally,
+    /// When the driver is to ask again for what was refused for now.
+    pub(crate) again: Option<Instant>,
+}
+
+impl Told {
+    /// Tells everybody; what is to be asked for again is left to the connection there is. Without
+    /// one it is left to the next, which looks for it.
+    pub(crate) fn tell(mut self, shared: &Shared) {
+        self.wakers.extend(self.again.take().and_then(|at| shared.ask_again_at(at)));
+        self.tell_all(shared);
+    }
+
+    /// Numbers were missed.
+    pub(super) fn missed(&mut self, first: u64, last: u64) {
+        self.tally.gaps += 1;
+        self.tally.missed += last - first + 1;
+    }
+
+    pub(crate) fn ask_again(&mut self, at: Option<Instant>) {
+        self.again = self.again.into_iter().chain(at).min();
+    }
+
+    /// Tells everybody, and keeps the space.
+    pub(crate) fn tell_all(&mut self, shared: &Shared) {
+        self.tally.violations += self.violations.len() as u64;
+        shared.counters.fold(&mut self.tally);
+        for (joining, outcome) in self.joined.drain(..) {
+            let _ = joining.send(outcome);
+        }
+        for waker in self.wakers.drain(..) {
+            waker.wake();
+        }
+        for topic in self.violations.drain(..) {
+            shared.events.emit(ConnectionEvent::Violation(topic));
+        }
+    }
+}
+
+impl Input<'_> {
+    /// How long to wait before what was refused for now is asked for again.
+    pub(super) fn retry(&self) -> Option<Duration> {
+        match &self.failure {
+            Some(CallError::Refused { reason, retry }) if reason.code != Code::CLOSING => {
+                Some(retry.unwrap_or(PAUSE))
+            }
+            _ => None,
+        }
+    }
+
+    /// What the streams of a topic get for `action`.
+    pub(super) fn delivery(
+        &self,
+        topic: &Topic,
+        action: Action,
+        next: Option<Position>,
+    ) -> Delivery {
+        let topic = topic.clone();
+        match action {
+            Action::Deliver(Position { epoch, next: sequence }) => {
+                let payload = Bytes::copy_from_slice(&self.payload);
+                let ack = AckHandle::default();
+                Delivery::Notification(Notification { topic, epoch, sequence, payload, ack })
+            }
+            Action::Missed { epoch, first, last, named } => {
+                let cause = match named {
+                    true => GapCause::Server(self.code.clone()),
+                    false => GapCause::Lost,
+                };
+                Delivery::Gap(Gap { topic, epoch, first, last, cause })
+            }
+            Action::Reset(position) => Delivery::Reset { topic, position },
+            _ => Delivery::End { topic, reason: self.code.clone(), position: next },
+        }
+    }
+}
