@@ -164,7 +164,7 @@ impl Crowd {
         let back = timeout(PATIENCE, self.all_back()).await?;
         show(&Spread::of(times(&back, since)), times(&back, since));
         let in_time = back.iter().filter(|back| back.is_in_time(since)).count();
-        println!("  {in_time} of {CLIENTS} within the window of their round");
+        println!("  {in_time} of {CLIENTS} within their window");
         let answered = timeout(PATIENCE, calls.join_all()).await?.into_iter().filter(|&is| is);
         let (answered, lost) = (answered.count(), timeout(PATIENCE, self.lost()).await?);
         println!("  {answered} of {CLIENTS} calls of the outage answered");
@@ -206,7 +206,7 @@ impl Crowd {
 }
 
 impl Return {
-    /// Whether it is back within one window of the round it was in.
+    /// Whether it is back within its window, of which there is one for each attempt.
     fn is_in_time(&self, since: Instant) -> bool {
         let window = BACKOFF.window(self.attempt.saturating_sub(1));
         self.at.saturating_duration_since(since) <= window + SLACK

@@ -195,12 +195,14 @@ impl ClientConfig {
         self
     }
 
-    /// Before the first attempt to connect anew the client waits for a random part of this. Default
-    /// 250 ms; it doubles with each further round through the list of addresses, up to
-    /// [`reconnect_max`](Self::reconnect_max).
+    /// Before the first attempt to connect anew the client waits for a random part of this window.
+    /// Default 250 ms. The next windows follow it, each twice as long as the one before, up to
+    /// [`reconnect_max`](Self::reconnect_max); in each there is one round through the list of addresses,
+    /// at the same place. Zero leaves no pause at all.
     ///
     /// The whole window is random ("full jitter"), so that the clients of a server that is gone do not
-    /// come back together. A server's own `retry=` comes before it, for that address.
+    /// come back together (PROTOCOL.md, section 3.5). A server's own `retry=` comes before it, for that
+    /// address.
     #[must_use]
     pub fn reconnect_base(mut self, window: Duration) -> Self {
         self.reconnect_base = window;

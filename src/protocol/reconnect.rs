@@ -4,13 +4,17 @@ use std::time::Duration;
 
 use crate::protocol::Time;
 
-/// How long a client waits before it tries again: full jitter, so that the clients of one server
-/// do not come back together.
+/// How long a client waits before it tries again (PROTOCOL.md, section 3.5): full jitter, so that the
+/// clients of one server do not come back together.
 ///
-/// A pause is random in a window of min(max, base · 2^n). The windows stand one behind the other from
-/// when the connection was lost, and n says in which of them the client is by now. To count failures
-/// instead would drive apart who began together: whoever draws short pauses fails more often, and ends
-/// up in a window many times longer than what has passed.
+/// Windows of min(max, base · 2^n) stand one behind the other from when the connection was lost. A
+/// client comes once in each, at a place that is random, uniform, and the same in all of them; it is
+/// drawn anew for each connection that is lost. So whenever the server is back, those who were refused
+/// in this window come in the next, half as thick, in the order in which they were refused, and the
+/// peak is at most twice the mean. To draw each place by itself would have some of them come at the end
+/// of the next window, however little of this one was left: a peak, then a long tail. To count failures
+/// instead of time would drive apart who began together: whoever draws short pauses fails more often,
+/// and ends up in a window many times longer than what has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Backoff {
     /// The first window; each is twice as long as the one before.
@@ -45,7 +49,7 @@ impl Backoff {
 /// A client's way along its list of addresses (PROTOCOL.md, section 12).
 ///
 /// Addresses are tried in rounds, each once per round, in the order of the list, from the one behind
-/// the last on. Between rounds there is a pause. An address that asked to be left alone for a while
+/// the last on, and one round in each window of the [`Backoff`]. An address that asked to be left alone for a while
 /// is passed over for so long; if all did, the one that may be tried soonest is next.
 ///
 /// The caller asks for the [`next`](Self::next) attempt, makes it, and, if it fails, asks for the one
@@ -74,8 +78,12 @@ pub struct Reconnect {
     /// How long there was no connection, since one was stable; without the time since `down_since`.
     down: Duration,
     down_since: Time,
+    /// The random number that is its place in every window since then, once it is drawn.
+    place: Option<u64>,
     /// When this round begins.
     due: Time,
+    /// When the window is over in which it begins.
+    window_end: Time,
     opened: Option<Time>,
 }
 
@@ -90,24 +98,30 @@ impl Reconnect {
     pub fn new(addresses: usize, backoff: Backoff) -> Self {
         let addresses = vec![Address::default(); addresses.max(1)];
         let last = addresses.len() - 1;
-        let (down, down_since, due) = Default::default();
-        Self { backoff, addresses, last, down, down_since, due, opened: None }
+        let (down, down_since, due, window_end) = Default::default();
+        let (place, opened) = (None, None);
+        Self { backoff, addresses, last, down, down_since, place, due, window_end, opened }
     }
 
-    /// Which address to try next, and when. `jitter` is any random number.
+    /// Which address to try next, and when. `jitter` is any random number; the first since a connection
+    /// was lost is the place in all windows.
     pub fn next(&mut self, now: Time, jitter: u64) -> (usize, Time) {
-        let down = self.down.saturating_add(self.down_since.until(now));
-        let pause = self.backoff.pause(self.backoff.level(down), jitter);
+        let place = *self.place.get_or_insert(jitter);
         let due = self.due.max(now);
         let is_free = |address: &Address| !address.is_tried && address.not_before <= due;
         if !self.addresses.iter().any(is_free) {
             self.addresses.iter_mut().for_each(|address| address.is_tried = false);
-            self.due = now.after(pause);
+            // An attempt may have taken longer than was left of its window.
+            let begin = self.window_end.max(now);
+            let level = self.level(begin);
+            self.due = begin.after(self.backoff.pause(level, place));
+            self.window_end = begin.after(self.backoff.window(level));
         }
         let due = self.due.max(now);
         let (at, not_before) = self.choose(due);
         // Whoever was asked to stay away until then is not to come with all the others, either.
-        let when = if not_before > due { not_before.after(pause) } else { due };
+        let pause = || self.backoff.pause(self.level(now), jitter);
+        let when = if not_before > due { not_before.after(pause()) } else { due };
         self.last = at;
         if let Some(address) = self.addresses.get_mut(at) {
             address.is_tried = true;
@@ -115,9 +129,13 @@ impl Reconnect {
         (at, when)
     }
 
-    /// Whether every address was tried since the last pause.
+    /// Whether every address was tried in this round.
     pub fn is_round_over(&self) -> bool {
         self.addresses.iter().all(|address| address.is_tried)
+    }
+
+    fn level(&self, now: Time) -> u32 {
+        self.backoff.level(self.down.saturating_add(self.down_since.until(now)))
     }
 
     /// Of those left in this round, the first that may be tried at `due`, or else the one that may be
@@ -156,7 +174,7 @@ impl Reconnect {
         if self.opened.take().is_some_and(|opened| now >= opened.after(self.backoff.stable)) {
             self.down = Duration::ZERO;
         }
-        self.down_since = now;
+        (self.down_since, self.window_end, self.place) = (now, now, None);
         self.addresses.iter_mut().for_each(|address| address.is_tried = true);
     }
 }
@@ -211,7 +229,7 @@ mod tests {
     /// tenth of a second has more than three times its share.
     #[test]
     fn clients_that_were_lost_together_come_back_spread() {
-        for (away, seed) in [0, 20, 300, 1_000, 5_000].into_iter().zip(1..) {
+        for (away, seed) in [0, 20, 300, 1_000, 2_000, 5_000, 10_000, 40_000].into_iter().zip(1..) {
             let mut random = fastrand::Rng::with_seed(seed);
             let mut back: Vec<_> = (0..2_000).map(|_| comes_back(away, &mut random)).collect();
             back.sort_unstable();
@@ -220,8 +238,9 @@ mod tests {
             let peak = back.iter().map(|&at| within(at)).max().unwrap();
             let mean = 2_000.0 * 100.0 / spread as f64;
             assert!(peak as f64 <= 3.0 * mean, "{away} ms: {peak} of {mean}");
-            let window = BACKOFF.window(BACKOFF.level(Duration::from_millis(away)));
-            assert!(back[1_999] <= away + window.as_millis() as u64);
+            // Who was refused in this window is back in the next.
+            let level = BACKOFF.level(Duration::from_millis(away));
+            assert!(back[1_999] <= away + BACKOFF.window(level + 1).as_millis() as u64);
         }
     }
 
@@ -250,6 +269,29 @@ mod tests {
             (address, when.as_millis())
         });
         assert_eq!(tried, [(0, 0), (1, 0), (2, 0), (0, 250), (1, 250), (2, 250), (0, 750)]);
+    }
+
+    /// Once in each window, at one place in all of them; the next loss has its own.
+    #[test]
+    fn a_client_has_one_place_in_all_windows() {
+        let mut reconnect = Reconnect::new(1, BACKOFF);
+        let half = 1 << 63;
+        let mut now = at(0);
+        let mut tried = |reconnect: &mut Reconnect, jitter| {
+            (_, now) = reconnect.next(now, jitter);
+            now.as_millis()
+        };
+        reconnect.next(at(0), 7);
+        reconnect.opened(at(0));
+        reconnect.lost(at(0));
+        let first = [half, 0, u64::MAX, 0].map(|jitter| tried(&mut reconnect, jitter));
+        assert_eq!(first, [125, 500, 1_250, 2_750]);
+        reconnect.opened(at(2_750));
+        reconnect.lost(at(3_750));
+        assert_eq!(reconnect.next(at(3_750), 0), (0, at(3_750)));
+        // An attempt that took longer than its window, and the two after it.
+        assert_eq!(reconnect.next(at(13_750), half), (0, at(13_750)));
+        assert_eq!(reconnect.next(at(13_750), half), (0, at(21_750)));
     }
 
     #[test]
@@ -286,13 +328,13 @@ mod tests {
         reconnect.opened(at(0));
         reconnect.lost(at(0));
         reconnect.asked(0, at(5_000));
-        assert_eq!(reconnect.next(at(0), 0), (1, at(0)));
+        assert_eq!(reconnect.next(at(0), u64::MAX), (1, at(250)));
         reconnect.asked(1, at(3_001));
         assert!(!reconnect.may_try(1, at(3_000)) && reconnect.may_try(1, at(3_001)));
         // Both want patience: the sooner one, at its time and spread behind it.
-        assert_eq!(reconnect.next(at(1), u64::MAX), (1, at(3_251)));
+        assert_eq!(reconnect.next(at(251), u64::MAX), (1, at(3_501)));
         // One that asks for nothing more is tried as often as if it were alone.
-        assert_eq!(reconnect.next(at(3_251), u64::MAX), (0, at(5_251)));
-        assert_eq!(reconnect.next(at(5_251), u64::MAX), (1, at(5_251)));
+        assert_eq!(reconnect.next(at(3_501), u64::MAX), (0, at(5_501)));
+        assert_eq!(reconnect.next(at(5_501), u64::MAX), (1, at(5_501)));
     }
 }
