@@ -2,7 +2,7 @@
 # Row 25 of the threats: 2,000 clients of a server that is killed by SIGKILL and started again, how they
 # come back, and whether anything is lost. Linux, about two minutes.
 #
-#   scripts/storm.sh [SECONDS]...      how long the server is gone, each time; 0, 1 and 5 by default
+#   scripts/storm.sh [SECONDS]...      how long the server is gone, each time; 0, 1, 2, 5 and 10 by default
 set -eu
 cd "$(dirname "$0")/.."
 ulimit -n "$(ulimit -Hn)"
