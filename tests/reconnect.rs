@@ -1066,6 +1066,37 @@ async fn one_ways_that_were_not_offered_are_carried_over() {
     }
 }
 
+/// Where there is no other connection to carry them to, the client says how many they were.
+#[tokio::test(start_paused = true)]
+async fn one_ways_that_can_go_nowhere_are_counted() {
+    for closes in [false, true] {
+        let (builder, mut net) = builder();
+        let client = builder.reconnect(closes).connect_lazily();
+        let mut server = net.attempt().await.accept(128);
+        server.send(HELLO).await;
+        client.connected().await.unwrap();
+        let offered = call(&client, &"x".repeat(200));
+        settle().await;
+        client.one_way("m", "1").await.unwrap();
+        client.one_way("m", "2").await.unwrap();
+        let mut events = client.events();
+        drop(server);
+        if closes {
+            // They wait for a connection, and there is none to come.
+            let _attempt = net.attempt().await;
+            client.close().await.unwrap();
+        }
+        outcome(offered).await.unwrap_err();
+        loop {
+            match events.next().await.unwrap() {
+                ConnectionEvent::OneWaysDropped(count) => break assert_eq!(count, 2),
+                ConnectionEvent::Ended(_) => panic!("they were lost in silence"),
+                _ => {}
+            }
+        }
+    }
+}
+
 /// Those of a connection that is left, where there is another already, go there.
 #[tokio::test(start_paused = true)]
 async fn one_ways_of_a_connection_that_is_left_go_to_the_one_there_is() {

@@ -118,8 +118,11 @@ impl Shared {
             links.down = Some(error.clone());
         }
         let carries = self.reconnects && !links.closing;
-        let one_ways = if carries { link.one_ways() } else { Vec::new() };
-        let (dropped, driver) = links.carry(&one_ways);
+        let one_ways = link.one_ways();
+        let (dropped, driver) = match carries {
+            true => links.carry(&one_ways),
+            false => (count_lines(&one_ways), None),
+        };
         let is_closing = links.closing;
         drop(links);
         wake(driver);
@@ -157,9 +160,11 @@ impl Shared {
         links.refusing.get_or_insert_with(|| error.clone());
         links.closing = true;
         let places = links.current.places.clone();
+        let carried = std::mem::take(&mut links.carried);
         drop(links);
         places.close();
         self.drained.notify_waiters();
+        self.report_dropped(count_lines(&carried));
         self.finish(error);
     }
 
@@ -172,4 +177,8 @@ impl Shared {
             self.events.emit(ConnectionEvent::Ended(error.clone()));
         }
     }
+}
+
+fn count_lines(lines: &[u8]) -> u64 {
+    lines.iter().filter(|&&byte| byte == b'\n').count() as u64
 }

@@ -57,8 +57,8 @@ pub enum ConnectionEvent {
         /// Why.
         error: ConnectionError,
     },
-    /// So many one-way requests, which a connection that ended was not offered, are too long for the
-    /// server of this one, and were dropped.
+    /// So many one-way requests, which a connection that ended was not offered, were dropped: they are
+    /// too long for the server of this one, or the client ends.
     OneWaysDropped(u64),
     /// The reply to a call came whose caller was gone: dropped, or past its deadline. It is in
     /// order, and was thrown away.
