@@ -979,7 +979,7 @@ async fn a_closed_session_answers_what_waited() {
     peer.send("1 /auth slow x\n").await;
     peer.expect_silence().await;
     only(handle.expect("built").sessions()).close(Code::SHUTDOWN);
-    peer.expect("1 no closing\n* /bye;last=1 shutdown\n").await;
+    peer.expect("* /bye;last=1 shutdown\n1 no closing\n").await;
     peer.expect_closed().await;
     let (store, mut handle) = (slow_store::SlowStore::new(), None);
     let server = PipeServer::built(router(), |server| {
@@ -990,7 +990,7 @@ async fn a_closed_session_answers_what_waited() {
     peer.send("1 /subscribe t\n").await;
     peer.expect_silence().await;
     only(handle.expect("built").sessions()).close(Code::SHUTDOWN);
-    peer.expect("1 no closing\n* /bye;last=1 shutdown\n").await;
+    peer.expect("* /bye;last=1 shutdown\n1 no closing\n").await;
     peer.expect_closed().await;
 }
 

@@ -210,6 +210,22 @@ async fn a_malformed_line_ends_the_connection() {
     }
 }
 
+/// [M4] [M23] So does an `ok` that does not say where a subscription begins.
+#[tokio::test]
+async fn an_ok_without_a_position_ends_the_connection() {
+    for attributes in ["", ";epoch=e", ";next=1", ";epoch=e;next=x", ";epoch=e:;next=1"] {
+        let (client, driver, mut server) = greeted().await;
+        let subscribing = tokio::spawn(client.subscribe("t").into_future());
+        server.expect("1 /subscribe t\n").await;
+        server.send(format!("1 ok{attributes}\n* t 1 x\n")).await;
+        let error = driver.await.unwrap().unwrap_err();
+        assert!(matches!(error, ConnectionError::Protocol(_)), "{attributes:?}: {error:?}");
+        let lost = CallError::Unknown(Unknown::Lost(error));
+        assert_eq!(subscribing.await.unwrap().unwrap_err(), lost);
+        server.expect_closed().await;
+    }
+}
+
 /// [M17] The client has the same cap on a line, and holds no more than it.
 #[tokio::test]
 async fn an_endless_line_ends_the_connection() {

@@ -11,10 +11,10 @@ use bellwire::{
 };
 use futures::StreamExt;
 use tokio::{
-    io::DuplexStream,
+    io::{AsyncReadExt, DuplexStream},
     net::TcpSocket,
     sync::Semaphore,
-    task::{JoinHandle, JoinSet},
+    task::{JoinHandle, JoinSet, yield_now},
     time::{Instant, advance},
 };
 
@@ -154,6 +154,46 @@ async fn every_end_is_finite() {
         server.ended().await;
         assert!(begun.elapsed() <= 5 * SECOND, "{lines}: {:?}", begun.elapsed());
     }
+}
+
+/// Other tasks have their turns.
+async fn settle() {
+    for _ in 0..20 {
+        yield_now().await;
+    }
+}
+
+/// What was published is delivered to who reads it, however slowly, before the connection is closed.
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_is_given_all_there_is() {
+    // The pipe takes more at once than the server has ready for it.
+    let config = ServerConfig::new().notification_mark(1_000);
+    let mut server = PipeServer::with_config(router(), config);
+    let mut peer = server.connect_raw(8_000);
+    peer.hello().await;
+    peer.ask("1 /subscribe t\n", "").await;
+    peer.attribute("next").await;
+    let text = "x".repeat(1_000);
+    for _ in 0..500 {
+        server.publisher.publish("t", text.clone()).await.unwrap();
+    }
+    server.stop();
+    // The line is drawn while the connection takes nothing.
+    settle().await;
+    advance(2 * SECOND).await;
+    settle().await;
+    let (mut read, mut chunk) = (Vec::new(), [0; 8_000]);
+    loop {
+        match peer.io.read(&mut chunk).await.unwrap() {
+            0 => break,
+            count => read.extend_from_slice(&chunk[..count]),
+        }
+    }
+    let read = String::from_utf8(read).unwrap();
+    assert!(read.contains("* /bye;last=1 shutdown\n"));
+    let delivered = read.lines().filter_map(|line| line.strip_prefix("* t ")?.split(' ').next());
+    assert!(delivered.eq((1..=500).map(|number| number.to_string())), "{} bytes", read.len());
+    server.ended().await;
 }
 
 /// A handler that blocks its thread cannot be stopped, and is not waited for either.

@@ -1481,7 +1481,9 @@ async fn a_refusal_for_now_is_no_end() {
     let told = Instant::now();
     server.expect("3 /subscribe;from=e:18 offers").await;
     assert!((1..=2).contains(&told.elapsed().as_secs()), "{:?}", told.elapsed());
-    server.send("3 no forbidden").await;
+    server.send("3 no;retry=1000 closing").await;
+    server.expect("4 /subscribe;from=e:18 offers").await;
+    server.send("4 no forbidden").await;
     match next(&mut offers).await {
         Delivery::End { reason, position: Some(at), .. } => {
             assert_eq!((reason, at.to_string()), (Code::FORBIDDEN, "e:18".into()));

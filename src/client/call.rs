@@ -109,7 +109,7 @@ pub struct Replied<T = Bytes> {
 }
 
 /// Where the effect of a request shows: in the notifications of `topic` below `position`, which names
-/// the *next* number (PROTOCOL.md, section 11.3; guarantee N4).
+/// the *next* number (PROTOCOL.md, section 11.8; guarantee N4).
 ///
 /// [`Subscription::seen`](crate::Subscription::seen) waits for it.
 #[derive(Clone, Debug, PartialEq, Eq)]

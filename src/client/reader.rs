@@ -212,7 +212,7 @@ impl Reader {
         }
         for (id, waiter, result) in others {
             match waiter {
-                Ok(waiter) => self.complete_other(id, waiter, result),
+                Ok(waiter) => completed = completed.and(self.complete_other(id, waiter, result)),
                 Err(stray) => self.report(stray, id),
             }
         }
@@ -230,7 +230,12 @@ impl Reader {
         self.shared.events.emit(event);
     }
 
-    fn complete_other(&mut self, id: RequestId, waiter: Waiter, result: CallResult) {
+    fn complete_other(
+        &mut self,
+        id: RequestId,
+        waiter: Waiter,
+        result: CallResult,
+    ) -> Result<(), ConnectionError> {
         match waiter {
             Waiter::Call(_) | Waiter::Hello => {}
             Waiter::Stream(flow) => {
@@ -247,10 +252,15 @@ impl Reader {
             Waiter::Renew => self.renewed(result),
             Waiter::Unsubscribe(topic) => self.move_topic(&topic, SubscriptionEvent::Left.into()),
             Waiter::Subscribe(topic) => {
-                let input = subscribe_result(result);
+                let input = subscribe_result(result).inspect_err(|error| {
+                    // It left, so it is not "not sent" if it is never asked for again (R2).
+                    let lost = Unknown::Lost(error.clone()).into();
+                    self.shared.topics.lock().failed(&topic, &lost);
+                })?;
                 self.move_topic(&topic, input);
             }
         }
+        Ok(())
     }
 
     fn move_topic(&mut self, topic: impl AsRef<str>, input: Input<'_>) {
@@ -507,18 +517,17 @@ fn listed_position(item: &str) -> Option<(&str, Position)> {
     Some((topic, position.parse().ok()?))
 }
 
-fn subscribe_result(result: CallResult) -> Input<'static> {
-    let accepted = result.and_then(|reply| {
-        let attribute = |key| reply.attributes.as_attributes().get(key).unwrap_or_default();
-        let position = format!("{}:{}", attribute("epoch"), attribute("next"));
-        let unreadable = |_| CallError::Decode("the reply names no epoch and next".to_owned());
-        position.parse::<Position>().map_err(unreadable)
-    });
-    match accepted {
-        Ok(position) => SubscriptionEvent::Accepted(position).into(),
+fn subscribe_result(result: CallResult) -> Result<Input<'static>, ConnectionError> {
+    let reply = match result {
+        Ok(reply) => reply,
         Err(error) => {
             let code = error.code().cloned().unwrap_or(Code::LOST);
-            Input { code, failure: Some(error), ..SubscriptionEvent::Refused.into() }
+            let refused = SubscriptionEvent::Refused.into();
+            return Ok(Input { code, failure: Some(error), ..refused });
         }
-    }
+    };
+    let attribute = |key| reply.attributes.as_attributes().get(key).unwrap_or_default();
+    let position = format!("{}:{}", attribute("epoch"), attribute("next"));
+    let unreadable = |_| broken_line(&"the ok of a /subscribe names no epoch and next");
+    Ok(SubscriptionEvent::Accepted(position.parse().map_err(unreadable)?).into())
 }

@@ -75,13 +75,11 @@ impl Entry {
     }
 
     /// Whether a refusal of its `/subscribe` says nothing against a later one: that of a server that
-    /// this client has left; and, of one that was accepted before, a lack of room.
+    /// this client has left; and, of one that was accepted before, a lack of room, or a `retry`.
     pub(super) fn is_refused_for_now(&self, shared: &Shared, input: &Input<'_>) -> bool {
         let Some(CallError::Refused { reason, retry }) = &input.failure else { return false };
-        match reason.code == Code::CLOSING {
-            true => !shared.is_current(self.link),
-            false => self.has_begun && (retry.is_some() || reason.code == Code::BUSY),
-        }
+        let is_left = reason.code == Code::CLOSING && !shared.is_current(self.link);
+        is_left || self.has_begun && (retry.is_some() || reason.code == Code::BUSY)
     }
 
     /// Whether it was refused for now, and is not to be asked for yet.

@@ -95,8 +95,9 @@ impl Input<'_> {
     /// How long to wait before what was refused for now is asked for again.
     pub(super) fn retry(&self) -> Option<Duration> {
         match &self.failure {
-            Some(CallError::Refused { reason, retry }) if reason.code != Code::CLOSING => {
-                Some(retry.unwrap_or(PAUSE))
+            Some(CallError::Refused { reason, retry }) => {
+                let goes_elsewhere = reason.code == Code::CLOSING;
+                retry.or((!goes_elsewhere).then_some(PAUSE))
             }
             _ => None,
         }

@@ -128,9 +128,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     /// Whether all is done that this connection will do.
     pub(super) fn is_finished(&self) -> bool {
-        let is_ending = self.phase != Phase::Open || self.is_draining && !self.is_stalled();
+        let is_drained = || self.is_draining && !self.is_stalled() && !self.is_delivering();
+        let is_ending = self.phase != Phase::Open || is_drained();
         let is_done = |active: &Active| active.in_flight.len() == 0 && active.out.is_done();
         is_ending && self.active.as_deref().is_none_or(is_done)
+    }
+
+    /// Whether there may be more to copy for subscriptions whose windows have room: who reads slowly is
+    /// given all there is, for as long as the drain may last.
+    fn is_delivering(&self) -> bool {
+        self.subscriptions.as_ref().is_some_and(|list| list.is_ready())
     }
 
     /// Closes our direction, then reads on for a while unless the peer has closed its own.

@@ -50,6 +50,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// Draws the line, as when the server stops, but for this connection, and at once for its
     /// subscriptions.
     fn close(&mut self, reason: &Code) {
+        self.draw_the_line(reason);
         self.abandon_auth();
         let subscriptions = self.subscriptions.as_mut();
         if let Some(id) = subscriptions.and_then(|list| list.abandon_opening(None)) {
@@ -57,6 +58,5 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
         self.subscriptions = None;
         self.lease_event(LeaseEvent::Emptied);
-        self.draw_the_line(reason);
     }
 }
