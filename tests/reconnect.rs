@@ -1493,6 +1493,32 @@ async fn a_refusal_for_now_is_no_end() {
     assert!(offers.next().await.is_none());
 }
 
+/// [M195] Where another stream had left a log says nothing of this one, which has seen none of it.
+#[tokio::test(start_paused = true)]
+async fn a_log_that_another_stream_left_begins_anew() {
+    let (client, mut server, _net) = connected().await;
+    let from = |position: &str| client.subscribe("d").from(position.parse().unwrap());
+    let given_up = tokio::spawn(from("v:32").into_future());
+    server.expect("1 /subscribe;from=v:32 d").await;
+    given_up.abort();
+    assert!(given_up.await.unwrap_err().is_cancelled());
+    let subscribing = tokio::spawn(from("h:20").into_future());
+    settle().await;
+    server.send("1 ok;epoch=v;next=32;lease=60").await;
+    server.expect("2 /unsubscribe d").await;
+    server.send("2 ok").await;
+    server.expect("3 /subscribe;from=h:20 d").await;
+    server.send("3 ok;epoch=v;next=1;lease=60").await;
+    let subscribed =
+        timeout(Duration::from_secs(1), subscribing).await.expect("it goes on at once");
+    let mut d = subscribed.unwrap().unwrap();
+    match next(&mut d).await {
+        Delivery::Reset { position, .. } => assert_eq!(position.to_string(), "v:1"),
+        other => panic!("{other:?}"),
+    }
+    server.expect_silence().await;
+}
+
 /// [M192] Each is asked for in its own time, whatever is said of another.
 #[tokio::test(start_paused = true)]
 async fn a_topic_is_left_alone_for_as_long_as_was_asked() {

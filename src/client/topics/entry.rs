@@ -14,7 +14,7 @@ use crate::{
         waiter::Waiter,
     },
     error::{CallError, NotSent},
-    protocol::{Code, Position, SubscriptionEvent, SubscriptionState, Terms, Topic},
+    protocol::{Code, Position, SubscriptionEvent, SubscriptionState, Terms, Then, Topic},
     sync::{Arc, Weak, oneshot},
 };
 
@@ -105,7 +105,7 @@ impl Entry {
         state: SubscriptionState,
         told: &mut Told,
     ) {
-        let before = self.state.next();
+        let before = self.own_next();
         self.state = state;
         self.again = self.again.filter(|_| matches!(state, SubscriptionState::Parked { .. }));
         self.remember(before);
@@ -141,6 +141,15 @@ impl Entry {
             Err(_) => self.state = self.state.on(SubscriptionEvent::Disconnected).0,
         }
         Ok(())
+    }
+
+    /// Where those who have it now expect to go on: what an answer is awaited for may be what others
+    /// wanted, who have left meanwhile.
+    fn own_next(&self) -> Option<Position> {
+        match self.state {
+            SubscriptionState::Requested { then: Then::Leave | Then::Again { .. }, .. } => None,
+            state => state.next(),
+        }
     }
 
     /// Remembers where a log was left, if it was.
