@@ -312,8 +312,9 @@ impl Client {
     ///
     /// `Ok` says that the line waits to be written, no more. What the server has to say against it
     /// comes as [`ConnectionEvent::ServerError`]. A line that a connection was not offered before it
-    /// ended is written to the next; one that it was offered may have reached nobody, and since it has
-    /// no reply, nobody can tell.
+    /// ended is written to the next, or, where that cannot be, counted by
+    /// [`ConnectionEvent::OneWaysDropped`]; one that it was offered may have reached nobody, and since
+    /// it has no reply, nobody can tell.
     ///
     /// Without a connection it waits for one, unless [`ClientConfig::fail_fast`] is set.
     ///
