@@ -80,8 +80,42 @@
 //! ```
 //!
 //! [`Subscribe::resync`] has the application fetch anew what it needs when something is lost,
-//! [`Subscribe::fail_on_loss`] ends the stream then. [`Subscription::seen`] waits for the effect of
-//! one's own call.
+//! [`Subscribe::fail_on_loss`] ends the stream then. [`Progress::seen`] waits for the effect of one's
+//! own call:
+//!
+//! ```
+//! use std::time::Duration;
+//! use bellwire::{Client, Delivery, server::TokenAuthenticator};
+//!
+//! # async fn fresh_token() -> Result<bellwire::Credentials, std::io::Error> {
+//! #     Ok("secret".into())
+//! # }
+//! # async fn fetch_all(client: Client) -> Result<(), bellwire::CallError> {
+//! #     client.call("offers.list", "").await.map(drop)
+//! # }
+//! # fn show(_: Delivery) {}
+//! # async fn example(offer: String) -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::builder()
+//!     .addresses(["offers-1.example:7440", "offers-2.example:7440"])
+//!     .authenticate(TokenAuthenticator::SCHEME, fresh_token) // asked before each connection
+//!     .connect() // fails without a server; `connect_lazily` waits for one
+//!     .await?;
+//!
+//! let fetching = client.clone();
+//! let mut offers = client
+//!     .subscribe("offers")
+//!     .resync(move |_loss| fetch_all(fetching.clone())) // some numbers, or the whole log, are gone
+//!     .await?;
+//! let progress = offers.progress();
+//! tokio::spawn(async move { while let Some(delivery) = offers.next().await { show(delivery) } });
+//!
+//! let added = client.call("offers.add", offer).deadline(Duration::from_secs(5)).replied().await?;
+//! if let Some(after) = added.after {
+//!     progress.seen(after.position).await; // what it did has been shown
+//! }
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # Streams and acks
 //!
@@ -195,7 +229,7 @@ pub use client::UnixConnector;
 pub use client::{
     After, Call, Client, ClientBuilder, ClientConfig, ClientStats, CodecError, Connection,
     ConnectionEvent, ConnectionEvents, Connector, Decode, Delivery, Encode, Gap, GapCause,
-    Listening, Loss, Notification, Notifications, Replied, Seen, Streaming, Subscribe,
+    Listening, Loss, Notification, Notifications, Progress, Replied, Seen, Streaming, Subscribe,
     Subscription, TcpConnector, TypedCall, TypedStreaming,
 };
 pub use credentials::Credentials;

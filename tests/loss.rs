@@ -5,6 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -203,14 +204,17 @@ async fn an_effect_is_seen_when_it_is_handed_over_or_named() {
         assert_eq!(reply.value, "done");
         let after = reply.after.unwrap();
         assert_eq!((after.topic.as_str(), after.position), ("offers", at("e:6")));
+        let progress = offers.progress();
         let mut seen = std::pin::pin!(offers.seen(after.position));
         assert!(poll!(seen.as_mut()).is_pending());
         server.send(line).await;
         settle().await;
         assert!(poll!(seen.as_mut()).is_pending(), "received, and not handed over");
+        assert_eq!(progress.position(), at("e:5"));
         next(&mut offers).await.unwrap();
-        assert!(poll!(seen).is_ready());
-        assert!(poll!(std::pin::pin!(offers.seen(at("e:6")))).is_ready(), "it may be so before");
+        assert_eq!(poll!(seen), Poll::Ready(true));
+        let before = poll!(std::pin::pin!(progress.seen(at("e:6"))));
+        assert_eq!((before, progress.position()), (Poll::Ready(true), at("e:6")));
     }
 }
 
@@ -224,14 +228,14 @@ async fn an_effect_that_cannot_be_seen_is_not_waited_for() {
         assert!(poll!(seen.as_mut()).is_pending());
         server.send(line).await;
         next(&mut offers).await.unwrap();
-        assert!(poll!(seen).is_ready(), "{line}");
+        assert_eq!(poll!(seen), Poll::Ready(false), "{line}");
     }
     let (client, mut server) = greeted(ClientConfig::new()).await;
     let offers = accepted(&mut server, client.subscribe("offers").into_future()).await;
     let mut seen = std::pin::pin!(offers.seen(at("e:9")));
     assert!(poll!(seen.as_mut()).is_pending());
     drop(offers);
-    assert!(poll!(seen).is_ready());
+    assert_eq!(poll!(seen), Poll::Ready(false));
 }
 
 /// An `after` that is none says nothing against the reply.
@@ -282,7 +286,7 @@ async fn a_caller_sees_its_own_effect() {
         let reply = client.call("add", n.to_string()).replied().await.unwrap();
         let after = reply.after.expect("it is subscribed");
         assert_eq!(after.position.next, n + 2);
-        listening.seen(after.position).await;
+        assert!(listening.seen(after.position).await);
         assert!(count.load(Ordering::Relaxed) >= n - 1, "all before it were handled");
     }
 }

@@ -343,6 +343,13 @@ async fn the_pause_grows_until_a_connection_was_stable() {
     assert!(longest.iter().all(|&part| part > 0.9), "{longest:?}");
 }
 
+/// Without an address there is nowhere to connect to over TCP, and that is what is said.
+#[tokio::test]
+async fn a_client_without_an_address_says_so() {
+    let error = Client::builder().connect().await.unwrap_err();
+    assert!(error.to_string().contains("no address"), "{error}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_waits_for_the_first_connection_hears_of_its_failure() {
     let (net, connector) = Net::new();
@@ -1517,6 +1524,44 @@ async fn a_log_that_another_stream_left_begins_anew() {
         other => panic!("{other:?}"),
     }
     server.expect_silence().await;
+}
+
+/// What fails with its connection is begun again on the next, where the stream goes on.
+#[tokio::test(start_paused = true)]
+async fn a_resync_outlives_its_connection() {
+    let (client, mut server, mut net) = connected().await;
+    let asking = client.clone();
+    let subscribing = client.subscribe("offers").resync(move |_| {
+        let client = asking.clone();
+        async move { client.call("offers.list", "").await.map(drop) }
+    });
+    let mut offers = {
+        let subscribing = tokio::spawn(subscribing.into_future());
+        server.expect("1 /subscribe offers").await;
+        server.send("1 ok;epoch=e;next=5;lease=60").await;
+        subscribing.await.unwrap().unwrap()
+    };
+    server.send("* /gap offers e 5 6 retention\n* offers 7 x").await;
+    let reading = tokio::spawn(async move { (next(&mut offers).await, offers) });
+    for (call, subscribe) in [(2, 3), (4, 5)] {
+        server.expect(&format!("{call} offers.list")).await;
+        drop(server);
+        server = net.greet().await;
+        server.expect(&format!("{subscribe} /subscribe;from=e:8 offers")).await;
+        server.send(&format!("{subscribe} ok;epoch=e;next=8;lease=60")).await;
+    }
+    server.expect("6 offers.list").await;
+    server.send("6 ok all\n* offers 8 x").await;
+    let (delivery, mut offers) = reading.await.unwrap();
+    let numbers = [delivery, next(&mut offers).await];
+    assert_eq!(numbers.map(|one| one.into_notification().unwrap().sequence), [7, 8]);
+    // One that fails of itself does not.
+    server.send("* /gap offers e 9 9 retention").await;
+    let reading = tokio::spawn(async move { (next(&mut offers).await, next(&mut offers).await) });
+    server.expect("7 offers.list").await;
+    server.send("7 err internal").await;
+    let (gap, end) = reading.await.unwrap();
+    assert!(matches!((gap, end), (Delivery::Gap(_), Delivery::End { .. })));
 }
 
 /// [M192] Each is asked for in its own time, whatever is said of another.

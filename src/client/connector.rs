@@ -72,6 +72,9 @@ impl Connector for TcpConnector {
     type Io = TcpStream;
 
     async fn connect(&mut self, address: &str) -> io::Result<TcpStream> {
+        if address.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "no address to connect to"));
+        }
         let stream = TcpStream::connect(address).await?;
         if let Err(error) = tcp::prepare_client(&stream) {
             tracing::debug!(%error, "cannot prepare the connection");

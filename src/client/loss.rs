@@ -7,7 +7,10 @@ use std::{
 };
 
 use crate::{
-    client::inbox::{Delivery, Gap, GapCause},
+    client::{
+        inbox::{Delivery, Gap, GapCause},
+        link::LinkId,
+    },
     protocol::{Code, Position},
 };
 
@@ -34,7 +37,15 @@ pub(crate) enum OnLoss {
     /// The loss is the last item but the end.
     Fail,
     /// The application fetches anew what it needs, before anything else is handed over.
-    Resync { callback: Callback, under_way: Option<(Delivery, Resyncing)> },
+    Resync { callback: Callback, under_way: Option<UnderWay> },
+}
+
+/// A loss that is being made good.
+pub(crate) struct UnderWay {
+    loss: Loss,
+    resyncing: Resyncing,
+    /// The connection on which it began, or the one that was awaited.
+    link: LinkId,
 }
 
 /// What is to be done with a delivery.
@@ -61,29 +72,39 @@ impl OnLoss {
         Self::Resync { callback: Box::new(callback), under_way: None }
     }
 
-    pub(crate) fn judge(&mut self, delivery: Delivery) -> Judged {
+    /// What becomes of a delivery. `link` is the current connection, or the next one.
+    pub(crate) fn judge(&mut self, delivery: Delivery, link: impl FnOnce() -> LinkId) -> Judged {
         let Some(position) = delivery.loss() else { return Judged::HandOver(delivery) };
         match self {
             Self::GoOn => Judged::HandOver(delivery),
             Self::Fail => Judged::Fail(delivery),
             Self::Resync { callback, under_way } => {
-                let resyncing = callback(Loss { missed: delivery.clone(), position });
-                *under_way = Some((delivery, resyncing));
+                let (loss, link) = (Loss { missed: delivery, position }, link());
+                let resyncing = callback(loss.clone());
+                *under_way = Some(UnderWay { loss, resyncing, link });
                 Judged::Held
             }
         }
     }
 
     /// Waits for the application, if it resynchronises: the loss that is made good, or, with `false`,
-    /// is not.
-    pub(crate) fn poll_resync(&mut self, cx: &mut Context<'_>) -> Poll<Option<(Delivery, bool)>> {
-        let Self::Resync { under_way, .. } = self else { return Poll::Ready(None) };
-        let Some((_, resyncing)) = under_way else { return Poll::Ready(None) };
-        let done = ready!(resyncing.as_mut().poll(cx));
-        if let Err(error) = &done {
+    /// is not. What failed since its connection was lost begins again on the next.
+    pub(crate) fn poll_resync(
+        &mut self,
+        cx: &mut Context<'_>,
+        link: impl Fn() -> LinkId,
+    ) -> Poll<Option<(Delivery, bool)>> {
+        let Self::Resync { callback, under_way } = self else { return Poll::Ready(None) };
+        let Some(trial) = under_way else { return Poll::Ready(None) };
+        while let Err(error) = ready!(trial.resyncing.as_mut().poll(cx)) {
             tracing::debug!(%error, "subscription could not be resynchronised");
+            let before = std::mem::replace(&mut trial.link, link());
+            if trial.link == before {
+                return Poll::Ready(under_way.take().map(|failed| (failed.loss.missed, false)));
+            }
+            trial.resyncing = callback(trial.loss.clone());
         }
-        Poll::Ready(under_way.take().map(|(loss, _)| (loss, done.is_ok())))
+        Poll::Ready(under_way.take().map(|done| (done.loss.missed, true)))
     }
 }
 

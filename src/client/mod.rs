@@ -58,7 +58,7 @@ pub use self::{
     event::{ConnectionEvent, ConnectionEvents},
     inbox::{Delivery, Gap, GapCause, Notification},
     loss::Loss,
-    seen::Seen,
+    seen::{Progress, Seen},
     stats::ClientStats,
     streaming::{Streaming, TypedStreaming},
     subscription::{Listening, Notifications, Subscribe, Subscription},

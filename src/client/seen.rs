@@ -87,19 +87,23 @@ impl Standing {
         done.into_iter().for_each(|waiting| waiting.waker.wake());
     }
 
-    /// A log that was left is over for whoever waits in it, unless the application is about to hear
-    /// that it is come back to.
-    fn has_seen(&self, state: &State, position: Position) -> bool {
+    /// Whether all below `position` was seen, or never will be; `None` while it may come. A log that was
+    /// left is over for whoever waits in it, unless the application is about to hear that it is come
+    /// back to.
+    fn has_seen(&self, state: &State, position: Position) -> Option<bool> {
         let is_behind = |own: Position| own.epoch == position.epoch && own.next >= position.next;
+        if state.position.is_some_and(is_behind) {
+            return Some(true);
+        }
         let is_left =
             || state.left.contains(&position.epoch) && !self.inbox.comes_back_to(position.epoch);
-        state.is_over || state.position.is_some_and(is_behind) || is_left()
+        (state.is_over || is_left()).then_some(false)
     }
 
     fn take_seen(&self, state: &mut State) -> Vec<Waiting> {
         let waiting = std::mem::take(&mut state.waiting);
-        let is_seen = |one: &Waiting| self.has_seen(state, one.position);
-        let (seen, others) = waiting.into_iter().partition(is_seen);
+        let is_done = |one: &Waiting| self.has_seen(state, one.position).is_some();
+        let (seen, others) = waiting.into_iter().partition(is_done);
         state.waiting = others;
         seen
     }
@@ -119,8 +123,54 @@ impl State {
     }
 }
 
-/// Ends when a subscription's application has seen all below a position: see
-/// [`Subscription::seen`](crate::Subscription::seen).
+/// How far a subscription was handed over, for others than its reader: see
+/// [`Subscription::progress`](crate::Subscription::progress).
+///
+/// ```
+/// # use bellwire::{CallError, Client};
+/// # async fn example(client: Client) -> Result<(), CallError> {
+/// let mut offers = client.subscribe("offers").await?;
+/// let progress = offers.progress();
+/// tokio::spawn(async move { while let Some(_delivery) = offers.next().await {} });
+///
+/// let reply = client.call("offers.add", r#"{"id":44}"#).replied().await?;
+/// if let Some(after) = reply.after {
+///     println!("told of it: {}", progress.seen(after.position).await);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Progress {
+    standing: Arc<Standing>,
+    /// Where it began.
+    start: Position,
+}
+
+impl Progress {
+    pub(crate) fn new(standing: Arc<Standing>, start: Position) -> Self {
+        Self { standing, start }
+    }
+
+    /// Where the application stands: as [`Subscription::position`](crate::Subscription::position).
+    pub fn position(&self) -> Position {
+        self.standing.position().unwrap_or(self.start)
+    }
+
+    /// Waits until it stands at `position`: as [`Subscription::seen`](crate::Subscription::seen).
+    pub fn seen(&self, position: Position) -> Seen {
+        Seen::new(self.standing.clone(), position)
+    }
+}
+
+impl fmt::Debug for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Progress").field("position", &self.position()).finish_non_exhaustive()
+    }
+}
+
+/// Ends when a subscription's application has seen all below a position, or never will; whether it
+/// has: see [`Subscription::seen`](crate::Subscription::seen).
 ///
 /// # Cancel safety
 /// Dropping it leaves nothing behind.
@@ -138,15 +188,15 @@ impl Seen {
 }
 
 impl Future for Seen {
-    type Output = ();
+    type Output = bool;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<bool> {
         let this = self.get_mut();
         // A waker is the runtime's code: neither cloned nor dropped under the lock.
         let waker = cx.waker().clone();
         let mut state = this.standing.state.lock();
-        if this.standing.has_seen(&state, this.position) {
-            return Poll::Ready(());
+        if let Some(has_seen) = this.standing.has_seen(&state, this.position) {
+            return Poll::Ready(has_seen);
         }
         let before = state.wait(&mut this.key, this.position, waker);
         drop(state);
@@ -189,8 +239,20 @@ mod tests {
         standing
     }
 
+    /// What it ended with, if it did.
+    fn outcome(seen: &mut Seen) -> Option<bool> {
+        match pin!(seen).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(has_seen) => Some(has_seen),
+            Poll::Pending => None,
+        }
+    }
+
     fn is_seen(seen: &mut Seen) -> bool {
-        pin!(seen).poll(&mut Context::from_waker(Waker::noop())).is_ready()
+        outcome(seen) == Some(true)
+    }
+
+    fn is_left(seen: &mut Seen) -> bool {
+        outcome(seen) == Some(false)
     }
 
     #[test]
@@ -209,16 +271,16 @@ mod tests {
         let standing = standing("e:5");
         let mut old = Seen::new(standing.clone(), at("e:9"));
         let mut new = Seen::new(standing.clone(), at("f:2"));
-        assert!(!is_seen(&mut old) && !is_seen(&mut new));
+        assert!(outcome(&mut old).or(outcome(&mut new)).is_none());
         standing.advance(at("f:1"));
-        assert!(is_seen(&mut old) && !is_seen(&mut new));
+        assert!(is_left(&mut old) && outcome(&mut new).is_none());
         standing.advance(at("f:2"));
         assert!(is_seen(&mut new));
         // Back in the first, it is a log like any other, and the second one is left.
         standing.advance(at("e:5"));
         assert!(!is_seen(&mut Seen::new(standing.clone(), at("e:9"))));
         assert!(is_seen(&mut Seen::new(standing.clone(), at("e:5"))));
-        assert!(is_seen(&mut Seen::new(standing.clone(), at("f:9"))));
+        assert!(is_left(&mut Seen::new(standing.clone(), at("f:9"))));
     }
 
     #[test]
@@ -227,7 +289,7 @@ mod tests {
         standing.advance(at("f:1"));
         standing.advance(at("e:5"));
         let mut seen = ["f:9", "e:5", "e:6"].map(|text| Seen::new(standing.clone(), at(text)));
-        assert_eq!(seen.each_mut().map(is_seen), [true, true, false]);
+        assert_eq!(seen.each_mut().map(outcome), [Some(false), Some(true), None]);
         standing.advance(at("e:6"));
         assert!(is_seen(&mut seen[2]));
     }
@@ -254,9 +316,9 @@ mod tests {
     fn the_end_ends_it() {
         let standing = standing("e:5");
         let mut seen = Seen::new(standing.clone(), at("g:9"));
-        assert!(!is_seen(&mut seen));
+        assert_eq!(outcome(&mut seen), None);
         standing.end();
-        assert!(is_seen(&mut seen));
+        assert!(is_left(&mut seen) && is_seen(&mut Seen::new(standing, at("e:5"))));
     }
 
     #[test]

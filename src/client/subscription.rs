@@ -17,7 +17,7 @@ use crate::{
         acks::{AckHandle, Reader},
         inbox::{Delivery, Gap, Inbox, Notification},
         loss::{Judged, Loss, OnLoss},
-        seen::{Seen, Standing},
+        seen::{Progress, Seen, Standing},
         shared::Shared,
         topics::{Told, Wish},
     },
@@ -160,7 +160,9 @@ impl Subscribe {
     /// ```
     ///
     /// # Errors
-    /// When the future fails, so does the subscription, as with [`fail_on_loss`](Self::fail_on_loss).
+    /// When the future fails, so does the subscription, as with [`fail_on_loss`](Self::fail_on_loss);
+    /// unless its connection was lost, or left, since it began: then `resync` is called again, with the
+    /// same loss, and its calls wait for the next connection.
     ///
     /// # Cancel safety
     /// A future of [`Subscription::next`] that is dropped leaves it under way, to be gone on with by
@@ -343,14 +345,15 @@ impl Subscription {
     }
 
     /// Waits until the application has seen all below `position`, which names the *next* number:
-    /// until it was handed over by this stream, or named in a gap, or the log was reset, or the
-    /// subscription has ended.
+    /// until it was handed over by this stream, or named in a gap. That is `true`; it is `false` if that
+    /// will not be, since the log was reset, or the subscription has ended.
     ///
     /// It is for a caller that wants to see its own effect: a reply may say where that stands
-    /// ([`Replied::after`](crate::Replied::after)). It does not read the stream; somebody else has to.
-    /// A position in a log that this subscription has not come to yet is waited for.
+    /// ([`Replied::after`](crate::Replied::after)). It does not read the stream; somebody else has to,
+    /// and who has given the subscription away waits on its [`progress`](Self::progress). A position
+    /// in a log that this subscription has not come to yet is waited for.
     ///
-    /// Implements PROTOCOL.md, section 11.3.
+    /// Implements PROTOCOL.md, section 11.8.
     ///
     /// ```
     /// # use bellwire::{CallError, Client};
@@ -371,6 +374,12 @@ impl Subscription {
     /// Dropping it changes nothing.
     pub fn seen(&self, position: Position) -> Seen {
         Seen::new(self.membership.standing.clone(), position)
+    }
+
+    /// What is known of this stream to others than its reader: where it stands, and when it stands
+    /// somewhere. It does not hold the subscription.
+    pub fn progress(&self) -> Progress {
+        Progress::new(self.membership.standing.clone(), self.start)
     }
 
     /// Acknowledges all that was handed over below `position`, which names the *next* number: after
@@ -401,7 +410,9 @@ impl Stream for Subscription {
             if let Some(end) = &mut this.end {
                 return Poll::Ready(end.take());
             }
-            if let Some((loss, is_made_good)) = ready!(this.on_loss.get_mut().poll_resync(cx)) {
+            let link = || this.membership.client.shared().next_link();
+            let resynced = ready!(this.on_loss.get_mut().poll_resync(cx, link));
+            if let Some((loss, is_made_good)) = resynced {
                 match is_made_good {
                     true => this.membership.hand_over(&mut loss.clone()),
                     false => return Poll::Ready(Some(this.fail(loss))),
@@ -411,7 +422,7 @@ impl Stream for Subscription {
                 this.membership.standing.end();
                 return Poll::Ready(None);
             };
-            match this.on_loss.get_mut().judge(delivery) {
+            match this.on_loss.get_mut().judge(delivery, link) {
                 Judged::HandOver(mut delivery) => {
                     this.membership.hand_over(&mut delivery);
                     return Poll::Ready(Some(delivery));
