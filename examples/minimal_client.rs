@@ -7,7 +7,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let client = Client::connect(address).await?;
     let mut ticks = client.subscribe("ticks").await?;
 
-    while let Some(Delivery::Notification(tick)) = ticks.next().await {
+    while let Some(delivery) = ticks.next().await {
+        let Delivery::Notification(tick) = delivery else {
+            println!("{delivery:?}"); // numbers that are gone, or a server that began anew
+            continue;
+        };
         // Ask while listening: replies and notifications share the connection.
         let echo = client.call("echo", &tick.payload).await?;
         println!("tick {} came back as {}", tick.sequence, echo.escape_ascii());

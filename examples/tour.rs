@@ -29,7 +29,7 @@ const SHORT_LEASE: Duration = Duration::from_secs(1);
 // One thread: what happens and what is printed then come in one order, each time the same.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Outcome {
-    let desk = Desk::open(LEASE).await?;
+    let desk = Desk::open(7, LEASE).await?;
     println!("A server is listening on {}. C: is what its clients write, S: what", desk.address);
     println!("they read, line by line as it goes over the wire; => is what the program gets.");
 
@@ -47,7 +47,7 @@ async fn main() -> Outcome {
     step(5, "No class to derive, no method to override: a closure does, as a stream did above.");
     listen_with_a_closure(&desk).await?;
     step(6, "The server ends a subscription by a timeout; the client renews it by itself before.");
-    let desk = Desk::open(SHORT_LEASE).await?;
+    let desk = Desk::open(8, SHORT_LEASE).await?;
     stay_subscribed(&desk).await?;
     note("One who types by hand, and does not renew, is told where to go on, and misses nothing:");
     let_it_expire(&desk).await?;

@@ -104,7 +104,7 @@ pub enum NotSent {
     /// The topic is subscribed by this client already, and not from the position, or not on the
     /// terms, asked for.
     AlreadySubscribed,
-    /// The deadline passed while it waited for a place.
+    /// The deadline passed while it waited for a connection, or for a place in flight on it.
     Deadline,
     /// The connection ended before the line was offered to it.
     Lost(ConnectionError),
@@ -120,7 +120,7 @@ impl fmt::Display for NotSent {
             Self::AlreadySubscribed => {
                 f.write_str("already subscribed, from elsewhere or on other terms")
             }
-            Self::Deadline => f.write_str("the deadline passed before there was a place"),
+            Self::Deadline => f.write_str("the deadline passed before it could be sent"),
             Self::Lost(error) => error.fmt(f),
         }
     }

@@ -43,9 +43,9 @@ struct Offer {
 
 impl Desk {
     /// Opens with these ends of subscriptions. Seeded, so that each tour is like the other.
-    pub(crate) async fn open(lease: Duration) -> io::Result<Self> {
+    pub(crate) async fn open(seed: u64, lease: Duration) -> io::Result<Self> {
         let config = ServerConfig::new().lease(lease);
-        let server = Server::bind("127.0.0.1:0").await?.random(Random::seeded(7)).config(config);
+        let server = Server::bind("127.0.0.1:0").await?.random(Random::seeded(seed)).config(config);
         let PeerAddr::Tcp(address) = server.local_addr()? else {
             return Err(io::Error::other("not a TCP listener"));
         };

@@ -198,7 +198,7 @@ impl ClientConfig {
     /// Before the first attempt to connect anew the client waits for a random part of this window.
     /// Default 250 ms. The next windows follow it, each twice as long as the one before, up to
     /// [`reconnect_max`](Self::reconnect_max); in each there is one round through the list of addresses,
-    /// at the same place. Zero leaves no pause at all.
+    /// at the same fraction of it as in the first. Zero leaves no pause at all.
     ///
     /// The whole window is random ("full jitter"), so that the clients of a server that is gone do not
     /// come back together (PROTOCOL.md, section 3.5). A server's own `retry=` comes before it, for that

@@ -25,8 +25,9 @@ const HELD: usize = 256;
 /// These are all there are. `Ended` comes once, as the last. A client of one connection
 /// ([`Client::new`](crate::Client::new)) has `Connected` once, at its beginning. One that connects
 /// anew goes round: `Connecting`, then `ConnectFailed` and the next `Connecting`, or `Connected`; and
-/// once that connection is over, `Disconnected`, and `Connecting` again. A server that says goodbye
-/// is `Leaving` first: the client then connects elsewhere at once, while what is under way with that
+/// once that connection is over, `Disconnected`, and `Connecting` again, each after a pause
+/// ([`reconnect_base`](crate::ClientConfig::reconnect_base)). A server that says goodbye is `Leaving`
+/// first: the client then connects elsewhere, after the same pause, while what is under way with that
 /// server goes on, so that its `Disconnected` may come behind the next `Connected`; the session tells
 /// them apart. The others come any number of times, in the order in which their lines were read (`Bye`
 /// too: a server may say goodbye in two steps). [`ClientStats`](crate::ClientStats) counts the stray

@@ -92,7 +92,9 @@ pub enum Delivery {
     End {
         /// The topic.
         topic: Topic,
-        /// Why.
+        /// Why: the server's reason (`closed`, `revoked`, `slow`), or that of the refusal to go on; or
+        /// `lost`, if the client has ended, [`Client::close`](crate::Client::close) included, or if the
+        /// subscription was to end upon a loss.
         reason: Code,
         /// Where to resume; `None` if it never began.
         position: Option<Position>,

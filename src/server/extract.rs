@@ -90,8 +90,8 @@ impl<'a> RequestParts<'a> {
 
 /// What can be an argument of a handler: taken out of a request before the handler is started.
 ///
-/// There are [`Bytes`], [`String`], [`Json`](crate::Json), [`State`], [`Session`], [`Publisher`] and
-/// [`Request`]. `S` is the router's state.
+/// There are [`Bytes`], [`String`], [`Json`](crate::Json), [`State`], [`Session`], [`Publisher`],
+/// [`Principal`](crate::server::Principal) and [`Request`]. `S` is the router's state.
 ///
 /// ```
 /// use bellwire::server::{FromRequest, Rejection, RequestParts, Router};
