@@ -393,6 +393,26 @@ async fn a_server_of_another_version_is_one_of_several() {
     net.expect_over().await;
 }
 
+/// One that is to be left alone for a while is not given up for what another says again and again.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_asks_for_patience_is_waited_for() {
+    let (mut net, connector) = Net::new();
+    let client = Client::builder().addresses(["a", "b"]).connector(connector).connect_lazily();
+    let mut server = net.greet().await;
+    client.connected().await.unwrap();
+    server.send("* /bye;last=0;retry=60000 shutdown").await;
+    drop(server);
+    let attempt = loop {
+        let attempt = net.attempt().await;
+        match attempt.address.as_str() {
+            "a" => break attempt,
+            _ => attempt.accept(1 << 16).send("* /hello;version=2").await,
+        }
+    };
+    let _server = attempt.greet().await;
+    client.connected().await.unwrap();
+}
+
 /// Clients of several servers need not all begin with the same one.
 #[tokio::test(start_paused = true)]
 async fn a_list_may_be_shuffled() {

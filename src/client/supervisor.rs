@@ -46,8 +46,8 @@ pub(crate) struct Supervisor<C> {
     attempts: u32,
     /// There was a connection, or the first may take as many rounds as it needs.
     is_patient: bool,
-    /// Attempts one after the other whose servers want nothing of this client.
-    hopeless: usize,
+    /// Of each address, whether its server wanted nothing of this client at the last attempt.
+    hopeless: Vec<bool>,
 }
 
 /// How the drive of a connection ended.
@@ -73,6 +73,7 @@ impl<C: Connector> Supervisor<C> {
     ) -> Self {
         let reconnect = Reconnect::new(addresses.len(), shared.config.backoff());
         let started = Instant::now();
+        let hopeless = vec![false; addresses.len()];
         Self {
             shared,
             connector,
@@ -85,7 +86,7 @@ impl<C: Connector> Supervisor<C> {
             down_since: started,
             attempts: 0,
             is_patient: false,
-            hopeless: 0,
+            hopeless,
         }
     }
 
@@ -230,8 +231,9 @@ impl<C: Connector> Supervisor<C> {
         let address = self.addresses.get(at).cloned().unwrap_or_default();
         let failed = ConnectionEvent::ConnectFailed { address, error: error.clone() };
         self.shared.events.emit(failed);
-        self.hopeless = if self.is_final(&error) { self.hopeless + 1 } else { 0 };
-        let is_over = self.hopeless == self.addresses.len()
+        let is_final = self.is_final(&error);
+        self.hopeless.get_mut(at).into_iter().for_each(|hopeless| *hopeless = is_final);
+        let is_over = self.hopeless.iter().all(|&hopeless| hopeless)
             || !self.is_patient && self.reconnect.is_round_over();
         is_over.then_some(error)
     }
@@ -252,7 +254,8 @@ impl<C: Connector> Supervisor<C> {
     /// Drives a connection until it is over, or left to its end; why the client ends, if it does.
     async fn drive(&mut self, mut connection: Connection<C::Io>) -> Option<ConnectionError> {
         self.reconnect.opened(self.now());
-        (self.is_patient, self.hopeless) = (true, 0);
+        self.is_patient = true;
+        self.hopeless.fill(false);
         let session = connection.hello().map_or(Uuid::nil(), |hello| hello.session);
         let leaves = self.shared.reconnects;
         let driven = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
