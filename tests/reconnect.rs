@@ -828,6 +828,22 @@ async fn a_server_that_is_left_is_not_kept_waiting() {
     assert!(client.hello().is_some());
 }
 
+/// A topic that waits for another server is nothing that is under way with this one.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_left_is_not_kept_for_what_waits() {
+    let (client, mut server, mut net) = connected().await;
+    let slow = call(&client, "slow");
+    server.expect("1 m slow").await;
+    server.send("* /bye shutdown").await;
+    let attempt = net.attempt().await;
+    let _subscribing = tokio::spawn(client.subscribe("offers").into_future());
+    settle().await;
+    server.send("1 ok").await;
+    outcome(slow).await.unwrap();
+    server.expect("2 /quit").await;
+    drop(attempt);
+}
+
 /// [M192] `no` with `retry` is sent again, after that time, on the same connection.
 #[tokio::test(start_paused = true)]
 async fn what_is_refused_for_now_is_sent_again() {

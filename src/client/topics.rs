@@ -156,9 +156,10 @@ impl Topics {
         self.all.push(Arc::downgrade(inbox));
     }
 
-    /// Whether a topic has to do with this connection.
+    /// Whether a topic has to do with this connection. What waits for another, or to be asked for
+    /// again, has not.
     pub(crate) fn has_any_on(&self, link: LinkId) -> bool {
-        self.entries.values().any(|entry| entry.link == link)
+        self.entries.values().any(|entry| entry.link == link && !entry.is_parked())
     }
 
     /// Moves a topic by what the server of a connection sent.
@@ -192,8 +193,7 @@ impl Topics {
     /// for now, and has to wait longer.
     pub(crate) fn connected(&mut self, shared: &Shared, told: &mut Told) {
         let now = Instant::now();
-        let is_parked = |entry: &Entry| matches!(entry.state, SubscriptionState::Parked { .. });
-        self.subscribe_where(shared, |entry| is_parked(entry) && !entry.waits(now), told);
+        self.subscribe_where(shared, |entry| entry.is_parked() && !entry.waits(now), told);
     }
 
     /// A connection is over: what lived there waits for the next, or goes on at once where there is

@@ -82,6 +82,11 @@ impl Entry {
         is_left || self.has_begun && (retry.is_some() || reason.code == Code::BUSY)
     }
 
+    /// Whether it waits for a connection to ask on, or for the time to ask again.
+    pub(super) fn is_parked(&self) -> bool {
+        matches!(self.state, SubscriptionState::Parked { .. })
+    }
+
     /// Whether it was refused for now, and is not to be asked for yet.
     pub(super) fn waits(&self, now: Instant) -> bool {
         self.again.is_some_and(|again| again > now)
