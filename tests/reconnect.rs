@@ -870,6 +870,36 @@ async fn what_is_refused_for_now_is_sent_again() {
     assert!(matches!(outcome(refused).await, Err(CallError::Refused { .. })));
 }
 
+/// Whoever waits to send again what was refused hears at once that there is nowhere to send it to.
+#[tokio::test(start_paused = true)]
+async fn who_waits_to_send_again_hears_of_the_end() {
+    let (client, mut server, _net) = connected().await;
+    let refused = call(&client, "x");
+    server.expect("1 m x").await;
+    let listing = tokio::spawn({
+        let client = client.clone();
+        async move { client.methods().await }
+    });
+    server.expect("2 /methods").await;
+    let mut stream = client.stream("s", "");
+    assert!(timeout(Duration::ZERO, stream.next()).await.is_err());
+    server.expect("3 s").await;
+    server.send("1 no;retry=3600000 busy\n2 no;retry=3600000 busy\n3 no;retry=3600000 busy").await;
+    assert!(timeout(Duration::from_secs(1), stream.next()).await.is_err());
+    let told = Instant::now();
+    let closing = tokio::spawn({
+        let client = client.clone();
+        async move { client.close().await }
+    });
+    server.expect("4 /quit").await;
+    assert!(matches!(outcome(refused).await, Err(CallError::Refused { .. })));
+    assert!(matches!(listing.await.unwrap(), Err(CallError::Refused { .. })));
+    assert!(matches!(stream.next().await, Some(Err(CallError::Refused { .. }))));
+    assert!(told.elapsed() < Duration::from_secs(1), "{:?}", told.elapsed());
+    server.send("4 ok").await;
+    closing.await.unwrap().unwrap();
+}
+
 /// [M193] A deadline counts over all connections and pauses.
 #[tokio::test(start_paused = true)]
 async fn a_call_waits_until_its_deadline() {

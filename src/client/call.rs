@@ -240,7 +240,7 @@ impl<'a> Exchange<'a> {
         let fail_fast = self.patience.fail_fast;
         State::Waiting(Box::pin(async move {
             if !pause.is_zero() {
-                tokio::time::sleep(pause).await;
+                shared.pause(pause).await;
             }
             let send = |left, places: &_| shared.send_call(&body, left, Some(places));
             let sent = send_when_possible(shared, expires, fail_fast, send).await?;

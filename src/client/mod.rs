@@ -439,7 +439,7 @@ impl Client {
             {
                 Ok(lines) => break lines,
                 Err(error) => match patience.resend(self.shared(), id, &error) {
-                    Some(pause) => tokio::time::sleep(pause).await,
+                    Some(pause) => self.shared().pause(pause).await,
                     None => return Err(patience.last(error)),
                 },
             }

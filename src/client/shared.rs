@@ -5,7 +5,7 @@ use std::{fmt, pin::pin, task::Waker, time::Duration};
 
 use tokio::{
     sync::{Notify, Semaphore},
-    time::Instant,
+    time::{Instant, timeout},
 };
 
 use crate::{
@@ -330,6 +330,21 @@ impl Shared {
             }
             drained.await;
         }
+    }
+
+    /// Waits for so long, but not after nothing is begun any more.
+    pub(crate) async fn pause(&self, pause: Duration) {
+        let refused = async {
+            loop {
+                let mut drained = pin!(self.drained.notified());
+                drained.as_mut().enable();
+                if self.refusal_error().is_some() {
+                    return;
+                }
+                drained.await;
+            }
+        };
+        let _ = timeout(pause, refused).await;
     }
 
     /// Whether a line was appended on this connection, ever.

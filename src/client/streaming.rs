@@ -203,10 +203,10 @@ impl Streaming {
         let (client, window) = (self.client.clone(), self.window);
         let (expires, fail_fast) = (self.patience.expires(), self.patience.fail_fast);
         State::Waiting(Box::pin(async move {
-            if !pause.is_zero() {
-                tokio::time::sleep(pause).await;
-            }
             let shared = client.shared();
+            if !pause.is_zero() {
+                shared.pause(pause).await;
+            }
             let send = |left, places: &_| shared.send_stream(&body, left, Some(places), window);
             let open = send_when_possible(shared, expires, fail_fast, send).await?;
             Ok((open, body))
