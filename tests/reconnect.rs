@@ -1192,6 +1192,42 @@ async fn one_ways_of_a_connection_that_is_left_go_to_the_one_there_is() {
     next.expect_silence().await;
 }
 
+/// Not once the client closes: they would stand behind its `/quit`, where no server reads.
+#[tokio::test(start_paused = true)]
+async fn one_ways_of_a_connection_that_is_left_go_nowhere_once_the_client_closes() {
+    let (builder, mut net) = builder();
+    let client = builder.connect_lazily();
+    let mut server = net.attempt().await.accept(128);
+    server.send(HELLO).await;
+    client.connected().await.unwrap();
+    let offered = call(&client, &"x".repeat(200));
+    settle().await;
+    client.one_way("m", "not offered").await.unwrap();
+    server.send("* /bye shutdown").await;
+    let mut next = net.greet().await;
+    client.connected().await.unwrap();
+    let mut events = client.events();
+    let closing = tokio::spawn({
+        let client = client.clone();
+        async move { client.close().await }
+    });
+    let quit = next.line().await;
+    let id = quit.strip_suffix(" /quit").expect("a /quit");
+    server.send("* /bye;last=1 shutdown").await;
+    next.expect_silence().await;
+    next.send(&format!("{id} ok")).await;
+    drop(server);
+    outcome(offered).await.unwrap_err();
+    closing.await.unwrap().unwrap();
+    loop {
+        match events.next().await.unwrap() {
+            ConnectionEvent::OneWaysDropped(count) => break assert_eq!(count, 1),
+            ConnectionEvent::Ended(_) => panic!("it was lost in silence"),
+            _ => {}
+        }
+    }
+}
+
 /// A streamed reply of which nothing can have come begins elsewhere; one that had begun is unknown.
 #[tokio::test(start_paused = true)]
 async fn a_streamed_reply_goes_on_only_if_it_had_not_begun() {

@@ -4,6 +4,7 @@ use crate::{
     client::{
         event::ConnectionEvent,
         link::{Link, LinkId, Withdrawn},
+        links::count_lines,
         phase::Phase,
         shared::{Shared, wake},
         topics::Told,
@@ -117,9 +118,8 @@ impl Shared {
         if was_current {
             links.down = Some(error.clone());
         }
-        let carries = self.reconnects && !links.closing;
         let one_ways = link.one_ways();
-        let (dropped, driver) = match carries {
+        let (dropped, driver) = match self.reconnects {
             true => links.carry(&one_ways),
             false => (count_lines(&one_ways), None),
         };
@@ -177,8 +177,4 @@ impl Shared {
             self.events.emit(ConnectionEvent::Ended(error.clone()));
         }
     }
-}
-
-fn count_lines(lines: &[u8]) -> u64 {
-    lines.iter().filter(|&&byte| byte == b'\n').count() as u64
 }

@@ -108,9 +108,12 @@ impl Links {
         Some((self.leaving.remove(at), false))
     }
 
-    /// Takes one-way lines for the next connection, or for the one there is; how many of them are too
-    /// long for that, and its driver to wake.
+    /// Takes one-way lines for the next connection, or for the one there is; how many of them it does
+    /// not take, and its driver to wake. Behind its `/quit`, no server reads.
     pub(super) fn carry(&mut self, lines: &[u8]) -> (u64, Option<Waker>) {
+        if self.closing {
+            return (count_lines(lines), None);
+        }
         if self.current.is_open() {
             return self.current.append_carried(lines);
         }
@@ -136,4 +139,9 @@ impl Links {
         link.refuse(ConnectionError::Closed);
         appended.or_else(|| link.take_driver())
     }
+}
+
+/// How many lines these are.
+pub(super) fn count_lines(lines: &[u8]) -> u64 {
+    lines.iter().filter(|&&byte| byte == b'\n').count() as u64
 }
