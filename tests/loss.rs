@@ -290,3 +290,23 @@ async fn a_caller_sees_its_own_effect() {
         assert!(count.load(Ordering::Relaxed) >= n - 1, "all before it were handled");
     }
 }
+
+/// However many numbers a server claims to have lost, log by log.
+#[tokio::test(start_paused = true)]
+async fn more_may_be_missed_than_can_be_counted() {
+    let (near, far) = tokio::io::duplex(1 << 20);
+    let (client, connection) = Client::new(near, ClientConfig::new());
+    let driver = tokio::spawn(connection);
+    let mut server = Peer::new(far);
+    server.send(HELLO).await;
+    let mut offers = accepted(&mut server, client.subscribe("offers").into_future()).await;
+    let all = "1 9007199254740991 x";
+    let round = format!(
+        "* /reset offers a:1\n* /gap offers a {all}\n* /reset offers b:1\n* /gap offers b {all}\n"
+    );
+    server.send_bytes(round.repeat(1_100).as_bytes()).await;
+    server.send("* /end offers closed b:1").await;
+    while next(&mut offers).await.is_some() {}
+    assert_eq!(client.stats().gaps, 2_200);
+    assert!(!driver.is_finished());
+}
