@@ -296,9 +296,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         self.closing = links.is_closing();
         let Some(link) = links.link(self.reader.link) else { return false };
         if let Some(at) = link.take_again() {
+            drop(links);
             self.reader.told.ask_again(Some(at));
-            // Its time is looked at before what is written.
+            // Its time is looked at before anything is written.
             cx.waker().wake_by_ref();
+            return false;
         }
         if !link.has_outbound() || self.reader.hello.is_none() {
             let unused = link.wait(cx.waker(), false);
