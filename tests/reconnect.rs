@@ -1530,6 +1530,33 @@ async fn who_comes_back_does_not_wait_for_the_connection_that_is_left() {
     assert_eq!(client.stats().violations, 0);
 }
 
+/// Nor while there is no other connection yet: what the one that is left still says of the topic is
+/// ignored, and no fault.
+#[tokio::test(start_paused = true)]
+async fn what_is_still_said_of_a_topic_that_waits_is_no_fault() {
+    for connections in 0..2 {
+        let (client, mut server, mut net) = connected().await;
+        for _ in 0..connections {
+            drop(server);
+            server = net.greet().await;
+            settle().await;
+        }
+        let offers = subscribed(&client, &mut server, 1).await;
+        server.send("* /bye;last=1 shutdown").await;
+        let attempt = net.attempt().await;
+        drop(offers);
+        let subscribing = tokio::spawn(client.subscribe("offers").into_future());
+        settle().await;
+        server.send("* offers 18 x\n* /end offers closed e:19").await;
+        settle().await;
+        assert_eq!(client.stats().violations, 0, "connection {connections}");
+        let mut next = attempt.greet().await;
+        next.expect("2 /subscribe offers").await;
+        next.send("2 ok;epoch=e;next=20;lease=60").await;
+        assert_eq!(subscribing.await.unwrap().unwrap().position().to_string(), "e:20");
+    }
+}
+
 /// A subscription under way when the connection is lost is asked for again.
 #[tokio::test(start_paused = true)]
 async fn a_request_to_subscribe_survives_its_connection() {

@@ -171,7 +171,8 @@ impl Topics {
         input: Input<'_>,
         told: &mut Told,
     ) {
-        match self.entries.get_key_value(topic) {
+        // Nothing is under way of a topic that waits: it is as good as not there.
+        match self.entries.get_key_value(topic).filter(|(_, entry)| !entry.is_parked()) {
             Some((topic, entry)) if entry.link == link => {
                 let topic = topic.clone();
                 if entry.is_refused_for_now(shared, &input) {
