@@ -1,10 +1,20 @@
 //! The client that connects anew, against servers made of raw bytes.
 
-use std::{io, time::Duration};
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Wake, Waker},
+    time::Duration,
+};
 
 use bellwire::{
     CallError, Client, ClientBuilder, ClientConfig, ConnectionError, ConnectionEvent, Connector,
-    Credentials, Delivery, Gap, GapCause, NotSent, Random, Subscription, Unknown,
+    Credentials, Delivery, Gap, GapCause, NotSent, Random, Seen, Subscription, Unknown,
     protocol::{Backoff, Code},
 };
 use tokio::{
@@ -1371,6 +1381,42 @@ async fn a_log_that_is_come_back_to_goes_on_where_it_was_left() {
     server.send("7 ok;next=f:1").await;
     server.expect("8 /subscribe;from=f:2 offers").await;
     assert_eq!(client.stats().violations, 0);
+}
+
+/// Looks, when it is woken, whether its application has seen so far.
+struct Looks(Mutex<Seen>, AtomicBool);
+
+impl Wake for Looks {
+    fn wake(self: Arc<Self>) {
+        let seen = &mut *self.0.lock().unwrap();
+        let is_seen = Pin::new(seen).poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        self.1.store(is_seen, Ordering::Relaxed);
+    }
+}
+
+/// [M188] Who is told where its effect is to be seen finds the topic in the log that this is about, though
+/// the server said both in one breath.
+#[tokio::test(start_paused = true)]
+async fn a_log_that_is_come_back_to_is_so_before_a_caller_hears_of_it() {
+    let (client, mut server, mut net) = connected().await;
+    let mut offers = subscribed(&client, &mut server, 1).await;
+    drop(server);
+    let mut server = net.greet().await;
+    server.expect("2 /subscribe;from=e:18 offers").await;
+    server.send("2 ok;epoch=f;next=1;head=0;lease=60").await;
+    assert!(matches!(next(&mut offers).await, Delivery::Reset { .. }));
+    drop(server);
+    let looks = Arc::new(Looks(Mutex::new(offers.seen("e:19".parse().unwrap())), false.into()));
+    let mut server = net.greet().await;
+    server.expect("3 /subscribe;from=f:1 offers").await;
+    let mut call = client.call("add", "");
+    let waker = Waker::from(looks.clone());
+    assert!(Pin::new(&mut call).poll(&mut Context::from_waker(&waker)).is_pending());
+    server.expect("4 add").await;
+    server.send("3 ok;epoch=e;next=1;head=17;lease=60\n4 ok;after=offers:e:19").await;
+    server.expect("5 /unsubscribe offers").await;
+    timeout(Duration::from_secs(1), call).await.expect("it is answered").unwrap();
+    assert!(!looks.1.load(Ordering::Relaxed), "nobody has seen it");
 }
 
 /// [M138] It is the same subscription meanwhile: a lack of room does not end it.

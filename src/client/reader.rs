@@ -207,14 +207,15 @@ impl Reader {
         if places > 0 {
             semaphore.add_permits(places);
         }
-        for (caller, result) in self.callers.drain(..) {
-            let _ = caller.send(result);
-        }
+        // Before callers: what one is told of a topic may be of the log that it has just come to.
         for (id, waiter, result) in others {
             match waiter {
                 Ok(waiter) => completed = completed.and(self.complete_other(id, waiter, result)),
                 Err(stray) => self.report(stray, id),
             }
+        }
+        for (caller, result) in self.callers.drain(..) {
+            let _ = caller.send(result);
         }
         completed
     }
