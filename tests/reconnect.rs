@@ -169,6 +169,37 @@ async fn a_lost_connection_is_followed_by_another() {
     assert_eq!((stats.connections, stats.requests, stats.ok, stats.pending), (2, 2, 2, 0));
 }
 
+/// Looks, when it is woken, whether its client says that it is connected.
+struct Asks(Client, AtomicBool);
+
+impl Wake for Asks {
+    fn wake(self: Arc<Self>) {
+        self.1.fetch_or(self.0.hello().is_some(), Ordering::Relaxed);
+    }
+}
+
+/// Who hears that the connection is over, or left, does not take it for there when asking at once.
+#[tokio::test(start_paused = true)]
+async fn who_hears_of_a_lost_connection_finds_none() {
+    for says_goodbye in [false, true] {
+        let (client, server, mut net) = connected_with(ClientConfig::new().in_flight(1)).await;
+        let asks = Arc::new(Asks(client.clone(), false.into()));
+        let waker = Waker::from(asks.clone());
+        let (mut sent, mut waiting) = (client.call("m", "1"), client.call("m", "2"));
+        for call in [&mut sent, &mut waiting] {
+            assert!(Pin::new(call).poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        let mut server = Some(server);
+        match says_goodbye {
+            true => server.as_mut().unwrap().send("* /bye shutdown").await,
+            false => drop(server.take()),
+        }
+        let _attempt = net.attempt().await;
+        assert!(!asks.1.load(Ordering::Relaxed), "says goodbye: {says_goodbye}");
+        assert_eq!(client.hello(), None);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn each_state_is_an_event() {
     let (builder, mut net) = builder();

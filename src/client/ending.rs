@@ -93,13 +93,14 @@ impl Shared {
         let (dropped, driver) = links.carry(&one_ways);
         let is_closing = links.closing;
         drop(links);
+        // Before anybody hears of it, who would take it for there.
+        if moves_on && !is_closing {
+            self.phase.replace(Phase::Connecting);
+        }
         wake(driver);
         self.report_dropped(dropped);
         places.close();
         self.drained.notify_waiters();
-        if moves_on && !is_closing {
-            self.phase.replace(Phase::Connecting);
-        }
         self.news.notify_one();
         waiters
     }
@@ -125,6 +126,10 @@ impl Shared {
         };
         let is_closing = links.closing;
         drop(links);
+        // Before anybody hears of it, who would take it for there.
+        if was_current && !is_closing {
+            self.phase.replace(Phase::Connecting);
+        }
         wake(driver);
         self.report_dropped(dropped);
         link.places.close();
@@ -138,9 +143,6 @@ impl Shared {
         }
         if !self.is_supervised {
             return self.finish(error);
-        }
-        if was_current && !is_closing {
-            self.phase.replace(Phase::Connecting);
         }
         let mut told = Told::default();
         self.topics.lock().disconnected(self, id, &mut told);
