@@ -210,7 +210,7 @@ impl ClientConfig {
     }
 
     /// The longest window that the client waits a random part of before it tries again to connect.
-    /// Default 30 s.
+    /// Default 30 s. Zero leaves no pause at all.
     #[must_use]
     pub fn reconnect_max(mut self, window: Duration) -> Self {
         self.reconnect_max = window;

@@ -231,18 +231,20 @@ impl<C: Connector> Supervisor<C> {
         let address = self.addresses.get(at).cloned().unwrap_or_default();
         let failed = ConnectionEvent::ConnectFailed { address, error: error.clone() };
         self.shared.events.emit(failed);
-        let is_final = self.is_final(&error);
+        self.heed_hints();
+        let is_final = self.is_final(&error) && self.reconnect.may_try(at, self.now());
         self.hopeless.get_mut(at).into_iter().for_each(|hopeless| *hopeless = is_final);
         let is_over = self.hopeless.iter().all(|&hopeless| hopeless)
             || !self.is_patient && self.reconnect.is_round_over();
         is_over.then_some(error)
     }
 
-    /// Whether no other attempt at the same address can go better.
+    /// Whether no other attempt at the same address can go better, unless its server asked to be left
+    /// alone for a while.
     fn is_final(&self, error: &ConnectionError) -> bool {
         match error {
             ConnectionError::AuthRefused(reason) => {
-                self.hooks.is_empty() && reason.code != Code::BUSY
+                self.hooks.is_empty() && ![Code::BUSY, Code::CLOSING].contains(&reason.code)
             }
             ConnectionError::Version(_)
             | ConnectionError::AuthRequired { .. }

@@ -76,7 +76,7 @@ impl Topics {
         let (sender, receiver) = oneshot::channel();
         match entry.state {
             SubscriptionState::Live(next) => told.joined.push((sender, Ok(next))),
-            _ => entry.joining.push(Joining { sender, failure: None }),
+            _ => entry.joining.push(Joining { sender, inbox: inbox.clone(), failure: None }),
         }
         if let Some(acks) = entry.acks.as_mut().filter(|_| terms.window.is_some()) {
             let at = Some(entry.state).filter(|state| matches!(state, SubscriptionState::Live(_)));
@@ -302,6 +302,7 @@ impl Topics {
         };
         let next = entry.state.next();
         let input = Input { event: entry.recall(input.event), ..input };
+        let newcomers = entry.newcomers();
         let (state, actions) = entry.state.on(input.event);
         entry.moved(input.event, state, told);
         if entry.acks.is_some() {
@@ -309,7 +310,7 @@ impl Topics {
         }
         let mut acted = Ok(Acted::Stays);
         for action in actions {
-            acted = self.act(shared, topic, action, &input, next, told);
+            acted = self.act(shared, topic, action, (&input, next, &newcomers), told);
         }
         let is_absent = |entry: &Entry| entry.state == SubscriptionState::Absent;
         if self.entries.get(topic).is_some_and(is_absent) {
@@ -321,14 +322,14 @@ impl Topics {
         }
     }
 
-    /// Does what follows upon an input; `next` is where the topic stood before it.
+    /// Does what follows upon an input; with where the topic stood before it, and who was about to
+    /// share it.
     fn act(
         &mut self,
         shared: &Shared,
         topic: &Topic,
         action: Action,
-        input: &Input<'_>,
-        next: Option<Position>,
+        (input, next, newcomers): (&Input<'_>, Option<Position>, &[Arc<Inbox>]),
         told: &mut Told,
     ) -> Result<Acted, NotSent> {
         let Some(entry) = self.entries.get_mut(topic) else { return Ok(Acted::Stays) };
@@ -347,7 +348,7 @@ impl Topics {
                 entry.fail_joining(&input.failure.clone().unwrap_or_else(lost), told);
                 if entry.has_begun {
                     let end = input.delivery(topic, Action::End, next);
-                    entry.deliver(&mut self.all, end, &mut told.wakers);
+                    entry.deliver(&mut self.all, end, newcomers, &mut told.wakers);
                 }
                 entry.inboxes.clear();
             }
@@ -356,7 +357,7 @@ impl Topics {
                     told.missed(first, last);
                 }
                 let delivery = input.delivery(topic, action, next);
-                entry.deliver(&mut self.all, delivery, &mut told.wakers);
+                entry.deliver(&mut self.all, delivery, newcomers, &mut told.wakers);
             }
         }
         Ok(Acted::Stays)
@@ -378,7 +379,7 @@ impl Topics {
             entry.fail_joining(&NotSent::Lost(error.clone()).into(), &mut told);
             let position = entry.state.next();
             let end = Delivery::End { topic, reason: Code::LOST, position };
-            entry.deliver(&mut self.all, end, &mut told.wakers);
+            entry.deliver(&mut self.all, end, &[], &mut told.wakers);
         }
         let all = self.all.drain(..).filter_map(|inbox| inbox.upgrade()?.close());
         told.wakers.extend(all);
@@ -412,7 +413,7 @@ mod tests {
         assert_eq!(topics.all.len(), 2, "the one that is kept, and the last");
         let end =
             Delivery::End { topic: Topic::new("t").unwrap(), reason: Code::CLOSED, position: None };
-        Entry::default().deliver(&mut topics.all, end, &mut Vec::new());
+        Entry::default().deliver(&mut topics.all, end, &[], &mut Vec::new());
         assert_eq!(topics.all.len(), 1);
     }
 }

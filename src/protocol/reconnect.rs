@@ -119,8 +119,9 @@ impl Reconnect {
         }
         let due = self.due.max(now);
         let (at, not_before) = self.choose(due);
-        // Whoever was asked to stay away until then is not to come with all the others, either.
-        let pause = || self.backoff.pause(self.level(now), jitter);
+        // Whoever was asked to stay away until then is not to come with all the others, either: it comes
+        // in as long a window as there is by then.
+        let pause = || self.backoff.pause(self.level(not_before), jitter);
         let when = if not_before > due { not_before.after(pause()) } else { due };
         self.last = at;
         if let Some(address) = self.addresses.get_mut(at) {
@@ -327,14 +328,14 @@ mod tests {
         reconnect.next(at(0), 0);
         reconnect.opened(at(0));
         reconnect.lost(at(0));
-        reconnect.asked(0, at(5_000));
+        reconnect.asked(0, at(9_000));
         assert_eq!(reconnect.next(at(0), u64::MAX), (1, at(250)));
         reconnect.asked(1, at(3_001));
         assert!(!reconnect.may_try(1, at(3_000)) && reconnect.may_try(1, at(3_001)));
         // Both want patience: the sooner one, at its time and spread behind it.
-        assert_eq!(reconnect.next(at(251), u64::MAX), (1, at(3_501)));
+        assert_eq!(reconnect.next(at(251), u64::MAX), (1, at(5_001)));
         // One that asks for nothing more is tried as often as if it were alone.
-        assert_eq!(reconnect.next(at(3_501), u64::MAX), (0, at(5_501)));
-        assert_eq!(reconnect.next(at(5_501), u64::MAX), (1, at(5_501)));
+        assert_eq!(reconnect.next(at(5_001), u64::MAX), (0, at(9_001)));
+        assert_eq!(reconnect.next(at(9_001), u64::MAX), (1, at(9_001)));
     }
 }

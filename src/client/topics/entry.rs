@@ -47,6 +47,7 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub(super) struct Joining {
     pub(super) sender: oneshot::Sender<Joined>,
+    pub(super) inbox: Arc<Inbox>,
     /// How a `/subscribe` ended that left for it and is to be sent again: that is no "not sent" if
     /// there is no other connection (R2).
     pub(super) failure: Option<CallError>,
@@ -185,7 +186,7 @@ impl Entry {
     }
 
     pub(super) fn fail_joining(&mut self, error: &CallError, told: &mut Told) {
-        let failed = self.joining.drain(..).map(|Joining { sender, failure }| {
+        let failed = self.joining.drain(..).map(|Joining { sender, failure, .. }| {
             let failure = failure.filter(|_| matches!(error, CallError::NotSent(_)));
             (sender, Err(failure.unwrap_or_else(|| error.clone())))
         });
@@ -236,12 +237,20 @@ impl Entry {
         acks.comes_due(matches!(event, Event::Gap { .. }))
     }
 
-    /// Gives a delivery to every stream of the topic, and to those of all topics. Costs a copy of
-    /// handles for each stream but the last.
+    /// Streams that wait to share what others have had before: what those have lost since is no loss of
+    /// theirs.
+    pub(super) fn newcomers(&self) -> Vec<Arc<Inbox>> {
+        let joining = self.joining.iter().filter(|_| self.has_begun);
+        joining.map(|joining| joining.inbox.clone()).collect()
+    }
+
+    /// Gives a delivery to every stream of the topic but the newcomers, and to those of all topics.
+    /// Costs a copy of handles for each stream but the last.
     pub(super) fn deliver(
         &mut self,
         all: &mut Vec<Weak<Inbox>>,
         delivery: Delivery,
+        newcomers: &[Arc<Inbox>],
         wakers: &mut Vec<Waker>,
     ) {
         if !all.is_empty() {
@@ -251,7 +260,12 @@ impl Entry {
             }
         }
         let end = matches!(delivery, Delivery::End { .. });
-        if let Some((last, others)) = self.inboxes.split_last() {
+        let is_old = |inbox: &&Arc<Inbox>| !newcomers.iter().any(|new| Arc::ptr_eq(new, inbox));
+        if !newcomers.is_empty() {
+            for inbox in self.inboxes.iter().filter(is_old) {
+                wakers.extend(inbox.push(delivery.clone()));
+            }
+        } else if let Some((last, others)) = self.inboxes.split_last() {
             for inbox in others {
                 wakers.extend(inbox.push(delivery.clone()));
             }
