@@ -74,9 +74,13 @@ impl Manner {
 }
 
 fn resync(request: Subscribe, user: User, number: u64) -> Subscribe {
+    let mut known = None;
     request.resync(move |loss| {
         let user = user.clone();
-        user.recorder.record(told(number, &loss.missed));
+        // It comes again if its connection was lost meanwhile.
+        if known.replace(loss.clone()) != Some(loss.clone()) {
+            user.recorder.record(told(number, &loss.missed));
+        }
         async move { ask(&user, "brief", Some(Duration::from_secs(1))).await.map(drop) }
     })
 }
