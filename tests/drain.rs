@@ -143,6 +143,8 @@ async fn every_end_is_finite() {
         // Peers that never read: their hello is not even out.
         ("", 1),
         ("1 forever\n2 echo aaaaaaaaaaaaaaaaaaaaaaa\n", 64),
+        // What is published never gets out.
+        ("1 /subscribe t\n", 64),
         // A line that does not end.
         ("1 echo aaa", 65_536),
     ] {
@@ -150,6 +152,10 @@ async fn every_end_is_finite() {
         let server = PipeServer::with_config(router(), config);
         let mut peer = server.connect_raw(pipe);
         peer.send(lines).await;
+        settle().await;
+        for _ in 0..10 {
+            server.publisher.publish("t", "x".repeat(100)).await.unwrap();
+        }
         let begun = Instant::now();
         server.ended().await;
         assert!(begun.elapsed() <= 5 * SECOND, "{lines}: {:?}", begun.elapsed());
