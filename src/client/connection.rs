@@ -78,7 +78,7 @@ impl<T> fmt::Debug for Connection<T> {
 impl<T> Connection<T> {
     /// A driver for the next link.
     pub(crate) fn new(io: T, shared: Arc<Shared>, ways: Ways) -> Self {
-        let link = shared.next_link();
+        let link = shared.current_link();
         Self {
             io,
             lines: LineDecoder::new(shared.config.max_line),

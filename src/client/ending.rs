@@ -1,5 +1,9 @@
 //! How connections, and clients, end: what is turned to the next, and who is told what can be proven.
 
+use std::task::Waker;
+
+use tokio::sync::Semaphore;
+
 use crate::{
     client::{
         event::ConnectionEvent,
@@ -90,19 +94,25 @@ impl Shared {
             links.down = left.refusal().cloned();
             links.leaving.push(left);
         }
-        let (dropped, driver) = links.carry(&one_ways);
-        let is_closing = links.closing;
+        let carried = links.carry(&one_ways);
+        let is_down = moves_on && !links.closing;
         drop(links);
-        // Before anybody hears of it, who would take it for there.
-        if moves_on && !is_closing {
+        self.shut(is_down, &places, carried);
+        self.news.notify_one();
+        waiters
+    }
+
+    /// Nothing is begun on a link any more. Who hears of it is not to take it for there: so the phase
+    /// comes first.
+    fn shut(&self, is_down: bool, places: &Semaphore, carried: (u64, Option<Waker>)) {
+        if is_down {
             self.phase.replace(Phase::Connecting);
         }
+        let (dropped, driver) = carried;
         wake(driver);
         self.report_dropped(dropped);
         places.close();
         self.drained.notify_waiters();
-        self.news.notify_one();
-        waiters
     }
 
     /// A connection is over: everybody who waits on it gets the outcome that can be proven, and its
@@ -120,20 +130,13 @@ impl Shared {
             links.down = Some(error.clone());
         }
         let one_ways = link.one_ways();
-        let (dropped, driver) = match self.reconnects {
+        let carried = match self.reconnects {
             true => links.carry(&one_ways),
             false => (count_lines(&one_ways), None),
         };
-        let is_closing = links.closing;
+        let is_down = was_current && !links.closing;
         drop(links);
-        // Before anybody hears of it, who would take it for there.
-        if was_current && !is_closing {
-            self.phase.replace(Phase::Connecting);
-        }
-        wake(driver);
-        self.report_dropped(dropped);
-        link.places.close();
-        self.drained.notify_waiters();
+        self.shut(is_down, &link.places, carried);
         for (waiter, failure) in link.dissolve(error, last) {
             match (waiter, failure) {
                 (Waiter::Subscribe(_), CallError::NotSent(_)) => {}

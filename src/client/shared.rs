@@ -79,8 +79,8 @@ impl Shared {
         }
     }
 
-    /// The link of the connection to come.
-    pub(crate) fn next_link(&self) -> LinkId {
+    /// The link on which what is new is begun: the connection there is, or the one to come.
+    pub(crate) fn current_link(&self) -> LinkId {
         self.links.lock().current.id
     }
 

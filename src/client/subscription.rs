@@ -410,7 +410,7 @@ impl Stream for Subscription {
             if let Some(end) = &mut this.end {
                 return Poll::Ready(end.take());
             }
-            let link = || this.membership.client.shared().next_link();
+            let link = || this.membership.client.shared().current_link();
             let resynced = ready!(this.on_loss.get_mut().poll_resync(cx, link));
             if let Some((loss, is_made_good)) = resynced {
                 match is_made_good {

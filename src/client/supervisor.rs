@@ -227,7 +227,7 @@ impl<C: Connector> Supervisor<C> {
     fn on_failure(&mut self, at: usize, error: ConnectionError) -> Option<ConnectionError> {
         tracing::debug!(%error, "cannot connect");
         // Whoever does not want to wait hears of it.
-        self.shared.lose(self.shared.next_link(), &error, None);
+        self.shared.lose(self.shared.current_link(), &error, None);
         let address = self.addresses.get(at).cloned().unwrap_or_default();
         let failed = ConnectionEvent::ConnectFailed { address, error: error.clone() };
         self.shared.events.emit(failed);
