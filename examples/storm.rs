@@ -7,6 +7,8 @@
 //! something was, if one comes back later than its backoff allows, or if in some 100 ms more than three
 //! times the mean come back. Linux, for the limit of files.
 
+#[path = "measured/returns.rs"]
+mod returns;
 #[path = "measured/server_process.rs"]
 mod server_process;
 #[path = "measured/spread.rs"]
@@ -17,21 +19,19 @@ use std::{
     net::SocketAddr,
     process::ExitCode,
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use bellwire::{
-    Client, ConnectionEvent, ConnectionEvents, Delivery, Router, Server, Subscription,
-    protocol::Backoff,
-};
+use bellwire::{Client, Delivery, Router, Server, Subscription};
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::{
     sync::mpsc,
     task::{JoinSet, spawn_blocking},
-    time::{interval, sleep, timeout},
+    time::{Instant, interval, sleep, timeout},
 };
 
 use crate::{
+    returns::{BACKOFF, Return},
     server_process::{SERVER, ServerProcess, end_with_parent, raise_file_limit},
     spread::Spread,
 };
@@ -43,12 +43,6 @@ const CLIENTS: usize = 2_000;
 const OTHER_FILES: u64 = 64;
 /// How often the server publishes.
 const PACE: Duration = Duration::from_millis(250);
-/// A client's backoff, by default.
-const BACKOFF: Backoff = Backoff {
-    base: Duration::from_millis(250),
-    max: Duration::from_secs(30),
-    stable: Duration::from_secs(10),
-};
 /// What a busy machine may add to it, to connect and be greeted.
 const SLACK: Duration = Duration::from_secs(1);
 /// How long anything may take in all.
@@ -105,12 +99,6 @@ struct Crowd {
     restarts: usize,
 }
 
-/// A client is connected again, so many attempts after it was lost.
-struct Return {
-    at: Instant,
-    attempt: u32,
-}
-
 /// What one client was told on the topic.
 #[derive(Default)]
 struct Heard {
@@ -135,7 +123,7 @@ impl Crowd {
         for client in &clients {
             let heard = Arc::default();
             tokio::spawn(listen(client.subscribe("t").await?, Arc::clone(&heard)));
-            tokio::spawn(tell_of_returns(client.events(), told.clone()));
+            tokio::spawn(returns::tell(client.events(), told.clone()));
             listeners.push(heard);
         }
         Ok(Self { address, server: Some(server), clients, listeners, returns, restarts: 0 })
@@ -163,9 +151,10 @@ impl Crowd {
         (self.server, self.restarts) = (Some(server), self.restarts + 1);
         println!("killed, and started again {:.2} s later", (since - killed).as_secs_f64());
         let back = timeout(PATIENCE, self.all_back()).await?;
-        let spread = Spread::of(times(&back, since));
-        show(&spread, times(&back, since));
-        let in_time = back.iter().filter(|back| back.is_in_time(since)).count();
+        let times = || back.iter().map(|back| back.took(since));
+        let spread = Spread::of(times());
+        show(&spread, times());
+        let in_time = back.iter().filter(|back| back.took(since) <= back.window() + SLACK).count();
         println!("  {in_time} of {CLIENTS} within their window");
         let answered = timeout(PATIENCE, calls.join_all()).await?.into_iter().filter(|&is| is);
         let (answered, lost) = (answered.count(), timeout(PATIENCE, self.lost()).await?);
@@ -208,14 +197,6 @@ impl Crowd {
     }
 }
 
-impl Return {
-    /// Whether it is back within its window, of which there is one for each attempt.
-    fn is_in_time(&self, since: Instant) -> bool {
-        let window = BACKOFF.window(self.attempt.saturating_sub(1));
-        self.at.saturating_duration_since(since) <= window + SLACK
-    }
-}
-
 impl Heard {
     fn is_up_to_date(&self, restarts: usize) -> bool {
         self.resets == restarts && self.next > 1
@@ -246,24 +227,6 @@ async fn listen(mut subscription: Subscription, heard: Arc<Mutex<Heard>>) {
             heard.on(&delivery);
         }
     }
-}
-
-async fn tell_of_returns(mut events: ConnectionEvents, told: mpsc::UnboundedSender<Return>) {
-    let mut last = 0;
-    while let Some(event) = events.next().await {
-        match event {
-            ConnectionEvent::Connecting { attempt, .. } => last = attempt,
-            ConnectionEvent::Connected(_) => {
-                let _ = told.send(Return { at: Instant::now(), attempt: last });
-            }
-            _ => {}
-        }
-    }
-}
-
-/// From when the server listened again; it may have done so a little before it was known.
-fn times(back: &[Return], since: Instant) -> impl Iterator<Item = Duration> {
-    back.iter().map(move |back| back.at.saturating_duration_since(since))
 }
 
 fn show(spread: &Spread, times: impl Iterator<Item = Duration>) {

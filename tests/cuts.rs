@@ -13,6 +13,8 @@ mod cutting;
 mod doors;
 #[path = "support/history.rs"]
 mod history;
+#[path = "support/lines.rs"]
+mod lines;
 #[path = "support/proxy/mod.rs"]
 mod proxy;
 #[path = "support/recorder.rs"]

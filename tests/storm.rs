@@ -1,6 +1,8 @@
 //! Everybody comes back at once: 2,000 clients of one server that is killed and started again, or
 //! that goes away (row 25 of the threats).
 
+#[path = "../examples/measured/returns.rs"]
+mod returns;
 #[path = "../examples/measured/spread.rs"]
 mod spread;
 mod support;
@@ -14,8 +16,8 @@ use std::{
 };
 
 use bellwire::{
-    Client, ClientConfig, ConnectionEvent, ConnectionEvents, Connector, Delivery, Publisher,
-    Random, Router, Subscription, protocol::Backoff, topic::MemoryTopics,
+    Client, ClientConfig, Connector, Delivery, Publisher, Random, Router, Subscription,
+    topic::MemoryTopics,
 };
 use futures::{FutureExt, future::join_all};
 use tokio::{
@@ -24,16 +26,13 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::{spread::Spread, support::PipeServer};
+use crate::{
+    returns::{BACKOFF, Return},
+    spread::Spread,
+    support::PipeServer,
+};
 
 const CLIENTS: usize = 2_000;
-
-/// The client's defaults.
-const BACKOFF: Backoff = Backoff {
-    base: Duration::from_millis(250),
-    max: Duration::from_secs(30),
-    stable: Duration::from_secs(10),
-};
 
 /// Where a server is, or none.
 #[derive(Clone, Default)]
@@ -73,13 +72,6 @@ struct Storm {
     published: u64,
 }
 
-/// A client is connected again.
-struct Return {
-    at: Instant,
-    /// So many attempts after it was lost.
-    attempt: u32,
-}
-
 impl Storm {
     /// Clients that know these addresses; the server is at the first.
     async fn gather(seed: u64, addresses: &[&str]) -> Self {
@@ -101,7 +93,7 @@ impl Storm {
         let subscriptions = subscribed.map(|subscription| subscription.unwrap()).collect();
         let (told, returns) = mpsc::unbounded_channel();
         for client in &clients {
-            tokio::spawn(tell_of_returns(client.events(), told.clone()));
+            tokio::spawn(returns::tell(client.events(), told.clone()));
         }
         Self {
             seed,
@@ -193,30 +185,17 @@ fn connector(first: &Address, second: &Address) -> impl Connector<Io = DuplexStr
     move |address: &str| ready(if address == "first" { first.dial() } else { second.dial() })
 }
 
-async fn tell_of_returns(mut events: ConnectionEvents, told: mpsc::UnboundedSender<Return>) {
-    let mut last = 0;
-    while let Some(event) = events.next().await {
-        match event {
-            ConnectionEvent::Connecting { attempt, .. } => last = attempt,
-            ConnectionEvent::Connected(_) => {
-                let _ = told.send(Return { at: Instant::now(), attempt: last });
-            }
-            _ => {}
-        }
-    }
-}
-
 /// Each is back within its window, of which there is one for each attempt.
 fn assert_within_backoff(back: &[Return], since: Instant) {
-    for Return { at, attempt } in back {
-        let (took, window) = (*at - since, BACKOFF.window(attempt - 1));
-        assert!(took <= window, "attempt {attempt}: {took:?}, of a window of {window:?}");
+    for one in back {
+        let (took, window) = (one.took(since), one.window());
+        assert!(took <= window, "attempt {}: {took:?}, of {window:?}", one.attempt);
     }
 }
 
 /// The peak is at most 3 times the mean; nor do so many come at once that there is no spread.
 fn assert_spread(back: &[Return], since: Instant) {
-    let spread = Spread::of(back.iter().map(|back| back.at - since));
+    let spread = Spread::of(back.iter().map(|back| back.took(since)));
     assert!(spread.ratio() <= 3.0 && spread.peak <= CLIENTS / 2, "{spread:?}, {}", spread.ratio());
 }
 

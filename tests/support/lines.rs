@@ -1,6 +1,8 @@
 //! Reads the lines of one connection as they pass, for a history's wire. It knows the protocol by
 //! PROTOCOL.md alone, and nothing of the library.
 
+#![allow(dead_code, reason = "each test crate uses its part")]
+
 use crate::history::{Asked, Line, Span, Word};
 
 /// Which way bytes pass.
@@ -33,7 +35,8 @@ impl LineReader {
     }
 }
 
-/// What a line says, given without its LF; `None` of what a history does not record.
+/// What a line says, given without its LF; `None` of what a history does not record. The payload of a
+/// call begins with its number.
 pub(crate) fn read(way: Way, line: &[u8]) -> Option<Line> {
     let text = String::from_utf8_lossy(line);
     let (mark, text) = text.split_once(' ')?;
@@ -47,13 +50,19 @@ pub(crate) fn read(way: Way, line: &[u8]) -> Option<Line> {
     }
 }
 
+/// The number that a payload begins with.
+pub(crate) fn first_number(payload: &[u8]) -> Option<u64> {
+    let first = payload.split(|&byte| byte == b' ').next()?;
+    std::str::from_utf8(first).ok()?.parse().ok()
+}
+
 fn asked(method: &str, rest: &str) -> Asked {
-    let first = rest.split(' ').next().unwrap_or_default();
+    let first = || rest.split(' ').next().unwrap_or_default().to_owned();
     match method {
-        "/subscribe" => Asked::Subscribe(first.to_owned()),
-        "/unsubscribe" => Asked::Unsubscribe(first.to_owned()),
+        "/subscribe" => Asked::Subscribe(first()),
+        "/unsubscribe" => Asked::Unsubscribe(first()),
         _ if method.starts_with('/') => Asked::Other,
-        _ => first.parse().map_or(Asked::Other, Asked::Call),
+        _ => first_number(rest.as_bytes()).map_or(Asked::Other, Asked::Call),
     }
 }
 

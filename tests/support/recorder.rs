@@ -2,9 +2,6 @@
 
 #![allow(dead_code, reason = "each test crate uses its part")]
 
-#[path = "recorder/lines.rs"]
-pub(crate) mod lines;
-
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bellwire::{CallError, Delivery, Gap, GapCause, protocol::Epoch, topic::Published};
@@ -13,7 +10,8 @@ use tokio::time::Instant;
 
 use crate::{
     history::{Cause, Event, History, Line, Number, Outcome, Span},
-    proxy::Wire,
+    lines::{self, Way},
+    proxy::{Direction, Wire},
 };
 
 /// A history that is being written, from everywhere.
@@ -40,7 +38,11 @@ impl Recorder {
     pub(crate) fn watch(&self, wire: &Wire, client: &Process) {
         let client = client.clone();
         wire.observe(move |connection, direction, line| {
-            if let Some(line) = lines::read(direction, line) {
+            let way = match direction {
+                Direction::ToServer => Way::ToServer,
+                Direction::ToClient => Way::ToClient,
+            };
+            if let Some(line) = lines::read(way, line) {
                 client.record(Event::Wire { connection: connection as u64, line });
             }
         });

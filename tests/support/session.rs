@@ -36,8 +36,9 @@ use self::{
 use crate::{
     cutting::Reads,
     history::{Event, Outcome},
+    lines::first_number,
     proxy::{Direction, Plan},
-    recorder::{Process, Recorder, lines::first_number, outcome},
+    recorder::{Process, Recorder, outcome},
 };
 
 /// How long a subscription lives that is not renewed.

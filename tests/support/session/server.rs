@@ -20,8 +20,9 @@ use tokio::{task::JoinHandle, time::sleep};
 use crate::{
     doors::{Door, door},
     history::{Event, Number},
+    lines::first_number,
     proxy::End,
-    recorder::{Ending, Process, lines::first_number, number},
+    recorder::{Ending, Process, number},
     session::{
         LEASE,
         script::{ITEMS, NEWS, SLOW, text},

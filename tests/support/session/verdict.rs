@@ -10,8 +10,8 @@ use std::{
 use crate::{
     cutting::Written,
     history::{Line, Outcome, Word},
+    lines::{self, Way, first_number},
     proxy::{Direction::ToClient, Wire},
-    recorder::lines::{self, first_number},
     session::script::{Ask, Manner},
 };
 
@@ -86,7 +86,7 @@ impl Evidence {
 
 /// The terminal lines in what a client has read, by their ids.
 fn answers(read: &[u8]) -> BTreeMap<u64, Word> {
-    let answer = |line: Vec<u8>| match lines::read(ToClient, &line) {
+    let answer = |line: Vec<u8>| match lines::read(Way::ToClient, &line) {
         Some(Line::Reply { id, word }) if word != Word::More => Some((id, word)),
         _ => None,
     };
