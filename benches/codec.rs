@@ -66,7 +66,17 @@ fn stuffing(c: &mut Criterion) {
     let mut group = c.benchmark_group("stuffing");
     let clean = vec![b'x'; 16 * 1024];
     let mixed: Vec<u8> = (0..=255).cycle().take(16 * 1024).collect();
-    for (name, plain) in [("clean", clean), ("every_byte", mixed)] {
+    let text: Vec<u8> = (0..16 * 1024).map(|at| if at % 72 == 71 { b'\n' } else { b'x' }).collect();
+    let dense: Vec<u8> = b"ab\n".iter().copied().cycle().take(16 * 1024).collect();
+    let feeds = vec![b'\n'; 16 * 1024];
+    let all = [
+        ("clean", clean),
+        ("every_byte", mixed),
+        ("lines_of_72", text),
+        ("each_third", dense),
+        ("line_feeds", feeds),
+    ];
+    for (name, plain) in all {
         let mut out = Vec::with_capacity(2 * plain.len());
         stuff(&plain, &mut out);
         let stuffed = out.clone();

@@ -13,38 +13,63 @@ const CR: u8 = b'\r';
 pub(crate) const DLE: u8 = 0x10;
 const FLIP: u8 = 0x40;
 
+/// Special bytes no farther apart than this are taken byte by byte, which is then faster than a scan
+/// for each of them.
+const NEAR: usize = 8;
+
 /// Appends `plain` to `out`, stuffed.
 pub fn stuff(plain: &[u8], out: &mut Vec<u8>) {
     let mut left = plain;
     while let Some(at) = memchr3(LF, CR, DLE, left) {
-        let (clean, from) = left.split_at(at);
+        let (clean, mut dense) = left.split_at(at);
         out.extend_from_slice(clean);
-        if let Some((&byte, after)) = from.split_first() {
-            out.extend_from_slice(&[DLE, byte ^ FLIP]);
-            left = after;
+        while is_near(dense, is_special) {
+            let (near, after) = dense.split_at(dense.len().min(NEAR));
+            stuff_bytes(near, out);
+            dense = after;
         }
+        left = dense;
     }
     out.extend_from_slice(left);
 }
 
+fn stuff_bytes(plain: &[u8], out: &mut Vec<u8>) {
+    out.reserve(2 * plain.len());
+    for &byte in plain {
+        match is_special(byte) {
+            true => out.extend_from_slice(&[DLE, byte ^ FLIP]),
+            false => out.push(byte),
+        }
+    }
+}
+
 /// The length of `plain` once stuffed.
 pub fn stuffed_len(plain: &[u8]) -> usize {
-    plain.len() + memchr::memchr3_iter(LF, CR, DLE, plain).count()
+    let Some(first) = memchr3(LF, CR, DLE, plain) else { return plain.len() };
+    // The count of one chunk fits into a byte, so the compiler counts many bytes at a time.
+    let chunks = plain.get(first..).unwrap_or_default().chunks(usize::from(u8::MAX));
+    let specials = chunks.map(|chunk| chunk.iter().map(|&byte| u8::from(is_special(byte))).sum());
+    plain.len() + specials.map(|count: u8| usize::from(count)).sum::<usize>()
 }
 
 /// Whether a stuffed rest holds pairs; or where it breaks the rules first, by a raw CR or a DLE that
 /// begins no legal pair.
 pub(crate) fn check(stuffed: &[u8]) -> Result<bool, (usize, &'static str)> {
-    let mut from = 0;
-    while let Some(found) = stuffed.get(from..).and_then(|left| memchr2(CR, DLE, left)) {
-        let at = from + found;
-        match stuffed.get(at..).unwrap_or_default() {
-            [DLE, b'J' | b'M' | b'P', ..] => from = at + 2,
-            [DLE, ..] => return Err((at, "bad escape")),
-            _ => return Err((at, "raw CR")),
-        }
+    let Some(first) = memchr2(CR, DLE, stuffed) else { return Ok(false) };
+    let from = stuffed.get(first..).unwrap_or_default();
+    // The second byte of a legal pair is no DLE. So each byte is judged by itself and the one behind
+    // it, many at a time; where the first fault is, is looked for only if there is one.
+    let is_bad = |byte: u8, next: u8| (byte == CR) | ((byte == DLE) & !is_flipped(next));
+    let nexts = from.get(1..).unwrap_or_default();
+    let any_bad =
+        from.iter().zip(nexts).fold(false, |any, (&byte, &next)| any | is_bad(byte, next));
+    if !any_bad && !from.last().is_some_and(|&last| is_bad(last, LF)) {
+        return Ok(true);
     }
-    Ok(from > 0)
+    let is_bad = |(&byte, &next): (&u8, &u8)| is_bad(byte, next);
+    let at =
+        first + from.iter().zip(nexts.iter().chain([&LF])).position(is_bad).unwrap_or_default();
+    Err((at, if stuffed.get(at) == Some(&CR) { "raw CR" } else { "bad escape" }))
 }
 
 /// The plain bytes of a stuffed rest, in one pass; borrowed when there is nothing to undo.
@@ -61,19 +86,38 @@ fn undo(stuffed: &[u8], first: usize) -> Vec<u8> {
     let (clean, mut left) = stuffed.split_at(first);
     let mut plain = Vec::with_capacity(stuffed.len());
     plain.extend_from_slice(clean);
+    let mut single_steps = NEAR;
     while let [byte, after @ ..] = left {
-        left = match (byte, after) {
-            (&DLE, [flipped @ (b'J' | b'M' | b'P'), after @ ..]) => {
+        (left, single_steps) = match (byte, after) {
+            (&DLE, [flipped, after @ ..]) if is_flipped(*flipped) => {
                 plain.push(flipped ^ FLIP);
-                after
+                (after, NEAR)
+            }
+            _ if single_steps > 0 => {
+                plain.push(*byte);
+                (after, single_steps - 1)
             }
             _ => {
-                plain.push(*byte);
-                after
+                let (clean, from) = left.split_at(memchr(DLE, left).unwrap_or(left.len()));
+                plain.extend_from_slice(clean);
+                (from, NEAR)
             }
         };
     }
     plain
+}
+
+fn is_near(bytes: &[u8], is_special: impl Fn(u8) -> bool) -> bool {
+    bytes.iter().take(NEAR).fold(false, |any, &byte| any | is_special(byte))
+}
+
+fn is_special(byte: u8) -> bool {
+    byte == LF || byte == CR || byte == DLE
+}
+
+/// Whether this is what stands behind the DLE of a legal pair.
+fn is_flipped(byte: u8) -> bool {
+    is_special(byte ^ FLIP)
 }
 
 #[cfg(test)]
@@ -100,6 +144,48 @@ mod tests {
     fn a_pair_is_undone_once() {
         assert_eq!(unstuff(b"\x10PJ").as_ref(), b"\x10J");
         assert_eq!(stuffed(b"\x10J"), b"\x10PJ");
+    }
+
+    /// Every text of up to 5 of these bytes, alone and at each distance from a special byte up to
+    /// where the search changes its way, against the plainest way to do it.
+    #[test]
+    fn dense_and_sparse_special_bytes_give_the_same_bytes() {
+        let mut texts: Vec<Vec<u8>> = vec![Vec::new()];
+        for from in 0.. {
+            let Some(text) = texts.get(from).filter(|text| text.len() < 5).cloned() else { break };
+            texts.extend([LF, CR, DLE, b'J', b'x'].map(|byte| [&text[..], &[byte]].concat()));
+        }
+        for (text, gap) in
+            texts.iter().flat_map(|text| (0..=2 * NEAR + 1).map(move |gap| (text, gap)))
+        {
+            let text = [b"x\n", &vec![b'.'; gap][..], text].concat();
+            let plainest: Vec<u8> = text
+                .iter()
+                .flat_map(|&byte| match is_special(byte) {
+                    true => vec![DLE, byte ^ FLIP],
+                    false => vec![byte],
+                })
+                .collect();
+            assert_eq!(stuffed(&text), plainest);
+            assert_eq!(check(&plainest), Ok(true));
+            assert_eq!(unstuff(&plainest).as_ref(), text);
+            // The same bytes as a peer may send them, which need not be legal.
+            let text: Vec<u8> =
+                text.iter().map(|&byte| if byte == LF { DLE } else { byte }).collect();
+            assert_eq!(check(&text), plainest_check(&text), "{text:?}");
+        }
+    }
+
+    fn plainest_check(stuffed: &[u8]) -> Result<bool, (usize, &'static str)> {
+        for (at, &byte) in stuffed.iter().enumerate() {
+            match (byte, stuffed.get(at + 1)) {
+                (CR, _) => return Err((at, "raw CR")),
+                (DLE, Some(b'J' | b'M' | b'P')) => {}
+                (DLE, _) => return Err((at, "bad escape")),
+                _ => {}
+            }
+        }
+        Ok(stuffed.contains(&DLE))
     }
 
     #[test]

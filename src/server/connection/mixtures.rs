@@ -1,7 +1,7 @@
 //! Tests of all parts of a connection at once: random lines, in random pieces, over a tiny pipe.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::poll_fn,
     pin::{Pin, pin},
     task::Poll,
@@ -139,10 +139,24 @@ fn shared(dice: &Arc<Dice>) -> Arc<Shared> {
     })
 }
 
+const TOPICS: [&str; 3] = ["t", "u", "v"];
+
+/// Publishes to each topic, so that its log has the epoch that is returned.
+async fn epochs(shared: &Shared) -> BTreeMap<&'static str, String> {
+    let mut epochs = BTreeMap::new();
+    for topic in TOPICS {
+        let published = shared.publisher.publish(topic, "first").await.expect("publish");
+        epochs.insert(topic, published.epoch.to_string());
+    }
+    epochs
+}
+
 /// A line, and whether it is to be answered.
-fn line(id: u64, dice: &Dice) -> (String, bool) {
+fn line(id: u64, epochs: &BTreeMap<&str, String>, dice: &Dice) -> (String, bool) {
     let (near, n) = (id.saturating_sub(dice.roll(6)).max(1), 1 + dice.roll(5));
-    let topic = ["t", "u", "v"][dice.roll(3) as usize];
+    let topic = TOPICS[dice.roll(3) as usize];
+    let slow = ["gap", "latest", "close"][dice.roll(3) as usize];
+    let epoch = &epochs[topic];
     let requests = [
         format!("echo {topic}"),
         "echo a-longer-payload-than-others".to_owned(),
@@ -155,14 +169,15 @@ fn line(id: u64, dice: &Dice) -> (String, bool) {
         format!("count;window=1000 {}", dice.roll(40)),
         "count x".to_owned(),
         format!("/subscribe;window={n} {topic}"),
-        format!("/subscribe;slow=end;window={n} {topic}"),
+        format!("/subscribe;slow={slow};window={n} {topic}"),
         format!("/subscribe {topic}"),
+        format!("/subscribe;from={epoch}:{n} {topic}"),
         format!("/unsubscribe {topic}"),
         format!("/publish {topic} news"),
         format!("/publish {topic} news"),
         "/renew".to_owned(),
         "/methods".to_owned(),
-        format!("/ack {topic} e:1"),
+        format!("/ack {topic} {epoch}:1"),
         "nosuch".to_owned(),
         "bad..name".to_owned(),
     ];
@@ -170,7 +185,7 @@ fn line(id: u64, dice: &Dice) -> (String, bool) {
         format!("/more {near} {n}"),
         format!("/more {near} {n}"),
         format!("/cancel {near}"),
-        format!("/ack {topic} e:{n}"),
+        format!("/ack {topic} {epoch}:{n}"),
         format!("count {n}"),
         "nap".to_owned(),
         "echo x".to_owned(),
@@ -182,18 +197,35 @@ fn line(id: u64, dice: &Dice) -> (String, bool) {
     }
 }
 
-/// Writes all lines and ends its direction, with or without a `/quit`; what is to be answered.
-async fn write(mut io: WriteHalf<DuplexStream>, dice: Arc<Dice>) -> Vec<u64> {
+/// Method and attributes of a request line, without their numbers.
+fn kind(line: &str) -> String {
+    let head = line.split([' ', '\n']).nth(1).unwrap_or_default();
+    let mut parts = head.split(';').map(|part| match part.split_once('=') {
+        Some((key, _)) if key != "slow" => key,
+        _ => part,
+    });
+    let method = parts.next().unwrap_or_default().to_owned();
+    parts.fold(method, |kind, part| kind + ";" + part)
+}
+
+/// Writes all lines and ends its direction, with or without a `/quit`; the requests by their ids.
+async fn write(
+    mut io: WriteHalf<DuplexStream>,
+    epochs: BTreeMap<&'static str, String>,
+    dice: Arc<Dice>,
+) -> BTreeMap<u64, String> {
     // A first line that is malformed would be the last.
-    let (mut requests, mut script) = (vec![1], "1 /renew\n".to_owned());
+    let mut script = "1 /renew\n".to_owned();
+    let mut requests = BTreeMap::from([(1, kind(&script))]);
     for id in 2..=LINES {
-        let (line, is_request) = line(id, &dice);
+        let (line, is_request) = line(id, &epochs, &dice);
+        requests.extend(is_request.then(|| (id, kind(&line))));
         script += &line;
-        requests.extend(is_request.then_some(id));
     }
     if dice.roll(2) == 0 {
-        script += &format!("{} /quit\n", LINES + 1);
-        requests.push(LINES + 1);
+        let line = format!("{} /quit\n", LINES + 1);
+        requests.insert(LINES + 1, kind(&line));
+        script += &line;
     }
     let mut left = script.as_bytes();
     while !left.is_empty() {
@@ -208,11 +240,11 @@ async fn write(mut io: WriteHalf<DuplexStream>, dice: Arc<Dice>) -> Vec<u64> {
     requests
 }
 
-/// Reads all; how often each id was answered, and the last id of a `/bye`.
+/// Reads all; the words by which each id was answered, and the last id of a `/bye`.
 async fn read(
     mut io: ReadHalf<DuplexStream>,
     dice: Arc<Dice>,
-) -> (BTreeMap<u64, usize>, Option<u64>) {
+) -> (BTreeMap<u64, Vec<String>>, Option<u64>) {
     let mut said = Vec::new();
     loop {
         let mut piece = vec![0; 1 + dice.roll(100) as usize];
@@ -222,7 +254,7 @@ async fn read(
         }
         dice.pause(100).await;
     }
-    let (mut answers, mut last) = (BTreeMap::new(), None);
+    let (mut answers, mut last) = (BTreeMap::<_, Vec<_>>::new(), None);
     for line in String::from_utf8(said).expect("UTF-8").lines() {
         if let Some(bye) = line.strip_prefix("* /bye;last=") {
             assert_eq!(last, None, "a second {line}");
@@ -230,8 +262,8 @@ async fn read(
         }
         let mut words = line.split([' ', ';']);
         let id = words.next().and_then(|mark| mark.parse().ok());
-        if let (Some(id), Some("ok" | "err" | "no" | "cut")) = (id, words.next()) {
-            *answers.entry(id).or_default() += 1;
+        if let (Some(id), Some(word @ ("ok" | "err" | "no" | "cut"))) = (id, words.next()) {
+            answers.entry(id).or_default().push(word.to_owned());
         }
     }
     (answers, last)
@@ -289,9 +321,11 @@ async fn disturb(session: Session, dice: Arc<Dice>) {
 /// once, and the connection neither stalls nor spins.
 #[tokio::test(start_paused = true)]
 async fn each_request_is_answered_once_whatever_is_mixed() {
+    let mut kinds = BTreeMap::<String, BTreeSet<String>>::new();
     for seed in 1..=300 {
         let dice = Dice::new(seed);
         let shared = shared(&dice);
+        let epochs = epochs(&shared).await;
         let session = Session::new(Uuid::from_u128(seed.into()), PeerAddr::Other("test".into()));
         let (ours, theirs) = tokio::io::duplex(1 + dice.roll(300) as usize);
         let mut connection = Connection::new(theirs, shared.clone(), session.clone());
@@ -313,16 +347,16 @@ async fn each_request_is_answered_once_whatever_is_mixed() {
         let disturber = tokio::spawn(disturb(session.clone(), dice.clone()));
         let end = End::new(&dice);
         let (reader, writer) = split(ours);
-        let writer = tokio::spawn(write(writer, dice.clone()));
+        let writer = tokio::spawn(write(writer, epochs, dice.clone()));
         tokio::spawn(end.come(session.clone()));
         let answers = timeout(Duration::from_secs(7_200), read(reader, dice.clone())).await;
         let (answers, last) = answers.unwrap_or_else(|_| panic!("seed {seed} stalls"));
         driver.await.expect("no panic");
         wheel.abort();
         disturber.abort();
-        assert!(answers.values().all(|&times| times == 1), "seed {seed}: {answers:?}");
+        assert!(answers.values().all(|words| words.len() == 1), "seed {seed}: {answers:?}");
         let requests = writer.await.expect("no panic");
-        let mut due = requests.iter().filter(|&&id| last.is_none_or(|last| id <= last));
+        let mut due = requests.keys().filter(|&&id| last.is_none_or(|last| id <= last));
         let missing = due.find(|id| !answers.contains_key(id));
         assert_eq!(missing, None, "seed {seed}, {end:?}, {last:?}");
         assert!(end != End::Peer || last.is_none(), "seed {seed}");
@@ -330,5 +364,20 @@ async fn each_request_is_answered_once_whatever_is_mixed() {
         let counted = stats.ok + stats.err + stats.no + stats.cut;
         assert_eq!(counted, answers.len() as u64, "seed {seed}: {stats:?}");
         assert_eq!((session.in_flight(), shared.buffered.bytes()), (0, 0), "seed {seed}");
+        for (id, words) in answers {
+            kinds.entry(requests[&id].clone()).or_default().extend(words);
+        }
+    }
+    assert_each_kind_was_mixed_in(&kinds);
+}
+
+/// What is always refused mixes in nothing: each kind of request was done at least once, but for
+/// those that are there to fail.
+fn assert_each_kind_was_mixed_in(kinds: &BTreeMap<String, BTreeSet<String>>) {
+    const FAILING: [&str; 5] = ["never;ttl", "panic", "nosuch", "bad..name", "count"];
+    assert!(kinds.len() > FAILING.len() + 12, "{kinds:?}");
+    for (kind, words) in kinds {
+        let is_done = words.contains("ok");
+        assert_eq!(is_done, !FAILING.contains(&kind.as_str()), "{kind}: {words:?}");
     }
 }
