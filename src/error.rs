@@ -196,12 +196,26 @@ pub enum ConnectionError {
     },
     /// The server did not take the credentials.
     AuthRefused(Reason),
-    /// There were no credentials to be had: who gives them failed, or panicked.
+    /// The hook that gives credentials failed.
     Credentials(String),
     /// The TLS handshake failed, or a TLS record was not one: as against a server without TLS.
     Tls(String),
     /// This side closed it, and the server did not finish in time.
     CloseTimeout,
+    /// User code that the client runs for a connection panicked: the attempt to connect failed, or the
+    /// connection is over. The client tries again, as after any other failure.
+    Panicked {
+        /// Whose code: `connector`, `transport`, `credentials hook` or `client`.
+        what: &'static str,
+        /// The message of the panic.
+        message: String,
+    },
+}
+
+impl ConnectionError {
+    pub(crate) fn panicked(what: &'static str, message: String) -> Self {
+        Self::Panicked { what, message }
+    }
 }
 
 impl From<&io::Error> for ConnectionError {
@@ -254,6 +268,9 @@ impl fmt::Display for ConnectionError {
             Self::Credentials(what) => write!(f, "there are no credentials: {what}"),
             Self::Tls(what) => write!(f, "TLS failed: {what}"),
             Self::CloseTimeout => f.write_str("the server did not finish in time"),
+            Self::Panicked { what, message } => {
+                write!(f, "the {what} panicked: {}", Escaped(message.as_bytes()))
+            }
         }
     }
 }

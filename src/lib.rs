@@ -208,6 +208,7 @@ mod client;
 pub mod codec;
 mod credentials;
 mod error;
+mod guard;
 mod io;
 #[cfg(feature = "json")]
 mod json;
@@ -229,8 +230,8 @@ pub use client::UnixConnector;
 pub use client::{
     After, Call, Client, ClientBuilder, ClientConfig, ClientStats, CodecError, Connection,
     ConnectionEvent, ConnectionEvents, Connector, Decode, Delivery, Encode, Gap, GapCause,
-    Listening, Loss, Notification, Notifications, Progress, Replied, Seen, Streaming, Subscribe,
-    Subscription, TcpConnector, TypedCall, TypedStreaming,
+    Listening, ListeningEnd, Loss, Notification, Notifications, Progress, Replied, Seen, Streaming,
+    Subscribe, Subscription, TcpConnector, TypedCall, TypedStreaming,
 };
 pub use credentials::Credentials;
 pub use error::{CallError, ConnectionError, NotSent, Unknown};

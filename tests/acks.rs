@@ -527,6 +527,26 @@ async fn the_client_acknowledges_what_it_hands_over() {
     server.expect("2 /unsubscribe offers\n").await;
 }
 
+/// A position below every number acknowledges nothing, and one beyond all that was handed over no more
+/// than that.
+#[tokio::test]
+async fn an_ack_of_no_number_is_ignored() {
+    let (client, mut server) = by_hand(PIPE, ClientConfig::new()).await;
+    let wish = client.subscribe("offers").window(4).ack_by_hand();
+    let mut subscription = begin(wish, &mut server, "/subscribe;window=4 offers").await;
+    server.send(offers(18..=21)).await;
+    read(&mut subscription, 18..=20).await;
+    for next in [0, 1, 18] {
+        subscription.ack(Position { next, ..at("e:18") });
+    }
+    for foreign in ["f:19", "f:9007199254740991"] {
+        subscription.ack(at(foreign));
+    }
+    server.expect_silence().await;
+    subscription.ack(Position { next: u64::MAX, ..at("e:18") });
+    server.expect("* /ack offers e:21\n").await;
+}
+
 /// Without a window there are no acks, by hand neither.
 #[tokio::test]
 async fn without_a_window_there_are_no_acks() {

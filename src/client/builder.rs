@@ -114,8 +114,8 @@ impl<C: Connector> ClientBuilder<C> {
     /// both schemes.
     ///
     /// Credentials that a server refuses end a client, unless there is such a hook: then it tries
-    /// again, with others. So does one whose hook fails. The hook runs in a task of its own, within
-    /// [`connect_timeout`](crate::ClientConfig::connect_timeout).
+    /// again, with others. So does one whose hook fails or panics. The hook's future is polled by the
+    /// client's task, within [`connect_timeout`](crate::ClientConfig::connect_timeout).
     ///
     /// ```
     /// use bellwire::{Client, Credentials, protocol::Code};

@@ -5,7 +5,7 @@ use std::{
     future::Future,
     io,
     pin::{Pin, pin},
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -23,6 +23,7 @@ use crate::{
         shared::Shared,
     },
     error::ConnectionError,
+    guard::{Held, caught, wake},
     io::{Scratch, WriteBuffer},
     protocol::{Hello, LineDecoder, Renewal, Silence, Time, Verdict},
     sync::Arc,
@@ -45,7 +46,7 @@ const FIRST_LINE: Duration = Duration::from_secs(5);
 /// [`ConnectionError`], the same that every waiting call got.
 #[must_use = "nothing happens on the connection unless its driver is polled"]
 pub struct Connection<T> {
-    io: T,
+    io: Held<T>,
     lines: LineDecoder,
     out: WriteBuffer,
     reader: Reader,
@@ -80,7 +81,7 @@ impl<T> Connection<T> {
     pub(crate) fn new(io: T, shared: Arc<Shared>, ways: Ways) -> Self {
         let link = shared.current_link();
         Self {
-            io,
+            io: Held::new(io),
             lines: LineDecoder::new(shared.config.max_line),
             out: WriteBuffer::default(),
             reader: Reader::new(shared, link, ways),
@@ -192,10 +193,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
         let mut scratch = Scratch::take();
         for _ in 0..READS_PER_POLL {
-            let mut bytes = match ready!(scratch.poll_read(&mut self.io, cx)) {
+            let (scratch, io) = (&mut scratch, &mut *self.io);
+            let mut bytes = match ready!(transport(|| scratch.poll_read(io, cx))) {
                 Ok([]) => return Poll::Ready(self.reader.closed_by_peer()),
                 Ok(bytes) => bytes,
-                Err(error) => return Poll::Ready(self.reader.broken(&error)),
+                Err(error) => return Poll::Ready(self.reader.broken(error)),
             };
             self.reader.tally.bytes_in += bytes.len() as u64;
             if let Some((silence, _)) = &mut self.silence {
@@ -229,12 +231,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 return Poll::Pending;
             }
             let before = self.out.len();
-            let written = self.out.poll_write(&mut self.io, cx);
+            let (out, io) = (&mut self.out, &mut *self.io);
+            let written = transport(|| out.poll_write(io, cx));
             self.went_on |= was_put_off && self.out.len() < before;
             self.count_written(before - self.out.len());
             match written {
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(self.write_failed(&error, cx)),
+                Poll::Ready(Err(error)) => return Poll::Ready(self.write_failed(error, cx)),
                 Poll::Pending => {
                     drop(self.with_link(|link| link.wait(cx.waker(), true)));
                     self.closing = self.shared().is_closing();
@@ -250,7 +253,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     /// A server that closes may have said why, or answered, before: that is read first.
-    fn write_failed(&mut self, error: &io::Error, cx: &mut Context<'_>) -> ConnectionError {
+    fn write_failed(&mut self, error: ConnectionError, cx: &mut Context<'_>) -> ConnectionError {
         match self.poll_batch(cx) {
             Poll::Ready(known) => known,
             Poll::Pending => self.reader.broken(error),
@@ -290,7 +293,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             drop(links);
             let drivers = shared.topics.lock().write_acks(shared);
             let others = drivers.into_iter().filter(|driver| !driver.will_wake(cx.waker()));
-            others.for_each(Waker::wake);
+            others.map(Some).for_each(wake);
             links = shared.links.lock();
         }
         self.closing = links.is_closing();
@@ -408,6 +411,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             sleep.as_mut().reset(instant(self.started, renewal.due()));
         }
     }
+}
+
+/// What the transport says, which is user code.
+fn transport<T>(poll: impl FnOnce() -> Poll<io::Result<T>>) -> Poll<Result<T, ConnectionError>> {
+    caught(|| poll().map_err(ConnectionError::from))
+        .unwrap_or_else(|message| Poll::Ready(Err(ConnectionError::panicked("transport", message))))
 }
 
 fn first_renewal(hello: &Hello, now: Time, jitter: u64) -> Renewal {

@@ -39,7 +39,8 @@ pub trait Connector: Send + 'static {
     /// [`ClientBuilder::address`](crate::ClientBuilder::address), its transport's handshake included.
     ///
     /// # Errors
-    /// The attempt failed; what comes next is for the client to say. One that panics ends the client.
+    /// The attempt failed; what comes next is for the client to say. A panic fails the attempt too, with
+    /// [`ConnectionError::Panicked`](crate::ConnectionError::Panicked).
     ///
     /// # Cancel safety
     /// It is dropped when it takes longer than

@@ -84,10 +84,41 @@ pub enum ConnectionEvent {
     Leaving(Reason),
     /// The server is going away: nothing new is sent to it, and what it has taken is finished.
     Bye(Reason),
+    /// A [`Listening`](crate::Listening) is over: its topic is left, and what waited for it to have
+    /// [`seen`](crate::Listening::seen) something has ended. Comes once for each, in whatever way it
+    /// ended, unless the client ended first.
+    ListeningEnded {
+        /// The topic.
+        topic: Topic,
+        /// How it ended.
+        end: ListeningEnd,
+    },
+    /// A [`resync`](crate::Subscribe::resync) callback or its future panicked: that attempt failed.
+    ResyncPanicked {
+        /// The topic.
+        topic: Topic,
+        /// The message of the panic.
+        message: String,
+    },
     /// The client is over: nothing goes on.
     Ended(ConnectionError),
     /// So many events left unread, oldest first, since this stream was not read in time.
     Missed(u64),
+}
+
+/// How a [`Listening`](crate::Listening) ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ListeningEnd {
+    /// The subscription ended, and the closure had its [`Delivery::End`](crate::Delivery::End).
+    Over,
+    /// The [`Listening`](crate::Listening) was dropped.
+    Dropped,
+    /// The closure, or the future that it returned, panicked with this message: when it was called,
+    /// polled or dropped.
+    Panicked(String),
+    /// The task was dropped: its runtime has shut down.
+    Aborted,
 }
 
 /// The streams that hear of events.
@@ -129,7 +160,10 @@ impl Events {
 
 impl Queue {
     fn push(&mut self, event: ConnectionEvent) -> Option<Waker> {
-        self.ended |= matches!(event, ConnectionEvent::Ended(_));
+        if self.ended {
+            return None;
+        }
+        self.ended = matches!(event, ConnectionEvent::Ended(_));
         if self.events.len() == HELD {
             self.events.pop_front();
             self.missed += 1;

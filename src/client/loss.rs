@@ -11,6 +11,7 @@ use crate::{
         inbox::{Delivery, Gap, GapCause},
         link::LinkId,
     },
+    guard::{Guarded, Held},
     protocol::{Code, Position},
 };
 
@@ -37,13 +38,13 @@ pub(crate) enum OnLoss {
     /// The loss is the last item but the end.
     Fail,
     /// The application fetches anew what it needs, before anything else is handed over.
-    Resync { callback: Callback, under_way: Option<UnderWay> },
+    Resync { callback: Held<Callback>, under_way: Option<Box<UnderWay>>, panic: Option<String> },
 }
 
 /// A loss that is being made good.
 pub(crate) struct UnderWay {
     loss: Loss,
-    resyncing: Resyncing,
+    resyncing: Guarded<Resyncing>,
     /// The connection on which it began, or the one that was awaited.
     link: LinkId,
 }
@@ -69,7 +70,8 @@ impl OnLoss {
             let resyncing = callback(loss);
             Box::pin(async move { resyncing.await.map_err(|error| error.to_string()) })
         };
-        Self::Resync { callback: Box::new(callback), under_way: None }
+        let callback: Callback = Box::new(callback);
+        Self::Resync { callback: Held::new(callback), under_way: None, panic: None }
     }
 
     /// What becomes of a delivery. `link` is the current connection, or the next one.
@@ -78,10 +80,10 @@ impl OnLoss {
         match self {
             Self::GoOn => Judged::HandOver(delivery),
             Self::Fail => Judged::Fail(delivery),
-            Self::Resync { callback, under_way } => {
+            Self::Resync { callback, under_way, .. } => {
                 let (loss, link) = (Loss { missed: delivery, position }, link());
-                let resyncing = callback(loss.clone());
-                *under_way = Some(UnderWay { loss, resyncing, link });
+                let resyncing = Guarded::new(|| callback(loss.clone()));
+                *under_way = Some(Box::new(UnderWay { loss, resyncing, link }));
                 Judged::Held
             }
         }
@@ -94,17 +96,34 @@ impl OnLoss {
         cx: &mut Context<'_>,
         link: impl Fn() -> LinkId,
     ) -> Poll<Option<(Delivery, bool)>> {
-        let Self::Resync { callback, under_way } = self else { return Poll::Ready(None) };
+        let Self::Resync { callback, under_way, panic } = self else { return Poll::Ready(None) };
         let Some(trial) = under_way else { return Poll::Ready(None) };
-        while let Err(error) = ready!(trial.resyncing.as_mut().poll(cx)) {
-            tracing::debug!(%error, "subscription could not be resynchronised");
+        loop {
+            match ready!(Pin::new(&mut trial.resyncing).poll(cx)) {
+                Ok(Ok(())) => break,
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "subscription could not be resynchronised");
+                }
+                Err(message) => *panic = Some(message),
+            }
             let before = std::mem::replace(&mut trial.link, link());
             if trial.link == before {
                 return Poll::Ready(under_way.take().map(|failed| (failed.loss.missed, false)));
             }
-            trial.resyncing = callback(trial.loss.clone());
+            let loss = trial.loss.clone();
+            trial.resyncing = Guarded::new(|| callback(loss));
         }
         Poll::Ready(under_way.take().map(|done| (done.loss.missed, true)))
+    }
+}
+
+impl OnLoss {
+    /// The message of a panic of the application's code, once.
+    pub(crate) fn take_panic(&mut self) -> Option<String> {
+        match self {
+            Self::Resync { panic, .. } => panic.take(),
+            Self::GoOn | Self::Fail => None,
+        }
     }
 }
 

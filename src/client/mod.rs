@@ -15,6 +15,7 @@ mod hint;
 mod inbox;
 mod link;
 mod links;
+mod listening;
 mod loss;
 mod pending;
 mod phase;
@@ -55,13 +56,14 @@ pub use self::{
     config::ClientConfig,
     connection::Connection,
     connector::{Connector, TcpConnector},
-    event::{ConnectionEvent, ConnectionEvents},
+    event::{ConnectionEvent, ConnectionEvents, ListeningEnd},
     inbox::{Delivery, Gap, GapCause, Notification},
+    listening::Listening,
     loss::Loss,
     seen::{Progress, Seen},
     stats::ClientStats,
     streaming::{Streaming, TypedStreaming},
-    subscription::{Listening, Notifications, Subscribe, Subscription},
+    subscription::{Notifications, Subscribe, Subscription},
     typed::{CodecError, Decode, Encode, TypedCall},
 };
 use crate::{
@@ -253,10 +255,9 @@ impl Client {
         C: Encode<A> + Decode<R>,
         A: ?Sized,
     {
-        let mut payload = Vec::new();
-        let call = match codec.encode(arguments, &mut payload) {
-            Ok(()) => self.call(method, payload),
-            Err(error) => Call::failed(self.shared(), CallError::Encode(error.to_string())),
+        let call = match typed::encode(&codec, arguments) {
+            Ok(payload) => self.call(method, payload),
+            Err(error) => Call::failed(self.shared(), error),
         };
         TypedCall::new(call, codec)
     }
@@ -300,10 +301,9 @@ impl Client {
         C: Encode<A> + Decode<R>,
         A: ?Sized,
     {
-        let mut payload = Vec::new();
-        let items = match codec.encode(arguments, &mut payload) {
-            Ok(()) => self.stream(method, payload),
-            Err(error) => Streaming::failed(self.clone(), CallError::Encode(error.to_string())),
+        let items = match typed::encode(&codec, arguments) {
+            Ok(payload) => self.stream(method, payload),
+            Err(error) => Streaming::failed(self.clone(), error),
         };
         TypedStreaming::new(items, codec)
     }
@@ -348,7 +348,7 @@ impl Client {
     /// the other. It may make calls on the same client.
     ///
     /// What the closure's future uses has to be its own: clone it for each. From a position, or with
-    /// a window: [`Subscribe::listen`].
+    /// a window: [`Subscribe::listen`]. A panic in it ends the [`Listening`], which leaves the topic.
     ///
     /// ```
     /// # async fn example(client: bellwire::Client) -> Result<(), bellwire::CallError> {
@@ -374,7 +374,7 @@ impl Client {
     pub async fn listen<F, Fut>(&self, topic: &str, closure: F) -> Result<Listening, CallError>
     where
         F: FnMut(Delivery) -> Fut + Send + 'static,
-        Fut: Future<Output = ()> + Send,
+        Fut: Future<Output = ()> + Send + 'static,
     {
         self.subscribe(topic).listen(closure).await
     }

@@ -1,6 +1,6 @@
 //! What the client does with each line: replies to their callers, notifications to their streams.
 
-use std::{borrow::Cow, collections::HashMap, io, time::Duration};
+use std::{borrow::Cow, collections::HashMap, time::Duration};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -19,6 +19,7 @@ use crate::{
         waiter::{CallResult, Reply, Waiter},
     },
     error::{CallError, ConnectionError, Unknown},
+    guard::guarded,
     protocol::{
         Attributes, Code, Escaped, Hello, Incoming, Line, Notice, Outcome, Position, Reason,
         RequestId, SubscriptionEvent, VERSION, parse_notification, parse_number,
@@ -205,7 +206,7 @@ impl Reader {
         self.tally.late_replies += others.iter().filter(is_late).count() as u64;
         self.shared.counters.fold(&mut self.tally);
         if places > 0 {
-            semaphore.add_permits(places);
+            guarded(|| semaphore.add_permits(places));
         }
         // Before callers: what one is told of a topic may be of the log that it has just come to.
         for (id, waiter, result) in others {
@@ -215,7 +216,7 @@ impl Reader {
             }
         }
         for (caller, result) in self.callers.drain(..) {
-            let _ = caller.send(result);
+            guarded(|| drop(caller.send(result)));
         }
         completed
     }
@@ -249,7 +250,9 @@ impl Reader {
             Waiter::Auth => self.on_admission(result),
             Waiter::Quit => self.has_quit = true,
             Waiter::Tombstone => self.shared.events.emit(ConnectionEvent::LateReply(id)),
-            Waiter::List { items, caller, .. } => drop(caller.send(result.map(|_| items))),
+            Waiter::List { items, caller, .. } => {
+                guarded(|| drop(caller.send(result.map(|_| items))));
+            }
             Waiter::Renew => self.renewed(result),
             Waiter::Unsubscribe(topic) => self.move_topic(&topic, SubscriptionEvent::Left.into()),
             Waiter::Subscribe(topic) => {
@@ -465,9 +468,9 @@ impl Reader {
     }
 
     /// Why the transport failed: a server that said goodbye may reset what it no longer reads.
-    pub(crate) fn broken(&mut self, error: &io::Error) -> ConnectionError {
+    pub(crate) fn broken(&mut self, error: ConnectionError) -> ConnectionError {
         match self.end_of_stream() {
-            ConnectionError::ClosedByPeer => error.into(),
+            ConnectionError::ClosedByPeer => error,
             known => known,
         }
     }

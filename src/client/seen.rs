@@ -10,6 +10,7 @@ use std::{
 
 use crate::{
     client::inbox::Inbox,
+    guard::wake,
     protocol::{Epoch, Position},
     sync::{Arc, Mutex},
 };
@@ -75,7 +76,7 @@ impl Standing {
         }
         let done = self.take_seen(&mut state);
         drop(state);
-        done.into_iter().for_each(|waiting| waiting.waker.wake());
+        done.into_iter().for_each(|waiting| wake(Some(waiting.waker)));
     }
 
     /// Nothing more is handed over.
@@ -84,7 +85,7 @@ impl Standing {
         state.is_over = true;
         let done = self.take_seen(&mut state);
         drop(state);
-        done.into_iter().for_each(|waiting| waiting.waker.wake());
+        done.into_iter().for_each(|waiting| wake(Some(waiting.waker)));
     }
 
     /// Whether all below `position` was seen, or never will be; `None` while it may come. A log that was

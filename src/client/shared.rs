@@ -26,6 +26,8 @@ use crate::{
     sync::{Arc, Mutex, oneshot},
 };
 
+pub(crate) use crate::guard::wake;
+
 pub(crate) struct Shared {
     pub(crate) config: ClientConfig,
     /// Whether another connection follows upon one that is over.
@@ -370,11 +372,5 @@ impl Shared {
     /// Why there is no connection at present, where there was to be one.
     pub(crate) fn down(&self) -> Option<ConnectionError> {
         self.links.lock().down.clone()
-    }
-}
-
-pub(crate) fn wake(waker: Option<Waker>) {
-    if let Some(waker) = waker {
-        waker.wake();
     }
 }

@@ -20,6 +20,7 @@ use crate::{
         call::send_when_possible,
         flow::{Flow, Taken},
         resend::Patience,
+        typed::decode,
     },
     error::{CallError, NotSent, Unknown},
     protocol::{MAX_NUMBER, Method, RequestId},
@@ -342,11 +343,10 @@ impl<C: Decode<R>, R> TypedStreaming<C, R> {
         let item = match ready!(self.items.poll_item(cx)) {
             None => return Poll::Ready(None),
             Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-            Some(Ok(item)) => self.codec.decode(&item),
+            Some(Ok(item)) => decode(&self.codec, &item),
         };
-        Poll::Ready(Some(item.map_err(|error| {
+        Poll::Ready(Some(item.inspect_err(|_| {
             self.items.cancel();
-            CallError::Decode(error.to_string())
         })))
     }
 }

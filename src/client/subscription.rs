@@ -9,13 +9,14 @@ use std::{
 };
 
 use futures_core::Stream;
-use tokio::task::JoinHandle;
 
 use crate::{
     client::{
         Client,
         acks::{AckHandle, Reader},
+        event::ConnectionEvent,
         inbox::{Delivery, Gap, Inbox, Notification},
+        listening::Listening,
         loss::{Judged, Loss, OnLoss},
         seen::{Progress, Seen, Standing},
         shared::Shared,
@@ -162,7 +163,9 @@ impl Subscribe {
     /// # Errors
     /// When the future fails, so does the subscription, as with [`fail_on_loss`](Self::fail_on_loss);
     /// unless its connection was lost, or left, since it began: then `resync` is called again, with the
-    /// same loss, and its calls wait for the next connection.
+    /// same loss, and its calls wait for the next connection. A panic of `resync`, or of its future, is
+    /// such a failure, and emits
+    /// [`ConnectionEvent::ResyncPanicked`](crate::ConnectionEvent::ResyncPanicked).
     ///
     /// # Cancel safety
     /// A future of [`Subscription::next`] that is dropped leaves it under way, to be gone on with by
@@ -188,7 +191,7 @@ impl Subscribe {
     pub async fn listen<F, Fut>(self, closure: F) -> Result<Listening, CallError>
     where
         F: FnMut(Delivery) -> Fut + Send + 'static,
-        Fut: Future<Output = ()> + Send,
+        Fut: Future<Output = ()> + Send + 'static,
     {
         Ok(Listening::new(self.await?, closure))
     }
@@ -241,20 +244,24 @@ impl Shared {
 /// A stream's place among those of its topic; dropping it leaves the topic.
 pub(crate) struct Membership {
     client: Client,
-    topic: Topic,
+    pub(crate) topic: Topic,
     inbox: Arc<Inbox>,
     /// Where a window was asked for.
     reader: Option<Reader>,
-    standing: Arc<Standing>,
+    pub(crate) standing: Arc<Standing>,
 }
 
 impl Membership {
     /// Leaves the topic; again is harmless.
-    fn leave(&self) {
+    pub(crate) fn leave(&self) {
         let mut told = Told::default();
         let shared = self.client.shared();
         shared.topics.lock().leave(shared, &self.topic, &self.inbox, &mut told);
         told.tell(shared);
+    }
+
+    pub(crate) fn emit(&self, event: ConnectionEvent) {
+        self.client.shared().events.emit(event);
     }
 
     /// A delivery is handed over.
@@ -322,7 +329,7 @@ impl Drop for Membership {
 /// ```
 #[must_use = "dropping a subscription leaves its topic"]
 pub struct Subscription {
-    membership: Arc<Membership>,
+    pub(crate) membership: Arc<Membership>,
     /// Behind a lock that is never contended: what waits in it need not be `Sync`.
     on_loss: Mutex<OnLoss>,
     /// What is left to be handed over of one that failed.
@@ -389,7 +396,10 @@ impl Subscription {
     /// does nothing. What was not handed over stays unacknowledged, and a position in another log
     /// means nothing. See [`Notification::ack`] for one at a time.
     pub fn ack(&self, position: Position) {
-        self.membership.ack(position.epoch, 1, position.next - 1);
+        // No number is below 1, nor below 0, which is no position.
+        if let Some(last) = position.next.checked_sub(1) {
+            self.membership.ack(position.epoch, 1, last);
+        }
     }
 
     /// The next delivery; `None` behind [`Delivery::End`].
@@ -406,35 +416,44 @@ impl Stream for Subscription {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Delivery>> {
         let this = self.get_mut();
-        loop {
-            if let Some(end) = &mut this.end {
-                return Poll::Ready(end.take());
-            }
-            let link = || this.membership.client.shared().current_link();
-            let resynced = ready!(this.on_loss.get_mut().poll_resync(cx, link));
-            if let Some((loss, is_made_good)) = resynced {
-                match is_made_good {
-                    true => this.membership.hand_over(&mut loss.clone()),
-                    false => return Poll::Ready(Some(this.fail(loss))),
-                }
-            }
-            let Some(delivery) = ready!(this.membership.inbox.poll_next(cx)) else {
-                this.membership.standing.end();
-                return Poll::Ready(None);
-            };
-            match this.on_loss.get_mut().judge(delivery, link) {
-                Judged::HandOver(mut delivery) => {
-                    this.membership.hand_over(&mut delivery);
-                    return Poll::Ready(Some(delivery));
-                }
-                Judged::Fail(delivery) => return Poll::Ready(Some(this.fail(delivery))),
-                Judged::Held => {}
-            }
+        let polled = this.poll_delivery(cx);
+        if let Some(message) = this.on_loss.get_mut().take_panic() {
+            let topic = this.topic().clone();
+            this.membership.emit(ConnectionEvent::ResyncPanicked { topic, message });
         }
+        polled
     }
 }
 
 impl Subscription {
+    fn poll_delivery(&mut self, cx: &mut Context<'_>) -> Poll<Option<Delivery>> {
+        loop {
+            if let Some(end) = &mut self.end {
+                return Poll::Ready(end.take());
+            }
+            let link = || self.membership.client.shared().current_link();
+            let resynced = ready!(self.on_loss.get_mut().poll_resync(cx, link));
+            if let Some((loss, is_made_good)) = resynced {
+                match is_made_good {
+                    true => self.membership.hand_over(&mut loss.clone()),
+                    false => return Poll::Ready(Some(self.fail(loss))),
+                }
+            }
+            let Some(delivery) = ready!(self.membership.inbox.poll_next(cx)) else {
+                self.membership.standing.end();
+                return Poll::Ready(None);
+            };
+            match self.on_loss.get_mut().judge(delivery, link) {
+                Judged::HandOver(mut delivery) => {
+                    self.membership.hand_over(&mut delivery);
+                    return Poll::Ready(Some(delivery));
+                }
+                Judged::Fail(delivery) => return Poll::Ready(Some(self.fail(delivery))),
+                Judged::Held => {}
+            }
+        }
+    }
+
     /// Leaves the topic behind a loss, and hands that over.
     fn fail(&mut self, mut loss: Delivery) -> Delivery {
         self.membership.hand_over(&mut loss);
@@ -506,64 +525,5 @@ impl Stream for Notifications {
 impl fmt::Debug for Notifications {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Notifications")
-    }
-}
-
-/// A closure that runs for each delivery of a topic, in a task of its own: [`Client::listen`].
-/// Dropping it stops the task and leaves the topic.
-#[must_use = "dropping it leaves the topic"]
-pub struct Listening {
-    task: JoinHandle<()>,
-    membership: Arc<Membership>,
-}
-
-impl Listening {
-    pub(crate) fn new<F, Fut>(mut subscription: Subscription, mut closure: F) -> Self
-    where
-        F: FnMut(Delivery) -> Fut + Send + 'static,
-        Fut: Future<Output = ()> + Send,
-    {
-        let membership = subscription.membership.clone();
-        let task = tokio::spawn(async move {
-            while let Some(delivery) = subscription.next().await {
-                closure(delivery).await;
-            }
-        });
-        Self { task, membership }
-    }
-
-    /// Waits until the closure was given all below `position`: as [`Subscription::seen`]. It may be at
-    /// the last of that still.
-    pub fn seen(&self, position: Position) -> Seen {
-        Seen::new(self.membership.standing.clone(), position)
-    }
-
-    /// Waits until the subscription is over: its closure has had [`Delivery::End`].
-    ///
-    /// # Panics
-    /// When the closure panicked.
-    ///
-    /// # Cancel safety
-    /// Dropping it leaves the topic.
-    pub async fn ended(mut self) {
-        match (&mut self.task).await {
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            _ => {}
-        }
-    }
-}
-
-/// The task ends a little later; the topic is left at once.
-impl Drop for Listening {
-    fn drop(&mut self) {
-        self.task.abort();
-        self.membership.leave();
-        self.membership.standing.end();
-    }
-}
-
-impl fmt::Debug for Listening {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Listening").field("topic", &self.membership.topic).finish_non_exhaustive()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     future::poll_fn,
-    panic::{AssertUnwindSafe, catch_unwind},
+    io,
     pin::{Pin, pin},
     task::Poll,
     time::Duration,
@@ -20,6 +20,7 @@ use crate::{
         event::ConnectionEvent, hint::Hint, shared::Shared,
     },
     error::ConnectionError,
+    guard::{Guarded, Held, caught},
     protocol::{Code, Reconnect, Time},
     sync::Arc,
 };
@@ -31,9 +32,9 @@ const MAX_LEAVING: usize = 4;
 /// Whoever connects for a client. Dropping it ends the client.
 pub(crate) struct Supervisor<C> {
     shared: Arc<Shared>,
-    connector: C,
+    connector: Held<C>,
     addresses: Vec<String>,
-    hooks: Vec<(Code, Hook)>,
+    hooks: Vec<(Code, Held<Hook>)>,
     reconnect: Reconnect,
     /// What the servers of these addresses may ask for, as long as there is a connection to one.
     hints: Vec<(usize, Arc<Hint>)>,
@@ -60,7 +61,11 @@ enum Driven {
 
 impl<C> Drop for Supervisor<C> {
     fn drop(&mut self) {
-        self.shared.end(&ConnectionError::Closed);
+        let error = match std::thread::panicking() {
+            true => ConnectionError::panicked("client", "see its output".into()),
+            false => ConnectionError::Closed,
+        };
+        self.shared.end(&error);
     }
 }
 
@@ -74,11 +79,12 @@ impl<C: Connector> Supervisor<C> {
         let reconnect = Reconnect::new(addresses.len(), shared.config.backoff());
         let started = Instant::now();
         let hopeless = vec![false; addresses.len()];
+        let hooks = hooks.into_iter().map(|(scheme, hook)| (scheme, Held::new(hook)));
         Self {
             shared,
-            connector,
+            connector: Held::new(connector),
             addresses,
-            hooks,
+            hooks: hooks.collect(),
             reconnect,
             hints: Vec::new(),
             started,
@@ -191,7 +197,9 @@ impl<C: Connector> Supervisor<C> {
         address: &str,
     ) -> Result<Connection<C::Io>, ConnectionError> {
         let ways = self.ways().await?;
-        let io = self.connector.connect(address).await?;
+        let connector = &mut *self.connector;
+        let connecting = Guarded::new(|| Box::pin(connector.connect(address)));
+        let io = connected(connecting.await)?;
         let mut connection = Connection::new(io, self.shared.clone(), ways);
         self.hints.push((at, connection.hint()));
         // One that is over as soon as it has begun is lost, and has not failed: the server may have
@@ -209,15 +217,10 @@ impl<C: Connector> Supervisor<C> {
     async fn ways(&mut self) -> Result<Ways, ConnectionError> {
         let mut ways = self.shared.config.auth.clone();
         for (scheme, hook) in &mut self.hooks {
-            // In a task: it is user code, which may panic, and this task drives a connection next.
-            let mut task = JoinSet::new();
-            if let Ok(credentials) = catch_unwind(AssertUnwindSafe(hook)) {
-                task.spawn(credentials);
-            }
-            let Some(Ok(credentials)) = task.join_next().await else {
-                return Err(ConnectionError::Credentials("who gives them panicked".into()));
-            };
-            let credentials = credentials.map_err(ConnectionError::Credentials)?;
+            let credentials = Guarded::new(&mut **hook).await;
+            let panicked = |message| ConnectionError::panicked("credentials hook", message);
+            let credentials =
+                credentials.map_err(panicked)?.map_err(ConnectionError::Credentials)?;
             ways.push((scheme.clone(), credentials));
         }
         Ok(ways)
@@ -291,6 +294,16 @@ impl<C: Connector> Supervisor<C> {
 
 fn reason(ended: Result<(), ConnectionError>) -> ConnectionError {
     ended.err().unwrap_or(ConnectionError::Closed)
+}
+
+/// What a connector gave. The text of its error is user code too.
+fn connected<Io>(outcome: Result<io::Result<Io>, String>) -> Result<Io, ConnectionError> {
+    let panicked = |message| ConnectionError::panicked("connector", message);
+    let error = match outcome.map_err(panicked)? {
+        Ok(io) => return Ok(io),
+        Err(error) => error,
+    };
+    Err(caught(|| ConnectionError::from(error)).unwrap_or_else(panicked))
 }
 
 fn disconnected(shared: &Shared, session: Uuid, error: &ConnectionError) {

@@ -13,6 +13,7 @@ use std::{
 use crate::{
     client::{Call, Replied},
     error::CallError,
+    guard::caught,
     protocol::TraceParent,
 };
 
@@ -48,7 +49,7 @@ pub trait Encode<T: ?Sized> {
     /// Appends `value` to `payload`.
     ///
     /// # Errors
-    /// The call ends [`CallError::Encode`] with it; nothing was sent.
+    /// The call ends [`CallError::Encode`] with it, or with the message of its panic; nothing was sent.
     fn encode(&self, value: &T, payload: &mut Vec<u8>) -> Result<(), CodecError>;
 }
 
@@ -57,7 +58,7 @@ pub trait Decode<T> {
     /// Reads a value out of the whole of `payload`.
     ///
     /// # Errors
-    /// The call ends [`CallError::Decode`] with it; its handler ran.
+    /// The call ends [`CallError::Decode`] with it, or with the message of its panic; its handler ran.
     fn decode(&self, payload: &[u8]) -> Result<T, CodecError>;
 }
 
@@ -78,6 +79,26 @@ impl<T: serde::de::DeserializeOwned> Decode<T> for JsonCodec {
     fn decode(&self, payload: &[u8]) -> Result<T, CodecError> {
         Ok(serde_json::from_slice(payload)?)
     }
+}
+
+/// Encodes `value`. A codec that panics has failed; the text of its error is user code too.
+pub(crate) fn encode<C: Encode<A>, A: ?Sized>(codec: &C, value: &A) -> Result<Vec<u8>, CallError> {
+    let encoded = caught(|| {
+        let mut payload = Vec::new();
+        let encoded = codec.encode(value, &mut payload).map_err(|error| error.to_string());
+        encoded.map(|()| payload)
+    });
+    encoded.unwrap_or_else(|message| Err(panicked(&message))).map_err(CallError::Encode)
+}
+
+/// Decodes a payload, as [`encode`] encodes.
+pub(crate) fn decode<C: Decode<R>, R>(codec: &C, payload: &[u8]) -> Result<R, CallError> {
+    let decoded = caught(|| codec.decode(payload).map_err(|error| error.to_string()));
+    decoded.unwrap_or_else(|message| Err(panicked(&message))).map_err(CallError::Decode)
+}
+
+fn panicked(message: &str) -> String {
+    format!("the codec panicked: {message}")
 }
 
 /// A typed call on its way: a future of the decoded reply. As [`Call`] in all else.
@@ -126,7 +147,7 @@ impl<C: Decode<R>, R> TypedCall<'_, C, R> {
     pub async fn replied(self) -> Result<Replied<R>, CallError> {
         let Self { call, codec, .. } = self;
         let Replied { value, after } = call.replied().await?;
-        let value = codec.decode(&value).map_err(|error| CallError::Decode(error.to_string()))?;
+        let value = decode(&codec, &value)?;
         Ok(Replied { value, after })
     }
 }
@@ -137,8 +158,7 @@ impl<C: Decode<R> + Unpin, R> Future for TypedCall<'_, C, R> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let payload = ready!(Pin::new(&mut this.call).poll(cx))?;
-        let reply = this.codec.decode(&payload);
-        Poll::Ready(reply.map_err(|error| CallError::Decode(error.to_string())))
+        Poll::Ready(decode(&this.codec, &payload))
     }
 }
 

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::{
     client::{flow::Flow, shared::wake},
     error::CallError,
+    guard::guarded,
     protocol::{AttributeList, Topic},
     sync::{Arc, oneshot},
 };
@@ -59,8 +60,8 @@ impl Waiter {
     /// Tells whoever waits that there will be no terminal line.
     pub(crate) fn fail(self, error: CallError) {
         match self {
-            Self::Call(caller) => drop(caller.send(Err::<Reply, _>(error))),
-            Self::List { caller, .. } => drop(caller.send(Err(error))),
+            Self::Call(caller) => drop(guarded(|| caller.send(Err::<Reply, _>(error)))),
+            Self::List { caller, .. } => drop(guarded(|| caller.send(Err(error)))),
             Self::Stream(flow) => wake(flow.finish(None, Err(error))),
             // What waits for a subscription hears it from the topics.
             _ => {}

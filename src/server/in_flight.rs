@@ -4,12 +4,11 @@ mod streams;
 
 use std::{
     collections::VecDeque,
-    mem,
-    panic::{AssertUnwindSafe, catch_unwind},
     task::{Context, Poll, Waker},
 };
 
 pub(super) use self::streams::Turn;
+pub(super) use crate::guard::guarded;
 use crate::{
     protocol::{Code, RequestId, Time},
     server::{
@@ -245,19 +244,6 @@ impl Drop for InFlight {
         for slot in &mut self.slots {
             let kept = slot.kept.take();
             guarded(|| drop(kept));
-        }
-    }
-}
-
-/// Runs user code; `None` if it panicked. What it panicked with is user code too, when dropped.
-pub(super) fn guarded<T>(user: impl FnOnce() -> T) -> Option<T> {
-    match catch_unwind(AssertUnwindSafe(user)) {
-        Ok(value) => Some(value),
-        Err(panic) => {
-            if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-                mem::forget(another);
-            }
-            None
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::{
         stats::Tally,
     },
     error::CallError,
+    guard::{guarded, wake},
     protocol::{Action, Code, Position, SubscriptionEvent, Terms, Topic},
     sync::oneshot,
 };
@@ -81,11 +82,9 @@ impl Told {
         self.tally.violations += self.violations.len() as u64;
         shared.counters.fold(&mut self.tally);
         for (joining, outcome) in self.joined.drain(..) {
-            let _ = joining.send(outcome);
+            guarded(|| drop(joining.send(outcome)));
         }
-        for waker in self.wakers.drain(..) {
-            waker.wake();
-        }
+        self.wakers.drain(..).map(Some).for_each(wake);
         for topic in self.violations.drain(..) {
             shared.events.emit(ConnectionEvent::Violation(topic));
         }

@@ -1,0 +1,158 @@
+//! The guard under which user code is made, polled and dropped: what panics there ends no task of
+//! this crate.
+
+use std::{
+    any::Any,
+    mem,
+    ops::{Deref, DerefMut},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    task::{Context, Poll, Waker},
+};
+
+/// Runs user code; `None` if it panicked.
+pub(crate) fn guarded<T>(user: impl FnOnce() -> T) -> Option<T> {
+    caught(user).ok()
+}
+
+/// Runs user code; the message of the panic, if it panicked.
+pub(crate) fn caught<T>(user: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(user)).map_err(|panic| {
+        let message = message(&*panic);
+        // The payload of a panic is user code too, when it is dropped.
+        if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+            mem::forget(another);
+        }
+        message
+    })
+}
+
+/// The message of a panic, as far as it has one.
+pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("a panic without a message").to_owned()
+}
+
+/// Wakes a task. A waker may be user code.
+pub(crate) fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        guarded(|| waker.wake());
+    }
+}
+
+/// A value of the user's, which is dropped under the guard.
+#[derive(Debug)]
+pub(crate) struct Held<T>(Option<T>);
+
+impl<T> Held<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(Some(value))
+    }
+}
+
+impl<T> Deref for Held<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0.as_ref().expect("held until it is dropped")
+    }
+}
+
+impl<T> DerefMut for Held<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.0.as_mut().expect("held until it is dropped")
+    }
+}
+
+impl<T> Drop for Held<T> {
+    fn drop(&mut self) {
+        let value = self.0.take();
+        guarded(|| drop(value));
+    }
+}
+
+/// A future of the user's. Its output is the future's, or the message of the panic that ended it:
+/// when it was made, polled or dropped.
+#[derive(Debug)]
+pub(crate) struct Guarded<F>(Result<Held<F>, String>);
+
+impl<F: Future + Unpin> Guarded<F> {
+    pub(crate) fn new(make: impl FnOnce() -> F) -> Self {
+        Self(caught(make).map(Held::new))
+    }
+
+    fn over(&mut self, message: String) -> Result<Held<F>, String> {
+        mem::replace(&mut self.0, Err(message))
+    }
+}
+
+impl<F: Future + Unpin> Future for Guarded<F> {
+    type Output = Result<F::Output, String>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let polled = match &mut this.0 {
+            Ok(future) => caught(|| Pin::new(&mut **future).poll(cx)),
+            Err(message) => return Poll::Ready(Err(message.clone())),
+        };
+        let output = match polled {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(output)) => Ok(Held::new(output)),
+            Err(message) => Err(message),
+        };
+        let mut future = this.over("polled behind its end".into());
+        let dropped = caught(|| drop(future.as_mut().map(|future| future.0.take())));
+        Poll::Ready(
+            dropped
+                .and(output)
+                .and_then(|mut output| output.0.take().ok_or_else(|| "without an output".into())),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::ready, pin::pin};
+
+    use super::*;
+
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("dropped");
+        }
+    }
+
+    fn outcome<F: Future + Unpin>(future: Guarded<F>) -> Result<F::Output, String> {
+        match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending => Err("pending".into()),
+        }
+    }
+
+    #[test]
+    fn each_panic_of_a_future_is_its_outcome() {
+        assert_eq!(outcome(Guarded::new(|| ready(7))), Ok(7));
+        let made: Guarded<std::future::Ready<u8>> = Guarded::new(|| panic!("made"));
+        assert_eq!(outcome(made), Err("made".into()));
+        let polled = Guarded::new(|| std::future::poll_fn(|_| -> Poll<u8> { panic!("{}", 1) }));
+        assert_eq!(outcome(polled), Err("1".into()));
+        let bomb = Bomb;
+        let dropped = Guarded::new(|| {
+            Box::pin(std::future::poll_fn(move |_| {
+                let _ = &bomb;
+                Poll::Ready(7)
+            }))
+        });
+        assert_eq!(outcome(dropped), Err("dropped".into()));
+    }
+
+    #[test]
+    fn what_is_held_is_dropped_under_the_guard() {
+        drop(Held::new(Bomb));
+        let payload = caught(|| std::panic::panic_any(Bomb));
+        assert_eq!(payload, Err("a panic without a message".into()));
+    }
+}
