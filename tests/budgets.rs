@@ -224,8 +224,9 @@ async fn what_is_held_is_counted_and_given_back() {
 }
 
 /// Row 28 of the threats: one of a hundred subscribers does not read; the others lose nothing, and
-/// it learns what it has lost.
-#[tokio::test]
+/// it learns what it has lost. On a paused clock: what is read slowly, on a busy machine, is not to
+/// be dropped for it.
+#[tokio::test(start_paused = true)]
 async fn one_that_stops_reading_takes_nothing_from_the_others() {
     const BATCH: u64 = 100;
     const LAST: u64 = 30 * BATCH;

@@ -200,9 +200,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 Err(error) => return Poll::Ready(self.reader.broken(error)),
             };
             self.reader.tally.bytes_in += bytes.len() as u64;
-            if let Some((silence, _)) = &mut self.silence {
-                silence.heard(time_since(self.started));
-            }
+            self.heard();
             self.patience.take_if(|(closing, _)| !*closing);
             loop {
                 match self.lines.next(&mut bytes) {
@@ -219,6 +217,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         // Not `wake_by_ref`: others, whose bytes nobody has heard of yet, are to have their turn.
         let _ = pin!(tokio::task::yield_now()).poll(cx);
         Poll::Pending
+    }
+
+    /// Bytes came. The timer is set anew only for the answer to a probe, which has a time of its own.
+    fn heard(&mut self) {
+        let now = time_since(self.started);
+        if let Some((silence, sleep)) = &mut self.silence
+            && silence.heard(now)
+        {
+            let probe = self.reader.shared.config.probe;
+            sleep.as_mut().reset(instant(self.started, now.after(probe)));
+        }
     }
 
     /// Writes what callers appended. A lone caller's line goes at once; where more are in flight,
@@ -359,7 +368,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let (silence, sleep) = self.silence.get_or_insert_with(|| {
             let now = time_since(self.started);
             let mut silence = Silence::default();
-            silence.heard(now);
+            let _ = silence.heard(now);
             (silence, Box::pin(sleep_until(self.started, now.after(probe))))
         });
         while sleep.as_mut().poll(cx).is_ready() {

@@ -77,10 +77,11 @@ impl Silence {
     /// Who looks later than this was stopped itself, and knows nothing of the server.
     const LATE: Duration = Duration::from_secs(1);
 
-    /// Bytes came at `now`.
-    pub fn heard(&mut self, now: Time) {
+    /// Bytes came at `now`. Whether that answers a probe: the next look is due sooner then, `probe`
+    /// from `now`.
+    pub fn heard(&mut self, now: Time) -> bool {
         self.heard = now;
-        self.probed = None;
+        self.probed.take().is_some()
     }
 
     /// How long it lasts at `now`.

@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Instant,
 };
 
 use bellwire::{CallError, Client, ConnectionError, NotSent, protocol::Code};
@@ -47,6 +48,8 @@ pub(crate) struct Record {
     notices: Vec<String>,
     /// The last id it offered to the transport.
     asked: u64,
+    /// How it behaved, and when what came: for the reader of a failure.
+    story: Vec<String>,
 }
 
 struct Talk {
@@ -113,7 +116,8 @@ async fn leave(mut write: OwnedWriteHalf, id: u64, talk: &Talk) -> u64 {
 }
 
 async fn listen(read: OwnedReadHalf, talk: &Talk, replied: &Semaphore) -> Record {
-    let mut record = Record::default();
+    let mut record = Record { story: vec![format!("{:?}", talk.manners)], ..Record::default() };
+    let begun = Instant::now();
     let mut lines = BufReader::new(read).lines();
     while let Some(line) = lines.next_line().await.expect("no reset, and whole lines") {
         let (mark, rest) = line.split_once(' ').expect("a mark");
@@ -127,6 +131,8 @@ async fn listen(read: OwnedReadHalf, talk: &Talk, replied: &Semaphore) -> Record
             }
             Err(_) if rest.starts_with("/hello;") => {}
             Err(_) => {
+                let answered = record.terminal.len();
+                record.story.push(format!("{rest} at {:?}, {answered} answered", begun.elapsed()));
                 record.notices.push(rest.to_owned());
                 talk.is_leaving.store(true, Ordering::Relaxed);
                 // The writer may wait for a place, to learn of it.
@@ -134,6 +140,7 @@ async fn listen(read: OwnedReadHalf, talk: &Talk, replied: &Semaphore) -> Record
             }
         }
     }
+    record.story.push(format!("closed at {:?}", begun.elapsed()));
     record
 }
 
@@ -152,11 +159,18 @@ impl Record {
         assert_eq!(notices.next(), None);
         let last = drawn.unwrap_or(self.asked);
         assert!(last <= self.asked, "{last} of {}", self.asked);
-        for id in 1..=last {
-            let lines = self.terminal.get(&id).map(Vec::as_slice).unwrap_or_default();
-            let is_answered = matches!(lines, [line] if is_executed(line));
-            assert!(is_answered, "{id} of {last}, {} asked: {lines:?}", self.asked);
-        }
+        let lines = |id| self.terminal.get(&id).map(Vec::as_slice).unwrap_or_default();
+        let is_answered = |id: &u64| matches!(lines(*id), [line] if is_executed(line));
+        let faulty: Vec<_> = (1..=last).filter(|id| !is_answered(id)).collect();
+        assert!(
+            faulty.is_empty(),
+            "{} of {last} unanswered, {} asked: {:?}; the last that was answered is {:?}; {:?}",
+            faulty.len(),
+            self.asked,
+            faulty.iter().take(9).map(|id| (id, lines(*id))).collect::<Vec<_>>(),
+            self.terminal.keys().next_back(),
+            self.story,
+        );
         for (id, lines) in self.terminal.range(last + 1..) {
             assert!(
                 *id <= self.asked && lines == &["no closing"],

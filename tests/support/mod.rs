@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test crate uses its part")]
 
+pub mod bound;
+
 use std::{fmt::Debug, io, net::SocketAddr};
 
 use bellwire::{
@@ -14,6 +16,8 @@ use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
 };
+
+use self::bound::{bounded, watch};
 
 /// What a duplex pipe holds in each direction, unless a test says otherwise.
 pub const PIPE: usize = 64 * 1024;
@@ -82,6 +86,7 @@ impl PipeServer {
         connect: mpsc::UnboundedSender<DuplexStream>,
         router: Router<S>,
     ) -> Self {
+        watch();
         let (stop, stopped) = oneshot::channel::<()>();
         Self {
             publisher: server.publisher(),
@@ -124,7 +129,10 @@ impl PipeServer {
     /// Waits until the server has ended.
     pub async fn ended(mut self) {
         self.stop();
-        (&mut self.task).await.expect("no panic").expect("no error");
+        bounded("the end of the server", &mut self.task)
+            .await
+            .expect("no panic")
+            .expect("no error");
     }
 }
 
@@ -155,7 +163,8 @@ impl TcpServer {
     }
 
     pub async fn connect(&self) -> RawPeer<TcpStream> {
-        let io = TcpStream::connect(self.address).await.expect("connected");
+        let io = TcpStream::connect(self.address);
+        let io = bounded("a connection", io).await.expect("connected");
         let mut peer = RawPeer::new(io);
         peer.hello().await;
         peer
@@ -176,11 +185,12 @@ pub struct RawPeer<T> {
 
 impl<T: AsyncRead + AsyncWrite + Unpin> RawPeer<T> {
     pub fn new(io: T) -> Self {
+        watch();
         Self { io, read: Vec::new() }
     }
 
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.io.write_all(bytes.as_ref()).await.expect("written");
+        bounded("room to write", self.io.write_all(bytes.as_ref())).await.expect("written");
     }
 
     /// The next line, with its LF; `None` at the end of the stream.
@@ -190,11 +200,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> RawPeer<T> {
                 let line = self.read.drain(..=at).collect();
                 return Some(String::from_utf8(line).expect("UTF-8"));
             }
-            if self.io.read_buf(&mut self.read).await.expect("read") == 0 {
+            if self.read_more("a line, or the end").await == 0 {
                 assert!(self.read.is_empty(), "the last line is whole");
                 return None;
             }
         }
+    }
+
+    async fn read_more(&mut self, what: &str) -> usize {
+        bounded(what, self.io.read_buf(&mut self.read)).await.expect("read")
     }
 
     /// Reads the server's `/hello`.
@@ -219,8 +233,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> RawPeer<T> {
     /// The next `count` bytes.
     pub async fn bytes(&mut self, count: usize) -> Vec<u8> {
         while self.read.len() < count {
-            let read = self.io.read_buf(&mut self.read).await.expect("read");
-            assert!(read > 0, "the peer closed");
+            assert!(self.read_more("more bytes").await > 0, "the peer closed");
         }
         self.read.drain(..count).collect()
     }
@@ -243,7 +256,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> RawPeer<T> {
 
     /// Ends this direction; what was sent is still answered.
     pub async fn half_close(&mut self) {
-        self.io.shutdown().await.expect("shut down");
+        bounded("the half-close", self.io.shutdown()).await.expect("shut down");
     }
 
     /// The value of an attribute of the next line.
