@@ -225,16 +225,20 @@ async fn what_runs_is_finished_when_a_line_is_not() {
 #[tokio::test(start_paused = true)]
 async fn a_line_behind_one_that_waits_for_a_place_is_not_late() {
     let config = ServerConfig::new().in_flight(1).handler_time(secs(600)).idle(secs(60));
-    let (server, waiting) = serve(config);
+    let (server, waiting) = serve(config.parked_bytes(0));
     let mut peer = begun(&server).await;
-    peer.send("2 wait a\n3 wait b\n4 echo").await;
+    peer.send("2 wait a\n3 wait b\n4 wait c\n5 echo").await;
     pass(secs(300)).await;
+    // It says meanwhile that it does not read.
+    peer.expect("* /hold\n".repeat(60)).await;
     peer.expect_silence().await;
     waiting.finish(2).await.unwrap();
     peer.expect("2 ok done a\n").await;
-    peer.send(" c\n").await;
+    peer.send(" d\n").await;
     waiting.finish(3).await.unwrap();
-    peer.expect("3 ok done b\n4 ok c\n").await;
+    peer.expect("3 ok done b\n").await;
+    waiting.finish(4).await.unwrap();
+    peer.expect("4 ok done c\n5 ok d\n").await;
 }
 
 /// [M16] [M17] Row 3 of the threats: 100 MB without a LF, in writes of 1 KiB. That the buffer is
@@ -600,7 +604,7 @@ async fn a_server_that_owes_nothing_may_be_silent() {
 
 // Payload in flight.
 
-/// [M145] At the limit the next request waits, and all behind it.
+/// [M145] At the limit the next request waits, and all requests behind it.
 #[tokio::test(start_paused = true)]
 async fn payload_in_flight_is_bounded() {
     let (server, waiting) = serve(ServerConfig::new().payload_bytes(100).allow_publish(true));
@@ -608,7 +612,7 @@ async fn payload_in_flight_is_bounded() {
     peer.send(format!("2 wait {}\n* wait {}\n3 wait b\n", "x".repeat(60), "x".repeat(39))).await;
     settle().await;
     assert!(waiting.waits(2) && waiting.waits(0) && waiting.waits(3));
-    peer.send("4 wait c\n5 /publish t d\n6 /renew\n").await;
+    peer.ask("4 wait c\n5 /publish t d\n6 /renew\n", "6 ok;lease=60\n").await;
     peer.expect_silence().await;
     assert!(!waiting.waits(4));
     waiting.finish(3).await.unwrap();
@@ -620,7 +624,6 @@ async fn payload_in_flight_is_bounded() {
     waiting.finish(2).await.unwrap();
     peer.expect(format!("2 ok done {}\n", "x".repeat(60))).await;
     assert!(peer.line().await.unwrap().starts_with("5 ok;"));
-    peer.expect("6 ok;lease=60\n").await;
 }
 
 /// [M145] One that is larger by itself runs alone.

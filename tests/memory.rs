@@ -195,12 +195,13 @@ impl Limits {
     /// of `payload` bytes:
     ///
     /// - answers that wait to be written: twice the mark for replies, and one line over it;
-    /// - the unfinished line, and the one that waits for a place;
+    /// - the unfinished line, the one at which reading stopped, and those that wait for a place;
     /// - what one read took behind that;
     /// - for each place its payload, and half a KiB for handler, waker and slot.
     fn budget(self, payload: usize) -> usize {
         let outbound = 2 * self.reply_mark + self.max_line;
-        outbound + 2 * self.max_line + SCRATCH + self.in_flight * (payload + 512)
+        let parked = self.max_line.max(64 * 1024);
+        outbound + 2 * self.max_line + parked + SCRATCH + self.in_flight * (payload + 512)
     }
 }
 

@@ -159,25 +159,26 @@ async fn a_call_counts_as_started_when_its_verdict_is_there() {
 
 // Places.
 
-/// [M185] With every place taken by a stream that waits for credit, the line that waits for a place would
-/// keep the credit from being read: one of the streams makes room. Nor does a peer that is gone
+/// [M185] With every place taken by a stream that waits for credit, and no room for the next line to
+/// wait, no credit could be read: one of the streams makes room. Nor does a peer that is gone
 /// leave its connection behind.
 #[tokio::test(start_paused = true)]
 async fn streams_without_credit_do_not_hold_all_places_for_ever() {
-    let server = PipeServer::with_config(router(), ServerConfig::new().in_flight(2));
+    let config = ServerConfig::new().in_flight(2).parked_bytes(0);
+    let server = PipeServer::with_config(router(), config);
     let mut peer = server.connect().await;
     peer.send("1 count;window=1 5\n2 count;window=2 5\n").await;
-    peer.send("3 echo x\n* /more 2 1\n4 /renew\n").await;
+    peer.send("3 echo x\n4 echo y\n* /more 2 1\n5 /renew\n").await;
     let mut lines = Vec::new();
-    for _ in 0..7 {
+    for _ in 0..8 {
         lines.push(soon(peer.line()).await.expect("a line"));
     }
     lines.sort();
     let expected = ["1 cut lost no credit can come any more\n", "1 more 1\n", "2 more 1\n"];
-    let behind = ["2 more 2\n", "2 more 3\n", "3 ok x\n", "4 ok;lease=60\n"];
+    let behind = ["2 more 2\n", "2 more 3\n", "3 ok x\n", "4 ok y\n", "5 ok;lease=60\n"];
     assert_eq!(lines, [&expected[..], &behind].concat());
     // A place that will be free by itself is waited for.
-    peer.ask("5 wait\n6 echo y\n* /cancel 5\n", "").await;
+    peer.ask("6 wait\n7 echo y\n8 echo z\n* /cancel 6\n", "").await;
     peer.expect_silence().await;
     assert_eq!(server.handle.stats().in_flight, 2);
     drop(peer);

@@ -402,12 +402,13 @@ async fn a_shutdown_cuts_what_outlasts_the_drain() {
 #[tokio::test]
 async fn a_full_table_stops_reading_until_there_is_a_place() {
     let (router, gate) = gated();
-    let server = PipeServer::with_config(router, ServerConfig::new().in_flight(2));
+    let config = ServerConfig::new().in_flight(2).parked_bytes(0);
+    let server = PipeServer::with_config(router, config);
     let mut peer = server.connect().await;
-    peer.send("1 wait a\n* wait b\n2 /renew\n3 echo c\n4 /renew\n").await;
-    peer.expect("2 ok;lease=60\n").await;
+    peer.send("1 wait a\n* wait b\n2 /renew\n3 echo c\n4 /renew\n5 echo d\n6 /renew\n").await;
+    peer.expect("2 ok;lease=60\n4 ok;lease=60\n").await;
     gate.notify_one();
-    peer.expect("1 ok a\n3 ok c\n4 ok;lease=60\n").await;
+    peer.expect("1 ok a\n3 ok c\n5 ok d\n6 ok;lease=60\n").await;
 }
 
 #[tokio::test]
@@ -902,10 +903,10 @@ async fn in_flight_is_exact() {
     let server = PipeServer::with_config(router, ServerConfig::new().in_flight(3));
     let mut peer = server.connect().await;
     peer.send("1 wait a\n2 wait b\n3 wait c\n4 /renew\n5 echo d\n6 /renew\n").await;
-    peer.expect("4 ok;lease=60\n").await;
+    peer.expect("4 ok;lease=60\n6 ok;lease=60\n").await;
     peer.expect_silence().await;
     gate.notify_one();
-    peer.expect("1 ok a\n5 ok d\n6 ok;lease=60\n").await;
+    peer.expect("1 ok a\n5 ok d\n").await;
     peer.ask("7 wait e\n8 /renew\n", "8 ok;lease=60\n").await;
 }
 

@@ -27,11 +27,6 @@ impl Body {
         Self { bytes, word_len, attributes: AttributeList::new() }
     }
 
-    /// Its length without id and attributes.
-    pub(crate) fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
     /// The longest line it makes.
     pub(crate) fn max_len(&self) -> usize {
         MARK_BYTES + self.bytes.len() + self.attributes.as_attributes().as_str().len() + TTL_BYTES

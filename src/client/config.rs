@@ -164,12 +164,9 @@ impl ClientConfig {
     /// is given up: the connection ends with [`ConnectionError::Silent`]. Default 20 s; it is at least
     /// 1 s more than [`probe`](Self::probe).
     ///
-    /// A server that has no place for the requests of this client reads none of its lines, a probe
-    /// neither. So none is given up while that may be so for what this client knows to be in flight:
-    /// 1 MiB of arguments, or calls in every place that the server has with one-ways beside them, and
-    /// a request behind them that the server has not shown to have read. Nor is one that goes on
-    /// taking what is written. Give more time where many one-way requests are in flight at once, or
-    /// where the server's own limit on payload in flight is below 1 MiB.
+    /// A server that does not read for now, since too many requests of this client wait for a place,
+    /// says so every 5 s (PROTOCOL.md, section 7.5), so it is not silent. Nor is one that goes on
+    /// taking bytes of what waits to be written.
     ///
     /// [`ConnectionError::Silent`]: crate::ConnectionError::Silent
     #[must_use]

@@ -57,8 +57,6 @@ pub struct Connection<T> {
     silence: Option<(Silence, Pin<Box<Sleep>>)>,
     /// When what was refused for now is asked for again.
     again: Option<Pin<Box<Sleep>>>,
-    /// A write that the transport had put off has gone on since the server was probed.
-    went_on: bool,
     /// This side closes, as the last look at the shared state told.
     closing: bool,
     /// This side quits a server that goes away, and goes on with another.
@@ -90,7 +88,6 @@ impl<T> Connection<T> {
             renewal: None,
             silence: None,
             again: None,
-            went_on: false,
             closing: false,
             quits: false,
             patience: None,
@@ -242,7 +239,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             let before = self.out.len();
             let (out, io) = (&mut self.out, &mut *self.io);
             let written = transport(|| out.poll_write(io, cx));
-            self.went_on |= was_put_off && self.out.len() < before;
+            if was_put_off && self.out.len() < before {
+                self.on_write_progress();
+            }
             self.count_written(before - self.out.len());
             match written {
                 Poll::Ready(Ok(())) => {}
@@ -253,6 +252,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                     return Poll::Pending;
                 }
             }
+        }
+    }
+
+    /// The transport takes bytes again that it had put off: the peer's system is there. A probe that
+    /// stands behind them could not be answered yet.
+    fn on_write_progress(&mut self) {
+        if let Some((silence, _)) = &mut self.silence {
+            silence.heard(time_since(self.started));
         }
     }
 
@@ -363,7 +370,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             return Poll::Pending;
         }
         let config = &self.reader.shared.config;
-        let (probe, longest) = (config.probe, config.close_timeout);
+        let probe = config.probe;
         let answer = config.dead.saturating_sub(probe).max(Duration::from_secs(1));
         let (silence, sleep) = self.silence.get_or_insert_with(|| {
             let now = time_since(self.started);
@@ -377,20 +384,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             match silence.look(now, awaits, probe, answer) {
                 Verdict::Wait => {}
                 Verdict::Probe => {
-                    self.went_on = false;
                     self.reader.renew(true);
                     if let Some((renewal, _)) = &mut self.renewal {
                         renewal.sent(now, self.reader.shared.config.random.next_u64());
                     }
-                }
-                // It has not been able to read the probe, through no fault of its own. A server whose
-                // handlers hold it up has said something by the time that closing may take.
-                Verdict::Dead
-                    if std::mem::take(&mut self.went_on)
-                        || silence.lasts(now) < longest
-                            && self.reader.shared.may_be_held_up(self.reader.link) =>
-                {
-                    silence.excuse(now, answer);
                 }
                 Verdict::Dead => return Poll::Ready(ConnectionError::Silent),
             }

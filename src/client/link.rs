@@ -16,10 +16,6 @@ use crate::{
     sync::Arc,
 };
 
-/// With so many bytes in flight a server may have reached its limit on payload, which it does not
-/// announce: a quarter of what is usual.
-const HEAVY: usize = 1024 * 1024;
-
 /// Which connection of a client, counted from its first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LinkId(u64);
@@ -68,13 +64,6 @@ pub(crate) struct Link {
     appended: u64,
     /// Length of the outbound stream up to what was offered to the transport.
     offered: u64,
-    /// Length of the outbound stream up to which the server is known to have read: it takes lines in
-    /// order, and has answered this one.
-    read: u64,
-    /// Length of the outbound stream up to the end of the last line that needs a place.
-    last_placed: u64,
-    /// The same of the last one-way, which is not among the pending.
-    last_one_way: u64,
     pub(crate) pending: Pending<Entry>,
     /// The ids that were given out here, in runs: while a client leaves one connection for another,
     /// both draw from one sequence.
@@ -84,8 +73,6 @@ pub(crate) struct Link {
     pub(crate) places: Arc<Semaphore>,
     /// Places that the hello has opened.
     opened: usize,
-    /// Places that it announced.
-    announced: usize,
     /// The longest line the server takes, once it has said so.
     max_line: Option<usize>,
     /// Why no line is taken any more: the server has drawn the line.
@@ -112,14 +99,10 @@ impl Link {
             out: Vec::new(),
             appended: 0,
             offered: 0,
-            read: 0,
-            last_placed: 0,
-            last_one_way: 0,
             pending: Pending::default(),
             ids: Vec::new(),
             places: Arc::new(Semaphore::new(0)),
             opened: 0,
-            announced: 0,
             max_line: None,
             refusing: None,
             leaving: None,
@@ -134,7 +117,6 @@ impl Link {
     /// The server has said hello, and knows who this is. Its `places` are still to be added.
     pub(crate) fn open(&mut self, hello: &Hello, places: usize) {
         (self.max_line, self.opened) = (Some(hello.max_line), places);
-        self.announced = hello.in_flight;
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -218,19 +200,17 @@ impl Link {
             encode::mark(out, Mark::Id(id));
             body.append_to(out, ttl);
         });
-        self.last_placed = line_end;
         self.note_id(id.get());
-        self.pending.insert(id.get(), Entry { waiter, line_end, bytes: body.len() });
+        self.pending.insert(id.get(), Entry { waiter, line_end });
         self.reader_of_lines()
     }
 
     /// Appends a one-way request of the application's.
     pub(crate) fn append_one_way(&mut self, body: &Body) -> Option<Waker> {
-        self.last_one_way = self.append(|out| {
+        self.append(|out| {
             encode::mark(out, Mark::Reserved);
             body.append_to(out, None);
         });
-        self.last_placed = self.last_one_way;
         self.reader_of_lines()
     }
 
@@ -248,8 +228,7 @@ impl Link {
         if fitting.is_empty() {
             return (dropped, None);
         }
-        self.last_one_way = self.append(|out| out.append(&mut fitting));
-        self.last_placed = self.last_one_way;
+        self.append(|out| out.append(&mut fitting));
         (dropped, self.reader_of_lines())
     }
 
@@ -263,7 +242,7 @@ impl Link {
     ) -> Option<Waker> {
         let line_end = self.append(|out| encode::display(out, Mark::Id(id), head, arguments));
         self.note_id(id.get());
-        self.pending.insert(id.get(), Entry { waiter, line_end, bytes: 0 });
+        self.pending.insert(id.get(), Entry { waiter, line_end });
         self.reader_of_lines()
     }
 
@@ -271,7 +250,7 @@ impl Link {
     /// count as offered from the beginning.
     pub(crate) fn expect_reply(&mut self, id: RequestId, waiter: Waiter) {
         self.note_id(id.get());
-        self.pending.insert(id.get(), Entry { waiter, line_end: 0, bytes: 0 });
+        self.pending.insert(id.get(), Entry { waiter, line_end: 0 });
     }
 
     pub(crate) fn append_cancel(&mut self, id: RequestId) -> Option<Waker> {
@@ -301,7 +280,6 @@ impl Link {
             return Err(self.stray(id));
         };
         if entry.line_end <= self.offered {
-            self.read = self.read.max(entry.line_end);
             return Ok(entry);
         }
         self.pending.insert(id.get(), entry);
@@ -320,20 +298,6 @@ impl Link {
     pub(crate) fn stray(&self, id: RequestId) -> Stray {
         let was_sent = self.knows(id.get()) && !self.pending.has(id.get());
         if was_sent { Stray::Doubled } else { Stray::Unasked }
-    }
-
-    /// Whether the server may have a reason to leave a line unread: one before it that waits for a
-    /// place, or for payload in flight to become less (PROTOCOL.md, section 7.5). It has none for
-    /// what stands behind the last line that it is known to have read, unless that needs a place.
-    pub(crate) fn may_be_held_up(&self) -> bool {
-        if self.last_placed <= self.read {
-            return false;
-        }
-        let held = self.pending.iter().filter(|entry| entry.waiter.holds_place());
-        let (places, bytes) =
-            held.fold((0, 0), |(places, bytes), entry| (places + 1, bytes + entry.bytes));
-        // Calls alone are held back on this side.
-        bytes >= HEAVY || (places >= self.announced && self.last_one_way > self.read)
     }
 
     /// Takes what waits to be written, which counts as offered from here on; whether somebody waited
@@ -415,8 +379,7 @@ impl Link {
         let length = self.out.drain(start..in_out).len() as u64;
         let entry = self.pending.complete(id.get());
         let ends = self.pending.iter_mut().map(|entry| &mut entry.line_end);
-        let marks = [&mut self.appended, &mut self.last_placed, &mut self.last_one_way];
-        ends.chain(marks).filter(|at| **at >= end).for_each(|at| *at -= length);
+        ends.chain([&mut self.appended]).filter(|at| **at >= end).for_each(|at| *at -= length);
         entry
     }
 
@@ -431,8 +394,6 @@ impl Link {
         let one_ways = self.one_ways();
         let own = self.lines_that(|line| is_one_way(line) && is_protocol(line));
         self.appended = offered + own.len() as u64;
-        self.last_placed = self.last_placed.min(offered);
-        self.last_one_way = self.last_one_way.min(offered);
         self.out = own;
         Withdrawn { waiters, one_ways }
     }

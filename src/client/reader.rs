@@ -355,7 +355,8 @@ impl Reader {
             Notice::Bye { last, retry, reason } => {
                 return self.goodbye(last, retry.map(Duration::from_millis), reason);
             }
-            Notice::Hello(_) | Notice::Unknown => {}
+            // That something came is all that `/hold` says.
+            Notice::Hello(_) | Notice::Hold | Notice::Unknown => {}
         }
         Ok(())
     }

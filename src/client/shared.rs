@@ -317,11 +317,6 @@ impl Shared {
         link.is_some_and(|link| has_topics || link.pending.len() > 0)
     }
 
-    /// Whether the server may leave a probe unread although it is well.
-    pub(crate) fn may_be_held_up(&self, link: LinkId) -> bool {
-        self.links.lock().link(link).is_some_and(|link| link.may_be_held_up())
-    }
-
     /// Waits until there is room to write, or nothing is begun any more.
     pub(crate) async fn room(&self) {
         loop {

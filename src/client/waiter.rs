@@ -74,8 +74,6 @@ pub(crate) struct Entry {
     pub(crate) waiter: Waiter,
     /// Where in the outbound stream the request's LF ends: what tells sent from not sent.
     pub(crate) line_end: u64,
-    /// The length of an application request, all but its id and attributes.
-    pub(crate) bytes: usize,
 }
 
 impl Entry {
@@ -99,7 +97,7 @@ mod tests {
     #[test]
     fn a_cancelled_call_holds_its_place() {
         let (sender, _receiver) = oneshot::channel();
-        let mut entry = Entry { waiter: Waiter::Call(sender), line_end: 0, bytes: 0 };
+        let mut entry = Entry { waiter: Waiter::Call(sender), line_end: 0 };
         assert!(entry.cancel());
         assert!(!entry.cancel());
         assert!(entry.waiter.holds_place());

@@ -49,7 +49,7 @@ pub use self::{
     name::{InvalidName, MAX_NAME, Method, Topic},
     notice::{
         Hello, Notice, VERSION, encode_bye, encode_end, encode_error, encode_gap, encode_goodbye,
-        encode_reset,
+        encode_hold, encode_reset,
     },
     pace::{Overtaken, Pace, Slow, Terms},
     parse::{Line, MAX_HEAD, Malformed, Mark, Rest, Word},

@@ -159,6 +159,8 @@ pub enum Notice<'a> {
         /// Why.
         reason: Reason,
     },
+    /// The server does not read for now, and is well.
+    Hold,
     /// A notice this version does not know, to be ignored.
     Unknown,
 }
@@ -188,6 +190,7 @@ impl<'a> Notice<'a> {
                 };
                 Some(Self::Bye { last, retry, reason })
             }
+            "/hold" => Some(Self::Hold),
             _ => Some(Self::Unknown),
         }
     }
@@ -288,6 +291,11 @@ pub fn encode_error(
             encode::display(out, Mark::Reserved, format_args!("/error;id={id} {code}"), text);
         }
     }
+}
+
+/// Appends `* /hold`: the server does not read for now.
+pub fn encode_hold(out: &mut Vec<u8>) {
+    encode::display(out, Mark::Reserved, format_args!("/hold"), format_args!(""));
 }
 
 /// Appends `* /bye REASON`: the first step of a drain.

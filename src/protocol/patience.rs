@@ -84,11 +84,6 @@ impl Silence {
         self.probed.take().is_some()
     }
 
-    /// How long it lasts at `now`.
-    pub fn lasts(&self, now: Time) -> Duration {
-        self.heard.until(now)
-    }
-
     /// Looks at `now`. `awaits` is whether the server owes anything; it is probed after `probe` of
     /// silence, and given up `answer` later.
     pub fn look(&mut self, now: Time, awaits: bool, probe: Duration, answer: Duration) -> Verdict {
@@ -111,12 +106,6 @@ impl Silence {
                 Verdict::Probe
             }
         }
-    }
-
-    /// The probe cannot have been read by `now`: it has as long as before, from here on.
-    pub fn excuse(&mut self, now: Time, answer: Duration) {
-        self.probed = Some(now);
-        self.due = now.after(answer);
     }
 
     /// When to look again.
@@ -184,11 +173,8 @@ mod tests {
         assert_eq!(look(&mut silence, 22_001, true), (Verdict::Probe, 32_001));
         silence.heard(at(32_000));
         assert_eq!(look(&mut silence, 32_001, true), (Verdict::Wait, 42_000));
-        // A probe that could not be read has as long again.
         assert_eq!(look(&mut silence, 42_000, true), (Verdict::Probe, 52_000));
-        silence.excuse(at(52_000), PERIOD);
-        assert_eq!(look(&mut silence, 61_999, true), (Verdict::Wait, 62_000));
-        assert_eq!(look(&mut silence, 62_000, true).0, Verdict::Dead);
+        assert_eq!(look(&mut silence, 52_000, true).0, Verdict::Dead);
         silence.heard(at(80_000));
         // What began to be awaited after a long silence is not late at once.
         assert_eq!(look(&mut silence, 90_000, false), (Verdict::Wait, 100_000));

@@ -16,8 +16,8 @@ use crate::{server::principal::Principal, topic::BoxFuture};
 /// `/methods` names every method to everybody who is authenticated.
 ///
 /// It is called within the connection's driver: it must not block. A [`Verdict`] that takes its time
-/// delays, for a call, that call only; for `/subscribe` and `/publish`, all lines behind it
-/// (PROTOCOL.md, section 7.4).
+/// delays, for a call, that call only; for `/publish`, the calls and `/publish` lines behind it; for
+/// `/subscribe`, all lines behind it (PROTOCOL.md, section 7.10).
 ///
 /// ```
 /// use bellwire::server::{Action, Principal};

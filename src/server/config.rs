@@ -42,6 +42,7 @@ pub struct ServerConfig {
     pub(super) violation_return: Duration,
     pub(super) in_flight: usize,
     pub(super) payload_bytes: usize,
+    pub(super) parked_bytes: usize,
     pub(super) handler_time: Duration,
     pub(super) reply_mark: usize,
     pub(super) notification_mark: usize,
@@ -77,6 +78,7 @@ impl Default for ServerConfig {
             violation_return: Duration::from_secs(10),
             in_flight: 1_024,
             payload_bytes: 4 * 1024 * 1024,
+            parked_bytes: 64 * 1024,
             handler_time: Duration::from_secs(30),
             reply_mark: 256 * 1024,
             notification_mark: 64 * 1024,
@@ -110,7 +112,8 @@ impl ServerConfig {
     /// The longest line read and written, LF included, in bytes; 1,024 to
     /// [`MAX_NUMBER`](crate::protocol::MAX_NUMBER). Default 65,535.
     ///
-    /// Worst case: twice as much per connection, one unfinished line and one that waits for a place.
+    /// Worst case: twice as much per connection, one unfinished line and one at which reading has
+    /// stopped.
     #[must_use]
     pub fn max_line(mut self, bytes: usize) -> Self {
         self.max_line = announced(bytes, MIN_MAX_LINE);
@@ -209,8 +212,8 @@ impl ServerConfig {
     /// Application requests in flight per connection, one-ways included; 1 to
     /// [`MAX_NUMBER`](crate::protocol::MAX_NUMBER). Default 1,024.
     ///
-    /// Past it the connection is not read on until one has ended. Worst case: this many handlers,
-    /// each with a payload of up to `max_line`.
+    /// Past it application lines wait, within [`parked_bytes`](Self::parked_bytes). Worst case: this
+    /// many handlers, each with a payload of up to `max_line`.
     #[must_use]
     pub fn in_flight(mut self, requests: usize) -> Self {
         self.in_flight = announced(requests, 1);
@@ -220,12 +223,27 @@ impl ServerConfig {
     /// Bytes of payload in flight per connection, counted as they came over the wire, for as long as
     /// their requests run; at least 1. Default 4 MiB.
     ///
-    /// From there on the connection is not read past the next application request until one has
-    /// ended. Worst case: as much per connection, and one line more; a request that is larger by
-    /// itself runs when nothing else does.
+    /// From there on application lines wait, within [`parked_bytes`](Self::parked_bytes). Worst
+    /// case: as much per connection, and one line more; a request that is larger by itself runs when
+    /// nothing else does.
     #[must_use]
     pub fn payload_bytes(mut self, bytes: usize) -> Self {
         self.payload_bytes = bytes.max(1);
+        self
+    }
+
+    /// Bytes of application lines per connection that were read and wait for a place in flight, as
+    /// they came over the wire and about 100 bytes for each. Default 64 KiB.
+    ///
+    /// Within this bound the protocol's own lines pass those that wait: `/cancel`, `/renew`, `/ack`,
+    /// `/more`, `/subscribe` and the others are obeyed at once. Past it the connection is not read
+    /// on until a line has left; one line may always wait, whatever its length. Worst case: as much
+    /// per connection or one `max_line`, whichever is more; it counts among the
+    /// [buffered bytes](Self::buffered_bytes_total) of the server, with whose limit reached no
+    /// further line waits: it is refused with `no busy`.
+    #[must_use]
+    pub fn parked_bytes(mut self, bytes: usize) -> Self {
+        self.parked_bytes = bytes;
         self
     }
 

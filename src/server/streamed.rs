@@ -33,8 +33,8 @@ use crate::server::{
 /// stream waits for the client does not count. The request's `ttl` bounds the whole. A client that
 /// cancels, and a connection that ends, drop the stream; a client that ends its direction of the
 /// connection can give no further credit, and the stream ends `cut lost` where it would need some. So
-/// does the oldest of a connection's streams if a request waits for a place, and all places are held
-/// by streams that wait for credit.
+/// does the oldest of a connection's streams when so many requests wait for a place that the
+/// connection is not read on, and all places are held by streams that wait for credit.
 ///
 /// It is polled within the connection's task. Of a handler that is
 /// [`spawned`](crate::server::Endpoint::spawned) or [`blocking`](crate::blocking), each item is made

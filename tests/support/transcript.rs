@@ -48,7 +48,7 @@ fn is_open(_: &Principal, action: Action<'_>) -> bool {
 /// Plays one; the failure says in which line of the document.
 pub(crate) async fn replay(block: &Block) -> Result<(), String> {
     let asks = |(_, line): &(usize, &str)| line.starts_with("S: ") && line.contains(";auth=token");
-    let mut stage = Stage::new(block.lines.iter().any(asks));
+    let mut stage = Stage::new(block.lines.iter().any(asks), places(block));
     let mut at = 0;
     while let Some(&(number, line)) = block.lines.get(at) {
         let run = stage.play(&block.lines[at..]).await;
@@ -57,10 +57,17 @@ pub(crate) async fn replay(block: &Block) -> Result<(), String> {
     Ok(())
 }
 
+/// The places in flight that its `/hello` announces.
+fn places(block: &Block) -> usize {
+    let announced = block.lines.iter().find_map(|(_, line)| line.split_once(";in-flight="));
+    let digits = announced.and_then(|(_, behind)| behind.split(';').next());
+    digits.map_or(1_024, |digits| digits.parse().expect("a number"))
+}
+
 impl Stage {
-    fn new(asks: bool) -> Self {
+    fn new(asks: bool, places: usize) -> Self {
         let (waiting, mut handle) = (Waiting::default(), None);
-        let config = ServerConfig::new().allow_publish(true);
+        let config = ServerConfig::new().allow_publish(true).in_flight(places);
         let server = PipeServer::built(router(waiting.clone()), |server| {
             let server = server.config(config);
             handle = Some(server.handle());

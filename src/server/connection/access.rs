@@ -6,7 +6,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     credentials::Credentials,
-    protocol::{Code, Line, Mark, RequestId, Time, encode, encode_bye},
+    protocol::{Code, Line, Mark, RequestId, Time, Topic, encode, encode_bye},
     server::{
         Shared,
         asked::Asked,
@@ -40,15 +40,46 @@ pub(super) struct Stranger {
     trying: Option<(RequestId, Asked<Result<Principal, Denied>>)>,
 }
 
-/// A protocol method that waits for the authoriser. Its line is parked, and all behind it wait, so
-/// that these methods keep their order.
+/// A `/subscribe` that waits for the authoriser. Its line is held, and all behind it wait, so that
+/// protocol methods keep their order.
 pub(super) struct Asking {
     id: RequestId,
-    /// What is to be subscribed to; `None` for a `/publish`.
-    topic: Option<String>,
+    topic: String,
+    permission: Permission,
+}
+
+/// What the authoriser says, while it takes its time.
+pub(super) struct Permission {
     asked: Asked<bool>,
     verdict: Option<bool>,
     deadline: Time,
+}
+
+impl Permission {
+    /// When it is taken as a denial.
+    pub(super) fn deadline(&self) -> Time {
+        self.deadline
+    }
+
+    /// Whether its answer is known.
+    pub(super) fn has_verdict(&self) -> bool {
+        self.verdict.is_some()
+    }
+
+    /// Whether the authoriser has answered, by now.
+    pub(super) fn is_decided(&mut self) -> bool {
+        if self.verdict.is_none()
+            && let Poll::Ready(verdict) = self.asked.poll()
+        {
+            self.verdict = Some(verdict.unwrap_or(false));
+        }
+        self.verdict.is_some()
+    }
+
+    /// Denies, unless it is decided.
+    pub(super) fn deny(&mut self) {
+        self.verdict.get_or_insert(false);
+    }
 }
 
 impl Access {
@@ -64,7 +95,7 @@ impl Access {
     pub(super) fn deadline(&self) -> Time {
         match self {
             Self::Stranger(stranger) => stranger.deadline,
-            Self::Asking(asking) => asking.deadline,
+            Self::Asking(asking) => asking.permission.deadline,
         }
     }
 }
@@ -75,7 +106,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         match self.access.as_deref() {
             None => false,
             Some(Access::Stranger(stranger)) => stranger.trying.is_some(),
-            Some(Access::Asking(asking)) => asking.verdict.is_none(),
+            Some(Access::Asking(asking)) => asking.permission.verdict.is_none(),
         }
     }
 
@@ -107,12 +138,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 self.on_tried(id, found.unwrap_or(Err(Denied::Credentials)));
                 true
             }
-            Some(Access::Asking(asking)) if asking.verdict.is_none() => {
-                let Poll::Ready(verdict) = asking.asked.poll() else { return false };
-                asking.verdict = Some(verdict.unwrap_or(false));
-                true
+            Some(Access::Asking(Asking { permission, .. })) => {
+                permission.verdict.is_none() && permission.is_decided()
             }
-            Some(Access::Asking(_)) => false,
         }
     }
 
@@ -130,11 +158,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 tracing::debug!("not authenticated in time");
                 self.show_out();
             }
-            Access::Asking(asking) if asking.verdict.is_none() => {
-                asking.verdict = Some(false);
-                return true;
+            Access::Asking(Asking { permission, .. }) => {
+                let was_open = permission.verdict.is_none();
+                permission.deny();
+                return was_open;
             }
-            Access::Asking(_) => {}
         }
         false
     }
@@ -205,54 +233,61 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         self.stop_reading(None);
     }
 
-    /// Whether a protocol method may go on: `false` while the authoriser has not said so.
+    /// Whether a `/subscribe` may go on: `false` while the authoriser has not said so.
     ///
     /// # Errors
     /// `forbidden`.
-    pub(super) fn is_permitted(
-        &mut self,
-        id: RequestId,
-        action: Action<'_>,
-    ) -> Result<bool, Refusal> {
-        match self.verdict_on(id, action) {
-            Some(true) => Ok(true),
-            Some(false) => Err((Code::FORBIDDEN, String::new())),
-            None => Ok(false),
-        }
-    }
-
-    fn verdict_on(&mut self, id: RequestId, action: Action<'_>) -> Option<bool> {
+    pub(super) fn may_subscribe(&mut self, id: RequestId, topic: &Topic) -> Result<bool, Refusal> {
         if self.shared.hooks.authorizer.is_none() {
-            return Some(true);
+            return Ok(true);
         }
         if let Some(Access::Asking(asking)) = self.access.as_deref()
             && asking.id == id
         {
             // Looked at once more, for whatever reason: it is asked about only once.
-            let verdict = asking.verdict?;
+            let Some(is_allowed) = asking.permission.verdict else { return Ok(false) };
             self.access = None;
-            return Some(verdict);
+            return allowed(is_allowed).map(|()| true);
         }
-        match self.verdict(action) {
-            Verdict::Allow => Some(true),
-            Verdict::Deny => Some(false),
-            Verdict::Later(future) => {
-                self.ask_later(id, action, future);
-                None
-            }
+        let Some(permission) = self.permission(Action::Subscribe(topic.as_str()))? else {
+            return Ok(true);
+        };
+        let asking = Asking { id, topic: topic.to_string(), permission };
+        self.access = Some(Box::new(Access::Asking(asking)));
+        Ok(false)
+    }
+
+    /// Whether a `/publish` may go on: what the authoriser says, while it takes its time.
+    ///
+    /// # Errors
+    /// `forbidden`.
+    pub(super) fn may_publish(
+        &mut self,
+        topic: &Topic,
+        asked: Option<Permission>,
+    ) -> Result<Option<Permission>, Refusal> {
+        let asked = match asked {
+            Some(permission) => Some(permission),
+            None => self.permission(Action::Publish(topic.as_str()))?,
+        };
+        let Some(mut permission) = asked else { return Ok(None) };
+        match permission.is_decided() {
+            true => allowed(permission.verdict == Some(true)).map(|()| None),
+            false => Ok(Some(permission)),
         }
     }
 
-    fn ask_later(&mut self, id: RequestId, action: Action<'_>, future: BoxFuture<bool>) {
-        let topic = match action {
-            Action::Subscribe(topic) => Some(topic.to_owned()),
-            Action::Call(_) | Action::Publish(_) => None,
+    /// Asks the authoriser; what it says, if it takes its time.
+    fn permission(&mut self, action: Action<'_>) -> Result<Option<Permission>, Refusal> {
+        let future = match self.verdict(action) {
+            Verdict::Allow => return Ok(None),
+            Verdict::Deny => return allowed(false).map(|()| None),
+            Verdict::Later(future) => future,
         };
         let deadline = self.now().after(self.shared.config.handler_time);
-        let asked = Asked::new(future, self.session.mailbox());
-        let asking = Asking { id, topic, asked, verdict: None, deadline };
-        self.access = Some(Box::new(Access::Asking(asking)));
         self.set_alarm(deadline);
+        let asked = Asked::new(future, self.session.mailbox());
+        Ok(Some(Permission { asked, verdict: None, deadline }))
     }
 
     /// What the authoriser says at once; one that panics denies.
@@ -280,9 +315,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// was revoked meanwhile.
     pub(super) fn deny_asking(&mut self, topic: &str) {
         if let Some(Access::Asking(asking)) = self.access.as_deref_mut()
-            && asking.topic.as_deref() == Some(topic)
+            && asking.topic == topic
         {
-            asking.verdict = Some(false);
+            asking.permission.verdict = Some(false);
         }
     }
 
@@ -290,7 +325,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// verdict.
     pub(super) fn abandon_asking(&mut self) {
         if let Some(Access::Asking(asking)) = self.access.as_deref_mut() {
-            asking.verdict = Some(false);
+            asking.permission.verdict = Some(false);
         }
     }
 
@@ -302,5 +337,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             drop(asked);
             self.refuse(id, &Code::CLOSING, format_args!(""));
         }
+    }
+}
+
+fn allowed(is_allowed: bool) -> Result<(), Refusal> {
+    match is_allowed {
+        true => Ok(()),
+        false => Err((Code::FORBIDDEN, String::new())),
     }
 }

@@ -68,8 +68,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     pub(super) fn draw_the_line(&mut self, reason: &Code) {
         if self.phase == Phase::Open && !self.is_draining {
             self.is_draining = true;
-            let last = self.last_id;
-            encode_bye(self.out(), last, reason);
+            self.say_last(reason);
             self.abandon_asking();
         }
     }
@@ -77,10 +76,18 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// Says why nothing more is read; what was read is still finished and answered.
     pub(super) fn turn_away(&mut self, code: &Code) {
         if !self.is_draining {
-            let last = self.last_id;
-            encode_bye(self.out(), last, code);
+            self.say_last(code);
         }
         self.stop_reading(None);
+    }
+
+    /// Draws the line before the first request that waits for a place: what has not started by now
+    /// is refused, so that its client can ask elsewhere at once.
+    fn say_last(&mut self, reason: &Code) {
+        let waiting = self.active.as_ref().and_then(|active| active.parked.first_id());
+        let last = waiting.map_or(self.last_id, |id| id.get() - 1);
+        encode_bye(self.out(), last, reason);
+        self.give_up_parked(&Code::CLOSING);
     }
 
     pub(super) fn cut(&mut self) {
@@ -88,6 +95,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             let over = active.in_flight.cut_all();
             over.into_iter().for_each(|over| self.finish(over));
         }
+        self.give_up_parked(&Code::CLOSING);
         self.give_up_opening(&Code::CLOSING);
         self.abandon_auth();
         if self.phase == Phase::Open {
@@ -102,7 +110,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
     }
 
-    /// Looks at no further line.
+    /// Looks at no further line. Those that are parked were read: they are still started.
     pub(super) fn stop_reading(&mut self, quit: Option<RequestId>) {
         self.phase = Phase::Finishing { quit, eof: false };
         self.lines = LineDecoder::default();
@@ -110,7 +118,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         self.access = None;
         self.lease = Lease::Idle;
         if let Some(active) = &mut self.active {
-            active.parked = None;
+            active.held = None;
             (active.unread, active.unread_at) = (Vec::new(), 0);
         }
         self.end_starved_streams();
@@ -119,7 +127,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// The last line of the connection, once all others are there.
     pub(super) fn answer_quit(&mut self) {
         if let Phase::Finishing { quit, .. } = &mut self.phase
-            && self.active.as_ref().is_none_or(|active| active.in_flight.len() == 0)
+            && self.active.as_deref().is_none_or(has_answered)
             && let Some(id) = quit.take()
         {
             self.answer_ok(id, format_args!(""));
@@ -130,7 +138,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     pub(super) fn is_finished(&self) -> bool {
         let is_drained = || self.is_draining && !self.is_stalled() && !self.is_delivering();
         let is_ending = self.phase != Phase::Open || is_drained();
-        let is_done = |active: &Active| active.in_flight.len() == 0 && active.out.is_done();
+        let is_done = |active: &Active| has_answered(active) && active.out.is_done();
         is_ending && self.active.as_deref().is_none_or(is_done)
     }
 
@@ -199,4 +207,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         give_way(cx);
         Poll::Pending
     }
+}
+
+/// Whether every request that was read has its terminal line.
+fn has_answered(active: &Active) -> bool {
+    active.in_flight.len() == 0 && active.parked.is_empty()
 }

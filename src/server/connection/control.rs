@@ -4,13 +4,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     protocol::{
-        Code, LeaseEvent, Line, MIN_MAX_LINE, Mark, Position, RequestId, Rest, Terms, Topic,
+        Code, LeaseEvent, Line, MIN_MAX_LINE, Mark, Position, RequestId, Rest, Terms, Time, Topic,
         TraceParent, encode, parse_number,
     },
     server::{
-        authorizer::Action,
         connection::{
-            Connection, Taken, answer::cut_text, requests::Work, streams::DEFAULT_WINDOW,
+            Connection, Taken, access::Permission, answer::cut_text, parked::ParkedLine,
+            requests::Work, streams::DEFAULT_WINDOW,
         },
         handler::Running,
         reply,
@@ -31,9 +31,9 @@ type Done = Result<Taken, Refusal>;
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// Obeys a line whose word is the protocol's.
-    pub(super) fn on_control(&mut self, line: &Line<'_>, is_first: bool) -> Taken {
+    pub(super) fn on_control(&mut self, line: &Line<'_>, bytes: &[u8], is_first: bool) -> Taken {
         let done = match line.mark {
-            Mark::Id(id) => self.on_control_request(id, line, is_first),
+            Mark::Id(id) => self.on_control_request(id, line, bytes, is_first),
             Mark::Reserved => self.on_control_one_way(line),
         };
         match (done, line.mark) {
@@ -49,7 +49,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
     }
 
-    fn on_control_request(&mut self, id: RequestId, line: &Line<'_>, is_first: bool) -> Done {
+    fn on_control_request(
+        &mut self,
+        id: RequestId,
+        line: &Line<'_>,
+        bytes: &[u8],
+        is_first: bool,
+    ) -> Done {
         let word = line.word.as_str();
         if self.is_draining() && matches!(word, "/subscribe" | "/publish") {
             return Err((Code::CLOSING, String::new()));
@@ -59,7 +65,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             "/unsubscribe" => self.unsubscribe(id, line),
             "/renew" => self.renew(id, line),
             "/ack" => self.ack(line),
-            "/publish" => self.publish(id, line),
+            "/publish" => self.publish(id, line, bytes),
             "/methods" => self.methods(id, line),
             "/hello" => self.hello(id, line, is_first),
             "/quit" => self.quit(id, line),
@@ -102,7 +108,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if subscriptions.len() >= self.shared.config.subscriptions {
             return Err((Code::TOO_MANY, String::new()));
         }
-        if !self.is_permitted(id, Action::Subscribe(topic.as_str()))? {
+        if !self.may_subscribe(id, &topic)? {
             return Ok(Taken::No);
         }
         let store = self.shared.publisher.store();
@@ -192,33 +198,54 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         Ok(Taken::Yes)
     }
 
-    fn publish(&mut self, id: RequestId, line: &Line<'_>) -> Done {
-        let ttl = publish_attributes(line)?;
-        let (topic, payload) = line.rest.split_argument();
-        let topic = as_topic(topic, PUBLISH_USAGE)?;
+    /// Checks a `/publish`, and starts or parks it: it needs a place, and keeps to the order of the
+    /// application's lines (PROTOCOL.md, section 7.5).
+    fn publish(&mut self, id: RequestId, line: &Line<'_>, bytes: &[u8]) -> Done {
+        let arguments = publish_arguments(line)?;
         if self.shared.hooks.authorizer.is_none() && !self.shared.config.allow_publish {
             return Err((Code::FORBIDDEN, String::new()));
         }
+        let until = self.end_of_ttl(arguments.ttl);
+        let permission = match self.must_park() {
+            _ if self.is_busy => return Err((Code::BUSY, String::new())),
+            true => None,
+            false => match self.start_publish(id, &arguments, until, None)? {
+                None => return Ok(Taken::Yes),
+                permission => permission,
+            },
+        };
+        let (id, bytes) = (Some(id), bytes.to_vec());
+        Ok(self.park(ParkedLine { id, bytes, until, is_publish: true, permission }))
+    }
+
+    /// Appends to the topic, if the authoriser allows it; what it says, while it takes its time.
+    pub(super) fn start_publish(
+        &mut self,
+        id: RequestId,
+        arguments: &Publish<'_>,
+        until: Time,
+        permission: Option<Permission>,
+    ) -> Result<Option<Permission>, Refusal> {
         if self.is_busy {
             return Err((Code::BUSY, String::new()));
         }
-        if !self.has_place() || !self.is_permitted(id, Action::Publish(topic.as_str()))? {
-            return Ok(Taken::No);
+        if let Some(waits) = self.may_publish(&arguments.topic, permission)? {
+            return Ok(Some(waits));
         }
-        let payload = payload.plain();
-        if self.shared.publisher.check_size(&topic, &payload).is_err() {
+        let payload = arguments.payload.plain();
+        if self.shared.publisher.check_size(&arguments.topic, &payload).is_err() {
             return Err((Code::TOO_LARGE, String::new()));
         }
-        let bytes = line.rest.stuffed().len();
-        let work = Work { id: Some(id), cancel: None, ttl, window: DEFAULT_WINDOW, bytes };
-        let payload = payload.into_owned().into();
+        let (bytes, window) = (arguments.bytes, DEFAULT_WINDOW);
+        let work = Work { id: Some(id), cancel: None, until, window, bytes };
+        let (topic, payload) = (&arguments.topic, payload.into_owned().into());
         self.run(work, |shared, _| {
             // At once, and not when the future is polled: the order of the lines numbers them.
-            let appended = shared.publisher.store().append(&topic, payload);
+            let appended = shared.publisher.store().append(topic, payload);
             let future = async move { reply::of_publish(appended.await) };
             Ok(Running::Inline(Box::pin(future)))
         });
-        Ok(Taken::Yes)
+        Ok(None)
     }
 
     fn methods(&mut self, id: RequestId, line: &Line<'_>) -> Done {
@@ -303,6 +330,24 @@ pub(super) fn application_attributes(line: &Line<'_>) -> Result<(Option<u64>, u6
     };
     check_attributes(line, read, &["ttl", "trace", "window"])?;
     Ok((ttl, window))
+}
+
+/// What a `/publish` says.
+pub(super) struct Publish<'a> {
+    /// In milliseconds.
+    ttl: Option<u64>,
+    topic: Topic,
+    payload: Rest<'a>,
+    /// Of its rest, stuffed.
+    bytes: usize,
+}
+
+/// Reads a `/publish`.
+pub(super) fn publish_arguments<'a>(line: &Line<'a>) -> Result<Publish<'a>, Refusal> {
+    let ttl = publish_attributes(line)?;
+    let (topic, payload) = line.rest.split_argument();
+    let topic = as_topic(topic, PUBLISH_USAGE)?;
+    Ok(Publish { ttl, topic, payload, bytes: line.rest.stuffed().len() })
 }
 
 /// The attributes of `/publish`: its `ttl`, in milliseconds.

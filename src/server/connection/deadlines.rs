@@ -32,6 +32,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             over.into_iter().for_each(|over| self.finish(over));
             deadline.into_iter().for_each(|at| self.set_alarm(at));
         }
+        self.expire_parked(now);
         self.check_opening();
     }
 

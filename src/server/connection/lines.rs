@@ -5,15 +5,17 @@ use std::mem;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
-    protocol::{Code, Escaped, Line, LineTooLong, Malformed, Mark, RequestId},
+    protocol::{Code, Escaped, Line, LineTooLong, Malformed, Mark, RequestId, Time},
     server::{
         authorizer::{Action, Verdict},
         connection::{
             Connection, Phase, Taken,
-            control::{application_attributes, unknown_method},
+            control::{Refusal, application_attributes, unknown_method},
+            parked::ParkedLine,
             requests::Work,
         },
         extract::{Payload, RequestParts},
+        router::Found,
     },
 };
 
@@ -34,10 +36,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let Some(active) = &mut self.active else {
             return;
         };
-        if let Some(line) = active.parked.take()
+        if let Some(line) = active.held.take()
             && self.on_line(&line) == Taken::No
         {
-            self.active().parked = Some(line);
+            self.active().held = Some(line);
             return;
         }
         let active = self.active();
@@ -60,7 +62,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 Ok(Some(line)) => {
                     has_begun = false;
                     if self.on_line(line) == Taken::No {
-                        self.active().parked = Some(line.to_vec());
+                        self.active().held = Some(line.to_vec());
                     }
                 }
                 Ok(None) => break,
@@ -104,8 +106,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
         let taken = match line.word.is_protocol() {
             _ if self.is_barred(&line) => self.bar(line.mark),
-            true => self.on_control(&line, self.is_first),
-            false => self.on_application(&line),
+            true => self.on_control(&line, bytes, self.is_first),
+            false => self.on_application(&line, bytes),
         };
         if taken == Taken::Yes {
             self.is_first = false;
@@ -120,37 +122,57 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
     }
 
-    fn on_application(&mut self, line: &Line<'_>) -> Taken {
-        let id = match line.mark {
-            Mark::Id(id) => Some(id),
-            Mark::Reserved => None,
-        };
+    /// Checks an application line, and starts or parks it.
+    fn on_application(&mut self, line: &Line<'_>, bytes: &[u8]) -> Taken {
+        let id = id_of(line);
         if self.is_draining {
             return self.refuse_any(id, &Code::CLOSING, format_args!(""));
         }
-        let Some(method) = self.shared.methods.find(line.word) else {
-            let (code, text) = unknown_method(line);
-            return self.refuse_any(id, &code, format_args!("{text}"));
-        };
-        let (ttl, window) = match application_attributes(line) {
-            Ok(known) => known,
-            Err((code, key)) => return self.refuse_any(id, &code, format_args!("{key}")),
+        let (method, ttl, window) = match self.checked(line) {
+            Ok(checked) => checked,
+            Err((code, text)) => return self.refuse_any(id, &code, format_args!("{text}")),
         };
         if self.is_busy {
             return self.refuse_any(id, &Code::BUSY, format_args!(""));
         }
-        if !self.has_place() {
-            return Taken::No;
+        let until = self.end_of_ttl(ttl);
+        if self.must_park() {
+            let (is_publish, permission) = (false, None);
+            let bytes = bytes.to_vec();
+            return self.park(ParkedLine { id, bytes, until, is_publish, permission });
         }
-        let bytes = line.rest.stuffed().len();
-        let work = Work { id, cancel: id, ttl, window, bytes };
+        self.start_application(line, method, window, until);
+        Taken::Yes
+    }
+
+    /// Its method, its `ttl` in milliseconds, and its window.
+    fn checked(&self, line: &Line<'_>) -> Result<(Found, Option<u64>, u64), Refusal> {
+        let method = self.shared.methods.find(line.word).ok_or_else(|| unknown_method(line))?;
+        let (ttl, window) = application_attributes(line)?;
+        Ok((method, ttl, window))
+    }
+
+    /// Starts an application request that was parked.
+    pub(super) fn start_parked_application(&mut self, line: &Line<'_>, until: Time) {
+        let Ok((method, _, window)) = self.checked(line) else { return };
+        match self.is_busy {
+            true => _ = self.refuse_any(id_of(line), &Code::BUSY, format_args!("")),
+            false => self.start_application(line, method, window, until),
+        }
+    }
+
+    fn start_application(&mut self, line: &Line<'_>, method: Found, window: u64, until: Time) {
+        let (id, bytes) = (id_of(line), line.rest.stuffed().len());
+        let work = Work { id, cancel: id, until, window, bytes };
         match self.verdict(Action::Call(line.word.as_str())) {
             Verdict::Allow => {}
-            Verdict::Deny => return self.refuse_any(id, &Code::FORBIDDEN, format_args!("")),
+            Verdict::Deny => {
+                self.refuse_any(id, &Code::FORBIDDEN, format_args!(""));
+                return;
+            }
             Verdict::Later(verdict) => {
                 let gated = self.gated(verdict, method, line);
-                self.run(work, |_, _| Ok(gated));
-                return Taken::Yes;
+                return self.run(work, |_, _| Ok(gated));
             }
         }
         self.run(work, |shared, session| {
@@ -164,7 +186,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             };
             shared.methods.start(method, &parts)
         });
-        Taken::Yes
     }
 
     fn on_id_order(&mut self, id: RequestId) -> Taken {
@@ -205,6 +226,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             self.notice_error(None, &Code::LINE_TOO_LONG, text);
         }
         self.stop_reading(None);
+    }
+}
+
+fn id_of(line: &Line<'_>) -> Option<RequestId> {
+    match line.mark {
+        Mark::Id(id) => Some(id),
+        Mark::Reserved => None,
     }
 }
 

@@ -101,6 +101,7 @@ fn shared(dice: &Arc<Dice>) -> Arc<Shared> {
     let mut config = ServerConfig::new()
         .in_flight(1 + dice.roll(4) as usize)
         .payload_bytes(1 + dice.roll(40) as usize)
+        .parked_bytes(dice.roll(3) as usize * 150)
         .reply_mark(1 + dice.roll(400) as usize)
         .notification_mark(1 + dice.roll(400) as usize)
         .subscriptions(2)

@@ -15,6 +15,7 @@ mod lines;
 #[cfg(test)]
 mod mixtures;
 mod orders;
+mod parked;
 mod requests;
 mod streams;
 
@@ -29,7 +30,7 @@ use tokio::{
     task::yield_now,
 };
 
-use self::{access::Access, closing::Phase, crumbs::Crumbs};
+use self::{access::Access, closing::Phase, crumbs::Crumbs, parked::Parked};
 use crate::{
     io::{Scratch, WriteBuffer},
     protocol::{Code, DEFAULT_MAX_LINE, Hello, Lease, LeaseEvent, LineDecoder, Time, Violations},
@@ -105,9 +106,13 @@ struct Active {
     tally: Tally,
     /// Slots whose handlers were woken and are still to be polled.
     woken: Vec<usize>,
-    /// A line that waits for a place in flight.
-    parked: Option<Vec<u8>>,
-    /// What was read behind it, and from where on it is still to be looked at.
+    /// Application lines that wait for a place in flight.
+    parked: Parked,
+    /// The line at which reading stopped: no more may be parked, or it waits for the authoriser.
+    held: Option<Vec<u8>>,
+    /// When the peer is to be told that nothing is read.
+    hold_at: Option<Time>,
+    /// What was received behind it, and from where on it is still to be looked at.
     unread: Vec<u8>,
     unread_at: usize,
     /// Reading stopped since the peer does not read: nothing but the next write brings it on.
@@ -121,12 +126,13 @@ struct Active {
 impl Active {
     /// What it holds, in bytes: room that is kept counts, whatever stands in it.
     fn buffered(&self) -> usize {
-        let parked = self.parked.as_ref().map_or(0, Vec::capacity);
-        self.out.capacity() + parked + self.unread.capacity() + self.in_flight.bytes()
+        let held = self.held.as_ref().map_or(0, Vec::capacity);
+        let lines = self.parked.bytes() + held + self.unread.capacity();
+        self.out.capacity() + lines + self.in_flight.bytes()
     }
 }
 
-/// Whether a line was obeyed, or has to wait for a place.
+/// Whether a line was read, or has to be looked at again: for room to be parked, or a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Taken {
     Yes,
@@ -217,6 +223,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             self.turn_away_banned();
             let mut more_input = self.poll_input(cx)? | self.poll_access();
             more_input |= self.fire_deadlines(more_input);
+            self.say_hold();
             self.poll_subscriptions();
             self.poll_streams(before);
             self.answer_quit();
@@ -302,6 +309,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             // Unless it turns out again below: a connection held for ever would never rest.
             active.is_held = false;
         }
+        self.start_parked();
         self.go_on_with_unread();
         for _ in 0..READS {
             if self.phase != Phase::Open || self.is_stalled() {
@@ -375,17 +383,19 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     /// Whether another round would do something that no waker announces.
-    fn can_go_on(&self) -> bool {
+    fn can_go_on(&mut self) -> bool {
+        let can_start = self.can_start_parked();
         let Some(active) = &self.active else {
             return false;
         };
         let config = &self.shared.config;
-        let has_lines = active.parked.is_some() || !active.unread.is_empty();
+        // What is held goes on with what is parked before it, or with a verdict.
+        let has_lines = active.held.is_none() && !active.unread.is_empty();
         let can_copy = active.out.len() < self.notification_mark()
             && self.subscriptions.as_ref().is_some_and(|list| list.is_ready());
         let can_poll = active.out.len() < config.reply_mark && !active.woken.is_empty();
-        let can_read = (has_lines && self.has_place() || active.is_held) && !self.is_over_mark();
-        can_read && !self.is_opening() || can_copy || can_poll || self.can_stream()
+        let can_read = (has_lines || active.is_held) && !self.is_over_mark() && !self.is_opening();
+        can_start || can_read || can_copy || can_poll || self.can_stream()
     }
 
     /// Gives back what an idle connection does without.
@@ -393,7 +403,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let is_idle = |active: &mut Box<Active>| {
             active.out.is_done()
                 && active.in_flight.len() == 0
-                && active.parked.is_none()
+                && active.parked.is_empty()
+                && active.held.is_none()
                 && active.unread.is_empty()
         };
         if self.active.take_if(is_idle).is_some() {
@@ -402,11 +413,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         self.subscriptions.take_if(|list| list.is_empty());
     }
 
-    /// Whether lines have to wait: for a place, for a store to open a topic, or for a hook.
+    /// Whether lines have to wait: for room to be parked, for a store to open a topic, or for a
+    /// hook.
     fn is_stalled(&self) -> bool {
         self.is_opening()
             || self.is_over_mark()
-            || self.active.as_ref().is_some_and(|active| active.parked.is_some())
+            || self.active.as_ref().is_some_and(|active| active.held.is_some())
     }
 
     /// Whether the peer leaves so much unread that none of its lines is looked at, the protocol's

@@ -8,7 +8,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
-    protocol::{Outcome, RequestId},
+    protocol::{Outcome, RequestId, Time},
     server::{
         Shared,
         connection::Connection,
@@ -24,8 +24,8 @@ pub(super) struct Work {
     pub(super) id: Option<RequestId>,
     /// The id `/cancel` finds it under.
     pub(super) cancel: Option<RequestId>,
-    /// Its own deadline, in milliseconds from now.
-    pub(super) ttl: Option<u64>,
+    /// The end of its `ttl`, or [`NEVER`].
+    pub(super) until: Time,
     /// The bytes of its payload, stuffed.
     pub(super) bytes: usize,
     /// The credit of a streamed reply, in items.
@@ -69,14 +69,22 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     pub(super) fn keep(&mut self, work: Work, running: Running) {
         let (now, limit) = (self.now(), self.shared.config.handler_time);
-        let until = work.ttl.map_or(NEVER, |ttl| now.after(Duration::from_millis(ttl)));
+        let (until, credit, bytes) = (work.until, work.window, work.bytes);
         let deadline = now.after(limit).min(until);
-        let bounds = Bounds { deadline, until, credit: work.window, bytes: work.bytes };
+        let bounds = Bounds { deadline, until, credit, bytes };
         self.active().in_flight.keep(work.id, work.cancel, running, bounds);
         self.set_alarm(deadline);
     }
 
+    /// When a request that was read now is over by its `ttl`, in milliseconds.
+    pub(super) fn end_of_ttl(&mut self, ttl: Option<u64>) -> Time {
+        ttl.map_or(NEVER, |ttl| self.now().after(Duration::from_millis(ttl)))
+    }
+
     pub(super) fn cancel_request(&mut self, id: RequestId) {
+        if self.cancel_parked(id) {
+            return;
+        }
         let active = self.active.as_mut();
         if let Some(over) = active.and_then(|active| active.in_flight.cancel(id)) {
             self.finish(over);

@@ -91,10 +91,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
     }
 
-    /// Behind a line that waits for a place no credit is read. Where all places are held by what
-    /// waits for credit, the oldest of them is over; whether one is, and is to be written.
+    /// Behind a line that is held no credit is read. Where all places are held by what waits for
+    /// credit, the oldest of them is over; whether one is, and is to be written.
     pub(super) fn free_a_place(&mut self) -> bool {
-        let waits = |active: &Active| active.parked.is_some();
+        let waits = |active: &Active| active.held.is_some();
         let is_behind = self.unwritten() >= self.shared.config.reply_mark;
         if !self.active.as_deref().is_some_and(waits)
             || is_behind
