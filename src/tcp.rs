@@ -1,9 +1,12 @@
-//! What both ends set on a TCP socket: no delay, and how soon a peer that is gone is noticed.
+//! What both ends set on a socket: no delay, how soon a peer that is gone is noticed, and how much the
+//! system may hold unsent.
 
 use std::{io, time::Duration};
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
 
 /// The least timeout, in seconds: a quarter of it is a time of keep-alive's, and those are whole
 /// seconds, at least one.
@@ -13,6 +16,9 @@ const LONGEST: u64 = 2 * 32_767;
 
 /// How long a client's host may be gone from the network before an idle connection ends.
 const CLIENT: Duration = Duration::from_secs(20);
+
+/// What the system may hold unsent of one connection by default, in bytes.
+pub(crate) const UNSENT: usize = 64 * 1024;
 
 /// Prepares a client's socket: as [`prepare`], but a server that answers and takes nothing is none of
 /// the system's affair. It may have its reasons (PROTOCOL.md, section 12), and the client probes it.
@@ -75,6 +81,46 @@ fn set_user_timeout(_: &SockRef<'_>, _: Duration) -> io::Result<()> {
     Ok(())
 }
 
+/// Limits what the system holds unsent: it accepts no more bytes while it holds `bytes` of them, and is
+/// writable again at half of that.
+///
+/// Without the limit Linux takes several megabytes for a peer that does not read, outside all bounds of
+/// the connection, and each later line waits behind them. It is then writable again only when a third
+/// of them is gone, so that a slow reader looks like one that takes nothing.
+///
+/// # Errors
+/// The system's.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+pub(crate) fn limit_unsent(stream: &TcpStream, bytes: usize) -> io::Result<()> {
+    SockRef::from(stream).set_tcp_notsent_lowat(option(bytes))
+}
+
+#[cfg(not(any(target_os = "android", target_os = "linux")))]
+pub(crate) fn limit_unsent(_: &TcpStream, _: usize) -> io::Result<()> {
+    Ok(())
+}
+
+/// As [`limit_unsent`], for a Unix socket: its send buffer is all there is between the two ends.
+///
+/// # Errors
+/// The system's.
+#[cfg(unix)]
+pub(crate) fn limit_unsent_unix(stream: &UnixStream, bytes: usize) -> io::Result<()> {
+    // Linux doubles what is set, for what it needs beside the bytes.
+    let doubled = usize::from(cfg!(any(target_os = "android", target_os = "linux")));
+    let socket = SockRef::from(stream);
+    if socket.send_buffer_size()? <= bytes {
+        return Ok(());
+    }
+    socket.set_send_buffer_size(bytes >> doubled)
+}
+
+/// A number of bytes as the option has it, which is signed; 0 would mean the system's own.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+fn option(bytes: usize) -> u32 {
+    u32::try_from(bytes.clamp(1, i32::MAX as usize)).unwrap_or(u32::MAX)
+}
+
 #[cfg(all(test, any(target_os = "android", target_os = "linux")))]
 pub(crate) mod tests {
     use socket2::Socket;
@@ -114,5 +160,21 @@ pub(crate) mod tests {
         assert!(stream.nodelay().unwrap() && socket.keepalive().unwrap());
         assert_eq!(socket.tcp_keepalive_time().unwrap(), CLIENT / 2);
         assert_eq!(socket.tcp_user_timeout().unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn what_the_system_holds_unsent_is_limited() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (unix, _peer) = UnixStream::pair().unwrap();
+        for (bytes, option) in [(UNSENT, 65_536), (0, 1), (usize::MAX, i32::MAX as u32)] {
+            limit_unsent(&stream, bytes).unwrap();
+            assert_eq!(SockRef::from(&stream).tcp_notsent_lowat().unwrap(), option);
+        }
+        for (bytes, buffer) in [(usize::MAX, 200_000), (UNSENT, 65_536), (UNSENT, 65_536)] {
+            limit_unsent_unix(&unix, bytes).unwrap();
+            let size = SockRef::from(&unix).send_buffer_size().unwrap();
+            assert!(if bytes == UNSENT { size == buffer } else { size > buffer }, "{size}");
+        }
     }
 }

@@ -280,9 +280,9 @@ async fn blocked(config: ServerConfig) -> (PipeServer, Waiting, Peer) {
 
 /// [M141] Twice: nothing is taken at all; one byte is, just in time.
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_takes_nothing_for_ten_seconds_is_dropped() {
+async fn a_peer_that_takes_nothing_for_twenty_seconds_is_dropped() {
     let (server, waiting, _peer) = blocked(ServerConfig::new()).await;
-    pass(millis(9_999)).await;
+    pass(millis(19_999)).await;
     settle().await;
     assert!(server.handle.stats().connections == 1 && waiting.waits(2));
     pass(TICK).await;
@@ -307,7 +307,7 @@ async fn a_peer_that_reads_slowly_is_served() {
     let (_server, waiting, mut peer) = blocked(ServerConfig::new()).await;
     let mut read = Vec::new();
     while !read.ends_with(b"\n") {
-        pass(secs(9)).await;
+        pass(secs(19)).await;
         let count = if read.len() < 900 { 100 } else { 1 };
         read.extend(peer.bytes(count).await);
         if read.len() == 100 {
@@ -331,7 +331,7 @@ async fn a_peer_that_takes_nothing_is_dropped_at_its_end_too() {
             "eof" => peer.half_close().await,
             _ => server.stop(),
         }
-        pass(millis(9_999)).await;
+        pass(millis(19_999)).await;
         settle().await;
         assert_eq!(server.handle.stats().connections, 1, "{ends_by}");
         pass(TICK).await;

@@ -6,6 +6,7 @@ use crate::{
     credentials::Credentials,
     protocol::{Backoff, Code, DEFAULT_MAX_LINE, MAX_NUMBER, MIN_MAX_LINE},
     random::Random,
+    tcp::UNSENT,
 };
 
 /// Every bound of a client, with its default.
@@ -21,6 +22,7 @@ pub struct ClientConfig {
     pub(crate) in_flight: usize,
     pub(crate) max_line: usize,
     pub(crate) outbound_bytes: usize,
+    pub(crate) unsent_bytes: Option<usize>,
     pub(crate) inbox_items: usize,
     pub(crate) inbox_bytes: usize,
     pub(crate) connect_timeout: Duration,
@@ -44,6 +46,7 @@ impl Default for ClientConfig {
             in_flight: 1_024,
             max_line: DEFAULT_MAX_LINE,
             outbound_bytes: 256 * 1024,
+            unsent_bytes: Some(UNSENT),
             inbox_items: 1_024,
             inbox_bytes: 1024 * 1024,
             connect_timeout: Duration::from_secs(10),
@@ -97,6 +100,23 @@ impl ClientConfig {
     #[must_use]
     pub fn outbound_bytes(mut self, bytes: usize) -> Self {
         self.outbound_bytes = bytes.max(1);
+        self
+    }
+
+    /// Bytes that the system may hold for a connection and has not yet sent; at least 1, `None` for the
+    /// system's own limit, which is several megabytes on Linux. Default 64 KiB.
+    ///
+    /// Past it lines wait in the client, bounded by [`outbound_bytes`](Self::outbound_bytes): what is
+    /// not yet offered to the system is proven not sent when the connection is lost. It is
+    /// TCP_NOTSENT_LOWAT on Linux and Android, and SO_SNDBUF of Unix sockets; TCP of other systems has
+    /// no such limit here. What was sent and not yet acknowledged does not count, so it costs no
+    /// throughput. Worst case: this and one segment, of 64 KiB at most, in the system's memory. Without
+    /// effect on a stream of one's own that [`Client::new`](crate::Client::new) is given; a
+    /// [`Connector`](crate::Connector) of one's own has to implement
+    /// [`limit_unsent`](crate::Connector::limit_unsent).
+    #[must_use]
+    pub fn unsent_bytes(mut self, bytes: impl Into<Option<usize>>) -> Self {
+        self.unsent_bytes = bytes.into();
         self
     }
 

@@ -47,6 +47,19 @@ pub trait Connector: Send + 'static {
     /// [`ClientConfig::connect_timeout`](crate::ClientConfig::connect_timeout), and when the client
     /// closes.
     fn connect(&mut self, address: &str) -> impl Future<Output = io::Result<Self::Io>> + Send;
+
+    /// Limits what the system holds of a connection and has not sent: it is to accept no more while it
+    /// holds `bytes`, which is [`ClientConfig::unsent_bytes`](crate::ClientConfig::unsent_bytes).
+    /// Default: nothing is done, as for transports that hold little.
+    ///
+    /// It is called once per connection, and only where there is a limit. A connector around another one
+    /// calls the other's.
+    ///
+    /// # Errors
+    /// They go to the log, and the connection goes on.
+    fn limit_unsent(_io: &Self::Io, _bytes: usize) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl<F, Fut, Io> Connector for F
@@ -82,6 +95,27 @@ impl Connector for TcpConnector {
         }
         Ok(stream)
     }
+
+    fn limit_unsent(io: &TcpStream, bytes: usize) -> io::Result<()> {
+        tcp::limit_unsent(io, bytes)
+    }
+}
+
+/// Connects to one Unix socket, whose path need not be UTF-8.
+#[cfg(unix)]
+pub(super) struct AtPath(pub(super) std::path::PathBuf);
+
+#[cfg(unix)]
+impl Connector for AtPath {
+    type Io = UnixStream;
+
+    async fn connect(&mut self, _: &str) -> io::Result<UnixStream> {
+        UnixStream::connect(&self.0).await
+    }
+
+    fn limit_unsent(io: &UnixStream, bytes: usize) -> io::Result<()> {
+        UnixConnector::limit_unsent(io, bytes)
+    }
 }
 
 /// Connects to Unix sockets: an address is a path.
@@ -96,5 +130,9 @@ impl Connector for UnixConnector {
 
     async fn connect(&mut self, address: &str) -> io::Result<UnixStream> {
         UnixStream::connect(address).await
+    }
+
+    fn limit_unsent(io: &UnixStream, bytes: usize) -> io::Result<()> {
+        tcp::limit_unsent_unix(io, bytes)
     }
 }

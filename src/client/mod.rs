@@ -163,8 +163,7 @@ impl Client {
         path: impl AsRef<std::path::Path>,
         config: ClientConfig,
     ) -> Result<Self, ConnectionError> {
-        let path = path.as_ref().to_owned();
-        let connector = move |_: &str| tokio::net::UnixStream::connect(path.clone());
+        let connector = connector::AtPath(path.as_ref().to_owned());
         Self::builder().connector(connector).config(config).connect().await
     }
 

@@ -20,7 +20,7 @@ use crate::{
         event::ConnectionEvent, hint::Hint, shared::Shared,
     },
     error::ConnectionError,
-    guard::{Guarded, Held, caught},
+    guard::{Guarded, Held, caught, guarded},
     protocol::{Code, Reconnect, Time},
     sync::Arc,
 };
@@ -200,6 +200,7 @@ impl<C: Connector> Supervisor<C> {
         let connector = &mut *self.connector;
         let connecting = Guarded::new(|| Box::pin(connector.connect(address)));
         let io = connected(connecting.await)?;
+        self.limit_unsent(&io);
         let mut connection = Connection::new(io, self.shared.clone(), ways);
         self.hints.push((at, connection.hint()));
         // One that is over as soon as it has begun is lost, and has not failed: the server may have
@@ -211,6 +212,18 @@ impl<C: Connector> Supervisor<C> {
         })
         .await?;
         Ok(connection)
+    }
+
+    /// A connector is user code; one that cannot set the limit costs its connection nothing.
+    fn limit_unsent(&self, io: &C::Io) {
+        let Some(bytes) = self.shared.config.unsent_bytes else { return };
+        match guarded(|| C::limit_unsent(io, bytes)) {
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                tracing::debug!(%error, "cannot limit what the system holds unsent")
+            }
+            None => tracing::error!("connector panicked"),
+        }
     }
 
     /// How this client can say who it is, now.

@@ -30,6 +30,10 @@ impl Connector for TlsConnector {
         let stream = self.tcp.connect(address).await?;
         self.handshake.connect(self.name.clone(), stream).await
     }
+
+    fn limit_unsent(io: &Self::Io, bytes: usize) -> io::Result<()> {
+        TcpConnector::limit_unsent(io.get_ref().0, bytes)
+    }
 }
 
 impl std::fmt::Debug for TlsConnector {

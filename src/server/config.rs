@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::{
     io::SCRATCH,
     protocol::{DEFAULT_MAX_LINE, LineTime, MAX_NUMBER, MIN_MAX_LINE},
+    tcp::UNSENT,
     topic::{Retention, Totals},
 };
 
@@ -38,6 +39,7 @@ pub struct ServerConfig {
     pub(super) write_progress: Duration,
     pub(super) idle: Option<Duration>,
     pub(super) tcp_user_timeout: Option<Duration>,
+    pub(super) unsent_bytes: Option<usize>,
     pub(super) violations: u32,
     pub(super) violation_return: Duration,
     pub(super) in_flight: usize,
@@ -71,9 +73,10 @@ impl Default for ServerConfig {
             max_line: DEFAULT_MAX_LINE,
             first_line: Duration::from_secs(10),
             line_time: LineTime { base: Duration::from_secs(10), bytes_per_second: 16 * 1024 },
-            write_progress: Duration::from_secs(10),
+            write_progress: Duration::from_secs(20),
             idle: Some(Duration::from_secs(120)),
             tcp_user_timeout: Some(Duration::from_secs(20)),
+            unsent_bytes: Some(UNSENT),
             violations: 32,
             violation_return: Duration::from_secs(10),
             in_flight: 1_024,
@@ -152,10 +155,17 @@ impl ServerConfig {
         self
     }
 
-    /// How long bytes may wait for a client that takes none of them. Default 10 s.
+    /// How long bytes may wait for a client that takes none of them. Default 20 s.
     ///
     /// Past it the connection is dropped, and its handlers with it. It holds while a connection
     /// finishes, drains and closes, too. Worst case meanwhile: twice `reply_mark`, and a line.
+    ///
+    /// A client that reads slowly takes bytes in steps, because its system reports free space only when
+    /// there is enough of it: at least one segment, and a sixteenth of its receive buffer. Over
+    /// Ethernet a step is a few KiB. Over loopback, where a segment has 64 KiB, it is up to 128 KiB: a
+    /// client that reads 10 KB/s takes nothing for 13 s. The default is above that. For slower clients,
+    /// set this and [`tcp_user_timeout`](Self::tcp_user_timeout) higher. Without
+    /// [`unsent_bytes`](Self::unsent_bytes) the steps are a third of all that the system holds.
     #[must_use]
     pub fn write_progress(mut self, time: Duration) -> Self {
         self.write_progress = time;
@@ -188,6 +198,23 @@ impl ServerConfig {
     #[must_use]
     pub fn tcp_user_timeout(mut self, time: impl Into<Option<Duration>>) -> Self {
         self.tcp_user_timeout = time.into();
+        self
+    }
+
+    /// Bytes that the system may hold for a connection and has not yet sent; at least 1, `None` for the
+    /// system's own limit, which is several megabytes on Linux. Default 64 KiB.
+    ///
+    /// Past it bytes wait in the connection, where [`reply_mark`](Self::reply_mark) and
+    /// [`notification_mark`](Self::notification_mark) bound them and where the newest state is known: a
+    /// reply does not wait behind megabytes of notifications. It is TCP_NOTSENT_LOWAT on Linux and
+    /// Android, and SO_SNDBUF of Unix sockets; TCP of other systems has no such limit here. What was
+    /// sent and not yet acknowledged does not count, so it costs no throughput. Worst case: this and
+    /// one segment, of 64 KiB at most, per connection, in the system's memory. A
+    /// [`Listener`](crate::Listener) of one's own has to implement
+    /// [`limit_unsent`](crate::Listener::limit_unsent).
+    #[must_use]
+    pub fn unsent_bytes(mut self, bytes: impl Into<Option<usize>>) -> Self {
+        self.unsent_bytes = bytes.into();
         self
     }
 

@@ -77,6 +77,20 @@ pub trait Listener: Send + 'static {
         Ok(())
     }
 
+    /// Limits what the system holds of a connection that is let in and has not sent: it is to accept no
+    /// more while it holds `bytes`, which is
+    /// [`ServerConfig::unsent_bytes`](crate::ServerConfig::unsent_bytes). Default: nothing is done, as
+    /// for transports that hold little.
+    ///
+    /// It is called once per connection, after [`prepare`](Self::prepare), and only where there is a
+    /// limit. A listener around another one calls the other's.
+    ///
+    /// # Errors
+    /// They go to the log, and the connection goes on.
+    fn limit_unsent(_io: &Self::Io, _bytes: usize) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Goes on with the handshake of its transport, if it has one; who the peer is, where that
     /// proves it. Default: there is none, and the peer is anonymous.
     ///
@@ -152,6 +166,10 @@ impl Listener for TcpListener {
     fn prepare(io: &TcpStream, timeout: Option<Duration>) -> io::Result<()> {
         tcp::prepare(io, timeout)
     }
+
+    fn limit_unsent(io: &TcpStream, bytes: usize) -> io::Result<()> {
+        tcp::limit_unsent(io, bytes)
+    }
 }
 
 #[cfg(unix)]
@@ -165,6 +183,10 @@ impl Listener for UnixListener {
 
     fn local_addr(&self) -> io::Result<PeerAddr> {
         UnixListener::local_addr(self).map(|address| unix_addr(&address))
+    }
+
+    fn limit_unsent(io: &UnixStream, bytes: usize) -> io::Result<()> {
+        tcp::limit_unsent_unix(io, bytes)
     }
 }
 

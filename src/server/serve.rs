@@ -23,6 +23,7 @@ use crate::{
         Shared,
         admission::Admission,
         arrival::Arrival,
+        config::ServerConfig,
         connection::Connection,
         in_flight::guarded,
         listener::{Listener, PeerAddr, is_of_one_connection},
@@ -148,11 +149,14 @@ fn warn_of_strangers<L: Listener>(listener: &L, shared: &Shared) {
 
 /// Prepares a connection's transport. Where that fails its peer may be gone already: its own affair,
 /// and no reason to pause.
-fn prepare<L: Listener>(io: &L::Io, timeout: Option<Duration>) {
-    match guarded(|| L::prepare(io, timeout)) {
-        Some(Ok(())) => {}
-        Some(Err(error)) => tracing::debug!(%error, "cannot prepare the connection"),
-        None => tracing::error!("listener panicked"),
+fn prepare<L: Listener>(io: &L::Io, config: &ServerConfig) {
+    let limit = || config.unsent_bytes.map_or(Ok(()), |bytes| L::limit_unsent(io, bytes));
+    for done in [guarded(|| L::prepare(io, config.tcp_user_timeout)), guarded(limit)] {
+        match done {
+            Some(Ok(())) => {}
+            Some(Err(error)) => tracing::debug!(%error, "cannot prepare the connection"),
+            None => tracing::error!("listener panicked"),
+        }
     }
 }
 
@@ -243,7 +247,7 @@ impl Crew {
         };
         span.in_scope(|| {
             tracing::debug!("open");
-            prepare::<L>(&io, shared.config.tcp_user_timeout);
+            prepare::<L>(&io, &shared.config);
         });
         count(Tally { accepted: 1, ..Tally::default() });
         shared.sessions.insert(session.clone());
@@ -341,9 +345,14 @@ mod tests {
         fn prepare(io: &TcpStream, timeout: Option<Duration>) -> io::Result<()> {
             TcpListener::prepare(io, timeout)
         }
+
+        fn limit_unsent(io: &TcpStream, bytes: usize) -> io::Result<()> {
+            TcpListener::limit_unsent(io, bytes)
+        }
     }
 
-    /// The times, in seconds, within which a server over `listen` watches whom it lets in.
+    /// The times, in seconds, within which a server over `listen` watches whom it lets in. What the
+    /// system may hold unsent is what the configuration says.
     async fn served<L: Listener>(
         listen: impl FnOnce(Shown) -> L,
         config: ServerConfig,
@@ -351,6 +360,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (show, mut shown) = mpsc::unbounded_channel();
+        let unsent = config.unsent_bytes.unwrap_or_default();
         let server = Server::new(listen(Shown(listener, show))).config(config);
         let handle = server.handle();
         let serving = tokio::spawn(server.serve(Router::new()).into_future());
@@ -360,6 +370,7 @@ mod tests {
             yield_now().await;
         }
         assert!(socket.tcp_nodelay().unwrap());
+        assert_eq!(socket.tcp_notsent_lowat().unwrap() as usize, unsent);
         serving.abort();
         watched(&socket).map(|times| times.map(|time| time.as_secs()))
     }
@@ -373,6 +384,9 @@ mod tests {
         let short = config().tcp_user_timeout(Duration::from_secs(8));
         assert_eq!(served(plain, short).await, Some([8, 4, 2]));
         assert_eq!(served(plain, config().tcp_user_timeout(None)).await, None);
+        let unlimited = config().unsent_bytes(None);
+        assert_eq!(served(plain, unlimited).await, Some([20, 10, 5]));
+        assert_eq!(served(plain, config().unsent_bytes(8_192)).await, Some([20, 10, 5]));
     }
 
     #[cfg(feature = "tls")]
@@ -408,6 +422,10 @@ mod tests {
             fn prepare(_: &TcpStream, timeout: Option<Duration>) -> io::Result<()> {
                 assert!(timeout.is_some(), "as it is told to");
                 Err(io::ErrorKind::InvalidInput.into())
+            }
+
+            fn limit_unsent(_: &TcpStream, _: usize) -> io::Result<()> {
+                panic!("as it is told to")
             }
         }
 

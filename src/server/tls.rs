@@ -109,6 +109,10 @@ impl<L: Listener> Listener for TlsListener<L> {
         io.transport().map_or(Ok(()), |io| L::prepare(io, timeout))
     }
 
+    fn limit_unsent(io: &Self::Io, bytes: usize) -> io::Result<()> {
+        io.transport().map_or(Ok(()), |io| L::limit_unsent(io, bytes))
+    }
+
     fn poll_handshake(io: &mut Self::Io, cx: &mut Context<'_>) -> Poll<io::Result<Principal>> {
         ready!(io.poll_stream(cx))?;
         Poll::Ready(io.principal())
