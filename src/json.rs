@@ -3,8 +3,9 @@
 /// A payload as JSON: an argument and a reply of a typed handler, and of a typed call.
 ///
 /// As an argument it takes what the payload decodes to; a payload that does not decode is answered
-/// `no bad-arguments`, and the handler is not started. An absent payload is read as `null`, so that
-/// `Json<()>` and `Json<Option<T>>` take it.
+/// `no bad-arguments`, and the handler is not started. An absent payload is read as `null` on both
+/// sides (PROTOCOL.md, section 7.12): `Json<()>` and `Json<Option<T>>` take it, and so does a typed
+/// call whose method answers without a payload.
 ///
 /// ```
 /// use bellwire::Json;
@@ -15,6 +16,11 @@
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Json<T>(pub T);
+
+/// The JSON that a payload says: an absent one is `null`, on both sides and in both directions.
+pub(crate) fn or_null(payload: &[u8]) -> &[u8] {
+    if payload.is_empty() { b"null" } else { payload }
+}
 
 impl<T> From<T> for Json<T> {
     fn from(value: T) -> Self {

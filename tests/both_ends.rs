@@ -10,8 +10,8 @@ use std::{
 };
 
 use bellwire::{
-    CallError, Client, ClientConfig, Delivery, Failure, GapCause, Router, Server, ServerConfig,
-    Unknown,
+    CallError, Client, ClientConfig, Delivery, Failure, GapCause, Json, Router, Server,
+    ServerConfig, Streamed, Unknown,
     protocol::{Code, Method},
 };
 use bytes::Bytes;
@@ -379,4 +379,122 @@ async fn clients_of_a_unix_socket() {
     let client = Client::connect_unix(&path, ClientConfig::new()).await.unwrap();
     assert_eq!(client.call("echo", "c").await.unwrap(), "c");
     serving.abort();
+}
+
+// Values without a payload.
+
+/// Sends a value as the argument of a call and of a stream, as a reply, an item and a notification:
+/// it comes back as it was, and so it does where the payload is absent, if it is `null`.
+async fn goes_round<T>(value: T)
+where
+    T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
+    T: Clone + Send + Sync + 'static,
+{
+    let items = value.clone();
+    let twice = move |Json(argument): Json<T>| {
+        let is_same = argument == items;
+        async move {
+            let items = [argument.clone(), argument].map(Json);
+            is_same.then(|| Streamed(futures::stream::iter(items))).ok_or_else(other)
+        }
+    };
+    let expected = value.clone();
+    let echo = move |Json(argument): Json<T>| {
+        let is_same = argument == expected;
+        async move { is_same.then_some(Json(argument)).ok_or_else(other) }
+    };
+    let router = Router::new()
+        .method("echo", echo)
+        .method("twice", twice)
+        .method("nothing", async || ())
+        .method("nothings", async || Streamed(futures::stream::iter([(), ()])));
+    let server = PipeServer::with_config(router, ServerConfig::new().allow_publish(true));
+    let client = client_of(&server, ClientConfig::new());
+    assert_eq!(client.request::<T, T>("echo", &value).await, Ok(value.clone()));
+    let replied = client.request::<T, T>("echo", &value).replied().await.unwrap();
+    assert_eq!(replied.value, value);
+    let mut items = client.request_stream::<T, T>("twice", &value);
+    for _ in 0..2 {
+        assert_eq!(items.next().await, Some(Ok(value.clone())));
+    }
+    assert_eq!(items.next().await, None);
+    let json = serde_json::to_vec(&value).unwrap();
+    // What the type makes of `null`, if it takes that.
+    let null = serde_json::from_slice::<T>(b"null").ok();
+    let mut news = client.subscribe("t").await.unwrap();
+    client.publish("t", &json).await.unwrap();
+    assert_eq!(notification(&mut news).await.json::<T>().unwrap(), value);
+    // An absent payload is `null`, and nothing else is.
+    let absent = client.request::<(), T>("nothing", &()).await;
+    assert_eq!(absent.as_ref().ok(), null.as_ref(), "{absent:?}");
+    assert!(null.is_some() || matches!(absent, Err(CallError::Decode(_))));
+    let item = client.request_stream::<(), T>("nothings", &()).next().await.expect("an item");
+    assert_eq!(item.as_ref().ok(), null.as_ref(), "{item:?}");
+    let echoed = client.call("echo", "").await;
+    assert_eq!(echoed.is_ok(), null.as_ref() == Some(&value), "{echoed:?}");
+    server.publisher.publish("t", "").await.unwrap();
+    assert_eq!(notification(&mut news).await.json::<T>().ok(), null);
+}
+
+fn other() -> Failure {
+    Failure::new(Code::from_static("other"), "another value came")
+}
+
+async fn notification(news: &mut bellwire::Subscription) -> bellwire::Notification {
+    match news.next().await {
+        Some(Delivery::Notification(one)) => one,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+struct Unit;
+
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+struct Newtype(Option<u8>);
+
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+struct Empty {}
+
+/// The smallest values of every kind, and those that say nothing.
+#[tokio::test]
+async fn values_that_say_nothing_go_round() {
+    goes_round(()).await;
+    goes_round(Unit).await;
+    goes_round(None::<u32>).await;
+    goes_round(Some(7)).await;
+    goes_round(Some(String::new())).await;
+    goes_round(Newtype(None)).await;
+    goes_round(Newtype(Some(1))).await;
+    goes_round(Empty {}).await;
+    goes_round(String::new()).await;
+    goes_round(Vec::<u32>::new()).await;
+    goes_round(vec![()]).await;
+    goes_round(std::collections::BTreeMap::<String, u32>::new()).await;
+    goes_round(serde_json::Value::Null).await;
+    goes_round(serde_json::json!({ "a": null })).await;
+    goes_round(false).await;
+    goes_round(0).await;
+}
+
+/// A codec of one's own sees the payload as it is.
+#[tokio::test]
+async fn another_codec_sees_an_absent_payload() {
+    struct Length;
+    impl bellwire::Encode<()> for Length {
+        fn encode(&self, (): &(), _: &mut Vec<u8>) -> Result<(), bellwire::CodecError> {
+            Ok(())
+        }
+    }
+    impl bellwire::Decode<usize> for Length {
+        fn decode(&self, payload: &[u8]) -> Result<usize, bellwire::CodecError> {
+            Ok(payload.len())
+        }
+    }
+    let router = Router::new().method("nothing", async |payload: Bytes| {
+        assert!(payload.is_empty());
+    });
+    let server = PipeServer::start(router);
+    let client = client_of(&server, ClientConfig::new());
+    assert_eq!(client.request_with::<_, (), usize>(Length, "nothing", &()).await, Ok(0));
 }

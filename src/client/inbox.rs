@@ -8,6 +8,8 @@ use std::{
 
 use bytes::Bytes;
 
+#[cfg(feature = "json")]
+use crate::client::{CodecError, Decode, JsonCodec};
 use crate::{
     client::{acks::AckHandle, topics::REMEMBERED},
     protocol::{Code, Epoch, Position, Topic},
@@ -31,6 +33,23 @@ pub struct Notification {
 }
 
 impl Notification {
+    /// The payload as JSON; an absent one is read as `null` (PROTOCOL.md, section 7.12).
+    ///
+    /// ```
+    /// use bellwire::{CodecError, Notification};
+    ///
+    /// fn rent(news: &Notification) -> Result<u32, CodecError> {
+    ///     news.json()
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// What the payload has that the type does not take.
+    #[cfg(feature = "json")]
+    pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, CodecError> {
+        JsonCodec.decode(&self.payload)
+    }
+
     /// Acknowledges this notification, and none but this: it is handled.
     ///
     /// For subscriptions that are acknowledged [by hand](crate::Subscribe::ack_by_hand); on any

@@ -63,6 +63,9 @@ pub trait Decode<T> {
 }
 
 /// JSON by serde: the default codec of typed calls.
+///
+/// An absent payload is read as `null` (PROTOCOL.md, section 7.12), so a handler that returns `()` is
+/// called for `()`, for an `Option`, or for any type that takes `null`.
 #[cfg(feature = "json")]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct JsonCodec;
@@ -77,7 +80,7 @@ impl<T: serde::Serialize + ?Sized> Encode<T> for JsonCodec {
 #[cfg(feature = "json")]
 impl<T: serde::de::DeserializeOwned> Decode<T> for JsonCodec {
     fn decode(&self, payload: &[u8]) -> Result<T, CodecError> {
-        Ok(serde_json::from_slice(payload)?)
+        Ok(serde_json::from_slice(crate::json::or_null(payload))?)
     }
 }
 

@@ -151,13 +151,13 @@ impl<S> FromRequest<S> for String {
     }
 }
 
-/// The payload as JSON; one that does not decode is answered `no bad-arguments`.
+/// The payload as JSON, an absent one as `null`; one that does not decode is answered `no
+/// bad-arguments`.
 #[cfg(feature = "json")]
 impl<S, T: serde::de::DeserializeOwned> FromRequest<S> for crate::json::Json<T> {
     fn from_request(parts: &RequestParts<'_>, _: &S) -> Result<Self, Rejection> {
         let payload = parts.payload();
-        let json: &[u8] = if payload.is_empty() { b"null" } else { &payload };
-        serde_json::from_slice(json)
+        serde_json::from_slice(crate::json::or_null(&payload))
             .map(Self)
             .map_err(|error| Rejection::bad_arguments(error.to_string()))
     }
