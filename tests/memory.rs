@@ -463,3 +463,61 @@ fn a_hostile_server_cannot_fill_a_client() {
         });
     }
 }
+
+/// A client that has read its server's hello.
+async fn measured_client(config: ClientConfig, pipe: usize) -> (Client, RawPeer<DuplexStream>) {
+    let (near, far) = tokio::io::duplex(pipe);
+    let io = Measured { io: near, read: Arc::default() };
+    let (client, connection) = Client::new(io, config);
+    tokio::spawn(connection);
+    let mut server = RawPeer::new(far);
+    server.send("* /hello;version=1;session=6f0c1b52-9a0e-4c8e-8f0a-3f1d5a7b9c11;max-line=65535;in-flight=16;lease=60\n").await;
+    client.connected().await.unwrap();
+    (client, server)
+}
+
+/// However many replies of a few bytes one poll of the driver reads, they are completed in batches.
+#[test]
+fn a_flood_of_tiny_replies_costs_a_batch() {
+    const BATCH: usize = 1_024;
+    let _alone = alone();
+    run(async move {
+        let flood = "9 ok\n".repeat(200_000);
+        let (client, mut server) = measured_client(ClientConfig::new(), flood.len()).await;
+        let base = begin();
+        server.send(&flood).await;
+        while client.stats().unasked_replies < 200_000 {
+            yield_now().await;
+        }
+        // Twice a batch, as they are gathered and as they find nobody; and what the pipe holds.
+        let (grown, budget) = (grown(base), flood.len() + SCRATCH + 2 * BATCH * 128 + SLACK);
+        assert!(grown <= budget, "{grown} bytes of {budget}");
+    });
+}
+
+/// A list whose caller is gone costs nothing, though the server goes on with it.
+#[test]
+fn a_list_that_nobody_waits_for_is_not_gathered() {
+    let _alone = alone();
+    run(async move {
+        let (client, mut server) = measured_client(ClientConfig::new(), 4_096).await;
+        let item = format!("1 more {}\n", "m".repeat(1_000));
+        let base = {
+            let mut listing = Box::pin(client.methods());
+            assert!(futures::poll!(listing.as_mut()).is_pending());
+            assert_eq!(server.line().await.as_deref(), Some("1 /methods\n"));
+            for _ in 0..1_000 {
+                server.send(&item).await;
+            }
+            begin()
+        };
+        for _ in 0..3_000 {
+            server.send(&item).await;
+        }
+        yield_now().await;
+        let grown = usize::try_from(live() - base).unwrap_or(0);
+        assert!(grown <= SLACK, "{grown} bytes");
+        // Nor is what was gathered kept.
+        assert!(base - live() >= 1_000_000, "{} bytes are kept", live() - base);
+    });
+}

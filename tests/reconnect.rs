@@ -4,20 +4,21 @@
 use std::{
     future::Future,
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Wake, Waker},
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
 use bellwire::{
-    CallError, Client, ClientConfig, ConnectionError, ConnectionEvent, Credentials, NotSent,
-    Random, Unknown,
-    protocol::{Backoff, Code},
+    CallError, Client, ClientConfig, ClientStats, ConnectionError, ConnectionEvent,
+    ConnectionEvents, Credentials, Delivery, NotSent, Random, Seen, Unknown,
+    protocol::{Backoff, Code, Hello},
 };
+use futures::Stream;
 use tokio::time::{Instant, sleep};
 
 #[path = "support/dialogue.rs"]
@@ -78,6 +79,272 @@ async fn who_hears_of_a_lost_connection_finds_none() {
         assert!(!asks.1.load(Ordering::Relaxed), "says goodbye: {says_goodbye}");
         assert_eq!(client.hello(), None);
     }
+}
+
+/// What a client says of itself at the moment an event is emitted: its waker looks.
+struct Observer {
+    client: Client,
+    events: Mutex<ConnectionEvents>,
+    listening: Mutex<Option<Seen>>,
+    observed: Mutex<Vec<Observed>>,
+}
+
+struct Observed {
+    event: ConnectionEvent,
+    hello: Option<Hello>,
+    stats: ClientStats,
+    /// Whether `connected` has an answer at once, and which.
+    connected: Option<Result<Hello, ConnectionError>>,
+    /// Whether what waited for a listening has ended.
+    has_left: bool,
+}
+
+impl Observer {
+    fn of(client: &Client) -> Arc<Self> {
+        let events = Mutex::new(client.events());
+        let (listening, observed) = (Mutex::default(), Mutex::default());
+        let observer = Arc::new(Self { client: client.clone(), events, listening, observed });
+        observer.clone().wake();
+        observer
+    }
+
+    fn next(&self, cx: &mut Context<'_>) -> Option<ConnectionEvent> {
+        match Pin::new(&mut *self.events.lock().unwrap()).poll_next(cx) {
+            Poll::Ready(event) => event,
+            Poll::Pending => None,
+        }
+    }
+
+    fn look(&self, event: ConnectionEvent) -> Observed {
+        let mut cx = Context::from_waker(Waker::noop());
+        let connected = match pin!(self.client.connected()).poll(&mut cx) {
+            Poll::Ready(connected) => Some(connected),
+            Poll::Pending => None,
+        };
+        let mut listening = self.listening.lock().unwrap();
+        let has_left =
+            listening.as_mut().is_some_and(|seen| Pin::new(seen).poll(&mut cx).is_ready());
+        let (hello, stats) = (self.client.hello(), self.client.stats());
+        Observed { event, hello, stats, connected, has_left }
+    }
+}
+
+impl Wake for Observer {
+    fn wake(self: Arc<Self>) {
+        let waker = Waker::from(self.clone());
+        while let Some(event) = self.next(&mut Context::from_waker(&waker)) {
+            let observed = self.look(event);
+            self.observed.lock().unwrap().push(observed);
+        }
+    }
+}
+
+/// For every event: what can be asked of the client at that moment agrees with it already. Of dropped
+/// one-way requests, and of missed events, nothing can be asked.
+#[tokio::test(start_paused = true)]
+async fn each_event_comes_behind_the_state_it_tells_of() {
+    let (builder, mut net) = builder();
+    let client = builder.config(ClientConfig::new().in_flight(8)).connect_lazily();
+    let observer = Observer::of(&client);
+    net.attempt().await.refuse();
+    // Strays, faults, and panics.
+    let waiting = call(&client, "1");
+    let mut server = net.greet().await;
+    server.expect("1 m 1").await;
+    let late = call(&client, "2");
+    server.expect("2 m 2").await;
+    late.abort();
+    server.expect("* /cancel 2").await;
+    server.send("2 ok\n2 ok\n99 ok\n* /error malformed x\n* nosuch 1 x").await;
+    let listening = tokio::spawn({
+        let client = client.clone();
+        async move { client.listen("t", |_| async { panic!("as planned") }).await }
+    });
+    server.expect("3 /subscribe t").await;
+    server.send("3 ok;epoch=e;next=1;head=0;lease=60").await;
+    let listening = listening.await.unwrap().unwrap();
+    *observer.listening.lock().unwrap() = Some(listening.seen("e:9".parse().unwrap()));
+    server.send("* t 1 x").await;
+    server.expect("4 /unsubscribe t").await;
+    server.send("4 ok").await;
+    let resync = |_| async { panic!("as planned") };
+    let resync = client.subscribe("r").resync::<_, _, String>(resync);
+    let (subscription, ()) = tokio::join!(resync.into_future(), async {
+        server.expect("5 /subscribe r").await;
+        server.send("5 ok;epoch=e;next=1;head=0;lease=60\n* /gap r e 1 1 retention").await;
+    });
+    let mut subscription = subscription.unwrap();
+    *observer.listening.lock().unwrap() = Some(subscription.seen("e:9".parse().unwrap()));
+    assert!(matches!(subscription.next().await, Some(Delivery::Gap(_))));
+    server.expect("6 /unsubscribe r").await;
+    server.send("6 ok").await;
+    drop(server);
+    assert!(matches!(outcome(waiting).await, Err(CallError::Unknown(_))));
+    let mut server = net.greet().await;
+    settle().await;
+    server.send("* /bye shutdown\n* /bye;last=0 shutdown").await;
+    let mut last = net.greet().await;
+    settle().await;
+    server.finish().await;
+    drop(server);
+    settle().await;
+    client.one_way("m", "behind the quit").await.unwrap();
+    let (closed, ()) = tokio::join!(client.close(), async {
+        last.expect("* m behind the quit").await;
+        assert!(last.line().await.ends_with(" /quit"));
+        drop(last);
+    });
+    let _ = closed;
+    settle().await;
+
+    let (mut names, mut counts) = (Vec::new(), [0; 5]);
+    for Observed { event, hello, stats, connected, has_left } in
+        observer.observed.lock().unwrap().drain(..)
+    {
+        let text = format!("{event:?}: {hello:?}, {connected:?}, {stats:?}");
+        assert!(stats.in_flight <= 2 && stats.pending <= 3, "{text}");
+        let mut count = |at: usize| {
+            counts[at] += 1;
+            counts[at]
+        };
+        let name = match &event {
+            ConnectionEvent::Connecting { .. } => {
+                assert!(hello.is_none() && connected.is_none(), "{text}");
+                "connecting"
+            }
+            ConnectionEvent::ConnectFailed { .. } => {
+                assert!(hello.is_none() && connected.is_none(), "{text}");
+                "failed"
+            }
+            ConnectionEvent::Connected(said) => {
+                assert_eq!((hello.as_ref(), &connected), (Some(said), &Some(Ok(said.clone()))));
+                assert_eq!(stats.connections, count(0), "{text}");
+                "connected"
+            }
+            ConnectionEvent::Disconnected { .. } => {
+                // The second has been left for the third, and the last is not followed by another.
+                assert_eq!(hello.is_some(), count(1) == 2, "{text}");
+                "disconnected"
+            }
+            ConnectionEvent::Leaving(_) | ConnectionEvent::Bye(_) => {
+                assert!(hello.is_none() && connected.is_none(), "{text}");
+                "bye"
+            }
+            ConnectionEvent::LateReply(_) => {
+                assert_eq!((stats.late_replies, stats.in_flight), (1, 1), "{text}");
+                "late"
+            }
+            ConnectionEvent::DoubledReply(_) => {
+                assert_eq!(stats.doubled_replies, 1, "{text}");
+                "doubled"
+            }
+            ConnectionEvent::UnaskedReply(_) => {
+                assert_eq!(stats.unasked_replies, 1, "{text}");
+                "unasked"
+            }
+            ConnectionEvent::ServerError { .. } => "error",
+            ConnectionEvent::Violation(_) => {
+                assert_eq!(stats.violations, 1, "{text}");
+                "violation"
+            }
+            ConnectionEvent::ListeningEnded { .. } => {
+                assert!(has_left, "{text}");
+                assert_eq!(stats.notifications, 2, "{text}");
+                "listening"
+            }
+            ConnectionEvent::ResyncPanicked { .. } => {
+                assert!(has_left, "{text}");
+                assert_eq!(stats.gaps, 1, "{text}");
+                "resync"
+            }
+            ConnectionEvent::Ended(error) => {
+                assert_eq!((hello, connected), (None, Some(Err(error.clone()))));
+                assert_eq!((stats.pending, stats.in_flight), (0, 0));
+                "ended"
+            }
+            other => panic!("what agrees with {other:?}?"),
+        };
+        names.push(name);
+    }
+    names.sort_unstable();
+    names.dedup();
+    let expected = [
+        "bye",
+        "connected",
+        "connecting",
+        "disconnected",
+        "doubled",
+        "ended",
+        "error",
+        "failed",
+        "late",
+        "listening",
+        "resync",
+        "unasked",
+        "violation",
+    ];
+    assert_eq!(names, expected);
+}
+
+/// Who hears of the end of a client of one connection finds it ended.
+#[tokio::test(start_paused = true)]
+async fn who_hears_of_the_end_finds_none() {
+    let (near, far) = tokio::io::duplex(1 << 10);
+    let (client, connection) = Client::new(near, ClientConfig::new());
+    let driver = tokio::spawn(connection);
+    let mut server = Peer::new(far);
+    server.send(HELLO).await;
+    client.connected().await.unwrap();
+    let mut subscribing = pin!(client.subscribe("t").into_future());
+    assert!(subscribing.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    server.expect("1 /subscribe t").await;
+    server.send("1 ok;epoch=e;next=1;head=0;lease=60").await;
+    let mut subscription = subscribing.await.unwrap();
+    let asks = Arc::new(Asks(client.clone(), false.into()));
+    let waker = Waker::from(asks.clone());
+    let mut cx = Context::from_waker(&waker);
+    let mut sent = client.call("m", "1");
+    assert!(Pin::new(&mut sent).poll(&mut cx).is_pending());
+    assert!(Pin::new(&mut subscription).poll_next(&mut cx).is_pending());
+    drop(server);
+    assert!(driver.await.unwrap().is_err());
+    assert!(!asks.1.load(Ordering::Relaxed));
+    assert_eq!(client.hello(), None);
+}
+
+/// While a connection opens, which takes its time with many subscriptions to begin, no place counts as
+/// taken that is not.
+#[test]
+fn no_place_is_taken_while_a_connection_opens() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let current = Arc::<Mutex<Option<Client>>>::default();
+    let (watched, is_over) = (current.clone(), Arc::<AtomicBool>::default());
+    let stops = is_over.clone();
+    let watching = std::thread::spawn(move || {
+        let mut most = 0;
+        while !stops.load(Ordering::Relaxed) {
+            let client = watched.lock().unwrap().clone();
+            most = client.map_or(most, |client| most.max(client.stats().in_flight));
+        }
+        most
+    });
+    runtime.block_on(async {
+        for _ in 0..20 {
+            let (near, far) = tokio::io::duplex(1 << 10);
+            let (client, connection) = Client::new(near, ClientConfig::new());
+            *current.lock().unwrap() = Some(client.clone());
+            let topics = (0..2_000).map(|n| client.subscribe(&format!("t{n}")).into_future());
+            let mut waiting: Vec<_> = topics.collect();
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(waiting.iter_mut().all(|one| one.as_mut().poll(&mut cx).is_pending()));
+            tokio::spawn(connection);
+            let mut server = Peer::new(far);
+            server.send(HELLO).await;
+            client.connected().await.unwrap();
+        }
+    });
+    is_over.store(true, Ordering::Relaxed);
+    assert_eq!(watching.join().unwrap(), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -23,6 +23,7 @@ pub struct ClientConfig {
     pub(crate) max_line: usize,
     pub(crate) outbound_bytes: usize,
     pub(crate) unsent_bytes: Option<usize>,
+    pub(crate) control_requests: usize,
     pub(crate) inbox_items: usize,
     pub(crate) inbox_bytes: usize,
     pub(crate) connect_timeout: Duration,
@@ -47,6 +48,7 @@ impl Default for ClientConfig {
             max_line: DEFAULT_MAX_LINE,
             outbound_bytes: 256 * 1024,
             unsent_bytes: Some(UNSENT),
+            control_requests: 256,
             inbox_items: 1_024,
             inbox_bytes: 1024 * 1024,
             connect_timeout: Duration::from_secs(10),
@@ -96,7 +98,7 @@ impl ClientConfig {
     ///
     /// Worst case: twice this, since what is being written counts apart, and a line over it. Beside
     /// that, and never held back: a `/cancel` of 27 bytes for each call in flight, and a `/more` of 42
-    /// for each item that was taken.
+    /// for each streamed reply.
     #[must_use]
     pub fn outbound_bytes(mut self, bytes: usize) -> Self {
         self.outbound_bytes = bytes.max(1);
@@ -117,6 +119,20 @@ impl ClientConfig {
     #[must_use]
     pub fn unsent_bytes(mut self, bytes: impl Into<Option<usize>>) -> Self {
         self.unsent_bytes = bytes.into();
+        self
+    }
+
+    /// Requests of the protocol's own (`/subscribe`, `/unsubscribe`, `/methods`) that may be unanswered
+    /// on a connection before a further [`subscribe`](crate::Client::subscribe) or
+    /// [`methods`](crate::Client::methods) waits. Default 256, at least 1.
+    ///
+    /// A request whose caller was dropped counts until its reply, since the server may still answer it.
+    /// Worst case: about 1.5 KB for each, and for each `methods` call that is waited for a list of
+    /// 4 MiB. Beside these, and never held back: one for each topic that is subscribed, when it is left
+    /// or subscribed anew, and four `/renew`.
+    #[must_use]
+    pub fn control_requests(mut self, requests: usize) -> Self {
+        self.control_requests = requests.max(1);
         self
     }
 

@@ -15,6 +15,7 @@ use crate::{
         waiter::Waiter,
     },
     error::{CallError, ConnectionError, NotSent},
+    guard::guarded,
 };
 
 impl Shared {
@@ -95,24 +96,23 @@ impl Shared {
             links.leaving.push(left);
         }
         let carried = links.carry(&one_ways);
-        let is_down = moves_on && !links.closing;
         drop(links);
-        self.shut(is_down, &places, carried);
+        if moves_on {
+            self.phase.replace(Phase::Connecting);
+        }
+        self.shut(&places, carried);
         self.news.notify_one();
         waiters
     }
 
     /// Nothing is begun on a link any more. Who hears of it is not to take it for there: so the phase
-    /// comes first.
-    fn shut(&self, is_down: bool, places: &Semaphore, carried: (u64, Option<Waker>)) {
-        if is_down {
-            self.phase.replace(Phase::Connecting);
-        }
+    /// is another one by then.
+    fn shut(&self, places: &Semaphore, carried: (u64, Option<Waker>)) {
         let (dropped, driver) = carried;
         wake(driver);
         self.report_dropped(dropped);
-        places.close();
-        self.drained.notify_waiters();
+        guarded(|| places.close());
+        guarded(|| self.drained.notify_waiters());
     }
 
     /// A connection is over: everybody who waits on it gets the outcome that can be proven, and its
@@ -134,9 +134,14 @@ impl Shared {
             true => links.carry(&one_ways),
             false => (count_lines(&one_ways), None),
         };
-        let is_down = was_current && !links.closing;
         drop(links);
-        self.shut(is_down, &link.places, carried);
+        let mut is_news = false;
+        match self.is_supervised {
+            false => is_news = self.phase.end(error),
+            true if was_current => self.phase.replace(Phase::Connecting),
+            true => {}
+        }
+        self.shut(&link.places, carried);
         for (waiter, failure) in link.dissolve(error, last) {
             match (waiter, failure) {
                 (Waiter::Subscribe(_), CallError::NotSent(_)) => {}
@@ -145,7 +150,7 @@ impl Shared {
             }
         }
         if !self.is_supervised {
-            return self.finish(error);
+            return self.finish(error, is_news);
         }
         let mut told = Told::default();
         self.topics.lock().disconnected(self, id, &mut told);
@@ -167,18 +172,17 @@ impl Shared {
         let places = links.current.places.clone();
         let carried = std::mem::take(&mut links.carried);
         drop(links);
-        places.close();
-        self.drained.notify_waiters();
-        self.report_dropped(count_lines(&carried));
-        self.finish(error);
+        let is_news = self.phase.end(error);
+        self.shut(&places, (count_lines(&carried), None));
+        self.finish(error, is_news);
     }
 
-    fn finish(&self, error: &ConnectionError) {
+    /// All is over, as the phase says by now, so that who asks for events is told that there are none to
+    /// come.
+    fn finish(&self, error: &ConnectionError, is_news: bool) {
         let told = self.topics.lock().end(error);
         told.tell(self);
-        // Who asks for events from here on is told that there are none to come.
-        let has_ended = self.phase.end(error);
-        if has_ended {
+        if is_news {
             self.events.emit(ConnectionEvent::Ended(error.clone()));
         }
     }

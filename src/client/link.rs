@@ -1,6 +1,6 @@
 //! One connection as the client's handles see it: its outbound lines, its pending calls, its gates.
 
-use std::{fmt, ops::RangeInclusive, task::Waker, time::Duration};
+use std::{collections::BTreeMap, fmt, ops::RangeInclusive, task::Waker, time::Duration};
 
 use tokio::{sync::Semaphore, time::Instant};
 
@@ -71,8 +71,13 @@ pub(crate) struct Link {
     /// Places in flight: none before the hello. Closed when nothing new is begun here any more, so
     /// that whoever waits for one looks where else.
     pub(crate) places: Arc<Semaphore>,
-    /// Places that the hello has opened.
-    opened: usize,
+    /// Places that the hello has opened, once they are there.
+    pub(crate) opened: usize,
+    /// Requests in `pending` that hold a place in flight.
+    placed: usize,
+    /// Credit for streamed replies, to be written with what is written next: so a server that does not
+    /// read is owed a line for each reply at most.
+    grants: BTreeMap<u64, u64>,
     /// The longest line the server takes, once it has said so.
     max_line: Option<usize>,
     /// Why no line is taken any more: the server has drawn the line.
@@ -86,6 +91,8 @@ pub(crate) struct Link {
     is_writing: bool,
     /// Somebody waits for room to write.
     blocked: bool,
+    /// Somebody waits for requests of the protocol's own to be answered.
+    is_short_of_controls: bool,
     /// Topics have acks for the driver to write.
     acks_due: bool,
     /// When the driver is to ask again for topics, beside what it knows of itself.
@@ -103,20 +110,23 @@ impl Link {
             ids: Vec::new(),
             places: Arc::new(Semaphore::new(0)),
             opened: 0,
+            placed: 0,
+            grants: BTreeMap::new(),
             max_line: None,
             refusing: None,
             leaving: None,
             driver: None,
             is_writing: false,
             blocked: false,
+            is_short_of_controls: false,
             acks_due: false,
             again: None,
         }
     }
 
-    /// The server has said hello, and knows who this is. Its `places` are still to be added.
-    pub(crate) fn open(&mut self, hello: &Hello, places: usize) {
-        (self.max_line, self.opened) = (Some(hello.max_line), places);
+    /// The server has said hello, and knows who this is. Its places are still to be added.
+    pub(crate) fn open(&mut self, hello: &Hello) {
+        self.max_line = Some(hello.max_line);
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -145,7 +155,40 @@ impl Link {
 
     /// Places that are taken, by calls and by tombstones.
     pub(crate) fn in_flight(&self) -> usize {
-        self.opened.saturating_sub(self.places.available_permits())
+        // While the places are being added, those of requests are known to be taken.
+        self.opened.saturating_sub(self.places.available_permits()).max(self.placed)
+    }
+
+    /// Whether another request of the protocol's own may be begun, with so many unanswered at most; who
+    /// asks waits if not.
+    pub(crate) fn has_control_room(&mut self, limit: usize) -> bool {
+        let is_full = self.controls() >= limit && self.refusal().is_none();
+        self.is_short_of_controls |= is_full;
+        !is_full
+    }
+
+    /// Whether somebody waited for another request of the protocol's own, and need not any more.
+    pub(crate) fn take_control_room(&mut self, limit: usize) -> bool {
+        self.is_short_of_controls
+            && self.controls() < limit
+            && std::mem::take(&mut self.is_short_of_controls)
+    }
+
+    /// Requests of the protocol's own that are not answered.
+    fn controls(&self) -> usize {
+        self.pending.len() - self.placed
+    }
+
+    fn insert(&mut self, id: RequestId, entry: Entry) {
+        self.placed += usize::from(entry.waiter.holds_place());
+        self.pending.insert(id.get(), entry);
+    }
+
+    fn remove(&mut self, id: RequestId) -> Option<Entry> {
+        let entry = self.pending.complete(id.get())?;
+        self.placed -= usize::from(entry.waiter.holds_place());
+        self.grants.remove(&id.get());
+        Some(entry)
     }
 
     /// Whether `id` was given out here.
@@ -201,7 +244,7 @@ impl Link {
             body.append_to(out, ttl);
         });
         self.note_id(id.get());
-        self.pending.insert(id.get(), Entry { waiter, line_end });
+        self.insert(id, Entry { waiter, line_end });
         self.reader_of_lines()
     }
 
@@ -242,7 +285,7 @@ impl Link {
     ) -> Option<Waker> {
         let line_end = self.append(|out| encode::display(out, Mark::Id(id), head, arguments));
         self.note_id(id.get());
-        self.pending.insert(id.get(), Entry { waiter, line_end });
+        self.insert(id, Entry { waiter, line_end });
         self.reader_of_lines()
     }
 
@@ -250,10 +293,27 @@ impl Link {
     /// count as offered from the beginning.
     pub(crate) fn expect_reply(&mut self, id: RequestId, waiter: Waiter) {
         self.note_id(id.get());
-        self.pending.insert(id.get(), Entry { waiter, line_end: 0 });
+        self.insert(id, Entry { waiter, line_end: 0 });
+    }
+
+    /// Lets the server send so many more items of a streamed reply.
+    pub(crate) fn grant(&mut self, id: RequestId, items: u64) -> Option<Waker> {
+        *self.grants.entry(id.get()).or_default() += items;
+        self.reader_of_lines()
+    }
+
+    /// Appends the credit that was granted, one line for each reply.
+    pub(crate) fn append_grants(&mut self) {
+        for (id, items) in std::mem::take(&mut self.grants) {
+            self.append(|out| {
+                let (head, arguments) = (format_args!("/more"), format_args!("{id} {items}"));
+                encode::display(out, Mark::Reserved, head, arguments);
+            });
+        }
     }
 
     pub(crate) fn append_cancel(&mut self, id: RequestId) -> Option<Waker> {
+        self.grants.remove(&id.get());
         self.append_notice(format_args!("/cancel"), format_args!("{id}"))
     }
 
@@ -276,13 +336,13 @@ impl Link {
 
     /// Takes out who waits for `id`. Nobody waits for a reply to what was never sent.
     pub(crate) fn complete(&mut self, id: RequestId) -> Result<Entry, Stray> {
-        let Some(entry) = self.pending.complete(id.get()) else {
+        let Some(entry) = self.remove(id) else {
             return Err(self.stray(id));
         };
         if entry.line_end <= self.offered {
             return Ok(entry);
         }
-        self.pending.insert(id.get(), entry);
+        self.insert(id, entry);
         Err(Stray::Unasked)
     }
 
@@ -303,6 +363,7 @@ impl Link {
     /// Takes what waits to be written, which counts as offered from here on; whether somebody waited
     /// for room.
     pub(crate) fn take_outbound(&mut self, buffer: &mut WriteBuffer) -> bool {
+        self.append_grants();
         buffer.refill(&mut self.out);
         self.offered = self.appended;
         std::mem::take(&mut self.blocked)
@@ -341,7 +402,7 @@ impl Link {
     }
 
     pub(crate) fn has_outbound(&self) -> bool {
-        !self.out.is_empty()
+        !(self.out.is_empty() && self.grants.is_empty())
     }
 
     /// Whether nobody waits for a reply here, and nothing for being written.
@@ -377,7 +438,7 @@ impl Link {
         let before = self.out.get(..in_out.checked_sub(1)?)?;
         let start = before.iter().rposition(|&byte| byte == b'\n').map_or(0, |lf| lf + 1);
         let length = self.out.drain(start..in_out).len() as u64;
-        let entry = self.pending.complete(id.get());
+        let entry = self.remove(id);
         let ends = self.pending.iter_mut().map(|entry| &mut entry.line_end);
         ends.chain([&mut self.appended]).filter(|at| **at >= end).for_each(|at| *at -= length);
         entry
@@ -390,7 +451,9 @@ impl Link {
         let entries = self.pending.take_where(|entry| entry.line_end > offered);
         let waiters: Vec<_> = entries.into_iter().map(|entry| entry.waiter).collect();
         // Nobody gets their places: nothing is begun here any more.
-        self.opened -= waiters.iter().filter(|waiter| waiter.holds_place()).count();
+        let held = waiters.iter().filter(|waiter| waiter.holds_place()).count();
+        self.placed -= held;
+        self.opened = self.opened.saturating_sub(held);
         let one_ways = self.one_ways();
         let own = self.lines_that(|line| is_one_way(line) && is_protocol(line));
         self.appended = offered + own.len() as u64;

@@ -130,6 +130,8 @@ impl Links {
         }
         let quit = self.next_id();
         let link = self.link(id)?;
+        // Behind its `/quit`, no server reads.
+        link.append_grants();
         let appended = match quit {
             Ok(id) if link.refusing().is_none() => {
                 link.append_control(id, Waiter::Quit, format_args!("/quit"), format_args!(""))

@@ -433,11 +433,11 @@ impl Client {
         let mut patience = Patience::new(self.shared().config.fail_fast);
         let lines = loop {
             let sent = self.send_methods().await;
-            let (id, list) = sent.map_err(|why| patience.last(why))?;
-            match list.await.unwrap_or_else(|_| Err(Unknown::Lost(ConnectionError::Closed).into()))
-            {
+            let mut listing = sent.map_err(|why| patience.last(why))?;
+            let lost = |_| Err(Unknown::Lost(ConnectionError::Closed).into());
+            match (&mut listing.list).await.unwrap_or_else(lost) {
                 Ok(lines) => break lines,
-                Err(error) => match patience.resend(self.shared(), id, &error) {
+                Err(error) => match patience.resend(self.shared(), listing.id, &error) {
                     Some(pause) => self.shared().pause(pause).await,
                     None => return Err(patience.last(error)),
                 },
@@ -446,16 +446,18 @@ impl Client {
         lines.iter().map(|line| method_and_doc(line)).collect()
     }
 
-    async fn send_methods(&self) -> Result<(RequestId, oneshot::Receiver<Listed>), NotSent> {
+    async fn send_methods(&self) -> Result<Listing<'_>, NotSent> {
         loop {
-            self.shared().room().await;
+            let turn = self.shared().turn().await;
             let (caller, list) = oneshot::channel();
             let waiter = Waiter::List { items: Vec::new(), bytes: 0, caller };
             let (head, arguments) = (format_args!("/methods"), format_args!(""));
-            match self.shared().begin_control(waiter, head, arguments) {
+            let begun = self.shared().begin_control(waiter, head, arguments);
+            drop(turn);
+            match begun {
                 Ok(begun) => {
                     wake(begun.driver);
-                    return Ok((begun.id, list));
+                    return Ok(Listing { shared: self.shared(), id: begun.id, list });
                 }
                 Err(SendError::Refused(error)) => return Err(error),
                 Err(_) => self.wait_for_connection().await?,
@@ -493,6 +495,19 @@ impl Client {
             Phase::Ended(error) if error != ConnectionError::Closed => Err(error),
             _ => Ok(()),
         }
+    }
+}
+
+/// A list on its way; what was gathered of it goes with its caller.
+struct Listing<'a> {
+    shared: &'a Shared,
+    id: RequestId,
+    list: oneshot::Receiver<Listed>,
+}
+
+impl Drop for Listing<'_> {
+    fn drop(&mut self) {
+        self.shared.cancel(self.id);
     }
 }
 

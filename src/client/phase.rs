@@ -4,7 +4,7 @@ use std::pin::pin;
 
 use tokio::sync::Notify;
 
-use crate::{error::ConnectionError, protocol::Hello, sync::Mutex};
+use crate::{error::ConnectionError, guard::guarded, protocol::Hello, sync::Mutex};
 
 /// Where a client stands.
 #[derive(Clone, Debug)]
@@ -33,9 +33,15 @@ impl Phases {
         look(&self.now.lock())
     }
 
+    /// Goes on to a phase, unless the client is over.
     pub(crate) fn replace(&self, phase: Phase) {
-        *self.now.lock() = phase;
-        self.changed.notify_waiters();
+        let mut now = self.now.lock();
+        if matches!(*now, Phase::Ended(_)) {
+            return;
+        }
+        *now = phase;
+        drop(now);
+        guarded(|| self.changed.notify_waiters());
     }
 
     /// The client is over; whether it was not before.
@@ -46,7 +52,7 @@ impl Phases {
             *now = Phase::Ended(error.clone());
         }
         drop(now);
-        self.changed.notify_waiters();
+        guarded(|| self.changed.notify_waiters());
         goes_on
     }
 

@@ -31,8 +31,8 @@ use crate::{
 /// `/methods` of a large server fits.
 const MAX_LIST: usize = 4 * 1024 * 1024;
 const PER_ITEM: usize = 64;
-/// Replies whose space is kept from one batch to the next.
-const KEPT: usize = 2_048;
+/// Replies that are gathered before they are completed, about 100 bytes each beside their payload.
+const BATCH: usize = 1_024;
 /// Renewals that may be unanswered at once. A slow reply must not make the next renewal late; a
 /// server that answers none for the length of two leases gets no more of them.
 const MAX_RENEWALS: usize = 4;
@@ -117,7 +117,7 @@ impl Reader {
                 let result = result(outcome, &line)
                     .ok_or_else(|| broken_line(&format_args!("{outcome} without a code")))?;
                 self.replies.push((id, outcome, result));
-                Ok(())
+                if self.replies.len() < BATCH { Ok(()) } else { self.complete() }
             }
             Incoming::Notification(line) => {
                 self.complete()?;
@@ -140,8 +140,6 @@ impl Reader {
         self.open();
         self.shared.counters.fold(&mut self.tally);
         self.told.tell_all(&self.shared);
-        self.replies.shrink_to(KEPT);
-        self.callers.shrink_to(KEPT);
         completed
     }
 
@@ -198,6 +196,7 @@ impl Reader {
             }
         }
         let semaphore = link.places.clone();
+        let has_control_room = link.take_control_room(self.shared.config.control_requests);
         drop(links);
         self.completed += self.callers.len();
         let is_late = |(_, waiter, _): &&(_, Result<Waiter, Stray>, _)| {
@@ -207,6 +206,9 @@ impl Reader {
         self.shared.counters.fold(&mut self.tally);
         if places > 0 {
             guarded(|| semaphore.add_permits(places));
+        }
+        if has_control_room {
+            guarded(|| self.shared.drained.notify_waiters());
         }
         // Before callers: what one is told of a topic may be of the log that it has just come to.
         for (id, waiter, result) in others {

@@ -4,7 +4,7 @@
 use std::{fmt, pin::pin, task::Waker, time::Duration};
 
 use tokio::{
-    sync::{Notify, Semaphore},
+    sync::{Notify, Semaphore, SemaphorePermit},
     time::{Instant, timeout},
 };
 
@@ -22,6 +22,7 @@ use crate::{
         waiter::{CallResult, Waiter},
     },
     error::{ConnectionError, NotSent},
+    guard::guarded,
     protocol::{Hello, Position, RequestId, Topic},
     sync::{Arc, Mutex, oneshot},
 };
@@ -39,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) links: Mutex<Links>,
     /// An outbound buffer went below its mark, or a link changed.
     pub(crate) drained: Notify,
+    /// One at a time begins a request of the protocol's own, once there is room for it.
+    turns: Semaphore,
     /// For whoever connects: this side closes, or a link is gone.
     pub(crate) news: Notify,
     pub(crate) phase: Phases,
@@ -74,6 +77,7 @@ impl Shared {
             topics: Mutex::default(),
             links: Mutex::new(Links::new()),
             drained: Notify::new(),
+            turns: Semaphore::new(1),
             news: Notify::new(),
             phase: Phases::new(),
             events: Events::default(),
@@ -92,7 +96,7 @@ impl Shared {
         let places = self.config.in_flight.min(hello.in_flight);
         let mut links = self.links.lock();
         let Some(link) = links.link(id) else { return };
-        link.open(&hello, places);
+        link.open(&hello);
         let semaphore = link.places.clone();
         links.down = None;
         let carried = std::mem::take(&mut links.carried);
@@ -102,11 +106,14 @@ impl Shared {
         drop(links);
         drop(unused);
         self.topics.lock().connected(self, told);
-        semaphore.add_permits(places);
         self.counters.fold(&mut Tally { connections: 1, ..Tally::default() });
-        self.events.emit(ConnectionEvent::Connected(hello.clone()));
+        self.phase.replace(Phase::Open(hello.clone()));
+        guarded(|| semaphore.add_permits(places));
+        if let Some(link) = self.links.lock().link(id) {
+            link.opened = places;
+        }
+        self.events.emit(ConnectionEvent::Connected(hello));
         self.report_dropped(dropped);
-        self.phase.replace(Phase::Open(hello));
     }
 
     /// The places of the connection there is, or of the next.
@@ -178,8 +185,7 @@ impl Shared {
         Ok(id)
     }
 
-    /// Lets the server send `items` more of the streamed reply `id`, unless that is over. Each such
-    /// line follows upon as many items taken, so there are never many.
+    /// Lets the server send `items` more of the streamed reply `id`, unless that is over.
     pub(crate) fn give_credit(&self, id: RequestId, items: u64) {
         let mut links = self.links.lock();
         // Behind its `/quit`, no server reads.
@@ -190,7 +196,7 @@ impl Shared {
         if !link.pending.get_mut(id.get()).is_some_and(|entry| entry.waiter.is_stream()) {
             return;
         }
-        let driver = link.append_notice(format_args!("/more"), format_args!("{id} {items}"));
+        let driver = link.grant(id, items);
         drop(links);
         wake(driver);
     }
@@ -317,16 +323,24 @@ impl Shared {
         link.is_some_and(|link| has_topics || link.pending.len() > 0)
     }
 
-    /// Waits until there is room to write, or nothing is begun any more.
-    pub(crate) async fn room(&self) {
+    /// Waits until there is room to write, and for another request of the protocol's own, or until
+    /// nothing is begun any more. Who has its turn begins one request at most, before it gives it up.
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        let turn = self.turns.acquire().await.ok();
         loop {
             let mut drained = pin!(self.drained.notified());
             drained.as_mut().enable();
-            if self.links.lock().current.has_room(self.config.outbound_bytes) {
-                return;
+            if self.has_room_for_control() {
+                return turn;
             }
             drained.await;
         }
+    }
+
+    fn has_room_for_control(&self) -> bool {
+        let link = &mut self.links.lock().current;
+        let has_room = link.has_room(self.config.outbound_bytes);
+        link.has_control_room(self.config.control_requests) && has_room
     }
 
     /// Waits for so long, but not after nothing is begun any more.

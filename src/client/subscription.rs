@@ -201,12 +201,13 @@ impl Subscribe {
         let topic = topic.map_err(NotSent::Name)?;
         let config = &client.shared().config;
         let inbox = Arc::new(Inbox::new(config.inbox_items, config.inbox_bytes));
-        client.shared().room().await;
+        let turn = client.shared().turn().await;
         let mut told = Told::default();
         let joined = {
             let mut topics = client.shared().topics.lock();
             topics.join(client.shared(), &topic, wish, inbox.clone(), &mut told)
         };
+        drop(turn);
         told.tell(client.shared());
         let joined = joined?;
         // From here on dropping leaves the topic, whether it was accepted or not.

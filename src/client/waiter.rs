@@ -39,7 +39,8 @@ pub(crate) enum Waiter {
     Unsubscribe(Topic),
     /// `/renew`.
     Renew,
-    /// `/hello`: the reply says nothing that is not known by then.
+    /// `/hello`: the reply says nothing that is not known by then. And a list that nobody waits for
+    /// any more.
     Hello,
     /// `/auth`: nothing else is sent before its reply.
     Auth,
@@ -77,7 +78,8 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// The caller is gone: leaves a tombstone. Whether there was one to leave.
+    /// The caller is gone: leaves a tombstone of a call. Whether there was one to leave. Of a list, what
+    /// was gathered goes; the rest of it is passed over.
     ///
     /// What waited is dropped here, under the lock of the table: a one-shot whose receiver is gone,
     /// or a share of a [`Flow`] whose reader holds another.
@@ -85,6 +87,8 @@ impl Entry {
         let is_call = matches!(self.waiter, Waiter::Call(_) | Waiter::Stream(_));
         if is_call {
             self.waiter = Waiter::Tombstone;
+        } else if matches!(self.waiter, Waiter::List { .. }) {
+            self.waiter = Waiter::Hello;
         }
         is_call
     }

@@ -1,0 +1,189 @@
+//! What a client holds for requests whose callers are gone, and for streams that nobody reads, against
+//! servers that never answer. In bytes: `memory`.
+//! threats: 13, 14
+
+use std::{future::IntoFuture, pin::pin, time::Duration};
+
+use bellwire::{Client, ClientConfig};
+use futures::poll;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
+
+#[path = "support/dialogue.rs"]
+mod dialogue;
+#[path = "support/net.rs"]
+mod net;
+mod support;
+
+use crate::{
+    dialogue::Peer,
+    net::{HELLO, connected_with, settle},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+async fn limited(requests: usize) -> (Client, Peer) {
+    let config = ClientConfig::new().control_requests(requests);
+    let (client, server, net) = connected_with(config).await;
+    // The client of the tests here keeps its connection.
+    std::mem::forget(net);
+    (client, server)
+}
+
+async fn gives_up(client: &Client, topic: &str) {
+    let subscribing = timeout(Duration::from_millis(100), client.subscribe(topic).into_future());
+    assert!(subscribing.await.is_err(), "{topic} is subscribed");
+}
+
+/// A server that answers no `/subscribe` is sent so many, however many callers give up; and the next
+/// is sent when one is answered.
+#[tokio::test(start_paused = true)]
+async fn abandoned_subscribes_are_bounded() {
+    let (client, mut server) = limited(4).await;
+    for n in 0..20 {
+        gives_up(&client, &format!("t{n}")).await;
+    }
+    for n in 0..4 {
+        server.expect(&format!("{} /subscribe t{n}", n + 1)).await;
+    }
+    server.expect_silence().await;
+    assert_eq!(client.stats().pending, 4);
+
+    let waiting = tokio::spawn(client.subscribe("next").into_future());
+    settle().await;
+    server.send("1 no forbidden").await;
+    let line = server.line().await;
+    assert!(line.ends_with(" /subscribe next"), "{line}");
+    let id = line.split(' ').next().unwrap();
+    server.send(&format!("{id} ok;epoch=e;next=1;head=0;lease=60")).await;
+    drop(waiting.await.unwrap().unwrap());
+}
+
+/// Topics that were left count until the server says so.
+#[tokio::test(start_paused = true)]
+async fn unanswered_unsubscribes_are_bounded() {
+    let (client, mut server) = limited(4).await;
+    for n in 0..4 {
+        let (subscription, ()) =
+            tokio::join!(client.subscribe(&format!("t{n}")).into_future(), async {
+                let id = 2 * n + 1;
+                server.expect(&format!("{id} /subscribe t{n}")).await;
+                server.send(&format!("{id} ok;epoch=e;next=1;head=0;lease=60")).await;
+            });
+        drop(subscription.unwrap());
+        server.expect(&format!("{} /unsubscribe t{n}", 2 * n + 2)).await;
+    }
+    for n in 4..20 {
+        gives_up(&client, &format!("t{n}")).await;
+    }
+    server.expect_silence().await;
+    assert_eq!(client.stats().pending, 4);
+    server.send("2 ok").await;
+    settle().await;
+    let mut next = pin!(client.subscribe("next").into_future());
+    assert!(poll!(next.as_mut()).is_pending());
+    let line = server.line().await;
+    assert!(line.ends_with(" /subscribe next"), "{line}");
+}
+
+/// Lists are requests of the protocol's own too.
+#[tokio::test(start_paused = true)]
+async fn abandoned_lists_are_bounded() {
+    let (client, mut server) = limited(3).await;
+    for _ in 0..10 {
+        assert!(timeout(SECOND, client.methods()).await.is_err());
+    }
+    for id in 1..=3 {
+        server.expect(&format!("{id} /methods")).await;
+    }
+    assert_eq!(client.stats().pending, 3);
+    let (list, ()) = tokio::join!(client.methods(), async {
+        server.send("2 more a\n2 ok").await;
+        let line = server.line().await;
+        let id = line.strip_suffix(" /methods").expect("the next list");
+        server.send(&format!("{id} more b\n{id} ok")).await;
+    });
+    assert_eq!(list.unwrap().len(), 1);
+}
+
+/// Publishing takes places in flight, as a call does: given up, it holds its place.
+#[tokio::test(start_paused = true)]
+async fn abandoned_publishes_are_bounded() {
+    let (client, mut server, _net) = connected_with(ClientConfig::new().in_flight(3)).await;
+    for _ in 0..10 {
+        assert!(timeout(SECOND, client.publish("t", "x")).await.is_err());
+    }
+    for id in 1..=3 {
+        server.expect(&format!("{id} /publish t x")).await;
+        server.expect(&format!("* /cancel {id}")).await;
+    }
+    let stats = client.stats();
+    assert_eq!(
+        (stats.in_flight, stats.requests - stats.in_flight as u64 <= 1),
+        (3, true),
+        "{stats:?}"
+    );
+}
+
+/// Streams that are dropped, and that the server never ends, hold their places; so nothing else grows.
+#[tokio::test(start_paused = true)]
+async fn abandoned_streams_are_bounded() {
+    let (client, mut server, _net) = connected_with(ClientConfig::new().in_flight(3)).await;
+    for _ in 0..10 {
+        let mut items = client.stream("m", "");
+        assert!(timeout(Duration::from_millis(100), items.next()).await.is_err());
+    }
+    for id in 1..=3 {
+        server.expect(&format!("{id} m")).await;
+        server.expect(&format!("* /cancel {id}")).await;
+    }
+    server.send("1 more a\n2 more b\n3 more c").await;
+    settle().await;
+    assert_eq!((client.stats().in_flight, client.stats().pending), (3, 3));
+}
+
+/// A server that sends items and reads nothing is owed one line of credit for each reply, and not one
+/// for each item.
+#[tokio::test(start_paused = true)]
+async fn credit_for_a_server_that_does_not_read_is_one_line() {
+    const ITEMS: u64 = 2_000;
+    let (near, far) = tokio::io::duplex(64);
+    let (client, connection) = Client::new(near, ClientConfig::new());
+    tokio::spawn(connection);
+    let (mut read, mut write) = tokio::io::split(far);
+    write.write_all(format!("{HELLO}\n").as_bytes()).await.unwrap();
+    client.connected().await.unwrap();
+    let mut items = client.stream("m", "").window(1);
+    assert!(poll!(pin!(items.next())).is_pending());
+    settle().await;
+    let sending = tokio::spawn(async move {
+        for _ in 0..ITEMS {
+            write.write_all(b"1 more x\n").await.unwrap();
+            settle().await;
+        }
+        write.write_all(b"1 ok\n").await.unwrap();
+        write
+    });
+    for _ in 0..ITEMS {
+        assert_eq!(items.next().await.unwrap().unwrap(), "x");
+    }
+    // What was put off is written as soon as it reads.
+    let mut text = String::new();
+    let mut granted = 0;
+    while granted < ITEMS - 1 {
+        let mut bytes = [0; 4_096];
+        let count = timeout(SECOND, read.read(&mut bytes)).await.expect("credit").unwrap();
+        text.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let lines = whole.lines().filter_map(|line| line.strip_prefix("* /more 1 "));
+        granted = lines.map(|items| items.parse::<u64>().unwrap()).sum();
+        if count == 0 || text.lines().any(|line| line.starts_with("* /cancel")) {
+            break;
+        }
+    }
+    assert!((ITEMS - 1..=ITEMS).contains(&granted), "{granted}: {text}");
+    assert!(text.lines().count() <= 8, "{text}");
+    drop(sending);
+}
