@@ -418,6 +418,43 @@ async fn server_handshake_time() {
     serving.abort();
 }
 
+/// Fails to accept, but for each 10th time: when it was asked.
+struct Failing(mpsc::UnboundedSender<Instant>, usize);
+
+impl Listener for Failing {
+    type Io = DuplexStream;
+
+    async fn accept(&mut self) -> io::Result<(DuplexStream, PeerAddr)> {
+        let _ = self.0.send(Instant::now());
+        self.1 += 1;
+        match self.1 % 10 {
+            0 => Ok((tokio::io::duplex(PIPE).0, PeerAddr::Other("pipe".into()))),
+            // The process is out of file descriptors.
+            _ => Err(io::Error::from_raw_os_error(24)),
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<PeerAddr> {
+        Ok(PeerAddr::Other("pipe".into()))
+    }
+}
+
+/// The accept loop pauses after an error, for longer each time, and for 1 s at most.
+#[tokio::test(start_paused = true)]
+async fn a_pause_of_the_accept_loop() {
+    let (tell, mut asked) = mpsc::unbounded_channel();
+    let server = Server::new(Failing(tell, 0));
+    let serving = tokio::spawn(server.serve(router()).into_future());
+    let mut since = asked.recv().await.expect("it accepts");
+    for _ in 0..3 {
+        for pause in [50, 100, 200, 400, 800, 1_000, 1_000, 1_000, 1_000, 0] {
+            let again = due(since, millis(pause), asked.recv()).await;
+            since = again.expect("it goes on");
+        }
+    }
+    serving.abort();
+}
+
 /// A connection that was closed is read on for 1 s, so that its last lines are not lost by a reset.
 #[tokio::test(start_paused = true)]
 async fn a_closed_connection_lingers() {

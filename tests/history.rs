@@ -148,6 +148,51 @@ fn a_reply_to_another_is_found() {
     }
 }
 
+// One-way requests.
+
+#[test]
+fn a_one_way_may_pass_once_or_be_lost() {
+    holds("ada told 1; ada wire 1 > * tell 1; s1 heard 1; ada wire 1 closed");
+    holds("ada told 1; s1 heard 1; ada told 2; s1 heard 2");
+    for lost in ["ada wire 1 > * tell 1; ada wire 1 closed", "ada untold 1", "ada note crash"] {
+        holds(&format!("ada told 1; {lost}"));
+    }
+}
+
+#[test]
+fn a_one_way_that_passes_again_is_found() {
+    let line = "ada told 1; ada wire 1 > * tell 1";
+    for between in ["ada note cut", "s1 heard 1", "ada wire 1 closed"] {
+        for again in [2, 3] {
+            breaks(Rule::OneWays, &format!("{line}; {between}; ada wire {again} > * tell 1"));
+        }
+    }
+    breaks(Rule::OneWays, &format!("{line}; ada wire 1 > * tell 1"));
+}
+
+#[test]
+fn a_one_way_that_is_started_again_is_found() {
+    let line = "ada told 1; ada wire 1 > * tell 1; s1 heard 1";
+    breaks(Rule::OneWays, &format!("{line}; s1 heard 1"));
+    breaks(Rule::OneWays, &format!("{line}; s2 heard 1"));
+}
+
+#[test]
+fn a_one_way_of_nobody_is_found() {
+    breaks(Rule::OneWays, "ada wire 1 > * tell 1");
+    breaks(Rule::OneWays, "ada wire 1 > * tell 1; s1 heard 1; ada told 1");
+    breaks(Rule::OneWays, "ada heard 1; ada told 1");
+    breaks(Rule::OneWays, "ada told 1; ada told 1");
+}
+
+#[test]
+fn a_one_way_that_was_not_to_be_sent_is_found() {
+    for passed in ["ada wire 1 > * tell 1", "s1 heard 1"] {
+        breaks(Rule::OneWays, &format!("ada told 1; ada untold 1; {passed}"));
+        breaks(Rule::OneWays, &format!("ada told 1; {passed}; ada untold 1"));
+    }
+}
+
 // What the wire says of calls.
 
 #[test]
@@ -722,6 +767,9 @@ fn parse(words: &[&str]) -> Option<Event> {
         ["given-up", call] => Event::GivenUp { call: call.parse().ok()? },
         ["started", call] => Event::Started { call: call.parse().ok()? },
         ["finished", call] => Event::Finished { call: call.parse().ok()? },
+        ["told", one_way] => Event::Told { one_way: one_way.parse().ok()? },
+        ["untold", one_way] => Event::Untold { one_way: one_way.parse().ok()? },
+        ["heard", one_way] => Event::Heard { one_way: one_way.parse().ok()? },
         ["publishing", topic, payload] => {
             Event::Publishing { topic: topic.into(), payload: payload.into() }
         }
@@ -789,6 +837,7 @@ fn outcome(words: &[&str]) -> Option<Outcome> {
 
 fn wire(words: &[&str]) -> Option<Line> {
     Some(match *words {
+        [">", "*", "tell", one_way] => Line::OneWay { one_way: one_way.parse().ok()? },
         [">", id, ref asks @ ..] => Line::Request { id: id.parse().ok()?, asks: asked(asks)? },
         ["<", "*", "/gap", topic, numbers] => {
             Line::Gap { topic: topic.into(), span: span(numbers)? }

@@ -582,6 +582,25 @@ async fn a_server_of_another_version_is_one_of_several() {
     net.expect_over().await;
 }
 
+/// What a server said once counts no more when it could not be reached the next time: at no time
+/// both were of another version.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_was_of_another_version_may_be_of_this_one() {
+    let (mut net, connector) = Net::new();
+    let client = Client::builder().addresses(["a", "b"]).connector(connector).connect_lazily();
+    for old in ["a", "", "b", ""] {
+        for _ in 0..2 {
+            let attempt = net.attempt().await;
+            match attempt.address == old {
+                true => attempt.accept(1 << 16).send("* /hello;version=2").await,
+                false => attempt.refuse(),
+            }
+        }
+    }
+    let _server = net.greet().await;
+    client.connected().await.unwrap();
+}
+
 /// One that is to be left alone for a while is not given up for what another says again and again.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_asks_for_patience_is_waited_for() {

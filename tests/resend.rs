@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bellwire::{
     CallError, Client, ClientBuilder, ClientConfig, ConnectionError, ConnectionEvent,
-    ConnectionEvents, Connector, NotSent, Unknown,
+    ConnectionEvents, Connector, NotSent, Random, Unknown,
 };
 use tokio::{
     io::DuplexStream,
@@ -452,6 +452,56 @@ async fn one_ways_that_were_not_offered_are_carried_over() {
     server.expect("* m short").await;
     server.expect_silence().await;
     assert_eq!(dropped(&mut events).await, 1);
+}
+
+/// What was carried over is carried once, however many connections follow; and what is sent on one
+/// of them is not sent on the next.
+#[tokio::test(start_paused = true)]
+async fn one_ways_are_carried_over_once() {
+    let (builder, mut net) = builder();
+    let (client, server, offered) = blocked(builder, &mut net).await;
+    client.one_way("m", "carried").await.unwrap();
+    settle().await;
+    drop(server);
+    outcome(offered).await.unwrap_err();
+    let mut server = net.greet().await;
+    server.expect("* m carried").await;
+    for number in ["1", "2", "3"] {
+        client.one_way("m", number).await.unwrap();
+        server.expect(&format!("* m {number}")).await;
+        server.expect_silence().await;
+        drop(server);
+        server = net.greet().await;
+        client.connected().await.unwrap();
+        server.expect_silence().await;
+    }
+}
+
+/// A server that refuses for closing, and has not said so, is asked again after a pause: a random
+/// part of windows that grow.
+#[tokio::test(start_paused = true)]
+async fn who_is_refused_for_closing_comes_again_after_a_pause() {
+    let mut pauses = [const { Vec::new() }; 3];
+    for seed in 0..40 {
+        let config = ClientConfig::new().random(Random::seeded(seed));
+        let (client, mut server, _net) = connected_with(config).await;
+        let refused = call(&client, "x");
+        for (at, id) in (1..4).enumerate() {
+            server.expect(&format!("{id} m x")).await;
+            server.send(&format!("{id} no closing")).await;
+            let told = Instant::now();
+            server.read_ahead().await;
+            pauses[at].push(told.elapsed().as_millis() as u64);
+        }
+        server.expect("4 m x").await;
+        server.send("4 ok").await;
+        outcome(refused).await.unwrap();
+    }
+    for (pauses, window) in pauses.iter_mut().zip([250, 500, 1_000]) {
+        pauses.sort_unstable();
+        assert!(pauses[39] <= window + 50, "{pauses:?}");
+        assert!(pauses[20] > window / 5 && pauses[39] > window * 4 / 5, "{pauses:?}");
+    }
 }
 
 /// Where there is no other connection to carry them to, the client says how many they were.

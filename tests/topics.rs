@@ -22,6 +22,31 @@ use crate::support::{PipeServer, RawPeer};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
+/// Who reads slowly gets all its topics in turns: one that is busy does not starve the others.
+#[tokio::test(start_paused = true)]
+async fn a_busy_topic_leaves_the_others_their_turn() {
+    let config = ServerConfig::new().notification_mark(200);
+    let server = PipeServer::with_config(Router::new(), config);
+    for order in [["busy", "calm"], ["calm", "busy"]] {
+        let mut peer = server.connect_raw(256);
+        peer.hello().await;
+        for (id, topic) in (1..).zip(order) {
+            peer.send(format!("{id} /subscribe {topic}\n")).await;
+            peer.attribute("epoch").await;
+        }
+        for _ in 0..500 {
+            server.publisher.publish("busy", "x".repeat(40)).await.unwrap();
+        }
+        peer.expect_something().await;
+        server.publisher.publish("calm", "y").await.unwrap();
+        let mut before = 0;
+        while peer.line().await.unwrap().starts_with("* busy ") {
+            before += 1;
+        }
+        assert!(before < 30, "{before} of the busy topic came first");
+    }
+}
+
 /// A store whose every answer is a test's.
 #[derive(Clone, Default)]
 struct Script(Arc<Mutex<Steps>>);

@@ -395,6 +395,23 @@ mod tests {
         assert_eq!(drain(&inbox), [lagged("a", "e", 1, 1), notification("a", "e:2", b"3456")]);
     }
 
+    /// What was taken counts no more: a queue that is kept empty never lags.
+    #[test]
+    fn what_is_taken_makes_room() {
+        let inbox = Inbox::new(10, 3);
+        for n in 1..=100 {
+            let delivery = notification("a", &format!("e:{n}"), b"12");
+            fill(&inbox, [delivery.clone()]);
+            assert_eq!(drain(&inbox), [delivery]);
+        }
+        assert_eq!(inbox.queue.lock().bytes, 0);
+        // The same of what was dropped.
+        fill(&inbox, (101..=200).map(|n| notification("a", &format!("e:{n}"), b"12")));
+        assert_eq!(inbox.queue.lock().bytes, 2);
+        assert_eq!(drain(&inbox), [lagged("a", "e", 101, 199), notification("a", "e:200", b"12")]);
+        assert_eq!(inbox.queue.lock().bytes, 0);
+    }
+
     #[test]
     fn a_reset_that_is_dropped_is_kept_in_what_is_said() {
         let inbox = Inbox::new(1, usize::MAX);

@@ -469,6 +469,67 @@ mod tests {
     }
 
     /// The last waker of a task may own a reader of the same topic.
+    /// A log is idle from its last message on, and from when its last reader has gone.
+    #[test]
+    fn a_log_that_is_used_again_is_not_idle() {
+        let topics = topics();
+        let a = topic("a");
+        topics.append_now(&a, b"x").unwrap();
+        for round in 0..5 {
+            topics.sweep();
+            topics.sweep();
+            match round % 2 {
+                0 => drop(topics.append_now(&a, b"x").unwrap()),
+                _ => drop(topics.open(&a)),
+            }
+            assert_eq!(topics.topics(), 1, "round {round}");
+        }
+        (0..3).for_each(|_| topics.sweep());
+        assert_eq!(topics.topics(), 0);
+    }
+
+    /// A reader that waits is woken by the next message, whichever others have come and gone.
+    #[test]
+    fn who_waits_is_woken_whoever_else_leaves() {
+        use crate::sync::{AtomicUsize, Ordering};
+
+        #[derive(Default)]
+        struct Woken(AtomicUsize);
+
+        impl std::task::Wake for Woken {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+
+        let (mut readers, mut rng) = (Readers::default(), fastrand::Rng::with_seed(1));
+        // Of each reader its slot, its waker, and whether it waits.
+        let mut known: Vec<(usize, Arc<Woken>, bool)> = Vec::new();
+        for step in 0..20_000 {
+            let at = rng.usize(..known.len().max(1));
+            match rng.u8(..8) {
+                0 | 1 => known.push((readers.add(), Arc::default(), false)),
+                2 if at < known.len() => {
+                    let (slot, _, waits) = known.swap_remove(at);
+                    assert_eq!(readers.remove(slot).is_some(), waits, "step {step}");
+                }
+                3 => {
+                    readers.take_waiting().into_iter().for_each(Waker::wake);
+                    for (_, woken, waits) in &mut known {
+                        let count = woken.0.swap(0, Ordering::Relaxed);
+                        assert_eq!(count, usize::from(mem::take(waits)), "step {step}");
+                    }
+                }
+                _ => {
+                    let Some((slot, woken, waits)) = known.get_mut(at) else { continue };
+                    readers.wait(*slot, &Waker::from(woken.clone()));
+                    *waits = true;
+                }
+            }
+            assert_eq!(readers.is_empty(), known.is_empty());
+        }
+    }
+
     #[test]
     fn wakers_are_dropped_outside_the_locks() {
         struct Owner {

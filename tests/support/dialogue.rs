@@ -47,6 +47,11 @@ impl Peer {
         assert_eq!(self.line().await, line);
     }
 
+    /// Waits until there is a line to be read.
+    pub(crate) async fn read_ahead(&mut self) {
+        timeout(PATIENCE, self.0.expect_something()).await.expect("the peer wrote nothing");
+    }
+
     /// The peer has closed, and wrote nothing before that.
     pub(crate) async fn expect_closed(&mut self) {
         timeout(PATIENCE, self.0.expect_closed()).await.expect("the peer does not close");

@@ -24,6 +24,8 @@ mod event;
 mod lines;
 #[path = "history/numbers.rs"]
 pub(crate) mod numbers;
+#[path = "history/one_ways.rs"]
+mod one_ways;
 #[path = "history/order.rs"]
 mod order;
 #[path = "history/publishes.rs"]
@@ -52,6 +54,9 @@ pub(crate) enum Rule {
     /// told so. A line that answers nothing yet may have run: the call is sent again only if each
     /// earlier line got a `no`, or stands above the last id of a `/bye` (or if it has a key).
     Proof,
+    /// The line of a one-way request passes at most once, over all connections, and its handler is
+    /// started at most once, and not before it was sent. Neither happens to one that ended in an error.
+    OneWays,
     /// A terminal line comes when the handler has ended. At an `ok` or `err` it was started, at a
     /// `no` it was not. (Not judged for calls with a key: others may share their run.)
     Terminals,
@@ -126,6 +131,7 @@ impl History {
         let mut findings = Findings { log, broken: Vec::new() };
         calls::check(log, &mut findings);
         lines::check(log, &mut findings);
+        one_ways::check(log, &mut findings);
         order::check(settled, &mut findings);
         let subscriptions = subscriptions::check(settled, &mut findings);
         publishes::check(settled, &subscriptions, &mut findings);
@@ -189,6 +195,7 @@ impl fmt::Display for Rule {
             Self::Outcomes => "outcomes",
             Self::Replies => "replies",
             Self::Proof => "proof",
+            Self::OneWays => "one-ways",
             Self::Terminals => "terminals",
             Self::Subscriptions => "subscriptions",
             Self::Messages => "messages",

@@ -36,7 +36,7 @@ impl LineReader {
 }
 
 /// What a line says, given without its LF; `None` of what a history does not record. The payload of a
-/// call begins with its number.
+/// call, and of a one-way request, begins with its number.
 pub(crate) fn read(way: Way, line: &[u8]) -> Option<Line> {
     let text = String::from_utf8_lossy(line);
     let (mark, text) = text.split_once(' ')?;
@@ -44,7 +44,10 @@ pub(crate) fn read(way: Way, line: &[u8]) -> Option<Line> {
     let (word, attributes) = head.split_once(';').unwrap_or((head, ""));
     match (way, mark.parse()) {
         (Way::ToServer, Ok(id)) => Some(Line::Request { id, asks: asked(word, rest) }),
-        (Way::ToServer, Err(_)) => None,
+        (Way::ToServer, Err(_)) if word.starts_with('/') => None,
+        (Way::ToServer, Err(_)) => {
+            first_number(rest.as_bytes()).map(|one_way| Line::OneWay { one_way })
+        }
         (Way::ToClient, Ok(id)) => Some(Line::Reply { id, word: outcome(word)? }),
         (Way::ToClient, Err(_)) => told(word, attributes, rest),
     }

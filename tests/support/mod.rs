@@ -238,6 +238,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> RawPeer<T> {
         self.read.drain(..count).collect()
     }
 
+    /// Waits until there is something to be read, without reading it.
+    pub async fn expect_something(&mut self) {
+        if self.read.is_empty() {
+            assert!(self.read_more("a byte").await > 0, "the peer closed");
+        }
+    }
+
     /// Expects nothing to be there, once every other task has had its turns.
     pub async fn expect_silence(&mut self) {
         for _ in 0..20 {

@@ -251,6 +251,7 @@ impl Session {
     }
 
     async fn tell(&self, number: u64) {
+        self.ada.record(Event::Told { one_way: number });
         self.client.one_way("tell", text(number, 160)).await.expect("it goes on");
         self.told.lock().unwrap().one_ways.push(number);
     }

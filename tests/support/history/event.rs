@@ -16,6 +16,13 @@ pub(crate) enum Event {
     /// That handler returned, panicked, or was dropped.
     Finished { call: u64 },
 
+    /// A one-way request begins. Its payload names it, by a number that nothing else of the log has.
+    Told { one_way: u64 },
+    /// It ended in an error: it was not sent, and will not be.
+    Untold { one_way: u64 },
+    /// A handler begins, with a payload that names this one-way request.
+    Heard { one_way: u64 },
+
     /// A subscription begins, under a number of its process's own, at the position that it asked
     /// for, or else the one that it was given. (One that fetched the state by other means goes on as
     /// another, from where that leads.)
@@ -80,11 +87,14 @@ pub(crate) enum Cause {
     Lagged,
 }
 
-/// A line on the wire. One-way requests, and notices that are not listed, are not recorded.
+/// A line on the wire. The protocol's own one-way requests, and notices that are not listed, are not
+/// recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Line {
     /// To the server: a request, of any method.
     Request { id: u64, asks: Asked },
+    /// To the server: a one-way request of the application, with a payload that names it.
+    OneWay { one_way: u64 },
     /// To the client: a reply.
     Reply { id: u64, word: Word },
     /// To the client: a notification.
@@ -159,6 +169,9 @@ impl fmt::Display for Event {
             Self::GivenUp { call } => write!(f, "given-up {call}"),
             Self::Started { call } => write!(f, "started {call}"),
             Self::Finished { call } => write!(f, "finished {call}"),
+            Self::Told { one_way } => write!(f, "told {one_way}"),
+            Self::Untold { one_way } => write!(f, "untold {one_way}"),
+            Self::Heard { one_way } => write!(f, "heard {one_way}"),
             Self::Subscribed { subscription, topic, from } => {
                 write!(f, "subscribed {subscription} {topic} {from}")
             }
@@ -196,6 +209,7 @@ impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Request { id, asks } => write!(f, "> {id} {asks}"),
+            Self::OneWay { one_way } => write!(f, "> * tell {one_way}"),
             Self::Reply { id, word } => write!(f, "< {id} {word}"),
             Self::Notification { topic, seq } => write!(f, "< * {topic} {seq}"),
             Self::Gap { topic, span } => write!(f, "< * /gap {topic} {span}"),

@@ -49,6 +49,7 @@ impl<'a> Connection<'a> {
         }
         match line {
             Line::Request { id, asks } => self.ask(at, *id, asks),
+            Line::OneWay { .. } => Ok(()),
             Line::Reply { id, word } => self.answer(at, *id, *word),
             Line::Notification { topic, seq } => self.number(topic, *seq, *seq),
             Line::Gap { topic, span } => self.number(topic, span.first, span.last),

@@ -145,11 +145,14 @@ async fn publish(user: &User, rng: &mut Rng) {
 /// A one-way request that publishes.
 async fn one_way(user: &User, rng: &mut Rng) {
     let topic = TOPICS[rng.usize(..TOPICS.len())].to_owned();
-    let payload = format!("o{}", user.recorder.number());
-    let text = format!("{topic} {payload}");
+    let one_way = user.recorder.number();
+    let payload = format!("o{one_way}");
+    let text = format!("{one_way} {topic} {payload}");
     let (recorder, named) = (&user.recorder, (topic.clone(), payload.clone()));
     recorder.record(Event::Publishing { topic: named.0, payload: named.1 });
+    recorder.record(Event::Told { one_way });
     if user.client.one_way("note", text).await.is_err() {
+        recorder.record(Event::Untold { one_way });
         recorder.record(Event::Unpublished { topic, payload });
     }
 }

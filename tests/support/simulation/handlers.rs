@@ -149,8 +149,11 @@ async fn post(
     Ok(call.to_string().into_reply().after(topic, published))
 }
 
-/// `TOPIC PAYLOAD`, one-way: publishes what its sender has recorded.
+/// `NUMBER TOPIC PAYLOAD`, one-way: publishes what its sender has recorded.
 async fn note(State(app): State<App>, publisher: Publisher, text: String) {
+    let (number, text) = text.split_once(' ').unwrap_or_default();
+    let one_way = number.parse().expect("the number that its sender gave it");
+    app.recorder.record(Event::Heard { one_way });
     let (topic, payload) = text.split_once(' ').unwrap_or_default();
     let (topic, payload) = (topic.to_owned(), payload.to_owned());
     if let Ok(published) = publisher.publish(topic.as_str(), payload.clone()).await {
