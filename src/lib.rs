@@ -195,6 +195,13 @@
 //! - PROTOCOL.md in the repository: the wire, normative. The docs name its sections. SECURITY.md: what
 //!   peers may do, and what holds them off.
 //!
+//! # Panics of your code
+//!
+//! Handlers, layers, hooks, stores, listeners and connectors run under a guard: a panic ends the request,
+//! the subscription or the attempt that it belongs to, and nothing else. The guard needs panics that
+//! unwind, which is the default; with `panic = "abort"` in the profile of the program, each of them ends
+//! the process.
+//!
 //! # Features
 //!
 //! - `json` (default): typed calls and handlers by serde.

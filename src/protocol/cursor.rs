@@ -16,7 +16,7 @@ pub struct Window {
 impl Window {
     /// The last number that exists; 0 for a log without any.
     pub fn head(&self) -> u64 {
-        self.next - 1
+        self.next.saturating_sub(1)
     }
 }
 
@@ -109,7 +109,7 @@ impl Cursor {
     /// The cursor once all up to `last` was delivered or named.
     #[must_use]
     pub fn delivered(self, last: u64) -> Self {
-        let next = self.position.next.max(last + 1);
+        let next = self.position.next.max(last.saturating_add(1));
         Self { position: Position { next, ..self.position } }
     }
 }

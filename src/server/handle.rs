@@ -6,6 +6,7 @@ use dashmap::DashMap;
 use uuid::Uuid;
 
 use crate::{
+    guard::guarded,
     server::{
         buffered::Buffered,
         session::Session,
@@ -78,7 +79,7 @@ impl ServerHandle {
         let mut stats = ServerStats {
             buffered_bytes: self.buffered.bytes(),
             retained_bytes: self.memory.retained_bytes(),
-            topics: self.publisher.store().topics(),
+            topics: guarded(|| self.publisher.store().topics()).unwrap_or_default(),
             ..self.sessions.totals.stats()
         };
         for session in self.sessions.iter() {

@@ -51,7 +51,8 @@ pub trait Listener: Send + 'static {
     ///
     /// # Errors
     /// Whatever it reports, the server goes on: at once after an error of a single connection
-    /// (aborted, refused, reset), after a pause of 50 ms doubling to 1 s after any other.
+    /// (aborted, refused, reset), after a pause of 50 ms doubling to 1 s after any other. A panic counts
+    /// as such an error.
     ///
     /// # Cancel safety
     /// Must be cancel safe: a future that is dropped before it ended must not lose a connection.

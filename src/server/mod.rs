@@ -110,7 +110,7 @@ impl<L: Listener> Server<L> {
             listener,
             config: ServerConfig::new(),
             random,
-            publisher: Publisher::new(Arc::new(memory.clone())),
+            publisher: Publisher::new(memory.clone()),
             memory,
             sessions: Arc::default(),
             buffered: Arc::default(),
@@ -139,7 +139,7 @@ impl<L: Listener> Server<L> {
     /// and [`handle`](Self::handle).
     #[must_use]
     pub fn topics(mut self, store: impl TopicStore) -> Self {
-        self.publisher = Publisher::new(Arc::new(store));
+        self.publisher = Publisher::new(store);
         self.publisher.set_max_line(self.config.max_line);
         self
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::{
     protocol::{Code, Escaped, MAX_NUMBER, Outcome, Position},
     server::streamed::Items,
-    topic::{PublishError, Published},
+    topic::{PublishError, Published, checked_published},
 };
 
 /// A handler's answer: one line, ready to be written, or a stream of them.
@@ -335,7 +335,7 @@ reasons!(Failure, Rejection);
 
 /// The answer to `/publish`.
 pub(super) fn of_publish(result: Result<Published, PublishError>) -> Reply {
-    Reply(match result {
+    Reply(match result.and_then(checked_published) {
         Ok(published) => Answer::Published(published),
         Err(PublishError::Unavailable(_)) => Answer::Cut(Code::LOST),
         Err(PublishError::InvalidTopic) => Answer::No(Rejection::bad_arguments("")),

@@ -18,6 +18,7 @@ use tokio::{
 use tracing::Instrument;
 
 use crate::{
+    guard::{Guarded, Held, caught},
     protocol::Escaped,
     server::{
         Shared,
@@ -81,9 +82,11 @@ impl<L: Listener> Serve<L> {
     }
 
     async fn run(self) {
-        let Self { mut listener, shared, mut signal } = self;
-        warn_of_strangers(&listener, &shared);
-        let is_file = matches!(listener.local_addr(), Ok(PeerAddr::Tcp(_) | PeerAddr::Unix(_)));
+        let Self { listener, shared, signal } = self;
+        let mut listener = Held::new(listener);
+        let mut signal = pin!(raised(signal));
+        warn_of_strangers(&*listener, &shared);
+        let is_file = matches!(local_addr(&*listener), Ok(PeerAddr::Tcp(_) | PeerAddr::Unix(_)));
         let admission = Admission::new(&shared.config, is_file);
         let config = shared.config.clone().connections(admission.connections);
         let (connections, bytes) = (config.connections, config.worst_case_bytes());
@@ -91,7 +94,7 @@ impl<L: Listener> Serve<L> {
         let mut crew = Crew::new(shared, admission);
         let mut pause = MIN_PAUSE;
         loop {
-            match crew.accept(&mut listener, signal.as_mut()).await {
+            match crew.accept(&mut *listener, signal.as_mut()).await {
                 ControlFlow::Break(()) => break,
                 ControlFlow::Continue(Ok((io, peer))) => {
                     pause = MIN_PAUSE;
@@ -136,8 +139,9 @@ impl<L> fmt::Debug for Serve<L> {
 
 /// Says so when anybody may come in from anywhere.
 fn warn_of_strangers<L: Listener>(listener: &L, shared: &Shared) {
-    let is_open = !listener.is_encrypted() && shared.hooks.authenticator.is_none();
-    match listener.local_addr() {
+    let is_encrypted = guarded(|| listener.is_encrypted()).unwrap_or_default();
+    let is_open = !is_encrypted && shared.hooks.authenticator.is_none();
+    match local_addr(listener) {
         Ok(address) if is_open && address.is_beyond_loopback() => tracing::warn!(
             %address,
             "listening beyond loopback with neither TLS nor an authenticator: \
@@ -145,6 +149,23 @@ fn warn_of_strangers<L: Listener>(listener: &L, shared: &Shared) {
         ),
         _ => {}
     }
+}
+
+/// Where a listener listens; it is user code.
+fn local_addr<L: Listener>(listener: &L) -> io::Result<PeerAddr> {
+    caught(|| listener.local_addr()).unwrap_or_else(|panic| Err(panicked(&panic)))
+}
+
+/// Ends when the signal to stop does. One that panics will not come any more: the server stops.
+async fn raised(signal: BoxedSignal) {
+    if let Err(panic) = Guarded::new(|| signal).await {
+        tracing::error!(%panic, "the signal to stop panicked: stopping");
+    }
+}
+
+/// A listener's panic is an error that is not one connection's own.
+fn panicked(panic: &str) -> io::Error {
+    io::Error::other(format!("the listener panicked: {}", Escaped(panic.as_bytes())))
 }
 
 /// Prepares a connection's transport. Where that fails its peer may be gone already: its own affair,
@@ -186,7 +207,9 @@ impl Crew {
         listener: &mut L,
         signal: Pin<&mut (dyn Future<Output = ()> + Send)>,
     ) -> ControlFlow<(), io::Result<(L::Io, PeerAddr)>> {
-        self.until(listener.accept(), signal).await
+        let accepting = Guarded::new(|| Box::pin(listener.accept()));
+        let accepted = async { accepting.await.unwrap_or_else(|panic| Err(panicked(&panic))) };
+        self.until(accepted, signal).await
     }
 
     /// Waits for `event`, turning the wheel meanwhile; `Break` at the signal.

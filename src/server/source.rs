@@ -1,36 +1,40 @@
 //! A subscription's reader: a store's code, which may fail as any user's may.
 
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use crate::{
-    protocol::{Cursor, Topic, Window},
+    protocol::{Cursor, Position, Topic, Window},
     server::{
         in_flight::guarded,
         mailbox::{Mailbox, SlotWaker},
     },
     sync::Arc,
-    topic::{Read, Room, TopicReader, TopicStore, Unavailable},
+    topic::{Publisher, Read, Room, TopicReader, Unavailable, check_read, check_window},
 };
 
-/// A reader and what wakes its connection. One that panics is unavailable from then on, which ends
-/// its subscription and no other.
+/// A reader and what wakes its connection. One that panics, or returns a wrong value, is unavailable,
+/// which ends its subscription and no other.
+///
+/// **Invariant:** what leaves here was checked: nothing behind it trusts a store.
 pub(super) struct Source {
     /// Taken out only to be dropped.
     reader: Option<Box<dyn TopicReader>>,
+    /// It is one of the default topics, whose lines this crate has encoded.
+    is_own: bool,
     woken: Arc<SlotWaker>,
     waker: Waker,
 }
 
 impl Source {
     pub(super) fn open(
-        store: &dyn TopicStore,
+        publisher: &Publisher,
         topic: &Topic,
         mailbox: &Arc<Mailbox>,
     ) -> Result<Self, Unavailable> {
-        let reader = Some(guarded(|| store.open(topic)).ok_or_else(panicked)?);
+        let reader = Some(guarded(|| publisher.store().open(topic)).ok_or_else(panicked)?);
         let woken = SlotWaker::new(mailbox.clone(), None);
         let waker = Waker::from(woken.clone());
-        Ok(Self { reader, woken, waker })
+        Ok(Self { reader, is_own: publisher.is_own(), woken, waker })
     }
 
     /// Whether it was woken since the last call.
@@ -43,23 +47,37 @@ impl Source {
         self.woken.has_orders()
     }
 
-    pub(super) fn poll_window(&mut self) -> Poll<Result<Window, Unavailable>> {
-        self.guarded(|reader, cx| reader.poll_window(cx))
+    /// What the log holds, for a subscription that stands `at`, or begins.
+    pub(super) fn poll_window(
+        &mut self,
+        at: Option<Position>,
+    ) -> Poll<Result<Window, Unavailable>> {
+        let window = ready!(self.guarded(|reader, cx| reader.poll_window(cx)));
+        Poll::Ready(window.and_then(|window| check_window(window, at).map(|()| window)))
     }
 
-    /// What a reader appended to `out` before it panicked may be half a line, and is taken back.
+    /// The cursor's next step. Of one that fails, nothing is left in `out`.
+    ///
+    /// A store of the application's is given a buffer of its own: in `out` stand lines of others.
     pub(super) fn poll_read(
         &mut self,
+        topic: &Topic,
         cursor: Cursor,
         room: Room,
         out: &mut Vec<u8>,
     ) -> Poll<Result<Read, Unavailable>> {
-        let before = out.len();
-        let read = self.guarded(|reader, cx| reader.poll_read(cx, cursor, room, out));
-        if let Poll::Ready(Err(_)) = read {
-            out.truncate(before);
+        let (before, is_own, mut apart) = (out.len(), self.is_own, Vec::new());
+        let (lines, begin) = if is_own { (&mut *out, before) } else { (&mut apart, 0) };
+        let read = self.guarded(|reader, cx| reader.poll_read(cx, cursor, room, lines));
+        let lines = lines.get(begin..).unwrap_or_default();
+        let read = ready!(read).and_then(|read| {
+            check_read(&read, topic, cursor.position, room, lines, is_own).map(|()| read)
+        });
+        match &read {
+            Ok(_) => out.extend_from_slice(&apart),
+            Err(_) => out.truncate(before),
         }
-        read
+        Poll::Ready(read)
     }
 
     fn guarded<T>(

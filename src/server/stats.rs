@@ -59,6 +59,9 @@ pub struct ServerStats {
     pub cut: u64,
     /// Counter: handlers that panicked.
     pub panics: u64,
+    /// Counter: subscriptions that were refused or ended because the topic store failed: it was
+    /// unavailable, panicked, or returned a wrong value.
+    pub store_failures: u64,
     /// Counter: notifications that were written to subscribers.
     pub notifications: u64,
     /// Counter: gaps that were named to subscribers.
@@ -100,7 +103,7 @@ macro_rules! tally {
 }
 
 tally! {
-    accepted, refused, started, ok, err, no, cut, panics, notifications, gaps, malformed, bytes_in,
+    accepted, refused, started, ok, err, no, cut, panics, store_failures, notifications, gaps, malformed, bytes_in,
     bytes_out,
 }
 

@@ -4,6 +4,7 @@
 //! own the logs; [`MemoryTopics`] is the default. [`Publisher`] is the handle that appends.
 
 mod budget;
+mod checked;
 mod log;
 mod memory;
 mod publisher;
@@ -18,7 +19,10 @@ use bytes::Bytes;
 
 use crate::protocol::{Code, Cursor, Epoch, Position, Topic, Window};
 
-pub(crate) use self::memory::{Retention, Totals};
+pub(crate) use self::{
+    checked::{check_read, check_window, checked_published},
+    memory::{Retention, Totals},
+};
 pub use self::{memory::MemoryTopics, publisher::Publisher};
 
 /// A boxed future, as the object-safe [`TopicStore`] needs it.
@@ -26,7 +30,9 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// What owns the logs of all topics.
 ///
-/// Nothing here may block: what takes time is pending. A server calls [`append`](Self::append) for
+/// Nothing here may block: what takes time is pending. What a store returns is checked once: a wrong
+/// value, as a number that is none or a line that is not a notification of the topic, counts as
+/// [`Unavailable`], and ends the subscription that read it and no other. A server calls [`append`](Self::append) for
 /// each message, and [`open`](Self::open) for each subscription.
 pub trait TopicStore: Send + Sync + 'static {
     /// Adds a message to the log of `topic`, which is born by its first one.
@@ -75,7 +81,7 @@ pub trait TopicReader: Send {
     /// Copies encoded lines from `cursor` on to the end of `out`, until `room` is used up (over its
     /// bytes by one line at most, over its lines never), or says why it cannot; one of the two, never
     /// both. Each step moves the cursor; a reader whose step does not, or that copies more lines
-    /// than it may, is taken as failed.
+    /// than it may, or other lines than the next ones, is taken as failed.
     ///
     /// # Errors
     /// [`Unavailable`] when the log cannot be read any more: the subscription ends.
@@ -114,7 +120,7 @@ pub enum Read {
         /// Why: `retention` or `too-large`.
         reason: Code,
     },
-    /// Nothing was appended: the log is another one, and goes on here.
+    /// Nothing was appended: the log is another one, of another epoch, and goes on here.
     Reset(Position),
 }
 

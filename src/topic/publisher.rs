@@ -1,13 +1,14 @@
 //! The handle that publishes.
 
-use std::fmt;
+use std::{any::TypeId, fmt};
 
 use bytes::Bytes;
 
 use crate::{
+    guard::Guarded,
     protocol::{DEFAULT_MAX_LINE, Topic, encode},
     sync::{Arc, AtomicUsize, Ordering},
-    topic::{PublishError, Published, TopicStore},
+    topic::{MemoryTopics, PublishError, Published, TopicStore, Unavailable, checked_published},
 };
 
 /// Publishes to the topics of a server, from any task; cheap to clone.
@@ -24,14 +25,22 @@ use crate::{
 #[derive(Clone)]
 pub struct Publisher {
     store: Arc<dyn TopicStore>,
+    /// The store is [`MemoryTopics`] itself, whose lines need no check.
+    is_own: bool,
     /// Shared, since a server may be configured after its publisher was handed out.
     max_line: Arc<AtomicUsize>,
 }
 
 impl Publisher {
-    pub(crate) fn new(store: Arc<dyn TopicStore>) -> Self {
+    pub(crate) fn new<S: TopicStore>(store: S) -> Self {
+        let is_own = TypeId::of::<S>() == TypeId::of::<MemoryTopics>();
         let max_line = Arc::new(AtomicUsize::new(DEFAULT_MAX_LINE));
-        Self { store, max_line }
+        Self { store: Arc::new(store), is_own, max_line }
+    }
+
+    /// Whether its store is the default one.
+    pub(crate) fn is_own(&self) -> bool {
+        self.is_own
     }
 
     pub(crate) fn set_max_line(&self, max_line: usize) {
@@ -61,7 +70,10 @@ impl Publisher {
         let topic = topic.try_into().map_err(|_| PublishError::InvalidTopic)?;
         let payload = payload.into();
         self.check_size(&topic, &payload)?;
-        self.store.append(&topic, payload).await
+        let appended = Guarded::new(|| self.store.append(&topic, payload)).await;
+        appended
+            .unwrap_or_else(|panic| Err(PublishError::Unavailable(Unavailable(panic))))
+            .and_then(checked_published)
     }
 
     pub(crate) fn check_size(&self, topic: &Topic, payload: &[u8]) -> Result<(), PublishError> {

@@ -111,8 +111,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if !self.may_subscribe(id, &topic)? {
             return Ok(Taken::No);
         }
-        let store = self.shared.publisher.store();
-        let source = Source::open(store, &topic, self.session.mailbox()).map_err(unavailable)?;
+        let publisher = &self.shared.publisher;
+        let source = Source::open(publisher, &topic, self.session.mailbox());
+        let source = source.map_err(|error| self.unavailable(&error))?;
         let deadline = self.now().after(self.shared.config.handler_time);
         let subscriptions = self.subscriptions.get_or_insert_default();
         subscriptions.open(id, topic, from, terms, source, deadline);
@@ -161,10 +162,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 self.refuse(id, &Code::BAD_POSITION, format_args!("next is {next}"));
             }
             Err(OpenError::Unavailable(error)) => {
-                let (code, text) = unavailable(error);
+                let (code, text) = self.unavailable(&error);
                 self.refuse(id, &code, format_args!("{text}"));
             }
         }
+    }
+
+    /// The store's words are for the log, not for the peer.
+    fn unavailable(&mut self, error: &Unavailable) -> Refusal {
+        tracing::error!(%error, "subscription refused");
+        self.active().tally.store_failures += 1;
+        (Code::BUSY, String::new())
     }
 
     fn unsubscribe(&mut self, id: RequestId, line: &Line<'_>) -> Done {
@@ -359,12 +367,6 @@ fn publish_attributes(line: &Line<'_>) -> Result<Option<u64>, Refusal> {
     };
     check_attributes(line, read, &["ttl"])?;
     Ok(ttl)
-}
-
-/// The store's words are for the log, not for the peer.
-fn unavailable(error: Unavailable) -> Refusal {
-    tracing::error!(%error, "subscription refused");
-    (Code::BUSY, String::new())
 }
 
 pub(super) fn unknown_method(line: &Line<'_>) -> Refusal {

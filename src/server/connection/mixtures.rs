@@ -131,7 +131,7 @@ fn shared(dice: &Arc<Dice>) -> Arc<Shared> {
     Arc::new(Shared {
         config: config.allow_publish(true),
         methods: router(dice, dice.roll(2) == 0).into_methods(),
-        publisher: Publisher::new(Arc::new(MemoryTopics::new(&random))),
+        publisher: Publisher::new(MemoryTopics::new(&random)),
         sessions: Arc::default(),
         buffered: Arc::default(),
         random,

@@ -539,7 +539,7 @@ mod tests {
         Arc::new(Shared {
             config: ServerConfig::new(),
             methods: Router::new().method("echo", async |payload: String| payload).into_methods(),
-            publisher: Publisher::new(Arc::new(MemoryTopics::new(&random))),
+            publisher: Publisher::new(MemoryTopics::new(&random)),
             sessions: Arc::default(),
             buffered: Arc::default(),
             random,

@@ -1,0 +1,99 @@
+//! What a store returns, checked once. Behind these checks numbers are numbers of the protocol, and
+//! lines are lines of it.
+
+use std::ops::RangeInclusive;
+
+use memchr::memchr;
+
+use crate::{
+    protocol::{Line, MAX_NUMBER, Mark, Position, Topic, Window, parse_number},
+    topic::{PublishError, Published, Read, Room, Unavailable},
+};
+
+type Checked = Result<(), Unavailable>;
+
+/// Checks what a log is said to hold, for a subscription that stands `at`, or begins.
+pub(crate) fn check_window(window: Window, at: Option<Position>) -> Checked {
+    let Window { epoch, first, next } = window;
+    let has_fallen = at.is_some_and(|at| at.epoch == epoch && next < at.next);
+    require((1..=next).contains(&first) && next <= MAX_NUMBER, "its numbers are none")?;
+    require(!has_fallen, "its numbers have fallen")
+}
+
+/// Checks a reader's step from `at`, which appended `lines`. Those of the default topics are not read
+/// again: they were encoded by this crate.
+pub(crate) fn check_read(
+    read: &Read,
+    topic: &Topic,
+    at: Position,
+    room: Room,
+    lines: &[u8],
+    is_own: bool,
+) -> Checked {
+    match *read {
+        Read::Copied { last } => {
+            check_step(at, last)?;
+            require(last - at.next < room.lines, "it gives more lines than it may")?;
+            match is_own {
+                true => Ok(()),
+                false => check_lines(topic, at.next..=last, room, lines),
+            }
+        }
+        Read::Gap { last, .. } => {
+            require(lines.is_empty(), "it gives lines beside a gap")?;
+            check_step(at, last)
+        }
+        Read::Reset(to) => {
+            require(lines.is_empty(), "it gives lines beside a reset")?;
+            require(to.is_sendable(), "its numbers are none")?;
+            require(to.epoch != at.epoch, "it resets to the same log")
+        }
+    }
+}
+
+/// What a store says it gave a message, if that can be told. It may have been appended.
+///
+/// # Errors
+/// The number is none of the protocol.
+pub(crate) fn checked_published(published: Published) -> Result<Published, PublishError> {
+    let is_number = (1..=MAX_NUMBER).contains(&published.sequence);
+    let checked = require(is_number, "its numbers are none");
+    checked.map(|()| published).map_err(PublishError::Unavailable)
+}
+
+/// A step moves the cursor, to a number that can be written.
+fn check_step(at: Position, last: u64) -> Checked {
+    require(last >= at.next, "it does not go on")?;
+    require(last < MAX_NUMBER, "its numbers are none")
+}
+
+fn check_lines(topic: &Topic, numbers: RangeInclusive<u64>, room: Room, lines: &[u8]) -> Checked {
+    let mut rest = lines;
+    for number in numbers {
+        let begins_within = rest.len() == lines.len() || lines.len() - rest.len() < room.bytes;
+        require(begins_within, "it gives more bytes than it may")?;
+        let end = memchr(b'\n', rest).ok_or_else(|| wrong("it gives fewer lines than it says"))?;
+        require(end < room.max_line, "it gives a line that is too long")?;
+        let (line, behind) = rest.split_at(end);
+        require(is_notification(line, topic, number), "it gives a line that is not the next one")?;
+        rest = behind.get(1..).unwrap_or_default();
+    }
+    require(rest.is_empty(), "it gives more lines than it says")
+}
+
+/// Whether a line, without its LF, is `* TOPIC NUMBER [payload]`.
+fn is_notification(line: &[u8], topic: &Topic, number: u64) -> bool {
+    let Ok(line) = Line::parse(line) else { return false };
+    line.mark == Mark::Reserved
+        && line.word.as_str() == topic.as_str()
+        && line.attributes.is_empty()
+        && parse_number(line.rest.split_argument().0) == Some(number)
+}
+
+fn require(is_right: bool, otherwise: &str) -> Checked {
+    if is_right { Ok(()) } else { Err(wrong(otherwise)) }
+}
+
+fn wrong(what: &str) -> Unavailable {
+    Unavailable(format!("wrong value: {what}"))
+}
