@@ -5,6 +5,9 @@
 //! after; SCALE (default 1) multiplies the counts. Ends with 1 if a bound is broken. Linux: it reads
 //! /proc.
 
+#[macro_use]
+#[path = "shared/print.rs"]
+mod print;
 #[path = "measured/server_process.rs"]
 mod server_process;
 

@@ -5,6 +5,9 @@
 //! connection: as its allocator counts it, and resident. Ends with 1 if one got nothing, or costs
 //! more than 3 KiB. Linux: it reads /proc.
 
+#[macro_use]
+#[path = "shared/print.rs"]
+mod print;
 #[path = "measured/server_process.rs"]
 mod server_process;
 

@@ -6,6 +6,10 @@
 //! explosion's height is left of it. The system's allocator keeps pages for what comes next: hence
 //! the rounds, which show that what the process has does not pile up either.
 
+#[macro_use]
+#[path = "shared/print.rs"]
+mod print;
+
 use std::{alloc::System, error::Error, fs, io, time::Duration};
 
 use bellwire::{

@@ -6,20 +6,20 @@
 //! Kill the server and start it again: the client goes on. Give it the addresses of several servers, and
 //! it goes on with another.
 
+#[macro_use]
+#[path = "shared/print.rs"]
+mod print;
 #[path = "offers/offer.rs"]
 mod offer;
-#[path = "offers/stop.rs"]
+#[path = "shared/stop.rs"]
 mod stop;
 
 use std::{
+    collections::HashSet,
     error::Error,
     num::NonZeroU64,
-    pin::pin,
     process::ExitCode,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -32,6 +32,7 @@ use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::time::timeout;
 
 use offer::{News, Offer, Shown, Summary};
+use stop::Stop;
 
 /// Offers asked for at once. Past it, new ones wait in the subscription's queue.
 const MAX_ASKED: usize = 8;
@@ -63,16 +64,28 @@ async fn main() -> ExitCode {
     }
 }
 
+/// Whatever it waits for, a signal ends that.
 async fn run(args: &Args) -> Result<(), Box<dyn Error>> {
-    let client = Client::builder()
-        .addresses(&args.addresses)
-        .connect()
-        .await
-        .map_err(|error| format!("no server at {}: {error}", args.addresses.join(", ")))?;
+    let mut stop = Stop::new()?;
+    let connecting = Client::builder().addresses(&args.addresses).connect();
+    let client = tokio::select! {
+        connected = connecting => connected
+            .map_err(|error| format!("no server at {}: {error}", args.addresses.join(", ")))?,
+        () = stop.next() => return Ok(()),
+    };
     tokio::spawn(tell_of_connections(client.events()));
-    let listened = listen(&client, args).await;
-    // If the connection is what failed, it knows best why.
-    close(&client).await?;
+    let (listened, is_stopped) = tokio::select! {
+        listened = listen(&client, args) => (listened, false),
+        () = stop.next() => (Ok(()), true),
+    };
+    tokio::select! {
+        closed = close(&client) => match closed {
+            Err(error) if is_stopped => eprintln!("{error}"),
+            // If the connection is what failed, it knows best why.
+            closed => closed?,
+        },
+        () = stop.next() => {}
+    }
     listened
 }
 
@@ -94,7 +107,6 @@ async fn close(client: &Client) -> Result<(), Box<dyn Error>> {
 }
 
 async fn listen(client: &Client, args: &Args) -> Result<(), Box<dyn Error>> {
-    let mut stop = pin!(stop::stop()?);
     let listed = Listed::default();
     // Before the list is asked for, so that no offer falls between the two.
     let (asking, resuming) = (client.clone(), listed.clone());
@@ -111,10 +123,9 @@ async fn listen(client: &Client, args: &Args) -> Result<(), Box<dyn Error>> {
     let mut asked = FuturesUnordered::new();
     loop {
         tokio::select! {
-            () = &mut stop => return Ok(()),
             Some(()) = asked.next() => if args.once { return Ok(()) },
             delivery = offers.next(), if asked.len() < most => match delivery {
-                Some(Delivery::Notification(news)) => asked.push(tell(client, news)),
+                Some(Delivery::Notification(news)) => asked.push(tell(client, &listed, news)),
                 Some(Delivery::End { reason, .. }) => {
                     return Err(format!("the server ended the subscription: {reason}").into());
                 }
@@ -125,29 +136,36 @@ async fn listen(client: &Client, args: &Args) -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// The greatest id that was listed: what has a greater one was not.
+/// The ids that were shown.
 #[derive(Clone, Default)]
-struct Listed(Arc<AtomicU64>);
+struct Listed(Arc<Mutex<HashSet<NonZeroU64>>>);
 
 impl Listed {
-    /// Lists the offers that are not listed yet.
+    /// Lists the offers that were not shown yet. Ids may come in any order, so it looks at all.
     async fn list(&self, client: &Client) -> Result<(), CallError> {
-        let after = NonZeroU64::new(self.0.load(Ordering::Relaxed));
-        let mut offers = client.request_stream::<_, Summary>("offers.list", &after);
+        let mut offers = client.request_stream::<_, Summary>("offers.list", &());
         while let Some(summary) = offers.next().await {
             let summary = summary?;
-            self.0.fetch_max(summary.id.get(), Ordering::Relaxed);
-            println!("{summary}");
+            if self.add(summary.id) {
+                println!("{summary}");
+            }
         }
         Ok(())
+    }
+
+    /// Whether it was not there.
+    fn add(&self, id: NonZeroU64) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id)
     }
 }
 
 /// Asks for the offer that is news, and shows it.
-async fn tell(client: &Client, Notification { sequence, payload, .. }: Notification) {
+async fn tell(client: &Client, listed: &Listed, news: Notification) {
+    let Notification { sequence, payload, .. } = news;
     let Ok(news) = serde_json::from_slice::<News>(&payload) else {
         return println!("notification {sequence} is none of an offer");
     };
+    listed.add(news.id);
     let what = if news.changed { "changed" } else { "new" };
     match details(client, news.id).await {
         Ok(offer) => println!("{what}:{:1$}{offer}", "", 8 - what.len()),

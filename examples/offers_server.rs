@@ -12,14 +12,21 @@
 //! again as it was not at all; so a file may be rewritten, truncated and replaced, and nothing is
 //! announced twice. An offer that leaves the file stays until the server is started anew. What
 //! stands in the file at the start is not announced.
+//!
+//! Ctrl-C or SIGTERM stops it in order; a second one stops it at once.
 
+#[macro_use]
+#[path = "shared/print.rs"]
+mod print;
 #[path = "offers/file.rs"]
 mod file;
 #[path = "offers/follow.rs"]
 mod follow;
 #[path = "offers/offer.rs"]
 mod offer;
-#[path = "offers/stop.rs"]
+#[path = "offers/reading.rs"]
+mod reading;
+#[path = "shared/stop.rs"]
 mod stop;
 #[path = "offers/store.rs"]
 mod store;
@@ -37,21 +44,26 @@ use clap::Parser;
 use futures::{Stream, stream};
 use serde::Deserialize;
 use tokio::{
-    sync::Mutex,
-    task::spawn_blocking,
-    time::{interval, sleep},
+    sync::{Mutex, oneshot},
+    task::{spawn_blocking, yield_now},
+    time::{Instant, interval, sleep},
 };
 use tracing_subscriber::EnvFilter;
 
 use file::{Found, MAX_OFFER};
-use follow::{Event, Follower};
+use follow::Event;
 use offer::{Flat, News, Offer, Summary};
+use reading::Reading;
+use stop::Stop;
 use store::{Put, Store};
 
 /// What there is to let when no file is given.
 const SHIPPED: &str = include_str!("offers/offers.jsonl");
 /// How often to look at the file.
 const INTERVAL: Duration = Duration::from_millis(100);
+/// How long the start, and a call that adds an offer, may wait for the file to be read: others may write
+/// it faster than that.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// What `random` is below, unless it is told.
 const DEFAULT_MAX: NonZeroU64 = NonZeroU64::new(100).expect("not zero");
 
@@ -81,7 +93,11 @@ struct Args {
 #[tokio::main]
 async fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false)
+        .init();
     match run(Args::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -92,23 +108,39 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<(), Box<dyn Error>> {
-    let stop = stop::stop()?;
+    let mut stop = Stop::new()?;
     let config = ServerConfig::new().lease(Duration::from_secs(args.lease));
     let server = Server::bind(&args.listen)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", args.listen))?
         .config(config);
     let service = Service::new(server.publisher(), args.offers);
-    service.load().await;
+    tokio::select! {
+        () = service.load() => {}
+        () = stop.next() => return Ok(()),
+    }
     println!("listening on {}", server.local_addr()?);
     eprintln!("{} offers", service.store.len());
 
-    let serving = server.serve(router(service.clone())).with_graceful_shutdown(stop);
+    let (drain, is_told) = oneshot::channel::<()>();
+    let serving = server.serve(router(service.clone()));
+    let serving = serving.with_graceful_shutdown(async { drop(is_told.await) });
     tokio::select! {
         served = serving => Ok(served?),
         never = service.follow() => match never {},
         never = service.publish_random(args.random_every) => match never {},
+        () = until_second(stop, drain) => {
+            eprintln!("stopped at once, whatever clients were waiting for");
+            Ok(())
+        }
     }
+}
+
+/// At the first signal the server is told to drain; the second ends this.
+async fn until_second(mut stop: Stop, drain: oneshot::Sender<()>) {
+    stop.next().await;
+    drop(drain);
+    stop.next().await;
 }
 
 fn router(service: Arc<Service>) -> Router<Arc<Service>> {
@@ -171,9 +203,9 @@ struct Service {
     store: Store,
     publisher: Publisher,
     file: Option<PathBuf>,
-    /// What follows the file, if there is one. Held while offers are taken from it, and from when
-    /// an id is chosen for a new one until it is stored.
-    source: Mutex<Option<Follower>>,
+    /// What reads the file, if there is one. Held while offers are taken from it, and from when an id
+    /// is chosen for a new one until it is stored.
+    source: Mutex<Option<Reading>>,
 }
 
 impl Service {
@@ -181,66 +213,67 @@ impl Service {
         Arc::new(Self { store: Store::default(), publisher, file, source: Mutex::default() })
     }
 
-    /// Takes what is there at the start, telling nobody.
+    /// Takes what is there at the start, telling nobody. What is too long for that is taken while it
+    /// serves, and told to nobody either.
     async fn load(&self) {
         let Some(file) = &self.file else {
             let lines = (1..).zip(SHIPPED.lines());
             let events = lines.map(|(number, line)| Event::Line { number, text: line.into() });
-            events.filter_map(|event| self.read(event)).for_each(|offer| _ = self.store.put(offer));
-            return;
-        };
-        let mut follower = Follower::new(file);
-        while !follower.is_idle() {
-            let offers = self.read_new(&mut follower).await;
-            offers.into_iter().for_each(|offer| _ = self.store.put(offer));
-        }
-        *self.source.lock().await = Some(follower);
-    }
-
-    /// Takes what comes into the file, and tells of it.
-    async fn follow(&self) -> Infallible {
-        loop {
-            if let Some(follower) = &mut *self.source.lock().await {
-                self.catch_up(follower).await;
-            }
-            sleep(INTERVAL).await;
-        }
-    }
-
-    async fn catch_up(&self, follower: &mut Follower) {
-        loop {
-            for offer in self.read_new(follower).await {
-                if let Err(error) = self.put(offer).await {
-                    eprintln!("cannot tell of an offer: {error}");
+            for found in events.map(file::read) {
+                if let Found::Offer(offer) = found {
+                    self.store.put(offer);
                 }
             }
-            if follower.is_idle() {
-                return;
+            return;
+        };
+        let mut reading = Reading::new(file);
+        let begun = Instant::now();
+        while reading.is_loading() && begun.elapsed() < PATIENCE {
+            self.read_on(&mut reading).await;
+        }
+        *self.source.lock().await = Some(reading);
+    }
+
+    /// Takes what comes into the file, and tells of it. Others have the source between two pieces.
+    async fn follow(&self) -> Infallible {
+        loop {
+            let is_idle = match &mut *self.source.lock().await {
+                Some(reading) => self.read_on(reading).await,
+                None => true,
+            };
+            match is_idle {
+                true => sleep(INTERVAL).await,
+                false => yield_now().await,
             }
         }
     }
 
-    /// The offers that came into the file since the last look.
-    async fn read_new(&self, follower: &mut Follower) -> Vec<Offer> {
-        match follower.read_new().await {
-            Ok(events) => events.into_iter().filter_map(|event| self.read(event)).collect(),
-            Err(error) => {
-                eprintln!("{error}; waiting for it");
-                Vec::new()
+    /// Takes all that stands in the file by now; whether there was time for that.
+    async fn catch_up(&self, reading: &mut Reading) -> bool {
+        let begun = Instant::now();
+        let mut is_idle = self.read_on(reading).await;
+        let length = reading.follower.length();
+        while !is_idle && (reading.is_held() || reading.follower.position() < length) {
+            if begun.elapsed() > PATIENCE {
+                return false;
             }
+            is_idle = self.read_on(reading).await;
         }
+        true
     }
 
-    /// The offer in an event of the file; what is none is reported.
-    fn read(&self, event: Event) -> Option<Offer> {
-        match file::read(event) {
-            Found::Offer(offer) => Some(offer),
-            Found::Remark(remark) => {
-                let file = self.file.as_deref().unwrap_or("offers.jsonl".as_ref());
-                eprintln!("{}: {remark}", file.display());
-                None
+    /// Takes a piece of the file, and tells of it; whether nothing was there.
+    async fn read_on(&self, reading: &mut Reading) -> bool {
+        let is_silent = reading.is_loading();
+        let offers = reading.read(self.file.as_deref()).await;
+        for offer in offers {
+            if is_silent {
+                self.store.put(offer);
+            } else if let Err(error) = self.put(offer).await {
+                eprintln!("cannot tell of an offer: {error}");
             }
         }
+        reading.follower.is_idle()
     }
 
     /// Stores an offer, and tells of it unless it was known as it is.
@@ -261,8 +294,10 @@ impl Service {
     /// read only after it was stored, so that it is not told of twice.
     async fn add(&self, Draft { id, flat }: Draft) -> Result<NonZeroU64, Failure> {
         let mut source = self.source.lock().await;
-        if let Some(follower) = &mut *source {
-            self.catch_up(follower).await;
+        if let Some(reading) = &mut *source
+            && !self.catch_up(reading).await
+        {
+            return Err(Failure::new(Code::BUSY, "the file is not read to its end yet"));
         }
         let id = id.or_else(|| self.store.free_id());
         let id = id.ok_or_else(|| Failure::new(Code::TOO_MANY, "the ids are used up"))?;

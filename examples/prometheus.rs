@@ -1,6 +1,10 @@
 //! A server that tells Prometheus what it does: `cargo run --features metrics --example prometheus [ADDR [METRICS]]`
 //!
 //! Call it with `nc 127.0.0.1 7440`, look with `curl http://127.0.0.1:9440/metrics`; Ctrl-C ends it.
+#[macro_use]
+#[path = "shared/print.rs"]
+mod print;
+
 use std::io;
 
 use bellwire::{Failure, Router, Server, ServerHandle, metrics::Handlers, protocol::Code};

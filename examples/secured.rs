@@ -4,6 +4,10 @@
 //! `tls`, put a `TlsListener` around the listener and call `Client::connect_tls`: nothing else
 //! changes, and the tokens can no longer be read on the way.
 
+#[macro_use]
+#[path = "shared/print.rs"]
+mod print;
+
 use bellwire::{
     CallError, Client, ClientConfig, ConnectionError, Delivery, Router, Server,
     protocol::Code,

@@ -5,6 +5,9 @@
 //! each against a server in a process of its own. RUNS (default 5) is for the second. Ends with 1 if
 //! a bound is broken. Linux: it reads /proc.
 
+#[macro_use]
+#[path = "shared/print.rs"]
+mod print;
 #[path = "measured/server_process.rs"]
 mod server_process;
 

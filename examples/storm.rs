@@ -7,6 +7,9 @@
 //! something was, if one comes back later than its backoff allows, or if in some 100 ms more than three
 //! times the mean come back. Linux, for the limit of files.
 
+#[macro_use]
+#[path = "shared/print.rs"]
+mod print;
 #[path = "measured/returns.rs"]
 mod returns;
 #[path = "measured/server_process.rs"]

@@ -3,6 +3,9 @@
 //! It starts a server on a free port and connects to it. Lines marked `C:` are what the client
 //! writes, lines marked `S:` what it reads, as they go over the wire; `=>` is what the program got.
 
+#[macro_use]
+#[path = "shared/print.rs"]
+mod print;
 #[path = "tour/by_hand.rs"]
 mod by_hand;
 #[path = "tour/desk.rs"]

@@ -2,6 +2,10 @@
 //!
 //! A server whose handlers get a second each, and of which two run at once over all connections.
 //! A client calls one that is quick, one that is too slow, and many at the same time.
+#[macro_use]
+#[path = "shared/print.rs"]
+mod print;
+
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,

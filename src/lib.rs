@@ -213,6 +213,7 @@
 mod client;
 #[cfg(feature = "codec")]
 pub mod codec;
+mod coop;
 mod credentials;
 mod error;
 mod guard;

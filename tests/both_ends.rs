@@ -239,7 +239,7 @@ async fn a_slow_subscriber_gets_an_exact_gap_and_slows_nobody() {
     slow.line().await;
     let client = client_of(&server, ClientConfig::default());
     let mut quick = client.subscribe("t").await.unwrap();
-    let payload = "x".repeat(100);
+    let payload = "x".repeat(500);
     for number in 1..=5_000 {
         let published = server.publisher.publish("t", payload.clone()).await.unwrap();
         assert_eq!(published.sequence, number);

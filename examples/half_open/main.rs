@@ -8,6 +8,9 @@
 //! bound is missed. Linux: the hosts are network namespaces, for which it has to be root. Where there can
 //! be none it says so, and does the rest.
 
+#[macro_use]
+#[path = "../shared/print.rs"]
+mod print;
 mod network;
 #[path = "../measured/parent.rs"]
 mod parent;

@@ -18,6 +18,9 @@
 //!
 //! The exit code is 0 without errors, 1 with any, and 2 for arguments that make no sense.
 
+#[macro_use]
+#[path = "../shared/print.rs"]
+mod print;
 mod args;
 mod callers;
 mod control;

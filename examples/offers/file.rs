@@ -29,6 +29,7 @@ pub(crate) enum Remark {
     Malformed { number: u64, why: String, text: Vec<u8> },
     TooLong { number: u64, bytes: u64 },
     Restarted(Reason),
+    Missed { files: usize },
 }
 
 /// Reads an offer, or a remark, out of what happened to the file.
@@ -37,6 +38,7 @@ pub(crate) fn read(event: Event) -> Found {
         Event::Line { number, text } => read_line(number, text),
         Event::TooLong { number, bytes } => Found::Remark(Remark::TooLong { number, bytes }),
         Event::Restarted(reason) => Found::Remark(Remark::Restarted(reason)),
+        Event::Missed(files) => Found::Remark(Remark::Missed { files }),
     }
 }
 
@@ -62,6 +64,13 @@ impl fmt::Display for Remark {
             }
             Self::TooLong { number, bytes } => {
                 write!(f, "line {number} skipped, its {bytes} bytes are more than {MAX_OFFER}")
+            }
+            Self::Missed { files } => {
+                write!(
+                    f,
+                    "replaced faster than it is read, offers may be missing: {files} of the "
+                )?;
+                f.write_str("files that stood here are gone")
             }
             Self::Restarted(Reason::Truncated) => f.write_str("truncated, read from the start"),
             Self::Restarted(Reason::Rewritten) => f.write_str("rewritten, read from the start"),

@@ -3,16 +3,20 @@
 //! Each look at the file is one positioned read on a blocking thread ([`look`]), applied afterwards
 //! without an await in between. [`Lines`] cuts the bytes into lines and does no I/O.
 
+mod watch;
+
 use std::{
     collections::VecDeque,
     fs::{self, File, Metadata},
     io, mem,
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use tokio::task::spawn_blocking;
+
+use watch::Watch;
 
 /// The longest line that is kept, in bytes before its LF.
 const MAX_LINE: usize = 1024 * 1024;
@@ -21,10 +25,15 @@ const MAX_READ: usize = 256 * 1024;
 /// How many bytes before the position are remembered, to tell an append from a rewrite.
 const FINGERPRINT: usize = 64;
 
+/// What some editors put before UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// Follows a file of lines as other programs append to it.
 ///
 /// A line counts once its LF has arrived, however many writes that took. Lines are numbered from 1;
-/// empty ones are counted and not yielded.
+/// empty ones are counted and not yielded. A byte-order mark at the start is no part of the first line,
+/// nor are NUL bytes before a line of it: a writer that goes on at its own place in a file that was
+/// truncated leaves a hole there.
 ///
 /// When the file is truncated, rewritten or replaced, [`Event::Restarted`] comes first and then
 /// **every** line of the new content, numbered from 1, seen before or not: whoever uses the lines
@@ -33,6 +42,10 @@ const FINGERPRINT: usize = 64;
 /// (and keeps its disk space) until another stands at the path; if the same one returns, it is read
 /// on.
 ///
+/// Files that stand at the path one after the other between two looks are read in their order, wherever
+/// in the folder they were moved to ([`Watch`], on Linux). What is gone by then is told as
+/// [`Event::Missed`]. On other systems nothing tells of such a file.
+///
 /// A rewrite in place is seen if the file got shorter than what was read of it, or if the 64 bytes
 /// before that point changed. An edit in place that leaves both as they were goes unseen.
 ///
@@ -40,7 +53,11 @@ const FINGERPRINT: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Follower {
     path: PathBuf,
+    /// Shared with a look that may go on when its call was dropped.
+    watch: Arc<Mutex<Watch>>,
     source: Option<Source>,
+    /// How long the file was when it was looked at last.
+    length: u64,
     lines: Lines,
     queue: VecDeque<Event>,
     /// The last look brought neither bytes nor a restart.
@@ -58,6 +75,8 @@ pub(crate) enum Event {
     Restarted(Reason),
     /// A line of more than 1 MiB was skipped; `bytes` is its length without LF.
     TooLong { number: u64, bytes: u64 },
+    /// So many files stood at the path, and were gone before they could be read.
+    Missed(usize),
 }
 
 /// Why the content starts anew.
@@ -74,9 +93,12 @@ pub(crate) enum Reason {
 impl Follower {
     /// Follows the file at `path` from its first line, now or when it appears.
     pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
         Self {
-            path: path.into(),
+            watch: Arc::new(Mutex::new(Watch::new(&path))),
+            path,
             source: None,
+            length: 0,
             lines: Lines::default(),
             queue: VecDeque::new(),
             idle: false,
@@ -99,8 +121,11 @@ impl Follower {
     ///
     /// Nothing is lost when the future is dropped: the position moves only with the events.
     pub(crate) async fn read_new(&mut self) -> io::Result<Vec<Event>> {
-        let (path, source) = (self.path.clone(), self.source.clone());
-        let looked = spawn_blocking(move || look(&path, source)).await;
+        let (path, source, watch) = (self.path.clone(), self.source.clone(), self.watch.clone());
+        let looked = spawn_blocking(move || {
+            look(&path, source, &mut watch.lock().unwrap_or_else(PoisonError::into_inner))
+        });
+        let looked = looked.await;
         let looked = looked.unwrap_or_else(|lost| Err(io::Error::other(lost)));
         self.idle = true;
         match looked.map(|look| self.apply(look)) {
@@ -115,10 +140,29 @@ impl Follower {
         self.idle
     }
 
+    /// How far the file was read, in bytes.
+    #[allow(dead_code, reason = "for who reads a file as far as it went at some time")]
+    pub(crate) fn position(&self) -> u64 {
+        self.source.as_ref().map_or(0, |source| source.position)
+    }
+
+    /// How long it was when it was looked at last, in bytes.
+    #[allow(dead_code, reason = "as position")]
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
     /// Turns what was seen into events; returns the trouble that came with it.
     fn apply(&mut self, look: Look) -> Option<io::Error> {
-        self.idle = look.fresh.is_empty() && look.restarted.is_none();
-        self.source = Some(look.source);
+        self.idle = look.fresh.is_empty() && look.restarted.is_none() && look.missed == 0;
+        self.length = look.source.as_ref().map_or(0, |source| source.length);
+        self.source = look.source;
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        watch.take(look.taken);
+        drop(watch);
+        if look.missed > 0 {
+            self.queue.push_back(Event::Missed(look.missed));
+        }
         if let Some(reason) = look.restarted {
             self.lines = Lines::default();
             self.queue.push_back(Event::Restarted(reason));
@@ -140,38 +184,76 @@ impl Follower {
 }
 
 /// What one look at the file brought.
+#[derive(Default)]
 struct Look {
-    source: Source,
+    source: Option<Source>,
     restarted: Option<Reason>,
     fresh: Vec<u8>,
+    /// Files of the [`Watch`] that are read, or gone.
+    taken: usize,
+    /// Those that are gone.
+    missed: usize,
     /// Why the path cannot be followed, while the file that is open still can be.
     trouble: Option<io::Error>,
 }
 
-/// Reads on in the open file, or starts on the one at the path if there is none or it was replaced.
-fn look(path: &Path, source: Option<Source>) -> io::Result<Look> {
-    let Some(mut source) = source else {
-        return start(path, None);
-    };
+/// Reads on in the open file, or starts on the next one if there is none or it was replaced.
+fn look(path: &Path, source: Option<Source>, watch: &mut Watch) -> io::Result<Look> {
     // Race: the path is looked at before the open file is read, so all that was written to the old
     // file before it was replaced is read before the new one is opened.
-    let there = identify(path);
-    let replaced = there.as_ref().is_ok_and(|id| *id != source.id);
+    let there = watch.settle(|| identify(path));
+    let Some(mut source) = source else {
+        return start(path, None, watch, None);
+    };
+    let is_same = there.as_ref().is_ok_and(|id| *id == source.id);
+    let replaced = !is_same && (there.is_ok() || watch.passed().len() > 1);
     match source.read() {
-        Ok((None, fresh)) if replaced && fresh.is_empty() => start(path, Some(Reason::Replaced)),
-        Err(_) if replaced => start(path, Some(Reason::Replaced)),
+        Ok((None, fresh)) if replaced && fresh.is_empty() => {
+            start(path, Some(source), watch, Some(Reason::Replaced))
+        }
+        Err(_) if replaced => start(path, Some(source), watch, Some(Reason::Replaced)),
         Err(error) => Err(error),
         Ok((restarted, fresh)) => {
-            let trouble = there.err();
-            Ok(Look { source, restarted, fresh, trouble })
+            // It may have been moved away and back: the last of the files is this one then.
+            let taken = if is_same { watch.passed().len() } else { 0 };
+            let (source, missed) = (Some(source), taken.saturating_sub(1));
+            Ok(Look { source, restarted, fresh, taken, missed, trouble: there.err() })
         }
     }
 }
 
-fn start(path: &Path, restarted: Option<Reason>) -> io::Result<Look> {
+/// Starts on the file that stood at the path next, or stands there now. While those are gone that
+/// stood there before it, `source` stays what is followed.
+fn start(
+    path: &Path,
+    source: Option<Source>,
+    watch: &Watch,
+    restarted: Option<Reason>,
+) -> io::Result<Look> {
+    let passed = watch.passed();
+    let Some((_, before)) = passed.split_last() else {
+        return open(path, restarted, 0);
+    };
+    let known = source.as_ref().map(|source| source.id);
+    let mut missed = 0;
+    for (taken, at) in (1..).zip(before) {
+        match at.as_deref().map(|at| open(at, restarted, taken)) {
+            // It is the one that is followed, which was moved away and back.
+            Some(Ok(look)) if look.source.as_ref().map(|source| source.id) == known => {}
+            Some(Ok(look)) => return Ok(Look { missed, ..look }),
+            _ => missed += 1,
+        }
+    }
+    if missed > 0 {
+        return Ok(Look { source, taken: before.len(), missed, ..Look::default() });
+    }
+    open(path, restarted, passed.len())
+}
+
+fn open(path: &Path, restarted: Option<Reason>, taken: usize) -> io::Result<Look> {
     let mut source = Source::open(path)?;
     let (_, fresh) = source.read()?;
-    Ok(Look { source, restarted, fresh, trouble: None })
+    Ok(Look { source: Some(source), restarted, fresh, taken, ..Look::default() })
 }
 
 /// Tells one file from another: device and inode.
@@ -200,6 +282,8 @@ struct Source {
     file: Arc<File>,
     id: FileId,
     position: u64,
+    /// How long the file was at the last read.
+    length: u64,
     /// **Invariant:** the last [`FINGERPRINT`] bytes before `position`, or all if there are fewer.
     tail: Vec<u8>,
 }
@@ -210,7 +294,7 @@ impl Source {
         identify(path)?;
         let file = File::open(path)?;
         let id = file_id(&file.metadata()?);
-        Ok(Self { file: Arc::new(file), id, position: 0, tail: Vec::new() })
+        Ok(Self { file: Arc::new(file), id, position: 0, length: 0, tail: Vec::new() })
     }
 
     /// Reads on, from the start if the bytes read before are no longer there.
@@ -229,6 +313,7 @@ impl Source {
     /// Reads what is past the position, or tells why the position means nothing any more.
     fn read_on(&mut self) -> io::Result<Result<Vec<u8>, Reason>> {
         let len = self.file.metadata()?.len();
+        self.length = len;
         if len < self.position {
             return Ok(Err(Reason::Truncated));
         }
@@ -281,7 +366,10 @@ impl Lines {
         }
     }
 
-    fn push(&mut self, piece: &[u8]) {
+    fn push(&mut self, mut piece: &[u8]) {
+        if self.length == 0 {
+            piece = &piece[piece.iter().take_while(|byte| **byte == 0).count()..];
+        }
         self.length += piece.len() as u64;
         if self.length <= MAX_LINE as u64 {
             self.partial.extend_from_slice(piece);
@@ -299,6 +387,9 @@ impl Lines {
             return Some(Event::TooLong { number, bytes });
         }
         text.pop_if(|last| *last == b'\r');
+        if number == 1 && text.starts_with(BYTE_ORDER_MARK) {
+            text.drain(..BYTE_ORDER_MARK.len());
+        }
         (!text.is_empty()).then_some(Event::Line { number, text })
     }
 }

@@ -9,6 +9,9 @@ use std::{
 
 use super::offer::{Offer, Summary};
 
+/// The greatest number that JSON carries exactly everywhere.
+const MAX_ID: NonZeroU64 = NonZeroU64::new((1 << 53) - 1).expect("not zero");
+
 /// Offers by id. An offer that came once stays, whatever becomes of the file it came from.
 #[derive(Debug, Default)]
 pub(crate) struct Store(Mutex<BTreeMap<NonZeroU64, Offer>>);
@@ -50,12 +53,18 @@ impl Store {
         put
     }
 
-    /// The lowest id above all others.
+    /// An id for a new offer: the lowest above all others, of those that JSON carries exactly
+    /// everywhere; if an offer has the last of these, the lowest that is free.
     pub(crate) fn free_id(&self) -> Option<NonZeroU64> {
-        match self.offers().last_key_value() {
+        let offers = self.offers();
+        let above = match offers.range(..=MAX_ID).next_back() {
             Some((last, _)) => last.checked_add(1),
             None => Some(NonZeroU64::MIN),
-        }
+        };
+        above.filter(|id| *id <= MAX_ID).or_else(|| {
+            let free = (1..).zip(offers.keys()).find(|(free, id)| id.get() != *free);
+            free.and_then(|(free, _)| NonZeroU64::new(free))
+        })
     }
 
     fn offers(&self) -> MutexGuard<'_, BTreeMap<NonZeroU64, Offer>> {
@@ -95,10 +104,18 @@ mod tests {
         assert_eq!(ids.map(|summary| summary.id.get()).collect::<Vec<_>>(), [3, 7, 9, 250]);
     }
 
+    /// Whatever ids there are, there is one for the next.
     #[test]
-    fn the_last_id_of_all_leaves_no_free_one() {
+    fn extreme_ids_leave_a_free_one() {
         let store = Store::default();
         store.put(offer(u64::MAX, "last"));
-        assert_eq!(store.free_id(), None);
+        assert_eq!(store.free_id(), NonZeroU64::new(1));
+        store.put(offer(1, "first"));
+        store.put(offer(1 << 53, "beyond"));
+        assert_eq!(store.free_id(), NonZeroU64::new(2));
+        store.put(offer(MAX_ID.get() - 1, "last but one"));
+        assert_eq!(store.free_id(), Some(MAX_ID));
+        store.put(offer(MAX_ID.get(), "last that is given"));
+        assert_eq!(store.free_id(), NonZeroU64::new(2));
     }
 }

@@ -22,6 +22,7 @@ use crate::{
         shared::Shared,
         waiter::CallResult,
     },
+    coop::poll_budgeted,
     error::{CallError, ConnectionError, NotSent, Unknown},
     protocol::{AttributeList, InvalidAttribute, Method, Position, RequestId, Topic, TraceParent},
     sync::{Arc, oneshot},
@@ -206,9 +207,10 @@ impl<'a> Exchange<'a> {
                         }
                     }
                 },
+                // A reply has taken its unit of the budget as a one-shot; this is ready at once.
                 State::Over(error) => {
-                    let error = error.take().unwrap_or_else(abandoned);
-                    return Poll::Ready(Err(error));
+                    let mut take = || error.take().unwrap_or_else(abandoned);
+                    return poll_budgeted(cx, |_| Poll::Ready(Err(take())));
                 }
             }
         }

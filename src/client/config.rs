@@ -49,7 +49,7 @@ impl Default for ClientConfig {
             outbound_bytes: 256 * 1024,
             unsent_bytes: Some(UNSENT),
             control_requests: 256,
-            inbox_items: 1_024,
+            inbox_items: 32_768,
             inbox_bytes: 1024 * 1024,
             connect_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(40),
@@ -137,7 +137,10 @@ impl ClientConfig {
     }
 
     /// Notifications that each subscription, and each stream of all notifications, holds for the
-    /// application; the oldest give way and are named in a gap. Default 1,024, at least 1.
+    /// application; the oldest give way and are named in a gap. Default 32,768, at least 1.
+    ///
+    /// It bounds what each takes beside its payload. [`inbox_bytes`](Self::inbox_bytes) is the bound that
+    /// matters: payloads of 32 bytes or more meet that one first.
     #[must_use]
     pub fn inbox_items(mut self, items: usize) -> Self {
         self.inbox_items = items.max(1);
@@ -146,7 +149,14 @@ impl ClientConfig {
 
     /// Bytes of payload that each of these holds; the oldest give way. Default 1 MiB.
     ///
-    /// Worst case: this, a payload over it, and about 120 bytes a notification.
+    /// The driver never waits for the application, so what it reads in one turn, up to 512 KiB, has to
+    /// have a place here beside what is not handled yet. Where a subscription has a
+    /// [`window`](crate::Subscribe::window), that many payloads should fit; where a burst is to wait for
+    /// a slow application, as much as the server retains of a topic
+    /// ([`ServerConfig::retained_bytes`](crate::ServerConfig::retained_bytes), 1 MiB by default).
+    ///
+    /// Worst case: this, a payload over it, and about 180 bytes for each of
+    /// [`inbox_items`](Self::inbox_items): 7 MiB by default for a stream that is not read.
     #[must_use]
     pub fn inbox_bytes(mut self, bytes: usize) -> Self {
         self.inbox_bytes = bytes;

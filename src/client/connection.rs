@@ -22,6 +22,7 @@ use crate::{
         reader::Reader,
         shared::Shared,
     },
+    coop::poll_budgeted,
     error::ConnectionError,
     guard::{Held, caught, wake},
     io::{Scratch, WriteBuffer},
@@ -138,7 +139,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Connection<T> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let _entered = this.reader.span.clone().entered();
-        let error = match this.poll_all(cx) {
+        let polled = match &this.ended {
+            Some(error) => poll_budgeted(cx, |_| Poll::Ready(error.clone())),
+            None => this.poll_all(cx),
+        };
+        let error = match polled {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(error) => error,
         };
@@ -153,9 +158,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Connection<T> {
 impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// Why the connection ended.
     fn poll_all(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
-        if let Some(error) = &self.ended {
-            return Poll::Ready(error.clone());
-        }
         // Reading never waits for writing: two ends that both wait to write would wait for ever.
         if let Poll::Ready(error) = self.poll_batch(cx) {
             return Poll::Ready(error);

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     client::shared::wake,
+    coop::poll_budgeted,
     error::ConnectionError,
     protocol::{Hello, Reason, RequestId, Topic},
     sync::{Arc, Mutex, Weak},
@@ -195,6 +196,12 @@ impl Stream for ConnectionEvents {
     type Item = ConnectionEvent;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<ConnectionEvent>> {
+        poll_budgeted(cx, |cx| self.poll_event(cx))
+    }
+}
+
+impl ConnectionEvents {
+    fn poll_event(&self, cx: &mut Context<'_>) -> Poll<Option<ConnectionEvent>> {
         let mut queue = self.0.lock();
         if queue.missed > 0 {
             return Poll::Ready(Some(ConnectionEvent::Missed(std::mem::take(&mut queue.missed))));

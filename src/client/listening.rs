@@ -5,14 +5,17 @@ use std::{
     fmt,
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll, ready},
     thread::{self, ThreadId},
     time::Duration,
 };
 
 use futures_core::Stream;
-use tokio::task::JoinHandle;
+use tokio::{
+    task::{JoinHandle, yield_now},
+    time::Instant,
+};
 
 use crate::{
     client::{
@@ -29,6 +32,10 @@ use crate::{
 /// not take a hundredth of this between two awaits; one that waits for a lock that the dropping thread
 /// holds is not waited for without end.
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
+
+/// For how long it goes from one invocation to the next without letting other tasks run: a closure may
+/// work without waiting for anything.
+const LONG_WORK: Duration = Duration::from_micros(500);
 
 /// A closure that runs for each delivery of a topic, in a task of its own: [`Client::listen`].
 /// Dropping it stops the closure and leaves the topic.
@@ -174,10 +181,16 @@ where
     Fut: Future<Output = ()>,
 {
     fn poll_all(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let begun = Instant::now();
         loop {
             if let Some(running) = self.running.as_mut().as_pin_mut() {
                 ready!(running.poll(cx));
                 self.running.set(None);
+                if begun.elapsed() >= LONG_WORK {
+                    // It is woken behind the others.
+                    let _ = pin!(yield_now()).poll(cx);
+                    return Poll::Pending;
+                }
             }
             // Before anything is handed over: what no invocation gets is not seen.
             if self.listener.gate.is_stopped() {

@@ -67,6 +67,7 @@ pub use self::{
     typed::{CodecError, Decode, Encode, TypedCall},
 };
 use crate::{
+    coop::consume_budget,
     error::{CallError, ConnectionError, NotSent, Unknown},
     protocol::{Epoch, Hello, Method, RequestId, Topic, Word, parse_number},
     sync::{Arc, oneshot},
@@ -203,6 +204,7 @@ impl Client {
     /// # Cancel safety
     /// Dropping it changes nothing.
     pub async fn connected(&self) -> Result<Hello, ConnectionError> {
+        consume_budget().await;
         match self.shared().phase.until(|phase| !matches!(phase, Phase::Connecting)).await {
             Phase::Ended(error) => Err(error),
             Phase::Open(hello) => Ok(hello),
@@ -323,6 +325,7 @@ impl Client {
     /// # Cancel safety
     /// Dropping it while it waits for a connection or for room sends nothing.
     pub async fn one_way(&self, method: &str, payload: impl AsRef<[u8]>) -> Result<(), NotSent> {
+        consume_budget().await;
         let word = Method::new_word(method).map_err(NotSent::Name)?;
         let body = Body::new(word, payload.as_ref());
         let shared = self.shared();
@@ -402,16 +405,10 @@ impl Client {
         topic: &str,
         payload: impl AsRef<[u8]>,
     ) -> Result<Published, CallError> {
-        let topic = Topic::new(topic).map_err(NotSent::Name)?;
-        let mut arguments = topic.as_str().as_bytes().to_vec();
-        if !payload.as_ref().is_empty() {
-            arguments.push(b' ');
-            arguments.extend_from_slice(payload.as_ref());
-        }
-        let Some(word) = Word::new("/publish") else {
-            return Err(CallError::Encode("no such word".into()));
+        let mut exchange = match publish_body(topic, payload.as_ref()) {
+            Ok(body) => Exchange::new(self.shared(), body),
+            Err(error) => Exchange::failed(self.shared(), error),
         };
-        let mut exchange = Exchange::new(self.shared(), Body::new(word, &arguments));
         let reply = std::future::poll_fn(|cx| exchange.poll_reply(cx)).await?;
         let attributes = reply.attributes.as_attributes();
         let epoch = attributes.get("epoch").and_then(Epoch::new);
@@ -430,6 +427,15 @@ impl Client {
     /// # Cancel safety
     /// Dropping it has no effect but that nobody reads the list.
     pub async fn methods(&self) -> Result<Vec<(Method, String)>, CallError> {
+        let methods = self.list_methods().await;
+        if methods.is_err() {
+            // It may have been refused at once, before anything was sent.
+            consume_budget().await;
+        }
+        methods
+    }
+
+    async fn list_methods(&self) -> Result<Vec<(Method, String)>, CallError> {
         let mut patience = Patience::new(self.shared().config.fail_fast);
         let lines = loop {
             let sent = self.send_methods().await;
@@ -491,6 +497,7 @@ impl Client {
     /// Dropping it goes on closing.
     pub async fn close(&self) -> Result<(), ConnectionError> {
         self.shared().begin_close(ConnectionError::Closed);
+        consume_budget().await;
         match self.shared().phase.until(|phase| matches!(phase, Phase::Ended(_))).await {
             Phase::Ended(error) if error != ConnectionError::Closed => Err(error),
             _ => Ok(()),
@@ -509,6 +516,17 @@ impl Drop for Listing<'_> {
     fn drop(&mut self) {
         self.shared.cancel(self.id);
     }
+}
+
+fn publish_body(topic: &str, payload: &[u8]) -> Result<Body, CallError> {
+    let topic = Topic::new(topic).map_err(NotSent::Name)?;
+    let mut arguments = topic.as_str().as_bytes().to_vec();
+    if !payload.is_empty() {
+        arguments.push(b' ');
+        arguments.extend_from_slice(payload);
+    }
+    let word = Word::new("/publish").ok_or(CallError::Encode("no such word".into()))?;
+    Ok(Body::new(word, &arguments))
 }
 
 fn method_and_doc(line: &[u8]) -> Result<(Method, String), CallError> {

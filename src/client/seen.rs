@@ -10,6 +10,7 @@ use std::{
 
 use crate::{
     client::inbox::Inbox,
+    coop::poll_budgeted,
     guard::wake,
     protocol::{Epoch, Position},
     sync::{Arc, Mutex},
@@ -193,13 +194,19 @@ impl Future for Seen {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<bool> {
         let this = self.get_mut();
+        poll_budgeted(cx, |cx| this.poll_seen(cx))
+    }
+}
+
+impl Seen {
+    fn poll_seen(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         // A waker is the runtime's code: neither cloned nor dropped under the lock.
         let waker = cx.waker().clone();
-        let mut state = this.standing.state.lock();
-        if let Some(has_seen) = this.standing.has_seen(&state, this.position) {
+        let mut state = self.standing.state.lock();
+        if let Some(has_seen) = self.standing.has_seen(&state, self.position) {
             return Poll::Ready(has_seen);
         }
-        let before = state.wait(&mut this.key, this.position, waker);
+        let before = state.wait(&mut self.key, self.position, waker);
         drop(state);
         drop(before);
         Poll::Pending

@@ -22,6 +22,7 @@ use crate::{
         resend::Patience,
         typed::decode,
     },
+    coop::poll_budgeted,
     error::{CallError, NotSent, Unknown},
     protocol::{MAX_NUMBER, Method, RequestId},
     sync::Arc,
@@ -169,12 +170,14 @@ impl Streaming {
                     {
                         return late;
                     }
-                    let taken = ready!(flow.poll_next(cx));
+                    let taken = ready!(poll_budgeted(cx, |cx| flow.poll_next(cx)));
                     if !self.sends_again(&taken) {
                         return Poll::Ready(self.hand_over(id, taken));
                     }
                 }
-                State::Over(error) => return Poll::Ready(error.take().map(Err)),
+                State::Over(error) => {
+                    return poll_budgeted(cx, |_| Poll::Ready(error.take().map(Err)));
+                }
             }
         }
     }

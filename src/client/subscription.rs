@@ -22,6 +22,7 @@ use crate::{
         shared::Shared,
         topics::{Told, Wish},
     },
+    coop::{consume_budget, poll_budgeted},
     error::{CallError, ConnectionError, NotSent, Unknown},
     protocol::{Code, Epoch, InvalidName, MAX_NUMBER, Position, Slow, Topic},
     sync::{Arc, Mutex},
@@ -36,8 +37,11 @@ use crate::{
 /// Dropping it leaves no subscription behind.
 ///
 /// # Example
-/// At most 100 notifications on their way that are not handled, and only the newest for one who is
-/// late:
+/// Three settings say how far behind an application may be without a gap: the server retains
+/// [`ServerConfig::retained_bytes`](crate::ServerConfig::retained_bytes) of a topic, this client holds
+/// [`ClientConfig::inbox_bytes`](crate::ClientConfig::inbox_bytes) of it, and with a
+/// [`window`](Self::window) that fits into these, what is not handled stays on the server. Here, at most
+/// 100 notifications on their way that are not handled, and only the newest for one who is late:
 /// ```
 /// # use bellwire::{Client, Delivery, Slow};
 /// # async fn example(client: Client) -> Result<(), bellwire::CallError> {
@@ -85,7 +89,8 @@ impl Subscribe {
     /// A notification is acknowledged when it is handed over, by [`Subscription::next`] or as a
     /// stream's item; a gap too, and with it what this client had to drop. The server is told when
     /// half the window was handed over, so it never waits for a reader that keeps up. A window
-    /// above [`ClientConfig::inbox_items`](crate::ClientConfig::inbox_items) can make this client
+    /// above [`ClientConfig::inbox_items`](crate::ClientConfig::inbox_items), or whose payloads are over
+    /// [`ClientConfig::inbox_bytes`](crate::ClientConfig::inbox_bytes), can make this client
     /// drop what the server would have kept. It is the window of a connection: on the next one, what is
     /// still with the application does not count.
     ///
@@ -137,7 +142,8 @@ impl Subscribe {
     /// The position is known first, and the state is fetched then: so it knows of all that was
     /// published below the position, and what comes behind it is in the stream. (It may know of some of
     /// that, too.) Live items are held back meanwhile, as many as
-    /// [`ClientConfig::inbox_items`](crate::ClientConfig::inbox_items); what is dropped then is a loss
+    /// [`ClientConfig::inbox_items`](crate::ClientConfig::inbox_items) and
+    /// [`inbox_bytes`](crate::ClientConfig::inbox_bytes) allow; what is dropped then is a loss
     /// of its own, and resynchronised next. The future is polled where the stream is.
     ///
     /// What [`Slow::Latest`] leaves out is no loss: it was asked for.
@@ -232,7 +238,14 @@ impl IntoFuture for Subscribe {
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.subscribe())
+        Box::pin(async {
+            let subscribed = self.subscribe().await;
+            if subscribed.is_err() {
+                // It may have been refused at once, before anything was sent.
+                consume_budget().await;
+            }
+            subscribed
+        })
     }
 }
 
@@ -309,7 +322,7 @@ impl Drop for Membership {
 /// first. Notifications come in the order of their numbers, and whatever does not come is named: by
 /// the server in a gap, as a [`Delivery::Reset`] when the topic's log is another one by then, or by
 /// this client, when the stream is read so slowly that its queue
-/// ([`ClientConfig::inbox_items`](crate::ClientConfig::inbox_items)) runs over. Several
+/// ([`ClientConfig::inbox_bytes`](crate::ClientConfig::inbox_bytes)) runs over. Several
 /// subscriptions of a client to one topic share one on the wire.
 ///
 /// Implements PROTOCOL.md, section 11.
@@ -417,7 +430,7 @@ impl Stream for Subscription {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Delivery>> {
         let this = self.get_mut();
-        let polled = this.poll_delivery(cx);
+        let polled = poll_budgeted(cx, |cx| this.poll_delivery(cx));
         if let Some(message) = this.on_loss.get_mut().take_panic() {
             let topic = this.topic().clone();
             this.membership.emit(ConnectionEvent::ResyncPanicked { topic, message });
@@ -511,7 +524,7 @@ impl Notifications {
     /// # Cancel safety
     /// Nothing is lost when it is dropped.
     pub async fn next(&mut self) -> Option<Delivery> {
-        poll_fn(|cx| self.inbox.poll_next(cx)).await
+        poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 }
 
@@ -519,7 +532,7 @@ impl Stream for Notifications {
     type Item = Delivery;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Delivery>> {
-        self.inbox.poll_next(cx)
+        poll_budgeted(cx, |cx| self.inbox.poll_next(cx))
     }
 }
 

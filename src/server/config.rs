@@ -87,7 +87,7 @@ impl Default for ServerConfig {
             notification_mark: 64 * 1024,
             lease: Duration::from_secs(60),
             subscriptions: 128,
-            retained_messages: 1_024,
+            retained_messages: 65_536,
             retained_bytes: 1024 * 1024,
             retained_bytes_total: 256 * 1024 * 1024,
             buffered_bytes_total: 512 * 1024 * 1024,
@@ -321,7 +321,11 @@ impl ServerConfig {
         self
     }
 
-    /// Messages retained per topic, at least 1. Default 1,024; past it the oldest leave.
+    /// Messages retained per topic, at least 1. Default 65,536; past it the oldest leave.
+    ///
+    /// It bounds what is noted beside the lines: 16 bytes for each, so 1 MiB by default.
+    /// [`retained_bytes`](Self::retained_bytes) is the bound that matters: lines of 16 bytes or
+    /// more meet that one first.
     #[must_use]
     pub fn retained_messages(mut self, messages: usize) -> Self {
         self.retained_messages = messages.max(1);
@@ -330,7 +334,16 @@ impl ServerConfig {
 
     /// Bytes retained per topic, as encoded lines; one message always stays. Default 1 MiB.
     ///
-    /// Worst case: twice as much per topic, since the ring grows by doubling.
+    /// What is published faster than a subscriber is served waits here: for its connection's turn, for
+    /// room below [`notification_mark`](Self::notification_mark), for its network. So this is how far a
+    /// subscriber may be behind without a gap. The default holds 20,000 messages of 32 bytes. With a
+    /// notification mark that is larger, or payloads of many kilobytes, give it a multiple of either;
+    /// what a client holds for its application is its own
+    /// [`inbox_bytes`](crate::ClientConfig::inbox_bytes), and as large as this by default.
+    ///
+    /// Worst case: twice as much per topic, since the ring grows by doubling, and 32 bytes for each of
+    /// [`retained_messages`](Self::retained_messages): 4 MiB by default. All topics together are bounded
+    /// by [`retained_bytes_total`](Self::retained_bytes_total), which counts both.
     #[must_use]
     pub fn retained_bytes(mut self, bytes: usize) -> Self {
         self.retained_bytes = bytes;

@@ -57,6 +57,7 @@ pub use self::{
 };
 use self::{buffered::Buffered, handle::Sessions, hooks::Hooks, router::Methods, wheel::Wheel};
 use crate::{
+    coop::consume_budget,
     random::Random,
     sync::Arc,
     topic::{MemoryTopics, Publisher, TopicStore},
@@ -97,6 +98,7 @@ impl Server {
     /// # Errors
     /// The system's, when the address cannot be listened on.
     pub async fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
+        consume_budget().await;
         Ok(Self::new(TcpListener::bind(address).await?))
     }
 }

@@ -18,6 +18,7 @@ use tokio::{
 use tracing::Instrument;
 
 use crate::{
+    coop::consume_budget,
     guard::{Guarded, Held, caught},
     protocol::Escaped,
     server::{
@@ -99,6 +100,7 @@ impl<L: Listener> Serve<L> {
                 ControlFlow::Continue(Ok((io, peer))) => {
                     pause = MIN_PAUSE;
                     crew.welcome::<L>(io, peer);
+                    consume_budget().await;
                 }
                 ControlFlow::Continue(Err(error)) if is_of_one_connection(&error) => {
                     tracing::debug!(%error, "connection failed before it was accepted");
@@ -126,6 +128,7 @@ impl<L: Listener> IntoFuture for Serve<L> {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async {
             self.run().await;
+            consume_budget().await;
             Ok(())
         })
     }

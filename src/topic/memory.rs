@@ -101,7 +101,7 @@ struct Appended {
 }
 
 impl MemoryTopics {
-    /// Topics that retain 1,024 messages and 1 MiB each and 256 MiB together, at most 65,536 of
+    /// Topics that retain 65,536 messages and 1 MiB each and 256 MiB together, at most 65,536 of
     /// them with a log.
     pub fn new(random: &Random) -> Self {
         let birth = random.next_epoch();
@@ -110,7 +110,7 @@ impl MemoryTopics {
             settings: Mutex::new(Settings {
                 birth,
                 random: random.clone(),
-                retention: Retention { messages: 1_024, bytes: 1 << 20 },
+                retention: Retention { messages: 65_536, bytes: 1 << 20 },
                 max_topics: 65_536,
             }),
             budget: Budget::new(256 << 20),

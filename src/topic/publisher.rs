@@ -5,6 +5,7 @@ use std::{any::TypeId, fmt};
 use bytes::Bytes;
 
 use crate::{
+    coop::consume_message,
     guard::Guarded,
     protocol::{DEFAULT_MAX_LINE, Topic, encode},
     sync::{Arc, AtomicUsize, Ordering},
@@ -56,19 +57,42 @@ impl Publisher {
     /// It never waits for subscribers. Messages published one after the other to one topic are
     /// numbered in that order.
     ///
+    /// A task that publishes in a loop lets others run after every 32 messages, or 64 KiB: it takes part
+    /// in tokio's cooperative budget. So connections on the same thread read and write meanwhile, and a
+    /// subscriber that keeps up loses nothing. One that is behind by more than the topic retains is told
+    /// so by a gap: [`ServerConfig::retained_bytes`](crate::ServerConfig::retained_bytes) says how far
+    /// that is, [`ClientConfig::inbox_bytes`](crate::ClientConfig::inbox_bytes) how much a client holds
+    /// for its application, and a [`window`](crate::Subscribe::window) leaves on the server what that
+    /// has not handled. Outside of tasks, as on a thread within `Handle::block_on`, the thread is
+    /// yielded instead.
+    ///
     /// # Errors
     /// [`PublishError`]: the topic's name is none, the line would be over `max-line`, there are too
     /// many topics, or the store failed.
     ///
     /// # Cancel safety
-    /// Once polled, the message may be published though the future is dropped.
+    /// Once polled, the message may be published though the future is dropped: it is appended first, and
+    /// others run then.
     pub async fn publish(
         &self,
         topic: impl TryInto<Topic>,
         payload: impl Into<Bytes>,
     ) -> Result<Published, PublishError> {
-        let topic = topic.try_into().map_err(|_| PublishError::InvalidTopic)?;
         let payload = payload.into();
+        let bytes = payload.len();
+        // The number is taken at the first poll, and then others have their turn: so futures that are
+        // polled one after the other are numbered in that order.
+        let published = self.append(topic, payload).await;
+        consume_message(bytes).await;
+        published
+    }
+
+    async fn append(
+        &self,
+        topic: impl TryInto<Topic>,
+        payload: Bytes,
+    ) -> Result<Published, PublishError> {
+        let topic = topic.try_into().map_err(|_| PublishError::InvalidTopic)?;
         self.check_size(&topic, &payload)?;
         let appended = Guarded::new(|| self.store.append(&topic, payload)).await;
         appended

@@ -3,6 +3,7 @@
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
+    coop::spend_message,
     protocol::{
         Code, LeaseEvent, Line, MIN_MAX_LINE, Mark, Position, RequestId, Rest, Terms, Time, Topic,
         TraceParent, encode, parse_number,
@@ -250,6 +251,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         self.run(work, |shared, _| {
             // At once, and not when the future is polled: the order of the lines numbers them.
             let appended = shared.publisher.store().append(topic, payload);
+            spend_message(bytes);
             let future = async move { reply::of_publish(appended.await) };
             Ok(Running::Inline(Box::pin(future)))
         });

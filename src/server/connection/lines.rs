@@ -5,6 +5,7 @@ use std::mem;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
+    coop::has_budget_remaining,
     protocol::{Code, Escaped, Line, LineTooLong, Malformed, Mark, RequestId, Time},
     server::{
         authorizer::{Action, Verdict},
@@ -52,12 +53,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
     }
 
-    /// Obeys the lines in `input`; what is left of it when a line has to wait.
+    /// Obeys the lines in `input`; what is left of it when a line has to wait, or others are to have
+    /// their turn: what handlers publish, and wait for, takes of the budget of this task.
     fn obey<'a>(&mut self, mut input: &'a [u8]) -> &'a [u8] {
         // The lines are borrowed out of the decoder while they are obeyed.
         let mut lines = mem::take(&mut self.lines);
         let mut has_begun = lines.pending() > 0;
-        while self.phase == Phase::Open && !self.is_stalled() {
+        while self.phase == Phase::Open && !self.is_stalled() && has_budget_remaining() {
             match lines.next(&mut input) {
                 Ok(Some(line)) => {
                     has_begun = false;

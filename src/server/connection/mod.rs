@@ -32,6 +32,7 @@ use tokio::{
 
 use self::{access::Access, closing::Phase, crumbs::Crumbs, parked::Parked};
 use crate::{
+    coop::has_budget_remaining,
     io::{Scratch, WriteBuffer},
     protocol::{Code, DEFAULT_MAX_LINE, Hello, Lease, LeaseEvent, LineDecoder, Time, Violations},
     server::{
@@ -287,12 +288,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         self.poll_opening();
     }
 
-    /// Polls what was woken, unless the peer does not read what is finished.
+    /// Polls what was woken, unless the peer does not read what is finished, and while there is budget.
     fn poll_handlers(&mut self) {
         let mut polled = 0;
         while let Some(active) = &mut self.active {
             let is_full = active.out.len() >= self.shared.config.reply_mark;
-            let Some(&slot) = active.woken.get(polled).filter(|_| !is_full) else {
+            let may_go_on = !is_full && has_budget_remaining();
+            let Some(&slot) = active.woken.get(polled).filter(|_| may_go_on) else {
                 active.woken.drain(..polled);
                 return;
             };
@@ -318,6 +320,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             }
             if self.is_pausing() {
                 return Ok(false);
+            }
+            if !has_budget_remaining() {
+                return Ok(true);
             }
             self.go_on();
             let mut scratch = Scratch::take();

@@ -10,6 +10,7 @@ use std::{collections::VecDeque, mem, time::Duration};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
+    coop::has_budget_remaining,
     protocol::{Code, Line, RequestId, Time, encode_hold},
     server::{
         connection::{Connection, Phase, Taken, access::Permission, control::publish_arguments},
@@ -148,7 +149,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     /// Starts what waits, in line order, as far as there are places.
     pub(super) fn start_parked(&mut self) {
-        while self.can_start_parked() {
+        while has_budget_remaining() && self.can_start_parked() {
             let Some(line) = self.active().parked.pop_front() else { break };
             if let Some(line) = self.start_parked_line(line) {
                 self.active().parked.push_front(line);

@@ -1,0 +1,99 @@
+//! The offers that come out of the file: those of a file that starts anew, all at once.
+
+use std::{
+    collections::HashMap,
+    num::NonZeroU64,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    file::{self, Found, Remark},
+    follow::Follower,
+    offer::Offer,
+};
+
+/// What reads the file.
+pub(crate) struct Reading {
+    pub(crate) follower: Follower,
+    /// Where what stood in the file at the start ends, while that is not read; `None` before it is
+    /// known.
+    loads_until: Option<Option<u64>>,
+    /// What came since the file started anew, while that is not read as far as it went then: an offer
+    /// that is in it twice is the last of the two, and did not change in between.
+    held: Option<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    until: u64,
+    offers: Vec<Option<Offer>>,
+    places: HashMap<NonZeroU64, usize>,
+}
+
+impl Reading {
+    pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
+        Self { follower: Follower::new(path), loads_until: Some(None), held: None }
+    }
+
+    /// Whether what stood in the file at the start is not all read.
+    pub(crate) fn is_loading(&self) -> bool {
+        self.loads_until.is_some()
+    }
+
+    /// Whether offers were read that are not handed out yet.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// The offers of the next piece of the file, which is at `path`. What is wrong with it is said on
+    /// stderr.
+    pub(crate) async fn read(&mut self, path: Option<&Path>) -> Vec<Offer> {
+        let mut offers = Vec::new();
+        match self.follower.read_new().await {
+            Ok(events) => events.into_iter().for_each(|event| match file::read(event) {
+                Found::Offer(offer) => self.take(offer, &mut offers),
+                Found::Remark(remark) => self.on_remark(&remark, path),
+            }),
+            Err(error) => eprintln!("{error}"),
+        }
+        let (position, length) = (self.follower.position(), self.follower.length());
+        let is_idle = self.follower.is_idle();
+        self.loads_until = self.loads_until.map(|until| Some(until.unwrap_or(length)));
+        self.loads_until.take_if(|until| is_idle || until.is_some_and(|until| position >= until));
+        if let Some(held) = &mut self.held
+            && held.until == 0
+        {
+            held.until = length;
+        }
+        if let Some(held) = self.held.take_if(|held| is_idle || position >= held.until) {
+            offers.extend(held.offers.into_iter().flatten());
+        }
+        offers
+    }
+
+    fn on_remark(&mut self, remark: &Remark, path: Option<&Path>) {
+        if let Remark::Restarted(_) = remark {
+            let held = self.held.get_or_insert_default();
+            held.until = 0;
+        }
+        eprintln!("{}: {remark}", path.unwrap_or(Path::new("")).display());
+    }
+
+    fn take(&mut self, offer: Offer, offers: &mut Vec<Offer>) {
+        match &mut self.held {
+            Some(held) => held.take(offer),
+            None => offers.push(offer),
+        }
+    }
+}
+
+impl Held {
+    /// The last of several with one id stays, at its own place.
+    fn take(&mut self, offer: Offer) {
+        let place = self.offers.len();
+        if let Some(before) = self.places.insert(offer.id, place) {
+            self.offers[before] = None;
+        }
+        self.offers.push(Some(offer));
+    }
+}

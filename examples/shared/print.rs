@@ -1,0 +1,42 @@
+//! Printing for programs whose reader may leave, as in `program | head`: in place of the standard
+//! macros, which panic then.
+
+#![allow(unused_macros, unused_imports, dead_code, reason = "each program uses its part")]
+
+use std::{
+    fmt,
+    io::{self, ErrorKind, Write},
+    process,
+};
+
+/// What a shell reports of a program that SIGPIPE ended.
+const BROKEN_PIPE: i32 = 128 + 13;
+
+/// As the standard one; ends the program quietly when nobody reads any more.
+macro_rules! println {
+    ($($text:tt)*) => { crate::print::write(format_args!("{}\n", format_args!($($text)*))) };
+}
+
+/// As the standard one; ends the program quietly when nobody reads any more.
+macro_rules! print {
+    ($($text:tt)*) => { crate::print::write(format_args!($($text)*)) };
+}
+
+/// As the standard one; says it to nobody when nobody reads any more.
+macro_rules! eprintln {
+    ($($text:tt)*) => { crate::print::remark(format_args!($($text)*)) };
+}
+
+pub(crate) fn write(text: fmt::Arguments<'_>) {
+    if let Err(error) = io::stdout().lock().write_fmt(text) {
+        if error.kind() == ErrorKind::BrokenPipe {
+            process::exit(BROKEN_PIPE);
+        }
+        panic!("cannot write to stdout: {error}");
+    }
+}
+
+/// What a program says beside its output is not worth ending for.
+pub(crate) fn remark(text: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# 20,000 messages published in a loop, in every way and to every kind of reader, with the defaults of
+# both ends: what readers lose. ROUNDS (default 50) of each; once more on one processor.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+cargo build --release --example bursts
+run=(target/release/examples/bursts --rounds "${ROUNDS:-50}")
+"${run[@]}"
+if command -v taskset >/dev/null; then
+    echo "on one processor:"
+    taskset -c 0 "${run[@]}"
+fi

@@ -1,0 +1,127 @@
+//! The runtime's cooperative budget: how futures that are ready at once let other tasks run.
+//!
+//! tokio gives a task a budget for each poll. What is ready takes a unit of it; without budget it is
+//! pending, and the runtime polls the task again once other tasks, timers and sockets had their turn.
+//! Outside a runtime there is no limit. Semaphores, one-shots, timers and sockets of tokio take their
+//! unit themselves: these functions are for all else, so that nothing pays twice.
+
+use std::{
+    cell::Cell,
+    task::{Context, Poll, Waker, ready},
+    thread,
+};
+
+pub(crate) use tokio::task::coop::{consume_budget, has_budget_remaining};
+use tokio::task::{self, coop::poll_proceed};
+
+/// The units of a whole budget.
+const BUDGET: usize = 128;
+/// What a message that is published takes: a reader takes a unit for each, so that one reader keeps up
+/// with several tasks that publish.
+const UNITS_PER_MESSAGE: usize = 4;
+/// Bytes of a message that take one more unit. A whole budget comes to 64 KiB: as much as a connection
+/// copies out of the topics before it writes.
+const BYTES_PER_UNIT: usize = 512;
+
+thread_local! {
+    /// Units that were taken on this thread outside of tasks since it gave way.
+    static TAKEN: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Polls, and takes a unit of the budget if that is ready. Pending without budget.
+pub(crate) fn poll_budgeted<T>(
+    cx: &mut Context<'_>,
+    poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+) -> Poll<T> {
+    let unit = ready!(poll_proceed(cx));
+    let polled = poll(cx);
+    if polled.is_ready() {
+        unit.made_progress();
+    }
+    polled
+}
+
+/// Takes from the task's budget what a published message of so many bytes costs, and lets others run
+/// where that was all of it.
+///
+/// So a task that publishes in a loop stays within reach of the connections that have to read: they have
+/// a turn long before a topic has to drop what they have not read.
+pub(crate) async fn consume_message(bytes: usize) {
+    let units = units_of(bytes);
+    // A thread of its own, be it within `block_on`, is no task: the runtime gives nobody its turn.
+    if task::try_id().is_none() && TAKEN.get() + units > BUDGET {
+        TAKEN.set(0);
+        thread::yield_now();
+    }
+    TAKEN.set(TAKEN.get().saturating_add(units));
+    for _ in 0..units {
+        consume_budget().await;
+    }
+}
+
+/// As [`consume_message`], in a driver, which looks itself whether budget is left.
+pub(crate) fn spend_message(bytes: usize) {
+    let cx = &mut Context::from_waker(Waker::noop());
+    for _ in 0..units_of(bytes) {
+        match poll_proceed(cx) {
+            Poll::Ready(unit) => unit.made_progress(),
+            Poll::Pending => return,
+        }
+    }
+}
+
+fn units_of(bytes: usize) -> usize {
+    UNITS_PER_MESSAGE + bytes / BYTES_PER_UNIT
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, pin::pin};
+
+    use super::*;
+
+    /// How many messages of so many bytes a task publishes in one turn.
+    async fn in_one_turn(bytes: usize) -> usize {
+        task::yield_now().await;
+        let count = Cell::new(0);
+        let mut publishing = pin!(async {
+            loop {
+                consume_message(bytes).await;
+                count.set(count.get() + 1);
+            }
+        });
+        let is_pending = poll_fn(|cx| Poll::Ready(publishing.as_mut().poll(cx).is_pending())).await;
+        assert!(is_pending);
+        count.get()
+    }
+
+    #[tokio::test]
+    async fn a_turn_is_bounded_by_messages_and_by_bytes() {
+        assert_eq!(in_one_turn(0).await, 32);
+        assert_eq!(in_one_turn(32).await, 32);
+        assert_eq!(in_one_turn(2_048).await, 16);
+        assert!(in_one_turn(60_000).await <= 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_ready_takes_one_unit_and_what_is_pending_none() {
+        task::yield_now().await;
+        let polls = poll_fn(|cx| {
+            let pending =
+                (0..1_000).filter(|_| poll_budgeted(cx, |_| Poll::<()>::Pending).is_ready());
+            assert_eq!(pending.count(), 0);
+            let ready =
+                (0..1_000).take_while(|_| poll_budgeted(cx, |_| Poll::Ready(())).is_ready());
+            Poll::Ready(ready.count())
+        });
+        assert_eq!(polls.await, BUDGET);
+    }
+
+    #[test]
+    fn outside_a_runtime_there_is_no_limit() {
+        let cx = &mut Context::from_waker(Waker::noop());
+        assert!((0..1_000).all(|_| poll_budgeted(cx, |_| Poll::Ready(())).is_ready()));
+        assert!((0..1_000).all(|_| pin!(consume_message(1_000)).poll(cx).is_ready()));
+        assert!(has_budget_remaining());
+    }
+}
