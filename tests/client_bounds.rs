@@ -4,8 +4,8 @@
 
 use std::{future::IntoFuture, pin::pin, time::Duration};
 
-use bellwire::{Client, ClientConfig};
-use futures::poll;
+use bellwire::{Client, ClientConfig, Delivery, GapCause, Subscription};
+use futures::{StreamExt, poll, stream::FuturesUnordered};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::timeout,
@@ -142,6 +142,78 @@ async fn abandoned_streams_are_bounded() {
     server.send("1 more a\n2 more b\n3 more c").await;
     settle().await;
     assert_eq!((client.stats().in_flight, client.stats().pending), (3, 3));
+}
+
+/// Subscribes to so many topics, `t0` and on, each at 1 of epoch `e`.
+async fn subscribed(client: &Client, server: &mut Peer, topics: usize) -> Vec<Subscription> {
+    let mut all = Vec::new();
+    for n in 0..topics {
+        let mut subscribing = pin!(client.subscribe(&format!("t{n}")).into_future());
+        assert!(poll!(subscribing.as_mut()).is_pending());
+        let line = server.line().await;
+        let id = line.strip_suffix(&format!(" /subscribe t{n}")).expect("the next topic");
+        server.send(&format!("{id} ok;epoch=e;next=1;head=0;lease=60")).await;
+        all.push(subscribing.await.unwrap());
+    }
+    all
+}
+
+/// A stream of all notifications that nobody reads names so many topics, and says of the others that
+/// more was lost.
+#[tokio::test(start_paused = true)]
+async fn an_unread_stream_of_all_notifications_names_so_many_topics() {
+    const TOPICS: usize = 300;
+    let config = ClientConfig::new().inbox_items(10).missed_topics(100);
+    let (client, mut server, _net) = connected_with(config).await;
+    let mut all = client.notifications();
+    let _subscriptions = subscribed(&client, &mut server, TOPICS).await;
+    for round in 1..=2 {
+        for n in 0..TOPICS {
+            server.send(&format!("* t{n} {round} x")).await;
+        }
+    }
+    settle().await;
+    let mut next = async || timeout(SECOND, all.next()).await.expect("more").expect("no end");
+    // Those of 200 topics in both rounds, but for the last ten, which are queued.
+    assert_eq!(next().await, Delivery::Lost { deliveries: 390 });
+    for n in 0..100 {
+        let Delivery::Gap(gap) = next().await else { panic!("a gap of t{n}") };
+        assert_eq!((gap.topic.as_str(), gap.first, gap.last), (&*format!("t{n}"), 1, 2));
+        assert_eq!(gap.cause, GapCause::Lagged);
+    }
+    for n in TOPICS - 10..TOPICS {
+        let kept = next().await.into_notification().expect("a notification");
+        assert_eq!((kept.topic.as_str(), kept.sequence), (&*format!("t{n}"), 2));
+    }
+    server.send("* t0 3 x").await;
+    assert_eq!(next().await.into_notification().unwrap().sequence, 3);
+}
+
+/// Whoever waits until something was seen costs those who wait for something else nothing, and each is
+/// told when it is.
+#[tokio::test(start_paused = true)]
+async fn many_may_wait_until_something_is_seen() {
+    const WAITING: u64 = 20_000;
+    let (client, mut server, _net) = connected_with(ClientConfig::new()).await;
+    let mut subscription = subscribed(&client, &mut server, 1).await.pop().unwrap();
+    let at = |next| format!("e:{next}").parse().unwrap();
+    let seen = (2..WAITING + 2).map(|next| subscription.seen(at(next)));
+    let mut seen: FuturesUnordered<_> = seen.collect();
+    assert!(poll!(seen.next()).is_pending());
+    server.send("* t0 1 x\n* t0 2 x\n* /gap t0 e 3 1000 retention").await;
+    for (deliveries, count) in [(2, 2), (1, 998)] {
+        for _ in 0..deliveries {
+            assert!(subscription.next().await.is_some());
+        }
+        for _ in 0..count {
+            assert!(timeout(SECOND, seen.next()).await.expect("it is seen").expect("more wait"));
+        }
+        assert!(poll!(seen.next()).is_pending());
+    }
+    drop(subscription);
+    for _ in 1_000..WAITING {
+        assert!(!timeout(SECOND, seen.next()).await.expect("it is over").expect("more wait"));
+    }
 }
 
 /// A server that sends items and reads nothing is owed one line of credit for each reply, and not one

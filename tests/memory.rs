@@ -521,3 +521,43 @@ fn a_list_that_nobody_waits_for_is_not_gathered() {
         assert!(base - live() >= 1_000_000, "{} bytes are kept", live() - base);
     });
 }
+
+/// A client subscribed to so many topics, each with one notification that is not read; what it holds
+/// for them, beside what the stream of all of them holds.
+async fn unread(topics: usize, all: bool) -> usize {
+    let config = ClientConfig::new().inbox_items(16).missed_topics(64);
+    let (client, mut server) = measured_client(config, 1 << 16).await;
+    let unread = all.then(|| client.notifications());
+    let mut subscriptions = Vec::with_capacity(topics);
+    for n in 0..topics {
+        let mut subscribing = client.subscribe(&format!("t{n}")).into_future();
+        assert!(futures::poll!(subscribing.as_mut()).is_pending());
+        let line = server.line().await.unwrap();
+        let id = line.split(' ').next().unwrap();
+        server.send(format!("{id} ok;epoch=e;next=1;head=0;lease=60\n")).await;
+        subscriptions.push(subscribing.await.unwrap());
+    }
+    let base = live();
+    for n in 0..topics {
+        server.send(format!("* t{n} 1\n")).await;
+    }
+    while client.stats().notifications < topics as u64 {
+        yield_now().await;
+    }
+    let grown = usize::try_from(live() - base).unwrap_or(0);
+    drop((unread, subscriptions));
+    grown
+}
+
+/// threats: 14. What a stream of all notifications holds that nobody reads has a bound, however many
+/// topics there are.
+#[test]
+fn an_unread_stream_of_all_notifications_is_bounded() {
+    let _alone = alone();
+    run(async move {
+        let (without, with) = (unread(10_000, false).await, unread(10_000, true).await);
+        let grown = with.saturating_sub(without);
+        let budget = 64 * 400 + 16 * 200 + SLACK;
+        assert!(grown <= budget, "{grown} bytes of {budget}");
+    });
+}

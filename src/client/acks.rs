@@ -38,7 +38,7 @@ impl Reader {
                 handled.hand_over_gap(*epoch, *first, *last);
             }
             Delivery::Reset { position, .. } => handled.reset(*position),
-            Delivery::End { .. } => {}
+            Delivery::End { .. } | Delivery::Lost { .. } => {}
         }
         handled.take_due()
     }
@@ -94,11 +94,10 @@ impl Acks {
         self.told = next.next;
     }
 
-    /// The wire subscription is over: nothing is acknowledged before the next begins. Whether there
-    /// was an ack to write.
-    pub(crate) fn stop(&mut self) -> bool {
+    /// The wire subscription is over: nothing is acknowledged before the next begins.
+    pub(crate) fn stop(&mut self) {
         self.wire = None;
-        std::mem::take(&mut self.is_due)
+        self.is_due = false;
     }
 
     /// A notification came; whether the window had room for it.
@@ -146,8 +145,12 @@ impl Acks {
         comes
     }
 
-    /// The ack to be written, which counts as told.
-    pub(crate) fn take(&mut self) -> Option<Position> {
+    /// The ack to be written, if one is due; it counts as told.
+    pub(crate) fn take_due(&mut self) -> Option<Position> {
+        std::mem::take(&mut self.is_due).then(|| self.take()).flatten()
+    }
+
+    fn take(&mut self) -> Option<Position> {
         self.is_due = false;
         let target = self.target()?;
         self.told = target.next;
@@ -244,8 +247,8 @@ mod tests {
         (1..4).for_each(|n| assert!(acks.delivered(n)));
         acks.handled(&reader, at("e:3"));
         assert!(acks.comes_due(true));
-        assert!(acks.stop(), "there was one to write");
-        assert!(!acks.stop());
+        acks.stop();
+        assert_eq!(acks.take_due(), None, "it is not written on the next one");
         assert_eq!(acks.take(), None);
         acks.begin(at("e:4"));
         acks.handled(&reader, at("e:4"));

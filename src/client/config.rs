@@ -26,6 +26,7 @@ pub struct ClientConfig {
     pub(crate) control_requests: usize,
     pub(crate) inbox_items: usize,
     pub(crate) inbox_bytes: usize,
+    pub(crate) missed_topics: usize,
     pub(crate) connect_timeout: Duration,
     pub(crate) close_timeout: Duration,
     pub(crate) strict: bool,
@@ -51,6 +52,7 @@ impl Default for ClientConfig {
             control_requests: 256,
             inbox_items: 32_768,
             inbox_bytes: 1024 * 1024,
+            missed_topics: 1_024,
             connect_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(40),
             strict: false,
@@ -160,6 +162,19 @@ impl ClientConfig {
     #[must_use]
     pub fn inbox_bytes(mut self, bytes: usize) -> Self {
         self.inbox_bytes = bytes;
+        self
+    }
+
+    /// Topics for each of which a stream of all notifications
+    /// ([`Client::notifications`](crate::Client::notifications)) names what it dropped unread; what it
+    /// dropped of further topics is one item, [`Delivery::Lost`](crate::Delivery::Lost). Default 1,024,
+    /// at least 1.
+    ///
+    /// Worst case: about 400 bytes for each, and 3 KB for a topic whose log is another one again and
+    /// again.
+    #[must_use]
+    pub fn missed_topics(mut self, topics: usize) -> Self {
+        self.missed_topics = topics.max(1);
         self
     }
 

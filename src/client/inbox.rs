@@ -11,7 +11,7 @@ use bytes::Bytes;
 #[cfg(feature = "json")]
 use crate::client::{CodecError, Decode, JsonCodec};
 use crate::{
-    client::{acks::AckHandle, topics::REMEMBERED},
+    client::{acks::AckHandle, missed::Missed},
     protocol::{Code, Epoch, Position, Topic},
     sync::Mutex,
 };
@@ -118,6 +118,14 @@ pub enum Delivery {
         /// Where to resume; `None` if it never began.
         position: Option<Position>,
     },
+    /// On a stream of all notifications alone ([`Client::notifications`](crate::Client::notifications)):
+    /// deliveries of more topics left unread than it names
+    /// ([`ClientConfig::missed_topics`](crate::ClientConfig::missed_topics)). What comes next of any
+    /// topic may stand behind a hole.
+    Lost {
+        /// So many.
+        deliveries: u64,
+    },
 }
 
 impl fmt::Display for GapCause {
@@ -138,13 +146,14 @@ impl fmt::Display for Gap {
 }
 
 impl Delivery {
-    /// The topic it is about.
-    pub fn topic(&self) -> &Topic {
+    /// The topic it is about; `None` for [`Lost`](Self::Lost), which is about several.
+    pub fn topic(&self) -> Option<&Topic> {
         match self {
             Self::Notification(Notification { topic, .. })
             | Self::Gap(Gap { topic, .. })
             | Self::Reset { topic, .. }
-            | Self::End { topic, .. } => topic,
+            | Self::End { topic, .. } => Some(topic),
+            Self::Lost { .. } => None,
         }
     }
 
@@ -154,6 +163,10 @@ impl Delivery {
             Self::Notification(notification) => Some(notification),
             _ => None,
         }
+    }
+
+    fn is_reset(&self) -> bool {
+        matches!(self, Self::Reset { .. })
     }
 
     fn bytes(&self) -> usize {
@@ -173,12 +186,13 @@ pub(crate) struct Inbox {
     max_bytes: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Queue {
-    /// What left unread, merged, all older than `items`. Of each topic an end at most, and a gap and a
-    /// reset for each of the last logs.
-    missed: VecDeque<Delivery>,
+    /// What left unread, all older than `items`.
+    missed: Missed,
     items: VecDeque<Delivery>,
+    /// How many of `items` are resets.
+    resets: usize,
     /// Payload bytes in `items`.
     bytes: usize,
     /// A log that was taken out, and that the application has not heard of yet.
@@ -188,8 +202,23 @@ struct Queue {
 }
 
 impl Inbox {
+    /// For one topic.
     pub(crate) fn new(max_items: usize, max_bytes: usize) -> Self {
-        Self { queue: Mutex::default(), max_items, max_bytes }
+        Self::of_topics(max_items, max_bytes, 1)
+    }
+
+    /// For any number of topics, of which what is dropped is named for so many.
+    pub(crate) fn of_topics(max_items: usize, max_bytes: usize, missed_topics: usize) -> Self {
+        let queue = Queue {
+            missed: Missed::new(missed_topics),
+            items: VecDeque::new(),
+            resets: 0,
+            bytes: 0,
+            taken: None,
+            closed: false,
+            reader: None,
+        };
+        Self { queue: Mutex::new(queue), max_items, max_bytes }
     }
 
     /// Queues a delivery; the reader to wake, once no lock is held.
@@ -200,6 +229,7 @@ impl Inbox {
             return None;
         }
         queue.bytes += delivery.bytes();
+        queue.resets += usize::from(delivery.is_reset());
         queue.items.push_back(delivery);
         while queue.items.len() > self.max_items
             || (queue.bytes > self.max_bytes && queue.items.len() > 1)
@@ -237,9 +267,10 @@ impl Inbox {
 
     /// Whether the application has still to hear that its topic is in this log again.
     pub(crate) fn comes_back_to(&self, epoch: Epoch) -> bool {
-        let is_reset = |delivery: &Delivery| matches!(delivery, Delivery::Reset { position, .. } if position.epoch == epoch);
         let queue = self.queue.lock();
-        queue.taken == Some(epoch) || queue.missed.iter().chain(&queue.items).any(is_reset)
+        queue.taken == Some(epoch)
+            || queue.missed.has_reset_to(epoch)
+            || queue.resets > 0 && queue.items.iter().any(|item| item.is_reset_to(epoch))
     }
 
     /// It has heard of the one that was taken out.
@@ -250,11 +281,7 @@ impl Inbox {
 
 impl Queue {
     fn take_next(&mut self) -> Option<Delivery> {
-        let next = self.missed.pop_front().or_else(|| {
-            self.items.pop_front().inspect(|item| {
-                self.bytes -= item.bytes();
-            })
-        })?;
+        let next = self.missed.take_next().or_else(|| self.pop())?;
         if self.items.is_empty() {
             self.items.shrink_to(16);
         }
@@ -265,80 +292,23 @@ impl Queue {
     }
 
     fn drop_oldest(&mut self) {
-        let Some(oldest) = self.items.pop_front() else {
-            return;
-        };
+        if let Some(oldest) = self.pop() {
+            self.missed.drop_unread(oldest);
+        }
+    }
+
+    fn pop(&mut self) -> Option<Delivery> {
+        let oldest = self.items.pop_front()?;
         self.bytes -= oldest.bytes();
-        let topic = oldest.topic().clone();
-        let (epoch, first, last) = match oldest {
-            Delivery::Notification(Notification { epoch, sequence, .. }) => {
-                (epoch, sequence, sequence)
-            }
-            Delivery::Gap(Gap { epoch, first, last, .. }) => (epoch, first, last),
-            Delivery::Reset { .. } => return self.miss_reset(oldest),
-            Delivery::End { topic, reason, position } => {
-                return self.miss_end(topic, reason, position);
-            }
-        };
-        let cause = GapCause::Lagged;
-        match self.missed.iter_mut().rfind(|missed| *missed.topic() == topic) {
-            Some(Delivery::Gap(gap)) if gap.epoch == epoch => {
-                (gap.last, gap.cause) = (last, cause);
-            }
-            _ if matches!(oldest, Delivery::Gap(_)) => self.missed.push_back(oldest),
-            _ => self.missed.push_back(Delivery::Gap(Gap { topic, epoch, first, last, cause })),
-        }
-    }
-
-    /// Another log: what was lost of the one before is named all the same, since the topic may come
-    /// back to it, behind that. What it cannot come back to any more is not.
-    fn miss_reset(&mut self, reset: Delivery) {
-        let topic = reset.topic().clone();
-        self.missed.push_back(reset);
-        let is_reset = |missed: &Delivery| {
-            matches!(missed, Delivery::Reset { .. }) && *missed.topic() == topic
-        };
-        let places = self.missed.iter().enumerate().rev();
-        let mut resets = places.filter(|(_, missed)| is_reset(missed)).map(|(at, _)| at);
-        if let Some(at) = resets.nth(REMEMBERED) {
-            self.forget(&topic, at);
-        }
-    }
-
-    /// Nothing behind a hole was handed over: resuming at the hole gets it all. An end that was to be
-    /// said before is covered by this one.
-    fn miss_end(&mut self, topic: Topic, reason: Code, position: Option<Position>) {
-        let position = self.take_hole(&topic).or(position);
-        let is_end =
-            |missed: &Delivery| matches!(missed, Delivery::End { .. }) && *missed.topic() == topic;
-        if let Some(at) = self.missed.iter().rposition(is_end) {
-            self.forget(&topic, at + 1);
-        }
-        self.missed.push_back(Delivery::End { topic, reason, position });
-    }
-
-    /// Where the numbers begin that left unread of the log that a topic is in; they are not named.
-    fn take_hole(&mut self, topic: &Topic) -> Option<Position> {
-        let at = self.missed.iter().rposition(|missed| missed.topic() == topic)?;
-        match self.missed.get(at) {
-            Some(&Delivery::Gap(Gap { epoch, first, .. })) => {
-                self.missed.remove(at);
-                Some(Position { epoch, next: first })
-            }
-            _ => None,
-        }
-    }
-
-    /// Says nothing of a topic that stands before this place in what was to be said.
-    fn forget(&mut self, topic: &Topic, before: usize) {
-        let mut at = 0..;
-        self.missed.retain(|missed| at.next() >= Some(before) || missed.topic() != topic);
+        self.resets -= usize::from(oldest.is_reset());
+        Some(oldest)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::topics::REMEMBERED;
 
     fn topic(name: &str) -> Topic {
         Topic::new(name).unwrap()
@@ -377,7 +347,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_names_what_it_dropped_per_topic() {
-        let inbox = Inbox::new(2, usize::MAX);
+        let inbox = Inbox::of_topics(2, usize::MAX, 8);
         fill(&inbox, (1..=4).map(|n| notification("a", &format!("e:{n}"), b"")));
         fill(&inbox, [notification("b", "f:1", b"")]);
         assert_eq!(
@@ -390,7 +360,7 @@ mod tests {
 
     #[test]
     fn bytes_are_bounded_too_but_one_item_always_fits() {
-        let inbox = Inbox::new(10, 3);
+        let inbox = Inbox::of_topics(10, 3, 8);
         fill(&inbox, [notification("a", "e:1", b"12"), notification("a", "e:2", b"3456")]);
         assert_eq!(drain(&inbox), [lagged("a", "e", 1, 1), notification("a", "e:2", b"3456")]);
     }
@@ -414,7 +384,7 @@ mod tests {
 
     #[test]
     fn a_reset_that_is_dropped_is_kept_in_what_is_said() {
-        let inbox = Inbox::new(1, usize::MAX);
+        let inbox = Inbox::of_topics(1, usize::MAX, 8);
         let reset = Delivery::Reset { topic: topic("a"), position: at("f:1") };
         fill(&inbox, [notification("a", "e:1", b""), reset, notification("a", "f:1", b"")]);
         fill(&inbox, [notification("a", "f:2", b"")]);
@@ -426,7 +396,7 @@ mod tests {
     /// Of as many as a topic can come back to, at its place in each; and no more than that is kept.
     #[test]
     fn a_log_that_was_left_is_named_as_far_as_it_was_lost() {
-        let inbox = Inbox::new(1, usize::MAX);
+        let inbox = Inbox::of_topics(1, usize::MAX, 8);
         let log = |n: usize| format!("e{n}");
         let position = |n| at(&format!("{}:1", log(n)));
         for n in 0..20 {
@@ -436,19 +406,19 @@ mod tests {
         }
         fill(&inbox, [notification("b", "f:2", b"")]);
         let said = drain(&inbox);
-        let of_b = said.iter().filter(|delivery| *delivery.topic() == topic("b")).count();
+        let of_b = said.iter().filter(|delivery| delivery.topic() == Some(&topic("b"))).count();
         let mut expected = Vec::new();
         for n in 20 - 1 - REMEMBERED..20 {
             expected.push(Delivery::Reset { topic: topic("a"), position: position(n) });
             expected.push(lagged("a", &log(n), 1, 1));
         }
-        let of_a = said.iter().filter(|delivery| *delivery.topic() == topic("a"));
+        let of_a = said.iter().filter(|delivery| delivery.topic() == Some(&topic("a")));
         assert_eq!((of_a.cloned().collect::<Vec<_>>(), of_b), (expected, 2));
     }
 
     #[test]
     fn an_end_that_is_dropped_says_where_the_hole_began() {
-        let inbox = Inbox::new(2, usize::MAX);
+        let inbox = Inbox::of_topics(2, usize::MAX, 8);
         let end = |position| {
             let position = Some(at(position));
             Delivery::End { topic: topic("a"), reason: Code::CLOSED, position }
@@ -461,7 +431,7 @@ mod tests {
 
     #[test]
     fn an_end_that_is_dropped_does_not_hide_the_reset_before_it() {
-        let inbox = Inbox::new(1, usize::MAX);
+        let inbox = Inbox::of_topics(1, usize::MAX, 8);
         let reset = || Delivery::Reset { topic: topic("a"), position: at("f:1") };
         let end =
             || Delivery::End { topic: topic("a"), reason: Code::CLOSED, position: Some(at("f:1")) };
@@ -473,7 +443,7 @@ mod tests {
 
     #[test]
     fn a_closed_queue_is_read_to_its_end() {
-        let inbox = Inbox::new(4, usize::MAX);
+        let inbox = Inbox::of_topics(4, usize::MAX, 8);
         fill(&inbox, [notification("a", "e:1", b"")]);
         assert!(inbox.close().is_none());
         assert!(inbox.push(notification("a", "e:2", b"")).is_none());
@@ -484,10 +454,30 @@ mod tests {
 
     #[test]
     fn the_reader_is_woken_once() {
-        let inbox = Inbox::new(4, usize::MAX);
+        let inbox = Inbox::of_topics(4, usize::MAX, 8);
         let mut cx = Context::from_waker(Waker::noop());
         assert!(inbox.poll_next(&mut cx).is_pending());
         assert!(inbox.push(notification("a", "e:1", b"")).is_some());
         assert!(inbox.push(notification("a", "e:2", b"")).is_none());
+    }
+
+    /// As many topics are named as may be; the others are one item, and that is the first.
+    #[test]
+    fn what_is_dropped_of_further_topics_is_counted() {
+        let inbox = Inbox::of_topics(1, usize::MAX, 2);
+        for n in 1..=3 {
+            fill(
+                &inbox,
+                ["a", "b", "c", "d"].map(|name| notification(name, &format!("e:{n}"), b"")),
+            );
+        }
+        let (a, b) = (lagged("a", "e", 1, 3), lagged("b", "e", 1, 3));
+        let lost = Delivery::Lost { deliveries: 5 };
+        let left = notification("d", "e:3", b"");
+        assert_eq!(drain(&inbox), [lost, a, b, left]);
+        // There is room for others now.
+        fill(&inbox, [notification("c", "e:4", b""), notification("d", "e:4", b"")]);
+        assert_eq!(drain(&inbox), [lagged("c", "e", 4, 4), notification("d", "e:4", b"")]);
+        assert_eq!(Delivery::Lost { deliveries: 1 }.topic(), None);
     }
 }

@@ -134,7 +134,7 @@ impl Delivery {
         match self {
             Self::Gap(Gap { cause: GapCause::Server(code), .. }) if *code == Code::SLOW => None,
             Self::Gap(_) | Self::Reset { .. } => self.behind(),
-            Self::Notification(_) | Self::End { .. } => None,
+            Self::Notification(_) | Self::End { .. } | Self::Lost { .. } => None,
         }
     }
 }

@@ -17,6 +17,7 @@ mod link;
 mod links;
 mod listening;
 mod loss;
+mod missed;
 mod pending;
 mod phase;
 mod reader;

@@ -1,7 +1,7 @@
 //! Where the application stands with a subscription, and who waits until it stands somewhere.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, HashMap, VecDeque},
     fmt,
     future::Future,
     pin::Pin,
@@ -37,16 +37,11 @@ struct State {
     /// Logs that were left, the last one at the back.
     left: VecDeque<Epoch>,
     is_over: bool,
-    waiting: Vec<Waiting>,
+    /// Of each log, by the number that is waited for and a key: what is handed over costs those who
+    /// waited for it, and no others.
+    waiting: HashMap<Epoch, BTreeMap<(u64, u64), Waker>>,
     /// For the next one who waits.
     key: u64,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    key: u64,
-    position: Position,
-    waker: Waker,
 }
 
 impl Standing {
@@ -75,18 +70,21 @@ impl Standing {
         if state.waiting.is_empty() {
             return;
         }
-        let done = self.take_seen(&mut state);
+        let done = match reset {
+            Some(_) => self.take_decided(&mut state),
+            None => state.take_seen(position),
+        };
         drop(state);
-        done.into_iter().for_each(|waiting| wake(Some(waiting.waker)));
+        done.into_iter().map(Some).for_each(wake);
     }
 
     /// Nothing more is handed over.
     pub(crate) fn end(&self) {
         let mut state = self.state.lock();
         state.is_over = true;
-        let done = self.take_seen(&mut state);
+        let done = self.take_decided(&mut state);
         drop(state);
-        done.into_iter().for_each(|waiting| wake(Some(waiting.waker)));
+        done.into_iter().map(Some).for_each(wake);
     }
 
     /// Whether all below `position` was seen, or never will be; `None` while it may come. A log that was
@@ -102,26 +100,57 @@ impl Standing {
         (state.is_over || is_left()).then_some(false)
     }
 
-    fn take_seen(&self, state: &mut State) -> Vec<Waiting> {
-        let waiting = std::mem::take(&mut state.waiting);
-        let is_done = |one: &Waiting| self.has_seen(state, one.position).is_some();
-        let (seen, others) = waiting.into_iter().partition(is_done);
-        state.waiting = others;
-        seen
+    /// Takes out all for whom it is decided, in the order of coming: when a log is left, and at the end.
+    fn take_decided(&self, state: &mut State) -> Vec<Waker> {
+        let mut decided = Vec::new();
+        for (epoch, of_log) in std::mem::take(&mut state.waiting) {
+            for ((next, key), waker) in of_log {
+                match self.has_seen(state, Position { epoch, next }) {
+                    Some(_) => decided.push((key, waker)),
+                    None => drop(state.waiting_in(epoch).insert((next, key), waker)),
+                }
+            }
+        }
+        decided.sort_unstable_by_key(|(key, _)| *key);
+        decided.into_iter().map(|(_, waker)| waker).collect()
     }
 }
 
 impl State {
+    fn waiting_in(&mut self, epoch: Epoch) -> &mut BTreeMap<(u64, u64), Waker> {
+        self.waiting.entry(epoch).or_default()
+    }
+
+    /// Takes out those who waited for what lies below `position`, in its log.
+    fn take_seen(&mut self, position: Position) -> Vec<Waker> {
+        let mut seen = Vec::new();
+        let Some(of_log) = self.waiting.get_mut(&position.epoch) else { return seen };
+        while let Some(first) = of_log.first_entry().filter(|one| one.key().0 <= position.next) {
+            seen.push(first.remove());
+        }
+        if of_log.is_empty() {
+            self.waiting.remove(&position.epoch);
+        }
+        seen
+    }
+
     /// Leaves a waker under `key`, or a new one; what it replaces is to be dropped outside the lock.
     fn wait(&mut self, key: &mut Option<u64>, position: Position, waker: Waker) -> Option<Waker> {
-        let known = key.and_then(|key| self.waiting.iter_mut().find(|one| one.key == key));
-        if let Some(known) = known {
-            return Some(std::mem::replace(&mut known.waker, waker));
+        let key = *key.get_or_insert_with(|| {
+            self.key += 1;
+            self.key
+        });
+        self.waiting_in(position.epoch).insert((position.next, key), waker)
+    }
+
+    /// Nobody waits under this key any more; the waker, to be dropped outside the lock.
+    fn give_up(&mut self, key: u64, position: Position) -> Option<Waker> {
+        let of_log = self.waiting.get_mut(&position.epoch)?;
+        let waker = of_log.remove(&(position.next, key));
+        if of_log.is_empty() {
+            self.waiting.remove(&position.epoch);
         }
-        self.key += 1;
-        *key = Some(self.key);
-        self.waiting.push(Waiting { key: self.key, position, waker });
-        None
+        waker
     }
 }
 
@@ -217,8 +246,7 @@ impl Drop for Seen {
     fn drop(&mut self) {
         let Some(key) = self.key else { return };
         let mut state = self.standing.state.lock();
-        let at = state.waiting.iter().position(|one| one.key == key);
-        let gone = at.map(|at| state.waiting.swap_remove(at));
+        let gone = state.give_up(key, self.position);
         drop(state);
         drop(gone);
     }
@@ -334,7 +362,7 @@ mod tests {
         let standing = standing("e:5");
         let mut seen = Seen::new(standing.clone(), at("e:6"));
         assert!(!is_seen(&mut seen) && !is_seen(&mut seen));
-        assert_eq!(standing.state.lock().waiting.len(), 1);
+        assert_eq!(standing.state.lock().waiting[&at("e:6").epoch].len(), 1);
         drop(seen);
         assert!(standing.state.lock().waiting.is_empty());
         (0..100).for_each(|n| standing.advance(Position { epoch: Epoch::from_bits(n), next: 1 }));

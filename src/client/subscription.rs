@@ -488,7 +488,7 @@ impl Delivery {
                 Some(Position { epoch: *epoch, next: last + 1 })
             }
             Self::Reset { position, .. } => Some(*position),
-            Self::End { .. } => None,
+            Self::End { .. } | Self::Lost { .. } => None,
         }
     }
 }
@@ -505,7 +505,9 @@ impl fmt::Debug for Subscription {
 /// All notifications of a client, of every topic it is subscribed to: [`Client::notifications`].
 ///
 /// A topic is on it while a [`Subscription`] to it lives. Each stream has a queue of its own, with
-/// the same bounds and the same promise as a subscription's: what it drops it names.
+/// the same bounds and the same promise as a subscription's: what it drops it names, for each of up to
+/// [`ClientConfig::missed_topics`](crate::ClientConfig::missed_topics) topics, and beyond that by one
+/// [`Delivery::Lost`].
 #[must_use = "streams do nothing unless they are polled"]
 pub struct Notifications {
     inbox: Arc<Inbox>,
@@ -514,7 +516,8 @@ pub struct Notifications {
 impl Notifications {
     pub(crate) fn new(shared: &Shared) -> Self {
         let config = &shared.config;
-        let inbox = Arc::new(Inbox::new(config.inbox_items, config.inbox_bytes));
+        let (items, bytes, topics) = (config.inbox_items, config.inbox_bytes, config.missed_topics);
+        let inbox = Arc::new(Inbox::of_topics(items, bytes, topics));
         shared.topics.lock().join_all(&inbox);
         Self { inbox }
     }

@@ -139,7 +139,8 @@ impl Topics {
         let mut drivers = Vec::new();
         for topic in self.acks_due.drain(..) {
             let Some(entry) = self.entries.get_mut(&topic) else { continue };
-            if let Some(position) = entry.acks.as_mut().and_then(|acks| acks.take()) {
+            // One that was due on a wire subscription that is over is due no more, though it is listed.
+            if let Some(position) = entry.acks.as_mut().and_then(|acks| acks.take_due()) {
                 drivers.extend(shared.append_ack(entry.link, &topic, position));
             }
         }

@@ -208,8 +208,8 @@ impl Entry {
                 due.push(topic.clone());
                 told.wakers.extend(shared.announce_acks(self.link));
             }
-        } else if self.acks.as_mut().is_some_and(|acks| acks.stop()) {
-            due.retain(|due| due != topic);
+        } else if let Some(acks) = &mut self.acks {
+            acks.stop();
         }
     }
 

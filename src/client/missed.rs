@@ -1,0 +1,137 @@
+//! What a stream of notifications dropped unread, to be named before anything else is handed over.
+
+use std::collections::{HashMap, VecDeque, hash_map::Entry};
+
+use crate::{
+    client::{
+        inbox::{Delivery, Gap, GapCause, Notification},
+        topics::REMEMBERED,
+    },
+    protocol::{Code, Epoch, Position, Topic},
+};
+
+/// The space that is kept while nothing is to be named.
+const KEPT: usize = 16;
+
+/// What left unread, merged for each topic, all older than what is queued.
+///
+/// Costs the same for each delivery that is dropped, however many topics there are. Of each topic it
+/// holds an end at most, and a gap and a reset for each of the last logs.
+#[derive(Debug)]
+pub(super) struct Missed {
+    topics: HashMap<Topic, VecDeque<Delivery>>,
+    /// In which order the topics are named: each stands here once.
+    order: VecDeque<Topic>,
+    max_topics: usize,
+    /// Deliveries of further topics.
+    unnamed: u64,
+}
+
+impl Missed {
+    pub(super) fn new(max_topics: usize) -> Self {
+        let (topics, order) = (HashMap::new(), VecDeque::new());
+        Self { topics, order, max_topics, unnamed: 0 }
+    }
+
+    /// A delivery leaves unread.
+    pub(super) fn drop_unread(&mut self, delivery: Delivery) {
+        let Some(topic) = delivery.topic().cloned() else { return };
+        let is_full = self.order.len() >= self.max_topics;
+        let of_topic = match self.topics.entry(topic) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(_) if is_full => {
+                self.unnamed = self.unnamed.saturating_add(1);
+                return;
+            }
+            Entry::Vacant(new) => {
+                self.order.push_back(new.key().clone());
+                new.insert(VecDeque::new())
+            }
+        };
+        match delivery {
+            Delivery::Notification(Notification { topic, epoch, sequence, .. }) => {
+                let (first, last, cause) = (sequence, sequence, GapCause::Lagged);
+                miss(of_topic, Gap { topic, epoch, first, last, cause });
+            }
+            Delivery::Gap(gap) => miss(of_topic, gap),
+            Delivery::Reset { .. } => miss_reset(of_topic, delivery),
+            Delivery::End { topic, reason, position } => {
+                miss_end(of_topic, topic, reason, position);
+            }
+            Delivery::Lost { .. } => {}
+        }
+    }
+
+    /// What is to be named next. What is not named for each topic comes first: so nothing of a topic
+    /// precedes what was lost of it before.
+    pub(super) fn take_next(&mut self) -> Option<Delivery> {
+        if self.unnamed > 0 {
+            return Some(Delivery::Lost { deliveries: std::mem::take(&mut self.unnamed) });
+        }
+        let topic = self.order.front()?;
+        let of_topic = self.topics.get_mut(topic)?;
+        let next = of_topic.pop_front();
+        if of_topic.is_empty() {
+            self.topics.remove(topic);
+            self.order.pop_front();
+            if self.order.is_empty() {
+                self.topics.shrink_to(KEPT);
+                self.order.shrink_to(KEPT);
+            }
+        }
+        next
+    }
+
+    /// Whether a topic is in this log again by what is to be named.
+    pub(super) fn has_reset_to(&self, epoch: Epoch) -> bool {
+        self.topics.values().flatten().any(|missed| missed.is_reset_to(epoch))
+    }
+}
+
+fn miss(of_topic: &mut VecDeque<Delivery>, gap: Gap) {
+    match of_topic.back_mut() {
+        Some(Delivery::Gap(before)) if before.epoch == gap.epoch => {
+            (before.last, before.cause) = (gap.last, GapCause::Lagged);
+        }
+        _ => of_topic.push_back(Delivery::Gap(gap)),
+    }
+}
+
+/// Another log: what was lost of the one before is named all the same, since the topic may come back
+/// to it, behind that. What it cannot come back to any more is not.
+fn miss_reset(of_topic: &mut VecDeque<Delivery>, reset: Delivery) {
+    of_topic.push_back(reset);
+    let places = of_topic.iter().enumerate().rev();
+    let mut resets = places.filter(|(_, missed)| matches!(missed, Delivery::Reset { .. }));
+    if let Some((at, _)) = resets.nth(REMEMBERED) {
+        of_topic.drain(..at);
+    }
+}
+
+/// Nothing behind a hole was handed over: resuming at the hole gets it all. An end that was to be named
+/// before is covered by this one.
+fn miss_end(
+    of_topic: &mut VecDeque<Delivery>,
+    topic: Topic,
+    reason: Code,
+    position: Option<Position>,
+) {
+    let hole = match of_topic.back() {
+        Some(&Delivery::Gap(Gap { epoch, first, .. })) => Some(Position { epoch, next: first }),
+        _ => None,
+    };
+    if hole.is_some() {
+        of_topic.pop_back();
+    }
+    let is_end = |missed: &Delivery| matches!(missed, Delivery::End { .. });
+    if let Some(at) = of_topic.iter().rposition(is_end) {
+        of_topic.drain(..=at);
+    }
+    of_topic.push_back(Delivery::End { topic, reason, position: hole.or(position) });
+}
+
+impl Delivery {
+    pub(super) fn is_reset_to(&self, epoch: Epoch) -> bool {
+        matches!(self, Self::Reset { position, .. } if position.epoch == epoch)
+    }
+}
