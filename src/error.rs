@@ -70,7 +70,16 @@ impl fmt::Display for CallError {
     }
 }
 
-impl std::error::Error for CallError {}
+impl std::error::Error for CallError {
+    /// The [`ConnectionError`] that it is about, if there is one.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::NotSent(why) => why.source(),
+            Self::Unknown(why) => why.source(),
+            _ => None,
+        }
+    }
+}
 
 impl From<NotSent> for CallError {
     fn from(why: NotSent) -> Self {
@@ -104,8 +113,9 @@ pub enum NotSent {
     /// The topic is subscribed by this client already, and not from the position, or not on the
     /// terms, asked for.
     AlreadySubscribed,
-    /// The deadline passed while it waited for a connection, or for a place in flight on it.
-    Deadline,
+    /// The deadline passed while it waited for a connection, or for a place in flight on it. Without a
+    /// connection, why there was none: the last failure to connect, or how the last one ended.
+    Deadline(Option<ConnectionError>),
     /// The connection ended before the line was offered to it.
     Lost(ConnectionError),
 }
@@ -120,13 +130,24 @@ impl fmt::Display for NotSent {
             Self::AlreadySubscribed => {
                 f.write_str("already subscribed, from elsewhere or on other terms")
             }
-            Self::Deadline => f.write_str("the deadline passed before it could be sent"),
+            Self::Deadline(None) => f.write_str("the deadline passed before it could be sent"),
+            Self::Deadline(Some(error)) => {
+                write!(f, "the deadline passed before there was a connection: {error}")
+            }
             Self::Lost(error) => error.fmt(f),
         }
     }
 }
 
-impl std::error::Error for NotSent {}
+impl std::error::Error for NotSent {
+    /// The [`ConnectionError`] that it is about, if there is one.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Deadline(Some(error)) | Self::Lost(error) => Some(error),
+            _ => None,
+        }
+    }
+}
 
 /// Why nobody can tell whether a request ran.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,7 +178,15 @@ impl fmt::Display for Unknown {
     }
 }
 
-impl std::error::Error for Unknown {}
+impl std::error::Error for Unknown {
+    /// The [`ConnectionError`] that it is about, if there is one.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Lost(error) => Some(error),
+            _ => None,
+        }
+    }
+}
 
 /// Why a connection ended. The same for everybody who waited on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,7 +209,19 @@ pub enum ConnectionError {
     Protocol(String),
     /// The server speaks another version.
     Version(u64),
-    /// The server did not say hello in time; one that expects TLS does not.
+    /// There can be no such address. The client does not try to connect.
+    Address {
+        /// As it was given.
+        address: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There was no answer from an address in time, and so no connection.
+    ConnectTimeout,
+    /// There was a connection, and the handshake of TLS, or of another transport, did not end in time.
+    TlsTimeout,
+    /// There was a connection, and the server did not say hello in time, which one that expects TLS does
+    /// not; or it did not answer `/auth` in time.
     HandshakeTimeout,
     /// The server owed something, and sent nothing for so long, not even when it was probed.
     Silent,
@@ -254,6 +295,15 @@ impl fmt::Display for ConnectionError {
             Self::Io { text, .. } => write!(f, "the connection failed: {text}"),
             Self::Protocol(what) => write!(f, "the server broke the protocol: {what}"),
             Self::Version(version) => write!(f, "the server speaks version {version}, not 1"),
+            Self::Address { address, reason } => {
+                write!(f, "the address \"{}\" is invalid: {reason}", Escaped(address.as_bytes()))
+            }
+            Self::ConnectTimeout => {
+                f.write_str("no connection was made in time: no answer from the address")
+            }
+            Self::TlsTimeout => {
+                f.write_str("the TLS handshake did not end in time; does the server speak TLS?")
+            }
             Self::HandshakeTimeout => {
                 f.write_str("the server did not say hello in time; does it expect TLS?")
             }

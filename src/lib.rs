@@ -236,10 +236,10 @@ pub use client::JsonCodec;
 #[cfg(unix)]
 pub use client::UnixConnector;
 pub use client::{
-    After, Call, Client, ClientBuilder, ClientConfig, ClientStats, CodecError, Connection,
-    ConnectionEvent, ConnectionEvents, Connector, Decode, Delivery, Encode, Gap, GapCause,
-    Listening, ListeningEnd, Loss, Notification, Notifications, Progress, Replied, Seen, Streaming,
-    Subscribe, Subscription, TcpConnector, TypedCall, TypedStreaming,
+    After, Call, Client, ClientBuilder, ClientConfig, ClientStats, CodecError, Connecting,
+    Connection, ConnectionEvent, ConnectionEvents, Connector, Decode, Delivery, Encode, Finishing,
+    Gap, GapCause, Listening, ListeningEnd, Loss, Notification, Notifications, Progress, Replied,
+    Resolving, Seen, Streaming, Subscribe, Subscription, TcpConnector, TypedCall, TypedStreaming,
 };
 pub use credentials::Credentials;
 pub use error::{CallError, ConnectionError, NotSent, Unknown};

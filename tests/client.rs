@@ -308,7 +308,7 @@ async fn a_deadline_is_sent_and_kept() {
 
     let (waiting, _driver, _server) = silent(ClientConfig::default());
     let error = waiting.call("m", "").deadline(deadline).await.unwrap_err();
-    assert_eq!(error, CallError::NotSent(NotSent::Deadline));
+    assert_eq!(error, CallError::NotSent(NotSent::Deadline(None)));
 }
 
 /// What cannot be written is refused here, and nothing is sent.
@@ -890,7 +890,7 @@ async fn closing_after_a_goodbye_and_closing_of_a_lost_connection() {
 async fn deadlines_have_edges() {
     let (client, _driver, mut server) = greeted().await;
     let error = client.call("m", "").deadline(Duration::ZERO).await.unwrap_err();
-    assert_eq!(error, CallError::NotSent(NotSent::Deadline));
+    assert_eq!(error, CallError::NotSent(NotSent::Deadline(None)));
     server.expect_silence().await;
     let (waiting, _driver, _server) = silent(ClientConfig::default());
     let call = waiting.call("m", "").deadline(Duration::MAX);

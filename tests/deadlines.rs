@@ -652,7 +652,7 @@ async fn a_calls_deadline() {
     let since = Instant::now();
     let unsent = call_within(&client, "b", Some(millis(2_300)));
     let late = due(since, millis(2_300), outcome(unsent)).await;
-    assert!(matches!(late, Err(CallError::NotSent(NotSent::Deadline))), "{late:?}");
+    assert!(matches!(late, Err(CallError::NotSent(NotSent::Deadline(_)))), "{late:?}");
 }
 
 /// The same of a streamed reply: in all, whatever came.
@@ -674,7 +674,7 @@ async fn a_streamed_replys_deadline() {
     let since = Instant::now();
     let mut items = client.stream("m", "b").deadline(millis(2_300));
     let late = due(since, millis(2_300), items.next()).await.expect("an end");
-    assert!(matches!(late, Err(CallError::NotSent(NotSent::Deadline))), "{late:?}");
+    assert!(matches!(late, Err(CallError::NotSent(NotSent::Deadline(_)))), "{late:?}");
 }
 
 /// At 50 to 80 % of the lease, counted from the last renewal.

@@ -930,7 +930,7 @@ fn legal_outcome(method: &str, payload: &str, reply: Result<Bytes, CallError>) -
             assert!(method == "nosuch" && reason.code.as_str() == "unknown-method");
             true
         }
-        Err(CallError::NotSent(NotSent::Lost(_) | NotSent::Deadline))
+        Err(CallError::NotSent(NotSent::Lost(_) | NotSent::Deadline(_)))
         | Err(CallError::Unknown(Unknown::Lost(_) | Unknown::Deadline)) => false,
         Err(error) => panic!("{method}: {error}"),
     }

@@ -68,6 +68,7 @@ async fn vectors_of_whole_lines() {
         let is_taken = match direction {
             "request" => Line::parse_request(&bytes).is_ok(),
             "reply" => read_by_client(&bytes).await.is_ok(),
+            "first" => read_first_by_client(&bytes).await.is_ok(),
             _ => panic!("line {number}: {text}"),
         };
         if is_taken != (verdict == "ok") {
@@ -79,9 +80,14 @@ async fn vectors_of_whole_lines() {
 
 /// What a real client makes of a line behind the hello: an error of the protocol, or none.
 async fn read_by_client(line: &[u8]) -> Result<(), ConnectionError> {
+    read_first_by_client(&[HELLO.as_bytes(), line].concat()).await
+}
+
+/// The same of the first line, or lines.
+async fn read_first_by_client(lines: &[u8]) -> Result<(), ConnectionError> {
     let (near, mut far) = tokio::io::duplex(1 << 16);
     let (client, connection) = Client::new(near, ClientConfig::new());
-    far.write_all(&[HELLO.as_bytes(), line, b"\n"].concat()).await.unwrap();
+    far.write_all(&[lines, b"\n"].concat()).await.unwrap();
     far.shutdown().await.unwrap();
     let ended = connection.await;
     drop(client);

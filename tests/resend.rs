@@ -208,7 +208,8 @@ async fn a_call_waits_until_its_deadline() {
     let began = Instant::now();
     let waiting = call_within(&client, "x", Some(Duration::from_secs(3)));
     let patient = call_within(&client, "y", Some(Duration::from_secs(30)));
-    assert_eq!(outcome(waiting).await, Err(CallError::NotSent(NotSent::Deadline)));
+    let cause = Some(ConnectionError::ClosedByPeer);
+    assert_eq!(outcome(waiting).await, Err(CallError::NotSent(NotSent::Deadline(cause))));
     assert_eq!(began.elapsed().as_secs(), 3);
     sleep(Duration::from_secs(1)).await;
     let mut server = attempt.greet().await;
@@ -241,7 +242,7 @@ async fn what_is_given_up_before_it_is_offered_never_leaves() {
     settle().await;
     assert_eq!((client.stats().pending, client.stats().in_flight), (4, 4));
     assert_eq!(outcome(offered).await, Err(CallError::Unknown(Unknown::Deadline)));
-    assert_eq!(outcome(late).await, Err(CallError::NotSent(NotSent::Deadline)));
+    assert_eq!(outcome(late).await, Err(CallError::NotSent(NotSent::Deadline(None))));
     server.expect(&format!("1 m;ttl=3000 {}", "x".repeat(200))).await;
     server.expect("2 m before").await;
     server.expect("5 m;ttl=60000 behind").await;

@@ -373,7 +373,7 @@ async fn a_refusal_for_now_is_no_end() {
     server.send("2 no busy").await;
     let told = Instant::now();
     server.expect("3 /subscribe;from=e:18 offers").await;
-    assert!((1..=2).contains(&told.elapsed().as_secs()), "{:?}", told.elapsed());
+    assert!((25..=251).contains(&told.elapsed().as_millis()), "{:?}", told.elapsed());
     server.send("3 no;retry=1000 closing").await;
     server.expect("4 /subscribe;from=e:18 offers").await;
     server.send("4 no forbidden").await;

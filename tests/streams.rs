@@ -820,7 +820,7 @@ async fn a_deadline_bounds_the_whole_stream() {
     assert!(items.next().await.is_none());
     expect(&mut server, "* /cancel 1\n").await;
     let mut late = client.stream("count", "").deadline(Duration::ZERO);
-    assert_eq!(late.next().await.unwrap().unwrap_err(), NotSent::Deadline.into());
+    assert_eq!(late.next().await.unwrap().unwrap_err(), NotSent::Deadline(None).into());
 }
 
 /// [M161] A server that sends more than it may: the call ends, and what is held does not grow.

@@ -269,7 +269,8 @@ async fn a_plain_client_at_a_tls_server_is_told() {
     let identity = Identity::server();
     let server = Pipe::tls(plain_server(&identity));
     let begin = Instant::now();
-    let (client, connection) = Client::new(server.connect(), ClientConfig::new());
+    let patient = ClientConfig::new().connect_timeout(Duration::from_secs(20));
+    let (client, connection) = Client::new(server.connect(), patient);
     let driver = tokio::spawn(connection);
     let waiting = client.clone();
     let call = tokio::spawn(async move { waiting.call("echo", "x").await });

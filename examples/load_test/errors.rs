@@ -61,7 +61,7 @@ pub(crate) fn kind_of_publish(error: &PublishError) -> &'static str {
 /// without waiting for anything a caller would turn in circles.
 pub(crate) fn is_final(error: &CallError) -> bool {
     match error {
-        CallError::NotSent(why) => !matches!(why, NotSent::Deadline),
+        CallError::NotSent(why) => !matches!(why, NotSent::Deadline(_)),
         CallError::Unknown(why) => matches!(why, Unknown::Lost(_)),
         CallError::Encode(_) => true,
         _ => false,
@@ -74,7 +74,7 @@ fn kind_of_not_sent(why: &NotSent) -> String {
         NotSent::Attribute(_) => "attribute".into(),
         NotSent::TooLarge { .. } => "too-large".into(),
         NotSent::AlreadySubscribed => "already-subscribed".into(),
-        NotSent::Deadline => "deadline".into(),
+        NotSent::Deadline(_) => "deadline".into(),
         NotSent::Lost(error) => kind_of_loss(error),
         _ => "other".into(),
     }

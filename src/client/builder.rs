@@ -66,10 +66,16 @@ impl ClientBuilder {
 impl<C: Connector> ClientBuilder<C> {
     /// Adds an address to the list; for TCP `HOST:PORT`.
     ///
-    /// The list is tried in its order, the first attempt of all at its beginning and each later one
-    /// behind the last. So a client whose server is lost or goes away looks elsewhere first. Between
+    /// All addresses of the list are raced, each 250 ms ahead of the next, and a name with all that it
+    /// is looked up to: see [`ClientConfig::connect_timeout`](crate::ClientConfig::connect_timeout). They
+    /// begin in their order, the first time of all at the beginning of the list and each later time behind
+    /// the last connection, so that a client whose server is lost or goes away looks elsewhere
+    /// first; but one that did not answer the last time comes behind the others. Between
     /// two rounds through the list it pauses: see
     /// [`ClientConfig::reconnect_base`](crate::ClientConfig::reconnect_base).
+    ///
+    /// An address that can be none, as one without a port, ends the client at once, however many others
+    /// there are, with [`ConnectionError::Address`].
     pub fn address(mut self, address: impl ToString) -> Self {
         self.addresses.push(address.to_string());
         self
@@ -144,11 +150,17 @@ impl<C: Connector> ClientBuilder<C> {
     /// Connects, and waits until a server has said hello and knows who this is. Spawns the task that
     /// drives its connections.
     ///
+    /// A server that is full says hello, and goodbye behind it. That is a connection, if a short one: this
+    /// is `Ok`, whether both lines come together or not, and the client comes again when it was told
+    /// to. Calls wait for that until their deadline, which then tells them why. A server that asks for
+    /// credentials, and says goodbye before it has accepted them, is no connection.
+    ///
     /// # Errors
-    /// [`ConnectionError`], the last one, when each address of the list was tried once and none
-    /// answered within [`ClientConfig::connect_timeout`](crate::ClientConfig::connect_timeout) (10 s);
-    /// and when a server refuses this client for what it is. One that says hello and goodbye in the same
-    /// breath, since it is full, has answered: the client comes again when it was told to.
+    /// [`ConnectionError`], the last one, when all addresses of the list were tried once, and none
+    /// had a server that answered within
+    /// [`ClientConfig::connect_timeout`](crate::ClientConfig::connect_timeout) (10 s);
+    /// when a server refuses this client for what it is; and at once for an address that can be
+    /// none.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -157,12 +169,13 @@ impl<C: Connector> ClientBuilder<C> {
     /// Dropping it leaves nothing behind.
     pub async fn connect(self) -> Result<Client, ConnectionError> {
         let client = self.start(false);
-        client.connected().await?;
+        client.handle.shared.phase.first_open().await?;
         Ok(client)
     }
 
     /// A client that connects in the background, for as long as it takes: calls wait for that, each
-    /// until its deadline.
+    /// until its deadline, and end then with why there is no connection. With an address that can be
+    /// none, the client ends at once, and its calls with it.
     ///
     /// # Panics
     /// Outside a tokio runtime.

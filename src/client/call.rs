@@ -223,7 +223,7 @@ impl<'a> Exchange<'a> {
         };
         let ttl = self.patience.deadline;
         if ttl.is_some_and(|ttl| ttl.is_zero()) {
-            self.state = State::Over(Some(NotSent::Deadline.into()));
+            self.state = State::Over(Some(self.shared.out_of_time().into()));
             return;
         }
         if let Some(ttl) = ttl {
@@ -270,7 +270,7 @@ impl<'a> Exchange<'a> {
         };
         ready!(timer.as_mut().poll(cx));
         Poll::Ready(Err(match self.cancel() {
-            true => self.patience.last(NotSent::Deadline),
+            true => self.patience.last(self.shared.out_of_time()),
             false => Unknown::Deadline.into(),
         }))
     }
@@ -313,7 +313,7 @@ pub(crate) async fn send_when_possible<T>(
             drained.as_mut().enable();
             let left = left(expires);
             if left.is_some_and(|left| left.is_zero()) {
-                return Err(NotSent::Deadline);
+                return Err(shared.out_of_time());
             }
             match send(left, &places) {
                 Ok(sent) => {

@@ -9,6 +9,9 @@ use crate::{
     tcp::UNSENT,
 };
 
+/// The shortest window to pause in.
+const LEAST_WINDOW: Duration = Duration::from_millis(10);
+
 /// Every bound of a client, with its default.
 ///
 /// ```
@@ -178,9 +181,14 @@ impl ClientConfig {
         self
     }
 
-    /// How long an attempt to connect may take, until the server has said hello and knows who this is.
-    /// Default 10 s. [`Client::connect`](crate::Client::connect) makes one, a
-    /// [`ClientBuilder`](crate::ClientBuilder) one for each address, before it fails.
+    /// How long an attempt to connect may take, over all addresses of the client: until a server has
+    /// said hello and knows who this is. Default 10 s. [`Client::connect`](crate::Client::connect)
+    /// makes one attempt, before it fails.
+    ///
+    /// All addresses are raced, each 250 ms ahead of the next (RFC 8305). The first one to be connected
+    /// has its share of the time that is left for TLS, `/hello` and `/auth`: all of it where it is the
+    /// only one. If it fails, or takes longer, the race goes on with the others. A server that says
+    /// hello to a client of [`Client::new`](crate::Client::new) has this long, too.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
@@ -253,30 +261,32 @@ impl ClientConfig {
         self
     }
 
-    /// Before the first attempt to connect anew the client waits for a random part of this window.
-    /// Default 250 ms. The next windows follow it, each twice as long as the one before, up to
-    /// [`reconnect_max`](Self::reconnect_max); in each there is one round through the list of addresses,
-    /// at the same fraction of it as in the first. Zero leaves no pause at all.
+    /// The first of the windows in which the client pauses before it repeats something by itself:
+    /// connects again, sends again what was refused, subscribes again, resynchronises. Default 250 ms,
+    /// at least 10 ms. Each window is twice as long as the one before, up to
+    /// [`reconnect_max`](Self::reconnect_max).
     ///
-    /// The whole window is random ("full jitter"), so that the clients of a server that is gone do not
-    /// come back together (PROTOCOL.md, section 3.5). A server's own `retry=` comes before it, for that
-    /// address.
+    /// A pause is random, from a tenth of its window to all of it, so that the clients of a server that
+    /// is gone do not come back together. To connect again, there is one round through the list of
+    /// addresses in each window, at the same place in all of them (PROTOCOL.md, sections 3.5 and 12.1).
+    /// A server's own `retry=` comes before the pause; of a `/bye`, for that address.
     #[must_use]
     pub fn reconnect_base(mut self, window: Duration) -> Self {
-        self.reconnect_base = window;
+        self.reconnect_base = window.max(LEAST_WINDOW);
         self
     }
 
-    /// The longest window that the client waits a random part of before it tries again to connect.
-    /// Default 30 s. Zero leaves no pause at all.
+    /// The longest window that the client pauses in before it repeats something by itself. Default
+    /// 30 s, at least 10 ms.
     #[must_use]
     pub fn reconnect_max(mut self, window: Duration) -> Self {
-        self.reconnect_max = window;
+        self.reconnect_max = window.max(LEAST_WINDOW);
         self
     }
 
-    /// How long a connection has to have been open for the next pause to be the first again. Default
-    /// 10 s: a server that lets clients in and loses them at once is not flooded.
+    /// How long a connection has to have been open for the next window to be the first again; and a
+    /// subscription, for it to be resumed without a pause. Default 10 s: a server that lets clients in
+    /// and loses them at once is not flooded.
     #[must_use]
     pub fn reconnect_stable(mut self, time: Duration) -> Self {
         self.reconnect_stable = time;

@@ -20,7 +20,7 @@ use crate::{
         hint::Hint,
         link::{Link, LinkId},
         reader::Reader,
-        shared::Shared,
+        shared::{Shared, Timer},
     },
     coop::poll_budgeted,
     error::ConnectionError,
@@ -54,6 +54,8 @@ pub struct Connection<T> {
     /// The write was put off once, so that callers who run now can join it.
     gathered: bool,
     started: Instant,
+    /// How long the server has to say hello, until it has, where nobody else looks at that.
+    greeting: Option<Timer>,
     renewal: Option<(Renewal, Pin<Box<Sleep>>)>,
     silence: Option<(Silence, Pin<Box<Sleep>>)>,
     /// When what was refused for now is asked for again.
@@ -86,6 +88,7 @@ impl<T> Connection<T> {
             reader: Reader::new(shared, link, ways),
             gathered: false,
             started: Instant::now(),
+            greeting: None,
             renewal: None,
             silence: None,
             again: None,
@@ -160,6 +163,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     fn poll_all(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
         // Reading never waits for writing: two ends that both wait to write would wait for ever.
         if let Poll::Ready(error) = self.poll_batch(cx) {
+            return Poll::Ready(error);
+        }
+        if let Poll::Ready(error) = self.poll_greeting(cx) {
             return Poll::Ready(error);
         }
         self.poll_renewal(cx);
@@ -345,6 +351,19 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             shared.drained.notify_waiters();
         }
         true
+    }
+
+    /// A client of one connection has no supervisor to bound how long the server takes to say hello.
+    fn poll_greeting(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
+        if self.reader.hello.is_some() || self.shared().is_supervised {
+            self.greeting = None;
+            return Poll::Pending;
+        }
+        if self.greeting.is_none() {
+            self.greeting = self.shared().timer(self.shared().config.connect_timeout);
+        }
+        let greeting = self.greeting.as_mut().map(|timer| timer.as_mut().poll(cx));
+        greeting.unwrap_or(Poll::Pending).map(|()| ConnectionError::HandshakeTimeout)
     }
 
     /// Asks again for what the server had no room for, each in its time.

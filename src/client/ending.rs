@@ -92,7 +92,7 @@ impl Shared {
         let moves_on = self.reconnects && links.current.id == id;
         if moves_on {
             let left = links.replace_current();
-            links.down = left.refusal().cloned();
+            links.set_down(left.refusal().cloned());
             links.leaving.push(left);
         }
         let carried = links.carry(&one_ways);
@@ -127,7 +127,7 @@ impl Shared {
         }
         let Some((link, was_current)) = links.take_link(id) else { return };
         if was_current {
-            links.down = Some(error.clone());
+            links.set_down(Some(error.clone()));
         }
         let one_ways = link.one_ways();
         let carried = match self.reconnects {

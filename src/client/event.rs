@@ -25,7 +25,8 @@ const HELD: usize = 256;
 ///
 /// These are all there are. `Ended` comes once, as the last. A client of one connection
 /// ([`Client::new`](crate::Client::new)) has `Connected` once, at its beginning. One that connects
-/// anew goes round: `Connecting`, then `ConnectFailed` and the next `Connecting`, or `Connected`; and
+/// anew goes round: `Connecting` for each address whose turn it is, of which several may be under way at
+/// once, `ConnectFailed` for each that has failed, and `Connected` for the first that has not; and
 /// once that connection is over, `Disconnected`, and `Connecting` again, each after a pause
 /// ([`reconnect_base`](crate::ClientConfig::reconnect_base)). A server that says goodbye is `Leaving`
 /// first: the client then connects elsewhere, after the same pause, while what is under way with that
@@ -36,7 +37,8 @@ const HELD: usize = 256;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectionEvent {
-    /// An attempt to connect begins.
+    /// An attempt to connect to an address begins. It has no event of its own if another address is
+    /// connected before it.
     Connecting {
         /// The address that is tried.
         address: String,

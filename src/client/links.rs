@@ -26,6 +26,10 @@ pub(crate) struct Links {
     pub(super) closing: bool,
     /// Why there is no connection, after there was one, or was to be.
     pub(super) down: Option<ConnectionError>,
+    /// The last failure since there was a connection: of that one, or of an attempt to connect.
+    pub(super) cause: Option<ConnectionError>,
+    /// The next round of attempts is not to wait for its time.
+    pub(super) hurry: bool,
     /// One-way lines of the application's that no connection was offered.
     pub(super) carried: Vec<u8>,
 }
@@ -39,8 +43,16 @@ impl Links {
             refusing: None,
             closing: false,
             down: None,
+            cause: None,
+            hurry: false,
             carried: Vec::new(),
         }
+    }
+
+    /// There is no connection any more, for this reason.
+    pub(super) fn set_down(&mut self, error: Option<ConnectionError>) {
+        self.cause = error.clone().or(self.cause.take());
+        self.down = error;
     }
 
     /// Whether this side closes.

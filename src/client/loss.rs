@@ -6,13 +6,16 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use tokio::time::Instant;
+
 use crate::{
     client::{
         inbox::{Delivery, Gap, GapCause},
         link::LinkId,
+        shared::{Shared, Timer},
     },
     guard::{Guarded, Held},
-    protocol::{Code, Position},
+    protocol::{Code, Position, Repeats},
 };
 
 /// What a subscription missed, and where it goes on: see
@@ -38,15 +41,25 @@ pub(crate) enum OnLoss {
     /// The loss is the last item but the end.
     Fail,
     /// The application fetches anew what it needs, before anything else is handed over.
-    Resync { callback: Held<Callback>, under_way: Option<Box<UnderWay>>, panic: Option<String> },
+    Resync(Box<Resync>),
+}
+
+/// The application's callback, and what it is at.
+pub(crate) struct Resync {
+    callback: Held<Callback>,
+    under_way: Option<UnderWay>,
+    panic: Option<String>,
+    /// When it was last called, and how often in a row (PROTOCOL.md, section 12.1).
+    called: Option<Instant>,
+    repeats: Repeats,
 }
 
 /// A loss that is being made good.
-pub(crate) struct UnderWay {
+struct UnderWay {
     loss: Loss,
-    resyncing: Guarded<Resyncing>,
-    /// The connection on which it began, or the one that was awaited.
-    link: LinkId,
+    pause: Option<Timer>,
+    /// Once the pause is over; with the connection on which it began, or the one that was awaited.
+    resyncing: Option<(Guarded<Resyncing>, LinkId)>,
 }
 
 /// What is to be done with a delivery.
@@ -70,20 +83,20 @@ impl OnLoss {
             let resyncing = callback(loss);
             Box::pin(async move { resyncing.await.map_err(|error| error.to_string()) })
         };
-        let callback: Callback = Box::new(callback);
-        Self::Resync { callback: Held::new(callback), under_way: None, panic: None }
+        let callback = Held::new(Box::new(callback) as Callback);
+        let (under_way, panic, called, repeats) = (None, None, None, Repeats::default());
+        Self::Resync(Box::new(Resync { callback, under_way, panic, called, repeats }))
     }
 
-    /// What becomes of a delivery. `link` is the current connection, or the next one.
-    pub(crate) fn judge(&mut self, delivery: Delivery, link: impl FnOnce() -> LinkId) -> Judged {
+    /// What becomes of a delivery.
+    pub(crate) fn judge(&mut self, delivery: Delivery, shared: &Shared) -> Judged {
         let Some(position) = delivery.loss() else { return Judged::HandOver(delivery) };
         match self {
             Self::GoOn => Judged::HandOver(delivery),
             Self::Fail => Judged::Fail(delivery),
-            Self::Resync { callback, under_way, .. } => {
-                let (loss, link) = (Loss { missed: delivery, position }, link());
-                let resyncing = Guarded::new(|| callback(loss.clone()));
-                *under_way = Some(Box::new(UnderWay { loss, resyncing, link }));
+            Self::Resync(resync) => {
+                let (loss, pause) = (Loss { missed: delivery, position }, resync.pause(shared));
+                resync.under_way = Some(UnderWay { loss, pause, resyncing: None });
                 Judged::Held
             }
         }
@@ -94,26 +107,56 @@ impl OnLoss {
     pub(crate) fn poll_resync(
         &mut self,
         cx: &mut Context<'_>,
-        link: impl Fn() -> LinkId,
+        shared: &Shared,
     ) -> Poll<Option<(Delivery, bool)>> {
-        let Self::Resync { callback, under_way, panic } = self else { return Poll::Ready(None) };
-        let Some(trial) = under_way else { return Poll::Ready(None) };
+        match self {
+            Self::Resync(resync) => resync.poll(cx, shared),
+            Self::GoOn | Self::Fail => Poll::Ready(None),
+        }
+    }
+}
+
+impl Resync {
+    fn poll(&mut self, cx: &mut Context<'_>, shared: &Shared) -> Poll<Option<(Delivery, bool)>> {
         loop {
-            match ready!(Pin::new(&mut trial.resyncing).poll(cx)) {
+            let Some(trial) = &mut self.under_way else { return Poll::Ready(None) };
+            if let Some(pause) = &mut trial.pause {
+                ready!(pause.as_mut().poll(cx));
+                trial.pause = None;
+            }
+            let (resyncing, link) = trial.resyncing.get_or_insert_with(|| {
+                self.called = Some(Instant::now());
+                (Guarded::new(|| (self.callback)(trial.loss.clone())), shared.current_link())
+            });
+            match ready!(Pin::new(resyncing).poll(cx)) {
                 Ok(Ok(())) => break,
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "subscription could not be resynchronised");
                 }
-                Err(message) => *panic = Some(message),
+                Err(message) => self.panic = Some(message),
             }
-            let before = std::mem::replace(&mut trial.link, link());
-            if trial.link == before {
-                return Poll::Ready(under_way.take().map(|failed| (failed.loss.missed, false)));
+            if *link == shared.current_link() {
+                return Poll::Ready(
+                    self.under_way.take().map(|failed| (failed.loss.missed, false)),
+                );
             }
-            let loss = trial.loss.clone();
-            trial.resyncing = Guarded::new(|| callback(loss));
+            let pause = self.pause(shared);
+            if let Some(trial) = &mut self.under_way {
+                (trial.pause, trial.resyncing) = (pause, None);
+            }
         }
-        Poll::Ready(under_way.take().map(|done| (done.loss.missed, true)))
+        Poll::Ready(self.under_way.take().map(|done| (done.loss.missed, true)))
+    }
+
+    /// What comes before the next call, if the last one was not long ago.
+    fn pause(&mut self, shared: &Shared) -> Option<Timer> {
+        let config = &shared.config;
+        let since = self.called?.elapsed();
+        self.repeats.lasted(since, config.backoff());
+        if since >= config.reconnect_stable {
+            return None;
+        }
+        shared.timer(self.repeats.pause(config.backoff(), config.random.next_u64()))
     }
 }
 
@@ -121,7 +164,7 @@ impl OnLoss {
     /// The message of a panic of the application's code, once.
     pub(crate) fn take_panic(&mut self) -> Option<String> {
         match self {
-            Self::Resync { panic, .. } => panic.take(),
+            Self::Resync(resync) => resync.panic.take(),
             Self::GoOn | Self::Fail => None,
         }
     }

@@ -20,8 +20,10 @@ mod loss;
 mod missed;
 mod pending;
 mod phase;
+mod race;
 mod reader;
 mod resend;
+mod round;
 mod seen;
 mod shared;
 mod stats;
@@ -56,7 +58,7 @@ pub use self::{
     call::{After, Call, Replied},
     config::ClientConfig,
     connection::Connection,
-    connector::{Connector, TcpConnector},
+    connector::{Connecting, Connector, Finishing, Resolving, TcpConnector},
     event::{ConnectionEvent, ConnectionEvents, ListeningEnd},
     inbox::{Delivery, Gap, GapCause, Notification},
     listening::Listening,
@@ -479,6 +481,17 @@ impl Client {
             Some(error) => Err(NotSent::Lost(error)),
             None => self.connected().await.map(drop).map_err(NotSent::Lost),
         }
+    }
+
+    /// Tries to connect now, if there is no connection, instead of after the pause that is under way:
+    /// for an application that knows more than the client does, as that the network is back.
+    ///
+    /// The addresses are tried as soon as 250 ms have passed since the last time that they were; an
+    /// attempt under way is not disturbed, and the next one follows upon it. The pauses behind that
+    /// are as long as they would have been. What a server asked for with `retry` is obeyed all the
+    /// same. With a connection, and for a client of [`Client::new`], it does nothing.
+    pub fn reconnect_now(&self) {
+        self.shared().hurry();
     }
 
     /// Counters and gauges of this client, over all its connections. Costs a short lock and a handful of loads; what a

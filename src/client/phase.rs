@@ -4,7 +4,12 @@ use std::pin::pin;
 
 use tokio::sync::Notify;
 
-use crate::{error::ConnectionError, guard::guarded, protocol::Hello, sync::Mutex};
+use crate::{
+    error::ConnectionError,
+    guard::guarded,
+    protocol::Hello,
+    sync::{AtomicBool, Mutex, Ordering},
+};
 
 /// Where a client stands.
 #[derive(Clone, Debug)]
@@ -20,12 +25,15 @@ pub(crate) enum Phase {
 #[derive(Debug)]
 pub(crate) struct Phases {
     now: Mutex<Phase>,
+    /// There was a connection, however short.
+    was_open: AtomicBool,
     changed: Notify,
 }
 
 impl Phases {
     pub(crate) fn new() -> Self {
-        Self { now: Mutex::new(Phase::Connecting), changed: Notify::new() }
+        let now = Mutex::new(Phase::Connecting);
+        Self { now, was_open: AtomicBool::new(false), changed: Notify::new() }
     }
 
     /// Looks at the phase, which does not change meanwhile.
@@ -39,6 +47,7 @@ impl Phases {
         if matches!(*now, Phase::Ended(_)) {
             return;
         }
+        self.was_open.fetch_or(matches!(phase, Phase::Open(_)), Ordering::Relaxed);
         *now = phase;
         drop(now);
         guarded(|| self.changed.notify_waiters());
@@ -54,6 +63,18 @@ impl Phases {
         drop(now);
         guarded(|| self.changed.notify_waiters());
         goes_on
+    }
+
+    /// Waits for the first connection, which may be over by the time that this is known.
+    ///
+    /// # Errors
+    /// Why the client is over without one.
+    pub(crate) async fn first_open(&self) -> Result<(), ConnectionError> {
+        let was_open = || self.was_open.load(Ordering::Relaxed);
+        match self.until(|phase| was_open() || matches!(phase, Phase::Ended(_))).await {
+            Phase::Ended(error) if !was_open() => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Waits until this holds of the phase, which it is then.

@@ -158,8 +158,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Opens the gates, if the server knows this client. What it said in one breath with that is heard
-    /// out first: one that is full, or about to go, lets nobody begin anything.
+    /// Opens the gates, if the server knows this client.
     fn open(&mut self) {
         if let Some(hello) = self.unadmitted.take_if(|_| self.is_admitted) {
             self.hello = Some(hello.clone());
@@ -334,6 +333,10 @@ impl Reader {
     }
 
     fn notice(&mut self, line: &Line<'_>) -> Result<(), ConnectionError> {
+        // A second one says nothing, whatever stands in it.
+        if line.word.as_str() == "/hello" {
+            return Ok(());
+        }
         let Some(notice) = notice(line) else {
             let word = Escaped(line.word.as_bytes());
             return Err(broken_line(&format_args!("{word} has wrong arguments")));
@@ -375,9 +378,9 @@ impl Reader {
         self.has_left = true;
         self.hint.give(hint);
         let error = ConnectionError::Bye(reason.clone());
-        if !self.shared.is_supervised {
-            self.open();
-        }
+        // A goodbye that comes with the hello in one read ends a connection that was there: else
+        // what becomes of the client would depend on how the bytes were cut.
+        self.open();
         if self.hello.is_none() {
             self.unadmitted = None;
             return Err(error);
@@ -513,8 +516,9 @@ fn result(outcome: Outcome, line: &Line<'_>) -> Option<CallResult> {
     }))
 }
 
+/// The hint of a `no`; a malformed one, or 0, is as none.
 fn retry_hint(attributes: Attributes<'_>) -> Option<Duration> {
-    let millis = parse_number(attributes.get("retry")?.as_bytes())?;
+    let millis = parse_number(attributes.get("retry")?.as_bytes()).filter(|&millis| millis > 0)?;
     Some(Duration::from_millis(millis))
 }
 

@@ -7,11 +7,11 @@ use tokio::time::Instant;
 use crate::{
     client::{shared::Shared, stats::Tally},
     error::{CallError, NotSent},
-    protocol::{Code, RequestId},
+    protocol::{Code, Repeats, RequestId},
 };
 
 /// A request's patience: how long it may take in all, whether it waits for a connection, and how
-/// often it was refused for now.
+/// long it pauses before it is sent again (PROTOCOL.md, section 12.1).
 #[derive(Debug, Default)]
 pub(crate) struct Patience {
     pub(crate) deadline: Option<Duration>,
@@ -19,7 +19,8 @@ pub(crate) struct Patience {
     pub(crate) fail_fast: bool,
     /// When it has to be over; known from its first poll on.
     expires: Option<Instant>,
-    refused: u32,
+    /// How often it was refused for now.
+    refusals: Repeats,
     /// What it was refused with last: what it ends with if its time runs out before it is sent again.
     refusal: Option<CallError>,
 }
@@ -90,11 +91,8 @@ impl Patience {
         Some(if moved_on { Duration::ZERO } else { self.next_pause(shared) })
     }
 
-    /// Spreads those who were refused together.
     fn next_pause(&mut self, shared: &Shared) -> Duration {
-        let pause = shared.config.backoff().pause(self.refused, shared.config.random.next_u64());
-        self.refused = self.refused.saturating_add(1);
-        pause
+        self.refusals.pause(shared.config.backoff(), shared.config.random.next_u64())
     }
 }
 

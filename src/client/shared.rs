@@ -1,11 +1,19 @@
 //! What a client's handles and its connections share: one short lock over the links, and the gates
 //! before it.
 
-use std::{fmt, pin::pin, task::Waker, time::Duration};
+use std::{
+    fmt,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::OnceLock,
+    task::{Poll, Waker},
+    time::Duration,
+};
 
 use tokio::{
+    runtime::Handle,
     sync::{Notify, Semaphore, SemaphorePermit},
-    time::{Instant, timeout},
+    time::{Instant, Sleep},
 };
 
 use crate::{
@@ -29,8 +37,12 @@ use crate::{
 
 pub(crate) use crate::guard::wake;
 
+pub(crate) type Timer = Pin<Box<Sleep>>;
+
 pub(crate) struct Shared {
     pub(crate) config: ClientConfig,
+    /// The runtime of the driver: that of the timers, wherever a request is polled.
+    runtime: OnceLock<Handle>,
     /// Whether another connection follows upon one that is over.
     pub(crate) reconnects: bool,
     /// Whether somebody connects, and says when all is over; else it is over with its connection.
@@ -70,8 +82,9 @@ impl Shared {
     }
 
     fn new(config: ClientConfig, reconnects: bool, is_supervised: bool) -> Self {
-        Self {
+        let shared = Self {
             config,
+            runtime: OnceLock::new(),
             reconnects,
             is_supervised,
             topics: Mutex::default(),
@@ -82,7 +95,25 @@ impl Shared {
             phase: Phases::new(),
             events: Events::default(),
             counters: Counters::default(),
+        };
+        shared.note_runtime();
+        shared
+    }
+
+    /// Timers run on this runtime, if this is the first that is known.
+    pub(crate) fn note_runtime(&self) {
+        if self.runtime.get().is_none()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            self.runtime.get_or_init(|| runtime);
         }
+    }
+
+    /// A timer, also for a task outside the runtime; `None` while no runtime is known.
+    pub(crate) fn timer(&self, time: Duration) -> Option<Timer> {
+        self.note_runtime();
+        let _entered = self.runtime.get()?.enter();
+        Some(Box::pin(tokio::time::sleep(time)))
     }
 
     /// The link on which what is new is begun: the connection there is, or the one to come.
@@ -98,7 +129,7 @@ impl Shared {
         let Some(link) = links.link(id) else { return };
         link.open(&hello);
         let semaphore = link.places.clone();
-        links.down = None;
+        (links.down, links.cause, links.hurry) = (None, None, false);
         let carried = std::mem::take(&mut links.carried);
         // The driver is running: it writes next, and needs no waking.
         let (dropped, unused) = links.current.append_carried(&carried);
@@ -345,17 +376,23 @@ impl Shared {
 
     /// Waits for so long, but not after nothing is begun any more.
     pub(crate) async fn pause(&self, pause: Duration) {
-        let refused = async {
-            loop {
-                let mut drained = pin!(self.drained.notified());
-                drained.as_mut().enable();
-                if self.refusal_error().is_some() {
-                    return;
-                }
-                drained.await;
+        let mut timer = self.timer(pause);
+        loop {
+            let mut drained = pin!(self.drained.notified());
+            drained.as_mut().enable();
+            if self.refusal_error().is_some() {
+                return;
             }
-        };
-        let _ = timeout(pause, refused).await;
+            let over = poll_fn(|cx| {
+                if timer.as_mut().is_none_or(|timer| timer.as_mut().poll(cx).is_ready()) {
+                    return Poll::Ready(true);
+                }
+                drained.as_mut().poll(cx).map(|()| false)
+            });
+            if over.await {
+                return;
+            }
+        }
     }
 
     /// Whether a line was appended on this connection, ever.
@@ -376,6 +413,35 @@ impl Shared {
     /// Why nothing is begun any more, ever; `None` while it is, or will be.
     pub(crate) fn refusal_error(&self) -> Option<ConnectionError> {
         self.links.lock().refusal().cloned()
+    }
+
+    /// A request is out of time before it was sent: with why there is no connection, if there is none.
+    pub(crate) fn out_of_time(&self) -> NotSent {
+        let links = self.links.lock();
+        NotSent::Deadline(links.cause.clone().filter(|_| !links.current.is_open()))
+    }
+
+    /// An attempt to connect failed; others may be under way.
+    pub(crate) fn note_cause(&self, error: &ConnectionError) {
+        self.links.lock().cause = Some(error.clone());
+    }
+
+    /// The next round of attempts to connect is not to wait for its time, unless there is a connection.
+    pub(crate) fn hurry(&self) {
+        let mut links = self.links.lock();
+        if !links.current.is_open() {
+            links.hurry = true;
+            drop(links);
+            self.news.notify_one();
+        }
+    }
+
+    pub(crate) fn is_in_a_hurry(&self) -> bool {
+        self.links.lock().hurry
+    }
+
+    pub(crate) fn take_hurry(&self) {
+        self.links.lock().hurry = false;
     }
 
     /// Why there is no connection at present, where there was to be one.

@@ -188,7 +188,7 @@ impl Streaming {
         };
         let ttl = self.patience.deadline;
         if ttl.is_some_and(|ttl| ttl.is_zero()) {
-            self.state = State::Over(Some(NotSent::Deadline.into()));
+            self.state = State::Over(Some(self.client.shared().out_of_time().into()));
             return;
         }
         self.patience.begin();
@@ -257,7 +257,7 @@ impl Streaming {
         };
         ready!(timer.as_mut().poll(cx));
         Poll::Ready(Some(Err(match self.cancel() {
-            true => self.patience.last(NotSent::Deadline),
+            true => self.patience.last(self.client.shared().out_of_time()),
             false => Unknown::Deadline.into(),
         })))
     }

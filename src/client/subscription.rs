@@ -146,6 +146,10 @@ impl Subscribe {
     /// [`inbox_bytes`](crate::ClientConfig::inbox_bytes) allow; what is dropped then is a loss
     /// of its own, and resynchronised next. The future is polled where the stream is.
     ///
+    /// A call that would follow upon the last one within
+    /// [`reconnect_stable`](crate::ClientConfig::reconnect_stable) waits for a pause first
+    /// (PROTOCOL.md, section 12.1): a server that resets a log again and again is not flooded.
+    ///
     /// What [`Slow::Latest`] leaves out is no loss: it was asked for.
     ///
     /// ```
@@ -445,8 +449,8 @@ impl Subscription {
             if let Some(end) = &mut self.end {
                 return Poll::Ready(end.take());
             }
-            let link = || self.membership.client.shared().current_link();
-            let resynced = ready!(self.on_loss.get_mut().poll_resync(cx, link));
+            let shared = self.membership.client.shared();
+            let resynced = ready!(self.on_loss.get_mut().poll_resync(cx, shared));
             if let Some((loss, is_made_good)) = resynced {
                 match is_made_good {
                     true => self.membership.hand_over(&mut loss.clone()),
@@ -457,7 +461,7 @@ impl Subscription {
                 self.membership.standing.end();
                 return Poll::Ready(None);
             };
-            match self.on_loss.get_mut().judge(delivery, link) {
+            match self.on_loss.get_mut().judge(delivery, shared) {
                 Judged::HandOver(mut delivery) => {
                     self.membership.hand_over(&mut delivery);
                     return Poll::Ready(Some(delivery));

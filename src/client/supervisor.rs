@@ -1,6 +1,7 @@
 //! Connecting, and connecting anew: one task per client, which drives the connection there is.
 
 use std::{
+    collections::HashSet,
     future::poll_fn,
     io,
     pin::{Pin, pin},
@@ -10,14 +11,20 @@ use std::{
 
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep_until, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
 use uuid::Uuid;
 
 use crate::{
     client::{
-        admission::Ways, builder::Hook, connection::Connection, connector::Connector,
-        event::ConnectionEvent, hint::Hint, shared::Shared,
+        admission::Ways,
+        builder::Hook,
+        connection::Connection,
+        connector::{Connector, Resolving},
+        event::ConnectionEvent,
+        hint::Hint,
+        race::HEAD_START,
+        shared::Shared,
     },
     error::ConnectionError,
     guard::{Guarded, Held, caught, guarded},
@@ -31,20 +38,28 @@ const MAX_LEAVING: usize = 4;
 
 /// Whoever connects for a client. Dropping it ends the client.
 pub(crate) struct Supervisor<C> {
-    shared: Arc<Shared>,
-    connector: Held<C>,
-    addresses: Vec<String>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) connector: Held<C>,
+    pub(super) addresses: Vec<String>,
     hooks: Vec<(Code, Held<Hook>)>,
     reconnect: Reconnect,
+    /// Endpoints that are not to be tried first: they did not answer, or their server goes away.
+    pub(super) slow: HashSet<String>,
+    /// The endpoint of the last connection.
+    pub(super) endpoint: String,
+    /// Names that were still being looked up when a round was over.
+    pub(super) lookups: Vec<(usize, Guarded<Resolving>)>,
+    /// When the last round began.
+    last_round: Option<Instant>,
     /// What the servers of these addresses may ask for, as long as there is a connection to one.
-    hints: Vec<(usize, Arc<Hint>)>,
+    pub(super) hints: Vec<(usize, Arc<Hint>)>,
     started: Instant,
     /// Drivers of connections whose servers are about to go.
     leaving: JoinSet<()>,
     /// Since when there is no connection.
     down_since: Instant,
-    /// Attempts since then.
-    attempts: u32,
+    /// Addresses that were tried since then.
+    pub(super) attempts: u32,
     /// There was a connection, or the first may take as many rounds as it needs.
     is_patient: bool,
     /// Of each address, whether its server wanted nothing of this client at the last attempt.
@@ -86,6 +101,10 @@ impl<C: Connector> Supervisor<C> {
             addresses,
             hooks: hooks.collect(),
             reconnect,
+            slow: HashSet::new(),
+            endpoint: String::new(),
+            lookups: Vec::new(),
+            last_round: None,
             hints: Vec::new(),
             started,
             leaving: JoinSet::new(),
@@ -113,18 +132,21 @@ impl<C: Connector> Supervisor<C> {
 
     /// Why the client ends.
     async fn until_over(&mut self) -> ConnectionError {
+        if let Some(error) = self.invalid_address() {
+            return error;
+        }
         loop {
-            let at = match self.wait_for_turn().await {
-                Ok(at) => at,
+            let order = match self.wait_for_turn().await {
+                Ok(order) => order,
                 Err(error) => return error,
             };
             let shared = self.shared.clone();
-            let Some(attempt) = unless_closing(&shared, self.attempt(at)).await else {
+            let Some(round) = unless_closing(&shared, self.round(order)).await else {
                 return ConnectionError::Closed;
             };
-            let over = match attempt {
-                Ok(connection) => self.drive(connection).await,
-                Err(error) => self.on_failure(at, error),
+            let over = match round {
+                Ok((at, connection)) => self.drive(at, connection).await,
+                Err(error) => self.on_failure(error),
             };
             if let Some(error) = over {
                 return error;
@@ -132,21 +154,61 @@ impl<C: Connector> Supervisor<C> {
         }
     }
 
-    /// Which address is next, once it is its turn; or why the client ends before that.
-    async fn wait_for_turn(&mut self) -> Result<usize, ConnectionError> {
+    /// An address that can be none is a mistake of whoever wrote it, and hides behind the others if
+    /// the client goes on with these.
+    fn invalid_address(&self) -> Option<ConnectionError> {
+        self.addresses.iter().find_map(|address| {
+            let reason = guarded(|| self.connector.check(address))?.err()?;
+            Some(ConnectionError::Address { address: address.clone(), reason })
+        })
+    }
+
+    /// Which addresses are next, once it is their turn; or why the client ends before that.
+    async fn wait_for_turn(&mut self) -> Result<Vec<usize>, ConnectionError> {
         self.wait_for_leaving().await?;
         loop {
-            self.heed_hints();
-            let jitter = self.shared.config.random.next_u64();
-            let (at, when) = self.reconnect.next(self.now(), jitter);
-            let when = self.started + Duration::from_millis(when.as_millis());
-            unless_over(&self.shared, self.given_up(), sleep_until(when)).await?;
             // A server that this client is leaving may have asked for patience meanwhile.
             self.heed_hints();
-            if self.reconnect.may_try(at, self.now()) {
-                return Ok(at);
+            let (due, now) = (self.due(), self.now());
+            if due <= now {
+                let order = self.reconnect.round(now);
+                if !order.is_empty() {
+                    self.last_round = Some(Instant::now());
+                    self.shared.take_hurry();
+                    return Ok(order);
+                }
             }
+            self.wait_until(due).await?;
         }
+    }
+
+    /// When the next round is due.
+    fn due(&mut self) -> Time {
+        let random = &self.shared.config.random;
+        let due = self.reconnect.due(|| random.next_u64());
+        if !self.shared.is_in_a_hurry() {
+            return due;
+        }
+        let floor = self.last_round.map(|last| self.time(last + HEAD_START)).unwrap_or_default();
+        due.min(floor.max(self.reconnect.soonest()))
+    }
+
+    /// Waits until then, or until there is news; or says why the client ends before that.
+    async fn wait_until(&mut self, due: Time) -> Result<(), ConnectionError> {
+        if self.shared.is_closing() {
+            return Err(ConnectionError::Closed);
+        }
+        let limit = self.given_up();
+        let due = self.started.checked_add(Duration::from_millis(due.as_millis()));
+        if limit.is_some_and(|limit| limit <= Instant::now()) {
+            return Err(self.shared.down().unwrap_or(ConnectionError::Closed));
+        }
+        let news = self.shared.news.notified();
+        match due.into_iter().chain(limit).min() {
+            Some(until) => drop(timeout_at(until, news).await),
+            None => news.await,
+        }
+        Ok(())
     }
 
     /// Waits until there are not too many connections that are being left; or says why the client ends
@@ -180,42 +242,8 @@ impl<C: Connector> Supervisor<C> {
         });
     }
 
-    /// Connects to an address, until its server knows who this is.
-    async fn attempt(&mut self, at: usize) -> Result<Connection<C::Io>, ConnectionError> {
-        self.attempts = self.attempts.saturating_add(1);
-        let address = self.addresses.get(at).cloned().unwrap_or_default();
-        let attempt = self.attempts;
-        self.shared.events.emit(ConnectionEvent::Connecting { address: address.clone(), attempt });
-        let limit = self.shared.config.connect_timeout;
-        let connected = timeout(limit, self.connect(at, &address)).await;
-        connected.unwrap_or(Err(ConnectionError::HandshakeTimeout))
-    }
-
-    async fn connect(
-        &mut self,
-        at: usize,
-        address: &str,
-    ) -> Result<Connection<C::Io>, ConnectionError> {
-        let ways = self.ways().await?;
-        let connector = &mut *self.connector;
-        let connecting = Guarded::new(|| Box::pin(connector.connect(address)));
-        let io = connected(connecting.await)?;
-        self.limit_unsent(&io);
-        let mut connection = Connection::new(io, self.shared.clone(), ways);
-        self.hints.push((at, connection.hint()));
-        // One that is over as soon as it has begun is lost, and has not failed: the server may have
-        // said why, and for how long.
-        poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
-            _ if connection.hello().is_some() => Poll::Ready(Ok(())),
-            Poll::Ready(ended) => Poll::Ready(Err(reason(ended))),
-            Poll::Pending => Poll::Pending,
-        })
-        .await?;
-        Ok(connection)
-    }
-
     /// A connector is user code; one that cannot set the limit costs its connection nothing.
-    fn limit_unsent(&self, io: &C::Io) {
+    pub(super) fn limit_unsent(&self, io: &C::Io) {
         let Some(bytes) = self.shared.config.unsent_bytes else { return };
         match guarded(|| C::limit_unsent(io, bytes)) {
             Some(Ok(())) => {}
@@ -227,7 +255,7 @@ impl<C: Connector> Supervisor<C> {
     }
 
     /// How this client can say who it is, now.
-    async fn ways(&mut self) -> Result<Ways, ConnectionError> {
+    pub(super) async fn ways(&mut self) -> Result<Ways, ConnectionError> {
         let mut ways = self.shared.config.auth.clone();
         for (scheme, hook) in &mut self.hooks {
             let credentials = Guarded::new(&mut **hook).await;
@@ -239,20 +267,20 @@ impl<C: Connector> Supervisor<C> {
         Ok(ways)
     }
 
-    /// Notes that an attempt failed; why the client ends, if it does.
-    fn on_failure(&mut self, at: usize, error: ConnectionError) -> Option<ConnectionError> {
-        tracing::debug!(%error, "cannot connect");
-        // Whoever does not want to wait hears of it.
+    /// Notes that a round failed; why the client ends, if it does.
+    fn on_failure(&mut self, error: ConnectionError) -> Option<ConnectionError> {
+        self.reconnect.failed(self.now());
+        // A waiter that does not want to wait gets this error.
         self.shared.lose(self.shared.current_link(), &error, None);
-        let address = self.addresses.get(at).cloned().unwrap_or_default();
-        let failed = ConnectionEvent::ConnectFailed { address, error: error.clone() };
-        self.shared.events.emit(failed);
-        self.heed_hints();
-        let is_final = self.is_final(&error) && self.reconnect.may_try(at, self.now());
-        self.hopeless.get_mut(at).into_iter().for_each(|hopeless| *hopeless = is_final);
-        let is_over = self.hopeless.iter().all(|&hopeless| hopeless)
-            || !self.is_patient && self.reconnect.is_round_over();
+        let is_over = self.hopeless.iter().all(|&hopeless| hopeless) || !self.is_patient;
         is_over.then_some(error)
+    }
+
+    /// Notes how the attempts at an address failed.
+    pub(super) fn judge(&mut self, at: usize, error: &ConnectionError) {
+        self.heed_hints();
+        let is_final = self.is_final(error) && self.reconnect.may_try(at, self.now());
+        self.hopeless.get_mut(at).into_iter().for_each(|hopeless| *hopeless = is_final);
     }
 
     /// Whether no other attempt at the same address can go better, unless its server asked to be left
@@ -262,6 +290,7 @@ impl<C: Connector> Supervisor<C> {
             ConnectionError::AuthRefused(reason) => {
                 self.hooks.is_empty() && ![Code::BUSY, Code::CLOSING].contains(&reason.code)
             }
+            ConnectionError::Io { kind, .. } => *kind == io::ErrorKind::InvalidInput,
             ConnectionError::Version(_)
             | ConnectionError::AuthRequired { .. }
             | ConnectionError::NoCommonScheme { .. } => true,
@@ -270,8 +299,12 @@ impl<C: Connector> Supervisor<C> {
     }
 
     /// Drives a connection until it is over, or left to its end; why the client ends, if it does.
-    async fn drive(&mut self, mut connection: Connection<C::Io>) -> Option<ConnectionError> {
-        self.reconnect.opened(self.now());
+    async fn drive(
+        &mut self,
+        at: usize,
+        mut connection: Connection<C::Io>,
+    ) -> Option<ConnectionError> {
+        self.reconnect.opened(at, self.now());
         self.is_patient = true;
         self.hopeless.fill(false);
         let session = connection.hello().map_or(Uuid::nil(), |hello| hello.session);
@@ -284,6 +317,10 @@ impl<C: Connector> Supervisor<C> {
         let driven = driven.await;
         (self.down_since, self.attempts) = (Instant::now(), 0);
         self.reconnect.lost(self.now());
+        if matches!(driven, Driven::Left | Driven::Over(ConnectionError::Bye(_))) {
+            let endpoint = std::mem::take(&mut self.endpoint);
+            self.remember_slow(endpoint);
+        }
         match driven {
             Driven::Over(error) => {
                 disconnected(&self.shared, session, &error);
@@ -301,16 +338,22 @@ impl<C: Connector> Supervisor<C> {
     }
 
     fn now(&self) -> Time {
-        Time::default().after(self.started.elapsed())
+        self.time(Instant::now())
+    }
+
+    fn time(&self, at: Instant) -> Time {
+        Time::default().after(at.saturating_duration_since(self.started))
     }
 }
 
-fn reason(ended: Result<(), ConnectionError>) -> ConnectionError {
+pub(super) fn reason(ended: Result<(), ConnectionError>) -> ConnectionError {
     ended.err().unwrap_or(ConnectionError::Closed)
 }
 
 /// What a connector gave. The text of its error is user code too.
-fn connected<Io>(outcome: Result<io::Result<Io>, String>) -> Result<Io, ConnectionError> {
+pub(super) fn connected<Io>(
+    outcome: Result<io::Result<Io>, String>,
+) -> Result<Io, ConnectionError> {
     let panicked = |message| ConnectionError::panicked("connector", message);
     let error = match outcome.map_err(panicked)? {
         Ok(io) => return Ok(io),

@@ -10,7 +10,10 @@ use tokio_rustls::{
 };
 
 use crate::{
-    client::{Client, ClientBuilder, ClientConfig, Connector, TcpConnector},
+    client::{
+        Client, ClientBuilder, ClientConfig, Connector, TcpConnector,
+        connector::{Connecting, Finishing, Resolving},
+    },
     error::ConnectionError,
     sync::Arc,
 };
@@ -33,6 +36,25 @@ impl Connector for TlsConnector {
 
     fn limit_unsent(io: &Self::Io, bytes: usize) -> io::Result<()> {
         TcpConnector::limit_unsent(io.get_ref().0, bytes)
+    }
+
+    fn check(&self, address: &str) -> Result<(), String> {
+        self.tcp.check(address)
+    }
+
+    fn resolve(&mut self, address: &str) -> Resolving {
+        self.tcp.resolve(address)
+    }
+
+    /// TCP alone is raced.
+    fn begin(&mut self, address: &str) -> Option<Connecting<Self::Io>> {
+        let (tcp, name) = (self.tcp.begin(address)?, self.name.clone());
+        let handshake = self.handshake.clone();
+        Some(Box::pin(async move {
+            let tcp = tcp.await?;
+            let finishing = async move { handshake.connect(name, tcp.await?).await };
+            Ok(Box::pin(finishing) as Finishing<Self::Io>)
+        }))
     }
 }
 

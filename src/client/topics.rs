@@ -23,7 +23,7 @@ use crate::{
         waiter::Waiter,
     },
     error::{CallError, ConnectionError, NotSent},
-    protocol::{Action, Backoff, Code, Position, SubscriptionEvent, SubscriptionState, Topic},
+    protocol::{Action, Code, Position, SubscriptionEvent, SubscriptionState, Topic},
     sync::{Arc, Weak, oneshot},
 };
 
@@ -234,18 +234,23 @@ impl Topics {
         shared: &Shared,
         link: LinkId,
         topic: &Topic,
-        retry: Option<Duration>,
+        (goes_elsewhere, retry): (bool, Option<Duration>),
         told: &mut Told,
     ) {
-        match retry {
-            None => self.move_on(shared, link, topic, told),
-            Some(retry) => {
+        match goes_elsewhere {
+            true => self.move_on(shared, link, topic, told),
+            false => {
                 let _ = self.on(shared, topic, SubscriptionEvent::Disconnected.into(), told);
-                if let Some(entry) = self.entries.get_mut(topic) {
-                    entry.again = Instant::now().checked_add(spread(retry, shared));
-                    told.ask_again(entry.again);
-                }
+                self.pause(shared, topic, retry, told);
             }
+        }
+    }
+
+    /// Leaves it to the driver to ask again for a parked topic, after a pause.
+    fn pause(&mut self, shared: &Shared, topic: &Topic, hint: Option<Duration>, told: &mut Told) {
+        if let Some(entry) = self.entries.get_mut(topic).filter(|entry| entry.is_parked()) {
+            entry.pause(hint, &shared.config);
+            told.ask_again(entry.again);
         }
     }
 
@@ -304,10 +309,19 @@ impl Topics {
         let next = entry.state.next();
         let input = Input { event: entry.recall(input.event), ..input };
         let newcomers = entry.newcomers();
+        let backoff = shared.config.backoff();
+        let waits = entry.comes_too_soon(input.event, backoff);
+        let input = match waits {
+            true => Input { event: SubscriptionEvent::Disconnected, ..input },
+            false => input,
+        };
         let (state, actions) = entry.state.on(input.event);
-        entry.moved(input.event, state, told);
+        entry.moved(input.event, state, backoff, told);
         if entry.acks.is_some() {
             entry.keep_acks(&mut self.acks_due, shared, topic, input.event, told);
+        }
+        if waits {
+            self.pause(shared, topic, None, told);
         }
         let mut acted = Ok(Acted::Stays);
         for action in actions {
@@ -386,12 +400,6 @@ impl Topics {
         told.wakers.extend(all);
         told
     }
-}
-
-/// A time and up to as much more, so that not all clients of a server come back at once.
-fn spread(time: Duration, shared: &Shared) -> Duration {
-    let backoff = Backoff { base: time, max: time, stable: time };
-    time.saturating_add(backoff.pause(0, shared.config.random.next_u64()))
 }
 
 /// The driver to wake, if there is one; `None` once the connection takes no line any more.

@@ -7,7 +7,7 @@
 //! The way of a line in: [`LineDecoder`] splits the stream, [`Line::parse`] takes a line apart,
 //! [`Notice::parse`] or [`Outcome::from_word`] say what it is. The way out: [`encode`]. What each
 //! end then does is in [`Lease`], [`Cursor`], [`Pace`], [`Violations`] and [`LineTime`] for the
-//! server, and [`Renewal`], [`Silence`], [`Reconnect`] and [`SubscriptionState`] for the client;
+//! server, and [`Renewal`], [`Silence`], [`Reconnect`], [`Repeats`] and [`SubscriptionState`] for the client;
 //! [`Handled`] is what it acknowledges, and [`AckWindow`] is for both.
 
 #![deny(clippy::unwrap_used, clippy::indexing_slicing)]
@@ -15,6 +15,7 @@
 
 mod ack;
 mod attribute;
+mod backoff;
 mod code;
 mod cursor;
 pub mod encode;
@@ -39,6 +40,7 @@ mod trace;
 pub use self::{
     ack::AckWindow,
     attribute::{AttributeList, Attributes, InvalidAttribute, MAX_ATTRIBUTES, MAX_KEY, MAX_VALUE},
+    backoff::{Backoff, Repeats},
     code::{Code, MAX_CODE},
     cursor::{BadPosition, Cursor, Step, Window},
     escape::{Escaped, MAX_SHOWN},
@@ -55,7 +57,7 @@ pub use self::{
     parse::{Line, MAX_HEAD, Malformed, Mark, Rest, Word},
     patience::{LineTime, Silence, Verdict, Violations},
     position::{Epoch, InvalidPosition, MAX_EPOCH, Position},
-    reconnect::{Backoff, Reconnect},
+    reconnect::Reconnect,
     reply::{Outcome, Reason},
     rest::{stuff, stuffed_len, unstuff},
     subscription::{Action, Actions, SubscriptionEvent, SubscriptionState, Then},

@@ -64,32 +64,33 @@ impl Hello {
         encode::display(out, Mark::Reserved, format_args!("{head}{idle}{auth}"), format_args!(""));
     }
 
-    /// Reads the attributes; `None` when one that is there has not the value of its kind.
+    /// Reads the attributes; `None` when one that is there has no value of its kind and range. Of
+    /// another version nothing else is read: its attributes may mean something else.
     fn parse(attributes: Attributes<'_>) -> Option<Self> {
-        let number = |key: &str, default: u64| match attributes.get(key) {
+        let default = Self::default();
+        let version = positive(parse_number(attributes.get("version")?.as_bytes())?)?;
+        if version != VERSION {
+            return Some(Self { version, ..default });
+        }
+        let number = |key, least, default| match optional_number(attributes, key)? {
             None => Some(default),
-            Some(value) => parse_number(value.as_bytes()),
+            Some(value) => (value >= least).then_some(value),
         };
         // More than this side can count is as good as no limit.
-        let count = |key: &str, default: usize| {
-            let count = number(key, default as u64)?;
+        let count = |key, least: usize, default: usize| {
+            let count = number(key, least as u64, default as u64)?;
             Some(usize::try_from(count).unwrap_or(usize::MAX))
         };
-        let default = Self::default();
-        let idle = match attributes.get("idle") {
-            None => None,
-            Some(value) => Some(parse_number(value.as_bytes()).filter(|&idle| idle > 0)?),
-        };
         Some(Self {
-            version: parse_number(attributes.get("version")?.as_bytes())?,
+            version,
             session: match attributes.get("session") {
                 None => Uuid::nil(),
                 Some(session) => session.parse().ok()?,
             },
-            max_line: count("max-line", default.max_line)?.max(MIN_MAX_LINE),
-            in_flight: count("in-flight", default.in_flight)?.max(1),
-            lease: number("lease", default.lease)?.max(1),
-            idle,
+            max_line: count("max-line", MIN_MAX_LINE, default.max_line)?,
+            in_flight: count("in-flight", 1, default.in_flight)?,
+            lease: number("lease", 1, default.lease)?,
+            idle: optional_positive(attributes, "idle")?,
             auth: match attributes.get("auth") {
                 None => Vec::new(),
                 Some(schemes) => schemes.split(',').map(Code::new).collect::<Option<_>>()?,
@@ -168,8 +169,9 @@ pub enum Notice<'a> {
 impl<'a> Notice<'a> {
     /// Reads a line of the reserved channel whose word is the protocol's.
     ///
-    /// `None` when it is a notice of this version with arguments that are not its own: the peer
-    /// breaks the protocol.
+    /// `None` when it is a notice of this version with an argument or an attribute that is absent
+    /// where it must be there, of another form, or out of its range (PROTOCOL.md, section 9): the
+    /// line is malformed.
     pub fn parse(line: &Line<'a>) -> Option<Self> {
         let rest = line.rest;
         match line.word.as_str() {
@@ -178,15 +180,15 @@ impl<'a> Notice<'a> {
             "/reset" => parse_reset(rest),
             "/end" => parse_end(rest),
             "/error" => {
-                let id = optional_number(line.attributes, "id")?;
+                let id = optional_positive(line.attributes, "id")?;
                 Some(Self::Error { id: id.and_then(RequestId::new), reason: Reason::parse(rest)? })
             }
             "/bye" => {
                 let last = optional_number(line.attributes, "last")?;
-                let retry = optional_number(line.attributes, "retry")?;
+                let retry = optional_positive(line.attributes, "retry")?;
                 let reason = match rest.is_empty() {
-                    true => Reason::new(Code::CLOSING, ""),
-                    false => Reason::parse(rest)?,
+                    true if last.is_none() => Reason::new(Code::CLOSING, ""),
+                    _ => Reason::parse(rest)?,
                 };
                 Some(Self::Bye { last, retry, reason })
             }
@@ -202,6 +204,18 @@ fn optional_number(attributes: Attributes<'_>, key: &str) -> Option<Option<u64>>
         None => Some(None),
         Some(value) => parse_number(value.as_bytes()).map(Some),
     }
+}
+
+/// The same for a number that is not 0.
+fn optional_positive(attributes: Attributes<'_>, key: &str) -> Option<Option<u64>> {
+    match optional_number(attributes, key)? {
+        None => Some(None),
+        Some(number) => positive(number).map(Some),
+    }
+}
+
+fn positive(number: u64) -> Option<u64> {
+    (number > 0).then_some(number)
 }
 
 fn parse_gap(rest: Rest<'_>) -> Option<Notice<'_>> {
@@ -367,6 +381,41 @@ mod tests {
             Notice::Bye { last: Some(9), retry: None, reason: Reason::new(Code::SHUTDOWN, "") },
         ];
         assert_eq!(lines, expected.map(Some));
+    }
+
+    /// One rule for all values: out of range is as malformed as of another form.
+    #[test]
+    fn values_out_of_range_are_malformed() {
+        let over = "9007199254740992";
+        let table = [
+            ("/hello;version=1;KEY=1024", "/hello;version=1;KEY=1023", "max-line"),
+            ("/hello;version=1;KEY=1", "/hello;version=1;KEY=0", "in-flight"),
+            ("/hello;version=1;KEY=1", "/hello;version=1;KEY=0", "lease"),
+            ("/hello;version=1;KEY=1", "/hello;version=1;KEY=0", "idle"),
+            ("/hello;KEY=1", "/hello;KEY=0", "version"),
+            ("/hello;version=2;lease=0", "/hello;lease=0", ""),
+            ("/bye;KEY=1", "/bye;KEY=0", "retry"),
+            ("/bye;KEY=0 x", "/bye;KEY=0", "last"),
+            ("/bye;last=9 x", "/bye;last=9;retry=1", ""),
+            ("/error;KEY=1 x", "/error;KEY=0 x", "id"),
+            ("/gap a e 1 1 x", "/gap a e 0 1 x", ""),
+            ("/gap a e 1 9007199254740991 x", "/gap a e 1 9007199254740992 x", ""),
+            ("/gap a e 2 2 x", "/gap a e 2 1 x", ""),
+            ("/reset a e:9007199254740991", "/reset a e:9007199254740992", ""),
+            ("/end a x e:9007199254740991", "/end a x e:9007199254740992", ""),
+            ("/end a x e:1", "/end a x e:0", ""),
+        ];
+        for (good, bad, key) in table {
+            let read =
+                |line: &str| notice(format!("* {}", line.replace("KEY", key)).as_bytes()).is_some();
+            assert!(read(good) && !read(bad), "{key}: {good}, {bad}");
+            if !key.is_empty() {
+                for value in [over, "-1", "01", "x", "1.5"] {
+                    let (at, _) = good.split_once("KEY=").unwrap();
+                    assert!(!read(&format!("{at}KEY={value} x")), "{key}={value}");
+                }
+            }
+        }
     }
 
     #[test]

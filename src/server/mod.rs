@@ -30,6 +30,8 @@ mod subscriptions;
 pub(crate) mod tls;
 #[cfg(feature = "tower")]
 mod tower;
+#[cfg(unix)]
+mod unix;
 mod wheel;
 
 use std::io;

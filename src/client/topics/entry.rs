@@ -1,12 +1,13 @@
 //! One topic as a client is subscribed to it.
 
-use std::{collections::VecDeque, task::Waker};
+use std::{collections::VecDeque, task::Waker, time::Duration};
 
 use tokio::time::Instant;
 
 use crate::{
     client::{
         acks::Acks,
+        config::ClientConfig,
         inbox::{Delivery, Inbox},
         link::{LinkId, SendError},
         shared::{Begun, Shared},
@@ -14,7 +15,9 @@ use crate::{
         waiter::Waiter,
     },
     error::{CallError, NotSent},
-    protocol::{Code, Position, SubscriptionEvent, SubscriptionState, Terms, Then, Topic},
+    protocol::{
+        Backoff, Code, Position, Repeats, SubscriptionEvent, SubscriptionState, Terms, Then, Topic,
+    },
     sync::{Arc, Weak, oneshot},
 };
 
@@ -39,8 +42,13 @@ pub(super) struct Entry {
     left: VecDeque<Position>,
     /// It was accepted once since somebody wanted it: a refusal ends it for those who had it.
     pub(super) has_begun: bool,
-    /// While it is parked because it was refused for now: when to ask again.
+    /// While it is parked because it was refused for now, or ended as soon as it had begun: when to
+    /// ask again.
     pub(super) again: Option<Instant>,
+    /// How often in a row it was subscribed again of this client's own accord.
+    repeats: Repeats,
+    /// While it is live: since when.
+    live_since: Option<Instant>,
 }
 
 /// Who waits for a subscription to be accepted.
@@ -83,6 +91,26 @@ impl Entry {
         is_left || self.has_begun && (retry.is_some() || reason.code == Code::BUSY)
     }
 
+    /// Whether this would subscribe again at once what had only just begun: then it waits first. A
+    /// topic that the application has just joined is another matter.
+    pub(super) fn comes_too_soon(&self, event: SubscriptionEvent, backoff: Backoff) -> bool {
+        use SubscriptionEvent as Event;
+        let repeats = match self.state {
+            SubscriptionState::Live(_) => matches!(event, Event::Expired(_) | Event::Renewed(None)),
+            SubscriptionState::Leaving { rejoin: Some(_) } => event == Event::Left,
+            _ => false,
+        };
+        let lasted = self.live_since.map(|since| since.elapsed());
+        repeats && self.has_begun && lasted.is_none_or(|lasted| lasted < backoff.stable)
+    }
+
+    /// It is to be subscribed again after a pause, and after `hint`, if the server gave one.
+    pub(super) fn pause(&mut self, hint: Option<Duration>, config: &ClientConfig) {
+        let (backoff, jitter) = (config.backoff(), config.random.next_u64());
+        let pause = self.repeats.pause_after(hint.unwrap_or_default(), backoff, jitter);
+        self.again = Instant::now().checked_add(pause);
+    }
+
     /// Whether it waits for a connection to ask on, or for the time to ask again.
     pub(super) fn is_parked(&self) -> bool {
         matches!(self.state, SubscriptionState::Parked { .. })
@@ -109,9 +137,19 @@ impl Entry {
         &mut self,
         event: SubscriptionEvent,
         state: SubscriptionState,
+        backoff: Backoff,
         told: &mut Told,
     ) {
         let before = self.own_next();
+        let is_live = |state| matches!(state, SubscriptionState::Live(_));
+        match (is_live(self.state), is_live(state)) {
+            (false, true) => self.live_since = Some(Instant::now()),
+            (true, false) => {
+                let lasted = self.live_since.take().map(|since| since.elapsed());
+                self.repeats.lasted(lasted.unwrap_or_default(), backoff);
+            }
+            _ => {}
+        }
         self.state = state;
         self.again = self.again.filter(|_| matches!(state, SubscriptionState::Parked { .. }));
         self.remember(before);

@@ -19,10 +19,6 @@ use crate::{
     sync::oneshot,
 };
 
-/// How long a subscription that a server has no room for at present leaves it alone, where the server
-/// does not say.
-const PAUSE: Duration = Duration::from_secs(1);
-
 pub(crate) type Joined = Result<Position, CallError>;
 
 /// What a stream asks of its topic.
@@ -92,14 +88,14 @@ impl Told {
 }
 
 impl Input<'_> {
-    /// How long to wait before what was refused for now is asked for again.
-    pub(super) fn retry(&self) -> Option<Duration> {
+    /// Of what was refused for now: whether it is asked for on another connection at once; and else
+    /// what the server said of when.
+    pub(super) fn retry(&self) -> (bool, Option<Duration>) {
         match &self.failure {
             Some(CallError::Refused { reason, retry }) => {
-                let goes_elsewhere = reason.code == Code::CLOSING;
-                retry.or((!goes_elsewhere).then_some(PAUSE))
+                (reason.code == Code::CLOSING && retry.is_none(), *retry)
             }
-            _ => None,
+            _ => (false, None),
         }
     }
 

@@ -1,0 +1,263 @@
+//! Several endpoints, of which the first to answer is taken (RFC 8305, "Happy Eyeballs").
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::time::Sleep;
+
+/// How long an endpoint is ahead of the next one: what RFC 8305 recommends.
+pub(crate) const HEAD_START: Duration = Duration::from_millis(250);
+
+pub(crate) type Attempt<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
+
+/// Where to connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    /// The place of its address among those of the race.
+    pub(crate) address: usize,
+    /// As the connector takes it.
+    pub(crate) name: String,
+    /// It did not answer the last time.
+    pub(crate) is_slow: bool,
+}
+
+/// A race of endpoints. It is told to begin each, and who has won.
+pub(crate) struct Race<T, E = io::Error> {
+    waiting: VecDeque<Endpoint>,
+    running: Vec<(Endpoint, Attempt<T, E>)>,
+    head_start: Option<Pin<Box<Sleep>>>,
+}
+
+/// What happens in a race.
+pub(crate) enum Step<T, E = io::Error> {
+    /// It is this one's turn: [`run`](Race::run) its attempt.
+    Begin(Endpoint),
+    Failed(Endpoint, E),
+    /// All others that were running are back among the waiting, their sockets closed.
+    Won(Endpoint, T),
+    /// There is nobody left.
+    Over,
+}
+
+impl<T, E> Race<T, E> {
+    pub(crate) fn new() -> Self {
+        Self { waiting: VecDeque::new(), running: Vec::new(), head_start: None }
+    }
+
+    /// Adds endpoints: behind those that are there, but before slow ones unless slow themselves.
+    pub(crate) fn add(&mut self, endpoints: impl IntoIterator<Item = Endpoint>) {
+        self.waiting.extend(endpoints);
+        self.waiting.make_contiguous().sort_by_key(|endpoint| (endpoint.is_slow, endpoint.address));
+    }
+
+    /// Nobody begins for the time of a head start, unless all that run have failed by then.
+    pub(crate) fn hold(&mut self) {
+        self.head_start = Some(Box::pin(tokio::time::sleep(HEAD_START)));
+    }
+
+    /// Begins the attempt of the endpoint whose turn it is.
+    pub(crate) fn run(&mut self, endpoint: Endpoint, attempt: Attempt<T, E>) {
+        self.running.push((endpoint, attempt));
+        self.hold();
+    }
+
+    /// Leaves out the endpoints for which this does not hold.
+    pub(crate) fn retain(&mut self, holds: impl Fn(&Endpoint) -> bool) {
+        self.waiting.retain(&holds);
+        self.running.retain(|(endpoint, _)| holds(endpoint));
+    }
+
+    /// The endpoints that have neither failed nor won.
+    pub(crate) fn left(&self) -> impl Iterator<Item = &Endpoint> {
+        self.running.iter().map(|(endpoint, _)| endpoint).chain(&self.waiting)
+    }
+
+    /// Those that were begun.
+    pub(crate) fn running(&self) -> impl Iterator<Item = &Endpoint> {
+        self.running.iter().map(|(endpoint, _)| endpoint)
+    }
+
+    pub(crate) fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Step<T, E>> {
+        for at in 0..self.running.len() {
+            let Some((_, attempt)) = self.running.get_mut(at) else { break };
+            let Poll::Ready(result) = attempt.as_mut().poll(cx) else { continue };
+            let (endpoint, _) = self.running.remove(at);
+            // The next one need not wait any longer.
+            self.head_start = None;
+            return Poll::Ready(match result {
+                Ok(won) => {
+                    self.stop_others();
+                    Step::Won(endpoint, won)
+                }
+                Err(error) => Step::Failed(endpoint, error),
+            });
+        }
+        if self.waiting.is_empty() {
+            let is_over = self.running.is_empty();
+            return if is_over { Poll::Ready(Step::Over) } else { Poll::Pending };
+        }
+        if let Some(head_start) = &mut self.head_start
+            && head_start.as_mut().poll(cx).is_pending()
+        {
+            return Poll::Pending;
+        }
+        self.head_start = None;
+        self.waiting.pop_front().map_or(Poll::Pending, |next| Poll::Ready(Step::Begin(next)))
+    }
+
+    /// Drops what runs. Those that had their head start in vain are slow.
+    fn stop_others(&mut self) {
+        let others = self.running.drain(..);
+        let slow = others.map(|(endpoint, _)| Endpoint { is_slow: true, ..endpoint });
+        let slow: Vec<_> = slow.collect();
+        self.add(slow);
+    }
+}
+
+/// Puts the families of addresses in turns, beginning with that of the first (RFC 8305, section 4).
+pub(crate) fn interleave<T>(addresses: Vec<T>, is_first: impl Fn(&T, &T) -> bool) -> Vec<T> {
+    let mut addresses = addresses.into_iter();
+    let Some(first) = addresses.next() else { return Vec::new() };
+    let (mut same, mut other): (VecDeque<_>, VecDeque<_>) = Default::default();
+    for address in addresses {
+        if is_first(&first, &address) { &mut same } else { &mut other }.push_back(address);
+    }
+    let mut mixed = vec![first];
+    while !(same.is_empty() && other.is_empty()) {
+        mixed.extend(other.pop_front());
+        mixed.extend(same.pop_front());
+    }
+    mixed
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::sync::{Arc, Mutex};
+
+    fn endpoint(name: &str, address: usize) -> Endpoint {
+        Endpoint { address, name: name.to_owned(), is_slow: false }
+    }
+
+    /// Runs a race of endpoints that answer after so many milliseconds, or never, or fail then; what
+    /// happened, and when.
+    async fn run(field: &[(&str, u64, bool)]) -> Vec<String> {
+        let mut race = Race::<_>::new();
+        race.add(field.iter().map(|(name, ..)| endpoint(name, 0)));
+        let (began, mut seen) = (Instant::now(), Vec::new());
+        loop {
+            let step = poll_fn(|cx| race.poll_step(cx)).await;
+            let at = began.elapsed().as_millis();
+            match step {
+                Step::Begin(one) => {
+                    seen.push(format!("{at} {}", one.name));
+                    let (_, after, fails) =
+                        *field.iter().find(|(name, ..)| *name == one.name).unwrap();
+                    race.run(
+                        one,
+                        Box::pin(async move {
+                            tokio::time::sleep(Duration::from_millis(after)).await;
+                            if fails {
+                                Err(io::ErrorKind::ConnectionRefused.into())
+                            } else {
+                                Ok(())
+                            }
+                        }),
+                    );
+                }
+                Step::Failed(one, _) => seen.push(format!("{at} {} failed", one.name)),
+                Step::Won(one, ()) => {
+                    seen.push(format!("{at} {} won", one.name));
+                    seen.extend(race.left().map(|left| left.name.clone()));
+                    return seen;
+                }
+                Step::Over => return seen,
+            }
+        }
+    }
+
+    const NEVER: u64 = 1_000_000;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_begins_after_a_head_start_or_a_failure() {
+        let field = [("a", NEVER, false), ("b", 10, true), ("c", NEVER, false), ("d", 100, false)];
+        let expected = ["0 a", "250 b", "260 b failed", "260 c", "510 d", "610 d won", "a", "c"];
+        assert_eq!(run(&field).await, expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_answers_in_time_runs_alone() {
+        assert_eq!(run(&[("a", 249, false), ("b", 0, false)]).await, ["0 a", "249 a won", "b"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_race_without_a_winner_is_over() {
+        let all = ["0 a", "0 a failed", "0 b", "5 b failed"];
+        assert_eq!(run(&[("a", 0, true), ("b", 5, true)]).await, all);
+    }
+
+    /// What has lost holds no socket.
+    #[tokio::test(start_paused = true)]
+    async fn losers_are_dropped_at_once() {
+        struct Open(Arc<Mutex<u32>>);
+        impl Drop for Open {
+            fn drop(&mut self) {
+                *self.0.lock() -= 1;
+            }
+        }
+        let open = Arc::new(Mutex::new(0));
+        let mut race = Race::<_>::new();
+        race.add(["a", "b", "c", "d"].map(|name| endpoint(name, 0)));
+        let winner = loop {
+            match poll_fn(|cx| race.poll_step(cx)).await {
+                Step::Begin(one) => {
+                    *open.lock() += 1;
+                    let (held, is_last) = (Open(open.clone()), one.name == "d");
+                    race.run(
+                        one,
+                        Box::pin(async move {
+                            match is_last {
+                                true => Ok(held),
+                                false => std::future::pending().await,
+                            }
+                        }),
+                    );
+                }
+                Step::Won(_, held) => break held,
+                Step::Failed(..) | Step::Over => panic!("nobody fails"),
+            }
+        };
+        assert_eq!(*open.lock(), 1);
+        drop(winner);
+        assert_eq!(*open.lock(), 0);
+    }
+
+    #[test]
+    fn slow_endpoints_come_last() {
+        let mut race = Race::<()>::new();
+        race.add([Endpoint { is_slow: true, ..endpoint("a", 0) }, endpoint("b", 0)]);
+        race.add([endpoint("d", 2)]);
+        race.add([endpoint("c", 1)]);
+        let order: String = race.left().map(|one| one.name.as_str()).collect();
+        assert_eq!(order, "bcda");
+    }
+
+    #[test]
+    fn families_take_turns() {
+        let same = |one: &&str, other: &&str| one.as_bytes()[0] == other.as_bytes()[0];
+        let mixed = |all: &[&'static str]| interleave(all.to_vec(), same).join(" ");
+        assert_eq!(mixed(&["6a", "6b", "6c", "4a", "4b"]), "6a 4a 6b 4b 6c");
+        assert_eq!(mixed(&["4a", "6a", "6b", "6c"]), "4a 6a 6b 6c");
+        assert_eq!((mixed(&["4a"]), mixed(&[])), ("4a".into(), String::new()));
+    }
+}

@@ -1,0 +1,376 @@
+//! One round through a client's addresses: a race to be connected, and the rest of the way for the
+//! winner.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::time::{Instant, timeout_at};
+
+use crate::{
+    client::{
+        admission::Ways,
+        connection::Connection,
+        connector::{Connector, Finishing, Resolving, finished},
+        event::ConnectionEvent,
+        race::{Endpoint, Race, Step},
+        supervisor::{Supervisor, connected, reason},
+    },
+    error::ConnectionError,
+    guard::{Guarded, caught},
+};
+
+/// Slow endpoints that are remembered: more than a client's addresses have.
+const MAX_SLOW: usize = 1_024;
+
+/// As good as no limit: an `Instant` has room for it.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+
+/// What is under way in a round.
+struct Round<Io> {
+    /// The addresses, in their order. An [`Endpoint`] names its address by its place here.
+    order: Vec<usize>,
+    /// Names that are being looked up.
+    lookups: Vec<(usize, Guarded<Resolving>)>,
+    race: Race<Guarded<Finishing<Io>>, ConnectionError>,
+    deadline: Instant,
+    /// Of each address, whether an attempt has begun, and whether all have failed.
+    has_begun: Vec<bool>,
+    has_failed: Vec<bool>,
+    /// Later addresses have waited for an earlier one to be looked up.
+    has_held: bool,
+    last: ConnectionError,
+}
+
+enum Event<Io> {
+    Found(usize, Result<Vec<String>, ConnectionError>),
+    Race(Step<Guarded<Finishing<Io>>, ConnectionError>),
+}
+
+impl<Io> Round<Io> {
+    fn new(order: Vec<usize>, deadline: Instant) -> Self {
+        let none = vec![false; order.len()];
+        Self {
+            order,
+            lookups: Vec::new(),
+            race: Race::new(),
+            deadline,
+            has_begun: none.clone(),
+            has_failed: none,
+            has_held: false,
+            last: ConnectionError::ConnectTimeout,
+        }
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event<Io>> {
+        for at in 0..self.lookups.len() {
+            let Some((place, lookup)) = self.lookups.get_mut(at) else { break };
+            if let Poll::Ready(found) = Pin::new(lookup).poll(cx) {
+                let place = *place;
+                drop(self.lookups.remove(at));
+                return Poll::Ready(Event::Found(place, connected(found)));
+            }
+        }
+        let first = self.race.left().next().map(|endpoint| endpoint.address);
+        let is_earlier =
+            |(place, _): &(usize, Guarded<Resolving>)| first.is_some_and(|first| *place < first);
+        if !self.has_held && self.lookups.iter().any(is_earlier) {
+            self.has_held = true;
+            self.race.hold();
+        }
+        match self.race.poll_step(cx) {
+            Poll::Ready(Step::Over) if !self.lookups.is_empty() => Poll::Pending,
+            step => step.map(Event::Race),
+        }
+    }
+
+    /// What an endpoint may take of the time that is left, which is for all of them.
+    fn share(&self) -> Duration {
+        let others = self.race.left().count() + self.lookups.len();
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        left / u32::try_from(others).unwrap_or(u32::MAX).saturating_add(1)
+    }
+
+    /// Whether an attempt at this address is still to end.
+    fn has_any_of(&self, place: usize) -> bool {
+        self.race.left().any(|endpoint| endpoint.address == place)
+            || self.lookups.iter().any(|(other, _)| *other == place)
+    }
+}
+
+impl<C: Connector> Supervisor<C> {
+    /// Goes through these addresses until one brings a connection, whose server knows who this is; the
+    /// index of that address.
+    ///
+    /// All endpoints of all addresses are raced to be connected. The winner has its share of the time
+    /// that is left to shake hands, to say hello and to accept credentials; if it fails, or takes
+    /// longer, the race goes on with the others.
+    ///
+    /// # Errors
+    /// The last failure.
+    pub(super) async fn round(
+        &mut self,
+        order: Vec<usize>,
+    ) -> Result<(usize, Connection<C::Io>), ConnectionError> {
+        let deadline = Instant::now() + self.shared.config.connect_timeout.min(LONGEST);
+        let mut round = Round::new(order, deadline);
+        let mut ways = Some(self.first_ways(&mut round).await?);
+        self.look_up(&mut round);
+        while let Some((endpoint, finishing)) = self.next_transport(&mut round).await {
+            let address = round.order.get(endpoint.address).copied().unwrap_or_default();
+            let until = Instant::now() + round.share();
+            match self.greet(address, finishing, &mut ways, until).await {
+                Ok(connection) => {
+                    self.slow.remove(&endpoint.name);
+                    self.endpoint = endpoint.name;
+                    return Ok((address, connection));
+                }
+                Err(error) => {
+                    // A waiter that does not want to wait gets this error.
+                    self.shared.lose(self.shared.current_link(), &error, None);
+                    self.endpoint_failed(&mut round, &endpoint, error);
+                }
+            }
+        }
+        // A resolver that hangs is not asked anew in each round.
+        let at = |place: usize| round.order.get(place).copied().unwrap_or_default();
+        self.lookups = round.lookups.into_iter().map(|(place, one)| (at(place), one)).collect();
+        Err(round.last)
+    }
+
+    /// How this client can say who it is, before anything is tried.
+    async fn first_ways(&mut self, round: &mut Round<C::Io>) -> Result<Ways, ConnectionError> {
+        let late = || ConnectionError::Credentials("they were not given in time".into());
+        let ways = timeout_at(round.deadline, self.ways()).await;
+        let ways = ways.unwrap_or_else(|_| Err(late()));
+        if let Err(error) = &ways {
+            self.address_failed(round, 0, error);
+        }
+        ways
+    }
+
+    fn look_up(&mut self, round: &mut Round<C::Io>) {
+        for (place, &at) in round.order.iter().enumerate() {
+            let pending = self.lookups.iter().position(|(other, _)| *other == at);
+            let lookup = match pending {
+                Some(pending) => self.lookups.swap_remove(pending).1,
+                None => {
+                    let address = self.addresses.get(at).map_or("", String::as_str);
+                    Guarded::new(|| self.connector.resolve(address))
+                }
+            };
+            round.lookups.push((place, lookup));
+        }
+    }
+
+    /// The next endpoint that is connected; `None` once there is none left, or no time.
+    async fn next_transport(
+        &mut self,
+        round: &mut Round<C::Io>,
+    ) -> Option<(Endpoint, Guarded<Finishing<C::Io>>)> {
+        loop {
+            let event = match Instant::now() < round.deadline {
+                true => timeout_at(round.deadline, poll_fn(|cx| round.poll_event(cx))).await.ok(),
+                false => None,
+            };
+            match event {
+                None => {
+                    self.time_is_up(round);
+                    return None;
+                }
+                Some(Event::Found(place, found)) => self.found(round, place, found),
+                Some(Event::Race(Step::Begin(endpoint))) => {
+                    if let Some(connected) = self.begin(round, endpoint).await {
+                        return Some(connected);
+                    }
+                }
+                Some(Event::Race(Step::Failed(endpoint, error))) => {
+                    self.endpoint_failed(round, &endpoint, error);
+                }
+                Some(Event::Race(Step::Won(endpoint, finishing))) => {
+                    let late = round.race.left().filter(|endpoint| endpoint.is_slow);
+                    let late: Vec<_> = late.map(|endpoint| endpoint.name.clone()).collect();
+                    late.into_iter().for_each(|name| self.remember_slow(name));
+                    return Some((endpoint, finishing));
+                }
+                Some(Event::Race(Step::Over)) => return None,
+            }
+        }
+    }
+
+    fn found(
+        &mut self,
+        round: &mut Round<C::Io>,
+        place: usize,
+        found: Result<Vec<String>, ConnectionError>,
+    ) {
+        match found {
+            Ok(names) => round.race.add(names.into_iter().map(|name| {
+                let is_slow = self.slow.contains(&name);
+                Endpoint { address: place, name, is_slow }
+            })),
+            Err(error) => {
+                self.address_failed(round, place, &error);
+                round.last = error;
+            }
+        }
+    }
+
+    /// Begins an attempt as a part of the race; or, with a connector that cannot take part, makes it,
+    /// alone.
+    async fn begin(
+        &mut self,
+        round: &mut Round<C::Io>,
+        endpoint: Endpoint,
+    ) -> Option<(Endpoint, Guarded<Finishing<C::Io>>)> {
+        self.announce(round, endpoint.address);
+        let connector = &mut *self.connector;
+        let error = match caught(|| connector.begin(&endpoint.name)) {
+            Ok(Some(attempt)) => {
+                let attempt = Guarded::new(|| attempt);
+                let attempt = async move {
+                    let finishing = connected(attempt.await)?;
+                    Ok(Guarded::new(|| finishing))
+                };
+                round.race.run(endpoint, Box::pin(attempt));
+                return None;
+            }
+            Ok(None) => {
+                let until = Instant::now() + round.share();
+                let connecting = Guarded::new(|| Box::pin(connector.connect(&endpoint.name)));
+                match timeout_at(until, connecting).await.map(connected) {
+                    Ok(Ok(io)) => return Some((endpoint, Guarded::new(|| finished(io)))),
+                    Ok(Err(error)) => error,
+                    Err(_) => ConnectionError::ConnectTimeout,
+                }
+            }
+            Err(message) => ConnectionError::panicked("connector", message),
+        };
+        self.endpoint_failed(round, &endpoint, error);
+        None
+    }
+
+    /// Goes the rest of the way on a transport that is connected.
+    async fn greet(
+        &mut self,
+        address: usize,
+        finishing: Guarded<Finishing<C::Io>>,
+        ways: &mut Option<Ways>,
+        until: Instant,
+    ) -> Result<Connection<C::Io>, ConnectionError> {
+        let io = timeout_at(until, finishing).await.map(connected);
+        let io = io.unwrap_or(Err(ConnectionError::TlsTimeout))?;
+        self.limit_unsent(&io);
+        let ways = match ways.take() {
+            Some(ways) => ways,
+            None => {
+                let ways = timeout_at(until, self.ways()).await;
+                ways.map_err(|_| ConnectionError::HandshakeTimeout)??
+            }
+        };
+        let mut connection = Connection::new(io, self.shared.clone(), ways);
+        self.hints.push((address, connection.hint()));
+        // One that is over as soon as it has begun is lost, and has not failed: the server may have
+        // said why, and for how long.
+        let greeted = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
+            _ if connection.hello().is_some() => Poll::Ready(Ok(())),
+            Poll::Ready(ended) => Poll::Ready(Err(reason(ended))),
+            Poll::Pending => Poll::Pending,
+        });
+        timeout_at(until, greeted).await.unwrap_or(Err(ConnectionError::HandshakeTimeout))?;
+        Ok(connection)
+    }
+
+    /// Tells once of each address that it is tried.
+    fn announce(&mut self, round: &mut Round<C::Io>, place: usize) {
+        let Some(has_begun) = round.has_begun.get_mut(place) else { return };
+        if !std::mem::replace(has_begun, true) {
+            self.attempts = self.attempts.saturating_add(1);
+            let (address, attempt) = (self.address(round, place), self.attempts);
+            self.shared.events.emit(ConnectionEvent::Connecting { address, attempt });
+        }
+    }
+
+    fn address(&self, round: &Round<C::Io>, place: usize) -> String {
+        let at = round.order.get(place).copied().unwrap_or_default();
+        self.addresses.get(at).cloned().unwrap_or_default()
+    }
+
+    fn endpoint_failed(
+        &mut self,
+        round: &mut Round<C::Io>,
+        endpoint: &Endpoint,
+        error: ConnectionError,
+    ) {
+        tracing::debug!(%error, endpoint = endpoint.name, "cannot connect");
+        self.remember_slow(endpoint.name.clone());
+        if is_answer(&error) {
+            // Its server has said no: the other endpoints of the address lead to the same.
+            round.race.retain(|other| other.address != endpoint.address);
+        }
+        self.shared.note_cause(&error);
+        if !round.has_any_of(endpoint.address) {
+            self.address_failed(round, endpoint.address, &error);
+        }
+        round.last = error;
+    }
+
+    /// Nothing is left of an address in this round.
+    fn address_failed(&mut self, round: &mut Round<C::Io>, place: usize, error: &ConnectionError) {
+        self.announce(round, place);
+        if let Some(has_failed) = round.has_failed.get_mut(place) {
+            *has_failed = true;
+        }
+        self.shared.note_cause(error);
+        let (address, error) = (self.address(round, place), error.clone());
+        self.judge(round.order.get(place).copied().unwrap_or_default(), &error);
+        self.shared.events.emit(ConnectionEvent::ConnectFailed { address, error });
+    }
+
+    /// All that was begun has taken too long.
+    fn time_is_up(&mut self, round: &mut Round<C::Io>) {
+        let running: Vec<_> = round.race.running().map(|one| one.name.clone()).collect();
+        running.into_iter().for_each(|name| self.remember_slow(name));
+        for place in 0..round.order.len() {
+            let has_begun = round.has_begun.get(place).copied().unwrap_or_default();
+            let has_failed = round.has_failed.get(place).copied().unwrap_or_default();
+            let is_sought = round.lookups.iter().any(|(other, _)| *other == place);
+            let error = match is_sought && !has_begun {
+                true => not_found_in_time(),
+                false => ConnectionError::ConnectTimeout,
+            };
+            if (has_begun || is_sought) && !has_failed {
+                self.address_failed(round, place, &error);
+                round.last = error;
+            }
+        }
+    }
+
+    /// An endpoint is not to be the first again.
+    pub(super) fn remember_slow(&mut self, endpoint: String) {
+        if self.slow.len() >= MAX_SLOW {
+            self.slow.clear();
+        }
+        self.slow.insert(endpoint);
+    }
+}
+
+fn not_found_in_time() -> ConnectionError {
+    io::Error::new(io::ErrorKind::TimedOut, "the host's name was not resolved in time").into()
+}
+
+/// Whether the server said this, whoever it is at the other endpoints of its address.
+fn is_answer(error: &ConnectionError) -> bool {
+    matches!(
+        error,
+        ConnectionError::Bye(_)
+            | ConnectionError::Version(_)
+            | ConnectionError::AuthRequired { .. }
+            | ConnectionError::NoCommonScheme { .. }
+            | ConnectionError::AuthRefused(_)
+    )
+}
