@@ -40,7 +40,18 @@ impl Scratch {
         io: &mut T,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<&'a [u8]>> {
-        let mut buffer = ReadBuf::new(&mut self.0);
+        self.poll_read_at_most(SCRATCH, io, cx)
+    }
+
+    /// As [`poll_read`](Self::poll_read), of so many bytes at most.
+    pub(crate) fn poll_read_at_most<'a, T: AsyncRead + Unpin>(
+        &'a mut self,
+        bytes: usize,
+        io: &mut T,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<&'a [u8]>> {
+        let bytes = bytes.clamp(1, self.0.len());
+        let mut buffer = ReadBuf::new(&mut self.0[..bytes]);
         loop {
             match ready!(Pin::new(&mut *io).poll_read(cx, &mut buffer)) {
                 Ok(()) => break,
@@ -84,6 +95,21 @@ impl WriteBuffer {
     /// Bytes there is room for.
     pub(crate) fn capacity(&self) -> usize {
         self.bytes.capacity()
+    }
+
+    /// Drops all lines but the one that may be written in part.
+    pub(crate) fn cut(&mut self) {
+        let left = self.bytes.get(self.written..).unwrap_or_default();
+        let line = memchr::memchr(b'\n', left).map_or(left.len(), |at| at + 1);
+        self.bytes.truncate(self.written + line);
+        self.bytes.shrink_to_fit();
+    }
+
+    /// Gives back the room that is kept for what is to come.
+    pub(crate) fn shrink(&mut self) {
+        if self.bytes.capacity() > 2 * self.bytes.len() {
+            self.bytes.shrink_to_fit();
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {

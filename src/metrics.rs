@@ -12,6 +12,7 @@
 //! | `bellwire_server_in_flight`, `…_subscriptions`, `…_topics` | gauge | `server` |
 //! | `bellwire_server_started_total`, `…_panics_total`, `…_malformed_total` | counter | `server` |
 //! | `bellwire_server_store_failures_total` | counter | `server` |
+//! | `bellwire_server_shed_total` | counter | `server` |
 //! | `bellwire_server_replies_total` | counter | `server`, `outcome` |
 //! | `bellwire_server_notifications_total`, `…_gaps_total` | counter | `server` |
 //! | `bellwire_server_bytes_total` | counter | `server`, `direction`: `in`, `out` |
@@ -59,12 +60,13 @@ pub fn describe() {
     describe_histogram!("bellwire_handler_seconds", Unit::Seconds, "from a request to its reply");
 }
 
-const COUNTERS: [(&str, Unit, &str); 20] = [
+const COUNTERS: [(&str, Unit, &str); 21] = [
     ("bellwire_server_connections_total", Unit::Count, "connections accepted and refused"),
     ("bellwire_server_started_total", Unit::Count, "requests started"),
     ("bellwire_server_panics_total", Unit::Count, "handlers that panicked"),
     ("bellwire_server_store_failures_total", Unit::Count, "subscriptions that a store failed"),
     ("bellwire_server_malformed_total", Unit::Count, "lines against the protocol"),
+    ("bellwire_server_shed_total", Unit::Count, "connections closed to free the buffers"),
     ("bellwire_server_replies_total", Unit::Count, "requests answered"),
     ("bellwire_server_notifications_total", Unit::Count, "notifications written"),
     ("bellwire_server_gaps_total", Unit::Count, "gaps named"),
@@ -100,6 +102,7 @@ pub fn record_server(name: &'static str, stats: &ServerStats) {
     set("bellwire_server_panics_total", stats.panics);
     set("bellwire_server_store_failures_total", stats.store_failures);
     set("bellwire_server_malformed_total", stats.malformed);
+    set("bellwire_server_shed_total", stats.shed);
     set("bellwire_server_notifications_total", stats.notifications);
     set("bellwire_server_gaps_total", stats.gaps);
     for (result, value) in [("accepted", stats.accepted), ("refused", stats.refused)] {

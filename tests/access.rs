@@ -247,7 +247,7 @@ fn counting(done: &Arc<AtomicUsize>) -> PipeServer {
         started.fetch_add(1, Ordering::Relaxed);
         async {}
     });
-    let config = ServerConfig::new().allow_publish(true).auth_tries(1_000);
+    let config = ServerConfig::new().allow_publish(true).auth_tries(1_000).violations(1_000);
     let ask = move |_: &Principal, _: Action<'_>| {
         asked.fetch_add(1, Ordering::Relaxed);
         true

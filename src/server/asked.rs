@@ -8,7 +8,7 @@ use std::{
 use crate::{
     server::{
         in_flight::guarded,
-        mailbox::{Mailbox, SlotWaker},
+        mailbox::{Mailbox, SlotWaker, Whom},
     },
     sync::Arc,
     topic::BoxFuture,
@@ -24,7 +24,7 @@ pub(super) struct Asked<T> {
 
 impl<T> Asked<T> {
     pub(super) fn new(future: BoxFuture<T>, mailbox: &Arc<Mailbox>) -> Self {
-        let woken = SlotWaker::new(mailbox.clone(), None);
+        let woken = SlotWaker::new(mailbox.clone(), Whom::Hook);
         let waker = Waker::from(woken.clone());
         Self { future: Some(future), woken, waker, is_new: true }
     }

@@ -5,13 +5,11 @@ use std::time::Duration;
 use crate::{
     io::SCRATCH,
     protocol::{DEFAULT_MAX_LINE, LineTime, MAX_NUMBER, MIN_MAX_LINE},
+    server::buffered::LITTLE,
     tcp::UNSENT,
     topic::{Retention, Totals},
 };
 
-/// Unwritten bytes past which a connection's lines are not looked at while the server's buffers are
-/// full: enough for any answer to a client that reads.
-pub(super) const BUSY_MARK: usize = 16 * 1024;
 /// A connection's own share: its task, its session, its place in the tables.
 const CONNECTION: usize = 2 * 1024;
 /// A subscription: its cursor, its waker, its topic's name on both sides.
@@ -219,7 +217,8 @@ impl ServerConfig {
     }
 
     /// Violations of the protocol that a connection may have to its account: malformed lines, falling
-    /// ids, faulty acks, one-way requests at fault (PROTOCOL.md, section 12). Default 32.
+    /// ids, faulty acks, one-way requests at fault, requests before `/auth` (PROTOCOL.md, section 12).
+    /// Default 32.
     ///
     /// Past it the client is told `/bye violations`, and the connection is closed once what is in
     /// flight is answered. It takes 8 bytes per connection.
@@ -286,11 +285,15 @@ impl ServerConfig {
         self
     }
 
-    /// Unwritten bytes per connection past which no application request is started, no stream is
-    /// asked for an item, and finished replies wait in their places. Default 256 KiB.
+    /// Unsent bytes per connection past which no application request is started, no stream is
+    /// asked for an item, and no handler is polled, in a task of its own or not. Unsent is what waits
+    /// to be written, and the replies of tasks that have ended. Default 256 KiB.
     ///
     /// Worst case: twice as much per connection, and one line more: up to there the protocol's own
-    /// methods are answered, beyond it no line is looked at.
+    /// methods are answered, beyond it no line is looked at. Tasks may exceed it by the replies of
+    /// those that run at the same moment: one for each thread of the runtime, and of
+    /// [`blocking`](crate::blocking) handlers 16. Of a peer that has still to `/auth`, no line is
+    /// looked at past 4 KiB.
     #[must_use]
     pub fn reply_mark(mut self, bytes: usize) -> Self {
         self.reply_mark = bytes.max(1);
@@ -383,12 +386,22 @@ impl ServerConfig {
         self
     }
 
-    /// Bytes that all connections together hold: unwritten and unread lines, unfinished ones, and
-    /// the payloads of requests in flight. Default 512 MiB.
+    /// Bytes that all connections together hold: unwritten and unread lines, unfinished ones, the
+    /// payloads of requests in flight, and the replies of tasks that have ended. Default 512 MiB.
     ///
-    /// Past it application requests are refused with `no busy`. The protocol's own are still
-    /// answered, to who reads the answers: past 16 KiB of them a connection is not read on; and
-    /// notifications go one at a time. Counted once per poll of a connection. Worst case: as
+    /// Past it each connection has a share: what the connections that hold 32 KiB or less leave of
+    /// the limit, divided by the number of the others, and at least 32 KiB. A connection below its
+    /// share is served as ever. Above it, application requests are refused with `no busy`,
+    /// notifications go one at a time, and the share takes the place of the connection's own marks.
+    /// The protocol's own methods are still answered, to a client that reads the answers.
+    ///
+    /// A connection above its share that takes nothing of what waits for it for 2 s (or
+    /// [`write_progress`](Self::write_progress), if that is less) is closed, the largest first,
+    /// until the others are within the limit: what it holds is dropped, its handlers included, and
+    /// it is told `/bye` with the reason `slow`, should it read on. It shows in
+    /// [`ServerStats::shed`](crate::ServerStats::shed), and in the log.
+    ///
+    /// Counted at the end of each poll of a connection, and when a task ends. Worst case: as
     /// [`worst_case_bytes`](Self::worst_case_bytes) has it.
     #[must_use]
     pub fn buffered_bytes_total(mut self, bytes: usize) -> Self {
@@ -506,7 +519,7 @@ impl ServerConfig {
             .saturating_add(self.subscriptions.saturating_mul(SUBSCRIPTION))
             .saturating_add(SCRATCH)
             .saturating_add(self.max_line.saturating_mul(5))
-            .saturating_add(2 * BUSY_MARK);
+            .saturating_add(2 * LITTLE);
         let topics = self.topics.saturating_mul(TOPIC);
         self.connections
             .saturating_mul(connection)

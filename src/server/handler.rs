@@ -3,8 +3,9 @@
 use std::{
     fmt,
     future::poll_fn,
+    mem,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use tokio::task::{JoinHandle, spawn, spawn_blocking};
@@ -16,7 +17,9 @@ use crate::{
         gated::Gated,
         in_flight::guarded,
         layer::Layered,
+        pass::{Charge, Pass},
         reply::{IntoReply, Rejection, Reply},
+        session::Session,
         streamed::{Items, Next},
     },
     sync::Arc,
@@ -132,6 +135,10 @@ pub fn handler<S: 'static, Args>(handler: impl Handler<S, Args>) -> Endpoint<S> 
 /// A cancelled or late one cannot be stopped once it runs: its request is answered `cut` when it
 /// has ended, and keeps its place in flight till then.
 ///
+/// Of one connection at most 16 run at a time, and none is begun while
+/// [`ServerConfig::reply_mark`](crate::ServerConfig::reply_mark) bytes or more, of finished replies
+/// and of what waits to be written, are unsent. The others wait in their places in flight.
+///
 /// ```
 /// use bellwire::{Router, blocking};
 ///
@@ -146,8 +153,7 @@ pub fn blocking<S: 'static, Args>(handler: impl BlockingHandler<S, Args>) -> End
     let handler = Arc::new(handler);
     let call: Call<S, Task> = Box::new(move |parts, state| {
         let work = handler.clone().prepare(parts, state)?;
-        let span = Span::current();
-        Ok(Task { handle: spawn_blocking(move || span.in_scope(work)), blocking: true })
+        Ok(Task::blocking(Box::new(work), parts.session.clone()))
     });
     Endpoint { doc: String::new(), spawned: false, start: Start::Blocking(call) }
 }
@@ -164,6 +170,11 @@ impl<S> Endpoint<S> {
     /// connection should. Default: within the connection's task, where it must not block. Without
     /// effect on a blocking one. Of a [`Streamed`](crate::server::Streamed) reply each item is made
     /// in a task of its own.
+    ///
+    /// In either way the handler is not polled while
+    /// [`ServerConfig::reply_mark`](crate::ServerConfig::reply_mark) bytes or more, of replies that
+    /// tasks of the connection have made and of what waits to be written to it, are unsent. So it
+    /// should not wait for something else while it holds what other connections need, such as a lock.
     #[must_use]
     pub fn spawned(mut self) -> Self {
         self.spawned = true;
@@ -173,7 +184,9 @@ impl<S> Endpoint<S> {
     /// Extracts the arguments and constructs the handler's future.
     pub(super) fn start(&self, parts: &RequestParts<'_>, state: &S) -> Result<Running, Rejection> {
         Ok(match &self.start {
-            Start::Async(call) if self.spawned => Running::Task(Task::spawn(call(parts, state)?)),
+            Start::Async(call) if self.spawned => {
+                Running::Task(Task::spawn(call(parts, state)?, parts.session.clone()))
+            }
             Start::Async(call) => Running::Inline(call(parts, state)?),
             Start::Blocking(call) => Running::Task(call(parts, state)?),
         })
@@ -237,8 +250,22 @@ pub(super) struct Traced {
 
 /// A handler in a task of its own; aborted when dropped.
 pub(super) struct Task {
-    handle: JoinHandle<Reply>,
+    stage: Stage,
     blocking: bool,
+}
+
+enum Stage {
+    /// A function that may block, and has not begun.
+    Waiting(Box<Waiting>),
+    Running(JoinHandle<(Reply, Charge)>),
+    /// It was told to end before it began.
+    Void,
+}
+
+struct Waiting {
+    work: Box<dyn FnOnce() -> Reply + Send>,
+    pass: Pass,
+    span: Span,
 }
 
 /// How a handler ended.
@@ -295,7 +322,7 @@ impl Running {
             Self::Inline(_) => false,
             Self::Stream(items) => items.abort(),
             Self::Task(task) => {
-                task.handle.abort();
+                task.abort();
                 true
             }
             Self::Layered(layered) => layered.abort(),
@@ -314,22 +341,61 @@ impl Running {
 }
 
 impl Task {
-    fn spawn(mut future: BoxedReply) -> Self {
-        let reply = poll_fn(move |cx| future.as_mut().poll_reply(cx));
-        Self { handle: spawn(reply.in_current_span()), blocking: false }
+    /// It goes on only while its connection has room for replies.
+    fn spawn(mut future: BoxedReply, session: Session) -> Self {
+        let mut pass = Pass::of_task(session);
+        let reply = poll_fn(move |cx| {
+            ready!(pass.poll(cx));
+            let reply = ready!(future.as_mut().poll_reply(cx));
+            let charge = pass.charge(reply.bytes());
+            Poll::Ready((reply, charge))
+        });
+        Self { stage: Stage::Running(spawn(reply.in_current_span())), blocking: false }
+    }
+
+    fn blocking(work: Box<dyn FnOnce() -> Reply + Send>, session: Session) -> Self {
+        let (pass, span) = (Pass::of_thread(session), Span::current());
+        Self { stage: Stage::Waiting(Box::new(Waiting { work, pass, span })), blocking: true }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        Pin::new(&mut self.handle).poll(cx).map(|joined| match joined {
-            Ok(reply) => Ended::Replied(reply.spawned()),
+        if let Stage::Waiting(waiting) = &mut self.stage {
+            ready!(waiting.pass.poll(cx));
+            self.begin();
+        }
+        let Stage::Running(handle) = &mut self.stage else {
+            return Poll::Ready(Ended::Aborted { started: false });
+        };
+        Pin::new(handle).poll(cx).map(|joined| match joined {
+            Ok((reply, charge)) => Ended::Replied(reply.spawned(charge.session())),
             Err(error) if error.is_panic() => Ended::Panicked,
             Err(_) => Ended::Aborted { started: !self.blocking },
         })
+    }
+
+    /// Runs what has waited.
+    fn begin(&mut self) {
+        if let Stage::Waiting(waiting) = mem::replace(&mut self.stage, Stage::Void) {
+            let Waiting { work, pass, span } = *waiting;
+            let run = move || {
+                let reply = span.in_scope(work);
+                let charge = pass.charge(reply.bytes());
+                (reply, charge)
+            };
+            self.stage = Stage::Running(spawn_blocking(run));
+        }
+    }
+
+    fn abort(&mut self) {
+        match &self.stage {
+            Stage::Running(handle) => handle.abort(),
+            Stage::Waiting(_) | Stage::Void => self.stage = Stage::Void,
+        }
     }
 }
 
 impl Drop for Task {
     fn drop(&mut self) {
-        self.handle.abort();
+        self.abort();
     }
 }

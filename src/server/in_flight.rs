@@ -13,7 +13,7 @@ use crate::{
     protocol::{Code, RequestId, Time},
     server::{
         handler::{Ended, Running},
-        mailbox::{Mailbox, SlotWaker},
+        mailbox::{Mailbox, SlotWaker, Whom},
         reply::{Answer, Reply},
     },
     sync::Arc,
@@ -107,7 +107,7 @@ impl InFlight {
     pub(super) fn next_waker(&mut self, mailbox: &Arc<Mailbox>) -> &Waker {
         if self.free.is_empty() {
             let slot = self.slots.len();
-            let woken = SlotWaker::new(mailbox.clone(), Some(slot));
+            let woken = SlotWaker::new(mailbox.clone(), Whom::Handler(slot));
             self.slots.push(Slot { waker: Waker::from(woken.clone()), woken, kept: None });
             self.ids.push(0);
             self.free.push(slot);

@@ -20,6 +20,8 @@ pub(super) const DRAIN: u8 = 1 << 2;
 pub(super) const CUT: u8 = 1 << 3;
 /// The grace is over: draw the line.
 pub(super) const LINE: u8 = 1 << 4;
+/// The server's buffers are full, and the connection is to give up what it holds.
+pub(super) const SHED: u8 = 1 << 5;
 /// The application has orders for the connection.
 pub(super) const ORDERS: u8 = 1 << 7;
 
@@ -33,6 +35,8 @@ pub(super) struct Mailbox {
     /// The connection is gone. Changes under the lock of `orders`.
     closed: AtomicBool,
     handlers: Mutex<Vec<usize>>,
+    /// The numbers of subscriptions whose topics have news.
+    news: Mutex<Vec<u64>>,
     orders: Mutex<Option<Box<Orders>>>,
 }
 
@@ -96,6 +100,16 @@ impl Mailbox {
         self.notify();
     }
 
+    fn push_news(&self, subscription: u64) {
+        self.news.lock().push(subscription);
+        self.raise(NEWS);
+    }
+
+    /// Takes the numbers of the subscriptions whose topics have news, once [`NEWS`] was taken.
+    pub(super) fn take_news(&self, numbers: &mut Vec<u64>) {
+        numbers.append(&mut self.news.lock());
+    }
+
     fn notify(&self) {
         if self.notified.swap(true, Ordering::AcqRel) {
             return;
@@ -121,6 +135,7 @@ impl Mailbox {
     /// Gives back the room of what was taken.
     pub(super) fn shrink(&self) {
         self.handlers.lock().shrink_to_fit();
+        self.news.lock().shrink_to(1);
     }
 
     fn register(&self, waker: &Waker) {
@@ -138,14 +153,24 @@ impl Mailbox {
 #[derive(Debug)]
 pub(super) struct SlotWaker {
     mailbox: Arc<Mailbox>,
-    /// The handler's slot; `None` for a subscription, of which there are few enough to look.
-    handler: Option<usize>,
+    whom: Whom,
     queued: AtomicBool,
 }
 
+/// Who of a connection is woken.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Whom {
+    /// The handler in this slot.
+    Handler(usize),
+    /// The subscription of this number.
+    Subscription(u64),
+    /// A hook, of which there is one at a time.
+    Hook,
+}
+
 impl SlotWaker {
-    pub(super) fn new(mailbox: Arc<Mailbox>, handler: Option<usize>) -> Arc<Self> {
-        Arc::new(Self { mailbox, handler, queued: AtomicBool::new(false) })
+    pub(super) fn new(mailbox: Arc<Mailbox>, whom: Whom) -> Arc<Self> {
+        Arc::new(Self { mailbox, whom, queued: AtomicBool::new(false) })
     }
 
     /// Whether the connection has orders: what it copied meanwhile may be what they forbid.
@@ -168,9 +193,10 @@ impl Wake for SlotWaker {
         if self.queued.swap(true, Ordering::AcqRel) {
             return;
         }
-        match self.handler {
-            Some(slot) => self.mailbox.push_handler(slot),
-            None => self.mailbox.raise(NEWS),
+        match self.whom {
+            Whom::Handler(slot) => self.mailbox.push_handler(slot),
+            Whom::Subscription(number) => self.mailbox.push_news(number),
+            Whom::Hook => self.mailbox.raise(NEWS),
         }
     }
 }
@@ -208,7 +234,7 @@ mod tests {
         let (waker, mut woken) = (Waker::from(count.clone()), Vec::new());
         assert_eq!(mailbox.take(&waker, &mut woken), 0);
         let slots: Vec<_> =
-            (0..3).map(|slot| SlotWaker::new(mailbox.clone(), Some(slot))).collect();
+            (0..3).map(|slot| SlotWaker::new(mailbox.clone(), Whom::Handler(slot))).collect();
         slots.iter().for_each(Wake::wake_by_ref);
         slots.iter().for_each(Wake::wake_by_ref);
         mailbox.raise(ALARM);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     protocol::{Code, Escaped, MAX_NUMBER, Outcome, Position},
-    server::streamed::Items,
+    server::{session::Session, streamed::Items},
     topic::{PublishError, Published, checked_published},
 };
 
@@ -118,10 +118,22 @@ impl Reply {
         Self(Answer::Err(failure))
     }
 
-    /// As it is, but for a stream, whose items are made in tasks of their own from here on.
-    pub(super) fn spawned(self) -> Self {
+    /// What it holds until it is written, in bytes; a stream holds no item.
+    pub(super) fn bytes(&self) -> usize {
+        match &self.0 {
+            Answer::Ok(payload) => payload.len(),
+            Answer::After(after) => after.payload.len() + after.topic.len(),
+            Answer::Err(failure) => failure.text.len(),
+            Answer::No(rejection) => rejection.text.len(),
+            Answer::Stream(_) | Answer::Published(_) | Answer::Cut(_) => 0,
+        }
+    }
+
+    /// As it is, but for a stream, whose items are made in tasks of their own from here on, of the
+    /// connection of this session.
+    pub(super) fn spawned(self, session: &Session) -> Self {
         match self.0 {
-            Answer::Stream(items) => Self(Answer::Stream(items.spawned())),
+            Answer::Stream(items) => Self(Answer::Stream(items.spawned(session))),
             answer => Self(answer),
         }
     }

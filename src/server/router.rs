@@ -77,7 +77,9 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         let state = self.state.clone();
         let start: Arc<Start> = Arc::new(move |parts| endpoint.start(parts, &state));
         let found = Found(self.methods.entries.len());
-        self.methods.entries.push(MethodEntry { doc, start });
+        let at = self.methods.order.partition_point(|&at| *self.methods.entries[at].name < *name);
+        self.methods.order.insert(at, self.methods.entries.len());
+        self.methods.entries.push(MethodEntry { name: name.into(), doc, start });
         let before = self.methods.by_name.insert(name.as_bytes().into(), found);
         assert!(before.is_none(), "method {name:?} is there already");
         self
@@ -115,7 +117,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
 
 impl<S> fmt::Debug for Router<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.methods.sorted().iter().map(|(name, _)| *name)).finish()
+        f.debug_set().entries(self.methods.sorted().map(|(name, _)| name)).finish()
     }
 }
 
@@ -124,11 +126,14 @@ impl<S> fmt::Debug for Router<S> {
 pub(super) struct Methods {
     by_name: HashMap<Box<[u8]>, Found, BuildHasherDefault<NameHasher>>,
     entries: Vec<MethodEntry>,
+    /// The entries, sorted by name.
+    order: Vec<usize>,
     /// The outermost first.
     layers: Vec<Arc<dyn Layer>>,
 }
 
 struct MethodEntry {
+    name: Box<str>,
     doc: String,
     start: Arc<Start>,
 }
@@ -167,12 +172,9 @@ impl Methods {
     }
 
     /// Names and documentation, sorted by name.
-    pub(super) fn sorted(&self) -> Vec<(&str, &str)> {
-        let methods = self.by_name.iter();
-        let mut list: Vec<_> =
-            methods.map(|(name, found)| (text(name), self.entries[found.0].doc.as_str())).collect();
-        list.sort_unstable();
-        list
+    pub(super) fn sorted(&self) -> impl Iterator<Item = (&str, &str)> {
+        let entries = self.order.iter().map(|&at| &self.entries[at]);
+        entries.map(|entry| (&*entry.name, entry.doc.as_str()))
     }
 }
 
@@ -185,11 +187,6 @@ fn handler_span(parts: &RequestParts<'_>) -> Span {
         id = parts.id().map(RequestId::get),
         trace = parts.trace().map(tracing::field::display),
     )
-}
-
-/// Methods are named by validated text.
-fn text(name: &[u8]) -> &str {
-    std::str::from_utf8(name).unwrap_or_default()
 }
 
 /// FNV-1a, for names of a few bytes. Peers look methods up and cannot add any, so there is nobody to
@@ -241,7 +238,7 @@ mod tests {
             .method("a.b", async || ())
             .method("B", async || ());
         let methods = router.into_methods();
-        let names: Vec<_> = methods.sorted().iter().map(|(name, _)| *name).collect();
+        let names: Vec<_> = methods.sorted().map(|(name, _)| name).collect();
         assert_eq!(names, ["B", "a.b", "b"]);
     }
 }

@@ -13,7 +13,7 @@ use std::{
 
 use tokio::{
     task::{AbortHandle, JoinSet, yield_now},
-    time::{Sleep, sleep, timeout},
+    time::{sleep, timeout},
 };
 use tracing::Instrument;
 
@@ -25,7 +25,7 @@ use crate::{
         Shared,
         admission::Admission,
         arrival::Arrival,
-        config::ServerConfig,
+        clock::Clock,
         connection::Connection,
         in_flight::guarded,
         listener::{Listener, PeerAddr, is_of_one_connection},
@@ -171,37 +171,21 @@ fn panicked(panic: &str) -> io::Error {
     io::Error::other(format!("the listener panicked: {}", Escaped(panic.as_bytes())))
 }
 
-/// Prepares a connection's transport. Where that fails its peer may be gone already: its own affair,
-/// and no reason to pause.
-fn prepare<L: Listener>(io: &L::Io, config: &ServerConfig) {
-    let limit = || config.unsent_bytes.map_or(Ok(()), |bytes| L::limit_unsent(io, bytes));
-    for done in [guarded(|| L::prepare(io, config.tcp_user_timeout)), guarded(limit)] {
-        match done {
-            Some(Ok(())) => {}
-            Some(Err(error)) => tracing::debug!(%error, "cannot prepare the connection"),
-            None => tracing::error!("listener panicked"),
-        }
-    }
-}
-
-/// The connections' tasks, and the wheel that is turned for them.
+/// The connections' tasks, and the clock that goes for them.
 struct Crew {
     shared: Arc<Shared>,
     admission: Admission,
     tasks: JoinSet<()>,
     /// Those of `tasks` that are one too many, in the order of their coming.
     refused: VecDeque<AbortHandle>,
-    timer: Pin<Box<Sleep>>,
-    /// When the topics are swept next.
-    sweep: Pin<Box<Sleep>>,
+    _clock: Clock,
 }
 
 impl Crew {
     fn new(shared: Arc<Shared>, admission: Admission) -> Self {
-        let sweep = Box::pin(sleep(shared.config.idle_log / 2));
-        let timer = Box::pin(sleep(Duration::ZERO));
         let (tasks, refused) = (JoinSet::new(), VecDeque::new());
-        Self { shared, admission, tasks, refused, timer, sweep }
+        let clock = Clock::start(&shared);
+        Self { shared, admission, tasks, refused, _clock: clock }
     }
 
     /// The next connection; `Break` at the signal.
@@ -215,7 +199,7 @@ impl Crew {
         self.until(accepted, signal).await
     }
 
-    /// Waits for `event`, turning the wheel meanwhile; `Break` at the signal.
+    /// Waits for `event`; `Break` at the signal.
     async fn until<T>(
         &mut self,
         event: impl Future<Output = T>,
@@ -232,16 +216,8 @@ impl Crew {
         .await
     }
 
-    /// Turns the wheel, sweeps the topics, and forgets the connections that ended.
+    /// Forgets the connections that ended.
     fn poll(&mut self, cx: &mut Context<'_>) {
-        self.shared.wheel.poll_turn(self.timer.as_mut(), cx);
-        while self.sweep.as_mut().poll(cx).is_ready() {
-            // A store is user code too; what it forgets late costs nothing but room.
-            if guarded(|| self.shared.publisher.store().sweep()).is_none() {
-                tracing::error!("topic store panicked in its sweep");
-            }
-            self.sweep.set(sleep(self.shared.config.idle_log / 2));
-        }
         while let Poll::Ready(Some(ended)) = self.tasks.poll_join_next(cx) {
             if let Err(error) = ended
                 && !error.is_cancelled()
@@ -263,7 +239,7 @@ impl Crew {
         let shared = self.shared.clone();
         let open = shared.sessions.len();
         let place = self.admission.admit(open, &peer);
-        let session = Session::new(id, peer);
+        let session = Session::new(id, peer, &shared);
         let count = |mut tally| shared.sessions.totals.fold(id, &mut tally);
         let Ok(place) = place else {
             count(Tally { refused: 1, ..Tally::default() });
@@ -271,10 +247,7 @@ impl Crew {
             let refused = Connection::refused(io, shared, session);
             return self.refuse(async { drop(timeout(REFUSAL, refused).await) }.instrument(span));
         };
-        span.in_scope(|| {
-            tracing::debug!("open");
-            prepare::<L>(&io, &shared.config);
-        });
+        span.in_scope(|| tracing::debug!("open"));
         count(Tally { accepted: 1, ..Tally::default() });
         shared.sessions.insert(session.clone());
         let connection = Arrival::<L>::new(io, shared, session);
@@ -392,7 +365,7 @@ mod tests {
         let serving = tokio::spawn(server.serve(Router::new()).into_future());
         let _peer = TcpStream::connect(address).await.unwrap();
         let socket = shown.recv().await.unwrap();
-        while handle.sessions().is_empty() {
+        while handle.sessions().is_empty() || !socket.tcp_nodelay().unwrap() {
             yield_now().await;
         }
         assert!(socket.tcp_nodelay().unwrap());

@@ -5,6 +5,8 @@ use uuid::Uuid;
 use crate::{
     protocol::Code,
     server::{
+        Shared as Server,
+        buffered::Holding,
         listener::PeerAddr,
         mailbox::Mailbox,
         principal::{ANONYMOUS, Principal},
@@ -26,15 +28,17 @@ struct Shared {
     mailbox: Arc<Mailbox>,
     in_flight: AtomicUsize,
     subscriptions: AtomicUsize,
+    holding: Holding,
     /// Set once, by the transport's handshake or by `/auth`.
     principal: OnceLock<Principal>,
 }
 
 impl Session {
-    pub(super) fn new(id: Uuid, peer: PeerAddr) -> Self {
+    pub(super) fn new(id: Uuid, peer: PeerAddr, server: &Server) -> Self {
         let mailbox = Arc::default();
+        let holding = Holding::new(server.buffered.clone(), server.config.reply_mark);
         let (in_flight, subscriptions, principal) = Default::default();
-        Self(Arc::new(Shared { id, peer, mailbox, in_flight, subscriptions, principal }))
+        Self(Arc::new(Shared { id, peer, mailbox, in_flight, subscriptions, holding, principal }))
     }
 
     /// The session's id, as `/hello` announced it; unique to the connection.
@@ -102,6 +106,11 @@ impl Session {
     pub(super) fn set_gauges(&self, in_flight: usize, subscriptions: usize) {
         self.0.subscriptions.store(subscriptions, Ordering::Relaxed);
         self.0.in_flight.store(in_flight, Ordering::Release);
+    }
+
+    /// What the connection holds.
+    pub(super) fn holding(&self) -> &Holding {
+        &self.0.holding
     }
 
     pub(super) fn mailbox(&self) -> &Arc<Mailbox> {

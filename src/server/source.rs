@@ -6,7 +6,7 @@ use crate::{
     protocol::{Cursor, Position, Topic, Window},
     server::{
         in_flight::guarded,
-        mailbox::{Mailbox, SlotWaker},
+        mailbox::{Mailbox, SlotWaker, Whom},
     },
     sync::Arc,
     topic::{Publisher, Read, Room, TopicReader, Unavailable, check_read, check_window},
@@ -26,13 +26,15 @@ pub(super) struct Source {
 }
 
 impl Source {
+    /// Opens it for the subscription of this number.
     pub(super) fn open(
         publisher: &Publisher,
         topic: &Topic,
+        number: u64,
         mailbox: &Arc<Mailbox>,
     ) -> Result<Self, Unavailable> {
         let reader = Some(guarded(|| publisher.store().open(topic)).ok_or_else(panicked)?);
-        let woken = SlotWaker::new(mailbox.clone(), None);
+        let woken = SlotWaker::new(mailbox.clone(), Whom::Subscription(number));
         let waker = Waker::from(woken.clone());
         Ok(Self { reader, is_own: publisher.is_own(), woken, waker })
     }

@@ -68,6 +68,9 @@ pub struct ServerStats {
     pub gaps: u64,
     /// Counter: lines that were malformed or over-long, or whose id was not above the last.
     pub malformed: u64,
+    /// Counter: connections that were closed because they held more than their share of
+    /// [`buffered_bytes_total`](crate::ServerConfig::buffered_bytes_total) and did not read.
+    pub shed: u64,
     /// Counter: bytes read.
     pub bytes_in: u64,
     /// Counter: bytes written.
@@ -103,8 +106,8 @@ macro_rules! tally {
 }
 
 tally! {
-    accepted, refused, started, ok, err, no, cut, panics, store_failures, notifications, gaps, malformed, bytes_in,
-    bytes_out,
+    accepted, refused, started, ok, err, no, cut, panics, store_failures, notifications, gaps,
+    malformed, shed, bytes_in, bytes_out,
 }
 
 impl Tally {

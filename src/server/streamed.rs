@@ -15,7 +15,9 @@ use tokio::task::{JoinHandle, spawn};
 use crate::server::{
     handler::Ended,
     in_flight::guarded,
+    pass::{Charge, Pass},
     reply::{Answer, IntoReply, Reply},
+    session::Session,
 };
 
 /// A reply of many items: what a handler returns to answer with a stream (PROTOCOL.md, section
@@ -77,6 +79,9 @@ impl<St: Stream<Item: IntoReply> + Send> ReplyStream for St {
 
 type BoxedStream = Pin<Box<dyn ReplyStream>>;
 
+/// What a task has made of a stream.
+type Made = (BoxedStream, Option<Reply>, Charge);
+
 /// What a poll of [`Items`] found.
 pub(super) enum Next {
     Item(Bytes),
@@ -87,19 +92,20 @@ pub(super) enum Next {
 pub(super) struct Items {
     /// `None` while it is in its task, or was dropped.
     stream: Option<BoxedStream>,
-    /// Each item is made in a task of its own, which gives the stream back with it.
-    is_spawned: bool,
-    task: Option<JoinHandle<(BoxedStream, Option<Reply>)>>,
+    /// Whose connection it is of, where each item is made in a task of its own, which gives the
+    /// stream back with it.
+    spawned: Option<Session>,
+    task: Option<JoinHandle<Made>>,
 }
 
 impl Items {
     fn new(items: impl Stream<Item: IntoReply> + Send + 'static) -> Self {
-        Self { stream: Some(Box::pin(items)), is_spawned: false, task: None }
+        Self { stream: Some(Box::pin(items)), spawned: None, task: None }
     }
 
     /// Makes each item in a task of its own.
-    pub(super) fn spawned(mut self) -> Self {
-        self.is_spawned = true;
+    pub(super) fn spawned(mut self, session: &Session) -> Self {
+        self.spawned = Some(session.clone());
         self
     }
 
@@ -107,12 +113,14 @@ impl Items {
     /// ended.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         if let Some(stream) = &mut self.stream
-            && !self.is_spawned
+            && self.spawned.is_none()
         {
             return stream.as_mut().poll_item(cx).map(Next::from);
         }
-        if let Some(stream) = self.stream.take() {
-            self.task = Some(spawn_next(stream));
+        if let Some(session) = &self.spawned
+            && let Some(stream) = self.stream.take()
+        {
+            self.task = Some(spawn_next(stream, session.clone()));
         }
         let Some(task) = &mut self.task else {
             return Poll::Ready(Next::Ended(Ended::Panicked));
@@ -120,7 +128,7 @@ impl Items {
         let joined = ready!(Pin::new(task).poll(cx));
         self.task = None;
         Poll::Ready(match joined {
-            Ok((stream, item)) => {
+            Ok((stream, item, _charge)) => {
                 self.stream = Some(stream);
                 item.into()
             }
@@ -166,9 +174,16 @@ impl From<Option<Reply>> for Next {
     }
 }
 
-fn spawn_next(mut stream: BoxedStream) -> JoinHandle<(BoxedStream, Option<Reply>)> {
+/// As a handler's task, it goes on only while its connection has room for replies.
+fn spawn_next(mut stream: BoxedStream, session: Session) -> JoinHandle<Made> {
     spawn(async move {
-        let item = poll_fn(|cx| stream.as_mut().poll_item(cx)).await;
-        (stream, item)
+        let mut pass = Pass::of_task(session);
+        let item = poll_fn(|cx| {
+            ready!(pass.poll(cx));
+            stream.as_mut().poll_item(cx)
+        })
+        .await;
+        let charge = pass.charge(item.as_ref().map_or(0, Reply::bytes));
+        (stream, item, charge)
     })
 }

@@ -1,27 +1,38 @@
 //! The subscriptions of one connection: cursors into the topics' logs.
 
-use std::task::Poll;
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    mem,
+    task::Poll,
+};
 
 use crate::{
     protocol::{
         BadPosition, Code, Cursor, Epoch, Escaped, Overtaken, Pace, Position, RequestId, Terms,
         Time, Topic, Window, encode_end, encode_gap, encode_reset,
     },
-    server::{source::Source, stats::Tally},
+    server::{mailbox::Mailbox, source::Source, stats::Tally},
     topic::{Read, Room, Unavailable},
 };
 
-/// In the order of subscribing.
+/// Found by number, by topic, or by having something to be copied: whatever is done for one of them
+/// does not depend on how many there are.
 #[derive(Default)]
 pub(super) struct Subscriptions {
-    list: Vec<Subscription>,
+    /// By number, that is in the order of subscribing.
+    list: BTreeMap<u64, Box<Subscription>>,
+    by_topic: HashMap<Topic, u64>,
+    /// The number of the last one that was begun; none is used twice.
+    last: u64,
     /// A `/subscribe` whose store has not answered: no further line is looked at meanwhile, so that
     /// protocol methods keep their order.
     opening: Option<Opening>,
-    /// Whose turn it is to be copied first.
-    turn: usize,
-    /// One of `list` may have more to copy.
-    ready: bool,
+    /// Those that may have more to copy, in the order of their turns; each once.
+    ready: VecDeque<u64>,
+    /// All that are ready were told that they have to wait.
+    were_told: bool,
+    /// Empty: room for the numbers of those that have news.
+    news: Vec<u64>,
 }
 
 struct Subscription {
@@ -30,6 +41,7 @@ struct Subscription {
     /// Only where the client asked for other terms than the default.
     pace: Option<Box<Pace>>,
     source: Source,
+    /// It stands among those that are ready.
     ready: bool,
 }
 
@@ -81,13 +93,24 @@ impl Subscriptions {
     }
 
     pub(super) fn contains(&self, topic: &str) -> bool {
-        self.list.iter().any(|one| one.topic.as_str() == topic)
+        self.by_topic.contains_key(topic)
+    }
+
+    fn get(&mut self, topic: &str) -> Option<(u64, &mut Subscription)> {
+        let number = *self.by_topic.get(topic)?;
+        Some((number, self.list.get_mut(&number)?))
     }
 
     /// Whether one of them is to `topic`, and stands in the log of this epoch.
     pub(super) fn reads(&self, topic: &str, epoch: Epoch) -> bool {
-        let mut each = self.list.iter();
-        each.any(|one| one.topic.as_str() == topic && one.cursor.position.epoch == epoch)
+        let one = self.by_topic.get(topic).and_then(|number| self.list.get(number));
+        one.is_some_and(|one| one.cursor.position.epoch == epoch)
+    }
+
+    /// The number of the subscription that is begun next.
+    pub(super) fn next_number(&mut self) -> u64 {
+        self.last += 1;
+        self.last
     }
 
     /// Begins a `/subscribe`; [`poll_open`](Self::poll_open) says how it ends.
@@ -131,16 +154,33 @@ impl Subscriptions {
         });
         if let Ok((window, cursor)) = result {
             let pace = (terms != Terms::default()).then(|| Box::new(Pace::new(terms, window)));
-            self.ready = true;
-            self.list.push(Subscription { topic, cursor, pace, source, ready: true });
+            let number = self.last;
+            self.by_topic.insert(topic.clone(), number);
+            let one = Subscription { topic, cursor, pace, source, ready: true };
+            self.list.insert(number, Box::new(one));
+            self.has_turn(number);
         }
         Some(Opened { id, result })
     }
 
     /// Ends a subscription; where it stood.
     pub(super) fn remove(&mut self, topic: &str) -> Option<Position> {
-        let at = self.list.iter().position(|one| one.topic.as_str() == topic)?;
-        Some(self.list.remove(at).cursor.position)
+        let one = self.take(topic)?;
+        Some(one.cursor.position)
+    }
+
+    fn take(&mut self, topic: &str) -> Option<Box<Subscription>> {
+        let number = self.by_topic.remove(topic)?;
+        let one = self.list.remove(&number)?;
+        if one.ready {
+            self.ready.retain(|&other| other != number);
+        }
+        Some(one)
+    }
+
+    fn has_turn(&mut self, number: u64) {
+        self.ready.push_back(number);
+        self.were_told = false;
     }
 
     /// Takes an ack. One for a topic that is not subscribed to, or of another log, means nothing:
@@ -149,9 +189,7 @@ impl Subscriptions {
     /// # Errors
     /// The next number, when the ack is above it: nobody can have handled that.
     pub(super) fn ack(&mut self, topic: &str, ack: Position) -> Result<(), Position> {
-        let Some(one) = self.list.iter_mut().find(|one| one.topic.as_str() == topic) else {
-            return Ok(());
-        };
+        let Some((number, one)) = self.get(topic) else { return Ok(()) };
         let at = one.cursor.position;
         if ack.epoch != at.epoch {
             return Ok(());
@@ -159,17 +197,16 @@ impl Subscriptions {
         if ack.next > at.next {
             return Err(at);
         }
-        if one.pace.as_mut().is_some_and(|pace| pace.acked(ack.next)) {
-            one.ready = true;
-            self.ready = true;
+        let goes_on = one.pace.as_mut().is_some_and(|pace| pace.acked(ack.next));
+        if goes_on && !mem::replace(&mut one.ready, true) {
+            self.has_turn(number);
         }
         Ok(())
     }
 
     /// Ends a subscription that the application takes back; its topic, and where it stood.
     pub(super) fn revoke(&mut self, topic: &str) -> Option<(Topic, Position)> {
-        let at = self.list.iter().position(|one| one.topic.as_str() == topic)?;
-        let one = self.list.remove(at);
+        let one = self.take(topic)?;
         Some((one.topic, one.cursor.position))
     }
 
@@ -181,59 +218,78 @@ impl Subscriptions {
 
     /// Ends all, each with `/end TOPIC REASON EPOCH:NEXT`.
     pub(super) fn end_all(&mut self, reason: &Code, out: &mut Vec<u8>) {
-        for one in self.list.drain(..) {
+        for one in self.list.values() {
             encode_end(out, &one.topic, reason, one.cursor.position);
         }
+        self.list = BTreeMap::new();
+        self.by_topic = HashMap::new();
+        self.ready = VecDeque::new();
     }
 
     /// `TOPIC:EPOCH:NEXT` of each, as the reply to `/renew` lists them.
     pub(super) fn positions(&self) -> String {
-        let each = self.list.iter();
+        let each = self.list.values();
         let each: Vec<_> =
             each.map(|one| format!("{}:{}", one.topic, one.cursor.position)).collect();
         each.join(" ")
     }
 
-    /// News may have come for some of them.
-    pub(super) fn look(&mut self) {
-        for one in &mut self.list {
-            one.ready |= one.source.take_queued();
-            self.ready |= one.ready;
+    /// News may have come for these.
+    pub(super) fn look(&mut self, mailbox: &Mailbox) {
+        let mut news = mem::take(&mut self.news);
+        mailbox.take_news(&mut news);
+        for number in news.drain(..) {
+            // It may be gone, or one that is still to begin.
+            let Some(one) = self.list.get_mut(&number) else { continue };
+            one.source.take_queued();
+            if !mem::replace(&mut one.ready, true) {
+                self.has_turn(number);
+            }
         }
+        self.news = news;
     }
 
     /// Whether there may be something to copy.
     pub(super) fn is_ready(&self) -> bool {
-        self.ready
+        !self.ready.is_empty()
     }
 
     /// Nothing can be copied since the peer leaves too much unread: whoever has something to be
     /// copied has to wait.
     pub(super) fn wait(&mut self) {
-        let paces = self.list.iter_mut().filter(|one| one.ready);
-        paces.filter_map(|one| one.pace.as_mut()).for_each(|pace| pace.waits());
+        if mem::replace(&mut self.were_told, true) {
+            return;
+        }
+        for number in &self.ready {
+            let one = self.list.get_mut(number);
+            if let Some(pace) = one.and_then(|one| one.pace.as_mut()) {
+                pace.waits();
+            }
+        }
     }
 
     /// Copies what is there to the end of `out`, until `room` is used up; each call begins with
     /// another topic, so that a busy one does not starve the rest.
     pub(super) fn copy(&mut self, room: Room, out: &mut Vec<u8>, tally: &mut Tally) {
-        let full_at = out.len() + room.bytes;
-        for _ in 0..self.list.len() {
+        let full_at = out.len().saturating_add(room.bytes);
+        for _ in 0..self.ready.len() {
             if out.len() >= full_at {
                 return;
             }
+            let Some(number) = self.ready.pop_front() else { return };
+            let Some(one) = self.list.get_mut(&number) else { continue };
             let page = &mut Page { out, tally };
-            self.turn = (self.turn + 1) % self.list.len();
-            let one = &mut self.list[self.turn];
             if let Err(over) = one.copy(full_at, room.max_line, page) {
                 page.tally.store_failures += u64::from(matches!(over, Over::Unavailable(_)));
                 let reason = over.reason(&one.topic);
                 encode_end(page.out, &one.topic, &reason, one.cursor.position);
-                self.list.remove(self.turn);
-                return;
+                one.ready = false;
+                let topic = one.topic.clone();
+                self.take(topic.as_str());
+            } else if one.ready {
+                self.has_turn(number);
             }
         }
-        self.ready = self.list.iter().any(|one| one.ready);
     }
 }
 

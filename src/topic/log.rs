@@ -135,7 +135,7 @@ impl Log {
 
     fn copy(&self, from: usize, room: Room, out: &mut Vec<u8>) -> Read {
         let begin = self.line_start(from);
-        let full_at = begin + room.bytes.max(1) as u64;
+        let full_at = begin.saturating_add(room.bytes.max(1) as u64);
         let last = self.ends.partition_point(|&end| end < full_at);
         let lines = usize::try_from(room.lines).unwrap_or(usize::MAX).max(1);
         let mut last = last.min(self.ends.len() - 1).min(from.saturating_add(lines - 1));

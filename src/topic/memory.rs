@@ -231,6 +231,14 @@ impl Hub {
     ///
     /// Sweeps instead of times: appending reads no clock.
     fn sweep(&self) {
+        self.drop_idle();
+        // An explosion of names must not leave its table behind, whether or not a log is idle.
+        if self.topics.capacity() > 4 * self.topics.len() + SPARE_TOPICS {
+            self.topics.shrink_to_fit();
+        }
+    }
+
+    fn drop_idle(&self) {
         let idle: Vec<_> = self.topics.iter().filter_map(|entry| entry.value().swept()).collect();
         if idle.is_empty() {
             return;
@@ -247,10 +255,6 @@ impl Hub {
             }
         }
         self.budget.sweep();
-        // An explosion of names must not leave its table behind.
-        if self.topics.capacity() > 4 * self.topics.len() + SPARE_TOPICS {
-            self.topics.shrink_to_fit();
-        }
     }
 
     fn next_birth(&self) -> Epoch {

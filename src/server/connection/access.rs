@@ -120,11 +120,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         self.is_stranger() && !matches!(line.word.as_str(), "/hello" | "/auth" | "/quit")
     }
 
-    /// Refuses what is barred. One-ways pass in silence: strangers get no more than they must.
+    /// Refuses what is barred. One-ways pass in silence: strangers get no more than they must. Each
+    /// is a violation.
     pub(super) fn bar(&mut self, mark: Mark) -> Taken {
         if let Mark::Id(id) = mark {
             self.refuse(id, &Code::UNAUTHENTICATED, format_args!(""));
         }
+        self.violation();
         Taken::Yes
     }
 
@@ -297,18 +299,20 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         guarded(|| authorizer.allow(principal, action)).unwrap_or(Verdict::Deny)
     }
 
-    /// A call whose verdict takes its time: it waits in its place, and nothing waits for it.
+    /// A call whose verdict takes its time: it waits in its place, and nothing waits for it. And the
+    /// length of its line, which is kept.
     pub(super) fn gated(
         &self,
         verdict: BoxFuture<bool>,
         method: Found,
         line: &Line<'_>,
-    ) -> Running {
+    ) -> (Running, usize) {
         let mut bytes = Vec::new();
         encode::line(&mut bytes, line.mark, line.word, line.attributes, &line.rest.plain());
         bytes.pop();
         let (shared, session) = (Arc::clone(&self.shared), self.session.clone());
-        Running::Gated(Box::new(Gated::new(verdict, bytes, method, shared, session)))
+        let length = bytes.len();
+        (Running::Gated(Box::new(Gated::new(verdict, bytes, method, shared, session))), length)
     }
 
     /// A verdict on a subscription to `topic` that is still to come would be about what

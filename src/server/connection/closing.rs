@@ -83,7 +83,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     /// Draws the line before the first request that waits for a place: what has not started by now
     /// is refused, so that its client can ask elsewhere at once.
-    fn say_last(&mut self, reason: &Code) {
+    pub(super) fn say_last(&mut self, reason: &Code) {
         let waiting = self.active.as_ref().and_then(|active| active.parked.first_id());
         let last = waiting.map_or(self.last_id, |id| id.get() - 1);
         encode_bye(self.out(), last, reason);
@@ -96,6 +96,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             over.into_iter().for_each(|over| self.finish(over));
         }
         self.give_up_parked(&Code::CLOSING);
+        self.cut_listing();
         self.give_up_opening(&Code::CLOSING);
         self.abandon_auth();
         if self.phase == Phase::Open {
@@ -211,5 +212,5 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
 /// Whether every request that was read has its terminal line.
 fn has_answered(active: &Active) -> bool {
-    active.in_flight.len() == 0 && active.parked.is_empty()
+    active.in_flight.len() == 0 && active.parked.is_empty() && active.listing.is_none()
 }

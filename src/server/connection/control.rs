@@ -10,8 +10,8 @@ use crate::{
     },
     server::{
         connection::{
-            Connection, Taken, access::Permission, answer::cut_text, parked::ParkedLine,
-            requests::Work, streams::DEFAULT_WINDOW,
+            Connection, Taken, access::Permission, parked::ParkedLine, requests::Work,
+            streams::DEFAULT_WINDOW,
         },
         handler::Running,
         reply,
@@ -112,8 +112,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if !self.may_subscribe(id, &topic)? {
             return Ok(Taken::No);
         }
+        let number = self.subscriptions.get_or_insert_default().next_number();
         let publisher = &self.shared.publisher;
-        let source = Source::open(publisher, &topic, self.session.mailbox());
+        let source = Source::open(publisher, &topic, number, self.session.mailbox());
         let source = source.map_err(|error| self.unavailable(&error))?;
         let deadline = self.now().after(self.shared.config.handler_time);
         let subscriptions = self.subscriptions.get_or_insert_default();
@@ -216,7 +217,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
         let until = self.end_of_ttl(arguments.ttl);
         let permission = match self.must_park() {
-            _ if self.is_busy => return Err((Code::BUSY, String::new())),
+            _ if self.is_busy() => return Err((Code::BUSY, String::new())),
             true => None,
             false => match self.start_publish(id, &arguments, until, None)? {
                 None => return Ok(Taken::Yes),
@@ -235,7 +236,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         until: Time,
         permission: Option<Permission>,
     ) -> Result<Option<Permission>, Refusal> {
-        if self.is_busy {
+        if self.is_busy() {
             return Err((Code::BUSY, String::new()));
         }
         if let Some(waits) = self.may_publish(&arguments.topic, permission)? {
@@ -256,21 +257,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             Ok(Running::Inline(Box::pin(future)))
         });
         Ok(None)
-    }
-
-    fn methods(&mut self, id: RequestId, line: &Line<'_>) -> Done {
-        no_attributes(line)?;
-        no_arguments(line)?;
-        let max_line = self.client_max_line;
-        let shared = self.shared.clone();
-        let out = self.out();
-        for (name, doc) in shared.methods.sorted() {
-            let begin = out.len();
-            encode::display(out, Mark::Id(id), format_args!("more {name}"), format_args!("{doc}"));
-            cut_text(out, begin, max_line);
-        }
-        self.answer_ok(id, format_args!(""));
-        Ok(Taken::Yes)
     }
 
     /// Its place on the connection and its version are looked at before all else that it says.
@@ -398,7 +384,7 @@ pub(super) fn no_attributes(line: &Line<'_>) -> Result<(), Refusal> {
     check_attributes(line, |_, _| Some(()), &[])
 }
 
-fn no_arguments(line: &Line<'_>) -> Result<(), Refusal> {
+pub(super) fn no_arguments(line: &Line<'_>) -> Result<(), Refusal> {
     match line.rest.is_empty() {
         true => Ok(()),
         false => Err((Code::BAD_ARGUMENTS, format!("usage: {}", line.word.as_str()))),

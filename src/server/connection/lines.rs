@@ -25,8 +25,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         self.heard = self.now();
         self.count_crumbs(bytes);
         self.active().tally.bytes_in += bytes.len() as u64;
-        // Replies are about as long as requests: one growth instead of many.
-        self.out().reserve(bytes.len());
+        if self.allowance == usize::MAX {
+            // Replies are about as long as requests: one growth instead of many.
+            self.out().reserve(bytes.len());
+        }
         let left = self.obey(bytes);
         if !left.is_empty() {
             self.active().unread = left.to_vec();
@@ -134,7 +136,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             Ok(checked) => checked,
             Err((code, text)) => return self.refuse_any(id, &code, format_args!("{text}")),
         };
-        if self.is_busy {
+        if self.is_busy() {
             return self.refuse_any(id, &Code::BUSY, format_args!(""));
         }
         let until = self.end_of_ttl(ttl);
@@ -157,7 +159,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// Starts an application request that was parked.
     pub(super) fn start_parked_application(&mut self, line: &Line<'_>, until: Time) {
         let Ok((method, _, window)) = self.checked(line) else { return };
-        match self.is_busy {
+        match self.is_busy() {
             true => _ = self.refuse_any(id_of(line), &Code::BUSY, format_args!("")),
             false => self.start_application(line, method, window, until),
         }
@@ -165,7 +167,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     fn start_application(&mut self, line: &Line<'_>, method: Found, window: u64, until: Time) {
         let (id, bytes) = (id_of(line), line.rest.stuffed().len());
-        let work = Work { id, cancel: id, until, window, bytes };
+        let mut work = Work { id, cancel: id, until, window, bytes };
         match self.verdict(Action::Call(line.word.as_str())) {
             Verdict::Allow => {}
             Verdict::Deny => {
@@ -173,7 +175,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 return;
             }
             Verdict::Later(verdict) => {
-                let gated = self.gated(verdict, method, line);
+                let (gated, bytes) = self.gated(verdict, method, line);
+                work.bytes = bytes;
                 return self.run(work, |_, _| Ok(gated));
             }
         }

@@ -327,7 +327,8 @@ async fn each_request_is_answered_once_whatever_is_mixed() {
         let dice = Dice::new(seed);
         let shared = shared(&dice);
         let epochs = epochs(&shared).await;
-        let session = Session::new(Uuid::from_u128(seed.into()), PeerAddr::Other("test".into()));
+        let session =
+            Session::new(Uuid::from_u128(seed.into()), PeerAddr::Other("test".into()), &shared);
         let (ours, theirs) = tokio::io::duplex(1 + dice.roll(300) as usize);
         let mut connection = Connection::new(theirs, shared.clone(), session.clone());
         let mut polls = 0;

@@ -12,11 +12,13 @@ mod control;
 mod crumbs;
 mod deadlines;
 mod lines;
+mod listing;
 #[cfg(test)]
 mod mixtures;
 mod orders;
 mod parked;
 mod requests;
+mod share;
 mod streams;
 
 use std::{
@@ -30,16 +32,15 @@ use tokio::{
     task::yield_now,
 };
 
-use self::{access::Access, closing::Phase, crumbs::Crumbs, parked::Parked};
+use self::{access::Access, closing::Phase, crumbs::Crumbs, listing::Listing, parked::Parked};
 use crate::{
     coop::has_budget_remaining,
     io::{Scratch, WriteBuffer},
     protocol::{Code, DEFAULT_MAX_LINE, Hello, Lease, LeaseEvent, LineDecoder, Time, Violations},
     server::{
         Shared,
-        config::BUSY_MARK,
         in_flight::InFlight,
-        mailbox::{ALARM, CUT, DRAIN, LINE, NEWS, ORDERS},
+        mailbox::{ALARM, CUT, DRAIN, LINE, NEWS, ORDERS, SHED},
         session::Session,
         stats::Tally,
         subscriptions::Subscriptions,
@@ -76,8 +77,9 @@ pub(super) struct Connection<T> {
     /// An alarm rang, and what was received before it is still to be read: in so many rounds at
     /// most.
     due_within: Option<u8>,
-    /// The connections of the server hold as much as they may together, as of this poll.
-    is_busy: bool,
+    /// What it may hold, as of this poll: without bound, unless the connections of the server hold
+    /// more than they may together.
+    allowance: usize,
     phase: Phase,
     lease: Lease,
     violations: Violations,
@@ -118,6 +120,8 @@ struct Active {
     unread_at: usize,
     /// Reading stopped since the peer does not read: nothing but the next write brings it on.
     is_held: bool,
+    /// A `/methods` whose answer is not written whole.
+    listing: Option<Listing>,
     /// Since when bytes wait and the transport takes none of them.
     stuck: Option<Time>,
     /// The streams were left without a turn, all else having had one.
@@ -146,7 +150,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Connection<T> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         this.now = None;
-        this.is_busy = this.shared.buffered.bytes() > this.shared.config.buffered_bytes_total;
+        this.look_at_share();
         let polled = this.poll_rounds(cx);
         this.count_buffered();
         polled.map(|closed| match closed {
@@ -173,7 +177,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             is_draining: false,
             is_banned: false,
             due_within: None,
-            is_busy: false,
+            allowance: usize::MAX,
             buffered: 0,
             phase: Phase::Open,
             lease: Lease::Idle,
@@ -244,16 +248,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         Poll::Pending
     }
 
-    /// Tells the server what this connection holds, where it has changed.
-    fn count_buffered(&mut self) {
-        let active = self.active.as_ref().map_or(0, |active| active.buffered());
-        let bytes = self.lines.pending() + active;
-        if bytes != self.buffered {
-            self.shared.buffered.change(self.buffered, bytes);
-            self.buffered = bytes;
-        }
-    }
-
     fn take_mail(&mut self, cx: &mut Context<'_>) {
         let mailbox = self.session.mailbox();
         let flags = match &mut self.active {
@@ -276,6 +270,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if flags & ORDERS != 0 {
             self.obey_orders();
         }
+        if flags & SHED != 0 {
+            self.shed();
+        }
         if flags & NEWS != 0 {
             self.on_news();
         }
@@ -283,17 +280,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     fn on_news(&mut self) {
         if let Some(subscriptions) = &mut self.subscriptions {
-            subscriptions.look();
+            subscriptions.look(self.session.mailbox());
         }
         self.poll_opening();
     }
 
     /// Polls what was woken, unless the peer does not read what is finished, and while there is budget.
     fn poll_handlers(&mut self) {
-        let mut polled = 0;
+        let (mut polled, mark) = (0, self.reply_mark());
         while let Some(active) = &mut self.active {
-            let is_full = active.out.len() >= self.shared.config.reply_mark;
-            let may_go_on = !is_full && has_budget_remaining();
+            let may_go_on = active.out.len() < mark && has_budget_remaining();
             let Some(&slot) = active.woken.get(polled).filter(|_| may_go_on) else {
                 active.woken.drain(..polled);
                 return;
@@ -301,6 +297,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             polled += 1;
             if let Some(over) = active.in_flight.poll(slot) {
                 self.finish(over);
+                // A reply that was taken from its task makes no room for the next before it is out.
+                self.session.holding().set_unwritten(self.unwritten());
             }
         }
     }
@@ -312,6 +310,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             active.is_held = false;
         }
         self.start_parked();
+        self.list_methods();
         self.go_on_with_unread();
         for _ in 0..READS {
             if self.phase != Phase::Open || self.is_stalled() {
@@ -326,7 +325,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             }
             self.go_on();
             let mut scratch = Scratch::take();
-            match scratch.poll_read(&mut self.io, cx)? {
+            match scratch.poll_read_at_most(self.read_at_most(), &mut self.io, cx)? {
                 Poll::Pending => return Ok(false),
                 Poll::Ready([]) => self.on_eof(),
                 Poll::Ready(bytes) => self.on_bytes(bytes),
@@ -352,12 +351,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 subscriptions.copy(room, active.out.bytes(), &mut active.tally);
             }
         }
-    }
-
-    /// With the server's buffers full, notifications go one at a time: each when the one before is
-    /// out.
-    fn notification_mark(&self) -> usize {
-        if self.is_busy { 1 } else { self.shared.config.notification_mark }
     }
 
     /// Drives the lease; past its end, every subscription is told so.
@@ -393,12 +386,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let Some(active) = &self.active else {
             return false;
         };
-        let config = &self.shared.config;
         // What is held goes on with what is parked before it, or with a verdict.
         let has_lines = active.held.is_none() && !active.unread.is_empty();
         let can_copy = active.out.len() < self.notification_mark()
             && self.subscriptions.as_ref().is_some_and(|list| list.is_ready());
-        let can_poll = active.out.len() < config.reply_mark && !active.woken.is_empty();
+        let can_reply = !active.woken.is_empty() || active.listing.is_some();
+        let can_poll = active.out.len() < self.reply_mark() && can_reply;
         let can_read = (has_lines || active.is_held) && !self.is_over_mark() && !self.is_opening();
         can_start || can_read || can_copy || can_poll || self.can_stream()
     }
@@ -411,6 +404,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 && active.parked.is_empty()
                 && active.held.is_none()
                 && active.unread.is_empty()
+                && active.listing.is_none()
         };
         if self.active.take_if(is_idle).is_some() {
             self.session.mailbox().shrink();
@@ -424,14 +418,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         self.is_opening()
             || self.is_over_mark()
             || self.active.as_ref().is_some_and(|active| active.held.is_some())
-    }
-
-    /// Whether the peer leaves so much unread that none of its lines is looked at, the protocol's
-    /// own neither: their answers would pile up without bound.
-    fn is_over_mark(&self) -> bool {
-        let mark = self.shared.config.reply_mark.saturating_mul(2);
-        let mark = if self.is_busy { mark.min(BUSY_MARK) } else { mark };
-        self.active.as_ref().is_some_and(|active| active.out.len() >= mark)
     }
 
     fn unwritten(&self) -> usize {
@@ -455,7 +441,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     fn is_opening(&self) -> bool {
-        self.subscriptions.as_ref().is_some_and(|list| list.is_opening()) || self.is_asking()
+        self.subscriptions.as_ref().is_some_and(|list| list.is_opening())
+            || self.is_asking()
+            || self.is_listing()
     }
 
     fn is_draining(&self) -> bool {
@@ -507,7 +495,7 @@ fn give_way(cx: &mut Context<'_>) {
 impl<T> Drop for Connection<T> {
     fn drop(&mut self) {
         self.shared.wheel.clear(&mut self.alarm);
-        self.shared.buffered.change(self.buffered, 0);
+        self.session.holding().change(self.buffered, 0);
         self.count();
         self.shared.sessions.remove(&self.session);
         self.session.mailbox().close();
@@ -567,9 +555,10 @@ mod tests {
         let hour = Duration::from_secs(3_600);
         for is_read in [true, false] {
             let (mut peer, io) = tokio::io::duplex(1_024);
-            let session = Session::new(Uuid::nil(), PeerAddr::Other("test".into()));
+            let shared = shared();
+            let session = Session::new(Uuid::nil(), PeerAddr::Other("test".into()), &shared);
             let mailbox = session.mailbox().clone();
-            let mut connection = Connection::new(io, shared(), session);
+            let mut connection = Connection::new(io, shared, session);
             peer.write_all(b"1 /subscribe t\n2 ech").await.unwrap();
             assert!(poll(&mut connection).is_pending());
             assert_eq!(connection.lines.pending(), 5);
@@ -606,7 +595,7 @@ mod tests {
         let wait = async || std::future::pending::<()>().await;
         shared.methods = Router::new().method("wait", wait).into_methods();
         let (mut peer, io) = tokio::io::duplex(1_024);
-        let session = Session::new(Uuid::nil(), PeerAddr::Other("test".into()));
+        let session = Session::new(Uuid::nil(), PeerAddr::Other("test".into()), &shared);
         let mut connection = Connection::new(io, Arc::new(shared), session);
         let wakes = Arc::new(Wakes::default());
         let waker = Waker::from(wakes.clone());
@@ -631,8 +620,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_idle_connection_owns_nothing_but_itself() {
         let (mut peer, io) = tokio::io::duplex(1_024);
-        let session = Session::new(Uuid::nil(), PeerAddr::Other("test".into()));
-        let mut connection = Connection::new(io, shared(), session);
+        let shared = shared();
+        let session = Session::new(Uuid::nil(), PeerAddr::Other("test".into()), &shared);
+        let mut connection = Connection::new(io, shared, session);
         let cx = &mut Context::from_waker(Waker::noop());
         for lines in ["", "1 echo a\n", "2 /subscribe t\n3 /unsubscribe t\n", "4 nosuch\n\n"] {
             peer.write_all(lines.as_bytes()).await.unwrap();
@@ -651,7 +641,7 @@ mod tests {
         let (mut peer, io) = tokio::io::duplex(1_024);
         let mut shared = shared();
         Arc::get_mut(&mut shared).unwrap().config = ServerConfig::new().reply_mark(64);
-        let session = Session::new(Uuid::nil(), PeerAddr::Other("test".into()));
+        let session = Session::new(Uuid::nil(), PeerAddr::Other("test".into()), &shared);
         let mut connection = Connection::new(io, shared, session);
         let cx = &mut Context::from_waker(Waker::noop());
         for _ in 0..100 {

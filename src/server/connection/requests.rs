@@ -105,10 +105,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// Whether another application request may be started.
     pub(super) fn has_place(&self) -> bool {
         let config = &self.shared.config;
+        let mark = self.reply_mark().saturating_sub(self.finished());
         self.active.as_ref().is_none_or(|active| {
             active.in_flight.len() < config.in_flight
                 && active.in_flight.payload_bytes() < config.payload_bytes
-                && active.out.len() < config.reply_mark
+                && active.out.len() < mark
         })
     }
 }

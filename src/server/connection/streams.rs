@@ -75,10 +75,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// Streams stop where replies do, or earlier, where notifications do, while there are some to be
     /// copied: they would never get below their mark else.
     fn has_room_for_items(&self) -> bool {
-        let config = &self.shared.config;
         let mark = match self.subscriptions.as_ref().is_some_and(|list| list.is_ready()) {
-            true => config.reply_mark.min(self.notification_mark()),
-            false => config.reply_mark,
+            true => self.reply_mark().min(self.notification_mark()),
+            false => self.reply_mark(),
         };
         self.unwritten() < mark
     }
@@ -95,7 +94,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// credit, the oldest of them is over; whether one is, and is to be written.
     pub(super) fn free_a_place(&mut self) -> bool {
         let waits = |active: &Active| active.held.is_some();
-        let is_behind = self.unwritten() >= self.shared.config.reply_mark;
+        let is_behind = self.unwritten() >= self.reply_mark();
         if !self.active.as_deref().is_some_and(waits)
             || is_behind
             || self.is_opening()
