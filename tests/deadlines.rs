@@ -27,7 +27,7 @@ use bellwire::{
 use bytes::Bytes;
 use futures::StreamExt;
 use tokio::{
-    io::DuplexStream,
+    io::{AsyncWriteExt, DuplexStream},
     sync::mpsc,
     time::{Instant, sleep},
 };
@@ -464,6 +464,32 @@ async fn a_closed_connection_lingers() {
     peer.ask("2 /quit\n", "2 ok\n").await;
     peer.expect_closed().await;
     due(since, secs(1), gone(&server)).await;
+}
+
+/// As long as its peer goes on sending it may not have read the last lines; but no longer than one
+/// that takes nothing, and one that is closed for its own faults has 1 s.
+#[tokio::test(start_paused = true)]
+async fn a_closed_connection_lingers_while_its_peer_sends() {
+    for (last_line, sends, is_gone_at) in
+        [("2 /quit\n", 3, millis(3 * 900 + 1_000)), ("2 /quit\n", 99, secs(7)), ("\n", 99, secs(1))]
+    {
+        let server = serve(ServerConfig::new().write_progress(secs(7)).violations(0));
+        let mut peer = begun(&server).await;
+        let since = Instant::now();
+        peer.send(last_line).await;
+        let (_, mut write) = tokio::io::split(peer.io);
+        let sending = tokio::spawn(async move {
+            for _ in 0..sends {
+                sleep(millis(900)).await;
+                if write.write_all(b"3 echo x\n").await.is_err() {
+                    return;
+                }
+            }
+            never().await;
+        });
+        due(since, is_gone_at, gone(&server)).await;
+        sending.abort();
+    }
 }
 
 // The client.

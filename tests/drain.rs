@@ -6,12 +6,12 @@ use std::{
 };
 
 use bellwire::{
-    Client, ClientConfig, ConnectionError, ConnectionEvent, NotSent, Random, Router, ServerConfig,
-    blocking, handler,
+    Client, ClientConfig, ConnectionError, ConnectionEvent, NotSent, Random, Router, Server,
+    ServerConfig, blocking, handler, server::PeerAddr,
 };
 use futures::StreamExt;
 use tokio::{
-    io::{AsyncReadExt, DuplexStream},
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     net::TcpSocket,
     sync::Semaphore,
     task::{JoinHandle, JoinSet, yield_now},
@@ -293,6 +293,54 @@ async fn a_client_may_quit_behind_the_first_goodbye() {
     let Err(ConnectionError::Bye(reason)) = driver.await.unwrap() else { panic!() };
     assert_eq!(reason.code.as_str(), "closing");
     drop(client);
+}
+
+/// A peer that asks on behind the line, and reads slowly, gets all that it is owed: its connection is
+/// not reset, with what the system has still to send, while it may be read.
+#[tokio::test]
+async fn who_asks_on_and_reads_slowly_loses_no_reply() {
+    let big = async || "x".repeat(1_000);
+    let server = Server::bind("127.0.0.1:0").await.unwrap();
+    let Ok(PeerAddr::Tcp(address)) = server.local_addr() else { panic!("not a TCP address") };
+    let server = server.config(ServerConfig::new().grace(Duration::from_millis(100)));
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = server.serve(Router::new().method("big", big));
+    let serving = serving.with_graceful_shutdown(async { drop(stopped.await) });
+    let serving = tokio::spawn(serving.into_future());
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(8_192).unwrap();
+    let (mut read, mut write) = socket.connect(address).await.unwrap().into_split();
+    let asking = tokio::spawn(async move {
+        let burst: String = (1..=80).map(|id| format!("{id} big\n")).collect();
+        write.write_all(burst.as_bytes()).await.unwrap();
+        for id in 81.. {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            if write.write_all(format!("{id} big\n").as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    });
+    let (mut all, mut stop) = (Vec::new(), Some(stop));
+    let mut piece = [0; 512];
+    loop {
+        match read.read(&mut piece).await.expect("no reset") {
+            0 => break,
+            length => all.extend_from_slice(&piece[..length]),
+        }
+        // It is to stop while nearly all of the replies are on their way.
+        if all.len() > 5_000 {
+            stop.take();
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    asking.abort();
+    let all = String::from_utf8(all).expect("text");
+    let (_, last) = all.split_once("* /bye;last=").expect("the line was drawn");
+    let last: u64 = last.split(' ').next().and_then(|last| last.parse().ok()).expect("an id");
+    assert!(last >= 80, "{last}");
+    let answered = all.lines().filter(|line| line.ends_with("xxx")).count() as u64;
+    assert_eq!(answered, last);
+    serving.await.unwrap().unwrap();
 }
 
 // threats: 29

@@ -232,6 +232,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if !self.is_draining {
             encode_bye(self.out(), 0, &Code::UNAUTHENTICATED);
         }
+        self.is_banned = true;
         self.stop_reading(None);
     }
 

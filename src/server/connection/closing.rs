@@ -23,8 +23,8 @@ use crate::{
     sync::Arc,
 };
 
-/// How long a connection that was closed is read on, so that the peer gets the last lines: closing
-/// a socket with unread bytes resets it, and what was written may be lost.
+/// A connection that was closed is read on until its peer has sent nothing for so long: closing a
+/// socket with unread bytes resets it, and what the system has still to send is lost.
 const LINGER: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub(super) enum Phase {
     /// Closed in our direction; what still comes is thrown away.
     Lingering {
         until: Time,
+        /// However much comes.
+        end: Time,
     },
 }
 
@@ -164,7 +166,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             if eof {
                 return Poll::Ready(Ok(()));
             }
-            self.phase = Phase::Lingering { until: self.now().after(LINGER) };
+            self.begin_lingering();
         }
         self.poll_linger(cx)
     }
@@ -174,6 +176,18 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let until = self.now().after(self.shared.config.write_progress);
         self.phase = Phase::Closing { eof, until };
         self.active = None;
+    }
+
+    /// A peer that goes on sending may not have read to the end yet: it has as long as any that takes
+    /// nothing. One that is closed for its own faults has no more than the last line to read.
+    fn begin_lingering(&mut self) {
+        let now = self.now();
+        let until = now.after(LINGER);
+        let end = match self.is_banned {
+            true => until,
+            false => until.max(now.after(self.shared.config.write_progress)),
+        };
+        self.phase = Phase::Lingering { until, end };
     }
 
     /// Whether this is as long as a connection that has nothing more to say stays.
@@ -194,9 +208,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Phase::Lingering { until } = self.phase
-            && self.has_waited(cx, until)
-        {
+        let Phase::Lingering { until, end } = self.phase else { return Poll::Ready(Ok(())) };
+        if self.has_waited(cx, until) {
             return Poll::Ready(Ok(()));
         }
         let mut scratch = Scratch::take();
@@ -204,6 +217,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             if ready!(scratch.poll_read(&mut self.io, cx))?.is_empty() {
                 return Poll::Ready(Ok(()));
             }
+            let until = self.now().after(LINGER).min(end);
+            self.phase = Phase::Lingering { until, end };
         }
         give_way(cx);
         Poll::Pending

@@ -212,7 +212,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
         self.active().tally.malformed += 1;
         match fault.id {
-            _ if self.is_first => self.stop_reading(None),
+            _ if self.is_first => {
+                self.is_banned = true;
+                self.stop_reading(None);
+            }
             Some(id) => {
                 self.has_read(Mark::Id(id));
                 self.refuse(id, &Code::MALFORMED, format_args!("{fault}"));
@@ -230,6 +233,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             let text = format_args!("max-line is {}", error.max_line);
             self.notice_error(None, &Code::LINE_TOO_LONG, text);
         }
+        self.is_banned = true;
         self.stop_reading(None);
     }
 }

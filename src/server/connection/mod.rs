@@ -72,7 +72,7 @@ pub(super) struct Connection<T> {
     is_first: bool,
     /// The line is drawn: no application request is started any more.
     is_draining: bool,
-    /// One violation too many was read.
+    /// One violation too many was read, or another fault for which it is closed.
     is_banned: bool,
     /// An alarm rang, and what was received before it is still to be read: in so many rounds at
     /// most.
