@@ -165,10 +165,12 @@ fn outcomes(counts: [u64; 4]) -> [(&'static str, u64); 4] {
 }
 
 /// A [`Layer`] that measures, by method and outcome, how long requests take from when they are
-/// started to their reply: `bellwire_handler_seconds`, whose count is the number of requests.
+/// started to their reply, or to the end of a streamed one: `bellwire_handler_seconds`, whose count
+/// is the number of requests.
 ///
-/// What is refused before its handler starts, or is dropped before it replies (cancelled, past its
-/// deadline), is not measured.
+/// A streamed reply is measured once, at its end, with the outcome of that: `cut` if it was cancelled,
+/// late, or lost with its connection. What is refused before its handler starts, or is dropped
+/// before it replies (cancelled, past its deadline), is not measured.
 ///
 /// ```
 /// use bellwire::{Router, metrics::Handlers};
@@ -193,9 +195,10 @@ impl Layer for Handlers {
         let handler = next.run()?;
         Ok(Box::pin(async move {
             let reply = handler.await;
-            let labels = [("method", method), ("outcome", reply.outcome().to_string())];
-            metrics::histogram!("bellwire_handler_seconds", &labels).record(begin.elapsed());
-            reply
+            reply.on_end(move |outcome| {
+                let labels = [("method", method), ("outcome", outcome.to_string())];
+                metrics::histogram!("bellwire_handler_seconds", &labels).record(begin.elapsed());
+            })
         }))
     }
 }

@@ -100,6 +100,9 @@ fn list() -> Vec<Case> {
             looping(async |it| drop(it.closed.stream("m", "").collect::<Vec<_>>().await))
         }),
         ("Streaming::next", || looping(async |it| drop(it.closed.stream("m", "").next().await))),
+        ("Streaming::next_with_credit", || {
+            looping(async |it| drop(it.closed.stream("m", "").next_with_credit().await))
+        }),
         ("Subscribe", || looping(async |it| drop(it.closed.subscribe("t").await))),
         ("Subscribe::listen", || {
             looping(async |it| drop(it.closed.subscribe("t").listen(async |_| {}).await))
@@ -122,6 +125,11 @@ fn list() -> Vec<Case> {
         }),
         ("TypedStreaming::next", || {
             looping(async |it| drop(it.closed.request_stream::<_, u8>("m", &1).next().await))
+        }),
+        ("TypedStreaming::next_with_credit", || {
+            looping(async |it| {
+                drop(it.closed.request_stream::<_, u8>("m", &1).next_with_credit().await);
+            })
         }),
     ]
 }

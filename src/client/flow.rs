@@ -11,9 +11,9 @@ use crate::{error::CallError, sync::Mutex};
 
 /// What a streamed reply brought and nobody took yet.
 ///
-/// **Invariant:** items that the server may still send, items here, and items taken for which no
-/// credit was given back are as many as the window. So the queue never holds more than the window,
-/// and the driver never waits for its reader.
+/// **Invariant:** items that the server may still send, items here, items whose credit the application
+/// holds, and items that are done with and whose credit was not given back are as many as the window.
+/// So the queue never holds more than the window, and the driver never waits for its reader.
 #[derive(Debug)]
 pub(crate) struct Flow {
     window: u64,
@@ -25,8 +25,8 @@ struct Queue {
     items: VecDeque<Bytes>,
     /// Items that the server may still send.
     credit: u64,
-    /// Items taken for which no credit was given back.
-    taken: u64,
+    /// Items that are done with, whose credit was not given back yet.
+    released: u64,
     /// There was an item, ever.
     has_begun: bool,
     end: Option<Result<(), CallError>>,
@@ -68,6 +68,11 @@ impl Flow {
         queue.reader.take()
     }
 
+    /// An item that was taken without its credit is done with; the credit to be given back now.
+    pub(crate) fn release(&self) -> u64 {
+        self.queue.lock().release_one(self.window)
+    }
+
     /// Whether its terminal line is there, whatever is still queued.
     pub(crate) fn is_over(&self) -> bool {
         self.queue.lock().end.is_some()
@@ -78,13 +83,18 @@ impl Flow {
         self.queue.lock().has_begun
     }
 
-    /// The next item; at the end, `None` or the error, which is told once.
-    pub(crate) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Taken, CallError>>> {
+    /// The next item, and the credit to be given back for it if `gives_back`; at the end, `None` or
+    /// the error, which is told once.
+    pub(crate) fn poll_next(
+        &self,
+        cx: &mut Context<'_>,
+        gives_back: bool,
+    ) -> Poll<Option<Result<Taken, CallError>>> {
         // A waker is the runtime's code: neither cloned nor dropped under the lock.
         let reader = cx.waker().clone();
         let mut queue = self.queue.lock();
         if let Some(item) = queue.items.pop_front() {
-            let grant = queue.take_one(self.window);
+            let grant = if gives_back { queue.release_one(self.window) } else { 0 };
             return Poll::Ready(Some(Ok(Taken { item, grant })));
         }
         if let Some(end) = &mut queue.end {
@@ -100,14 +110,16 @@ impl Flow {
 
 impl Queue {
     /// Credit is given back by the half window, so that it costs few lines, and before the server
-    /// has used up what it has.
-    fn take_one(&mut self, window: u64) -> u64 {
-        self.taken += 1;
-        if self.end.is_some() || self.taken < window.div_ceil(2) {
+    /// has used up what it has. At once, though, when nothing else can come: the rest of the window
+    /// may be held by the application.
+    fn release_one(&mut self, window: u64) -> u64 {
+        self.released += 1;
+        let is_dry = self.credit == 0 && self.items.is_empty();
+        if self.end.is_some() || self.released < window.div_ceil(2) && !is_dry {
             return 0;
         }
-        self.credit += self.taken;
-        std::mem::take(&mut self.taken)
+        self.credit += self.released;
+        std::mem::take(&mut self.released)
     }
 }
 
@@ -117,7 +129,7 @@ mod tests {
     use crate::error::Unknown;
 
     fn take(flow: &Flow) -> Option<u64> {
-        match flow.poll_next(&mut Context::from_waker(Waker::noop())) {
+        match flow.poll_next(&mut Context::from_waker(Waker::noop()), true) {
             Poll::Ready(Some(Ok(taken))) => Some(taken.grant),
             _ => None,
         }
@@ -148,6 +160,26 @@ mod tests {
         }
     }
 
+    /// Credit that the application holds is not the server's; what it gives back is, by the half
+    /// window, and at once when the server has none left.
+    #[test]
+    fn credit_that_is_held_comes_back_when_it_is_released() {
+        let flow = Flow::new(4);
+        let cx = &mut Context::from_waker(Waker::noop());
+        for _ in 0..4 {
+            assert!(flow.push(Bytes::new()).is_ok());
+        }
+        assert!(flow.push(Bytes::new()).is_err());
+        for _ in 0..3 {
+            let Poll::Ready(Some(Ok(taken))) = flow.poll_next(cx, false) else { panic!("an item") };
+            assert_eq!(taken.grant, 0);
+        }
+        assert_eq!((flow.release(), flow.release()), (0, 2), "one is queued: by the half window");
+        assert!(flow.push(Bytes::new()).is_ok() && flow.push(Bytes::new()).is_ok());
+        while let Poll::Ready(Some(Ok(_))) = flow.poll_next(cx, false) {}
+        assert_eq!(flow.release(), 1, "nothing else can come");
+    }
+
     #[test]
     fn the_error_is_told_once_behind_the_items() {
         let flow = Flow::new(2);
@@ -155,7 +187,7 @@ mod tests {
         assert!(flow.finish(None, Err(Unknown::Deadline.into())).is_none());
         let cx = &mut Context::from_waker(Waker::noop());
         assert_eq!(take(&flow), Some(0), "nothing is given back behind the end");
-        assert!(matches!(flow.poll_next(cx), Poll::Ready(Some(Err(_)))));
-        assert!(matches!(flow.poll_next(cx), Poll::Ready(None)));
+        assert!(matches!(flow.poll_next(cx, true), Poll::Ready(Some(Err(_)))));
+        assert!(matches!(flow.poll_next(cx, true), Poll::Ready(None)));
     }
 }

@@ -65,7 +65,7 @@ pub use self::{
     loss::Loss,
     seen::{Progress, Seen},
     stats::ClientStats,
-    streaming::{Streaming, TypedStreaming},
+    streaming::{ItemCredit, Streaming, TypedStreaming},
     subscription::{Notifications, Subscribe, Subscription},
     typed::{CodecError, Decode, Encode, TypedCall},
 };
@@ -197,6 +197,11 @@ impl Client {
 
     fn shared(&self) -> &Shared {
         &self.handle.shared
+    }
+
+    /// What goes on without the handle: it keeps no connection open.
+    fn share(&self) -> Arc<Shared> {
+        self.handle.shared.clone()
     }
 
     /// Waits until there is a connection, and its server has said hello; what it announced.

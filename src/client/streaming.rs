@@ -20,11 +20,12 @@ use crate::{
         call::send_when_possible,
         flow::{Flow, Taken},
         resend::Patience,
+        shared::Shared,
         typed::decode,
     },
     coop::poll_budgeted,
     error::{CallError, NotSent, Unknown},
-    protocol::{MAX_NUMBER, Method, RequestId},
+    protocol::{MAX_NUMBER, Method, RequestId, TraceParent},
     sync::Arc,
 };
 
@@ -39,7 +40,8 @@ const DEFAULT_WINDOW: u64 = 32;
 /// is not empty.
 ///
 /// The server sends no more items than there is credit for, and gets credit back as items are taken,
-/// by the half window. A reply that nobody reads costs the server no more than its place in flight,
+/// by the half window; or once the application is done with them, by
+/// [`next_with_credit`](Self::next_with_credit). A reply that nobody reads costs the server no more than its place in flight,
 /// and this side no more than [`window`](Self::window) items; calls and notifications go on beside
 /// it. It keeps the connection open, as a [`Subscription`](crate::Subscription) does; but once the
 /// client is told to close, no more credit reaches the server, which cuts the reply short.
@@ -129,6 +131,17 @@ impl Streaming {
         self
     }
 
+    /// Sends a trace context with the request: on the server, the handler's span carries it, and the
+    /// items are made within that span.
+    pub fn trace(mut self, parent: TraceParent) -> Self {
+        if let State::New(body) = &mut self.state
+            && let Err(error) = body.attributes.push("trace", parent)
+        {
+            self.state = State::Over(Some(NotSent::Attribute(error).into()));
+        }
+        self
+    }
+
     /// Sends an attribute of the application's own with the request: its key has a dot. The stream
     /// ends [`NotSent::Attribute`] if it cannot be written.
     pub fn attribute(mut self, key: &str, value: impl fmt::Display) -> Self {
@@ -151,7 +164,57 @@ impl Streaming {
         poll_fn(|cx| self.poll_item(cx)).await
     }
 
+    /// The next item, with its credit: the server gets that back when the application drops it, and
+    /// not before. `None` behind the last one.
+    ///
+    /// As acks are to notifications: a reader that hands items on to workers holds the credit until
+    /// the work is done, so that no more than a [`window`](Self::window) of items is under way. Credit
+    /// may be dropped in any order and from anywhere, also once the stream is gone.
+    ///
+    /// ```
+    /// use bellwire::{CallError, Client};
+    ///
+    /// # async fn resize(_: bytes::Bytes) {}
+    /// async fn resize_all(client: &Client) -> Result<(), CallError> {
+    ///     let mut photos = client.stream("photos", "").window(8);
+    ///     while let Some(photo) = photos.next_with_credit().await {
+    ///         let (photo, credit) = photo?;
+    ///         tokio::spawn(async move {
+    ///             resize(photo).await;
+    ///             drop(credit);
+    ///         });
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`CallError`], once, and nothing behind it.
+    ///
+    /// # Cancel safety
+    /// Dropping it loses no item.
+    pub async fn next_with_credit(&mut self) -> Option<Result<(Bytes, ItemCredit), CallError>> {
+        let item = poll_fn(|cx| self.poll_taken(cx, false)).await?;
+        Some(item.map(|item| (item, self.item_credit())))
+    }
+
+    /// Of an item that was taken without giving it back.
+    fn item_credit(&self) -> ItemCredit {
+        ItemCredit(match &self.state {
+            State::Open((id, flow), _) => Some((self.client.share(), *id, flow.clone())),
+            State::New(_) | State::Waiting(_) | State::Over(_) => None,
+        })
+    }
+
     fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, CallError>>> {
+        self.poll_taken(cx, true)
+    }
+
+    fn poll_taken(
+        &mut self,
+        cx: &mut Context<'_>,
+        gives_back: bool,
+    ) -> Poll<Option<Result<Bytes, CallError>>> {
         loop {
             match &mut self.state {
                 State::New(_) => self.start(),
@@ -170,7 +233,7 @@ impl Streaming {
                     {
                         return late;
                     }
-                    let taken = ready!(poll_budgeted(cx, |cx| flow.poll_next(cx)));
+                    let taken = ready!(poll_budgeted(cx, |cx| flow.poll_next(cx, gives_back)));
                     if !self.sends_again(&taken) {
                         return Poll::Ready(self.hand_over(id, taken));
                     }
@@ -270,6 +333,32 @@ impl Streaming {
     }
 }
 
+/// The credit of one item of a streamed reply, from
+/// [`next_with_credit`](Streaming::next_with_credit): dropping it tells the server that it may make
+/// one item more.
+///
+/// The server is told by the half window, or at once where it has no credit left (PROTOCOL.md,
+/// section 7.8). Credit does not keep the connection open. Credit that is never dropped, as by
+/// [`std::mem::forget`], makes the window smaller for as long as the stream lasts.
+#[must_use = "dropping it gives the credit back at once"]
+pub struct ItemCredit(Option<(Arc<Shared>, RequestId, Arc<Flow>)>);
+
+impl Drop for ItemCredit {
+    fn drop(&mut self) {
+        let Some((shared, id, flow)) = self.0.take() else { return };
+        let grant = flow.release();
+        if grant > 0 {
+            shared.give_credit(id, grant);
+        }
+    }
+}
+
+impl fmt::Debug for ItemCredit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ItemCredit")
+    }
+}
+
 impl Stream for Streaming {
     type Item = Result<Bytes, CallError>;
 
@@ -325,6 +414,12 @@ impl<C: Decode<R>, R> TypedStreaming<C, R> {
         self
     }
 
+    /// As [`Streaming::trace`].
+    pub fn trace(mut self, parent: TraceParent) -> Self {
+        self.items = self.items.trace(parent);
+        self
+    }
+
     /// As [`Streaming::attribute`].
     pub fn attribute(mut self, key: &str, value: impl fmt::Display) -> Self {
         self.items = self.items.attribute(key, value);
@@ -342,15 +437,34 @@ impl<C: Decode<R>, R> TypedStreaming<C, R> {
         poll_fn(|cx| self.poll_item(cx)).await
     }
 
+    /// As [`Streaming::next_with_credit`].
+    ///
+    /// # Errors
+    /// [`CallError`], once, and nothing behind it.
+    ///
+    /// # Cancel safety
+    /// Dropping it loses no item.
+    pub async fn next_with_credit(&mut self) -> Option<Result<(R, ItemCredit), CallError>> {
+        Some(match self.items.next_with_credit().await? {
+            Ok((item, credit)) => self.decoded(&item).map(|item| (item, credit)),
+            Err(error) => Err(error),
+        })
+    }
+
+    /// What cannot be decoded is the last item.
+    fn decoded(&mut self, item: &[u8]) -> Result<R, CallError> {
+        decode(&self.codec, item).inspect_err(|_| {
+            self.items.cancel();
+        })
+    }
+
     fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<R, CallError>>> {
         let item = match ready!(self.items.poll_item(cx)) {
             None => return Poll::Ready(None),
             Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-            Some(Ok(item)) => decode(&self.codec, &item),
+            Some(Ok(item)) => self.decoded(&item),
         };
-        Poll::Ready(Some(item.inspect_err(|_| {
-            self.items.cancel();
-        })))
+        Poll::Ready(Some(item))
     }
 }
 

@@ -277,7 +277,8 @@ impl ServerConfig {
     ///
     /// Past it the handler is dropped and the request is answered `cut deadline`. Of a
     /// [`Streamed`](crate::Streamed) reply each item has this long, while there is credit for it; a
-    /// reply that waits for credit holds its place until its `ttl`, or its connection, ends. A store
+    /// reply that waits for credit holds its place until its `ttl`, or its connection, ends. A method
+    /// may have [a time of its own](crate::server::Endpoint::handler_time), or no limit. A store
     /// of one's own has as long to open a topic; past it the `/subscribe` is answered `no busy`.
     #[must_use]
     pub fn handler_time(mut self, time: Duration) -> Self {

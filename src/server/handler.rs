@@ -6,6 +6,7 @@ use std::{
     mem,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use tokio::task::{JoinHandle, spawn, spawn_blocking};
@@ -101,8 +102,18 @@ handlers! {
 /// takes it.
 pub struct Endpoint<S> {
     pub(super) doc: String,
+    pub(super) limit: Limit,
     spawned: bool,
     start: Start<S>,
+}
+
+/// How long a method's handler may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Limit {
+    /// As the server says.
+    Server,
+    /// [`Duration::MAX`] for no limit.
+    Own(Duration),
 }
 
 type Call<S, T> = Box<dyn Fn(&RequestParts<'_>, &S) -> Result<T, Rejection> + Send + Sync>;
@@ -127,7 +138,7 @@ enum Start<S> {
 pub fn handler<S: 'static, Args>(handler: impl Handler<S, Args>) -> Endpoint<S> {
     let call: Call<S, BoxedReply> =
         Box::new(move |parts, state| Ok(Box::pin(handler.call(parts, state)?)));
-    Endpoint { doc: String::new(), spawned: false, start: Start::Async(call) }
+    Endpoint::new(Start::Async(call))
 }
 
 /// Wraps a function that may block, to be run on the runtime's threads for such.
@@ -155,10 +166,14 @@ pub fn blocking<S: 'static, Args>(handler: impl BlockingHandler<S, Args>) -> End
         let work = handler.clone().prepare(parts, state)?;
         Ok(Task::blocking(Box::new(work), parts.session.clone()))
     });
-    Endpoint { doc: String::new(), spawned: false, start: Start::Blocking(call) }
+    Endpoint::new(Start::Blocking(call))
 }
 
 impl<S> Endpoint<S> {
+    fn new(start: Start<S>) -> Self {
+        Self { doc: String::new(), limit: Limit::Server, spawned: false, start }
+    }
+
     /// What `/methods` prints behind the name; one line for people. Default none.
     #[must_use]
     pub fn doc(mut self, doc: impl Into<String>) -> Self {
@@ -178,6 +193,34 @@ impl<S> Endpoint<S> {
     #[must_use]
     pub fn spawned(mut self) -> Self {
         self.spawned = true;
+        self
+    }
+
+    /// How long this handler may take, in place of
+    /// [`ServerConfig::handler_time`](crate::ServerConfig::handler_time); `None` for no limit.
+    ///
+    /// Of a [`Streamed`](crate::server::Streamed) reply each item has this long, so `None` lets a
+    /// stream be silent for ever, as one that follows a file is. A request's `ttl` still bounds the
+    /// whole, and so do `/cancel` and the end of the connection. Once the client has ended its
+    /// direction of the connection, and once the connection is told to close, no more than the
+    /// server's time is left: a client that is gone looks no different. While the
+    /// [`Authorizer`](crate::server::Authorizer) takes its time, the server's time holds.
+    ///
+    /// Worst case: a request that never ends holds its place in flight as long as its connection
+    /// lasts; [`ServerConfig::idle`](crate::ServerConfig::idle) bounds that for a peer that is silent.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use bellwire::{Router, handler};
+    ///
+    /// let router = Router::new()
+    ///     .method("report", handler(async || "long").handler_time(Duration::from_secs(600)))
+    ///     .method("wait", handler(async || std::future::pending::<()>().await).handler_time(None));
+    /// # let _ = router;
+    /// ```
+    #[must_use]
+    pub fn handler_time(mut self, time: impl Into<Option<Duration>>) -> Self {
+        self.limit = Limit::Own(time.into().unwrap_or(Duration::MAX));
         self
     }
 
@@ -331,11 +374,12 @@ impl Running {
         }
     }
 
-    /// Drops what is left of it; whether that went without a panic.
-    pub(super) fn end(self) -> bool {
+    /// Drops what is left of it; whether that went without a panic. The stream that it was, which has
+    /// still to be told how it ended.
+    pub(super) fn end(self) -> (bool, Option<Items>) {
         match self {
-            Self::Stream(items) => items.end(),
-            running => guarded(|| drop(running)).is_some(),
+            Self::Stream(mut items) => (items.end(), Some(items)),
+            running => (guarded(|| drop(running)).is_some(), None),
         }
     }
 }
@@ -378,7 +422,7 @@ impl Task {
         if let Stage::Waiting(waiting) = mem::replace(&mut self.stage, Stage::Void) {
             let Waiting { work, pass, span } = *waiting;
             let run = move || {
-                let reply = span.in_scope(work);
+                let reply = span.in_scope(work).within(span);
                 let charge = pass.charge(reply.bytes());
                 (reply, charge)
             };

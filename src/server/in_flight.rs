@@ -5,12 +5,13 @@ mod streams;
 use std::{
     collections::VecDeque,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 pub(super) use self::streams::Turn;
 pub(super) use crate::guard::guarded;
 use crate::{
-    protocol::{Code, RequestId, Time},
+    protocol::{Code, Outcome, RequestId, Time},
     server::{
         handler::{Ended, Running},
         mailbox::{Mailbox, SlotWaker, Whom},
@@ -50,6 +51,10 @@ struct Kept {
     id: Option<RequestId>,
     running: Running,
     deadline: Time,
+    /// How long it may take, or, of a stream, each item.
+    limit: Duration,
+    /// Its deadline once it is allowed; the authoriser may take less time than the handler.
+    once_allowed: Time,
     /// Of its payload.
     bytes: usize,
     /// Why it was told to end, while its task has not.
@@ -64,7 +69,11 @@ struct Kept {
 
 /// What bounds a request that is kept.
 pub(super) struct Bounds {
-    pub(super) deadline: Time,
+    pub(super) begun: Time,
+    /// How long it may take, or, of a stream, each item; [`Duration::MAX`] for ever.
+    pub(super) limit: Duration,
+    /// How long a handler may take that has no limit of its own.
+    pub(super) usual: Duration,
     /// The end of its `ttl`, or [`NEVER`].
     pub(super) until: Time,
     /// Items that the client takes.
@@ -85,6 +94,24 @@ pub(super) enum How {
     Cut(Code),
     /// It was told to end before it began.
     NotStarted(Code),
+}
+
+impl How {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Ended(Ended::Replied(reply)) => reply.outcome(),
+            Self::Ended(Ended::Panicked) => Outcome::Err,
+            Self::Ended(Ended::Refused(_)) | Self::NotStarted(_) => Outcome::No,
+            Self::Ended(Ended::Starved | Ended::Aborted { .. }) | Self::Cut(_) => Outcome::Cut,
+        }
+    }
+}
+
+impl Kept {
+    /// Whether it is allowed, and its handler was made.
+    fn has_begun(&self) -> bool {
+        self.running.has_started()
+    }
 }
 
 impl InFlight {
@@ -118,25 +145,39 @@ impl InFlight {
 
     /// Keeps a request whose first poll, with [`next_waker`](Self::next_waker), was pending.
     ///
-    /// `cancel` is the id that `/cancel` finds it under, if it may be cancelled; `bytes` is the length
-    /// of its payload.
+    /// `cancel` is the id that `/cancel` finds it under, if it may be cancelled. Its deadline.
     pub(super) fn keep(
         &mut self,
         id: Option<RequestId>,
         cancel: Option<RequestId>,
         running: Running,
-        Bounds { deadline, until, credit, bytes }: Bounds,
-    ) {
-        let Some(slot) = self.free.pop() else { return };
+        Bounds { begun, limit, usual, until, credit, bytes }: Bounds,
+    ) -> Time {
+        let Some(slot) = self.free.pop() else { return NEVER };
         self.bytes += bytes;
         self.ids[slot] = cancel.map_or(0, RequestId::get);
         let is_stream = matches!(running, Running::Stream(_));
-        let (ending, is_ready) = (None, false);
-        let kept = Kept { id, running, deadline, bytes, ending, credit, until, is_ready };
-        self.slots[slot].kept = Some(kept);
+        let once_allowed = begun.after(limit).min(until);
+        let deadline = match running.has_started() {
+            true => once_allowed,
+            false => once_allowed.min(begun.after(usual)),
+        };
+        self.slots[slot].kept = Some(Kept {
+            id,
+            running,
+            deadline,
+            limit,
+            once_allowed,
+            bytes,
+            ending: None,
+            credit,
+            until,
+            is_ready: false,
+        });
         if is_stream {
             self.make_ready(slot);
         }
+        deadline
     }
 
     /// Polls the handler in `slot`, which was woken; a stream gets its turn among the others.
@@ -169,6 +210,11 @@ impl InFlight {
 
     /// Ends what is past its deadline; the slots that a task still holds wake when it has ended.
     pub(super) fn expire(&mut self, now: Time) -> Vec<Over> {
+        for kept in self.slots.iter_mut().filter_map(|slot| slot.kept.as_mut()) {
+            if kept.deadline <= now && kept.deadline < kept.once_allowed && kept.has_begun() {
+                kept.deadline = kept.once_allowed;
+            }
+        }
         let is_due = |kept: &Kept| kept.ending.is_none() && kept.deadline <= now;
         self.end_where(is_due, &Code::DEADLINE)
     }
@@ -219,7 +265,7 @@ impl InFlight {
             self.ready.retain(|&other| other != slot);
         }
         let has_started = running.has_started();
-        let dropped_well = running.end();
+        let (dropped_well, items) = running.end();
         let how = match (ending, ended) {
             (Some(code), _) if !has_started => How::NotStarted(code),
             (Some(code), Some(Ended::Aborted { started: false })) => How::NotStarted(code),
@@ -227,6 +273,9 @@ impl InFlight {
             (None, Some(ended)) if dropped_well => How::Ended(ended),
             (None, _) => How::Ended(Ended::Panicked),
         };
+        if let Some(mut items) = items {
+            items.over(how.outcome());
+        }
         Some(Over { id, how })
     }
 

@@ -3,6 +3,7 @@
 use std::{fmt, num::NonZeroU64, time::Duration};
 
 use bytes::Bytes;
+use tracing::Span;
 
 use crate::{
     protocol::{Code, Escaped, MAX_NUMBER, Outcome, Position},
@@ -102,7 +103,8 @@ impl Reply {
         Self(Answer::Cut(code))
     }
 
-    /// The word it is answered with: `more` for a stream, whose end is not known yet.
+    /// The word it is answered with: `more` for a stream, whose end is not known yet; see
+    /// [`on_end`](Self::on_end).
     pub fn outcome(&self) -> Outcome {
         match &self.0 {
             Answer::Stream(_) => Outcome::More,
@@ -113,9 +115,51 @@ impl Reply {
         }
     }
 
+    /// Calls `watcher` with the outcome once the reply has ended: at once, unless it is a stream; else
+    /// when the stream is over, with the word of its terminal line. A stream that is cancelled, late,
+    /// or dropped with its connection ended with [`Outcome::Cut`].
+    ///
+    /// For layers that measure or log: what they have around the handler's future ends with the
+    /// future, when a stream has only begun. It is called within the connection's driver, and must
+    /// not block; what panics in it is ignored.
+    ///
+    /// ```
+    /// use std::time::Instant;
+    /// use bellwire::{Router, server::{HandlerFuture, Next, Rejection, RequestParts}};
+    ///
+    /// fn timed(request: &RequestParts<'_>, next: Next<'_>) -> Result<HandlerFuture, Rejection> {
+    ///     let (method, begin) = (request.method().to_owned(), Instant::now());
+    ///     let handler = next.run()?;
+    ///     Ok(Box::pin(async move {
+    ///         let reply = handler.await;
+    ///         reply.on_end(move |outcome| println!("{method}: {outcome} {:?}", begin.elapsed()))
+    ///     }))
+    /// }
+    ///
+    /// let router = Router::new().method("echo", async |text: String| text).layer(timed);
+    /// # let _ = router;
+    /// ```
+    #[must_use]
+    pub fn on_end(mut self, watcher: impl FnOnce(Outcome) + Send + 'static) -> Self {
+        match &mut self.0 {
+            Answer::Stream(items) => items.watch(Box::new(watcher)),
+            _ => watcher(self.outcome()),
+        }
+        self
+    }
+
     /// `err` with this code and text.
     pub fn err(failure: Failure) -> Self {
         Self(Answer::Err(failure))
+    }
+
+    /// As it is, but for a stream, whose items are made in `span` if it was made in none that its
+    /// thread knows of.
+    pub(super) fn within(self, span: Span) -> Self {
+        match self.0 {
+            Answer::Stream(items) => Self(Answer::Stream(items.within(span))),
+            answer => Self(answer),
+        }
     }
 
     /// What it holds until it is written, in bytes; a stream holds no item.

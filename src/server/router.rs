@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     fmt,
     hash::{BuildHasherDefault, Hasher},
+    time::Duration,
 };
 
 use tracing::Span;
@@ -12,7 +13,7 @@ use crate::{
     protocol::{Method, RequestId, Word},
     server::{
         extract::RequestParts,
-        handler::{IntoEndpoint, Running},
+        handler::{IntoEndpoint, Limit, Running},
         layer::{Layer, Layered},
         reply::Rejection,
     },
@@ -73,13 +74,13 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
             panic!("{name:?} is {error}");
         }
         let mut endpoint = handler.into_endpoint();
-        let doc = std::mem::take(&mut endpoint.doc);
+        let (doc, limit) = (std::mem::take(&mut endpoint.doc), endpoint.limit);
         let state = self.state.clone();
         let start: Arc<Start> = Arc::new(move |parts| endpoint.start(parts, &state));
         let found = Found(self.methods.entries.len());
         let at = self.methods.order.partition_point(|&at| *self.methods.entries[at].name < *name);
         self.methods.order.insert(at, self.methods.entries.len());
-        self.methods.entries.push(MethodEntry { name: name.into(), doc, start });
+        self.methods.entries.push(MethodEntry { name: name.into(), doc, limit, start });
         let before = self.methods.by_name.insert(name.as_bytes().into(), found);
         assert!(before.is_none(), "method {name:?} is there already");
         self
@@ -135,6 +136,7 @@ pub(super) struct Methods {
 struct MethodEntry {
     name: Box<str>,
     doc: String,
+    limit: Limit,
     start: Arc<Start>,
 }
 
@@ -148,6 +150,14 @@ pub(super) struct Found(usize);
 impl Methods {
     pub(super) fn find(&self, word: Word<'_>) -> Option<Found> {
         self.by_name.get(word.as_bytes()).copied()
+    }
+
+    /// How long its handler may take, where the server says `limit`.
+    pub(super) fn handler_time(&self, method: Found, limit: Duration) -> Duration {
+        match self.entries[method.0].limit {
+            Limit::Server => limit,
+            Limit::Own(limit) => limit,
+        }
     }
 
     pub(super) fn start(

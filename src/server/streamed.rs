@@ -11,13 +11,17 @@ use std::{
 use bytes::Bytes;
 use futures_core::Stream;
 use tokio::task::{JoinHandle, spawn};
+use tracing::{Instrument, Span};
 
-use crate::server::{
-    handler::Ended,
-    in_flight::guarded,
-    pass::{Charge, Pass},
-    reply::{Answer, IntoReply, Reply},
-    session::Session,
+use crate::{
+    protocol::Outcome,
+    server::{
+        handler::Ended,
+        in_flight::guarded,
+        pass::{Charge, Pass},
+        reply::{Answer, IntoReply, Reply},
+        session::Session,
+    },
 };
 
 /// A reply of many items: what a handler returns to answer with a stream (PROTOCOL.md, section
@@ -31,8 +35,9 @@ use crate::server::{
 /// The connection holds the stream, not its items: it is polled only while the client has given
 /// credit for a further item, and while less than
 /// [`ServerConfig::reply_mark`](crate::ServerConfig::reply_mark) stands unwritten. Each next item
-/// may take [`ServerConfig::handler_time`](crate::ServerConfig::handler_time); the time in which the
-/// stream waits for the client does not count. The request's `ttl` bounds the whole. A client that
+/// may take [`ServerConfig::handler_time`](crate::ServerConfig::handler_time), or what the method's
+/// own [`handler_time`](crate::server::Endpoint::handler_time) says; the time in which the stream
+/// waits for the client does not count. The request's `ttl` bounds the whole. A client that
 /// cancels, and a connection that ends, drop the stream; a client that ends its direction of the
 /// connection can give no further credit, and the stream ends `cut lost` where it would need some. So
 /// does the oldest of a connection's streams when so many requests wait for a place that the
@@ -43,6 +48,9 @@ use crate::server::{
 /// in a task of its own, which costs a spawn an item. In neither it may block. Of a one-way request
 /// the handler runs, and its stream is dropped unpolled: nobody could read the items. An item that
 /// is a stream itself is answered `err internal`.
+///
+/// The stream is polled and dropped within the tracing span that was current when its handler
+/// returned it: that of the handler, or of the innermost layer around it.
 ///
 /// ```
 /// use bellwire::{Failure, Router, Streamed, handler, protocol::Code};
@@ -89,47 +97,82 @@ pub(super) enum Next {
 }
 
 /// A handler's stream. Dropping it is user code, and harmless wherever it happens.
-pub(super) struct Items {
+///
+/// Boxed, so that a reply of one line is no larger for it.
+pub(super) struct Items(Box<Inner>);
+
+struct Inner {
     /// `None` while it is in its task, or was dropped.
     stream: Option<BoxedStream>,
     /// Whose connection it is of, where each item is made in a task of its own, which gives the
     /// stream back with it.
     spawned: Option<Session>,
     task: Option<JoinHandle<Made>>,
+    /// What was current where the stream was made.
+    span: Span,
+    watchers: Watchers,
 }
+
+/// Who wants to know how the reply ends. They run within its span.
+#[derive(Default)]
+struct Watchers(Vec<Watcher>);
+
+type Watcher = Box<dyn FnOnce(Outcome) + Send>;
 
 impl Items {
     fn new(items: impl Stream<Item: IntoReply> + Send + 'static) -> Self {
-        Self { stream: Some(Box::pin(items)), spawned: None, task: None }
+        let (span, watchers) = (Span::current(), Watchers::default());
+        let stream: Option<BoxedStream> = Some(Box::pin(items));
+        Self(Box::new(Inner { stream, spawned: None, task: None, span, watchers }))
     }
 
     /// Makes each item in a task of its own.
     pub(super) fn spawned(mut self, session: &Session) -> Self {
-        self.spawned = Some(session.clone());
+        self.0.spawned = Some(session.clone());
         self
+    }
+
+    /// Makes them within `span`, unless it has one.
+    pub(super) fn within(mut self, span: Span) -> Self {
+        if self.0.span.is_none() {
+            self.0.span = span;
+        }
+        self
+    }
+
+    /// Calls `watcher` with the outcome, once it is known.
+    pub(super) fn watch(&mut self, watcher: Watcher) {
+        self.0.watchers.0.push(watcher);
+    }
+
+    /// Tells how the reply has ended. One that is dropped before was cut.
+    pub(super) fn over(&mut self, outcome: Outcome) {
+        let Inner { span, watchers, .. } = &mut *self.0;
+        span.in_scope(|| watchers.tell(outcome));
     }
 
     /// Polls for the next item. It may panic; it is not to be polled again once it has, or has
     /// ended.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
-        if let Some(stream) = &mut self.stream
-            && self.spawned.is_none()
+        let Inner { stream, spawned, task, span, .. } = &mut *self.0;
+        if let Some(stream) = stream
+            && spawned.is_none()
         {
-            return stream.as_mut().poll_item(cx).map(Next::from);
+            return span.in_scope(|| stream.as_mut().poll_item(cx)).map(Next::from);
         }
-        if let Some(session) = &self.spawned
-            && let Some(stream) = self.stream.take()
+        if let Some(session) = spawned
+            && let Some(stream) = stream.take()
         {
-            self.task = Some(spawn_next(stream, session.clone()));
+            *task = Some(spawn_next(stream, session.clone(), span.clone()));
         }
-        let Some(task) = &mut self.task else {
+        let Some(running) = task else {
             return Poll::Ready(Next::Ended(Ended::Panicked));
         };
-        let joined = ready!(Pin::new(task).poll(cx));
-        self.task = None;
+        let joined = ready!(Pin::new(running).poll(cx));
+        *task = None;
         Poll::Ready(match joined {
-            Ok((stream, item, _charge)) => {
-                self.stream = Some(stream);
+            Ok((given_back, item, _charge)) => {
+                *stream = Some(given_back);
                 item.into()
             }
             Err(error) if error.is_panic() => Next::Ended(Ended::Panicked),
@@ -139,21 +182,30 @@ impl Items {
 
     /// Asks its task to end; `false` where there is none, and dropping ends it.
     pub(super) fn abort(&self) -> bool {
-        self.task.as_ref().inspect(|task| task.abort()).is_some()
+        self.0.task.as_ref().inspect(|task| task.abort()).is_some()
     }
 
     /// Drops the stream; whether that went without a panic.
-    pub(super) fn end(mut self) -> bool {
-        let stream = self.stream.take();
-        guarded(|| drop(stream)).is_some()
+    pub(super) fn end(&mut self) -> bool {
+        let Inner { stream, span, .. } = &mut *self.0;
+        let stream = stream.take();
+        guarded(|| span.in_scope(|| drop(stream))).is_some()
+    }
+}
+
+impl Watchers {
+    fn tell(&mut self, outcome: Outcome) {
+        for watcher in std::mem::take(&mut self.0) {
+            guarded(|| watcher(outcome));
+        }
     }
 }
 
 impl Drop for Items {
     fn drop(&mut self) {
         self.abort();
-        let stream = self.stream.take();
-        guarded(|| drop(stream));
+        self.end();
+        self.over(Outcome::Cut);
     }
 }
 
@@ -175,8 +227,8 @@ impl From<Option<Reply>> for Next {
 }
 
 /// As a handler's task, it goes on only while its connection has room for replies.
-fn spawn_next(mut stream: BoxedStream, session: Session) -> JoinHandle<Made> {
-    spawn(async move {
+fn spawn_next(mut stream: BoxedStream, session: Session, span: Span) -> JoinHandle<Made> {
+    let next = async move {
         let mut pass = Pass::of_task(session);
         let item = poll_fn(|cx| {
             ready!(pass.poll(cx));
@@ -185,5 +237,6 @@ fn spawn_next(mut stream: BoxedStream, session: Session) -> JoinHandle<Made> {
         .await;
         let charge = pass.charge(item.as_ref().map_or(0, Reply::bytes));
         (stream, item, charge)
-    })
+    };
+    spawn(next.instrument(span))
 }

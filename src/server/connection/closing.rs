@@ -125,6 +125,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             (active.unread, active.unread_at) = (Vec::new(), 0);
         }
         self.end_starved_streams();
+        self.shorten_handlers();
+    }
+
+    /// A client that reads no further may be gone, which looks no different: methods that may take
+    /// longer than usual may so no more.
+    fn shorten_handlers(&mut self) {
+        let (now, limit) = (self.now(), self.shared.config.handler_time);
+        let active = self.active.as_mut();
+        if active.is_some_and(|active| active.in_flight.shorten(now, limit)) {
+            self.set_alarm(now.after(limit));
+        }
     }
 
     /// The last line of the connection, once all others are there.

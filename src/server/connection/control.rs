@@ -247,7 +247,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             return Err((Code::TOO_LARGE, String::new()));
         }
         let (bytes, window) = (arguments.bytes, DEFAULT_WINDOW);
-        let work = Work { id: Some(id), cancel: None, until, window, bytes };
+        let limit = self.shared.config.handler_time;
+        let work = Work { id: Some(id), cancel: None, until, window, bytes, limit };
         let (topic, payload) = (&arguments.topic, payload.into_owned().into());
         self.run(work, |shared, _| {
             // At once, and not when the future is polled: the order of the lines numbers them.

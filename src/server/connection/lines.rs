@@ -167,7 +167,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     fn start_application(&mut self, line: &Line<'_>, method: Found, window: u64, until: Time) {
         let (id, bytes) = (id_of(line), line.rest.stuffed().len());
-        let mut work = Work { id, cancel: id, until, window, bytes };
+        let usual = self.shared.config.handler_time;
+        let limit = self.shared.methods.handler_time(method, usual);
+        let mut work = Work { id, cancel: id, until, window, bytes, limit };
         match self.verdict(Action::Call(line.word.as_str())) {
             Verdict::Allow => {}
             Verdict::Deny => {

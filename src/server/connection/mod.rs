@@ -39,7 +39,7 @@ use crate::{
     protocol::{Code, DEFAULT_MAX_LINE, Hello, Lease, LeaseEvent, LineDecoder, Time, Violations},
     server::{
         Shared,
-        in_flight::InFlight,
+        in_flight::{InFlight, NEVER},
         mailbox::{ALARM, CUT, DRAIN, LINE, NEWS, ORDERS, SHED},
         session::Session,
         stats::Tally,
@@ -464,7 +464,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     fn set_alarm(&mut self, deadline: Time) {
-        if self.alarm.is_later_than(deadline) {
+        if deadline < NEVER && self.alarm.is_later_than(deadline) {
             self.shared.wheel.set(&mut self.alarm, deadline, self.session.mailbox());
         }
     }

@@ -11,7 +11,7 @@ use crate::{
     protocol::{Outcome, RequestId, Time},
     server::{
         Shared,
-        connection::Connection,
+        connection::{Connection, Phase},
         handler::{Ended, Running},
         in_flight::{Bounds, How, NEVER, Over, guarded},
         reply::{Answer, Rejection, Reply},
@@ -30,6 +30,8 @@ pub(super) struct Work {
     pub(super) bytes: usize,
     /// The credit of a streamed reply, in items.
     pub(super) window: u64,
+    /// How long its handler may take.
+    pub(super) limit: Duration,
 }
 
 enum Started {
@@ -68,11 +70,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     pub(super) fn keep(&mut self, work: Work, running: Running) {
-        let (now, limit) = (self.now(), self.shared.config.handler_time);
-        let (until, credit, bytes) = (work.until, work.window, work.bytes);
-        let deadline = now.after(limit).min(until);
-        let bounds = Bounds { deadline, until, credit, bytes };
-        self.active().in_flight.keep(work.id, work.cancel, running, bounds);
+        let (begun, usual) = (self.now(), self.shared.config.handler_time);
+        let Work { id, cancel, until, bytes, window: credit, mut limit } = work;
+        if self.phase != Phase::Open {
+            limit = limit.min(usual);
+        }
+        let bounds = Bounds { begun, limit, usual, until, credit, bytes };
+        let deadline = self.active().in_flight.keep(id, cancel, running, bounds);
         self.set_alarm(deadline);
     }
 

@@ -4,11 +4,11 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
-    protocol::{Code, Line, RequestId, Time, encode, parse_number},
+    protocol::{Code, Line, Outcome, RequestId, encode, parse_number},
     server::{
         connection::{Active, Connection, Phase, Taken, control::Refusal, requests::Work},
         handler::Running,
-        in_flight::Turn,
+        in_flight::{NEVER, Turn},
         reply::Failure,
         streamed::Items,
     },
@@ -30,19 +30,19 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let (Some(id), Some(items)) = (id, items) else {
             return Err((Code::BAD_ARGUMENTS, MORE_USAGE.to_owned()));
         };
-        let deadline = self.next_item_deadline();
+        let now = self.now();
         let active = self.active.as_mut();
-        if active.is_some_and(|active| active.in_flight.add_credit(id, items, deadline)) {
-            self.set_alarm(deadline);
-        }
+        let deadline = active.and_then(|active| active.in_flight.add_credit(id, items, now));
+        deadline.into_iter().for_each(|deadline| self.set_alarm(deadline));
         Ok(Taken::Yes)
     }
 
     /// Keeps a stream that a handler returned at once; that of a one-way request is dropped, since
     /// nobody could read it.
-    pub(super) fn keep_stream(&mut self, work: Work, items: Items) {
-        if work.id.is_some() {
-            self.keep(work, Running::Stream(items));
+    pub(super) fn keep_stream(&mut self, work: Work, mut items: Items) {
+        match work.id {
+            Some(_) => self.keep(work, Running::Stream(items)),
+            None => items.over(Outcome::Ok),
         }
     }
 
@@ -109,8 +109,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// A stream that could not go on, since the peer does not read, is not late.
     pub(super) fn put_off_streams(&mut self) {
         if !self.has_room_for_items() {
-            let deadline = self.next_item_deadline();
-            self.active().in_flight.put_off_streams(deadline);
+            let now = self.now();
+            self.active().in_flight.put_off_streams(now);
         }
     }
 
@@ -131,26 +131,21 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     fn stream_item(&mut self, slot: usize, id: RequestId, payload: &Bytes) {
-        let deadline = self.next_item_deadline();
+        let now = self.now();
         let can_get_credit = self.phase == Phase::Open;
         let max_line = self.client_max_line;
         let active = self.active();
         let out = active.out.bytes();
         let begin = out.len();
         encode::more(out, id, payload);
-        let over = if out.len() - begin > max_line {
+        let (over, deadline) = if out.len() - begin > max_line {
             out.truncate(begin);
             let text = format!("max-line is {max_line}");
-            active.in_flight.fail(slot, Failure::new(Code::TOO_LARGE, text))
+            (active.in_flight.fail(slot, Failure::new(Code::TOO_LARGE, text)), NEVER)
         } else {
-            active.in_flight.go_on(slot, deadline, can_get_credit)
+            active.in_flight.go_on(slot, now, can_get_credit)
         };
         self.set_alarm(deadline);
         over.into_iter().for_each(|over| self.finish(over));
-    }
-
-    fn next_item_deadline(&mut self) -> Time {
-        let limit = self.shared.config.handler_time;
-        self.now().after(limit)
     }
 }

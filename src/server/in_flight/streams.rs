@@ -1,6 +1,9 @@
 //! The requests in flight that answer with a stream: polled in turns, while they have credit.
 
-use std::task::{Context, Poll};
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
 
@@ -8,7 +11,7 @@ use crate::{
     protocol::{MAX_NUMBER, RequestId, Time},
     server::{
         handler::{Ended, Running},
-        in_flight::{InFlight, Kept, Over, Slot, guarded},
+        in_flight::{InFlight, Kept, NEVER, Over, Slot, guarded},
         reply::{Failure, Reply},
         streamed::{Items, Next},
     },
@@ -61,22 +64,26 @@ impl InFlight {
         self.remove(slot, Some(ended)).map_or(Turn::Nothing, Turn::Over)
     }
 
-    /// The item was written: the next one is due at `deadline` if there is credit for it. Without,
-    /// the stream waits for more; if none can come, it is over.
+    /// The item was written at `now`: the next one has its time if there is credit for it. Without,
+    /// the stream waits for more; if none can come, it is over. Its deadline.
     pub(in crate::server) fn go_on(
         &mut self,
         slot: usize,
-        deadline: Time,
+        now: Time,
         can_get_credit: bool,
-    ) -> Option<Over> {
-        let kept = self.slots[slot].kept.as_mut()?;
+    ) -> (Option<Over>, Time) {
+        let Some(kept) = &mut self.slots[slot].kept else { return (None, NEVER) };
         if kept.credit > 0 {
-            kept.deadline = kept.until.min(deadline);
+            let deadline = kept.await_item(now);
             self.make_ready(slot);
-            return None;
+            return (None, deadline);
         }
-        kept.deadline = kept.until;
-        if can_get_credit { None } else { self.starve(slot) }
+        kept.await_credit();
+        let deadline = kept.deadline;
+        match can_get_credit {
+            true => (None, deadline),
+            false => (self.starve(slot), NEVER),
+        }
     }
 
     /// The item cannot be written: the stream is over.
@@ -84,25 +91,24 @@ impl InFlight {
         self.remove(slot, Some(Ended::Replied(Reply::err(failure))))
     }
 
-    /// Adds credit to the request `id`, if it is in flight; whether its stream waited for it.
-    ///
-    /// The next item is due at `deadline` then.
+    /// Adds credit to the request `id`, if it is in flight; the deadline of the next item, if its
+    /// stream waited for it.
     pub(in crate::server) fn add_credit(
         &mut self,
         id: RequestId,
         items: u64,
-        deadline: Time,
-    ) -> bool {
-        let slot = self.ids.iter().position(|&known| known == id.get());
-        let kept = slot.and_then(|slot| Some((slot, self.slots[slot].kept.as_mut()?)));
-        let Some((slot, kept)) = kept else { return false };
+        now: Time,
+    ) -> Option<Time> {
+        let slot = self.ids.iter().position(|&known| known == id.get())?;
+        let kept = self.slots[slot].kept.as_mut()?;
         let waited = kept.credit == 0 && kept.ending.is_none();
         kept.credit = kept.credit.saturating_add(items).min(MAX_NUMBER);
-        if waited {
-            kept.deadline = kept.until.min(deadline);
-            self.make_ready(slot);
+        if !waited {
+            return None;
         }
-        waited
+        let deadline = kept.await_item(now);
+        self.make_ready(slot);
+        Some(deadline)
     }
 
     /// No credit can come any more: the streams that wait for some are over.
@@ -128,15 +134,29 @@ impl InFlight {
         for kept in kept {
             kept.until = kept.until.min(until);
             kept.deadline = kept.deadline.min(until);
+            kept.once_allowed = kept.once_allowed.min(until);
         }
     }
 
-    /// Puts off, to `deadline`, the next items of streams that could not go on.
-    pub(in crate::server) fn put_off_streams(&mut self, deadline: Time) {
+    /// From `now` on, what may take longer than `limit` may so no more; whether there was some.
+    pub(in crate::server) fn shorten(&mut self, now: Time, limit: Duration) -> bool {
+        let kept = self.slots.iter_mut().filter_map(|slot| slot.kept.as_mut());
+        let mut longer = kept.filter(|kept| kept.limit > limit).peekable();
+        let was_longer = longer.peek().is_some();
+        for kept in longer {
+            kept.limit = limit;
+            kept.once_allowed = kept.once_allowed.min(now.after(limit));
+            kept.deadline = kept.deadline.min(now.after(limit));
+        }
+        was_longer
+    }
+
+    /// Gives the next items of streams that could not go on their time anew.
+    pub(in crate::server) fn put_off_streams(&mut self, now: Time) {
         let kept = self.slots.iter_mut().filter_map(|slot| slot.kept.as_mut());
         for kept in kept.filter(|kept| matches!(kept.running, Running::Stream(_))) {
             if kept.credit > 0 {
-                kept.deadline = kept.until.min(deadline);
+                kept.await_item(now);
             }
         }
     }
@@ -145,7 +165,7 @@ impl InFlight {
     pub(super) fn begin_stream(&mut self, slot: usize, items: Items) -> Option<Over> {
         let kept = self.slots[slot].kept.as_mut()?;
         let handler = std::mem::replace(&mut kept.running, Running::Stream(items));
-        let dropped_well = handler.end();
+        let (dropped_well, _) = handler.end();
         if kept.ending.is_none() && kept.id.is_some() && dropped_well {
             self.make_ready(slot);
             return None;
@@ -176,6 +196,18 @@ impl InFlight {
 }
 
 impl Kept {
+    /// The next item is asked for at `now`; when it is due.
+    fn await_item(&mut self, now: Time) -> Time {
+        self.deadline = self.until.min(now.after(self.limit));
+        self.once_allowed = self.deadline;
+        self.deadline
+    }
+
+    /// Nothing is asked for: only its `ttl` is left.
+    fn await_credit(&mut self) {
+        self.deadline = self.until;
+    }
+
     /// Whether it is a stream that waits for credit.
     fn is_starved(&self) -> bool {
         let is_stream = matches!(self.running, Running::Stream(_));
@@ -213,7 +245,8 @@ mod tests {
             panic!("a stream");
         };
         let id = RequestId::new(id).unwrap();
-        let bounds = Bounds { deadline: NEVER, until: NEVER, credit, bytes: 0 };
+        let (begun, limit, usual) = (Time::default(), Duration::MAX, Duration::MAX);
+        let bounds = Bounds { begun, limit, usual, until: NEVER, credit, bytes: 0 };
         in_flight.next_waker(&Arc::default());
         in_flight.keep(Some(id), Some(id), Running::Stream(items), bounds);
         id
@@ -239,13 +272,15 @@ mod tests {
         let id = keep(&mut in_flight, 1, 2);
         for _ in 0..2 {
             let Turn::Item { slot, .. } = in_flight.poll_stream() else { panic!("an item") };
-            assert!(in_flight.go_on(slot, NEVER, true).is_none());
+            assert!(in_flight.go_on(slot, Time::default(), true).0.is_none());
         }
         assert!(!in_flight.has_ready_stream());
-        let soon = Time::from_millis(5);
-        assert!(in_flight.add_credit(id, MAX_NUMBER, soon), "it waited");
-        assert_eq!(in_flight.earliest_deadline(), Some(soon));
-        assert!(!in_flight.add_credit(id, MAX_NUMBER, NEVER), "it waits no more");
+        assert!(in_flight.shorten(Time::default(), Duration::from_millis(2)));
+        let soon = Some(Time::from_millis(5));
+        let at = Time::from_millis(3);
+        assert_eq!(in_flight.add_credit(id, MAX_NUMBER, at), soon, "it waited");
+        assert_eq!(in_flight.earliest_deadline(), soon);
+        assert_eq!(in_flight.add_credit(id, MAX_NUMBER, at), None, "it waits no more");
         assert_eq!(in_flight.ready.len(), 1);
         assert_eq!(in_flight.slots[0].kept.as_ref().map(|kept| kept.credit), Some(MAX_NUMBER));
     }
