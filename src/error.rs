@@ -244,7 +244,8 @@ pub enum ConnectionError {
     /// This side closed it, and the server did not finish in time.
     CloseTimeout,
     /// User code that the client runs for a connection panicked: the attempt to connect failed, or the
-    /// connection is over. The client tries again, as after any other failure.
+    /// connection is over. The client tries again, as after any other failure. Known only to programs
+    /// that unwind, as they do by default: with `panic = "abort"` the process ends.
     Panicked {
         /// Whose code: `connector`, `transport`, `credentials hook` or `client`.
         what: &'static str,

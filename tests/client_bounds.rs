@@ -2,9 +2,16 @@
 //! servers that never answer. In bytes: `memory`.
 //! threats: 13, 14
 
-use std::{future::IntoFuture, pin::pin, time::Duration};
+use std::{future::IntoFuture, io, num::NonZeroU64, pin::pin, time::Duration};
 
-use bellwire::{Client, ClientConfig, Delivery, GapCause, Subscription};
+use bellwire::{
+    Client, ClientConfig, Delivery, GapCause, NotSent, Router, Subscription,
+    protocol::{
+        AckWindow, Backoff, Epoch, Handled, MAX_NUMBER, Position, Reconnect, Renewal, Silence,
+        SubscriptionEvent, SubscriptionState, Time,
+    },
+};
+use bytes::Bytes;
 use futures::{StreamExt, poll, stream::FuturesUnordered};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -20,6 +27,7 @@ mod support;
 use crate::{
     dialogue::Peer,
     net::{HELLO, connected_with, settle},
+    support::PipeServer,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -213,6 +221,135 @@ async fn many_may_wait_until_something_is_seen() {
     drop(subscription);
     for _ in 1_000..WAITING {
         assert!(!timeout(SECOND, seen.next()).await.expect("it is over").expect("more wait"));
+    }
+}
+
+/// What an application may set, each at its extremes.
+fn extremes() -> Vec<(&'static str, ClientConfig)> {
+    let durations = [Duration::ZERO, Duration::MAX];
+    let counts = [0, usize::MAX];
+    let new = ClientConfig::new;
+    let mut all = Vec::new();
+    for time in durations {
+        all.push(("probe", new().probe(time)));
+        all.push(("dead", new().dead(time)));
+        all.push(("probe, dead", new().probe(time).dead(time)));
+        all.push(("reconnect_base", new().reconnect_base(time)));
+        all.push(("reconnect_max", new().reconnect_max(time)));
+        all.push(("reconnect", new().reconnect_base(time).reconnect_max(time)));
+        all.push(("reconnect_stable", new().reconnect_stable(time)));
+        all.push(("give_up_after", new().give_up_after(time)));
+    }
+    // Without any time, nothing can go well.
+    all.push(("connect_timeout", new().connect_timeout(Duration::MAX)));
+    all.push(("close_timeout", new().close_timeout(Duration::MAX)));
+    for count in counts {
+        all.push(("in_flight", new().in_flight(count)));
+        all.push(("max_line", new().max_line(count)));
+        all.push(("outbound_bytes", new().outbound_bytes(count)));
+        all.push(("control_requests", new().control_requests(count)));
+        all.push(("inbox_items", new().inbox_items(count)));
+        all.push(("inbox_bytes", new().inbox_bytes(count)));
+        all.push(("missed_topics", new().missed_topics(count)));
+    }
+    all
+}
+
+/// With every setting at its extremes a client calls, listens and closes.
+#[tokio::test(start_paused = true)]
+async fn every_setting_may_be_anything() {
+    for (name, config) in extremes() {
+        let session = async {
+            let server = PipeServer::start(Router::new().method("echo", async |p: Bytes| p));
+            let pipe = server.pipe();
+            let mut pipe = Some(pipe);
+            let connector = move |_: &str| {
+                let pipe = pipe.take().ok_or(io::ErrorKind::ConnectionRefused.into());
+                std::future::ready(pipe)
+            };
+            let client = Client::builder().connector(connector).config(config).connect_lazily();
+            client.connected().await.expect(name);
+            let mut all = client.notifications();
+            let mut subscription = client.subscribe("t").window(u64::MAX).await.expect(name);
+            let long = client.call("echo", "x").deadline(Duration::MAX);
+            assert_eq!(long.await.expect(name), "x");
+            let none = client.call("echo", "x").deadline(Duration::ZERO).await;
+            assert_eq!(none, Err(NotSent::Deadline.into()), "{name}");
+            for window in [0, usize::MAX] {
+                let items = client.stream("echo", "x").window(window).deadline(Duration::MAX);
+                assert_eq!(items.collect::<Vec<_>>().await, [Ok(Bytes::from("x"))], "{name}");
+            }
+            let own = subscription.position();
+            for next in [0, MAX_NUMBER + 1, u64::MAX] {
+                let wrong = Position { next, ..own };
+                let refused = client.subscribe("other").from(wrong).await.map(drop);
+                assert_eq!(refused, Err(NotSent::Position.into()), "{name}");
+                subscription.ack(wrong);
+            }
+            let zero = Position { next: 0, ..own };
+            assert!(subscription.seen(zero).await && subscription.progress().seen(zero).await);
+            let never = Position { next: u64::MAX, ..own };
+            let foreign = Position { epoch: Epoch::new("foreign").unwrap(), ..own };
+            let (never, foreign) = (subscription.seen(never), subscription.seen(foreign));
+            server.publisher.publish("t", "x").await.unwrap();
+            assert!(subscription.next().await.unwrap().into_notification().is_some(), "{name}");
+            assert!(all.next().await.unwrap().into_notification().is_some(), "{name}");
+            drop(subscription);
+            assert_eq!((never.await, foreign.await), (false, false), "{name}");
+            client.one_way("echo", "x").await.expect(name);
+            client.close().await.expect(name);
+        };
+        let ended = timeout(Duration::from_secs(3_600), session).await;
+        assert!(ended.is_ok(), "{name} hangs");
+    }
+}
+
+/// The pure types take any number.
+#[test]
+fn every_number_may_be_anything() {
+    const NUMBERS: [u64; 6] = [0, 1, 2, MAX_NUMBER, u64::MAX - 1, u64::MAX];
+    let (own, foreign) = (Epoch::new("e").unwrap(), Epoch::new("f").unwrap());
+    for (epoch, a, b) in NUMBERS.iter().flat_map(|&a| NUMBERS.map(|b| (own, a, b))) {
+        for size in [1, u64::MAX] {
+            let size = NonZeroU64::new(size).unwrap();
+            let mut window = AckWindow::new(size);
+            window.delivered(a, b);
+            window.acked(b);
+            window.delivered(b, a);
+            window.acked(a);
+            let mut handled = Handled::new(size);
+            handled.reset(Position { epoch, next: a });
+            handled.ack(epoch, a, b);
+            handled.hand_over(epoch, a, b);
+            handled.hand_over_gap(epoch, b, a);
+            handled.ack(epoch, b, a);
+            handled.ack(foreign, a, b);
+            let _ = handled.take_due();
+        }
+        let live = SubscriptionState::Live(Position { epoch, next: a });
+        for event in [
+            SubscriptionEvent::Notification(b),
+            SubscriptionEvent::Gap { epoch, first: a, last: b },
+            SubscriptionEvent::Gap { epoch, first: b, last: u64::MAX },
+            SubscriptionEvent::Renewed(Some(Position { epoch, next: b })),
+            SubscriptionEvent::Accepted(Position { epoch: foreign, next: b }),
+        ] {
+            let (state, actions) = live.on(event);
+            let _ = (state.on(event), actions.count());
+        }
+        let (long, now) = (Duration::from_millis(a).saturating_mul(2), Time::from_millis(b));
+        for time in [long, Duration::MAX] {
+            let mut renewal = Renewal::new(time, Some(time), now, a);
+            renewal.sent(now, b);
+            let backoff = Backoff { base: time, max: time, stable: long };
+            let _ = (backoff.pause(u32::MAX, a), backoff.level(time), backoff.pause(0, b));
+            let mut reconnect = Reconnect::new(0, backoff);
+            let _ = (reconnect.next(now, a), reconnect.asked(0, now), reconnect.next(now, b));
+            reconnect.opened(now);
+            reconnect.lost(Time::from_millis(a));
+            let mut silence = Silence::default();
+            let _ = (silence.heard(now), silence.look(now, true, time, long), silence.due());
+        }
     }
 }
 

@@ -68,12 +68,12 @@ impl AckWindow {
     ///
     /// Within [`room`](Self::room), or the count is no longer kept.
     pub fn delivered(&mut self, first: u64, last: u64) {
-        let count = (last + 1).saturating_sub(first);
+        let count = last.saturating_add(1).saturating_sub(first);
         if count == 0 || count > self.room() {
             return;
         }
         match self.runs.back_mut() {
-            Some(run) if run.last + 1 == first => run.last = last,
+            Some(run) if run.last.checked_add(1) == Some(first) => run.last = last,
             _ => self.runs.push_back(Run { first, last }),
         }
         self.open += count;
@@ -88,7 +88,7 @@ impl AckWindow {
                 self.open -= freed;
                 return;
             }
-            self.open -= run.last + 1 - run.first;
+            self.open -= run.last.saturating_add(1) - run.first;
             self.runs.pop_front();
         }
     }

@@ -66,7 +66,7 @@ impl Handled {
         if self.floor.is_none_or(|floor| floor.epoch != epoch) {
             self.reset(Position { epoch, next: first });
         }
-        self.handed = last + 1;
+        self.handed = last.saturating_add(1);
     }
 
     /// The numbers from `first` to `last`, which come next, were named as missing: handled as well.
@@ -81,20 +81,21 @@ impl Handled {
         let Some(floor) = self.floor.as_mut().filter(|floor| floor.epoch == epoch) else {
             return;
         };
-        let (mut first, mut last) = (first.max(floor.next), last.min(self.handed - 1));
+        let handed = self.handed.saturating_sub(1);
+        let (mut first, mut last) = (first.max(floor.next), last.min(handed));
         if first > last {
             return;
         }
         // Joined with the runs that it touches or covers.
-        while let Some((&begin, &end)) = self.above.range(..=last + 1).next_back() {
-            if end + 1 < first {
+        while let Some((&begin, &end)) = self.above.range(..=last.saturating_add(1)).next_back() {
+            if end.saturating_add(1) < first {
                 break;
             }
             self.above.remove(&begin);
             (first, last) = (first.min(begin), last.max(end));
         }
         match first == floor.next {
-            true => floor.next = last + 1,
+            true => floor.next = last.saturating_add(1),
             false => drop(self.above.insert(first, last)),
         }
     }
@@ -104,7 +105,7 @@ impl Handled {
     pub fn take_due(&mut self) -> Option<Position> {
         let floor = self.floor?;
         let passed_gap = (self.taken..floor.next).contains(&self.gap);
-        let is_due = passed_gap || floor.next - self.taken >= self.half;
+        let is_due = passed_gap || floor.next.saturating_sub(self.taken) >= self.half;
         is_due.then(|| {
             self.taken = floor.next;
             floor

@@ -83,7 +83,7 @@ impl Renewal {
     /// A renewal was sent at `now`.
     pub fn sent(&mut self, now: Time, jitter: u64) {
         let percent = 50 + (jitter % 31) as u32;
-        self.due = now.after(self.period * percent / 100);
+        self.due = now.after(self.period.saturating_mul(percent) / 100);
     }
 
     /// When the next one is due.

@@ -292,7 +292,8 @@ impl Position {
             None => [Some(deliver), None],
             Some(missed) => [Some(missed), Some(deliver)],
         };
-        (SubscriptionState::Live(Self { next: number + 1, ..self }), actions.into_iter().flatten())
+        let next = number.saturating_add(1);
+        (SubscriptionState::Live(Self { next, ..self }), actions.into_iter().flatten())
     }
 
     /// What the server names, and what it left out before that.
@@ -307,7 +308,7 @@ impl Position {
     }
 
     fn missed(self, last: u64, named: bool) -> (SubscriptionState, Actions) {
-        let live = SubscriptionState::Live(Self { next: last + 1, ..self });
+        let live = SubscriptionState::Live(Self { next: last.saturating_add(1), ..self });
         (live, one(self.missed_action(last, named)))
     }
 
