@@ -197,8 +197,9 @@
 //!
 //! # Panics of your code
 //!
-//! Handlers, layers, hooks, stores, listeners and connectors run under a guard: a panic ends the request,
-//! the subscription or the attempt that it belongs to, and nothing else. The guard needs panics that
+//! Handlers, layers, hooks, stores, listeners, connectors, transports of clients, codecs of calls, and
+//! closures that listen or resynchronise run under a guard: a panic ends the request, the subscription,
+//! the connection or the attempt that it belongs to, and nothing else. The guard needs panics that
 //! unwind, which is the default; with `panic = "abort"` in the profile of the program, each of them ends
 //! the process.
 //!

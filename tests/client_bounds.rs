@@ -274,7 +274,7 @@ async fn every_setting_may_be_anything() {
             let long = client.call("echo", "x").deadline(Duration::MAX);
             assert_eq!(long.await.expect(name), "x");
             let none = client.call("echo", "x").deadline(Duration::ZERO).await;
-            assert_eq!(none, Err(NotSent::Deadline.into()), "{name}");
+            assert_eq!(none, Err(NotSent::Deadline(None).into()), "{name}");
             for window in [0, usize::MAX] {
                 let items = client.stream("echo", "x").window(window).deadline(Duration::MAX);
                 assert_eq!(items.collect::<Vec<_>>().await, [Ok(Bytes::from("x"))], "{name}");
@@ -344,9 +344,11 @@ fn every_number_may_be_anything() {
             let backoff = Backoff { base: time, max: time, stable: long };
             let _ = (backoff.pause(u32::MAX, a), backoff.level(time), backoff.pause(0, b));
             let mut reconnect = Reconnect::new(0, backoff);
-            let _ = (reconnect.next(now, a), reconnect.asked(0, now), reconnect.next(now, b));
-            reconnect.opened(now);
+            let _ = (reconnect.due(|| a), reconnect.round(now), reconnect.asked(0, now));
+            let _ = (reconnect.failed(now), reconnect.due(|| b), reconnect.round(now));
+            reconnect.opened(usize::MAX, now);
             reconnect.lost(Time::from_millis(a));
+            let _ = (reconnect.due(|| a), reconnect.round(now));
             let mut silence = Silence::default();
             let _ = (silence.heard(now), silence.look(now, true, time, long), silence.due());
         }

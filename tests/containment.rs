@@ -14,9 +14,9 @@ use std::{
 };
 
 use bellwire::{
-    CallError, Client, ClientBuilder, ClientConfig, CodecError, ConnectionError, ConnectionEvent,
-    ConnectionEvents, Connector, Credentials, Decode, Delivery, Encode, Listening, ListeningEnd,
-    Router, protocol::Code,
+    CallError, Client, ClientBuilder, ClientConfig, CodecError, Connecting, ConnectionError,
+    ConnectionEvent, ConnectionEvents, Connector, Credentials, Decode, Delivery, Encode, Listening,
+    ListeningEnd, Resolving, Router, protocol::Code,
 };
 use futures::poll;
 use tokio::{
@@ -83,6 +83,11 @@ enum When {
 /// What goes wrong at the first attempt to connect.
 #[derive(Clone, Copy, PartialEq)]
 enum Fault {
+    Check,
+    Resolve(When),
+    Begin(When),
+    /// The second step of what `begin` gave.
+    Finish(When),
     Connector(When),
     /// It never ends, and panics when it is dropped.
     GivenUp,
@@ -94,8 +99,55 @@ enum Fault {
 /// Connects as another does, but for one fault.
 struct Faulty<C>(C, Option<Fault>);
 
+/// A step that goes wrong; when it is dropped, it has done its work.
+fn wrong_step<T: Send + 'static>(
+    when: When,
+    done: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Pin<Box<dyn Future<Output = io::Result<T>> + Send>> {
+    assert!(when != When::Called, "as planned");
+    let bomb = Bomb(Arc::new(AtomicBool::new(when == When::Dropped)));
+    Box::pin(async move {
+        let _bomb = bomb;
+        assert!(when != When::Polled, "as planned");
+        done()
+    })
+}
+
+fn refused<T>() -> io::Result<T> {
+    Err(io::ErrorKind::ConnectionRefused.into())
+}
+
 impl<C: Connector<Io = DuplexStream> + Sync> Connector for Faulty<C> {
     type Io = PanicIo;
+
+    fn check(&self, _: &str) -> Result<(), String> {
+        assert!(self.1 != Some(Fault::Check), "as planned");
+        Ok(())
+    }
+
+    fn limit_unsent(io: &PanicIo, _: usize) -> io::Result<()> {
+        io.at(Step::Limit);
+        Ok(())
+    }
+
+    fn resolve(&mut self, address: &str) -> Resolving {
+        let names = vec![address.to_owned()];
+        match self.1.take_if(|fault| matches!(fault, Fault::Resolve(_))) {
+            Some(Fault::Resolve(when)) => wrong_step(when, || Ok(names)),
+            _ => Box::pin(std::future::ready(Ok(names))),
+        }
+    }
+
+    fn begin(&mut self, _: &str) -> Option<Connecting<PanicIo>> {
+        match self.1.take_if(|fault| matches!(fault, Fault::Begin(_) | Fault::Finish(_))) {
+            Some(Fault::Begin(when)) => Some(wrong_step(when, refused)),
+            Some(Fault::Finish(When::Called)) => Some(wrong_step(When::Polled, refused)),
+            Some(Fault::Finish(when)) => {
+                Some(Box::pin(async move { Ok(wrong_step(when, refused)) }))
+            }
+            _ => None,
+        }
+    }
 
     fn connect(&mut self, address: &str) -> impl Future<Output = io::Result<PanicIo>> + Send {
         let fault = self.1.take();
@@ -110,7 +162,7 @@ impl<C: Connector<Io = DuplexStream> + Sync> Connector for Faulty<C> {
                 Some(Fault::GivenUp) => std::future::pending().await,
                 Some(Fault::Text) => return Err(io::Error::other(Silent)),
                 Some(Fault::Transport(step)) => Some(step),
-                None => None,
+                _ => None,
             };
             let bomb = Bomb(Arc::new(AtomicBool::new(step.is_some())));
             Ok(PanicIo(self.0.connect(address).await?, step, bomb))
@@ -137,9 +189,23 @@ impl std::error::Error for Silent {}
 
 #[tokio::test(start_paused = true)]
 async fn a_connector_that_panics_is_a_failed_attempt() {
-    for when in [When::Called, When::Polled, When::Dropped] {
-        let (builder, mut net) = faulty(Fault::Connector(when));
-        fails_once(builder, &mut net, "connector").await;
+    let steps = [Fault::Resolve, Fault::Begin, Fault::Finish, Fault::Connector];
+    for step in steps {
+        for when in [When::Called, When::Polled, When::Dropped] {
+            let (builder, mut net) = faulty(step(when));
+            fails_once(builder, &mut net, "connector").await;
+        }
+    }
+}
+
+/// Where it only looks at an address, or sets what may stay as it is, the attempt goes on.
+#[tokio::test(start_paused = true)]
+async fn a_connector_that_panics_in_a_detail_connects() {
+    for fault in [Fault::Check, Fault::Transport(Step::Limit)] {
+        let (builder, mut net) = faulty(fault);
+        let client = builder.connect_lazily();
+        let _server = net.greet().await;
+        timeout(LONG, client.connected()).await.unwrap().unwrap();
     }
 }
 
@@ -174,6 +240,7 @@ async fn an_error_whose_text_panics_is_a_failed_attempt() {
 
 #[derive(Clone, Copy, PartialEq)]
 enum Step {
+    Limit,
     Read,
     Write,
     Flush,
@@ -240,7 +307,7 @@ async fn a_transport_that_panics_ends_its_connection() {
                 server.send("1 ok y").await;
                 assert_eq!(outcome(waiting).await.unwrap(), "y");
             }
-            Step::Write | Step::Flush => match outcome(waiting).await {
+            Step::Limit | Step::Write | Step::Flush => match outcome(waiting).await {
                 Err(CallError::Unknown(_)) => {}
                 other => panic!("{other:?}"),
             },

@@ -79,10 +79,10 @@ impl<T> fmt::Debug for Connection<T> {
 
 impl<T> Connection<T> {
     /// A driver for the next link.
-    pub(crate) fn new(io: T, shared: Arc<Shared>, ways: Ways) -> Self {
+    pub(crate) fn new(io: Held<T>, shared: Arc<Shared>, ways: Ways) -> Self {
         let link = shared.current_link();
         Self {
-            io: Held::new(io),
+            io,
             lines: LineDecoder::new(shared.config.max_line),
             out: WriteBuffer::default(),
             reader: Reader::new(shared, link, ways),

@@ -72,6 +72,7 @@ pub use self::{
 use crate::{
     coop::consume_budget,
     error::{CallError, ConnectionError, NotSent, Unknown},
+    guard::Held,
     protocol::{Epoch, Hello, Method, RequestId, Topic, Word, parse_number},
     sync::{Arc, oneshot},
     topic::Published,
@@ -191,7 +192,7 @@ impl Client {
     {
         let ways = config.auth.clone();
         let shared = Arc::new(Shared::of_one(config));
-        let connection = Connection::new(io, shared.clone(), ways);
+        let connection = Connection::new(Held::new(io), shared.clone(), ways);
         (Self { handle: Arc::new(Handle { shared }) }, connection)
     }
 

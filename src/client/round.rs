@@ -21,7 +21,7 @@ use crate::{
         supervisor::{Supervisor, connected, reason},
     },
     error::ConnectionError,
-    guard::{Guarded, caught},
+    guard::{Guarded, Held, caught},
 };
 
 /// Slow endpoints that are remembered: more than a client's addresses have.
@@ -263,7 +263,7 @@ impl<C: Connector> Supervisor<C> {
         until: Instant,
     ) -> Result<Connection<C::Io>, ConnectionError> {
         let io = timeout_at(until, finishing).await.map(connected);
-        let io = io.unwrap_or(Err(ConnectionError::TlsTimeout))?;
+        let io = Held::new(io.unwrap_or(Err(ConnectionError::TlsTimeout))?);
         self.limit_unsent(&io);
         let ways = match ways.take() {
             Some(ways) => ways,

@@ -134,7 +134,8 @@ impl Reconnect {
 
     /// The round brought a connection to this address.
     pub fn opened(&mut self, address: usize, now: Time) {
-        (self.last, self.opened) = (address, Some(now));
+        let last = self.not_before.len().saturating_sub(1);
+        (self.last, self.opened) = (address.min(last), Some(now));
     }
 
     /// The connection is over, or is not to be used for anything new: the windows begin here.
