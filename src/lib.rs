@@ -237,11 +237,11 @@ pub use client::JsonCodec;
 #[cfg(unix)]
 pub use client::UnixConnector;
 pub use client::{
-    After, Call, Client, ClientBuilder, ClientConfig, ClientStats, CodecError, Connecting,
-    Connection, ConnectionEvent, ConnectionEvents, Connector, Decode, Delivery, Encode, Finishing,
-    Gap, GapCause, ItemCredit, Listening, ListeningEnd, Loss, Notification, Notifications,
-    Progress, Replied, Resolving, Seen, Streaming, Subscribe, Subscription, TcpConnector,
-    TypedCall, TypedStreaming,
+    After, AfterReset, Call, Client, ClientBuilder, ClientConfig, ClientStats, CodecError,
+    Connecting, Connection, ConnectionEvent, ConnectionEvents, Connector, Decode, Delivery, Encode,
+    Finishing, Gap, GapCause, ItemCredit, Listening, ListeningEnd, Loss, Notification,
+    Notifications, Progress, Replied, Resolving, Seen, Streaming, Subscribe, Subscription,
+    TcpConnector, TypedCall, TypedStreaming,
 };
 pub use credentials::Credentials;
 pub use error::{CallError, ConnectionError, NotSent, Unknown};

@@ -374,7 +374,7 @@ async fn an_authenticator_that_never_ends_is_given_up() {
     advance(Duration::from_secs(9)).await;
     peer.expect_silence().await;
     advance(Duration::from_millis(1_010)).await;
-    peer.expect("1 no unauthenticated\n* /bye;last=0 unauthenticated\n").await;
+    peer.expect("1 no busy\n* /bye;last=0 unauthenticated\n").await;
     peer.expect_closed().await;
 }
 
@@ -406,7 +406,9 @@ struct Broken;
 
 impl Authenticator for Broken {
     fn schemes(&self) -> Vec<Code> {
-        ["at-once", "later", "unavailable", "dropped"].map(Code::from_static).into()
+        ["at-once", "later", "unavailable", "unavailable-for", "dropped"]
+            .map(Code::from_static)
+            .into()
     }
 
     fn authenticate(
@@ -425,6 +427,9 @@ impl Authenticator for Broken {
             "at-once" => panic!("at once"),
             "later" => Box::pin(async { panic!("later") }),
             "unavailable" => Box::pin(async { Err(Denied::Unavailable) }),
+            "unavailable-for" => {
+                Box::pin(async { Err(Denied::UnavailableFor(Duration::from_secs(2))) })
+            }
             _ => {
                 let bomb = Bomb;
                 Box::pin(async move {
@@ -438,18 +443,21 @@ impl Authenticator for Broken {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_authenticator_that_panics_has_refused() {
+async fn an_authenticator_that_cannot_decide_is_busy() {
     let server = PipeServer::built(router(), |server| server.authenticator(Broken));
     let mut peer = server.connect().await;
-    peer.ask("1 /auth at-once x\n", "1 no unauthenticated\n").await;
-    peer.ask("2 /auth later x\n", "2 no unauthenticated\n").await;
+    peer.ask("1 /auth at-once x\n", "1 no busy\n").await;
+    peer.ask("2 /auth later x\n", "2 no busy\n").await;
     peer.ask("3 /auth unavailable x\n", "3 no busy\n* /bye;last=0 unauthenticated\n").await;
     peer.expect_closed().await;
+    let mut peer = server.connect().await;
+    peer.ask("1 /auth unavailable-for x\n", "1 no;retry=2000 busy\n").await;
+    peer.ask("2 /quit\n", "2 ok\n").await;
     let mut peer = server.connect().await;
     peer.send("1 /auth dropped x\n").await;
     peer.expect_silence().await;
     advance(Duration::from_secs(11)).await;
-    peer.expect("1 no unauthenticated\n* /bye;last=0 unauthenticated\n").await;
+    peer.expect("1 no busy\n* /bye;last=0 unauthenticated\n").await;
     // Its future is dropped with the connection, too.
     let mut peer = server.connect().await;
     peer.send("1 /auth dropped x\n").await;
@@ -738,16 +746,18 @@ async fn position(server: &PipeServer) -> String {
     server.publisher.publish("t", "").await.expect("published").epoch.to_string()
 }
 
-/// [M178] One that panics, or takes longer than a handler may, has denied.
+/// [M178] An authorizer that panics, takes longer than a handler may, or says so cannot decide: that
+/// is not a denial.
 #[tokio::test(start_paused = true)]
-async fn an_authoriser_that_fails_denies() {
+async fn an_authorizer_that_cannot_decide_is_busy() {
     let gates = Gates::default();
     let server = gates.server(ServerConfig::new());
     let mut peer = server.connect().await;
-    peer.ask("1 panic\n2 panic-later\n", "1 no forbidden\n2 no forbidden\n").await;
-    peer.ask("3 /subscribe panic\n", "3 no forbidden\n").await;
-    peer.ask("4 /subscribe panic-later\n", "4 no forbidden\n").await;
-    peer.ask("5 /publish panic-later x\n", "5 no forbidden\n").await;
+    peer.ask("1 panic\n2 panic-later\n", "1 no busy\n2 no busy\n").await;
+    peer.ask("* panic\n* panic-later\n", "* /error busy\n* /error busy\n").await;
+    peer.ask("3 /subscribe panic\n", "3 no busy\n").await;
+    peer.ask("4 /subscribe panic-later\n", "4 no busy\n").await;
+    peer.ask("5 /publish panic-later x\n", "5 no busy\n").await;
     peer.send("6 /subscribe never\n7 echo-now x\n").await;
     peer.expect_silence().await;
     let mut other = server.connect().await;
@@ -755,7 +765,38 @@ async fn an_authoriser_that_fails_denies() {
     advance(Duration::from_millis(29_000)).await;
     peer.expect_silence().await;
     advance(Duration::from_millis(1_010)).await;
-    peer.expect("6 no forbidden\n7 ok x\n").await;
+    peer.expect("6 no busy\n7 ok x\n").await;
+    peer.send("8 /publish never x\n9 slow x\n").await;
+    peer.expect_silence().await;
+    advance(Duration::from_millis(30_010)).await;
+    peer.expect("8 no busy\n").await;
+    peer.expect_silence().await;
+    advance(Duration::from_millis(30_010)).await;
+    peer.expect("9 no deadline\n").await;
+}
+
+/// [M178] With a hint, where the authorizer has one.
+#[tokio::test(start_paused = true)]
+async fn an_authorizer_may_say_when_to_ask_again() {
+    let router = Router::new().method("now", async || ()).method("later", async || ());
+    let allow = |_: &Principal, action: Action<'_>| {
+        let unavailable = || Verdict::Unavailable { retry: Some(Duration::from_millis(250)) };
+        match action {
+            Action::Call("now") | Action::Subscribe("now") | Action::Publish("now") => {
+                unavailable()
+            }
+            _ => Verdict::ask(async move { unavailable() }),
+        }
+    };
+    let server = PipeServer::built(router, |server| server.authorizer(allow));
+    let mut peer = server.connect().await;
+    for (id, line) in (1..).zip(["now", "later", "/subscribe now", "/subscribe later"]) {
+        peer.ask(format!("{id} {line}\n"), format!("{id} no;retry=250 busy\n")).await;
+    }
+    peer.ask("5 /publish now x\n", "5 no;retry=250 busy\n").await;
+    peer.ask("6 /publish later x\n", "6 no;retry=250 busy\n").await;
+    peer.ask("* now\n* later\n7 /renew\n", "* /error busy\n* /error busy\n").await;
+    peer.expect("7 ok;lease=60\n").await;
 }
 
 // --- taking back ---
@@ -1072,7 +1113,7 @@ async fn a_client_is_told_why_it_is_not_admitted() {
     let config = ClientConfig::new().auth(Code::from_static("slow"), "x");
     let config = config.connect_timeout(Duration::from_secs(20));
     let error = self::client(&slow, config).await.expect_err("not admitted");
-    let reason = Reason::new(Code::UNAUTHENTICATED, "");
+    let reason = Reason::new(Code::BUSY, "");
     assert_eq!(error, ConnectionError::AuthRefused(reason));
 }
 

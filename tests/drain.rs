@@ -6,8 +6,10 @@ use std::{
 };
 
 use bellwire::{
-    Client, ClientConfig, ConnectionError, ConnectionEvent, NotSent, Random, Router, Server,
-    ServerConfig, blocking, handler, server::PeerAddr,
+    Client, ClientConfig, ConnectionError, ConnectionEvent, Failure, NotSent, PublishError,
+    Publisher, Random, Router, Server, ServerConfig, Session, Streamed, blocking, handler,
+    protocol::Code,
+    server::{PeerAddr, Stopping},
 };
 use futures::StreamExt;
 use tokio::{
@@ -15,7 +17,7 @@ use tokio::{
     net::TcpSocket,
     sync::Semaphore,
     task::{JoinHandle, JoinSet, yield_now},
-    time::{Instant, advance},
+    time::{Instant, advance, sleep, timeout_at},
 };
 
 #[cfg(unix)]
@@ -200,6 +202,383 @@ async fn a_slow_reader_is_given_all_there_is() {
     let delivered = read.lines().filter_map(|line| line.strip_prefix("* t ")?.split(' ').next());
     assert!(delivered.eq((1..=500).map(|number| number.to_string())), "{} bytes", read.len());
     server.ended().await;
+}
+
+/// A method that publishes its payload to `t` after so many milliseconds.
+async fn later(publisher: Publisher, payload: String) -> Result<String, Failure> {
+    let millis = payload.split(' ').next().and_then(|millis| millis.parse().ok());
+    sleep(Duration::from_millis(millis.unwrap_or_default())).await;
+    let failed = |error: PublishError| Failure::new(Code::from_static("failed"), error.to_string());
+    let published = publisher.publish("t", payload).await.map_err(failed)?;
+    Ok(published.sequence.to_string())
+}
+
+async fn subscribe(peer: &mut RawPeer<DuplexStream>, terms: &str) -> String {
+    peer.send(format!("1 /subscribe{terms} t\n")).await;
+    peer.attribute("epoch").await
+}
+
+/// [M197] Subscribers stay for as long as requests of other connections are being finished.
+#[tokio::test(start_paused = true)]
+async fn what_is_published_by_requests_that_are_finished_is_delivered() {
+    let mut server = PipeServer::start(Router::new().method("later", later));
+    let (mut asking, mut listening) = (server.connect().await, server.connect().await);
+    subscribe(&mut listening, "").await;
+    asking
+        .ask("1 later 3000 a\n2 later 9000 b\n* later 9500 c\n3 /renew\n", "3 ok;lease=60\n")
+        .await;
+    let begun = Instant::now();
+    server.stop();
+    listening.expect("* /bye shutdown\n* /bye;last=1 shutdown\n* t 1 3000 a\n").await;
+    listening.expect("* t 2 9000 b\n* t 3 9500 c\n").await;
+    listening.expect_closed().await;
+    asking.expect("* /bye shutdown\n* /bye;last=3 shutdown\n1 ok 1\n2 ok 2\n").await;
+    asking.expect_closed().await;
+    drop((asking, listening));
+    server.ended().await;
+    let took = begun.elapsed();
+    assert!((Duration::from_millis(9_500)..10 * SECOND).contains(&took), "{took:?}");
+}
+
+/// With nothing in flight anywhere, nobody is kept behind the grace.
+#[tokio::test(start_paused = true)]
+async fn idle_subscribers_are_not_kept() {
+    let mut server = PipeServer::start(router());
+    let mut peer = server.connect().await;
+    subscribe(&mut peer, "").await;
+    let begun = Instant::now();
+    server.stop();
+    peer.expect("* /bye shutdown\n* /bye;last=1 shutdown\n").await;
+    peer.expect_closed().await;
+    drop(peer);
+    server.ended().await;
+    assert!(begun.elapsed() < SECOND + Duration::from_millis(50), "{:?}", begun.elapsed());
+}
+
+/// [M121] [M197] Behind the line a client may not renew: neither its lease nor its silence ends what it
+/// waits for.
+#[tokio::test(start_paused = true)]
+async fn no_lease_and_no_silence_ends_a_subscription_behind_the_line() {
+    let config = ServerConfig::new().lease(3 * SECOND).idle(4 * SECOND);
+    let mut server = PipeServer::with_config(Router::new().method("later", later), config);
+    let (mut asking, mut listening) = (server.connect().await, server.connect().await);
+    subscribe(&mut listening, "").await;
+    asking.send("1 later 8000 a\n").await;
+    server.stop();
+    listening.expect("* /bye shutdown\n* /bye;last=1 shutdown\n* t 1 8000 a\n").await;
+    listening.expect_closed().await;
+}
+
+/// [M199] Acks are waited for, within the drain time. What is not acknowledged then is named.
+#[tokio::test(start_paused = true)]
+async fn what_a_full_window_keeps_back_is_delivered_or_named() {
+    for acks in [true, false] {
+        let mut server = PipeServer::start(router());
+        let mut peer = server.connect().await;
+        let e = subscribe(&mut peer, ";window=1").await;
+        for payload in ["a", "b", "c"] {
+            server.publisher.publish("t", payload).await.unwrap();
+        }
+        peer.expect("* t 1 a\n").await;
+        let begun = Instant::now();
+        server.stop();
+        peer.expect("* /bye shutdown\n* /bye;last=1 shutdown\n").await;
+        if acks {
+            sleep(5 * SECOND).await;
+            peer.ask(format!("* /ack t {e}:2\n"), "* t 2 b\n").await;
+            // The last one needs no ack.
+            peer.ask(format!("* /ack t {e}:3\n"), "* t 3 c\n").await;
+        } else {
+            peer.expect(format!("* /end;head=3 t shutdown {e}:2\n")).await;
+        }
+        peer.expect_closed().await;
+        drop(peer);
+        server.ended().await;
+        let took = begun.elapsed();
+        assert!(took < if acks { 7 * SECOND } else { 12 * SECOND }, "{took:?}");
+    }
+}
+
+/// [M198] What a handler publishes that outlives the drain time is not told as published.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_published_once_the_drain_time_is_over() {
+    let config = ServerConfig::new().drain(2 * SECOND);
+    let mut server = PipeServer::with_config(Router::new().method("later", later), config);
+    let (mut asking, mut listening) = (server.connect().await, server.connect().await);
+    subscribe(&mut listening, "").await;
+    asking.send("1 later 2900 a\n2 later 3100 b\n").await;
+    server.stop();
+    asking.expect("* /bye shutdown\n* /bye;last=2 shutdown\n1 ok 1\n2 cut closing\n").await;
+    listening.expect("* /bye shutdown\n* /bye;last=1 shutdown\n* t 1 2900 a\n").await;
+    listening.expect_closed().await;
+}
+
+/// Once the server has ended, or its future was dropped, nobody would be told.
+#[tokio::test(start_paused = true)]
+async fn publishing_to_a_server_that_has_ended_fails() {
+    let server = PipeServer::start(router());
+    let publisher = server.publisher.clone();
+    publisher.publish("t", "a").await.unwrap();
+    server.ended().await;
+    assert_eq!(publisher.publish("t", "b").await, Err(PublishError::Closed));
+    assert_eq!(publisher.close("t").await, Err(PublishError::Closed));
+    let server = PipeServer::start(router());
+    let publisher = server.publisher.clone();
+    settle().await;
+    drop(server);
+    settle().await;
+    assert_eq!(publisher.publish("t", "b").await, Err(PublishError::Closed));
+}
+
+/// A subscriber by hand: what it was given of `t`, and where what it was not given begins.
+#[derive(Default)]
+struct Given {
+    epoch: String,
+    first: u64,
+    /// All below was delivered or named.
+    next: u64,
+    delivered: u64,
+    /// The last number of an `/end`.
+    head: Option<u64>,
+}
+
+/// Reads to the end, so many bytes at a time, each after a pause; acknowledges each number, if asked to.
+async fn listen(mut peer: RawPeer<DuplexStream>, pause: Duration, window: Option<u64>) -> Given {
+    let terms = window.map(|window| format!(";window={window}")).unwrap_or_default();
+    peer.send(format!("1 /subscribe{terms} t\n")).await;
+    let accepted = peer.line().await.unwrap();
+    let attribute = |line: &str, key: &str| -> Option<String> {
+        let head = line.split(' ').nth(1)?;
+        head.split(';').find_map(|one| one.strip_prefix(key)?.strip_prefix('=')).map(str::to_owned)
+    };
+    let epoch = attribute(&accepted, "epoch").unwrap();
+    let next = attribute(&accepted, "next").unwrap().parse().unwrap();
+    let mut given = Given { epoch, first: next, next, ..Given::default() };
+    while let Some(line) = peer.line().await {
+        let words: Vec<_> = line.trim_end().split(' ').collect();
+        match words[1] {
+            "t" => {
+                let number: u64 = words[2].parse().unwrap();
+                assert_eq!(number, given.next, "{line}");
+                (given.next, given.delivered) = (number + 1, given.delivered + 1);
+                if window.is_some() {
+                    // The server may have closed behind it.
+                    let ack = format!("* /ack t {}:{}\n", given.epoch, given.next);
+                    let _ = peer.io.write_all(ack.as_bytes()).await;
+                }
+            }
+            "/gap" => {
+                assert_eq!(words[4].parse::<u64>().unwrap(), given.next);
+                given.next = words[5].parse::<u64>().unwrap() + 1;
+            }
+            word if word.starts_with("/end") => {
+                assert_eq!(words[4], format!("{}:{}", given.epoch, given.next));
+                given.head = attribute(&line, "head").map(|head| head.parse().unwrap());
+            }
+            _ => {}
+        }
+        sleep(pause).await;
+    }
+    given
+}
+
+/// [M197] [M198] [M199] Every message whose publisher was told that it is published is delivered to every subscriber, or
+/// named: by a gap, or by the end that says where it stood. By seed.
+#[tokio::test(start_paused = true)]
+async fn all_that_is_published_during_a_drain_is_delivered_or_named() {
+    let mut totals = [0; 3];
+    for seed in 0..60 {
+        let (published, delivered, named) = drain_under_load(seed).await;
+        totals = [totals[0] + published, totals[1] + delivered, totals[2] + named];
+    }
+    println!("{totals:?} published, delivered, named");
+    assert!(totals[0] > 5_000 && totals[1] > 5_000 && totals[2] > 0, "{totals:?}");
+}
+
+async fn drain_under_load(seed: u64) -> (u64, u64, u64) {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let config = ServerConfig::new()
+        .allow_publish(true)
+        .notification_mark(500)
+        .retained_messages(if seed.is_multiple_of(3) { 20 } else { 1_000 })
+        .drain(Duration::from_millis(rng.u64(1..4_000)));
+    let mut server = PipeServer::with_config(Router::new().method("later", later), config);
+    let mut listeners = JoinSet::new();
+    for (pause, window) in
+        [(0, None), (0, Some(rng.u64(1..9))), (rng.u64(1..12), None), (rng.u64(1..12), Some(1))]
+    {
+        // What is in it at the end is read within the last second.
+        let mut peer = server.connect_raw(64);
+        peer.hello().await;
+        listeners.spawn(listen(peer, Duration::from_millis(pause), window));
+    }
+    settle().await;
+    let mut publishers = JoinSet::new();
+    for _ in 0..3 {
+        publishers.spawn(ask(server.connect().await, rng.fork()));
+    }
+    publishers.spawn(publish(server.publisher.clone(), rng.fork()));
+    sleep(Duration::from_millis(rng.u64(..500))).await;
+    server.stop();
+    let published: Vec<_> = publishers.join_all().await.into_iter().flatten().collect();
+    let (mut delivered, mut named) = (0, 0);
+    for given in listeners.join_all().await {
+        let last = published.iter().copied().max().unwrap_or_default();
+        let is_all = given.next > last || given.head.is_some_and(|head| head >= last);
+        assert!(is_all, "seed {seed}: {last} published, {} and {:?}", given.next, given.head);
+        delivered += given.delivered;
+        let end = given.head.map_or(given.next, |head| head + 1);
+        named += end - given.first - given.delivered;
+    }
+    server.ended().await;
+    (published.len() as u64, delivered, named)
+}
+
+/// Calls and `/publish`es until the server refuses; the numbers that were told.
+async fn ask(mut peer: RawPeer<DuplexStream>, mut rng: fastrand::Rng) -> Vec<u64> {
+    let (mut told, mut id) = (Vec::new(), 0);
+    loop {
+        let mut lines = String::new();
+        for _ in 0..rng.u64(1..5) {
+            id += 1;
+            match rng.bool() {
+                true => lines += &format!("{id} later {} x\n", rng.u64(..300)),
+                false => lines += &format!("{id} /publish t x\n"),
+            }
+        }
+        if peer.io.write_all(lines.as_bytes()).await.is_err() {
+            break;
+        }
+        let pause = Duration::from_millis(rng.u64(1..60));
+        let end = Instant::now() + pause;
+        while let Ok(line) = timeout_at(end, peer.line()).await {
+            let Some(line) = line else { return told };
+            let number = line.trim_end().rsplit(['=', ' ']).next().unwrap();
+            if line.split(' ').nth(1).is_some_and(|word| word.starts_with("ok")) {
+                told.push(number.parse().unwrap());
+            }
+        }
+    }
+    while let Some(line) = peer.line().await {
+        let number = line.trim_end().rsplit(['=', ' ']).next().unwrap();
+        if line.split(' ').nth(1).is_some_and(|word| word.starts_with("ok")) {
+            told.push(number.parse().unwrap());
+        }
+    }
+    told
+}
+
+/// Publishes from the server's own process until that fails.
+async fn publish(publisher: Publisher, mut rng: fastrand::Rng) -> Vec<u64> {
+    let mut told = Vec::new();
+    while let Ok(published) = publisher.publish("t", "x").await {
+        told.push(published.sequence);
+        sleep(Duration::from_millis(rng.u64(..30))).await;
+    }
+    told
+}
+
+// What handlers learn of it.
+
+/// A stream without an end that ends when it is told to, or never.
+fn ticks(stopping: Option<Stopping>) -> Streamed<impl futures::Stream<Item = String>> {
+    let ticks = futures::stream::unfold(0, async |n: u64| {
+        sleep(SECOND).await;
+        Some((n.to_string(), n + 1))
+    });
+    let stopping = async {
+        match stopping {
+            Some(stopping) => stopping.await,
+            None => std::future::pending().await,
+        }
+    };
+    Streamed(ticks.take_until(Box::pin(stopping)))
+}
+
+/// A stream that listens ends the drain with it; one that does not is given the drain time.
+#[tokio::test(start_paused = true)]
+async fn a_stream_may_end_when_the_server_stops() {
+    let router = || {
+        Router::new()
+            .method("polite", async |stopping: Stopping| ticks(Some(stopping)))
+            .method("session", async |session: Session| ticks(Some(session.stopping())))
+            .method("deaf", async || ticks(None))
+    };
+    for (method, end, limit) in
+        [("polite", "1 ok", 1_100), ("session", "1 ok", 1_100), ("deaf", "1 cut closing", 11_100)]
+    {
+        let mut server = PipeServer::start(router());
+        let mut peer = server.connect().await;
+        peer.ask(format!("1 {method}\n"), "1 more 0\n1 more 1\n").await;
+        let begun = Instant::now();
+        server.stop();
+        let mut last = String::new();
+        while let Some(line) = peer.line().await {
+            if line.starts_with("1 ") {
+                last = line;
+            }
+        }
+        assert_eq!(last.trim_end(), end);
+        drop(peer);
+        server.ended().await;
+        let took = begun.elapsed();
+        assert!(took >= SECOND && took < Duration::from_millis(limit), "{method}: {took:?}");
+    }
+}
+
+/// Closed by the application, turned away, dropped: each is an end. What the client ends is not, until
+/// the connection is gone.
+#[tokio::test(start_paused = true)]
+async fn handlers_learn_of_every_end_of_their_connection() {
+    for how in ["close", "idle", "dropped", "half-close", "quit"] {
+        let (say, said) = mpsc::channel();
+        let watch = move |session: Session, stopping: Stopping| {
+            let say = say.clone();
+            async move {
+                assert!(!stopping.is_stopping());
+                let stopped = stopping.clone();
+                tokio::spawn(async move {
+                    let begun = Instant::now();
+                    stopped.await;
+                    say.send(("stopping", begun.elapsed())).unwrap();
+                    session.closed().await;
+                    say.send(("closed", begun.elapsed())).unwrap();
+                });
+                sleep(20 * SECOND).await;
+                stopping.is_stopping().to_string()
+            }
+        };
+        let config = ServerConfig::new().idle(5 * SECOND);
+        let mut server =
+            Some(PipeServer::with_config(Router::new().method("watch", watch), config));
+        let mut peer = server.as_ref().unwrap().connect().await;
+        peer.send("1 watch\n").await;
+        settle().await;
+        match how {
+            "close" => {
+                let sessions = server.as_ref().unwrap().handle.sessions();
+                sessions[0].close(Code::from_static("test"));
+            }
+            "half-close" => peer.half_close().await,
+            "quit" => peer.send("2 /quit\n").await,
+            "dropped" => drop(server.take()),
+            _ => {}
+        }
+        sleep(30 * SECOND).await;
+        let (first, second) = (said.try_recv().unwrap(), said.try_recv().unwrap());
+        assert_eq!((first.0, second.0), ("stopping", "closed"), "{how}");
+        let seconds = (first.1.as_secs(), second.1.as_secs());
+        let expected = match how {
+            "close" => (0, 20),
+            "idle" => (5, 20),
+            "dropped" => (0, 0),
+            _ => (20, 20),
+        };
+        assert!(
+            seconds.0.abs_diff(expected.0) <= 1 && seconds.1.abs_diff(expected.1) <= 1,
+            "{how}: {seconds:?}"
+        );
+    }
 }
 
 /// A handler that blocks its thread cannot be stopped, and is not waited for either.

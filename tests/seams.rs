@@ -200,7 +200,7 @@ async fn a_verdict_that_is_late_needs_no_place() {
     let server = gates.server(ServerConfig::new().in_flight(1).idle(None));
     let mut peer = server.connect().await;
     peer.ask("1 count;window=1 5\n2 /subscribe t\n", "1 more 1\n").await;
-    soon(peer.expect("2 no forbidden\n")).await;
+    soon(peer.expect("2 no busy\n")).await;
     peer.ask("* /more 1 1\n", "1 more 2\n").await;
 }
 

@@ -412,7 +412,7 @@ async fn a_line_that_says_where_its_effect_is_seen_has_the_same_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_log_comes_back_under_a_new_epoch() {
+async fn an_idle_log_is_dropped_and_goes_on_with_its_next_number() {
     let config = ServerConfig::new().idle_log(Duration::from_secs(60)).lease(HOUR).idle(None);
     let server = PipeServer::with_config(Router::new(), config);
     let first = server.publisher.publish("t", "first").await.unwrap();
@@ -425,14 +425,15 @@ async fn an_idle_log_comes_back_under_a_new_epoch() {
     let second = server.publisher.publish("t", "second").await.unwrap();
     assert_eq!((second.epoch, second.sequence), (first.epoch, 2), "not before its time");
     tokio::time::sleep(Duration::from_secs(91)).await;
+    assert_eq!(server.handle.stats().topics, 1);
     let third = server.publisher.publish("t", "third").await.unwrap();
-    assert_ne!(third.epoch, first.epoch);
-    assert_eq!(third.sequence, 1);
+    assert_eq!((third.epoch, third.sequence), (first.epoch, 3));
     let heard = server.publisher.publish("u", "second").await.unwrap();
     assert_eq!((heard.epoch, heard.sequence), (listened.epoch, 2), "it has a subscriber");
     peer.expect("* u 2 second\n").await;
 
-    let (old, new) = (first.epoch, third.epoch);
-    peer.send(format!("2 /subscribe;from={old}:3 t\n")).await;
-    peer.expect(format!("2 ok;epoch={new};next=1;head=1;lease=3600\n* t 1 third\n")).await;
+    let epoch = first.epoch;
+    peer.send(format!("2 /subscribe;from={epoch}:2 t\n")).await;
+    peer.expect(format!("2 ok;epoch={epoch};next=2;head=3;lease=3600\n")).await;
+    peer.expect(format!("* /gap t {epoch} 2 2 retention\n* t 3 third\n")).await;
 }

@@ -72,6 +72,9 @@ pub enum ConnectionEvent {
     DoubledReply(RequestId),
     /// A reply came to a request that was never sent; as `DoubledReply` in all else.
     UnaskedReply(RequestId),
+    /// The server did not answer a `/renew` with where the topics stand, for this reason. What went
+    /// missing without a word is not noticed until it does.
+    RenewalFailed(Reason),
     /// The server reports a fault that no request's id owns.
     ServerError {
         /// The id of the line at fault, where the server could read one.

@@ -100,11 +100,13 @@ pub enum Delivery {
     Notification(Notification),
     /// Numbers that will not come.
     Gap(Gap),
-    /// The topic's log is another one now; what was missed of the old one is unknown.
+    /// The topic's log is another one now. What was missed of the old one is unknown, apart from what a
+    /// gap before this has named.
     Reset {
         /// The topic.
         topic: Topic,
-        /// The new log, and the number that comes next.
+        /// The new log, and the number that comes next: where the server begins, or, with
+        /// [`AfterReset::Head`](crate::AfterReset::Head), behind the last one there was.
         position: Position,
     },
     /// The subscription is over. It may be resumed from the position.

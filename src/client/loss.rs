@@ -29,6 +29,17 @@ pub struct Loss {
     pub position: Position,
 }
 
+/// Where a subscription goes on when its topic's log is another one, as of a server that keeps its own:
+/// see [`Subscribe::after_reset`](crate::Subscribe::after_reset).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum AfterReset {
+    /// With the first message of the new log. The default.
+    #[default]
+    Start,
+    /// Behind the last message that the new log has then.
+    Head,
+}
+
 type Resyncing = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 type Callback = Box<dyn FnMut(Loss) -> Resyncing + Send>;
 

@@ -62,7 +62,7 @@ pub use self::{
     event::{ConnectionEvent, ConnectionEvents, ListeningEnd},
     inbox::{Delivery, Gap, GapCause, Notification},
     listening::Listening,
-    loss::Loss,
+    loss::{AfterReset, Loss},
     seen::{Progress, Seen},
     stats::ClientStats,
     streaming::{ItemCredit, Streaming, TypedStreaming},

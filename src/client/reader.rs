@@ -1,6 +1,6 @@
 //! What the client does with each line: replies to their callers, notifications to their streams.
 
-use std::{borrow::Cow, collections::HashMap, time::Duration};
+use std::{borrow::Cow, time::Duration};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -37,6 +37,18 @@ const BATCH: usize = 1_024;
 /// server that answers none for the length of two leases gets no more of them.
 const MAX_RENEWALS: usize = 4;
 
+/// How the list in the reply to `/renew` is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Listing {
+    /// In one line, which every server knows.
+    #[default]
+    Line,
+    /// In lines of its own, since one line was too long.
+    Pages,
+    /// In one line, too long or not: the server knows no other way.
+    LineOnly,
+}
+
 /// Takes lines in, in order. Replies are gathered and completed in batches, so that the table of
 /// pending calls is locked once per batch; whatever stands behind a reply on the wire is handled
 /// behind it, so a batch ends where a line of the reserved channel begins.
@@ -68,6 +80,7 @@ pub(crate) struct Reader {
     pub(crate) told: Told,
     /// Renewals sent and not answered.
     renewals: usize,
+    listing: Listing,
     /// The server's first line, while it has not said whether it knows this client, or not been heard
     /// out.
     pub(crate) unadmitted: Option<Hello>,
@@ -98,6 +111,7 @@ impl Reader {
             callers: Vec::new(),
             told: Told::default(),
             renewals: 0,
+            listing: Listing::default(),
             unadmitted: None,
             is_admitted: false,
             first_lines: Vec::new(),
@@ -254,7 +268,7 @@ impl Reader {
             Waiter::List { items, caller, .. } => {
                 guarded(|| drop(caller.send(result.map(|_| items))));
             }
-            Waiter::Renew => self.renewed(result),
+            Waiter::Renew { in_pages } => self.renewed(in_pages, result),
             Waiter::Unsubscribe(topic) => self.move_topic(&topic, SubscriptionEvent::Left.into()),
             Waiter::Subscribe(topic) => {
                 let input = subscribe_result(result).inspect_err(|error| {
@@ -298,6 +312,11 @@ impl Reader {
                 let flow = flow.clone();
                 drop(links);
                 self.push(id, &flow, item);
+                Ok(())
+            }
+            Some(Waiter::Renew { .. }) => {
+                drop(links);
+                self.listed(item);
                 Ok(())
             }
             Some(_) => Ok(()),
@@ -349,12 +368,14 @@ impl Reader {
             Notice::Reset { topic, position } => {
                 self.move_topic(topic, SubscriptionEvent::Reset(position).into());
             }
-            Notice::End { topic, reason, position } => {
-                let event = match reason == Code::EXPIRED {
+            Notice::End { topic, reason, position, head } => {
+                let is_resumed = [Code::EXPIRED, Code::SHUTDOWN].contains(&reason);
+                let event = match is_resumed {
                     true => SubscriptionEvent::Expired(position),
                     false => SubscriptionEvent::Ended,
                 };
-                self.move_topic(topic, Input { code: reason, ..event.into() });
+                let tail = head.map(|head| Position { next: head + 1, ..position });
+                self.move_topic(topic, Input { code: reason, tail, ..event.into() });
             }
             Notice::Error { id, reason } => return self.server_error(id, reason),
             Notice::Bye { last, retry, reason } => {
@@ -419,8 +440,10 @@ impl Reader {
         if self.renewals >= MAX_RENEWALS || is_idle() {
             return;
         }
-        let (head, arguments) = (format_args!("/renew"), format_args!(""));
-        let sent = self.shared.send_control(self.link, Waiter::Renew, head, arguments);
+        let in_pages = self.listing == Listing::Pages;
+        let (waiter, list) = (Waiter::Renew { in_pages }, if in_pages { ";list=more" } else { "" });
+        let (head, arguments) = (format_args!("/renew{list}"), format_args!(""));
+        let sent = self.shared.send_control(self.link, waiter, head, arguments);
         // The driver itself is running: it writes next, and needs no waking.
         self.renewals += usize::from(sent.is_some());
     }
@@ -442,13 +465,39 @@ impl Reader {
         self.told.tell_all(&self.shared);
     }
 
-    fn renewed(&mut self, result: CallResult) {
+    fn renewed(&mut self, in_pages: bool, result: CallResult) {
         self.renewals = self.renewals.saturating_sub(1);
-        let Ok(reply) = result else { return };
-        let text = String::from_utf8_lossy(&reply.payload);
-        let listed: HashMap<_, _> = text.split(' ').filter_map(listed_position).collect();
+        match result {
+            Ok(reply) => {
+                self.listed(&reply.payload);
+                let mut topics = self.shared.topics.lock();
+                topics.renewed(&self.shared, self.link, &mut self.told);
+            }
+            Err(error) => self.not_listed(in_pages, error),
+        }
+    }
+
+    /// Where the server says that topics stand.
+    fn listed(&mut self, list: &[u8]) {
+        let text = String::from_utf8_lossy(list);
+        let listed = text.split(' ').filter_map(listed_position);
         let mut topics = self.shared.topics.lock();
-        topics.renewed(&self.shared, self.link, &listed, &mut self.told);
+        topics.listed(&self.shared, self.link, listed, &mut self.told);
+    }
+
+    /// A list that is too long for a line is asked for in several; a server that does not know that
+    /// way is asked for no more than it knows.
+    fn not_listed(&mut self, in_pages: bool, error: CallError) {
+        let (CallError::Remote(reason) | CallError::Refused { reason, .. }) = error else { return };
+        let is_too_long = !in_pages && reason.code == Code::TOO_LARGE;
+        if is_too_long && self.listing != Listing::LineOnly {
+            self.listing = Listing::Pages;
+            return self.renew(false);
+        }
+        if in_pages && reason.code == Code::UNKNOWN_ATTRIBUTE {
+            self.listing = Listing::LineOnly;
+        }
+        self.shared.events.emit(ConnectionEvent::RenewalFailed(reason));
     }
 
     /// Why the server ended the stream. One that never said hello may be no server of this kind.

@@ -17,7 +17,7 @@ use crate::{
         event::ConnectionEvent,
         inbox::{Delivery, Gap, Inbox, Notification},
         listening::Listening,
-        loss::{Judged, Loss, OnLoss},
+        loss::{AfterReset, Judged, Loss, OnLoss},
         seen::{Progress, Seen, Standing},
         shared::Shared,
         topics::{Told, Wish},
@@ -123,6 +123,24 @@ impl Subscribe {
     /// handled when they are handed over.
     pub fn ack_by_hand(mut self) -> Self {
         self.by_hand = true;
+        self
+    }
+
+    /// Where it goes on when the topic's log is another one: the server was restarted, or the next
+    /// one has a log of its own. Default [`AfterReset::Start`].
+    ///
+    /// By default the whole new log is delivered, because the log of a server that was restarted
+    /// holds just the messages that this subscriber has missed. A new log may also hold much that was
+    /// published before, as after a failover to a server that has been in use. A subscriber for which
+    /// old messages are useless asks for [`AfterReset::Head`]: this client then leaves the topic, and
+    /// subscribes again behind the last message. Either way the position of [`Delivery::Reset`] names
+    /// the next number that is delivered. A log that the subscription has left before is no new one:
+    /// it goes on where it was left.
+    ///
+    /// Shared like the [`window`](Self::window): a later subscription that asks for the other one is
+    /// refused. Implements PROTOCOL.md, section 11.9.
+    pub fn after_reset(mut self, go_on: AfterReset) -> Self {
+        self.wish.after_reset = Some(go_on);
         self
     }
 

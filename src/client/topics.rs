@@ -54,11 +54,12 @@ impl Topics {
         &mut self,
         shared: &Shared,
         topic: &Topic,
-        Wish { from, terms }: Wish,
+        wish: Wish,
         inbox: Arc<Inbox>,
         told: &mut Told,
     ) -> Result<oneshot::Receiver<Joined>, NotSent> {
-        if from.is_some_and(|from| !from.is_sendable()) {
+        let terms = wish.terms;
+        if wish.from.is_some_and(|from| !from.is_sendable()) {
             return Err(NotSent::Position);
         }
         // What lives can be shared; what would need a line is not begun after a goodbye.
@@ -70,7 +71,7 @@ impl Topics {
             return Err(NotSent::Lost(error));
         }
         let entry = self.entries.entry(topic.clone()).or_default();
-        let event = entry.admit(from, terms)?;
+        let event = entry.admit(wish)?;
         let fresh = entry.state == SubscriptionState::Absent;
         entry.joining.retain(|joining| !joining.sender.is_closed());
         let (sender, receiver) = oneshot::channel();
@@ -280,19 +281,35 @@ impl Topics {
         topics
     }
 
-    /// The reply to `/renew`: what it lists, and what it leaves out.
-    pub(crate) fn renewed(
+    /// A part of the reply to `/renew`: where its server says that these topics stand.
+    pub(crate) fn listed<'a>(
         &mut self,
         shared: &Shared,
         link: LinkId,
-        listed: &HashMap<&str, Position>,
+        list: impl IntoIterator<Item = (&'a str, Position)>,
         told: &mut Told,
     ) {
+        for (topic, position) in list {
+            let Some((topic, entry)) = self.entries.get_key_value(topic) else { continue };
+            if entry.link == link && matches!(entry.state, SubscriptionState::Live(_)) {
+                let topic = topic.clone();
+                let renewed = SubscriptionEvent::Renewed(Some(position));
+                let _ = self.on(shared, &topic, renewed.into(), told);
+                let entry = self.entries.get_mut(&topic);
+                entry.into_iter().for_each(|entry| entry.is_listed = true);
+            }
+        }
+    }
+
+    /// The end of the reply to `/renew`: what it did not list has ended.
+    pub(crate) fn renewed(&mut self, shared: &Shared, link: LinkId, told: &mut Told) {
         let is_live =
             |entry: &Entry| entry.link == link && matches!(entry.state, SubscriptionState::Live(_));
         for topic in self.topics_where(is_live) {
-            let position = listed.get(topic.as_str()).copied();
-            let _ = self.on(shared, &topic, SubscriptionEvent::Renewed(position).into(), told);
+            let entry = self.entries.get_mut(&topic);
+            if entry.is_some_and(|entry| !std::mem::take(&mut entry.is_listed)) {
+                let _ = self.on(shared, &topic, SubscriptionEvent::Renewed(None).into(), told);
+            }
         }
     }
 
@@ -308,6 +325,7 @@ impl Topics {
         };
         let next = entry.state.next();
         let input = Input { event: entry.recall(input.event), ..input };
+        entry.tail = input.tail.or(entry.tail);
         let newcomers = entry.newcomers();
         let backoff = shared.config.backoff();
         let waits = entry.comes_too_soon(input.event, backoff);
@@ -328,13 +346,29 @@ impl Topics {
             acted = self.act(shared, topic, action, (&input, next, &newcomers), told);
         }
         let is_absent = |entry: &Entry| entry.state == SubscriptionState::Absent;
+        if let Some(entry) = self.entries.get_mut(topic)
+            && matches!(entry.state, SubscriptionState::Live(_))
+        {
+            entry.tail = None;
+        }
         if self.entries.get(topic).is_some_and(is_absent) {
             self.entries.remove(topic);
         }
         match acted? {
             Acted::Stays => Ok(()),
+            Acted::Left if self.is_skipping(topic) => {
+                // Where the next server stands is another question.
+                let link = self.entries.get(topic).map(|entry| entry.link);
+                link.into_iter().for_each(|link| self.move_on(shared, link, topic, told));
+                Ok(())
+            }
             Acted::Left => self.on(shared, topic, SubscriptionEvent::Left.into(), told),
         }
+    }
+
+    fn is_skipping(&self, topic: &Topic) -> bool {
+        let state = self.entries.get(topic).map(|entry| entry.state);
+        matches!(state, Some(SubscriptionState::Skipping { .. }))
     }
 
     /// Does what follows upon an input; with where the topic stood before it, and who was about to
@@ -368,6 +402,13 @@ impl Topics {
                 entry.inboxes.clear();
             }
             action => {
+                if let (Action::Reset(_), Some(next)) = (action, next)
+                    && let Some(unread) = entry.unread(topic, next)
+                {
+                    told.missed(unread.first, unread.last);
+                    let unread = Delivery::Gap(unread);
+                    entry.deliver(&mut self.all, unread, newcomers, &mut told.wakers);
+                }
                 if let Action::Missed { first, last, .. } = action {
                     told.missed(first, last);
                 }

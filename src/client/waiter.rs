@@ -37,8 +37,8 @@ pub(crate) enum Waiter {
     Subscribe(Topic),
     /// `/unsubscribe`.
     Unsubscribe(Topic),
-    /// `/renew`.
-    Renew,
+    /// `/renew`; whether its list was asked for in lines of its own.
+    Renew { in_pages: bool },
     /// `/hello`: the reply says nothing that is not known by then. And a list that nobody waits for
     /// any more.
     Hello,
@@ -105,6 +105,6 @@ mod tests {
         assert!(entry.cancel());
         assert!(!entry.cancel());
         assert!(entry.waiter.holds_place());
-        assert!(!Waiter::Renew.holds_place());
+        assert!(!Waiter::Renew { in_pages: false }.holds_place());
     }
 }

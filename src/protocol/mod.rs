@@ -50,8 +50,8 @@ pub use self::{
     line::{DEFAULT_MAX_LINE, LineDecoder, LineTooLong, MIN_MAX_LINE, strip_cr},
     name::{InvalidName, MAX_NAME, Method, Topic},
     notice::{
-        Hello, Notice, VERSION, encode_bye, encode_end, encode_error, encode_gap, encode_goodbye,
-        encode_hold, encode_reset,
+        Hello, Notice, VERSION, encode_bye, encode_end, encode_end_unread, encode_error,
+        encode_gap, encode_goodbye, encode_hold, encode_reset,
     },
     pace::{Overtaken, Pace, Slow, Terms},
     parse::{Line, MAX_HEAD, Malformed, Mark, Rest, Word},

@@ -143,6 +143,8 @@ pub enum Notice<'a> {
         reason: Code,
         /// Where to resume.
         position: Position,
+        /// The last number of the log, where the server says that it has not delivered all.
+        head: Option<u64>,
     },
     /// A fault that no request's id owns.
     Error {
@@ -178,7 +180,7 @@ impl<'a> Notice<'a> {
             "/hello" => Hello::parse(line.attributes).map(Self::Hello),
             "/gap" => parse_gap(rest),
             "/reset" => parse_reset(rest),
-            "/end" => parse_end(rest),
+            "/end" => parse_end(line),
             "/error" => {
                 let id = optional_positive(line.attributes, "id")?;
                 Some(Self::Error { id: id.and_then(RequestId::new), reason: Reason::parse(rest)? })
@@ -234,11 +236,13 @@ fn parse_reset(rest: Rest<'_>) -> Option<Notice<'_>> {
     Some(Notice::Reset { topic, position: position.parse().ok()? })
 }
 
-fn parse_end(rest: Rest<'_>) -> Option<Notice<'_>> {
-    let (topic, rest) = topic_argument(rest)?;
+fn parse_end<'a>(line: &Line<'a>) -> Option<Notice<'a>> {
+    let head = optional_number(line.attributes, "head")?;
+    let (topic, rest) = topic_argument(line.rest)?;
     let (reason, rest) = text_argument(rest)?;
     let (position, _) = text_argument(rest)?;
-    Some(Notice::End { topic, reason: Code::new(reason)?, position: position.parse().ok()? })
+    let (reason, position) = (Code::new(reason)?, position.parse().ok()?);
+    Some(Notice::End { topic, reason, position, head })
 }
 
 fn topic_argument(rest: Rest<'_>) -> Option<(&str, Rest<'_>)> {
@@ -290,6 +294,18 @@ pub fn encode_end(
 ) {
     let text = format_args!("{topic} {reason} {position}");
     encode::display(out, Mark::Reserved, format_args!("/end"), text);
+}
+
+/// Appends `* /end;head=HEAD TOPIC shutdown EPOCH:NEXT`: the server stops, and the numbers from NEXT
+/// to HEAD were not delivered.
+pub fn encode_end_unread(
+    out: &mut Vec<u8>,
+    topic: &crate::protocol::Topic,
+    position: Position,
+    head: u64,
+) {
+    let text = format_args!("{topic} {} {position}", Code::SHUTDOWN);
+    encode::display(out, Mark::Reserved, format_args!("/end;head={head}"), text);
 }
 
 /// Appends `* /error[;id=N] CODE [text]`.
@@ -363,6 +379,7 @@ mod tests {
         encode_gap(&mut out, &topic, position.epoch, 3..=7, &Code::RETENTION);
         encode_reset(&mut out, &topic, position);
         encode_end(&mut out, &topic, &Code::EXPIRED, position);
+        encode_end_unread(&mut out, &topic, position, 12);
         encode_error(&mut out, RequestId::new(4), &Code::ID_ORDER, format_args!("not above 5"));
         encode_goodbye(&mut out, &Code::SHUTDOWN);
         encode_bye(&mut out, 9, &Code::SHUTDOWN);
@@ -372,7 +389,8 @@ mod tests {
         let expected = [
             Notice::Gap { topic, epoch, first: 3, last: 7, reason: Code::RETENTION },
             Notice::Reset { topic, position },
-            Notice::End { topic, reason: Code::EXPIRED, position },
+            Notice::End { topic, reason: Code::EXPIRED, position, head: None },
+            Notice::End { topic, reason: Code::SHUTDOWN, position, head: Some(12) },
             Notice::Error {
                 id: RequestId::new(4),
                 reason: Reason::new(Code::ID_ORDER, "not above 5"),

@@ -41,6 +41,14 @@ pub enum SubscriptionState {
         /// Somebody wants it again, from there: subscribe once it is left.
         rejoin: Option<Option<Position>>,
     },
+    /// The log is another one, and it is to go on behind the head of that: first `/unsubscribe`, then
+    /// `/subscribe` without a position.
+    Skipping {
+        /// The next number to come in the log that it stood in.
+        own: Position,
+        /// It was left, and `/subscribe` is sent.
+        is_left: bool,
+    },
 }
 
 /// What a [`SubscriptionState`] does once its request is answered: the application changed its mind
@@ -78,6 +86,9 @@ pub enum SubscriptionEvent {
     /// `ok` to `/subscribe`, in a log that was left for another before, at this position: of two
     /// servers that each have a log of their own, the first is back.
     Returned(Position),
+    /// `ok` to `/subscribe`, or `/reset`: another log goes on here, of which the application wants
+    /// only what is behind the head.
+    Foreign(Position),
     /// `/subscribe` was refused, or failed.
     Refused,
     /// `/unsubscribe` was answered, whatever the answer.
@@ -156,6 +167,7 @@ impl SubscriptionState {
             Self::Live(next) => Some(next),
             Self::Requested { from, .. } | Self::Parked { from } => from,
             Self::Leaving { rejoin } => rejoin.flatten(),
+            Self::Skipping { own, .. } => Some(own),
             Self::Absent => None,
         }
     }
@@ -208,6 +220,11 @@ impl SubscriptionState {
                 let actions = [Some(Action::Reset(seen)), Some(Action::Unsubscribe)];
                 (Self::Leaving { rejoin: Some(Some(seen)) }, actions.into_iter().flatten())
             }
+            (Self::Requested { from: Some(own), then: Then::Stay }, Event::Foreign(_)) => {
+                (Self::Skipping { own, is_left: false }, one(Action::Unsubscribe))
+            }
+            (Self::Requested { .. }, Event::Foreign(next)) => self.on(Event::Accepted(next)),
+            (Self::Skipping { own, is_left }, event) => Self::on_skipping(own, is_left, event),
             (Self::Requested { .. }, Event::Returned(seen)) => self.on(Event::Accepted(seen)),
             (Self::Requested { then, .. }, Event::Refused) => match then {
                 Then::Stay => (Self::Absent, one(Action::End)),
@@ -234,11 +251,33 @@ impl SubscriptionState {
             | Self::Requested { then: Then::Again { from }, .. }
             | Self::Leaving { rejoin: Some(from) }
             | Self::Parked { from } => Self::Parked { from },
+            Self::Skipping { own, .. } => Self::Parked { from: Some(own) },
             Self::Absent
             | Self::Requested { then: Then::Leave, .. }
             | Self::Leaving { rejoin: None } => Self::Absent,
         };
         (parked, none())
+    }
+
+    fn on_skipping(own: Position, is_left: bool, event: SubscriptionEvent) -> (Self, Actions) {
+        use SubscriptionEvent as Event;
+        let same = Self::Skipping { own, is_left };
+        match event {
+            Event::Left if !is_left => {
+                let subscribe = one(Action::Subscribe { from: None });
+                (Self::Skipping { own, is_left: true }, subscribe)
+            }
+            Event::Leave if !is_left => (Self::Leaving { rejoin: None }, none()),
+            Event::Leave => (Self::Requested { from: None, then: Then::Leave }, none()),
+            Event::Join { .. } | Event::Left | Event::Renewed(_) => (same, none()),
+            // What crossed the line that leaves.
+            _ if !is_left => (same, none()),
+            Event::Accepted(next) | Event::Foreign(next) | Event::Returned(next) => {
+                Self::accepted(Some(own), next)
+            }
+            Event::Refused => (Self::Absent, one(Action::End)),
+            _ => (same, one(Action::Violation)),
+        }
     }
 
     fn request(from: Option<Position>) -> (Self, Actions) {
@@ -267,6 +306,10 @@ impl Position {
             }
             Event::Reset(next) if next.epoch != self.epoch => {
                 (SubscriptionState::Live(next), one(Action::Reset(next)))
+            }
+            Event::Foreign(next) if next.epoch != self.epoch => {
+                let skipping = SubscriptionState::Skipping { own: self, is_left: false };
+                (skipping, one(Action::Unsubscribe))
             }
             // No position names what comes after the last number of an epoch: nothing does.
             Event::Expired(_) | Event::Renewed(None) if !self.is_sendable() => {

@@ -1,21 +1,22 @@
 //! Who finds out who a peer is: the hook behind `/auth`, and one that knows a list of tokens.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use subtle::ConstantTimeEq;
 
 use crate::{
     credentials::Credentials,
     protocol::{Code, MAX_VALUE},
-    server::{listener::PeerAddr, principal::Principal},
+    server::{listener::PeerAddr, principal::Principal, reply::Rejection},
     topic::BoxFuture,
 };
 
 /// Finds out who a peer is, by what it sends with `/auth` (PROTOCOL.md, section 8.11).
 ///
-/// Set with [`Server::authenticator`](crate::Server::authenticator). One that panics has refused;
-/// one that never ends is dropped when [`auth_time`](crate::ServerConfig::auth_time) is over. Either
-/// way only the connection it was asked for is touched.
+/// Set with [`Server::authenticator`](crate::Server::authenticator). An authenticator that panics is
+/// answered `no busy`, as one that is [`Unavailable`](Denied::Unavailable). One that never ends is
+/// dropped and answered `no busy` when [`auth_time`](crate::ServerConfig::auth_time) is over, and the
+/// connection is closed. Either way only the connection it was asked for is touched.
 ///
 /// ```
 /// use bellwire::{
@@ -76,13 +77,25 @@ pub enum Denied {
     /// They could not be looked at, as when what knows them is out of reach: `no busy`. The peer may
     /// try again; it counts as a try all the same.
     Unavailable,
+    /// As `Unavailable`, with a hint when to try again: `no;retry=MS busy`.
+    UnavailableFor(Duration),
+}
+
+impl Denied {
+    pub(super) fn rejection(self) -> Rejection {
+        match self {
+            Self::Credentials => Rejection::unauthenticated(),
+            Self::Unavailable => Rejection::busy(""),
+            Self::UnavailableFor(time) => Rejection::busy("").retry(time),
+        }
+    }
 }
 
 impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Credentials => "the credentials do not do",
-            Self::Unavailable => "the credentials could not be looked at",
+            Self::Unavailable | Self::UnavailableFor(_) => "the credentials could not be looked at",
         })
     }
 }

@@ -1,17 +1,24 @@
 //! Who may do what: the hook before calls, subscriptions and publishing.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
-use crate::{server::principal::Principal, topic::BoxFuture};
+use crate::{
+    server::{principal::Principal, reply::Rejection},
+    topic::BoxFuture,
+};
 
 /// Allows or denies what a principal asks for, by name. What is denied is answered `no forbidden`.
 ///
 /// Set with [`Server::authorizer`](crate::Server::authorizer); every function of a principal and an
 /// action is one. It is asked for each call, each `/publish` and each `/subscribe`, so for each
 /// replay and resume too; what it said before is not kept. A subscription that was allowed goes on
-/// until [`Session::revoke`](crate::Session::revoke). One that panics has denied, and so has one that
-/// takes longer than [`handler_time`](crate::ServerConfig::handler_time): a call is answered `no
-/// deadline` then.
+/// until [`Session::revoke`](crate::Session::revoke).
+///
+/// An authorizer that cannot decide must not deny: `no forbidden` ends a client's subscription for
+/// good. It returns [`Verdict::Unavailable`], which is answered `no busy`. An authorizer that panics
+/// is answered `no busy` too. So is one that takes longer than
+/// [`handler_time`](crate::ServerConfig::handler_time) over a `/subscribe` or a `/publish`; a call is
+/// answered `no deadline` then.
 ///
 /// `/methods` names every method to everybody who is authenticated.
 ///
@@ -64,13 +71,29 @@ pub enum Action<'a> {
 }
 
 /// What an [`Authorizer`] says; a `bool` is one.
+#[non_exhaustive]
 pub enum Verdict {
-    /// It may.
+    /// The principal may do it.
     Allow,
-    /// It may not.
+    /// The principal may not do it: `no forbidden`.
     Deny,
-    /// It takes its time to find out.
-    Later(BoxFuture<bool>),
+    /// The authorizer cannot decide now, for example because the service that it asks is down:
+    /// `no busy`. Clients resume a subscription later, whatever the hint.
+    Unavailable {
+        /// When the client may try again: `no;retry=MS busy`. `None` for no hint.
+        retry: Option<Duration>,
+    },
+    /// The decision takes its time.
+    Later(BoxFuture<Verdict>),
+}
+
+/// Whether a request may go on; if not, how it is refused.
+pub(super) type Ruling = Result<(), Rejection>;
+
+/// A [`Verdict`] as the connection treats it.
+pub(super) enum Decision {
+    Now(Ruling),
+    Later(BoxFuture<Ruling>),
 }
 
 impl Verdict {
@@ -89,7 +112,55 @@ impl Verdict {
     /// # let _ = allow(&Principal::anonymous(), Action::Call("x"));
     /// ```
     pub fn later(verdict: impl Future<Output = bool> + Send + 'static) -> Self {
+        Self::ask(async { verdict.await.into() })
+    }
+
+    /// A verdict that takes its time, and may be that nobody can decide.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use bellwire::server::{Action, Principal, Verdict};
+    ///
+    /// # async fn ask_the_service(_: String) -> Result<bool, ()> { Err(()) }
+    /// fn allow(who: &Principal, action: Action<'_>) -> Verdict {
+    ///     let question = format!("{who:?} {action:?}");
+    ///     Verdict::ask(async move {
+    ///         match ask_the_service(question).await {
+    ///             Ok(is_allowed) => is_allowed.into(),
+    ///             Err(_) => Verdict::Unavailable { retry: Some(Duration::from_secs(2)) },
+    ///         }
+    ///     })
+    /// }
+    /// # let _ = allow(&Principal::anonymous(), Action::Call("x"));
+    /// ```
+    pub fn ask(verdict: impl Future<Output = Verdict> + Send + 'static) -> Self {
         Self::Later(Box::pin(verdict))
+    }
+
+    pub(super) fn decision(self) -> Decision {
+        match self {
+            Self::Later(future) => Decision::Later(Box::pin(settled(future))),
+            verdict => Decision::Now(verdict.ruling()),
+        }
+    }
+
+    /// What a verdict of the moment permits.
+    fn ruling(self) -> Ruling {
+        match self {
+            Self::Allow => Ok(()),
+            Self::Deny => Err(Rejection::forbidden("")),
+            Self::Unavailable { retry: Some(after) } => Err(Rejection::busy("").retry(after)),
+            Self::Unavailable { retry: None } | Self::Later(_) => Err(Rejection::busy("")),
+        }
+    }
+}
+
+async fn settled(mut future: BoxFuture<Verdict>) -> Ruling {
+    loop {
+        match future.await {
+            Verdict::Later(another) => future = another,
+            verdict => return verdict.ruling(),
+        }
     }
 }
 
@@ -101,10 +172,11 @@ impl From<bool> for Verdict {
 
 impl fmt::Debug for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Allow => "Allow",
-            Self::Deny => "Deny",
-            Self::Later(_) => "Later",
-        })
+        match self {
+            Self::Allow => f.write_str("Allow"),
+            Self::Deny => f.write_str("Deny"),
+            Self::Unavailable { retry } => write!(f, "Unavailable({retry:?})"),
+            Self::Later(_) => f.write_str("Later"),
+        }
     }
 }

@@ -319,6 +319,9 @@ impl ServerConfig {
     }
 
     /// Subscriptions per connection. Default 128; past it `no too-many`.
+    ///
+    /// Worst case, over what [`worst_case_bytes`](Self::worst_case_bytes) says: a list of them that a
+    /// client asks for in lines of its own takes 180 bytes for each at once.
     #[must_use]
     pub fn subscriptions(mut self, subscriptions: usize) -> Self {
         self.subscriptions = subscriptions;
@@ -367,7 +370,11 @@ impl ServerConfig {
     }
 
     /// Topics with a log. Default 65,536; past it the publisher gets
-    /// [`PublishError::TooMany`](crate::PublishError::TooMany).
+    /// [`PublishError::TooMany`](crate::PublishError::TooMany). A subscription to a topic without a log
+    /// takes none, and is accepted all the same. A topic that is over, as that of a finished job, should
+    /// be [closed](crate::Publisher::close).
+    ///
+    /// The ends of as many dropped logs are remembered. Worst case: 256 bytes for each.
     #[must_use]
     pub fn topics(mut self, topics: usize) -> Self {
         self.topics = topics;
@@ -377,9 +384,10 @@ impl ServerConfig {
     /// How long a log is kept that has neither subscribers nor new messages; at least 1 s. Default
     /// 10 min.
     ///
-    /// Past it, and within half as much again, the log is dropped with all it retained. The topic
-    /// comes back under a new epoch, which a subscriber that resumes is told (PROTOCOL.md, sections
-    /// 11.1 and 11.2). Worst case meanwhile: [`topics`](Self::topics) logs, and
+    /// Past it, and within half as much again, the log is dropped with all it retained. Where it ended
+    /// is remembered, for as many topics as [`topics`](Self::topics) says, or half of them: the topic
+    /// goes on there, and a subscriber that resumes is told exactly what it missed (PROTOCOL.md,
+    /// section 11.1). Worst case meanwhile: [`topics`](Self::topics) logs, and
     /// [`retained_bytes_total`](Self::retained_bytes_total) in them.
     #[must_use]
     pub fn idle_log(mut self, time: Duration) -> Self {

@@ -9,6 +9,7 @@ use crate::{
     protocol::{Line, Mark},
     server::{
         Shared,
+        authorizer::Ruling,
         extract::{Payload, RequestParts},
         handler::{Ended, Running},
         in_flight::guarded,
@@ -31,7 +32,7 @@ enum Stage {
 }
 
 struct Asking {
-    verdict: BoxFuture<bool>,
+    verdict: BoxFuture<Ruling>,
     /// The request's line, kept until its handler takes it.
     line: Vec<u8>,
     method: Found,
@@ -41,7 +42,7 @@ struct Asking {
 
 impl Gated {
     pub(super) fn new(
-        verdict: BoxFuture<bool>,
+        verdict: BoxFuture<Ruling>,
         line: Vec<u8>,
         method: Found,
         shared: Arc<Shared>,
@@ -56,7 +57,10 @@ impl Gated {
             if let Some(Poll::Pending) = polled {
                 return Poll::Pending;
             }
-            self.decide(polled == Some(Poll::Ready(true)));
+            self.decide(match polled {
+                Some(Poll::Ready(ruling)) => ruling,
+                _ => Err(Rejection::busy("")),
+            });
         }
         match &mut self.0 {
             Stage::Started(running) => running.poll(cx),
@@ -65,17 +69,21 @@ impl Gated {
         }
     }
 
-    fn decide(&mut self, is_allowed: bool) {
-        let denied = Stage::Refused(Rejection::forbidden(""));
-        let Stage::Asking(asking) = mem::replace(&mut self.0, denied) else { return };
+    fn decide(&mut self, ruling: Ruling) {
+        let undecided = Stage::Refused(Rejection::busy(""));
+        let Stage::Asking(asking) = mem::replace(&mut self.0, undecided) else { return };
         let Asking { verdict, line, method, shared, session } = asking;
-        let dropped_well = guarded(|| drop(verdict)).is_some();
-        if is_allowed && dropped_well {
-            let started = start(&line, method, &shared, &session);
-            let mut tally = Tally { started: started.is_ok().into(), ..Tally::default() };
-            shared.sessions.totals.fold(session.id(), &mut tally);
-            self.0 = started.map_or_else(Stage::Refused, Stage::Started);
+        if guarded(|| drop(verdict)).is_none() {
+            return;
         }
+        if let Err(rejection) = ruling {
+            self.0 = Stage::Refused(rejection);
+            return;
+        }
+        let started = start(&line, method, &shared, &session);
+        let mut tally = Tally { started: started.is_ok().into(), ..Tally::default() };
+        shared.sessions.totals.fold(session.id(), &mut tally);
+        self.0 = started.map_or_else(Stage::Refused, Stage::Started);
     }
 
     /// Whether its handler was made.

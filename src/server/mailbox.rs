@@ -22,6 +22,8 @@ pub(super) const CUT: u8 = 1 << 3;
 pub(super) const LINE: u8 = 1 << 4;
 /// The server's buffers are full, and the connection is to give up what it holds.
 pub(super) const SHED: u8 = 1 << 5;
+/// Nothing more will be published: who has had all there is may go.
+pub(super) const LAST: u8 = 1 << 6;
 /// The application has orders for the connection.
 pub(super) const ORDERS: u8 = 1 << 7;
 

@@ -20,12 +20,14 @@ mod listener;
 mod mailbox;
 mod pass;
 mod principal;
+mod publishing;
 mod reply;
 mod router;
 mod serve;
 mod session;
 mod source;
 mod stats;
+mod stopping;
 mod streamed;
 mod subscriptions;
 #[cfg(feature = "tls")]
@@ -57,9 +59,13 @@ pub use self::{
     serve::Serve,
     session::Session,
     stats::ServerStats,
+    stopping::Stopping,
     streamed::Streamed,
 };
-use self::{buffered::Buffered, handle::Sessions, hooks::Hooks, router::Methods, wheel::Wheel};
+use self::{
+    buffered::Buffered, handle::Sessions, hooks::Hooks, publishing::Publishing, router::Methods,
+    wheel::Wheel,
+};
 use crate::{
     coop::consume_budget,
     random::Random,
@@ -180,7 +186,8 @@ impl<L: Listener> Server<L> {
         self
     }
 
-    /// A handle that publishes to its topics, before, while and after it serves.
+    /// A handle that publishes to its topics, before and while it serves. Once the server has
+    /// stopped it gets [`PublishError::Closed`](crate::PublishError::Closed).
     pub fn publisher(&self) -> Publisher {
         self.publisher.clone()
     }
@@ -202,6 +209,7 @@ impl<L: Listener> Server<L> {
             random: self.random,
             wheel: Wheel::new(),
             hooks: self.hooks,
+            publishing: Publishing::default(),
         };
         Serve::new(self.listener, shared)
     }
@@ -217,4 +225,5 @@ struct Shared {
     random: Random,
     wheel: Wheel,
     hooks: Hooks,
+    publishing: Publishing,
 }

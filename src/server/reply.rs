@@ -336,6 +336,16 @@ impl Rejection {
         Self::new(Code::DEADLINE, "")
     }
 
+    /// `no closing`: the server stops.
+    fn closing() -> Self {
+        Self::new(Code::CLOSING, "")
+    }
+
+    /// `no unauthenticated`: the credentials are invalid.
+    pub(super) fn unauthenticated() -> Self {
+        Self::new(Code::UNAUTHENTICATED, "")
+    }
+
     /// `no forbidden`: this peer may not.
     pub fn forbidden(text: impl Into<String>) -> Self {
         Self::new(Code::FORBIDDEN, text)
@@ -397,6 +407,7 @@ pub(super) fn of_publish(result: Result<Published, PublishError>) -> Reply {
         Err(PublishError::InvalidTopic) => Answer::No(Rejection::bad_arguments("")),
         Err(PublishError::TooLarge { .. }) => Answer::No(Rejection::too_large("")),
         Err(PublishError::TooMany) => Answer::No(Rejection::too_many("")),
+        Err(PublishError::Closed) => Answer::No(Rejection::closing()),
     })
 }
 

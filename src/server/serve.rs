@@ -13,7 +13,7 @@ use std::{
 
 use tokio::{
     task::{AbortHandle, JoinSet, yield_now},
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tracing::Instrument;
 
@@ -29,11 +29,12 @@ use crate::{
         connection::Connection,
         in_flight::guarded,
         listener::{Listener, PeerAddr, is_of_one_connection},
-        mailbox::{CUT, DRAIN, LINE},
+        mailbox::{CUT, DRAIN, LAST, LINE},
         session::Session,
         stats::Tally,
     },
     sync::Arc,
+    topic::Publisher,
 };
 
 /// The first pause after an error of `accept` that is not one connection's own, as when the process
@@ -71,6 +72,13 @@ impl<L: Listener> Serve<L> {
     /// outlasts the [`drain`](crate::ServerConfig::drain) time is answered `cut closing`; it ends
     /// at most 1 s after that.
     ///
+    /// Subscribers stay until no request is in flight on any connection, and have been given all that
+    /// was published. [`Publisher::publish`](crate::Publisher::publish) fails from then on. What a
+    /// subscriber has not taken when the drain time is over is named to it by an `/end`.
+    ///
+    /// Handlers learn of the end by [`Stopping`](crate::server::Stopping). A stream without an end
+    /// holds the server up for the whole drain time unless it ends on that.
+    ///
     /// A [`blocking`](crate::blocking) handler that still runs then is no longer waited for here,
     /// but keeps its thread, and a runtime that is dropped waits for it:
     /// `Runtime::shutdown_timeout` does not.
@@ -91,6 +99,7 @@ impl<L: Listener> Serve<L> {
         let admission = Admission::new(&shared.config, is_file);
         let config = shared.config.clone().connections(admission.connections);
         let (connections, bytes) = (config.connections, config.worst_case_bytes());
+        let _ended = Ended(shared.publisher.clone());
         tracing::info!(connections, bytes, "serving; so many bytes in the worst case");
         let mut crew = Crew::new(shared, admission);
         let mut pause = MIN_PAUSE;
@@ -131,6 +140,15 @@ impl<L: Listener> IntoFuture for Serve<L> {
             consume_budget().await;
             Ok(())
         })
+    }
+}
+
+/// A server that has ended, or is dropped, tells nobody of what is published.
+struct Ended(Publisher);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.shut();
     }
 }
 
@@ -277,16 +295,30 @@ impl Crew {
         }
     }
 
-    /// Tells the connections, draws the line, cuts what is left: each step only for those that are
-    /// still there after the time of the one before.
+    /// Tells the connections, draws the line, has the last of what is published delivered, cuts what
+    /// is left: each step only for those that are still there after the one before.
     async fn drain(mut self) {
         let (grace, drain) = (self.shared.config.grace, self.shared.config.drain);
-        for (flag, time) in [(DRAIN, grace), (LINE, drain), (CUT, LAST_WRITE)] {
-            self.raise(flag);
-            if self.all_ended_within(time).await {
-                break;
+        self.raise(DRAIN);
+        if self.all_ended_by(Instant::now() + grace).await {
+            return;
+        }
+        self.raise(LINE);
+        let end = Instant::now() + drain;
+        let shared = self.shared.clone();
+        let all_published = async {
+            shared.publishing.done().await;
+            shared.publisher.finish().await;
+        };
+        if self.happens_by(end, all_published).await {
+            self.raise(LAST);
+            if self.all_ended_by(end).await {
+                return;
             }
         }
+        self.shared.publisher.shut();
+        self.raise(CUT);
+        self.all_ended_by(Instant::now() + LAST_WRITE).await;
         self.tasks.shutdown().await;
     }
 
@@ -297,14 +329,22 @@ impl Crew {
         sessions.iter().for_each(|session| session.mailbox().raise(flag));
     }
 
-    async fn all_ended_within(&mut self, time: Duration) -> bool {
-        let mut timeout = pin!(sleep(time));
+    async fn all_ended_by(&mut self, deadline: Instant) -> bool {
+        self.happens_by(deadline, std::future::pending()).await || self.tasks.is_empty()
+    }
+
+    /// Waits for `event`, and for no longer than there are connections; whether it happened.
+    async fn happens_by(&mut self, deadline: Instant, event: impl Future<Output = ()>) -> bool {
+        let (mut timeout, mut event) = (pin!(sleep_until(deadline)), pin!(event));
         poll_fn(|cx| {
             self.poll(cx);
-            if self.tasks.is_empty() {
+            if event.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(true);
             }
-            timeout.as_mut().poll(cx).map(|()| false)
+            match self.tasks.is_empty() {
+                true => Poll::Ready(false),
+                false => timeout.as_mut().poll(cx).map(|()| false),
+            }
         })
         .await
     }

@@ -10,8 +10,9 @@ use crate::{
         listener::PeerAddr,
         mailbox::Mailbox,
         principal::{ANONYMOUS, Principal},
+        stopping::{Ending, Stopping},
     },
-    sync::{Arc, AtomicUsize, OnceLock, Ordering},
+    sync::{Arc, AtomicBool, AtomicUsize, OnceLock, Ordering},
 };
 
 /// The connection a request came on; cheap to clone. An extractor.
@@ -31,6 +32,9 @@ struct Shared {
     holding: Holding,
     /// Set once, by the transport's handshake or by `/auth`.
     principal: OnceLock<Principal>,
+    /// What was asked for on the connection may still publish.
+    may_publish: AtomicBool,
+    ending: Ending,
 }
 
 impl Session {
@@ -38,7 +42,18 @@ impl Session {
         let mailbox = Arc::default();
         let holding = Holding::new(server.buffered.clone(), server.config.reply_mark);
         let (in_flight, subscriptions, principal) = Default::default();
-        Self(Arc::new(Shared { id, peer, mailbox, in_flight, subscriptions, holding, principal }))
+        let (may_publish, ending) = Default::default();
+        Self(Arc::new(Shared {
+            id,
+            peer,
+            mailbox,
+            in_flight,
+            subscriptions,
+            holding,
+            principal,
+            may_publish,
+            ending,
+        }))
     }
 
     /// The session's id, as `/hello` announced it; unique to the connection.
@@ -91,6 +106,45 @@ impl Session {
     /// the first counts.
     pub fn close(&self, reason: Code) {
         self.0.mailbox.order_close(reason);
+    }
+
+    /// Ends when the connection is told to end, so that what runs on it can end by itself: see
+    /// [`Stopping`], which is an extractor, too.
+    pub fn stopping(&self) -> Stopping {
+        Stopping::new(self)
+    }
+
+    /// Waits until the connection is gone: closed by either side, or lost. A connection that is told
+    /// to end first finishes what runs on it: [`stopping`](Self::stopping).
+    ///
+    /// The handlers of a connection that is lost are dropped. This is for tasks that outlive their
+    /// request.
+    ///
+    /// ```
+    /// use bellwire::Session;
+    ///
+    /// async fn watch(session: Session) {
+    ///     tokio::spawn(async move {
+    ///         session.closed().await;
+    ///         println!("{} has gone", session.id());
+    ///     });
+    /// }
+    /// # let _ = bellwire::Router::new().method("watch", watch);
+    /// ```
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when it is dropped.
+    pub async fn closed(&self) {
+        self.ending().closed().await;
+    }
+
+    pub(super) fn ending(&self) -> &Ending {
+        &self.0.ending
+    }
+
+    /// Notes whether what was asked for may publish; whether that is new.
+    pub(super) fn set_may_publish(&self, may_publish: bool) -> bool {
+        self.0.may_publish.swap(may_publish, Ordering::Relaxed) != may_publish
     }
 
     /// Requests that run, as the connection counted them last.

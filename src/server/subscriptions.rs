@@ -9,7 +9,7 @@ use std::{
 use crate::{
     protocol::{
         BadPosition, Code, Cursor, Epoch, Escaped, Overtaken, Pace, Position, RequestId, Terms,
-        Time, Topic, Window, encode_end, encode_gap, encode_reset,
+        Time, Topic, Window, encode_end, encode_end_unread, encode_gap, encode_reset,
     },
     server::{mailbox::Mailbox, source::Source, stats::Tally},
     topic::{Read, Room, Unavailable},
@@ -33,6 +33,8 @@ pub(super) struct Subscriptions {
     were_told: bool,
     /// Empty: room for the numbers of those that have news.
     news: Vec<u64>,
+    /// Nothing more will be published.
+    is_last: bool,
 }
 
 struct Subscription {
@@ -43,6 +45,8 @@ struct Subscription {
     source: Source,
     /// It stands among those that are ready.
     ready: bool,
+    /// It waits for an ack with messages before it, the last there are.
+    is_behind: bool,
 }
 
 struct Opening {
@@ -65,6 +69,8 @@ pub(super) struct Opened {
 enum Over {
     /// It did not keep up, and asked to be ended then.
     Slow,
+    /// The log was closed, and it has had all of it.
+    Closed,
     Unavailable(Unavailable),
 }
 
@@ -156,7 +162,8 @@ impl Subscriptions {
             let pace = (terms != Terms::default()).then(|| Box::new(Pace::new(terms, window)));
             let number = self.last;
             self.by_topic.insert(topic.clone(), number);
-            let one = Subscription { topic, cursor, pace, source, ready: true };
+            let (ready, is_behind) = (true, false);
+            let one = Subscription { topic, cursor, pace, source, ready, is_behind };
             self.list.insert(number, Box::new(one));
             self.has_turn(number);
         }
@@ -198,6 +205,7 @@ impl Subscriptions {
             return Err(at);
         }
         let goes_on = one.pace.as_mut().is_some_and(|pace| pace.acked(ack.next));
+        one.is_behind &= !goes_on;
         if goes_on && !mem::replace(&mut one.ready, true) {
             self.has_turn(number);
         }
@@ -216,22 +224,49 @@ impl Subscriptions {
         self.opening.take_if(is_it).map(|opening| opening.id)
     }
 
+    /// Nothing more will be published: each is looked at once more.
+    pub(super) fn expect_last(&mut self) {
+        self.is_last = true;
+        for (&number, one) in &mut self.list {
+            if !mem::replace(&mut one.ready, true) {
+                self.ready.push_back(number);
+            }
+        }
+    }
+
+    /// Whether one of them waits for an ack with messages before it, of the last there are.
+    pub(super) fn is_behind(&self) -> bool {
+        self.list.values().any(|one| one.is_behind)
+    }
+
+    /// Ends those that have not had all there is; the numbers from where each stands up to the last
+    /// one are named.
+    pub(super) fn end_unread(&mut self, out: &mut Vec<u8>) {
+        for one in self.list.values_mut() {
+            if let Some(head) = one.unread_head() {
+                encode_end_unread(out, &one.topic, one.cursor.position, head);
+            }
+        }
+        self.forget_all();
+    }
+
     /// Ends all, each with `/end TOPIC REASON EPOCH:NEXT`.
     pub(super) fn end_all(&mut self, reason: &Code, out: &mut Vec<u8>) {
         for one in self.list.values() {
             encode_end(out, &one.topic, reason, one.cursor.position);
         }
+        self.forget_all();
+    }
+
+    fn forget_all(&mut self) {
         self.list = BTreeMap::new();
         self.by_topic = HashMap::new();
         self.ready = VecDeque::new();
     }
 
     /// `TOPIC:EPOCH:NEXT` of each, as the reply to `/renew` lists them.
-    pub(super) fn positions(&self) -> String {
-        let each = self.list.values();
-        let each: Vec<_> =
-            each.map(|one| format!("{}:{}", one.topic, one.cursor.position)).collect();
-        each.join(" ")
+    pub(super) fn positions(&self) -> impl Iterator<Item = String> {
+        self.list.values().map(|one| format!("{}:{}", one.topic, one.cursor.position))
     }
 
     /// News may have come for these.
@@ -278,7 +313,7 @@ impl Subscriptions {
             }
             let Some(number) = self.ready.pop_front() else { return };
             let Some(one) = self.list.get_mut(&number) else { continue };
-            let page = &mut Page { out, tally };
+            let page = &mut Page { out, tally, is_last: self.is_last };
             if let Err(over) = one.copy(full_at, room.max_line, page) {
                 page.tally.store_failures += u64::from(matches!(over, Over::Unavailable(_)));
                 let reason = over.reason(&one.topic);
@@ -297,12 +332,14 @@ impl Subscriptions {
 struct Page<'a> {
     out: &'a mut Vec<u8>,
     tally: &'a mut Tally,
+    is_last: bool,
 }
 
 impl Over {
     fn reason(self, topic: &Topic) -> Code {
         match self {
             Self::Slow => Code::SLOW,
+            Self::Closed => Code::CLOSED,
             Self::Unavailable(error) => {
                 let topic = Escaped(topic.as_str().as_bytes());
                 tracing::error!(%topic, %error, "subscription ended");
@@ -338,7 +375,7 @@ impl Subscription {
             let lines = self.pace.as_ref().map_or(u64::MAX, |pace| pace.room());
             if lines == 0 {
                 // Not registered with the log from here on: what is published wakes nobody.
-                self.hold();
+                self.hold(page.is_last);
             } else if self.pace.as_ref().is_some_and(|pace| pace.may_skip()) {
                 self.skip(page)?;
             } else {
@@ -349,8 +386,18 @@ impl Subscription {
         Ok(())
     }
 
+    /// The number of the last message, if it has not had that.
+    fn unread_head(&mut self) -> Option<u64> {
+        let Position { epoch, next } = self.cursor.position;
+        match self.source.poll_window(Some(self.cursor.position)) {
+            Poll::Ready(Ok(log)) if log.epoch == epoch && log.next > next => Some(log.head()),
+            _ => None,
+        }
+    }
+
     /// Waits for an ack.
-    fn hold(&mut self) {
+    fn hold(&mut self, is_last: bool) {
+        self.is_behind = is_last && self.unread_head().is_some();
         self.ready = false;
         if let Some(pace) = &mut self.pace {
             pace.waits();
@@ -395,6 +442,7 @@ impl Subscription {
                 }
             }
             Read::Gap { last, reason } => self.gap(last, &reason, page)?,
+            Read::Closed => return Err(Over::Closed),
             Read::Reset(position) => {
                 encode_reset(page.out, &self.topic, position);
                 self.cursor = Cursor { position };

@@ -48,6 +48,7 @@ pub(crate) fn check_read(
             require(to.is_sendable(), "its numbers are none")?;
             require(to.epoch != at.epoch, "it resets to the same log")
         }
+        Read::Closed => require(lines.is_empty(), "it gives lines beside its end"),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::{
-    protocol::{Code, Cursor, Epoch, Step, Topic, Window},
+    protocol::{Code, Cursor, Epoch, Position, Step, Topic, Window},
     topic::{Read, Room, memory::Retention},
 };
 
@@ -36,11 +36,12 @@ pub(super) struct Log {
 }
 
 impl Log {
-    pub(super) fn new(topic: &Topic, epoch: Epoch, retention: Retention) -> Self {
+    /// An empty log whose first message gets the number of `begin`.
+    pub(super) fn new(topic: &Topic, begin: Position, retention: Retention) -> Self {
         Self {
-            epoch,
+            epoch: begin.epoch,
             prefix: format!("* {topic} ").into_bytes().into(),
-            first: 1,
+            first: begin.next,
             lines: VecDeque::new(),
             ends: VecDeque::new(),
             stamps: VecDeque::new(),
@@ -54,9 +55,15 @@ impl Log {
         Window { epoch: self.epoch, first: self.first, next: self.first + self.ends.len() as u64 }
     }
 
-    /// Whether nothing was ever published.
+    /// Whether nothing was published to it.
     pub(super) fn is_unborn(&self) -> bool {
-        self.window().next == 1
+        self.start == 0 && self.ends.is_empty()
+    }
+
+    /// Where it goes on.
+    pub(super) fn end(&self) -> Position {
+        let Window { epoch, next, .. } = self.window();
+        Position { epoch, next }
     }
 
     /// What its lines cost, in bytes: themselves, and what is noted of each.
@@ -184,13 +191,12 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::Position;
 
     const ROOM: Room = Room { bytes: 1 << 20, lines: u64::MAX, max_line: 1 << 16 };
 
     fn log(messages: usize, bytes: usize) -> Log {
-        let epoch = Epoch::new("e").unwrap();
-        Log::new(&Topic::new("t").unwrap(), epoch, Retention { messages, bytes })
+        let begin = "e:1".parse().unwrap();
+        Log::new(&Topic::new("t").unwrap(), begin, Retention { messages, bytes })
     }
 
     fn at(log: &Log, next: u64) -> Cursor {
@@ -209,7 +215,7 @@ mod tests {
                     out.extend(format!("[{last} {reason}]").bytes());
                     cursor = cursor.delivered(last);
                 }
-                Some(Read::Reset(_)) => panic!("no reset"),
+                Some(other) => panic!("{other:?}"),
             }
         }
     }

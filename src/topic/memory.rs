@@ -9,12 +9,12 @@ use bytes::Bytes;
 use dashmap::{DashMap, Entry};
 
 use crate::{
-    protocol::{Cursor, Epoch, Topic, Window, stuff, stuffed_len},
+    protocol::{Cursor, Epoch, Position, Topic, Window, stuff, stuffed_len},
     random::Random,
     sync::{Arc, AtomicUsize, Mutex, Ordering},
     topic::{
         BoxFuture, PublishError, Published, Read, Room, TopicReader, TopicStore, Unavailable,
-        budget::Budget, log::Log,
+        budget::Budget, ended::Ended, log::Log,
     },
 };
 
@@ -46,8 +46,14 @@ const SPARE_TOPICS: usize = 1_024;
 ///
 /// A log is born by the first publish. A topic that only has subscribers costs them only. A message
 /// is accepted, and its number handed out, as soon as it stands in memory: a restart of the process
-/// loses it, and the topic comes back under a new epoch. So does one without subscribers that sees
-/// two whole intervals between [sweeps](TopicStore::sweep) without a message: its log is dropped.
+/// loses it, and the topic comes back under a new epoch.
+///
+/// The log of a topic without subscribers that sees two whole intervals between
+/// [sweeps](TopicStore::sweep) without a message is dropped. Where it ended is remembered, for as
+/// many topics as may have a log. So the topic goes on under the same epoch with the next number,
+/// and a subscriber that had seen all messages has lost none. A topic whose end was forgotten comes
+/// back under a new epoch. The epoch of topics that never had a message changes only when an end is
+/// forgotten.
 #[derive(Clone, Debug)]
 pub struct MemoryTopics(Arc<Hub>);
 
@@ -62,11 +68,13 @@ struct Hub {
 
 #[derive(Debug)]
 struct Settings {
-    /// The epoch of every log born here.
+    /// The epoch of every log born here that has no end among `ended`.
     ///
-    /// **Invariant:** an entry that had messages goes only if this is another epoch than its own,
-    /// and an epoch that was replaced never returns; or (epoch, sequence) would name two messages.
+    /// **Invariant:** an entry that had messages goes only once its end is noted, and this is
+    /// replaced whenever an end is forgotten. An epoch that was replaced never returns. Else (epoch,
+    /// sequence) would name two messages.
     birth: Epoch,
+    ended: Ended,
     /// Where births to come get theirs.
     random: Random,
     retention: Retention,
@@ -88,6 +96,8 @@ pub(super) struct TopicState {
     swept: u8,
     /// The budget knows, or is about to be told, that the log has lines.
     pub(super) is_listed: bool,
+    /// The log was closed, and stays only for the readers that it had.
+    is_closed: bool,
 }
 
 /// What is to be done behind an append, outside all locks.
@@ -109,6 +119,7 @@ impl MemoryTopics {
             topics: DashMap::new(),
             settings: Mutex::new(Settings {
                 birth,
+                ended: Ended::default(),
                 random: random.clone(),
                 retention: Retention { messages: 65_536, bytes: 1 << 20 },
                 max_topics: 65_536,
@@ -178,6 +189,12 @@ impl TopicStore for MemoryTopics {
         Box::new(MemoryReader { hub: self.0.clone(), entry: entry.clone(), slot })
     }
 
+    fn close(&self, topic: &Topic) -> BoxFuture<Result<Option<Position>, Unavailable>> {
+        let (end, waiting) = self.0.close(topic);
+        waiting.into_iter().for_each(Waker::wake);
+        Box::pin(std::future::ready(Ok(end)))
+    }
+
     fn sweep(&self) {
         self.0.sweep();
     }
@@ -243,35 +260,86 @@ impl Hub {
         if idle.is_empty() {
             return;
         }
-        let birth = self.next_birth();
         for topic in idle {
-            let gone = self.topics.remove_if(&topic, |_, entry| entry.may_go(birth));
+            let gone = self.topics.remove_if(&topic, |_, entry| {
+                let end = entry.may_go();
+                // While nobody can find the topic without a log.
+                end.inspect(|&end| self.note_end(&topic, end)).is_some()
+            });
             if let Some((_, entry)) = gone {
                 self.born.fetch_sub(1, Ordering::Relaxed);
-                let log = &mut entry.state.lock().log;
-                self.budget.count(log.bytes(), 0);
                 // Whoever looks for the oldest line may hold the entry still.
-                log.clear();
+                self.discard(&mut entry.state.lock());
             }
         }
         self.budget.sweep();
     }
 
-    fn next_birth(&self) -> Epoch {
-        let mut settings = self.settings.lock();
-        settings.birth = settings.random.next_epoch();
-        settings.birth
+    /// Ends the log of `topic`: where it ended, if there was one, and who waits for more of it.
+    fn close(&self, topic: &Topic) -> (Option<Position>, Vec<Waker>) {
+        let entry = match self.topics.entry(topic.clone()) {
+            Entry::Occupied(entry) => entry,
+            Entry::Vacant(_) => return (self.retire(topic), Vec::new()),
+        };
+        let mut state = entry.get().state.lock();
+        state.is_closed = true;
+        let waiting = state.readers.take_waiting();
+        let end = match state.log.is_unborn() {
+            true => self.retire(topic),
+            false => {
+                self.born.fetch_sub(1, Ordering::Relaxed);
+                self.note_end(topic, self.anew());
+                Some(state.log.end())
+            }
+        };
+        if state.readers.is_empty() {
+            self.discard(&mut state);
+        }
+        drop(state);
+        drop(entry.remove());
+        (end, waiting)
+    }
+
+    /// Has a topic whose log was dropped come back under another epoch; where that log ended.
+    fn retire(&self, topic: &Topic) -> Option<Position> {
+        let ended = self.settings.lock().ended.get(topic);
+        let end = ended.filter(|end| end.next > 1)?;
+        self.note_end(topic, self.anew());
+        Some(end)
+    }
+
+    /// The beginning of a new epoch.
+    fn anew(&self) -> Position {
+        let epoch = self.settings.lock().random.next_epoch();
+        Position { epoch, next: 1 }
+    }
+
+    /// Notes where a log goes on that is about to be dropped. Called while its topic is locked.
+    fn note_end(&self, topic: &Topic, end: Position) {
+        let settings = &mut *self.settings.lock();
+        if settings.ended.note(topic, end, settings.max_topics) {
+            settings.birth = settings.random.next_epoch();
+        }
+    }
+
+    /// Gives up the lines of a log that nobody reads any more.
+    fn discard(&self, state: &mut TopicState) {
+        self.budget.count(state.log.bytes(), 0);
+        state.log.clear();
     }
 
     fn new_entry(&self, topic: &Topic) -> Arc<TopicEntry> {
         let settings = self.settings.lock();
+        let begin = settings.ended.get(topic).filter(|end| end.is_sendable());
+        let begin = begin.unwrap_or(Position { epoch: settings.birth, next: 1 });
         Arc::new(TopicEntry {
             topic: topic.clone(),
             state: Mutex::new(TopicState {
-                log: Log::new(topic, settings.birth, settings.retention),
+                log: Log::new(topic, begin, settings.retention),
                 readers: Readers::default(),
                 swept: 0,
                 is_listed: false,
+                is_closed: false,
             }),
         })
     }
@@ -288,11 +356,19 @@ impl TopicEntry {
         (state.swept > SWEEPS).then(|| self.topic.clone())
     }
 
-    /// Whether the log may go, once a sweep found that it may: somebody may have come meanwhile, or
-    /// it may be another log already.
-    fn may_go(&self, birth: Epoch) -> bool {
+    /// Where the log ends, if it may go still, once a sweep found that it may: somebody may have
+    /// come meanwhile.
+    fn may_go(&self) -> Option<Position> {
         let state = self.state.lock();
-        state.swept > SWEEPS && state.readers.is_empty() && state.log.window().epoch != birth
+        (state.swept > SWEEPS && state.readers.is_empty()).then(|| state.log.end())
+    }
+
+    /// Removes a reader; its waker, to be dropped outside the locks, and whether it was the last.
+    fn leave(&self, slot: usize) -> (Option<Waker>, bool) {
+        let mut state = self.state.lock();
+        let waker = state.readers.remove(slot);
+        state.swept = 0;
+        (waker, state.readers.is_empty())
     }
 }
 
@@ -317,6 +393,7 @@ impl TopicReader for MemoryReader {
         let mut state = self.entry.state.lock();
         match state.log.read(cursor, room, out) {
             Some(read) => Poll::Ready(Ok(read)),
+            None if state.is_closed => Poll::Ready(Ok(Read::Closed)),
             None => {
                 let before = state.readers.wait(self.slot, cx.waker());
                 drop(state);
@@ -331,13 +408,23 @@ impl Drop for MemoryReader {
     fn drop(&mut self) {
         // Whoever drops the last waker of a task may drop the task, and with it another reader: not
         // under the locks.
-        let mut waker = None;
-        let gone = self.hub.topics.remove_if(&self.entry.topic, |_, entry| {
-            let mut state = entry.state.lock();
-            waker = state.readers.remove(self.slot);
-            state.swept = 0;
-            state.readers.is_empty() && state.log.is_unborn()
+        let (entry, mut left) = (&self.entry, None);
+        let gone = self.hub.topics.remove_if(&entry.topic, |_, current| {
+            // Behind a log that was closed, the topic may have another.
+            let is_current = Arc::ptr_eq(current, entry);
+            if is_current {
+                left = Some(entry.leave(self.slot));
+            }
+            let is_last = left.as_ref().is_some_and(|(_, is_last)| *is_last);
+            is_last && entry.state.lock().log.is_unborn()
         });
+        let (waker, is_last) = left.unwrap_or_else(|| entry.leave(self.slot));
+        if is_last {
+            let mut state = entry.state.lock();
+            if state.is_closed {
+                self.hub.discard(&mut state);
+            }
+        }
         drop((gone, waker));
     }
 }
@@ -451,7 +538,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unused_log_goes_and_its_epoch_never_returns() {
+    fn an_unused_log_goes_and_its_topic_goes_on_where_it_ended() {
         let topics = topics();
         let (a, b) = (topic("a"), topic("b"));
         let before = topics.append_now(&a, b"x").unwrap();
@@ -464,12 +551,101 @@ mod tests {
         topics.sweep();
         assert_eq!((topics.0.topics.len(), topics.0.born.load(Ordering::Relaxed)), (1, 1));
         let after = topics.append_now(&a, b"y").unwrap();
-        assert_ne!(after.epoch, before.epoch);
-        assert_eq!((after.sequence, topics.0.born.load(Ordering::Relaxed)), (1, 2));
+        assert_eq!(after, Published { sequence: 2, ..before });
+        assert_eq!(topics.0.born.load(Ordering::Relaxed), 2);
         drop(reader);
         topics.sweep();
         topics.sweep();
         assert_eq!(topics.append_now(&b, b"y").unwrap(), Published { sequence: 2, ..kept });
+    }
+
+    fn window(topics: &MemoryTopics, name: &str) -> Window {
+        let cx = &mut Context::from_waker(Waker::noop());
+        match topics.open(&topic(name)).poll_window(cx) {
+            Poll::Ready(Ok(window)) => window,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn sweep(topics: &MemoryTopics) {
+        (0..=SWEEPS).for_each(|_| topics.sweep());
+    }
+
+    /// Whatever becomes of other logs.
+    #[test]
+    fn a_topic_without_messages_keeps_its_epoch() {
+        let topics = topics();
+        let quiet = window(&topics, "quiet");
+        for n in 0..50 {
+            topics.append_now(&topic(&format!("t{n}")), b"x").unwrap();
+            sweep(&topics);
+            drop(topics.close(&topic(&format!("u{n}"))));
+            topics.append_now(&topic(&format!("u{n}")), b"x").unwrap();
+            drop(topics.close(&topic(&format!("u{n}"))));
+        }
+        assert_eq!((topics.topics(), window(&topics, "quiet")), (0, quiet));
+    }
+
+    /// N1: no number of an epoch names two messages of a topic, however many ends are forgotten.
+    #[test]
+    fn no_number_is_given_twice() {
+        let (topics, mut rng) = (topics(), fastrand::Rng::with_seed(3));
+        let retention = topics.0.settings.lock().retention;
+        topics.set_limits(retention, Totals { topics: 8, bytes: 1 << 20 });
+        let mut given = std::collections::HashSet::new();
+        for _ in 0..5_000 {
+            let name = topic(&format!("t{}", rng.u8(..20)));
+            match rng.u8(..8) {
+                0 => sweep(&topics),
+                1 => drop(topics.close(&name)),
+                2 => drop(topics.open(&name)),
+                _ => {
+                    let Ok(published) = topics.append_now(&name, b"x") else { continue };
+                    assert!(given.insert((name, published)), "{published:?}");
+                }
+            }
+        }
+        assert!(given.len() > 1_000, "{}", given.len());
+        let epochs: std::collections::HashSet<_> = given.iter().map(|(_, one)| one.epoch).collect();
+        assert!(epochs.len() > 10, "{}", epochs.len());
+    }
+
+    /// What is there is read to its end, and its bytes are given back with the last reader.
+    #[test]
+    fn a_closed_log_is_read_to_its_end_and_goes() {
+        let topics = topics();
+        let name = topic("a");
+        let before = topics.append_now(&name, b"x").unwrap();
+        let mut reader = topics.open(&name);
+        let end = topics.0.close(&name).0.unwrap();
+        assert_eq!((end.epoch, end.next, topics.topics()), (before.epoch, 2, 0));
+        let after = topics.append_now(&name, b"y").unwrap();
+        assert!(after.epoch != before.epoch && after.sequence == 1);
+        let held = topics.retained_bytes();
+        let (cx, mut out) = (&mut Context::from_waker(Waker::noop()), Vec::new());
+        let room = Room { bytes: 1_024, lines: 9, max_line: 1_024 };
+        let cursor = Cursor { position: Position { next: 1, ..end } };
+        let read = reader.poll_read(cx, cursor, room, &mut out);
+        assert_eq!(read, Poll::Ready(Ok(Read::Copied { last: 1 })));
+        let read = reader.poll_read(cx, cursor.delivered(1), room, &mut out);
+        assert_eq!((read, &out[..]), (Poll::Ready(Ok(Read::Closed)), &b"* a 1 x\n"[..]));
+        drop(reader);
+        assert_eq!((topics.retained_bytes() * 2, topics.topics()), (held, 1));
+        assert_eq!(topics.0.close(&topic("none")).0, None);
+    }
+
+    #[test]
+    fn readers_that_wait_are_told_of_the_end() {
+        let topics = topics();
+        let (name, room) = (topic("a"), Room { bytes: 1, lines: 1, max_line: 1_024 });
+        let mut reader = topics.open(&name);
+        let cursor = Cursor::start(window(&topics, "a"), None).unwrap();
+        let cx = &mut Context::from_waker(Waker::noop());
+        assert!(reader.poll_read(cx, cursor, room, &mut Vec::new()).is_pending());
+        let (end, waiting) = topics.0.close(&name);
+        assert_eq!((end, waiting.len(), topics.0.topics.len()), (None, 1, 0));
+        let read = reader.poll_read(cx, cursor, room, &mut Vec::new());
+        assert_eq!(read, Poll::Ready(Ok(Read::Closed)));
     }
 
     /// The last waker of a task may own a reader of the same topic.

@@ -5,6 +5,8 @@
 
 mod budget;
 mod checked;
+mod ended;
+mod gate;
 mod log;
 mod memory;
 mod publisher;
@@ -44,14 +46,31 @@ pub trait TopicStore: Send + Sync + 'static {
 
     /// A reader of the log of `topic`; dropping it deregisters it.
     ///
-    /// A topic without a log is opened all the same, and costs nothing once the reader is gone.
+    /// A topic without a log is opened all the same, and costs nothing once the reader is gone. Its
+    /// window names the epoch under which the log will be born. That epoch should stay the same for
+    /// as long as nothing is published to the topic: a subscriber that resumes in another one is told
+    /// of a loss.
     fn open(&self, topic: &Topic) -> Box<dyn TopicReader>;
 
     /// A time to forget what nobody uses: a server that serves calls it every half of
     /// [`ServerConfig::idle_log`](crate::ServerConfig::idle_log). It must not block.
     ///
-    /// A log that is forgotten has to come back under a new epoch (N1). Does nothing by default.
+    /// A log that is forgotten has to go on with its next number, or come back under a new epoch (N1).
+    /// Does nothing by default.
     fn sweep(&self) {}
+
+    /// Ends the log of `topic`: [`Publisher::close`]. Where it ended; `None` if there was none.
+    ///
+    /// Readers get the messages that are there, and then [`Read::Closed`]. The log no longer counts
+    /// among the [`topics`](Self::topics), and a later message begins a new one under a new epoch.
+    ///
+    /// # Errors
+    /// [`Unavailable`], always, unless a store has its own: it does not close logs.
+    fn close(&self, topic: &Topic) -> BoxFuture<Result<Option<Position>, Unavailable>> {
+        let _ = topic;
+        let cannot = Unavailable("it does not close logs".into());
+        Box::pin(std::future::ready(Err(cannot)))
+    }
 
     /// How many topics have a log, for [`ServerStats`](crate::ServerStats). Must be cheap. Default:
     /// 0, for a store that does not count.
@@ -122,6 +141,9 @@ pub enum Read {
     },
     /// Nothing was appended: the log is another one, of another epoch, and goes on here.
     Reset(Position),
+    /// Nothing was appended: the cursor stands at the end of a log that was closed. The subscription
+    /// ends.
+    Closed,
 }
 
 /// The number a message got.
@@ -161,6 +183,8 @@ pub enum PublishError {
     },
     /// As many topics have a log as the server's limit allows.
     TooMany,
+    /// The server has stopped: nobody would be told.
+    Closed,
     /// The store failed.
     Unavailable(Unavailable),
 }
@@ -173,6 +197,7 @@ impl fmt::Display for PublishError {
                 write!(f, "notification would be longer than {max_line} bytes")
             }
             Self::TooMany => f.write_str("too many topics"),
+            Self::Closed => f.write_str("the server has stopped"),
             Self::Unavailable(unavailable) => unavailable.fmt(f),
         }
     }

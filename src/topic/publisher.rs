@@ -7,9 +7,12 @@ use bytes::Bytes;
 use crate::{
     coop::consume_message,
     guard::Guarded,
-    protocol::{DEFAULT_MAX_LINE, Topic, encode},
+    protocol::{DEFAULT_MAX_LINE, Position, Topic, encode},
     sync::{Arc, AtomicUsize, Ordering},
-    topic::{MemoryTopics, PublishError, Published, TopicStore, Unavailable, checked_published},
+    topic::{
+        MemoryTopics, PublishError, Published, TopicStore, Unavailable, checked_published,
+        gate::Gate,
+    },
 };
 
 /// Publishes to the topics of a server, from any task; cheap to clone.
@@ -30,13 +33,15 @@ pub struct Publisher {
     is_own: bool,
     /// Shared, since a server may be configured after its publisher was handed out.
     max_line: Arc<AtomicUsize>,
+    /// Shut once the server has stopped.
+    gate: Arc<Gate>,
 }
 
 impl Publisher {
     pub(crate) fn new<S: TopicStore>(store: S) -> Self {
         let is_own = TypeId::of::<S>() == TypeId::of::<MemoryTopics>();
         let max_line = Arc::new(AtomicUsize::new(DEFAULT_MAX_LINE));
-        Self { store: Arc::new(store), is_own, max_line }
+        Self { store: Arc::new(store), is_own, max_line, gate: Arc::default() }
     }
 
     /// Whether its store is the default one.
@@ -54,7 +59,8 @@ impl Publisher {
 
     /// Publishes `payload`, any bytes, to `topic`; its number, once the log has accepted it.
     ///
-    /// It never waits for subscribers. Messages published one after the other to one topic are
+    /// It never waits for subscribers. A server that stops delivers what was published before it
+    /// refused to take more (PROTOCOL.md, section 9.7). Messages published one after the other to one topic are
     /// numbered in that order.
     ///
     /// A task that publishes in a loop lets others run after every 32 messages, or 64 KiB: it takes part
@@ -68,7 +74,7 @@ impl Publisher {
     ///
     /// # Errors
     /// [`PublishError`]: the topic's name is none, the line would be over `max-line`, there are too
-    /// many topics, or the store failed.
+    /// many topics, the server has stopped, or the store failed.
     ///
     /// # Cancel safety
     /// Once polled, the message may be published though the future is dropped: it is appended first, and
@@ -94,10 +100,60 @@ impl Publisher {
     ) -> Result<Published, PublishError> {
         let topic = topic.try_into().map_err(|_| PublishError::InvalidTopic)?;
         self.check_size(&topic, &payload)?;
+        let _pass = self.gate.enter().ok_or(PublishError::Closed)?;
         let appended = Guarded::new(|| self.store.append(&topic, payload)).await;
         appended
             .unwrap_or_else(|panic| Err(PublishError::Unavailable(Unavailable(panic))))
             .and_then(checked_published)
+    }
+
+    /// Ends the log of `topic`, for a topic that is over, such as one of a finished job. Where the log
+    /// ended; `None` if nothing was published to the topic since it was closed last.
+    ///
+    /// Its subscribers get the messages that are there, and then [`Delivery::End`] with the reason
+    /// `closed`. The log is dropped, and no longer counts against
+    /// [`ServerConfig::topics`](crate::ServerConfig::topics). A later message begins a new log, under
+    /// a new epoch.
+    ///
+    /// ```
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = bellwire::Server::bind("127.0.0.1:0").await?;
+    /// let publisher = server.publisher();
+    /// publisher.publish("jobs.17", "done").await?;
+    /// let end = publisher.close("jobs.17").await?;
+    /// assert_eq!(end.map(|end| end.next), Some(2));
+    /// assert_eq!(publisher.close("jobs.17").await?, None);
+    /// # Ok(()) }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+    /// ```
+    ///
+    /// [`Delivery::End`]: crate::Delivery::End
+    ///
+    /// # Errors
+    /// [`PublishError`]: the topic's name is none, the server has stopped, or the store failed or does
+    /// not close logs.
+    ///
+    /// # Cancel safety
+    /// Once polled, the log may be closed though the future is dropped.
+    pub async fn close(
+        &self,
+        topic: impl TryInto<Topic>,
+    ) -> Result<Option<Position>, PublishError> {
+        let topic = topic.try_into().map_err(|_| PublishError::InvalidTopic)?;
+        let _pass = self.gate.enter().ok_or(PublishError::Closed)?;
+        let closed = Guarded::new(|| self.store.close(&topic)).await;
+        closed.unwrap_or_else(|panic| Err(Unavailable(panic))).map_err(PublishError::Unavailable)
+    }
+
+    /// Lets nothing be published from here on.
+    pub(crate) fn shut(&self) {
+        self.gate.shut();
+    }
+
+    /// Lets nothing be published from here on, and waits until what was begun has ended.
+    pub(crate) async fn finish(&self) {
+        self.gate.shut();
+        self.gate.idle().await;
     }
 
     pub(crate) fn check_size(&self, topic: &Topic, payload: &[u8]) -> Result<(), PublishError> {

@@ -8,10 +8,11 @@ use crate::{
     client::{
         acks::Acks,
         config::ClientConfig,
-        inbox::{Delivery, Inbox},
+        inbox::{Delivery, Gap, GapCause, Inbox},
         link::{LinkId, SendError},
+        loss::AfterReset,
         shared::{Begun, Shared},
-        topics::input::{Input, Joined, Told},
+        topics::input::{Input, Joined, Told, Wish},
         waiter::Waiter,
     },
     error::{CallError, NotSent},
@@ -42,6 +43,13 @@ pub(super) struct Entry {
     left: VecDeque<Position>,
     /// It was accepted once since somebody wanted it: a refusal ends it for those who had it.
     pub(super) has_begun: bool,
+    /// What those who have it asked for, should the log be another one.
+    after_reset: AfterReset,
+    /// The number behind the last one of the log that it stands in, if a server that has stopped has
+    /// named it.
+    pub(super) tail: Option<Position>,
+    /// The reply to `/renew` that is being read has listed it.
+    pub(super) is_listed: bool,
     /// While it is parked because it was refused for now, or ended as soon as it had begun: when to
     /// ask again.
     pub(super) again: Option<Instant>,
@@ -66,16 +74,17 @@ impl Entry {
     /// under way. The first of several says; who comes later shares, or is refused.
     pub(super) fn admit(
         &mut self,
-        from: Option<Position>,
-        terms: Terms,
+        Wish { from, terms, after_reset }: Wish,
     ) -> Result<SubscriptionEvent, NotSent> {
         if !self.inboxes.is_empty() {
-            let shares = from.is_none() && (terms == Terms::default() || terms == self.terms);
+            let shares = from.is_none()
+                && (terms == Terms::default() || terms == self.terms)
+                && after_reset.is_none_or(|after_reset| after_reset == self.after_reset);
             let join = SubscriptionEvent::Join { from };
             return if shares { Ok(join) } else { Err(NotSent::AlreadySubscribed) };
         }
         self.left.clear();
-        self.terms = terms;
+        (self.terms, self.after_reset) = (terms, after_reset.unwrap_or_default());
         self.acks = terms.window.map(|size| Box::new(Acks::new(size)));
         Ok(match self.asked == terms {
             true => SubscriptionEvent::Join { from },
@@ -121,15 +130,37 @@ impl Entry {
         self.again.is_some_and(|again| again > now)
     }
 
-    /// An `ok` that begins a log anew of which the application has seen a part, as that.
+    /// An `ok` or a `/reset` that goes on in another log, as what it means here: an `ok` that begins a
+    /// log anew of which the application has seen a part goes on from there; of any other log the
+    /// application may want only what is behind the head.
     pub(super) fn recall(&self, event: SubscriptionEvent) -> SubscriptionEvent {
-        let SubscriptionEvent::Accepted(next) = event else { return event };
-        let from = self.state.next().filter(|from| from.epoch != next.epoch);
-        let seen = from.and_then(|_| self.left.iter().rfind(|left| left.epoch == next.epoch));
-        match seen {
-            Some(seen) if seen.next > next.next => SubscriptionEvent::Returned(*seen),
+        use SubscriptionEvent as Event;
+        let own = self.state.next();
+        let is_other = |next: Position| own.is_some_and(|own| own.epoch != next.epoch);
+        match (self.state, event) {
+            (SubscriptionState::Requested { .. }, Event::Accepted(next)) if is_other(next) => {
+                match self.left.iter().rfind(|left| left.epoch == next.epoch) {
+                    Some(seen) if seen.next > next.next => Event::Returned(*seen),
+                    None if self.after_reset == AfterReset::Head => Event::Foreign(next),
+                    _ => event,
+                }
+            }
+            (SubscriptionState::Live(_), Event::Reset(next))
+                if is_other(next) && self.after_reset == AfterReset::Head =>
+            {
+                Event::Foreign(next)
+            }
             _ => event,
         }
+    }
+
+    /// What a server that has stopped named, and that does not come now that the log is another one.
+    pub(super) fn unread(&mut self, topic: &Topic, next: Position) -> Option<Gap> {
+        let tail = self.tail.take()?;
+        let cause = GapCause::Server(Code::SHUTDOWN);
+        let (topic, epoch, first) = (topic.clone(), next.epoch, next.next);
+        let is_unread = tail.epoch == epoch && tail.next > first;
+        is_unread.then(|| Gap { topic, epoch, first, last: tail.next - 1, cause })
     }
 
     /// It is in this state now, by this event.

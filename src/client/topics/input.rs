@@ -10,6 +10,7 @@ use crate::{
         acks::AckHandle,
         event::ConnectionEvent,
         inbox::{Delivery, Gap, GapCause, Notification},
+        loss::AfterReset,
         shared::Shared,
         stats::Tally,
     },
@@ -26,6 +27,8 @@ pub(crate) type Joined = Result<Position, CallError>;
 pub(crate) struct Wish {
     pub(crate) from: Option<Position>,
     pub(crate) terms: Terms,
+    /// `None` where it does not say.
+    pub(crate) after_reset: Option<AfterReset>,
 }
 
 /// An event, and what came with it.
@@ -34,11 +37,13 @@ pub(crate) struct Input<'a> {
     pub(crate) payload: Cow<'a, [u8]>,
     pub(crate) code: Code,
     pub(crate) failure: Option<CallError>,
+    /// The number behind the last one of a log that a server has not delivered all of.
+    pub(crate) tail: Option<Position>,
 }
 
 impl From<SubscriptionEvent> for Input<'_> {
     fn from(event: SubscriptionEvent) -> Self {
-        Self { event, payload: Cow::Borrowed(b""), code: Code::CLOSED, failure: None }
+        Self { event, payload: Cow::Borrowed(b""), code: Code::CLOSED, failure: None, tail: None }
     }
 }
 

@@ -11,12 +11,13 @@ use crate::{
         Shared,
         asked::Asked,
         authenticator::Denied,
-        authorizer::{Action, Verdict},
+        authorizer::{Action, Decision, Ruling, Verdict},
         connection::{Connection, Taken, control::Refusal},
         gated::Gated,
         handler::Running,
         in_flight::guarded,
         principal::Principal,
+        reply::Rejection,
         router::Found,
         session::Session,
     },
@@ -48,37 +49,40 @@ pub(super) struct Asking {
     permission: Permission,
 }
 
-/// What the authoriser says, while it takes its time.
+/// What the authorizer says, while it takes its time.
 pub(super) struct Permission {
-    asked: Asked<bool>,
-    verdict: Option<bool>,
+    asked: Asked<Ruling>,
+    ruling: Option<Ruling>,
     deadline: Time,
 }
 
 impl Permission {
-    /// When it is taken as a denial.
+    /// When it is given up.
     pub(super) fn deadline(&self) -> Time {
         self.deadline
     }
 
     /// Whether its answer is known.
-    pub(super) fn has_verdict(&self) -> bool {
-        self.verdict.is_some()
+    pub(super) fn has_ruling(&self) -> bool {
+        self.ruling.is_some()
     }
 
-    /// Whether the authoriser has answered, by now.
+    /// Whether the authorizer has answered, by now. One that panics has decided nothing.
     pub(super) fn is_decided(&mut self) -> bool {
-        if self.verdict.is_none()
-            && let Poll::Ready(verdict) = self.asked.poll()
+        if self.ruling.is_none()
+            && let Poll::Ready(said) = self.asked.poll()
         {
-            self.verdict = Some(verdict.unwrap_or(false));
+            self.ruling = Some(said.unwrap_or_else(|| Err(Rejection::busy(""))));
         }
-        self.verdict.is_some()
+        self.ruling.is_some()
     }
 
-    /// Denies, unless it is decided.
-    pub(super) fn deny(&mut self) {
-        self.verdict.get_or_insert(false);
+    /// Waits no longer.
+    pub(super) fn give_up(&mut self) {
+        if self.ruling.is_none() {
+            tracing::error!("the authorizer does not answer");
+            self.ruling = Some(Err(Rejection::busy("")));
+        }
     }
 }
 
@@ -106,7 +110,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         match self.access.as_deref() {
             None => false,
             Some(Access::Stranger(stranger)) => stranger.trying.is_some(),
-            Some(Access::Asking(asking)) => asking.permission.verdict.is_none(),
+            Some(Access::Asking(asking)) => asking.permission.ruling.is_none(),
         }
     }
 
@@ -137,11 +141,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             Some(Access::Stranger(Stranger { trying, .. })) => {
                 let Some((id, asked)) = trying else { return false };
                 let (id, Poll::Ready(found)) = (*id, asked.poll()) else { return false };
-                self.on_tried(id, found.unwrap_or(Err(Denied::Credentials)));
+                self.on_tried(id, found.unwrap_or(Err(Denied::Unavailable)));
                 true
             }
             Some(Access::Asking(Asking { permission, .. })) => {
-                permission.verdict.is_none() && permission.is_decided()
+                permission.ruling.is_none() && permission.is_decided()
             }
         }
     }
@@ -155,14 +159,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             Access::Stranger(stranger) => {
                 if let Some((id, asked)) = stranger.trying.take() {
                     drop(asked);
-                    self.refuse(id, &Code::UNAUTHENTICATED, format_args!(""));
+                    self.refuse(id, &Code::BUSY, format_args!(""));
                 }
                 tracing::debug!("not authenticated in time");
                 self.show_out();
             }
             Access::Asking(Asking { permission, .. }) => {
-                let was_open = permission.verdict.is_none();
-                permission.deny();
+                let was_open = permission.ruling.is_none();
+                permission.give_up();
                 return was_open;
             }
         }
@@ -181,7 +185,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                     stranger.trying = Some((id, asked));
                 }
             }
-            Err((code, text)) => self.on_refused(id, &code, &text),
+            Err((code, text)) => {
+                self.refuse(id, &code, format_args!("{text}"));
+                self.on_refused(&code);
+            }
         }
         Ok(Taken::Yes)
     }
@@ -199,7 +206,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let credentials = Credentials::from(credentials.plain().into_owned());
         let peer = self.session.peer();
         let asked = guarded(|| authenticator.authenticate(&scheme, credentials, peer));
-        asked.ok_or((Code::UNAUTHENTICATED, String::new()))
+        asked.ok_or((Code::BUSY, String::new()))
     }
 
     fn on_tried(&mut self, id: RequestId, found: Result<Principal, Denied>) {
@@ -211,14 +218,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 self.lines.set_max_line(self.shared.config.max_line);
                 self.answer_ok(id, format_args!(""));
             }
-            Err(Denied::Credentials) => self.on_refused(id, &Code::UNAUTHENTICATED, ""),
-            Err(Denied::Unavailable) => self.on_refused(id, &Code::BUSY, ""),
+            Err(denied) => {
+                let rejection = denied.rejection();
+                self.on_rejection(Some(id), &rejection);
+                self.on_refused(rejection.code());
+            }
         }
     }
 
-    fn on_refused(&mut self, id: RequestId, code: &Code, text: &str) {
+    /// An `/auth` was refused: the last one that may be closes the connection.
+    fn on_refused(&mut self, code: &Code) {
         tracing::debug!(%code, "not authenticated");
-        self.refuse(id, code, format_args!("{text}"));
         let Some(Access::Stranger(stranger)) = self.access.as_deref_mut() else { return };
         stranger.trying = None;
         stranger.tries += 1;
@@ -229,6 +239,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     /// Closes upon who did not say who it is. Nothing of it was executed.
     fn show_out(&mut self) {
+        self.session.ending().stop();
         if !self.is_draining {
             encode_bye(self.out(), 0, &Code::UNAUTHENTICATED);
         }
@@ -236,75 +247,85 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         self.stop_reading(None);
     }
 
-    /// Whether a `/subscribe` may go on: `false` while the authoriser has not said so.
+    /// Lets a `/subscribe` go on, once the authorizer has allowed it.
     ///
     /// # Errors
-    /// `forbidden`.
-    pub(super) fn may_subscribe(&mut self, id: RequestId, topic: &Topic) -> Result<bool, Refusal> {
-        if self.shared.hooks.authorizer.is_none() {
-            return Ok(true);
-        }
+    /// What becomes of its line: it was refused, or it waits.
+    pub(super) fn may_subscribe(&mut self, id: RequestId, topic: &Topic) -> Result<(), Taken> {
+        let Some(ruling) = self.ruling_on(id, topic) else { return Err(Taken::No) };
+        ruling.map_err(|rejection| {
+            self.on_rejection(Some(id), &rejection);
+            Taken::Yes
+        })
+    }
+
+    fn ruling_on(&mut self, id: RequestId, topic: &Topic) -> Option<Ruling> {
         if let Some(Access::Asking(asking)) = self.access.as_deref()
             && asking.id == id
         {
             // Looked at once more, for whatever reason: it is asked about only once.
-            let Some(is_allowed) = asking.permission.verdict else { return Ok(false) };
+            let ruling = asking.permission.ruling.clone()?;
             self.access = None;
-            return allowed(is_allowed).map(|()| true);
+            return Some(ruling);
         }
-        let Some(permission) = self.permission(Action::Subscribe(topic.as_str()))? else {
-            return Ok(true);
-        };
-        let asking = Asking { id, topic: topic.to_string(), permission };
-        self.access = Some(Box::new(Access::Asking(asking)));
-        Ok(false)
+        match self.permission(Action::Subscribe(topic.as_str())) {
+            Ok(None) => Some(Ok(())),
+            Err(rejection) => Some(Err(rejection)),
+            Ok(Some(permission)) => {
+                let asking = Asking { id, topic: topic.to_string(), permission };
+                self.access = Some(Box::new(Access::Asking(asking)));
+                None
+            }
+        }
     }
 
-    /// Whether a `/publish` may go on: what the authoriser says, while it takes its time.
+    /// Whether a `/publish` may go on: what the authorizer says, while it takes its time.
     ///
     /// # Errors
-    /// `forbidden`.
+    /// How it is refused.
     pub(super) fn may_publish(
         &mut self,
         topic: &Topic,
         asked: Option<Permission>,
-    ) -> Result<Option<Permission>, Refusal> {
+    ) -> Result<Option<Permission>, Rejection> {
         let asked = match asked {
             Some(permission) => Some(permission),
             None => self.permission(Action::Publish(topic.as_str()))?,
         };
         let Some(mut permission) = asked else { return Ok(None) };
         match permission.is_decided() {
-            true => allowed(permission.verdict == Some(true)).map(|()| None),
+            true => permission.ruling.unwrap_or(Ok(())).map(|()| None),
             false => Ok(Some(permission)),
         }
     }
 
-    /// Asks the authoriser; what it says, if it takes its time.
-    fn permission(&mut self, action: Action<'_>) -> Result<Option<Permission>, Refusal> {
-        let future = match self.verdict(action) {
-            Verdict::Allow => return Ok(None),
-            Verdict::Deny => return allowed(false).map(|()| None),
-            Verdict::Later(future) => future,
+    /// Asks the authorizer; what it says, if it takes its time.
+    fn permission(&mut self, action: Action<'_>) -> Result<Option<Permission>, Rejection> {
+        let future = match self.decision(action) {
+            Decision::Now(ruling) => return ruling.map(|()| None),
+            Decision::Later(future) => future,
         };
         let deadline = self.now().after(self.shared.config.handler_time);
         self.set_alarm(deadline);
         let asked = Asked::new(future, self.session.mailbox());
-        Ok(Some(Permission { asked, verdict: None, deadline }))
+        Ok(Some(Permission { asked, ruling: None, deadline }))
     }
 
-    /// What the authoriser says at once; one that panics denies.
-    pub(super) fn verdict(&self, action: Action<'_>) -> Verdict {
-        let Some(authorizer) = &self.shared.hooks.authorizer else { return Verdict::Allow };
+    /// What the authorizer says at once. One that panics has decided nothing.
+    pub(super) fn decision(&self, action: Action<'_>) -> Decision {
+        let Some(authorizer) = &self.shared.hooks.authorizer else {
+            return Decision::Now(Ok(()));
+        };
         let principal = self.session.principal();
-        guarded(|| authorizer.allow(principal, action)).unwrap_or(Verdict::Deny)
+        let verdict = guarded(|| authorizer.allow(principal, action));
+        verdict.map_or_else(|| Decision::Now(Err(Rejection::busy(""))), Verdict::decision)
     }
 
     /// A call whose verdict takes its time: it waits in its place, and nothing waits for it. And the
     /// length of its line, which is kept.
     pub(super) fn gated(
         &self,
-        verdict: BoxFuture<bool>,
+        ruling: BoxFuture<Ruling>,
         method: Found,
         line: &Line<'_>,
     ) -> (Running, usize) {
@@ -313,7 +334,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         bytes.pop();
         let (shared, session) = (Arc::clone(&self.shared), self.session.clone());
         let length = bytes.len();
-        (Running::Gated(Box::new(Gated::new(verdict, bytes, method, shared, session))), length)
+        (Running::Gated(Box::new(Gated::new(ruling, bytes, method, shared, session))), length)
     }
 
     /// A verdict on a subscription to `topic` that is still to come would be about what
@@ -322,7 +343,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if let Some(Access::Asking(asking)) = self.access.as_deref_mut()
             && asking.topic == topic
         {
-            asking.permission.verdict = Some(false);
+            asking.permission.ruling = Some(Err(Rejection::forbidden("")));
         }
     }
 
@@ -330,7 +351,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// verdict.
     pub(super) fn abandon_asking(&mut self) {
         if let Some(Access::Asking(asking)) = self.access.as_deref_mut() {
-            asking.permission.verdict = Some(false);
+            asking.permission.ruling = Some(Err(Rejection::forbidden("")));
         }
     }
 
@@ -342,12 +363,5 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             drop(asked);
             self.refuse(id, &Code::CLOSING, format_args!(""));
         }
-    }
-}
-
-fn allowed(is_allowed: bool) -> Result<(), Refusal> {
-    match is_allowed {
-        true => Ok(()),
-        false => Err((Code::FORBIDDEN, String::new())),
     }
 }

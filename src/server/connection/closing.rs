@@ -19,6 +19,7 @@ use crate::{
         connection::{Active, Connection, READS, give_way},
         mailbox::{ALARM, CUT, ORDERS},
         session::Session,
+        subscriptions::Subscriptions,
     },
     sync::Arc,
 };
@@ -77,6 +78,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     /// Says why nothing more is read; what was read is still finished and answered.
     pub(super) fn turn_away(&mut self, code: &Code) {
+        self.session.ending().stop();
         if !self.is_draining {
             self.say_last(code);
         }
@@ -102,8 +104,25 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         self.give_up_opening(&Code::CLOSING);
         self.abandon_auth();
         if self.phase == Phase::Open {
+            self.end_subscriptions();
             self.stop_reading(None);
         }
+    }
+
+    /// Nothing more will be published: subscriptions that have had all there is need not be kept.
+    pub(super) fn expect_last(&mut self) {
+        self.is_last = true;
+        if let Some(subscriptions) = &mut self.subscriptions {
+            subscriptions.expect_last();
+        }
+    }
+
+    /// Delivers what there is room for, and names the rest.
+    fn end_subscriptions(&mut self) {
+        self.expect_last();
+        self.poll_subscriptions();
+        let Some(subscriptions) = &mut self.subscriptions else { return };
+        subscriptions.end_unread(self.active.get_or_insert_default().out.bytes());
     }
 
     pub(super) fn on_eof(&mut self) {
@@ -156,10 +175,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         is_ending && self.active.as_deref().is_none_or(is_done)
     }
 
-    /// Whether there may be more to copy for subscriptions whose windows have room: who reads slowly is
-    /// given all there is, for as long as the drain may last.
+    /// Whether subscriptions are still owed something: what other connections may publish, and what
+    /// has not been taken or acknowledged. They are kept for as long as the drain may last.
     fn is_delivering(&self) -> bool {
-        self.subscriptions.as_ref().is_some_and(|list| list.is_ready())
+        let is_owed = |list: &Subscriptions| !self.is_last || list.is_ready() || list.is_behind();
+        self.subscriptions.as_ref().is_some_and(|list| !list.is_empty() && is_owed(list))
     }
 
     /// Closes our direction, then reads on for a while unless the peer has closed its own.
@@ -237,6 +257,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 }
 
 /// Whether every request that was read has its terminal line.
-fn has_answered(active: &Active) -> bool {
+pub(super) fn has_answered(active: &Active) -> bool {
     active.in_flight.len() == 0 && active.parked.is_empty() && active.listing.is_none()
 }

@@ -6,7 +6,7 @@ use crate::{
     coop::spend_message,
     protocol::{
         Code, LeaseEvent, Line, MIN_MAX_LINE, Mark, Position, RequestId, Rest, Terms, Time, Topic,
-        TraceParent, encode, parse_number,
+        TraceParent, parse_number,
     },
     server::{
         connection::{
@@ -109,8 +109,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if subscriptions.len() >= self.shared.config.subscriptions {
             return Err((Code::TOO_MANY, String::new()));
         }
-        if !self.may_subscribe(id, &topic)? {
-            return Ok(Taken::No);
+        if let Err(taken) = self.may_subscribe(id, &topic) {
+            return Ok(taken);
         }
         let number = self.subscriptions.get_or_insert_default().next_number();
         let publisher = &self.shared.publisher;
@@ -191,23 +191,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         Ok(Taken::Yes)
     }
 
-    fn renew(&mut self, id: RequestId, line: &Line<'_>) -> Done {
-        no_attributes(line)?;
-        no_arguments(line)?;
-        let head = format!("ok;lease={}", self.shared.config.lease.as_secs());
-        let positions = match &self.subscriptions {
-            Some(list) => list.positions(),
-            None => String::new(),
-        };
-        if !positions.is_empty() {
-            self.lease_event(LeaseEvent::Renewed);
-        }
-        self.answer(id, |out| {
-            encode::display(out, Mark::Id(id), format_args!("{head}"), format_args!("{positions}"));
-        });
-        Ok(Taken::Yes)
-    }
-
     /// Checks a `/publish`, and starts or parks it: it needs a place, and keeps to the order of the
     /// application's lines (PROTOCOL.md, section 7.5).
     fn publish(&mut self, id: RequestId, line: &Line<'_>, bytes: &[u8]) -> Done {
@@ -239,8 +222,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if self.is_busy() {
             return Err((Code::BUSY, String::new()));
         }
-        if let Some(waits) = self.may_publish(&arguments.topic, permission)? {
-            return Ok(Some(waits));
+        match self.may_publish(&arguments.topic, permission) {
+            Ok(None) => {}
+            Ok(Some(waits)) => return Ok(Some(waits)),
+            Err(rejection) => {
+                self.on_rejection(Some(id), &rejection);
+                return Ok(None);
+            }
         }
         let payload = arguments.payload.plain();
         if self.shared.publisher.check_size(&arguments.topic, &payload).is_err() {
@@ -366,7 +354,7 @@ pub(super) fn unknown_method(line: &Line<'_>) -> Refusal {
 
 /// Checks the keys without a dot: one that is not `known` is refused, one whose value `read` does
 /// not take too.
-fn check_attributes(
+pub(super) fn check_attributes(
     line: &Line<'_>,
     mut read: impl FnMut(&str, &str) -> Option<()>,
     known: &[&str],

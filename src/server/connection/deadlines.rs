@@ -87,7 +87,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
     }
 
+    /// `None` behind the line: a client that only listens has nothing to send there.
     fn idle_deadline(&self) -> Option<Time> {
+        if self.is_draining && self.subscriptions.is_some() {
+            return None;
+        }
         self.shared.config.idle.map(|idle| self.heard.after(idle))
     }
 

@@ -8,7 +8,7 @@ use crate::{
     coop::has_budget_remaining,
     protocol::{Code, Escaped, Line, LineTooLong, Malformed, Mark, RequestId, Time},
     server::{
-        authorizer::{Action, Verdict},
+        authorizer::{Action, Decision},
         connection::{
             Connection, Phase, Taken,
             control::{Refusal, application_attributes, unknown_method},
@@ -170,14 +170,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let usual = self.shared.config.handler_time;
         let limit = self.shared.methods.handler_time(method, usual);
         let mut work = Work { id, cancel: id, until, window, bytes, limit };
-        match self.verdict(Action::Call(line.word.as_str())) {
-            Verdict::Allow => {}
-            Verdict::Deny => {
-                self.refuse_any(id, &Code::FORBIDDEN, format_args!(""));
-                return;
-            }
-            Verdict::Later(verdict) => {
-                let (gated, bytes) = self.gated(verdict, method, line);
+        match self.decision(Action::Call(line.word.as_str())) {
+            Decision::Now(Ok(())) => {}
+            Decision::Now(Err(rejection)) => return self.on_rejection(id, &rejection),
+            Decision::Later(ruling) => {
+                let (gated, bytes) = self.gated(ruling, method, line);
                 work.bytes = bytes;
                 return self.run(work, |_, _| Ok(gated));
             }

@@ -28,8 +28,9 @@ use crate::{
         authorizer::Action,
         handler,
         hooks::Hooks,
-        mailbox::{ALARM, CUT, DRAIN, LINE, NEWS},
+        mailbox::{ALARM, CUT, DRAIN, LAST, LINE, NEWS},
         principal::Principal,
+        publishing::Publishing,
         session::Session,
         wheel::Wheel,
     },
@@ -137,6 +138,7 @@ fn shared(dice: &Arc<Dice>) -> Arc<Shared> {
         random,
         wheel: Wheel::new(),
         hooks,
+        publishing: Publishing::default(),
     })
 }
 
@@ -297,7 +299,7 @@ impl End {
                 session.close(Code::SHUTDOWN);
             }
             Self::Drain(after) => {
-                for flag in [DRAIN, LINE, CUT] {
+                for flag in [DRAIN, LINE, LAST, CUT] {
                     sleep(after).await;
                     session.mailbox().raise(flag);
                 }

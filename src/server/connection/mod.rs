@@ -17,6 +17,7 @@ mod listing;
 mod mixtures;
 mod orders;
 mod parked;
+mod renewal;
 mod requests;
 mod share;
 mod streams;
@@ -32,7 +33,13 @@ use tokio::{
     task::yield_now,
 };
 
-use self::{access::Access, closing::Phase, crumbs::Crumbs, listing::Listing, parked::Parked};
+use self::{
+    access::Access,
+    closing::{Phase, has_answered},
+    crumbs::Crumbs,
+    listing::Listing,
+    parked::Parked,
+};
 use crate::{
     coop::has_budget_remaining,
     io::{Scratch, WriteBuffer},
@@ -40,7 +47,7 @@ use crate::{
     server::{
         Shared,
         in_flight::{InFlight, NEVER},
-        mailbox::{ALARM, CUT, DRAIN, LINE, NEWS, ORDERS, SHED},
+        mailbox::{ALARM, CUT, DRAIN, LAST, LINE, NEWS, ORDERS, SHED},
         session::Session,
         stats::Tally,
         subscriptions::Subscriptions,
@@ -72,6 +79,8 @@ pub(super) struct Connection<T> {
     is_first: bool,
     /// The line is drawn: no application request is started any more.
     is_draining: bool,
+    /// The server stops, and nothing more will be published.
+    is_last: bool,
     /// One violation too many was read, or another fault for which it is closed.
     is_banned: bool,
     /// An alarm rang, and what was received before it is still to be read: in so many rounds at
@@ -175,6 +184,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             last_id: 0,
             is_first: true,
             is_draining: false,
+            is_last: false,
             is_banned: false,
             due_within: None,
             allowance: usize::MAX,
@@ -193,6 +203,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             shared,
             session,
         };
+        if connection.session.set_may_publish(true) {
+            connection.shared.publishing.begin();
+        }
         connection.say_hello();
         let deadline = connection.access.as_ref().map(|access| access.deadline());
         deadline.into_iter().for_each(|deadline| connection.set_alarm(deadline));
@@ -258,11 +271,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if flags & ALARM != 0 {
             self.on_alarm();
         }
+        if flags & (DRAIN | LINE | CUT) != 0 {
+            self.session.ending().stop();
+        }
         if flags & DRAIN != 0 {
             self.say_goodbye();
         }
         if flags & LINE != 0 {
             self.draw_the_line(&Code::SHUTDOWN);
+        }
+        if flags & LAST != 0 {
+            self.expect_last();
         }
         if flags & CUT != 0 {
             self.cut();
@@ -355,6 +374,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     /// Drives the lease; past its end, every subscription is told so.
     fn lease_event(&mut self, event: LeaseEvent) {
+        // Behind the line no client may renew it: the drain bounds what is left.
+        let event = if self.is_draining { LeaseEvent::Emptied } else { event };
         let (now, length) = (self.now(), self.shared.config.lease);
         let (lease, has_expired) = self.lease.on(event, now, length);
         self.lease = lease;
@@ -480,6 +501,16 @@ impl<T> Connection<T> {
             self.shared.sessions.totals.fold(self.session.id(), &mut active.tally);
         }
         self.session.set_gauges(in_flight, subscriptions);
+        let takes_requests = self.phase == Phase::Open && !self.is_draining;
+        if !takes_requests && self.active.as_deref().is_none_or(has_answered) {
+            self.publishes_no_more();
+        }
+    }
+
+    fn publishes_no_more(&self) {
+        if self.session.set_may_publish(false) {
+            self.shared.publishing.end();
+        }
     }
 }
 
@@ -497,8 +528,10 @@ impl<T> Drop for Connection<T> {
         self.shared.wheel.clear(&mut self.alarm);
         self.session.holding().change(self.buffered, 0);
         self.count();
+        self.publishes_no_more();
         self.shared.sessions.remove(&self.session);
         self.session.mailbox().close();
+        self.session.ending().close();
     }
 }
 
@@ -516,7 +549,9 @@ mod tests {
     use super::*;
     use crate::{
         random::Random,
-        server::{PeerAddr, Router, ServerConfig, hooks::Hooks, wheel::Wheel},
+        server::{
+            PeerAddr, Router, ServerConfig, hooks::Hooks, publishing::Publishing, wheel::Wheel,
+        },
         sync::{AtomicUsize, Ordering},
         topic::{MemoryTopics, Publisher},
     };
@@ -538,6 +573,7 @@ mod tests {
             random,
             wheel: Wheel::new(),
             hooks: Hooks::default(),
+            publishing: Publishing::default(),
         })
     }
 

@@ -11,6 +11,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     pub(super) fn obey_orders(&mut self) {
         let Some(orders) = self.session.mailbox().take_orders() else { return };
         if orders.close.is_some() {
+            self.session.ending().stop();
             self.bound_in_flight();
         }
         if self.phase != Phase::Open {

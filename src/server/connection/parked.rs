@@ -97,10 +97,10 @@ impl Parked {
         true
     }
 
-    /// The permission that is due and not decided is a denial.
-    fn deny_late(&mut self, now: Time) {
+    /// Waits no longer for a permission that is due and not decided.
+    fn give_up_late(&mut self, now: Time) {
         let permission = self.lines.front_mut().and_then(|line| line.permission.as_mut());
-        permission.filter(|it| it.deadline() <= now).into_iter().for_each(Permission::deny);
+        permission.filter(|it| it.deadline() <= now).into_iter().for_each(Permission::give_up);
     }
 
     /// Takes out the lines whose `ttl` is over.
@@ -118,7 +118,7 @@ impl Parked {
     /// The earliest deadline: of a `ttl`, or of a permission.
     fn earliest_deadline(&self) -> Option<Time> {
         let permission = self.lines.front().and_then(|line| line.permission.as_ref());
-        let permission = permission.filter(|permission| !permission.has_verdict());
+        let permission = permission.filter(|permission| !permission.has_ruling());
         let each = self.lines.iter().map(|line| line.until);
         let earliest = each.chain(permission.map(|permission| permission.deadline())).min();
         earliest.filter(|&deadline| deadline < NEVER)
@@ -228,7 +228,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// Refuses what has waited longer than its `ttl`, and looks again at the next such time.
     pub(super) fn expire_parked(&mut self, now: Time) {
         let Some(active) = &mut self.active else { return };
-        active.parked.deny_late(now);
+        active.parked.give_up_late(now);
         let due = active.parked.expire(now);
         let next = active.parked.earliest_deadline();
         self.refuse_parked(due, &Code::DEADLINE);

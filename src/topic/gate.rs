@@ -1,0 +1,73 @@
+//! Whether anything may be published, and what is being published.
+
+use std::pin::pin;
+
+use tokio::sync::Notify;
+
+use crate::sync::{AtomicUsize, Ordering};
+
+const SHUT: usize = 1;
+const ONE: usize = 2;
+
+/// Counts the publishes that are under way, and can be shut: behind that nothing is published.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    /// [`SHUT`], and [`ONE`] for each publish under way.
+    state: AtomicUsize,
+    idle: Notify,
+}
+
+/// A publish under way.
+pub(super) struct Pass<'a>(&'a Gate);
+
+impl Gate {
+    /// Begins a publish, unless the gate is shut.
+    pub(super) fn enter(&self) -> Option<Pass<'_>> {
+        let pass = Pass(self);
+        let before = self.state.fetch_add(ONE, Ordering::AcqRel);
+        (before & SHUT == 0).then_some(pass)
+    }
+
+    /// Lets nothing through from here on.
+    pub(super) fn shut(&self) {
+        self.state.fetch_or(SHUT, Ordering::AcqRel);
+    }
+
+    /// Waits until what had begun before it was shut has ended.
+    pub(super) async fn idle(&self) {
+        let mut idle = pin!(self.idle.notified());
+        idle.as_mut().enable();
+        while self.state.load(Ordering::Acquire) >= ONE {
+            idle.as_mut().await;
+            idle.set(self.idle.notified());
+            idle.as_mut().enable();
+        }
+    }
+}
+
+impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        if self.0.state.fetch_sub(ONE, Ordering::AcqRel) == ONE | SHUT {
+            self.0.idle.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_shut_gate_is_idle_once_the_last_has_ended() {
+        let gate = Gate::default();
+        let (one, two) = (gate.enter().unwrap(), gate.enter().unwrap());
+        gate.shut();
+        assert!(gate.enter().is_none());
+        let mut idle = pin!(gate.idle());
+        assert!(futures::poll!(&mut idle).is_pending());
+        drop(one);
+        assert!(futures::poll!(&mut idle).is_pending());
+        drop(two);
+        assert!(futures::poll!(idle).is_ready() && futures::poll!(pin!(gate.idle())).is_ready());
+    }
+}
