@@ -693,7 +693,7 @@ async fn who_asks_on_and_reads_slowly_loses_no_reply() {
         let burst: String = (1..=80).map(|id| format!("{id} big\n")).collect();
         write.write_all(burst.as_bytes()).await.unwrap();
         for id in 81.. {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            sleep(Duration::from_millis(10)).await;
             if write.write_all(format!("{id} big\n").as_bytes()).await.is_err() {
                 return;
             }
@@ -710,7 +710,7 @@ async fn who_asks_on_and_reads_slowly_loses_no_reply() {
         if all.len() > 5_000 {
             stop.take();
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        sleep(Duration::from_millis(20)).await;
     }
     asking.abort();
     let all = String::from_utf8(all).expect("text");
