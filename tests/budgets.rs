@@ -5,7 +5,10 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Condvar, Mutex, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -19,9 +22,9 @@ use bellwire::{
 use bytes::Bytes;
 use tokio::{
     io::DuplexStream,
-    net::TcpStream,
-    sync::{Notify, mpsc},
-    time::advance,
+    net::{TcpListener, TcpStream},
+    sync::{Notify, Semaphore, mpsc},
+    time::{advance, timeout},
 };
 
 #[cfg(unix)]
@@ -244,7 +247,7 @@ async fn what_is_held_is_counted_and_given_back() {
 async fn one_that_stops_reading_takes_nothing_from_the_others() {
     const BATCH: u64 = 100;
     const LAST: u64 = 30 * BATCH;
-    let server = PipeServer::start(router());
+    let server = PipeServer::with_config(router(), ServerConfig::new().retained_messages(1_024));
     let mut peers = Vec::new();
     for _ in 0..100 {
         let mut peer = server.connect().await;
@@ -286,6 +289,111 @@ async fn one_that_stops_reading_takes_nothing_from_the_others() {
         }
     }
     assert!(lost > 1_000 && next == LAST + 1, "{lost} lost, next is {next}");
+}
+
+// Time.
+
+/// What blocks its thread until it is told to go on, or for a minute.
+#[derive(Clone, Default)]
+struct Blocked(Arc<(Mutex<bool>, Condvar)>);
+
+impl Blocked {
+    fn wait(&self) {
+        let (lock, opened) = &*self.0;
+        let is_shut = |is_open: &mut bool| !*is_open;
+        drop(opened.wait_timeout_while(lock.lock().unwrap(), Duration::from_secs(60), is_shut));
+    }
+
+    fn open(&self) {
+        *self.0.0.lock().unwrap() = true;
+        self.0.1.notify_all();
+    }
+}
+
+/// Who blocks: the preparation of the second connection, or the sweep of a store.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Blocks {
+    Prepare,
+    Sweep,
+}
+
+static PREPARED: AtomicUsize = AtomicUsize::new(0);
+static PREPARING: OnceLock<Blocked> = OnceLock::new();
+
+struct SlowToPrepare(TcpListener);
+
+impl Listener for SlowToPrepare {
+    type Io = TcpStream;
+
+    async fn accept(&mut self) -> io::Result<(Self::Io, PeerAddr)> {
+        Listener::accept(&mut self.0).await
+    }
+
+    fn local_addr(&self) -> io::Result<PeerAddr> {
+        Listener::local_addr(&self.0)
+    }
+
+    fn prepare(_: &Self::Io, _: Option<Duration>) -> io::Result<()> {
+        if PREPARED.fetch_add(1, Ordering::Relaxed) == 1 {
+            PREPARING.get_or_init(Blocked::default).wait();
+        }
+        Ok(())
+    }
+}
+
+struct SlowToSweep(MemoryTopics, Blocked, Arc<Semaphore>);
+
+impl TopicStore for SlowToSweep {
+    fn append(&self, topic: &Topic, payload: Bytes) -> BoxFuture<Result<Published, PublishError>> {
+        self.0.append(topic, payload)
+    }
+
+    fn open(&self, topic: &Topic) -> Box<dyn TopicReader> {
+        self.0.open(topic)
+    }
+
+    fn sweep(&self) {
+        self.2.add_permits(1);
+        self.1.wait();
+    }
+}
+
+/// A listener or a store that takes its time in what must not block holds up no deadline. (In real
+/// time: it is a thread that is blocked.)
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_blocks_a_thread_delays_no_deadline() {
+    for blocks in [Blocks::Prepare, Blocks::Sweep] {
+        let (blocked, sweeping) = (Blocked::default(), Arc::new(Semaphore::new(0)));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let config = ServerConfig::new().first_line(Duration::from_millis(1_500));
+        let server = Server::new(SlowToPrepare(listener)).config(match blocks {
+            Blocks::Prepare => config,
+            Blocks::Sweep => config.idle_log(Duration::from_secs(1)),
+        });
+        let memory = MemoryTopics::new(&Random::seeded(1));
+        let store = SlowToSweep(memory, blocked.clone(), sweeping.clone());
+        let server = server.topics(store);
+        PREPARED.store(0, Ordering::Relaxed);
+        let serving = tokio::spawn(server.serve(Router::new()).into_future());
+        let connect = async || RawPeer::new(TcpStream::connect(address).await.expect("connected"));
+        let mut first = connect().await;
+        first.hello().await;
+        let held_up = match blocks {
+            Blocks::Prepare => Some(connect().await),
+            Blocks::Sweep => {
+                sweeping.acquire().await.unwrap().forget();
+                PREPARED.store(2, Ordering::Relaxed);
+                None
+            }
+        };
+        let closed = timeout(Duration::from_secs(30), first.expect_closed()).await;
+        assert!(closed.is_ok(), "{blocks:?}: the first line's deadline did not fire");
+        blocked.open();
+        PREPARING.get_or_init(Blocked::default).open();
+        drop(held_up);
+        serving.abort();
+    }
 }
 
 // Connections.
@@ -352,8 +460,8 @@ fn the_worst_case_is_a_sum() {
         .buffered_bytes_total(1_000_000)
         .retained_bytes_total(500_000)
         .topics(3);
-    let connection = 2_048 + 2 * 512 + 65_536 + 5 * LINE + 65_536;
-    let expected = 10 * connection + 1_000_000 + 2 * 500_000 + 3 * 4_096;
+    let connection = 2_048 + 2 * 2_304 + 65_536 + 5 * LINE + 65_536;
+    let expected = 10 * connection + 1_000_000 + 2 * 500_000 + 3 * 3_072;
     assert_eq!(config.worst_case_bytes(), expected);
     assert_eq!(config.connections(usize::MAX).worst_case_bytes(), usize::MAX);
 }
@@ -439,7 +547,7 @@ async fn a_server_out_of_files_refuses_and_serves_again() {
             }
         }
     };
-    tokio::time::timeout(process::BOUND, serving).await.expect("it serves again");
+    timeout(process::BOUND, serving).await.expect("it serves again");
     let mut server = server;
     server.terminate().await;
     assert!(server.end().await.success());

@@ -561,3 +561,101 @@ fn an_unread_stream_of_all_notifications_is_bounded() {
         assert!(grown <= budget, "{grown} bytes of {budget}");
     });
 }
+
+/// What one more of something adds to the worst case that a configuration states.
+fn stated(more: impl Fn(ServerConfig, usize) -> ServerConfig) -> usize {
+    let config = || ServerConfig::new().connections(1).max_line(1_024).subscriptions(0).topics(0);
+    more(config(), 2).worst_case_bytes() - more(config(), 1).worst_case_bytes()
+}
+
+/// What is stated must be enough for what was measured, and not twice of it.
+fn judge(what: &str, stated: usize, measured: usize) {
+    assert!(measured <= stated, "{what}: {measured} bytes, and {stated} are stated");
+    assert!(stated <= 2 * measured, "{what}: {stated} bytes are stated, and it is {measured}");
+}
+
+/// A topic with the longest name.
+fn long_name(kind: &str, n: usize) -> String {
+    format!("{kind}.{n:0width$}", width = 127 - kind.len())
+}
+
+/// What a server says that it may take is derived from what it takes: connections at rest; topics;
+/// subscriptions with the longest names, to topics with and without a log, with as many runs in their
+/// windows as there can be.
+#[test]
+fn the_worst_case_is_what_it_costs() {
+    const COUNT: usize = 300;
+    const RUNS: usize = 64;
+    let _alone = alone();
+    run(async {
+        let config = ServerConfig::new().subscriptions(10 * COUNT).retained_messages(2 * RUNS);
+        let server = Measuring::start(config.topics(10 * COUNT));
+        let each = |base: isize| usize::try_from(live() - base).unwrap_or(0) / COUNT;
+
+        let pipes: Vec<_> = join_all((0..COUNT).map(|_| async {
+            let (mut ours, mut theirs) = tokio::io::duplex(1_024);
+            theirs.write_all(&[b'x'; 160]).await.unwrap();
+            ours.read_exact(&mut [0; 160]).await.unwrap();
+            (ours, theirs, Arc::new(AtomicUsize::new(0)))
+        }))
+        .await;
+        let with_pipes = live();
+        drop(pipes);
+        let pipe = usize::try_from(with_pipes - live()).unwrap() / COUNT;
+        let base = live();
+        let mut idle = Vec::with_capacity(COUNT);
+        for _ in 0..COUNT {
+            idle.push(server.connect(1_024).await);
+        }
+        let lines = 5 * 1_024 + 65_536 + SCRATCH;
+        let own = stated(|config, count| config.connections(count)) - lines;
+        judge("a connection", own, each(base) - pipe);
+        drop(idle);
+        yield_now().await;
+
+        let small = "x".repeat(10);
+        let base = live();
+        for n in 0..COUNT {
+            server.publisher.publish(long_name("topic", n).as_str(), small.clone()).await.unwrap();
+        }
+        // The line itself is counted among those that are retained, twice.
+        let line = 2 * (135 + 10 + 16);
+        // Room that the rings may have over twice what they hold (src/topic/log.rs).
+        let spare = 2 * 1_024;
+        let topic = each(base) - line + spare;
+        judge("a topic", stated(|config, count| config.topics(count)), topic);
+
+        let (mut peer, _) = server.connect(64 * 1_024).await;
+        peer.ask("1 /hello;version=1;max-line=1024\n", "1 ok;version=1\n").await;
+        let subscription = stated(|config, count| config.subscriptions(count));
+        let base = live();
+        for n in 0..COUNT {
+            let topic = long_name("unborn", n);
+            peer.send(format!("{} /subscribe;window=1;slow=latest {topic}\n", n + 2)).await;
+            peer.attribute("next").await;
+        }
+        let unborn = each(base);
+
+        let large = "x".repeat(1_000);
+        for n in 0..COUNT {
+            let topic = long_name("topic", n);
+            for _ in 0..RUNS {
+                server.publisher.publish(topic.as_str(), large.clone()).await.unwrap();
+                server.publisher.publish(topic.as_str(), small.clone()).await.unwrap();
+            }
+        }
+        let base = live();
+        for n in 0..COUNT {
+            let (topic, id) = (long_name("topic", n), COUNT + n + 2);
+            peer.send(format!("{id} /subscribe;window=9999;slow=latest;from=e:1 {topic}\n")).await;
+            peer.attribute("next").await;
+            // Between gaps, a run each.
+            let last = format!("* {topic} {} ", 2 * RUNS + 1);
+            while !peer.line().await.unwrap().starts_with(&last) {}
+        }
+        let born = each(base);
+        // `/end` of all of them at once, in a buffer that grows by doubling.
+        let end = 2 * ("* /end  expired 0123456789abcdef:9007199254740991\n".len() + 128);
+        judge("a subscription", subscription, born.max(unborn) + end);
+    });
+}

@@ -1,7 +1,6 @@
 //! A connection from when it was accepted: the handshake of its transport, then the connection.
 
 use std::{
-    mem,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -10,7 +9,6 @@ use crate::{
     protocol::Time,
     server::{
         Shared,
-        config::ServerConfig,
         connection::Connection,
         in_flight::guarded,
         listener::Listener,
@@ -35,8 +33,6 @@ pub(super) struct Handshake<L: Listener> {
     io: Option<L::Io>,
     shared: Arc<Shared>,
     session: Session,
-    /// Until it is prepared.
-    is_new: bool,
     deadline: Option<Time>,
     alarm: Alarm,
 }
@@ -44,8 +40,7 @@ pub(super) struct Handshake<L: Listener> {
 impl<L: Listener> Arrival<L> {
     pub(super) fn new(io: L::Io, shared: Arc<Shared>, session: Session) -> Self {
         let (io, alarm) = (Some(io), shared.wheel.new_alarm());
-        let (is_new, deadline) = (true, None);
-        Self::Handshake(Box::new(Handshake { io, shared, session, is_new, deadline, alarm }))
+        Self::Handshake(Box::new(Handshake { io, shared, session, deadline: None, alarm }))
     }
 }
 
@@ -71,9 +66,6 @@ impl<L: Listener> Handshake<L> {
     /// The connection, or none if it did not come to one.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Connection<L::Io>>> {
         let Some(io) = &mut self.io else { return Poll::Ready(None) };
-        if mem::take(&mut self.is_new) {
-            prepare::<L>(io, &self.shared.config);
-        }
         match guarded(|| L::poll_handshake(io, cx)) {
             Some(Poll::Ready(Ok(principal))) => Poll::Ready(self.open(principal)),
             Some(Poll::Ready(Err(error))) => {
@@ -127,20 +119,6 @@ impl<L: Listener> Drop for Handshake<L> {
         if self.io.is_some() {
             self.shared.sessions.remove(&self.session);
             self.session.mailbox().close();
-        }
-    }
-}
-
-/// Prepares a connection's transport, within the connection's own task: a listener that takes its time
-/// holds up no other. Where it fails its peer may be gone already: its own affair, and no reason to
-/// pause.
-fn prepare<L: Listener>(io: &L::Io, config: &ServerConfig) {
-    let limit = || config.unsent_bytes.map_or(Ok(()), |bytes| L::limit_unsent(io, bytes));
-    for done in [guarded(|| L::prepare(io, config.tcp_user_timeout)), guarded(limit)] {
-        match done {
-            Some(Ok(())) => {}
-            Some(Err(error)) => tracing::debug!(%error, "cannot prepare the connection"),
-            None => tracing::error!("listener panicked"),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::task::Waker;
 use tokio::sync::Notify;
 
 use crate::{
-    server::pass::Queue,
+    server::pass::{Queue, THREADS},
     sync::{AtomicIsize, AtomicU64, AtomicUsize, Mutex, OnceLock, Ordering},
 };
 
@@ -86,6 +86,8 @@ pub(super) struct Holding {
     unwritten: AtomicUsize,
     /// Unwritten bytes and finished replies past which no task of the connection goes on.
     mark: AtomicUsize,
+    /// The mark where the server's buffers are not full.
+    full_mark: usize,
     /// Since when the transport has taken none of them, in milliseconds and one more; 0 for not.
     stuck: AtomicU64,
     /// Tasks that wait for the connection to fall below its mark.
@@ -94,9 +96,9 @@ pub(super) struct Holding {
 
 impl Holding {
     pub(super) fn new(server: crate::sync::Arc<Buffered>, mark: usize) -> Self {
-        let mark = AtomicUsize::new(mark);
+        let (full_mark, mark) = (mark, AtomicUsize::new(mark));
         let (bytes, finished, unwritten, stuck, queue) = Default::default();
-        Self { server, bytes, finished, unwritten, mark, stuck, queue }
+        Self { server, bytes, finished, unwritten, mark, full_mark, stuck, queue }
     }
 
     /// What the connection holds, in bytes.
@@ -154,6 +156,15 @@ impl Holding {
         waits < self.mark.load(Ordering::Relaxed)
     }
 
+    /// Functions that may block that may run for the connection at a time: with the server's buffers
+    /// full one, since each may end with a reply.
+    pub(super) fn threads(&self) -> usize {
+        match self.mark.load(Ordering::Relaxed) < self.full_mark {
+            true => 1,
+            false => THREADS,
+        }
+    }
+
     /// Where its tasks wait.
     pub(super) fn queue(&self) -> &Mutex<Queue> {
         self.queue.get_or_init(Box::default)
@@ -167,7 +178,7 @@ impl Holding {
     pub(super) fn pass_on(&self) {
         let Some(queue) = self.queue.get() else { return };
         if self.is_open() {
-            let next = queue.lock().next();
+            let next = queue.lock().next(self.threads());
             next.into_iter().flatten().for_each(Waker::wake);
         }
     }

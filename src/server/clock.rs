@@ -1,11 +1,15 @@
 //! What a server does by the time: deadlines, the sweep of its topics, and shedding.
 //!
-//! Each is a task of its own, apart from that which accepts: a [`Listener`](crate::Listener) or a
-//! store that takes its time holds up no deadline.
+//! Each is a task of its own, apart from that which accepts, and what may take its time runs
+//! [`apart`]: a [`Listener`](crate::Listener) or a store that does holds up no deadline.
 
 use std::{cmp::Reverse, future::poll_fn, pin::pin, task::Poll, time::Duration};
 
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    task::{JoinSet, spawn_blocking},
+    time::sleep,
+};
 
 use crate::{
     server::{Shared, in_flight::guarded, mailbox::SHED, session::Session},
@@ -31,6 +35,20 @@ impl Clock {
     }
 }
 
+/// Runs user code that must not block, but may.
+///
+/// A thread of the runtime that is blocked may be the one that looks for timers and I/O, and no other
+/// takes its place. So where there are several threads, this code runs on one of those that may
+/// block. A runtime of one thread runs it in place, in an order that does not change.
+pub(super) async fn apart<T: Send + 'static>(
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::CurrentThread => guarded(run),
+        _ => spawn_blocking(|| guarded(run)).await.ok().flatten(),
+    }
+}
+
 /// Turns the wheel.
 async fn turn(shared: Arc<Shared>) {
     let mut timer = pin!(sleep(Duration::ZERO));
@@ -45,7 +63,8 @@ async fn sweep(shared: Arc<Shared>) {
     loop {
         sleep(shared.config.idle_log / 2).await;
         // A store is user code too; what it forgets late costs nothing but room.
-        if guarded(|| shared.publisher.store().sweep()).is_none() {
+        let publisher = shared.publisher.clone();
+        if apart(move || publisher.store().sweep()).await.is_none() {
             tracing::error!("topic store panicked in its sweep");
         }
     }

@@ -29,9 +29,9 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Takes out who is next: a task, and a function if one more may run.
-    pub(super) fn next(&mut self) -> [Option<Waker>; 2] {
-        let thread = match self.running < THREADS {
+    /// Takes out who is next: a task, and a function if one more of so many may run.
+    pub(super) fn next(&mut self, threads: usize) -> [Option<Waker>; 2] {
+        let thread = match self.running < threads {
             true => self.threads.pop_first(),
             false => None,
         };
@@ -110,7 +110,7 @@ impl Pass {
         }
         let mut queue = holding.queue().lock();
         if let Kind::Thread = self.kind {
-            if queue.running >= THREADS {
+            if queue.running >= holding.threads() {
                 return false;
             }
             queue.running += 1;

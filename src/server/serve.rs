@@ -25,7 +25,7 @@ use crate::{
         Shared,
         admission::Admission,
         arrival::Arrival,
-        clock::Clock,
+        clock::{Clock, apart},
         connection::Connection,
         in_flight::guarded,
         listener::{Listener, PeerAddr, is_of_one_connection},
@@ -108,7 +108,12 @@ impl<L: Listener> Serve<L> {
                 ControlFlow::Break(()) => break,
                 ControlFlow::Continue(Ok((io, peer))) => {
                     pause = MIN_PAUSE;
-                    crew.welcome::<L>(io, peer);
+                    let preparing = prepared::<L>(io, crew.shared.clone());
+                    match crew.until(preparing, signal.as_mut()).await {
+                        ControlFlow::Break(()) => break,
+                        ControlFlow::Continue(None) => {}
+                        ControlFlow::Continue(Some(io)) => crew.welcome::<L>(io, peer),
+                    }
                     consume_budget().await;
                 }
                 ControlFlow::Continue(Err(error)) if is_of_one_connection(&error) => {
@@ -187,6 +192,24 @@ async fn raised(signal: BoxedSignal) {
 /// A listener's panic is an error that is not one connection's own.
 fn panicked(panic: &str) -> io::Error {
     io::Error::other(format!("the listener panicked: {}", Escaped(panic.as_bytes())))
+}
+
+/// A connection's transport, once it is prepared. Where that fails its peer may be gone already: its own
+/// affair, and no reason to pause.
+async fn prepared<L: Listener>(io: L::Io, shared: Arc<Shared>) -> Option<L::Io> {
+    apart(move || {
+        let config = &shared.config;
+        let limit = || config.unsent_bytes.map_or(Ok(()), |bytes| L::limit_unsent(&io, bytes));
+        for done in [guarded(|| L::prepare(&io, config.tcp_user_timeout)), guarded(limit)] {
+            match done {
+                Some(Ok(())) => {}
+                Some(Err(error)) => tracing::debug!(%error, "cannot prepare the connection"),
+                None => tracing::error!("listener panicked"),
+            }
+        }
+        io
+    })
+    .await
 }
 
 /// The connections' tasks, and the clock that goes for them.
