@@ -7,8 +7,8 @@ use std::{future::IntoFuture, io, num::NonZeroU64, pin::pin, time::Duration};
 use bellwire::{
     Client, ClientConfig, Delivery, GapCause, NotSent, Router, Subscription,
     protocol::{
-        AckWindow, Backoff, Epoch, Handled, MAX_NUMBER, Position, Reconnect, Renewal, Silence,
-        SubscriptionEvent, SubscriptionState, Time,
+        AckWindow, Backoff, Epoch, Handled, MAX_NUMBER, Position, Reconnect, Renewal, Repeats,
+        Silence, SubscriptionEvent, SubscriptionState, Time,
     },
 };
 use bytes::Bytes;
@@ -349,6 +349,9 @@ fn every_number_may_be_anything() {
             reconnect.opened(usize::MAX, now);
             reconnect.lost(Time::from_millis(a));
             let _ = (reconnect.due(|| a), reconnect.round(now));
+            let mut repeats = Repeats::default();
+            let _ = (repeats.pause(backoff, a), repeats.pause_after(time, backoff, b));
+            repeats.lasted(time, backoff);
             let mut silence = Silence::default();
             let _ = (silence.heard(now), silence.look(now, true, time, long), silence.due());
         }

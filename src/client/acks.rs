@@ -1,6 +1,10 @@
 //! Acks on the client's side: what each reader of a topic has handled, and what the server is told.
 
-use std::{fmt, num::NonZeroU64};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    num::NonZeroU64,
+};
 
 use crate::{
     client::{
@@ -61,7 +65,7 @@ pub(crate) struct Acks {
     wire: Option<Position>,
     /// What the server was told last, in the epoch of `wire`.
     told: u64,
-    readers: Vec<(Arc<Inbox>, Option<Position>)>,
+    readers: Readers,
     /// The driver was told that there is an ack to write.
     is_due: bool,
 }
@@ -73,18 +77,18 @@ impl Acks {
             half: half_window(size),
             wire: None,
             told: 0,
-            readers: Vec::new(),
+            readers: Readers::default(),
             is_due: false,
         }
     }
 
     /// Adds a reader, which has handled all below `at`; without it, all that came before.
     pub(crate) fn join(&mut self, inbox: Arc<Inbox>, at: Option<Position>) {
-        self.readers.push((inbox, at));
+        self.readers.set(&inbox, at);
     }
 
     pub(crate) fn leave(&mut self, inbox: &Arc<Inbox>) {
-        self.readers.retain(|(other, _)| !Arc::ptr_eq(other, inbox));
+        self.readers.remove(inbox);
     }
 
     /// A wire subscription, or another log on it, begins at `next`.
@@ -92,6 +96,7 @@ impl Acks {
         self.window = AckWindow::new(self.window.size());
         self.wire = Some(next);
         self.told = next.next;
+        self.readers.begin(next.epoch);
     }
 
     /// The wire subscription is over: nothing is acknowledged before the next begins.
@@ -124,14 +129,16 @@ impl Acks {
     /// A reader has handled all below `position`. Reports may overtake each other: the greatest
     /// counts.
     pub(crate) fn handled(&mut self, inbox: &Arc<Inbox>, position: Position) {
-        let mut readers = self.readers.iter_mut();
-        let Some((_, at)) = readers.find(|(other, _)| Arc::ptr_eq(other, inbox)) else { return };
+        let Some(at) = self.readers.at(inbox) else { return };
         let is_current = self.wire.is_some_and(|wire| wire.epoch == position.epoch);
-        match at {
-            Some(at) if at.epoch == position.epoch => at.next = at.next.max(position.next),
+        let is_later = match at {
+            Some(at) if at.epoch == position.epoch => position.next > at.next,
             // Of two logs the one that the server is at is the later one.
-            Some(_) if !is_current => {}
-            at => *at = Some(position),
+            Some(_) => is_current,
+            None => true,
+        };
+        if is_later {
+            self.readers.set(inbox, Some(position));
         }
     }
 
@@ -161,14 +168,98 @@ impl Acks {
     /// What may be told now, if it is more than was.
     fn target(&self) -> Option<Position> {
         let wire = self.wire?;
-        let handled = self.readers.iter().map(|(_, at)| match at {
-            Some(at) if at.epoch == wire.epoch => at.next,
-            _ => self.told,
-        });
+        let handled = match self.readers.slowest() {
+            Slowest::Nobody => wire.next,
+            Slowest::Elsewhere => self.told,
+            Slowest::At(next) => next,
+        };
         // A server at the last number there is leaves none to name.
-        let next = handled.min().unwrap_or(wire.next).min(wire.next).min(MAX_NUMBER);
+        let next = handled.min(wire.next).min(MAX_NUMBER);
         (next > self.told).then_some(Position { next, ..wire })
     }
+}
+
+/// The readers of a topic, and where each stands. What it costs does not depend on how many they are.
+#[derive(Debug, Default)]
+struct Readers {
+    /// By the address of its inbox, which is held for that.
+    all: HashMap<usize, (Arc<Inbox>, Option<Position>)>,
+    /// The log that the server is at.
+    epoch: Option<Epoch>,
+    /// Of those that are in this log: how many stand at which number.
+    places: BTreeMap<u64, usize>,
+    /// How many are in this log.
+    counted: usize,
+}
+
+/// Where the slowest reader stands.
+enum Slowest {
+    /// There is none.
+    Nobody,
+    /// It has not come to this log.
+    Elsewhere,
+    At(u64),
+}
+
+impl Readers {
+    /// The server is at this log.
+    fn begin(&mut self, epoch: Epoch) {
+        if self.epoch.replace(epoch) == Some(epoch) {
+            return;
+        }
+        self.places.clear();
+        self.counted = 0;
+        let all: Vec<_> = self.all.values().map(|(_, at)| *at).collect();
+        all.into_iter().for_each(|at| self.count(at));
+    }
+
+    fn at(&self, inbox: &Arc<Inbox>) -> Option<Option<Position>> {
+        self.all.get(&key(inbox)).map(|(_, at)| *at)
+    }
+
+    /// Adds a reader, or moves it.
+    fn set(&mut self, inbox: &Arc<Inbox>, at: Option<Position>) {
+        if let Some((_, before)) = self.all.insert(key(inbox), (inbox.clone(), at)) {
+            self.uncount(before);
+        }
+        self.count(at);
+    }
+
+    fn remove(&mut self, inbox: &Arc<Inbox>) {
+        if let Some((_, at)) = self.all.remove(&key(inbox)) {
+            self.uncount(at);
+        }
+    }
+
+    fn slowest(&self) -> Slowest {
+        match self.places.first_key_value() {
+            _ if self.all.is_empty() => Slowest::Nobody,
+            Some((&next, _)) if self.counted == self.all.len() => Slowest::At(next),
+            _ => Slowest::Elsewhere,
+        }
+    }
+
+    fn count(&mut self, at: Option<Position>) {
+        if let Some(at) = at.filter(|at| Some(at.epoch) == self.epoch) {
+            *self.places.entry(at.next).or_default() += 1;
+            self.counted += 1;
+        }
+    }
+
+    fn uncount(&mut self, at: Option<Position>) {
+        let Some(at) = at.filter(|at| Some(at.epoch) == self.epoch) else { return };
+        self.counted -= 1;
+        if let Some(count) = self.places.get_mut(&at.next) {
+            *count -= 1;
+            if *count == 0 {
+                self.places.remove(&at.next);
+            }
+        }
+    }
+}
+
+fn key(inbox: &Arc<Inbox>) -> usize {
+    Arc::as_ptr(inbox).addr()
 }
 
 /// What a notification needs to be acknowledged by hand; it does not keep its subscription alive.
@@ -236,6 +327,38 @@ mod tests {
         assert_eq!(acks.take(), Some(at("e:9")));
         acks.leave(&two);
         assert_eq!(acks.take(), Some(at("e:10")), "no more than was delivered");
+    }
+
+    /// Against the least of all positions, over many schedules.
+    #[test]
+    fn the_slowest_is_the_least_of_all() {
+        let mut random = fastrand::Rng::with_seed(5);
+        for _ in 0..200 {
+            let mut acks = Acks::new(size(u64::MAX));
+            let mut plain: Vec<(Arc<Inbox>, u64)> = Vec::new();
+            acks.begin(at("e:1"));
+            acks.named(at("e:1000"));
+            for _ in 0..60 {
+                let position = Position { next: random.u64(1..50), ..at("e:1") };
+                let some = (!plain.is_empty()).then(|| random.usize(..plain.len()));
+                match (random.u8(..3), some) {
+                    (0, Some(at)) => acks.leave(&plain.swap_remove(at).0),
+                    (1, Some(at)) => {
+                        let (inbox, next) = &mut plain[at];
+                        acks.handled(inbox, position);
+                        *next = position.next.max(*next);
+                    }
+                    _ => {
+                        let inbox = inbox();
+                        acks.join(inbox.clone(), Some(position));
+                        plain.push((inbox, position.next));
+                    }
+                }
+                let least = plain.iter().map(|(_, next)| *next).min().unwrap_or(1_000);
+                let target = acks.target().map_or(1, |target| target.next);
+                assert_eq!(target, least.max(1));
+            }
+        }
     }
 
     #[test]
