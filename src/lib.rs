@@ -250,7 +250,7 @@ pub use json::Json;
 pub use protocol::Slow;
 pub use random::Random;
 pub use server::{
-    Failure, Listener, Router, Server, ServerConfig, ServerHandle, ServerStats, Session, State,
-    Streamed, blocking, handler,
+    Failure, Listener, Router, Server, ServerConfig, ServerHandle, ServerStats, Session,
+    SessionStats, State, Streamed, blocking, handler,
 };
 pub use topic::{PublishError, Published, Publisher};

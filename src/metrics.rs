@@ -10,6 +10,9 @@
 //! | `bellwire_server_connections` | gauge | `server` |
 //! | `bellwire_server_connections_total` | counter | `server`, `result`: `accepted`, `refused` |
 //! | `bellwire_server_in_flight`, `…_subscriptions`, `…_topics` | gauge | `server` |
+//! | `bellwire_server_buffered_bytes`, `…_retained_bytes` | gauge | `server` |
+//! | `bellwire_server_largest_held_bytes`, `…_longest_lag_seconds` | gauge | `server` |
+//! | `bellwire_server_auth_refused_total` | counter | `server` |
 //! | `bellwire_server_started_total`, `…_panics_total`, `…_malformed_total` | counter | `server` |
 //! | `bellwire_server_store_failures_total` | counter | `server` |
 //! | `bellwire_server_shed_total` | counter | `server` |
@@ -28,7 +31,8 @@
 //!
 //! `outcome` is `ok`, `err`, `no` or `cut`; `server` and `client` are the names that the program
 //! gives, from a set of its own; `method` is one of the router's. No label takes a value that a
-//! peer chose, so their number is bounded.
+//! peer chose, so their number is bounded. Which connection holds most, or is behind for longest, is
+//! therefore told by [`ServerHandle::sessions`](crate::ServerHandle::sessions), and no metric.
 //!
 //! ```
 //! use bellwire::{Client, ServerHandle, metrics};
@@ -54,18 +58,19 @@ pub fn describe() {
     for (name, unit, text) in COUNTERS {
         describe_counter!(name, unit, text);
     }
-    for (name, text) in GAUGES {
-        describe_gauge!(name, Unit::Count, text);
+    for (name, unit, text) in GAUGES {
+        describe_gauge!(name, unit, text);
     }
     describe_histogram!("bellwire_handler_seconds", Unit::Seconds, "from a request to its reply");
 }
 
-const COUNTERS: [(&str, Unit, &str); 21] = [
+const COUNTERS: [(&str, Unit, &str); 22] = [
     ("bellwire_server_connections_total", Unit::Count, "connections accepted and refused"),
     ("bellwire_server_started_total", Unit::Count, "requests started"),
     ("bellwire_server_panics_total", Unit::Count, "handlers that panicked"),
     ("bellwire_server_store_failures_total", Unit::Count, "subscriptions that a store failed"),
     ("bellwire_server_malformed_total", Unit::Count, "lines against the protocol"),
+    ("bellwire_server_auth_refused_total", Unit::Count, "credentials that were refused"),
     ("bellwire_server_shed_total", Unit::Count, "connections closed to free the buffers"),
     ("bellwire_server_replies_total", Unit::Count, "requests answered"),
     ("bellwire_server_notifications_total", Unit::Count, "notifications written"),
@@ -84,13 +89,17 @@ const COUNTERS: [(&str, Unit, &str); 21] = [
     ("bellwire_client_bytes_total", Unit::Bytes, "bytes read and written"),
 ];
 
-const GAUGES: [(&str, &str); 6] = [
-    ("bellwire_server_connections", "open connections"),
-    ("bellwire_server_in_flight", "requests in flight"),
-    ("bellwire_server_subscriptions", "subscriptions"),
-    ("bellwire_server_topics", "topics with a log"),
-    ("bellwire_client_pending", "requests without a terminal line"),
-    ("bellwire_client_in_flight", "places in flight taken"),
+const GAUGES: [(&str, Unit, &str); 10] = [
+    ("bellwire_server_connections", Unit::Count, "open connections"),
+    ("bellwire_server_in_flight", Unit::Count, "requests in flight"),
+    ("bellwire_server_subscriptions", Unit::Count, "subscriptions"),
+    ("bellwire_server_topics", Unit::Count, "topics with a log"),
+    ("bellwire_server_buffered_bytes", Unit::Bytes, "held by connections"),
+    ("bellwire_server_retained_bytes", Unit::Bytes, "held by topics"),
+    ("bellwire_server_largest_held_bytes", Unit::Bytes, "held by the largest connection"),
+    ("bellwire_server_longest_lag_seconds", Unit::Seconds, "of the slowest subscriber"),
+    ("bellwire_client_pending", Unit::Count, "requests without a terminal line"),
+    ("bellwire_client_in_flight", Unit::Count, "places in flight taken"),
 ];
 
 /// Records what a server has counted, under a name for it.
@@ -102,6 +111,7 @@ pub fn record_server(name: &'static str, stats: &ServerStats) {
     set("bellwire_server_panics_total", stats.panics);
     set("bellwire_server_store_failures_total", stats.store_failures);
     set("bellwire_server_malformed_total", stats.malformed);
+    set("bellwire_server_auth_refused_total", stats.auth_refused);
     set("bellwire_server_shed_total", stats.shed);
     set("bellwire_server_notifications_total", stats.notifications);
     set("bellwire_server_gaps_total", stats.gaps);
@@ -118,10 +128,15 @@ pub fn record_server(name: &'static str, stats: &ServerStats) {
         let labels = [("server", name), ("direction", direction)];
         counter!("bellwire_server_bytes_total", &labels).absolute(value);
     }
-    gauge!("bellwire_server_connections", "server" => name).set(stats.connections as f64);
-    gauge!("bellwire_server_in_flight", "server" => name).set(stats.in_flight as f64);
-    gauge!("bellwire_server_subscriptions", "server" => name).set(stats.subscriptions as f64);
-    gauge!("bellwire_server_topics", "server" => name).set(stats.topics as f64);
+    let set = |metric: &'static str, value: f64| gauge!(metric, "server" => name).set(value);
+    set("bellwire_server_connections", stats.connections as f64);
+    set("bellwire_server_in_flight", stats.in_flight as f64);
+    set("bellwire_server_subscriptions", stats.subscriptions as f64);
+    set("bellwire_server_topics", stats.topics as f64);
+    set("bellwire_server_buffered_bytes", stats.buffered_bytes as f64);
+    set("bellwire_server_retained_bytes", stats.retained_bytes as f64);
+    set("bellwire_server_largest_held_bytes", stats.largest_held_bytes as f64);
+    set("bellwire_server_longest_lag_seconds", stats.longest_lag.as_secs_f64());
 }
 
 /// Records what a client has counted, under a name for it.

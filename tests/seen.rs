@@ -13,9 +13,9 @@ use std::{
 
 use bellwire::{
     CallError, Client, ClientConfig, ConnectionError, ConnectionEvent, NotSent, Publisher, Router,
-    ServerConfig, Unknown, handler,
+    ServerConfig, SessionStats, Unknown, handler,
     protocol::{Code, RequestId, TraceParent},
-    server::{Reply, Request},
+    server::{Principal, Reply, Request, TokenAuthenticator},
 };
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -782,6 +782,124 @@ async fn a_subscribe_under_way_ends_as_a_call_does() {
     assert_eq!(subscribe.await.unwrap().unwrap_err(), unsent);
 }
 
+// Which client is it?
+
+const LATE: Duration = Duration::from_millis(50);
+
+/// What the open sessions say of which this holds.
+fn stats_of(server: &PipeServer, is_it: impl Fn(&SessionStats) -> bool) -> Vec<SessionStats> {
+    server.handle.sessions().iter().map(|session| session.stats()).filter(is_it).collect()
+}
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// An operator finds the client that is slow, by what it does not read and by what it does not
+/// acknowledge, and how long that has been so.
+#[tokio::test(start_paused = true)]
+async fn the_slow_client_is_found() {
+    let config =
+        ServerConfig::new().notification_mark(2_000).write_progress(secs(3_600)).idle(None);
+    let server = PipeServer::with_config(Router::new(), config.lease(secs(3_600)));
+    let mut quick = server.connect().await;
+    let mut slow = server.connect_raw(256);
+    slow.hello().await;
+    let mut silent = server.connect().await;
+    for (peer, terms) in [(&mut quick, ";window=9"), (&mut silent, ";window=1")] {
+        peer.send(format!("1 /subscribe{terms} t\n")).await;
+        assert!(peer.line().await.unwrap().starts_with("1 ok;"));
+    }
+    slow.send("1 /subscribe t\n").await;
+    assert!(slow.line().await.unwrap().starts_with("1 ok;"));
+    assert_eq!(stats_of(&server, |stats| stats.subscriptions == 1).len(), 3);
+    tokio::time::advance(secs(5)).await;
+    assert_eq!(server.handle.stats().longest_lag, Duration::ZERO);
+    // 9 messages of 1 kB: one reads, one does not, one does not acknowledge.
+    for number in 1..=9 {
+        server.publisher.publish("t", "x".repeat(1_000)).await.unwrap();
+        assert!(quick.line().await.unwrap().starts_with(&format!("* t {number} x")));
+    }
+    quick.send("2 /renew\n").await;
+    let renewed = quick.line().await.unwrap();
+    let position = renewed.trim_end().rsplit("t:").next().unwrap();
+    quick.ask(format!("3 /ack t {position}\n"), "3 ok\n").await;
+    settle().await;
+    tokio::time::advance(secs(7)).await;
+    settle().await;
+    let behind = stats_of(&server, |stats| stats.lag > Duration::ZERO);
+    assert_eq!(behind.len(), 2, "{behind:?}");
+    for stats in &behind {
+        assert!((secs(7)..secs(7) + LATE).contains(&stats.lag), "{stats:?}");
+        assert!(stats.connected >= secs(12), "{stats:?}");
+    }
+    let stuck: Vec<_> = behind.iter().filter(|stats| stats.stuck > Duration::ZERO).collect();
+    assert_eq!(stuck.len(), 1);
+    assert!(stuck[0].unwritten_bytes >= 2_000 && stuck[0].held_bytes >= 2_000, "{stuck:?}");
+    assert!((secs(7)..secs(7) + LATE).contains(&server.handle.stats().longest_lag));
+    // Whoever reads, and acknowledges, keeps up again.
+    for number in 1..=9 {
+        assert!(slow.line().await.unwrap().starts_with(&format!("* t {number} x")));
+        assert!(silent.line().await.unwrap().starts_with(&format!("* t {number} x")));
+        let next = position.replace(":10", &format!(":{}", number + 1));
+        silent.send(format!("* /ack t {next}\n")).await;
+        settle().await;
+    }
+    settle().await;
+    let all = stats_of(&server, |_| true);
+    assert!(all.iter().all(|stats| stats.lag.is_zero() && stats.stuck.is_zero()), "{all:?}");
+    assert_eq!(server.handle.stats().longest_lag, Duration::ZERO);
+}
+
+/// An operator finds the client that holds memory: by payloads in flight, and by lines that wait.
+#[tokio::test(start_paused = true)]
+async fn the_client_that_holds_memory_is_found() {
+    let router = Router::new().method("hold", async |_: Bytes| std::future::pending::<()>().await);
+    let server = PipeServer::with_config(router, ServerConfig::new().in_flight(2));
+    let mut peers = Vec::new();
+    for size in [10, 10_000, 1_000] {
+        let mut peer = server.connect().await;
+        let payload = "x".repeat(size);
+        for id in 1..=4 {
+            peer.send(format!("{id} hold {payload}\n")).await;
+        }
+        peers.push(peer);
+    }
+    settle().await;
+    let mut sessions = server.handle.sessions();
+    sessions.sort_by_key(|session| std::cmp::Reverse(session.stats().held_bytes));
+    let held: Vec<_> = sessions.iter().map(|session| session.stats().held_bytes).collect();
+    assert!(held[0] >= 40_000 && (4_000..20_000).contains(&held[1]) && held[2] < 4_000, "{held:?}");
+    assert!(sessions.iter().all(|session| session.stats().in_flight == 2));
+    let stats = server.handle.stats();
+    assert_eq!(stats.largest_held_bytes, held[0]);
+    assert_eq!(stats.buffered_bytes, held.iter().sum::<usize>());
+    let largest = sessions.remove(0);
+    largest.close(Code::from_static("too-much"));
+    settle().await;
+    peers.remove(1);
+    // What runs ends in the time of a handler.
+    tokio::time::advance(secs(31)).await;
+    settle().await;
+    tokio::time::advance(secs(2)).await;
+    settle().await;
+    let left = largest.stats();
+    assert_eq!((left.held_bytes, left.in_flight, left.unwritten_bytes), (0, 0, 0));
+    assert_eq!(server.handle.stats().connections, 2);
+}
+
+/// Wrong credentials are counted; those that could not be looked at are not.
+#[tokio::test(start_paused = true)]
+async fn refused_tokens_are_counted() {
+    let tokens = || TokenAuthenticator::new().token("secret", Principal::new("ada"));
+    let server = PipeServer::built(Router::new(), |server| server.authenticator(tokens()));
+    let mut peer = server.connect().await;
+    peer.ask("1 /auth token wrong\n", "1 no unauthenticated\n").await;
+    peer.ask("2 /auth nosuch wrong\n", "2 no unauthenticated no such scheme\n").await;
+    peer.ask("3 /auth token secret\n", "3 ok\n").await;
+    assert_eq!(server.handle.stats().auth_refused, 2);
+}
+
 #[cfg(feature = "metrics")]
 mod metrics_feature {
     use bellwire::metrics::{Handlers, describe, record_client, record_server};
@@ -815,6 +933,11 @@ mod metrics_feature {
         for line in [
             "bellwire_server_connections{server=\"s\"} 1",
             "bellwire_server_connections_total{server=\"s\",result=\"accepted\"} 1",
+            "bellwire_server_buffered_bytes{server=\"s\"} 0",
+            "bellwire_server_retained_bytes{server=\"s\"} 0",
+            "bellwire_server_largest_held_bytes{server=\"s\"} 0",
+            "bellwire_server_longest_lag_seconds{server=\"s\"} 0",
+            "bellwire_server_auth_refused_total{server=\"s\"} 0",
             "bellwire_server_started_total{server=\"s\"} 3",
             "bellwire_server_replies_total{server=\"s\",outcome=\"no\"} 1",
             "bellwire_client_requests_total{client=\"c\"} 4",

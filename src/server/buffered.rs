@@ -142,6 +142,11 @@ impl Holding {
         self.sub(bytes);
     }
 
+    /// Bytes that wait to be written, as of the connection's last poll.
+    pub(super) fn unwritten(&self) -> usize {
+        self.unwritten.load(Ordering::Relaxed)
+    }
+
     pub(super) fn set_unwritten(&self, bytes: usize) {
         self.unwritten.store(bytes, Ordering::Relaxed);
     }

@@ -9,7 +9,7 @@ use crate::{
     guard::guarded,
     server::{
         buffered::Buffered,
-        session::Session,
+        session::{Session, SessionStats},
         stats::{ServerStats, Totals},
     },
     sync::Arc,
@@ -86,6 +86,9 @@ impl ServerHandle {
             stats.connections += 1;
             stats.in_flight += session.in_flight();
             stats.subscriptions += session.subscriptions();
+            let SessionStats { held_bytes, lag, .. } = session.stats();
+            stats.largest_held_bytes = stats.largest_held_bytes.max(held_bytes);
+            stats.longest_lag = stats.longest_lag.max(lag);
         }
         stats
     }

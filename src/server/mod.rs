@@ -57,7 +57,7 @@ pub use self::{
     reply::{Failure, IntoReply, Rejection, Reply},
     router::Router,
     serve::Serve,
-    session::Session,
+    session::{Session, SessionStats},
     stats::ServerStats,
     stopping::Stopping,
     streamed::Streamed,

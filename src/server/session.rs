@@ -1,9 +1,12 @@
 //! A connection as its handlers see it.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::{
-    protocol::Code,
+    protocol::{Code, Time},
     server::{
         Shared as Server,
         buffered::Holding,
@@ -12,8 +15,31 @@ use crate::{
         principal::{ANONYMOUS, Principal},
         stopping::{Ending, Stopping},
     },
-    sync::{Arc, AtomicBool, AtomicUsize, OnceLock, Ordering},
+    sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, OnceLock, Ordering},
 };
+
+/// What a connection holds and is about, as [`Session::stats`] found it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SessionStats {
+    /// How long ago the connection was accepted.
+    pub connected: Duration,
+    /// Bytes that it holds, of [`buffered_bytes_total`](crate::ServerConfig::buffered_bytes_total):
+    /// unread, waiting and unwritten lines, payloads in flight, and finished replies.
+    pub held_bytes: usize,
+    /// Bytes that wait to be written: what the client does not read, behind what its system and the
+    /// server's hold.
+    pub unwritten_bytes: usize,
+    /// Requests that take a place in flight, one-ways and `/publish` included.
+    pub in_flight: usize,
+    /// Its subscriptions.
+    pub subscriptions: usize,
+    /// How long notifications have been waiting for the client without a break: it does not read as
+    /// fast as they come, or a window is full and it does not acknowledge. Zero for one that keeps up.
+    pub lag: Duration,
+    /// How long bytes have been waiting of which the client has taken none. Zero where it takes some.
+    pub stuck: Duration,
+}
 
 /// The connection a request came on; cheap to clone. An extractor.
 ///
@@ -30,6 +56,11 @@ struct Shared {
     in_flight: AtomicUsize,
     subscriptions: AtomicUsize,
     holding: Holding,
+    /// When the server began to count its time, and when the connection did, by that.
+    start: Instant,
+    begun: Time,
+    /// Since when its subscriptions are behind, in milliseconds of that time and one more; 0 for not.
+    behind: AtomicU64,
     /// Set once, by the transport's handshake or by `/auth`.
     principal: OnceLock<Principal>,
     /// What was asked for on the connection may still publish.
@@ -41,7 +72,7 @@ impl Session {
     pub(super) fn new(id: Uuid, peer: PeerAddr, server: &Server) -> Self {
         let mailbox = Arc::default();
         let holding = Holding::new(server.buffered.clone(), server.config.reply_mark);
-        let (in_flight, subscriptions, principal) = Default::default();
+        let (in_flight, subscriptions, behind, principal) = Default::default();
         let (may_publish, ending) = Default::default();
         Self(Arc::new(Shared {
             id,
@@ -50,6 +81,9 @@ impl Session {
             in_flight,
             subscriptions,
             holding,
+            start: server.wheel.start(),
+            begun: server.wheel.now(),
+            behind,
             principal,
             may_publish,
             ending,
@@ -145,6 +179,67 @@ impl Session {
     /// Notes whether what was asked for may publish; whether that is new.
     pub(super) fn set_may_publish(&self, may_publish: bool) -> bool {
         self.0.may_publish.swap(may_publish, Ordering::Relaxed) != may_publish
+    }
+
+    /// What the connection holds and is about: to find out which client is slow, and which holds
+    /// memory. Of one that has closed, nothing but its age.
+    ///
+    /// Counted by the connection at the end of each of its polls, and read here without holding
+    /// anything up. Where it counts since when something is so, the time goes on by itself.
+    ///
+    /// ```
+    /// use std::{cmp::Reverse, time::Duration};
+    /// use bellwire::ServerHandle;
+    ///
+    /// fn who_is_slow(server: &ServerHandle) {
+    ///     for session in server.sessions() {
+    ///         let stats = session.stats();
+    ///         if stats.lag.max(stats.stuck) > Duration::from_secs(5) {
+    ///             println!("{} ({:?}): {stats:?}", session.peer(), session.principal());
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// fn who_holds_memory(server: &ServerHandle) {
+    ///     let mut sessions = server.sessions();
+    ///     sessions.sort_by_key(|session| Reverse(session.stats().held_bytes));
+    ///     for session in sessions.iter().take(10) {
+    ///         println!("{} ({:?}): {:?}", session.peer(), session.principal(), session.stats());
+    ///     }
+    /// }
+    /// ```
+    pub fn stats(&self) -> SessionStats {
+        let Shared { start, begun, behind, holding, .. } = &*self.0;
+        let now = Time::default().after(start.elapsed());
+        let since = |millis: u64| Time::from_millis(millis).until(now);
+        let behind = behind.load(Ordering::Relaxed).checked_sub(1);
+        SessionStats {
+            connected: begun.until(now),
+            held_bytes: holding.bytes(),
+            unwritten_bytes: holding.unwritten(),
+            in_flight: self.in_flight(),
+            subscriptions: self.subscriptions(),
+            lag: behind.map_or(Duration::ZERO, since),
+            stuck: holding.stuck().map_or(Duration::ZERO, since),
+        }
+    }
+
+    /// Whether the peer keeps subscriptions from going on; `now` is asked for where that has changed.
+    pub(super) fn set_behind(&self, is_behind: bool, now: impl FnOnce() -> Time) {
+        let behind = &self.0.behind;
+        match (is_behind, behind.load(Ordering::Relaxed)) {
+            (true, 0) => behind.store(now().as_millis().saturating_add(1), Ordering::Relaxed),
+            (false, 1..) => behind.store(0, Ordering::Relaxed),
+            _ => {}
+        }
+    }
+
+    /// Nothing is left of the connection.
+    pub(super) fn forget(&self) {
+        self.set_gauges(0, 0);
+        self.0.holding.set_unwritten(0);
+        self.0.holding.set_stuck(None);
+        self.0.behind.store(0, Ordering::Relaxed);
     }
 
     /// Requests that run, as the connection counted them last.

@@ -1,6 +1,6 @@
 //! What a server counts: plain integers per connection, folded once per poll into shared ones.
 
-use std::mem;
+use std::{mem, time::Duration};
 
 use uuid::Uuid;
 
@@ -37,6 +37,12 @@ pub struct ServerStats {
     /// Gauge: bytes that the connections hold, of
     /// [`buffered_bytes_total`](crate::ServerConfig::buffered_bytes_total).
     pub buffered_bytes: usize,
+    /// Gauge: what the connection holds that holds most; [`Session::stats`](crate::Session::stats)
+    /// tells which that is.
+    pub largest_held_bytes: usize,
+    /// Gauge: how long the connection has been behind that is behind for longest, as
+    /// [`SessionStats::lag`](crate::server::SessionStats::lag).
+    pub longest_lag: Duration,
     /// Gauge: bytes that the topics hold, of
     /// [`retained_bytes_total`](crate::ServerConfig::retained_bytes_total); 0 with a store of one's
     /// own.
@@ -68,6 +74,8 @@ pub struct ServerStats {
     pub gaps: u64,
     /// Counter: lines that were malformed or over-long, or whose id was not above the last.
     pub malformed: u64,
+    /// Counter: credentials that were refused: each `/auth` that was answered `unauthenticated`.
+    pub auth_refused: u64,
     /// Counter: connections that were closed because they held more than their share of
     /// [`buffered_bytes_total`](crate::ServerConfig::buffered_bytes_total) and did not read.
     pub shed: u64,
@@ -107,7 +115,7 @@ macro_rules! tally {
 
 tally! {
     accepted, refused, started, ok, err, no, cut, panics, store_failures, notifications, gaps,
-    malformed, shed, bytes_in, bytes_out,
+    malformed, auth_refused, shed, bytes_in, bytes_out,
 }
 
 impl Tally {

@@ -1,7 +1,7 @@
 //! The subscriptions of one connection: cursors into the topics' logs.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     mem,
     task::Poll,
 };
@@ -29,6 +29,8 @@ pub(super) struct Subscriptions {
     opening: Option<Opening>,
     /// Those that may have more to copy, in the order of their turns; each once.
     ready: VecDeque<u64>,
+    /// Those whose windows are full: they wait for acks.
+    full: BTreeSet<u64>,
     /// All that are ready were told that they have to wait.
     were_told: bool,
     /// Empty: room for the numbers of those that have news.
@@ -179,6 +181,7 @@ impl Subscriptions {
     fn take(&mut self, topic: &str) -> Option<Box<Subscription>> {
         let number = self.by_topic.remove(topic)?;
         let one = self.list.remove(&number)?;
+        self.full.remove(&number);
         if one.ready {
             self.ready.retain(|&other| other != number);
         }
@@ -208,6 +211,9 @@ impl Subscriptions {
         one.is_behind &= !goes_on;
         if goes_on && !mem::replace(&mut one.ready, true) {
             self.has_turn(number);
+        }
+        if goes_on {
+            self.full.remove(&number);
         }
         Ok(())
     }
@@ -262,6 +268,7 @@ impl Subscriptions {
         self.list = BTreeMap::new();
         self.by_topic = HashMap::new();
         self.ready = VecDeque::new();
+        self.full = BTreeSet::new();
     }
 
     /// `TOPIC:EPOCH:NEXT` of each, as the reply to `/renew` lists them.
@@ -287,6 +294,12 @@ impl Subscriptions {
     /// Whether there may be something to copy.
     pub(super) fn is_ready(&self) -> bool {
         !self.ready.is_empty()
+    }
+
+    /// Whether the peer keeps some of them from being copied: it does not read, or does not
+    /// acknowledge.
+    pub(super) fn are_behind(&self) -> bool {
+        !self.ready.is_empty() || !self.full.is_empty()
     }
 
     /// Nothing can be copied since the peer leaves too much unread: whoever has something to be
@@ -323,6 +336,8 @@ impl Subscriptions {
                 self.take(topic.as_str());
             } else if one.ready {
                 self.has_turn(number);
+            } else if one.is_full() {
+                self.full.insert(number);
             }
         }
     }
@@ -393,6 +408,11 @@ impl Subscription {
             Poll::Ready(Ok(log)) if log.epoch == epoch && log.next > next => Some(log.head()),
             _ => None,
         }
+    }
+
+    /// Whether nothing more may be delivered without an ack.
+    fn is_full(&self) -> bool {
+        self.pace.as_ref().is_some_and(|pace| pace.room() == 0)
     }
 
     /// Waits for an ack.

@@ -98,6 +98,11 @@ impl Wheel {
         Self { start: Instant::now(), alarms: Mutex::default(), connections: AtomicU64::default() }
     }
 
+    /// When its time began.
+    pub(super) fn start(&self) -> Instant {
+        self.start
+    }
+
     pub(super) fn now(&self) -> Time {
         Time::from_millis(self.start.elapsed().as_millis() as u64)
     }

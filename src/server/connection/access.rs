@@ -229,6 +229,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// An `/auth` was refused: the last one that may be closes the connection.
     fn on_refused(&mut self, code: &Code) {
         tracing::debug!(%code, "not authenticated");
+        self.active().tally.auth_refused += u64::from(*code == Code::UNAUTHENTICATED);
         let Some(Access::Stranger(stranger)) = self.access.as_deref_mut() else { return };
         stranger.trying = None;
         stranger.tries += 1;

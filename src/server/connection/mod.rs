@@ -501,6 +501,8 @@ impl<T> Connection<T> {
             self.shared.sessions.totals.fold(self.session.id(), &mut active.tally);
         }
         self.session.set_gauges(in_flight, subscriptions);
+        let is_behind = self.subscriptions.as_ref().is_some_and(|list| list.are_behind());
+        self.session.set_behind(is_behind, || self.shared.wheel.now());
         let takes_requests = self.phase == Phase::Open && !self.is_draining;
         if !takes_requests && self.active.as_deref().is_none_or(has_answered) {
             self.publishes_no_more();
@@ -529,6 +531,7 @@ impl<T> Drop for Connection<T> {
         self.session.holding().change(self.buffered, 0);
         self.count();
         self.publishes_no_more();
+        self.session.forget();
         self.shared.sessions.remove(&self.session);
         self.session.mailbox().close();
         self.session.ending().close();
