@@ -569,8 +569,9 @@ async fn handlers_learn_of_every_end_of_their_connection() {
         assert_eq!((first.0, second.0), ("stopping", "closed"), "{how}");
         let seconds = (first.1.as_secs(), second.1.as_secs());
         let expected = match how {
-            "close" => (0, 20),
-            "idle" => (5, 20),
+            // The time of a drain, and one to read on.
+            "close" => (0, 11),
+            "idle" => (5, 16),
             "dropped" => (0, 0),
             _ => (20, 20),
         };

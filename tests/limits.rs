@@ -304,7 +304,7 @@ async fn a_peer_that_takes_nothing_for_twenty_seconds_is_dropped() {
 /// [M141] One that reads, however slowly, is not.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_reads_slowly_is_served() {
-    let (_server, waiting, mut peer) = blocked(ServerConfig::new()).await;
+    let (_server, waiting, mut peer) = blocked(ServerConfig::new().idle(None)).await;
     let mut read = Vec::new();
     while !read.ends_with(b"\n") {
         pass(secs(19)).await;

@@ -177,7 +177,7 @@ impl ServerConfig {
     /// 120 s.
     ///
     /// Past it the client is told `/bye idle`, and the connection is closed once what is in flight is
-    /// answered. It is no matter of buffers: an idle connection owns none.
+    /// answered, within the time of a [`drain`](Self::drain). It is no matter of buffers: an idle connection owns none.
     #[must_use]
     pub fn idle(mut self, time: impl Into<Option<Duration>>) -> Self {
         self.idle = time.into().map(whole_seconds);
@@ -223,7 +223,7 @@ impl ServerConfig {
     /// Default 32.
     ///
     /// Past it the client is told `/bye violations`, and the connection is closed once what is in
-    /// flight is answered. It takes 8 bytes per connection.
+    /// flight is answered, within the time of a [`drain`](Self::drain). It takes 8 bytes per connection.
     #[must_use]
     pub fn violations(mut self, violations: u32) -> Self {
         self.violations = violations;
@@ -448,9 +448,11 @@ impl ServerConfig {
         self
     }
 
-    /// How long a graceful shutdown lets handlers and writes finish, once the
-    /// [`grace`](Self::grace) is over. Default 10 s; past it what still runs is answered `cut
-    /// closing`, and 1 s later whoever has not read it is dropped.
+    /// How long a connection that the server ends may take to finish its handlers, streams and writes:
+    /// once the [`grace`](Self::grace) of a graceful shutdown is over, and from the `/bye` on where the
+    /// client was idle, broke the protocol, did not authenticate, or was
+    /// [closed](crate::Session::close) out. Default 10 s; past it what still runs is answered `cut
+    /// closing`, and 1 s later a client that has not read it is dropped.
     #[must_use]
     pub fn drain(mut self, time: Duration) -> Self {
         self.drain = time;

@@ -26,7 +26,7 @@ use crate::{
         admission::Admission,
         arrival::Arrival,
         clock::{Clock, apart},
-        connection::Connection,
+        connection::{Connection, LAST_WRITE},
         in_flight::guarded,
         listener::{Listener, PeerAddr, is_of_one_connection},
         mailbox::{CUT, DRAIN, LAST, LINE},
@@ -43,8 +43,6 @@ const MIN_PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// How long a connection that is one too many gets to take the news.
 const REFUSAL: Duration = Duration::from_secs(1);
-/// What connections get, past the drain time, to write out what was cut.
-const LAST_WRITE: Duration = Duration::from_secs(1);
 
 type BoxedSignal = Pin<Box<dyn Future<Output = ()> + Send>>;
 

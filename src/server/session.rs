@@ -134,7 +134,8 @@ impl Session {
 
     /// Closes the connection, from any task: the client is told `/bye` with the last id and
     /// `reason`; no request above that id is executed; subscriptions end at once; what runs is
-    /// finished and answered, and takes no longer than handlers may (PROTOCOL.md, section 9.7).
+    /// finished and answered, within the time of a [`drain`](crate::ServerConfig::drain); past it, what
+    /// still runs is answered `cut closing` (PROTOCOL.md, section 9.7).
     ///
     /// What is published after this has returned does not reach the connection. Of several reasons
     /// the first counts.

@@ -246,6 +246,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
         self.is_banned = true;
         self.stop_reading(None);
+        self.bound_end();
     }
 
     /// Lets a `/subscribe` go on, once the authorizer has allowed it.

@@ -27,6 +27,8 @@ use crate::{
 /// A connection that was closed is read on until its peer has sent nothing for so long: closing a
 /// socket with unread bytes resets it, and what the system has still to send is lost.
 const LINGER: Duration = Duration::from_secs(1);
+/// How long a connection whose time is over has to write out what was cut.
+pub(in crate::server) const LAST_WRITE: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -43,7 +45,6 @@ pub(super) enum Phase {
     },
     /// Closed in our direction; what still comes is thrown away.
     Lingering {
-        until: Time,
         /// However much comes.
         end: Time,
     },
@@ -92,9 +93,43 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let last = waiting.map_or(self.last_id, |id| id.get() - 1);
         encode_bye(self.out(), last, reason);
         self.give_up_parked(&Code::CLOSING);
+        self.bound_end();
+    }
+
+    /// From here on the connection lasts no longer than a drain: it is the server that ends it, and
+    /// neither a peer that is frozen, nor its streams and handlers, keep it.
+    pub(super) fn bound_end(&mut self) {
+        let at = self.now().after(self.shared.config.drain);
+        let active = self.active();
+        let at = active.ends.map_or(at, |ends| ends.min(at));
+        active.ends = Some(at);
+        self.set_alarm(at);
+    }
+
+    /// When the connection is cut or dropped, if the server ends it.
+    pub(super) fn ends(&self) -> Option<Time> {
+        self.active.as_ref().and_then(|active| active.ends)
+    }
+
+    /// Cuts what runs when the time of a connection that ends is over; whether even the time to write
+    /// that out is.
+    pub(super) fn is_overdue(&mut self) -> bool {
+        if self.ends().is_none_or(|ends| self.now() < ends) {
+            return false;
+        }
+        if self.active.as_ref().is_some_and(|active| active.is_cut) {
+            return true;
+        }
+        tracing::debug!("not ended in time: cut");
+        self.cut();
+        false
     }
 
     pub(super) fn cut(&mut self) {
+        let ends = self.now().after(LAST_WRITE);
+        let active = self.active();
+        (active.ends, active.is_cut) = (Some(ends), true);
+        self.set_alarm(ends);
         if let Some(active) = &mut self.active {
             let over = active.in_flight.cut_all();
             over.into_iter().for_each(|over| self.finish(over));
@@ -197,7 +232,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             if eof {
                 return Poll::Ready(Ok(()));
             }
-            self.begin_lingering();
+            self.begin_lingering(until);
         }
         self.poll_linger(cx)
     }
@@ -205,20 +240,18 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     fn begin_closing(&mut self, eof: bool) {
         self.stop_reading(None);
         let until = self.now().after(self.shared.config.write_progress);
+        let until = self.ends().map_or(until, |ends| ends.min(until));
         self.phase = Phase::Closing { eof, until };
         self.active = None;
     }
 
-    /// A peer that goes on sending may not have read to the end yet: it has as long as any that takes
-    /// nothing. One that is closed for its own faults has no more than the last line to read.
-    fn begin_lingering(&mut self) {
-        let now = self.now();
-        let until = now.after(LINGER);
-        let end = match self.is_banned {
-            true => until,
-            false => until.max(now.after(self.shared.config.write_progress)),
-        };
-        self.phase = Phase::Lingering { until, end };
+    /// A peer that goes on sending may not have read to the end yet: it has until `closed`, as one that
+    /// takes nothing. One that is closed for its own faults has no more than the last line to read.
+    fn begin_lingering(&mut self, closed: Time) {
+        self.heard = self.now();
+        let until = self.heard.after(LINGER);
+        let end = if self.is_banned { until } else { until.max(closed) };
+        self.phase = Phase::Lingering { end };
     }
 
     /// Whether this is as long as a connection that has nothing more to say stays.
@@ -239,8 +272,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Phase::Lingering { until, end } = self.phase else { return Poll::Ready(Ok(())) };
-        if self.has_waited(cx, until) {
+        let Phase::Lingering { end } = self.phase else { return Poll::Ready(Ok(())) };
+        if self.has_waited(cx, self.heard.after(LINGER).min(end)) {
             return Poll::Ready(Ok(()));
         }
         let mut scratch = Scratch::take();
@@ -248,8 +281,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             if ready!(scratch.poll_read(&mut self.io, cx))?.is_empty() {
                 return Poll::Ready(Ok(()));
             }
-            let until = self.now().after(LINGER).min(end);
-            self.phase = Phase::Lingering { until, end };
+            self.heard = self.now();
         }
         give_way(cx);
         Poll::Pending

@@ -64,8 +64,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
     }
 
-    /// Registers the earliest of the peer's deadlines.
+    /// Registers the earliest of the peer's deadlines, and the end that is set.
     pub(super) fn arm(&mut self) {
+        self.ends().into_iter().for_each(|at| self.set_alarm(at));
         if self.listens() {
             let deadlines = [self.line_deadline(), self.idle_deadline()];
             deadlines.into_iter().flatten().for_each(|at| self.set_alarm(at));
@@ -102,6 +103,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             self.on_eof();
         } else {
             self.stop_reading(None);
+            self.bound_end();
         }
     }
 

@@ -234,6 +234,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
         self.is_banned = true;
         self.stop_reading(None);
+        self.bound_end();
     }
 }
 

@@ -33,6 +33,7 @@ use tokio::{
     task::yield_now,
 };
 
+pub(super) use self::closing::LAST_WRITE;
 use self::{
     access::Access,
     closing::{Phase, has_answered},
@@ -112,6 +113,10 @@ pub(super) struct Connection<T> {
 /// What a connection owns while something is under way.
 #[derive(Default)]
 struct Active {
+    /// Once the server ends the connection: when it cuts what still runs, or, if that `is_cut`, drops
+    /// the connection.
+    ends: Option<Time>,
+    is_cut: bool,
     out: WriteBuffer,
     in_flight: InFlight,
     /// What was done since it was last counted.
@@ -234,6 +239,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             return self.poll_close(cx);
         }
         self.take_mail(cx);
+        if self.is_overdue() {
+            let text = "the peer does not read what was cut";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, text)));
+        }
         for _ in 0..ROUNDS {
             self.poll_streams_first();
             let before = self.unwritten();
@@ -420,7 +429,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// Gives back what an idle connection does without.
     fn rest(&mut self) {
         let is_idle = |active: &mut Box<Active>| {
-            active.out.is_done()
+            active.ends.is_none()
+                && active.out.is_done()
                 && active.in_flight.len() == 0
                 && active.parked.is_empty()
                 && active.held.is_none()

@@ -12,7 +12,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let Some(orders) = self.session.mailbox().take_orders() else { return };
         if orders.close.is_some() {
             self.session.ending().stop();
-            self.bound_in_flight();
+            self.bound_end();
         }
         if self.phase != Phase::Open {
             return;
@@ -20,16 +20,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         orders.revoked.iter().for_each(|topic| self.revoke(topic));
         if let Some(reason) = orders.close {
             self.close(&reason);
-        }
-    }
-
-    /// What runs takes no longer than a handler may, a stream no longer as a whole: who is closed out
-    /// does not stay by giving credit, or none.
-    fn bound_in_flight(&mut self) {
-        let until = self.now().after(self.shared.config.handler_time);
-        if let Some(active) = &mut self.active {
-            active.in_flight.end_by(until);
-            self.set_alarm(until);
         }
     }
 

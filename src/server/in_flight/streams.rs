@@ -128,16 +128,6 @@ impl InFlight {
         self.starve(oldest)
     }
 
-    /// Ends by `until` what takes longer, the streams that wait for credit too.
-    pub(in crate::server) fn end_by(&mut self, until: Time) {
-        let kept = self.slots.iter_mut().filter_map(|slot| slot.kept.as_mut());
-        for kept in kept {
-            kept.until = kept.until.min(until);
-            kept.deadline = kept.deadline.min(until);
-            kept.once_allowed = kept.once_allowed.min(until);
-        }
-    }
-
     /// From `now` on, what may take longer than `limit` may so no more; whether there was some.
     pub(in crate::server) fn shorten(&mut self, now: Time, limit: Duration) -> bool {
         let kept = self.slots.iter_mut().filter_map(|slot| slot.kept.as_mut());
