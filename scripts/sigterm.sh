@@ -1,9 +1,11 @@
 #!/bin/sh
-# Row 29 of the threats: SIGTERM at chance moments to a server under pipelined load.
+# Row 29 of the threats: SIGTERM at chance moments to a server under pipelined load, and to one to
+# which clients publish.
 #
 #   scripts/sigterm.sh [RUNS]      200 runs by default
 #
-# Passes if no request that the server accepted stays without its terminal line.
+# Passes if no request that the server accepted stays without its terminal line, and if every message
+# whose publishing call was answered ok reached the subscribers on other connections, or was named.
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -13,8 +13,8 @@ use bellwire::{
 };
 use futures::StreamExt;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
-    net::TcpSocket,
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream},
+    net::{TcpSocket, TcpStream},
     sync::Semaphore,
     task::{JoinHandle, JoinSet, yield_now},
     time::{Instant, advance, sleep, timeout_at},
@@ -218,7 +218,7 @@ async fn subscribe(peer: &mut RawPeer<DuplexStream>, terms: &str) -> String {
     peer.attribute("epoch").await
 }
 
-/// [M197] Subscribers stay for as long as requests of other connections are being finished.
+/// [M201] Subscribers stay for as long as requests of other connections are being finished.
 #[tokio::test(start_paused = true)]
 async fn what_is_published_by_requests_that_are_finished_is_delivered() {
     let mut server = PipeServer::start(Router::new().method("later", later));
@@ -255,7 +255,7 @@ async fn idle_subscribers_are_not_kept() {
     assert!(begun.elapsed() < SECOND + Duration::from_millis(50), "{:?}", begun.elapsed());
 }
 
-/// [M121] [M197] Behind the line a client may not renew: neither its lease nor its silence ends what it
+/// [M121] [M201] Behind the line a client may not renew: neither its lease nor its silence ends what it
 /// waits for.
 #[tokio::test(start_paused = true)]
 async fn no_lease_and_no_silence_ends_a_subscription_behind_the_line() {
@@ -330,7 +330,7 @@ async fn publishing_to_a_server_that_has_ended_fails() {
     assert_eq!(publisher.publish("t", "b").await, Err(PublishError::Closed));
 }
 
-/// A subscriber by hand: what it was given of `t`, and where what it was not given begins.
+/// A subscriber by hand: what it was given of a topic, and where what it was not given begins.
 #[derive(Default)]
 struct Given {
     epoch: String,
@@ -343,9 +343,17 @@ struct Given {
 }
 
 /// Reads to the end, so many bytes at a time, each after a pause; acknowledges each number, if asked to.
-async fn listen(mut peer: RawPeer<DuplexStream>, pause: Duration, window: Option<u64>) -> Given {
+async fn listen<T>(
+    mut peer: RawPeer<T>,
+    topic: &'static str,
+    pause: Duration,
+    window: Option<u64>,
+) -> Given
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
     let terms = window.map(|window| format!(";window={window}")).unwrap_or_default();
-    peer.send(format!("1 /subscribe{terms} t\n")).await;
+    peer.send(format!("1 /subscribe{terms} {topic}\n")).await;
     let accepted = peer.line().await.unwrap();
     let attribute = |line: &str, key: &str| -> Option<String> {
         let head = line.split(' ').nth(1)?;
@@ -357,13 +365,13 @@ async fn listen(mut peer: RawPeer<DuplexStream>, pause: Duration, window: Option
     while let Some(line) = peer.line().await {
         let words: Vec<_> = line.trim_end().split(' ').collect();
         match words[1] {
-            "t" => {
+            word if word == topic => {
                 let number: u64 = words[2].parse().unwrap();
                 assert_eq!(number, given.next, "{line}");
                 (given.next, given.delivered) = (number + 1, given.delivered + 1);
                 if window.is_some() {
                     // The server may have closed behind it.
-                    let ack = format!("* /ack t {}:{}\n", given.epoch, given.next);
+                    let ack = format!("* /ack {topic} {}:{}\n", given.epoch, given.next);
                     let _ = peer.io.write_all(ack.as_bytes()).await;
                 }
             }
@@ -377,12 +385,14 @@ async fn listen(mut peer: RawPeer<DuplexStream>, pause: Duration, window: Option
             }
             _ => {}
         }
-        sleep(pause).await;
+        if pause > Duration::ZERO {
+            sleep(pause).await;
+        }
     }
     given
 }
 
-/// [M197] [M198] [M199] Every message whose publisher was told that it is published is delivered to every subscriber, or
+/// [M201] [M198] [M199] Every message whose publisher was told that it is published is delivered to every subscriber, or
 /// named: by a gap, or by the end that says where it stood. By seed.
 #[tokio::test(start_paused = true)]
 async fn all_that_is_published_during_a_drain_is_delivered_or_named() {
@@ -410,7 +420,7 @@ async fn drain_under_load(seed: u64) -> (u64, u64, u64) {
         // What is in it at the end is read within the last second.
         let mut peer = server.connect_raw(64);
         peer.hello().await;
-        listeners.spawn(listen(peer, Duration::from_millis(pause), window));
+        listeners.spawn(listen(peer, "t", Duration::from_millis(pause), window));
     }
     settle().await;
     let mut publishers = JoinSet::new();
@@ -743,6 +753,77 @@ async fn sigterm_under_load_leaves_nothing_unanswered() {
         total(|tally| tally.lines),
     );
     assert!(total(|tally| tally.lines) > 0);
+}
+
+/// [M201] SIGTERM to a server to which clients publish by calls, at a moment that is chance: every
+/// message whose call was answered `ok` reaches the subscribers on other connections, or is named.
+///
+/// 5 runs, or as many as `BELLWIRE_SIGTERM_RUNS` says: scripts/sigterm.sh.
+#[cfg(unix)]
+#[tokio::test]
+async fn sigterm_while_clients_publish_loses_no_message() {
+    let runs = std::env::var("BELLWIRE_SIGTERM_RUNS").map_or(5, |runs| runs.parse().unwrap());
+    let tallies = futures::stream::iter(0..runs).map(sigterm_publishing).buffer_unordered(2);
+    let tallies: Vec<_> = tallies.collect().await;
+    let total = |of: fn(&(u64, u64, u64)) -> u64| tallies.iter().map(of).sum::<u64>();
+    let (answered, delivered, named) = (total(|one| one.0), total(|one| one.1), total(|one| one.2));
+    println!("{runs} runs: {answered} answered ok = {delivered} delivered + {named} named");
+    assert!(answered > 0 && answered == delivered + named);
+}
+
+/// Messages that were answered `ok`, and that a subscriber was given and named.
+#[cfg(unix)]
+async fn sigterm_publishing(seed: u64) -> (u64, u64, u64) {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut server = process::Process::start("").await;
+    let connect = async || {
+        let stream = TcpStream::connect(&server.address).await.unwrap();
+        let mut peer = RawPeer::new(stream);
+        peer.hello().await;
+        peer
+    };
+    let (quick, window) = (connect().await, connect().await);
+    let quick = tokio::spawn(listen(quick, "offers", Duration::ZERO, None));
+    let window = tokio::spawn(listen(window, "offers", Duration::ZERO, Some(8)));
+    let answered = Arc::new(Semaphore::new(0));
+    let mut adders = JoinSet::new();
+    for _ in 0..4 {
+        adders.spawn(add_offers(connect().await, answered.clone()));
+    }
+    // Some are there before the adders' first.
+    answered.acquire_many(rng.u32(1..3_000)).await.unwrap().forget();
+    server.terminate().await;
+    let answered: u64 = adders.join_all().await.into_iter().sum();
+    let (quick, window) = (quick.await.unwrap(), window.await.unwrap());
+    assert!(server.end().await.success());
+    for given in [&quick, &window] {
+        let end = given.head.map_or(given.next, |head| head + 1);
+        assert_eq!(end - given.first, answered, "seed {seed}: {} delivered", given.delivered);
+    }
+    (answered, quick.delivered, answered - quick.delivered)
+}
+
+/// Adds offers as fast as they are answered until the server closes; how many were answered `ok`.
+#[cfg(unix)]
+async fn add_offers(mut peer: RawPeer<TcpStream>, told: Arc<Semaphore>) -> u64 {
+    let (mut answered, mut id) = (0, 0);
+    let mut is_open = true;
+    loop {
+        let lines: String = (0..16)
+            .map(|_| {
+                id += 1;
+                format!("{id} offers.add {{\"title\":\"x\",\"rent\":1}}\n")
+            })
+            .collect();
+        is_open = is_open && peer.io.write_all(lines.as_bytes()).await.is_ok();
+        for _ in 0..16 {
+            let Some(line) = peer.line().await else { return answered };
+            if line.split(' ').nth(1).is_some_and(|word| word.starts_with("ok")) {
+                answered += 1;
+                told.add_permits(1);
+            }
+        }
+    }
 }
 
 /// What the clients of one run asked, none of which was lost.

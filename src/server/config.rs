@@ -321,9 +321,6 @@ impl ServerConfig {
     }
 
     /// Subscriptions per connection. Default 128; past it `no too-many`.
-    ///
-    /// Worst case, over what [`worst_case_bytes`](Self::worst_case_bytes) says: a list of them that a
-    /// client asks for in lines of its own takes 180 bytes for each at once.
     #[must_use]
     pub fn subscriptions(mut self, subscriptions: usize) -> Self {
         self.subscriptions = subscriptions;

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     mem,
+    ops::Bound,
     task::Poll,
 };
 
@@ -240,9 +241,12 @@ impl Subscriptions {
         }
     }
 
-    /// Whether one of them waits for an ack with messages before it, of the last there are.
-    pub(super) fn is_behind(&self) -> bool {
-        self.list.values().any(|one| one.is_behind)
+    /// Whether there may be something for one of them that it has not had: until nothing more will be
+    /// published, there may.
+    pub(super) fn are_owed(&self) -> bool {
+        let is_behind = |one: &Box<Subscription>| one.is_behind;
+        let is_owed = || !self.is_last || self.is_ready() || self.list.values().any(is_behind);
+        !self.list.is_empty() && is_owed()
     }
 
     /// Ends those that have not had all there is; the numbers from where each stands up to the last
@@ -271,9 +275,11 @@ impl Subscriptions {
         self.full = BTreeSet::new();
     }
 
-    /// `TOPIC:EPOCH:NEXT` of each, as the reply to `/renew` lists them.
-    pub(super) fn positions(&self) -> impl Iterator<Item = String> {
-        self.list.values().map(|one| format!("{}:{}", one.topic, one.cursor.position))
+    /// `TOPIC:EPOCH:NEXT` of each behind this number, as the reply to `/renew` lists them, and its own
+    /// number.
+    pub(super) fn positions_behind(&self, number: u64) -> impl Iterator<Item = (u64, String)> {
+        let behind = self.list.range((Bound::Excluded(number), Bound::Unbounded));
+        behind.map(|(&number, one)| (number, format!("{}:{}", one.topic, one.cursor.position)))
     }
 
     /// News may have come for these.

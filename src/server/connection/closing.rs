@@ -146,7 +146,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     /// Nothing more will be published: subscriptions that have had all there is need not be kept.
     pub(super) fn expect_last(&mut self) {
-        self.is_last = true;
         if let Some(subscriptions) = &mut self.subscriptions {
             subscriptions.expect_last();
         }
@@ -213,8 +212,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// Whether subscriptions are still owed something: what other connections may publish, and what
     /// has not been taken or acknowledged. They are kept for as long as the drain may last.
     fn is_delivering(&self) -> bool {
-        let is_owed = |list: &Subscriptions| !self.is_last || list.is_ready() || list.is_behind();
-        self.subscriptions.as_ref().is_some_and(|list| !list.is_empty() && is_owed(list))
+        self.subscriptions.as_deref().is_some_and(Subscriptions::are_owed)
     }
 
     /// Closes our direction, then reads on for a while unless the peer has closed its own.

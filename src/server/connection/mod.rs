@@ -80,8 +80,6 @@ pub(super) struct Connection<T> {
     is_first: bool,
     /// The line is drawn: no application request is started any more.
     is_draining: bool,
-    /// The server stops, and nothing more will be published.
-    is_last: bool,
     /// One violation too many was read, or another fault for which it is closed.
     is_banned: bool,
     /// An alarm rang, and what was received before it is still to be read: in so many rounds at
@@ -189,7 +187,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             last_id: 0,
             is_first: true,
             is_draining: false,
-            is_last: false,
             is_banned: false,
             due_within: None,
             allowance: usize::MAX,
@@ -338,7 +335,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             active.is_held = false;
         }
         self.start_parked();
-        self.list_methods();
+        self.go_on_listing();
         self.go_on_with_unread();
         for _ in 0..READS {
             if self.phase != Phase::Open || self.is_stalled() {
