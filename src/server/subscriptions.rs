@@ -244,9 +244,8 @@ impl Subscriptions {
     /// Whether there may be something for one of them that it has not had: until nothing more will be
     /// published, there may.
     pub(super) fn are_owed(&self) -> bool {
-        let is_behind = |one: &Box<Subscription>| one.is_behind;
-        let is_owed = || !self.is_last || self.is_ready() || self.list.values().any(is_behind);
-        !self.list.is_empty() && is_owed()
+        let are_behind = || self.list.values().any(|one| one.is_behind);
+        !self.list.is_empty() && (!self.is_last || self.is_ready() || are_behind())
     }
 
     /// Ends those that have not had all there is; the numbers from where each stands up to the last
