@@ -134,23 +134,38 @@ pub(crate) struct Events {
 }
 
 #[derive(Debug, Default)]
-struct Queue {
+pub(crate) struct Queue {
     events: VecDeque<ConnectionEvent>,
     missed: u64,
     ended: bool,
     reader: Option<Waker>,
 }
 
+/// The streams that an event was queued for, and their readers, to be woken once no lock is held.
+#[must_use = "nobody is woken before `wake`"]
+pub(crate) struct Queued(Vec<(Arc<Mutex<Queue>>, Option<Waker>)>);
+
+impl Queued {
+    pub(crate) fn wake(self) {
+        self.0.into_iter().for_each(|(_queue, reader)| wake(reader));
+    }
+}
+
 impl Events {
     pub(crate) fn emit(&self, event: ConnectionEvent) {
+        self.queue(&event).wake();
+    }
+
+    pub(crate) fn queue(&self, event: &ConnectionEvent) -> Queued {
         let mut listeners = self.listeners.lock();
         listeners.retain(|listener| listener.strong_count() > 0);
         let alive: Vec<_> = listeners.iter().filter_map(Weak::upgrade).collect();
         drop(listeners);
-        for queue in alive {
+        let queued = alive.into_iter().map(|queue| {
             let reader = queue.lock().push(event.clone());
-            wake(reader);
-        }
+            (queue, reader)
+        });
+        Queued(queued.collect())
     }
 
     pub(crate) fn listen(&self, ended: bool) -> ConnectionEvents {

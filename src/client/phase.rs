@@ -43,14 +43,21 @@ impl Phases {
 
     /// Goes on to a phase, unless the client is over.
     pub(crate) fn replace(&self, phase: Phase) {
+        self.replace_and(phase, || ());
+    }
+
+    /// As [`replace`](Self::replace); does something before anybody can look at the phase.
+    pub(crate) fn replace_and<T>(&self, phase: Phase, also: impl FnOnce() -> T) -> Option<T> {
         let mut now = self.now.lock();
         if matches!(*now, Phase::Ended(_)) {
-            return;
+            return None;
         }
         self.was_open.fetch_or(matches!(phase, Phase::Open(_)), Ordering::Relaxed);
         *now = phase;
+        let done = also();
         drop(now);
         guarded(|| self.changed.notify_waiters());
+        Some(done)
     }
 
     /// The client is over; whether it was not before.

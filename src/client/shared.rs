@@ -20,7 +20,7 @@ use crate::{
     client::{
         body::Body,
         config::ClientConfig,
-        event::{ConnectionEvent, Events},
+        event::{ConnectionEvent, Events, Queued},
         flow::Flow,
         link::{Link, LinkId, SendError},
         links::Links,
@@ -138,12 +138,14 @@ impl Shared {
         drop(unused);
         self.topics.lock().connected(self, told);
         self.counters.fold(&mut Tally { connections: 1, ..Tally::default() });
-        self.phase.replace(Phase::Open(hello.clone()));
+        // Who knows of this connection, and asks for events then, is told of later ones alone.
+        let connected = ConnectionEvent::Connected(hello.clone());
+        let queued = self.phase.replace_and(Phase::Open(hello), || self.events.queue(&connected));
         guarded(|| semaphore.add_permits(places));
         if let Some(link) = self.links.lock().link(id) {
             link.opened = places;
         }
-        self.events.emit(ConnectionEvent::Connected(hello));
+        queued.into_iter().for_each(Queued::wake);
         self.report_dropped(dropped);
     }
 
