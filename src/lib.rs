@@ -239,9 +239,9 @@ pub use client::UnixConnector;
 pub use client::{
     After, AfterReset, Call, Client, ClientBuilder, ClientConfig, ClientStats, CodecError,
     Connecting, Connection, ConnectionEvent, ConnectionEvents, Connector, Decode, Delivery, Encode,
-    Finishing, Gap, GapCause, ItemCredit, Listening, ListeningEnd, Loss, Notification,
-    Notifications, Progress, Replied, Resolving, Seen, Streaming, Subscribe, Subscription,
-    TcpConnector, TypedCall, TypedStreaming,
+    Finishing, Gap, GapCause, ItemCredit, Listening, ListeningEnd, Loss, Methods, Notification,
+    Notifications, OneWay, Progress, Publish, Replied, Resolving, Seen, Streaming, Subscribe,
+    Subscription, TcpConnector, TypedCall, TypedStreaming,
 };
 pub use credentials::Credentials;
 pub use error::{CallError, ConnectionError, NotSent, Unknown};

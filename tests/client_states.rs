@@ -316,7 +316,7 @@ fn slow() -> Router {
 
 async fn all_are_answered(calls: usize, bytes: usize, one_ways: usize) {
     let server = PipeServer::start(slow());
-    let (client, connection) = Client::new(server.pipe(), ClientConfig::new());
+    let (client, connection) = Client::new(server.pipe(), ClientConfig::new().deadline(None));
     let driver = tokio::spawn(connection);
     client.connected().await.unwrap();
     for _ in 0..one_ways / 2 {
@@ -369,7 +369,7 @@ async fn a_server_that_says_nothing_behind_a_full_table_is_dead() {
 /// [M147] A probe that is not written yet cannot be answered.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_reads_slowly_is_not_dead() {
-    let (client, _driver, mut server) = greeted(ClientConfig::new(), 64).await;
+    let (client, _driver, mut server) = greeted(ClientConfig::new().deadline(None), 64).await;
     let call = tokio::spawn(async move { client.call("m", "x".repeat(5_000)).await });
     for _ in 0..50 {
         sleep(Duration::from_secs(1)).await;

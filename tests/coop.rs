@@ -63,9 +63,6 @@ fn list() -> Vec<Case> {
         }),
         ("Client::connected", || looping(async |it| drop(it.open.connected().await))),
         ("Client::listen", || looping(async |it| drop(it.closed.listen("t", async |_| {}).await))),
-        ("Client::methods", || looping(async |it| drop(it.closed.methods().await))),
-        ("Client::one_way", || looping(async |it| drop(it.closed.one_way("m", "").await))),
-        ("Client::publish", || looping(async |it| drop(it.closed.publish("t", "").await))),
         ("ClientBuilder::connect", || looping(async |_| drop(Client::builder().connect().await))),
         ("Connection", || looping(async |it| drop((&mut *it.over.lock().await).await))),
         ("ConnectionEvents", || {
@@ -74,12 +71,15 @@ fn list() -> Vec<Case> {
         ("ConnectionEvents::next", || {
             looping(async |it| assert_eq!(it.closed.events().next().await, None))
         }),
+        ("Methods", || looping(async |it| drop(it.closed.methods().await))),
         ("Notifications", || {
             looping(async |it| drop(it.closed.notifications().collect::<Vec<_>>().await))
         }),
         ("Notifications::next", || {
             looping(async |it| assert_eq!(it.closed.notifications().next().await, None))
         }),
+        ("OneWay", || looping(async |it| drop(it.closed.one_way("m", "").await))),
+        ("Publish", || looping(async |it| drop(it.closed.publish("t", "").await))),
         ("Publisher::publish", || {
             looping(async |it| drop(it.server.publisher.publish("t", "x").await))
         }),
@@ -95,6 +95,7 @@ fn list() -> Vec<Case> {
                 drop(serving.with_graceful_shutdown(ready(())).await);
             })
         }),
+        ("Server::bind_unix", || looping(async |_| drop(Server::bind_unix("/none/s").await))),
         ("Server::bind", || looping(async |_| drop(Server::bind("192.0.2.1:1").await))),
         ("Streaming", || {
             looping(async |it| drop(it.closed.stream("m", "").collect::<Vec<_>>().await))

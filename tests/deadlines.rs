@@ -524,6 +524,111 @@ async fn client_connect_timeout() {
     }
 }
 
+/// A transport over which nobody says hello.
+#[tokio::test(start_paused = true)]
+async fn client_connect_timeout_of_one_connection() {
+    let (near, _far) = tokio::io::duplex(PIPE);
+    let (client, connection) = Client::new(near, ClientConfig::new().connect_timeout(secs(4)));
+    let since = Instant::now();
+    let waiting = call(&client, "a");
+    let ended = due(since, secs(4), connection).await;
+    assert_eq!(ended, Err(ConnectionError::HandshakeTimeout));
+    let lost = NotSent::Lost(ConnectionError::HandshakeTimeout);
+    assert_eq!(outcome(waiting).await, Err(lost.into()));
+}
+
+/// What each kind of request ends with, without a deadline of its own, that has no connection; and a
+/// deadline of its own.
+#[tokio::test(start_paused = true)]
+async fn client_deadline() {
+    for own in [None, Some(secs(2))] {
+        let (builder, _net) = net::builder();
+        let client = builder.config(ClientConfig::new().deadline(secs(7))).connect_lazily();
+        let (since, after) = (Instant::now(), own.unwrap_or(secs(7)));
+        let check = |error: CallError| {
+            assert!(matches!(error, CallError::NotSent(NotSent::Deadline(_))), "{error:?}");
+        };
+        let call = client.call("m", "");
+        let call = if let Some(own) = own { call.deadline(own) } else { call };
+        check(due(since, after, call).await.unwrap_err());
+        let (since, publish) = (Instant::now(), client.publish("t", ""));
+        let publish = if let Some(own) = own { publish.deadline(own) } else { publish };
+        check(due(since, after, publish).await.unwrap_err());
+        let (since, one_way) = (Instant::now(), client.one_way("m", ""));
+        let one_way = if let Some(own) = own { one_way.deadline(own) } else { one_way };
+        check(due(since, after, one_way).await.unwrap_err().into());
+        let (since, methods) = (Instant::now(), client.methods());
+        let methods = if let Some(own) = own { methods.deadline(own) } else { methods };
+        check(due(since, after, methods).await.unwrap_err());
+        let (since, subscribe) = (Instant::now(), client.subscribe("t"));
+        let subscribe = if let Some(own) = own { subscribe.deadline(own) } else { subscribe };
+        check(due(since, after, subscribe.into_future()).await.unwrap_err());
+        let (since, stream) = (Instant::now(), client.stream("m", ""));
+        let mut stream = if let Some(own) = own { stream.deadline(own) } else { stream };
+        check(due(since, after, stream.next()).await.unwrap().unwrap_err());
+    }
+}
+
+/// The same of requests that were sent, and are not answered: with other calls before and behind.
+#[tokio::test(start_paused = true)]
+async fn client_deadline_of_what_was_sent() {
+    let config = ClientConfig::new().deadline(secs(7)).probe(secs(600)).dead(secs(900));
+    let (client, mut server) = greeted(config).await;
+    sleep(secs(3)).await;
+    let first = call(&client, "a");
+    let since = Instant::now();
+    server.expect("1 m a").await;
+    sleep(secs(2)).await;
+    let second = call(&client, "b");
+    server.expect("2 m b").await;
+    let unknown = Err(CallError::Unknown(Unknown::Deadline));
+    assert_eq!(due(since, secs(7), outcome(first)).await, unknown);
+    server.expect("* /cancel 1").await;
+    assert_eq!(due(since, secs(9), outcome(second)).await, unknown);
+    server.expect("* /cancel 2").await;
+    // Their places are held until the terminal lines, and a deadline of its own is longer.
+    assert_eq!((client.stats().pending, client.stats().in_flight), (2, 2));
+    server.send("1 cut cancelled\n2 ok").await;
+    let since = Instant::now();
+    let long = call_within(&client, "c", Some(secs(20)));
+    server.expect("3 m;ttl=20000 c").await;
+    assert_eq!(due(since, secs(20), outcome(long)).await, unknown);
+    // None at all.
+    let asking = client.clone();
+    let endless = tokio::spawn(async move { asking.call("m", "d").deadline(None).await });
+    server.expect("* /cancel 3").await;
+    server.expect("4 m d").await;
+    sleep(secs(100)).await;
+    assert!(!endless.is_finished());
+    server.send("4 ok").await;
+    endless.await.expect("no panic").expect("answered");
+}
+
+/// The other requests that were sent. A stream is open once it is sent, and has no deadline then.
+#[tokio::test(start_paused = true)]
+async fn client_deadline_of_other_requests_that_were_sent() {
+    let config = ClientConfig::new().deadline(secs(3)).probe(secs(600)).dead(secs(900));
+    let (client, mut server) = greeted(config).await;
+    let unknown = CallError::Unknown(Unknown::Deadline);
+    let since = Instant::now();
+    assert_eq!(due(since, secs(3), client.publish("t", "")).await.unwrap_err(), unknown);
+    let since = Instant::now();
+    assert_eq!(due(since, secs(3), client.methods()).await.unwrap_err(), unknown);
+    let since = Instant::now();
+    let late = due(since, secs(3), client.subscribe("t").into_future()).await.unwrap_err();
+    assert_eq!(late, unknown);
+    let mut stream = client.stream("m", "");
+    assert!(futures::poll!(std::pin::pin!(stream.next())).is_pending());
+    sleep(secs(100)).await;
+    let mut id = None;
+    while id.is_none() {
+        let line = server.line().await;
+        id = line.strip_suffix(" m").map(str::to_owned);
+    }
+    server.send(&format!("{} more x", id.unwrap())).await;
+    assert_eq!(stream.next().await.unwrap().unwrap(), "x");
+}
+
 #[tokio::test(start_paused = true)]
 async fn client_close_timeout() {
     let (client, mut server) = greeted(ClientConfig::new().close_timeout(secs(7))).await;

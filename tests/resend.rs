@@ -172,7 +172,8 @@ async fn what_is_refused_for_now_is_sent_again() {
 /// Whoever waits to send again what was refused hears at once that there is nowhere to send it to.
 #[tokio::test(start_paused = true)]
 async fn who_waits_to_send_again_hears_of_the_end() {
-    let (client, mut server, _net) = connected().await;
+    let config = ClientConfig::new().deadline(None);
+    let (client, mut server, _net) = connected_with(config).await;
     let refused = call(&client, "x");
     server.expect("1 m x").await;
     let listing = tokio::spawn({

@@ -702,7 +702,8 @@ async fn greeted() -> (Client, Raw) {
 }
 
 fn connect(server: &PipeServer, pipe: usize) -> Client {
-    let (client, connection) = Client::new(server.connect_raw(pipe).io, ClientConfig::new());
+    let config = ClientConfig::new().deadline(None);
+    let (client, connection) = Client::new(server.connect_raw(pipe).io, config);
     tokio::spawn(connection);
     client
 }

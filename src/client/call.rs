@@ -9,17 +9,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, Sleep},
-};
+use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
     client::{
         body::Body,
         link::SendError,
         resend::{Patience, left},
-        shared::Shared,
+        shared::{Shared, Timer},
         waiter::CallResult,
     },
     coop::poll_budgeted,
@@ -53,13 +50,17 @@ impl<'a> Call<'a> {
         Self(Exchange::failed(shared, error))
     }
 
-    /// Gives the call this long, from its first poll. The server is told what is left when the
-    /// line is sent. Default: no limit but the server's own.
+    /// Gives the call this long, from its first poll; `None` for no limit but the server's own. The
+    /// server is told what is left when the line is sent. Default:
+    /// [`ClientConfig::deadline`](crate::ClientConfig::deadline), of which the server is not told.
     ///
     /// Past it, the call ends [`Unknown::Deadline`] if it was sent, and is cancelled on the server;
-    /// else [`NotSent::Deadline`].
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.0.patience.deadline = Some(deadline);
+    /// else [`NotSent::Deadline`], with why there is no connection, if there is none.
+    ///
+    /// The call may be polled outside a tokio runtime: its timer is that of the runtime in which its
+    /// client was made, or its driver runs. While there is none, no deadline is kept.
+    pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
+        self.0.patience.set_deadline(deadline.into());
         self
     }
 
@@ -153,7 +154,7 @@ pub(crate) struct Exchange<'a> {
     shared: &'a Shared,
     state: State<'a>,
     pub(crate) patience: Patience,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Option<Timer>,
 }
 
 enum State<'a> {
@@ -174,7 +175,7 @@ impl<'a> Exchange<'a> {
     }
 
     fn with_state(shared: &'a Shared, state: State<'a>) -> Self {
-        let patience = Patience::new(shared.config.fail_fast);
+        let patience = Patience::new(&shared.config);
         Self { shared, state, patience, timer: None }
     }
 
@@ -221,30 +222,31 @@ impl<'a> Exchange<'a> {
         let State::New(body) = std::mem::replace(&mut self.state, State::Over(None)) else {
             return;
         };
-        let ttl = self.patience.deadline;
+        let ttl = self.patience.ttl();
         if ttl.is_some_and(|ttl| ttl.is_zero()) {
             self.state = State::Over(Some(self.shared.out_of_time().into()));
             return;
         }
-        if let Some(ttl) = ttl {
-            self.patience.begin();
-            self.timer = Some(Box::pin(tokio::time::sleep(ttl)));
-        }
-        self.state = match self.shared.send_call(&body, ttl, None) {
+        self.patience.begin();
+        self.timer = ttl.and_then(|ttl| self.shared.timer(ttl));
+        // The driver looks after the deadline that all calls have: a timer each would cost more.
+        let expires = self.patience.default_expires();
+        self.state = match self.shared.send_call(&body, ttl, None, expires) {
             Ok(sent) => State::Sent(sent, body),
             Err(SendError::Refused(error)) => State::Over(Some(error.into())),
             Err(SendError::Full | SendError::NoPlace) => self.wait(body, Duration::ZERO),
         };
     }
 
-    fn wait(&self, body: Body, pause: Duration) -> State<'a> {
-        let (shared, expires) = (self.shared, self.patience.expires());
+    fn wait(&mut self, body: Body, pause: Duration) -> State<'a> {
+        let (shared, expires) = (self.shared, self.patience.ttl_expires());
+        self.timer = self.timer.take().or_else(|| self.patience.timer(shared));
         let fail_fast = self.patience.fail_fast;
         State::Waiting(Box::pin(async move {
             if !pause.is_zero() {
                 shared.pause(pause).await;
             }
-            let send = |left, places: &_| shared.send_call(&body, left, Some(places));
+            let send = |left, places: &_| shared.send_call(&body, left, Some(places), None);
             let sent = send_when_possible(shared, expires, fail_fast, send).await?;
             Ok((sent, body))
         }))

@@ -30,6 +30,7 @@ pub struct ClientConfig {
     pub(crate) inbox_items: usize,
     pub(crate) inbox_bytes: usize,
     pub(crate) missed_topics: usize,
+    pub(crate) deadline: Option<Duration>,
     pub(crate) connect_timeout: Duration,
     pub(crate) close_timeout: Duration,
     pub(crate) strict: bool,
@@ -56,6 +57,7 @@ impl Default for ClientConfig {
             inbox_items: 32_768,
             inbox_bytes: 1024 * 1024,
             missed_topics: 1_024,
+            deadline: Some(Duration::from_secs(60)),
             connect_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(40),
             strict: false,
@@ -178,6 +180,28 @@ impl ClientConfig {
     #[must_use]
     pub fn missed_topics(mut self, topics: usize) -> Self {
         self.missed_topics = topics.max(1);
+        self
+    }
+
+    /// How long a request may take that was given no deadline of its own: a call, a `/publish`, a
+    /// `/subscribe`, the list of methods; a one-way request and a streamed one, until they are sent.
+    /// `None` for no limit. Default 60 s, at least 1 ms.
+    ///
+    /// Without a limit, a request of a client that cannot connect, as for a mistake in its address, would
+    /// wait for ever, and nobody would learn why. The default leaves time for all that may end well: a
+    /// server gives a handler 30 s, and answers by itself then; a server that is lost is noticed after
+    /// 20 s ([`dead`](Self::dead)), and the windows in which another is sought are over three times in
+    /// the next 40 s. Give calls more that may take longer on a server with other limits.
+    ///
+    /// Past it, a request ends as past its own deadline: [`NotSent::Deadline`] with why there is no
+    /// connection, or [`Unknown::Deadline`] if it was sent. The server is not told of it by a `ttl`.
+    /// Costs 16 bytes for each call in flight, and no timer.
+    ///
+    /// [`NotSent::Deadline`]: crate::NotSent::Deadline
+    /// [`Unknown::Deadline`]: crate::Unknown::Deadline
+    #[must_use]
+    pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
+        self.deadline = deadline.into().map(|deadline| deadline.max(Duration::from_millis(1)));
         self
     }
 

@@ -56,6 +56,8 @@ pub struct Connection<T> {
     started: Instant,
     /// How long the server has to say hello, until it has, where nobody else looks at that.
     greeting: Option<Timer>,
+    /// When the first of the calls may be past the deadline that all of them have.
+    overdue: Option<Timer>,
     renewal: Option<(Renewal, Pin<Box<Sleep>>)>,
     silence: Option<(Silence, Pin<Box<Sleep>>)>,
     /// When what was refused for now is asked for again.
@@ -89,6 +91,7 @@ impl<T> Connection<T> {
             gathered: false,
             started: Instant::now(),
             greeting: None,
+            overdue: None,
             renewal: None,
             silence: None,
             again: None,
@@ -168,6 +171,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if let Poll::Ready(error) = self.poll_greeting(cx) {
             return Poll::Ready(error);
         }
+        self.poll_overdue(cx);
         self.poll_renewal(cx);
         self.poll_again(cx);
         if let Poll::Ready(error) = self.poll_silence(cx) {
@@ -364,6 +368,21 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
         let greeting = self.greeting.as_mut().map(|timer| timer.as_mut().poll(cx));
         greeting.unwrap_or(Poll::Pending).map(|()| ConnectionError::HandshakeTimeout)
+    }
+
+    /// Ends calls that are past the deadline that all of them have. The timer is not set anew with what
+    /// is sent: it looks, when it rings, whose time is over next.
+    fn poll_overdue(&mut self, cx: &mut Context<'_>) {
+        let shared = &self.reader.shared;
+        let Some(limit) = shared.config.deadline.filter(|_| self.reader.hello.is_some()) else {
+            return;
+        };
+        let timer = self.overdue.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        while timer.as_mut().poll(cx).is_ready() {
+            let next = shared.end_overdue(self.reader.link);
+            let Some(next) = next.or_else(|| Instant::now().checked_add(limit)) else { return };
+            timer.as_mut().reset(next);
+        }
     }
 
     /// Asks again for what the server had no room for, each in its time.

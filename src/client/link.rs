@@ -238,13 +238,14 @@ impl Link {
         body: &Body,
         ttl: Option<Duration>,
         waiter: Waiter,
+        expires: Option<Instant>,
     ) -> Option<Waker> {
         let line_end = self.append(|out| {
             encode::mark(out, Mark::Id(id));
             body.append_to(out, ttl);
         });
         self.note_id(id.get());
-        self.insert(id, Entry { waiter, line_end });
+        self.insert(id, Entry { waiter, line_end, expires });
         self.reader_of_lines()
     }
 
@@ -285,7 +286,7 @@ impl Link {
     ) -> Option<Waker> {
         let line_end = self.append(|out| encode::display(out, Mark::Id(id), head, arguments));
         self.note_id(id.get());
-        self.insert(id, Entry { waiter, line_end });
+        self.insert(id, Entry { waiter, line_end, expires: None });
         self.reader_of_lines()
     }
 
@@ -293,7 +294,7 @@ impl Link {
     /// count as offered from the beginning.
     pub(crate) fn expect_reply(&mut self, id: RequestId, waiter: Waiter) {
         self.note_id(id.get());
-        self.insert(id, Entry { waiter, line_end: 0 });
+        self.insert(id, Entry { waiter, line_end: 0, expires: None });
     }
 
     /// Lets the server send so many more items of a streamed reply.
@@ -442,6 +443,25 @@ impl Link {
         let ends = self.pending.iter_mut().map(|entry| &mut entry.line_end);
         ends.chain([&mut self.appended]).filter(|at| **at >= end).for_each(|at| *at -= length);
         entry
+    }
+
+    /// Ends the calls whose time is over at `now`: who waits for each, and whether its line was offered to
+    /// the transport. And when the time of the next one is over.
+    pub(crate) fn take_overdue(&mut self, now: Instant) -> (Vec<(Waiter, bool)>, Option<Instant>) {
+        let expiry =
+            |entry: &Entry| entry.expires.filter(|_| matches!(entry.waiter, Waiter::Call(_)));
+        let ids = self.pending.ids_where(|entry| expiry(entry).is_some_and(|at| at <= now));
+        let mut overdue = Vec::new();
+        for id in ids.into_iter().filter_map(RequestId::new) {
+            if let Some(entry) = self.take_back(id) {
+                overdue.push((entry.waiter, false));
+            } else if let Some(entry) = self.pending.get_mut(id.get()) {
+                overdue.push((std::mem::replace(&mut entry.waiter, Waiter::Tombstone), true));
+                // The driver is running: it writes next, and needs no waking.
+                drop(self.append_cancel(id));
+            }
+        }
+        (overdue, self.pending.iter().filter_map(expiry).min())
     }
 
     /// Takes back what was not offered to the transport, for another connection. The protocol's own

@@ -2,6 +2,7 @@
 
 mod acks;
 mod admission;
+mod asking;
 mod body;
 mod builder;
 mod call;
@@ -36,7 +37,7 @@ mod topics;
 mod typed;
 mod waiter;
 
-use std::{fmt, future::Future, pin::pin};
+use std::{fmt, future::Future};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -44,16 +45,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub use self::connector::UnixConnector;
 #[cfg(feature = "json")]
 pub use self::typed::JsonCodec;
-use self::{
-    body::Body,
-    call::Exchange,
-    link::SendError,
-    phase::Phase,
-    resend::Patience,
-    shared::{Shared, wake},
-    waiter::{Listed, Waiter},
-};
 pub use self::{
+    asking::{Methods, OneWay, Publish},
     builder::ClientBuilder,
     call::{After, Call, Replied},
     config::ClientConfig,
@@ -69,13 +62,13 @@ pub use self::{
     subscription::{Notifications, Subscribe, Subscription},
     typed::{CodecError, Decode, Encode, TypedCall},
 };
+use self::{phase::Phase, shared::Shared};
 use crate::{
     coop::consume_budget,
-    error::{CallError, ConnectionError, NotSent, Unknown},
+    error::{CallError, ConnectionError},
     guard::Held,
-    protocol::{Epoch, Hello, Method, RequestId, Topic, Word, parse_number},
-    sync::{Arc, oneshot},
-    topic::Published,
+    protocol::Hello,
+    sync::Arc,
 };
 
 /// A client: a cheap handle to a connection, to be cloned and used from any number of tasks.
@@ -205,7 +198,8 @@ impl Client {
         self.handle.shared.clone()
     }
 
-    /// Waits until there is a connection, and its server has said hello; what it announced.
+    /// Waits until there is a connection, and its server has said hello; what it announced. It has no
+    /// deadline: wait for it within `tokio::time::timeout` if need be.
     ///
     /// # Errors
     /// [`ConnectionError`] when the client ended.
@@ -326,28 +320,16 @@ impl Client {
     /// [`ConnectionEvent::OneWaysDropped`]; one that it was offered may have reached nobody, and since
     /// it has no reply, nobody can tell.
     ///
-    /// Without a connection it waits for one, unless [`ClientConfig::fail_fast`] is set.
+    /// Without a connection it waits for one until its deadline, unless [`ClientConfig::fail_fast`] is
+    /// set.
     ///
     /// # Errors
     /// [`NotSent`].
     ///
     /// # Cancel safety
     /// Dropping it while it waits for a connection or for room sends nothing.
-    pub async fn one_way(&self, method: &str, payload: impl AsRef<[u8]>) -> Result<(), NotSent> {
-        consume_budget().await;
-        let word = Method::new_word(method).map_err(NotSent::Name)?;
-        let body = Body::new(word, payload.as_ref());
-        let shared = self.shared();
-        loop {
-            let mut drained = pin!(shared.drained.notified());
-            drained.as_mut().enable();
-            match shared.send_one_way(&body) {
-                Ok(()) => return Ok(()),
-                Err(SendError::Refused(error)) => return Err(error),
-                Err(SendError::NoPlace) => self.wait_for_connection().await?,
-                Err(SendError::Full) => drained.await,
-            }
-        }
+    pub fn one_way(&self, method: &str, payload: impl AsRef<[u8]>) -> OneWay<'_> {
+        OneWay::new(self.shared(), method, payload.as_ref())
     }
 
     /// Subscribes to a topic, from now on or from a position: see [`Subscribe`].
@@ -409,23 +391,8 @@ impl Client {
     ///
     /// # Cancel safety
     /// As a call's: when dropped after it was sent, it may have been published.
-    pub async fn publish(
-        &self,
-        topic: &str,
-        payload: impl AsRef<[u8]>,
-    ) -> Result<Published, CallError> {
-        let mut exchange = match publish_body(topic, payload.as_ref()) {
-            Ok(body) => Exchange::new(self.shared(), body),
-            Err(error) => Exchange::failed(self.shared(), error),
-        };
-        let reply = std::future::poll_fn(|cx| exchange.poll_reply(cx)).await?;
-        let attributes = reply.attributes.as_attributes();
-        let epoch = attributes.get("epoch").and_then(Epoch::new);
-        let sequence = attributes.get("seq").and_then(|seq| parse_number(seq.as_bytes()));
-        match (epoch, sequence) {
-            (Some(epoch), Some(sequence)) => Ok(Published { epoch, sequence }),
-            _ => Err(CallError::Decode("the reply names no epoch and seq".into())),
-        }
+    pub fn publish(&self, topic: &str, payload: impl AsRef<[u8]>) -> Publish<'_> {
+        Publish::new(self.shared(), topic, payload.as_ref())
     }
 
     /// The methods of the server: a name, and a line of documentation where there is one.
@@ -435,58 +402,8 @@ impl Client {
     ///
     /// # Cancel safety
     /// Dropping it has no effect but that nobody reads the list.
-    pub async fn methods(&self) -> Result<Vec<(Method, String)>, CallError> {
-        let methods = self.list_methods().await;
-        if methods.is_err() {
-            // It may have been refused at once, before anything was sent.
-            consume_budget().await;
-        }
-        methods
-    }
-
-    async fn list_methods(&self) -> Result<Vec<(Method, String)>, CallError> {
-        let mut patience = Patience::new(self.shared().config.fail_fast);
-        let lines = loop {
-            let sent = self.send_methods().await;
-            let mut listing = sent.map_err(|why| patience.last(why))?;
-            let lost = |_| Err(Unknown::Lost(ConnectionError::Closed).into());
-            match (&mut listing.list).await.unwrap_or_else(lost) {
-                Ok(lines) => break lines,
-                Err(error) => match patience.resend(self.shared(), listing.id, &error) {
-                    Some(pause) => self.shared().pause(pause).await,
-                    None => return Err(patience.last(error)),
-                },
-            }
-        };
-        lines.iter().map(|line| method_and_doc(line)).collect()
-    }
-
-    async fn send_methods(&self) -> Result<Listing<'_>, NotSent> {
-        loop {
-            let turn = self.shared().turn().await;
-            let (caller, list) = oneshot::channel();
-            let waiter = Waiter::List { items: Vec::new(), bytes: 0, caller };
-            let (head, arguments) = (format_args!("/methods"), format_args!(""));
-            let begun = self.shared().begin_control(waiter, head, arguments);
-            drop(turn);
-            match begun {
-                Ok(begun) => {
-                    wake(begun.driver);
-                    return Ok(Listing { shared: self.shared(), id: begun.id, list });
-                }
-                Err(SendError::Refused(error)) => return Err(error),
-                Err(_) => self.wait_for_connection().await?,
-            }
-        }
-    }
-
-    /// Waits for a connection, where the client is to wait for one.
-    async fn wait_for_connection(&self) -> Result<(), NotSent> {
-        let down = self.shared().down().filter(|_| self.shared().config.fail_fast);
-        match down {
-            Some(error) => Err(NotSent::Lost(error)),
-            None => self.connected().await.map(drop).map_err(NotSent::Lost),
-        }
+    pub fn methods(&self) -> Methods<'_> {
+        Methods::new(self.shared())
     }
 
     /// Tries to connect now, if there is no connection, instead of after the pause that is under way:
@@ -523,35 +440,4 @@ impl Client {
             _ => Ok(()),
         }
     }
-}
-
-/// A list on its way; what was gathered of it goes with its caller.
-struct Listing<'a> {
-    shared: &'a Shared,
-    id: RequestId,
-    list: oneshot::Receiver<Listed>,
-}
-
-impl Drop for Listing<'_> {
-    fn drop(&mut self) {
-        self.shared.cancel(self.id);
-    }
-}
-
-fn publish_body(topic: &str, payload: &[u8]) -> Result<Body, CallError> {
-    let topic = Topic::new(topic).map_err(NotSent::Name)?;
-    let mut arguments = topic.as_str().as_bytes().to_vec();
-    if !payload.is_empty() {
-        arguments.push(b' ');
-        arguments.extend_from_slice(payload);
-    }
-    let word = Word::new("/publish").ok_or(CallError::Encode("no such word".into()))?;
-    Ok(Body::new(word, &arguments))
-}
-
-fn method_and_doc(line: &[u8]) -> Result<(Method, String), CallError> {
-    let line = String::from_utf8_lossy(line);
-    let (name, doc) = line.split_once(' ').unwrap_or((&line, ""));
-    let method = Method::new(name).map_err(|error| CallError::Decode(error.to_string()))?;
-    Ok((method, doc.to_owned()))
 }

@@ -45,6 +45,11 @@ impl<W> Pending<W> {
     }
 
     /// Who waits, in no order.
+    /// Who waits, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &W> {
+        self.waiters.values()
+    }
+
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut W> {
         self.waiters.values_mut()
     }
@@ -53,11 +58,17 @@ impl<W> Pending<W> {
         self.waiters.len()
     }
 
-    /// Takes out those for whom `is_wanted` holds, in the order of their ids.
-    pub(crate) fn take_where(&mut self, is_wanted: impl Fn(&W) -> bool) -> Vec<W> {
+    /// The ids of those for whom `is_wanted` holds, in their order.
+    pub(crate) fn ids_where(&self, is_wanted: impl Fn(&W) -> bool) -> Vec<u64> {
         let wanted = self.waiters.iter().filter(|(_, waiter)| is_wanted(waiter));
         let mut ids: Vec<_> = wanted.map(|(&id, _)| id).collect();
         ids.sort_unstable();
+        ids
+    }
+
+    /// Takes out those for whom `is_wanted` holds, in the order of their ids.
+    pub(crate) fn take_where(&mut self, is_wanted: impl Fn(&W) -> bool) -> Vec<W> {
+        let ids = self.ids_where(is_wanted);
         ids.iter().filter_map(|id| self.waiters.remove(id)).collect()
     }
 

@@ -1,11 +1,20 @@
 //! Sending again what is proven not executed (guarantee R1).
 
-use std::time::Duration;
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    task::Poll,
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
 use crate::{
-    client::{shared::Shared, stats::Tally},
+    client::{
+        config::ClientConfig,
+        shared::{Shared, Timer},
+        stats::Tally,
+    },
     error::{CallError, NotSent},
     protocol::{Code, Repeats, RequestId},
 };
@@ -14,7 +23,10 @@ use crate::{
 /// long it pauses before it is sent again (PROTOCOL.md, section 12.1).
 #[derive(Debug, Default)]
 pub(crate) struct Patience {
-    pub(crate) deadline: Option<Duration>,
+    /// What the request was given, if it was: some time, or no limit.
+    given: Option<Option<Duration>>,
+    /// What it has else.
+    default: Option<Duration>,
     /// It neither waits for a connection nor is sent again.
     pub(crate) fail_fast: bool,
     /// When it has to be over; known from its first poll on.
@@ -26,17 +38,55 @@ pub(crate) struct Patience {
 }
 
 impl Patience {
-    pub(crate) fn new(fail_fast: bool) -> Self {
-        Self { fail_fast, ..Self::default() }
+    pub(crate) fn new(config: &ClientConfig) -> Self {
+        Self { default: config.deadline, fail_fast: config.fail_fast, ..Self::default() }
+    }
+
+    pub(crate) fn set_deadline(&mut self, deadline: Option<Duration>) {
+        self.given = Some(deadline);
+    }
+
+    /// The deadline that the request was given, of which the server is told.
+    pub(crate) fn ttl(&self) -> Option<Duration> {
+        self.given.flatten()
     }
 
     /// The time begins.
     pub(crate) fn begin(&mut self) {
-        self.expires = self.deadline.and_then(|ttl| Instant::now().checked_add(ttl));
+        let limit = self.given.unwrap_or(self.default);
+        self.expires = limit.and_then(|limit| Instant::now().checked_add(limit));
     }
 
-    pub(crate) fn expires(&self) -> Option<Instant> {
-        self.expires
+    /// When it is over, where the server is told.
+    pub(crate) fn ttl_expires(&self) -> Option<Instant> {
+        self.expires.filter(|_| self.ttl().is_some())
+    }
+
+    /// When it is over, where the server is not told.
+    pub(crate) fn default_expires(&self) -> Option<Instant> {
+        self.expires.filter(|_| self.given.is_none())
+    }
+
+    /// A timer for what is left; `None` if there is no limit.
+    pub(crate) fn timer(&self, shared: &Shared) -> Option<Timer> {
+        shared.timer(left(self.expires)?)
+    }
+
+    /// Waits for `future`, but not past the deadline.
+    pub(crate) async fn within<T>(
+        &self,
+        shared: &Shared,
+        future: impl Future<Output = T>,
+    ) -> Option<T> {
+        let (mut timer, mut future) = (self.timer(shared), pin!(future));
+        poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending => match &mut timer {
+                Some(timer) => timer.as_mut().poll(cx).map(|()| None),
+                None => Poll::Pending,
+            },
+        })
+        .await
     }
 
     /// What a request ends with that is not sent, or not sent again, for this reason: a line that was

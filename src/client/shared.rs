@@ -29,7 +29,7 @@ use crate::{
         topics::{Told, Topics},
         waiter::{CallResult, Waiter},
     },
-    error::{ConnectionError, NotSent},
+    error::{ConnectionError, NotSent, Unknown},
     guard::guarded,
     protocol::{Hello, Position, RequestId, Topic},
     sync::{Arc, Mutex, oneshot},
@@ -170,15 +170,16 @@ impl Shared {
     }
 
     /// Appends an application request. It takes a place in flight, or has the one that is `held`, and
-    /// keeps it until its terminal line.
+    /// keeps it until its terminal line. The driver ends it when it `expires`.
     pub(crate) fn send_call(
         &self,
         body: &Body,
         ttl: Option<Duration>,
         held: Option<&Arc<Semaphore>>,
+        expires: Option<Instant>,
     ) -> Result<(RequestId, oneshot::Receiver<CallResult>), SendError> {
         let (sender, receiver) = oneshot::channel();
-        let id = self.send_request(body, ttl, held, Waiter::Call(sender))?;
+        let id = self.send_request(body, ttl, held, Waiter::Call(sender), expires)?;
         Ok((id, receiver))
     }
 
@@ -191,7 +192,7 @@ impl Shared {
         window: u64,
     ) -> Result<(RequestId, Arc<Flow>), SendError> {
         let flow = Arc::new(Flow::new(window));
-        let id = self.send_request(body, ttl, held, Waiter::Stream(flow.clone()))?;
+        let id = self.send_request(body, ttl, held, Waiter::Stream(flow.clone()), None)?;
         Ok((id, flow))
     }
 
@@ -201,6 +202,7 @@ impl Shared {
         ttl: Option<Duration>,
         held: Option<&Arc<Semaphore>>,
         waiter: Waiter,
+        expires: Option<Instant>,
     ) -> Result<RequestId, SendError> {
         let mut links = self.links.lock();
         let link = links.gate()?;
@@ -212,7 +214,7 @@ impl Shared {
             None => link.places.try_acquire().map_err(|_| SendError::NoPlace)?.forget(),
         }
         let id = links.next_id().map_err(SendError::Refused)?;
-        let driver = links.current.append_request(id, body, ttl, waiter);
+        let driver = links.current.append_request(id, body, ttl, waiter, expires);
         drop(links);
         wake(driver);
         Ok(id)
@@ -345,6 +347,38 @@ impl Shared {
             wake(driver);
         }
         false
+    }
+
+    /// Ends the calls whose time is over; when the next one's is.
+    pub(crate) fn end_overdue(&self, id: LinkId) -> Option<Instant> {
+        let mut links = self.links.lock();
+        let link = links.link(id)?;
+        let (overdue, next) = link.take_overdue(Instant::now());
+        let taken_back = overdue.iter().filter(|(_, was_offered)| !was_offered).count();
+        let places = link.places.clone();
+        drop(links);
+        if taken_back > 0 {
+            places.add_permits(taken_back);
+            self.drained.notify_waiters();
+        }
+        for (waiter, was_offered) in overdue {
+            waiter.fail(match was_offered {
+                true => Unknown::Deadline.into(),
+                false => self.out_of_time().into(),
+            });
+        }
+        next
+    }
+
+    /// Waits for a connection, where requests are to wait for one.
+    pub(crate) async fn wait_for_connection(&self) -> Result<(), NotSent> {
+        if let Some(error) = self.down().filter(|_| self.config.fail_fast) {
+            return Err(NotSent::Lost(error));
+        }
+        match self.phase.until(|phase| !matches!(phase, Phase::Connecting)).await {
+            Phase::Ended(error) => Err(NotSent::Lost(error)),
+            Phase::Open(_) | Phase::Connecting => Ok(()),
+        }
     }
 
     /// Whether the server owes anything. One that goes away, or is left, is another matter: it need

@@ -11,7 +11,6 @@ use std::{
 
 use bytes::Bytes;
 use futures_core::Stream;
-use tokio::time::Sleep;
 
 use crate::{
     client::{
@@ -20,7 +19,7 @@ use crate::{
         call::send_when_possible,
         flow::{Flow, Taken},
         resend::Patience,
-        shared::Shared,
+        shared::{Shared, Timer},
         typed::decode,
     },
     coop::poll_budgeted,
@@ -71,7 +70,7 @@ pub struct Streaming {
     state: State,
     window: u64,
     patience: Patience,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Option<Timer>,
 }
 
 enum State {
@@ -98,7 +97,7 @@ impl Streaming {
     }
 
     fn with_state(client: Client, state: State) -> Self {
-        let patience = Patience::new(client.shared().config.fail_fast);
+        let patience = Patience::new(&client.shared().config);
         Self { client, state, window: DEFAULT_WINDOW, patience, timer: None }
     }
 
@@ -113,14 +112,16 @@ impl Streaming {
         self
     }
 
-    /// Gives the whole reply this long, from the first poll. The server is told what is left when
-    /// the line is sent. Default: no limit but the server's own, from item to item.
+    /// Gives the whole reply this long, from the first poll; `None` for no limit but the server's own,
+    /// from item to item. The server is told what is left when the line is sent. Default:
+    /// [`ClientConfig::deadline`](crate::ClientConfig::deadline) until the request is sent, and no limit
+    /// for the reply.
     ///
     /// Past it, the last item is [`Unknown::Deadline`] if the request was sent, and it is cancelled on
     /// the server; else [`NotSent::Deadline`]. Items that were not taken by then are dropped, unless the reply had
     /// ended by then.
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.patience.deadline = Some(deadline);
+    pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
+        self.patience.set_deadline(deadline.into());
         self
     }
 
@@ -220,7 +221,11 @@ impl Streaming {
                 State::New(_) => self.start(),
                 State::Waiting(sent) => match sent.as_mut().poll(cx) {
                     Poll::Pending => return self.poll_deadline(cx),
-                    Poll::Ready(Ok((open, body))) => self.state = State::Open(open, body),
+                    Poll::Ready(Ok((open, body))) => {
+                        // The deadline that all requests have is over with that.
+                        self.timer = self.timer.take().filter(|_| self.patience.ttl().is_some());
+                        self.state = State::Open(open, body);
+                    }
                     Poll::Ready(Err(why)) => {
                         self.state = State::Over(Some(self.patience.last(why)));
                     }
@@ -249,13 +254,13 @@ impl Streaming {
         let State::New(mut body) = std::mem::replace(&mut self.state, State::Over(None)) else {
             return;
         };
-        let ttl = self.patience.deadline;
+        let ttl = self.patience.ttl();
         if ttl.is_some_and(|ttl| ttl.is_zero()) {
             self.state = State::Over(Some(self.client.shared().out_of_time().into()));
             return;
         }
         self.patience.begin();
-        self.timer = ttl.map(|ttl| Box::pin(tokio::time::sleep(ttl)));
+        self.timer = ttl.and_then(|ttl| self.client.shared().timer(ttl));
         let window = self.window;
         if window != DEFAULT_WINDOW
             && let Err(error) = body.attributes.push("window", window)
@@ -266,9 +271,10 @@ impl Streaming {
         self.state = self.wait(body, Duration::ZERO);
     }
 
-    fn wait(&self, body: Body, pause: Duration) -> State {
+    fn wait(&mut self, body: Body, pause: Duration) -> State {
         let (client, window) = (self.client.clone(), self.window);
-        let (expires, fail_fast) = (self.patience.expires(), self.patience.fail_fast);
+        self.timer = self.timer.take().or_else(|| self.patience.timer(client.shared()));
+        let (expires, fail_fast) = (self.patience.ttl_expires(), self.patience.fail_fast);
         State::Waiting(Box::pin(async move {
             let shared = client.shared();
             if !pause.is_zero() {
@@ -403,7 +409,7 @@ impl<C: Decode<R>, R> TypedStreaming<C, R> {
     }
 
     /// As [`Streaming::deadline`].
-    pub fn deadline(mut self, deadline: Duration) -> Self {
+    pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
         self.items = self.items.deadline(deadline);
         self
     }

@@ -6,6 +6,7 @@ use std::{
     num::NonZeroU64,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use futures_core::Stream;
@@ -18,6 +19,7 @@ use crate::{
         inbox::{Delivery, Gap, Inbox, Notification},
         listening::Listening,
         loss::{AfterReset, Judged, Loss, OnLoss},
+        resend::Patience,
         seen::{Progress, Seen, Standing},
         shared::Shared,
         topics::{Told, Wish},
@@ -63,12 +65,24 @@ pub struct Subscribe {
     wish: Wish,
     by_hand: bool,
     on_loss: OnLoss,
+    patience: Patience,
 }
 
 impl Subscribe {
     pub(crate) fn new(client: Client, topic: &str) -> Self {
         let (topic, wish, on_loss) = (Topic::new(topic), Wish::default(), OnLoss::default());
-        Self { client, topic, wish, by_hand: false, on_loss }
+        let patience = Patience::new(&client.shared().config);
+        Self { client, topic, wish, by_hand: false, on_loss, patience }
+    }
+
+    /// Gives it this long until the server has accepted it, from when it is awaited; `None` for no limit.
+    /// Default: [`ClientConfig::deadline`](crate::ClientConfig::deadline). What was accepted has none.
+    ///
+    /// Past it, it ends [`NotSent::Deadline`], with why there is no connection, or, if it may have been
+    /// sent, [`Unknown::Deadline`]; no subscription is left behind.
+    pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
+        self.patience.set_deadline(deadline.into());
+        self
     }
 
     /// Begins at `position` instead of behind the last notification: what was published since is
@@ -225,11 +239,13 @@ impl Subscribe {
     }
 
     async fn subscribe(self) -> Result<Subscription, CallError> {
-        let Self { client, topic, wish, by_hand, on_loss } = self;
+        let Self { client, topic, wish, by_hand, on_loss, mut patience } = self;
+        patience.begin();
         let topic = topic.map_err(NotSent::Name)?;
         let config = &client.shared().config;
         let inbox = Arc::new(Inbox::new(config.inbox_items, config.inbox_bytes));
-        let turn = client.shared().turn().await;
+        let turn = patience.within(client.shared(), client.shared().turn()).await;
+        let turn = turn.ok_or_else(|| client.shared().out_of_time())?;
         let mut told = Told::default();
         let joined = {
             let mut topics = client.shared().topics.lock();
@@ -242,8 +258,12 @@ impl Subscribe {
         let reader = wish.terms.window.map(|window| Reader::new(window, by_hand));
         let standing = Arc::new(Standing::new(inbox.clone()));
         let membership = Arc::new(Membership { client, topic, inbox, reader, standing });
-        let lost = |_| CallError::Unknown(Unknown::Lost(membership.client.shared().lost()));
-        let start = joined.await.map_err(lost)??;
+        let shared = membership.client.shared();
+        let Some(joined) = patience.within(shared, joined).await else {
+            let topics = shared.topics.lock();
+            return Err(topics.why_late(shared, &membership.topic, &membership.inbox));
+        };
+        let start = joined.map_err(|_| CallError::from(Unknown::Lost(shared.lost())))??;
         membership.standing.advance(wish.from.unwrap_or(start));
         Ok(Subscription { membership, on_loss: Mutex::new(on_loss), end: None, start })
     }

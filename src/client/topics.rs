@@ -22,7 +22,7 @@ use crate::{
         shared::Shared,
         waiter::Waiter,
     },
-    error::{CallError, ConnectionError, NotSent},
+    error::{CallError, ConnectionError, NotSent, Unknown},
     protocol::{Action, Code, Position, SubscriptionEvent, SubscriptionState, Topic},
     sync::{Arc, Weak, oneshot},
 };
@@ -89,6 +89,18 @@ impl Topics {
             self.entries.remove(topic);
         }
         sent.map(|()| receiver)
+    }
+
+    /// How a subscription ends whose stream gives up waiting for it: what can be proven (R2).
+    pub(crate) fn why_late(&self, shared: &Shared, topic: &Topic, inbox: &Arc<Inbox>) -> CallError {
+        let entry = self.entries.get(topic);
+        let mut joining = entry.into_iter().flat_map(|entry| &entry.joining);
+        let own = joining.find(|joining| Arc::ptr_eq(&joining.inbox, inbox));
+        match own.and_then(|own| own.failure.clone()) {
+            Some(failure) => failure,
+            None if entry.is_some_and(Entry::is_parked) => shared.out_of_time().into(),
+            None => Unknown::Deadline.into(),
+        }
     }
 
     /// Takes a stream off a topic; the last one unsubscribes.

@@ -118,7 +118,7 @@ impl<'a, C: Decode<R>, R> TypedCall<'a, C, R> {
     }
 
     /// As [`Call::deadline`].
-    pub fn deadline(mut self, deadline: Duration) -> Self {
+    pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
         self.call = self.call.deadline(deadline);
         self
     }

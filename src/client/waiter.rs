@@ -1,6 +1,7 @@
 //! Who waits for a terminal line, and what it brings them.
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::{
     client::{flow::Flow, shared::wake},
@@ -75,6 +76,8 @@ pub(crate) struct Entry {
     pub(crate) waiter: Waiter,
     /// Where in the outbound stream the request's LF ends: what tells sent from not sent.
     pub(crate) line_end: u64,
+    /// When the driver ends it, if its caller does not.
+    pub(crate) expires: Option<Instant>,
 }
 
 impl Entry {
@@ -101,7 +104,7 @@ mod tests {
     #[test]
     fn a_cancelled_call_holds_its_place() {
         let (sender, _receiver) = oneshot::channel();
-        let mut entry = Entry { waiter: Waiter::Call(sender), line_end: 0 };
+        let mut entry = Entry { waiter: Waiter::Call(sender), line_end: 0, expires: None };
         assert!(entry.cancel());
         assert!(!entry.cancel());
         assert!(entry.waiter.holds_place());

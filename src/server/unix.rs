@@ -11,7 +11,7 @@ use std::{
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixListener;
 
-use crate::server::Server;
+use crate::{coop::consume_budget, server::Server};
 
 /// How often, and after how long each time, the lock on the directory is tried for.
 const TRIES: u32 = 100;
@@ -31,6 +31,7 @@ impl Server<UnixListener> {
     /// # Panics
     /// Outside a tokio runtime.
     pub async fn bind_unix(path: impl AsRef<Path>) -> io::Result<Self> {
+        consume_budget().await;
         let path = path.as_ref();
         let lock = lock_directory(path).await;
         let listener = bind(path);

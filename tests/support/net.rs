@@ -55,6 +55,11 @@ impl Net {
 }
 
 impl Attempt {
+    /// The client does not wait for it any more.
+    pub(crate) fn is_dropped(&self) -> bool {
+        self.answer.is_closed()
+    }
+
     pub(crate) fn accept(self, size: usize) -> Peer {
         let (near, far) = tokio::io::duplex(size);
         self.answer.send(Ok(near)).expect("the client waits");

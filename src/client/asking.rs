@@ -1,0 +1,305 @@
+//! Requests that are no plain calls: to publish, one-way, and for the list of methods.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use crate::{
+    client::{
+        body::Body,
+        call::Exchange,
+        link::SendError,
+        resend::Patience,
+        shared::Shared,
+        waiter::{Listed as Gathered, Reply, Waiter},
+    },
+    coop::{consume_budget, poll_budgeted},
+    error::{CallError, ConnectionError, NotSent, Unknown},
+    guard::wake,
+    protocol::{Epoch, Method, RequestId, Topic, Word, parse_number},
+    sync::oneshot,
+    topic::Published,
+};
+
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A message on its way to a topic: a future of where it stands. Nothing is sent before it is first
+/// polled.
+///
+/// Made by [`Client::publish`](crate::Client::publish). Implements PROTOCOL.md, section 8.5.
+///
+/// # Errors
+/// As a [`Call`](crate::Call)'s; [`CallError::Refused`] with `forbidden` where it is not allowed.
+///
+/// # Cancel safety
+/// As a call's: when dropped after it was sent, it may have been published.
+#[must_use = "nothing is published unless it is awaited"]
+pub struct Publish<'a>(Exchange<'a>);
+
+impl<'a> Publish<'a> {
+    pub(super) fn new(shared: &'a Shared, topic: &str, payload: &[u8]) -> Self {
+        Self(match publish_body(topic, payload) {
+            Ok(body) => Exchange::new(shared, body),
+            Err(error) => Exchange::failed(shared, error),
+        })
+    }
+
+    /// Gives it this long, from its first poll; `None` for no limit. The server is told what is left
+    /// when the line is sent. Default: [`ClientConfig::deadline`](crate::ClientConfig::deadline).
+    pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
+        self.0.patience.set_deadline(deadline.into());
+        self
+    }
+}
+
+impl Future for Publish<'_> {
+    type Output = Result<Published, CallError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let reply = ready!(self.get_mut().0.poll_reply(cx));
+        Poll::Ready(reply.and_then(|reply| published(&reply)))
+    }
+}
+
+fn publish_body(topic: &str, payload: &[u8]) -> Result<Body, CallError> {
+    let topic = Topic::new(topic).map_err(NotSent::Name)?;
+    let mut arguments = topic.as_str().as_bytes().to_vec();
+    if !payload.is_empty() {
+        arguments.push(b' ');
+        arguments.extend_from_slice(payload);
+    }
+    let word = Word::new("/publish").ok_or(CallError::Encode("no such word".into()))?;
+    Ok(Body::new(word, &arguments))
+}
+
+fn published(reply: &Reply) -> Result<Published, CallError> {
+    let attributes = reply.attributes.as_attributes();
+    let epoch = attributes.get("epoch").and_then(Epoch::new);
+    let sequence = attributes.get("seq").and_then(|seq| parse_number(seq.as_bytes()));
+    match (epoch, sequence) {
+        (Some(epoch), Some(sequence)) => Ok(Published { epoch, sequence }),
+        _ => Err(CallError::Decode("the reply names no epoch and seq".into())),
+    }
+}
+
+/// A one-way request on its way: a future of whether its line waits to be written. Nothing is sent
+/// before it is first polled.
+///
+/// Made by [`Client::one_way`](crate::Client::one_way), which says more. Implements PROTOCOL.md,
+/// section 7.3.
+///
+/// # Errors
+/// [`NotSent`].
+///
+/// # Cancel safety
+/// Dropping it while it waits for a connection or for room sends nothing.
+#[must_use = "nothing is sent unless it is awaited"]
+pub struct OneWay<'a> {
+    shared: &'a Shared,
+    state: OneWayState<'a>,
+    patience: Patience,
+}
+
+enum OneWayState<'a> {
+    New(Result<Body, NotSent>),
+    /// Waiting for a connection, or for room to write.
+    Waiting(Boxed<'a, Result<(), NotSent>>),
+}
+
+impl<'a> OneWay<'a> {
+    pub(super) fn new(shared: &'a Shared, method: &str, payload: &[u8]) -> Self {
+        let word = Method::new_word(method).map_err(NotSent::Name);
+        let body = word.map(|word| Body::new(word, payload));
+        let patience = Patience::new(&shared.config);
+        Self { shared, state: OneWayState::New(body), patience }
+    }
+
+    /// Gives it this long, from its first poll, to wait for a connection and for room to write; `None`
+    /// for no limit. Default: [`ClientConfig::deadline`](crate::ClientConfig::deadline).
+    pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
+        self.patience.set_deadline(deadline.into());
+        self
+    }
+
+    /// Sends at once if there is a connection and room; else waits for both.
+    fn start(&mut self, body: Body) -> Poll<Result<(), NotSent>> {
+        match self.shared.send_one_way(&body) {
+            Ok(()) => return Poll::Ready(Ok(())),
+            Err(SendError::Refused(error)) => return Poll::Ready(Err(error)),
+            Err(SendError::NoPlace | SendError::Full) => {}
+        }
+        self.patience.begin();
+        let (shared, patience) = (self.shared, std::mem::take(&mut self.patience));
+        self.state = OneWayState::Waiting(Box::pin(async move {
+            let sent = patience.within(shared, send_one_way(shared, &body)).await;
+            sent.unwrap_or_else(|| Err(shared.out_of_time()))
+        }));
+        Poll::Pending
+    }
+
+    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), NotSent>> {
+        if let OneWayState::New(body) = &mut self.state {
+            match std::mem::replace(body, Err(NotSent::Lost(ConnectionError::Closed))) {
+                Ok(body) => {
+                    if let sent @ Poll::Ready(_) = self.start(body) {
+                        return sent;
+                    }
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        match &mut self.state {
+            OneWayState::Waiting(sending) => sending.as_mut().poll(cx),
+            OneWayState::New(_) => Poll::Pending,
+        }
+    }
+}
+
+impl Future for OneWay<'_> {
+    type Output = Result<(), NotSent>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        poll_budgeted(cx, |cx| this.poll_sent(cx))
+    }
+}
+
+async fn send_one_way(shared: &Shared, body: &Body) -> Result<(), NotSent> {
+    loop {
+        let mut drained = pin!(shared.drained.notified());
+        drained.as_mut().enable();
+        match shared.send_one_way(body) {
+            Ok(()) => return Ok(()),
+            Err(SendError::Refused(error)) => return Err(error),
+            Err(SendError::NoPlace) => shared.wait_for_connection().await?,
+            Err(SendError::Full) => drained.await,
+        }
+    }
+}
+
+/// A request for the methods of the server on its way: a future of the list, of a name, and a line of
+/// documentation where there is one. Nothing is sent before it is first polled.
+///
+/// Made by [`Client::methods`](crate::Client::methods). Implements PROTOCOL.md, section 8.6.
+///
+/// # Errors
+/// As a [`Call`](crate::Call)'s.
+///
+/// # Cancel safety
+/// Dropping it has no effect but that nobody reads the list.
+#[must_use = "nothing is asked unless it is awaited"]
+pub struct Methods<'a> {
+    shared: &'a Shared,
+    patience: Patience,
+    listing: Option<Boxed<'a, Listed>>,
+}
+
+type Listed = Result<Vec<(Method, String)>, CallError>;
+
+impl<'a> Methods<'a> {
+    pub(super) fn new(shared: &'a Shared) -> Self {
+        Self { shared, patience: Patience::new(&shared.config), listing: None }
+    }
+
+    /// Gives it this long, from its first poll; `None` for no limit. Default:
+    /// [`ClientConfig::deadline`](crate::ClientConfig::deadline).
+    pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
+        self.patience.set_deadline(deadline.into());
+        self
+    }
+}
+
+impl Future for Methods<'_> {
+    type Output = Listed;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let listing = this.listing.get_or_insert_with(|| {
+            let (shared, patience) = (this.shared, std::mem::take(&mut this.patience));
+            Box::pin(async move {
+                let listed = list(shared, patience).await;
+                if listed.is_err() {
+                    // It may have been refused at once, before anything was sent.
+                    consume_budget().await;
+                }
+                listed
+            })
+        });
+        listing.as_mut().poll(cx)
+    }
+}
+
+async fn list(shared: &Shared, mut patience: Patience) -> Listed {
+    patience.begin();
+    let lines = loop {
+        let sent = patience.within(shared, send_methods(shared)).await;
+        let sent = sent.unwrap_or_else(|| Err(shared.out_of_time()));
+        let mut listing = sent.map_err(|why| patience.last(why))?;
+        let listed = patience.within(shared, &mut listing.list).await;
+        let lost = |_| Err(Unknown::Lost(ConnectionError::Closed).into());
+        let late = || Ok(Err(Unknown::Deadline.into()));
+        match listed.unwrap_or_else(late).unwrap_or_else(lost) {
+            Ok(lines) => break lines,
+            Err(error) => match patience.resend(shared, listing.id, &error) {
+                Some(pause) => shared.pause(pause).await,
+                None => return Err(patience.last(error)),
+            },
+        }
+    };
+    lines.iter().map(|line| method_and_doc(line)).collect()
+}
+
+async fn send_methods(shared: &Shared) -> Result<Listing<'_>, NotSent> {
+    loop {
+        let turn = shared.turn().await;
+        let (caller, list) = oneshot::channel();
+        let waiter = Waiter::List { items: Vec::new(), bytes: 0, caller };
+        let (head, arguments) = (format_args!("/methods"), format_args!(""));
+        let begun = shared.begin_control(waiter, head, arguments);
+        drop(turn);
+        match begun {
+            Ok(begun) => {
+                wake(begun.driver);
+                return Ok(Listing { shared, id: begun.id, list });
+            }
+            Err(SendError::Refused(error)) => return Err(error),
+            Err(_) => shared.wait_for_connection().await?,
+        }
+    }
+}
+
+/// A list on its way; what was gathered of it goes with its caller.
+struct Listing<'a> {
+    shared: &'a Shared,
+    id: RequestId,
+    list: oneshot::Receiver<Gathered>,
+}
+
+impl Drop for Listing<'_> {
+    fn drop(&mut self) {
+        self.shared.cancel(self.id);
+    }
+}
+
+fn method_and_doc(line: &[u8]) -> Result<(Method, String), CallError> {
+    let line = String::from_utf8_lossy(line);
+    let (name, doc) = line.split_once(' ').unwrap_or((&line, ""));
+    let method = Method::new(name).map_err(|error| CallError::Decode(error.to_string()))?;
+    Ok((method, doc.to_owned()))
+}
+
+macro_rules! opaque_debug {
+    ($($name:ident),*) => {
+        $(impl fmt::Debug for $name<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($name)).finish_non_exhaustive()
+            }
+        })*
+    };
+}
+
+opaque_debug!(Publish, OneWay, Methods);
