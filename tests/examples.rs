@@ -14,17 +14,22 @@ mod offer;
 mod store;
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::Write,
     path::PathBuf,
     process::{ExitStatus, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader, Lines},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     process::{Child, ChildStderr, ChildStdout, Command},
     time::timeout,
 };
@@ -221,7 +226,7 @@ async fn the_tour_shows_the_seven_steps() {
     let has = |part: &str| assert!(shown.iter().any(|line| line.contains(part)), "{part}");
     has("C: 1 random 6");
     has("C: 1 offers.list;window=4");
-    has("C: * /more 1 2");
+    has("C: * /more 1 ");
     has("C: 2 /renew");
     has("S: 2 ok;lease=1 offers:");
     has("S: * /end offers expired ");
@@ -435,6 +440,214 @@ async fn the_methods_are_documented_and_check_their_arguments() {
     plain.reader.line_with("* random ").await;
     server.signal("INT").await;
     assert!(server.end().await.success());
+}
+
+/// Whatever is appended at once: a client that asks for each is told of all of them.
+#[tokio::test]
+async fn five_thousand_appended_lines_reach_a_client() {
+    const OFFERS: u64 = 5_000;
+    let offers = Offers::with("").await;
+    let mut client = Example::start("offers_client", &[&offers.address]);
+    client.stdout.line_with("listening").await;
+    let lines: String = (1..=OFFERS).map(|id| offer(id, "new")).collect();
+    offers.append(&lines);
+    let mut told = BTreeSet::new();
+    while told.len() < OFFERS as usize {
+        let line = client.stdout.line().await.expect("it goes on");
+        let id = line.strip_prefix("new:").and_then(|line| line.split_whitespace().next());
+        let id = id.unwrap_or_else(|| panic!("{line}"));
+        assert!(told.insert(id.to_owned()), "{line}");
+    }
+}
+
+/// A file of which an offer changed twice, and one of the same bytes in its place: nothing has changed.
+#[tokio::test]
+async fn a_file_replaced_by_the_same_bytes_announces_nothing() {
+    let content = offer(1, "one") + &offer(2, "two") + &offer(1, "uno") + &offer(1, "un");
+    let mut offers = Offers::with(&content).await;
+    let mut plain = Plain::listening(&offers.address).await;
+    for _ in 0..2 {
+        offers.replace(&content);
+        offers.reported("replaced").await;
+    }
+    offers.replace(&(content + &offer(2, "zwei") + &offer(3, "drei")));
+    plain.expect(r#"* offers 1 {"id":2,"changed":true}"#).await;
+    plain.expect(r#"* offers 2 {"id":3}"#).await;
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_costs_no_offer() {
+    let offers = Offers::with(&format!("\u{feff}{}", offer(1, "one"))).await;
+    let mut plain = Plain::connect(&offers.address).await;
+    let one = r#"1 ok {"id":1,"title":"one","rent":700}"#;
+    assert_eq!(plain.ask("1 offers.get 1").await, one);
+}
+
+#[tokio::test]
+async fn offers_with_extreme_ids_do_not_keep_others_from_being_added() {
+    let content = [u64::MAX, (1 << 53) - 1, 1, 7].map(|id| offer(id, "x")).concat();
+    let offers = Offers::with(&content).await;
+    let mut plain = Plain::connect(&offers.address).await;
+    for (request, id) in [(1, 2), (2, 3), (3, 4)] {
+        let added = plain.ask(&format!(r#"{request} offers.add {{"title":"new","rent":5}}"#)).await;
+        assert_eq!(added, format!(r#"{request} ok {{"id":{id}}}"#));
+    }
+    let last = format!("4 ok {{\"id\":{},\"title\":\"x\",\"rent\":700}}", u64::MAX);
+    assert_eq!(plain.ask(&format!("4 offers.get {}", u64::MAX)).await, last);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_file_that_is_rotated_quickly_announces_what_stood_in_each() {
+    let mut offers = Offers::with(&offer(1, "one")).await;
+    let mut plain = Plain::listening(&offers.address).await;
+    for id in 2..=4 {
+        fs::rename(offers.path(), offers.dir.path().join(format!("offers.{id}"))).unwrap();
+        fs::write(offers.path(), offer(id, "new")).unwrap();
+    }
+    for id in 2..=4 {
+        plain.expect(&format!(r#"* offers {} {{"id":{id}}}"#, id - 1)).await;
+    }
+    for id in 5..=9 {
+        offers.replace(&offer(id, "new"));
+    }
+    // Which of them is seen is for the clock to say; none goes without a word.
+    let mut seen = 0;
+    while !plain.next().await.ends_with(r#"{"id":9}"#) {
+        seen += 1;
+    }
+    if seen < 4 {
+        offers.reported("offers may be missing").await;
+    }
+}
+
+/// It writes far faster than the file is read: the start, and calls, wait for none of it.
+#[tokio::test]
+async fn a_writer_that_is_faster_than_the_server_holds_nobody_up() {
+    const PIECE: usize = 1024 * 1024;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("offers.jsonl");
+    let lines: String = (1..).map(|id| offer(id % 1_000 + 1, "x")).take(PIECE / 36).collect();
+    fs::write(&path, lines.repeat(16)).unwrap();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let writer = std::thread::spawn({
+        let is_over = is_over.clone();
+        move || {
+            let mut file = File::options().append(true).open(path).unwrap();
+            for _ in 0..64 {
+                if is_over.load(Ordering::Relaxed) {
+                    break;
+                }
+                file.write_all(lines.as_bytes()).unwrap();
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    });
+    let offers = Offers::over(dir).await;
+    let mut plain = Plain::connect(&offers.address).await;
+    for request in 1..100 {
+        assert_eq!(plain.ask(&format!("{request} random 1")).await, format!("{request} ok 0"));
+    }
+    let added = plain.ask(r#"100 offers.add {"title":"new","rent":5}"#).await;
+    assert!(added.starts_with("100 ok {") || added.starts_with("100 err busy "), "{added}");
+    is_over.store(true, Ordering::Relaxed);
+    writer.join().unwrap();
+    offers.stop().await;
+}
+
+const HELLO: &str = "* /hello;version=1;session=6f0c1b52-9a0e-4c8e-8f0a-3f1d5a7b9c11;max-line=65535;in-flight=1024;lease=60\n";
+const SUBSCRIBED: &str = "1 ok;epoch=e;next=1;head=0;lease=60\n";
+
+/// An offers_client, and its server, which says what it is told to say and nothing else.
+struct Silent {
+    client: Example,
+    server: Plain,
+}
+
+impl Silent {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let client = Example::start("offers_client", &[&address]);
+        let (io, _) = timeout(BOUND, listener.accept()).await.expect("it connects").unwrap();
+        let (reader, writer) = io.into_split();
+        Self { client, server: Plain { writer, reader: Output::of("client", reader) } }
+    }
+
+    async fn say(&mut self, lines: &str) {
+        self.server.writer.write_all(lines.as_bytes()).await.unwrap();
+    }
+}
+
+/// Whatever it waits for: a hello, the reply to its `/subscribe`, the first offer of the list.
+#[tokio::test]
+async fn a_signal_ends_a_client_wherever_it_waits() {
+    for signal in ["INT", "TERM"] {
+        for waits_for in 0..3 {
+            let mut silent = Silent::start().await;
+            if waits_for > 0 {
+                silent.say(HELLO).await;
+                silent.server.reader.line_with("1 /subscribe offers").await;
+            }
+            if waits_for > 1 {
+                silent.say(SUBSCRIBED).await;
+                silent.server.reader.line_with("2 offers.list").await;
+            }
+            silent.client.signal(signal).await;
+            assert!(silent.client.end().await.success(), "{signal}, {waits_for}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_a_client_that_waits_for_its_server_to_close() {
+    let mut silent = Silent::start().await;
+    silent.say(HELLO).await;
+    silent.server.reader.line_with("1 /subscribe offers").await;
+    silent.client.signal("INT").await;
+    silent.server.reader.line_with("/quit").await;
+    silent.client.signal("TERM").await;
+    assert!(silent.client.end().await.success());
+    let told = silent.client.stderr.rest().await;
+    assert!(!told.iter().any(|line| line.contains("does not answer")), "{told:?}");
+}
+
+/// An open stream without credit lasts through the drain of 11 s, unless there is a second signal.
+#[tokio::test]
+async fn a_second_signal_ends_a_server_that_drains() {
+    for signals in [["TERM", "TERM"], ["INT", "TERM"]] {
+        let mut offers = Offers::with(&(offer(1, "one") + &offer(2, "two"))).await;
+        let mut plain = Plain::connect(&offers.address).await;
+        let first = plain.ask("1 offers.list;window=1").await;
+        assert!(first.starts_with("1 more "), "{first}");
+        offers.server.signal(signals[0]).await;
+        plain.reader.line_with("* /bye").await;
+        offers.server.signal(signals[1]).await;
+        offers.reported("stopped at once").await;
+        assert!(offers.server.end().await.success());
+    }
+}
+
+/// `program | head`: nobody reads any more, and that is no reason to panic.
+#[tokio::test]
+async fn programs_whose_output_nobody_reads_end_quietly() {
+    for (name, args, reads) in [
+        ("tour", &[][..], 1),
+        ("secured", &[], 1),
+        ("tour", &[], 0),
+        ("load_test", &["--callers", "1", "--requests", "10"], 0),
+        ("load_test", &["--callers", "1", "--requests", "10", "--json"], 0),
+    ] {
+        let mut program = Example::start(name, args);
+        for _ in 0..reads {
+            program.stdout.line().await.expect("it says something");
+        }
+        let Example { mut child, stdout, stderr } = program;
+        drop(stdout);
+        timeout(BOUND, child.wait()).await.expect("it does not end").unwrap();
+        let told = stderr.rest().await;
+        assert!(!told.iter().any(|line| line.contains("panicked")), "{name}: {told:#?}");
+    }
 }
 
 /// Each of 200 subscribed connections is told, and costs less than the target by the allocator.

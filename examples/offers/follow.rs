@@ -594,6 +594,122 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_byte_order_mark_is_no_part_of_the_first_line() {
+        let mut bench = Bench::with("\u{feff}one\n\u{feff}two\n");
+        assert_eq!(bench.read().await, [line(1, "one"), line(2, "\u{feff}two")]);
+        bench.write("new", "\u{feff}");
+        bench.rename("new", "file");
+        assert_eq!(bench.read().await, [Event::Restarted(Reason::Replaced)]);
+        bench.append("file", "\nthree\n");
+        assert_eq!(bench.read().await, [line(2, "three")]);
+    }
+
+    /// As a writer leaves it that goes on at its own place in a file that was truncated.
+    #[tokio::test]
+    async fn a_hole_before_a_line_is_no_part_of_it() {
+        let mut bench = Bench::with("one\ntwo\n");
+        bench.read().await;
+        let writer = File::options().write(true).open(bench.path("file")).unwrap();
+        writer.set_len(0).unwrap();
+        assert_eq!(bench.read().await, [Event::Restarted(Reason::Truncated)]);
+        writer.write_all_at(b"three\n", 3 * MAX_LINE as u64).unwrap();
+        let mut read = Vec::new();
+        while !bench.follower.is_idle() || read.is_empty() {
+            read.extend(bench.read().await);
+        }
+        assert_eq!(read, [line(1, "three")]);
+        writer.write_all_at(b"a\0b\n", 3 * MAX_LINE as u64 + 6).unwrap();
+        assert_eq!(bench.read().await, [line(2, "a\0b")]);
+    }
+
+    /// All that comes in looks until nothing does.
+    #[cfg(target_os = "linux")]
+    async fn read_all(bench: &mut Bench) -> Vec<Event> {
+        let mut read = Vec::new();
+        loop {
+            let events = bench.read().await;
+            if events.is_empty() && bench.follower.is_idle() {
+                return read;
+            }
+            read.extend(events);
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn files_that_stand_there_between_two_looks_are_read_in_their_order() {
+        let replaced = Event::Restarted(Reason::Replaced);
+        let mut bench = Bench::with("one\n");
+        bench.read().await;
+        bench.append("file", "two\n");
+        bench.rename("file", "file.1");
+        bench.write("file", "three\n");
+        bench.rename("file.1", "file.2");
+        bench.rename("file", "file.1");
+        bench.write("file", "four\n");
+        let rotated =
+            [line(2, "two"), replaced.clone(), line(1, "three"), replaced.clone(), line(1, "four")];
+        assert_eq!(read_all(&mut bench).await, rotated);
+        // Wherever they are moved to, and if nothing stands there at the end.
+        for name in ["x", "y", "z"] {
+            bench.rename("file", name);
+            bench.write("file", format!("{name}\n"));
+        }
+        bench.rename("file", "away");
+        let rotated = [replaced.clone(), line(1, "x"), replaced.clone(), line(1, "y")];
+        let mut read = Vec::new();
+        while read.len() < rotated.len() {
+            read.extend(bench.follower.read_new().await.unwrap_or_default());
+        }
+        assert_eq!(read, rotated);
+        while bench.follower.read_new().await.is_ok() {}
+        bench.write("file", "five\n");
+        let rotated = [replaced.clone(), line(1, "z"), replaced, line(1, "five")];
+        assert_eq!(read_all(&mut bench).await, rotated);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn files_that_are_gone_before_they_are_read_are_told() {
+        let replaced = Event::Restarted(Reason::Replaced);
+        let mut bench = Bench::with("one\n");
+        bench.read().await;
+        for content in ["two\n", "three\n", "four\n"] {
+            bench.write("new", content);
+            bench.rename("new", "file");
+        }
+        let told = [Event::Missed(2), replaced.clone(), line(1, "four")];
+        assert_eq!(read_all(&mut bench).await, told);
+        // Moved away and back, it is the same file.
+        bench.rename("file", "away");
+        bench.rename("away", "file");
+        bench.append("file", "five\n");
+        assert_eq!(read_all(&mut bench).await, [line(2, "five")]);
+        bench.write("new", "six\n");
+        bench.rename("new", "file");
+        assert_eq!(read_all(&mut bench).await, [replaced, line(1, "six")]);
+        // What others do in the folder is no matter.
+        for name in ["a", "b"] {
+            bench.write(name, "x\n");
+            bench.rename(name, "c");
+        }
+        fs::remove_file(bench.path("c")).unwrap();
+        assert_eq!(read_all(&mut bench).await, []);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_file_that_comes_later_is_read_with_those_before_it() {
+        let mut bench = Bench::new();
+        bench.fail().await;
+        bench.write("file", "one\n");
+        bench.rename("file", "file.1");
+        bench.write("file", "two\n");
+        let replaced = Event::Restarted(Reason::Replaced);
+        assert_eq!(read_all(&mut bench).await, [line(1, "one"), replaced, line(1, "two")]);
+    }
+
+    #[tokio::test]
     async fn a_missing_file_is_reported_once_and_waited_for() {
         let mut bench = Bench::new();
         let error = bench.fail().await;
