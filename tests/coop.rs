@@ -16,7 +16,7 @@ use std::{
 };
 
 use bellwire::{
-    Client, ClientConfig, Connection, Delivery, Listener, Notifications, Router, Server,
+    Client, ClientConfig, Connection, Delivery, Listener, Notifications, Router, Server, Session,
     Subscription, server::PeerAddr,
 };
 use futures::{
@@ -80,6 +80,7 @@ fn list() -> Vec<Case> {
         }),
         ("OneWay", || looping(async |it| drop(it.closed.one_way("m", "").await))),
         ("Publish", || looping(async |it| drop(it.closed.publish("t", "").await))),
+        ("Publisher::close", || looping(async |it| drop(it.server.publisher.close("t").await))),
         ("Publisher::publish", || {
             looping(async |it| drop(it.server.publisher.publish("t", "x").await))
         }),
@@ -97,10 +98,15 @@ fn list() -> Vec<Case> {
         }),
         ("Server::bind_unix", || looping(async |_| drop(Server::bind_unix("/none/s").await))),
         ("Server::bind", || looping(async |_| drop(Server::bind("192.0.2.1:1").await))),
+        ("Session::closed", || looping(async |it| it.gone.closed().await)),
+        ("Stopping", || looping(async |it| it.gone.stopping().await)),
         ("Streaming", || {
             looping(async |it| drop(it.closed.stream("m", "").collect::<Vec<_>>().await))
         }),
         ("Streaming::next", || looping(async |it| drop(it.closed.stream("m", "").next().await))),
+        ("Streaming::next_with_credit", || {
+            looping(async |it| drop(it.closed.stream("m", "").next_with_credit().await))
+        }),
         ("Streaming::next_with_credit", || {
             looping(async |it| drop(it.closed.stream("m", "").next_with_credit().await))
         }),
@@ -132,14 +138,21 @@ fn list() -> Vec<Case> {
                 drop(it.closed.request_stream::<_, u8>("m", &1).next_with_credit().await);
             })
         }),
+        ("TypedStreaming::next_with_credit", || {
+            looping(async |it| {
+                let mut items = it.closed.request_stream::<_, u8>("m", &1);
+                drop(items.next_with_credit().await);
+            })
+        }),
     ]
 }
 
 /// Public futures that no loop can be made of, and why.
-const EXEMPT: [(&str, &str); 5] = [
+const EXEMPT: [(&str, &str); 6] = [
     ("Client::connect_tls", "as Client::connect"),
     ("HandlerReply", "a handler is started once, and its driver yields between requests"),
     ("Listening::ended", "a task of tokio's, and each ends once"),
+    ("MemoryTopics::close", "a store's, which Publisher::close waits for"),
     ("MemoryTopics::append", "a store's, which Publisher::publish waits for"),
     ("TokenAuthenticator::authenticate", "a hook, which a connection polls once for an /auth"),
 ];
@@ -152,6 +165,8 @@ struct Fixture {
     closed: Client,
     /// The driver of `closed`, which has ended.
     over: Mutex<Connection<DuplexStream>>,
+    /// The server's session of `closed`, which is over.
+    gone: Session,
     /// A subscription of a client that is closed, read to its end.
     ended: Mutex<Subscription>,
 }
@@ -163,14 +178,19 @@ impl Fixture {
         tokio::spawn(connection);
         open.connected().await.expect("a server");
         let (closed, mut over) = Client::new(server.pipe(), ClientConfig::new());
+        let known: Vec<_> = server.handle.sessions().iter().map(Session::id).collect();
         let ended = tokio::select! {
             ended = closed.subscribe("t").into_future() => ended.expect("a subscription"),
             over = &mut over => panic!("{over:?}"),
         };
+        let mut sessions = server.handle.sessions().into_iter();
+        let gone = sessions.find(|session| !known.contains(&session.id())).expect("a session");
         drop(tokio::join!(closed.close(), &mut over));
+        gone.closed().await;
         let mut ended = ended;
         while ended.next().await.is_some() {}
-        Self { server, open, closed, over: Mutex::new(over), ended: Mutex::new(ended) }
+        let (over, ended) = (Mutex::new(over), Mutex::new(ended));
+        Self { server, open, closed, over, gone, ended }
     }
 }
 

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::{
+    coop::consume_budget,
     protocol::{Code, Time},
     server::{
         Shared as Server,
@@ -170,6 +171,7 @@ impl Session {
     /// # Cancel safety
     /// Nothing is lost when it is dropped.
     pub async fn closed(&self) {
+        consume_budget().await;
         self.ending().closed().await;
     }
 

@@ -9,6 +9,7 @@ use std::{
 use tokio::sync::Notify;
 
 use crate::{
+    coop::poll_budgeted,
     server::{
         extract::{FromRequest, RequestParts},
         reply::Rejection,
@@ -135,7 +136,7 @@ impl Future for Stopping {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         if self.is_stopping() {
-            return Poll::Ready(());
+            return poll_budgeted(cx, |_| Poll::Ready(()));
         }
         self.waiting.as_mut().poll(cx)
     }

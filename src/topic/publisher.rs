@@ -5,7 +5,7 @@ use std::{any::TypeId, fmt};
 use bytes::Bytes;
 
 use crate::{
-    coop::consume_message,
+    coop::{consume_budget, consume_message},
     guard::Guarded,
     protocol::{DEFAULT_MAX_LINE, Position, Topic, encode},
     sync::{Arc, AtomicUsize, Ordering},
@@ -136,6 +136,15 @@ impl Publisher {
     /// # Cancel safety
     /// Once polled, the log may be closed though the future is dropped.
     pub async fn close(
+        &self,
+        topic: impl TryInto<Topic>,
+    ) -> Result<Option<Position>, PublishError> {
+        let closed = self.close_log(topic).await;
+        consume_budget().await;
+        closed
+    }
+
+    async fn close_log(
         &self,
         topic: impl TryInto<Topic>,
     ) -> Result<Option<Position>, PublishError> {
