@@ -202,8 +202,9 @@ impl<S> Endpoint<S> {
     /// Of a [`Streamed`](crate::server::Streamed) reply each item has this long, so `None` lets a
     /// stream be silent for ever, as one that follows a file is. A request's `ttl` still bounds the
     /// whole, and so do `/cancel` and the end of the connection. Once the client has ended its
-    /// direction of the connection, and once the connection is told to close, no more than the
-    /// server's time is left: a client that is gone looks no different. While the
+    /// direction of the connection, no more than the server's time is left: a client that is gone looks
+    /// no different. Once the server ends the connection, no more than its
+    /// [`drain`](crate::ServerConfig::drain) is left. While the
     /// [`Authorizer`](crate::server::Authorizer) takes its time, the server's time holds.
     ///
     /// Worst case: a request that never ends holds its place in flight as long as its connection
