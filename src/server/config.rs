@@ -500,7 +500,8 @@ impl ServerConfig {
     }
 
     /// What a server with these limits may take of memory, in bytes, without what handlers and a
-    /// store of one's own keep for themselves; a server that begins to serve logs it.
+    /// store of one's own keep for themselves, and without what the system keeps for its sockets, which
+    /// [`unsent_bytes`](Self::unsent_bytes) bounds; a server that begins to serve logs it.
     ///
     /// It is the sum of
     /// - [`connections`](Self::connections), each with 2 KiB of its own, 2,304 bytes for each of its
