@@ -211,7 +211,7 @@ impl ClientConfig {
     ///
     /// All addresses are raced, each 250 ms ahead of the next (RFC 8305). The first one to be connected
     /// has its share of the time that is left for TLS, `/hello` and `/auth`: all of it where it is the
-    /// only one. If it fails, or takes longer, the race goes on with the others. A server that says
+    /// only one; else an equal share, or 2 s if that is more, and half at the most. If it fails, or takes longer, the race goes on with the others. A server that says
     /// hello to a client of [`Client::new`](crate::Client::new) has this long, too.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {

@@ -30,6 +30,9 @@ const MAX_SLOW: usize = 1_024;
 /// As good as no limit: an `Instant` has room for it.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
+/// What is enough for a handshake over a slow network.
+const LEAST_SHARE: Duration = Duration::from_secs(2);
+
 /// What is under way in a round.
 struct Round<Io> {
     /// The addresses, in their order. An [`Endpoint`] names its address by its place here.
@@ -91,8 +94,7 @@ impl<Io> Round<Io> {
     /// What an endpoint may take of the time that is left, which is for all of them.
     fn share(&self) -> Duration {
         let others = self.race.left().count() + self.lookups.len();
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        left / u32::try_from(others).unwrap_or(u32::MAX).saturating_add(1)
+        share(self.deadline.saturating_duration_since(Instant::now()), others)
     }
 
     /// Whether an attempt at this address is still to end.
@@ -359,6 +361,17 @@ impl<C: Connector> Supervisor<C> {
     }
 }
 
+/// The share of one endpoint in the time that is left for it and so many others. A name may have more
+/// endpoints than there is time for: then each has enough for a handshake over a slow network, but
+/// never more than half.
+fn share(left: Duration, others: usize) -> Duration {
+    if others == 0 {
+        return left;
+    }
+    let equal = left / u32::try_from(others).unwrap_or(u32::MAX).saturating_add(1);
+    equal.max(LEAST_SHARE.min(left / 2))
+}
+
 fn not_found_in_time() -> ConnectionError {
     io::Error::new(io::ErrorKind::TimedOut, "the host's name was not resolved in time").into()
 }
@@ -373,4 +386,16 @@ fn is_answer(error: &ConnectionError) -> bool {
             | ConnectionError::NoCommonScheme { .. }
             | ConnectionError::AuthRefused(_)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_enough_for_a_handshake_and_leaves_time_for_another() {
+        let share = |left, others| share(Duration::from_millis(left), others).as_millis();
+        assert_eq!([share(10_000, 0), share(10_000, 1), share(10_000, 3)], [10_000, 5_000, 2_500]);
+        assert_eq!([share(10_000, 40), share(3_000, 40), share(0, 40)], [2_000, 1_500, 0]);
+    }
 }
