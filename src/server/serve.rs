@@ -210,6 +210,12 @@ async fn prepared<L: Listener>(io: L::Io, shared: Arc<Shared>) -> Option<L::Io> 
     .await
 }
 
+/// The end of a time from now on; of one without end, a day that does not come.
+fn after(time: Duration) -> Instant {
+    const AGES: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+    Instant::now() + time.min(AGES)
+}
+
 /// The connections' tasks, and the clock that goes for them.
 struct Crew {
     shared: Arc<Shared>,
@@ -321,11 +327,11 @@ impl Crew {
     async fn drain(mut self) {
         let (grace, drain) = (self.shared.config.grace, self.shared.config.drain);
         self.raise(DRAIN);
-        if self.all_ended_by(Instant::now() + grace).await {
+        if self.all_ended_by(after(grace)).await {
             return;
         }
         self.raise(LINE);
-        let end = Instant::now() + drain;
+        let end = after(drain);
         let shared = self.shared.clone();
         let all_published = async {
             shared.publishing.done().await;
@@ -339,7 +345,7 @@ impl Crew {
         }
         self.shared.publisher.shut();
         self.raise(CUT);
-        self.all_ended_by(Instant::now() + LAST_WRITE).await;
+        self.all_ended_by(after(LAST_WRITE)).await;
         self.tasks.shutdown().await;
     }
 
