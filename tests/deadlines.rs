@@ -179,10 +179,13 @@ async fn server_handler_time_or_a_lesser_ttl() {
         peer.send(format!("{id} never;ttl={ttl}\n")).await;
         due(since, millis(time), peer.expect(format!("{id} cut deadline\n"))).await;
     }
-    let since = Instant::now();
-    peer.send("4 one;ttl=2500;window=1\n").await;
-    peer.expect("4 more a\n").await;
-    due(since, millis(2_500), peer.expect("4 cut deadline\n")).await;
+    // Of a stream it bounds the whole, with credit for the next item and without.
+    for (id, window) in [(4, 1), (5, 9)] {
+        let since = Instant::now();
+        peer.send(format!("{id} one;ttl=2500;window={window}\n")).await;
+        peer.expect(format!("{id} more a\n")).await;
+        due(since, millis(2_500), peer.expect(format!("{id} cut deadline\n"))).await;
+    }
 }
 
 /// Of a stream, from the item before it, or from the credit for it.

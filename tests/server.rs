@@ -203,7 +203,8 @@ async fn quit_is_answered_last() {
     let (router, gate) = gated();
     let server = PipeServer::start(router);
     let mut peer = server.connect().await;
-    peer.ask("1 wait a\n2 /quit\n3 echo c\n* /error", "").await;
+    peer.send("1 wait a\n2 /quit\n3 echo c\n* /error").await;
+    peer.expect_silence().await;
     gate.notify_one();
     peer.expect("1 ok a\n2 ok\n").await;
     peer.expect_closed().await;

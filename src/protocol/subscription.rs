@@ -399,6 +399,8 @@ mod tests {
         let (state, actions) = on(live, Event::Notification(8));
         assert_eq!(actions, [missed(5, 7, false), Action::Deliver(at("e:8"))]);
         assert_eq!(state, State::Live(at("e:9")));
+        let (_, actions) = on(live, Event::Notification(6));
+        assert_eq!(actions, [missed(5, 5, false), Action::Deliver(at("e:6"))]);
         let epoch = at("e:1").epoch;
         let (state, actions) = on(live, Event::Gap { epoch, first: 5, last: 6 });
         assert_eq!((state, actions), (State::Live(at("e:7")), vec![missed(5, 6, true)]));
