@@ -44,7 +44,8 @@ const LOOP: Duration = Duration::from_millis(20);
 /// A loop that is not stopped by then has frozen its thread.
 const FROZEN: Duration = Duration::from_secs(20);
 
-type Looping = Pin<Box<dyn Future<Output = ()>>>;
+/// Whether it was stopped.
+type Looping = Pin<Box<dyn Future<Output = bool>>>;
 type Case = (&'static str, fn() -> Looping);
 
 /// Each public future and stream, in a loop that waits for nothing else, wherever it can be ready at
@@ -211,26 +212,31 @@ impl Listener for Deaf {
 
 fn looping(step: impl AsyncFn(&Fixture) + 'static) -> Looping {
     Box::pin(async move {
-        let fixture = Fixture::new().await;
-        loop {
-            step(&fixture).await;
-        }
+        let fixture = timeout(FROZEN, Fixture::new()).await.expect("it is set up");
+        let steps = async {
+            loop {
+                step(&fixture).await;
+            }
+        };
+        timeout(LOOP, steps).await.is_err()
     })
 }
 
 /// Row 38 of the threats: a timeout stops a loop over whatever is ready at once, on one thread.
 #[test]
 fn no_public_future_keeps_its_thread() {
-    for (name, make) in list() {
+    // Each in a thread of its own, all at once: most of their time they wait.
+    let running = list().into_iter().map(|(name, make)| {
         let (stopped, is_stopped) = channel();
         thread::spawn(move || {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-            let stop = async { timeout(LOOP, make()).await };
-            let is_late = LocalSet::new().block_on(&runtime, stop).is_err();
-            stopped.send(is_late).unwrap();
+            stopped.send(LocalSet::new().block_on(&runtime, make())).unwrap();
         });
+        (name, is_stopped)
+    });
+    for (name, is_stopped) in running.collect::<Vec<_>>() {
         match is_stopped.recv_timeout(FROZEN) {
-            Ok(is_late) => assert!(is_late, "{name}: the loop ended by itself"),
+            Ok(is_stopped) => assert!(is_stopped, "{name}: the loop ended by itself"),
             Err(RecvTimeoutError::Timeout) => panic!("{name} keeps its thread"),
             Err(RecvTimeoutError::Disconnected) => panic!("{name}: the loop panicked"),
         }
