@@ -357,7 +357,7 @@ async fn server_auth_time() {
         }
         let over = async {
             if lines.contains("slow") {
-                peer.expect("1 no unauthenticated\n").await;
+                peer.expect("1 no busy\n").await;
             }
             peer.expect("* /bye;last=0 unauthenticated\n").await;
         };

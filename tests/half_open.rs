@@ -264,11 +264,12 @@ async fn a_hole_in_one_direction_is_noticed_by_both() {
     }
 }
 
-/// What the transport does not take for 10 s is enough, whatever the limit on silence.
+/// What the transport does not take for `write_progress` is enough, whatever the limit on silence.
 #[tokio::test(start_paused = true)]
 async fn a_server_with_something_to_write_notices_by_that() {
     for seed in 0..5 {
-        let mut pair = Pair::connect(ServerConfig::new(), Plan::new(), seed).await;
+        let config = ServerConfig::new().write_progress(STUCK);
+        let mut pair = Pair::connect(config, Plan::new(), seed).await;
         sleep(a_while(seed)).await;
         pair.proxy.connection(0).stall();
         let hole = Instant::now();
