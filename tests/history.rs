@@ -499,6 +499,19 @@ fn what_the_server_did_not_name_is_found() {
 }
 
 #[test]
+fn what_the_end_of_a_drain_leaves_undelivered_is_named() {
+    let end = "ada wire 1 > 1 /subscribe t; ada wire 1 < 1 ok; ada wire 1 < * /end t e:1-4";
+    given(None, &format!("{end}; ada missed 1 e:1-4 server; ada reset 1 f:1"));
+    given(None, &format!("{end}; ada delivered 1 e:1 a"));
+    given(Some(Rule::Drops), &format!("{end}; ada missed 1 e:1-5 server"));
+    given(Some(Rule::Drops), &format!("{end}; ada missed 1 e:1-4 lost"));
+    // A subscription that begins behind it may ask for numbers that passed before.
+    let end = "ada wire 1 > 1 /subscribe t; ada wire 1 < 1 ok; ada wire 1 < * /end t e:3-4";
+    given(Some(Rule::Drops), &format!("{end}; ada missed 1 e:1-4 server"));
+    given(None, &format!("{end}; ada left 1; ada subscribed 2 t e:2; ada missed 2 e:2-4 server"));
+}
+
+#[test]
 fn what_is_lost_without_a_word_is_found() {
     given(Some(Rule::Drops), "ada missed 1 e:1-4 lost");
     given(Some(Rule::Drops), "s1 dropped ada 1 t e:1-4; ada missed 1 e:1-4 lost");
@@ -843,7 +856,10 @@ fn wire(words: &[&str]) -> Option<Line> {
             Line::Gap { topic: topic.into(), span: span(numbers)? }
         }
         ["<", "*", "/reset", topic] => Line::Reset { topic: topic.into() },
-        ["<", "*", "/end", topic] => Line::End { topic: topic.into() },
+        ["<", "*", "/end", topic] => Line::End { topic: topic.into(), undelivered: None },
+        ["<", "*", "/end", topic, numbers] => {
+            Line::End { topic: topic.into(), undelivered: Some(span(numbers)?) }
+        }
         ["<", "*", "/bye", last] => Line::Bye { last: last.strip_prefix("last=")?.parse().ok()? },
         ["<", "*", topic, seq] => {
             Line::Notification { topic: topic.into(), seq: seq.parse().ok()? }

@@ -29,7 +29,7 @@ use tokio::{
 use crate::{
     returns::{BACKOFF, Return},
     spread::Spread,
-    support::PipeServer,
+    support::{PipeServer, publisher_to},
 };
 
 const CLIENTS: usize = 2_000;
@@ -64,6 +64,7 @@ struct Storm {
     first: Address,
     second: Address,
     topics: MemoryTopics,
+    /// Publishes to the topics that a restarted server has, too.
     publisher: Publisher,
     _clients: Vec<Client>,
     subscriptions: Vec<Subscription>,
@@ -77,7 +78,7 @@ impl Storm {
     async fn gather(seed: u64, addresses: &[&str]) -> Self {
         let topics = MemoryTopics::new(&Random::seeded(seed));
         let server = server(seed, &topics);
-        let publisher = server.publisher.clone();
+        let publisher = publisher_to(topics.clone());
         let (first, second) = (Address::default(), Address::default());
         first.open(server);
         let configs = (0..).map(|client| seed << 32 | client).map(Random::seeded);
@@ -118,8 +119,7 @@ impl Storm {
 
     /// Publishes to the topics there are now, from their beginning.
     fn follow_the_log(&mut self) {
-        let server = self.first.0.lock().unwrap();
-        self.publisher = server.as_ref().expect("a server").publisher.clone();
+        self.publisher = publisher_to(self.topics.clone());
         self.published = 0;
     }
 

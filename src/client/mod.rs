@@ -324,7 +324,7 @@ impl Client {
     /// set.
     ///
     /// # Errors
-    /// [`NotSent`].
+    /// [`NotSent`](crate::NotSent).
     ///
     /// # Cancel safety
     /// Dropping it while it waits for a connection or for room sends nothing.

@@ -92,7 +92,10 @@ fn told(word: &str, attributes: &str, rest: &str) -> Option<Line> {
             Some(Line::Gap { topic: topic(), span: Span::new(epoch, number()?, number()?) })
         }
         "/reset" => Some(Line::Reset { topic: topic() }),
-        "/end" => Some(Line::End { topic: topic() }),
+        "/end" => {
+            let undelivered = undelivered(attributes, arguments.next_back());
+            Some(Line::End { topic: topic(), undelivered })
+        }
         "/bye" => {
             let last = attributes.split(';').find_map(|attribute| attribute.strip_prefix("last="));
             Some(Line::Bye { last: last?.parse().ok()? })
@@ -100,4 +103,12 @@ fn told(word: &str, attributes: &str, rest: &str) -> Option<Line> {
         _ if word.starts_with('/') => None,
         _ => Some(Line::Notification { topic: word.to_owned(), seq: first.parse().ok()? }),
     }
+}
+
+/// What an `/end` with a head leaves undelivered: from its position to the head.
+fn undelivered(attributes: &str, position: Option<&str>) -> Option<Span> {
+    let last = attributes.split(';').find_map(|attribute| attribute.strip_prefix("head="))?;
+    let (epoch, next) = position?.split_once(':')?;
+    let (first, last) = (next.parse().ok()?, last.parse().ok()?);
+    (first <= last).then(|| Span::new(epoch, first, last))
 }

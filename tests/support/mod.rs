@@ -49,6 +49,11 @@ pub struct PipeServer {
     task: JoinHandle<io::Result<()>>,
 }
 
+/// Publishes to this store for a server that never serves, so that no server's end closes it.
+pub fn publisher_to(store: impl TopicStore) -> Publisher {
+    Server::new(Pipes(mpsc::unbounded_channel().1)).topics(store).publisher()
+}
+
 impl PipeServer {
     pub fn start<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Self {
         Self::with_config(router, ServerConfig::new())

@@ -18,10 +18,14 @@ type All<'a> = BTreeMap<(&'a str, &'a str), Vec<Dropped<'a>>>;
 
 pub(super) fn check(log: &[Entry], all: &[Subscription<'_>], findings: &mut Findings<'_>) {
     let (dropped, closed) = gather(log);
+    let undelivered = undelivered(log);
+    let none = Vec::new();
     for subscription in all {
         let of = (subscription.process, subscription.topic);
         let dropped = dropped.get(&of).map_or(&[][..], |dropped| dropped);
-        were_named(subscription, dropped, findings);
+        let undelivered = undelivered.get(&of).unwrap_or(&none);
+        let named: Vec<_> = named_to(subscription, dropped, undelivered).collect();
+        were_named(subscription, &by_epoch(named.iter()), findings);
         if !subscription.is_over {
             were_told(subscription, dropped, &closed, findings);
         }
@@ -48,13 +52,41 @@ fn gather(log: &[Entry]) -> (All<'_>, BTreeSet<u64>) {
     (all, closed)
 }
 
+/// What ends of drains left undelivered, by process and topic. A subscriber misses it only if the
+/// log is not found again elsewhere.
+fn undelivered(log: &[Entry]) -> All<'_> {
+    let mut all = All::new();
+    for (at, Entry { process, event, .. }) in log.iter().enumerate() {
+        let Event::Wire { connection, line } = event else { continue };
+        if let Line::End { topic, undelivered: Some(span) } = line {
+            let undelivered = Dropped { at, connection: *connection, span };
+            all.entry((process, topic)).or_default().push(undelivered);
+        }
+    }
+    all
+}
+
+/// What was named to a subscription. One that begins behind the end of a drain asks for numbers that
+/// passed before it, too: the end's head says that those exist.
+fn named_to<'a>(
+    subscription: &Subscription<'_>,
+    dropped: &[Dropped<'a>],
+    undelivered: &[Dropped<'a>],
+) -> impl Iterator<Item = Span> {
+    let left = |Dropped { at, span, .. }: &Dropped<'_>| match subscription.begun > *at {
+        true => Span { first: 1, ..(*span).clone() },
+        false => (*span).clone(),
+    };
+    let dropped = dropped.iter().map(|dropped| dropped.span.clone());
+    dropped.chain(undelivered.iter().map(left))
+}
+
 /// What the subscriber saw as the server's doing was named by the server.
 fn were_named(
     subscription: &Subscription<'_>,
-    dropped: &[Dropped<'_>],
+    named: &BTreeMap<&str, Numbers>,
     findings: &mut Findings<'_>,
 ) {
-    let named = by_epoch(dropped.iter().map(|dropped| dropped.span));
     let gaps = subscription.gaps.iter().filter(|(_, _, cause)| *cause != Cause::Lagged);
     for &(at, span, cause) in gaps {
         let named = named.get(span.epoch.as_str()).filter(|_| cause == Cause::Server);

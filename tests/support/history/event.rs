@@ -103,8 +103,8 @@ pub(crate) enum Line {
     Gap { topic: String, span: Span },
     /// To the client: `/reset`.
     Reset { topic: String },
-    /// To the client: `/end`.
-    End { topic: String },
+    /// To the client: `/end`. One that ends a drain names what it leaves undelivered.
+    End { topic: String, undelivered: Option<Span> },
     /// To the client: `/bye;last=`.
     Bye { last: u64 },
     /// No line: nothing passes any more, in either direction. Also of a connection that is stuck,
@@ -214,7 +214,8 @@ impl fmt::Display for Line {
             Self::Notification { topic, seq } => write!(f, "< * {topic} {seq}"),
             Self::Gap { topic, span } => write!(f, "< * /gap {topic} {span}"),
             Self::Reset { topic } => write!(f, "< * /reset {topic}"),
-            Self::End { topic } => write!(f, "< * /end {topic}"),
+            Self::End { topic, undelivered: None } => write!(f, "< * /end {topic}"),
+            Self::End { topic, undelivered: Some(span) } => write!(f, "< * /end {topic} {span}"),
             Self::Bye { last } => write!(f, "< * /bye last={last}"),
             Self::Closed => f.write_str("closed"),
         }

@@ -54,7 +54,7 @@ impl<'a> Connection<'a> {
             Line::Notification { topic, seq } => self.number(topic, *seq, *seq),
             Line::Gap { topic, span } => self.number(topic, span.first, span.last),
             Line::Reset { topic } => self.topic(topic).map(|last| *last = 0),
-            Line::End { topic } => self.topic(topic).map(drop).map(|()| self.leave(topic)),
+            Line::End { topic, .. } => self.topic(topic).map(drop).map(|()| self.leave(topic)),
             Line::Bye { .. } => Ok(()),
             Line::Closed => {
                 self.is_closed = true;

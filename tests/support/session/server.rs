@@ -11,7 +11,7 @@ use bellwire::{
     Failure, Publisher, Random, Router, Server, ServerConfig, ServerHandle, Streamed,
     protocol::Code,
     server::{FromRequest, IntoReply, Rejection, Reply, RequestParts, State},
-    topic::Published,
+    topic::{PublishError, Published},
 };
 use bytes::Bytes;
 use futures::stream::{self, Stream};
@@ -72,11 +72,22 @@ impl Drop for Backend {
 }
 
 impl Desk {
-    /// Publishes to a topic.
-    pub(super) async fn publish(&self, topic: &str, payload: String) -> Published {
-        let publishing = self.publisher.publish(topic, payload.clone());
-        let publishing = async { Ok(publishing.await.expect("there is room")) };
-        self.process.publish(topic, &payload, publishing).await.expect("published")
+    /// Publishes to a topic; `None` if the server has ended.
+    pub(super) async fn publish(&self, topic: &str, payload: String) -> Option<Published> {
+        let topic = topic.to_owned();
+        self.process.record(Event::Publishing { topic: topic.clone(), payload: payload.clone() });
+        match self.publisher.publish(topic.as_str(), payload.clone()).await {
+            Ok(published) => {
+                let number = number(published.epoch, published.sequence);
+                self.process.record(Event::Published { topic, number, payload });
+                Some(published)
+            }
+            Err(PublishError::Closed) => {
+                self.process.record(Event::Unpublished { topic, payload });
+                None
+            }
+            Err(error) => panic!("{error}"),
+        }
     }
 
     /// Records that the log of this topic stands behind this message.
@@ -133,10 +144,12 @@ async fn list(call: Call) -> Streamed<impl Stream<Item = String>> {
 }
 
 /// Says where its effect is to be seen.
-async fn post(State(desk): State<Desk>, call: Call) -> Reply {
+async fn post(State(desk): State<Desk>, call: Call) -> Result<Reply, Failure> {
     let running = call.start();
-    let published = desk.publish(NEWS, format!("{} is posted", running.number)).await;
-    running.answer().into_reply().after(NEWS, published)
+    match desk.publish(NEWS, format!("{} is posted", running.number)).await {
+        Some(published) => Ok(running.answer().into_reply().after(NEWS, published)),
+        None => Err(Failure::new(Code::CLOSING, "the server has ended")),
+    }
 }
 
 /// A call, by its number.
