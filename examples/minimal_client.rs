@@ -1,4 +1,4 @@
-//! Asks, and is told, on one connection: `cargo run --example minimal_client [ADDR]`
+//! Calls and listens on one connection: `cargo run --example minimal_client [ADDR]`
 use bellwire::{Client, Delivery};
 
 #[tokio::main]
@@ -9,10 +9,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     while let Some(delivery) = ticks.next().await {
         let Delivery::Notification(tick) = delivery else {
-            println!("{delivery:?}"); // numbers that are gone, or a server that began anew
+            println!("{delivery:?}"); // a gap, or a reset after a restart of the server
             continue;
         };
-        // Ask while listening: replies and notifications share the connection.
+        // Call while listening: replies and notifications share the connection.
         let echo = client.call("echo", &tick.payload).await?;
         println!("tick {} came back as {}", tick.sequence, echo.escape_ascii());
         if tick.sequence % 3 == 0 {

@@ -1,4 +1,4 @@
-//! A method to ask, a topic to be told on: `cargo run --example minimal_server [ADDR]`
+//! A server with one method and one topic: `cargo run --example minimal_server [ADDR]`
 use std::time::Duration;
 
 use bellwire::{Router, Server, handler};
