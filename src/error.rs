@@ -93,28 +93,27 @@ impl From<Unknown> for CallError {
     }
 }
 
-/// Why a request never left.
+/// Why a request was not sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NotSent {
-    /// The method or topic is no name.
+    /// The method or topic is not a valid name.
     Name(InvalidName),
     /// An attribute cannot be written.
     Attribute(InvalidAttribute),
-    /// The line would be longer than the server takes, counted with the longest id and deadline
-    /// there are.
+    /// The line would be longer than the server accepts, with the longest possible id and deadline.
     TooLarge {
         /// The server's limit, LF included, in bytes.
         max_line: usize,
     },
-    /// The position to subscribe from has a number that is none: 0, or above 2^53-1. Behind the last
-    /// number of an epoch nothing comes.
+    /// The number of the position to subscribe from is invalid: 0, or above 2^53-1. Nothing follows
+    /// the last number of an epoch.
     Position,
-    /// The topic is subscribed by this client already, and not from the position, or not on the
-    /// terms, asked for.
+    /// This client is subscribed to the topic already, from another position or on other terms.
     AlreadySubscribed,
-    /// The deadline passed while it waited for a connection, or for a place in flight on it. Without a
-    /// connection, why there was none: the last failure to connect, or how the last one ended.
+    /// The deadline passed while the request waited for a connection, or for a place in flight. If
+    /// there was no connection, this says why: the last failure to connect, or how the last
+    /// connection ended.
     Deadline(Option<ConnectionError>),
     /// The connection ended before the line was offered to it.
     Lost(ConnectionError),
@@ -149,7 +148,7 @@ impl std::error::Error for NotSent {
     }
 }
 
-/// Why nobody can tell whether a request ran.
+/// Why it cannot be known whether a request ran.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Unknown {
@@ -159,7 +158,7 @@ pub enum Unknown {
     Deadline,
     /// The connection ended after the line was offered to it.
     Lost(ConnectionError),
-    /// The server streams a reply where one line was asked for; the request was cancelled.
+    /// The server answered with a stream where one line was expected; the request was cancelled.
     Streamed,
     /// The server sent more items of a streamed reply than it had credit for; the request was
     /// cancelled.
@@ -188,13 +187,13 @@ impl std::error::Error for Unknown {
     }
 }
 
-/// Why a connection ended. The same for everybody who waited on it.
+/// Why a connection ended. Every task that waited on it gets the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectionError {
     /// This side closed it.
     Closed,
-    /// The server closed it without a word.
+    /// The server closed it without a `/bye`.
     ClosedByPeer,
     /// The server said that it is going away.
     Bye(Reason),
@@ -209,43 +208,45 @@ pub enum ConnectionError {
     Protocol(String),
     /// The server speaks another version.
     Version(u64),
-    /// There can be no such address. The client does not try to connect.
+    /// The address is invalid. The client does not try to connect.
     Address {
         /// As it was given.
         address: String,
         /// What is wrong with it.
         reason: String,
     },
-    /// There was no answer from an address in time, and so no connection.
+    /// No address answered in time, so there was no connection.
     ConnectTimeout,
-    /// There was a connection, and the handshake of TLS, or of another transport, did not end in time.
+    /// There was a connection, but the handshake of TLS, or of another transport, did not end in
+    /// time.
     TlsTimeout,
-    /// There was a connection, and the server did not say hello in time, which one that expects TLS does
-    /// not; or it did not answer `/auth` in time.
+    /// There was a connection, but the server did not say hello or answer `/auth` in time. A server
+    /// that expects TLS says no hello.
     HandshakeTimeout,
-    /// The server owed something, and sent nothing for so long, not even when it was probed.
+    /// The server owed something and was silent for too long, even when it was probed.
     Silent,
-    /// The server asks who this is, and the configuration does not say.
+    /// The server requires authentication, and the configuration has no credentials.
     AuthRequired {
         /// The schemes it offers.
         offered: Vec<Code>,
     },
-    /// The server asks who this is, in no way that the configuration knows.
+    /// The server requires authentication, by schemes that the configuration does not have.
     NoCommonScheme {
         /// The schemes it offers.
         offered: Vec<Code>,
     },
-    /// The server did not take the credentials.
+    /// The server refused the credentials.
     AuthRefused(Reason),
     /// The hook that gives credentials failed.
     Credentials(String),
-    /// The TLS handshake failed, or a TLS record was not one: as against a server without TLS.
+    /// The TLS handshake failed, or a TLS record was invalid, for example because the server does
+    /// not speak TLS.
     Tls(String),
-    /// This side closed it, and the server did not finish in time.
+    /// This side closed it, but the server did not finish in time.
     CloseTimeout,
-    /// User code that the client runs for a connection panicked: the attempt to connect failed, or the
-    /// connection is over. The client tries again, as after any other failure. Known only to programs
-    /// that unwind, as they do by default: with `panic = "abort"` the process ends.
+    /// User code that the client runs for a connection panicked: the attempt to connect failed, or
+    /// the connection is over. The client tries again, as after any other failure. This needs
+    /// panics that unwind; with `panic = "abort"` the process ends.
     Panicked {
         /// Whose code: `connector`, `transport`, `credentials hook` or `client`.
         what: &'static str,

@@ -1,12 +1,12 @@
-//! One connection to ask on, and to be told on.
+//! Calls and notifications on one connection.
 //!
 //! bellwire is a line protocol for services whose clients both call and listen. Requests carry an
-//! id and are pipelined; replies come back in any order and find their caller by that id;
-//! notifications come on a reserved channel of the same connection, in order, resumable, and never
-//! lost in silence.
+//! id and are pipelined. Replies come back in any order, and the id leads each one to its caller.
+//! Notifications arrive on the same connection, in order. They can be resumed, and a loss is always
+//! reported.
 //!
 //! ```text
-//!   one after the other            pipelined, and told meanwhile
+//!   one after the other            pipelined, with a notification
 //!
 //!   client      server             client                     server
 //!     | 1 a        |                 | 1 a  2 b  3 c             |
@@ -35,7 +35,7 @@
 //! let mut news = client.subscribe("news").await?;
 //! publisher.publish("news", "it rains").await?;
 //!
-//! // Calls and notifications share the connection; neither waits for the other.
+//! // Calls and notifications share the connection, and do not wait for each other.
 //! assert_eq!(client.call("greet", "Ada").await?, "hello, Ada");
 //! let Some(Delivery::Notification(first)) = news.next().await else { panic!("nothing is lost") };
 //! assert_eq!((first.sequence, &first.payload[..]), (1, &b"it rains"[..]));
@@ -46,9 +46,9 @@
 //!
 //! # When the connection is lost
 //!
-//! A client that [connects](Client::builder) by itself does so again: handles, subscriptions and
-//! streams of events live on. A call that was under way ends by what can be proven: see [`CallError`].
-//! What is proven not executed is sent again within its deadline; a subscription goes on from its own
+//! A client of [`Client::connect`] or [`Client::builder`] connects again. Handles, subscriptions and
+//! streams of events live on. A call in progress ends by what can be proven: see [`CallError`]. If it
+//! is proven not executed, it is sent again within its deadline. A subscription resumes from its own
 //! position.
 //!
 //! ```
@@ -71,7 +71,7 @@
 //!     Err(error) if error.is_safe_to_retry() => println!("it has not run: {error}"),
 //!     Err(error) => println!("it may have run, try again only if that does no harm: {error}"),
 //! }
-//! // What was published meanwhile comes once, in order; what is gone by then would be named.
+//! // What was published meanwhile is delivered once, in order. A gap would name what is gone.
 //! let Some(Delivery::Notification(first)) = news.next().await else { panic!("nothing is lost") };
 //! assert_eq!(first.payload, "it rains");
 //! # client.close().await?;
@@ -79,9 +79,9 @@
 //! # }
 //! ```
 //!
-//! [`Subscribe::resync`] has the application fetch anew what it needs when something is lost,
-//! [`Subscribe::fail_on_loss`] ends the stream then. [`Progress::seen`] waits for the effect of one's
-//! own call:
+//! [`Subscribe::resync`] registers a callback that fetches the state again after a loss.
+//! [`Subscribe::fail_on_loss`] ends the stream at a loss. [`Progress::seen`] waits for the effect of
+//! your own call:
 //!
 //! ```
 //! use std::time::Duration;
@@ -97,21 +97,21 @@
 //! # async fn example(offer: String) -> Result<(), Box<dyn std::error::Error>> {
 //! let client = Client::builder()
 //!     .addresses(["offers-1.example:7440", "offers-2.example:7440"])
-//!     .authenticate(TokenAuthenticator::SCHEME, fresh_token) // asked before each connection
+//!     .authenticate(TokenAuthenticator::SCHEME, fresh_token) // called before each connection
 //!     .connect() // fails without a server; `connect_lazily` waits for one
 //!     .await?;
 //!
 //! let fetching = client.clone();
 //! let mut offers = client
 //!     .subscribe("offers")
-//!     .resync(move |_loss| fetch_all(fetching.clone())) // some numbers, or the whole log, are gone
+//!     .resync(move |_loss| fetch_all(fetching.clone())) // after a gap or a reset
 //!     .await?;
 //! let progress = offers.progress();
 //! tokio::spawn(async move { while let Some(delivery) = offers.next().await { show(delivery) } });
 //!
 //! let added = client.call("offers.add", offer).deadline(Duration::from_secs(5)).replied().await?;
 //! if let Some(after) = added.after {
-//!     progress.seen(after.position).await; // what it did has been shown
+//!     progress.seen(after.position).await; // the new offer was shown
 //! }
 //! # Ok(())
 //! # }
@@ -119,10 +119,9 @@
 //!
 //! # Streams and acks
 //!
-//! A handler that returns [`Streamed`] answers with many items, of which the next is made only when
-//! the client has given credit for it. A subscription with a [window](Subscribe::window) has no more
-//! than that many notifications on their way that are not acknowledged. So either side may be slow,
-//! and nothing piles up at the other.
+//! A handler that returns [`Streamed`] answers with many items. The next item is made only when the
+//! client has given credit for it. A subscription with a [window](Subscribe::window) has at most that
+//! many unacknowledged notifications. So a slow side never makes data pile up at the other.
 //!
 //! ```
 //! use bellwire::{Client, Delivery, Router, Server, Slow, Streamed};
@@ -150,12 +149,13 @@
 //! # }
 //! ```
 //!
-//! # Who may do what
+//! # Authentication and authorization
 //!
-//! An [`Authenticator`](server::Authenticator) finds out who a peer is, by `/auth` or by the
-//! certificate it shows under TLS; an [`Authorizer`](server::Authorizer) is asked before each call,
-//! subscription and publishing. Neither is there by default: whoever reaches the address may then call
-//! and listen, and a server that listens beyond loopback like that warns of it in its log.
+//! An [`Authenticator`](server::Authenticator) finds out who a client is, from `/auth`. Under TLS the
+//! client's certificate can say so, too. An [`Authorizer`](server::Authorizer) is called before each
+//! call, subscription and publish. By default there is none of these, so that every client that
+//! reaches the address may call and listen. A server that listens beyond loopback with neither TLS nor
+//! an authenticator logs a warning.
 //!
 //! ```
 //! use bellwire::{
@@ -186,30 +186,30 @@
 //!
 //! - [`Client`]: [`call`](Client::call), [`stream`](Client::stream),
 //!   [`subscribe`](Client::subscribe), [`notifications`](Client::notifications); [`CallError`] tells
-//!   "safe to retry" from "may have run". [`ClientBuilder`]: to whom, how, and as whom it connects.
+//!   "safe to retry" from "may have run". [`ClientBuilder`]: addresses, transport and credentials.
 //! - [`Server`], [`Router`] and [`Publisher`]; handlers take [extractors](server::FromRequest), and
-//!   [layers](server::Layer) stand around them.
-//! - [`ServerHandle`] and [`Session`]: what a server does now, and how to end it for one peer.
+//!   [layers](server::Layer) wrap them.
+//! - [`ServerHandle`] and [`Session`]: what a server does now, and how to end one connection.
 //! - [`ClientConfig`] and [`ServerConfig`]: every bound, with its default.
-//! - [`protocol`]: the sans-IO core, for tools and clients of one's own.
-//! - PROTOCOL.md in the repository: the wire, normative. The docs name its sections. SECURITY.md: what
-//!   peers may do, and what holds them off.
+//! - [`protocol`]: the sans-IO core, for your own tools and clients.
+//! - In the repository: PROTOCOL.md specifies the wire, and these docs name its sections. SECURITY.md
+//!   says what peers may do, and how each threat is held off.
 //!
 //! # Panics of your code
 //!
 //! Handlers, layers, hooks, stores, listeners, connectors, transports of clients, codecs of calls, and
-//! closures that listen or resynchronise run under a guard: a panic ends the request, the subscription,
+//! closures that listen or resynchronise run under a guard. A panic ends the request, the subscription,
 //! the connection or the attempt that it belongs to, and nothing else. The guard needs panics that
-//! unwind, which is the default; with `panic = "abort"` in the profile of the program, each of them ends
+//! unwind, which is the default. With `panic = "abort"` in the profile of the program, each panic ends
 //! the process.
 //!
 //! # Features
 //!
-//! - `json` (default): typed calls and handlers by serde.
+//! - `json` (default): typed calls and handlers with serde.
 //! - `codec`: lines as a `tokio_util::codec`.
-//! - `tls`: TLS on both sides by rustls, with ring: `tls::TlsListener`, `ClientBuilder::tls`.
-//! - `tower`: a stack of tower's around the handlers, `Router::tower`.
-//! - `metrics`: statistics and the time that handlers take, for the `metrics` facade.
+//! - `tls`: TLS on both sides, with rustls and ring: `tls::TlsListener`, `ClientBuilder::tls`.
+//! - `tower`: a stack of tower layers around the handlers, `Router::tower`.
+//! - `metrics`: statistics and handler times, for the `metrics` facade.
 
 mod client;
 #[cfg(feature = "codec")]

@@ -27,7 +27,7 @@ use crate::{
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A message on its way to a topic: a future of where it stands. Nothing is sent before it is first
+/// A message that is being published: a future of its position. Nothing is sent before it is first
 /// polled.
 ///
 /// Made by [`Client::publish`](crate::Client::publish). Implements PROTOCOL.md, section 8.5.
@@ -36,7 +36,7 @@ type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// As a [`Call`](crate::Call)'s; [`CallError::Refused`] with `forbidden` where it is not allowed.
 ///
 /// # Cancel safety
-/// As a call's: when dropped after it was sent, it may have been published.
+/// As a call's: if it is dropped after it was sent, the message may have been published.
 #[must_use = "nothing is published unless it is awaited"]
 pub struct Publish<'a>(Exchange<'a>);
 
@@ -86,8 +86,8 @@ fn published(reply: &Reply) -> Result<Published, CallError> {
     }
 }
 
-/// A one-way request on its way: a future of whether its line waits to be written. Nothing is sent
-/// before it is first polled.
+/// A one-way request that is being sent: a future that ends when its line waits to be written.
+/// Nothing is sent before it is first polled.
 ///
 /// Made by [`Client::one_way`](crate::Client::one_way), which says more. Implements PROTOCOL.md,
 /// section 7.3.
@@ -181,8 +181,8 @@ async fn send_one_way(shared: &Shared, body: &Body) -> Result<(), NotSent> {
     }
 }
 
-/// A request for the methods of the server on its way: a future of the list, of a name, and a line of
-/// documentation where there is one. Nothing is sent before it is first polled.
+/// A request for the methods of the server: a future of a list of names, each with its line of
+/// documentation. Nothing is sent before it is first polled.
 ///
 /// Made by [`Client::methods`](crate::Client::methods). Implements PROTOCOL.md, section 8.6.
 ///
@@ -190,7 +190,7 @@ async fn send_one_way(shared: &Shared, body: &Body) -> Result<(), NotSent> {
 /// As a [`Call`](crate::Call)'s.
 ///
 /// # Cancel safety
-/// Dropping it has no effect but that nobody reads the list.
+/// Dropping it has no further effect.
 #[must_use = "nothing is asked unless it is awaited"]
 pub struct Methods<'a> {
     shared: &'a Shared,

@@ -20,12 +20,12 @@ use crate::{
 pub(crate) type Hook = Box<dyn FnMut() -> HookFuture + Send>;
 pub(crate) type HookFuture = Pin<Box<dyn Future<Output = Result<Credentials, String>> + Send>>;
 
-/// A client to be: made by [`Client::builder`].
+/// Sets up a client: made by [`Client::builder`].
 ///
-/// It connects to one of its addresses, and, unless that is switched off, anew when the connection is
-/// lost or its server goes away. Handles and subscriptions live through that. What becomes of calls,
-/// each by its own proof, is [`CallError`](crate::CallError)'s to say; each subscription goes on from
-/// its own position, and what is gone by then is named in it.
+/// The client connects to one of its addresses. It connects again when the connection is lost or
+/// the server goes away, unless [`reconnect`](Self::reconnect) is off. Handles and subscriptions
+/// live through that. [`CallError`](crate::CallError) says what happens to calls, each by its own
+/// proof. Each subscription resumes from its own position, and names what is gone by then.
 ///
 /// ```no_run
 /// use bellwire::{Client, ClientConfig};
@@ -66,16 +66,16 @@ impl ClientBuilder {
 impl<C: Connector> ClientBuilder<C> {
     /// Adds an address to the list; for TCP `HOST:PORT`.
     ///
-    /// All addresses of the list are raced, each 250 ms ahead of the next, and a name with all that it
-    /// is looked up to: see [`ClientConfig::connect_timeout`](crate::ClientConfig::connect_timeout). They
-    /// begin in their order, the first time of all at the beginning of the list and each later time behind
-    /// the last connection, so that a client whose server is lost or goes away looks elsewhere
-    /// first; but one that did not answer the last time comes behind the others. Between
-    /// two rounds through the list it pauses: see
+    /// All addresses of the list are raced, each 250 ms ahead of the next. A name is raced with all
+    /// of its endpoints: see
+    /// [`ClientConfig::connect_timeout`](crate::ClientConfig::connect_timeout). The first race
+    /// begins with the first address. Later races begin after the address of the last connection,
+    /// so that a client whose server is lost tries the others first. An address that did not answer
+    /// the last time goes last. Between two rounds through the list the client pauses: see
     /// [`ClientConfig::reconnect_base`](crate::ClientConfig::reconnect_base).
     ///
-    /// An address that can be none, as one without a port, ends the client at once, however many others
-    /// there are, with [`ConnectionError::Address`].
+    /// An invalid address, for example one without a port, ends the client at once with
+    /// [`ConnectionError::Address`], even if other addresses are valid.
     pub fn address(mut self, address: impl ToString) -> Self {
         self.addresses.push(address.to_string());
         self
@@ -87,8 +87,8 @@ impl<C: Connector> ClientBuilder<C> {
         self
     }
 
-    /// Puts the list into an order drawn by lot, so that the clients of several servers do not all
-    /// begin with the same one. Default: the order in which they were given.
+    /// Shuffles the list, so that the clients of several servers do not all begin with the same
+    /// one. Default: the order in which the addresses were given.
     pub fn shuffle(mut self) -> Self {
         self.shuffles = true;
         self
@@ -100,28 +100,28 @@ impl<C: Connector> ClientBuilder<C> {
         self
     }
 
-    /// Connects by other means. Default: [`TcpConnector`]. One that needs no address may be given
-    /// none: it is called with the empty one.
+    /// Sets the transport. Default: [`TcpConnector`]. A connector that needs no address can be used
+    /// without one: it is called with the empty address.
     pub fn connector<D: Connector>(self, connector: D) -> ClientBuilder<D> {
         let Self { connector: _, addresses, config, hooks, reconnects, shuffles } = self;
         ClientBuilder { connector, addresses, config, hooks, reconnects, shuffles }
     }
 
-    /// Whether it connects anew when a connection is lost. Default `true`. Without it, the client ends
-    /// with its first connection.
+    /// Whether the client connects again when a connection is lost. Default `true`. With `false`
+    /// the client ends with its first connection.
     pub fn reconnect(mut self, reconnect: bool) -> Self {
         self.reconnects = reconnect;
         self
     }
 
-    /// Says who this client is by `scheme`, with credentials that `credentials` gives, anew before each
-    /// attempt to connect: for those that expire. Those that do not are for
-    /// [`ClientConfig::auth`](crate::ClientConfig::auth), which is preferred where the server offers
+    /// Authenticates by `scheme`. `credentials` is called before each attempt to connect: for
+    /// credentials that expire. Fixed credentials belong in
+    /// [`ClientConfig::auth`](crate::ClientConfig::auth), which is preferred if the server offers
     /// both schemes.
     ///
-    /// Credentials that a server refuses end a client, unless there is such a hook: then it tries
-    /// again, with others. So does one whose hook fails or panics. The hook's future is polled by the
-    /// client's task, within [`connect_timeout`](crate::ClientConfig::connect_timeout).
+    /// Refused credentials end a client without such a hook. A client with a hook tries again, with
+    /// new ones. It also tries again if the hook fails or panics. The client's task polls the
+    /// hook's future, within [`connect_timeout`](crate::ClientConfig::connect_timeout).
     ///
     /// ```
     /// use bellwire::{Client, Credentials, protocol::Code};
@@ -147,20 +147,22 @@ impl<C: Connector> ClientBuilder<C> {
         self
     }
 
-    /// Connects, and waits until a server has said hello and knows who this is. Spawns the task that
-    /// drives its connections.
+    /// Connects, and waits until a server has said hello and, where it asks for that, has accepted
+    /// the credentials. Spawns the task that drives the connections.
     ///
-    /// A server that is full says hello, and goodbye behind it. That is a connection, if a short one: this
-    /// is `Ok`, whether both lines come together or not, and the client comes again when it was told
-    /// to. Calls wait for that until their deadline, which then tells them why. A server that asks for
-    /// credentials, and says goodbye before it has accepted them, is no connection.
+    /// A server that is full says hello and then goodbye. This counts as a connection, and
+    /// `connect` returns `Ok`, whether or not both lines arrive together. The client tries again
+    /// after the time that the server gave. Calls wait until their deadline, and then report why
+    /// there was no connection. If a server asks for credentials and says goodbye before it has
+    /// accepted them, this does not count as a connection.
     ///
     /// # Errors
-    /// [`ConnectionError`], the last one, when all addresses of the list were tried once, and none
-    /// had a server that answered within
-    /// [`ClientConfig::connect_timeout`](crate::ClientConfig::connect_timeout) (10 s);
-    /// when a server refuses this client for what it is; and at once for an address that can be
-    /// none.
+    /// [`ConnectionError`]:
+    ///
+    /// - the last one, when every address was tried and no server answered within
+    ///   [`ClientConfig::connect_timeout`](crate::ClientConfig::connect_timeout) (10 s);
+    /// - the server's, when it refuses this client, for example its credentials or its version;
+    /// - [`ConnectionError::Address`], at once, for an invalid address.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -173,9 +175,9 @@ impl<C: Connector> ClientBuilder<C> {
         Ok(client)
     }
 
-    /// A client that connects in the background, for as long as it takes: calls wait for that, each
-    /// until its deadline, and end then with why there is no connection. With an address that can be
-    /// none, the client ends at once, and its calls with it.
+    /// Returns a client that connects in the background, for as long as it takes. Calls wait until
+    /// their deadline, and then report why there is no connection. An invalid address ends the
+    /// client at once, and its calls with it.
     ///
     /// # Panics
     /// Outside a tokio runtime.

@@ -25,7 +25,7 @@ use crate::{
     sync::{Arc, oneshot},
 };
 
-/// A call on its way: a future of the reply's payload. Nothing is sent before it is first polled.
+/// A call in progress: a future of the reply's payload. Nothing is sent before it is first polled.
 ///
 /// Made by [`Client::call`](crate::Client::call). Implements PROTOCOL.md, section 7.
 ///
@@ -33,8 +33,8 @@ use crate::{
 /// [`CallError`]: its variant tells whether the handler may have run.
 ///
 /// # Cancel safety
-/// Dropping it is legal at any point. If the request was sent, the server is told to cancel it;
-/// its place in flight is free again when the server's terminal line is there.
+/// It may be dropped at any point. If the request was sent, the server is told to cancel it. Its
+/// place in flight becomes free when the server's terminal line arrives.
 #[must_use = "a call does nothing unless it is awaited"]
 pub struct Call<'a>(Exchange<'a>);
 
@@ -50,35 +50,36 @@ impl<'a> Call<'a> {
         Self(Exchange::failed(shared, error))
     }
 
-    /// Gives the call this long, from its first poll; `None` for no limit but the server's own. The
-    /// server is told what is left when the line is sent. Default:
-    /// [`ClientConfig::deadline`](crate::ClientConfig::deadline), of which the server is not told.
+    /// The time for the call, from its first poll; `None` for no limit but the server's own. The
+    /// server is told what is left of it when the line is sent. Default:
+    /// [`ClientConfig::deadline`](crate::ClientConfig::deadline), which the server is not told.
     ///
-    /// Past it, the call ends [`Unknown::Deadline`] if it was sent, and is cancelled on the server;
-    /// else [`NotSent::Deadline`], with why there is no connection, if there is none.
+    /// When it has passed, a call that was sent ends with [`Unknown::Deadline`], and is cancelled
+    /// on the server. A call that was not sent ends with [`NotSent::Deadline`], which says why
+    /// there is no connection.
     ///
-    /// The call may be polled outside a tokio runtime: its timer is that of the runtime in which its
-    /// client was made, or its driver runs. While there is none, no deadline is kept.
+    /// The call may be polled outside a tokio runtime. Its timer belongs to the runtime in which
+    /// the client was made, or its driver runs. While there is none, the deadline does not fire.
     pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
         self.0.patience.set_deadline(deadline.into());
         self
     }
 
-    /// Neither waits for a connection while there is none, nor is sent again: as
+    /// Fails at once while there is no connection, and is not sent again: as
     /// [`ClientConfig::fail_fast`](crate::ClientConfig::fail_fast), for this call.
     pub fn fail_fast(mut self) -> Self {
         self.0.patience.fail_fast = true;
         self
     }
 
-    /// Sends a trace context with the call: on the server, the handler's span carries it.
+    /// Sends a trace context with the call. The handler's span on the server carries it.
     pub fn trace(mut self, parent: TraceParent) -> Self {
         self.0.push(|attributes| attributes.push("trace", parent));
         self
     }
 
-    /// Sends an attribute of the application's own with the call: its key has a dot. The call ends
-    /// [`NotSent::Attribute`] if it cannot be written.
+    /// Sends an attribute of the application with the call; its key has a dot. If it cannot be
+    /// written, the call ends with [`NotSent::Attribute`].
     pub fn attribute(mut self, key: &str, value: impl fmt::Display) -> Self {
         self.0.push(|attributes| attributes.push_application(key, value));
         self
@@ -86,13 +87,13 @@ impl<'a> Call<'a> {
 }
 
 impl Call<'_> {
-    /// The whole of the reply: its payload, and where its effect shows, if the server says so.
+    /// The whole reply: its payload, and where its effect shows, if the server says so.
     ///
     /// # Errors
-    /// As when it is awaited itself.
+    /// As when the call itself is awaited.
     ///
     /// # Cancel safety
-    /// As dropping it itself.
+    /// As when the call itself is dropped.
     pub async fn replied(mut self) -> Result<Replied, CallError> {
         let reply = poll_fn(|cx| self.0.poll_reply(cx)).await?;
         let after = reply.attributes.as_attributes().get("after").and_then(After::parse);
@@ -106,20 +107,20 @@ impl Call<'_> {
 pub struct Replied<T = Bytes> {
     /// The payload, or what it decodes to.
     pub value: T,
-    /// Set where the server says so, and has a subscription of this connection to the topic.
+    /// Set if the server says so, and this connection is subscribed to the topic.
     pub after: Option<After>,
 }
 
-/// Where the effect of a request shows: in the notifications of `topic` below `position`, which names
-/// the *next* number (PROTOCOL.md, section 11.8; guarantee N4).
+/// Where the effect of a request shows: in the notifications of `topic` below `position`, which
+/// names the *next* number (PROTOCOL.md, section 11.8; guarantee N4).
 ///
-/// [`Subscription::seen`](crate::Subscription::seen) waits for it.
+/// Wait for it with [`Subscription::seen`](crate::Subscription::seen).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct After {
     /// The topic.
     pub topic: Topic,
-    /// Seen once all below was.
+    /// The effect is seen once everything below this was handed over.
     pub position: Position,
 }
 

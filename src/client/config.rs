@@ -82,7 +82,7 @@ impl ClientConfig {
 
     /// Calls in flight at once; further calls wait. Default 1,024, at least 1.
     ///
-    /// The lesser of this and what the server announces holds. Worst case: about 200 bytes and the
+    /// The lower of this and the server's own limit applies. Worst case: about 200 bytes and the
     /// call's own line each.
     #[must_use]
     pub fn in_flight(mut self, calls: usize) -> Self {
@@ -90,10 +90,10 @@ impl ClientConfig {
         self
     }
 
-    /// The longest line taken from the server, LF included, in bytes. Default 65,535; 1,024 to
-    /// [`MAX_NUMBER`](crate::protocol::MAX_NUMBER).
+    /// The longest line that is accepted from the server, LF included, in bytes. Default 65,535;
+    /// 1,024 to [`MAX_NUMBER`](crate::protocol::MAX_NUMBER).
     ///
-    /// Any other than the default is told to the server. Worst case: one line per connection.
+    /// The server is told a value other than the default. Worst case: one line per connection.
     #[must_use]
     pub fn max_line(mut self, bytes: usize) -> Self {
         self.max_line =
@@ -101,27 +101,29 @@ impl ClientConfig {
         self
     }
 
-    /// Bytes that wait to be written before further calls wait. Default 256 KiB.
+    /// Unwritten bytes beyond which further calls wait. Default 256 KiB.
     ///
-    /// Worst case: twice this, since what is being written counts apart, and a line over it. Beside
-    /// that, and never held back: a `/cancel` of 27 bytes for each call in flight, and a `/more` of 42
-    /// for each streamed reply.
+    /// Worst case: twice this, because the bytes that are being written count separately, and one
+    /// line more. Two kinds of lines never wait: a `/cancel` of 27 bytes for each call in flight,
+    /// and a `/more` of 42 bytes for each streamed reply.
     #[must_use]
     pub fn outbound_bytes(mut self, bytes: usize) -> Self {
         self.outbound_bytes = bytes.max(1);
         self
     }
 
-    /// Bytes that the system may hold for a connection and has not yet sent; at least 1, `None` for the
+    /// Bytes of a connection that the system may hold unsent; at least 1. `None` leaves the
     /// system's own limit, which is several megabytes on Linux. Default 64 KiB.
     ///
-    /// Past it lines wait in the client, bounded by [`outbound_bytes`](Self::outbound_bytes): what is
-    /// not yet offered to the system is proven not sent when the connection is lost. It is
-    /// TCP_NOTSENT_LOWAT on Linux and Android, and SO_SNDBUF of Unix sockets; TCP of other systems has
-    /// no such limit here. What was sent and not yet acknowledged does not count, so it costs no
-    /// throughput. Worst case: this and one segment, of 64 KiB at most, in the system's memory. Without
-    /// effect on a stream of one's own that [`Client::new`](crate::Client::new) is given; a
-    /// [`Connector`](crate::Connector) of one's own has to implement
+    /// Beyond it, lines wait in the client, within [`outbound_bytes`](Self::outbound_bytes). If the
+    /// connection is lost, what the system was not given is proven not sent. The limit is
+    /// TCP_NOTSENT_LOWAT on Linux and Android, and SO_SNDBUF for Unix sockets. TCP on other systems
+    /// has no such limit here. Bytes that were sent and are not yet acknowledged do not count, so
+    /// the limit costs no throughput. Worst case: this and one segment of at most 64 KiB, in the
+    /// system's memory.
+    ///
+    /// It has no effect on a transport that is given to [`Client::new`](crate::Client::new). Your
+    /// own [`Connector`](crate::Connector) has to implement
     /// [`limit_unsent`](crate::Connector::limit_unsent).
     #[must_use]
     pub fn unsent_bytes(mut self, bytes: impl Into<Option<usize>>) -> Self {
@@ -129,14 +131,14 @@ impl ClientConfig {
         self
     }
 
-    /// Requests of the protocol's own (`/subscribe`, `/unsubscribe`, `/methods`) that may be unanswered
-    /// on a connection before a further [`subscribe`](crate::Client::subscribe) or
+    /// Requests of the protocol's own (`/subscribe`, `/unsubscribe`, `/methods`) that may be
+    /// unanswered on a connection before a further [`subscribe`](crate::Client::subscribe) or
     /// [`methods`](crate::Client::methods) waits. Default 256, at least 1.
     ///
-    /// A request whose caller was dropped counts until its reply, since the server may still answer it.
-    /// Worst case: about 1.5 KB for each, and for each `methods` call that is waited for a list of
-    /// 4 MiB. Beside these, and never held back: one for each topic that is subscribed, when it is left
-    /// or subscribed anew, and four `/renew`.
+    /// A request whose caller was dropped counts until its reply, because the server may still
+    /// answer it. Worst case: about 1.5 KB for each, and a list of up to 4 MiB for each `methods`
+    /// call that is awaited. Some requests never wait: one for each subscribed topic, to leave it
+    /// or to subscribe again, and four `/renew`.
     #[must_use]
     pub fn control_requests(mut self, requests: usize) -> Self {
         self.control_requests = requests.max(1);
@@ -144,25 +146,27 @@ impl ClientConfig {
     }
 
     /// Notifications that each subscription, and each stream of all notifications, holds for the
-    /// application; the oldest give way and are named in a gap. Default 32,768, at least 1.
+    /// application. Beyond it the oldest are dropped and named in a gap. Default 32,768, at least
+    /// 1.
     ///
-    /// It bounds what each takes beside its payload. [`inbox_bytes`](Self::inbox_bytes) is the bound that
-    /// matters: payloads of 32 bytes or more meet that one first.
+    /// This bounds the memory beside the payloads. [`inbox_bytes`](Self::inbox_bytes) is the bound
+    /// that matters: payloads of 32 bytes or more reach that one first.
     #[must_use]
     pub fn inbox_items(mut self, items: usize) -> Self {
         self.inbox_items = items.max(1);
         self
     }
 
-    /// Bytes of payload that each of these holds; the oldest give way. Default 1 MiB.
+    /// Bytes of payload that each of these streams holds. Beyond it the oldest notifications are
+    /// dropped and named in a gap. Default 1 MiB.
     ///
-    /// The driver never waits for the application, so what it reads in one turn, up to 512 KiB, has to
-    /// have a place here beside what is not handled yet. Where a subscription has a
-    /// [`window`](crate::Subscribe::window), that many payloads should fit; where a burst is to wait for
-    /// a slow application, as much as the server retains of a topic
+    /// The driver never waits for the application. So there has to be room for what it reads in one
+    /// turn, up to 512 KiB, beside what is not handled yet. If a subscription has a
+    /// [`window`](crate::Subscribe::window), that many payloads should fit. If bursts should wait
+    /// for a slow application, use as much as the server retains of a topic
     /// ([`ServerConfig::retained_bytes`](crate::ServerConfig::retained_bytes), 1 MiB by default).
     ///
-    /// Worst case: this, a payload over it, and about 180 bytes for each of
+    /// Worst case: this, one payload more, and about 180 bytes for each of
     /// [`inbox_items`](Self::inbox_items): 7 MiB by default for a stream that is not read.
     #[must_use]
     pub fn inbox_bytes(mut self, bytes: usize) -> Self {
@@ -170,12 +174,12 @@ impl ClientConfig {
         self
     }
 
-    /// Topics for each of which a stream of all notifications
-    /// ([`Client::notifications`](crate::Client::notifications)) names what it dropped unread; what it
-    /// dropped of further topics is one item, [`Delivery::Lost`](crate::Delivery::Lost). Default 1,024,
-    /// at least 1.
+    /// Topics for which an unread stream of all notifications
+    /// ([`Client::notifications`](crate::Client::notifications)) names what it dropped. What it
+    /// dropped of further topics is reported as one item,
+    /// [`Delivery::Lost`](crate::Delivery::Lost). Default 1,024, at least 1.
     ///
-    /// Worst case: about 400 bytes for each, and 3 KB for a topic whose log is another one again and
+    /// Worst case: about 400 bytes for each, and 3 KB for a topic whose log is replaced again and
     /// again.
     #[must_use]
     pub fn missed_topics(mut self, topics: usize) -> Self {
@@ -183,19 +187,19 @@ impl ClientConfig {
         self
     }
 
-    /// How long a request may take that was given no deadline of its own: a call, a `/publish`, a
-    /// `/subscribe`, the list of methods; a one-way request and a streamed one, until they are sent.
-    /// `None` for no limit. Default 60 s, at least 1 ms.
+    /// The deadline of requests that were given none of their own: calls, `/publish`, `/subscribe`
+    /// and the list of methods. For a one-way request and a stream it ends when the request is
+    /// sent. `None` for no limit. Default 60 s, at least 1 ms.
     ///
-    /// Without a limit, a request of a client that cannot connect, as for a mistake in its address, would
-    /// wait for ever, and nobody would learn why. The default leaves time for all that may end well: a
-    /// server gives a handler 30 s, and answers by itself then; a server that is lost is noticed after
-    /// 20 s ([`dead`](Self::dead)), and the windows in which another is sought are over three times in
-    /// the next 40 s. Give calls more that may take longer on a server with other limits.
+    /// Without a limit, a request of a client that cannot connect would wait for ever, and never
+    /// report why. The default leaves enough time for everything that can still succeed: a server
+    /// gives a handler 30 s, and then answers by itself. A lost server is noticed after 20 s
+    /// ([`dead`](Self::dead)), and the remaining 40 s are enough for several attempts to reach
+    /// another. Give calls more time if the server's limits are longer.
     ///
-    /// Past it, a request ends as past its own deadline: [`NotSent::Deadline`] with why there is no
-    /// connection, or [`Unknown::Deadline`] if it was sent. The server is not told of it by a `ttl`.
-    /// Costs 16 bytes for each call in flight, and no timer.
+    /// When it has passed, the request ends with [`NotSent::Deadline`], which says why there is no
+    /// connection, or with [`Unknown::Deadline`] if it was sent. The server is not told this
+    /// deadline. It costs 16 bytes for each call in flight, and no timer.
     ///
     /// [`NotSent::Deadline`]: crate::NotSent::Deadline
     /// [`Unknown::Deadline`]: crate::Unknown::Deadline
@@ -205,24 +209,28 @@ impl ClientConfig {
         self
     }
 
-    /// How long an attempt to connect may take, over all addresses of the client: until a server has
-    /// said hello and knows who this is. Default 10 s. [`Client::connect`](crate::Client::connect)
-    /// makes one attempt, before it fails.
+    /// How long one attempt to connect may take, over all addresses of the client, until a server
+    /// has said hello and, where it asks for that, has accepted the credentials. Default 10 s.
+    /// [`Client::connect`](crate::Client::connect) makes one attempt before it fails.
     ///
-    /// All addresses are raced, each 250 ms ahead of the next (RFC 8305). The first one to be connected
-    /// has its share of the time that is left for TLS, `/hello` and `/auth`: all of it where it is the
-    /// only one; else an equal share, or 2 s if that is more, and half at the most. If it fails, or takes longer, the race goes on with the others. A server that says
-    /// hello to a client of [`Client::new`](crate::Client::new) has this long, too.
+    /// All addresses are raced, each 250 ms ahead of the next (RFC 8305). The first endpoint that
+    /// is connected gets a share of the remaining time for TLS, `/hello` and `/auth`. A single
+    /// endpoint gets all of it. Otherwise the share is equal for all, or 2 s if that is more, but
+    /// never more than half. If the endpoint fails or takes longer, the race goes on with the
+    /// others.
+    ///
+    /// For a client of [`Client::new`](crate::Client::new), this is the time for the server's
+    /// hello.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// How long closing waits for the server to finish what is in flight and to close. Default
-    /// 40 s, which is more than a handler may take by default. Past it the connection is dropped.
+    /// How long closing waits for the server to finish what is in flight and to close. Default 40
+    /// s, which is more than a handler may take by default. After that the connection is dropped.
     ///
-    /// A server that says goodbye may be silent for as long while it finishes; past it, the
+    /// A server that said goodbye may be silent for as long while it finishes. After that the
     /// connection ends with [`ConnectionError::Bye`].
     ///
     /// [`ConnectionError::Bye`]: crate::ConnectionError::Bye
@@ -232,11 +240,11 @@ impl ClientConfig {
         self
     }
 
-    /// Closes the connection upon a reply to a request that was never sent, or that had had its
-    /// reply (PROTOCOL.md, section 7.1). Default `false`: such a line is counted, told as a
+    /// Closes the connection at a reply to a request that was never sent, or that has had its reply
+    /// (PROTOCOL.md, section 7.1). Default `false`: such a line is counted, reported as a
     /// [`ConnectionEvent`](crate::ConnectionEvent) and ignored.
     ///
-    /// Nothing behind that line is acted on, and everything ends with
+    /// No line after it is processed, and everything ends with
     /// [`ConnectionError::Protocol`](crate::ConnectionError::Protocol). A reply whose caller is
     /// gone is in order, and closes nothing. Costs no memory.
     #[must_use]
@@ -245,21 +253,21 @@ impl ClientConfig {
         self
     }
 
-    /// How long a server may be silent while it owes replies or notifications, before it is probed by
-    /// a `/renew`. Default 10 s, at least 1 s.
+    /// How long a server may be silent while it owes replies or notifications, before the client
+    /// probes it with a `/renew`. Default 10 s, at least 1 s.
     #[must_use]
     pub fn probe(mut self, silence: Duration) -> Self {
         self.probe = silence.max(Duration::from_secs(1));
         self
     }
 
-    /// How long such a server may be silent in all, a probe that it does not answer included, before it
-    /// is given up: the connection ends with [`ConnectionError::Silent`]. Default 20 s; it is at least
-    /// 1 s more than [`probe`](Self::probe).
+    /// How long such a server may be silent in all, including an unanswered probe, before the
+    /// client gives it up. The connection then ends with [`ConnectionError::Silent`]. Default 20 s;
+    /// it is at least 1 s more than [`probe`](Self::probe).
     ///
-    /// A server that does not read for now, since too many requests of this client wait for a place,
-    /// says so every 5 s (PROTOCOL.md, section 7.5), so it is not silent. Nor is one that goes on
-    /// taking bytes of what waits to be written.
+    /// A server is not silent if it stops reading because too many requests of this client wait for
+    /// a place: it says so every 5 s (PROTOCOL.md, section 7.5). A server that goes on taking
+    /// unwritten bytes is not silent either.
     ///
     /// [`ConnectionError::Silent`]: crate::ConnectionError::Silent
     #[must_use]
@@ -268,15 +276,18 @@ impl ClientConfig {
         self
     }
 
-    /// Calls neither wait for a connection while there is none, nor are sent again: while the client
-    /// connects anew, be it since a server said goodbye, they end at once with [`NotSent::Lost`], and so
-    /// does subscribing. Default `false`: they wait until there is a connection, or until their deadline, if they have one; and
-    /// what is proven not executed is sent again within it.
+    /// Whether requests fail at once while there is no connection. Default `false`: calls and
+    /// subscriptions wait for a connection until their deadline, and what is proven not executed is
+    /// sent again.
     ///
-    /// Proven not executed, and sent again: what was not offered to a connection that ended; what a
-    /// server that stops had not begun (PROTOCOL.md, section 9.7); and what was refused with a
-    /// `retry`, after that time and a pause as between attempts to connect. Until the
-    /// first attempt to connect has failed, calls wait in either case.
+    /// With `true` they end at once with [`NotSent::Lost`] while the client reconnects, also after
+    /// a server's goodbye, and nothing is sent again. Until the first attempt to connect has
+    /// failed, they wait in either case.
+    ///
+    /// These requests are proven not executed: those that were not offered to a connection that
+    /// ended, those that a stopping server had not begun (PROTOCOL.md, section 9.7), and those that
+    /// were refused with a `retry`. The last are sent again after that time and a pause, as between
+    /// attempts to connect.
     ///
     /// [`NotSent::Lost`]: crate::NotSent::Lost
     #[must_use]
@@ -286,39 +297,40 @@ impl ClientConfig {
     }
 
     /// The first of the windows in which the client pauses before it repeats something by itself:
-    /// connects again, sends again what was refused, subscribes again, resynchronises. Default 250 ms,
-    /// at least 10 ms. Each window is twice as long as the one before, up to
+    /// before it connects again, sends a refused request again, subscribes again or resynchronises.
+    /// Default 250 ms, at least 10 ms. Each window is twice as long as the one before, up to
     /// [`reconnect_max`](Self::reconnect_max).
     ///
-    /// A pause is random, from a tenth of its window to all of it, so that the clients of a server that
-    /// is gone do not come back together. To connect again, there is one round through the list of
-    /// addresses in each window, at the same place in all of them (PROTOCOL.md, sections 3.5 and 12.1).
-    /// A server's own `retry=` comes before the pause; of a `/bye`, for that address.
+    /// A pause is random, from a tenth of its window to all of it, so that the clients of a lost
+    /// server do not come back together. When the client reconnects, it makes one round through the
+    /// addresses in each window, at the same place in each (PROTOCOL.md, sections 3.5 and 12.1). A
+    /// server's own `retry=` is waited for before the pause. The `retry=` of a `/bye` applies to
+    /// that address.
     #[must_use]
     pub fn reconnect_base(mut self, window: Duration) -> Self {
         self.reconnect_base = window.max(LEAST_WINDOW);
         self
     }
 
-    /// The longest window that the client pauses in before it repeats something by itself. Default
-    /// 30 s, at least 10 ms.
+    /// The longest window for a pause before the client repeats something by itself. Default 30 s,
+    /// at least 10 ms.
     #[must_use]
     pub fn reconnect_max(mut self, window: Duration) -> Self {
         self.reconnect_max = window.max(LEAST_WINDOW);
         self
     }
 
-    /// How long a connection has to have been open for the next window to be the first again; and a
-    /// subscription, for it to be resumed without a pause. Default 10 s: a server that lets clients in
-    /// and loses them at once is not flooded.
+    /// How long a connection must have been open for the windows to begin again with the first.
+    /// Also how long a subscription must have lived to be resumed without a pause. Default 10 s. So
+    /// a server that accepts clients and loses them at once is not flooded.
     #[must_use]
     pub fn reconnect_stable(mut self, time: Duration) -> Self {
         self.reconnect_stable = time;
         self
     }
 
-    /// How long the client tries to connect anew before it ends, with the last error; an attempt under
-    /// way then is waited for. Default `None`: as long as anybody holds it.
+    /// How long the client tries to reconnect before it ends with the last error. An attempt that
+    /// is under way is finished first. Default `None`: it tries for as long as there is a handle.
     #[must_use]
     pub fn give_up_after(mut self, time: impl Into<Option<Duration>>) -> Self {
         self.give_up_after = time.into();
@@ -333,13 +345,13 @@ impl ClientConfig {
         }
     }
 
-    /// Says who this client is, by `/auth`, where the server asks for it (PROTOCOL.md, section
-    /// 8.11). Default: it says nothing.
+    /// Authenticates by `/auth` where the server asks for it (PROTOCOL.md, section 8.11). Default:
+    /// no credentials.
     ///
-    /// It is sent behind the server's hello and before anything else; calls wait until it is
-    /// accepted, and the connection ends where it is refused. Called more than once, it gives
-    /// several ways: the first whose scheme the server offers is used, and it alone is sent. A
-    /// server that asks for none gets none. Without TLS whoever is on the way can read it.
+    /// The credentials are sent after the server's hello and before anything else. Calls wait until
+    /// they are accepted; if they are refused, the connection ends. Call this several times to
+    /// offer several schemes: the client uses the first that the server offers, and sends no other.
+    /// A server that does not ask is sent none. Without TLS, the network can read them.
     ///
     /// ```
     /// use bellwire::{ClientConfig, protocol::Code};
@@ -353,7 +365,7 @@ impl ClientConfig {
         self
     }
 
-    /// Where jitter comes from: of renewals, and of attempts to connect. Default: the system.
+    /// The source of jitter for renewals and attempts to connect. Default: the system.
     #[must_use]
     pub fn random(mut self, random: Random) -> Self {
         self.random = random;

@@ -14,18 +14,18 @@ use crate::{
     tcp,
 };
 
-/// The endpoints of an address, once they are known: see [`Connector::resolve`].
+/// A future of the endpoints of an address: see [`Connector::resolve`].
 pub type Resolving = Pin<Box<dyn Future<Output = io::Result<Vec<String>>> + Send>>;
-/// A transport that is being connected; it gives the rest of what is to be done: see
+/// A future of a connected transport, whose own handshake is still to be done: see
 /// [`Connector::begin`].
 pub type Connecting<Io> = Pin<Box<dyn Future<Output = io::Result<Finishing<Io>>> + Send>>;
-/// A transport that is connected, while its own handshake goes on: see [`Connector::begin`].
+/// A future of a transport that is ready to use: see [`Connector::begin`].
 pub type Finishing<Io> = Pin<Box<dyn Future<Output = io::Result<Io>> + Send>>;
 
-/// How a client connects to an address: over TCP, to a Unix socket, or to anything else that is a
-/// byte stream. The counterpart of a server's [`Listener`](crate::Listener).
+/// How a client connects to an address: over TCP, to a Unix socket, or to any other byte stream.
+/// The counterpart of a server's [`Listener`](crate::Listener).
 ///
-/// Closures of an address that return a future of a stream are connectors:
+/// A closure that takes an address and returns a future of a stream is a connector:
 ///
 /// ```
 /// use std::io;
@@ -46,37 +46,35 @@ pub trait Connector: Send + 'static {
     /// A connection's byte stream.
     type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// Opens a connection to `address`: one that [`resolve`](Self::resolve) gave, or, without that, as
-    /// it was given to [`ClientBuilder::address`](crate::ClientBuilder::address). Its transport's
-    /// handshake is included.
+    /// Opens a connection to `address`, including the handshake of the transport. The address is
+    /// one that [`resolve`](Self::resolve) returned.
     ///
     /// # Errors
-    /// The attempt failed, and the client goes on with the next. `InvalidInput` says that the address
-    /// is none, and that no later attempt can go better. A panic fails the attempt too, with
-    /// [`ConnectionError::Panicked`](crate::ConnectionError::Panicked).
+    /// The attempt failed, and the client goes on with the next. `InvalidInput` means that the
+    /// address is invalid, so that no later attempt can succeed. A panic fails the attempt, too,
+    /// with [`ConnectionError::Panicked`](crate::ConnectionError::Panicked).
     ///
     /// # Cancel safety
     /// It is dropped when its time is over
-    /// ([`ClientConfig::connect_timeout`](crate::ClientConfig::connect_timeout)), and when the client
-    /// closes.
+    /// ([`ClientConfig::connect_timeout`](crate::ClientConfig::connect_timeout)), and when the
+    /// client closes.
     fn connect(&mut self, address: &str) -> impl Future<Output = io::Result<Self::Io>> + Send;
 
-    /// Limits what the system holds of a connection and has not sent: it is to accept no more while it
-    /// holds `bytes`, which is [`ClientConfig::unsent_bytes`](crate::ClientConfig::unsent_bytes).
-    /// Default: nothing is done, as for transports that hold little.
+    /// Limits what the system holds unsent for a connection to `bytes`, which is
+    /// [`ClientConfig::unsent_bytes`](crate::ClientConfig::unsent_bytes). Default: does nothing,
+    /// for transports that hold little.
     ///
-    /// It is called once per connection, and only where there is a limit. A connector around another one
-    /// calls the other's.
+    /// It is called once per connection, and only if there is a limit. A connector around another
+    /// one calls the other's.
     ///
     /// # Errors
-    /// They go to the log, and the connection goes on.
+    /// They are logged, and the connection goes on.
     fn limit_unsent(_io: &Self::Io, _bytes: usize) -> io::Result<()> {
         Ok(())
     }
 
-    /// Looks at an address before anything is tried: the client ends at once with
-    /// [`ConnectionError::Address`](crate::ConnectionError::Address) if there can be none like it.
-    /// Default: all are good.
+    /// Checks an address before anything is tried. If it is invalid, the client ends at once with
+    /// [`ConnectionError::Address`](crate::ConnectionError::Address). Default: all are valid.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -84,19 +82,19 @@ pub trait Connector: Send + 'static {
         Ok(())
     }
 
-    /// The endpoints of an address, the best one first, each of which is given to
-    /// [`connect`](Self::connect) then. Default: the address itself.
+    /// Returns the endpoints of an address, the best one first. Each is then given to
+    /// [`connect`](Self::connect) or [`begin`](Self::begin). Default: the address itself.
     fn resolve(&mut self, address: &str) -> Resolving {
         Box::pin(std::future::ready(Ok(vec![address.to_owned()])))
     }
 
-    /// Begins to connect as [`connect`](Self::connect) does, without borrowing the connector, so that
-    /// several endpoints can be raced: each is 250 ms ahead of the next, and all but the first to
-    /// be connected are dropped (RFC 8305). The handshake of the transport, if it has one, is not
-    /// part of the race: what the first future gives is the second one, which goes on with it.
+    /// Begins to connect as [`connect`](Self::connect) does, but without borrowing the connector,
+    /// so that several endpoints can be raced: each is 250 ms ahead of the next, and all but the
+    /// first that is connected are dropped (RFC 8305). The handshake of the transport is not part
+    /// of the race: the first future connects, and returns the second, which does the handshake.
     ///
-    /// Default: `None`, it cannot. Then endpoints are tried one after the other by
-    /// [`connect`](Self::connect), each for its share of the time that is left. Closures can.
+    /// Default: `None`, not supported. Endpoints are then tried one after the other by
+    /// [`connect`](Self::connect), each for its share of the remaining time. Closures support it.
     fn begin(&mut self, _address: &str) -> Option<Connecting<Self::Io>> {
         None
     }
@@ -125,12 +123,12 @@ pub(super) fn finished<Io: Send + 'static>(io: Io) -> Finishing<Io> {
     Box::pin(std::future::ready(Ok(io)))
 }
 
-/// Connects over TCP, with TCP_NODELAY, and with keep-alive, by which the system ends an idle connection
-/// 20 s after its server's host has gone from the network.
+/// Connects over TCP, with TCP_NODELAY and with keep-alive. Keep-alive ends an idle connection 20 s
+/// after the server's host has gone from the network.
 ///
 /// An address is `HOST:PORT`: a name, an IPv4 address, or an IPv6 address in brackets. A name is
-/// looked up anew for each attempt. All its addresses are raced, those of IPv6 and IPv4 in turns, each
-/// 250 ms ahead of the next (RFC 8305).
+/// looked up for each attempt. All its endpoints are raced, IPv6 and IPv4 in turns, each 250 ms
+/// ahead of the next (RFC 8305).
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct TcpConnector;

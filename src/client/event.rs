@@ -23,22 +23,26 @@ const HELD: usize = 256;
 
 /// Something that happened to a client's connection, beside the replies and notifications.
 ///
-/// These are all there are. `Ended` comes once, as the last. A client of one connection
-/// ([`Client::new`](crate::Client::new)) has `Connected` once, at its beginning. One that connects
-/// anew goes round: `Connecting` for each address whose turn it is, of which several may be under way at
-/// once, `ConnectFailed` for each that has failed, and `Connected` for the first that has not; and
-/// once that connection is over, `Disconnected`, and `Connecting` again, each after a pause
-/// ([`reconnect_base`](crate::ClientConfig::reconnect_base)). A server that says goodbye is `Leaving`
-/// first: the client then connects elsewhere, after the same pause, while what is under way with that
-/// server goes on, so that its `Disconnected` may come behind the next `Connected`; the session tells
-/// them apart. The others come any number of times, in the order in which their lines were read (`Bye`
-/// too: a server may say goodbye in two steps). [`ClientStats`](crate::ClientStats) counts the stray
-/// replies and the violations, whether or not anybody listens.
+/// - A client of one connection ([`Client::new`](crate::Client::new)) emits `Connected` once, at
+///   its beginning.
+/// - A client that reconnects emits `Connecting` for each address that it tries, several of which
+///   may be in progress at once. It emits `ConnectFailed` for each that fails, and `Connected` for
+///   the first that succeeds. When that connection is over, it emits `Disconnected`, and then
+///   `Connecting` again, after a pause ([`reconnect_base`](crate::ClientConfig::reconnect_base)).
+/// - When the server says goodbye, `Leaving` comes first. The client connects elsewhere, after the
+///   same pause, while the server finishes what is in flight. So its `Disconnected` may come after
+///   the next `Connected`; the session tells them apart.
+/// - `Ended` comes once, as the last.
+/// - The others come any number of times, in the order in which their lines were read. `Bye` does,
+///   too, because a server may say goodbye in two steps.
+///
+/// [`ClientStats`](crate::ClientStats) counts the stray replies and the violations, whether or not
+/// these events are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectionEvent {
-    /// An attempt to connect to an address begins. It has no event of its own if another address is
-    /// connected before it.
+    /// An attempt to connect to an address begins. No event says that it ended if another address
+    /// is connected first.
     Connecting {
         /// The address that is tried.
         address: String,
@@ -52,7 +56,8 @@ pub enum ConnectionEvent {
         /// Why.
         error: ConnectionError,
     },
-    /// The server said hello, and knows who this is: calls are on their way.
+    /// The server said hello, and has accepted the credentials if it asked for them. Calls are sent
+    /// now.
     Connected(Hello),
     /// A connection is over. The client goes on, unless `Ended` follows.
     Disconnected {
@@ -61,21 +66,21 @@ pub enum ConnectionEvent {
         /// Why.
         error: ConnectionError,
     },
-    /// So many one-way requests, which a connection that ended was not offered, were dropped: they are
-    /// too long for the server of this one, or the client ends.
+    /// This number of one-way requests was dropped. A connection ended before they were offered to
+    /// it, and they are too long for the server of this one, or the client has ended.
     OneWaysDropped(u64),
-    /// The reply to a call came whose caller was gone: dropped, or past its deadline. It is in
-    /// order, and was thrown away.
+    /// A reply arrived whose caller was gone, because the call was dropped or its deadline had
+    /// passed. This is in order; the reply was discarded.
     LateReply(RequestId),
-    /// A line came for a request that had had its terminal line; it was ignored, or, in
-    /// [strict mode](crate::ClientConfig::strict), is why the connection ends.
+    /// A line arrived for a request that had had its terminal line. It was ignored. In [strict
+    /// mode](crate::ClientConfig::strict) it ends the connection.
     DoubledReply(RequestId),
-    /// A reply came to a request that was never sent; as `DoubledReply` in all else.
+    /// A reply arrived for a request that was never sent. Otherwise as `DoubledReply`.
     UnaskedReply(RequestId),
-    /// The server did not answer a `/renew` with where the topics stand, for this reason. What went
-    /// missing without a word is not noticed until it does.
+    /// The server's reply to a `/renew` did not list the positions of the topics, for this reason.
+    /// Until it does, this client cannot notice a loss that the server does not name.
     RenewalFailed(Reason),
-    /// The server reports a fault that no request's id owns.
+    /// The server reports a fault that belongs to no request.
     ServerError {
         /// The id of the line at fault, where the server could read one.
         id: Option<RequestId>,
@@ -85,14 +90,14 @@ pub enum ConnectionEvent {
     /// The server broke the order of a topic's numbers, and the line was ignored; or it sent beyond
     /// the topic's window, and the notification was delivered all the same.
     Violation(Topic),
-    /// The server is about to go away: no call and no subscription is begun on this connection any
-    /// more. Calls in flight go on, and so do subscriptions, until it is over.
+    /// The server is about to go away. No call and no subscription begins on this connection any
+    /// more. Calls in flight and subscriptions go on until it is over.
     Leaving(Reason),
-    /// The server is going away: nothing new is sent to it, and what it has taken is finished.
+    /// The server is going away. Nothing new is sent to it, and it finishes what it has accepted.
     Bye(Reason),
-    /// A [`Listening`](crate::Listening) is over: its topic is left, and what waited for it to have
-    /// [`seen`](crate::Listening::seen) something has ended. Comes once for each, in whatever way it
-    /// ended, unless the client ended first.
+    /// A [`Listening`](crate::Listening) has ended: its topic is left, and calls of
+    /// [`seen`](crate::Listening::seen) on it have ended. Comes once for each, however it ended,
+    /// unless the client ended first.
     ListeningEnded {
         /// The topic.
         topic: Topic,
@@ -106,9 +111,10 @@ pub enum ConnectionEvent {
         /// The message of the panic.
         message: String,
     },
-    /// The client is over: nothing goes on.
+    /// The client has ended.
     Ended(ConnectionError),
-    /// So many events left unread, oldest first, since this stream was not read in time.
+    /// This number of events was dropped, the oldest first, because this stream was not read in
+    /// time. A stream holds 256.
     Missed(u64),
 }
 
@@ -116,7 +122,8 @@ pub enum ConnectionEvent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ListeningEnd {
-    /// The subscription ended, and the closure had its [`Delivery::End`](crate::Delivery::End).
+    /// The subscription ended, and the closure was called with its
+    /// [`Delivery::End`](crate::Delivery::End).
     Over,
     /// The [`Listening`](crate::Listening) was dropped.
     Dropped,
@@ -194,10 +201,11 @@ impl Queue {
     }
 }
 
-/// The events of a client from when they were asked for: [`Client::events`](crate::Client::events).
+/// The events of a client from when this stream was made:
+/// [`Client::events`](crate::Client::events).
 ///
-/// Holds up to 256 unread events, each of a line of the server's at most; then the oldest leave, and [`ConnectionEvent::Missed`] says how
-/// many. Ends behind [`ConnectionEvent::Ended`].
+/// Holds up to 256 unread events, each with at most one line of the server. Then the oldest are
+/// dropped, and [`ConnectionEvent::Missed`] says how many. Ends after [`ConnectionEvent::Ended`].
 #[derive(Debug)]
 #[must_use = "streams do nothing unless they are polled"]
 pub struct ConnectionEvents(Arc<Mutex<Queue>>);

@@ -44,18 +44,18 @@ impl Notification {
     /// ```
     ///
     /// # Errors
-    /// What the payload has that the type does not take.
+    /// [`CodecError`], when the payload does not decode to `T`.
     #[cfg(feature = "json")]
     pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, CodecError> {
         JsonCodec.decode(&self.payload)
     }
 
-    /// Acknowledges this notification, and none but this: it is handled.
+    /// Acknowledges that this one notification is handled.
     ///
-    /// For subscriptions that are acknowledged [by hand](crate::Subscribe::ack_by_hand); on any
-    /// other, a second time, and once the [`Subscription`](crate::Subscription) is gone, it does
-    /// nothing. May be called in any order, from anywhere. The server is told the lowest number that
-    /// is not acknowledged, once that has risen by half the window.
+    /// For subscriptions that are acknowledged [by hand](crate::Subscribe::ack_by_hand). On others,
+    /// on a second call, and after the [`Subscription`](crate::Subscription) was dropped, it has no
+    /// effect. It may be called in any order and from any task. The server is told the lowest
+    /// unacknowledged number, once that has risen by half the window.
     ///
     /// Implements PROTOCOL.md, section 11.7.
     pub fn ack(&self) {
@@ -75,7 +75,7 @@ pub struct Gap {
     pub first: u64,
     /// The last number missed.
     pub last: u64,
-    /// Who missed them.
+    /// Why they did not come.
     pub cause: GapCause,
 }
 
@@ -85,14 +85,14 @@ pub struct Gap {
 pub enum GapCause {
     /// The server named them, for this reason.
     Server(Code),
-    /// They went missing without a word from the server.
+    /// They went missing, and the server did not name them.
     Lost,
     /// The application read too slowly: this stream's queue was full.
     Lagged,
 }
 
-/// What a stream of notifications yields. Nothing is left out without one of these saying so
-/// (guarantee N3).
+/// What a stream of notifications yields. It leaves nothing out without reporting it as one of
+/// these (guarantee N3).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Delivery {
@@ -100,32 +100,32 @@ pub enum Delivery {
     Notification(Notification),
     /// Numbers that will not come.
     Gap(Gap),
-    /// The topic's log is another one now. What was missed of the old one is unknown, apart from what a
-    /// gap before this has named.
+    /// The topic has a new log. What was missed of the old one is unknown, except for what a gap
+    /// before this names.
     Reset {
         /// The topic.
         topic: Topic,
-        /// The new log, and the number that comes next: where the server begins, or, with
-        /// [`AfterReset::Head`](crate::AfterReset::Head), behind the last one there was.
+        /// The new log, and the next number: where the server begins, or, with
+        /// [`AfterReset::Head`](crate::AfterReset::Head), after its last message.
         position: Position,
     },
     /// The subscription is over. It may be resumed from the position.
     End {
         /// The topic.
         topic: Topic,
-        /// Why: the server's reason (`closed`, `revoked`, `slow`), or that of the refusal to go on; or
-        /// `lost`, if the client has ended, [`Client::close`](crate::Client::close) included, or if the
-        /// subscription was to end upon a loss.
+        /// Why: the server's reason (`closed`, `revoked`, `slow`), or the code of a refused resume.
+        /// It is `lost` if the client has ended, also by [`Client::close`](crate::Client::close),
+        /// or if the subscription ends at a loss.
         reason: Code,
         /// Where to resume; `None` if it never began.
         position: Option<Position>,
     },
-    /// On a stream of all notifications alone ([`Client::notifications`](crate::Client::notifications)):
-    /// deliveries of more topics left unread than it names
-    /// ([`ClientConfig::missed_topics`](crate::ClientConfig::missed_topics)). What comes next of any
-    /// topic may stand behind a hole.
+    /// Only on a stream of all notifications
+    /// ([`Client::notifications`](crate::Client::notifications)): it dropped deliveries of more
+    /// topics than it names ([`ClientConfig::missed_topics`](crate::ClientConfig::missed_topics)).
+    /// The next delivery of any topic may follow a hole.
     Lost {
-        /// So many.
+        /// How many.
         deliveries: u64,
     },
 }

@@ -40,14 +40,14 @@ const LONG_WORK: Duration = Duration::from_micros(500);
 /// A closure that runs for each delivery of a topic, in a task of its own: [`Client::listen`].
 /// Dropping it stops the closure and leaves the topic.
 ///
-/// No invocation begins after `drop` has returned. The invocation that is under way is dropped at the
-/// await where it stands; if it runs on another thread at that time, `drop` waits until it comes to an
-/// await, for at most 100 ms. An invocation that takes longer between two awaits runs on to the next
-/// one. Within the closure itself, and on its thread, `drop` does not wait.
+/// No invocation begins after `drop` has returned. An invocation in progress is dropped at its
+/// current await. If it runs on another thread at that time, `drop` waits until it reaches an
+/// await, for at most 100 ms. An invocation that takes longer between two awaits runs on to the
+/// next one. Within the closure itself, and on its thread, `drop` does not wait.
 ///
-/// However it ends, the topic is left, so that its acks hold back no other reader; [`seen`](Self::seen)
-/// ends; and there is a [`ConnectionEvent::ListeningEnded`]. A panic of the closure ends this listening
-/// alone.
+/// However it ends, the topic is left, so that its acks do not hold back other readers. Calls of
+/// [`seen`](Self::seen) end, and a [`ConnectionEvent::ListeningEnded`] is emitted. A panic of the
+/// closure ends only this listening.
 ///
 /// [`Client::listen`]: crate::Client::listen
 #[must_use = "dropping it leaves the topic"]
@@ -76,8 +76,8 @@ impl Listening {
         Self { task: tokio::spawn(invocations), listener }
     }
 
-    /// Waits until the closure was given all below `position`: as [`Subscription::seen`]. It may be at
-    /// the last of that still.
+    /// Waits until the closure was given everything below `position`: as [`Subscription::seen`].
+    /// The closure may still be handling the last of it.
     pub fn seen(&self, position: Position) -> Seen {
         Seen::new(self.listener.membership.standing.clone(), position)
     }

@@ -25,18 +25,19 @@ use crate::{
 pub struct Loss {
     /// A [`Delivery::Gap`] or a [`Delivery::Reset`].
     pub missed: Delivery,
-    /// The next number to be handed over, in its log: what is fetched from now on knows of all below.
+    /// The next number in its log that is handed over. State that is fetched from now on includes
+    /// everything below it.
     pub position: Position,
 }
 
-/// Where a subscription goes on when its topic's log is another one, as of a server that keeps its own:
-/// see [`Subscribe::after_reset`](crate::Subscribe::after_reset).
+/// Where a subscription goes on when its topic has a new log: see
+/// [`Subscribe::after_reset`](crate::Subscribe::after_reset).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum AfterReset {
     /// With the first message of the new log. The default.
     #[default]
     Start,
-    /// Behind the last message that the new log has then.
+    /// After the last message that the new log has at that time.
     Head,
 }
 

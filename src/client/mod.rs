@@ -71,15 +71,15 @@ use crate::{
     sync::Arc,
 };
 
-/// A client: a cheap handle to a connection, to be cloned and used from any number of tasks.
+/// A cheap handle to a client: clone it and use it from any number of tasks.
 ///
-/// Calls are pipelined: each is one line with an id, and its reply finds it by that id, in whatever
-/// order replies come. Notifications come on the same connection, as streams. The connection
-/// closes when the last clone, and the last [`Subscription`], is gone.
+/// Calls are pipelined: each is one line with an id, and its reply finds it by that id, whatever
+/// the order of the replies. Notifications arrive on the same connection, as streams. The
+/// connection closes when the last clone and the last [`Subscription`] are dropped.
 ///
-/// When the connection is lost, or its server goes away, the client connects anew, with the same or
-/// with another server, and everything goes on: see [`ClientBuilder`]. Only a client over a transport
-/// that was handed to it ([`Client::new`]) ends with that.
+/// When the connection is lost or its server goes away, the client connects again, to the same
+/// server or another, and everything goes on: see [`ClientBuilder`]. Only a client of
+/// [`Client::new`] ends with its transport.
 ///
 /// ```no_run
 /// use bellwire::Client;
@@ -120,7 +120,7 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// A client to be set up: a list of addresses, bounds, credentials, a transport of one's own.
+    /// Sets up a client: addresses, bounds, credentials, transport.
     pub fn builder() -> ClientBuilder {
         ClientBuilder::new()
     }
@@ -139,7 +139,7 @@ impl Client {
         Self::connect_with(address, ClientConfig::default()).await
     }
 
-    /// As [`connect`](Self::connect), with bounds of one's own.
+    /// As [`connect`](Self::connect), with your own bounds.
     ///
     /// # Errors
     /// As [`connect`](Self::connect).
@@ -165,7 +165,7 @@ impl Client {
         Self::builder().connector(connector).config(config).connect().await
     }
 
-    /// A client over any transport, and the driver that has to be polled for it.
+    /// Returns a client over any transport, and its driver, which has to be polled.
     ///
     /// Calls wait until the server has said hello. The client ends with this connection.
     ///
@@ -198,11 +198,11 @@ impl Client {
         self.handle.shared.clone()
     }
 
-    /// Waits until there is a connection, and its server has said hello; what it announced. It has no
-    /// deadline: wait for it within `tokio::time::timeout` if need be.
+    /// Waits until there is a connection whose server has said hello; returns what it announced. It
+    /// has no deadline: use `tokio::time::timeout` if you need one.
     ///
     /// # Errors
-    /// [`ConnectionError`] when the client ended.
+    /// [`ConnectionError`] when the client has ended.
     ///
     /// # Cancel safety
     /// Dropping it changes nothing.
@@ -215,7 +215,7 @@ impl Client {
         }
     }
 
-    /// What the server that there is a connection to has announced; `None` while there is none.
+    /// What the current server announced; `None` while there is no connection.
     pub fn hello(&self) -> Option<Hello> {
         self.shared().phase.look(|phase| match phase {
             Phase::Open(hello) => Some(hello.clone()),
@@ -225,8 +225,8 @@ impl Client {
 
     /// Calls a method: bytes in, bytes out.
     ///
-    /// A method is the application's; the protocol's own have functions of their own. See [`Call`]
-    /// for deadlines, errors and what dropping does.
+    /// The method is one of the application's. The protocol's own methods have their own functions.
+    /// See [`Call`] for deadlines, errors and the effect of dropping it.
     pub fn call(&self, method: &str, payload: impl AsRef<[u8]>) -> Call<'_> {
         Call::new(self.shared(), method, payload.as_ref())
     }
@@ -248,7 +248,7 @@ impl Client {
         self.request_with(JsonCodec, method, arguments)
     }
 
-    /// Calls a method with arguments and a reply in a codec of one's own: see [`Encode`].
+    /// Calls a method with arguments and a reply in your own codec: see [`Encode`].
     pub fn request_with<C, A, R>(
         &self,
         codec: C,
@@ -268,7 +268,7 @@ impl Client {
 
     /// Calls a method that answers with a stream: bytes in, items of bytes out.
     ///
-    /// See [`Streaming`] for credit, deadlines, errors and what dropping does.
+    /// See [`Streaming`] for credit, deadlines, errors and the effect of dropping it.
     pub fn stream(&self, method: &str, payload: impl AsRef<[u8]>) -> Streaming {
         Streaming::new(self.clone(), method, payload.as_ref())
     }
@@ -293,8 +293,8 @@ impl Client {
         self.request_stream_with(JsonCodec, method, arguments)
     }
 
-    /// Calls a method that answers with a stream, with arguments and items in a codec of one's own:
-    /// see [`Encode`].
+    /// Calls a method that answers with a stream, with arguments and items in your own codec: see
+    /// [`Encode`].
     pub fn request_stream_with<C, A, R>(
         &self,
         codec: C,
@@ -314,14 +314,14 @@ impl Client {
 
     /// Sends a one-way request: the server starts it, and never answers.
     ///
-    /// `Ok` says that the line waits to be written, no more. What the server has to say against it
-    /// comes as [`ConnectionEvent::ServerError`]. A line that a connection was not offered before it
-    /// ended is written to the next, or, where that cannot be, counted by
-    /// [`ConnectionEvent::OneWaysDropped`]; one that it was offered may have reached nobody, and since
-    /// it has no reply, nobody can tell.
+    /// `Ok` only says that the line waits to be written. If the server rejects it, that is reported
+    /// as [`ConnectionEvent::ServerError`]. If a connection ends before the line was offered to it,
+    /// the line is written to the next connection. If there is none, it is counted by
+    /// [`ConnectionEvent::OneWaysDropped`]. If the line was offered to a connection that ended, it
+    /// cannot be known whether the server got it, because there is no reply.
     ///
-    /// Without a connection it waits for one until its deadline, unless [`ClientConfig::fail_fast`] is
-    /// set.
+    /// Without a connection it waits for one until its deadline, unless [`ClientConfig::fail_fast`]
+    /// is set.
     ///
     /// # Errors
     /// [`NotSent`](crate::NotSent).
@@ -337,11 +337,12 @@ impl Client {
         Subscribe::new(self.clone(), topic)
     }
 
-    /// Subscribes to a topic with a closure, which runs in a task of its own for one delivery after
-    /// the other. It may make calls on the same client.
+    /// Subscribes to a topic with a closure. The closure runs in a task of its own, for one
+    /// delivery after the other. It may make calls on the same client.
     ///
-    /// What the closure's future uses has to be its own: clone it for each. From a position, or with
-    /// a window: [`Subscribe::listen`]. A panic in it ends the [`Listening`], which leaves the topic.
+    /// The closure's future must own what it uses: clone it for each delivery. To begin at a
+    /// position, or with a window, use [`Subscribe::listen`]. A panic in the closure ends the
+    /// [`Listening`], which leaves the topic.
     ///
     /// ```
     /// # async fn example(client: bellwire::Client) -> Result<(), bellwire::CallError> {
@@ -372,66 +373,66 @@ impl Client {
         self.subscribe(topic).listen(closure).await
     }
 
-    /// A stream of all notifications from here on, beside the replies and the subscriptions' own
-    /// streams.
+    /// A stream of all notifications from here on, in addition to the streams of the subscriptions.
     pub fn notifications(&self) -> Notifications {
         Notifications::new(self.shared())
     }
 
-    /// A stream of what happens to the client's connections from here on.
+    /// A stream of the events of the client's connections from here on.
     pub fn events(&self) -> ConnectionEvents {
         let Shared { phase, events, .. } = self.shared();
         phase.look(|phase| events.listen(matches!(phase, Phase::Ended(_))))
     }
 
-    /// Publishes to a topic, where the server allows that to clients.
+    /// Publishes to a topic, where the server allows clients to.
     ///
     /// # Errors
     /// As a call's; [`CallError::Refused`] with `forbidden` where it is not allowed.
     ///
     /// # Cancel safety
-    /// As a call's: when dropped after it was sent, it may have been published.
+    /// As a call's: if it is dropped after it was sent, the message may have been published.
     pub fn publish(&self, topic: &str, payload: impl AsRef<[u8]>) -> Publish<'_> {
         Publish::new(self.shared(), topic, payload.as_ref())
     }
 
-    /// The methods of the server: a name, and a line of documentation where there is one.
+    /// Lists the methods of the server: a name, and a line of documentation where there is one.
     ///
     /// # Errors
     /// As a call's.
     ///
     /// # Cancel safety
-    /// Dropping it has no effect but that nobody reads the list.
+    /// Dropping it has no further effect.
     pub fn methods(&self) -> Methods<'_> {
         Methods::new(self.shared())
     }
 
-    /// Tries to connect now, if there is no connection, instead of after the pause that is under way:
-    /// for an application that knows more than the client does, as that the network is back.
+    /// Connects now, if there is no connection, instead of after the current pause. Use it when the
+    /// application knows more than the client does, for example that the network is back.
     ///
-    /// The addresses are tried as soon as 250 ms have passed since the last time that they were; an
-    /// attempt under way is not disturbed, and the next one follows upon it. The pauses behind that
-    /// are as long as they would have been. What a server asked for with `retry` is obeyed all the
-    /// same. With a connection, and for a client of [`Client::new`], it does nothing.
+    /// The addresses are tried as soon as 250 ms have passed since they were tried last. An attempt
+    /// that is under way is not disturbed; the next one follows it at once. Later pauses are as
+    /// long as they would have been. The `retry` of a server is still obeyed. With a connection,
+    /// and for a client of [`Client::new`], this does nothing.
     pub fn reconnect_now(&self) {
         self.shared().hurry();
     }
 
-    /// Counters and gauges of this client, over all its connections. Costs a short lock and a handful of loads; what a
-    /// caller or a stream was told of is counted by then.
+    /// Counters and gauges of this client, over all its connections. Costs a short lock and a few
+    /// loads. What was reported to a caller or a stream is counted before.
     pub fn stats(&self) -> ClientStats {
         self.shared().stats()
     }
 
     /// Closes the connection in order: nothing new is sent, calls in flight are answered, and the
-    /// server ends. Waits for all of that, for at most [`ClientConfig::close_timeout`]. Without a
+    /// server closes. Waits for all of this, for at most [`ClientConfig::close_timeout`]. Without a
     /// connection the client ends at once.
     ///
     /// # Errors
-    /// [`ConnectionError`] when the client ended in another way before, or the connection meanwhile.
+    /// [`ConnectionError`] when the client had ended in another way, or when the connection fails
+    /// meanwhile.
     ///
     /// # Cancel safety
-    /// Dropping it goes on closing.
+    /// Dropping it does not stop the closing.
     pub async fn close(&self) -> Result<(), ConnectionError> {
         self.shared().begin_close(ConnectionError::Closed);
         consume_budget().await;

@@ -154,7 +154,7 @@ impl State {
     }
 }
 
-/// How far a subscription was handed over, for others than its reader: see
+/// Tells other tasks how far a subscription was read: see
 /// [`Subscription::progress`](crate::Subscription::progress).
 ///
 /// ```
@@ -200,8 +200,8 @@ impl fmt::Debug for Progress {
     }
 }
 
-/// Ends when a subscription's application has seen all below a position, or never will; whether it
-/// has: see [`Subscription::seen`](crate::Subscription::seen).
+/// Ends when a subscription's application has seen everything below a position (`true`), or never
+/// will (`false`): see [`Subscription::seen`](crate::Subscription::seen).
 ///
 /// # Cancel safety
 /// Dropping it leaves nothing behind.

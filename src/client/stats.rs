@@ -9,10 +9,10 @@ use crate::{
 
 /// What a client has done and is doing: see [`Client::stats`](crate::Client::stats).
 ///
-/// Counters begin at 0 with the client and only rise, over all its connections. Each request that was
-/// given an id is counted once more by its terminal line, or in `pending`: `requests` is the sum of
-/// `ok`, `err`, `no`, `cut` and `pending`, until a connection ends and leaves the rest without an
-/// outcome, or a call is given up before its line was written.
+/// Counters begin at 0 with the client and only rise, over all its connections. `requests` is the
+/// sum of `ok`, `err`, `no`, `cut` and `pending`. There are two exceptions: a connection that ends
+/// leaves its pending requests without an outcome, and a call may be given up before its line was
+/// written.
 ///
 /// ```
 /// # async fn example(client: bellwire::Client) -> Result<(), bellwire::CallError> {
@@ -25,12 +25,12 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClientStats {
-    /// Counter: connections on which the server said hello, and let this client in.
+    /// Counter: connections on which the server said hello, and accepted this client.
     pub connections: u64,
     /// Counter: requests that were given an id, the protocol's own (`/subscribe`, `/renew`)
     /// included.
     pub requests: u64,
-    /// Counter: calls that were sent again, or are to be, since they were proven not executed.
+    /// Counter: calls that were sent again, or will be, because they were proven not executed.
     pub resent: u64,
     /// Counter: one-way requests of the application's.
     pub one_ways: u64,
@@ -45,8 +45,8 @@ pub struct ClientStats {
     pub cut: u64,
     /// Gauge: requests whose terminal line has not come, cancelled ones included.
     pub pending: usize,
-    /// Gauge: places in flight that are taken, by calls and by cancelled ones whose terminal line
-    /// has not come; on each connection, those that are being left included, at most
+    /// Gauge: places in flight that are taken by calls, and by cancelled calls whose terminal line
+    /// has not arrived. Each connection, including those that are being left, has at most
     /// [`ClientConfig::in_flight`](crate::ClientConfig::in_flight).
     pub in_flight: usize,
     /// Counter: terminal lines that came after their caller was gone. Each is one of `ok`, `err`,
@@ -54,17 +54,17 @@ pub struct ClientStats {
     pub late_replies: u64,
     /// Counter: lines under the id of a request that had had its terminal line.
     pub doubled_replies: u64,
-    /// Counter: lines under an id that no request of their connection had been sent with.
+    /// Counter: lines with an id under which no request of their connection was sent.
     pub unasked_replies: u64,
     /// Counter: notifications that were read.
     pub notifications: u64,
     /// Counter: holes in topics, named by the server or found by this client.
     pub gaps: u64,
-    /// Counter: the numbers in those holes. What a stream dropped because it was not read is told
-    /// by that stream alone.
+    /// Counter: the numbers in those holes. What a stream drops because it is not read is reported
+    /// by that stream only.
     pub missed: u64,
-    /// Counter: lines that broke the order of a topic's numbers, came beyond its window, or were of
-    /// a topic that is not subscribed; items of streamed replies that came without credit.
+    /// Counter: lines that broke the order of a topic's numbers, exceeded its window, or belonged
+    /// to a topic that is not subscribed; items of streamed replies that came without credit.
     pub violations: u64,
     /// Counter: bytes read.
     pub bytes_in: u64,

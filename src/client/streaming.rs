@@ -34,16 +34,17 @@ const DEFAULT_WINDOW: u64 = 32;
 /// A streamed reply: a stream of its items. Nothing is sent before it is first polled.
 ///
 /// Made by [`Client::stream`](crate::Client::stream). Implements PROTOCOL.md, section 7.8. The
-/// stream ends with the reply; if that fails, a [`CallError`] is its last item, behind all that came
-/// before. A method that answers with one payload instead of a stream gives a stream of that, if it
-/// is not empty.
+/// stream ends with the reply. If the reply fails, its last item is a [`CallError`], after
+/// everything that came before. A method that answers with one payload instead of a stream gives a
+/// stream of that payload, if it is not empty.
 ///
-/// The server sends no more items than there is credit for, and gets credit back as items are taken,
-/// by the half window; or once the application is done with them, by
-/// [`next_with_credit`](Self::next_with_credit). A reply that nobody reads costs the server no more than its place in flight,
-/// and this side no more than [`window`](Self::window) items; calls and notifications go on beside
-/// it. It keeps the connection open, as a [`Subscription`](crate::Subscription) does; but once the
-/// client is told to close, no more credit reaches the server, which cuts the reply short.
+/// The server sends no more items than there is credit for. Credit goes back as items are taken, by
+/// the half window. With [`next_with_credit`](Self::next_with_credit) it goes back when the
+/// application is done with an item. A reply that is not read costs the server only its place in
+/// flight, and this side at most [`window`](Self::window) items. Calls and notifications go on
+/// beside it. The stream keeps the connection open, as a [`Subscription`](crate::Subscription)
+/// does. After the client is told to close, no more credit reaches the server, and the server cuts
+/// the reply short.
 ///
 /// ```
 /// use bellwire::{CallError, Client};
@@ -61,9 +62,9 @@ const DEFAULT_WINDOW: u64 = 32;
 /// The last item, as a [`Call`](crate::Call)'s: its variant tells whether the handler may have run.
 ///
 /// # Cancel safety
-/// Dropping it is legal at any point. If the request was sent and its reply has not ended, the server
-/// is told to cancel it; its place in flight is free again when the server's terminal line is there.
-/// [`next`](Self::next) loses nothing when dropped.
+/// It may be dropped at any point. If the request was sent and its reply has not ended, the server
+/// is told to cancel it. Its place in flight becomes free when the server's terminal line arrives.
+/// Dropping the future of [`next`](Self::next) loses nothing.
 #[must_use = "a streamed call does nothing unless it is polled"]
 pub struct Streaming {
     client: Client,
@@ -154,10 +155,10 @@ impl Streaming {
         self
     }
 
-    /// The next item; `None` behind the last one.
+    /// The next item; `None` after the last one.
     ///
     /// # Errors
-    /// [`CallError`], once, and nothing behind it.
+    /// [`CallError`], once, as the last item.
     ///
     /// # Cancel safety
     /// Dropping it loses no item.
@@ -165,12 +166,12 @@ impl Streaming {
         poll_fn(|cx| self.poll_item(cx)).await
     }
 
-    /// The next item, with its credit: the server gets that back when the application drops it, and
-    /// not before. `None` behind the last one.
+    /// The next item with its credit, which the server gets back only when the application drops
+    /// it. `None` after the last one.
     ///
-    /// As acks are to notifications: a reader that hands items on to workers holds the credit until
-    /// the work is done, so that no more than a [`window`](Self::window) of items is under way. Credit
-    /// may be dropped in any order and from anywhere, also once the stream is gone.
+    /// This is to items what acks are to notifications. A reader that hands items to workers holds
+    /// the credit until the work is done, so that at most a [`window`](Self::window) of items is in
+    /// progress. Credit may be dropped in any order, in any task, and after the stream.
     ///
     /// ```
     /// use bellwire::{CallError, Client};
@@ -190,7 +191,7 @@ impl Streaming {
     /// ```
     ///
     /// # Errors
-    /// [`CallError`], once, and nothing behind it.
+    /// [`CallError`], once, as the last item.
     ///
     /// # Cancel safety
     /// Dropping it loses no item.
@@ -340,12 +341,12 @@ impl Streaming {
 }
 
 /// The credit of one item of a streamed reply, from
-/// [`next_with_credit`](Streaming::next_with_credit): dropping it tells the server that it may make
-/// one item more.
+/// [`next_with_credit`](Streaming::next_with_credit). Dropping it allows the server to make one
+/// more item.
 ///
-/// The server is told by the half window, or at once where it has no credit left (PROTOCOL.md,
-/// section 7.8). Credit does not keep the connection open. Credit that is never dropped, as by
-/// [`std::mem::forget`], makes the window smaller for as long as the stream lasts.
+/// The server is told by the half window, or at once if it has no credit left (PROTOCOL.md, section
+/// 7.8). Credit does not keep the connection open. Credit that is never dropped, for example by
+/// [`std::mem::forget`], makes the window smaller for the rest of the stream.
 #[must_use = "dropping it gives the credit back at once"]
 pub struct ItemCredit(Option<(Arc<Shared>, RequestId, Arc<Flow>)>);
 
@@ -386,9 +387,9 @@ impl fmt::Debug for Streaming {
     }
 }
 
-/// A typed streamed reply: a stream of decoded items. As [`Streaming`] in all else.
+/// A typed streamed reply: a stream of decoded items. Otherwise as [`Streaming`].
 ///
-/// An item that cannot be decoded is the last one, [`CallError::Decode`], and the request is
+/// An item that cannot be decoded ends the stream with [`CallError::Decode`], and the request is
 /// cancelled.
 #[must_use = "a streamed call does nothing unless it is polled"]
 pub struct TypedStreaming<C, R> {
@@ -435,7 +436,7 @@ impl<C: Decode<R>, R> TypedStreaming<C, R> {
     /// As [`Streaming::next`].
     ///
     /// # Errors
-    /// [`CallError`], once, and nothing behind it.
+    /// [`CallError`], once, as the last item.
     ///
     /// # Cancel safety
     /// Dropping it loses no item.
@@ -446,7 +447,7 @@ impl<C: Decode<R>, R> TypedStreaming<C, R> {
     /// As [`Streaming::next_with_credit`].
     ///
     /// # Errors
-    /// [`CallError`], once, and nothing behind it.
+    /// [`CallError`], once, as the last item.
     ///
     /// # Cancel safety
     /// Dropping it loses no item.

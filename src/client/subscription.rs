@@ -39,11 +39,13 @@ use crate::{
 /// Dropping it leaves no subscription behind.
 ///
 /// # Example
-/// Three settings say how far behind an application may be without a gap: the server retains
-/// [`ServerConfig::retained_bytes`](crate::ServerConfig::retained_bytes) of a topic, this client holds
-/// [`ClientConfig::inbox_bytes`](crate::ClientConfig::inbox_bytes) of it, and with a
-/// [`window`](Self::window) that fits into these, what is not handled stays on the server. Here, at most
-/// 100 notifications on their way that are not handled, and only the newest for one who is late:
+/// Three settings decide how far an application may be behind without a gap. The server retains
+/// [`ServerConfig::retained_bytes`](crate::ServerConfig::retained_bytes) of a topic. This client
+/// holds [`ClientConfig::inbox_bytes`](crate::ClientConfig::inbox_bytes) of it. A
+/// [`window`](Self::window) that fits into these two leaves on the server what is not handled.
+/// Here, at most 100 notifications are unhandled, and a subscriber that is late gets only the
+/// newest:
+///
 /// ```
 /// # use bellwire::{Client, Delivery, Slow};
 /// # async fn example(client: Client) -> Result<(), bellwire::CallError> {
@@ -75,44 +77,46 @@ impl Subscribe {
         Self { client, topic, wish, by_hand: false, on_loss, patience }
     }
 
-    /// Gives it this long until the server has accepted it, from when it is awaited; `None` for no limit.
-    /// Default: [`ClientConfig::deadline`](crate::ClientConfig::deadline). What was accepted has none.
+    /// The time until the server has accepted it, from when it is awaited; `None` for no limit.
+    /// Default: [`ClientConfig::deadline`](crate::ClientConfig::deadline). An accepted subscription
+    /// has no deadline.
     ///
-    /// Past it, it ends [`NotSent::Deadline`], with why there is no connection, or, if it may have been
-    /// sent, [`Unknown::Deadline`]; no subscription is left behind.
+    /// When it has passed, the result is [`NotSent::Deadline`], which says why there is no
+    /// connection, or [`Unknown::Deadline`] if the request may have been sent. No subscription is
+    /// left behind.
     pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
         self.patience.set_deadline(deadline.into());
         self
     }
 
-    /// Begins at `position` instead of behind the last notification: what was published since is
-    /// delivered first. What is no longer retained comes as a [`Gap`], a log that is another one
-    /// now as [`Delivery::Reset`].
+    /// Begins at `position` instead of after the last notification: what was published since is
+    /// delivered first. What is no longer retained is reported as a [`Gap`], and a log that was
+    /// replaced as a [`Delivery::Reset`].
     ///
     /// Refused with [`NotSent::AlreadySubscribed`] while this client has another subscription to
-    /// the topic, since both share what the server sends.
+    /// the topic, because both share what the server sends.
     pub fn from(mut self, position: Position) -> Self {
         self.wish.from = Some(position);
         self
     }
 
-    /// Lets the server have at most so many notifications on their way, or with the application,
-    /// that are not acknowledged; then it waits. At least 1; without this, no acks are sent, and the
+    /// The number of notifications that may be unacknowledged, in transit or in the application.
+    /// With so many, the server waits. At least 1. Without a window no acks are sent, and the
     /// server waits for none.
     ///
     /// A notification is acknowledged when it is handed over, by [`Subscription::next`] or as a
-    /// stream's item; a gap too, and with it what this client had to drop. The server is told when
-    /// half the window was handed over, so it never waits for a reader that keeps up. A window
-    /// above [`ClientConfig::inbox_items`](crate::ClientConfig::inbox_items), or whose payloads are over
-    /// [`ClientConfig::inbox_bytes`](crate::ClientConfig::inbox_bytes), can make this client
-    /// drop what the server would have kept. It is the window of a connection: on the next one, what is
-    /// still with the application does not count.
+    /// stream's item. So is a gap, including what this client had to drop. The server is told at
+    /// every half window, so it never waits for a reader that keeps up. A window above
+    /// [`ClientConfig::inbox_items`](crate::ClientConfig::inbox_items), or with payloads over
+    /// [`ClientConfig::inbox_bytes`](crate::ClientConfig::inbox_bytes), can make this client drop
+    /// what the server would have kept. The window belongs to a connection: on the next one, what
+    /// is still in the application does not count.
     ///
-    /// Subscriptions of this client to one topic share one on the wire. The first says its window
-    /// and its policy; a later one that asks for others is refused with
-    /// [`NotSent::AlreadySubscribed`], one that asks for neither shares what there is. Of those that
-    /// asked for the window, the slowest holds it; one that did not ask holds nobody up, and its own
-    /// queue drops what it does not read.
+    /// Subscriptions of this client to one topic share one subscription on the wire. The first one
+    /// sets the window and the policy. A later one that asks for others is refused with
+    /// [`NotSent::AlreadySubscribed`], and one that asks for neither shares them. Of those that
+    /// asked for the window, the slowest holds it. A subscription that did not ask for a window
+    /// holds up no other; its own queue drops what it does not read.
     ///
     /// Implements PROTOCOL.md, section 11.7.
     pub fn window(mut self, notifications: u64) -> Self {
@@ -128,61 +132,63 @@ impl Subscribe {
         self
     }
 
-    /// With a [`window`](Self::window): the application says what it has handled, by
-    /// [`Notification::ack`], one by one and in any order, or by [`Subscription::ack`], all below a
-    /// position. Without a window there is nothing to acknowledge, and it changes nothing.
+    /// With a [`window`](Self::window), lets the application acknowledge what it has handled: with
+    /// [`Notification::ack`], one by one and in any order, or with [`Subscription::ack`],
+    /// everything below a position. Without a window it has no effect.
     ///
-    /// What is not acknowledged holds the window, and all behind it: an ack of a later one does not
-    /// acknowledge an earlier one. It is not delivered again, on another connection neither. Gaps are
-    /// handled when they are handed over.
+    /// An unacknowledged notification holds the window, also if later ones are acknowledged. It is
+    /// not delivered again, also not on another connection. Gaps are handled when they are handed
+    /// over.
     pub fn ack_by_hand(mut self) -> Self {
         self.by_hand = true;
         self
     }
 
-    /// Where it goes on when the topic's log is another one: the server was restarted, or the next
-    /// one has a log of its own. Default [`AfterReset::Start`].
+    /// Where the subscription goes on when the topic has a new log, because the server was
+    /// restarted or the next server has its own. Default [`AfterReset::Start`].
     ///
-    /// By default the whole new log is delivered, because the log of a server that was restarted
-    /// holds just the messages that this subscriber has missed. A new log may also hold much that was
-    /// published before, as after a failover to a server that has been in use. A subscriber for which
-    /// old messages are useless asks for [`AfterReset::Head`]: this client then leaves the topic, and
-    /// subscribes again behind the last message. Either way the position of [`Delivery::Reset`] names
-    /// the next number that is delivered. A log that the subscription has left before is no new one:
-    /// it goes on where it was left.
+    /// By default the whole new log is delivered, because the log of a restarted server holds just
+    /// the messages that this subscriber has missed. After a failover to a server that has been in
+    /// use, the log may also hold many older messages. A subscriber that does not need them asks
+    /// for [`AfterReset::Head`]: this client then leaves the topic, and subscribes again after the
+    /// last message. In both cases the position of [`Delivery::Reset`] names the next number that
+    /// is delivered. A log that the subscription has left before is not new: it goes on where it
+    /// left.
     ///
-    /// Shared like the [`window`](Self::window): a later subscription that asks for the other one is
-    /// refused. Implements PROTOCOL.md, section 11.9.
+    /// Shared like the [`window`](Self::window): a later subscription that asks for the other value
+    /// is refused. Implements PROTOCOL.md, section 11.9.
     pub fn after_reset(mut self, go_on: AfterReset) -> Self {
         self.wish.after_reset = Some(go_on);
         self
     }
 
-    /// Ends the subscription when something is lost: the [`Delivery::Gap`] or [`Delivery::Reset`] is
-    /// followed by a [`Delivery::End`] with the reason `lost`. Without this, it goes on behind it.
+    /// Ends the subscription when something is lost: after the [`Delivery::Gap`] or
+    /// [`Delivery::Reset`] comes a [`Delivery::End`] with the reason `lost`. Without this, the
+    /// stream goes on.
     ///
-    /// What [`Slow::Latest`] leaves out is no loss: it was asked for.
+    /// What [`Slow::Latest`] leaves out is not a loss, because it was asked for.
     pub fn fail_on_loss(mut self) -> Self {
         self.on_loss = OnLoss::Fail;
         self
     }
 
-    /// Has the application fetch anew what it needs when something is lost, instead of telling it so
-    /// in the stream: `resync` is called with the [`Loss`], and nothing is handed over until its future
-    /// has ended.
+    /// Registers a callback that fetches the state again after a loss. The stream then does not
+    /// yield the gap or the reset. Instead, `resync` is called with the [`Loss`], and nothing is
+    /// handed over until its future has ended.
     ///
-    /// The position is known first, and the state is fetched then: so it knows of all that was
-    /// published below the position, and what comes behind it is in the stream. (It may know of some of
-    /// that, too.) Live items are held back meanwhile, as many as
+    /// The position is known before the state is fetched. So the state includes everything that was
+    /// published below the position, and the stream has everything from there on. (The state may
+    /// include some of that, too.) Live items are held back meanwhile, as many as
     /// [`ClientConfig::inbox_items`](crate::ClientConfig::inbox_items) and
-    /// [`inbox_bytes`](crate::ClientConfig::inbox_bytes) allow; what is dropped then is a loss
-    /// of its own, and resynchronised next. The future is polled where the stream is.
+    /// [`inbox_bytes`](crate::ClientConfig::inbox_bytes) allow. Items that are dropped then are a
+    /// loss of their own, which is resynchronised next. The future is polled where the stream is
+    /// polled.
     ///
-    /// A call that would follow upon the last one within
-    /// [`reconnect_stable`](crate::ClientConfig::reconnect_stable) waits for a pause first
-    /// (PROTOCOL.md, section 12.1): a server that resets a log again and again is not flooded.
+    /// A call within [`reconnect_stable`](crate::ClientConfig::reconnect_stable) of the last one
+    /// waits for a pause first (PROTOCOL.md, section 12.1), so that a server that resets a log
+    /// again and again is not flooded.
     ///
-    /// What [`Slow::Latest`] leaves out is no loss: it was asked for.
+    /// What [`Slow::Latest`] leaves out is not a loss, because it was asked for.
     ///
     /// ```
     /// # use bellwire::{CallError, Client};
@@ -203,15 +209,15 @@ impl Subscribe {
     /// ```
     ///
     /// # Errors
-    /// When the future fails, so does the subscription, as with [`fail_on_loss`](Self::fail_on_loss);
-    /// unless its connection was lost, or left, since it began: then `resync` is called again, with the
-    /// same loss, and its calls wait for the next connection. A panic of `resync`, or of its future, is
-    /// such a failure, and emits
+    /// When the future fails, the subscription fails, as with [`fail_on_loss`](Self::fail_on_loss).
+    /// If the connection was lost or left since the future began, `resync` is called again instead,
+    /// with the same loss, and its calls wait for the next connection. A panic of `resync` or of
+    /// its future is such a failure, and emits
     /// [`ConnectionEvent::ResyncPanicked`](crate::ConnectionEvent::ResyncPanicked).
     ///
     /// # Cancel safety
-    /// A future of [`Subscription::next`] that is dropped leaves it under way, to be gone on with by
-    /// the next one. Dropping the subscription drops it.
+    /// If a future of [`Subscription::next`] is dropped, the next one continues it. Dropping the
+    /// subscription drops it.
     pub fn resync<F, Fut, E>(mut self, resync: F) -> Self
     where
         F: FnMut(Loss) -> Fut + Send + 'static,
@@ -222,8 +228,8 @@ impl Subscribe {
         self
     }
 
-    /// Subscribes with a closure, as [`Client::listen`] does. A notification is handed over, and
-    /// with that acknowledged unless it is done by hand, when the closure is called.
+    /// Subscribes with a closure, as [`Client::listen`] does. A notification is handed over when
+    /// the closure is called. Unless it is acknowledged by hand, it is acknowledged then.
     ///
     /// # Errors
     /// As when it is awaited.
@@ -359,13 +365,13 @@ impl Drop for Membership {
 
 /// A subscription: a stream of [`Delivery`]s. Dropping it leaves the topic.
 ///
-/// The lease is renewed by the connection; there is nothing to do but to read. It lives through the
-/// loss of a connection: on the next one it goes on from its own position, and what was missed comes
-/// first. Notifications come in the order of their numbers, and whatever does not come is named: by
-/// the server in a gap, as a [`Delivery::Reset`] when the topic's log is another one by then, or by
-/// this client, when the stream is read so slowly that its queue
-/// ([`ClientConfig::inbox_bytes`](crate::ClientConfig::inbox_bytes)) runs over. Several
-/// subscriptions of a client to one topic share one on the wire.
+/// The client renews the lease; the application only has to read. A subscription survives the loss
+/// of a connection: on the next one it resumes from its own position, and what was missed comes
+/// first. Notifications come in the order of their numbers. Every number that does not come is
+/// named: by the server in a gap, as a [`Delivery::Reset`] when the topic has a new log, or by this
+/// client when its queue overflows because the stream is read too slowly
+/// ([`ClientConfig::inbox_bytes`](crate::ClientConfig::inbox_bytes)). Several subscriptions of a
+/// client to one topic share one on the wire.
 ///
 /// Implements PROTOCOL.md, section 11.
 ///
@@ -400,21 +406,22 @@ impl Subscription {
         &self.membership.topic
     }
 
-    /// Where the application stands: all before it was handed over or named.
+    /// The position of the application: everything before it was handed over or named.
     ///
-    /// Subscribing [`from`](Subscribe::from) here later resumes without loss.
+    /// Subscribing [`from`](Subscribe::from) it later resumes without loss.
     pub fn position(&self) -> Position {
         self.membership.standing.position().unwrap_or(self.start)
     }
 
-    /// Waits until the application has seen all below `position`, which names the *next* number:
-    /// until it was handed over by this stream, or named in a gap. That is `true`; it is `false` if that
-    /// will not be, since the log was reset, or the subscription has ended.
+    /// Waits until the application has seen everything below `position`, which names the *next*
+    /// number: until this stream has handed it over or named it in a gap. The result is `true`
+    /// then. It is `false` if that can no longer happen, because the log was reset or the
+    /// subscription has ended.
     ///
-    /// It is for a caller that wants to see its own effect: a reply may say where that stands
-    /// ([`Replied::after`](crate::Replied::after)). It does not read the stream; somebody else has to,
-    /// and who has given the subscription away waits on its [`progress`](Self::progress). A position
-    /// in a log that this subscription has not come to yet is waited for.
+    /// Use it to wait for the effect of your own call: a reply may say where that is
+    /// ([`Replied::after`](crate::Replied::after)). It does not read the stream; another task has
+    /// to. If that task owns the subscription, wait on its [`progress`](Self::progress). If the
+    /// position is in a log that this subscription has not reached yet, it waits for that log.
     ///
     /// Implements PROTOCOL.md, section 11.8.
     ///
@@ -439,18 +446,19 @@ impl Subscription {
         Seen::new(self.membership.standing.clone(), position)
     }
 
-    /// What is known of this stream to others than its reader: where it stands, and when it stands
-    /// somewhere. It does not hold the subscription.
+    /// A handle that tells other tasks how far this stream was read. It does not keep the
+    /// subscription alive.
     pub fn progress(&self) -> Progress {
         Progress::new(self.membership.standing.clone(), self.start)
     }
 
-    /// Acknowledges all that was handed over below `position`, which names the *next* number: after
-    /// a notification with number 7, acknowledge 8; [`position`](Self::position) for everything.
+    /// Acknowledges everything that was handed over below `position`, which names the *next*
+    /// number: after a notification with number 7, acknowledge 8. Use [`position`](Self::position)
+    /// for everything.
     ///
-    /// For subscriptions that are acknowledged [by hand](Subscribe::ack_by_hand); on any other it
-    /// does nothing. What was not handed over stays unacknowledged, and a position in another log
-    /// means nothing. See [`Notification::ack`] for one at a time.
+    /// For subscriptions that are acknowledged [by hand](Subscribe::ack_by_hand); otherwise it has
+    /// no effect. What was not handed over stays unacknowledged. A position in another log, or with
+    /// a `next` of 0, is ignored. See [`Notification::ack`] for a single notification.
     pub fn ack(&self, position: Position) {
         // No number is below 1, nor below 0, which is no position.
         if let Some(last) = position.next.checked_sub(1) {
@@ -458,7 +466,7 @@ impl Subscription {
         }
     }
 
-    /// The next delivery; `None` behind [`Delivery::End`].
+    /// The next delivery; `None` after [`Delivery::End`].
     ///
     /// # Cancel safety
     /// Nothing is lost when it is dropped.
@@ -544,12 +552,13 @@ impl fmt::Debug for Subscription {
     }
 }
 
-/// All notifications of a client, of every topic it is subscribed to: [`Client::notifications`].
+/// All notifications of a client, of every topic that it is subscribed to:
+/// [`Client::notifications`].
 ///
-/// A topic is on it while a [`Subscription`] to it lives. Each stream has a queue of its own, with
-/// the same bounds and the same promise as a subscription's: what it drops it names, for each of up to
-/// [`ClientConfig::missed_topics`](crate::ClientConfig::missed_topics) topics, and beyond that by one
-/// [`Delivery::Lost`].
+/// A topic is included while a [`Subscription`] to it lives. Each stream has its own queue, with
+/// the same bounds as a subscription's. It names what it drops, for up to
+/// [`ClientConfig::missed_topics`](crate::ClientConfig::missed_topics) topics; what it drops of
+/// further topics is one [`Delivery::Lost`].
 #[must_use = "streams do nothing unless they are polled"]
 pub struct Notifications {
     inbox: Arc<Inbox>,
@@ -564,7 +573,7 @@ impl Notifications {
         Self { inbox }
     }
 
-    /// The next delivery of any topic; `None` once the client is over.
+    /// The next delivery of any topic; `None` once the client has ended.
     ///
     /// # Cancel safety
     /// Nothing is lost when it is dropped.

@@ -49,23 +49,26 @@ pub trait Encode<T: ?Sized> {
     /// Appends `value` to `payload`.
     ///
     /// # Errors
-    /// The call ends [`CallError::Encode`] with it, or with the message of its panic; nothing was sent.
+    /// The call ends with [`CallError::Encode`], and nothing is sent. It has the text of the error,
+    /// or the message of a panic.
     fn encode(&self, value: &T, payload: &mut Vec<u8>) -> Result<(), CodecError>;
 }
 
 /// Turns a payload into a reply.
 pub trait Decode<T> {
-    /// Reads a value out of the whole of `payload`.
+    /// Reads a value from the whole of `payload`.
     ///
     /// # Errors
-    /// The call ends [`CallError::Decode`] with it, or with the message of its panic; its handler ran.
+    /// The call ends with [`CallError::Decode`]; its handler has run. It has the text of the error,
+    /// or the message of a panic.
     fn decode(&self, payload: &[u8]) -> Result<T, CodecError>;
 }
 
 /// JSON by serde: the default codec of typed calls.
 ///
-/// An absent payload is read as `null` (PROTOCOL.md, section 7.12), so a handler that returns `()` is
-/// called for `()`, for an `Option`, or for any type that takes `null`.
+/// An absent payload is read as `null` (PROTOCOL.md, section 7.12). So a method that answers
+/// without a payload can be called with a reply type of `()`, an `Option`, or any other type that
+/// accepts `null`.
 #[cfg(feature = "json")]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct JsonCodec;
@@ -104,7 +107,7 @@ fn panicked(message: &str) -> String {
     format!("the codec panicked: {message}")
 }
 
-/// A typed call on its way: a future of the decoded reply. As [`Call`] in all else.
+/// A typed call in progress: a future of the decoded reply. Otherwise as [`Call`].
 #[must_use = "a call does nothing unless it is awaited"]
 pub struct TypedCall<'a, C, R> {
     call: Call<'a>,
