@@ -1,4 +1,4 @@
-//! The outcomes of a call that are no reply, told apart by whether it may have run.
+//! The outcomes of a call without a reply, distinguished by whether its handler may have run.
 
 use std::{fmt, io, time::Duration};
 
@@ -71,7 +71,7 @@ impl fmt::Display for CallError {
 }
 
 impl std::error::Error for CallError {
-    /// The [`ConnectionError`] that it is about, if there is one.
+    /// The [`ConnectionError`] that caused it, if there is one.
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::NotSent(why) => why.source(),
@@ -127,7 +127,7 @@ impl fmt::Display for NotSent {
             Self::TooLarge { max_line } => write!(f, "the line is longer than {max_line} bytes"),
             Self::Position => f.write_str("the position's number is not one of 1 to 2^53-1"),
             Self::AlreadySubscribed => {
-                f.write_str("already subscribed, from elsewhere or on other terms")
+                f.write_str("already subscribed, from another position or on other terms")
             }
             Self::Deadline(None) => f.write_str("the deadline passed before it could be sent"),
             Self::Deadline(Some(error)) => {
@@ -139,7 +139,7 @@ impl fmt::Display for NotSent {
 }
 
 impl std::error::Error for NotSent {
-    /// The [`ConnectionError`] that it is about, if there is one.
+    /// The [`ConnectionError`] that caused it, if there is one.
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Deadline(Some(error)) | Self::Lost(error) => Some(error),
@@ -178,7 +178,7 @@ impl fmt::Display for Unknown {
 }
 
 impl std::error::Error for Unknown {
-    /// The [`ConnectionError`] that it is about, if there is one.
+    /// The [`ConnectionError`] that caused it, if there is one.
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Lost(error) => Some(error),
@@ -271,7 +271,7 @@ impl From<&io::Error> for ConnectionError {
     }
 }
 
-/// What TLS has against the peer, if it is TLS that failed.
+/// The error of TLS, if it is TLS that failed.
 #[cfg(feature = "tls")]
 fn tls_fault(error: &io::Error) -> Option<String> {
     use tokio_rustls::rustls::Error;
@@ -309,15 +309,15 @@ impl fmt::Display for ConnectionError {
             Self::HandshakeTimeout => {
                 f.write_str("the server did not say hello in time; does it expect TLS?")
             }
-            Self::Silent => f.write_str("the server does not answer any more"),
+            Self::Silent => f.write_str("the server stopped answering"),
             Self::AuthRequired { offered } => {
                 write!(f, "the server requires authentication, by {}", Schemes(offered))
             }
             Self::NoCommonScheme { offered } => {
-                write!(f, "the server takes other credentials: {}", Schemes(offered))
+                write!(f, "the server accepts only other schemes: {}", Schemes(offered))
             }
             Self::AuthRefused(reason) => write!(f, "the server refused the credentials: {reason}"),
-            Self::Credentials(what) => write!(f, "there are no credentials: {what}"),
+            Self::Credentials(what) => write!(f, "no credentials: {what}"),
             Self::Tls(what) => write!(f, "TLS failed: {what}"),
             Self::CloseTimeout => f.write_str("the server did not finish in time"),
             Self::Panicked { what, message } => {

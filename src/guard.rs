@@ -101,7 +101,7 @@ impl<F: Future + Unpin> Future for Guarded<F> {
             Ok(Poll::Ready(output)) => Ok(Held::new(output)),
             Err(message) => Err(message),
         };
-        let mut future = this.over("polled behind its end".into());
+        let mut future = this.over("polled after its end".into());
         let dropped = caught(|| drop(future.as_mut().map(|future| future.0.take())));
         Poll::Ready(
             dropped

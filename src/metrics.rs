@@ -1,8 +1,8 @@
-//! Statistics as metrics of the [`metrics`] facade, for whatever recorder a program installs.
+//! Statistics as metrics of the [`metrics`] facade, for the recorder that a program installs.
 //!
-//! Nothing is recorded by itself. A program calls [`record_server`] and [`record_client`] when it
-//! is asked for its metrics, or every few seconds; each sets what the stats have counted. What
-//! handlers take is measured where [`Handlers`] is put around them with
+//! Nothing is recorded by itself. A program calls [`record_server`] and [`record_client`] when its
+//! metrics are requested, or every few seconds. Each sets the metrics from the statistics. To measure
+//! how long handlers take, put [`Handlers`] around them with
 //! [`Router::layer`](crate::Router::layer).
 //!
 //! | metric | kind | labels |
@@ -29,10 +29,10 @@
 //! | `bellwire_client_bytes_total` | counter | `client`, `direction`: `in`, `out` |
 //! | `bellwire_handler_seconds` | histogram | `method`, `outcome` |
 //!
-//! `outcome` is `ok`, `err`, `no` or `cut`; `server` and `client` are the names that the program
-//! gives, from a set of its own; `method` is one of the router's. No label takes a value that a
-//! peer chose, so their number is bounded. Which connection holds most, or is behind for longest, is
-//! therefore told by [`ServerHandle::sessions`](crate::ServerHandle::sessions), and no metric.
+//! `outcome` is `ok`, `err`, `no` or `cut`. `server` and `client` are the names that the program
+//! gives. `method` is one of the router's. No label has a value that a peer chose, so their number is
+//! bounded. So no metric says which connection holds most or lags longest;
+//! [`ServerHandle::sessions`](crate::ServerHandle::sessions) does.
 //!
 //! ```
 //! use bellwire::{Client, ServerHandle, metrics};
@@ -52,8 +52,8 @@ use crate::{
     server::{HandlerFuture, Layer, Next, Rejection, RequestParts, ServerStats},
 };
 
-/// Tells the recorder what the metrics are and their units. To be called once, behind the
-/// recorder's installation.
+/// Tells the recorder the names and units of the metrics. Call it once, after the recorder is
+/// installed.
 pub fn describe() {
     for (name, unit, text) in COUNTERS {
         describe_counter!(name, unit, text);
@@ -102,9 +102,9 @@ const GAUGES: [(&str, Unit, &str); 10] = [
     ("bellwire_client_in_flight", Unit::Count, "places in flight taken"),
 ];
 
-/// Records what a server has counted, under a name for it.
+/// Records the counters and gauges of a server, under a name for it.
 ///
-/// The counters are set, not added to: one name is for one server.
+/// Counters are set, not added to, so that each server needs its own name.
 pub fn record_server(name: &'static str, stats: &ServerStats) {
     let set = |metric: &'static str, value: u64| counter!(metric, "server" => name).absolute(value);
     set("bellwire_server_started_total", stats.started);
@@ -139,10 +139,10 @@ pub fn record_server(name: &'static str, stats: &ServerStats) {
     set("bellwire_server_longest_lag_seconds", stats.longest_lag.as_secs_f64());
 }
 
-/// Records what a client has counted, under a name for it.
+/// Records the counters and gauges of a client, under a name for it.
 ///
-/// The counters are set, not added to: one name is for one connection at a time. They begin at 0
-/// with each connection, which a recorder that keeps the greatest value does not show.
+/// Counters are set, not added to, so that each client needs its own name. They run over all
+/// connections of the client.
 pub fn record_client(name: &'static str, stats: &ClientStats) {
     let set = |metric: &'static str, value: u64| counter!(metric, "client" => name).absolute(value);
     set("bellwire_client_connections_total", stats.connections);
@@ -179,13 +179,13 @@ fn outcomes(counts: [u64; 4]) -> [(&'static str, u64); 4] {
     [("ok", ok), ("err", err), ("no", no), ("cut", cut)]
 }
 
-/// A [`Layer`] that measures, by method and outcome, how long requests take from when they are
-/// started to their reply, or to the end of a streamed one: `bellwire_handler_seconds`, whose count
-/// is the number of requests.
+/// A [`Layer`] that measures, by method and outcome, how long requests take from when they start to
+/// their reply, or to the end of a streamed reply: `bellwire_handler_seconds`, whose count is the
+/// number of requests.
 ///
-/// A streamed reply is measured once, at its end, with the outcome of that: `cut` if it was cancelled,
-/// late, or lost with its connection. What is refused before its handler starts, or is dropped
-/// before it replies (cancelled, past its deadline), is not measured.
+/// A streamed reply is measured once, at its end, with the outcome of its end: `cut` if it was
+/// cancelled, late, or lost with its connection. Requests that are refused before their handler
+/// starts, or dropped before it replies (cancelled, past their deadline), are not measured.
 ///
 /// ```
 /// use bellwire::{Router, metrics::Handlers};

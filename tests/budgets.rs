@@ -511,7 +511,7 @@ async fn a_server_says_what_it_may_take() {
     let line = log.line_with("the limit of open files is too low").await;
     let allowed = line.split_once("allowed=").unwrap().1;
     assert!(allowed.parse::<usize>().unwrap() < usize::MAX, "{line}");
-    log.line_with(&format!("serving; so many bytes in the worst case connections={allowed}")).await;
+    log.line_with(&format!("serving; `bytes` is the worst case connections={allowed}")).await;
     serving.abort();
 }
 

@@ -257,7 +257,7 @@ impl Connector for UnixConnector {
     fn check(&self, path: &str) -> Result<(), String> {
         let is_path =
             !path.is_empty() && std::os::unix::net::SocketAddr::from_pathname(path).is_ok();
-        if is_path { Ok(()) } else { Err("it is no path of a Unix socket".into()) }
+        if is_path { Ok(()) } else { Err("it is not the path of a Unix socket".into()) }
     }
 
     fn begin(&mut self, address: &str) -> Option<Connecting<UnixStream>> {

@@ -159,7 +159,7 @@ impl Reader {
 
     fn first_line(&mut self, line: &Line<'_>) -> Result<(), ConnectionError> {
         let Some(Notice::Hello(hello)) = notice(line) else {
-            return Err(broken_line(&"the first line is no valid /hello"));
+            return Err(broken_line(&"the first line is not a valid /hello"));
         };
         if hello.version != VERSION {
             return Err(ConnectionError::Version(hello.version));

@@ -146,7 +146,7 @@ impl<C: Connector> Supervisor<C> {
 
     /// How this client can say who it is, before anything is tried.
     async fn first_ways(&mut self, round: &mut Round<C::Io>) -> Result<Ways, ConnectionError> {
-        let late = || ConnectionError::Credentials("they were not given in time".into());
+        let late = || ConnectionError::Credentials("the hook did not give them in time".into());
         let ways = timeout_at(round.deadline, self.ways()).await;
         let ways = ways.unwrap_or_else(|_| Err(late()));
         if let Err(error) = &ways {

@@ -11,12 +11,12 @@ use crate::{
     topic::BoxFuture,
 };
 
-/// Finds out who a peer is, by what it sends with `/auth` (PROTOCOL.md, section 8.11).
+/// Finds out who a peer is, from what it sends with `/auth` (PROTOCOL.md, section 8.11).
 ///
-/// Set with [`Server::authenticator`](crate::Server::authenticator). An authenticator that panics is
-/// answered `no busy`, as one that is [`Unavailable`](Denied::Unavailable). One that never ends is
-/// dropped and answered `no busy` when [`auth_time`](crate::ServerConfig::auth_time) is over, and the
-/// connection is closed. Either way only the connection it was asked for is touched.
+/// Set with [`Server::authenticator`](crate::Server::authenticator). If an authenticator panics or
+/// is [`Unavailable`](Denied::Unavailable), the answer is `no busy`. If it has not ended when
+/// [`auth_time`](crate::ServerConfig::auth_time) is over, it is dropped, the answer is `no busy`,
+/// and the connection is closed. No other connection is affected.
 ///
 /// ```
 /// use bellwire::{
@@ -50,8 +50,8 @@ use crate::{
 /// }
 /// ```
 pub trait Authenticator: Send + Sync + 'static {
-    /// What it understands, in the order of preference; announced in `/hello`. It is asked once,
-    /// when it is set.
+    /// The schemes that it accepts, in the order of preference; announced in `/hello`. It is called
+    /// once, when the authenticator is set.
     fn schemes(&self) -> Vec<Code>;
 
     /// Finds out who sent `credentials`; `scheme` is one of [`schemes`](Self::schemes).
@@ -68,16 +68,16 @@ pub trait Authenticator: Send + Sync + 'static {
     ) -> BoxFuture<Result<Principal, Denied>>;
 }
 
-/// Why nobody knows who a peer is.
+/// Why a peer was not authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Denied {
-    /// The credentials do not do: `no unauthenticated`.
+    /// The credentials are invalid: `no unauthenticated`.
     Credentials,
-    /// They could not be looked at, as when what knows them is out of reach: `no busy`. The peer may
-    /// try again; it counts as a try all the same.
+    /// They cannot be checked now, for example because a service is down: `no busy`. The peer may
+    /// try again. This counts as a try.
     Unavailable,
-    /// As `Unavailable`, with a hint when to try again: `no;retry=MS busy`.
+    /// As `Unavailable`, with a retry hint: `no;retry=MS busy`.
     UnavailableFor(Duration),
 }
 
@@ -94,21 +94,21 @@ impl Denied {
 impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Credentials => "the credentials do not do",
-            Self::Unavailable | Self::UnavailableFor(_) => "the credentials could not be looked at",
+            Self::Credentials => "invalid credentials",
+            Self::Unavailable | Self::UnavailableFor(_) => "the credentials could not be checked",
         })
     }
 }
 
 impl std::error::Error for Denied {}
 
-/// Knows peers by a list of tokens: scheme `token`, the credentials being the token.
+/// Knows peers by a list of tokens. The scheme is `token`, and the credentials are the token.
 ///
-/// Every token of the list is compared, each in a time that depends on the lengths alone, so that
-/// how long a refusal takes says nothing of how much of a token was right; the lengths of tokens are
-/// no secret. The time grows with the list: for more than some thousands write an
-/// [`Authenticator`] that looks them up by a part that is no secret. Tokens should be of 128 random
-/// bits or more. Their bytes show in no `Debug` and no log.
+/// Every token of the list is compared, each in a time that depends only on the lengths. So the
+/// time of a refusal does not tell how much of a token was right; the lengths of tokens are not
+/// secret. The time grows with the list. For more than some thousands of tokens, write an
+/// [`Authenticator`] that looks them up by a part that is not secret. Tokens should have 128 random
+/// bits or more. Their bytes are not shown in `Debug` and logs.
 ///
 /// ```
 /// use bellwire::{Server, server::{Principal, TokenAuthenticator}};
@@ -126,15 +126,15 @@ impl std::error::Error for Denied {}
 pub struct TokenAuthenticator(Vec<(Credentials, Principal)>);
 
 impl TokenAuthenticator {
-    /// The one scheme it understands.
+    /// The only scheme that it accepts.
     pub const SCHEME: Code = Code::from_static("token");
 
-    /// Knows nobody.
+    /// An empty list.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whoever has `token` is `principal`. Of two with the same token the later one counts.
+    /// Adds a token, whose bearer is `principal`. Of two equal tokens the later one counts.
     ///
     /// # Panics
     /// When `token` is empty.

@@ -9,22 +9,22 @@ use crate::{
 
 /// Allows or denies what a principal asks for, by name. What is denied is answered `no forbidden`.
 ///
-/// Set with [`Server::authorizer`](crate::Server::authorizer); every function of a principal and an
-/// action is one. It is asked for each call, each `/publish` and each `/subscribe`, so for each
-/// replay and resume too; what it said before is not kept. A subscription that was allowed goes on
+/// Set with [`Server::authorizer`](crate::Server::authorizer). Every function of a principal and an
+/// action is an authorizer. It is called for each call, each `/publish` and each `/subscribe`, also
+/// for replays and resumes. Its verdicts are not cached. A subscription that was allowed goes on
 /// until [`Session::revoke`](crate::Session::revoke).
 ///
-/// An authorizer that cannot decide must not deny: `no forbidden` ends a client's subscription for
-/// good. It returns [`Verdict::Unavailable`], which is answered `no busy`. An authorizer that panics
-/// is answered `no busy` too. So is one that takes longer than
-/// [`handler_time`](crate::ServerConfig::handler_time) over a `/subscribe` or a `/publish`; a call is
-/// answered `no deadline` then.
+/// An authorizer that cannot decide must not deny, because `no forbidden` ends a client's
+/// subscription for good. It returns [`Verdict::Unavailable`], which is answered `no busy`. An
+/// authorizer that panics is answered `no busy`, too. So is one that takes longer than
+/// [`handler_time`](crate::ServerConfig::handler_time) over a `/subscribe` or a `/publish`; a call
+/// is answered `no deadline` then.
 ///
-/// `/methods` names every method to everybody who is authenticated.
+/// Every peer that is authenticated can list all methods with `/methods`.
 ///
-/// It is called within the connection's driver: it must not block. A [`Verdict`] that takes its time
-/// delays, for a call, that call only; for `/publish`, the calls and `/publish` lines behind it; for
-/// `/subscribe`, all lines behind it (PROTOCOL.md, section 7.10).
+/// It is called within the connection's driver, so it must not block. A [`Verdict`] that takes time
+/// delays a call only itself. For `/publish` it delays the later calls and `/publish` lines, and
+/// for `/subscribe` all later lines (PROTOCOL.md, section 7.10).
 ///
 /// ```
 /// use bellwire::server::{Action, Principal};
@@ -58,32 +58,32 @@ where
     }
 }
 
-/// What a peer asks for.
+/// What a peer asks to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Action<'a> {
-    /// To call this method.
+    /// Call this method.
     Call(&'a str),
-    /// To be told of this topic, from now on or from a position that is past.
+    /// Subscribe to this topic, from now on or from an earlier position.
     Subscribe(&'a str),
-    /// To publish to this topic.
+    /// Publish to this topic.
     Publish(&'a str),
 }
 
-/// What an [`Authorizer`] says; a `bool` is one.
+/// The decision of an [`Authorizer`]; a `bool` converts into one.
 #[non_exhaustive]
 pub enum Verdict {
     /// The principal may do it.
     Allow,
     /// The principal may not do it: `no forbidden`.
     Deny,
-    /// The authorizer cannot decide now, for example because the service that it asks is down:
-    /// `no busy`. Clients resume a subscription later, whatever the hint.
+    /// The authorizer cannot decide now, for example because the service that it asks is down: `no
+    /// busy`. Clients resume a subscription later, with or without a hint.
     Unavailable {
         /// When the client may try again: `no;retry=MS busy`. `None` for no hint.
         retry: Option<Duration>,
     },
-    /// The decision takes its time.
+    /// The decision takes time.
     Later(BoxFuture<Verdict>),
 }
 
@@ -97,7 +97,7 @@ pub(super) enum Decision {
 }
 
 impl Verdict {
-    /// A verdict that takes its time.
+    /// A verdict that takes time.
     ///
     /// ```
     /// use bellwire::server::{Action, Principal, Verdict};
@@ -115,7 +115,7 @@ impl Verdict {
         Self::ask(async { verdict.await.into() })
     }
 
-    /// A verdict that takes its time, and may be that nobody can decide.
+    /// A verdict that takes time, and may turn out to be [`Unavailable`](Self::Unavailable).
     ///
     /// ```
     /// use std::time::Duration;

@@ -112,40 +112,40 @@ impl ServerConfig {
         Self::default()
     }
 
-    /// The longest line read and written, LF included, in bytes; 1,024 to
+    /// The longest line that is read and written, LF included, in bytes; 1,024 to
     /// [`MAX_NUMBER`](crate::protocol::MAX_NUMBER). Default 65,535.
     ///
-    /// Worst case: twice as much per connection, one unfinished line and one at which reading has
-    /// stopped.
+    /// Worst case: twice as much per connection, for an unfinished line and for one at which
+    /// reading has stopped.
     #[must_use]
     pub fn max_line(mut self, bytes: usize) -> Self {
         self.max_line = announced(bytes, MIN_MAX_LINE);
         self
     }
 
-    /// How long a client may take, from when it was accepted, until its first line is whole. Default
-    /// 10 s.
+    /// The time until a client's first line is complete, from when the connection was accepted.
+    /// Default 10 s.
     ///
-    /// Past it the connection is closed without a word. Worst case meanwhile: `max_line` bytes of
-    /// that line.
+    /// After that the connection is closed, and nothing is written. Worst case meanwhile:
+    /// `max_line` bytes of that line.
     #[must_use]
     pub fn first_line(mut self, time: Duration) -> Self {
         self.first_line = time;
         self
     }
 
-    /// How long any later line may take, from its first byte until it is whole; for long lines,
-    /// [`line_rate`](Self::line_rate) adds to it. Default 10 s.
+    /// The time for any later line, from its first byte until it is complete.
+    /// [`line_rate`](Self::line_rate) adds to it for long lines. Default 10 s.
     ///
-    /// Past it the connection is closed, once what is in flight is answered. Time in which the
-    /// server itself did not read does not count. Worst case meanwhile: `max_line` bytes.
+    /// After that the connection is closed, once what is in flight is answered. Time in which the
+    /// server itself does not read does not count. Worst case meanwhile: `max_line` bytes.
     #[must_use]
     pub fn line_time(mut self, time: Duration) -> Self {
         self.line_time.base = time;
         self
     }
 
-    /// Bytes of a line that give it one more second each time they were received; at least 1.
+    /// A line gets one more second each time that this many bytes of it were received; at least 1.
     /// Default 16 KiB.
     ///
     /// Worst case: a line of the default `max_line` may take 14 s.
@@ -157,15 +157,16 @@ impl ServerConfig {
 
     /// How long bytes may wait for a client that takes none of them. Default 20 s.
     ///
-    /// Past it the connection is dropped, and its handlers with it. It holds while a connection
-    /// finishes, drains and closes, too. Worst case meanwhile: twice `reply_mark`, and a line.
+    /// After that the connection is dropped, and its handlers with it. This also applies while a
+    /// connection finishes, drains and closes. Worst case meanwhile: twice `reply_mark`, and a
+    /// line.
     ///
-    /// A client that reads slowly takes bytes in steps, because its system reports free space only when
-    /// there is enough of it: at least one segment, and a sixteenth of its receive buffer. Over
-    /// Ethernet a step is a few KiB. Over loopback, where a segment has 64 KiB, it is up to 128 KiB: a
-    /// client that reads 10 KB/s takes nothing for 13 s. The default is above that. For slower clients,
-    /// set this and [`tcp_user_timeout`](Self::tcp_user_timeout) higher. Without
-    /// [`unsent_bytes`](Self::unsent_bytes) the steps are a third of all that the system holds.
+    /// A client that reads slowly takes bytes in steps, because its system reports free space only
+    /// when there is enough of it: at least one segment, and a sixteenth of its receive buffer.
+    /// Over Ethernet a step is a few KiB. Over loopback a segment has 64 KiB, and a step is up to
+    /// 128 KiB: a client that reads 10 KB/s takes nothing for 13 s. The default is above that. For
+    /// slower clients, raise this and [`tcp_user_timeout`](Self::tcp_user_timeout). Without
+    /// [`unsent_bytes`](Self::unsent_bytes) a step is a third of everything that the system holds.
     #[must_use]
     pub fn write_progress(mut self, time: Duration) -> Self {
         self.write_progress = time;
@@ -176,41 +177,41 @@ impl ServerConfig {
     /// down, from 1 to [`MAX_NUMBER`](crate::protocol::MAX_NUMBER); `None` for no limit. Default
     /// 120 s.
     ///
-    /// Past it the client is told `/bye idle`, and the connection is closed once what is in flight is
-    /// answered, within the time of a [`drain`](Self::drain). It is no matter of buffers: an idle connection owns none.
+    /// After that the server sends `/bye idle`, and closes the connection once what is in flight is
+    /// answered, within the time of a [`drain`](Self::drain). This limit does not save memory: an
+    /// idle connection has no buffers.
     #[must_use]
     pub fn idle(mut self, time: impl Into<Option<Duration>>) -> Self {
         self.idle = time.into().map(whole_seconds);
         self
     }
 
-    /// How long the system of a TCP peer may leave without an answer what it is sent, and the probes
-    /// of an idle connection, which begin after half of this time and come each quarter. In whole
-    /// seconds, rounded down, from 4 to 65,534; `None` for what the server's system does by itself,
+    /// How long the system of a TCP peer may leave unanswered what it is sent, and the probes of an
+    /// idle connection. The probes begin after half of this time, and come at every quarter. In
+    /// whole seconds, rounded down, from 4 to 65,534. `None` leaves it to the server's system,
     /// which may take hours. Default 20 s.
     ///
-    /// Past it the connection is lost, and its handlers with it. On Linux and Android so it is when
-    /// that system answers, but takes none of what waits for it: a
-    /// [`write_progress`](Self::write_progress) that is longer has no effect there. On others it
-    /// holds for the probes alone. Worst case meanwhile: what any connection may hold. A
-    /// [`Listener`](crate::Listener) of one's own has to
-    /// [`prepare`](crate::Listener::prepare) its connections.
+    /// After that the connection is lost, and its handlers with it. On Linux and Android this also
+    /// happens when the peer's system answers, but takes none of the waiting bytes, so a longer
+    /// [`write_progress`](Self::write_progress) has no effect there. On other systems it applies to
+    /// the probes only. Worst case meanwhile: what any connection may hold. Your own
+    /// [`Listener`](crate::Listener) has to [`prepare`](crate::Listener::prepare) its connections.
     #[must_use]
     pub fn tcp_user_timeout(mut self, time: impl Into<Option<Duration>>) -> Self {
         self.tcp_user_timeout = time.into();
         self
     }
 
-    /// Bytes that the system may hold for a connection and has not yet sent; at least 1, `None` for the
+    /// Bytes of a connection that the system may hold unsent; at least 1. `None` leaves the
     /// system's own limit, which is several megabytes on Linux. Default 64 KiB.
     ///
-    /// Past it bytes wait in the connection, where [`reply_mark`](Self::reply_mark) and
-    /// [`notification_mark`](Self::notification_mark) bound them and where the newest state is known: a
-    /// reply does not wait behind megabytes of notifications. It is TCP_NOTSENT_LOWAT on Linux and
-    /// Android, and SO_SNDBUF of Unix sockets; TCP of other systems has no such limit here. What was
-    /// sent and not yet acknowledged does not count, so it costs no throughput. Worst case: this and
-    /// one segment, of 64 KiB at most, per connection, in the system's memory. A
-    /// [`Listener`](crate::Listener) of one's own has to implement
+    /// Beyond it, bytes wait in the connection, where [`reply_mark`](Self::reply_mark) and
+    /// [`notification_mark`](Self::notification_mark) bound them, and where the newest state is
+    /// known. So a reply does not wait behind megabytes of notifications. The limit is
+    /// TCP_NOTSENT_LOWAT on Linux and Android, and SO_SNDBUF for Unix sockets. TCP on other systems
+    /// has no such limit here. Bytes that were sent and are not yet acknowledged do not count, so
+    /// the limit costs no throughput. Worst case: this and one segment of at most 64 KiB per
+    /// connection, in the system's memory. Your own [`Listener`](crate::Listener) has to implement
     /// [`limit_unsent`](crate::Listener::limit_unsent).
     #[must_use]
     pub fn unsent_bytes(mut self, bytes: impl Into<Option<usize>>) -> Self {
@@ -218,19 +219,20 @@ impl ServerConfig {
         self
     }
 
-    /// Violations of the protocol that a connection may have to its account: malformed lines, falling
-    /// ids, faulty acks, one-way requests at fault, requests before `/auth` (PROTOCOL.md, section 12).
-    /// Default 32.
+    /// Violations of the protocol that a connection may have: malformed lines, falling ids, faulty
+    /// acks, faulty one-way requests, requests before `/auth` (PROTOCOL.md, section 12). Default
+    /// 32.
     ///
-    /// Past it the client is told `/bye violations`, and the connection is closed once what is in
-    /// flight is answered, within the time of a [`drain`](Self::drain). It takes 8 bytes per connection.
+    /// Beyond it the server sends `/bye violations`, and closes the connection once what is in
+    /// flight is answered, within the time of a [`drain`](Self::drain). It takes 8 bytes per
+    /// connection.
     #[must_use]
     pub fn violations(mut self, violations: u32) -> Self {
         self.violations = violations;
         self
     }
 
-    /// After how long one violation is struck off; at least 1 s. Default 10 s.
+    /// The time after which one violation is forgiven; at least 1 s. Default 10 s.
     #[must_use]
     pub fn violation_return(mut self, time: Duration) -> Self {
         self.violation_return = time.max(Duration::from_secs(1));
@@ -240,35 +242,35 @@ impl ServerConfig {
     /// Application requests in flight per connection, one-ways included; 1 to
     /// [`MAX_NUMBER`](crate::protocol::MAX_NUMBER). Default 1,024.
     ///
-    /// Past it application lines wait, within [`parked_bytes`](Self::parked_bytes). Worst case: this
-    /// many handlers, each with a payload of up to `max_line`.
+    /// Beyond it application lines wait, within [`parked_bytes`](Self::parked_bytes). Worst case:
+    /// this many handlers, each with a payload of up to `max_line`.
     #[must_use]
     pub fn in_flight(mut self, requests: usize) -> Self {
         self.in_flight = announced(requests, 1);
         self
     }
 
-    /// Bytes of payload in flight per connection, counted as they came over the wire, for as long as
-    /// their requests run; at least 1. Default 4 MiB.
+    /// Bytes of payload in flight per connection, counted as they came over the wire, for as long
+    /// as their requests run; at least 1. Default 4 MiB.
     ///
-    /// From there on application lines wait, within [`parked_bytes`](Self::parked_bytes). Worst
-    /// case: as much per connection, and one line more; a request that is larger by itself runs when
-    /// nothing else does.
+    /// Beyond it application lines wait, within [`parked_bytes`](Self::parked_bytes). Worst case:
+    /// as much per connection, and one line more. A single larger request runs alone.
     #[must_use]
     pub fn payload_bytes(mut self, bytes: usize) -> Self {
         self.payload_bytes = bytes.max(1);
         self
     }
 
-    /// Bytes of application lines per connection that were read and wait for a place in flight, as
-    /// they came over the wire and about 100 bytes for each. Default 64 KiB.
+    /// Bytes of application lines per connection that were read and wait for a place in flight: the
+    /// lines as they came over the wire, and about 100 bytes for each. Default 64 KiB.
     ///
-    /// Within this bound the protocol's own lines pass those that wait: `/cancel`, `/renew`, `/ack`,
-    /// `/more`, `/subscribe` and the others are obeyed at once. Past it the connection is not read
-    /// on until a line has left; one line may always wait, whatever its length. Worst case: as much
-    /// per connection or one `max_line`, whichever is more; it counts among the
-    /// [buffered bytes](Self::buffered_bytes_total) of the server, with whose limit reached no
-    /// further line waits: it is refused with `no busy`.
+    /// Within this bound the protocol's own lines pass those that wait: `/cancel`, `/renew`,
+    /// `/ack`, `/more`, `/subscribe` and the others are obeyed at once. Beyond it the connection is
+    /// not read until a line has left. One line may always wait, whatever its length.
+    ///
+    /// Worst case: as much per connection, or one `max_line` if that is more. These bytes count
+    /// among the [buffered bytes](Self::buffered_bytes_total) of the server. When that limit is
+    /// reached, no further line waits: it is refused with `no busy`.
     #[must_use]
     pub fn parked_bytes(mut self, bytes: usize) -> Self {
         self.parked_bytes = bytes;
@@ -277,35 +279,35 @@ impl ServerConfig {
 
     /// How long a handler may take; a request's `ttl` may shorten it. Default 30 s.
     ///
-    /// Past it the handler is dropped and the request is answered `cut deadline`. Of a
-    /// [`Streamed`](crate::Streamed) reply each item has this long, while there is credit for it; a
-    /// reply that waits for credit holds its place until its `ttl`, or its connection, ends. A method
-    /// may have [a time of its own](crate::server::Endpoint::handler_time), or no limit. A store
-    /// of one's own has as long to open a topic; past it the `/subscribe` is answered `no busy`.
+    /// After that the handler is dropped and the request is answered `cut deadline`. In a
+    /// [`Streamed`](crate::Streamed) reply each item has this long, while there is credit for it. A
+    /// reply that waits for credit holds its place until its `ttl` or its connection ends. A method
+    /// may have [its own time](crate::server::Endpoint::handler_time), or no limit. Your own store
+    /// has as long to open a topic; after that the `/subscribe` is answered `no busy`.
     #[must_use]
     pub fn handler_time(mut self, time: Duration) -> Self {
         self.handler_time = time;
         self
     }
 
-    /// Unsent bytes per connection past which no application request is started, no stream is
-    /// asked for an item, and no handler is polled, in a task of its own or not. Unsent is what waits
-    /// to be written, and the replies of tasks that have ended. Default 256 KiB.
+    /// Unsent bytes per connection beyond which no application request is started, no stream is
+    /// asked for an item, and no handler is polled, in its own task or not. Unsent are the bytes
+    /// that wait to be written, and the replies of tasks that have ended. Default 256 KiB.
     ///
-    /// Worst case: twice as much per connection, and one line more: up to there the protocol's own
-    /// methods are answered, beyond it no line is looked at. Tasks may exceed it by the replies of
-    /// those that run at the same moment: one for each thread of the runtime, and of
-    /// [`blocking`](crate::blocking) handlers 16. Of a peer that has still to `/auth`, no line is
-    /// looked at past 4 KiB.
+    /// Worst case: twice as much per connection, and one line more. Up to there the protocol's own
+    /// methods are answered; beyond it no line is processed. Tasks may exceed it by the replies of
+    /// those that run at the same moment: one for each thread of the runtime, and 16 of
+    /// [`blocking`](crate::blocking) handlers. For a peer that has not yet authenticated, no line
+    /// is processed beyond 4 KiB.
     #[must_use]
     pub fn reply_mark(mut self, bytes: usize) -> Self {
         self.reply_mark = bytes.max(1);
         self
     }
 
-    /// Unwritten bytes per connection past which its subscriptions wait. Default 64 KiB.
+    /// Unwritten bytes per connection beyond which its subscriptions wait. Default 64 KiB.
     ///
-    /// Below the mark for replies, notifications never hold up replies.
+    /// If this is below the mark for replies, notifications never hold up replies.
     #[must_use]
     pub fn notification_mark(mut self, bytes: usize) -> Self {
         self.notification_mark = bytes.max(1);
@@ -327,11 +329,11 @@ impl ServerConfig {
         self
     }
 
-    /// Messages retained per topic, at least 1. Default 65,536; past it the oldest leave.
+    /// Messages retained per topic, at least 1. Beyond it the oldest are dropped. Default 65,536.
     ///
-    /// It bounds what is noted beside the lines: 16 bytes for each, so 1 MiB by default.
+    /// This bounds the memory beside the lines: 16 bytes for each, so 1 MiB by default.
     /// [`retained_bytes`](Self::retained_bytes) is the bound that matters: lines of 16 bytes or
-    /// more meet that one first.
+    /// more reach that one first.
     #[must_use]
     pub fn retained_messages(mut self, messages: usize) -> Self {
         self.retained_messages = messages.max(1);
@@ -340,38 +342,39 @@ impl ServerConfig {
 
     /// Bytes retained per topic, as encoded lines; one message always stays. Default 1 MiB.
     ///
-    /// What is published faster than a subscriber is served waits here: for its connection's turn, for
-    /// room below [`notification_mark`](Self::notification_mark), for its network. So this is how far a
-    /// subscriber may be behind without a gap. The default holds 20,000 messages of 32 bytes. With a
-    /// notification mark that is larger, or payloads of many kilobytes, give it a multiple of either;
-    /// what a client holds for its application is its own
-    /// [`inbox_bytes`](crate::ClientConfig::inbox_bytes), and as large as this by default.
+    /// Messages that are published faster than a subscriber is served wait here: for the
+    /// connection's turn, for room below [`notification_mark`](Self::notification_mark), and for
+    /// the network. So this is how far a subscriber may be behind without a gap. The default holds
+    /// 20,000 messages of 32 bytes. With a larger notification mark, or payloads of many kilobytes,
+    /// use a multiple of these. A client has its own bound for what it holds for its application,
+    /// [`inbox_bytes`](crate::ClientConfig::inbox_bytes), which is as large as this by default.
     ///
-    /// Worst case: twice as much per topic, since the ring grows by doubling, and 32 bytes for each of
-    /// [`retained_messages`](Self::retained_messages): 4 MiB by default. All topics together are bounded
-    /// by [`retained_bytes_total`](Self::retained_bytes_total), which counts both.
+    /// Worst case: twice as much per topic, because the ring grows by doubling, and 32 bytes for
+    /// each of [`retained_messages`](Self::retained_messages): 4 MiB by default.
+    /// [`retained_bytes_total`](Self::retained_bytes_total) counts both, and bounds all topics
+    /// together.
     #[must_use]
     pub fn retained_bytes(mut self, bytes: usize) -> Self {
         self.retained_bytes = bytes;
         self
     }
 
-    /// Bytes retained by all topics together, as encoded lines and 16 bytes for each. Default 256
-    /// MiB; past it the oldest leave, whatever their topic, but for the one just published. A
-    /// subscriber that had not read them is told as of those that its own topic dropped.
+    /// Bytes retained by all topics together, as encoded lines and 16 bytes for each. Beyond it the
+    /// oldest of all topics are dropped, except for the one just published. A subscriber that has
+    /// not read them gets a gap, as for messages that its own topic dropped. Default 256 MiB.
     ///
-    /// Worst case: twice as much, since the rings grow by doubling. For the default topics; a store
-    /// of one's own has limits of its own.
+    /// Worst case: twice as much, because the rings grow by doubling. This applies to the default
+    /// topics; your own store has its own limits.
     #[must_use]
     pub fn retained_bytes_total(mut self, bytes: usize) -> Self {
         self.retained_bytes_total = bytes;
         self
     }
 
-    /// Topics with a log. Default 65,536; past it the publisher gets
-    /// [`PublishError::TooMany`](crate::PublishError::TooMany). A subscription to a topic without a log
-    /// takes none, and is accepted all the same. A topic that is over, as that of a finished job, should
-    /// be [closed](crate::Publisher::close).
+    /// Topics with a log. Default 65,536. Beyond it the publisher gets
+    /// [`PublishError::TooMany`](crate::PublishError::TooMany). A subscription to a topic without a
+    /// log needs none, and is accepted. Topics that are over, such as those of finished jobs,
+    /// should be [closed](crate::Publisher::close).
     ///
     /// The ends of as many dropped logs are remembered. Worst case: 256 bytes for each.
     #[must_use]
@@ -383,10 +386,10 @@ impl ServerConfig {
     /// How long a log is kept that has neither subscribers nor new messages; at least 1 s. Default
     /// 10 min.
     ///
-    /// Past it, and within half as much again, the log is dropped with all it retained. Where it ended
-    /// is remembered, for as many topics as [`topics`](Self::topics) says, or half of them: the topic
-    /// goes on there, and a subscriber that resumes is told exactly what it missed (PROTOCOL.md,
-    /// section 11.1). Worst case meanwhile: [`topics`](Self::topics) logs, and
+    /// After that, and within half as much again, the log is dropped with everything that it
+    /// retained. Its end is remembered, for as many topics as [`topics`](Self::topics) says, or
+    /// half of them. The topic goes on there, and a subscriber that resumes is told exactly what it
+    /// missed (PROTOCOL.md, section 11.1). Worst case meanwhile: [`topics`](Self::topics) logs, and
     /// [`retained_bytes_total`](Self::retained_bytes_total) in them.
     #[must_use]
     pub fn idle_log(mut self, time: Duration) -> Self {
@@ -394,62 +397,65 @@ impl ServerConfig {
         self
     }
 
-    /// Bytes that all connections together hold: unwritten and unread lines, unfinished ones, the
+    /// Bytes that all connections together hold: unwritten, unread and unfinished lines, the
     /// payloads of requests in flight, and the replies of tasks that have ended. Default 512 MiB.
     ///
-    /// Past it each connection has a share: what the connections that hold 32 KiB or less leave of
-    /// the limit, divided by the number of the others, and at least 32 KiB. A connection below its
-    /// share is served as ever. Above it, application requests are refused with `no busy`,
-    /// notifications go one at a time, and the share takes the place of the connection's own marks.
-    /// The protocol's own methods are still answered, to a client that reads the answers.
+    /// Beyond it each connection has a share: what the connections that hold 32 KiB or less leave
+    /// of the limit, divided by the number of the others, and at least 32 KiB. A connection below
+    /// its share is served as before. On a connection above its share, application requests are
+    /// refused with `no busy`, notifications are sent one at a time, and the share replaces its
+    /// marks. The protocol's own methods are still answered, if the client reads the answers.
     ///
-    /// A connection above its share that takes nothing of what waits for it for 2 s (or
-    /// [`write_progress`](Self::write_progress), if that is less) is closed, the largest first,
-    /// until the others are within the limit: what it holds is dropped, its handlers included, and
-    /// it is told `/bye` with the reason `slow`, should it read on. It shows in
-    /// [`ServerStats::shed`](crate::ServerStats::shed), and in the log.
+    /// Connections above their share that take none of their waiting bytes for 2 s (or
+    /// [`write_progress`](Self::write_progress), if that is less) are closed, the largest first,
+    /// until the others are within the limit. What such a connection holds is dropped, including
+    /// its handlers, and it is sent `/bye` with the reason `slow`. These are counted by
+    /// [`ServerStats::shed`](crate::ServerStats::shed) and logged.
     ///
-    /// Counted at the end of each poll of a connection, and when a task ends. Worst case: as
-    /// [`worst_case_bytes`](Self::worst_case_bytes) has it.
+    /// The bytes are counted at the end of each poll of a connection, and when a task ends. Worst
+    /// case: see [`worst_case_bytes`](Self::worst_case_bytes).
     #[must_use]
     pub fn buffered_bytes_total(mut self, bytes: usize) -> Self {
         self.buffered_bytes_total = bytes;
         self
     }
 
-    /// Connections at once. Default 10,000; past it a connection is told `busy` and closed.
+    /// Connections at once. Default 10,000. A connection beyond it is told `busy` and closed.
     ///
-    /// Over TCP and Unix sockets the process' soft limit of open files lowers it, less a reserve
-    /// for all else: a sixteenth of the limit, 32 at least and 2,048 at most. A server that begins
-    /// to serve says so in the log.
+    /// Over TCP and Unix sockets, the soft limit of open files lowers it, less a reserve for
+    /// everything else: a sixteenth of the limit, at least 32 and at most 2,048. The server logs
+    /// this when it begins to serve.
     #[must_use]
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections;
         self
     }
 
-    /// Connections of one TCP peer's address at once; of IPv6, a network of 64 bits is one address.
-    /// Default no limit of its own; past it as past [`connections`](Self::connections).
+    /// Connections of one TCP peer's address at once; for IPv6, a network of 64 bits is one
+    /// address. Default: no limit. A connection beyond it is treated as one beyond
+    /// [`connections`](Self::connections).
     #[must_use]
     pub fn connections_per_address(mut self, connections: Option<usize>) -> Self {
         self.connections_per_address = connections;
         self
     }
 
-    /// How long a graceful shutdown goes on taking requests once it has said `/bye`, for those
-    /// that were on their way (PROTOCOL.md, section 9.6). Default 1 s, the least that clients may
-    /// count on; less is for tests. A shutdown without connections does not wait for it.
+    /// How long a graceful shutdown still accepts requests after `/bye`, because clients may have
+    /// sent them before they read it (PROTOCOL.md, section 9.6). Default 1 s, which is the least
+    /// that clients may count on; use less only in tests. A shutdown without connections does not
+    /// wait for it.
     #[must_use]
     pub fn grace(mut self, time: Duration) -> Self {
         self.grace = time;
         self
     }
 
-    /// How long a connection that the server ends may take to finish its handlers, streams and writes:
-    /// once the [`grace`](Self::grace) of a graceful shutdown is over, and from the `/bye` on where the
-    /// client was idle, broke the protocol, did not authenticate, or was
-    /// [closed](crate::Session::close) out. Default 10 s; past it what still runs is answered `cut
-    /// closing`, and 1 s later a client that has not read it is dropped.
+    /// How long a connection that the server ends may take to finish its handlers, streams and
+    /// writes. In a graceful shutdown this begins when the [`grace`](Self::grace) is over.
+    /// Otherwise it begins with the `/bye`: if the client was idle, broke the protocol, did not
+    /// authenticate, or its session was [closed](crate::Session::close). Default 10 s. After that,
+    /// what still runs is answered `cut closing`, and a client that has not read it 1 s later is
+    /// dropped.
     #[must_use]
     pub fn drain(mut self, time: Duration) -> Self {
         self.drain = time;
@@ -457,32 +463,33 @@ impl ServerConfig {
     }
 
     /// Whether clients may `/publish`. Default no: `no forbidden`. Without effect on a server with
-    /// an [`Authorizer`](crate::server::Authorizer), which decides then.
+    /// an [`Authorizer`](crate::server::Authorizer), which decides instead.
     #[must_use]
     pub fn allow_publish(mut self, allow: bool) -> Self {
         self.allow_publish = allow;
         self
     }
 
-    /// How long a peer has to `/auth`, from when it connected, where an
-    /// [`Authenticator`](crate::server::Authenticator) is set. Default 10 s; past it the connection
-    /// is told `/bye;last=0 unauthenticated` and closed, whatever the authenticator is about.
+    /// How long a peer has to authenticate, from when it connected, if an
+    /// [`Authenticator`](crate::server::Authenticator) is set. Default 10 s. After that the
+    /// connection is sent `/bye;last=0 unauthenticated` and closed, even if the authenticator is
+    /// still working.
     #[must_use]
     pub fn auth_time(mut self, time: Duration) -> Self {
         self.auth_time = time;
         self
     }
 
-    /// How many `/auth` of a connection may be refused, for whatever reason; at least 1. Default 3;
-    /// with the last of them the connection is told `/bye;last=0 unauthenticated` and closed.
+    /// How many `/auth` of a connection may be refused, for whatever reason; at least 1. Default 3.
+    /// With the last of them the connection is sent `/bye;last=0 unauthenticated` and closed.
     #[must_use]
     pub fn auth_tries(mut self, tries: u32) -> Self {
         self.auth_tries = tries.max(1);
         self
     }
 
-    /// The longest line read from a peer that has still to `/auth`, LF included, in bytes; at least
-    /// 1,024. Default 8 KiB; the lesser of this and [`max_line`](Self::max_line) holds.
+    /// The longest line that is read from a peer that has not yet authenticated, LF included, in
+    /// bytes; at least 1,024. Default 8 KiB, or [`max_line`](Self::max_line) if that is less.
     ///
     /// Worst case: twice as much per connection that is not authenticated.
     #[must_use]
@@ -491,33 +498,35 @@ impl ServerConfig {
         self
     }
 
-    /// How long the handshake of a [`Listener`](crate::Listener)'s transport may take, as that of
-    /// TLS. Default 10 s; past it the connection is dropped. It counts as a connection meanwhile.
+    /// How long the handshake of a [`Listener`](crate::Listener)'s transport, such as TLS, may
+    /// take. Default 10 s. After that the connection is dropped. It counts as a connection
+    /// meanwhile.
     #[must_use]
     pub fn handshake_time(mut self, time: Duration) -> Self {
         self.handshake_time = time;
         self
     }
 
-    /// What a server with these limits may take of memory, in bytes, without what handlers and a
-    /// store of one's own keep for themselves, and without what the system keeps for its sockets, which
-    /// [`unsent_bytes`](Self::unsent_bytes) bounds; a server that begins to serve logs it.
+    /// The memory that a server with these limits may take, in bytes. It does not include what
+    /// handlers and your own store keep for themselves, nor what the system keeps for its sockets,
+    /// which [`unsent_bytes`](Self::unsent_bytes) bounds. A server logs it when it begins to serve.
     ///
     /// It is the sum of
-    /// - [`connections`](Self::connections), each with 2 KiB of its own, 2,304 bytes for each of its
-    ///   [`subscriptions`](Self::subscriptions), 64 KiB that it has read and not looked at, and,
-    ///   with the server's buffers full, five lines of [`max_line`](Self::max_line) (one unfinished
-    ///   and one to be written, both in buffers that grow by doubling, and one that waits) and 64
-    ///   KiB, twice what is little;
+    ///
+    /// - [`connections`](Self::connections), each with 2 KiB of its own, 2,304 bytes for each of
+    ///   its [`subscriptions`](Self::subscriptions), and 64 KiB that it has read and not processed.
+    ///   When the server's buffers are full, each also has five lines of
+    ///   [`max_line`](Self::max_line) and 64 KiB. The five lines are an unfinished one and one to
+    ///   be written, both in buffers that grow by doubling, and one that waits;
     /// - [`buffered_bytes_total`](Self::buffered_bytes_total);
-    /// - twice [`retained_bytes_total`](Self::retained_bytes_total), since rings grow by doubling,
-    ///   and 3 KiB for each of the [`topics`](Self::topics).
+    /// - twice [`retained_bytes_total`](Self::retained_bytes_total), because rings grow by
+    ///   doubling, and 3 KiB for each of the [`topics`](Self::topics).
     ///
     /// What handlers keep for themselves includes the replies of tasks that end at the same moment:
-    /// one for each thread of the runtime, and of each connection's [`blocking`](crate::blocking)
-    /// handlers 16, or 1 with the server's buffers full.
+    /// one for each thread of the runtime, and 16 for the [`blocking`](crate::blocking) handlers of
+    /// each connection, or 1 when the server's buffers are full.
     ///
-    /// Nearly all of it is for peers that do not read; an idle connection takes less than 2 KiB.
+    /// Nearly all of it is for peers that do not read. An idle connection takes less than 2 KiB.
     ///
     /// ```
     /// use bellwire::ServerConfig;

@@ -10,7 +10,7 @@ use crate::{
     topic::Publisher,
 };
 
-/// A request on its way to its handler, borrowed from the connection.
+/// A request, borrowed from the connection, before its handler starts.
 #[derive(Debug)]
 pub struct RequestParts<'a> {
     pub(super) id: Option<RequestId>,
@@ -56,7 +56,7 @@ impl<'a> RequestParts<'a> {
         self.attributes
     }
 
-    /// The caller's trace context, where it sent one (`trace=`).
+    /// The caller's trace context, if it sent one (`trace=`).
     pub fn trace(&self) -> Option<TraceParent> {
         self.attributes.get("trace")?.parse().ok()
     }
@@ -88,10 +88,11 @@ impl<'a> RequestParts<'a> {
     }
 }
 
-/// What can be an argument of a handler: taken out of a request before the handler is started.
+/// An argument of a handler, which is taken out of a request before the handler starts.
 ///
-/// There are [`Bytes`], [`String`], [`Json`](crate::Json), [`State`], [`Session`], [`Publisher`],
-/// [`Principal`](crate::server::Principal) and [`Request`]. `S` is the router's state.
+/// The crate has [`Bytes`], [`String`], [`Json`](crate::Json), [`State`], [`Session`],
+/// [`Publisher`], [`Principal`](crate::server::Principal), [`Stopping`](crate::server::Stopping)
+/// and [`Request`]. `S` is the router's state.
 ///
 /// ```
 /// use bellwire::server::{FromRequest, Rejection, RequestParts, Router};
@@ -118,7 +119,7 @@ impl<'a> RequestParts<'a> {
 /// # let _ = router;
 /// ```
 pub trait FromRequest<S>: Sized {
-    /// Takes the value out of `parts`. It is called within the connection's driver: it must not
+    /// Takes the value out of `parts`. It is called within the connection's driver, so it must not
     /// block.
     ///
     /// # Errors
@@ -175,7 +176,7 @@ impl<S> FromRequest<S> for Publisher {
     }
 }
 
-/// A request as a whole, with bytes of its own.
+/// A whole request, with its own bytes.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Request {

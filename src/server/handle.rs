@@ -41,7 +41,7 @@ impl Sessions {
     }
 }
 
-/// A look at a server, before, while and after it serves; cheap to clone.
+/// Shows the state of a server, before, while and after it serves; cheap to clone.
 ///
 /// ```
 /// use bellwire::Server;
@@ -71,10 +71,11 @@ impl ServerHandle {
         Self { sessions, buffered, memory, publisher }
     }
 
-    /// Counts, in time proportional to the connections; the serving is not held up.
+    /// Counters and gauges. Takes time in proportion to the connections, and does not hold up the
+    /// server.
     ///
-    /// The figures are taken one connection after the other: they are exact only while nothing
-    /// moves.
+    /// The figures are read one connection after the other, so that they are exact only while
+    /// nothing changes.
     pub fn stats(&self) -> ServerStats {
         let mut stats = ServerStats {
             buffered_bytes: self.buffered.bytes(),
@@ -95,10 +96,10 @@ impl ServerHandle {
 }
 
 impl ServerHandle {
-    /// The sessions that are open, in no particular order; in time proportional to them. Those of
-    /// peers that are not known yet are among them, as anonymous ones.
+    /// The open sessions, in no particular order; takes time in proportion to them. It includes
+    /// those of peers that are not yet authenticated, which are anonymous.
     ///
-    /// To cut somebody off: first have the authenticator refuse, then close what is there.
+    /// To ban a user, first make the authenticator refuse, then close the open sessions.
     ///
     /// ```
     /// use bellwire::{ServerHandle, protocol::Code};

@@ -26,9 +26,9 @@ use crate::{
     sync::Arc,
 };
 
-/// An async function or closure of 0 to 6 extractors, returning what [`IntoReply`] takes.
+/// An async function or closure of 0 to 6 extractors, whose result implements [`IntoReply`].
 ///
-/// Implemented for such functions; there is no need to implement it.
+/// It is implemented for such functions; there is no need to implement it.
 pub trait Handler<S, Args>: Send + Sync + 'static {
     /// The function's future.
     type Future: Future<Output: IntoReply> + Send + 'static;
@@ -36,7 +36,7 @@ pub trait Handler<S, Args>: Send + Sync + 'static {
     /// Extracts the arguments and calls the function.
     ///
     /// # Errors
-    /// What an extractor answered instead.
+    /// The refusal of an extractor.
     fn call(&self, parts: &RequestParts<'_>, state: &S) -> Result<Self::Future, Rejection>;
 }
 
@@ -98,8 +98,7 @@ handlers! {
     (A, B, C, D, E, G)
 }
 
-/// A handler with its documentation and its mode, as [`Router::method`](crate::Router::method)
-/// takes it.
+/// A handler with its documentation and settings, for [`Router::method`](crate::Router::method).
 pub struct Endpoint<S> {
     pub(super) doc: String,
     pub(super) limit: Limit,
@@ -123,7 +122,7 @@ enum Start<S> {
     Blocking(Call<S, Task>),
 }
 
-/// Wraps an async function, to give it a documentation or a mode.
+/// Wraps an async function, to give it documentation or settings.
 ///
 /// ```
 /// use bellwire::{Router, handler};
@@ -141,14 +140,14 @@ pub fn handler<S: 'static, Args>(handler: impl Handler<S, Args>) -> Endpoint<S> 
     Endpoint::new(Start::Async(call))
 }
 
-/// Wraps a function that may block, to be run on the runtime's threads for such.
+/// Wraps a function that may block. It runs on the runtime's threads for blocking work.
 ///
-/// A cancelled or late one cannot be stopped once it runs: its request is answered `cut` when it
-/// has ended, and keeps its place in flight till then.
+/// Once it runs, it cannot be stopped. A request that is cancelled or late is answered `cut` when
+/// the function has ended, and keeps its place in flight until then.
 ///
-/// Of one connection at most 16 run at a time, and none is begun while
-/// [`ServerConfig::reply_mark`](crate::ServerConfig::reply_mark) bytes or more, of finished replies
-/// and of what waits to be written, are unsent. The others wait in their places in flight.
+/// At most 16 of a connection run at a time. None begins while
+/// [`ServerConfig::reply_mark`](crate::ServerConfig::reply_mark) bytes or more are unsent: finished
+/// replies, and bytes that wait to be written. The others wait in their places in flight.
 ///
 /// ```
 /// use bellwire::{Router, blocking};
@@ -174,41 +173,42 @@ impl<S> Endpoint<S> {
         Self { doc: String::new(), limit: Limit::Server, spawned: false, start }
     }
 
-    /// What `/methods` prints behind the name; one line for people. Default none.
+    /// What `/methods` shows after the name; one line for people. Default none.
     #[must_use]
     pub fn doc(mut self, doc: impl Into<String>) -> Self {
         self.doc = doc.into();
         self
     }
 
-    /// Runs the handler as a task of its own, so that it may use more processor time than a
-    /// connection should. Default: within the connection's task, where it must not block. Without
-    /// effect on a blocking one. Of a [`Streamed`](crate::server::Streamed) reply each item is made
-    /// in a task of its own.
+    /// Runs the handler in a task of its own, for handlers that need much processor time. Default:
+    /// within the connection's task, where it must not block. Without effect on a blocking handler.
+    /// In a [`Streamed`](crate::server::Streamed) reply each item is made in a task of its own.
     ///
-    /// In either way the handler is not polled while
-    /// [`ServerConfig::reply_mark`](crate::ServerConfig::reply_mark) bytes or more, of replies that
-    /// tasks of the connection have made and of what waits to be written to it, are unsent. So it
-    /// should not wait for something else while it holds what other connections need, such as a lock.
+    /// In both modes the handler is not polled while
+    /// [`ServerConfig::reply_mark`](crate::ServerConfig::reply_mark) bytes or more are unsent:
+    /// replies that tasks of the connection have made, and bytes that wait to be written to it. So
+    /// it should not await anything while it holds what other connections need, such as a lock.
     #[must_use]
     pub fn spawned(mut self) -> Self {
         self.spawned = true;
         self
     }
 
-    /// How long this handler may take, in place of
+    /// How long this handler may take, instead of
     /// [`ServerConfig::handler_time`](crate::ServerConfig::handler_time); `None` for no limit.
     ///
-    /// Of a [`Streamed`](crate::server::Streamed) reply each item has this long, so `None` lets a
-    /// stream be silent for ever, as one that follows a file is. A request's `ttl` still bounds the
-    /// whole, and so do `/cancel` and the end of the connection. Once the client has ended its
-    /// direction of the connection, no more than the server's time is left: a client that is gone looks
-    /// no different. Once the server ends the connection, no more than its
-    /// [`drain`](crate::ServerConfig::drain) is left. While the
-    /// [`Authorizer`](crate::server::Authorizer) takes its time, the server's time holds.
+    /// In a [`Streamed`](crate::server::Streamed) reply each item has this long. So `None` allows a
+    /// stream to be silent for ever, such as one that follows a file. Other limits still apply:
+    ///
+    /// - A request's `ttl`, `/cancel`, and the end of the connection end it.
+    /// - When the client has ended its direction of the connection, at most the server's time is
+    ///   left, because a client that is gone looks the same.
+    /// - When the server ends the connection, at most its [`drain`](crate::ServerConfig::drain)
+    ///   time is left.
+    /// - While the [`Authorizer`](crate::server::Authorizer) decides, the server's time applies.
     ///
     /// Worst case: a request that never ends holds its place in flight as long as its connection
-    /// lasts; [`ServerConfig::idle`](crate::ServerConfig::idle) bounds that for a peer that is silent.
+    /// lasts. [`ServerConfig::idle`](crate::ServerConfig::idle) bounds that for a silent peer.
     ///
     /// ```
     /// use std::time::Duration;
@@ -243,7 +243,7 @@ impl<S> fmt::Debug for Endpoint<S> {
     }
 }
 
-/// What [`Router::method`](crate::Router::method) takes: a [`Handler`], or an [`Endpoint`].
+/// A [`Handler`] or an [`Endpoint`], for [`Router::method`](crate::Router::method).
 pub trait IntoEndpoint<S, Args> {
     /// The endpoint.
     fn into_endpoint(self) -> Endpoint<S>;

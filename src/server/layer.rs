@@ -16,17 +16,18 @@ use crate::{
     sync::{Arc, Mutex},
 };
 
-/// A handler on its way to its reply, as layers pass it on.
+/// The future of a handler's reply, as layers pass it on.
 ///
-/// Dropping it ends the handler; the request is answered once it has ended.
+/// Dropping it ends the handler. The request is answered once the handler has ended.
 pub type HandlerFuture = Pin<Box<dyn Future<Output = Reply> + Send>>;
 
 /// A hook around the handlers of a router: [`Router::layer`](crate::Router::layer).
 ///
-/// A layer is called for each request that has passed all checks of PROTOCOL.md's section 7.2 up
-/// to its arguments, within the connection's driver: it must not block. It may refuse the request,
-/// which is answered `no` and has not run; or call [`next`](Next::run), and return the handler's
-/// future, in one of its own if it likes. What panics in it is answered like a handler's panic.
+/// A layer is called for each request that has passed the checks of PROTOCOL.md's section 7.2 up to
+/// its arguments. It runs within the connection's driver, so it must not block. It may refuse the
+/// request, which is then answered `no` and has not run. Or it calls [`next`](Next::run), and
+/// returns the handler's future, by itself or within its own. A panic in a layer is answered like a
+/// handler's panic.
 ///
 /// Closures that take a request and [`Next`] are layers.
 ///
@@ -48,11 +49,10 @@ pub type HandlerFuture = Pin<Box<dyn Future<Output = Reply> + Send>>;
 /// # let _ = router;
 /// ```
 pub trait Layer: Send + Sync + 'static {
-    /// Lets a request through, or not.
+    /// Lets a request through, or refuses it.
     ///
     /// # Errors
-    /// [`Rejection`]: the request is answered `no`, and its handler is not started; also what an
-    /// extractor of the handler's refused, out of `next`.
+    /// [`Rejection`]: the request is answered `no`, and its handler is not started. `next` returns one if an inner layer or an extractor refused.
     fn call(&self, request: &RequestParts<'_>, next: Next<'_>) -> Result<HandlerFuture, Rejection>;
 }
 
@@ -65,7 +65,7 @@ where
     }
 }
 
-/// What is behind a layer: the next layer, or the handler. It runs once at most.
+/// The next layer, or the handler. It runs at most once.
 pub struct Next<'a> {
     pub(super) request: &'a RequestParts<'a>,
     pub(super) layers: &'a [Arc<dyn Layer>],
@@ -80,11 +80,11 @@ impl std::fmt::Debug for Next<'_> {
 }
 
 impl Next<'_> {
-    /// Extracts the handler's arguments and constructs its future, through the layers that are
-    /// left. An async function's body does not run before the future is polled.
+    /// Extracts the handler's arguments and constructs its future, through the remaining layers.
+    /// The body of an async function does not run before the future is polled.
     ///
     /// # Errors
-    /// What a layer or an extractor refused.
+    /// The refusal of a layer or an extractor.
     pub fn run(self) -> Result<HandlerFuture, Rejection> {
         let Self { request, layers, start, running } = self;
         if let Some((layer, layers)) = layers.split_first() {

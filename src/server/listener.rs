@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{server::principal::Principal, tcp};
 
-/// Where a server's connections come from: TCP, a Unix socket, or anything else that yields byte
+/// The source of a server's connections: TCP, a Unix socket, or anything else that yields byte
 /// streams.
 ///
 /// ```
@@ -50,18 +50,18 @@ pub trait Listener: Send + 'static {
     /// Waits for the next connection.
     ///
     /// # Errors
-    /// Whatever it reports, the server goes on: at once after an error of a single connection
-    /// (aborted, refused, reset), after a pause of 50 ms doubling to 1 s after any other. A panic counts
-    /// as such an error.
+    /// The server goes on after any error. It goes on at once after an error of a single connection
+    /// (aborted, refused, reset). After any other error it pauses, for 50 ms at first, doubling up
+    /// to 1 s. A panic counts as such an error.
     ///
     /// # Cancel safety
-    /// Must be cancel safe: a future that is dropped before it ended must not lose a connection.
+    /// It must be cancel safe: a future that is dropped before it ended must not lose a connection.
     fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Io, PeerAddr)>> + Send;
 
-    /// Where it listens.
+    /// The address that it listens on.
     ///
     /// # Errors
-    /// The system's, where it is asked.
+    /// The system's.
     fn local_addr(&self) -> io::Result<PeerAddr>;
 
     /// Prepares a connection that is let in: its transport is to give up a peer that is gone from the
@@ -78,16 +78,15 @@ pub trait Listener: Send + 'static {
         Ok(())
     }
 
-    /// Limits what the system holds of a connection that is let in and has not sent: it is to accept no
-    /// more while it holds `bytes`, which is
-    /// [`ServerConfig::unsent_bytes`](crate::ServerConfig::unsent_bytes). Default: nothing is done, as
+    /// Limits what the system holds unsent for an accepted connection to `bytes`, which is
+    /// [`ServerConfig::unsent_bytes`](crate::ServerConfig::unsent_bytes). Default: does nothing,
     /// for transports that hold little.
     ///
-    /// It is called once per connection, after [`prepare`](Self::prepare), and only where there is a
+    /// It is called once per connection, after [`prepare`](Self::prepare), and only if there is a
     /// limit. A listener around another one calls the other's.
     ///
     /// # Errors
-    /// They go to the log, and the connection goes on.
+    /// They are logged, and the connection goes on.
     fn limit_unsent(_io: &Self::Io, _bytes: usize) -> io::Result<()> {
         Ok(())
     }
@@ -113,7 +112,7 @@ pub trait Listener: Send + 'static {
     }
 }
 
-/// An address of a peer, or of a listener.
+/// The address of a peer or of a listener.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PeerAddr {
@@ -121,7 +120,7 @@ pub enum PeerAddr {
     Tcp(SocketAddr),
     /// A Unix socket; most clients have no path.
     Unix(Option<PathBuf>),
-    /// Anything else, in the listener's own words.
+    /// Anything else, as the listener names it.
     Other(Box<str>),
 }
 

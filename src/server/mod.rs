@@ -103,10 +103,10 @@ pub struct Server<L = TcpListener> {
 }
 
 impl Server {
-    /// A server on a TCP address; port 0 takes a free one.
+    /// A server on a TCP address; port 0 takes a free port.
     ///
     /// # Errors
-    /// The system's, when the address cannot be listened on.
+    /// The system's, when it cannot listen on the address.
     pub async fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
         consume_budget().await;
         Ok(Self::new(TcpListener::bind(address).await?))
@@ -114,7 +114,7 @@ impl Server {
 }
 
 impl<L: Listener> Server<L> {
-    /// A server on any listener: a Unix socket, pipes in memory.
+    /// A server on any listener: a Unix socket, in-memory pipes.
     pub fn new(listener: L) -> Self {
         let random = Random::from_system();
         let memory = MemoryTopics::new(&random);
@@ -130,10 +130,10 @@ impl<L: Listener> Server<L> {
         }
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     ///
     /// # Errors
-    /// The system's, where it is asked.
+    /// The system's.
     pub fn local_addr(&self) -> io::Result<PeerAddr> {
         self.listener.local_addr()
     }
@@ -147,8 +147,8 @@ impl<L: Listener> Server<L> {
         self
     }
 
-    /// Its topics. Default: [`MemoryTopics`]. To be called before [`publisher`](Self::publisher)
-    /// and [`handle`](Self::handle).
+    /// Its topics. Default: [`MemoryTopics`]. Call this before [`publisher`](Self::publisher) and
+    /// [`handle`](Self::handle).
     #[must_use]
     pub fn topics(mut self, store: impl TopicStore) -> Self {
         self.publisher = Publisher::new(store);
@@ -156,10 +156,11 @@ impl<L: Listener> Server<L> {
         self
     }
 
-    /// Who finds out who its peers are. Default: nobody, and all are anonymous.
+    /// Sets the authenticator, which finds out who a peer is. Default: none, and all peers are
+    /// anonymous.
     ///
-    /// With one, `/hello` announces its schemes, and a peer that the transport has not named has to
-    /// `/auth` before anything else (PROTOCOL.md, section 8.11). See
+    /// With an authenticator, `/hello` announces its schemes. A peer that the transport has not
+    /// identified has to `/auth` before anything else (PROTOCOL.md, section 8.11). See
     /// [`TokenAuthenticator`].
     ///
     /// # Panics
@@ -170,15 +171,16 @@ impl<L: Listener> Server<L> {
         self
     }
 
-    /// Who decides what a peer may do. Default: nobody; all may call and subscribe, and whether they
-    /// may publish is for [`ServerConfig::allow_publish`] to say, which counts no more with one.
+    /// Sets the authorizer, which decides what a peer may do. Default: none. All peers may then
+    /// call and subscribe, and [`ServerConfig::allow_publish`] decides whether they may publish.
+    /// With an authorizer that setting has no effect.
     #[must_use]
     pub fn authorizer(mut self, authorizer: impl Authorizer) -> Self {
         self.hooks.set_authorizer(authorizer);
         self
     }
 
-    /// Where session ids come from. Default: the system.
+    /// The source of session ids. Default: the system.
     #[must_use]
     pub fn random(mut self, random: Random) -> Self {
         self.memory.reseed(&random);
@@ -186,19 +188,19 @@ impl<L: Listener> Server<L> {
         self
     }
 
-    /// A handle that publishes to its topics, before and while it serves. Once the server has
-    /// stopped it gets [`PublishError::Closed`](crate::PublishError::Closed).
+    /// A handle that publishes to its topics, before and while it serves. When the server has
+    /// stopped, it returns [`PublishError::Closed`](crate::PublishError::Closed).
     pub fn publisher(&self) -> Publisher {
         self.publisher.clone()
     }
 
-    /// A handle that looks at it, before, while and after it serves.
+    /// A handle for statistics and sessions, before, while and after the server serves.
     pub fn handle(&self) -> ServerHandle {
         let (sessions, buffered) = (self.sessions.clone(), self.buffered.clone());
         ServerHandle::new(sessions, buffered, self.memory.clone(), self.publisher())
     }
 
-    /// Serves `router`; to be awaited.
+    /// Serves `router` when it is awaited.
     pub fn serve<S: Clone + Send + Sync + 'static>(self, router: Router<S>) -> Serve<L> {
         let shared = Shared {
             config: self.config,

@@ -14,11 +14,11 @@ use crate::{
     sync::Arc,
 };
 
-/// Who a peer is, as an [`Authenticator`](crate::server::Authenticator) or the transport has found;
-/// cheap to clone. An extractor.
+/// Who a peer is, as an [`Authenticator`](crate::server::Authenticator) or the transport has found
+/// out; cheap to clone. An extractor.
 ///
-/// It is its name: two with the same name are equal, whatever values they carry. Without either of
-/// these a peer is anonymous.
+/// Principals are compared by name, whatever values they carry. Without an authenticator or such a
+/// transport, a peer is anonymous.
 ///
 /// ```
 /// use bellwire::server::Principal;
@@ -48,13 +48,13 @@ impl Principal {
         Self(Some(Arc::new(Identity { name: name.into(), value: None })))
     }
 
-    /// Nobody in particular.
+    /// The anonymous principal.
     pub fn anonymous() -> Self {
         Self(None)
     }
 
-    /// Attaches a value of the application's own: a user's record, its roles. It does not show in
-    /// `Debug`, and there is one at most. Without effect on an anonymous principal.
+    /// Attaches a value of the application, such as a user's record or roles. `Debug` does not show
+    /// it. There is one at most. Without effect on an anonymous principal.
     #[must_use]
     pub fn with_value<V: Any + Send + Sync>(self, value: V) -> Self {
         let attach = |identity: Arc<Identity>| {
@@ -74,7 +74,7 @@ impl Principal {
         self.0.as_ref()?.value.as_ref()?.downcast_ref()
     }
 
-    /// Whether nobody said who this is.
+    /// Whether the peer is unknown.
     pub fn is_anonymous(&self) -> bool {
         self.0.is_none()
     }

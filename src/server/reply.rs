@@ -11,7 +11,7 @@ use crate::{
     topic::{PublishError, Published, checked_published},
 };
 
-/// A handler's answer: one line, ready to be written, or a stream of them.
+/// A handler's answer: one line, or a stream of lines.
 pub struct Reply(pub(super) Answer);
 
 pub(super) enum Answer {
@@ -57,14 +57,14 @@ impl Reply {
         Self(Answer::Ok(payload.into()))
     }
 
-    /// Says with this `ok` where its effect is to be seen: `ok;after=TOPIC:EPOCH:SEQ`, so that a
-    /// caller who listens to `topic` can wait until it has seen what was `published` (PROTOCOL.md,
+    /// Says with this `ok` where its effect shows: `ok;after=TOPIC:EPOCH:SEQ`. A caller that is
+    /// subscribed to `topic` can then wait until it has seen what was `published` (PROTOCOL.md,
     /// section 11.8).
     ///
-    /// The caller is told so only if its connection is subscribed to `topic` when the reply is
-    /// written, and reads the log that it was published to; else the `ok` is as without. It holds
-    /// for an `ok` of one line, and has no effect on an `err`, a stream, or an item of one; nor for
-    /// the last number of an epoch, behind which there is no position. Of two the later one counts.
+    /// The caller is told this only if its connection is subscribed to `topic` when the reply is
+    /// written, and reads the log that it was published to. It applies to an `ok` of one line. It
+    /// has no effect on an `err`, a stream, or an item of one, or at the last number of an epoch,
+    /// which no position follows. If it is called twice, the later call counts.
     ///
     /// ```
     /// use bellwire::{
@@ -103,7 +103,7 @@ impl Reply {
         Self(Answer::Cut(code))
     }
 
-    /// The word it is answered with: `more` for a stream, whose end is not known yet; see
+    /// The word of the reply; `more` for a stream, whose end is not known yet: see
     /// [`on_end`](Self::on_end).
     pub fn outcome(&self) -> Outcome {
         match &self.0 {
@@ -115,13 +115,13 @@ impl Reply {
         }
     }
 
-    /// Calls `watcher` with the outcome once the reply has ended: at once, unless it is a stream; else
-    /// when the stream is over, with the word of its terminal line. A stream that is cancelled, late,
-    /// or dropped with its connection ended with [`Outcome::Cut`].
+    /// Calls `watcher` with the outcome when the reply has ended. A reply of one line has ended at
+    /// once. A stream ends with its terminal line. A stream that is cancelled, late, or dropped
+    /// with its connection ends with [`Outcome::Cut`].
     ///
-    /// For layers that measure or log: what they have around the handler's future ends with the
-    /// future, when a stream has only begun. It is called within the connection's driver, and must
-    /// not block; what panics in it is ignored.
+    /// Use it in layers that measure or log, because the handler's future ends when a stream has
+    /// only begun. It is called within the connection's driver, and must not block. A panic in it
+    /// is ignored.
     ///
     /// ```
     /// use std::time::Instant;
@@ -185,9 +185,9 @@ impl Reply {
 
 /// What a handler may return.
 ///
-/// `()`, `Bytes`, `Vec<u8>`, `String` and `&'static str` are the payload of an `ok`, `Json<T>` its
-/// JSON; of a `Result` the error becomes an `err`. [`Streamed`](crate::server::Streamed) is a reply
-/// of many items.
+/// `()`, `Bytes`, `Vec<u8>`, `String` and `&'static str` are the payload of an `ok`, and `Json<T>`
+/// is its JSON. The error of a `Result` becomes an `err`. [`Streamed`](crate::server::Streamed) is
+/// a reply of many items.
 pub trait IntoReply {
     /// The answer.
     fn into_reply(self) -> Reply;
@@ -264,16 +264,15 @@ impl Failure {
 
 /// Why a request was refused before its handler started: answered `no CODE text`.
 ///
-/// Applications have no codes of their own here (PROTOCOL.md, section 10), so each code has its
-/// constructor, and there is no other. What needs a code of the application's is for the handler
-/// to find out and to answer with a [`Failure`].
+/// Applications cannot define codes here (PROTOCOL.md, section 10), so each code has its
+/// constructor, and there are no others. If a refusal needs a code of the application, let the
+/// handler run and return a [`Failure`].
 ///
 /// ```
 /// use bellwire::server::Rejection;
 ///
 /// assert_eq!(Rejection::forbidden("members only").code().as_str(), "forbidden");
 /// ```
-///
 /// ```compile_fail
 /// use bellwire::{protocol::Code, server::Rejection};
 ///
@@ -294,11 +293,13 @@ impl Rejection {
         Self { code, text, retry: None }
     }
 
-    /// Hints when to come again: `no;retry=MS CODE text`. In milliseconds, rounded up, 1 to
-    /// [`MAX_NUMBER`](crate::protocol::MAX_NUMBER); of two the later one counts. Default none.
+    /// Adds a retry hint: `no;retry=MS CODE text`. In milliseconds, rounded up, 1 to
+    /// [`MAX_NUMBER`](crate::protocol::MAX_NUMBER). If it is called twice, the later call counts.
+    /// Default none.
     ///
-    /// It says that the same request may succeed after that time, whatever the code: a client may
-    /// send it again by itself (PROTOCOL.md, section 10). A one-way request is not told.
+    /// It says that the same request may succeed after that time, whatever the code. A client may
+    /// send it again by itself (PROTOCOL.md, section 10). The sender of a one-way request is not
+    /// told.
     ///
     /// ```
     /// use std::time::Duration;
@@ -325,7 +326,7 @@ impl Rejection {
         Self::new(Code::BAD_ARGUMENTS, text)
     }
 
-    /// `no bad-attribute`: an attribute of the application's has a value that is not of its kind.
+    /// `no bad-attribute`: an attribute of the application has a wrong value.
     pub fn bad_attribute(text: impl Into<String>) -> Self {
         Self::new(Code::BAD_ATTRIBUTE, text)
     }
@@ -346,7 +347,7 @@ impl Rejection {
         Self::new(Code::UNAUTHENTICATED, "")
     }
 
-    /// `no forbidden`: this peer may not.
+    /// `no forbidden`: this peer is not allowed to.
     pub fn forbidden(text: impl Into<String>) -> Self {
         Self::new(Code::FORBIDDEN, text)
     }
@@ -376,7 +377,7 @@ impl Rejection {
         &self.text
     }
 
-    /// When to come again, where it hints.
+    /// The retry hint, if there is one.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry.map(|millis| Duration::from_millis(millis.get()))
     }

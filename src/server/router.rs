@@ -66,8 +66,8 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
     /// Adds a method.
     ///
     /// # Panics
-    /// When `name` is not a method's name (1 to 128 bytes, segments of `A-Z a-z 0-9 _ -` joined by
-    /// one `.` or `/`), or is there already.
+    /// When `name` is not a valid name (1 to 128 bytes, segments of `A-Z a-z 0-9 _ -` joined by one
+    /// `.` or `/`), or exists already.
     #[must_use]
     pub fn method<Args>(mut self, name: &str, handler: impl IntoEndpoint<S, Args>) -> Self {
         if let Err(error) = Method::new(name) {
@@ -86,11 +86,11 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         self
     }
 
-    /// Puts a [`Layer`] around the handlers of all methods, those that are added later included.
+    /// Puts a [`Layer`] around the handlers of all methods, including those that are added later.
     ///
     /// The layer that was added first is the outermost: it sees a request first, and its reply
-    /// last. The protocol's own methods, `/publish` among them, run within none. Without layers
-    /// there is no cost; each request costs its layers' futures otherwise.
+    /// last. The protocol's own methods, including `/publish`, run outside of all layers. Without
+    /// layers there is no cost; otherwise each request costs the futures of its layers.
     ///
     /// ```
     /// use bellwire::{Router, server::{Next, Rejection, RequestParts}};

@@ -46,10 +46,10 @@ const REFUSAL: Duration = Duration::from_secs(1);
 
 type BoxedSignal = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A server about to serve: await it, or give it a signal to stop at first.
+/// A server that is ready to serve: await it, or first give it a signal to stop.
 ///
-/// It accepts until the signal; no error of a connection or of accepting ends it. Dropping the
-/// future drops all connections and their handlers.
+/// It accepts connections until the signal. No error of a connection or of accepting ends it.
+/// Dropping the future drops all connections and their handlers.
 #[must_use = "a server serves only when awaited"]
 pub struct Serve<L> {
     listener: L,
@@ -64,21 +64,23 @@ impl<L: Listener> Serve<L> {
 
     /// Stops when `signal` ends, in two steps (PROTOCOL.md, sections 9.6 and 9.7).
     ///
-    /// No connection is accepted any more. Each one is told `/bye`, and goes on as before for the
-    /// [`grace`](crate::ServerConfig::grace). Then the line is drawn: what comes behind it is
-    /// refused, what is in flight is finished and answered, and the connection is closed. What
-    /// outlasts the [`drain`](crate::ServerConfig::drain) time is answered `cut closing`; it ends
-    /// at most 1 s after that.
+    /// 1. No connection is accepted any more. Each client is sent `/bye`, and its connection goes on
+    ///    as before for the [`grace`](crate::ServerConfig::grace).
+    /// 2. Then the line is drawn: later requests are refused, what is in flight is finished and
+    ///    answered, and the connection is closed. What outlasts the
+    ///    [`drain`](crate::ServerConfig::drain) time is answered `cut closing`, and the connection
+    ///    ends at most 1 s later.
     ///
-    /// Subscribers stay until no request is in flight on any connection, and have been given all that
-    /// was published. [`Publisher::publish`](crate::Publisher::publish) fails from then on. What a
-    /// subscriber has not taken when the drain time is over is named to it by an `/end`.
+    /// Subscribers stay until no request is in flight on any connection and they have been given
+    /// all that was published. From then on [`Publisher::publish`](crate::Publisher::publish)
+    /// fails. If a subscriber has not taken everything when the drain time is over, an `/end` names
+    /// the rest to it.
     ///
-    /// Handlers learn of the end by [`Stopping`](crate::server::Stopping). A stream without an end
-    /// holds the server up for the whole drain time unless it ends on that.
+    /// Handlers learn of the stop from [`Stopping`](crate::server::Stopping). An endless stream
+    /// that does not end on it holds up the server for the whole drain time.
     ///
-    /// A [`blocking`](crate::blocking) handler that still runs then is no longer waited for here,
-    /// but keeps its thread, and a runtime that is dropped waits for it:
+    /// This future does not wait for a [`blocking`](crate::blocking) handler that still runs after
+    /// that. The handler keeps its thread, and a runtime that is dropped waits for it;
     /// `Runtime::shutdown_timeout` does not.
     pub fn with_graceful_shutdown(
         mut self,
@@ -98,7 +100,7 @@ impl<L: Listener> Serve<L> {
         let config = shared.config.clone().connections(admission.connections);
         let (connections, bytes) = (config.connections, config.worst_case_bytes());
         let _ended = Ended(shared.publisher.clone());
-        tracing::info!(connections, bytes, "serving; so many bytes in the worst case");
+        tracing::info!(connections, bytes, "serving; `bytes` is the worst case");
         let mut crew = Crew::new(shared, admission);
         let mut pause = MIN_PAUSE;
         loop {

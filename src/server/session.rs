@@ -19,33 +19,36 @@ use crate::{
     sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, OnceLock, Ordering},
 };
 
-/// What a connection holds and is about, as [`Session::stats`] found it.
+/// The state of one connection, from [`Session::stats`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionStats {
     /// How long ago the connection was accepted.
     pub connected: Duration,
-    /// Bytes that it holds, of [`buffered_bytes_total`](crate::ServerConfig::buffered_bytes_total):
-    /// unread, waiting and unwritten lines, payloads in flight, and finished replies.
+    /// Bytes that it holds, which count against
+    /// [`buffered_bytes_total`](crate::ServerConfig::buffered_bytes_total): unread, waiting and
+    /// unwritten lines, payloads in flight, and finished replies.
     pub held_bytes: usize,
-    /// Bytes that wait to be written: what the client does not read, behind what its system and the
-    /// server's hold.
+    /// Bytes that wait to be written because the client does not read, beyond those that the two
+    /// systems hold.
     pub unwritten_bytes: usize,
-    /// Requests that take a place in flight, one-ways and `/publish` included.
+    /// Requests that have a place in flight, one-ways and `/publish` included.
     pub in_flight: usize,
     /// Its subscriptions.
     pub subscriptions: usize,
-    /// How long notifications have been waiting for the client without a break: it does not read as
-    /// fast as they come, or a window is full and it does not acknowledge. Zero for one that keeps up.
+    /// How long notifications have been waiting for the client without a break, because it does not
+    /// read as fast as they come, or because a window is full and it does not acknowledge. Zero for
+    /// a client that keeps up.
     pub lag: Duration,
-    /// How long bytes have been waiting of which the client has taken none. Zero where it takes some.
+    /// How long bytes have been waiting of which the client has taken none. Zero for a client that
+    /// takes some.
     pub stuck: Duration,
 }
 
-/// The connection a request came on; cheap to clone. An extractor.
+/// The connection that a request came on; cheap to clone. An extractor.
 ///
-/// It names the connection and does not hold it: it may be kept, and it says the same after the
-/// connection has closed.
+/// It does not keep the connection open. It may be kept, and stays valid after the connection has
+/// closed.
 #[derive(Clone, Debug)]
 pub struct Session(Arc<Shared>);
 
@@ -91,7 +94,7 @@ impl Session {
         }))
     }
 
-    /// The session's id, as `/hello` announced it; unique to the connection.
+    /// The session's id, which `/hello` announced; unique to the connection.
     pub fn id(&self) -> Uuid {
         self.0.id
     }
@@ -101,7 +104,7 @@ impl Session {
         &self.0.peer
     }
 
-    /// Who the peer is; anonymous as long as nobody knows.
+    /// Who the peer is; anonymous until it is known.
     pub fn principal(&self) -> &Principal {
         self.0.principal.get().unwrap_or(&ANONYMOUS)
     }
@@ -111,14 +114,14 @@ impl Session {
         let _ = self.0.principal.set(principal);
     }
 
-    /// Ends the connection's subscription to `topic`, from any task: the client is told `/end`,
-    /// `revoked`, and its position (PROTOCOL.md, section 9.4).
+    /// Ends the connection's subscription to `topic`, from any task. The client is sent `/end` with
+    /// the reason `revoked` and its position (PROTOCOL.md, section 9.4).
     ///
     /// What is published after this has returned does not reach the connection through that
-    /// subscription; what was on its way before may. A `/subscribe` to the topic that is under way
-    /// is refused `forbidden`, whatever the [`Authorizer`](crate::server::Authorizer) had said;
-    /// a later one is asked for anew, so have the authoriser deny first. Without effect where there
-    /// is no such subscription.
+    /// subscription; what was published before may. A `/subscribe` to the topic that is being
+    /// processed is refused with `forbidden`, whatever the
+    /// [`Authorizer`](crate::server::Authorizer) said. For a later one the authorizer is called
+    /// again, so make it deny first. Without such a subscription, this has no effect.
     ///
     /// ```
     /// use bellwire::ServerHandle;
@@ -133,28 +136,28 @@ impl Session {
         self.0.mailbox.order_revoke(topic);
     }
 
-    /// Closes the connection, from any task: the client is told `/bye` with the last id and
-    /// `reason`; no request above that id is executed; subscriptions end at once; what runs is
-    /// finished and answered, within the time of a [`drain`](crate::ServerConfig::drain); past it, what
-    /// still runs is answered `cut closing` (PROTOCOL.md, section 9.7).
+    /// Closes the connection, from any task. The client is sent `/bye` with the last id and
+    /// `reason`. No request above that id is executed, and subscriptions end at once. Requests in
+    /// flight are finished and answered, within the time of a
+    /// [`drain`](crate::ServerConfig::drain). What still runs after that is answered `cut closing`
+    /// (PROTOCOL.md, section 9.7).
     ///
-    /// What is published after this has returned does not reach the connection. Of several reasons
-    /// the first counts.
+    /// What is published after this has returned does not reach the connection. If it is called
+    /// several times, the first reason counts.
     pub fn close(&self, reason: Code) {
         self.0.mailbox.order_close(reason);
     }
 
-    /// Ends when the connection is told to end, so that what runs on it can end by itself: see
-    /// [`Stopping`], which is an extractor, too.
+    /// Ends when the connection is told to end, so that its handlers can end by themselves: see
+    /// [`Stopping`], which is also an extractor.
     pub fn stopping(&self) -> Stopping {
         Stopping::new(self)
     }
 
-    /// Waits until the connection is gone: closed by either side, or lost. A connection that is told
-    /// to end first finishes what runs on it: [`stopping`](Self::stopping).
+    /// Waits until the connection is gone: closed by either side, or lost. A connection that is
+    /// told to end finishes its requests first: see [`stopping`](Self::stopping).
     ///
-    /// The handlers of a connection that is lost are dropped. This is for tasks that outlive their
-    /// request.
+    /// This is for tasks that outlive their request. The handlers of a lost connection are dropped.
     ///
     /// ```
     /// use bellwire::Session;
@@ -184,11 +187,11 @@ impl Session {
         self.0.may_publish.swap(may_publish, Ordering::Relaxed) != may_publish
     }
 
-    /// What the connection holds and is about: to find out which client is slow, and which holds
-    /// memory. Of one that has closed, nothing but its age.
+    /// The state of the connection, to find out which client is slow and which holds memory. For a
+    /// connection that has closed, only its age.
     ///
-    /// Counted by the connection at the end of each of its polls, and read here without holding
-    /// anything up. Where it counts since when something is so, the time goes on by itself.
+    /// The connection updates these figures at the end of each of its polls. Reading them holds up
+    /// nothing. Durations are computed when they are read.
     ///
     /// ```
     /// use std::{cmp::Reverse, time::Duration};

@@ -13,39 +13,37 @@ use crate::{
 /// cache. A session keeps to one.
 const SHARDS: usize = 16;
 
-/// What a server has done and is doing, as [`ServerHandle::stats`](crate::ServerHandle::stats)
-/// found it.
+/// What a server has done and is doing, from [`ServerHandle::stats`](crate::ServerHandle::stats).
 ///
-/// Counters begin at 0 with the server and only rise. What a peer could read the effect of is
-/// counted by then.
+/// Counters begin at 0 with the server and only rise. An event is counted before a peer can observe
+/// its effect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServerStats {
     /// Gauge: connections that are open, or were closed and are not gone yet; without those that
-    /// were one too many.
+    /// were over the limit.
     pub connections: usize,
     /// Counter: connections that were accepted and served.
     pub accepted: u64,
-    /// Counter: connections that were one too many.
+    /// Counter: connections that were over the limit.
     pub refused: u64,
-    /// Gauge: requests that take a place in flight, one-ways and `/publish` included, over all
-    /// connections. One that is answered at once never takes one, and none is counted any more
-    /// once its terminal line could be read, or its connection is gone.
+    /// Gauge: requests that have a place in flight, one-ways and `/publish` included, over all
+    /// connections. A request that is answered at once never has one. A request is no longer
+    /// counted when its terminal line can be read, or when its connection is gone.
     pub in_flight: usize,
     /// Gauge: subscriptions, over all connections.
     pub subscriptions: usize,
-    /// Gauge: bytes that the connections hold, of
+    /// Gauge: bytes that the connections hold, which count against
     /// [`buffered_bytes_total`](crate::ServerConfig::buffered_bytes_total).
     pub buffered_bytes: usize,
-    /// Gauge: what the connection holds that holds most; [`Session::stats`](crate::Session::stats)
-    /// tells which that is.
+    /// Gauge: bytes of the connection that holds most; [`Session::stats`](crate::Session::stats)
+    /// shows which it is.
     pub largest_held_bytes: usize,
-    /// Gauge: how long the connection has been behind that is behind for longest, as
-    /// [`SessionStats::lag`](crate::server::SessionStats::lag).
+    /// Gauge: the longest [`SessionStats::lag`](crate::server::SessionStats::lag) of all
+    /// connections.
     pub longest_lag: Duration,
-    /// Gauge: bytes that the topics hold, of
-    /// [`retained_bytes_total`](crate::ServerConfig::retained_bytes_total); 0 with a store of one's
-    /// own.
+    /// Gauge: bytes that the topics hold, which count against
+    /// [`retained_bytes_total`](crate::ServerConfig::retained_bytes_total); 0 with your own store.
     pub retained_bytes: usize,
     /// Gauge: topics that have a log, where the store counts them ([`TopicStore::topics`]).
     ///

@@ -76,17 +76,17 @@ impl Ending {
     }
 }
 
-/// Ends when the connection of a request is told to end: an extractor, and a future.
+/// Ends when the connection of a request is told to end. It is an extractor and a future.
 ///
-/// That is when the server begins to [stop](crate::server::Serve::with_graceful_shutdown), when the
-/// application [closes](Session::close) the session, when the server turns the client away, and at
-/// the latest when the connection is gone. Requests are still taken for the
-/// [`grace`](crate::ServerConfig::grace) after it, and what runs has the
+/// This happens when the server begins to [stop](crate::server::Serve::with_graceful_shutdown),
+/// when the application [closes](Session::close) the session, when the server turns the client
+/// away, and at the latest when the connection is gone. Requests are still accepted for the
+/// [`grace`](crate::ServerConfig::grace) after it, and those in flight have the
 /// [`drain`](crate::ServerConfig::drain) time to finish. A client's `/quit` or half-close does not
-/// count: what it has asked for is answered.
+/// count, because what it has asked for is still answered.
 ///
-/// A stream without an end should end on it. Else the server waits for it until the drain time is
-/// over, and answers `cut closing`.
+/// An endless stream should end on it. Otherwise the server waits for the stream until the drain
+/// time is over, and answers `cut closing`.
 ///
 /// ```
 /// use bellwire::{Router, Streamed, server::Stopping};
@@ -118,7 +118,7 @@ impl Stopping {
         Self { session, waiting }
     }
 
-    /// Whether the connection was told to end: for a [`blocking`](crate::blocking) handler, which
+    /// Whether the connection was told to end. For a [`blocking`](crate::blocking) handler, which
     /// cannot wait for it.
     pub fn is_stopping(&self) -> bool {
         self.session.ending().is_stopping()

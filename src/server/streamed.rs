@@ -27,27 +27,29 @@ use crate::{
 /// A reply of many items: what a handler returns to answer with a stream (PROTOCOL.md, section
 /// 7.8).
 ///
-/// Each item of the stream is what [`IntoReply`] takes, and becomes a line `more`. The end of the
-/// stream is answered `ok`; an item that is an error is answered `err CODE text` and ends it, as
-/// does one whose line would be over the client's limit (`err too-large`). It holds the request's
-/// place in flight until then.
+/// Each item of the stream implements [`IntoReply`], and becomes a line `more`. The end of the
+/// stream is answered `ok`. An item that is an error is answered `err CODE text` and ends the
+/// stream. So does an item whose line would be over the client's limit (`err too-large`). The
+/// stream holds the request's place in flight until then.
 ///
-/// The connection holds the stream, not its items: it is polled only while the client has given
-/// credit for a further item, and while less than
-/// [`ServerConfig::reply_mark`](crate::ServerConfig::reply_mark) stands unwritten. Each next item
-/// may take [`ServerConfig::handler_time`](crate::ServerConfig::handler_time), or what the method's
-/// own [`handler_time`](crate::server::Endpoint::handler_time) says; the time in which the stream
-/// waits for the client does not count. The request's `ttl` bounds the whole. A client that
-/// cancels, and a connection that ends, drop the stream; a client that ends its direction of the
-/// connection can give no further credit, and the stream ends `cut lost` where it would need some. So
-/// does the oldest of a connection's streams when so many requests wait for a place that the
-/// connection is not read on, and all places are held by streams that wait for credit.
+/// The connection holds the stream, and not its items. The stream is polled only while the client
+/// has given credit for a further item, and while less than
+/// [`ServerConfig::reply_mark`](crate::ServerConfig::reply_mark) is unwritten. Each item may take
+/// [`ServerConfig::handler_time`](crate::ServerConfig::handler_time), or the method's own
+/// [`handler_time`](crate::server::Endpoint::handler_time). Time in which the stream waits for the
+/// client does not count. The request's `ttl` bounds the whole.
 ///
-/// It is polled within the connection's task. Of a handler that is
-/// [`spawned`](crate::server::Endpoint::spawned) or [`blocking`](crate::blocking), each item is made
-/// in a task of its own, which costs a spawn an item. In neither it may block. Of a one-way request
-/// the handler runs, and its stream is dropped unpolled: nobody could read the items. An item that
-/// is a stream itself is answered `err internal`.
+/// The stream is dropped when the client cancels or the connection ends. A client that has ended
+/// its direction of the connection can give no further credit; where the stream needs some, it ends
+/// `cut lost`. The oldest stream of a connection also ends so if the connection is no longer read
+/// because too many requests wait for a place, and all places are held by streams that wait for
+/// credit.
+///
+/// The stream is polled within the connection's task. If the handler is
+/// [`spawned`](crate::server::Endpoint::spawned) or [`blocking`](crate::blocking), each item is
+/// made in a task of its own, at the cost of one spawn per item. It must not block in either case.
+/// For a one-way request the handler runs, and its stream is dropped unpolled. An item that is
+/// itself a stream is answered `err internal`.
 ///
 /// The stream is polled and dropped within the tracing span that was current when its handler
 /// returned it: that of the handler, or of the innermost layer around it.

@@ -23,10 +23,11 @@ use crate::{
     sync::Arc,
 };
 
-/// A [`Listener`] whose connections speak TLS from the first byte (PROTOCOL.md, section 3).
+/// A [`Listener`] whose connections speak TLS from the first byte (PROTOCOL.md, section 3), over
+/// those of an inner listener.
 ///
 /// The handshake happens in the connection's own task and may take
-/// [`handshake_time`](crate::ServerConfig::handshake_time). Over whatever the inner listener yields.
+/// [`handshake_time`](crate::ServerConfig::handshake_time).
 ///
 /// ```no_run
 /// use std::sync::Arc;
@@ -47,18 +48,18 @@ pub struct TlsListener<L> {
 type Identify = Arc<dyn Fn(&[CertificateDer<'_>]) -> Result<Principal, Denied> + Send + Sync>;
 
 impl<L: Listener> TlsListener<L> {
-    /// TLS over what `listener` accepts. Whether clients may or must have certificates, and whose,
-    /// is for `config` to say.
+    /// TLS over the connections of `listener`. `config` decides whether clients may or must have
+    /// certificates, and which.
     pub fn new(listener: L, config: Arc<ServerConfig>) -> Self {
         Self { listener, acceptor: config.into(), identify: None }
     }
 
-    /// Who a client is, by the chain of its certificate, its own first, which `config` has verified.
-    /// Default: a certificate makes nobody known.
+    /// Sets how a client is identified by the chain of its certificate, which `config` has
+    /// verified; the client's own comes first. Default: certificates identify no client.
     ///
-    /// A client that is known so need not `/auth`. One without certificate is anonymous, and
-    /// `identify` is not asked. It is called within the connection's driver, and must not block;
-    /// where it answers [`Denied`], or panics, the connection is dropped.
+    /// A client that is identified need not `/auth`. A client without a certificate is anonymous,
+    /// and `identify` is not called. It is called within the connection's driver, and must not
+    /// block. If it returns [`Denied`] or panics, the connection is dropped.
     ///
     /// ```no_run
     /// use std::sync::Arc;

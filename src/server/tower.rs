@@ -26,22 +26,22 @@ use crate::{
 type BoxError = Box<dyn Error + Send + Sync>;
 
 impl<S: Clone + Send + Sync + 'static> Router<S> {
-    /// Puts a stack of tower's around the handlers of all methods, as one
-    /// [`layer`](Self::layer): a timeout, a limit on how many run at once.
+    /// Puts a stack of tower layers around the handlers of all methods, as one
+    /// [`layer`](Self::layer): for example a timeout, or a limit on how many run at once.
     ///
-    /// The stack is built once, around [`HandlerService`], and cloned for each request: what its
-    /// layers share, as a limit does, they share over all connections. For tower a request has
-    /// begun when it enters the stack; a handler is started where the stack calls `HandlerService`,
-    /// which extracts its arguments.
+    /// The stack is built once, around [`HandlerService`], and cloned for each request. What its
+    /// layers share, such as a limit, is shared by all connections. For tower a request begins when
+    /// it enters the stack. The handler starts when the stack calls `HandlerService`, which
+    /// extracts its arguments.
     ///
-    /// A service that fails is answered so that `no` says "not started" for certain:
+    /// If a service fails, the answer is chosen so that `no` always means "not started":
     ///
     /// | the error | the handler was not started | it may have run |
     /// |---|---|---|
     /// | `tower::timeout::error::Elapsed` | `no deadline` | `cut deadline` |
     /// | any other | `no busy` | `cut lost` |
     ///
-    /// A call that was answered `no` can no longer be started, wherever the stack holds it. One
+    /// A call that was answered `no` can no longer be started, wherever the stack holds it. A call
     /// that is cancelled, or past the server's own limit, is answered `cut`, whether or not the
     /// stack had started it.
     ///
@@ -106,7 +106,7 @@ impl Future for HandlerReply {
     }
 }
 
-/// A request on its way through a stack. It cannot be cloned: a handler is started once at most.
+/// A request in a stack. It cannot be cloned, because a handler is started at most once.
 pub struct HandlerCall {
     request: Request,
     session: Session,

@@ -1,5 +1,4 @@
-//! What a store returns, checked once. Behind these checks numbers are numbers of the protocol, and
-//! lines are lines of it.
+//! What a store returns, checked once. After these checks numbers and lines are valid.
 
 use std::ops::RangeInclusive;
 
@@ -16,8 +15,8 @@ type Checked = Result<(), Unavailable>;
 pub(crate) fn check_window(window: Window, at: Option<Position>) -> Checked {
     let Window { epoch, first, next } = window;
     let has_fallen = at.is_some_and(|at| at.epoch == epoch && next < at.next);
-    require((1..=next).contains(&first) && next <= MAX_NUMBER, "its numbers are none")?;
-    require(!has_fallen, "its numbers have fallen")
+    require((1..=next).contains(&first) && next <= MAX_NUMBER, "it returned an invalid number")?;
+    require(!has_fallen, "its numbers fell")
 }
 
 /// Checks a reader's step from `at`, which appended `lines`. Those of the default topics are not read
@@ -33,53 +32,57 @@ pub(crate) fn check_read(
     match *read {
         Read::Copied { last } => {
             check_step(at, last)?;
-            require(last - at.next < room.lines, "it gives more lines than it may")?;
+            require(last - at.next < room.lines, "it returned more lines than allowed")?;
             match is_own {
                 true => Ok(()),
                 false => check_lines(topic, at.next..=last, room, lines),
             }
         }
         Read::Gap { last, .. } => {
-            require(lines.is_empty(), "it gives lines beside a gap")?;
+            require(lines.is_empty(), "it returned lines with a gap")?;
             check_step(at, last)
         }
         Read::Reset(to) => {
-            require(lines.is_empty(), "it gives lines beside a reset")?;
-            require(to.is_sendable(), "its numbers are none")?;
+            require(lines.is_empty(), "it returned lines with a reset")?;
+            require(to.is_sendable(), "it returned an invalid number")?;
             require(to.epoch != at.epoch, "it resets to the same log")
         }
-        Read::Closed => require(lines.is_empty(), "it gives lines beside its end"),
+        Read::Closed => require(lines.is_empty(), "it returned lines with its end"),
     }
 }
 
-/// What a store says it gave a message, if that can be told. It may have been appended.
+/// The number that a store says it gave a message, if it is valid. The message may have been appended.
 ///
 /// # Errors
-/// The number is none of the protocol.
+/// The number is invalid.
 pub(crate) fn checked_published(published: Published) -> Result<Published, PublishError> {
     let is_number = (1..=MAX_NUMBER).contains(&published.sequence);
-    let checked = require(is_number, "its numbers are none");
+    let checked = require(is_number, "it returned an invalid number");
     checked.map(|()| published).map_err(PublishError::Unavailable)
 }
 
 /// A step moves the cursor, to a number that can be written.
 fn check_step(at: Position, last: u64) -> Checked {
-    require(last >= at.next, "it does not go on")?;
-    require(last < MAX_NUMBER, "its numbers are none")
+    require(last >= at.next, "it did not move the cursor")?;
+    require(last < MAX_NUMBER, "it returned an invalid number")
 }
 
 fn check_lines(topic: &Topic, numbers: RangeInclusive<u64>, room: Room, lines: &[u8]) -> Checked {
     let mut rest = lines;
     for number in numbers {
         let begins_within = rest.len() == lines.len() || lines.len() - rest.len() < room.bytes;
-        require(begins_within, "it gives more bytes than it may")?;
-        let end = memchr(b'\n', rest).ok_or_else(|| wrong("it gives fewer lines than it says"))?;
-        require(end < room.max_line, "it gives a line that is too long")?;
+        require(begins_within, "it returned more bytes than allowed")?;
+        let end =
+            memchr(b'\n', rest).ok_or_else(|| wrong("it returned fewer lines than it says"))?;
+        require(end < room.max_line, "it returned a line that is too long")?;
         let (line, behind) = rest.split_at(end);
-        require(is_notification(line, topic, number), "it gives a line that is not the next one")?;
+        require(
+            is_notification(line, topic, number),
+            "it returned a line that is not the next one",
+        )?;
         rest = behind.get(1..).unwrap_or_default();
     }
-    require(rest.is_empty(), "it gives more lines than it says")
+    require(rest.is_empty(), "it returned more lines than it says")
 }
 
 /// Whether a line, without its LF, is `* TOPIC NUMBER [payload]`.

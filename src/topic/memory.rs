@@ -44,16 +44,15 @@ const SPARE_TOPICS: usize = 1_024;
 
 /// The default [`TopicStore`]: logs in memory, bounded per topic and all together. Cheap to clone.
 ///
-/// A log is born by the first publish. A topic that only has subscribers costs them only. A message
-/// is accepted, and its number handed out, as soon as it stands in memory: a restart of the process
-/// loses it, and the topic comes back under a new epoch.
+/// The first publish creates a log. A topic that only has subscribers costs only them. A message is
+/// accepted, and gets its number, as soon as it is in memory. A restart of the process loses it,
+/// and the topic comes back under a new epoch.
 ///
-/// The log of a topic without subscribers that sees two whole intervals between
-/// [sweeps](TopicStore::sweep) without a message is dropped. Where it ended is remembered, for as
-/// many topics as may have a log. So the topic goes on under the same epoch with the next number,
-/// and a subscriber that had seen all messages has lost none. A topic whose end was forgotten comes
-/// back under a new epoch. The epoch of topics that never had a message changes only when an end is
-/// forgotten.
+/// The log of a topic without subscribers is dropped when it saw no message for two whole intervals
+/// between [sweeps](TopicStore::sweep). Its end is remembered, for as many topics as may have a
+/// log. So the topic goes on under the same epoch with the next number, and a subscriber that had
+/// seen all messages has lost none. A topic whose end was forgotten comes back under a new epoch.
+/// The epoch of topics that never had a message changes only when an end is forgotten.
 #[derive(Clone, Debug)]
 pub struct MemoryTopics(Arc<Hub>);
 

@@ -30,50 +30,51 @@ pub use self::{memory::MemoryTopics, publisher::Publisher};
 /// A boxed future, as the object-safe [`TopicStore`] needs it.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// What owns the logs of all topics.
+/// Owns the logs of all topics.
 ///
-/// Nothing here may block: what takes time is pending. What a store returns is checked once: a wrong
-/// value, as a number that is none or a line that is not a notification of the topic, counts as
-/// [`Unavailable`], and ends the subscription that read it and no other. A server calls [`append`](Self::append) for
-/// each message, and [`open`](Self::open) for each subscription.
+/// No method may block; what takes time returns a pending future. What a store returns is checked
+/// once. A wrong value, such as an invalid number or a line that is not a notification of the
+/// topic, counts as [`Unavailable`]. It ends the subscription that read it, and no other. A server
+/// calls [`append`](Self::append) for each message, and [`open`](Self::open) for each subscription.
 pub trait TopicStore: Send + Sync + 'static {
-    /// Adds a message to the log of `topic`, which is born by its first one.
+    /// Adds a message to the log of `topic`; the first message creates the log.
     ///
-    /// Calls for one topic are numbered in the order of the calls, not of the futures' first polls.
-    /// The future ends once the message is as durable as the store's mode states, and no earlier is
-    /// its number handed to a reader (N1). Dropping the future does not take the message back.
+    /// Messages of one topic are numbered in the order of the calls, not of the futures' first
+    /// polls. The future ends once the message is as durable as the store promises. Its number is
+    /// not given to a reader before that (N1). Dropping the future does not take the message back.
     fn append(&self, topic: &Topic, payload: Bytes) -> BoxFuture<Result<Published, PublishError>>;
 
-    /// A reader of the log of `topic`; dropping it deregisters it.
+    /// Returns a reader of the log of `topic`; dropping it deregisters it.
     ///
-    /// A topic without a log is opened all the same, and costs nothing once the reader is gone. Its
-    /// window names the epoch under which the log will be born. That epoch should stay the same for
-    /// as long as nothing is published to the topic: a subscriber that resumes in another one is told
-    /// of a loss.
+    /// A topic without a log can be opened, too, and costs nothing once the reader is gone. Its
+    /// window names the epoch that the log will have. That epoch should stay the same for as long
+    /// as nothing is published to the topic, because a subscriber that resumes under another epoch
+    /// is told of a loss.
     fn open(&self, topic: &Topic) -> Box<dyn TopicReader>;
 
-    /// A time to forget what nobody uses: a server that serves calls it every half of
+    /// Drops what is not used. A server that serves calls it every half of
     /// [`ServerConfig::idle_log`](crate::ServerConfig::idle_log). It must not block.
     ///
-    /// A log that is forgotten has to go on with its next number, or come back under a new epoch (N1).
-    /// Does nothing by default.
+    /// A log that is dropped has to go on with its next number, or come back under a new epoch
+    /// (N1). Does nothing by default.
     fn sweep(&self) {}
 
-    /// Ends the log of `topic`: [`Publisher::close`]. Where it ended; `None` if there was none.
+    /// Ends the log of `topic`, for [`Publisher::close`]. Returns where it ended; `None` if there
+    /// was no log.
     ///
-    /// Readers get the messages that are there, and then [`Read::Closed`]. The log no longer counts
+    /// Readers get the remaining messages, and then [`Read::Closed`]. The log no longer counts
     /// among the [`topics`](Self::topics), and a later message begins a new one under a new epoch.
     ///
     /// # Errors
-    /// [`Unavailable`], always, unless a store has its own: it does not close logs.
+    /// [`Unavailable`], when the store does not close logs, as by default.
     fn close(&self, topic: &Topic) -> BoxFuture<Result<Option<Position>, Unavailable>> {
         let _ = topic;
         let cannot = Unavailable("it does not close logs".into());
         Box::pin(std::future::ready(Err(cannot)))
     }
 
-    /// How many topics have a log, for [`ServerStats`](crate::ServerStats). Must be cheap. Default:
-    /// 0, for a store that does not count.
+    /// How many topics have a log, for [`ServerStats`](crate::ServerStats). It must be cheap.
+    /// Default: 0, for a store that does not count.
     fn topics(&self) -> usize {
         0
     }
@@ -81,7 +82,7 @@ pub trait TopicStore: Send + Sync + 'static {
 
 /// A subscription's view of one log.
 ///
-/// One that panics counts as [`Unavailable`], and is not polled again.
+/// A reader that panics counts as [`Unavailable`], and is not polled again.
 pub trait TopicReader: Send {
     /// What the log holds now: asked when a subscription begins, and again before one that wants
     /// only the [latest](crate::Slow::Latest) goes on.
@@ -94,13 +95,13 @@ pub trait TopicReader: Send {
     /// [`Unavailable`] when the store cannot say: the subscription is refused, or ends.
     fn poll_window(&mut self, cx: &mut Context<'_>) -> Poll<Result<Window, Unavailable>>;
 
-    /// Does the cursor's next step; `Pending` when it stands at the head, and then wakes `cx` at the
-    /// next message.
+    /// Does the cursor's next step. `Pending` at the head of the log; the next message then wakes
+    /// `cx`.
     ///
-    /// Copies encoded lines from `cursor` on to the end of `out`, until `room` is used up (over its
-    /// bytes by one line at most, over its lines never), or says why it cannot; one of the two, never
-    /// both. Each step moves the cursor; a reader whose step does not, or that copies more lines
-    /// than it may, or other lines than the next ones, is taken as failed.
+    /// Either copies encoded lines from `cursor` on to the end of `out`, until `room` is used up
+    /// (over its bytes by one line at most, over its lines never). Or says why it cannot, and
+    /// appends nothing. Each step moves the cursor. A reader has failed if its step does not move
+    /// the cursor, or if it copies more lines than it may, or other lines than the next ones.
     ///
     /// # Errors
     /// [`Unavailable`] when the log cannot be read any more: the subscription ends.
@@ -139,14 +140,14 @@ pub enum Read {
         /// Why: `retention` or `too-large`.
         reason: Code,
     },
-    /// Nothing was appended: the log is another one, of another epoch, and goes on here.
+    /// Nothing was appended: the topic has another log, of another epoch, which begins here.
     Reset(Position),
-    /// Nothing was appended: the cursor stands at the end of a log that was closed. The subscription
+    /// Nothing was appended: the cursor is at the end of a log that was closed. The subscription
     /// ends.
     Closed,
 }
 
-/// The number a message got.
+/// The number of a message that was published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Published {
@@ -157,12 +158,12 @@ pub struct Published {
 }
 
 impl Published {
-    /// What a store of one's own answers.
+    /// What your own store returns.
     pub const fn new(epoch: Epoch, sequence: u64) -> Self {
         Self { epoch, sequence }
     }
 
-    /// Where a reader stands that has seen it; `None` past the last number of an epoch.
+    /// The position of a reader that has seen it; `None` after the last number of an epoch.
     pub(crate) fn seen(self) -> Option<Position> {
         let next = self.sequence.saturating_add(1);
         Some(Position { epoch: self.epoch, next }).filter(|position| position.is_sendable())
@@ -174,7 +175,7 @@ impl Published {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PublishError {
-    /// The text given is no topic's name.
+    /// The topic's name is invalid.
     InvalidTopic,
     /// The notification's line would be over `max-line`.
     TooLarge {
@@ -183,7 +184,7 @@ pub enum PublishError {
     },
     /// As many topics have a log as the server's limit allows.
     TooMany,
-    /// The server has stopped: nobody would be told.
+    /// The server has stopped: no subscriber would get it.
     Closed,
     /// The store failed.
     Unavailable(Unavailable),
@@ -205,7 +206,7 @@ impl fmt::Display for PublishError {
 
 impl std::error::Error for PublishError {}
 
-/// A store that cannot do its work; the text says why, for the log and not for peers.
+/// A store failed. The text says why; it is for the log, and peers do not see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unavailable(pub String);
 

@@ -57,28 +57,29 @@ impl Publisher {
         &*self.store
     }
 
-    /// Publishes `payload`, any bytes, to `topic`; its number, once the log has accepted it.
+    /// Publishes `payload`, any bytes, to `topic`. Returns the message's number once the log has
+    /// accepted it.
     ///
-    /// It never waits for subscribers. A server that stops delivers what was published before it
-    /// refused to take more (PROTOCOL.md, section 9.7). Messages published one after the other to one topic are
-    /// numbered in that order.
+    /// It never waits for subscribers. Messages that are published one after the other to one topic
+    /// are numbered in that order. A server that stops delivers what it accepted before it refused
+    /// more (PROTOCOL.md, section 9.7).
     ///
-    /// A task that publishes in a loop lets others run after every 32 messages, or 64 KiB: it takes part
-    /// in tokio's cooperative budget. So connections on the same thread read and write meanwhile, and a
-    /// subscriber that keeps up loses nothing. One that is behind by more than the topic retains is told
-    /// so by a gap: [`ServerConfig::retained_bytes`](crate::ServerConfig::retained_bytes) says how far
-    /// that is, [`ClientConfig::inbox_bytes`](crate::ClientConfig::inbox_bytes) how much a client holds
-    /// for its application, and a [`window`](crate::Subscribe::window) leaves on the server what that
-    /// has not handled. Outside of tasks, as on a thread within `Handle::block_on`, the thread is
-    /// yielded instead.
+    /// A task that publishes in a loop lets others run after every 32 messages or 64 KiB, because
+    /// it takes part in tokio's cooperative budget. So connections on the same thread read and
+    /// write meanwhile, and a subscriber that keeps up loses nothing. A subscriber that is behind
+    /// by more than the topic retains gets a gap. Three settings belong together:
+    /// [`ServerConfig::retained_bytes`](crate::ServerConfig::retained_bytes) says how far it may be
+    /// behind, [`ClientConfig::inbox_bytes`](crate::ClientConfig::inbox_bytes) how much a client
+    /// holds for its application, and with a [`window`](crate::Subscribe::window) the rest stays on
+    /// the server. Outside of tasks, for example on a thread within `Handle::block_on`, the thread
+    /// yields instead.
     ///
     /// # Errors
-    /// [`PublishError`]: the topic's name is none, the line would be over `max-line`, there are too
-    /// many topics, the server has stopped, or the store failed.
+    /// [`PublishError`]: the topic's name is invalid, the line would be over `max-line`, there are too many topics, the server has stopped, or the store failed.
     ///
     /// # Cancel safety
-    /// Once polled, the message may be published though the future is dropped: it is appended first, and
-    /// others run then.
+    /// Once the future was polled, the message may be published even if the future is dropped: it
+    /// is appended first, and then other tasks run.
     pub async fn publish(
         &self,
         topic: impl TryInto<Topic>,
@@ -107,13 +108,13 @@ impl Publisher {
             .and_then(checked_published)
     }
 
-    /// Ends the log of `topic`, for a topic that is over, such as one of a finished job. Where the log
-    /// ended; `None` if nothing was published to the topic since it was closed last.
+    /// Ends the log of a topic that is over, such as that of a finished job. Returns where the log
+    /// ended; `None` if nothing was published to the topic since it was last closed.
     ///
-    /// Its subscribers get the messages that are there, and then [`Delivery::End`] with the reason
+    /// Its subscribers get the remaining messages, and then [`Delivery::End`] with the reason
     /// `closed`. The log is dropped, and no longer counts against
-    /// [`ServerConfig::topics`](crate::ServerConfig::topics). A later message begins a new log, under
-    /// a new epoch.
+    /// [`ServerConfig::topics`](crate::ServerConfig::topics). A later message begins a new log,
+    /// under a new epoch.
     ///
     /// ```
     /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -130,11 +131,10 @@ impl Publisher {
     /// [`Delivery::End`]: crate::Delivery::End
     ///
     /// # Errors
-    /// [`PublishError`]: the topic's name is none, the server has stopped, or the store failed or does
-    /// not close logs.
+    /// [`PublishError`]: the topic's name is invalid, the server has stopped, or the store failed or does not close logs.
     ///
     /// # Cancel safety
-    /// Once polled, the log may be closed though the future is dropped.
+    /// Once the future was polled, the log may be closed even if the future is dropped.
     pub async fn close(
         &self,
         topic: impl TryInto<Topic>,
