@@ -287,6 +287,21 @@ impl TopicStore for Numbers {
         unreachable!("nobody subscribes")
     }
 
+    fn close(&self, topic: &Topic) -> BoxFuture<Result<Option<Position>, Unavailable>> {
+        let end = match topic.as_str() {
+            "none" => None,
+            "zero" => Some(0),
+            "first" => Some(1),
+            "last" => Some(MAX_NUMBER),
+            "past" => Some(MAX_NUMBER + 1),
+            "end" => Some(u64::MAX),
+            "made" => panic!("made"),
+            _ => return Box::pin(async { panic!("polled") }),
+        };
+        let end = end.map(|next| Position { epoch: epoch("e"), next });
+        Box::pin(async move { Ok(end) })
+    }
+
     fn topics(&self) -> usize {
         panic!("counted")
     }
@@ -307,6 +322,20 @@ async fn a_store_that_numbers_wrongly_or_panics_has_failed_to_publish() {
     assert_eq!(published, Ok(Published::new(epoch("e"), MAX_NUMBER)));
     peer.ask("9 echo a\n", "9 ok a\n").await;
     assert_eq!(server.handle.stats().topics, 0);
+}
+
+/// Where a log ended is a position of the protocol, or the store has failed to close it.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_ends_a_log_nowhere_has_failed_to_close_it() {
+    let server = PipeServer::over(Numbers, router(), ServerConfig::new());
+    for topic in ["zero", "past", "end", "made", "polled"] {
+        let closed = server.publisher.close(topic).await;
+        assert!(matches!(closed, Err(PublishError::Unavailable(_))), "{topic}: {closed:?}");
+    }
+    for (topic, next) in [("none", None), ("first", Some(1)), ("last", Some(MAX_NUMBER))] {
+        let end = next.map(|next| Position { epoch: epoch("e"), next });
+        assert_eq!(server.publisher.close(topic).await, Ok(end), "{topic}");
+    }
 }
 
 /// A store that never rests: it wakes at once whoever waits for it, or has one gap after the other.

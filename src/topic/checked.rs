@@ -61,6 +61,15 @@ pub(crate) fn checked_published(published: Published) -> Result<Published, Publi
     checked.map(|()| published).map_err(PublishError::Unavailable)
 }
 
+/// Where a store says a log ended that it closed.
+///
+/// # Errors
+/// The position is none of the protocol. The log may be closed.
+pub(crate) fn checked_end(end: Option<Position>) -> Result<Option<Position>, PublishError> {
+    let checked = require(end.is_none_or(Position::is_sendable), "its numbers are none");
+    checked.map(|()| end).map_err(PublishError::Unavailable)
+}
+
 /// A step moves the cursor, to a number that can be written.
 fn check_step(at: Position, last: u64) -> Checked {
     require(last >= at.next, "it did not move the cursor")?;

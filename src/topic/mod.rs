@@ -22,7 +22,7 @@ use bytes::Bytes;
 use crate::protocol::{Code, Cursor, Epoch, Position, Topic, Window};
 
 pub(crate) use self::{
-    checked::{check_read, check_window, checked_published},
+    checked::{check_read, check_window, checked_end, checked_published},
     memory::{Retention, Totals},
 };
 pub use self::{memory::MemoryTopics, publisher::Publisher};

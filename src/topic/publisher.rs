@@ -10,8 +10,8 @@ use crate::{
     protocol::{DEFAULT_MAX_LINE, Position, Topic, encode},
     sync::{Arc, AtomicUsize, Ordering},
     topic::{
-        MemoryTopics, PublishError, Published, TopicStore, Unavailable, checked_published,
-        gate::Gate,
+        MemoryTopics, PublishError, Published, TopicStore, Unavailable, checked_end,
+        checked_published, gate::Gate,
     },
 };
 
@@ -151,7 +151,10 @@ impl Publisher {
         let topic = topic.try_into().map_err(|_| PublishError::InvalidTopic)?;
         let _pass = self.gate.enter().ok_or(PublishError::Closed)?;
         let closed = Guarded::new(|| self.store.close(&topic)).await;
-        closed.unwrap_or_else(|panic| Err(Unavailable(panic))).map_err(PublishError::Unavailable)
+        closed
+            .unwrap_or_else(|panic| Err(Unavailable(panic)))
+            .map_err(PublishError::Unavailable)
+            .and_then(checked_end)
     }
 
     /// Lets nothing be published from here on.
