@@ -478,16 +478,22 @@ impl Readers {
         wakers.filter_map(|slot| slots[slot].waker.take()).collect()
     }
 
-    /// Removes a reader; its waker, to be dropped outside the locks.
+    /// Removes a reader; its waker, to be dropped outside the locks. The last one takes the room of
+    /// all: a log that had many readers once does not keep it.
     fn remove(&mut self, slot: usize) -> Option<Waker> {
         self.free.push(slot);
-        let waker = self.slots[slot].waker.take()?;
-        let at = self.slots[slot].at;
-        self.waiting.swap_remove(at);
-        if let Some(&moved) = self.waiting.get(at) {
-            self.slots[moved].at = at;
+        let waker = self.slots[slot].waker.take();
+        if waker.is_some() {
+            let at = self.slots[slot].at;
+            self.waiting.swap_remove(at);
+            if let Some(&moved) = self.waiting.get(at) {
+                self.slots[moved].at = at;
+            }
         }
-        Some(waker)
+        if self.is_empty() {
+            *self = Self::default();
+        }
+        waker
     }
 }
 
@@ -585,6 +591,27 @@ mod tests {
         assert_eq!((topics.topics(), window(&topics, "quiet")), (0, quiet));
     }
 
+    /// A sweep shrinks the table of topics after a burst of names, without any idle log.
+    #[test]
+    fn a_sweep_gives_back_the_room_of_names_that_are_gone() {
+        const NAMES: usize = 20_000;
+        let (topics, mut rng) = (topics(), fastrand::Rng::with_seed(5));
+        let capacity = || topics.0.topics.capacity();
+        topics.append_now(&topic("used"), b"x").unwrap();
+        let _reader = topics.open(&topic("used"));
+        let mut readers: Vec<_> =
+            (0..NAMES).map(|n| topics.open(&topic(&format!("t{n}")))).collect();
+        topics.sweep();
+        assert!(capacity() >= NAMES, "room for names in use: {}", capacity());
+        rng.shuffle(&mut readers);
+        drop(readers);
+        let kept = capacity();
+        assert!(topics.0.topics.len() == 1 && kept > NAMES / 2, "{kept}");
+        topics.sweep();
+        assert!(capacity() <= SPARE_TOPICS + 4, "{} of {kept} are kept", capacity());
+        assert_eq!(topics.topics(), 1, "a log that is used stays");
+    }
+
     /// N1: no number of an epoch names two messages of a topic, however many ends are forgotten.
     #[test]
     fn no_number_is_given_twice() {
@@ -647,7 +674,6 @@ mod tests {
         assert_eq!(read, Poll::Ready(Ok(Read::Closed)));
     }
 
-    /// The last waker of a task may own a reader of the same topic.
     /// A log is idle from its last message on, and from when its last reader has gone.
     #[test]
     fn a_log_that_is_used_again_is_not_idle() {
@@ -710,6 +736,7 @@ mod tests {
         }
     }
 
+    /// The last waker of a task may own a reader of the same topic.
     #[test]
     fn wakers_are_dropped_outside_the_locks() {
         struct Owner {
@@ -750,5 +777,17 @@ mod tests {
         assert_eq!(readers.take_waiting().len(), 0);
         readers.remove(kept);
         assert!(readers.is_empty());
+    }
+
+    #[test]
+    fn the_last_reader_takes_the_room_of_all() {
+        let mut readers = Readers::default();
+        for _ in 0..3 {
+            let slots: Vec<_> = (0..1_000).map(|_| readers.add()).collect();
+            slots.iter().for_each(|&slot| drop(readers.wait(slot, Waker::noop())));
+            slots.into_iter().for_each(|slot| drop(readers.remove(slot)));
+            let Readers { slots, free, waiting } = &readers;
+            assert_eq!((slots.capacity(), free.capacity(), waiting.capacity()), (0, 0, 0));
+        }
     }
 }
