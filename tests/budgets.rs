@@ -5,6 +5,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     sync::{
         Arc, Condvar, Mutex, OnceLock,
         atomic::{AtomicUsize, Ordering},
@@ -394,6 +395,65 @@ async fn what_blocks_a_thread_delays_no_deadline() {
         drop(held_up);
         serving.abort();
     }
+}
+
+/// A listener that is not one of the crate's own.
+struct Wrapped(TcpListener);
+
+impl Listener for Wrapped {
+    type Io = TcpStream;
+
+    async fn accept(&mut self) -> io::Result<(Self::Io, PeerAddr)> {
+        Listener::accept(&mut self.0).await
+    }
+
+    fn local_addr(&self) -> io::Result<PeerAddr> {
+        Listener::local_addr(&self.0)
+    }
+}
+
+/// While blocking handlers occupy every thread that the runtime has for them, connections are accepted,
+/// and the topics are swept.
+#[test]
+fn blocking_handlers_keep_no_connection_waiting() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(2).max_blocking_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let own = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        come_in_beside_a_blocking_handler(own.local_addr().unwrap(), own).await;
+        let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        come_in_beside_a_blocking_handler(other.local_addr().unwrap(), Wrapped(other)).await;
+    });
+}
+
+async fn come_in_beside_a_blocking_handler(address: SocketAddr, listener: impl Listener) {
+    let (blocked, sweeping) = (Blocked::default(), Arc::new(Semaphore::new(0)));
+    let (begun, begins) = (Arc::new(Semaphore::new(0)), blocked.clone());
+    let begin = begun.clone();
+    let occupy = bellwire::blocking(move || {
+        begin.add_permits(1);
+        begins.wait();
+    });
+    let swept = Blocked::default();
+    swept.open();
+    let store = SlowToSweep(MemoryTopics::new(&Random::seeded(1)), swept, sweeping.clone());
+    let config = ServerConfig::new().idle_log(Duration::from_secs(1));
+    let server = Server::new(listener).config(config).topics(store);
+    let serving = tokio::spawn(server.serve(Router::new().method("occupy", occupy)).into_future());
+    let connect = async || RawPeer::new(TcpStream::connect(address).await.expect("connected"));
+    let mut first = connect().await;
+    first.hello().await;
+    first.send("1 occupy\n").await;
+    begun.acquire().await.unwrap().forget();
+    let mut second = connect().await;
+    let greeted = timeout(Duration::from_secs(30), second.hello()).await;
+    assert!(greeted.is_ok(), "the second connection is not accepted");
+    second.ask("1 /renew\n", "1 ok;lease=60\n").await;
+    let is_swept = timeout(Duration::from_secs(30), sweeping.acquire()).await;
+    assert!(is_swept.is_ok(), "the topics are not swept");
+    blocked.open();
+    first.expect("1 ok\n").await;
+    serving.abort();
 }
 
 // Connections.

@@ -3,17 +3,18 @@
 //! Each is a task of its own, apart from that which accepts, and what may take its time runs
 //! [`apart`]: a [`Listener`](crate::Listener) or a store that does holds up no deadline.
 
-use std::{cmp::Reverse, future::poll_fn, pin::pin, task::Poll, time::Duration};
+use std::{cmp::Reverse, future::poll_fn, pin::pin, task::Poll, thread, time::Duration};
 
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
-    task::{JoinSet, spawn_blocking},
+    sync::oneshot,
+    task::JoinSet,
     time::sleep,
 };
 
 use crate::{
     server::{Shared, in_flight::guarded, mailbox::SHED, session::Session},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 /// With the server's buffers full, how long a connection may take nothing of what waits for it while
@@ -38,14 +39,33 @@ impl Clock {
 /// Runs user code that must not block, but may.
 ///
 /// A thread of the runtime that is blocked may be the one that looks for timers and I/O, and no other
-/// takes its place. So where there are several threads, this code runs on one of those that may
-/// block. A runtime of one thread runs it in place, in an order that does not change.
+/// takes its place. So where there are several threads, this code runs on a thread of its own. It does
+/// not run on those that the runtime has for such code: [`blocking`](crate::blocking) handlers may
+/// occupy all of them for as long as they like. A runtime of one thread runs it in place, in an order
+/// that does not change.
 pub(super) async fn apart<T: Send + 'static>(
     run: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
-    match Handle::current().runtime_flavor() {
-        RuntimeFlavor::CurrentThread => guarded(run),
-        _ => spawn_blocking(|| guarded(run)).await.ok().flatten(),
+    let runtime = Handle::current();
+    if runtime.runtime_flavor() == RuntimeFlavor::CurrentThread {
+        return guarded(run);
+    }
+    let (done, ran) = oneshot::channel();
+    let run = Arc::new(Mutex::new(Some(run)));
+    let taken = run.clone();
+    let thread = thread::Builder::new().name("bellwire-apart".into()).spawn(move || {
+        let _runtime = runtime.enter();
+        let run = taken.lock().take();
+        // Nobody waits for it any more where the server has ended.
+        let _ = done.send(run.and_then(guarded));
+    });
+    match thread {
+        Ok(_) => ran.await.ok().flatten(),
+        Err(error) => {
+            tracing::error!(%error, "no thread for code that may block");
+            let run = run.lock().take();
+            run.and_then(guarded)
+        }
     }
 }
 

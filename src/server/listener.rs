@@ -1,6 +1,7 @@
 //! Where connections come from.
 
 use std::{
+    any::TypeId,
     fmt, io,
     net::SocketAddr,
     path::PathBuf,
@@ -193,6 +194,18 @@ impl Listener for UnixListener {
 #[cfg(unix)]
 fn unix_addr(address: &tokio::net::unix::SocketAddr) -> PeerAddr {
     PeerAddr::Unix(address.as_pathname().map(Into::into))
+}
+
+/// Whether it is one of this crate's own listeners, whose functions do not block.
+pub(super) fn is_own<L: Listener>() -> bool {
+    let own = [
+        TypeId::of::<TcpListener>(),
+        #[cfg(unix)]
+        TypeId::of::<UnixListener>(),
+        #[cfg(feature = "tls")]
+        TypeId::of::<crate::server::tls::TlsListener<TcpListener>>(),
+    ];
+    own.contains(&TypeId::of::<L>())
 }
 
 /// Whether an error of `accept` is one connection's own, so that the next may be fine.

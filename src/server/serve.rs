@@ -28,7 +28,7 @@ use crate::{
         clock::{Clock, apart},
         connection::{Connection, LAST_WRITE},
         in_flight::guarded,
-        listener::{Listener, PeerAddr, is_of_one_connection},
+        listener::{Listener, PeerAddr, is_of_one_connection, is_own},
         mailbox::{CUT, DRAIN, LAST, LINE},
         session::Session,
         stats::Tally,
@@ -197,7 +197,7 @@ fn panicked(panic: &str) -> io::Error {
 /// A connection's transport, once it is prepared. Where that fails its peer may be gone already: its own
 /// affair, and no reason to pause.
 async fn prepared<L: Listener>(io: L::Io, shared: Arc<Shared>) -> Option<L::Io> {
-    apart(move || {
+    let prepare = move || {
         let config = &shared.config;
         let limit = || config.unsent_bytes.map_or(Ok(()), |bytes| L::limit_unsent(&io, bytes));
         for done in [guarded(|| L::prepare(&io, config.tcp_user_timeout)), guarded(limit)] {
@@ -208,8 +208,11 @@ async fn prepared<L: Listener>(io: L::Io, shared: Arc<Shared>) -> Option<L::Io> 
             }
         }
         io
-    })
-    .await
+    };
+    match is_own::<L>() {
+        true => Some(prepare()),
+        false => apart(prepare).await,
+    }
 }
 
 /// The end of a time from now on; of one without end, a day that does not come.
