@@ -976,3 +976,44 @@ async fn a_client_survives_a_transport_that_fails_at_any_byte() {
         }
     }
 }
+
+/// How many of a flood of such lines are answered in one turn of the connection, at most.
+async fn answered_in_a_turn(line: impl Fn(u64) -> String) -> u64 {
+    const COUNT: u64 = 20_000;
+    let (server, _) = serve(ServerConfig::new());
+    let mut hostile = server.connect_raw(2 << 20);
+    hostile.hello().await;
+    hostile.ask("1 /hello;version=1;max-line=1024\n", "1 ok;version=1\n").await;
+    for id in 2..130 {
+        hostile.send(format!("{id} /subscribe topic.{id:0120}\n")).await;
+        hostile.attribute("epoch").await;
+    }
+    let flood: String = (0..COUNT).map(|n| line(n + 200)).collect();
+    let answered = || {
+        let stats = server.handle.stats();
+        stats.ok + stats.err + stats.no
+    };
+    let (first, mut most) = (answered(), 0);
+    hostile.send(flood).await;
+    while answered() < first + COUNT {
+        let before = answered();
+        tokio::task::yield_now().await;
+        most = most.max(answered() - before);
+    }
+    most
+}
+
+/// Row 6 of the threats: what a connection does in one turn is bounded by what its lines cost, and not
+/// by their bytes alone: a request of few bytes may list all subscriptions.
+#[tokio::test]
+async fn short_lines_leave_the_others_their_turns() {
+    // One poll of the connection may lie before this task's, and one behind.
+    let floods = async {
+        let echoes = answered_in_a_turn(|id| format!("{id} echo\n")).await;
+        assert!((1_000..=2 * 2_048).contains(&echoes), "{echoes} calls in one turn");
+        let renewals = answered_in_a_turn(|id| format!("{id} /renew\n")).await;
+        assert!((100..=1_024).contains(&renewals), "{renewals} renewals in one turn");
+    };
+    // What `block_on` polls itself has fewer turns than a task.
+    tokio::spawn(floods).await.unwrap();
+}

@@ -5,7 +5,6 @@ use std::mem;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
-    coop::has_budget_remaining,
     protocol::{Code, Escaped, Line, LineTooLong, Malformed, Mark, RequestId, Time},
     server::{
         authorizer::{Action, Decision},
@@ -61,10 +60,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         // The lines are borrowed out of the decoder while they are obeyed.
         let mut lines = mem::take(&mut self.lines);
         let mut has_begun = lines.pending() > 0;
-        while self.phase == Phase::Open && !self.is_stalled() && has_budget_remaining() {
+        while self.phase == Phase::Open && !self.is_stalled() && self.has_turn() {
             match lines.next(&mut input) {
                 Ok(Some(line)) => {
                     has_begun = false;
+                    self.lines_left -= 1;
                     if self.on_line(line) == Taken::No {
                         self.active().held = Some(line.to_vec());
                     }

@@ -65,6 +65,9 @@ const READS: usize = 2;
 /// With [`READS`], 256 KiB of input at most: thousands of requests in few milliseconds, which is
 /// what a flood may keep the others of its thread waiting (tests/memory.rs counts it).
 const ROUNDS: usize = 2;
+/// Lines that are obeyed in a poll: as many as one read brings of short ones. A line that takes longer
+/// to obey counts as several.
+const LINES: usize = 2_048;
 
 /// The driver of one connection. It ends when the connection is closed.
 pub(super) struct Connection<T> {
@@ -102,6 +105,8 @@ pub(super) struct Connection<T> {
     buffered: usize,
     /// The time of this poll, once it was asked for.
     now: Option<Time>,
+    /// Lines that may still be obeyed in this poll.
+    lines_left: usize,
     /// What an idle connection does without.
     active: Option<Box<Active>>,
     subscriptions: Option<Box<Subscriptions>>,
@@ -161,7 +166,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Connection<T> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        this.now = None;
+        (this.now, this.lines_left) = (None, LINES);
         this.look_at_share();
         let polled = this.poll_rounds(cx);
         this.count_buffered();
@@ -199,6 +204,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             line_began: now,
             alarm: shared.wheel.new_alarm(),
             now: None,
+            lines_left: LINES,
             active: None,
             subscriptions: None,
             access,
@@ -345,7 +351,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             if self.is_pausing() {
                 return Ok(false);
             }
-            if !has_budget_remaining() {
+            if !self.has_turn() {
                 return Ok(true);
             }
             self.go_on();
@@ -357,6 +363,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             }
         }
         Ok(true)
+    }
+
+    /// Whether another line may be obeyed in this poll.
+    fn has_turn(&self) -> bool {
+        self.lines_left > 0 && has_budget_remaining()
     }
 
     fn poll_subscriptions(&mut self) {

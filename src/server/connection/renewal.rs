@@ -10,6 +10,9 @@ use crate::{
     },
 };
 
+/// Positions that take as long to write as a short line to obey.
+const POSITIONS_PER_LINE: usize = 2;
+
 impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     pub(super) fn renew(&mut self, id: RequestId, line: &Line<'_>) -> Result<Taken, Refusal> {
         let mut in_pages = false;
@@ -27,10 +30,25 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             return Ok(Taken::Yes);
         }
         let lease = self.shared.config.lease.as_secs();
-        let positions = self.subscriptions.iter().flat_map(|list| list.positions_behind(0));
-        let positions = positions.map(|(_, item)| item).collect::<Vec<_>>().join(" ");
+        let positions = self.positions();
         let (head, list) = (format_args!("ok;lease={lease}"), format_args!("{positions}"));
         self.answer(id, |out| encode::display(out, Mark::Id(id), head, list));
         Ok(Taken::Yes)
+    }
+
+    /// The positions of all subscriptions; no more of them than make a line that is over the client's
+    /// limit. Counts as so many lines as it is worth: the request has a few bytes.
+    fn positions(&mut self) -> String {
+        let (mut positions, mut listed) = (String::new(), 0);
+        for (_, item) in self.subscriptions.iter().flat_map(|list| list.positions_behind(0)) {
+            let separator = if listed == 0 { "" } else { " " };
+            positions.extend([separator, &item]);
+            listed += 1;
+            if positions.len() > self.client_max_line {
+                break;
+            }
+        }
+        self.lines_left = self.lines_left.saturating_sub(listed / POSITIONS_PER_LINE);
+        positions
     }
 }
