@@ -100,6 +100,8 @@ async fn an_explosion_of_names_is_bounded_and_leaves_nothing() {
     assert_eq!((refused, stats.topics), (4_500, 500));
     assert!((9_900..=10_000).contains(&stats.retained_bytes), "{stats:?}");
 
+    // Topics that are only listened to take no log, but there has to be room for one.
+    server.publisher.close("born.0").await.unwrap();
     let mut peer = server.connect().await;
     let mut id = 0;
     for round in 0..50 {
@@ -116,7 +118,7 @@ async fn an_explosion_of_names_is_bounded_and_leaves_nothing() {
             assert!(peer.line().await.unwrap().contains(" ok;"));
         }
     }
-    assert_eq!(server.handle.stats().topics, 500);
+    assert_eq!(server.handle.stats().topics, 499);
     drop(peer);
     for _ in 0..8 {
         advance(IDLE / 4).await;

@@ -290,6 +290,31 @@ async fn the_cap_on_topics_is_charged_to_the_publisher() {
     assert_eq!(server.publisher.publish("a", "y").await.unwrap().sequence, 2);
 }
 
+/// [M202] With as many logs as there may be, a topic without one takes no subscriber, because nothing
+/// could be published to it; those that have one do, and so does any once there is room.
+#[tokio::test]
+async fn with_all_topics_in_use_no_other_is_subscribed_to() {
+    let config = ServerConfig::new().topics(2).allow_publish(true);
+    let server = PipeServer::with_config(Router::new(), config);
+    let mut peer = server.connect().await;
+    peer.send("1 /subscribe early\n").await;
+    let epoch = peer.attribute("epoch").await;
+    for topic in ["a", "b"] {
+        server.publisher.publish(topic, "x").await.unwrap();
+    }
+    peer.ask("2 /subscribe c\n", "2 no busy too many topics\n").await;
+    peer.ask(format!("3 /subscribe;from={epoch}:1 c\n"), "3 no busy too many topics\n").await;
+    peer.ask("4 /publish c x\n", "4 no too-many\n").await;
+    peer.send("5 /subscribe a\n").await;
+    assert_eq!(peer.attribute("head").await, "1");
+    peer.ask("6 /renew\n", format!("6 ok;lease=60 early:{epoch}:1 a:{epoch}:2\n")).await;
+    server.publisher.close("b").await.unwrap();
+    peer.send("7 /subscribe c\n").await;
+    assert_eq!(peer.attribute("head").await, "0");
+    server.publisher.publish("c", "x").await.unwrap();
+    peer.expect("* c 1 x\n").await;
+}
+
 /// Publishes, answers with the number, and says where that is to be seen.
 async fn add(publisher: Publisher, payload: Bytes) -> Reply {
     let published = publisher.publish("t", payload).await.unwrap();

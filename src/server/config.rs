@@ -372,8 +372,9 @@ impl ServerConfig {
     }
 
     /// Topics with a log. Default 65,536. Beyond it the publisher gets
-    /// [`PublishError::TooMany`](crate::PublishError::TooMany). A subscription to a topic without a
-    /// log needs none, and is accepted. Topics that are over, such as those of finished jobs,
+    /// [`PublishError::TooMany`](crate::PublishError::TooMany), and a subscription to a topic without
+    /// a log is refused with `no busy`, because nothing could be published to it. Below the limit
+    /// such a subscription needs no log. Topics that are over, such as those of finished jobs,
     /// should be [closed](crate::Publisher::close).
     ///
     /// The ends of as many dropped logs are remembered. Worst case: 256 bytes for each.

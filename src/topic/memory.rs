@@ -179,6 +179,10 @@ impl TopicStore for MemoryTopics {
         self.0.born.load(Ordering::Relaxed)
     }
 
+    fn has_room_for(&self, topic: &Topic) -> bool {
+        self.0.has_room() || self.0.has_log(topic)
+    }
+
     fn open(&self, topic: &Topic) -> Box<dyn TopicReader> {
         let entry = match self.0.topics.entry(topic.clone()) {
             Entry::Occupied(entry) => entry.into_ref(),
@@ -232,6 +236,15 @@ impl Hub {
         let is_listed = mem::replace(&mut state.is_listed, true);
         let unlisted = (!is_listed).then(|| entry.clone());
         Ok(Appended { published, waiting: state.readers.take_waiting(), stamp, unlisted })
+    }
+
+    /// Whether one more topic may have a log.
+    fn has_room(&self) -> bool {
+        self.born.load(Ordering::Relaxed) < self.settings.lock().max_topics
+    }
+
+    fn has_log(&self, topic: &Topic) -> bool {
+        self.topics.get(topic).is_some_and(|entry| !entry.state.lock().log.is_unborn())
     }
 
     fn count_birth(&self) -> Result<(), PublishError> {

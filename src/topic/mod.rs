@@ -52,6 +52,15 @@ pub trait TopicStore: Send + Sync + 'static {
     /// is told of a loss.
     fn open(&self, topic: &Topic) -> Box<dyn TopicReader>;
 
+    /// Whether `topic` has a log, or the limit on logs leaves room for one. Must be cheap. Default: yes.
+    ///
+    /// A `/subscribe` to any other topic is refused with `no busy`, because nothing could be
+    /// published to it.
+    fn has_room_for(&self, topic: &Topic) -> bool {
+        let _ = topic;
+        true
+    }
+
     /// Drops what is not used. A server that serves calls it every half of
     /// [`ServerConfig::idle_log`](crate::ServerConfig::idle_log). It must not block.
     ///

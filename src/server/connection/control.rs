@@ -14,6 +14,7 @@ use crate::{
             streams::DEFAULT_WINDOW,
         },
         handler::Running,
+        in_flight::guarded,
         reply,
         source::Source,
         subscriptions::{OpenError, Opened},
@@ -111,6 +112,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
         if let Err(taken) = self.may_subscribe(id, &topic) {
             return Ok(taken);
+        }
+        if !guarded(|| self.shared.publisher.store().has_room_for(&topic)).unwrap_or_default() {
+            return Err((Code::BUSY, "too many topics".into()));
         }
         let number = self.subscriptions.get_or_insert_default().next_number();
         let publisher = &self.shared.publisher;
