@@ -1,4 +1,4 @@
-//! Lines as a `tokio_util::codec`: for programs of one's own that want `Framed`.
+//! Lines as a `tokio_util::codec`: for your own programs that use `Framed`.
 
 use bytes::{Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
@@ -62,8 +62,8 @@ impl From<Line<'_>> for OwnedLine {
     }
 }
 
-/// What a [`LineCodec`] read: a line, or what was wrong with it. A malformed line is an item and no
-/// error, since the stream goes on behind it.
+/// What a [`LineCodec`] read: a line, or what was wrong with it. A malformed line is an item and
+/// not an error, because the stream goes on after it.
 pub type CodecItem = Result<OwnedLine, Malformed>;
 
 /// Why a [`LineCodec`] cannot go on.

@@ -48,7 +48,8 @@ pub(crate) fn poll_budgeted<T>(
 /// a turn long before a topic has to drop what they have not read.
 pub(crate) async fn consume_message(bytes: usize) {
     let units = units_of(bytes);
-    // A thread of its own, be it within `block_on`, is no task: the runtime gives nobody its turn.
+    // A thread of its own, also within `block_on`, is not a task: the runtime cannot run others on
+    // it.
     if task::try_id().is_none() && TAKEN.get() + units > BUDGET {
         TAKEN.set(0);
         thread::yield_now();

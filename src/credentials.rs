@@ -4,8 +4,8 @@ use std::fmt;
 
 use crate::sync::Arc;
 
-/// What proves who a peer is: a token, a password; any bytes. Its `Debug` does not show them, and
-/// there is no `Display`. Cheap to clone.
+/// The proof of a peer's identity, such as a token or a password; any bytes. `Debug` does not show
+/// them, and there is no `Display`. Cheap to clone.
 ///
 /// ```
 /// use bellwire::Credentials;

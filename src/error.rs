@@ -16,16 +16,16 @@ use crate::protocol::{Code, Escaped, InvalidAttribute, InvalidName, Reason};
 pub enum CallError {
     /// `err`: the handler ran and failed.
     Remote(Reason),
-    /// `no`: the server did not start it.
+    /// `no`: the server did not start the handler.
     Refused {
         /// Why.
         reason: Reason,
         /// How long the server asks to wait before a retry.
         retry: Option<Duration>,
     },
-    /// The request never left: nothing ran.
+    /// The request was not sent: nothing ran.
     NotSent(NotSent),
-    /// The request may have run; nobody can tell.
+    /// The request may have run; it cannot be known.
     Unknown(Unknown),
     /// The arguments could not be encoded; nothing was sent.
     Encode(String),

@@ -20,7 +20,7 @@ impl<T> Mutex<T> {
         Self(StdMutex::new(value))
     }
 
-    /// For who has it alone.
+    /// Without locking, by exclusive access.
     pub(crate) fn get_mut(&mut self) -> &mut T {
         self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
     }

@@ -34,7 +34,7 @@ pub(crate) fn prepare_client(stream: &TcpStream) -> io::Result<()> {
 /// that is gone from the network is noticed within `timeout`, whether or not there is something to
 /// tell it. With `None`, the system's own times hold.
 ///
-/// Linux takes for gone, too, who answers and takes nothing of what is to be sent for so long.
+/// Linux also drops a peer that answers, but takes none of the waiting bytes for so long.
 ///
 /// # Errors
 /// The first of the system's; all else was tried nevertheless.

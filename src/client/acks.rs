@@ -278,7 +278,7 @@ impl AckHandle {
     }
 }
 
-/// Two notifications are equal whoever got them.
+/// Notifications are compared without their handles.
 impl PartialEq for AckHandle {
     fn eq(&self, _: &Self) -> bool {
         true

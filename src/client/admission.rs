@@ -1,4 +1,4 @@
-//! Saying who this client is, before anything else is said (PROTOCOL.md, section 8.11).
+//! The client's `/auth`, before any other request (PROTOCOL.md, section 8.11).
 
 use crate::{
     client::{
@@ -19,7 +19,7 @@ pub(crate) struct Admission {
     pub(crate) is_asked_for: bool,
 }
 
-/// How a client may say who it is, in the order of preference.
+/// A client's credentials by scheme, in the order of preference.
 pub(crate) type Ways = Vec<(Code, Credentials)>;
 
 impl Reader {

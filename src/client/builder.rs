@@ -1,4 +1,4 @@
-//! Setting up a client that connects, and connects anew.
+//! Sets up a client that connects and reconnects.
 
 use std::{fmt, pin::Pin};
 
@@ -16,7 +16,7 @@ use crate::{
     sync::Arc,
 };
 
-/// Gives credentials, anew for each connection.
+/// Gives credentials before each attempt to connect.
 pub(crate) type Hook = Box<dyn FnMut() -> HookFuture + Send>;
 pub(crate) type HookFuture = Pin<Box<dyn Future<Output = Result<Credentials, String>> + Send>>;
 

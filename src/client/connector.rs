@@ -155,7 +155,7 @@ impl Connector for TcpConnector {
     fn resolve(&mut self, address: &str) -> Resolving {
         let address = address.to_owned();
         Box::pin(async move {
-            // Those that are addresses already ask nobody.
+            // An IP address needs no lookup.
             if address.parse::<SocketAddr>().is_ok() {
                 return Ok(vec![address]);
             }

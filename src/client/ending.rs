@@ -1,4 +1,4 @@
-//! How connections, and clients, end: what is turned to the next, and who is told what can be proven.
+//! How connections and clients end: what moves to the next connection, and the outcome of the rest.
 
 use std::task::Waker;
 
@@ -115,8 +115,8 @@ impl Shared {
         guarded(|| self.drained.notify_waiters());
     }
 
-    /// A connection is over: everybody who waits on it gets the outcome that can be proven, and its
-    /// subscriptions wait for the next one; or, without a next one, all is over.
+    /// A connection is over. Every call that waits on it gets the outcome that can be proven, and
+    /// its subscriptions wait for the next one. Without a next one, the client ends.
     ///
     /// `last` is the id above which the server said it executes nothing.
     pub(crate) fn lose(&self, id: LinkId, error: &ConnectionError, last: Option<u64>) {
@@ -177,8 +177,7 @@ impl Shared {
         self.finish(error, is_news);
     }
 
-    /// All is over, as the phase says by now, so that who asks for events is told that there are none to
-    /// come.
+    /// The client ends. The phase says so by now, so that new streams of events end at once.
     fn finish(&self, error: &ConnectionError, is_news: bool) {
         let told = self.topics.lock().end(error);
         told.tell(self);

@@ -134,7 +134,7 @@ pub enum ListeningEnd {
     Aborted,
 }
 
-/// The streams that hear of events.
+/// The streams that get events.
 #[derive(Debug, Default)]
 pub(crate) struct Events {
     listeners: Mutex<Vec<Weak<Mutex<Queue>>>>,
@@ -149,7 +149,7 @@ pub(crate) struct Queue {
 }
 
 /// The streams that an event was queued for, and their readers, to be woken once no lock is held.
-#[must_use = "nobody is woken before `wake`"]
+#[must_use = "no reader is woken before `wake`"]
 pub(crate) struct Queued(Vec<(Arc<Mutex<Queue>>, Option<Waker>)>);
 
 impl Queued {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::{error::CallError, sync::Mutex};
 
-/// What a streamed reply brought and nobody took yet.
+/// Items of a streamed reply that were not taken yet.
 ///
 /// **Invariant:** items that the server may still send, items here, items whose credit the application
 /// holds, and items that are done with and whose credit was not given back are as many as the window.

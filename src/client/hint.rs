@@ -1,4 +1,4 @@
-//! What a server asks of those who would connect to it again, until they do.
+//! The `retry` of a server: until when clients should not connect to it again.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use crate::sync::Mutex;
 
-/// Until when the server of one connection asks to be left alone. It may say so at any time: before it
-/// knows who this is, and long after this client has turned to another.
+/// Until when the server of one connection asks not to be contacted. It may ask at any time: before
+/// it has accepted the credentials, and long after this client has moved to another server.
 #[derive(Debug, Default)]
 pub(crate) struct Hint(Mutex<Option<Instant>>);
 

@@ -26,7 +26,7 @@ impl LinkId {
     }
 }
 
-/// A line under an id that nobody waits for.
+/// A line with an id that no call waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stray {
     /// The request had its terminal line before.
@@ -68,8 +68,8 @@ pub(crate) struct Link {
     /// The ids that were given out here, in runs: while a client leaves one connection for another,
     /// both draw from one sequence.
     ids: Vec<RangeInclusive<u64>>,
-    /// Places in flight: none before the hello. Closed when nothing new is begun here any more, so
-    /// that whoever waits for one looks where else.
+    /// Places in flight: none before the hello. Closed when nothing new begins here any more;
+    /// waiting calls then get an error and retry on the current link.
     pub(crate) places: Arc<Semaphore>,
     /// Places that the hello has opened, once they are there.
     pub(crate) opened: usize,
@@ -124,7 +124,7 @@ impl Link {
         }
     }
 
-    /// The server has said hello, and knows who this is. Its places are still to be added.
+    /// The server has said hello and accepted the credentials. Its places are still to be added.
     pub(crate) fn open(&mut self, hello: &Hello) {
         self.max_line = Some(hello.max_line);
     }
@@ -159,15 +159,15 @@ impl Link {
         self.opened.saturating_sub(self.places.available_permits()).max(self.placed)
     }
 
-    /// Whether another request of the protocol's own may be begun, with so many unanswered at most; who
-    /// asks waits if not.
+    /// Whether another request of the protocol's own may begin, with at most `limit` unanswered. If
+    /// not, the caller waits.
     pub(crate) fn has_control_room(&mut self, limit: usize) -> bool {
         let is_full = self.controls() >= limit && self.refusal().is_none();
         self.is_short_of_controls |= is_full;
         !is_full
     }
 
-    /// Whether somebody waited for another request of the protocol's own, and need not any more.
+    /// Whether a task waited to begin a request of the protocol's own, and now may.
     pub(crate) fn take_control_room(&mut self, limit: usize) -> bool {
         self.is_short_of_controls
             && self.controls() < limit
@@ -224,7 +224,7 @@ impl Link {
         Ok(())
     }
 
-    /// Whether nobody has to wait for room; who asks does if not.
+    /// Whether there is room to write. If not, the caller waits.
     pub(crate) fn has_room(&mut self, outbound_bytes: usize) -> bool {
         let is_full = self.out.len() >= outbound_bytes && self.refusal().is_none();
         self.blocked |= is_full;
@@ -335,7 +335,7 @@ impl Link {
         self.appended
     }
 
-    /// Takes out who waits for `id`. Nobody waits for a reply to what was never sent.
+    /// Takes out the waiter of `id`. A request that was never sent has none.
     pub(crate) fn complete(&mut self, id: RequestId) -> Result<Entry, Stray> {
         let Some(entry) = self.remove(id) else {
             return Err(self.stray(id));
@@ -361,8 +361,8 @@ impl Link {
         if was_sent { Stray::Doubled } else { Stray::Unasked }
     }
 
-    /// Takes what waits to be written, which counts as offered from here on; whether somebody waited
-    /// for room.
+    /// Takes the unwritten bytes, which count as offered from here on. Returns whether a task
+    /// waited for room.
     pub(crate) fn take_outbound(&mut self, buffer: &mut WriteBuffer) -> bool {
         self.append_grants();
         buffer.refill(&mut self.out);
@@ -386,7 +386,7 @@ impl Link {
         self.reader_of_lines()
     }
 
-    /// Whether there are acks to be written; whoever asks writes them.
+    /// Whether there are acks to be written; the caller writes them.
     pub(crate) fn take_acks_due(&mut self) -> bool {
         std::mem::take(&mut self.acks_due)
     }
@@ -397,7 +397,7 @@ impl Link {
         self.driver.take()
     }
 
-    /// When to ask again for topics; whoever asks does it.
+    /// When to ask again for topics; the caller does it.
     pub(crate) fn take_again(&mut self) -> Option<Instant> {
         self.again.take()
     }
@@ -406,7 +406,7 @@ impl Link {
         !(self.out.is_empty() && self.grants.is_empty())
     }
 
-    /// Whether nobody waits for a reply here, and nothing for being written.
+    /// Whether no request waits for a reply here, and no byte to be written.
     pub(crate) fn is_idle(&self) -> bool {
         self.pending.len() == 0 && self.out.is_empty()
     }
@@ -427,8 +427,8 @@ impl Link {
         }
     }
 
-    /// Takes back the line of a request, and who waits for it, if it was not offered to the transport:
-    /// then it never was sent.
+    /// Takes back the line of a request and its waiter, if the line was not offered to the
+    /// transport: then it was never sent.
     pub(crate) fn take_back(&mut self, id: RequestId) -> Option<Entry> {
         let end = self.pending.get_mut(id.get())?.line_end;
         if end <= self.offered {
@@ -445,8 +445,8 @@ impl Link {
         entry
     }
 
-    /// Ends the calls whose time is over at `now`: who waits for each, and whether its line was offered to
-    /// the transport. And when the time of the next one is over.
+    /// Ends the calls whose time is over at `now`. Returns the waiter of each, with whether its
+    /// line was offered to the transport, and when the next call's time is over.
     pub(crate) fn take_overdue(&mut self, now: Instant) -> (Vec<(Waiter, bool)>, Option<Instant>) {
         let expiry =
             |entry: &Entry| entry.expires.filter(|_| matches!(entry.waiter, Waiter::Call(_)));
@@ -491,8 +491,8 @@ impl Link {
         lines.filter(|line| is_wanted(line)).flatten().copied().collect()
     }
 
-    /// The connection is over: everybody who waits, in the order of their ids, with the outcome that
-    /// can be proven.
+    /// The connection is over: all waiters, in the order of their ids, with the outcome that can be
+    /// proven.
     ///
     /// `last` is the id above which the server said it executes nothing.
     pub(crate) fn dissolve(

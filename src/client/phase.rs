@@ -1,4 +1,4 @@
-//! Where a client stands, and who waits until it stands elsewhere.
+//! The state of a client, and the tasks that wait for it to change.
 
 use std::pin::pin;
 
@@ -46,7 +46,7 @@ impl Phases {
         self.replace_and(phase, || ());
     }
 
-    /// As [`replace`](Self::replace); does something before anybody can look at the phase.
+    /// As [`replace`](Self::replace); runs `also` before any task can see the new phase.
     pub(crate) fn replace_and<T>(&self, phase: Phase, also: impl FnOnce() -> T) -> Option<T> {
         let mut now = self.now.lock();
         if matches!(*now, Phase::Ended(_)) {

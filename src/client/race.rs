@@ -27,7 +27,7 @@ pub(crate) struct Endpoint {
     pub(crate) is_slow: bool,
 }
 
-/// A race of endpoints. It is told to begin each, and who has won.
+/// A race of endpoints. It says when to begin each, and is told which has won.
 pub(crate) struct Race<T, E = io::Error> {
     waiting: VecDeque<Endpoint>,
     running: Vec<(Endpoint, Attempt<T, E>)>,
@@ -41,7 +41,7 @@ pub(crate) enum Step<T, E = io::Error> {
     Failed(Endpoint, E),
     /// All others that were running are back among the waiting, their sockets closed.
     Won(Endpoint, T),
-    /// There is nobody left.
+    /// No endpoint is left.
     Over,
 }
 

@@ -55,10 +55,10 @@ enum Listing {
 pub(crate) struct Reader {
     pub(crate) shared: Arc<Shared>,
     pub(crate) link: LinkId,
-    /// How this side can say who it is.
+    /// The credentials, by scheme.
     pub(crate) ways: Ways,
-    /// The connection's span, which is nobody's child: it outlives whoever connects. Its session is
-    /// known from the hello on.
+    /// The connection's span. It has no parent, because it outlives the task that connects. Its
+    /// session is known from the hello on.
     pub(crate) span: Span,
     /// The server's first line, once it is there.
     pub(crate) hello: Option<Hello>,
@@ -145,10 +145,10 @@ impl Reader {
         }
     }
 
-    /// Completes the replies gathered, and tells everybody who has something to hear.
+    /// Completes the gathered replies, and wakes the tasks concerned.
     ///
     /// # Errors
-    /// In strict mode, that one of them had nobody to find.
+    /// In strict mode, when one of them had no waiter.
     pub(crate) fn finish_batch(&mut self) -> Result<(), ConnectionError> {
         let completed = self.complete();
         self.open();
@@ -236,7 +236,7 @@ impl Reader {
         completed
     }
 
-    /// Counts and tells of a line that found nobody.
+    /// Counts and reports a line without a waiter.
     fn report(&mut self, stray: Stray, id: RequestId) {
         let (count, event) = match stray {
             Stray::Doubled => (&mut self.tally.doubled_replies, ConnectionEvent::DoubledReply(id)),
@@ -287,8 +287,8 @@ impl Reader {
         topics.on_line(&self.shared, self.link, topic.as_ref(), input, &mut self.told);
     }
 
-    /// An item of a streamed reply. Whoever asked for one line cannot take it, nor may one come
-    /// without credit: the call ends, and is cancelled.
+    /// An item of a streamed reply. If one line was expected, or the item came without credit, the
+    /// call ends and is cancelled.
     fn more(&mut self, id: RequestId, item: &[u8]) -> Result<(), ConnectionError> {
         self.complete()?;
         let mut links = self.shared.links.lock();
@@ -387,8 +387,8 @@ impl Reader {
         Ok(())
     }
 
-    /// The server is about to go, or, with `last`, has drawn the line. Before it knows who this is,
-    /// nothing is under way, and nothing will be.
+    /// The server is about to go, or, with `last`, has drawn the line. Before it has accepted the
+    /// credentials, no request is in flight, and none will be.
     fn goodbye(
         &mut self,
         last: Option<u64>,
@@ -565,7 +565,7 @@ fn result(outcome: Outcome, line: &Line<'_>) -> Option<CallResult> {
     }))
 }
 
-/// The hint of a `no`; a malformed one, or 0, is as none.
+/// The retry hint of a `no`. A malformed one, or 0, is treated as absent.
 fn retry_hint(attributes: Attributes<'_>) -> Option<Duration> {
     let millis = parse_number(attributes.get("retry")?.as_bytes()).filter(|&millis| millis > 0)?;
     Some(Duration::from_millis(millis))

@@ -27,7 +27,7 @@ pub(crate) struct Patience {
     given: Option<Option<Duration>>,
     /// What it has else.
     default: Option<Duration>,
-    /// It neither waits for a connection nor is sent again.
+    /// It does not wait for a connection, and is not sent again.
     pub(crate) fail_fast: bool,
     /// When it has to be over; known from its first poll on.
     expires: Option<Instant>,

@@ -1,4 +1,4 @@
-//! Where the application stands with a subscription, and who waits until it stands somewhere.
+//! The position of the application in a subscription, and the tasks that wait for a position.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -37,10 +37,10 @@ struct State {
     /// Logs that were left, the last one at the back.
     left: VecDeque<Epoch>,
     is_over: bool,
-    /// Of each log, by the number that is waited for and a key: what is handed over costs those who
-    /// waited for it, and no others.
+    /// Of each log, by the awaited number and a key. So handing over costs only the tasks that
+    /// waited for it.
     waiting: HashMap<Epoch, BTreeMap<(u64, u64), Waker>>,
-    /// For the next one who waits.
+    /// The key of the next waiter.
     key: u64,
 }
 
@@ -53,7 +53,7 @@ impl Standing {
         self.state.lock().position
     }
 
-    /// All below `position` is handed over, be it in the log there was or in another.
+    /// All below `position` is handed over, in the same log or in another.
     pub(crate) fn advance(&self, position: Position) {
         let mut state = self.state.lock();
         let before = state.position.replace(position);
@@ -87,9 +87,9 @@ impl Standing {
         done.into_iter().map(Some).for_each(wake);
     }
 
-    /// Whether all below `position` was seen, or never will be; `None` while it may come. A log that was
-    /// left is over for whoever waits in it, unless the application is about to hear that it is come
-    /// back to.
+    /// Whether all below `position` was seen (`true`), or never will be (`false`); `None` while it
+    /// may be. A log that was left is over for its waiters, unless the application is about to be
+    /// told that the topic returns to it.
     fn has_seen(&self, state: &State, position: Position) -> Option<bool> {
         let is_behind = |own: Position| own.epoch == position.epoch && own.next >= position.next;
         if state.position.is_some_and(is_behind) {
@@ -100,7 +100,8 @@ impl Standing {
         (state.is_over || is_left()).then_some(false)
     }
 
-    /// Takes out all for whom it is decided, in the order of coming: when a log is left, and at the end.
+    /// Takes out the waiters whose result is known, in the order in which they began to wait: when
+    /// a log is left, and at the end.
     fn take_decided(&self, state: &mut State) -> Vec<Waker> {
         let mut decided = Vec::new();
         for (epoch, of_log) in std::mem::take(&mut state.waiting) {
@@ -121,7 +122,7 @@ impl State {
         self.waiting.entry(epoch).or_default()
     }
 
-    /// Takes out those who waited for what lies below `position`, in its log.
+    /// Takes out the waiters for what lies below `position`, in its log.
     fn take_seen(&mut self, position: Position) -> Vec<Waker> {
         let mut seen = Vec::new();
         let Some(of_log) = self.waiting.get_mut(&position.epoch) else { return seen };
@@ -143,7 +144,7 @@ impl State {
         self.waiting_in(position.epoch).insert((position.next, key), waker)
     }
 
-    /// Nobody waits under this key any more; the waker, to be dropped outside the lock.
+    /// No task waits under this key any more; the waker, to be dropped outside the lock.
     fn give_up(&mut self, key: u64, position: Position) -> Option<Waker> {
         let of_log = self.waiting.get_mut(&position.epoch)?;
         let waker = of_log.remove(&(position.next, key));

@@ -80,15 +80,15 @@ macro_rules! tally {
             $(pub(crate) $field: u64,)*
         }
 
-        /// The sums, for whoever looks.
+        /// The sums, which [`ClientStats`] shows.
         #[derive(Debug, Default)]
         pub(crate) struct Counters {
             $($field: AtomicU64,)*
         }
 
         impl Counters {
-            /// Adds a batch, and begins the next. To be called before anybody hears of the batch,
-            /// so that who does finds it counted.
+            /// Adds a batch, and begins the next. Called before the batch is reported to any task,
+            /// so that it is counted by then.
             pub(crate) fn fold(&self, tally: &mut Tally) {
                 let tally = mem::take(tally);
                 $(if tally.$field > 0 {

@@ -126,7 +126,7 @@ impl Streaming {
         self
     }
 
-    /// Neither waits for a connection while there is none, nor is sent again: as
+    /// Fails at once while there is no connection, and is not sent again: as
     /// [`ClientConfig::fail_fast`](crate::ClientConfig::fail_fast), for this request.
     pub fn fail_fast(mut self) -> Self {
         self.patience.fail_fast = true;

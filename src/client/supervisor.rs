@@ -1,4 +1,4 @@
-//! Connecting, and connecting anew: one task per client, which drives the connection there is.
+//! Connecting and reconnecting: one task per client, which drives the current connection.
 
 use std::{
     collections::HashSet,
@@ -36,7 +36,7 @@ use crate::{
 /// before it connects again: each has up to all its places in flight taken.
 const MAX_LEAVING: usize = 4;
 
-/// Whoever connects for a client. Dropping it ends the client.
+/// Connects for a client. Dropping it ends the client.
 pub(crate) struct Supervisor<C> {
     pub(super) shared: Arc<Shared>,
     pub(super) connector: Held<C>,
@@ -154,8 +154,8 @@ impl<C: Connector> Supervisor<C> {
         }
     }
 
-    /// An address that can be none is a mistake of whoever wrote it, and hides behind the others if
-    /// the client goes on with these.
+    /// An invalid address is a mistake in the configuration. It would stay unnoticed if the client
+    /// went on with the others.
     fn invalid_address(&self) -> Option<ConnectionError> {
         self.addresses.iter().find_map(|address| {
             let reason = guarded(|| self.connector.check(address))?.err()?;
@@ -227,7 +227,7 @@ impl<C: Connector> Supervisor<C> {
         self.down_since.checked_add(self.shared.config.give_up_after?)
     }
 
-    /// Notes what servers have asked for, and forgets those who can ask no more.
+    /// Notes the retry hints of servers, and forgets connections that can send none any more.
     fn heed_hints(&mut self) {
         let (started, reconnect) = (self.started, &mut self.reconnect);
         self.hints.retain(|(at, hint)| {
@@ -254,7 +254,7 @@ impl<C: Connector> Supervisor<C> {
         }
     }
 
-    /// How this client can say who it is, now.
+    /// The current credentials, by scheme.
     pub(super) async fn ways(&mut self) -> Result<Ways, ConnectionError> {
         let mut ways = self.shared.config.auth.clone();
         for (scheme, hook) in &mut self.hooks {

@@ -65,8 +65,8 @@ impl std::fmt::Debug for TlsConnector {
 }
 
 impl ClientBuilder {
-    /// Connects over TLS. `tls` says whom the client trusts, and its own certificate, if it has one;
-    /// the servers' have to name `name`, whatever their addresses.
+    /// Connects over TLS. `tls` has the certificates that the client trusts, and its own, if it has
+    /// one. The servers' certificates have to name `name`, whatever their addresses.
     pub fn tls(
         self,
         name: ServerName<'static>,
@@ -78,8 +78,9 @@ impl ClientBuilder {
 }
 
 impl Client {
-    /// Connects over TLS, as [`connect_with`](Self::connect_with) does over TCP. `tls` says whom the
-    /// client trusts, and its own certificate, if it has one; the server's has to name `name`.
+    /// Connects over TLS, as [`connect_with`](Self::connect_with) does over TCP. `tls` has the
+    /// certificates that the client trusts, and its own, if it has one. The server's certificate
+    /// has to name `name`.
     ///
     /// ```no_run
     /// use std::sync::Arc;

@@ -47,9 +47,10 @@ enum Acted {
 }
 
 impl Topics {
-    /// Adds a stream to a topic. The receiver hears where it begins.
+    /// Adds a stream to a topic. The receiver gets the position where it begins.
     ///
-    /// Who asks for nothing shares what there is; who asks for a window has a say in the acks.
+    /// A stream that asks for no terms shares those there are. A stream that asks for a window
+    /// takes part in the acks.
     pub(crate) fn join(
         &mut self,
         shared: &Shared,
@@ -383,8 +384,8 @@ impl Topics {
         matches!(state, Some(SubscriptionState::Skipping { .. }))
     }
 
-    /// Does what follows upon an input; with where the topic stood before it, and who was about to
-    /// share it.
+    /// Does what follows from an input, given the topic's state before it and the streams that were
+    /// about to join.
     fn act(
         &mut self,
         shared: &Shared,
@@ -398,13 +399,13 @@ impl Topics {
             Action::Subscribe { from } => entry.subscribe(shared, topic, from, told)?,
             Action::Unsubscribe => match send_unsubscribe(shared, entry.link, topic) {
                 Some(driver) => told.wakers.extend(driver),
-                // It ends with that connection, and nobody has to wait for that.
+                // It ends with that connection; no task has to wait for that.
                 None if !shared.is_current(entry.link) => return Ok(Acted::Left),
                 None => {}
             },
             Action::Violation => told.violations.push(topic.clone()),
             Action::End if !entry.joining.is_empty() => {
-                // It never began: only who waits for it hears of it.
+                // It never began: only the streams that wait for it are told.
                 let lost = || NotSent::Lost(ConnectionError::ClosedByPeer).into();
                 entry.fail_joining(&input.failure.clone().unwrap_or_else(lost), told);
                 if entry.has_begun {

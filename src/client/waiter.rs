@@ -1,4 +1,4 @@
-//! Who waits for a terminal line, and what it brings them.
+//! The waiters for terminal lines, and what the line brings each of them.
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -40,8 +40,8 @@ pub(crate) enum Waiter {
     Unsubscribe(Topic),
     /// `/renew`; whether its list was asked for in lines of its own.
     Renew { in_pages: bool },
-    /// `/hello`: the reply says nothing that is not known by then. And a list that nobody waits for
-    /// any more.
+    /// `/hello`: the reply says nothing that is not known by then. Also a list whose caller is
+    /// gone.
     Hello,
     /// `/auth`: nothing else is sent before its reply.
     Auth,
@@ -59,7 +59,7 @@ impl Waiter {
         matches!(self, Self::Stream(_))
     }
 
-    /// Tells whoever waits that there will be no terminal line.
+    /// Tells the waiter that there will be no terminal line.
     pub(crate) fn fail(self, error: CallError) {
         match self {
             Self::Call(caller) => drop(guarded(|| caller.send(Err::<Reply, _>(error)))),

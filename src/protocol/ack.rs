@@ -35,13 +35,14 @@ struct Run {
 }
 
 impl AckWindow {
-    /// Runs of unacknowledged numbers that are told apart; with as many the window counts as full.
+    /// The most runs of unacknowledged numbers that are kept. With so many, the window counts as
+    /// full.
     ///
     /// A run ends where a gap begins, so it takes a peer that leaves as many gaps without an ack.
     /// It bounds a window to 1 KiB, whatever its size.
     pub const MAX_RUNS: usize = 64;
 
-    /// The window of a subscription that begins, or begins anew in another log.
+    /// The window of a subscription that begins, also in another log.
     pub fn new(size: NonZeroU64) -> Self {
         Self { size, open: 0, runs: VecDeque::new() }
     }

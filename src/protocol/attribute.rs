@@ -104,7 +104,7 @@ fn is_value(value: &[u8]) -> bool {
         && value.iter().all(|&byte| byte.is_ascii_graphic() && byte != b';')
 }
 
-/// Attributes of one's own, to be sent.
+/// A list of attributes to be sent.
 ///
 /// ```
 /// use bellwire::protocol::AttributeList;

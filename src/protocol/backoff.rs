@@ -73,13 +73,13 @@ impl Repeats {
         self.level
     }
 
-    /// The pause before the next repetition; the window behind it is twice as long.
+    /// The pause before the next repetition; the next window is twice as long.
     pub fn pause(&mut self, backoff: Backoff, jitter: u64) -> Duration {
         backoff.pause(self.next_level(), jitter)
     }
 
-    /// The same behind a `retry` hint, for what nobody waits for: all clients may have been given the
-    /// same hint, so the window is at least as long as that.
+    /// The same after a `retry` hint, for what no caller waits for. All clients may have been given
+    /// the same hint, so the window is at least as long as that.
     pub fn pause_after(&mut self, hint: Duration, backoff: Backoff, jitter: u64) -> Duration {
         let base = backoff.window(self.next_level()).max(hint.min(backoff.max));
         hint.saturating_add(Backoff { base, max: base, ..backoff }.pause(0, jitter))

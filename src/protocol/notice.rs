@@ -34,7 +34,7 @@ pub struct Hello {
     pub lease: u64,
     /// Seconds after which a silent client is closed; `None` for no limit.
     pub idle: Option<u64>,
-    /// How a client may say who it is; empty where it need not.
+    /// The schemes of `/auth`; empty if the server does not ask for it.
     pub auth: Vec<Code>,
 }
 

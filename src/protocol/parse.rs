@@ -77,7 +77,7 @@ fn word_len(head: &[u8]) -> Option<usize> {
 #[derive(Clone, Copy, Eq)]
 pub struct Rest<'a> {
     bytes: &'a [u8],
-    /// Some of it may be stuffed; found on the way of the check, so that nobody looks again.
+    /// Whether some of it may be stuffed; found by the check, so that it is not searched again.
     has_pairs: bool,
 }
 

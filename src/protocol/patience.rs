@@ -1,4 +1,4 @@
-//! How long, and how often, a server bears with a peer: pure functions of what it did, and when.
+//! Deadlines and counts after which one end gives up the other: pure functions of events and times.
 
 use std::time::Duration;
 

@@ -116,7 +116,7 @@ pub(crate) fn encode_refusal(
     crate::protocol::encode::display(out, Mark::Id(id), head, text);
 }
 
-/// A line from the server, told apart by its mark.
+/// A line from the server, distinguished by its mark.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Incoming<'a> {
     Reply(RequestId, Outcome, Line<'a>),

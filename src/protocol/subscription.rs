@@ -59,7 +59,7 @@ pub enum Then {
     Stay,
     /// Nobody wants it any more.
     Leave,
-    /// It is wanted again, but from elsewhere: leave, and subscribe anew.
+    /// It is wanted again, but from another position: leave, and subscribe again.
     Again {
         /// Where to begin; `None` for behind the head.
         from: Option<Position>,

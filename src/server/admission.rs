@@ -1,4 +1,4 @@
-//! Who may come in: the caps on connections.
+//! Limits on the number of connections.
 
 use std::{
     collections::HashMap,
@@ -10,7 +10,7 @@ use crate::{
     sync::{Arc, Mutex},
 };
 
-/// How many of those who are one too many are told so at once.
+/// How many connections over the limit are told so at the same time.
 const REFUSALS: usize = 1_024;
 
 /// How many connections there may be, of one address too, and what it costs to refuse one.

@@ -1,4 +1,4 @@
-//! Who finds out who a peer is: the hook behind `/auth`, and one that knows a list of tokens.
+//! The hook behind `/auth`, and an authenticator with a list of tokens.
 
 use std::{fmt, time::Duration};
 
@@ -40,7 +40,7 @@ use crate::{
 ///         _peer: &PeerAddr,
 ///     ) -> BoxFuture<Result<Principal, Denied>> {
 ///         Box::pin(async move {
-///             // Ask whoever issued it; this may take its time.
+///             // Ask the issuer; this may take time.
 ///             match credentials.as_bytes() {
 ///                 [] => Err(Denied::Credentials),
 ///                 _ => Ok(Principal::new("holder")),
@@ -56,7 +56,8 @@ pub trait Authenticator: Send + Sync + 'static {
 
     /// Finds out who sent `credentials`; `scheme` is one of [`schemes`](Self::schemes).
     ///
-    /// It is called, and its future polled, within the connection's driver: neither may block.
+    /// It is called, and its future is polled, within the connection's driver, so it must not
+    /// block.
     ///
     /// # Errors
     /// [`Denied`]: the peer stays unknown.

@@ -1,4 +1,4 @@
-//! Who may do what: the hook before calls, subscriptions and publishing.
+//! The hook that allows or denies calls, subscriptions and publishing.
 
 use std::{fmt, time::Duration};
 
@@ -106,7 +106,7 @@ impl Verdict {
     ///     let who = who.clone();
     ///     match action {
     ///         Action::Call(_) => true.into(),
-    ///         _ => Verdict::later(async move { /* ask somebody */ who.name().is_some() }),
+    ///         _ => Verdict::later(async move { /* ask a service */ who.name().is_some() }),
     ///     }
     /// }
     /// # let _ = allow(&Principal::anonymous(), Action::Call("x"));

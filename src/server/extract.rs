@@ -1,4 +1,4 @@
-//! What handlers take: the extractors.
+//! The extractors: arguments of handlers.
 
 use std::{borrow::Cow, fmt};
 
@@ -21,7 +21,7 @@ pub struct RequestParts<'a> {
     pub(super) publisher: &'a Publisher,
 }
 
-/// A payload on its way, unstuffed by whoever takes it.
+/// A payload, unstuffed when it is taken.
 pub(super) enum Payload<'a> {
     Stuffed(Rest<'a>),
     #[cfg(feature = "tower")]

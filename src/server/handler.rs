@@ -315,7 +315,7 @@ struct Waiting {
 /// How a handler ended.
 pub(super) enum Ended {
     Replied(Reply),
-    /// It was not allowed to begin, or its arguments do not do.
+    /// It was not allowed to begin, or its arguments are invalid.
     Refused(Rejection),
     Panicked,
     /// Its stream needs credit when none can come any more.

@@ -22,7 +22,7 @@ pub(super) const CUT: u8 = 1 << 3;
 pub(super) const LINE: u8 = 1 << 4;
 /// The server's buffers are full, and the connection is to give up what it holds.
 pub(super) const SHED: u8 = 1 << 5;
-/// Nothing more will be published: who has had all there is may go.
+/// Nothing more will be published: a subscriber that was given everything may leave.
 pub(super) const LAST: u8 = 1 << 6;
 /// The application has orders for the connection.
 pub(super) const ORDERS: u8 = 1 << 7;
@@ -70,8 +70,8 @@ impl Mailbox {
         self.raise(ORDERS);
     }
 
-    /// Nobody looks any more: a session that is kept by the application keeps neither what it
-    /// orders nor the connection's task.
+    /// The connection is gone. A session that the application keeps must not keep its orders or the
+    /// connection's task.
     pub(super) fn close(&self) {
         let mut orders = self.orders.lock();
         self.closed.store(true, Ordering::Relaxed);

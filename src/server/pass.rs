@@ -29,7 +29,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Takes out who is next: a task, and a function if one more of so many may run.
+    /// Takes out the next waiters: a task, and a blocking function if fewer than `threads` run.
     pub(super) fn next(&mut self, threads: usize) -> [Option<Waker>; 2] {
         let thread = match self.running < threads {
             true => self.threads.pop_first(),

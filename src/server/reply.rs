@@ -25,7 +25,7 @@ pub(super) enum Answer {
     Cut(Code),
 }
 
-/// An `ok`, and where whoever listens has seen its effect.
+/// An `ok`, and where its effect shows.
 pub(super) struct After {
     pub(super) payload: Bytes,
     pub(super) topic: Box<str>,

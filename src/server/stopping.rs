@@ -1,4 +1,4 @@
-//! What handlers can learn of the end of their connection.
+//! How handlers learn that their connection ends.
 
 use std::{
     fmt,
@@ -18,7 +18,7 @@ use crate::{
     sync::{Arc, Mutex},
 };
 
-/// How far a connection has ended, and who waits for that.
+/// How far a connection has ended, and the tasks that wait for that.
 #[derive(Debug, Default)]
 pub(super) struct Ending(Mutex<Stage>);
 

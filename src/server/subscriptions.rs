@@ -198,7 +198,7 @@ impl Subscriptions {
     /// it crossed what ended or changed it.
     ///
     /// # Errors
-    /// The next number, when the ack is above it: nobody can have handled that.
+    /// The next number, when the ack is above it: no client can have handled that.
     pub(super) fn ack(&mut self, topic: &str, ack: Position) -> Result<(), Position> {
         let Some((number, one)) = self.get(topic) else { return Ok(()) };
         let at = one.cursor.position;
@@ -307,8 +307,8 @@ impl Subscriptions {
         !self.ready.is_empty() || !self.full.is_empty()
     }
 
-    /// Nothing can be copied since the peer leaves too much unread: whoever has something to be
-    /// copied has to wait.
+    /// Nothing can be copied, because the peer leaves too much unread: subscriptions with something
+    /// to copy have to wait.
     pub(super) fn wait(&mut self) {
         if mem::replace(&mut self.were_told, true) {
             return;
@@ -394,7 +394,7 @@ impl Subscription {
         while self.ready && page.out.len() < full_at {
             let lines = self.pace.as_ref().map_or(u64::MAX, |pace| pace.room());
             if lines == 0 {
-                // Not registered with the log from here on: what is published wakes nobody.
+                // Not registered with the log from here on: a published message does not wake it.
                 self.hold(page.is_last);
             } else if self.pace.as_ref().is_some_and(|pace| pace.may_skip()) {
                 self.skip(page)?;

@@ -1,4 +1,4 @@
-//! A Unix socket to listen on: the file that a server left behind is replaced, and no other.
+//! Listening on a Unix socket. Only a file that a dead server left behind is replaced.
 
 use std::{
     fs::{self, File},
@@ -20,10 +20,10 @@ const PAUSE: Duration = Duration::from_millis(10);
 impl Server<UnixListener> {
     /// A server on a Unix socket.
     ///
-    /// The file of a socket on which nobody listens any more, as a server leaves it behind that was
-    /// killed, is replaced. A file that is no socket, and a socket on which a server listens, are
-    /// left alone. Of several servers that replace the same file at once, one gets it: each holds a
-    /// lock on the directory meanwhile.
+    /// A socket file on which no server listens any more is replaced. A server that was killed
+    /// leaves such a file. Other files, and sockets on which a server listens, are not touched. If
+    /// several servers replace the same file at once, one gets it, because each holds a lock on the
+    /// directory meanwhile.
     ///
     /// # Errors
     /// The system's, when the socket cannot be listened on; `AddrInUse` when a server listens there.
@@ -58,7 +58,7 @@ async fn lock_directory(path: &Path) -> Option<File> {
 fn bind(path: &Path) -> io::Result<UnixListener> {
     match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_left_behind(path)? => {
-            tracing::debug!(path = %path.display(), "replacing a socket that nobody listens on");
+            tracing::debug!(path = %path.display(), "replacing a socket that no server listens on");
             fs::remove_file(path)?;
             UnixListener::bind(path)
         }
@@ -66,8 +66,8 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     }
 }
 
-/// Whether it is a socket on which nobody listens. It is asked without waiting: a server whose queue
-/// is full is one that listens.
+/// Whether it is a socket on which no server listens. It is tested without waiting: a server whose
+/// queue is full does listen.
 fn is_left_behind(path: &Path) -> io::Result<bool> {
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
         return Ok(false);
@@ -101,7 +101,7 @@ mod tests {
         task.abort();
     }
 
-    /// A server that accepts nobody at present, and whose queue is full, listens all the same.
+    /// A server that accepts no connection at present, and whose queue is full, still listens.
     #[tokio::test]
     async fn a_busy_socket_is_not_stolen() {
         let directory = tempfile::tempdir().unwrap();

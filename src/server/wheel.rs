@@ -38,8 +38,8 @@ pub(super) struct Wheel {
 
 /// A connection's place in the wheel.
 ///
-/// **Invariant:** the wheel holds at most one entry per alarm, and none once it is cleared, so
-/// neither deadlines that fall nor connections that end pile up in it.
+/// **Invariant:** the wheel holds at most one entry per alarm, and none once it is cleared. So
+/// earlier deadlines and ended connections do not pile up in it.
 #[derive(Debug)]
 pub(super) struct Alarm {
     /// Tells connections apart, and puts those of one tick in the order of their coming.

@@ -10,9 +10,9 @@ use crate::{
 /// The bytes of all logs, and which log holds the oldest line.
 ///
 /// Each log with lines is listed once, under the age of its oldest line when it was listed. That
-/// line may have left since, by the log's own limits; who looks for the oldest finds out, and lists
-/// the log anew. So appending touches the list only where a log had nothing, and a line that leaves
-/// costs a step down the list at most.
+/// line may have been dropped since, by the log's own limits. The search for the oldest line finds
+/// this out, and lists the log again. So appending touches the list only for an empty log, and a
+/// dropped line costs one step down the list at most.
 #[derive(Debug)]
 pub(super) struct Budget {
     limit: AtomicUsize,

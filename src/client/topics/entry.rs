@@ -31,9 +31,9 @@ pub(super) struct Entry {
     /// Where its last `/subscribe` was sent.
     pub(super) link: LinkId,
     pub(super) inboxes: Vec<Arc<Inbox>>,
-    /// Who waits for the subscription to be accepted.
+    /// The streams that wait for the subscription to be accepted.
     pub(super) joining: Vec<Joining>,
-    /// What those who have it now asked for.
+    /// The terms of the streams that have it now.
     terms: Terms,
     /// What the last `/subscribe` asked for.
     asked: Terms,
@@ -41,9 +41,9 @@ pub(super) struct Entry {
     pub(super) acks: Option<Box<Acks>>,
     /// Where the application stood in logs that were left for another, the last one at the back.
     left: VecDeque<Position>,
-    /// It was accepted once since somebody wanted it: a refusal ends it for those who had it.
+    /// It was accepted once since a stream wanted it: a refusal ends it for those that have it.
     pub(super) has_begun: bool,
-    /// What those who have it asked for, should the log be another one.
+    /// What the streams that have it asked for in case of a new log.
     after_reset: AfterReset,
     /// The number behind the last one of the log that it stands in, if a server that has stopped has
     /// named it.
@@ -70,8 +70,8 @@ pub(super) struct Joining {
 }
 
 impl Entry {
-    /// Whether a stream can be had from there and on these terms, and what that means for what is
-    /// under way. The first of several says; who comes later shares, or is refused.
+    /// Whether a stream can begin there and on these terms, and what follows for a request in
+    /// progress. The first stream decides; later ones share its terms, or are refused.
     pub(super) fn admit(
         &mut self,
         Wish { from, terms, after_reset }: Wish,
@@ -130,9 +130,9 @@ impl Entry {
         self.again.is_some_and(|again| again > now)
     }
 
-    /// An `ok` or a `/reset` that goes on in another log, as what it means here: an `ok` that begins a
-    /// log anew of which the application has seen a part goes on from there; of any other log the
-    /// application may want only what is behind the head.
+    /// Translates an `ok` or a `/reset` that goes on in another log. If the application has seen a
+    /// part of that log before, it goes on from there. Of any other log the application may want
+    /// only what comes after the head.
     pub(super) fn recall(&self, event: SubscriptionEvent) -> SubscriptionEvent {
         use SubscriptionEvent as Event;
         let own = self.state.next();
@@ -218,8 +218,8 @@ impl Entry {
         Ok(())
     }
 
-    /// Where those who have it now expect to go on: what an answer is awaited for may be what others
-    /// wanted, who have left meanwhile.
+    /// Where the streams that have it now expect to go on. The request in progress may have been
+    /// for streams that have left meanwhile.
     fn own_next(&self) -> Option<Position> {
         match self.state {
             SubscriptionState::Requested { then: Then::Leave | Then::Again { .. }, .. } => None,
@@ -244,8 +244,8 @@ impl Entry {
         }
     }
 
-    /// Its `/subscribe` cannot be sent any more. Who waits for it hears of that now; who has had the
-    /// topic before, when the connection ends.
+    /// Its `/subscribe` cannot be sent any more. Streams that wait for it are told now. Streams
+    /// that had the topic before are told when the connection ends.
     pub(super) fn give_up(&mut self, error: &NotSent, told: &mut Told) {
         self.fail_joining(&error.clone().into(), told);
         if !self.has_begun {

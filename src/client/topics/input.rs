@@ -1,4 +1,4 @@
-//! What goes into a topic, and who is to be told what comes of it.
+//! The inputs of a topic, and the tasks to be told of the result.
 
 use std::{borrow::Cow, task::Waker, time::Duration};
 
@@ -47,7 +47,7 @@ impl From<SubscriptionEvent> for Input<'_> {
     }
 }
 
-/// Who is to be told, once no lock is held.
+/// The tasks to be told, once no lock is held.
 #[derive(Debug, Default)]
 #[must_use = "nobody is told before `tell`"]
 pub(crate) struct Told {
@@ -60,8 +60,8 @@ pub(crate) struct Told {
 }
 
 impl Told {
-    /// Tells everybody; what is to be asked for again is left to the connection there is. Without
-    /// one it is left to the next, which looks for it.
+    /// Tells them all. What is to be asked for again is left to the current connection, or to the
+    /// next one, which looks for it.
     pub(crate) fn tell(mut self, shared: &Shared) {
         self.wakers.extend(self.again.take().and_then(|at| shared.ask_again_at(at)));
         self.tell_all(shared);
@@ -78,7 +78,7 @@ impl Told {
         self.again = self.again.into_iter().chain(at).min();
     }
 
-    /// Tells everybody, and keeps the space.
+    /// Tells them all, and keeps the allocations.
     pub(crate) fn tell_all(&mut self, shared: &Shared) {
         self.tally.violations += self.violations.len() as u64;
         shared.counters.fold(&mut self.tally);

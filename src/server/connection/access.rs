@@ -1,4 +1,4 @@
-//! What a connection does while nobody knows who its peer is, or whether it may do what it asks for.
+//! Authentication and authorization, as a connection does them.
 
 use std::task::Poll;
 
@@ -114,12 +114,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
     }
 
-    /// Whether the peer has to say first who it is.
+    /// Whether the peer still has to authenticate.
     pub(super) fn is_stranger(&self) -> bool {
         matches!(self.access.as_deref(), Some(Access::Stranger(_)))
     }
 
-    /// Whether this line is for those who are known only.
+    /// Whether this line is allowed only after authentication.
     pub(super) fn is_barred(&self, line: &Line<'_>) -> bool {
         self.is_stranger() && !matches!(line.word.as_str(), "/hello" | "/auth" | "/quit")
     }
@@ -238,7 +238,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
     }
 
-    /// Closes upon who did not say who it is. Nothing of it was executed.
+    /// Closes the connection of a peer that did not authenticate. None of its requests was
+    /// executed.
     fn show_out(&mut self) {
         self.session.ending().stop();
         if !self.is_draining {

@@ -96,8 +96,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         self.bound_end();
     }
 
-    /// From here on the connection lasts no longer than a drain: it is the server that ends it, and
-    /// neither a peer that is frozen, nor its streams and handlers, keep it.
+    /// From here on the connection lasts no longer than a drain, because it is the server that ends
+    /// it. A frozen peer, its streams and its handlers cannot keep it.
     pub(super) fn bound_end(&mut self) {
         let at = self.now().after(self.shared.config.drain);
         let active = self.active();
@@ -259,7 +259,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             self.shared.wheel.clear(&mut self.alarm);
         }
         if flags & ORDERS != 0 {
-            // Too late for them; nor are they to pile up.
+            // It is too late for them, and they must not pile up.
             drop(self.session.mailbox().take_orders());
         }
         if flags & CUT != 0 || self.now() >= until {

@@ -1,8 +1,8 @@
 //! Peers that write crumbs: each costs a wake-up, and few of them make a line.
 //!
-//! After enough of them the connection is read once per tick of the wheel only, so that a flood of
-//! tiny writes takes no more of the processor than its bytes are worth. Nobody else's latency is at
-//! stake: who writes whole lines, or large pieces of one, is read at once.
+//! After enough of them the connection is read only once per tick of the wheel, so that a flood of
+//! tiny writes takes little processor time. Other peers are not delayed: one that writes whole
+//! lines, or large pieces of one, is read at once.
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
 //! The patience of a connection: its deadlines, and its count of violations (PROTOCOL.md,
 //! section 12).
 //!
-//! No timer is set anew for each message. The connection keeps when it heard the peer last and when
-//! the unfinished line began; the wheel rings at the earliest deadline there was when the
-//! connection last came to rest, and then these are looked at again.
+//! No timer is reset per message. The connection keeps the time of the last byte and of the
+//! unfinished line's first byte. The wheel rings at the earliest deadline there was when the
+//! connection last came to rest; then the deadlines are checked again.
 
 use std::io;
 
@@ -14,8 +14,9 @@ use crate::{
     server::connection::{Connection, Phase},
 };
 
-/// Rounds of reading after an alarm in which all is read that had come before it. The buffers on the
-/// way hold less, as a rule; who sends without end is not to put the deadlines off.
+/// Rounds of reading after an alarm, in which everything is read that had arrived before it. The
+/// buffers in between hold less, as a rule. A peer that sends without end must not delay the
+/// deadlines.
 const BACKLOG: u8 = 64;
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {

@@ -191,7 +191,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
     }
 
-    /// Whether reading stopped at a line for which there is neither a place nor room to wait.
+    /// Whether reading stopped at a line that has no place and no room to wait.
     fn is_full(&self) -> bool {
         let is_held = self.active.as_ref().is_some_and(|active| active.held.is_some());
         is_held && self.phase == Phase::Open && !self.is_opening()

@@ -41,8 +41,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
     }
 
-    /// Whether the peer leaves so much unread that none of its lines is looked at, the protocol's
-    /// own neither: their answers would pile up without bound.
+    /// Whether the peer leaves so much unread that none of its lines is processed, also not the
+    /// protocol's own: their answers would pile up without bound.
     pub(super) fn is_over_mark(&self) -> bool {
         let mark = match self.is_stranger() {
             true => STRANGER_MARK,

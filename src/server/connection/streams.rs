@@ -37,8 +37,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         Ok(Taken::Yes)
     }
 
-    /// Keeps a stream that a handler returned at once; that of a one-way request is dropped, since
-    /// nobody could read it.
+    /// Keeps a stream that a handler returned at once. That of a one-way request is dropped,
+    /// because no client could read it.
     pub(super) fn keep_stream(&mut self, work: Work, mut items: Items) {
         match work.id {
             Some(_) => self.keep(work, Running::Stream(items)),

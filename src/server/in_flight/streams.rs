@@ -141,7 +141,7 @@ impl InFlight {
         was_longer
     }
 
-    /// Gives the next items of streams that could not go on their time anew.
+    /// Restarts the time for the next items of streams that could not go on.
     pub(in crate::server) fn put_off_streams(&mut self, now: Time) {
         let kept = self.slots.iter_mut().filter_map(|slot| slot.kept.as_mut());
         for kept in kept.filter(|kept| matches!(kept.running, Running::Stream(_))) {
