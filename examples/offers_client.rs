@@ -1,10 +1,10 @@
-//! Lists the offers, then tells of new ones as they come: `cargo run --example offers_client`
+//! Lists the offers, then shows new ones as they come: `cargo run --example offers_client`
 //!
 //! It needs `offers_server` running. One connection does it all: it listens, and asks for the
 //! details of each new offer while it goes on listening. `--once` leaves after the first one.
 //!
-//! Kill the server and start it again: the client goes on. Give it the addresses of several servers, and
-//! it goes on with another.
+//! If you kill the server and start it again, the client goes on. With the addresses of several
+//! servers, it goes on with another one.
 
 #[macro_use]
 #[path = "shared/print.rs"]
@@ -195,6 +195,6 @@ fn tell_of_loss(Loss { missed, position, .. }: &Loss) {
             };
             println!("missed: notifications {} to {}, {why}", gap.first, gap.last);
         }
-        _ => println!("the server began anew; its notifications go on at {position}"),
+        _ => println!("the server has a new log; its notifications go on at {position}"),
     }
 }

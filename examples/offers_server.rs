@@ -1,4 +1,6 @@
-//! Flats to let, to be asked for and to be told of: `cargo run --example offers_server -- --help`
+//! A service with methods and notifications: `cargo run --example offers_server -- --help`
+//!
+//! It serves offers of flats to let.
 //!
 //! To see it work: start it with `--offers my.jsonl`, start `offers_client` beside it, or
 //! `nc localhost 7440` and type `1 /subscribe offers`; then append a line to the file:
@@ -8,10 +10,10 @@
 //! ```
 //!
 //! The file adds offers and changes them, by their ids. An offer that is new is announced on the
-//! topic `offers` as `{"id":43}`, one that changed as `{"id":43,"changed":true}`, one that is read
-//! again as it was not at all; so a file may be rewritten, truncated and replaced, and nothing is
-//! announced twice. An offer that leaves the file stays until the server is started anew. What
-//! stands in the file at the start is not announced.
+//! topic `offers` as `{"id":43}`, and one that changed as `{"id":43,"changed":true}`. One that is
+//! read again unchanged is not announced, so a file may be rewritten, truncated and replaced. An
+//! offer that leaves the file stays until the server is restarted. Offers that are in the file at
+//! the start are not announced.
 //!
 //! Ctrl-C or SIGTERM stops it in order; a second one stops it at once.
 
@@ -64,7 +66,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// How long the start, and a call that adds an offer, may wait for the file to be read: others may write
 /// it faster than that.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// What `random` is below, unless it is told.
+/// The bound of `random`, unless one is given.
 const DEFAULT_MAX: NonZeroU64 = NonZeroU64::new(100).expect("not zero");
 
 const NOT_FOUND: Code = Code::from_static("not-found");
@@ -136,7 +138,7 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// At the first signal the server is told to drain; the second ends this.
+/// At the first signal the server begins to drain; the second ends this.
 async fn until_second(mut stop: Stop, drain: oneshot::Sender<()>) {
     stop.next().await;
     drop(drain);
@@ -213,8 +215,8 @@ impl Service {
         Arc::new(Self { store: Store::default(), publisher, file, source: Mutex::default() })
     }
 
-    /// Takes what is there at the start, telling nobody. What is too long for that is taken while it
-    /// serves, and told to nobody either.
+    /// Reads what is in the file at the start, without announcing it. What takes too long is read
+    /// while it serves, also without announcing it.
     async fn load(&self) {
         let Some(file) = &self.file else {
             let lines = (1..).zip(SHIPPED.lines());
@@ -337,7 +339,7 @@ impl Service {
     }
 }
 
-/// Tells whoever minds the server why; the peer only that it failed.
+/// Logs why an offer could not be added; the peer learns only that it failed.
 fn internal(error: impl Error) -> Failure {
     eprintln!("cannot add an offer: {error}");
     Failure::new(Code::INTERNAL, "cannot be stored")

@@ -1,4 +1,5 @@
-//! A server that tells Prometheus what it does: `cargo run --features metrics --example prometheus [ADDR [METRICS]]`
+//! A server that exports its metrics to Prometheus:
+//! `cargo run --features metrics --example prometheus [ADDR [METRICS]]`
 //!
 //! Call it with `nc 127.0.0.1 7440`, look with `curl http://127.0.0.1:9440/metrics`; Ctrl-C ends it.
 #[macro_use]

@@ -1,4 +1,4 @@
-//! Who may speak, and of what: tokens, an authoriser, and cutting somebody off.
+//! Authentication by tokens, an authorizer, and closing a user's connections.
 //!
 //! `cargo run --example secured` starts a server and plays two users against it. With the feature
 //! `tls`, put a `TlsListener` around the listener and call `Client::connect_tls`: nothing else
@@ -78,8 +78,8 @@ async fn connect(address: &str, token: &str) -> Result<Client, ConnectionError> 
     Client::connect_with(address, config).await
 }
 
-/// Calls until the news of the end has arrived. (A client comes back by itself: whoever is to stay away
-/// has to lose his token, too.)
+/// Calls until the end of the connection is known. (A client reconnects by itself: to keep a user
+/// away, remove the token, too.)
 async fn refusal(client: &Client) -> CallError {
     loop {
         if let Err(error) = client.call("whoami", "").fail_fast().await {

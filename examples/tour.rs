@@ -38,26 +38,28 @@ async fn main() -> Outcome {
 
     step(1, "The client sends a request and gets its reply.");
     ask(&desk).await?;
-    step(2, "The client listens, is told of one new offer, leaves, and quits.");
+    step(2, "The client subscribes, gets one notification, unsubscribes, and quits.");
     listen_once(&desk).await?;
-    step(3, "The client listens on, until it has had enough (Ctrl-C, in a real one).");
+    step(3, "The client listens until it is stopped (by Ctrl-C in a real program).");
     listen_on(&desk).await?;
-    step(4, "Told of an offer, the client asks for its details, and goes on listening meanwhile.");
-    note("The first one is slow to be looked up; the second one overtakes it.");
+    step(4, "The client asks for the details of a new offer, and goes on listening meanwhile.");
+    note("The lookup of the first one is slow; the second one overtakes it.");
     ask_while_listening(&desk).await?;
-    note("It may ask for all of them, too, and gets no more at once than it has given credit for:");
+    note("It can also ask for all of them, and gets no more at a time than its credit allows:");
     ask_for_all(&desk).await?;
-    step(5, "No class to derive, no method to override: a closure does, as a stream did above.");
+    step(5, "A closure handles notifications, as a stream did above; there is no class to derive.");
     listen_with_a_closure(&desk).await?;
-    step(6, "The server ends a subscription by a timeout; the client renews it by itself before.");
+    step(6, "A subscription ends by a timeout; the client renews it in time by itself.");
     let desk = Desk::open(8, SHORT_LEASE).await?;
     stay_subscribed(&desk).await?;
-    note("One who types by hand, and does not renew, is told where to go on, and misses nothing:");
+    note(
+        "A user who types by hand and does not renew is told where to resume, and misses nothing:",
+    );
     let_it_expire(&desk).await?;
     step(7, "Both ends are robust against each other.");
     note("The server against a client that writes nonsense, and against its own handler's panic:");
     write_nonsense(&desk).await?;
-    note("The client against a server that answers what nobody asked, and answers twice:");
+    note("The client against a server that sends replies without a request, and second replies:");
     meet_a_hostile_server().await?;
 
     println!("\nThat was all. To go on: cargo run --example offers_server");
@@ -166,7 +168,7 @@ async fn let_it_expire(desk: &Desk) -> Outcome {
 }
 
 async fn write_nonsense(desk: &Desk) -> Outcome {
-    // The panic is part of the programme, and nobody needs to be told where it was.
+    // The panic is intended, so its place is not printed.
     std::panic::set_hook(Box::new(|_| {}));
     let mut peer = ByHand::connect(desk.address).await?;
     for line in [
@@ -196,7 +198,7 @@ async fn meet_a_hostile_server() -> Outcome {
     client.close().await?;
     while let Some(event) = events.next().await {
         if let ConnectionEvent::UnaskedReply(id) = event {
-            got(format_args!("ignored, and counted: a reply to {id} that nobody waits for"));
+            got(format_args!("ignored, and counted: a reply to {id}, which was never sent"));
         }
     }
     Ok(())

@@ -47,7 +47,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     println!("quick: {}", String::from_utf8_lossy(&client.call("work", "10").await?));
 
-    // It may have done something before its time was over: nobody can tell, and `cut` says so.
+    // It may have done something before its time was over, which `cut` says.
     let error = client.call("stall", "").await.unwrap_err();
     assert!(matches!(error, CallError::Unknown(Unknown::Cut(_))));
     println!("slow: {error}");

@@ -201,7 +201,7 @@ fn since(message: &str) -> Result<Duration, Failed> {
 
 const TICK: Duration = Duration::from_millis(10);
 
-/// Who reads slowly lives, and who reads nothing does not.
+/// A slow reader stays connected; one that reads nothing does not.
 async fn slow_readers(server: &str, time: Duration) -> Result<bool, Failed> {
     let server = ServerProcess::start(server)?;
     let mut readers = JoinSet::new();

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Row 23 of the threats: how soon each end notices that the other is gone without a word, be it stopped or
-# beyond a network that loses everything, and that nothing is missed after that. Linux, about a minute a
+# Row 23 of the threats: how soon each end notices that the other is stopped, or that the network loses
+# everything, and that no message is missed after that. Linux, about a minute a
 # run; as root, for the network, which needs iproute2.
 #
 #   scripts/half_open.sh [RUNS]      2 by default

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Row 29 of the threats: SIGTERM at chance moments to a server under pipelined load, and to one to
+# Row 29 of the threats: SIGTERM at random moments, to a server under pipelined load and to a server to
 # which clients publish.
 #
 #   scripts/sigterm.sh [RUNS]      200 runs by default

@@ -391,7 +391,7 @@ async fn a_client_goes_on_when_its_server_is_killed_and_started_again() {
     client.stderr.line_with("disconnected").await;
     offers.append(&offer(3, "meanwhile"));
     let offers = Offers::over_at(offers.dir, &offers.address).await;
-    client.stdout.line_with("the server began anew; its notifications go on at").await;
+    client.stdout.line_with("the server has a new log; its notifications go on at").await;
     client.stdout.line_with("meanwhile").await;
     offers.append(&offer(4, "after"));
     client.stdout.line_with("after").await;

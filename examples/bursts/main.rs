@@ -1,7 +1,7 @@
 //! Publishes in a loop to readers that keep up, in every way, and counts what they lose:
 //! `cargo run --release --example bursts -- --rounds 50`
 //!
-//! With the defaults of both ends nobody is to lose anything. It fails if somebody does.
+//! With the defaults of both ends no reader loses anything. It fails if one does.
 
 #[macro_use]
 #[path = "../shared/print.rs"]

@@ -9,7 +9,7 @@ use std::{
 /// The hosts' addresses.
 pub(crate) const SERVER: &str = "10.177.0.1";
 const CLIENT: &str = "10.177.0.2";
-/// An address on the cable that nobody has.
+/// An unused address on the cable.
 const NOBODY: &str = "02:00:00:00:00:99";
 
 /// Tells the networks of this process apart.
@@ -49,7 +49,7 @@ impl Network {
         &self.client
     }
 
-    /// From here on each host sends to nobody what is meant for the other, and knows nothing of it.
+    /// From here on each host's packets for the other are lost, and neither notices.
     pub(crate) fn swallow(&self) -> io::Result<()> {
         self.each_way(|to| format!("neigh replace {to} lladdr {NOBODY} dev eth nud permanent"))
     }

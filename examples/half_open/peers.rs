@@ -14,7 +14,7 @@ use crate::{Failed, parent::end_with_parent};
 pub(crate) const SERVER: &str = "--server";
 pub(crate) const CLIENT: &str = "--client";
 
-/// How often a server looks who listens.
+/// How often a server checks its subscribers.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// `--server ADDRESS PACE IDLE`: publishes each PACE milliseconds, or not by itself if that is 0, and

@@ -1,4 +1,4 @@
-//! The progress bar, for people who watch.
+//! The progress bar.
 
 use std::{
     io::{IsTerminal, stderr, stdout},
@@ -12,7 +12,7 @@ use crate::args::Args;
 
 const REDRAW: Duration = Duration::from_millis(100);
 
-/// A bar over the time that is measured, until it is dropped; nothing where nobody watches.
+/// A bar over the measured time, until it is dropped; nothing without a terminal.
 #[derive(Debug)]
 pub(crate) struct Progress(Option<(ProgressBar, JoinHandle<()>)>);
 

@@ -20,11 +20,11 @@ pub(crate) const MAX_OFFER: usize = 16 * 1024;
 /// What comes out of a file of offers.
 pub(crate) enum Found {
     Offer(Offer),
-    /// Something to be told to whoever minds the server.
+    /// A message for the operator.
     Remark(Remark),
 }
 
-/// A line that was skipped, or that the file starts anew.
+/// A line that was skipped, or a new beginning of the file.
 pub(crate) enum Remark {
     Malformed { number: u64, why: String, text: Vec<u8> },
     TooLong { number: u64, bytes: u64 },

@@ -1,4 +1,4 @@
-//! The offers that come out of the file: those of a file that starts anew, all at once.
+//! The offers of the file. Those of a file that was rewritten or replaced come all at once.
 
 use std::{
     collections::HashMap,

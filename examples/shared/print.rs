@@ -12,17 +12,17 @@ use std::{
 /// What a shell reports of a program that SIGPIPE ended.
 const BROKEN_PIPE: i32 = 128 + 13;
 
-/// As the standard one; ends the program quietly when nobody reads any more.
+/// As the standard macro; ends the program quietly when its output is closed.
 macro_rules! println {
     ($($text:tt)*) => { crate::print::write(format_args!("{}\n", format_args!($($text)*))) };
 }
 
-/// As the standard one; ends the program quietly when nobody reads any more.
+/// As the standard macro; ends the program quietly when its output is closed.
 macro_rules! print {
     ($($text:tt)*) => { crate::print::write(format_args!($($text)*)) };
 }
 
-/// As the standard one; says it to nobody when nobody reads any more.
+/// As the standard macro; does nothing when the output is closed.
 macro_rules! eprintln {
     ($($text:tt)*) => { crate::print::remark(format_args!($($text)*)) };
 }

@@ -1,4 +1,4 @@
-//! Somebody who types lines by hand, as with `nc`.
+//! A user who types lines by hand, as with `nc`.
 
 use std::{io, net::SocketAddr};
 

@@ -68,7 +68,7 @@ impl Desk {
             .method("clumsy", handler(clumsy).doc("panics"))
     }
 
-    /// Tells all who listen of a new offer.
+    /// Announces a new offer to all subscribers.
     pub(crate) async fn announce(&self, id: u64, title: &'static str, rent: u32) {
         self.add(Offer { id, title, rent, slow: false }).await;
     }
@@ -107,7 +107,7 @@ async fn clumsy() {
     panic!("as announced");
 }
 
-/// A server that answers what nobody asked, and answers twice. It serves one connection.
+/// A server that sends a reply without a request, and a second reply. It serves one connection.
 pub(crate) async fn open_hostile() -> io::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;

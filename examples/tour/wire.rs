@@ -52,7 +52,7 @@ fn shown(line: &[u8]) -> String {
     shown
 }
 
-/// Text in an ANSI color, where somebody looks at it.
+/// Text in an ANSI color, on a terminal.
 pub(crate) fn paint(color: &str, text: &str) -> String {
     static COLORS: LazyLock<bool> = LazyLock::new(|| {
         io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty())
