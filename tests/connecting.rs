@@ -23,6 +23,7 @@ use socket2::{Domain, Socket, Type};
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
     net::{TcpListener, TcpStream},
+    task::JoinSet,
     time::Instant,
 };
 
@@ -523,4 +524,57 @@ fn a_call_outside_a_runtime_has_a_deadline() {
         assert!(futures::executor::block_on(subscribe.into_future()).is_err());
     }
     drop(driver);
+}
+
+/// Whatever waits for the first attempt to connect ends with it, if it is not to wait for another; and
+/// with the reason of that attempt.
+#[tokio::test(start_paused = true)]
+async fn fail_fast_ends_all_that_waits_with_the_first_attempt() {
+    for is_silent in [false, true] {
+        let (builder, mut net) = builder();
+        let config = ClientConfig::new().fail_fast(true);
+        let client = builder.config(config).connect_lazily();
+        let mut waiting = JoinSet::new();
+        for (name, request) in requests() {
+            let request = request(client.clone());
+            waiting.spawn(async move { (name, request.await) });
+        }
+        settle().await;
+        let attempt = net.attempt().await;
+        let began = Instant::now();
+        // One that is connected and never says hello has failed by the end of the attempt.
+        let _server = match is_silent {
+            true => Some(attempt.accept(64)),
+            false => {
+                attempt.refuse();
+                None
+            }
+        };
+        while let Some(ended) = bounded("fail fast", waiting.join_next()).await {
+            let (name, error) = ended.unwrap();
+            let CallError::NotSent(NotSent::Lost(error)) = error else { panic!("{name}: {error}") };
+            match is_silent {
+                true => assert_eq!(error, ConnectionError::HandshakeTimeout, "{name}"),
+                false => assert!(matches!(error, ConnectionError::Io { .. }), "{name}: {error:?}"),
+            }
+        }
+        assert_eq!(began.elapsed(), secs(if is_silent { 10 } else { 0 }));
+    }
+}
+
+type Request = Pin<Box<dyn Future<Output = CallError> + Send>>;
+
+/// All that may be asked of a client, and how it failed.
+fn requests() -> [(&'static str, fn(Client) -> Request); 7] {
+    [
+        ("call", |it| Box::pin(async move { it.call("m", "").await.unwrap_err() })),
+        ("publish", |it| Box::pin(async move { it.publish("t", "").await.unwrap_err() })),
+        ("one_way", |it| Box::pin(async move { it.one_way("m", "").await.unwrap_err().into() })),
+        ("methods", |it| Box::pin(async move { it.methods().await.unwrap_err() })),
+        ("subscribe", |it| Box::pin(async move { it.subscribe("t").await.unwrap_err() })),
+        ("listen", |it| Box::pin(async move { it.listen("t", async |_| {}).await.unwrap_err() })),
+        ("stream", |it| {
+            Box::pin(async move { it.stream("m", "").next().await.unwrap().unwrap_err() })
+        }),
+    ]
 }

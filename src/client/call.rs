@@ -59,7 +59,8 @@ impl<'a> Call<'a> {
     /// there is no connection.
     ///
     /// The call may be polled outside a tokio runtime. Its timer belongs to the runtime in which
-    /// the client was made, or its driver runs. While there is none, the deadline does not fire.
+    /// the client's driver runs, or the client was made. While there is none, the deadline does not
+    /// fire.
     pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
         self.0.patience.set_deadline(deadline.into());
         self

@@ -45,6 +45,9 @@ const FIRST_LINE: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// [`ConnectionError`], the same that every waiting call got.
+///
+/// # Panics
+/// When it is polled outside a tokio runtime.
 #[must_use = "nothing happens on the connection unless its driver is polled"]
 pub struct Connection<T> {
     io: Held<T>,
@@ -125,7 +128,8 @@ impl<T> Connection<T> {
         self.reader.hint.clone()
     }
 
-    fn end(&mut self, error: &ConnectionError) {
+    /// It is over, for this reason, unless it was before.
+    pub(crate) fn end(&mut self, error: &ConnectionError) {
         if self.ended.is_none() {
             self.ended = Some(error.clone());
             tracing::debug!(%error, "connection ended");
@@ -144,6 +148,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Connection<T> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
+        this.shared().note_driver();
         let _entered = this.reader.span.clone().entered();
         let polled = match &this.ended {
             Some(error) => poll_budgeted(cx, |_| Poll::Ready(error.clone())),

@@ -13,6 +13,7 @@ use std::{
 
 use futures_core::Stream;
 use tokio::{
+    runtime::Handle,
     task::{JoinHandle, yield_now},
     time::Instant,
 };
@@ -57,6 +58,7 @@ pub struct Listening {
 }
 
 impl Listening {
+    /// Spawns the task on the caller's runtime, or, outside of one, on the client's.
     pub(crate) fn new<F, Fut>(subscription: Subscription, closure: F) -> Self
     where
         F: FnMut(Delivery) -> Fut + Send + 'static,
@@ -67,13 +69,18 @@ impl Listening {
             gate: Gate::default(),
             is_over: AtomicBool::new(false),
         });
+        let clients = subscription.membership.shared().runtime();
         let invocations = Invocations {
             subscription,
             closure: Some(closure),
             running: Box::pin(None),
             listener: listener.clone(),
         };
-        Self { task: tokio::spawn(invocations), listener }
+        let task = match Handle::try_current().ok().or(clients) {
+            Some(runtime) => runtime.spawn(invocations),
+            None => tokio::spawn(invocations),
+        };
+        Self { task, listener }
     }
 
     /// Waits until the closure was given everything below `position`: as [`Subscription::seen`].

@@ -133,7 +133,10 @@ impl Resync {
         loop {
             let Some(trial) = &mut self.under_way else { return Poll::Ready(None) };
             if let Some(pause) = &mut trial.pause {
-                ready!(pause.as_mut().poll(cx));
+                // The timer's runtime may be gone once the client is over.
+                if shared.refusal_error().is_none() {
+                    ready!(pause.as_mut().poll(cx));
+                }
                 trial.pause = None;
             }
             let (resyncing, link) = trial.resyncing.get_or_insert_with(|| {

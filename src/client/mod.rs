@@ -343,6 +343,7 @@ impl Client {
     /// The closure's future must own what it uses: clone it for each delivery. To begin at a
     /// position, or with a window, use [`Subscribe::listen`]. A panic in the closure ends the
     /// [`Listening`], which leaves the topic.
+    /// The task runs on the runtime of the caller. Outside a runtime it runs on that of the client.
     ///
     /// ```
     /// # async fn example(client: bellwire::Client) -> Result<(), bellwire::CallError> {

@@ -283,8 +283,15 @@ impl<C: Connector> Supervisor<C> {
             Poll::Ready(ended) => Poll::Ready(Err(reason(ended))),
             Poll::Pending => Poll::Pending,
         });
-        timeout_at(until, greeted).await.unwrap_or(Err(ConnectionError::HandshakeTimeout))?;
-        Ok(connection)
+        let greeted = timeout_at(until, greeted).await;
+        match greeted.unwrap_or(Err(ConnectionError::HandshakeTimeout)) {
+            Ok(()) => Ok(connection),
+            Err(error) => {
+                // Those who wait are told this, and not that the driver was dropped.
+                connection.end(&error);
+                Err(error)
+            }
+        }
     }
 
     /// Tells once of each address that it is tried.

@@ -41,8 +41,10 @@ pub(crate) type Timer = Pin<Box<Sleep>>;
 
 pub(crate) struct Shared {
     pub(crate) config: ClientConfig,
-    /// The runtime of the driver: that of the timers, wherever a request is polled.
+    /// The runtime of the driver: that of the timers and tasks, wherever a request is polled.
     runtime: OnceLock<Handle>,
+    /// The runtime in which the client was made, if it was in one.
+    made_in: OnceLock<Handle>,
     /// Whether another connection follows upon one that is over.
     pub(crate) reconnects: bool,
     /// Whether somebody connects, and says when all is over; else it is over with its connection.
@@ -85,6 +87,7 @@ impl Shared {
         let shared = Self {
             config,
             runtime: OnceLock::new(),
+            made_in: OnceLock::new(),
             reconnects,
             is_supervised,
             topics: Mutex::default(),
@@ -96,23 +99,27 @@ impl Shared {
             events: Events::default(),
             counters: Counters::default(),
         };
-        shared.note_runtime();
+        note_current(&shared.made_in);
         shared
     }
 
-    /// Timers run on this runtime, if this is the first that is known.
-    pub(crate) fn note_runtime(&self) {
-        if self.runtime.get().is_none()
-            && let Ok(runtime) = Handle::try_current()
-        {
-            self.runtime.get_or_init(|| runtime);
-        }
+    /// This is the driver's runtime. Timers run here, because the client is over when it shuts down; the
+    /// runtime in which the client was made may shut down before.
+    pub(crate) fn note_driver(&self) {
+        note_current(&self.runtime);
+    }
+
+    /// The runtime of timers and tasks: the driver's, that of the caller, or the one in which the client
+    /// was made. `None` while none is known.
+    pub(crate) fn runtime(&self) -> Option<Handle> {
+        let drivers = self.runtime.get().cloned();
+        drivers.or_else(|| Handle::try_current().ok()).or_else(|| self.made_in.get().cloned())
     }
 
     /// A timer, also for a task outside the runtime; `None` while no runtime is known.
     pub(crate) fn timer(&self, time: Duration) -> Option<Timer> {
-        self.note_runtime();
-        let _entered = self.runtime.get()?.enter();
+        let runtime = self.runtime()?;
+        let _entered = runtime.enter();
         Some(Box::pin(tokio::time::sleep(time)))
     }
 
@@ -370,14 +377,26 @@ impl Shared {
         next
     }
 
-    /// Waits for a connection, where requests are to wait for one.
+    /// Waits for a connection, where requests are to wait for one. With `fail_fast` it ends with the
+    /// first attempt to connect that fails, which changes no phase.
     pub(crate) async fn wait_for_connection(&self) -> Result<(), NotSent> {
-        if let Some(error) = self.down().filter(|_| self.config.fail_fast) {
-            return Err(NotSent::Lost(error));
-        }
-        match self.phase.until(|phase| !matches!(phase, Phase::Connecting)).await {
-            Phase::Ended(error) => Err(NotSent::Lost(error)),
-            Phase::Open(_) | Phase::Connecting => Ok(()),
+        let mut settled = pin!(self.phase.until(|phase| !matches!(phase, Phase::Connecting)));
+        loop {
+            let mut failed = pin!(self.drained.notified());
+            failed.as_mut().enable();
+            if let Some(error) = self.down().filter(|_| self.config.fail_fast) {
+                return Err(NotSent::Lost(error));
+            }
+            let phase = poll_fn(|cx| match settled.as_mut().poll(cx) {
+                Poll::Ready(phase) => Poll::Ready(Some(phase)),
+                Poll::Pending if self.config.fail_fast => failed.as_mut().poll(cx).map(|()| None),
+                Poll::Pending => Poll::Pending,
+            });
+            match phase.await {
+                Some(Phase::Ended(error)) => return Err(NotSent::Lost(error)),
+                Some(Phase::Open(_) | Phase::Connecting) => return Ok(()),
+                None => {}
+            }
         }
     }
 
@@ -419,11 +438,11 @@ impl Shared {
             if self.refusal_error().is_some() {
                 return;
             }
-            let over = poll_fn(|cx| {
-                if timer.as_mut().is_none_or(|timer| timer.as_mut().poll(cx).is_ready()) {
-                    return Poll::Ready(true);
-                }
-                drained.as_mut().poll(cx).map(|()| false)
+            // The timer comes second: its runtime may be gone once the client is over.
+            let over = poll_fn(|cx| match &mut timer {
+                _ if drained.as_mut().poll(cx).is_ready() => Poll::Ready(false),
+                Some(timer) => timer.as_mut().poll(cx).map(|()| true),
+                None => Poll::Ready(true),
             });
             if over.await {
                 return;
@@ -483,5 +502,14 @@ impl Shared {
     /// Why there is no connection at present, where there was to be one.
     pub(crate) fn down(&self) -> Option<ConnectionError> {
         self.links.lock().down.clone()
+    }
+}
+
+/// Notes the runtime in which this runs, if there is one, and none is noted.
+fn note_current(runtime: &OnceLock<Handle>) {
+    if runtime.get().is_none()
+        && let Ok(current) = Handle::try_current()
+    {
+        runtime.get_or_init(|| current);
     }
 }

@@ -322,6 +322,10 @@ impl Membership {
         told.tell(shared);
     }
 
+    pub(crate) fn shared(&self) -> &Shared {
+        self.client.shared()
+    }
+
     pub(crate) fn emit(&self, event: ConnectionEvent) {
         self.client.shared().events.emit(event);
     }
