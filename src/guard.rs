@@ -10,6 +10,8 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use tracing::{Span, span::EnteredSpan};
+
 /// Runs user code; `None` if it panicked.
 pub(crate) fn guarded<T>(user: impl FnOnce() -> T) -> Option<T> {
     caught(user).ok()
@@ -38,6 +40,22 @@ pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
 pub(crate) fn wake(waker: Option<Waker>) {
     if let Some(waker) = waker {
         guarded(|| waker.wake());
+    }
+}
+
+/// An entered span. The `tracing` subscriber is user code, so it is entered and left under the guard.
+pub(crate) struct InSpan(Option<EnteredSpan>);
+
+impl InSpan {
+    pub(crate) fn enter(span: &Span) -> Self {
+        Self(guarded(|| span.clone().entered()))
+    }
+}
+
+impl Drop for InSpan {
+    fn drop(&mut self) {
+        let entered = self.0.take();
+        guarded(|| drop(entered));
     }
 }
 

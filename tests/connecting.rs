@@ -526,10 +526,10 @@ fn a_call_outside_a_runtime_has_a_deadline() {
     drop(driver);
 }
 
-/// Whatever waits for the first attempt to connect ends with it, if it is not to wait for another; and
-/// with the reason of that attempt.
+/// With `fail_fast`, every kind of request that waits for the first attempt to connect ends when that
+/// attempt fails, with its error.
 #[tokio::test(start_paused = true)]
-async fn fail_fast_ends_all_that_waits_with_the_first_attempt() {
+async fn fail_fast_ends_waiting_requests_when_the_first_attempt_fails() {
     for is_silent in [false, true] {
         let (builder, mut net) = builder();
         let config = ClientConfig::new().fail_fast(true);
@@ -542,7 +542,7 @@ async fn fail_fast_ends_all_that_waits_with_the_first_attempt() {
         settle().await;
         let attempt = net.attempt().await;
         let began = Instant::now();
-        // One that is connected and never says hello has failed by the end of the attempt.
+        // A server that never says hello fails the attempt when its time is over.
         let _server = match is_silent {
             true => Some(attempt.accept(64)),
             false => {
@@ -564,8 +564,10 @@ async fn fail_fast_ends_all_that_waits_with_the_first_attempt() {
 
 type Request = Pin<Box<dyn Future<Output = CallError> + Send>>;
 
-/// All that may be asked of a client, and how it failed.
-fn requests() -> [(&'static str, fn(Client) -> Request); 7] {
+type Asking = (&'static str, fn(Client) -> Request);
+
+/// Every kind of request, as a future of its error.
+fn requests() -> [Asking; 7] {
     [
         ("call", |it| Box::pin(async move { it.call("m", "").await.unwrap_err() })),
         ("publish", |it| Box::pin(async move { it.publish("t", "").await.unwrap_err() })),

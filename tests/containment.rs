@@ -23,6 +23,11 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
     time::{Instant, timeout},
 };
+use tracing::{
+    Event, Metadata, Subscriber,
+    span::{Attributes, Id, Record},
+    subscriber::Interest,
+};
 
 #[path = "support/dialogue.rs"]
 mod dialogue;
@@ -32,7 +37,7 @@ mod support;
 
 use crate::{
     dialogue::Peer,
-    net::{Net, call, connected, next, outcome},
+    net::{Net, builder, call, connected, next, outcome},
     support::PipeServer,
 };
 
@@ -469,6 +474,101 @@ async fn accept(server: &mut Peer, id: u64, topic: &str) {
     let line = server.line().await;
     assert!(line.starts_with(&format!("{id} /subscribe")) && line.ends_with(topic), "{line}");
     server.send(&format!("{id} ok;epoch=e;next=1;head=0;lease=60")).await;
+}
+
+/// A `tracing` subscriber that panics at one step. It is the default of one thread only.
+struct FaultySubscriber(SubscriberFault);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SubscriberFault {
+    Enabled,
+    NewSpan,
+    Record,
+    Event,
+    Enter,
+    Exit,
+    CloneSpan,
+    CloseSpan,
+}
+
+impl FaultySubscriber {
+    fn at(&self, step: SubscriberFault) {
+        if self.0 == step {
+            panic!("as planned");
+        }
+    }
+}
+
+impl Subscriber for FaultySubscriber {
+    /// Any thread may call this, so it does not panic.
+    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
+        Interest::sometimes()
+    }
+
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        self.at(SubscriberFault::Enabled);
+        true
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        self.at(SubscriberFault::NewSpan);
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {
+        self.at(SubscriberFault::Record);
+    }
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, _: &Event<'_>) {
+        self.at(SubscriberFault::Event);
+    }
+
+    fn enter(&self, _: &Id) {
+        self.at(SubscriberFault::Enter);
+    }
+
+    fn exit(&self, _: &Id) {
+        self.at(SubscriberFault::Exit);
+    }
+
+    fn clone_span(&self, id: &Id) -> Id {
+        self.at(SubscriberFault::CloneSpan);
+        id.clone()
+    }
+
+    fn try_close(&self, _: Id) -> bool {
+        self.at(SubscriberFault::CloseSpan);
+        true
+    }
+}
+
+/// The client connects, calls, loses its connection and gets another one, whatever the subscriber does.
+#[tokio::test(start_paused = true)]
+async fn a_tracing_subscriber_that_panics_does_not_end_the_client() {
+    use SubscriberFault::*;
+    for step in [Enabled, NewSpan, Record, Event, Enter, Exit, CloneSpan, CloseSpan] {
+        let _log = tracing::subscriber::set_default(FaultySubscriber(step));
+        let (builder, mut net) = builder();
+        let client = builder.connect_lazily();
+        net.attempt().await.refuse();
+        let mut server = net.greet().await;
+        let lost = call(&client, "lost");
+        server.expect("1 m lost").await;
+        drop(server);
+        assert!(matches!(outcome(lost).await, Err(CallError::Unknown(_))), "{step:?}");
+        let mut server = net.greet().await;
+        let asked = call(&client, "asked");
+        server.expect("2 m asked").await;
+        server.send("2 ok yes").await;
+        assert_eq!(outcome(asked).await.unwrap(), "yes", "{step:?}");
+        drop(client);
+        server.expect("3 /quit").await;
+        server.send("3 ok").await;
+        drop(server);
+        net.expect_over().await;
+    }
 }
 
 /// A waker that panics: that of an executor of the user's.

@@ -1,12 +1,11 @@
-//! Clients and runtimes: what is asked for outside of one, and in another than the driver's, which may be
-//! gone.
+//! Clients that are used outside a runtime, or in another runtime than that of their driver.
 
 use std::{future::IntoFuture, pin::pin, thread, time::Duration};
 
 use bellwire::{CallError, Client, ClientConfig, Delivery, NotSent, Router};
 use futures::executor::block_on;
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     runtime::{Builder, Runtime},
     sync::mpsc,
 };
@@ -20,9 +19,9 @@ fn runtime() -> Runtime {
     Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
 }
 
-/// The closure runs on the client's runtime, since there is no other.
+/// The closure runs on the runtime of the client.
 #[test]
-fn a_closure_listens_for_a_thread_outside_of_a_runtime() {
+fn listen_works_outside_a_runtime() {
     let runtime = runtime();
     let (server, client) = runtime.block_on(async {
         let server = PipeServer::start(Router::<()>::new());
@@ -44,10 +43,9 @@ fn a_closure_listens_for_a_thread_outside_of_a_runtime() {
     assert!(runtime.block_on(bounded("the end", told.recv())).is_none());
 }
 
-/// The runtime in which a client was made is of no use once its driver has another, and may be gone by
-/// then.
+/// The driver runs in another runtime than the one in which the client was made, which has shut down.
 #[test]
-fn the_runtime_that_a_client_was_made_in_may_be_gone() {
+fn the_runtime_in_which_a_client_was_made_may_shut_down() {
     let first = runtime();
     let (near, mut far) = tokio::io::duplex(1_024);
     let made = first.block_on(async { Client::new(near, ClientConfig::new()) });
@@ -66,10 +64,10 @@ fn the_runtime_that_a_client_was_made_in_may_be_gone() {
     });
 }
 
-/// A pause before a request is sent again ends when the client's runtime shuts down, wherever it is
-/// waited for.
+/// The pause before a request is sent again ends when the runtime of the client shuts down, without a
+/// panic in the caller's task.
 #[test]
-fn a_pause_ends_with_the_runtime_of_the_client() {
+fn a_pause_ends_when_the_runtime_of_the_client_shuts_down() {
     let own = runtime();
     let (near, mut far) = tokio::io::duplex(1_024);
     let (client, connection) = Client::new(near, ClientConfig::new());
@@ -82,7 +80,14 @@ fn a_pause_ends_with_the_runtime_of_the_client() {
     let outcome = block_on(async {
         let mut call = pin!(client.call("m", ""));
         assert!(futures::poll!(call.as_mut()).is_pending());
-        own.block_on(bounded("the refusal", far.write_all(b"1 no;retry=40000 busy\n"))).unwrap();
+        let refusing = async move {
+            let mut line = [0; 4];
+            far.read_exact(&mut line).await.unwrap();
+            assert_eq!(line, *b"1 m\n");
+            far.write_all(b"1 no;retry=40000 busy\n").await.unwrap();
+            far
+        };
+        let _far = own.spawn(bounded("the request", refusing));
         while client.stats().resent == 0 {
             assert!(futures::poll!(call.as_mut()).is_pending());
             thread::yield_now();
@@ -93,9 +98,9 @@ fn a_pause_ends_with_the_runtime_of_the_client() {
     assert!(outcome.is_err(), "{outcome:?}");
 }
 
-/// Outside of a runtime everything but the driver works, as within.
+/// Everything but the driver works outside a runtime.
 #[test]
-fn all_is_asked_for_outside_of_a_runtime() {
+fn requests_work_outside_a_runtime() {
     let runtime = runtime();
     let (server, client) = runtime.block_on(async {
         let echo = bellwire::handler(async |text: String| text);

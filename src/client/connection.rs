@@ -24,7 +24,7 @@ use crate::{
     },
     coop::poll_budgeted,
     error::ConnectionError,
-    guard::{Held, caught, wake},
+    guard::{Held, InSpan, caught, guarded, wake},
     io::{Scratch, WriteBuffer},
     protocol::{Hello, LineDecoder, Renewal, Silence, Time, Verdict},
     sync::Arc,
@@ -132,7 +132,7 @@ impl<T> Connection<T> {
     pub(crate) fn end(&mut self, error: &ConnectionError) {
         if self.ended.is_none() {
             self.ended = Some(error.clone());
-            tracing::debug!(%error, "connection ended");
+            guarded(|| tracing::debug!(%error, "connection ended"));
             self.shared().lose(self.link(), error, self.reader.last_executed);
         }
     }
@@ -149,7 +149,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Connection<T> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         this.shared().note_driver();
-        let _entered = this.reader.span.clone().entered();
+        let _entered = InSpan::enter(&this.reader.span);
         let polled = match &this.ended {
             Some(error) => poll_budgeted(cx, |_| Poll::Ready(error.clone())),
             None => this.poll_all(cx),
@@ -490,7 +490,7 @@ fn sleep_until(start: Instant, time: Time) -> Sleep {
 /// A driver that is dropped ends everything that waits on it.
 impl<T> Drop for Connection<T> {
     fn drop(&mut self) {
-        let _entered = self.reader.span.clone().entered();
+        let _entered = InSpan::enter(&self.reader.span);
         self.end(&ConnectionError::Closed);
     }
 }

@@ -14,7 +14,7 @@ use crate::{
         link::LinkId,
         shared::{Shared, Timer},
     },
-    guard::{Guarded, Held},
+    guard::{Guarded, Held, guarded},
     protocol::{Code, Position, Repeats},
 };
 
@@ -146,7 +146,7 @@ impl Resync {
             match ready!(Pin::new(resyncing).poll(cx)) {
                 Ok(Ok(())) => break,
                 Ok(Err(error)) => {
-                    tracing::debug!(%error, "subscription could not be resynchronised");
+                    guarded(|| tracing::debug!(%error, "subscription could not be resynchronised"));
                 }
                 Err(message) => self.panic = Some(message),
             }

@@ -19,7 +19,7 @@ use crate::{
         waiter::{CallResult, Reply, Waiter},
     },
     error::{CallError, ConnectionError, Unknown},
-    guard::guarded,
+    guard::{Held, guarded},
     protocol::{
         Attributes, Code, Escaped, Hello, Incoming, Line, Notice, Outcome, Position, Reason,
         RequestId, SubscriptionEvent, VERSION, parse_notification, parse_number,
@@ -59,7 +59,7 @@ pub(crate) struct Reader {
     pub(crate) ways: Ways,
     /// The connection's span. It has no parent, because it outlives the task that connects. Its
     /// session is known from the hello on.
-    pub(crate) span: Span,
+    pub(crate) span: Held<Span>,
     /// The server's first line, once it is there.
     pub(crate) hello: Option<Hello>,
     /// The id above which the server said it executes nothing.
@@ -94,11 +94,14 @@ pub(crate) struct Reader {
 
 impl Reader {
     pub(crate) fn new(shared: Arc<Shared>, link: LinkId, ways: Ways) -> Self {
+        let span = guarded(
+            || tracing::info_span!(parent: None, "client", session = tracing::field::Empty),
+        );
         Self {
             shared,
             link,
             ways,
-            span: tracing::info_span!(parent: None, "client", session = tracing::field::Empty),
+            span: Held::new(span.unwrap_or_else(Span::none)),
             hello: None,
             last_executed: None,
             has_quit: false,
@@ -164,8 +167,8 @@ impl Reader {
         if hello.version != VERSION {
             return Err(ConnectionError::Version(hello.version));
         }
-        self.span.record("session", tracing::field::display(hello.session));
-        tracing::debug!("connected");
+        guarded(|| self.span.record("session", tracing::field::display(hello.session)).is_none());
+        guarded(|| tracing::debug!("connected"));
         let Admission { lines, is_asked_for } = self.admission(&hello)?;
         self.first_lines = lines;
         (self.unadmitted, self.is_admitted) = (Some(hello), !is_asked_for);

@@ -21,7 +21,7 @@ use crate::{
         supervisor::{Supervisor, connected, reason},
     },
     error::ConnectionError,
-    guard::{Guarded, Held, caught},
+    guard::{Guarded, Held, caught, guarded},
 };
 
 /// Slow endpoints that are remembered: more than a client's addresses have.
@@ -287,7 +287,7 @@ impl<C: Connector> Supervisor<C> {
         match greeted.unwrap_or(Err(ConnectionError::HandshakeTimeout)) {
             Ok(()) => Ok(connection),
             Err(error) => {
-                // Those who wait are told this, and not that the driver was dropped.
+                // Waiting requests get this error, and not that of a dropped driver.
                 connection.end(&error);
                 Err(error)
             }
@@ -315,7 +315,7 @@ impl<C: Connector> Supervisor<C> {
         endpoint: &Endpoint,
         error: ConnectionError,
     ) {
-        tracing::debug!(%error, endpoint = endpoint.name, "cannot connect");
+        guarded(|| tracing::debug!(%error, endpoint = endpoint.name, "cannot connect"));
         self.remember_slow(endpoint.name.clone());
         if is_answer(&error) {
             // Its server has said no: the other endpoints of the address lead to the same.

@@ -103,14 +103,14 @@ impl Shared {
         shared
     }
 
-    /// This is the driver's runtime. Timers run here, because the client is over when it shuts down; the
-    /// runtime in which the client was made may shut down before.
+    /// Notes the driver's runtime. Timers run here, because the client ends when it shuts down. The
+    /// runtime in which the client was made may shut down before that.
     pub(crate) fn note_driver(&self) {
         note_current(&self.runtime);
     }
 
-    /// The runtime of timers and tasks: the driver's, that of the caller, or the one in which the client
-    /// was made. `None` while none is known.
+    /// The runtime of timers and tasks: that of the driver, else that of the caller, else the one in
+    /// which the client was made. `None` while none is known.
     pub(crate) fn runtime(&self) -> Option<Handle> {
         let drivers = self.runtime.get().cloned();
         drivers.or_else(|| Handle::try_current().ok()).or_else(|| self.made_in.get().cloned())
@@ -377,8 +377,8 @@ impl Shared {
         next
     }
 
-    /// Waits for a connection, where requests are to wait for one. With `fail_fast` it ends with the
-    /// first attempt to connect that fails, which changes no phase.
+    /// Waits for a connection, unless requests fail fast. With `fail_fast` it ends when the first
+    /// attempt to connect fails. That does not change the phase, so it watches `drained`, too.
     pub(crate) async fn wait_for_connection(&self) -> Result<(), NotSent> {
         let mut settled = pin!(self.phase.until(|phase| !matches!(phase, Phase::Connecting)));
         loop {
@@ -505,7 +505,7 @@ impl Shared {
     }
 }
 
-/// Notes the runtime in which this runs, if there is one, and none is noted.
+/// Notes the current runtime, unless one is noted already.
 fn note_current(runtime: &OnceLock<Handle>) {
     if runtime.get().is_none()
         && let Ok(current) = Handle::try_current()

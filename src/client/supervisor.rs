@@ -247,10 +247,10 @@ impl<C: Connector> Supervisor<C> {
         let Some(bytes) = self.shared.config.unsent_bytes else { return };
         match guarded(|| C::limit_unsent(io, bytes)) {
             Some(Ok(())) => {}
-            Some(Err(error)) => {
-                tracing::debug!(%error, "cannot limit what the system holds unsent")
-            }
-            None => tracing::error!("connector panicked"),
+            Some(Err(error)) => drop(guarded(
+                || tracing::debug!(%error, "cannot limit what the system holds unsent"),
+            )),
+            None => drop(guarded(|| tracing::error!("connector panicked"))),
         }
     }
 
