@@ -61,12 +61,12 @@ pub(crate) fn checked_published(published: Published) -> Result<Published, Publi
     checked.map(|()| published).map_err(PublishError::Unavailable)
 }
 
-/// Where a store says a log ended that it closed.
+/// The end of a log that a store closed, if it is valid.
 ///
 /// # Errors
-/// The position is none of the protocol. The log may be closed.
+/// The position is invalid. The log may be closed.
 pub(crate) fn checked_end(end: Option<Position>) -> Result<Option<Position>, PublishError> {
-    let checked = require(end.is_none_or(Position::is_sendable), "its numbers are none");
+    let checked = require(end.is_none_or(Position::is_sendable), "it returned an invalid number");
     checked.map(|()| end).map_err(PublishError::Unavailable)
 }
 
