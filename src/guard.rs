@@ -13,20 +13,25 @@ use std::{
 use tracing::{Span, span::EnteredSpan};
 
 /// Runs user code; `None` if it panicked.
+#[inline]
 pub(crate) fn guarded<T>(user: impl FnOnce() -> T) -> Option<T> {
     caught(user).ok()
 }
 
 /// Runs user code; the message of the panic, if it panicked.
+#[inline]
 pub(crate) fn caught<T>(user: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(user)).map_err(|panic| {
-        let message = message(&*panic);
-        // The payload of a panic is user code too, when it is dropped.
-        if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-            mem::forget(another);
-        }
-        message
-    })
+    catch_unwind(AssertUnwindSafe(user)).map_err(disposed)
+}
+
+/// The message of a panic, which is dropped. Its payload is user code too, when it is dropped.
+#[cold]
+fn disposed(panic: Box<dyn Any + Send>) -> String {
+    let message = message(&*panic);
+    if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        mem::forget(another);
+    }
+    message
 }
 
 /// The message of a panic, as far as it has one.

@@ -17,6 +17,7 @@ use tokio::{
 use crate::{
     client::{
         admission::Ways,
+        alarm::Alarm,
         hint::Hint,
         link::{Link, LinkId},
         reader::Reader,
@@ -60,11 +61,11 @@ pub struct Connection<T> {
     /// How long the server has to say hello, until it has, where nobody else looks at that.
     greeting: Option<Timer>,
     /// When the first of the calls may be past the deadline that all of them have.
-    overdue: Option<Timer>,
-    renewal: Option<(Renewal, Pin<Box<Sleep>>)>,
-    silence: Option<(Silence, Pin<Box<Sleep>>)>,
+    overdue: Option<Alarm>,
+    renewal: Option<(Renewal, Alarm)>,
+    silence: Option<(Silence, Alarm)>,
     /// When what was refused for now is asked for again.
-    again: Option<Pin<Box<Sleep>>>,
+    again: Option<Alarm>,
     /// This side closes, as the last look at the shared state told.
     closing: bool,
     /// This side quits a server that goes away, and goes on with another.
@@ -236,11 +237,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// Bytes came. The timer is set anew only for the answer to a probe, which has a time of its own.
     fn heard(&mut self) {
         let now = time_since(self.started);
-        if let Some((silence, sleep)) = &mut self.silence
+        if let Some((silence, alarm)) = &mut self.silence
             && silence.heard(now)
         {
             let probe = self.reader.shared.config.probe;
-            sleep.as_mut().reset(instant(self.started, now.after(probe)));
+            alarm.reset(instant(self.started, now.after(probe)));
         }
     }
 
@@ -382,25 +383,31 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let Some(limit) = shared.config.deadline.filter(|_| self.reader.hello.is_some()) else {
             return;
         };
-        let timer = self.overdue.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        while timer.as_mut().poll(cx).is_ready() {
+        let timer = match &mut self.overdue {
+            Some(timer) => timer,
+            none => {
+                let Some(first) = Instant::now().checked_add(limit) else { return };
+                none.insert(Alarm::at(first))
+            }
+        };
+        while timer.poll(cx).is_ready() {
             let next = shared.end_overdue(self.reader.link);
             let Some(next) = next.or_else(|| Instant::now().checked_add(limit)) else { return };
-            timer.as_mut().reset(next);
+            timer.reset(next);
         }
     }
 
     /// Asks again for what the server had no room for, each in its time.
     fn poll_again(&mut self, cx: &mut Context<'_>) {
         loop {
-            let next = self.again.as_ref().map(|sleep| sleep.deadline());
+            let next = self.again.as_ref().map(Alarm::deadline);
             if let Some(at) = self.reader.take_again()
                 && next.is_none_or(|next| at < next)
             {
-                self.again = Some(Box::pin(tokio::time::sleep_until(at)));
+                self.again = Some(Alarm::at(at));
             }
-            let Some(sleep) = &mut self.again else { return };
-            if sleep.as_mut().poll(cx).is_pending() {
+            let Some(alarm) = &mut self.again else { return };
+            if alarm.poll(cx).is_pending() {
                 return;
             }
             self.again = None;
@@ -417,13 +424,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let config = &self.reader.shared.config;
         let probe = config.probe;
         let answer = config.dead.saturating_sub(probe).max(Duration::from_secs(1));
-        let (silence, sleep) = self.silence.get_or_insert_with(|| {
+        let (silence, alarm) = self.silence.get_or_insert_with(|| {
             let now = time_since(self.started);
             let mut silence = Silence::default();
             let _ = silence.heard(now);
-            (silence, Box::pin(sleep_until(self.started, now.after(probe))))
+            (silence, Alarm::at(instant(self.started, now.after(probe))))
         });
-        while sleep.as_mut().poll(cx).is_ready() {
+        while alarm.poll(cx).is_ready() {
             let awaits = self.reader.shared.awaits(self.reader.link);
             let now = time_since(self.started);
             match silence.look(now, awaits, probe, answer) {
@@ -436,7 +443,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 }
                 Verdict::Dead => return Poll::Ready(ConnectionError::Silent),
             }
-            sleep.as_mut().reset(instant(self.started, silence.due()));
+            alarm.reset(instant(self.started, silence.due()));
         }
         Poll::Pending
     }
@@ -445,13 +452,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     fn poll_renewal(&mut self, cx: &mut Context<'_>) {
         let Some(hello) = &self.reader.hello else { return };
         let has_idle = hello.idle.is_some();
-        let (renewal, sleep) = self.renewal.get_or_insert_with(|| {
+        let (renewal, alarm) = self.renewal.get_or_insert_with(|| {
             let now = time_since(self.started);
             let renewal = first_renewal(hello, now, self.reader.shared.config.random.next_u64());
             let first = renewal.due().min(now.after(FIRST_LINE));
-            (renewal, Box::pin(sleep_until(self.started, first)))
+            (renewal, Alarm::at(instant(self.started, first)))
         });
-        while sleep.as_mut().poll(cx).is_ready() {
+        while alarm.poll(cx).is_ready() {
             let now = time_since(self.started);
             if now < renewal.due() {
                 self.reader.say_something();
@@ -459,7 +466,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 self.reader.renew(has_idle);
                 renewal.sent(now, self.reader.shared.config.random.next_u64());
             }
-            sleep.as_mut().reset(instant(self.started, renewal.due()));
+            alarm.reset(instant(self.started, renewal.due()));
         }
     }
 }
@@ -481,10 +488,6 @@ fn time_since(start: Instant) -> Time {
 
 fn instant(start: Instant, time: Time) -> Instant {
     start + Duration::from_millis(time.as_millis())
-}
-
-fn sleep_until(start: Instant, time: Time) -> Sleep {
-    tokio::time::sleep_until(instant(start, time))
 }
 
 /// A driver that is dropped ends everything that waits on it.

@@ -187,7 +187,9 @@ impl Link {
     fn remove(&mut self, id: RequestId) -> Option<Entry> {
         let entry = self.pending.complete(id.get())?;
         self.placed -= usize::from(entry.waiter.holds_place());
-        self.grants.remove(&id.get());
+        if !self.grants.is_empty() {
+            self.grants.remove(&id.get());
+        }
         Some(entry)
     }
 
@@ -305,6 +307,9 @@ impl Link {
 
     /// Appends the credit that was granted, one line for each reply.
     pub(crate) fn append_grants(&mut self) {
+        if self.grants.is_empty() {
+            return;
+        }
         for (id, items) in std::mem::take(&mut self.grants) {
             self.append(|out| {
                 let (head, arguments) = (format_args!("/more"), format_args!("{id} {items}"));

@@ -2,6 +2,7 @@
 
 mod acks;
 mod admission;
+mod alarm;
 mod asking;
 mod body;
 mod builder;

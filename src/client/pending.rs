@@ -45,7 +45,6 @@ impl<W> Pending<W> {
     }
 
     /// Who waits, in no order.
-    /// Who waits, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &W> {
         self.waiters.values()
     }
