@@ -34,8 +34,8 @@ use crate::{
 /// Reads a driver does in one poll before it lets other tasks run.
 const READS_PER_POLL: usize = 8;
 
-/// How long a client that has nothing to say leaves its first line out: servers close who does so for
-/// long, by default for twice this.
+/// How long a client without requests delays its first line. Servers close connections without a
+/// first line, by default after twice this.
 const FIRST_LINE: Duration = Duration::from_secs(5);
 
 /// The driver of a client's connection: a future that must be polled for anything to happen.
@@ -58,7 +58,7 @@ pub struct Connection<T> {
     /// The write was put off once, so that callers who run now can join it.
     gathered: bool,
     started: Instant,
-    /// How long the server has to say hello, until it has, where nobody else looks at that.
+    /// The time for the server's hello, if no supervisor watches it.
     greeting: Option<Timer>,
     /// When the first of the calls may be past the deadline that all of them have.
     overdue: Option<Alarm>,
@@ -114,7 +114,7 @@ impl<T> Connection<T> {
         self.reader.link
     }
 
-    /// What the server has said first; `None` before it is known that it knows who this is.
+    /// The server's hello; `None` until the credentials are accepted, if the server asks for them.
     pub(crate) fn hello(&self) -> Option<&Hello> {
         self.reader.hello.as_ref()
     }
@@ -196,7 +196,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
     }
 
-    /// Reads all there is, and tells everybody. What a reply says comes before why reading ended.
+    /// Reads everything that is there, and wakes the tasks concerned. Replies are completed before
+    /// the end of reading is reported.
     fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
         let read = self.poll_read(cx);
         if let Err(fault) = self.reader.finish_batch() {
@@ -229,12 +230,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 }
             }
         }
-        // Not `wake_by_ref`: others, whose bytes nobody has heard of yet, are to have their turn.
+        // Not `wake_by_ref`: other tasks, whose bytes the runtime has not seen yet, should have
+        // their turn.
         let _ = pin!(tokio::task::yield_now()).poll(cx);
         Poll::Pending
     }
 
-    /// Bytes came. The timer is set anew only for the answer to a probe, which has a time of its own.
+    /// Bytes came. The timer is reset only for the answer to a probe, which has its own time.
     fn heard(&mut self) {
         let now = time_since(self.started);
         if let Some((silence, alarm)) = &mut self.silence
@@ -322,7 +324,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
         let shared = &self.reader.shared;
         let mut links = shared.links.lock();
-        // What comes due while these are written wakes nobody: this driver may hold no waker there.
+        // What comes due while these are written wakes no task: this driver may hold no waker
+        // there.
         while links.link(self.reader.link).is_some_and(Link::take_acks_due) {
             drop(links);
             let drivers = shared.topics.lock().write_acks(shared);
@@ -376,8 +379,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         greeting.unwrap_or(Poll::Pending).map(|()| ConnectionError::HandshakeTimeout)
     }
 
-    /// Ends calls that are past the deadline that all of them have. The timer is not set anew with what
-    /// is sent: it looks, when it rings, whose time is over next.
+    /// Ends calls that are past the default deadline. The timer is not reset when a call is sent:
+    /// when it fires, it looks for the call whose time is over next.
     fn poll_overdue(&mut self, cx: &mut Context<'_>) {
         let shared = &self.reader.shared;
         let Some(limit) = shared.config.deadline.filter(|_| self.reader.hello.is_some()) else {
@@ -415,8 +418,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
     }
 
-    /// Probes a server that owes something and is silent, and gives it up. The timer is not set anew
-    /// with what is read: it looks, when it rings, how long ago that was.
+    /// Probes a server that owes something and is silent, and gives it up. The timer is not reset
+    /// when bytes are read: when it fires, it looks how long ago that was.
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
         if self.reader.hello.is_none() {
             return Poll::Pending;

@@ -240,7 +240,7 @@ impl<F, Fut> Drop for Invocations<F, Fut> {
     }
 }
 
-/// What stands between a closure and who stops it: no poll begins once it is stopped.
+/// The gate between a closure and `drop`: no poll begins once it is stopped.
 #[derive(Default)]
 struct Gate {
     state: Mutex<GateState>,
@@ -268,7 +268,7 @@ impl Gate {
         self.state.lock().is_stopped
     }
 
-    /// Lets nobody in any more, and waits until nobody is inside, but for so long only.
+    /// Lets no poll in any more, and waits for the current one, for a bounded time.
     fn stop(&self) {
         let mut state = self.state.lock();
         state.is_stopped = true;

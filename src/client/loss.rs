@@ -52,7 +52,7 @@ pub(crate) enum OnLoss {
     GoOn,
     /// The loss is the last item but the end.
     Fail,
-    /// The application fetches anew what it needs, before anything else is handed over.
+    /// The application fetches its state again before anything else is handed over.
     Resync(Box<Resync>),
 }
 

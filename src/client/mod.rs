@@ -1,4 +1,4 @@
-//! The client: asks, and is told, on one connection.
+//! The client: calls and notifications on one connection.
 
 mod acks;
 mod admission;

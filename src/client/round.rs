@@ -105,8 +105,8 @@ impl<Io> Round<Io> {
 }
 
 impl<C: Connector> Supervisor<C> {
-    /// Goes through these addresses until one brings a connection, whose server knows who this is; the
-    /// index of that address.
+    /// Goes through these addresses until one gives a connection whose server has accepted the
+    /// credentials. Returns the index of that address.
     ///
     /// All endpoints of all addresses are raced to be connected. The winner has its share of the time
     /// that is left to shake hands, to say hello and to accept credentials; if it fails, or takes
@@ -138,13 +138,13 @@ impl<C: Connector> Supervisor<C> {
                 }
             }
         }
-        // A resolver that hangs is not asked anew in each round.
+        // A resolver that hangs is not called again in each round.
         let at = |place: usize| round.order.get(place).copied().unwrap_or_default();
         self.lookups = round.lookups.into_iter().map(|(place, one)| (at(place), one)).collect();
         Err(round.last)
     }
 
-    /// How this client can say who it is, before anything is tried.
+    /// The credentials, before anything is tried.
     async fn first_ways(&mut self, round: &mut Round<C::Io>) -> Result<Ways, ConnectionError> {
         let late = || ConnectionError::Credentials("the hook did not give them in time".into());
         let ways = timeout_at(round.deadline, self.ways()).await;
@@ -383,7 +383,7 @@ fn not_found_in_time() -> ConnectionError {
     io::Error::new(io::ErrorKind::TimedOut, "the host's name was not resolved in time").into()
 }
 
-/// Whether the server said this, whoever it is at the other endpoints of its address.
+/// Whether this is the server's own answer, which then holds for all endpoints of its address.
 fn is_answer(error: &ConnectionError) -> bool {
     matches!(
         error,

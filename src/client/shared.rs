@@ -47,7 +47,8 @@ pub(crate) struct Shared {
     made_in: OnceLock<Handle>,
     /// Whether another connection follows upon one that is over.
     pub(crate) reconnects: bool,
-    /// Whether somebody connects, and says when all is over; else it is over with its connection.
+    /// Whether there is a supervisor, which decides when the client ends. Otherwise the client ends
+    /// with its connection.
     pub(crate) is_supervised: bool,
     /// Lock order: `topics` before `links`.
     pub(crate) topics: Mutex<Topics>,
@@ -56,7 +57,7 @@ pub(crate) struct Shared {
     pub(crate) drained: Notify,
     /// One at a time begins a request of the protocol's own, once there is room for it.
     turns: Semaphore,
-    /// For whoever connects: this side closes, or a link is gone.
+    /// For the supervisor: this side closes, or a link is gone.
     pub(crate) news: Notify,
     pub(crate) phase: Phases,
     pub(crate) events: Events,
@@ -78,7 +79,7 @@ impl Shared {
         Self::new(config, false, false)
     }
 
-    /// What handles share with whoever connects for them.
+    /// For a client with a supervisor.
     pub(crate) fn supervised(config: ClientConfig, reconnects: bool) -> Self {
         Self::new(config, reconnects, true)
     }
@@ -128,8 +129,8 @@ impl Shared {
         self.links.lock().current.id
     }
 
-    /// The server's hello is there, and it knows who this is: opens the gates. Subscriptions go on
-    /// before anything else does.
+    /// The server's hello is there, and the credentials are accepted: opens the gates.
+    /// Subscriptions go on before anything else.
     pub(crate) fn open(&self, id: LinkId, hello: Hello, told: &mut Told) {
         let places = self.config.in_flight.min(hello.in_flight);
         let mut links = self.links.lock();
@@ -145,7 +146,7 @@ impl Shared {
         drop(unused);
         self.topics.lock().connected(self, told);
         self.counters.fold(&mut Tally { connections: 1, ..Tally::default() });
-        // Who knows of this connection, and asks for events then, is told of later ones alone.
+        // A task that knows of this connection and asks for events then gets only later events.
         let connected = ConnectionEvent::Connected(hello.clone());
         let queued = self.phase.replace_and(Phase::Open(hello), || self.events.queue(&connected));
         guarded(|| semaphore.add_permits(places));
@@ -159,7 +160,7 @@ impl Shared {
     /// The places of the connection there is, or of the next.
     ///
     /// # Errors
-    /// When nothing is begun any more; or, for who does not want to wait, when there is no connection.
+    /// When nothing begins any more; with `fail_fast` also when there is no connection.
     pub(crate) fn places(&self, fail_fast: bool) -> Result<Arc<Semaphore>, NotSent> {
         let links = self.links.lock();
         let down = links.down.as_ref().filter(|_| fail_fast);
@@ -347,7 +348,8 @@ impl Shared {
             self.drained.notify_waiters();
             return true;
         }
-        // The one-shot leaves the table under the lock, and its receiver is gone: nobody is woken.
+        // The one-shot leaves the table under the lock, but its receiver is gone, so no task is
+        // woken.
         if link.pending.get_mut(id.get()).is_some_and(|entry| entry.cancel()) {
             let driver = link.append_cancel(id);
             drop(links);

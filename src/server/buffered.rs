@@ -210,7 +210,7 @@ mod tests {
         holding
     }
 
-    /// Over the limit somebody is above the allowance, and nobody who holds little is.
+    /// Over the limit some connection is above the allowance, and none that holds little is.
     #[test]
     fn over_the_limit_somebody_is_above_the_allowance() {
         let mut rng = fastrand::Rng::with_seed(3);
@@ -238,8 +238,8 @@ mod tests {
         }
     }
 
-    /// With everybody at exactly the same, nobody is above the allowance at the limit, and all are
-    /// one byte over it.
+    /// If all hold exactly the same, none is above the allowance at the limit, and all are one byte
+    /// over it.
     #[test]
     fn equals_are_treated_alike() {
         const EACH: usize = 4 * LITTLE;

@@ -92,11 +92,11 @@ pub trait Listener: Send + 'static {
         Ok(())
     }
 
-    /// Goes on with the handshake of its transport, if it has one; who the peer is, where that
-    /// proves it. Default: there is none, and the peer is anonymous.
+    /// Continues the handshake of the transport, if it has one. Returns who the peer is, if the
+    /// handshake proves it. Default: there is none, and the peer is anonymous.
     ///
-    /// It is called in the connection's own task, before anything is written, until it is ready, and
-    /// for no longer than [`handshake_time`](crate::ServerConfig::handshake_time).
+    /// It is called in the connection's own task, before anything is written, until it is ready,
+    /// for at most [`handshake_time`](crate::ServerConfig::handshake_time).
     ///
     /// # Errors
     /// The connection is dropped.
@@ -104,10 +104,10 @@ pub trait Listener: Send + 'static {
         Poll::Ready(Ok(Principal::anonymous()))
     }
 
-    /// Whether nobody on the way can read or change what its connections carry. Default: no.
+    /// Whether the network can neither read nor change what its connections carry. Default: no.
     ///
-    /// A server that listens beyond loopback says so in the log if it neither is encrypted nor has
-    /// an [`Authenticator`](crate::server::Authenticator).
+    /// A server that listens beyond loopback logs a warning if its listener is not encrypted and it
+    /// has no [`Authenticator`](crate::server::Authenticator).
     fn is_encrypted(&self) -> bool {
         false
     }
@@ -143,7 +143,7 @@ impl From<SocketAddr> for PeerAddr {
 }
 
 impl PeerAddr {
-    /// Whether whoever is at, or comes to, this address may be on another machine.
+    /// Whether a peer at this address may be on another machine.
     pub(super) fn is_beyond_loopback(&self) -> bool {
         match self {
             Self::Tcp(address) => !address.ip().to_canonical().is_loopback(),

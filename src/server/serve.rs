@@ -148,7 +148,7 @@ impl<L: Listener> IntoFuture for Serve<L> {
     }
 }
 
-/// A server that has ended, or is dropped, tells nobody of what is published.
+/// Closes the publisher of a server that has ended or is dropped.
 struct Ended(Publisher);
 
 impl Drop for Ended {
@@ -163,7 +163,7 @@ impl<L> fmt::Debug for Serve<L> {
     }
 }
 
-/// Says so when anybody may come in from anywhere.
+/// Logs a warning if every client from anywhere may connect and call.
 fn warn_of_strangers<L: Listener>(listener: &L, shared: &Shared) {
     let is_encrypted = guarded(|| listener.is_encrypted()).unwrap_or_default();
     let is_open = !is_encrypted && shared.hooks.authenticator.is_none();
@@ -171,7 +171,7 @@ fn warn_of_strangers<L: Listener>(listener: &L, shared: &Shared) {
         Ok(address) if is_open && address.is_beyond_loopback() => tracing::warn!(
             %address,
             "listening beyond loopback with neither TLS nor an authenticator: \
-             anybody who reaches this address may call and listen",
+             every client that reaches this address may call and listen",
         ),
         _ => {}
     }
@@ -422,7 +422,7 @@ mod tests {
         }
     }
 
-    /// The times, in seconds, within which a server over `listen` watches whom it lets in. What the
+    /// The times, in seconds, that a server over `listen` sets on the sockets it accepts. What the
     /// system may hold unsent is what the configuration says.
     async fn served<L: Listener>(
         listen: impl FnOnce(Shown) -> L,
@@ -446,7 +446,7 @@ mod tests {
         watched(&socket).map(|times| times.map(|time| time.as_secs()))
     }
 
-    /// Row 23 of the threats: who is let in is watched, as the configuration says.
+    /// Row 23 of the threats: accepted sockets are watched, as the configuration says.
     #[tokio::test]
     async fn a_peer_that_is_gone_is_noticed_by_its_socket() {
         let config = ServerConfig::new;

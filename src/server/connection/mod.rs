@@ -470,7 +470,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
     }
 
-    /// Reads again. An unfinished line could not go on meanwhile: its time begins anew.
+    /// Reads again. An unfinished line could not continue meanwhile, so its time is restarted.
     fn go_on(&mut self) {
         if let Some(active) = &mut self.active
             && mem::take(&mut active.is_held)
@@ -536,8 +536,8 @@ impl<T> Connection<T> {
 
 /// Wakes the task once the runtime has looked for news of others.
 ///
-/// A task that wakes itself is polled again before that, dozens of times: a flood would keep those
-/// waiting whose bytes nobody has heard of yet.
+/// A task that wakes itself is polled again before that, dozens of times. A flood would then delay
+/// connections whose bytes the runtime has not seen yet.
 fn give_way(cx: &mut Context<'_>) {
     let yielding = pin!(yield_now());
     let _ = yielding.poll(cx);
