@@ -67,7 +67,7 @@ const READS: usize = 2;
 const ROUNDS: usize = 2;
 /// Lines that are obeyed in a poll: as many as one read brings of short ones. A line that takes longer
 /// to obey counts as several.
-const LINES: usize = 2_048;
+const LINES: u16 = 2_048;
 
 /// The driver of one connection. It ends when the connection is closed.
 pub(super) struct Connection<T> {
@@ -106,7 +106,7 @@ pub(super) struct Connection<T> {
     /// The time of this poll, once it was asked for.
     now: Option<Time>,
     /// Lines that may still be obeyed in this poll.
-    lines_left: usize,
+    lines_left: u16,
     /// What an idle connection does without.
     active: Option<Box<Active>>,
     subscriptions: Option<Box<Subscriptions>>,

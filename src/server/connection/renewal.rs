@@ -48,7 +48,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 break;
             }
         }
-        self.lines_left = self.lines_left.saturating_sub(listed / POSITIONS_PER_LINE);
+        let lines = u16::try_from(listed / POSITIONS_PER_LINE).unwrap_or(u16::MAX);
+        self.lines_left = self.lines_left.saturating_sub(lines);
         positions
     }
 }
