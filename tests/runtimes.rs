@@ -64,6 +64,28 @@ fn the_runtime_in_which_a_client_was_made_may_shut_down() {
     });
 }
 
+/// A deadline needs nothing of the client's runtime, which may stand still.
+#[test]
+fn a_deadline_fires_while_the_runtime_of_the_client_stands_still() {
+    let own = Builder::new_current_thread().enable_all().build().unwrap();
+    let (near, mut far) = tokio::io::duplex(1_024);
+    let client = own.block_on(async {
+        let (client, connection) = Client::new(near, ClientConfig::new());
+        tokio::spawn(connection);
+        far.write_all(HELLO).await.unwrap();
+        bounded("the hello", client.connected()).await.unwrap();
+        client
+    });
+    runtime().block_on(bounded("the deadlines", async {
+        let soon = Duration::from_millis(10);
+        assert!(client.call("m", "").deadline(soon).await.is_err());
+        assert!(client.publish("t", "").deadline(soon).await.is_err());
+        assert!(client.methods().deadline(soon).await.is_err());
+        assert!(client.subscribe("t").deadline(soon).await.is_err());
+        assert!(client.stream("m", "").deadline(soon).next().await.unwrap().is_err());
+    }));
+}
+
 /// The pause before a request is sent again ends when the runtime of the client shuts down, without a
 /// panic in the caller's task.
 #[test]

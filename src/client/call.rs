@@ -58,9 +58,9 @@ impl<'a> Call<'a> {
     /// on the server. A call that was not sent ends with [`NotSent::Deadline`], which says why
     /// there is no connection.
     ///
-    /// The call may be polled outside a tokio runtime. Its timer belongs to the runtime in which
-    /// the client's driver runs, or the client was made. While there is none, the deadline does not
-    /// fire.
+    /// The timer belongs to the runtime that polls the call. The call may be polled outside a tokio
+    /// runtime, too. The timer then belongs to the runtime in which the client's driver runs, or the
+    /// client was made. While there is none, the deadline does not fire.
     pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
         self.0.patience.set_deadline(deadline.into());
         self

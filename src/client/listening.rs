@@ -13,7 +13,6 @@ use std::{
 
 use futures_core::Stream;
 use tokio::{
-    runtime::Handle,
     task::{JoinHandle, yield_now},
     time::Instant,
 };
@@ -69,14 +68,14 @@ impl Listening {
             gate: Gate::default(),
             is_over: AtomicBool::new(false),
         });
-        let clients = subscription.membership.shared().runtime();
+        let runtime = subscription.membership.shared().runtime();
         let invocations = Invocations {
             subscription,
             closure: Some(closure),
             running: Box::pin(None),
             listener: listener.clone(),
         };
-        let task = match Handle::try_current().ok().or(clients) {
+        let task = match runtime {
             Some(runtime) => runtime.spawn(invocations),
             None => tokio::spawn(invocations),
         };

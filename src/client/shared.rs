@@ -41,7 +41,7 @@ pub(crate) type Timer = Pin<Box<Sleep>>;
 
 pub(crate) struct Shared {
     pub(crate) config: ClientConfig,
-    /// The runtime of the driver: that of the timers and tasks, wherever a request is polled.
+    /// The runtime of the driver.
     runtime: OnceLock<Handle>,
     /// The runtime in which the client was made, if it was in one.
     made_in: OnceLock<Handle>,
@@ -104,17 +104,17 @@ impl Shared {
         shared
     }
 
-    /// Notes the driver's runtime. Timers run here, because the client ends when it shuts down. The
-    /// runtime in which the client was made may shut down before that.
+    /// Notes the driver's runtime. The client ends when it shuts down. The runtime in which the client
+    /// was made may shut down before that.
     pub(crate) fn note_driver(&self) {
         note_current(&self.runtime);
     }
 
-    /// The runtime of timers and tasks: that of the driver, else that of the caller, else the one in
-    /// which the client was made. `None` while none is known.
+    /// The runtime of timers and tasks: that of the caller, which is known to run; else that of the
+    /// driver, else the one in which the client was made. `None` while none is known.
     pub(crate) fn runtime(&self) -> Option<Handle> {
-        let drivers = self.runtime.get().cloned();
-        drivers.or_else(|| Handle::try_current().ok()).or_else(|| self.made_in.get().cloned())
+        let known = || self.runtime.get().or(self.made_in.get()).cloned();
+        Handle::try_current().ok().or_else(known)
     }
 
     /// A timer, also for a task outside the runtime; `None` while no runtime is known.
