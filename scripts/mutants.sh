@@ -2,13 +2,15 @@
 # Planted bugs: applies each patch of scripts/mutants/ to a copy of this tree, and runs the tests that
 # have to fail for it.
 #
-#   scripts/mutants.sh [NAME...]      all of them by default; NAME is a patch without ".patch"
+#   scripts/mutants.sh [NAME...]      all of them by default; NAME is a patch, with or without ".patch"
 #
-# The copy and what is built of it are in target/mutants, or where MUTANTS_DIR says. A patch is
+# The copy and what is built of it are in target/mutants, or where MUTANTS_DIR says: this tree is only
+# read. One patch is tried at a time. A patch is
 #   caught     if each test that it names fails, by its name: a hang counts only if a test ends it;
 #   survived   if one of them passes, or runs into the bound of this script (MUTANTS_BOUND, seconds);
 #   stale      if it does not apply, does not compile, or names a test that is not there, or that
 #              fails without it.
+# What the last run of each patch printed is in target/mutants/logs/NAME.
 # Exits with 1 if any survived or is stale.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -17,6 +19,7 @@ root=$PWD
 dir=${MUTANTS_DIR:-$root/target/mutants}
 bound=${MUTANTS_BOUND:-300}
 tree=$dir/tree
+logs=$dir/logs
 export CARGO_TARGET_DIR=$dir/target CARGO_INCREMENTAL=1 CARGO_PROFILE_DEV_DEBUG=0
 # A test that spins is ended and named after so many seconds.
 export BELLWIRE_TEST_STUCK=${BELLWIRE_TEST_STUCK:-60}
@@ -24,7 +27,7 @@ export BELLWIRE_TEST_STUCK=${BELLWIRE_TEST_STUCK:-60}
 # `git apply` in the copy is not to look for a repository around it.
 export GIT_CEILING_DIRECTORIES=$dir
 
-mkdir -p "$tree" "$dir/logs"
+mkdir -p "$tree" "$logs"
 git ls-files -z | while IFS= read -r -d '' file; do
   if [ -f "$file" ] && ! cmp -s "$file" "$tree/$file"; then
     mkdir -p "$tree/$(dirname "$file")" && cp "$file" "$tree/$file"
@@ -37,76 +40,96 @@ done
 
 target_of() { if [ "$1" = lib ]; then echo --lib; else echo "--test $1"; fi; }
 
-# Builds what a test is in; its words are in $dir/logs/build.
+# The tests that patches name, one a line: the file they are in, and their name.
+named_by() { sed -n 's/^fails: //p' "$@"; }
+
+# Builds the test binary $2, within ten minutes; what it prints goes to the log $1.
 build() {
   # shellcheck disable=SC2046
-  (cd "$tree" && cargo test --quiet --all-features $(target_of "$1") --no-run) >"$dir/logs/build" 2>&1
+  (cd "$tree" && timeout -k 5 600 cargo test --quiet --all-features $(target_of "$2") --no-run) \
+    >>"$1" 2>&1
 }
 
-# Runs one test; $2 is its name.
+# Runs the test $3 of the binary $2, within the bound.
 run() {
   # shellcheck disable=SC2046
-  (cd "$tree" && timeout -k 5 "$bound" cargo test --quiet --all-features $(target_of "$1") "$2") \
-    >"$dir/logs/run" 2>&1
+  (cd "$tree" && timeout -k 5 "$bound" cargo test --quiet --all-features $(target_of "$2") "$3") \
+    >>"$1" 2>&1
 }
 
 # Whether a test fails by its name. Says what it did instead.
 fails() {
-  run "$1" "$2"
+  run "$@"
   local status=$?
   if [ $status = 124 ] || [ $status = 137 ]; then
-    echo "hangs without a name: $1 $2"
+    echo "hangs without a name: $2 $3"
     return 1
   elif [ $status = 0 ]; then
-    echo "passes: $1 $2"
+    echo "passes: $2 $3"
     return 1
   fi
   # `name ... FAILED`, or what a bound of the tests says of it.
-  grep -qE "$2( - should panic)? (\.\.\. FAILED|hangs: )|^ +([a-z_:]+::)?$2$" "$dir/logs/run" && return 0
-  echo "ends by something else: $1 $2"
+  grep -qE "$3( - should panic)? (\.\.\. FAILED|hangs: )|^ +([a-z_:]+::)?$3$" "$1" && return 0
+  echo "ends by something else: $2 $3"
   return 1
 }
 
-# Whether a test is there, and passes in the copy as it is. Each is run once for this.
+# Runs each named test once in the copy as it is: those that are there and pass are noted.
 declare -A passes
-check_clean() {
-  local key="$1 $2"
-  if [ -z "${passes[$key]:-}" ]; then
-    passes[$key]=no
-    build "$1" && run "$1" "$2" && grep -qE "test result: ok\. [1-9]" "$dir/logs/run" &&
-      passes[$key]=yes
-  fi
-  [ "${passes[$key]}" = yes ]
+try_without_a_patch() {
+  local target test log=$logs/clean
+  while read -r target test; do
+    : >"$log"
+    build "$log" "$target" && run "$log" "$target" "$test" &&
+      grep -qE "test result: ok\. [1-9]" "$log" && passes["$target $test"]=yes
+  done < <(named_by "$@" | sort -u)
 }
 
+# Tries one patch; sets `verdict`.
 judge() {
-  local patch=$1 target test
+  local patch=$1 log=$2 target test why
+  : >"$log"
   while read -r target test; do
-    check_clean "$target" "$test" || { echo "stale: $target $test does not pass without it"; return; }
-  done < <(sed -n 's/^fails: //p' "$patch")
-  (cd "$tree" && git apply -p1 "$patch") 2>"$dir/logs/apply" || { echo "stale: it does not apply"; return; }
-  local verdict=caught
+    if [ -z "${passes["$target $test"]:-}" ]; then
+      verdict="stale: it does not pass without the patch: $target $test"
+      return
+    fi
+  done < <(named_by "$patch")
+  if ! (cd "$tree" && git apply -p1 "$patch") >>"$log" 2>&1; then
+    verdict="stale: it does not apply"
+    return
+  fi
+  verdict=caught
   while read -r target test; do
-    if ! build "$target"; then
+    if ! build "$log" "$target"; then
       verdict="stale: it does not compile"
       break
     fi
-    why=$(fails "$target" "$test") || { verdict="survived: $why"; break; }
-  done < <(sed -n 's/^fails: //p' "$patch")
+    why=$(fails "$log" "$target" "$test") || { verdict="survived: $why"; break; }
+  done < <(named_by "$patch")
   (cd "$tree" && git apply -R -p1 "$patch") || exit 2
-  echo "$verdict"
 }
 
 if [ $# = 0 ]; then
-  set -- $(cd scripts/mutants && ls -- *.patch | sed 's/\.patch$//')
+  set -- scripts/mutants/*.patch
 fi
-bad=0
+patches=()
 for name in "$@"; do
-  began=$SECONDS
-  judge "$root/scripts/mutants/$name.patch" >"$dir/logs/verdict"
-  verdict=$(cat "$dir/logs/verdict")
-  printf '%-36s %4ds  %s\n' "$name" $((SECONDS - began)) "$verdict"
-  [ "$verdict" = caught ] || bad=$((bad + 1))
+  name=$(basename "$name" .patch)
+  patch=$root/scripts/mutants/$name.patch
+  [ -f "$patch" ] || { echo "there is no patch $name" >&2; exit 2; }
+  patches+=("$patch")
 done
-echo "$(($# - bad)) of $# caught"
-[ $bad = 0 ]
+try_without_a_patch "${patches[@]}"
+echo "${#passes[@]} tests pass without a patch, ${SECONDS}s"
+bad=()
+for patch in "${patches[@]}"; do
+  name=$(basename "$patch" .patch)
+  began=$SECONDS
+  judge "$patch" "$logs/$name"
+  printf '%-36s %4ds  %s (%s)\n' "$name" $((SECONDS - began)) "$verdict" \
+    "$(named_by "$patch" | paste -sd, | sed 's/,/, /g')"
+  [ "$verdict" = caught ] || bad+=("$name")
+done
+echo "$((${#patches[@]} - ${#bad[@]})) of ${#patches[@]} caught in $((SECONDS / 60)) min ${bad[*]:+(all but: ${bad[*]})}"
+[ ${#bad[@]} = 0 ]
