@@ -369,6 +369,20 @@ async fn a_reconnect_by_hand_has_a_floor() {
     assert!(net.0.try_recv().is_err());
 }
 
+/// A reconnect by hand is for one round: the next one has its pause.
+#[tokio::test(start_paused = true)]
+async fn a_reconnect_by_hand_is_for_one_round() {
+    let hour = Duration::from_secs(3_600);
+    let config = ClientConfig::new().reconnect_base(hour).reconnect_max(hour);
+    let (client, server, mut net) = connected_with(config).await;
+    drop(server);
+    settle().await;
+    client.reconnect_now();
+    net.attempt().await.refuse();
+    tokio::time::sleep(hour / 20).await;
+    assert!(net.0.try_recv().is_err());
+}
+
 /// A reconnect by hand ends a pause that is under way.
 #[tokio::test(start_paused = true)]
 async fn a_reconnect_by_hand_ends_a_pause() {

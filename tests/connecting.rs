@@ -6,7 +6,7 @@ use std::{
     future::pending,
     io,
     net::SocketAddr,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -17,7 +17,7 @@ use std::{
 
 use bellwire::{
     CallError, Client, ClientConfig, Connecting, ConnectionError, ConnectionEvent, Connector,
-    Finishing, NotSent, Resolving,
+    Credentials, Finishing, NotSent, Resolving, protocol::Code,
 };
 use socket2::{Domain, Socket, Type};
 use tokio::{
@@ -35,7 +35,7 @@ mod support;
 
 use crate::{
     dialogue::Peer,
-    net::{HELLO, Net, builder, call, outcome, settle},
+    net::{Attempt, HELLO, Net, builder, call, outcome, settle},
     support::{TcpServer, bound::bounded},
 };
 
@@ -330,6 +330,154 @@ async fn names_are_raced_with_all_their_endpoints() {
     assert_eq!((client.is_ok(), took), (true, Duration::from_millis(250)));
     let (client, took) = connect(Faulty::new(true), &["no resolver", "good"]).await;
     assert_eq!((client.is_ok(), took), (true, Duration::from_millis(250)));
+}
+
+/// A name with several endpoints, which stand in it behind commas; `none` is not found.
+struct Named<C>(C);
+
+impl<C: Connector> Connector for Named<C> {
+    type Io = C::Io;
+
+    async fn connect(&mut self, endpoint: &str) -> io::Result<C::Io> {
+        self.0.connect(endpoint).await
+    }
+
+    fn resolve(&mut self, name: &str) -> Resolving {
+        let found = match name {
+            "none" => Err(io::ErrorKind::NotFound.into()),
+            name => Ok(name.split(',').map(str::to_owned).collect()),
+        };
+        Box::pin(std::future::ready(found))
+    }
+
+    fn begin(&mut self, endpoint: &str) -> Option<Connecting<C::Io>> {
+        self.0.begin(endpoint)
+    }
+}
+
+fn named(names: &[&str], config: ClientConfig) -> (Client, Net) {
+    let (net, connector) = Net::new();
+    let builder = Client::builder().addresses(names).config(config);
+    (builder.connector(Named(connector)).connect_lazily(), net)
+}
+
+impl Net {
+    /// The next attempt, which is at this endpoint.
+    async fn attempt_at(&mut self, endpoint: &str) -> Attempt {
+        let attempt = self.attempt().await;
+        assert_eq!(attempt.address, endpoint);
+        attempt
+    }
+}
+
+/// An endpoint that failed is tried behind the others, until it brings a connection again.
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_failed_comes_last_until_it_answers() {
+    let (client, mut net) = named(&["x,y"], ClientConfig::new());
+    net.attempt_at("x").await.refuse();
+    for (first, second) in [("y", ""), ("y", "x"), ("x", "y"), ("y", "x")] {
+        let mut attempt = net.attempt_at(first).await;
+        if !second.is_empty() {
+            attempt.refuse();
+            attempt = net.attempt_at(second).await;
+        }
+        let server = attempt.greet().await;
+        client.connected().await.unwrap();
+        drop(server);
+    }
+}
+
+/// Where the time of a round was over before an endpoint had answered, the next round begins with those
+/// that were not tried.
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_did_not_answer_in_time_comes_last() {
+    let config = ClientConfig::new().connect_timeout(Duration::from_millis(300));
+    let (_client, mut net) = named(&["x,y,z"], config);
+    let _first = [net.attempt_at("x").await, net.attempt_at("y").await];
+    net.attempt_at("z").await;
+}
+
+/// What a server has answered at one endpoint of an address, it would answer at the others.
+#[tokio::test(start_paused = true)]
+async fn an_answer_speaks_for_all_endpoints_of_its_address() {
+    let (client, mut net) = named(&["x,y", "b"], ClientConfig::new());
+    net.attempt_at("x").await.accept(1 << 16).send("* /hello;version=2").await;
+    let _server = net.attempt_at("b").await.greet().await;
+    client.connected().await.unwrap();
+}
+
+/// An address fails when the last of its endpoints has, and is told once.
+#[tokio::test(start_paused = true)]
+async fn an_address_fails_with_the_last_of_its_endpoints() {
+    let (client, mut net) = named(&["x,y"], ClientConfig::new());
+    let mut events = client.events();
+    let x = net.attempt_at("x").await;
+    net.attempt_at("y").await.refuse();
+    settle().await;
+    let mut seen = Vec::new();
+    let mut next = async |count: usize| {
+        while seen.len() < count {
+            seen.push(events.next().await.expect("an event"));
+        }
+        seen.clone()
+    };
+    assert!(matches!(next(1).await[..], [ConnectionEvent::Connecting { .. }]));
+    assert!(futures::poll!(pin!(next(2))).is_pending());
+    x.refuse();
+    assert!(matches!(next(2).await[1], ConnectionEvent::ConnectFailed { .. }));
+}
+
+/// A deadline names the failure of one endpoint, or of a name, while another attempt is under way.
+#[tokio::test(start_paused = true)]
+async fn a_deadline_names_an_endpoint_or_a_name_that_failed() {
+    for (names, expected) in [
+        (&["x,y"][..], io::ErrorKind::ConnectionRefused),
+        (&["none", "y"], io::ErrorKind::NotFound),
+    ] {
+        let (client, mut net) = named(names, ClientConfig::new());
+        if expected == io::ErrorKind::ConnectionRefused {
+            net.attempt_at("x").await.refuse();
+        }
+        let _hole = net.attempt_at("y").await;
+        let error = client.call("m", "").deadline(secs(1)).await.unwrap_err();
+        let CallError::NotSent(NotSent::Deadline(Some(ConnectionError::Io { kind, .. }))) = error
+        else {
+            panic!("{error:?}")
+        };
+        assert_eq!(kind, expected);
+    }
+}
+
+/// Credentials that do not come take no longer than all else that belongs to connecting: before the
+/// first address, and before another one.
+#[tokio::test(start_paused = true)]
+async fn credentials_that_do_not_come_are_bounded() {
+    for given in [0, 1] {
+        let (mut net, connector) = Net::new();
+        let asked = AtomicUsize::new(0);
+        let builder = Client::builder().addresses(["a", "b"]).connector(connector);
+        let builder = builder.authenticate(Code::from_static("token"), move || {
+            let is_given = asked.fetch_add(1, Ordering::Relaxed) < given;
+            async move {
+                match is_given {
+                    true => Ok::<_, io::Error>(Credentials::from("x")),
+                    false => pending().await,
+                }
+            }
+        });
+        let began = Instant::now();
+        let connecting = tokio::spawn(builder.connect());
+        if given > 0 {
+            net.attempt_at("a").await.accept(1 << 16).send("* /hello;version=2").await;
+            let _server = net.attempt_at("b").await.greet().await;
+            let error = bounded("the error", connecting).await.unwrap().unwrap_err();
+            assert_eq!(error, ConnectionError::HandshakeTimeout);
+        } else {
+            let error = bounded("the error", connecting).await.unwrap().unwrap_err();
+            assert!(matches!(error, ConnectionError::Credentials(_)), "{error:?}");
+        }
+        assert_eq!(began.elapsed(), secs(10));
+    }
 }
 
 /// A resolver that hangs ends with the attempt, is told as that, and is not asked in each round anew.

@@ -662,6 +662,69 @@ async fn a_server_that_was_of_another_version_may_be_of_this_one() {
     client.connected().await.unwrap();
 }
 
+/// Whoever waited for the first connection alone, the client goes on once it has had one.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_was_connected_outlives_a_failed_round() {
+    let (builder, mut net) = builder();
+    let connecting = tokio::spawn(builder.connect());
+    let server = net.greet().await;
+    let client = connecting.await.unwrap().unwrap();
+    drop(server);
+    net.attempt().await.refuse();
+    let _server = net.greet().await;
+    client.connected().await.unwrap();
+}
+
+/// A round that took longer than its window is followed by a pause all the same.
+#[tokio::test(start_paused = true)]
+async fn a_round_that_took_long_is_followed_by_a_pause() {
+    let (builder, mut net) = builder();
+    let _client = builder.connect_lazily();
+    let first = net.attempt().await;
+    let second = net.attempt().await;
+    let pause = (second.at - first.at).as_millis();
+    assert!((10_025..=10_250).contains(&pause), "{pause} ms");
+}
+
+/// Of several hints of one server the longest counts.
+#[tokio::test(start_paused = true)]
+async fn a_later_hint_does_not_shorten_an_earlier_one() {
+    let (_client, mut server, mut net) = connected().await;
+    server.send("* /bye;retry=60000 shutdown").await;
+    server.send("* /bye;last=0;retry=1000 shutdown").await;
+    let told = Instant::now();
+    settle().await;
+    drop(server);
+    let pause = (net.attempt().await.at - told).as_secs();
+    assert!((60..=120).contains(&pause), "{pause} s");
+}
+
+/// A final refusal counts until there is a connection. So an address that is left out of a later round,
+/// because its server asked for patience, does not end the client by what it said before.
+#[tokio::test(start_paused = true)]
+async fn a_connection_clears_what_addresses_refused_for_good() {
+    let (mut net, connector) = Net::new();
+    let client = Client::builder().addresses(["a", "b"]).connector(connector).connect_lazily();
+    let mut left = net.greet().await;
+    left.send("* /bye shutdown").await;
+    assert_eq!(net.attempt().await.address, "b");
+    let attempt = net.attempt().await;
+    assert_eq!(attempt.address, "a");
+    attempt.accept(1 << 16).send("* /hello;version=2").await;
+    let attempt = net.attempt().await;
+    assert_eq!(attempt.address, "b");
+    let second = attempt.greet().await;
+    client.connected().await.unwrap();
+    left.send("* /bye;last=0;retry=60000 shutdown").await;
+    settle().await;
+    drop(second);
+    let attempt = net.attempt().await;
+    assert_eq!(attempt.address, "b", "a is left out");
+    attempt.accept(1 << 16).send("* /hello;version=2").await;
+    let _server = net.greet().await;
+    client.connected().await.unwrap();
+}
+
 /// One that is to be left alone for a while is not given up for what another says again and again.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_asks_for_patience_is_waited_for() {
