@@ -104,6 +104,31 @@ mod tests {
         assert!(in_one_turn(60_000).await <= 1);
     }
 
+    /// As many messages as another task may publish in a turn use up the budget of a driver.
+    #[tokio::test]
+    async fn a_driver_spends_its_budget_on_messages() {
+        for (bytes, messages) in [(0, 32), (2_048, 16), (60_000, 2)] {
+            task::yield_now().await;
+            (1..messages).for_each(|_| spend_message(bytes));
+            assert!(has_budget_remaining(), "{bytes}");
+            spend_message(bytes);
+            assert!(!has_budget_remaining(), "{bytes}");
+        }
+    }
+
+    /// A thread without a task gives way once it has published as much as a task in one turn.
+    #[test]
+    fn a_thread_gives_way_after_a_whole_budget() {
+        let cx = &mut Context::from_waker(Waker::noop());
+        for bytes in [0, 100, 2_048, 4_096].into_iter().cycle().take(1_000) {
+            assert!(pin!(consume_message(bytes)).poll(cx).is_ready());
+            assert!(TAKEN.get() <= BUDGET, "it has not given way");
+        }
+        assert!(pin!(consume_message(1 << 20)).poll(cx).is_ready());
+        assert!(pin!(consume_message(0)).poll(cx).is_ready());
+        assert_eq!(TAKEN.get(), UNITS_PER_MESSAGE);
+    }
+
     #[tokio::test]
     async fn what_is_ready_takes_one_unit_and_what_is_pending_none() {
         task::yield_now().await;

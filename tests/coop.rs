@@ -16,8 +16,8 @@ use std::{
 };
 
 use bellwire::{
-    Client, ClientConfig, Connection, Delivery, Listener, Notifications, Router, Server, Session,
-    Subscription, server::PeerAddr,
+    Client, ClientConfig, Connection, Delivery, Listener, Notifications, Router, Server,
+    ServerConfig, Session, Subscription, server::PeerAddr,
 };
 use futures::{
     StreamExt,
@@ -456,6 +456,23 @@ async fn events_that_are_there_are_read_in_turns() {
         }
     });
     assert!(turns.await >= 1);
+}
+
+/// A server obeys a pipelined `/publish` within the budget of its task: others have a turn after every
+/// 32 of them.
+#[tokio::test]
+async fn messages_that_a_client_pipelines_are_published_in_turns() {
+    let config = ServerConfig::new().allow_publish(true);
+    let server = PipeServer::with_config(Router::<()>::new(), config);
+    let mut peer = server.connect().await;
+    let lines: String = (1..=QUEUED).map(|id| format!("{id} /publish t x\n")).collect();
+    peer.send(lines).await;
+    let turns = turns_during(async {
+        while server.publisher.publish("t", "x").await.unwrap().sequence < QUEUED {
+            yield_now().await;
+        }
+    });
+    assert!(turns.await >= QUEUED as usize / 32 / 2);
 }
 
 /// A closure that works for 1 ms without waiting, 100 times: others have a turn after each.

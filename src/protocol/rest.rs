@@ -141,6 +141,13 @@ mod tests {
     }
 
     #[test]
+    fn any_number_of_special_bytes_is_counted() {
+        for count in [254, 255, 256, 257, 511, 60_000] {
+            assert_eq!(stuffed(&vec![LF; count]).len(), 2 * count);
+        }
+    }
+
+    #[test]
     fn a_pair_is_undone_once() {
         assert_eq!(unstuff(b"\x10PJ").as_ref(), b"\x10J");
         assert_eq!(stuffed(b"\x10J"), b"\x10PJ");

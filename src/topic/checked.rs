@@ -110,3 +110,63 @@ fn require(is_right: bool, otherwise: &str) -> Checked {
 fn wrong(what: &str) -> Unavailable {
     Unavailable(format!("wrong value: {what}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: &[u8] = b"* t 5 x\n";
+    const ROOM: Room = Room { bytes: 64, lines: 3, max_line: 64 };
+
+    fn check(read: Read, room: Room, lines: &[u8]) -> bool {
+        let (topic, at) = (Topic::new("t").unwrap(), "e:5".parse().unwrap());
+        check_read(&read, &topic, at, room, lines, false).is_ok()
+    }
+
+    fn copied(last: u64, room: Room, lines: &[u8]) -> bool {
+        check(Read::Copied { last }, room, lines)
+    }
+
+    /// Each limit of a step is held to the byte, to the line and to the number.
+    #[test]
+    fn lines_stay_within_their_room() {
+        assert!(copied(5, ROOM, LINE));
+        assert!(copied(5, Room { max_line: LINE.len(), ..ROOM }, LINE));
+        assert!(!copied(5, Room { max_line: LINE.len() - 1, ..ROOM }, LINE));
+        let two = b"* t 5 x\n* t 6 x\n";
+        assert!(copied(6, Room { lines: 2, ..ROOM }, two));
+        assert!(!copied(6, Room { lines: 1, ..ROOM }, two));
+        // A line may end behind the room, and not begin there.
+        assert!(copied(6, Room { bytes: LINE.len() + 1, ..ROOM }, two));
+        assert!(!copied(6, Room { bytes: LINE.len(), ..ROOM }, two));
+        assert!(!copied(6, ROOM, LINE) && !copied(5, ROOM, two));
+    }
+
+    #[test]
+    fn lines_are_the_next_notifications_of_their_topic() {
+        for wrong in
+            ["1 t 5 x\n", "* u 5 x\n", "* t 6 x\n", "* t;a=b 5 x\n", "* t 05 x\n", "* t\n", "\n"]
+        {
+            assert!(!copied(5, ROOM, wrong.as_bytes()), "{wrong:?}");
+        }
+        assert!(copied(5, ROOM, b"* t 5\n"));
+    }
+
+    #[test]
+    fn steps_that_copy_nothing_leave_no_lines() {
+        let gap = |last| Read::Gap { last, reason: crate::protocol::Code::RETENTION };
+        let reset = |to: &str| Read::Reset(to.parse().unwrap());
+        for (read, is_right) in [
+            (gap(5), true),
+            (gap(4), false),
+            (gap(MAX_NUMBER - 1), true),
+            (gap(MAX_NUMBER), false),
+            (reset("f:1"), true),
+            (reset("e:1"), false),
+            (Read::Closed, true),
+        ] {
+            assert_eq!(check(read.clone(), ROOM, b""), is_right, "{read:?}");
+            assert!(!check(read.clone(), ROOM, LINE), "{read:?}");
+        }
+    }
+}
