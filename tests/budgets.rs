@@ -15,7 +15,7 @@ use std::{
 };
 
 use bellwire::{
-    Listener, PublishError, Published, Random, Router, Server, ServerConfig,
+    Listener, PublishError, Published, Random, Router, Server, ServerConfig, handler,
     protocol::{Cursor, Topic, Window},
     server::PeerAddr,
     topic::{BoxFuture, MemoryTopics, Read, Room, TopicReader, TopicStore, Unavailable},
@@ -130,6 +130,46 @@ async fn an_explosion_of_names_is_bounded_and_leaves_nothing() {
 }
 
 // Bytes that connections hold.
+
+/// Tasks that waited until their peer reads go on one after the other, however many they are, though
+/// none of them ends; one whose time is over meanwhile keeps no other from it.
+#[tokio::test(start_paused = true)]
+async fn tasks_that_waited_for_their_peer_go_on_one_after_the_other() {
+    let (gate, went_on) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (opened, counted) = (gate.clone(), went_on.clone());
+    let wait = move || {
+        let (opened, counted) = (opened.clone(), counted.clone());
+        async move {
+            opened.acquire().await.expect("a gate").forget();
+            counted.fetch_add(1, Ordering::Relaxed);
+            std::future::pending::<()>().await;
+        }
+    };
+    let router = router().method("wait", handler(wait).spawned());
+    let config = ServerConfig::new().reply_mark(1).handler_time(Duration::from_secs(600));
+    let server = PipeServer::with_config(router, config);
+    let mut peer = server.connect_raw(4_096);
+    peer.hello().await;
+    peer.send("1 wait;ttl=1000\n2 wait\n3 wait\n4 wait\n").await;
+    settle().await;
+    let text = "x".repeat(40_000);
+    peer.send(format!("5 echo {text}\n")).await;
+    settle().await;
+    gate.add_permits(4);
+    settle().await;
+    assert_eq!(went_on.load(Ordering::Relaxed), 0, "the peer does not read");
+    advance(Duration::from_secs(2)).await;
+    settle().await;
+    peer.expect(format!("5 ok {text}\n1 cut deadline\n")).await;
+    settle().await;
+    assert_eq!(went_on.load(Ordering::Relaxed), 3);
+}
+
+async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
 
 /// Payloads of 30,000 bytes that wait, on a server whose limit is this; what it holds then, and
 /// what their connection is answered. Another is served in any case.

@@ -249,3 +249,49 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(id: u64, bytes: usize, until: u64) -> ParkedLine {
+        let (id, until) = (RequestId::new(id), Time::from_millis(until));
+        ParkedLine { id, bytes: vec![b'x'; bytes], until, is_publish: false, permission: None }
+    }
+
+    /// Whichever way a line leaves, it gives back the room that it took.
+    #[test]
+    fn a_line_that_leaves_gives_its_room_back() {
+        let (mut parked, mut rng) = (Parked::default(), fastrand::Rng::with_seed(1));
+        for id in 1..5_000 {
+            parked.push_back(line(id, rng.usize(..300), rng.u64(id..id + 40)));
+            match rng.u8(..6) {
+                0 => drop(parked.pop_front()),
+                1 => {
+                    let first = parked.pop_front();
+                    first.into_iter().for_each(|line| parked.push_front(line));
+                }
+                2 => _ = parked.cancel(RequestId::new(rng.u64(1..=id)).unwrap()),
+                3 => assert!(
+                    parked
+                        .expire(Time::from_millis(id))
+                        .iter()
+                        .all(|it| it.until.as_millis() <= id)
+                ),
+                _ => {}
+            }
+            let held = parked.lines.iter().map(|line| line.bytes.len() + LINE);
+            assert_eq!(parked.bytes(), held.sum::<usize>());
+        }
+    }
+
+    /// The bound is for the lines and for what is noted of each; one line always fits.
+    #[test]
+    fn the_bound_is_held_to_the_byte() {
+        let mut parked = Parked::default();
+        assert!(parked.has_room(1_000, 0));
+        parked.push_back(line(1, 100, 9));
+        let bound = 2 * (100 + LINE);
+        assert!(parked.has_room(100, bound) && !parked.has_room(101, bound));
+    }
+}
