@@ -75,7 +75,7 @@ fails() {
 }
 
 # Runs each named test once in the copy as it is: those that are there and pass are noted.
-declare -A passes
+declare -A passes=()
 try_without_a_patch() {
   local target test log=$logs/clean
   while read -r target test; do
