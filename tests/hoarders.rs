@@ -526,7 +526,7 @@ async fn a_slow_reader_is_refused_and_not_closed() {
 
 /// Notifications to many subscribers that read nothing stay within what is little, each, with the
 /// server's buffers full.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn notifications_fall_to_what_is_little() {
     let (router, _gate) = holding();
     let config = ServerConfig::new().buffered_bytes_total(100_000);
@@ -557,6 +557,179 @@ async fn notifications_fall_to_what_is_little() {
             soon("t", peer.expect(format!("* t {sequence} {}\n", "x".repeat(1_000)))).await;
         }
     }
+}
+
+/// What a connection may have unread with the server's buffers full, whatever its share.
+const LITTLE: usize = 32 * 1024;
+
+/// A server of [`holding`] and [`blobs`] methods whose buffers are full as soon as [`fill`] was called.
+fn narrow(alive: &Alive, config: ServerConfig) -> (PipeServer, Arc<Semaphore>) {
+    let gate = Arc::new(Semaphore::new(0));
+    let gated = || {
+        let (gate, alive) = (gate.clone(), alive.clone());
+        move || {
+            let (gate, alive) = (gate.clone(), alive.clone());
+            async move {
+                gate.acquire().await.unwrap().forget();
+                alive.blob()
+            }
+        }
+    };
+    let hold = async |_: Bytes| std::future::pending::<()>().await;
+    let router = Router::new()
+        .method("inline", gated())
+        .method("spawned", handler(gated()).spawned())
+        .method("hold", hold)
+        .method("echo", async |text: Bytes| text);
+    let config = config.buffered_bytes_total(100_000).allow_publish(true);
+    (PipeServer::with_config(router, config), gate)
+}
+
+/// Two peers that hold more than the server may.
+async fn fill(server: &PipeServer) -> [Peer; 2] {
+    let mut peers = [server.connect_raw(1 << 20), server.connect_raw(1 << 20)];
+    for peer in &mut peers {
+        peer.hello().await;
+        peer.send(format!("1 hold {:60000}\n", "")).await;
+        soon("taken", peer.ask("2 /renew\n", "2 ok;lease=60\n")).await;
+    }
+    assert!(server.handle.stats().buffered_bytes > 100_000);
+    peers
+}
+
+async fn settle() {
+    for _ in 0..200 {
+        yield_now().await;
+    }
+}
+
+fn most_unwritten(server: &PipeServer) -> usize {
+    let sessions = server.handle.sessions();
+    sessions.iter().map(|session| session.stats().unwritten_bytes).max().unwrap_or_default()
+}
+
+/// With the server's buffers full, replies are made only while what is little stands unread, by
+/// handlers in place and by tasks.
+#[tokio::test(start_paused = true)]
+async fn with_full_buffers_replies_wait_behind_what_is_little() {
+    for method in ["inline", "spawned"] {
+        let alive = Alive::default();
+        let (server, gate) = narrow(&alive, ServerConfig::new());
+        let mut peer = server.connect_raw(256);
+        peer.hello().await;
+        let asked: String = (1..=20).map(|id| format!("{id} {method}\n")).collect();
+        peer.send(asked).await;
+        settle().await;
+        let full = fill(&server).await;
+        soon("a look at the share", peer.ask("21 /renew\n", "21 ok;lease=60\n")).await;
+        gate.add_permits(20);
+        settle().await;
+        let made = alive.now() + most_unwritten(&server);
+        assert!((BIG / 2..=LITTLE + 2 * BIG).contains(&made), "{method}: {made}");
+        // They all come once there is room, or the peer reads.
+        drop(full);
+        for _ in 1..=20 {
+            let line = soon(method, peer.line()).await.unwrap();
+            assert!(line.contains(" ok x"), "{method}: {}", &line[..40]);
+        }
+    }
+}
+
+/// With the server's buffers full, no line is read of a peer that leaves unread what is little:
+/// its refusals are bounded, too.
+#[tokio::test(start_paused = true)]
+async fn with_full_buffers_refusals_are_bounded_by_what_is_little() {
+    let (server, _gate) = narrow(&Alive::default(), ServerConfig::new());
+    let _full = fill(&server).await;
+    let mut peer = server.connect_raw(256);
+    peer.hello().await;
+    let mut lines: String = (1..=30).map(|id| format!("{id} echo {:2000}\n", "")).collect();
+    lines.extend((31..=20_000).map(|id| format!("{id} echo x\n")));
+    let sending = timeout(Duration::from_secs(1), peer.send(lines)).await;
+    assert!(sending.is_err(), "all of it is read");
+    let unwritten = most_unwritten(&server);
+    assert!((LITTLE..=LITTLE + 2_100).contains(&unwritten), "{unwritten}");
+}
+
+/// With the server's buffers full, notifications wait behind what is little.
+#[tokio::test(start_paused = true)]
+async fn with_full_buffers_notifications_wait_behind_what_is_little() {
+    let (server, _gate) = narrow(&Alive::default(), ServerConfig::new());
+    let mut peer = server.connect_raw(256);
+    peer.hello().await;
+    peer.send("1 /subscribe t\n").await;
+    peer.attribute("next").await;
+    let _full = fill(&server).await;
+    for _ in 0..200 {
+        server.publisher.publish("t", "x".repeat(1_000)).await.unwrap();
+        yield_now().await;
+    }
+    settle().await;
+    let unwritten = most_unwritten(&server);
+    assert!((1_000..=LITTLE + 1_100).contains(&unwritten), "{unwritten}");
+    for sequence in 1..=200 {
+        soon("t", peer.expect(format!("* t {sequence} {}\n", "x".repeat(1_000)))).await;
+    }
+}
+
+/// A line that has waited for a place is refused when its turn comes, if its connection holds more
+/// than its share by then.
+#[tokio::test(start_paused = true)]
+async fn with_full_buffers_lines_that_waited_are_refused() {
+    let (server, gate) = narrow(&Alive::default(), ServerConfig::new().in_flight(1));
+    let mut peer = server.connect_raw(1 << 20);
+    peer.hello().await;
+    peer.send(format!("1 inline\n2 echo a\n3 /publish t x\n4 echo {:40000}\n", "")).await;
+    settle().await;
+    let _full = fill(&server).await;
+    gate.add_permits(1);
+    let first = soon("the first", peer.line()).await.unwrap();
+    assert!(first.starts_with("1 ok x"));
+    soon("the others", peer.expect("2 no busy\n3 no busy\n")).await;
+    assert_eq!(server.publisher.publish("t", "y").await.unwrap().sequence, 1);
+}
+
+/// Of two that hold the same, the one that has read nothing for longest is closed.
+#[tokio::test(start_paused = true)]
+async fn of_equals_the_one_that_has_read_nothing_for_longest_is_closed() {
+    let measured = PipeServer::start(holding().0);
+    let _peer = deaf(&measured, 60).await;
+    let limit = 2 * measured.handle.stats().buffered_bytes + 10_000;
+    let server =
+        PipeServer::with_config(holding().0, ServerConfig::new().buffered_bytes_total(limit));
+    let mut first = deaf(&server, 60).await;
+    advance(Duration::from_millis(500)).await;
+    let mut second = deaf(&server, 60).await;
+    advance(Duration::from_secs(5)).await;
+    settle().await;
+    assert_eq!(server.handle.stats().shed, 0);
+    // Another one, with little, has them exceed the limit.
+    let _third = deaf(&server, 12).await;
+    for _ in 0..5 {
+        advance(Duration::from_millis(100)).await;
+        settle().await;
+    }
+    assert_eq!(server.handle.stats().shed, 1);
+    let mut said = String::new();
+    soon("reading", first.io.read_to_string(&mut said)).await.unwrap();
+    assert!(said.ends_with(" slow\n"), "{}", said.len());
+    soon("a reader", second.expect(format!("1 ok {:2000}\n", 1))).await;
+}
+
+/// Lines of a stranger that reads nothing are not looked at behind a few answers, however many
+/// violations are borne.
+#[tokio::test(start_paused = true)]
+async fn a_stranger_that_reads_nothing_is_not_read() {
+    let (router, _gate) = holding();
+    let config = ServerConfig::new().violations(1_000_000);
+    let (server, _clean) = guarded_server(config, router).await;
+    let mut stranger = server.connect_raw(256);
+    stranger.hello().await;
+    let lines: String = (1..=5_000).map(|id| format!("{id} echo x\n")).collect();
+    let sending = timeout(Duration::from_secs(1), stranger.send(lines)).await;
+    assert!(sending.is_err(), "all of it is read");
+    let unwritten = most_unwritten(&server);
+    assert!((4_000..=4_200).contains(&unwritten), "{unwritten}");
 }
 
 /// What each session holds, and who is known of it.
