@@ -78,6 +78,17 @@ mod tests {
         }
     }
 
+    /// As long as the topics that are dropped again and again are few, none is forgotten.
+    #[test]
+    fn few_topics_forget_nothing() {
+        let mut ended = Ended::default();
+        for n in 1..=100 {
+            assert!(!ended.note(&topic(n % 5), at(n), 10), "{n}");
+            assert_eq!(ended.get(&topic(n % 5)), Some(at(n)));
+        }
+        assert_eq!(ended.len(), 5);
+    }
+
     #[test]
     fn with_a_limit_below_two_every_end_is_forgotten() {
         let mut ended = Ended::default();

@@ -673,6 +673,35 @@ mod tests {
         assert_eq!(topics.0.close(&topic("none")).0, None);
     }
 
+    /// A topic whose log was dropped, and is closed then, does not come back under the same epoch; one
+    /// that never had a message has no end.
+    #[test]
+    fn a_dropped_log_that_is_closed_comes_back_under_another_epoch() {
+        let topics = topics();
+        let name = topic("a");
+        let before = topics.append_now(&name, b"x").unwrap();
+        (0..=SWEEPS).for_each(|_| topics.sweep());
+        assert_eq!(topics.topics(), 0);
+        let end = topics.0.close(&name).0;
+        assert_eq!(end, Some(Position { epoch: before.epoch, next: 2 }));
+        assert_eq!(topics.0.close(&name).0, None, "it was closed before");
+        let after = topics.append_now(&name, b"y").unwrap();
+        assert!(after.epoch != before.epoch && after.sequence == 1);
+    }
+
+    /// The table of topics shrinks with them, though no log is idle.
+    #[test]
+    fn a_sweep_shrinks_the_table_while_every_log_is_used() {
+        let topics = topics();
+        let open: Vec<_> = (0..20_000).map(|n| topics.open(&topic(&format!("t{n}")))).collect();
+        assert!(topics.0.topics.capacity() >= 20_000);
+        drop(open);
+        topics.append_now(&topic("a"), b"x").unwrap();
+        topics.sweep();
+        assert!(topics.0.topics.capacity() <= 4 + SPARE_TOPICS, "{}", topics.0.topics.capacity());
+        assert_eq!(topics.topics(), 1);
+    }
+
     #[test]
     fn readers_that_wait_are_told_of_the_end() {
         let topics = topics();
