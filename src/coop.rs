@@ -48,8 +48,7 @@ pub(crate) fn poll_budgeted<T>(
 /// a turn long before a topic has to drop what they have not read.
 pub(crate) async fn consume_message(bytes: usize) {
     let units = units_of(bytes);
-    // A thread of its own, also within `block_on`, is not a task: the runtime cannot run others on
-    // it.
+    // A thread within `block_on` is not a task: the runtime cannot run others on it.
     if task::try_id().is_none() && TAKEN.get() + units > BUDGET {
         TAKEN.set(0);
         thread::yield_now();
