@@ -97,6 +97,10 @@ fn list() -> Vec<Case> {
                 drop(serving.with_graceful_shutdown(ready(())).await);
             })
         }),
+        // One step without an end.
+        ("Serve", || {
+            looping(async |_| drop(Server::new(Crowded).serve(Router::<()>::new()).await))
+        }),
         ("Server::bind_unix", || looping(async |_| drop(Server::bind_unix("/none/s").await))),
         ("Server::bind", || looping(async |_| drop(Server::bind("192.0.2.1:1").await))),
         ("Session::closed", || looping(async |it| it.gone.closed().await)),
@@ -112,6 +116,8 @@ fn list() -> Vec<Case> {
             looping(async |it| drop(it.closed.stream("m", "").next_with_credit().await))
         }),
         ("Subscribe", || looping(async |it| drop(it.closed.subscribe("t").await))),
+        // Refused before anything is waited for.
+        ("Subscribe", || looping(async |it| drop(it.open.subscribe("").await))),
         ("Subscribe::listen", || {
             looping(async |it| drop(it.closed.subscribe("t").listen(async |_| {}).await))
         }),
@@ -213,6 +219,21 @@ impl Listener for Deaf {
 
     fn local_addr(&self) -> io::Result<PeerAddr> {
         Ok(PeerAddr::Other("nowhere".into()))
+    }
+}
+
+/// A listener that always has another connection.
+struct Crowded;
+
+impl Listener for Crowded {
+    type Io = DuplexStream;
+
+    async fn accept(&mut self) -> io::Result<(DuplexStream, PeerAddr)> {
+        Ok((tokio::io::duplex(64).0, PeerAddr::Other("a crowd".into())))
+    }
+
+    fn local_addr(&self) -> io::Result<PeerAddr> {
+        Ok(PeerAddr::Other("a crowd".into()))
     }
 }
 
