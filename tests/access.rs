@@ -706,17 +706,18 @@ async fn a_pending_verdict_holds_the_order_of_protocol_methods() {
     let server = gates.server(ServerConfig::new());
     let mut peer = server.connect().await;
     peer.send("1 slow x\n2 /subscribe t\n3 /renew\n4 echo-now y\n").await;
+    peer.expect("4 ok y\n").await;
     peer.expect_silence().await;
     // What was started goes on meanwhile, and does not make the question be asked again.
     gates.allow("slow");
     peer.expect("1 ok x\n").await;
-    assert_eq!(gates.asked(), 2);
+    assert_eq!(gates.asked(), 3);
     gates.allow("t");
     let epoch = epoch(&mut peer).await;
-    peer.expect(format!("3 ok;lease=60 t:{epoch}:1\n4 ok y\n")).await;
+    peer.expect(format!("3 ok;lease=60 t:{epoch}:1\n")).await;
     peer.send("5 /publish t one\n6 /publish now-t-now two\n").await;
     peer.expect_silence().await;
-    assert_eq!(gates.asked(), 2, "a call and a /publish");
+    assert_eq!(gates.asked(), 1, "a /publish");
     gates.allow("t");
     peer.expect(format!("5 ok;epoch={epoch};seq=1\n")).await;
     assert!(peer.line().await.is_some_and(|line| line.starts_with("6 ok;epoch=")));
@@ -727,6 +728,88 @@ async fn a_pending_verdict_holds_the_order_of_protocol_methods() {
         format!("7 no forbidden\n8 ok;lease=60 t:{epoch}:2\n"),
     )
     .await;
+}
+
+/// [M177] [M203] Behind a `/subscribe` that waits, application requests and one-way lines are obeyed. A
+/// `/renew` renews the lease before it is answered, and the client is told that it has to wait.
+#[tokio::test(start_paused = true)]
+async fn a_pending_subscribe_holds_up_protocol_requests_only() {
+    let gates = Gates::default();
+    let server = gates.server(ServerConfig::new().lease(Duration::from_secs(12)));
+    let mut peer = server.connect().await;
+    peer.send("1 /subscribe now-t-now\n").await;
+    let epoch = epoch(&mut peer).await;
+    peer.send("2 wait-now\n3 /subscribe t\n4 echo-now y\n* /cancel 2\n").await;
+    peer.expect("4 ok y\n2 cut cancelled\n").await;
+    advance(Duration::from_secs(8)).await;
+    peer.expect_silence().await;
+    peer.send("5 /renew\n").await;
+    advance(Duration::from_millis(4_990)).await;
+    peer.expect_silence().await;
+    advance(Duration::from_millis(20)).await;
+    peer.expect("* /hold\n").await;
+    server.publisher.publish("now-t-now", "x").await.unwrap();
+    peer.expect("* now-t-now 1 x\n").await;
+    gates.allow("t");
+    peer.expect(format!("3 ok;epoch={epoch};next=1;head=0;lease=12\n")).await;
+    peer.expect(format!("5 ok;lease=12 now-t-now:{epoch}:2 t:{epoch}:1\n")).await;
+    advance(Duration::from_secs(11)).await;
+    peer.expect_silence().await;
+    advance(Duration::from_millis(1_020)).await;
+    peer.expect(format!("* /end now-t-now expired {epoch}:2\n")).await;
+}
+
+/// The end of the lines waits behind a `/subscribe`, too.
+#[tokio::test(start_paused = true)]
+async fn a_half_close_waits_for_a_pending_subscribe() {
+    let gates = Gates::default();
+    let server = gates.server(ServerConfig::new());
+    let mut peer = server.connect().await;
+    peer.send("1 /subscribe t\n2 /renew\n3 echo-now a\n").await;
+    peer.expect("3 ok a\n").await;
+    peer.io.shutdown().await.unwrap();
+    peer.expect_silence().await;
+    gates.allow("t");
+    let epoch = epoch(&mut peer).await;
+    peer.expect(format!("2 ok;lease=60 t:{epoch}:1\n")).await;
+    peer.expect_closed().await;
+}
+
+/// [M196] Protocol requests wait within the bound for lines that wait, and behind it nothing is read.
+#[tokio::test(start_paused = true)]
+async fn what_waits_behind_a_subscribe_is_bounded() {
+    let gates = Gates::default();
+    let server = gates.server(ServerConfig::new().parked_bytes(100));
+    let mut peer = server.connect().await;
+    peer.send("1 /subscribe t\n2 /renew\n3 /renew\n4 /renew\n5 echo-now a\n").await;
+    peer.expect_silence().await;
+    advance(Duration::from_millis(5_010)).await;
+    peer.expect("* /hold\n").await;
+    gates.allow("t");
+    let epoch = epoch(&mut peer).await;
+    for id in 2..=4 {
+        peer.expect(format!("{id} ok;lease=60 t:{epoch}:1\n")).await;
+    }
+    peer.expect("5 ok a\n").await;
+}
+
+/// A connection that ends before a `/subscribe` is decided refuses it, and what waits behind it.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_turned_away_answers_what_waits() {
+    let gates = Gates::default();
+    let server = gates.server(ServerConfig::new().violations(0));
+    let mut peer = server.connect().await;
+    peer.send("1 /subscribe t\n2 /renew\n\n").await;
+    peer.expect("* /error malformed byte 0: empty line\n* /bye;last=2 violations\n").await;
+    peer.expect("1 no busy\n2 no busy\n").await;
+    peer.expect_closed().await;
+    let mut peer = server.connect().await;
+    peer.send("1 /subscribe t\n2 /quit\n3 /renew\n").await;
+    peer.expect_silence().await;
+    gates.allow("t");
+    epoch(&mut peer).await;
+    peer.expect("2 ok\n").await;
+    peer.expect_closed().await;
 }
 
 /// With every place taken, a verdict on a protocol method still comes through.
@@ -759,13 +842,14 @@ async fn an_authorizer_that_cannot_decide_is_busy() {
     peer.ask("4 /subscribe panic-later\n", "4 no busy\n").await;
     peer.ask("5 /publish panic-later x\n", "5 no busy\n").await;
     peer.send("6 /subscribe never\n7 echo-now x\n").await;
+    peer.expect("7 ok x\n").await;
     peer.expect_silence().await;
     let mut other = server.connect().await;
     other.ask("1 echo-now y\n", "1 ok y\n").await;
     advance(Duration::from_millis(29_000)).await;
     peer.expect_silence().await;
     advance(Duration::from_millis(1_010)).await;
-    peer.expect("6 no busy\n7 ok x\n").await;
+    peer.expect("6 no busy\n").await;
     peer.send("8 /publish never x\n9 slow x\n").await;
     peer.expect_silence().await;
     advance(Duration::from_millis(30_010)).await;

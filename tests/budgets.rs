@@ -696,21 +696,23 @@ async fn a_store_that_never_answers_is_given_up() {
     let windows = store.windows.clone();
     let mut server = PipeServer::over(store, router(), config);
     let mut peer = server.connect().await;
-    peer.send("1 /subscribe t\n2 echo a\n").await;
+    peer.send("1 /subscribe t\n2 /renew\n3 echo a\n").await;
+    peer.expect("3 ok a\n").await;
     advance(Duration::from_millis(4_900)).await;
     peer.expect_silence().await;
     advance(Duration::from_millis(200)).await;
-    peer.expect("1 no busy\n2 ok a\n").await;
+    peer.expect("1 no busy\n2 ok;lease=60\n").await;
     windows.add_permits(1);
-    peer.send("3 /subscribe t\n").await;
-    assert_eq!(peer.attribute("next").await, "1");
+    peer.send("4 /subscribe t\n").await;
+    let epoch = peer.attribute("epoch").await;
     // What is still being opened when the drain is over has not begun; what waits behind it is
-    // above the line.
-    peer.send("4 /subscribe u\n5 echo b\n").await;
+    // obeyed then.
+    peer.send("5 /subscribe u\n6 /unsubscribe t\n7 echo b\n").await;
+    peer.expect("7 ok b\n").await;
     peer.expect_silence().await;
     server.stop();
-    peer.expect("* /bye shutdown\n* /bye;last=4 shutdown\n").await;
-    peer.expect("4 no closing\n").await;
+    peer.expect("* /bye shutdown\n* /bye;last=7 shutdown\n").await;
+    peer.expect(format!("5 no closing\n6 ok;next={epoch}:1\n")).await;
     peer.expect_closed().await;
 }
 

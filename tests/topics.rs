@@ -223,12 +223,13 @@ async fn a_store_that_panics_is_a_handler_that_panics() {
 }
 
 #[tokio::test]
-async fn lines_behind_a_subscribe_wait_for_the_store() {
+async fn protocol_requests_behind_a_subscribe_wait_for_the_store() {
     let (store, mut peer) = scripted(ServerConfig::new()).await;
     peer.send("1 /subscribe t\n2 /renew\n3 echo a\n").await;
+    peer.expect("3 ok a\n").await;
     peer.expect_silence().await;
     store.does(|steps| steps.windows.push_back(Ok(window("e"))));
-    peer.expect("1 ok;epoch=e;next=1;head=0;lease=60\n2 ok;lease=60 t:e:1\n3 ok a\n").await;
+    peer.expect("1 ok;epoch=e;next=1;head=0;lease=60\n2 ok;lease=60 t:e:1\n").await;
     peer.send("4 /subscribe u\n").await;
     peer.expect_silence().await;
     store.does(|steps| steps.windows.push_back(Err(unavailable())));

@@ -41,8 +41,8 @@ pub(super) struct Stranger {
     trying: Option<(RequestId, Asked<Result<Principal, Denied>>)>,
 }
 
-/// A `/subscribe` that waits for the authoriser. Its line is held, and all behind it wait, so that
-/// protocol methods keep their order.
+/// A `/subscribe` that waits for the authoriser. Its line is deferred, with the protocol requests
+/// behind it, so that they keep their order.
 pub(super) struct Asking {
     id: RequestId,
     topic: String,
@@ -105,13 +105,16 @@ impl Access {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
-    /// Whether no further line may be looked at until a hook has answered.
+    /// Whether no further line may be looked at until the authenticator has answered.
+    pub(super) fn is_trying(&self) -> bool {
+        let access = self.access.as_deref();
+        matches!(access, Some(Access::Stranger(stranger)) if stranger.trying.is_some())
+    }
+
+    /// Whether a `/subscribe` waits for the authorizer.
     pub(super) fn is_asking(&self) -> bool {
-        match self.access.as_deref() {
-            None => false,
-            Some(Access::Stranger(stranger)) => stranger.trying.is_some(),
-            Some(Access::Asking(asking)) => asking.permission.ruling.is_none(),
-        }
+        let access = self.access.as_deref();
+        matches!(access, Some(Access::Asking(asking)) if asking.permission.ruling.is_none())
     }
 
     /// Whether the peer still has to authenticate.

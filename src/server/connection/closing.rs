@@ -16,7 +16,7 @@ use crate::{
     },
     server::{
         Shared,
-        connection::{Active, Connection, READS, give_way},
+        connection::{Active, Connection, READS, deferred::Deferred, give_way},
         mailbox::{ALARM, CUT, ORDERS},
         session::Session,
         subscriptions::Subscriptions,
@@ -137,6 +137,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         self.give_up_parked(&Code::CLOSING);
         self.cut_listing();
         self.give_up_opening(&Code::CLOSING);
+        self.abandon_asking();
+        self.go_on_with_deferred();
         self.abandon_auth();
         if self.phase == Phase::Open {
             self.end_subscriptions();
@@ -160,6 +162,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     pub(super) fn on_eof(&mut self) {
+        if self.defer_eof() {
+            return;
+        }
         self.stop_reading(None);
         if let Phase::Finishing { eof, .. } = &mut self.phase {
             *eof = true;
@@ -168,6 +173,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     /// Looks at no further line. Those that are parked were read: they are still started.
     pub(super) fn stop_reading(&mut self, quit: Option<RequestId>) {
+        match (quit, &mut self.active) {
+            (None, _) => self.give_up_deferred(&Code::BUSY),
+            // Nothing behind a `/quit` is looked at.
+            (Some(_), Some(active)) => active.deferred = Deferred::default(),
+            (Some(_), None) => {}
+        }
         self.phase = Phase::Finishing { quit, eof: false };
         self.lines = LineDecoder::default();
         self.subscriptions = None;
@@ -203,7 +214,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     /// Whether all is done that this connection will do.
     pub(super) fn is_finished(&self) -> bool {
-        let is_drained = || self.is_draining && !self.is_stalled() && !self.is_delivering();
+        let is_drained = || {
+            let has_obeyed = !self.is_stalled() && !self.is_subscribing() && !self.has_deferred();
+            self.is_draining && has_obeyed && !self.is_delivering()
+        };
         let is_ending = self.phase != Phase::Open || is_drained();
         let is_done = |active: &Active| has_answered(active) && active.out.is_done();
         is_ending && self.active.as_deref().is_none_or(is_done)

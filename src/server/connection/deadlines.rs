@@ -76,7 +76,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     /// Whether it is the peer's turn: while this side does not read, no silence is its fault.
     fn listens(&self) -> bool {
-        self.phase == Phase::Open && !self.is_stalled() && !self.crumbs.is_pausing()
+        self.phase == Phase::Open
+            && !self.is_stalled()
+            && !self.is_subscribing()
+            && !self.crumbs.is_pausing()
     }
 
     /// When the line that is unfinished has to be whole.

@@ -110,7 +110,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
         let taken = match line.word.is_protocol() {
             _ if self.is_barred(&line) => self.bar(line.mark),
-            true => self.on_control(&line, bytes, self.is_first),
+            true if self.must_defer(&line) => self.defer(&line, bytes),
+            true => match self.on_control(&line, bytes, self.is_first) {
+                // It waits for the authorizer, and what follows goes on.
+                Taken::No if line.word.as_str() == "/subscribe" => self.defer(&line, bytes),
+                taken => taken,
+            },
             false => self.on_application(&line, bytes),
         };
         if taken == Taken::Yes {

@@ -11,6 +11,7 @@ mod closing;
 mod control;
 mod crumbs;
 mod deadlines;
+mod deferred;
 mod lines;
 mod listing;
 #[cfg(test)]
@@ -38,6 +39,7 @@ use self::{
     access::Access,
     closing::{Phase, has_answered},
     crumbs::Crumbs,
+    deferred::Deferred,
     listing::Listing,
     parked::Parked,
 };
@@ -128,6 +130,8 @@ struct Active {
     woken: Vec<usize>,
     /// Application lines that wait for a place in flight.
     parked: Parked,
+    /// Protocol requests that wait behind a `/subscribe`.
+    deferred: Deferred,
     /// The line at which reading stopped: no more may be parked, or it waits for the authoriser.
     held: Option<Vec<u8>>,
     /// When the peer is to be told that nothing is read.
@@ -149,7 +153,7 @@ impl Active {
     /// What it holds, in bytes: room that is kept counts, whatever stands in it.
     fn buffered(&self) -> usize {
         let held = self.held.as_ref().map_or(0, Vec::capacity);
-        let lines = self.parked.bytes() + held + self.unread.capacity();
+        let lines = self.parked.bytes() + self.deferred.bytes() + held + self.unread.capacity();
         self.out.capacity() + lines + self.in_flight.bytes()
     }
 }
@@ -342,6 +346,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
         self.start_parked();
         self.go_on_listing();
+        self.go_on_with_deferred();
         self.go_on_with_unread();
         for _ in 0..READS {
             if self.phase != Phase::Open || self.is_stalled() {
@@ -420,7 +425,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     /// Whether another round would do something that no waker announces.
     fn can_go_on(&mut self) -> bool {
-        let can_start = self.can_start_parked();
+        let can_start = self.can_start_parked() || self.can_go_on_with_deferred();
         let Some(active) = &self.active else {
             return false;
         };
@@ -430,7 +435,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             && self.subscriptions.as_ref().is_some_and(|list| list.is_ready());
         let can_reply = !active.woken.is_empty() || active.listing.is_some();
         let can_poll = active.out.len() < self.reply_mark() && can_reply;
-        let can_read = (has_lines || active.is_held) && !self.is_over_mark() && !self.is_opening();
+        let can_read = (has_lines || active.is_held) && !self.is_over_mark() && !self.is_waiting();
         can_start || can_read || can_copy || can_poll || self.can_stream()
     }
 
@@ -441,6 +446,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 && active.out.is_done()
                 && active.in_flight.len() == 0
                 && active.parked.is_empty()
+                && active.deferred.is_empty()
                 && active.held.is_none()
                 && active.unread.is_empty()
                 && active.listing.is_none()
@@ -451,10 +457,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         self.subscriptions.take_if(|list| list.is_empty());
     }
 
-    /// Whether lines have to wait: for room to be parked, for a store to open a topic, or for a
-    /// hook.
+    /// Whether lines have to wait: for room to be parked, for the authenticator, or for a list to be
+    /// written.
     fn is_stalled(&self) -> bool {
-        self.is_opening()
+        self.is_waiting()
             || self.is_over_mark()
             || self.active.as_ref().is_some_and(|active| active.held.is_some())
     }
@@ -479,10 +485,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
     }
 
-    fn is_opening(&self) -> bool {
-        self.subscriptions.as_ref().is_some_and(|list| list.is_opening())
-            || self.is_asking()
-            || self.is_listing()
+    /// Whether no line is looked at, whatever it is.
+    fn is_waiting(&self) -> bool {
+        let has_ended = |active: &Active| active.deferred.has_ended();
+        self.is_trying() || self.is_listing() || self.active.as_deref().is_some_and(has_ended)
     }
 
     fn is_draining(&self) -> bool {

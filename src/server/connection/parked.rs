@@ -191,14 +191,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
     }
 
-    /// Whether reading stopped at a line that has no place and no room to wait.
+    /// Whether reading stopped at a line that has no place and no room to wait, or lines wait behind a
+    /// `/subscribe`.
     fn is_full(&self) -> bool {
         let is_held = self.active.as_ref().is_some_and(|active| active.held.is_some());
-        is_held && self.phase == Phase::Open && !self.is_opening()
+        (is_held || self.is_holding_up()) && self.phase == Phase::Open && !self.is_waiting()
     }
 
-    /// While nothing is read, tells the peer so every [`HOLD`]: none of its lines, a probe included,
-    /// can be answered.
+    /// While nothing is read, or protocol requests wait, tells the peer so every [`HOLD`]: its probe
+    /// cannot be answered.
     pub(super) fn say_hold(&mut self) {
         if !self.is_full() {
             self.active.iter_mut().for_each(|active| active.hold_at = None);

@@ -12,7 +12,7 @@ use crate::{
     io::SCRATCH,
     protocol::Code,
     server::{
-        connection::{Connection, Phase},
+        connection::{Connection, Phase, deferred::Deferred},
         in_flight::InFlight,
     },
 };
@@ -70,6 +70,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         active.tally.shed += 1;
         active.in_flight = InFlight::default();
         active.listing = None;
+        active.deferred = Deferred::default();
         active.out.cut();
         if !was_told {
             self.say_last(&Code::SLOW);

@@ -97,7 +97,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let is_behind = self.unwritten() >= self.reply_mark();
         if !self.active.as_deref().is_some_and(waits)
             || is_behind
-            || self.is_opening()
+            || self.is_waiting()
+            || self.is_subscribing()
             || self.has_place()
         {
             return false;
