@@ -10,7 +10,7 @@ use std::{collections::HashMap, task::Waker, time::Duration};
 
 use tokio::time::Instant;
 
-use self::entry::{Entry, Joining};
+use self::entry::{Acted, Entry, Joining};
 pub(crate) use self::{
     entry::REMEMBERED,
     input::{Input, Joined, Told, Wish},
@@ -20,10 +20,9 @@ use crate::{
         inbox::{Delivery, Inbox},
         link::LinkId,
         shared::Shared,
-        waiter::Waiter,
     },
     error::{CallError, ConnectionError, NotSent, Unknown},
-    protocol::{Action, Code, Position, SubscriptionEvent, SubscriptionState, Topic},
+    protocol::{Code, Position, SubscriptionEvent, SubscriptionState, Topic},
     sync::{Arc, Weak, oneshot},
 };
 
@@ -37,13 +36,6 @@ pub(crate) struct Topics {
     /// Topics with an ack to be written, in the order in which they came due.
     acks_due: Vec<Topic>,
     ended: bool,
-}
-
-/// What became of a topic by an action.
-enum Acted {
-    Stays,
-    /// It is left already, without a line.
-    Left,
 }
 
 impl Topics {
@@ -262,9 +254,8 @@ impl Topics {
 
     /// Leaves it to the driver to ask again for a parked topic, after a pause.
     fn pause(&mut self, shared: &Shared, topic: &Topic, hint: Option<Duration>, told: &mut Told) {
-        if let Some(entry) = self.entries.get_mut(topic).filter(|entry| entry.is_parked()) {
-            entry.pause(hint, &shared.config);
-            told.ask_again(entry.again);
+        if let Some(entry) = self.entries.get_mut(topic) {
+            entry.pause(hint, &shared.config, told);
         }
     }
 
@@ -333,7 +324,8 @@ impl Topics {
         input: Input<'_>,
         told: &mut Told,
     ) -> Result<(), NotSent> {
-        let Some(entry) = self.entries.get_mut(topic) else {
+        let Self { entries, all, acks_due, .. } = self;
+        let Some(entry) = entries.get_mut(topic) else {
             return Ok(());
         };
         let next = entry.state.next();
@@ -349,87 +341,32 @@ impl Topics {
         let (state, actions) = entry.state.on(input.event);
         entry.moved(input.event, state, backoff, told);
         if entry.acks.is_some() {
-            entry.keep_acks(&mut self.acks_due, shared, topic, input.event, told);
+            entry.keep_acks(acks_due, shared, topic, input.event, told);
         }
         if waits {
-            self.pause(shared, topic, None, told);
+            entry.pause(None, &shared.config, told);
         }
         let mut acted = Ok(Acted::Stays);
         for action in actions {
-            acted = self.act(shared, topic, action, (&input, next, &newcomers), told);
+            acted = entry.act(all, shared, topic, action, (&input, next, &newcomers), told);
         }
-        let is_absent = |entry: &Entry| entry.state == SubscriptionState::Absent;
-        if let Some(entry) = self.entries.get_mut(topic)
-            && matches!(entry.state, SubscriptionState::Live(_))
-        {
-            entry.tail = None;
+        let (state, link) = (entry.state, entry.link);
+        match state {
+            SubscriptionState::Live(_) => entry.tail = None,
+            SubscriptionState::Absent => drop(entries.remove(topic)),
+            _ => {}
         }
-        if self.entries.get(topic).is_some_and(is_absent) {
-            self.entries.remove(topic);
-        }
-        match acted? {
-            Acted::Stays => Ok(()),
-            Acted::Left if self.is_skipping(topic) => {
-                // Where the next server stands is another question.
-                let link = self.entries.get(topic).map(|entry| entry.link);
-                link.into_iter().for_each(|link| self.move_on(shared, link, topic, told));
-                Ok(())
+        match (acted?, state) {
+            (Acted::Stays, _) => {}
+            // Where the next server stands is another question.
+            (Acted::Left, SubscriptionState::Skipping { .. }) => {
+                self.move_on(shared, link, topic, told);
             }
-            Acted::Left => self.on(shared, topic, SubscriptionEvent::Left.into(), told),
-        }
-    }
-
-    fn is_skipping(&self, topic: &Topic) -> bool {
-        let state = self.entries.get(topic).map(|entry| entry.state);
-        matches!(state, Some(SubscriptionState::Skipping { .. }))
-    }
-
-    /// Does what follows from an input, given the topic's state before it and the streams that were
-    /// about to join.
-    fn act(
-        &mut self,
-        shared: &Shared,
-        topic: &Topic,
-        action: Action,
-        (input, next, newcomers): (&Input<'_>, Option<Position>, &[Arc<Inbox>]),
-        told: &mut Told,
-    ) -> Result<Acted, NotSent> {
-        let Some(entry) = self.entries.get_mut(topic) else { return Ok(Acted::Stays) };
-        match action {
-            Action::Subscribe { from } => entry.subscribe(shared, topic, from, told)?,
-            Action::Unsubscribe => match send_unsubscribe(shared, entry.link, topic) {
-                Some(driver) => told.wakers.extend(driver),
-                // It ends with that connection; no task has to wait for that.
-                None if !shared.is_current(entry.link) => return Ok(Acted::Left),
-                None => {}
-            },
-            Action::Violation => told.violations.push(topic.clone()),
-            Action::End if !entry.joining.is_empty() => {
-                // It never began: only the streams that wait for it are told.
-                let lost = || NotSent::Lost(ConnectionError::ClosedByPeer).into();
-                entry.fail_joining(&input.failure.clone().unwrap_or_else(lost), told);
-                if entry.has_begun {
-                    let end = input.delivery(topic, Action::End, next);
-                    entry.deliver(&mut self.all, end, newcomers, &mut told.wakers);
-                }
-                entry.inboxes.clear();
-            }
-            action => {
-                if let (Action::Reset(_), Some(next)) = (action, next)
-                    && let Some(unread) = entry.unread(topic, next)
-                {
-                    told.missed(unread.first, unread.last);
-                    let unread = Delivery::Gap(unread);
-                    entry.deliver(&mut self.all, unread, newcomers, &mut told.wakers);
-                }
-                if let Action::Missed { first, last, .. } = action {
-                    told.missed(first, last);
-                }
-                let delivery = input.delivery(topic, action, next);
-                entry.deliver(&mut self.all, delivery, newcomers, &mut told.wakers);
+            (Acted::Left, _) => {
+                return self.on(shared, topic, SubscriptionEvent::Left.into(), told);
             }
         }
-        Ok(Acted::Stays)
+        Ok(())
     }
 
     /// A `/subscribe` that left ended like this.
@@ -454,13 +391,6 @@ impl Topics {
         told.wakers.extend(all);
         told
     }
-}
-
-/// The driver to wake, if there is one; `None` once the connection takes no line any more.
-fn send_unsubscribe(shared: &Shared, link: LinkId, topic: &Topic) -> Option<Option<Waker>> {
-    let waiter = Waiter::Unsubscribe(topic.clone());
-    let (head, arguments) = (format_args!("/unsubscribe"), format_args!("{topic}"));
-    shared.send_control(link, waiter, head, arguments)
 }
 
 #[cfg(test)]

@@ -15,15 +15,23 @@ use crate::{
         topics::input::{Input, Joined, Told, Wish},
         waiter::Waiter,
     },
-    error::{CallError, NotSent},
+    error::{CallError, ConnectionError, NotSent},
     protocol::{
-        Backoff, Code, Position, Repeats, SubscriptionEvent, SubscriptionState, Terms, Then, Topic,
+        Action, Backoff, Code, Position, Repeats, SubscriptionEvent, SubscriptionState, Terms,
+        Then, Topic,
     },
     sync::{Arc, Weak, oneshot},
 };
 
 /// Logs that a topic has left and remembers: those of as many servers, one after the other.
 pub(crate) const REMEMBERED: usize = 8;
+
+/// What became of a topic by an action.
+pub(super) enum Acted {
+    Stays,
+    /// It is left already, without a line.
+    Left,
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Entry {
@@ -113,11 +121,16 @@ impl Entry {
         repeats && self.has_begun && lasted.is_none_or(|lasted| lasted < backoff.stable)
     }
 
-    /// It is to be subscribed again after a pause, and after `hint`, if the server gave one.
-    pub(super) fn pause(&mut self, hint: Option<Duration>, config: &ClientConfig) {
+    /// Leaves it to the driver to ask again for it, if it is parked: after a pause, and after `hint`, if
+    /// the server gave one.
+    pub(super) fn pause(&mut self, hint: Option<Duration>, config: &ClientConfig, told: &mut Told) {
+        if !self.is_parked() {
+            return;
+        }
         let (backoff, jitter) = (config.backoff(), config.random.next_u64());
         let pause = self.repeats.pause_after(hint.unwrap_or_default(), backoff, jitter);
         self.again = Instant::now().checked_add(pause);
+        told.ask_again(self.again);
     }
 
     /// Whether it waits for a connection to ask on, or for the time to ask again.
@@ -193,6 +206,54 @@ impl Entry {
         if let (SubscriptionEvent::Accepted(_), SubscriptionState::Live(next)) = (event, state) {
             told.joined.extend(self.joining.drain(..).map(|joining| (joining.sender, Ok(next))));
         }
+    }
+
+    /// Does what follows from an input, given the topic's state before it and the streams that were
+    /// about to join.
+    pub(super) fn act(
+        &mut self,
+        all: &mut Vec<Weak<Inbox>>,
+        shared: &Shared,
+        topic: &Topic,
+        action: Action,
+        (input, next, newcomers): (&Input<'_>, Option<Position>, &[Arc<Inbox>]),
+        told: &mut Told,
+    ) -> Result<Acted, NotSent> {
+        match action {
+            Action::Subscribe { from } => self.subscribe(shared, topic, from, told)?,
+            Action::Unsubscribe => match send_unsubscribe(shared, self.link, topic) {
+                Some(driver) => told.wakers.extend(driver),
+                // It ends with that connection; no task has to wait for that.
+                None if !shared.is_current(self.link) => return Ok(Acted::Left),
+                None => {}
+            },
+            Action::Violation => told.violations.push(topic.clone()),
+            Action::End if !self.joining.is_empty() => {
+                // It never began: only the streams that wait for it are told.
+                let lost = || NotSent::Lost(ConnectionError::ClosedByPeer).into();
+                self.fail_joining(&input.failure.clone().unwrap_or_else(lost), told);
+                if self.has_begun {
+                    let end = input.delivery(topic, Action::End, next);
+                    self.deliver(all, end, newcomers, &mut told.wakers);
+                }
+                self.inboxes.clear();
+            }
+            action => {
+                if let (Action::Reset(_), Some(next)) = (action, next)
+                    && let Some(unread) = self.unread(topic, next)
+                {
+                    told.missed(unread.first, unread.last);
+                    let unread = Delivery::Gap(unread);
+                    self.deliver(all, unread, newcomers, &mut told.wakers);
+                }
+                if let Action::Missed { first, last, .. } = action {
+                    told.missed(first, last);
+                }
+                let delivery = input.delivery(topic, action, next);
+                self.deliver(all, delivery, newcomers, &mut told.wakers);
+            }
+        }
+        Ok(Acted::Stays)
     }
 
     /// Sends its `/subscribe`, on the connection there is or on the next one.
@@ -361,4 +422,11 @@ fn send_subscribe(
             shared.begin_control(waiter, head, arguments)
         }
     }
+}
+
+/// The driver to wake, if there is one; `None` once the connection takes no line any more.
+fn send_unsubscribe(shared: &Shared, link: LinkId, topic: &Topic) -> Option<Option<Waker>> {
+    let waiter = Waiter::Unsubscribe(topic.clone());
+    let (head, arguments) = (format_args!("/unsubscribe"), format_args!("{topic}"));
+    shared.send_control(link, waiter, head, arguments)
 }
