@@ -228,6 +228,36 @@ async fn a_long_list_of_methods_is_not_held_as_a_whole() {
     soon("close", peer.expect_closed()).await;
 }
 
+/// A list of subscriptions that is written in many steps names each of them once.
+#[tokio::test]
+async fn a_long_list_of_subscriptions_names_each_once() {
+    const TOPICS: usize = 300;
+    let config = ServerConfig::new().reply_mark(1_000).subscriptions(TOPICS);
+    let server = PipeServer::with_config(Router::<()>::new(), config);
+    let mut peer = server.connect_raw(256);
+    peer.hello().await;
+    for n in 0..TOPICS {
+        peer.send(format!("{} /subscribe topic-{n}\n", n + 1)).await;
+        soon("subscribe", peer.line()).await.unwrap();
+    }
+    peer.send("1000 /renew;list=more\n").await;
+    for _ in 0..100 {
+        yield_now().await;
+    }
+    let mut named = Vec::new();
+    loop {
+        let line = soon("list", peer.line()).await.unwrap();
+        let Some(items) = line.strip_prefix("1000 more ") else {
+            assert_eq!(line, "1000 ok;lease=60\n");
+            break;
+        };
+        let items = items.split_ascii_whitespace().filter_map(|item| item.split(':').next());
+        named.extend(items.map(str::to_owned));
+    }
+    let expected: Vec<_> = (0..TOPICS).map(|n| format!("topic-{n}")).collect();
+    assert_eq!(named, expected);
+}
+
 /// A layer that answers for a handler while its task goes on.
 fn early(_: &RequestParts<'_>, next: Next<'_>) -> Result<HandlerFuture, Rejection> {
     let handler = next.run()?;

@@ -795,6 +795,28 @@ fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+/// A subscription that ended with a full window keeps no connection behind.
+#[tokio::test(start_paused = true)]
+async fn a_subscription_that_ended_is_not_behind() {
+    let server = PipeServer::with_config(Router::new(), ServerConfig::new().idle(None));
+    let mut peer = server.connect().await;
+    for (id, line) in [(1, "/subscribe;window=1 t"), (2, "/subscribe u")] {
+        peer.send(format!("{id} {line}\n")).await;
+        assert!(peer.line().await.unwrap().starts_with(&format!("{id} ok;")));
+    }
+    for _ in 0..3 {
+        server.publisher.publish("t", "x").await.unwrap();
+    }
+    peer.expect("* t 1 x\n").await;
+    tokio::time::advance(secs(5)).await;
+    settle().await;
+    assert!(server.handle.stats().longest_lag >= secs(4));
+    peer.send("3 /unsubscribe t\n").await;
+    assert!(peer.line().await.unwrap().starts_with("3 ok;"));
+    settle().await;
+    assert_eq!(server.handle.stats().longest_lag, Duration::ZERO);
+}
+
 /// An operator finds the client that is slow, by what it does not read and by what it does not
 /// acknowledge, and how long that has been so.
 #[tokio::test(start_paused = true)]

@@ -158,6 +158,17 @@ async fn a_window_that_goes_wrong_ends_its_subscription_only() {
     }
 }
 
+/// What a store leaves out for a reason of its own is named to a subscriber that is to be ended when
+/// retention overtakes it, and does not end it.
+#[tokio::test(start_paused = true)]
+async fn a_gap_of_the_stores_own_ends_nobody() {
+    let compacted: Step = |_, _| Read::Gap { last: 9, reason: Code::from_static("compacted") };
+    let (_server, mut peer) = serving(vec![window(5, 8)], vec![compacted]).await;
+    peer.send("1 /subscribe;window=1;slow=close t\n").await;
+    peer.expect("1 ok;epoch=e;next=8;head=7;lease=60\n* /gap t e 8 9 compacted\n").await;
+    peer.ask("2 /renew\n", "2 ok;lease=60 t:e:10\n").await;
+}
+
 fn wrong_steps() -> Vec<(&'static str, Step)> {
     vec![
         ("the end of time", |_, _| Read::Copied { last: u64::MAX }),
