@@ -536,6 +536,67 @@ async fn a_stream_may_end_when_the_server_stops() {
     }
 }
 
+/// Handlers learn of the end when the grace begins, and not when it is over.
+#[tokio::test(start_paused = true)]
+async fn handlers_learn_of_a_stop_when_the_grace_begins() {
+    let (say, said) = mpsc::channel();
+    let watch = move |stopping: Stopping| {
+        let say = say.clone();
+        async move {
+            stopping.await;
+            say.send(Instant::now()).unwrap();
+        }
+    };
+    let config = ServerConfig::new().grace(5 * SECOND);
+    let mut server = PipeServer::with_config(Router::new().method("watch", watch), config);
+    let mut peer = server.connect().await;
+    peer.send("1 watch\n").await;
+    settle().await;
+    let begun = Instant::now();
+    server.stop();
+    sleep(SECOND).await;
+    assert_eq!(said.try_recv(), Ok(begun));
+}
+
+/// A list that its client has not read when the drain is over has a last line all the same.
+#[tokio::test(start_paused = true)]
+async fn a_list_that_is_not_read_is_cut_at_the_end_of_the_drain() {
+    let router = (0..500)
+        .fold(Router::new(), |router, n| router.method(&format!("method-{n:0100}"), async || {}));
+    let config = ServerConfig::new().reply_mark(1_000).drain(5 * SECOND);
+    let mut server = PipeServer::with_config(router, config);
+    let mut peer = server.connect_raw(256);
+    peer.hello().await;
+    peer.send("1 /methods\n").await;
+    settle().await;
+    server.stop();
+    sleep(6 * SECOND + Duration::from_millis(100)).await;
+    let mut last = String::new();
+    while let Some(line) = peer.line().await {
+        last = line;
+    }
+    assert_eq!(last, "1 cut closing\n");
+}
+
+/// Behind the line, violations end what is read, and no line is drawn again.
+#[tokio::test(start_paused = true)]
+async fn violations_behind_the_line_draw_no_other() {
+    let config = ServerConfig::new().violations(1);
+    let mut server = PipeServer::with_config(router(), config);
+    let mut peer = server.connect().await;
+    peer.send("1 forever\n").await;
+    settle().await;
+    server.stop();
+    peer.expect("* /bye shutdown\n* /bye;last=1 shutdown\n").await;
+    peer.send("2 \n3 \n4 \n5 \n").await;
+    let mut refused = 0;
+    while let Some(line) = peer.line().await {
+        refused += usize::from(line.contains(" no malformed"));
+        assert!(!line.contains("/bye"), "{line}");
+    }
+    assert_eq!(refused, 2);
+}
+
 /// Closed by the application, turned away, dropped: each is an end. What the client ends is not, until
 /// the connection is gone.
 #[tokio::test(start_paused = true)]
