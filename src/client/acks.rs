@@ -387,6 +387,33 @@ mod tests {
         assert_eq!(acks.take(), Some(at("f:2")));
     }
 
+    /// A position in a log counts once the server is at that log, however early it was known.
+    #[test]
+    fn a_reader_that_is_ahead_of_the_server_counts_when_that_comes() {
+        let mut acks = Acks::new(size(4));
+        let (one, two) = (inbox(), inbox());
+        acks.join(one.clone(), Some(at("f:3")));
+        acks.join(two.clone(), Some(at("f:3")));
+        acks.begin(at("e:1"));
+        assert!(acks.delivered(1));
+        assert_eq!(acks.take(), None);
+        acks.begin(at("f:3"));
+        assert!(acks.delivered(3));
+        acks.handled(&one, at("f:4"));
+        assert_eq!(acks.take(), None, "the other one has still to handle it");
+        acks.handled(&two, at("f:4"));
+        assert_eq!(acks.take(), Some(at("f:4")));
+    }
+
+    #[test]
+    fn no_ack_names_a_number_above_the_last() {
+        let mut acks = Acks::new(size(4));
+        let last = Position { next: MAX_NUMBER, ..at("e:1") };
+        acks.begin(last);
+        assert!(acks.delivered(MAX_NUMBER));
+        assert_eq!(acks.take(), None);
+    }
+
     #[test]
     fn without_a_reader_that_asked_for_it_receipt_is_enough() {
         let mut acks = Acks::new(size(4));

@@ -463,6 +463,32 @@ mod tests {
         assert!(inbox.push(notification("a", "e:2", b"")).is_none());
     }
 
+    #[test]
+    fn a_reader_that_waits_is_woken_by_the_end() {
+        let inbox = Inbox::new(4, usize::MAX);
+        assert!(inbox.poll_next(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert!(inbox.close().is_some());
+    }
+
+    /// Queued, dropped unread, or taken out: a return to a log is on its way until it was handed over.
+    #[test]
+    fn a_return_to_a_log_is_on_its_way_until_it_was_handed_over() {
+        let f = Epoch::new("f").unwrap();
+        for overflows in [false, true] {
+            let inbox = Inbox::new(1, usize::MAX);
+            assert!(!inbox.comes_back_to(f));
+            fill(&inbox, [Delivery::Reset { topic: topic("a"), position: at("f:1") }]);
+            if overflows {
+                fill(&inbox, [notification("a", "f:1", b"")]);
+            }
+            assert!(inbox.comes_back_to(f), "queued: {overflows}");
+            drain(&inbox);
+            assert!(inbox.comes_back_to(f), "taken out: {overflows}");
+            inbox.handed_over_reset();
+            assert!(!inbox.comes_back_to(f));
+        }
+    }
+
     /// As many topics are named as may be; the others are one item, and that is the first.
     #[test]
     fn what_is_dropped_of_further_topics_is_counted() {

@@ -196,3 +196,27 @@ impl Delivery {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::config::ClientConfig;
+
+    /// A callback is called at once after a time without a loss, and the pauses begin anew.
+    #[tokio::test(start_paused = true)]
+    async fn the_pauses_begin_anew_after_a_time_without_a_loss() {
+        let shared = Shared::of_one(ClientConfig::new());
+        let OnLoss::Resync(mut resync) = OnLoss::resync(async |_| Ok::<_, String>(())) else {
+            panic!("it resynchronises")
+        };
+        assert!(resync.pause(&shared).is_none(), "it was never called");
+        resync.called = Some(Instant::now());
+        for level in 1..4 {
+            assert!(resync.pause(&shared).is_some());
+            assert_eq!(resync.repeats.level(), level);
+        }
+        tokio::time::advance(shared.config.reconnect_stable).await;
+        assert!(resync.pause(&shared).is_none());
+        assert_eq!(resync.repeats.level(), 0);
+    }
+}

@@ -308,6 +308,15 @@ mod tests {
         assert_eq!(next(&mut reconnect, u64::MAX), (vec![1, 0], 12_751));
     }
 
+    /// Of what an address asked for the latest time counts, in whichever order it was said.
+    #[test]
+    fn an_address_asks_for_the_latest_of_its_times() {
+        let mut reconnect = after_a_loss(1);
+        reconnect.asked(0, at(9_000));
+        reconnect.asked(0, at(1_000));
+        assert_eq!(reconnect.soonest(), at(9_000));
+    }
+
     /// What is asked for again does not move when a round is due.
     #[test]
     fn to_ask_again_changes_nothing() {

@@ -430,3 +430,65 @@ fn send_unsubscribe(shared: &Shared, link: LinkId, topic: &Topic) -> Option<Opti
     let (head, arguments) = (format_args!("/unsubscribe"), format_args!("{topic}"));
     shared.send_control(link, waiter, head, arguments)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Position {
+        text.parse().unwrap()
+    }
+
+    fn live(entry: &mut Entry, next: Position) {
+        let before = entry.own_next();
+        entry.state = SubscriptionState::Live(next);
+        entry.remember(before);
+    }
+
+    /// Each log is remembered once, where it was left last, and of many the last ones.
+    #[test]
+    fn the_last_logs_are_remembered_each_once() {
+        let mut entry = Entry::default();
+        for next in 1..=3 {
+            live(&mut entry, at(&format!("e:{next}")));
+            live(&mut entry, at(&format!("f:{next}")));
+        }
+        assert_eq!(entry.left, [at("f:2"), at("e:3")]);
+        for n in 0..20 {
+            live(&mut entry, at(&format!("g{n}:1")));
+            assert!(entry.left.len() <= REMEMBERED);
+        }
+        assert_eq!((entry.left.len(), entry.left.back()), (REMEMBERED, Some(&at("g18:1"))));
+    }
+
+    /// What others had, and asked for, is nothing to those who come when they have left.
+    #[test]
+    fn a_topic_that_nobody_has_is_begun_anew() {
+        let mut entry = Entry::default();
+        let head = Wish { after_reset: Some(AfterReset::Head), ..Wish::default() };
+        entry.admit(head).unwrap();
+        assert_eq!(entry.after_reset, AfterReset::Head);
+        live(&mut entry, at("e:1"));
+        live(&mut entry, at("f:1"));
+        entry.admit(Wish::default()).unwrap();
+        assert_eq!((entry.after_reset, entry.left.len()), (AfterReset::Start, 0));
+    }
+
+    /// A subscription that has lasted begins with the first pause again.
+    #[tokio::test(start_paused = true)]
+    async fn a_subscription_that_has_lasted_begins_with_the_first_pause() {
+        let config = ClientConfig::new();
+        let (backoff, accepted) = (config.backoff(), SubscriptionEvent::Accepted(at("e:1")));
+        for (lasted, level) in [(backoff.stable, 0), (backoff.stable - Duration::from_millis(1), 3)]
+        {
+            let (mut entry, told) = (Entry::default(), &mut Told::default());
+            entry.state = SubscriptionState::Parked { from: None };
+            (0..3).for_each(|_| entry.pause(None, &config, told));
+            entry.moved(accepted, SubscriptionState::Live(at("e:1")), backoff, told);
+            tokio::time::advance(lasted).await;
+            let parked = SubscriptionState::Parked { from: None };
+            entry.moved(SubscriptionEvent::Disconnected, parked, backoff, told);
+            assert_eq!(entry.repeats.level(), level);
+        }
+    }
+}
