@@ -228,6 +228,17 @@ async fn a_long_list_of_methods_is_not_held_as_a_whole() {
     soon("close", peer.expect_closed()).await;
 }
 
+/// A function that may block gives its thread back when it has ended, so that any number may follow.
+#[tokio::test]
+async fn functions_that_may_block_give_their_threads_back() {
+    let router = Router::<()>::new().method("block", blocking(|| ()));
+    let server = PipeServer::with_config(router, ServerConfig::new());
+    let mut peer = server.connect().await;
+    for id in 1..=3 * THREADS {
+        soon("block", peer.ask(format!("{id} block\n"), format!("{id} ok\n"))).await;
+    }
+}
+
 /// A list of subscriptions that is written in many steps names each of them once.
 #[tokio::test]
 async fn a_long_list_of_subscriptions_names_each_once() {
@@ -504,6 +515,33 @@ async fn the_largest_that_does_not_read_is_closed_first_and_no_more_than_need_be
     }
     gate.add_permits(2);
     soon("answered", busy.expect("1 ok 60000\n2 ok 60000\n")).await;
+}
+
+/// Of several that hold more than their share, the largest is closed.
+#[tokio::test(start_paused = true)]
+async fn of_several_above_their_share_the_largest_is_closed() {
+    const REPLIES: [usize; 5] = [60, 100, 25, 25, 25];
+    let measured = PipeServer::start(holding().0);
+    let mut peers = Vec::new();
+    for replies in REPLIES {
+        peers.push(deaf(&measured, replies).await);
+    }
+    let limit = measured.handle.stats().buffered_bytes - 10_000;
+    let server =
+        PipeServer::with_config(holding().0, ServerConfig::new().buffered_bytes_total(limit));
+    peers.clear();
+    for replies in REPLIES {
+        peers.push(deaf(&server, replies).await);
+    }
+    for _ in 0..25 {
+        advance(Duration::from_millis(100)).await;
+        settle().await;
+    }
+    assert_eq!(server.handle.stats().shed, 1);
+    let mut said = String::new();
+    soon("reading", peers[1].io.read_to_string(&mut said)).await.unwrap();
+    assert!(said.ends_with(" slow\n"), "{}", said.len());
+    soon("a reader", peers[0].expect(format!("1 ok {:2000}\n", 1))).await;
 }
 
 /// With everybody at the same and over the limit, as many go as are over it; the others, and who
