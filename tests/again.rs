@@ -383,6 +383,29 @@ async fn a_reconnect_by_hand_is_for_one_round() {
     assert!(net.0.try_recv().is_err());
 }
 
+/// A reconnect by hand does not outlive a connection: asked for before it, or while it is there.
+#[tokio::test(start_paused = true)]
+async fn a_reconnect_by_hand_does_not_outlive_a_connection() {
+    let hour = Duration::from_secs(3_600);
+    for is_before in [true, false] {
+        let (builder, mut net) = builder();
+        let config = ClientConfig::new().reconnect_base(hour).reconnect_max(hour);
+        let client = builder.config(config).connect_lazily();
+        let attempt = net.attempt().await;
+        if is_before {
+            client.reconnect_now();
+        }
+        let server = attempt.greet().await;
+        client.connected().await.unwrap();
+        if !is_before {
+            client.reconnect_now();
+        }
+        drop(server);
+        tokio::time::sleep(hour / 20).await;
+        assert!(net.0.try_recv().is_err(), "asked for before: {is_before}");
+    }
+}
+
 /// A reconnect by hand ends a pause that is under way.
 #[tokio::test(start_paused = true)]
 async fn a_reconnect_by_hand_ends_a_pause() {

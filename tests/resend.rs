@@ -640,3 +640,17 @@ async fn one_ways_wait_for_a_connection_in_order() {
         one_way.await.unwrap().unwrap();
     }
 }
+
+/// A request that could be sent again only behind its deadline ends with its refusal at once.
+#[tokio::test(start_paused = true)]
+async fn a_resend_that_would_be_too_late_is_not_waited_for() {
+    let (client, mut server, _net) = connected().await;
+    let call = call_within(&client, "x", Some(Duration::from_secs(1)));
+    let line = server.line().await;
+    assert!(line.starts_with("1 m;ttl=1000 x"), "{line}");
+    let refused = Instant::now();
+    server.send("1 no;retry=5000 busy").await;
+    let error = outcome(call).await.unwrap_err();
+    assert!(matches!(error, CallError::Refused { .. }), "{error:?}");
+    assert_eq!(refused.elapsed(), Duration::ZERO);
+}

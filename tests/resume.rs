@@ -559,3 +559,26 @@ async fn the_connection_that_is_left_is_renewed() {
     settle().await;
     assert_eq!(client.stats().violations, 0);
 }
+
+/// Behind its `/quit` a client writes nothing: no ack, and no credit.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_behind_a_quit() {
+    let (client, mut server, _net) = connected().await;
+    let subscribing = tokio::spawn(client.subscribe("offers").window(1).into_future());
+    server.expect("1 /subscribe;window=1 offers").await;
+    server.send("1 ok;epoch=e;next=1;head=0;lease=60\n* offers 1 x").await;
+    let mut subscription = subscribing.await.unwrap().unwrap();
+    let mut items = client.stream("m", "").window(1);
+    assert!(futures::poll!(std::pin::pin!(items.next())).is_pending());
+    server.expect("2 m;window=1").await;
+    server.send("2 more a").await;
+    settle().await;
+    let closing = tokio::spawn(async move { client.close().await });
+    server.expect("3 /quit").await;
+    assert_eq!(number(&mut subscription).await, 1);
+    assert!(items.next().await.unwrap().is_ok());
+    settle().await;
+    server.expect_silence().await;
+    server.send("2 cut closing\n3 ok").await;
+    closing.await.unwrap().unwrap();
+}
