@@ -827,3 +827,67 @@ async fn a_session_outlives_what_it_held() {
     soon("gone", gone).await;
     assert!(kept.lock().unwrap().is_some());
 }
+
+/// Bytes whose owner panics when it is dropped.
+struct Bomb;
+
+impl AsRef<[u8]> for Bomb {
+    fn as_ref(&self) -> &[u8] {
+        b"bomb"
+    }
+}
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("dropped");
+    }
+}
+
+/// Row 26 of the threats: the owner of a reply's bytes is user code. It panics once the reply is written,
+/// and the connection goes on.
+#[tokio::test(start_paused = true)]
+async fn reply_bytes_that_panic_when_dropped_hurt_nothing() {
+    fn bomb() -> Bytes {
+        Bytes::from_owner(Bomb)
+    }
+    let router = Router::new()
+        .method("echo", async |payload: Bytes| payload)
+        .method("inline", async || bomb())
+        .method("spawned", handler(async || bomb()).spawned())
+        .method("blocking", blocking(bomb))
+        .method("items", async || Streamed(stream::iter([bomb()])))
+        .method("tasks", handler(async || Streamed(stream::iter([bomb()]))).spawned());
+    let server = PipeServer::start(router);
+    let mut peer = server.connect().await;
+    for (id, method) in (1..).step_by(2).zip(["inline", "spawned", "blocking", "items", "tasks"]) {
+        peer.send(format!("* {method}\n{id} {method}\n")).await;
+        match method {
+            "items" | "tasks" => peer.expect(format!("{id} more bomb\n{id} ok\n")).await,
+            _ => peer.expect(format!("{id} ok bomb\n")).await,
+        }
+        peer.ask(format!("{} echo x\n", id + 1), format!("{} ok x\n", id + 1)).await;
+    }
+}
+
+/// What a handler returns over the limit of a line is not answered, and its room is given back, though
+/// the client reads nothing.
+#[tokio::test(start_paused = true)]
+async fn replies_over_the_limit_leave_no_room_behind() {
+    const HUGE: usize = 8 << 20;
+    let fail = async || {
+        let code = bellwire::protocol::Code::from_static("huge");
+        Err::<(), _>(bellwire::Failure::new(code, "x".repeat(HUGE)))
+    };
+    let router = Router::new().method("fails", fail).method("huge", async || vec![b'x'; HUGE]);
+    let server = PipeServer::start(router);
+    let mut peer = server.connect_raw(256);
+    peer.hello().await;
+    for (id, method) in (1..).zip(["fails", "huge"]) {
+        peer.send(format!("{id} {method}\n")).await;
+        for _ in 0..10 {
+            yield_now().await;
+        }
+        let held = server.handle.stats().largest_held_bytes;
+        assert!((1..=8 * 65_535).contains(&held), "{method}: {held} bytes are held");
+    }
+}

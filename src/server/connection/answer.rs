@@ -11,6 +11,7 @@ use crate::{
     server::{
         connection::{Connection, Taken},
         handler::Ended,
+        in_flight::guarded,
         reply::{After, Answer, Rejection, Reply},
     },
 };
@@ -27,17 +28,24 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
     }
 
+    /// Answers a request that has ended. The bytes of its reply are user code, too, when they are
+    /// dropped.
     pub(super) fn finish_ended(&mut self, id: Option<RequestId>, ended: Ended) {
+        self.answer_ended(id, &ended);
+        guarded(|| drop(ended));
+    }
+
+    fn answer_ended(&mut self, id: Option<RequestId>, ended: &Ended) {
         if let Ended::Panicked = ended {
             self.active().tally.panics += 1;
             tracing::error!(?id, "handler panicked");
         }
-        if let Ended::Refused(rejection) = &ended {
+        if let Ended::Refused(rejection) = ended {
             self.on_rejection(id, rejection);
         }
         let Some(id) = id else {
             if let Ended::Replied(Reply(Answer::No(rejection))) = ended {
-                self.on_rejection(None, &rejection);
+                self.on_rejection(None, rejection);
             }
             return;
         };
@@ -57,10 +65,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
     }
 
-    fn finish_answer(&mut self, id: RequestId, answer: Answer) {
+    fn finish_answer(&mut self, id: RequestId, answer: &Answer) {
         match answer {
-            Answer::Ok(payload) => self.answer(id, |out| encode::ok(out, id, &payload)),
-            Answer::After(after) => self.answer_after(id, &after),
+            Answer::Ok(payload) => self.answer(id, |out| encode::ok(out, id, payload)),
+            Answer::After(after) => self.answer_after(id, after),
             Answer::Published(published) => {
                 let (epoch, sequence) = (published.epoch, published.sequence);
                 self.answer_ok(id, format_args!(";epoch={epoch};seq={sequence}"));
@@ -74,9 +82,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 let text = format_args!("{}", failure.text);
                 self.answer_failure(id, Outcome::Err, &failure.code, text);
             }
-            Answer::No(rejection) => self.on_rejection(Some(id), &rejection),
+            Answer::No(rejection) => self.on_rejection(Some(id), rejection),
             Answer::Cut(code) => {
-                self.answer_failure(id, Outcome::Cut, &code, format_args!(""));
+                self.answer_failure(id, Outcome::Cut, code, format_args!(""));
             }
         }
     }
@@ -106,6 +114,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         encode(out);
         if out.len() - begin > max_line {
             out.truncate(begin);
+            give_back(out, max_line);
             let text = format_args!("max-line is {max_line}");
             return self.answer_failure(id, Outcome::Err, &Code::TOO_LARGE, text);
         }
@@ -192,7 +201,13 @@ pub(super) fn cut_text(out: &mut Vec<u8>, begin: usize, max_line: usize) {
         let cut = out.get(begin..).map_or(0, torn_end);
         out.truncate(out.len() - cut);
         out.push(b'\n');
+        give_back(out, max_line);
     }
+}
+
+/// Gives back the room that a line over the limit has taken: it may be a handler's, of any length.
+fn give_back(out: &mut Vec<u8>, max_line: usize) {
+    out.shrink_to(out.len().saturating_add(max_line).saturating_mul(2));
 }
 
 /// How many bytes at the end of a cut line may not stand there: half of a character, half of a

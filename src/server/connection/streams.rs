@@ -8,7 +8,7 @@ use crate::{
     server::{
         connection::{Active, Connection, Phase, Taken, control::Refusal, requests::Work},
         handler::Running,
-        in_flight::{NEVER, Turn},
+        in_flight::{NEVER, Turn, guarded},
         reply::Failure,
         streamed::Items,
     },
@@ -125,7 +125,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             match self.active().in_flight.poll_stream() {
                 Turn::Nothing => {}
                 Turn::Over(over) => self.finish(over),
-                Turn::Item { slot, id, payload } => self.stream_item(slot, id, &payload),
+                Turn::Item { slot, id, payload } => {
+                    self.stream_item(slot, id, &payload);
+                    // Its bytes are user code, too.
+                    guarded(|| drop(payload));
+                }
             }
         }
         served
