@@ -1,4 +1,6 @@
 //! Calls and listens on one connection: `cargo run --example minimal_client [ADDR]`
+use std::io::{Write, stdout};
+
 use bellwire::{Client, Delivery};
 
 #[tokio::main]
@@ -9,12 +11,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     while let Some(delivery) = ticks.next().await {
         let Delivery::Notification(tick) = delivery else {
-            println!("{delivery:?}"); // a gap, or a reset after a restart of the server
+            writeln!(stdout(), "{delivery:?}")?; // a gap, or a reset after a restart of the server
             continue;
         };
         // Call while listening: replies and notifications share the connection.
         let echo = client.call("echo", &tick.payload).await?;
-        println!("tick {} came back as {}", tick.sequence, echo.escape_ascii());
+        writeln!(stdout(), "tick {} came back as {}", tick.sequence, echo.escape_ascii())?;
         if tick.sequence % 3 == 0 {
             break;
         }

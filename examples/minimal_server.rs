@@ -1,5 +1,8 @@
 //! A server with one method and one topic: `cargo run --example minimal_server [ADDR]`
-use std::time::Duration;
+use std::{
+    io::{Write, stdout},
+    time::Duration,
+};
 
 use bellwire::{Router, Server, handler};
 
@@ -7,7 +10,7 @@ use bellwire::{Router, Server, handler};
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:7440".into());
     let server = Server::bind(address).await?;
-    println!("listening on {}", server.local_addr()?);
+    writeln!(stdout(), "listening on {}", server.local_addr()?)?;
 
     let publisher = server.publisher();
     tokio::spawn(async move {

@@ -131,18 +131,11 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
         served = serving => Ok(served?),
         never = service.follow() => match never {},
         never = service.publish_random(args.random_every) => match never {},
-        () = until_second(stop, drain) => {
+        () = stop.until_second(drain) => {
             eprintln!("stopped at once, whatever clients were waiting for");
             Ok(())
         }
     }
-}
-
-/// At the first signal the server begins to drain; the second ends this.
-async fn until_second(mut stop: Stop, drain: oneshot::Sender<()>) {
-    stop.next().await;
-    drop(drain);
-    stop.next().await;
 }
 
 fn router(service: Arc<Service>) -> Router<Arc<Service>> {

@@ -5,6 +5,8 @@
 #[macro_use]
 #[path = "shared/print.rs"]
 mod print;
+#[path = "shared/stop.rs"]
+mod stop;
 
 use std::io;
 
@@ -13,10 +15,14 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
+    sync::oneshot,
 };
+
+use stop::Stop;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let stop = Stop::new()?;
     let mut args = std::env::args().skip(1);
     let address = args.next().unwrap_or("127.0.0.1:7440".into());
     let metrics_address = args.next().unwrap_or("127.0.0.1:9440".into());
@@ -34,8 +40,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .method("echo", async |text: String| text)
         .method("fail", async || Err::<(), _>(Failure::new(Code::from_static("told-to"), "")))
         .layer(Handlers::new());
-    let interrupted = async { drop(tokio::signal::ctrl_c().await) };
-    server.serve(router).with_graceful_shutdown(interrupted).await?;
+    let (drain, is_told) = oneshot::channel::<()>();
+    let serving = server.serve(router);
+    tokio::select! {
+        served = serving.with_graceful_shutdown(async { drop(is_told.await) }) => served?,
+        () = stop.until_second(drain) => eprintln!("stopped at once"),
+    }
     Ok(())
 }
 

@@ -628,6 +628,50 @@ async fn a_second_signal_ends_a_server_that_drains() {
     }
 }
 
+/// A subscriber that owes an ack keeps a server in its drain, unless there is a second signal.
+#[tokio::test]
+async fn a_second_signal_ends_the_load_tests_server() {
+    for signals in [["TERM", "TERM"], ["INT", "INT"]] {
+        let mut server = Example::start("load_test", &["--serve", "127.0.0.1:0"]);
+        let told = server.stderr.line_with("listening on ").await;
+        let address = told.strip_prefix("listening on ").and_then(|told| told.split(',').next());
+        let mut plain = Plain::connect(address.unwrap()).await;
+        assert!(plain.ask("1 /subscribe;window=1 t").await.starts_with("1 ok;"));
+        assert!(plain.ask("2 /publish t a").await.starts_with("2 ok;"));
+        plain.expect("* t 1 a").await;
+        assert!(plain.ask("3 /publish t b").await.starts_with("3 ok;"));
+        server.signal(signals[0]).await;
+        plain.reader.line_with("* /bye").await;
+        server.signal(signals[1]).await;
+        server.stderr.line_with("stopped at once").await;
+        assert!(server.end().await.success());
+    }
+}
+
+/// The server of the metrics ends in order on SIGTERM, too.
+#[cfg(feature = "metrics")]
+#[tokio::test]
+async fn sigterm_drains_the_server_of_the_metrics() {
+    let mut server = Example::start("prometheus", &["127.0.0.1:0", "127.0.0.1:0"]);
+    let mut plain = Plain::connect(&server.address().await).await;
+    assert_eq!(plain.ask("1 echo a").await, "1 ok a");
+    server.signal("TERM").await;
+    plain.expect("* /bye shutdown").await;
+    assert!(server.end().await.success());
+}
+
+/// As for the programs below; it needs a server.
+#[tokio::test]
+async fn a_minimal_client_whose_output_nobody_reads_ends_quietly() {
+    let mut server = Example::start("minimal_server", &["127.0.0.1:0"]);
+    let address = server.address().await;
+    let Example { mut child, stdout, stderr } = Example::start("minimal_client", &[&address]);
+    drop(stdout);
+    timeout(BOUND, child.wait()).await.expect("it does not end").unwrap();
+    let told = stderr.rest().await;
+    assert!(!told.iter().any(|line| line.contains("panicked")), "{told:#?}");
+}
+
 /// `program | head`: nobody reads any more, and that is no reason to panic.
 #[tokio::test]
 async fn programs_whose_output_nobody_reads_end_quietly() {
@@ -635,6 +679,7 @@ async fn programs_whose_output_nobody_reads_end_quietly() {
         ("tour", &[][..], 1),
         ("secured", &[], 1),
         ("tour", &[], 0),
+        ("minimal_server", &["127.0.0.1:0"], 0),
         ("load_test", &["--callers", "1", "--requests", "10"], 0),
         ("load_test", &["--callers", "1", "--requests", "10", "--json"], 0),
     ] {

@@ -31,6 +31,8 @@ mod progress;
 mod report;
 mod run;
 mod server;
+#[path = "../shared/stop.rs"]
+mod stop;
 mod subscribers;
 mod tally;
 

@@ -4,15 +4,24 @@ use std::{io, net::SocketAddr};
 
 use bellwire::{Publisher, Router, Server, ServerConfig, blocking, handler, server::PeerAddr};
 use bytes::Bytes;
-use tokio::{net::ToSocketAddrs, signal::ctrl_c, sync::oneshot, task::JoinHandle};
+use tokio::{net::ToSocketAddrs, sync::oneshot, task::JoinHandle};
 
-use crate::callers::MAX_CALLERS;
+use crate::{callers::MAX_CALLERS, stop::Stop};
 
-/// Serves until Ctrl-C.
+/// Serves until Ctrl-C or SIGTERM; a second one ends it at once.
 pub(crate) async fn serve(address: &str) -> io::Result<()> {
+    let stop = Stop::new()?;
     let server = bind(address).await?;
     eprintln!("listening on {}, Ctrl-C ends it", tcp_addr(&server)?);
-    server.serve(router()).with_graceful_shutdown(async { drop(ctrl_c().await) }).await
+    let (drain, is_told) = oneshot::channel::<()>();
+    let serving = server.serve(router());
+    tokio::select! {
+        served = serving.with_graceful_shutdown(async { drop(is_told.await) }) => served,
+        () = stop.until_second(drain) => {
+            eprintln!("stopped at once");
+            Ok(())
+        }
+    }
 }
 
 /// A server in this process, on a free port.

@@ -2,7 +2,10 @@
 
 use std::io;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
+};
 
 /// The signals that stop a program, which from now on no longer end it by themselves.
 pub(crate) struct Stop {
@@ -23,5 +26,13 @@ impl Stop {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
+    }
+
+    /// Waits for the first, which drops `drain`, and then for the second.
+    #[allow(dead_code, reason = "for servers")]
+    pub(crate) async fn until_second(mut self, drain: oneshot::Sender<()>) {
+        self.next().await;
+        drop(drain);
+        self.next().await;
     }
 }
