@@ -9,7 +9,7 @@ use bellwire::{
     Client, ClientConfig, ConnectionError, ConnectionEvent, Failure, NotSent, PublishError,
     Publisher, Random, Router, Server, ServerConfig, Session, Streamed, blocking, handler,
     protocol::Code,
-    server::{PeerAddr, Stopping},
+    server::{Action, PeerAddr, Principal, Stopping, Verdict},
 };
 use futures::StreamExt;
 use tokio::{
@@ -576,6 +576,24 @@ async fn a_list_that_is_not_read_is_cut_at_the_end_of_the_drain() {
         last = line;
     }
     assert_eq!(last, "1 cut closing\n");
+}
+
+/// A `/subscribe` whose permission is not decided is refused at the line, and holds up no drain.
+#[tokio::test(start_paused = true)]
+async fn the_line_is_drawn_before_a_subscribe_that_waits_for_its_permission() {
+    let never = |_: &Principal, _: Action<'_>| Verdict::later(std::future::pending());
+    let mut server = PipeServer::built(router(), |server| server.authorizer(never));
+    let mut peer = server.connect().await;
+    peer.send("1 /subscribe t\n").await;
+    settle().await;
+    let begun = Instant::now();
+    server.stop();
+    let mut lines = Vec::new();
+    while let Some(line) = peer.line().await {
+        lines.push(line);
+    }
+    assert!(lines.contains(&"1 no closing\n".to_owned()), "{lines:?}");
+    assert!(begun.elapsed() < 2 * SECOND, "{:?}", begun.elapsed());
 }
 
 /// Behind the line, violations end what is read, and no line is drawn again.

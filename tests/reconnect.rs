@@ -686,6 +686,17 @@ async fn a_round_that_took_long_is_followed_by_a_pause() {
     assert!((10_025..=10_250).contains(&pause), "{pause} ms");
 }
 
+/// A client that has nothing to ask says something in time all the same: a server closes a connection
+/// that stays silent.
+#[tokio::test(start_paused = true)]
+async fn a_client_without_a_request_says_its_first_line_in_time() {
+    let (_client, mut server, _net) = connected().await;
+    let since = Instant::now();
+    assert_eq!(server.line().await, "1 /renew");
+    let took = since.elapsed().as_millis();
+    assert!((5_000..=5_050).contains(&took), "{took} ms");
+}
+
 /// Of several hints of one server the longest counts.
 #[tokio::test(start_paused = true)]
 async fn a_later_hint_does_not_shorten_an_earlier_one() {
