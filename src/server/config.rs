@@ -193,7 +193,10 @@ impl ServerConfig {
     ///
     /// After that the connection is lost, and its handlers with it. On Linux and Android this also
     /// happens when the peer's system answers, but takes none of the waiting bytes, so a longer
-    /// [`write_progress`](Self::write_progress) has no effect there. On other systems it applies to
+    /// [`write_progress`](Self::write_progress) has no effect there. Linux counts this time on while
+    /// the peer's receive window is smaller than a waiting segment, even if the peer takes some bytes:
+    /// a client that reads slowly through a receive buffer of a few KiB needs `None` here. On other
+    /// systems it applies to
     /// the probes only. Worst case meanwhile: what any connection may hold. Your own
     /// [`Listener`](crate::Listener) has to [`prepare`](crate::Listener::prepare) its connections.
     #[must_use]
