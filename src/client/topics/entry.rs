@@ -148,6 +148,9 @@ impl Entry {
     /// only what comes after the head.
     pub(super) fn recall(&self, event: SubscriptionEvent) -> SubscriptionEvent {
         use SubscriptionEvent as Event;
+        if let Event::Notification(_) = event {
+            return event;
+        }
         let own = self.state.next();
         let is_other = |next: Position| own.is_some_and(|own| own.epoch != next.epoch);
         match (self.state, event) {
@@ -184,6 +187,11 @@ impl Entry {
         backoff: Backoff,
         told: &mut Told,
     ) {
+        if let (SubscriptionState::Live(_), SubscriptionEvent::Notification(_)) = (state, event) {
+            // A message moves the position, and nothing else: only a topic that is live takes one.
+            self.state = state;
+            return;
+        }
         let before = self.own_next();
         let is_live = |state| matches!(state, SubscriptionState::Live(_));
         match (is_live(self.state), is_live(state)) {
