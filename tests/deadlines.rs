@@ -258,6 +258,29 @@ async fn server_lease_from_the_last_renewal() {
     }
 }
 
+/// The end of one of two subscriptions neither ends nor renews the lease of the other.
+#[tokio::test(start_paused = true)]
+async fn server_lease_of_the_subscription_that_is_left() {
+    for unsubscribes in [true, false] {
+        let server = serve(ServerConfig::new().lease(secs(9)));
+        let mut peer = server.connect().await;
+        for (id, topic) in [(1, "t"), (2, "u")] {
+            peer.send(format!("{id} /subscribe {topic}\n")).await;
+            begins(&mut peer, &format!("{id} ok;")).await;
+        }
+        let since = Instant::now();
+        sleep(secs(3)).await;
+        if unsubscribes {
+            peer.send("3 /unsubscribe u\n").await;
+            begins(&mut peer, "3 ok;").await;
+        } else {
+            server.handle.sessions()[0].revoke("u");
+            begins(&mut peer, "* /end u revoked ").await;
+        }
+        due(since, secs(9), begins(&mut peer, "* /end t expired ")).await;
+    }
+}
+
 /// A log goes within half as much again, counted from its last message.
 #[tokio::test(start_paused = true)]
 async fn server_idle_log() {
