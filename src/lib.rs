@@ -191,7 +191,7 @@
 //!   [layers](server::Layer) wrap them.
 //! - [`ServerHandle`] and [`Session`]: what a server does now, and how to end one connection.
 //! - [`ClientConfig`] and [`ServerConfig`]: every bound, with its default.
-//! - [`protocol`]: the sans-IO core, for your own tools and clients.
+//! - [`protocol`]: lines and names, for your own tools and clients.
 //! - In the repository: PROTOCOL.md specifies the wire, and these docs name its sections. SECURITY.md
 //!   says what peers may do, and how each threat is held off.
 //!
@@ -210,6 +210,7 @@
 //! - `tls`: TLS on both sides, with rustls and ring: `tls::TlsListener`, `ClientBuilder::tls`.
 //! - `tower`: a stack of tower layers around the handlers, `Router::tower`.
 //! - `metrics`: statistics and handler times, for the `metrics` facade.
+//! - `unstable-core`: the parts in `unstable`, which may change in any release.
 
 mod client;
 #[cfg(feature = "codec")]
@@ -231,6 +232,8 @@ mod tcp;
 #[cfg(feature = "tls")]
 pub mod tls;
 pub mod topic;
+#[cfg(feature = "unstable-core")]
+pub mod unstable;
 
 #[cfg(feature = "json")]
 pub use client::JsonCodec;

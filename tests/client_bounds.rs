@@ -1,14 +1,16 @@
 //! What a client holds for requests whose callers are gone, and for streams that nobody reads, against
 //! servers that never answer. In bytes: `memory`.
 //! threats: 13, 14
+#![cfg(feature = "unstable-core")]
 
 use std::{future::IntoFuture, io, num::NonZeroU64, pin::pin, time::Duration};
 
 use bellwire::{
     Client, ClientConfig, Delivery, GapCause, NotSent, Router, Subscription,
-    protocol::{
-        AckWindow, Backoff, Epoch, Handled, MAX_NUMBER, Position, Reconnect, Renewal, Repeats,
-        Silence, SubscriptionEvent, SubscriptionState, Time,
+    protocol::{Epoch, MAX_NUMBER, Position, Time},
+    unstable::rules::{
+        AckWindow, Backoff, Handled, KeepAlive, Reconnect, Renewal, Repeats, SubscriptionEvent,
+        SubscriptionState,
     },
 };
 use bytes::Bytes;
@@ -352,8 +354,8 @@ fn every_number_may_be_anything() {
             let mut repeats = Repeats::default();
             let _ = (repeats.pause(backoff, a), repeats.pause_after(time, backoff, b));
             repeats.lasted(time, backoff);
-            let mut silence = Silence::default();
-            let _ = (silence.heard(now), silence.look(now, true, time, long), silence.due());
+            let mut keepalive = KeepAlive::default();
+            let _ = (keepalive.heard(now), keepalive.look(now, true, time, long), keepalive.due());
         }
     }
 }

@@ -1,4 +1,5 @@
 //! What holds for any bytes, any values and any order of events. `PROPTEST_CASES` raises the counts.
+#![cfg(feature = "unstable-core")]
 
 #[path = "support/document.rs"]
 mod document;
@@ -17,12 +18,12 @@ use std::{
 use bellwire::{
     Random,
     protocol::{
-        Action, Attributes, BadPosition, Code, Cursor, Epoch, Lease, LeaseEvent, Line, LineDecoder,
-        Mark, Method, Notice, Outcome, Position, RequestId, Step, SubscriptionEvent,
-        SubscriptionState, Time, Topic, Window, Word, encode, encode_bye, encode_end, encode_error,
-        encode_gap, encode_reset,
+        Attributes, BadPosition, Code, Cursor, Epoch, Line, LineDecoder, Mark, Method, Notice,
+        Outcome, Position, RequestId, Step, Time, Topic, Window, Word, encode, encode_bye,
+        encode_end, encode_error, encode_gap, encode_reset,
     },
     topic::{MemoryTopics, Read, Room, TopicReader, TopicStore},
+    unstable::rules::{Action, Lease, LeaseEvent, SubscriptionEvent, SubscriptionState},
 };
 use futures::FutureExt;
 use proptest::{

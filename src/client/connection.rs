@@ -27,7 +27,7 @@ use crate::{
     error::ConnectionError,
     guard::{Held, InSpan, caught, guarded, wake},
     io::{Scratch, WriteBuffer},
-    protocol::{Hello, LineDecoder, Renewal, Silence, Time, Verdict},
+    protocol::{Hello, KeepAlive, LineDecoder, Renewal, Time, Verdict},
     sync::Arc,
 };
 
@@ -63,7 +63,7 @@ pub struct Connection<T> {
     /// When the first of the calls may be past the deadline that all of them have.
     overdue: Option<Alarm>,
     renewal: Option<(Renewal, Alarm)>,
-    silence: Option<(Silence, Alarm)>,
+    silence: Option<(KeepAlive, Alarm)>,
     /// When what was refused for now is asked for again.
     again: Option<Alarm>,
     /// This side closes, as the last look at the shared state told.
@@ -429,7 +429,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let answer = config.dead.saturating_sub(probe).max(Duration::from_secs(1));
         let (silence, alarm) = self.silence.get_or_insert_with(|| {
             let now = time_since(self.started);
-            let mut silence = Silence::default();
+            let mut silence = KeepAlive::default();
             let _ = silence.heard(now);
             (silence, Alarm::at(instant(self.started, now.after(probe))))
         });

@@ -9,8 +9,8 @@ use std::{
 
 use crate::{
     protocol::{
-        BadPosition, Code, Cursor, Epoch, Escaped, Overtaken, Pace, Position, RequestId, Terms,
-        Time, Topic, Window, encode_end, encode_end_unread, encode_gap, encode_reset,
+        BadPosition, Code, Cursor, Epoch, Escaped, FlowControl, Overtaken, Position, RequestId,
+        Terms, Time, Topic, Window, encode_end, encode_end_unread, encode_gap, encode_reset,
     },
     server::{mailbox::Mailbox, source::Source, stats::Tally},
     topic::{Read, Room, Unavailable},
@@ -44,7 +44,7 @@ struct Subscription {
     topic: Topic,
     cursor: Cursor,
     /// Only where the client asked for other terms than the default.
-    pace: Option<Box<Pace>>,
+    pace: Option<Box<FlowControl>>,
     source: Source,
     /// It stands among those that are ready.
     ready: bool,
@@ -162,7 +162,8 @@ impl Subscriptions {
             Ok((window, cursor))
         });
         if let Ok((window, cursor)) = result {
-            let pace = (terms != Terms::default()).then(|| Box::new(Pace::new(terms, window)));
+            let pace =
+                (terms != Terms::default()).then(|| Box::new(FlowControl::new(terms, window)));
             let number = self.last;
             self.by_topic.insert(topic.clone(), number);
             let (ready, is_behind) = (true, false);

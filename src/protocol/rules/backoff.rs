@@ -50,7 +50,7 @@ impl Backoff {
 ///
 /// ```
 /// use std::time::Duration;
-/// use bellwire::protocol::{Backoff, Repeats};
+/// use bellwire::unstable::rules::{Backoff, Repeats};
 ///
 /// let second = Duration::from_secs(1);
 /// let backoff = Backoff { base: second, max: 3 * second, stable: 10 * second };

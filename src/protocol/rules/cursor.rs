@@ -1,6 +1,6 @@
 //! The server's side of a subscription: a cursor into a topic's log. Pure transitions.
 
-use crate::protocol::position::{Epoch, Position};
+use crate::protocol::wire::{Epoch, Position};
 
 /// What a log holds: the numbers `first..next` of one epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

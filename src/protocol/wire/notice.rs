@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt};
 
 use uuid::Uuid;
 
-use crate::protocol::{
+use crate::protocol::wire::{
     attribute::Attributes,
     code::Code,
     encode,
@@ -246,7 +246,7 @@ fn parse_end<'a>(line: &Line<'a>) -> Option<Notice<'a>> {
 }
 
 fn topic_argument(rest: Rest<'_>) -> Option<(&str, Rest<'_>)> {
-    text_argument(rest).filter(|(topic, _)| crate::protocol::name::is_name(topic.as_bytes()))
+    text_argument(rest).filter(|(topic, _)| crate::protocol::wire::name::is_name(topic.as_bytes()))
 }
 
 fn text_argument(rest: Rest<'_>) -> Option<(&str, Rest<'_>)> {

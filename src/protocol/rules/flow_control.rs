@@ -3,9 +3,11 @@
 use std::{fmt, num::NonZeroU64};
 
 use crate::protocol::{
-    ack::AckWindow,
-    cursor::{Cursor, Window},
-    id::parse_number,
+    rules::{
+        ack_window::AckWindow,
+        cursor::{Cursor, Window},
+    },
+    wire::parse_number,
 };
 
 /// What becomes of a subscriber that does not keep up (PROTOCOL.md, section 11.5).
@@ -46,7 +48,7 @@ impl fmt::Display for Slow {
 /// The attributes `window` and `slow` of a `/subscribe`.
 ///
 /// ```
-/// use bellwire::protocol::{Slow, Terms};
+/// use bellwire::{Slow, unstable::rules::Terms};
 ///
 /// let mut terms = Terms::default();
 /// assert_eq!(terms.read("window", "2"), Some(()));
@@ -90,7 +92,9 @@ impl fmt::Display for Terms {
 /// What holds a [`Cursor`], and what it does when it goes on: the server's side of [`Terms`].
 ///
 /// ```
-/// use bellwire::protocol::{Cursor, Epoch, Pace, Terms, Window};
+/// use bellwire::{
+///     protocol::{Cursor, Epoch, Window}, unstable::rules::{FlowControl, Terms},
+/// };
 ///
 /// let epoch = Epoch::new("k3f9").unwrap();
 /// let mut terms = Terms::default();
@@ -98,18 +102,18 @@ impl fmt::Display for Terms {
 /// terms.read("slow", "latest");
 /// let log = Window { epoch, first: 1, next: 1 };
 /// let cursor = Cursor::start(log, None).unwrap();
-/// let mut pace = Pace::new(terms, log);
+/// let mut flow = FlowControl::new(terms, log);
 ///
-/// pace.delivered(1, 1);
-/// assert_eq!(pace.room(), 0);
-/// pace.waits();
-/// pace.acked(2);
+/// flow.delivered(1, 1);
+/// assert_eq!(flow.room(), 0);
+/// flow.waits();
+/// flow.acked(2);
 /// // Meanwhile 2 to 5 were published: it skips to 5.
 /// let log = Window { epoch, first: 1, next: 6 };
-/// assert_eq!(pace.skip(cursor.delivered(1), log), Some(4));
+/// assert_eq!(flow.skip(cursor.delivered(1), log), Some(4));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Pace {
+pub struct FlowControl {
     slow: Slow,
     window: Option<AckWindow>,
     /// Numbers below had left the log before the subscription began: no slowness of its own.
@@ -126,7 +130,7 @@ pub enum Overtaken {
     End,
 }
 
-impl Pace {
+impl FlowControl {
     /// The pace of a subscription that begins, given what the log holds.
     pub fn new(terms: Terms, log: Window) -> Self {
         let window = terms.window.map(AckWindow::new);
@@ -210,10 +214,10 @@ mod tests {
         Cursor { position: Position { epoch: Epoch::new("e").unwrap(), next } }
     }
 
-    fn pace(terms: &[(&str, &str)], log: Window) -> Pace {
+    fn flow(terms: &[(&str, &str)], log: Window) -> FlowControl {
         let mut all = Terms::default();
         terms.iter().for_each(|(key, value)| all.read(key, value).unwrap());
-        Pace::new(all, log)
+        FlowControl::new(all, log)
     }
 
     #[test]
@@ -239,37 +243,37 @@ mod tests {
 
     #[test]
     fn the_latest_is_skipped_to_only_after_a_wait_and_over_more_than_one() {
-        let mut pace = pace(&[("slow", "latest")], log(1, 1));
-        assert_eq!(pace.skip(at(1), log(1, 9)), None);
+        let mut flow = flow(&[("slow", "latest")], log(1, 1));
+        assert_eq!(flow.skip(at(1), log(1, 9)), None);
         for (next, head, skipped) in [(1, 8, Some(7)), (7, 8, Some(7)), (8, 8, None), (9, 8, None)]
         {
-            pace.waits();
-            assert_eq!(pace.skip(at(next), log(1, head + 1)), skipped);
-            assert!(!pace.may_skip());
+            flow.waits();
+            assert_eq!(flow.skip(at(next), log(1, head + 1)), skipped);
+            assert!(!flow.may_skip());
         }
-        pace.waits();
+        flow.waits();
         let other = Window { epoch: Epoch::new("f").unwrap(), ..log(1, 9) };
-        assert_eq!(pace.skip(at(1), other), None);
+        assert_eq!(flow.skip(at(1), other), None);
     }
 
     #[test]
     fn only_what_left_since_it_began_ends_a_subscription() {
-        let strict = pace(&[("slow", "close")], log(5, 9));
+        let strict = flow(&[("slow", "close")], log(5, 9));
         assert_eq!(strict.overtaken(at(2), 4), Overtaken::Name(4));
         assert_eq!(strict.overtaken(at(2), 7), Overtaken::Name(4));
         assert_eq!(strict.overtaken(at(5), 7), Overtaken::End);
-        assert_eq!(pace(&[], log(5, 9)).overtaken(at(5), 7), Overtaken::Name(7));
+        assert_eq!(flow(&[], log(5, 9)).overtaken(at(5), 7), Overtaken::Name(7));
     }
 
     #[test]
     fn a_reset_empties_the_window() {
-        let mut pace = pace(&[("window", "2")], log(1, 1));
-        pace.delivered(1, 2);
-        assert!(!pace.acked(1));
-        pace.reset();
-        assert_eq!(pace.room(), 2);
-        pace.delivered(1, 2);
-        assert!(pace.acked(2));
-        assert!(!pace.acked(3));
+        let mut flow = flow(&[("window", "2")], log(1, 1));
+        flow.delivered(1, 2);
+        assert!(!flow.acked(1));
+        flow.reset();
+        assert_eq!(flow.room(), 2);
+        flow.delivered(1, 2);
+        assert!(flow.acked(2));
+        assert!(!flow.acked(3));
     }
 }

@@ -10,7 +10,7 @@ use std::{collections::VecDeque, num::NonZeroU64};
 ///
 /// ```
 /// use std::num::NonZeroU64;
-/// use bellwire::protocol::AckWindow;
+/// use bellwire::unstable::rules::AckWindow;
 ///
 /// let mut window = AckWindow::new(NonZeroU64::new(3).unwrap());
 /// window.delivered(1, 2);

@@ -2,7 +2,7 @@
 
 use std::{fmt, num::NonZeroU64};
 
-use crate::protocol::{
+use crate::protocol::wire::{
     code::Code,
     id::RequestId,
     parse::{Line, Mark, Rest, Word},
@@ -101,7 +101,7 @@ pub(crate) fn encode_failure(
     text: fmt::Arguments<'_>,
 ) {
     let head = format_args!("{outcome} {code}");
-    crate::protocol::encode::display(out, Mark::Id(id), head, text);
+    crate::protocol::wire::encode::display(out, Mark::Id(id), head, text);
 }
 
 /// Appends `ID no;retry=MS CODE [text] LF`: a refusal, and when to come again.
@@ -113,7 +113,7 @@ pub(crate) fn encode_refusal(
     text: fmt::Arguments<'_>,
 ) {
     let head = format_args!("{};retry={retry} {code}", Outcome::No);
-    crate::protocol::encode::display(out, Mark::Id(id), head, text);
+    crate::protocol::wire::encode::display(out, Mark::Id(id), head, text);
 }
 
 /// A line from the server, distinguished by its mark.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::protocol::parse::MAX_HEAD;
+use crate::protocol::wire::parse::MAX_HEAD;
 
 /// The longest key, in bytes.
 pub const MAX_KEY: usize = 32;

@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt};
 
 use memchr::memchr;
 
-use crate::protocol::{
+use crate::protocol::wire::{
     attribute::Attributes, id::RequestId, line::strip_cr, name::MAX_NAME, reply::Outcome, rest,
 };
 

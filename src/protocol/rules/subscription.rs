@@ -2,12 +2,14 @@
 
 use std::iter::Flatten;
 
-use crate::protocol::position::{Epoch, Position};
+use crate::protocol::wire::{Epoch, Position};
 
 /// Where a client stands with a topic (PROTOCOL.md, section 14).
 ///
 /// ```
-/// use bellwire::protocol::{Action, Position, SubscriptionState, SubscriptionEvent as Event};
+/// use bellwire::{
+///     protocol::Position, unstable::rules::{Action, SubscriptionEvent as Event, SubscriptionState},
+/// };
 ///
 /// let next: Position = "k3f9:18".parse().unwrap();
 /// let (state, mut actions) = SubscriptionState::Absent.on(Event::Join { from: None });

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, num::NonZeroU64};
 
-use crate::protocol::position::{Epoch, Position};
+use crate::protocol::wire::{Epoch, Position};
 
 /// What was handed over to a reader, and what of that it has handled: the client's side of
 /// acknowledgements (PROTOCOL.md, section 11.7).
@@ -15,7 +15,7 @@ use crate::protocol::position::{Epoch, Position};
 ///
 /// ```
 /// use std::num::NonZeroU64;
-/// use bellwire::protocol::{Epoch, Handled, Position};
+/// use bellwire::{protocol::{Epoch, Position}, unstable::rules::Handled};
 ///
 /// let epoch = Epoch::new("k3f9").unwrap();
 /// let at = |next| Position { epoch, next };

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::protocol::id::{MAX_NUMBER, parse_number};
+use crate::protocol::wire::id::{MAX_NUMBER, parse_number};
 
 /// The longest epoch, in bytes.
 pub const MAX_EPOCH: usize = 32;

@@ -2,7 +2,7 @@
 
 use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
-use crate::protocol::parse::Word;
+use crate::protocol::wire::parse::Word;
 
 /// The longest name, in bytes.
 pub const MAX_NAME: usize = 128;

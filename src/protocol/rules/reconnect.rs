@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::protocol::{
     Time,
-    backoff::{Backoff, Repeats},
+    rules::{Backoff, Repeats},
 };
 
 /// When a client without a connection goes through its addresses (PROTOCOL.md, section 3.5).
@@ -29,7 +29,7 @@ use crate::protocol::{
 ///
 /// ```
 /// use std::time::Duration;
-/// use bellwire::protocol::{Backoff, Reconnect, Time};
+/// use bellwire::{protocol::Time, unstable::rules::{Backoff, Reconnect}};
 ///
 /// let second = Duration::from_secs(1);
 /// let backoff = Backoff { base: second, max: 30 * second, stable: 10 * second };

@@ -12,7 +12,7 @@ use crate::protocol::Time;
 ///
 /// ```
 /// use std::time::Duration;
-/// use bellwire::protocol::{Lease, LeaseEvent, Time};
+/// use bellwire::{protocol::Time, unstable::rules::{Lease, LeaseEvent}};
 ///
 /// let length = Duration::from_secs(60);
 /// let at = Time::from_millis;

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use crate::protocol::{
+use crate::protocol::wire::{
     attribute::Attributes,
     id::RequestId,
     parse::{Mark, Word},

@@ -1,0 +1,103 @@
+//! Keep-alive: when a client probes a silent server, and when it closes the connection.
+
+use std::time::Duration;
+
+use crate::protocol::Time;
+
+/// The client's keep-alive: detects a server that owes something and is silent. The client probes it
+/// first, and closes the connection only if the probe is not answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct KeepAlive {
+    heard: Time,
+    probed: Option<Time>,
+    due: Time,
+}
+
+/// What a client does about a [`KeepAlive`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// Nothing yet.
+    Wait,
+    /// Send something that is answered.
+    Probe,
+    /// Give the server up.
+    Dead,
+}
+
+impl KeepAlive {
+    /// Who looks later than this was stopped itself, and knows nothing of the server.
+    const LATE: Duration = Duration::from_secs(1);
+
+    /// Bytes came at `now`. Whether that answers a probe: the next look is due sooner then, `probe`
+    /// from `now`.
+    pub fn heard(&mut self, now: Time) -> bool {
+        self.heard = now;
+        self.probed.take().is_some()
+    }
+
+    /// Looks at `now`. `awaits` is whether the server owes anything; it is probed after `probe` of
+    /// silence, and given up `answer` later.
+    pub fn look(&mut self, now: Time, awaits: bool, probe: Duration, answer: Duration) -> Verdict {
+        if !awaits {
+            self.probed = None;
+            self.due = now.after(probe);
+            return Verdict::Wait;
+        }
+        let end = match self.probed {
+            Some(at) => at.after(answer),
+            None => self.heard.after(probe),
+        };
+        self.due = end;
+        match self.probed {
+            _ if now < end => Verdict::Wait,
+            Some(_) if now <= end.after(Self::LATE) => Verdict::Dead,
+            _ => {
+                self.probed = Some(now);
+                self.due = now.after(answer);
+                Verdict::Probe
+            }
+        }
+    }
+
+    /// When to look again.
+    pub fn due(&self) -> Time {
+        self.due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PERIOD: Duration = Duration::from_secs(10);
+
+    fn at(millis: u64) -> Time {
+        Time::from_millis(millis)
+    }
+
+    #[test]
+    fn a_silent_server_is_probed_before_it_is_given_up() {
+        let mut keepalive = KeepAlive::default();
+        let look = |keepalive: &mut KeepAlive, millis, awaits| {
+            let verdict = keepalive.look(at(millis), awaits, PERIOD, PERIOD);
+            (verdict, keepalive.due().as_millis())
+        };
+        keepalive.heard(at(1_000));
+        assert_eq!(look(&mut keepalive, 0, true), (Verdict::Wait, 11_000));
+        assert_eq!(look(&mut keepalive, 10_999, true), (Verdict::Wait, 11_000));
+        assert_eq!(look(&mut keepalive, 11_000, true), (Verdict::Probe, 21_000));
+        assert_eq!(look(&mut keepalive, 20_999, true), (Verdict::Wait, 21_000));
+        assert_eq!(look(&mut keepalive, 21_000, true).0, Verdict::Dead);
+        // Who was stopped itself asks once more.
+        assert_eq!(look(&mut keepalive, 22_001, true), (Verdict::Probe, 32_001));
+        keepalive.heard(at(32_000));
+        assert_eq!(look(&mut keepalive, 32_001, true), (Verdict::Wait, 42_000));
+        assert_eq!(look(&mut keepalive, 42_000, true), (Verdict::Probe, 52_000));
+        assert_eq!(look(&mut keepalive, 52_000, true).0, Verdict::Dead);
+        keepalive.heard(at(80_000));
+        // What began to be awaited after a long silence is not late at once.
+        assert_eq!(look(&mut keepalive, 90_000, false), (Verdict::Wait, 100_000));
+        assert_eq!(look(&mut keepalive, 100_000, true), (Verdict::Probe, 110_000));
+        assert_eq!(look(&mut keepalive, 110_000, true).0, Verdict::Dead);
+    }
+}
