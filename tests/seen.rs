@@ -227,16 +227,22 @@ async fn play(turns: Vec<Turn>) {
 /// The queue of events is bounded, and names how many left.
 #[tokio::test(start_paused = true)]
 async fn events_that_are_not_read_are_counted() {
-    let (client, driver, mut server) = greeted(ClientConfig::new()).await;
+    events_are_held(ClientConfig::new(), 256).await;
+    events_are_held(ClientConfig::new().held_events(7), 7).await;
+}
+
+async fn events_are_held(config: ClientConfig, held: u64) {
+    let (client, driver, mut server) = greeted(config).await;
     let mut events = client.events();
     for stray in 1..=300 {
         server.send(format!("{stray} ok\n")).await;
     }
     drop(server);
     driver.await.unwrap().unwrap_err();
-    // 300 and the end, of which 256 are held.
-    assert_eq!(events.next().await, Some(ConnectionEvent::Missed(45)));
-    for stray in 46..=300 {
+    // 300 and the end, of which the newest are held.
+    let missed = 301 - held;
+    assert_eq!(events.next().await, Some(ConnectionEvent::Missed(missed)));
+    for stray in missed + 1..=300 {
         assert_eq!(events.next().await, Some(ConnectionEvent::UnaskedReply(id(stray))));
     }
     let end = ConnectionEvent::Ended(ConnectionError::ClosedByPeer);

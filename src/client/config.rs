@@ -12,13 +12,21 @@ use crate::{
 /// The shortest window to pause in.
 const LEAST_WINDOW: Duration = Duration::from_millis(10);
 
+/// The least time for the answer to a probe.
+const LEAST_ANSWER_TIME: Duration = Duration::from_secs(1);
+
 /// Every bound of a client, with its default.
+///
+/// Each setter has a getter, whose name is `get_` and the setter's name. It returns the value in
+/// use, which the setter may have raised or lowered into its range.
 ///
 /// ```
 /// use std::time::Duration;
 /// use bellwire::ClientConfig;
 ///
-/// let config = ClientConfig::new().in_flight(64).connect_timeout(Duration::from_secs(2));
+/// let config = ClientConfig::new().in_flight(0).connect_timeout(Duration::from_secs(2));
+/// assert_eq!(config.get_in_flight(), 1);
+/// assert_eq!(config.get_deadline(), Some(Duration::from_secs(60)));
 /// ```
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
@@ -30,6 +38,7 @@ pub struct ClientConfig {
     pub(crate) inbox_items: usize,
     pub(crate) inbox_bytes: usize,
     pub(crate) missed_topics: usize,
+    pub(crate) held_events: usize,
     pub(crate) deadline: Option<Duration>,
     pub(crate) connect_timeout: Duration,
     pub(crate) close_timeout: Duration,
@@ -57,6 +66,7 @@ impl Default for ClientConfig {
             inbox_items: 32_768,
             inbox_bytes: 1024 * 1024,
             missed_topics: 1_024,
+            held_events: 256,
             deadline: Some(Duration::from_secs(60)),
             connect_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(40),
@@ -127,7 +137,7 @@ impl ClientConfig {
     /// [`limit_unsent`](crate::Connector::limit_unsent).
     #[must_use]
     pub fn unsent_bytes(mut self, bytes: impl Into<Option<usize>>) -> Self {
-        self.unsent_bytes = bytes.into();
+        self.unsent_bytes = bytes.into().map(|bytes| bytes.max(1));
         self
     }
 
@@ -184,6 +194,18 @@ impl ClientConfig {
     #[must_use]
     pub fn missed_topics(mut self, topics: usize) -> Self {
         self.missed_topics = topics.max(1);
+        self
+    }
+
+    /// Events that each stream of [`Client::events`](crate::Client::events) holds for the
+    /// application. Beyond it the oldest are dropped, and
+    /// [`ConnectionEvent::Missed`](crate::ConnectionEvent::Missed) says how many. Default 256, at
+    /// least 1.
+    ///
+    /// Worst case: about 200 bytes for each, and one line of the server.
+    #[must_use]
+    pub fn held_events(mut self, events: usize) -> Self {
+        self.held_events = events.max(1);
         self
     }
 
@@ -371,4 +393,56 @@ impl ClientConfig {
         self.random = random;
         self
     }
+}
+
+macro_rules! getters {
+    ($($getter:ident = $setter:ident: $kind:ty,)*) => {
+        /// The values in use. The setters document what each one means.
+        impl ClientConfig {
+            $(
+                #[doc = concat!("The value of [`", stringify!($setter), "`](Self::", stringify!($setter), ").")]
+                pub fn $getter(&self) -> $kind {
+                    self.$setter
+                }
+            )*
+
+            /// The value of [`dead`](Self::dead).
+            pub fn get_dead(&self) -> Duration {
+                self.dead.max(self.probe.saturating_add(LEAST_ANSWER_TIME))
+            }
+
+            /// The schemes of [`auth`](Self::auth) with their credentials, in the order of
+            /// preference.
+            pub fn get_auth(&self) -> impl ExactSizeIterator<Item = (&Code, &Credentials)> {
+                self.auth.iter().map(|(scheme, credentials)| (scheme, credentials))
+            }
+
+            /// The value of [`random`](Self::random).
+            pub fn get_random(&self) -> &Random {
+                &self.random
+            }
+        }
+    };
+}
+
+getters! {
+    get_in_flight = in_flight: usize,
+    get_max_line = max_line: usize,
+    get_outbound_bytes = outbound_bytes: usize,
+    get_unsent_bytes = unsent_bytes: Option<usize>,
+    get_control_requests = control_requests: usize,
+    get_inbox_items = inbox_items: usize,
+    get_inbox_bytes = inbox_bytes: usize,
+    get_missed_topics = missed_topics: usize,
+    get_held_events = held_events: usize,
+    get_deadline = deadline: Option<Duration>,
+    get_connect_timeout = connect_timeout: Duration,
+    get_close_timeout = close_timeout: Duration,
+    get_strict = strict: bool,
+    get_probe = probe: Duration,
+    get_fail_fast = fail_fast: bool,
+    get_reconnect_base = reconnect_base: Duration,
+    get_reconnect_max = reconnect_max: Duration,
+    get_reconnect_stable = reconnect_stable: Duration,
+    get_give_up_after = give_up_after: Option<Duration>,
 }

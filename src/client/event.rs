@@ -18,9 +18,6 @@ use crate::{
     sync::{Arc, Mutex, Weak},
 };
 
-/// Events that a stream holds for its reader.
-const HELD: usize = 256;
-
 /// Something that happened to a client's connection, beside the replies and notifications.
 ///
 /// - A client of one connection ([`Client::new`](crate::Client::new)) emits `Connected` once, at
@@ -114,7 +111,7 @@ pub enum ConnectionEvent {
     /// The client has ended.
     Ended(ConnectionError),
     /// This number of events was dropped, the oldest first, because this stream was not read in
-    /// time. A stream holds 256.
+    /// time. A stream holds [`held_events`](crate::ClientConfig::held_events) of them.
     Missed(u64),
 }
 
@@ -140,9 +137,10 @@ pub(crate) struct Events {
     listeners: Mutex<Vec<Weak<Mutex<Queue>>>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Queue {
     events: VecDeque<ConnectionEvent>,
+    max_events: usize,
     missed: u64,
     ended: bool,
     reader: Option<Waker>,
@@ -175,8 +173,11 @@ impl Events {
         Queued(queued.collect())
     }
 
-    pub(crate) fn listen(&self, ended: bool) -> ConnectionEvents {
-        let queue = Arc::new(Mutex::new(Queue { ended, ..Queue::default() }));
+    /// A stream that holds up to `max_events` for its reader.
+    pub(crate) fn listen(&self, max_events: usize, ended: bool) -> ConnectionEvents {
+        let (events, reader) = Default::default();
+        let queue = Queue { events, max_events, missed: 0, ended, reader };
+        let queue = Arc::new(Mutex::new(queue));
         if !ended {
             let mut listeners = self.listeners.lock();
             listeners.retain(|listener| listener.strong_count() > 0);
@@ -192,7 +193,7 @@ impl Queue {
             return None;
         }
         self.ended = matches!(event, ConnectionEvent::Ended(_));
-        if self.events.len() == HELD {
+        if self.events.len() >= self.max_events {
             self.events.pop_front();
             self.missed += 1;
         }
@@ -204,8 +205,9 @@ impl Queue {
 /// The events of a client from when this stream was made:
 /// [`Client::events`](crate::Client::events).
 ///
-/// Holds up to 256 unread events, each with at most one line of the server. Then the oldest are
-/// dropped, and [`ConnectionEvent::Missed`] says how many. Ends after [`ConnectionEvent::Ended`].
+/// Holds up to [`held_events`](crate::ClientConfig::held_events) unread events (256), each with at
+/// most one line of the server. Then the oldest are dropped, and [`ConnectionEvent::Missed`] says
+/// how many. Ends after [`ConnectionEvent::Ended`].
 #[derive(Debug)]
 #[must_use = "streams do nothing unless they are polled"]
 pub struct ConnectionEvents(Arc<Mutex<Queue>>);
@@ -254,13 +256,13 @@ mod tests {
     #[test]
     fn dead_listeners_do_not_pile_up() {
         let events = Events::default();
-        let kept = events.listen(false);
-        (0..100).for_each(|_| drop(events.listen(false)));
+        let kept = events.listen(2, false);
+        (0..100).for_each(|_| drop(events.listen(2, false)));
         assert_eq!(events.listeners.lock().len(), 2, "the one that is kept, and the last");
         events.emit(ConnectionEvent::Missed(1));
         assert_eq!(events.listeners.lock().len(), 1);
         drop(kept);
-        drop(events.listen(true));
+        drop(events.listen(2, true));
         events.emit(ConnectionEvent::Missed(2));
         assert!(events.listeners.lock().is_empty());
     }

@@ -382,8 +382,9 @@ impl Client {
 
     /// A stream of the events of the client's connections from here on.
     pub fn events(&self) -> ConnectionEvents {
-        let Shared { phase, events, .. } = self.shared();
-        phase.look(|phase| events.listen(matches!(phase, Phase::Ended(_))))
+        let Shared { phase, events, config, .. } = self.shared();
+        let max_events = config.held_events;
+        phase.look(|phase| events.listen(max_events, matches!(phase, Phase::Ended(_))))
     }
 
     /// Publishes to a topic, where the server allows clients to.

@@ -21,15 +21,18 @@ const TOPIC: usize = 3 * 1024;
 
 /// The limits of a server (PROTOCOL.md, section 12).
 ///
+/// Each setter has a getter, whose name is `get_` and the setter's name. It returns the value in
+/// use, which the setter may have raised or lowered into its range.
+///
 /// ```
 /// use std::time::Duration;
 /// use bellwire::ServerConfig;
 ///
 /// let config = ServerConfig::new()
-///     .lease(Duration::from_secs(20))
+///     .lease(Duration::from_millis(20_500))
 ///     .in_flight(256)
 ///     .allow_publish(true);
-/// # let _ = config;
+/// assert_eq!(config.get_lease(), Duration::from_secs(20));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerConfig {
@@ -218,7 +221,7 @@ impl ServerConfig {
     /// [`limit_unsent`](crate::Listener::limit_unsent).
     #[must_use]
     pub fn unsent_bytes(mut self, bytes: impl Into<Option<usize>>) -> Self {
-        self.unsent_bytes = bytes.into();
+        self.unsent_bytes = bytes.into().map(|bytes| bytes.max(1));
         self
     }
 
@@ -439,8 +442,8 @@ impl ServerConfig {
     /// address. Default: no limit. A connection beyond it is treated as one beyond
     /// [`connections`](Self::connections).
     #[must_use]
-    pub fn connections_per_address(mut self, connections: Option<usize>) -> Self {
-        self.connections_per_address = connections;
+    pub fn connections_per_address(mut self, connections: impl Into<Option<usize>>) -> Self {
+        self.connections_per_address = connections.into();
         self
     }
 
@@ -563,6 +566,64 @@ impl ServerConfig {
     pub(super) fn totals(&self) -> Totals {
         Totals { topics: self.topics, bytes: self.retained_bytes_total }
     }
+}
+
+macro_rules! getters {
+    ($($getter:ident = $setter:ident: $kind:ty,)*) => {
+        /// The values in use. The setters document what each one means.
+        impl ServerConfig {
+            $(
+                #[doc = concat!("The value of [`", stringify!($setter), "`](Self::", stringify!($setter), ").")]
+                pub fn $getter(&self) -> $kind {
+                    self.$setter
+                }
+            )*
+
+            /// The value of [`line_time`](Self::line_time).
+            pub fn get_line_time(&self) -> Duration {
+                self.line_time.base
+            }
+
+            /// The value of [`line_rate`](Self::line_rate).
+            pub fn get_line_rate(&self) -> usize {
+                self.line_time.bytes_per_second
+            }
+        }
+    };
+}
+
+getters! {
+    get_max_line = max_line: usize,
+    get_first_line = first_line: Duration,
+    get_write_progress = write_progress: Duration,
+    get_idle = idle: Option<Duration>,
+    get_tcp_user_timeout = tcp_user_timeout: Option<Duration>,
+    get_unsent_bytes = unsent_bytes: Option<usize>,
+    get_violations = violations: u32,
+    get_violation_return = violation_return: Duration,
+    get_in_flight = in_flight: usize,
+    get_payload_bytes = payload_bytes: usize,
+    get_parked_bytes = parked_bytes: usize,
+    get_handler_time = handler_time: Duration,
+    get_reply_mark = reply_mark: usize,
+    get_notification_mark = notification_mark: usize,
+    get_lease = lease: Duration,
+    get_subscriptions = subscriptions: usize,
+    get_retained_messages = retained_messages: usize,
+    get_retained_bytes = retained_bytes: usize,
+    get_retained_bytes_total = retained_bytes_total: usize,
+    get_buffered_bytes_total = buffered_bytes_total: usize,
+    get_topics = topics: usize,
+    get_idle_log = idle_log: Duration,
+    get_connections = connections: usize,
+    get_connections_per_address = connections_per_address: Option<usize>,
+    get_grace = grace: Duration,
+    get_drain = drain: Duration,
+    get_allow_publish = allow_publish: bool,
+    get_auth_time = auth_time: Duration,
+    get_auth_tries = auth_tries: u32,
+    get_max_line_before_auth = max_line_before_auth: usize,
+    get_handshake_time = handshake_time: Duration,
 }
 
 /// A time that `/hello` announces is a number of the protocol's, too.
