@@ -85,7 +85,14 @@ impl std::fmt::Display for LineCodecError {
     }
 }
 
-impl std::error::Error for LineCodecError {}
+impl std::error::Error for LineCodecError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::TooLong(error) => Some(error),
+            Self::Io(error) => Some(error),
+        }
+    }
+}
 
 impl From<std::io::Error> for LineCodecError {
     fn from(error: std::io::Error) -> Self {

@@ -71,7 +71,8 @@ impl fmt::Display for CallError {
 }
 
 impl std::error::Error for CallError {
-    /// The [`ConnectionError`] that caused it, if there is one.
+    /// The error that caused it, if there is one: a [`ConnectionError`], or what is wrong with a name
+    /// or an attribute.
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::NotSent(why) => why.source(),
@@ -139,9 +140,11 @@ impl fmt::Display for NotSent {
 }
 
 impl std::error::Error for NotSent {
-    /// The [`ConnectionError`] that caused it, if there is one.
+    /// The error that caused it, if there is one.
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
+            Self::Name(error) => Some(error),
+            Self::Attribute(error) => Some(error),
             Self::Deadline(Some(error)) | Self::Lost(error) => Some(error),
             _ => None,
         }

@@ -698,7 +698,7 @@ impl Model {
     fn read_all(&mut self) {
         let cx = &mut Context::from_waker(Waker::noop());
         for (topic, cursor, reader) in &mut self.readers {
-            let room = Room { bytes: 1 << 20, lines: u64::MAX, max_line: 1 << 16 };
+            let room = Room::new(1 << 20, u64::MAX, 1 << 16);
             let mut out = Vec::new();
             while let Poll::Ready(read) = reader.poll_read(cx, *cursor, room, &mut out) {
                 let Read::Copied { last } = read.expect("available") else {

@@ -112,6 +112,13 @@ pub struct Replied<T = Bytes> {
     pub after: Option<After>,
 }
 
+impl<T> Replied<T> {
+    /// A reply, for tests of code that handles them.
+    pub fn new(value: T, after: Option<After>) -> Self {
+        Self { value, after }
+    }
+}
+
 /// Where the effect of a request shows: in the notifications of `topic` below `position`, which
 /// names the *next* number (PROTOCOL.md, section 11.8; guarantee N4).
 ///
@@ -126,6 +133,11 @@ pub struct After {
 }
 
 impl After {
+    /// Where an effect shows, for tests of code that waits for it.
+    pub fn new(topic: Topic, position: Position) -> Self {
+        Self { topic, position }
+    }
+
     fn parse(text: &str) -> Option<Self> {
         let (topic, position) = text.split_once(':')?;
         Some(Self { topic: Topic::new(topic).ok()?, position: position.parse().ok()? })

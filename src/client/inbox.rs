@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     fmt,
+    ops::RangeInclusive,
     task::{Context, Poll, Waker},
 };
 
@@ -33,6 +34,27 @@ pub struct Notification {
 }
 
 impl Notification {
+    /// A notification, for tests of code that handles them. Acknowledging it has no effect.
+    ///
+    /// ```
+    /// use bellwire::{Delivery, Notification, protocol::{Epoch, Topic}};
+    ///
+    /// fn headline(delivery: Delivery) -> String {
+    ///     match delivery {
+    ///         Delivery::Notification(news) => String::from_utf8_lossy(&news.payload).into_owned(),
+    ///         Delivery::Gap(gap) => format!("{} missed", gap.last - gap.first + 1),
+    ///         _ => String::new(),
+    ///     }
+    /// }
+    ///
+    /// let (topic, epoch) = (Topic::new("news").unwrap(), Epoch::new("k3f9").unwrap());
+    /// let news = Notification::new(topic, epoch, 1, "it rains");
+    /// assert_eq!(headline(Delivery::Notification(news)), "it rains");
+    /// ```
+    pub fn new(topic: Topic, epoch: Epoch, sequence: u64, payload: impl Into<Bytes>) -> Self {
+        Self { topic, epoch, sequence, payload: payload.into(), ack: AckHandle::default() }
+    }
+
     /// The payload as JSON; an absent one is read as `null` (PROTOCOL.md, section 7.12).
     ///
     /// ```
@@ -77,6 +99,22 @@ pub struct Gap {
     pub last: u64,
     /// Why they did not come.
     pub cause: GapCause,
+}
+
+impl Gap {
+    /// A gap, for tests of code that handles them: `numbers` of the topic's log did not come.
+    ///
+    /// ```
+    /// use bellwire::{Gap, GapCause, protocol::{Epoch, Topic}};
+    ///
+    /// let (topic, epoch) = (Topic::new("news").unwrap(), Epoch::new("k3f9").unwrap());
+    /// let gap = Gap::new(topic, epoch, 4..=9, GapCause::Lost);
+    /// assert_eq!((gap.first, gap.last), (4, 9));
+    /// ```
+    pub fn new(topic: Topic, epoch: Epoch, numbers: RangeInclusive<u64>, cause: GapCause) -> Self {
+        let (first, last) = numbers.into_inner();
+        Self { topic, epoch, first, last, cause }
+    }
 }
 
 /// Why numbers did not come.

@@ -30,9 +30,17 @@ pub struct Loss {
     pub position: Position,
 }
 
+impl Loss {
+    /// A loss, for tests of [`resync`](crate::Subscribe::resync) callbacks.
+    pub fn new(missed: Delivery, position: Position) -> Self {
+        Self { missed, position }
+    }
+}
+
 /// Where a subscription goes on when its topic has a new log: see
 /// [`Subscribe::after_reset`](crate::Subscribe::after_reset).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum AfterReset {
     /// With the first message of the new log. The default.
     #[default]

@@ -11,6 +11,8 @@ use crate::{
 };
 
 /// A request, borrowed from the connection, before its handler starts.
+///
+/// Tests get one from a [`TestRequest`](crate::server::TestRequest).
 #[derive(Debug)]
 pub struct RequestParts<'a> {
     pub(super) id: Option<RequestId>,
@@ -24,7 +26,6 @@ pub struct RequestParts<'a> {
 /// A payload, unstuffed when it is taken.
 pub(super) enum Payload<'a> {
     Stuffed(Rest<'a>),
-    #[cfg(feature = "tower")]
     Plain(&'a [u8]),
 }
 
@@ -33,7 +34,6 @@ impl fmt::Debug for Payload<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let length = match self {
             Self::Stuffed(rest) => rest.plain().len(),
-            #[cfg(feature = "tower")]
             Self::Plain(payload) => payload.len(),
         };
         write!(f, "{length} bytes")
@@ -65,7 +65,6 @@ impl<'a> RequestParts<'a> {
     pub fn payload(&self) -> Cow<'a, [u8]> {
         match self.payload {
             Payload::Stuffed(rest) => rest.plain(),
-            #[cfg(feature = "tower")]
             Payload::Plain(payload) => Cow::Borrowed(payload),
         }
     }
@@ -92,7 +91,8 @@ impl<'a> RequestParts<'a> {
 ///
 /// The crate has [`Bytes`], [`String`], [`Json`](crate::Json), [`State`], [`Session`],
 /// [`Publisher`], [`Principal`](crate::server::Principal), [`Stopping`](crate::server::Stopping)
-/// and [`Request`]. `S` is the router's state.
+/// and [`Request`]. `S` is the router's state. A [`TestRequest`](crate::server::TestRequest) tests
+/// an extractor without a server.
 ///
 /// ```
 /// use bellwire::server::{FromRequest, Rejection, RequestParts, Router};

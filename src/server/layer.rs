@@ -29,7 +29,8 @@ pub type HandlerFuture = Pin<Box<dyn Future<Output = Reply> + Send>>;
 /// returns the handler's future, by itself or within its own. A panic in a layer is answered like a
 /// handler's panic.
 ///
-/// Closures that take a request and [`Next`] are layers.
+/// Closures that take a request and [`Next`] are layers. A
+/// [`TestRequest`](crate::server::TestRequest) tests a layer without a server.
 ///
 /// ```
 /// use std::time::Instant;
@@ -52,7 +53,8 @@ pub trait Layer: Send + Sync + 'static {
     /// Lets a request through, or refuses it.
     ///
     /// # Errors
-    /// [`Rejection`]: the request is answered `no`, and its handler is not started. `next` returns one if an inner layer or an extractor refused.
+    /// [`Rejection`]: the request is answered `no`, and its handler is not started. `next` returns
+    /// one if an inner layer or an extractor refused.
     fn call(&self, request: &RequestParts<'_>, next: Next<'_>) -> Result<HandlerFuture, Rejection>;
 }
 

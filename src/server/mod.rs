@@ -30,6 +30,7 @@ mod stats;
 mod stopping;
 mod streamed;
 mod subscriptions;
+mod test_request;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;
 #[cfg(feature = "tower")]
@@ -61,6 +62,7 @@ pub use self::{
     stats::ServerStats,
     stopping::Stopping,
     streamed::Streamed,
+    test_request::TestRequest,
 };
 use self::{
     buffered::Buffered, handle::Sessions, hooks::Hooks, publishing::Publishing, router::Methods,

@@ -115,6 +115,34 @@ impl Reply {
         }
     }
 
+    /// The payload of an `ok`; `None` for every other reply, and for a stream.
+    pub fn payload(&self) -> Option<&Bytes> {
+        match &self.0 {
+            Answer::Ok(payload) => Some(payload),
+            Answer::After(after) => Some(&after.payload),
+            _ => None,
+        }
+    }
+
+    /// The code of an `err`, a `no` or a `cut`; `None` for the others.
+    pub fn code(&self) -> Option<&Code> {
+        match &self.0 {
+            Answer::Err(failure) => Some(&failure.code),
+            Answer::No(rejection) => Some(&rejection.code),
+            Answer::Cut(code) => Some(code),
+            Answer::Ok(_) | Answer::After(_) | Answer::Stream(_) | Answer::Published(_) => None,
+        }
+    }
+
+    /// The text that explains an `err` or a `no` to people; empty if there is none.
+    pub fn text(&self) -> &str {
+        match &self.0 {
+            Answer::Err(failure) => &failure.text,
+            Answer::No(rejection) => &rejection.text,
+            _ => "",
+        }
+    }
+
     /// Calls `watcher` with the outcome when the reply has ended. A reply of one line has ended at
     /// once. A stream ends with its terminal line. A stream that is cancelled, late, or dropped
     /// with its connection ends with [`Outcome::Cut`].
@@ -247,6 +275,7 @@ impl<T: IntoReply, E: Into<Failure>> IntoReply for Result<T, E> {
 /// }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Failure {
     /// Explains the failure to programs; any code, the application's own too.
     pub code: Code,
@@ -335,6 +364,11 @@ impl Rejection {
     #[cfg(feature = "tower")]
     pub(super) fn deadline() -> Self {
         Self::new(Code::DEADLINE, "")
+    }
+
+    /// `no unknown-method`: no handler has this name.
+    pub(super) fn unknown_method() -> Self {
+        Self::new(Code::UNKNOWN_METHOD, "")
     }
 
     /// `no closing`: the server stops.

@@ -111,6 +111,14 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         self
     }
 
+    /// Starts the handler of a request that came on no connection.
+    pub(super) fn start(&self, parts: &RequestParts<'_>) -> Result<Running, Rejection> {
+        match self.methods.find(parts.method) {
+            Some(method) => self.methods.start(method, parts),
+            None => Err(Rejection::unknown_method()),
+        }
+    }
+
     pub(super) fn into_methods(self) -> Methods {
         self.methods
     }

@@ -11,6 +11,7 @@ use crate::{
     server::{
         Shared as Server,
         buffered::Holding,
+        config::ServerConfig,
         listener::PeerAddr,
         mailbox::Mailbox,
         principal::{ANONYMOUS, Principal},
@@ -87,6 +88,26 @@ impl Session {
             holding,
             start: server.wheel.start(),
             begun: server.wheel.now(),
+            behind,
+            principal,
+            may_publish,
+            ending,
+        }))
+    }
+
+    /// A session without a connection.
+    pub(super) fn detached(peer: PeerAddr) -> Self {
+        let (mailbox, in_flight, subscriptions, behind, principal) = Default::default();
+        let (begun, may_publish, ending) = Default::default();
+        Self(Arc::new(Shared {
+            id: Uuid::new_v4(),
+            peer,
+            mailbox,
+            in_flight,
+            subscriptions,
+            holding: Holding::new(Arc::default(), ServerConfig::default().reply_mark),
+            start: Instant::now(),
+            begun,
             behind,
             principal,
             may_publish,

@@ -125,6 +125,7 @@ pub trait TopicReader: Send {
 
 /// How much a reader may copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Room {
     /// No line is begun once this many bytes were appended.
     pub bytes: usize,
@@ -134,8 +135,16 @@ pub struct Room {
     pub max_line: usize,
 }
 
+impl Room {
+    /// Room for so much, for tests of stores.
+    pub const fn new(bytes: usize, lines: u64, max_line: usize) -> Self {
+        Self { bytes, lines, max_line }
+    }
+}
+
 /// What one call of [`TopicReader::poll_read`] did.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Read {
     /// The lines from the cursor up to this number were appended.
     Copied {
@@ -213,7 +222,15 @@ impl fmt::Display for PublishError {
     }
 }
 
-impl std::error::Error for PublishError {}
+impl std::error::Error for PublishError {
+    /// What the store said, if it was the store that failed.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Unavailable(unavailable) => Some(unavailable),
+            _ => None,
+        }
+    }
+}
 
 /// A store failed. The text says why; it is for the log, and peers do not see it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -38,7 +38,20 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    pub(crate) fn new<S: TopicStore>(store: S) -> Self {
+    /// A publisher to a store that no server has, for tests of handlers and stores. The publisher of
+    /// a server is [`Server::publisher`](crate::Server::publisher).
+    ///
+    /// It accepts lines of up to 65,535 bytes, and is never closed.
+    ///
+    /// ```
+    /// use bellwire::{Publisher, Random, topic::MemoryTopics};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let publisher = Publisher::new(MemoryTopics::new(&Random::seeded(7)));
+    /// assert_eq!(publisher.publish("offers", "one").await.unwrap().sequence, 1);
+    /// # }
+    /// ```
+    pub fn new<S: TopicStore>(store: S) -> Self {
         let is_own = TypeId::of::<S>() == TypeId::of::<MemoryTopics>();
         let max_line = Arc::new(AtomicUsize::new(DEFAULT_MAX_LINE));
         Self { store: Arc::new(store), is_own, max_line, gate: Arc::default() }
