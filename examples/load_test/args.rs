@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::{num::NonZero, thread::available_parallelism, time::Duration};
+use std::{num::NonZero, path::PathBuf, thread::available_parallelism, time::Duration};
 
 use bellwire::protocol::Method;
 use clap::{CommandFactory, Parser, error::ErrorKind, value_parser};
@@ -22,7 +22,8 @@ pub(crate) struct Args {
     #[arg(long, short = 'n', default_value_t = 1, value_parser = value_parser!(u16).range(..=4_096))]
     pub(crate) connections: u16,
 
-    /// Callers on each connection, each with one call in flight
+    /// Callers on each connection, each with one call in flight; with --rate, the most calls in
+    /// flight on each connection
     #[arg(long, short = 'm', default_value_t = 64, value_parser = value_parser!(u16).range(1..=MAX_CALLERS))]
     pub(crate) callers: u16,
 
@@ -41,6 +42,12 @@ pub(crate) struct Args {
     /// Ends after this many requests of all callers together, if not by then for its duration
     #[arg(long, value_name = "COUNT", value_parser = value_parser!(u64).range(1..))]
     pub(crate) requests: Option<u64>,
+
+    /// Starts so many requests per second of all callers together, whether replies come or not, and
+    /// counts each latency from when its request was due. Without it each caller makes its next
+    /// request when it has the reply to the last one
+    #[arg(long, value_name = "PER_SECOND", value_parser = value_parser!(u32).range(1..=10_000_000))]
+    pub(crate) rate: Option<u32>,
 
     /// Subscribers to one topic, each on a connection of its own
     #[arg(long, value_name = "COUNT", default_value_t = 0, value_parser = value_parser!(u16).range(..=4_096))]
@@ -68,12 +75,17 @@ pub(crate) struct Args {
     pub(crate) addr: Option<String>,
 
     /// Only serves, until Ctrl-C: what --addr of another process connects to
-    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["addr", "json", "requests", "subscribers"])]
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["addr", "json", "rate", "report", "requests", "subscribers"])]
     pub(crate) serve: Option<String>,
 
     /// Prints one JSON object and nothing else
     #[arg(long)]
     pub(crate) json: bool,
+
+    /// Writes one HTML file with throughput over time and the distribution of the latencies as
+    /// plots, and all figures as tables; a file of this name is replaced when the run has ended
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
 }
 
 impl Args {
@@ -94,6 +106,7 @@ impl Args {
             Self { connections: 0, requests: Some(_), .. } => {
                 Err("--connections 0 makes no --requests")
             }
+            Self { connections: 0, rate: Some(_), .. } => Err("--connections 0 has no --rate"),
             _ => Ok(()),
         }
     }

@@ -1,4 +1,5 @@
-//! The callers: each makes one call after the other and checks its reply.
+//! The callers: each makes one call after the other and checks its reply. In the closed loop the
+//! next call follows the reply to the last one; in the open loop a [`Schedule`] says when it is due.
 
 use std::{
     sync::Arc,
@@ -14,7 +15,9 @@ use crate::{
     control::{Control, Phase},
     errors::{Errors, is_final, kind_of},
     latency::Latency,
+    schedule::{Schedule, Starts},
     tally::Tally,
+    timeline::Timeline,
 };
 
 /// The callers of a connection, and so the requests that a server here allows it in flight.
@@ -29,9 +32,13 @@ const REQUEST_BITS: u32 = 36;
 pub(crate) struct Calls {
     /// Replies that were the payload sent.
     pub(crate) answered: u64,
-    /// Of these.
+    /// Of these; in the open loop also of the requests that were due and did not start, with the
+    /// time that they had waited.
     pub(crate) latency: Latency,
+    pub(crate) timeline: Timeline,
     pub(crate) errors: Errors,
+    /// Of the open loop.
+    pub(crate) starts: Starts,
     is_waiting: bool,
 }
 
@@ -40,17 +47,30 @@ impl Calls {
     pub(crate) fn merge(&mut self, other: Self) {
         self.answered += other.answered;
         self.latency.merge(&other.latency);
+        self.timeline.merge(other.timeline);
         self.errors.merge(other.errors);
         self.errors.add("unanswered", other.is_waiting.into());
+        self.starts.merge(&other.starts);
+    }
+
+    /// Counts the requests that were due and did not start: without them the latencies would be those
+    /// of the requests that had luck.
+    pub(crate) fn add_unstarted(&mut self, waits: impl Iterator<Item = Duration>) {
+        for wait in waits {
+            self.starts.unstarted += 1;
+            self.starts.longest_wait = self.starts.longest_wait.max(wait);
+            self.latency.record(wait);
+        }
     }
 
     /// A failure counts in the warm-up too: a run that breaks there must not pass for a good one.
-    fn count(&mut self, outcome: Outcome, time: Duration, phase: Phase) {
+    fn count(&mut self, outcome: Outcome, time: Duration, is_measured: bool, at: Duration) {
         self.is_waiting = false;
         match outcome {
-            Outcome::Answered if phase == Phase::Measured => {
+            Outcome::Answered if is_measured => {
                 self.answered += 1;
                 self.latency.record(time);
+                self.timeline.count(at);
             }
             Outcome::Answered => {}
             Outcome::Wrong => self.errors.add("wrong reply", 1),
@@ -84,6 +104,7 @@ pub(crate) fn spawn(
     args: &Args,
     clients: &[Client],
     control: &Arc<Control>,
+    schedule: Option<&Arc<Schedule>>,
 ) -> (JoinSet<()>, mpsc::UnboundedReceiver<Calls>) {
     let (collector, counts) = mpsc::unbounded_channel();
     let mut callers = JoinSet::new();
@@ -95,7 +116,13 @@ pub(crate) fn spawn(
             deadline: args.deadline,
             requests: args.share(number),
         };
-        callers.spawn(caller.run(control.clone(), Tally::new(collector.clone())));
+        let calls = Tally::new(collector.clone());
+        match schedule {
+            None => callers.spawn(caller.run(control.clone(), calls)),
+            Some(schedule) => {
+                callers.spawn(caller.keep_to(schedule.clone(), control.clone(), calls))
+            }
+        };
     }
     (callers, counts)
 }
@@ -121,12 +148,40 @@ impl Caller {
             let outcome = self.call().await;
             let ended = Instant::now();
             let is_final = outcome.is_final();
-            calls.count(outcome, ended - began, phase);
+            let is_measured = phase == Phase::Measured;
+            calls.count(outcome, ended - began, is_measured, control.measured_for(ended));
             if is_final {
                 break;
             }
             began = ended;
-            self.requests = self.requests.map(|left| left - u64::from(phase == Phase::Measured));
+            self.requests = self.requests.map(|left| left - u64::from(is_measured));
+        }
+    }
+
+    /// The latency counts from when the request was due, not from when this caller was free for it.
+    async fn keep_to(
+        mut self,
+        schedule: Arc<Schedule>,
+        control: Arc<Control>,
+        mut calls: Tally<Calls>,
+    ) {
+        while let Some(turn) = schedule.next().await {
+            let started = Instant::now();
+            if turn.is_measured {
+                calls.starts.count(&schedule, turn.due, started);
+            }
+            calls.is_waiting = true;
+            let outcome = self.call().await;
+            let ended = Instant::now();
+            let is_final = outcome.is_final();
+            if turn.is_measured && matches!(outcome, Outcome::Answered) {
+                calls.starts.uncorrected.record(ended - started);
+            }
+            let latency = ended.saturating_duration_since(turn.due);
+            calls.count(outcome, latency, turn.is_measured, control.measured_for(ended));
+            if is_final {
+                break;
+            }
         }
     }
 

@@ -1,6 +1,12 @@
 //! Where a run stands: what the callers look at before each call.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::{
+    sync::{
+        OnceLock,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use tokio::sync::watch;
 
@@ -19,12 +25,17 @@ pub(crate) enum Phase {
 #[derive(Debug)]
 pub(crate) struct Control {
     phase: AtomicU8,
+    measured_from: OnceLock<Instant>,
     over: watch::Sender<bool>,
 }
 
 impl Control {
     pub(crate) fn new() -> Self {
-        Self { phase: AtomicU8::new(Phase::WarmUp as u8), over: watch::Sender::new(false) }
+        Self {
+            phase: AtomicU8::new(Phase::WarmUp as u8),
+            measured_from: OnceLock::new(),
+            over: watch::Sender::new(false),
+        }
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -35,9 +46,17 @@ impl Control {
         }
     }
 
-    /// Begins to measure, unless it is over already.
-    pub(crate) fn measure(&self) {
+    /// Begins to measure at `now`, unless it is over already.
+    pub(crate) fn measure(&self, now: Instant) {
+        // Only the one task that drives the run gets here.
+        let _ = self.measured_from.set(now);
         self.phase.fetch_max(Phase::Measured as u8, Ordering::Relaxed);
+    }
+
+    /// How long it had been measured by `time`; zero before that.
+    pub(crate) fn measured_for(&self, time: Instant) -> Duration {
+        let from = self.measured_from.get();
+        from.map_or(Duration::ZERO, |from| time.saturating_duration_since(*from))
     }
 
     pub(crate) fn end(&self) {

@@ -4,7 +4,15 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::{args::Args, callers::Calls, errors::Errors, latency::Percentiles, run::Heard};
+use crate::{
+    args::Args,
+    callers::Calls,
+    errors::Errors,
+    latency::{Latency, Percentiles},
+    run::Heard,
+    schedule::Starts,
+    timeline::Timeline,
+};
 
 /// What it took.
 #[derive(Clone, Copy, Debug)]
@@ -23,19 +31,76 @@ pub(crate) struct Report {
     callers: u16,
     payload: u32,
     workers: usize,
-    seconds: f64,
+    pub(crate) seconds: f64,
     /// All that ended, each in one way: `answered`, or one of the calls' errors.
     requests: u64,
     answered: u64,
     failed: u64,
     requests_per_second: f64,
-    /// From the call to its reply; of those answered.
+    /// From the call to its reply, of those answered; in the open loop from when it was due.
     latency_us: Option<Percentiles>,
     cpu_seconds: Option<f64>,
     cpu_seconds_per_million: Option<f64>,
+    /// Of the open loop.
+    rate: Option<Rate>,
     notifications: Option<Notifications>,
     /// Of calls and notifications; the run is a good one if there are none.
     pub(crate) errors: Errors,
+    #[serde(skip)]
+    pub(crate) plots: Plots,
+}
+
+/// What the plots show.
+#[derive(Debug)]
+pub(crate) struct Plots {
+    pub(crate) timeline: Timeline,
+    pub(crate) latency: Latency,
+    pub(crate) uncorrected: Latency,
+    pub(crate) delay: Latency,
+}
+
+/// How well the rate of the open loop was held.
+#[derive(Debug, Serialize)]
+struct Rate {
+    target: u32,
+    /// Requests started per second.
+    achieved: f64,
+    held: bool,
+    started: u64,
+    /// Started over 10 ms after they were due.
+    late: u64,
+    /// Due before the end, and not started for want of a free caller.
+    not_started: u64,
+    longest_wait_us: f64,
+    /// From the actual start to the reply: what a closed loop would report.
+    uncorrected_latency_us: Option<Percentiles>,
+}
+
+impl Rate {
+    fn new(target: u32, starts: &Starts) -> Self {
+        Self {
+            target,
+            achieved: starts.achieved(target.into()),
+            held: starts.is_held(),
+            started: starts.started,
+            late: starts.late,
+            not_started: starts.unstarted,
+            longest_wait_us: starts.longest_wait.as_nanos() as f64 / 1_000.0,
+            uncorrected_latency_us: starts.uncorrected.percentiles(),
+        }
+    }
+
+    fn not_held(&self) -> Option<String> {
+        let Self { target, achieved, late, not_started, started, longest_wait_us, .. } = self;
+        let due = started + not_started;
+        let longest = longest_wait_us / 1_000.0;
+        (!self.held).then(|| {
+            format!(
+                "NOT HELD: {target}/s asked for, {achieved:.1}/s achieved; of {due} requests {late} \
+                 started over 10 ms late, {not_started} did not start, the longest wait {longest:.1} ms"
+            )
+        })
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -53,9 +118,10 @@ struct Notifications {
 impl Report {
     pub(crate) fn new(args: &Args, span: Span, calls: Calls, heard: Option<Heard>) -> Self {
         let Span { seconds, cpu_seconds } = span;
-        let Calls { answered, latency, mut errors, .. } = calls;
+        let Calls { answered, latency, timeline, mut errors, starts, .. } = calls;
         let failed = errors.sum();
         let per_million = |cpu| ratio(cpu, answered as f64 / 1e6);
+        let delay = heard.as_ref().map(|heard| heard.received.latency.clone()).unwrap_or_default();
         let notifications = heard.map(|heard| Notifications::new(args, heard, &mut errors));
         Self {
             address: args.addr.clone(),
@@ -72,10 +138,80 @@ impl Report {
             latency_us: latency.percentiles(),
             cpu_seconds,
             cpu_seconds_per_million: cpu_seconds.and_then(per_million),
+            rate: args.rate.map(|target| Rate::new(target, &starts)),
             notifications,
             errors,
+            plots: Plots { timeline, latency, uncorrected: starts.uncorrected, delay },
         }
     }
+
+    pub(crate) fn is_open_loop(&self) -> bool {
+        self.rate.is_some()
+    }
+
+    pub(crate) fn target_rate(&self) -> Option<f64> {
+        self.rate.as_ref().map(|rate| rate.target.into())
+    }
+
+    /// A sentence for people if the rate of the open loop could not be held.
+    pub(crate) fn rate_not_held(&self) -> Option<String> {
+        self.rate.as_ref().and_then(Rate::not_held)
+    }
+
+    /// What was measured, as rows of a table.
+    pub(crate) fn parameters(&self) -> Vec<(String, String)> {
+        let server = self.address.as_deref().unwrap_or("in this process");
+        let loop_kind = match &self.rate {
+            Some(rate) => format!("open, {} requests per second", rate.target),
+            None => "closed, each caller waits for its reply".into(),
+        };
+        rows([
+            ("server", server.into()),
+            ("method", self.method.clone()),
+            ("payload", format!("{} bytes", self.payload)),
+            ("connections", self.connections.to_string()),
+            ("callers on each", self.callers.to_string()),
+            ("loop", loop_kind),
+            ("worker threads", self.workers.to_string()),
+        ])
+    }
+
+    /// What came of it, as rows of a table.
+    pub(crate) fn totals(&self) -> Vec<(String, String)> {
+        let mut table = rows([
+            ("measured", format!("{:.2} s", self.seconds)),
+            ("answered", self.answered.to_string()),
+            ("failed", self.failed.to_string()),
+            ("answered per second", format!("{:.0}", self.requests_per_second)),
+        ]);
+        if let Some(cpu) = self.cpu_seconds_per_million {
+            table.extend(rows([("CPU per million requests", format!("{cpu:.2} s"))]));
+        }
+        if let Some(rate) = &self.rate {
+            table.extend(rows([
+                ("started per second", format!("{:.1}", rate.achieved)),
+                ("started over 10 ms late", rate.late.to_string()),
+                ("due and not started", rate.not_started.to_string()),
+                ("longest wait for a start", format!("{:.1} µs", rate.longest_wait_us)),
+            ]));
+        }
+        if let Some(heard) = &self.notifications {
+            table.extend(rows([
+                ("notifications published", heard.published.to_string()),
+                ("subscribers", heard.subscribers.to_string()),
+                ("delivered", heard.delivered.to_string()),
+                ("delivered per second", format!("{:.0}", heard.delivered_per_second)),
+                ("missed and named", format!("{} in {} gaps", heard.missed, heard.gaps)),
+            ]));
+        }
+        let errors = self.errors.iter();
+        table.extend(errors.map(|(kind, count)| (format!("error: {kind}"), count.to_string())));
+        table
+    }
+}
+
+fn rows<const N: usize>(rows: [(&str, String); N]) -> Vec<(String, String)> {
+    rows.map(|(name, value)| (name.into(), value)).into()
 }
 
 impl Notifications {
@@ -133,12 +269,33 @@ impl Report {
         let Self { answered, failed, seconds, requests_per_second, .. } = self;
         writeln!(f, "requests       {answered} answered, {failed} failed in {seconds:.2} s")?;
         writeln!(f, "throughput     {requests_per_second:.0} requests/s")?;
+        if let Some(rate) = &self.rate {
+            write!(f, "{rate}")?;
+        }
         if let Some(latency) = self.latency_us {
-            writeln!(f, "latency        {latency}")?;
+            let from = if self.is_open_loop() { ", from when it was due" } else { "" };
+            writeln!(f, "latency        {latency}{from}")?;
+        }
+        if let Some(uncorrected) = self.rate.as_ref().and_then(|rate| rate.uncorrected_latency_us) {
+            writeln!(f, "uncorrected    {uncorrected}, from the actual start")?;
         }
         match self.cpu_seconds_per_million {
             Some(cpu) => writeln!(f, "cpu            {cpu:.2} s per million requests"),
             None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { target, achieved, late, .. } = self;
+        match self.not_held() {
+            Some(warning) => writeln!(f, "rate           {warning}"),
+            None => writeln!(
+                f,
+                "rate           held: {target}/s asked for, {achieved:.1}/s achieved; {late} requests \
+                 started over 10 ms late"
+            ),
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::{
     cpu,
     progress::Progress,
     report::{Report, Span},
+    schedule::Schedule,
     server::InProcess,
     subscribers::{self, Received, Sent, Way},
 };
@@ -50,16 +51,25 @@ async fn measure(args: &Args, server: Option<&InProcess>) -> Result<Report, Box<
     let control = control_with_ctrl_c();
     // Without a warm-up the first call counts, so the clock runs before there are callers.
     let at_once = args.warm_up().is_zero().then(|| Beginning::now(&control));
-    let (mut callers, counts) = callers::spawn(args, &clients, &control);
+    let schedule = Schedule::start(args);
+    let (mut callers, counts) = callers::spawn(args, &clients, &control, schedule.as_ref());
     let beginning = match at_once {
         Some(beginning) => beginning,
         None => warm_up(args, &control).await,
     };
     let audience = audience.map(|audience| audience.start(args));
     wait_for_end(args, &control, &mut callers).await;
+    let ended = Instant::now();
+    if let Some(schedule) = &schedule {
+        schedule.close();
+    }
+    join_in_time(&mut callers).await;
     let span = beginning.span();
 
-    let calls = collect(counts, Calls::merge).await;
+    let mut calls = collect(counts, Calls::merge).await;
+    if let Some(schedule) = &schedule {
+        calls.add_unstarted(schedule.unstarted(ended));
+    }
     let heard = match audience {
         None => None,
         Some(audience) => Some(audience.end().await),
@@ -118,8 +128,7 @@ async fn warm_up(args: &Args, control: &Control) -> Beginning {
     Beginning::now(control)
 }
 
-/// Waits until the time is up, the callers have had enough, or somebody interrupts; and then for
-/// the calls in flight.
+/// Waits until the time is up, the callers have had enough, or somebody interrupts.
 async fn wait_for_end(args: &Args, control: &Control, callers: &mut JoinSet<()>) {
     let progress = Progress::start(args);
     let has_callers = !callers.is_empty();
@@ -130,7 +139,6 @@ async fn wait_for_end(args: &Args, control: &Control, callers: &mut JoinSet<()>)
     }
     control.end();
     drop(progress);
-    join_in_time(callers).await;
 }
 
 /// Waits for all tasks, and aborts what takes too long.
@@ -165,7 +173,7 @@ impl Beginning {
     /// From here on calls are counted.
     fn now(control: &Control) -> Self {
         let beginning = Self { time: Instant::now(), cpu: cpu::seconds() };
-        control.measure();
+        control.measure(beginning.time);
         beginning
     }
 
