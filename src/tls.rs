@@ -9,5 +9,5 @@ pub use tokio_rustls::rustls;
 
 pub use crate::{
     client::tls::TlsConnector,
-    server::tls::{TlsListener, TlsStream},
+    server::driver::tls::{TlsListener, TlsStream},
 };

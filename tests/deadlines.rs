@@ -920,7 +920,7 @@ async fn a_return_upon_a_hint() {
 /// Fields whose deadline is another's: the system's, so that no virtual time can show it.
 const ELSEWHERE: [(&str, &str); 1] = [(
     "server_tcp_user_timeout",
-    "src/server/serve.rs::a_peer_that_is_gone_is_noticed_by_its_socket",
+    "src/server/driver/accept.rs::a_peer_that_is_gone_is_noticed_by_its_socket",
 )];
 
 /// The fields of a configuration that are times, by the end that they belong to.

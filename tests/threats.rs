@@ -535,7 +535,10 @@ const HASHERS: [&str; 6] = [
 
 /// Where a hasher is chosen, and why nobody can choose keys that collide in it.
 const SEEDED_OR_SAFE: [(&str, &str); 2] = [
-    ("src/server/router.rs", "keyed by the server's own methods: peers look up, and add nothing"),
+    (
+        "src/server/handlers/router.rs",
+        "keyed by the server's own methods: peers look up, and add nothing",
+    ),
     ("src/client/pending.rs", "keyed by ids that this side chooses"),
 ];
 

@@ -5,7 +5,7 @@ use std::task::Waker;
 use tokio::sync::Notify;
 
 use crate::{
-    server::pass::{Queue, THREADS},
+    server::handlers::pass::{Queue, THREADS},
     sync::{AtomicIsize, AtomicU64, AtomicUsize, Mutex, OnceLock, Ordering},
 };
 

@@ -24,8 +24,8 @@ pub(super) const LINE: u8 = 1 << 4;
 pub(super) const SHED: u8 = 1 << 5;
 /// Nothing more will be published: a subscriber that was given everything may leave.
 pub(super) const LAST: u8 = 1 << 6;
-/// The application has orders for the connection.
-pub(super) const ORDERS: u8 = 1 << 7;
+/// The application has commands for the connection.
+pub(super) const COMMANDS: u8 = 1 << 7;
 
 /// One per connection, shared with whatever may wake it.
 #[derive(Debug, Default)]
@@ -34,17 +34,17 @@ pub(super) struct Mailbox {
     /// The connection was woken and has not looked yet: one wake per look is enough.
     notified: AtomicBool,
     flags: AtomicU8,
-    /// The connection is gone. Changes under the lock of `orders`.
+    /// The connection is gone. Changes under the lock of `commands`.
     closed: AtomicBool,
     handlers: Mutex<Vec<usize>>,
     /// The numbers of subscriptions whose topics have news.
     news: Mutex<Vec<u64>>,
-    orders: Mutex<Option<Box<Orders>>>,
+    commands: Mutex<Option<Box<Commands>>>,
 }
 
-/// What the application orders.
+/// What the application wants of the connection.
 #[derive(Debug, Default)]
-pub(super) struct Orders {
+pub(super) struct Commands {
     /// Topics whose subscriptions end, each once.
     pub(super) revoked: BTreeSet<Box<str>>,
     /// Why the connection is closed, if it is.
@@ -52,43 +52,43 @@ pub(super) struct Orders {
 }
 
 impl Mailbox {
-    pub(super) fn order_revoke(&self, topic: &str) {
-        self.order(|orders| _ = orders.revoked.insert(topic.into()));
+    pub(super) fn command_revoke(&self, topic: &str) {
+        self.command(|commands| _ = commands.revoked.insert(topic.into()));
     }
 
-    pub(super) fn order_close(&self, reason: Code) {
-        self.order(|orders| _ = orders.close.get_or_insert(reason));
+    pub(super) fn command_close(&self, reason: Code) {
+        self.command(|commands| _ = commands.close.get_or_insert(reason));
     }
 
-    fn order(&self, add: impl FnOnce(&mut Orders)) {
-        let mut orders = self.orders.lock();
+    fn command(&self, add: impl FnOnce(&mut Commands)) {
+        let mut commands = self.commands.lock();
         if self.closed.load(Ordering::Relaxed) {
             return;
         }
-        add(orders.get_or_insert_default());
-        drop(orders);
-        self.raise(ORDERS);
+        add(commands.get_or_insert_default());
+        drop(commands);
+        self.raise(COMMANDS);
     }
 
-    /// The connection is gone. A session that the application keeps must not keep its orders or the
+    /// The connection is gone. A session that the application keeps must not keep its commands or the
     /// connection's task.
     pub(super) fn close(&self) {
-        let mut orders = self.orders.lock();
+        let mut commands = self.commands.lock();
         self.closed.store(true, Ordering::Relaxed);
-        let left = (orders.take(), self.waker.lock().take());
-        drop(orders);
+        let left = (commands.take(), self.waker.lock().take());
+        drop(commands);
         drop(left);
     }
 
-    /// Whether there are orders that were not taken.
-    pub(super) fn has_orders(&self) -> bool {
-        self.flags.load(Ordering::Acquire) & ORDERS != 0
+    /// Whether there are commands that were not taken.
+    pub(super) fn has_commands(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & COMMANDS != 0
     }
 
-    /// Takes the orders. The flag falls first: what is ordered meanwhile is taken, or raises it.
-    pub(super) fn take_orders(&self) -> Option<Box<Orders>> {
-        self.flags.fetch_and(!ORDERS, Ordering::AcqRel);
-        self.orders.lock().take()
+    /// Takes the commands. The flag falls first: what is ordered meanwhile is taken, or raises it.
+    pub(super) fn take_commands(&self) -> Option<Box<Commands>> {
+        self.flags.fetch_and(!COMMANDS, Ordering::AcqRel);
+        self.commands.lock().take()
     }
 
     /// Leaves `flags` and wakes the connection.
@@ -175,9 +175,9 @@ impl SlotWaker {
         Arc::new(Self { mailbox, whom, queued: AtomicBool::new(false) })
     }
 
-    /// Whether the connection has orders: what it copied meanwhile may be what they forbid.
-    pub(super) fn has_orders(&self) -> bool {
-        self.mailbox.has_orders()
+    /// Whether the connection has commands: what it copied meanwhile may be what they forbid.
+    pub(super) fn has_commands(&self) -> bool {
+        self.mailbox.has_commands()
     }
 
     /// Whether it was woken since the last call; to be called before what it wakes is polled.
@@ -222,11 +222,11 @@ mod tests {
     fn a_closed_mailbox_keeps_nothing() {
         let (mailbox, count) = (Mailbox::default(), Arc::new(Count::default()));
         mailbox.take(&Waker::from(count.clone()), &mut Vec::new());
-        mailbox.order_revoke("before");
+        mailbox.command_revoke("before");
         mailbox.close();
-        mailbox.order_revoke("after");
-        mailbox.order_close(Code::SHUTDOWN);
-        assert!(mailbox.take_orders().is_none());
+        mailbox.command_revoke("after");
+        mailbox.command_close(Code::SHUTDOWN);
+        assert!(mailbox.take_commands().is_none());
         assert_eq!((count.0.load(Ordering::Relaxed), Arc::strong_count(&count)), (1, 1));
     }
 

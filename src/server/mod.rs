@@ -1,72 +1,52 @@
 //! The server: it accepts connections, runs handlers, and tells subscribers.
 
-mod admission;
-mod arrival;
-mod asked;
-mod authenticator;
-mod authorizer;
+mod access;
 mod buffered;
-mod clock;
 mod config;
-mod connection;
-mod extract;
-mod gated;
+mod core;
+pub(crate) mod driver;
 mod handle;
-mod handler;
-mod hooks;
-mod in_flight;
-mod layer;
-mod listener;
+mod handlers;
 mod mailbox;
-mod pass;
-mod principal;
 mod publishing;
-mod reply;
-mod router;
-mod serve;
 mod session;
-mod source;
 mod stats;
 mod stopping;
-mod streamed;
-mod subscriptions;
-mod test_request;
-#[cfg(feature = "tls")]
-pub(crate) mod tls;
-#[cfg(feature = "tower")]
-mod tower;
-#[cfg(unix)]
-mod unix;
-mod wheel;
 
 use std::io;
 
 use tokio::net::{TcpListener, ToSocketAddrs};
 
 #[cfg(feature = "tower")]
-pub use self::tower::{HandlerCall, HandlerReply, HandlerService};
+pub use self::handlers::tower::{HandlerCall, HandlerReply, HandlerService};
+use self::{
+    access::hooks::Hooks, buffered::Buffered, driver::timers::Timers, handle::Sessions,
+    handlers::router::Methods, publishing::Publishing,
+};
 pub use self::{
-    authenticator::{Authenticator, Denied, TokenAuthenticator},
-    authorizer::{Action, Authorizer, Verdict},
+    access::{
+        authenticator::{Authenticator, Denied, TokenAuthenticator},
+        authorizer::{Action, Authorizer, Verdict},
+        principal::Principal,
+    },
     config::ServerConfig,
-    extract::{FromRequest, Request, RequestParts, State},
+    driver::{
+        accept::Serve,
+        listener::{Listener, PeerAddr},
+    },
     handle::ServerHandle,
-    handler::{BlockingHandler, Endpoint, Handler, IntoEndpoint, blocking, handler},
-    layer::{HandlerFuture, Layer, Next},
-    listener::{Listener, PeerAddr},
-    principal::Principal,
-    reply::{Failure, IntoReply, Rejection, Reply},
-    router::Router,
-    serve::Serve,
+    handlers::{
+        extractors::{FromRequest, Request, RequestParts, State},
+        handler::{BlockingHandler, Endpoint, Handler, IntoEndpoint, blocking, handler},
+        layers::{HandlerFuture, Layer, Next},
+        reply::{Failure, IntoReply, Rejection, Reply},
+        router::Router,
+        streamed::Streamed,
+        test_request::TestRequest,
+    },
     session::{Session, SessionStats},
     stats::ServerStats,
     stopping::Stopping,
-    streamed::Streamed,
-    test_request::TestRequest,
-};
-use self::{
-    buffered::Buffered, handle::Sessions, hooks::Hooks, publishing::Publishing, router::Methods,
-    wheel::Wheel,
 };
 use crate::{
     coop::consume_budget,
@@ -211,7 +191,7 @@ impl<L: Listener> Server<L> {
             sessions: self.sessions,
             buffered: self.buffered,
             random: self.random,
-            wheel: Wheel::new(),
+            timers: Timers::new(),
             hooks: self.hooks,
             publishing: Publishing::default(),
         };
@@ -227,7 +207,7 @@ struct Shared {
     sessions: Arc<Sessions>,
     buffered: Arc<Buffered>,
     random: Random,
-    wheel: Wheel,
+    timers: Timers,
     hooks: Hooks,
     publishing: Publishing,
 }

@@ -10,11 +10,11 @@ use crate::{
     protocol::{Code, Time},
     server::{
         Shared as Server,
+        access::principal::{ANONYMOUS, Principal},
         buffered::Holding,
         config::ServerConfig,
-        listener::PeerAddr,
+        driver::listener::PeerAddr,
         mailbox::Mailbox,
-        principal::{ANONYMOUS, Principal},
         stopping::{Ending, Stopping},
     },
     sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, OnceLock, Ordering},
@@ -86,8 +86,8 @@ impl Session {
             in_flight,
             subscriptions,
             holding,
-            start: server.wheel.start(),
-            begun: server.wheel.now(),
+            start: server.timers.start(),
+            begun: server.timers.now(),
             behind,
             principal,
             may_publish,
@@ -154,7 +154,7 @@ impl Session {
     /// }
     /// ```
     pub fn revoke(&self, topic: &str) {
-        self.0.mailbox.order_revoke(topic);
+        self.0.mailbox.command_revoke(topic);
     }
 
     /// Closes the connection, from any task. The client is sent `/bye` with the last id and
@@ -166,7 +166,7 @@ impl Session {
     /// What is published after this has returned does not reach the connection. If it is called
     /// several times, the first reason counts.
     pub fn close(&self, reason: Code) {
-        self.0.mailbox.order_close(reason);
+        self.0.mailbox.command_close(reason);
     }
 
     /// Ends when the connection is told to end, so that its handlers can end by themselves: see

@@ -11,8 +11,10 @@ use tokio::sync::Notify;
 use crate::{
     coop::poll_budgeted,
     server::{
-        extract::{FromRequest, RequestParts},
-        reply::Rejection,
+        handlers::{
+            extractors::{FromRequest, RequestParts},
+            reply::Rejection,
+        },
         session::Session,
     },
     sync::{Arc, Mutex},

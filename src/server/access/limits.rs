@@ -1,0 +1,185 @@
+//! Limits on the number of connections.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+};
+
+use crate::{
+    server::{config::ServerConfig, driver::listener::PeerAddr},
+    sync::{Arc, Mutex},
+};
+
+/// How many connections over the limit are told so at the same time.
+const REFUSALS: usize = 1_024;
+
+/// How many connections there may be, of one address too, and what it costs to refuse one.
+pub(in crate::server) struct Limits {
+    /// Connections at once.
+    pub(in crate::server) connections: usize,
+    /// Connections that are being refused, at once.
+    pub(in crate::server) refusals: usize,
+    per_address: Option<usize>,
+    /// Connections of each address, where they are counted.
+    guests: Arc<Guests>,
+}
+
+/// Keyed by what peers have some choice of: the standard library's map is seeded.
+type Guests = Mutex<HashMap<IpAddr, usize>>;
+
+/// A connection's place among those of its address; given back when dropped.
+#[derive(Debug)]
+pub(in crate::server) struct Place {
+    address: IpAddr,
+    guests: Arc<Guests>,
+}
+
+/// One connection too many.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::server) struct Full;
+
+impl Limits {
+    /// The caps of the configuration; where connections are `files`, no more than the process may
+    /// open.
+    pub(in crate::server) fn new(config: &ServerConfig, files: bool) -> Self {
+        let soft = if files { soft_limit() } else { None };
+        let reserve = soft.map_or(2 * REFUSALS, reserve);
+        let allowed = soft.map_or(usize::MAX, |soft| soft.saturating_sub(reserve).max(1));
+        if allowed < config.connections {
+            tracing::warn!(
+                configured = config.connections,
+                allowed,
+                "fewer connections than configured: the limit of open files is too low"
+            );
+        }
+        Self {
+            connections: config.connections.min(allowed),
+            refusals: REFUSALS.min(reserve / 2),
+            per_address: config.connections_per_address,
+            guests: Arc::default(),
+        }
+    }
+
+    /// A place for one more from `peer`, with `open` of them there; `None` for what needs none.
+    pub(in crate::server) fn admit(
+        &self,
+        open: usize,
+        peer: &PeerAddr,
+    ) -> Result<Option<Place>, Full> {
+        if open >= self.connections {
+            return Err(Full);
+        }
+        let (Some(max), PeerAddr::Tcp(address)) = (self.per_address, peer) else {
+            return Ok(None);
+        };
+        let address = network_of(address.ip());
+        let mut guests = self.guests.lock();
+        // Who is refused leaves no entry behind.
+        if guests.get(&address).copied().unwrap_or_default() >= max {
+            return Err(Full);
+        }
+        *guests.entry(address).or_default() += 1;
+        drop(guests);
+        Ok(Some(Place { address, guests: self.guests.clone() }))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut guests = self.guests.lock();
+        if let Some(count) = guests.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                guests.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// What counts as one address: of IPv6 a network of 64 bits, since a single host has all of it.
+fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => {
+            let network = v6.to_bits() & !u128::from(u64::MAX);
+            IpAddr::V6(Ipv6Addr::from_bits(network))
+        }
+        v4 => v4,
+    }
+}
+
+/// Files for all but connections: those of the application, the listener, and refusals.
+fn reserve(soft: usize) -> usize {
+    (soft / 16).clamp(32, 2 * REFUSALS)
+}
+
+/// How many files the process may open; `None` for no limit.
+#[cfg(unix)]
+fn soft_limit() -> Option<usize> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current.map(|soft| usize::try_from(soft).unwrap_or(usize::MAX))
+}
+
+#[cfg(not(unix))]
+fn soft_limit() -> Option<usize> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(connections: usize, per_address: usize) -> Limits {
+        let config =
+            ServerConfig::new().connections(connections).connections_per_address(Some(per_address));
+        Limits::new(&config, false)
+    }
+
+    fn peer(address: &str) -> PeerAddr {
+        PeerAddr::Tcp(address.parse().unwrap())
+    }
+
+    #[test]
+    fn an_address_has_its_places_and_gets_them_back() {
+        let limits = limits(10, 2);
+        let (one, other) = (peer("10.0.0.1:1"), peer("10.0.0.2:1"));
+        let first = limits.admit(0, &one).unwrap();
+        let _second = limits.admit(1, &peer("10.0.0.1:2")).unwrap();
+        assert_eq!(limits.admit(2, &one).unwrap_err(), Full);
+        assert!(limits.admit(2, &other).is_ok_and(|place| place.is_some()));
+        drop(first);
+        assert!(limits.admit(2, &one).is_ok());
+        drop(_second);
+        assert!(limits.guests.lock().is_empty());
+    }
+
+    #[test]
+    fn who_is_refused_is_not_remembered() {
+        let limits = limits(10, 0);
+        assert_eq!(limits.admit(0, &peer("10.0.0.1:1")).unwrap_err(), Full);
+        assert!(limits.guests.lock().is_empty());
+    }
+
+    #[test]
+    fn only_tcp_peers_are_counted_by_address_and_all_in_total() {
+        let limits = limits(2, 1);
+        let unix = PeerAddr::Unix(None);
+        for open in 0..2 {
+            assert!(limits.admit(open, &unix).is_ok_and(|place| place.is_none()));
+        }
+        assert_eq!(limits.admit(2, &unix).unwrap_err(), Full);
+    }
+
+    #[test]
+    fn a_network_of_64_bits_is_one_address() {
+        let network = |address: &str| network_of(address.parse().unwrap());
+        assert_eq!(network("2001:db8::1"), network("2001:db8::2:3"));
+        assert_ne!(network("2001:db8::1"), network("2001:db8:0:1::1"));
+        assert_eq!(network("::ffff:10.0.0.1"), network("10.0.0.1"));
+        assert_ne!(network("10.0.0.1"), network("10.0.0.2"));
+    }
+
+    #[test]
+    fn the_reserve_grows_with_the_limit() {
+        assert_eq!([64, 1_024, 20_000, 1 << 20].map(reserve), [32, 64, 1_250, 2_048]);
+    }
+}

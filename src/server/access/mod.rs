@@ -1,0 +1,8 @@
+//! Who a peer is, what it may do, and how many may connect.
+
+pub(in crate::server) mod authenticator;
+pub(in crate::server) mod authorizer;
+pub(in crate::server) mod hook_future;
+pub(in crate::server) mod hooks;
+pub(in crate::server) mod limits;
+pub(in crate::server) mod principal;

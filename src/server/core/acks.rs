@@ -1,0 +1,55 @@
+//! Acks: what a client says of the notifications it has handled (PROTOCOL.md, section 11.7).
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{
+    protocol::{Code, Line, Mark, Position, Topic},
+    server::core::{
+        connection::{Connection, Taken},
+        control::{Refusal, no_attributes},
+    },
+};
+
+const USAGE: &str = "usage: /ack TOPIC POSITION";
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
+    /// Obeys an `/ack`, in both of its forms.
+    pub(super) fn ack(&mut self, line: &Line<'_>) -> Result<Taken, Refusal> {
+        no_attributes(line)?;
+        let (topic, ack) = arguments(line).ok_or((Code::BAD_ARGUMENTS, USAGE.to_owned()))?;
+        let acked = match &mut self.subscriptions {
+            Some(subscriptions) => subscriptions.ack(topic.as_str(), ack),
+            None => Ok(()),
+        };
+        match acked {
+            Ok(()) => self.ack_taken(line.mark),
+            Err(next) => self.faulty_ack(line.mark, next),
+        }
+        Ok(Taken::Yes)
+    }
+
+    fn ack_taken(&mut self, mark: Mark) {
+        if let Mark::Id(id) = mark {
+            self.answer_ok(id, format_args!(""));
+        }
+    }
+
+    /// An ack of what was never sent: a violation of the protocol by the client.
+    fn faulty_ack(&mut self, mark: Mark, next: Position) {
+        let text = format_args!("next is {next}");
+        match mark {
+            Mark::Id(id) => {
+                self.refuse(id, &Code::BAD_ACK, text);
+                self.violation();
+            }
+            // Counts it, too.
+            Mark::Reserved => self.notice_error(None, &Code::BAD_ACK, text),
+        }
+    }
+}
+
+fn arguments(line: &Line<'_>) -> Option<(Topic, Position)> {
+    let plain = line.rest.plain();
+    let (topic, position) = std::str::from_utf8(&plain).ok()?.split_once(' ')?;
+    Some((Topic::new(topic).ok()?, position.parse().ok()?))
+}

@@ -1,0 +1,380 @@
+//! Authentication and authorization, as a connection does them.
+
+use std::task::Poll;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{
+    credentials::Credentials,
+    guard::guarded,
+    protocol::{Code, Line, Mark, RequestId, Time, Topic, encode, encode_bye},
+    server::{
+        Shared,
+        access::{
+            authenticator::Denied,
+            authorizer::{Action, Decision, Ruling, Verdict},
+            hook_future::HookFuture,
+            principal::Principal,
+        },
+        core::{
+            connection::{Connection, Taken},
+            control::Refusal,
+        },
+        handlers::{authorizing::Authorizing, handler::Running, reply::Rejection, router::Found},
+        session::Session,
+    },
+    sync::Arc,
+    topic::BoxFuture,
+};
+
+const AUTH_USAGE: &str = "usage: /auth SCHEME CREDENTIALS";
+
+/// What is to be decided. A connection that has nothing to decide has none.
+pub(super) enum Access {
+    Stranger(Stranger),
+    Asking(Asking),
+}
+
+/// A peer that has to `/auth` first.
+pub(super) struct Stranger {
+    /// Absolute: no line of the peer's puts it off.
+    deadline: Time,
+    tries: u32,
+    trying: Option<(RequestId, HookFuture<Result<Principal, Denied>>)>,
+}
+
+/// A `/subscribe` that waits for the authoriser. Its line is deferred, with the protocol requests
+/// behind it, so that they keep their order.
+pub(super) struct Asking {
+    id: RequestId,
+    topic: String,
+    permission: Permission,
+}
+
+/// What the authorizer says, while it takes its time.
+pub(super) struct Permission {
+    asked: HookFuture<Ruling>,
+    ruling: Option<Ruling>,
+    deadline: Time,
+}
+
+impl Permission {
+    /// When it is given up.
+    pub(super) fn deadline(&self) -> Time {
+        self.deadline
+    }
+
+    /// Whether its answer is known.
+    pub(super) fn has_ruling(&self) -> bool {
+        self.ruling.is_some()
+    }
+
+    /// Whether the authorizer has answered, by now. One that panics has decided nothing.
+    pub(super) fn is_decided(&mut self) -> bool {
+        if self.ruling.is_none()
+            && let Poll::Ready(said) = self.asked.poll()
+        {
+            self.ruling = Some(said.unwrap_or_else(|| Err(Rejection::busy(""))));
+        }
+        self.ruling.is_some()
+    }
+
+    /// Waits no longer.
+    pub(super) fn give_up(&mut self) {
+        if self.ruling.is_none() {
+            tracing::error!("the authorizer does not answer");
+            self.ruling = Some(Err(Rejection::busy("")));
+        }
+    }
+}
+
+impl Access {
+    /// Where a connection begins: known, or a stranger.
+    pub(super) fn at_first(shared: &Shared, session: &Session) -> Option<Box<Self>> {
+        let must_say = shared.hooks.authenticator.is_some() && session.principal().is_anonymous();
+        must_say.then(|| {
+            let deadline = shared.timers.now().after(shared.config.auth_time);
+            Box::new(Self::Stranger(Stranger { deadline, tries: 0, trying: None }))
+        })
+    }
+
+    pub(super) fn deadline(&self) -> Time {
+        match self {
+            Self::Stranger(stranger) => stranger.deadline,
+            Self::Asking(asking) => asking.permission.deadline,
+        }
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
+    /// Whether no further line may be looked at until the authenticator has answered.
+    pub(super) fn is_trying(&self) -> bool {
+        let access = self.access.as_deref();
+        matches!(access, Some(Access::Stranger(stranger)) if stranger.trying.is_some())
+    }
+
+    /// Whether a `/subscribe` waits for the authorizer.
+    pub(super) fn is_asking(&self) -> bool {
+        let access = self.access.as_deref();
+        matches!(access, Some(Access::Asking(asking)) if asking.permission.ruling.is_none())
+    }
+
+    /// Whether the peer still has to authenticate.
+    pub(super) fn is_stranger(&self) -> bool {
+        matches!(self.access.as_deref(), Some(Access::Stranger(_)))
+    }
+
+    /// Whether this line is allowed only after authentication.
+    pub(super) fn is_barred(&self, line: &Line<'_>) -> bool {
+        self.is_stranger() && !matches!(line.word.as_str(), "/hello" | "/auth" | "/quit")
+    }
+
+    /// Refuses what is barred. One-ways pass in silence: strangers get no more than they must. Each
+    /// is a violation.
+    pub(super) fn bar(&mut self, mark: Mark) -> Taken {
+        if let Mark::Id(id) = mark {
+            self.refuse(id, &Code::UNAUTHENTICATED, format_args!(""));
+        }
+        self.violation();
+        Taken::Yes
+    }
+
+    /// Goes on with what a hook was asked; whether something was decided.
+    pub(super) fn poll_access(&mut self) -> bool {
+        match self.access.as_deref_mut() {
+            None => false,
+            Some(Access::Stranger(Stranger { trying, .. })) => {
+                let Some((id, asked)) = trying else { return false };
+                let (id, Poll::Ready(found)) = (*id, asked.poll()) else { return false };
+                self.on_tried(id, found.unwrap_or(Err(Denied::Unavailable)));
+                true
+            }
+            Some(Access::Asking(Asking { permission, .. })) => {
+                permission.ruling.is_none() && permission.is_decided()
+            }
+        }
+    }
+
+    /// What is still undecided at its deadline is decided by it; whether a line was.
+    pub(super) fn on_access_alarm(&mut self, now: Time) -> bool {
+        let Some(access) = self.access.as_deref_mut() else { return false };
+        let deadline = access.deadline();
+        match access {
+            _ if now < deadline => self.set_alarm(deadline),
+            Access::Stranger(stranger) => {
+                if let Some((id, asked)) = stranger.trying.take() {
+                    drop(asked);
+                    self.refuse(id, &Code::BUSY, format_args!(""));
+                }
+                tracing::debug!("not authenticated in time");
+                self.show_out();
+            }
+            Access::Asking(Asking { permission, .. }) => {
+                let was_open = permission.ruling.is_none();
+                permission.give_up();
+                return was_open;
+            }
+        }
+        false
+    }
+
+    /// `/auth`, answered once the authenticator has; no line is looked at meanwhile.
+    pub(super) fn auth(&mut self, id: RequestId, line: &Line<'_>) -> Result<Taken, Refusal> {
+        if !self.is_stranger() {
+            return Err((Code::OUT_OF_ORDER, "authenticated already".into()));
+        }
+        match self.begin_auth(line) {
+            Ok(future) => {
+                let asked = HookFuture::new(future, self.session.mailbox());
+                if let Some(Access::Stranger(stranger)) = self.access.as_deref_mut() {
+                    stranger.trying = Some((id, asked));
+                }
+            }
+            Err((code, text)) => {
+                self.refuse(id, &code, format_args!("{text}"));
+                self.on_refused(&code);
+            }
+        }
+        Ok(Taken::Yes)
+    }
+
+    fn begin_auth(&self, line: &Line<'_>) -> Result<BoxFuture<Result<Principal, Denied>>, Refusal> {
+        crate::server::core::control::no_attributes(line)?;
+        let (scheme, credentials) = line.rest.split_argument();
+        let scheme = std::str::from_utf8(scheme).ok().and_then(Code::new);
+        let scheme = scheme.filter(|_| !credentials.is_empty());
+        let scheme = scheme.ok_or_else(|| (Code::BAD_ARGUMENTS, AUTH_USAGE.to_owned()))?;
+        let hooks = &self.shared.hooks;
+        let known = hooks.authenticator.as_ref().filter(|_| hooks.schemes.contains(&scheme));
+        let unknown = || (Code::UNAUTHENTICATED, "no such scheme".to_owned());
+        let authenticator = known.ok_or_else(unknown)?;
+        let credentials = Credentials::from(credentials.plain().into_owned());
+        let peer = self.session.peer();
+        let asked = guarded(|| authenticator.authenticate(&scheme, credentials, peer));
+        asked.ok_or((Code::BUSY, String::new()))
+    }
+
+    fn on_tried(&mut self, id: RequestId, found: Result<Principal, Denied>) {
+        match found {
+            Ok(principal) => {
+                tracing::debug!(?principal, "authenticated");
+                self.access = None;
+                self.session.set_principal(principal);
+                self.lines.set_max_line(self.shared.config.max_line);
+                self.answer_ok(id, format_args!(""));
+            }
+            Err(denied) => {
+                let rejection = denied.rejection();
+                self.on_rejection(Some(id), &rejection);
+                self.on_refused(rejection.code());
+            }
+        }
+    }
+
+    /// An `/auth` was refused: the last one that may be closes the connection.
+    fn on_refused(&mut self, code: &Code) {
+        tracing::debug!(%code, "not authenticated");
+        self.active().tally.auth_refused += u64::from(*code == Code::UNAUTHENTICATED);
+        let Some(Access::Stranger(stranger)) = self.access.as_deref_mut() else { return };
+        stranger.trying = None;
+        stranger.tries += 1;
+        if stranger.tries >= self.shared.config.auth_tries {
+            self.show_out();
+        }
+    }
+
+    /// Closes the connection of a peer that did not authenticate. None of its requests was
+    /// executed.
+    fn show_out(&mut self) {
+        self.session.ending().stop();
+        if !self.is_draining {
+            encode_bye(self.out(), 0, &Code::UNAUTHENTICATED);
+        }
+        self.is_banned = true;
+        self.stop_reading(None);
+        self.bound_end();
+    }
+
+    /// Lets a `/subscribe` go on, once the authorizer has allowed it.
+    ///
+    /// # Errors
+    /// What becomes of its line: it was refused, or it waits.
+    pub(super) fn may_subscribe(&mut self, id: RequestId, topic: &Topic) -> Result<(), Taken> {
+        let Some(ruling) = self.ruling_on(id, topic) else { return Err(Taken::No) };
+        ruling.map_err(|rejection| {
+            self.on_rejection(Some(id), &rejection);
+            Taken::Yes
+        })
+    }
+
+    fn ruling_on(&mut self, id: RequestId, topic: &Topic) -> Option<Ruling> {
+        if let Some(Access::Asking(asking)) = self.access.as_deref()
+            && asking.id == id
+        {
+            // Looked at once more, for whatever reason: it is asked about only once.
+            let ruling = asking.permission.ruling.clone()?;
+            self.access = None;
+            return Some(ruling);
+        }
+        match self.permission(Action::Subscribe(topic.as_str())) {
+            Ok(None) => Some(Ok(())),
+            Err(rejection) => Some(Err(rejection)),
+            Ok(Some(permission)) => {
+                let asking = Asking { id, topic: topic.to_string(), permission };
+                self.access = Some(Box::new(Access::Asking(asking)));
+                None
+            }
+        }
+    }
+
+    /// Whether a `/publish` may go on: what the authorizer says, while it takes its time.
+    ///
+    /// # Errors
+    /// How it is refused.
+    pub(super) fn may_publish(
+        &mut self,
+        topic: &Topic,
+        asked: Option<Permission>,
+    ) -> Result<Option<Permission>, Rejection> {
+        let asked = match asked {
+            Some(permission) => Some(permission),
+            None => self.permission(Action::Publish(topic.as_str()))?,
+        };
+        let Some(mut permission) = asked else { return Ok(None) };
+        match permission.is_decided() {
+            true => permission.ruling.unwrap_or(Ok(())).map(|()| None),
+            false => Ok(Some(permission)),
+        }
+    }
+
+    /// Asks the authorizer; what it says, if it takes its time.
+    fn permission(&mut self, action: Action<'_>) -> Result<Option<Permission>, Rejection> {
+        let future = match self.decision(action) {
+            Decision::Now(ruling) => return ruling.map(|()| None),
+            Decision::Later(future) => future,
+        };
+        let deadline = self.now().after(self.shared.config.handler_time);
+        self.set_alarm(deadline);
+        let asked = HookFuture::new(future, self.session.mailbox());
+        Ok(Some(Permission { asked, ruling: None, deadline }))
+    }
+
+    /// What the authorizer says at once. One that panics has decided nothing.
+    pub(super) fn decision(&self, action: Action<'_>) -> Decision {
+        let Some(authorizer) = &self.shared.hooks.authorizer else {
+            return Decision::Now(Ok(()));
+        };
+        let principal = self.session.principal();
+        let verdict = guarded(|| authorizer.allow(principal, action));
+        verdict.map_or_else(|| Decision::Now(Err(Rejection::busy(""))), Verdict::decision)
+    }
+
+    /// A call whose verdict takes its time: it waits in its place, and nothing waits for it. And the
+    /// length of its line, which is kept.
+    pub(super) fn authorizing(
+        &self,
+        ruling: BoxFuture<Ruling>,
+        method: Found,
+        line: &Line<'_>,
+    ) -> (Running, usize) {
+        let mut bytes = Vec::new();
+        encode::line(&mut bytes, line.mark, line.word, line.attributes, &line.rest.plain());
+        bytes.pop();
+        let (shared, session) = (Arc::clone(&self.shared), self.session.clone());
+        let length = bytes.len();
+        (
+            Running::Authorizing(Box::new(Authorizing::new(
+                ruling, bytes, method, shared, session,
+            ))),
+            length,
+        )
+    }
+
+    /// A verdict on a subscription to `topic` that is still to come would be about what
+    /// was revoked meanwhile.
+    pub(super) fn deny_asking(&mut self, topic: &str) {
+        if let Some(Access::Asking(asking)) = self.access.as_deref_mut()
+            && asking.topic == topic
+        {
+            asking.permission.ruling = Some(Err(Rejection::forbidden("")));
+        }
+    }
+
+    /// What is asked about is behind the line that was drawn: its answer is the same whatever the
+    /// verdict.
+    pub(super) fn abandon_asking(&mut self) {
+        if let Some(Access::Asking(asking)) = self.access.as_deref_mut() {
+            asking.permission.ruling = Some(Err(Rejection::forbidden("")));
+        }
+    }
+
+    /// The `/auth` that is under way is not waited for.
+    pub(super) fn abandon_auth(&mut self) {
+        if let Some(Access::Stranger(stranger)) = self.access.as_deref_mut()
+            && let Some((id, asked)) = stranger.trying.take()
+        {
+            drop(asked);
+            self.refuse(id, &Code::CLOSING, format_args!(""));
+        }
+    }
+}

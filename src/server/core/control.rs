@@ -1,0 +1,397 @@
+//! The protocol's own methods, as a connection obeys them (PROTOCOL.md, section 8).
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{
+    coop::spend_message,
+    guard::guarded,
+    protocol::{
+        Code, LeaseEvent, Line, MIN_MAX_LINE, Mark, Position, RequestId, Rest, Terms, Time, Topic,
+        TraceParent, parse_number,
+    },
+    server::{
+        core::{
+            auth::Permission,
+            connection::{Connection, Taken},
+            parked::ParkedLine,
+            requests::Work,
+            source::Source,
+            streams::DEFAULT_WINDOW,
+            subscriptions::{OpenError, Opened},
+        },
+        handlers::{handler::Running, reply},
+    },
+    topic::Unavailable,
+};
+
+const SUBSCRIBE_USAGE: &str = "usage: /subscribe TOPIC";
+const UNSUBSCRIBE_USAGE: &str = "usage: /unsubscribe TOPIC";
+const PUBLISH_USAGE: &str = "usage: /publish TOPIC [PAYLOAD]";
+
+/// Why a protocol method is refused: a code and a text.
+pub(super) type Refusal = (Code, String);
+
+type Done = Result<Taken, Refusal>;
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
+    /// Obeys a line whose word is the protocol's.
+    pub(super) fn on_control(&mut self, line: &Line<'_>, bytes: &[u8], is_first: bool) -> Taken {
+        let done = match line.mark {
+            Mark::Id(id) => self.on_control_request(id, line, bytes, is_first),
+            Mark::Reserved => self.on_control_one_way(line),
+        };
+        match (done, line.mark) {
+            (Ok(taken), _) => taken,
+            (Err((code, text)), Mark::Id(id)) => {
+                self.refuse(id, &code, format_args!("{text}"));
+                Taken::Yes
+            }
+            (Err((code, text)), Mark::Reserved) => {
+                self.notice_error(None, &code, format_args!("{text}"));
+                Taken::Yes
+            }
+        }
+    }
+
+    fn on_control_request(
+        &mut self,
+        id: RequestId,
+        line: &Line<'_>,
+        bytes: &[u8],
+        is_first: bool,
+    ) -> Done {
+        let word = line.word.as_str();
+        if self.is_draining() && matches!(word, "/subscribe" | "/publish") {
+            return Err((Code::CLOSING, String::new()));
+        }
+        match word {
+            "/subscribe" => self.subscribe(id, line),
+            "/unsubscribe" => self.unsubscribe(id, line),
+            "/renew" => self.renew(id, line),
+            "/ack" => self.ack(line),
+            "/publish" => self.publish(id, line, bytes),
+            "/methods" => self.methods(id, line),
+            "/hello" => self.hello(id, line, is_first),
+            "/quit" => self.quit(id, line),
+            "/auth" if self.has_auth() => self.auth(id, line),
+            "/cancel" | "/more" => Err((Code::BAD_FORM, format!("{word} is one-way"))),
+            _ => Err(unknown_method(line)),
+        }
+    }
+
+    fn on_control_one_way(&mut self, line: &Line<'_>) -> Done {
+        match line.word.as_str() {
+            "/cancel" => self.cancel(line),
+            "/auth" if self.has_auth() => Err((Code::BAD_FORM, "/auth needs an id".into())),
+            "/ack" => self.ack(line),
+            "/more" => {
+                no_attributes(line)?;
+                self.more(line)
+            }
+            word @ ("/subscribe" | "/unsubscribe" | "/renew" | "/publish" | "/methods"
+            | "/hello" | "/quit") => Err((Code::BAD_FORM, format!("{word} needs an id"))),
+            _ => Err(unknown_method(line)),
+        }
+    }
+
+    fn subscribe(&mut self, id: RequestId, line: &Line<'_>) -> Done {
+        let (mut from, mut terms) = (None, Terms::default());
+        check_attributes(
+            line,
+            |key, value| match key {
+                "from" => value.parse::<Position>().ok().map(|at| from = Some(at)),
+                _ => terms.read(key, value),
+            },
+            &["from", "window", "slow"],
+        )?;
+        let topic = only_topic(line.rest, SUBSCRIBE_USAGE)?;
+        let subscriptions = self.subscriptions.get_or_insert_default();
+        if subscriptions.contains(topic.as_str()) {
+            return Err((Code::ALREADY_SUBSCRIBED, topic.to_string()));
+        }
+        if subscriptions.len() >= self.shared.config.subscriptions {
+            return Err((Code::TOO_MANY, String::new()));
+        }
+        if let Err(taken) = self.may_subscribe(id, &topic) {
+            return Ok(taken);
+        }
+        if !guarded(|| self.shared.publisher.store().has_room_for(&topic)).unwrap_or_default() {
+            return Err((Code::BUSY, "too many topics".into()));
+        }
+        let number = self.subscriptions.get_or_insert_default().next_number();
+        let publisher = &self.shared.publisher;
+        let source = Source::open(publisher, &topic, number, self.session.mailbox());
+        let source = source.map_err(|error| self.unavailable(&error))?;
+        let deadline = self.now().after(self.shared.config.handler_time);
+        let subscriptions = self.subscriptions.get_or_insert_default();
+        subscriptions.open(id, topic, from, terms, source, deadline);
+        self.poll_opening();
+        self.check_opening();
+        Ok(Taken::Yes)
+    }
+
+    /// Refuses a `/subscribe` whose store has taken too long, and looks again when it will have.
+    pub(super) fn check_opening(&mut self) {
+        let deadline = self.subscriptions.as_ref().and_then(|list| list.opening_deadline());
+        let Some(deadline) = deadline else { return };
+        if self.now() < deadline {
+            return self.set_alarm(deadline);
+        }
+        tracing::error!("subscription refused: the store does not answer");
+        self.give_up_opening(&Code::BUSY);
+    }
+
+    /// Refuses the `/subscribe` that waits for its store, if there is one.
+    pub(super) fn give_up_opening(&mut self, code: &Code) {
+        let id = self.subscriptions.as_mut().and_then(|list| list.give_up_opening());
+        if let Some(id) = id {
+            self.refuse(id, code, format_args!(""));
+        }
+    }
+
+    /// Answers a `/subscribe` whose store has answered; the reply precedes all that is copied.
+    pub(super) fn poll_opening(&mut self) {
+        let Some(subscriptions) = &mut self.subscriptions else {
+            return;
+        };
+        let std::task::Poll::Ready(Some(Opened { id, result })) = subscriptions.poll_open() else {
+            return;
+        };
+        match result {
+            Ok((window, cursor)) => {
+                self.lease_event(LeaseEvent::Renewed);
+                let Position { epoch, next } = cursor.position;
+                let (head, lease) = (window.head(), self.shared.config.lease.as_secs());
+                let attributes =
+                    format_args!(";epoch={epoch};next={next};head={head};lease={lease}");
+                self.answer_ok(id, attributes);
+            }
+            Err(OpenError::BadPosition(next)) => {
+                self.refuse(id, &Code::BAD_POSITION, format_args!("next is {next}"));
+            }
+            Err(OpenError::Unavailable(error)) => {
+                let (code, text) = self.unavailable(&error);
+                self.refuse(id, &code, format_args!("{text}"));
+            }
+        }
+    }
+
+    /// The store's words are for the log, not for the peer.
+    fn unavailable(&mut self, error: &Unavailable) -> Refusal {
+        tracing::error!(%error, "subscription refused");
+        self.active().tally.store_failures += 1;
+        (Code::BUSY, String::new())
+    }
+
+    fn unsubscribe(&mut self, id: RequestId, line: &Line<'_>) -> Done {
+        no_attributes(line)?;
+        let topic = only_topic(line.rest, UNSUBSCRIBE_USAGE)?;
+        let subscriptions = self.subscriptions.as_mut();
+        let Some(next) = subscriptions.and_then(|list| list.remove(topic.as_str())) else {
+            return Err((Code::NOT_SUBSCRIBED, topic.to_string()));
+        };
+        if self.subscriptions.as_ref().is_none_or(|list| list.is_empty()) {
+            self.lease_event(LeaseEvent::Emptied);
+        }
+        self.answer_ok(id, format_args!(";next={next}"));
+        Ok(Taken::Yes)
+    }
+
+    /// Checks a `/publish`, and starts or parks it: it needs a place, and keeps to the order of the
+    /// application's lines (PROTOCOL.md, section 7.5).
+    fn publish(&mut self, id: RequestId, line: &Line<'_>, bytes: &[u8]) -> Done {
+        let arguments = publish_arguments(line)?;
+        if self.shared.hooks.authorizer.is_none() && !self.shared.config.allow_publish {
+            return Err((Code::FORBIDDEN, String::new()));
+        }
+        let until = self.end_of_ttl(arguments.ttl);
+        let permission = match self.must_park() {
+            _ if self.is_busy() => return Err((Code::BUSY, String::new())),
+            true => None,
+            false => match self.start_publish(id, &arguments, until, None)? {
+                None => return Ok(Taken::Yes),
+                permission => permission,
+            },
+        };
+        let (id, bytes) = (Some(id), bytes.to_vec());
+        Ok(self.park(ParkedLine { id, bytes, until, is_publish: true, permission }))
+    }
+
+    /// Appends to the topic, if the authoriser allows it; what it says, while it takes its time.
+    pub(super) fn start_publish(
+        &mut self,
+        id: RequestId,
+        arguments: &Publish<'_>,
+        until: Time,
+        permission: Option<Permission>,
+    ) -> Result<Option<Permission>, Refusal> {
+        if self.is_busy() {
+            return Err((Code::BUSY, String::new()));
+        }
+        match self.may_publish(&arguments.topic, permission) {
+            Ok(None) => {}
+            Ok(Some(waits)) => return Ok(Some(waits)),
+            Err(rejection) => {
+                self.on_rejection(Some(id), &rejection);
+                return Ok(None);
+            }
+        }
+        let payload = arguments.payload.plain();
+        if self.shared.publisher.check_size(&arguments.topic, &payload).is_err() {
+            return Err((Code::TOO_LARGE, String::new()));
+        }
+        let (bytes, window) = (arguments.bytes, DEFAULT_WINDOW);
+        let limit = self.shared.config.handler_time;
+        let work = Work { id: Some(id), cancel: None, until, window, bytes, limit };
+        let (topic, payload) = (&arguments.topic, payload.into_owned().into());
+        self.run(work, |shared, _| {
+            // At once, and not when the future is polled: the order of the lines numbers them.
+            let appended = shared.publisher.store().append(topic, payload);
+            spend_message(bytes);
+            let future = async move { reply::of_publish(appended.await) };
+            Ok(Running::Inline(Box::pin(future)))
+        });
+        Ok(None)
+    }
+
+    /// Its place on the connection and its version are looked at before all else that it says.
+    fn hello(&mut self, id: RequestId, line: &Line<'_>, is_first: bool) -> Done {
+        if !is_first {
+            return Err((Code::OUT_OF_ORDER, "/hello must come first".into()));
+        }
+        match line.attributes.get("version") {
+            Some("1") => {}
+            Some(_) => return Err((Code::BAD_VERSION, "this server speaks 1".into())),
+            None => return Err((Code::BAD_ATTRIBUTE, "version".into())),
+        }
+        let mut max_line = None;
+        let least = MIN_MAX_LINE as u64;
+        let read = |key: &str, value: &str| {
+            if key == "max-line" {
+                max_line = Some(parse_number(value.as_bytes()).filter(|&max| max >= least)?);
+            }
+            Some(())
+        };
+        check_attributes(line, read, &["version", "max-line"])?;
+        no_arguments(line)?;
+        self.answer_ok(id, format_args!(";version=1"));
+        if let Some(max_line) = max_line {
+            let limit = self.shared.config.max_line;
+            self.client_max_line = usize::try_from(max_line).map_or(limit, |max| max.min(limit));
+        }
+        Ok(Taken::Yes)
+    }
+
+    fn quit(&mut self, id: RequestId, line: &Line<'_>) -> Done {
+        no_attributes(line)?;
+        no_arguments(line)?;
+        self.stop_reading(Some(id));
+        Ok(Taken::Yes)
+    }
+
+    /// Whether `/auth` is a method of this server.
+    fn has_auth(&self) -> bool {
+        self.shared.hooks.authenticator.is_some()
+    }
+
+    fn cancel(&mut self, line: &Line<'_>) -> Done {
+        no_attributes(line)?;
+        let id = parse_number(&line.rest.plain()).and_then(RequestId::new);
+        let id = id.ok_or((Code::BAD_ARGUMENTS, "usage: /cancel ID".to_owned()))?;
+        self.cancel_request(id);
+        Ok(Taken::Yes)
+    }
+}
+
+/// The attributes of an application request: its `ttl` in milliseconds, and its `window`, the credit
+/// of a streamed reply in items.
+pub(super) fn application_attributes(line: &Line<'_>) -> Result<(Option<u64>, u64), Refusal> {
+    let (mut ttl, mut window) = (None, DEFAULT_WINDOW);
+    if line.attributes.is_empty() {
+        return Ok((ttl, window));
+    }
+    let number = |value: &str| parse_number(value.as_bytes()).filter(|&number| number > 0);
+    let read = |key: &str, value: &str| {
+        match key {
+            "trace" => _ = value.parse::<TraceParent>().ok()?,
+            "ttl" => ttl = Some(number(value)?),
+            _ => window = number(value)?,
+        }
+        Some(())
+    };
+    check_attributes(line, read, &["ttl", "trace", "window"])?;
+    Ok((ttl, window))
+}
+
+/// What a `/publish` says.
+pub(super) struct Publish<'a> {
+    /// In milliseconds.
+    ttl: Option<u64>,
+    topic: Topic,
+    payload: Rest<'a>,
+    /// Of its rest, stuffed.
+    bytes: usize,
+}
+
+/// Reads a `/publish`.
+pub(super) fn publish_arguments<'a>(line: &Line<'a>) -> Result<Publish<'a>, Refusal> {
+    let ttl = publish_attributes(line)?;
+    let (topic, payload) = line.rest.split_argument();
+    let topic = as_topic(topic, PUBLISH_USAGE)?;
+    Ok(Publish { ttl, topic, payload, bytes: line.rest.stuffed().len() })
+}
+
+/// The attributes of `/publish`: its `ttl`, in milliseconds.
+fn publish_attributes(line: &Line<'_>) -> Result<Option<u64>, Refusal> {
+    let mut ttl = None;
+    let read = |_: &str, value: &str| {
+        ttl = Some(parse_number(value.as_bytes()).filter(|&ttl| ttl > 0)?);
+        Some(())
+    };
+    check_attributes(line, read, &["ttl"])?;
+    Ok(ttl)
+}
+
+pub(super) fn unknown_method(line: &Line<'_>) -> Refusal {
+    let name = line.word.as_str();
+    let text = format!("no method \"{name}\"; ask /methods");
+    (Code::UNKNOWN_METHOD, text)
+}
+
+/// Checks the keys without a dot: one that is not `known` is refused, one whose value `read` does
+/// not take too.
+pub(super) fn check_attributes(
+    line: &Line<'_>,
+    mut read: impl FnMut(&str, &str) -> Option<()>,
+    known: &[&str],
+) -> Result<(), Refusal> {
+    let own = || line.attributes.iter().filter(|(key, _)| !key.contains('.'));
+    if let Some((key, _)) = own().find(|(key, _)| !known.contains(key)) {
+        return Err((Code::UNKNOWN_ATTRIBUTE, key.to_owned()));
+    }
+    match own().find(|(key, value)| read(key, value).is_none()) {
+        Some((key, _)) => Err((Code::BAD_ATTRIBUTE, key.to_owned())),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn no_attributes(line: &Line<'_>) -> Result<(), Refusal> {
+    check_attributes(line, |_, _| Some(()), &[])
+}
+
+pub(super) fn no_arguments(line: &Line<'_>) -> Result<(), Refusal> {
+    match line.rest.is_empty() {
+        true => Ok(()),
+        false => Err((Code::BAD_ARGUMENTS, format!("usage: {}", line.word.as_str()))),
+    }
+}
+
+fn only_topic(rest: Rest<'_>, usage: &str) -> Result<Topic, Refusal> {
+    as_topic(&rest.plain(), usage)
+}
+
+fn as_topic(bytes: &[u8], usage: &str) -> Result<Topic, Refusal> {
+    let topic = std::str::from_utf8(bytes).ok();
+    let topic = topic.and_then(|topic| Topic::new(topic).ok());
+    topic.ok_or_else(|| (Code::BAD_ARGUMENTS, usage.to_owned()))
+}

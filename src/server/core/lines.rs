@@ -1,0 +1,262 @@
+//! What a connection does with the lines it reads.
+
+use std::mem;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{
+    protocol::{Code, Escaped, Line, LineTooLong, Malformed, Mark, RequestId, Time},
+    server::{
+        access::authorizer::{Action, Decision},
+        core::{
+            closing::Phase,
+            connection::{Connection, Taken},
+            control::{Refusal, application_attributes, unknown_method},
+            parked::ParkedLine,
+            requests::Work,
+        },
+        handlers::{
+            extractors::{Payload, RequestParts},
+            router::Found,
+        },
+    },
+};
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
+    pub(super) fn on_bytes(&mut self, bytes: &[u8]) {
+        self.heard = self.now();
+        self.count_tiny_read(bytes);
+        self.active().tally.bytes_in += bytes.len() as u64;
+        if self.allowance == usize::MAX {
+            // Replies are about as long as requests: one growth instead of many.
+            self.out().reserve(bytes.len());
+        }
+        let left = self.obey(bytes);
+        if !left.is_empty() {
+            self.active().unread = left.to_vec();
+        }
+    }
+
+    pub(super) fn go_on_with_unread(&mut self) {
+        let Some(active) = &mut self.active else {
+            return;
+        };
+        if let Some(line) = active.held.take()
+            && self.on_line(&line) == Taken::No
+        {
+            self.active().held = Some(line);
+            return;
+        }
+        let active = self.active();
+        let (unread, at) = (mem::take(&mut active.unread), mem::take(&mut active.unread_at));
+        let left = self.obey(&unread[at..]).len();
+        if left > 0 {
+            let active = self.active();
+            active.unread_at = unread.len() - left;
+            active.unread = unread;
+        }
+    }
+
+    /// Obeys the lines in `input`; what is left of it when a line has to wait, or others are to have
+    /// their turn: what handlers publish, and wait for, takes of the budget of this task.
+    fn obey<'a>(&mut self, mut input: &'a [u8]) -> &'a [u8] {
+        // The lines are borrowed out of the decoder while they are obeyed.
+        let mut lines = mem::take(&mut self.lines);
+        let mut has_begun = lines.pending() > 0;
+        while self.phase == Phase::Open && !self.is_stalled() && self.has_turn() {
+            match lines.next(&mut input) {
+                Ok(Some(line)) => {
+                    has_begun = false;
+                    self.lines_left -= 1;
+                    if self.on_line(line) == Taken::No {
+                        self.active().held = Some(line.to_vec());
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => self.on_too_long(error),
+            }
+        }
+        if lines.pending() > 0 && !has_begun && !self.is_first {
+            self.line_began = self.now();
+        }
+        if self.phase != Phase::Open {
+            // What was begun of a line is not kept while what runs is finished.
+            return &[];
+        }
+        self.lines = lines;
+        input
+    }
+
+    fn on_line(&mut self, bytes: &[u8]) -> Taken {
+        let taken = self.take_line(bytes);
+        self.turn_away_banned();
+        taken
+    }
+
+    /// One violation too many ends the connection, once it is answered.
+    pub(super) fn turn_away_banned(&mut self) {
+        if self.is_banned && self.phase == Phase::Open {
+            tracing::debug!("too many violations");
+            self.turn_away(&Code::VIOLATIONS);
+        }
+    }
+
+    fn take_line(&mut self, bytes: &[u8]) -> Taken {
+        let line = match Line::parse_request(bytes) {
+            Ok(line) => line,
+            Err(fault) => return self.on_malformed(bytes, &fault),
+        };
+        if let Mark::Id(id) = line.mark
+            && id.get() <= self.last_id
+        {
+            return self.on_id_order(id);
+        }
+        let taken = match line.word.is_protocol() {
+            _ if self.is_barred(&line) => self.bar(line.mark),
+            true if self.must_defer(&line) => self.defer(&line, bytes),
+            true => match self.on_control(&line, bytes, self.is_first) {
+                // It waits for the authorizer, and what follows goes on.
+                Taken::No if line.word.as_str() == "/subscribe" => self.defer(&line, bytes),
+                taken => taken,
+            },
+            false => self.on_application(&line, bytes),
+        };
+        if taken == Taken::Yes {
+            self.is_first = false;
+            self.has_read(line.mark);
+        }
+        taken
+    }
+
+    fn has_read(&mut self, mark: Mark) {
+        if let Mark::Id(id) = mark {
+            self.last_id = id.get();
+        }
+    }
+
+    /// Checks an application line, and starts or parks it.
+    fn on_application(&mut self, line: &Line<'_>, bytes: &[u8]) -> Taken {
+        let id = id_of(line);
+        if self.is_draining {
+            return self.refuse_any(id, &Code::CLOSING, format_args!(""));
+        }
+        let (method, ttl, window) = match self.checked(line) {
+            Ok(checked) => checked,
+            Err((code, text)) => return self.refuse_any(id, &code, format_args!("{text}")),
+        };
+        if self.is_busy() {
+            return self.refuse_any(id, &Code::BUSY, format_args!(""));
+        }
+        let until = self.end_of_ttl(ttl);
+        if self.must_park() {
+            let (is_publish, permission) = (false, None);
+            let bytes = bytes.to_vec();
+            return self.park(ParkedLine { id, bytes, until, is_publish, permission });
+        }
+        self.start_application(line, method, window, until);
+        Taken::Yes
+    }
+
+    /// Its method, its `ttl` in milliseconds, and its window.
+    fn checked(&self, line: &Line<'_>) -> Result<(Found, Option<u64>, u64), Refusal> {
+        let method = self.shared.methods.find(line.word).ok_or_else(|| unknown_method(line))?;
+        let (ttl, window) = application_attributes(line)?;
+        Ok((method, ttl, window))
+    }
+
+    /// Starts an application request that was parked.
+    pub(super) fn start_parked_application(&mut self, line: &Line<'_>, until: Time) {
+        let Ok((method, _, window)) = self.checked(line) else { return };
+        match self.is_busy() {
+            true => _ = self.refuse_any(id_of(line), &Code::BUSY, format_args!("")),
+            false => self.start_application(line, method, window, until),
+        }
+    }
+
+    fn start_application(&mut self, line: &Line<'_>, method: Found, window: u64, until: Time) {
+        let (id, bytes) = (id_of(line), line.rest.stuffed().len());
+        let usual = self.shared.config.handler_time;
+        let limit = self.shared.methods.handler_time(method, usual);
+        let mut work = Work { id, cancel: id, until, window, bytes, limit };
+        match self.decision(Action::Call(line.word.as_str())) {
+            Decision::Now(Ok(())) => {}
+            Decision::Now(Err(rejection)) => return self.on_rejection(id, &rejection),
+            Decision::Later(ruling) => {
+                let (authorizing, bytes) = self.authorizing(ruling, method, line);
+                work.bytes = bytes;
+                return self.run(work, |_, _| Ok(authorizing));
+            }
+        }
+        self.run(work, |shared, session| {
+            let parts = RequestParts {
+                id,
+                method: line.word,
+                attributes: line.attributes,
+                payload: Payload::Stuffed(line.rest),
+                session,
+                publisher: &shared.publisher,
+            };
+            shared.methods.start(method, &parts)
+        });
+    }
+
+    fn on_id_order(&mut self, id: RequestId) -> Taken {
+        let last = self.last_id;
+        self.active().tally.malformed += 1;
+        tracing::debug!(%id, last, "id is not above the last");
+        self.notice_error(Some(id), &Code::ID_ORDER, format_args!("last is {last}"));
+        Taken::Yes
+    }
+
+    fn on_malformed(&mut self, bytes: &[u8], fault: &Malformed) -> Taken {
+        match self.is_stranger() {
+            // It may be an `/auth`, and credentials do not belong into a log.
+            true => tracing::debug!(%fault, "malformed line before /auth"),
+            false => tracing::debug!(head = %Escaped(shown_head(bytes)), %fault, "malformed line"),
+        }
+        if let Some(id) = fault.id.filter(|id| !self.is_first && id.get() <= self.last_id) {
+            return self.on_id_order(id);
+        }
+        self.active().tally.malformed += 1;
+        match fault.id {
+            _ if self.is_first => {
+                self.is_banned = true;
+                self.stop_reading(None);
+            }
+            Some(id) => {
+                self.has_read(Mark::Id(id));
+                self.refuse(id, &Code::MALFORMED, format_args!("{fault}"));
+                self.violation();
+            }
+            None => self.notice_error(None, &Code::MALFORMED, format_args!("{fault}")),
+        }
+        Taken::Yes
+    }
+
+    fn on_too_long(&mut self, error: LineTooLong) {
+        self.active().tally.malformed += 1;
+        tracing::debug!(%error, "line too long");
+        if !self.is_first {
+            let text = format_args!("max-line is {}", error.max_line);
+            self.notice_error(None, &Code::LINE_TOO_LONG, text);
+        }
+        self.is_banned = true;
+        self.stop_reading(None);
+        self.bound_end();
+    }
+}
+
+fn id_of(line: &Line<'_>) -> Option<RequestId> {
+    match line.mark {
+        Mark::Id(id) => Some(id),
+        Mark::Reserved => None,
+    }
+}
+
+/// Mark and word of a line that may be anything: what is behind them may be secret.
+fn shown_head(line: &[u8]) -> &[u8] {
+    let is_end = |byte: &u8| matches!(byte, b' ' | b';');
+    let mark = line.iter().position(is_end).map_or(line.len(), |at| at + 1);
+    let word = line[mark..].iter().position(is_end).unwrap_or(line.len() - mark);
+    &line[..mark + word]
+}

@@ -1,0 +1,136 @@
+//! Lists of any length, written as the client reads them: the reply to `/methods` (PROTOCOL.md,
+//! section 8.6), and that to `/renew;list=more` (section 8.4).
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{
+    protocol::{Code, Line, Mark, Outcome, RequestId, encode},
+    server::core::{
+        answer::cut_text,
+        connection::{Connection, Taken},
+        control::{Refusal, no_arguments, no_attributes},
+    },
+};
+
+/// A list that is not written whole. No further line is looked at meanwhile, so that protocol
+/// methods keep their order.
+#[derive(Debug)]
+pub(super) struct Listing {
+    id: RequestId,
+    next: Next,
+}
+
+/// What a list goes on with.
+#[derive(Debug)]
+enum Next {
+    /// The method at this place, among those sorted by name.
+    Method(usize),
+    /// The subscription behind the one of this number.
+    SubscriptionBehind(u64),
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
+    pub(super) fn methods(&mut self, id: RequestId, line: &Line<'_>) -> Result<Taken, Refusal> {
+        no_attributes(line)?;
+        no_arguments(line)?;
+        self.begin_list(Listing { id, next: Next::Method(0) });
+        Ok(Taken::Yes)
+    }
+
+    /// Lists where each subscription stands.
+    pub(super) fn list_subscriptions(&mut self, id: RequestId) {
+        self.begin_list(Listing { id, next: Next::SubscriptionBehind(0) });
+    }
+
+    fn begin_list(&mut self, listing: Listing) {
+        self.active().listing = Some(listing);
+        self.go_on_listing();
+    }
+
+    pub(super) fn is_listing(&self) -> bool {
+        self.active.as_ref().is_some_and(|active| active.listing.is_some())
+    }
+
+    /// Goes on with a list while there is room for replies.
+    pub(super) fn go_on_listing(&mut self) {
+        let listing = self.active.as_mut().and_then(|active| active.listing.take());
+        let Some(Listing { id, next }) = listing else { return };
+        let next = match next {
+            Next::Method(at) => self.list_methods(id, at).map(Next::Method),
+            Next::SubscriptionBehind(number) => {
+                self.list_positions(id, number).map(Next::SubscriptionBehind)
+            }
+        };
+        if let Some(next) = next {
+            self.active().listing = Some(Listing { id, next });
+        }
+    }
+
+    /// Room for replies, in bytes.
+    fn room(&self) -> usize {
+        self.reply_mark().saturating_sub(self.unwritten())
+    }
+
+    /// Lists methods from the one at this place on; which one comes next, if it is not the end.
+    fn list_methods(&mut self, id: RequestId, mut next: usize) -> Option<usize> {
+        let (room, max_line, shared) = (self.room(), self.client_max_line, self.shared.clone());
+        let out = self.out();
+        let full_at = out.len() + room;
+        let mut methods = shared.methods.sorted().skip(next);
+        while out.len() < full_at {
+            let Some((name, doc)) = methods.next() else {
+                self.answer_ok(id, format_args!(""));
+                return None;
+            };
+            let begin = out.len();
+            let head = format_args!("more {name}");
+            encode::display(out, Mark::Id(id), head, format_args!("{doc}"));
+            cut_text(out, begin, max_line);
+            next += 1;
+        }
+        Some(next)
+    }
+
+    /// Lists subscriptions behind this one, as many to a line as the client takes; which one was the
+    /// last, if there are more.
+    fn list_positions(&mut self, id: RequestId, mut last: u64) -> Option<u64> {
+        let (room, max_line) = (self.room(), self.client_max_line);
+        let out = self.active.get_or_insert_default().out.bytes();
+        let (full_at, mut begin) = (out.len() + room, out.len());
+        let list = self.subscriptions.as_deref();
+        let mut items =
+            list.into_iter().flat_map(move |list| list.positions_behind(last)).peekable();
+        while out.len() < full_at {
+            let Some((number, item)) = items.next() else { break };
+            if out.len() == begin {
+                encode::mark(out, Mark::Id(id));
+                out.extend_from_slice(b"more");
+            }
+            out.push(b' ');
+            out.extend_from_slice(item.as_bytes());
+            last = number;
+            let fits = |(_, next): &(u64, String)| {
+                out.len() - begin + " \n".len() + next.len() <= max_line
+            };
+            if !items.peek().is_some_and(fits) || out.len() >= full_at {
+                out.push(b'\n');
+                begin = out.len();
+            }
+        }
+        let has_more = items.peek().is_some();
+        drop(items);
+        if has_more {
+            return Some(last);
+        }
+        let lease = self.shared.config.lease.as_secs();
+        self.answer_ok(id, format_args!(";lease={lease}"));
+        None
+    }
+
+    /// The server does not wait for the client to read the rest.
+    pub(super) fn cut_listing(&mut self) {
+        if let Some(Listing { id, .. }) = self.active.as_mut().and_then(|on| on.listing.take()) {
+            self.answer_failure(id, Outcome::Cut, &Code::CLOSING, format_args!(""));
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! `/renew`: the lease, and where each subscription stands (PROTOCOL.md, section 8.4).
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{
+    protocol::{LeaseEvent, Line, Mark, RequestId, encode},
+    server::core::{
+        connection::{Connection, Taken},
+        control::{Refusal, check_attributes, no_arguments},
+    },
+};
+
+/// Positions that take as long to write as a short line to obey.
+const POSITIONS_PER_LINE: usize = 2;
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
+    pub(super) fn renew(&mut self, id: RequestId, line: &Line<'_>) -> Result<Taken, Refusal> {
+        let mut in_pages = false;
+        let read = |_: &str, value: &str| {
+            in_pages = true;
+            (value == "more").then_some(())
+        };
+        check_attributes(line, read, &["list"])?;
+        no_arguments(line)?;
+        if self.subscriptions.as_ref().is_some_and(|list| !list.is_empty()) {
+            self.lease_event(LeaseEvent::Renewed);
+        }
+        if in_pages {
+            self.list_subscriptions(id);
+            return Ok(Taken::Yes);
+        }
+        let lease = self.shared.config.lease.as_secs();
+        let positions = self.positions();
+        let (head, list) = (format_args!("ok;lease={lease}"), format_args!("{positions}"));
+        self.answer(id, |out| encode::display(out, Mark::Id(id), head, list));
+        Ok(Taken::Yes)
+    }
+
+    /// The positions of all subscriptions; no more of them than make a line that is over the client's
+    /// limit. Counts as so many lines as it is worth: the request has a few bytes.
+    fn positions(&mut self) -> String {
+        let (mut positions, mut listed) = (String::new(), 0);
+        for (_, item) in self.subscriptions.iter().flat_map(|list| list.positions_behind(0)) {
+            let separator = if listed == 0 { "" } else { " " };
+            positions.extend([separator, &item]);
+            listed += 1;
+            if positions.len() > self.client_max_line {
+                break;
+            }
+        }
+        let lines = u16::try_from(listed / POSITIONS_PER_LINE).unwrap_or(u16::MAX);
+        self.lines_left = self.lines_left.saturating_sub(lines);
+        positions
+    }
+}

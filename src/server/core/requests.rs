@@ -1,0 +1,141 @@
+//! The requests of a connection: started, kept while they run, ended.
+
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{
+    guard::guarded,
+    protocol::{Outcome, RequestId, Time},
+    server::{
+        Shared,
+        core::{
+            closing::Phase,
+            connection::Connection,
+            in_flight::{Bounds, How, NEVER, Over},
+        },
+        handlers::{
+            handler::{Ended, Running},
+            reply::{Answer, Rejection, Reply},
+        },
+        session::Session,
+    },
+};
+
+/// A request to be run.
+pub(super) struct Work {
+    pub(super) id: Option<RequestId>,
+    /// The id `/cancel` finds it under.
+    pub(super) cancel: Option<RequestId>,
+    /// The end of its `ttl`, or [`NEVER`].
+    pub(super) until: Time,
+    /// The bytes of its payload, stuffed.
+    pub(super) bytes: usize,
+    /// The credit of a streamed reply, in items.
+    pub(super) window: u64,
+    /// How long its handler may take.
+    pub(super) limit: Duration,
+}
+
+enum Started {
+    Ended(Ended),
+    Running(Running),
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
+    /// Starts a handler and polls it once; keeps it if it is not ready.
+    pub(super) fn run(
+        &mut self,
+        work: Work,
+        start: impl FnOnce(&Shared, &Session) -> Result<Running, Rejection>,
+    ) {
+        let (shared, session) = (&*self.shared, &self.session);
+        let active = self.active.get_or_insert_default();
+        let cx = &mut Context::from_waker(active.in_flight.next_waker(session.mailbox()));
+        let started = guarded(|| start(shared, session));
+        let is_started = match &started {
+            Some(Ok(running)) => running.has_started(),
+            Some(Err(_)) => false,
+            None => true,
+        };
+        active.tally.started += u64::from(is_started);
+        match started {
+            Some(Ok(running)) => match poll_first(running, cx) {
+                Started::Running(running) => self.keep(work, running),
+                Started::Ended(Ended::Replied(Reply(Answer::Stream(items)))) => {
+                    self.keep_stream(work, items);
+                }
+                Started::Ended(ended) => self.finish_ended(work.id, ended),
+            },
+            Some(Err(rejection)) => self.on_rejection(work.id, &rejection),
+            None => self.finish_ended(work.id, Ended::Panicked),
+        }
+    }
+
+    pub(super) fn keep(&mut self, work: Work, running: Running) {
+        let (begun, usual) = (self.now(), self.shared.config.handler_time);
+        let Work { id, cancel, until, bytes, window: credit, mut limit } = work;
+        if self.phase != Phase::Open {
+            limit = limit.min(usual);
+        }
+        let bounds = Bounds { begun, limit, usual, until, credit, bytes };
+        let deadline = self.active().in_flight.keep(id, cancel, running, bounds);
+        self.set_alarm(deadline);
+    }
+
+    /// When a request that was read now is over by its `ttl`, in milliseconds.
+    pub(super) fn end_of_ttl(&mut self, ttl: Option<u64>) -> Time {
+        ttl.map_or(NEVER, |ttl| self.now().after(Duration::from_millis(ttl)))
+    }
+
+    pub(super) fn cancel_request(&mut self, id: RequestId) {
+        if self.cancel_parked(id) {
+            return;
+        }
+        let active = self.active.as_mut();
+        if let Some(over) = active.and_then(|active| active.in_flight.cancel(id)) {
+            self.finish(over);
+        }
+    }
+
+    pub(super) fn finish(&mut self, Over { id, how }: Over) {
+        match (id, how) {
+            (id, How::Ended(ended)) => self.finish_ended(id, ended),
+            (Some(id), How::Cut(code)) => {
+                self.answer_failure(id, Outcome::Cut, &code, format_args!(""));
+            }
+            (Some(id), How::NotStarted(code)) => self.refuse(id, &code, format_args!("")),
+            (None, _) => {}
+        }
+    }
+
+    /// Whether another application request may be started.
+    pub(super) fn has_place(&self) -> bool {
+        let config = &self.shared.config;
+        let mark = self.reply_mark().saturating_sub(self.finished());
+        self.active.as_ref().is_none_or(|active| {
+            active.in_flight.len() < config.in_flight
+                && active.in_flight.payload_bytes() < config.payload_bytes
+                && active.out.len() < mark
+        })
+    }
+}
+
+/// Polls a handler for the first time, and drops it if it has ended.
+///
+/// The two are apart: a handler that panics once more when it is dropped, while its first panic
+/// unwinds, would end the process.
+fn poll_first(mut running: Running, cx: &mut Context<'_>) -> Started {
+    let polled = guarded(|| running.poll(cx));
+    if let Some(Poll::Pending) = polled {
+        return Started::Running(running);
+    }
+    let dropped_well = guarded(|| drop(running)).is_some();
+    match polled {
+        Some(Poll::Ready(ended)) if dropped_well => Started::Ended(ended),
+        _ => Started::Ended(Ended::Panicked),
+    }
+}

@@ -1,0 +1,103 @@
+//! A subscription's reader: a store's code, which may fail as any user's may.
+
+use std::task::{Context, Poll, Waker, ready};
+
+use crate::{
+    guard::guarded,
+    protocol::{Cursor, Position, Topic, Window},
+    server::mailbox::{Mailbox, SlotWaker, Whom},
+    sync::Arc,
+    topic::{Publisher, Read, Room, TopicReader, Unavailable, check_read, check_window},
+};
+
+/// A reader and what wakes its connection. One that panics, or returns a wrong value, is unavailable,
+/// which ends its subscription and no other.
+///
+/// **Invariant:** what leaves here was checked: nothing behind it trusts a store.
+pub(super) struct Source {
+    /// Taken out only to be dropped.
+    reader: Option<Box<dyn TopicReader>>,
+    /// It is one of the default topics, whose lines this crate has encoded.
+    is_own: bool,
+    woken: Arc<SlotWaker>,
+    waker: Waker,
+}
+
+impl Source {
+    /// Opens it for the subscription of this number.
+    pub(super) fn open(
+        publisher: &Publisher,
+        topic: &Topic,
+        number: u64,
+        mailbox: &Arc<Mailbox>,
+    ) -> Result<Self, Unavailable> {
+        let reader = Some(guarded(|| publisher.store().open(topic)).ok_or_else(panicked)?);
+        let woken = SlotWaker::new(mailbox.clone(), Whom::Subscription(number));
+        let waker = Waker::from(woken.clone());
+        Ok(Self { reader, is_own: publisher.is_own(), woken, waker })
+    }
+
+    /// Whether it was woken since the last call.
+    pub(super) fn take_queued(&self) -> bool {
+        self.woken.take_queued()
+    }
+
+    /// Whether the application has commands for the connection.
+    pub(super) fn has_commands(&self) -> bool {
+        self.woken.has_commands()
+    }
+
+    /// What the log holds, for a subscription that stands `at`, or begins.
+    pub(super) fn poll_window(
+        &mut self,
+        at: Option<Position>,
+    ) -> Poll<Result<Window, Unavailable>> {
+        let window = ready!(self.guarded(|reader, cx| reader.poll_window(cx)));
+        Poll::Ready(window.and_then(|window| check_window(window, at).map(|()| window)))
+    }
+
+    /// The cursor's next step. Of one that fails, nothing is left in `out`.
+    ///
+    /// A store of the application's is given a buffer of its own: in `out` stand lines of others.
+    pub(super) fn poll_read(
+        &mut self,
+        topic: &Topic,
+        cursor: Cursor,
+        room: Room,
+        out: &mut Vec<u8>,
+    ) -> Poll<Result<Read, Unavailable>> {
+        let (before, is_own, mut apart) = (out.len(), self.is_own, Vec::new());
+        let (lines, begin) = if is_own { (&mut *out, before) } else { (&mut apart, 0) };
+        let read = self.guarded(|reader, cx| reader.poll_read(cx, cursor, room, lines));
+        let lines = lines.get(begin..).unwrap_or_default();
+        let read = ready!(read).and_then(|read| {
+            check_read(&read, topic, cursor.position, room, lines, is_own).map(|()| read)
+        });
+        match &read {
+            Ok(_) => out.extend_from_slice(&apart),
+            Err(_) => out.truncate(before),
+        }
+        Poll::Ready(read)
+    }
+
+    fn guarded<T>(
+        &mut self,
+        poll: impl FnOnce(&mut dyn TopicReader, &mut Context<'_>) -> Poll<Result<T, Unavailable>>,
+    ) -> Poll<Result<T, Unavailable>> {
+        let Self { reader, waker, .. } = self;
+        let Some(reader) = reader else { return Poll::Ready(Err(panicked())) };
+        let polled = guarded(|| poll(&mut **reader, &mut Context::from_waker(waker)));
+        polled.unwrap_or_else(|| Poll::Ready(Err(panicked())))
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        let reader = self.reader.take();
+        guarded(|| drop(reader));
+    }
+}
+
+fn panicked() -> Unavailable {
+    Unavailable("it panicked".into())
+}

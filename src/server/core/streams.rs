@@ -1,0 +1,160 @@
+//! The streamed replies of a connection: their credit, and their turns (PROTOCOL.md, section 7.8).
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{
+    guard::guarded,
+    protocol::{Code, Line, Outcome, RequestId, encode, parse_number},
+    server::{
+        core::{
+            closing::Phase,
+            connection::{Active, Connection, Taken},
+            control::Refusal,
+            in_flight::{NEVER, Turn},
+            requests::Work,
+        },
+        handlers::{handler::Running, reply::Failure, streamed::Items},
+    },
+};
+
+/// The credit of a request that names none, in items.
+pub(super) const DEFAULT_WINDOW: u64 = 32;
+/// Streams that are polled in a round, one item each, before the others of the connection, and of
+/// the runtime, have their turn: a write's worth of small items.
+const TURNS: usize = 128;
+const MORE_USAGE: &str = "usage: /more ID N";
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
+    /// Obeys `* /more ID N`.
+    pub(super) fn more(&mut self, line: &Line<'_>) -> Result<Taken, Refusal> {
+        let (id, items) = line.rest.split_argument();
+        let id = parse_number(id).and_then(RequestId::new);
+        let items = parse_number(&items.plain()).filter(|&items| items > 0);
+        let (Some(id), Some(items)) = (id, items) else {
+            return Err((Code::BAD_ARGUMENTS, MORE_USAGE.to_owned()));
+        };
+        let now = self.now();
+        let active = self.active.as_mut();
+        let deadline = active.and_then(|active| active.in_flight.add_credit(id, items, now));
+        deadline.into_iter().for_each(|deadline| self.set_alarm(deadline));
+        Ok(Taken::Yes)
+    }
+
+    /// Keeps a stream that a handler returned at once. That of a one-way request is dropped,
+    /// because no client could read it.
+    pub(super) fn keep_stream(&mut self, work: Work, mut items: Items) {
+        match work.id {
+            Some(_) => self.keep(work, Running::Stream(items)),
+            None => items.over(Outcome::Ok),
+        }
+    }
+
+    /// The streams have the first turn of a round if the last one went to all else.
+    pub(super) fn poll_streams_first(&mut self) {
+        if self.active.as_ref().is_some_and(|active| active.streams_first) {
+            let served = self.serve_streams();
+            self.active().streams_first = !served;
+        }
+    }
+
+    /// The last turn of a round, all else having begun it with `before` bytes unwritten.
+    pub(super) fn poll_streams(&mut self, before: usize) {
+        let waits = |active: &Active| active.in_flight.has_ready_stream();
+        if !self.active.as_deref().is_some_and(waits) {
+            return;
+        }
+        let others_served = self.unwritten() > before;
+        let served = self.serve_streams();
+        let active = self.active();
+        active.streams_first = !served && (active.streams_first || others_served);
+    }
+
+    /// Whether a stream may be polled now.
+    pub(super) fn can_stream(&self) -> bool {
+        let waits = |active: &Active| active.in_flight.has_ready_stream();
+        self.active.as_deref().is_some_and(waits) && self.has_room_for_items()
+    }
+
+    /// Streams stop where replies do, or earlier, where notifications do, while there are some to be
+    /// copied: they would never get below their mark else.
+    fn has_room_for_items(&self) -> bool {
+        let mark = match self.subscriptions.as_ref().is_some_and(|list| list.is_ready()) {
+            true => self.reply_mark().min(self.notification_mark()),
+            false => self.reply_mark(),
+        };
+        self.unwritten() < mark
+    }
+
+    /// No credit can come any more: what needs some is over.
+    pub(super) fn end_starved_streams(&mut self) {
+        if let Some(active) = &mut self.active {
+            let over = active.in_flight.end_starved();
+            over.into_iter().for_each(|over| self.finish(over));
+        }
+    }
+
+    /// Behind a line that is held no credit is read. Where all places are held by what waits for
+    /// credit, the oldest of them is over; whether one is, and is to be written.
+    pub(super) fn free_a_place(&mut self) -> bool {
+        let waits = |active: &Active| active.held.is_some();
+        let is_behind = self.unwritten() >= self.reply_mark();
+        if !self.active.as_deref().is_some_and(waits)
+            || is_behind
+            || self.is_waiting()
+            || self.is_subscribing()
+            || self.has_place()
+        {
+            return false;
+        }
+        let over = self.active().in_flight.end_one_starved();
+        over.map(|over| self.finish(over)).is_some()
+    }
+
+    /// A stream that could not go on, since the peer does not read, is not late.
+    pub(super) fn put_off_streams(&mut self) {
+        if !self.has_room_for_items() {
+            let now = self.now();
+            self.active().in_flight.put_off_streams(now);
+        }
+    }
+
+    fn serve_streams(&mut self) -> bool {
+        let mut served = false;
+        for _ in 0..TURNS {
+            if !self.can_stream() {
+                break;
+            }
+            served = true;
+            match self.active().in_flight.poll_stream() {
+                Turn::Nothing => {}
+                Turn::Over(over) => self.finish(over),
+                Turn::Item { slot, id, payload } => {
+                    self.stream_item(slot, id, &payload);
+                    // Its bytes are user code, too.
+                    guarded(|| drop(payload));
+                }
+            }
+        }
+        served
+    }
+
+    fn stream_item(&mut self, slot: usize, id: RequestId, payload: &Bytes) {
+        let now = self.now();
+        let can_get_credit = self.phase == Phase::Open;
+        let max_line = self.client_max_line;
+        let active = self.active();
+        let out = active.out.bytes();
+        let begin = out.len();
+        encode::more(out, id, payload);
+        let (over, deadline) = if out.len() - begin > max_line {
+            out.truncate(begin);
+            let text = format!("max-line is {max_line}");
+            (active.in_flight.fail(slot, Failure::new(Code::TOO_LARGE, text)), NEVER)
+        } else {
+            active.in_flight.go_on(slot, now, can_get_credit)
+        };
+        self.set_alarm(deadline);
+        over.into_iter().for_each(|over| self.finish(over));
+    }
+}

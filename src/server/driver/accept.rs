@@ -1,0 +1,517 @@
+//! The accept loop, and the graceful end.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    future::poll_fn,
+    io,
+    ops::ControlFlow,
+    pin::{Pin, pin},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    task::{AbortHandle, JoinSet, yield_now},
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tracing::Instrument;
+
+use crate::{
+    coop::consume_budget,
+    guard::{Guarded, Held, caught, guarded},
+    protocol::Escaped,
+    server::{
+        Shared,
+        access::limits::Limits,
+        core::{closing::LAST_WRITE, connection::Connection},
+        driver::{
+            clock::{Clock, apart},
+            handshake::ConnectionTask,
+            listener::{Listener, PeerAddr, is_of_one_connection, is_own},
+        },
+        mailbox::{CUT, DRAIN, LAST, LINE},
+        session::Session,
+        stats::Tally,
+    },
+    sync::Arc,
+    topic::Publisher,
+};
+
+/// The first pause after an error of `accept` that is not one connection's own, as when the process
+/// is out of file descriptors; it doubles up to [`MAX_PAUSE`].
+const MIN_PAUSE: Duration = Duration::from_millis(50);
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+/// How long a connection that is one too many gets to take the news.
+const REFUSAL: Duration = Duration::from_secs(1);
+
+type BoxedSignal = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A server that is ready to serve: await it, or first give it a signal to stop.
+///
+/// It accepts connections until the signal. No error of a connection or of accepting ends it.
+/// Dropping the future drops all connections and their handlers.
+#[must_use = "a server serves only when awaited"]
+pub struct Serve<L> {
+    listener: L,
+    shared: Arc<Shared>,
+    signal: BoxedSignal,
+}
+
+impl<L: Listener> Serve<L> {
+    pub(in crate::server) fn new(listener: L, shared: Shared) -> Self {
+        Self { listener, shared: Arc::new(shared), signal: Box::pin(std::future::pending()) }
+    }
+
+    /// Stops when `signal` ends, in two steps (PROTOCOL.md, sections 9.6 and 9.7).
+    ///
+    /// 1. No connection is accepted any more. Each client is sent `/bye`, and its connection goes on
+    ///    as before for the [`grace`](crate::ServerConfig::grace).
+    /// 2. Then the line is drawn: later requests are refused, what is in flight is finished and
+    ///    answered, and the connection is closed. What outlasts the
+    ///    [`drain`](crate::ServerConfig::drain) time is answered `cut closing`, and the connection
+    ///    ends at most 1 s later.
+    ///
+    /// Subscribers stay until no request is in flight on any connection and they have been given
+    /// all that was published. From then on [`Publisher::publish`](crate::Publisher::publish)
+    /// fails. If a subscriber has not taken everything when the drain time is over, an `/end` names
+    /// the rest to it.
+    ///
+    /// Handlers learn of the stop from [`Stopping`](crate::server::Stopping). An endless stream
+    /// that does not end on it holds up the server for the whole drain time.
+    ///
+    /// This future does not wait for a [`blocking`](crate::blocking) handler that still runs after
+    /// that. The handler keeps its thread, and a runtime that is dropped waits for it;
+    /// `Runtime::shutdown_timeout` does not.
+    pub fn with_graceful_shutdown(
+        mut self,
+        signal: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
+        self.signal = Box::pin(signal);
+        self
+    }
+
+    async fn run(self) {
+        let Self { listener, shared, signal } = self;
+        let mut listener = Held::new(listener);
+        let mut signal = pin!(raised(signal));
+        warn_of_strangers(&*listener, &shared);
+        let is_file = matches!(local_addr(&*listener), Ok(PeerAddr::Tcp(_) | PeerAddr::Unix(_)));
+        let limits = Limits::new(&shared.config, is_file);
+        let config = shared.config.clone().connections(limits.connections);
+        let (connections, bytes) = (config.connections, config.worst_case_bytes());
+        let _ended = Ended(shared.publisher.clone());
+        tracing::info!(connections, bytes, "serving; `bytes` is the worst case");
+        let mut crew = Crew::new(shared, limits);
+        let mut pause = MIN_PAUSE;
+        loop {
+            match crew.accept(&mut *listener, signal.as_mut()).await {
+                ControlFlow::Break(()) => break,
+                ControlFlow::Continue(Ok((io, peer))) => {
+                    pause = MIN_PAUSE;
+                    let preparing = prepared::<L>(io, crew.shared.clone());
+                    match crew.until(preparing, signal.as_mut()).await {
+                        ControlFlow::Break(()) => break,
+                        ControlFlow::Continue(None) => {}
+                        ControlFlow::Continue(Some(io)) => crew.welcome::<L>(io, peer),
+                    }
+                    consume_budget().await;
+                }
+                ControlFlow::Continue(Err(error)) if is_of_one_connection(&error) => {
+                    tracing::debug!(%error, "connection failed before it was accepted");
+                    // A listener that only fails must not keep the thread.
+                    yield_now().await;
+                }
+                ControlFlow::Continue(Err(error)) => {
+                    tracing::error!(%error, ?pause, "cannot accept, pausing");
+                    if crew.until(sleep(pause), signal.as_mut()).await.is_break() {
+                        break;
+                    }
+                    pause = MAX_PAUSE.min(pause * 2);
+                }
+            }
+        }
+        drop(listener);
+        crew.drain().await;
+    }
+}
+
+impl<L: Listener> IntoFuture for Serve<L> {
+    type Output = io::Result<()>;
+    type IntoFuture = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async {
+            self.run().await;
+            consume_budget().await;
+            Ok(())
+        })
+    }
+}
+
+/// Closes the publisher of a server that has ended or is dropped.
+struct Ended(Publisher);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.shut();
+    }
+}
+
+impl<L> fmt::Debug for Serve<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Serve")
+    }
+}
+
+/// Logs a warning if every client from anywhere may connect and call.
+fn warn_of_strangers<L: Listener>(listener: &L, shared: &Shared) {
+    let is_encrypted = guarded(|| listener.is_encrypted()).unwrap_or_default();
+    let is_open = !is_encrypted && shared.hooks.authenticator.is_none();
+    match local_addr(listener) {
+        Ok(address) if is_open && address.is_beyond_loopback() => tracing::warn!(
+            %address,
+            "listening beyond loopback with neither TLS nor an authenticator: \
+             every client that reaches this address may call and listen",
+        ),
+        _ => {}
+    }
+}
+
+/// Where a listener listens; it is user code.
+fn local_addr<L: Listener>(listener: &L) -> io::Result<PeerAddr> {
+    caught(|| listener.local_addr()).unwrap_or_else(|panic| Err(panicked(&panic)))
+}
+
+/// Ends when the signal to stop does. One that panics will not come any more: the server stops.
+async fn raised(signal: BoxedSignal) {
+    if let Err(panic) = Guarded::new(|| signal).await {
+        tracing::error!(%panic, "the signal to stop panicked: stopping");
+    }
+}
+
+/// A listener's panic is an error that is not one connection's own.
+fn panicked(panic: &str) -> io::Error {
+    io::Error::other(format!("the listener panicked: {}", Escaped(panic.as_bytes())))
+}
+
+/// A connection's transport, once it is prepared. Where that fails its peer may be gone already: its own
+/// affair, and no reason to pause.
+async fn prepared<L: Listener>(io: L::Io, shared: Arc<Shared>) -> Option<L::Io> {
+    let prepare = move || {
+        let config = &shared.config;
+        let limit = || config.unsent_bytes.map_or(Ok(()), |bytes| L::limit_unsent(&io, bytes));
+        for done in [guarded(|| L::prepare(&io, config.tcp_user_timeout)), guarded(limit)] {
+            match done {
+                Some(Ok(())) => {}
+                Some(Err(error)) => tracing::debug!(%error, "cannot prepare the connection"),
+                None => tracing::error!("listener panicked"),
+            }
+        }
+        io
+    };
+    match is_own::<L>() {
+        true => Some(prepare()),
+        false => apart(prepare).await,
+    }
+}
+
+/// The end of a time from now on; of one without end, a day that does not come.
+fn after(time: Duration) -> Instant {
+    const AGES: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+    Instant::now() + time.min(AGES)
+}
+
+/// The connections' tasks, and the clock that goes for them.
+struct Crew {
+    shared: Arc<Shared>,
+    limits: Limits,
+    tasks: JoinSet<()>,
+    /// Those of `tasks` that are one too many, in the order of their coming.
+    refused: VecDeque<AbortHandle>,
+    _clock: Clock,
+}
+
+impl Crew {
+    fn new(shared: Arc<Shared>, limits: Limits) -> Self {
+        let (tasks, refused) = (JoinSet::new(), VecDeque::new());
+        let clock = Clock::start(&shared);
+        Self { shared, limits, tasks, refused, _clock: clock }
+    }
+
+    /// The next connection; `Break` at the signal.
+    async fn accept<L: Listener>(
+        &mut self,
+        listener: &mut L,
+        signal: Pin<&mut (dyn Future<Output = ()> + Send)>,
+    ) -> ControlFlow<(), io::Result<(L::Io, PeerAddr)>> {
+        let accepting = Guarded::new(|| Box::pin(listener.accept()));
+        let accepted = async { accepting.await.unwrap_or_else(|panic| Err(panicked(&panic))) };
+        self.until(accepted, signal).await
+    }
+
+    /// Waits for `event`; `Break` at the signal.
+    async fn until<T>(
+        &mut self,
+        event: impl Future<Output = T>,
+        mut signal: Pin<&mut (dyn Future<Output = ()> + Send)>,
+    ) -> ControlFlow<(), T> {
+        let mut event = pin!(event);
+        poll_fn(|cx| {
+            self.poll(cx);
+            if signal.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(ControlFlow::Break(()));
+            }
+            event.as_mut().poll(cx).map(ControlFlow::Continue)
+        })
+        .await
+    }
+
+    /// Forgets the connections that ended.
+    fn poll(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(Some(ended)) = self.tasks.poll_join_next(cx) {
+            if let Err(error) = ended
+                && !error.is_cancelled()
+            {
+                tracing::error!(%error, "connection's task failed");
+            }
+        }
+    }
+
+    fn welcome<L: Listener>(&mut self, io: L::Io, peer: PeerAddr) {
+        let id = self.shared.random.next_uuid();
+        // A peer names its Unix socket itself.
+        let shown = |peer: &PeerAddr| peer.to_string();
+        let span = tracing::info_span!(
+            "connection",
+            session = %id,
+            peer = %Escaped(shown(&peer).as_bytes()),
+        );
+        let shared = self.shared.clone();
+        let open = shared.sessions.len();
+        let place = self.limits.admit(open, &peer);
+        let session = Session::new(id, peer, &shared);
+        let count = |mut tally| shared.sessions.totals.fold(id, &mut tally);
+        let Ok(place) = place else {
+            count(Tally { refused: 1, ..Tally::default() });
+            span.in_scope(|| tracing::debug!(open, "one too many"));
+            let refused = Connection::refused(io, shared, session);
+            return self.refuse(async { drop(timeout(REFUSAL, refused).await) }.instrument(span));
+        };
+        span.in_scope(|| tracing::debug!("open"));
+        count(Tally { accepted: 1, ..Tally::default() });
+        shared.sessions.insert(session.clone());
+        let connection = ConnectionTask::<L>::new(io, shared, session);
+        match place {
+            None => self.tasks.spawn(connection.instrument(span)),
+            Some(place) => {
+                let connection = async {
+                    connection.await;
+                    drop(place);
+                };
+                self.tasks.spawn(connection.instrument(span))
+            }
+        };
+    }
+
+    /// Sees a connection off. Of too many at once the oldest goes: what it was to be told it has
+    /// been told, unless it does not read.
+    fn refuse(&mut self, refused: impl Future<Output = ()> + Send + 'static) {
+        self.refused.push_back(self.tasks.spawn(refused));
+        if self.refused.len() > self.limits.refusals {
+            self.refused.retain(|refused| !refused.is_finished());
+        }
+        if self.refused.len() > self.limits.refusals
+            && let Some(oldest) = self.refused.pop_front()
+        {
+            oldest.abort();
+        }
+    }
+
+    /// Tells the connections, draws the line, has the last of what is published delivered, cuts what
+    /// is left: each step only for those that are still there after the one before.
+    async fn drain(mut self) {
+        let (grace, drain) = (self.shared.config.grace, self.shared.config.drain);
+        self.raise(DRAIN);
+        if self.all_ended_by(after(grace)).await {
+            return;
+        }
+        self.raise(LINE);
+        let end = after(drain);
+        let shared = self.shared.clone();
+        let all_published = async {
+            shared.publishing.done().await;
+            shared.publisher.finish().await;
+        };
+        if self.happens_by(end, all_published).await {
+            self.raise(LAST);
+            if self.all_ended_by(end).await {
+                return;
+            }
+        }
+        self.shared.publisher.shut();
+        self.raise(CUT);
+        self.all_ended_by(after(LAST_WRITE)).await;
+        self.tasks.shutdown().await;
+    }
+
+    /// In the order of the sessions' ids, which are random, and not in that of their table.
+    fn raise(&self, flag: u8) {
+        let mut sessions: Vec<_> = self.shared.sessions.iter().collect();
+        sessions.sort_unstable_by_key(Session::id);
+        sessions.iter().for_each(|session| session.mailbox().raise(flag));
+    }
+
+    async fn all_ended_by(&mut self, deadline: Instant) -> bool {
+        self.happens_by(deadline, std::future::pending()).await || self.tasks.is_empty()
+    }
+
+    /// Waits for `event`, and for no longer than there are connections; whether it happened.
+    async fn happens_by(&mut self, deadline: Instant, event: impl Future<Output = ()>) -> bool {
+        let (mut timeout, mut event) = (pin!(sleep_until(deadline)), pin!(event));
+        poll_fn(|cx| {
+            self.poll(cx);
+            if event.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(true);
+            }
+            match self.tasks.is_empty() {
+                true => Poll::Ready(false),
+                false => timeout.as_mut().poll(cx).map(|()| false),
+            }
+        })
+        .await
+    }
+}
+
+#[cfg(all(test, any(target_os = "android", target_os = "linux")))]
+mod tests {
+    use socket2::{SockRef, Socket};
+    use tokio::{
+        io::AsyncReadExt,
+        net::{TcpListener, TcpStream},
+        sync::mpsc,
+    };
+
+    use super::*;
+    use crate::{
+        server::{Router, Server, ServerConfig},
+        tcp::tests::watched,
+    };
+
+    /// Hands out a second handle of each socket that it accepts.
+    struct Shown(TcpListener, mpsc::UnboundedSender<Socket>);
+
+    impl Listener for Shown {
+        type Io = TcpStream;
+
+        async fn accept(&mut self) -> io::Result<(TcpStream, PeerAddr)> {
+            let (io, peer) = Listener::accept(&mut self.0).await?;
+            let _ = self.1.send(SockRef::from(&io).try_clone()?);
+            Ok((io, peer))
+        }
+
+        fn local_addr(&self) -> io::Result<PeerAddr> {
+            Listener::local_addr(&self.0)
+        }
+
+        fn prepare(io: &TcpStream, timeout: Option<Duration>) -> io::Result<()> {
+            TcpListener::prepare(io, timeout)
+        }
+
+        fn limit_unsent(io: &TcpStream, bytes: usize) -> io::Result<()> {
+            TcpListener::limit_unsent(io, bytes)
+        }
+    }
+
+    /// The times, in seconds, that a server over `listen` sets on the sockets it accepts. What the
+    /// system may hold unsent is what the configuration says.
+    async fn served<L: Listener>(
+        listen: impl FnOnce(Shown) -> L,
+        config: ServerConfig,
+    ) -> Option<[u64; 3]> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (show, mut shown) = mpsc::unbounded_channel();
+        let unsent = config.unsent_bytes.unwrap_or_default();
+        let server = Server::new(listen(Shown(listener, show))).config(config);
+        let handle = server.handle();
+        let serving = tokio::spawn(server.serve(Router::new()).into_future());
+        let _peer = TcpStream::connect(address).await.unwrap();
+        let socket = shown.recv().await.unwrap();
+        while handle.sessions().is_empty() || !socket.tcp_nodelay().unwrap() {
+            yield_now().await;
+        }
+        assert!(socket.tcp_nodelay().unwrap());
+        assert_eq!(socket.tcp_notsent_lowat().unwrap() as usize, unsent);
+        serving.abort();
+        watched(&socket).map(|times| times.map(|time| time.as_secs()))
+    }
+
+    /// Row 23 of the threats: accepted sockets are watched, as the configuration says.
+    #[tokio::test]
+    async fn a_peer_that_is_gone_is_noticed_by_its_socket() {
+        let config = ServerConfig::new;
+        let plain = |listener| listener;
+        assert_eq!(served(plain, config()).await, Some([20, 10, 5]));
+        let short = config().tcp_user_timeout(Duration::from_secs(8));
+        assert_eq!(served(plain, short).await, Some([8, 4, 2]));
+        assert_eq!(served(plain, config().tcp_user_timeout(None)).await, None);
+        let unlimited = config().unsent_bytes(None);
+        assert_eq!(served(plain, unlimited).await, Some([20, 10, 5]));
+        assert_eq!(served(plain, config().unsent_bytes(8_192)).await, Some([20, 10, 5]));
+    }
+
+    #[cfg(feature = "tls")]
+    #[tokio::test]
+    async fn under_tls_it_is_noticed_too() {
+        use crate::tls::{TlsListener, rustls};
+
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ServerConfig::builder_with_provider(provider);
+        let tls = tls.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        let tls =
+            tls.with_cert_resolver(Arc::new(rustls::server::ResolvesServerCertUsingSni::new()));
+        let listen = |listener| TlsListener::new(listener, Arc::new(tls));
+        assert_eq!(served(listen, ServerConfig::new()).await, Some([20, 10, 5]));
+    }
+
+    /// A transport that cannot be prepared, or a listener that panics, costs its connection nothing.
+    #[tokio::test]
+    async fn who_cannot_be_prepared_is_served() {
+        struct Fails(TcpListener);
+
+        impl Listener for Fails {
+            type Io = TcpStream;
+
+            async fn accept(&mut self) -> io::Result<(TcpStream, PeerAddr)> {
+                Listener::accept(&mut self.0).await
+            }
+
+            fn local_addr(&self) -> io::Result<PeerAddr> {
+                Listener::local_addr(&self.0)
+            }
+
+            fn prepare(_: &TcpStream, timeout: Option<Duration>) -> io::Result<()> {
+                assert!(timeout.is_some(), "as it is told to");
+                Err(io::ErrorKind::InvalidInput.into())
+            }
+
+            fn limit_unsent(_: &TcpStream, _: usize) -> io::Result<()> {
+                panic!("as it is told to")
+            }
+        }
+
+        for timeout in [None, Some(Duration::from_secs(20))] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let config = ServerConfig::new().tcp_user_timeout(timeout);
+            let server = Server::new(Fails(listener)).config(config);
+            let serving = tokio::spawn(server.serve(Router::new()).into_future());
+            let mut hello = [0; 18];
+            let mut peer = TcpStream::connect(address).await.unwrap();
+            peer.read_exact(&mut hello).await.unwrap();
+            assert_eq!(&hello, b"* /hello;version=1");
+            serving.abort();
+        }
+    }
+}

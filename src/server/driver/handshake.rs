@@ -1,0 +1,138 @@
+//! A connection from when it was accepted: the handshake of its transport, then the connection.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use crate::{
+    guard::guarded,
+    protocol::Time,
+    server::{
+        Shared,
+        access::principal::Principal,
+        core::connection::Connection,
+        driver::{listener::Listener, timers::Alarm},
+        mailbox::{ALARM, COMMANDS, CUT, DRAIN, LINE},
+        session::Session,
+    },
+    sync::Arc,
+};
+
+/// A connection's task: the accept loop waits for no handshake.
+#[expect(clippy::large_enum_variant, reason = "it is the largest one for nearly all its life")]
+pub(in crate::server) enum ConnectionTask<L: Listener> {
+    Handshake(Box<Handshake<L>>),
+    Open(Connection<L::Io>),
+    Over,
+}
+
+pub(in crate::server) struct Handshake<L: Listener> {
+    /// Until the handshake is over.
+    io: Option<L::Io>,
+    shared: Arc<Shared>,
+    session: Session,
+    deadline: Option<Time>,
+    alarm: Alarm,
+}
+
+impl<L: Listener> ConnectionTask<L> {
+    pub(in crate::server) fn new(io: L::Io, shared: Arc<Shared>, session: Session) -> Self {
+        let (io, alarm) = (Some(io), shared.timers.new_alarm());
+        Self::Handshake(Box::new(Handshake { io, shared, session, deadline: None, alarm }))
+    }
+}
+
+impl<L: Listener> Future for ConnectionTask<L> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        if let Self::Handshake(handshake) = this {
+            *this = match ready!(handshake.poll(cx)) {
+                Some(connection) => Self::Open(connection),
+                None => Self::Over,
+            };
+        }
+        match this {
+            Self::Open(connection) => Pin::new(connection).poll(cx),
+            Self::Handshake(_) | Self::Over => Poll::Ready(()),
+        }
+    }
+}
+
+impl<L: Listener> Handshake<L> {
+    /// The connection, or none if it did not come to one.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Connection<L::Io>>> {
+        let Some(io) = &mut self.io else { return Poll::Ready(None) };
+        match guarded(|| L::poll_handshake(io, cx)) {
+            Some(Poll::Ready(Ok(principal))) => Poll::Ready(self.open(principal)),
+            Some(Poll::Ready(Err(error))) => {
+                tracing::debug!(%error, "handshake failed");
+                Poll::Ready(None)
+            }
+            Some(Poll::Pending) if self.is_given_up(cx) => {
+                tracing::debug!("handshake given up");
+                Poll::Ready(None)
+            }
+            Some(Poll::Pending) => Poll::Pending,
+            None => {
+                tracing::error!("handshake panicked");
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn open(&mut self, principal: Principal) -> Option<Connection<L::Io>> {
+        let io = self.io.take()?;
+        if !principal.is_anonymous() {
+            tracing::debug!(?principal, "known by its transport");
+            self.session.set_principal(principal);
+        }
+        Some(Connection::new(io, Arc::clone(&self.shared), self.session.clone()))
+    }
+
+    /// Whether it takes too long, or the connection is not wanted any more.
+    fn is_given_up(&mut self, cx: &mut Context<'_>) -> bool {
+        let (timers, mailbox) = (&self.shared.timers, self.session.mailbox());
+        let flags = mailbox.take(cx.waker(), &mut Vec::new());
+        let now = timers.now();
+        let limit = self.shared.config.handshake_time;
+        let deadline = *self.deadline.get_or_insert_with(|| now.after(limit));
+        if flags & ALARM != 0 {
+            timers.clear(&mut self.alarm);
+        }
+        if self.alarm.is_later_than(deadline) {
+            timers.set(&mut self.alarm, deadline, mailbox);
+        }
+        let is_closed = flags & COMMANDS != 0
+            && mailbox.take_commands().is_some_and(|commands| commands.close.is_some());
+        is_closed || flags & (DRAIN | LINE | CUT) != 0 || now >= deadline
+    }
+}
+
+impl<L: Listener> Drop for Handshake<L> {
+    fn drop(&mut self) {
+        self.shared.timers.clear(&mut self.alarm);
+        // Else it is the connection's.
+        if self.io.is_some() {
+            self.shared.sessions.remove(&self.session);
+            self.session.mailbox().close();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// What a handshake needs is on the heap, and gone when it is over.
+    #[test]
+    fn a_connections_task_is_hardly_larger_than_the_connection() {
+        let (task, connection) =
+            (size_of::<ConnectionTask<TcpListener>>(), size_of::<Connection<TcpStream>>());
+        assert!(task <= connection + 8, "{task} bytes over {connection}");
+    }
+}

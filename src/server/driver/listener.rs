@@ -1,0 +1,215 @@
+//! Where connections come from.
+
+use std::{
+    any::TypeId,
+    fmt, io,
+    net::SocketAddr,
+    path::PathBuf,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+#[cfg(unix)]
+use tokio::net::{UnixListener, UnixStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+};
+
+use crate::{server::access::principal::Principal, tcp};
+
+/// The source of a server's connections: TCP, a Unix socket, or anything else that yields byte
+/// streams.
+///
+/// ```
+/// use std::io;
+/// use bellwire::{Listener, server::PeerAddr};
+/// use tokio::{io::DuplexStream, sync::mpsc};
+///
+/// /// In-memory connections, for tests.
+/// struct Pipes(mpsc::Receiver<DuplexStream>);
+///
+/// impl Listener for Pipes {
+///     type Io = DuplexStream;
+///
+///     async fn accept(&mut self) -> io::Result<(DuplexStream, PeerAddr)> {
+///         match self.0.recv().await {
+///             Some(io) => Ok((io, PeerAddr::Other("pipe".into()))),
+///             None => std::future::pending().await,
+///         }
+///     }
+///
+///     fn local_addr(&self) -> io::Result<PeerAddr> {
+///         Ok(PeerAddr::Other("pipe".into()))
+///     }
+/// }
+/// ```
+pub trait Listener: Send + 'static {
+    /// A connection's byte stream.
+    type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// Waits for the next connection.
+    ///
+    /// # Errors
+    /// The server goes on after any error. It goes on at once after an error of a single connection
+    /// (aborted, refused, reset). After any other error it pauses, for 50 ms at first, doubling up
+    /// to 1 s. A panic counts as such an error.
+    ///
+    /// # Cancel safety
+    /// It must be cancel safe: a future that is dropped before it ended must not lose a connection.
+    fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Io, PeerAddr)>> + Send;
+
+    /// The address that it listens on.
+    ///
+    /// # Errors
+    /// The system's.
+    fn local_addr(&self) -> io::Result<PeerAddr>;
+
+    /// Prepares a connection that is let in: its transport is to give up a peer that is gone from the
+    /// network within `timeout`, which is
+    /// [`ServerConfig::tcp_user_timeout`](crate::ServerConfig::tcp_user_timeout). Default: nothing is
+    /// done, and nothing is needed where no network is between the two.
+    ///
+    /// It is called once per connection, before its handshake. A listener around another one calls
+    /// the other's. That of TCP sets TCP_NODELAY here, too.
+    ///
+    /// # Errors
+    /// They go to the log, and the connection goes on.
+    fn prepare(_io: &Self::Io, _timeout: Option<Duration>) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Limits what the system holds unsent for an accepted connection to `bytes`, which is
+    /// [`ServerConfig::unsent_bytes`](crate::ServerConfig::unsent_bytes). Default: does nothing,
+    /// for transports that hold little.
+    ///
+    /// It is called once per connection, after [`prepare`](Self::prepare), and only if there is a
+    /// limit. A listener around another one calls the other's.
+    ///
+    /// # Errors
+    /// They are logged, and the connection goes on.
+    fn limit_unsent(_io: &Self::Io, _bytes: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Continues the handshake of the transport, if it has one. Returns who the peer is, if the
+    /// handshake proves it. Default: there is none, and the peer is anonymous.
+    ///
+    /// It is called in the connection's own task, before anything is written, until it is ready,
+    /// for at most [`handshake_time`](crate::ServerConfig::handshake_time).
+    ///
+    /// # Errors
+    /// The connection is dropped.
+    fn poll_handshake(_io: &mut Self::Io, _cx: &mut Context<'_>) -> Poll<io::Result<Principal>> {
+        Poll::Ready(Ok(Principal::anonymous()))
+    }
+
+    /// Whether the network can neither read nor change what its connections carry. Default: no.
+    ///
+    /// A server that listens beyond loopback logs a warning if its listener is not encrypted and it
+    /// has no [`Authenticator`](crate::server::Authenticator).
+    fn is_encrypted(&self) -> bool {
+        false
+    }
+}
+
+/// The address of a peer or of a listener.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PeerAddr {
+    /// TCP.
+    Tcp(SocketAddr),
+    /// A Unix socket; most clients have no path.
+    Unix(Option<PathBuf>),
+    /// Anything else, as the listener names it.
+    Other(Box<str>),
+}
+
+impl fmt::Display for PeerAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(Some(path)) => write!(f, "unix:{}", path.display()),
+            Self::Unix(None) => f.write_str("unix"),
+            Self::Other(words) => f.write_str(words),
+        }
+    }
+}
+
+impl From<SocketAddr> for PeerAddr {
+    fn from(address: SocketAddr) -> Self {
+        Self::Tcp(address)
+    }
+}
+
+impl PeerAddr {
+    /// Whether a peer at this address may be on another machine.
+    pub(in crate::server) fn is_beyond_loopback(&self) -> bool {
+        match self {
+            Self::Tcp(address) => !address.ip().to_canonical().is_loopback(),
+            Self::Unix(_) | Self::Other(_) => false,
+        }
+    }
+}
+
+impl Listener for TcpListener {
+    type Io = TcpStream;
+
+    async fn accept(&mut self) -> io::Result<(TcpStream, PeerAddr)> {
+        let (io, address) = TcpListener::accept(self).await?;
+        Ok((io, address.into()))
+    }
+
+    fn local_addr(&self) -> io::Result<PeerAddr> {
+        TcpListener::local_addr(self).map(PeerAddr::Tcp)
+    }
+
+    fn prepare(io: &TcpStream, timeout: Option<Duration>) -> io::Result<()> {
+        tcp::prepare(io, timeout)
+    }
+
+    fn limit_unsent(io: &TcpStream, bytes: usize) -> io::Result<()> {
+        tcp::limit_unsent(io, bytes)
+    }
+}
+
+#[cfg(unix)]
+impl Listener for UnixListener {
+    type Io = UnixStream;
+
+    async fn accept(&mut self) -> io::Result<(UnixStream, PeerAddr)> {
+        let (io, address) = UnixListener::accept(self).await?;
+        Ok((io, unix_addr(&address)))
+    }
+
+    fn local_addr(&self) -> io::Result<PeerAddr> {
+        UnixListener::local_addr(self).map(|address| unix_addr(&address))
+    }
+
+    fn limit_unsent(io: &UnixStream, bytes: usize) -> io::Result<()> {
+        tcp::limit_unsent_unix(io, bytes)
+    }
+}
+
+#[cfg(unix)]
+fn unix_addr(address: &tokio::net::unix::SocketAddr) -> PeerAddr {
+    PeerAddr::Unix(address.as_pathname().map(Into::into))
+}
+
+/// Whether it is one of this crate's own listeners, whose functions do not block.
+pub(in crate::server) fn is_own<L: Listener>() -> bool {
+    let own = [
+        TypeId::of::<TcpListener>(),
+        #[cfg(unix)]
+        TypeId::of::<UnixListener>(),
+        #[cfg(feature = "tls")]
+        TypeId::of::<crate::server::driver::tls::TlsListener<TcpListener>>(),
+    ];
+    own.contains(&TypeId::of::<L>())
+}
+
+/// Whether an error of `accept` is one connection's own, so that the next may be fine.
+pub(in crate::server) fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}

@@ -1,0 +1,11 @@
+//! Where connections come from, and what runs them on the runtime.
+
+pub(in crate::server) mod accept;
+pub(in crate::server) mod clock;
+pub(in crate::server) mod handshake;
+pub(in crate::server) mod listener;
+pub(in crate::server) mod timers;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
+#[cfg(unix)]
+mod unix;

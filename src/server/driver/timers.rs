@@ -1,0 +1,254 @@
+//! The deadlines of all connections, in coarse ticks, driven by one timer of the runtime.
+
+use std::{
+    collections::BTreeMap,
+    pin::Pin,
+    task::{Context, Waker},
+    time::Duration,
+};
+
+use tokio::time::{Instant, Sleep};
+
+use crate::{
+    protocol::Time,
+    server::mailbox::{ALARM, Mailbox},
+    sync::{Arc, AtomicU64, Mutex, Ordering},
+};
+
+/// How coarse, in milliseconds: no deadline of the protocol's is finer than some tens.
+const TICK: u64 = 10;
+
+/// How late an alarm may be before that tells of a process that was stopped, in milliseconds.
+const LATE: u64 = 1_000;
+
+/// How long all alarms are then held back, in milliseconds: what came in meanwhile is read first, by
+/// ten thousand connections too.
+const HOLD: u64 = 250;
+
+/// The server's time, and the alarms of its connections.
+///
+/// A connection registers only its earliest deadline, and only if it is earlier than what it has
+/// registered; on an alarm it looks which of its deadlines passed, and registers the next.
+#[derive(Debug)]
+pub(in crate::server) struct Timers {
+    start: Instant,
+    alarms: Mutex<Alarms>,
+    connections: AtomicU64,
+}
+
+/// A connection's place among the timers.
+///
+/// **Invariant:** the timers hold at most one entry per alarm, and none once it is cleared. So
+/// earlier deadlines and ended connections do not pile up in it.
+#[derive(Debug)]
+pub(in crate::server) struct Alarm {
+    /// Tells connections apart, and puts those of one tick in the order of their coming.
+    number: u64,
+    /// What is registered, as a deadline: it may have been raised meanwhile.
+    deadline: Option<Time>,
+}
+
+/// By tick, then by the connection's number.
+type ByTick = BTreeMap<(u64, u64), Arc<Mailbox>>;
+
+#[derive(Debug, Default)]
+struct Alarms {
+    by_tick: ByTick,
+    /// The task that raises the alarms.
+    turner: Option<Waker>,
+    /// The tick up to which alarms are held back.
+    held: Option<u64>,
+}
+
+impl Alarm {
+    /// Whether `deadline` is earlier than what is registered.
+    pub(in crate::server) fn is_later_than(&self, deadline: Time) -> bool {
+        self.deadline.is_none_or(|registered| deadline < registered)
+    }
+
+    fn key(&self) -> Option<(u64, u64)> {
+        self.deadline.map(|deadline| (tick_of(deadline), self.number))
+    }
+}
+
+impl Alarms {
+    /// Takes out what is due; nothing for a while if the first of it is due for long.
+    fn split_due(&mut self, now: u64) -> ByTick {
+        let is_late = |&(first, _): &(u64, u64)| first.saturating_add(LATE / TICK) < now;
+        match self.held {
+            Some(until) if now < until => return ByTick::new(),
+            Some(_) => self.held = None,
+            None if self.by_tick.keys().next().is_some_and(is_late) => {
+                self.held = Some(now + HOLD / TICK);
+                return ByTick::new();
+            }
+            None => {}
+        }
+        let later = self.by_tick.split_off(&(now + 1, 0));
+        std::mem::replace(&mut self.by_tick, later)
+    }
+}
+
+fn tick_of(deadline: Time) -> u64 {
+    deadline.as_millis().div_ceil(TICK)
+}
+
+impl Timers {
+    pub(in crate::server) fn new() -> Self {
+        Self { start: Instant::now(), alarms: Mutex::default(), connections: AtomicU64::default() }
+    }
+
+    /// When its time began.
+    pub(in crate::server) fn start(&self) -> Instant {
+        self.start
+    }
+
+    pub(in crate::server) fn now(&self) -> Time {
+        Time::from_millis(self.start.elapsed().as_millis() as u64)
+    }
+
+    /// A connection's alarm, not set.
+    pub(in crate::server) fn new_alarm(&self) -> Alarm {
+        Alarm { number: self.connections.fetch_add(1, Ordering::Relaxed), deadline: None }
+    }
+
+    /// Raises [`ALARM`] in `mailbox` at `deadline`, or up to a tick later; no more at what was set
+    /// before.
+    pub(in crate::server) fn set(&self, alarm: &mut Alarm, deadline: Time, mailbox: &Arc<Mailbox>) {
+        let key = (tick_of(deadline), alarm.number);
+        let before = alarm.key();
+        alarm.deadline = Some(deadline);
+        if before == Some(key) {
+            return;
+        }
+        let mut alarms = self.alarms.lock();
+        let replaced = before.and_then(|before| alarms.by_tick.remove(&before));
+        let first = alarms.by_tick.first_key_value();
+        let is_earliest = first.is_none_or(|(&first, _)| key < first);
+        alarms.by_tick.insert(key, mailbox.clone());
+        let turner = is_earliest.then(|| alarms.turner.take()).flatten();
+        drop(alarms);
+        drop(replaced);
+        if let Some(turner) = turner {
+            turner.wake();
+        }
+    }
+
+    /// Forgets what was set.
+    pub(in crate::server) fn clear(&self, alarm: &mut Alarm) {
+        if let Some(key) = alarm.key() {
+            alarm.deadline = None;
+            let cleared = self.alarms.lock().by_tick.remove(&key);
+            drop(cleared);
+        }
+    }
+
+    /// Raises what is due, and sets `timer` to what comes next.
+    pub(in crate::server) fn poll_turn(&self, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) {
+        loop {
+            let (due, next) = self.take_due(cx.waker());
+            due.values().for_each(|mailbox| mailbox.raise(ALARM));
+            let Some(next) = next else { return };
+            if timer.deadline() != next {
+                timer.as_mut().reset(next);
+            }
+            if timer.as_mut().poll(cx).is_pending() {
+                return;
+            }
+        }
+    }
+
+    fn take_due(&self, turner: &Waker) -> (ByTick, Option<Instant>) {
+        let now = self.now().as_millis() / TICK;
+        // A waker is the runtime's code: neither cloned nor dropped under the lock.
+        let turner = turner.clone();
+        let mut alarms = self.alarms.lock();
+        let due = alarms.split_due(now);
+        let before = alarms.turner.replace(turner);
+        let first = alarms.by_tick.first_key_value().map(|(&(tick, _), _)| tick);
+        let next = first.map(|first| first.max(alarms.held.unwrap_or_default()));
+        drop(alarms);
+        drop(before);
+        (due, next.and_then(|tick| self.instant_of(tick)))
+    }
+
+    /// When a tick comes; `None` for one that never does.
+    fn instant_of(&self, tick: u64) -> Option<Instant> {
+        self.start.checked_add(Duration::from_millis(tick.checked_mul(TICK)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Time {
+        Time::from_millis(millis)
+    }
+
+    fn entries(timers: &Timers) -> usize {
+        timers.alarms.lock().by_tick.len()
+    }
+
+    fn raised(mailbox: &Mailbox) -> bool {
+        mailbox.take(Waker::noop(), &mut Vec::new()) & ALARM != 0
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_entry_per_connection_whatever_is_set_and_none_once_cleared() {
+        let (timers, mailbox) = (Timers::new(), Arc::default());
+        let mut alarms = [timers.new_alarm(), timers.new_alarm()];
+        for millis in (0..1_000).rev() {
+            timers.set(&mut alarms[0], at(millis), &mailbox);
+            timers.set(&mut alarms[1], at(millis), &mailbox);
+        }
+        assert_eq!(entries(&timers), 2);
+        assert!(!alarms[0].is_later_than(at(0)) && alarms[0].deadline == Some(at(0)));
+        alarms.iter_mut().for_each(|alarm| timers.clear(alarm));
+        assert_eq!((entries(&timers), Arc::strong_count(&mailbox)), (0, 1));
+    }
+
+    /// Row 30 of the threats: a process that was stopped reads before deadlines fire.
+    #[tokio::test(start_paused = true)]
+    async fn alarms_are_held_back_after_a_stop() {
+        let turn = |timers: &Timers| {
+            let mut timer = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
+            timers.poll_turn(timer.as_mut(), &mut Context::from_waker(Waker::noop()));
+        };
+        for (late, is_held) in [(0, false), (1_000, false), (1_010, true), (1_000_000, true)] {
+            let (timers, mailbox) = (Timers::new(), Arc::default());
+            timers.set(&mut timers.new_alarm(), at(5_000), &mailbox);
+            tokio::time::advance(Duration::from_millis(5_000 + late)).await;
+            turn(&timers);
+            assert_eq!(raised(&mailbox), !is_held, "{late}");
+            if is_held {
+                // One that is set meanwhile does not ring before the others.
+                timers.set(&mut timers.new_alarm(), at(5_010), &mailbox);
+                tokio::time::advance(Duration::from_millis(HOLD - TICK)).await;
+                turn(&timers);
+                assert!(!raised(&mailbox), "{late}");
+                tokio::time::advance(Duration::from_millis(TICK)).await;
+                turn(&timers);
+                assert!(raised(&mailbox), "{late}");
+                assert_eq!(entries(&timers), 0);
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn alarms_ring_after_years() {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        let (timers, mailbox) = (Timers::new(), Arc::default());
+        let mut alarm = timers.new_alarm();
+        // 2^32 ticks are 497 days.
+        tokio::time::advance(DAY * 498).await;
+        let deadline = timers.now().after(Duration::from_secs(1));
+        timers.set(&mut alarm, deadline, &mailbox);
+        let due_at = timers.start + DAY * 498 + Duration::from_secs(1);
+        assert_eq!(timers.take_due(Waker::noop()).1, Some(due_at));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let mut timer = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
+        timers.poll_turn(timer.as_mut(), &mut Context::from_waker(Waker::noop()));
+        assert!(raised(&mailbox));
+    }
+}

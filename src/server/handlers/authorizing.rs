@@ -1,0 +1,126 @@
+//! A call that waits for its authoriser, in a place in flight.
+
+use std::{
+    mem,
+    task::{Context, Poll},
+};
+
+use crate::{
+    guard::guarded,
+    protocol::{Line, Mark},
+    server::{
+        Shared,
+        access::authorizer::Ruling,
+        handlers::{
+            extractors::{Payload, RequestParts},
+            handler::{Ended, Running},
+            reply::Rejection,
+            router::Found,
+        },
+        session::Session,
+        stats::Tally,
+    },
+    sync::Arc,
+    topic::BoxFuture,
+};
+
+/// First the verdict, then the handler, which is not made before.
+pub(in crate::server) struct Authorizing(Stage);
+
+enum Stage {
+    Asking(Asking),
+    Started(Running),
+    Refused(Rejection),
+}
+
+struct Asking {
+    verdict: BoxFuture<Ruling>,
+    /// The request's line, kept until its handler takes it.
+    line: Vec<u8>,
+    method: Found,
+    shared: Arc<Shared>,
+    session: Session,
+}
+
+impl Authorizing {
+    pub(in crate::server) fn new(
+        verdict: BoxFuture<Ruling>,
+        line: Vec<u8>,
+        method: Found,
+        shared: Arc<Shared>,
+        session: Session,
+    ) -> Self {
+        Self(Stage::Asking(Asking { verdict, line, method, shared, session }))
+    }
+
+    pub(in crate::server) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        if let Stage::Asking(asking) = &mut self.0 {
+            let polled = guarded(|| asking.verdict.as_mut().poll(cx));
+            if let Some(Poll::Pending) = polled {
+                return Poll::Pending;
+            }
+            self.decide(match polled {
+                Some(Poll::Ready(ruling)) => ruling,
+                _ => Err(Rejection::busy("")),
+            });
+        }
+        match &mut self.0 {
+            Stage::Started(running) => running.poll(cx),
+            Stage::Refused(rejection) => Poll::Ready(Ended::Refused(rejection.clone())),
+            Stage::Asking(_) => Poll::Pending,
+        }
+    }
+
+    fn decide(&mut self, ruling: Ruling) {
+        let undecided = Stage::Refused(Rejection::busy(""));
+        let Stage::Asking(asking) = mem::replace(&mut self.0, undecided) else { return };
+        let Asking { verdict, line, method, shared, session } = asking;
+        if guarded(|| drop(verdict)).is_none() {
+            return;
+        }
+        if let Err(rejection) = ruling {
+            self.0 = Stage::Refused(rejection);
+            return;
+        }
+        let started = start(&line, method, &shared, &session);
+        let mut tally = Tally { started: started.is_ok().into(), ..Tally::default() };
+        shared.sessions.totals.fold(session.id(), &mut tally);
+        self.0 = started.map_or_else(Stage::Refused, Stage::Started);
+    }
+
+    /// Whether its handler was made.
+    pub(in crate::server) fn has_started(&self) -> bool {
+        matches!(self.0, Stage::Started(_))
+    }
+
+    /// As [`Running::abort`].
+    pub(in crate::server) fn abort(&mut self) -> bool {
+        match &mut self.0 {
+            Stage::Started(running) => running.abort(),
+            Stage::Asking(_) | Stage::Refused(_) => false,
+        }
+    }
+}
+
+fn start(
+    line: &[u8],
+    method: Found,
+    shared: &Shared,
+    session: &Session,
+) -> Result<Running, Rejection> {
+    // It was read before, and written again as it was.
+    let line = Line::parse(line).map_err(|fault| Rejection::bad_arguments(fault.to_string()))?;
+    let id = match line.mark {
+        Mark::Id(id) => Some(id),
+        Mark::Reserved => None,
+    };
+    let parts = RequestParts {
+        id,
+        method: line.word,
+        attributes: line.attributes,
+        payload: Payload::Stuffed(line.rest),
+        session,
+        publisher: &shared.publisher,
+    };
+    shared.methods.start(method, &parts)
+}

@@ -1,0 +1,13 @@
+//! The application's functions: what they take, how they run, and what they answer.
+
+pub(in crate::server) mod authorizing;
+pub(in crate::server) mod extractors;
+pub(in crate::server) mod handler;
+pub(in crate::server) mod layers;
+pub(in crate::server) mod pass;
+pub(in crate::server) mod reply;
+pub(in crate::server) mod router;
+pub(in crate::server) mod streamed;
+pub(in crate::server) mod test_request;
+#[cfg(feature = "tower")]
+pub(in crate::server) mod tower;

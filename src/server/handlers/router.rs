@@ -1,0 +1,263 @@
+//! The methods a server offers.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    hash::{BuildHasherDefault, Hasher},
+    time::Duration,
+};
+
+use tracing::Span;
+
+use crate::{
+    protocol::{Method, RequestId, Word},
+    server::handlers::{
+        extractors::RequestParts,
+        handler::{IntoEndpoint, Limit, Running},
+        layers::{Layer, Layered},
+        reply::Rejection,
+    },
+    sync::Arc,
+};
+
+/// The methods a server offers, each with its handler; `S` is the state the handlers share.
+///
+/// ```
+/// use bellwire::{Failure, Router, State, handler, protocol::Code};
+/// use std::sync::Arc;
+///
+/// type Offers = Arc<Vec<String>>;
+///
+/// async fn get(State(offers): State<Offers>, index: String) -> Result<String, Failure> {
+///     let offer = index.parse().ok().and_then(|index: usize| offers.get(index));
+///     offer.cloned().ok_or_else(|| Failure::new(Code::from_static("not-found"), index))
+/// }
+///
+/// let offers: Offers = Arc::new(vec!["nice flat".into()]);
+/// let router = Router::with_state(offers)
+///     .method("offers.get", handler(get).doc("INDEX: one offer"))
+///     .method("ping", async || "pong");
+/// # let _ = router;
+/// ```
+pub struct Router<S = ()> {
+    state: S,
+    methods: Methods,
+}
+
+impl Router {
+    /// A router without methods and without state.
+    pub fn new() -> Self {
+        Self::with_state(())
+    }
+}
+
+impl Default for Router {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S: Clone + Send + Sync + 'static> Router<S> {
+    /// A router whose handlers may take [`State<S>`](crate::State).
+    pub fn with_state(state: S) -> Self {
+        Self { state, methods: Methods::default() }
+    }
+
+    /// Adds a method.
+    ///
+    /// # Panics
+    /// When `name` is not a valid name (1 to 128 bytes, segments of `A-Z a-z 0-9 _ -` joined by one
+    /// `.` or `/`), or exists already.
+    #[must_use]
+    pub fn method<Args>(mut self, name: &str, handler: impl IntoEndpoint<S, Args>) -> Self {
+        if let Err(error) = Method::new(name) {
+            panic!("{name:?} is {error}");
+        }
+        let mut endpoint = handler.into_endpoint();
+        let (doc, limit) = (std::mem::take(&mut endpoint.doc), endpoint.limit);
+        let state = self.state.clone();
+        let start: Arc<Start> = Arc::new(move |parts| endpoint.start(parts, &state));
+        let found = Found(self.methods.entries.len());
+        let at = self.methods.order.partition_point(|&at| *self.methods.entries[at].name < *name);
+        self.methods.order.insert(at, self.methods.entries.len());
+        self.methods.entries.push(MethodEntry { name: name.into(), doc, limit, start });
+        let before = self.methods.by_name.insert(name.as_bytes().into(), found);
+        assert!(before.is_none(), "method {name:?} is there already");
+        self
+    }
+
+    /// Puts a [`Layer`] around the handlers of all methods, including those that are added later.
+    ///
+    /// The layer that was added first is the outermost: it sees a request first, and its reply
+    /// last. The protocol's own methods, including `/publish`, run outside of all layers. Without
+    /// layers there is no cost; otherwise each request costs the futures of its layers.
+    ///
+    /// ```
+    /// use bellwire::{Router, server::{Next, Rejection, RequestParts}};
+    ///
+    /// let router = Router::new()
+    ///     .method("offers.drop", async |id: String| format!("dropped {id}"))
+    ///     .layer(|request: &RequestParts<'_>, next: Next<'_>| {
+    ///         match request.attributes().get("app.tenant") {
+    ///             Some(_) => next.run(),
+    ///             None => Err(Rejection::forbidden("whose?")),
+    ///         }
+    ///     });
+    /// # let _ = router;
+    /// ```
+    #[must_use]
+    pub fn layer(mut self, layer: impl Layer) -> Self {
+        self.methods.layers.push(Arc::new(layer));
+        self
+    }
+
+    /// Starts the handler of a request that came on no connection.
+    pub(in crate::server) fn start(&self, parts: &RequestParts<'_>) -> Result<Running, Rejection> {
+        match self.methods.find(parts.method) {
+            Some(method) => self.methods.start(method, parts),
+            None => Err(Rejection::unknown_method()),
+        }
+    }
+
+    pub(in crate::server) fn into_methods(self) -> Methods {
+        self.methods
+    }
+}
+
+impl<S> fmt::Debug for Router<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.methods.sorted().map(|(name, _)| name)).finish()
+    }
+}
+
+/// The methods, their state bound.
+#[derive(Default)]
+pub(in crate::server) struct Methods {
+    by_name: HashMap<Box<[u8]>, Found, BuildHasherDefault<NameHasher>>,
+    entries: Vec<MethodEntry>,
+    /// The entries, sorted by name.
+    order: Vec<usize>,
+    /// The outermost first.
+    layers: Vec<Arc<dyn Layer>>,
+}
+
+struct MethodEntry {
+    name: Box<str>,
+    doc: String,
+    limit: Limit,
+    start: Arc<Start>,
+}
+
+/// Extracts a handler's arguments, and constructs its future.
+pub(in crate::server) type Start =
+    dyn Fn(&RequestParts<'_>) -> Result<Running, Rejection> + Send + Sync;
+
+/// A method that is there, to be started.
+#[derive(Clone, Copy)]
+pub(in crate::server) struct Found(usize);
+
+impl Methods {
+    pub(in crate::server) fn find(&self, word: Word<'_>) -> Option<Found> {
+        self.by_name.get(word.as_bytes()).copied()
+    }
+
+    /// How long its handler may take, where the server says `limit`.
+    pub(in crate::server) fn handler_time(&self, method: Found, limit: Duration) -> Duration {
+        match self.entries[method.0].limit {
+            Limit::Server => limit,
+            Limit::Own(limit) => limit,
+        }
+    }
+
+    pub(in crate::server) fn start(
+        &self,
+        method: Found,
+        parts: &RequestParts<'_>,
+    ) -> Result<Running, Rejection> {
+        let span = handler_span(parts);
+        if span.is_disabled() {
+            return self.start_layered(method, parts);
+        }
+        let running = span.in_scope(|| self.start_layered(method, parts))?;
+        Ok(running.traced(span))
+    }
+
+    fn start_layered(&self, method: Found, parts: &RequestParts<'_>) -> Result<Running, Rejection> {
+        let start = &self.entries[method.0].start;
+        match self.layers.is_empty() {
+            true => start(parts),
+            false => Layered::start(&self.layers, start, parts),
+        }
+    }
+
+    /// Names and documentation, sorted by name.
+    pub(in crate::server) fn sorted(&self) -> impl Iterator<Item = (&str, &str)> {
+        let entries = self.order.iter().map(|&at| &self.entries[at]);
+        entries.map(|entry| (&*entry.name, entry.doc.as_str()))
+    }
+}
+
+/// The span that a handler runs in; disabled, and for nothing, unless a subscriber wants it.
+fn handler_span(parts: &RequestParts<'_>) -> Span {
+    tracing::debug_span!(
+        target: "bellwire::handler",
+        "handler",
+        method = parts.method(),
+        id = parts.id().map(RequestId::get),
+        trace = parts.trace().map(tracing::field::display),
+    )
+}
+
+/// FNV-1a, for names of a few bytes. Peers look methods up and cannot add any, so there is nobody to
+/// defend against.
+struct NameHasher(u64);
+
+impl Default for NameHasher {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hasher for NameHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+
+    fn write_usize(&mut self, length: usize) {
+        self.0 ^= length as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "there already")]
+    fn a_method_stands_once() {
+        let _ = Router::new().method("a", async || ()).method("a", async || ());
+    }
+
+    #[test]
+    #[should_panic(expected = "not a method name")]
+    fn a_method_has_a_methods_name() {
+        let _ = Router::new().method("ok", async || ());
+    }
+
+    #[test]
+    fn methods_are_sorted_by_bytes() {
+        let router = Router::new()
+            .method("b", async || ())
+            .method("a.b", async || ())
+            .method("B", async || ());
+        let methods = router.into_methods();
+        let names: Vec<_> = methods.sorted().map(|(name, _)| name).collect();
+        assert_eq!(names, ["B", "a.b", "b"]);
+    }
+}
