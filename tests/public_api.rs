@@ -1,7 +1,14 @@
 //! What holds for the public types as a whole: getters for settings, causes of errors, constructors
 //! for tests.
 
-use std::{error::Error, fs, path::Path, time::Duration};
+use std::{
+    env,
+    error::Error,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use bellwire::{
     CallError, ClientConfig, ConnectionError, Delivery, Failure, Gap, GapCause, Json, NotSent,
@@ -173,4 +180,49 @@ fn deliveries_can_be_made_for_tests() {
     assert_eq!(Delivery::Notification(first.clone()).into_notification(), Some(first));
     let gap = Gap::new(topic, epoch, 2..=3, GapCause::Lagged);
     assert_eq!(gap.to_string(), "missed 2 to 3 of t: lagged");
+}
+
+/// The library as it was built for this test.
+fn library() -> PathBuf {
+    let this = env::current_exe().expect("a path");
+    let files = this.parent().expect("a directory").read_dir().expect("it can be read");
+    let is_library = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.starts_with("libbellwire-") && name.ends_with(".rlib")
+    };
+    let found = files.filter_map(|file| Some(file.ok()?.path())).filter(is_library);
+    let modified = |path: &PathBuf| path.metadata().and_then(|data| data.modified()).ok();
+    found.max_by_key(modified).expect("the library")
+}
+
+/// The compiler names the argument or the return type of a handler that does not fit.
+#[test]
+fn mistakes_with_handlers_are_named() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/messages/mistakes.rs");
+    let source = fs::read_to_string(&path).expect("the mistakes");
+    let library = library();
+    let directory = tempfile::tempdir().expect("a directory");
+    let compiled = Command::new(env::var_os("RUSTC").unwrap_or("rustc".into()))
+        .args(["--edition=2024", "--crate-name=mistakes", "--emit=metadata"])
+        .args(["--error-format=short", "-Adeprecated", "--out-dir"])
+        .arg(directory.path())
+        .arg("--extern")
+        .arg(format!("bellwire={}", library.display()))
+        .arg("-L")
+        .arg(format!("dependency={}", library.parent().expect("a directory").display()))
+        .arg(&path)
+        .output()
+        .expect("the compiler runs");
+    let said = String::from_utf8_lossy(&compiled.stderr);
+    let errors: Vec<_> = said.lines().filter(|line| line.contains(": error")).collect();
+    let at = |number: usize| format!("mistakes.rs:{number}:");
+    let mut expected = 0;
+    for (number, line) in (1..).zip(source.lines()) {
+        let Some((_, message)) = line.split_once("//~ ") else { continue };
+        expected += 1;
+        let is_named = |error: &&str| error.contains(&at(number)) && error.contains(message);
+        assert!(errors.iter().any(is_named), "no {message:?} at line {number} in\n{said}");
+    }
+    assert!(expected > 10);
+    assert_eq!(errors.len(), expected, "{said}");
 }

@@ -37,6 +37,7 @@ pub use self::{
     handle::ServerHandle,
     handlers::{
         extractors::{FromRequest, Request, RequestParts, State},
+        function::{Arguments, AsyncFunction, Function},
         handler::{BlockingHandler, Endpoint, Handler, IntoEndpoint, blocking, handler},
         layers::{HandlerFuture, Layer, Next},
         reply::{Failure, IntoReply, Rejection, Reply},

@@ -118,6 +118,13 @@ impl<'a> RequestParts<'a> {
 /// let router = Router::new().method("add", add);
 /// # let _ = router;
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be taken out of a request of a router whose state is `{S}`",
+    label = "not an extractor for the state `{S}`",
+    note = "the extractors are `Bytes`, `String`, `Json<T>`, `State<S>`, `Session`, `Publisher`, `Principal`, `Stopping` and `Request`",
+    note = "`State<T>` needs a router with the state `T`: `Router::with_state(value)`",
+    note = "implement `FromRequest<S>` for a type of your own"
+)]
 pub trait FromRequest<S>: Sized {
     /// Takes the value out of `parts`. It is called within the connection's driver, so it must not
     /// block.

@@ -17,7 +17,8 @@ use crate::{
     server::{
         handlers::{
             authorizing::Authorizing,
-            extractors::{FromRequest, RequestParts},
+            extractors::RequestParts,
+            function::{Arguments, AsyncFunction, Function},
             layers::Layered,
             pass::{Charge, Pass},
             reply::{IntoReply, Rejection, Reply},
@@ -31,6 +32,13 @@ use crate::{
 /// An async function or closure of 0 to 6 extractors, whose result implements [`IntoReply`].
 ///
 /// It is implemented for such functions; there is no need to implement it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a handler",
+    label = "not an async function of 0 to 6 arguments",
+    note = "a handler is an `async fn`, an async closure, or a closure that returns a future",
+    note = "a function that is not async goes through `bellwire::blocking(function)`",
+    note = "for more than 6 arguments, implement `FromRequest` for one type that takes several values"
+)]
 pub trait Handler<S, Args>: Send + Sync + 'static {
     /// The function's future.
     type Future: Future<Output: IntoReply> + Send + 'static;
@@ -43,6 +51,11 @@ pub trait Handler<S, Args>: Send + Sync + 'static {
 }
 
 /// A function or closure of 0 to 6 extractors that may block; see [`blocking`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a handler that may block",
+    label = "not a function of 0 to 6 arguments",
+    note = "for more than 6 arguments, implement `FromRequest` for one type that takes several values"
+)]
 pub trait BlockingHandler<S, Args>: Send + Sync + 'static {
     /// Extracts the arguments; what then is to be run.
     ///
@@ -55,49 +68,32 @@ pub trait BlockingHandler<S, Args>: Send + Sync + 'static {
     ) -> Result<impl FnOnce() -> Reply + Send + 'static, Rejection>;
 }
 
-macro_rules! handlers {
-    ($(($($arg:ident),*))*) => {$(
-        impl<S, F, Fut, $($arg,)*> Handler<S, ($($arg,)*)> for F
-        where
-            F: Fn($($arg),*) -> Fut + Send + Sync + 'static,
-            Fut: Future<Output: IntoReply> + Send + 'static,
-            $($arg: FromRequest<S>,)*
-        {
-            type Future = Fut;
+impl<S, F, Args> Handler<S, Args> for F
+where
+    F: AsyncFunction<Args, Future: Future<Output: IntoReply> + Send + 'static>,
+    F: Send + Sync + 'static,
+    Args: Arguments<S>,
+{
+    type Future = F::Future;
 
-            #[allow(unused_variables, reason = "without arguments nothing is extracted")]
-            fn call(&self, parts: &RequestParts<'_>, state: &S) -> Result<Fut, Rejection> {
-                Ok(self($($arg::from_request(parts, state)?),*))
-            }
-        }
-
-        impl<S, F, R, $($arg,)*> BlockingHandler<S, ($($arg,)*)> for F
-        where
-            F: Fn($($arg),*) -> R + Send + Sync + 'static,
-            R: IntoReply,
-            $($arg: FromRequest<S> + Send + 'static,)*
-        {
-            #[allow(unused_variables, non_snake_case, reason = "arguments are named as their types")]
-            fn prepare(
-                self: Arc<Self>,
-                parts: &RequestParts<'_>,
-                state: &S,
-            ) -> Result<impl FnOnce() -> Reply + Send + 'static, Rejection> {
-                $(let $arg = $arg::from_request(parts, state)?;)*
-                Ok(move || self($($arg),*).into_reply())
-            }
-        }
-    )*};
+    fn call(&self, parts: &RequestParts<'_>, state: &S) -> Result<F::Future, Rejection> {
+        Ok(self.apply(Args::extract(parts, state)?))
+    }
 }
 
-handlers! {
-    ()
-    (A)
-    (A, B)
-    (A, B, C)
-    (A, B, C, D)
-    (A, B, C, D, E)
-    (A, B, C, D, E, G)
+impl<S, F, Args> BlockingHandler<S, Args> for F
+where
+    F: Function<Args, Output: IntoReply> + Send + Sync + 'static,
+    Args: Arguments<S> + Send + 'static,
+{
+    fn prepare(
+        self: Arc<Self>,
+        parts: &RequestParts<'_>,
+        state: &S,
+    ) -> Result<impl FnOnce() -> Reply + Send + 'static, Rejection> {
+        let arguments = Args::extract(parts, state)?;
+        Ok(move || self.apply(arguments).into_reply())
+    }
 }
 
 /// A handler with its documentation and settings, for [`Router::method`](crate::Router::method).
@@ -250,6 +246,13 @@ impl<S> fmt::Debug for Endpoint<S> {
 }
 
 /// A [`Handler`] or an [`Endpoint`], for [`Router::method`](crate::Router::method).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a handler",
+    label = "not an async function of 0 to 6 arguments",
+    note = "a handler is an `async fn`, an async closure, or a closure that returns a future",
+    note = "a function that is not async goes through `bellwire::blocking(function)`",
+    note = "for more than 6 arguments, implement `FromRequest` for one type that takes several values"
+)]
 pub trait IntoEndpoint<S, Args> {
     /// The endpoint.
     fn into_endpoint(self) -> Endpoint<S>;

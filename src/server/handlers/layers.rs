@@ -49,6 +49,13 @@ pub type HandlerFuture = Pin<Box<dyn Future<Output = Reply> + Send>>;
 /// let router = Router::new().method("echo", async |text: String| text).layer(timed);
 /// # let _ = router;
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a layer",
+    label = "not a layer",
+    note = "a layer is a function `fn(&RequestParts<'_>, Next<'_>) -> Result<HandlerFuture, Rejection>`",
+    note = "a closure needs the types of its arguments: `|request: &RequestParts<'_>, next: Next<'_>| ...`",
+    note = "layers of tower go through `Router::tower`"
+)]
 pub trait Layer: Send + Sync + 'static {
     /// Lets a request through, or refuses it.
     ///

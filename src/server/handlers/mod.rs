@@ -2,6 +2,7 @@
 
 pub(in crate::server) mod authorizing;
 pub(in crate::server) mod extractors;
+pub(in crate::server) mod function;
 pub(in crate::server) mod handler;
 pub(in crate::server) mod layers;
 pub(in crate::server) mod pass;

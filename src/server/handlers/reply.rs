@@ -216,6 +216,13 @@ impl Reply {
 /// `()`, `Bytes`, `Vec<u8>`, `String` and `&'static str` are the payload of an `ok`, and `Json<T>`
 /// is its JSON. The error of a `Result` becomes an `err`. [`Streamed`](crate::server::Streamed) is
 /// a reply of many items.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a reply",
+    label = "not a reply",
+    note = "a handler may return `()`, `Bytes`, `Vec<u8>`, `String`, `&'static str`, `Json<T>`, `Streamed<St>` or `Reply`, or a `Result` of one of them whose error is `Into<Failure>`",
+    note = "a value that serde can serialize is returned as `Json(value)`",
+    note = "an async function must not go through `blocking`"
+)]
 pub trait IntoReply {
     /// The answer.
     fn into_reply(self) -> Reply;
