@@ -7,6 +7,8 @@ use std::time::Duration;
 /// Pause n is random in the window of min(max, base · 2^n): at least a tenth of the window, at most
 /// all of it. The least pause bounds how often a client repeats something, whatever a server
 /// answers; the random part keeps the clients of one server from coming back together.
+///
+/// Exhaustive: it is constructed from the three settings of PROTOCOL.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Backoff {
     /// The first window; each is twice as long as the one before.

@@ -3,6 +3,8 @@
 use crate::protocol::wire::{Epoch, Position};
 
 /// What a log holds: the numbers `first..next` of one epoch.
+///
+/// Exhaustive: your own store constructs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Window {
     /// The log.
@@ -36,6 +38,8 @@ impl Window {
 /// assert_eq!(step, Step::Gap { epoch, first: 9, last: 10 });
 /// assert_eq!(cursor.step(window).1, Step::Read { first: 11, last: 13 });
 /// ```
+///
+/// Exhaustive: a cursor is a position, and your own store may construct it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Cursor {
     /// The next number to deliver or name, and its log.
@@ -43,6 +47,8 @@ pub struct Cursor {
 }
 
 /// What a cursor does next.
+///
+/// Exhaustive: your own store has to do each step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
     /// Nothing: it stands at the head.

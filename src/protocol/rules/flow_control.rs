@@ -12,6 +12,7 @@ use crate::protocol::{
 
 /// What becomes of a subscriber that does not keep up (PROTOCOL.md, section 11.5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Slow {
     /// It gets all that is still retained when it goes on; a gap names the rest. The default.
     #[default]

@@ -1,6 +1,6 @@
 //! Names of methods and topics: validated once, then plain data.
 
-use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
+use std::{borrow::Borrow, fmt, ops::Deref, str::FromStr, sync::Arc};
 
 use crate::protocol::wire::parse::Word;
 
@@ -80,6 +80,14 @@ macro_rules! name_type {
             }
         }
 
+        impl Deref for $name {
+            type Target = str;
+
+            fn deref(&self) -> &str {
+                &self.0
+            }
+        }
+
         impl AsRef<str> for $name {
             fn as_ref(&self) -> &str {
                 &self.0
@@ -100,11 +108,33 @@ macro_rules! name_type {
             }
         }
 
+        impl From<&$name> for $name {
+            fn from(name: &$name) -> Self {
+                name.clone()
+            }
+        }
+
         impl TryFrom<&str> for $name {
             type Error = InvalidName;
 
             fn try_from(name: &str) -> Result<Self, InvalidName> {
                 Self::new(name)
+            }
+        }
+
+        impl TryFrom<&String> for $name {
+            type Error = InvalidName;
+
+            fn try_from(name: &String) -> Result<Self, InvalidName> {
+                Self::new(name)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidName;
+
+            fn try_from(name: String) -> Result<Self, InvalidName> {
+                Self::new(&name)
             }
         }
     };

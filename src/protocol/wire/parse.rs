@@ -12,6 +12,8 @@ use crate::protocol::wire::{
 pub const MAX_HEAD: usize = 2_048;
 
 /// What a line begins with.
+///
+/// Exhaustive: version 1 of the protocol has no other marks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mark {
     /// A request's id.
@@ -143,6 +145,8 @@ impl fmt::Debug for Rest<'_> {
 /// let fault = Line::parse(b"8 offers.get;TTL=1").unwrap_err();
 /// assert_eq!((fault.at, fault.id.map(RequestId::get)), (13, Some(8)));
 /// ```
+///
+/// Exhaustive: a line of version 1 of the protocol has no other parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Line<'a> {
     /// The id, or the reserved channel.

@@ -64,6 +64,8 @@ impl fmt::Display for Epoch {
 /// assert_eq!((position.epoch.as_str(), position.next), ("k3f9", 19));
 /// assert!("k3f9:0".parse::<Position>().is_err());
 /// ```
+///
+/// Exhaustive: it has two parts on the wire, and applications construct it to resume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Position {
     /// The log.

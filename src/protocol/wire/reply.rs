@@ -9,6 +9,8 @@ use crate::protocol::wire::{
 };
 
 /// How a request ended, or goes on (PROTOCOL.md, section 7). The word alone decides.
+///
+/// Exhaustive: version 1 of the protocol has these five words, and each of them matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// One item of a streamed reply; not terminal.
@@ -61,6 +63,7 @@ impl fmt::Display for Outcome {
 
 /// Why a request has no `ok`: a code, and a text for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Reason {
     /// Explains the outcome; it never decides it.
     pub code: Code,
