@@ -1,7 +1,10 @@
 //! The outcomes of a call without a reply, distinguished by whether its handler may have run.
 
+mod cause;
+
 use std::{fmt, io, time::Duration};
 
+pub use self::cause::Cause;
 use crate::protocol::{Code, Escaped, InvalidAttribute, InvalidName, Reason};
 
 /// Why a call has no reply (PROTOCOL.md, section 7; guarantee R2).
@@ -28,9 +31,9 @@ pub enum CallError {
     /// The request may have run; it cannot be known.
     Unknown(Unknown),
     /// The arguments could not be encoded; nothing was sent.
-    Encode(String),
+    Encode(Cause),
     /// The reply could not be decoded; the handler ran.
-    Decode(String),
+    Decode(Cause),
 }
 
 impl CallError {
@@ -64,19 +67,20 @@ impl fmt::Display for CallError {
             Self::Encode(what) => write!(f, "arguments cannot be encoded: {what}"),
             // What a decoder says may quote the reply.
             Self::Decode(what) => {
-                write!(f, "reply cannot be decoded: {}", Escaped(what.as_bytes()))
+                write!(f, "reply cannot be decoded: {}", Escaped(what.as_str().as_bytes()))
             }
         }
     }
 }
 
 impl std::error::Error for CallError {
-    /// The error that caused it, if there is one: a [`ConnectionError`], or what is wrong with a name
-    /// or an attribute.
+    /// The error that caused it, if there is one: a [`ConnectionError`], what is wrong with a name or
+    /// an attribute, or the codec's error.
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::NotSent(why) => why.source(),
             Self::Unknown(why) => why.source(),
+            Self::Encode(cause) | Self::Decode(cause) => cause.source(),
             _ => None,
         }
     }
@@ -204,8 +208,8 @@ pub enum ConnectionError {
     Io {
         /// The kind of failure.
         kind: io::ErrorKind,
-        /// The transport's own words.
-        text: String,
+        /// What the transport said.
+        cause: Cause,
     },
     /// The server broke the protocol.
     Protocol(String),
@@ -244,7 +248,7 @@ pub enum ConnectionError {
     Credentials(String),
     /// The TLS handshake failed, or a TLS record was invalid, for example because the server does
     /// not speak TLS.
-    Tls(String),
+    Tls(Cause),
     /// This side closed it, but the server did not finish in time.
     CloseTimeout,
     /// User code that the client runs for a connection panicked: the attempt to connect failed, or
@@ -264,30 +268,13 @@ impl ConnectionError {
     }
 }
 
-impl From<&io::Error> for ConnectionError {
-    fn from(error: &io::Error) -> Self {
-        #[cfg(feature = "tls")]
-        if let Some(fault) = tls_fault(error) {
-            return Self::Tls(fault);
-        }
-        Self::Io { kind: error.kind(), text: error.to_string() }
-    }
-}
-
-/// The error of TLS, if it is TLS that failed.
-#[cfg(feature = "tls")]
-fn tls_fault(error: &io::Error) -> Option<String> {
-    use tokio_rustls::rustls::Error;
-    let fault: &Error = error.get_ref()?.downcast_ref()?;
-    Some(match fault {
-        Error::InvalidMessage(_) => format!("{fault}; does the server speak TLS?"),
-        _ => fault.to_string(),
-    })
-}
-
 impl From<io::Error> for ConnectionError {
     fn from(error: io::Error) -> Self {
-        Self::from(&error)
+        #[cfg(feature = "tls")]
+        if let Some(cause) = Cause::of_tls(&error) {
+            return Self::Tls(cause);
+        }
+        Self::Io { kind: error.kind(), cause: Cause::of_io(error) }
     }
 }
 
@@ -297,7 +284,7 @@ impl fmt::Display for ConnectionError {
             Self::Closed => f.write_str("the connection is closed"),
             Self::ClosedByPeer => f.write_str("the server closed the connection"),
             Self::Bye(reason) => write!(f, "the server said goodbye: {reason}"),
-            Self::Io { text, .. } => write!(f, "the connection failed: {text}"),
+            Self::Io { cause, .. } => write!(f, "the connection failed: {cause}"),
             Self::Protocol(what) => write!(f, "the server broke the protocol: {what}"),
             Self::Version(version) => write!(f, "the server speaks version {version}, not 1"),
             Self::Address { address, reason } => {
@@ -330,7 +317,15 @@ impl fmt::Display for ConnectionError {
     }
 }
 
-impl std::error::Error for ConnectionError {}
+impl std::error::Error for ConnectionError {
+    /// The error of the system or of TLS, if it was one of them that failed.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { cause, .. } | Self::Tls(cause) => cause.source(),
+            _ => None,
+        }
+    }
+}
 
 /// Codes with commas between them.
 struct Schemes<'a>(&'a [Code]);
@@ -345,7 +340,7 @@ impl fmt::Display for Schemes<'_> {
 impl From<ConnectionError> for io::Error {
     fn from(error: ConnectionError) -> Self {
         match error {
-            ConnectionError::Io { kind, text } => Self::new(kind, text),
+            ConnectionError::Io { kind, cause } => Self::new(kind, cause.as_str()),
             other => Self::other(other),
         }
     }
@@ -362,13 +357,13 @@ mod tests {
         let ran = [
             CallError::Remote(reason.clone()),
             CallError::Unknown(Unknown::Lost(lost.clone())),
-            CallError::Decode(String::new()),
+            CallError::Decode("".into()),
         ];
         assert!(ran.iter().all(|error| error.may_have_run() && !error.is_safe_to_retry()));
         let idle = [
             CallError::Refused { reason, retry: None },
             CallError::NotSent(NotSent::Lost(lost)),
-            CallError::Encode(String::new()),
+            CallError::Encode("".into()),
         ];
         assert!(idle.iter().all(|error| !error.may_have_run() && error.is_safe_to_retry()));
     }

@@ -189,6 +189,8 @@
 //!   "safe to retry" from "may have run". [`ClientBuilder`]: addresses, transport and credentials.
 //! - [`Server`], [`Router`] and [`Publisher`]; handlers take [extractors](server::FromRequest), and
 //!   [layers](server::Layer) wrap them.
+//! - [`TestRequest`](server::TestRequest): tests your extractors, layers and handlers without a
+//!   server. [`Notification::new`] and [`Gap::new`] do the same for code that listens.
 //! - [`ServerHandle`] and [`Session`]: what a server does now, and how to end one connection.
 //! - [`ClientConfig`] and [`ServerConfig`]: every bound, with its default.
 //! - [`protocol`]: lines and names, for your own tools and clients.
@@ -247,13 +249,16 @@ pub use client::{
     Subscription, TcpConnector, TypedCall, TypedStreaming,
 };
 pub use credentials::Credentials;
-pub use error::{CallError, ConnectionError, NotSent, Unknown};
+pub use error::{CallError, Cause, ConnectionError, NotSent, Unknown};
 #[cfg(feature = "json")]
 pub use json::Json;
+#[doc(inline)]
 pub use protocol::Slow;
 pub use random::Random;
+#[doc(inline)]
 pub use server::{
     Failure, Listener, Router, Server, ServerConfig, ServerHandle, ServerStats, Session,
     SessionStats, State, Streamed, blocking, handler,
 };
+#[doc(inline)]
 pub use topic::{PublishError, Published, Publisher};

@@ -1,7 +1,7 @@
 //! What both ends set on a socket: no delay, how soon a peer that is gone is noticed, and how much the
 //! system may hold unsent.
 
-use std::{io, time::Duration};
+use std::{error::Error, fmt, io, time::Duration};
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
@@ -19,6 +19,36 @@ const CLIENT: Duration = Duration::from_secs(20);
 
 /// What the system may hold unsent of one connection by default, in bytes.
 pub(crate) const UNSENT: usize = 64 * 1024;
+
+/// Puts `address` in front of the error's text.
+pub(crate) fn at(address: impl fmt::Display, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), AtAddress { address: address.to_string(), error })
+}
+
+/// An error of the system, and the address that it is about.
+#[derive(Debug)]
+pub(crate) struct AtAddress {
+    address: String,
+    error: io::Error,
+}
+
+impl AtAddress {
+    pub(crate) fn into_inner(self) -> io::Error {
+        self.error
+    }
+}
+
+impl fmt::Display for AtAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.address, self.error)
+    }
+}
+
+impl Error for AtAddress {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.error)
+    }
+}
 
 /// Prepares a client's socket: as [`prepare`], but a server that answers and takes nothing is none of
 /// the system's affair. It may have its reasons (PROTOCOL.md, section 12), and the client probes it.

@@ -376,7 +376,7 @@ async fn clients_of_a_unix_socket() {
     assert_eq!(client.call("echo", "b").await.unwrap(), "b");
     client.close().await.unwrap();
 
-    let client = Client::connect_unix(&path, ClientConfig::new()).await.unwrap();
+    let client = Client::connect_unix(&path).await.unwrap();
     assert_eq!(client.call("echo", "c").await.unwrap(), "c");
     serving.abort();
 }

@@ -394,7 +394,7 @@ impl Decode<String> for Fragile {
 
 fn is_panic(error: &CallError) -> bool {
     let (CallError::Encode(text) | CallError::Decode(text)) = error else { return false };
-    text.contains("the codec panicked") && text.contains("as planned")
+    text.as_str().contains("the codec panicked") && text.as_str().contains("as planned")
 }
 
 #[tokio::test(start_paused = true)]

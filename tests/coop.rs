@@ -17,7 +17,8 @@ use std::{
 
 use bellwire::{
     Client, ClientConfig, Connection, Delivery, Listener, Notifications, Router, Server,
-    ServerConfig, Session, Subscription, server::PeerAddr,
+    ServerConfig, Session, Subscription,
+    server::{PeerAddr, TestRequest},
 };
 use futures::{
     StreamExt,
@@ -56,8 +57,9 @@ fn list() -> Vec<Case> {
         ("Call::replied", || looping(async |it| drop(it.closed.call("m", "").replied().await))),
         ("Client::close", || looping(async |it| drop(it.closed.close().await))),
         ("Client::connect", || looping(async |_| drop(Client::connect("").await))),
-        ("Client::connect_unix", || {
-            looping(async |_| drop(Client::connect_unix("/none", ClientConfig::new()).await))
+        ("Client::connect_unix", || looping(async |_| drop(Client::connect_unix("/none").await))),
+        ("Client::connect_unix_with", || {
+            looping(async |_| drop(Client::connect_unix_with("/none", ClientConfig::new()).await))
         }),
         ("Client::connect_with", || {
             looping(async |_| drop(Client::connect_with("", ClientConfig::new()).await))
@@ -127,6 +129,12 @@ fn list() -> Vec<Case> {
         ("Subscription::next", || {
             looping(async |it| assert_eq!(held(&it.ended).await.next().await, None))
         }),
+        ("TestRequest::run", || {
+            looping(async |_| drop(TestRequest::new("m").run(&Router::new()).await))
+        }),
+        ("TestRequest::run_to_end", || {
+            looping(async |_| drop(TestRequest::new("m").run_to_end(&Router::new()).await))
+        }),
         ("TypedCall", || looping(async |it| drop(it.closed.request::<_, u8>("m", &1).await))),
         ("TypedCall::replied", || {
             looping(async |it| drop(it.closed.request::<_, u8>("m", &1).replied().await))
@@ -155,12 +163,14 @@ fn list() -> Vec<Case> {
 }
 
 /// Public futures that no loop can be made of, and why.
-const EXEMPT: [(&str, &str); 6] = [
+const EXEMPT: [(&str, &str); 8] = [
     ("Client::connect_tls", "as Client::connect"),
+    ("Client::connect_tls_with", "as Client::connect"),
     ("HandlerReply", "a handler is started once, and its driver yields between requests"),
     ("Listening::ended", "a task of tokio's, and each ends once"),
     ("MemoryTopics::close", "a store's, which Publisher::close waits for"),
     ("MemoryTopics::append", "a store's, which Publisher::publish waits for"),
+    ("Server::bind_tls", "as Server::bind"),
     ("TokenAuthenticator::authenticate", "a hook, which a connection polls once for an /auth"),
 ];
 

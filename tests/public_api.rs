@@ -5,15 +5,16 @@ use std::{
     env,
     error::Error,
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
 
 use bellwire::{
-    CallError, ClientConfig, ConnectionError, Delivery, Failure, Gap, GapCause, Json, NotSent,
-    Notification, PublishError, Publisher, Random, Router, ServerConfig, State, Streamed, blocking,
-    handler,
+    CallError, Client, ClientConfig, ConnectionError, Delivery, Failure, Gap, GapCause, Json,
+    NotSent, Notification, PublishError, Publisher, Random, Router, Server, ServerConfig, State,
+    Streamed, UnixConnector, blocking, handler,
     protocol::{Code, Epoch, Method, Outcome, Reason, Topic, TraceParent},
     server::{
         HandlerFuture, Next, PeerAddr, Principal, Rejection, Reply, Request, RequestParts,
@@ -225,4 +226,128 @@ fn mistakes_with_handlers_are_named() {
     }
     assert!(expected > 10);
     assert_eq!(errors.len(), expected, "{said}");
+}
+
+/// The public types with public fields or variants: the file, the name, and the lines above.
+fn open_types(source: &str) -> Vec<(String, String)> {
+    let lines: Vec<_> = source.lines().collect();
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let Some(kind) =
+            ["pub enum ", "pub struct "].into_iter().find(|kind| line.starts_with(kind))
+        else {
+            continue;
+        };
+        let body = lines[at..].iter().take_while(|line| **line != "}");
+        let is_open = kind == "pub enum " || body.clone().any(|line| line.starts_with("    pub "));
+        let is_head = |line: &&&str| line.starts_with('#') || line.starts_with("///");
+        let head = lines[..at].iter().rev().take_while(is_head).copied().collect::<Vec<_>>();
+        let name = line[kind.len()..].split(|letter: char| !letter.is_alphanumeric()).next();
+        if line.ends_with('{') && is_open {
+            found.push((name.unwrap_or_default().to_owned(), head.join("\n")));
+        }
+    }
+    found
+}
+
+fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in directory.read_dir().expect("a directory") {
+        let path = entry.expect("an entry").path();
+        match path.is_dir() {
+            true => sources(&path, found),
+            false => found.push(path),
+        }
+    }
+}
+
+/// A public type with open parts may grow, or its documentation says why it does not.
+#[test]
+fn public_types_may_grow_or_say_why_not() {
+    let mut files = Vec::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    // Public with `unstable-core` alone; the re-exported ones stand in these files.
+    let stable = ["cursor.rs", "backoff.rs", "flow_control.rs"];
+    let unstable = ["Terms", "Overtaken"];
+    let (mut growing, mut closed) = (0, 0);
+    for file in files {
+        let is_rule = file.components().any(|part| part.as_os_str() == "rules");
+        let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if is_rule && !stable.contains(&name) {
+            continue;
+        }
+        for (name, head) in open_types(&fs::read_to_string(&file).expect("a source")) {
+            let is_unstable = unstable.contains(&name.as_str());
+            let (grows, says) = (head.contains("#[non_exhaustive]"), head.contains("Exhaustive: "));
+            assert!(grows || says || is_unstable, "{}: {name}", file.display());
+            growing += usize::from(grows);
+            closed += usize::from(says);
+        }
+    }
+    assert!(growing > 25 && closed > 5, "{growing} and {closed}");
+}
+
+#[test]
+fn names_are_taken_in_every_form() {
+    let topic = Topic::new("offers").expect("valid");
+    let text = String::from("offers");
+    let length = |text: &str| text.len();
+    assert_eq!(length(&topic), 6);
+    assert_eq!(Topic::from(&topic), topic);
+    assert_eq!((Topic::try_from(&text), Topic::try_from("offers")), (Ok(topic.clone()), Ok(topic)));
+    assert!(Topic::try_from(String::from("no topic")).is_err());
+}
+
+#[tokio::test]
+async fn a_publisher_takes_a_topic_in_every_form() {
+    let publisher = Publisher::new(MemoryTopics::new(&Random::seeded(7)));
+    let (text, topic) = (String::from("t"), Topic::new("t").expect("valid"));
+    publisher.publish("t", "1").await.unwrap();
+    publisher.publish(&text, "2").await.unwrap();
+    publisher.publish(text, "3").await.unwrap();
+    publisher.publish(&topic, "4").await.unwrap();
+    assert_eq!(publisher.publish(topic.clone(), "5").await.unwrap().sequence, 5);
+    assert!(publisher.close(&topic).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn errors_of_sockets_name_the_address() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let error = Server::bind(address).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AddrInUse);
+    assert!(error.to_string().starts_with(&format!("{address}: ")), "{error}");
+    drop(listener);
+    let error = Client::connect(address).await.unwrap_err();
+    assert!(error.to_string().contains(&address.to_string()), "{error}");
+    let source = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
+    assert_eq!(source.map(std::io::Error::kind), Some(ErrorKind::ConnectionRefused));
+    assert!(source.and_then(std::io::Error::raw_os_error).is_some(), "{source:?}");
+    assert_eq!(error.clone(), error);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn errors_of_unix_sockets_name_the_path() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("none").join("socket");
+    let named = path.display().to_string();
+    let error = Server::bind_unix(&path).await.unwrap_err();
+    assert!(error.to_string().starts_with(&named), "{error}");
+    let error = Client::connect_unix(&path).await.unwrap_err();
+    assert!(error.to_string().contains(&named), "{error}");
+    let builder = Client::builder().connector(UnixConnector::default()).address(path.display());
+    let error = builder.connect().await.unwrap_err();
+    assert!(error.to_string().contains(&named), "{error}");
+}
+
+/// A codec's error is the source of the call's.
+#[tokio::test]
+async fn errors_of_codecs_are_kept() {
+    let (near, _far) = tokio::io::duplex(64);
+    let (client, _connection) = Client::new(near, ClientConfig::new());
+    let bad_key = std::collections::HashMap::from([(vec![1], 1)]);
+    let error = client.request::<_, u64>("m", &bad_key).await.unwrap_err();
+    assert!(matches!(error, CallError::Encode(_)));
+    assert!(error.source().is_some_and(|source| source.is::<serde_json::Error>()), "{error:?}");
+    assert_eq!(error.clone(), error);
 }

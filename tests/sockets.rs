@@ -171,7 +171,7 @@ async fn a_server_that_does_not_read_costs_the_clients_system_no_more_than_the_l
     let (client, _server) = greeted(connecting, async { accepting.await.map(|(io, _)| io) }).await;
     assert!(offered(&client).await <= HELD);
 
-    let (connecting, accepting) = (Client::connect_unix(&path, limited), unix.accept());
+    let (connecting, accepting) = (Client::connect_unix_with(&path, limited), unix.accept());
     let (client, _server) = greeted(connecting, async { accepting.await.map(|(io, _)| io) }).await;
     assert!(offered(&client).await <= HELD);
 

@@ -200,7 +200,8 @@ async fn a_client_and_a_server_speak_tls() {
 
     let tls = client_config(&identity, None);
     let config = ClientConfig::new();
-    let client = soon(Client::connect_tls(address, name(), tls, config)).await.expect("connected");
+    let client =
+        soon(Client::connect_tls_with(address, name(), tls, config)).await.expect("connected");
     let payload = vec![b'x'; 40_000];
     assert_eq!(soon(client.call("echo", &payload)).await.expect("answered"), payload);
     let mut news = soon(client.subscribe("news").into_future()).await.expect("subscribed");
@@ -211,7 +212,7 @@ async fn a_client_and_a_server_speak_tls() {
 
     // Somebody who is not trusted.
     let stranger = client_config(&Identity::server(), None);
-    let error = soon(Client::connect_tls(address, name(), stranger, ClientConfig::new())).await;
+    let error = soon(Client::connect_tls(address, name(), stranger)).await;
     assert!(matches!(error, Err(ConnectionError::Tls(_))), "{error:?}");
     serving.abort();
 }
@@ -249,9 +250,9 @@ async fn a_tls_client_at_a_plain_server_is_told() {
     let handle = server.handle();
     let serving = tokio::spawn(server.serve(router()).into_future());
     let tls = client_config(&Identity::server(), None);
-    let error = soon(Client::connect_tls(address, name(), tls, ClientConfig::new())).await;
+    let error = soon(Client::connect_tls(address, name(), tls)).await;
     let Err(ConnectionError::Tls(text)) = error else { panic!("{error:?}") };
-    assert!(text.ends_with("does the server speak TLS?"), "{text}");
+    assert!(text.as_str().ends_with("does the server speak TLS?"), "{text}");
     // The server has seen its last of it.
     soon(async {
         while handle.stats().connections > 0 {

@@ -288,7 +288,7 @@ impl Drop for Listing<'_> {
 fn method_and_doc(line: &[u8]) -> Result<(Method, String), CallError> {
     let line = String::from_utf8_lossy(line);
     let (name, doc) = line.split_once(' ').unwrap_or((&line, ""));
-    let method = Method::new(name).map_err(|error| CallError::Decode(error.to_string()))?;
+    let method = Method::new(name).map_err(|error| CallError::Decode(error.to_string().into()))?;
     Ok((method, doc.to_owned()))
 }
 

@@ -159,7 +159,8 @@ impl Connector for TcpConnector {
             if address.parse::<SocketAddr>().is_ok() {
                 return Ok(vec![address]);
             }
-            let found = tokio::net::lookup_host(&address).await?.collect();
+            let found = tokio::net::lookup_host(&address).await;
+            let found = found.map_err(|error| tcp::at(&address, error))?.collect();
             let found =
                 interleave(found, |one: &SocketAddr, other| one.is_ipv4() == other.is_ipv4());
             match found.is_empty() {
@@ -212,7 +213,7 @@ async fn race(endpoints: Vec<String>) -> io::Result<TcpStream> {
 }
 
 async fn open(address: &str) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(address).await?;
+    let stream = TcpStream::connect(address).await.map_err(|error| tcp::at(address, error))?;
     if let Err(error) = tcp::prepare_client(&stream) {
         tracing::debug!(%error, "cannot prepare the connection");
     }
@@ -228,7 +229,8 @@ impl Connector for AtPath {
     type Io = UnixStream;
 
     async fn connect(&mut self, _: &str) -> io::Result<UnixStream> {
-        UnixStream::connect(&self.0).await
+        let path = &self.0;
+        UnixStream::connect(path).await.map_err(|error| tcp::at(path.display(), error))
     }
 
     fn limit_unsent(io: &UnixStream, bytes: usize) -> io::Result<()> {
@@ -247,7 +249,7 @@ impl Connector for UnixConnector {
     type Io = UnixStream;
 
     async fn connect(&mut self, address: &str) -> io::Result<UnixStream> {
-        UnixStream::connect(address).await
+        open_unix(address).await
     }
 
     fn limit_unsent(io: &UnixStream, bytes: usize) -> io::Result<()> {
@@ -262,8 +264,13 @@ impl Connector for UnixConnector {
 
     fn begin(&mut self, address: &str) -> Option<Connecting<UnixStream>> {
         let address = address.to_owned();
-        Some(Box::pin(async move { Ok(finished(UnixStream::connect(address).await?)) }))
+        Some(Box::pin(async move { Ok(finished(open_unix(&address).await?)) }))
     }
+}
+
+#[cfg(unix)]
+async fn open_unix(path: &str) -> io::Result<UnixStream> {
+    UnixStream::connect(path).await.map_err(|error| tcp::at(path, error))
 }
 
 #[cfg(test)]

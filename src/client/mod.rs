@@ -151,14 +151,29 @@ impl Client {
         Self::builder().address(address).config(config).connect().await
     }
 
-    /// Connects to a Unix socket, as [`connect_with`](Self::connect_with) does over TCP.
+    /// Connects to a Unix socket, as [`connect`](Self::connect) does over TCP.
     ///
     /// Short for [`Client::builder`] with a [`UnixConnector`].
     ///
     /// # Errors
     /// As [`connect`](Self::connect).
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     #[cfg(unix)]
-    pub async fn connect_unix(
+    pub async fn connect_unix(path: impl AsRef<std::path::Path>) -> Result<Self, ConnectionError> {
+        Self::connect_unix_with(path, ClientConfig::default()).await
+    }
+
+    /// As [`connect_unix`](Self::connect_unix), with your own bounds.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    #[cfg(unix)]
+    pub async fn connect_unix_with(
         path: impl AsRef<std::path::Path>,
         config: ClientConfig,
     ) -> Result<Self, ConnectionError> {

@@ -78,13 +78,13 @@ impl ClientBuilder {
 }
 
 impl Client {
-    /// Connects over TLS, as [`connect_with`](Self::connect_with) does over TCP. `tls` has the
-    /// certificates that the client trusts, and its own, if it has one. The server's certificate
-    /// has to name `name`.
+    /// Connects over TLS, as [`connect`](Self::connect) does over TCP. `tls` has the certificates
+    /// that the client trusts, and its own, if it has one. The server's certificate has to name
+    /// `name`.
     ///
     /// ```no_run
     /// use std::sync::Arc;
-    /// use bellwire::{Client, ClientConfig, tls::rustls};
+    /// use bellwire::{Client, tls::rustls};
     ///
     /// # async fn run(roots: rustls::RootCertStore) -> Result<(), Box<dyn std::error::Error>> {
     /// let tls = rustls::ClientConfig::builder()
@@ -92,7 +92,7 @@ impl Client {
     ///     .with_no_client_auth();
     /// let name = "offers.example".try_into()?;
     /// let address = "offers.example:7440";
-    /// let client = Client::connect_tls(address, name, Arc::new(tls), ClientConfig::new()).await?;
+    /// let client = Client::connect_tls(address, name, Arc::new(tls)).await?;
     /// # drop(client);
     /// # Ok(()) }
     /// ```
@@ -106,6 +106,21 @@ impl Client {
     /// # Panics
     /// Outside a tokio runtime.
     pub async fn connect_tls(
+        address: impl ToString,
+        name: ServerName<'static>,
+        tls: Arc<rustls::ClientConfig>,
+    ) -> Result<Self, ConnectionError> {
+        Self::connect_tls_with(address, name, tls, ClientConfig::default()).await
+    }
+
+    /// As [`connect_tls`](Self::connect_tls), with your own bounds.
+    ///
+    /// # Errors
+    /// As [`connect_tls`](Self::connect_tls).
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn connect_tls_with(
         address: impl ToString,
         name: ServerName<'static>,
         tls: Arc<rustls::ClientConfig>,

@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     client::{Call, Replied},
-    error::CallError,
+    error::{CallError, Cause},
     guard::caught,
     protocol::TraceParent,
 };
@@ -49,8 +49,8 @@ pub trait Encode<T: ?Sized> {
     /// Appends `value` to `payload`.
     ///
     /// # Errors
-    /// The call ends with [`CallError::Encode`], and nothing is sent. It has the text of the error,
-    /// or the message of a panic.
+    /// The call ends with [`CallError::Encode`], and nothing is sent. Its source is the error. If the
+    /// codec panics, it has the message.
     fn encode(&self, value: &T, payload: &mut Vec<u8>) -> Result<(), CodecError>;
 }
 
@@ -59,8 +59,8 @@ pub trait Decode<T> {
     /// Reads a value from the whole of `payload`.
     ///
     /// # Errors
-    /// The call ends with [`CallError::Decode`]; its handler has run. It has the text of the error,
-    /// or the message of a panic.
+    /// The call ends with [`CallError::Decode`]; its handler has run. Its source is the error. If the
+    /// codec panics, it has the message.
     fn decode(&self, payload: &[u8]) -> Result<T, CodecError>;
 }
 
@@ -91,20 +91,19 @@ impl<T: serde::de::DeserializeOwned> Decode<T> for JsonCodec {
 pub(crate) fn encode<C: Encode<A>, A: ?Sized>(codec: &C, value: &A) -> Result<Vec<u8>, CallError> {
     let encoded = caught(|| {
         let mut payload = Vec::new();
-        let encoded = codec.encode(value, &mut payload).map_err(|error| error.to_string());
-        encoded.map(|()| payload)
+        codec.encode(value, &mut payload).map(|()| payload).map_err(Cause::of_codec)
     });
     encoded.unwrap_or_else(|message| Err(panicked(&message))).map_err(CallError::Encode)
 }
 
 /// Decodes a payload, as [`encode`] encodes.
 pub(crate) fn decode<C: Decode<R>, R>(codec: &C, payload: &[u8]) -> Result<R, CallError> {
-    let decoded = caught(|| codec.decode(payload).map_err(|error| error.to_string()));
+    let decoded = caught(|| codec.decode(payload).map_err(Cause::of_codec));
     decoded.unwrap_or_else(|message| Err(panicked(&message))).map_err(CallError::Decode)
 }
 
-fn panicked(message: &str) -> String {
-    format!("the codec panicked: {message}")
+fn panicked(message: &str) -> Cause {
+    format!("the codec panicked: {message}").into()
 }
 
 /// A typed call in progress: a future of the decoded reply. Otherwise as [`Call`].

@@ -20,8 +20,8 @@ use tokio::net::{TcpListener, ToSocketAddrs};
 #[cfg(feature = "tower")]
 pub use self::handlers::tower::{HandlerCall, HandlerReply, HandlerService};
 use self::{
-    access::hooks::Hooks, buffered::Buffered, driver::timers::Timers, handle::Sessions,
-    handlers::router::Methods, publishing::Publishing,
+    access::hooks::Hooks, buffered::Buffered, driver::listener::listen, driver::timers::Timers,
+    handle::Sessions, handlers::router::Methods, publishing::Publishing,
 };
 pub use self::{
     access::{
@@ -89,10 +89,13 @@ impl Server {
     /// A server on a TCP address; port 0 takes a free port.
     ///
     /// # Errors
-    /// The system's, when it cannot listen on the address.
+    /// The system's, when it cannot listen on the address. The text names the address.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     pub async fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
         consume_budget().await;
-        Ok(Self::new(TcpListener::bind(address).await?))
+        Ok(Self::new(listen(address).await?))
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 use tokio::net::{UnixListener, UnixStream};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, ToSocketAddrs, lookup_host},
 };
 
 use crate::{server::access::principal::Principal, tcp};
@@ -149,6 +149,23 @@ impl PeerAddr {
             Self::Tcp(address) => !address.ip().to_canonical().is_loopback(),
             Self::Unix(_) | Self::Other(_) => false,
         }
+    }
+}
+
+/// Listens on the first of the endpoints of `address` that it can listen on.
+pub(in crate::server) async fn listen(address: impl ToSocketAddrs) -> io::Result<TcpListener> {
+    let endpoints: Vec<_> = lookup_host(address).await?.collect();
+    let named = |error| tcp::at(Endpoints(&endpoints), error);
+    TcpListener::bind(&endpoints[..]).await.map_err(named)
+}
+
+/// With commas between them.
+struct Endpoints<'a>(&'a [SocketAddr]);
+
+impl fmt::Display for Endpoints<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let joints = std::iter::once("").chain(std::iter::repeat(", "));
+        joints.zip(self.0).try_for_each(|(joint, endpoint)| write!(f, "{joint}{endpoint}"))
     }
 }
 

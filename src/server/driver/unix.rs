@@ -11,7 +11,7 @@ use std::{
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixListener;
 
-use crate::{coop::consume_budget, server::Server};
+use crate::{coop::consume_budget, server::Server, tcp};
 
 /// How often, and after how long each time, the lock on the directory is tried for.
 const TRIES: u32 = 100;
@@ -27,6 +27,7 @@ impl Server<UnixListener> {
     ///
     /// # Errors
     /// The system's, when the socket cannot be listened on; `AddrInUse` when a server listens there.
+    /// The text names the path.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -34,7 +35,7 @@ impl Server<UnixListener> {
         consume_budget().await;
         let path = path.as_ref();
         let lock = lock_directory(path).await;
-        let listener = bind(path);
+        let listener = bind(path).map_err(|error| tcp::at(path.display(), error));
         drop(lock);
         Ok(Self::new(listener?))
     }
@@ -84,7 +85,7 @@ mod tests {
     use crate::{client::Client, server::Router};
 
     async fn answers(path: &Path) -> bool {
-        Client::connect_unix(path, Default::default()).await.is_ok()
+        Client::connect_unix(path).await.is_ok()
     }
 
     #[tokio::test]

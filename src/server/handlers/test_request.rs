@@ -5,6 +5,7 @@ use std::{fmt, future::poll_fn};
 use bytes::Bytes;
 
 use crate::{
+    coop::consume_budget,
     protocol::{AttributeList, Code, Method, RequestId, TraceParent, Word},
     random::Random,
     server::{
@@ -219,6 +220,7 @@ impl TestRequest {
     /// # Panics
     /// When the handler or a layer panics.
     pub async fn run<S: Clone + Send + Sync + 'static>(&self, router: &Router<S>) -> Reply {
+        consume_budget().await;
         match router.start(&self.parts()) {
             Err(rejection) => Reply::no(rejection),
             Ok(mut running) => poll_fn(|cx| running.poll(cx).map(replied)).await,
