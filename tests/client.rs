@@ -10,7 +10,7 @@ use std::{
 use bellwire::{
     CallError, Client, ClientConfig, ConnectionError, ConnectionEvent, Delivery, Gap, GapCause,
     NotSent, Unknown,
-    protocol::{Code, Position, RequestId},
+    protocol::{Code, Position, RequestId, TraceParent},
 };
 use futures::future::join_all;
 use tokio::{
@@ -322,11 +322,16 @@ async fn what_cannot_be_written_is_not_sent() {
     for (key, value) in [("nodot", "x"), ("a.b", "x y"), ("A.b", "x"), ("a.b", "")] {
         let error = client.call("m", "").attribute(key, value).await.unwrap_err();
         assert!(matches!(error, CallError::NotSent(NotSent::Attribute(_))), "{key}: {error:?}");
+        let error = client.one_way("m", "").attribute(key, value).await.unwrap_err();
+        assert!(matches!(error, NotSent::Attribute(_)), "{key}: {error:?}");
     }
     let error = client.publish("a b", "").await.unwrap_err();
     assert!(matches!(error, CallError::NotSent(NotSent::Name(_))));
     client.one_way("m", "a\nb").await.unwrap();
     server.expect("* m a\x10Jb\n").await;
+    let trace = TraceParent::new(1, 2, true).unwrap();
+    client.one_way("m", "x").attribute("a.b", 7).trace(trace).await.unwrap();
+    server.expect(&format!("* m;a.b=7;trace={trace} x\n")).await;
 }
 
 /// Typed calls: JSON by default, a codec of one's own where wanted.

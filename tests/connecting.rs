@@ -678,12 +678,16 @@ fn a_call_outside_a_runtime_has_a_deadline() {
 /// attempt fails, with its error.
 #[tokio::test(start_paused = true)]
 async fn fail_fast_ends_waiting_requests_when_the_first_attempt_fails() {
+    failing_fast_end_with_the_first_attempt(ClientConfig::new().fail_fast(true), &requests()).await;
+    failing_fast_end_with_the_first_attempt(ClientConfig::new(), &failing_fast()).await;
+}
+
+async fn failing_fast_end_with_the_first_attempt(config: ClientConfig, requests: &[Asking]) {
     for is_silent in [false, true] {
         let (builder, mut net) = builder();
-        let config = ClientConfig::new().fail_fast(true);
-        let client = builder.config(config).connect_lazily();
+        let client = builder.config(config.clone()).connect_lazily();
         let mut waiting = JoinSet::new();
-        for (name, request) in requests() {
+        for &(name, request) in requests {
             let request = request(client.clone());
             waiting.spawn(async move { (name, request.await) });
         }
@@ -713,6 +717,24 @@ async fn fail_fast_ends_waiting_requests_when_the_first_attempt_fails() {
 type Request = Pin<Box<dyn Future<Output = CallError> + Send>>;
 
 type Asking = (&'static str, fn(Client) -> Request);
+
+/// The requests that can be told to fail fast.
+fn failing_fast() -> [Asking; 5] {
+    [
+        ("call", |it| Box::pin(async move { it.call("m", "").fail_fast().await.unwrap_err() })),
+        ("publish", |it| {
+            Box::pin(async move { it.publish("t", "").fail_fast().await.unwrap_err() })
+        }),
+        ("one_way", |it| {
+            Box::pin(async move { it.one_way("m", "").fail_fast().await.unwrap_err().into() })
+        }),
+        ("methods", |it| Box::pin(async move { it.methods().fail_fast().await.unwrap_err() })),
+        ("stream", |it| {
+            let next = async move { it.stream("m", "").fail_fast().next().await };
+            Box::pin(async move { next.await.expect("an item").unwrap_err() })
+        }),
+    ]
+}
 
 /// Every kind of request, as a future of its error.
 fn requests() -> [Asking; 7] {

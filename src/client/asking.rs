@@ -20,7 +20,10 @@ use crate::{
     coop::{consume_budget, poll_budgeted},
     error::{CallError, ConnectionError, NotSent, Unknown},
     guard::wake,
-    protocol::{Epoch, Method, RequestId, Topic, Word, parse_number},
+    protocol::{
+        AttributeList, Epoch, InvalidAttribute, Method, RequestId, Topic, TraceParent, Word,
+        parse_number,
+    },
     sync::oneshot,
     topic::Published,
 };
@@ -52,6 +55,13 @@ impl<'a> Publish<'a> {
     /// when the line is sent. Default: [`ClientConfig::deadline`](crate::ClientConfig::deadline).
     pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
         self.0.patience.set_deadline(deadline.into());
+        self
+    }
+
+    /// Fails at once while there is no connection, and is not sent again: as
+    /// [`ClientConfig::fail_fast`](crate::ClientConfig::fail_fast), for this request.
+    pub fn fail_fast(mut self) -> Self {
+        self.0.patience.fail_fast = true;
         self
     }
 }
@@ -125,6 +135,36 @@ impl<'a> OneWay<'a> {
         self
     }
 
+    /// Fails at once while there is no connection: as
+    /// [`ClientConfig::fail_fast`](crate::ClientConfig::fail_fast), for this request.
+    pub fn fail_fast(mut self) -> Self {
+        self.patience.fail_fast = true;
+        self
+    }
+
+    /// Sends a trace context with the request. The handler's span on the server carries it.
+    pub fn trace(self, parent: TraceParent) -> Self {
+        self.push(|attributes| attributes.push("trace", parent))
+    }
+
+    /// Sends an attribute of the application with the request; its key has a dot. If it cannot be
+    /// written, the request ends with [`NotSent::Attribute`].
+    pub fn attribute(self, key: &str, value: impl fmt::Display) -> Self {
+        self.push(|attributes| attributes.push_application(key, value))
+    }
+
+    fn push(
+        mut self,
+        push: impl FnOnce(&mut AttributeList) -> Result<(), InvalidAttribute>,
+    ) -> Self {
+        if let OneWayState::New(Ok(body)) = &mut self.state
+            && let Err(error) = push(&mut body.attributes)
+        {
+            self.state = OneWayState::New(Err(NotSent::Attribute(error)));
+        }
+        self
+    }
+
     /// Sends at once if there is a connection and room; else waits for both.
     fn start(&mut self, body: Body) -> Poll<Result<(), NotSent>> {
         match self.shared.send_one_way(&body) {
@@ -135,7 +175,8 @@ impl<'a> OneWay<'a> {
         self.patience.begin();
         let (shared, patience) = (self.shared, std::mem::take(&mut self.patience));
         self.state = OneWayState::Waiting(Box::pin(async move {
-            let sent = patience.within(shared, send_one_way(shared, &body)).await;
+            let sent =
+                patience.within(shared, send_one_way(shared, &body, patience.fail_fast)).await;
             sent.unwrap_or_else(|| Err(shared.out_of_time()))
         }));
         Poll::Pending
@@ -168,14 +209,14 @@ impl Future for OneWay<'_> {
     }
 }
 
-async fn send_one_way(shared: &Shared, body: &Body) -> Result<(), NotSent> {
+async fn send_one_way(shared: &Shared, body: &Body, fail_fast: bool) -> Result<(), NotSent> {
     loop {
         let mut drained = pin!(shared.drained.notified());
         drained.as_mut().enable();
         match shared.send_one_way(body) {
             Ok(()) => return Ok(()),
             Err(SendError::Refused(error)) => return Err(error),
-            Err(SendError::NoPlace) => shared.wait_for_connection().await?,
+            Err(SendError::NoPlace) => shared.wait_for_connection(fail_fast).await?,
             Err(SendError::Full) => drained.await,
         }
     }
@@ -211,6 +252,13 @@ impl<'a> Methods<'a> {
         self.patience.set_deadline(deadline.into());
         self
     }
+
+    /// Fails at once while there is no connection, and is not sent again: as
+    /// [`ClientConfig::fail_fast`](crate::ClientConfig::fail_fast), for this request.
+    pub fn fail_fast(mut self) -> Self {
+        self.patience.fail_fast = true;
+        self
+    }
 }
 
 impl Future for Methods<'_> {
@@ -236,7 +284,7 @@ impl Future for Methods<'_> {
 async fn list(shared: &Shared, mut patience: Patience) -> Listed {
     patience.begin();
     let lines = loop {
-        let sent = patience.within(shared, send_methods(shared)).await;
+        let sent = patience.within(shared, send_methods(shared, patience.fail_fast)).await;
         let sent = sent.unwrap_or_else(|| Err(shared.out_of_time()));
         let mut listing = sent.map_err(|why| patience.last(why))?;
         let listed = patience.within(shared, &mut listing.list).await;
@@ -253,7 +301,7 @@ async fn list(shared: &Shared, mut patience: Patience) -> Listed {
     lines.iter().map(|line| method_and_doc(line)).collect()
 }
 
-async fn send_methods(shared: &Shared) -> Result<Listing<'_>, NotSent> {
+async fn send_methods(shared: &Shared, fail_fast: bool) -> Result<Listing<'_>, NotSent> {
     loop {
         let turn = shared.turn().await;
         let (caller, list) = oneshot::channel();
@@ -267,7 +315,7 @@ async fn send_methods(shared: &Shared) -> Result<Listing<'_>, NotSent> {
                 return Ok(Listing { shared, id: begun.id, list });
             }
             Err(SendError::Refused(error)) => return Err(error),
-            Err(_) => shared.wait_for_connection().await?,
+            Err(_) => shared.wait_for_connection(fail_fast).await?,
         }
     }
 }

@@ -379,19 +379,18 @@ impl Shared {
         next
     }
 
-    /// Waits for a connection, unless requests fail fast. With `fail_fast` it ends when the first
-    /// attempt to connect fails. That does not change the phase, so it watches `drained`, too.
-    pub(crate) async fn wait_for_connection(&self) -> Result<(), NotSent> {
+    /// Waits for a connection. With `fail_fast` it ends when the first attempt to connect fails. That does not change the phase, so it watches `drained`, too.
+    pub(crate) async fn wait_for_connection(&self, fail_fast: bool) -> Result<(), NotSent> {
         let mut settled = pin!(self.phase.until(|phase| !matches!(phase, Phase::Connecting)));
         loop {
             let mut failed = pin!(self.drained.notified());
             failed.as_mut().enable();
-            if let Some(error) = self.down().filter(|_| self.config.fail_fast) {
+            if let Some(error) = self.down().filter(|_| fail_fast) {
                 return Err(NotSent::Lost(error));
             }
             let phase = poll_fn(|cx| match settled.as_mut().poll(cx) {
                 Poll::Ready(phase) => Poll::Ready(Some(phase)),
-                Poll::Pending if self.config.fail_fast => failed.as_mut().poll(cx).map(|()| None),
+                Poll::Pending if fail_fast => failed.as_mut().poll(cx).map(|()| None),
                 Poll::Pending => Poll::Pending,
             });
             match phase.await {
