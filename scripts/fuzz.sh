@@ -4,7 +4,7 @@
 #   scripts/fuzz.sh [SECONDS [TARGET...]]
 #
 # Without SECONDS: 600 for `line`, 120 for the others. The corpus grows in fuzz/corpus (not kept),
-# beginning from fuzz/seeds, which tests/properties.rs makes of PROTOCOL.md's lines.
+# beginning from fuzz/seeds, which tests/it/properties.rs makes of PROTOCOL.md's lines.
 set -eu
 cd "$(dirname "$0")/../fuzz"
 

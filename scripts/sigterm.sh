@@ -11,4 +11,4 @@ cd "$(dirname "$0")/.."
 
 runs=${1:-200}
 cargo build --quiet --examples
-BELLWIRE_SIGTERM_RUNS=$runs cargo test --quiet --test drain sigterm -- --nocapture
+BELLWIRE_SIGTERM_RUNS=$runs cargo test --quiet --test it drain::sigterm -- --nocapture

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Plays simulations of servers and clients by seed, on two threads: tests/simulation.rs, with as many
+# Plays simulations of servers and clients by seed, on two threads: tests/sweeps/simulation.rs, with as many
 # seeds as you like.
 #
 #   scripts/simulate.sh [SEEDS [FIRST]]      10,000 seeds from 0 on by default
@@ -9,4 +9,4 @@ set -eu
 cd "$(dirname "$0")/.."
 
 BELLWIRE_SEEDS=${1:-10000} BELLWIRE_FIRST=${2:-0} exec \
-    cargo test --quiet --release --all-features --test simulation histories_hold -- --nocapture
+    cargo test --quiet --release --all-features --test sweeps simulation::histories_hold -- --nocapture

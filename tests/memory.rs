@@ -3,8 +3,6 @@
 //! A test binary of its own, since it counts what the whole process allocates. The transports take
 //! the measure at every read and write of a driver, so also in the middle of its work.
 
-mod support;
-
 use std::{
     alloc::System,
     io,
@@ -21,6 +19,7 @@ use bellwire::{
     Client, ClientConfig, Listener, Publisher, Router, Server, ServerConfig, handler,
     server::PeerAddr,
 };
+use bellwire_testkit::RawPeer;
 use bytes::Bytes;
 use futures::future::join_all;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
@@ -29,8 +28,6 @@ use tokio::{
     sync::mpsc,
     task::yield_now,
 };
-
-use crate::support::RawPeer;
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;

@@ -1,0 +1,206 @@
+//! A session that is cut: where, how, and whether it was as it must be.
+
+use std::{
+    any::Any,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    str::FromStr,
+    time::Duration,
+};
+
+use fastrand::Rng;
+use tokio::{runtime, time::timeout};
+
+use crate::{
+    cutting::Reads,
+    proxy::{
+        Direction::{self, ToClient, ToServer},
+        Plan,
+    },
+    recorder::Recorder,
+    session::{self, Report, Trouble},
+};
+
+/// What a pipe holds: less than a burst, so that lines wait to be offered.
+const NARROW: usize = 300;
+
+/// More than anybody says.
+const WIDE: usize = 64 * 1024;
+
+/// Of the client's jitter, there are so many.
+const SEEDS: u64 = 8;
+
+/// A session, and what becomes of its first connection behind `k` bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Case {
+    pub how: How,
+    pub direction: Direction,
+    pub k: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// Both ends are reset.
+    Reset,
+    /// The same, where the pipes hold all that is said.
+    Wide,
+    /// The same, and what passes comes in slices.
+    Sliced,
+    /// The same, and so is the next connection, somewhere.
+    Twice,
+    /// The same, and the server is another from then on.
+    Restart,
+    /// Both ends read an end.
+    Close,
+    /// Nothing passes any more, and nobody is told.
+    Dark,
+    /// The client's transport takes no more, and reads go on.
+    Writes,
+    /// The client's transport takes no more, and gives none.
+    Fails,
+}
+
+const HOWS: [(How, &str); 9] = [
+    (How::Reset, "reset"),
+    (How::Wide, "wide"),
+    (How::Sliced, "sliced"),
+    (How::Twice, "twice"),
+    (How::Restart, "restart"),
+    (How::Close, "close"),
+    (How::Dark, "dark"),
+    (How::Writes, "writes"),
+    (How::Fails, "fails"),
+];
+
+const DIRECTIONS: [(Direction, &str); 2] = [(ToServer, "to-server"), (ToClient, "to-client")];
+
+/// What is not as it must be, and the history.
+pub struct Failure {
+    pub what: String,
+    pub log: String,
+}
+
+impl Case {
+    /// Plays the session. Up to its cut it is that of which nothing is cut.
+    pub fn play(self, uncut: &Uncut) -> Result<Report, Failure> {
+        let report = play(&self.trouble(), self.bound())?;
+        let is_exact = !matches!(self.how, How::Wide | How::Sliced | How::Writes | How::Fails);
+        let delivered = &report.delivered[self.direction as usize];
+        let expected = &uncut.0[self.seed() as usize].delivered[self.direction as usize];
+        if is_exact && *delivered != expected[..self.k.min(expected.len())] {
+            let what = format!("{} bytes were delivered, or others", delivered.len());
+            return Err(Failure { what, log: String::new() });
+        }
+        Ok(report)
+    }
+
+    fn trouble(self) -> Trouble {
+        let Self { how, direction, k } = self;
+        let cut = Plan::new().cut(direction, k);
+        let plans = match how {
+            How::Reset | How::Wide | How::Restart => vec![cut],
+            How::Sliced => vec![cut.slice(k as u64)],
+            How::Twice => vec![cut, second_cut(k as u64)],
+            How::Close => vec![Plan::new().close(direction, k)],
+            How::Dark => vec![Plan::new().go_dark(direction, k)],
+            How::Writes | How::Fails => vec![],
+        };
+        let takes = match how {
+            How::Writes => Some((k, Reads::GoOn)),
+            How::Fails => Some((k, Reads::Fail)),
+            _ => None,
+        };
+        let pipe = if how == How::Wide { WIDE } else { NARROW };
+        Trouble { plans, takes, restarts: how == How::Restart, seed: self.seed(), pipe }
+    }
+
+    fn seed(self) -> u64 {
+        self.k as u64 % SEEDS
+    }
+
+    /// How long the session may take at most, in virtual time.
+    fn bound(self) -> Duration {
+        match self.how {
+            // A silence is noticed after 20 s; a close waits for 40 s.
+            How::Dark => Duration::from_secs(65),
+            _ => Duration::from_secs(3),
+        }
+    }
+}
+
+fn second_cut(seed: u64) -> Plan {
+    let mut rng = Rng::with_seed(seed);
+    Plan::new().cut(Direction::BOTH[rng.usize(..2)], rng.usize(..4_000))
+}
+
+/// The sessions of which nothing is cut, by their seeds.
+pub struct Uncut(pub Vec<Report>);
+
+impl Uncut {
+    pub fn new() -> Self {
+        Self((0..SEEDS).map(uncut).collect())
+    }
+
+    /// The bytes of the longest, in this direction.
+    pub fn length(&self, direction: Direction) -> usize {
+        let lengths = self.0.iter().map(|report| report.delivered[direction as usize].len());
+        lengths.max().expect("one at least")
+    }
+
+    /// A case at every so many bytes of a direction.
+    pub fn cases(&self, how: How, direction: Direction, step: usize) -> Vec<Case> {
+        let at = (0..=self.length(direction)).step_by(step);
+        at.map(|k| Case { how, direction, k }).collect()
+    }
+}
+
+fn uncut(seed: u64) -> Report {
+    let trouble = Trouble { plans: vec![], takes: None, restarts: false, seed, pipe: NARROW };
+    let played = play(&trouble, Duration::from_secs(2));
+    played.unwrap_or_else(|Failure { what, log }| panic!("{log}seed {seed}: {what}"))
+}
+
+/// Plays a session in a runtime of its own.
+fn play(trouble: &Trouble, bound: Duration) -> Result<Report, Failure> {
+    let runtime = runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime = runtime.expect("a runtime");
+    let recorder = {
+        let _clock = runtime.enter();
+        Recorder::new()
+    };
+    let session = async { timeout(bound, session::play(trouble, &recorder)).await };
+    let played = catch_unwind(AssertUnwindSafe(|| runtime.block_on(session)));
+    let what = match played {
+        Ok(Ok(report)) => return Ok(report),
+        Ok(Err(_)) => "it hangs".to_owned(),
+        Err(panic) => words(&*panic),
+    };
+    Err(Failure { what, log: recorder.history().render() })
+}
+
+/// What a panic says.
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned()
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = HOWS.iter().find(|(how, _)| *how == self.how).map_or("", |(_, name)| name);
+        let direction = DIRECTIONS.iter().find(|(direction, _)| *direction == self.direction);
+        write!(f, "{how} {} {}", direction.map_or("", |(_, name)| name), self.k)
+    }
+}
+
+impl FromStr for Case {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let [how, direction, k] = text.split(' ').collect::<Vec<_>>()[..] else {
+            return Err("a case is: HOW DIRECTION K");
+        };
+        let how = HOWS.iter().find(|(_, name)| *name == how).ok_or("how?")?.0;
+        let direction = DIRECTIONS.iter().find(|(_, name)| *name == direction).ok_or("where?")?.0;
+        Ok(Self { how, direction, k: k.parse().map_err(|_| "behind how many bytes?")? })
+    }
+}

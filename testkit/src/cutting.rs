@@ -1,0 +1,133 @@
+//! A transport that takes so many bytes and then no more, and remembers what it was offered.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll, Waker, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// What becomes of reads once all bytes are taken that will be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    GoOn,
+    /// They fail with `ConnectionReset`.
+    Fail,
+}
+
+/// Takes exactly `k` bytes; each write after that fails with `BrokenPipe`.
+pub struct CutIo<T> {
+    io: T,
+    left: usize,
+    reads: Reads,
+    written: Arc<Mutex<Written>>,
+    /// Who waits to read, and is woken when reads fail.
+    reader: Option<Waker>,
+}
+
+/// What was written to a transport, or tried to; and how much was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// The stream as far as a slice ever showed it: what was taken, and what stood behind that in
+    /// any slice, of a write that failed or waited too.
+    pub offered: Vec<u8>,
+    /// How many bytes of it were taken.
+    pub taken: usize,
+    /// What was once offered and is not part of that stream, since something else was offered in its
+    /// place later.
+    pub withdrawn: Vec<Vec<u8>>,
+    /// How many writes failed.
+    pub failed: usize,
+    /// How many bytes were given to who reads.
+    pub read: usize,
+}
+
+impl Written {
+    pub fn taken(&self) -> &[u8] {
+        &self.offered[..self.taken]
+    }
+
+    fn offer(&mut self, bytes: &[u8]) {
+        let known = &self.offered[self.taken..];
+        if known.starts_with(bytes) {
+            return;
+        }
+        if !bytes.starts_with(known) {
+            self.withdrawn.push(known.to_vec());
+        }
+        self.offered.truncate(self.taken);
+        self.offered.extend_from_slice(bytes);
+    }
+}
+
+impl<T> CutIo<T> {
+    pub fn new(io: T, k: usize, reads: Reads) -> Self {
+        Self { io, left: k, reads, written: Arc::default(), reader: None }
+    }
+
+    /// What is written, to be looked at while the transport is elsewhere.
+    pub fn written(&self) -> Arc<Mutex<Written>> {
+        self.written.clone()
+    }
+
+    fn reads_fail(&self) -> bool {
+        self.left == 0 && self.reads == Reads::Fail
+    }
+
+    fn take(&mut self, count: usize) {
+        self.left -= count;
+        self.written.lock().unwrap().taken += count;
+        if self.reads_fail()
+            && let Some(reader) = self.reader.take()
+        {
+            reader.wake();
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for CutIo<T> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.reads_fail() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        this.reader = Some(cx.waker().clone());
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+        this.written.lock().unwrap().read += buf.filled().len() - before;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for CutIo<T> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.written.lock().unwrap().offer(bytes);
+        if this.left == 0 {
+            this.written.lock().unwrap().failed += 1;
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let room = this.left.min(bytes.len());
+        let count = ready!(Pin::new(&mut this.io).poll_write(cx, &bytes[..room]))?;
+        this.take(count);
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}

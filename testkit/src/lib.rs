@@ -1,0 +1,42 @@
+//! What bellwire's integration tests, benches and fuzz targets share.
+//!
+//! - Ends to test: [`RawPeer`] writes and reads bytes; [`PipeServer`] and [`TcpServer`] are servers that
+//!   end when they are dropped; [`net`] is a client with scripted servers to connect to.
+//! - Transports that fail: [`proxy`], [`cutting`], [`faulty`].
+//! - Judges: [`history`] says which guarantees a recorded run breaks; [`harness`] holds what must be true
+//!   for any bytes; [`document`] and [`transcript`] read PROTOCOL.md.
+//! - Whole runs: [`simulation`] by seed, [`session`] with its cuts ([`case`]).
+//! - [`bound`] names a test that hangs, and checks a deadline from both sides.
+//!
+//! [`history`], [`lines`], [`proxy`] and [`cutting`] judge the crate, so they do not use it.
+
+pub mod bound;
+pub mod case;
+pub mod cutting;
+pub mod dialogue;
+pub mod document;
+pub mod doors;
+pub mod faulty;
+pub mod harness;
+pub mod history;
+pub mod lines;
+#[cfg(unix)]
+pub mod load;
+pub mod logs;
+pub mod methods;
+pub mod net;
+#[cfg(unix)]
+pub mod process;
+pub mod proxy;
+mod raw_peer;
+pub mod recorder;
+mod servers;
+pub mod session;
+pub mod simulation;
+pub mod slow_store;
+pub mod transcript;
+
+pub use self::{
+    raw_peer::RawPeer,
+    servers::{PIPE, PipeServer, Pipes, TcpServer, publisher_to},
+};

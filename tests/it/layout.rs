@@ -1,0 +1,42 @@
+//! The layout of the tests: every file is compiled, and the judges do not use the crate.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Parts of the kit that must know the protocol without the crate.
+const JUDGES: [&str; 6] =
+    ["cutting.rs", "history.rs", "history", "lines.rs", "proxy", "simulation/faults.rs"];
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap_or_else(|_| panic!("no {}", folder.display()));
+    entries.map(|entry| entry.expect("an entry").path()).collect()
+}
+
+#[test]
+fn every_file_of_a_test_binary_is_a_module_of_it() {
+    for folder in entries(&Path::new(ROOT).join("tests")) {
+        let Ok(main) = fs::read_to_string(folder.join("main.rs")) else { continue };
+        for file in entries(&folder) {
+            let name = file.file_stem().expect("a name").to_string_lossy();
+            let declared = main.lines().any(|line| line == format!("mod {name};"));
+            assert!(declared || name == "main", "{} is not compiled", file.display());
+        }
+    }
+}
+
+#[test]
+fn the_judges_do_not_use_the_crate() {
+    for judge in JUDGES {
+        let path = Path::new(ROOT).join("testkit/src").join(judge);
+        let files = if path.is_dir() { entries(&path) } else { vec![path] };
+        for file in files {
+            let source = fs::read_to_string(&file).expect("a source");
+            let mut code = source.lines().filter(|line| !line.trim_start().starts_with("//"));
+            assert!(!code.any(|line| line.contains("bellwire")), "{}", file.display());
+        }
+    }
+}

@@ -1,0 +1,577 @@
+//! Subscriptions over connections: where they go on, and what is told of what is gone.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Wake, Waker},
+    time::Duration,
+};
+
+use bellwire::{
+    CallError, ConnectionError, Delivery, Gap, GapCause, NotSent, Seen, Unknown, protocol::Code,
+};
+use bellwire_testkit::net::{builder, connected, next, number, settle, subscribed};
+use tokio::time::{Instant, timeout};
+
+/// [M194] N3, N5: it goes on from its own position, and what was missed comes once, in order.
+#[tokio::test(start_paused = true)]
+async fn a_subscription_goes_on_from_its_own_position() {
+    let (client, mut server, mut net) = connected().await;
+    let mut offers = subscribed(&client, &mut server, 1).await;
+    let mut all = client.notifications();
+    server.send("* offers 18 a\n* offers 19 b").await;
+    assert_eq!(number(&mut offers).await, 18);
+    // What was received and not handed over yet is not asked for again.
+    settle().await;
+    drop(server);
+    let mut server = net.greet().await;
+    server.expect("2 /subscribe;from=e:20 offers").await;
+    server.send("2 ok;epoch=e;next=20;head=21;lease=60\n* offers 20 c\n* offers 21 d").await;
+    for expected in 19..=21 {
+        assert_eq!(number(&mut offers).await, expected);
+    }
+    assert_eq!(offers.position().to_string(), "e:22");
+    for expected in 18..=21 {
+        assert_eq!(all.next().await.unwrap().into_notification().unwrap().sequence, expected);
+    }
+}
+
+/// What is gone is one item, with its numbers or its new epoch.
+#[tokio::test(start_paused = true)]
+async fn what_is_gone_is_named() {
+    let (client, mut server, mut net) = connected().await;
+    let mut offers = subscribed(&client, &mut server, 1).await;
+    drop(server);
+    let mut server = net.greet().await;
+    server.expect("2 /subscribe;from=e:18 offers").await;
+    server.send("2 ok;epoch=e;next=18;head=30;lease=60\n* /gap offers e 18 29 retention").await;
+    server.send("* offers 30 x").await;
+    match next(&mut offers).await {
+        Delivery::Gap(Gap { first: 18, last: 29, cause: GapCause::Server(code), .. }) => {
+            assert_eq!(code, Code::RETENTION);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(number(&mut offers).await, 30);
+    drop(server);
+    let mut server = net.greet().await;
+    server.expect("3 /subscribe;from=e:31 offers").await;
+    server.send("3 ok;epoch=f;next=1;head=1;lease=60\n* offers 1 y").await;
+    match next(&mut offers).await {
+        Delivery::Reset { position, .. } => assert_eq!(position.to_string(), "f:1"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(number(&mut offers).await, 1);
+}
+
+/// [M195] Two servers that each have a log of their own: the first goes on where it was left, and nothing of
+/// it comes twice.
+#[tokio::test(start_paused = true)]
+async fn a_log_that_is_come_back_to_goes_on_where_it_was_left() {
+    let (client, mut server, mut net) = connected().await;
+    let mut offers = subscribed(&client, &mut server, 1).await;
+    server.send("* offers 18 x").await;
+    assert_eq!(number(&mut offers).await, 18);
+    drop(server);
+    let mut server = net.greet().await;
+    server.expect("2 /subscribe;from=e:19 offers").await;
+    server.send("2 ok;epoch=f;next=1;head=1;lease=60\n* offers 1 y").await;
+    assert!(matches!(next(&mut offers).await, Delivery::Reset { .. }));
+    assert_eq!(number(&mut offers).await, 1);
+    drop(server);
+    let mut server = net.greet().await;
+    server.expect("3 /subscribe;from=f:2 offers").await;
+    server.send("3 ok;epoch=e;next=1;head=20;lease=60\n* offers 1 a\n* offers 2 b").await;
+    server.expect("4 /unsubscribe offers").await;
+    server.send("4 ok;next=e:3").await;
+    server.expect("5 /subscribe;from=e:19 offers").await;
+    server.send("5 ok;epoch=e;next=19;head=20;lease=60\n* offers 19 v\n* offers 20 w").await;
+    match next(&mut offers).await {
+        Delivery::Reset { position, .. } => assert_eq!(position.to_string(), "e:19"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!((number(&mut offers).await, number(&mut offers).await), (19, 20));
+    drop(server);
+    // The other one, too, though it was left without a number of its own to come.
+    let mut server = net.greet().await;
+    server.expect("6 /subscribe;from=e:21 offers").await;
+    server.send("6 ok;epoch=f;next=1;head=1;lease=60").await;
+    server.expect("7 /unsubscribe offers").await;
+    server.send("7 ok;next=f:1").await;
+    server.expect("8 /subscribe;from=f:2 offers").await;
+    assert_eq!(client.stats().violations, 0);
+}
+
+/// Looks, when it is woken, whether its application has seen so far.
+struct Looks(Mutex<Seen>, AtomicBool);
+
+impl Wake for Looks {
+    fn wake(self: Arc<Self>) {
+        let seen = &mut *self.0.lock().unwrap();
+        let is_seen = Pin::new(seen).poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        self.1.store(is_seen, Ordering::Relaxed);
+    }
+}
+
+/// [M188] Who is told where its effect is to be seen finds the topic in the log that this is about, though
+/// the server said both in one breath.
+#[tokio::test(start_paused = true)]
+async fn a_log_that_is_come_back_to_is_so_before_a_caller_hears_of_it() {
+    let (client, mut server, mut net) = connected().await;
+    let mut offers = subscribed(&client, &mut server, 1).await;
+    drop(server);
+    let mut server = net.greet().await;
+    server.expect("2 /subscribe;from=e:18 offers").await;
+    server.send("2 ok;epoch=f;next=1;head=0;lease=60").await;
+    assert!(matches!(next(&mut offers).await, Delivery::Reset { .. }));
+    drop(server);
+    let looks = Arc::new(Looks(Mutex::new(offers.seen("e:19".parse().unwrap())), false.into()));
+    let mut server = net.greet().await;
+    server.expect("3 /subscribe;from=f:1 offers").await;
+    let mut call = client.call("add", "");
+    let waker = Waker::from(looks.clone());
+    assert!(Pin::new(&mut call).poll(&mut Context::from_waker(&waker)).is_pending());
+    server.expect("4 add").await;
+    server.send("3 ok;epoch=e;next=1;head=17;lease=60\n4 ok;after=offers:e:19").await;
+    server.expect("5 /unsubscribe offers").await;
+    timeout(Duration::from_secs(1), call).await.expect("it is answered").unwrap();
+    assert!(!looks.1.load(Ordering::Relaxed), "nobody has seen it");
+}
+
+/// [M138] It is the same subscription meanwhile: a lack of room does not end it.
+#[tokio::test(start_paused = true)]
+async fn a_log_that_is_come_back_to_is_waited_for() {
+    let (client, mut server, mut net) = connected().await;
+    let mut offers = subscribed(&client, &mut server, 1).await;
+    drop(server);
+    let mut server = net.greet().await;
+    server.expect("2 /subscribe;from=e:18 offers").await;
+    server.send("2 ok;epoch=f;next=1;head=0;lease=60").await;
+    assert!(matches!(next(&mut offers).await, Delivery::Reset { .. }));
+    drop(server);
+    let mut server = net.greet().await;
+    server.expect("3 /subscribe;from=f:1 offers").await;
+    server.send("3 ok;epoch=e;next=1;head=18;lease=60\n* offers 1 a").await;
+    server.expect("4 /unsubscribe offers").await;
+    server.send("* offers 2 b\n4 ok;next=e:3").await;
+    server.expect("5 /subscribe;from=e:18 offers").await;
+    server.send("5 no busy").await;
+    server.expect("6 /subscribe;from=e:18 offers").await;
+    server.send("6 ok;epoch=e;next=18;head=18;lease=60\n* offers 18 c").await;
+    assert!(matches!(next(&mut offers).await, Delivery::Reset { .. }));
+    assert_eq!(number(&mut offers).await, 18);
+}
+
+/// Whoever shares what is asked for again begins where that goes on, whatever the server repeats; and
+/// an end in between says where.
+#[tokio::test(start_paused = true)]
+async fn who_joins_meanwhile_begins_where_it_goes_on() {
+    let (client, mut server, mut net) = connected().await;
+    let mut offers = subscribed(&client, &mut server, 1).await;
+    drop(server);
+    let mut server = net.greet().await;
+    server.expect("2 /subscribe;from=e:18 offers").await;
+    let joining = tokio::spawn(client.subscribe("offers").into_future());
+    settle().await;
+    server.send("2 ok;epoch=e;next=16;lease=60\n* offers 16 a\n* offers 17 b\n* offers 18 c").await;
+    let mut joined = joining.await.unwrap().unwrap();
+    assert_eq!(joined.position().to_string(), "e:18");
+    assert_eq!((number(&mut offers).await, number(&mut joined).await), (18, 18));
+    drop(server);
+    let mut server = net.greet().await;
+    server.expect("3 /subscribe;from=e:19 offers").await;
+    server.send("3 ok;epoch=f;next=1;lease=60").await;
+    assert!(matches!(next(&mut offers).await, Delivery::Reset { .. }));
+    drop(server);
+    let mut server = net.greet().await;
+    server.expect("4 /subscribe;from=f:1 offers").await;
+    server.send("4 ok;epoch=e;next=1;lease=60").await;
+    server.expect("5 /unsubscribe offers").await;
+    let closing = tokio::spawn(async move { client.close().await });
+    server.expect("6 /quit").await;
+    drop(server);
+    assert!(closing.await.unwrap().is_err());
+    assert!(matches!(next(&mut offers).await, Delivery::Reset { .. }));
+    match next(&mut offers).await {
+        Delivery::End { position: Some(at), .. } => assert_eq!(at.to_string(), "e:19"),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// [M170] It asks for what it asked before, and acknowledges what is handled since.
+#[tokio::test(start_paused = true)]
+async fn a_subscription_keeps_its_terms() {
+    let (client, mut server, mut net) = connected().await;
+    let subscribing = client.subscribe("offers").window(2).slow(bellwire::Slow::Latest);
+    let subscribing = tokio::spawn(subscribing.into_future());
+    server.expect("1 /subscribe;window=2;slow=latest offers").await;
+    server.send("1 ok;epoch=e;next=1;lease=60\n* offers 1 a").await;
+    let mut offers = subscribing.await.unwrap().unwrap();
+    settle().await;
+    drop(server);
+    let mut server = net.greet().await;
+    server.expect("2 /subscribe;from=e:2;window=2;slow=latest offers").await;
+    server.send("2 ok;epoch=e;next=2;lease=60\n* offers 2 b").await;
+    assert_eq!((number(&mut offers).await, number(&mut offers).await), (1, 2));
+    server.expect("* /ack offers e:3").await;
+}
+
+/// [M168] An ack that was due and did not leave any more keeps back none on the next connection.
+#[tokio::test(start_paused = true)]
+async fn an_ack_that_was_due_when_the_connection_was_lost_stops_no_other() {
+    let (client, mut server, mut net) = connected().await;
+    let subscribing = tokio::spawn(client.subscribe("offers").window(2).into_future());
+    server.expect("1 /subscribe;window=2 offers").await;
+    server.send("1 ok;epoch=e;next=1;lease=60\n* offers 1 a\n* offers 2 b").await;
+    let mut offers = subscribing.await.unwrap().unwrap();
+    settle().await;
+    // Handed over, and lost, before the driver has its turn.
+    drop(server);
+    assert_eq!((number(&mut offers).await, number(&mut offers).await), (1, 2));
+    let mut server = net.greet().await;
+    server.expect("2 /subscribe;from=e:3;window=2 offers").await;
+    server.send("2 ok;epoch=e;next=3;lease=60\n* offers 3 c\n* offers 4 d").await;
+    assert_eq!((number(&mut offers).await, number(&mut offers).await), (3, 4));
+    server.expect("* /ack offers e:5").await;
+}
+
+/// Subscribing begins on whatever connection there will be; leaving while there is none leaves no
+/// trace.
+#[tokio::test(start_paused = true)]
+async fn subscribing_and_leaving_need_no_connection() {
+    let (client, mut server, mut net) = connected().await;
+    let kept = subscribed(&client, &mut server, 1).await;
+    drop(server);
+    let attempt = net.attempt().await;
+    let subscribing = tokio::spawn(client.subscribe("news").into_future());
+    let given_up = tokio::spawn(client.subscribe("weather").into_future());
+    settle().await;
+    given_up.abort();
+    drop(kept);
+    let mut server = attempt.greet().await;
+    server.expect("2 /subscribe news").await;
+    server.expect_silence().await;
+    server.send("2 ok;epoch=e;next=1;lease=60").await;
+    let _ = subscribing.await.unwrap().unwrap();
+}
+
+/// What cannot be left any more, since the line is drawn, is left; what comes back begins elsewhere.
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_does_not_wait_for_the_connection_that_is_left() {
+    let (client, mut server, mut net) = connected().await;
+    let offers = subscribed(&client, &mut server, 1).await;
+    server.send("* /bye;last=1 shutdown").await;
+    let mut next = net.greet().await;
+    settle().await;
+    drop(offers);
+    let subscribing = tokio::spawn(client.subscribe("offers").into_future());
+    next.expect("2 /subscribe offers").await;
+    server.send("* offers 18 x").await;
+    settle().await;
+    next.send("2 ok;epoch=e;next=20;lease=60").await;
+    let offers = subscribing.await.unwrap().unwrap();
+    assert_eq!(offers.position().to_string(), "e:20");
+    drop(server);
+    next.expect_silence().await;
+    assert_eq!(client.stats().violations, 0);
+}
+
+/// Nor while there is no other connection yet: what the one that is left still says of the topic is
+/// ignored, and no fault.
+#[tokio::test(start_paused = true)]
+async fn what_is_still_said_of_a_topic_that_waits_is_no_fault() {
+    for connections in 0..2 {
+        let (client, mut server, mut net) = connected().await;
+        for _ in 0..connections {
+            drop(server);
+            server = net.greet().await;
+            settle().await;
+        }
+        let offers = subscribed(&client, &mut server, 1).await;
+        server.send("* /bye;last=1 shutdown").await;
+        let attempt = net.attempt().await;
+        drop(offers);
+        let subscribing = tokio::spawn(client.subscribe("offers").into_future());
+        settle().await;
+        server.send("* offers 18 x\n* /end offers closed e:19").await;
+        settle().await;
+        assert_eq!(client.stats().violations, 0, "connection {connections}");
+        let mut next = attempt.greet().await;
+        next.expect("2 /subscribe offers").await;
+        next.send("2 ok;epoch=e;next=20;lease=60").await;
+        assert_eq!(subscribing.await.unwrap().unwrap().position().to_string(), "e:20");
+    }
+}
+
+/// A subscription under way when the connection is lost is asked for again.
+#[tokio::test(start_paused = true)]
+async fn a_request_to_subscribe_survives_its_connection() {
+    let (client, mut server, mut net) = connected().await;
+    let subscribing = tokio::spawn(client.subscribe("offers").into_future());
+    server.expect("1 /subscribe offers").await;
+    drop(server);
+    let mut server = net.greet().await;
+    server.expect("2 /subscribe offers").await;
+    server.send("2 ok;epoch=e;next=5;lease=60").await;
+    let offers = subscribing.await.unwrap().unwrap();
+    assert_eq!(offers.position().to_string(), "e:5");
+    // One that was refused by a server that stops, too.
+    let subscribing = tokio::spawn(client.subscribe("news").into_future());
+    server.expect("3 /subscribe news").await;
+    server.send("* /bye;last=2 shutdown\n3 no closing").await;
+    let mut next = net.greet().await;
+    next.expect("4 /subscribe news").await;
+    next.send("4 ok;epoch=e;next=1;lease=60").await;
+    let _ = subscribing.await.unwrap().unwrap();
+}
+
+/// R2: one that left is not "not sent", where there is no other connection to ask on.
+#[tokio::test(start_paused = true)]
+async fn a_request_to_subscribe_that_left_is_not_called_not_sent() {
+    let (builder, mut net) = builder();
+    let client = builder.reconnect(false).connect_lazily();
+    let mut server = net.greet().await;
+    let subscribing = tokio::spawn(client.subscribe("offers").into_future());
+    server.expect("1 /subscribe offers").await;
+    drop(server);
+    let lost = CallError::Unknown(Unknown::Lost(ConnectionError::ClosedByPeer));
+    assert_eq!(subscribing.await.unwrap().unwrap_err(), lost);
+
+    let (client, mut server, mut net) = connected().await;
+    let refused = tokio::spawn(client.subscribe("offers").into_future());
+    server.expect("1 /subscribe offers").await;
+    server.send("* /bye shutdown\n1 no closing").await;
+    let attempt = net.attempt().await;
+    let waiting = tokio::spawn(client.subscribe("news").into_future());
+    settle().await;
+    drop(server);
+    client.close().await.unwrap();
+    assert!(matches!(refused.await.unwrap(), Err(CallError::Refused { .. })));
+    assert!(matches!(waiting.await.unwrap(), Err(CallError::NotSent(NotSent::Lost(_)))));
+    drop(attempt);
+}
+
+/// [M138] A refusal for good ends it, and says why; one for now does not.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_for_now_is_no_end() {
+    let (client, mut server, mut net) = connected().await;
+    let mut offers = subscribed(&client, &mut server, 1).await;
+    drop(server);
+    let mut server = net.greet().await;
+    server.expect("2 /subscribe;from=e:18 offers").await;
+    server.send("2 no busy").await;
+    let told = Instant::now();
+    server.expect("3 /subscribe;from=e:18 offers").await;
+    assert!((25..=251).contains(&told.elapsed().as_millis()), "{:?}", told.elapsed());
+    server.send("3 no;retry=1000 closing").await;
+    server.expect("4 /subscribe;from=e:18 offers").await;
+    server.send("4 no forbidden").await;
+    match next(&mut offers).await {
+        Delivery::End { reason, position: Some(at), .. } => {
+            assert_eq!((reason, at.to_string()), (Code::FORBIDDEN, "e:18".into()));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(offers.next().await.is_none());
+}
+
+/// Who comes to a topic while others wait to go on with it has lost nothing of what they lose.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_comes_while_others_are_resumed_begins_there() {
+    let (client, mut server, mut net) = connected().await;
+    let mut offers = subscribed(&client, &mut server, 1).await;
+    let turns = [(2, "e:18", "e", 20), (3, "e:21", "f", 1)];
+    for (id, start, epoch, number) in turns {
+        drop(server);
+        settle().await;
+        let subscribing = tokio::spawn(client.subscribe("offers").fail_on_loss().into_future());
+        server = net.greet().await;
+        server.expect(&format!("{id} /subscribe;from={start} offers")).await;
+        let accepted = format!("{id} ok;epoch={epoch};next={number};lease=60");
+        server.send(&format!("{accepted}\n* offers {number} x")).await;
+        let mut newcomer = subscribing.await.unwrap().unwrap();
+        assert_eq!(newcomer.position().to_string(), format!("{epoch}:{number}"));
+        let loss = next(&mut offers).await;
+        assert!(matches!(loss, Delivery::Gap(_) | Delivery::Reset { .. }), "{loss:?}");
+        for stream in [&mut offers, &mut newcomer] {
+            let given = next(stream).await;
+            let Delivery::Notification(given) = given else { panic!("{given:?}") };
+            assert_eq!(given.sequence, number);
+        }
+    }
+}
+
+/// [M195] Where another stream had left a log says nothing of this one, which has seen none of it.
+#[tokio::test(start_paused = true)]
+async fn a_log_that_another_stream_left_begins_anew() {
+    let (client, mut server, _net) = connected().await;
+    let from = |position: &str| client.subscribe("d").from(position.parse().unwrap());
+    let given_up = tokio::spawn(from("v:32").into_future());
+    server.expect("1 /subscribe;from=v:32 d").await;
+    given_up.abort();
+    assert!(given_up.await.unwrap_err().is_cancelled());
+    let subscribing = tokio::spawn(from("h:20").into_future());
+    settle().await;
+    server.send("1 ok;epoch=v;next=32;lease=60").await;
+    server.expect("2 /unsubscribe d").await;
+    server.send("2 ok").await;
+    server.expect("3 /subscribe;from=h:20 d").await;
+    server.send("3 ok;epoch=v;next=1;lease=60").await;
+    let subscribed =
+        timeout(Duration::from_secs(1), subscribing).await.expect("it goes on at once");
+    let mut d = subscribed.unwrap().unwrap();
+    match next(&mut d).await {
+        Delivery::Reset { position, .. } => assert_eq!(position.to_string(), "v:1"),
+        other => panic!("{other:?}"),
+    }
+    server.expect_silence().await;
+}
+
+/// What fails with its connection is begun again on the next, where the stream goes on.
+#[tokio::test(start_paused = true)]
+async fn a_resync_outlives_its_connection() {
+    let (client, mut server, mut net) = connected().await;
+    let asking = client.clone();
+    let subscribing = client.subscribe("offers").resync(move |_| {
+        let client = asking.clone();
+        async move { client.call("offers.list", "").await.map(drop) }
+    });
+    let mut offers = {
+        let subscribing = tokio::spawn(subscribing.into_future());
+        server.expect("1 /subscribe offers").await;
+        server.send("1 ok;epoch=e;next=5;lease=60").await;
+        subscribing.await.unwrap().unwrap()
+    };
+    server.send("* /gap offers e 5 6 retention\n* offers 7 x").await;
+    let reading = tokio::spawn(async move { (next(&mut offers).await, offers) });
+    for (call, subscribe) in [(2, 3), (4, 5)] {
+        server.expect(&format!("{call} offers.list")).await;
+        drop(server);
+        server = net.greet().await;
+        server.expect(&format!("{subscribe} /subscribe;from=e:8 offers")).await;
+        server.send(&format!("{subscribe} ok;epoch=e;next=8;lease=60")).await;
+    }
+    server.expect("6 offers.list").await;
+    server.send("6 ok all\n* offers 8 x").await;
+    let (delivery, mut offers) = reading.await.unwrap();
+    let numbers = [delivery, next(&mut offers).await];
+    assert_eq!(numbers.map(|one| one.into_notification().unwrap().sequence), [7, 8]);
+    // One that fails of itself does not.
+    server.send("* /gap offers e 9 9 retention").await;
+    let reading = tokio::spawn(async move { (next(&mut offers).await, next(&mut offers).await) });
+    server.expect("7 offers.list").await;
+    server.send("7 err internal").await;
+    let (gap, end) = reading.await.unwrap();
+    assert!(matches!((gap, end), (Delivery::Gap(_), Delivery::End { .. })));
+}
+
+/// [M192] Each is asked for in its own time, whatever is said of another.
+#[tokio::test(start_paused = true)]
+async fn a_topic_is_left_alone_for_as_long_as_was_asked() {
+    for answers in ["3 no busy\n4 no;retry=9000 busy", "3 no;retry=9000 busy\n4 no;retry=1 busy"] {
+        let (client, mut server, mut net) = connected().await;
+        let _offers = subscribed(&client, &mut server, 1).await;
+        let subscribing = tokio::spawn(client.subscribe("zoo").into_future());
+        server.expect("2 /subscribe zoo").await;
+        server.send("2 ok;epoch=e;next=1;lease=60").await;
+        let _zoo = subscribing.await.unwrap().unwrap();
+        drop(server);
+        let mut server = net.greet().await;
+        server.expect("3 /subscribe;from=e:18 offers").await;
+        server.expect("4 /subscribe;from=e:1 zoo").await;
+        let (one, other) = answers.split_once('\n').unwrap();
+        server.send(one).await;
+        settle().await;
+        server.send(other).await;
+        let told = Instant::now();
+        let mut asked = Vec::new();
+        while asked.len() < 2 {
+            let line = server.line().await;
+            let (id, line) = line.split_once(' ').unwrap();
+            match line {
+                "/renew" => server.send(&format!("{id} ok;lease=60")).await,
+                line => asked.push((line.to_owned(), told.elapsed().as_secs())),
+            }
+        }
+        let [sooner, later] = &asked[..] else { panic!("{asked:?}") };
+        assert!(sooner.1 <= 2 && (9..=18).contains(&later.1), "{asked:?}");
+        assert_eq!(later.0.ends_with("zoo"), other.contains("9000"), "{asked:?}");
+    }
+}
+
+/// [M192] The time goes on over a lost connection, and over one that the client was leaving.
+#[tokio::test(start_paused = true)]
+async fn a_topic_is_left_alone_over_connections() {
+    for is_leaving in [false, true] {
+        let (client, mut server, mut net) = connected().await;
+        let _offers = subscribed(&client, &mut server, 1).await;
+        drop(server);
+        let mut server = net.greet().await;
+        server.expect("2 /subscribe;from=e:18 offers").await;
+        if is_leaving {
+            server.send("* /bye shutdown").await;
+        }
+        let greeted = if is_leaving { Some(net.greet().await) } else { None };
+        server.send("2 no;retry=9000 busy").await;
+        settle().await;
+        let told = Instant::now();
+        drop(server);
+        let mut next = match greeted {
+            Some(next) => next,
+            None => net.greet().await,
+        };
+        let mut line = next.line().await;
+        while let Some(id) = line.strip_suffix(" /renew") {
+            next.send(&format!("{id} ok;lease=60")).await;
+            line = next.line().await;
+        }
+        assert!(line.ends_with(" /subscribe;from=e:18 offers"), "{line}");
+        assert!((9..=18).contains(&told.elapsed().as_secs()), "{:?}", told.elapsed());
+    }
+}
+
+/// [M123] Each connection with subscriptions is renewed, until its server has drawn the line.
+#[tokio::test(start_paused = true)]
+async fn the_connection_that_is_left_is_renewed() {
+    let (client, mut server, mut net) = connected().await;
+    let _offers = subscribed(&client, &mut server, 1).await;
+    server.send("* /bye shutdown").await;
+    let mut next = net.greet().await;
+    let news = tokio::spawn(client.subscribe("news").into_future());
+    next.expect("2 /subscribe news").await;
+    next.send("2 ok;epoch=e;next=1;lease=60").await;
+    let _news = news.await.unwrap().unwrap();
+    let (old, new) = (server.line().await, next.line().await);
+    assert!(old.ends_with(" /renew") && new.ends_with(" /renew"), "{old} {new}");
+    server.send(&format!("{} ok;lease=60 offers:e:18", old.split(' ').next().unwrap())).await;
+    next.send(&format!("{} ok;lease=60 news:e:1", new.split(' ').next().unwrap())).await;
+    settle().await;
+    assert_eq!(client.stats().violations, 0);
+}
+
+/// Behind its `/quit` a client writes nothing: no ack, and no credit.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_behind_a_quit() {
+    let (client, mut server, _net) = connected().await;
+    let subscribing = tokio::spawn(client.subscribe("offers").window(1).into_future());
+    server.expect("1 /subscribe;window=1 offers").await;
+    server.send("1 ok;epoch=e;next=1;head=0;lease=60\n* offers 1 x").await;
+    let mut subscription = subscribing.await.unwrap().unwrap();
+    let mut items = client.stream("m", "").window(1);
+    assert!(futures::poll!(std::pin::pin!(items.next())).is_pending());
+    server.expect("2 m;window=1").await;
+    server.send("2 more a").await;
+    settle().await;
+    let closing = tokio::spawn(async move { client.close().await });
+    server.expect("3 /quit").await;
+    assert_eq!(number(&mut subscription).await, 1);
+    assert!(items.next().await.unwrap().is_ok());
+    settle().await;
+    server.expect_silence().await;
+    server.send("2 cut closing\n3 ok").await;
+    closing.await.unwrap().unwrap();
+}
