@@ -2,9 +2,6 @@
 
 #![no_main]
 
-#[path = "../../tests/support/harness.rs"]
-mod harness;
-#[path = "../../tests/support/mod.rs"]
-mod support;
+use bellwire_testkit::harness;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| harness::line(data));

@@ -33,6 +33,7 @@ mod parked;
 mod properties;
 mod protocol_text;
 mod proxy;
+mod public_api;
 mod readme;
 mod reconnect;
 mod resend;
