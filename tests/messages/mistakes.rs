@@ -1,9 +1,9 @@
 //! Mistakes that users make with handlers. Behind `//~` stands what the compiler has to say to the
-//! line: `tests/public_api.rs` compiles this file and compares.
+//! line: `tests/it/public_api.rs` compiles this file and compares.
 
 use std::rc::Rc;
 
-use bellwire::{Router, State, blocking, handler};
+use bellwire::{Router, Server, State, blocking, handler};
 
 struct Unknown;
 
@@ -75,6 +75,11 @@ fn a_closure_borrows() {
 
 fn it_is_no_layer() {
     let _ = Router::new().layer("x"); //~ `&str` is not a layer
+}
+
+async fn it_is_no_authorizer() {
+    let server = Server::bind("127.0.0.1:0").await.expect("a free port");
+    drop(server.authorizer("x")); //~ `&str` is not an authorizer
 }
 
 fn main() {}

@@ -1,5 +1,7 @@
 //! The server's side of a subscription: a cursor into a topic's log. Pure transitions.
 
+use std::fmt;
+
 use crate::protocol::wire::{Epoch, Position};
 
 /// What a log holds: the numbers `first..next` of one epoch.
@@ -76,6 +78,14 @@ pub enum Step {
 /// A position that its epoch has not reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadPosition;
+
+impl fmt::Display for BadPosition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the epoch has not reached the position")
+    }
+}
+
+impl std::error::Error for BadPosition {}
 
 impl Cursor {
     /// Where a new subscription begins: behind the head, or at `from`; at 1 when `from` is of

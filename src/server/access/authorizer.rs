@@ -43,6 +43,12 @@ use crate::{
 /// # Ok(()) }
 /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an authorizer",
+    label = "not an authorizer",
+    note = "an authorizer is a function `fn(&Principal, Action<'_>) -> bool`, or one that returns a `Verdict`",
+    note = "a closure needs the types of its arguments: `|who: &Principal, action: Action<'_>| ...`"
+)]
 pub trait Authorizer: Send + Sync + 'static {
     /// Whether `principal` may do this.
     fn allow(&self, principal: &Principal, action: Action<'_>) -> Verdict;
