@@ -77,8 +77,6 @@ pub(crate) struct WriteBuffer {
     written: usize,
     /// Something was written since the last flush that ended.
     unflushed: bool,
-    /// The transport took something since this was last asked.
-    has_moved: bool,
 }
 
 impl WriteBuffer {
@@ -90,26 +88,6 @@ impl WriteBuffer {
     /// Bytes not yet written.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len() - self.written
-    }
-
-    /// Bytes there is room for.
-    pub(crate) fn capacity(&self) -> usize {
-        self.bytes.capacity()
-    }
-
-    /// Drops all lines but the one that may be written in part.
-    pub(crate) fn cut(&mut self) {
-        let left = self.bytes.get(self.written..).unwrap_or_default();
-        let line = memchr::memchr(b'\n', left).map_or(left.len(), |at| at + 1);
-        self.bytes.truncate(self.written + line);
-        self.bytes.shrink_to_fit();
-    }
-
-    /// Gives back the room that is kept for what is to come.
-    pub(crate) fn shrink(&mut self) {
-        if self.bytes.capacity() > 2 * self.bytes.len() {
-            self.bytes.shrink_to_fit();
-        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -132,7 +110,6 @@ impl WriteBuffer {
                 Ok(count) => {
                     self.written += count;
                     self.unflushed = true;
-                    self.has_moved = true;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Poll::Ready(Err(error)),
@@ -144,11 +121,6 @@ impl WriteBuffer {
             self.unflushed = false;
         }
         Poll::Ready(Ok(()))
-    }
-
-    /// Whether the transport took something since the last call.
-    pub(crate) fn take_moved(&mut self) -> bool {
-        std::mem::take(&mut self.has_moved)
     }
 
     /// Whether nothing is left to write or to flush.

@@ -16,11 +16,10 @@ use crate::{
     topic::{MemoryTopics, Publisher},
 };
 
-/// The open connections of a server, and what all there were have counted.
+/// The open connections of a server.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     open: DashMap<Uuid, Session>,
-    pub(super) totals: Totals,
 }
 
 impl Sessions {
@@ -56,6 +55,7 @@ impl Sessions {
 #[derive(Clone)]
 pub struct ServerHandle {
     sessions: Arc<Sessions>,
+    totals: Arc<Totals>,
     buffered: Arc<Buffered>,
     memory: MemoryTopics,
     publisher: Publisher,
@@ -64,11 +64,12 @@ pub struct ServerHandle {
 impl ServerHandle {
     pub(super) fn new(
         sessions: Arc<Sessions>,
+        totals: Arc<Totals>,
         buffered: Arc<Buffered>,
         memory: MemoryTopics,
         publisher: Publisher,
     ) -> Self {
-        Self { sessions, buffered, memory, publisher }
+        Self { sessions, totals, buffered, memory, publisher }
     }
 
     /// Counters and gauges. Takes time in proportion to the connections, and does not hold up the
@@ -81,7 +82,7 @@ impl ServerHandle {
             buffered_bytes: self.buffered.bytes(),
             retained_bytes: self.memory.retained_bytes(),
             topics: guarded(|| self.publisher.store().topics()).unwrap_or_default(),
-            ..self.sessions.totals.stats()
+            ..self.totals.stats()
         };
         for session in self.sessions.iter() {
             stats.connections += 1;

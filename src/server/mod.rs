@@ -3,7 +3,7 @@
 mod access;
 mod buffered;
 mod config;
-mod core;
+pub(crate) mod core;
 pub(crate) mod driver;
 mod handle;
 mod handlers;
@@ -20,8 +20,13 @@ use tokio::net::{TcpListener, ToSocketAddrs};
 #[cfg(feature = "tower")]
 pub use self::handlers::tower::{HandlerCall, HandlerReply, HandlerService};
 use self::{
-    access::hooks::Hooks, buffered::Buffered, driver::listener::listen, driver::timers::Timers,
-    handle::Sessions, handlers::router::Methods, publishing::Publishing,
+    access::hooks::Hooks,
+    buffered::Buffered,
+    core::environment::Environment,
+    driver::{listener::listen, serving::Serving, timers::Timers},
+    handle::Sessions,
+    publishing::Publishing,
+    stats::Totals,
 };
 pub use self::{
     access::{
@@ -81,6 +86,7 @@ pub struct Server<L = TcpListener> {
     memory: MemoryTopics,
     publisher: Publisher,
     sessions: Arc<Sessions>,
+    totals: Arc<Totals>,
     buffered: Arc<Buffered>,
     hooks: Hooks,
 }
@@ -111,6 +117,7 @@ impl<L: Listener> Server<L> {
             publisher: Publisher::new(memory.clone()),
             memory,
             sessions: Arc::default(),
+            totals: Arc::default(),
             buffered: Arc::default(),
             hooks: Hooks::default(),
         }
@@ -182,36 +189,30 @@ impl<L: Listener> Server<L> {
 
     /// A handle for statistics and sessions, before, while and after the server serves.
     pub fn handle(&self) -> ServerHandle {
-        let (sessions, buffered) = (self.sessions.clone(), self.buffered.clone());
-        ServerHandle::new(sessions, buffered, self.memory.clone(), self.publisher())
+        let (sessions, totals) = (self.sessions.clone(), self.totals.clone());
+        ServerHandle::new(
+            sessions,
+            totals,
+            self.buffered.clone(),
+            self.memory.clone(),
+            self.publisher(),
+        )
     }
 
     /// Serves `router` when it is awaited.
     pub fn serve<S: Clone + Send + Sync + 'static>(self, router: Router<S>) -> Serve<L> {
-        let shared = Shared {
+        let environment = Environment {
             config: self.config,
             methods: router.into_methods(),
             publisher: self.publisher,
-            sessions: self.sessions,
+            totals: self.totals,
             buffered: self.buffered,
-            random: self.random,
-            timers: Timers::new(),
             hooks: self.hooks,
             publishing: Publishing::default(),
         };
-        Serve::new(self.listener, shared)
+        let (sessions, random) = (self.sessions, self.random);
+        let environment = Arc::new(environment);
+        let serving = Serving { environment, sessions, random, timers: Timers::new() };
+        Serve::new(self.listener, serving)
     }
-}
-
-/// What all connections of a server share.
-struct Shared {
-    config: ServerConfig,
-    methods: Methods,
-    publisher: Publisher,
-    sessions: Arc<Sessions>,
-    buffered: Arc<Buffered>,
-    random: Random,
-    timers: Timers,
-    hooks: Hooks,
-    publishing: Publishing,
 }

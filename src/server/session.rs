@@ -9,10 +9,10 @@ use crate::{
     coop::consume_budget,
     protocol::{Code, Time},
     server::{
-        Shared as Server,
         access::principal::{ANONYMOUS, Principal},
         buffered::Holding,
         config::ServerConfig,
+        core::environment::Environment,
         driver::listener::PeerAddr,
         mailbox::Mailbox,
         stopping::{Ending, Stopping},
@@ -51,10 +51,10 @@ pub struct SessionStats {
 /// It does not keep the connection open. It may be kept, and stays valid after the connection has
 /// closed.
 #[derive(Clone, Debug)]
-pub struct Session(Arc<Shared>);
+pub struct Session(Arc<Inner>);
 
 #[derive(Debug)]
-struct Shared {
+struct Inner {
     id: Uuid,
     peer: PeerAddr,
     mailbox: Arc<Mailbox>,
@@ -74,20 +74,26 @@ struct Shared {
 }
 
 impl Session {
-    pub(super) fn new(id: Uuid, peer: PeerAddr, server: &Server) -> Self {
+    pub(super) fn new(
+        id: Uuid,
+        peer: PeerAddr,
+        environment: &Environment,
+        start: Instant,
+        begun: Time,
+    ) -> Self {
         let mailbox = Arc::default();
-        let holding = Holding::new(server.buffered.clone(), server.config.reply_mark);
+        let holding = Holding::new(environment.buffered.clone(), environment.config.reply_mark);
         let (in_flight, subscriptions, behind, principal) = Default::default();
         let (may_publish, ending) = Default::default();
-        Self(Arc::new(Shared {
+        Self(Arc::new(Inner {
             id,
             peer,
             mailbox,
             in_flight,
             subscriptions,
             holding,
-            start: server.timers.start(),
-            begun: server.timers.now(),
+            start,
+            begun,
             behind,
             principal,
             may_publish,
@@ -99,7 +105,7 @@ impl Session {
     pub(super) fn detached(peer: PeerAddr) -> Self {
         let (mailbox, in_flight, subscriptions, behind, principal) = Default::default();
         let (begun, may_publish, ending) = Default::default();
-        Self(Arc::new(Shared {
+        Self(Arc::new(Inner {
             id: Uuid::new_v4(),
             peer,
             mailbox,
@@ -236,7 +242,7 @@ impl Session {
     /// }
     /// ```
     pub fn stats(&self) -> SessionStats {
-        let Shared { start, begun, behind, holding, .. } = &*self.0;
+        let Inner { start, begun, behind, holding, .. } = &*self.0;
         let now = Time::default().after(start.elapsed());
         let since = |millis: u64| Time::from_millis(millis).until(now);
         let behind = behind.load(Ordering::Relaxed).checked_sub(1);

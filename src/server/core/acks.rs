@@ -1,18 +1,16 @@
 //! Acks: what a client says of the notifications it has handled (PROTOCOL.md, section 11.7).
 
-use tokio::io::{AsyncRead, AsyncWrite};
-
 use crate::{
     protocol::{Code, Line, Mark, Position, Topic},
     server::core::{
+        arguments::{Refusal, no_attributes},
         connection::{Connection, Taken},
-        control::{Refusal, no_attributes},
     },
 };
 
 const USAGE: &str = "usage: /ack TOPIC POSITION";
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
+impl Connection {
     /// Obeys an `/ack`, in both of its forms.
     pub(super) fn ack(&mut self, line: &Line<'_>) -> Result<Taken, Refusal> {
         no_attributes(line)?;

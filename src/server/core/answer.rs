@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use tokio::io::{AsyncRead, AsyncWrite};
-
 use crate::{
     guard::guarded,
     protocol::{
@@ -18,7 +16,7 @@ use crate::{
     },
 };
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
+impl Connection {
     pub(super) fn on_rejection(&mut self, id: Option<RequestId>, rejection: &Rejection) {
         let Rejection { code, text, retry } = rejection;
         let text = format_args!("{text}");

@@ -2,14 +2,11 @@
 
 use std::task::Poll;
 
-use tokio::io::{AsyncRead, AsyncWrite};
-
 use crate::{
     credentials::Credentials,
     guard::guarded,
     protocol::{Code, Line, Mark, RequestId, Time, Topic, encode, encode_bye},
     server::{
-        Shared,
         access::{
             authenticator::Denied,
             authorizer::{Action, Decision, Ruling, Verdict},
@@ -17,11 +14,11 @@ use crate::{
             principal::Principal,
         },
         core::{
+            access::{Access, Asking, Permission},
+            arguments::Refusal,
             connection::{Connection, Taken},
-            control::Refusal,
         },
         handlers::{authorizing::Authorizing, handler::Running, reply::Rejection, router::Found},
-        session::Session,
     },
     sync::Arc,
     topic::BoxFuture,
@@ -29,99 +26,21 @@ use crate::{
 
 const AUTH_USAGE: &str = "usage: /auth SCHEME CREDENTIALS";
 
-/// What is to be decided. A connection that has nothing to decide has none.
-pub(super) enum Access {
-    Stranger(Stranger),
-    Asking(Asking),
-}
-
-/// A peer that has to `/auth` first.
-pub(super) struct Stranger {
-    /// Absolute: no line of the peer's puts it off.
-    deadline: Time,
-    tries: u32,
-    trying: Option<(RequestId, HookFuture<Result<Principal, Denied>>)>,
-}
-
-/// A `/subscribe` that waits for the authoriser. Its line is deferred, with the protocol requests
-/// behind it, so that they keep their order.
-pub(super) struct Asking {
-    id: RequestId,
-    topic: String,
-    permission: Permission,
-}
-
-/// What the authorizer says, while it takes its time.
-pub(super) struct Permission {
-    asked: HookFuture<Ruling>,
-    ruling: Option<Ruling>,
-    deadline: Time,
-}
-
-impl Permission {
-    /// When it is given up.
-    pub(super) fn deadline(&self) -> Time {
-        self.deadline
-    }
-
-    /// Whether its answer is known.
-    pub(super) fn has_ruling(&self) -> bool {
-        self.ruling.is_some()
-    }
-
-    /// Whether the authorizer has answered, by now. One that panics has decided nothing.
-    pub(super) fn is_decided(&mut self) -> bool {
-        if self.ruling.is_none()
-            && let Poll::Ready(said) = self.asked.poll()
-        {
-            self.ruling = Some(said.unwrap_or_else(|| Err(Rejection::busy(""))));
-        }
-        self.ruling.is_some()
-    }
-
-    /// Waits no longer.
-    pub(super) fn give_up(&mut self) {
-        if self.ruling.is_none() {
-            tracing::error!("the authorizer does not answer");
-            self.ruling = Some(Err(Rejection::busy("")));
-        }
-    }
-}
-
-impl Access {
-    /// Where a connection begins: known, or a stranger.
-    pub(super) fn at_first(shared: &Shared, session: &Session) -> Option<Box<Self>> {
-        let must_say = shared.hooks.authenticator.is_some() && session.principal().is_anonymous();
-        must_say.then(|| {
-            let deadline = shared.timers.now().after(shared.config.auth_time);
-            Box::new(Self::Stranger(Stranger { deadline, tries: 0, trying: None }))
-        })
-    }
-
-    pub(super) fn deadline(&self) -> Time {
-        match self {
-            Self::Stranger(stranger) => stranger.deadline,
-            Self::Asking(asking) => asking.permission.deadline,
-        }
-    }
-}
-
-impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
+impl Connection {
     /// Whether no further line may be looked at until the authenticator has answered.
     pub(super) fn is_trying(&self) -> bool {
-        let access = self.access.as_deref();
-        matches!(access, Some(Access::Stranger(stranger)) if stranger.trying.is_some())
+        matches!(self.state.access(), Some(Access::Stranger(stranger)) if stranger.trying.is_some())
     }
 
     /// Whether a `/subscribe` waits for the authorizer.
     pub(super) fn is_asking(&self) -> bool {
-        let access = self.access.as_deref();
-        matches!(access, Some(Access::Asking(asking)) if asking.permission.ruling.is_none())
+        let access = self.state.access();
+        matches!(access, Some(Access::Asking(asking)) if asking.permission.ruling().is_none())
     }
 
     /// Whether the peer still has to authenticate.
     pub(super) fn is_stranger(&self) -> bool {
-        matches!(self.access.as_deref(), Some(Access::Stranger(_)))
+        matches!(self.state.access(), Some(Access::Stranger(_)))
     }
 
     /// Whether this line is allowed only after authentication.
@@ -141,26 +60,26 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     /// Goes on with what a hook was asked; whether something was decided.
     pub(super) fn poll_access(&mut self) -> bool {
-        match self.access.as_deref_mut() {
+        match self.state.access_mut() {
             None => false,
-            Some(Access::Stranger(Stranger { trying, .. })) => {
-                let Some((id, asked)) = trying else { return false };
+            Some(Access::Stranger(stranger)) => {
+                let Some((id, asked)) = &mut stranger.trying else { return false };
                 let (id, Poll::Ready(found)) = (*id, asked.poll()) else { return false };
                 self.on_tried(id, found.unwrap_or(Err(Denied::Unavailable)));
                 true
             }
-            Some(Access::Asking(Asking { permission, .. })) => {
-                permission.ruling.is_none() && permission.is_decided()
+            Some(Access::Asking(asking)) => {
+                asking.permission.ruling().is_none() && asking.permission.is_decided()
             }
         }
     }
 
     /// What is still undecided at its deadline is decided by it; whether a line was.
     pub(super) fn on_access_alarm(&mut self, now: Time) -> bool {
-        let Some(access) = self.access.as_deref_mut() else { return false };
+        let Some(access) = self.state.access_mut() else { return false };
         let deadline = access.deadline();
         match access {
-            _ if now < deadline => self.set_alarm(deadline),
+            _ if now < deadline => self.set_timeout(deadline),
             Access::Stranger(stranger) => {
                 if let Some((id, asked)) = stranger.trying.take() {
                     drop(asked);
@@ -169,9 +88,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 tracing::debug!("not authenticated in time");
                 self.show_out();
             }
-            Access::Asking(Asking { permission, .. }) => {
-                let was_open = permission.ruling.is_none();
-                permission.give_up();
+            Access::Asking(asking) => {
+                let was_open = asking.permission.ruling().is_none();
+                asking.permission.give_up();
                 return was_open;
             }
         }
@@ -186,7 +105,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         match self.begin_auth(line) {
             Ok(future) => {
                 let asked = HookFuture::new(future, self.session.mailbox());
-                if let Some(Access::Stranger(stranger)) = self.access.as_deref_mut() {
+                if let Some(Access::Stranger(stranger)) = self.state.access_mut() {
                     stranger.trying = Some((id, asked));
                 }
             }
@@ -199,12 +118,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     fn begin_auth(&self, line: &Line<'_>) -> Result<BoxFuture<Result<Principal, Denied>>, Refusal> {
-        crate::server::core::control::no_attributes(line)?;
+        crate::server::core::arguments::no_attributes(line)?;
         let (scheme, credentials) = line.rest.split_argument();
         let scheme = std::str::from_utf8(scheme).ok().and_then(Code::new);
         let scheme = scheme.filter(|_| !credentials.is_empty());
         let scheme = scheme.ok_or_else(|| (Code::BAD_ARGUMENTS, AUTH_USAGE.to_owned()))?;
-        let hooks = &self.shared.hooks;
+        let hooks = &self.environment.hooks;
         let known = hooks.authenticator.as_ref().filter(|_| hooks.schemes.contains(&scheme));
         let unknown = || (Code::UNAUTHENTICATED, "no such scheme".to_owned());
         let authenticator = known.ok_or_else(unknown)?;
@@ -218,9 +137,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         match found {
             Ok(principal) => {
                 tracing::debug!(?principal, "authenticated");
-                self.access = None;
+                self.state.has_decided();
                 self.session.set_principal(principal);
-                self.lines.set_max_line(self.shared.config.max_line);
+                self.lines.set_max_line(self.environment.config.max_line);
                 self.answer_ok(id, format_args!(""));
             }
             Err(denied) => {
@@ -235,10 +154,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     fn on_refused(&mut self, code: &Code) {
         tracing::debug!(%code, "not authenticated");
         self.active().tally.auth_refused += u64::from(*code == Code::UNAUTHENTICATED);
-        let Some(Access::Stranger(stranger)) = self.access.as_deref_mut() else { return };
+        let Some(Access::Stranger(stranger)) = self.state.access_mut() else { return };
         stranger.trying = None;
         stranger.tries += 1;
-        if stranger.tries >= self.shared.config.auth_tries {
+        if stranger.tries >= self.environment.config.auth_tries {
             self.show_out();
         }
     }
@@ -247,10 +166,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// executed.
     fn show_out(&mut self) {
         self.session.ending().stop();
-        if !self.is_draining {
+        if !self.state.is_line_drawn() {
             encode_bye(self.out(), 0, &Code::UNAUTHENTICATED);
         }
-        self.is_banned = true;
+        self.state.ban();
         self.stop_reading(None);
         self.bound_end();
     }
@@ -268,12 +187,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     fn ruling_on(&mut self, id: RequestId, topic: &Topic) -> Option<Ruling> {
-        if let Some(Access::Asking(asking)) = self.access.as_deref()
+        if let Some(Access::Asking(asking)) = self.state.access()
             && asking.id == id
         {
             // Looked at once more, for whatever reason: it is asked about only once.
-            let ruling = asking.permission.ruling.clone()?;
-            self.access = None;
+            let ruling = asking.permission.ruling().cloned()?;
+            self.state.has_decided();
             return Some(ruling);
         }
         match self.permission(Action::Subscribe(topic.as_str())) {
@@ -281,7 +200,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             Err(rejection) => Some(Err(rejection)),
             Ok(Some(permission)) => {
                 let asking = Asking { id, topic: topic.to_string(), permission };
-                self.access = Some(Box::new(Access::Asking(asking)));
+                self.state.decide_first(Access::Asking(asking));
                 None
             }
         }
@@ -302,7 +221,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         };
         let Some(mut permission) = asked else { return Ok(None) };
         match permission.is_decided() {
-            true => permission.ruling.unwrap_or(Ok(())).map(|()| None),
+            true => permission.ruling().cloned().unwrap_or(Ok(())).map(|()| None),
             false => Ok(Some(permission)),
         }
     }
@@ -313,15 +232,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             Decision::Now(ruling) => return ruling.map(|()| None),
             Decision::Later(future) => future,
         };
-        let deadline = self.now().after(self.shared.config.handler_time);
-        self.set_alarm(deadline);
+        let deadline = self.now.after(self.environment.config.handler_time);
+        self.set_timeout(deadline);
         let asked = HookFuture::new(future, self.session.mailbox());
-        Ok(Some(Permission { asked, ruling: None, deadline }))
+        Ok(Some(Permission::new(asked, deadline)))
     }
 
     /// What the authorizer says at once. One that panics has decided nothing.
     pub(super) fn decision(&self, action: Action<'_>) -> Decision {
-        let Some(authorizer) = &self.shared.hooks.authorizer else {
+        let Some(authorizer) = &self.environment.hooks.authorizer else {
             return Decision::Now(Ok(()));
         };
         let principal = self.session.principal();
@@ -340,11 +259,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let mut bytes = Vec::new();
         encode::line(&mut bytes, line.mark, line.word, line.attributes, &line.rest.plain());
         bytes.pop();
-        let (shared, session) = (Arc::clone(&self.shared), self.session.clone());
+        let (environment, session) = (Arc::clone(&self.environment), self.session.clone());
         let length = bytes.len();
         (
             Running::Authorizing(Box::new(Authorizing::new(
-                ruling, bytes, method, shared, session,
+                ruling,
+                bytes,
+                method,
+                environment,
+                session,
             ))),
             length,
         )
@@ -353,24 +276,24 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// A verdict on a subscription to `topic` that is still to come would be about what
     /// was revoked meanwhile.
     pub(super) fn deny_asking(&mut self, topic: &str) {
-        if let Some(Access::Asking(asking)) = self.access.as_deref_mut()
+        if let Some(Access::Asking(asking)) = self.state.access_mut()
             && asking.topic == topic
         {
-            asking.permission.ruling = Some(Err(Rejection::forbidden("")));
+            asking.permission.decide(Err(Rejection::forbidden("")));
         }
     }
 
     /// What is asked about is behind the line that was drawn: its answer is the same whatever the
     /// verdict.
     pub(super) fn abandon_asking(&mut self) {
-        if let Some(Access::Asking(asking)) = self.access.as_deref_mut() {
-            asking.permission.ruling = Some(Err(Rejection::forbidden("")));
+        if let Some(Access::Asking(asking)) = self.state.access_mut() {
+            asking.permission.decide(Err(Rejection::forbidden("")));
         }
     }
 
     /// The `/auth` that is under way is not waited for.
     pub(super) fn abandon_auth(&mut self) {
-        if let Some(Access::Stranger(stranger)) = self.access.as_deref_mut()
+        if let Some(Access::Stranger(stranger)) = self.state.access_mut()
             && let Some((id, asked)) = stranger.trying.take()
         {
             drop(asked);

@@ -1,20 +1,18 @@
 //! Commands of the application: a subscription to end, the connection to close.
 
-use tokio::io::{AsyncRead, AsyncWrite};
-
 use crate::{
     protocol::{Code, LeaseEvent, encode_end},
-    server::core::{closing::Phase, connection::Connection},
+    server::core::connection::Connection,
 };
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
+impl Connection {
     pub(super) fn obey_commands(&mut self) {
         let Some(commands) = self.session.mailbox().take_commands() else { return };
         if commands.close.is_some() {
             self.session.ending().stop();
             self.bound_end();
         }
-        if self.phase != Phase::Open {
+        if !self.state.is_reading() {
             return;
         }
         commands.revoked.iter().for_each(|topic| self.revoke(topic));

@@ -1,22 +1,23 @@
 //! The protocol's own methods, as a connection obeys them (PROTOCOL.md, section 8).
 
-use tokio::io::{AsyncRead, AsyncWrite};
-
 use crate::{
     coop::spend_message,
     guard::guarded,
     protocol::{
-        Code, LeaseEvent, Line, MIN_MAX_LINE, Mark, Position, RequestId, Rest, Terms, Time, Topic,
-        TraceParent, parse_number,
+        Code, LeaseEvent, Line, MIN_MAX_LINE, Mark, Position, RequestId, Terms, Time, parse_number,
     },
     server::{
         core::{
-            auth::Permission,
+            access::Permission,
+            arguments::{
+                DEFAULT_WINDOW, Publish, Refusal, SUBSCRIBE_USAGE, UNSUBSCRIBE_USAGE,
+                check_attributes, no_arguments, no_attributes, only_topic, publish_arguments,
+                unknown_method,
+            },
             connection::{Connection, Taken},
             parked::ParkedLine,
             requests::Work,
             source::Source,
-            streams::DEFAULT_WINDOW,
             subscriptions::{OpenError, Opened},
         },
         handlers::{handler::Running, reply},
@@ -24,16 +25,9 @@ use crate::{
     topic::Unavailable,
 };
 
-const SUBSCRIBE_USAGE: &str = "usage: /subscribe TOPIC";
-const UNSUBSCRIBE_USAGE: &str = "usage: /unsubscribe TOPIC";
-const PUBLISH_USAGE: &str = "usage: /publish TOPIC [PAYLOAD]";
-
-/// Why a protocol method is refused: a code and a text.
-pub(super) type Refusal = (Code, String);
-
 type Done = Result<Taken, Refusal>;
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
+impl Connection {
     /// Obeys a line whose word is the protocol's.
     pub(super) fn on_control(&mut self, line: &Line<'_>, bytes: &[u8], is_first: bool) -> Taken {
         let done = match line.mark {
@@ -61,7 +55,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         is_first: bool,
     ) -> Done {
         let word = line.word.as_str();
-        if self.is_draining() && matches!(word, "/subscribe" | "/publish") {
+        if self.state.is_line_drawn() && matches!(word, "/subscribe" | "/publish") {
             return Err((Code::CLOSING, String::new()));
         }
         match word {
@@ -109,20 +103,21 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if subscriptions.contains(topic.as_str()) {
             return Err((Code::ALREADY_SUBSCRIBED, topic.to_string()));
         }
-        if subscriptions.len() >= self.shared.config.subscriptions {
+        if subscriptions.len() >= self.environment.config.subscriptions {
             return Err((Code::TOO_MANY, String::new()));
         }
         if let Err(taken) = self.may_subscribe(id, &topic) {
             return Ok(taken);
         }
-        if !guarded(|| self.shared.publisher.store().has_room_for(&topic)).unwrap_or_default() {
+        if !guarded(|| self.environment.publisher.store().has_room_for(&topic)).unwrap_or_default()
+        {
             return Err((Code::BUSY, "too many topics".into()));
         }
         let number = self.subscriptions.get_or_insert_default().next_number();
-        let publisher = &self.shared.publisher;
+        let publisher = &self.environment.publisher;
         let source = Source::open(publisher, &topic, number, self.session.mailbox());
         let source = source.map_err(|error| self.unavailable(&error))?;
-        let deadline = self.now().after(self.shared.config.handler_time);
+        let deadline = self.now.after(self.environment.config.handler_time);
         let subscriptions = self.subscriptions.get_or_insert_default();
         subscriptions.open(id, topic, from, terms, source, deadline);
         self.poll_opening();
@@ -134,8 +129,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     pub(super) fn check_opening(&mut self) {
         let deadline = self.subscriptions.as_ref().and_then(|list| list.opening_deadline());
         let Some(deadline) = deadline else { return };
-        if self.now() < deadline {
-            return self.set_alarm(deadline);
+        if self.now < deadline {
+            return self.set_timeout(deadline);
         }
         tracing::error!("subscription refused: the store does not answer");
         self.give_up_opening(&Code::BUSY);
@@ -161,7 +156,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             Ok((window, cursor)) => {
                 self.lease_event(LeaseEvent::Renewed);
                 let Position { epoch, next } = cursor.position;
-                let (head, lease) = (window.head(), self.shared.config.lease.as_secs());
+                let (head, lease) = (window.head(), self.environment.config.lease.as_secs());
                 let attributes =
                     format_args!(";epoch={epoch};next={next};head={head};lease={lease}");
                 self.answer_ok(id, attributes);
@@ -201,7 +196,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// application's lines (PROTOCOL.md, section 7.5).
     fn publish(&mut self, id: RequestId, line: &Line<'_>, bytes: &[u8]) -> Done {
         let arguments = publish_arguments(line)?;
-        if self.shared.hooks.authorizer.is_none() && !self.shared.config.allow_publish {
+        if self.environment.hooks.authorizer.is_none() && !self.environment.config.allow_publish {
             return Err((Code::FORBIDDEN, String::new()));
         }
         let until = self.end_of_ttl(arguments.ttl);
@@ -237,16 +232,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             }
         }
         let payload = arguments.payload.plain();
-        if self.shared.publisher.check_size(&arguments.topic, &payload).is_err() {
+        if self.environment.publisher.check_size(&arguments.topic, &payload).is_err() {
             return Err((Code::TOO_LARGE, String::new()));
         }
         let (bytes, window) = (arguments.bytes, DEFAULT_WINDOW);
-        let limit = self.shared.config.handler_time;
+        let limit = self.environment.config.handler_time;
         let work = Work { id: Some(id), cancel: None, until, window, bytes, limit };
         let (topic, payload) = (&arguments.topic, payload.into_owned().into());
-        self.run(work, |shared, _| {
+        self.run(work, |environment, _| {
             // At once, and not when the future is polled: the order of the lines numbers them.
-            let appended = shared.publisher.store().append(topic, payload);
+            let appended = environment.publisher.store().append(topic, payload);
             spend_message(bytes);
             let future = async move { reply::of_publish(appended.await) };
             Ok(Running::Inline(Box::pin(future)))
@@ -276,7 +271,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         no_arguments(line)?;
         self.answer_ok(id, format_args!(";version=1"));
         if let Some(max_line) = max_line {
-            let limit = self.shared.config.max_line;
+            let limit = self.environment.config.max_line;
             self.client_max_line = usize::try_from(max_line).map_or(limit, |max| max.min(limit));
         }
         Ok(Taken::Yes)
@@ -291,7 +286,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     /// Whether `/auth` is a method of this server.
     fn has_auth(&self) -> bool {
-        self.shared.hooks.authenticator.is_some()
+        self.environment.hooks.authenticator.is_some()
     }
 
     fn cancel(&mut self, line: &Line<'_>) -> Done {
@@ -301,97 +296,4 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         self.cancel_request(id);
         Ok(Taken::Yes)
     }
-}
-
-/// The attributes of an application request: its `ttl` in milliseconds, and its `window`, the credit
-/// of a streamed reply in items.
-pub(super) fn application_attributes(line: &Line<'_>) -> Result<(Option<u64>, u64), Refusal> {
-    let (mut ttl, mut window) = (None, DEFAULT_WINDOW);
-    if line.attributes.is_empty() {
-        return Ok((ttl, window));
-    }
-    let number = |value: &str| parse_number(value.as_bytes()).filter(|&number| number > 0);
-    let read = |key: &str, value: &str| {
-        match key {
-            "trace" => _ = value.parse::<TraceParent>().ok()?,
-            "ttl" => ttl = Some(number(value)?),
-            _ => window = number(value)?,
-        }
-        Some(())
-    };
-    check_attributes(line, read, &["ttl", "trace", "window"])?;
-    Ok((ttl, window))
-}
-
-/// What a `/publish` says.
-pub(super) struct Publish<'a> {
-    /// In milliseconds.
-    ttl: Option<u64>,
-    topic: Topic,
-    payload: Rest<'a>,
-    /// Of its rest, stuffed.
-    bytes: usize,
-}
-
-/// Reads a `/publish`.
-pub(super) fn publish_arguments<'a>(line: &Line<'a>) -> Result<Publish<'a>, Refusal> {
-    let ttl = publish_attributes(line)?;
-    let (topic, payload) = line.rest.split_argument();
-    let topic = as_topic(topic, PUBLISH_USAGE)?;
-    Ok(Publish { ttl, topic, payload, bytes: line.rest.stuffed().len() })
-}
-
-/// The attributes of `/publish`: its `ttl`, in milliseconds.
-fn publish_attributes(line: &Line<'_>) -> Result<Option<u64>, Refusal> {
-    let mut ttl = None;
-    let read = |_: &str, value: &str| {
-        ttl = Some(parse_number(value.as_bytes()).filter(|&ttl| ttl > 0)?);
-        Some(())
-    };
-    check_attributes(line, read, &["ttl"])?;
-    Ok(ttl)
-}
-
-pub(super) fn unknown_method(line: &Line<'_>) -> Refusal {
-    let name = line.word.as_str();
-    let text = format!("no method \"{name}\"; ask /methods");
-    (Code::UNKNOWN_METHOD, text)
-}
-
-/// Checks the keys without a dot: one that is not `known` is refused, one whose value `read` does
-/// not take too.
-pub(super) fn check_attributes(
-    line: &Line<'_>,
-    mut read: impl FnMut(&str, &str) -> Option<()>,
-    known: &[&str],
-) -> Result<(), Refusal> {
-    let own = || line.attributes.iter().filter(|(key, _)| !key.contains('.'));
-    if let Some((key, _)) = own().find(|(key, _)| !known.contains(key)) {
-        return Err((Code::UNKNOWN_ATTRIBUTE, key.to_owned()));
-    }
-    match own().find(|(key, value)| read(key, value).is_none()) {
-        Some((key, _)) => Err((Code::BAD_ATTRIBUTE, key.to_owned())),
-        None => Ok(()),
-    }
-}
-
-pub(super) fn no_attributes(line: &Line<'_>) -> Result<(), Refusal> {
-    check_attributes(line, |_, _| Some(()), &[])
-}
-
-pub(super) fn no_arguments(line: &Line<'_>) -> Result<(), Refusal> {
-    match line.rest.is_empty() {
-        true => Ok(()),
-        false => Err((Code::BAD_ARGUMENTS, format!("usage: {}", line.word.as_str()))),
-    }
-}
-
-fn only_topic(rest: Rest<'_>, usage: &str) -> Result<Topic, Refusal> {
-    as_topic(&rest.plain(), usage)
-}
-
-fn as_topic(bytes: &[u8], usage: &str) -> Result<Topic, Refusal> {
-    let topic = std::str::from_utf8(bytes).ok();
-    let topic = topic.and_then(|topic| Topic::new(topic).ok());
-    topic.ok_or_else(|| (Code::BAD_ARGUMENTS, usage.to_owned()))
 }

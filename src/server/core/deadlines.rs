@@ -2,16 +2,12 @@
 //! section 12).
 //!
 //! No timer is reset per message. The connection keeps the time of the last byte and of the
-//! unfinished line's first byte. The alarm rings at the earliest deadline there was when the
-//! connection last came to rest; then the deadlines are checked again.
-
-use std::io;
-
-use tokio::io::{AsyncRead, AsyncWrite};
+//! unfinished line's first byte. The driver tells of the earliest deadline there was when
+//! the connection last came to rest; then the deadlines are checked again.
 
 use crate::{
     protocol::{Code, LeaseEvent, Time},
-    server::core::{closing::Phase, connection::Connection},
+    server::core::connection::Connection,
 };
 
 /// Rounds of reading after an alarm, in which everything is read that had arrived before it. The
@@ -19,22 +15,27 @@ use crate::{
 /// deadlines.
 const BACKLOG: u8 = 64;
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
-    /// Ends the handlers whose time is over. The other deadlines are kept for when all was read that
+impl Connection {
+    /// A deadline may have come: ends the handlers whose time is over. The other deadlines are kept for when all was read that
     /// had come before: after a stall of this process, the peer's line may have been there in time.
-    pub(super) fn on_alarm(&mut self) {
-        self.shared.timers.clear(&mut self.alarm);
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.now = now;
+        self.take_timeout();
+        if self.state.is_closing() {
+            self.wait_for_close();
+            return;
+        }
         self.due_within.get_or_insert(BACKLOG);
-        let now = self.now();
         self.put_off_streams();
         if let Some(active) = &mut self.active {
             let over = active.in_flight.expire(now);
             let deadline = active.in_flight.earliest_deadline();
             over.into_iter().for_each(|over| self.finish(over));
-            deadline.into_iter().for_each(|at| self.set_alarm(at));
+            deadline.into_iter().for_each(|at| self.set_timeout(at));
         }
         self.expire_parked(now);
         self.check_opening();
+        self.end_overdue();
     }
 
     /// Once an alarm rang and nothing is left to be read that came before it: does what the
@@ -46,7 +47,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             return false;
         }
         self.lease_event(LeaseEvent::Tick);
-        let now = self.now();
+        let now = self.now;
         let has_decided = self.on_access_alarm(now);
         self.fire_peers_deadlines(now);
         has_decided
@@ -57,7 +58,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             return;
         }
         if self.line_deadline().is_some_and(|at| at <= now) {
-            tracing::debug!(is_first = self.is_first, "line not finished in time");
+            tracing::debug!(is_first = self.state.is_first(), "line not finished in time");
             self.hang_up();
         } else if self.idle_deadline().is_some_and(|at| at <= now) {
             tracing::debug!("idle");
@@ -67,16 +68,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     /// Registers the earliest of the peer's deadlines, and the end that is set.
     pub(super) fn arm(&mut self) {
-        self.ends().into_iter().for_each(|at| self.set_alarm(at));
+        self.state.end().into_iter().for_each(|end| self.set_timeout(end.time()));
         if self.listens() {
             let deadlines = [self.line_deadline(), self.idle_deadline()];
-            deadlines.into_iter().flatten().for_each(|at| self.set_alarm(at));
+            deadlines.into_iter().flatten().for_each(|at| self.set_timeout(at));
         }
     }
 
     /// Whether it is the peer's turn: while this side does not read, no silence is its fault.
     fn listens(&self) -> bool {
-        self.phase == Phase::Open
+        self.state.is_reading()
             && !self.is_stalled()
             && !self.is_subscribing()
             && !self.tiny_reads.is_pausing()
@@ -84,9 +85,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     /// When the line that is unfinished has to be whole.
     fn line_deadline(&self) -> Option<Time> {
-        let config = &self.shared.config;
+        let config = &self.environment.config;
         match self.lines.pending() {
-            _ if self.is_first => Some(self.line_began.after(config.first_line)),
+            _ if self.state.is_first() => Some(self.line_began.after(config.first_line)),
             0 => None,
             received => Some(config.line_time.deadline(self.line_began, received)),
         }
@@ -94,15 +95,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     /// `None` behind the line: a client that only listens has nothing to send there.
     fn idle_deadline(&self) -> Option<Time> {
-        if self.is_draining && self.subscriptions.is_some() {
+        if self.state.is_line_drawn() && self.subscriptions.is_some() {
             return None;
         }
-        self.shared.config.idle.map(|idle| self.heard.after(idle))
+        self.environment.config.idle.map(|idle| self.heard.after(idle))
     }
 
     /// Closes, without a word. Who never sent a line has nothing to get.
     fn hang_up(&mut self) {
-        if self.is_first {
+        if self.state.is_first() {
             self.active = None;
             self.on_eof();
         } else {
@@ -111,41 +112,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
     }
 
-    /// Takes note that something was written, or all.
-    pub(super) fn on_written(&mut self, written: io::Result<()>) -> io::Result<()> {
-        if let Some(active) = &mut self.active {
-            active.out.take_moved();
-            active.stuck = None;
-        }
-        written
-    }
-
-    /// Bytes wait, and the transport takes no more: how long it has taken none.
-    pub(super) fn on_write_blocked(&mut self) -> io::Result<()> {
-        let now = self.now();
-        let Some(active) = &mut self.active else {
-            return Ok(());
-        };
-        if active.out.take_moved() {
-            active.stuck = None;
-        }
-        let since = *active.stuck.get_or_insert(now);
-        let deadline = since.after(self.shared.config.write_progress);
-        if deadline <= now {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not read"));
-        }
-        self.set_alarm(deadline);
-        Ok(())
-    }
-
     /// Counts a violation of the protocol: a malformed line, a falling id, a faulty ack, a one-way
     /// request at fault. To be called once it is answered; one too many ends the connection behind
     /// the line that is being obeyed, or before the next.
     pub(super) fn violation(&mut self) {
-        let (now, config) = (self.now(), &self.shared.config);
+        let (now, config) = (self.now, &self.environment.config);
         let (violations, is_over) =
             self.violations.one_more(now, config.violations, config.violation_return);
         self.violations = violations;
-        self.is_banned |= is_over;
+        if is_over {
+            self.state.ban();
+        }
     }
 }

@@ -2,16 +2,13 @@
 
 use std::mem;
 
-use tokio::io::{AsyncRead, AsyncWrite};
-
 use crate::{
     protocol::{Code, Escaped, Line, LineTooLong, Malformed, Mark, RequestId, Time},
     server::{
         access::authorizer::{Action, Decision},
         core::{
-            closing::Phase,
+            arguments::{Refusal, application_attributes, unknown_method},
             connection::{Connection, Taken},
-            control::{Refusal, application_attributes, unknown_method},
             parked::ParkedLine,
             requests::Work,
         },
@@ -22,10 +19,10 @@ use crate::{
     },
 };
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
+impl Connection {
     pub(super) fn on_bytes(&mut self, bytes: &[u8]) {
-        self.heard = self.now();
-        self.count_tiny_read(bytes);
+        self.heard = self.now;
+        self.tiny_reads.count(bytes, self.now);
         self.active().tally.bytes_in += bytes.len() as u64;
         if self.allowance == usize::MAX {
             // Replies are about as long as requests: one growth instead of many.
@@ -63,7 +60,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         // The lines are borrowed out of the decoder while they are obeyed.
         let mut lines = mem::take(&mut self.lines);
         let mut has_begun = lines.pending() > 0;
-        while self.phase == Phase::Open && !self.is_stalled() && self.has_turn() {
+        while self.state.is_reading() && !self.is_stalled() && self.has_turn() {
             match lines.next(&mut input) {
                 Ok(Some(line)) => {
                     has_begun = false;
@@ -76,10 +73,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 Err(error) => self.on_too_long(error),
             }
         }
-        if lines.pending() > 0 && !has_begun && !self.is_first {
-            self.line_began = self.now();
+        if lines.pending() > 0 && !has_begun && !self.state.is_first() {
+            self.line_began = self.now;
         }
-        if self.phase != Phase::Open {
+        if !self.state.is_reading() {
             // What was begun of a line is not kept while what runs is finished.
             return &[];
         }
@@ -95,7 +92,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     /// One violation too many ends the connection, once it is answered.
     pub(super) fn turn_away_banned(&mut self) {
-        if self.is_banned && self.phase == Phase::Open {
+        if self.state.is_banned() && self.state.is_reading() {
             tracing::debug!("too many violations");
             self.turn_away(&Code::VIOLATIONS);
         }
@@ -114,7 +111,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let taken = match line.word.is_protocol() {
             _ if self.is_barred(&line) => self.bar(line.mark),
             true if self.must_defer(&line) => self.defer(&line, bytes),
-            true => match self.on_control(&line, bytes, self.is_first) {
+            true => match self.on_control(&line, bytes, self.state.is_first()) {
                 // It waits for the authorizer, and what follows goes on.
                 Taken::No if line.word.as_str() == "/subscribe" => self.defer(&line, bytes),
                 taken => taken,
@@ -122,7 +119,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             false => self.on_application(&line, bytes),
         };
         if taken == Taken::Yes {
-            self.is_first = false;
+            self.state.has_read();
             self.has_read(line.mark);
         }
         taken
@@ -137,7 +134,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// Checks an application line, and starts or parks it.
     fn on_application(&mut self, line: &Line<'_>, bytes: &[u8]) -> Taken {
         let id = id_of(line);
-        if self.is_draining {
+        if self.state.is_line_drawn() {
             return self.refuse_any(id, &Code::CLOSING, format_args!(""));
         }
         let (method, ttl, window) = match self.checked(line) {
@@ -159,7 +156,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     /// Its method, its `ttl` in milliseconds, and its window.
     fn checked(&self, line: &Line<'_>) -> Result<(Found, Option<u64>, u64), Refusal> {
-        let method = self.shared.methods.find(line.word).ok_or_else(|| unknown_method(line))?;
+        let method =
+            self.environment.methods.find(line.word).ok_or_else(|| unknown_method(line))?;
         let (ttl, window) = application_attributes(line)?;
         Ok((method, ttl, window))
     }
@@ -175,8 +173,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     fn start_application(&mut self, line: &Line<'_>, method: Found, window: u64, until: Time) {
         let (id, bytes) = (id_of(line), line.rest.stuffed().len());
-        let usual = self.shared.config.handler_time;
-        let limit = self.shared.methods.handler_time(method, usual);
+        let usual = self.environment.config.handler_time;
+        let limit = self.environment.methods.handler_time(method, usual);
         let mut work = Work { id, cancel: id, until, window, bytes, limit };
         match self.decision(Action::Call(line.word.as_str())) {
             Decision::Now(Ok(())) => {}
@@ -187,16 +185,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 return self.run(work, |_, _| Ok(authorizing));
             }
         }
-        self.run(work, |shared, session| {
+        self.run(work, |environment, session| {
             let parts = RequestParts {
                 id,
                 method: line.word,
                 attributes: line.attributes,
                 payload: Payload::Stuffed(line.rest),
                 session,
-                publisher: &shared.publisher,
+                publisher: &environment.publisher,
             };
-            shared.methods.start(method, &parts)
+            environment.methods.start(method, &parts)
         });
     }
 
@@ -214,13 +212,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             true => tracing::debug!(%fault, "malformed line before /auth"),
             false => tracing::debug!(head = %Escaped(shown_head(bytes)), %fault, "malformed line"),
         }
-        if let Some(id) = fault.id.filter(|id| !self.is_first && id.get() <= self.last_id) {
+        if let Some(id) = fault.id.filter(|id| !self.state.is_first() && id.get() <= self.last_id) {
             return self.on_id_order(id);
         }
         self.active().tally.malformed += 1;
         match fault.id {
-            _ if self.is_first => {
-                self.is_banned = true;
+            _ if self.state.is_first() => {
+                self.state.ban();
                 self.stop_reading(None);
             }
             Some(id) => {
@@ -236,11 +234,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     fn on_too_long(&mut self, error: LineTooLong) {
         self.active().tally.malformed += 1;
         tracing::debug!(%error, "line too long");
-        if !self.is_first {
+        if !self.state.is_first() {
             let text = format_args!("max-line is {}", error.max_line);
             self.notice_error(None, &Code::LINE_TOO_LONG, text);
         }
-        self.is_banned = true;
+        self.state.ban();
         self.stop_reading(None);
         self.bound_end();
     }

@@ -1,45 +1,27 @@
 //! Lists of any length, written as the client reads them: the reply to `/methods` (PROTOCOL.md,
 //! section 8.6), and that to `/renew;list=more` (section 8.4).
 
-use tokio::io::{AsyncRead, AsyncWrite};
-
 use crate::{
     protocol::{Code, Line, Mark, Outcome, RequestId, encode},
     server::core::{
+        active::{Listed, Listing},
         answer::cut_text,
+        arguments::{Refusal, no_arguments, no_attributes},
         connection::{Connection, Taken},
-        control::{Refusal, no_arguments, no_attributes},
     },
 };
 
-/// A list that is not written whole. No further line is looked at meanwhile, so that protocol
-/// methods keep their order.
-#[derive(Debug)]
-pub(super) struct Listing {
-    id: RequestId,
-    next: Next,
-}
-
-/// What a list goes on with.
-#[derive(Debug)]
-enum Next {
-    /// The method at this place, among those sorted by name.
-    Method(usize),
-    /// The subscription behind the one of this number.
-    SubscriptionBehind(u64),
-}
-
-impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
+impl Connection {
     pub(super) fn methods(&mut self, id: RequestId, line: &Line<'_>) -> Result<Taken, Refusal> {
         no_attributes(line)?;
         no_arguments(line)?;
-        self.begin_list(Listing { id, next: Next::Method(0) });
+        self.begin_list(Listing { id, next: Listed::Method(0) });
         Ok(Taken::Yes)
     }
 
     /// Lists where each subscription stands.
     pub(super) fn list_subscriptions(&mut self, id: RequestId) {
-        self.begin_list(Listing { id, next: Next::SubscriptionBehind(0) });
+        self.begin_list(Listing { id, next: Listed::SubscriptionBehind(0) });
     }
 
     fn begin_list(&mut self, listing: Listing) {
@@ -56,9 +38,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let listing = self.active.as_mut().and_then(|active| active.listing.take());
         let Some(Listing { id, next }) = listing else { return };
         let next = match next {
-            Next::Method(at) => self.list_methods(id, at).map(Next::Method),
-            Next::SubscriptionBehind(number) => {
-                self.list_positions(id, number).map(Next::SubscriptionBehind)
+            Listed::Method(at) => self.list_methods(id, at).map(Listed::Method),
+            Listed::SubscriptionBehind(number) => {
+                self.list_positions(id, number).map(Listed::SubscriptionBehind)
             }
         };
         if let Some(next) = next {
@@ -73,10 +55,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     /// Lists methods from the one at this place on; which one comes next, if it is not the end.
     fn list_methods(&mut self, id: RequestId, mut next: usize) -> Option<usize> {
-        let (room, max_line, shared) = (self.room(), self.client_max_line, self.shared.clone());
+        let (room, max_line) = (self.room(), self.client_max_line);
+        let environment = self.environment.clone();
         let out = self.out();
         let full_at = out.len() + room;
-        let mut methods = shared.methods.sorted().skip(next);
+        let mut methods = environment.methods.sorted().skip(next);
         while out.len() < full_at {
             let Some((name, doc)) = methods.next() else {
                 self.answer_ok(id, format_args!(""));
@@ -122,7 +105,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if has_more {
             return Some(last);
         }
-        let lease = self.shared.config.lease.as_secs();
+        let lease = self.environment.config.lease.as_secs();
         self.answer_ok(id, format_args!(";lease={lease}"));
         None
     }

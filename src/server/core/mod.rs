@@ -1,24 +1,39 @@
-//! One connection of a server.
+//! One connection of a server, without a transport and without a runtime: bytes and times come in,
+//! bytes and the time of the next deadline go out.
 
+#![cfg_attr(
+    not(feature = "unstable-core"),
+    allow(dead_code, unreachable_pub, reason = "the whole interface is public with that feature")
+)]
+
+mod access;
 mod acks;
+mod active;
 mod answer;
+mod arguments;
 mod auth;
+#[cfg(test)]
+mod by_hand;
 pub(in crate::server) mod closing;
 mod commands;
-pub(in crate::server) mod connection;
+pub(crate) mod connection;
 mod control;
 mod deadlines;
 mod deferred;
+mod deferring;
+pub(crate) mod environment;
 mod in_flight;
 mod lines;
 mod listing;
-#[cfg(test)]
-mod mixtures;
+mod output;
 mod parked;
+mod parking;
 mod renewal;
 mod requests;
+pub(crate) mod rounds;
 mod share;
 mod source;
+pub(crate) mod state;
 mod streams;
 mod subscriptions;
 mod tiny_reads;

@@ -1,19 +1,17 @@
 //! `/renew`: the lease, and where each subscription stands (PROTOCOL.md, section 8.4).
 
-use tokio::io::{AsyncRead, AsyncWrite};
-
 use crate::{
     protocol::{LeaseEvent, Line, Mark, RequestId, encode},
     server::core::{
+        arguments::{Refusal, check_attributes, no_arguments},
         connection::{Connection, Taken},
-        control::{Refusal, check_attributes, no_arguments},
     },
 };
 
 /// Positions that take as long to write as a short line to obey.
 const POSITIONS_PER_LINE: usize = 2;
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
+impl Connection {
     pub(super) fn renew(&mut self, id: RequestId, line: &Line<'_>) -> Result<Taken, Refusal> {
         let mut in_pages = false;
         let read = |_: &str, value: &str| {
@@ -29,7 +27,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             self.list_subscriptions(id);
             return Ok(Taken::Yes);
         }
-        let lease = self.shared.config.lease.as_secs();
+        let lease = self.environment.config.lease.as_secs();
         let positions = self.positions();
         let (head, list) = (format_args!("ok;lease={lease}"), format_args!("{positions}"));
         self.answer(id, |out| encode::display(out, Mark::Id(id), head, list));

@@ -5,16 +5,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::io::{AsyncRead, AsyncWrite};
-
 use crate::{
     guard::guarded,
     protocol::{Outcome, RequestId, Time},
     server::{
-        Shared,
         core::{
-            closing::Phase,
             connection::Connection,
+            environment::Environment,
             in_flight::{Bounds, How, NEVER, Over},
         },
         handlers::{
@@ -45,17 +42,17 @@ enum Started {
     Running(Running),
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
+impl Connection {
     /// Starts a handler and polls it once; keeps it if it is not ready.
     pub(super) fn run(
         &mut self,
         work: Work,
-        start: impl FnOnce(&Shared, &Session) -> Result<Running, Rejection>,
+        start: impl FnOnce(&Environment, &Session) -> Result<Running, Rejection>,
     ) {
-        let (shared, session) = (&*self.shared, &self.session);
+        let (environment, session) = (&*self.environment, &self.session);
         let active = self.active.get_or_insert_default();
         let cx = &mut Context::from_waker(active.in_flight.next_waker(session.mailbox()));
-        let started = guarded(|| start(shared, session));
+        let started = guarded(|| start(environment, session));
         let is_started = match &started {
             Some(Ok(running)) => running.has_started(),
             Some(Err(_)) => false,
@@ -76,19 +73,19 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     pub(super) fn keep(&mut self, work: Work, running: Running) {
-        let (begun, usual) = (self.now(), self.shared.config.handler_time);
+        let (begun, usual) = (self.now, self.environment.config.handler_time);
         let Work { id, cancel, until, bytes, window: credit, mut limit } = work;
-        if self.phase != Phase::Open {
+        if !self.state.is_reading() {
             limit = limit.min(usual);
         }
         let bounds = Bounds { begun, limit, usual, until, credit, bytes };
         let deadline = self.active().in_flight.keep(id, cancel, running, bounds);
-        self.set_alarm(deadline);
+        self.set_timeout(deadline);
     }
 
     /// When a request that was read now is over by its `ttl`, in milliseconds.
     pub(super) fn end_of_ttl(&mut self, ttl: Option<u64>) -> Time {
-        ttl.map_or(NEVER, |ttl| self.now().after(Duration::from_millis(ttl)))
+        ttl.map_or(NEVER, |ttl| self.now.after(Duration::from_millis(ttl)))
     }
 
     pub(super) fn cancel_request(&mut self, id: RequestId) {
@@ -114,7 +111,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     /// Whether another application request may be started.
     pub(super) fn has_place(&self) -> bool {
-        let config = &self.shared.config;
+        let config = &self.environment.config;
         let mark = self.reply_mark().saturating_sub(self.finished());
         self.active.as_ref().is_none_or(|active| {
             active.in_flight.len() < config.in_flight

@@ -6,21 +6,17 @@
 //!
 //! [`Buffered::allowance`]: crate::server::buffered::Buffered::allowance
 
-use tokio::io::{AsyncRead, AsyncWrite};
-
 use crate::{
     io::SCRATCH,
     protocol::Code,
-    server::core::{
-        closing::Phase, connection::Connection, deferred::Deferred, in_flight::InFlight,
-    },
+    server::core::{connection::Connection, deferred::Deferred, in_flight::InFlight},
 };
 
 /// Unwritten bytes past which no line is looked at of a peer that has still to `/auth`: some answers
 /// to `/hello` and `/auth`, and the refusals that it takes to be one violation over the limit.
 const STRANGER_MARK: usize = 4 * 1024;
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
+impl Connection {
     /// Whether the connection holds more than its share, with the server's buffers full.
     pub(super) fn is_busy(&self) -> bool {
         self.allowance < usize::MAX && self.held() + self.finished() > self.allowance
@@ -28,7 +24,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     /// Unwritten bytes past which replies wait.
     pub(super) fn reply_mark(&self) -> usize {
-        self.shared.config.reply_mark.min(self.allowance)
+        self.environment.config.reply_mark.min(self.allowance)
     }
 
     /// Unwritten bytes past which notifications wait. Above its share they go one at a time: each
@@ -36,7 +32,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     pub(super) fn notification_mark(&self) -> usize {
         match self.is_busy() {
             true => 1,
-            false => self.shared.config.notification_mark.min(self.allowance),
+            false => self.environment.config.notification_mark.min(self.allowance),
         }
     }
 
@@ -45,7 +41,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     pub(super) fn is_over_mark(&self) -> bool {
         let mark = match self.is_stranger() {
             true => STRANGER_MARK,
-            false => self.shared.config.reply_mark.saturating_mul(2),
+            false => self.environment.config.reply_mark.saturating_mul(2),
         };
         self.unwritten() >= mark.min(self.allowance)
     }
@@ -54,7 +50,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// answered: a line of its at most.
     pub(super) fn read_at_most(&self) -> usize {
         match self.is_stranger() {
-            true => self.shared.config.max_line_before_auth,
+            true => self.environment.config.max_line_before_auth,
             false => SCRATCH,
         }
     }
@@ -62,7 +58,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// Gives up what the connection holds, and closes it: it holds more than its share, and takes
     /// nothing of it. If the client ever reads on, a `/bye` says why.
     pub(super) fn shed(&mut self) {
-        let was_told = self.is_draining || self.phase != Phase::Open;
+        let was_told = self.state.is_line_drawn() || !self.state.is_reading();
         let bytes = self.session.holding().bytes();
         tracing::info!(bytes, "closed: the server's buffers are full, and this peer does not read");
         let active = self.active();
@@ -83,18 +79,19 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 }
 
-impl<T> Connection<T> {
+impl Connection {
     /// Finds out what the connection may hold. With the server's buffers full, room that is kept for
     /// later is given back first.
     pub(super) fn look_at_share(&mut self) {
-        self.allowance = self.shared.buffered.allowance(self.shared.config.buffered_bytes_total);
+        self.allowance =
+            self.environment.buffered.allowance(self.environment.config.buffered_bytes_total);
         if self.allowance < usize::MAX
             && let Some(active) = &mut self.active
         {
             active.out.shrink();
         }
         if self.allowance < usize::MAX {
-            self.shared.buffered.is_full();
+            self.environment.buffered.is_full();
         }
     }
 
@@ -112,9 +109,9 @@ impl<T> Connection<T> {
             self.buffered = bytes;
         }
         holding.set_unwritten(self.active.as_ref().map_or(0, |active| active.out.len()));
-        let stuck = self.active.as_ref().and_then(|active| active.stuck);
+        let stuck = self.active.as_ref().and_then(|active| active.out.stuck());
         holding.set_stuck(stuck.map(|since| since.as_millis()));
-        holding.set_mark(self.shared.config.reply_mark.min(self.allowance));
+        holding.set_mark(self.environment.config.reply_mark.min(self.allowance));
         holding.pass_on();
     }
 }

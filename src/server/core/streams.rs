@@ -1,31 +1,27 @@
 //! The streamed replies of a connection: their credit, and their turns (PROTOCOL.md, section 7.8).
 
-use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite};
-
 use crate::{
     guard::guarded,
     protocol::{Code, Line, Outcome, RequestId, encode, parse_number},
     server::{
         core::{
-            closing::Phase,
-            connection::{Active, Connection, Taken},
-            control::Refusal,
+            active::Active,
+            arguments::Refusal,
+            connection::{Connection, Taken},
             in_flight::{NEVER, Turn},
             requests::Work,
         },
         handlers::{handler::Running, reply::Failure, streamed::Items},
     },
 };
+use bytes::Bytes;
 
-/// The credit of a request that names none, in items.
-pub(super) const DEFAULT_WINDOW: u64 = 32;
 /// Streams that are polled in a round, one item each, before the others of the connection, and of
 /// the runtime, have their turn: a write's worth of small items.
 const TURNS: usize = 128;
 const MORE_USAGE: &str = "usage: /more ID N";
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
+impl Connection {
     /// Obeys `* /more ID N`.
     pub(super) fn more(&mut self, line: &Line<'_>) -> Result<Taken, Refusal> {
         let (id, items) = line.rest.split_argument();
@@ -34,10 +30,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let (Some(id), Some(items)) = (id, items) else {
             return Err((Code::BAD_ARGUMENTS, MORE_USAGE.to_owned()));
         };
-        let now = self.now();
+        let now = self.now;
         let active = self.active.as_mut();
         let deadline = active.and_then(|active| active.in_flight.add_credit(id, items, now));
-        deadline.into_iter().for_each(|deadline| self.set_alarm(deadline));
+        deadline.into_iter().for_each(|deadline| self.set_timeout(deadline));
         Ok(Taken::Yes)
     }
 
@@ -58,13 +54,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
     }
 
-    /// The last turn of a round, all else having begun it with `before` bytes unwritten.
-    pub(super) fn poll_streams(&mut self, before: usize) {
+    /// The last turn of a round.
+    pub(super) fn poll_streams(&mut self) {
         let waits = |active: &Active| active.in_flight.has_ready_stream();
         if !self.active.as_deref().is_some_and(waits) {
             return;
         }
-        let others_served = self.unwritten() > before;
+        let others_served = self.unwritten() > self.active().unwritten_before;
         let served = self.serve_streams();
         let active = self.active();
         active.streams_first = !served && (active.streams_first || others_served);
@@ -114,7 +110,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// A stream that could not go on, since the peer does not read, is not late.
     pub(super) fn put_off_streams(&mut self) {
         if !self.has_room_for_items() {
-            let now = self.now();
+            let now = self.now;
             self.active().in_flight.put_off_streams(now);
         }
     }
@@ -140,8 +136,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     fn stream_item(&mut self, slot: usize, id: RequestId, payload: &Bytes) {
-        let now = self.now();
-        let can_get_credit = self.phase == Phase::Open;
+        let now = self.now;
+        let can_get_credit = self.state.is_reading();
         let max_line = self.client_max_line;
         let active = self.active();
         let out = active.out.bytes();
@@ -154,7 +150,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         } else {
             active.in_flight.go_on(slot, now, can_get_credit)
         };
-        self.set_alarm(deadline);
+        self.set_timeout(deadline);
         over.into_iter().for_each(|over| self.finish(over));
     }
 }

@@ -6,9 +6,7 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
-
-use crate::{protocol::Time, server::core::connection::Connection};
+use crate::protocol::Time;
 
 /// A read of fewer bytes, with no end of a line among them, is tiny.
 const TINY: usize = 256;
@@ -23,36 +21,38 @@ const PAUSE: Duration = Duration::from_millis(10);
 #[derive(Debug, Default)]
 pub(super) struct TinyReads {
     count: u8,
-    pause: Option<Time>,
+    /// Zero for no pause.
+    pause: Time,
 }
 
 impl TinyReads {
-    pub(super) fn is_pausing(&self) -> bool {
-        self.pause.is_some()
-    }
-}
-
-impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
-    pub(super) fn count_tiny_read(&mut self, bytes: &[u8]) {
+    /// Counts a read of these bytes.
+    pub(super) fn count(&mut self, bytes: &[u8], now: Time) {
         let is_tiny = bytes.len() < TINY && memchr::memchr(b'\n', bytes).is_none();
-        let TinyReads { count, pause } = &mut self.tiny_reads;
         if !is_tiny {
-            *count = count.saturating_sub(MADE_GOOD);
-        } else if *count < BORNE {
-            *count += 1;
+            self.count = self.count.saturating_sub(MADE_GOOD);
+        } else if self.count < BORNE {
+            self.count += 1;
         } else {
-            *pause = Some(self.heard.after(PAUSE));
+            self.pause = now.after(PAUSE);
         }
     }
 
-    /// Whether nothing is to be read for now; the alarm rings when it is.
-    pub(super) fn is_pausing(&mut self) -> bool {
-        let Some(until) = self.tiny_reads.pause else { return false };
-        if self.now() >= until {
-            self.tiny_reads.pause = None;
-            return false;
+    /// Whether there is a pause whose end was not looked at.
+    pub(super) fn is_pausing(&self) -> bool {
+        self.pause > Time::default()
+    }
+
+    /// Whether nothing is to be read at `now`.
+    pub(super) fn is_pausing_at(&self, now: Time) -> bool {
+        now < self.pause
+    }
+
+    /// Until when nothing is to be read; forgets a pause that is over at `now`.
+    pub(super) fn pause(&mut self, now: Time) -> Option<Time> {
+        if now >= self.pause {
+            self.pause = Time::default();
         }
-        self.set_alarm(until);
-        true
+        Some(self.pause).filter(|&until| now < until)
     }
 }

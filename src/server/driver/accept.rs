@@ -22,9 +22,10 @@ use crate::{
     guard::{Guarded, Held, caught, guarded},
     protocol::Escaped,
     server::{
-        Shared,
         access::limits::Limits,
-        core::{closing::LAST_WRITE, connection::Connection},
+        core::closing::LAST_WRITE,
+        driver::serving::Serving,
+        driver::socket::Driver,
         driver::{
             clock::{Clock, apart},
             handshake::ConnectionTask,
@@ -54,13 +55,13 @@ type BoxedSignal = Pin<Box<dyn Future<Output = ()> + Send>>;
 #[must_use = "a server serves only when awaited"]
 pub struct Serve<L> {
     listener: L,
-    shared: Arc<Shared>,
+    serving: Arc<Serving>,
     signal: BoxedSignal,
 }
 
 impl<L: Listener> Serve<L> {
-    pub(in crate::server) fn new(listener: L, shared: Shared) -> Self {
-        Self { listener, shared: Arc::new(shared), signal: Box::pin(std::future::pending()) }
+    pub(in crate::server) fn new(listener: L, serving: Serving) -> Self {
+        Self { listener, serving: Arc::new(serving), signal: Box::pin(std::future::pending()) }
     }
 
     /// Stops when `signal` ends, in two steps (PROTOCOL.md, sections 9.6 and 9.7).
@@ -92,24 +93,24 @@ impl<L: Listener> Serve<L> {
     }
 
     async fn run(self) {
-        let Self { listener, shared, signal } = self;
+        let Self { listener, serving, signal } = self;
         let mut listener = Held::new(listener);
         let mut signal = pin!(raised(signal));
-        warn_of_strangers(&*listener, &shared);
+        warn_of_strangers(&*listener, &serving);
         let is_file = matches!(local_addr(&*listener), Ok(PeerAddr::Tcp(_) | PeerAddr::Unix(_)));
-        let limits = Limits::new(&shared.config, is_file);
-        let config = shared.config.clone().connections(limits.connections);
+        let limits = Limits::new(&serving.environment.config, is_file);
+        let config = serving.environment.config.clone().connections(limits.connections);
         let (connections, bytes) = (config.connections, config.worst_case_bytes());
-        let _ended = Ended(shared.publisher.clone());
+        let _ended = Ended(serving.environment.publisher.clone());
         tracing::info!(connections, bytes, "serving; `bytes` is the worst case");
-        let mut crew = Crew::new(shared, limits);
+        let mut crew = Crew::new(serving, limits);
         let mut pause = MIN_PAUSE;
         loop {
             match crew.accept(&mut *listener, signal.as_mut()).await {
                 ControlFlow::Break(()) => break,
                 ControlFlow::Continue(Ok((io, peer))) => {
                     pause = MIN_PAUSE;
-                    let preparing = prepared::<L>(io, crew.shared.clone());
+                    let preparing = prepared::<L>(io, crew.serving.clone());
                     match crew.until(preparing, signal.as_mut()).await {
                         ControlFlow::Break(()) => break,
                         ControlFlow::Continue(None) => {}
@@ -165,9 +166,9 @@ impl<L> fmt::Debug for Serve<L> {
 }
 
 /// Logs a warning if every client from anywhere may connect and call.
-fn warn_of_strangers<L: Listener>(listener: &L, shared: &Shared) {
+fn warn_of_strangers<L: Listener>(listener: &L, serving: &Serving) {
     let is_encrypted = guarded(|| listener.is_encrypted()).unwrap_or_default();
-    let is_open = !is_encrypted && shared.hooks.authenticator.is_none();
+    let is_open = !is_encrypted && serving.environment.hooks.authenticator.is_none();
     match local_addr(listener) {
         Ok(address) if is_open && address.is_beyond_loopback() => tracing::warn!(
             %address,
@@ -197,9 +198,9 @@ fn panicked(panic: &str) -> io::Error {
 
 /// A connection's transport, once it is prepared. Where that fails its peer may be gone already: its own
 /// affair, and no reason to pause.
-async fn prepared<L: Listener>(io: L::Io, shared: Arc<Shared>) -> Option<L::Io> {
+async fn prepared<L: Listener>(io: L::Io, serving: Arc<Serving>) -> Option<L::Io> {
     let prepare = move || {
-        let config = &shared.config;
+        let config = &serving.environment.config;
         let limit = || config.unsent_bytes.map_or(Ok(()), |bytes| L::limit_unsent(&io, bytes));
         for done in [guarded(|| L::prepare(&io, config.tcp_user_timeout)), guarded(limit)] {
             match done {
@@ -224,7 +225,7 @@ fn after(time: Duration) -> Instant {
 
 /// The connections' tasks, and the clock that goes for them.
 struct Crew {
-    shared: Arc<Shared>,
+    serving: Arc<Serving>,
     limits: Limits,
     tasks: JoinSet<()>,
     /// Those of `tasks` that are one too many, in the order of their coming.
@@ -233,10 +234,10 @@ struct Crew {
 }
 
 impl Crew {
-    fn new(shared: Arc<Shared>, limits: Limits) -> Self {
+    fn new(serving: Arc<Serving>, limits: Limits) -> Self {
         let (tasks, refused) = (JoinSet::new(), VecDeque::new());
-        let clock = Clock::start(&shared);
-        Self { shared, limits, tasks, refused, _clock: clock }
+        let clock = Clock::start(&serving);
+        Self { serving, limits, tasks, refused, _clock: clock }
     }
 
     /// The next connection; `Break` at the signal.
@@ -279,7 +280,7 @@ impl Crew {
     }
 
     fn welcome<L: Listener>(&mut self, io: L::Io, peer: PeerAddr) {
-        let id = self.shared.random.next_uuid();
+        let id = self.serving.random.next_uuid();
         // A peer names its Unix socket itself.
         let shown = |peer: &PeerAddr| peer.to_string();
         let span = tracing::info_span!(
@@ -287,21 +288,27 @@ impl Crew {
             session = %id,
             peer = %Escaped(shown(&peer).as_bytes()),
         );
-        let shared = self.shared.clone();
-        let open = shared.sessions.len();
+        let serving = self.serving.clone();
+        let open = serving.sessions.len();
         let place = self.limits.admit(open, &peer);
-        let session = Session::new(id, peer, &shared);
-        let count = |mut tally| shared.sessions.totals.fold(id, &mut tally);
+        let session = Session::new(
+            id,
+            peer,
+            &serving.environment,
+            serving.timers.start(),
+            serving.timers.now(),
+        );
+        let count = |mut tally| serving.environment.totals.fold(id, &mut tally);
         let Ok(place) = place else {
             count(Tally { refused: 1, ..Tally::default() });
             span.in_scope(|| tracing::debug!(open, "one too many"));
-            let refused = Connection::refused(io, shared, session);
+            let refused = Driver::refused(io, serving, session);
             return self.refuse(async { drop(timeout(REFUSAL, refused).await) }.instrument(span));
         };
         span.in_scope(|| tracing::debug!("open"));
         count(Tally { accepted: 1, ..Tally::default() });
-        shared.sessions.insert(session.clone());
-        let connection = ConnectionTask::<L>::new(io, shared, session);
+        serving.sessions.insert(session.clone());
+        let connection = ConnectionTask::<L>::new(io, serving, session);
         match place {
             None => self.tasks.spawn(connection.instrument(span)),
             Some(place) => {
@@ -331,17 +338,18 @@ impl Crew {
     /// Tells the connections, draws the line, has the last of what is published delivered, cuts what
     /// is left: each step only for those that are still there after the one before.
     async fn drain(mut self) {
-        let (grace, drain) = (self.shared.config.grace, self.shared.config.drain);
+        let (grace, drain) =
+            (self.serving.environment.config.grace, self.serving.environment.config.drain);
         self.raise(DRAIN);
         if self.all_ended_by(after(grace)).await {
             return;
         }
         self.raise(LINE);
         let end = after(drain);
-        let shared = self.shared.clone();
+        let serving = self.serving.clone();
         let all_published = async {
-            shared.publishing.done().await;
-            shared.publisher.finish().await;
+            serving.environment.publishing.done().await;
+            serving.environment.publisher.finish().await;
         };
         if self.happens_by(end, all_published).await {
             self.raise(LAST);
@@ -349,7 +357,7 @@ impl Crew {
                 return;
             }
         }
-        self.shared.publisher.shut();
+        self.serving.environment.publisher.shut();
         self.raise(CUT);
         self.all_ended_by(after(LAST_WRITE)).await;
         self.tasks.shutdown().await;
@@ -357,7 +365,7 @@ impl Crew {
 
     /// In the order of the sessions' ids, which are random, and not in that of their table.
     fn raise(&self, flag: u8) {
-        let mut sessions: Vec<_> = self.shared.sessions.iter().collect();
+        let mut sessions: Vec<_> = self.serving.sessions.iter().collect();
         sessions.sort_unstable_by_key(Session::id);
         sessions.iter().for_each(|session| session.mailbox().raise(flag));
     }

@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::{
     guard::guarded,
-    server::{Shared, mailbox::SHED, session::Session},
+    server::{driver::serving::Serving, mailbox::SHED, session::Session},
     sync::{Arc, Mutex},
 };
 
@@ -30,11 +30,11 @@ pub(in crate::server) struct Clock(
 );
 
 impl Clock {
-    pub(in crate::server) fn start(shared: &Arc<Shared>) -> Self {
+    pub(in crate::server) fn start(serving: &Arc<Serving>) -> Self {
         let mut tasks = JoinSet::new();
-        tasks.spawn(turn(shared.clone()));
-        tasks.spawn(sweep(shared.clone()));
-        tasks.spawn(shed(shared.clone()));
+        tasks.spawn(turn(serving.clone()));
+        tasks.spawn(sweep(serving.clone()));
+        tasks.spawn(shed(serving.clone()));
         Self(tasks)
     }
 }
@@ -73,30 +73,30 @@ pub(in crate::server) async fn apart<T: Send + 'static>(
 }
 
 /// Raises the alarms that are due.
-async fn turn(shared: Arc<Shared>) {
+async fn turn(serving: Arc<Serving>) {
     let mut timer = pin!(sleep(Duration::ZERO));
     poll_fn(|cx| {
-        shared.timers.poll_turn(timer.as_mut(), cx);
+        serving.timers.poll_turn(timer.as_mut(), cx);
         Poll::Pending
     })
     .await
 }
 
-async fn sweep(shared: Arc<Shared>) {
+async fn sweep(serving: Arc<Serving>) {
     loop {
-        sleep(shared.config.idle_log / 2).await;
+        sleep(serving.environment.config.idle_log / 2).await;
         // A store is user code too; what it forgets late costs nothing but room.
-        let publisher = shared.publisher.clone();
+        let publisher = serving.environment.publisher.clone();
         if apart(move || publisher.store().sweep()).await.is_none() {
             tracing::error!("topic store panicked in its sweep");
         }
     }
 }
 
-async fn shed(shared: Arc<Shared>) {
+async fn shed(serving: Arc<Serving>) {
     loop {
-        shared.buffered.full().await;
-        while shed_largest(&shared) {
+        serving.environment.buffered.full().await;
+        while shed_largest(&serving) {
             sleep(LOOK).await;
         }
     }
@@ -105,21 +105,21 @@ async fn shed(shared: Arc<Shared>) {
 /// Closes the connections that hold more than their share and take nothing, the largest first, until
 /// the others are within the limit; of equals, those first that have taken nothing for longest.
 /// Whether the limit was exceeded.
-fn shed_largest(shared: &Shared) -> bool {
-    let limit = shared.config.buffered_bytes_total;
-    let mut excess = shared.buffered.bytes().saturating_sub(limit);
+fn shed_largest(serving: &Serving) -> bool {
+    let limit = serving.environment.config.buffered_bytes_total;
+    let mut excess = serving.environment.buffered.bytes().saturating_sub(limit);
     if excess == 0 {
         return false;
     }
-    let allowance = shared.buffered.allowance(limit);
-    let patience = PATIENCE.min(shared.config.write_progress).as_millis() as u64;
-    let now = shared.timers.now().as_millis();
+    let allowance = serving.environment.buffered.allowance(limit);
+    let patience = PATIENCE.min(serving.environment.config.write_progress).as_millis() as u64;
+    let now = serving.timers.now().as_millis();
     let candidate = |session: Session| {
         let (bytes, since) = (session.holding().bytes(), session.holding().stuck()?);
         let is_deaf = since.saturating_add(patience) <= now;
         (is_deaf && bytes > allowance).then(|| (Reverse(bytes), since, session.id(), session))
     };
-    let mut deaf: Vec<_> = shared.sessions.iter().filter_map(candidate).collect();
+    let mut deaf: Vec<_> = serving.sessions.iter().filter_map(candidate).collect();
     deaf.sort_unstable_by_key(|&(bytes, since, id, _)| (bytes, since, id));
     for (Reverse(bytes), _, _, session) in deaf {
         if excess == 0 {

@@ -9,9 +9,9 @@ use crate::{
     guard::guarded,
     protocol::Time,
     server::{
-        Shared,
         access::principal::Principal,
-        core::connection::Connection,
+        driver::serving::Serving,
+        driver::socket::Driver,
         driver::{listener::Listener, timers::Alarm},
         mailbox::{ALARM, COMMANDS, CUT, DRAIN, LINE},
         session::Session,
@@ -23,23 +23,23 @@ use crate::{
 #[expect(clippy::large_enum_variant, reason = "it is the largest one for nearly all its life")]
 pub(in crate::server) enum ConnectionTask<L: Listener> {
     Handshake(Box<Handshake<L>>),
-    Open(Connection<L::Io>),
+    Open(Driver<L::Io>),
     Over,
 }
 
 pub(in crate::server) struct Handshake<L: Listener> {
     /// Until the handshake is over.
     io: Option<L::Io>,
-    shared: Arc<Shared>,
+    serving: Arc<Serving>,
     session: Session,
     deadline: Option<Time>,
     alarm: Alarm,
 }
 
 impl<L: Listener> ConnectionTask<L> {
-    pub(in crate::server) fn new(io: L::Io, shared: Arc<Shared>, session: Session) -> Self {
-        let (io, alarm) = (Some(io), shared.timers.new_alarm());
-        Self::Handshake(Box::new(Handshake { io, shared, session, deadline: None, alarm }))
+    pub(in crate::server) fn new(io: L::Io, serving: Arc<Serving>, session: Session) -> Self {
+        let (io, alarm) = (Some(io), serving.timers.new_alarm());
+        Self::Handshake(Box::new(Handshake { io, serving, session, deadline: None, alarm }))
     }
 }
 
@@ -63,7 +63,7 @@ impl<L: Listener> Future for ConnectionTask<L> {
 
 impl<L: Listener> Handshake<L> {
     /// The connection, or none if it did not come to one.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Connection<L::Io>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Driver<L::Io>>> {
         let Some(io) = &mut self.io else { return Poll::Ready(None) };
         match guarded(|| L::poll_handshake(io, cx)) {
             Some(Poll::Ready(Ok(principal))) => Poll::Ready(self.open(principal)),
@@ -83,21 +83,21 @@ impl<L: Listener> Handshake<L> {
         }
     }
 
-    fn open(&mut self, principal: Principal) -> Option<Connection<L::Io>> {
+    fn open(&mut self, principal: Principal) -> Option<Driver<L::Io>> {
         let io = self.io.take()?;
         if !principal.is_anonymous() {
             tracing::debug!(?principal, "known by its transport");
             self.session.set_principal(principal);
         }
-        Some(Connection::new(io, Arc::clone(&self.shared), self.session.clone()))
+        Some(Driver::new(io, Arc::clone(&self.serving), self.session.clone()))
     }
 
     /// Whether it takes too long, or the connection is not wanted any more.
     fn is_given_up(&mut self, cx: &mut Context<'_>) -> bool {
-        let (timers, mailbox) = (&self.shared.timers, self.session.mailbox());
+        let (timers, mailbox) = (&self.serving.timers, self.session.mailbox());
         let flags = mailbox.take(cx.waker(), &mut Vec::new());
         let now = timers.now();
-        let limit = self.shared.config.handshake_time;
+        let limit = self.serving.environment.config.handshake_time;
         let deadline = *self.deadline.get_or_insert_with(|| now.after(limit));
         if flags & ALARM != 0 {
             timers.clear(&mut self.alarm);
@@ -113,10 +113,10 @@ impl<L: Listener> Handshake<L> {
 
 impl<L: Listener> Drop for Handshake<L> {
     fn drop(&mut self) {
-        self.shared.timers.clear(&mut self.alarm);
+        self.serving.timers.clear(&mut self.alarm);
         // Else it is the connection's.
         if self.io.is_some() {
-            self.shared.sessions.remove(&self.session);
+            self.serving.sessions.remove(&self.session);
             self.session.mailbox().close();
         }
     }
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn a_connections_task_is_hardly_larger_than_the_connection() {
         let (task, connection) =
-            (size_of::<ConnectionTask<TcpListener>>(), size_of::<Connection<TcpStream>>());
+            (size_of::<ConnectionTask<TcpListener>>(), size_of::<Driver<TcpStream>>());
         assert!(task <= connection + 8, "{task} bytes over {connection}");
     }
 }

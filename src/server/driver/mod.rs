@@ -4,6 +4,10 @@ pub(in crate::server) mod accept;
 pub(in crate::server) mod clock;
 pub(in crate::server) mod handshake;
 pub(in crate::server) mod listener;
+#[cfg(test)]
+mod mixtures;
+pub(in crate::server) mod serving;
+pub(in crate::server) mod socket;
 pub(in crate::server) mod timers;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;

@@ -44,9 +44,12 @@ pub(in crate::server) struct Timers {
 pub(in crate::server) struct Alarm {
     /// Tells connections apart, and puts those of one tick in the order of their coming.
     number: u64,
-    /// What is registered, as a deadline: it may have been raised meanwhile.
-    deadline: Option<Time>,
+    /// What is registered, as a deadline, or [`NONE`]: it may have been raised meanwhile.
+    deadline: Time,
 }
+
+/// No deadline.
+const NONE: Time = Time::from_millis(u64::MAX);
 
 /// By tick, then by the connection's number.
 type ByTick = BTreeMap<(u64, u64), Arc<Mailbox>>;
@@ -63,11 +66,11 @@ struct Alarms {
 impl Alarm {
     /// Whether `deadline` is earlier than what is registered.
     pub(in crate::server) fn is_later_than(&self, deadline: Time) -> bool {
-        self.deadline.is_none_or(|registered| deadline < registered)
+        deadline < self.deadline
     }
 
     fn key(&self) -> Option<(u64, u64)> {
-        self.deadline.map(|deadline| (tick_of(deadline), self.number))
+        (self.deadline < NONE).then(|| (tick_of(self.deadline), self.number))
     }
 }
 
@@ -109,7 +112,7 @@ impl Timers {
 
     /// A connection's alarm, not set.
     pub(in crate::server) fn new_alarm(&self) -> Alarm {
-        Alarm { number: self.connections.fetch_add(1, Ordering::Relaxed), deadline: None }
+        Alarm { number: self.connections.fetch_add(1, Ordering::Relaxed), deadline: NONE }
     }
 
     /// Raises [`ALARM`] in `mailbox` at `deadline`, or up to a tick later; no more at what was set
@@ -117,7 +120,7 @@ impl Timers {
     pub(in crate::server) fn set(&self, alarm: &mut Alarm, deadline: Time, mailbox: &Arc<Mailbox>) {
         let key = (tick_of(deadline), alarm.number);
         let before = alarm.key();
-        alarm.deadline = Some(deadline);
+        alarm.deadline = deadline;
         if before == Some(key) {
             return;
         }
@@ -137,7 +140,7 @@ impl Timers {
     /// Forgets what was set.
     pub(in crate::server) fn clear(&self, alarm: &mut Alarm) {
         if let Some(key) = alarm.key() {
-            alarm.deadline = None;
+            alarm.deadline = NONE;
             let cleared = self.alarms.lock().by_tick.remove(&key);
             drop(cleared);
         }
@@ -203,7 +206,7 @@ mod tests {
             timers.set(&mut alarms[1], at(millis), &mailbox);
         }
         assert_eq!(entries(&timers), 2);
-        assert!(!alarms[0].is_later_than(at(0)) && alarms[0].deadline == Some(at(0)));
+        assert!(!alarms[0].is_later_than(at(0)) && alarms[0].deadline == at(0));
         alarms.iter_mut().for_each(|alarm| timers.clear(alarm));
         assert_eq!((entries(&timers), Arc::strong_count(&mailbox)), (0, 1));
     }

@@ -9,8 +9,8 @@ use crate::{
     guard::guarded,
     protocol::{Line, Mark},
     server::{
-        Shared,
         access::authorizer::Ruling,
+        core::environment::Environment,
         handlers::{
             extractors::{Payload, RequestParts},
             handler::{Ended, Running},
@@ -38,7 +38,7 @@ struct Asking {
     /// The request's line, kept until its handler takes it.
     line: Vec<u8>,
     method: Found,
-    shared: Arc<Shared>,
+    environment: Arc<Environment>,
     session: Session,
 }
 
@@ -47,10 +47,10 @@ impl Authorizing {
         verdict: BoxFuture<Ruling>,
         line: Vec<u8>,
         method: Found,
-        shared: Arc<Shared>,
+        environment: Arc<Environment>,
         session: Session,
     ) -> Self {
-        Self(Stage::Asking(Asking { verdict, line, method, shared, session }))
+        Self(Stage::Asking(Asking { verdict, line, method, environment, session }))
     }
 
     pub(in crate::server) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
@@ -74,7 +74,7 @@ impl Authorizing {
     fn decide(&mut self, ruling: Ruling) {
         let undecided = Stage::Refused(Rejection::busy(""));
         let Stage::Asking(asking) = mem::replace(&mut self.0, undecided) else { return };
-        let Asking { verdict, line, method, shared, session } = asking;
+        let Asking { verdict, line, method, environment, session } = asking;
         if guarded(|| drop(verdict)).is_none() {
             return;
         }
@@ -82,9 +82,9 @@ impl Authorizing {
             self.0 = Stage::Refused(rejection);
             return;
         }
-        let started = start(&line, method, &shared, &session);
+        let started = start(&line, method, &environment, &session);
         let mut tally = Tally { started: started.is_ok().into(), ..Tally::default() };
-        shared.sessions.totals.fold(session.id(), &mut tally);
+        environment.totals.fold(session.id(), &mut tally);
         self.0 = started.map_or_else(Stage::Refused, Stage::Started);
     }
 
@@ -105,7 +105,7 @@ impl Authorizing {
 fn start(
     line: &[u8],
     method: Found,
-    shared: &Shared,
+    environment: &Environment,
     session: &Session,
 ) -> Result<Running, Rejection> {
     // It was read before, and written again as it was.
@@ -120,7 +120,7 @@ fn start(
         attributes: line.attributes,
         payload: Payload::Stuffed(line.rest),
         session,
-        publisher: &shared.publisher,
+        publisher: &environment.publisher,
     };
-    shared.methods.start(method, &parts)
+    environment.methods.start(method, &parts)
 }

@@ -17,16 +17,16 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use crate::server::core::connection::Connection;
 use crate::{
     Json,
     protocol::Code,
     random::Random,
     server::{
-        HandlerFuture, Next, PeerAddr, Rejection, RequestParts, Router, ServerConfig, Shared,
-        Streamed, Verdict,
+        HandlerFuture, Next, PeerAddr, Rejection, RequestParts, Router, ServerConfig, Streamed,
+        Verdict,
         access::{authorizer::Action, hooks::Hooks, principal::Principal},
-        driver::timers::Timers,
+        core::environment::Environment,
+        driver::{serving::Serving, socket::Driver, timers::Timers},
         handler,
         mailbox::{ALARM, CUT, DRAIN, LAST, LINE, NEWS},
         publishing::Publishing,
@@ -95,7 +95,7 @@ fn router(dice: &Arc<Dice>, is_layered: bool) -> Router {
     if is_layered { router.layer(through) } else { router }
 }
 
-fn shared(dice: &Arc<Dice>) -> Arc<Shared> {
+fn serving(dice: &Arc<Dice>) -> Arc<Serving> {
     let random = Random::seeded(dice.roll(1 << 32));
     let mut config = ServerConfig::new()
         .in_flight(1 + dice.roll(4) as usize)
@@ -127,26 +127,26 @@ fn shared(dice: &Arc<Dice>) -> Arc<Shared> {
             _ => Verdict::Allow,
         });
     }
-    Arc::new(Shared {
+    let environment = Environment {
         config: config.allow_publish(true),
         methods: router(dice, dice.roll(2) == 0).into_methods(),
         publisher: Publisher::new(MemoryTopics::new(&random)),
-        sessions: Arc::default(),
+        totals: Arc::default(),
         buffered: Arc::default(),
-        random,
-        timers: Timers::new(),
         hooks,
         publishing: Publishing::default(),
-    })
+    };
+    let (environment, sessions) = (Arc::new(environment), Arc::default());
+    Arc::new(Serving { environment, sessions, random, timers: Timers::new() })
 }
 
 const TOPICS: [&str; 3] = ["t", "u", "v"];
 
 /// Publishes to each topic, so that its log has the epoch that is returned.
-async fn epochs(shared: &Shared) -> BTreeMap<&'static str, String> {
+async fn epochs(environment: &Environment) -> BTreeMap<&'static str, String> {
     let mut epochs = BTreeMap::new();
     for topic in TOPICS {
-        let published = shared.publisher.publish(topic, "first").await.expect("publish");
+        let published = environment.publisher.publish(topic, "first").await.expect("publish");
         epochs.insert(topic, published.epoch.to_string());
     }
     epochs
@@ -318,6 +318,11 @@ async fn disturb(session: Session, dice: Arc<Dice>) {
     }
 }
 
+fn session(serving: &Serving, id: Uuid) -> Session {
+    let (start, now) = (serving.timers.start(), serving.timers.now());
+    Session::new(id, PeerAddr::Other("test".into()), &serving.environment, start, now)
+}
+
 /// Rows 7, 8 and 31 of the threats: whatever is mixed, each request is answered once and counted
 /// once, and the connection neither stalls nor spins.
 #[tokio::test(start_paused = true)]
@@ -325,19 +330,18 @@ async fn each_request_is_answered_once_whatever_is_mixed() {
     let mut kinds = BTreeMap::<String, BTreeSet<String>>::new();
     for seed in 1..=300 {
         let dice = Dice::new(seed);
-        let shared = shared(&dice);
-        let epochs = epochs(&shared).await;
-        let session =
-            Session::new(Uuid::from_u128(seed.into()), PeerAddr::Other("test".into()), &shared);
+        let serving = serving(&dice);
+        let epochs = epochs(&serving.environment).await;
+        let session = session(&serving, Uuid::from_u128(seed.into()));
         let (ours, theirs) = tokio::io::duplex(1 + dice.roll(300) as usize);
-        let mut connection = Connection::new(theirs, shared.clone(), session.clone());
+        let mut connection = Driver::new(theirs, serving.clone(), session.clone());
         let mut polls = 0;
         let driver = tokio::spawn(poll_fn(move |cx| {
             polls += 1;
             assert!(polls < POLLS, "seed {seed} spins");
             Pin::new(&mut connection).poll(cx)
         }));
-        let timers = shared.clone();
+        let timers = serving.clone();
         let timers = tokio::spawn(async move {
             let mut timer = pin!(sleep(Duration::ZERO));
             poll_fn(|cx| {
@@ -362,10 +366,14 @@ async fn each_request_is_answered_once_whatever_is_mixed() {
         let missing = due.find(|id| !answers.contains_key(id));
         assert_eq!(missing, None, "seed {seed}, {end:?}, {last:?}");
         assert!(end != End::Peer || last.is_none(), "seed {seed}");
-        let stats = shared.sessions.totals.stats();
+        let stats = serving.environment.totals.stats();
         let counted = stats.ok + stats.err + stats.no + stats.cut;
         assert_eq!(counted, answers.len() as u64, "seed {seed}: {stats:?}");
-        assert_eq!((session.in_flight(), shared.buffered.bytes()), (0, 0), "seed {seed}");
+        assert_eq!(
+            (session.in_flight(), serving.environment.buffered.bytes()),
+            (0, 0),
+            "seed {seed}"
+        );
         for (id, words) in answers {
             kinds.entry(requests[&id].clone()).or_default().extend(words);
         }

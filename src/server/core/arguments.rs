@@ -1,0 +1,105 @@
+//! The attributes and arguments of requests, checked.
+
+use crate::protocol::{Code, Line, Rest, Topic, TraceParent, parse_number};
+
+/// The credit of a request that names none, in items.
+pub(super) const DEFAULT_WINDOW: u64 = 32;
+pub(super) const SUBSCRIBE_USAGE: &str = "usage: /subscribe TOPIC";
+pub(super) const UNSUBSCRIBE_USAGE: &str = "usage: /unsubscribe TOPIC";
+pub(super) const PUBLISH_USAGE: &str = "usage: /publish TOPIC [PAYLOAD]";
+
+/// Why a protocol method is refused: a code and a text.
+pub(super) type Refusal = (Code, String);
+
+/// The attributes of an application request: its `ttl` in milliseconds, and its `window`, the credit
+/// of a streamed reply in items.
+pub(super) fn application_attributes(line: &Line<'_>) -> Result<(Option<u64>, u64), Refusal> {
+    let (mut ttl, mut window) = (None, DEFAULT_WINDOW);
+    if line.attributes.is_empty() {
+        return Ok((ttl, window));
+    }
+    let number = |value: &str| parse_number(value.as_bytes()).filter(|&number| number > 0);
+    let read = |key: &str, value: &str| {
+        match key {
+            "trace" => _ = value.parse::<TraceParent>().ok()?,
+            "ttl" => ttl = Some(number(value)?),
+            _ => window = number(value)?,
+        }
+        Some(())
+    };
+    check_attributes(line, read, &["ttl", "trace", "window"])?;
+    Ok((ttl, window))
+}
+
+/// What a `/publish` says.
+pub(super) struct Publish<'a> {
+    /// In milliseconds.
+    pub(super) ttl: Option<u64>,
+    pub(super) topic: Topic,
+    pub(super) payload: Rest<'a>,
+    /// Of its rest, stuffed.
+    pub(super) bytes: usize,
+}
+
+/// Reads a `/publish`.
+pub(super) fn publish_arguments<'a>(line: &Line<'a>) -> Result<Publish<'a>, Refusal> {
+    let ttl = publish_attributes(line)?;
+    let (topic, payload) = line.rest.split_argument();
+    let topic = as_topic(topic, PUBLISH_USAGE)?;
+    Ok(Publish { ttl, topic, payload, bytes: line.rest.stuffed().len() })
+}
+
+/// The attributes of `/publish`: its `ttl`, in milliseconds.
+fn publish_attributes(line: &Line<'_>) -> Result<Option<u64>, Refusal> {
+    let mut ttl = None;
+    let read = |_: &str, value: &str| {
+        ttl = Some(parse_number(value.as_bytes()).filter(|&ttl| ttl > 0)?);
+        Some(())
+    };
+    check_attributes(line, read, &["ttl"])?;
+    Ok(ttl)
+}
+
+pub(super) fn unknown_method(line: &Line<'_>) -> Refusal {
+    let name = line.word.as_str();
+    let text = format!("no method \"{name}\"; ask /methods");
+    (Code::UNKNOWN_METHOD, text)
+}
+
+/// Checks the keys without a dot: one that is not `known` is refused, one whose value `read` does
+/// not take too.
+pub(super) fn check_attributes(
+    line: &Line<'_>,
+    mut read: impl FnMut(&str, &str) -> Option<()>,
+    known: &[&str],
+) -> Result<(), Refusal> {
+    let own = || line.attributes.iter().filter(|(key, _)| !key.contains('.'));
+    if let Some((key, _)) = own().find(|(key, _)| !known.contains(key)) {
+        return Err((Code::UNKNOWN_ATTRIBUTE, key.to_owned()));
+    }
+    match own().find(|(key, value)| read(key, value).is_none()) {
+        Some((key, _)) => Err((Code::BAD_ATTRIBUTE, key.to_owned())),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn no_attributes(line: &Line<'_>) -> Result<(), Refusal> {
+    check_attributes(line, |_, _| Some(()), &[])
+}
+
+pub(super) fn no_arguments(line: &Line<'_>) -> Result<(), Refusal> {
+    match line.rest.is_empty() {
+        true => Ok(()),
+        false => Err((Code::BAD_ARGUMENTS, format!("usage: {}", line.word.as_str()))),
+    }
+}
+
+pub(super) fn only_topic(rest: Rest<'_>, usage: &str) -> Result<Topic, Refusal> {
+    as_topic(&rest.plain(), usage)
+}
+
+fn as_topic(bytes: &[u8], usage: &str) -> Result<Topic, Refusal> {
+    let topic = std::str::from_utf8(bytes).ok();
+    let topic = topic.and_then(|topic| Topic::new(topic).ok());
+    topic.ok_or_else(|| (Code::BAD_ARGUMENTS, usage.to_owned()))
+}

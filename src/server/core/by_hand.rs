@@ -1,0 +1,463 @@
+//! Tests of a connection that is driven by hand: without a transport, a runtime or a clock.
+
+use std::{
+    task::{Wake, Waker},
+    time::Duration,
+};
+
+use futures::{channel::oneshot, executor::block_on, stream};
+
+use crate::{
+    Failure,
+    protocol::{Code, Time},
+    server::{
+        Authenticator, Denied, Principal, Router, ServerConfig, Streamed,
+        core::{
+            connection::Connection,
+            environment::Environment,
+            rounds::StopStep,
+            state::ConnectionState::{self, Closed, Finishing, Grace, Greeted, LineDrawn, Open},
+        },
+        driver::listener::PeerAddr,
+    },
+    sync::{Arc, AtomicUsize, Mutex, Ordering},
+    topic::BoxFuture,
+};
+
+/// A waker that counts.
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection, and the other side of its transport.
+struct Hand {
+    core: Connection,
+    now: Time,
+    wakes: Arc<Wakes>,
+    /// What the peer has sent, and was not read.
+    sent: Vec<u8>,
+    /// The peer has closed its direction.
+    has_ended: bool,
+    /// Bytes that the transport takes.
+    room: usize,
+    said: Vec<u8>,
+    /// Our direction is closed.
+    is_shut: bool,
+}
+
+impl Hand {
+    fn new(config: ServerConfig, router: Router) -> Self {
+        Self::of(&Arc::new(Environment::new(config, router)))
+    }
+
+    fn of(environment: &Arc<Environment>) -> Self {
+        let now = Time::from_millis(5);
+        let core = Connection::accept(environment, 1, PeerAddr::Other("test".into()), now);
+        let (wakes, room) = (Arc::default(), usize::MAX);
+        let (sent, said) = (Vec::new(), Vec::new());
+        let mut hand =
+            Self { core, now, wakes, sent, has_ended: false, room, said, is_shut: false };
+        assert!(hand.turn().starts_with("* /hello;version=1;"));
+        hand
+    }
+
+    /// One turn, as the docs of [`Connection`] say it; what was written meanwhile.
+    fn turn(&mut self) -> String {
+        let waker = Waker::from(self.wakes.clone());
+        self.core.handle_wakeups(&waker, self.now);
+        if self.core.next_timeout().is_some_and(|at| at <= self.now) {
+            self.core.handle_timeout(self.now);
+        }
+        for _ in 0..1_000 {
+            if !self.round() {
+                return String::from_utf8(std::mem::take(&mut self.said)).unwrap();
+            }
+        }
+        panic!("the connection does not come to rest");
+    }
+
+    fn round(&mut self) -> bool {
+        self.core.begin_round(self.now);
+        while let Some(most) = self.core.wants_input() {
+            if self.sent.is_empty() {
+                if std::mem::take(&mut self.has_ended) {
+                    self.core.handle_eof(self.now);
+                }
+                break;
+            }
+            let bytes: Vec<_> = self.sent.drain(..most.min(self.sent.len())).collect();
+            self.core.handle_input(&bytes, self.now);
+        }
+        self.core.advance(self.now);
+        while !self.core.output().is_empty() {
+            let count = self.core.output().len().min(self.room);
+            if count == 0 {
+                self.core.handle_write_blocked(self.now);
+                break;
+            }
+            self.said.extend_from_slice(&self.core.output()[..count]);
+            self.room -= count;
+            self.core.handle_written(count, self.now);
+        }
+        if self.core.needs_flush() {
+            self.core.handle_flushed(self.now);
+        }
+        let goes_on = self.core.end_round(self.now);
+        if self.core.state() == ConnectionState::Closing {
+            self.is_shut = true;
+            self.core.handle_shutdown(self.now);
+            return self.core.state() != Closed;
+        }
+        goes_on
+    }
+
+    /// Sends `lines`; what is said upon them.
+    fn send(&mut self, lines: &str) -> String {
+        self.sent.extend_from_slice(lines.as_bytes());
+        self.turn()
+    }
+
+    /// Lets the time go on; what is said then.
+    fn after(&mut self, time: Duration) -> String {
+        self.now = self.now.after(time);
+        self.turn()
+    }
+
+    /// Goes to the next deadline, and takes a turn; how long that was.
+    fn next_deadline(&mut self) -> (Duration, String) {
+        let next = self.core.next_timeout().expect("a deadline");
+        let time = self.now.until(next);
+        (time, self.after(time))
+    }
+
+    fn wakes(&self) -> usize {
+        self.wakes.0.load(Ordering::Relaxed)
+    }
+
+    fn state(&self) -> ConnectionState {
+        self.core.state()
+    }
+}
+
+fn echo() -> Router {
+    Router::new().method("echo", async |text: String| text)
+}
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// Handlers that wait for one-shots, in the order of their requests.
+fn waiting() -> (Router, Arc<Mutex<Vec<oneshot::Sender<String>>>>) {
+    let senders = Arc::<Mutex<Vec<_>>>::default();
+    let entry = senders.clone();
+    let wait = move || {
+        let (sender, receiver) = oneshot::channel();
+        entry.lock().push(sender);
+        async move { receiver.await.map_err(|_| Failure::new(Code::LOST, "")) }
+    };
+    (echo().method("wait", wait), senders)
+}
+
+#[test]
+fn a_call_is_answered_at_once() {
+    let mut hand = Hand::new(ServerConfig::new(), echo());
+    assert_eq!(hand.state(), Greeted);
+    assert_eq!(hand.send("1 /hello;version=1\n2 ec"), "1 ok;version=1\n");
+    assert_eq!(hand.state(), Open);
+    assert_eq!(hand.send("ho a\n* echo b\n3 nosuch\n"), {
+        "2 ok a\n3 no unknown-method no method \"nosuch\"; ask /methods\n"
+    });
+    assert_eq!(hand.wakes(), 0);
+}
+
+#[test]
+fn a_handler_that_waits_wakes_the_driver() {
+    let (router, senders) = waiting();
+    let mut hand = Hand::new(ServerConfig::new(), router);
+    assert_eq!(hand.send("1 wait\n2 wait\n3 echo c\n"), "3 ok c\n");
+    for (sender, text) in senders.lock().drain(..).rev().zip(["b", "a"]) {
+        sender.send(text.into()).unwrap();
+    }
+    assert_eq!(hand.wakes(), 1, "once until the next turn");
+    assert_eq!(hand.turn(), "2 ok b\n1 ok a\n");
+    assert_eq!(hand.turn(), "");
+}
+
+#[test]
+fn a_message_wakes_the_driver() {
+    let environment = Arc::new(Environment::new(ServerConfig::new(), echo()));
+    let mut hand = Hand::of(&environment);
+    let publisher = environment.publisher();
+    assert!(hand.send("1 /subscribe t\n").starts_with("1 ok;epoch="));
+    block_on(publisher.publish("t", "news")).unwrap();
+    assert_eq!(hand.wakes(), 1);
+    let said = hand.turn();
+    assert!(said.starts_with("* t;epoch=") || said.ends_with(" news\n"), "{said}");
+    assert!(hand.send("2 /unsubscribe t\n").starts_with("2 ok;next="));
+    block_on(publisher.publish("t", "more")).unwrap();
+    assert_eq!((hand.wakes(), hand.turn().as_str()), (1, ""));
+}
+
+#[test]
+fn a_stream_is_given_as_its_credit_allows() {
+    let count = async || Streamed(stream::iter(["a", "b", "c"]));
+    let mut hand = Hand::new(ServerConfig::new(), echo().method("count", count));
+    assert_eq!(hand.send("1 count;window=2\n"), "1 more a\n1 more b\n");
+    assert_eq!(hand.send("* /more 1 5\n"), "1 more c\n1 ok\n");
+}
+
+#[test]
+fn a_handler_that_is_late_is_cut() {
+    let (router, _senders) = waiting();
+    let mut hand = Hand::new(ServerConfig::new().handler_time(secs(7)), router);
+    assert_eq!(hand.send("1 wait\n2 wait;ttl=2000\n"), "");
+    assert_eq!(hand.next_deadline(), (secs(2), "2 cut deadline\n".into()));
+    assert_eq!(hand.next_deadline(), (secs(5), "1 cut deadline\n".into()));
+}
+
+#[test]
+fn a_peer_that_is_silent_is_turned_away() {
+    let mut hand = Hand::new(ServerConfig::new().first_line(secs(3)).idle(secs(9)), echo());
+    assert_eq!(hand.send("1 echo a\n"), "1 ok a\n");
+    // The deadline of the first line comes, and is over; then that of silence.
+    assert_eq!(hand.next_deadline(), (secs(3), String::new()));
+    assert_eq!(hand.next_deadline(), (secs(6), "* /bye;last=1 idle\n".into()));
+    assert!(hand.is_shut && hand.state() == ConnectionState::Lingering);
+    assert_eq!(hand.send("2 echo b\n"), "");
+    hand.has_ended = true;
+    assert_eq!(hand.turn(), "");
+    assert_eq!((hand.state(), hand.core.lost()), (Closed, None));
+}
+
+#[test]
+fn a_first_line_that_does_not_come_closes_without_a_word() {
+    let mut hand = Hand::new(ServerConfig::new().first_line(secs(3)), echo());
+    assert_eq!(hand.send("1 ec"), "");
+    assert_eq!(hand.next_deadline(), (secs(3), String::new()));
+    assert_eq!(hand.state(), Closed);
+}
+
+#[test]
+fn a_lease_that_is_not_renewed_ends_its_subscriptions() {
+    let mut hand = Hand::new(ServerConfig::new().lease(secs(20)), echo());
+    hand.send("1 /subscribe t\n");
+    hand.after(secs(15));
+    assert!(hand.send("2 /renew\n").starts_with("2 ok;lease=20 t:"));
+    assert_eq!(hand.after(secs(19)), "");
+    assert!(hand.after(secs(1)).starts_with("* /end t expired "));
+    assert!(hand.send("3 /unsubscribe t\n").starts_with("3 no not-subscribed"));
+}
+
+/// [M146] Row 30 of the threats: all deadlines of an hour are over when the process goes on, and
+/// what the peer sent in time is there.
+#[test]
+fn what_was_received_is_read_before_deadlines_fire() {
+    for is_read in [true, false] {
+        let mut hand = Hand::new(ServerConfig::new(), echo());
+        hand.send("1 /subscribe t\n2 ech");
+        assert_eq!(hand.core.lines.pending(), 5);
+        if is_read {
+            hand.sent = b"o a\n3 /renew\n".to_vec();
+        }
+        let said = hand.after(secs(3_600));
+        assert_eq!(hand.state() == Open, is_read);
+        assert_eq!(said.contains("2 ok a\n3 ok;lease=60 t:"), is_read, "{said}");
+        assert_eq!(said.contains("* /end t expired "), !is_read, "{said}");
+    }
+}
+
+#[test]
+fn a_server_that_stops_finishes_what_it_has_read() {
+    let (router, senders) = waiting();
+    let mut hand = Hand::new(ServerConfig::new(), router);
+    hand.send("1 wait\n");
+    hand.core.handle_stop(StopStep::Goodbye, hand.now);
+    assert_eq!(hand.turn(), "* /bye shutdown\n");
+    assert_eq!((hand.state(), hand.send("2 echo b\n").as_str()), (Grace, "2 ok b\n"));
+    hand.core.handle_stop(StopStep::Line, hand.now);
+    assert_eq!(hand.turn(), "* /bye;last=2 shutdown\n");
+    assert_eq!((hand.state(), hand.send("3 echo c\n").as_str()), (LineDrawn, "3 no closing\n"));
+    let sender = senders.lock().pop().unwrap();
+    sender.send("at last".into()).unwrap();
+    assert_eq!(hand.turn(), "1 ok at last\n");
+    assert!(hand.is_shut);
+    hand.has_ended = true;
+    hand.turn();
+    assert_eq!(hand.state(), Closed);
+}
+
+#[test]
+fn what_outlasts_the_drain_is_cut() {
+    let (router, _senders) = waiting();
+    let mut hand = Hand::new(ServerConfig::new(), router);
+    hand.send("1 wait\n");
+    hand.core.handle_stop(StopStep::Line, hand.now);
+    hand.turn();
+    hand.core.handle_stop(StopStep::Cut, hand.now);
+    assert_eq!(hand.turn(), "1 cut closing\n");
+    // The peer sends on, and has as long as one that takes nothing.
+    assert_eq!(hand.state(), ConnectionState::Lingering);
+    assert_eq!(hand.next_deadline().0, secs(1));
+    assert_eq!(hand.state(), Closed);
+}
+
+#[test]
+fn a_quit_is_answered_last() {
+    let (router, senders) = waiting();
+    let mut hand = Hand::new(ServerConfig::new(), router);
+    assert_eq!(hand.send("1 wait\n2 /quit\n3 echo c\n"), "");
+    assert_eq!(hand.state(), Finishing);
+    senders.lock().pop().unwrap().send("a".into()).unwrap();
+    assert_eq!(hand.turn(), "1 ok a\n2 ok\n");
+}
+
+#[test]
+fn a_peer_that_takes_nothing_is_lost() {
+    let mut hand = Hand::new(ServerConfig::new().write_progress(secs(20)), echo());
+    hand.room = 3;
+    assert_eq!(hand.send("1 echo abc\n"), "1 o");
+    hand.room = 2;
+    assert_eq!(hand.after(secs(19)), "k ");
+    assert_eq!(hand.after(secs(19)), "");
+    assert_eq!(hand.state(), Open);
+    assert_eq!(hand.after(secs(1)), "");
+    assert_eq!((hand.state(), hand.core.lost()), (Closed, Some("the peer does not read")));
+}
+
+/// Lets "ada" in.
+#[derive(Debug)]
+struct Names;
+
+impl Authenticator for Names {
+    fn schemes(&self) -> Vec<Code> {
+        vec![Code::from_static("name")]
+    }
+
+    fn authenticate(
+        &self,
+        _: &Code,
+        credentials: crate::Credentials,
+        _: &PeerAddr,
+    ) -> BoxFuture<Result<Principal, Denied>> {
+        let is_known = credentials.as_bytes() == b"ada";
+        Box::pin(async move { is_known.then(|| Principal::new("ada")).ok_or(Denied::Credentials) })
+    }
+}
+
+#[test]
+fn a_stranger_authenticates_first() {
+    let environment = Environment::new(ServerConfig::new(), echo()).authenticator(Names);
+    let environment = Arc::new(environment);
+    let mut hand = Hand::of(&environment);
+    assert_eq!(hand.send("1 echo a\n"), "1 no unauthenticated\n");
+    assert_eq!(hand.send("2 /auth name bob\n"), "2 no unauthenticated\n");
+    assert_eq!(hand.send("3 /auth name ada\n4 echo a\n"), "3 ok\n4 ok a\n");
+    assert_eq!(hand.core.session().principal().name(), Some("ada"));
+    let mut late = Hand::of(&environment);
+    assert_eq!(late.next_deadline(), (secs(10), "* /bye;last=0 unauthenticated\n".into()));
+}
+
+/// Row 31 of the threats: a connection that was held back once does not wake itself for ever.
+#[test]
+fn a_connection_that_goes_on_comes_to_rest() {
+    let (router, _senders) = waiting();
+    let mut hand = Hand::new(ServerConfig::new().reply_mark(100), router);
+    hand.room = 0;
+    hand.send("1 wait\n");
+    for id in 2..100 {
+        hand.send(&format!("{id} /renew\n"));
+    }
+    assert!(hand.core.is_over_mark() && hand.core.last_id < 99);
+    while hand.core.last_id < 99 || !hand.core.output().is_empty() {
+        hand.room = 64;
+        hand.turn();
+    }
+    assert!(hand.core.active.is_some());
+    assert_eq!(hand.wakes(), 0);
+    assert!(!hand.round(), "it is at rest");
+}
+
+/// The time of an unfinished line starts again when a connection that was not read goes on: the line
+/// could not continue meanwhile.
+#[test]
+fn a_line_that_could_not_continue_has_its_time_again() {
+    let (router, _senders) = waiting();
+    let config = ServerConfig::new().reply_mark(100).idle(None).line_time(secs(10));
+    let mut hand = Hand::new(config.write_progress(secs(1_000)), router);
+    hand.room = 0;
+    let renewals = (1..20).map(|id| format!("{id} /renew\n"));
+    hand.send(&(renewals.collect::<String>() + "20 ech"));
+    while hand.core.lines.pending() == 0 {
+        hand.room = 64;
+        hand.turn();
+    }
+    let (begun, mut id) = (hand.core.line_began, 20);
+    hand.sent.clear();
+    while !hand.core.is_over_mark() {
+        hand.core.answer_ok(crate::protocol::RequestId::new(id).unwrap(), format_args!(""));
+        id += 1;
+    }
+    hand.turn();
+    hand.now = hand.now.after(secs(60));
+    hand.turn();
+    hand.room = usize::MAX;
+    hand.turn();
+    assert!(begun < hand.core.line_began, "{begun:?}");
+    assert_eq!((hand.state(), hand.after(secs(9)).as_str()), (Open, ""));
+    assert_eq!(hand.send("o a\n"), "20 ok a\n");
+}
+
+/// What stopped for a peer that did not read goes on with it, and then rests like any other.
+#[test]
+fn a_connection_that_was_held_rests_again() {
+    let mut hand = Hand::new(ServerConfig::new().reply_mark(64), echo());
+    hand.room = 0;
+    for _ in 0..100 {
+        hand.send("* nosuch\n");
+    }
+    assert!(hand.core.active.as_ref().unwrap().is_held);
+    for _ in 0..100 {
+        hand.room = 1_024;
+        hand.turn();
+    }
+    assert!(hand.core.active.is_none());
+}
+
+/// Whatever was said before: all that is left of it is in the struct itself.
+#[test]
+fn an_idle_connection_owns_nothing_but_itself() {
+    let mut hand = Hand::new(ServerConfig::new(), echo());
+    for lines in ["", "1 echo a\n", "2 /subscribe t\n3 /unsubscribe t\n", "4 nosuch\n\n"] {
+        hand.send(lines);
+        assert!(hand.core.active.is_none() && hand.core.subscriptions.is_none(), "{lines}");
+    }
+    assert_eq!(hand.core.lines.pending(), 0);
+    hand.send("5 unfinished");
+    assert!(hand.core.active.is_none() && hand.core.lines.pending() == 12);
+}
+
+/// Whatever pieces the bytes come and go in, the same is said.
+#[test]
+fn pieces_make_no_difference() {
+    let lines = "1 /hello;version=1\n2 echo abc\n* echo d\n3 nosuch\n4 /renew\n5 echo e\n6 /quit\n";
+    let whole = Hand::new(ServerConfig::new(), echo()).send(lines);
+    for piece in 1..lines.len() {
+        let mut hand = Hand::new(ServerConfig::new(), echo());
+        let mut said = String::new();
+        for bytes in lines.as_bytes().chunks(piece) {
+            hand.room = piece;
+            said += &hand.send(std::str::from_utf8(bytes).unwrap());
+            // Tiny reads make it pause.
+            said += &hand.after(Duration::from_millis(10));
+        }
+        hand.room = usize::MAX;
+        said += &hand.turn();
+        assert_eq!(said, whole, "{piece}");
+    }
+}

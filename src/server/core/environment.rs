@@ -1,0 +1,85 @@
+//! What the connections of a server share.
+
+use std::fmt;
+
+use crate::{
+    random::Random,
+    server::{
+        access::{authenticator::Authenticator, authorizer::Authorizer, hooks::Hooks},
+        buffered::Buffered,
+        config::ServerConfig,
+        handlers::router::{Methods, Router},
+        publishing::Publishing,
+        stats::{ServerStats, Totals},
+    },
+    sync::Arc,
+    topic::{MemoryTopics, Publisher, TopicStore},
+};
+
+/// What the connections of a server share: its settings, methods, topics, counters and hooks.
+///
+/// A [`Server`](crate::Server) makes its own. This is for drivers that accept connections by
+/// themselves.
+pub struct Environment {
+    pub(in crate::server) config: ServerConfig,
+    pub(in crate::server) methods: Methods,
+    pub(in crate::server) publisher: Publisher,
+    pub(in crate::server) totals: Arc<Totals>,
+    pub(in crate::server) buffered: Arc<Buffered>,
+    pub(in crate::server) hooks: Hooks,
+    pub(in crate::server) publishing: Publishing,
+}
+
+impl Environment {
+    /// An environment with topics in memory, and without hooks.
+    pub fn new<S: Clone + Send + Sync + 'static>(config: ServerConfig, router: Router<S>) -> Self {
+        let memory = MemoryTopics::new(&Random::from_system());
+        memory.set_limits(config.retention(), config.totals());
+        let publisher = Publisher::new(memory);
+        publisher.set_max_line(config.max_line);
+        let (totals, buffered, hooks, publishing) = Default::default();
+        let methods = router.into_methods();
+        Self { config, methods, publisher, totals, buffered, hooks, publishing }
+    }
+
+    /// Its topics. Default: [`MemoryTopics`].
+    #[must_use]
+    pub fn topics(mut self, store: impl TopicStore) -> Self {
+        self.publisher = Publisher::new(store);
+        self.publisher.set_max_line(self.config.max_line);
+        self
+    }
+
+    /// Sets the authenticator; see [`Server::authenticator`](crate::Server::authenticator).
+    ///
+    /// # Panics
+    /// As there.
+    #[must_use]
+    pub fn authenticator(mut self, authenticator: impl Authenticator) -> Self {
+        self.hooks.set_authenticator(authenticator);
+        self
+    }
+
+    /// Sets the authorizer; see [`Server::authorizer`](crate::Server::authorizer).
+    #[must_use]
+    pub fn authorizer(mut self, authorizer: impl Authorizer) -> Self {
+        self.hooks.set_authorizer(authorizer);
+        self
+    }
+
+    /// A handle that publishes to its topics.
+    pub fn publisher(&self) -> Publisher {
+        self.publisher.clone()
+    }
+
+    /// What its connections have counted so far. The gauges are 0, but for the bytes held.
+    pub fn stats(&self) -> ServerStats {
+        ServerStats { buffered_bytes: self.buffered.bytes(), ..self.totals.stats() }
+    }
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Environment").field("config", &self.config).finish_non_exhaustive()
+    }
+}
