@@ -22,6 +22,7 @@ use crate::{
 
 /// The steps in which a server stops (PROTOCOL.md, sections 9.6 and 9.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum StopStep {
     /// The client is told, and the connection goes on as before.
     Goodbye,

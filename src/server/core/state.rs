@@ -7,6 +7,7 @@ use crate::{
 
 /// The state of a connection, for its driver and for tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ConnectionState {
     /// `/hello` is said, and no line was read.
     Greeted,
