@@ -1,0 +1,42 @@
+#!/bin/bash
+# Measures bellwire beside the bare multiplexers and its peers, and writes tables and plots to
+# docs/performance/. Linux; about 40 minutes on a quiet machine.
+#
+#   benches/peers/run.sh                                      everything, 5 rounds
+#   benches/peers/run.sh --quick                              one short round, written to benches/peers/target/quick/
+#   benches/peers/run.sh --runs 9 --work in-flight --rows bare,bellwire
+#   benches/peers/run.sh --render                             tables and plots of the last run again
+#   benches/peers/run.sh --help                               all options
+#
+# It needs redis-server and nats-server. As root on Debian or Ubuntu it installs those that are missing.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+missing=()
+for server in redis-server nats-server; do
+    command -v "$server" > /dev/null || missing+=("$server")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
+        echo "installing ${missing[*]} with apt-get" >&2
+        apt-get install --yes --no-install-recommends "${missing[@]}" >&2
+    else
+        echo "${missing[*]} not found; on Debian or Ubuntu: apt-get install ${missing[*]}" >&2
+        exit 1
+    fi
+fi
+
+out=docs/performance
+log=benches/peers/target/peers.jsonl
+for option in "$@"; do
+    if [ "$option" = --quick ]; then
+        out=benches/peers/target/quick
+        log=benches/peers/target/quick/peers.jsonl
+    fi
+done
+
+export PEERS_COMMAND="benches/peers/run.sh${*:+ $*}"
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-benches/peers/target}"
+cargo build --release --manifest-path benches/peers/Cargo.toml
+# An --out or --log among the arguments comes last, and so counts.
+exec "$CARGO_TARGET_DIR/release/bellwire-peers" all --out "$out" --log "$log" "$@"
