@@ -100,6 +100,7 @@ fn client_settings() -> Settings<ClientConfig> {
         ("unsent_bytes", |c, x| c.unsent_bytes(x.size()), &[]),
         ("control_requests", |c, x| c.control_requests(x.size()), &[]),
         ("missed_topics", |c, x| c.missed_topics(x.size()), &[]),
+        ("held_events", |c, x| c.held_events(x.size()), &[]),
         ("inbox_items", |c, x| c.inbox_items(x.size()), &[]),
         ("inbox_bytes", |c, x| c.inbox_bytes(x.size()), &[]),
         ("connect_timeout", |c, x| c.connect_timeout(x.time()), &[Zero, One]),
