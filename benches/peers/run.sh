@@ -4,7 +4,8 @@
 #
 #   benches/peers/run.sh                                      everything, 5 rounds
 #   benches/peers/run.sh --quick                              one short round, written to benches/peers/target/quick/
-#   benches/peers/run.sh --runs 9 --work in-flight --rows bare,bellwire
+#   benches/peers/run.sh --runs 9 --work in-flight --rows bare,bellwire --out DIR
+#                                                             a part, written to DIR
 #   benches/peers/run.sh --render                             tables and plots of the last run again
 #   benches/peers/run.sh --help                               all options
 #
@@ -26,17 +27,18 @@ if [ ${#missing[@]} -gt 0 ]; then
     fi
 fi
 
-out=docs/performance
-log=benches/peers/target/peers.jsonl
+defaults=(--out docs/performance --log benches/peers/target/peers.jsonl)
+if [[ " $* " == *" --quick "* ]]; then
+    defaults=(--out benches/peers/target/quick --log benches/peers/target/quick/peers.jsonl)
+fi
 for option in "$@"; do
-    if [ "$option" = --quick ]; then
-        out=benches/peers/target/quick
-        log=benches/peers/target/quick/peers.jsonl
-    fi
+    case "$option" in
+        --out | --out=*) unset 'defaults[0]' 'defaults[1]' ;;
+        --log | --log=*) unset 'defaults[2]' 'defaults[3]' ;;
+    esac
 done
 
 export PEERS_COMMAND="benches/peers/run.sh${*:+ $*}"
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-benches/peers/target}"
 cargo build --release --manifest-path benches/peers/Cargo.toml
-# An --out or --log among the arguments comes last, and so counts.
-exec "$CARGO_TARGET_DIR/release/bellwire-peers" all --out "$out" --log "$log" "$@"
+exec "$CARGO_TARGET_DIR/release/bellwire-peers" all "${defaults[@]}" "$@"
