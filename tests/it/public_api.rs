@@ -8,6 +8,7 @@ use std::{
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
+    pin::pin,
     process::Command,
     time::Duration,
 };
@@ -24,7 +25,7 @@ use bellwire::{
     topic::{MemoryTopics, Unavailable},
 };
 use bytes::Bytes;
-use futures::stream;
+use futures::{FutureExt, stream};
 
 /// The setters of a configuration, in its source.
 fn setters(source: &str) -> Vec<&str> {
@@ -165,6 +166,20 @@ async fn test_requests_run_through_layers_and_handlers() {
     assert_eq!((items.len(), last.outcome()), (2, Outcome::Ok));
     let (items, last) = TestRequest::new("sum").payload("[1]").run_to_end(&router).await;
     assert_eq!((items.len(), last.payload().map(Bytes::as_ref)), (0, Some(&b"11"[..])));
+}
+
+#[tokio::test]
+async fn a_test_request_can_be_told_to_stop() {
+    let wait = async |stopping: Stopping| {
+        stopping.await;
+        "stopped"
+    };
+    let router = Router::new().method("wait", wait);
+    let request = TestRequest::new("wait");
+    let mut running = pin!(request.run(&router));
+    assert!(running.as_mut().now_or_never().is_none());
+    request.stop();
+    assert_eq!(running.await.payload().map(Bytes::as_ref), Some(&b"stopped"[..]));
 }
 
 #[tokio::test]

@@ -190,6 +190,12 @@ impl TestRequest {
         &self.session
     }
 
+    /// Tells the handlers of the session to end, as a server does that stops: see
+    /// [`Stopping`](crate::server::Stopping).
+    pub fn stop(&self) {
+        self.session.ending().stop();
+    }
+
     /// The request as extractors and layers get it.
     pub fn parts(&self) -> RequestParts<'_> {
         RequestParts {
