@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    cpu,
+    cpu, machine,
     memory::MemorySample,
     meter::Sample,
     results::{Entry, Outcome, Results},
@@ -100,7 +100,13 @@ pub fn run(options: &Options) -> Result<()> {
     let results = Results::read(&options.log)?;
     let note =
         options.quick.then_some("This was a quick run: it shows that everything works, no more.");
-    tables::write(&results, &options.out, note)
+    let machine = fs::read_to_string(machine_file(options))?;
+    tables::write(&results, &machine, &options.out, note)
+}
+
+/// Date, machine and versions of the log beside it, which are others when it is rendered later.
+fn machine_file(options: &Options) -> PathBuf {
+    options.log.with_extension("machine.md")
 }
 
 /// Round after round over all rows of all works.
@@ -109,6 +115,7 @@ fn measure_all(options: &Options) -> Result<()> {
         fs::create_dir_all(directory)?;
     }
     let mut log = File::create(&options.log)?;
+    fs::write(machine_file(options), machine::describe())?;
     let cells: Vec<_> = Work::all()
         .into_iter()
         .flat_map(|work| work.rows().into_iter().map(move |row| (work, row)))

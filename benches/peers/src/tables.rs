@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    chart, machine,
+    chart,
     results::{Figure, Results},
     targets::{self, BARE, BELLWIRE, Limit, PEERS},
     work::{AUDIENCES, DEPTHS, SUBSCRIPTIONS, THINKING, Work},
@@ -28,8 +28,8 @@ write: *yield-first* yields once before the first write after a wake-up, *yield-
 ";
 
 /// Writes `peers.md` and the plots beside it.
-pub fn write(results: &Results, out: &Path, note: Option<&str>) -> Result<()> {
-    let page = page(results, note)?;
+pub fn write(results: &Results, machine: &str, out: &Path, note: Option<&str>) -> Result<()> {
+    let page = page(results, machine, note)?;
     save(out.join("peers.md"), &page)?;
     save(out.join("requests.svg"), &chart::by_depth(results, Figure::PerSecond))?;
     save(out.join("cpu.svg"), &chart::by_depth(results, Figure::CpuPerMillion))?;
@@ -42,13 +42,13 @@ fn save(path: PathBuf, text: &str) -> Result<()> {
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn page(results: &Results, note: Option<&str>) -> Result<String> {
+fn page(results: &Results, machine: &str, note: Option<&str>) -> Result<String> {
     let mut page = String::from("# bellwire beside its peers\n\n");
     writeln!(page, "Written by `benches/peers/run.sh`.")?;
     if let Some(note) = note {
         writeln!(page, "\n**{note}**")?;
     }
-    writeln!(page, "\n{}", machine::describe())?;
+    writeln!(page, "\n{machine}")?;
     writeln!(
         page,
         "Rounds: {}. Other programs kept at most {:.2} cores busy during a measurement.\n\n{INTRODUCTION}",
