@@ -5,7 +5,7 @@ use std::task::Waker;
 use tokio::sync::Notify;
 
 use crate::{
-    server::handlers::pass::{Queue, THREADS},
+    server::waiting_tasks::{THREADS, WaitingTasks},
     sync::{AtomicIsize, AtomicU64, AtomicUsize, Mutex, OnceLock, Ordering},
 };
 
@@ -91,7 +91,7 @@ pub(super) struct Holding {
     /// Since when the transport has taken none of them, in milliseconds and one more; 0 for not.
     stuck: AtomicU64,
     /// Tasks that wait for the connection to fall below its mark.
-    queue: OnceLock<Box<Mutex<Queue>>>,
+    queue: OnceLock<Box<Mutex<WaitingTasks>>>,
 }
 
 impl Holding {
@@ -171,7 +171,7 @@ impl Holding {
     }
 
     /// Where its tasks wait.
-    pub(super) fn queue(&self) -> &Mutex<Queue> {
+    pub(super) fn queue(&self) -> &Mutex<WaitingTasks> {
         self.queue.get_or_init(Box::default)
     }
 

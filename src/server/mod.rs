@@ -5,6 +5,7 @@ mod buffered;
 mod config;
 pub(crate) mod core;
 pub(crate) mod driver;
+mod ending;
 mod handle;
 mod handlers;
 mod mailbox;
@@ -12,6 +13,7 @@ mod publishing;
 mod session;
 mod stats;
 mod stopping;
+mod waiting_tasks;
 
 use std::io;
 

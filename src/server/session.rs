@@ -10,12 +10,11 @@ use crate::{
     protocol::{Code, Time},
     server::{
         access::principal::{ANONYMOUS, Principal},
-        buffered::Holding,
+        buffered::{Buffered, Holding},
         config::ServerConfig,
-        core::environment::Environment,
         driver::listener::PeerAddr,
+        ending::Ending,
         mailbox::Mailbox,
-        stopping::{Ending, Stopping},
     },
     sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, OnceLock, Ordering},
 };
@@ -53,6 +52,9 @@ pub struct SessionStats {
 #[derive(Clone, Debug)]
 pub struct Session(Arc<Inner>);
 
+/// When the time of a server began, by the clock of the runtime.
+pub(super) type SessionClock = Instant;
+
 #[derive(Debug)]
 struct Inner {
     id: Uuid,
@@ -77,12 +79,13 @@ impl Session {
     pub(super) fn new(
         id: Uuid,
         peer: PeerAddr,
-        environment: &Environment,
-        start: Instant,
+        server: &Arc<Buffered>,
+        reply_mark: usize,
+        start: SessionClock,
         begun: Time,
     ) -> Self {
         let mailbox = Arc::default();
-        let holding = Holding::new(environment.buffered.clone(), environment.config.reply_mark);
+        let holding = Holding::new(server.clone(), reply_mark);
         let (in_flight, subscriptions, behind, principal) = Default::default();
         let (may_publish, ending) = Default::default();
         Self(Arc::new(Inner {
@@ -173,12 +176,6 @@ impl Session {
     /// several times, the first reason counts.
     pub fn close(&self, reason: Code) {
         self.0.mailbox.command_close(reason);
-    }
-
-    /// Ends when the connection is told to end, so that its handlers can end by themselves: see
-    /// [`Stopping`], which is also an extractor.
-    pub fn stopping(&self) -> Stopping {
-        Stopping::new(self)
     }
 
     /// Waits until the connection is gone: closed by either side, or lost. A connection that is

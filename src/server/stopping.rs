@@ -2,81 +2,11 @@
 
 use std::{
     fmt,
-    pin::{Pin, pin},
+    pin::Pin,
     task::{Context, Poll},
 };
 
-use tokio::sync::Notify;
-
-use crate::{
-    coop::poll_budgeted,
-    server::{
-        handlers::{
-            extractors::{FromRequest, RequestParts},
-            reply::Rejection,
-        },
-        session::Session,
-    },
-    sync::{Arc, Mutex},
-};
-
-/// How far a connection has ended, and the tasks that wait for that.
-#[derive(Debug, Default)]
-pub(super) struct Ending(Mutex<Stage>);
-
-#[derive(Debug, Default)]
-struct Stage {
-    is_stopping: bool,
-    is_closed: bool,
-    /// Made for the first one that waits: most connections have none.
-    changed: Option<Arc<Notify>>,
-}
-
-impl Ending {
-    /// The connection is told to end.
-    pub(super) fn stop(&self) {
-        self.change(|stage| !std::mem::replace(&mut stage.is_stopping, true));
-    }
-
-    /// The connection is gone.
-    pub(super) fn close(&self) {
-        self.change(|stage| {
-            stage.is_stopping = true;
-            !std::mem::replace(&mut stage.is_closed, true)
-        });
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Stage) -> bool) {
-        let mut stage = self.0.lock();
-        let changed = change(&mut stage).then(|| stage.changed.clone()).flatten();
-        drop(stage);
-        changed.inspect(|changed| changed.notify_waiters());
-    }
-
-    pub(super) fn is_stopping(&self) -> bool {
-        self.0.lock().is_stopping
-    }
-
-    pub(super) async fn stopping(&self) {
-        self.wait(|stage| stage.is_stopping).await;
-    }
-
-    pub(super) async fn closed(&self) {
-        self.wait(|stage| stage.is_closed).await;
-    }
-
-    async fn wait(&self, is_there: impl Fn(&Stage) -> bool) {
-        let changed = self.0.lock().changed.get_or_insert_default().clone();
-        loop {
-            let mut next = pin!(changed.notified());
-            next.as_mut().enable();
-            if is_there(&self.0.lock()) {
-                return;
-            }
-            next.await;
-        }
-    }
-}
+use crate::{coop::poll_budgeted, server::session::Session};
 
 /// Ends when the connection of a request is told to end. It is an extractor and a future.
 ///
@@ -150,8 +80,10 @@ impl fmt::Debug for Stopping {
     }
 }
 
-impl<S> FromRequest<S> for Stopping {
-    fn from_request(parts: &RequestParts<'_>, _: &S) -> Result<Self, Rejection> {
-        Ok(parts.session().stopping())
+impl Session {
+    /// Ends when the connection is told to end, so that its handlers can end by themselves: see
+    /// [`Stopping`], which is also an extractor.
+    pub fn stopping(&self) -> Stopping {
+        Stopping::new(self)
     }
 }

@@ -22,6 +22,7 @@ mod goodbye;
 mod half_open;
 mod history;
 mod hoarders;
+mod imports;
 mod layers;
 mod layout;
 mod limits;

@@ -6,13 +6,7 @@ use std::{
     hash::{Hash, Hasher},
 };
 
-use crate::{
-    server::handlers::{
-        extractors::{FromRequest, RequestParts},
-        reply::Rejection,
-    },
-    sync::Arc,
-};
+use crate::sync::Arc;
 
 /// Who a peer is, as an [`Authenticator`](crate::server::Authenticator) or the transport has found
 /// out; cheap to clone. An extractor.
@@ -100,12 +94,6 @@ impl fmt::Debug for Principal {
             Some(name) => f.debug_tuple("Principal").field(&name).finish(),
             None => f.write_str("Principal"),
         }
-    }
-}
-
-impl<S> FromRequest<S> for Principal {
-    fn from_request(parts: &RequestParts<'_>, _: &S) -> Result<Self, Rejection> {
-        Ok(parts.session().principal().clone())
     }
 }
 

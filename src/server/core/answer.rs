@@ -9,10 +9,7 @@ use crate::{
     },
     server::{
         core::connection::{Connection, Taken},
-        handlers::{
-            handler::Ended,
-            reply::{After, Answer, Rejection, Reply},
-        },
+        handlers::reply::{After, Answer, Ended, Rejection, Reply},
     },
 };
 

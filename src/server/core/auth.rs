@@ -5,7 +5,7 @@ use std::task::Poll;
 use crate::{
     credentials::Credentials,
     guard::guarded,
-    protocol::{Code, Line, Mark, RequestId, Time, Topic, encode, encode_bye},
+    protocol::{Code, Line, Mark, RequestId, Time, Topic, encode_bye},
     server::{
         access::{
             authenticator::Denied,
@@ -18,7 +18,7 @@ use crate::{
             arguments::Refusal,
             connection::{Connection, Taken},
         },
-        handlers::{authorizing::Authorizing, handler::Running, reply::Rejection, router::Found},
+        handlers::{authorizing::Authorizing, reply::Rejection, router::Found, running::Running},
     },
     sync::Arc,
     topic::BoxFuture,
@@ -248,29 +248,16 @@ impl Connection {
         verdict.map_or_else(|| Decision::Now(Err(Rejection::busy(""))), Verdict::decision)
     }
 
-    /// A call whose verdict takes its time: it waits in its place, and nothing waits for it. And the
-    /// length of its line, which is kept.
+    /// A call whose verdict takes its time, with its line: it waits in its place, and nothing waits
+    /// for it.
     pub(super) fn authorizing(
         &self,
         ruling: BoxFuture<Ruling>,
         method: Found,
-        line: &Line<'_>,
-    ) -> (Running, usize) {
-        let mut bytes = Vec::new();
-        encode::line(&mut bytes, line.mark, line.word, line.attributes, &line.rest.plain());
-        bytes.pop();
+        line: Vec<u8>,
+    ) -> Running {
         let (environment, session) = (Arc::clone(&self.environment), self.session.clone());
-        let length = bytes.len();
-        (
-            Running::Authorizing(Box::new(Authorizing::new(
-                ruling,
-                bytes,
-                method,
-                environment,
-                session,
-            ))),
-            length,
-        )
+        Running::apart(Authorizing::new(ruling, line, method, environment, session))
     }
 
     /// A verdict on a subscription to `topic` that is still to come would be about what

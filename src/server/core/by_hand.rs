@@ -426,6 +426,7 @@ fn a_connection_that_was_held_rests_again() {
         hand.room = 1_024;
         hand.turn();
     }
+    hand.after(secs(1));
     assert!(hand.core.active.is_none());
 }
 
@@ -440,6 +441,29 @@ fn an_idle_connection_owns_nothing_but_itself() {
     assert_eq!(hand.core.lines.pending(), 0);
     hand.send("5 unfinished");
     assert!(hand.core.active.is_none() && hand.core.lines.pending() == 12);
+}
+
+/// A busy connection keeps what it needs for the next exchange, until it has been idle for a second.
+#[test]
+fn a_busy_connection_keeps_its_buffers_for_a_second() {
+    let environment = Arc::new(Environment::new(ServerConfig::new(), echo()));
+    let mut hand = Hand::of(&environment);
+    for id in 1..100 {
+        assert_eq!(hand.send(&format!("{id} echo a\n")), format!("{id} ok a\n"));
+        hand.after(Duration::from_millis(990));
+        assert_eq!(environment.stats().buffered_bytes, 0);
+    }
+    assert!(hand.core.active.is_some());
+    assert_eq!(hand.next_deadline(), (Duration::from_millis(10), String::new()));
+    assert!(hand.core.active.is_none());
+    // It begins anew.
+    hand.send("100 echo a\n");
+    assert!(hand.core.active.is_none());
+    let long = "x".repeat(8_000);
+    for id in 101..200 {
+        hand.send(&format!("{id} echo {long}\n"));
+        assert!(hand.core.active.is_none());
+    }
 }
 
 /// Whatever pieces the bytes come and go in, the same is said.

@@ -134,6 +134,8 @@ pub struct Connection {
     pub(super) reads_left: u8,
     /// There may be more to be read.
     pub(super) more_input: bool,
+    /// How often it came to rest since it was last idle for a while.
+    pub(super) rests: u8,
     /// What an idle connection does without.
     pub(super) active: Option<Box<Active>>,
     pub(super) subscriptions: Option<Box<Subscriptions>>,
@@ -157,7 +159,7 @@ impl Connection {
     ) -> Self {
         let age = Duration::from_millis(now.as_millis());
         let start = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
-        let session = Session::new(Uuid::from_u128(session), peer, environment, start.into(), now);
+        let session = environment.session(Uuid::from_u128(session), peer, start.into(), now);
         Self::new(environment.clone(), session, now)
     }
 
@@ -196,6 +198,7 @@ impl Connection {
             lines_left: LINES,
             reads_left: READS,
             more_input: false,
+            rests: 0,
             active: None,
             subscriptions: None,
             environment,

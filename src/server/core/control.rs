@@ -20,7 +20,7 @@ use crate::{
             source::Source,
             subscriptions::{OpenError, Opened},
         },
-        handlers::{handler::Running, reply},
+        handlers::{reply, running::Running},
     },
     topic::Unavailable,
 };

@@ -35,6 +35,7 @@ impl Connection {
         }
         self.expire_parked(now);
         self.check_opening();
+        self.release_kept();
         self.end_overdue();
     }
 

@@ -2,14 +2,19 @@
 
 use std::fmt;
 
+use uuid::Uuid;
+
 use crate::{
+    protocol::Time,
     random::Random,
     server::{
         access::{authenticator::Authenticator, authorizer::Authorizer, hooks::Hooks},
         buffered::Buffered,
         config::ServerConfig,
+        driver::listener::PeerAddr,
         handlers::router::{Methods, Router},
         publishing::Publishing,
+        session::{Session, SessionClock},
         stats::{ServerStats, Totals},
     },
     sync::Arc,
@@ -75,6 +80,19 @@ impl Environment {
     /// What its connections have counted so far. The gauges are 0, but for the bytes held.
     pub fn stats(&self) -> ServerStats {
         ServerStats { buffered_bytes: self.buffered.bytes(), ..self.totals.stats() }
+    }
+}
+
+impl Environment {
+    /// A session of a connection that begins now; `start` is when the time began.
+    pub(in crate::server) fn session(
+        &self,
+        id: Uuid,
+        peer: PeerAddr,
+        start: SessionClock,
+        now: Time,
+    ) -> Session {
+        Session::new(id, peer, &self.buffered, self.config.reply_mark, start, now)
     }
 }
 

@@ -8,14 +8,15 @@ use std::{
     time::Duration,
 };
 
-pub(super) use self::streams::Turn;
+use bytes::Bytes;
+
 use crate::{
     guard::guarded,
     protocol::{Code, Outcome, RequestId, Time},
     server::{
         handlers::{
-            handler::{Ended, Running},
-            reply::{Answer, Reply},
+            reply::{Answer, Ended, Reply},
+            running::Running,
         },
         mailbox::{Mailbox, SlotWaker, Whom},
     },
@@ -96,6 +97,19 @@ pub(super) enum How {
     Cut(Code),
     /// It was told to end before it began.
     NotStarted(Code),
+}
+
+/// What the stream whose turn it was brought.
+pub(super) enum Turn {
+    /// Nothing yet.
+    Nothing,
+    /// An item; its credit is used.
+    Item {
+        slot: usize,
+        id: RequestId,
+        payload: Bytes,
+    },
+    Over(Over),
 }
 
 impl How {

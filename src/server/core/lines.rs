@@ -150,7 +150,7 @@ impl Connection {
             let bytes = bytes.to_vec();
             return self.park(ParkedLine { id, bytes, until, is_publish, permission });
         }
-        self.start_application(line, method, window, until);
+        self.start_application(line, bytes, method, window, until);
         Taken::Yes
     }
 
@@ -163,15 +163,22 @@ impl Connection {
     }
 
     /// Starts an application request that was parked.
-    pub(super) fn start_parked_application(&mut self, line: &Line<'_>, until: Time) {
+    pub(super) fn start_parked_application(&mut self, line: &Line<'_>, bytes: &[u8], until: Time) {
         let Ok((method, _, window)) = self.checked(line) else { return };
         match self.is_busy() {
             true => _ = self.refuse_any(id_of(line), &Code::BUSY, format_args!("")),
-            false => self.start_application(line, method, window, until),
+            false => self.start_application(line, bytes, method, window, until),
         }
     }
 
-    fn start_application(&mut self, line: &Line<'_>, method: Found, window: u64, until: Time) {
+    fn start_application(
+        &mut self,
+        line: &Line<'_>,
+        raw: &[u8],
+        method: Found,
+        window: u64,
+        until: Time,
+    ) {
         let (id, bytes) = (id_of(line), line.rest.stuffed().len());
         let usual = self.environment.config.handler_time;
         let limit = self.environment.methods.handler_time(method, usual);
@@ -180,8 +187,8 @@ impl Connection {
             Decision::Now(Ok(())) => {}
             Decision::Now(Err(rejection)) => return self.on_rejection(id, &rejection),
             Decision::Later(ruling) => {
-                let (authorizing, bytes) = self.authorizing(ruling, method, line);
-                work.bytes = bytes;
+                work.bytes = raw.len();
+                let authorizing = self.authorizing(ruling, method, raw.to_vec());
                 return self.run(work, |_, _| Ok(authorizing));
             }
         }

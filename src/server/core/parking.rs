@@ -65,7 +65,7 @@ impl Connection {
         // It was read before.
         let Ok(line) = Line::parse_request(&bytes) else { return None };
         let Some(id) = parked.id.filter(|_| parked.is_publish) else {
-            self.start_parked_application(&line, parked.until);
+            self.start_parked_application(&line, &bytes, parked.until);
             return None;
         };
         let arguments = publish_arguments(&line).ok()?;

@@ -15,8 +15,8 @@ use crate::{
             in_flight::{Bounds, How, NEVER, Over},
         },
         handlers::{
-            handler::{Ended, Running},
-            reply::{Answer, Rejection, Reply},
+            reply::{Answer, Ended, Rejection, Reply},
+            running::Running,
         },
         session::Session,
     },

@@ -4,7 +4,7 @@
 //! and obey it line by line, copy from the topics, write once. Nothing waits for anything else: what
 //! cannot go on says where it stands, and its waker brings the next turn.
 
-use std::task::Waker;
+use std::{task::Waker, time::Duration};
 
 use crate::{
     coop::has_budget_remaining,
@@ -12,6 +12,7 @@ use crate::{
     protocol::{Code, LeaseEvent, Time},
     server::{
         core::{
+            active::Active,
             connection::{Connection, LINES, READS},
             state::{ConnectionState, State},
         },
@@ -19,6 +20,13 @@ use crate::{
     },
     topic::Room,
 };
+
+/// How often a connection comes to rest before it is busy.
+const BUSY: u8 = 8;
+/// How long a busy connection keeps what an idle one does without, after its last input.
+const KEPT_FOR: Duration = Duration::from_secs(1);
+/// How much of it, in bytes. It does not count as held: it is the room of short exchanges.
+pub(super) const KEPT: usize = 4 * 1024;
 
 /// The steps in which a server stops (PROTOCOL.md, sections 9.6 and 9.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -360,12 +368,40 @@ impl Connection {
         can_start || can_read || can_copy || can_poll || self.can_stream()
     }
 
-    /// Gives back what an idle connection does without.
+    /// Gives back what an idle connection does without. A busy one keeps it for [`KEPT_FOR`], so that
+    /// it need not be made again for each exchange.
     fn rest(&mut self) {
-        if self.active.take_if(|active| active.is_idle()).is_some() {
-            self.session.mailbox().shrink();
+        let Some(active) = self.active.as_deref().filter(|active| active.is_idle()) else {
+            self.subscriptions.take_if(|list| list.is_empty());
+            return;
+        };
+        if self.rests < BUSY || active.buffered() > KEPT {
+            self.rests = self.rests.saturating_add(1);
+            self.release();
+        } else {
+            self.set_timeout(self.now.after(KEPT_FOR));
         }
+    }
+
+    fn release(&mut self) {
+        self.active = None;
+        self.session.mailbox().shrink();
         self.subscriptions.take_if(|list| list.is_empty());
+    }
+
+    /// Gives back what a busy connection has kept, once it is not busy any more.
+    pub(super) fn release_kept(&mut self) {
+        if self.rests < BUSY || !self.active.as_deref().is_some_and(Active::is_idle) {
+            return;
+        }
+        let until = self.heard.after(KEPT_FOR);
+        match self.now < until {
+            true => self.set_timeout(until),
+            false => {
+                self.rests = 0;
+                self.release();
+            }
+        }
     }
 }
 

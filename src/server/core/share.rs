@@ -9,7 +9,10 @@
 use crate::{
     io::SCRATCH,
     protocol::Code,
-    server::core::{connection::Connection, deferred::Deferred, in_flight::InFlight},
+    server::core::{
+        active::Active, connection::Connection, deferred::Deferred, in_flight::InFlight,
+        rounds::KEPT,
+    },
 };
 
 /// Unwritten bytes past which no line is looked at of a peer that has still to `/auth`: some answers
@@ -97,7 +100,12 @@ impl Connection {
 
     /// What its buffers hold, and the payloads of its requests.
     fn held(&self) -> usize {
-        self.lines.pending() + self.active.as_ref().map_or(0, |active| active.buffered())
+        let room = |active: &Active| match active.buffered() {
+            // Room that a busy connection keeps for a moment.
+            ..=KEPT if active.is_idle() => 0,
+            bytes => bytes,
+        };
+        self.lines.pending() + self.active.as_deref().map_or(0, room)
     }
 
     /// Tells the server what this connection holds, where it has changed.

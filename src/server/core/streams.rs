@@ -11,7 +11,7 @@ use crate::{
             in_flight::{NEVER, Turn},
             requests::Work,
         },
-        handlers::{handler::Running, reply::Failure, streamed::Items},
+        handlers::{reply::Failure, running::Running, streamed::Items},
     },
 };
 use bytes::Bytes;

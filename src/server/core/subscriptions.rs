@@ -372,14 +372,16 @@ impl Over {
 
 impl Subscription {
     fn copy(&mut self, full_at: usize, max_line: usize, page: &mut Page<'_>) -> Result<(), Over> {
-        let (begin, before) = (page.out.len(), (self.cursor, self.pace.clone()));
+        let (begin, before) = (page.out.len(), (self.cursor, self.pace.as_deref().cloned()));
         let counted = (page.tally.notifications, page.tally.gaps);
         let copied = self.copy_all(full_at, max_line, page);
         // Whoever revokes and then publishes must not be told of: if what was copied is newer than
         // an order, then the order shows here. It is copied again once the order was obeyed.
         if self.source.has_commands() {
             page.out.truncate(begin);
-            (self.cursor, self.pace) = before;
+            let (cursor, pace) = before;
+            self.cursor = cursor;
+            self.pace.iter_mut().zip(pace).for_each(|(now, before)| **now = before);
             (page.tally.notifications, page.tally.gaps) = counted;
             self.ready = true;
         }

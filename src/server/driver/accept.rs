@@ -291,13 +291,8 @@ impl Crew {
         let serving = self.serving.clone();
         let open = serving.sessions.len();
         let place = self.limits.admit(open, &peer);
-        let session = Session::new(
-            id,
-            peer,
-            &serving.environment,
-            serving.timers.start(),
-            serving.timers.now(),
-        );
+        let session =
+            serving.environment.session(id, peer, serving.timers.start(), serving.timers.now());
         let count = |mut tally| serving.environment.totals.fold(id, &mut tally);
         let Ok(place) = place else {
             count(Tally { refused: 1, ..Tally::default() });

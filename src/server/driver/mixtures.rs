@@ -320,7 +320,7 @@ async fn disturb(session: Session, dice: Arc<Dice>) {
 
 fn session(serving: &Serving, id: Uuid) -> Session {
     let (start, now) = (serving.timers.start(), serving.timers.now());
-    Session::new(id, PeerAddr::Other("test".into()), &serving.environment, start, now)
+    serving.environment.session(id, PeerAddr::Other("test".into()), start, now)
 }
 
 /// Rows 7, 8 and 31 of the threats: whatever is mixed, each request is answered once and counted

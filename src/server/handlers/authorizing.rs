@@ -13,9 +13,9 @@ use crate::{
         core::environment::Environment,
         handlers::{
             extractors::{Payload, RequestParts},
-            handler::{Ended, Running},
-            reply::Rejection,
+            reply::{Ended, Rejection},
             router::Found,
+            running::{Run, Running},
         },
         session::Session,
         stats::Tally,
@@ -25,9 +25,9 @@ use crate::{
 };
 
 /// First the verdict, then the handler, which is not made before.
-pub(in crate::server) struct Authorizing(Stage);
+pub(in crate::server) struct Authorizing(AuthorizingStage);
 
-enum Stage {
+enum AuthorizingStage {
     Asking(Asking),
     Started(Running),
     Refused(Rejection),
@@ -50,11 +50,30 @@ impl Authorizing {
         environment: Arc<Environment>,
         session: Session,
     ) -> Self {
-        Self(Stage::Asking(Asking { verdict, line, method, environment, session }))
+        Self(AuthorizingStage::Asking(Asking { verdict, line, method, environment, session }))
     }
 
-    pub(in crate::server) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        if let Stage::Asking(asking) = &mut self.0 {
+    fn decide(&mut self, ruling: Ruling) {
+        let undecided = AuthorizingStage::Refused(Rejection::busy(""));
+        let AuthorizingStage::Asking(asking) = mem::replace(&mut self.0, undecided) else { return };
+        let Asking { verdict, line, method, environment, session } = asking;
+        if guarded(|| drop(verdict)).is_none() {
+            return;
+        }
+        if let Err(rejection) = ruling {
+            self.0 = AuthorizingStage::Refused(rejection);
+            return;
+        }
+        let started = start(&line, method, &environment, &session);
+        let mut tally = Tally { started: started.is_ok().into(), ..Tally::default() };
+        environment.totals.fold(session.id(), &mut tally);
+        self.0 = started.map_or_else(AuthorizingStage::Refused, AuthorizingStage::Started);
+    }
+}
+
+impl Run for Authorizing {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        if let AuthorizingStage::Asking(asking) = &mut self.0 {
             let polled = guarded(|| asking.verdict.as_mut().poll(cx));
             if let Some(Poll::Pending) = polled {
                 return Poll::Pending;
@@ -65,39 +84,20 @@ impl Authorizing {
             });
         }
         match &mut self.0 {
-            Stage::Started(running) => running.poll(cx),
-            Stage::Refused(rejection) => Poll::Ready(Ended::Refused(rejection.clone())),
-            Stage::Asking(_) => Poll::Pending,
+            AuthorizingStage::Started(running) => running.poll(cx),
+            AuthorizingStage::Refused(rejection) => Poll::Ready(Ended::Refused(rejection.clone())),
+            AuthorizingStage::Asking(_) => Poll::Pending,
         }
     }
 
-    fn decide(&mut self, ruling: Ruling) {
-        let undecided = Stage::Refused(Rejection::busy(""));
-        let Stage::Asking(asking) = mem::replace(&mut self.0, undecided) else { return };
-        let Asking { verdict, line, method, environment, session } = asking;
-        if guarded(|| drop(verdict)).is_none() {
-            return;
-        }
-        if let Err(rejection) = ruling {
-            self.0 = Stage::Refused(rejection);
-            return;
-        }
-        let started = start(&line, method, &environment, &session);
-        let mut tally = Tally { started: started.is_ok().into(), ..Tally::default() };
-        environment.totals.fold(session.id(), &mut tally);
-        self.0 = started.map_or_else(Stage::Refused, Stage::Started);
+    fn has_started(&self) -> bool {
+        matches!(self.0, AuthorizingStage::Started(_))
     }
 
-    /// Whether its handler was made.
-    pub(in crate::server) fn has_started(&self) -> bool {
-        matches!(self.0, Stage::Started(_))
-    }
-
-    /// As [`Running::abort`].
-    pub(in crate::server) fn abort(&mut self) -> bool {
+    fn abort(&mut self) -> bool {
         match &mut self.0 {
-            Stage::Started(running) => running.abort(),
-            Stage::Asking(_) | Stage::Refused(_) => false,
+            AuthorizingStage::Started(running) => running.abort(),
+            AuthorizingStage::Asking(_) | AuthorizingStage::Refused(_) => false,
         }
     }
 }
@@ -108,8 +108,9 @@ fn start(
     environment: &Environment,
     session: &Session,
 ) -> Result<Running, Rejection> {
-    // It was read before, and written again as it was.
-    let line = Line::parse(line).map_err(|fault| Rejection::bad_arguments(fault.to_string()))?;
+    // It was read before.
+    let line =
+        Line::parse_request(line).map_err(|fault| Rejection::bad_arguments(fault.to_string()))?;
     let id = match line.mark {
         Mark::Id(id) => Some(id),
         Mark::Reserved => None,

@@ -6,7 +6,10 @@ use bytes::Bytes;
 
 use crate::{
     protocol::{AttributeList, Attributes, RequestId, Rest, TraceParent, Word},
-    server::{handlers::reply::Rejection, session::Session},
+    server::{
+        access::principal::Principal, handlers::reply::Rejection, session::Session,
+        stopping::Stopping,
+    },
     topic::Publisher,
 };
 
@@ -174,6 +177,18 @@ impl<S, T: serde::de::DeserializeOwned> FromRequest<S> for crate::json::Json<T> 
 impl<S> FromRequest<S> for Session {
     fn from_request(parts: &RequestParts<'_>, _: &S) -> Result<Self, Rejection> {
         Ok(parts.session.clone())
+    }
+}
+
+impl<S> FromRequest<S> for Principal {
+    fn from_request(parts: &RequestParts<'_>, _: &S) -> Result<Self, Rejection> {
+        Ok(parts.session().principal().clone())
+    }
+}
+
+impl<S> FromRequest<S> for Stopping {
+    fn from_request(parts: &RequestParts<'_>, _: &S) -> Result<Self, Rejection> {
+        Ok(parts.session().stopping())
     }
 }
 

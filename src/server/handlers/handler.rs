@@ -1,30 +1,14 @@
 //! Functions as handlers, and the three ways to run them.
 
-use std::{
-    fmt,
-    future::poll_fn,
-    mem,
-    pin::Pin,
-    task::{Context, Poll, ready},
-    time::Duration,
-};
-
-use tokio::task::{JoinHandle, spawn, spawn_blocking};
-use tracing::{Instrument, Span};
+use std::{fmt, time::Duration};
 
 use crate::{
-    guard::guarded,
-    server::{
-        handlers::{
-            authorizing::Authorizing,
-            extractors::RequestParts,
-            function::{Arguments, AsyncFunction, Function},
-            layers::Layered,
-            pass::{Charge, Pass},
-            reply::{IntoReply, Rejection, Reply},
-            streamed::{Items, Next},
-        },
-        session::Session,
+    server::handlers::{
+        extractors::RequestParts,
+        function::{Arguments, AsyncFunction, Function},
+        reply::{IntoReply, Rejection, Reply},
+        running::{BoxedReply, Running},
+        task::Task,
     },
     sync::Arc,
 };
@@ -101,7 +85,7 @@ pub struct Endpoint<S> {
     pub(in crate::server) doc: String,
     pub(in crate::server) limit: Limit,
     spawned: bool,
-    start: Start<S>,
+    start: StartKind<S>,
 }
 
 /// How long a method's handler may take.
@@ -115,7 +99,7 @@ pub(in crate::server) enum Limit {
 
 type Call<S, T> = Box<dyn Fn(&RequestParts<'_>, &S) -> Result<T, Rejection> + Send + Sync>;
 
-enum Start<S> {
+enum StartKind<S> {
     Async(Call<S, BoxedReply>),
     Blocking(Call<S, Task>),
 }
@@ -135,7 +119,7 @@ enum Start<S> {
 pub fn handler<S: 'static, Args>(handler: impl Handler<S, Args>) -> Endpoint<S> {
     let call: Call<S, BoxedReply> =
         Box::new(move |parts, state| Ok(Box::pin(handler.call(parts, state)?)));
-    Endpoint::new(Start::Async(call))
+    Endpoint::new(StartKind::Async(call))
 }
 
 /// Wraps a function that may block. It runs on the runtime's threads for blocking work.
@@ -163,11 +147,11 @@ pub fn blocking<S: 'static, Args>(handler: impl BlockingHandler<S, Args>) -> End
         let work = handler.clone().prepare(parts, state)?;
         Ok(Task::blocking(Box::new(work), parts.session.clone()))
     });
-    Endpoint::new(Start::Blocking(call))
+    Endpoint::new(StartKind::Blocking(call))
 }
 
 impl<S> Endpoint<S> {
-    fn new(start: Start<S>) -> Self {
+    fn new(start: StartKind<S>) -> Self {
         Self { doc: String::new(), limit: Limit::Server, spawned: false, start }
     }
 
@@ -230,11 +214,11 @@ impl<S> Endpoint<S> {
         state: &S,
     ) -> Result<Running, Rejection> {
         Ok(match &self.start {
-            Start::Async(call) if self.spawned => {
-                Running::Task(Task::spawn(call(parts, state)?, parts.session.clone()))
+            StartKind::Async(call) if self.spawned => {
+                Running::apart(Task::spawn(call(parts, state)?, parts.session.clone()))
             }
-            Start::Async(call) => Running::Inline(call(parts, state)?),
-            Start::Blocking(call) => Running::Task(call(parts, state)?),
+            StartKind::Async(call) => Running::Inline(call(parts, state)?),
+            StartKind::Blocking(call) => Running::apart(call(parts, state)?),
         })
     }
 }
@@ -267,189 +251,5 @@ impl<S: 'static, Args, H: Handler<S, Args>> IntoEndpoint<S, (Args,)> for H {
 impl<S> IntoEndpoint<S, ()> for Endpoint<S> {
     fn into_endpoint(self) -> Self {
         self
-    }
-}
-
-/// A future whose output is a reply: what lets a handler's future be boxed once, as it is.
-pub(in crate::server) trait ReplyFuture: Send {
-    fn poll_reply(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply>;
-}
-
-impl<F: Future<Output: IntoReply> + Send> ReplyFuture for F {
-    fn poll_reply(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply> {
-        self.poll(cx).map(IntoReply::into_reply)
-    }
-}
-
-pub(in crate::server) type BoxedReply = Pin<Box<dyn ReplyFuture>>;
-
-/// A handler that was started.
-pub(in crate::server) enum Running {
-    Inline(BoxedReply),
-    Task(Task),
-    Layered(Box<Layered>),
-    Traced(Box<Traced>),
-    /// It waits to be allowed, then runs in one of the other ways.
-    Authorizing(Box<Authorizing>),
-    /// It answers with a stream, which is polled item by item.
-    Stream(Items),
-}
-
-/// A handler in a span of its own, for a subscriber that is interested in it.
-pub(in crate::server) struct Traced {
-    running: Running,
-    span: Span,
-}
-
-/// A handler in a task of its own; aborted when dropped.
-pub(in crate::server) struct Task {
-    stage: Stage,
-    blocking: bool,
-}
-
-enum Stage {
-    /// A function that may block, and has not begun.
-    Waiting(Box<Waiting>),
-    Running(JoinHandle<(Reply, Charge)>),
-    /// It was told to end before it began.
-    Void,
-}
-
-struct Waiting {
-    work: Box<dyn FnOnce() -> Reply + Send>,
-    pass: Pass,
-    span: Span,
-}
-
-/// How a handler ended.
-pub(in crate::server) enum Ended {
-    Replied(Reply),
-    /// It was not allowed to begin, or its arguments are invalid.
-    Refused(Rejection),
-    Panicked,
-    /// Its stream needs credit when none can come any more.
-    Starved,
-    /// Its task was aborted, by whomever.
-    Aborted {
-        /// It may have run: only a blocking one is known not to have.
-        started: bool,
-    },
-}
-
-impl Running {
-    pub(in crate::server) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        match self {
-            Self::Inline(future) => future.as_mut().poll_reply(cx).map(Ended::Replied),
-            Self::Task(task) => task.poll(cx),
-            Self::Layered(layered) => layered.poll(cx),
-            Self::Traced(traced) => {
-                let Traced { running, span } = &mut **traced;
-                span.in_scope(|| running.poll(cx))
-            }
-            Self::Authorizing(authorizing) => authorizing.poll(cx),
-            // Told to end: what it still yields is of no use.
-            Self::Stream(items) => items.poll(cx).map(|next| match next {
-                Next::Ended(ended) => ended,
-                Next::Item(_) => Ended::Aborted { started: true },
-            }),
-        }
-    }
-
-    /// Whether the handler was made; only one that waits to be allowed was not.
-    pub(in crate::server) fn has_started(&self) -> bool {
-        match self {
-            Self::Authorizing(authorizing) => authorizing.has_started(),
-            _ => true,
-        }
-    }
-
-    /// Runs it in `span`.
-    pub(in crate::server) fn traced(self, span: Span) -> Self {
-        Self::Traced(Box::new(Traced { running: self, span }))
-    }
-
-    /// Asks a task to end; `false` for a handler that ends by being dropped. It is to be polled
-    /// once more.
-    pub(in crate::server) fn abort(&mut self) -> bool {
-        match self {
-            Self::Inline(_) => false,
-            Self::Stream(items) => items.abort(),
-            Self::Task(task) => {
-                task.abort();
-                true
-            }
-            Self::Layered(layered) => layered.abort(),
-            Self::Traced(traced) => traced.running.abort(),
-            Self::Authorizing(authorizing) => authorizing.abort(),
-        }
-    }
-
-    /// Drops what is left of it; whether that went without a panic. The stream that it was, which has
-    /// still to be told how it ended.
-    pub(in crate::server) fn end(self) -> (bool, Option<Items>) {
-        match self {
-            Self::Stream(mut items) => (items.end(), Some(items)),
-            running => (guarded(|| drop(running)).is_some(), None),
-        }
-    }
-}
-
-impl Task {
-    /// It goes on only while its connection has room for replies.
-    fn spawn(mut future: BoxedReply, session: Session) -> Self {
-        let mut pass = Pass::of_task(session);
-        let reply = poll_fn(move |cx| {
-            ready!(pass.poll(cx));
-            let reply = ready!(future.as_mut().poll_reply(cx));
-            let charge = pass.charge(reply.bytes());
-            Poll::Ready((reply, charge))
-        });
-        Self { stage: Stage::Running(spawn(reply.in_current_span())), blocking: false }
-    }
-
-    fn blocking(work: Box<dyn FnOnce() -> Reply + Send>, session: Session) -> Self {
-        let (pass, span) = (Pass::of_thread(session), Span::current());
-        Self { stage: Stage::Waiting(Box::new(Waiting { work, pass, span })), blocking: true }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        if let Stage::Waiting(waiting) = &mut self.stage {
-            ready!(waiting.pass.poll(cx));
-            self.begin();
-        }
-        let Stage::Running(handle) = &mut self.stage else {
-            return Poll::Ready(Ended::Aborted { started: false });
-        };
-        Pin::new(handle).poll(cx).map(|joined| match joined {
-            Ok((reply, charge)) => Ended::Replied(reply.spawned(charge.session())),
-            Err(error) if error.is_panic() => Ended::Panicked,
-            Err(_) => Ended::Aborted { started: !self.blocking },
-        })
-    }
-
-    /// Runs what has waited.
-    fn begin(&mut self) {
-        if let Stage::Waiting(waiting) = mem::replace(&mut self.stage, Stage::Void) {
-            let Waiting { work, pass, span } = *waiting;
-            let run = move || {
-                let reply = span.in_scope(work).within(span);
-                let charge = pass.charge(reply.bytes());
-                (reply, charge)
-            };
-            self.stage = Stage::Running(spawn_blocking(run));
-        }
-    }
-
-    fn abort(&mut self) {
-        match &self.stage {
-            Stage::Running(handle) => handle.abort(),
-            Stage::Waiting(_) | Stage::Void => self.stage = Stage::Void,
-        }
-    }
-}
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.abort();
     }
 }

@@ -9,9 +9,8 @@ use crate::{
     protocol::Code,
     server::handlers::{
         extractors::RequestParts,
-        handler::{Ended, Running},
-        reply::{Rejection, Reply},
-        router::Start,
+        reply::{Ended, Rejection, Reply},
+        running::{Run, Running, Start},
     },
     sync::{Arc, Mutex},
 };
@@ -191,10 +190,12 @@ impl Layered {
         let handed = Arc::default();
         let future = Next { request, layers, start, running: &handed }.run()?;
         let layered = Self { future: Some(future), handed, reply: None, is_aborted: false };
-        Ok(Running::Layered(Box::new(layered)))
+        Ok(Running::apart(layered))
     }
+}
 
-    pub(in crate::server) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+impl Run for Layered {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         if self.is_aborted {
             self.future = None;
         }
@@ -215,8 +216,7 @@ impl Layered {
         }
     }
 
-    /// Asks a task in it to end; `false` if it ends by being dropped. It has to be polled then.
-    pub(in crate::server) fn abort(&mut self) -> bool {
+    fn abort(&mut self) -> bool {
         self.is_aborted = self.handed.abort();
         self.is_aborted
     }

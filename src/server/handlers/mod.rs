@@ -8,7 +8,9 @@ pub(in crate::server) mod layers;
 pub(in crate::server) mod pass;
 pub(in crate::server) mod reply;
 pub(in crate::server) mod router;
+pub(in crate::server) mod running;
 pub(in crate::server) mod streamed;
+mod task;
 pub(in crate::server) mod test_request;
 #[cfg(feature = "tower")]
 pub(in crate::server) mod tower;

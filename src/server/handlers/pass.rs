@@ -5,58 +5,15 @@
 //! block is looked at once, before it begins, and only a few of one connection run at a time: it
 //! cannot be held up later.
 
-use std::{
-    collections::BTreeMap,
-    task::{Context, Poll, Waker},
-};
+use std::task::{Context, Poll, Waker};
 
-use crate::server::session::Session;
-
-/// Functions that may block, of one connection, that run at a time.
-///
-/// Each may end with a reply as large as it likes, wherever the connection stands by then. The
-/// runtime has 512 threads for such functions, of all connections together.
-pub(in crate::server) const THREADS: usize = 16;
-
-/// Who waits, the oldest first.
-#[derive(Debug, Default)]
-pub(in crate::server) struct Queue {
-    tasks: BTreeMap<u64, Waker>,
-    threads: BTreeMap<u64, Waker>,
-    /// Functions that run on the threads for such.
-    running: usize,
-    last: u64,
-}
-
-impl Queue {
-    /// Takes out the next waiters: a task, and a blocking function if fewer than `threads` run.
-    pub(in crate::server) fn next(&mut self, threads: usize) -> [Option<Waker>; 2] {
-        let thread = match self.running < threads {
-            true => self.threads.pop_first(),
-            false => None,
-        };
-        [self.tasks.pop_first(), thread].map(|next| next.map(|(_, waker)| waker))
-    }
-
-    fn of(&mut self, kind: Kind) -> &mut BTreeMap<u64, Waker> {
-        match kind {
-            Kind::Task => &mut self.tasks,
-            Kind::Thread => &mut self.threads,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    Task,
-    Thread,
-}
+use crate::server::{session::Session, waiting_tasks::Waiter};
 
 /// A task's way past its connection's mark. Dropping it gives its place in the queue to the next.
 #[derive(Debug)]
 pub(in crate::server) struct Pass {
     session: Session,
-    kind: Kind,
+    kind: Waiter,
     /// Its place in the queue, the same however often it has to wait.
     ticket: Option<u64>,
     is_waiting: bool,
@@ -67,16 +24,16 @@ pub(in crate::server) struct Pass {
 impl Pass {
     /// For a task, which passes before each poll.
     pub(in crate::server) fn of_task(session: Session) -> Self {
-        Self::new(session, Kind::Task)
+        Self::new(session, Waiter::Task)
     }
 
     /// For a function that may block, which passes once. It counts as running till the pass is
     /// dropped.
     pub(in crate::server) fn of_thread(session: Session) -> Self {
-        Self::new(session, Kind::Thread)
+        Self::new(session, Waiter::Thread)
     }
 
-    fn new(session: Session, kind: Kind) -> Self {
+    fn new(session: Session, kind: Waiter) -> Self {
         Self { session, kind, ticket: None, is_waiting: false, is_running: false }
     }
 
@@ -103,13 +60,13 @@ impl Pass {
         if !holding.is_open() {
             return false;
         }
-        if let Kind::Task = self.kind
+        if let Waiter::Task = self.kind
             && !self.is_waiting
         {
             return true;
         }
         let mut queue = holding.queue().lock();
-        if let Kind::Thread = self.kind {
+        if let Waiter::Thread = self.kind {
             if queue.running >= holding.threads() {
                 return false;
             }

@@ -211,6 +211,21 @@ impl Reply {
     }
 }
 
+/// How a handler ended.
+pub(in crate::server) enum Ended {
+    Replied(Reply),
+    /// It was not allowed to begin, or its arguments are invalid.
+    Refused(Rejection),
+    Panicked,
+    /// Its stream needs credit when none can come any more.
+    Starved,
+    /// Its task was aborted, by whomever.
+    Aborted {
+        /// It may have run: only a blocking one is known not to have.
+        started: bool,
+    },
+}
+
 /// What a handler may return.
 ///
 /// `()`, `Bytes`, `Vec<u8>`, `String` and `&'static str` are the payload of an `ok`, and `Json<T>`

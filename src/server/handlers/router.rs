@@ -13,9 +13,10 @@ use crate::{
     protocol::{Method, RequestId, Word},
     server::handlers::{
         extractors::RequestParts,
-        handler::{IntoEndpoint, Limit, Running},
+        handler::{IntoEndpoint, Limit},
         layers::{Layer, Layered},
         reply::Rejection,
+        running::{Running, Start},
     },
     sync::Arc,
 };
@@ -147,10 +148,6 @@ struct MethodEntry {
     limit: Limit,
     start: Arc<Start>,
 }
-
-/// Extracts a handler's arguments, and constructs its future.
-pub(in crate::server) type Start =
-    dyn Fn(&RequestParts<'_>) -> Result<Running, Rejection> + Send + Sync;
 
 /// A method that is there, to be started.
 #[derive(Clone, Copy)]

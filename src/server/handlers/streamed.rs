@@ -18,9 +18,8 @@ use crate::{
     protocol::Outcome,
     server::{
         handlers::{
-            handler::Ended,
             pass::{Charge, Pass},
-            reply::{Answer, IntoReply, Reply},
+            reply::{Answer, Ended, IntoReply, Reply},
         },
         session::Session,
     },

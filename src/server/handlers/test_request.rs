@@ -13,8 +13,7 @@ use crate::{
         driver::listener::PeerAddr,
         handlers::{
             extractors::{FromRequest, Payload, RequestParts},
-            handler::Ended,
-            reply::{Answer, Rejection, Reply},
+            reply::{Answer, Ended, Rejection, Reply},
             router::Router,
             streamed::Next,
         },

@@ -5,33 +5,18 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-
 use crate::{
     guard::guarded,
     protocol::{MAX_NUMBER, RequestId, Time},
     server::{
-        core::in_flight::{InFlight, Kept, NEVER, Over, Slot},
+        core::in_flight::{InFlight, Kept, NEVER, Over, Slot, Turn},
         handlers::{
-            handler::{Ended, Running},
-            reply::{Failure, Reply},
+            reply::{Ended, Failure, Reply},
+            running::Running,
             streamed::{Items, Next},
         },
     },
 };
-
-/// What the stream whose turn it was brought.
-pub(in crate::server) enum Turn {
-    /// Nothing yet.
-    Nothing,
-    /// An item; its credit is used.
-    Item {
-        slot: usize,
-        id: RequestId,
-        payload: Bytes,
-    },
-    Over(Over),
-}
 
 impl InFlight {
     /// Whether a stream may be polled.

@@ -1,0 +1,127 @@
+//! A handler that was started.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tracing::Span;
+
+use crate::{
+    guard::guarded,
+    server::handlers::{
+        extractors::RequestParts,
+        reply::{Ended, IntoReply, Rejection, Reply},
+        streamed::{Items, Next},
+    },
+};
+
+/// A handler that was started.
+pub(in crate::server) enum Running {
+    Inline(BoxedReply),
+    /// It answers with a stream, which is polled item by item.
+    Stream(Items),
+    /// It runs in some other way: in a task, within layers or a span, or once it is allowed.
+    Apart(Box<dyn Run>),
+}
+
+/// A way in which a handler runs.
+pub(in crate::server) trait Run: Send {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended>;
+
+    /// Asks a task to end; `false` for a handler that ends by being dropped. It is to be polled
+    /// once more.
+    fn abort(&mut self) -> bool;
+
+    /// Whether the handler was made; only one that waits to be allowed was not.
+    fn has_started(&self) -> bool {
+        true
+    }
+}
+
+/// A future whose output is a reply: what lets a handler's future be boxed once, as it is.
+pub(in crate::server) trait ReplyFuture: Send {
+    fn poll_reply(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply>;
+}
+
+impl<F: Future<Output: IntoReply> + Send> ReplyFuture for F {
+    fn poll_reply(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply> {
+        self.poll(cx).map(IntoReply::into_reply)
+    }
+}
+
+pub(in crate::server) type BoxedReply = Pin<Box<dyn ReplyFuture>>;
+
+/// Extracts a handler's arguments, and constructs its future.
+pub(in crate::server) type Start =
+    dyn Fn(&RequestParts<'_>) -> Result<Running, Rejection> + Send + Sync;
+
+impl Running {
+    pub(in crate::server) fn apart(run: impl Run + 'static) -> Self {
+        Self::Apart(Box::new(run))
+    }
+
+    /// Runs it in `span`.
+    pub(in crate::server) fn traced(self, span: Span) -> Self {
+        Self::apart(Traced { running: self, span })
+    }
+
+    pub(in crate::server) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        match self {
+            Self::Inline(future) => future.as_mut().poll_reply(cx).map(Ended::Replied),
+            // Told to end: what it still yields is of no use.
+            Self::Stream(items) => items.poll(cx).map(|next| match next {
+                Next::Ended(ended) => ended,
+                Next::Item(_) => Ended::Aborted { started: true },
+            }),
+            Self::Apart(run) => run.poll(cx),
+        }
+    }
+
+    /// As [`Run::abort`].
+    pub(in crate::server) fn abort(&mut self) -> bool {
+        match self {
+            Self::Inline(_) => false,
+            Self::Stream(items) => items.abort(),
+            Self::Apart(run) => run.abort(),
+        }
+    }
+
+    /// As [`Run::has_started`].
+    pub(in crate::server) fn has_started(&self) -> bool {
+        match self {
+            Self::Inline(_) | Self::Stream(_) => true,
+            Self::Apart(run) => run.has_started(),
+        }
+    }
+
+    /// Drops what is left of it; whether that went without a panic. The stream that it was, which has
+    /// still to be told how it ended.
+    pub(in crate::server) fn end(self) -> (bool, Option<Items>) {
+        match self {
+            Self::Stream(mut items) => (items.end(), Some(items)),
+            running => (guarded(|| drop(running)).is_some(), None),
+        }
+    }
+}
+
+/// A handler in a span of its own, for a subscriber that is interested in it.
+struct Traced {
+    running: Running,
+    span: Span,
+}
+
+impl Run for Traced {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        let Self { running, span } = self;
+        span.in_scope(|| running.poll(cx))
+    }
+
+    fn abort(&mut self) -> bool {
+        self.running.abort()
+    }
+
+    fn has_started(&self) -> bool {
+        self.running.has_started()
+    }
+}
