@@ -10,7 +10,7 @@ use std::{hint::black_box, sync::Mutex};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use dashmap::DashMap;
 
-#[path = "../src/client/pending.rs"]
+#[path = "../src/client/core/pending.rs"]
 #[allow(dead_code, unused_imports, reason = "a part of it is measured")]
 mod pending;
 use pending::Pending;

@@ -10,12 +10,12 @@ use std::{
 
 use crate::{
     client::{
-        body::Body,
         call::Exchange,
-        link::SendError,
-        resend::Patience,
+        core::body::Body,
+        core::link::SendError,
+        core::waiter::{Listed as Gathered, Reply, Waiter},
+        retry::Patience,
         shared::Shared,
-        waiter::{Listed as Gathered, Reply, Waiter},
     },
     coop::{consume_budget, poll_budgeted},
     error::{CallError, ConnectionError, NotSent, Unknown},

@@ -6,9 +6,9 @@ use crate::{
     client::{
         Client, Handle,
         config::ClientConfig,
-        connector::{Connector, TcpConnector},
+        driver::connector::{Connector, TcpConnector},
+        driver::supervisor::Supervisor,
         shared::Shared,
-        supervisor::Supervisor,
     },
     credentials::Credentials,
     error::ConnectionError,

@@ -13,11 +13,11 @@ use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
     client::{
-        body::Body,
-        link::SendError,
-        resend::{Patience, left},
+        core::body::Body,
+        core::link::SendError,
+        core::waiter::CallResult,
+        retry::{Patience, left},
         shared::{Shared, Timer},
-        waiter::CallResult,
     },
     coop::poll_budgeted,
     error::{CallError, ConnectionError, NotSent, Unknown},

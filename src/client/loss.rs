@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use crate::{
     client::{
-        inbox::{Delivery, Gap, GapCause},
-        link::LinkId,
+        core::inbox::{Delivery, Gap, GapCause},
+        core::link::LinkId,
         shared::{Shared, Timer},
     },
     guard::{Guarded, Held, guarded},

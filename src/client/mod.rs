@@ -1,49 +1,28 @@
 //! The client: calls and notifications on one connection.
 
-mod acks;
-mod admission;
-mod alarm;
 mod asking;
-mod body;
 mod builder;
 mod call;
 mod config;
-mod connection;
-mod connector;
-mod ending;
+pub(crate) mod core;
+pub(crate) mod driver;
 mod event;
-mod flow;
-mod hint;
-mod inbox;
-mod link;
-mod links;
 mod listening;
 mod loss;
-mod missed;
-mod pending;
-mod phase;
-mod race;
-mod reader;
-mod resend;
-mod round;
-mod seen;
+mod progress;
+mod retry;
 mod shared;
 mod stats;
 mod streaming;
 mod subscription;
-mod supervisor;
-#[cfg(feature = "tls")]
-pub(crate) mod tls;
-mod topics;
 mod typed;
-mod waiter;
 
 use std::{fmt, future::Future};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
 #[cfg(unix)]
-pub use self::connector::UnixConnector;
+pub use self::driver::connector::UnixConnector;
 #[cfg(feature = "json")]
 pub use self::typed::JsonCodec;
 pub use self::{
@@ -51,19 +30,19 @@ pub use self::{
     builder::ClientBuilder,
     call::{After, Call, Replied},
     config::ClientConfig,
-    connection::Connection,
-    connector::{Connecting, Connector, Finishing, Resolving, TcpConnector},
+    core::inbox::{Delivery, Gap, GapCause, Notification},
+    driver::connection::Connection,
+    driver::connector::{Connecting, Connector, Finishing, Resolving, TcpConnector},
     event::{ConnectionEvent, ConnectionEvents, ListeningEnd},
-    inbox::{Delivery, Gap, GapCause, Notification},
     listening::Listening,
     loss::{AfterReset, Loss},
-    seen::{Progress, Seen},
+    progress::{Progress, Seen},
     stats::ClientStats,
     streaming::{ItemCredit, Streaming, TypedStreaming},
     subscription::{Notifications, Subscribe, Subscription},
     typed::{CodecError, Decode, Encode, TypedCall},
 };
-use self::{phase::Phase, shared::Shared};
+use self::{core::status::Phase, shared::Shared};
 use crate::{
     coop::consume_budget,
     error::{CallError, ConnectionError},
@@ -177,7 +156,7 @@ impl Client {
         path: impl AsRef<std::path::Path>,
         config: ClientConfig,
     ) -> Result<Self, ConnectionError> {
-        let connector = connector::AtPath(path.as_ref().to_owned());
+        let connector = driver::connector::AtPath(path.as_ref().to_owned());
         Self::builder().connector(connector).config(config).connect().await
     }
 

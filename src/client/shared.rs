@@ -18,16 +18,16 @@ use tokio::{
 
 use crate::{
     client::{
-        body::Body,
         config::ClientConfig,
+        core::body::Body,
+        core::items::Flow,
+        core::link::{Link, LinkId, SendError},
+        core::links::Links,
+        core::status::{Phase, Phases},
+        core::topics::{Told, Topics},
+        core::waiter::{CallResult, Waiter},
         event::{ConnectionEvent, Events, Queued},
-        flow::Flow,
-        link::{Link, LinkId, SendError},
-        links::Links,
-        phase::{Phase, Phases},
         stats::{ClientStats, Counters, Tally},
-        topics::{Told, Topics},
-        waiter::{CallResult, Waiter},
     },
     error::{ConnectionError, NotSent, Unknown},
     guard::guarded,

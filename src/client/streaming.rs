@@ -15,10 +15,10 @@ use futures_core::Stream;
 use crate::{
     client::{
         Client, Decode,
-        body::Body,
         call::send_when_possible,
-        flow::{Flow, Taken},
-        resend::Patience,
+        core::body::Body,
+        core::items::{Flow, Taken},
+        retry::Patience,
         shared::{Shared, Timer},
         typed::decode,
     },

@@ -7,9 +7,9 @@ use tokio::time::Instant;
 
 use crate::{
     client::{
-        acks::AckHandle,
+        core::acks::AckHandle,
+        core::inbox::{Delivery, Gap, GapCause, Notification},
         event::ConnectionEvent,
-        inbox::{Delivery, Gap, GapCause, Notification},
         loss::AfterReset,
         shared::Shared,
         stats::Tally,

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     client::{
-        inbox::{Delivery, Gap, Inbox, Notification},
+        core::inbox::{Delivery, Gap, Inbox, Notification},
         subscription::Membership,
     },
     protocol::{AckWindow, Epoch, Handled, MAX_NUMBER, Position, half_window},

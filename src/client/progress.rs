@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    client::inbox::Inbox,
+    client::core::inbox::Inbox,
     coop::poll_budgeted,
     guard::wake,
     protocol::{Epoch, Position},
@@ -264,7 +264,7 @@ mod tests {
     use std::pin::pin;
 
     use super::*;
-    use crate::{client::inbox::Delivery, protocol::Topic};
+    use crate::{client::core::inbox::Delivery, protocol::Topic};
 
     fn at(text: &str) -> Position {
         text.parse().unwrap()

@@ -2,8 +2,8 @@
 
 use crate::{
     client::{
-        reader::Reader,
-        waiter::{CallResult, Waiter},
+        core::reader::Reader,
+        core::waiter::{CallResult, Waiter},
     },
     credentials::Credentials,
     error::{CallError, ConnectionError, Unknown},

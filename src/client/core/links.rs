@@ -4,8 +4,8 @@ use std::task::Waker;
 
 use crate::{
     client::{
-        link::{Link, LinkId, SendError},
-        waiter::Waiter,
+        core::link::{Link, LinkId, SendError},
+        core::waiter::Waiter,
     },
     error::{ConnectionError, NotSent},
     protocol::RequestId,
@@ -14,28 +14,28 @@ use crate::{
 /// **Invariant:** no waker is woken, no one-shot sent and no user code run while it is locked.
 pub(crate) struct Links {
     /// Where what is new is begun: the connection, or, shut, the next one.
-    pub(super) current: Link,
+    pub(crate) current: Link,
     /// Connections whose servers are about to go: what is under way there goes on.
-    pub(super) leaving: Vec<Link>,
+    pub(crate) leaving: Vec<Link>,
     /// Ids rise over all connections, so that each names one request of this client for good, and no
     /// handle needs to know on which connection its own was sent.
-    pub(super) last_id: u64,
+    pub(crate) last_id: u64,
     /// Why nothing is taken any more.
-    pub(super) refusing: Option<ConnectionError>,
+    pub(crate) refusing: Option<ConnectionError>,
     /// This side closes: it quits, and waits only so long.
-    pub(super) closing: bool,
+    pub(crate) closing: bool,
     /// Why there is no connection, after there was one, or was to be.
-    pub(super) down: Option<ConnectionError>,
+    pub(crate) down: Option<ConnectionError>,
     /// The last failure since there was a connection: of that one, or of an attempt to connect.
-    pub(super) cause: Option<ConnectionError>,
+    pub(crate) cause: Option<ConnectionError>,
     /// The next round of attempts is not to wait for its time.
-    pub(super) hurry: bool,
+    pub(crate) hurry: bool,
     /// One-way lines of the application's that no connection was offered.
-    pub(super) carried: Vec<u8>,
+    pub(crate) carried: Vec<u8>,
 }
 
 impl Links {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             current: Link::new(LinkId::default()),
             leaving: Vec::new(),
@@ -50,7 +50,7 @@ impl Links {
     }
 
     /// There is no connection any more, for this reason.
-    pub(super) fn set_down(&mut self, error: Option<ConnectionError>) {
+    pub(crate) fn set_down(&mut self, error: Option<ConnectionError>) {
         self.cause = error.clone().or(self.cause.take());
         self.down = error;
     }
@@ -69,13 +69,13 @@ impl Links {
     }
 
     /// The link on which a request waits for its terminal line.
-    pub(super) fn link_of(&mut self, id: RequestId) -> Option<&mut Link> {
+    pub(crate) fn link_of(&mut self, id: RequestId) -> Option<&mut Link> {
         let mut links = std::iter::once(&mut self.current).chain(&mut self.leaving);
         links.find(|link| link.pending.has(id.get()))
     }
 
     /// The link on which something new can be begun now.
-    pub(super) fn gate(&mut self) -> Result<&mut Link, SendError> {
+    pub(crate) fn gate(&mut self) -> Result<&mut Link, SendError> {
         match self.refusal() {
             Some(error) => Err(SendError::Refused(NotSent::Lost(error.clone()))),
             None => self.protocol_gate(),
@@ -83,7 +83,7 @@ impl Links {
     }
 
     /// The same for what a server that is about to go still takes.
-    pub(super) fn protocol_gate(&mut self) -> Result<&mut Link, SendError> {
+    pub(crate) fn protocol_gate(&mut self) -> Result<&mut Link, SendError> {
         if let Some(error) = self.refusing.as_ref().or(self.current.refusing()) {
             return Err(SendError::Refused(NotSent::Lost(error.clone())));
         }
@@ -94,11 +94,11 @@ impl Links {
     }
 
     /// Why nothing is begun any more, ever; `None` while it is, or will be.
-    pub(super) fn refusal(&self) -> Option<&ConnectionError> {
+    pub(crate) fn refusal(&self) -> Option<&ConnectionError> {
         self.refusing.as_ref().or(self.current.refusal())
     }
 
-    pub(super) fn next_id(&mut self) -> Result<RequestId, NotSent> {
+    pub(crate) fn next_id(&mut self) -> Result<RequestId, NotSent> {
         let exhausted = || NotSent::Lost(ConnectionError::Protocol("ids are used up".into()));
         let id = RequestId::new(self.last_id + 1).ok_or_else(exhausted)?;
         self.last_id += 1;
@@ -106,13 +106,13 @@ impl Links {
     }
 
     /// Takes the current link out, and shuts the gate before its successor.
-    pub(super) fn replace_current(&mut self) -> Link {
+    pub(crate) fn replace_current(&mut self) -> Link {
         let next = Link::new(self.current.id.next());
         std::mem::replace(&mut self.current, next)
     }
 
     /// Takes out a link that is over; whether it was the current one.
-    pub(super) fn take_link(&mut self, id: LinkId) -> Option<(Link, bool)> {
+    pub(crate) fn take_link(&mut self, id: LinkId) -> Option<(Link, bool)> {
         if self.current.id == id {
             return Some((self.replace_current(), true));
         }
@@ -122,7 +122,7 @@ impl Links {
 
     /// Takes one-way lines for the next connection, or for the one there is; how many of them it does
     /// not take, and its driver to wake. Behind its `/quit`, no server reads.
-    pub(super) fn carry(&mut self, lines: &[u8]) -> (u64, Option<Waker>) {
+    pub(crate) fn carry(&mut self, lines: &[u8]) -> (u64, Option<Waker>) {
         if self.closing {
             return (count_lines(lines), None);
         }
@@ -135,7 +135,7 @@ impl Links {
 
     /// What a link needs to quit; one whose server has not said hello quits once it is open. Without an
     /// id left to quit with, the driver's bound on closing ends it. The driver to wake.
-    pub(super) fn quit(&mut self, id: LinkId) -> Option<Waker> {
+    pub(crate) fn quit(&mut self, id: LinkId) -> Option<Waker> {
         let link = self.link(id)?;
         if !link.is_open() {
             return link.take_driver();
@@ -156,6 +156,6 @@ impl Links {
 }
 
 /// How many lines these are.
-pub(super) fn count_lines(lines: &[u8]) -> u64 {
+pub(crate) fn count_lines(lines: &[u8]) -> u64 {
     lines.iter().filter(|&&byte| byte == b'\n').count() as u64
 }

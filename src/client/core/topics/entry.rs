@@ -6,14 +6,14 @@ use tokio::time::Instant;
 
 use crate::{
     client::{
-        acks::Acks,
         config::ClientConfig,
-        inbox::{Delivery, Gap, GapCause, Inbox},
-        link::{LinkId, SendError},
+        core::acks::Acks,
+        core::inbox::{Delivery, Gap, GapCause, Inbox},
+        core::link::{LinkId, SendError},
+        core::topics::input::{Input, Joined, Told, Wish},
+        core::waiter::Waiter,
         loss::AfterReset,
         shared::{Begun, Shared},
-        topics::input::{Input, Joined, Told, Wish},
-        waiter::Waiter,
     },
     error::{CallError, ConnectionError, NotSent},
     protocol::{

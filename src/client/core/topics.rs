@@ -17,8 +17,8 @@ pub(crate) use self::{
 };
 use crate::{
     client::{
-        inbox::{Delivery, Inbox},
-        link::LinkId,
+        core::inbox::{Delivery, Inbox},
+        core::link::LinkId,
         shared::Shared,
     },
     error::{CallError, ConnectionError, NotSent, Unknown},

@@ -12,7 +12,7 @@ use tokio_rustls::{
 use crate::{
     client::{
         Client, ClientBuilder, ClientConfig, Connector, TcpConnector,
-        connector::{Connecting, Finishing, Resolving},
+        driver::connector::{Connecting, Finishing, Resolving},
     },
     error::ConnectionError,
     sync::Arc,

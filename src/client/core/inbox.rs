@@ -12,7 +12,7 @@ use bytes::Bytes;
 #[cfg(feature = "json")]
 use crate::client::{CodecError, Decode, JsonCodec};
 use crate::{
-    client::{acks::AckHandle, missed::Missed},
+    client::{core::acks::AckHandle, core::missed::Missed},
     protocol::{Code, Epoch, Position, Topic},
     sync::Mutex,
 };
@@ -348,7 +348,7 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::topics::REMEMBERED;
+    use crate::client::core::topics::REMEMBERED;
 
     fn topic(name: &str) -> Topic {
         Topic::new(name).unwrap()

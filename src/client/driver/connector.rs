@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use crate::{
-    client::race::{Endpoint, Race, Step, interleave},
+    client::driver::race::{Endpoint, Race, Step, interleave},
     tcp,
 };
 
@@ -119,7 +119,7 @@ where
 }
 
 /// There is no handshake to go on with.
-pub(super) fn finished<Io: Send + 'static>(io: Io) -> Finishing<Io> {
+pub(crate) fn finished<Io: Send + 'static>(io: Io) -> Finishing<Io> {
     Box::pin(std::future::ready(Ok(io)))
 }
 
@@ -222,7 +222,7 @@ async fn open(address: &str) -> io::Result<TcpStream> {
 
 /// Connects to one Unix socket, whose path need not be UTF-8.
 #[cfg(unix)]
-pub(super) struct AtPath(pub(super) std::path::PathBuf);
+pub(crate) struct AtPath(pub(crate) std::path::PathBuf);
 
 #[cfg(unix)]
 impl Connector for AtPath {

@@ -6,13 +6,13 @@ use tokio::sync::Semaphore;
 
 use crate::{
     client::{
+        core::link::{Link, LinkId, Withdrawn},
+        core::links::count_lines,
+        core::status::Phase,
+        core::topics::Told,
+        core::waiter::Waiter,
         event::ConnectionEvent,
-        link::{Link, LinkId, Withdrawn},
-        links::count_lines,
-        phase::Phase,
         shared::{Shared, wake},
-        topics::Told,
-        waiter::Waiter,
     },
     error::{CallError, ConnectionError, NotSent},
     guard::guarded,
@@ -158,7 +158,7 @@ impl Shared {
         self.news.notify_one();
     }
 
-    pub(super) fn report_dropped(&self, one_ways: u64) {
+    pub(crate) fn report_dropped(&self, one_ways: u64) {
         if one_ways > 0 {
             self.events.emit(ConnectionEvent::OneWaysDropped(one_ways));
         }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::{
-    client::{flow::Flow, shared::wake},
+    client::{core::items::Flow, shared::wake},
     error::CallError,
     guard::guarded,
     protocol::{AttributeList, Topic},

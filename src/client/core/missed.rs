@@ -4,8 +4,8 @@ use std::collections::{HashMap, VecDeque, hash_map::Entry};
 
 use crate::{
     client::{
-        inbox::{Delivery, Gap, GapCause, Notification},
-        topics::REMEMBERED,
+        core::inbox::{Delivery, Gap, GapCause, Notification},
+        core::topics::REMEMBERED,
     },
     protocol::{Code, Epoch, Position, Topic},
 };
@@ -18,7 +18,7 @@ const KEPT: usize = 16;
 /// Costs the same for each delivery that is dropped, however many topics there are. Of each topic it
 /// holds an end at most, and a gap and a reset for each of the last logs.
 #[derive(Debug)]
-pub(super) struct Missed {
+pub(crate) struct Missed {
     topics: HashMap<Topic, VecDeque<Delivery>>,
     /// In which order the topics are named: each stands here once.
     order: VecDeque<Topic>,
@@ -28,13 +28,13 @@ pub(super) struct Missed {
 }
 
 impl Missed {
-    pub(super) fn new(max_topics: usize) -> Self {
+    pub(crate) fn new(max_topics: usize) -> Self {
         let (topics, order) = (HashMap::new(), VecDeque::new());
         Self { topics, order, max_topics, unnamed: 0 }
     }
 
     /// A delivery leaves unread.
-    pub(super) fn drop_unread(&mut self, delivery: Delivery) {
+    pub(crate) fn drop_unread(&mut self, delivery: Delivery) {
         let Some(topic) = delivery.topic().cloned() else { return };
         let is_full = self.order.len() >= self.max_topics;
         let of_topic = match self.topics.entry(topic) {
@@ -64,7 +64,7 @@ impl Missed {
 
     /// What is to be named next. What is not named for each topic comes first: so nothing of a topic
     /// precedes what was lost of it before.
-    pub(super) fn take_next(&mut self) -> Option<Delivery> {
+    pub(crate) fn take_next(&mut self) -> Option<Delivery> {
         if self.unnamed > 0 {
             return Some(Delivery::Lost { deliveries: std::mem::take(&mut self.unnamed) });
         }
@@ -83,7 +83,7 @@ impl Missed {
     }
 
     /// Whether a topic is in this log again by what is to be named.
-    pub(super) fn has_reset_to(&self, epoch: Epoch) -> bool {
+    pub(crate) fn has_reset_to(&self, epoch: Epoch) -> bool {
         self.topics.values().flatten().any(|missed| missed.is_reset_to(epoch))
     }
 }
@@ -131,7 +131,7 @@ fn miss_end(
 }
 
 impl Delivery {
-    pub(super) fn is_reset_to(&self, epoch: Epoch) -> bool {
+    pub(crate) fn is_reset_to(&self, epoch: Epoch) -> bool {
         matches!(self, Self::Reset { position, .. } if position.epoch == epoch)
     }
 }

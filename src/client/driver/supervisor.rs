@@ -17,13 +17,13 @@ use uuid::Uuid;
 
 use crate::{
     client::{
-        admission::Ways,
         builder::Hook,
-        connection::Connection,
-        connector::{Connector, Resolving},
+        core::auth::Ways,
+        core::retry_after::Hint,
+        driver::connection::Connection,
+        driver::connector::{Connector, Resolving},
+        driver::race::HEAD_START,
         event::ConnectionEvent,
-        hint::Hint,
-        race::HEAD_START,
         shared::Shared,
     },
     error::ConnectionError,
@@ -38,28 +38,28 @@ const MAX_LEAVING: usize = 4;
 
 /// Connects for a client. Dropping it ends the client.
 pub(crate) struct Supervisor<C> {
-    pub(super) shared: Arc<Shared>,
-    pub(super) connector: Held<C>,
-    pub(super) addresses: Vec<String>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) connector: Held<C>,
+    pub(crate) addresses: Vec<String>,
     hooks: Vec<(Code, Held<Hook>)>,
     reconnect: Reconnect,
     /// Endpoints that are not to be tried first: they did not answer, or their server goes away.
-    pub(super) slow: HashSet<String>,
+    pub(crate) slow: HashSet<String>,
     /// The endpoint of the last connection.
-    pub(super) endpoint: String,
+    pub(crate) endpoint: String,
     /// Names that were still being looked up when a round was over.
-    pub(super) lookups: Vec<(usize, Guarded<Resolving>)>,
+    pub(crate) lookups: Vec<(usize, Guarded<Resolving>)>,
     /// When the last round began.
     last_round: Option<Instant>,
     /// What the servers of these addresses may ask for, as long as there is a connection to one.
-    pub(super) hints: Vec<(usize, Arc<Hint>)>,
+    pub(crate) hints: Vec<(usize, Arc<Hint>)>,
     started: Instant,
     /// Drivers of connections whose servers are about to go.
     leaving: JoinSet<()>,
     /// Since when there is no connection.
     down_since: Instant,
     /// Addresses that were tried since then.
-    pub(super) attempts: u32,
+    pub(crate) attempts: u32,
     /// There was a connection, or the first may take as many rounds as it needs.
     is_patient: bool,
     /// Of each address, whether its server wanted nothing of this client at the last attempt.
@@ -243,7 +243,7 @@ impl<C: Connector> Supervisor<C> {
     }
 
     /// A connector is user code; one that cannot set the limit costs its connection nothing.
-    pub(super) fn limit_unsent(&self, io: &C::Io) {
+    pub(crate) fn limit_unsent(&self, io: &C::Io) {
         let Some(bytes) = self.shared.config.unsent_bytes else { return };
         match guarded(|| C::limit_unsent(io, bytes)) {
             Some(Ok(())) => {}
@@ -255,7 +255,7 @@ impl<C: Connector> Supervisor<C> {
     }
 
     /// The current credentials, by scheme.
-    pub(super) async fn ways(&mut self) -> Result<Ways, ConnectionError> {
+    pub(crate) async fn ways(&mut self) -> Result<Ways, ConnectionError> {
         let mut ways = self.shared.config.auth.clone();
         for (scheme, hook) in &mut self.hooks {
             let credentials = Guarded::new(&mut **hook).await;
@@ -277,7 +277,7 @@ impl<C: Connector> Supervisor<C> {
     }
 
     /// Notes how the attempts at an address failed.
-    pub(super) fn judge(&mut self, at: usize, error: &ConnectionError) {
+    pub(crate) fn judge(&mut self, at: usize, error: &ConnectionError) {
         self.heed_hints();
         let is_final = self.is_final(error) && self.reconnect.may_try(at, self.now());
         self.hopeless.get_mut(at).into_iter().for_each(|hopeless| *hopeless = is_final);
@@ -346,12 +346,12 @@ impl<C: Connector> Supervisor<C> {
     }
 }
 
-pub(super) fn reason(ended: Result<(), ConnectionError>) -> ConnectionError {
+pub(crate) fn reason(ended: Result<(), ConnectionError>) -> ConnectionError {
     ended.err().unwrap_or(ConnectionError::Closed)
 }
 
 /// What a connector gave. The text of its error is user code too.
-pub(super) fn connected<Io>(
+pub(crate) fn connected<Io>(
     outcome: Result<io::Result<Io>, String>,
 ) -> Result<Io, ConnectionError> {
     let panicked = |message| ConnectionError::panicked("connector", message);

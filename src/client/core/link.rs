@@ -6,9 +6,9 @@ use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
     client::{
-        body::Body,
-        pending::Pending,
-        waiter::{Entry, Waiter},
+        core::body::Body,
+        core::pending::Pending,
+        core::waiter::{Entry, Waiter},
     },
     error::{CallError, ConnectionError, NotSent, Unknown},
     io::WriteBuffer,

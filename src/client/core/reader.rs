@@ -8,15 +8,15 @@ use tracing::Span;
 
 use crate::{
     client::{
-        admission::{Admission, Ways},
+        core::auth::{Admission, Ways},
+        core::items::{Flow, Overrun},
+        core::link::{LinkId, Stray},
+        core::retry_after::Hint,
+        core::topics::{Input, Told},
+        core::waiter::{CallResult, Reply, Waiter},
         event::ConnectionEvent,
-        flow::{Flow, Overrun},
-        hint::Hint,
-        link::{LinkId, Stray},
         shared::{Shared, wake},
         stats::Tally,
-        topics::{Input, Told},
-        waiter::{CallResult, Reply, Waiter},
     },
     error::{CallError, ConnectionError, Unknown},
     guard::{Held, guarded},

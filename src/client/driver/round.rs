@@ -13,12 +13,12 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     client::{
-        admission::Ways,
-        connection::Connection,
-        connector::{Connector, Finishing, Resolving, finished},
+        core::auth::Ways,
+        driver::connection::Connection,
+        driver::connector::{Connector, Finishing, Resolving, finished},
+        driver::race::{Endpoint, Race, Step},
+        driver::supervisor::{Supervisor, connected, reason},
         event::ConnectionEvent,
-        race::{Endpoint, Race, Step},
-        supervisor::{Supervisor, connected, reason},
     },
     error::ConnectionError,
     guard::{Guarded, Held, caught, guarded},
@@ -114,7 +114,7 @@ impl<C: Connector> Supervisor<C> {
     ///
     /// # Errors
     /// The last failure.
-    pub(super) async fn round(
+    pub(crate) async fn round(
         &mut self,
         order: Vec<usize>,
     ) -> Result<(usize, Connection<C::Io>), ConnectionError> {
@@ -360,7 +360,7 @@ impl<C: Connector> Supervisor<C> {
     }
 
     /// An endpoint is not to be the first again.
-    pub(super) fn remember_slow(&mut self, endpoint: String) {
+    pub(crate) fn remember_slow(&mut self, endpoint: String) {
         if self.slow.len() >= MAX_SLOW {
             self.slow.clear();
         }

@@ -16,11 +16,11 @@ use tokio::{
 
 use crate::{
     client::{
-        admission::Ways,
-        alarm::Alarm,
-        hint::Hint,
-        link::{Link, LinkId},
-        reader::Reader,
+        core::auth::Ways,
+        core::link::{Link, LinkId},
+        core::reader::Reader,
+        core::retry_after::Hint,
+        driver::timer::Alarm,
         shared::{Shared, Timer},
     },
     coop::poll_budgeted,
