@@ -244,9 +244,9 @@ pub use client::UnixConnector;
 pub use client::{
     After, AfterReset, Call, Client, ClientBuilder, ClientConfig, ClientStats, CodecError,
     Connecting, Connection, ConnectionEvent, ConnectionEvents, Connector, Decode, Delivery, Encode,
-    Finishing, Gap, GapCause, ItemCredit, Listening, ListeningEnd, Loss, Methods, Notification,
-    Notifications, OneWay, Progress, Publish, Replied, Resolving, Seen, Streaming, Subscribe,
-    Subscription, TcpConnector, TypedCall, TypedStreaming,
+    Finishing, Gap, GapCause, ItemCredit, Loss, Methods, Notification, Notifications, OneWay,
+    Progress, Publish, Replied, Resolving, Seen, Streaming, Subscribe, Subscription, TcpConnector,
+    TypedCall, TypedStreaming,
 };
 pub use credentials::Credentials;
 pub use error::{CallError, Cause, ConnectionError, NotSent, Unknown};

@@ -6,7 +6,7 @@
 use std::sync::{Mutex as StdMutex, MutexGuard, PoisonError};
 
 pub(crate) use std::sync::{
-    Arc, Condvar, OnceLock, Weak,
+    Arc, OnceLock, Weak,
     atomic::{AtomicBool, AtomicIsize, AtomicU8, AtomicU64, AtomicUsize, Ordering},
 };
 pub(crate) use tokio::sync::oneshot;

@@ -171,7 +171,7 @@ impl<C: Connector> ClientBuilder<C> {
     /// Dropping it leaves nothing behind.
     pub async fn connect(self) -> Result<Client, ConnectionError> {
         let client = self.start(false);
-        client.handle.shared.phase.first_open().await?;
+        client.shared().first_open().await?;
         Ok(client)
     }
 

@@ -11,7 +11,7 @@ use futures_core::Stream;
 use uuid::Uuid;
 
 use crate::{
-    client::shared::wake,
+    client::core::step::Step,
     coop::poll_budgeted,
     error::ConnectionError,
     protocol::{Hello, Reason, RequestId, Topic},
@@ -63,8 +63,8 @@ pub enum ConnectionEvent {
         /// Why.
         error: ConnectionError,
     },
-    /// This number of one-way requests was dropped. A connection ended before they were offered to
-    /// it, and they are too long for the server of this one, or the client has ended.
+    /// This number of one-way requests was dropped, because a connection ended before they were offered
+    /// to it.
     OneWaysDropped(u64),
     /// A reply arrived whose caller was gone, because the call was dropped or its deadline had
     /// passed. This is in order; the reply was discarded.
@@ -92,15 +92,6 @@ pub enum ConnectionEvent {
     Leaving(Reason),
     /// The server is going away. Nothing new is sent to it, and it finishes what it has accepted.
     Bye(Reason),
-    /// A [`Listening`](crate::Listening) has ended: its topic is left, and calls of
-    /// [`seen`](crate::Listening::seen) on it have ended. Comes once for each, however it ended,
-    /// unless the client ended first.
-    ListeningEnded {
-        /// The topic.
-        topic: Topic,
-        /// How it ended.
-        end: ListeningEnd,
-    },
     /// A [`resync`](crate::Subscribe::resync) callback or its future panicked: that attempt failed.
     ResyncPanicked {
         /// The topic.
@@ -115,26 +106,10 @@ pub enum ConnectionEvent {
     Missed(u64),
 }
 
-/// How a [`Listening`](crate::Listening) ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ListeningEnd {
-    /// The subscription ended, and the closure was called with its
-    /// [`Delivery::End`](crate::Delivery::End).
-    Over,
-    /// The [`Listening`](crate::Listening) was dropped.
-    Dropped,
-    /// The closure, or the future that it returned, panicked with this message: when it was called,
-    /// polled or dropped.
-    Panicked(String),
-    /// The task was dropped: its runtime has shut down.
-    Aborted,
-}
-
 /// The streams that get events.
 #[derive(Debug, Default)]
 pub(crate) struct Events {
-    listeners: Mutex<Vec<Weak<Mutex<Queue>>>>,
+    listeners: Vec<Weak<Mutex<Queue>>>,
 }
 
 #[derive(Debug)]
@@ -146,42 +121,26 @@ pub(crate) struct Queue {
     reader: Option<Waker>,
 }
 
-/// The streams that an event was queued for, and their readers, to be woken once no lock is held.
-#[must_use = "no reader is woken before `wake`"]
-pub(crate) struct Queued(Vec<(Arc<Mutex<Queue>>, Option<Waker>)>);
-
-impl Queued {
-    pub(crate) fn wake(self) {
-        self.0.into_iter().for_each(|(_queue, reader)| wake(reader));
-    }
-}
-
 impl Events {
-    pub(crate) fn emit(&self, event: ConnectionEvent) {
-        self.queue(&event).wake();
+    /// Queues the events of a step.
+    pub(crate) fn queue(&mut self, step: &mut Step) {
+        self.listeners.retain(|listener| listener.strong_count() > 0);
+        for event in step.events.drain(..) {
+            for queue in self.listeners.iter().filter_map(Weak::upgrade) {
+                step.wakers.extend(queue.lock().push(event.clone()));
+            }
+        }
     }
 
-    pub(crate) fn queue(&self, event: &ConnectionEvent) -> Queued {
-        let mut listeners = self.listeners.lock();
-        listeners.retain(|listener| listener.strong_count() > 0);
-        let alive: Vec<_> = listeners.iter().filter_map(Weak::upgrade).collect();
-        drop(listeners);
-        let queued = alive.into_iter().map(|queue| {
-            let reader = queue.lock().push(event.clone());
-            (queue, reader)
-        });
-        Queued(queued.collect())
-    }
-
-    /// A stream that holds up to `max_events` for its reader.
-    pub(crate) fn listen(&self, max_events: usize, ended: bool) -> ConnectionEvents {
+    /// A stream of the events from here on, which holds up to `max_events` for its reader; `ended` if
+    /// there are none any more.
+    pub(crate) fn listen(&mut self, max_events: usize, ended: bool) -> ConnectionEvents {
         let (events, reader) = Default::default();
         let queue = Queue { events, max_events, missed: 0, ended, reader };
         let queue = Arc::new(Mutex::new(queue));
         if !ended {
-            let mut listeners = self.listeners.lock();
-            listeners.retain(|listener| listener.strong_count() > 0);
-            listeners.push(Arc::downgrade(&queue));
+            self.listeners.retain(|listener| listener.strong_count() > 0);
+            self.listeners.push(Arc::downgrade(&queue));
         }
         ConnectionEvents(queue)
     }
@@ -255,15 +214,17 @@ mod tests {
 
     #[test]
     fn dead_listeners_do_not_pile_up() {
-        let events = Events::default();
+        let (mut events, mut step) = (Events::default(), Step::default());
         let kept = events.listen(2, false);
         (0..100).for_each(|_| drop(events.listen(2, false)));
-        assert_eq!(events.listeners.lock().len(), 2, "the one that is kept, and the last");
-        events.emit(ConnectionEvent::Missed(1));
-        assert_eq!(events.listeners.lock().len(), 1);
+        assert_eq!(events.listeners.len(), 2, "the one that is kept, and the last");
+        step.emit(ConnectionEvent::Missed(1));
+        events.queue(&mut step);
+        assert_eq!(events.listeners.len(), 1);
         drop(kept);
         drop(events.listen(2, true));
-        events.emit(ConnectionEvent::Missed(2));
-        assert!(events.listeners.lock().is_empty());
+        step.emit(ConnectionEvent::Missed(2));
+        events.queue(&mut step);
+        assert!(events.listeners.is_empty() && step.events.is_empty());
     }
 }

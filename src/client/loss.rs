@@ -12,7 +12,8 @@ use crate::{
     client::{
         core::inbox::{Delivery, Gap, GapCause},
         core::link::LinkId,
-        shared::{Shared, Timer},
+        runtimes::Timer,
+        shared::Shared,
     },
     guard::{Guarded, Held, guarded},
     protocol::{Code, Position, Repeats},
@@ -142,7 +143,7 @@ impl Resync {
             let Some(trial) = &mut self.under_way else { return Poll::Ready(None) };
             if let Some(pause) = &mut trial.pause {
                 // The timer's runtime may be gone once the client is over.
-                if shared.refusal_error().is_none() {
+                if shared.refusal().is_none() {
                     ready!(pause.as_mut().poll(cx));
                 }
                 trial.pause = None;

@@ -1,23 +1,26 @@
 //! The client: calls and notifications on one connection.
 
-mod asking;
 mod builder;
 mod call;
+mod clock;
 mod config;
 pub(crate) mod core;
 pub(crate) mod driver;
 mod event;
-mod listening;
+mod exchange;
 mod loss;
+mod methods;
+mod one_way;
 mod progress;
-mod retry;
+mod publish;
+mod runtimes;
 mod shared;
 mod stats;
 mod streaming;
 mod subscription;
 mod typed;
 
-use std::{fmt, future::Future};
+use std::fmt;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -26,29 +29,26 @@ pub use self::driver::connector::UnixConnector;
 #[cfg(feature = "json")]
 pub use self::typed::JsonCodec;
 pub use self::{
-    asking::{Methods, OneWay, Publish},
     builder::ClientBuilder,
     call::{After, Call, Replied},
     config::ClientConfig,
     core::inbox::{Delivery, Gap, GapCause, Notification},
     driver::connection::Connection,
     driver::connector::{Connecting, Connector, Finishing, Resolving, TcpConnector},
-    event::{ConnectionEvent, ConnectionEvents, ListeningEnd},
-    listening::Listening,
+    event::{ConnectionEvent, ConnectionEvents},
     loss::{AfterReset, Loss},
+    methods::Methods,
+    one_way::OneWay,
     progress::{Progress, Seen},
+    publish::Publish,
     stats::ClientStats,
     streaming::{ItemCredit, Streaming, TypedStreaming},
     subscription::{Notifications, Subscribe, Subscription},
     typed::{CodecError, Decode, Encode, TypedCall},
 };
-use self::{core::status::Phase, shared::Shared};
+use self::{core::status::Status, shared::Shared};
 use crate::{
-    coop::consume_budget,
-    error::{CallError, ConnectionError},
-    guard::Held,
-    protocol::Hello,
-    sync::Arc,
+    coop::consume_budget, error::ConnectionError, guard::Held, protocol::Hello, sync::Arc,
 };
 
 /// A cheap handle to a client: clone it and use it from any number of tasks.
@@ -89,13 +89,14 @@ struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.shared.begin_close(ConnectionError::Closed);
+        self.shared.act(|core, step| core.begin_close(ConnectionError::Closed, step));
     }
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.shared().phase.look(|phase| f.debug_struct("Client").field("phase", phase).finish())
+        let status = self.shared().look(|core| core.status().clone());
+        f.debug_struct("Client").field("status", &status).finish()
     }
 }
 
@@ -203,18 +204,19 @@ impl Client {
     /// Dropping it changes nothing.
     pub async fn connected(&self) -> Result<Hello, ConnectionError> {
         consume_budget().await;
-        match self.shared().phase.until(|phase| !matches!(phase, Phase::Connecting)).await {
-            Phase::Ended(error) => Err(error),
-            Phase::Open(hello) => Ok(hello),
-            Phase::Connecting => Err(ConnectionError::Closed),
-        }
+        let settled = self.shared().until(|core| match core.status() {
+            Status::Connecting => None,
+            Status::Open(hello) => Some(Ok(hello.clone())),
+            Status::Ended(error) => Some(Err(error.clone())),
+        });
+        settled.await
     }
 
     /// What the current server announced; `None` while there is no connection.
     pub fn hello(&self) -> Option<Hello> {
-        self.shared().phase.look(|phase| match phase {
-            Phase::Open(hello) => Some(hello.clone()),
-            Phase::Connecting | Phase::Ended(_) => None,
+        self.shared().look(|core| match core.status() {
+            Status::Open(hello) => Some(hello.clone()),
+            Status::Connecting | Status::Ended(_) => None,
         })
     }
 
@@ -310,10 +312,10 @@ impl Client {
     /// Sends a one-way request: the server starts it, and never answers.
     ///
     /// `Ok` only says that the line waits to be written. If the server rejects it, that is reported
-    /// as [`ConnectionEvent::ServerError`]. If a connection ends before the line was offered to it,
-    /// the line is written to the next connection. If there is none, it is counted by
-    /// [`ConnectionEvent::OneWaysDropped`]. If the line was offered to a connection that ended, it
-    /// cannot be known whether the server got it, because there is no reply.
+    /// as [`ConnectionEvent::ServerError`]. If the connection ends before the line was offered to it,
+    /// the request is dropped, and [`ConnectionEvent::OneWaysDropped`] counts it. If the line was
+    /// offered to a connection that ended, it cannot be known whether the server got it, because there
+    /// is no reply. Use a [`call`](Self::call) where that matters.
     ///
     /// Without a connection it waits for one until its deadline, unless [`ClientConfig::fail_fast`]
     /// is set.
@@ -332,43 +334,6 @@ impl Client {
         Subscribe::new(self.clone(), topic)
     }
 
-    /// Subscribes to a topic with a closure. The closure runs in a task of its own, for one
-    /// delivery after the other. It may make calls on the same client.
-    ///
-    /// The closure's future must own what it uses: clone it for each delivery. To begin at a
-    /// position, or with a window, use [`Subscribe::listen`]. A panic in the closure ends the
-    /// [`Listening`], which leaves the topic.
-    /// The task runs on the runtime of the caller. Outside a runtime it runs on that of the client.
-    ///
-    /// ```
-    /// # async fn example(client: bellwire::Client) -> Result<(), bellwire::CallError> {
-    /// let asking = client.clone();
-    /// let listening = client.listen("offers", move |delivery| {
-    ///     let client = asking.clone();
-    ///     async move {
-    ///         let Some(offer) = delivery.into_notification() else { return };
-    ///         println!("{:?}", client.call("offers.get", offer.payload).await);
-    ///     }
-    /// });
-    /// let listening = listening.await?;
-    /// # drop(listening);
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// As [`subscribe`](Self::subscribe).
-    ///
-    /// # Cancel safety
-    /// Dropping it leaves no subscription behind.
-    pub async fn listen<F, Fut>(&self, topic: &str, closure: F) -> Result<Listening, CallError>
-    where
-        F: FnMut(Delivery) -> Fut + Send + 'static,
-        Fut: Future<Output = ()> + Send + 'static,
-    {
-        self.subscribe(topic).listen(closure).await
-    }
-
     /// A stream of all notifications from here on, in addition to the streams of the subscriptions.
     pub fn notifications(&self) -> Notifications {
         Notifications::new(self.shared())
@@ -376,9 +341,10 @@ impl Client {
 
     /// A stream of the events of the client's connections from here on.
     pub fn events(&self) -> ConnectionEvents {
-        let Shared { phase, events, config, .. } = self.shared();
-        let max_events = config.held_events;
-        phase.look(|phase| events.listen(max_events, matches!(phase, Phase::Ended(_))))
+        self.shared().look(|core| {
+            let ended = matches!(core.status(), Status::Ended(_));
+            core.events.listen(core.links.config.held_events, ended)
+        })
     }
 
     /// Publishes to a topic, where the server allows clients to.
@@ -411,7 +377,7 @@ impl Client {
     /// long as they would have been. The `retry` of a server is still obeyed. With a connection,
     /// and for a client of [`Client::new`], this does nothing.
     pub fn reconnect_now(&self) {
-        self.shared().hurry();
+        self.shared().act(|core, step| core.hurry(step));
     }
 
     /// Counters and gauges of this client, over all its connections. Costs a short lock and a few
@@ -431,11 +397,15 @@ impl Client {
     /// # Cancel safety
     /// Dropping it does not stop the closing.
     pub async fn close(&self) -> Result<(), ConnectionError> {
-        self.shared().begin_close(ConnectionError::Closed);
+        self.shared().act(|core, step| core.begin_close(ConnectionError::Closed, step));
         consume_budget().await;
-        match self.shared().phase.until(|phase| matches!(phase, Phase::Ended(_))).await {
-            Phase::Ended(error) if error != ConnectionError::Closed => Err(error),
-            _ => Ok(()),
+        let ended = self.shared().until(|core| match core.status() {
+            Status::Ended(error) => Some(error.clone()),
+            Status::Connecting | Status::Open(_) => None,
+        });
+        match ended.await {
+            ConnectionError::Closed => Ok(()),
+            error => Err(error),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Streamed replies: a request line out, its items in, one by one.
 
 use std::{
+    borrow::Borrow,
     fmt,
-    future::{Future, poll_fn},
+    future::poll_fn,
     marker::PhantomData,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -15,16 +16,18 @@ use futures_core::Stream;
 use crate::{
     client::{
         Client, Decode,
-        call::send_when_possible,
-        core::body::Body,
-        core::items::{Flow, Taken},
-        retry::Patience,
-        shared::{Shared, Timer},
+        core::{
+            body::Body,
+            items::{ItemQueue, Taken},
+            requests::{Caller, Key, RequestLine},
+        },
+        exchange::Exchange,
+        shared::Shared,
         typed::decode,
     },
     coop::poll_budgeted,
-    error::{CallError, NotSent, Unknown},
-    protocol::{MAX_NUMBER, Method, RequestId, TraceParent},
+    error::{CallError, NotSent},
+    protocol::{MAX_NUMBER, Method, TraceParent},
     sync::Arc,
 };
 
@@ -67,39 +70,31 @@ const DEFAULT_WINDOW: u64 = 32;
 /// Dropping the future of [`next`](Self::next) loses nothing.
 #[must_use = "a streamed call does nothing unless it is polled"]
 pub struct Streaming {
-    client: Client,
-    state: State,
+    exchange: Exchange<Client>,
     window: u64,
-    patience: Patience,
-    timer: Option<Timer>,
+    /// From the first poll on.
+    items: Option<Arc<ItemQueue>>,
 }
 
-enum State {
-    New(Body),
-    /// Waiting for a connection, for a place in flight, or for room to write.
-    Waiting(Sending),
-    Open(Open, Body),
-    Over(Option<CallError>),
+impl Borrow<Shared> for Client {
+    fn borrow(&self) -> &Shared {
+        self.shared()
+    }
 }
-
-type Open = (RequestId, Arc<Flow>);
-type Sending = Pin<Box<dyn Future<Output = Result<(Open, Body), NotSent>> + Send>>;
 
 impl Streaming {
     pub(crate) fn new(client: Client, method: &str, payload: &[u8]) -> Self {
-        match Method::new_word(method) {
-            Ok(word) => Self::with_state(client, State::New(Body::new(word, payload))),
-            Err(error) => Self::failed(client, NotSent::Name(error).into()),
-        }
+        let word = Method::new_word(method).map_err(|error| NotSent::Name(error).into());
+        let line = word.map(|word| RequestLine::Application(Body::new(word, payload)));
+        Self::with_line(client, line)
     }
 
     pub(crate) fn failed(client: Client, error: CallError) -> Self {
-        Self::with_state(client, State::Over(Some(error)))
+        Self::with_line(client, Err(error))
     }
 
-    fn with_state(client: Client, state: State) -> Self {
-        let patience = Patience::new(&client.shared().config);
-        Self { client, state, window: DEFAULT_WINDOW, patience, timer: None }
+    fn with_line(client: Client, line: Result<RequestLine, CallError>) -> Self {
+        Self { exchange: Exchange::new(client, line), window: DEFAULT_WINDOW, items: None }
     }
 
     /// Items that the server may send ahead of what was taken, 1 to
@@ -122,36 +117,28 @@ impl Streaming {
     /// the server; else [`NotSent::Deadline`]. Items that were not taken by then are dropped, unless the reply had
     /// ended by then.
     pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
-        self.patience.set_deadline(deadline.into());
+        self.exchange.set_deadline(deadline.into());
         self
     }
 
     /// Fails at once while there is no connection, and is not sent again: as
     /// [`ClientConfig::fail_fast`](crate::ClientConfig::fail_fast), for this request.
     pub fn fail_fast(mut self) -> Self {
-        self.patience.fail_fast = true;
+        self.exchange.fail_fast = true;
         self
     }
 
     /// Sends a trace context with the request: on the server, the handler's span carries it, and the
     /// items are made within that span.
     pub fn trace(mut self, parent: TraceParent) -> Self {
-        if let State::New(body) = &mut self.state
-            && let Err(error) = body.attributes.push("trace", parent)
-        {
-            self.state = State::Over(Some(NotSent::Attribute(error).into()));
-        }
+        self.exchange.push(|attributes| attributes.push("trace", parent));
         self
     }
 
     /// Sends an attribute of the application's own with the request: its key has a dot. The stream
     /// ends [`NotSent::Attribute`] if it cannot be written.
     pub fn attribute(mut self, key: &str, value: impl fmt::Display) -> Self {
-        if let State::New(body) = &mut self.state
-            && let Err(error) = body.attributes.push_application(key, value)
-        {
-            self.state = State::Over(Some(NotSent::Attribute(error).into()));
-        }
+        self.exchange.push(|attributes| attributes.push_application(key, value));
         self
     }
 
@@ -202,10 +189,8 @@ impl Streaming {
 
     /// Of an item that was taken without giving it back.
     fn item_credit(&self) -> ItemCredit {
-        ItemCredit(match &self.state {
-            State::Open((id, flow), _) => Some((self.client.share(), *id, flow.clone())),
-            State::New(_) | State::Waiting(_) | State::Over(_) => None,
-        })
+        let credit = self.exchange.key().zip(self.items.clone());
+        ItemCredit(credit.map(|(key, items)| (self.exchange.client().share(), key, items)))
     }
 
     fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, CallError>>> {
@@ -217,127 +202,46 @@ impl Streaming {
         cx: &mut Context<'_>,
         gives_back: bool,
     ) -> Poll<Option<Result<Bytes, CallError>>> {
-        loop {
-            match &mut self.state {
-                State::New(_) => self.start(),
-                State::Waiting(sent) => match sent.as_mut().poll(cx) {
-                    Poll::Pending => return self.poll_deadline(cx),
-                    Poll::Ready(Ok((open, body))) => {
-                        // The deadline that all requests have is over with that.
-                        self.timer = self.timer.take().filter(|_| self.patience.ttl().is_some());
-                        self.state = State::Open(open, body);
-                    }
-                    Poll::Ready(Err(why)) => {
-                        self.state = State::Over(Some(self.patience.last(why)));
-                    }
-                },
-                State::Open((id, flow), _) => {
-                    let (id, flow) = (*id, flow.clone());
-                    // A reply that has ended was in time, however late it is read.
-                    if !(self.timer.is_none() || flow.is_over())
-                        && let late @ Poll::Ready(_) = self.poll_deadline(cx)
-                    {
-                        return late;
-                    }
-                    let taken = ready!(poll_budgeted(cx, |cx| flow.poll_next(cx, gives_back)));
-                    if !self.sends_again(&taken) {
-                        return Poll::Ready(self.hand_over(id, taken));
-                    }
-                }
-                State::Over(error) => {
-                    return poll_budgeted(cx, |_| Poll::Ready(error.take().map(Err)));
-                }
-            }
-        }
-    }
-
-    fn start(&mut self) {
-        let State::New(mut body) = std::mem::replace(&mut self.state, State::Over(None)) else {
-            return;
+        let (Some(key), Some(items)) = (self.begin(), &self.items) else {
+            let exchange = &mut self.exchange;
+            return poll_budgeted(cx, |_| Poll::Ready(exchange.take_error().map(Err)));
         };
-        let ttl = self.patience.ttl();
-        if ttl.is_some_and(|ttl| ttl.is_zero()) {
-            self.state = State::Over(Some(self.client.shared().out_of_time().into()));
-            return;
-        }
-        self.patience.begin();
-        self.timer = ttl.and_then(|ttl| self.client.shared().timer(ttl));
-        let window = self.window;
-        if window != DEFAULT_WINDOW
-            && let Err(error) = body.attributes.push("window", window)
+        // A reply that has ended was in time, however late it is read.
+        if !items.is_over()
+            && let Poll::Ready(error) = self.exchange.poll_deadline_to_send(cx)
         {
-            self.state = State::Over(Some(NotSent::Attribute(error).into()));
-            return;
+            return Poll::Ready(Some(Err(error)));
         }
-        self.state = self.wait(body, Duration::ZERO);
-    }
-
-    fn wait(&mut self, body: Body, pause: Duration) -> State {
-        let (client, window) = (self.client.clone(), self.window);
-        self.timer = self.timer.take().or_else(|| self.patience.timer(client.shared()));
-        let (expires, fail_fast) = (self.patience.ttl_expires(), self.patience.fail_fast);
-        State::Waiting(Box::pin(async move {
-            let shared = client.shared();
-            if !pause.is_zero() {
-                shared.pause(pause).await;
-            }
-            let send = |left, places: &_| shared.send_stream(&body, left, Some(places), window);
-            let open = send_when_possible(shared, expires, fail_fast, send).await?;
-            Ok((open, body))
-        }))
-    }
-
-    /// Whether what was taken is no item and no end, since the request is sent again. A server that
-    /// refuses what it has begun to answer proves nothing.
-    fn sends_again(&mut self, taken: &Option<Result<Taken, CallError>>) -> bool {
-        let (State::Open((id, flow), _), Some(Err(error))) = (&self.state, taken) else {
-            return false;
-        };
-        if flow.has_begun() {
-            return false;
-        }
-        let Some(pause) = self.patience.resend(self.client.shared(), *id, error) else {
-            return false;
-        };
-        if let State::Open(_, body) = std::mem::replace(&mut self.state, State::Over(None)) {
-            self.state = self.wait(body, pause);
-        }
-        true
-    }
-
-    fn hand_over(
-        &mut self,
-        id: RequestId,
-        taken: Option<Result<Taken, CallError>>,
-    ) -> Option<Result<Bytes, CallError>> {
+        let taken = ready!(poll_budgeted(cx, |cx| items.poll_next(cx, gives_back)));
         let Some(Ok(Taken { item, grant })) = taken else {
-            self.state = State::Over(None);
-            let last = |error| self.patience.last(error);
-            return taken.map(|taken| taken.map(|Taken { item, .. }| item).map_err(last));
+            self.exchange.finish();
+            return Poll::Ready(taken.map(|taken| taken.map(|Taken { item, .. }| item)));
         };
         if grant > 0 {
-            self.client.shared().give_credit(id, grant);
+            give_credit(self.exchange.shared(), key, grant);
         }
-        Some(Ok(item))
+        Poll::Ready(Some(Ok(item)))
     }
 
-    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, CallError>>> {
-        let Some(timer) = &mut self.timer else {
-            return Poll::Pending;
-        };
-        ready!(timer.as_mut().poll(cx));
-        Poll::Ready(Some(Err(match self.cancel() {
-            true => self.patience.last(self.client.shared().out_of_time()),
-            false => Unknown::Deadline.into(),
-        })))
+    fn begin(&mut self) -> Option<Key> {
+        let Self { exchange, window, items } = self;
+        if items.is_none() && *window != DEFAULT_WINDOW {
+            exchange.push(|attributes| attributes.push("window", *window));
+        }
+        exchange.begin(|| {
+            let queue = Arc::new(ItemQueue::new(*window));
+            *items = Some(queue.clone());
+            Caller::Stream(queue)
+        })
     }
 
-    /// Gives it up; whether it is proven that it was not sent.
-    fn cancel(&mut self) -> bool {
-        let state = std::mem::replace(&mut self.state, State::Over(None));
-        let State::Open((id, _flow), _) = state else { return true };
-        self.client.shared().cancel(id)
+    fn cancel(&mut self) {
+        self.exchange.cancel();
     }
+}
+
+fn give_credit(shared: &Shared, key: Key, items: u64) {
+    shared.act(|core, step| core.requests.give_credit(key, items, &mut core.links, step));
 }
 
 /// The credit of one item of a streamed reply, from
@@ -348,14 +252,14 @@ impl Streaming {
 /// 7.8). Credit does not keep the connection open. Credit that is never dropped, for example by
 /// [`std::mem::forget`], makes the window smaller for the rest of the stream.
 #[must_use = "dropping it gives the credit back at once"]
-pub struct ItemCredit(Option<(Arc<Shared>, RequestId, Arc<Flow>)>);
+pub struct ItemCredit(Option<(Arc<Shared>, Key, Arc<ItemQueue>)>);
 
 impl Drop for ItemCredit {
     fn drop(&mut self) {
-        let Some((shared, id, flow)) = self.0.take() else { return };
-        let grant = flow.release();
+        let Some((shared, key, items)) = self.0.take() else { return };
+        let grant = items.release();
         if grant > 0 {
-            shared.give_credit(id, grant);
+            give_credit(&shared, key, grant);
         }
     }
 }
@@ -371,13 +275,6 @@ impl Stream for Streaming {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.get_mut().poll_item(cx)
-    }
-}
-
-/// A reply that was dropped takes its place with it until its terminal line (R5).
-impl Drop for Streaming {
-    fn drop(&mut self) {
-        self.cancel();
     }
 }
 

@@ -14,15 +14,15 @@ use futures_core::Stream;
 use crate::{
     client::{
         Client,
-        core::acks::{AckHandle, Reader},
-        core::inbox::{Delivery, Gap, Inbox, Notification},
-        core::topics::{Told, Wish},
+        core::{
+            acks::{AckHandle, Reader},
+            inbox::{Delivery, Gap, Inbox, Notification},
+            topics::Wish,
+        },
         event::ConnectionEvent,
-        listening::Listening,
         loss::{AfterReset, Judged, Loss, OnLoss},
         progress::{Progress, Seen, Standing},
-        retry::Patience,
-        shared::Shared,
+        shared::{Shared, within},
     },
     coop::{consume_budget, poll_budgeted},
     error::{CallError, ConnectionError, NotSent, Unknown},
@@ -67,14 +67,14 @@ pub struct Subscribe {
     wish: Wish,
     by_hand: bool,
     on_loss: OnLoss,
-    patience: Patience,
+    deadline: Option<Duration>,
 }
 
 impl Subscribe {
     pub(crate) fn new(client: Client, topic: &str) -> Self {
         let (topic, wish, on_loss) = (Topic::new(topic), Wish::default(), OnLoss::default());
-        let patience = Patience::new(&client.shared().config);
-        Self { client, topic, wish, by_hand: false, on_loss, patience }
+        let deadline = client.shared().config.deadline;
+        Self { client, topic, wish, by_hand: false, on_loss, deadline }
     }
 
     /// The time until the server has accepted it, from when it is awaited; `None` for no limit.
@@ -85,7 +85,7 @@ impl Subscribe {
     /// connection, or [`Unknown::Deadline`] if the request may have been sent. No subscription is
     /// left behind.
     pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
-        self.patience.set_deadline(deadline.into());
+        self.deadline = deadline.into();
         self
     }
 
@@ -228,48 +228,32 @@ impl Subscribe {
         self
     }
 
-    /// Subscribes with a closure, as [`Client::listen`] does. A notification is handed over when
-    /// the closure is called. Unless it is acknowledged by hand, it is acknowledged then.
-    ///
-    /// # Errors
-    /// As when it is awaited.
-    ///
-    /// # Cancel safety
-    /// Dropping it leaves no subscription behind.
-    pub async fn listen<F, Fut>(self, closure: F) -> Result<Listening, CallError>
-    where
-        F: FnMut(Delivery) -> Fut + Send + 'static,
-        Fut: Future<Output = ()> + Send + 'static,
-    {
-        Ok(Listening::new(self.await?, closure))
-    }
-
     async fn subscribe(self) -> Result<Subscription, CallError> {
-        let Self { client, topic, wish, by_hand, on_loss, mut patience } = self;
-        patience.begin();
+        let Self { client, topic, wish, by_hand, on_loss, deadline } = self;
         let topic = topic.map_err(NotSent::Name)?;
-        let config = &client.shared().config;
-        let inbox = Arc::new(Inbox::new(config.inbox_items, config.inbox_bytes));
-        let turn = patience.within(client.shared(), client.shared().turn()).await;
-        let turn = turn.ok_or_else(|| client.shared().out_of_time())?;
-        let mut told = Told::default();
-        let joined = {
-            let mut topics = client.shared().topics.lock();
-            topics.join(client.shared(), &topic, wish, inbox.clone(), &mut told)
+        let shared = client.shared();
+        let expires = shared.expiry(deadline);
+        let left = || expires.and_then(|expires| shared.timer_until(expires));
+        let inbox = Arc::new(Inbox::new(shared.config.inbox_items, shared.config.inbox_bytes));
+        let joined = shared.in_turn(|core, step| {
+            core.topics.join(&mut core.links, &topic, wish, inbox.clone(), step)
+        });
+        let Some(joined) = within(left(), joined).await else {
+            return Err(shared.look(|core| core.links.out_of_time()).into());
         };
-        drop(turn);
-        told.tell(client.shared());
         let joined = joined?;
         // From here on dropping leaves the topic, whether it was accepted or not.
         let reader = wish.terms.window.map(|window| Reader::new(window, by_hand));
         let standing = Arc::new(Standing::new(inbox.clone()));
+        let timer = left();
         let membership = Arc::new(Membership { client, topic, inbox, reader, standing });
         let shared = membership.client.shared();
-        let Some(joined) = patience.within(shared, joined).await else {
-            let topics = shared.topics.lock();
-            return Err(topics.why_late(shared, &membership.topic, &membership.inbox));
+        let Some(joined) = within(timer, joined).await else {
+            let Membership { topic, inbox, .. } = &*membership;
+            return Err(shared.look(|core| core.topics.why_late(&core.links, topic, inbox)));
         };
-        let start = joined.map_err(|_| CallError::from(Unknown::Lost(shared.lost())))??;
+        let lost = || Unknown::Lost(shared.refusal().unwrap_or(ConnectionError::Closed));
+        let start = joined.map_err(|_| CallError::from(lost()))??;
         membership.standing.advance(wish.from.unwrap_or(start));
         Ok(Subscription { membership, on_loss: Mutex::new(on_loss), end: None, start })
     }
@@ -297,12 +281,6 @@ impl IntoFuture for Subscribe {
     }
 }
 
-impl Shared {
-    fn lost(&self) -> ConnectionError {
-        self.refusal_error().unwrap_or(ConnectionError::Closed)
-    }
-}
-
 /// A stream's place among those of its topic; dropping it leaves the topic.
 pub(crate) struct Membership {
     client: Client,
@@ -316,18 +294,13 @@ pub(crate) struct Membership {
 impl Membership {
     /// Leaves the topic; again is harmless.
     pub(crate) fn leave(&self) {
-        let mut told = Told::default();
-        let shared = self.client.shared();
-        shared.topics.lock().leave(shared, &self.topic, &self.inbox, &mut told);
-        told.tell(shared);
-    }
-
-    pub(crate) fn shared(&self) -> &Shared {
-        self.client.shared()
+        self.client.shared().act(|core, step| {
+            core.topics.leave(&mut core.links, &self.topic, &self.inbox, step);
+        });
     }
 
     pub(crate) fn emit(&self, event: ConnectionEvent) {
-        self.client.shared().events.emit(event);
+        self.client.shared().emit(event);
     }
 
     /// A delivery is handed over.
@@ -353,10 +326,9 @@ impl Membership {
 
     fn report(&self, handled: Option<Position>) {
         let Some(position) = handled else { return };
-        let mut told = Told::default();
-        let shared = self.client.shared();
-        shared.topics.lock().handled(shared, &self.topic, &self.inbox, position, &mut told);
-        told.tell(shared);
+        self.client.shared().act(|core, step| {
+            core.topics.handled(&mut core.links, &self.topic, &self.inbox, position, step);
+        });
     }
 }
 
@@ -573,7 +545,7 @@ impl Notifications {
         let config = &shared.config;
         let (items, bytes, topics) = (config.inbox_items, config.inbox_bytes, config.missed_topics);
         let inbox = Arc::new(Inbox::of_topics(items, bytes, topics));
-        shared.topics.lock().join_all(&inbox);
+        shared.look(|core| core.topics.join_all(&inbox));
         Self { inbox }
     }
 

@@ -1,6 +1,6 @@
 //! A request's line as its caller encodes it: all but its id and its deadline.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use crate::protocol::{AttributeList, Attributes, InvalidAttribute, MAX_NUMBER, Word, encode};
 
@@ -17,6 +17,13 @@ pub(crate) struct Body {
     /// Where in `bytes` the attributes go.
     word_len: usize,
     pub(crate) attributes: AttributeList,
+}
+
+/// Without its bytes: they are the application's.
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Body").field("bytes", &self.bytes.len()).finish_non_exhaustive()
+    }
 }
 
 impl Body {

@@ -1,188 +1,176 @@
 //! How connections and clients end: what moves to the next connection, and the outcome of the rest.
 
-use std::task::Waker;
-
-use tokio::sync::Semaphore;
-
 use crate::{
     client::{
-        core::link::{Link, LinkId, Withdrawn},
-        core::links::count_lines,
-        core::status::Phase,
-        core::topics::Told,
-        core::waiter::Waiter,
+        core::{
+            Core,
+            link::{Link, LinkId},
+            status::Status,
+            step::Step,
+            waiter::Waiter,
+        },
         event::ConnectionEvent,
-        shared::{Shared, wake},
     },
-    error::{CallError, ConnectionError, NotSent},
-    guard::guarded,
+    error::{CallError, ConnectionError, NotSent, Unknown},
+    protocol::{Code, Reason},
 };
 
-impl Shared {
+impl Core {
     /// Takes nothing new, for this reason, lets the servers finish what they have, and ends.
-    pub(crate) fn begin_close(&self, why: ConnectionError) {
-        let mut links = self.links.lock();
-        if std::mem::replace(&mut links.closing, true) {
+    pub(crate) fn begin_close(&mut self, why: ConnectionError, step: &mut Step) {
+        if self.links.closing.is_some() {
             return;
         }
-        links.refusing.get_or_insert(why);
-        let all = std::iter::once(&links.current).chain(&links.leaving);
-        let all: Vec<_> = all.map(|link| link.id).collect();
-        let drivers: Vec<_> = all.into_iter().map(|id| links.quit(id)).collect();
-        let places = links.current.places.clone();
-        drop(links);
-        drivers.into_iter().for_each(wake);
-        places.close();
-        self.drained.notify_waiters();
-        self.news.notify_one();
+        self.requests.end_waiting(&why, step);
+        self.links.closing = Some(why);
+        let all: Vec<_> = self.links.iter().map(|link| link.id).collect();
+        all.into_iter().for_each(|id| self.links.quit(id, step));
+        self.wake_waiting(step);
+        self.wake_supervisor(step);
     }
 
-    /// Quits a server that has said goodbye, if nothing is under way there any more: it need not wait for
-    /// this client then. Whether it does.
-    pub(crate) fn quit_if_idle(&self, id: LinkId) -> bool {
-        let topics = self.topics.lock();
-        let mut links = self.links.lock();
-        let is_idle = |link: &&mut Link| link.is_idle() && link.refusing().is_none();
-        if topics.has_any_on(id) || links.link(id).filter(is_idle).is_none() {
+    /// Quits a server that has said goodbye, if nothing is under way there any more, so that it need
+    /// not wait for this client. Returns whether it does.
+    pub(crate) fn quit_if_idle(&mut self, id: LinkId, step: &mut Step) -> bool {
+        let is_idle = |link: &mut Link| link.is_idle() && link.state.takes_controls();
+        if self.topics.has_any_on(id) || !self.links.link(id).is_some_and(is_idle) {
             return false;
         }
-        // The driver is running: it writes next, and needs no waking.
-        let unused = links.quit(id);
-        drop(links);
-        drop(topics);
-        drop(unused);
+        self.links.quit(id, step);
         true
     }
 
-    /// Nothing new is begun on this connection: its server is about to go, and takes the protocol's
-    /// own requests till then. What is new waits for another connection, where there will be one.
-    pub(crate) fn leave(&self, id: LinkId, error: ConnectionError) {
-        self.turn_from(id, |link| {
-            link.leave(error);
-            Withdrawn::default()
-        });
+    /// The server says `/bye`. Without `last` it is about to go, and takes the protocol's own requests
+    /// till then. With it, no line is taken any more: what was not offered is for another connection,
+    /// if there will be one.
+    pub(crate) fn on_bye(
+        &mut self,
+        id: LinkId,
+        last: Option<u64>,
+        reason: &Reason,
+        step: &mut Step,
+    ) {
+        let error = ConnectionError::Bye(reason.clone());
+        let (reconnects, is_current) = (self.links.reconnects, self.links.is_current(id));
+        let Some(link) = self.links.link(id) else { return };
+        link.state.on_bye(last, reason.clone());
+        let takes_back = last.is_some() && reconnects;
+        let (unsent, one_ways) = if takes_back { link.take_unsent() } else { Default::default() };
+        if reconnects && is_current {
+            let left = self.links.replace_current();
+            self.links.set_down(Some(error.clone()));
+            self.links.leaving.push(left);
+            self.set_status(Status::Connecting, step);
+            self.requests.end_impatient(&error, step);
+        } else if !reconnects {
+            self.requests.end_waiting(&error, step);
+        }
+        self.report_dropped(one_ways, step);
+        self.wake_waiting(step);
+        self.wake_supervisor(step);
+        for waiter in unsent {
+            self.requeue(id, waiter, &error, step);
+        }
+        self.requests.send_waiting(&mut self.links, step);
     }
 
-    /// No line is taken on this connection any more: its server has drawn the line. What was not
-    /// offered to it is for another connection, where there will be one.
-    pub(crate) fn refuse(&self, id: LinkId, error: ConnectionError) {
-        let withdraws = self.reconnects;
-        let withdrawn = self.turn_from(id, |link| {
-            link.refuse(error.clone());
-            if withdraws { link.withdraw() } else { Withdrawn::default() }
-        });
-        let mut told = Told::default();
-        for waiter in withdrawn {
-            match waiter {
-                Waiter::Subscribe(topic) | Waiter::Unsubscribe(topic) => {
-                    self.topics.lock().move_on(self, id, &topic, &mut told);
-                }
-                waiter => waiter.fail(NotSent::Lost(error.clone()).into()),
+    /// What was not offered to the transport goes to the next connection.
+    fn requeue(&mut self, id: LinkId, waiter: Waiter, error: &ConnectionError, step: &mut Step) {
+        let Self { topics, links, requests, .. } = self;
+        match waiter {
+            Waiter::Subscribe(topic) | Waiter::Unsubscribe(topic) => {
+                topics.move_on(links, id, &topic, step);
             }
+            Waiter::Request(key) | Waiter::List(key) => {
+                let lost = NotSent::Lost(error.clone());
+                requests.finish(key, Err(lost.into()), links, step);
+            }
+            _ => {}
         }
-        told.tell(self);
     }
 
-    /// Does `what` to a link on which nothing is begun any more, and moves on to the next.
-    fn turn_from(&self, id: LinkId, what: impl FnOnce(&mut Link) -> Withdrawn) -> Vec<Waiter> {
-        let mut links = self.links.lock();
-        let Some(link) = links.link(id) else { return Vec::new() };
-        let Withdrawn { waiters, one_ways } = what(link);
-        let places = link.places.clone();
-        let moves_on = self.reconnects && links.current.id == id;
-        if moves_on {
-            let left = links.replace_current();
-            links.set_down(left.refusal().cloned());
-            links.leaving.push(left);
-        }
-        let carried = links.carry(&one_ways);
-        drop(links);
-        if moves_on {
-            self.phase.replace(Phase::Connecting);
-        }
-        self.shut(&places, carried);
-        self.news.notify_one();
-        waiters
-    }
-
-    /// Nothing is begun on a link any more. Who hears of it is not to take it for there: so the phase
-    /// is another one by then.
-    fn shut(&self, places: &Semaphore, carried: (u64, Option<Waker>)) {
-        let (dropped, driver) = carried;
-        wake(driver);
-        self.report_dropped(dropped);
-        guarded(|| places.close());
-        guarded(|| self.drained.notify_waiters());
-    }
-
-    /// A connection is over. Every call that waits on it gets the outcome that can be proven, and
+    /// A connection is over. Every request that waits on it gets the outcome that can be proven, and
     /// its subscriptions wait for the next one. Without a next one, the client ends.
-    ///
-    /// `last` is the id above which the server said it executes nothing.
-    pub(crate) fn lose(&self, id: LinkId, error: &ConnectionError, last: Option<u64>) {
-        let mut links = self.links.lock();
+    pub(crate) fn lose(&mut self, id: LinkId, error: &ConnectionError, step: &mut Step) {
         if !self.is_supervised {
-            links.refusing.get_or_insert_with(|| error.clone());
-            links.closing = true;
+            self.links.closing.get_or_insert_with(|| error.clone());
         }
-        let Some((link, was_current)) = links.take_link(id) else { return };
+        let Some((mut link, was_current)) = self.links.take_link(id) else { return };
         if was_current {
-            links.set_down(Some(error.clone()));
+            self.links.set_down(Some(error.clone()));
         }
-        let one_ways = link.one_ways();
-        let carried = match self.reconnects {
-            true => links.carry(&one_ways),
-            false => (count_lines(&one_ways), None),
-        };
-        drop(links);
-        let mut is_news = false;
         match self.is_supervised {
-            false => is_news = self.phase.end(error),
-            true if was_current => self.phase.replace(Phase::Connecting),
+            false => self.end_status(error, step),
+            true if was_current => self.set_status(Status::Connecting, step),
             true => {}
         }
-        self.shut(&link.places, carried);
-        for (waiter, failure) in link.dissolve(error, last) {
-            match (waiter, failure) {
-                (Waiter::Subscribe(_), CallError::NotSent(_)) => {}
-                (Waiter::Subscribe(topic), failure) => self.topics.lock().failed(&topic, &failure),
-                (waiter, failure) => waiter.fail(failure),
-            }
+        self.report_dropped(link.unsent_one_ways(), step);
+        let last = link.state.last_executed();
+        for (id, waiter, was_offered) in link.drain() {
+            let is_executed = last.is_none_or(|last| id.get() <= last);
+            self.fail_all(waiter, &outcome(error, was_offered, is_executed), step);
         }
+        match self.is_supervised {
+            false => self.requests.end_waiting(error, step),
+            true if was_current => self.requests.end_impatient(error, step),
+            true => {}
+        }
+        self.wake_waiting(step);
         if !self.is_supervised {
-            return self.finish(error, is_news);
+            return self.end_topics(error, step);
         }
-        let mut told = Told::default();
-        self.topics.lock().disconnected(self, id, &mut told);
-        told.tell(self);
-        self.news.notify_one();
+        self.topics.disconnected(&mut self.links, id, step);
+        self.requests.send_waiting(&mut self.links, step);
+        self.wake_supervisor(step);
     }
 
-    pub(crate) fn report_dropped(&self, one_ways: u64) {
+    fn fail_all(&mut self, waiter: Waiter, error: &CallError, step: &mut Step) {
+        match waiter {
+            Waiter::Request(key) | Waiter::List(key) => {
+                self.requests.finish(key, Err(error.clone()), &mut self.links, step);
+            }
+            Waiter::Subscribe(topic) if !matches!(error, CallError::NotSent(_)) => {
+                self.topics.failed(&topic, error);
+            }
+            _ => {}
+        }
+    }
+
+    fn report_dropped(&self, one_ways: u64, step: &mut Step) {
         if one_ways > 0 {
-            self.events.emit(ConnectionEvent::OneWaysDropped(one_ways));
+            step.emit(ConnectionEvent::OneWaysDropped(one_ways));
         }
     }
 
     /// There is no next connection: all is over.
-    pub(crate) fn end(&self, error: &ConnectionError) {
-        let mut links = self.links.lock();
-        links.refusing.get_or_insert_with(|| error.clone());
-        links.closing = true;
-        let places = links.current.places.clone();
-        let carried = std::mem::take(&mut links.carried);
-        drop(links);
-        let is_news = self.phase.end(error);
-        self.shut(&places, (count_lines(&carried), None));
-        self.finish(error, is_news);
+    pub(crate) fn end(&mut self, error: &ConnectionError, step: &mut Step) {
+        self.links.closing.get_or_insert_with(|| error.clone());
+        self.end_status(error, step);
+        self.requests.end_waiting(error, step);
+        self.wake_waiting(step);
+        self.end_topics(error, step);
     }
 
-    /// The client ends. The phase says so by now, so that new streams of events end at once.
-    fn finish(&self, error: &ConnectionError, is_news: bool) {
-        let told = self.topics.lock().end(error);
-        told.tell(self);
-        if is_news {
-            self.events.emit(ConnectionEvent::Ended(error.clone()));
+    /// The client ends. Its status says so before the event does, so that a task that knows of the end
+    /// gets no further event.
+    fn end_status(&mut self, error: &ConnectionError, step: &mut Step) {
+        self.is_end_news = !matches!(self.status, Status::Ended(_));
+        self.set_status(Status::Ended(error.clone()), step);
+    }
+
+    fn end_topics(&mut self, error: &ConnectionError, step: &mut Step) {
+        self.topics.end(error, step);
+        if std::mem::take(&mut self.is_end_news) {
+            step.emit(ConnectionEvent::Ended(error.clone()));
         }
+    }
+}
+
+/// What can be proven of a request when its connection is over.
+fn outcome(error: &ConnectionError, was_offered: bool, is_executed: bool) -> CallError {
+    match (was_offered, is_executed) {
+        (false, _) => NotSent::Lost(error.clone()).into(),
+        (true, false) => CallError::Refused { reason: Reason::new(Code::CLOSING, ""), retry: None },
+        (true, true) => Unknown::Lost(error.clone()).into(),
     }
 }

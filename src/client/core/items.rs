@@ -15,7 +15,7 @@ use crate::{error::CallError, sync::Mutex};
 /// holds, and items that are done with and whose credit was not given back are as many as the window.
 /// So the queue never holds more than the window, and the driver never waits for its reader.
 #[derive(Debug)]
-pub(crate) struct Flow {
+pub(crate) struct ItemQueue {
     window: u64,
     queue: Mutex<Queue>,
 }
@@ -45,7 +45,7 @@ pub(crate) struct Taken {
     pub(crate) grant: u64,
 }
 
-impl Flow {
+impl ItemQueue {
     /// Queue for a reply whose request gives a credit of `window`.
     pub(crate) fn new(window: u64) -> Self {
         Self { window, queue: Mutex::new(Queue { credit: window, ..Queue::default() }) }
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
     use crate::error::Unknown;
 
-    fn take(flow: &Flow) -> Option<u64> {
+    fn take(flow: &ItemQueue) -> Option<u64> {
         match flow.poll_next(&mut Context::from_waker(Waker::noop()), true) {
             Poll::Ready(Some(Ok(taken))) => Some(taken.grant),
             _ => None,
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn credit_comes_back_by_the_half_window() {
         for (window, grants) in [(1, [1, 1, 1, 1]), (2, [1, 1, 1, 1]), (4, [0, 2, 0, 2])] {
-            let flow = Flow::new(window);
+            let flow = ItemQueue::new(window);
             for grant in grants {
                 assert!(flow.push(Bytes::new()).is_ok());
                 assert_eq!(take(&flow), Some(grant), "window {window}");
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn no_more_is_taken_than_the_window() {
-        let flow = Flow::new(5);
+        let flow = ItemQueue::new(5);
         let mut granted = 5;
         for round in 0..100 {
             while flow.push(Bytes::new()).is_ok() {
@@ -164,7 +164,7 @@ mod tests {
     /// window, and at once when the server has none left.
     #[test]
     fn credit_that_is_held_comes_back_when_it_is_released() {
-        let flow = Flow::new(4);
+        let flow = ItemQueue::new(4);
         let cx = &mut Context::from_waker(Waker::noop());
         for _ in 0..4 {
             assert!(flow.push(Bytes::new()).is_ok());
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn the_error_is_told_once_behind_the_items() {
-        let flow = Flow::new(2);
+        let flow = ItemQueue::new(2);
         assert!(flow.push(Bytes::new()).is_ok());
         assert!(flow.finish(None, Err(Unknown::Deadline.into())).is_none());
         let cx = &mut Context::from_waker(Waker::noop());

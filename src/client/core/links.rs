@@ -1,52 +1,62 @@
-//! The connections of a client: the one on which what is new is begun, and those that are left.
+//! The connections of a client: the one on which new requests begin, and those that are being left.
 
-use std::task::Waker;
+use std::fmt;
 
 use crate::{
     client::{
-        core::link::{Link, LinkId, SendError},
-        core::waiter::Waiter,
+        config::ClientConfig,
+        core::{
+            link::{Link, LinkId},
+            step::Step,
+            waiter::Waiter,
+        },
     },
     error::{ConnectionError, NotSent},
-    protocol::RequestId,
+    protocol::{Backoff, Position, RequestId, Topic},
+    sync::Arc,
 };
 
-/// **Invariant:** no waker is woken, no one-shot sent and no user code run while it is locked.
+/// Why a line could not be appended.
+#[derive(Debug)]
+pub(crate) enum SendError {
+    /// There is no connection, or no room: it has to wait.
+    Wait,
+    Refused(NotSent),
+}
+
+#[derive(Debug)]
 pub(crate) struct Links {
-    /// Where what is new is begun: the connection, or, shut, the next one.
+    pub(crate) config: Arc<ClientConfig>,
+    /// Whether another connection follows one that is over.
+    pub(crate) reconnects: bool,
+    /// Where new requests begin: the connection, or, while there is none, the next one.
     pub(crate) current: Link,
-    /// Connections whose servers are about to go: what is under way there goes on.
+    /// Connections whose servers are about to go: what was sent there is finished there.
     pub(crate) leaving: Vec<Link>,
-    /// Ids rise over all connections, so that each names one request of this client for good, and no
-    /// handle needs to know on which connection its own was sent.
-    pub(crate) last_id: u64,
-    /// Why nothing is taken any more.
-    pub(crate) refusing: Option<ConnectionError>,
-    /// This side closes: it quits, and waits only so long.
-    pub(crate) closing: bool,
-    /// Why there is no connection, after there was one, or was to be.
+    /// Ids rise over all connections, so that each names one request of this client for good.
+    last_id: u64,
+    /// Why this side closes, or has closed: nothing begins any more.
+    pub(crate) closing: Option<ConnectionError>,
+    /// Why there is no connection, after there was one, or was to be one.
     pub(crate) down: Option<ConnectionError>,
     /// The last failure since there was a connection: of that one, or of an attempt to connect.
     pub(crate) cause: Option<ConnectionError>,
-    /// The next round of attempts is not to wait for its time.
-    pub(crate) hurry: bool,
-    /// One-way lines of the application's that no connection was offered.
-    pub(crate) carried: Vec<u8>,
 }
 
 impl Links {
-    pub(crate) fn new() -> Self {
-        Self {
-            current: Link::new(LinkId::default()),
-            leaving: Vec::new(),
-            last_id: 0,
-            refusing: None,
-            closing: false,
-            down: None,
-            cause: None,
-            hurry: false,
-            carried: Vec::new(),
-        }
+    pub(crate) fn new(config: Arc<ClientConfig>, reconnects: bool) -> Self {
+        let current = Link::new(LinkId::default());
+        let (leaving, closing, down, cause) = Default::default();
+        Self { config, reconnects, current, leaving, last_id: 0, closing, down, cause }
+    }
+
+    pub(crate) fn backoff(&self) -> Backoff {
+        self.config.backoff()
+    }
+
+    /// Requests that were sent, ever.
+    pub(crate) fn requests(&self) -> u64 {
+        self.last_id
     }
 
     /// There is no connection any more, for this reason.
@@ -55,9 +65,8 @@ impl Links {
         self.down = error;
     }
 
-    /// Whether this side closes.
-    pub(crate) fn is_closing(&self) -> bool {
-        self.closing
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Link> {
+        std::iter::once(&self.current).chain(&self.leaving)
     }
 
     /// The link of a driver, until it is over.
@@ -68,34 +77,24 @@ impl Links {
         self.leaving.iter_mut().find(|link| link.id == id)
     }
 
-    /// The link on which a request waits for its terminal line.
-    pub(crate) fn link_of(&mut self, id: RequestId) -> Option<&mut Link> {
-        let mut links = std::iter::once(&mut self.current).chain(&mut self.leaving);
-        links.find(|link| link.pending.has(id.get()))
+    pub(crate) fn is_current(&self, id: LinkId) -> bool {
+        self.current.id == id
     }
 
-    /// The link on which something new can be begun now.
-    pub(crate) fn gate(&mut self) -> Result<&mut Link, SendError> {
-        match self.refusal() {
-            Some(error) => Err(SendError::Refused(NotSent::Lost(error.clone()))),
-            None => self.protocol_gate(),
-        }
+    /// Whether nothing new begins on this connection any more, while it may on another.
+    pub(crate) fn has_moved_on_from(&self, id: LinkId) -> bool {
+        self.refusal().is_none() && !self.is_current(id)
     }
 
-    /// The same for what a server that is about to go still takes.
-    pub(crate) fn protocol_gate(&mut self) -> Result<&mut Link, SendError> {
-        if let Some(error) = self.refusing.as_ref().or(self.current.refusing()) {
-            return Err(SendError::Refused(NotSent::Lost(error.clone())));
-        }
-        match self.current.is_open() {
-            true => Ok(&mut self.current),
-            false => Err(SendError::NoPlace),
-        }
+    /// Why nothing begins any more, ever; `None` while it does, or will.
+    pub(crate) fn refusal(&self) -> Option<ConnectionError> {
+        self.closing.clone().or_else(|| self.current.state.refusal())
     }
 
-    /// Why nothing is begun any more, ever; `None` while it is, or will be.
-    pub(crate) fn refusal(&self) -> Option<&ConnectionError> {
-        self.refusing.as_ref().or(self.current.refusal())
+    /// Why a request is not sent that its deadline has overtaken: with why there is no connection, if
+    /// there is none.
+    pub(crate) fn out_of_time(&self) -> NotSent {
+        NotSent::Deadline(self.cause.clone().filter(|_| !self.current.state.is_admitted()))
     }
 
     pub(crate) fn next_id(&mut self) -> Result<RequestId, NotSent> {
@@ -105,7 +104,86 @@ impl Links {
         Ok(id)
     }
 
-    /// Takes the current link out, and shuts the gate before its successor.
+    /// Whether there is room to write, and for another request of the protocol's own.
+    pub(crate) fn has_room_for_control(&self) -> bool {
+        let Self { current, config, .. } = self;
+        current.controls() < config.control_requests && current.unwritten() < config.outbound_bytes
+    }
+
+    /// Appends a `/subscribe`, on the connection there is. Returns which one that is.
+    pub(crate) fn send_subscribe(
+        &mut self,
+        topic: &Topic,
+        head: fmt::Arguments<'_>,
+        step: &mut Step,
+    ) -> Result<LinkId, SendError> {
+        if let Some(error) = self.refusal() {
+            return Err(SendError::Refused(NotSent::Lost(error)));
+        }
+        if !self.current.state.takes_controls() {
+            return Err(SendError::Wait);
+        }
+        let id = self.next_id().map_err(SendError::Refused)?;
+        let waiter = Waiter::Subscribe(topic.clone());
+        self.current.append_control(id, waiter, head, format_args!("{topic}"));
+        self.current.wake_for_line(step);
+        Ok(self.current.id)
+    }
+
+    /// Appends a request of the protocol's own that goes on with something, on the connection that it
+    /// is about, whatever else waits: there are few, each bounded by what it is about. Returns whether
+    /// that connection takes lines.
+    pub(crate) fn send_control(
+        &mut self,
+        link: LinkId,
+        waiter: Waiter,
+        head: fmt::Arguments<'_>,
+        arguments: fmt::Arguments<'_>,
+        step: &mut Step,
+    ) -> bool {
+        if !self.link(link).is_some_and(|link| link.state.takes_controls()) {
+            return false;
+        }
+        let Ok(id) = self.next_id() else { return false };
+        if let Some(link) = self.link(link) {
+            link.append_control(id, waiter, head, arguments);
+            link.wake_for_line(step);
+        }
+        true
+    }
+
+    /// Takes an id for one of the lines that precede all others on a connection.
+    pub(crate) fn first_id(&mut self, link: LinkId, waiter: Waiter) -> Option<RequestId> {
+        let id = self.next_id().ok()?;
+        self.link(link)?.expect_reply(id, waiter);
+        Some(id)
+    }
+
+    /// There are acks to be written on a connection.
+    pub(crate) fn announce_acks(&mut self, link: LinkId, step: &mut Step) {
+        if let Some(link) = self.link(link) {
+            link.announce_acks();
+            link.wake_for_line(step);
+        }
+    }
+
+    /// Appends `* /ack TOPIC POSITION`, unless this side closes: a server that has drawn the line may
+    /// have the last of a log to deliver.
+    pub(crate) fn append_ack(
+        &mut self,
+        link: LinkId,
+        topic: &Topic,
+        position: Position,
+        step: &mut Step,
+    ) {
+        let is_closing = self.closing.is_some();
+        if let Some(link) = self.link(link).filter(|_| !is_closing) {
+            link.append_notice(format_args!("/ack"), format_args!("{topic} {position}"));
+            link.wake_for_line(step);
+        }
+    }
+
+    /// Takes the current link out. The next one is in its place.
     pub(crate) fn replace_current(&mut self) -> Link {
         let next = Link::new(self.current.id.next());
         std::mem::replace(&mut self.current, next)
@@ -120,42 +198,22 @@ impl Links {
         Some((self.leaving.remove(at), false))
     }
 
-    /// Takes one-way lines for the next connection, or for the one there is; how many of them it does
-    /// not take, and its driver to wake. Behind its `/quit`, no server reads.
-    pub(crate) fn carry(&mut self, lines: &[u8]) -> (u64, Option<Waker>) {
-        if self.closing {
-            return (count_lines(lines), None);
+    /// Quits a connection. One whose server has not said hello quits once it is open. Without an id
+    /// left to quit with, the time to close ends it.
+    pub(crate) fn quit(&mut self, id: LinkId, step: &mut Step) {
+        let Some(link) = self.link(id) else { return };
+        if !link.state.is_admitted() {
+            return link.wake_driver(step);
         }
-        if self.current.is_open() {
-            return self.current.append_carried(lines);
-        }
-        self.carried.extend_from_slice(lines);
-        (0, None)
-    }
-
-    /// What a link needs to quit; one whose server has not said hello quits once it is open. Without an
-    /// id left to quit with, the driver's bound on closing ends it. The driver to wake.
-    pub(crate) fn quit(&mut self, id: LinkId) -> Option<Waker> {
-        let link = self.link(id)?;
-        if !link.is_open() {
-            return link.take_driver();
-        }
-        let quit = self.next_id();
-        let link = self.link(id)?;
-        // Behind its `/quit`, no server reads.
+        let takes_lines = link.state.takes_controls();
+        // Behind its `/quit` the server reads nothing.
         link.append_grants();
-        let appended = match quit {
-            Ok(id) if link.refusing().is_none() => {
-                link.append_control(id, Waiter::Quit, format_args!("/quit"), format_args!(""))
-            }
-            _ => None,
-        };
-        link.refuse(ConnectionError::Closed);
-        appended.or_else(|| link.take_driver())
+        let quit = if takes_lines { self.next_id().ok() } else { None };
+        let Some(link) = self.link(id) else { return };
+        if let Some(id) = quit {
+            link.append_control(id, Waiter::Quit, format_args!("/quit"), format_args!(""));
+        }
+        link.state.on_quit();
+        link.wake_driver(step);
     }
-}
-
-/// How many lines these are.
-pub(crate) fn count_lines(lines: &[u8]) -> u64 {
-    lines.iter().filter(|&&byte| byte == b'\n').count() as u64
 }

@@ -1,17 +1,266 @@
 //! The client without transport and runtime.
+//!
+//! All that a client's handles and its connections share is one struct, [`Core`], behind one lock.
+//! Handles submit requests and join topics; a [`Connection`] takes in what its server sends, and
+//! gives out what is to be written. Nothing here waits, reads a clock or runs user code: what follows
+//! from a step is gathered in a [`Step`], and done once the lock is released.
+//!
+//! [`Connection`]: self::connection::Connection
 
 pub(crate) mod acks;
 pub(crate) mod auth;
 pub(crate) mod body;
+pub(crate) mod connection;
 mod ending;
 pub(crate) mod inbox;
 pub(crate) mod items;
+mod lines;
 pub(crate) mod link;
 pub(crate) mod links;
+pub(crate) mod locked;
 mod missed;
 pub(crate) mod pending;
-pub(crate) mod reader;
+pub(crate) mod requests;
 pub(crate) mod retry_after;
+pub(crate) mod state;
 pub(crate) mod status;
+pub(crate) mod step;
+mod timers;
 pub(crate) mod topics;
+pub(crate) mod wait_list;
 pub(crate) mod waiter;
+
+use std::task::Waker;
+
+use self::{
+    link::LinkId, links::Links, requests::Requests, status::Status, step::Step, topics::Topics,
+    wait_list::WaitList,
+};
+use crate::{
+    client::{
+        config::ClientConfig,
+        event::{ConnectionEvent, Events},
+    },
+    protocol::{Hello, Time},
+    sync::Arc,
+};
+
+/// The state of a client.
+#[derive(Debug)]
+pub(crate) struct Core {
+    /// Whether there is a supervisor, which decides when the client ends. Otherwise the client ends
+    /// with its connection.
+    is_supervised: bool,
+    status: Status,
+    /// There was a connection, however short.
+    was_open: bool,
+    /// The end was not reported yet.
+    is_end_news: bool,
+    pub(crate) links: Links,
+    pub(crate) requests: Requests,
+    pub(crate) topics: Topics,
+    pub(crate) events: Events,
+    /// Tasks that wait for another status, or for the end of one.
+    waiting: WaitList,
+    /// Tasks that wait to begin a subscription.
+    turns: WaitList,
+    supervisor: Supervisor,
+    timers: Timers,
+}
+
+/// What the supervisor of the connections is to know.
+#[derive(Debug, Default)]
+struct Supervisor {
+    waker: Option<Waker>,
+    /// Something has happened since it looked last.
+    has_news: bool,
+    /// The next round of attempts to connect is not to wait for its time.
+    hurry: bool,
+}
+
+/// The timers of the client, as opposed to those of one connection.
+#[derive(Debug, Default)]
+struct Timers {
+    /// The task that looks after them.
+    waker: Option<Waker>,
+    /// The time that this task knows of.
+    known: Option<Time>,
+}
+
+impl Core {
+    pub(crate) fn new(config: Arc<ClientConfig>, reconnects: bool, is_supervised: bool) -> Self {
+        Self {
+            is_supervised,
+            status: Status::Connecting,
+            was_open: false,
+            is_end_news: false,
+            links: Links::new(config, reconnects),
+            requests: Requests::default(),
+            topics: Topics::default(),
+            events: Events::default(),
+            waiting: WaitList::default(),
+            turns: WaitList::default(),
+            supervisor: Supervisor::default(),
+            timers: Timers::default(),
+        }
+    }
+
+    /// The server's hello is there, and the credentials are accepted. Subscriptions go on before
+    /// anything else.
+    pub(crate) fn open(&mut self, id: LinkId, hello: Hello, step: &mut Step) {
+        let places = self.links.config.in_flight.min(hello.in_flight);
+        let Some(link) = self.links.link(id) else { return };
+        link.open(hello.max_line, places);
+        (self.links.down, self.links.cause) = (None, None);
+        self.supervisor.hurry = false;
+        if self.links.closing.is_some() {
+            self.links.quit(id, step);
+        }
+        step.tally.connections += 1;
+        step.emit(ConnectionEvent::Connected(hello.clone()));
+        self.set_status(Status::Open(hello), step);
+        self.topics.connected(&mut self.links, step);
+        self.send_waiting(step);
+    }
+
+    /// Sends what waits for a place or for room, as far as there is some.
+    pub(crate) fn send_waiting(&mut self, step: &mut Step) {
+        if self.requests.are_waiting() {
+            self.requests.send_waiting(&mut self.links, step);
+        }
+        if self.has_turn() {
+            step.wakers.extend(self.turns.wake_first());
+        }
+    }
+
+    pub(crate) fn status(&self) -> &Status {
+        &self.status
+    }
+
+    pub(crate) fn was_open(&self) -> bool {
+        self.was_open
+    }
+
+    /// Goes on to a status, unless the client has ended.
+    fn set_status(&mut self, status: Status, step: &mut Step) {
+        if !matches!(self.status, Status::Ended(_)) {
+            self.was_open |= matches!(status, Status::Open(_));
+            self.status = status;
+            self.wake_waiting(step);
+        }
+    }
+
+    fn wake_waiting(&mut self, step: &mut Step) {
+        step.wakers.extend(self.waiting.wake_all());
+        if self.has_turn() {
+            step.wakers.extend(self.turns.wake_first());
+        }
+    }
+
+    /// Registers a task that waits for a change of the status, or of the connections.
+    pub(crate) fn wait(&mut self, ticket: &mut Option<u64>, waker: Waker, step: &mut Step) {
+        step.unused.extend(self.waiting.wait(ticket, waker));
+    }
+
+    /// A task waits no longer.
+    pub(crate) fn leave(&mut self, ticket: Option<u64>, step: &mut Step) {
+        step.unused.extend(self.waiting.leave(ticket));
+    }
+
+    /// Whether a subscription may begin: there is room for its request, or no need to wait for some.
+    fn has_turn(&self) -> bool {
+        self.links.has_room_for_control() || self.links.refusal().is_some()
+    }
+
+    /// Whether it is the turn of a task to begin a subscription. If not, it waits.
+    pub(crate) fn poll_turn(
+        &mut self,
+        ticket: &mut Option<u64>,
+        waker: Waker,
+        step: &mut Step,
+    ) -> bool {
+        if self.turns.is_first(*ticket) && self.has_turn() {
+            return true;
+        }
+        step.unused.extend(self.turns.wait(ticket, waker));
+        false
+    }
+
+    /// A task has begun its subscription, or waits no longer: the next one has its turn.
+    pub(crate) fn leave_turn(&mut self, ticket: Option<u64>, step: &mut Step) {
+        step.unused.extend(self.turns.leave(ticket));
+        if self.has_turn() {
+            step.wakers.extend(self.turns.wake_first());
+        }
+    }
+
+    fn wake_supervisor(&mut self, step: &mut Step) {
+        self.supervisor.has_news = true;
+        step.wakers.extend(self.supervisor.waker.take());
+    }
+
+    /// Whether something has happened since the last call. If not, the supervisor waits.
+    pub(crate) fn take_news(&mut self, supervisor: Waker, step: &mut Step) -> bool {
+        if std::mem::take(&mut self.supervisor.has_news) {
+            return true;
+        }
+        step.unused.extend(self.supervisor.waker.replace(supervisor));
+        false
+    }
+
+    /// The next round of attempts to connect is not to wait for its time, unless there is a connection.
+    pub(crate) fn hurry(&mut self, step: &mut Step) {
+        if !self.links.current.state.is_admitted() {
+            self.supervisor.hurry = true;
+            self.wake_supervisor(step);
+        }
+    }
+
+    pub(crate) fn is_in_a_hurry(&self) -> bool {
+        self.supervisor.hurry
+    }
+
+    pub(crate) fn take_hurry(&mut self) {
+        self.supervisor.hurry = false;
+    }
+
+    /// Whether the server owes anything. One that goes away, or is left, need not answer what is new.
+    pub(crate) fn awaits(&mut self, id: LinkId) -> bool {
+        let has_topics = self.topics.has_any_on(id);
+        let link = self.links.link(id).filter(|link| link.state.takes_controls());
+        link.is_some_and(|link| has_topics || link.pending.len() > 0)
+    }
+
+    /// When the client's own timers are due: those of requests and topics. The task that looks after
+    /// them is woken when that becomes earlier.
+    pub(crate) fn next_timeout(&mut self, waker: &Waker, step: &mut Step) -> Option<Time> {
+        let next = self.earliest();
+        self.timers.known = next;
+        if !self.timers.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            step.unused.extend(self.timers.waker.replace(waker.clone()));
+        }
+        next
+    }
+
+    fn earliest(&self) -> Option<Time> {
+        self.requests.next_timeout().into_iter().chain(self.topics.next_timeout()).min()
+    }
+
+    /// Does what the client's timers are for.
+    pub(crate) fn handle_timeout(&mut self, step: &mut Step) {
+        self.requests.handle_timeout(&mut self.links, step);
+        self.topics.handle_timeout(&mut self.links, step);
+    }
+
+    /// The end of each step, before the lock is released.
+    pub(crate) fn settle(&mut self, step: &mut Step) {
+        if !step.events.is_empty() {
+            self.events.queue(step);
+        }
+        let next = self.earliest();
+        if next.is_some_and(|next| self.timers.known.is_none_or(|known| next < known)) {
+            self.timers.known = next;
+            step.wakers.extend(self.timers.waker.take());
+        }
+    }
+}

@@ -44,11 +44,6 @@ impl<W> Pending<W> {
         self.waiters.contains_key(&id)
     }
 
-    /// Who waits, in no order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &W> {
-        self.waiters.values()
-    }
-
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut W> {
         self.waiters.values_mut()
     }

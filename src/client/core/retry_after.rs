@@ -2,24 +2,22 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
-use crate::sync::Mutex;
+use crate::{protocol::Time, sync::Mutex};
 
 /// Until when the server of one connection asks not to be contacted. It may ask at any time: before
 /// it has accepted the credentials, and long after this client has moved to another server.
 #[derive(Debug, Default)]
-pub(crate) struct Hint(Mutex<Option<Instant>>);
+pub(crate) struct RetryAfter(Mutex<Option<Time>>);
 
-impl Hint {
-    /// The server asks for so long, from now on.
-    pub(crate) fn give(&self, retry: Option<Duration>) {
-        let until = retry.and_then(|retry| Instant::now().checked_add(retry));
+impl RetryAfter {
+    /// The server asks for so long, from `now` on.
+    pub(crate) fn give(&self, retry: Option<Duration>, now: Time) {
+        let until = retry.map(|retry| now.after(retry));
         let mut own = self.0.lock();
         *own = until.max(*own);
     }
 
-    pub(crate) fn until(&self) -> Option<Instant> {
+    pub(crate) fn until(&self) -> Option<Time> {
         *self.0.lock()
     }
 }

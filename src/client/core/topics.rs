@@ -6,23 +6,22 @@
 mod entry;
 mod input;
 
-use std::{collections::HashMap, task::Waker, time::Duration};
-
-use tokio::time::Instant;
+use std::{collections::HashMap, time::Duration};
 
 use self::entry::{Acted, Entry, Joining};
 pub(crate) use self::{
     entry::REMEMBERED,
-    input::{Input, Joined, Told, Wish},
+    input::{Input, Joined, Wish},
 };
 use crate::{
-    client::{
-        core::inbox::{Delivery, Inbox},
-        core::link::LinkId,
-        shared::Shared,
+    client::core::{
+        inbox::{Delivery, Inbox},
+        link::LinkId,
+        links::Links,
+        step::Step,
     },
     error::{CallError, ConnectionError, NotSent, Unknown},
-    protocol::{Code, Position, SubscriptionEvent, SubscriptionState, Topic},
+    protocol::{Code, Position, SubscriptionEvent, SubscriptionState, Time, Topic},
     sync::{Arc, Weak, oneshot},
 };
 
@@ -35,6 +34,8 @@ pub(crate) struct Topics {
     all: Vec<Weak<Inbox>>,
     /// Topics with an ack to be written, in the order in which they came due.
     acks_due: Vec<Topic>,
+    /// When the first of the topics is to be asked for again.
+    again: Option<Time>,
     ended: bool,
 }
 
@@ -45,11 +46,11 @@ impl Topics {
     /// takes part in the acks.
     pub(crate) fn join(
         &mut self,
-        shared: &Shared,
+        links: &mut Links,
         topic: &Topic,
         wish: Wish,
         inbox: Arc<Inbox>,
-        told: &mut Told,
+        step: &mut Step,
     ) -> Result<oneshot::Receiver<Joined>, NotSent> {
         let terms = wish.terms;
         if wish.from.is_some_and(|from| !from.is_sendable()) {
@@ -57,9 +58,9 @@ impl Topics {
         }
         // What lives can be shared; what would need a line is not begun after a goodbye.
         let is_live = |entry: &Entry| matches!(entry.state, SubscriptionState::Live(_));
-        let down = || shared.down().filter(|_| shared.config.fail_fast);
+        let down = || links.down.clone().filter(|_| links.config.fail_fast);
         if !self.entries.get(topic).is_some_and(is_live)
-            && let Some(error) = shared.refusal_error().or_else(down)
+            && let Some(error) = links.refusal().or_else(down)
         {
             return Err(NotSent::Lost(error));
         }
@@ -69,7 +70,7 @@ impl Topics {
         entry.joining.retain(|joining| !joining.sender.is_closed());
         let (sender, receiver) = oneshot::channel();
         match entry.state {
-            SubscriptionState::Live(next) => told.joined.push((sender, Ok(next))),
+            SubscriptionState::Live(next) => step.joined.push((sender, Ok(next))),
             _ => entry.joining.push(Joining { sender, inbox: inbox.clone(), failure: None }),
         }
         if let Some(acks) = entry.acks.as_mut().filter(|_| terms.window.is_some()) {
@@ -77,7 +78,7 @@ impl Topics {
             acks.join(inbox.clone(), at.and_then(SubscriptionState::next));
         }
         entry.inboxes.push(inbox);
-        let sent = self.on(shared, topic, event.into(), told);
+        let sent = self.on(links, topic, event.into(), step);
         if sent.is_err() && fresh {
             self.entries.remove(topic);
         }
@@ -85,13 +86,13 @@ impl Topics {
     }
 
     /// How a subscription ends whose stream gives up waiting for it: what can be proven (R2).
-    pub(crate) fn why_late(&self, shared: &Shared, topic: &Topic, inbox: &Arc<Inbox>) -> CallError {
+    pub(crate) fn why_late(&self, links: &Links, topic: &Topic, inbox: &Arc<Inbox>) -> CallError {
         let entry = self.entries.get(topic);
         let mut joining = entry.into_iter().flat_map(|entry| &entry.joining);
         let own = joining.find(|joining| Arc::ptr_eq(&joining.inbox, inbox));
         match own.and_then(|own| own.failure.clone()) {
             Some(failure) => failure,
-            None if entry.is_some_and(Entry::is_parked) => shared.out_of_time().into(),
+            None if entry.is_some_and(Entry::is_parked) => links.out_of_time().into(),
             None => Unknown::Deadline.into(),
         }
     }
@@ -99,10 +100,10 @@ impl Topics {
     /// Takes a stream off a topic; the last one unsubscribes.
     pub(crate) fn leave(
         &mut self,
-        shared: &Shared,
+        links: &mut Links,
         topic: &Topic,
         inbox: &Arc<Inbox>,
-        told: &mut Told,
+        step: &mut Step,
     ) {
         let Some(entry) = self.entries.get_mut(topic) else {
             return;
@@ -114,43 +115,41 @@ impl Topics {
             // Who goes may have been the slowest.
             if !entry.inboxes.is_empty() && acks.comes_due(true) {
                 self.acks_due.push(topic.clone());
-                told.wakers.extend(shared.announce_acks(entry.link));
+                links.announce_acks(entry.link, step);
             }
         }
         if entry.inboxes.is_empty() && before > 0 {
-            let _ = self.on(shared, topic, SubscriptionEvent::Leave.into(), told);
+            let _ = self.on(links, topic, SubscriptionEvent::Leave.into(), step);
         }
     }
 
     /// A reader with a window has handled all below `position`.
     pub(crate) fn handled(
         &mut self,
-        shared: &Shared,
+        links: &mut Links,
         topic: &Topic,
         inbox: &Arc<Inbox>,
         position: Position,
-        told: &mut Told,
+        step: &mut Step,
     ) {
         let Some(entry) = self.entries.get_mut(topic) else { return };
         let Some(acks) = &mut entry.acks else { return };
         acks.handled(inbox, position);
         if acks.comes_due(true) {
             self.acks_due.push(topic.clone());
-            told.wakers.extend(shared.announce_acks(entry.link));
+            links.announce_acks(entry.link, step);
         }
     }
 
-    /// Appends the acks that are due, one per topic. The drivers to wake, the caller among them.
-    pub(crate) fn write_acks(&mut self, shared: &Shared) -> Vec<Waker> {
-        let mut drivers = Vec::new();
+    /// Appends the acks that are due, one per topic.
+    pub(crate) fn write_acks(&mut self, links: &mut Links, step: &mut Step) {
         for topic in self.acks_due.drain(..) {
             let Some(entry) = self.entries.get_mut(&topic) else { continue };
             // One that was due on a wire subscription that is over is due no more, though it is listed.
             if let Some(position) = entry.acks.as_mut().and_then(|acks| acks.take_due()) {
-                drivers.extend(shared.append_ack(entry.link, &topic, position));
+                links.append_ack(entry.link, &topic, position, step);
             }
         }
-        drivers
     }
 
     /// Adds a stream of all notifications.
@@ -172,109 +171,118 @@ impl Topics {
     /// Moves a topic by what the server of a connection sent.
     pub(crate) fn on_line(
         &mut self,
-        shared: &Shared,
+        links: &mut Links,
         link: LinkId,
         topic: &str,
         input: Input<'_>,
-        told: &mut Told,
+        step: &mut Step,
     ) {
         // Nothing is under way of a topic that waits: it is as good as not there.
         match self.entries.get_key_value(topic).filter(|(_, entry)| !entry.is_parked()) {
             Some((topic, entry)) if entry.link == link => {
                 let topic = topic.clone();
-                if entry.is_refused_for_now(shared, &input) {
+                if entry.is_refused_for_now(links, &input) {
                     input.failure.iter().for_each(|failure| self.failed(&topic, failure));
-                    return self.on_refused_for_now(shared, link, &topic, input.retry(), told);
+                    return self.on_refused_for_now(links, link, &topic, input.retry(), step);
                 }
                 // A subscription that cannot be renewed ends with the connection, and says so.
-                let _ = self.on(shared, &topic, input, told);
+                let _ = self.on(links, &topic, input, step);
             }
             // What has moved to another connection, or was given up on this one, goes on or ends
             // there: a server that is left may say what it likes of it.
             Some(_) => {}
-            None if !shared.is_current(link) => {}
-            None => told.violations.extend(Topic::new(topic)),
+            None if !links.is_current(link) => {}
+            None => Topic::new(topic).into_iter().for_each(|topic| step.violation(topic)),
         }
     }
 
     /// There is a connection to ask on: what waited for one is subscribed, but for what was refused
     /// for now, and has to wait longer.
-    pub(crate) fn connected(&mut self, shared: &Shared, told: &mut Told) {
-        let now = Instant::now();
-        self.subscribe_where(shared, |entry| entry.is_parked() && !entry.waits(now), told);
+    pub(crate) fn connected(&mut self, links: &mut Links, step: &mut Step) {
+        let now = step.now;
+        self.subscribe_where(links, |entry| entry.is_parked() && !entry.waits(now), step);
     }
 
     /// A connection is over: what lived there waits for the next, or goes on at once where there is
     /// one.
-    pub(crate) fn disconnected(&mut self, shared: &Shared, link: LinkId, told: &mut Told) {
+    pub(crate) fn disconnected(&mut self, links: &mut Links, link: LinkId, step: &mut Step) {
         for topic in self.topics_where(|entry| entry.link == link) {
-            self.move_on(shared, link, &topic, told);
+            self.move_on(links, link, &topic, step);
         }
     }
 
     /// A topic cannot go on with this connection; it does with the next, or with the one there is.
     pub(crate) fn move_on(
         &mut self,
-        shared: &Shared,
+        links: &mut Links,
         link: LinkId,
         topic: &Topic,
-        told: &mut Told,
+        step: &mut Step,
     ) {
         let Some(entry) = self.entries.get_mut(topic).filter(|entry| entry.link == link) else {
             return;
         };
-        if shared.config.fail_fast {
-            let down = shared.down().unwrap_or(ConnectionError::Closed);
-            entry.give_up(&NotSent::Lost(down), told);
+        if links.config.fail_fast {
+            let down = links.down.clone().unwrap_or(ConnectionError::Closed);
+            entry.give_up(&NotSent::Lost(down), step);
         }
-        let _ = self.on(shared, topic, SubscriptionEvent::Disconnected.into(), told);
+        let _ = self.on(links, topic, SubscriptionEvent::Disconnected.into(), step);
         let Some(entry) = self.entries.get(topic) else { return };
-        match entry.waits(Instant::now()) {
-            true => told.ask_again(entry.again),
-            false => drop(self.on(shared, topic, SubscriptionEvent::Connected.into(), told)),
+        match entry.waits(step.now) {
+            true => self.again = self.again.into_iter().chain(entry.again).min(),
+            false => drop(self.on(links, topic, SubscriptionEvent::Connected.into(), step)),
         }
     }
 
     fn on_refused_for_now(
         &mut self,
-        shared: &Shared,
+        links: &mut Links,
         link: LinkId,
         topic: &Topic,
         (goes_elsewhere, retry): (bool, Option<Duration>),
-        told: &mut Told,
+        step: &mut Step,
     ) {
         match goes_elsewhere {
-            true => self.move_on(shared, link, topic, told),
+            true => self.move_on(links, link, topic, step),
             false => {
-                let _ = self.on(shared, topic, SubscriptionEvent::Disconnected.into(), told);
-                self.pause(shared, topic, retry, told);
+                let _ = self.on(links, topic, SubscriptionEvent::Disconnected.into(), step);
+                self.pause(links, topic, retry, step);
             }
         }
     }
 
-    /// Leaves it to the driver to ask again for a parked topic, after a pause.
-    fn pause(&mut self, shared: &Shared, topic: &Topic, hint: Option<Duration>, told: &mut Told) {
+    /// Asks again for a parked topic after a pause.
+    fn pause(&mut self, links: &mut Links, topic: &Topic, hint: Option<Duration>, step: &mut Step) {
         if let Some(entry) = self.entries.get_mut(topic) {
-            entry.pause(hint, &shared.config, told);
+            entry.pause(hint, &links.config, step.now);
+            self.again = self.again.into_iter().chain(entry.again).min();
         }
     }
 
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    pub(crate) fn next_timeout(&self) -> Option<Time> {
+        self.again
+    }
+
     /// Asks again for what was refused for now, as far as its time has come.
-    pub(crate) fn ask_again(&mut self, shared: &Shared, now: Instant, told: &mut Told) {
-        self.subscribe_where(shared, |entry| entry.again.is_some() && !entry.waits(now), told);
+    pub(crate) fn handle_timeout(&mut self, links: &mut Links, step: &mut Step) {
+        let now = step.now;
+        if self.again.is_some_and(|again| again <= now) {
+            self.subscribe_where(links, |entry| entry.again.is_some() && !entry.waits(now), step);
+        }
     }
 
     /// Subscribes to what is parked and wanted now; what has to wait longer is asked for in its time.
     fn subscribe_where(
         &mut self,
-        shared: &Shared,
+        links: &mut Links,
         is_wanted: impl Fn(&Entry) -> bool,
-        told: &mut Told,
+        step: &mut Step,
     ) {
         for topic in self.topics_where(is_wanted) {
-            let _ = self.on(shared, &topic, SubscriptionEvent::Connected.into(), told);
+            let _ = self.on(links, &topic, SubscriptionEvent::Connected.into(), step);
         }
-        self.entries.values().for_each(|entry| told.ask_again(entry.again));
+        self.again = self.entries.values().filter_map(|entry| entry.again).min();
     }
 
     /// Topics in an order that does not depend on the map's.
@@ -288,17 +296,17 @@ impl Topics {
     /// A part of the reply to `/renew`: where its server says that these topics stand.
     pub(crate) fn listed<'a>(
         &mut self,
-        shared: &Shared,
+        links: &mut Links,
         link: LinkId,
         list: impl IntoIterator<Item = (&'a str, Position)>,
-        told: &mut Told,
+        step: &mut Step,
     ) {
         for (topic, position) in list {
             let Some((topic, entry)) = self.entries.get_key_value(topic) else { continue };
             if entry.link == link && matches!(entry.state, SubscriptionState::Live(_)) {
                 let topic = topic.clone();
                 let renewed = SubscriptionEvent::Renewed(Some(position));
-                let _ = self.on(shared, &topic, renewed.into(), told);
+                let _ = self.on(links, &topic, renewed.into(), step);
                 let entry = self.entries.get_mut(&topic);
                 entry.into_iter().for_each(|entry| entry.is_listed = true);
             }
@@ -306,25 +314,25 @@ impl Topics {
     }
 
     /// The end of the reply to `/renew`: what it did not list has ended.
-    pub(crate) fn renewed(&mut self, shared: &Shared, link: LinkId, told: &mut Told) {
+    pub(crate) fn renewed(&mut self, links: &mut Links, link: LinkId, step: &mut Step) {
         let is_live =
             |entry: &Entry| entry.link == link && matches!(entry.state, SubscriptionState::Live(_));
         for topic in self.topics_where(is_live) {
             let entry = self.entries.get_mut(&topic);
             if entry.is_some_and(|entry| !std::mem::take(&mut entry.is_listed)) {
-                let _ = self.on(shared, &topic, SubscriptionEvent::Renewed(None).into(), told);
+                let _ = self.on(links, &topic, SubscriptionEvent::Renewed(None).into(), step);
             }
         }
     }
 
     fn on(
         &mut self,
-        shared: &Shared,
+        links: &mut Links,
         topic: &Topic,
         input: Input<'_>,
-        told: &mut Told,
+        step: &mut Step,
     ) -> Result<(), NotSent> {
-        let Self { entries, all, acks_due, .. } = self;
+        let Self { entries, all, acks_due, again, .. } = self;
         let Some(entry) = entries.get_mut(topic) else {
             return Ok(());
         };
@@ -332,23 +340,24 @@ impl Topics {
         let input = Input { event: entry.recall(input.event), ..input };
         entry.tail = input.tail.or(entry.tail);
         let newcomers = entry.newcomers();
-        let backoff = shared.config.backoff();
-        let waits = entry.comes_too_soon(input.event, backoff);
+        let backoff = links.backoff();
+        let waits = entry.comes_too_soon(input.event, backoff, step.now);
         let input = match waits {
             true => Input { event: SubscriptionEvent::Disconnected, ..input },
             false => input,
         };
         let (state, actions) = entry.state.on(input.event);
-        entry.moved(input.event, state, backoff, told);
+        entry.moved(input.event, state, backoff, step);
         if entry.acks.is_some() {
-            entry.keep_acks(acks_due, shared, topic, input.event, told);
+            entry.keep_acks(acks_due, links, topic, input.event, step);
         }
         if waits {
-            entry.pause(None, &shared.config, told);
+            entry.pause(None, &links.config, step.now);
+            *again = again.iter().copied().chain(entry.again).min();
         }
         let mut acted = Ok(Acted::Stays);
         for action in actions {
-            acted = entry.act(all, shared, topic, action, (&input, next, &newcomers), told);
+            acted = entry.act(all, links, topic, action, (&input, next, &newcomers), step);
         }
         let (state, link) = (entry.state, entry.link);
         match state {
@@ -360,10 +369,10 @@ impl Topics {
             (Acted::Stays, _) => {}
             // Where the next server stands is another question.
             (Acted::Left, SubscriptionState::Skipping { .. }) => {
-                self.move_on(shared, link, topic, told);
+                self.move_on(links, link, topic, step);
             }
             (Acted::Left, _) => {
-                return self.on(shared, topic, SubscriptionEvent::Left.into(), told);
+                return self.on(links, topic, SubscriptionEvent::Left.into(), step);
             }
         }
         Ok(())
@@ -376,20 +385,19 @@ impl Topics {
     }
 
     /// All is over: every stream ends, those of topics saying from where to resume.
-    pub(crate) fn end(&mut self, error: &ConnectionError) -> Told {
-        let mut told = Told::default();
+    pub(crate) fn end(&mut self, error: &ConnectionError, step: &mut Step) {
         self.ended = true;
         let mut entries: Vec<_> = self.entries.drain().collect();
         entries.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         for (topic, mut entry) in entries {
-            entry.fail_joining(&NotSent::Lost(error.clone()).into(), &mut told);
+            entry.fail_joining(&NotSent::Lost(error.clone()).into(), step);
             let position = entry.state.next();
             let end = Delivery::End { topic, reason: Code::LOST, position };
-            entry.deliver(&mut self.all, end, &[], &mut told.wakers);
+            entry.deliver(&mut self.all, end, &[], &mut step.wakers);
         }
         let all = self.all.drain(..).filter_map(|inbox| inbox.upgrade()?.close());
-        told.wakers.extend(all);
-        told
+        step.wakers.extend(all);
+        self.again = None;
     }
 }
 

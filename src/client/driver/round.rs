@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     client::{
-        core::auth::Ways,
+        core::auth::CredentialsByScheme,
         driver::connection::Connection,
         driver::connector::{Connector, Finishing, Resolving, finished},
         driver::race::{Endpoint, Race, Step},
@@ -120,12 +120,12 @@ impl<C: Connector> Supervisor<C> {
     ) -> Result<(usize, Connection<C::Io>), ConnectionError> {
         let deadline = Instant::now() + self.shared.config.connect_timeout.min(LONGEST);
         let mut round = Round::new(order, deadline);
-        let mut ways = Some(self.first_ways(&mut round).await?);
+        let mut credentials = Some(self.first_credentials(&mut round).await?);
         self.look_up(&mut round);
         while let Some((endpoint, finishing)) = self.next_transport(&mut round).await {
             let address = round.order.get(endpoint.address).copied().unwrap_or_default();
             let until = Instant::now() + round.share();
-            match self.greet(address, finishing, &mut ways, until).await {
+            match self.greet(address, finishing, &mut credentials, until).await {
                 Ok(connection) => {
                     self.slow.remove(&endpoint.name);
                     self.endpoint = endpoint.name;
@@ -133,7 +133,7 @@ impl<C: Connector> Supervisor<C> {
                 }
                 Err(error) => {
                     // A waiter that does not want to wait gets this error.
-                    self.shared.lose(self.shared.current_link(), &error, None);
+                    self.shared.act(|core, step| core.lose(core.links.current.id, &error, step));
                     self.endpoint_failed(&mut round, &endpoint, error);
                 }
             }
@@ -145,14 +145,17 @@ impl<C: Connector> Supervisor<C> {
     }
 
     /// The credentials, before anything is tried.
-    async fn first_ways(&mut self, round: &mut Round<C::Io>) -> Result<Ways, ConnectionError> {
+    async fn first_credentials(
+        &mut self,
+        round: &mut Round<C::Io>,
+    ) -> Result<CredentialsByScheme, ConnectionError> {
         let late = || ConnectionError::Credentials("the hook did not give them in time".into());
-        let ways = timeout_at(round.deadline, self.ways()).await;
-        let ways = ways.unwrap_or_else(|_| Err(late()));
-        if let Err(error) = &ways {
+        let credentials = timeout_at(round.deadline, self.credentials()).await;
+        let credentials = credentials.unwrap_or_else(|_| Err(late()));
+        if let Err(error) = &credentials {
             self.address_failed(round, 0, error);
         }
-        ways
+        credentials
     }
 
     fn look_up(&mut self, round: &mut Round<C::Io>) {
@@ -261,21 +264,21 @@ impl<C: Connector> Supervisor<C> {
         &mut self,
         address: usize,
         finishing: Guarded<Finishing<C::Io>>,
-        ways: &mut Option<Ways>,
+        credentials: &mut Option<CredentialsByScheme>,
         until: Instant,
     ) -> Result<Connection<C::Io>, ConnectionError> {
         let io = timeout_at(until, finishing).await.map(connected);
         let io = Held::new(io.unwrap_or(Err(ConnectionError::TlsTimeout))?);
         self.limit_unsent(&io);
-        let ways = match ways.take() {
-            Some(ways) => ways,
+        let credentials = match credentials.take() {
+            Some(credentials) => credentials,
             None => {
-                let ways = timeout_at(until, self.ways()).await;
-                ways.map_err(|_| ConnectionError::HandshakeTimeout)??
+                let credentials = timeout_at(until, self.credentials()).await;
+                credentials.map_err(|_| ConnectionError::HandshakeTimeout)??
             }
         };
-        let mut connection = Connection::new(io, self.shared.clone(), ways);
-        self.hints.push((address, connection.hint()));
+        let mut connection = Connection::new(io, self.shared.clone(), credentials);
+        self.retry_after.push((address, connection.retry_after()));
         // One that is over as soon as it has begun is lost, and has not failed: the server may have
         // said why, and for how long.
         let greeted = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
@@ -300,7 +303,7 @@ impl<C: Connector> Supervisor<C> {
         if !std::mem::replace(has_begun, true) {
             self.attempts = self.attempts.saturating_add(1);
             let (address, attempt) = (self.address(round, place), self.attempts);
-            self.shared.events.emit(ConnectionEvent::Connecting { address, attempt });
+            self.shared.emit(ConnectionEvent::Connecting { address, attempt });
         }
     }
 
@@ -321,11 +324,16 @@ impl<C: Connector> Supervisor<C> {
             // Its server has said no: the other endpoints of the address lead to the same.
             round.race.retain(|other| other.address != endpoint.address);
         }
-        self.shared.note_cause(&error);
+        self.note_cause(&error);
         if !round.has_any_of(endpoint.address) {
             self.address_failed(round, endpoint.address, &error);
         }
         round.last = error;
+    }
+
+    /// An attempt to connect failed; others may be under way.
+    fn note_cause(&self, error: &ConnectionError) {
+        self.shared.look(|core| core.links.cause = Some(error.clone()));
     }
 
     /// Nothing is left of an address in this round.
@@ -334,10 +342,10 @@ impl<C: Connector> Supervisor<C> {
         if let Some(has_failed) = round.has_failed.get_mut(place) {
             *has_failed = true;
         }
-        self.shared.note_cause(error);
+        self.note_cause(error);
         let (address, error) = (self.address(round, place), error.clone());
         self.judge(round.order.get(place).copied().unwrap_or_default(), &error);
-        self.shared.events.emit(ConnectionEvent::ConnectFailed { address, error });
+        self.shared.emit(ConnectionEvent::ConnectFailed { address, error });
     }
 
     /// All that was begun has taken too long.

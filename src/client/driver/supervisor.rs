@@ -18,11 +18,11 @@ use uuid::Uuid;
 use crate::{
     client::{
         builder::Hook,
-        core::auth::Ways,
-        core::retry_after::Hint,
+        core::auth::CredentialsByScheme,
+        core::retry_after::RetryAfter,
         driver::connection::Connection,
         driver::connector::{Connector, Resolving},
-        driver::race::HEAD_START,
+        driver::{race::HEAD_START, timer::Timer},
         event::ConnectionEvent,
         shared::Shared,
     },
@@ -52,7 +52,7 @@ pub(crate) struct Supervisor<C> {
     /// When the last round began.
     last_round: Option<Instant>,
     /// What the servers of these addresses may ask for, as long as there is a connection to one.
-    pub(crate) hints: Vec<(usize, Arc<Hint>)>,
+    pub(crate) retry_after: Vec<(usize, Arc<RetryAfter>)>,
     started: Instant,
     /// Drivers of connections whose servers are about to go.
     leaving: JoinSet<()>,
@@ -80,7 +80,7 @@ impl<C> Drop for Supervisor<C> {
             true => ConnectionError::panicked("client", "see its output".into()),
             false => ConnectionError::Closed,
         };
-        self.shared.end(&error);
+        self.shared.act(|core, step| core.end(&error, step));
     }
 }
 
@@ -105,7 +105,7 @@ impl<C: Connector> Supervisor<C> {
             endpoint: String::new(),
             lookups: Vec::new(),
             last_round: None,
-            hints: Vec::new(),
+            retry_after: Vec::new(),
             started,
             leaving: JoinSet::new(),
             down_since: started,
@@ -121,13 +121,24 @@ impl<C: Connector> Supervisor<C> {
         self
     }
 
-    /// Keeps the client connected until it closes, or cannot go on.
-    pub(crate) async fn run(mut self) {
+    /// Keeps the client connected until it closes, or cannot go on; and looks after its timers.
+    pub(crate) async fn run(self) {
+        let shared = self.shared.clone();
+        let (mut timer, mut running) = (Timer::default(), pin!(self.until_ended()));
+        poll_fn(|cx| {
+            let ended = running.as_mut().poll(cx);
+            timer.poll_client(&shared, cx);
+            ended
+        })
+        .await
+    }
+
+    async fn until_ended(mut self) {
         let error = self.until_over().await;
-        // Nobody waits for another connection while those that are left are finished.
-        self.shared.begin_close(error.clone());
+        // Nothing waits for another connection while those that are left are finished.
+        self.shared.act(|core, step| core.begin_close(error.clone(), step));
         while self.leaving.join_next().await.is_some() {}
-        self.shared.end(&error);
+        self.shared.act(|core, step| core.end(&error, step));
     }
 
     /// Why the client ends.
@@ -168,13 +179,13 @@ impl<C: Connector> Supervisor<C> {
         self.wait_for_leaving().await?;
         loop {
             // A server that this client is leaving may have asked for patience meanwhile.
-            self.heed_hints();
+            self.note_retry_after();
             let (due, now) = (self.due(), self.now());
             if due <= now {
                 let order = self.reconnect.round(now);
                 if !order.is_empty() {
                     self.last_round = Some(Instant::now());
-                    self.shared.take_hurry();
+                    self.shared.look(|core| core.take_hurry());
                     return Ok(order);
                 }
             }
@@ -186,7 +197,7 @@ impl<C: Connector> Supervisor<C> {
     fn due(&mut self) -> Time {
         let random = &self.shared.config.random;
         let due = self.reconnect.due(|| random.next_u64());
-        if !self.shared.is_in_a_hurry() {
+        if !self.shared.look(|core| core.is_in_a_hurry()) {
             return due;
         }
         let floor = self.last_round.map(|last| self.time(last + HEAD_START)).unwrap_or_default();
@@ -201,9 +212,9 @@ impl<C: Connector> Supervisor<C> {
         let limit = self.given_up();
         let due = self.started.checked_add(Duration::from_millis(due.as_millis()));
         if limit.is_some_and(|limit| limit <= Instant::now()) {
-            return Err(self.shared.down().unwrap_or(ConnectionError::Closed));
+            return Err(down(&self.shared));
         }
-        let news = self.shared.news.notified();
+        let news = self.shared.news();
         match due.into_iter().chain(limit).min() {
             Some(until) => drop(timeout_at(until, news).await),
             None => news.await,
@@ -228,13 +239,13 @@ impl<C: Connector> Supervisor<C> {
     }
 
     /// Notes the retry hints of servers, and forgets connections that can send none any more.
-    fn heed_hints(&mut self) {
-        let (started, reconnect) = (self.started, &mut self.reconnect);
-        self.hints.retain(|(at, hint)| {
-            let may_ask = Arc::strong_count(hint) > 1;
-            if let Some(until) = hint.until() {
-                let millis =
-                    until.saturating_duration_since(started).as_nanos().div_ceil(1_000_000);
+    fn note_retry_after(&mut self) {
+        let (shared, started, reconnect) = (&self.shared, self.started, &mut self.reconnect);
+        self.retry_after.retain(|(at, retry_after)| {
+            let may_ask = Arc::strong_count(retry_after) > 1;
+            if let Some(until) = retry_after.until().and_then(|until| shared.clock.instant(until)) {
+                let left = until.saturating_duration_since(started);
+                let millis = left.as_nanos().div_ceil(1_000_000);
                 let millis = u64::try_from(millis).unwrap_or(u64::MAX);
                 reconnect.asked(*at, Time::from_millis(millis));
             }
@@ -255,30 +266,30 @@ impl<C: Connector> Supervisor<C> {
     }
 
     /// The current credentials, by scheme.
-    pub(crate) async fn ways(&mut self) -> Result<Ways, ConnectionError> {
-        let mut ways = self.shared.config.auth.clone();
+    pub(crate) async fn credentials(&mut self) -> Result<CredentialsByScheme, ConnectionError> {
+        let mut all = self.shared.config.auth.clone();
         for (scheme, hook) in &mut self.hooks {
             let credentials = Guarded::new(&mut **hook).await;
             let panicked = |message| ConnectionError::panicked("credentials hook", message);
             let credentials =
                 credentials.map_err(panicked)?.map_err(ConnectionError::Credentials)?;
-            ways.push((scheme.clone(), credentials));
+            all.push((scheme.clone(), credentials));
         }
-        Ok(ways)
+        Ok(all)
     }
 
     /// Notes that a round failed; why the client ends, if it does.
     fn on_failure(&mut self, error: ConnectionError) -> Option<ConnectionError> {
         self.reconnect.failed(self.now());
         // A waiter that does not want to wait gets this error.
-        self.shared.lose(self.shared.current_link(), &error, None);
+        self.shared.act(|core, step| core.lose(core.links.current.id, &error, step));
         let is_over = self.hopeless.iter().all(|&hopeless| hopeless) || !self.is_patient;
         is_over.then_some(error)
     }
 
     /// Notes how the attempts at an address failed.
     pub(crate) fn judge(&mut self, at: usize, error: &ConnectionError) {
-        self.heed_hints();
+        self.note_retry_after();
         let is_final = self.is_final(error) && self.reconnect.may_try(at, self.now());
         self.hopeless.get_mut(at).into_iter().for_each(|hopeless| *hopeless = is_final);
     }
@@ -346,6 +357,11 @@ impl<C: Connector> Supervisor<C> {
     }
 }
 
+/// Why there is no connection.
+fn down(shared: &Shared) -> ConnectionError {
+    shared.look(|core| core.links.down.clone()).unwrap_or(ConnectionError::Closed)
+}
+
 pub(crate) fn reason(ended: Result<(), ConnectionError>) -> ConnectionError {
     ended.err().unwrap_or(ConnectionError::Closed)
 }
@@ -363,7 +379,7 @@ pub(crate) fn connected<Io>(
 }
 
 fn disconnected(shared: &Shared, session: Uuid, error: &ConnectionError) {
-    shared.events.emit(ConnectionEvent::Disconnected { session, error: error.clone() });
+    shared.emit(ConnectionEvent::Disconnected { session, error: error.clone() });
 }
 
 /// Waits for `future`, unless the client closes, or gives up by then.
@@ -383,7 +399,7 @@ async fn unless_over(
     };
     match unless_closing(shared, in_time).await {
         Some(true) => Ok(()),
-        Some(false) => Err(shared.down().unwrap_or(ConnectionError::Closed)),
+        Some(false) => Err(down(shared)),
         None => Err(ConnectionError::Closed),
     }
 }
@@ -395,7 +411,7 @@ async fn unless_closing<T>(shared: &Shared, future: impl Future<Output = T>) -> 
         if shared.is_closing() {
             return None;
         }
-        let mut news = pin!(shared.news.notified());
+        let mut news = pin!(shared.news());
         let done = poll_fn(|cx| match future.as_mut().poll(cx) {
             Poll::Ready(done) => Poll::Ready(Some(done)),
             Poll::Pending => news.as_mut().poll(cx).map(|()| None),

@@ -7,13 +7,52 @@ use std::{
 
 use tokio::time::{Instant, Sleep};
 
-use crate::coop::has_budget_remaining;
+use crate::{
+    client::{clock::Clock, shared::Shared},
+    coop::has_budget_remaining,
+    protocol::Time,
+};
+
+/// The timer of a driver: it is set to another time whenever that is needed.
+#[derive(Default)]
+pub(crate) struct Timer(Option<Alarm>);
+
+impl Timer {
+    /// Whether `due` has come. If not, `cx` is woken then.
+    pub(crate) fn poll_until(
+        &mut self,
+        due: Option<Time>,
+        clock: Clock,
+        cx: &mut Context<'_>,
+    ) -> bool {
+        let Some(at) = due.and_then(|due| clock.instant(due)) else {
+            self.0 = None;
+            return false;
+        };
+        let alarm = self.0.get_or_insert_with(|| Alarm::at(at));
+        if alarm.deadline() != at {
+            alarm.reset(at);
+        }
+        alarm.poll(cx).is_ready()
+    }
+
+    /// Looks after the timers of the client, as opposed to those of one connection.
+    pub(crate) fn poll_client(&mut self, shared: &Shared, cx: &mut Context<'_>) {
+        loop {
+            let due = shared.act(|core, step| core.next_timeout(cx.waker(), step));
+            if !self.poll_until(due, shared.clock, cx) {
+                return;
+            }
+            shared.act(|core, step| core.handle_timeout(step));
+        }
+    }
+}
 
 /// A timer that costs a driver next to nothing while its time has not come.
 ///
 /// A driver looks at each of its timers whenever it runs, and to poll tokio's takes some two hundred
 /// instructions. So it is polled once for each deadline and waker, and after that only looked at.
-pub(crate) struct Alarm {
+struct Alarm {
     sleep: Pin<Box<Sleep>>,
     /// The waker that it wakes, once it does.
     registered: Option<Waker>,
@@ -21,20 +60,20 @@ pub(crate) struct Alarm {
 
 impl Alarm {
     /// Rings at `deadline`. To be called within a runtime, as [`tokio::time::sleep_until`] is.
-    pub(crate) fn at(deadline: Instant) -> Self {
+    fn at(deadline: Instant) -> Self {
         Self { sleep: Box::pin(tokio::time::sleep_until(deadline)), registered: None }
     }
 
-    pub(crate) fn deadline(&self) -> Instant {
+    fn deadline(&self) -> Instant {
         self.sleep.deadline()
     }
 
-    pub(crate) fn reset(&mut self, deadline: Instant) {
+    fn reset(&mut self, deadline: Instant) {
         self.sleep.as_mut().reset(deadline);
         self.registered = None;
     }
 
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let wakes = |registered: &Waker| registered.will_wake(cx.waker());
         if self.registered.as_ref().is_some_and(wakes) && !self.sleep.is_elapsed() {
             return Poll::Pending;

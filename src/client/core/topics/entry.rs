@@ -2,23 +2,24 @@
 
 use std::{collections::VecDeque, task::Waker, time::Duration};
 
-use tokio::time::Instant;
-
 use crate::{
     client::{
         config::ClientConfig,
-        core::acks::Acks,
-        core::inbox::{Delivery, Gap, GapCause, Inbox},
-        core::link::{LinkId, SendError},
-        core::topics::input::{Input, Joined, Told, Wish},
-        core::waiter::Waiter,
+        core::{
+            acks::Acks,
+            inbox::{Delivery, Gap, GapCause, Inbox},
+            link::LinkId,
+            links::{Links, SendError},
+            step::Step,
+            topics::input::{Input, Joined, Wish},
+            waiter::Waiter,
+        },
         loss::AfterReset,
-        shared::{Begun, Shared},
     },
     error::{CallError, ConnectionError, NotSent},
     protocol::{
         Action, Backoff, Code, Position, Repeats, SubscriptionEvent, SubscriptionState, Terms,
-        Then, Topic,
+        Then, Time, Topic,
     },
     sync::{Arc, Weak, oneshot},
 };
@@ -60,11 +61,11 @@ pub(super) struct Entry {
     pub(super) is_listed: bool,
     /// While it is parked because it was refused for now, or ended as soon as it had begun: when to
     /// ask again.
-    pub(super) again: Option<Instant>,
+    pub(super) again: Option<Time>,
     /// How often in a row it was subscribed again of this client's own accord.
     repeats: Repeats,
     /// While it is live: since when.
-    live_since: Option<Instant>,
+    live_since: Option<Time>,
 }
 
 /// Who waits for a subscription to be accepted.
@@ -102,35 +103,39 @@ impl Entry {
 
     /// Whether a refusal of its `/subscribe` says nothing against a later one: that of a server that
     /// this client has left; and, of one that was accepted before, a lack of room, or a `retry`.
-    pub(super) fn is_refused_for_now(&self, shared: &Shared, input: &Input<'_>) -> bool {
+    pub(super) fn is_refused_for_now(&self, links: &Links, input: &Input<'_>) -> bool {
         let Some(CallError::Refused { reason, retry }) = &input.failure else { return false };
-        let is_left = reason.code == Code::CLOSING && !shared.is_current(self.link);
+        let is_left = reason.code == Code::CLOSING && !links.is_current(self.link);
         is_left || self.has_begun && (retry.is_some() || reason.code == Code::BUSY)
     }
 
     /// Whether this would subscribe again at once what had only just begun: then it waits first. A
     /// topic that the application has just joined is another matter.
-    pub(super) fn comes_too_soon(&self, event: SubscriptionEvent, backoff: Backoff) -> bool {
+    pub(super) fn comes_too_soon(
+        &self,
+        event: SubscriptionEvent,
+        backoff: Backoff,
+        now: Time,
+    ) -> bool {
         use SubscriptionEvent as Event;
         let repeats = match self.state {
             SubscriptionState::Live(_) => matches!(event, Event::Expired(_) | Event::Renewed(None)),
             SubscriptionState::Leaving { rejoin: Some(_) } => event == Event::Left,
             _ => false,
         };
-        let lasted = self.live_since.map(|since| since.elapsed());
+        let lasted = self.live_since.map(|since| since.until(now));
         repeats && self.has_begun && lasted.is_none_or(|lasted| lasted < backoff.stable)
     }
 
-    /// Leaves it to the driver to ask again for it, if it is parked: after a pause, and after `hint`, if
-    /// the server gave one.
-    pub(super) fn pause(&mut self, hint: Option<Duration>, config: &ClientConfig, told: &mut Told) {
+    /// Sets when it is to be asked for again, if it is parked: after a pause, and after `hint`, if the
+    /// server gave one.
+    pub(super) fn pause(&mut self, hint: Option<Duration>, config: &ClientConfig, now: Time) {
         if !self.is_parked() {
             return;
         }
         let (backoff, jitter) = (config.backoff(), config.random.next_u64());
         let pause = self.repeats.pause_after(hint.unwrap_or_default(), backoff, jitter);
-        self.again = Instant::now().checked_add(pause);
-        told.ask_again(self.again);
+        self.again = Some(now.after(pause));
     }
 
     /// Whether it waits for a connection to ask on, or for the time to ask again.
@@ -139,7 +144,7 @@ impl Entry {
     }
 
     /// Whether it was refused for now, and is not to be asked for yet.
-    pub(super) fn waits(&self, now: Instant) -> bool {
+    pub(super) fn waits(&self, now: Time) -> bool {
         self.again.is_some_and(|again| again > now)
     }
 
@@ -185,7 +190,7 @@ impl Entry {
         event: SubscriptionEvent,
         state: SubscriptionState,
         backoff: Backoff,
-        told: &mut Told,
+        step: &mut Step,
     ) {
         if let (SubscriptionState::Live(_), SubscriptionEvent::Notification(_)) = (state, event) {
             // A message moves the position, and nothing else: only a topic that is live takes one.
@@ -195,9 +200,9 @@ impl Entry {
         let before = self.own_next();
         let is_live = |state| matches!(state, SubscriptionState::Live(_));
         match (is_live(self.state), is_live(state)) {
-            (false, true) => self.live_since = Some(Instant::now()),
+            (false, true) => self.live_since = Some(step.now),
             (true, false) => {
-                let lasted = self.live_since.take().map(|since| since.elapsed());
+                let lasted = self.live_since.take().map(|since| since.until(step.now));
                 self.repeats.lasted(lasted.unwrap_or_default(), backoff);
             }
             _ => {}
@@ -212,7 +217,7 @@ impl Entry {
         }
         // What the server repeats, to begin further back, is seen.
         if let (SubscriptionEvent::Accepted(_), SubscriptionState::Live(next)) = (event, state) {
-            told.joined.extend(self.joining.drain(..).map(|joining| (joining.sender, Ok(next))));
+            step.joined.extend(self.joining.drain(..).map(|joining| (joining.sender, Ok(next))));
         }
     }
 
@@ -221,28 +226,29 @@ impl Entry {
     pub(super) fn act(
         &mut self,
         all: &mut Vec<Weak<Inbox>>,
-        shared: &Shared,
+        links: &mut Links,
         topic: &Topic,
         action: Action,
         (input, next, newcomers): (&Input<'_>, Option<Position>, &[Arc<Inbox>]),
-        told: &mut Told,
+        step: &mut Step,
     ) -> Result<Acted, NotSent> {
         match action {
-            Action::Subscribe { from } => self.subscribe(shared, topic, from, told)?,
-            Action::Unsubscribe => match send_unsubscribe(shared, self.link, topic) {
-                Some(driver) => told.wakers.extend(driver),
-                // It ends with that connection; no task has to wait for that.
-                None if !shared.is_current(self.link) => return Ok(Acted::Left),
-                None => {}
-            },
-            Action::Violation => told.violations.push(topic.clone()),
+            Action::Subscribe { from } => self.subscribe(links, topic, from, step)?,
+            Action::Unsubscribe => {
+                let is_sent = send_unsubscribe(links, self.link, topic, step);
+                // Else it ends with that connection; no task has to wait for that.
+                if !is_sent && !links.is_current(self.link) {
+                    return Ok(Acted::Left);
+                }
+            }
+            Action::Violation => step.violation(topic.clone()),
             Action::End if !self.joining.is_empty() => {
-                // It never began: only the streams that wait for it are told.
+                // It never began: only the streams that wait for it are step.
                 let lost = || NotSent::Lost(ConnectionError::ClosedByPeer).into();
-                self.fail_joining(&input.failure.clone().unwrap_or_else(lost), told);
+                self.fail_joining(&input.failure.clone().unwrap_or_else(lost), step);
                 if self.has_begun {
                     let end = input.delivery(topic, Action::End, next);
-                    self.deliver(all, end, newcomers, &mut told.wakers);
+                    self.deliver(all, end, newcomers, &mut step.wakers);
                 }
                 self.inboxes.clear();
             }
@@ -250,15 +256,15 @@ impl Entry {
                 if let (Action::Reset(_), Some(next)) = (action, next)
                     && let Some(unread) = self.unread(topic, next)
                 {
-                    told.missed(unread.first, unread.last);
+                    step.missed(unread.first, unread.last);
                     let unread = Delivery::Gap(unread);
-                    self.deliver(all, unread, newcomers, &mut told.wakers);
+                    self.deliver(all, unread, newcomers, &mut step.wakers);
                 }
                 if let Action::Missed { first, last, .. } = action {
-                    told.missed(first, last);
+                    step.missed(first, last);
                 }
                 let delivery = input.delivery(topic, action, next);
-                self.deliver(all, delivery, newcomers, &mut told.wakers);
+                self.deliver(all, delivery, newcomers, &mut step.wakers);
             }
         }
         Ok(Acted::Stays)
@@ -267,22 +273,19 @@ impl Entry {
     /// Sends its `/subscribe`, on the connection there is or on the next one.
     pub(super) fn subscribe(
         &mut self,
-        shared: &Shared,
+        links: &mut Links,
         topic: &Topic,
         from: Option<Position>,
-        told: &mut Told,
+        step: &mut Step,
     ) -> Result<(), NotSent> {
         self.asked = self.terms;
-        match send_subscribe(shared, topic, from, self.terms) {
-            Ok(Begun { link, driver, .. }) => {
-                self.link = link;
-                told.wakers.extend(driver);
-            }
+        match send_subscribe(links, topic, from, self.terms, step) {
+            Ok(link) => self.link = link,
             Err(SendError::Refused(error)) => {
-                self.give_up(&error, told);
+                self.give_up(&error, step);
                 return Err(error);
             }
-            Err(_) => self.state = self.state.on(SubscriptionEvent::Disconnected).0,
+            Err(SendError::Wait) => self.state = self.state.on(SubscriptionEvent::Disconnected).0,
         }
         Ok(())
     }
@@ -313,22 +316,22 @@ impl Entry {
         }
     }
 
-    /// Its `/subscribe` cannot be sent any more. Streams that wait for it are told now. Streams
-    /// that had the topic before are told when the connection ends.
-    pub(super) fn give_up(&mut self, error: &NotSent, told: &mut Told) {
-        self.fail_joining(&error.clone().into(), told);
+    /// Its `/subscribe` cannot be sent any more. Streams that wait for it are step now. Streams
+    /// that had the topic before are step when the connection ends.
+    pub(super) fn give_up(&mut self, error: &NotSent, step: &mut Step) {
+        self.fail_joining(&error.clone().into(), step);
         if !self.has_begun {
             self.inboxes.clear();
             self.state = SubscriptionState::Absent;
         }
     }
 
-    pub(super) fn fail_joining(&mut self, error: &CallError, told: &mut Told) {
+    pub(super) fn fail_joining(&mut self, error: &CallError, step: &mut Step) {
         let failed = self.joining.drain(..).map(|Joining { sender, failure, .. }| {
             let failure = failure.filter(|_| matches!(error, CallError::NotSent(_)));
             (sender, Err(failure.unwrap_or_else(|| error.clone())))
         });
-        told.joined.extend(failed);
+        step.joined.extend(failed);
     }
 
     /// Keeps the acks with what the server said. One that was due on a wire subscription that is over
@@ -336,15 +339,15 @@ impl Entry {
     pub(super) fn keep_acks(
         &mut self,
         due: &mut Vec<Topic>,
-        shared: &Shared,
+        links: &mut Links,
         topic: &Topic,
         event: SubscriptionEvent,
-        told: &mut Told,
+        step: &mut Step,
     ) {
         if let SubscriptionState::Live(own) = self.state {
-            if self.track(own, event, topic, told) {
+            if self.track(own, event, topic, step) {
                 due.push(topic.clone());
-                told.wakers.extend(shared.announce_acks(self.link));
+                links.announce_acks(self.link, step);
             }
         } else if let Some(acks) = &mut self.acks {
             acks.stop();
@@ -357,7 +360,7 @@ impl Entry {
         own: Position,
         event: SubscriptionEvent,
         topic: &Topic,
-        told: &mut Told,
+        step: &mut Step,
     ) -> bool {
         use SubscriptionEvent as Event;
         let Some(acks) = &mut self.acks else { return false };
@@ -366,7 +369,7 @@ impl Entry {
             Event::Reset(next) if next == own => acks.begin(next),
             // Handed over all the same: the application loses nothing by the fault.
             Event::Notification(number) if !acks.delivered(number) => {
-                told.violations.push(topic.clone());
+                step.violation(topic.clone());
             }
             Event::Gap { epoch, last, .. } => acks.named(Position { epoch, next: last + 1 }),
             Event::Renewed(Some(next)) => acks.named(next),
@@ -416,27 +419,25 @@ impl Entry {
 }
 
 fn send_subscribe(
-    shared: &Shared,
+    links: &mut Links,
     topic: &Topic,
     from: Option<Position>,
     terms: Terms,
-) -> Result<Begun, SendError> {
-    let waiter = Waiter::Subscribe(topic.clone());
-    let arguments = format_args!("{topic}");
+    step: &mut Step,
+) -> Result<LinkId, SendError> {
     match from {
-        None => shared.begin_control(waiter, format_args!("/subscribe{terms}"), arguments),
+        None => links.send_subscribe(topic, format_args!("/subscribe{terms}"), step),
         Some(from) => {
-            let head = format_args!("/subscribe;from={from}{terms}");
-            shared.begin_control(waiter, head, arguments)
+            links.send_subscribe(topic, format_args!("/subscribe;from={from}{terms}"), step)
         }
     }
 }
 
-/// The driver to wake, if there is one; `None` once the connection takes no line any more.
-fn send_unsubscribe(shared: &Shared, link: LinkId, topic: &Topic) -> Option<Option<Waker>> {
+/// Returns whether the connection takes lines.
+fn send_unsubscribe(links: &mut Links, link: LinkId, topic: &Topic, step: &mut Step) -> bool {
     let waiter = Waiter::Unsubscribe(topic.clone());
     let (head, arguments) = (format_args!("/unsubscribe"), format_args!("{topic}"));
-    shared.send_control(link, waiter, head, arguments)
+    links.send_control(link, waiter, head, arguments, step)
 }
 
 #[cfg(test)]
@@ -483,19 +484,19 @@ mod tests {
     }
 
     /// A subscription that has lasted begins with the first pause again.
-    #[tokio::test(start_paused = true)]
-    async fn a_subscription_that_has_lasted_begins_with_the_first_pause() {
+    #[test]
+    fn a_subscription_that_has_lasted_begins_with_the_first_pause() {
         let config = ClientConfig::new();
         let (backoff, accepted) = (config.backoff(), SubscriptionEvent::Accepted(at("e:1")));
         for (lasted, level) in [(backoff.stable, 0), (backoff.stable - Duration::from_millis(1), 3)]
         {
-            let (mut entry, told) = (Entry::default(), &mut Told::default());
+            let (mut entry, step) = (Entry::default(), &mut Step::default());
             entry.state = SubscriptionState::Parked { from: None };
-            (0..3).for_each(|_| entry.pause(None, &config, told));
-            entry.moved(accepted, SubscriptionState::Live(at("e:1")), backoff, told);
-            tokio::time::advance(lasted).await;
+            (0..3).for_each(|_| entry.pause(None, &config, step.now));
+            entry.moved(accepted, SubscriptionState::Live(at("e:1")), backoff, step);
+            step.now = step.now.after(lasted);
             let parked = SubscriptionState::Parked { from: None };
-            entry.moved(SubscriptionEvent::Disconnected, parked, backoff, told);
+            entry.moved(SubscriptionEvent::Disconnected, parked, backoff, step);
             assert_eq!(entry.repeats.level(), level);
         }
     }

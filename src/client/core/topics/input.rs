@@ -1,23 +1,19 @@
-//! The inputs of a topic, and the tasks to be told of the result.
+//! The inputs of a topic.
 
-use std::{borrow::Cow, task::Waker, time::Duration};
+use std::{borrow::Cow, time::Duration};
 
 use bytes::Bytes;
-use tokio::time::Instant;
 
 use crate::{
     client::{
-        core::acks::AckHandle,
-        core::inbox::{Delivery, Gap, GapCause, Notification},
-        event::ConnectionEvent,
+        core::{
+            acks::AckHandle,
+            inbox::{Delivery, Gap, GapCause, Notification},
+        },
         loss::AfterReset,
-        shared::Shared,
-        stats::Tally,
     },
     error::CallError,
-    guard::{guarded, wake},
     protocol::{Action, Code, Position, SubscriptionEvent, Terms, Topic},
-    sync::oneshot,
 };
 
 pub(crate) type Joined = Result<Position, CallError>;
@@ -44,51 +40,6 @@ pub(crate) struct Input<'a> {
 impl From<SubscriptionEvent> for Input<'_> {
     fn from(event: SubscriptionEvent) -> Self {
         Self { event, payload: Cow::Borrowed(b""), code: Code::CLOSED, failure: None, tail: None }
-    }
-}
-
-/// The tasks to be told, once no lock is held.
-#[derive(Debug, Default)]
-#[must_use = "nobody is told before `tell`"]
-pub(crate) struct Told {
-    pub(super) wakers: Vec<Waker>,
-    pub(super) joined: Vec<(oneshot::Sender<Joined>, Joined)>,
-    pub(super) violations: Vec<Topic>,
-    tally: Tally,
-    /// When the driver is to ask again for what was refused for now.
-    pub(crate) again: Option<Instant>,
-}
-
-impl Told {
-    /// Tells them all. What is to be asked for again is left to the current connection, or to the
-    /// next one, which looks for it.
-    pub(crate) fn tell(mut self, shared: &Shared) {
-        self.wakers.extend(self.again.take().and_then(|at| shared.ask_again_at(at)));
-        self.tell_all(shared);
-    }
-
-    /// Numbers were missed.
-    pub(super) fn missed(&mut self, first: u64, last: u64) {
-        self.tally.gaps += 1;
-        // A server may claim any numbers of any number of logs.
-        self.tally.missed = self.tally.missed.saturating_add(last - first + 1);
-    }
-
-    pub(crate) fn ask_again(&mut self, at: Option<Instant>) {
-        self.again = self.again.into_iter().chain(at).min();
-    }
-
-    /// Tells them all, and keeps the allocations.
-    pub(crate) fn tell_all(&mut self, shared: &Shared) {
-        self.tally.violations += self.violations.len() as u64;
-        shared.counters.fold(&mut self.tally);
-        for (joining, outcome) in self.joined.drain(..) {
-            guarded(|| drop(joining.send(outcome)));
-        }
-        self.wakers.drain(..).map(Some).for_each(wake);
-        for topic in self.violations.drain(..) {
-            shared.events.emit(ConnectionEvent::Violation(topic));
-        }
     }
 }
 

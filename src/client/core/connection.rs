@@ -1,0 +1,319 @@
+//! One connection of a client, without its transport.
+
+use std::task::Waker;
+
+use tracing::Span;
+
+use crate::{
+    client::core::{
+        auth::CredentialsByScheme,
+        link::{Link, LinkId},
+        locked::Locked,
+        retry_after::RetryAfter,
+        state::State,
+        step::Step,
+        timers::Timers,
+        waiter::CallResult,
+    },
+    error::ConnectionError,
+    guard::{Held, guarded},
+    io::WriteBuffer,
+    protocol::{Hello, LineDecoder, Outcome, RequestId, Time},
+    sync::Arc,
+};
+
+/// The part of a connection that only its driver touches: what was read and is not handled, what is
+/// on its way out, and its timers. What the handles share with it is in the core.
+///
+/// A driver, whenever it runs:
+///
+/// 1. passes what it reads to [`handle_input`](Self::handle_input), or
+///    [`handle_eof`](Self::handle_eof) at the end, and then calls
+///    [`finish_input`](Self::finish_input) once. Requests get their replies there;
+/// 2. calls [`handle_timeout`](Self::handle_timeout), if that time has come;
+/// 3. writes [`output`](Self::output), and passes on how much was taken to
+///    [`handle_written`](Self::handle_written), until [`poll_output`](Self::poll_output) says that
+///    nothing is left;
+/// 4. sets its timer to [`next_timeout`](Self::next_timeout).
+///
+/// Reading never waits for writing: two ends that both wait to write would wait for ever. An error of
+/// any of these ends the connection: the driver passes it to [`end`](Self::end).
+pub(crate) struct Connection {
+    pub(crate) locked: Arc<Locked>,
+    pub(crate) link: LinkId,
+    /// The credentials, by scheme.
+    pub(crate) credentials: CredentialsByScheme,
+    /// The connection's span. It has no parent, because it outlives the task that connects. Its
+    /// session is known from the hello on.
+    pub(crate) span: Held<Span>,
+    /// How long the server asks to be left alone.
+    pub(crate) retry_after: Arc<RetryAfter>,
+    lines: LineDecoder,
+    out: WriteBuffer,
+    pub(crate) timers: Timers,
+    /// The step that this driver is in. It keeps the allocations.
+    pub(crate) step: Step,
+    /// Replies that were read and not completed, so that the core is locked once per batch.
+    pub(crate) replies: Vec<(RequestId, Outcome, CallResult)>,
+    /// Calls completed since the last write: as many callers may be about to call again.
+    pub(crate) completed: usize,
+    /// What the server has announced, once it has admitted this client.
+    pub(crate) hello: Option<Hello>,
+    /// What is to be written before all else.
+    pub(crate) first_lines: Vec<u8>,
+    /// Why the server does not admit this client.
+    pub(crate) not_admitted: Option<ConnectionError>,
+    pub(crate) renewals: Renewals,
+    /// Why it is over.
+    ended: Option<ConnectionError>,
+}
+
+/// The `/renew` requests of a connection.
+#[derive(Debug, Default)]
+pub(crate) struct Renewals {
+    /// Sent and not answered.
+    pub(crate) pending: usize,
+    pub(crate) listing: Listing,
+}
+
+/// How the list in the reply to `/renew` is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Listing {
+    /// In one line, which every server knows.
+    #[default]
+    Line,
+    /// In lines of its own, since one line was too long.
+    Pages,
+    /// In one line, too long or not: the server knows no other way.
+    LineOnly,
+}
+
+/// What a driver is to do about its output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// Nothing is to be written.
+    Nothing,
+    /// Write [`Connection::output`].
+    Write,
+    /// Others are about to append lines: look again after they have run, so that a burst costs one
+    /// write.
+    Gather,
+}
+
+impl Connection {
+    /// A connection whose transport is there at `now`. It takes the place of the current link.
+    pub(crate) fn new(
+        locked: Arc<Locked>,
+        credentials: CredentialsByScheme,
+        greeting: Option<Time>,
+        now: Time,
+    ) -> Self {
+        let span = guarded(
+            || tracing::info_span!(parent: None, "client", session = tracing::field::Empty),
+        );
+        let link = locked.look(|core| core.links.current.id);
+        let step = Step { now, driver: Some(link), ..Step::default() };
+        Self {
+            lines: LineDecoder::new(locked.config.max_line),
+            locked,
+            link,
+            credentials,
+            span: Held::new(span.unwrap_or_else(Span::none)),
+            retry_after: Arc::default(),
+            out: WriteBuffer::default(),
+            timers: Timers::new(greeting),
+            step,
+            replies: Vec::new(),
+            completed: 0,
+            hello: None,
+            first_lines: Vec::new(),
+            not_admitted: None,
+            renewals: Renewals::default(),
+            ended: None,
+        }
+    }
+
+    /// Takes in what was read at `now`.
+    ///
+    /// # Errors
+    /// Why the connection is over.
+    pub(crate) fn handle_input(
+        &mut self,
+        mut bytes: &[u8],
+        now: Time,
+    ) -> Result<(), ConnectionError> {
+        self.step.now = now;
+        self.step.tally.bytes_in += bytes.len() as u64;
+        self.timers.heard(now);
+        let mut lines = std::mem::take(&mut self.lines);
+        let handled = loop {
+            match lines.next(&mut bytes) {
+                Ok(Some(line)) => {
+                    if let Err(error) = self.line(line) {
+                        break Err(error);
+                    }
+                }
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(ConnectionError::Protocol(error.to_string())),
+            }
+        };
+        self.lines = lines;
+        handled
+    }
+
+    /// The server has closed its direction. Returns why the connection is over.
+    pub(crate) fn handle_eof(&mut self) -> ConnectionError {
+        let is_unknown = !self.has_greeted();
+        match self.end_of_stream() {
+            // A server that never said hello may be no server of this kind.
+            ConnectionError::ClosedByPeer if is_unknown => ConnectionError::Protocol(
+                "it closed before it said hello; does it expect TLS?".into(),
+            ),
+            error => error,
+        }
+    }
+
+    /// Completes what was read, and wakes the tasks concerned.
+    ///
+    /// # Errors
+    /// Why the connection is over.
+    pub(crate) fn finish_input(&mut self) -> Result<(), ConnectionError> {
+        let completed = self.complete();
+        self.admit();
+        self.run();
+        completed?;
+        self.not_admitted.take().map_or(Ok(()), Err)
+    }
+
+    /// Looks for something to be written. If there is nothing, `waker` is woken when there is.
+    pub(crate) fn poll_output(&mut self, was_gathered: bool, waker: &Waker) -> Output {
+        if !self.out.is_empty() {
+            return Output::Write;
+        }
+        if !self.first_lines.is_empty() {
+            self.out.bytes().append(&mut self.first_lines);
+            return Output::Write;
+        }
+        let Self { locked, link, step, out, hello, completed, .. } = self;
+        let output = locked.with(step, |core, step| {
+            if core.links.link(*link).is_some_and(Link::take_acks_due) {
+                core.topics.write_acks(&mut core.links, step);
+            }
+            let Some(own) = core.links.link(*link) else { return Output::Nothing };
+            if !own.has_outbound() || hello.is_none() {
+                own.wait(waker, false, step);
+                return Output::Nothing;
+            }
+            let is_burst = own.pending.len() > 1 || *completed > 1;
+            if is_burst && !was_gathered {
+                return Output::Gather;
+            }
+            own.take_outbound(out);
+            core.send_waiting(step);
+            Output::Write
+        });
+        if output == Output::Write {
+            self.completed = 0;
+        }
+        self.run();
+        output
+    }
+
+    /// The transport takes no more for now. `waker` is woken only if this side closes.
+    pub(crate) fn wait_for_transport(&mut self, waker: &Waker) {
+        let link = self.link;
+        self.with(|core, step| {
+            if let Some(link) = core.links.link(link) {
+                link.wait(waker, true, step);
+            }
+        });
+        self.run();
+    }
+
+    /// The bytes to be written next.
+    pub(crate) fn output(&mut self) -> &mut WriteBuffer {
+        &mut self.out
+    }
+
+    /// The transport took so many bytes at `now`, some of which it had put off if `was_put_off`.
+    pub(crate) fn handle_written(&mut self, bytes: usize, was_put_off: bool, now: Time) {
+        self.step.now = now;
+        self.step.tally.bytes_out += bytes as u64;
+        if was_put_off && bytes > 0 {
+            // The peer's system is there. A probe that stands behind these bytes could not be answered.
+            self.timers.on_progress(now);
+        }
+        self.run();
+    }
+
+    /// The state, as of now.
+    pub(crate) fn state(&self) -> State {
+        self.locked.look(|core| {
+            core.links.link(self.link).map_or(State::Connected, |link| link.state.clone())
+        })
+    }
+
+    /// Whether the server has said hello.
+    pub(crate) fn has_greeted(&self) -> bool {
+        self.hello.is_some() || !matches!(self.state(), State::Connected)
+    }
+
+    /// Whether the server has said goodbye, so that nothing new begins here.
+    pub(crate) fn has_left(&self) -> bool {
+        self.locked
+            .look(|core| core.links.link(self.link).is_some_and(|link| link.state.bye().is_some()))
+    }
+
+    /// Why the stream ended.
+    pub(crate) fn end_of_stream(&mut self) -> ConnectionError {
+        if let Err(fault) = self.complete() {
+            return fault;
+        }
+        match self.state() {
+            State::Quitting { is_answered: true, .. } => ConnectionError::Closed,
+            state => match state.bye() {
+                Some(bye) => ConnectionError::Bye(bye.clone()),
+                None => ConnectionError::ClosedByPeer,
+            },
+        }
+    }
+
+    /// Why the transport failed: a server that said goodbye may reset what it no longer reads.
+    pub(crate) fn broken(&mut self, error: ConnectionError) -> ConnectionError {
+        match self.end_of_stream() {
+            ConnectionError::ClosedByPeer => error,
+            known => known,
+        }
+    }
+
+    /// Why it is over; `None` while it is not.
+    pub(crate) fn ended(&self) -> Option<&ConnectionError> {
+        self.ended.as_ref()
+    }
+
+    /// It is over, for this reason, unless it was before.
+    pub(crate) fn end(&mut self, error: &ConnectionError, now: Time) {
+        if self.ended.is_none() {
+            self.ended = Some(error.clone());
+            guarded(|| tracing::debug!(%error, "connection ended"));
+            self.step.now = now;
+            let link = self.link;
+            self.with(|core, step| core.lose(link, error, step));
+            self.run();
+        }
+    }
+
+    /// Does something with the core, as a part of this step.
+    pub(crate) fn with<R>(&mut self, f: impl FnOnce(&mut super::Core, &mut Step) -> R) -> R {
+        self.locked.with(&mut self.step, f)
+    }
+
+    /// Does what follows from the step so far.
+    pub(crate) fn run(&mut self) {
+        self.locked.run(&mut self.step);
+    }
+}
+
+pub(crate) fn broken_line(what: &dyn std::fmt::Display) -> ConnectionError {
+    ConnectionError::Protocol(what.to_string())
+}

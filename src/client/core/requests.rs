@@ -1,0 +1,647 @@
+//! The requests of a client from their first poll to their outcome: waiting, sent, sent again.
+//!
+//! A request waits in line while there is no connection, no place in flight or no room to write. If it
+//! is proven that it was not executed, it goes back into the line (guarantee R1; PROTOCOL.md, section
+//! 10). Its caller waits for one outcome, whatever happens in between.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use bytes::Bytes;
+
+use crate::{
+    client::core::{
+        body::Body,
+        items::ItemQueue,
+        link::LinkId,
+        links::Links,
+        state::State,
+        step::Step,
+        waiter::{CallResult, Listed, Reply, Waiter},
+    },
+    error::{CallError, ConnectionError, NotSent, Unknown},
+    protocol::{Code, Repeats, RequestId, Time},
+    sync::{Arc, oneshot},
+};
+
+/// The most bytes a list of the protocol's own may take, with [`PER_ITEM`] for each of its items:
+/// `/methods` of a large server fits.
+const MAX_LIST: usize = 4 * 1024 * 1024;
+const PER_ITEM: usize = 64;
+
+/// Names a request from its first poll to its outcome. It is never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    slot: u32,
+    generation: u32,
+}
+
+/// A request as its caller begins it.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) line: RequestLine,
+    pub(crate) caller: Caller,
+    /// When it has to be over.
+    pub(crate) expires: Option<Time>,
+    /// The server is told how much of that is left, and the caller has a timer of its own.
+    pub(crate) has_ttl: bool,
+    /// It does not wait for a connection, and is not sent again.
+    pub(crate) fail_fast: bool,
+}
+
+#[derive(Debug)]
+pub(crate) enum RequestLine {
+    Application(Body),
+    Methods,
+}
+
+/// Who gets the outcome.
+#[derive(Debug)]
+pub(crate) enum Caller {
+    Call(oneshot::Sender<CallResult>),
+    Stream(Arc<ItemQueue>),
+    List(oneshot::Sender<Listed>),
+    /// A one-way request: its outcome is that its line waits to be written.
+    OneWay(oneshot::Sender<Result<(), NotSent>>),
+}
+
+/// A request in the table.
+#[derive(Debug)]
+struct Kept {
+    request: Request,
+    stage: Stage,
+    /// How often it was refused for now.
+    refusals: Repeats,
+    /// What it was refused with last: what it ends with if its time runs out before it is sent again.
+    refusal: Option<CallError>,
+    /// What a list has brought, and how many bytes that takes.
+    items: Vec<Bytes>,
+    item_bytes: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// In its line, under this ticket.
+    Waiting(u64),
+    /// Refused for now: it goes back into its line at this time.
+    Paused(Time),
+    Sent(LinkId, RequestId),
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    generation: u32,
+    kept: Option<Kept>,
+}
+
+/// Requests that wait, in their order.
+#[derive(Debug, Default)]
+struct Line(BTreeMap<u64, Key>);
+
+/// All requests of a client: a slab, and the lines in which those wait that cannot be sent now.
+///
+/// Each is one that a task of the application polls, so the application bounds their number.
+#[derive(Debug, Default)]
+pub(crate) struct Requests {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    last_ticket: u64,
+    /// Those that need a place in flight.
+    calls: Line,
+    lists: Line,
+    one_ways: Line,
+    /// Those that were refused for now.
+    paused: BTreeSet<(Time, Key)>,
+    /// When the first request without a `ttl` may be past its deadline. Later requests have the same
+    /// time, so it does not change with each.
+    overdue: Option<Time>,
+}
+
+impl Requests {
+    /// Begins a request: sends it, or lets it wait. Returns its key, and whether it was sent.
+    ///
+    /// # Errors
+    /// Why it is not sent, now or later.
+    pub(crate) fn submit(
+        &mut self,
+        request: Request,
+        links: &mut Links,
+        step: &mut Step,
+    ) -> Result<(Key, bool), NotSent> {
+        if let Some(error) = request.refusal(links) {
+            return Err(error);
+        }
+        let is_next = self.line_of(&request).0.is_empty();
+        if let Some(expires) = request.expires.filter(|_| !request.has_ttl) {
+            self.overdue.get_or_insert(expires);
+        }
+        let can_send = is_next && request.can_be_sent(links);
+        let key = self.insert(request);
+        match can_send {
+            true => self.send(key, links, step),
+            false => self.enqueue(key),
+        }
+        Ok((key, can_send))
+    }
+
+    /// Sends a one-way request, if nothing keeps it from being sent now. Returns whether it was.
+    ///
+    /// # Errors
+    /// Why it is not sent, now or later.
+    pub(crate) fn try_one_way(
+        &mut self,
+        body: &Body,
+        links: &mut Links,
+        step: &mut Step,
+    ) -> Result<bool, NotSent> {
+        if let Some(error) = refusal_of(body, false, false, links) {
+            return Err(error);
+        }
+        let can_send = self.one_ways.0.is_empty() && has_room(links);
+        if can_send {
+            append_one_way(body, links, step);
+        }
+        Ok(can_send)
+    }
+
+    /// Sends what can be sent of the requests that wait.
+    pub(crate) fn send_waiting(&mut self, links: &mut Links, step: &mut Step) {
+        for line in [Self::calls_mut, Self::lists_mut, Self::one_ways_mut] {
+            while let Some((_, &key)) = line(self).0.first_key_value() {
+                let Some(kept) = self.kept(key) else { break };
+                if !kept.request.can_be_sent(links) {
+                    break;
+                }
+                line(self).0.pop_first();
+                self.send(key, links, step);
+            }
+        }
+    }
+
+    /// Whether something waits that could be sent if there were room.
+    pub(crate) fn are_waiting(&self) -> bool {
+        !(self.calls.0.is_empty() && self.lists.0.is_empty() && self.one_ways.0.is_empty())
+    }
+
+    fn send(&mut self, key: Key, links: &mut Links, step: &mut Step) {
+        let Some(kept) = self.kept_mut(key) else { return };
+        let expires = kept.request.expires;
+        if expires.is_some_and(|expires| expires <= step.now) && kept.request.has_ttl {
+            return self.end(key, Err(links.out_of_time().into()), step);
+        }
+        if let Some(error) = kept.request.fault(links) {
+            return self.end(key, Err(error.into()), step);
+        }
+        if let (Caller::OneWay(_), RequestLine::Application(body)) =
+            (&kept.request.caller, &kept.request.line)
+        {
+            append_one_way(body, links, step);
+            return self.end(key, Ok(Reply::default()), step);
+        }
+        let id = match links.next_id() {
+            Ok(id) => id,
+            Err(error) => return self.end(key, Err(error.into()), step),
+        };
+        let link = &mut links.current;
+        match &kept.request.line {
+            RequestLine::Application(body) => {
+                let ttl = expires.filter(|_| kept.request.has_ttl);
+                let ttl = ttl.map(|expires| step.now.until(expires));
+                link.append_request(id, Waiter::Request(key), |out| body.append_to(out, ttl));
+            }
+            RequestLine::Methods => {
+                link.append_control(
+                    id,
+                    Waiter::List(key),
+                    format_args!("/methods"),
+                    format_args!(""),
+                );
+            }
+        }
+        kept.stage = Stage::Sent(link.id, id);
+        link.wake_for_line(step);
+    }
+
+    /// The terminal line of a request came, or its connection is over. It ends, or is sent again.
+    pub(crate) fn finish(
+        &mut self,
+        key: Key,
+        result: CallResult,
+        links: &mut Links,
+        step: &mut Step,
+    ) {
+        if let Err(error) = &result
+            && let Some(kept) = self.kept_mut(key)
+            && let Some(pause) = kept.pause_before_repeat(error, links, step.now)
+        {
+            step.tally.resent += 1;
+            if matches!(error, CallError::Refused { .. }) {
+                kept.refusal = Some(error.clone());
+            }
+            return match pause {
+                Duration::ZERO => self.enqueue(key),
+                pause => self.pause(key, step.now.after(pause)),
+            };
+        }
+        self.end(key, result, step);
+    }
+
+    /// An item of a list. Returns whether there was room for it.
+    pub(crate) fn push_item(&mut self, key: Key, item: &[u8]) -> bool {
+        let Some(kept) = self.kept_mut(key) else { return true };
+        if kept.item_bytes >= MAX_LIST {
+            return false;
+        }
+        kept.item_bytes += item.len() + PER_ITEM;
+        kept.items.push(Bytes::copy_from_slice(item));
+        true
+    }
+
+    /// The queue of a streamed reply; `None` if one line was expected.
+    pub(crate) fn stream(&self, key: Key) -> Option<&Arc<ItemQueue>> {
+        match &self.kept(key)?.request.caller {
+            Caller::Stream(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    /// Ends a request with an outcome.
+    pub(crate) fn end(&mut self, key: Key, result: CallResult, step: &mut Step) {
+        let Some(mut kept) = self.remove(key) else { return };
+        let result = result.map_err(|error| kept.last(error));
+        match kept.request.caller {
+            Caller::Call(caller) => step.replies.push((caller, result)),
+            Caller::List(caller) => step.lists.push((caller, result.map(|_| kept.items))),
+            Caller::Stream(items) => {
+                let (last, end) = match result {
+                    Ok(reply) => (Some(reply.payload).filter(|last| !last.is_empty()), Ok(())),
+                    Err(error) => (None, Err(error)),
+                };
+                step.wakers.extend(items.finish(last, end));
+            }
+            Caller::OneWay(caller) => {
+                let sent = result.map(|_| ()).map_err(|error| match error {
+                    CallError::NotSent(error) => error,
+                    // Only what was never sent fails.
+                    _ => NotSent::Lost(ConnectionError::Closed),
+                });
+                step.one_ways.push((caller, sent));
+            }
+        }
+    }
+
+    /// The caller gives a request up: its place becomes a tombstone, and the server is told (R5). A
+    /// line that was not offered to the transport is taken back, and leaves nothing. Returns the error
+    /// that this would be for the deadline of the request; `None` if it was over.
+    pub(crate) fn give_up(
+        &mut self,
+        key: Key,
+        links: &mut Links,
+        step: &mut Step,
+    ) -> Option<CallError> {
+        let mut kept = self.remove(key)?;
+        if let Stage::Sent(link, id) = kept.stage
+            && let Some(link) = links.link(link)
+            && link.take_back(id).is_none()
+        {
+            if let Some(waiter) = link.offered_waiter(id) {
+                let is_list = matches!(waiter, Waiter::List(_));
+                *waiter = if is_list { Waiter::Ignored } else { Waiter::Tombstone };
+                if !is_list {
+                    link.append_cancel(id);
+                    link.wake_for_line(step);
+                }
+            }
+            return Some(Unknown::Deadline.into());
+        }
+        Some(kept.last(links.out_of_time().into()))
+    }
+
+    /// As [`give_up`](Self::give_up), for a request that waits; `None` if it was sent.
+    pub(crate) fn give_up_waiting(
+        &mut self,
+        key: Key,
+        links: &mut Links,
+        step: &mut Step,
+    ) -> Option<CallError> {
+        match self.kept(key)?.stage {
+            Stage::Sent(..) => None,
+            Stage::Waiting(_) | Stage::Paused(_) => self.give_up(key, links, step),
+        }
+    }
+
+    /// Lets the server send `items` more of a streamed reply, unless that is over.
+    pub(crate) fn give_credit(&mut self, key: Key, items: u64, links: &mut Links, step: &mut Step) {
+        let Some(Stage::Sent(link, id)) = self.kept(key).map(|kept| kept.stage) else { return };
+        // Behind its `/quit` the server reads nothing.
+        let is_closing = links.closing.is_some();
+        if let Some(link) = links.link(link).filter(|_| !is_closing) {
+            link.grant(id, items);
+            link.wake_for_line(step);
+        }
+    }
+
+    /// Nothing begins any more: what waits ends.
+    pub(crate) fn end_waiting(&mut self, error: &ConnectionError, step: &mut Step) {
+        self.end_waiting_where(error, step, |_| true);
+    }
+
+    /// There is no connection: requests that do not wait for one end.
+    pub(crate) fn end_impatient(&mut self, error: &ConnectionError, step: &mut Step) {
+        self.end_waiting_where(error, step, |request| request.fail_fast);
+    }
+
+    fn end_waiting_where(
+        &mut self,
+        error: &ConnectionError,
+        step: &mut Step,
+        which: impl Fn(&Request) -> bool,
+    ) {
+        let waiting =
+            self.calls.0.values().chain(self.lists.0.values()).chain(self.one_ways.0.values());
+        let all = waiting.copied().chain(self.paused.iter().map(|(_, key)| *key));
+        let is_it = |key: &Key| self.kept(*key).is_some_and(|kept| which(&kept.request));
+        for key in all.filter(is_it).collect::<Vec<_>>() {
+            self.end(key, Err(NotSent::Lost(error.clone()).into()), step);
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    pub(crate) fn next_timeout(&self) -> Option<Time> {
+        let resumes = self.paused.first().map(|(at, _)| *at);
+        resumes.into_iter().chain(self.overdue).min()
+    }
+
+    /// Goes on with what was paused, and ends what is past its deadline.
+    pub(crate) fn handle_timeout(&mut self, links: &mut Links, step: &mut Step) {
+        while let Some((at, key)) = self.paused.first().copied().filter(|(at, _)| *at <= step.now) {
+            self.paused.remove(&(at, key));
+            self.enqueue(key);
+        }
+        if self.overdue.is_some_and(|at| at <= step.now) {
+            self.end_overdue(links, step);
+        }
+        self.send_waiting(links, step);
+    }
+
+    fn end_overdue(&mut self, links: &mut Links, step: &mut Step) {
+        let mut overdue = Vec::new();
+        self.overdue = None;
+        for (slot, Slot { generation, kept }) in (0..).zip(&self.slots) {
+            let Some(expires) = kept.as_ref().and_then(Kept::own_expiry) else { continue };
+            match expires <= step.now {
+                true => overdue.push((expires, Key { slot, generation: *generation })),
+                false => self.overdue = self.overdue.into_iter().chain([expires]).min(),
+            }
+        }
+        overdue.sort_unstable();
+        for (_, key) in overdue {
+            self.end_late(key, links, step);
+        }
+    }
+
+    /// Cancels a request that was sent, and tells its caller why.
+    pub(crate) fn cancel_with(
+        &mut self,
+        key: Key,
+        why: Unknown,
+        links: &mut Links,
+        step: &mut Step,
+    ) {
+        let caller = self.take_caller(key);
+        if self.give_up(key, links, step).is_some()
+            && let Some(caller) = caller
+        {
+            tell(caller, why.into(), step);
+        }
+    }
+
+    /// Takes the caller out of a request that is about to be given up.
+    fn take_caller(&mut self, key: Key) -> Option<Caller> {
+        let (nobody, _) = oneshot::channel();
+        let kept = self.kept_mut(key)?;
+        Some(std::mem::replace(&mut kept.request.caller, Caller::Call(nobody)))
+    }
+
+    fn end_late(&mut self, key: Key, links: &mut Links, step: &mut Step) {
+        let caller = self.take_caller(key);
+        if let Some(error) = self.give_up(key, links, step)
+            && let Some(caller) = caller
+        {
+            tell(caller, error, step);
+        }
+    }
+
+    fn insert(&mut self, request: Request) -> Key {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+        });
+        let (stage, refusals, refusal) = (Stage::Waiting(0), Repeats::default(), None);
+        let kept = Kept { request, stage, refusals, refusal, items: Vec::new(), item_bytes: 0 };
+        let generation = self.slots.get_mut(slot as usize).map_or(0, |slot| {
+            slot.kept = Some(kept);
+            slot.generation
+        });
+        Key { slot, generation }
+    }
+
+    fn remove(&mut self, key: Key) -> Option<Kept> {
+        let slot = self.slots.get_mut(key.slot as usize)?;
+        let kept = slot.kept.take_if(|_| slot.generation == key.generation)?;
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(key.slot);
+        match kept.stage {
+            Stage::Waiting(ticket) => drop(self.line_of(&kept.request).0.remove(&ticket)),
+            Stage::Paused(at) => drop(self.paused.remove(&(at, key))),
+            Stage::Sent(..) => {}
+        }
+        Some(kept)
+    }
+
+    fn kept(&self, key: Key) -> Option<&Kept> {
+        let slot = self.slots.get(key.slot as usize)?;
+        slot.kept.as_ref().filter(|_| slot.generation == key.generation)
+    }
+
+    fn kept_mut(&mut self, key: Key) -> Option<&mut Kept> {
+        let slot = self.slots.get_mut(key.slot as usize)?;
+        slot.kept.as_mut().filter(|_| slot.generation == key.generation)
+    }
+
+    fn enqueue(&mut self, key: Key) {
+        self.last_ticket += 1;
+        let ticket = self.last_ticket;
+        let Some(kept) = self.kept_mut(key) else { return };
+        kept.stage = Stage::Waiting(ticket);
+        let line = match &kept.request.caller {
+            Caller::Call(_) | Caller::Stream(_) => &mut self.calls,
+            Caller::List(_) => &mut self.lists,
+            Caller::OneWay(_) => &mut self.one_ways,
+        };
+        line.0.insert(ticket, key);
+    }
+
+    fn pause(&mut self, key: Key, until: Time) {
+        if let Some(kept) = self.kept_mut(key) {
+            kept.stage = Stage::Paused(until);
+            self.paused.insert((until, key));
+        }
+    }
+
+    fn line_of(&mut self, request: &Request) -> &mut Line {
+        match &request.caller {
+            Caller::Call(_) | Caller::Stream(_) => &mut self.calls,
+            Caller::List(_) => &mut self.lists,
+            Caller::OneWay(_) => &mut self.one_ways,
+        }
+    }
+
+    fn calls_mut(&mut self) -> &mut Line {
+        &mut self.calls
+    }
+
+    fn lists_mut(&mut self) -> &mut Line {
+        &mut self.lists
+    }
+
+    fn one_ways_mut(&mut self) -> &mut Line {
+        &mut self.one_ways
+    }
+}
+
+impl Request {
+    /// Why it is not sent, now or later.
+    fn refusal(&self, links: &Links) -> Option<NotSent> {
+        match &self.line {
+            RequestLine::Application(body) => refusal_of(body, self.has_ttl, self.fail_fast, links),
+            RequestLine::Methods => {
+                let state = &links.current.state;
+                let is_over = state.is_admitted() && !state.takes_controls();
+                let error = links.closing.clone().or_else(|| is_over.then(|| state.refusal())?);
+                error.map(NotSent::Lost)
+            }
+        }
+    }
+
+    /// Why the server that there is does not take its line.
+    fn fault(&self, links: &Links) -> Option<NotSent> {
+        match &self.line {
+            RequestLine::Application(body) => fault_of(body, self.has_ttl, links),
+            RequestLine::Methods => None,
+        }
+    }
+
+    fn can_be_sent(&self, links: &Links) -> bool {
+        match &self.caller {
+            Caller::Call(_) | Caller::Stream(_) => has_room(links) && links.current.has_place(),
+            Caller::List(_) => links.current.state.takes_controls() && links.has_room_for_control(),
+            Caller::OneWay(_) => has_room(links),
+        }
+    }
+}
+
+/// Why an application request is not sent, now or later.
+fn refusal_of(body: &Body, has_ttl: bool, fail_fast: bool, links: &Links) -> Option<NotSent> {
+    let down = || links.down.clone().filter(|_| fail_fast);
+    match links.refusal().or_else(down) {
+        Some(error) => Some(NotSent::Lost(error)),
+        None => fault_of(body, has_ttl, links),
+    }
+}
+
+fn fault_of(body: &Body, has_ttl: bool, links: &Links) -> Option<NotSent> {
+    let max_line = links.current.state.max_line()?;
+    if body.max_len() > max_line {
+        return Some(NotSent::TooLarge { max_line });
+    }
+    body.check_head(has_ttl).err().map(NotSent::Attribute)
+}
+
+fn has_room(links: &Links) -> bool {
+    matches!(links.current.state, State::Open { .. })
+        && links.current.unwritten() < links.config.outbound_bytes
+}
+
+fn append_one_way(body: &Body, links: &mut Links, step: &mut Step) {
+    links.current.append_one_way(|out| body.append_to(out, None));
+    links.current.wake_for_line(step);
+    step.tally.one_ways += 1;
+}
+
+fn tell(caller: Caller, error: CallError, step: &mut Step) {
+    match caller {
+        Caller::Call(caller) => step.replies.push((caller, Err(error))),
+        Caller::List(caller) => step.lists.push((caller, Err(error))),
+        Caller::Stream(items) => step.wakers.extend(items.finish(None, Err(error))),
+        Caller::OneWay(caller) => {
+            let error = match error {
+                CallError::NotSent(error) => error,
+                _ => NotSent::Lost(ConnectionError::Closed),
+            };
+            step.one_ways.push((caller, Err(error)));
+        }
+    }
+}
+
+impl Kept {
+    /// When it is over, if its caller has no timer for that. A streamed reply has no limit once its
+    /// request is sent.
+    fn own_expiry(&self) -> Option<Time> {
+        let Request { caller, has_ttl, expires, .. } = &self.request;
+        let is_under_way = matches!((caller, self.stage), (Caller::Stream(_), Stage::Sent(..)));
+        expires.filter(|_| !has_ttl && !is_under_way)
+    }
+
+    /// What a request ends with that is not sent, or not sent again: a line that was refused has been
+    /// sent (R2).
+    fn last(&mut self, error: CallError) -> CallError {
+        match error {
+            CallError::NotSent(_) => self.refusal.take().unwrap_or(error),
+            error => error,
+        }
+    }
+
+    /// After how long a request that ended with `error` is to be sent again; `None` if that is not for
+    /// this library to do, or would be too late (PROTOCOL.md, section 10).
+    fn pause_before_repeat(
+        &mut self,
+        error: &CallError,
+        links: &Links,
+        now: Time,
+    ) -> Option<Duration> {
+        let Stage::Sent(link, _) = self.stage else { return None };
+        if self.request.fail_fast || links.refusal().is_some() || self.has_begun() {
+            return None;
+        }
+        let pause = match error {
+            CallError::NotSent(NotSent::Lost(_)) => Duration::ZERO,
+            CallError::Refused { reason, retry: None } if reason.code == Code::CLOSING => {
+                // Another connection is sought at once. A server that refuses for closing without
+                // having said `/bye` is not flooded.
+                match links.reconnects {
+                    false => return None,
+                    true if links.has_moved_on_from(link) => Duration::ZERO,
+                    true => self.next_pause(links),
+                }
+            }
+            CallError::Refused { retry: Some(hint), .. } => {
+                hint.saturating_add(self.next_pause(links))
+            }
+            _ => return None,
+        };
+        let is_late = self.request.expires.is_some_and(|expires| now.after(pause) >= expires);
+        (!is_late).then_some(pause)
+    }
+
+    /// A server that refuses what it has begun to answer proves nothing.
+    fn has_begun(&self) -> bool {
+        matches!(&self.request.caller, Caller::Stream(items) if items.has_begun())
+    }
+
+    fn next_pause(&mut self, links: &Links) -> Duration {
+        self.refusals.pause(links.backoff(), links.config.random.next_u64())
+    }
+}

@@ -1,0 +1,220 @@
+//! The timers of one connection: its greeting, the renewal of leases, keep-alive, and closing.
+
+use std::time::Duration;
+
+use crate::{
+    client::{
+        config::ClientConfig,
+        core::{Core, connection::Connection, link::LinkId, state::State, step::Step},
+    },
+    error::ConnectionError,
+    protocol::{Hello, KeepAlive, Renewal, Time, Verdict},
+};
+
+/// How long a client without requests delays its first line. Servers close connections without a
+/// first line, by default after twice this.
+const FIRST_LINE: Duration = Duration::from_secs(5);
+
+/// When a connection is to do something by itself. No timer is reset when a line is read: when one is
+/// due, the connection looks how long ago that was.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    /// When the server has to have said hello, if no supervisor watches that.
+    greeting: Option<Time>,
+    /// From the hello on.
+    running: Option<Running>,
+    /// Since when this side waits for the server to finish.
+    closing: Option<Time>,
+    /// The server has drawn the line: since when it is silent.
+    silent: Option<Time>,
+}
+
+#[derive(Debug)]
+struct Running {
+    renewal: Renewal,
+    /// When the first line is sent, if there was none.
+    first_line: Option<Time>,
+    /// Whether the server closes connections that are silent.
+    has_idle: bool,
+    keepalive: KeepAlive,
+    /// When to look at the keep-alive.
+    look: Time,
+    probe: Duration,
+}
+
+impl Timers {
+    pub(crate) fn new(greeting: Option<Time>) -> Self {
+        Self { greeting, ..Self::default() }
+    }
+
+    /// The server has admitted this client.
+    pub(crate) fn on_hello(&mut self, hello: &Hello, config: &ClientConfig, now: Time) {
+        let (lease, idle) = (Duration::from_secs(hello.lease), hello.idle.map(Duration::from_secs));
+        let renewal = Renewal::new(lease, idle, now, config.random.next_u64());
+        let mut keepalive = KeepAlive::default();
+        keepalive.heard(now);
+        self.greeting = None;
+        self.running = Some(Running {
+            renewal,
+            first_line: Some(now.after(FIRST_LINE)),
+            has_idle: hello.idle.is_some(),
+            keepalive,
+            look: now.after(config.probe),
+            probe: config.probe,
+        });
+    }
+
+    /// Bytes came.
+    pub(crate) fn heard(&mut self, now: Time) {
+        if let Some(running) = &mut self.running
+            && running.keepalive.heard(now)
+        {
+            // The answer to a probe: the next look is due sooner.
+            running.look = now.after(running.probe);
+        }
+        if let Some(silent) = &mut self.silent {
+            *silent = now;
+        }
+    }
+
+    /// The transport takes bytes again that it had put off.
+    pub(crate) fn on_progress(&mut self, now: Time) {
+        if let Some(running) = &mut self.running {
+            running.keepalive.heard(now);
+        }
+    }
+
+    /// The server has said goodbye.
+    pub(crate) fn on_bye(&mut self, has_drawn_the_line: bool, now: Time) {
+        if has_drawn_the_line {
+            self.silent.get_or_insert(now);
+        }
+    }
+}
+
+impl Connection {
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    pub(crate) fn next_timeout(&self) -> Option<Time> {
+        let timeout = self.locked.config.close_timeout;
+        let Timers { greeting, running, closing, silent } = &self.timers;
+        let silent = silent.filter(|_| closing.is_none());
+        let ends = [*closing, silent].map(|since| since.map(|since| since.after(timeout)));
+        let running = running.iter().flat_map(|running| {
+            [
+                running.look,
+                running.first_line.unwrap_or(running.renewal.due()).min(running.renewal.due()),
+            ]
+        });
+        greeting.iter().copied().chain(ends.into_iter().flatten()).chain(running).min()
+    }
+
+    /// Does what is due at `now`.
+    ///
+    /// # Errors
+    /// Why the connection is over.
+    pub(crate) fn handle_timeout(&mut self, now: Time) -> Result<(), ConnectionError> {
+        self.step.now = now;
+        if self.timers.greeting.is_some_and(|greeting| greeting <= now) {
+            return Err(ConnectionError::HandshakeTimeout);
+        }
+        self.keep_alive(now)?;
+        self.renew_if_due(now);
+        self.run();
+        let timeout = self.locked.config.close_timeout;
+        let is_over = |since: Option<Time>| since.is_some_and(|since| since.after(timeout) <= now);
+        match &self.timers {
+            Timers { closing, .. } if is_over(*closing) => Err(ConnectionError::CloseTimeout),
+            Timers { closing: None, silent, .. } if is_over(*silent) => Err(self.end_of_stream()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Probes a server that owes something and is silent, and gives it up.
+    fn keep_alive(&mut self, now: Time) -> Result<(), ConnectionError> {
+        let config = &self.locked.config;
+        let answer = config.dead.saturating_sub(config.probe).max(Duration::from_secs(1));
+        let Some(running) = self.timers.running.as_mut().filter(|running| running.look <= now)
+        else {
+            return Ok(());
+        };
+        let (link, probe) = (self.link, running.probe);
+        let awaits = self.locked.look(|core| core.awaits(link));
+        let verdict = running.keepalive.look(now, awaits, probe, answer);
+        running.look = running.keepalive.due();
+        match verdict {
+            Verdict::Wait => Ok(()),
+            Verdict::Probe => {
+                running.renewal.sent(now, config.random.next_u64());
+                self.renew(true);
+                Ok(())
+            }
+            Verdict::Dead => Err(ConnectionError::Silent),
+        }
+    }
+
+    /// Renews the lease well before it runs out, while there is something to keep alive.
+    fn renew_if_due(&mut self, now: Time) {
+        let Some(running) = &mut self.timers.running else { return };
+        let has_idle = running.has_idle;
+        if running.renewal.due() <= now {
+            running.first_line = None;
+            running.renewal.sent(now, self.locked.config.random.next_u64());
+            self.renew(has_idle);
+        } else if running.first_line.is_some_and(|first| first <= now) {
+            running.first_line = None;
+            self.say_something();
+        }
+    }
+
+    /// Looks at `now` whether this side closes the connection. If it `may_quit`, it begins to, where the
+    /// server is about to go and nothing is under way there any more; its `/quit` is still to be written.
+    ///
+    /// # Errors
+    /// Why the connection is over.
+    pub(crate) fn poll_closing(
+        &mut self,
+        may_quit: bool,
+        now: Time,
+    ) -> Result<(), ConnectionError> {
+        self.step.now = now;
+        let link = self.link;
+        let closing = self.with(|core, step| core.poll_closing(link, may_quit, step));
+        self.run();
+        match closing {
+            Closing::No => Ok(()),
+            Closing::Answered => Err(ConnectionError::Closed),
+            // A server that has not even said hello has nothing to finish.
+            Closing::Yes if self.hello.is_none() => Err(ConnectionError::Closed),
+            Closing::Yes => {
+                self.timers.closing.get_or_insert(now);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Whether a connection is being closed by this side.
+enum Closing {
+    No,
+    Yes,
+    /// The server has answered `/quit`.
+    Answered,
+}
+
+impl Core {
+    fn poll_closing(&mut self, id: LinkId, may_quit: bool, step: &mut Step) -> Closing {
+        let is_closing = self.links.closing.is_some();
+        let may_quit = may_quit && self.links.reconnects;
+        let Some(link) = self.links.link(id) else { return Closing::No };
+        let closing = match link.state {
+            State::Quitting { is_answered: true, .. } => return Closing::Answered,
+            State::Quitting { .. } => true,
+            State::Leaving { .. } if may_quit => is_closing || self.quit_if_idle(id, step),
+            _ => is_closing,
+        };
+        match closing {
+            true => Closing::Yes,
+            false => Closing::No,
+        }
+    }
+}

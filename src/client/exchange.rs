@@ -1,0 +1,229 @@
+//! A request and its outcome: what calls, streamed calls and lists have in common.
+
+use std::{
+    borrow::Borrow,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use crate::{
+    client::{
+        core::{
+            body::Body,
+            links::Links,
+            requests::{Caller, Key, Request, RequestLine, Requests},
+            step::Step,
+        },
+        runtimes::Timer,
+        shared::Shared,
+    },
+    error::{CallError, ConnectionError, NotSent, Unknown},
+    protocol::{AttributeList, InvalidAttribute},
+};
+
+/// A request that its task polls. It is sent again as long as it is proven not executed and there is
+/// time. Dropping it cancels it (R5).
+pub(crate) struct Exchange<S: Borrow<Shared>> {
+    shared: S,
+    state: State,
+    deadline: Deadline,
+    pub(crate) fail_fast: bool,
+    timer: Option<Timer>,
+}
+
+enum State {
+    New(RequestLine),
+    Begun(Key),
+    Over(Option<CallError>),
+}
+
+/// How long a request may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Deadline {
+    /// As the configuration says. The server is not told.
+    Default,
+    /// What the request was given, if it has a limit. The server is told.
+    Own(Option<Duration>),
+}
+
+impl<S: Borrow<Shared>> Exchange<S> {
+    pub(crate) fn new(shared: S, line: Result<RequestLine, CallError>) -> Self {
+        let fail_fast = shared.borrow().config.fail_fast;
+        let state = match line {
+            Ok(line) => State::New(line),
+            Err(error) => State::Over(Some(error)),
+        };
+        Self { shared, state, deadline: Deadline::Default, fail_fast, timer: None }
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        self.shared.borrow()
+    }
+
+    /// What it was made with.
+    pub(crate) fn client(&self) -> &S {
+        &self.shared
+    }
+
+    /// Its key while it is under way.
+    pub(crate) fn key(&self) -> Option<Key> {
+        match self.state {
+            State::Begun(key) => Some(key),
+            State::New(_) | State::Over(_) => None,
+        }
+    }
+
+    pub(crate) fn set_deadline(&mut self, deadline: Option<Duration>) {
+        self.deadline = Deadline::Own(deadline);
+    }
+
+    /// Adds attributes to its line, if it was not polled yet.
+    pub(crate) fn push(
+        &mut self,
+        push: impl FnOnce(&mut AttributeList) -> Result<(), InvalidAttribute>,
+    ) {
+        let State::New(RequestLine::Application(Body { attributes, .. })) = &mut self.state else {
+            return;
+        };
+        if let Err(error) = push(attributes) {
+            self.state = State::Over(Some(NotSent::Attribute(error).into()));
+        }
+    }
+
+    /// Begins it at the first call. Its key is `None` once it is over.
+    pub(crate) fn begin(&mut self, caller: impl FnOnce() -> Caller) -> Option<Key> {
+        match &self.state {
+            State::Begun(key) => return Some(*key),
+            State::Over(_) => return None,
+            State::New(_) => {}
+        }
+        let State::New(line) = std::mem::replace(&mut self.state, State::Over(None)) else {
+            return None;
+        };
+        match self.submit(line, caller) {
+            Ok(key) => {
+                self.state = State::Begun(key);
+                Some(key)
+            }
+            Err(error) => {
+                self.state = State::Over(Some(error.into()));
+                None
+            }
+        }
+    }
+
+    /// Sends a one-way request at once, if nothing keeps it from that. Returns whether it was sent;
+    /// `None` if it was begun, or is over.
+    pub(crate) fn send_one_way(&mut self) -> Option<bool> {
+        let State::New(RequestLine::Application(body)) = &self.state else { return None };
+        let sent = self
+            .shared
+            .borrow()
+            .act(|core, step| core.requests.try_one_way(body, &mut core.links, step));
+        match sent {
+            Ok(false) => Some(false),
+            Ok(true) => {
+                self.finish();
+                Some(true)
+            }
+            Err(error) => {
+                self.state = State::Over(Some(error.into()));
+                None
+            }
+        }
+    }
+
+    fn submit(
+        &mut self,
+        line: RequestLine,
+        caller: impl FnOnce() -> Caller,
+    ) -> Result<Key, NotSent> {
+        let shared = self.shared.borrow();
+        let (limit, has_ttl) = match self.deadline {
+            Deadline::Default => (shared.config.deadline, false),
+            Deadline::Own(limit) => (limit, limit.is_some()),
+        };
+        if has_ttl && limit.is_some_and(|limit| limit.is_zero()) {
+            return Err(shared.look(|core| core.links.out_of_time()));
+        }
+        let (expires, fail_fast) = (shared.expiry(limit), self.fail_fast);
+        let request = Request { line, caller: caller(), expires, has_ttl, fail_fast };
+        let submitted =
+            shared.act(|core, step| core.requests.submit(request, &mut core.links, step));
+        let (key, is_sent) = submitted?;
+        if has_ttl || !is_sent {
+            // The driver looks after the deadline that all sent requests have: a timer each would
+            // cost more.
+            self.timer = limit.and_then(|limit| shared.timer(limit));
+        }
+        Ok(key)
+    }
+
+    /// The error of one that is over, once.
+    pub(crate) fn take_error(&mut self) -> Option<CallError> {
+        match &mut self.state {
+            State::Over(error) => error.take(),
+            State::New(_) | State::Begun(_) => None,
+        }
+    }
+
+    /// It is over: there is nothing to cancel.
+    pub(crate) fn finish(&mut self) {
+        self.state = State::Over(None);
+        self.timer = None;
+    }
+
+    /// Waits for its deadline. Returns the error that it ends with then. If it has just ended in another
+    /// way, its caller is woken for that.
+    pub(crate) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<CallError> {
+        self.poll_timer(cx, Requests::give_up)
+    }
+
+    /// As [`poll_deadline`](Self::poll_deadline), where the configuration's deadline is for sending the
+    /// request only.
+    pub(crate) fn poll_deadline_to_send(&mut self, cx: &mut Context<'_>) -> Poll<CallError> {
+        match self.deadline {
+            Deadline::Default => self.poll_timer(cx, Requests::give_up_waiting),
+            Deadline::Own(_) => self.poll_deadline(cx),
+        }
+    }
+
+    fn poll_timer(
+        &mut self,
+        cx: &mut Context<'_>,
+        give_up: impl FnOnce(&mut Requests, Key, &mut Links, &mut Step) -> Option<CallError>,
+    ) -> Poll<CallError> {
+        let (Some(timer), State::Begun(key)) = (&mut self.timer, &self.state) else {
+            return Poll::Pending;
+        };
+        let key = *key;
+        ready!(timer.as_mut().poll(cx));
+        self.timer = None;
+        let shared = self.shared.borrow();
+        let late = shared.act(|core, step| give_up(&mut core.requests, key, &mut core.links, step));
+        late.map_or(Poll::Pending, |error| {
+            self.finish();
+            Poll::Ready(error)
+        })
+    }
+
+    /// Gives it up. Returns the error that this would be for its deadline; `None` if it was over.
+    pub(crate) fn cancel(&mut self) -> Option<CallError> {
+        let State::Begun(key) = std::mem::replace(&mut self.state, State::Over(None)) else {
+            return None;
+        };
+        self.shared.borrow().act(|core, step| core.requests.give_up(key, &mut core.links, step))
+    }
+}
+
+/// A request that was dropped takes its place with it until its terminal line (R5).
+impl<S: Borrow<Shared>> Drop for Exchange<S> {
+    fn drop(&mut self) {
+        self.cancel();
+    }
+}
+
+/// What a request ends with that nobody has answered: its client is gone.
+pub(crate) fn abandoned() -> CallError {
+    Unknown::Lost(ConnectionError::Closed).into()
+}
