@@ -48,7 +48,7 @@ async fn main() -> Outcome {
     note("It can also ask for all of them, and gets no more at a time than its credit allows:");
     ask_for_all(&desk).await?;
     step(5, "A closure handles notifications, as a stream did above; there is no class to derive.");
-    listen_with_a_closure(&desk).await?;
+    listen_in_a_task(&desk).await?;
     step(6, "A subscription ends by a timeout; the client renews it in time by itself.");
     let desk = Desk::open(8, SHORT_LEASE).await?;
     stay_subscribed(&desk).await?;
@@ -126,21 +126,21 @@ async fn ask_for_all(desk: &Desk) -> Outcome {
     Ok(client.close().await?)
 }
 
-async fn listen_with_a_closure(desk: &Desk) -> Outcome {
+async fn listen_in_a_task(desk: &Desk) -> Outcome {
     let client = connect(desk.address).await?;
     let (seen, mut all_seen) = mpsc::unbounded_channel();
-    let listening = client
-        .listen("offers", move |delivery| {
+    let mut offers = client.subscribe("offers").await?;
+    let reading = tokio::spawn(async move {
+        while let Some(delivery) = offers.next().await {
             show(&delivery);
             let _ = seen.send(());
-            std::future::ready(())
-        })
-        .await?;
+        }
+    });
     for (id, title) in [(60, "Gatehouse"), (61, "Half a castle")] {
         desk.announce(id, title, 1200).await;
         all_seen.recv().await;
     }
-    drop(listening);
+    reading.abort();
     Ok(client.close().await?)
 }
 

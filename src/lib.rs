@@ -200,7 +200,7 @@
 //! # Panics of your code
 //!
 //! Handlers, layers, hooks, stores, listeners, connectors, transports of clients, codecs of calls, and
-//! closures that listen or resynchronise run under a guard. A panic ends the request, the subscription,
+//! callbacks that resynchronise run under a guard. A panic ends the request, the subscription,
 //! the connection or the attempt that it belongs to, and nothing else. The guard needs panics that
 //! unwind, which is the default. With `panic = "abort"` in the profile of the program, each panic ends
 //! the process.

@@ -8,6 +8,6 @@
 pub use tokio_rustls::rustls;
 
 pub use crate::{
-    server::driver::tls::{TlsListener, TlsStream},
     client::driver::tls::TlsConnector,
+    server::driver::tls::{TlsListener, TlsStream},
 };

@@ -52,21 +52,11 @@ pub(crate) struct Burst {
     pub(crate) readers: usize,
     /// In all.
     pub(crate) messages: usize,
-    /// Readers are closures.
-    pub(crate) listens: bool,
 }
 
 impl Default for Burst {
     fn default() -> Self {
-        Self {
-            workers: 0,
-            is_tcp: true,
-            by: By::Task,
-            topics: 1,
-            readers: 1,
-            messages: 20_000,
-            listens: false,
-        }
+        Self { workers: 0, is_tcp: true, by: By::Task, topics: 1, readers: 1, messages: 20_000 }
     }
 }
 
@@ -79,10 +69,9 @@ pub(crate) struct Outcome {
 
 impl fmt::Display for Burst {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { workers, is_tcp, by, topics, readers, listens, .. } = self;
+        let Self { workers, is_tcp, by, topics, readers, .. } = self;
         let over = if *is_tcp { "tcp" } else { "pipes" };
-        let read = if *listens { "closures" } else { "streams" };
-        write!(f, "{workers} workers, {over}, by {by:?}, {topics} topics, {readers} {read} each")
+        write!(f, "{workers} workers, {over}, by {by:?}, {topics} topics, {readers} readers each")
     }
 }
 
@@ -109,13 +98,8 @@ impl Burst {
         for topic in 0..self.topics {
             for _ in 0..self.readers {
                 let (client, topic) = (service.connect().await, topic_of(topic));
-                match self.listens {
-                    true => readers.spawn(listen(client, topic)),
-                    false => {
-                        let subscribed = client.subscribe(&topic).await.expect("subscribed");
-                        readers.spawn(read(subscribed))
-                    }
-                };
+                let subscribed = client.subscribe(&topic).await.expect("subscribed");
+                readers.spawn(read(subscribed));
             }
         }
         // A closure subscribes in its task.
@@ -200,22 +184,6 @@ async fn read(mut subscription: Subscription) -> Outcome {
         }
     }
     panic!("the subscription is over after {outcome:?}")
-}
-
-async fn listen(client: Client, topic: String) -> Outcome {
-    let (tell, mut told) = mpsc::unbounded_channel();
-    let mut outcome = Outcome::default();
-    let listening = client.listen(&topic, move |delivery| {
-        let is_over = !outcome.count(&delivery);
-        if is_over {
-            let _ = tell.send(outcome);
-        }
-        async {}
-    });
-    let listening = listening.await.expect("subscribed");
-    let outcome = told.recv().await.expect("an outcome");
-    drop(listening);
-    outcome
 }
 
 impl Outcome {

@@ -59,7 +59,6 @@ fn all(messages: usize) -> Vec<Burst> {
         all.extend(ways.map(|by| Burst { by, ..base }));
         all.push(Burst { topics: 4, ..base });
         all.push(Burst { readers: 4, ..base });
-        all.push(Burst { listens: true, ..base });
     }
     all
 }

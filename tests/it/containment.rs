@@ -6,8 +6,8 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
     },
     task::{Context, Poll, Wake, Waker},
     time::Duration,
@@ -15,15 +15,13 @@ use std::{
 
 use bellwire::{
     CallError, Client, ClientBuilder, ClientConfig, CodecError, Connecting, ConnectionError,
-    ConnectionEvent, ConnectionEvents, Connector, Credentials, Decode, Delivery, Encode, Listening,
-    ListeningEnd, Resolving, Router, protocol::Code,
+    ConnectionEvent, ConnectionEvents, Connector, Credentials, Decode, Delivery, Encode, Resolving,
+    protocol::Code,
 };
 use bellwire_testkit::{
-    PipeServer,
     dialogue::Peer,
     net::{self, Net, builder, call, connected, next, outcome},
 };
-use futures::poll;
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
     time::{Instant, timeout},
@@ -592,206 +590,4 @@ async fn a_waker_that_panics_hurts_nobody_else() {
     server.send("9 ok stray\n2 more a\n1 ok z\n3 ok y").await;
     assert_eq!(outcome(waiting).await.unwrap(), "y");
     assert_eq!(rude.await.unwrap(), "z");
-}
-
-// Closures that listen.
-
-/// How a closure goes wrong.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Wrong {
-    Called,
-    Polled,
-    FutureDropped,
-    ClosureDropped,
-}
-
-async fn served() -> (PipeServer, Client) {
-    let server = PipeServer::start(Router::new());
-    let (client, connection) = Client::new(server.pipe(), ClientConfig::new());
-    tokio::spawn(connection);
-    client.connected().await.unwrap();
-    (server, client)
-}
-
-async fn wrong(client: &Client, wrong: Wrong) -> Listening {
-    let mut bomb = Some(Bomb(Arc::new(AtomicBool::new(true))));
-    if !matches!(wrong, Wrong::FutureDropped | Wrong::ClosureDropped) {
-        bomb.as_mut().unwrap().0 = Arc::default();
-    }
-    let closure = move |_| {
-        assert!(wrong != Wrong::Called, "as planned");
-        // Kept by the closure, or given to the invocation.
-        let given = if wrong == Wrong::FutureDropped { bomb.take() } else { None };
-        let _ = &bomb;
-        async move {
-            let _given = given;
-            assert!(wrong != Wrong::Polled, "as planned");
-            if wrong == Wrong::ClosureDropped {
-                std::panic::panic_any("as planned".to_owned());
-            }
-        }
-    };
-    client.subscribe("t").window(8).listen(closure).await.unwrap()
-}
-
-/// Its topic is left: others get everything, `seen` ends, and it is told.
-#[tokio::test(start_paused = true)]
-async fn a_listening_closure_that_panics_hurts_no_other() {
-    for how in [Wrong::Called, Wrong::Polled, Wrong::FutureDropped, Wrong::ClosureDropped] {
-        let (server, client) = served().await;
-        let mut events = client.events();
-        let mut healthy = client.subscribe("t").window(8).await.unwrap();
-        let bad = wrong(&client, how).await;
-        let seen = bad.seen(format!("{}:99", healthy.position().epoch).parse().unwrap());
-        for n in 0..100 {
-            server.publisher.publish("t", n.to_string()).await.unwrap();
-            assert_eq!(
-                next(&mut healthy).await.into_notification().unwrap().payload,
-                n.to_string(),
-                "{how:?}"
-            );
-        }
-        assert!(!timeout(LONG, seen).await.expect("it ends"), "{how:?}");
-        match timeout(LONG, events.next()).await.unwrap() {
-            Some(ConnectionEvent::ListeningEnded { topic, end: ListeningEnd::Panicked(text) }) => {
-                assert_eq!((topic.as_str(), &text[..]), ("t", "as planned"), "{how:?}");
-            }
-            other => panic!("{how:?}: {other:?}"),
-        }
-        let panic = tokio::spawn(bad.ended()).await.unwrap_err();
-        assert!(panic.is_panic(), "{how:?}");
-        assert!(poll!(std::pin::pin!(events.next())).is_pending(), "told once");
-        assert!(healthy.position().next > 100);
-    }
-}
-
-/// Ends otherwise are told as well: by the handle, by the server, and by a runtime that shuts down.
-#[tokio::test]
-async fn a_listening_tells_how_it_ended() {
-    let (server, client) = served().await;
-    let mut events = client.events();
-    let mut ended = async || match timeout(LONG, events.next()).await.unwrap() {
-        Some(ConnectionEvent::ListeningEnded { end, .. }) => end,
-        other => panic!("{other:?}"),
-    };
-    let far = "e:99".parse().unwrap();
-    let listening = client.listen("t", |_| async {}).await.unwrap();
-    let seen = listening.seen(far);
-    drop(listening);
-    assert_eq!((ended().await, seen.await), (ListeningEnd::Dropped, false));
-
-    let asking = client.clone();
-    let elsewhere = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let listening = runtime.block_on(asking.listen("t", |_| std::future::pending())).unwrap();
-        drop(runtime);
-        listening
-    });
-    assert_eq!(ended().await, ListeningEnd::Aborted);
-    let listening = elsewhere.join().unwrap();
-    assert!(!listening.seen(far).await);
-    listening.ended().await;
-
-    let listening = client.listen("t", |_| async {}).await.unwrap();
-    let sessions = server.handle.sessions();
-    sessions[0].revoke("t");
-    listening.ended().await;
-    assert_eq!(ended().await, ListeningEnd::Over);
-}
-
-/// Not one invocation begins behind the drop, though the closure runs on another worker, and awaits
-/// nothing.
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn nothing_is_listened_to_behind_the_drop() {
-    let (server, client) = served().await;
-    let (begun, late) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
-    for round in 0..200 {
-        let is_dropped = Arc::<AtomicBool>::default();
-        let (count, is_late, after) = (begun.clone(), is_dropped.clone(), late.clone());
-        let listening = client.listen("t", move |_| {
-            after.fetch_add(is_late.load(SeqCst).into(), SeqCst);
-            let (count, is_late, after) = (count.clone(), is_late.clone(), after.clone());
-            async move {
-                after.fetch_add(is_late.load(SeqCst).into(), SeqCst);
-                count.fetch_add(1, SeqCst);
-                std::thread::sleep(Duration::from_micros(round % 7 * 50));
-                after.fetch_add(is_late.load(SeqCst).into(), SeqCst);
-            }
-        });
-        let listening = listening.await.unwrap();
-        let before = begun.load(SeqCst);
-        for _ in 0..20 {
-            server.publisher.publish("t", "x").await.unwrap();
-        }
-        let some = async {
-            while begun.load(SeqCst) < before + round % 5 {
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(Duration::from_secs(60), some).await.expect("it listens");
-        drop(listening);
-        is_dropped.store(true, SeqCst);
-    }
-    let mut other = client.subscribe("t").await.unwrap();
-    server.publisher.publish("t", "x").await.unwrap();
-    timeout(Duration::from_secs(60), other.next()).await.unwrap().unwrap();
-    assert_eq!(late.load(SeqCst), 0);
-}
-
-/// Dropped by its own closure: no deadlock, and no further invocation.
-#[tokio::test]
-async fn a_closure_may_drop_its_own_listening() {
-    let (server, client) = served().await;
-    let place = Arc::<Mutex<Option<Listening>>>::default();
-    let (own, calls) = (place.clone(), Arc::<AtomicU64>::default());
-    let counted = calls.clone();
-    let closure = move |_| {
-        counted.fetch_add(1, SeqCst);
-        let own = own.clone();
-        async move {
-            let listening = own.lock().unwrap().take();
-            drop(listening);
-        }
-    };
-    *place.lock().unwrap() = Some(client.listen("t", closure).await.unwrap());
-    let mut events = client.events();
-    for _ in 0..10 {
-        server.publisher.publish("t", "x").await.unwrap();
-    }
-    match timeout(Duration::from_secs(60), events.next()).await.unwrap() {
-        Some(ConnectionEvent::ListeningEnded { end: ListeningEnd::Dropped, .. }) => {}
-        other => panic!("{other:?}"),
-    }
-    let mut other = client.subscribe("t").await.unwrap();
-    server.publisher.publish("t", "x").await.unwrap();
-    timeout(Duration::from_secs(60), other.next()).await.unwrap().unwrap();
-    assert_eq!(calls.load(SeqCst), 1);
-}
-
-/// The thread that drops it holds what the closure waits for: that is waited for no longer than said.
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn a_drop_does_not_wait_for_ever() {
-    let (server, client) = served().await;
-    let (lock, begun) = (Arc::<Mutex<()>>::default(), Arc::<AtomicBool>::default());
-    let (theirs, has_begun) = (lock.clone(), begun.clone());
-    let closure = move |_| {
-        let (theirs, has_begun) = (theirs.clone(), has_begun.clone());
-        async move {
-            has_begun.store(true, SeqCst);
-            drop(theirs.lock().unwrap());
-        }
-    };
-    let listening = client.listen("t", closure).await.unwrap();
-    let dropping = tokio::task::spawn_blocking(move || {
-        let held = lock.lock().unwrap();
-        tokio::runtime::Handle::current().block_on(async {
-            server.publisher.publish("t", "x").await.unwrap();
-            while !begun.load(SeqCst) {
-                tokio::task::yield_now().await;
-            }
-        });
-        drop(listening);
-        drop(held);
-    });
-    timeout(Duration::from_secs(60), dropping).await.expect("no deadlock").unwrap();
 }

@@ -28,7 +28,7 @@ use futures::{
 use tokio::{
     io::DuplexStream,
     runtime::Builder,
-    sync::{Mutex, MutexGuard, mpsc},
+    sync::{Mutex, MutexGuard},
     task::{LocalSet, coop::unconstrained, yield_now},
     time::timeout,
 };
@@ -64,7 +64,6 @@ fn list() -> Vec<Case> {
             looping(async |_| drop(Client::connect_with("", ClientConfig::new()).await))
         }),
         ("Client::connected", || looping(async |it| drop(it.open.connected().await))),
-        ("Client::listen", || looping(async |it| drop(it.closed.listen("t", async |_| {}).await))),
         ("ClientBuilder::connect", || looping(async |_| drop(Client::builder().connect().await))),
         ("Connection", || looping(async |it| drop((&mut *held(&it.over).await).await))),
         ("ConnectionEvents", || {
@@ -119,9 +118,6 @@ fn list() -> Vec<Case> {
         ("Subscribe", || looping(async |it| drop(it.closed.subscribe("t").await))),
         // Refused before anything is waited for.
         ("Subscribe", || looping(async |it| drop(it.open.subscribe("").await))),
-        ("Subscribe::listen", || {
-            looping(async |it| drop(it.closed.subscribe("t").listen(async |_| {}).await))
-        }),
         ("Subscription", || {
             looping(async |it| assert_eq!(StreamExt::next(&mut *held(&it.ended).await).await, None))
         }),
@@ -162,11 +158,10 @@ fn list() -> Vec<Case> {
 }
 
 /// Public futures that no loop can be made of, and why.
-const EXEMPT: [(&str, &str); 8] = [
+const EXEMPT: [(&str, &str); 7] = [
     ("Client::connect_tls", "as Client::connect"),
     ("Client::connect_tls_with", "as Client::connect"),
     ("HandlerReply", "a handler is started once, and its driver yields between requests"),
-    ("Listening::ended", "a task of tokio's, and each ends once"),
     ("MemoryTopics::close", "a store's, which Publisher::close waits for"),
     ("MemoryTopics::append", "a store's, which Publisher::publish waits for"),
     ("Server::bind_tls", "as Server::bind"),
@@ -505,30 +500,6 @@ async fn messages_that_a_client_pipelines_are_published_in_turns() {
     assert!(turns.await >= QUEUED as usize / 32 / 2);
 }
 
-/// A closure that works for 1 ms without waiting, 100 times: others have a turn after each.
-#[tokio::test]
-async fn a_closure_that_works_for_long_gives_way_after_each_delivery() {
-    let server = PipeServer::start(Router::<()>::new());
-    let (client, connection) = Client::new(server.pipe(), ClientConfig::new());
-    tokio::spawn(connection);
-    let (tell, mut told) = mpsc::unbounded_channel();
-    let listening = client.listen("t", move |_| {
-        thread::sleep(Duration::from_millis(1));
-        tell.send(()).unwrap();
-        async {}
-    });
-    let _listening = listening.await.unwrap();
-    for _ in 0..100 {
-        server.publisher.publish("t", "x").await.unwrap();
-    }
-    let turns = turns_during(async {
-        for _ in 0..100 {
-            told.recv().await.unwrap();
-        }
-    });
-    assert!(turns.await >= 90);
-}
-
 fn nothing_is_lost(burst: Burst) {
     let Outcome { received, lost } = burst.run();
     assert_eq!((received, lost), ((burst.messages * burst.readers) as u64, 0), "{burst}");
@@ -567,9 +538,8 @@ fn messages_published_by_a_client_reach_a_reader() {
 }
 
 #[test]
-fn messages_of_several_topics_reach_several_readers_and_closures() {
+fn messages_of_several_topics_reach_several_readers() {
     for workers in [0, 2] {
         nothing_is_lost(Burst { workers, topics: 4, readers: 2, ..Burst::default() });
-        nothing_is_lost(Burst { workers, listens: true, ..Burst::default() });
     }
 }

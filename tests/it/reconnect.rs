@@ -78,7 +78,7 @@ async fn who_hears_of_a_lost_connection_finds_none() {
 struct Observer {
     client: Client,
     events: Mutex<ConnectionEvents>,
-    listening: Mutex<Option<Seen>>,
+    reading: Mutex<Option<Seen>>,
     observed: Mutex<Vec<Observed>>,
 }
 
@@ -88,15 +88,15 @@ struct Observed {
     stats: ClientStats,
     /// Whether `connected` has an answer at once, and which.
     connected: Option<Result<Hello, ConnectionError>>,
-    /// Whether what waited for a listening has ended.
+    /// Whether what waited for a subscription has ended.
     has_left: bool,
 }
 
 impl Observer {
     fn of(client: &Client) -> Arc<Self> {
         let events = Mutex::new(client.events());
-        let (listening, observed) = (Mutex::default(), Mutex::default());
-        let observer = Arc::new(Self { client: client.clone(), events, listening, observed });
+        let (reading, observed) = (Mutex::default(), Mutex::default());
+        let observer = Arc::new(Self { client: client.clone(), events, reading, observed });
         observer.clone().wake();
         observer
     }
@@ -114,9 +114,8 @@ impl Observer {
             Poll::Ready(connected) => Some(connected),
             Poll::Pending => None,
         };
-        let mut listening = self.listening.lock().unwrap();
-        let has_left =
-            listening.as_mut().is_some_and(|seen| Pin::new(seen).poll(&mut cx).is_ready());
+        let mut reading = self.reading.lock().unwrap();
+        let has_left = reading.as_mut().is_some_and(|seen| Pin::new(seen).poll(&mut cx).is_ready());
         let (hello, stats) = (self.client.hello(), self.client.stats());
         Observed { event, hello, stats, connected, has_left }
     }
@@ -149,15 +148,13 @@ async fn each_event_comes_behind_the_state_it_tells_of() {
     late.abort();
     server.expect("* /cancel 2").await;
     server.send("2 ok\n2 ok\n99 ok\n* /error malformed x\n* nosuch 1 x").await;
-    let listening = tokio::spawn({
-        let client = client.clone();
-        async move { client.listen("t", |_| async { panic!("as planned") }).await }
-    });
+    let subscribing = tokio::spawn(client.subscribe("t").into_future());
     server.expect("3 /subscribe t").await;
     server.send("3 ok;epoch=e;next=1;head=0;lease=60").await;
-    let listening = listening.await.unwrap().unwrap();
-    *observer.listening.lock().unwrap() = Some(listening.seen("e:9".parse().unwrap()));
+    let mut subscription = subscribing.await.unwrap().unwrap();
     server.send("* t 1 x").await;
+    assert!(matches!(subscription.next().await, Some(Delivery::Notification(_))));
+    drop(subscription);
     server.expect("4 /unsubscribe t").await;
     server.send("4 ok").await;
     let resync = |_| async { panic!("as planned") };
@@ -167,7 +164,7 @@ async fn each_event_comes_behind_the_state_it_tells_of() {
         server.send("5 ok;epoch=e;next=1;head=0;lease=60\n* /gap r e 1 1 retention").await;
     });
     let mut subscription = subscription.unwrap();
-    *observer.listening.lock().unwrap() = Some(subscription.seen("e:9".parse().unwrap()));
+    *observer.reading.lock().unwrap() = Some(subscription.seen("e:9".parse().unwrap()));
     assert!(matches!(subscription.next().await, Some(Delivery::Gap(_))));
     server.expect("6 /unsubscribe r").await;
     server.send("6 ok").await;
@@ -240,11 +237,6 @@ async fn each_event_comes_behind_the_state_it_tells_of() {
                 assert_eq!(stats.violations, 1, "{text}");
                 "violation"
             }
-            ConnectionEvent::ListeningEnded { .. } => {
-                assert!(has_left, "{text}");
-                assert_eq!(stats.notifications, 2, "{text}");
-                "listening"
-            }
             ConnectionEvent::ResyncPanicked { .. } => {
                 assert!(has_left, "{text}");
                 assert_eq!(stats.gaps, 1, "{text}");
@@ -271,7 +263,6 @@ async fn each_event_comes_behind_the_state_it_tells_of() {
         "error",
         "failed",
         "late",
-        "listening",
         "resync",
         "unasked",
         "violation",

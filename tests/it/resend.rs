@@ -231,7 +231,7 @@ async fn what_is_given_up_before_it_is_offered_never_leaves() {
     // There is no room for it, until those are gone.
     let behind = call_within(&client, "behind", Some(Duration::from_secs(60)));
     settle().await;
-    assert_eq!((client.stats().pending, client.stats().in_flight), (4, 5));
+    assert_eq!((client.stats().pending, client.stats().in_flight), (4, 4));
     dropped.abort();
     settle().await;
     assert_eq!((client.stats().pending, client.stats().in_flight), (4, 4));
@@ -431,45 +431,23 @@ async fn dropped(events: &mut ConnectionEvents) -> u64 {
     }
 }
 
-/// One-ways that were not offered are not lost with their connection.
+/// One-way requests that were not offered are dropped with their connection, and counted.
 #[tokio::test(start_paused = true)]
-async fn one_ways_that_were_not_offered_are_carried_over() {
+async fn one_ways_that_were_not_offered_are_dropped_and_counted() {
     let (builder, mut net) = builder();
     let (client, server, offered) = blocked(builder, &mut net).await;
     client.one_way("m", "short").await.unwrap();
     client.one_way("m", "y".repeat(2_000)).await.unwrap();
     settle().await;
-    drop(server);
-    outcome(offered).await.unwrap_err();
     let mut events = client.events();
-    let mut server = net.attempt().await.accept(1 << 16);
-    server.send(&HELLO.replace("65535", "1024")).await;
-    server.expect("* m short").await;
-    server.expect_silence().await;
-    assert_eq!(dropped(&mut events).await, 1);
-}
-
-/// What was carried over is carried once, however many connections follow; and what is sent on one
-/// of them is not sent on the next.
-#[tokio::test(start_paused = true)]
-async fn one_ways_are_carried_over_once() {
-    let (builder, mut net) = builder();
-    let (client, server, offered) = blocked(builder, &mut net).await;
-    client.one_way("m", "carried").await.unwrap();
-    settle().await;
     drop(server);
     outcome(offered).await.unwrap_err();
+    assert_eq!(dropped(&mut events).await, 2);
     let mut server = net.greet().await;
-    server.expect("* m carried").await;
-    for number in ["1", "2", "3"] {
-        client.one_way("m", number).await.unwrap();
-        server.expect(&format!("* m {number}")).await;
-        server.expect_silence().await;
-        drop(server);
-        server = net.greet().await;
-        client.connected().await.unwrap();
-        server.expect_silence().await;
-    }
+    client.connected().await.unwrap();
+    server.expect_silence().await;
+    client.one_way("m", "next").await.unwrap();
+    server.expect("* m next").await;
 }
 
 /// A server that refuses for closing, and has not said so, is asked again after a pause: a random
@@ -499,7 +477,7 @@ async fn who_is_refused_for_closing_comes_again_after_a_pause() {
     }
 }
 
-/// Where there is no other connection to carry them to, the client says how many they were.
+/// The same where no other connection follows, and where the client closes.
 #[tokio::test(start_paused = true)]
 async fn one_ways_that_can_go_nowhere_are_counted() {
     for closes in [false, true] {
@@ -510,7 +488,6 @@ async fn one_ways_that_can_go_nowhere_are_counted() {
         let mut events = client.events();
         drop(server);
         if closes {
-            // They wait for a connection, and there is none to come.
             let _attempt = net.attempt().await;
             client.close().await.unwrap();
         }
@@ -519,24 +496,24 @@ async fn one_ways_that_can_go_nowhere_are_counted() {
     }
 }
 
-/// Those of a connection that is left, where there is another already, go there.
+/// The same on a connection that is left, once its server has drawn the line.
 #[tokio::test(start_paused = true)]
-async fn one_ways_of_a_connection_that_is_left_go_to_the_one_there_is() {
+async fn one_ways_of_a_connection_that_is_left_are_dropped_at_the_line() {
     let (builder, mut net) = builder();
     let (client, mut server, offered) = blocked(builder, &mut net).await;
     client.one_way("m", "not offered").await.unwrap();
     server.send("* /bye shutdown").await;
     let mut next = net.greet().await;
-    settle().await;
-    next.expect_silence().await;
+    client.connected().await.unwrap();
+    let mut events = client.events();
     server.send("* /bye;last=1 shutdown").await;
-    next.expect("* m not offered").await;
+    assert_eq!(dropped(&mut events).await, 1);
     drop(server);
     outcome(offered).await.unwrap_err();
     next.expect_silence().await;
 }
 
-/// Not once the client closes: they would stand behind its `/quit`, where no server reads.
+/// The same once the client closes.
 #[tokio::test(start_paused = true)]
 async fn one_ways_of_a_connection_that_is_left_go_nowhere_once_the_client_closes() {
     let (builder, mut net) = builder();

@@ -710,7 +710,7 @@ async fn floods_both_ways_through_64_bytes_never_deadlock() {
 
 // Row 33: calls from where user code runs.
 
-/// threats: 33. A closure on notifications calls on the same client, whose queue of notifications
+/// threats: 33. The reader of a topic calls on the same client, whose queue of notifications
 /// is full meanwhile; every reply comes.
 #[tokio::test]
 async fn a_notification_handler_may_call_on_its_own_connection() {
@@ -718,17 +718,16 @@ async fn a_notification_handler_may_call_on_its_own_connection() {
     let client = client_of(&server, 256, ClientConfig::new().inbox_items(2));
     let (told, mut hears) = tokio::sync::mpsc::unbounded_channel();
     let asking = client.clone();
-    let closure = move |delivery: Delivery| {
-        let (client, told) = (asking.clone(), told.clone());
-        async move {
-            let Some(one) = delivery.into_notification() else { return };
-            let calls = (0..4).map(|_| client.call("echo", &one.payload).into_future());
+    let mut subscription = client.subscribe("t").await.unwrap();
+    tokio::spawn(async move {
+        while let Some(delivery) = subscription.next().await {
+            let Some(one) = delivery.into_notification() else { continue };
+            let calls = (0..4).map(|_| asking.call("echo", &one.payload).into_future());
             let replies = join_all(calls).await;
             assert!(replies.iter().all(|reply| reply.as_ref().unwrap() == &one.payload));
             told.send(one.sequence).unwrap();
         }
-    };
-    let _listening = client.listen("t", closure).await.unwrap();
+    });
     for number in 1..=500 {
         server.publisher.publish("t", number.to_string()).await.unwrap();
         yield_now().await;

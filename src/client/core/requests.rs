@@ -304,8 +304,12 @@ impl Requests {
         let mut kept = self.remove(key)?;
         if let Stage::Sent(link, id) = kept.stage
             && let Some(link) = links.link(link)
-            && link.take_back(id).is_none()
         {
+            if link.take_back(id).is_some() {
+                // There is room for others now.
+                self.send_waiting(links, step);
+                return Some(kept.last(links.out_of_time().into()));
+            }
             if let Some(waiter) = link.offered_waiter(id) {
                 let is_list = matches!(waiter, Waiter::List(_));
                 *waiter = if is_list { Waiter::Ignored } else { Waiter::Tombstone };
@@ -520,8 +524,9 @@ impl Request {
             RequestLine::Methods => {
                 let state = &links.current.state;
                 let is_over = state.is_admitted() && !state.takes_controls();
-                let error = links.closing.clone().or_else(|| is_over.then(|| state.refusal())?);
-                error.map(NotSent::Lost)
+                let down = || links.down.clone().filter(|_| self.fail_fast);
+                let gone = || if is_over { state.refusal() } else { None };
+                links.closing.clone().or_else(gone).or_else(down).map(NotSent::Lost)
             }
         }
     }
