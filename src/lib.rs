@@ -226,6 +226,7 @@ mod io;
 mod json;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+mod outbound;
 pub mod protocol;
 mod random;
 pub mod server;

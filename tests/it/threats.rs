@@ -536,7 +536,7 @@ const SEEDED_OR_SAFE: [(&str, &str); 2] = [
         "src/server/handlers/router.rs",
         "keyed by the server's own methods: peers look up, and add nothing",
     ),
-    ("src/client/pending.rs", "keyed by ids that this side chooses"),
+    ("src/client/core/pending.rs", "keyed by ids that this side chooses"),
 ];
 
 /// Crates whose maps or hashers are unseeded, or seeded the same in every process.

@@ -17,7 +17,7 @@ use crate::{
     },
     error::ConnectionError,
     guard::{Held, guarded},
-    io::WriteBuffer,
+    outbound::Outbound,
     protocol::{Hello, LineDecoder, Outcome, RequestId, Time},
     sync::Arc,
 };
@@ -49,7 +49,9 @@ pub(crate) struct Connection {
     /// How long the server asks to be left alone.
     pub(crate) retry_after: Arc<RetryAfter>,
     lines: LineDecoder,
-    out: WriteBuffer,
+    out: Outbound,
+    /// The transport did not take all of the output.
+    is_blocked: bool,
     pub(crate) timers: Timers,
     /// The step that this driver is in. It keeps the allocations.
     pub(crate) step: Step,
@@ -120,7 +122,8 @@ impl Connection {
             credentials,
             span: Held::new(span.unwrap_or_else(Span::none)),
             retry_after: Arc::default(),
-            out: WriteBuffer::default(),
+            out: Outbound::default(),
+            is_blocked: false,
             timers: Timers::new(greeting),
             step,
             replies: Vec::new(),
@@ -187,7 +190,7 @@ impl Connection {
 
     /// Looks for something to be written. If there is nothing, `waker` is woken when there is.
     pub(crate) fn poll_output(&mut self, was_gathered: bool, waker: &Waker) -> Output {
-        if !self.out.is_empty() {
+        if !self.out.is_done() {
             return Output::Write;
         }
         if !self.first_lines.is_empty() {
@@ -220,7 +223,8 @@ impl Connection {
     }
 
     /// The transport takes no more for now. `waker` is woken only if this side closes.
-    pub(crate) fn wait_for_transport(&mut self, waker: &Waker) {
+    pub(crate) fn handle_write_blocked(&mut self, waker: &Waker) {
+        self.is_blocked = true;
         let link = self.link;
         self.with(|core, step| {
             if let Some(link) = core.links.link(link) {
@@ -230,20 +234,31 @@ impl Connection {
         self.run();
     }
 
-    /// The bytes to be written next.
-    pub(crate) fn output(&mut self) -> &mut WriteBuffer {
-        &mut self.out
+    /// The bytes to be written next. With none, the transport is to be flushed.
+    pub(crate) fn output(&self) -> &[u8] {
+        self.out.unwritten()
     }
 
-    /// The transport took so many bytes at `now`, some of which it had put off if `was_put_off`.
-    pub(crate) fn handle_written(&mut self, bytes: usize, was_put_off: bool, now: Time) {
+    /// The transport took so many bytes at `now`.
+    pub(crate) fn handle_written(&mut self, bytes: usize, now: Time) {
         self.step.now = now;
         self.step.tally.bytes_out += bytes as u64;
-        if was_put_off && bytes > 0 {
+        self.out.wrote(bytes);
+        if std::mem::take(&mut self.is_blocked) {
             // The peer's system is there. A probe that stands behind these bytes could not be answered.
             self.timers.on_progress(now);
         }
         self.run();
+    }
+
+    /// Whether all is written, and the transport may still hold some of it.
+    pub(crate) fn needs_flush(&self) -> bool {
+        self.out.needs_flush()
+    }
+
+    /// The transport has passed on all that it took.
+    pub(crate) fn handle_flushed(&mut self) {
+        self.out.flushed();
     }
 
     /// The state, as of now.

@@ -9,7 +9,7 @@ use crate::{
         step::Step,
         waiter::{Entry, Waiter},
     },
-    io::WriteBuffer,
+    outbound::Outbound,
     protocol::{Mark, RequestId, encode},
 };
 
@@ -236,7 +236,7 @@ impl Link {
     }
 
     /// Takes the unwritten bytes, which count as offered from here on.
-    pub(crate) fn take_outbound(&mut self, buffer: &mut WriteBuffer) {
+    pub(crate) fn take_outbound(&mut self, buffer: &mut Outbound) {
         self.append_grants();
         buffer.refill(&mut self.out);
         self.offered = self.appended;

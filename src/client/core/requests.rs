@@ -302,25 +302,25 @@ impl Requests {
         step: &mut Step,
     ) -> Option<CallError> {
         let mut kept = self.remove(key)?;
-        if let Stage::Sent(link, id) = kept.stage
-            && let Some(link) = links.link(link)
-        {
-            if link.take_back(id).is_some() {
-                // There is room for others now.
-                self.send_waiting(links, step);
-                return Some(kept.last(links.out_of_time().into()));
-            }
-            if let Some(waiter) = link.offered_waiter(id) {
-                let is_list = matches!(waiter, Waiter::List(_));
-                *waiter = if is_list { Waiter::Ignored } else { Waiter::Tombstone };
-                if !is_list {
-                    link.append_cancel(id);
-                    link.wake_for_line(step);
-                }
-            }
-            return Some(Unknown::Deadline.into());
+        let late = kept.last(links.out_of_time().into());
+        step.gone.push(kept.request.caller);
+        let Stage::Sent(link, id) = kept.stage else { return Some(late) };
+        let Some(link) = links.link(link) else { return Some(late) };
+        if link.take_back(id).is_some() {
+            // There is room for others now.
+            self.send_waiting(links, step);
+            return Some(late);
         }
-        Some(kept.last(links.out_of_time().into()))
+        let waiter = link.offered_waiter(id);
+        let is_list = waiter.as_ref().is_some_and(|waiter| matches!(waiter, Waiter::List(_)));
+        if let Some(waiter) = waiter {
+            *waiter = if is_list { Waiter::Ignored } else { Waiter::Tombstone };
+        }
+        if !is_list {
+            link.append_cancel(id);
+            link.wake_for_line(step);
+        }
+        Some(Unknown::Deadline.into())
     }
 
     /// As [`give_up`](Self::give_up), for a request that waits; `None` if it was sent.

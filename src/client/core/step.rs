@@ -6,6 +6,7 @@ use crate::{
     client::{
         core::{
             link::LinkId,
+            requests::Caller,
             topics::Joined,
             waiter::{CallResult, Listed},
         },
@@ -43,6 +44,8 @@ pub(crate) struct Step {
     pub(crate) wakers: Vec<Waker>,
     /// Wakers that are of no use any more. They are dropped here.
     pub(crate) unused: Vec<Waker>,
+    /// Callers that are not told: they have given up. To drop a one-shot wakes its receiver.
+    pub(crate) gone: Vec<Caller>,
     /// What happened. The core queues it for its streams before the lock is released.
     pub(crate) events: Vec<ConnectionEvent>,
 }
@@ -89,6 +92,9 @@ impl Step {
         }
         for waker in self.unused.drain(..) {
             guarded(|| drop(waker));
+        }
+        for caller in self.gone.drain(..) {
+            guarded(|| drop(caller));
         }
     }
 }

@@ -52,8 +52,6 @@ pub struct Connection<T> {
     shared: Arc<Shared>,
     /// The write was put off once, so that callers who run now can join it.
     gathered: bool,
-    /// The transport did not take all of the output.
-    is_blocked: bool,
     timer: Timer,
     /// The client's own timers, where no supervisor looks after them.
     client_timer: Timer,
@@ -73,7 +71,7 @@ impl<T> Connection<T> {
         let greeting = Some(greeting).filter(|_| !shared.is_supervised);
         let core = Core::new(shared.locked.clone(), credentials, greeting, now);
         let (timer, client_timer) = (Timer::default(), Timer::default());
-        Self { io, core, shared, gathered: false, is_blocked: false, timer, client_timer }
+        Self { io, core, shared, gathered: false, timer, client_timer }
     }
 
     /// The server's hello; `None` until the credentials are accepted, if the server asks for them.
@@ -193,21 +191,43 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 }
                 Output::Write => self.gathered = false,
             }
-            let (out, io, was_blocked) = (self.core.output(), &mut *self.io, self.is_blocked);
-            let before = out.len();
-            let written = transport(|| out.poll_write(io, cx));
-            let taken = before - out.len();
-            self.is_blocked = written.is_pending();
-            self.core.handle_written(taken, was_blocked, now);
-            match written {
+            match self.poll_transport(cx, now) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => return Err(self.write_failed(error, cx, now)),
                 Poll::Pending => {
-                    self.core.wait_for_transport(cx.waker());
+                    self.core.handle_write_blocked(cx.waker());
                     return Ok(());
                 }
             }
         }
+    }
+
+    /// Writes until all is out or the transport takes no more, then flushes.
+    fn poll_transport(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Time,
+    ) -> Poll<Result<(), ConnectionError>> {
+        while !self.core.output().is_empty() {
+            let (out, io) = (self.core.output(), Pin::new(&mut *self.io));
+            match ready!(transport(|| io.poll_write(cx, out))) {
+                Ok(0) => {
+                    let error = io::Error::from(io::ErrorKind::WriteZero);
+                    return Poll::Ready(Err(error.into()));
+                }
+                Ok(count) => self.core.handle_written(count, now),
+                Err(ConnectionError::Io { kind: io::ErrorKind::Interrupted, .. }) => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        if self.core.needs_flush() {
+            let io = Pin::new(&mut *self.io);
+            if let Err(error) = ready!(transport(|| io.poll_flush(cx))) {
+                return Poll::Ready(Err(error));
+            }
+            self.core.handle_flushed();
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// A server that closes may have said why, or answered, before: that is read first.

@@ -1,0 +1,100 @@
+//! The bytes that a connection has to write, and how many of them are written.
+
+/// A buffer that is empty keeps no more than this.
+const KEPT: usize = 64 * 1024;
+
+/// Bytes on their way out.
+#[derive(Debug, Default)]
+pub(crate) struct Outbound {
+    bytes: Vec<u8>,
+    written: usize,
+    /// The transport took bytes since it last passed on all that it had.
+    is_unflushed: bool,
+}
+
+impl Outbound {
+    /// Where encoders append.
+    pub(crate) fn bytes(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// Bytes not yet written.
+    pub(crate) fn unwritten(&self) -> &[u8] {
+        self.bytes.get(self.written..).unwrap_or_default()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.written == self.bytes.len()
+    }
+
+    /// Whether nothing is left to be written, and nothing that was is still on its way.
+    pub(crate) fn is_done(&self) -> bool {
+        self.is_empty() && !self.is_unflushed
+    }
+
+    /// Whether all is written, and the transport may still hold some of it.
+    pub(crate) fn needs_flush(&self) -> bool {
+        self.is_empty() && self.is_unflushed
+    }
+
+    /// The transport has passed on all that it took.
+    pub(crate) fn flushed(&mut self) {
+        self.is_unflushed = false;
+    }
+
+    /// The transport took so many bytes.
+    pub(crate) fn wrote(&mut self, count: usize) {
+        self.written = self.bytes.len().min(self.written + count);
+        self.is_unflushed = true;
+        if self.is_empty() {
+            self.bytes.clear();
+            self.written = 0;
+            self.bytes.shrink_to(KEPT);
+        } else if self.written > self.bytes.len() / 2 {
+            // What is written is forgotten once it is the larger part.
+            self.bytes.drain(..self.written);
+            self.written = 0;
+        }
+    }
+
+    /// Takes the bytes of `other` if this one is empty; `other` gets this one's space.
+    pub(crate) fn refill(&mut self, other: &mut Vec<u8>) {
+        if self.is_empty() {
+            self.bytes.clear();
+            self.written = 0;
+            std::mem::swap(&mut self.bytes, other);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_leaves_and_the_rest_stays() {
+        let mut out = Outbound::default();
+        assert!(out.is_done());
+        out.bytes().extend_from_slice(b"abcdef");
+        out.wrote(2);
+        assert_eq!(out.unwritten(), b"cdef");
+        out.bytes().push(b'g');
+        out.wrote(3);
+        assert_eq!(out.unwritten(), b"fg");
+        assert!(!out.needs_flush());
+        out.wrote(2);
+        assert!(out.needs_flush() && !out.is_done());
+        out.flushed();
+        assert!(out.is_done());
+    }
+
+    #[test]
+    fn an_empty_buffer_takes_the_bytes_of_another() {
+        let (mut out, mut lines) = (Outbound::default(), b"lines".to_vec());
+        out.refill(&mut lines);
+        assert_eq!((out.unwritten(), lines.len()), (&b"lines"[..], 0));
+        lines.extend_from_slice(b"more");
+        out.refill(&mut lines);
+        assert_eq!((out.unwritten(), &lines[..]), (&b"lines"[..], &b"more"[..]));
+    }
+}
