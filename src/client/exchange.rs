@@ -112,23 +112,23 @@ impl<S: Borrow<Shared>> Exchange<S> {
         }
     }
 
-    /// Sends a one-way request at once, if nothing keeps it from that. Returns whether it was sent;
-    /// `None` if it was begun, or is over.
-    pub(crate) fn send_one_way(&mut self) -> Option<bool> {
-        let State::New(RequestLine::Application(body)) = &self.state else { return None };
+    /// Sends a one-way request at once, if it was not begun and nothing keeps it from that. Returns
+    /// whether it was sent.
+    pub(crate) fn send_one_way(&mut self) -> bool {
+        let State::New(RequestLine::Application(body)) = &self.state else { return false };
         let sent = self
             .shared
             .borrow()
             .act(|core, step| core.requests.try_one_way(body, &mut core.links, step));
         match sent {
-            Ok(false) => Some(false),
+            Ok(false) => false,
             Ok(true) => {
                 self.finish();
-                Some(true)
+                true
             }
             Err(error) => {
                 self.state = State::Over(Some(error.into()));
-                None
+                false
             }
         }
     }

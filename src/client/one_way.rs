@@ -13,6 +13,7 @@ use crate::{
         core::{
             body::Body,
             requests::{Caller, RequestLine},
+            waiter::Sent,
         },
         exchange::Exchange,
         shared::Shared,
@@ -38,7 +39,7 @@ use crate::{
 pub struct OneWay<'a> {
     exchange: Exchange<&'a Shared>,
     /// While it waits.
-    sent: Option<oneshot::Receiver<Result<(), NotSent>>>,
+    sent: Option<oneshot::Receiver<Sent>>,
 }
 
 impl<'a> OneWay<'a> {
@@ -77,9 +78,8 @@ impl<'a> OneWay<'a> {
 
     fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), NotSent>> {
         let Self { exchange, sent } = self;
-        match exchange.send_one_way() {
-            Some(true) => return Poll::Ready(Ok(())),
-            Some(false) | None => {}
+        if exchange.send_one_way() {
+            return Poll::Ready(Ok(()));
         }
         let begun = exchange.begin(|| {
             let (sender, receiver) = oneshot::channel();

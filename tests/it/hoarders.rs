@@ -127,8 +127,16 @@ async fn finished_replies_are_counted_and_bounded() {
         // What was begun by then may end.
         for _ in 0..2_000 {
             yield_now().await;
-            assert!(held() >= alive.now(), "{method}: {} held, {} counted", alive.now(), held());
+            // A reply of another thread is there a moment before it is counted.
+            let is_counted = held() >= alive.now();
+            assert!(is_counted || method == "blocking", "{method}: {} of {}", held(), alive.now());
         }
+        let all_counted = async {
+            while held() < alive.now() {
+                yield_now().await;
+            }
+        };
+        soon(method, all_counted).await;
         let most = MARK + beside * BIG;
         assert!(alive.most() <= most, "{method}: {} bytes of {most}", alive.most());
         let reading = async {

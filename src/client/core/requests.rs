@@ -19,7 +19,7 @@ use crate::{
         links::Links,
         state::State,
         step::Step,
-        waiter::{CallResult, Listed, Reply, Waiter},
+        waiter::{CallResult, Listed, Reply, Sent, Waiter},
     },
     error::{CallError, ConnectionError, NotSent, Unknown},
     protocol::{Code, Repeats, RequestId, Time},
@@ -64,7 +64,7 @@ pub(crate) enum Caller {
     Stream(Arc<ItemQueue>),
     List(oneshot::Sender<Listed>),
     /// A one-way request: its outcome is that its line waits to be written.
-    OneWay(oneshot::Sender<Result<(), NotSent>>),
+    OneWay(oneshot::Sender<Sent>),
 }
 
 /// A request in the table.

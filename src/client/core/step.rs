@@ -8,12 +8,11 @@ use crate::{
             link::LinkId,
             requests::Caller,
             topics::Joined,
-            waiter::{CallResult, Listed},
+            waiter::{CallResult, Listed, Sent},
         },
         event::ConnectionEvent,
         stats::{Counters, Tally},
     },
-    error::NotSent,
     guard::{guarded, wake},
     protocol::{Time, Topic},
     sync::oneshot,
@@ -37,7 +36,7 @@ pub(crate) struct Step {
     /// What becomes of the protocol's own lists.
     pub(crate) lists: Vec<(oneshot::Sender<Listed>, Listed)>,
     /// What becomes of one-way requests.
-    pub(crate) one_ways: Vec<(oneshot::Sender<Result<(), NotSent>>, Result<(), NotSent>)>,
+    pub(crate) one_ways: Vec<(oneshot::Sender<Sent>, Sent)>,
     /// What becomes of subscriptions.
     pub(crate) joined: Vec<(oneshot::Sender<Joined>, Joined)>,
     /// Tasks to be woken.

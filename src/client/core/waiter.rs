@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::{
     client::core::requests::Key,
-    error::CallError,
+    error::{CallError, NotSent},
     protocol::{AttributeList, Topic},
 };
 
@@ -19,6 +19,9 @@ pub(crate) type CallResult = Result<Reply, CallError>;
 
 /// What a list of the protocol's own brought, line by line.
 pub(crate) type Listed = Result<Vec<Bytes>, CallError>;
+
+/// What becomes of a one-way request that waits to be sent.
+pub(crate) type Sent = Result<(), NotSent>;
 
 /// What waits for a terminal line.
 #[derive(Debug)]
