@@ -13,6 +13,7 @@ mod publishing;
 mod session;
 mod stats;
 mod stopping;
+mod user_code;
 mod waiting_tasks;
 
 use std::io;

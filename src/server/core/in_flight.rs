@@ -4,21 +4,21 @@ mod streams;
 
 use std::{
     collections::VecDeque,
-    task::{Context, Poll, Waker},
+    task::{Poll, Waker},
     time::Duration,
 };
 
 use bytes::Bytes;
 
 use crate::{
-    guard::guarded,
     protocol::{Code, Outcome, RequestId, Time},
     server::{
         handlers::{
             reply::{Answer, Ended, Reply},
             running::Running,
         },
-        mailbox::{Mailbox, SlotWaker, Whom},
+        mailbox::{Mailbox, Whom},
+        user_code::UserCode,
     },
     sync::Arc,
 };
@@ -30,7 +30,7 @@ pub(super) const NEVER: Time = Time::from_millis(u64::MAX);
 /// left behind by an earlier one then causes a poll for nothing, which is harmless.
 #[derive(Default)]
 pub(super) struct InFlight {
-    slots: Vec<Slot>,
+    slots: Vec<UserCode<Kept>>,
     free: Vec<usize>,
     /// Bytes of all their payloads.
     bytes: usize,
@@ -42,12 +42,6 @@ pub(super) struct InFlight {
 
 /// A slot, its waker and a small handler's future, in bytes.
 const SLOT: usize = 256;
-
-struct Slot {
-    woken: Arc<SlotWaker>,
-    waker: Waker,
-    kept: Option<Kept>,
-}
 
 /// A handler that was not ready at once.
 struct Kept {
@@ -150,13 +144,12 @@ impl InFlight {
     pub(super) fn next_waker(&mut self, mailbox: &Arc<Mailbox>) -> &Waker {
         if self.free.is_empty() {
             let slot = self.slots.len();
-            let woken = SlotWaker::new(mailbox.clone(), Whom::Handler(slot));
-            self.slots.push(Slot { waker: Waker::from(woken.clone()), woken, kept: None });
+            self.slots.push(UserCode::new(None, mailbox, Whom::Handler(slot)));
             self.ids.push(0);
             self.free.push(slot);
         }
         let slot = self.free.last().copied().unwrap_or_default();
-        &self.slots[slot].waker
+        self.slots[slot].waker()
     }
 
     /// Keeps a request whose first poll, with [`next_waker`](Self::next_waker), was pending.
@@ -199,15 +192,14 @@ impl InFlight {
     /// Polls the handler in `slot`, which was woken; a stream gets its turn among the others.
     pub(super) fn poll(&mut self, slot: usize) -> Option<Over> {
         // A waker may outlive the table its slot stood in, and this one may be shorter.
-        let Slot { woken, waker, kept } = self.slots.get_mut(slot)?;
-        woken.take_queued();
-        let request = kept.as_mut()?;
+        let code = self.slots.get_mut(slot)?;
+        code.take_queued();
+        let request = code.kept.as_ref()?;
         if matches!(request.running, Running::Stream(_)) && request.ending.is_none() {
             self.make_ready(slot);
             return None;
         }
-        let cx = &mut Context::from_waker(waker);
-        let ended = match guarded(|| request.running.poll(cx)) {
+        let ended = match code.poll(|request, cx| request.running.poll(cx)) {
             Some(Poll::Pending) => return None,
             Some(Poll::Ready(Ended::Replied(Reply(Answer::Stream(items))))) => {
                 return self.begin_stream(slot, items);
@@ -263,7 +255,7 @@ impl InFlight {
         match kept.running.abort() {
             true => {
                 // What is around the task is dropped when it is polled.
-                self.slots[slot].waker.wake_by_ref();
+                self.slots[slot].waker().wake_by_ref();
                 None
             }
             false => self.remove(slot, None),
@@ -300,15 +292,5 @@ impl InFlight {
         let kept = self.slots.iter().filter_map(|slot| slot.kept.as_ref());
         let earliest = kept.filter(|kept| kept.ending.is_none()).map(|kept| kept.deadline).min();
         earliest.filter(|&deadline| deadline < NEVER)
-    }
-}
-
-/// Handlers that are dropped with their connection: one that panics must not keep the others.
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        for slot in &mut self.slots {
-            let kept = slot.kept.take();
-            guarded(|| drop(kept));
-        }
     }
 }

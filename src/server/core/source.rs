@@ -1,11 +1,14 @@
 //! A subscription's reader: a store's code, which may fail as any user's may.
 
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use crate::{
     guard::guarded,
     protocol::{Cursor, Position, Topic, Window},
-    server::mailbox::{Mailbox, SlotWaker, Whom},
+    server::{
+        mailbox::{Mailbox, Whom},
+        user_code::UserCode,
+    },
     sync::Arc,
     topic::{Publisher, Read, Room, TopicReader, Unavailable, check_read, check_window},
 };
@@ -15,12 +18,9 @@ use crate::{
 ///
 /// **Invariant:** what leaves here was checked: nothing behind it trusts a store.
 pub(super) struct Source {
-    /// Taken out only to be dropped.
-    reader: Option<Box<dyn TopicReader>>,
+    reader: UserCode<Box<dyn TopicReader>>,
     /// It is one of the default topics, whose lines this crate has encoded.
     is_own: bool,
-    woken: Arc<SlotWaker>,
-    waker: Waker,
 }
 
 impl Source {
@@ -31,20 +31,19 @@ impl Source {
         number: u64,
         mailbox: &Arc<Mailbox>,
     ) -> Result<Self, Unavailable> {
-        let reader = Some(guarded(|| publisher.store().open(topic)).ok_or_else(panicked)?);
-        let woken = SlotWaker::new(mailbox.clone(), Whom::Subscription(number));
-        let waker = Waker::from(woken.clone());
-        Ok(Self { reader, is_own: publisher.is_own(), woken, waker })
+        let reader = guarded(|| publisher.store().open(topic)).ok_or_else(panicked)?;
+        let reader = UserCode::new(Some(reader), mailbox, Whom::Subscription(number));
+        Ok(Self { reader, is_own: publisher.is_own() })
     }
 
     /// Whether it was woken since the last call.
     pub(super) fn take_queued(&self) -> bool {
-        self.woken.take_queued()
+        self.reader.take_queued()
     }
 
     /// Whether the application has commands for the connection.
     pub(super) fn has_commands(&self) -> bool {
-        self.woken.has_commands()
+        self.reader.has_commands()
     }
 
     /// What the log holds, for a subscription that stands `at`, or begins.
@@ -84,17 +83,8 @@ impl Source {
         &mut self,
         poll: impl FnOnce(&mut dyn TopicReader, &mut Context<'_>) -> Poll<Result<T, Unavailable>>,
     ) -> Poll<Result<T, Unavailable>> {
-        let Self { reader, waker, .. } = self;
-        let Some(reader) = reader else { return Poll::Ready(Err(panicked())) };
-        let polled = guarded(|| poll(&mut **reader, &mut Context::from_waker(waker)));
+        let polled = self.reader.poll(|reader, cx| poll(&mut **reader, cx));
         polled.unwrap_or_else(|| Poll::Ready(Err(panicked())))
-    }
-}
-
-impl Drop for Source {
-    fn drop(&mut self) {
-        let reader = self.reader.take();
-        guarded(|| drop(reader));
     }
 }
 

@@ -1,15 +1,11 @@
 //! The requests in flight that answer with a stream: polled in turns, while they have credit.
 
-use std::{
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{task::Poll, time::Duration};
 
 use crate::{
-    guard::guarded,
     protocol::{MAX_NUMBER, RequestId, Time},
     server::{
-        core::in_flight::{InFlight, Kept, NEVER, Over, Slot, Turn},
+        core::in_flight::{InFlight, Kept, NEVER, Over, Turn},
         handlers::{
             reply::{Ended, Failure, Reply},
             running::Running,
@@ -29,23 +25,22 @@ impl InFlight {
     /// **Invariant:** a stream is polled only here, and only with credit.
     pub(in crate::server) fn poll_stream(&mut self) -> Turn {
         let Some(slot) = self.ready.pop_front() else { return Turn::Nothing };
-        let Slot { waker, kept: Some(kept), .. } = &mut self.slots[slot] else {
-            return Turn::Nothing;
-        };
+        let code = &mut self.slots[slot];
+        let Some(kept) = &mut code.kept else { return Turn::Nothing };
         kept.is_ready = false;
         if kept.ending.is_some() {
             return self.poll(slot).map_or(Turn::Nothing, Turn::Over);
         }
-        let (Running::Stream(items), Some(id)) = (&mut kept.running, kept.id) else {
-            return Turn::Nothing;
-        };
-        let cx = &mut Context::from_waker(waker);
-        let ended = match guarded(|| items.poll(cx)) {
+        let Some(id) = kept.id else { return Turn::Nothing };
+        let polled = code.poll(|kept, cx| {
+            let Running::Stream(items) = &mut kept.running else { return Poll::Pending };
+            let polled = items.poll(cx);
+            kept.credit -= u64::from(matches!(polled, Poll::Ready(Next::Item(_))));
+            polled
+        });
+        let ended = match polled {
             Some(Poll::Pending) => return Turn::Nothing,
-            Some(Poll::Ready(Next::Item(payload))) => {
-                kept.credit -= 1;
-                return Turn::Item { slot, id, payload };
-            }
+            Some(Poll::Ready(Next::Item(payload))) => return Turn::Item { slot, id, payload },
             Some(Poll::Ready(Next::Ended(ended))) => ended,
             None => Ended::Panicked,
         };
@@ -195,6 +190,8 @@ impl Kept {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Context;
+
     use super::*;
     use crate::{
         server::{
