@@ -76,4 +76,9 @@ impl Active {
             && self.held.is_none()
             && self.unread.is_empty()
     }
+
+    /// Whether nothing is under way, and nothing was woken or stopped meanwhile.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.is_idle() && self.woken.is_empty() && !self.is_held
+    }
 }

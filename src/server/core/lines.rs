@@ -38,6 +38,9 @@ impl Connection {
         let Some(active) = &mut self.active else {
             return;
         };
+        if active.held.is_none() && active.unread.is_empty() {
+            return;
+        }
         if let Some(line) = active.held.take()
             && self.on_line(&line) == Taken::No
         {

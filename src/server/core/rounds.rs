@@ -126,6 +126,12 @@ impl Connection {
         if self.state.is_closing() {
             return;
         }
+        if self.active.as_deref().is_none_or(Active::is_at_rest) {
+            // Nothing has waited: the common case of a request that is answered at once.
+            self.active.iter_mut().for_each(|active| active.unwritten_before = 0);
+            self.turn_away_banned();
+            return;
+        }
         self.poll_streams_first();
         if let Some(active) = &mut self.active {
             active.unwritten_before = active.out.len();
