@@ -20,7 +20,10 @@ use crate::{
             source::Source,
             subscriptions::{OpenError, Opened},
         },
-        handlers::{reply, running::Running},
+        handlers::{
+            reply,
+            running::{Running, Started},
+        },
     },
     topic::Unavailable,
 };
@@ -239,12 +242,12 @@ impl Connection {
         let limit = self.environment.config.handler_time;
         let work = Work { id: Some(id), cancel: None, until, window, bytes, limit };
         let (topic, payload) = (&arguments.topic, payload.into_owned().into());
-        self.run(work, |environment, _| {
+        self.run(work, |environment, _, _| {
             // At once, and not when the future is polled: the order of the lines numbers them.
             let appended = environment.publisher.store().append(topic, payload);
             spend_message(bytes);
             let future = async move { reply::of_publish(appended.await) };
-            Ok(Running::Inline(Box::pin(future)))
+            Ok(Started::Made(Running::Inline(Box::pin(Some(future)))))
         });
         Ok(None)
     }

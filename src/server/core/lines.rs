@@ -15,6 +15,7 @@ use crate::{
         handlers::{
             extractors::{Payload, RequestParts},
             router::Found,
+            running::Started,
         },
     },
 };
@@ -192,10 +193,10 @@ impl Connection {
             Decision::Later(ruling) => {
                 work.bytes = raw.len();
                 let authorizing = self.authorizing(ruling, method, raw.to_vec());
-                return self.run(work, |_, _| Ok(authorizing));
+                return self.run(work, |_, _, _| Ok(Started::Made(authorizing)));
             }
         }
-        self.run(work, |environment, session| {
+        self.run(work, |environment, session, waker| {
             let parts = RequestParts {
                 id,
                 method: line.word,
@@ -204,7 +205,7 @@ impl Connection {
                 session,
                 publisher: &environment.publisher,
             };
-            environment.methods.start(method, &parts)
+            environment.methods.start(method, &parts, Some(waker))
         });
     }
 

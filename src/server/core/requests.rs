@@ -1,7 +1,7 @@
 //! The requests of a connection: started, kept while they run, ended.
 
 use std::{
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -16,7 +16,7 @@ use crate::{
         },
         handlers::{
             reply::{Answer, Ended, Rejection, Reply},
-            running::Running,
+            running::{Running, Started},
         },
         session::Session,
     },
@@ -37,31 +37,26 @@ pub(super) struct Work {
     pub(super) limit: Duration,
 }
 
-enum Started {
-    Ended(Ended),
-    Running(Running),
-}
-
 impl Connection {
     /// Starts a handler and polls it once; keeps it if it is not ready.
     pub(super) fn run(
         &mut self,
         work: Work,
-        start: impl FnOnce(&Environment, &Session) -> Result<Running, Rejection>,
+        start: impl FnOnce(&Environment, &Session, &Waker) -> Result<Started, Rejection>,
     ) {
         let (environment, session) = (&*self.environment, &self.session);
         let active = self.active.get_or_insert_default();
-        let cx = &mut Context::from_waker(active.in_flight.next_waker(session.mailbox()));
-        let started = guarded(|| start(environment, session));
+        let waker = active.in_flight.next_waker(session.mailbox());
+        let started = guarded(|| start(environment, session, waker));
         let is_started = match &started {
-            Some(Ok(running)) => running.has_started(),
+            Some(Ok(started)) => started.has_started(),
             Some(Err(_)) => false,
             None => true,
         };
         active.tally.started += u64::from(is_started);
         match started {
-            Some(Ok(running)) => match poll_first(running, cx) {
-                Started::Running(running) => self.keep(work, running),
+            Some(Ok(started)) => match poll_first(started, waker) {
+                Started::Waiting(running) | Started::Made(running) => self.keep(work, running),
                 Started::Ended(Ended::Replied(Reply(Answer::Stream(items)))) => {
                     self.keep_stream(work, items);
                 }
@@ -121,14 +116,16 @@ impl Connection {
     }
 }
 
-/// Polls a handler for the first time, and drops it if it has ended.
+/// Polls a handler once, unless it was polled when it was made, and drops it if it has ended.
 ///
 /// The two are apart: a handler that panics once more when it is dropped, while its first panic
 /// unwinds, would end the process.
-fn poll_first(mut running: Running, cx: &mut Context<'_>) -> Started {
+fn poll_first(started: Started, waker: &Waker) -> Started {
+    let Started::Made(mut running) = started else { return started };
+    let cx = &mut Context::from_waker(waker);
     let polled = guarded(|| running.poll(cx));
     if let Some(Poll::Pending) = polled {
-        return Started::Running(running);
+        return Started::Waiting(running);
     }
     let dropped_well = guarded(|| drop(running)).is_some();
     match polled {

@@ -15,7 +15,7 @@ use crate::{
             extractors::{Payload, RequestParts},
             reply::{Ended, Rejection},
             router::Found,
-            running::{Run, Running},
+            running::{Run, Running, Started},
         },
         session::Session,
         stats::Tally,
@@ -123,5 +123,9 @@ fn start(
         session,
         publisher: &environment.publisher,
     };
-    environment.methods.start(method, &parts)
+    // Without a waker: it is polled as any other that is kept.
+    Ok(match environment.methods.start(method, &parts, None)? {
+        Started::Made(running) | Started::Waiting(running) => running,
+        Started::Ended(ended) => Running::ended(ended),
+    })
 }

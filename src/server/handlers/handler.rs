@@ -1,13 +1,14 @@
 //! Functions as handlers, and the three ways to run them.
 
-use std::{fmt, time::Duration};
+use std::{fmt, task::Waker, time::Duration};
 
 use crate::{
     server::handlers::{
         extractors::RequestParts,
         function::{Arguments, AsyncFunction, Function},
         reply::{IntoReply, Rejection, Reply},
-        running::{BoxedReply, Running},
+        running::{Running, Started},
+        spare::{Begun, Spare},
         task::Task,
     },
     sync::Arc,
@@ -99,8 +100,11 @@ pub(in crate::server) enum Limit {
 
 type Call<S, T> = Box<dyn Fn(&RequestParts<'_>, &S) -> Result<T, Rejection> + Send + Sync>;
 
+type AsyncCall<S> =
+    Box<dyn Fn(&RequestParts<'_>, &S, Option<&Waker>) -> Result<Begun, Rejection> + Send + Sync>;
+
 enum StartKind<S> {
-    Async(Call<S, BoxedReply>),
+    Async(AsyncCall<S>),
     Blocking(Call<S, Task>),
 }
 
@@ -117,8 +121,11 @@ enum StartKind<S> {
 /// # let _ = router;
 /// ```
 pub fn handler<S: 'static, Args>(handler: impl Handler<S, Args>) -> Endpoint<S> {
-    let call: Call<S, BoxedReply> =
-        Box::new(move |parts, state| Ok(Box::pin(handler.call(parts, state)?)));
+    let spare = Spare::new();
+    let call: AsyncCall<S> = Box::new(move |parts, state, waker| {
+        let future = handler.call(parts, state)?;
+        Ok(spare.begin(future, waker))
+    });
     Endpoint::new(StartKind::Async(call))
 }
 
@@ -207,19 +214,26 @@ impl<S> Endpoint<S> {
         self
     }
 
-    /// Extracts the arguments and constructs the handler's future.
+    /// Extracts the arguments and constructs the handler's future. Polls it, if it is given a waker,
+    /// unless the handler runs apart.
     pub(in crate::server) fn start(
         &self,
         parts: &RequestParts<'_>,
         state: &S,
-    ) -> Result<Running, Rejection> {
-        Ok(match &self.start {
-            StartKind::Async(call) if self.spawned => {
-                Running::apart(Task::spawn(call(parts, state)?, parts.session.clone()))
-            }
-            StartKind::Async(call) => Running::Inline(call(parts, state)?),
+        waker: Option<&Waker>,
+    ) -> Result<Started, Rejection> {
+        let running = match &self.start {
+            StartKind::Async(call) => match call(parts, state, waker.filter(|_| !self.spawned))? {
+                Begun::Ended(ended) => return Ok(Started::Ended(ended)),
+                Begun::Waiting(future) => return Ok(Started::Waiting(Running::Inline(future))),
+                Begun::Made(future) if self.spawned => {
+                    Running::apart(Task::spawn(future, parts.session.clone()))
+                }
+                Begun::Made(future) => Running::Inline(future),
+            },
             StartKind::Blocking(call) => Running::apart(call(parts, state)?),
-        })
+        };
+        Ok(Started::Made(running))
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     server::handlers::{
         extractors::RequestParts,
         reply::{Ended, Rejection, Reply},
-        running::{Run, Running, Start},
+        running::{Run, Running, Start, Started},
     },
     sync::{Arc, Mutex},
 };
@@ -94,17 +94,22 @@ impl Next<'_> {
     /// # Errors
     /// The refusal of a layer or an extractor.
     pub fn run(self) -> Result<HandlerFuture, Rejection> {
-        let Self { request, layers, start, running } = self;
+        let Self { request, layers, start, running: handed } = self;
         if let Some((layer, layers)) = layers.split_first() {
-            return layer.call(request, Next { request, layers, start, running });
+            return layer.call(request, Next { request, layers, start, running: handed });
         }
-        Ok(match start(request)? {
+        // Without a waker: its body does not run before it is polled.
+        let running = match start(request, None)? {
+            Started::Made(running) | Started::Waiting(running) => running,
+            Started::Ended(ended) => Running::ended(ended),
+        };
+        Ok(match running {
             Running::Inline(mut reply) => {
                 Box::pin(std::future::poll_fn(move |cx| reply.as_mut().poll_reply(cx)))
             }
             apart => {
-                running.put(apart);
-                Box::pin(InHand(running.clone()))
+                handed.put(apart);
+                Box::pin(InHand(handed.clone()))
             }
         })
     }

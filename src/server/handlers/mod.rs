@@ -9,6 +9,7 @@ pub(in crate::server) mod pass;
 pub(in crate::server) mod reply;
 pub(in crate::server) mod router;
 pub(in crate::server) mod running;
+mod spare;
 pub(in crate::server) mod streamed;
 mod task;
 pub(in crate::server) mod test_request;

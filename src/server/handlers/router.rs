@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     fmt,
     hash::{BuildHasherDefault, Hasher},
+    task::Waker,
     time::Duration,
 };
 
@@ -16,7 +17,7 @@ use crate::{
         handler::{IntoEndpoint, Limit},
         layers::{Layer, Layered},
         reply::Rejection,
-        running::{Running, Start},
+        running::{Start, Started},
     },
     sync::Arc,
 };
@@ -77,7 +78,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         let mut endpoint = handler.into_endpoint();
         let (doc, limit) = (std::mem::take(&mut endpoint.doc), endpoint.limit);
         let state = self.state.clone();
-        let start: Arc<Start> = Arc::new(move |parts| endpoint.start(parts, &state));
+        let start: Arc<Start> = Arc::new(move |parts, waker| endpoint.start(parts, &state, waker));
         let found = Found(self.methods.entries.len());
         let at = self.methods.order.partition_point(|&at| *self.methods.entries[at].name < *name);
         self.methods.order.insert(at, self.methods.entries.len());
@@ -113,9 +114,9 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
     }
 
     /// Starts the handler of a request that came on no connection.
-    pub(in crate::server) fn start(&self, parts: &RequestParts<'_>) -> Result<Running, Rejection> {
+    pub(in crate::server) fn start(&self, parts: &RequestParts<'_>) -> Result<Started, Rejection> {
         match self.methods.find(parts.method) {
-            Some(method) => self.methods.start(method, parts),
+            Some(method) => self.methods.start(method, parts, None),
             None => Err(Rejection::unknown_method()),
         }
     }
@@ -166,24 +167,34 @@ impl Methods {
         }
     }
 
+    /// Starts a handler; polls it, if it is given a waker, unless it runs apart or within layers.
     pub(in crate::server) fn start(
         &self,
         method: Found,
         parts: &RequestParts<'_>,
-    ) -> Result<Running, Rejection> {
+        waker: Option<&Waker>,
+    ) -> Result<Started, Rejection> {
         let span = handler_span(parts);
         if span.is_disabled() {
-            return self.start_layered(method, parts);
+            return self.start_layered(method, parts, waker);
         }
-        let running = span.in_scope(|| self.start_layered(method, parts))?;
-        Ok(running.traced(span))
+        Ok(match span.in_scope(|| self.start_layered(method, parts, waker))? {
+            Started::Made(running) => Started::Made(running.traced(span)),
+            Started::Waiting(running) => Started::Waiting(running.traced(span)),
+            ended @ Started::Ended(_) => ended,
+        })
     }
 
-    fn start_layered(&self, method: Found, parts: &RequestParts<'_>) -> Result<Running, Rejection> {
+    fn start_layered(
+        &self,
+        method: Found,
+        parts: &RequestParts<'_>,
+        waker: Option<&Waker>,
+    ) -> Result<Started, Rejection> {
         let start = &self.entries[method.0].start;
         match self.layers.is_empty() {
-            true => start(parts),
-            false => Layered::start(&self.layers, start, parts),
+            true => start(parts, waker),
+            false => Layered::start(&self.layers, start, parts).map(Started::Made),
         }
     }
 

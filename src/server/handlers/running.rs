@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use tracing::Span;
@@ -25,6 +25,26 @@ pub(in crate::server) enum Running {
     Apart(Box<dyn Run>),
 }
 
+/// A handler that was made.
+pub(in crate::server) enum Started {
+    /// It was polled, and has ended.
+    Ended(Ended),
+    /// It was polled, and is not ready.
+    Waiting(Running),
+    /// It was not polled.
+    Made(Running),
+}
+
+impl Started {
+    /// Whether the handler was made; only one that waits to be allowed was not.
+    pub(in crate::server) fn has_started(&self) -> bool {
+        match self {
+            Self::Ended(_) => true,
+            Self::Waiting(running) | Self::Made(running) => running.has_started(),
+        }
+    }
+}
+
 /// A way in which a handler runs.
 pub(in crate::server) trait Run: Send {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended>;
@@ -44,21 +64,30 @@ pub(in crate::server) trait ReplyFuture: Send {
     fn poll_reply(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply>;
 }
 
-impl<F: Future<Output: IntoReply> + Send> ReplyFuture for F {
+/// `None` once it is dropped: so its box can be used again.
+impl<F: Future<Output: IntoReply> + Send> ReplyFuture for Option<F> {
     fn poll_reply(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply> {
-        self.poll(cx).map(IntoReply::into_reply)
+        match self.as_pin_mut() {
+            Some(future) => future.poll(cx).map(IntoReply::into_reply),
+            None => Poll::Pending,
+        }
     }
 }
 
 pub(in crate::server) type BoxedReply = Pin<Box<dyn ReplyFuture>>;
 
-/// Extracts a handler's arguments, and constructs its future.
+/// Extracts a handler's arguments, and constructs its future; polls it, if it is given a waker.
 pub(in crate::server) type Start =
-    dyn Fn(&RequestParts<'_>) -> Result<Running, Rejection> + Send + Sync;
+    dyn Fn(&RequestParts<'_>, Option<&Waker>) -> Result<Started, Rejection> + Send + Sync;
 
 impl Running {
     pub(in crate::server) fn apart(run: impl Run + 'static) -> Self {
         Self::Apart(Box::new(run))
+    }
+
+    /// One that has ended when it was made.
+    pub(in crate::server) fn ended(ended: Ended) -> Self {
+        Self::apart(Over(Some(ended)))
     }
 
     /// Runs it in `span`.
@@ -102,6 +131,19 @@ impl Running {
             Self::Stream(mut items) => (items.end(), Some(items)),
             running => (guarded(|| drop(running)).is_some(), None),
         }
+    }
+}
+
+/// A handler that has ended when it was made.
+struct Over(Option<Ended>);
+
+impl Run for Over {
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<Ended> {
+        self.0.take().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    fn abort(&mut self) -> bool {
+        false
     }
 }
 

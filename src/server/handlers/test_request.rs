@@ -15,6 +15,7 @@ use crate::{
             extractors::{FromRequest, Payload, RequestParts},
             reply::{Answer, Ended, Rejection, Reply},
             router::Router,
+            running::Started,
             streamed::Next,
         },
         session::Session,
@@ -228,7 +229,10 @@ impl TestRequest {
         consume_budget().await;
         match router.start(&self.parts()) {
             Err(rejection) => Reply::no(rejection),
-            Ok(mut running) => poll_fn(|cx| running.poll(cx).map(replied)).await,
+            Ok(Started::Ended(ended)) => replied(ended),
+            Ok(Started::Made(mut running) | Started::Waiting(mut running)) => {
+                poll_fn(|cx| running.poll(cx).map(replied)).await
+            }
         }
     }
 
