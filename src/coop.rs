@@ -1,9 +1,9 @@
 //! The runtime's cooperative budget: how futures that are ready at once let other tasks run.
 //!
-//! tokio gives a task a budget for each poll. What is ready takes a unit of it; without budget it is
-//! pending, and the runtime polls the task again once other tasks, timers and sockets had their turn.
-//! Outside a runtime there is no limit. Semaphores, one-shots, timers and sockets of tokio take their
-//! unit themselves: these functions are for all else, so that nothing pays twice.
+//! tokio gives a task a budget for each poll. A future that is ready takes a unit of it. Without
+//! budget it is pending, and the runtime polls the task again after other tasks, timers and
+//! sockets. Outside a runtime there is no limit. One-shots, timers and sockets of tokio take their
+//! unit themselves. These functions are for all other futures, so that no unit is taken twice.
 
 use std::{
     cell::Cell,
@@ -16,15 +16,15 @@ use tokio::task::{self, coop::poll_proceed};
 
 /// The units of a whole budget.
 const BUDGET: usize = 128;
-/// What a message that is published takes: a reader takes a unit for each, so that one reader keeps up
-/// with several tasks that publish.
+/// The units of a published message. A reader takes one unit for each message, so that one reader
+/// keeps up with several tasks that publish.
 const UNITS_PER_MESSAGE: usize = 4;
-/// Bytes of a message that take one more unit. A whole budget comes to 64 KiB: as much as a connection
+/// Bytes of a message that take one more unit. A whole budget is 64 KiB: as much as a connection
 /// copies out of the topics before it writes.
 const BYTES_PER_UNIT: usize = 512;
 
 thread_local! {
-    /// Units that were taken on this thread outside of tasks since it gave way.
+    /// Units that were taken on this thread outside of tasks since it last yielded.
     static TAKEN: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -41,11 +41,11 @@ pub(crate) fn poll_budgeted<T>(
     polled
 }
 
-/// Takes from the task's budget what a published message of so many bytes costs, and lets others run
-/// where that was all of it.
+/// Takes the units of a published message of this size from the task's budget. If the budget is
+/// used up, other tasks run first.
 ///
-/// So a task that publishes in a loop stays within reach of the connections that have to read: they have
-/// a turn long before a topic has to drop what they have not read.
+/// So while a task publishes in a loop, the connections that read get a turn long before a topic
+/// has to drop messages that they have not read.
 pub(crate) async fn consume_message(bytes: usize) {
     let units = units_of(bytes);
     // A thread within `block_on` is not a task: the runtime cannot run others on it.

@@ -48,7 +48,8 @@ pub(crate) fn wake(waker: Option<Waker>) {
     }
 }
 
-/// An entered span. The `tracing` subscriber is user code, so it is entered and left under the guard.
+/// An entered span. The `tracing` subscriber is user code, so it is entered and left under the
+/// guard.
 pub(crate) struct InSpan(Option<EnteredSpan>);
 
 impl InSpan {
@@ -64,7 +65,7 @@ impl Drop for InSpan {
     }
 }
 
-/// A value of the user's, which is dropped under the guard.
+/// A value of user code, which is dropped under the guard.
 #[derive(Debug)]
 pub(crate) struct Held<T>(Option<T>);
 

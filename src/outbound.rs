@@ -57,7 +57,7 @@ impl Outbound {
         }
     }
 
-    /// Takes the bytes of `other` if this one is empty; `other` gets this one's space.
+    /// Takes the bytes of `other` if this buffer is empty; `other` gets this buffer's space.
     pub(crate) fn refill(&mut self, other: &mut Vec<u8>) {
         if self.is_empty() {
             self.bytes.clear();

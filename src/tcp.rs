@@ -1,4 +1,4 @@
-//! What both ends set on a socket: no delay, how soon a peer that is gone is noticed, and how much the
+//! What both ends set on a socket: no delay, how soon a lost peer is noticed, and how much the
 //! system may hold unsent.
 
 use std::{error::Error, fmt, io, time::Duration};
@@ -8,8 +8,8 @@ use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
-/// The least timeout, in seconds: a quarter of it is a time of keep-alive's, and those are whole
-/// seconds, at least one.
+/// The least timeout, in seconds. A quarter of it is an interval of keep-alive, which has to be at
+/// least one whole second.
 const LEAST: u64 = 4;
 /// The longest, in seconds: half of it is the longest time that Linux takes for keep-alive.
 const LONGEST: u64 = 2 * 32_767;
@@ -50,8 +50,9 @@ impl Error for AtAddress {
     }
 }
 
-/// Prepares a client's socket: as [`prepare`], but a server that answers and takes nothing is none of
-/// the system's affair. It may have its reasons (PROTOCOL.md, section 12), and the client probes it.
+/// Prepares a client's socket: as [`prepare`], but the system does not drop a server that answers
+/// and takes no bytes. The server may have its reasons (PROTOCOL.md, section 12), and the client
+/// probes it.
 ///
 /// # Errors
 /// As of [`prepare`].
@@ -60,14 +61,14 @@ pub(crate) fn prepare_client(stream: &TcpStream) -> io::Result<()> {
     set.and(SockRef::from(stream).set_tcp_keepalive(&probes(CLIENT)))
 }
 
-/// Prepares a socket: what is written leaves at once, since drivers write whole batches; and a peer
+/// Prepares a socket. What is written leaves at once, since drivers write whole batches. A peer
 /// that is gone from the network is noticed within `timeout`, whether or not there is something to
-/// tell it. With `None`, the system's own times hold.
+/// send. With `None`, the times of the system apply.
 ///
 /// Linux also drops a peer that answers, but takes none of the waiting bytes for so long.
 ///
 /// # Errors
-/// The first of the system's; all else was tried nevertheless.
+/// The first error of the system. All options are tried nevertheless.
 pub(crate) fn prepare(stream: &TcpStream, timeout: Option<Duration>) -> io::Result<()> {
     let set = stream.set_nodelay(true);
     match timeout {
@@ -99,8 +100,8 @@ fn probes(timeout: Duration) -> TcpKeepalive {
     probes
 }
 
-/// How long what was sent may stay without an answer. Where there is such an option, it decides
-/// about an idle connection too, once that is probed.
+/// How long sent bytes may stay unacknowledged. Where the system has such an option, it also
+/// applies to an idle connection once that is probed.
 #[cfg(any(target_os = "android", target_os = "linux"))]
 fn set_user_timeout(socket: &SockRef<'_>, timeout: Duration) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(timeout))
@@ -111,12 +112,12 @@ fn set_user_timeout(_: &SockRef<'_>, _: Duration) -> io::Result<()> {
     Ok(())
 }
 
-/// Limits what the system holds unsent: it accepts no more bytes while it holds `bytes` of them, and is
-/// writable again at half of that.
+/// Limits what the system holds unsent: it accepts no more bytes while it holds `bytes` of them,
+/// and is writable again at half of that.
 ///
-/// Without the limit Linux takes several megabytes for a peer that does not read, outside all bounds of
-/// the connection, and each later line waits behind them. It is then writable again only when a third
-/// of them is gone, so that a slow reader looks like one that takes nothing.
+/// Without the limit Linux takes several megabytes for a peer that does not read, outside all
+/// bounds of the connection, and each later line waits behind them. It is then writable again only
+/// when a third of them is gone. So a slow reader would look like a peer that takes nothing.
 ///
 /// # Errors
 /// The system's.
@@ -130,7 +131,8 @@ pub(crate) fn limit_unsent(_: &TcpStream, _: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// As [`limit_unsent`], for a Unix socket: its send buffer is all there is between the two ends.
+/// As [`limit_unsent`], for a Unix socket, where the send buffer is all that is between the two
+/// ends.
 ///
 /// # Errors
 /// The system's.

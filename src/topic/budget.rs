@@ -47,7 +47,7 @@ impl Budget {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// A log has changed from so many bytes to so many. Called while its state is locked.
+    /// The size of a log has changed, in bytes. Called while its state is locked.
     pub(super) fn count(&self, before: usize, after: usize) {
         match after.checked_sub(before) {
             Some(more) => self.retained.fetch_add(more, Ordering::Relaxed),
@@ -55,13 +55,13 @@ impl Budget {
         };
     }
 
-    /// Lists a log that had no lines, and whose oldest is of `stamp` now.
+    /// Lists a log that had no lines. Its oldest line now has this `stamp`.
     pub(super) fn list(&self, stamp: u64, entry: &Arc<TopicEntry>) {
         self.by_age.lock().insert(stamp, Arc::downgrade(entry));
     }
 
-    /// Drops the oldest lines of all logs while they are over the limit, but none as new as
-    /// `newest`: what was just published stays, whatever its size.
+    /// Drops the oldest lines of all logs while they are over the limit, but no line as new as
+    /// `newest`: the message that was just published stays, whatever its size.
     ///
     /// To be called with nothing locked.
     pub(super) fn enforce(&self, newest: u64) {

@@ -7,9 +7,9 @@ use crate::protocol::{Position, Topic};
 /// The ends of dropped logs, by topic: the last `limit` of them, or somewhat fewer.
 ///
 /// A topic whose log was dropped goes on at its end. So a subscriber that had seen everything has
-/// lost nothing, and to one that had not the numbers that it lost can be named.
+/// lost nothing, and the numbers that another subscriber has lost can be named.
 ///
-/// They stand in two generations: when the younger one is full, the older one is forgotten.
+/// There are two generations: when the younger one is full, the older one is forgotten.
 #[derive(Debug, Default)]
 pub(super) struct Ended {
     young: HashMap<Topic, Position>,
@@ -22,8 +22,8 @@ impl Ended {
         self.young.get(topic).or_else(|| self.old.get(topic)).copied()
     }
 
-    /// Notes where the log of `topic` goes on. Whether the ends of other logs, or this one, were
-    /// forgotten: those topics must not come back under an epoch that they may have had.
+    /// Notes where the log of `topic` goes on. Returns whether ends were forgotten: the topics of
+    /// these must not come back under an epoch that they may have had.
     #[must_use]
     pub(super) fn note(&mut self, topic: &Topic, end: Position, limit: usize) -> bool {
         self.old.remove(topic);

@@ -9,15 +9,15 @@ use crate::sync::{AtomicUsize, Ordering};
 const SHUT: usize = 1;
 const ONE: usize = 2;
 
-/// Counts the publishes that are under way, and can be shut: behind that nothing is published.
+/// Counts the publishes in progress. Once it is shut, nothing more is published.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
-    /// [`SHUT`], and [`ONE`] for each publish under way.
+    /// [`SHUT`], and [`ONE`] for each publish in progress.
     state: AtomicUsize,
     idle: Notify,
 }
 
-/// A publish under way.
+/// A publish in progress.
 pub(super) struct Pass<'a>(&'a Gate);
 
 impl Gate {
@@ -33,7 +33,7 @@ impl Gate {
         self.state.fetch_or(SHUT, Ordering::AcqRel);
     }
 
-    /// Waits until what had begun before it was shut has ended.
+    /// Waits until the publishes that began before it was shut have ended.
     pub(super) async fn idle(&self) {
         let mut idle = pin!(self.idle.notified());
         idle.as_mut().enable();

@@ -7,15 +7,15 @@ use crate::{
     topic::{Read, Room, memory::Retention},
 };
 
-/// What is noted of a line: where it ends, and when it came.
+/// What is stored beside each line: where it ends, and when it came.
 pub(super) const NOTED: usize = 16;
 /// Room that a ring may have over twice what it holds, in bytes.
 const SPARE: usize = 1_024;
 
 /// The retained lines of one epoch.
 ///
-/// The lines stand one behind the other in one ring of bytes, so a reader that is behind copies
-/// any number of them in at most two pieces, and appending allocates only while the ring grows.
+/// The lines follow each other in one ring of bytes. So a reader that is behind copies any number
+/// of them in at most two pieces, and appending allocates only while the ring grows.
 #[derive(Debug)]
 pub(super) struct Log {
     epoch: Epoch,
@@ -30,7 +30,7 @@ pub(super) struct Log {
     stamps: VecDeque<u64>,
     /// Where the oldest line begins, in bytes since the log began.
     start: u64,
-    /// The longest line there ever was: what spares most readers the look at every length.
+    /// The longest line so far. It spares most readers a check of each length.
     longest: usize,
     retention: Retention,
 }
@@ -66,7 +66,7 @@ impl Log {
         Position { epoch, next }
     }
 
-    /// What its lines cost, in bytes: themselves, and what is noted of each.
+    /// The cost of its lines in bytes: the lines, and what is stored beside each.
     pub(super) fn bytes(&self) -> usize {
         self.lines.len() + self.ends.len() * NOTED
     }
@@ -104,15 +104,15 @@ impl Log {
         }
     }
 
-    /// Drops all lines, and gives their room back.
+    /// Drops all lines, and gives their memory back.
     pub(super) fn clear(&mut self) {
         self.first += self.ends.len() as u64;
         self.start += self.lines.len() as u64;
         (self.lines, self.ends, self.stamps) = Default::default();
     }
 
-    /// Drops the oldest line, if there is one. What the rings have room for stays within twice what
-    /// they hold, and a little: a log that shrinks gives its room back.
+    /// Drops the oldest line, if there is one. The capacity of the rings stays within about twice
+    /// their content: a log that shrinks gives memory back.
     pub(super) fn drop_oldest(&mut self) {
         let Some(end) = self.ends.pop_front() else { return };
         self.stamps.pop_front();

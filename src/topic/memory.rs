@@ -32,14 +32,14 @@ pub(crate) struct Retention {
 pub(crate) struct Totals {
     /// Topics that keep anything.
     pub(crate) topics: usize,
-    /// Bytes, with what is noted of each message.
+    /// Bytes, with what is stored beside each message.
     pub(crate) bytes: usize,
 }
 
 /// Sweeps that a log outlives unused: after the first, which may come at once, two whole intervals.
 const SWEEPS: u8 = 2;
 
-/// Room for topics that is kept whatever there are.
+/// The capacity of the table of topics that is always kept.
 const SPARE_TOPICS: usize = 1_024;
 
 /// The default [`TopicStore`]: logs in memory, bounded per topic and all together. Cheap to clone.
@@ -70,11 +70,11 @@ struct Settings {
     /// The epoch of every log born here that has no end among `ended`.
     ///
     /// **Invariant:** an entry that had messages goes only once its end is noted, and this is
-    /// replaced whenever an end is forgotten. An epoch that was replaced never returns. Else (epoch,
-    /// sequence) would name two messages.
+    /// replaced whenever an end is forgotten. An epoch that was replaced never returns. Else
+    /// (epoch, sequence) would name two messages.
     birth: Epoch,
     ended: Ended,
-    /// Where births to come get theirs.
+    /// The source of the epochs of later logs.
     random: Random,
     retention: Retention,
     max_topics: usize,
@@ -99,10 +99,10 @@ pub(super) struct TopicState {
     is_closed: bool,
 }
 
-/// What is to be done behind an append, outside all locks.
+/// What is to be done after an append, outside all locks.
 struct Appended {
     published: Published,
-    /// Who waited for it.
+    /// The tasks that waited for it.
     waiting: Vec<Waker>,
     stamp: u64,
     /// The log, if it had no lines: the budget is to be told of it.
@@ -204,10 +204,10 @@ impl TopicStore for MemoryTopics {
 }
 
 impl Hub {
-    /// Appends, and hands out what is to be done by the caller, outside all locks.
+    /// Appends, and returns what the caller has to do outside all locks.
     ///
-    /// The shard stays locked meanwhile: an entry must not go between being found and being
-    /// written, or the message would be lost with it.
+    /// The shard stays locked meanwhile: if the entry were removed between being found and being
+    /// written, the message would be lost with it.
     fn append(&self, topic: &Topic, stuffed: &[u8]) -> Result<Appended, PublishError> {
         if let Some(entry) = self.topics.get(topic) {
             return self.append_to(&entry, stuffed);
@@ -256,12 +256,12 @@ impl Hub {
             .map_err(|_| PublishError::TooMany)
     }
 
-    /// Drops the logs that nobody used since the sweep before the last.
+    /// Drops the logs that were not used since the sweep before the last.
     ///
     /// Sweeps instead of times: appending reads no clock.
     fn sweep(&self) {
         self.drop_idle();
-        // An explosion of names must not leave its table behind, whether or not a log is idle.
+        // After a burst of names the table has to shrink, whether or not a log is idle.
         if self.topics.capacity() > 4 * self.topics.len() + SPARE_TOPICS {
             self.topics.shrink_to_fit();
         }
@@ -275,7 +275,7 @@ impl Hub {
         for topic in idle {
             let gone = self.topics.remove_if(&topic, |_, entry| {
                 let end = entry.may_go();
-                // While nobody can find the topic without a log.
+                // While the shard is locked: no task can find the topic without a log.
                 end.inspect(|&end| self.note_end(&topic, end)).is_some()
             });
             if let Some((_, entry)) = gone {
@@ -287,7 +287,8 @@ impl Hub {
         self.budget.sweep();
     }
 
-    /// Ends the log of `topic`: where it ended, if there was one, and who waits for more of it.
+    /// Ends the log of `topic`. Returns where it ended, if there was one, and the wakers of the
+    /// readers that wait for more of it.
     fn close(&self, topic: &Topic) -> (Option<Position>, Vec<Waker>) {
         let entry = match self.topics.entry(topic.clone()) {
             Entry::Occupied(entry) => entry,
@@ -312,7 +313,8 @@ impl Hub {
         (end, waiting)
     }
 
-    /// Has a topic whose log was dropped come back under another epoch; where that log ended.
+    /// Lets a topic whose log was dropped come back under another epoch. Returns where that log
+    /// ended.
     fn retire(&self, topic: &Topic) -> Option<Position> {
         let ended = self.settings.lock().ended.get(topic);
         let end = ended.filter(|end| end.next > 1)?;
@@ -334,7 +336,7 @@ impl Hub {
         }
     }
 
-    /// Gives up the lines of a log that nobody reads any more.
+    /// Drops the lines of a log that has no readers any more.
     fn discard(&self, state: &mut TopicState) {
         self.budget.count(state.log.bytes(), 0);
         state.log.clear();
@@ -368,14 +370,15 @@ impl TopicEntry {
         (state.swept > SWEEPS).then(|| self.topic.clone())
     }
 
-    /// Where the log ends, if it may go still, once a sweep found that it may: somebody may have
-    /// come meanwhile.
+    /// Where the log ends, if it may still be dropped: since the sweep found that it may, a reader
+    /// or a message may have come.
     fn may_go(&self) -> Option<Position> {
         let state = self.state.lock();
         (state.swept > SWEEPS && state.readers.is_empty()).then(|| state.log.end())
     }
 
-    /// Removes a reader; its waker, to be dropped outside the locks, and whether it was the last.
+    /// Removes a reader. Returns its waker, to be dropped outside the locks, and whether it was the
+    /// last reader.
     fn leave(&self, slot: usize) -> (Option<Waker>, bool) {
         let mut state = self.state.lock();
         let waker = state.readers.remove(slot);
@@ -418,11 +421,11 @@ impl TopicReader for MemoryReader {
 
 impl Drop for MemoryReader {
     fn drop(&mut self) {
-        // Whoever drops the last waker of a task may drop the task, and with it another reader: not
-        // under the locks.
+        // Dropping the last waker of a task may drop the task, and with it another reader. So it is
+        // done outside the locks.
         let (entry, mut left) = (&self.entry, None);
         let gone = self.hub.topics.remove_if(&entry.topic, |_, current| {
-            // Behind a log that was closed, the topic may have another.
+            // After a log was closed, the topic may have another one.
             let is_current = Arc::ptr_eq(current, entry);
             if is_current {
                 left = Some(entry.leave(self.slot));
@@ -471,7 +474,7 @@ impl Readers {
         self.slots.len() == self.free.len()
     }
 
-    /// Leaves `waker`; the one it replaces, to be dropped outside the locks.
+    /// Stores `waker`. Returns the one that it replaces, to be dropped outside the locks.
     fn wait(&mut self, slot: usize, waker: &Waker) -> Option<Waker> {
         let reader = &mut self.slots[slot];
         if reader.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
@@ -491,8 +494,8 @@ impl Readers {
         wakers.filter_map(|slot| slots[slot].waker.take()).collect()
     }
 
-    /// Removes a reader; its waker, to be dropped outside the locks. The last one takes the room of
-    /// all: a log that had many readers once does not keep it.
+    /// Removes a reader. Returns its waker, to be dropped outside the locks. With the last reader
+    /// the memory for all of them is given back.
     fn remove(&mut self, slot: usize) -> Option<Waker> {
         self.free.push(slot);
         let waker = self.slots[slot].waker.take();
@@ -673,8 +676,8 @@ mod tests {
         assert_eq!(topics.0.close(&topic("none")).0, None);
     }
 
-    /// A topic whose log was dropped, and is closed then, does not come back under the same epoch; one
-    /// that never had a message has no end.
+    /// A topic whose log was dropped, and is closed then, does not come back under the same epoch;
+    /// one that never had a message has no end.
     #[test]
     fn a_dropped_log_that_is_closed_comes_back_under_another_epoch() {
         let topics = topics();

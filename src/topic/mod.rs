@@ -49,10 +49,11 @@ pub trait TopicStore: Send + Sync + 'static {
     /// A topic without a log can be opened, too, and costs nothing once the reader is gone. Its
     /// window names the epoch that the log will have. That epoch should stay the same for as long
     /// as nothing is published to the topic, because a subscriber that resumes under another epoch
-    /// is told of a loss.
+    /// gets a reset.
     fn open(&self, topic: &Topic) -> Box<dyn TopicReader>;
 
-    /// Whether `topic` has a log, or the limit on logs leaves room for one. Must be cheap. Default: yes.
+    /// Whether `topic` has a log, or the limit on logs leaves room for one. Must be cheap. Default:
+    /// yes.
     ///
     /// A `/subscribe` to any other topic is refused with `no busy`, because nothing could be
     /// published to it.
@@ -93,8 +94,8 @@ pub trait TopicStore: Send + Sync + 'static {
 ///
 /// A reader that panics counts as [`Unavailable`], and is not polled again.
 pub trait TopicReader: Send {
-    /// What the log holds now: asked when a subscription begins, and again before one that wants
-    /// only the [latest](crate::Slow::Latest) goes on.
+    /// What the log holds now. The server asks when a subscription begins, and again before a
+    /// subscription to the [latest](crate::Slow::Latest) message goes on.
     ///
     /// A server waits for it as long as for a handler
     /// ([`ServerConfig::handler_time`](crate::ServerConfig::handler_time)), and then refuses the
@@ -108,7 +109,7 @@ pub trait TopicReader: Send {
     /// `cx`.
     ///
     /// Either copies encoded lines from `cursor` on to the end of `out`, until `room` is used up
-    /// (over its bytes by one line at most, over its lines never). Or says why it cannot, and
+    /// (its bytes may be exceeded by one line, its lines by none). Or says why it cannot, and
     /// appends nothing. Each step moves the cursor. A reader has failed if its step does not move
     /// the cursor, or if it copies more lines than it may, or other lines than the next ones.
     ///

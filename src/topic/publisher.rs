@@ -38,8 +38,8 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// A publisher to a store that no server has, for tests of handlers and stores. The publisher of
-    /// a server is [`Server::publisher`](crate::Server::publisher).
+    /// A publisher to a store that no server has, for tests of handlers and stores. The publisher
+    /// of a server is [`Server::publisher`](crate::Server::publisher).
     ///
     /// It accepts lines of up to 65,535 bytes, and is never closed.
     ///
@@ -88,7 +88,8 @@ impl Publisher {
     /// yields instead.
     ///
     /// # Errors
-    /// [`PublishError`]: the topic's name is invalid, the line would be over `max-line`, there are too many topics, the server has stopped, or the store failed.
+    /// [`PublishError`]: the topic's name is invalid, the line would be over `max-line`, there are
+    /// too many topics, the server has stopped, or the store failed.
     ///
     /// # Cancel safety
     /// Once the future was polled, the message may be published even if the future is dropped: it
@@ -100,8 +101,8 @@ impl Publisher {
     ) -> Result<Published, PublishError> {
         let payload = payload.into();
         let bytes = payload.len();
-        // The number is taken at the first poll, and then others have their turn: so futures that are
-        // polled one after the other are numbered in that order.
+        // The number is taken at the first poll, before other tasks run. So futures that are polled
+        // one after the other are numbered in that order.
         let published = self.append(topic, payload).await;
         consume_message(bytes).await;
         published
@@ -144,7 +145,8 @@ impl Publisher {
     /// [`Delivery::End`]: crate::Delivery::End
     ///
     /// # Errors
-    /// [`PublishError`]: the topic's name is invalid, the server has stopped, or the store failed or does not close logs.
+    /// [`PublishError`]: the topic's name is invalid, the server has stopped, or the store failed
+    /// or does not close logs.
     ///
     /// # Cancel safety
     /// Once the future was polled, the log may be closed even if the future is dropped.

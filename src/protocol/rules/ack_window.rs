@@ -5,8 +5,8 @@ use std::{collections::VecDeque, num::NonZeroU64};
 /// What may be delivered beyond the last ack (PROTOCOL.md, section 11.7; guarantee N6).
 ///
 /// An ack is cumulative and names the *next* number: all below it are handled. Numbers that were
-/// named in a gap, and not delivered, take no room. An ack costs the runs that it frees, each of
-/// which a gap has cost: a flood of acks costs one look each.
+/// named in a gap, and not delivered, take no room. The cost of an ack is the number of runs that
+/// it frees, and each run was made by a gap. So each ack of a flood costs one comparison.
 ///
 /// ```
 /// use std::num::NonZeroU64;
@@ -38,8 +38,8 @@ impl AckWindow {
     /// The most runs of unacknowledged numbers that are kept. With so many, the window counts as
     /// full.
     ///
-    /// A run ends where a gap begins, so it takes a peer that leaves as many gaps without an ack.
-    /// It bounds a window to 1 KiB, whatever its size.
+    /// A run ends where a gap begins, so only a peer that does not acknowledge through as many gaps
+    /// reaches this. It bounds a window to 1 KiB, whatever its size.
     pub const MAX_RUNS: usize = 64;
 
     /// The window of a subscription that begins, also in another log.
@@ -80,7 +80,7 @@ impl AckWindow {
         self.open += count;
     }
 
-    /// All below `next` are handled. One below an earlier one changes nothing.
+    /// All below `next` are handled. An ack below an earlier one changes nothing.
     pub fn acked(&mut self, next: u64) {
         while let Some(run) = self.runs.front_mut() {
             if next <= run.last {

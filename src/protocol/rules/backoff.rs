@@ -15,13 +15,13 @@ pub struct Backoff {
     pub base: Duration,
     /// The longest window.
     pub max: Duration,
-    /// How long the thing repeated has to last for the window to be the first again.
+    /// How long a success has to last for the window to be the first again.
     pub stable: Duration,
 }
 
 impl Backoff {
-    /// The index of the window that a client is in after so long a time without a connection, if
-    /// the windows stand one behind the other.
+    /// The index of the window that a client is in after this time without a connection, if the
+    /// windows follow each other.
     pub fn level(self, down: Duration) -> u32 {
         let windows = down.as_micros().checked_div(self.base.as_micros());
         windows.map_or(0, |windows| (windows + 1).ilog2())
@@ -80,8 +80,8 @@ impl Repeats {
         backoff.pause(self.next_level(), jitter)
     }
 
-    /// The same after a `retry` hint, for what no caller waits for. All clients may have been given
-    /// the same hint, so the window is at least as long as that.
+    /// The same after a `retry` hint, where no caller waits. All clients may have got the same
+    /// hint, so the window is at least as long as the hint.
     pub fn pause_after(&mut self, hint: Duration, backoff: Backoff, jitter: u64) -> Duration {
         let base = backoff.window(self.next_level()).max(hint.min(backoff.max));
         hint.saturating_add(Backoff { base, max: base, ..backoff }.pause(0, jitter))
@@ -94,7 +94,7 @@ impl Repeats {
         level
     }
 
-    /// The thing repeated went well, and lasted for so long.
+    /// It succeeded, and the success lasted for this time.
     pub fn lasted(&mut self, time: Duration, backoff: Backoff) {
         if time >= backoff.stable {
             self.level = 0;

@@ -55,7 +55,7 @@ pub struct Cursor {
 pub enum Step {
     /// Nothing: it stands at the head.
     CaughtUp,
-    /// The log is another one: say so.
+    /// The topic has another log: send a reset.
     Reset(Position),
     /// Numbers have left the window: name them.
     Gap {

@@ -1,8 +1,8 @@
 //! The lease of a connection's subscriptions, as each end sees it: pure transitions.
 //!
-//! The server ends subscriptions when the lease runs out; the client renews well before. Both count
-//! from their own side of the wire: the client from when it *sent* a renewal, which is never later
-//! than when the server read it, so a renewal in time here is in time there but for the transit.
+//! The server ends subscriptions when the lease runs out, and the client renews well before that.
+//! Both count on their own side: the client from when it *sent* a renewal, which is never later
+//! than when the server read it. So the next renewal is in time unless its transit takes too long.
 
 use std::time::Duration;
 
@@ -70,7 +70,7 @@ pub struct Renewal {
 }
 
 impl Renewal {
-    /// Renewal by what `/hello` announced, counted from `now`.
+    /// Renewal at the times that `/hello` announced, counted from `now`.
     ///
     /// `jitter` is any random number; it spreads the clients of one server.
     pub fn new(lease: Duration, idle: Option<Duration>, now: Time, jitter: u64) -> Self {

@@ -9,12 +9,13 @@ use crate::protocol::Time;
 pub struct LineTime {
     /// Any line.
     pub base: Duration,
-    /// Bytes of it, received, that give it one more second each time; at least 1.
+    /// The time grows by one second for each so many bytes received; at least 1.
     pub bytes_per_second: usize,
 }
 
 impl LineTime {
-    /// When a line that began at `began`, and of which `received` bytes are there, has to be whole.
+    /// When a line that began at `began`, and of which `received` bytes have come, has to be
+    /// complete.
     pub fn deadline(self, began: Time, received: usize) -> Time {
         let millis =
             (received as u64).saturating_mul(1_000) / (self.bytes_per_second.max(1) as u64);

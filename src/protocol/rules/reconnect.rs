@@ -9,19 +9,19 @@ use crate::protocol::{
 
 /// When a client without a connection goes through its addresses (PROTOCOL.md, section 3.5).
 ///
-/// Windows of min(max, base · 2^n) stand one behind the other from when the connection was lost. In
-/// each there is one round through the addresses, at a place that is random and the same in all of
-/// them; it is drawn anew for each connection that is lost. n counts the windows since a connection
-/// last held for [`Backoff::stable`].
+/// Windows of min(max, base · 2^n) follow each other from when the connection was lost. In each
+/// window there is one round through the addresses. Its place is random, and the same in all
+/// windows until the next connection is lost. n counts the windows since a connection last held for
+/// [`Backoff::stable`].
 ///
-/// So whenever the server is back, the clients that were refused in this window come in the next,
-/// half as thick, in the order in which they were refused, and the peak is little more than twice the mean. To
-/// draw each place by itself would have some of them come at the end of the next window, however
-/// little of this one was left: a peak, then a long tail.
+/// So when the server is back, the clients that were refused in this window come in the next one.
+/// It is twice as long, they come in the same order, and the peak is little more than twice the
+/// mean. With a new random place in each window, some clients would come only at the end of the
+/// next window, however little of this one was left: a peak, then a long tail.
 ///
-/// The first round of all is at once. An address that asked to be left alone for a while is left out
-/// for so long; if all did, the windows go on from when the first of them may be tried, with one that
-/// is as long as that wait.
+/// The very first round is at once. An address with a retry hint is left out until its time is
+/// over. If all addresses have one, the windows go on when the first of them may be tried, with a
+/// window that is as long as that wait.
 ///
 /// The caller asks when a round is [`due`](Self::due), begins the [`round`](Self::round) then, and
 /// says how it ended: [`failed`](Self::failed), or [`opened`](Self::opened) and, in the end,
@@ -177,8 +177,8 @@ mod tests {
         (reconnect.round(due), due.as_millis())
     }
 
-    /// Threat 25: of 2,000 clients that lose their server together and find it again after a while, no
-    /// tenth of a second has more than three times its share.
+    /// Threat 25: of 2,000 clients that lose their server together and find it again after a while,
+    /// no tenth of a second has more than three times its share.
     #[test]
     fn clients_that_were_lost_together_come_back_spread() {
         for (away, seed) in [0, 20, 300, 1_000, 2_000, 5_000, 10_000, 40_000].into_iter().zip(1..) {

@@ -21,7 +21,7 @@ use crate::protocol::wire::{Epoch, Position};
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum SubscriptionState {
-    /// Not subscribed, and nothing under way.
+    /// Not subscribed, and no request in progress.
     #[default]
     Absent,
     /// Wanted, while there is no connection to ask on.
@@ -40,11 +40,11 @@ pub enum SubscriptionState {
     Live(Position),
     /// `/unsubscribe` is sent, its reply awaited.
     Leaving {
-        /// Somebody wants it again, from there: subscribe once it is left.
+        /// It is wanted again, from this position: subscribe once it is left.
         rejoin: Option<Option<Position>>,
     },
-    /// The log is another one, and it is to go on behind the head of that: first `/unsubscribe`, then
-    /// `/subscribe` without a position.
+    /// The topic has another log, and the subscription is to go on after its head: first
+    /// `/unsubscribe`, then `/subscribe` without a position.
     Skipping {
         /// The next number to come in the log that it stood in.
         own: Position,
@@ -59,7 +59,7 @@ pub enum SubscriptionState {
 pub enum Then {
     /// It is still wanted.
     Stay,
-    /// Nobody wants it any more.
+    /// It is not wanted any more.
     Leave,
     /// It is wanted again, but from another position: leave, and subscribe again.
     Again {
@@ -76,12 +76,12 @@ pub enum SubscriptionEvent {
         /// Where to begin; `None` for behind the head.
         from: Option<Position>,
     },
-    /// As `Join`, on other terms than what is under way asked for: that is not shared.
+    /// As `Join`, on other terms than those of the request in progress, which is not shared.
     JoinAnew {
         /// Where to begin; `None` for behind the head.
         from: Option<Position>,
     },
-    /// Nobody in the application wants it any more.
+    /// The application does not want it any more.
     Leave,
     /// `ok` to `/subscribe`: the epoch and the first number to come.
     Accepted(Position),
@@ -140,7 +140,7 @@ pub enum Action {
         first: u64,
         /// The last number missed.
         last: u64,
-        /// Whether the server named them; otherwise they went without a word.
+        /// Whether the server named them.
         named: bool,
     },
     /// Tell the application that another log goes on from there.
@@ -187,14 +187,14 @@ impl SubscriptionState {
                 Self::request(from)
             }
             (_, Event::Connected) => (self, none()),
-            // Whoever came first said where.
+            // The first stream decides the position.
             (Self::Parked { .. }, Event::Join { .. }) => (self, none()),
             (Self::Parked { .. }, Event::Leave) => (Self::Absent, none()),
             (Self::Requested { from, then }, Event::Join { from: wish }) => {
                 let then = match then {
                     Then::Leave if wish == from => Then::Stay,
                     Then::Leave => Then::Again { from: wish },
-                    // Whoever came first said where; the others share it.
+                    // The first stream decides the position; the others share it.
                     wanted => wanted,
                 };
                 (Self::Requested { from, then }, none())
@@ -389,7 +389,7 @@ mod tests {
         assert_eq!(actions, [Action::Deliver(at("e:18"))]);
         let (state, actions) = on(state, Event::Leave);
         assert_eq!(actions, [Action::Unsubscribe]);
-        // One that crossed the unsubscription reaches nobody, and is no fault.
+        // A notification that crossed the unsubscription is dropped, and is no fault.
         let (state, actions) = on(state, Event::Notification(19));
         assert_eq!(actions, []);
         assert_eq!(on(state, Event::Left), (State::Absent, vec![]));
