@@ -24,7 +24,7 @@ use crate::{
 /// What a pipe holds: less than a burst, so that lines wait to be offered.
 const NARROW: usize = 300;
 
-/// More than anybody says.
+/// More than is ever sent.
 const WIDE: usize = 64 * 1024;
 
 /// Of the client's jitter, there are so many.
@@ -52,7 +52,7 @@ pub enum How {
     Restart,
     /// Both ends read an end.
     Close,
-    /// Nothing passes any more, and nobody is told.
+    /// Nothing passes any more, and neither end is closed.
     Dark,
     /// The client's transport takes no more, and reads go on.
     Writes,

@@ -23,7 +23,7 @@ pub struct CutIo<T> {
     left: usize,
     reads: Reads,
     written: Arc<Mutex<Written>>,
-    /// Who waits to read, and is woken when reads fail.
+    /// The task that waits to read. It is woken when reads fail.
     reader: Option<Waker>,
 }
 
@@ -35,12 +35,12 @@ pub struct Written {
     pub offered: Vec<u8>,
     /// How many bytes of it were taken.
     pub taken: usize,
-    /// What was once offered and is not part of that stream, since something else was offered in its
-    /// place later.
+    /// What was once offered and is not part of that stream, since something else was offered in
+    /// its place later.
     pub withdrawn: Vec<Vec<u8>>,
     /// How many writes failed.
     pub failed: usize,
-    /// How many bytes were given to who reads.
+    /// How many bytes were read.
     pub read: usize,
 }
 

@@ -25,12 +25,12 @@ pub enum Fault {
     Reset,
     /// Writes take nothing, reads are at their end.
     Zero,
-    /// Reads and writes are pending for ever, and wake nobody.
+    /// Reads and writes are pending for ever, and wake no task.
     Stuck,
 }
 
-/// Polls of its transport that a connection may need for one session of these tests: more tell of
-/// one that wakes itself for nothing.
+/// Polls of its transport that a connection may need for one session of these tests. With more, the
+/// connection wakes itself for nothing.
 const PATIENCE: usize = 100_000;
 
 /// A pipe with a fault.
@@ -43,7 +43,7 @@ pub struct FaultyIo {
     stutters: bool,
     attempts: usize,
     polls: Arc<AtomicUsize>,
-    /// Who waits to read, and is woken when a write breaks the transport.
+    /// The task that waits to read. It is woken when a write breaks the transport.
     reader: Option<Waker>,
 }
 

@@ -1,15 +1,15 @@
-//! The history checker: reads a log of plain events and says which rules it breaks. It knows nothing
-//! of the library: who runs a test records what callers, handlers, subscribers and publishers see,
+//! The history checker: reads a log of plain events, and reports the rules that the log breaks. It
+//! does not use the library. A test records what callers, handlers, subscribers and publishers see,
 //! and what passes on the wire.
 //!
-//! The order of the log is the order of what happened. So whoever acts records first: a proxy a line
-//! before it passes it on, a handler its start before all else. What ends by being dropped is
-//! recorded by a guard's `drop`, in a crash too: a handler, a call, a subscription. What was recorded
-//! before a crash stands.
+//! The order of the log is the order of the events. So each actor records before it acts: a proxy
+//! records a line before it passes it on, and a handler records its start first. The end of a
+//! handler, a call or a subscription that is dropped is recorded by the `drop` of a guard, also in
+//! a crash. Events that were recorded before a crash remain.
 //!
-//! [`Event::Quiet`] says that faults are over, and that there was time enough since: for
-//! subscriptions, publishes and connections the log counts up to the last one, or to its end if
-//! there is none; for calls all of it counts.
+//! [`Event::Quiet`] says that faults are over, and that there was enough time since. For
+//! subscriptions, publishes and connections the log counts up to the last `Quiet`, or to its end if
+//! there is none. For calls all of it counts.
 
 mod calls;
 mod drops;
@@ -33,45 +33,49 @@ pub enum Rule {
     /// judged as one call: among them there is one start (within one key table, which is taken for
     /// granted).
     Starts,
-    /// A call that was begun ends once, in an outcome or by being given up; no other ends.
+    /// A call that was begun ends once, in an outcome or by being dropped; no other call ends.
     Outcomes,
     /// The payload of an `Ok` names the call that it answers, or one with the same key.
     Replies,
-    /// The wire bears an outcome out: of a call that ended `NotSent` no whole line passed, all those
-    /// of one that ended `Refused` are proven not executed, and one that ended `Ok` or `Remote` was
-    /// told so. A line that answers nothing yet may have run: the call is sent again only if each
-    /// earlier line got a `no`, or stands above the last id of a `/bye` (or if it has a key).
+    /// The wire bears an outcome out: of a call that ended `NotSent` no whole line passed, all
+    /// those of one that ended `Refused` are proven not executed, and one that ended `Ok` or
+    /// `Remote` was told so. A line that answers nothing yet may have run: the call is sent again
+    /// only if each earlier line got a `no`, or stands above the last id of a `/bye` (or if it has
+    /// a key).
     Proof,
     /// The line of a one-way request passes at most once, over all connections, and its handler is
-    /// started at most once, and not before it was sent. Neither happens to one that ended in an error.
+    /// started at most once, and not before it was sent. Neither happens to one that ended in an
+    /// error.
     OneWays,
     /// A terminal line comes when the handler has ended. At an `ok` or `err` it was started, at a
     /// `no` it was not. (Not judged for calls with a key: others may share their run.)
     Terminals,
-    /// What a subscription is given has no hole and no repetition: each number, delivered or named in
-    /// a gap, is the next one, from where it began; a reset leads to another epoch, to number 1 of one
-    /// that it was not in before, and else to the number at which it left that (of several servers
-    /// each has a log of its own); the position at its end is behind the last item, and nothing
-    /// follows. Who was told that a number was seen had got it, or its epoch had been left.
+    /// What a subscription is given has no hole and no repetition: each number, delivered or named
+    /// in a gap, is the next one, from where it began; a reset leads to another epoch, to number 1
+    /// of one that it was not in before, and else to the number at which it left that (of several
+    /// servers each has a log of its own); the position at its end is behind the last item, and
+    /// nothing follows. Who was told that a number was seen had got it, or its epoch had been left.
     Subscriptions,
     /// An epoch and a number name one message: the one confirmed under it, to every subscriber.
     Messages,
-    /// A message is there at most as often as somebody published it and was not told that it failed.
+    /// A message is there at most as often as it was published without an error that says it
+    /// failed.
     Publishes,
-    /// A confirmed message reaches every subscription that lives, and stands in its epoch at or below
-    /// it: delivered, or named in a gap.
+    /// A confirmed message reaches every subscription that lives, and stands in its epoch at or
+    /// below it: delivered, or named in a gap.
     Confirmed,
     /// A subscription that lives stands at the head of a log that a server has: it was told of the
     /// last message before the silence, and that its epoch had ended. (For topics whose heads are
     /// recorded.)
     CaughtUp,
-    /// What a subscriber saw as missed by the server's doing, the server named on its connection; and
-    /// what was named there, a subscription that lives saw as missed, unless the connection broke.
-    /// Nothing is missed without a word from the server.
+    /// What a subscriber saw as missed by the server's doing, the server named on its connection;
+    /// and what was named there, a subscription that lives saw as missed, unless the connection
+    /// broke. Nothing is missed without a word from the server.
     Drops,
-    /// On a connection, ids rise; each has at most one terminal line, none without a request, nothing
-    /// after it, and one by the end if the connection lives. Of a topic nothing passes before the
-    /// `ok` to `/subscribe`, nor after an `/end` or the reply to `/unsubscribe`; its numbers rise.
+    /// On a connection, ids rise; each has at most one terminal line, none without a request,
+    /// nothing after it, and one by the end if the connection lives. Of a topic nothing passes
+    /// before the `ok` to `/subscribe`, nor after an `/end` or the reply to `/unsubscribe`; its
+    /// numbers rise.
     Order,
 }
 
@@ -94,7 +98,7 @@ pub struct History {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken {
     pub rule: Rule,
-    /// Whose call, subscription or connection it is.
+    /// The process of the call, subscription or connection.
     pub process: String,
     pub what: String,
     /// The events that show it, each with its line in the log.

@@ -10,9 +10,9 @@ use tracing::{
 
 /// Makes `subscriber` the default of the calling thread, until the guard is dropped.
 ///
-/// `tracing` caches for the whole process whether anyone is interested in a callsite. While there is
-/// one subscriber, a thread without it may be the first at a callsite, and caches that nobody is. So two
-/// subscribers that never end stay interested in everything.
+/// `tracing` caches for the whole process whether a subscriber is interested in a callsite. While
+/// there is one subscriber, a thread without it may be the first at a callsite, and then the cached
+/// answer is no. So two subscribers that never end stay interested in everything.
 pub fn capture(subscriber: impl Subscriber + Send + Sync + 'static) -> DefaultGuard {
     static INTERESTED: OnceLock<[Dispatch; 2]> = OnceLock::new();
     INTERESTED.get_or_init(|| [Dispatch::new(Interested), Dispatch::new(Interested)]);

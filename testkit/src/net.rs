@@ -1,4 +1,5 @@
-//! A client that connects anew, and what it would connect to: servers made of raw bytes, over pipes.
+//! A client that connects anew, and what it would connect to: servers made of raw bytes, over
+//! pipes.
 
 use std::{io, time::Duration};
 
@@ -100,7 +101,7 @@ pub async fn connected_with(config: ClientConfig) -> (Client, Peer, Net) {
     (client, server, net)
 }
 
-/// Lets every other task have its turns.
+/// Lets all other tasks run.
 pub async fn settle() {
     for _ in 0..50 {
         tokio::task::yield_now().await;

@@ -15,7 +15,7 @@ use tokio::{
     time::timeout,
 };
 
-/// More than anything here takes, on a machine that is busy with other things.
+/// Longer than any step here takes, on a busy machine.
 pub const BOUND: Duration = Duration::from_secs(60);
 
 /// A running server; it is killed when dropped.
@@ -25,7 +25,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts one on a free port; `limits` are what the shell is told before it.
+    /// Starts one on a free port. `limits` are shell commands that run before it.
     pub async fn start(limits: &str) -> Self {
         let server = path_of("offers_server");
         let script = format!(r#"{limits} exec "$0" --listen 127.0.0.1:0 --random-every 0"#);

@@ -1,4 +1,4 @@
-//! Records a history: of each process what its application sees, of a proxy's wire what passes.
+//! Records a history: what the application of each process sees, and what passes on a proxy's wire.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -64,13 +64,13 @@ impl Recorder {
         self.lock(|history| history.assert_holds());
     }
 
-    /// The log must be there to be shown when who wrote it has panicked.
+    /// The log can be shown even if a thread that wrote it has panicked.
     fn lock<R>(&self, look: impl FnOnce(&mut History) -> R) -> R {
         look(&mut self.0.history.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// One who says what it sees.
+/// A process that records what it sees.
 #[derive(Clone)]
 pub struct Process {
     recorder: Recorder,
@@ -94,7 +94,7 @@ impl Process {
         self.until_dropped(Event::Finished { call })
     }
 
-    /// Makes a call; it is given up if this is dropped before it has ended.
+    /// Makes a call. It counts as dropped if this is dropped before it has ended.
     pub async fn call(
         &self,
         call: u64,

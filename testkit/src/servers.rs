@@ -1,4 +1,4 @@
-//! Servers in memory and on sockets, which end when they are dropped.
+//! Servers in memory and on sockets. They end when they are dropped.
 
 use std::{io, net::SocketAddr};
 

@@ -1,6 +1,6 @@
 //! One session of a client with a server, the same each time, whatever happens to its connections:
-//! bursts of calls of every kind, one-ways, two topics, and a close. It goes on to its end, and
-//! everybody was told what is so; or it panics.
+//! bursts of calls of every kind, one-way requests, two topics, and a close. It ends well, and
+//! every caller and subscriber has got the right outcome; or it panics.
 
 mod listener;
 mod net;
@@ -130,7 +130,7 @@ impl Session {
         poster.await.expect("no panic")
     }
 
-    /// The server publishes, whoever listens.
+    /// The server publishes, with or without subscribers.
     async fn publish(self: Arc<Self>) {
         for n in 0..3 {
             sleep(ROUND).await;
@@ -248,8 +248,8 @@ impl Session {
         self.told.lock().unwrap().one_ways.push(number);
     }
 
-    /// Waits until everybody has seen the last of each topic, a lease was renewed, and nothing is
-    /// under way.
+    /// Waits until each subscriber has seen the last message of its topic, a lease was renewed, and
+    /// no request is in progress.
     async fn settle(&self, listeners: &[Listener; 2]) {
         'rounds: for round in 0.. {
             let generation = self.net.generation();
@@ -270,7 +270,7 @@ impl Session {
         }
     }
 
-    /// Waits until the client is connected, and nothing of it is under way.
+    /// Waits until the client is connected, and none of its requests is in progress.
     async fn rest(&self) {
         loop {
             self.client.connected().await.expect("it goes on");
@@ -281,7 +281,7 @@ impl Session {
         }
     }
 
-    /// Panics if something is not so that must be.
+    /// Panics if an expectation does not hold.
     fn judge(&self, recorder: &Recorder) {
         recorder.close(self.net.wire(), &self.ada);
         self.ada.record(Event::Quiet);
@@ -334,7 +334,7 @@ impl Session {
     }
 }
 
-/// Where one stands who has seen it.
+/// The position after it.
 fn behind(Published { epoch, sequence, .. }: Published) -> Position {
     Position { epoch, next: sequence + 1 }
 }

@@ -1,5 +1,5 @@
-//! Runs of servers and clients over a simulated network, in virtual time: all that happens in one
-//! is drawn from its seed, faults and all.
+//! Runs of servers and clients over a simulated network, in virtual time. Everything in a run,
+//! faults included, is drawn from its seed.
 
 mod callers;
 mod client;
@@ -31,8 +31,8 @@ const CLIENTS: usize = 20;
 const TICK: u64 = 40;
 /// There are faults up to here.
 const FAULTS: u64 = 60_000;
-/// How long all has to settle once nothing is begun any more: a server that is silent is given up, its
-/// clients are back elsewhere, a lease was renewed.
+/// How long the run has to settle once nothing new begins. In this time a silent server is noticed,
+/// its clients connect elsewhere, and a lease is renewed.
 const SETTLE: u64 = 24_000;
 /// How much longer it may take until no request is under way, and all have caught up.
 const PATIENCE: u64 = 60_000;

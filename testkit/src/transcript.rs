@@ -20,7 +20,8 @@ use crate::{
 };
 
 /// Virtual time that may pass before a line is there: none is due, but what a deadline brings may
-/// be late by a tick of the server's wheel, and by as long as the wheel waits after a jump of the clock.
+/// be late by a tick of the server's wheel, and by as long as the wheel waits after a jump of the
+/// clock.
 const PATIENCE: Duration = Duration::from_millis(400);
 
 /// A transcript that is being played.
@@ -40,7 +41,7 @@ async fn settle() {
     }
 }
 
-/// What the server that asks who a peer is lets it do.
+/// What a server with an authenticator allows the peer.
 fn is_open(_: &Principal, action: Action<'_>) -> bool {
     !matches!(action, Action::Subscribe("closed") | Action::Publish("closed"))
 }

@@ -117,7 +117,8 @@ impl fmt::Display for Terms {
 pub struct FlowControl {
     slow: Slow,
     window: Option<AckWindow>,
-    /// Numbers below had left the log before the subscription began: no slowness of its own.
+    /// Numbers below had left the log before the subscription began: it is not slow because of
+    /// them.
     gone: u64,
     has_waited: bool,
 }
@@ -143,7 +144,7 @@ impl FlowControl {
         self.window.as_ref().map_or(u64::MAX, AckWindow::room)
     }
 
-    /// The cursor has to wait: for room in the window, or in what the peer leaves unread.
+    /// The cursor has to wait: for room in the window, or for the peer to read.
     pub fn waits(&mut self) {
         self.has_waited = true;
     }
@@ -161,7 +162,7 @@ impl FlowControl {
     /// The last number to be skipped, and named, before the cursor goes on.
     pub fn skip(&mut self, cursor: Cursor, log: Window) -> Option<u64> {
         let newest = log.next.saturating_sub(1);
-        // Another log is told of first; it has made the subscriber miss more than any skip.
+        // A reset to another log comes first. The subscriber misses more by that than by any skip.
         let skips =
             self.may_skip() && cursor.position.epoch == log.epoch && cursor.position.next < newest;
         self.has_waited = false;

@@ -1,4 +1,4 @@
-//! What a reader of an acknowledged topic has handled, in whatever order. Pure.
+//! What a reader of an acknowledged topic has handled, in any order. Pure.
 
 use std::{collections::BTreeMap, num::NonZeroU64};
 
@@ -7,11 +7,11 @@ use crate::protocol::wire::{Epoch, Position};
 /// What was handed over to a reader, and what of that it has handled: the client's side of
 /// acknowledgements (PROTOCOL.md, section 11.7).
 ///
-/// What is handled may be said in any order; an ack names the lowest number that is not. It comes
-/// due by halves of the window, so that the server never waits for more, and behind each gap.
+/// Numbers may be handled in any order. An ack names the lowest number that is not handled. It is
+/// due after each half of the window, so that the server never waits for more, and after each gap.
 ///
-/// **Invariant:** `floor.next` ≤ `handed`, and what is in `above` lies between them, in runs that
-/// touch neither each other nor `floor`: at most as many as there are numbers not handled.
+/// **Invariant:** `floor.next` ≤ `handed`. The runs in `above` lie between them, and do not touch
+/// each other or `floor`. There are at most as many as there are numbers not handled.
 ///
 /// ```
 /// use std::num::NonZeroU64;
@@ -42,7 +42,7 @@ pub struct Handled {
 }
 
 impl Handled {
-    /// Of a reader that was handed nothing yet.
+    /// For a reader that has got nothing yet.
     pub fn new(window: NonZeroU64) -> Self {
         Self {
             half: half(window),
@@ -76,7 +76,7 @@ impl Handled {
         self.ack(epoch, first, last);
     }
 
-    /// What of `first` to `last` was handed over is handled. Of another log it means nothing.
+    /// Those of `first` to `last` that were handed over are handled. No effect for another log.
     pub fn ack(&mut self, epoch: Epoch, first: u64, last: u64) {
         let Some(floor) = self.floor.as_mut().filter(|floor| floor.epoch == epoch) else {
             return;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::protocol::Time;
 
-/// The client's keep-alive: detects a server that owes something and is silent. The client probes it
-/// first, and closes the connection only if the probe is not answered.
+/// The client's keep-alive: detects a server that owes something and is silent. The client probes
+/// it first, and closes the connection only if the probe is not answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct KeepAlive {
     heard: Time,
@@ -20,12 +20,13 @@ pub enum Verdict {
     Wait,
     /// Send something that is answered.
     Probe,
-    /// Give the server up.
+    /// Close the connection.
     Dead,
 }
 
 impl KeepAlive {
-    /// Who looks later than this was stopped itself, and knows nothing of the server.
+    /// A look later than this means that this process was stopped, and says nothing about the
+    /// server.
     const LATE: Duration = Duration::from_secs(1);
 
     /// Bytes came at `now`. Whether that answers a probe: the next look is due sooner then, `probe`
@@ -35,8 +36,8 @@ impl KeepAlive {
         self.probed.take().is_some()
     }
 
-    /// Looks at `now`. `awaits` is whether the server owes anything; it is probed after `probe` of
-    /// silence, and given up `answer` later.
+    /// Looks at `now`. `awaits` is whether the server owes anything. It is probed after `probe` of
+    /// silence. If there is no answer within `answer`, the verdict is to close.
     pub fn look(&mut self, now: Time, awaits: bool, probe: Duration, answer: Duration) -> Verdict {
         if !awaits {
             self.probed = None;
@@ -88,7 +89,7 @@ mod tests {
         assert_eq!(look(&mut keepalive, 11_000, true), (Verdict::Probe, 21_000));
         assert_eq!(look(&mut keepalive, 20_999, true), (Verdict::Wait, 21_000));
         assert_eq!(look(&mut keepalive, 21_000, true).0, Verdict::Dead);
-        // Who was stopped itself asks once more.
+        // A process that was stopped itself probes once more.
         assert_eq!(look(&mut keepalive, 22_001, true), (Verdict::Probe, 32_001));
         keepalive.heard(at(32_000));
         assert_eq!(look(&mut keepalive, 32_001, true), (Verdict::Wait, 42_000));

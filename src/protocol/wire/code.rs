@@ -60,15 +60,15 @@ codes! {
     ALREADY_SUBSCRIBED = "already-subscribed";
     /// This connection is not subscribed to the topic.
     NOT_SUBSCRIBED = "not-subscribed";
-    /// A limit on how many is reached.
+    /// A limit on the number of subscriptions or topics is reached.
     TOO_MANY = "too-many";
-    /// The server has no room now; worth a retry.
+    /// The server has no room now. A retry may succeed.
     BUSY = "busy";
     /// Not allowed to this peer.
     FORBIDDEN = "forbidden";
     /// The ack is above what was delivered or named.
     BAD_ACK = "bad-ack";
-    /// `/auth` comes first, or did not do.
+    /// `/auth` has to come first, or its credentials were invalid.
     UNAUTHENTICATED = "unauthenticated";
     /// Cancelled by the caller.
     CANCELLED = "cancelled";
@@ -78,7 +78,7 @@ codes! {
     CLOSING = "closing";
     /// The line to be sent would be over a limit.
     TOO_LARGE = "too-large";
-    /// The handler failed in a way of its own: a panic, or a reply that cannot be encoded.
+    /// The handler panicked, or its reply cannot be encoded.
     INTERNAL = "internal";
     /// The handler vanished before it ended, or the numbers never came.
     LOST = "lost";
@@ -101,7 +101,7 @@ codes! {
 }
 
 impl Code {
-    /// A code, if `code` has the syntax of one.
+    /// The code, if `code` has the syntax of a code.
     pub fn new(code: &str) -> Option<Self> {
         is_code(code.as_bytes()).then(|| Self(Cow::Owned(code.to_owned())))
     }
@@ -109,7 +109,7 @@ impl Code {
     /// A code known when the program is written.
     ///
     /// # Panics
-    /// When `code` has not the syntax of one; in a `const`, that is a compile error.
+    /// When `code` does not have the syntax of a code; in a `const`, that is a compile error.
     pub const fn from_static(code: &'static str) -> Self {
         assert!(is_code(code.as_bytes()), "not a code: 1 to 64 of a-z 0-9 -, the first a letter");
         Self(Cow::Borrowed(code))

@@ -1,4 +1,4 @@
-//! Lines into a buffer that the caller gives. Only what stands here writes an LF.
+//! Encodes lines into a buffer of the caller. Only this module writes an LF.
 
 use std::fmt::{self, Write as _};
 
@@ -40,7 +40,7 @@ pub fn mark(out: &mut Vec<u8>, mark: Mark) {
     out.push(b' ');
 }
 
-/// Appends all behind the mark: `word attributes [SP rest] LF`, with `rest` plain.
+/// Appends everything after the mark: `word attributes [SP rest] LF`, with `rest` plain.
 pub fn body(out: &mut Vec<u8>, word: Word<'_>, attributes: Attributes<'_>, plain_rest: &[u8]) {
     out.extend_from_slice(word.as_bytes());
     out.extend_from_slice(attributes.as_str().as_bytes());
@@ -104,9 +104,9 @@ fn end(out: &mut Vec<u8>, plain_rest: &[u8]) {
     out.push(b'\n');
 }
 
-/// Appends a line of the protocol's own whose parts are written as they display.
+/// Appends a line of the protocol's own. Its parts are written with `Display`.
 ///
-/// `head` is the word and its attributes; the text behind it is stuffed.
+/// `head` is the word and its attributes; the text after it is stuffed.
 pub(crate) fn display(
     out: &mut Vec<u8>,
     mark: Mark,

@@ -1,11 +1,12 @@
-//! Peer bytes made fit for a log or a terminal.
+//! Bytes of a peer, escaped for a log or a terminal.
 
 use std::fmt;
 
-/// The most bytes of a peer's that are shown.
+/// The most bytes of a peer that are shown.
 pub const MAX_SHOWN: usize = 64;
 
-/// Shows bytes that a peer chose: printable ASCII as it is, anything else escaped, at most 64 bytes.
+/// Shows bytes that a peer chose: printable ASCII as it is, anything else escaped, at most 64
+/// bytes.
 ///
 /// ```
 /// use bellwire::protocol::Escaped;

@@ -1,10 +1,10 @@
-//! Bytes into lines: the incremental splitter both ends read with.
+//! Bytes to lines: the incremental splitter with which both ends read.
 
 use std::fmt;
 
 use memchr::memchr;
 
-/// The longest line both sides take unless they say otherwise, LF included.
+/// The longest line that both sides accept by default, LF included.
 pub const DEFAULT_MAX_LINE: usize = 65_535;
 /// The least `max-line` a peer may announce: every line of the protocol's own fits.
 pub const MIN_MAX_LINE: usize = 1_024;
@@ -12,8 +12,8 @@ pub const MIN_MAX_LINE: usize = 1_024;
 /// Splits a byte stream at LF, whatever the pieces it arrives in (PROTOCOL.md, section 3).
 ///
 /// Feed it each piece by calling [`next`](Self::next) until it returns `None`. A line that lies
-/// whole in one piece is handed out in place; only an unfinished end is copied and kept. Every byte
-/// is looked at once, and never more than `max_line` bytes are held.
+/// whole in one piece is returned in place; only an unfinished end is copied and kept. Every byte
+/// is scanned once, and never more than `max_line` bytes are held.
 ///
 /// ```
 /// use bellwire::protocol::LineDecoder;
@@ -29,11 +29,11 @@ pub const MIN_MAX_LINE: usize = 1_024;
 pub struct LineDecoder {
     /// The unfinished line. **Invariant:** it holds no LF, and fewer than `max_line` bytes.
     tail: Vec<u8>,
-    /// The tail was handed out as a whole line and is to be forgotten.
+    /// The tail was returned as a whole line, and is to be dropped.
     handed_out: bool,
     max_line: usize,
     line_start: u64,
-    /// Bytes that were looked at in search of a LF.
+    /// Bytes that were scanned for an LF.
     #[cfg(test)]
     scanned: usize,
 }
@@ -65,8 +65,8 @@ impl LineDecoder {
     /// The next line, without its LF; `None` when `input` is used up.
     ///
     /// # Errors
-    /// [`LineTooLong`] at the first byte over the limit. The stream cannot be followed after it:
-    /// the same error comes again for whatever is fed.
+    /// [`LineTooLong`] at the first byte over the limit. After it, each call returns the same
+    /// error.
     pub fn next<'line, 'input: 'line>(
         &'line mut self,
         input: &mut &'input [u8],

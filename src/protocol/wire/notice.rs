@@ -64,8 +64,8 @@ impl Hello {
         encode::display(out, Mark::Reserved, format_args!("{head}{idle}{auth}"), format_args!(""));
     }
 
-    /// Reads the attributes; `None` when one that is there has no value of its kind and range. Of
-    /// another version nothing else is read: its attributes may mean something else.
+    /// Reads the attributes. `None` when a present attribute has a value of the wrong kind or out
+    /// of range. Of another version nothing else is read: its attributes may mean something else.
     fn parse(attributes: Attributes<'_>) -> Option<Self> {
         let default = Self::default();
         let version = positive(parse_number(attributes.get("version")?.as_bytes())?)?;
@@ -76,7 +76,7 @@ impl Hello {
             None => Some(default),
             Some(value) => (value >= least).then_some(value),
         };
-        // More than this side can count is as good as no limit.
+        // A number that this side cannot hold counts as no limit.
         let count = |key, least: usize, default: usize| {
             let count = number(key, least as u64, default as u64)?;
             Some(usize::try_from(count).unwrap_or(usize::MAX))
@@ -146,9 +146,9 @@ pub enum Notice<'a> {
         /// The last number of the log, where the server says that it has not delivered all.
         head: Option<u64>,
     },
-    /// A fault that no request's id owns.
+    /// A fault that belongs to no request.
     Error {
-        /// The id of the line at fault, where one was readable.
+        /// The id of the line at fault, if the server could read one.
         id: Option<RequestId>,
         /// What was wrong.
         reason: Reason,
@@ -157,12 +157,12 @@ pub enum Notice<'a> {
     Bye {
         /// The last application id that is executed; `None` in the first step of a drain.
         last: Option<u64>,
-        /// How long to stay away, in milliseconds.
+        /// How long not to connect again, in milliseconds.
         retry: Option<u64>,
         /// Why.
         reason: Reason,
     },
-    /// The server does not read for now, and is well.
+    /// The server does not read for now, but is alive.
     Hold,
     /// A notice this version does not know, to be ignored.
     Unknown,
@@ -171,9 +171,9 @@ pub enum Notice<'a> {
 impl<'a> Notice<'a> {
     /// Reads a line of the reserved channel whose word is the protocol's.
     ///
-    /// `None` when it is a notice of this version with an argument or an attribute that is absent
-    /// where it must be there, of another form, or out of its range (PROTOCOL.md, section 9): the
-    /// line is malformed.
+    /// `None` when it is a notice of this version, and a required argument or attribute is absent,
+    /// or one has the wrong form or is out of range (PROTOCOL.md, section 9): the line is
+    /// malformed.
     pub fn parse(line: &Line<'a>) -> Option<Self> {
         let rest = line.rest;
         match line.word.as_str() {
@@ -208,7 +208,7 @@ fn optional_number(attributes: Attributes<'_>, key: &str) -> Option<Option<u64>>
     }
 }
 
-/// The same for a number that is not 0.
+/// As above, for a number that must not be 0.
 fn optional_positive(attributes: Attributes<'_>, key: &str) -> Option<Option<u64>> {
     match optional_number(attributes, key)? {
         None => Some(None),
@@ -296,8 +296,8 @@ pub fn encode_end(
     encode::display(out, Mark::Reserved, format_args!("/end"), text);
 }
 
-/// Appends `* /end;head=HEAD TOPIC shutdown EPOCH:NEXT`: the server stops, and the numbers from NEXT
-/// to HEAD were not delivered.
+/// Appends `* /end;head=HEAD TOPIC shutdown EPOCH:NEXT`: the server stops, and the numbers from
+/// NEXT to HEAD were not delivered.
 pub fn encode_end_unread(
     out: &mut Vec<u8>,
     topic: &crate::protocol::Topic,

@@ -1,4 +1,4 @@
-//! One line into its parts: the one parser for the one shape, for both directions.
+//! A line to its parts: one parser for both directions.
 
 use std::{borrow::Cow, fmt};
 
@@ -8,7 +8,7 @@ use crate::protocol::wire::{
     attribute::Attributes, id::RequestId, line::strip_cr, name::MAX_NAME, reply::Outcome, rest,
 };
 
-/// The longest head (all before the rest) in bytes.
+/// The longest head (everything before the rest), in bytes.
 pub const MAX_HEAD: usize = 2_048;
 
 /// What a line begins with.
@@ -24,7 +24,7 @@ pub enum Mark {
 
 /// A line's word: a name of the application's, or one of the protocol's (`ok`, `/renew`).
 ///
-/// **Invariant:** `/` or not, then a name; so it is ASCII.
+/// **Invariant:** an optional `/`, then a name. So it is ASCII.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Word<'a>(&'a [u8]);
 
@@ -106,7 +106,7 @@ impl<'a> Rest<'a> {
 
     /// Splits at the first SP: an argument, and the rest behind it.
     ///
-    /// Stuffing neither makes nor hides a SP, so splitting before unstuffing is the same as after.
+    /// Stuffing does not make or hide a SP, so splitting before unstuffing is the same as after.
     pub fn split_argument(self) -> (&'a [u8], Rest<'a>) {
         match memchr(b' ', self.bytes) {
             Some(at) => {
@@ -163,11 +163,11 @@ pub struct Line<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Malformed {
-    /// The byte of the line that is wrong first, from 0.
+    /// The first byte of the line that is wrong, counted from 0.
     pub at: usize,
     /// What is wrong with it.
     pub what: &'static str,
-    /// The id the line begins with, where it has a valid one.
+    /// The id that the line begins with, if that is valid.
     pub id: Option<RequestId>,
 }
 
@@ -212,8 +212,8 @@ impl<'a> Line<'a> {
         Ok(Self { mark, word: Word(word), attributes, rest: Rest { bytes: rest, has_pairs } })
     }
 
-    /// Parses a line as a server reads it: with or without the one CR before its LF, and with a
-    /// method for its word, so none of the words of replies.
+    /// Parses a line as a server reads it. One CR before its LF is dropped. Its word is a method,
+    /// so the words of replies are refused.
     ///
     /// # Errors
     /// [`Malformed`], as [`parse`](Self::parse).
@@ -231,7 +231,7 @@ impl<'a> Line<'a> {
 }
 
 impl Malformed {
-    /// Of several faults the first is named: nothing behind the longest head is looked at.
+    /// Of several faults the first is reported, so nothing after the longest head is checked.
     fn capped(self) -> Self {
         if self.at < MAX_HEAD { self } else { self.head_too_long() }
     }
@@ -247,7 +247,7 @@ fn split_attributes(behind: &[u8]) -> (&[u8], &[u8]) {
     (attributes, from_space.get(1..).unwrap_or_default())
 }
 
-/// The mark, and where the head goes on behind its SP.
+/// The mark, and where the head goes on after its SP.
 fn parse_mark(line: &[u8]) -> Result<(Mark, usize), Malformed> {
     let fault = |what| Malformed { at: 0, what, id: None };
     let mut id = 0;

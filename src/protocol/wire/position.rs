@@ -1,4 +1,4 @@
-//! Positions: where in which log a subscriber stands.
+//! Positions: a log, and the next number in it.
 
 use std::{fmt, str::FromStr};
 
@@ -17,7 +17,7 @@ pub struct Epoch {
 }
 
 impl Epoch {
-    /// An epoch, if `epoch` has the syntax of one.
+    /// The epoch, if `epoch` has the syntax of an epoch.
     pub fn new(epoch: &str) -> Option<Self> {
         let mut bytes = [0; MAX_EPOCH];
         let legal = !epoch.is_empty() && epoch.bytes().all(|byte| byte.is_ascii_alphanumeric());
@@ -75,13 +75,13 @@ pub struct Position {
 }
 
 impl Position {
-    /// Whether it can be written: past the last number of an epoch there is none.
+    /// Whether it can be written: after the last number of an epoch there is no position.
     pub(crate) fn is_sendable(self) -> bool {
         (1..=MAX_NUMBER).contains(&self.next)
     }
 }
 
-/// A text that is no position.
+/// A text that is not a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InvalidPosition;

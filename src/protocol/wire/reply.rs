@@ -77,7 +77,7 @@ impl Reason {
         Self { code, text: text.into() }
     }
 
-    /// Reads `CODE [text]`; `None` where no code stands, which makes the line malformed.
+    /// Reads `CODE [text]`. `None` without a code: the line is malformed then.
     pub fn parse(rest: Rest<'_>) -> Option<Self> {
         let (code, text) = rest.split_argument();
         let code = Code::new(std::str::from_utf8(code).ok()?)?;
@@ -125,7 +125,7 @@ pub(crate) enum Incoming<'a> {
     Reply(RequestId, Outcome, Line<'a>),
     Notice(Line<'a>),
     Notification(Line<'a>),
-    /// A reply with a word that is none of the five.
+    /// A reply with another word than the five.
     Unknown(RequestId),
 }
 

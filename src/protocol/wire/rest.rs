@@ -13,8 +13,8 @@ const CR: u8 = b'\r';
 pub(crate) const DLE: u8 = 0x10;
 const FLIP: u8 = 0x40;
 
-/// Special bytes no farther apart than this are taken byte by byte, which is then faster than a scan
-/// for each of them.
+/// Special bytes no farther apart than this are handled byte by byte, which is then faster than a
+/// scan for each of them.
 const NEAR: usize = 8;
 
 /// Appends `plain` to `out`, stuffed.
@@ -52,13 +52,13 @@ pub fn stuffed_len(plain: &[u8]) -> usize {
     plain.len() + specials.map(|count: u8| usize::from(count)).sum::<usize>()
 }
 
-/// Whether a stuffed rest holds pairs; or where it breaks the rules first, by a raw CR or a DLE that
-/// begins no legal pair.
+/// Whether a stuffed rest holds pairs; or where it breaks the rules first, by a raw CR or a DLE
+/// that begins no legal pair.
 pub(crate) fn check(stuffed: &[u8]) -> Result<bool, (usize, &'static str)> {
     let Some(first) = memchr2(CR, DLE, stuffed) else { return Ok(false) };
     let from = stuffed.get(first..).unwrap_or_default();
-    // The second byte of a legal pair is no DLE. So each byte is judged by itself and the one behind
-    // it, many at a time; where the first fault is, is looked for only if there is one.
+    // The second byte of a legal pair is no DLE. So each byte is checked together with the next
+    // one, many at a time. The position of the first fault is searched only if there is one.
     let is_bad = |byte: u8, next: u8| (byte == CR) | ((byte == DLE) & !is_flipped(next));
     let nexts = from.get(1..).unwrap_or_default();
     let any_bad =
@@ -115,7 +115,7 @@ fn is_special(byte: u8) -> bool {
     byte == LF || byte == CR || byte == DLE
 }
 
-/// Whether this is what stands behind the DLE of a legal pair.
+/// Whether this is the second byte of a legal pair.
 fn is_flipped(byte: u8) -> bool {
     is_special(byte ^ FLIP)
 }

@@ -4,8 +4,8 @@ use std::{fmt, str::FromStr};
 
 /// A W3C `traceparent`, the value of the attribute `trace` (PROTOCOL.md, section 6.2).
 ///
-/// 55 bytes, `VERSION-TRACE-PARENT-FLAGS` in small hexadecimal digits: of 2, 32, 16 and 2. The
-/// version is not `ff`; neither trace nor parent is all zeros.
+/// 55 bytes, `VERSION-TRACE-PARENT-FLAGS` in lower-case hexadecimal digits: of 2, 32, 16 and 2. The
+/// version is not `ff`. The trace and the parent are not all zeros.
 ///
 /// ```
 /// use bellwire::protocol::TraceParent;
@@ -24,7 +24,7 @@ pub struct TraceParent {
     flags: u8,
 }
 
-/// A text that is no `traceparent`.
+/// A text that is not a `traceparent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InvalidTraceParent;

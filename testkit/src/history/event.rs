@@ -16,7 +16,8 @@ pub enum Event {
     /// That handler returned, panicked, or was dropped.
     Finished { call: u64 },
 
-    /// A one-way request begins. Its payload names it, by a number that nothing else of the log has.
+    /// A one-way request begins. Its payload names it, by a number that nothing else of the log
+    /// has.
     Told { one_way: u64 },
     /// It ended in an error: it was not sent, and will not be.
     Untold { one_way: u64 },
@@ -24,8 +25,8 @@ pub enum Event {
     Heard { one_way: u64 },
 
     /// A subscription begins, under a number of its process's own, at the position that it asked
-    /// for, or else the one that it was given. (One that fetched the state by other means goes on as
-    /// another, from where that leads.)
+    /// for, or else the one that it was given. (One that fetched the state by other means goes on
+    /// as another, from where that leads.)
     Subscribed { subscription: u64, topic: String, from: Number },
     /// The application got a notification.
     Delivered { subscription: u64, number: Number, payload: String },
@@ -37,24 +38,25 @@ pub enum Event {
     Over { subscription: u64, next: Number },
     /// The application dropped the subscription.
     Left { subscription: u64 },
-    /// Who waited until the subscription had seen the message of this number need wait no longer.
+    /// A wait until the subscription had seen the message of this number has ended.
     Seen { subscription: u64, number: Number },
 
-    /// A publisher begins. The payload is the message's identity: another message has another, and
-    /// whoever publishes to a topic that is recorded says so.
+    /// A publisher begins. The payload is the message's identity: no two messages have the same.
+    /// Each publish to a recorded topic is recorded.
     Publishing { topic: String, payload: String },
     /// The publish was confirmed, under this number.
     Published { topic: String, number: Number, payload: String },
     /// The publish ended `NotSent` or `Refused`: it was not done.
     Unpublished { topic: String, payload: String },
-    /// A server's log of the topic stands there: recorded once all is over, before [`Event::Quiet`].
+    /// A server's log of the topic stands there: recorded once all is over, before
+    /// [`Event::Quiet`].
     Head { topic: String, next: Number },
 
     /// A server says for itself what it named as gone, to this process. (On the wire it is
     /// [`Line::Gap`].)
     Dropped { to: String, connection: u64, topic: String, span: Span },
-    /// A whole line, its LF included, is passed on, as seen between the two ends. The event's process
-    /// is the client's; connections have numbers of their own.
+    /// A whole line, its LF included, is passed on, as seen between the two ends. The event's
+    /// process is the client's; connections have numbers of their own.
     Wire { connection: u64, line: Line },
 
     /// Faults are over, and all had time to settle since.
@@ -76,19 +78,19 @@ pub enum Outcome {
     Unknown,
 }
 
-/// Who made a subscriber miss numbers.
+/// Why a subscriber missed numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// The server named them.
     Server,
-    /// Nobody named them.
+    /// Neither end named them.
     Lost,
     /// The client dropped them, for an application that is too slow.
     Lagged,
 }
 
-/// A line on the wire. The protocol's own one-way requests, and notices that are not listed, are not
-/// recorded.
+/// A line on the wire. The protocol's own one-way requests, and notices that are not listed, are
+/// not recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {
     /// To the server: a request, of any method.

@@ -1,4 +1,5 @@
-//! What publishers and subscribers say of messages: each is one, is there once, and reaches everybody.
+//! What publishers and subscribers say of messages: each is one, is there once, and reaches
+//! everybody.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +18,7 @@ struct Named<'a> {
     topic: &'a str,
     number: &'a Number,
     payload: &'a str,
-    /// By the server that gave it, not by who got it.
+    /// By the server that gave it, and not by the client that got it.
     is_confirmed: bool,
 }
 

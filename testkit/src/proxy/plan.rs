@@ -33,7 +33,7 @@ pub(super) enum Fate {
     Reset,
     /// Each end reads the end of the stream.
     Close,
-    /// Nothing passes any more, and neither end hears of it.
+    /// Nothing passes any more, and neither end is closed.
     Dark,
 }
 
@@ -89,8 +89,8 @@ impl Plan {
         self
     }
 
-    /// By chance: slices, and up to two stalls in each direction, within the first `bytes` of it and
-    /// none longer than `longest`. It loses nothing.
+    /// By chance: slices, and up to two stalls in each direction, within the first `bytes` of it
+    /// and none longer than `longest`. It loses nothing.
     pub fn rough(seed: u64, bytes: usize, longest: Duration) -> Self {
         Self::new().roughen(&mut Rng::with_seed(seed), bytes, longest)
     }

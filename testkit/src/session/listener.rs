@@ -1,4 +1,4 @@
-//! Who reads a subscription, and says what it sees.
+//! A task that reads a subscription, and records what it sees.
 
 use bellwire::{Delivery, Seen, Subscribe, Subscription, protocol::Position};
 use tokio::{

@@ -39,14 +39,14 @@ use Manner::{Deadline, Dropped, FailFast, Patient};
 
 const SOON: Duration = Duration::from_millis(2);
 
-/// A caller who waits for connections, burst by burst.
+/// A caller that waits for connections, burst by burst.
 pub(super) const PATIENT: [&[(&str, Manner)]; 3] = [
     &[("echo", Patient), ("fail", Patient), ("strict", Patient)],
     &[("slow", Patient), ("list", Patient), ("slow", Deadline(SOON))],
     &[("slow", Dropped(SOON)), ("later", Patient), ("echo", Patient)],
 ];
 
-/// A caller who does not.
+/// A caller that does not wait.
 pub(super) const HASTY: [&[(&str, Manner)]; 2] = [
     &[("echo", FailFast), ("slow", FailFast)],
     &[("later", FailFast), ("fail", FailFast), ("echo", Deadline(SOON))],

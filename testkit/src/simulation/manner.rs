@@ -1,4 +1,4 @@
-//! How somebody listens to a topic: on which terms, how fast, and what is done about a loss.
+//! How a subscriber reads a topic: on which terms, how fast, and what it does about a loss.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ impl Manner {
         Self {
             pause: [0, 0, 50, 600, 1_500][rng.usize(..5)],
             window: rng.bool().then(|| rng.u64(2..12)),
-            // Whoever resynchronises is not told of the gaps that unacknowledged numbers hold up.
+            // A subscriber that resynchronises gets no gaps for numbers held up by missing acks.
             by_hand: rng.bool() && on_loss != OnLoss::Resync,
             slow: [Slow::Gap, Slow::Gap, Slow::Latest, Slow::Close][rng.usize(..4)],
             on_loss,

@@ -30,7 +30,7 @@ impl Drop for Live {
     }
 }
 
-/// Listens for good: who has left, or was sent away, comes back to where it stood, or begins anew.
+/// Subscribes again and again: after leaving, or being ended, it resumes or begins anew.
 pub(crate) async fn listen(user: User, topic: &'static str, mut rng: Rng) {
     let (sender, mut wanted) = mpsc::unbounded_channel();
     user.desk.lock().unwrap().insert(topic.to_owned(), sender);
@@ -126,7 +126,7 @@ impl Live {
         self.unacked.drain(..).for_each(|notification| notification.ack());
     }
 
-    /// Waits until that is seen, while somebody else reads.
+    /// Waits until that is seen, while another task reads.
     fn watch(&self, position: Position) {
         let (recorder, subscription) = (self.recorder.clone(), self.number);
         let seen = self.subscription.seen(position);
