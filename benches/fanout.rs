@@ -22,7 +22,7 @@ use tokio::{
 
 const PAYLOAD: &[u8] = b"0123456789abcdef0123456789abcdef";
 /// Publications between two waits for the subscribers; well below what a topic retains, so that
-/// nobody falls behind.
+/// no subscriber falls behind.
 const BATCH: u64 = 512;
 
 struct Setup {

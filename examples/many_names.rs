@@ -1,10 +1,10 @@
 //! What a million topic names leave behind in a server: `scripts/names.sh [NAMES]`
 //!
 //! Row 15 of the threats. Names are subscribed to and left, then published to, far over the limit
-//! on topics; then the logs are given up as unused. It prints what is allocated and what the
-//! process has in memory on the way, and fails if more than 5 % of what was allocated at the
-//! explosion's height is left of it. The system's allocator keeps pages for what comes next: hence
-//! the rounds, which show that what the process has does not pile up either.
+//! on topics; then the unused logs are dropped. It prints what is allocated, and what the process
+//! has in memory, on the way. It fails if more than 5 % of the peak is still allocated at the end.
+//! The system's allocator keeps pages for later. So there are several rounds, which show that
+//! resident memory does not pile up either.
 
 #[macro_use]
 #[path = "shared/print.rs"]

@@ -1,7 +1,7 @@
 //! Lists the offers, then shows new ones as they come: `cargo run --example offers_client`
 //!
-//! It needs `offers_server` running. One connection does it all: it listens, and asks for the
-//! details of each new offer while it goes on listening. `--once` leaves after the first one.
+//! It needs a running `offers_server`. It subscribes and makes calls on one connection: for each
+//! new offer it asks for the details. `--once` leaves after the first one.
 //!
 //! If you kill the server and start it again, the client goes on. With the addresses of several
 //! servers, it goes on with another one.
@@ -34,12 +34,13 @@ use tokio::time::timeout;
 use offer::{News, Offer, Shown, Summary};
 use stop::Stop;
 
-/// Offers asked for at once. Past it, new ones wait in the subscription's queue.
+/// Offers that are asked for at once. Further new ones wait in the subscription's queue.
 const MAX_ASKED: usize = 8;
 /// How long a server that hangs may hold up the end.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How often an offer is asked for whose reply is lost with the connection. Asking changes nothing, so
-/// it may be done again; a call that does something is the application's to judge.
+/// How often the client asks for an offer again after the reply was lost with the connection.
+/// Asking changes nothing, so it may be repeated. For a call that changes something, the
+/// application decides.
 const TRIES: usize = 3;
 
 /// Lists the offers of an offers_server, then tells of new ones until Ctrl-C.
@@ -64,7 +65,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Whatever it waits for, a signal ends that.
+/// A signal ends whatever it waits for.
 async fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let mut stop = Stop::new()?;
     let connecting = Client::builder().addresses(&args.addresses).connect();
@@ -89,7 +90,7 @@ async fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     listened
 }
 
-/// Says what happens to the connection, which goes on by itself.
+/// Prints what happens to the connection. The client reconnects by itself.
 async fn tell_of_connections(mut events: ConnectionEvents) {
     while let Some(event) = events.next().await {
         match event {
@@ -141,7 +142,7 @@ async fn listen(client: &Client, args: &Args) -> Result<(), Box<dyn Error>> {
 struct Listed(Arc<Mutex<HashSet<NonZeroU64>>>);
 
 impl Listed {
-    /// Lists the offers that were not shown yet. Ids may come in any order, so it looks at all.
+    /// Lists the offers that were not shown yet. Ids may come in any order, so it checks all.
     async fn list(&self, client: &Client) -> Result<(), CallError> {
         let mut offers = client.request_stream::<_, Summary>("offers.list", &());
         while let Some(summary) = offers.next().await {
@@ -183,7 +184,7 @@ async fn details(client: &Client, id: NonZeroU64) -> Result<Offer, CallError> {
     client.request("offers.get", &id).await
 }
 
-/// Says what did not come, before the list is looked at for it.
+/// Prints what did not come, before the list is searched for it.
 fn tell_of_loss(Loss { missed, position, .. }: &Loss) {
     match missed {
         Delivery::Gap(gap) => {

@@ -59,12 +59,12 @@ use reading::Reading;
 use stop::Stop;
 use store::{Put, Store};
 
-/// What there is to let when no file is given.
+/// The offers when no file is given.
 const SHIPPED: &str = include_str!("offers/offers.jsonl");
 /// How often to look at the file.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// How long the start, and a call that adds an offer, may wait for the file to be read: others may write
-/// it faster than that.
+/// How long the start, and a call that adds an offer, may wait for the file to be read. Other
+/// programs may write it faster than it is read.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The bound of `random`, unless one is given.
 const DEFAULT_MAX: NonZeroU64 = NonZeroU64::new(100).expect("not zero");
@@ -156,7 +156,8 @@ async fn random(Json(max): Json<Option<NonZeroU64>>) -> Json<u64> {
     Json(fastrand::u64(..max.unwrap_or(DEFAULT_MAX).get()))
 }
 
-/// Looks for the next offer when there is credit for it: one that comes in meanwhile is in the list.
+/// Looks for the next offer when there is credit for it. So an offer that is added meanwhile is
+/// listed.
 async fn list(
     State(service): State<Arc<Service>>,
     Json(after): Json<Option<NonZeroU64>>,
@@ -198,8 +199,8 @@ struct Service {
     store: Store,
     publisher: Publisher,
     file: Option<PathBuf>,
-    /// What reads the file, if there is one. Held while offers are taken from it, and from when an id
-    /// is chosen for a new one until it is stored.
+    /// What reads the file, if there is one. Held while offers are taken from it, and from when an
+    /// id is chosen for a new one until it is stored.
     source: Mutex<Option<Reading>>,
 }
 

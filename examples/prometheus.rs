@@ -1,7 +1,8 @@
 //! A server that exports its metrics to Prometheus:
 //! `cargo run --features metrics --example prometheus [ADDR [METRICS]]`
 //!
-//! Call it with `nc 127.0.0.1 7440`, look with `curl http://127.0.0.1:9440/metrics`; Ctrl-C ends it.
+//! Call it with `nc 127.0.0.1 7440`, look with `curl http://127.0.0.1:9440/metrics`; Ctrl-C ends
+//! it.
 #[macro_use]
 #[path = "shared/print.rs"]
 mod print;
@@ -49,7 +50,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// As little of HTTP as Prometheus needs. One scrape after the other: there is one Prometheus.
+/// As little of HTTP as Prometheus needs. It answers one scrape after the other.
 async fn serve_metrics(listener: TcpListener, prometheus: PrometheusHandle, server: ServerHandle) {
     while let Ok((stream, _)) = listener.accept().await {
         bellwire::metrics::record_server("example", &server.stats());

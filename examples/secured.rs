@@ -14,10 +14,10 @@ use bellwire::{
     server::{Action, Principal, TokenAuthenticator},
 };
 
-/// What the application knows of a user; it travels with the principal.
+/// What the application knows of a user. It is part of the principal.
 struct Team(&'static str);
 
-/// A user may listen and publish to the topics of the own team, and call everything.
+/// A user may call all methods, and subscribe and publish to the topics of the user's team.
 fn allow(who: &Principal, action: Action<'_>) -> bool {
     match action {
         Action::Subscribe(topic) | Action::Publish(topic) => {
@@ -78,8 +78,8 @@ async fn connect(address: &str, token: &str) -> Result<Client, ConnectionError> 
     Client::connect_with(address, config).await
 }
 
-/// Calls until the end of the connection is known. (A client reconnects by itself: to keep a user
-/// away, remove the token, too.)
+/// Calls until the end of the connection is known. (A client reconnects by itself. To keep a user
+/// out, remove the token, too.)
 async fn refusal(client: &Client) -> CallError {
     loop {
         if let Err(error) = client.call("whoami", "").fail_fast().await {

@@ -1,11 +1,11 @@
-//! Everybody comes back at once, at full size: `scripts/storm.sh`, which runs
+//! All clients come back at once, at full size: `scripts/storm.sh`, which runs
 //! `cargo run --release --example storm [SECONDS]...`
 //!
-//! Row 25 of the threats: 2,000 clients over TCP of a server in a process of its own, which is killed
-//! by SIGKILL and started again after so many seconds (default 0, 1, 2, 5
-//! and 10). Prints how the clients come back, by when, and whether anything was lost. Ends with 1 if
-//! something was, if one comes back later than its backoff allows, or if in some 100 ms more than three
-//! times the mean come back. Linux, for the limit of files.
+//! Row 25 of the threats: 2,000 clients over TCP of a server in a process of its own, which is
+//! killed by SIGKILL and started again after so many seconds (default 0, 1, 2, 5 and 10). Prints
+//! how the clients come back, by when, and whether anything was lost. Ends with 1 if something was,
+//! if a client comes back later than its backoff allows, or if in any 100 ms more than three times
+//! the mean come back. Linux, for the limit of files.
 
 #[macro_use]
 #[path = "shared/print.rs"]

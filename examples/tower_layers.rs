@@ -1,7 +1,7 @@
-//! Handlers within a stack of tower's: `cargo run --features tower --example tower_layers`
+//! Handlers within a stack of tower layers: `cargo run --features tower --example tower_layers`
 //!
-//! A server whose handlers get a second each, and of which two run at once over all connections.
-//! A client calls one that is quick, one that is too slow, and many at the same time.
+//! Each handler of the server has one second, and two run at once over all connections. A client
+//! calls a quick handler, one that is too slow, and many at the same time.
 #[macro_use]
 #[path = "shared/print.rs"]
 mod print;
@@ -20,7 +20,7 @@ const AT_ONCE: usize = 2;
 static RUNNING: AtomicUsize = AtomicUsize::new(0);
 static MOST: AtomicUsize = AtomicUsize::new(0);
 
-/// Works for a while, and watches how many do.
+/// Works for a while, and counts how many handlers do.
 async fn work(millis: String) -> String {
     let running = RUNNING.fetch_add(1, Ordering::Relaxed) + 1;
     MOST.fetch_max(running, Ordering::Relaxed);

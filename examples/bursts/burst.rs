@@ -17,10 +17,10 @@ use tokio::{
 /// The payload of each message: 32 bytes, which are JSON too.
 const PAYLOAD: &str = r#""a message of thirty-two bytes.""#;
 const END: &str = r#""end""#;
-/// No burst takes longer, on a machine that is busy with other things.
+/// No burst takes longer, even on a busy machine.
 const BOUND: Duration = Duration::from_secs(120);
 
-/// Who publishes.
+/// What publishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum By {
     /// The future that the runtime blocks on.

@@ -1,12 +1,12 @@
-//! How soon each end notices that the other is gone without a word, in seconds and with processes:
+//! How soon each end notices that the other is silently gone, in seconds and with processes:
 //! `scripts/half_open.sh`, which runs `cargo run --release --example half_open [RUNS]`
 //!
 //! Row 23 of the threats. A server that is stopped by SIGSTOP, alone and with another beside it; a
-//! client that is stopped, and goes on; and the network between two hosts that loses everything, or is
-//! unplugged. Each of the two is to notice within 20 s and one, and what was published meanwhile is to be
-//! given when they meet again. Prints what it took, all of it RUNS times (default 2); ends with 1 if a
-//! bound is missed. Linux: the hosts are network namespaces, for which it has to be root. Where there can
-//! be none it says so, and does the rest.
+//! client that is stopped, and goes on; and the network between two hosts that loses everything, or
+//! is unplugged. Each end has to notice within 21 s, and what was published meanwhile has to be
+//! delivered when they are connected again. Prints what it took, all of it RUNS times (default 2);
+//! ends with 1 if a bound is missed. Linux: the hosts are network namespaces, for which it has to
+//! be root. Where there can be none it says so, and does the rest.
 
 #[macro_use]
 #[path = "../shared/print.rs"]
@@ -40,7 +40,8 @@ const BOUND: Duration = Duration::from_secs(21);
 /// The limit on silence of a server that has one for this, in seconds; else it is the default.
 const IDLE: u64 = 20;
 const DEFAULT_IDLE: u64 = 120;
-/// Between two messages of a server that tells something, in milliseconds; and of one that does not.
+/// Between two messages of a server that tells something, in milliseconds; and of one that does
+/// not.
 const PACE: u64 = 100;
 const NEVER: u64 = 0;
 
@@ -107,7 +108,7 @@ async fn said(name: &str, trial: impl Future<Output = Result<Outcome, Failed>>) 
     }
 }
 
-/// The client gives it up, and is there again once it goes on.
+/// The client notices, and connects again once the server goes on.
 async fn stopped_server() -> Result<Outcome, Failed> {
     let (server, address) = start_server(None, "127.0.0.1:0", PACE, DEFAULT_IDLE).await?;
     let mut client = start_client(None, &[address]).await?;
@@ -136,7 +137,7 @@ async fn stopped_server_of_two() -> Result<Outcome, Failed> {
     Ok(Outcome::Done { noticed: vec![("client", client_at - stopped)], then })
 }
 
-/// The server gives it up, and has it again once it goes on.
+/// The server notices, and the client connects again once it goes on.
 async fn stopped_client() -> Result<Outcome, Failed> {
     let (mut server, address) = start_server(None, "127.0.0.1:0", PACE, IDLE).await?;
     let mut client = start_client(None, &[address]).await?;
@@ -155,7 +156,7 @@ enum Fault {
     Unplug,
 }
 
-/// Both give the other up, and are together again once the network is.
+/// Both ends notice, and connect again once the network works.
 async fn lost(fault: Fault, pace: u64) -> Result<Outcome, Failed> {
     let network = match Network::new() {
         Ok(network) => network,

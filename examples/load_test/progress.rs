@@ -36,8 +36,8 @@ impl Drop for Progress {
     }
 }
 
-/// How many requests are done nobody knows before the end, so a run of a number of them has no end
-/// in sight.
+/// The number of requests that are done is known only at the end. So a run with `--requests` shows
+/// no percentage.
 fn new_bar(args: &Args) -> ProgressBar {
     if args.requests.is_some() {
         return ProgressBar::new_spinner().with_message("calling");

@@ -128,7 +128,7 @@ async fn warm_up(args: &Args, control: &Control) -> Beginning {
     Beginning::now(control)
 }
 
-/// Waits until the time is up, the callers have had enough, or somebody interrupts.
+/// Waits until the time is up, the callers have made all requests, or a signal comes.
 async fn wait_for_end(args: &Args, control: &Control, callers: &mut JoinSet<()>) {
     let progress = Progress::start(args);
     let has_callers = !callers.is_empty();

@@ -1,8 +1,8 @@
 //! The open loop: requests are due at fixed times, whatever the replies do.
 //!
-//! A closed loop stops asking while the server stalls, so the stall appears in one latency per caller
-//! (coordinated omission). Here each request has a time at which it is due, and its latency is
-//! counted from that time. A request that waits for a free caller shows this wait.
+//! A closed loop stops asking while the server stalls, so the stall appears in one latency per
+//! caller (coordinated omission). Here each request has a time at which it is due, and its latency
+//! is counted from that time. A request that waits for a free caller shows this wait.
 
 use std::{
     sync::{
@@ -48,8 +48,8 @@ pub(crate) struct Turn {
 }
 
 impl Schedule {
-    /// Starts the clock, and the thread that keeps to it: the timers of the runtime are exact to 1 ms
-    /// only. `None` without `--rate`.
+    /// Starts the clock, and the thread that keeps to it: the timers of the runtime are exact to 1
+    /// ms only. `None` without `--rate`.
     pub(crate) fn start(args: &Args) -> Option<Arc<Self>> {
         let rate = f64::from(args.rate?);
         let warm_up = (rate * args.warm_up().as_secs_f64()).round() as u64;
@@ -69,7 +69,7 @@ impl Schedule {
         Some(schedule)
     }
 
-    /// Waits until a request is due that nobody has started; `None` when there are no more.
+    /// Waits until a request is due that was not started; `None` when there are no more.
     pub(crate) async fn next(&self) -> Option<Turn> {
         loop {
             self.due.acquire().await.ok()?.forget();

@@ -4,8 +4,8 @@ use std::ops::{Deref, DerefMut};
 
 use tokio::sync::mpsc::UnboundedSender;
 
-/// The counts of one task, sent to the collector when they are dropped: nobody shares them while
-/// they are counted, and those of an aborted task are not lost.
+/// The counts of one task, sent to the collector when they are dropped. They are not shared while
+/// they are counted, and the counts of an aborted task are not lost.
 #[derive(Debug)]
 pub(crate) struct Tally<T: Default> {
     counts: T,
@@ -34,7 +34,7 @@ impl<T: Default> DerefMut for Tally<T> {
 
 impl<T: Default> Drop for Tally<T> {
     fn drop(&mut self) {
-        // Without a collector the run has failed, and nobody asks for the counts.
+        // Without a collector the run has failed, and the counts are not needed.
         let _ = self.collector.send(std::mem::take(&mut self.counts));
     }
 }

@@ -1,4 +1,4 @@
-//! Who comes back, by when, and at which attempt.
+//! Which clients come back, when, and at which attempt.
 
 use std::time::Duration;
 

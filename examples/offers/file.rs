@@ -81,8 +81,8 @@ impl fmt::Display for Remark {
 
 /// Appends an offer, as any other program could: a line of its own, in one write.
 ///
-/// `false`, and nothing is written, while the last line has no LF: it is being written by somebody,
-/// and what came in between would be the end of both.
+/// `false`, and nothing is written, while the last line has no LF. Another program is writing it,
+/// and a write in between would spoil both lines.
 pub(crate) fn append(path: &Path, offer: &Offer) -> io::Result<bool> {
     let mut file = File::options().read(true).append(true).create(true).open(path)?;
     if !ends_a_line(&mut file)? {

@@ -31,19 +31,19 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Follows a file of lines as other programs append to it.
 ///
 /// A line counts once its LF has arrived, however many writes that took. Lines are numbered from 1;
-/// empty ones are counted and not yielded. A byte-order mark at the start is no part of the first line,
-/// nor are NUL bytes before a line of it: a writer that goes on at its own place in a file that was
-/// truncated leaves a hole there.
+/// empty ones are counted and not yielded. A byte-order mark at the start is no part of the first
+/// line, nor are NUL bytes before a line of it: a writer that goes on at its own place in a file
+/// that was truncated leaves a hole there.
 ///
 /// When the file is truncated, rewritten or replaced, [`Event::Restarted`] comes first and then
-/// **every** line of the new content, numbered from 1, seen before or not: whoever uses the lines
-/// tells the known ones by what is in them, such as an id. A replaced file is read to its end,
+/// **every** line of the new content, numbered from 1, seen before or not. The user of the lines
+/// recognises known ones by their content, such as an id. A replaced file is read to its end,
 /// then the new one is opened; a last line without LF is dropped. A file that vanishes stays open
 /// (and keeps its disk space) until another stands at the path; if the same one returns, it is read
 /// on.
 ///
-/// Files that stand at the path one after the other between two looks are read in their order, wherever
-/// in the folder they were moved to ([`Watch`], on Linux). What is gone by then is told as
+/// Files that stand at the path one after the other between two looks are read in their order,
+/// wherever in the folder they were moved to ([`Watch`], on Linux). What is gone by then is told as
 /// [`Event::Missed`]. On other systems nothing tells of such a file.
 ///
 /// A rewrite in place is seen if the file got shorter than what was read of it, or if the 64 bytes
@@ -141,7 +141,7 @@ impl Follower {
     }
 
     /// How far the file was read, in bytes.
-    #[allow(dead_code, reason = "for who reads a file as far as it went at some time")]
+    #[allow(dead_code, reason = "for reading a file up to where it ended at some time")]
     pub(crate) fn position(&self) -> u64 {
         self.source.as_ref().map_or(0, |source| source.position)
     }
@@ -290,7 +290,7 @@ struct Source {
 
 impl Source {
     fn open(path: &Path) -> io::Result<Self> {
-        // Before it is opened: opening a FIFO would block until somebody writes to it.
+        // Before it is opened: opening a FIFO would block until a process writes to it.
         identify(path)?;
         let file = File::open(path)?;
         let id = file_id(&file.metadata()?);

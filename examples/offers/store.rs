@@ -40,8 +40,8 @@ impl Store {
         offers.range((after, Bound::Unbounded)).next().map(|(_, offer)| offer.into())
     }
 
-    /// Adds or replaces an offer. Who gets [`Put::New`] or [`Put::Changed`] tells the subscribers,
-    /// so that each offer is told of once, whichever way it came first.
+    /// Adds or replaces an offer. The caller that gets [`Put::New`] or [`Put::Changed`] publishes
+    /// it, so that each offer is published once, whichever way it came first.
     pub(crate) fn put(&self, offer: Offer) -> Put {
         let mut offers = self.offers();
         let put = match offers.get(&offer.id) {
