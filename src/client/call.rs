@@ -53,13 +53,13 @@ impl<'a> Call<'a> {
     /// server is told what is left of it when the line is sent. Default:
     /// [`ClientConfig::deadline`](crate::ClientConfig::deadline), which the server is not told.
     ///
-    /// When it has passed, a call that was sent ends with [`Unknown::Deadline`], and is cancelled
-    /// on the server. A call that was not sent ends with [`NotSent::Deadline`], which says why
-    /// there is no connection.
+    /// When it has passed, a call that was sent ends with
+    /// [`Unknown::Deadline`](crate::Unknown::Deadline), and is cancelled on the server. A call that
+    /// was not sent ends with [`NotSent::Deadline`], which says why there is no connection.
     ///
     /// The timer belongs to the runtime that polls the call. The call may be polled outside a tokio
-    /// runtime, too. The timer then belongs to the runtime in which the client's driver runs, or the
-    /// client was made. While there is none, the deadline does not fire.
+    /// runtime, too. The timer then belongs to the runtime in which the client's driver runs, or
+    /// the client was made. While there is none, the deadline does not fire.
     pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
         self.0.exchange.set_deadline(deadline.into());
         self

@@ -108,14 +108,14 @@ impl Streaming {
         self
     }
 
-    /// Gives the whole reply this long, from the first poll; `None` for no limit but the server's own,
-    /// from item to item. The server is told what is left when the line is sent. Default:
-    /// [`ClientConfig::deadline`](crate::ClientConfig::deadline) until the request is sent, and no limit
-    /// for the reply.
+    /// Gives the whole reply this long, from the first poll; `None` for no limit but the server's
+    /// own, from item to item. The server is told what is left when the line is sent. Default:
+    /// [`ClientConfig::deadline`](crate::ClientConfig::deadline) until the request is sent, and no
+    /// limit for the reply.
     ///
-    /// Past it, the last item is [`Unknown::Deadline`] if the request was sent, and it is cancelled on
-    /// the server; else [`NotSent::Deadline`]. Items that were not taken by then are dropped, unless the reply had
-    /// ended by then.
+    /// Past it, the last item is [`Unknown::Deadline`](crate::Unknown::Deadline) if the request was
+    /// sent, and it is cancelled on the server; else [`NotSent::Deadline`]. Items that were not
+    /// taken by then are dropped, unless the reply had ended by then.
     pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
         self.exchange.set_deadline(deadline.into());
         self
@@ -128,8 +128,8 @@ impl Streaming {
         self
     }
 
-    /// Sends a trace context with the request: on the server, the handler's span carries it, and the
-    /// items are made within that span.
+    /// Sends a trace context with the request: on the server, the handler's span carries it, and
+    /// the items are made within that span.
     pub fn trace(mut self, parent: TraceParent) -> Self {
         self.exchange.push(|attributes| attributes.push("trace", parent));
         self

@@ -73,7 +73,7 @@ fn is_paused() -> bool {
     Instant::now() == own
 }
 
-/// Notes that this test goes on. One that makes no further step for [`STUCK`] ends the process, with
+/// Notes that this test goes on. One that makes no further step for `STUCK` ends the process, with
 /// its name: it may spin, or wait for what has no bound.
 pub fn watch() {
     thread_local! {
