@@ -6,6 +6,9 @@ use tokio::time::Instant;
 
 use crate::protocol::Time;
 
+/// A time that does not come.
+const NEVER: Time = Time::from_millis(u64::MAX);
+
 /// Counts from when the client was made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
@@ -18,16 +21,28 @@ impl Clock {
     }
 
     pub(crate) fn now(self) -> Time {
-        Time::default().after(self.start.elapsed())
+        self.now_and_rest().0
+    }
+
+    /// The time, in whole milliseconds, and whether a part of the next one has passed.
+    fn now_and_rest(self) -> (Time, bool) {
+        let elapsed = self.start.elapsed();
+        let (millis, nanos) = (elapsed.subsec_millis(), elapsed.subsec_nanos());
+        let time = Time::from_millis(elapsed.as_secs() * 1_000 + u64::from(millis));
+        (time, nanos % 1_000_000 > 0)
+    }
+
+    /// The time, and when `limit` from now on is over: never too early.
+    pub(crate) fn now_and_expiry(self, limit: Option<Duration>) -> (Time, Option<Time>) {
+        let (now, is_between) = self.now_and_rest();
+        let expiry = |limit: Duration| {
+            let has_rest = is_between || limit.subsec_nanos() % 1_000_000 > 0;
+            now.after(limit).after(Duration::from_millis(has_rest.into()))
+        };
+        (now, limit.map(expiry).filter(|expiry| *expiry < NEVER))
     }
 
     pub(crate) fn instant(self, time: Time) -> Option<Instant> {
         self.start.checked_add(Duration::from_millis(time.as_millis()))
-    }
-
-    /// The time of `instant`, rounded up: never earlier.
-    pub(crate) fn time(self, instant: Instant) -> Time {
-        let millis = instant.saturating_duration_since(self.start).as_nanos().div_ceil(1_000_000);
-        Time::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
     }
 }

@@ -125,9 +125,9 @@ impl Events {
     /// Queues the events of a step.
     pub(crate) fn queue(&mut self, step: &mut Step) {
         self.listeners.retain(|listener| listener.strong_count() > 0);
-        for event in step.events.drain(..) {
+        for event in std::mem::take(&mut step.events) {
             for queue in self.listeners.iter().filter_map(Weak::upgrade) {
-                step.wakers.extend(queue.lock().push(event.clone()));
+                step.wake(queue.lock().push(event.clone()));
             }
         }
     }

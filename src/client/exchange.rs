@@ -146,10 +146,11 @@ impl<S: Borrow<Shared>> Exchange<S> {
         if has_ttl && limit.is_some_and(|limit| limit.is_zero()) {
             return Err(shared.look(|core| core.links.out_of_time()));
         }
-        let (expires, fail_fast) = (shared.expiry(limit), self.fail_fast);
+        let (now, expires) = shared.clock.now_and_expiry(limit);
+        let fail_fast = self.fail_fast;
         let request = Request { line, caller: caller(), expires, has_ttl, fail_fast };
         let submitted =
-            shared.act(|core, step| core.requests.submit(request, &mut core.links, step));
+            shared.update(now, |core, step| core.requests.submit(request, &mut core.links, step));
         let (key, is_sent) = submitted?;
         if has_ttl || !is_sent {
             // The driver looks after the deadline that all sent requests have: a timer each would

@@ -82,11 +82,6 @@ impl Shared {
         self.timer(at.saturating_duration_since(Instant::now()))
     }
 
-    /// When something is over that may take `limit` from now on.
-    pub(crate) fn expiry(&self, limit: Option<Duration>) -> Option<Time> {
-        Some(self.clock.time(Instant::now().checked_add(limit?)?))
-    }
-
     /// The link on which new requests begin: the connection there is, or the one to come.
     pub(crate) fn current_link(&self) -> LinkId {
         self.look(|core| core.links.current.id)

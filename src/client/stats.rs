@@ -1,11 +1,6 @@
-//! What a client counts: plain integers in the driver, folded once per batch into shared ones.
+//! What a client counts.
 
-use std::mem;
-
-use crate::{
-    protocol::Outcome,
-    sync::{AtomicU64, Ordering},
-};
+use crate::protocol::Outcome;
 
 /// What a client has done and is doing: see [`Client::stats`](crate::Client::stats).
 ///
@@ -74,34 +69,22 @@ pub struct ClientStats {
 
 macro_rules! tally {
     ($($field:ident),* $(,)?) => {
-        /// What the driver counts while it handles a batch.
+        /// What a step counts, and the sums that the core keeps.
         #[derive(Debug, Default)]
         pub(crate) struct Tally {
             $(pub(crate) $field: u64,)*
         }
 
-        /// The sums, which [`ClientStats`] shows.
-        #[derive(Debug, Default)]
-        pub(crate) struct Counters {
-            $($field: AtomicU64,)*
-        }
-
-        impl Counters {
-            /// Adds a batch, and begins the next. Called before the batch is reported to any task,
-            /// so that it is counted by then.
-            pub(crate) fn fold(&self, tally: &mut Tally) {
-                let tally = mem::take(tally);
-                $(if tally.$field > 0 {
-                    self.$field.fetch_add(tally.$field, Ordering::Relaxed);
-                })*
+        impl Tally {
+            /// Moves what was counted in a step to these sums.
+            pub(crate) fn take(&mut self, counted: &mut Self) {
+                $(self.$field += counted.$field;)*
+                *counted = Self::default();
             }
 
             /// The sums as they stand.
             pub(crate) fn stats(&self) -> ClientStats {
-                ClientStats {
-                    $($field: self.$field.load(Ordering::Relaxed),)*
-                    ..ClientStats::default()
-                }
+                ClientStats { $($field: self.$field,)* ..ClientStats::default() }
             }
         }
     };

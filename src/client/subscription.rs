@@ -232,7 +232,7 @@ impl Subscribe {
         let Self { client, topic, wish, by_hand, on_loss, deadline } = self;
         let topic = topic.map_err(NotSent::Name)?;
         let shared = client.shared();
-        let expires = shared.expiry(deadline);
+        let (_, expires) = shared.clock.now_and_expiry(deadline);
         let left = || expires.and_then(|expires| shared.timer_until(expires));
         let inbox = Arc::new(Inbox::new(shared.config.inbox_items, shared.config.inbox_bytes));
         let joined = shared.in_turn(|core, step| {

@@ -6,14 +6,8 @@ use tracing::Span;
 
 use crate::{
     client::core::{
-        auth::CredentialsByScheme,
-        link::{Link, LinkId},
-        locked::Locked,
-        retry_after::RetryAfter,
-        state::State,
-        step::Step,
-        timers::Timers,
-        waiter::CallResult,
+        auth::CredentialsByScheme, link::LinkId, locked::Locked, retry_after::RetryAfter,
+        state::State, step::Step, timers::Timers, waiter::CallResult,
     },
     error::ConnectionError,
     guard::{Held, guarded},
@@ -53,6 +47,8 @@ pub(crate) struct Connection {
     /// The transport did not take all of the output.
     is_blocked: bool,
     pub(crate) timers: Timers,
+    /// When the timers of the client are due, if this connection looks after them.
+    pub(crate) client_timeout: Option<Time>,
     /// The step that this driver is in. It keeps the allocations.
     pub(crate) step: Step,
     /// Replies that were read and not completed, so that the core is locked once per batch.
@@ -114,7 +110,7 @@ impl Connection {
             || tracing::info_span!(parent: None, "client", session = tracing::field::Empty),
         );
         let link = locked.look(|core| core.links.current.id);
-        let step = Step { now, driver: Some(link), ..Step::default() };
+        let step = Step::of_driver(link, now);
         Self {
             lines: LineDecoder::new(locked.config.max_line),
             locked,
@@ -125,6 +121,7 @@ impl Connection {
             out: Outbound::default(),
             is_blocked: false,
             timers: Timers::new(greeting),
+            client_timeout: None,
             step,
             replies: Vec::new(),
             completed: 0,
@@ -189,49 +186,69 @@ impl Connection {
     }
 
     /// Looks for something to be written. If there is nothing, `waker` is woken when there is.
-    pub(crate) fn poll_output(&mut self, was_gathered: bool, waker: &Waker) -> Output {
+    ///
+    /// # Errors
+    /// Why the connection is over: this side has closed it.
+    pub(crate) fn poll_output(
+        &mut self,
+        was_gathered: bool,
+        waker: &Waker,
+        now: Time,
+    ) -> Result<Output, ConnectionError> {
         if !self.out.is_done() {
-            return Output::Write;
+            return Ok(Output::Write);
         }
         if !self.first_lines.is_empty() {
             self.out.bytes().append(&mut self.first_lines);
-            return Output::Write;
+            return Ok(Output::Write);
         }
-        let Self { locked, link, step, out, hello, completed, .. } = self;
-        let output = locked.with(step, |core, step| {
-            if core.links.link(*link).is_some_and(Link::take_acks_due) {
-                core.topics.write_acks(&mut core.links, step);
+        self.step.now = now;
+        let Self { locked, link: id, step, out, hello, completed, client_timeout, .. } = self;
+        let (output, closing) = locked.with(step, |core, step| {
+            let closing = core.poll_closing(*id, step);
+            core.write_acks(*id, step);
+            let Some(link) = core.links.link(*id) else { return (Output::Nothing, closing) };
+            if hello.is_none() || !link.has_outbound() {
+                link.wait(waker, false, step);
+                *client_timeout = core.client_timeout(*id, waker, step);
+                return (Output::Nothing, closing);
             }
-            let Some(own) = core.links.link(*link) else { return Output::Nothing };
-            if !own.has_outbound() || hello.is_none() {
-                own.wait(waker, false, step);
-                return Output::Nothing;
-            }
-            let is_burst = own.pending.len() > 1 || *completed > 1;
+            let is_burst = link.pending.len() > 1 || *completed > 1;
             if is_burst && !was_gathered {
-                return Output::Gather;
+                return (Output::Gather, closing);
             }
-            own.take_outbound(out);
+            link.take_outbound(out);
             core.send_waiting(step);
-            Output::Write
+            (Output::Write, closing)
         });
         if output == Output::Write {
             self.completed = 0;
         }
         self.run();
-        output
+        self.on_closing(closing)?;
+        Ok(output)
     }
 
-    /// The transport takes no more for now. `waker` is woken only if this side closes.
-    pub(crate) fn handle_write_blocked(&mut self, waker: &Waker) {
+    /// The transport takes no more at `now`. `waker` is woken only if this side closes.
+    ///
+    /// # Errors
+    /// Why the connection is over: this side has closed it.
+    pub(crate) fn handle_write_blocked(
+        &mut self,
+        waker: &Waker,
+        now: Time,
+    ) -> Result<(), ConnectionError> {
         self.is_blocked = true;
-        let link = self.link;
-        self.with(|core, step| {
-            if let Some(link) = core.links.link(link) {
+        self.step.now = now;
+        let id = self.link;
+        let closing = self.with(|core, step| {
+            if let Some(link) = core.links.link(id) {
                 link.wait(waker, true, step);
             }
+            core.poll_closing(id, step)
         });
         self.run();
+        self.on_closing(closing)
     }
 
     /// The bytes to be written next. With none, the transport is to be flushed.
@@ -241,14 +258,12 @@ impl Connection {
 
     /// The transport took so many bytes at `now`.
     pub(crate) fn handle_written(&mut self, bytes: usize, now: Time) {
-        self.step.now = now;
         self.step.tally.bytes_out += bytes as u64;
         self.out.wrote(bytes);
         if std::mem::take(&mut self.is_blocked) {
             // The peer's system is there. A probe that stands behind these bytes could not be answered.
             self.timers.on_progress(now);
         }
-        self.run();
     }
 
     /// Whether all is written, and the transport may still hold some of it.
@@ -325,7 +340,7 @@ impl Connection {
 
     /// Does what follows from the step so far.
     pub(crate) fn run(&mut self) {
-        self.locked.run(&mut self.step);
+        self.step.run();
     }
 }
 

@@ -389,7 +389,7 @@ impl Core {
         let end = match self.requests.stream(key) {
             None => Unknown::Streamed,
             Some(items) => match items.push(Bytes::copy_from_slice(item)) {
-                Ok(reader) => return step.wakers.extend(reader),
+                Ok(reader) => return step.wake(reader),
                 Err(Overrun) => {
                     step.tally.violations += 1;
                     Unknown::Overrun

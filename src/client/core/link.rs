@@ -277,7 +277,7 @@ impl Link {
     /// Wakes the driver, whatever it waits for, unless it runs.
     pub(crate) fn wake_driver(&mut self, step: &mut Step) {
         if step.driver != Some(self.id) {
-            step.wakers.extend(self.waiting_driver.take());
+            step.wake(self.waiting_driver.take());
         }
     }
 
@@ -286,7 +286,7 @@ impl Link {
         self.is_writing = is_writing;
         match &mut self.waiting_driver {
             Some(known) if known.will_wake(driver) => {}
-            other => step.unused.extend(other.replace(driver.clone())),
+            other => step.drop_later(other.replace(driver.clone())),
         }
     }
 

@@ -4,25 +4,24 @@ use crate::{
     client::{
         config::ClientConfig,
         core::{Core, step::Step},
-        stats::{ClientStats, Counters},
+        stats::ClientStats,
     },
     protocol::Time,
     sync::{Arc, Mutex},
 };
 
-/// The core of a client, its configuration and its counters.
+/// The core of a client, and its configuration.
 #[derive(Debug)]
 pub(crate) struct Locked {
     pub(crate) config: Arc<ClientConfig>,
     core: Mutex<Core>,
-    counters: Counters,
 }
 
 impl Locked {
     pub(crate) fn new(config: ClientConfig, reconnects: bool, is_supervised: bool) -> Self {
         let config = Arc::new(config);
         let core = Mutex::new(Core::new(config.clone(), reconnects, is_supervised));
-        Self { config, core, counters: Counters::default() }
+        Self { config, core }
     }
 
     /// Does something with the core. What follows from it is left in `step`, to be run.
@@ -37,7 +36,7 @@ impl Locked {
     pub(crate) fn update<R>(&self, now: Time, f: impl FnOnce(&mut Core, &mut Step) -> R) -> R {
         let mut step = Step::at(now);
         let result = self.with(&mut step, f);
-        step.run(&self.counters);
+        step.run();
         result
     }
 
@@ -46,18 +45,13 @@ impl Locked {
         f(&mut self.core.lock())
     }
 
-    /// Does what follows from a step.
-    pub(crate) fn run(&self, step: &mut Step) {
-        step.run(&self.counters);
-    }
-
     /// What was counted, and what is under way.
     pub(crate) fn stats(&self) -> ClientStats {
-        let (requests, pending, in_flight) = self.look(|core| {
+        self.look(|core| {
             let links = &core.links;
             let pending = links.iter().map(|link| link.pending.len()).sum();
-            (links.requests(), pending, links.iter().map(|link| link.in_flight()).sum())
-        });
-        ClientStats { requests, pending, in_flight, ..self.counters.stats() }
+            let in_flight = links.iter().map(|link| link.in_flight()).sum();
+            ClientStats { requests: links.requests(), pending, in_flight, ..core.counted.stats() }
+        })
     }
 }

@@ -40,6 +40,7 @@ use crate::{
     client::{
         config::ClientConfig,
         event::{ConnectionEvent, Events},
+        stats::Tally,
     },
     protocol::{Hello, Time},
     sync::Arc,
@@ -60,6 +61,8 @@ pub(crate) struct Core {
     pub(crate) requests: Requests,
     pub(crate) topics: Topics,
     pub(crate) events: Events,
+    /// What was counted.
+    counted: Tally,
     /// Tasks that wait for another status, or for the end of one.
     waiting: WaitList,
     /// Tasks that wait to begin a subscription.
@@ -98,6 +101,7 @@ impl Core {
             requests: Requests::default(),
             topics: Topics::default(),
             events: Events::default(),
+            counted: Tally::default(),
             waiting: WaitList::default(),
             turns: WaitList::default(),
             supervisor: Supervisor::default(),
@@ -129,7 +133,7 @@ impl Core {
             self.requests.send_waiting(&mut self.links, step);
         }
         if self.has_turn() {
-            step.wakers.extend(self.turns.wake_first());
+            step.wake(self.turns.wake_first());
         }
     }
 
@@ -151,20 +155,20 @@ impl Core {
     }
 
     fn wake_waiting(&mut self, step: &mut Step) {
-        step.wakers.extend(self.waiting.wake_all());
+        step.wake(self.waiting.wake_all());
         if self.has_turn() {
-            step.wakers.extend(self.turns.wake_first());
+            step.wake(self.turns.wake_first());
         }
     }
 
     /// Registers a task that waits for a change of the status, or of the connections.
     pub(crate) fn wait(&mut self, ticket: &mut Option<u64>, waker: Waker, step: &mut Step) {
-        step.unused.extend(self.waiting.wait(ticket, waker));
+        step.drop_later(self.waiting.wait(ticket, waker));
     }
 
     /// A task waits no longer.
     pub(crate) fn leave(&mut self, ticket: Option<u64>, step: &mut Step) {
-        step.unused.extend(self.waiting.leave(ticket));
+        step.drop_later(self.waiting.leave(ticket));
     }
 
     /// Whether a subscription may begin: there is room for its request, or no need to wait for some.
@@ -182,21 +186,21 @@ impl Core {
         if self.turns.is_first(*ticket) && self.has_turn() {
             return true;
         }
-        step.unused.extend(self.turns.wait(ticket, waker));
+        step.drop_later(self.turns.wait(ticket, waker));
         false
     }
 
     /// A task has begun its subscription, or waits no longer: the next one has its turn.
     pub(crate) fn leave_turn(&mut self, ticket: Option<u64>, step: &mut Step) {
-        step.unused.extend(self.turns.leave(ticket));
+        step.drop_later(self.turns.leave(ticket));
         if self.has_turn() {
-            step.wakers.extend(self.turns.wake_first());
+            step.wake(self.turns.wake_first());
         }
     }
 
     fn wake_supervisor(&mut self, step: &mut Step) {
         self.supervisor.has_news = true;
-        step.wakers.extend(self.supervisor.waker.take());
+        step.wake(self.supervisor.waker.take());
     }
 
     /// Whether something has happened since the last call. If not, the supervisor waits.
@@ -204,7 +208,7 @@ impl Core {
         if std::mem::take(&mut self.supervisor.has_news) {
             return true;
         }
-        step.unused.extend(self.supervisor.waker.replace(supervisor));
+        step.drop_later(self.supervisor.waker.replace(supervisor));
         false
     }
 
@@ -237,7 +241,7 @@ impl Core {
         let next = self.earliest();
         self.timers.known = next;
         if !self.timers.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
-            step.unused.extend(self.timers.waker.replace(waker.clone()));
+            step.drop_later(self.timers.waker.replace(waker.clone()));
         }
         next
     }
@@ -254,13 +258,14 @@ impl Core {
 
     /// The end of each step, before the lock is released.
     pub(crate) fn settle(&mut self, step: &mut Step) {
+        self.counted.take(&mut step.tally);
         if !step.events.is_empty() {
             self.events.queue(step);
         }
         let next = self.earliest();
         if next.is_some_and(|next| self.timers.known.is_none_or(|known| next < known)) {
             self.timers.known = next;
-            step.wakers.extend(self.timers.waker.take());
+            step.wake(self.timers.waker.take());
         }
     }
 }

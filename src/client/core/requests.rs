@@ -18,7 +18,7 @@ use crate::{
         link::LinkId,
         links::Links,
         state::State,
-        step::Step,
+        step::{After, Step},
         waiter::{CallResult, Listed, Reply, Sent, Waiter},
     },
     error::{CallError, ConnectionError, NotSent, Unknown},
@@ -140,7 +140,7 @@ impl Requests {
         let can_send = is_next && request.can_be_sent(links);
         let key = self.insert(request);
         match can_send {
-            true => self.send(key, links, step),
+            true => self.transmit(key, links, step),
             false => self.enqueue(key),
         }
         Ok((key, can_send))
@@ -194,6 +194,12 @@ impl Requests {
         if let Some(error) = kept.request.fault(links) {
             return self.end(key, Err(error.into()), step);
         }
+        self.transmit(key, links, step);
+    }
+
+    /// Appends the line of a request that was checked.
+    fn transmit(&mut self, key: Key, links: &mut Links, step: &mut Step) {
+        let Some(kept) = self.kept_mut(key) else { return };
         if let (Caller::OneWay(_), RequestLine::Application(body)) =
             (&kept.request.caller, &kept.request.line)
         {
@@ -207,7 +213,7 @@ impl Requests {
         let link = &mut links.current;
         match &kept.request.line {
             RequestLine::Application(body) => {
-                let ttl = expires.filter(|_| kept.request.has_ttl);
+                let ttl = kept.request.expires.filter(|_| kept.request.has_ttl);
                 let ttl = ttl.map(|expires| step.now.until(expires));
                 link.append_request(id, Waiter::Request(key), |out| body.append_to(out, ttl));
             }
@@ -273,13 +279,15 @@ impl Requests {
         let result = result.map_err(|error| kept.last(error));
         match kept.request.caller {
             Caller::Call(caller) => step.replies.push((caller, result)),
-            Caller::List(caller) => step.lists.push((caller, result.map(|_| kept.items))),
+            Caller::List(caller) => {
+                step.then(After::List(caller, result.map(|_| kept.items)));
+            }
             Caller::Stream(items) => {
                 let (last, end) = match result {
                     Ok(reply) => (Some(reply.payload).filter(|last| !last.is_empty()), Ok(())),
                     Err(error) => (None, Err(error)),
                 };
-                step.wakers.extend(items.finish(last, end));
+                step.wake(items.finish(last, end));
             }
             Caller::OneWay(caller) => {
                 let sent = result.map(|_| ()).map_err(|error| match error {
@@ -287,7 +295,7 @@ impl Requests {
                     // Only what was never sent fails.
                     _ => NotSent::Lost(ConnectionError::Closed),
                 });
-                step.one_ways.push((caller, sent));
+                step.then(After::OneWay(caller, sent));
             }
         }
     }
@@ -303,7 +311,7 @@ impl Requests {
     ) -> Option<CallError> {
         let mut kept = self.remove(key)?;
         let late = kept.last(links.out_of_time().into());
-        step.gone.push(kept.request.caller);
+        step.then(After::Forget(kept.request.caller));
         let Stage::Sent(link, id) = kept.stage else { return Some(late) };
         let Some(link) = links.link(link) else { return Some(late) };
         if link.take_back(id).is_some() {
@@ -579,14 +587,14 @@ fn append_one_way(body: &Body, links: &mut Links, step: &mut Step) {
 fn tell(caller: Caller, error: CallError, step: &mut Step) {
     match caller {
         Caller::Call(caller) => step.replies.push((caller, Err(error))),
-        Caller::List(caller) => step.lists.push((caller, Err(error))),
-        Caller::Stream(items) => step.wakers.extend(items.finish(None, Err(error))),
+        Caller::List(caller) => step.then(After::List(caller, Err(error))),
+        Caller::Stream(items) => step.wake(items.finish(None, Err(error))),
         Caller::OneWay(caller) => {
             let error = match error {
                 CallError::NotSent(error) => error,
                 _ => NotSent::Lost(ConnectionError::Closed),
             };
-            step.one_ways.push((caller, Err(error)));
+            step.then(After::OneWay(caller, Err(error)));
         }
     }
 }

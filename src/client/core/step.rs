@@ -11,7 +11,7 @@ use crate::{
             waiter::{CallResult, Listed, Sent},
         },
         event::ConnectionEvent,
-        stats::{Counters, Tally},
+        stats::Tally,
     },
     guard::{guarded, wake},
     protocol::{Time, Topic},
@@ -21,7 +21,8 @@ use crate::{
 /// What follows from a step of the core, to be done once the lock is released: no waker is woken, no
 /// one-shot is sent and no user code runs under it.
 ///
-/// A driver keeps its own for its allocations.
+/// A driver keeps its own for its allocations. That of a handle costs next to nothing while it is
+/// empty.
 #[derive(Debug, Default)]
 #[must_use = "nothing happens before `run`"]
 pub(crate) struct Step {
@@ -29,30 +30,54 @@ pub(crate) struct Step {
     pub(crate) now: Time,
     /// The connection whose driver does it. It writes after the step and needs no waking.
     pub(crate) driver: Option<LinkId>,
-    /// What is counted, before anything of it is reported.
+    /// What is counted. The core takes it before the lock is released, so before it is reported.
     pub(crate) tally: Tally,
     /// What becomes of calls.
     pub(crate) replies: Vec<(oneshot::Sender<CallResult>, CallResult)>,
-    /// What becomes of the protocol's own lists.
-    pub(crate) lists: Vec<(oneshot::Sender<Listed>, Listed)>,
-    /// What becomes of one-way requests.
-    pub(crate) one_ways: Vec<(oneshot::Sender<Sent>, Sent)>,
-    /// What becomes of subscriptions.
-    pub(crate) joined: Vec<(oneshot::Sender<Joined>, Joined)>,
-    /// Tasks to be woken.
-    pub(crate) wakers: Vec<Waker>,
-    /// Wakers that are of no use any more. They are dropped here.
-    pub(crate) unused: Vec<Waker>,
-    /// Callers that are not told: they have given up. To drop a one-shot wakes its receiver.
-    pub(crate) gone: Vec<Caller>,
+    /// The first task to be woken, and the others: most steps wake one.
+    first_waker: Option<Waker>,
+    wakers: Vec<Waker>,
+    after: Vec<After>,
     /// What happened. The core queues it for its streams before the lock is released.
     pub(crate) events: Vec<ConnectionEvent>,
+}
+
+/// Something to be done after a step.
+#[derive(Debug)]
+pub(crate) enum After {
+    /// What becomes of a list of the protocol's own.
+    List(oneshot::Sender<Listed>, Listed),
+    /// What becomes of a one-way request.
+    OneWay(oneshot::Sender<Sent>, Sent),
+    /// What becomes of a subscription.
+    Joined(oneshot::Sender<Joined>, Joined),
+    /// A waker that is of no use any more.
+    Drop(Waker),
+    /// A caller that has given up, and is not told. To drop a one-shot wakes its receiver.
+    Forget(Caller),
+}
+
+impl After {
+    fn run(self) {
+        match self {
+            Self::List(caller, list) => drop(caller.send(list)),
+            Self::OneWay(caller, sent) => drop(caller.send(sent)),
+            Self::Joined(joining, joined) => drop(joining.send(joined)),
+            Self::Drop(waker) => drop(waker),
+            Self::Forget(caller) => drop(caller),
+        }
+    }
 }
 
 impl Step {
     /// A step at `now`, by a handle.
     pub(crate) fn at(now: Time) -> Self {
         Self { now, ..Self::default() }
+    }
+
+    /// The steps of a driver, the next one at `now`.
+    pub(crate) fn of_driver(link: LinkId, now: Time) -> Self {
+        Self { now, driver: Some(link), ..Self::default() }
     }
 
     /// Emits an event.
@@ -73,27 +98,37 @@ impl Step {
         self.tally.missed = self.tally.missed.saturating_add(last - first + 1);
     }
 
-    /// Counts, completes and wakes. Keeps the allocations.
-    pub(crate) fn run(&mut self, counters: &Counters) {
-        counters.fold(&mut self.tally);
-        for (joining, outcome) in self.joined.drain(..) {
-            guarded(|| drop(joining.send(outcome)));
+    /// Wakes tasks after the step.
+    pub(crate) fn wake(&mut self, wakers: impl IntoIterator<Item = Waker>) {
+        for waker in wakers {
+            match &self.first_waker {
+                None => self.first_waker = Some(waker),
+                Some(_) => self.wakers.push(waker),
+            }
         }
-        for (caller, list) in self.lists.drain(..) {
-            guarded(|| drop(caller.send(list)));
+    }
+
+    /// Drops wakers after the step.
+    pub(crate) fn drop_later(&mut self, wakers: impl IntoIterator<Item = Waker>) {
+        self.after.extend(wakers.into_iter().map(After::Drop));
+    }
+
+    /// Does something after the step.
+    pub(crate) fn then(&mut self, after: After) {
+        self.after.push(after);
+    }
+
+    /// Completes and wakes. Keeps the allocations.
+    pub(crate) fn run(&mut self) {
+        for after in self.after.drain(..) {
+            guarded(|| after.run());
         }
-        for (caller, sent) in self.one_ways.drain(..) {
-            guarded(|| drop(caller.send(sent)));
+        if self.first_waker.is_some() {
+            wake(self.first_waker.take());
+            self.wakers.drain(..).map(Some).for_each(wake);
         }
-        self.wakers.drain(..).map(Some).for_each(wake);
         for (caller, reply) in self.replies.drain(..) {
             guarded(|| drop(caller.send(reply)));
-        }
-        for waker in self.unused.drain(..) {
-            guarded(|| drop(waker));
-        }
-        for caller in self.gone.drain(..) {
-            guarded(|| drop(caller));
         }
     }
 }

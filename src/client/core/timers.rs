@@ -1,11 +1,17 @@
 //! The timers of one connection: its greeting, the renewal of leases, keep-alive, and closing.
 
-use std::time::Duration;
+use std::{task::Waker, time::Duration};
 
 use crate::{
     client::{
         config::ClientConfig,
-        core::{Core, connection::Connection, link::LinkId, state::State, step::Step},
+        core::{
+            Core,
+            connection::Connection,
+            link::{Link, LinkId},
+            state::State,
+            step::Step,
+        },
     },
     error::ConnectionError,
     protocol::{Hello, KeepAlive, Renewal, Time, Verdict},
@@ -105,7 +111,8 @@ impl Connection {
                 running.first_line.unwrap_or(running.renewal.due()).min(running.renewal.due()),
             ]
         });
-        greeting.iter().copied().chain(ends.into_iter().flatten()).chain(running).min()
+        let own = greeting.iter().copied().chain(ends.into_iter().flatten()).chain(running);
+        own.chain(self.client_timeout).min()
     }
 
     /// Does what is due at `now`.
@@ -116,6 +123,9 @@ impl Connection {
         self.step.now = now;
         if self.timers.greeting.is_some_and(|greeting| greeting <= now) {
             return Err(ConnectionError::HandshakeTimeout);
+        }
+        if self.client_timeout.take_if(|due| *due <= now).is_some() {
+            self.with(|core, step| core.handle_timeout(step));
         }
         self.keep_alive(now)?;
         self.renew_if_due(now);
@@ -166,27 +176,18 @@ impl Connection {
         }
     }
 
-    /// Looks at `now` whether this side closes the connection. If it `may_quit`, it begins to, where the
-    /// server is about to go and nothing is under way there any more; its `/quit` is still to be written.
+    /// Does what follows if this side closes the connection.
     ///
     /// # Errors
     /// Why the connection is over.
-    pub(crate) fn poll_closing(
-        &mut self,
-        may_quit: bool,
-        now: Time,
-    ) -> Result<(), ConnectionError> {
-        self.step.now = now;
-        let link = self.link;
-        let closing = self.with(|core, step| core.poll_closing(link, may_quit, step));
-        self.run();
+    pub(super) fn on_closing(&mut self, closing: Closing) -> Result<(), ConnectionError> {
         match closing {
             Closing::No => Ok(()),
             Closing::Answered => Err(ConnectionError::Closed),
             // A server that has not even said hello has nothing to finish.
             Closing::Yes if self.hello.is_none() => Err(ConnectionError::Closed),
             Closing::Yes => {
-                self.timers.closing.get_or_insert(now);
+                self.timers.closing.get_or_insert(self.step.now);
                 Ok(())
             }
         }
@@ -194,7 +195,8 @@ impl Connection {
 }
 
 /// Whether a connection is being closed by this side.
-enum Closing {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Closing {
     No,
     Yes,
     /// The server has answered `/quit`.
@@ -202,19 +204,42 @@ enum Closing {
 }
 
 impl Core {
-    fn poll_closing(&mut self, id: LinkId, may_quit: bool, step: &mut Step) -> Closing {
+    /// Whether this side closes the connection. Where its server is about to go and nothing is under way
+    /// there any more, it begins to: `/quit` is then to be written.
+    pub(super) fn poll_closing(&mut self, id: LinkId, step: &mut Step) -> Closing {
         let is_closing = self.links.closing.is_some();
-        let may_quit = may_quit && self.links.reconnects;
+        let reconnects = self.links.reconnects;
         let Some(link) = self.links.link(id) else { return Closing::No };
         let closing = match link.state {
             State::Quitting { is_answered: true, .. } => return Closing::Answered,
             State::Quitting { .. } => true,
-            State::Leaving { .. } if may_quit => is_closing || self.quit_if_idle(id, step),
+            State::Leaving { .. } if reconnects => is_closing || self.quit_if_idle(id, step),
             _ => is_closing,
         };
         match closing {
             true => Closing::Yes,
             false => Closing::No,
+        }
+    }
+
+    /// Appends the acks that are due on a connection.
+    pub(super) fn write_acks(&mut self, id: LinkId, step: &mut Step) {
+        if self.links.link(id).is_some_and(Link::take_acks_due) {
+            self.topics.write_acks(&mut self.links, step);
+        }
+    }
+
+    /// When the timers of the client are due, if this connection looks after them: the one on which new
+    /// requests begin does.
+    pub(super) fn client_timeout(
+        &mut self,
+        id: LinkId,
+        waker: &Waker,
+        step: &mut Step,
+    ) -> Option<Time> {
+        match self.links.is_current(id) {
+            true => self.next_timeout(waker, step),
+            false => None,
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::{
         inbox::{Delivery, Inbox},
         link::LinkId,
         links::Links,
-        step::Step,
+        step::{After, Step},
     },
     error::{CallError, ConnectionError, NotSent, Unknown},
     protocol::{Code, Position, SubscriptionEvent, SubscriptionState, Time, Topic},
@@ -70,7 +70,7 @@ impl Topics {
         entry.joining.retain(|joining| !joining.sender.is_closed());
         let (sender, receiver) = oneshot::channel();
         match entry.state {
-            SubscriptionState::Live(next) => step.joined.push((sender, Ok(next))),
+            SubscriptionState::Live(next) => step.then(After::Joined(sender, Ok(next))),
             _ => entry.joining.push(Joining { sender, inbox: inbox.clone(), failure: None }),
         }
         if let Some(acks) = entry.acks.as_mut().filter(|_| terms.window.is_some()) {
@@ -393,10 +393,10 @@ impl Topics {
             entry.fail_joining(&NotSent::Lost(error.clone()).into(), step);
             let position = entry.state.next();
             let end = Delivery::End { topic, reason: Code::LOST, position };
-            entry.deliver(&mut self.all, end, &[], &mut step.wakers);
+            entry.deliver(&mut self.all, end, &[], step);
         }
         let all = self.all.drain(..).filter_map(|inbox| inbox.upgrade()?.close());
-        step.wakers.extend(all);
+        step.wake(all);
         self.again = None;
     }
 }
@@ -414,7 +414,7 @@ mod tests {
         assert_eq!(topics.all.len(), 2, "the one that is kept, and the last");
         let end =
             Delivery::End { topic: Topic::new("t").unwrap(), reason: Code::CLOSED, position: None };
-        Entry::default().deliver(&mut topics.all, end, &[], &mut Vec::new());
+        Entry::default().deliver(&mut topics.all, end, &[], &mut Step::default());
         assert_eq!(topics.all.len(), 1);
     }
 }

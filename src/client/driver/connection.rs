@@ -53,8 +53,6 @@ pub struct Connection<T> {
     /// The write was put off once, so that callers who run now can join it.
     gathered: bool,
     timer: Timer,
-    /// The client's own timers, where no supervisor looks after them.
-    client_timer: Timer,
 }
 
 impl<T> fmt::Debug for Connection<T> {
@@ -70,8 +68,7 @@ impl<T> Connection<T> {
         let greeting = now.after(shared.config.connect_timeout);
         let greeting = Some(greeting).filter(|_| !shared.is_supervised);
         let core = Core::new(shared.locked.clone(), credentials, greeting, now);
-        let (timer, client_timer) = (Timer::default(), Timer::default());
-        Self { io, core, shared, gathered: false, timer, client_timer }
+        Self { io, core, shared, gathered: false, timer: Timer::default() }
     }
 
     /// The server's hello; `None` until the credentials are accepted, if the server asks for them.
@@ -131,20 +128,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if self.core.next_timeout().is_some_and(|at| at <= now) {
             self.core.handle_timeout(now)?;
         }
-        self.core.poll_closing(true, now)?;
         self.poll_write(cx, now)?;
-        // Once more: what began to close meanwhile may have found no waker.
-        self.core.poll_closing(false, now)?;
-        self.set_timers(cx, now)
-    }
-
-    /// Sets the timers. One that is due already is looked at when the driver runs again.
-    fn set_timers(&mut self, cx: &mut Context<'_>, now: Time) -> Result<(), ConnectionError> {
-        if !self.shared.is_supervised {
-            self.client_timer.poll_client(&self.shared, cx);
-        }
         while self.timer.poll_until(self.core.next_timeout(), self.shared.clock, cx) {
-            self.core.handle_timeout(self.shared.now().max(now))?;
+            self.core.handle_timeout(self.shared.now())?;
             self.poll_write(cx, now)?;
         }
         Ok(())
@@ -180,7 +166,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// are about to run join it: a burst then costs one write.
     fn poll_write(&mut self, cx: &mut Context<'_>, now: Time) -> Result<(), ConnectionError> {
         loop {
-            match self.core.poll_output(self.gathered, cx.waker()) {
+            match self.core.poll_output(self.gathered, cx.waker(), now)? {
                 Output::Nothing => return Ok(()),
                 Output::Gather => {
                     self.gathered = true;
@@ -195,8 +181,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => return Err(self.write_failed(error, cx, now)),
                 Poll::Pending => {
-                    self.core.handle_write_blocked(cx.waker());
-                    return Ok(());
+                    return self.core.handle_write_blocked(cx.waker(), now);
                 }
             }
         }

@@ -121,23 +121,13 @@ impl<C: Connector> Supervisor<C> {
         self
     }
 
-    /// Keeps the client connected until it closes, or cannot go on; and looks after its timers.
-    pub(crate) async fn run(self) {
-        let shared = self.shared.clone();
-        let (mut timer, mut running) = (Timer::default(), pin!(self.until_ended()));
-        poll_fn(|cx| {
-            let ended = running.as_mut().poll(cx);
-            timer.poll_client(&shared, cx);
-            ended
-        })
-        .await
-    }
-
-    async fn until_ended(mut self) {
+    /// Keeps the client connected until it closes, or cannot go on.
+    pub(crate) async fn run(mut self) {
         let error = self.until_over().await;
         // Nothing waits for another connection while those that are left are finished.
         self.shared.act(|core, step| core.begin_close(error.clone(), step));
-        while self.leaving.join_next().await.is_some() {}
+        let shared = self.shared.clone();
+        keeping_time(&shared, async { while self.leaving.join_next().await.is_some() {} }).await;
         self.shared.act(|core, step| core.end(&error, step));
     }
 
@@ -147,12 +137,13 @@ impl<C: Connector> Supervisor<C> {
             return error;
         }
         loop {
-            let order = match self.wait_for_turn().await {
+            let shared = self.shared.clone();
+            let order = match keeping_time(&shared, self.wait_for_turn()).await {
                 Ok(order) => order,
                 Err(error) => return error,
             };
-            let shared = self.shared.clone();
-            let Some(round) = unless_closing(&shared, self.round(order)).await else {
+            let round = unless_closing(&shared, self.round(order));
+            let Some(round) = keeping_time(&shared, round).await else {
                 return ConnectionError::Closed;
             };
             let over = match round {
@@ -355,6 +346,20 @@ impl<C: Connector> Supervisor<C> {
     fn time(&self, at: Instant) -> Time {
         Time::default().after(at.saturating_duration_since(self.started))
     }
+}
+
+/// Waits for `future`, and looks after the timers of the client meanwhile: there is no connection that
+/// does.
+async fn keeping_time<T>(shared: &Shared, future: impl Future<Output = T>) -> T {
+    let (mut timer, mut future) = (Timer::default(), pin!(future));
+    poll_fn(|cx| {
+        let polled = future.as_mut().poll(cx);
+        if polled.is_pending() {
+            timer.poll_client(shared, cx);
+        }
+        polled
+    })
+    .await
 }
 
 /// Why there is no connection.

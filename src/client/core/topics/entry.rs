@@ -1,6 +1,6 @@
 //! One topic as a client is subscribed to it.
 
-use std::{collections::VecDeque, task::Waker, time::Duration};
+use std::{collections::VecDeque, time::Duration};
 
 use crate::{
     client::{
@@ -10,7 +10,7 @@ use crate::{
             inbox::{Delivery, Gap, GapCause, Inbox},
             link::LinkId,
             links::{Links, SendError},
-            step::Step,
+            step::{After, Step},
             topics::input::{Input, Joined, Wish},
             waiter::Waiter,
         },
@@ -217,7 +217,9 @@ impl Entry {
         }
         // What the server repeats, to begin further back, is seen.
         if let (SubscriptionEvent::Accepted(_), SubscriptionState::Live(next)) = (event, state) {
-            step.joined.extend(self.joining.drain(..).map(|joining| (joining.sender, Ok(next))));
+            for joining in self.joining.drain(..) {
+                step.then(After::Joined(joining.sender, Ok(next)));
+            }
         }
     }
 
@@ -248,7 +250,7 @@ impl Entry {
                 self.fail_joining(&input.failure.clone().unwrap_or_else(lost), step);
                 if self.has_begun {
                     let end = input.delivery(topic, Action::End, next);
-                    self.deliver(all, end, newcomers, &mut step.wakers);
+                    self.deliver(all, end, newcomers, step);
                 }
                 self.inboxes.clear();
             }
@@ -258,13 +260,13 @@ impl Entry {
                 {
                     step.missed(unread.first, unread.last);
                     let unread = Delivery::Gap(unread);
-                    self.deliver(all, unread, newcomers, &mut step.wakers);
+                    self.deliver(all, unread, newcomers, step);
                 }
                 if let Action::Missed { first, last, .. } = action {
                     step.missed(first, last);
                 }
                 let delivery = input.delivery(topic, action, next);
-                self.deliver(all, delivery, newcomers, &mut step.wakers);
+                self.deliver(all, delivery, newcomers, step);
             }
         }
         Ok(Acted::Stays)
@@ -327,11 +329,11 @@ impl Entry {
     }
 
     pub(super) fn fail_joining(&mut self, error: &CallError, step: &mut Step) {
-        let failed = self.joining.drain(..).map(|Joining { sender, failure, .. }| {
+        for Joining { sender, failure, .. } in self.joining.drain(..) {
             let failure = failure.filter(|_| matches!(error, CallError::NotSent(_)));
-            (sender, Err(failure.unwrap_or_else(|| error.clone())))
-        });
-        step.joined.extend(failed);
+            let error = failure.unwrap_or_else(|| error.clone());
+            step.then(After::Joined(sender, Err(error)));
+        }
     }
 
     /// Keeps the acks with what the server said. One that was due on a wire subscription that is over
@@ -392,28 +394,28 @@ impl Entry {
         all: &mut Vec<Weak<Inbox>>,
         delivery: Delivery,
         newcomers: &[Arc<Inbox>],
-        wakers: &mut Vec<Waker>,
+        step: &mut Step,
     ) {
         if !all.is_empty() {
             all.retain(|inbox| inbox.strong_count() > 0);
             for inbox in all.iter().filter_map(Weak::upgrade) {
-                wakers.extend(inbox.push(delivery.clone()));
+                step.wake(inbox.push(delivery.clone()));
             }
         }
         let end = matches!(delivery, Delivery::End { .. });
         let is_old = |inbox: &&Arc<Inbox>| !newcomers.iter().any(|new| Arc::ptr_eq(new, inbox));
         if !newcomers.is_empty() {
             for inbox in self.inboxes.iter().filter(is_old) {
-                wakers.extend(inbox.push(delivery.clone()));
+                step.wake(inbox.push(delivery.clone()));
             }
         } else if let Some((last, others)) = self.inboxes.split_last() {
             for inbox in others {
-                wakers.extend(inbox.push(delivery.clone()));
+                step.wake(inbox.push(delivery.clone()));
             }
-            wakers.extend(last.push(delivery));
+            step.wake(last.push(delivery));
         }
         if end {
-            wakers.extend(self.inboxes.drain(..).filter_map(|inbox| inbox.close()));
+            step.wake(self.inboxes.drain(..).filter_map(|inbox| inbox.close()));
         }
     }
 }
