@@ -3,6 +3,7 @@
 
 use std::{
     any::Any,
+    borrow::Cow,
     mem,
     ops::{Deref, DerefMut},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -99,15 +100,15 @@ impl<T> Drop for Held<T> {
 /// A future of the user's. Its output is the future's, or the message of the panic that ended it:
 /// when it was made, polled or dropped.
 #[derive(Debug)]
-pub(crate) struct Guarded<F>(Result<Held<F>, String>);
+pub(crate) struct Guarded<F>(Result<Held<F>, Cow<'static, str>>);
 
 impl<F: Future + Unpin> Guarded<F> {
     pub(crate) fn new(make: impl FnOnce() -> F) -> Self {
-        Self(caught(make).map(Held::new))
+        Self(caught(make).map(Held::new).map_err(Cow::Owned))
     }
 
-    fn over(&mut self, message: String) -> Result<Held<F>, String> {
-        mem::replace(&mut self.0, Err(message))
+    fn over(&mut self, message: &'static str) -> Result<Held<F>, Cow<'static, str>> {
+        mem::replace(&mut self.0, Err(Cow::Borrowed(message)))
     }
 }
 
@@ -118,14 +119,14 @@ impl<F: Future + Unpin> Future for Guarded<F> {
         let this = self.get_mut();
         let polled = match &mut this.0 {
             Ok(future) => caught(|| Pin::new(&mut **future).poll(cx)),
-            Err(message) => return Poll::Ready(Err(message.clone())),
+            Err(message) => return Poll::Ready(Err(message.clone().into_owned())),
         };
         let output = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(output)) => Ok(Held::new(output)),
             Err(message) => Err(message),
         };
-        let mut future = this.over("polled after its end".into());
+        let mut future = this.over("polled after its end");
         let dropped = caught(|| drop(future.as_mut().map(|future| future.0.take())));
         Poll::Ready(
             dropped

@@ -4,11 +4,12 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
+use tokio::task::coop::poll_proceed;
 
 use crate::{
     client::{
@@ -20,10 +21,8 @@ use crate::{
         exchange::{Exchange, abandoned},
         shared::Shared,
     },
-    coop::poll_budgeted,
     error::{CallError, NotSent},
     protocol::{Method, Position, Topic, TraceParent},
-    sync::oneshot,
 };
 
 /// A call in progress: a future of the reply's payload. Nothing is sent before it is first polled.
@@ -161,34 +160,33 @@ impl Future for Call<'_> {
 /// A request with one reply.
 pub(crate) struct OneReply<'a> {
     pub(super) exchange: Exchange<&'a Shared>,
-    /// From the first poll on.
-    reply: Option<oneshot::Receiver<CallResult>>,
 }
 
 impl<'a> OneReply<'a> {
     pub(crate) fn new(shared: &'a Shared, body: Result<Body, CallError>) -> Self {
-        let exchange = Exchange::new(shared, body.map(RequestLine::Application));
-        Self { exchange, reply: None }
+        Self { exchange: Exchange::new(shared, body.map(RequestLine::Application)) }
     }
 
     pub(crate) fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<CallResult> {
-        let Self { exchange, reply } = self;
-        let begun = exchange.begin(|| {
-            let (sender, receiver) = oneshot::channel();
-            *reply = Some(receiver);
-            Caller::Call(sender)
-        });
-        let (Some(_), Some(receiver)) = (begun, reply) else {
-            // A reply has taken its unit of the budget as a one-shot; this is ready at once.
-            let mut take = || exchange.take_error().unwrap_or_else(abandoned);
-            return poll_budgeted(cx, |_| Poll::Ready(Err(take())));
+        let unit = ready!(poll_proceed(cx));
+        let polled = match self.exchange.key() {
+            Some(key) => self.exchange.poll_outcome(key, cx.waker()),
+            None => self.begin(cx.waker()),
         };
-        match Pin::new(receiver).poll(cx) {
-            Poll::Ready(replied) => {
-                exchange.finish();
-                Poll::Ready(replied.unwrap_or_else(|_| Err(abandoned())))
-            }
-            Poll::Pending => exchange.poll_deadline(cx).map(Err),
+        let polled = match polled {
+            Poll::Pending => self.exchange.poll_deadline(cx).map(Err),
+            ended => ended,
+        };
+        if polled.is_ready() {
+            unit.made_progress();
+        }
+        polled
+    }
+
+    fn begin(&mut self, waker: &Waker) -> Poll<CallResult> {
+        match self.exchange.begin(|| Caller::Call(Some(waker.clone()))) {
+            Some(_) => Poll::Pending,
+            None => Poll::Ready(Err(self.exchange.take_error().unwrap_or_else(abandoned))),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Borrow,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -13,6 +13,7 @@ use crate::{
             links::Links,
             requests::{Caller, Key, Request, RequestLine, Requests},
             step::Step,
+            waiter::CallResult,
         },
         runtimes::Timer,
         shared::Shared,
@@ -160,6 +161,19 @@ impl<S: Borrow<Shared>> Exchange<S> {
         Ok(key)
     }
 
+    /// The outcome of a call, once it has ended.
+    pub(crate) fn poll_outcome(&mut self, key: Key, waker: &Waker) -> Poll<CallResult> {
+        let shared = self.shared.borrow();
+        let mut step = Step::default();
+        let outcome =
+            shared.with(&mut step, |core, step| core.requests.poll_outcome(key, waker, step));
+        step.run();
+        if outcome.is_ready() {
+            self.finish();
+        }
+        outcome
+    }
+
     /// The error of one that is over, once.
     pub(crate) fn take_error(&mut self) -> Option<CallError> {
         match &mut self.state {
@@ -208,12 +222,12 @@ impl<S: Borrow<Shared>> Exchange<S> {
         })
     }
 
-    /// Gives it up. Returns the error that this would be for its deadline; `None` if it was over.
-    pub(crate) fn cancel(&mut self) -> Option<CallError> {
-        let State::Begun(key) = std::mem::replace(&mut self.state, State::Over(None)) else {
-            return None;
-        };
-        self.shared.borrow().act(|core, step| core.requests.give_up(key, &mut core.links, step))
+    /// Cancels it, if it is under way.
+    pub(crate) fn cancel(&mut self) {
+        if let State::Begun(key) = std::mem::replace(&mut self.state, State::Over(None)) {
+            let shared = self.shared.borrow();
+            shared.act(|core, step| core.requests.forget(key, &mut core.links, step));
+        }
     }
 }
 

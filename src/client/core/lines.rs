@@ -127,7 +127,6 @@ impl Connection {
         }
         let (mut others, mut completed) = (Vec::new(), Ok(()));
         let Self { locked, link, step, replies, .. } = self;
-        let before = step.replies.len();
         locked.with(step, |core, step| {
             for (id, outcome, result) in replies.drain(..) {
                 let Some(own) = core.links.link(*link) else { return };
@@ -156,7 +155,7 @@ impl Connection {
             }
             core.send_waiting(step);
         });
-        self.completed += self.step.replies.len() - before;
+        self.completed += std::mem::take(&mut self.step.completed);
         for (waiter, result) in others {
             completed = completed.and(self.complete_control(waiter, result));
         }

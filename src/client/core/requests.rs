@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    task::{Poll, Waker},
     time::Duration,
 };
 
@@ -60,7 +61,8 @@ pub(crate) enum RequestLine {
 /// Who gets the outcome.
 #[derive(Debug)]
 pub(crate) enum Caller {
-    Call(oneshot::Sender<CallResult>),
+    /// The task that polls the call: it takes the outcome out of the table.
+    Call(Option<Waker>),
     Stream(Arc<ItemQueue>),
     List(oneshot::Sender<Listed>),
     /// A one-way request: its outcome is that its line waits to be written.
@@ -81,13 +83,15 @@ struct Kept {
     item_bytes: usize,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Stage {
     /// In its line, under this ticket.
     Waiting(u64),
     /// Refused for now: it goes back into its line at this time.
     Paused(Time),
     Sent(LinkId, RequestId),
+    /// A call has ended. Its task has not taken the outcome yet.
+    Over(CallResult),
 }
 
 #[derive(Debug, Default)]
@@ -133,7 +137,7 @@ impl Requests {
         if let Some(error) = request.refusal(links) {
             return Err(error);
         }
-        let is_next = self.line_of(&request).0.is_empty();
+        let is_next = self.line(request.kind()).0.is_empty();
         if let Some(expires) = request.expires.filter(|_| !request.has_ttl) {
             self.overdue.get_or_insert(expires);
         }
@@ -168,13 +172,13 @@ impl Requests {
 
     /// Sends what can be sent of the requests that wait.
     pub(crate) fn send_waiting(&mut self, links: &mut Links, step: &mut Step) {
-        for line in [Self::calls_mut, Self::lists_mut, Self::one_ways_mut] {
-            while let Some((_, &key)) = line(self).0.first_key_value() {
+        for kind in [Kind::Call, Kind::List, Kind::OneWay] {
+            while let Some((_, &key)) = self.line(kind).0.first_key_value() {
                 let Some(kept) = self.kept(key) else { break };
                 if !kept.request.can_be_sent(links) {
                     break;
                 }
-                line(self).0.pop_first();
+                self.line(kind).0.pop_first();
                 self.send(key, links, step);
             }
         }
@@ -273,12 +277,44 @@ impl Requests {
         }
     }
 
+    /// The outcome of a call. If there is none yet, `waker` is woken when there is. The key of a call
+    /// with an outcome is not to be used again.
+    pub(crate) fn poll_outcome(
+        &mut self,
+        key: Key,
+        waker: &Waker,
+        step: &mut Step,
+    ) -> Poll<CallResult> {
+        let Some(kept) = self.kept_mut(key) else { return Poll::Pending };
+        if let Stage::Over(_) = kept.stage {
+            let kept = self.remove(key);
+            let Some(Kept { stage: Stage::Over(result), .. }) = kept else { return Poll::Pending };
+            return Poll::Ready(result);
+        }
+        if let Caller::Call(known) = &mut kept.request.caller
+            && !known.as_ref().is_some_and(|known| known.will_wake(waker))
+        {
+            step.drop_later(known.replace(waker.clone()));
+        }
+        Poll::Pending
+    }
+
     /// Ends a request with an outcome.
     pub(crate) fn end(&mut self, key: Key, result: CallResult, step: &mut Step) {
-        let Some(mut kept) = self.remove(key) else { return };
+        let Some(kept) = self.kept_mut(key) else { return };
         let result = result.map_err(|error| kept.last(error));
+        if let Caller::Call(waker) = &mut kept.request.caller {
+            step.completed += 1;
+            step.wake(waker.take());
+            self.take_out_of_line(key);
+            if let Some(kept) = self.kept_mut(key) {
+                kept.stage = Stage::Over(result);
+            }
+            return;
+        }
+        let Some(kept) = self.remove(key) else { return };
         match kept.request.caller {
-            Caller::Call(caller) => step.replies.push((caller, result)),
+            Caller::Call(_) => {}
             Caller::List(caller) => {
                 step.then(After::List(caller, result.map(|_| kept.items)));
             }
@@ -300,19 +336,41 @@ impl Requests {
         }
     }
 
-    /// The caller gives a request up: its place becomes a tombstone, and the server is told (R5). A
-    /// line that was not offered to the transport is taken back, and leaves nothing. Returns the error
-    /// that this would be for the deadline of the request; `None` if it was over.
+    /// The deadline of a request has passed. Returns the error that it ends with; `None` if it has ended
+    /// otherwise.
     pub(crate) fn give_up(
         &mut self,
         key: Key,
         links: &mut Links,
         step: &mut Step,
     ) -> Option<CallError> {
-        let mut kept = self.remove(key)?;
+        let error = self.withdraw(key, links, step)?;
+        self.forget(key, links, step);
+        Some(error)
+    }
+
+    /// The caller of a request is gone.
+    pub(crate) fn forget(&mut self, key: Key, links: &mut Links, step: &mut Step) {
+        self.withdraw(key, links, step);
+        if let Some(kept) = self.remove(key) {
+            step.then(After::Forget(kept.request.caller));
+        }
+    }
+
+    /// Takes a request off its connection: its place becomes a tombstone, and the server is told (R5). A
+    /// line that was not offered to the transport is taken back, and leaves nothing. Returns the error
+    /// that this is for the deadline of the request; `None` if it was over.
+    fn withdraw(&mut self, key: Key, links: &mut Links, step: &mut Step) -> Option<CallError> {
+        let kept = self.kept_mut(key)?;
+        let (link, id) = match kept.stage {
+            Stage::Over(_) => return None,
+            Stage::Sent(link, id) => (link, id),
+            Stage::Waiting(_) | Stage::Paused(_) => {
+                return Some(kept.last(links.out_of_time().into()));
+            }
+        };
         let late = kept.last(links.out_of_time().into());
-        step.then(After::Forget(kept.request.caller));
-        let Stage::Sent(link, id) = kept.stage else { return Some(late) };
+        kept.stage = Stage::Waiting(0);
         let Some(link) = links.link(link) else { return Some(late) };
         if link.take_back(id).is_some() {
             // There is room for others now.
@@ -339,14 +397,15 @@ impl Requests {
         step: &mut Step,
     ) -> Option<CallError> {
         match self.kept(key)?.stage {
-            Stage::Sent(..) => None,
+            Stage::Sent(..) | Stage::Over(_) => None,
             Stage::Waiting(_) | Stage::Paused(_) => self.give_up(key, links, step),
         }
     }
 
     /// Lets the server send `items` more of a streamed reply, unless that is over.
     pub(crate) fn give_credit(&mut self, key: Key, items: u64, links: &mut Links, step: &mut Step) {
-        let Some(Stage::Sent(link, id)) = self.kept(key).map(|kept| kept.stage) else { return };
+        let Some(Stage::Sent(link, id)) = self.kept(key).map(|kept| &kept.stage) else { return };
+        let (link, id) = (*link, *id);
         // Behind its `/quit` the server reads nothing.
         let is_closing = links.closing.is_some();
         if let Some(link) = links.link(link).filter(|_| !is_closing) {
@@ -422,27 +481,14 @@ impl Requests {
         links: &mut Links,
         step: &mut Step,
     ) {
-        let caller = self.take_caller(key);
-        if self.give_up(key, links, step).is_some()
-            && let Some(caller) = caller
-        {
-            tell(caller, why.into(), step);
+        if self.withdraw(key, links, step).is_some() {
+            self.end(key, Err(why.into()), step);
         }
     }
 
-    /// Takes the caller out of a request that is about to be given up.
-    fn take_caller(&mut self, key: Key) -> Option<Caller> {
-        let (nobody, _) = oneshot::channel();
-        let kept = self.kept_mut(key)?;
-        Some(std::mem::replace(&mut kept.request.caller, Caller::Call(nobody)))
-    }
-
     fn end_late(&mut self, key: Key, links: &mut Links, step: &mut Step) {
-        let caller = self.take_caller(key);
-        if let Some(error) = self.give_up(key, links, step)
-            && let Some(caller) = caller
-        {
-            tell(caller, error, step);
+        if let Some(error) = self.withdraw(key, links, step) {
+            self.end(key, Err(error), step);
         }
     }
 
@@ -461,16 +507,23 @@ impl Requests {
     }
 
     fn remove(&mut self, key: Key) -> Option<Kept> {
+        self.take_out_of_line(key);
         let slot = self.slots.get_mut(key.slot as usize)?;
         let kept = slot.kept.take_if(|_| slot.generation == key.generation)?;
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(key.slot);
-        match kept.stage {
-            Stage::Waiting(ticket) => drop(self.line_of(&kept.request).0.remove(&ticket)),
-            Stage::Paused(at) => drop(self.paused.remove(&(at, key))),
-            Stage::Sent(..) => {}
-        }
         Some(kept)
+    }
+
+    /// A request waits no longer, if it did.
+    fn take_out_of_line(&mut self, key: Key) {
+        let Some(kept) = self.kept(key) else { return };
+        let kind = kept.request.kind();
+        match kept.stage {
+            Stage::Waiting(ticket) => _ = self.line(kind).0.remove(&ticket),
+            Stage::Paused(at) => _ = self.paused.remove(&(at, key)),
+            Stage::Sent(..) | Stage::Over(_) => {}
+        }
     }
 
     fn kept(&self, key: Key) -> Option<&Kept> {
@@ -488,12 +541,8 @@ impl Requests {
         let ticket = self.last_ticket;
         let Some(kept) = self.kept_mut(key) else { return };
         kept.stage = Stage::Waiting(ticket);
-        let line = match &kept.request.caller {
-            Caller::Call(_) | Caller::Stream(_) => &mut self.calls,
-            Caller::List(_) => &mut self.lists,
-            Caller::OneWay(_) => &mut self.one_ways,
-        };
-        line.0.insert(ticket, key);
+        let kind = kept.request.kind();
+        self.line(kind).0.insert(ticket, key);
     }
 
     fn pause(&mut self, key: Key, until: Time) {
@@ -503,28 +552,35 @@ impl Requests {
         }
     }
 
-    fn line_of(&mut self, request: &Request) -> &mut Line {
-        match &request.caller {
-            Caller::Call(_) | Caller::Stream(_) => &mut self.calls,
-            Caller::List(_) => &mut self.lists,
-            Caller::OneWay(_) => &mut self.one_ways,
+    fn line(&mut self, kind: Kind) -> &mut Line {
+        match kind {
+            Kind::Call => &mut self.calls,
+            Kind::List => &mut self.lists,
+            Kind::OneWay => &mut self.one_ways,
         }
-    }
-
-    fn calls_mut(&mut self) -> &mut Line {
-        &mut self.calls
-    }
-
-    fn lists_mut(&mut self) -> &mut Line {
-        &mut self.lists
-    }
-
-    fn one_ways_mut(&mut self) -> &mut Line {
-        &mut self.one_ways
     }
 }
 
+/// What a request needs to be sent.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    /// A place in flight, and room to write.
+    Call,
+    /// Room for another request of the protocol's own.
+    List,
+    /// Room to write.
+    OneWay,
+}
+
 impl Request {
+    fn kind(&self) -> Kind {
+        match &self.caller {
+            Caller::Call(_) | Caller::Stream(_) => Kind::Call,
+            Caller::List(_) => Kind::List,
+            Caller::OneWay(_) => Kind::OneWay,
+        }
+    }
+
     /// Why it is not sent, now or later.
     fn refusal(&self, links: &Links) -> Option<NotSent> {
         match &self.line {
@@ -584,28 +640,16 @@ fn append_one_way(body: &Body, links: &mut Links, step: &mut Step) {
     step.tally.one_ways += 1;
 }
 
-fn tell(caller: Caller, error: CallError, step: &mut Step) {
-    match caller {
-        Caller::Call(caller) => step.replies.push((caller, Err(error))),
-        Caller::List(caller) => step.then(After::List(caller, Err(error))),
-        Caller::Stream(items) => step.wake(items.finish(None, Err(error))),
-        Caller::OneWay(caller) => {
-            let error = match error {
-                CallError::NotSent(error) => error,
-                _ => NotSent::Lost(ConnectionError::Closed),
-            };
-            step.then(After::OneWay(caller, Err(error)));
-        }
-    }
-}
-
 impl Kept {
     /// When it is over, if its caller has no timer for that. A streamed reply has no limit once its
     /// request is sent.
     fn own_expiry(&self) -> Option<Time> {
         let Request { caller, has_ttl, expires, .. } = &self.request;
-        let is_under_way = matches!((caller, self.stage), (Caller::Stream(_), Stage::Sent(..)));
-        expires.filter(|_| !has_ttl && !is_under_way)
+        let has_no_limit = match (caller, &self.stage) {
+            (Caller::Stream(_), Stage::Sent(..)) | (_, Stage::Over(_)) => true,
+            _ => *has_ttl,
+        };
+        expires.filter(|_| !has_no_limit)
     }
 
     /// What a request ends with that is not sent, or not sent again: a line that was refused has been

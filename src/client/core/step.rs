@@ -8,7 +8,7 @@ use crate::{
             link::LinkId,
             requests::Caller,
             topics::Joined,
-            waiter::{CallResult, Listed, Sent},
+            waiter::{Listed, Sent},
         },
         event::ConnectionEvent,
         stats::Tally,
@@ -32,8 +32,8 @@ pub(crate) struct Step {
     pub(crate) driver: Option<LinkId>,
     /// What is counted. The core takes it before the lock is released, so before it is reported.
     pub(crate) tally: Tally,
-    /// What becomes of calls.
-    pub(crate) replies: Vec<(oneshot::Sender<CallResult>, CallResult)>,
+    /// Calls that have ended.
+    pub(crate) completed: usize,
     /// The first task to be woken, and the others: most steps wake one.
     first_waker: Option<Waker>,
     wakers: Vec<Waker>,
@@ -126,9 +126,6 @@ impl Step {
         if self.first_waker.is_some() {
             wake(self.first_waker.take());
             self.wakers.drain(..).map(Some).for_each(wake);
-        }
-        for (caller, reply) in self.replies.drain(..) {
-            guarded(|| drop(caller.send(reply)));
         }
     }
 }

@@ -43,6 +43,11 @@ fn stuff_bytes(plain: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+/// Whether `plain` changes when it is stuffed.
+pub(crate) fn needs_stuffing(plain: &[u8]) -> bool {
+    memchr3(LF, CR, DLE, plain).is_some()
+}
+
 /// The length of `plain` once stuffed.
 pub fn stuffed_len(plain: &[u8]) -> usize {
     let Some(first) = memchr3(LF, CR, DLE, plain) else { return plain.len() };
