@@ -19,3 +19,17 @@ pub mod server {
         connection::Connection, environment::Environment, rounds::StopStep, state::ConnectionState,
     };
 }
+
+/// One connection of a client, without a transport and without a runtime.
+///
+/// [`by_hand`](client::by_hand) makes a client with such a connection.
+/// [`Connection`](client::Connection) says in which order its driver calls what.
+pub mod client {
+    pub use crate::client::{
+        by_hand::by_hand,
+        core::{
+            connection::{Connection, Output},
+            state::ConnectionState,
+        },
+    };
+}

@@ -168,10 +168,16 @@ impl<'a> OneReply<'a> {
     }
 
     pub(crate) fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<CallResult> {
+        // It is sent at its first poll, with budget or without: calls are sent in the order of their
+        // first polls.
+        let key = self.exchange.key();
+        if key.is_none() && self.begin(cx.waker()) {
+            return self.exchange.poll_deadline(cx).map(Err);
+        }
         let unit = ready!(poll_proceed(cx));
-        let polled = match self.exchange.key() {
+        let polled = match key {
             Some(key) => self.exchange.poll_outcome(key, cx.waker()),
-            None => self.begin(cx.waker()),
+            None => Poll::Ready(Err(self.exchange.take_error().unwrap_or_else(abandoned))),
         };
         let polled = match polled {
             Poll::Pending => self.exchange.poll_deadline(cx).map(Err),
@@ -183,10 +189,8 @@ impl<'a> OneReply<'a> {
         polled
     }
 
-    fn begin(&mut self, waker: &Waker) -> Poll<CallResult> {
-        match self.exchange.begin(|| Caller::Call(Some(waker.clone()))) {
-            Some(_) => Poll::Pending,
-            None => Poll::Ready(Err(self.exchange.take_error().unwrap_or_else(abandoned))),
-        }
+    /// Begins it, if it was not yet. Returns whether it is under way.
+    fn begin(&mut self, waker: &Waker) -> bool {
+        self.exchange.begin(|| Caller::Call(Some(waker.clone()))).is_some()
     }
 }

@@ -4,45 +4,61 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::protocol::Time;
+use crate::{
+    protocol::Time,
+    sync::{Arc, AtomicU64, Ordering},
+};
 
 /// A time that does not come.
 const NEVER: Time = Time::from_millis(u64::MAX);
 
 /// Counts from when the client was made.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock {
-    start: Instant,
+#[derive(Clone, Debug)]
+pub(crate) enum Clock {
+    /// The runtime's time, since this.
+    Runtime(Instant),
+    /// The time that the driver of a connection was told last, in milliseconds.
+    ByHand(Arc<AtomicU64>),
 }
 
 impl Clock {
     pub(crate) fn new() -> Self {
-        Self { start: Instant::now() }
+        Self::Runtime(Instant::now())
     }
 
-    pub(crate) fn now(self) -> Time {
+    pub(crate) fn now(&self) -> Time {
         self.now_and_rest().0
     }
 
     /// The time, in whole milliseconds, and whether a part of the next one has passed.
-    fn now_and_rest(self) -> (Time, bool) {
-        let elapsed = self.start.elapsed();
+    fn now_and_rest(&self) -> (Time, bool) {
+        let start = match self {
+            Self::Runtime(start) => start,
+            Self::ByHand(millis) => {
+                return (Time::from_millis(millis.load(Ordering::Relaxed)), false);
+            }
+        };
+        let elapsed = start.elapsed();
         let (millis, nanos) = (elapsed.subsec_millis(), elapsed.subsec_nanos());
         let time = Time::from_millis(elapsed.as_secs() * 1_000 + u64::from(millis));
-        (time, nanos % 1_000_000 > 0)
+        (time, !nanos.is_multiple_of(1_000_000))
     }
 
     /// The time, and when `limit` from now on is over: never too early.
-    pub(crate) fn now_and_expiry(self, limit: Option<Duration>) -> (Time, Option<Time>) {
+    pub(crate) fn now_and_expiry(&self, limit: Option<Duration>) -> (Time, Option<Time>) {
         let (now, is_between) = self.now_and_rest();
         let expiry = |limit: Duration| {
-            let has_rest = is_between || limit.subsec_nanos() % 1_000_000 > 0;
+            let has_rest = is_between || !limit.subsec_nanos().is_multiple_of(1_000_000);
             now.after(limit).after(Duration::from_millis(has_rest.into()))
         };
         (now, limit.map(expiry).filter(|expiry| *expiry < NEVER))
     }
 
-    pub(crate) fn instant(self, time: Time) -> Option<Instant> {
-        self.start.checked_add(Duration::from_millis(time.as_millis()))
+    /// When that is by the runtime's time; `None` if that does not come, or there is none.
+    pub(crate) fn instant(&self, time: Time) -> Option<Instant> {
+        match self {
+            Self::Runtime(start) => start.checked_add(Duration::from_millis(time.as_millis())),
+            Self::ByHand(_) => None,
+        }
     }
 }

@@ -125,7 +125,7 @@ impl Events {
     /// Queues the events of a step.
     pub(crate) fn queue(&mut self, step: &mut Step) {
         self.listeners.retain(|listener| listener.strong_count() > 0);
-        for event in std::mem::take(&mut step.events) {
+        for event in step.take_events() {
             for queue in self.listeners.iter().filter_map(Weak::upgrade) {
                 step.wake(queue.lock().push(event.clone()));
             }
@@ -225,6 +225,6 @@ mod tests {
         drop(events.listen(2, true));
         step.emit(ConnectionEvent::Missed(2));
         events.queue(&mut step);
-        assert!(events.listeners.is_empty() && step.events.is_empty());
+        assert!(events.listeners.is_empty() && step.take_events().is_empty());
     }
 }

@@ -164,10 +164,8 @@ impl<S: Borrow<Shared>> Exchange<S> {
     /// The outcome of a call, once it has ended.
     pub(crate) fn poll_outcome(&mut self, key: Key, waker: &Waker) -> Poll<CallResult> {
         let shared = self.shared.borrow();
-        let mut step = Step::default();
-        let outcome =
-            shared.with(&mut step, |core, step| core.requests.poll_outcome(key, waker, step));
-        step.run();
+        let (outcome, unused) = shared.look(|core| core.requests.poll_outcome(key, waker));
+        drop(unused);
         if outcome.is_ready() {
             self.finish();
         }

@@ -1,6 +1,7 @@
 //! The client: calls and notifications on one connection.
 
 mod builder;
+pub(crate) mod by_hand;
 mod call;
 mod clock;
 mod config;

@@ -20,7 +20,7 @@ use crate::{
     },
     error::ConnectionError,
     protocol::Time,
-    sync::Arc,
+    sync::{Arc, AtomicU64},
 };
 
 /// The core, and what it does without: the clock and the runtimes.
@@ -56,6 +56,13 @@ impl Shared {
         let locked = Arc::new(Locked::new(config, reconnects, is_supervised));
         let (clock, runtimes) = (Clock::new(), Runtimes::new());
         Self { locked, clock, runtimes, is_supervised, reconnects }
+    }
+
+    /// As [`of_one`](Self::of_one), by the time that its driver is told.
+    pub(crate) fn by_hand(config: ClientConfig, time: Arc<AtomicU64>) -> Self {
+        let locked = Arc::new(Locked::new(config, false, false));
+        let (clock, runtimes) = (Clock::ByHand(time), Runtimes::default());
+        Self { locked, clock, runtimes, is_supervised: false, reconnects: false }
     }
 
     pub(crate) fn now(&self) -> Time {

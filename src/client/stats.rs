@@ -78,7 +78,7 @@ macro_rules! tally {
         impl Tally {
             /// Moves what was counted in a step to these sums.
             pub(crate) fn take(&mut self, counted: &mut Self) {
-                $(self.$field += counted.$field;)*
+                $(self.$field = self.$field.saturating_add(counted.$field);)*
                 *counted = Self::default();
             }
 

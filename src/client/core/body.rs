@@ -2,7 +2,9 @@
 
 use std::{fmt, time::Duration};
 
-use crate::protocol::{AttributeList, Attributes, InvalidAttribute, MAX_NUMBER, Word, encode, rest};
+use crate::protocol::{
+    AttributeList, Attributes, InvalidAttribute, MAX_NUMBER, Word, encode, rest,
+};
 
 /// The longest `ID SP` a request begins with.
 const MARK_BYTES: usize = 17;
@@ -39,7 +41,10 @@ impl Body {
 
     /// The longest line it makes.
     pub(crate) fn max_len(&self) -> usize {
-        MARK_BYTES + self.bytes.as_slice().len() + self.attributes.as_attributes().as_str().len() + TTL_BYTES
+        MARK_BYTES
+            + self.bytes.as_slice().len()
+            + self.attributes.as_attributes().as_str().len()
+            + TTL_BYTES
     }
 
     /// Whether the attributes fit into the head, with the longest id, and deadline, there are.

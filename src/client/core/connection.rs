@@ -1,19 +1,25 @@
 //! One connection of a client, without its transport.
 
-use std::task::Waker;
+use std::{fmt, task::Waker};
 
 use tracing::Span;
 
 use crate::{
     client::core::{
-        auth::CredentialsByScheme, link::LinkId, locked::Locked, retry_after::RetryAfter,
-        state::State, step::Step, timers::Timers, waiter::CallResult,
+        auth::CredentialsByScheme,
+        link::LinkId,
+        locked::Locked,
+        retry_after::RetryAfter,
+        state::{ConnectionState, State},
+        step::Step,
+        timers::Timers,
+        waiter::CallResult,
     },
     error::ConnectionError,
     guard::{Held, guarded},
     outbound::Outbound,
     protocol::{Hello, LineDecoder, Outcome, RequestId, Time},
-    sync::Arc,
+    sync::{Arc, AtomicU64, Ordering},
 };
 
 /// The part of a connection that only its driver touches: what was read and is not handled, what is
@@ -32,7 +38,7 @@ use crate::{
 ///
 /// Reading never waits for writing: two ends that both wait to write would wait for ever. An error of
 /// any of these ends the connection: the driver passes it to [`end`](Self::end).
-pub(crate) struct Connection {
+pub struct Connection {
     pub(crate) locked: Arc<Locked>,
     pub(crate) link: LinkId,
     /// The credentials, by scheme.
@@ -64,6 +70,8 @@ pub(crate) struct Connection {
     pub(crate) renewals: Renewals,
     /// Why it is over.
     ended: Option<ConnectionError>,
+    /// Where its handles look for the time, if it is driven by hand.
+    pub(crate) time: Option<Arc<AtomicU64>>,
 }
 
 /// The `/renew` requests of a connection.
@@ -86,9 +94,16 @@ pub(crate) enum Listing {
     LineOnly,
 }
 
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("ended", &self.ended).finish_non_exhaustive()
+    }
+}
+
 /// What a driver is to do about its output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Output {
+#[non_exhaustive]
+pub enum Output {
     /// Nothing is to be written.
     Nothing,
     /// Write [`Connection::output`].
@@ -130,6 +145,7 @@ impl Connection {
             not_admitted: None,
             renewals: Renewals::default(),
             ended: None,
+            time: None,
         }
     }
 
@@ -137,13 +153,9 @@ impl Connection {
     ///
     /// # Errors
     /// Why the connection is over.
-    pub(crate) fn handle_input(
-        &mut self,
-        mut bytes: &[u8],
-        now: Time,
-    ) -> Result<(), ConnectionError> {
-        self.step.now = now;
-        self.step.tally.bytes_in += bytes.len() as u64;
+    pub fn handle_input(&mut self, mut bytes: &[u8], now: Time) -> Result<(), ConnectionError> {
+        self.set_time(now);
+        self.step.tally().bytes_in += bytes.len() as u64;
         self.timers.heard(now);
         let mut lines = std::mem::take(&mut self.lines);
         let handled = loop {
@@ -162,7 +174,7 @@ impl Connection {
     }
 
     /// The server has closed its direction. Returns why the connection is over.
-    pub(crate) fn handle_eof(&mut self) -> ConnectionError {
+    pub fn handle_eof(&mut self) -> ConnectionError {
         let is_unknown = !self.has_greeted();
         match self.end_of_stream() {
             // A server that never said hello may be no server of this kind.
@@ -177,7 +189,7 @@ impl Connection {
     ///
     /// # Errors
     /// Why the connection is over.
-    pub(crate) fn finish_input(&mut self) -> Result<(), ConnectionError> {
+    pub fn finish_input(&mut self) -> Result<(), ConnectionError> {
         let completed = self.complete();
         self.admit();
         self.run();
@@ -189,7 +201,7 @@ impl Connection {
     ///
     /// # Errors
     /// Why the connection is over: this side has closed it.
-    pub(crate) fn poll_output(
+    pub fn poll_output(
         &mut self,
         was_gathered: bool,
         waker: &Waker,
@@ -202,7 +214,7 @@ impl Connection {
             self.out.bytes().append(&mut self.first_lines);
             return Ok(Output::Write);
         }
-        self.step.now = now;
+        self.set_time(now);
         let Self { locked, link: id, step, out, hello, completed, client_timeout, .. } = self;
         let (output, closing) = locked.with(step, |core, step| {
             let closing = core.poll_closing(*id, step);
@@ -233,13 +245,13 @@ impl Connection {
     ///
     /// # Errors
     /// Why the connection is over: this side has closed it.
-    pub(crate) fn handle_write_blocked(
+    pub fn handle_write_blocked(
         &mut self,
         waker: &Waker,
         now: Time,
     ) -> Result<(), ConnectionError> {
         self.is_blocked = true;
-        self.step.now = now;
+        self.set_time(now);
         let id = self.link;
         let closing = self.with(|core, step| {
             if let Some(link) = core.links.link(id) {
@@ -252,13 +264,13 @@ impl Connection {
     }
 
     /// The bytes to be written next. With none, the transport is to be flushed.
-    pub(crate) fn output(&self) -> &[u8] {
+    pub fn output(&self) -> &[u8] {
         self.out.unwritten()
     }
 
     /// The transport took so many bytes at `now`.
-    pub(crate) fn handle_written(&mut self, bytes: usize, now: Time) {
-        self.step.tally.bytes_out += bytes as u64;
+    pub fn handle_written(&mut self, bytes: usize, now: Time) {
+        self.step.tally().bytes_out += bytes as u64;
         self.out.wrote(bytes);
         if std::mem::take(&mut self.is_blocked) {
             // The peer's system is there. A probe that stands behind these bytes could not be answered.
@@ -267,13 +279,35 @@ impl Connection {
     }
 
     /// Whether all is written, and the transport may still hold some of it.
-    pub(crate) fn needs_flush(&self) -> bool {
+    pub fn needs_flush(&self) -> bool {
         self.out.needs_flush()
     }
 
     /// The transport has passed on all that it took.
-    pub(crate) fn handle_flushed(&mut self) {
+    pub fn handle_flushed(&mut self) {
         self.out.flushed();
+    }
+
+    /// The time of the step that begins.
+    pub(super) fn set_time(&mut self, now: Time) {
+        self.step.now = now;
+        if let Some(time) = &self.time {
+            time.store(now.as_millis(), Ordering::Relaxed);
+        }
+    }
+
+    /// Where the connection stands.
+    pub fn connection_state(&self) -> ConnectionState {
+        match self.state() {
+            _ if self.ended.is_some() => ConnectionState::Closed,
+            State::Connected | State::Authenticating(_) | State::Greeted(_) => {
+                ConnectionState::Connected
+            }
+            State::Open { .. } => ConnectionState::Open,
+            State::Leaving { .. } => ConnectionState::Leaving,
+            State::Left { .. } => ConnectionState::Left,
+            State::Quitting { .. } => ConnectionState::Quitting,
+        }
     }
 
     /// The state, as of now.
@@ -321,12 +355,13 @@ impl Connection {
         self.ended.as_ref()
     }
 
-    /// It is over, for this reason, unless it was before.
-    pub(crate) fn end(&mut self, error: &ConnectionError, now: Time) {
+    /// It is over at `now`, for this reason, unless it was before. Everything that waits on it gets the
+    /// outcome that can be proven.
+    pub fn end(&mut self, error: &ConnectionError, now: Time) {
         if self.ended.is_none() {
             self.ended = Some(error.clone());
             guarded(|| tracing::debug!(%error, "connection ended"));
-            self.step.now = now;
+            self.set_time(now);
             let link = self.link;
             self.with(|core, step| core.lose(link, error, step));
             self.run();
@@ -344,6 +379,6 @@ impl Connection {
     }
 }
 
-pub(crate) fn broken_line(what: &dyn std::fmt::Display) -> ConnectionError {
+pub(crate) fn broken_line(what: &dyn fmt::Display) -> ConnectionError {
     ConnectionError::Protocol(what.to_string())
 }

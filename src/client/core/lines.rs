@@ -141,13 +141,13 @@ impl Connection {
                         continue;
                     }
                 };
-                step.tally.outcome(outcome);
+                step.tally().outcome(outcome);
                 match waiter {
                     Waiter::Request(key) | Waiter::List(key) => {
                         core.requests.finish(key, result, &mut core.links, step);
                     }
                     Waiter::Tombstone => {
-                        step.tally.late_replies += 1;
+                        step.tally().late_replies += 1;
                         step.emit(ConnectionEvent::LateReply(id));
                     }
                     other => others.push((other, result)),
@@ -238,7 +238,7 @@ impl Connection {
         let Some((number, payload)) = parse_notification(line.rest) else {
             return Err(broken_line(&"notification without a number"));
         };
-        self.step.tally.notifications += 1;
+        self.step.tally().notifications += 1;
         let event = SubscriptionEvent::Notification(number);
         self.move_topic(line.word.as_str(), Input { payload, ..event.into() });
         Ok(())
@@ -390,7 +390,7 @@ impl Core {
             Some(items) => match items.push(Bytes::copy_from_slice(item)) {
                 Ok(reader) => return step.wake(reader),
                 Err(Overrun) => {
-                    step.tally.violations += 1;
+                    step.tally().violations += 1;
                     Unknown::Overrun
                 }
             },
@@ -403,8 +403,8 @@ impl UnmatchedReply {
     /// Counts and reports a line that matches no request.
     fn report(self, id: RequestId, step: &mut Step) {
         match self {
-            Self::Doubled => step.tally.doubled_replies += 1,
-            Self::Unasked => step.tally.unasked_replies += 1,
+            Self::Doubled => step.tally().doubled_replies += 1,
+            Self::Unasked => step.tally().unasked_replies += 1,
         }
         step.emit(match self {
             Self::Doubled => ConnectionEvent::DoubledReply(id),

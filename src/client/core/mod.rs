@@ -7,6 +7,11 @@
 //!
 //! [`Connection`]: self::connection::Connection
 
+#![cfg_attr(
+    not(feature = "unstable-core"),
+    allow(unreachable_pub, dead_code, reason = "public with `unstable-core`")
+)]
+
 pub(crate) mod acks;
 pub(crate) mod auth;
 pub(crate) mod body;
@@ -120,7 +125,7 @@ impl Core {
         if self.links.closing.is_some() {
             self.links.quit(id, step);
         }
-        step.tally.connections += 1;
+        step.tally().connections += 1;
         step.emit(ConnectionEvent::Connected(hello.clone()));
         self.set_status(Status::Open(hello), step);
         self.topics.connected(&mut self.links, step);
@@ -258,8 +263,10 @@ impl Core {
 
     /// The end of each step, before the lock is released.
     pub(crate) fn settle(&mut self, step: &mut Step) {
-        self.counted.take(&mut step.tally);
-        if !step.events.is_empty() {
+        if let Some(counted) = step.counted() {
+            self.counted.take(counted);
+        }
+        if step.has_rare() {
             self.events.queue(step);
         }
         let next = self.earliest();

@@ -246,7 +246,7 @@ impl Requests {
             && let Some(kept) = self.kept_mut(key)
             && let Some(pause) = kept.pause_before_repeat(error, links, step.now)
         {
-            step.tally.resent += 1;
+            step.tally().resent += 1;
             if matches!(error, CallError::Refused { .. }) {
                 kept.refusal = Some(error.clone());
             }
@@ -278,25 +278,27 @@ impl Requests {
     }
 
     /// The outcome of a call. If there is none yet, `waker` is woken when there is. The key of a call
-    /// with an outcome is not to be used again.
+    /// with an outcome is not to be used again. Also returns a waker that is to be dropped once the lock
+    /// is released.
     pub(crate) fn poll_outcome(
         &mut self,
         key: Key,
         waker: &Waker,
-        step: &mut Step,
-    ) -> Poll<CallResult> {
-        let Some(kept) = self.kept_mut(key) else { return Poll::Pending };
-        if let Stage::Over(_) = kept.stage {
-            let kept = self.remove(key);
-            let Some(Kept { stage: Stage::Over(result), .. }) = kept else { return Poll::Pending };
-            return Poll::Ready(result);
+    ) -> (Poll<CallResult>, Option<Waker>) {
+        let Some(kept) = self.kept_mut(key) else { return (Poll::Pending, None) };
+        match (&kept.stage, &mut kept.request.caller) {
+            (Stage::Over(_), _) => {
+                let kept = self.remove(key);
+                let result = kept.and_then(|kept| match kept.stage {
+                    Stage::Over(result) => Some(result),
+                    _ => None,
+                });
+                (result.map_or(Poll::Pending, Poll::Ready), None)
+            }
+            (_, Caller::Call(Some(known))) if known.will_wake(waker) => (Poll::Pending, None),
+            (_, Caller::Call(known)) => (Poll::Pending, known.replace(waker.clone())),
+            _ => (Poll::Pending, None),
         }
-        if let Caller::Call(known) = &mut kept.request.caller
-            && !known.as_ref().is_some_and(|known| known.will_wake(waker))
-        {
-            step.drop_later(known.replace(waker.clone()));
-        }
-        Poll::Pending
     }
 
     /// Ends a request with an outcome.
@@ -637,7 +639,7 @@ fn has_room(links: &Links) -> bool {
 fn append_one_way(body: &Body, links: &mut Links, step: &mut Step) {
     links.current.append_one_way(|out| body.append_to(out, None));
     links.current.wake_for_line(step);
-    step.tally.one_ways += 1;
+    step.tally().one_ways += 1;
 }
 
 impl Kept {

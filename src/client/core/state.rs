@@ -5,6 +5,24 @@ use crate::{
     protocol::{Hello, Reason},
 };
 
+/// The state of a connection, for its driver and for tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConnectionState {
+    /// The server has not admitted this client yet.
+    Connected,
+    /// Requests are sent.
+    Open,
+    /// The server has said `/bye`: no application request and no subscription begins here any more.
+    Leaving,
+    /// The server has said `/bye;last=N`: no request is sent any more.
+    Left,
+    /// This side closes.
+    Quitting,
+    /// It is over.
+    Closed,
+}
+
 /// Where a connection stands, as the client sees it. Once it is CLOSED its [`Link`] is gone.
 ///
 /// [`Link`]: crate::client::core::link::Link

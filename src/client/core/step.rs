@@ -30,16 +30,21 @@ pub(crate) struct Step {
     pub(crate) now: Time,
     /// The connection whose driver does it. It writes after the step and needs no waking.
     pub(crate) driver: Option<LinkId>,
-    /// What is counted. The core takes it before the lock is released, so before it is reported.
-    pub(crate) tally: Tally,
     /// Calls that have ended.
     pub(crate) completed: usize,
     /// The first task to be woken, and the others: most steps wake one.
     first_waker: Option<Waker>,
     wakers: Vec<Waker>,
+    /// What few steps have.
+    rare: Option<Box<Rare>>,
+    tally: Tally,
+    is_counted: bool,
+}
+
+#[derive(Debug, Default)]
+struct Rare {
     after: Vec<After>,
-    /// What happened. The core queues it for its streams before the lock is released.
-    pub(crate) events: Vec<ConnectionEvent>,
+    events: Vec<ConnectionEvent>,
 }
 
 /// Something to be done after a step.
@@ -80,22 +85,44 @@ impl Step {
         Self { now, driver: Some(link), ..Self::default() }
     }
 
-    /// Emits an event.
+    /// Emits an event. The core queues it for its streams before the lock is released.
     pub(crate) fn emit(&mut self, event: ConnectionEvent) {
-        self.events.push(event);
+        self.rare.get_or_insert_default().events.push(event);
+    }
+
+    /// Whether there may be events.
+    pub(crate) fn has_rare(&self) -> bool {
+        self.rare.is_some()
+    }
+
+    /// The events that were emitted.
+    pub(crate) fn take_events(&mut self) -> Vec<ConnectionEvent> {
+        self.rare.as_mut().map_or(Vec::new(), |rare| std::mem::take(&mut rare.events))
+    }
+
+    /// Where to count. The core takes it before the lock is released, so before it is reported.
+    pub(crate) fn tally(&mut self) -> &mut Tally {
+        self.is_counted = true;
+        &mut self.tally
+    }
+
+    /// What was counted, if something was.
+    pub(crate) fn counted(&mut self) -> Option<&mut Tally> {
+        std::mem::take(&mut self.is_counted).then_some(&mut self.tally)
     }
 
     /// Counts and reports a violation of the order or the window of a topic.
     pub(crate) fn violation(&mut self, topic: Topic) {
-        self.tally.violations += 1;
+        self.tally().violations += 1;
         self.emit(ConnectionEvent::Violation(topic));
     }
 
     /// Counts numbers that were missed.
     pub(crate) fn missed(&mut self, first: u64, last: u64) {
-        self.tally.gaps += 1;
+        let tally = self.tally();
+        tally.gaps += 1;
         // A server may claim any numbers of any number of logs.
-        self.tally.missed = self.tally.missed.saturating_add(last - first + 1);
+        tally.missed = tally.missed.saturating_add(last - first + 1);
     }
 
     /// Wakes tasks after the step.
@@ -110,18 +137,20 @@ impl Step {
 
     /// Drops wakers after the step.
     pub(crate) fn drop_later(&mut self, wakers: impl IntoIterator<Item = Waker>) {
-        self.after.extend(wakers.into_iter().map(After::Drop));
+        wakers.into_iter().for_each(|waker| self.then(After::Drop(waker)));
     }
 
     /// Does something after the step.
     pub(crate) fn then(&mut self, after: After) {
-        self.after.push(after);
+        self.rare.get_or_insert_default().after.push(after);
     }
 
     /// Completes and wakes. Keeps the allocations.
     pub(crate) fn run(&mut self) {
-        for after in self.after.drain(..) {
-            guarded(|| after.run());
+        if let Some(rare) = &mut self.rare {
+            for after in std::mem::take(&mut rare.after) {
+                guarded(|| after.run());
+            }
         }
         if self.first_waker.is_some() {
             wake(self.first_waker.take());

@@ -100,7 +100,7 @@ impl Timers {
 
 impl Connection {
     /// When [`handle_timeout`](Self::handle_timeout) is due.
-    pub(crate) fn next_timeout(&self) -> Option<Time> {
+    pub fn next_timeout(&self) -> Option<Time> {
         let timeout = self.locked.config.close_timeout;
         let Timers { greeting, running, closing, silent } = &self.timers;
         let silent = silent.filter(|_| closing.is_none());
@@ -119,8 +119,8 @@ impl Connection {
     ///
     /// # Errors
     /// Why the connection is over.
-    pub(crate) fn handle_timeout(&mut self, now: Time) -> Result<(), ConnectionError> {
-        self.step.now = now;
+    pub fn handle_timeout(&mut self, now: Time) -> Result<(), ConnectionError> {
+        self.set_time(now);
         if self.timers.greeting.is_some_and(|greeting| greeting <= now) {
             return Err(ConnectionError::HandshakeTimeout);
         }

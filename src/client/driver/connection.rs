@@ -129,7 +129,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             self.core.handle_timeout(now)?;
         }
         self.poll_write(cx, now)?;
-        while self.timer.poll_until(self.core.next_timeout(), self.shared.clock, cx) {
+        while self.timer.poll_until(self.core.next_timeout(), &self.shared.clock, cx) {
             self.core.handle_timeout(self.shared.now())?;
             self.poll_write(cx, now)?;
         }

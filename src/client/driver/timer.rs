@@ -22,7 +22,7 @@ impl Timer {
     pub(crate) fn poll_until(
         &mut self,
         due: Option<Time>,
-        clock: Clock,
+        clock: &Clock,
         cx: &mut Context<'_>,
     ) -> bool {
         let Some(at) = due.and_then(|due| clock.instant(due)) else {
@@ -40,7 +40,7 @@ impl Timer {
     pub(crate) fn poll_client(&mut self, shared: &Shared, cx: &mut Context<'_>) {
         loop {
             let due = shared.act(|core, step| core.next_timeout(cx.waker(), step));
-            if !self.poll_until(due, shared.clock, cx) {
+            if !self.poll_until(due, &shared.clock, cx) {
                 return;
             }
             shared.act(|core, step| core.handle_timeout(step));
