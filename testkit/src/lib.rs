@@ -6,6 +6,7 @@
 //! - Judges: [`history`] says which guarantees a recorded run breaks; [`harness`] holds what must be true
 //!   for any bytes; [`document`] and [`transcript`] read PROTOCOL.md.
 //! - Whole runs: [`simulation`] by seed, [`session`] with its cuts ([`case`]).
+//! - [`hot_path`] makes calls and deliveries whose allocations and instructions are counted.
 //! - [`bound`] names a test that hangs, and checks a deadline from both sides.
 //!
 //! [`history`], [`lines`], [`proxy`] and [`cutting`] judge the crate, so they do not use it.
@@ -19,6 +20,7 @@ pub mod doors;
 pub mod faulty;
 pub mod harness;
 pub mod history;
+pub mod hot_path;
 pub mod lines;
 #[cfg(unix)]
 pub mod load;

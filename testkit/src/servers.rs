@@ -22,7 +22,7 @@ use crate::{
 pub const PIPE: usize = 64 * 1024;
 
 /// Connections in memory, as a test makes them.
-pub struct Pipes(mpsc::UnboundedReceiver<DuplexStream>);
+pub struct Pipes(pub(crate) mpsc::UnboundedReceiver<DuplexStream>);
 
 impl Listener for Pipes {
     type Io = DuplexStream;
@@ -106,10 +106,15 @@ impl PipeServer {
         }
     }
 
+    /// Gives the server a new connection.
+    pub fn accept(&self, io: DuplexStream) {
+        self.connect.send(io).expect("server serves");
+    }
+
     /// A connection that has read nothing yet, through a pipe of `size` bytes.
     pub fn connect_raw(&self, size: usize) -> RawPeer<DuplexStream> {
         let (ours, theirs) = tokio::io::duplex(size);
-        self.connect.send(theirs).expect("server serves");
+        self.accept(theirs);
         RawPeer::new(ours)
     }
 

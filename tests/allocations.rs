@@ -1,0 +1,316 @@
+//! How often messages allocate, and what connections, subscriptions and kept payloads hold.
+//!
+//! A test binary of its own, since it counts what the whole process allocates. Each figure is the
+//! difference of two runs, so that what a run costs once is not in it.
+//!
+//! Each bound is what holds today. A figure below it fails too, so that what is written here stays
+//! true: lower the bound then. `scripts/allocations.sh` lists the call stacks.
+
+use std::{
+    alloc::System,
+    fmt::Write,
+    future::ready,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bellwire::{Client, ClientConfig, Delivery, Router, ServerConfig};
+use bellwire_testkit::{PipeServer, hot_path::HotPath};
+use bytes::Bytes;
+use futures::future::join_all;
+use heapster::{Heapster, Histogram};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    runtime::{Builder, Runtime},
+};
+
+#[global_allocator]
+static ALLOCATOR: Heapster<System> = Heapster::new(System);
+
+/// One test at a time: they count the same allocator.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Messages that are under way at once.
+const BATCH: u64 = 64;
+/// Messages of the shorter run; the longer one has as many more.
+const RUN: u64 = 50 * BATCH;
+
+/// A figure that is written down, and the one to reach.
+struct Bound {
+    now: f64,
+    target: f64,
+}
+
+const CALL: Bound = Bound { now: 5.018, target: 2.0 };
+const PUBLICATION: Bound = Bound { now: 2.0, target: 2.0 };
+const DELIVERY: Bound = Bound { now: 1.08, target: 1.0 };
+
+/// Bytes on the server.
+const CONNECTION: Bound = Bound { now: 2_028.0, target: 1_536.0 };
+const SUBSCRIPTION: Bound = Bound { now: 287.0, target: 300.0 };
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_time().build().expect("a runtime")
+}
+
+/// Bytes that are allocated now.
+fn live() -> isize {
+    ALLOCATOR.use_curr() as isize
+}
+
+/// Allocations by size: bucket `n` has those of 2^n to 2^(n+1) - 1 bytes. What grows counts as one
+/// more.
+#[derive(Clone)]
+struct Allocations {
+    fresh: Histogram,
+    grown: Histogram,
+}
+
+impl Allocations {
+    fn so_far() -> Self {
+        Self { fresh: ALLOCATOR.alloc_histogram(), grown: ALLOCATOR.realloc_growth_histogram() }
+    }
+
+    fn since(&self, before: &Self) -> Self {
+        Self { fresh: self.fresh - before.fresh, grown: self.grown - before.grown }
+    }
+
+    fn per(&self, messages: u64) -> f64 {
+        (self.fresh.total() + self.grown.total()) as f64 / messages as f64
+    }
+
+    /// Of more than one in a thousand messages.
+    fn by_size(&self, messages: u64) -> String {
+        let mut text = String::new();
+        for (what, histogram) in [("of", &self.fresh), ("that grow by", &self.grown)] {
+            for (bits, count) in histogram.buckets().iter().enumerate() {
+                let each = *count as f64 / messages as f64;
+                if each > 0.001 {
+                    let (from, to) = (1u64 << bits, (1u64 << bits) * 2 - 1);
+                    writeln!(text, "  {each:.3} {what} {from} to {to} bytes").expect("a string");
+                }
+            }
+        }
+        text
+    }
+}
+
+/// What a message allocates: a run of twice the length, less the shorter one.
+async fn count(mut run: impl AsyncFnMut(u64)) -> Allocations {
+    run(RUN).await;
+    let begin = Allocations::so_far();
+    run(RUN).await;
+    let middle = Allocations::so_far();
+    run(2 * RUN).await;
+    let longer = Allocations::so_far().since(&middle);
+    longer.since(&middle.since(&begin))
+}
+
+/// Fails if a figure is not the one that is written down, give or take `slack`.
+fn judge(what: &str, figure: f64, bound: &Bound, slack: f64, detail: &str) {
+    let Bound { now, target } = bound;
+    println!("{what}: {figure:.3}");
+    let advice = match figure > *now {
+        true => "is above what is written down",
+        false => "is below what is written down: lower the bound",
+    };
+    assert!(
+        (figure - now).abs() <= slack,
+        "{what}: {figure:.3} {advice}, {now} (target {target})\n{detail}"
+    );
+}
+
+fn judge_allocations(what: &str, counted: &Allocations, bound: &Bound) {
+    judge(what, counted.per(RUN), bound, 0.03, &counted.by_size(RUN));
+}
+
+#[test]
+fn a_call_allocates_what_is_written_down() {
+    let _alone = alone();
+    let counted = runtime().block_on(async {
+        let path = HotPath::connect().await;
+        count(async |calls| path.call(BATCH, calls).await).await
+    });
+    judge_allocations("allocations per call", &counted, &CALL);
+}
+
+/// The whole way of one message, less its publication.
+#[test]
+fn a_notification_to_a_stream_allocates_what_is_written_down() {
+    let _alone = alone();
+    let (publication, delivery) = runtime().block_on(async {
+        let path = HotPath::connect().await;
+        let publication = count(async |count| path.publish(BATCH, count).await).await;
+        let mut subscription = path.subscribe().await;
+        let whole = count(async |count| path.deliver(&mut subscription, BATCH, count).await).await;
+        (publication.clone(), whole.since(&publication))
+    });
+    judge_allocations("allocations per publication", &publication, &PUBLICATION);
+    judge_allocations("allocations per delivery", &delivery, &DELIVERY);
+}
+
+const CONNECTIONS: usize = 1_000;
+const FURTHER: usize = 10;
+
+/// A pipe that has allocated what a few lines take.
+async fn used_pipe() -> (DuplexStream, DuplexStream) {
+    let (mut ours, mut theirs) = tokio::io::duplex(1_024);
+    for _ in 0..2 {
+        ours.write_all(&[b'x'; 512]).await.expect("room");
+        theirs.read_exact(&mut [0; 512]).await.expect("bytes");
+        (ours, theirs) = (theirs, ours);
+    }
+    (ours, theirs)
+}
+
+/// Reads a line, and nothing else is there to be read.
+async fn read_line(io: &mut DuplexStream) {
+    let mut line = [0; 1_024];
+    let mut len = 0;
+    while !line[..len].ends_with(b"\n") {
+        len += io.read(&mut line[len..]).await.expect("a line");
+    }
+}
+
+async fn subscribe(io: &mut DuplexStream, id: usize) {
+    let line = format!("{id} /subscribe topic{id}\n");
+    io.write_all(line.as_bytes()).await.expect("written");
+    read_line(io).await;
+}
+
+/// Bytes of one more of something, once all of them are at rest.
+async fn at_rest(base: isize, count: usize) -> f64 {
+    // On the paused clock.
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    (live() - base) as f64 / count as f64
+}
+
+#[test]
+fn connections_at_rest_and_subscriptions_hold_what_is_written_down() {
+    let _alone = alone();
+    let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
+    let (connection, further) = runtime.expect("a runtime").block_on(async {
+        let config = ServerConfig::new().lease(Duration::from_secs(3_600));
+        let server = PipeServer::with_config(Router::new(), config.connections(CONNECTIONS));
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for _ in 0..CONNECTIONS {
+            let (near, far) = used_pipe().await;
+            ours.push(near);
+            theirs.push(far);
+        }
+        let base = live();
+        for (io, far) in ours.iter_mut().zip(theirs.drain(..)) {
+            server.accept(far);
+            read_line(io).await;
+            subscribe(io, 1).await;
+        }
+        let connection = at_rest(base, CONNECTIONS).await;
+        let base = live();
+        for io in &mut ours {
+            for id in 2..2 + FURTHER {
+                subscribe(io, id).await;
+            }
+        }
+        (connection, at_rest(base, CONNECTIONS * FURTHER).await)
+    });
+    judge("bytes per connection", connection, &CONNECTION, 40.0, "");
+    judge("bytes per further subscription", further, &SUBSCRIPTION, 6.0, "");
+}
+
+/// Small payloads that an application keeps, each from a read of its own.
+const KEPT: usize = 1_000;
+/// What each may hold, its own 32 bytes included.
+const HELD: usize = 256;
+/// What comes between two of them: as much as a read buffer.
+const FILLERS: usize = 4;
+static FILLER: [u8; 16_000] = [b'x'; 16_000];
+static SMALL: [u8; 32] = [b's'; 32];
+
+/// Where the payloads are kept.
+type Store = Arc<Mutex<Vec<Bytes>>>;
+
+/// Runs `fill` until the store is full, ends both sides, and fails if more is held than the payloads.
+fn check_kept(what: &str, fill: impl AsyncFn(&Store)) {
+    let store = Store::new(Mutex::new(Vec::with_capacity(KEPT)));
+    let base = live();
+    runtime().block_on(fill(&store));
+    let held = usize::try_from(live() - base).unwrap_or(0);
+    assert_eq!(store.lock().expect("no panic").len(), KEPT);
+    println!("{what}: {} bytes per payload", held / KEPT);
+    assert!(held <= KEPT * HELD, "{what}: {} bytes per payload", held / KEPT);
+}
+
+fn keep(store: &Store, payload: Bytes) {
+    assert_eq!(payload, SMALL[..]);
+    store.lock().expect("no panic").push(payload);
+}
+
+/// A server that echoes, and keeps the payloads of `keep`; a client of it.
+fn connect(store: &Store) -> (PipeServer, Client) {
+    let kept = store.clone();
+    let router = Router::new().method("echo", async |payload: Bytes| payload).method(
+        "keep",
+        move |payload: Bytes| {
+            if payload == SMALL[..] {
+                keep(&kept, payload);
+            }
+            ready(())
+        },
+    );
+    let server = PipeServer::start(router);
+    let (client, connection) = Client::new(server.pipe(), ClientConfig::new());
+    tokio::spawn(connection);
+    (server, client)
+}
+
+#[test]
+fn kept_replies_hold_no_read_buffer() {
+    let _alone = alone();
+    check_kept("replies", async |store| {
+        let (_server, client) = connect(store);
+        for _ in 0..KEPT {
+            let fillers = join_all((0..FILLERS).map(|_| client.call("echo", FILLER)));
+            let (fillers, small) = tokio::join!(fillers, client.call("echo", SMALL));
+            assert!(fillers.iter().all(Result::is_ok));
+            keep(store, small.expect("a reply"));
+        }
+    });
+}
+
+#[test]
+fn kept_requests_hold_no_read_buffer() {
+    let _alone = alone();
+    check_kept("requests", async |store| {
+        let (_server, client) = connect(store);
+        for _ in 0..KEPT {
+            let fillers = join_all((0..FILLERS).map(|_| client.call("keep", FILLER)));
+            let (fillers, small) = tokio::join!(fillers, client.call("keep", SMALL));
+            assert!(fillers.iter().all(Result::is_ok) && small.is_ok());
+        }
+    });
+}
+
+#[test]
+fn kept_notifications_hold_no_read_buffer() {
+    let _alone = alone();
+    check_kept("notifications", async |store| {
+        let (server, client) = connect(store);
+        let mut subscription = client.subscribe("t").await.expect("subscribed");
+        for _ in 0..KEPT {
+            for payload in [&FILLER[..]; FILLERS].into_iter().chain([&SMALL[..]]) {
+                server.publisher.publish("t", payload).await.expect("published");
+            }
+            for _ in 0..FILLERS {
+                subscription.next().await.expect("a filler");
+            }
+            match subscription.next().await {
+                Some(Delivery::Notification(small)) => keep(store, small.payload),
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+}
