@@ -3,10 +3,10 @@
 //! All locks and one-shots of the crate come from here, so that a model checker's can be put in
 //! their place by changing this file alone.
 
-use std::sync::{Mutex as StdMutex, MutexGuard, PoisonError};
+use std::sync::{Mutex as StdMutex, PoisonError};
 
 pub(crate) use std::sync::{
-    Arc, OnceLock, Weak,
+    Arc, MutexGuard, OnceLock, Weak,
     atomic::{AtomicBool, AtomicIsize, AtomicU8, AtomicU64, AtomicUsize, Ordering},
 };
 pub(crate) use tokio::sync::oneshot;

@@ -158,17 +158,7 @@ impl Connection {
         self.step.tally().bytes_in += bytes.len() as u64;
         self.timers.heard(now);
         let mut lines = std::mem::take(&mut self.lines);
-        let handled = loop {
-            match lines.next(&mut bytes) {
-                Ok(Some(line)) => {
-                    if let Err(error) = self.line(line) {
-                        break Err(error);
-                    }
-                }
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(ConnectionError::Protocol(error.to_string())),
-            }
-        };
+        let handled = self.handle_lines(&mut lines, &mut bytes);
         self.lines = lines;
         handled
     }

@@ -12,6 +12,7 @@ use crate::{
             connection::{Connection, Listing, broken_line},
             items::Overrun,
             link::UnmatchedReply,
+            locked::Locked,
             requests::Key,
             state::State,
             step::Step,
@@ -23,24 +24,79 @@ use crate::{
     error::{CallError, ConnectionError, Unknown},
     guard::guarded,
     protocol::{
-        Attributes, Code, Escaped, Incoming, Line, Notice, Outcome, Position, Reason, RequestId,
-        SubscriptionEvent, VERSION, parse_notification, parse_number,
+        Attributes, Code, Escaped, Incoming, Line, LineDecoder, LineTooLong, Mark, Notice, Outcome,
+        Position, Reason, RequestId, SubscriptionEvent, VERSION, parse_notification, parse_number,
     },
+    sync::MutexGuard,
 };
 
 /// Replies that are gathered before they are completed, about 100 bytes each beside their payload.
 const BATCH: usize = 1_024;
+/// Notifications that are handled under one lock: others wait for it meanwhile.
+const ROW: usize = 64;
 /// Renewals that may be unanswered at once. A slow reply must not make the next renewal late; a
 /// server that answers none for the length of two leases gets no more of them.
 const MAX_RENEWALS: usize = 4;
+
+/// The core while notifications are handled, and how many were.
+type Row<'a> = (MutexGuard<'a, Core>, usize);
 
 /// Lines are taken in order. Replies are gathered, and completed in batches. What stands behind a
 /// reply on the wire is handled behind it, so a batch ends where a line of the reserved channel
 /// begins.
 impl Connection {
-    /// Handles a line, given without its LF.
-    pub(super) fn line(&mut self, line: &[u8]) -> Result<(), ConnectionError> {
-        let line = Line::parse(line).map_err(|fault| broken_line(&fault))?;
+    /// Handles all lines in `bytes`.
+    pub(super) fn handle_lines(
+        &mut self,
+        lines: &mut LineDecoder,
+        bytes: &mut &[u8],
+    ) -> Result<(), ConnectionError> {
+        let (locked, mut row) = (self.locked.clone(), None);
+        let handled = self.handle_in_rows(&locked, &mut row, lines, bytes);
+        self.end_row(&mut row);
+        handled
+    }
+
+    /// Handles lines. Notifications in a row are handled under one lock.
+    fn handle_in_rows<'a>(
+        &mut self,
+        locked: &'a Locked,
+        row: &mut Option<Row<'a>>,
+        lines: &mut LineDecoder,
+        bytes: &mut &[u8],
+    ) -> Result<(), ConnectionError> {
+        let too_long = |error: LineTooLong| ConnectionError::Protocol(error.to_string());
+        while let Some(line) = lines.next(bytes).map_err(too_long)? {
+            let line = Line::parse(line).map_err(|fault| broken_line(&fault))?;
+            if self.hello.is_some()
+                && self.replies.is_empty()
+                && let Some(notification) = notification(&line)
+            {
+                let (core, taken) = row.get_or_insert_with(|| (locked.lock(), 0));
+                let Core { topics, links, .. } = &mut **core;
+                let (link, topic, step) = (self.link, line.word.as_str(), &mut self.step);
+                topics.on_notification(links, link, topic, notification, step);
+                *taken += 1;
+                if *taken == ROW {
+                    self.end_row(row);
+                }
+            } else {
+                self.end_row(row);
+                self.line(line)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a row of notifications.
+    fn end_row(&mut self, row: &mut Option<Row<'_>>) {
+        if let Some((mut core, _)) = row.take() {
+            core.settle(&mut self.step);
+        }
+    }
+
+    /// Handles a line.
+    fn line(&mut self, line: Line<'_>) -> Result<(), ConnectionError> {
         if !self.has_greeted() {
             return self.first_line(&line);
         }
@@ -418,6 +474,12 @@ impl UnmatchedReply {
             Self::Unasked => format!("a reply to {id}, which was not sent"),
         })
     }
+}
+
+/// The number and the payload of a notification, if the line is one that is well-formed.
+fn notification<'a>(line: &Line<'a>) -> Option<(u64, Cow<'a, [u8]>)> {
+    let is_notification = line.mark == Mark::Reserved && !line.word.is_protocol();
+    is_notification.then(|| parse_notification(line.rest)).flatten()
 }
 
 fn notice<'a>(line: &Line<'a>) -> Option<Notice<'a>> {

@@ -7,7 +7,7 @@ use crate::{
         stats::ClientStats,
     },
     protocol::Time,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 /// The core of a client, and its configuration.
@@ -22,6 +22,11 @@ impl Locked {
         let config = Arc::new(config);
         let core = Mutex::new(Core::new(config.clone(), reconnects, is_supervised));
         Self { config, core }
+    }
+
+    /// The core, for more than one step. [`Core::settle`] is to be called before it is released.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Core> {
+        self.core.lock()
     }
 
     /// Does something with the core. What follows from it is left in `step`, to be run.

@@ -266,7 +266,7 @@ impl Core {
         if let Some(counted) = step.counted() {
             self.counted.take(counted);
         }
-        if step.has_rare() {
+        if step.has_events() {
             self.events.queue(step);
         }
         let next = self.earliest();

@@ -90,9 +90,9 @@ impl Step {
         self.rare.get_or_insert_default().events.push(event);
     }
 
-    /// Whether there may be events.
-    pub(crate) fn has_rare(&self) -> bool {
-        self.rare.is_some()
+    /// Whether events were emitted.
+    pub(crate) fn has_events(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| !rare.events.is_empty())
     }
 
     /// The events that were emitted.
@@ -147,7 +147,7 @@ impl Step {
 
     /// Completes and wakes. Keeps the allocations.
     pub(crate) fn run(&mut self) {
-        if let Some(rare) = &mut self.rare {
+        if let Some(rare) = self.rare.as_mut().filter(|rare| !rare.after.is_empty()) {
             for after in std::mem::take(&mut rare.after) {
                 guarded(|| after.run());
             }

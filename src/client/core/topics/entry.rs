@@ -2,12 +2,14 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use bytes::Bytes;
+
 use crate::{
     client::{
         config::ClientConfig,
         core::{
-            acks::Acks,
-            inbox::{Delivery, Gap, GapCause, Inbox},
+            acks::{AckHandle, Acks},
+            inbox::{Delivery, Gap, GapCause, Inbox, Notification},
             link::LinkId,
             links::{Links, SendError},
             step::{After, Step},
@@ -36,6 +38,8 @@ pub(super) enum Acted {
 
 #[derive(Debug, Default)]
 pub(super) struct Entry {
+    /// Its own name, once a stream has joined.
+    pub(super) topic: Option<Topic>,
     pub(super) state: SubscriptionState,
     /// Where its last `/subscribe` was sent.
     pub(super) link: LinkId,
@@ -136,6 +140,21 @@ impl Entry {
         let (backoff, jitter) = (config.backoff(), config.random.next_u64());
         let pause = self.repeats.pause_after(hint.unwrap_or_default(), backoff, jitter);
         self.again = Some(now.after(pause));
+    }
+
+    /// Takes the notification `number`, if it is the next one of a topic that is live and has neither acks
+    /// nor streams that are about to join.
+    pub(super) fn next_notification(&mut self, number: u64, payload: &[u8]) -> Option<Delivery> {
+        let SubscriptionState::Live(next) = &mut self.state else { return None };
+        if next.next != number || self.acks.is_some() || !self.joining.is_empty() {
+            return None;
+        }
+        let topic = self.topic.clone()?;
+        next.next += 1;
+        self.tail = None;
+        let payload = Bytes::copy_from_slice(payload);
+        let (epoch, sequence, ack) = (next.epoch, number, AckHandle::default());
+        Some(Delivery::Notification(Notification { topic, epoch, sequence, payload, ack }))
     }
 
     /// Whether it waits for a connection to ask on, or for the time to ask again.
