@@ -48,8 +48,8 @@ const PUBLICATION: Bound = Bound { now: 1.0, target: 1.0 };
 const DELIVERY: Bound = Bound { now: 1.08, target: 1.0 };
 
 /// Bytes on the server.
-const CONNECTION: Bound = Bound { now: 1_962.0, target: 1_536.0 };
-const SUBSCRIPTION: Bound = Bound { now: 287.0, target: 300.0 };
+const CONNECTION: Bound = Bound { now: 1_438.0, target: 1_536.0 };
+const SUBSCRIPTION: Bound = Bound { now: 265.0, target: 300.0 };
 
 fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)

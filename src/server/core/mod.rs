@@ -25,6 +25,7 @@ pub(crate) mod environment;
 mod in_flight;
 mod lines;
 mod listing;
+mod numbered;
 mod output;
 mod parked;
 mod parking;

@@ -393,6 +393,7 @@ impl Connection {
         self.active = None;
         self.session.mailbox().shrink();
         self.subscriptions.take_if(|list| list.is_empty());
+        self.subscriptions.iter_mut().for_each(|list| list.shrink());
     }
 
     /// Gives back what a busy connection has kept, once it is not busy any more.

@@ -1,9 +1,8 @@
 //! The subscriptions of one connection: cursors into the topics' logs.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, VecDeque},
     mem,
-    ops::Bound,
     task::Poll,
 };
 
@@ -12,7 +11,14 @@ use crate::{
         BadPosition, Code, Cursor, Epoch, Escaped, FlowControl, Overtaken, Position, RequestId,
         Terms, Time, Topic, Window, encode_end, encode_end_unread, encode_gap, encode_reset,
     },
-    server::{core::source::Source, mailbox::Mailbox, stats::Tally},
+    server::{
+        core::{
+            numbered::{Numbered, OfTopic},
+            source::Source,
+        },
+        mailbox::Mailbox,
+        stats::Tally,
+    },
     topic::{Read, Room, Unavailable},
 };
 
@@ -21,13 +27,12 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Subscriptions {
     /// By number, that is in the order of subscribing.
-    list: BTreeMap<u64, Box<Subscription>>,
-    by_topic: HashMap<Topic, u64>,
+    list: Numbered<Subscription>,
     /// The number of the last one that was begun; none is used twice.
     last: u64,
     /// A `/subscribe` whose store has not answered: no further line is looked at meanwhile, so that
     /// protocol methods keep their order.
-    opening: Option<Opening>,
+    opening: Option<Box<Opening>>,
     /// Those that may have more to copy, in the order of their turns; each once.
     ready: VecDeque<u64>,
     /// Those whose windows are full: they wait for acks.
@@ -50,6 +55,12 @@ struct Subscription {
     ready: bool,
     /// It waits for an ack with messages before it, the last there are.
     is_behind: bool,
+}
+
+impl OfTopic for Subscription {
+    fn topic(&self) -> &Topic {
+        &self.topic
+    }
 }
 
 struct Opening {
@@ -102,17 +113,17 @@ impl Subscriptions {
     }
 
     pub(super) fn contains(&self, topic: &str) -> bool {
-        self.by_topic.contains_key(topic)
+        self.list.number_of(topic).is_some()
     }
 
     fn get(&mut self, topic: &str) -> Option<(u64, &mut Subscription)> {
-        let number = *self.by_topic.get(topic)?;
-        Some((number, self.list.get_mut(&number)?))
+        let number = self.list.number_of(topic)?;
+        Some((number, self.list.get_mut(number)?))
     }
 
     /// Whether one of them is to `topic`, and stands in the log of this epoch.
     pub(super) fn reads(&self, topic: &str, epoch: Epoch) -> bool {
-        let one = self.by_topic.get(topic).and_then(|number| self.list.get(number));
+        let one = self.list.number_of(topic).and_then(|number| self.list.get(number));
         one.is_some_and(|one| one.cursor.position.epoch == epoch)
     }
 
@@ -132,7 +143,7 @@ impl Subscriptions {
         source: Source,
         deadline: Time,
     ) {
-        self.opening = Some(Opening { id, topic, from, terms, source, deadline });
+        self.opening = Some(Box::new(Opening { id, topic, from, terms, source, deadline }));
     }
 
     /// When the `/subscribe` that was begun has taken too long.
@@ -155,7 +166,7 @@ impl Subscriptions {
     }
 
     fn opened(&mut self, window: Result<Window, Unavailable>) -> Option<Opened> {
-        let Opening { id, topic, from, terms, source, .. } = self.opening.take()?;
+        let Opening { id, topic, from, terms, source, .. } = *self.opening.take()?;
         let result = window.map_err(OpenError::Unavailable).and_then(|window| {
             let cursor = Cursor::start(window, from)
                 .map_err(|BadPosition| OpenError::BadPosition(next_of(window)))?;
@@ -165,10 +176,9 @@ impl Subscriptions {
             let pace =
                 (terms != Terms::default()).then(|| Box::new(FlowControl::new(terms, window)));
             let number = self.last;
-            self.by_topic.insert(topic.clone(), number);
             let (ready, is_behind) = (true, false);
             let one = Subscription { topic, cursor, pace, source, ready, is_behind };
-            self.list.insert(number, Box::new(one));
+            self.list.push(number, one);
             self.has_turn(number);
         }
         Some(Opened { id, result })
@@ -180,9 +190,9 @@ impl Subscriptions {
         Some(one.cursor.position)
     }
 
-    fn take(&mut self, topic: &str) -> Option<Box<Subscription>> {
-        let number = self.by_topic.remove(topic)?;
-        let one = self.list.remove(&number)?;
+    fn take(&mut self, topic: &str) -> Option<Subscription> {
+        let number = self.list.number_of(topic)?;
+        let one = self.list.remove(number)?;
         self.full.remove(&number);
         if one.ready {
             self.ready.retain(|&other| other != number);
@@ -228,14 +238,14 @@ impl Subscriptions {
 
     /// Gives up the `/subscribe` that was begun, if it is to `topic`, or to any; its id.
     pub(super) fn abandon_opening(&mut self, topic: Option<&str>) -> Option<RequestId> {
-        let is_it = |one: &mut Opening| topic.is_none_or(|topic| one.topic.as_str() == topic);
+        let is_it = |one: &mut Box<Opening>| topic.is_none_or(|topic| one.topic.as_str() == topic);
         self.opening.take_if(is_it).map(|opening| opening.id)
     }
 
     /// Nothing more will be published: each is looked at once more.
     pub(super) fn expect_last(&mut self) {
         self.is_last = true;
-        for (&number, one) in &mut self.list {
+        for (number, one) in self.list.iter_mut() {
             if !mem::replace(&mut one.ready, true) {
                 self.ready.push_back(number);
             }
@@ -252,7 +262,7 @@ impl Subscriptions {
     /// Ends those that have not had all there is; the numbers from where each stands up to the last
     /// one are named.
     pub(super) fn end_unread(&mut self, out: &mut Vec<u8>) {
-        for one in self.list.values_mut() {
+        for (_, one) in self.list.iter_mut() {
             if let Some(head) = one.unread_head() {
                 encode_end_unread(out, &one.topic, one.cursor.position, head);
             }
@@ -269,8 +279,7 @@ impl Subscriptions {
     }
 
     fn forget_all(&mut self) {
-        self.list = BTreeMap::new();
-        self.by_topic = HashMap::new();
+        self.list = Numbered::default();
         self.ready = VecDeque::new();
         self.full = BTreeSet::new();
     }
@@ -278,8 +287,8 @@ impl Subscriptions {
     /// `TOPIC:EPOCH:NEXT` of each behind this number, as the reply to `/renew` lists them, and its own
     /// number.
     pub(super) fn positions_behind(&self, number: u64) -> impl Iterator<Item = (u64, String)> {
-        let behind = self.list.range((Bound::Excluded(number), Bound::Unbounded));
-        behind.map(|(&number, one)| (number, format!("{}:{}", one.topic, one.cursor.position)))
+        let behind = self.list.behind(number);
+        behind.map(|(number, one)| (number, format!("{}:{}", one.topic, one.cursor.position)))
     }
 
     /// News may have come for these.
@@ -288,13 +297,19 @@ impl Subscriptions {
         mailbox.take_news(&mut news);
         for number in news.drain(..) {
             // It may be gone, or one that is still to begin.
-            let Some(one) = self.list.get_mut(&number) else { continue };
+            let Some(one) = self.list.get_mut(number) else { continue };
             one.source.take_queued();
             if !mem::replace(&mut one.ready, true) {
                 self.has_turn(number);
             }
         }
         self.news = news;
+    }
+
+    /// Gives back the room of those that had their turns.
+    pub(super) fn shrink(&mut self) {
+        self.ready.shrink_to_fit();
+        self.news = Vec::new();
     }
 
     /// Whether there may be something to copy.
@@ -315,7 +330,7 @@ impl Subscriptions {
             return;
         }
         for number in &self.ready {
-            let one = self.list.get_mut(number);
+            let one = self.list.get_mut(*number);
             if let Some(pace) = one.and_then(|one| one.pace.as_mut()) {
                 pace.waits();
             }
@@ -331,7 +346,7 @@ impl Subscriptions {
                 return;
             }
             let Some(number) = self.ready.pop_front() else { return };
-            let Some(one) = self.list.get_mut(&number) else { continue };
+            let Some(one) = self.list.get_mut(number) else { continue };
             let page = &mut Page { out, tally, is_last: self.is_last };
             if let Err(over) = one.copy(full_at, room.max_line, page) {
                 page.tally.store_failures += u64::from(matches!(over, Over::Unavailable(_)));
