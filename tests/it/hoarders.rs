@@ -418,7 +418,10 @@ async fn guarded_server(config: ServerConfig, router: Router) -> (PipeServer, Pe
 async fn strangers_cost_next_to_nothing_and_are_shown_out() {
     const PEERS: usize = 300;
     let (router, _gate) = holding();
-    let config = ServerConfig::new().buffered_bytes_total(1 << 20);
+    // No deadline ends them before their lines do, however slow the machine is.
+    let hour = Duration::from_secs(3_600);
+    let config = ServerConfig::new().buffered_bytes_total(1 << 20).auth_time(hour);
+    let config = config.write_progress(hour).line_time(hour);
     let (server, mut clean) = guarded_server(config, router).await;
     let lines: String = (1..=2_000).map(|id| format!("{id} echo {:50}\n", id)).collect();
     let mut strangers = Vec::new();
