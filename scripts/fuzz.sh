@@ -4,13 +4,14 @@
 #   scripts/fuzz.sh [SECONDS [TARGET...]]
 #
 # Without SECONDS: 600 for `line`, 120 for the others. The corpus grows in fuzz/corpus (not kept),
-# beginning from fuzz/seeds, which tests/it/properties.rs makes of PROTOCOL.md's lines.
+# beginning from fuzz/seeds, which tests/it/properties.rs makes of PROTOCOL.md's lines. `cores` begins
+# from nothing: its bytes are decisions.
 set -eu
 cd "$(dirname "$0")/../fuzz"
 
 seconds=${1:-}
 [ $# -gt 0 ] && shift
-[ $# -gt 0 ] || set -- line client reconnect server
+[ $# -gt 0 ] || set -- line client reconnect server cores
 
 for target in "$@"; do
     case $target in
@@ -19,7 +20,7 @@ for target in "$@"; do
     esac
     seeds=$target
     [ "$target" != reconnect ] || seeds=client
-    mkdir -p "corpus/$target"
+    mkdir -p "corpus/$target" "seeds/$seeds"
     echo "== $target for $time s"
     cargo +nightly fuzz run "$target" "corpus/$target" "seeds/$seeds" -- \
         -max_total_time="$time" -max_len=8192 -timeout=20 -print_final_stats=1

@@ -15,6 +15,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::PipeServer;
 
+/// Target `cores`: both cores against each other, in a run whose decisions are these bytes.
+pub fn cores(data: &[u8]) {
+    let wrong = crate::cores::run_by(data).check();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 /// What the client reads first in [`client`].
 pub const HELLO: &str = "* /hello;version=1;session=6f0c1b52-9a0e-4c8e-8f0a-3f1d5a7b9c11;max-line=65535;in-flight=1024;lease=60\n";
 

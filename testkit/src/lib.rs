@@ -5,7 +5,7 @@
 //! - Transports that fail: [`proxy`], [`cutting`], [`faulty`].
 //! - Judges: [`history`] says which guarantees a recorded run breaks; [`harness`] holds what must be true
 //!   for any bytes; [`document`] and [`transcript`] read PROTOCOL.md.
-//! - Whole runs: [`simulation`] by seed, [`session`] with its cuts ([`case`]).
+//! - Whole runs: [`cores`] and [`simulation`] by seed, [`session`] with its cuts ([`case`]).
 //! - [`hot_path`] makes calls and deliveries whose allocations and instructions are counted.
 //! - [`bound`] names a test that hangs, and checks a deadline from both sides.
 //!
@@ -13,6 +13,7 @@
 
 pub mod bound;
 pub mod case;
+pub mod cores;
 pub mod cutting;
 pub mod dialogue;
 pub mod document;

@@ -14,6 +14,7 @@ mod conformance;
 mod connecting;
 mod containment;
 mod coop;
+mod cores;
 mod deadlines;
 mod drain;
 mod examples;

@@ -38,10 +38,7 @@ pub struct Environment {
 impl Environment {
     /// An environment with topics in memory, and without hooks.
     pub fn new<S: Clone + Send + Sync + 'static>(config: ServerConfig, router: Router<S>) -> Self {
-        let memory = MemoryTopics::new(&Random::from_system());
-        memory.set_limits(config.retention(), config.totals());
-        let publisher = Publisher::new(memory);
-        publisher.set_max_line(config.max_line);
+        let publisher = in_memory(&config, &Random::from_system());
         let (totals, buffered, hooks, publishing) = Default::default();
         let methods = router.into_methods();
         Self { config, methods, publisher, totals, buffered, hooks, publishing }
@@ -52,6 +49,14 @@ impl Environment {
     pub fn topics(mut self, store: impl TopicStore) -> Self {
         self.publisher = Publisher::new(store);
         self.publisher.set_max_line(self.config.max_line);
+        self
+    }
+
+    /// Topics in memory, whose epochs come from there, for runs that repeat exactly. To be called
+    /// before [`topics`](Self::topics), which takes another store.
+    #[must_use]
+    pub fn random(mut self, random: &Random) -> Self {
+        self.publisher = in_memory(&self.config, random);
         self
     }
 
@@ -94,6 +99,15 @@ impl Environment {
     ) -> Session {
         Session::new(id, peer, &self.buffered, self.config.reply_mark, start, now)
     }
+}
+
+/// Topics in memory, as the settings bound them.
+fn in_memory(config: &ServerConfig, random: &Random) -> Publisher {
+    let memory = MemoryTopics::new(random);
+    memory.set_limits(config.retention(), config.totals());
+    let publisher = Publisher::new(memory);
+    publisher.set_max_line(config.max_line);
+    publisher
 }
 
 impl fmt::Debug for Environment {

@@ -1,0 +1,488 @@
+//! Runs of both cores against each other in one thread, without a runtime, a transport or a clock.
+//! Every decision is drawn from a seed, or from the bytes of a fuzz target: how bytes are cut, delayed
+//! and lost, who runs next, how the time goes on, what users and handlers do.
+//!
+//! An end takes a turn only when something woke it, so that a lost wake-up shows: at a point where
+//! nothing can go on without the time, every call must have its outcome, or a handler that runs, and
+//! every subscription must have all messages.
+//!
+//! The history of a run is judged by [`history`](crate::history). [`Run::faults`] says what else is
+//! wrong.
+
+mod choices;
+mod client_end;
+mod executor;
+mod handlers;
+mod pipe;
+mod server_end;
+mod users;
+mod world;
+
+use std::{sync::Arc, time::Duration};
+
+use bellwire::{
+    Client, ClientConfig, Publisher, Random, ServerConfig,
+    unstable::server::{Connection, ConnectionState, Environment, StopStep},
+};
+use fastrand::Rng;
+
+use self::{
+    choices::Choices,
+    client_end::ClientEnd,
+    executor::{Executor, Kind},
+    pipe::Pipe,
+    server_end::ServerEnd,
+    users::User,
+    world::World,
+};
+use crate::history::{Event, History, Number};
+
+const TOPICS: [&str; 2] = ["a", "b"];
+/// Connections of a run, at most.
+const LINKS: usize = 3;
+/// How long the tasks of a run may take together, in milliseconds.
+const LONGEST: u64 = 3_600_000;
+/// Turns of a run, at most: many times what the longest takes.
+const TURNS: usize = 300_000;
+/// The steps in which a server stops.
+const STEPS: [StopStep; 4] = [StopStep::Goodbye, StopStep::Line, StopStep::Last, StopStep::Cut];
+
+/// What a run was.
+pub struct Run {
+    pub history: History,
+    /// A hash of all bytes that passed, in their order and pieces.
+    pub hash: u64,
+    /// What is wrong, apart from what the history shows.
+    pub faults: Vec<String>,
+}
+
+impl Run {
+    /// All that is wrong.
+    pub fn check(&self) -> Vec<String> {
+        let broken = self.history.check();
+        self.faults.iter().cloned().chain(broken.iter().map(ToString::to_string)).collect()
+    }
+}
+
+/// The run of a seed.
+pub fn run(seed: u64) -> Run {
+    play(Choices::Seed(Rng::with_seed(seed)))
+}
+
+/// The run whose decisions are these bytes.
+pub fn run_by(bytes: &[u8]) -> Run {
+    play(Choices::Bytes { data: bytes.to_vec(), at: 0 })
+}
+
+fn play(choices: Choices) -> Run {
+    let mut sim = Simulation::new(World::new(choices));
+    sim.act();
+    sim.settle();
+    sim.close();
+    sim.judge()
+}
+
+/// A connection, with both its ends and what is on its way between them.
+struct Link {
+    client: ClientEnd,
+    server: ServerEnd,
+    to_server: Pipe,
+    to_client: Pipe,
+    /// The handle that keeps the client alive.
+    handle: Option<Client>,
+    /// What its statistics are read by, once it is over.
+    name: String,
+}
+
+/// What can go on.
+#[derive(Clone, Copy)]
+enum Next {
+    Task(usize),
+    Client(usize),
+    Server(usize),
+}
+
+struct Simulation {
+    world: World,
+    executor: Executor,
+    environment: Arc<Environment>,
+    links: Vec<Link>,
+    client_config: ClientConfig,
+    /// Turns until the next step of the drain, and which that is.
+    drain: Option<(usize, usize)>,
+    /// Whether connections are lost, and tasks dropped.
+    is_rough: bool,
+    turns: usize,
+    /// Room for what can go on.
+    ready: Vec<Next>,
+    faults: Vec<String>,
+}
+
+impl Link {
+    fn is_over(&self) -> bool {
+        self.client.ended.is_some() && self.server.core.is_none()
+    }
+
+    /// Whether the server has heard that the client sends no more, or ends by itself, and the client
+    /// does not know: it gets the replies that are under way, and no messages.
+    fn is_finishing(&self) -> bool {
+        let is_reading = |core: &Connection| {
+            use ConnectionState::{Grace, Greeted, LineDrawn, Open};
+            matches!(core.state(), Greeted | Open | Grace | LineDrawn)
+        };
+        self.client.ended.is_none() && !self.server.core.as_ref().is_some_and(is_reading)
+    }
+
+    /// Whether nothing is on its way to an end that lives.
+    fn is_quiet(&self) -> bool {
+        (self.server.core.is_none() || !self.to_server.is_readable())
+            && (self.client.ended.is_some() || !self.to_client.is_readable())
+    }
+}
+
+impl Simulation {
+    fn new(world: World) -> Self {
+        let seed = world.below(256) as u64;
+        let environment = Environment::new(server_config(&world), handlers::router(&world))
+            .random(&Random::seeded(seed));
+        let client_config = client_config(&world).random(Random::seeded(seed + 1));
+        let drain = world.chance(3).then(|| (world.below(600), 0));
+        let is_rough = world.below(2) == 1;
+        let mut sim = Self {
+            environment: Arc::new(environment),
+            executor: Executor::default(),
+            links: Vec::new(),
+            client_config,
+            drain,
+            is_rough,
+            turns: 0,
+            ready: Vec::new(),
+            faults: Vec::new(),
+            world,
+        };
+        for _ in 0..1 + sim.world.below(2) {
+            sim.connect();
+        }
+        let publishing = publish(sim.environment.publisher(), sim.world.clone());
+        sim.executor.spawn(Kind::Acts, publishing);
+        sim
+    }
+
+    /// A further client, with its users.
+    fn connect(&mut self) {
+        let (index, world) = (self.links.len(), self.world.clone());
+        let (name, number) = (format!("client{index}"), index as u64 + 1);
+        let (client, end) = ClientEnd::new(&world, &name, number, self.client_config.clone());
+        let server = ServerEnd::new(&world, &self.environment, number);
+        let capacity = || [64, 1_000, 1 << 16][world.below(3)];
+        let user = User { client: client.clone(), world: world.clone(), name: name.clone(), index };
+        for _ in 0..1 + world.below(3) {
+            self.executor.spawn(Kind::Acts, user.clone().act_on());
+        }
+        for topic in &TOPICS[..world.below(3)] {
+            self.executor.spawn(Kind::Listens, user.clone().listen(topic));
+        }
+        let (to_server, to_client) = (Pipe::new(capacity()), Pipe::new(capacity()));
+        self.links.push(Link {
+            client: end,
+            server,
+            to_server,
+            to_client,
+            handle: Some(client),
+            name,
+        });
+    }
+
+    /// The users act, and faults happen, until all is done.
+    fn act(&mut self) {
+        let end = LONGEST;
+        while self.executor.has(Kind::Acts) || self.drain.is_some_and(|(_, step)| step > 0) {
+            self.disturb();
+            if !self.turn() && !self.advance(end) {
+                break;
+            }
+        }
+        self.still(end);
+    }
+
+    /// Goes on until nothing does but the timers of connections.
+    fn still(&mut self, end: u64) {
+        loop {
+            if self.turn() {
+                continue;
+            }
+            let is_over = self.world.next_sleeper().is_none()
+                && !self.executor.has(Kind::Acts)
+                && self.links.iter().all(|link| link.is_quiet() && !link.is_finishing());
+            if is_over || !self.advance(end) {
+                break;
+            }
+        }
+    }
+
+    /// Says a last word in each topic, and waits until all have it.
+    fn settle(&mut self) {
+        self.is_rough = false;
+        let publisher = self.environment.publisher();
+        self.executor.spawn(Kind::Acts, say_last(publisher, self.world.clone()));
+        self.still(2 * LONGEST);
+        for call in self.world.open() {
+            self.faults.push(format!("call {call} has no outcome in the end"));
+        }
+        self.world.settle();
+    }
+
+    /// Both ends close, one way or another.
+    fn close(&mut self) {
+        for index in 0..self.links.len() {
+            match self.world.below(3) {
+                0 => self.close_client(index),
+                1 => {}
+                _ => self.links[index].to_server.shut(),
+            }
+        }
+        // What was left open is stopped by the server.
+        let cut = self.world.below(STEPS.len());
+        let stop = |sim: &mut Self, step| {
+            sim.links.iter_mut().for_each(|link| link.server.stop(step));
+        };
+        STEPS[cut.min(1)..].iter().for_each(|&step| {
+            stop(self, step);
+            for _ in 0..self.world.below(50) {
+                let _ = self.turn();
+            }
+        });
+        let end = 3 * LONGEST;
+        while !self.links.iter().all(Link::is_over) || self.executor.len() > 0 {
+            if !self.turn() && !self.advance(end) {
+                break;
+            }
+        }
+    }
+
+    fn close_client(&mut self, index: usize) {
+        let Some(client) = self.links[index].handle.clone() else { return };
+        self.executor.spawn(Kind::Acts, async move {
+            let _ = client.close().await;
+        });
+    }
+
+    /// What a run shows.
+    fn judge(mut self) -> Run {
+        let mut faults = std::mem::take(&mut self.faults);
+        for link in &mut self.links {
+            let name = &link.name;
+            let mut fault = |what: String| faults.push(format!("{name}: {what}"));
+            if !link.is_over() {
+                let server = link.server.core.as_ref().map(|core| core.state());
+                fault(format!("client {:?}, server {server:?} in the end", link.client.core));
+            }
+            let stats = link.handle.take().map(|client| client.stats()).expect("a handle");
+            let gauges = [("pending", stats.pending), ("in flight", stats.in_flight)];
+            let faulty = [
+                ("doubled replies", stats.doubled_replies),
+                ("unasked replies", stats.unasked_replies),
+                ("violations", stats.violations),
+            ];
+            let all = gauges.map(|(what, count)| (what, count as u64)).into_iter().chain(faulty);
+            for (what, count) in all.filter(|(_, count)| *count > 0) {
+                fault(format!("the client counts {count} {what}"));
+            }
+            let stats = link.server.session.stats();
+            let (in_flight, subscriptions) = (stats.in_flight, stats.subscriptions);
+            if (in_flight, subscriptions, stats.held_bytes) != (0, 0, 0) {
+                fault(format!("the server's gauges are {stats:?}"));
+            }
+        }
+        let stats = self.environment.stats();
+        if stats.buffered_bytes > 0 || stats.malformed > 0 {
+            faults.push(format!("the server counts {stats:?}"));
+        }
+        if self.executor.len() > 0 {
+            faults.push(format!("{} tasks do not end", self.executor.len()));
+        }
+        let (history, hash) = self.world.take();
+        Run { history, hash, faults }
+    }
+}
+
+impl Simulation {
+    /// One turn of something that can go on. Returns whether there was something.
+    fn turn(&mut self) -> bool {
+        self.turns += 1;
+        assert!(self.turns < TURNS, "the run does not come to an end");
+        let mut ready = std::mem::take(&mut self.ready);
+        ready.clear();
+        ready.extend(self.executor.ready().map(Next::Task));
+        for (at, link) in self.links.iter().enumerate() {
+            let Link { client, server, to_server, to_client, .. } = link;
+            let client = client.is_ready(to_client, to_server).then_some(Next::Client(at));
+            let server = server.is_ready(to_server, to_client).then_some(Next::Server(at));
+            ready.extend(client.into_iter().chain(server));
+        }
+        let next = (!ready.is_empty()).then(|| ready[self.world.below(ready.len())]);
+        self.ready = ready;
+        match next {
+            Some(Next::Task(at)) => self.executor.poll(at),
+            Some(Next::Client(at)) => {
+                let Link { client, to_server, to_client, .. } = &mut self.links[at];
+                client.turn(to_client, to_server);
+            }
+            Some(Next::Server(at)) => {
+                let Link { server, to_server, to_client, .. } = &mut self.links[at];
+                server.turn(to_server, to_client);
+            }
+            None => {}
+        }
+        next.is_some()
+    }
+
+    /// Nothing can go on now: it goes on at the next time that something is due. Returns whether
+    /// there is one before `end`.
+    fn advance(&mut self, end: u64) -> bool {
+        self.look_for_lost_wakes();
+        if !self.faults.is_empty() {
+            return false;
+        }
+        let timeouts = self.links.iter().flat_map(|link| {
+            let client = link.client.ended.is_none().then(|| link.client.core.next_timeout());
+            let server = link.server.core.as_ref().and_then(|core| core.next_timeout());
+            client.flatten().into_iter().chain(server)
+        });
+        let next = timeouts.chain(self.world.next_sleeper()).min();
+        match next.filter(|at| at.as_millis() < end) {
+            Some(at) => {
+                self.world.advance(at);
+                true
+            }
+            None => self.drain.is_some() && self.step_drain(),
+        }
+    }
+
+    fn look_for_lost_wakes(&mut self) {
+        let is_quiet = self.links.iter().all(Link::is_quiet);
+        for at in (0..self.links.len()).filter(|_| is_quiet) {
+            if self.links[at].client.ended.is_some() {
+                continue;
+            }
+            if let Some(what) = self.world.is_stuck(at, !self.links[at].is_finishing()) {
+                self.faults.push(format!("client{at}: {what}"));
+            }
+        }
+    }
+
+    /// Lets happen what nobody asked for.
+    fn disturb(&mut self) {
+        if self.world.chance(64) {
+            let millis = self.world.below(2_000) as u64;
+            self.world.advance(self.world.now().after(Duration::from_millis(millis)));
+        }
+        if let Some((turns, _)) = &mut self.drain {
+            match turns.checked_sub(1) {
+                Some(left) => *turns = left,
+                None => drop(self.step_drain()),
+            }
+        }
+        if self.is_rough && self.world.chance(256) {
+            match self.world.below(4) {
+                0 => self.lose(),
+                1 => self.abort(),
+                2 if self.links.len() < LINKS && self.drain.is_none_or(|(_, step)| step == 0) => {
+                    self.connect();
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn step_drain(&mut self) -> bool {
+        let Some((_, step)) = self.drain else { return false };
+        let Some(&stop) = STEPS.get(step) else {
+            self.drain = None;
+            return false;
+        };
+        self.links.iter_mut().for_each(|link| link.server.stop(stop));
+        self.drain = Some((self.world.below(400), step + 1));
+        true
+    }
+
+    /// A connection is lost.
+    fn lose(&mut self) {
+        let at = self.world.below(self.links.len());
+        let Link { server, to_server, to_client, .. } = &mut self.links[at];
+        match self.world.below(3) {
+            // The server is told that the client has closed its direction, which it has not.
+            0 => to_server.shut(),
+            1 => to_client.cut(self.world.below(to_client.len() + 1)),
+            _ => {
+                server.lose(to_server, to_client);
+                to_client.cut(self.world.below(to_client.len() + 1));
+            }
+        }
+    }
+
+    /// A task is dropped.
+    fn abort(&mut self) {
+        if self.executor.len() > 0 {
+            let at = self.world.below(self.executor.len());
+            self.executor.abort(at);
+        }
+    }
+}
+
+/// Limits that are met.
+fn server_config(world: &World) -> ServerConfig {
+    ServerConfig::new()
+        .first_line(Duration::from_secs(5))
+        .idle(Duration::from_secs(30))
+        .lease(Duration::from_secs(10))
+        .handler_time(Duration::from_secs(5))
+        .write_progress(Duration::from_secs(5))
+        // More than a client's own, or a silent server might be one that waits for a place.
+        .in_flight(17 + world.below(16))
+        .retained_messages(4 + world.below(60))
+        .notification_mark(1 << (7 + world.below(7)))
+        .reply_mark(1 << (9 + world.below(7)))
+        .allow_publish(true)
+}
+
+fn client_config(world: &World) -> ClientConfig {
+    let deadline = [None, None, Some(Duration::from_millis(4_000))][world.below(3)];
+    ClientConfig::new()
+        .in_flight(2 + world.below(14))
+        .outbound_bytes(1 << (6 + world.below(10)))
+        .inbox_items(2 + world.below(30))
+        .deadline(deadline)
+        .close_timeout(Duration::from_secs(8))
+        .probe(Duration::from_secs(3))
+        .dead(Duration::from_secs(6))
+}
+
+/// The server publishes a few messages.
+async fn publish(publisher: Publisher, world: World) {
+    for _ in 0..world.below(16) {
+        if world.below(2) == 1 {
+            world.sleep(world.below(1_500) as u64).await;
+        }
+        publish_one(&publisher, &world, TOPICS[world.below(TOPICS.len())]).await;
+    }
+}
+
+async fn say_last(publisher: Publisher, world: World) {
+    for topic in TOPICS {
+        publish_one(&publisher, &world, topic).await;
+    }
+}
+
+async fn publish_one(publisher: &Publisher, world: &World, topic: &str) {
+    let (topic, payload) = (topic.to_owned(), format!("m{}", world.number()));
+    let publishing = Event::Publishing { topic: topic.clone(), payload: payload.clone() };
+    world.record("server", publishing);
+    match publisher.publish(topic.as_str(), payload.clone()).await {
+        Ok(published) => {
+            let number = Number::new(published.epoch.to_string(), published.sequence);
+            world.record("server", Event::Published { topic, number, payload });
+        }
+        Err(_) => world.record("server", Event::Unpublished { topic, payload }),
+    }
+}

@@ -1,0 +1,34 @@
+//! Both cores against each other by seed, without a runtime: whatever happens to them, the history of
+//! each run holds. `scripts/cores.sh` plays more seeds.
+
+use bellwire_testkit::cores;
+
+/// Seeds of the test command.
+const SEEDS: u64 = 400;
+/// Seeds that are played twice.
+const REPLAYED: u64 = 50;
+
+#[test]
+fn both_cores_keep_their_promises() {
+    for seed in 0..SEEDS {
+        let wrong = cores::run(seed).check();
+        assert!(wrong.is_empty(), "seed {seed}: {wrong:#?}");
+    }
+}
+
+#[test]
+fn a_seed_of_the_cores_replays_byte_for_byte() {
+    for seed in 0..REPLAYED {
+        let [one, other] = [(); 2].map(|()| cores::run(seed));
+        assert!(one.hash == other.hash, "seed {seed} passes other bytes");
+        assert!(one.history.render() == other.history.render(), "seed {seed} is another run");
+    }
+}
+
+/// Without decisions a run goes on in the plainest way, and comes to its end.
+#[test]
+fn a_run_without_decisions_ends() {
+    let run = cores::run_by(&[]);
+    assert_eq!(run.check(), [""; 0]);
+    assert!(run.history.render().contains("\n"));
+}
