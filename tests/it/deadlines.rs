@@ -619,6 +619,23 @@ async fn client_deadline_of_what_was_sent() {
     endless.await.expect("no panic").expect("answered");
 }
 
+/// The same while the transport takes nothing: the line that is offered has no such deadline.
+#[tokio::test(start_paused = true)]
+async fn client_deadline_of_what_cannot_be_written() {
+    let config = ClientConfig::new().deadline(secs(3)).probe(secs(600)).dead(secs(900));
+    let (builder, mut net) = net::builder();
+    let client = builder.config(config).connect_lazily();
+    let mut server = net.attempt().await.accept(128);
+    server.send(net::HELLO).await;
+    client.connected().await.unwrap();
+    let _offered = call_within(&client, &"x".repeat(500), Some(secs(100)));
+    settle().await;
+    let since = Instant::now();
+    let late = call(&client, "b");
+    let not_sent = Err(CallError::NotSent(NotSent::Deadline(None)));
+    assert_eq!(due(since, secs(3), outcome(late)).await, not_sent);
+}
+
 /// The other requests that were sent. A stream is open once it is sent, and has no deadline then.
 #[tokio::test(start_paused = true)]
 async fn client_deadline_of_other_requests_that_were_sent() {

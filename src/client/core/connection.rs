@@ -243,12 +243,13 @@ impl Connection {
         self.is_blocked = true;
         self.set_time(now);
         let id = self.link;
-        let closing = self.with(|core, step| {
+        let (closing, client_timeout) = self.with(|core, step| {
             if let Some(link) = core.links.link(id) {
                 link.wait(waker, true, step);
             }
-            core.poll_closing(id, step)
+            (core.poll_closing(id, step), core.client_timeout(id, waker, step))
         });
+        self.client_timeout = client_timeout;
         self.run();
         self.on_closing(closing)
     }
