@@ -141,19 +141,23 @@ async fn tasks_that_waited_for_their_peer_go_on_one_after_the_other() {
     let server = PipeServer::with_config(router, config);
     let mut peer = server.connect_raw(4_096);
     peer.hello().await;
-    peer.send("1 wait;ttl=1000\n2 wait\n3 wait\n4 wait\n").await;
+    // More than the rounds of the connection that write the reply: each wakes one.
+    peer.send("1 wait;ttl=1000\n").await;
+    for id in 2..=40 {
+        peer.send(format!("{id} wait\n")).await;
+    }
     settle().await;
     let text = "x".repeat(40_000);
-    peer.send(format!("5 echo {text}\n")).await;
+    peer.send(format!("41 echo {text}\n")).await;
     settle().await;
-    gate.add_permits(4);
+    gate.add_permits(40);
     settle().await;
     assert_eq!(went_on.load(Ordering::Relaxed), 0, "the peer does not read");
     advance(Duration::from_secs(2)).await;
     settle().await;
-    peer.expect(format!("5 ok {text}\n1 cut deadline\n")).await;
+    peer.expect(format!("41 ok {text}\n1 cut deadline\n")).await;
     settle().await;
-    assert_eq!(went_on.load(Ordering::Relaxed), 3);
+    assert_eq!(went_on.load(Ordering::Relaxed), 39);
 }
 
 async fn settle() {

@@ -290,6 +290,22 @@ async fn a_dropped_call_leaves_a_tombstone() {
     assert_eq!((client.stats().late_replies, client.stats().pending), (1, 0));
 }
 
+/// A call is woken where it was polled last.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_another_task_polls_is_woken_there() {
+    let (client, _driver, mut server) = greeted().await;
+    let mut call = std::pin::pin!(client.call("m", ""));
+    let cx = &mut Context::from_waker(std::task::Waker::noop());
+    assert!(call.as_mut().poll(cx).is_pending());
+    server.expect("1 m\n").await;
+    assert!(futures::poll!(call.as_mut()).is_pending());
+    let since = tokio::time::Instant::now();
+    server.send("1 ok\n").await;
+    let reply = tokio::time::timeout(Duration::from_secs(1), call).await;
+    assert_eq!(reply.expect("a reply").unwrap(), "");
+    assert_eq!(since.elapsed(), Duration::ZERO);
+}
+
 /// A deadline is local, sent as `ttl`, and cancels.
 #[tokio::test(start_paused = true)]
 async fn a_deadline_is_sent_and_kept() {

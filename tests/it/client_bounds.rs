@@ -22,7 +22,7 @@ use bytes::Bytes;
 use futures::{StreamExt, poll, stream::FuturesUnordered};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -62,6 +62,25 @@ async fn abandoned_subscribes_are_bounded() {
     let id = line.split(' ').next().unwrap();
     server.send(&format!("{id} ok;epoch=e;next=1;head=0;lease=60")).await;
     drop(waiting.await.unwrap().unwrap());
+}
+
+/// Who waits to subscribe has its turn before who comes later, and passes it on if it is gone.
+#[tokio::test(start_paused = true)]
+async fn a_turn_to_subscribe_is_taken_or_passed_on() {
+    let (client, mut server) = limited(1).await;
+    let _asked = tokio::spawn(client.subscribe("a").into_future());
+    server.expect("1 /subscribe a").await;
+    let mut first = Box::pin(client.subscribe("b").into_future());
+    assert!(poll!(first.as_mut()).is_pending());
+    server.send("1 no forbidden").await;
+    settle().await;
+    let _later = tokio::spawn(client.subscribe("c").into_future());
+    settle().await;
+    server.expect_silence().await;
+    let since = Instant::now();
+    drop(first);
+    server.expect("2 /subscribe c").await;
+    assert_eq!(since.elapsed(), Duration::ZERO);
 }
 
 /// Topics that were left count until the server says so.

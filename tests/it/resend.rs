@@ -406,6 +406,22 @@ async fn places_of_what_was_not_offered_are_given_up() {
     assert_eq!((client.stats().in_flight, client.stats().pending), (5, 5));
 }
 
+/// What a server that is left refuses goes at once to the one there is.
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_where_it_was_left_goes_to_the_connection_there_is() {
+    let (client, mut server, mut net) = connected().await;
+    let _call = call(&client, "x");
+    server.expect("1 m x").await;
+    server.send("* /bye shutdown").await;
+    let mut next = net.greet().await;
+    settle().await;
+    next.expect_silence().await;
+    let since = Instant::now();
+    server.send("1 no closing").await;
+    next.expect("2 m x").await;
+    assert_eq!(since.elapsed(), Duration::ZERO);
+}
+
 /// A client whose transport takes no more: of the call that it was offered, part has left.
 async fn blocked(
     builder: ClientBuilder<impl Connector<Io = DuplexStream>>,

@@ -739,6 +739,23 @@ async fn begin(items: &mut Streaming, server: &mut Raw, line: &str) {
     expect(server, line).await;
 }
 
+/// Credit may outlive its stream: it is then for no request that comes later.
+#[tokio::test(start_paused = true)]
+async fn credit_of_a_stream_that_was_dropped_is_for_no_other() {
+    let (client, mut server) = greeted().await;
+    let mut dropped = client.stream("a", "").window(1);
+    begin(&mut dropped, &mut server, "1 a;window=1\n").await;
+    server.send("1 more x\n").await;
+    let taken = timeout(PATIENCE, dropped.next_with_credit()).await.expect("no item comes");
+    let (_, credit) = taken.expect("an item").expect("no error");
+    drop(dropped);
+    expect(&mut server, "* /cancel 1\n").await;
+    let mut other = client.stream("b", "").window(1);
+    begin(&mut other, &mut server, "2 b;window=1\n").await;
+    drop(credit);
+    server.expect_silence().await;
+}
+
 /// Credit is given back as items are taken, by the half window, and not before.
 #[tokio::test(start_paused = true)]
 async fn a_client_gives_credit_back_as_it_takes_items() {
