@@ -10,5 +10,5 @@ set -eu
 cd "$(dirname "$0")/.."
 
 runs=${1:-200}
-cargo build --quiet --examples
-BELLWIRE_SIGTERM_RUNS=$runs cargo test --quiet --test it drain::sigterm -- --nocapture
+cargo build --quiet --all-features --examples
+BELLWIRE_SIGTERM_RUNS=$runs cargo test --quiet --all-features --test it drain::sigterm -- --nocapture

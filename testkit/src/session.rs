@@ -15,10 +15,11 @@ use std::{
 };
 
 use bellwire::{
-    CallError, Client, ClientConfig, ClientStats, Random, protocol::Position, topic::Published,
+    CallError, Client, ClientConfig, ClientStats, ConnectionEvent, ConnectionEvents, Random,
+    protocol::Position, topic::Published,
 };
 use bytes::Bytes;
-use futures::future::join_all;
+use futures::{FutureExt, future::join_all};
 use tokio::time::{Instant, sleep, timeout};
 
 use self::{
@@ -79,6 +80,7 @@ struct Session {
     client: Client,
     net: Arc<Net>,
     told: Mutex<Told>,
+    events: Mutex<ConnectionEvents>,
 }
 
 /// What the callers were told.
@@ -98,7 +100,8 @@ pub async fn play(trouble: &Trouble, recorder: &Recorder) -> Report {
     let ada = recorder.process("ada");
     let net = Net::new(recorder, &ada, trouble);
     let client = client(&net, trouble.seed);
-    let session = Arc::new(Session { ada, client, net, told: Mutex::default() });
+    let events = Mutex::new(client.events());
+    let session = Arc::new(Session { ada, client, net, told: Mutex::default(), events });
     let listeners = session.converse().await;
     session.settle(&listeners).await;
     session.judge(recorder);
@@ -288,10 +291,25 @@ impl Session {
         let (mut told, evidence) = (self.told.lock().unwrap(), self.net.evidence());
         told.calls.iter().for_each(|&(ask, outcome)| evidence.judge(ask, outcome));
         told.refused = told.calls.iter().map(|&(ask, _)| evidence.refused(ask)).sum();
+        let mut unwritten = 0;
         for &number in &told.one_ways {
-            evidence.judge_one_way(number, self.net.starts(number));
+            unwritten += evidence.judge_one_way(number, self.net.starts(number));
         }
+        let dropped = self.dropped();
+        assert!(unwritten <= dropped, "{unwritten} one-ways not written, {dropped} counted");
         recorder.assert_holds();
+    }
+
+    /// How many one-way requests the client says that it has dropped.
+    fn dropped(&self) -> u64 {
+        let mut events = self.events.lock().unwrap();
+        let events = std::iter::from_fn(|| events.next().now_or_never().flatten());
+        let dropped = events.map(|event| match event {
+            ConnectionEvent::OneWaysDropped(count) => count,
+            ConnectionEvent::Missed(count) => panic!("{count} events missed"),
+            _ => 0,
+        });
+        dropped.sum()
     }
 
     fn report(&self) -> Report {

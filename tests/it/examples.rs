@@ -675,24 +675,33 @@ async fn a_minimal_client_whose_output_nobody_reads_ends_quietly() {
 /// `program | head`: nobody reads any more, and that is no reason to panic.
 #[tokio::test]
 async fn programs_whose_output_nobody_reads_end_quietly() {
-    for (name, args, reads) in [
-        ("tour", &[][..], 1),
-        ("secured", &[], 1),
-        ("tour", &[], 0),
-        ("minimal_server", &["127.0.0.1:0"], 0),
-        ("load_test", &["--callers", "1", "--requests", "10"], 0),
-        ("load_test", &["--callers", "1", "--requests", "10", "--json"], 0),
-    ] {
-        let mut program = Example::start(name, args);
-        for _ in 0..reads {
-            program.stdout.line().await.expect("it says something");
-        }
-        let Example { mut child, stdout, stderr } = program;
-        drop(stdout);
-        timeout(BOUND, child.wait()).await.expect("it does not end").unwrap();
-        let told = stderr.rest().await;
-        assert!(!told.iter().any(|line| line.contains("panicked")), "{name}: {told:#?}");
+    for name in ["tour", "secured"] {
+        let mut program = Example::start(name, &[]);
+        program.stdout.line().await.expect("it says something");
+        drop(program.stdout);
+        ends_quietly(name, program.child, program.stderr).await;
     }
+    for (name, args) in [
+        ("tour", &[][..]),
+        ("minimal_server", &["127.0.0.1:0"]),
+        ("load_test", &["--callers", "1", "--requests", "10"]),
+        ("load_test", &["--callers", "1", "--requests", "10", "--json"]),
+    ] {
+        // The reader is gone before the program begins: a server says one line only.
+        let (_, unread) = std::io::pipe().unwrap();
+        let mut command = Command::new(path_of(name));
+        command.args(args).stdin(Stdio::null()).stdout(unread).stderr(Stdio::piped());
+        let mut child = command.kill_on_drop(true).spawn().expect("it is built");
+        let stderr = Output::of(name, child.stderr.take().unwrap());
+        ends_quietly(name, child, stderr).await;
+    }
+}
+
+async fn ends_quietly(name: &str, mut child: Child, stderr: Output<ChildStderr>) {
+    let ended = timeout(BOUND, child.wait()).await;
+    ended.unwrap_or_else(|_| panic!("{name} does not end")).unwrap();
+    let told = stderr.rest().await;
+    assert!(!told.iter().any(|line| line.contains("panicked")), "{name}: {told:#?}");
 }
 
 /// Each of 200 subscribed connections is told, and costs less than the target by the allocator.

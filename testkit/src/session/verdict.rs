@@ -72,15 +72,17 @@ impl Evidence {
         lines.map_or(0, |lines| lines.iter().filter(is_refused).count())
     }
 
-    /// Panics if a one-way that the client took was not offered once, or if its handler may not
-    /// have been started so often.
-    pub(super) fn judge_one_way(&self, number: u64, starts: usize) {
+    /// Panics if a one-way that the client took was offered twice, or if its handler may not have
+    /// been started so often. Returns 1 if its line was never written, which the client has to count.
+    pub(super) fn judge_one_way(&self, number: u64, starts: usize) -> u64 {
         let lines = self.one_ways.get(&number).map_or(&[][..], |lines| lines);
         let holds = match lines {
+            [] => starts == 0,
             [sent] => starts == 1 || starts == 0 && sent.is_lost,
             _ => false,
         };
         assert!(holds, "one-way {number} was started {starts} times: {lines:?}");
+        u64::from(lines.is_empty())
     }
 }
 
