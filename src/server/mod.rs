@@ -98,7 +98,10 @@ impl Server {
     /// A server on a TCP address; port 0 takes a free port.
     ///
     /// # Errors
-    /// The system's, when it cannot listen on the address. The text names the address.
+    /// The system's, when it cannot listen on the address. The text begins with the endpoints that
+    /// the address stands for, and [`source`](std::error::Error::source) is the system's error, with
+    /// its [`raw_os_error`](io::Error::raw_os_error). If the address cannot be looked up, the error
+    /// is the resolver's, and does not name the address.
     ///
     /// # Panics
     /// Outside a tokio runtime.

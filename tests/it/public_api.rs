@@ -7,6 +7,7 @@ use std::{
     error::Error,
     fs,
     io::ErrorKind,
+    net::SocketAddr,
     path::{Path, PathBuf},
     pin::pin,
     process::Command,
@@ -14,9 +15,9 @@ use std::{
 };
 
 use bellwire::{
-    CallError, Client, ClientConfig, ConnectionError, Delivery, Failure, Gap, GapCause, Json,
-    NotSent, Notification, PublishError, Publisher, Random, Router, Server, ServerConfig, State,
-    Streamed, UnixConnector, blocking, handler,
+    CallError, Client, ClientConfig, ConnectionError, Connector, Delivery, Failure, Gap, GapCause,
+    Json, NotSent, Notification, PublishError, Publisher, Random, Router, Server, ServerConfig,
+    State, Streamed, TcpConnector, UnixConnector, blocking, handler,
     protocol::{Code, Epoch, Method, Outcome, Reason, Topic, TraceParent},
     server::{
         HandlerFuture, Next, PeerAddr, Principal, Rejection, Reply, Request, RequestParts,
@@ -341,6 +342,8 @@ async fn errors_of_sockets_name_the_address() {
     let error = Server::bind(address).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AddrInUse);
     assert!(error.to_string().starts_with(&format!("{address}: ")), "{error}");
+    let source = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
+    assert!(source.and_then(std::io::Error::raw_os_error).is_some(), "{source:?}");
     drop(listener);
     let error = Client::connect(address).await.unwrap_err();
     assert!(error.to_string().contains(&address.to_string()), "{error}");
@@ -348,6 +351,27 @@ async fn errors_of_sockets_name_the_address() {
     assert_eq!(source.map(std::io::Error::kind), Some(ErrorKind::ConnectionRefused));
     assert!(source.and_then(std::io::Error::raw_os_error).is_some(), "{source:?}");
     assert_eq!(error.clone(), error);
+}
+
+/// None of these addresses needs a name server.
+#[tokio::test]
+async fn errors_of_lookups_for_a_server_are_the_resolvers() {
+    for address in ["no-port", "localhost:99999"] {
+        let error = Server::bind(address).await.unwrap_err();
+        let resolvers = tokio::net::lookup_host(address).await.err().expect("not an address");
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert_eq!(error.to_string(), resolvers.to_string());
+    }
+    let error = Server::bind(&[] as &[SocketAddr]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(!error.to_string().starts_with(':'), "{error}");
+}
+
+#[tokio::test]
+async fn an_invalid_address_of_a_client_is_named() {
+    let error = TcpConnector::default().connect("no-port").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("\"no-port\""), "{error}");
 }
 
 #[cfg(unix)]

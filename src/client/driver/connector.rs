@@ -11,6 +11,7 @@ use tokio::{
 
 use crate::{
     client::driver::race::{Endpoint, Race, Step, interleave},
+    error::ConnectionError,
     tcp,
 };
 
@@ -137,8 +138,7 @@ impl Connector for TcpConnector {
     type Io = TcpStream;
 
     async fn connect(&mut self, address: &str) -> io::Result<TcpStream> {
-        let invalid = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
-        self.check(address).map_err(invalid)?;
+        self.check(address).map_err(|reason| invalid(address, reason))?;
         race(self.resolve(address).await?).await
     }
 
@@ -161,12 +161,7 @@ impl Connector for TcpConnector {
             }
             let found = tokio::net::lookup_host(&address).await;
             let found = found.map_err(|error| tcp::at(&address, error))?.collect();
-            let found =
-                interleave(found, |one: &SocketAddr, other| one.is_ipv4() == other.is_ipv4());
-            match found.is_empty() {
-                true => Err(io::Error::new(io::ErrorKind::NotFound, "the host has no address")),
-                false => Ok(found.iter().map(SocketAddr::to_string).collect()),
-            }
+            endpoints(&address, found)
         })
     }
 
@@ -178,6 +173,25 @@ impl Connector for TcpConnector {
         let address = address.to_owned();
         Some(Box::pin(async move { Ok(finished(open(&address).await?)) }))
     }
+}
+
+/// The error for an address that a check rejected for this reason.
+fn invalid(address: &str, reason: String) -> io::Error {
+    let error = ConnectionError::Address { address: address.to_owned(), reason };
+    io::Error::new(io::ErrorKind::InvalidInput, error)
+}
+
+/// The endpoints that a lookup of `address` found, in the order in which they are raced.
+///
+/// # Errors
+/// `NotFound` if there are none.
+fn endpoints(address: &str, found: Vec<SocketAddr>) -> io::Result<Vec<String>> {
+    if found.is_empty() {
+        let error = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+        return Err(tcp::at(address, error));
+    }
+    let found = interleave(found, |one, other| one.is_ipv4() == other.is_ipv4());
+    Ok(found.iter().map(SocketAddr::to_string).collect())
 }
 
 /// Whether this is `HOST:PORT`.
@@ -308,6 +322,17 @@ mod tests {
         ] {
             assert!(TcpConnector.check(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_lookup_that_finds_nothing_names_the_address() {
+        let error = endpoints("offers.example:7440", Vec::new()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert_eq!(error.to_string(), "offers.example:7440: the host has no address");
+        let found = ["127.0.0.1:7440", "127.0.0.2:7440", "[::1]:7440"];
+        let found = found.map(|endpoint| endpoint.parse().unwrap()).to_vec();
+        let raced = endpoints("offers.example:7440", found).unwrap();
+        assert_eq!(raced, ["127.0.0.1:7440", "[::1]:7440", "127.0.0.2:7440"]);
     }
 
     #[cfg(unix)]

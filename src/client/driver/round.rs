@@ -22,6 +22,7 @@ use crate::{
     },
     error::ConnectionError,
     guard::{Guarded, Held, caught, guarded},
+    tcp,
 };
 
 /// Slow endpoints that are remembered: more than a client's addresses have.
@@ -357,7 +358,7 @@ impl<C: Connector> Supervisor<C> {
             let has_failed = round.has_failed.get(place).copied().unwrap_or_default();
             let is_sought = round.lookups.iter().any(|(other, _)| *other == place);
             let error = match is_sought && !has_begun {
-                true => not_found_in_time(),
+                true => not_found_in_time(&self.address(round, place)),
                 false => ConnectionError::ConnectTimeout,
             };
             if (has_begun || is_sought) && !has_failed {
@@ -387,8 +388,9 @@ fn share(left: Duration, others: usize) -> Duration {
     equal.max(LEAST_SHARE.min(left / 2))
 }
 
-fn not_found_in_time() -> ConnectionError {
-    io::Error::new(io::ErrorKind::TimedOut, "the host's name was not resolved in time").into()
+fn not_found_in_time(address: &str) -> ConnectionError {
+    let error = io::Error::new(io::ErrorKind::TimedOut, "the host's name was not resolved in time");
+    tcp::at(address, error).into()
 }
 
 /// Whether this is the server's own answer, which then holds for all endpoints of its address.

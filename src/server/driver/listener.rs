@@ -153,10 +153,15 @@ impl PeerAddr {
 }
 
 /// Listens on the first of the endpoints of `address` that it can listen on.
+///
+/// # Errors
+/// Of the lookup: as it is. Of listening: the text begins with the endpoints.
 pub(in crate::server) async fn listen(address: impl ToSocketAddrs) -> io::Result<TcpListener> {
     let endpoints: Vec<_> = lookup_host(address).await?.collect();
-    let named = |error| tcp::at(Endpoints(&endpoints), error);
-    TcpListener::bind(&endpoints[..]).await.map_err(named)
+    TcpListener::bind(&endpoints[..]).await.map_err(|error| match endpoints.is_empty() {
+        true => error,
+        false => tcp::at(Endpoints(&endpoints), error),
+    })
 }
 
 /// With commas between them.

@@ -27,7 +27,7 @@ impl Server<UnixListener> {
     ///
     /// # Errors
     /// The system's, when the socket cannot be listened on; `AddrInUse` when a server listens there.
-    /// The text names the path.
+    /// The text begins with the path. [`source`](std::error::Error::source) is the system's error.
     ///
     /// # Panics
     /// Outside a tokio runtime.
