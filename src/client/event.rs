@@ -63,8 +63,8 @@ pub enum ConnectionEvent {
         /// Why.
         error: ConnectionError,
     },
-    /// This number of one-way requests was dropped, because a connection ended before they were offered
-    /// to it.
+    /// This number of one-way requests was dropped, because the connection ended, or the server sent
+    /// `/bye;last=N`, before their lines were offered to the transport.
     OneWaysDropped(u64),
     /// A reply arrived whose caller was gone, because the call was dropped or its deadline had
     /// passed. This is in order; the reply was discarded.

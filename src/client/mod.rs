@@ -313,10 +313,11 @@ impl Client {
     /// Sends a one-way request: the server starts it, and never answers.
     ///
     /// `Ok` only says that the line waits to be written. If the server rejects it, that is reported
-    /// as [`ConnectionEvent::ServerError`]. If the connection ends before the line was offered to
-    /// it, the request is dropped, and [`ConnectionEvent::OneWaysDropped`] counts it. If the line
-    /// was offered to a connection that ended, it cannot be known whether the server got it,
-    /// because there is no reply. Use a [`call`](Self::call) where that matters.
+    /// as [`ConnectionEvent::ServerError`]. If the connection ends, or the server sends
+    /// `/bye;last=N`, before the line was offered to the transport, the request is dropped, and
+    /// [`ConnectionEvent::OneWaysDropped`] counts it. If the line was offered to a connection that
+    /// ended, it cannot be known whether the server got it, because there is no reply. Use a
+    /// [`call`](Self::call) where that matters.
     ///
     /// Without a connection it waits for one until its deadline, unless [`ClientConfig::fail_fast`]
     /// is set.
