@@ -1,4 +1,5 @@
-//! Encodes lines into a buffer of the caller. Only this module writes an LF.
+//! Encodes lines into a buffer of the caller. A line has one LF, at its end: names are validated, and
+//! the rest is stuffed.
 
 use std::fmt::{self, Write as _};
 
