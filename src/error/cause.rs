@@ -1,4 +1,4 @@
-//! What other code said, as part of an error that can be cloned.
+//! The cause of an error: a text, and the original error where it can be shared.
 
 use std::{error::Error, fmt, io};
 
@@ -16,7 +16,7 @@ pub struct Cause {
 }
 
 impl Cause {
-    /// What it said.
+    /// The text of the error.
     pub fn as_str(&self) -> &str {
         &self.text
     }

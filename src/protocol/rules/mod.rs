@@ -6,8 +6,8 @@
 //!
 //! - Topics on the server: [`Cursor`], [`FlowControl`], [`Lease`].
 //! - Topics on the client: [`SubscriptionState`], [`Handled`], [`Renewal`]. [`AckWindow`] is for both.
-//! - Patience with the other end: [`Violations`] and [`LineTime`] on the server, [`KeepAlive`] on the
-//!   client.
+//! - Limits on the peer's time and faults: [`Violations`] and [`LineTime`] on the server,
+//!   [`KeepAlive`] on the client.
 //! - Repetition by the client: [`Backoff`], [`Repeats`], [`Reconnect`].
 
 #![cfg_attr(

@@ -1,4 +1,5 @@
-//! How a connection ends: the line is drawn, what runs is finished, both directions are closed.
+//! How a connection ends: `/bye;last=N` is sent, requests up to N are finished, and both directions
+//! are closed.
 
 use std::time::Duration;
 
@@ -23,8 +24,8 @@ const LINGER: Duration = Duration::from_secs(1);
 pub(in crate::server) const LAST_WRITE: Duration = Duration::from_secs(1);
 
 impl Connection {
-    /// The first step of a drain: the peer is told, and what it has sent until it knows is still
-    /// taken.
+    /// The first step of a drain: sends `/bye`. Requests that the client sent before it read it are
+    /// still accepted.
     pub(super) fn say_goodbye(&mut self) {
         if self.state.is_reading() && !self.state.is_line_drawn() {
             encode_goodbye(self.out(), &Code::SHUTDOWN);
@@ -32,7 +33,7 @@ impl Connection {
         }
     }
 
-    /// The second step: nothing behind this is started.
+    /// The second step: sends `/bye;last=N`. Later requests are not started.
     pub(super) fn draw_the_line(&mut self, reason: &Code) {
         if self.state.is_reading() && !self.state.is_line_drawn() {
             self.say_last(reason);

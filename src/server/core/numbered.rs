@@ -1,4 +1,5 @@
-//! Values of topics under rising numbers: a plain list while they are few, maps beyond that.
+//! A collection of values, one per topic, keyed by increasing numbers: a list of up to 16 values, maps
+//! beyond that.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -16,8 +17,8 @@ pub(super) trait OfTopic {
     fn topic(&self) -> &Topic;
 }
 
-/// Found by number or by topic, in a time that does not grow with how many there are beyond
-/// [`FEW`], but for the logarithm of a map.
+/// Finds a value by its number or by its topic. Up to [`FEW`] values the time is linear in their
+/// count; beyond that it is a map's.
 pub(super) enum Numbered<T> {
     /// In the order of their numbers, with no room to spare.
     Few(Vec<(u64, T)>),

@@ -1,8 +1,8 @@
 //! A turn of a connection's driver: what it takes in, and what it gives out.
 //!
 //! Each round goes through the same short steps: poll the handlers that were woken, read all there is
-//! and obey it line by line, copy from the topics, write once. Nothing waits for anything else: what
-//! cannot go on says where it stands, and its waker brings the next turn.
+//! and obey it line by line, copy from the topics, write once. No step blocks another: work that is
+//! not ready keeps its state, and its waker schedules the next turn.
 
 use std::{task::Waker, time::Duration};
 
