@@ -125,13 +125,16 @@ impl Mailbox {
     /// Opens the mailbox: from here on `waker` is woken; what was raised before is returned, and
     /// the woken slots are appended to `handlers`.
     ///
+    /// [`COMMANDS`] stays raised until [`take_commands`](Self::take_commands): until the commands are
+    /// obeyed, [`has_commands`](Self::has_commands) has to see them.
+    ///
     /// The order matters: `notified` falls before the mail is taken, so mail that comes in between
     /// is either taken here or wakes again.
     pub(super) fn take(&self, waker: &Waker, handlers: &mut Vec<usize>) -> u8 {
         self.register(waker);
         self.notified.swap(false, Ordering::AcqRel);
         handlers.append(&mut self.handlers.lock());
-        self.flags.swap(0, Ordering::AcqRel)
+        self.flags.fetch_and(COMMANDS, Ordering::AcqRel)
     }
 
     /// Gives back the room of what was taken.

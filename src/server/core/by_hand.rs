@@ -1,15 +1,17 @@
 //! Tests of a connection that is driven by hand: without a transport, a runtime or a clock.
 
 use std::{
-    task::{Wake, Waker},
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures::{channel::oneshot, executor::block_on, stream};
 
 use crate::{
     Failure,
-    protocol::{Code, Time},
+    protocol::{Code, Cursor, Position, Time, Topic, Window},
+    random::Random,
     server::{
         Authenticator, Denied, Principal, Router, ServerConfig, Streamed,
         core::{
@@ -19,9 +21,14 @@ use crate::{
             state::ConnectionState::{self, Closed, Finishing, Grace, Greeted, LineDrawn, Open},
         },
         driver::listener::PeerAddr,
+        mailbox::{ALARM, CUT},
+        session::Session,
     },
     sync::{Arc, AtomicUsize, Mutex, Ordering},
-    topic::BoxFuture,
+    topic::{
+        BoxFuture, MemoryTopics, PublishError, Published, Read, Room, TopicReader, TopicStore,
+        Unavailable,
+    },
 };
 
 /// A waker that counts.
@@ -202,6 +209,128 @@ fn a_message_wakes_the_driver() {
     assert!(hand.send("2 /unsubscribe t\n").starts_with("2 ok;next="));
     block_on(publisher.publish("t", "more")).unwrap();
     assert_eq!((hand.wakes(), hand.turn().as_str()), (1, ""));
+}
+
+/// A subscription that is looked at for the last time while the peer does not read has to wait as
+/// the others do: one to the latest message skips to it.
+#[test]
+fn the_last_look_at_a_subscription_that_waits_counts_as_waiting() {
+    let config = ServerConfig::new().notification_mark(1);
+    let environment = Arc::new(Environment::new(config, echo()));
+    let mut hand = Hand::of(&environment);
+    hand.send("1 /subscribe a\n2 /subscribe;slow=latest b\n");
+    let publisher = environment.publisher();
+    let publish = |topic, texts: [&'static str; 3]| {
+        texts.into_iter().for_each(|text| _ = block_on(publisher.publish(topic, text)).unwrap());
+    };
+    hand.room = 0;
+    publish("a", ["1", "2", "3"]);
+    // The first turn copies up to the mark. In the second one all that are ready have to wait.
+    hand.turn();
+    hand.turn();
+    publish("b", ["x", "y", "z"]);
+    hand.core.handle_stop(StopStep::Last, hand.now);
+    hand.turn();
+    hand.room = usize::MAX;
+    let said = hand.turn();
+    assert!(said.contains(" 1 2 slow\n") && !said.contains("* b 1 x"), "{said}");
+    assert!(said.ends_with("* b 3 z\n"), "{said}");
+}
+
+/// A message that is published behind `revoke` or `close` is not delivered, also where the same
+/// mail ends the connection.
+#[test]
+fn a_command_is_obeyed_before_the_cut_of_the_same_mail() {
+    const DRAIN_TIME: Duration = Duration::from_secs(10);
+    for (flag, closes) in [(CUT, false), (CUT, true), (ALARM, false), (ALARM, true)] {
+        let config = ServerConfig::new().drain(DRAIN_TIME);
+        let environment = Arc::new(Environment::new(config, echo()));
+        let mut hand = Hand::of(&environment);
+        hand.send("1 /subscribe t\n");
+        hand.core.handle_stop(StopStep::Line, hand.now);
+        hand.turn();
+        let session = hand.core.session().clone();
+        match closes {
+            true => session.close(Code::SHUTDOWN),
+            false => session.revoke("t"),
+        }
+        block_on(environment.publisher().publish("t", "news")).unwrap();
+        hand.now = hand.now.after(DRAIN_TIME);
+        session.mailbox().raise(flag);
+        let said = hand.turn();
+        assert_eq!(said.contains("* /end t revoked "), !closes, "{flag}: {said}");
+        assert!(!said.contains("news"), "{flag}: {said}");
+    }
+}
+
+/// Topics in memory, whose next reader that comes to the end of a closed log gives a command.
+#[derive(Clone)]
+struct Commanding {
+    memory: MemoryTopics,
+    session: Arc<Mutex<Option<Session>>>,
+}
+
+struct CommandingReader {
+    reader: Box<dyn TopicReader>,
+    session: Arc<Mutex<Option<Session>>>,
+}
+
+impl TopicStore for Commanding {
+    fn append(&self, topic: &Topic, payload: Bytes) -> BoxFuture<Result<Published, PublishError>> {
+        self.memory.append(topic, payload)
+    }
+
+    fn open(&self, topic: &Topic) -> Box<dyn TopicReader> {
+        let (reader, session) = (self.memory.open(topic), self.session.clone());
+        Box::new(CommandingReader { reader, session })
+    }
+
+    fn close(&self, topic: &Topic) -> BoxFuture<Result<Option<Position>, Unavailable>> {
+        self.memory.close(topic)
+    }
+}
+
+impl TopicReader for CommandingReader {
+    fn poll_window(&mut self, cx: &mut Context<'_>) -> Poll<Result<Window, Unavailable>> {
+        self.reader.poll_window(cx)
+    }
+
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        cursor: Cursor,
+        room: Room,
+        out: &mut Vec<u8>,
+    ) -> Poll<Result<Read, Unavailable>> {
+        let read = self.reader.poll_read(cx, cursor, room, out);
+        if let Poll::Ready(Ok(Read::Closed)) = read
+            && let Some(session) = self.session.lock().take()
+        {
+            session.revoke("other");
+        }
+        read
+    }
+}
+
+/// The lines are taken back for the command, and copied again behind it.
+#[test]
+fn a_command_during_the_last_copy_loses_no_message() {
+    let session = Arc::<Mutex<_>>::default();
+    let memory = MemoryTopics::new(&Random::seeded(1));
+    let store = Commanding { memory, session: session.clone() };
+    let environment = Environment::new(ServerConfig::new(), echo()).topics(store);
+    let environment = Arc::new(environment);
+    let mut hand = Hand::of(&environment);
+    hand.send("1 /subscribe t\n");
+    *session.lock() = Some(hand.core.session().clone());
+    let publisher = environment.publisher();
+    block_on(publisher.publish("t", "news")).unwrap();
+    block_on(publisher.close("t")).unwrap();
+    let said = hand.turn();
+    assert!(session.lock().is_none());
+    let (message, end) = said.split_once('\n').expect("two lines");
+    assert!(message.ends_with(" news") && end.starts_with("* /end t closed "), "{said}");
+    assert_eq!(environment.stats().notifications, 1);
 }
 
 #[test]

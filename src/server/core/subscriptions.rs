@@ -248,6 +248,7 @@ impl Subscriptions {
         for (number, one) in self.list.iter_mut() {
             if !mem::replace(&mut one.ready, true) {
                 self.ready.push_back(number);
+                self.were_told = false;
             }
         }
     }
@@ -392,15 +393,20 @@ impl Subscription {
         let copied = self.copy_all(full_at, max_line, page);
         // Whoever revokes and then publishes must not be told of: if what was copied is newer than
         // an order, then the order shows here. It is copied again once the order was obeyed.
-        if self.source.has_commands() {
-            page.out.truncate(begin);
-            let (cursor, pace) = before;
-            self.cursor = cursor;
-            self.pace.iter_mut().zip(pace).for_each(|(now, before)| **now = before);
-            (page.tally.notifications, page.tally.gaps) = counted;
-            self.ready = true;
+        if !self.source.has_commands() {
+            return copied;
         }
-        copied
+        page.out.truncate(begin);
+        let (cursor, pace) = before;
+        self.cursor = cursor;
+        self.pace.iter_mut().zip(pace).for_each(|(now, before)| **now = before);
+        (page.tally.notifications, page.tally.gaps) = counted;
+        self.ready = true;
+        match copied {
+            // The end comes again behind the lines that come again.
+            Err(Over::Slow | Over::Closed) => Ok(()),
+            copied => copied,
+        }
     }
 
     fn copy_all(
