@@ -49,8 +49,8 @@ impl Buffered {
         (left / heavy).max(LITTLE)
     }
 
-    /// They hold more than they may.
-    pub(super) fn is_full(&self) {
+    /// Wakes the task that waits in [`full`](Self::full): the connections hold more than they may.
+    pub(super) fn report_full(&self) {
         self.full.notify_one();
     }
 

@@ -21,7 +21,7 @@ use crate::{
             state::ConnectionState::{self, Closed, Finishing, Grace, Greeted, LineDrawn, Open},
         },
         driver::listener::PeerAddr,
-        mailbox::{ALARM, CUT},
+        mailbox::{ALARM, CUT, SHED},
         session::Session,
     },
     sync::{Arc, AtomicUsize, Mutex, Ordering},
@@ -372,6 +372,17 @@ fn a_first_line_that_does_not_come_closes_without_a_word() {
     assert_eq!(hand.state(), Closed);
 }
 
+/// What was read in the turn of the deadline is counted.
+#[test]
+fn the_bytes_of_an_unfinished_first_line_are_counted() {
+    let environment = Environment::new(ServerConfig::new().first_line(secs(3)), echo());
+    let environment = Arc::new(environment);
+    let mut hand = Hand::of(&environment);
+    hand.sent = b"1 ec".to_vec();
+    hand.after(secs(3));
+    assert_eq!((hand.state(), environment.stats().bytes_in), (Closed, 4));
+}
+
 #[test]
 fn a_lease_that_is_not_renewed_ends_its_subscriptions() {
     let mut hand = Hand::new(ServerConfig::new().lease(secs(20)), echo());
@@ -490,6 +501,25 @@ fn a_stranger_authenticates_first() {
     assert_eq!(hand.core.session().principal().name(), Some("ada"));
     let mut late = Hand::of(&environment);
     assert_eq!(late.next_deadline(), (secs(10), "* /bye;last=0 unauthenticated\n".into()));
+}
+
+/// A request that waits for a place when the connection is shed is refused, also behind the end of
+/// the client's lines.
+#[test]
+fn a_parked_request_is_given_up_when_the_connection_is_shed() {
+    for (last, quits) in [("", false), ("3 /quit\n", true)] {
+        let (router, senders) = waiting();
+        let environment = Arc::new(Environment::new(ServerConfig::new().in_flight(1), router));
+        let mut hand = Hand::of(&environment);
+        hand.has_ended = !quits;
+        assert_eq!(hand.send(&format!("1 wait\n2 wait\n{last}")), "");
+        assert_eq!(hand.state(), Finishing);
+        hand.core.session().mailbox().raise(SHED);
+        assert_eq!(hand.turn(), "2 no closing\n");
+        assert_eq!(senders.lock().len(), 1);
+        assert_eq!(environment.stats().buffered_bytes, 0);
+        assert!(hand.is_shut);
+    }
 }
 
 /// Row 31 of the threats: a connection that was held back once does not wake itself for ever.

@@ -105,6 +105,7 @@ impl Connection {
     /// Closes, without a word. Who never sent a line has nothing to get.
     fn hang_up(&mut self) {
         if self.state.is_first() {
+            self.count();
             self.active = None;
             self.on_eof();
         } else {

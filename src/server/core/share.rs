@@ -70,8 +70,9 @@ impl Connection {
         active.listing = None;
         active.deferred = Deferred::default();
         active.out.cut();
-        if !was_told {
-            self.say_last(&Code::SLOW);
+        match was_told {
+            true => self.give_up_parked(&Code::CLOSING),
+            false => self.say_last(&Code::SLOW),
         }
         self.stop_reading(None);
     }
@@ -88,14 +89,11 @@ impl Connection {
     pub(super) fn look_at_share(&mut self) {
         self.allowance =
             self.environment.buffered.allowance(self.environment.config.buffered_bytes_total);
-        if self.allowance < usize::MAX
-            && let Some(active) = &mut self.active
-        {
-            active.out.shrink();
+        if self.allowance == usize::MAX {
+            return;
         }
-        if self.allowance < usize::MAX {
-            self.environment.buffered.is_full();
-        }
+        self.active.iter_mut().for_each(|active| active.out.shrink());
+        self.environment.buffered.report_full();
     }
 
     /// What its buffers hold, and the payloads of its requests.
