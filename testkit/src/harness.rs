@@ -473,10 +473,7 @@ fn owed(stream: &[u8]) -> Owed {
     for (n, bytes) in lines.iter().enumerate() {
         let (id, quits) = match Line::parse_request(bytes) {
             Ok(line) => {
-                let id = match line.mark {
-                    Mark::Id(id) => Some(id),
-                    Mark::Reserved => None,
-                };
+                let id = line.mark.id();
                 (id, id.is_some() && is_quit(&line))
             }
             Err(_) if n == 0 => return Owed { ids, is_silent: true },

@@ -22,6 +22,16 @@ pub enum Mark {
     Reserved,
 }
 
+impl Mark {
+    /// The request's id; `None` for the reserved channel.
+    pub fn id(self) -> Option<RequestId> {
+        match self {
+            Self::Id(id) => Some(id),
+            Self::Reserved => None,
+        }
+    }
+}
+
 /// A line's word: a name of the application's, or one of the protocol's (`ok`, `/renew`).
 ///
 /// **Invariant:** an optional `/`, then a name. So it is ASCII.
@@ -186,10 +196,7 @@ impl<'a> Line<'a> {
     /// [`Malformed`], with the place of the first fault.
     pub fn parse(line: &'a [u8]) -> Result<Self, Malformed> {
         let (mark, head_at) = parse_mark(line)?;
-        let id = match mark {
-            Mark::Id(id) => Some(id),
-            Mark::Reserved => None,
-        };
+        let id = mark.id();
         let fault = |at, what| Malformed { at: head_at + at, what, id };
         let after = line.get(head_at..).unwrap_or_default();
         let word_len = word_len(after).ok_or_else(|| fault(0, "bad method"))?;

@@ -12,11 +12,7 @@ use crate::{
             parked::ParkedLine,
             requests::Work,
         },
-        handlers::{
-            extractors::{Payload, RequestParts},
-            router::Found,
-            running::Started,
-        },
+        handlers::{extractors::RequestParts, router::Found, running::Started},
     },
 };
 
@@ -137,7 +133,7 @@ impl Connection {
 
     /// Checks an application line, and starts or parks it.
     fn on_application(&mut self, line: &Line<'_>, bytes: &[u8]) -> Taken {
-        let id = id_of(line);
+        let id = line.mark.id();
         if self.state.is_line_drawn() {
             return self.refuse_any(id, &Code::CLOSING, format_args!(""));
         }
@@ -170,7 +166,7 @@ impl Connection {
     pub(super) fn start_parked_application(&mut self, line: &Line<'_>, bytes: &[u8], until: Time) {
         let Ok((method, _, window)) = self.checked(line) else { return };
         match self.is_busy() {
-            true => _ = self.refuse_any(id_of(line), &Code::BUSY, format_args!("")),
+            true => _ = self.refuse_any(line.mark.id(), &Code::BUSY, format_args!("")),
             false => self.start_application(line, bytes, method, window, until),
         }
     }
@@ -183,7 +179,7 @@ impl Connection {
         window: u64,
         until: Time,
     ) {
-        let (id, bytes) = (id_of(line), line.rest.stuffed().len());
+        let (id, bytes) = (line.mark.id(), line.rest.stuffed().len());
         let usual = self.environment.config.handler_time;
         let limit = self.environment.methods.handler_time(method, usual);
         let mut work = Work { id, cancel: id, until, window, bytes, limit };
@@ -197,14 +193,7 @@ impl Connection {
             }
         }
         self.run(work, |environment, session, waker| {
-            let parts = RequestParts {
-                id,
-                method: line.word,
-                attributes: line.attributes,
-                payload: Payload::Stuffed(line.rest),
-                session,
-                publisher: &environment.publisher,
-            };
+            let parts = RequestParts::new(line, session, &environment.publisher);
             environment.methods.start(method, &parts, Some(waker))
         });
     }
@@ -252,13 +241,6 @@ impl Connection {
         self.state.ban();
         self.stop_reading(None);
         self.bound_end();
-    }
-}
-
-fn id_of(line: &Line<'_>) -> Option<RequestId> {
-    match line.mark {
-        Mark::Id(id) => Some(id),
-        Mark::Reserved => None,
     }
 }
 

@@ -7,12 +7,12 @@ use std::{
 
 use crate::{
     guard::guarded,
-    protocol::{Line, Mark},
+    protocol::Line,
     server::{
         access::authorizer::Ruling,
         core::environment::Environment,
         handlers::{
-            extractors::{Payload, RequestParts},
+            extractors::RequestParts,
             reply::{Ended, Rejection},
             router::Found,
             running::{Run, Running, Started},
@@ -111,18 +111,7 @@ fn start(
     // It was read before.
     let line =
         Line::parse_request(line).map_err(|fault| Rejection::bad_arguments(fault.to_string()))?;
-    let id = match line.mark {
-        Mark::Id(id) => Some(id),
-        Mark::Reserved => None,
-    };
-    let parts = RequestParts {
-        id,
-        method: line.word,
-        attributes: line.attributes,
-        payload: Payload::Stuffed(line.rest),
-        session,
-        publisher: &environment.publisher,
-    };
+    let parts = RequestParts::new(&line, session, &environment.publisher);
     // Without a waker: it is polled as any other that is kept.
     Ok(match environment.methods.start(method, &parts, None)? {
         Started::Made(running) | Started::Waiting(running) => running,

@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt};
 use bytes::Bytes;
 
 use crate::{
-    protocol::{AttributeList, Attributes, RequestId, Rest, TraceParent, Word},
+    protocol::{AttributeList, Attributes, Line, RequestId, Rest, TraceParent, Word},
     server::{
         access::principal::Principal, handlers::reply::Rejection, session::Session,
         stopping::Stopping,
@@ -44,6 +44,17 @@ impl fmt::Debug for Payload<'_> {
 }
 
 impl<'a> RequestParts<'a> {
+    /// The request of this line.
+    pub(in crate::server) fn new(
+        line: &Line<'a>,
+        session: &'a Session,
+        publisher: &'a Publisher,
+    ) -> Self {
+        let payload = Payload::Stuffed(line.rest);
+        let (id, method, attributes) = (line.mark.id(), line.word, line.attributes);
+        Self { id, method, attributes, payload, session, publisher }
+    }
+
     /// The request's id; `None` for a one-way request.
     pub fn id(&self) -> Option<RequestId> {
         self.id

@@ -8,7 +8,7 @@ use crate::{
         function::{Arguments, AsyncFunction, Function},
         reply::{IntoReply, Rejection, Reply},
         running::{Running, Started},
-        spare::{Begun, Spare},
+        spare::Spare,
         task::Task,
     },
     sync::Arc,
@@ -101,7 +101,7 @@ pub(in crate::server) enum Limit {
 type Call<S, T> = Box<dyn Fn(&RequestParts<'_>, &S) -> Result<T, Rejection> + Send + Sync>;
 
 type AsyncCall<S> =
-    Box<dyn Fn(&RequestParts<'_>, &S, Option<&Waker>) -> Result<Begun, Rejection> + Send + Sync>;
+    Box<dyn Fn(&RequestParts<'_>, &S, Option<&Waker>) -> Result<Started, Rejection> + Send + Sync>;
 
 enum StartKind<S> {
     Async(AsyncCall<S>),
@@ -222,18 +222,15 @@ impl<S> Endpoint<S> {
         state: &S,
         waker: Option<&Waker>,
     ) -> Result<Started, Rejection> {
-        let running = match &self.start {
+        Ok(match &self.start {
             StartKind::Async(call) => match call(parts, state, waker.filter(|_| !self.spawned))? {
-                Begun::Ended(ended) => return Ok(Started::Ended(ended)),
-                Begun::Waiting(future) => return Ok(Started::Waiting(Running::Inline(future))),
-                Begun::Made(future) if self.spawned => {
-                    Running::apart(Task::spawn(future, parts.session.clone()))
+                Started::Made(Running::Inline(future)) if self.spawned => {
+                    Started::Made(Running::apart(Task::spawn(future, parts.session.clone())))
                 }
-                Begun::Made(future) => Running::Inline(future),
+                started => started,
             },
-            StartKind::Blocking(call) => Running::apart(call(parts, state)?),
-        };
-        Ok(Started::Made(running))
+            StartKind::Blocking(call) => Started::Made(Running::apart(call(parts, state)?)),
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     guard::guarded,
     server::handlers::{
         reply::{Ended, IntoReply},
-        running::{BoxedReply, ReplyFuture},
+        running::{ReplyFuture, Running, Started},
     },
     sync::Mutex,
 };
@@ -17,16 +17,6 @@ use crate::{
 /// The spare box of a method. Most handlers are ready when they are polled first: their boxes are free
 /// at once, and the next request need not allocate one.
 pub(super) struct Spare<F>(Mutex<Option<Pin<Box<Option<F>>>>>);
-
-/// A handler's future that was made.
-pub(super) enum Begun {
-    /// It was polled, and has ended.
-    Ended(Ended),
-    /// It was polled, and is not ready.
-    Waiting(BoxedReply),
-    /// It was not polled.
-    Made(BoxedReply),
-}
 
 impl<F: Future<Output: IntoReply> + Send + 'static> Spare<F> {
     pub(super) fn new() -> Self {
@@ -37,18 +27,20 @@ impl<F: Future<Output: IntoReply> + Send + 'static> Spare<F> {
     ///
     /// The poll and the drop are apart: a handler that panics once more when it is dropped, while its
     /// first panic unwinds, would end the process.
-    pub(super) fn begin(&self, future: F, waker: Option<&Waker>) -> Begun {
-        let Some(waker) = waker else { return Begun::Made(Box::pin(Some(future))) };
+    pub(super) fn begin(&self, future: F, waker: Option<&Waker>) -> Started {
+        let Some(waker) = waker else {
+            return Started::Made(Running::Inline(Box::pin(Some(future))));
+        };
         let spare = self.0.lock().take();
         let mut place = spare.unwrap_or_else(|| Box::pin(None));
         place.set(Some(future));
         let cx = &mut Context::from_waker(waker);
         let polled = guarded(|| place.as_mut().poll_reply(cx));
         if let Some(Poll::Pending) = polled {
-            return Begun::Waiting(place);
+            return Started::Waiting(Running::Inline(place));
         }
         let dropped_well = guarded(|| place.set(None)).is_some();
-        Begun::Ended(match polled {
+        Started::Ended(match polled {
             Some(Poll::Ready(reply)) if dropped_well => {
                 let before = self.0.lock().replace(place);
                 drop(before);
@@ -72,14 +64,14 @@ mod tests {
             spare.0.lock().as_ref().map(|place| std::ptr::from_ref(&**place))
         };
         let begin = || spare.begin(ready("a"), Some(Waker::noop()));
-        assert!(matches!(begin(), Begun::Ended(Ended::Replied(_))));
+        assert!(matches!(begin(), Started::Ended(Ended::Replied(_))));
         let first = address(&spare);
-        assert!(matches!(begin(), Begun::Ended(Ended::Replied(_))));
+        assert!(matches!(begin(), Started::Ended(Ended::Replied(_))));
         assert!(first.is_some() && address(&spare) == first);
-        assert!(matches!(spare.begin(ready("a"), None), Begun::Made(_)));
+        assert!(matches!(spare.begin(ready("a"), None), Started::Made(_)));
         let waiting = Spare::new();
         let begun = waiting.begin(pending::<()>(), Some(Waker::noop()));
-        assert!(matches!(begun, Begun::Waiting(_)) && waiting.0.lock().is_none());
+        assert!(matches!(begun, Started::Waiting(_)) && waiting.0.lock().is_none());
     }
 
     /// A box that a handler has panicked in is not used again.
@@ -102,7 +94,7 @@ mod tests {
                 Poll::Ready(())
             });
             let begun = spare.begin(future, Some(Waker::noop()));
-            assert!(matches!(begun, Begun::Ended(Ended::Panicked)));
+            assert!(matches!(begun, Started::Ended(Ended::Panicked)));
             assert!(spare.0.lock().is_none());
         }
     }
