@@ -1,4 +1,5 @@
-//! Calls and notifications over a pipe, on one thread: what `scripts/instructions.sh` counts.
+//! Calls and notifications over a pipe, on one thread. `scripts/allocations.sh` counts the allocations
+//! of both; `scripts/instructions.sh` counts the instructions of `deliveries`.
 //!
 //! ```text
 //! cargo run --release --example hot_path -- calls 64 100000
