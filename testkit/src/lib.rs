@@ -11,6 +11,7 @@
 //!
 //! [`history`], [`lines`], [`proxy`] and [`cutting`] judge the crate, so they do not use it.
 
+mod asked;
 pub mod bound;
 pub mod case;
 pub mod cores;

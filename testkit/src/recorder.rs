@@ -2,7 +2,11 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bellwire::{CallError, Delivery, Gap, GapCause, protocol::Epoch, topic::Published};
+use bellwire::{
+    CallError, Delivery, Gap, GapCause,
+    protocol::{Epoch, Position},
+    topic::Published,
+};
 use bytes::Bytes;
 use tokio::time::Instant;
 
@@ -132,29 +136,7 @@ impl Process {
 
     /// A subscription has given this.
     pub fn deliver(&self, subscription: u64, delivery: &Delivery) {
-        self.record(match delivery {
-            Delivery::Notification(one) => Event::Delivered {
-                subscription,
-                number: number(one.epoch, one.sequence),
-                payload: String::from_utf8_lossy(&one.payload).into(),
-            },
-            Delivery::Gap(Gap { epoch, first, last, cause, .. }) => Event::Missed {
-                subscription,
-                span: Span::new(epoch.as_str(), *first, *last),
-                cause: match cause {
-                    GapCause::Server(_) => Cause::Server,
-                    GapCause::Lagged => Cause::Lagged,
-                    _ => Cause::Lost,
-                },
-            },
-            Delivery::Reset { position, .. } => {
-                Event::Reset { subscription, next: number(position.epoch, position.next) }
-            }
-            Delivery::End { position: Some(position), .. } => {
-                Event::Over { subscription, next: number(position.epoch, position.next) }
-            }
-            other => panic!("what is to be recorded of {other:?}?"),
-        });
+        self.record(told(subscription, delivery));
     }
 }
 
@@ -182,13 +164,50 @@ pub fn number(epoch: Epoch, seq: u64) -> Number {
     Number::new(epoch.as_str(), seq)
 }
 
+/// The number behind all below this position.
+pub fn behind(position: Position) -> Number {
+    number(position.epoch, position.next)
+}
+
 /// How a call ended. The payload of its reply begins with the number of the call.
 pub fn outcome(result: &Result<Bytes, CallError>) -> Outcome {
     match result {
         Ok(reply) => Outcome::Ok { names: lines::first_number(reply).unwrap_or_default() },
-        Err(CallError::Remote(_) | CallError::Decode(_)) => Outcome::Remote,
-        Err(CallError::Refused { .. }) => Outcome::Refused,
-        Err(CallError::NotSent(_) | CallError::Encode(_)) => Outcome::NotSent,
-        Err(_) => Outcome::Unknown,
+        Err(error) => failed(error),
+    }
+}
+
+/// How a call ended that failed.
+pub fn failed(error: &CallError) -> Outcome {
+    match error {
+        CallError::Remote(_) | CallError::Decode(_) => Outcome::Remote,
+        CallError::Refused { .. } => Outcome::Refused,
+        CallError::NotSent(_) | CallError::Encode(_) => Outcome::NotSent,
+        _ => Outcome::Unknown,
+    }
+}
+
+/// What a delivery says to the application.
+pub fn told(subscription: u64, delivery: &Delivery) -> Event {
+    match delivery {
+        Delivery::Notification(one) => Event::Delivered {
+            subscription,
+            number: number(one.epoch, one.sequence),
+            payload: String::from_utf8_lossy(&one.payload).into(),
+        },
+        Delivery::Gap(Gap { epoch, first, last, cause, .. }) => Event::Missed {
+            subscription,
+            span: Span::new(epoch.as_str(), *first, *last),
+            cause: match cause {
+                GapCause::Server(_) => Cause::Server,
+                GapCause::Lagged => Cause::Lagged,
+                _ => Cause::Lost,
+            },
+        },
+        Delivery::Reset { position, .. } => Event::Reset { subscription, next: behind(*position) },
+        Delivery::End { position: Some(position), .. } => {
+            Event::Over { subscription, next: behind(*position) }
+        }
+        other => panic!("what is to be recorded of {other:?}?"),
     }
 }

@@ -12,17 +12,11 @@ use futures::stream::{self, Stream};
 
 use super::world::World;
 use crate::{
+    asked::Asked,
     history::{Event, Number},
-    lines::first_number,
 };
 
 const SERVER: &str = "server";
-
-/// The number of a call, and the rest of its payload.
-struct Asked {
-    call: u64,
-    text: String,
-}
 
 /// Refuses a call.
 struct No;
@@ -43,15 +37,6 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.world.record(SERVER, Event::Finished { call: self.call });
-    }
-}
-
-impl FromRequest<World> for Asked {
-    fn from_request(parts: &RequestParts<'_>, _: &World) -> Result<Self, Rejection> {
-        let payload = parts.payload();
-        let call = first_number(&payload).ok_or_else(|| Rejection::bad_arguments("no number"))?;
-        let text = String::from_utf8_lossy(&payload).into_owned();
-        Ok(Self { call, text: text.split_once(' ').unwrap_or_default().1.to_owned() })
     }
 }
 

@@ -2,17 +2,13 @@
 
 use std::{future::Future, pin::pin};
 
-use bellwire::{
-    CallError, Client, Delivery, Gap, GapCause, Notification, Slow, Subscription,
-    protocol::Position,
-};
-use bytes::Bytes;
+use bellwire::{CallError, Client, Delivery, Notification, Slow, Subscription};
 use futures::future::{Either, join_all, select};
 
 use super::{TOPICS, world::World};
 use crate::{
-    history::{Cause, Event, Number, Outcome, Span},
-    lines::first_number,
+    history::{Event, Outcome},
+    recorder::{behind, failed, number, outcome, told},
 };
 
 /// One user of a client.
@@ -155,7 +151,7 @@ impl User {
         self.record(Event::Publishing { topic: topic.clone(), payload: payload.clone() });
         match self.client.publish(&topic, &payload).await {
             Ok(published) => {
-                let number = Number::new(published.epoch.to_string(), published.sequence);
+                let number = number(published.epoch, published.sequence);
                 self.record(Event::Published { topic, number, payload });
             }
             Err(CallError::NotSent(_) | CallError::Refused { .. }) => {
@@ -171,22 +167,6 @@ impl User {
         if self.client.one_way("note", one_way.to_string()).await.is_err() {
             self.record(Event::Untold { one_way });
         }
-    }
-}
-
-fn outcome(result: &Result<Bytes, CallError>) -> Outcome {
-    match result {
-        Ok(payload) => Outcome::Ok { names: first_number(payload).unwrap_or(0) },
-        Err(error) => failed(error),
-    }
-}
-
-fn failed(error: &CallError) -> Outcome {
-    match error {
-        CallError::Remote(_) | CallError::Decode(_) => Outcome::Remote,
-        CallError::Refused { .. } => Outcome::Refused,
-        CallError::NotSent(_) | CallError::Encode(_) => Outcome::NotSent,
-        _ => Outcome::Unknown,
     }
 }
 
@@ -293,33 +273,4 @@ impl<'a> Live<'a> {
             self.unacked.swap_remove(at).ack();
         }
     }
-}
-
-/// What a delivery says.
-fn told(subscription: u64, delivery: &Delivery) -> Event {
-    match delivery {
-        Delivery::Notification(Notification { epoch, sequence, payload, .. }) => {
-            let number = Number::new(epoch.to_string(), *sequence);
-            let payload = String::from_utf8_lossy(payload).into_owned();
-            Event::Delivered { subscription, number, payload }
-        }
-        Delivery::Gap(Gap { epoch, first, last, cause, .. }) => {
-            let span = Span::new(epoch.to_string(), *first, *last);
-            let cause = match cause {
-                GapCause::Server(_) => Cause::Server,
-                GapCause::Lagged => Cause::Lagged,
-                _ => Cause::Lost,
-            };
-            Event::Missed { subscription, span, cause }
-        }
-        Delivery::Reset { position, .. } => Event::Reset { subscription, next: behind(*position) },
-        Delivery::End { position: Some(position), .. } => {
-            Event::Over { subscription, next: behind(*position) }
-        }
-        other => panic!("{other:?}"),
-    }
-}
-
-fn behind(position: Position) -> Number {
-    Number::new(position.epoch.to_string(), position.next)
 }

@@ -8,7 +8,7 @@ use tokio::{
 
 use crate::{
     history::Event,
-    recorder::{Process, number},
+    recorder::{Process, behind, number},
 };
 
 /// Reads a subscription until it is left.
@@ -35,7 +35,7 @@ impl Listener {
         let accepted = subscribe.await.expect("nobody refuses a subscription");
         let topic = accepted.topic().to_string();
         let begun = from.unwrap_or(accepted.position());
-        let from = number(begun.epoch, begun.next);
+        let from = behind(begun);
         process.record(Event::Subscribed { subscription, topic, from });
         let (questions, asked) = mpsc::unbounded_channel();
         let reader = tokio::spawn(read(process.clone(), subscription, accepted, asked));

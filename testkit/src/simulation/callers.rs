@@ -9,7 +9,11 @@ use futures::future::join_all;
 use tokio::time::{sleep, timeout};
 
 use super::{TOPICS, between, client::User, recorder::Recorder};
-use crate::history::{Event, Number, Outcome};
+use crate::{
+    history::{Event, Outcome},
+    lines::first_number,
+    recorder::{failed, number, outcome},
+};
 
 /// How long anybody tries to publish.
 const SOON: Duration = Duration::from_secs(5);
@@ -94,7 +98,7 @@ async fn stream(user: &User, rng: &mut Rng) {
     let mut names = calling.number;
     while let Some(item) = items.next().await {
         match item {
-            Ok(item) if named(&item) == calling.number => {}
+            Ok(item) if first_number(&item) == Some(calling.number) => {}
             Ok(_) => names = 0,
             Err(error) => return calling.end(failed(&error)),
         }
@@ -132,7 +136,7 @@ async fn publish(user: &User, rng: &mut Rng) {
     let published = timeout(between(rng, 50..5_000), publishing).await;
     match published {
         Ok(Ok(published)) => {
-            let number = Number::new(published.epoch.to_string(), published.sequence);
+            let number = number(published.epoch, published.sequence);
             recorder.record(Event::Published { topic, number, payload });
         }
         Ok(Err(CallError::NotSent(_) | CallError::Refused { .. })) => {
@@ -154,27 +158,5 @@ async fn one_way(user: &User, rng: &mut Rng) {
     if user.client.one_way("note", text).await.is_err() {
         recorder.record(Event::Untold { one_way });
         recorder.record(Event::Unpublished { topic, payload });
-    }
-}
-
-/// The number that a payload begins with.
-fn named(payload: &[u8]) -> u64 {
-    let text = String::from_utf8_lossy(payload);
-    text.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0)
-}
-
-fn outcome(result: &Result<Bytes, CallError>) -> Outcome {
-    match result {
-        Ok(payload) => Outcome::Ok { names: named(payload) },
-        Err(error) => failed(error),
-    }
-}
-
-fn failed(error: &CallError) -> Outcome {
-    match error {
-        CallError::Remote(_) | CallError::Decode(_) => Outcome::Remote,
-        CallError::Refused { .. } => Outcome::Refused,
-        CallError::NotSent(_) | CallError::Encode(_) => Outcome::NotSent,
-        _ => Outcome::Unknown,
     }
 }

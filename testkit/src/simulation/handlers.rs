@@ -15,19 +15,16 @@ use futures::stream::{self, Stream};
 use tokio::time::sleep;
 
 use super::{between, recorder::Recorder};
-use crate::history::{Event, Number};
+use crate::{
+    asked::Asked,
+    history::{Event, Number},
+};
 
 /// What all handlers of a server share.
 #[derive(Clone)]
 pub(crate) struct App {
     recorder: Recorder,
     rng: Arc<Mutex<Rng>>,
-}
-
-/// A call's number, and what it brings besides.
-struct Asked {
-    call: u64,
-    text: String,
 }
 
 /// Refuses two of three, for now.
@@ -54,15 +51,6 @@ impl App {
 
     fn pause(&self, millis: std::ops::Range<u64>) -> tokio::time::Sleep {
         sleep(between(&mut self.rng.lock().unwrap(), millis))
-    }
-}
-
-impl<S> FromRequest<S> for Asked {
-    fn from_request(parts: &RequestParts<'_>, _: &S) -> Result<Self, Rejection> {
-        let payload = String::from_utf8_lossy(&parts.payload()).into_owned();
-        let (call, text) = payload.split_once(' ').unwrap_or((&payload, ""));
-        let call = call.parse().map_err(|_| Rejection::bad_arguments("no number"))?;
-        Ok(Self { call, text: text.to_owned() })
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use bellwire::{Delivery, Gap, GapCause, Slow, Subscribe};
 use fastrand::Rng;
 
-use super::{callers::ask, client::User, subscribers::told};
+use super::{callers::ask, client::User};
+use crate::recorder::told;
 
 #[derive(Clone, Copy)]
 pub(crate) struct Manner {

@@ -1,8 +1,6 @@
 //! What a client listens to: a topic, in one manner or another, left and come back to.
 
-use bellwire::{
-    CallError, Delivery, Gap, GapCause, Notification, Subscription, protocol::Position,
-};
+use bellwire::{CallError, Delivery, Notification, Subscription, protocol::Position};
 use fastrand::Rng;
 use tokio::{
     sync::mpsc,
@@ -10,7 +8,10 @@ use tokio::{
 };
 
 use super::{between, client::User, manner::Manner, recorder::Recorder};
-use crate::history::{Cause, Event, Number, Span};
+use crate::{
+    history::Event,
+    recorder::{behind, number, told},
+};
 
 /// A subscription that lives.
 struct Live {
@@ -132,40 +133,8 @@ impl Live {
         let seen = self.subscription.seen(position);
         tokio::spawn(async move {
             seen.await;
-            let number = Number::new(position.epoch.to_string(), position.next - 1);
+            let number = number(position.epoch, position.next - 1);
             recorder.record(Event::Seen { subscription, number });
         });
-    }
-}
-
-/// What a delivery says.
-pub(crate) fn told(subscription: u64, delivery: &Delivery) -> Event {
-    match delivery {
-        Delivery::Notification(Notification { epoch, sequence, payload, .. }) => {
-            let number = Number::new(epoch.to_string(), *sequence);
-            let payload = String::from_utf8_lossy(payload).into_owned();
-            Event::Delivered { subscription, number, payload }
-        }
-        Delivery::Gap(Gap { epoch, first, last, cause, .. }) => {
-            let span = Span::new(epoch.to_string(), *first, *last);
-            Event::Missed { subscription, span, cause: cause_of(cause) }
-        }
-        Delivery::Reset { position, .. } => Event::Reset { subscription, next: behind(*position) },
-        Delivery::End { position: Some(position), .. } => {
-            Event::Over { subscription, next: behind(*position) }
-        }
-        other => panic!("{other:?}"),
-    }
-}
-
-fn behind(position: Position) -> Number {
-    Number::new(position.epoch.to_string(), position.next)
-}
-
-fn cause_of(cause: &GapCause) -> Cause {
-    match cause {
-        GapCause::Server(_) => Cause::Server,
-        GapCause::Lagged => Cause::Lagged,
-        _ => Cause::Lost,
     }
 }
