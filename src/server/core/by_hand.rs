@@ -263,7 +263,8 @@ fn a_command_is_obeyed_before_the_cut_of_the_same_mail() {
     }
 }
 
-/// Topics in memory, whose next reader that comes to the end of a closed log gives a command.
+/// Topics in memory. While there is a session, the next reader that is asked for its window, or
+/// comes to the end of a closed log, gives it a command.
 #[derive(Clone)]
 struct Commanding {
     memory: MemoryTopics,
@@ -273,6 +274,18 @@ struct Commanding {
 struct CommandingReader {
     reader: Box<dyn TopicReader>,
     session: Arc<Mutex<Option<Session>>>,
+}
+
+impl Commanding {
+    fn new() -> Self {
+        Self { memory: MemoryTopics::new(&Random::seeded(1)), session: Arc::default() }
+    }
+}
+
+impl CommandingReader {
+    fn command(&self) {
+        self.session.lock().take().into_iter().for_each(|session| session.revoke("other"));
+    }
 }
 
 impl TopicStore for Commanding {
@@ -292,6 +305,7 @@ impl TopicStore for Commanding {
 
 impl TopicReader for CommandingReader {
     fn poll_window(&mut self, cx: &mut Context<'_>) -> Poll<Result<Window, Unavailable>> {
+        self.command();
         self.reader.poll_window(cx)
     }
 
@@ -303,10 +317,8 @@ impl TopicReader for CommandingReader {
         out: &mut Vec<u8>,
     ) -> Poll<Result<Read, Unavailable>> {
         let read = self.reader.poll_read(cx, cursor, room, out);
-        if let Poll::Ready(Ok(Read::Closed)) = read
-            && let Some(session) = self.session.lock().take()
-        {
-            session.revoke("other");
+        if let Poll::Ready(Ok(Read::Closed)) = read {
+            self.command();
         }
         read
     }
@@ -315,22 +327,44 @@ impl TopicReader for CommandingReader {
 /// The lines are taken back for the command, and copied again behind it.
 #[test]
 fn a_command_during_the_last_copy_loses_no_message() {
-    let session = Arc::<Mutex<_>>::default();
-    let memory = MemoryTopics::new(&Random::seeded(1));
-    let store = Commanding { memory, session: session.clone() };
-    let environment = Environment::new(ServerConfig::new(), echo()).topics(store);
+    let store = Commanding::new();
+    let environment = Environment::new(ServerConfig::new(), echo()).topics(store.clone());
     let environment = Arc::new(environment);
     let mut hand = Hand::of(&environment);
     hand.send("1 /subscribe t\n");
-    *session.lock() = Some(hand.core.session().clone());
+    *store.session.lock() = Some(hand.core.session().clone());
     let publisher = environment.publisher();
     block_on(publisher.publish("t", "news")).unwrap();
     block_on(publisher.close("t")).unwrap();
     let said = hand.turn();
-    assert!(session.lock().is_none());
+    assert!(store.session.lock().is_none());
     let (message, end) = said.split_once('\n').expect("two lines");
     assert!(message.ends_with(" news") && end.starts_with("* /end t closed "), "{said}");
     assert_eq!(environment.stats().notifications, 1);
+}
+
+/// What the copy noted of a full window is taken back with its lines: once the acks have come, the
+/// subscriber has everything, and the server ends the connection.
+#[test]
+fn a_command_during_the_last_copy_leaves_no_subscription_behind() {
+    let store = Commanding::new();
+    let environment = Environment::new(ServerConfig::new(), echo()).topics(store.clone());
+    let environment = Arc::new(environment);
+    let (publisher, mut hand) = (environment.publisher(), Hand::of(&environment));
+    let publish = || block_on(publisher.publish("t", "news")).unwrap();
+    hand.send("1 /subscribe;window=3 t\n");
+    publish();
+    let second = publish();
+    hand.core.handle_stop(StopStep::Line, hand.now);
+    assert!(hand.turn().ends_with(" news\n* t 2 news\n"));
+    publish();
+    publish();
+    *store.session.lock() = Some(hand.core.session().clone());
+    hand.core.handle_stop(StopStep::Last, hand.now);
+    assert!(hand.round() && store.session.lock().is_none() && hand.said.is_empty());
+    let said = hand.send(&format!("* /ack t {}:3\n", second.epoch));
+    assert_eq!(said, "* t 3 news\n* t 4 news\n");
+    assert!(hand.is_shut);
 }
 
 #[test]

@@ -388,7 +388,8 @@ impl Over {
 
 impl Subscription {
     fn copy(&mut self, full_at: usize, max_line: usize, page: &mut Page<'_>) -> Result<(), Over> {
-        let (begin, before) = (page.out.len(), (self.cursor, self.pace.as_deref().cloned()));
+        let begin = page.out.len();
+        let before = (self.cursor, self.pace.as_deref().cloned(), self.is_behind);
         let counted = (page.tally.notifications, page.tally.gaps);
         let copied = self.copy_all(full_at, max_line, page);
         // Whoever revokes and then publishes must not be told of: if what was copied is newer than
@@ -397,15 +398,16 @@ impl Subscription {
             return copied;
         }
         page.out.truncate(begin);
-        let (cursor, pace) = before;
-        self.cursor = cursor;
+        let (cursor, pace, is_behind) = before;
+        (self.cursor, self.is_behind) = (cursor, is_behind);
         self.pace.iter_mut().zip(pace).for_each(|(now, before)| **now = before);
         (page.tally.notifications, page.tally.gaps) = counted;
         self.ready = true;
         match copied {
             // The end comes again behind the lines that come again.
             Err(Over::Slow | Over::Closed) => Ok(()),
-            copied => copied,
+            // A reader that has failed is not polled again.
+            Ok(()) | Err(Over::Unavailable(_)) => copied,
         }
     }
 
