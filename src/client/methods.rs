@@ -64,7 +64,7 @@ impl<'a> Methods<'a> {
         let begun = exchange.begin(|| {
             let (sender, receiver) = oneshot::channel();
             *list = Some(receiver);
-            Caller::List(sender)
+            Caller::list(sender)
         });
         let (Some(_), Some(receiver)) = (begun, list) else {
             let mut take = || exchange.take_error().unwrap_or_else(abandoned);

@@ -13,12 +13,11 @@ use crate::{
         state::{ConnectionState, State},
         step::Step,
         timers::Timers,
-        waiter::CallResult,
     },
     error::ConnectionError,
     guard::{Held, guarded},
     outbound::Outbound,
-    protocol::{Hello, LineDecoder, Outcome, RequestId, Time},
+    protocol::{Hello, LineDecoder, Time},
     sync::{Arc, AtomicU64, Ordering},
 };
 
@@ -57,8 +56,6 @@ pub struct Connection {
     pub(crate) client_timeout: Option<Time>,
     /// The step that this driver is in. It keeps the allocations.
     pub(crate) step: Step,
-    /// Replies that were read and not completed, so that the core is locked once per batch.
-    pub(crate) replies: Vec<(RequestId, Outcome, CallResult)>,
     /// Calls completed since the last write: as many callers may be about to call again.
     pub(crate) completed: usize,
     /// What the server has announced, once it has admitted this client.
@@ -138,7 +135,6 @@ impl Connection {
             timers: Timers::new(greeting),
             client_timeout: None,
             step,
-            replies: Vec::new(),
             completed: 0,
             hello: None,
             first_lines: Vec::new(),
@@ -175,15 +171,13 @@ impl Connection {
         }
     }
 
-    /// Completes what was read, and wakes the tasks concerned.
+    /// Wakes the tasks that what was read concerns.
     ///
     /// # Errors
     /// Why the connection is over.
     pub fn finish_input(&mut self) -> Result<(), ConnectionError> {
-        let completed = self.complete();
         self.admit();
         self.run();
-        completed?;
         self.not_admitted.take().map_or(Ok(()), Err)
     }
 
@@ -321,9 +315,6 @@ impl Connection {
 
     /// Why the stream ended.
     pub(crate) fn end_of_stream(&mut self) -> ConnectionError {
-        if let Err(fault) = self.complete() {
-            return fault;
-        }
         match self.state() {
             State::Quitting { is_answered: true, .. } => ConnectionError::Closed,
             state => match state.bye() {

@@ -11,7 +11,7 @@ use crate::{
             auth::Admission,
             connection::{Connection, Listing, broken_line},
             items::Overrun,
-            link::UnmatchedReply,
+            link::{LinkId, UnmatchedReply},
             locked::Locked,
             requests::Key,
             state::State,
@@ -24,28 +24,33 @@ use crate::{
     error::{CallError, ConnectionError, Unknown},
     guard::guarded,
     protocol::{
-        Attributes, Code, Escaped, Incoming, Line, LineDecoder, LineTooLong, Mark, Notice, Outcome,
+        Attributes, Code, Escaped, Incoming, Line, LineDecoder, LineTooLong, Notice, Outcome,
         Position, Reason, RequestId, SubscriptionEvent, VERSION, parse_notification, parse_number,
     },
     sync::MutexGuard,
 };
 
-/// Replies that are gathered before they are completed, about 100 bytes each beside their payload.
-const BATCH: usize = 1_024;
-/// Notifications that are handled under one lock: others wait for it meanwhile.
+/// Replies and notifications that are handled under one lock: other tasks wait for it meanwhile.
 const ROW: usize = 64;
 /// Renewals that may be unanswered at once. A slow reply must not make the next renewal late; a
 /// server that answers none for the length of two leases gets no more of them.
 const MAX_RENEWALS: usize = 4;
 
-/// The core while notifications are handled, and how many were.
+/// The core while replies and notifications are handled, and how many were.
 type Row<'a> = (MutexGuard<'a, Core>, usize);
 
-/// Lines are taken in order. Replies are gathered, and completed in batches. What stands behind a
-/// reply on the wire is handled behind it, so a batch ends where a line of the reserved channel
-/// begins.
+/// What is left to be done about a line once the lock is released.
+enum Rest<'a> {
+    Nothing,
+    /// A request of the protocol's own has its terminal line.
+    Control(Waiter, CallResult),
+    /// An item of the list that `/renew` asked for.
+    Listed(Cow<'a, [u8]>),
+}
+
 impl Connection {
-    /// Handles all lines in `bytes`.
+    /// Handles all lines in `bytes`, in their order. Replies and notifications in a row are handled
+    /// under one lock.
     pub(super) fn handle_lines(
         &mut self,
         lines: &mut LineDecoder,
@@ -54,10 +59,10 @@ impl Connection {
         let (locked, mut row) = (self.locked.clone(), None);
         let handled = self.handle_in_rows(&locked, &mut row, lines, bytes);
         self.end_row(&mut row);
+        self.completed += std::mem::take(&mut self.step.completed);
         handled
     }
 
-    /// Handles lines. Notifications in a row are handled under one lock.
     fn handle_in_rows<'a>(
         &mut self,
         locked: &'a Locked,
@@ -68,55 +73,38 @@ impl Connection {
         let too_long = |error: LineTooLong| ConnectionError::Protocol(error.to_string());
         while let Some(line) = lines.next(bytes).map_err(too_long)? {
             let line = Line::parse(line).map_err(|fault| broken_line(&fault))?;
-            if self.hello.is_some()
-                && self.replies.is_empty()
-                && let Some(notification) = notification(&line)
-            {
-                let (core, taken) = row.get_or_insert_with(|| (locked.lock(), 0));
-                let Core { topics, links, .. } = &mut **core;
-                let (link, topic, step) = (self.link, line.word.as_str(), &mut self.step);
-                topics.on_notification(links, link, topic, notification, step);
-                *taken += 1;
-                if *taken == ROW {
+            if row.is_none() && !self.has_greeted() {
+                self.first_line(&line)?;
+                continue;
+            }
+            let incoming = match Incoming::from(line) {
+                Incoming::Notice(line) => {
                     self.end_row(row);
+                    self.notice(&line)?;
+                    continue;
                 }
-            } else {
+                incoming => incoming,
+            };
+            let (core, taken) = row.get_or_insert_with(|| (locked.lock(), 0));
+            let rest = core.on_incoming(self.link, incoming, &mut self.step)?;
+            *taken += 1;
+            if *taken == ROW || !matches!(rest, Rest::Nothing) {
                 self.end_row(row);
-                self.line(line)?;
+            }
+            match rest {
+                Rest::Nothing => {}
+                Rest::Control(waiter, result) => self.complete_control(waiter, result)?,
+                Rest::Listed(items) => self.listed(&items),
             }
         }
         Ok(())
     }
 
-    /// Ends a row of notifications.
+    /// Releases the core. What waited for a place in flight is sent before.
     fn end_row(&mut self, row: &mut Option<Row<'_>>) {
         if let Some((mut core, _)) = row.take() {
+            core.send_waiting(&mut self.step);
             core.settle(&mut self.step);
-        }
-    }
-
-    /// Handles a line.
-    fn line(&mut self, line: Line<'_>) -> Result<(), ConnectionError> {
-        if !self.has_greeted() {
-            return self.first_line(&line);
-        }
-        match Incoming::from(line) {
-            Incoming::Reply(id, Outcome::More, line) => self.more(id, &line.rest.plain()),
-            Incoming::Reply(id, outcome, line) => {
-                let result = result(outcome, &line)
-                    .ok_or_else(|| broken_line(&format_args!("{outcome} without a code")))?;
-                self.replies.push((id, outcome, result));
-                if self.replies.len() < BATCH { Ok(()) } else { self.complete() }
-            }
-            Incoming::Notification(line) => {
-                self.complete()?;
-                self.notification(&line)
-            }
-            Incoming::Notice(line) => {
-                self.complete()?;
-                self.notice(&line)
-            }
-            Incoming::Unknown(id) => Err(broken_line(&format_args!("reply {id} has no outcome"))),
         }
     }
 
@@ -173,51 +161,6 @@ impl Connection {
         }
     }
 
-    /// Completes the gathered replies.
-    ///
-    /// # Errors
-    /// In strict mode, when one of them matches no request; and when one cannot be read.
-    pub(super) fn complete(&mut self) -> Result<(), ConnectionError> {
-        if self.replies.is_empty() {
-            return Ok(());
-        }
-        let (mut others, mut completed) = (Vec::new(), Ok(()));
-        let Self { locked, link, step, replies, .. } = self;
-        locked.with(step, |core, step| {
-            for (id, outcome, result) in replies.drain(..) {
-                let Some(own) = core.links.link(*link) else { return };
-                let waiter = match own.complete(id) {
-                    Ok(waiter) => waiter,
-                    Err(unmatched) => {
-                        unmatched.report(id, step);
-                        if core.links.config.strict {
-                            completed = Err(unmatched.error(id));
-                            return;
-                        }
-                        continue;
-                    }
-                };
-                step.tally().outcome(outcome);
-                match waiter {
-                    Waiter::Request(key) | Waiter::List(key) => {
-                        core.requests.finish(key, result, &mut core.links, step);
-                    }
-                    Waiter::Tombstone => {
-                        step.tally().late_replies += 1;
-                        step.emit(ConnectionEvent::LateReply(id));
-                    }
-                    other => others.push((other, result)),
-                }
-            }
-            core.send_waiting(step);
-        });
-        self.completed += std::mem::take(&mut self.step.completed);
-        for (waiter, result) in others {
-            completed = completed.and(self.complete_control(waiter, result));
-        }
-        completed
-    }
-
     fn complete_control(
         &mut self,
         waiter: Waiter,
@@ -253,51 +196,6 @@ impl Connection {
         self.with(|core, step| {
             core.topics.on_line(&mut core.links, link, topic.as_ref(), input, step);
         });
-    }
-
-    /// An item of a streamed reply. If one line was expected, or the item came without credit, the
-    /// request ends and is cancelled.
-    fn more(&mut self, id: RequestId, item: &[u8]) -> Result<(), ConnectionError> {
-        self.complete()?;
-        let link = self.link;
-        let is_listed = self.with(|core, step| {
-            let Some(own) = core.links.link(link) else { return Ok(false) };
-            match own.offered_waiter(id) {
-                Some(Waiter::List(key)) => match core.requests.push_item(*key, item) {
-                    true => Ok(false),
-                    false => Err(broken_line(&"a list does not end")),
-                },
-                Some(Waiter::Request(key)) => {
-                    let key = *key;
-                    core.on_item(key, item, step);
-                    Ok(false)
-                }
-                Some(Waiter::Renew { .. }) => Ok(true),
-                Some(_) => Ok(false),
-                None => {
-                    let unmatched = own.unmatched(id);
-                    unmatched.report(id, step);
-                    match core.links.config.strict {
-                        true => Err(unmatched.error(id)),
-                        false => Ok(false),
-                    }
-                }
-            }
-        })?;
-        if is_listed {
-            self.listed(item);
-        }
-        Ok(())
-    }
-
-    fn notification(&mut self, line: &Line<'_>) -> Result<(), ConnectionError> {
-        let Some((number, payload)) = parse_notification(line.rest) else {
-            return Err(broken_line(&"notification without a number"));
-        };
-        self.step.tally().notifications += 1;
-        let event = SubscriptionEvent::Notification(number);
-        self.move_topic(line.word.as_str(), Input { payload, ..event.into() });
-        Ok(())
     }
 
     fn notice(&mut self, line: &Line<'_>) -> Result<(), ConnectionError> {
@@ -439,8 +337,97 @@ impl Connection {
 }
 
 impl Core {
-    /// An item for a request.
-    fn on_item(&mut self, key: Key, item: &[u8], step: &mut Step) {
+    /// Handles a line that is no notice.
+    ///
+    /// # Errors
+    /// If it is malformed; in strict mode also if it matches no request.
+    fn on_incoming<'a>(
+        &mut self,
+        link: LinkId,
+        incoming: Incoming<'a>,
+        step: &mut Step,
+    ) -> Result<Rest<'a>, ConnectionError> {
+        match incoming {
+            Incoming::Reply(id, Outcome::More, line) => {
+                self.on_item(link, id, line.rest.plain(), step)
+            }
+            Incoming::Reply(id, outcome, line) => {
+                let result = result(outcome, &line)
+                    .ok_or_else(|| broken_line(&format_args!("{outcome} without a code")))?;
+                self.on_terminal(link, id, outcome, result, step)
+            }
+            Incoming::Notification(line) => {
+                let notification = parse_notification(line.rest)
+                    .ok_or_else(|| broken_line(&"notification without a number"))?;
+                let (topics, links) = (&mut self.topics, &mut self.links);
+                topics.on_notification(links, link, line.word.as_str(), notification, step);
+                Ok(Rest::Nothing)
+            }
+            Incoming::Unknown(id) => Err(broken_line(&format_args!("reply {id} has no outcome"))),
+            Incoming::Notice(_) => Ok(Rest::Nothing),
+        }
+    }
+
+    /// The terminal line of a request.
+    fn on_terminal(
+        &mut self,
+        link: LinkId,
+        id: RequestId,
+        outcome: Outcome,
+        result: CallResult,
+        step: &mut Step,
+    ) -> Result<Rest<'static>, ConnectionError> {
+        let Some(own) = self.links.link(link) else { return Ok(Rest::Nothing) };
+        let waiter = match own.complete(id) {
+            Ok(waiter) => waiter,
+            Err(unmatched) => return self.on_unmatched(unmatched, id, step),
+        };
+        step.tally().outcome(outcome);
+        match waiter {
+            Waiter::Request(key) | Waiter::List(key) => {
+                self.requests.finish(key, result, &mut self.links, step);
+            }
+            Waiter::Tombstone => {
+                step.tally().late_replies += 1;
+                step.emit(ConnectionEvent::LateReply(id));
+            }
+            control => return Ok(Rest::Control(control, result)),
+        }
+        Ok(Rest::Nothing)
+    }
+
+    /// An item of a streamed reply or of a list. If one line was expected, or the item came without
+    /// credit, the request ends and is cancelled.
+    fn on_item<'a>(
+        &mut self,
+        link: LinkId,
+        id: RequestId,
+        item: Cow<'a, [u8]>,
+        step: &mut Step,
+    ) -> Result<Rest<'a>, ConnectionError> {
+        let Some(own) = self.links.link(link) else { return Ok(Rest::Nothing) };
+        match own.offered_waiter(id) {
+            Some(Waiter::List(key)) => {
+                if !self.requests.push_item(*key, &item) {
+                    return Err(broken_line(&"a list does not end"));
+                }
+            }
+            Some(Waiter::Request(key)) => {
+                let key = *key;
+                self.on_streamed(key, &item, step);
+            }
+            Some(Waiter::Renew { .. }) => return Ok(Rest::Listed(item)),
+            Some(_) => {}
+            None => {
+                let unmatched = own.unmatched(id);
+                return self.on_unmatched(unmatched, id, step);
+            }
+        }
+        Ok(Rest::Nothing)
+    }
+
+    /// An item of a streamed reply, for a request.
+    fn on_streamed(&mut self, key: Key, item: &[u8], step: &mut Step) {
         let end = match self.requests.stream(key) {
             None => Unknown::Streamed,
             Some(items) => match items.push(Bytes::copy_from_slice(item)) {
@@ -452,6 +439,19 @@ impl Core {
             },
         };
         self.requests.cancel_with(key, end, &mut self.links, step);
+    }
+
+    fn on_unmatched(
+        &self,
+        unmatched: UnmatchedReply,
+        id: RequestId,
+        step: &mut Step,
+    ) -> Result<Rest<'static>, ConnectionError> {
+        unmatched.report(id, step);
+        match self.links.config.strict {
+            true => Err(unmatched.error(id)),
+            false => Ok(Rest::Nothing),
+        }
     }
 }
 
@@ -474,12 +474,6 @@ impl UnmatchedReply {
             Self::Unasked => format!("a reply to {id}, which was not sent"),
         })
     }
-}
-
-/// The number and the payload of a notification, if the line is one that is well-formed.
-fn notification<'a>(line: &Line<'a>) -> Option<(u64, Cow<'a, [u8]>)> {
-    let is_notification = line.mark == Mark::Reserved && !line.word.is_protocol();
-    is_notification.then(|| parse_notification(line.rest)).flatten()
 }
 
 fn notice<'a>(line: &Line<'a>) -> Option<Notice<'a>> {

@@ -32,11 +32,17 @@ use crate::{
 const MAX_LIST: usize = 4 * 1024 * 1024;
 const PER_ITEM: usize = 64;
 
+/// How many free slots are kept when no request is under way.
+const FREE_SLOTS: usize = 1_024;
+/// How soon the table is searched again for requests that are past their deadline: a search takes time
+/// for each request.
+const SEARCH_PAUSE: Duration = Duration::from_millis(10);
+
 /// Names a request from its first poll to its outcome. It is never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
+    serial: u64,
     slot: u32,
-    generation: u32,
 }
 
 /// A request as its caller begins it.
@@ -64,40 +70,65 @@ pub(crate) enum Caller {
     /// The task that polls the call: it takes the outcome out of the table.
     Call(Option<Waker>),
     Stream(Arc<ItemQueue>),
-    List(oneshot::Sender<Listed>),
+    List(Box<ListCaller>),
     /// A one-way request: its outcome is that its line waits to be written.
     OneWay(oneshot::Sender<Sent>),
 }
 
-/// A request in the table.
+/// The caller of a list, and what the list has brought so far.
 #[derive(Debug)]
-struct Kept {
-    request: Request,
-    stage: Stage,
-    /// How often it was refused for now.
-    refusals: Repeats,
-    /// What it was refused with last: what it ends with if its time runs out before it is sent again.
-    refusal: Option<CallError>,
-    /// What a list has brought, and how many bytes that takes.
+pub(crate) struct ListCaller {
+    caller: oneshot::Sender<Listed>,
     items: Vec<Bytes>,
     item_bytes: usize,
 }
 
+impl Caller {
+    pub(crate) fn list(caller: oneshot::Sender<Listed>) -> Self {
+        Self::List(Box::new(ListCaller { caller, items: Vec::new(), item_bytes: 0 }))
+    }
+}
+
+/// A request that has not ended.
 #[derive(Debug)]
+struct Kept {
+    request: Request,
+    stage: Stage,
+    /// Set once it was refused for now.
+    refused: Option<Box<Refused>>,
+}
+
+#[derive(Debug, Default)]
+struct Refused {
+    /// How often it was refused for now.
+    times: Repeats,
+    /// What it was refused with last: what it ends with if its time runs out before it is sent again.
+    last: Option<CallError>,
+}
+
+#[derive(Clone, Copy, Debug)]
 enum Stage {
     /// In its line, under this ticket.
     Waiting(u64),
     /// Refused for now: it goes back into its line at this time.
     Paused(Time),
     Sent(LinkId, RequestId),
-    /// A call has ended. Its task has not taken the outcome yet.
-    Over(CallResult),
 }
 
-#[derive(Debug, Default)]
+/// A place in the table.
+#[derive(Debug)]
 struct Slot {
-    generation: u32,
-    kept: Option<Kept>,
+    /// Of the key of what is in it.
+    serial: u64,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    Free,
+    Kept(Kept),
+    /// A call has ended. Its task has not taken the outcome yet.
+    Over(CallResult),
 }
 
 /// Requests that wait, in their order.
@@ -111,6 +142,7 @@ struct Line(BTreeMap<u64, Key>);
 pub(crate) struct Requests {
     slots: Vec<Slot>,
     free: Vec<u32>,
+    last_serial: u64,
     last_ticket: u64,
     /// Those that need a place in flight.
     calls: Line,
@@ -248,7 +280,7 @@ impl Requests {
         {
             step.tally().resent += 1;
             if matches!(error, CallError::Refused { .. }) {
-                kept.refusal = Some(error.clone());
+                kept.refused.get_or_insert_default().last = Some(error.clone());
             }
             return match pause {
                 Duration::ZERO => self.enqueue(key),
@@ -261,11 +293,12 @@ impl Requests {
     /// An item of a list. Returns whether there was room for it.
     pub(crate) fn push_item(&mut self, key: Key, item: &[u8]) -> bool {
         let Some(kept) = self.kept_mut(key) else { return true };
-        if kept.item_bytes >= MAX_LIST {
+        let Caller::List(list) = &mut kept.request.caller else { return true };
+        if list.item_bytes >= MAX_LIST {
             return false;
         }
-        kept.item_bytes += item.len() + PER_ITEM;
-        kept.items.push(Bytes::copy_from_slice(item));
+        list.item_bytes += item.len() + PER_ITEM;
+        list.items.push(Bytes::copy_from_slice(item));
         true
     }
 
@@ -285,40 +318,44 @@ impl Requests {
         key: Key,
         waker: &Waker,
     ) -> (Poll<CallResult>, Option<Waker>) {
-        let Some(kept) = self.kept_mut(key) else { return (Poll::Pending, None) };
-        match (&kept.stage, &mut kept.request.caller) {
-            (Stage::Over(_), _) => {
-                let kept = self.remove(key);
-                let result = kept.and_then(|kept| match kept.stage {
-                    Stage::Over(result) => Some(result),
-                    _ => None,
-                });
-                (result.map_or(Poll::Pending, Poll::Ready), None)
+        let Some(slot) = self.slot_mut(key) else { return (Poll::Pending, None) };
+        let unused = match &mut slot.content {
+            Content::Over(_) => {
+                let outcome = match std::mem::replace(&mut slot.content, Content::Free) {
+                    Content::Over(outcome) => Poll::Ready(outcome),
+                    Content::Kept(_) | Content::Free => Poll::Pending,
+                };
+                self.freed(key);
+                return (outcome, None);
             }
-            (_, Caller::Call(Some(known))) if known.will_wake(waker) => (Poll::Pending, None),
-            (_, Caller::Call(known)) => (Poll::Pending, known.replace(waker.clone())),
-            _ => (Poll::Pending, None),
-        }
+            Content::Kept(Kept {
+                request: Request { caller: Caller::Call(known), .. }, ..
+            }) if !known.as_ref().is_some_and(|known| known.will_wake(waker)) => {
+                known.replace(waker.clone())
+            }
+            Content::Kept(_) | Content::Free => None,
+        };
+        (Poll::Pending, unused)
     }
 
     /// Ends a request with an outcome.
     pub(crate) fn end(&mut self, key: Key, result: CallResult, step: &mut Step) {
-        let Some(kept) = self.kept_mut(key) else { return };
+        self.take_out_of_line(key);
+        let Some(slot) = self.slot_mut(key) else { return };
+        let Content::Kept(kept) = &mut slot.content else { return };
         let result = result.map_err(|error| kept.last(error));
         if let Caller::Call(waker) = &mut kept.request.caller {
             step.completed += 1;
             step.wake(waker.take());
-            self.take_out_of_line(key);
-            if let Some(kept) = self.kept_mut(key) {
-                kept.stage = Stage::Over(result);
-            }
+            slot.content = Content::Over(result);
             return;
         }
         let Some(kept) = self.remove(key) else { return };
         match kept.request.caller {
             Caller::Call(_) => {}
-            Caller::List(caller) => {
-                step.then(After::List(caller, result.map(|_| kept.items)));
+            Caller::List(list) => {
+                let ListCaller { caller, items, .. } = *list;
+                step.then(After::List(caller, result.map(|_| items)));
             }
             Caller::Stream(items) => {
                 let (last, end) = match result {
@@ -365,7 +402,6 @@ impl Requests {
     fn withdraw(&mut self, key: Key, links: &mut Links, step: &mut Step) -> Option<CallError> {
         let kept = self.kept_mut(key)?;
         let (link, id) = match kept.stage {
-            Stage::Over(_) => return None,
             Stage::Sent(link, id) => (link, id),
             Stage::Waiting(_) | Stage::Paused(_) => {
                 return Some(kept.last(links.out_of_time().into()));
@@ -399,15 +435,14 @@ impl Requests {
         step: &mut Step,
     ) -> Option<CallError> {
         match self.kept(key)?.stage {
-            Stage::Sent(..) | Stage::Over(_) => None,
+            Stage::Sent(..) => None,
             Stage::Waiting(_) | Stage::Paused(_) => self.give_up(key, links, step),
         }
     }
 
     /// Lets the server send `items` more of a streamed reply, unless that is over.
     pub(crate) fn give_credit(&mut self, key: Key, items: u64, links: &mut Links, step: &mut Step) {
-        let Some(Stage::Sent(link, id)) = self.kept(key).map(|kept| &kept.stage) else { return };
-        let (link, id) = (*link, *id);
+        let Some(Stage::Sent(link, id)) = self.kept(key).map(|kept| kept.stage) else { return };
         // Behind its `/quit` the server reads nothing.
         let is_closing = links.closing.is_some();
         if let Some(link) = links.link(link).filter(|_| !is_closing) {
@@ -460,15 +495,16 @@ impl Requests {
     }
 
     fn end_overdue(&mut self, links: &mut Links, step: &mut Step) {
-        let mut overdue = Vec::new();
-        self.overdue = None;
-        for (slot, Slot { generation, kept }) in (0..).zip(&self.slots) {
-            let Some(expires) = kept.as_ref().and_then(Kept::own_expiry) else { continue };
+        let (mut overdue, mut next) = (Vec::new(), None);
+        for (slot, Slot { serial, content }) in (0..).zip(&self.slots) {
+            let Content::Kept(kept) = content else { continue };
+            let Some(expires) = kept.own_expiry() else { continue };
             match expires <= step.now {
-                true => overdue.push((expires, Key { slot, generation: *generation })),
-                false => self.overdue = self.overdue.into_iter().chain([expires]).min(),
+                true => overdue.push((expires, Key { serial: *serial, slot })),
+                false => next = next.into_iter().chain([expires]).min(),
             }
         }
+        self.overdue = next.map(|next| next.max(step.now.after(SEARCH_PAUSE)));
         overdue.sort_unstable();
         for (_, key) in overdue {
             self.end_late(key, links, step);
@@ -495,26 +531,36 @@ impl Requests {
     }
 
     fn insert(&mut self, request: Request) -> Key {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot::default());
-            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
-        });
-        let (stage, refusals, refusal) = (Stage::Waiting(0), Repeats::default(), None);
-        let kept = Kept { request, stage, refusals, refusal, items: Vec::new(), item_bytes: 0 };
-        let generation = self.slots.get_mut(slot as usize).map_or(0, |slot| {
-            slot.kept = Some(kept);
-            slot.generation
-        });
-        Key { slot, generation }
+        self.last_serial += 1;
+        let serial = self.last_serial;
+        let content = Content::Kept(Kept { request, stage: Stage::Waiting(0), refused: None });
+        let free = self.free.pop();
+        match free.and_then(|free| self.slots.get_mut(free as usize)) {
+            Some(slot) => (slot.serial, slot.content) = (serial, content),
+            None => self.slots.push(Slot { serial, content }),
+        }
+        let last = || u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX);
+        Key { serial, slot: free.unwrap_or_else(last) }
     }
 
+    /// Takes out a request, ended or not. Returns it if it had not ended.
     fn remove(&mut self, key: Key) -> Option<Kept> {
         self.take_out_of_line(key);
-        let slot = self.slots.get_mut(key.slot as usize)?;
-        let kept = slot.kept.take_if(|_| slot.generation == key.generation)?;
-        slot.generation = slot.generation.wrapping_add(1);
+        let slot = self.slot_mut(key)?;
+        let content = std::mem::replace(&mut slot.content, Content::Free);
+        self.freed(key);
+        match content {
+            Content::Kept(kept) => Some(kept),
+            Content::Over(_) | Content::Free => None,
+        }
+    }
+
+    /// A slot has become free. A burst does not leave its room behind.
+    fn freed(&mut self, key: Key) {
         self.free.push(key.slot);
-        Some(kept)
+        if self.free.len() == self.slots.len() && self.slots.len() > FREE_SLOTS {
+            (self.slots, self.free) = (Vec::new(), Vec::new());
+        }
     }
 
     /// A request waits no longer, if it did.
@@ -524,18 +570,28 @@ impl Requests {
         match kept.stage {
             Stage::Waiting(ticket) => _ = self.line(kind).0.remove(&ticket),
             Stage::Paused(at) => _ = self.paused.remove(&(at, key)),
-            Stage::Sent(..) | Stage::Over(_) => {}
+            Stage::Sent(..) => {}
         }
     }
 
+    fn slot_mut(&mut self, key: Key) -> Option<&mut Slot> {
+        self.slots
+            .get_mut(key.slot as usize)
+            .filter(|slot| slot.serial == key.serial && !matches!(slot.content, Content::Free))
+    }
+
     fn kept(&self, key: Key) -> Option<&Kept> {
-        let slot = self.slots.get(key.slot as usize)?;
-        slot.kept.as_ref().filter(|_| slot.generation == key.generation)
+        match self.slots.get(key.slot as usize).filter(|slot| slot.serial == key.serial)?.content {
+            Content::Kept(ref kept) => Some(kept),
+            Content::Over(_) | Content::Free => None,
+        }
     }
 
     fn kept_mut(&mut self, key: Key) -> Option<&mut Kept> {
-        let slot = self.slots.get_mut(key.slot as usize)?;
-        slot.kept.as_mut().filter(|_| slot.generation == key.generation)
+        match &mut self.slot_mut(key)?.content {
+            Content::Kept(kept) => Some(kept),
+            Content::Over(_) | Content::Free => None,
+        }
     }
 
     fn enqueue(&mut self, key: Key) {
@@ -648,7 +704,7 @@ impl Kept {
     fn own_expiry(&self) -> Option<Time> {
         let Request { caller, has_ttl, expires, .. } = &self.request;
         let has_no_limit = match (caller, &self.stage) {
-            (Caller::Stream(_), Stage::Sent(..)) | (_, Stage::Over(_)) => true,
+            (Caller::Stream(_), Stage::Sent(..)) => true,
             _ => *has_ttl,
         };
         expires.filter(|_| !has_no_limit)
@@ -658,7 +714,10 @@ impl Kept {
     /// sent (R2).
     fn last(&mut self, error: CallError) -> CallError {
         match error {
-            CallError::NotSent(_) => self.refusal.take().unwrap_or(error),
+            CallError::NotSent(_) => {
+                let refusal = self.refused.as_mut().and_then(|refused| refused.last.take());
+                refusal.unwrap_or(error)
+            }
             error => error,
         }
     }
@@ -701,6 +760,9 @@ impl Kept {
     }
 
     fn next_pause(&mut self, links: &Links) -> Duration {
-        self.refusals.pause(links.backoff(), links.config.random.next_u64())
+        self.refused
+            .get_or_insert_default()
+            .times
+            .pause(links.backoff(), links.config.random.next_u64())
     }
 }
