@@ -2,6 +2,9 @@
 //!
 //! All locks and one-shots of the crate come from here, so that a model checker's can be put in
 //! their place by changing this file alone.
+//!
+//! Under a lock no waker is woken or dropped, because that may run the code of an executor or drop a
+//! task. It may be cloned.
 
 use std::sync::{Mutex as StdMutex, PoisonError};
 

@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     pin::Pin,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -13,16 +13,13 @@ use tokio::task::coop::poll_proceed;
 
 use crate::{
     client::{
-        core::{
-            body::Body,
-            requests::{Caller, RequestLine},
-            waiter::CallResult,
-        },
-        exchange::{Exchange, abandoned},
+        core::{cell::RequestCell, outcome::CallResult, requests::Caller},
+        exchange::Exchange,
         shared::Shared,
     },
     error::{CallError, NotSent},
     protocol::{Method, Position, Topic, TraceParent},
+    sync::Arc,
 };
 
 /// A call in progress: a future of the reply's payload. Nothing is sent before it is first polled.
@@ -41,7 +38,7 @@ pub struct Call<'a>(pub(super) OneReply<'a>);
 impl<'a> Call<'a> {
     pub(crate) fn new(shared: &'a Shared, method: &str, payload: &[u8]) -> Self {
         let word = Method::new_word(method).map_err(|error| NotSent::Name(error).into());
-        Self(OneReply::new(shared, word.map(|word| Body::new(word, payload))))
+        Self(OneReply::new(shared, word.map(|word| RequestCell::new(word, payload))))
     }
 
     pub(crate) fn failed(shared: &'a Shared, error: CallError) -> Self {
@@ -163,34 +160,23 @@ pub(crate) struct OneReply<'a> {
 }
 
 impl<'a> OneReply<'a> {
-    pub(crate) fn new(shared: &'a Shared, body: Result<Body, CallError>) -> Self {
-        Self { exchange: Exchange::new(shared, body.map(RequestLine::Application)) }
+    pub(crate) fn new(shared: &'a Shared, cell: Result<Arc<RequestCell>, CallError>) -> Self {
+        Self { exchange: Exchange::new(shared, cell) }
     }
 
     pub(crate) fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<CallResult> {
+        let exchange = &mut self.exchange;
         // It is sent at its first poll, with budget or without: calls are sent in the order of their
         // first polls.
-        let key = self.exchange.key();
-        if key.is_none() && self.begin(cx.waker()) {
-            return self.exchange.poll_deadline(cx).map(Err);
-        }
-        let unit = ready!(poll_proceed(cx));
-        let polled = match key {
-            Some(key) => self.exchange.poll_outcome(key, cx.waker()),
-            None => Poll::Ready(Err(self.exchange.take_error().unwrap_or_else(abandoned))),
-        };
-        let polled = match polled {
-            Poll::Pending => self.exchange.poll_deadline(cx).map(Err),
+        let is_begun = exchange.key().is_some() || exchange.begin(|| Caller::Call).is_none();
+        let unit = if is_begun { Some(ready!(poll_proceed(cx))) } else { None };
+        let polled = match exchange.poll_outcome(cx.waker()) {
+            Poll::Pending => exchange.poll_deadline(cx).map(Err),
             ended => ended,
         };
-        if polled.is_ready() {
+        if let (Poll::Ready(_), Some(unit)) = (&polled, unit) {
             unit.made_progress();
         }
         polled
-    }
-
-    /// Begins it, if it was not yet. Returns whether it is under way.
-    fn begin(&mut self, waker: &Waker) -> bool {
-        self.exchange.begin(|| Caller::Call(Some(waker.clone()))).is_some()
     }
 }

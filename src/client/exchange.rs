@@ -9,23 +9,26 @@ use std::{
 use crate::{
     client::{
         core::{
-            body::Body,
+            cell::RequestCell,
             links::Links,
-            requests::{Caller, Key, Request, RequestLine, Requests},
+            outcome::CallResult,
+            requests::{Caller, Key, Request, Requests},
             step::Step,
-            waiter::CallResult,
         },
         runtimes::Timer,
         shared::Shared,
     },
     error::{CallError, ConnectionError, NotSent, Unknown},
     protocol::{AttributeList, InvalidAttribute},
+    sync::Arc,
 };
 
 /// A request that its task polls. It is sent again as long as it is proven not executed and there is
 /// time. Dropping it cancels it (R5).
 pub(crate) struct Exchange<S: Borrow<Shared>> {
     shared: S,
+    /// Its line, until it is over.
+    cell: Option<Arc<RequestCell>>,
     state: State,
     deadline: Deadline,
     pub(crate) fail_fast: bool,
@@ -33,9 +36,9 @@ pub(crate) struct Exchange<S: Borrow<Shared>> {
 }
 
 enum State {
-    New(RequestLine),
+    New,
     Begun(Key),
-    Over(Option<CallError>),
+    Over(Option<Box<CallError>>),
 }
 
 /// How long a request may take.
@@ -48,13 +51,13 @@ enum Deadline {
 }
 
 impl<S: Borrow<Shared>> Exchange<S> {
-    pub(crate) fn new(shared: S, line: Result<RequestLine, CallError>) -> Self {
+    pub(crate) fn new(shared: S, cell: Result<Arc<RequestCell>, CallError>) -> Self {
         let fail_fast = shared.borrow().config.fail_fast;
-        let state = match line {
-            Ok(line) => State::New(line),
-            Err(error) => State::Over(Some(error)),
+        let (cell, state) = match cell {
+            Ok(cell) => (Some(cell), State::New),
+            Err(error) => (None, State::Over(Some(Box::new(error)))),
         };
-        Self { shared, state, deadline: Deadline::Default, fail_fast, timer: None }
+        Self { shared, cell, state, deadline: Deadline::Default, fail_fast, timer: None }
     }
 
     pub(crate) fn shared(&self) -> &Shared {
@@ -70,7 +73,7 @@ impl<S: Borrow<Shared>> Exchange<S> {
     pub(crate) fn key(&self) -> Option<Key> {
         match self.state {
             State::Begun(key) => Some(key),
-            State::New(_) | State::Over(_) => None,
+            State::New | State::Over(_) => None,
         }
     }
 
@@ -83,11 +86,11 @@ impl<S: Borrow<Shared>> Exchange<S> {
         &mut self,
         push: impl FnOnce(&mut AttributeList) -> Result<(), InvalidAttribute>,
     ) {
-        let State::New(RequestLine::Application(Body { attributes, .. })) = &mut self.state else {
-            return;
-        };
-        if let Err(error) = push(attributes) {
-            self.state = State::Over(Some(NotSent::Attribute(error).into()));
+        // Before it is begun, nobody else has the cell.
+        let cell = self.cell.as_mut().filter(|_| matches!(self.state, State::New));
+        let Some(cell) = cell.and_then(Arc::get_mut) else { return };
+        if let Err(error) = push(&mut cell.body.attributes) {
+            self.fail(NotSent::Attribute(error));
         }
     }
 
@@ -96,31 +99,32 @@ impl<S: Borrow<Shared>> Exchange<S> {
         match &self.state {
             State::Begun(key) => return Some(*key),
             State::Over(_) => return None,
-            State::New(_) => {}
+            State::New => {}
         }
-        let State::New(line) = std::mem::replace(&mut self.state, State::Over(None)) else {
-            return None;
-        };
-        match self.submit(line, caller) {
+        let cell = self.cell.clone()?;
+        match self.submit(cell, caller) {
             Ok(key) => {
                 self.state = State::Begun(key);
                 Some(key)
             }
             Err(error) => {
-                self.state = State::Over(Some(error.into()));
+                self.fail(error);
                 None
             }
         }
     }
 
+    fn fail(&mut self, error: NotSent) {
+        self.state = State::Over(Some(Box::new(error.into())));
+    }
+
     /// Sends a one-way request at once, if it was not begun and nothing keeps it from that. Returns
     /// whether it was sent.
     pub(crate) fn send_one_way(&mut self) -> bool {
-        let State::New(RequestLine::Application(body)) = &self.state else { return false };
-        let sent = self
-            .shared
-            .borrow()
-            .act(|core, step| core.requests.try_one_way(body, &mut core.links, step));
+        let State::New = self.state else { return false };
+        let Some(RequestCell { body, .. }) = self.cell.as_deref() else { return false };
+        let shared = self.shared.borrow();
+        let sent = shared.act(|core, step| core.requests.try_one_way(body, &mut core.links, step));
         match sent {
             Ok(false) => false,
             Ok(true) => {
@@ -128,7 +132,7 @@ impl<S: Borrow<Shared>> Exchange<S> {
                 true
             }
             Err(error) => {
-                self.state = State::Over(Some(error.into()));
+                self.fail(error);
                 false
             }
         }
@@ -136,24 +140,24 @@ impl<S: Borrow<Shared>> Exchange<S> {
 
     fn submit(
         &mut self,
-        line: RequestLine,
+        cell: Arc<RequestCell>,
         caller: impl FnOnce() -> Caller,
     ) -> Result<Key, NotSent> {
         let shared = self.shared.borrow();
-        let (limit, has_ttl) = match self.deadline {
+        let (limit, has_own_deadline) = match self.deadline {
             Deadline::Default => (shared.config.deadline, false),
             Deadline::Own(limit) => (limit, limit.is_some()),
         };
-        if has_ttl && limit.is_some_and(|limit| limit.is_zero()) {
+        if has_own_deadline && limit.is_some_and(|limit| limit.is_zero()) {
             return Err(shared.look(|core| core.links.out_of_time()));
         }
         let (now, expires) = shared.clock.now_and_expiry(limit);
         let fail_fast = self.fail_fast;
-        let request = Request { line, caller: caller(), expires, has_ttl, fail_fast };
+        let request = Request { cell, caller: caller(), expires, has_own_deadline, fail_fast };
         let submitted =
             shared.update(now, |core, step| core.requests.submit(request, &mut core.links, step));
         let (key, is_sent) = submitted?;
-        if has_ttl || !is_sent {
+        if has_own_deadline || !is_sent {
             // The driver looks after the deadline that all sent requests have: a timer each would
             // cost more.
             self.timer = limit.and_then(|limit| shared.timer(limit));
@@ -161,22 +165,21 @@ impl<S: Borrow<Shared>> Exchange<S> {
         Ok(key)
     }
 
-    /// The outcome of a call, once it has ended.
-    pub(crate) fn poll_outcome(&mut self, key: Key, waker: &Waker) -> Poll<CallResult> {
-        let shared = self.shared.borrow();
-        let (outcome, unused) = shared.look(|core| core.requests.poll_outcome(key, waker));
-        drop(unused);
-        if outcome.is_ready() {
-            self.finish();
-        }
-        outcome
+    /// The outcome of a call. While there is none, `waker` is woken when there is.
+    pub(crate) fn poll_outcome(&mut self, waker: &Waker) -> Poll<CallResult> {
+        let outcome = match (&self.cell, &self.state) {
+            (Some(cell), State::Begun(_)) => ready!(cell.poll(waker)),
+            _ => return Poll::Ready(Err(self.take_error().unwrap_or_else(abandoned))),
+        };
+        self.finish();
+        Poll::Ready(outcome)
     }
 
     /// The error of one that is over, once.
     pub(crate) fn take_error(&mut self) -> Option<CallError> {
         match &mut self.state {
-            State::Over(error) => error.take(),
-            State::New(_) | State::Begun(_) => None,
+            State::Over(error) => error.take().map(|error| *error),
+            State::New | State::Begun(_) => None,
         }
     }
 
@@ -184,6 +187,7 @@ impl<S: Borrow<Shared>> Exchange<S> {
     pub(crate) fn finish(&mut self) {
         self.state = State::Over(None);
         self.timer = None;
+        self.cell.take().into_iter().for_each(RequestCell::recycle);
     }
 
     /// Waits for its deadline. Returns the error that it ends with then. If it has just ended in another
@@ -215,9 +219,16 @@ impl<S: Borrow<Shared>> Exchange<S> {
         let shared = self.shared.borrow();
         let late = shared.act(|core, step| give_up(&mut core.requests, key, &mut core.links, step));
         late.map_or(Poll::Pending, |error| {
+            // It may hold the waker of the task.
+            self.cell = None;
             self.finish();
             Poll::Ready(error)
         })
+    }
+
+    /// Whether it has a timer.
+    pub(crate) fn has_timer(&self) -> bool {
+        self.timer.is_some()
     }
 
     /// Cancels it, if it is under way.

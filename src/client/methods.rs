@@ -10,16 +10,13 @@ use std::{
 
 use crate::{
     client::{
-        core::{
-            requests::{Caller, RequestLine},
-            waiter::Listed,
-        },
+        core::{cell::RequestCell, outcome::Listed, requests::Caller},
         exchange::{Exchange, abandoned},
         shared::Shared,
     },
     coop::poll_budgeted,
     error::CallError,
-    protocol::Method,
+    protocol::{Method, Word},
     sync::oneshot,
 };
 
@@ -42,7 +39,9 @@ pub struct Methods<'a> {
 
 impl<'a> Methods<'a> {
     pub(super) fn new(shared: &'a Shared) -> Self {
-        Self { exchange: Exchange::new(shared, Ok(RequestLine::Methods)), list: None }
+        let word = Word::new("/methods").ok_or(CallError::Encode("no such word".into()));
+        let cell = word.map(|word| RequestCell::new(word, b""));
+        Self { exchange: Exchange::new(shared, cell), list: None }
     }
 
     /// Gives it this long, from its first poll; `None` for no limit. Default:

@@ -10,11 +10,7 @@ use std::{
 
 use crate::{
     client::{
-        core::{
-            body::Body,
-            requests::{Caller, RequestLine},
-            waiter::Sent,
-        },
+        core::{cell::RequestCell, outcome::Sent, requests::Caller},
         exchange::Exchange,
         shared::Shared,
     },
@@ -45,8 +41,8 @@ pub struct OneWay<'a> {
 impl<'a> OneWay<'a> {
     pub(super) fn new(shared: &'a Shared, method: &str, payload: &[u8]) -> Self {
         let word = Method::new_word(method).map_err(|error| NotSent::Name(error).into());
-        let line = word.map(|word| RequestLine::Application(Body::new(word, payload)));
-        Self { exchange: Exchange::new(shared, line), sent: None }
+        let cell = word.map(|word| RequestCell::new(word, payload));
+        Self { exchange: Exchange::new(shared, cell), sent: None }
     }
 
     /// Gives it this long, from its first poll, to wait for a connection and for room to write; `None`

@@ -230,7 +230,7 @@ impl Future for Seen {
 
 impl Seen {
     fn poll_seen(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        // A waker is the runtime's code: neither cloned nor dropped under the lock.
+        // A waker is not dropped under the lock.
         let waker = cx.waker().clone();
         let mut state = self.standing.state.lock();
         if let Some(has_seen) = self.standing.has_seen(&state, self.position) {

@@ -11,11 +11,12 @@ use std::{
 use crate::{
     client::{
         call::OneReply,
-        core::{body::Body, waiter::Reply},
+        core::{cell::RequestCell, outcome::Reply},
         shared::Shared,
     },
     error::{CallError, NotSent},
     protocol::{Epoch, Topic, Word, parse_number},
+    sync::Arc,
     topic::Published,
 };
 
@@ -34,7 +35,7 @@ pub struct Publish<'a>(OneReply<'a>);
 
 impl<'a> Publish<'a> {
     pub(super) fn new(shared: &'a Shared, topic: &str, payload: &[u8]) -> Self {
-        Self(OneReply::new(shared, publish_body(topic, payload)))
+        Self(OneReply::new(shared, publish_line(topic, payload)))
     }
 
     /// Gives it this long, from its first poll; `None` for no limit. The server is told what is left
@@ -61,7 +62,7 @@ impl Future for Publish<'_> {
     }
 }
 
-fn publish_body(topic: &str, payload: &[u8]) -> Result<Body, CallError> {
+fn publish_line(topic: &str, payload: &[u8]) -> Result<Arc<RequestCell>, CallError> {
     let topic = Topic::new(topic).map_err(NotSent::Name)?;
     let mut arguments = topic.as_str().as_bytes().to_vec();
     if !payload.is_empty() {
@@ -69,7 +70,7 @@ fn publish_body(topic: &str, payload: &[u8]) -> Result<Body, CallError> {
         arguments.extend_from_slice(payload);
     }
     let word = Word::new("/publish").ok_or(CallError::Encode("no such word".into()))?;
-    Ok(Body::new(word, &arguments))
+    Ok(RequestCell::new(word, &arguments))
 }
 
 fn published(reply: &Reply) -> Result<Published, CallError> {

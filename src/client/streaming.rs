@@ -17,9 +17,9 @@ use crate::{
     client::{
         Client, Decode,
         core::{
-            body::Body,
+            cell::RequestCell,
             items::{ItemQueue, Taken},
-            requests::{Caller, Key, RequestLine},
+            requests::{Caller, Key},
         },
         exchange::Exchange,
         shared::Shared,
@@ -85,16 +85,15 @@ impl Borrow<Shared> for Client {
 impl Streaming {
     pub(crate) fn new(client: Client, method: &str, payload: &[u8]) -> Self {
         let word = Method::new_word(method).map_err(|error| NotSent::Name(error).into());
-        let line = word.map(|word| RequestLine::Application(Body::new(word, payload)));
-        Self::with_line(client, line)
+        Self::with_cell(client, word.map(|word| RequestCell::new(word, payload)))
     }
 
     pub(crate) fn failed(client: Client, error: CallError) -> Self {
-        Self::with_line(client, Err(error))
+        Self::with_cell(client, Err(error))
     }
 
-    fn with_line(client: Client, line: Result<RequestLine, CallError>) -> Self {
-        Self { exchange: Exchange::new(client, line), window: DEFAULT_WINDOW, items: None }
+    fn with_cell(client: Client, cell: Result<Arc<RequestCell>, CallError>) -> Self {
+        Self { exchange: Exchange::new(client, cell), window: DEFAULT_WINDOW, items: None }
     }
 
     /// Items that the server may send ahead of what was taken, 1 to
@@ -207,7 +206,8 @@ impl Streaming {
             return poll_budgeted(cx, |_| Poll::Ready(exchange.take_error().map(Err)));
         };
         // A reply that has ended was in time, however late it is read.
-        if !items.is_over()
+        if self.exchange.has_timer()
+            && !items.is_over()
             && let Poll::Ready(error) = self.exchange.poll_deadline_to_send(cx)
         {
             return Poll::Ready(Some(Err(error)));

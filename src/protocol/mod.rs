@@ -21,7 +21,7 @@ pub(crate) use self::{
         Reconnect, Renewal, Repeats, SubscriptionEvent, SubscriptionState, Terms, Then, Verdict,
         Violations, half_window,
     },
-    wire::{Incoming, encode_failure, encode_refusal, parse_notification, rest},
+    wire::{Incoming, encode_failure, encode_refusal, parse_notification},
 };
 pub use self::{
     rules::{Backoff, BadPosition, Cursor, Slow, Step, Window},

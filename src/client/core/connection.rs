@@ -7,17 +7,19 @@ use tracing::Span;
 use crate::{
     client::core::{
         auth::CredentialsByScheme,
+        cell::RequestCell,
         link::LinkId,
         locked::Locked,
+        outcome::CallResult,
         retry_after::RetryAfter,
         state::{ConnectionState, State},
         step::Step,
         timers::Timers,
     },
     error::ConnectionError,
-    guard::{Held, guarded},
+    guard::{Held, InSpan, guarded},
     outbound::Outbound,
-    protocol::{Hello, LineDecoder, Time},
+    protocol::{Hello, LineDecoder, Outcome, RequestId, Time},
     sync::{Arc, AtomicU64, Ordering},
 };
 
@@ -36,7 +38,8 @@ use crate::{
 /// 4. sets its timer to [`next_timeout`](Self::next_timeout).
 ///
 /// Reading never waits for writing: two ends that both wait to write would wait for ever. An error of
-/// any of these ends the connection: the driver passes it to [`end`](Self::end).
+/// any of these ends the connection: the driver passes it to [`end`](Self::end). Dropping the
+/// connection ends it with [`ConnectionError::Closed`].
 pub struct Connection {
     pub(crate) locked: Arc<Locked>,
     pub(crate) link: LinkId,
@@ -48,6 +51,8 @@ pub struct Connection {
     /// How long the server asks to be left alone.
     pub(crate) retry_after: Arc<RetryAfter>,
     lines: LineDecoder,
+    /// Empty between two calls. It keeps the allocation.
+    pub(super) terminals: Vec<Terminal>,
     out: Outbound,
     /// The transport did not take all of the output.
     is_blocked: bool,
@@ -65,10 +70,23 @@ pub struct Connection {
     /// Why the server does not admit this client.
     pub(crate) not_admitted: Option<ConnectionError>,
     pub(crate) renewals: Renewals,
+    /// The server has said goodbye: nothing new begins here.
+    pub(crate) has_left: bool,
     /// Why it is over.
     ended: Option<ConnectionError>,
     /// Where its handles look for the time, if it is driven by hand.
     pub(crate) time: Option<Arc<AtomicU64>>,
+}
+
+/// A terminal line that waits for the lock, with all that can be done without it done.
+#[derive(Debug)]
+pub(super) struct Terminal {
+    pub(super) id: RequestId,
+    pub(super) outcome: Outcome,
+    /// Until it is passed on.
+    pub(super) result: Option<CallResult>,
+    /// The call that it is for, from then on.
+    pub(super) call: Option<Arc<RequestCell>>,
 }
 
 /// The `/renew` requests of a connection.
@@ -125,6 +143,7 @@ impl Connection {
         let step = Step::of_driver(link, now);
         Self {
             lines: LineDecoder::new(locked.config.max_line),
+            terminals: Vec::new(),
             locked,
             link,
             credentials,
@@ -140,6 +159,7 @@ impl Connection {
             first_lines: Vec::new(),
             not_admitted: None,
             renewals: Renewals::default(),
+            has_left: false,
             ended: None,
             time: None,
         }
@@ -182,6 +202,7 @@ impl Connection {
     }
 
     /// Looks for something to be written. If there is nothing, `waker` is woken when there is.
+    /// `was_gathered` says whether the last call returned [`Output::Gather`].
     ///
     /// # Errors
     /// Why the connection is over: this side has closed it.
@@ -307,12 +328,6 @@ impl Connection {
         self.hello.is_some() || !matches!(self.state(), State::Connected)
     }
 
-    /// Whether the server has said goodbye, so that nothing new begins here.
-    pub(crate) fn has_left(&self) -> bool {
-        self.locked
-            .look(|core| core.links.link(self.link).is_some_and(|link| link.state.bye().is_some()))
-    }
-
     /// Why the stream ended.
     pub(crate) fn end_of_stream(&mut self) -> ConnectionError {
         match self.state() {
@@ -358,6 +373,15 @@ impl Connection {
     /// Does what follows from the step so far.
     pub(crate) fn run(&mut self) {
         self.step.run();
+    }
+}
+
+/// A connection that is dropped ends everything that waits on it.
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let _entered = InSpan::enter(&self.span);
+        let now = self.step.now;
+        self.end(&ConnectionError::Closed, now);
     }
 }
 

@@ -33,7 +33,7 @@ impl Core {
     /// not wait for this client. Returns whether it does.
     pub(crate) fn quit_if_idle(&mut self, id: LinkId, step: &mut Step) -> bool {
         let is_idle = |link: &mut Link| link.is_idle() && link.state.takes_controls();
-        if self.topics.has_any_on(id) || !self.links.link(id).is_some_and(is_idle) {
+        if !self.links.link(id).is_some_and(is_idle) || self.topics.has_any_on(id) {
             return false;
         }
         self.links.quit(id, step);
@@ -105,6 +105,7 @@ impl Core {
             true => {}
         }
         self.report_dropped(link.unsent_one_ways(), step);
+        step.drop_later(link.take_driver());
         let last = link.state.last_executed();
         for (id, waiter, was_offered) in link.drain() {
             let is_executed = last.is_none_or(|last| id.get() <= last);

@@ -90,8 +90,6 @@ impl ItemQueue {
         cx: &mut Context<'_>,
         gives_back: bool,
     ) -> Poll<Option<Result<Taken, CallError>>> {
-        // A waker is the runtime's code: neither cloned nor dropped under the lock.
-        let reader = cx.waker().clone();
         let mut queue = self.queue.lock();
         if let Some(item) = queue.items.pop_front() {
             let grant = if gives_back { queue.release_one(self.window) } else { 0 };
@@ -101,9 +99,11 @@ impl ItemQueue {
             let end = std::mem::replace(end, Ok(()));
             return Poll::Ready(end.err().map(Err));
         }
-        let before = queue.reader.replace(reader);
-        drop(queue);
-        drop(before);
+        if !queue.reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker())) {
+            let before = queue.reader.replace(cx.waker().clone());
+            drop(queue);
+            drop(before);
+        }
         Poll::Pending
     }
 }

@@ -9,15 +9,17 @@ use crate::{
         core::{
             Core,
             auth::Admission,
-            connection::{Connection, Listing, broken_line},
+            cell::RequestCell,
+            connection::{Connection, Listing, Terminal, broken_line},
             items::Overrun,
             link::{LinkId, UnmatchedReply},
             locked::Locked,
+            outcome::{CallResult, Reply},
             requests::Key,
             state::State,
             step::Step,
             topics::Input,
-            waiter::{CallResult, Reply, Waiter},
+            waiter::Waiter,
         },
         event::ConnectionEvent,
     },
@@ -27,21 +29,23 @@ use crate::{
         Attributes, Code, Escaped, Incoming, Line, LineDecoder, LineTooLong, Notice, Outcome,
         Position, Reason, RequestId, SubscriptionEvent, VERSION, parse_notification, parse_number,
     },
-    sync::MutexGuard,
+    sync::{Arc, MutexGuard},
 };
 
-/// Replies and notifications that are handled under one lock: other tasks wait for it meanwhile.
+/// Replies or notifications that are handled under one lock: other tasks wait for it meanwhile.
 const ROW: usize = 64;
 /// Renewals that may be unanswered at once. A slow reply must not make the next renewal late; a
 /// server that answers none for the length of two leases gets no more of them.
 const MAX_RENEWALS: usize = 4;
 
-/// The core while replies and notifications are handled, and how many were.
+/// The core while notifications are handled, and how many were.
 type Row<'a> = (MutexGuard<'a, Core>, usize);
 
 /// What is left to be done about a line once the lock is released.
 enum Rest<'a> {
     Nothing,
+    /// A call has its reply.
+    Call(Arc<RequestCell>),
     /// A request of the protocol's own has its terminal line.
     Control(Waiter, CallResult),
     /// An item of the list that `/renew` asked for.
@@ -49,8 +53,8 @@ enum Rest<'a> {
 }
 
 impl Connection {
-    /// Handles all lines in `bytes`, in their order. Replies and notifications in a row are handled
-    /// under one lock.
+    /// Handles all lines in `bytes`, in their order. Terminal lines in a row are handled under one lock,
+    /// and so are notifications in a row.
     pub(super) fn handle_lines(
         &mut self,
         lines: &mut LineDecoder,
@@ -59,8 +63,9 @@ impl Connection {
         let (locked, mut row) = (self.locked.clone(), None);
         let handled = self.handle_in_rows(&locked, &mut row, lines, bytes);
         self.end_row(&mut row);
+        let completed = self.complete();
         self.completed += std::mem::take(&mut self.step.completed);
-        handled
+        completed.and(handled)
     }
 
     fn handle_in_rows<'a>(
@@ -73,30 +78,77 @@ impl Connection {
         let too_long = |error: LineTooLong| ConnectionError::Protocol(error.to_string());
         while let Some(line) = lines.next(bytes).map_err(too_long)? {
             let line = Line::parse(line).map_err(|fault| broken_line(&fault))?;
-            if row.is_none() && !self.has_greeted() {
+            if self.hello.is_none() && !self.has_greeted() {
                 self.first_line(&line)?;
                 continue;
             }
-            let incoming = match Incoming::from(line) {
-                Incoming::Notice(line) => {
-                    self.end_row(row);
-                    self.notice(&line)?;
-                    continue;
+            let incoming = Incoming::from(line);
+            if let Incoming::Reply(id, outcome, line) = incoming
+                && outcome.is_terminal()
+            {
+                self.end_row(row);
+                let result = result(outcome, &line)
+                    .ok_or_else(|| broken_line(&format_args!("{outcome} without a code")))?;
+                self.terminals.push(Terminal { id, outcome, result: Some(result), call: None });
+                if self.terminals.len() == ROW {
+                    self.complete()?;
                 }
-                incoming => incoming,
-            };
+                continue;
+            }
+            self.complete()?;
+            if let Incoming::Notice(line) = incoming {
+                self.end_row(row);
+                self.notice(&line)?;
+                continue;
+            }
             let (core, taken) = row.get_or_insert_with(|| (locked.lock(), 0));
             let rest = core.on_incoming(self.link, incoming, &mut self.step)?;
             *taken += 1;
-            if *taken == ROW || !matches!(rest, Rest::Nothing) {
+            if *taken == ROW || matches!(rest, Rest::Listed(_)) {
                 self.end_row(row);
             }
-            match rest {
-                Rest::Nothing => {}
-                Rest::Control(waiter, result) => self.complete_control(waiter, result)?,
-                Rest::Listed(items) => self.listed(&items),
+            if let Rest::Listed(items) = rest {
+                self.listed(&items);
             }
         }
+        Ok(())
+    }
+
+    /// Handles the terminal lines so far. The outcomes of calls are set once the lock is released.
+    fn complete(&mut self) -> Result<(), ConnectionError> {
+        if self.terminals.is_empty() {
+            return Ok(());
+        }
+        let (locked, mut terminals) = (self.locked.clone(), std::mem::take(&mut self.terminals));
+        let completed = self.complete_in_order(&locked, &mut terminals);
+        for Terminal { result, call, .. } in terminals.drain(..) {
+            if let (Some(result), Some(call)) = (result, call) {
+                self.step.wake(call.set(result));
+            }
+        }
+        self.terminals = terminals;
+        completed
+    }
+
+    fn complete_in_order(
+        &mut self,
+        locked: &Locked,
+        terminals: &mut [Terminal],
+    ) -> Result<(), ConnectionError> {
+        let mut row = None;
+        for terminal in terminals {
+            let (core, _) = row.get_or_insert_with(|| (locked.lock(), 0));
+            let rest = core.on_terminal(self.link, terminal, &mut self.step);
+            match rest.inspect_err(|_| self.end_row(&mut row))? {
+                Rest::Call(call) => terminal.call = Some(call),
+                Rest::Control(waiter, result) => {
+                    self.end_row(&mut row);
+                    self.complete_control(waiter, result)?;
+                }
+                Rest::Nothing | Rest::Listed(_) => {}
+            }
+        }
+        self.end_row(&mut row);
         Ok(())
     }
 
@@ -250,6 +302,7 @@ impl Connection {
             return Err(ConnectionError::Bye(reason));
         }
         let link = self.link;
+        self.has_left = true;
         self.with(|core, step| {
             core.on_bye(link, last, &reason, step);
             step.emit(match last {
@@ -337,7 +390,7 @@ impl Connection {
 }
 
 impl Core {
-    /// Handles a line that is no notice.
+    /// Handles a line that is neither a terminal line nor a notice.
     ///
     /// # Errors
     /// If it is malformed; in strict mode also if it matches no request.
@@ -351,11 +404,6 @@ impl Core {
             Incoming::Reply(id, Outcome::More, line) => {
                 self.on_item(link, id, line.rest.plain(), step)
             }
-            Incoming::Reply(id, outcome, line) => {
-                let result = result(outcome, &line)
-                    .ok_or_else(|| broken_line(&format_args!("{outcome} without a code")))?;
-                self.on_terminal(link, id, outcome, result, step)
-            }
             Incoming::Notification(line) => {
                 let notification = parse_notification(line.rest)
                     .ok_or_else(|| broken_line(&"notification without a number"))?;
@@ -364,32 +412,40 @@ impl Core {
                 Ok(Rest::Nothing)
             }
             Incoming::Unknown(id) => Err(broken_line(&format_args!("reply {id} has no outcome"))),
-            Incoming::Notice(_) => Ok(Rest::Nothing),
+            Incoming::Reply(..) | Incoming::Notice(_) => Ok(Rest::Nothing),
         }
     }
 
     /// The terminal line of a request.
+    ///
+    /// # Errors
+    /// In strict mode, if it matches no request.
     fn on_terminal(
         &mut self,
         link: LinkId,
-        id: RequestId,
-        outcome: Outcome,
-        result: CallResult,
+        terminal: &mut Terminal,
         step: &mut Step,
     ) -> Result<Rest<'static>, ConnectionError> {
+        let Terminal { id, outcome, result, .. } = terminal;
         let Some(own) = self.links.link(link) else { return Ok(Rest::Nothing) };
-        let waiter = match own.complete(id) {
+        let waiter = match own.complete(*id) {
             Ok(waiter) => waiter,
-            Err(unmatched) => return self.on_unmatched(unmatched, id, step),
+            Err(unmatched) => return self.on_unmatched(unmatched, *id, step),
         };
-        step.tally().outcome(outcome);
+        step.tally().outcome(*outcome);
+        if let (Waiter::Request(key), Outcome::Ok) = (&waiter, *outcome)
+            && let Some(call) = self.requests.take_call(*key, step)
+        {
+            return Ok(Rest::Call(call));
+        }
+        let Some(result) = result.take() else { return Ok(Rest::Nothing) };
         match waiter {
             Waiter::Request(key) | Waiter::List(key) => {
                 self.requests.finish(key, result, &mut self.links, step);
             }
             Waiter::Tombstone => {
                 step.tally().late_replies += 1;
-                step.emit(ConnectionEvent::LateReply(id));
+                step.emit(ConnectionEvent::LateReply(*id));
             }
             control => return Ok(Rest::Control(control, result)),
         }

@@ -281,6 +281,11 @@ impl Link {
         }
     }
 
+    /// The waker of the driver, if it waits.
+    pub(crate) fn take_driver(&mut self) -> Option<Waker> {
+        self.waiting_driver.take()
+    }
+
     /// The driver waits: to be woken by the next line, or, while it `is_writing`, only to close.
     pub(crate) fn wait(&mut self, driver: &Waker, is_writing: bool, step: &mut Step) {
         self.is_writing = is_writing;
@@ -316,9 +321,7 @@ impl Link {
         let offered = self.offered;
         let entries = self.pending.take_where(|entry| entry.line_end > offered);
         let waiters: Vec<_> = entries.into_iter().map(|entry| entry.waiter).collect();
-        // Their places are not for others: nothing begins here any more.
-        let held = waiters.iter().filter(|waiter| waiter.holds_place()).count();
-        (self.placed, self.places) = (self.placed - held, self.places - held);
+        self.placed -= waiters.iter().filter(|waiter| waiter.holds_place()).count();
         let dropped = self.unsent_one_ways();
         let lines = self.out.split_inclusive(|&byte| byte == b'\n');
         let own = lines.filter(|line| is_one_way(line) && is_protocol(line));

@@ -15,6 +15,7 @@
 pub(crate) mod acks;
 pub(crate) mod auth;
 pub(crate) mod body;
+pub(crate) mod cell;
 pub(crate) mod connection;
 mod ending;
 pub(crate) mod inbox;
@@ -24,6 +25,7 @@ pub(crate) mod link;
 pub(crate) mod links;
 pub(crate) mod locked;
 mod missed;
+pub(crate) mod outcome;
 pub(crate) mod pending;
 pub(crate) mod requests;
 pub(crate) mod retry_after;
@@ -137,9 +139,6 @@ impl Core {
         if self.requests.are_waiting() {
             self.requests.send_waiting(&mut self.links, step);
         }
-        if self.has_turn() {
-            step.wake(self.turns.wake_first());
-        }
     }
 
     pub(crate) fn status(&self) -> &Status {
@@ -161,9 +160,6 @@ impl Core {
 
     fn wake_waiting(&mut self, step: &mut Step) {
         step.wake(self.waiting.wake_all());
-        if self.has_turn() {
-            step.wake(self.turns.wake_first());
-        }
     }
 
     /// Registers a task that waits for a change of the status, or of the connections.
@@ -198,9 +194,6 @@ impl Core {
     /// A task has begun its subscription, or waits no longer: the next one has its turn.
     pub(crate) fn leave_turn(&mut self, ticket: Option<u64>, step: &mut Step) {
         step.drop_later(self.turns.leave(ticket));
-        if self.has_turn() {
-            step.wake(self.turns.wake_first());
-        }
     }
 
     fn wake_supervisor(&mut self, step: &mut Step) {
@@ -261,13 +254,17 @@ impl Core {
         self.topics.handle_timeout(&mut self.links, step);
     }
 
-    /// The end of each step, before the lock is released.
+    /// The end of each step, before the lock is released. Whatever has made room for a subscription is
+    /// noticed here.
     pub(crate) fn settle(&mut self, step: &mut Step) {
         if let Some(counted) = step.counted() {
             self.counted.take(counted);
         }
         if step.has_events() {
             self.events.queue(step);
+        }
+        if !self.turns.is_empty() && self.has_turn() {
+            step.wake(self.turns.wake_first());
         }
         let next = self.earliest();
         if next.is_some_and(|next| self.timers.known.is_none_or(|known| next < known)) {

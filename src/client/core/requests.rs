@@ -6,7 +6,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    task::{Poll, Waker},
     time::Duration,
 };
 
@@ -15,12 +14,14 @@ use bytes::Bytes;
 use crate::{
     client::core::{
         body::Body,
+        cell::RequestCell,
         items::ItemQueue,
         link::LinkId,
         links::Links,
+        outcome::{CallResult, Listed, Reply, Sent},
         state::State,
         step::{After, Step},
-        waiter::{CallResult, Listed, Reply, Sent, Waiter},
+        waiter::Waiter,
     },
     error::{CallError, ConnectionError, NotSent, Unknown},
     protocol::{Code, Repeats, RequestId, Time},
@@ -48,28 +49,24 @@ pub(crate) struct Key {
 /// A request as its caller begins it.
 #[derive(Debug)]
 pub(crate) struct Request {
-    pub(crate) line: RequestLine,
+    pub(crate) cell: Arc<RequestCell>,
     pub(crate) caller: Caller,
     /// When it has to be over.
     pub(crate) expires: Option<Time>,
-    /// The server is told how much of that is left, and the caller has a timer of its own.
-    pub(crate) has_ttl: bool,
+    /// That is this request's own deadline: the server is told how much of it is left, and the caller
+    /// has a timer.
+    pub(crate) has_own_deadline: bool,
     /// It does not wait for a connection, and is not sent again.
     pub(crate) fail_fast: bool,
-}
-
-#[derive(Debug)]
-pub(crate) enum RequestLine {
-    Application(Body),
-    Methods,
 }
 
 /// Who gets the outcome.
 #[derive(Debug)]
 pub(crate) enum Caller {
-    /// The task that polls the call: it takes the outcome out of the table.
-    Call(Option<Waker>),
+    /// A call: it is in the cell.
+    Call,
     Stream(Arc<ItemQueue>),
+    /// `/methods`.
     List(Box<ListCaller>),
     /// A one-way request: its outcome is that its line waits to be written.
     OneWay(oneshot::Sender<Sent>),
@@ -120,15 +117,7 @@ enum Stage {
 struct Slot {
     /// Of the key of what is in it.
     serial: u64,
-    content: Content,
-}
-
-#[derive(Debug)]
-enum Content {
-    Free,
-    Kept(Kept),
-    /// A call has ended. Its task has not taken the outcome yet.
-    Over(CallResult),
+    kept: Option<Kept>,
 }
 
 /// Requests that wait, in their order.
@@ -170,7 +159,7 @@ impl Requests {
             return Err(error);
         }
         let is_next = self.line(request.kind()).0.is_empty();
-        if let Some(expires) = request.expires.filter(|_| !request.has_ttl) {
+        if let Some(expires) = request.expires.filter(|_| !request.has_own_deadline) {
             self.overdue.get_or_insert(expires);
         }
         let can_send = is_next && request.can_be_sent(links);
@@ -224,7 +213,7 @@ impl Requests {
     fn send(&mut self, key: Key, links: &mut Links, step: &mut Step) {
         let Some(kept) = self.kept_mut(key) else { return };
         let expires = kept.request.expires;
-        if expires.is_some_and(|expires| expires <= step.now) && kept.request.has_ttl {
+        if expires.is_some_and(|expires| expires <= step.now) && kept.request.has_own_deadline {
             return self.end(key, Err(links.out_of_time().into()), step);
         }
         if let Some(error) = kept.request.fault(links) {
@@ -236,10 +225,10 @@ impl Requests {
     /// Appends the line of a request that was checked.
     fn transmit(&mut self, key: Key, links: &mut Links, step: &mut Step) {
         let Some(kept) = self.kept_mut(key) else { return };
-        if let (Caller::OneWay(_), RequestLine::Application(body)) =
-            (&kept.request.caller, &kept.request.line)
-        {
-            append_one_way(body, links, step);
+        let request = &kept.request;
+        let Request { cell, caller, expires, .. } = request;
+        if matches!(caller, Caller::OneWay(_)) {
+            append_one_way(&cell.body, links, step);
             return self.end(key, Ok(Reply::default()), step);
         }
         let id = match links.next_id() {
@@ -247,21 +236,12 @@ impl Requests {
             Err(error) => return self.end(key, Err(error.into()), step),
         };
         let link = &mut links.current;
-        match &kept.request.line {
-            RequestLine::Application(body) => {
-                let ttl = kept.request.expires.filter(|_| kept.request.has_ttl);
-                let ttl = ttl.map(|expires| step.now.until(expires));
-                link.append_request(id, Waiter::Request(key), |out| body.append_to(out, ttl));
-            }
-            RequestLine::Methods => {
-                link.append_control(
-                    id,
-                    Waiter::List(key),
-                    format_args!("/methods"),
-                    format_args!(""),
-                );
-            }
-        }
+        let waiter = match caller {
+            Caller::List(_) => Waiter::List(key),
+            _ => Waiter::Request(key),
+        };
+        let ttl = expires.filter(|_| request.has_ttl()).map(|expires| step.now.until(expires));
+        link.append_request(id, waiter, |out| cell.body.append_to(out, ttl));
         kept.stage = Stage::Sent(link.id, id);
         link.wake_for_line(step);
     }
@@ -290,6 +270,18 @@ impl Requests {
         self.end(key, result, step);
     }
 
+    /// Takes out a call whose reply came. `None` if this is another request, or none.
+    pub(crate) fn take_call(&mut self, key: Key, step: &mut Step) -> Option<Arc<RequestCell>> {
+        let slot = self.slots.get_mut(key.slot as usize)?;
+        let is_it = |kept: &mut Kept| {
+            slot.serial == key.serial && matches!(kept.request.caller, Caller::Call)
+        };
+        let kept = slot.kept.take_if(is_it)?;
+        self.freed(key);
+        step.completed += 1;
+        Some(kept.request.cell)
+    }
+
     /// An item of a list. Returns whether there was room for it.
     pub(crate) fn push_item(&mut self, key: Key, item: &[u8]) -> bool {
         let Some(kept) = self.kept_mut(key) else { return true };
@@ -310,49 +302,15 @@ impl Requests {
         }
     }
 
-    /// The outcome of a call. If there is none yet, `waker` is woken when there is. The key of a call
-    /// with an outcome is not to be used again. Also returns a waker that is to be dropped once the lock
-    /// is released.
-    pub(crate) fn poll_outcome(
-        &mut self,
-        key: Key,
-        waker: &Waker,
-    ) -> (Poll<CallResult>, Option<Waker>) {
-        let Some(slot) = self.slot_mut(key) else { return (Poll::Pending, None) };
-        let unused = match &mut slot.content {
-            Content::Over(_) => {
-                let outcome = match std::mem::replace(&mut slot.content, Content::Free) {
-                    Content::Over(outcome) => Poll::Ready(outcome),
-                    Content::Kept(_) | Content::Free => Poll::Pending,
-                };
-                self.freed(key);
-                return (outcome, None);
-            }
-            Content::Kept(Kept {
-                request: Request { caller: Caller::Call(known), .. }, ..
-            }) if !known.as_ref().is_some_and(|known| known.will_wake(waker)) => {
-                known.replace(waker.clone())
-            }
-            Content::Kept(_) | Content::Free => None,
-        };
-        (Poll::Pending, unused)
-    }
-
     /// Ends a request with an outcome.
     pub(crate) fn end(&mut self, key: Key, result: CallResult, step: &mut Step) {
-        self.take_out_of_line(key);
-        let Some(slot) = self.slot_mut(key) else { return };
-        let Content::Kept(kept) = &mut slot.content else { return };
+        let Some(mut kept) = self.remove(key) else { return };
         let result = result.map_err(|error| kept.last(error));
-        if let Caller::Call(waker) = &mut kept.request.caller {
-            step.completed += 1;
-            step.wake(waker.take());
-            slot.content = Content::Over(result);
-            return;
-        }
-        let Some(kept) = self.remove(key) else { return };
         match kept.request.caller {
-            Caller::Call(_) => {}
+            Caller::Call => {
+                step.completed += 1;
+                step.wake(kept.request.cell.set(result));
+            }
             Caller::List(list) => {
                 let ListCaller { caller, items, .. } = *list;
                 step.then(After::List(caller, result.map(|_| items)));
@@ -420,7 +378,8 @@ impl Requests {
         if let Some(waiter) = waiter {
             *waiter = if is_list { Waiter::Ignored } else { Waiter::Tombstone };
         }
-        if !is_list {
+        // Behind its `/quit` the server reads nothing.
+        if !is_list && !matches!(link.state, State::Quitting { .. }) {
             link.append_cancel(id);
             link.wake_for_line(step);
         }
@@ -496,9 +455,8 @@ impl Requests {
 
     fn end_overdue(&mut self, links: &mut Links, step: &mut Step) {
         let (mut overdue, mut next) = (Vec::new(), None);
-        for (slot, Slot { serial, content }) in (0..).zip(&self.slots) {
-            let Content::Kept(kept) = content else { continue };
-            let Some(expires) = kept.own_expiry() else { continue };
+        for (slot, Slot { serial, kept }) in (0..).zip(&self.slots) {
+            let Some(expires) = kept.as_ref().and_then(Kept::own_expiry) else { continue };
             match expires <= step.now {
                 true => overdue.push((expires, Key { serial: *serial, slot })),
                 false => next = next.into_iter().chain([expires]).min(),
@@ -533,26 +491,22 @@ impl Requests {
     fn insert(&mut self, request: Request) -> Key {
         self.last_serial += 1;
         let serial = self.last_serial;
-        let content = Content::Kept(Kept { request, stage: Stage::Waiting(0), refused: None });
+        let kept = Some(Kept { request, stage: Stage::Waiting(0), refused: None });
         let free = self.free.pop();
         match free.and_then(|free| self.slots.get_mut(free as usize)) {
-            Some(slot) => (slot.serial, slot.content) = (serial, content),
-            None => self.slots.push(Slot { serial, content }),
+            Some(slot) => (slot.serial, slot.kept) = (serial, kept),
+            None => self.slots.push(Slot { serial, kept }),
         }
         let last = || u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX);
         Key { serial, slot: free.unwrap_or_else(last) }
     }
 
-    /// Takes out a request, ended or not. Returns it if it had not ended.
     fn remove(&mut self, key: Key) -> Option<Kept> {
         self.take_out_of_line(key);
-        let slot = self.slot_mut(key)?;
-        let content = std::mem::replace(&mut slot.content, Content::Free);
+        let slot = self.slots.get_mut(key.slot as usize)?;
+        let kept = slot.kept.take_if(|_| slot.serial == key.serial)?;
         self.freed(key);
-        match content {
-            Content::Kept(kept) => Some(kept),
-            Content::Over(_) | Content::Free => None,
-        }
+        Some(kept)
     }
 
     /// A slot has become free. A burst does not leave its room behind.
@@ -574,24 +528,14 @@ impl Requests {
         }
     }
 
-    fn slot_mut(&mut self, key: Key) -> Option<&mut Slot> {
-        self.slots
-            .get_mut(key.slot as usize)
-            .filter(|slot| slot.serial == key.serial && !matches!(slot.content, Content::Free))
-    }
-
     fn kept(&self, key: Key) -> Option<&Kept> {
-        match self.slots.get(key.slot as usize).filter(|slot| slot.serial == key.serial)?.content {
-            Content::Kept(ref kept) => Some(kept),
-            Content::Over(_) | Content::Free => None,
-        }
+        let slot = self.slots.get(key.slot as usize)?;
+        slot.kept.as_ref().filter(|_| slot.serial == key.serial)
     }
 
     fn kept_mut(&mut self, key: Key) -> Option<&mut Kept> {
-        match &mut self.slot_mut(key)?.content {
-            Content::Kept(kept) => Some(kept),
-            Content::Over(_) | Content::Free => None,
-        }
+        let slot = self.slots.get_mut(key.slot as usize)?;
+        slot.kept.as_mut().filter(|_| slot.serial == key.serial)
     }
 
     fn enqueue(&mut self, key: Key) {
@@ -633,7 +577,7 @@ enum Kind {
 impl Request {
     fn kind(&self) -> Kind {
         match &self.caller {
-            Caller::Call(_) | Caller::Stream(_) => Kind::Call,
+            Caller::Call | Caller::Stream(_) => Kind::Call,
             Caller::List(_) => Kind::List,
             Caller::OneWay(_) => Kind::OneWay,
         }
@@ -641,29 +585,29 @@ impl Request {
 
     /// Why it is not sent, now or later.
     fn refusal(&self, links: &Links) -> Option<NotSent> {
-        match &self.line {
-            RequestLine::Application(body) => refusal_of(body, self.has_ttl, self.fail_fast, links),
-            RequestLine::Methods => {
-                let state = &links.current.state;
-                let is_over = state.is_admitted() && !state.takes_controls();
-                let down = || links.down.clone().filter(|_| self.fail_fast);
-                let gone = || if is_over { state.refusal() } else { None };
-                links.closing.clone().or_else(gone).or_else(down).map(NotSent::Lost)
-            }
+        if !matches!(self.caller, Caller::List(_)) {
+            return refusal_of(&self.cell.body, self.has_ttl(), self.fail_fast, links);
         }
+        let state = &links.current.state;
+        let is_over = state.is_admitted() && !state.takes_controls();
+        let down = || links.down.clone().filter(|_| self.fail_fast);
+        let gone = || if is_over { state.refusal() } else { None };
+        links.closing.clone().or_else(gone).or_else(down).map(NotSent::Lost)
     }
 
     /// Why the server that there is does not take its line.
     fn fault(&self, links: &Links) -> Option<NotSent> {
-        match &self.line {
-            RequestLine::Application(body) => fault_of(body, self.has_ttl, links),
-            RequestLine::Methods => None,
-        }
+        fault_of(&self.cell.body, self.has_ttl(), links)
+    }
+
+    /// Whether its line says how much time it has left.
+    fn has_ttl(&self) -> bool {
+        self.has_own_deadline && matches!(self.caller, Caller::Call | Caller::Stream(_))
     }
 
     fn can_be_sent(&self, links: &Links) -> bool {
         match &self.caller {
-            Caller::Call(_) | Caller::Stream(_) => has_room(links) && links.current.has_place(),
+            Caller::Call | Caller::Stream(_) => has_room(links) && links.current.has_place(),
             Caller::List(_) => links.current.state.takes_controls() && links.has_room_for_control(),
             Caller::OneWay(_) => has_room(links),
         }
@@ -702,10 +646,10 @@ impl Kept {
     /// When it is over, if its caller has no timer for that. A streamed reply has no limit once its
     /// request is sent.
     fn own_expiry(&self) -> Option<Time> {
-        let Request { caller, has_ttl, expires, .. } = &self.request;
+        let Request { caller, has_own_deadline, expires, .. } = &self.request;
         let has_no_limit = match (caller, &self.stage) {
             (Caller::Stream(_), Stage::Sent(..)) => true,
-            _ => *has_ttl,
+            _ => *has_own_deadline,
         };
         expires.filter(|_| !has_no_limit)
     }

@@ -6,9 +6,9 @@ use crate::{
     client::{
         core::{
             link::LinkId,
+            outcome::{Listed, Sent},
             requests::Caller,
             topics::Joined,
-            waiter::{Listed, Sent},
         },
         event::ConnectionEvent,
         stats::Tally,

@@ -142,7 +142,7 @@ impl Connection {
     /// Probes a server that owes something and is silent, and gives it up.
     fn keep_alive(&mut self, now: Time) -> Result<(), ConnectionError> {
         let config = &self.locked.config;
-        let answer = config.dead.saturating_sub(config.probe).max(Duration::from_secs(1));
+        let answer = config.get_dead().saturating_sub(config.probe);
         let Some(running) = self.timers.running.as_mut().filter(|running| running.look <= now)
         else {
             return Ok(());

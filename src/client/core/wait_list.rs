@@ -4,8 +4,7 @@ use std::{collections::BTreeMap, task::Waker};
 
 /// The waiting tasks. Each has a ticket, which it keeps until it leaves.
 ///
-/// A waker may be user code. So the functions take wakers that were cloned before the lock, and
-/// return those that are to be woken or dropped after it.
+/// The functions return the wakers that are to be woken or dropped once the lock is released.
 #[derive(Debug, Default)]
 pub(crate) struct WaitList {
     last: u64,
@@ -28,6 +27,10 @@ impl WaitList {
     #[must_use]
     pub(crate) fn leave(&mut self, ticket: Option<u64>) -> Option<Waker> {
         self.waiting.remove(&ticket?).flatten()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
     }
 
     /// Whether the task with this ticket, or a new one without, is the first.

@@ -1,27 +1,6 @@
-//! What waits for a terminal line, and what the line brings it.
+//! What waits for a terminal line.
 
-use bytes::Bytes;
-
-use crate::{
-    client::core::requests::Key,
-    error::{CallError, NotSent},
-    protocol::{AttributeList, Topic},
-};
-
-/// What `ok` brought.
-#[derive(Debug, Default)]
-pub(crate) struct Reply {
-    pub(crate) attributes: AttributeList,
-    pub(crate) payload: Bytes,
-}
-
-pub(crate) type CallResult = Result<Reply, CallError>;
-
-/// What a list of the protocol's own brought, line by line.
-pub(crate) type Listed = Result<Vec<Bytes>, CallError>;
-
-/// What becomes of a one-way request that waits to be sent.
-pub(crate) type Sent = Result<(), NotSent>;
+use crate::{client::core::requests::Key, protocol::Topic};
 
 /// What waits for a terminal line.
 #[derive(Debug)]

@@ -20,7 +20,7 @@ use crate::{
             connection::{Connection as Core, Output},
             retry_after::RetryAfter,
         },
-        driver::timer::Timer,
+        driver::timer::DriverTimer,
         shared::Shared,
     },
     coop::poll_budgeted,
@@ -52,7 +52,7 @@ pub struct Connection<T> {
     shared: Arc<Shared>,
     /// The write was put off once, so that callers who run now can join it.
     gathered: bool,
-    timer: Timer,
+    timer: DriverTimer,
 }
 
 impl<T> fmt::Debug for Connection<T> {
@@ -68,7 +68,7 @@ impl<T> Connection<T> {
         let greeting = now.after(shared.config.connect_timeout);
         let greeting = Some(greeting).filter(|_| !shared.is_supervised);
         let core = Core::new(shared.locked.clone(), credentials, greeting, now);
-        Self { io, core, shared, gathered: false, timer: Timer::default() }
+        Self { io, core, shared, gathered: false, timer: DriverTimer::default() }
     }
 
     /// The server's hello; `None` until the credentials are accepted, if the server asks for them.
@@ -78,7 +78,7 @@ impl<T> Connection<T> {
 
     /// Whether the server has said goodbye, so that nothing new begins here.
     pub(crate) fn has_left(&self) -> bool {
-        self.core.has_left()
+        self.core.has_left
     }
 
     /// How long the server asks to be left alone, as soon as it does.
@@ -130,7 +130,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
         self.poll_write(cx, now)?;
         while self.timer.poll_until(self.core.next_timeout(), &self.shared.clock, cx) {
-            self.core.handle_timeout(self.shared.now())?;
+            let now = self.shared.now();
+            self.core.handle_timeout(now)?;
             self.poll_write(cx, now)?;
         }
         Ok(())
@@ -233,12 +234,4 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 fn transport<T>(poll: impl FnOnce() -> Poll<io::Result<T>>) -> Poll<Result<T, ConnectionError>> {
     caught(|| poll().map_err(ConnectionError::from))
         .unwrap_or_else(|message| Poll::Ready(Err(ConnectionError::panicked("transport", message))))
-}
-
-/// A driver that is dropped ends everything that waits on it.
-impl<T> Drop for Connection<T> {
-    fn drop(&mut self) {
-        let _entered = InSpan::enter(&self.core.span);
-        self.end(&ConnectionError::Closed);
-    }
 }

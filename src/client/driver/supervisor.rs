@@ -22,7 +22,7 @@ use crate::{
         core::retry_after::RetryAfter,
         driver::connection::Connection,
         driver::connector::{Connector, Resolving},
-        driver::{race::HEAD_START, timer::Timer},
+        driver::{race::HEAD_START, timer::DriverTimer},
         event::ConnectionEvent,
         shared::Shared,
     },
@@ -351,7 +351,7 @@ impl<C: Connector> Supervisor<C> {
 /// Waits for `future`, and looks after the timers of the client meanwhile: there is no connection that
 /// does.
 async fn keeping_time<T>(shared: &Shared, future: impl Future<Output = T>) -> T {
-    let (mut timer, mut future) = (Timer::default(), pin!(future));
+    let (mut timer, mut future) = (DriverTimer::default(), pin!(future));
     poll_fn(|cx| {
         let polled = future.as_mut().poll(cx);
         if polled.is_pending() {

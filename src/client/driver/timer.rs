@@ -15,9 +15,9 @@ use crate::{
 
 /// The timer of a driver: it is set to another time whenever that is needed.
 #[derive(Default)]
-pub(crate) struct Timer(Option<Alarm>);
+pub(crate) struct DriverTimer(Option<Alarm>);
 
-impl Timer {
+impl DriverTimer {
     /// Whether `due` has come. If not, `cx` is woken then.
     pub(crate) fn poll_until(
         &mut self,

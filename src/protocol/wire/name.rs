@@ -13,18 +13,41 @@ const REPLY_WORDS: [&str; 5] = ["ok", "err", "no", "cut", "more"];
 /// Whether `bytes` are an application's name: segments of `A-Z a-z 0-9 _ -`, joined by one `.` or
 /// `/`, 1 to 128 bytes in all (PROTOCOL.md, section 6).
 pub(crate) fn is_name(bytes: &[u8]) -> bool {
-    if bytes.len() > MAX_NAME {
-        return false;
-    }
-    let mut in_segment = false;
-    for &byte in bytes {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' => in_segment = true,
-            b'.' | b'/' if in_segment => in_segment = false,
-            _ => return false,
+    name_len(bytes) == Some(bytes.len())
+}
+
+/// The length of the name that `bytes` begin with: it ends at a SP, a `;` or the end. `None` if that
+/// is no name.
+pub(super) fn name_len(bytes: &[u8]) -> Option<usize> {
+    let mut len = 0;
+    loop {
+        let rest = bytes.get(len..)?;
+        let segment = rest.iter().take_while(|&&byte| is_in_segment(byte)).count();
+        len += segment;
+        match bytes.get(len) {
+            _ if segment == 0 => return None,
+            None | Some(b' ' | b';') => break,
+            Some(b'.' | b'/') => len += 1,
+            Some(_) => return None,
         }
     }
-    in_segment
+    (len <= MAX_NAME).then_some(len)
+}
+
+/// By a table, because every line has a name.
+fn is_in_segment(byte: u8) -> bool {
+    #[expect(clippy::indexing_slicing, reason = "of a constant, which would not compile")]
+    const TABLE: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            let is_word = (byte as u8).is_ascii_alphanumeric();
+            table[byte] = is_word || byte as u8 == b'_' || byte as u8 == b'-';
+            byte += 1;
+        }
+        table
+    };
+    TABLE.get(usize::from(byte)).is_some_and(|&is_in| is_in)
 }
 
 /// A text that is not a name of the kind asked for.

@@ -5,7 +5,12 @@ use std::{borrow::Cow, fmt};
 use memchr::memchr;
 
 use crate::protocol::wire::{
-    attribute::Attributes, id::RequestId, line::strip_cr, name::MAX_NAME, reply::Outcome, rest,
+    attribute::Attributes,
+    id::RequestId,
+    line::strip_cr,
+    name::{MAX_NAME, name_len},
+    reply::Outcome,
+    rest,
 };
 
 /// The longest head (everything before the rest), in bytes.
@@ -70,19 +75,11 @@ impl fmt::Debug for Word<'_> {
 /// The length of the word that `head` begins with, up to its end, a `;` or a SP; `None` if there is
 /// none. One pass, since every line goes through it.
 fn word_len(head: &[u8]) -> Option<usize> {
-    let slash = usize::from(head.first() == Some(&b'/'));
-    let mut len = slash;
-    let mut in_segment = false;
-    for &byte in head.get(slash..)? {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' => in_segment = true,
-            b'.' | b'/' if in_segment => in_segment = false,
-            b' ' | b';' => break,
-            _ => return None,
-        }
-        len += 1;
-    }
-    (in_segment && len <= MAX_NAME).then_some(len)
+    let (slash, name) = match head {
+        [b'/', name @ ..] => (1, name),
+        name => (0, name),
+    };
+    name_len(name).map(|len| slash + len).filter(|len| *len <= MAX_NAME)
 }
 
 /// The rest of a line, still stuffed. **Invariant:** no LF, no raw CR, no illegal DLE pair.

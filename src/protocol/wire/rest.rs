@@ -17,8 +17,14 @@ const FLIP: u8 = 0x40;
 /// scan for each of them.
 const NEAR: usize = 8;
 
+/// What is no longer than this is first checked as words, which is then faster than a scan.
+const SHORT: usize = 64;
+
 /// Appends `plain` to `out`, stuffed.
 pub fn stuff(plain: &[u8], out: &mut Vec<u8>) {
+    if is_short_text(plain) {
+        return out.extend_from_slice(plain);
+    }
     let mut left = plain;
     while let Some(at) = memchr3(LF, CR, DLE, left) {
         let (clean, mut dense) = left.split_at(at);
@@ -43,11 +49,6 @@ fn stuff_bytes(plain: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Whether `plain` changes when it is stuffed.
-pub(crate) fn needs_stuffing(plain: &[u8]) -> bool {
-    memchr3(LF, CR, DLE, plain).is_some()
-}
-
 /// The length of `plain` once stuffed.
 pub fn stuffed_len(plain: &[u8]) -> usize {
     let Some(first) = memchr3(LF, CR, DLE, plain) else { return plain.len() };
@@ -60,6 +61,9 @@ pub fn stuffed_len(plain: &[u8]) -> usize {
 /// Whether a stuffed rest holds pairs; or where it breaks the rules first, by a raw CR or a DLE
 /// that begins no legal pair.
 pub(crate) fn check(stuffed: &[u8]) -> Result<bool, (usize, &'static str)> {
+    if is_short_text(stuffed) {
+        return Ok(false);
+    }
     let Some(first) = memchr2(CR, DLE, stuffed) else { return Ok(false) };
     let from = stuffed.get(first..).unwrap_or_default();
     // The second byte of a legal pair is no DLE. So each byte is checked together with the next
@@ -114,6 +118,20 @@ fn undo(stuffed: &[u8], first: usize) -> Vec<u8> {
 
 fn is_near(bytes: &[u8], is_special: impl Fn(u8) -> bool) -> bool {
     bytes.iter().take(NEAR).fold(false, |any, &byte| any | is_special(byte))
+}
+
+/// Whether these bytes are few, and all of them above DLE: so none is special.
+fn is_short_text(bytes: &[u8]) -> bool {
+    /// The high bit of each byte.
+    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
+    const ABOVE_DLE: u64 = u64::from_ne_bytes([DLE + 1; 8]);
+    let words = bytes.chunks_exact(8);
+    if bytes.len() > SHORT || words.remainder().iter().any(|&byte| byte <= DLE) {
+        return false;
+    }
+    // The subtraction sets the high bit of the lowest byte that is too small, if there is one.
+    let words = words.map(|word| word.try_into().map_or(0, u64::from_ne_bytes));
+    words.fold(0, |any, word| any | (word.wrapping_sub(ABOVE_DLE) & !word)) & HIGH == 0
 }
 
 fn is_special(byte: u8) -> bool {

@@ -163,7 +163,7 @@ impl Timers {
 
     fn take_due(&self, turner: &Waker) -> (ByTick, Option<Instant>) {
         let now = self.now().as_millis() / TICK;
-        // A waker is the runtime's code: neither cloned nor dropped under the lock.
+        // A waker is not dropped under the lock.
         let turner = turner.clone();
         let mut alarms = self.alarms.lock();
         let due = alarms.split_due(now);

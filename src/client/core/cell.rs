@@ -1,0 +1,102 @@
+//! What a caller and the core share of a request: its line, and for a call its outcome.
+
+use std::{
+    cell::RefCell,
+    mem,
+    task::{Poll, Waker},
+};
+
+use crate::{
+    client::core::{body::Body, outcome::CallResult},
+    protocol::Word,
+    sync::{Arc, Mutex},
+};
+
+/// Cells that a thread keeps for its next requests.
+const SPARE: usize = 256;
+/// The longest body whose cell is kept.
+const SPARE_BYTES: usize = 512;
+
+thread_local! {
+    static SPARES: RefCell<Vec<Arc<RequestCell>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A request between its caller and the core. The caller writes the body before anybody else has the
+/// cell. The core keeps the cell until the outcome is known, so that it can send again what is proven
+/// not executed. A call takes its outcome from here, without the lock of the core.
+///
+/// Cells are used again, so that a short request takes no allocation and is not moved.
+#[derive(Debug, Default)]
+pub(crate) struct RequestCell {
+    pub(crate) body: Body,
+    outcome: Mutex<Outcome>,
+}
+
+#[derive(Debug, Default)]
+enum Outcome {
+    #[default]
+    Unpolled,
+    Pending(Waker),
+    Ready(CallResult),
+    Taken,
+}
+
+impl RequestCell {
+    /// A request for `word`, with `rest` plain.
+    pub(crate) fn new(word: Word<'_>, rest: &[u8]) -> Arc<Self> {
+        let spare = SPARES.try_with(|spares| spares.borrow_mut().pop());
+        let mut cell = spare.ok().flatten().unwrap_or_default();
+        match Arc::get_mut(&mut cell) {
+            Some(own) => {
+                own.body.set(word, rest);
+                *own.outcome.get_mut() = Outcome::Unpolled;
+                cell
+            }
+            // The core has not dropped it yet.
+            None => {
+                let mut body = Body::default();
+                body.set(word, rest);
+                Arc::new(Self { body, ..Self::default() })
+            }
+        }
+    }
+
+    /// The call has ended. Returns the task to be woken.
+    pub(crate) fn set(&self, result: CallResult) -> Option<Waker> {
+        match mem::replace(&mut *self.outcome.lock(), Outcome::Ready(result)) {
+            Outcome::Pending(waker) => Some(waker),
+            Outcome::Unpolled | Outcome::Ready(_) | Outcome::Taken => None,
+        }
+    }
+
+    /// Takes the outcome. While there is none, `waker` is woken when there is.
+    pub(crate) fn poll(&self, waker: &Waker) -> Poll<CallResult> {
+        let mut outcome = self.outcome.lock();
+        let unused = match &mut *outcome {
+            Outcome::Ready(_) => match mem::replace(&mut *outcome, Outcome::Taken) {
+                Outcome::Ready(result) => return Poll::Ready(result),
+                _ => return Poll::Pending,
+            },
+            Outcome::Pending(known) if known.will_wake(waker) => return Poll::Pending,
+            Outcome::Taken => return Poll::Pending,
+            other => mem::replace(other, Outcome::Pending(waker.clone())),
+        };
+        // Dropping a waker may run user code.
+        drop(outcome);
+        drop(unused);
+        Poll::Pending
+    }
+
+    /// Keeps the cell of a request that is over for the next one.
+    pub(crate) fn recycle(self: Arc<Self>) {
+        if self.body.room() <= SPARE_BYTES {
+            // A thread that ends keeps none.
+            let _ = SPARES.try_with(|spares| {
+                let mut spares = spares.borrow_mut();
+                if spares.len() < SPARE {
+                    spares.push(self);
+                }
+            });
+        }
+    }
+}
