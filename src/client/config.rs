@@ -92,7 +92,7 @@ impl ClientConfig {
 
     /// Calls in flight at once; further calls wait. Default 1,024, at least 1.
     ///
-    /// The lower of this and the server's own limit applies. Worst case: about 200 bytes and the
+    /// The lower of this and the server's own limit applies. Worst case: about 350 bytes and the
     /// call's own line each.
     #[must_use]
     pub fn in_flight(mut self, calls: usize) -> Self {
