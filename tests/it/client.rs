@@ -153,6 +153,20 @@ async fn the_hello_comes_first_and_limits() {
     assert_eq!(error, CallError::NotSent(NotSent::TooLarge { max_line: 1_024 }));
 }
 
+/// Lines that come in one read with the hello are handled, whatever they are.
+#[tokio::test(start_paused = true)]
+async fn lines_in_one_read_with_the_hello_are_handled() {
+    let (client, _driver, mut server) = silent(ClientConfig::default());
+    let call = spawn_call(&client, "m", "");
+    let lines = "* t 1 x\n* t 2 x\n7 more x\n8 more x\n9 ok\n* t 3 x\n10 ok\n* /hold\n* t 4 x\n";
+    server.send(format!("{HELLO}\n{lines}")).await;
+    server.expect("1 m\n").await;
+    server.send("1 ok\n").await;
+    assert_eq!(call.await.unwrap().unwrap(), "");
+    let stats = client.stats();
+    assert_eq!((stats.unasked_replies, stats.ok), (4, 1));
+}
+
 /// [M13] A line as long as the server takes is sent, one byte more is not.
 #[tokio::test]
 async fn the_longest_line_is_counted_with_its_lf() {

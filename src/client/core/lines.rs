@@ -78,9 +78,13 @@ impl Connection {
         let too_long = |error: LineTooLong| ConnectionError::Protocol(error.to_string());
         while let Some(line) = lines.next(bytes).map_err(too_long)? {
             let line = Line::parse(line).map_err(|fault| broken_line(&fault))?;
-            if self.hello.is_none() && !self.has_greeted() {
-                self.first_line(&line)?;
-                continue;
+            if self.hello.is_none() {
+                // What came with the hello may have begun a row, and the state is behind the lock.
+                self.end_row(row);
+                if !self.has_greeted() {
+                    self.first_line(&line)?;
+                    continue;
+                }
             }
             let incoming = Incoming::from(line);
             if let Incoming::Reply(id, outcome, line) = incoming
