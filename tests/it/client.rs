@@ -3,20 +3,27 @@
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll},
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
 use bellwire::{
     CallError, Client, ClientConfig, ConnectionError, ConnectionEvent, Delivery, Gap, GapCause,
-    NotSent, Unknown,
+    NotSent, OneWay, Unknown,
     protocol::{Code, Position, RequestId, TraceParent},
+};
+#[cfg(feature = "unstable-core")]
+use bellwire::{
+    protocol::Time,
+    unstable::client::{Output, by_hand},
 };
 use bellwire_testkit::RawPeer;
 use futures::future::join_all;
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
     task::JoinHandle,
+    time::timeout,
 };
 
 const HELLO: &str = "* /hello;version=1;session=6f0c1b52-9a0e-4c8e-8f0a-3f1d5a7b9c11;max-line=65535;in-flight=1024;lease=60";
@@ -309,15 +316,62 @@ async fn a_dropped_call_leaves_a_tombstone() {
 async fn a_call_that_another_task_polls_is_woken_there() {
     let (client, _driver, mut server) = greeted().await;
     let mut call = std::pin::pin!(client.call("m", ""));
-    let cx = &mut Context::from_waker(std::task::Waker::noop());
+    let cx = &mut Context::from_waker(Waker::noop());
     assert!(call.as_mut().poll(cx).is_pending());
     server.expect("1 m\n").await;
     assert!(futures::poll!(call.as_mut()).is_pending());
     let since = tokio::time::Instant::now();
     server.send("1 ok\n").await;
-    let reply = tokio::time::timeout(Duration::from_secs(1), call).await;
+    let reply = timeout(Duration::from_secs(1), call).await;
     assert_eq!(reply.expect("a reply").unwrap(), "");
     assert_eq!(since.elapsed(), Duration::ZERO);
+}
+
+/// What a call leaves behind for the next call of its thread is room, and nothing else: no attribute,
+/// no outcome and no waker.
+#[tokio::test(start_paused = true)]
+async fn a_call_has_nothing_of_the_call_before() {
+    struct Task;
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    let (client, _driver, mut server) = greeted().await;
+    let tagged = client.call("m", "x").attribute("app.tenant", "blue");
+    let (reply, ()) = tokio::join!(tagged, async {
+        server.expect("1 m;app.tenant=blue x\n").await;
+        server.send("1 ok;after=t:e:1 first\n").await;
+    });
+    assert_eq!(reply.unwrap(), "first");
+
+    // One call at a time: each takes over what the one before left behind.
+    let plain = timeout(Duration::from_secs(60), client.call("n", "y").replied());
+    let (reply, ()) = tokio::join!(plain, async {
+        server.expect("2 n y\n").await;
+        server.send("2 ok second\n").await;
+    });
+    let reply = reply.expect("the call is woken").unwrap();
+    assert_eq!((&reply.value[..], reply.after), (&b"second"[..], None));
+
+    let task = Arc::new(Task);
+    let waker = Waker::from(task.clone());
+    let deadline = Duration::from_secs(5);
+    let mut late = Box::pin(client.call("o", "z").deadline(deadline));
+    assert!(late.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    server.expect("3 o;ttl=5000 z\n").await;
+    tokio::time::sleep(deadline).await;
+    let ended = late.as_mut().poll(&mut Context::from_waker(&waker));
+    assert_eq!(ended, Poll::Ready(Err(Unknown::Deadline.into())));
+    drop((late, waker));
+    assert_eq!(Arc::strong_count(&task), 1, "the waker of a call that is over is kept");
+    server.expect("* /cancel 3\n").await;
+
+    let last = timeout(Duration::from_secs(60), client.call("p", ""));
+    let (reply, ()) = tokio::join!(last, async {
+        server.expect("4 p\n").await;
+        server.send("3 ok late\n4 ok fourth\n").await;
+    });
+    assert_eq!(reply.expect("the call is woken").unwrap(), "fourth");
 }
 
 /// A deadline is local, sent as `ttl`, and cancels.
@@ -360,6 +414,44 @@ async fn what_cannot_be_written_is_not_sent() {
     let trace = TraceParent::new(1, 2, true).unwrap();
     client.one_way("m", "x").attribute("a.b", 7).trace(trace).await.unwrap();
     server.expect(&format!("* m;a.b=7;trace={trace} x\n")).await;
+}
+
+/// A one-way request with a deadline, whose attributes take `len` bytes of the head.
+fn with_attributes(client: &Client, len: usize) -> OneWay<'_> {
+    let request = client.one_way("m", "").deadline(Duration::from_secs(5));
+    let request =
+        (0..7).fold(request, |request, n| request.attribute(&format!("a.{n}"), "x".repeat(255)));
+    request.attribute("a.7", "x".repeat(len - 7 * ";a.0=".len() - 7 * 255 - ";a.7=".len()))
+}
+
+/// The line of a one-way request has no `ttl`, so its own deadline takes no room in the head, whether it
+/// is sent at once, or waits for a connection or for room to write.
+#[tokio::test(start_paused = true)]
+async fn the_deadline_of_a_one_way_request_takes_no_room_in_the_head() {
+    // A head has 2,048 bytes. The longest id and a SP take 17, and the word 1.
+    const LEN: usize = 2_048 - 17 - 1;
+    let values = (0..7).map(|n| format!(";a.{n}={}", "x".repeat(255))).collect::<String>();
+    let line = format!("* m{values};a.7={}\n", "x".repeat(LEN - values.len() - ";a.7=".len()));
+
+    let (client, _driver, mut server) = silent(ClientConfig::new().outbound_bytes(1));
+    let mut waiting = std::pin::pin!(with_attributes(&client, LEN));
+    assert!(futures::poll!(waiting.as_mut()).is_pending());
+    server.send(format!("{HELLO}\n")).await;
+    server.expect(&line).await;
+    assert_eq!(waiting.await, Ok(()));
+
+    assert_eq!(with_attributes(&client, LEN).await, Ok(()));
+    let mut behind = std::pin::pin!(with_attributes(&client, LEN));
+    assert!(
+        futures::poll!(behind.as_mut()).is_pending(),
+        "the driver has not taken the line before"
+    );
+    server.expect(&line).await;
+    server.expect(&line).await;
+    assert_eq!(behind.await, Ok(()));
+
+    let error = with_attributes(&client, LEN + 1).await;
+    assert!(matches!(error, Err(NotSent::Attribute(_))), "{error:?}");
 }
 
 /// Typed calls: JSON by default, a codec of one's own where wanted.
@@ -703,6 +795,39 @@ async fn close_waits_for_what_is_in_flight() {
     assert_eq!(client.connected().await, Err(ConnectionError::Closed));
 }
 
+/// A request that is given up while this side closes is not cancelled: the server reads nothing behind
+/// `/quit`.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_cancelled_behind_quit() {
+    let deadline = Duration::from_secs(7);
+    let config = ClientConfig::new().deadline(deadline).close_timeout(Duration::from_secs(60));
+    let (client, driver, mut server) = silent(config);
+    server.send(format!("{HELLO}\n")).await;
+    let dropped = spawn_call(&client, "a", "");
+    server.expect("1 a\n").await;
+    let late = spawn_call(&client, "b", "");
+    server.expect("2 b\n").await;
+    let calling = client.clone();
+    let own = tokio::spawn(async move { calling.call("c", "").deadline(deadline / 2).await });
+    server.expect("3 c;ttl=3500\n").await;
+    let streamed = spawn_call(&client, "d", "");
+    server.expect("4 d\n").await;
+    let closing = client.clone();
+    let close = tokio::spawn(async move { closing.close().await });
+    server.expect("5 /quit\n").await;
+
+    dropped.abort();
+    server.send("4 more x\n").await;
+    assert_eq!(streamed.await.unwrap(), Err(Unknown::Streamed.into()));
+    assert_eq!(own.await.unwrap(), Err(Unknown::Deadline.into()));
+    assert_eq!(late.await.unwrap(), Err(Unknown::Deadline.into()));
+    server.expect_silence().await;
+    server.send("1 ok\n2 ok\n3 ok\n4 ok\n5 ok\n").await;
+    assert_eq!(close.await.unwrap(), Ok(()));
+    assert_eq!(driver.await.unwrap(), Ok(()));
+    server.expect_closed().await;
+}
+
 /// The connection lives as long as a handle or a subscription does, and closes with the last.
 #[tokio::test]
 async fn the_last_handle_closes() {
@@ -757,6 +882,45 @@ async fn a_dropped_driver_ends_everything() {
     assert_eq!(call.await.unwrap(), Err(lost));
     let Some(Delivery::End { reason, position, .. }) = offers.next().await else { panic!() };
     assert_eq!((reason, position), (Code::LOST, Some(at("e:18"))));
+}
+
+/// A connection that is driven by hand, and dropped, ends everything that waits on it: what was offered
+/// to the transport is unknown, and what was not is not sent.
+#[cfg(feature = "unstable-core")]
+#[test]
+fn a_connection_by_hand_that_is_dropped_ends_everything() {
+    let closed = ConnectionError::Closed;
+    let not_sent = || CallError::NotSent(NotSent::Lost(closed.clone()));
+    let cx = &mut Context::from_waker(Waker::noop());
+
+    let (client, connection) = by_hand(ClientConfig::new());
+    let mut waiting = std::pin::pin!(client.call("m", ""));
+    assert!(waiting.as_mut().poll(cx).is_pending());
+    drop(connection);
+    assert_eq!(waiting.poll(cx), Poll::Ready(Err(not_sent())));
+
+    let (client, mut connection) = by_hand(ClientConfig::new().in_flight(2));
+    let now = Time::from_millis(1);
+    connection.handle_input(format!("{HELLO}\n").as_bytes(), now).unwrap();
+    connection.finish_input().unwrap();
+    let calls = ["a", "b", "c"].map(|method| client.call(method, ""));
+    let [mut sent, mut appended, mut waiting] = calls.map(Box::pin);
+    let mut list = std::pin::pin!(client.methods());
+    assert!(sent.as_mut().poll(cx).is_pending());
+    assert_eq!(connection.poll_output(false, Waker::noop(), now).unwrap(), Output::Write);
+    assert_eq!(connection.output(), b"1 a\n");
+    connection.handle_written(4, now);
+    assert!(appended.as_mut().poll(cx).is_pending());
+    assert!(waiting.as_mut().poll(cx).is_pending());
+    assert!(list.as_mut().poll(cx).is_pending());
+    drop(connection);
+    let lost = CallError::Unknown(Unknown::Lost(closed.clone()));
+    assert_eq!(sent.as_mut().poll(cx), Poll::Ready(Err(lost)));
+    assert_eq!(appended.as_mut().poll(cx), Poll::Ready(Err(not_sent())));
+    assert_eq!(waiting.as_mut().poll(cx), Poll::Ready(Err(not_sent())));
+    assert_eq!(list.poll(cx), Poll::Ready(Err(not_sent())));
+    let mut connected = std::pin::pin!(client.connected());
+    assert!(matches!(connected.as_mut().poll(cx), Poll::Ready(Err(ConnectionError::Closed))));
 }
 
 /// [M133] Two ends that both write more than the pipe holds do not wait for each other.
@@ -926,7 +1090,7 @@ async fn deadlines_have_edges() {
     server.expect_silence().await;
     let (waiting, _driver, _server) = silent(ClientConfig::default());
     let call = waiting.call("m", "").deadline(Duration::MAX);
-    assert!(tokio::time::timeout(Duration::from_secs(1), call).await.is_err());
+    assert!(timeout(Duration::from_secs(1), call).await.is_err());
 }
 
 /// A reply to what was never sent reaches nobody, and makes nothing be sent.

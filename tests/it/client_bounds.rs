@@ -3,7 +3,18 @@
 //! threats: 13, 14
 #![cfg(feature = "unstable-core")]
 
-use std::{future::IntoFuture, io, num::NonZeroU64, pin::pin, time::Duration};
+use std::{
+    future::IntoFuture,
+    io,
+    num::NonZeroU64,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Wake, Waker},
+    time::Duration,
+};
 
 use bellwire::{
     Client, ClientConfig, Delivery, GapCause, NotSent, Router, Subscription,
@@ -81,6 +92,38 @@ async fn a_turn_to_subscribe_is_taken_or_passed_on() {
     drop(first);
     server.expect("2 /subscribe c").await;
     assert_eq!(since.elapsed(), Duration::ZERO);
+}
+
+/// A list that is dropped before its line is offered to the transport gives its place to the subscription
+/// that waits for one.
+#[tokio::test(start_paused = true)]
+async fn a_list_that_is_taken_back_wakes_the_subscription_that_waits() {
+    let (client, mut server) = limited(1).await;
+    let mut list = Box::pin(client.methods());
+    assert!(poll!(list.as_mut()).is_pending());
+    let wakes = Arc::<Wakes>::default();
+    let waker = Waker::from(wakes.clone());
+    let mut subscribing = pin!(client.subscribe("t").into_future());
+    let polled = subscribing.as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    assert_eq!(wakes.0.load(Ordering::Relaxed), 0);
+    drop(list);
+    assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+    let (subscribed, ()) = tokio::join!(timeout(SECOND, subscribing), async {
+        server.expect("2 /subscribe t").await;
+        server.send("2 ok;epoch=e;next=1;head=0;lease=60").await;
+    });
+    drop(subscribed.expect("it goes on").unwrap());
+}
+
+/// Counts how often a task is woken.
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// Topics that were left count until the server says so.

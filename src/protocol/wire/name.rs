@@ -231,6 +231,41 @@ mod tests {
         }
     }
 
+    /// Every text of up to 3 of these bytes, alone and behind names up to the longest and over it,
+    /// against the plainest way to do it.
+    #[test]
+    fn names_end_where_the_plainest_search_ends_them() {
+        let mut texts: Vec<Vec<u8>> = vec![Vec::new()];
+        for from in 0.. {
+            let Some(text) = texts.get(from).filter(|text| text.len() < 3).cloned() else { break };
+            let bytes = b"aZ5_-./ ;:\0\n\x7F\x80\xC1";
+            texts.extend(bytes.map(|byte| [&text[..], &[byte]].concat()));
+        }
+        let lengths = [0, 1].into_iter().chain(MAX_NAME - 4..MAX_NAME + 2);
+        for (length, text) in
+            lengths.flat_map(|length| texts.iter().map(move |text| (length, text)))
+        {
+            let text = [&vec![b'a'; length][..], text].concat();
+            assert_eq!(name_len(&text), plainest_len(&text), "{}", text.escape_ascii());
+            let is_all = plainest_len(&text) == Some(text.len());
+            assert_eq!(is_name(&text), is_all, "{}", text.escape_ascii());
+        }
+    }
+
+    fn plainest_len(text: &[u8]) -> Option<usize> {
+        let (mut len, mut in_segment) = (0, false);
+        for byte in text {
+            match byte {
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' => in_segment = true,
+                b'.' | b'/' if in_segment => in_segment = false,
+                b' ' | b';' => break,
+                _ => return None,
+            }
+            len += 1;
+        }
+        (in_segment && len <= MAX_NAME).then_some(len)
+    }
+
     #[test]
     fn the_leading_slash_is_the_protocols() {
         assert!(Word::new("/renew").is_some_and(Word::is_protocol));

@@ -294,6 +294,24 @@ mod tests {
         assert_eq!(Line::parse(b"1 a x\x10Jy").unwrap().rest.plain().as_ref(), b"x\ny");
     }
 
+    /// A word has at most 128 bytes, its slash included.
+    #[test]
+    fn the_longest_word_is_counted_with_its_slash() {
+        for (slash, end) in
+            ["", "/"].into_iter().flat_map(|one| ["", " ", ";k=v", " x"].map(|two| (one, two)))
+        {
+            for length in [1, MAX_NAME - 2, MAX_NAME - 1, MAX_NAME, MAX_NAME + 1] {
+                let word = format!("{slash}{}", "a".repeat(length));
+                let expected = Some(word.len()).filter(|len| *len <= MAX_NAME);
+                assert_eq!(word_len(format!("{word}{end}").as_bytes()), expected, "{word}{end}");
+                assert_eq!(Word::new(&word).is_some(), expected.is_some(), "{word}");
+            }
+        }
+        for bad in ["", "/", "//a", "/ a", "/;", " ", ";"] {
+            assert_eq!(word_len(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
     #[test]
     fn a_fault_before_the_id_is_nobodys() {
         let lines: [&[u8]; 11] = [

@@ -189,13 +189,7 @@ mod tests {
             texts.iter().flat_map(|text| (0..=2 * NEAR + 1).map(move |gap| (text, gap)))
         {
             let text = [b"x\n", &vec![b'.'; gap][..], text].concat();
-            let plainest: Vec<u8> = text
-                .iter()
-                .flat_map(|&byte| match is_special(byte) {
-                    true => vec![DLE, byte ^ FLIP],
-                    false => vec![byte],
-                })
-                .collect();
+            let plainest = plainest_stuffed(&text);
             assert_eq!(stuffed(&text), plainest);
             assert_eq!(check(&plainest), Ok(true));
             assert_eq!(unstuff(&plainest).as_ref(), text);
@@ -204,6 +198,14 @@ mod tests {
                 text.iter().map(|&byte| if byte == LF { DLE } else { byte }).collect();
             assert_eq!(check(&text), plainest_check(&text), "{text:?}");
         }
+    }
+
+    fn plainest_stuffed(plain: &[u8]) -> Vec<u8> {
+        let bytes = plain.iter().flat_map(|&byte| match is_special(byte) {
+            true => vec![DLE, byte ^ FLIP],
+            false => vec![byte],
+        });
+        bytes.collect()
     }
 
     fn plainest_check(stuffed: &[u8]) -> Result<bool, (usize, &'static str)> {
@@ -216,6 +218,32 @@ mod tests {
             }
         }
         Ok(stuffed.contains(&DLE))
+    }
+
+    /// Short texts are checked in words. Texts of each length up to over the longest of these, with one
+    /// other byte at each place, against the plainest way to do it.
+    #[test]
+    fn a_special_byte_is_found_at_each_place_of_a_text_of_each_length() {
+        const BYTES: [u8; 9] = [0, LF, CR, DLE - 1, DLE, DLE + 1, 0x80 | LF, 0x80 | DLE, u8::MAX];
+        for (length, other) in (0..=80).flat_map(|length| [(length, b'x'), (length, u8::MAX)]) {
+            let clean = vec![other; length];
+            check_all_ways(&clean);
+            for (at, byte) in (0..length).flat_map(|at| BYTES.map(|byte| (at, byte))) {
+                let mut text = clean.clone();
+                text[at] = byte;
+                check_all_ways(&text);
+            }
+        }
+    }
+
+    fn check_all_ways(text: &[u8]) {
+        let is_short_and_above = text.len() <= SHORT && text.iter().all(|&byte| byte > DLE);
+        assert_eq!(is_short_text(text), is_short_and_above, "{text:?}");
+        let plainest = plainest_stuffed(text);
+        assert_eq!(stuffed(text), plainest, "{text:?}");
+        for text in [text, &plainest] {
+            assert_eq!(check(text), plainest_check(text), "{text:?}");
+        }
     }
 
     #[test]
