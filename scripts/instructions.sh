@@ -136,9 +136,11 @@ cat "$work/figures"
 
 if [ "${1-}" = --write ]; then
     mkdir -p "$(dirname "$WRITTEN")"
+    # Before the file is written, which would make the checkout dirty.
+    commit=$(git describe --always --dirty --exclude "*")
     {
         echo "# Instructions per message, by scripts/instructions.sh --write"
-        echo "# $(date -u +%F), $(rustc --version), commit $(git describe --always --dirty --exclude "*")"
+        echo "# $(date -u +%F), $(rustc --version), commit $commit"
         cat "$work/figures"
     } > "$WRITTEN"
     exit

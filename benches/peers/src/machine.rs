@@ -10,7 +10,9 @@ const CRATES: [&str; 8] =
 /// Lines of markdown.
 pub fn describe() -> String {
     let cores = available_parallelism().map_or(1, usize::from);
-    let kernel = read("/proc/sys/kernel/osrelease");
+    let release = read("/proc/sys/kernel/osrelease");
+    // Behind the first `-` is whose build it is.
+    let kernel = release.split('-').next().unwrap_or_default();
     let crates: Vec<_> = CRATES.iter().map(|name| format!("{name} {}", version_of(name))).collect();
     [
         format!("- Date: {} UTC", output_of("date", &["-u", "+%F %H:%M"])),
