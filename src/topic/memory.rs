@@ -379,7 +379,7 @@ impl TopicEntry {
 
     /// Removes a reader. Returns its waker, to be dropped outside the locks, and whether it was the
     /// last reader.
-    fn leave(&self, slot: usize) -> (Option<Waker>, bool) {
+    fn leave(&self, slot: u32) -> (Option<Waker>, bool) {
         let mut state = self.state.lock();
         let waker = state.readers.remove(slot);
         state.swept = 0;
@@ -390,7 +390,7 @@ impl TopicEntry {
 struct MemoryReader {
     hub: Arc<Hub>,
     entry: Arc<TopicEntry>,
-    slot: usize,
+    slot: u32,
 }
 
 impl TopicReader for MemoryReader {
@@ -447,63 +447,61 @@ impl Drop for MemoryReader {
 /// The readers of one log, and which of them wait at its head.
 ///
 /// Only a reader that caught up is in `waiting`, so a burst of publishes wakes each once.
+///
+/// A reader is named by its place in `wakers`. There is one for each subscription of the server, so the
+/// numbers are short.
 #[derive(Debug, Default)]
 struct Readers {
-    slots: Vec<ReaderSlot>,
-    free: Vec<usize>,
-    /// Slots with a waker, in the order in which they began to wait.
-    waiting: Vec<usize>,
-}
-
-#[derive(Debug, Default)]
-struct ReaderSlot {
-    waker: Option<Waker>,
-    /// Where in `waiting` this slot stands, if it has a waker.
-    at: usize,
+    wakers: Vec<Option<Waker>>,
+    /// Where in `waiting` each reader stands, if it has a waker.
+    places: Vec<u32>,
+    free: Vec<u32>,
+    /// Readers with a waker, in the order in which they began to wait.
+    waiting: Vec<u32>,
 }
 
 impl Readers {
-    fn add(&mut self) -> usize {
+    fn add(&mut self) -> u32 {
         self.free.pop().unwrap_or_else(|| {
-            self.slots.push(ReaderSlot::default());
-            self.slots.len() - 1
+            self.wakers.push(None);
+            self.places.push(0);
+            short(self.wakers.len() - 1)
         })
     }
 
     fn is_empty(&self) -> bool {
-        self.slots.len() == self.free.len()
+        self.wakers.len() == self.free.len()
     }
 
     /// Stores `waker`. Returns the one that it replaces, to be dropped outside the locks.
-    fn wait(&mut self, slot: usize, waker: &Waker) -> Option<Waker> {
-        let reader = &mut self.slots[slot];
-        if reader.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+    fn wait(&mut self, slot: u32, waker: &Waker) -> Option<Waker> {
+        let known = &mut self.wakers[slot as usize];
+        if known.as_ref().is_some_and(|known| known.will_wake(waker)) {
             return None;
         }
-        let before = reader.waker.replace(waker.clone());
+        let before = known.replace(waker.clone());
         if before.is_none() {
-            reader.at = self.waiting.len();
+            self.places[slot as usize] = short(self.waiting.len());
             self.waiting.push(slot);
         }
         before
     }
 
     fn take_waiting(&mut self) -> Vec<Waker> {
-        let slots = &mut self.slots;
-        let wakers = self.waiting.drain(..);
-        wakers.filter_map(|slot| slots[slot].waker.take()).collect()
+        let wakers = &mut self.wakers;
+        self.waiting.drain(..).filter_map(|slot| wakers[slot as usize].take()).collect()
     }
 
     /// Removes a reader. Returns its waker, to be dropped outside the locks. With the last reader
     /// the memory for all of them is given back.
-    fn remove(&mut self, slot: usize) -> Option<Waker> {
+    fn remove(&mut self, slot: u32) -> Option<Waker> {
         self.free.push(slot);
-        let waker = self.slots[slot].waker.take();
+        let waker = self.wakers[slot as usize].take();
         if waker.is_some() {
-            let at = self.slots[slot].at;
-            self.waiting.swap_remove(at);
-            if let Some(&moved) = self.waiting.get(at) {
-                self.slots[moved].at = at;
+            let place = self.places[slot as usize];
+            self.waiting.swap_remove(place as usize);
+            if let Some(&moved) = self.waiting.get(place as usize) {
+                self.places[moved as usize] = place;
             }
         }
         if self.is_empty() {
@@ -511,6 +509,10 @@ impl Readers {
         }
         waker
     }
+}
+
+fn short(place: usize) -> u32 {
+    u32::try_from(place).expect("the readers of a log fit into memory")
 }
 
 #[cfg(test)]
@@ -755,7 +757,7 @@ mod tests {
 
         let (mut readers, mut rng) = (Readers::default(), fastrand::Rng::with_seed(1));
         // Of each reader its slot, its waker, and whether it waits.
-        let mut known: Vec<(usize, Arc<Woken>, bool)> = Vec::new();
+        let mut known: Vec<(u32, Arc<Woken>, bool)> = Vec::new();
         for step in 0..20_000 {
             let at = rng.usize(..known.len().max(1));
             match rng.u8(..8) {
@@ -817,7 +819,7 @@ mod tests {
             readers.wait(slot, waker);
             readers.remove(slot);
         }
-        assert_eq!((readers.slots.len(), readers.waiting.len()), (2, 1));
+        assert_eq!((readers.wakers.len(), readers.waiting.len()), (2, 1));
         assert_eq!(readers.take_waiting().len(), 1);
         assert_eq!(readers.take_waiting().len(), 0);
         readers.remove(kept);
@@ -831,8 +833,9 @@ mod tests {
             let slots: Vec<_> = (0..1_000).map(|_| readers.add()).collect();
             slots.iter().for_each(|&slot| drop(readers.wait(slot, Waker::noop())));
             slots.into_iter().for_each(|slot| drop(readers.remove(slot)));
-            let Readers { slots, free, waiting } = &readers;
-            assert_eq!((slots.capacity(), free.capacity(), waiting.capacity()), (0, 0, 0));
+            let Readers { wakers, places, free, waiting } = &readers;
+            assert_eq!((wakers.capacity(), places.capacity()), (0, 0));
+            assert_eq!((free.capacity(), waiting.capacity()), (0, 0));
         }
     }
 }
