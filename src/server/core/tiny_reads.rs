@@ -17,12 +17,15 @@ const MADE_GOOD: u8 = 4;
 /// How long the bytes are left to gather: a tick of the timers.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// How many tiny reads there were, and until when nothing is read for it.
+/// How many tiny reads there were, and until when nothing is read for it. Every connection has one, so
+/// it is short.
 #[derive(Debug, Default)]
 pub(super) struct TinyReads {
     count: u8,
-    /// Zero for no pause.
-    pause: Time,
+    /// There is a pause whose end was not looked at.
+    is_pausing: bool,
+    /// The end of the pause: the lower half of a time. A pause is never longer than [`PAUSE`].
+    until: u32,
 }
 
 impl TinyReads {
@@ -34,25 +37,61 @@ impl TinyReads {
         } else if self.count < BORNE {
             self.count += 1;
         } else {
-            self.pause = now.after(PAUSE);
+            (self.is_pausing, self.until) = (true, lower_half(now.after(PAUSE)));
         }
     }
 
     /// Whether there is a pause whose end was not looked at.
     pub(super) fn is_pausing(&self) -> bool {
-        self.pause > Time::default()
+        self.is_pausing
     }
 
     /// Whether nothing is to be read at `now`.
     pub(super) fn is_pausing_at(&self, now: Time) -> bool {
-        now < self.pause
+        self.is_pausing && !self.left(now).is_zero()
     }
 
     /// Until when nothing is to be read; forgets a pause that is over at `now`.
     pub(super) fn pause(&mut self, now: Time) -> Option<Time> {
-        if now >= self.pause {
-            self.pause = Time::default();
+        self.is_pausing = self.is_pausing_at(now);
+        self.is_pausing.then(|| now.after(self.left(now)))
+    }
+
+    /// What is left of a pause that was begun before `now`.
+    fn left(&self, now: Time) -> Duration {
+        let left = Duration::from_millis(self.until.wrapping_sub(lower_half(now)).into());
+        if left <= PAUSE { left } else { Duration::ZERO }
+    }
+}
+
+fn lower_half(time: Time) -> u32 {
+    (time.as_millis() & u64::from(u32::MAX)) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pause begins with one tiny read too many, and lasts 10 ms, also where the lower half of the time
+    /// begins again.
+    #[test]
+    fn a_pause_lasts_one_tick() {
+        for start in [0, 1_000, u64::from(u32::MAX) - 4, 1 << 40] {
+            let at = |millis| Time::from_millis(start + millis);
+            let mut reads = TinyReads::default();
+            for _ in 0..BORNE {
+                reads.count(b"x", at(0));
+                assert_eq!((reads.is_pausing(), reads.pause(at(0))), (false, None));
+            }
+            reads.count(b"x", at(0));
+            for millis in 0..10 {
+                assert!(reads.is_pausing_at(at(millis)));
+                assert_eq!(reads.pause(at(millis)), Some(at(10)));
+            }
+            assert!(!reads.is_pausing_at(at(10)) && reads.is_pausing());
+            assert_eq!((reads.pause(at(10)), reads.is_pausing()), (None, false));
+            reads.count(b"x", at(20));
+            assert!(!reads.is_pausing_at(at(1_000_000)), "nobody looked at its end");
         }
-        Some(self.pause).filter(|&until| now < until)
     }
 }

@@ -30,6 +30,7 @@ use crate::{
             clock::{Clock, apart},
             handshake::ConnectionTask,
             listener::{Listener, PeerAddr, is_of_one_connection, is_own},
+            spanned::Spanned,
         },
         mailbox::{CUT, DRAIN, LAST, LINE},
         session::Session,
@@ -305,7 +306,7 @@ impl Crew {
         serving.sessions.insert(session.clone());
         let connection = ConnectionTask::<L>::new(io, serving, session);
         match place {
-            None => self.tasks.spawn(connection.instrument(span)),
+            None => self.tasks.spawn(Spanned::new(connection, span)),
             Some(place) => {
                 let connection = async {
                     connection.await;

@@ -127,6 +127,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::server::driver::spanned::Spanned;
 
     /// What a handshake needs is on the heap, and gone when it is over.
     #[test]
@@ -134,5 +135,14 @@ mod tests {
         let (task, connection) =
             (size_of::<ConnectionTask<TcpListener>>(), size_of::<Driver<TcpStream>>());
         assert!(task <= connection + 8, "{task} bytes over {connection}");
+    }
+
+    /// The runtime rounds a task up to a multiple of 128 bytes, with 96 of its own.
+    #[test]
+    fn an_idle_connections_task_takes_384_bytes() {
+        let task = size_of::<Spanned<ConnectionTask<TcpListener>>>();
+        // In tests the decoder of lines counts what it does.
+        let counter = size_of::<usize>();
+        assert!(task <= 384 - 96 + counter, "{task} bytes");
     }
 }

@@ -8,6 +8,7 @@ pub(in crate::server) mod listener;
 mod mixtures;
 pub(in crate::server) mod serving;
 pub(in crate::server) mod socket;
+mod spanned;
 pub(in crate::server) mod timers;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;
