@@ -3,7 +3,7 @@
 //! Holds N (default 10,000) subscribed connections against a server in a process of its own,
 //! publishes once, checks that each one got it, and prints what the server's memory grew by, per
 //! connection: as its allocator counts it, and resident. Ends with 1 if one got nothing, or costs
-//! more than 2,304 bytes. Linux: it reads /proc.
+//! more than 2,048 bytes. Linux: it reads /proc.
 
 #[macro_use]
 #[path = "shared/print.rs"]
@@ -28,7 +28,7 @@ use crate::server_process::{SERVER, ServerProcess, end_with_parent, raise_file_l
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// What a connection may cost, in bytes.
-const TARGET: i64 = 2_304;
+const TARGET: i64 = 2_048;
 /// Files that the process needs besides its connections.
 const OTHER_FILES: u64 = 64;
 /// How long anything may take, with all connections at once.
