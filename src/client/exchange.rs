@@ -115,6 +115,7 @@ impl<S: Borrow<Shared>> Exchange<S> {
     }
 
     fn fail(&mut self, error: NotSent) {
+        self.cell = None;
         self.state = State::Over(Some(Box::new(error.into())));
     }
 
@@ -236,6 +237,7 @@ impl<S: Borrow<Shared>> Exchange<S> {
         if let State::Begun(key) = std::mem::replace(&mut self.state, State::Over(None)) {
             let shared = self.shared.borrow();
             shared.act(|core, step| core.requests.forget(key, &mut core.links, step));
+            self.cell = None;
         }
     }
 }

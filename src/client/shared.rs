@@ -110,8 +110,7 @@ impl Shared {
     }
 
     pub(crate) fn poll_news(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let waker = cx.waker().clone();
-        match self.act(|core, step| core.take_news(waker, step)) {
+        match self.act(|core, step| core.take_news(cx.waker(), step)) {
             true => Poll::Ready(()),
             false => Poll::Pending,
         }
@@ -121,11 +120,10 @@ impl Shared {
     pub(crate) async fn until<R>(&self, mut look: impl FnMut(&mut Core) -> Option<R>) -> R {
         let mut waiting = Waiting { shared: self, ticket: None };
         poll_fn(|cx| {
-            let waker = cx.waker().clone();
             let found = self.act(|core, step| match look(core) {
                 Some(found) => Some(found),
                 None => {
-                    core.wait(&mut waiting.ticket, waker, step);
+                    core.wait(&mut waiting.ticket, cx.waker(), step);
                     None
                 }
             });
@@ -152,9 +150,8 @@ impl Shared {
         let mut turn = Turn { shared: self, ticket: None };
         let mut begin = Some(begin);
         poll_fn(|cx| {
-            let waker = cx.waker().clone();
             let begun = self.act(|core, step| {
-                if !core.poll_turn(&mut turn.ticket, waker, step) {
+                if !core.poll_turn(&mut turn.ticket, cx.waker(), step) {
                     return None;
                 }
                 begin.take().map(|begin| begin(core, step))

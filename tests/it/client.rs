@@ -393,6 +393,36 @@ async fn a_deadline_is_sent_and_kept() {
     assert_eq!(error, CallError::NotSent(NotSent::Deadline(None)));
 }
 
+/// The configured deadline of a streamed call is for sending it: also when it is refused for now and is to
+/// be sent again, long after the search for late requests has passed over it.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_to_be_sent_again_keeps_its_deadline() {
+    let secs = Duration::from_secs;
+    let config = ClientConfig::new().deadline(secs(60)).probe(secs(1_000)).dead(secs(2_000));
+    let (client, _driver, mut server) = silent(config);
+    let hello = HELLO.replace("in-flight=1024", "in-flight=1").replace("lease=60", "lease=3600");
+    server.send(format!("{hello}\n")).await;
+    let first = spawn_call(&client, "a", "");
+    server.expect("1 a\n").await;
+    server.send("1 ok\n").await;
+    assert_eq!(first.await.unwrap().unwrap(), "");
+    tokio::time::sleep(secs(50)).await;
+    let began = tokio::time::Instant::now();
+    let mut items = client.stream("b", "");
+    let next = tokio::spawn(async move { items.next().await });
+    server.expect("2 b\n").await;
+    tokio::time::sleep(secs(11)).await;
+    server.send("2 no;retry=1 busy\n").await;
+    let holding = client.clone();
+    let holding = tokio::spawn(async move { holding.call("c", "").deadline(None).await });
+    server.expect("3 c\n").await;
+    let ended = timeout(secs(300), next).await.expect("it ends").unwrap();
+    assert!(matches!(ended, Some(Err(CallError::Refused { .. }))), "{ended:?}");
+    let took = began.elapsed();
+    assert!(took >= secs(60) && took < secs(61), "{took:?}");
+    holding.abort();
+}
+
 /// What cannot be written is refused here, and nothing is sent.
 #[tokio::test]
 async fn what_cannot_be_written_is_not_sent() {

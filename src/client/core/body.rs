@@ -40,7 +40,7 @@ impl Body {
 
     /// The bytes it holds in memory.
     pub(crate) fn room(&self) -> usize {
-        self.bytes.capacity()
+        self.bytes.capacity() + self.attributes.as_attributes().as_str().len()
     }
 
     /// The longest line it makes.

@@ -32,13 +32,13 @@ use crate::{
     sync::{Arc, MutexGuard},
 };
 
-/// Replies or notifications that are handled under one lock: other tasks wait for it meanwhile.
+/// Lines that are handled under one lock: other tasks wait for it meanwhile.
 const ROW: usize = 64;
 /// Renewals that may be unanswered at once. A slow reply must not make the next renewal late; a
 /// server that answers none for the length of two leases gets no more of them.
 const MAX_RENEWALS: usize = 4;
 
-/// The core while notifications are handled, and how many were.
+/// The core while lines are handled, and how many notifications and items were.
 type Row<'a> = (MutexGuard<'a, Core>, usize);
 
 /// What is left to be done about a line once the lock is released.
@@ -54,7 +54,7 @@ enum Rest<'a> {
 
 impl Connection {
     /// Handles all lines in `bytes`, in their order. Terminal lines in a row are handled under one lock,
-    /// and so are notifications in a row.
+    /// and so are notifications and items in a row.
     pub(super) fn handle_lines(
         &mut self,
         lines: &mut LineDecoder,
@@ -118,7 +118,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Handles the terminal lines so far. The outcomes of calls are set once the lock is released.
+    /// Handles the terminal lines so far. The outcomes of calls are set once the lock is released, and so
+    /// once the events of the lines before them are queued.
     fn complete(&mut self) -> Result<(), ConnectionError> {
         if self.terminals.is_empty() {
             return Ok(());

@@ -163,8 +163,8 @@ impl Core {
     }
 
     /// Registers a task that waits for a change of the status, or of the connections.
-    pub(crate) fn wait(&mut self, ticket: &mut Option<u64>, waker: Waker, step: &mut Step) {
-        step.drop_later(self.waiting.wait(ticket, waker));
+    pub(crate) fn wait(&mut self, ticket: &mut Option<u64>, waker: &Waker, step: &mut Step) {
+        step.drop_later(self.waiting.wait(ticket, waker.clone()));
     }
 
     /// A task waits no longer.
@@ -181,13 +181,13 @@ impl Core {
     pub(crate) fn poll_turn(
         &mut self,
         ticket: &mut Option<u64>,
-        waker: Waker,
+        waker: &Waker,
         step: &mut Step,
     ) -> bool {
         if self.turns.is_first(*ticket) && self.has_turn() {
             return true;
         }
-        step.drop_later(self.turns.wait(ticket, waker));
+        step.drop_later(self.turns.wait(ticket, waker.clone()));
         false
     }
 
@@ -202,11 +202,11 @@ impl Core {
     }
 
     /// Whether something has happened since the last call. If not, the supervisor waits.
-    pub(crate) fn take_news(&mut self, supervisor: Waker, step: &mut Step) -> bool {
+    pub(crate) fn take_news(&mut self, supervisor: &Waker, step: &mut Step) -> bool {
         if std::mem::take(&mut self.supervisor.has_news) {
             return true;
         }
-        step.drop_later(self.supervisor.waker.replace(supervisor));
+        step.drop_later(self.supervisor.waker.replace(supervisor.clone()));
         false
     }
 

@@ -262,6 +262,9 @@ impl Requests {
             if matches!(error, CallError::Refused { .. }) {
                 kept.refused.get_or_insert_default().last = Some(error.clone());
             }
+            // The search passes over a streamed call while it is sent.
+            let expires = kept.request.expires.filter(|_| !kept.request.has_own_deadline);
+            self.overdue = self.overdue.into_iter().chain(expires).min();
             return match pause {
                 Duration::ZERO => self.enqueue(key),
                 pause => self.pause(key, step.now.after(pause)),
@@ -309,7 +312,7 @@ impl Requests {
         match kept.request.caller {
             Caller::Call => {
                 step.completed += 1;
-                step.wake(kept.request.cell.set(result));
+                step.then(After::Call(kept.request.cell, result));
             }
             Caller::List(list) => {
                 let ListCaller { caller, items, .. } = *list;
@@ -509,7 +512,7 @@ impl Requests {
         Some(kept)
     }
 
-    /// A slot has become free. A burst does not leave its room behind.
+    /// A slot has become free. A burst leaves no room behind, once no request is under way.
     fn freed(&mut self, key: Key) {
         self.free.push(key.slot);
         if self.free.len() == self.slots.len() && self.slots.len() > FREE_SLOTS {

@@ -5,8 +5,9 @@ use std::task::Waker;
 use crate::{
     client::{
         core::{
+            cell::RequestCell,
             link::LinkId,
-            outcome::{Listed, Sent},
+            outcome::{CallResult, Listed, Sent},
             requests::Caller,
             topics::Joined,
         },
@@ -15,7 +16,7 @@ use crate::{
     },
     guard::{guarded, wake},
     protocol::{Time, Topic},
-    sync::oneshot,
+    sync::{Arc, oneshot},
 };
 
 /// What follows from a step of the core, to be done once the lock is released: no waker is woken, no
@@ -50,6 +51,8 @@ struct Rare {
 /// Something to be done after a step.
 #[derive(Debug)]
 pub(crate) enum After {
+    /// What becomes of a call.
+    Call(Arc<RequestCell>, CallResult),
     /// What becomes of a list of the protocol's own.
     List(oneshot::Sender<Listed>, Listed),
     /// What becomes of a one-way request.
@@ -65,6 +68,7 @@ pub(crate) enum After {
 impl After {
     fn run(self) {
         match self {
+            Self::Call(cell, result) => wake(cell.set(result)),
             Self::List(caller, list) => drop(caller.send(list)),
             Self::OneWay(caller, sent) => drop(caller.send(sent)),
             Self::Joined(joining, joined) => drop(joining.send(joined)),

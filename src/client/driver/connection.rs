@@ -47,8 +47,9 @@ const READS_PER_POLL: usize = 8;
 /// When it is polled outside a tokio runtime.
 #[must_use = "nothing happens on the connection unless its driver is polled"]
 pub struct Connection<T> {
-    io: Held<T>,
+    // Dropped before the transport, so that nobody waits for what that does.
     core: Core,
+    io: Held<T>,
     shared: Arc<Shared>,
     /// The write was put off once, so that callers who run now can join it.
     gathered: bool,
@@ -68,7 +69,7 @@ impl<T> Connection<T> {
         let greeting = now.after(shared.config.connect_timeout);
         let greeting = Some(greeting).filter(|_| !shared.is_supervised);
         let core = Core::new(shared.locked.clone(), credentials, greeting, now);
-        Self { io, core, shared, gathered: false, timer: DriverTimer::default() }
+        Self { core, io, shared, gathered: false, timer: DriverTimer::default() }
     }
 
     /// The server's hello; `None` until the credentials are accepted, if the server asks for them.
