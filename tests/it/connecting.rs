@@ -26,9 +26,10 @@ use bellwire_testkit::{
     net::{HELLO, Net, builder, call, outcome, settle},
 };
 use socket2::{Domain, Socket, Type};
+#[cfg(feature = "tls")]
+use tokio::net::{TcpListener, TcpStream};
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
-    net::{TcpListener, TcpStream},
     task::JoinSet,
     time::Instant,
 };

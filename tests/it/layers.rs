@@ -35,6 +35,7 @@ impl Layer for Named {
     }
 }
 
+#[cfg(feature = "tower")]
 async fn panics() {
     panic!("as it is told to");
 }
