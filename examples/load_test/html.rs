@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    chart::{Axis, Chart},
+    chart::{Axis, Chart, escape},
     latency::{Latency, Percentiles},
     report::Report,
 };
@@ -156,25 +156,6 @@ fn section(body: &mut String, title: &str, html: &str) {
 
 fn paragraph(body: &mut String, text: &str) {
     writeln!(body, "<p>{}</p>", escape(text)).expect(INFALLIBLE);
-}
-
-/// `text` as it can stand between tags and in a quoted attribute. Control characters, which XML does
-/// not allow, become U+FFFD.
-pub(crate) fn escape(text: &str) -> String {
-    let mut html = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => html.push_str("&amp;"),
-            '<' => html.push_str("&lt;"),
-            '>' => html.push_str("&gt;"),
-            '"' => html.push_str("&quot;"),
-            '\'' => html.push_str("&#39;"),
-            '\u{fffe}' | '\u{ffff}' => html.push('\u{fffd}'),
-            other if other.is_control() => html.push('\u{fffd}'),
-            other => html.push(other),
-        }
-    }
-    html
 }
 
 /// `2026-01-31 12:00`.

@@ -35,6 +35,7 @@
 mod print;
 mod args;
 mod callers;
+#[path = "../shared/chart.rs"]
 mod chart;
 mod control;
 mod cpu;

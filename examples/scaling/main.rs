@@ -14,6 +14,8 @@
 #[macro_use]
 #[path = "../shared/print.rs"]
 mod print;
+#[path = "../shared/chart.rs"]
+mod chart;
 mod plot;
 mod work;
 

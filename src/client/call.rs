@@ -4,22 +4,16 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::task::coop::poll_proceed;
 
 use crate::{
-    client::{
-        core::{cell::RequestCell, outcome::CallResult, requests::Caller},
-        exchange::Exchange,
-        shared::Shared,
-    },
+    client::{core::cell::RequestCell, exchange::Exchange, shared::Shared},
     error::{CallError, NotSent},
     protocol::{Method, Position, Topic, TraceParent},
-    sync::Arc,
 };
 
 /// A call in progress: a future of the reply's payload. Nothing is sent before it is first polled.
@@ -33,16 +27,16 @@ use crate::{
 /// It may be dropped at any point. If the request was sent, the server is told to cancel it. Its
 /// place in flight becomes free when the server's terminal line arrives.
 #[must_use = "a call does nothing unless it is awaited"]
-pub struct Call<'a>(pub(super) OneReply<'a>);
+pub struct Call<'a>(pub(super) Exchange<&'a Shared>);
 
 impl<'a> Call<'a> {
     pub(crate) fn new(shared: &'a Shared, method: &str, payload: &[u8]) -> Self {
         let word = Method::new_word(method).map_err(|error| NotSent::Name(error).into());
-        Self(OneReply::new(shared, word.map(|word| RequestCell::new(word, payload))))
+        Self(Exchange::new(shared, word.map(|word| RequestCell::new(word, payload))))
     }
 
     pub(crate) fn failed(shared: &'a Shared, error: CallError) -> Self {
-        Self(OneReply::new(shared, Err(error)))
+        Self(Exchange::new(shared, Err(error)))
     }
 
     /// The time for the call, from its first poll; `None` for no limit but the server's own. The
@@ -57,27 +51,27 @@ impl<'a> Call<'a> {
     /// runtime, too. The timer then belongs to the runtime in which the client's driver runs, or
     /// the client was made. While there is none, the deadline does not fire.
     pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
-        self.0.exchange.set_deadline(deadline.into());
+        self.0.set_deadline(deadline.into());
         self
     }
 
     /// Fails at once while there is no connection, and is not sent again: as
     /// [`ClientConfig::fail_fast`](crate::ClientConfig::fail_fast), for this call.
     pub fn fail_fast(mut self) -> Self {
-        self.0.exchange.fail_fast = true;
+        self.0.fail_fast = true;
         self
     }
 
     /// Sends a trace context with the call. The handler's span on the server carries it.
     pub fn trace(mut self, parent: TraceParent) -> Self {
-        self.0.exchange.push(|attributes| attributes.push("trace", parent));
+        self.0.push(|attributes| attributes.push("trace", parent));
         self
     }
 
     /// Sends an attribute of the application with the call; its key has a dot. If it cannot be
     /// written, the call ends with [`NotSent::Attribute`].
     pub fn attribute(mut self, key: &str, value: impl fmt::Display) -> Self {
-        self.0.exchange.push(|attributes| attributes.push_application(key, value));
+        self.0.push(|attributes| attributes.push_application(key, value));
         self
     }
 }
@@ -151,32 +145,5 @@ impl Future for Call<'_> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let reply = self.get_mut().0.poll_reply(cx);
         reply.map(|reply| reply.map(|reply| reply.payload))
-    }
-}
-
-/// A request with one reply.
-pub(crate) struct OneReply<'a> {
-    pub(super) exchange: Exchange<&'a Shared>,
-}
-
-impl<'a> OneReply<'a> {
-    pub(crate) fn new(shared: &'a Shared, cell: Result<Arc<RequestCell>, CallError>) -> Self {
-        Self { exchange: Exchange::new(shared, cell) }
-    }
-
-    pub(crate) fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<CallResult> {
-        let exchange = &mut self.exchange;
-        // It is sent at its first poll, with budget or without: calls are sent in the order of their
-        // first polls.
-        let is_begun = exchange.key().is_some() || exchange.begin(|| Caller::Call).is_none();
-        let unit = if is_begun { Some(ready!(poll_proceed(cx))) } else { None };
-        let polled = match exchange.poll_outcome(cx.waker()) {
-            Poll::Pending => exchange.poll_deadline(cx).map(Err),
-            ended => ended,
-        };
-        if let (Poll::Ready(_), Some(unit)) = (&polled, unit) {
-            unit.made_progress();
-        }
-        polled
     }
 }

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::task::coop::poll_proceed;
+
 use crate::{
     client::{
         core::{
@@ -166,8 +168,22 @@ impl<S: Borrow<Shared>> Exchange<S> {
         Ok(key)
     }
 
-    /// The outcome of a call. While there is none, `waker` is woken when there is.
-    pub(crate) fn poll_outcome(&mut self, waker: &Waker) -> Poll<CallResult> {
+    /// A call: sends it at the first poll, and returns its outcome.
+    pub(crate) fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<CallResult> {
+        // It is sent with budget or without: calls are sent in the order of their first polls.
+        let is_begun = self.key().is_some() || self.begin(|| Caller::Call).is_none();
+        let unit = if is_begun { Some(ready!(poll_proceed(cx))) } else { None };
+        let polled = match self.poll_outcome(cx.waker()) {
+            Poll::Pending => self.poll_deadline(cx).map(Err),
+            ended => ended,
+        };
+        if let (Poll::Ready(_), Some(unit)) = (&polled, unit) {
+            unit.made_progress();
+        }
+        polled
+    }
+
+    fn poll_outcome(&mut self, waker: &Waker) -> Poll<CallResult> {
         let outcome = match (&self.cell, &self.state) {
             (Some(cell), State::Begun(_)) => ready!(cell.poll(waker)),
             _ => return Poll::Ready(Err(self.take_error().unwrap_or_else(abandoned))),

@@ -10,8 +10,8 @@ use std::{
 
 use crate::{
     client::{
-        call::OneReply,
         core::{cell::RequestCell, outcome::Reply},
+        exchange::Exchange,
         shared::Shared,
     },
     error::{CallError, NotSent},
@@ -31,24 +31,24 @@ use crate::{
 /// # Cancel safety
 /// As a call's: if it is dropped after it was sent, the message may have been published.
 #[must_use = "nothing is published unless it is awaited"]
-pub struct Publish<'a>(OneReply<'a>);
+pub struct Publish<'a>(Exchange<&'a Shared>);
 
 impl<'a> Publish<'a> {
     pub(super) fn new(shared: &'a Shared, topic: &str, payload: &[u8]) -> Self {
-        Self(OneReply::new(shared, publish_line(topic, payload)))
+        Self(Exchange::new(shared, publish_line(topic, payload)))
     }
 
     /// Gives it this long, from its first poll; `None` for no limit. The server is told what is left
     /// when the line is sent. Default: [`ClientConfig::deadline`](crate::ClientConfig::deadline).
     pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
-        self.0.exchange.set_deadline(deadline.into());
+        self.0.set_deadline(deadline.into());
         self
     }
 
     /// Fails at once while there is no connection, and is not sent again: as
     /// [`ClientConfig::fail_fast`](crate::ClientConfig::fail_fast), for this request.
     pub fn fail_fast(mut self) -> Self {
-        self.0.exchange.fail_fast = true;
+        self.0.fail_fast = true;
         self
     }
 }

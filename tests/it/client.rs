@@ -914,8 +914,8 @@ async fn a_dropped_driver_ends_everything() {
     assert_eq!((reason, position), (Code::LOST, Some(at("e:18"))));
 }
 
-/// A connection that is driven by hand, and dropped, ends everything that waits on it: what was offered
-/// to the transport is unknown, and what was not is not sent.
+/// Dropping a connection that is driven by hand ends everything that waits on it. Requests that were
+/// offered to the transport end as unknown, all others as not sent.
 #[cfg(feature = "unstable-core")]
 #[test]
 fn a_connection_by_hand_that_is_dropped_ends_everything() {

@@ -78,7 +78,7 @@ pub struct Connection {
     pub(crate) time: Option<Arc<AtomicU64>>,
 }
 
-/// A terminal line that waits for the lock, with all that can be done without it done.
+/// A parsed terminal line that waits for the lock.
 #[derive(Debug)]
 pub(super) struct Terminal {
     pub(super) id: RequestId,
@@ -191,7 +191,7 @@ impl Connection {
         }
     }
 
-    /// Wakes the tasks that what was read concerns.
+    /// Wakes the tasks that were waiting for something in the input.
     ///
     /// # Errors
     /// Why the connection is over.

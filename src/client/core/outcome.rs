@@ -1,4 +1,4 @@
-//! What a request brings its caller.
+//! The outcomes of requests, as their callers get them.
 
 use bytes::Bytes;
 
@@ -7,7 +7,7 @@ use crate::{
     protocol::AttributeList,
 };
 
-/// What `ok` brought.
+/// The contents of an `ok` line.
 #[derive(Debug, Default)]
 pub(crate) struct Reply {
     pub(crate) attributes: AttributeList,
@@ -16,8 +16,8 @@ pub(crate) struct Reply {
 
 pub(crate) type CallResult = Result<Reply, CallError>;
 
-/// What a list of the protocol's own brought, line by line.
+/// The lines of a list of the protocol's own.
 pub(crate) type Listed = Result<Vec<Bytes>, CallError>;
 
-/// What becomes of a one-way request that waits to be sent.
+/// The outcome of a one-way request that waits to be sent.
 pub(crate) type Sent = Result<(), NotSent>;

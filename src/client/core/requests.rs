@@ -53,8 +53,8 @@ pub(crate) struct Request {
     pub(crate) caller: Caller,
     /// When it has to be over.
     pub(crate) expires: Option<Time>,
-    /// That is this request's own deadline: the server is told how much of it is left, and the caller
-    /// has a timer.
+    /// `expires` is the request's own deadline. The server is told how much of it is left, and the
+    /// caller has a timer.
     pub(crate) has_own_deadline: bool,
     /// It does not wait for a connection, and is not sent again.
     pub(crate) fail_fast: bool,
@@ -63,7 +63,7 @@ pub(crate) struct Request {
 /// Who gets the outcome.
 #[derive(Debug)]
 pub(crate) enum Caller {
-    /// A call: it is in the cell.
+    /// A call. Its outcome goes into the cell.
     Call,
     Stream(Arc<ItemQueue>),
     /// `/methods`.
@@ -115,7 +115,7 @@ enum Stage {
 /// A place in the table.
 #[derive(Debug)]
 struct Slot {
-    /// Of the key of what is in it.
+    /// The serial number of the request in it.
     serial: u64,
     kept: Option<Kept>,
 }

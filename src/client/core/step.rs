@@ -51,7 +51,7 @@ struct Rare {
 /// Something to be done after a step.
 #[derive(Debug)]
 pub(crate) enum After {
-    /// What becomes of a call.
+    /// The outcome of a call.
     Call(Arc<RequestCell>, CallResult),
     /// What becomes of a list of the protocol's own.
     List(oneshot::Sender<Listed>, Listed),

@@ -1,8 +1,8 @@
-//! Plots as inline SVG: axes, lines and bars, without a library.
+//! Plots as SVG: axes, lines and bars, without a library.
+
+#![allow(dead_code, reason = "each program uses its part")]
 
 use std::fmt::Write;
-
-use crate::html::escape;
 
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 300.0;
@@ -119,10 +119,21 @@ impl Chart {
         self.legend.push((class, name.into()));
     }
 
-    /// The whole `svg` element; `id` names it, and `title` describes it to a screen reader.
+    /// The whole `svg` element of a page, whose styles it takes; `id` names it, and `title` describes it
+    /// to a screen reader.
     pub(crate) fn svg(&self, id: &str, title: &str) -> String {
+        self.element(&format!("id=\"{id}\""), title)
+    }
+
+    /// A file of its own, with these styles.
+    pub(crate) fn file(&self, title: &str, style: &str) -> String {
+        let element = self.element("xmlns=\"http://www.w3.org/2000/svg\"", title);
+        element.replacen("</title>\n", &format!("</title>\n<style>{style}</style>\n"), 1)
+    }
+
+    fn element(&self, attributes: &str, title: &str) -> String {
         let mut svg = format!(
-            "<svg id=\"{id}\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\">\n<title>{}</title>\n",
+            "<svg {attributes} viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\">\n<title>{}</title>\n",
             escape(title)
         );
         self.x_axis(&mut svg);
@@ -211,4 +222,23 @@ fn short(value: f64) -> String {
     };
     let digits = format!("{value:.3}");
     format!("{}{unit}", digits.trim_end_matches('0').trim_end_matches('.'))
+}
+
+/// `text` as it can stand between tags and in a quoted attribute. Control characters, which XML does
+/// not allow, become U+FFFD.
+pub(crate) fn escape(text: &str) -> String {
+    let mut html = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => html.push_str("&amp;"),
+            '<' => html.push_str("&lt;"),
+            '>' => html.push_str("&gt;"),
+            '"' => html.push_str("&quot;"),
+            '\'' => html.push_str("&#39;"),
+            '\u{fffe}' | '\u{ffff}' => html.push('\u{fffd}'),
+            other if other.is_control() => html.push('\u{fffd}'),
+            other => html.push(other),
+        }
+    }
+    html
 }
