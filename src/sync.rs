@@ -6,29 +6,28 @@
 //! Under a lock no waker is woken or dropped, because that may run the code of an executor or drop a
 //! task. It may be cloned.
 
-use std::sync::{Mutex as StdMutex, PoisonError};
-
+pub(crate) use parking_lot::MutexGuard;
 pub(crate) use std::sync::{
-    Arc, MutexGuard, OnceLock, Weak,
-    atomic::{AtomicBool, AtomicIsize, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+    Arc, OnceLock, Weak,
+    atomic::{AtomicBool, AtomicIsize, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
 pub(crate) use tokio::sync::oneshot;
 
-/// A mutex that ignores poison: no user code runs under a lock, so a panic leaves nothing half done.
+/// A mutex without poison: no user code runs under a lock, so a panic leaves nothing half done.
 #[derive(Debug, Default)]
-pub(crate) struct Mutex<T>(StdMutex<T>);
+pub(crate) struct Mutex<T>(parking_lot::Mutex<T>);
 
 impl<T> Mutex<T> {
     pub(crate) const fn new(value: T) -> Self {
-        Self(StdMutex::new(value))
+        Self(parking_lot::Mutex::new(value))
     }
 
     /// Without locking, by exclusive access.
     pub(crate) fn get_mut(&mut self) -> &mut T {
-        self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
+        self.0.get_mut()
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }

@@ -85,7 +85,7 @@ impl Call<'_> {
     /// # Cancel safety
     /// As when the call itself is dropped.
     pub async fn replied(mut self) -> Result<Replied, CallError> {
-        let reply = poll_fn(|cx| self.0.poll_reply(cx)).await?;
+        let reply = poll_fn(|cx| self.0.poll_reply(cx)).await.map_err(|error| *error)?;
         let after = reply.attributes.as_attributes().get("after").and_then(After::parse);
         Ok(Replied { value: reply.payload, after })
     }
@@ -144,6 +144,6 @@ impl Future for Call<'_> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let reply = self.get_mut().0.poll_reply(cx);
-        reply.map(|reply| reply.map(|reply| reply.payload))
+        reply.map(|reply| reply.map(|reply| reply.payload).map_err(|error| *error))
     }
 }

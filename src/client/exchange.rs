@@ -6,20 +6,19 @@ use std::{
     time::Duration,
 };
 
-use tokio::task::coop::poll_proceed;
-
 use crate::{
     client::{
         core::{
             cell::RequestCell,
             links::Links,
-            outcome::CallResult,
-            requests::{Caller, Key, Request, Requests},
+            outcome::KeptResult,
+            requests::{Caller, Request, Requests},
             step::Step,
         },
         runtimes::Timer,
         shared::Shared,
     },
+    coop::poll_budgeted,
     error::{CallError, ConnectionError, NotSent, Unknown},
     protocol::{AttributeList, InvalidAttribute},
     sync::Arc,
@@ -39,7 +38,7 @@ pub(crate) struct Exchange<S: Borrow<Shared>> {
 
 enum State {
     New,
-    Begun(Key),
+    Begun,
     Over(Option<Box<CallError>>),
 }
 
@@ -71,12 +70,9 @@ impl<S: Borrow<Shared>> Exchange<S> {
         &self.shared
     }
 
-    /// Its key while it is under way.
-    pub(crate) fn key(&self) -> Option<Key> {
-        match self.state {
-            State::Begun(key) => Some(key),
-            State::New | State::Over(_) => None,
-        }
+    /// Its cell while it is under way.
+    pub(crate) fn under_way(&self) -> Option<&Arc<RequestCell>> {
+        self.cell.as_ref().filter(|_| matches!(self.state, State::Begun))
     }
 
     pub(crate) fn set_deadline(&mut self, deadline: Option<Duration>) {
@@ -96,24 +92,15 @@ impl<S: Borrow<Shared>> Exchange<S> {
         }
     }
 
-    /// Begins it at the first call. Its key is `None` once it is over.
-    pub(crate) fn begin(&mut self, caller: impl FnOnce() -> Caller) -> Option<Key> {
-        match &self.state {
-            State::Begun(key) => return Some(*key),
-            State::Over(_) => return None,
-            State::New => {}
-        }
-        let cell = self.cell.clone()?;
-        match self.submit(cell, caller) {
-            Ok(key) => {
-                self.state = State::Begun(key);
-                Some(key)
-            }
-            Err(error) => {
-                self.fail(error);
-                None
+    /// Begins it at the first call. Returns whether it is under way.
+    pub(crate) fn begin(&mut self, caller: impl FnOnce() -> Caller) -> bool {
+        if let (State::New, Some(cell)) = (&self.state, self.cell.clone()) {
+            match self.submit(cell, caller) {
+                Ok(()) => self.state = State::Begun,
+                Err(error) => self.fail(error),
             }
         }
+        matches!(self.state, State::Begun)
     }
 
     fn fail(&mut self, error: NotSent) {
@@ -145,7 +132,7 @@ impl<S: Borrow<Shared>> Exchange<S> {
         &mut self,
         cell: Arc<RequestCell>,
         caller: impl FnOnce() -> Caller,
-    ) -> Result<Key, NotSent> {
+    ) -> Result<(), NotSent> {
         let shared = self.shared.borrow();
         let (limit, has_own_deadline) = match self.deadline {
             Deadline::Default => (shared.config.deadline, false),
@@ -157,46 +144,56 @@ impl<S: Borrow<Shared>> Exchange<S> {
         let (now, expires) = shared.clock.now_and_expiry(limit);
         let fail_fast = self.fail_fast;
         let request = Request { cell, caller: caller(), expires, has_own_deadline, fail_fast };
-        let submitted =
-            shared.update(now, |core, step| core.requests.submit(request, &mut core.links, step));
-        let (key, is_sent) = submitted?;
-        if has_own_deadline || !is_sent {
+        let has_driver = match shared.push(request) {
+            Ok(()) => true,
+            Err(request) => shared
+                .update(now, |core, step| core.requests.submit(request, &mut core.links, step))?,
+        };
+        if has_own_deadline || !has_driver {
             // The driver looks after the deadline that all sent requests have: a timer each would
             // cost more.
             self.timer = limit.and_then(|limit| shared.timer(limit));
         }
-        Ok(key)
+        Ok(())
     }
 
     /// A call: sends it at the first poll, and returns its outcome.
-    pub(crate) fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<CallResult> {
+    pub(crate) fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<KeptResult> {
         // It is sent with budget or without: calls are sent in the order of their first polls.
-        let is_begun = self.key().is_some() || self.begin(|| Caller::Call).is_none();
-        let unit = if is_begun { Some(ready!(poll_proceed(cx))) } else { None };
-        let polled = match self.poll_outcome(cx.waker()) {
-            Poll::Pending => self.poll_deadline(cx).map(Err),
-            ended => ended,
-        };
-        if let (Poll::Ready(_), Some(unit)) = (&polled, unit) {
-            unit.made_progress();
+        if let (State::New, Some(cell)) = (&self.state, &self.cell) {
+            cell.await_by(cx.waker());
+            if self.begin(|| Caller::Call) {
+                return self.poll_deadline(cx).map(|error| Err(Box::new(error)));
+            }
         }
-        polled
+        poll_budgeted(cx, |cx| match self.poll_outcome(cx.waker()) {
+            Poll::Pending => self.poll_deadline(cx).map(|error| Err(Box::new(error))),
+            ended => ended,
+        })
     }
 
-    fn poll_outcome(&mut self, waker: &Waker) -> Poll<CallResult> {
-        let outcome = match (&self.cell, &self.state) {
-            (Some(cell), State::Begun(_)) => ready!(cell.poll(waker)),
-            _ => return Poll::Ready(Err(self.take_error().unwrap_or_else(abandoned))),
+    fn poll_outcome(&mut self, waker: &Waker) -> Poll<KeptResult> {
+        let outcome = match self.under_way() {
+            Some(cell) => ready!(cell.poll(waker)),
+            None => return Poll::Ready(Err(self.kept_error())),
         };
         self.finish();
         Poll::Ready(outcome)
+    }
+
+    fn kept_error(&mut self) -> Box<CallError> {
+        let kept = match &mut self.state {
+            State::Over(error) => error.take(),
+            State::New | State::Begun => None,
+        };
+        kept.unwrap_or_else(|| Box::new(abandoned()))
     }
 
     /// The error of one that is over, once.
     pub(crate) fn take_error(&mut self) -> Option<CallError> {
         match &mut self.state {
             State::Over(error) => error.take().map(|error| *error),
-            State::New | State::Begun(_) => None,
+            State::New | State::Begun => None,
         }
     }
 
@@ -225,16 +222,17 @@ impl<S: Borrow<Shared>> Exchange<S> {
     fn poll_timer(
         &mut self,
         cx: &mut Context<'_>,
-        give_up: impl FnOnce(&mut Requests, Key, &mut Links, &mut Step) -> Option<CallError>,
+        give_up: impl FnOnce(&mut Requests, &RequestCell, &mut Links, &mut Step) -> Option<CallError>,
     ) -> Poll<CallError> {
-        let (Some(timer), State::Begun(key)) = (&mut self.timer, &self.state) else {
+        let (Some(timer), Some(cell), State::Begun) = (&mut self.timer, &self.cell, &self.state)
+        else {
             return Poll::Pending;
         };
-        let key = *key;
         ready!(timer.as_mut().poll(cx));
         self.timer = None;
         let shared = self.shared.borrow();
-        let late = shared.act(|core, step| give_up(&mut core.requests, key, &mut core.links, step));
+        let late =
+            shared.act(|core, step| give_up(&mut core.requests, cell, &mut core.links, step));
         late.map_or(Poll::Pending, |error| {
             // It may hold the waker of the task.
             self.cell = None;
@@ -250,10 +248,11 @@ impl<S: Borrow<Shared>> Exchange<S> {
 
     /// Cancels it, if it is under way.
     pub(crate) fn cancel(&mut self) {
-        if let State::Begun(key) = std::mem::replace(&mut self.state, State::Over(None)) {
+        if let State::Begun = std::mem::replace(&mut self.state, State::Over(None))
+            && let Some(cell) = self.cell.take()
+        {
             let shared = self.shared.borrow();
-            shared.act(|core, step| core.requests.forget(key, &mut core.links, step));
-            self.cell = None;
+            shared.act(|core, step| core.requests.forget(&cell, &mut core.links, step));
         }
     }
 }

@@ -65,7 +65,7 @@ impl<'a> Methods<'a> {
             *list = Some(receiver);
             Caller::list(sender)
         });
-        let (Some(_), Some(receiver)) = (begun, list) else {
+        let (true, Some(receiver)) = (begun, list) else {
             let mut take = || exchange.take_error().unwrap_or_else(abandoned);
             return poll_budgeted(cx, |_| Poll::Ready(Err(take())));
         };

@@ -386,7 +386,7 @@ impl Client {
     /// Counters and gauges of this client, over all its connections. Costs a short lock and a few
     /// loads. What was reported to a caller or a stream is counted before.
     pub fn stats(&self) -> ClientStats {
-        self.shared().stats()
+        self.shared().stats(self.shared().now())
     }
 
     /// Closes the connection in order: nothing new is sent, calls in flight are answered, and the

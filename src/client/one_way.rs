@@ -82,7 +82,7 @@ impl<'a> OneWay<'a> {
             *sent = Some(receiver);
             Caller::OneWay(sender)
         });
-        let (Some(_), Some(receiver)) = (begun, sent) else {
+        let (true, Some(receiver)) = (begun, sent) else {
             return Poll::Ready(Err(not_sent(exchange.take_error())));
         };
         match Pin::new(receiver).poll(cx) {

@@ -58,7 +58,7 @@ impl Future for Publish<'_> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let reply = ready!(self.get_mut().0.poll_reply(cx));
-        Poll::Ready(reply.and_then(|reply| published(&reply)))
+        Poll::Ready(reply.map_err(|error| *error).and_then(|reply| published(&reply)))
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
         core::{
             cell::RequestCell,
             items::{ItemQueue, Taken},
-            requests::{Caller, Key},
+            requests::Caller,
         },
         exchange::Exchange,
         shared::Shared,
@@ -188,8 +188,8 @@ impl Streaming {
 
     /// Of an item that was taken without giving it back.
     fn item_credit(&self) -> ItemCredit {
-        let credit = self.exchange.key().zip(self.items.clone());
-        ItemCredit(credit.map(|(key, items)| (self.exchange.client().share(), key, items)))
+        let credit = self.exchange.under_way().cloned().zip(self.items.clone());
+        ItemCredit(credit.map(|(cell, items)| (self.exchange.client().share(), cell, items)))
     }
 
     fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, CallError>>> {
@@ -201,7 +201,7 @@ impl Streaming {
         cx: &mut Context<'_>,
         gives_back: bool,
     ) -> Poll<Option<Result<Bytes, CallError>>> {
-        let (Some(key), Some(items)) = (self.begin(), &self.items) else {
+        let (true, Some(items)) = (self.begin(), &self.items) else {
             let exchange = &mut self.exchange;
             return poll_budgeted(cx, |_| Poll::Ready(exchange.take_error().map(Err)));
         };
@@ -217,13 +217,15 @@ impl Streaming {
             self.exchange.finish();
             return Poll::Ready(taken.map(|taken| taken.map(|Taken { item, .. }| item)));
         };
-        if grant > 0 {
-            give_credit(self.exchange.shared(), key, grant);
+        if grant > 0
+            && let Some(cell) = self.exchange.under_way()
+        {
+            give_credit(self.exchange.shared(), cell, grant);
         }
         Poll::Ready(Some(Ok(item)))
     }
 
-    fn begin(&mut self) -> Option<Key> {
+    fn begin(&mut self) -> bool {
         let Self { exchange, window, items } = self;
         if items.is_none() && *window != DEFAULT_WINDOW {
             exchange.push(|attributes| attributes.push("window", *window));
@@ -240,8 +242,8 @@ impl Streaming {
     }
 }
 
-fn give_credit(shared: &Shared, key: Key, items: u64) {
-    shared.act(|core, step| core.requests.give_credit(key, items, &mut core.links, step));
+fn give_credit(shared: &Shared, cell: &RequestCell, items: u64) {
+    shared.act(|core, step| core.requests.give_credit(cell, items, &mut core.links, step));
 }
 
 /// The credit of one item of a streamed reply, from
@@ -252,14 +254,14 @@ fn give_credit(shared: &Shared, key: Key, items: u64) {
 /// 7.8). Credit does not keep the connection open. Credit that is never dropped, for example by
 /// [`std::mem::forget`], makes the window smaller for the rest of the stream.
 #[must_use = "dropping it gives the credit back at once"]
-pub struct ItemCredit(Option<(Arc<Shared>, Key, Arc<ItemQueue>)>);
+pub struct ItemCredit(Option<(Arc<Shared>, Arc<RequestCell>, Arc<ItemQueue>)>);
 
 impl Drop for ItemCredit {
     fn drop(&mut self) {
-        let Some((shared, key, items)) = self.0.take() else { return };
+        let Some((shared, cell, items)) = self.0.take() else { return };
         let grant = items.release();
         if grant > 0 {
-            give_credit(&shared, key, grant);
+            give_credit(&shared, &cell, grant);
         }
     }
 }

@@ -24,6 +24,8 @@ mod half_open;
 mod history;
 mod hoarders;
 mod imports;
+#[cfg(feature = "unstable-core")]
+mod intake;
 mod layers;
 mod layout;
 mod limits;

@@ -7,9 +7,9 @@ use std::{
 };
 
 use crate::{
-    client::core::{body::Body, outcome::CallResult},
+    client::core::{body::Body, key::Key, outcome::KeptResult},
     protocol::Word,
-    sync::{Arc, Mutex},
+    sync::{Arc, AtomicU32, AtomicU64, Mutex, Ordering},
 };
 
 /// Cells that a thread keeps for its next requests.
@@ -30,15 +30,19 @@ thread_local! {
 pub(crate) struct RequestCell {
     pub(crate) body: Body,
     outcome: Mutex<Outcome>,
+    /// Its key, or that of a request before, which is over: a serial number that is not 0, and the
+    /// slot. Both are written and read under the lock of the core.
+    serial: AtomicU64,
+    slot: AtomicU32,
 }
 
 #[derive(Debug, Default)]
 enum Outcome {
+    /// Nobody waits for it.
     #[default]
-    Unpolled,
+    None,
     Pending(Waker),
-    Ready(CallResult),
-    Taken,
+    Ready(KeptResult),
 }
 
 impl RequestCell {
@@ -49,7 +53,6 @@ impl RequestCell {
         match Arc::get_mut(&mut cell) {
             Some(own) => {
                 own.body.set(word, rest);
-                *own.outcome.get_mut() = Outcome::Unpolled;
                 cell
             }
             // The core has not dropped it yet.
@@ -61,25 +64,42 @@ impl RequestCell {
         }
     }
 
+    /// Its key, once the core has taken it over.
+    pub(super) fn key(&self) -> Option<Key> {
+        let serial = self.serial.load(Ordering::Relaxed);
+        (serial != 0).then(|| Key { serial, slot: self.slot.load(Ordering::Relaxed) })
+    }
+
+    pub(super) fn set_key(&self, key: Key) {
+        self.serial.store(key.serial, Ordering::Relaxed);
+        self.slot.store(key.slot, Ordering::Relaxed);
+    }
+
+    /// `waker` is woken when there is an outcome: to be said before the call is begun.
+    pub(crate) fn await_by(&self, waker: &Waker) {
+        *self.outcome.lock() = Outcome::Pending(waker.clone());
+    }
+
     /// The call has ended. Returns the task to be woken.
-    pub(crate) fn set(&self, result: CallResult) -> Option<Waker> {
+    pub(crate) fn set(&self, result: KeptResult) -> Option<Waker> {
         match mem::replace(&mut *self.outcome.lock(), Outcome::Ready(result)) {
             Outcome::Pending(waker) => Some(waker),
-            Outcome::Unpolled | Outcome::Ready(_) | Outcome::Taken => None,
+            Outcome::None | Outcome::Ready(_) => None,
         }
     }
 
     /// Takes the outcome. While there is none, `waker` is woken when there is.
-    pub(crate) fn poll(&self, waker: &Waker) -> Poll<CallResult> {
+    pub(crate) fn poll(&self, waker: &Waker) -> Poll<KeptResult> {
         let mut outcome = self.outcome.lock();
         let unused = match &mut *outcome {
-            Outcome::Ready(_) => match mem::replace(&mut *outcome, Outcome::Taken) {
+            Outcome::Ready(_) => match mem::take(&mut *outcome) {
                 Outcome::Ready(result) => return Poll::Ready(result),
-                _ => return Poll::Pending,
+                Outcome::None | Outcome::Pending(_) => return Poll::Pending,
             },
-            Outcome::Pending(known) if known.will_wake(waker) => return Poll::Pending,
-            Outcome::Taken => return Poll::Pending,
-            other => mem::replace(other, Outcome::Pending(waker.clone())),
+            Outcome::Pending(known) if !known.will_wake(waker) => {
+                mem::replace(known, waker.clone())
+            }
+            Outcome::None | Outcome::Pending(_) => return Poll::Pending,
         };
         // Dropping a waker may run user code.
         drop(outcome);

@@ -10,7 +10,7 @@ use crate::{
         cell::RequestCell,
         link::LinkId,
         locked::Locked,
-        outcome::CallResult,
+        outcome::KeptResult,
         retry_after::RetryAfter,
         state::{ConnectionState, State},
         step::Step,
@@ -84,7 +84,7 @@ pub(super) struct Terminal {
     pub(super) id: RequestId,
     pub(super) outcome: Outcome,
     /// Until it is passed on.
-    pub(super) result: Option<CallResult>,
+    pub(super) result: Option<KeptResult>,
     /// The call that it is for, from then on.
     pub(super) call: Option<Arc<RequestCell>>,
 }
@@ -224,6 +224,9 @@ impl Connection {
         let (output, closing) = locked.with(step, |core, step| {
             let closing = core.poll_closing(*id, step);
             core.write_acks(*id, step);
+            if !core.links.link(*id).is_some_and(|link| link.has_outbound()) {
+                locked.driver_waits(core, *id, waker, step);
+            }
             let Some(link) = core.links.link(*id) else { return (Output::Nothing, closing) };
             if hello.is_none() || !link.has_outbound() {
                 link.wait(waker, false, step);
@@ -246,7 +249,8 @@ impl Connection {
         Ok(output)
     }
 
-    /// The transport takes no more at `now`. `waker` is woken only if this side closes.
+    /// The transport takes no more at `now`. `waker` is woken if this side closes, and if there are new
+    /// calls, since these have deadlines.
     ///
     /// # Errors
     /// Why the connection is over: this side has closed it.
@@ -257,8 +261,9 @@ impl Connection {
     ) -> Result<(), ConnectionError> {
         self.is_blocked = true;
         self.set_time(now);
-        let id = self.link;
+        let (id, locked) = (self.link, self.locked.clone());
         let (closing, client_timeout) = self.with(|core, step| {
+            locked.driver_waits(core, id, waker, step);
             if let Some(link) = core.links.link(id) {
                 link.wait(waker, true, step);
             }

@@ -2,8 +2,6 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use bytes::Bytes;
-
 use crate::{
     client::{
         core::{
@@ -12,10 +10,11 @@ use crate::{
             cell::RequestCell,
             connection::{Connection, Listing, Terminal, broken_line},
             items::Overrun,
+            key::Key,
             link::{LinkId, UnmatchedReply},
             locked::Locked,
-            outcome::{CallResult, Reply},
-            requests::Key,
+            outcome::{CallResult, KeptResult, Reply},
+            payloads::Payloads,
             state::State,
             step::Step,
             topics::Input,
@@ -75,8 +74,10 @@ impl Connection {
         lines: &mut LineDecoder,
         bytes: &mut &[u8],
     ) -> Result<(), ConnectionError> {
+        let mut payloads = Payloads::new(bytes.len());
         let too_long = |error: LineTooLong| ConnectionError::Protocol(error.to_string());
         while let Some(line) = lines.next(bytes).map_err(too_long)? {
+            payloads.left = bytes.len();
             let line = Line::parse(line).map_err(|fault| broken_line(&fault))?;
             if self.hello.is_none() {
                 // What came with the hello may have begun a row, and the state is behind the lock.
@@ -91,7 +92,7 @@ impl Connection {
                 && outcome.is_terminal()
             {
                 self.end_row(row);
-                let result = result(outcome, &line)
+                let result = result(outcome, &line, &mut payloads)
                     .ok_or_else(|| broken_line(&format_args!("{outcome} without a code")))?;
                 self.terminals.push(Terminal { id, outcome, result: Some(result), call: None });
                 if self.terminals.len() == ROW {
@@ -106,7 +107,7 @@ impl Connection {
                 continue;
             }
             let (core, taken) = row.get_or_insert_with(|| (locked.lock(), 0));
-            let rest = core.on_incoming(self.link, incoming, &mut self.step)?;
+            let rest = core.on_incoming(self.link, incoming, &mut payloads, &mut self.step)?;
             *taken += 1;
             if *taken == ROW || matches!(rest, Rest::Listed(_)) {
                 self.end_row(row);
@@ -403,17 +404,19 @@ impl Core {
         &mut self,
         link: LinkId,
         incoming: Incoming<'a>,
+        payloads: &mut Payloads,
         step: &mut Step,
     ) -> Result<Rest<'a>, ConnectionError> {
         match incoming {
             Incoming::Reply(id, Outcome::More, line) => {
-                self.on_item(link, id, line.rest.plain(), step)
+                self.on_item(link, id, line.rest.plain(), payloads, step)
             }
             Incoming::Notification(line) => {
                 let notification = parse_notification(line.rest)
                     .ok_or_else(|| broken_line(&"notification without a number"))?;
                 let (topics, links) = (&mut self.topics, &mut self.links);
-                topics.on_notification(links, link, line.word.as_str(), notification, step);
+                let topic = line.word.as_str();
+                topics.on_notification(links, link, topic, notification, payloads, step);
                 Ok(Rest::Nothing)
             }
             Incoming::Unknown(id) => Err(broken_line(&format_args!("reply {id} has no outcome"))),
@@ -444,6 +447,7 @@ impl Core {
             return Ok(Rest::Call(call));
         }
         let Some(result) = result.take() else { return Ok(Rest::Nothing) };
+        let result = result.map_err(|error| *error);
         match waiter {
             Waiter::Request(key) | Waiter::List(key) => {
                 self.requests.finish(key, result, &mut self.links, step);
@@ -464,6 +468,7 @@ impl Core {
         link: LinkId,
         id: RequestId,
         item: Cow<'a, [u8]>,
+        payloads: &mut Payloads,
         step: &mut Step,
     ) -> Result<Rest<'a>, ConnectionError> {
         let Some(own) = self.links.link(link) else { return Ok(Rest::Nothing) };
@@ -475,7 +480,7 @@ impl Core {
             }
             Some(Waiter::Request(key)) => {
                 let key = *key;
-                self.on_streamed(key, &item, step);
+                self.on_streamed(key, &item, payloads, step);
             }
             Some(Waiter::Renew { .. }) => return Ok(Rest::Listed(item)),
             Some(_) => {}
@@ -488,10 +493,10 @@ impl Core {
     }
 
     /// An item of a streamed reply, for a request.
-    fn on_streamed(&mut self, key: Key, item: &[u8], step: &mut Step) {
+    fn on_streamed(&mut self, key: Key, item: &[u8], payloads: &mut Payloads, step: &mut Step) {
         let end = match self.requests.stream(key) {
             None => Unknown::Streamed,
-            Some(items) => match items.push(Bytes::copy_from_slice(item)) {
+            Some(items) => match items.push(payloads.copy(item)) {
                 Ok(reader) => return step.wake(reader),
                 Err(Overrun) => {
                     step.tally().violations += 1;
@@ -542,20 +547,20 @@ fn notice<'a>(line: &Line<'a>) -> Option<Notice<'a>> {
 }
 
 /// The outcome of a call by its terminal line; `None` if that is malformed.
-fn result(outcome: Outcome, line: &Line<'_>) -> Option<CallResult> {
+fn result(outcome: Outcome, line: &Line<'_>, payloads: &mut Payloads) -> Option<KeptResult> {
     if outcome == Outcome::Ok {
         let payload = match line.rest.plain() {
-            Cow::Borrowed(payload) => Bytes::copy_from_slice(payload),
+            Cow::Borrowed(payload) => payloads.copy(payload),
             Cow::Owned(payload) => payload.into(),
         };
         return Some(Ok(Reply { attributes: line.attributes.to_list(), payload }));
     }
     let reason = Reason::parse(line.rest)?;
-    Some(Err(match outcome {
+    Some(Err(Box::new(match outcome {
         Outcome::Err => CallError::Remote(reason),
         Outcome::No => CallError::Refused { reason, retry: retry_hint(line.attributes) },
         _ => CallError::Unknown(Unknown::Cut(reason)),
-    }))
+    })))
 }
 
 /// The retry hint of a `no`. A malformed one, or 0, is treated as absent.

@@ -19,13 +19,16 @@ pub(crate) mod cell;
 pub(crate) mod connection;
 mod ending;
 pub(crate) mod inbox;
+mod intake;
 pub(crate) mod items;
+mod key;
 mod lines;
 pub(crate) mod link;
 pub(crate) mod links;
 pub(crate) mod locked;
 mod missed;
 pub(crate) mod outcome;
+mod payloads;
 pub(crate) mod pending;
 pub(crate) mod requests;
 pub(crate) mod retry_after;
@@ -40,7 +43,14 @@ pub(crate) mod waiter;
 use std::task::Waker;
 
 use self::{
-    link::LinkId, links::Links, requests::Requests, status::Status, step::Step, topics::Topics,
+    intake::{Intake, IntakeOwner},
+    link::LinkId,
+    links::Links,
+    requests::Requests,
+    state::State,
+    status::Status,
+    step::Step,
+    topics::Topics,
     wait_list::WaitList,
 };
 use crate::{
@@ -76,6 +86,7 @@ pub(crate) struct Core {
     turns: WaitList,
     supervisor: Supervisor,
     timers: Timers,
+    intake: IntakeOwner,
 }
 
 /// What the supervisor of the connections is to know.
@@ -113,6 +124,54 @@ impl Core {
             turns: WaitList::default(),
             supervisor: Supervisor::default(),
             timers: Timers::default(),
+            intake: IntakeOwner::default(),
+        }
+    }
+
+    /// Takes over the requests that callers have left in the intake.
+    fn take_in(&mut self, intake: &Intake, step: &mut Step) {
+        intake.take(&mut self.intake.taken);
+        self.submit_taken(step);
+    }
+
+    fn submit_taken(&mut self, step: &mut Step) {
+        for request in self.intake.taken.drain(..) {
+            self.requests.take_in(request, &mut self.links, step);
+        }
+    }
+
+    /// Opens the intake for the driver of a connection, which waits. Returns `false` instead if there
+    /// are requests to be taken over.
+    fn open_intake(
+        &mut self,
+        intake: &Intake,
+        link: LinkId,
+        waker: &Waker,
+        step: &mut Step,
+    ) -> bool {
+        let Some(max_line) = self.takes_requests(link) else { return true };
+        self.intake.link = Some(link);
+        intake.wait(max_line, waker, step)
+    }
+
+    /// The longest line of a request that can be sent on this connection, if one can.
+    fn takes_requests(&self, link: LinkId) -> Option<usize> {
+        match self.links.current.state {
+            State::Open { max_line } if self.links.is_current(link) => {
+                Some(max_line).filter(|_| self.links.closing.is_none())
+            }
+            _ => None,
+        }
+    }
+
+    /// Closes the intake if no request can be sent any more by the driver that it is open for.
+    fn close_intake(&mut self, intake: &Intake, step: &mut Step) {
+        if let Some(link) = self.intake.link
+            && self.takes_requests(link).is_none()
+        {
+            self.intake.link = None;
+            intake.close(&mut self.intake.taken, step);
+            self.submit_taken(step);
         }
     }
 
@@ -269,7 +328,10 @@ impl Core {
         let next = self.earliest();
         if next.is_some_and(|next| self.timers.known.is_none_or(|known| next < known)) {
             self.timers.known = next;
-            step.wake(self.timers.waker.take());
+            // The driver of the current connection looks before it waits.
+            if step.driver != Some(self.links.current.id) {
+                step.wake(self.timers.waker.take());
+            }
         }
     }
 }

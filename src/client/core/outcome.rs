@@ -16,6 +16,9 @@ pub(crate) struct Reply {
 
 pub(crate) type CallResult = Result<Reply, CallError>;
 
+/// As it is kept and passed on: small, since few calls fail.
+pub(crate) type KeptResult = Result<Reply, Box<CallError>>;
+
 /// The lines of a list of the protocol's own.
 pub(crate) type Listed = Result<Vec<Bytes>, CallError>;
 

@@ -16,6 +16,7 @@ use crate::{
         body::Body,
         cell::RequestCell,
         items::ItemQueue,
+        key::Key,
         link::LinkId,
         links::Links,
         outcome::{CallResult, Listed, Reply, Sent},
@@ -38,13 +39,6 @@ const FREE_SLOTS: usize = 1_024;
 /// How soon the table is searched again for requests that are past their deadline: a search takes time
 /// for each request.
 const SEARCH_PAUSE: Duration = Duration::from_millis(10);
-
-/// Names a request from its first poll to its outcome. It is never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Key {
-    serial: u64,
-    slot: u32,
-}
 
 /// A request as its caller begins it.
 #[derive(Debug)]
@@ -145,7 +139,7 @@ pub(crate) struct Requests {
 }
 
 impl Requests {
-    /// Begins a request: sends it, or lets it wait. Returns its key, and whether it was sent.
+    /// Begins a request: sends it, or lets it wait. Returns whether it was sent.
     ///
     /// # Errors
     /// Why it is not sent, now or later.
@@ -154,10 +148,22 @@ impl Requests {
         request: Request,
         links: &mut Links,
         step: &mut Step,
-    ) -> Result<(Key, bool), NotSent> {
-        if let Some(error) = request.refusal(links) {
-            return Err(error);
+    ) -> Result<bool, NotSent> {
+        match request.refusal(links) {
+            Some(error) => Err(error),
+            None => Ok(self.begin(request, links, step)),
         }
+    }
+
+    /// As [`submit`](Self::submit). The caller gets the error later.
+    pub(super) fn take_in(&mut self, request: Request, links: &mut Links, step: &mut Step) {
+        match request.refusal(links) {
+            Some(error) => request.end(Err(error.into()), step),
+            None => _ = self.begin(request, links, step),
+        }
+    }
+
+    fn begin(&mut self, request: Request, links: &mut Links, step: &mut Step) -> bool {
         let is_next = self.line(request.kind()).0.is_empty();
         if let Some(expires) = request.expires.filter(|_| !request.has_own_deadline) {
             self.overdue.get_or_insert(expires);
@@ -168,7 +174,7 @@ impl Requests {
             true => self.transmit(key, links, step),
             false => self.enqueue(key),
         }
-        Ok((key, can_send))
+        can_send
     }
 
     /// Sends a one-way request, if nothing keeps it from being sent now. Returns whether it was.
@@ -247,7 +253,7 @@ impl Requests {
     }
 
     /// The terminal line of a request came, or its connection is over. It ends, or is sent again.
-    pub(crate) fn finish(
+    pub(super) fn finish(
         &mut self,
         key: Key,
         result: CallResult,
@@ -274,7 +280,7 @@ impl Requests {
     }
 
     /// Takes out a call whose reply came. `None` if this is another request, or none.
-    pub(crate) fn take_call(&mut self, key: Key, step: &mut Step) -> Option<Arc<RequestCell>> {
+    pub(super) fn take_call(&mut self, key: Key, step: &mut Step) -> Option<Arc<RequestCell>> {
         let slot = self.slots.get_mut(key.slot as usize)?;
         let is_it = |kept: &mut Kept| {
             slot.serial == key.serial && matches!(kept.request.caller, Caller::Call)
@@ -286,7 +292,7 @@ impl Requests {
     }
 
     /// An item of a list. Returns whether there was room for it.
-    pub(crate) fn push_item(&mut self, key: Key, item: &[u8]) -> bool {
+    pub(super) fn push_item(&mut self, key: Key, item: &[u8]) -> bool {
         let Some(kept) = self.kept_mut(key) else { return true };
         let Caller::List(list) = &mut kept.request.caller else { return true };
         if list.item_bytes >= MAX_LIST {
@@ -298,7 +304,7 @@ impl Requests {
     }
 
     /// The queue of a streamed reply; `None` if one line was expected.
-    pub(crate) fn stream(&self, key: Key) -> Option<&Arc<ItemQueue>> {
+    pub(super) fn stream(&self, key: Key) -> Option<&Arc<ItemQueue>> {
         match &self.kept(key)?.request.caller {
             Caller::Stream(items) => Some(items),
             _ => None,
@@ -306,51 +312,28 @@ impl Requests {
     }
 
     /// Ends a request with an outcome.
-    pub(crate) fn end(&mut self, key: Key, result: CallResult, step: &mut Step) {
+    pub(super) fn end(&mut self, key: Key, result: CallResult, step: &mut Step) {
         let Some(mut kept) = self.remove(key) else { return };
         let result = result.map_err(|error| kept.last(error));
-        match kept.request.caller {
-            Caller::Call => {
-                step.completed += 1;
-                step.then(After::Call(kept.request.cell, result));
-            }
-            Caller::List(list) => {
-                let ListCaller { caller, items, .. } = *list;
-                step.then(After::List(caller, result.map(|_| items)));
-            }
-            Caller::Stream(items) => {
-                let (last, end) = match result {
-                    Ok(reply) => (Some(reply.payload).filter(|last| !last.is_empty()), Ok(())),
-                    Err(error) => (None, Err(error)),
-                };
-                step.wake(items.finish(last, end));
-            }
-            Caller::OneWay(caller) => {
-                let sent = result.map(|_| ()).map_err(|error| match error {
-                    CallError::NotSent(error) => error,
-                    // Only what was never sent fails.
-                    _ => NotSent::Lost(ConnectionError::Closed),
-                });
-                step.then(After::OneWay(caller, sent));
-            }
-        }
+        kept.request.end(result, step);
     }
 
     /// The deadline of a request has passed. Returns the error that it ends with; `None` if it has ended
     /// otherwise.
     pub(crate) fn give_up(
         &mut self,
-        key: Key,
+        cell: &RequestCell,
         links: &mut Links,
         step: &mut Step,
     ) -> Option<CallError> {
-        let error = self.withdraw(key, links, step)?;
-        self.forget(key, links, step);
+        let error = self.withdraw(cell.key()?, links, step)?;
+        self.forget(cell, links, step);
         Some(error)
     }
 
     /// The caller of a request is gone.
-    pub(crate) fn forget(&mut self, key: Key, links: &mut Links, step: &mut Step) {
+    pub(crate) fn forget(&mut self, cell: &RequestCell, links: &mut Links, step: &mut Step) {
+        let Some(key) = cell.key() else { return };
         self.withdraw(key, links, step);
         if let Some(kept) = self.remove(key) {
             step.then(After::Forget(kept.request.caller));
@@ -392,19 +375,26 @@ impl Requests {
     /// As [`give_up`](Self::give_up), for a request that waits; `None` if it was sent.
     pub(crate) fn give_up_waiting(
         &mut self,
-        key: Key,
+        cell: &RequestCell,
         links: &mut Links,
         step: &mut Step,
     ) -> Option<CallError> {
-        match self.kept(key)?.stage {
+        match self.kept(cell.key()?)?.stage {
             Stage::Sent(..) => None,
-            Stage::Waiting(_) | Stage::Paused(_) => self.give_up(key, links, step),
+            Stage::Waiting(_) | Stage::Paused(_) => self.give_up(cell, links, step),
         }
     }
 
     /// Lets the server send `items` more of a streamed reply, unless that is over.
-    pub(crate) fn give_credit(&mut self, key: Key, items: u64, links: &mut Links, step: &mut Step) {
-        let Some(Stage::Sent(link, id)) = self.kept(key).map(|kept| kept.stage) else { return };
+    pub(crate) fn give_credit(
+        &mut self,
+        cell: &RequestCell,
+        items: u64,
+        links: &mut Links,
+        step: &mut Step,
+    ) {
+        let kept = cell.key().and_then(|key| self.kept(key));
+        let Some(Stage::Sent(link, id)) = kept.map(|kept| kept.stage) else { return };
         // Behind its `/quit` the server reads nothing.
         let is_closing = links.closing.is_some();
         if let Some(link) = links.link(link).filter(|_| !is_closing) {
@@ -473,7 +463,7 @@ impl Requests {
     }
 
     /// Cancels a request that was sent, and tells its caller why.
-    pub(crate) fn cancel_with(
+    pub(super) fn cancel_with(
         &mut self,
         key: Key,
         why: Unknown,
@@ -494,14 +484,15 @@ impl Requests {
     fn insert(&mut self, request: Request) -> Key {
         self.last_serial += 1;
         let serial = self.last_serial;
+        let last = || u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
+        let key = Key { serial, slot: self.free.pop().unwrap_or_else(last) };
+        request.cell.set_key(key);
         let kept = Some(Kept { request, stage: Stage::Waiting(0), refused: None });
-        let free = self.free.pop();
-        match free.and_then(|free| self.slots.get_mut(free as usize)) {
-            Some(slot) => (slot.serial, slot.kept) = (serial, kept),
+        match self.slots.get_mut(key.slot as usize) {
+            Some(slot) => *slot = Slot { serial, kept },
             None => self.slots.push(Slot { serial, kept }),
         }
-        let last = || u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX);
-        Key { serial, slot: free.unwrap_or_else(last) }
+        key
     }
 
     fn remove(&mut self, key: Key) -> Option<Kept> {
@@ -578,6 +569,44 @@ enum Kind {
 }
 
 impl Request {
+    /// The longest line it makes; `None` if it is not a request that a driver can send later, or its
+    /// attributes make no line.
+    pub(super) fn max_len(&self) -> Option<usize> {
+        let Self { cell, caller, .. } = self;
+        let is_late = matches!(caller, Caller::Call | Caller::Stream(_));
+        let fits = is_late && cell.body.check_head(self.has_ttl()).is_ok();
+        fits.then(|| cell.body.max_len())
+    }
+
+    /// Tells the caller the outcome.
+    fn end(self, result: CallResult, step: &mut Step) {
+        match self.caller {
+            Caller::Call => {
+                step.completed += 1;
+                step.then(After::Call(self.cell, result));
+            }
+            Caller::List(list) => {
+                let ListCaller { caller, items, .. } = *list;
+                step.then(After::List(caller, result.map(|_| items)));
+            }
+            Caller::Stream(items) => {
+                let (last, end) = match result {
+                    Ok(reply) => (Some(reply.payload).filter(|last| !last.is_empty()), Ok(())),
+                    Err(error) => (None, Err(error)),
+                };
+                step.wake(items.finish(last, end));
+            }
+            Caller::OneWay(caller) => {
+                let sent = result.map(|_| ()).map_err(|error| match error {
+                    CallError::NotSent(error) => error,
+                    // Only what was never sent fails.
+                    _ => NotSent::Lost(ConnectionError::Closed),
+                });
+                step.then(After::OneWay(caller, sent));
+            }
+        }
+    }
+
     fn kind(&self) -> Kind {
         match &self.caller {
             Caller::Call | Caller::Stream(_) => Kind::Call,

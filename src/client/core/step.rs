@@ -68,7 +68,7 @@ pub(crate) enum After {
 impl After {
     fn run(self) {
         match self {
-            Self::Call(cell, result) => wake(cell.set(result)),
+            Self::Call(cell, result) => wake(cell.set(result.map_err(Box::new))),
             Self::List(caller, list) => drop(caller.send(list)),
             Self::OneWay(caller, sent) => drop(caller.send(sent)),
             Self::Joined(joining, joined) => drop(joining.send(joined)),

@@ -18,6 +18,7 @@ use crate::{
         inbox::{Delivery, Inbox},
         link::LinkId,
         links::Links,
+        payloads::Payloads,
         step::{After, Step},
     },
     error::{CallError, ConnectionError, NotSent, Unknown},
@@ -170,18 +171,19 @@ impl Topics {
     }
 
     /// A notification came. The next one of a topic that is live takes the short way.
-    pub(crate) fn on_notification(
+    pub(super) fn on_notification(
         &mut self,
         links: &mut Links,
         link: LinkId,
         topic: &str,
         (number, payload): (u64, Cow<'_, [u8]>),
+        payloads: &mut Payloads,
         step: &mut Step,
     ) {
         step.tally().notifications += 1;
         if let Some(entry) = self.entries.get_mut(topic)
             && entry.link == link
-            && let Some(delivery) = entry.next_notification(number, &payload)
+            && let Some(delivery) = entry.next_notification(number, &payload, payloads)
         {
             return entry.deliver(&mut self.all, delivery, &[], step);
         }

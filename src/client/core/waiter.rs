@@ -1,6 +1,6 @@
 //! What waits for a terminal line.
 
-use crate::{client::core::requests::Key, protocol::Topic};
+use crate::{client::core::key::Key, protocol::Topic};
 
 /// What waits for a terminal line.
 #[derive(Debug)]

@@ -71,7 +71,7 @@ impl<'a> Attributes<'a> {
 
     /// A copy of its own.
     pub fn to_list(self) -> AttributeList {
-        AttributeList(self.0.to_owned())
+        AttributeList(Some(self.0).filter(|all| !all.is_empty()).map(Box::from))
     }
 }
 
@@ -116,7 +116,10 @@ fn is_value(value: &[u8]) -> bool {
 /// assert!(attributes.push("app.note", "two words").is_err());
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct AttributeList(String);
+pub struct AttributeList(
+    /// Not empty: most lines have no attributes.
+    Option<Box<str>>,
+);
 
 /// An attribute that cannot be written: its key or value breaks the syntax, its key is there
 /// already, there are 32, or the head of the line would be over its 2,048 bytes.
@@ -137,7 +140,7 @@ impl std::error::Error for InvalidAttribute {}
 impl AttributeList {
     /// An empty list.
     pub const fn new() -> Self {
-        Self(String::new())
+        Self(None)
     }
 
     /// Adds `key=value`; `value` is written as it displays.
@@ -145,17 +148,16 @@ impl AttributeList {
     /// # Errors
     /// [`InvalidAttribute`]; the list is unchanged then.
     pub fn push(&mut self, key: &str, value: impl fmt::Display) -> Result<(), InvalidAttribute> {
-        let before = self.0.len();
         let value = value.to_string();
-        self.0.extend([";", key, "=", &value]);
-        let fault = Attributes::parse(self.0.as_bytes()).err();
+        let all = [self.as_attributes().as_str(), ";", key, "=", &value].concat();
+        let fault = Attributes::parse(all.as_bytes()).err();
         let smuggled = key.contains(';') || value.contains(';');
         match fault.map(|fault| fault.what).or(smuggled.then_some(BAD)) {
-            None => Ok(()),
-            Some(what) => {
-                self.0.truncate(before);
-                Err(InvalidAttribute { what })
+            None => {
+                self.0 = Some(all.into());
+                Ok(())
             }
+            Some(what) => Err(InvalidAttribute { what }),
         }
     }
 
@@ -177,7 +179,7 @@ impl AttributeList {
         if count > MAX_ATTRIBUTES {
             return Err(InvalidAttribute { what: TOO_MANY });
         }
-        match others + self.0.len() > MAX_HEAD {
+        match others + self.as_attributes().as_str().len() > MAX_HEAD {
             true => Err(InvalidAttribute { what: "the head would be longer than 2048 bytes" }),
             false => Ok(()),
         }
@@ -185,7 +187,7 @@ impl AttributeList {
 
     /// The attributes, borrowed.
     pub fn as_attributes(&self) -> Attributes<'_> {
-        Attributes(&self.0)
+        Attributes(self.0.as_deref().unwrap_or_default())
     }
 }
 

@@ -183,13 +183,15 @@ impl Connection {
         let usual = self.environment.config.handler_time;
         let limit = self.environment.methods.handler_time(method, usual);
         let mut work = Work { id, cancel: id, until, window, bytes, limit };
-        match self.decision(Action::Call(line.word.as_str())) {
-            Decision::Now(Ok(())) => {}
-            Decision::Now(Err(rejection)) => return self.on_rejection(id, &rejection),
-            Decision::Later(ruling) => {
-                work.bytes = raw.len();
-                let authorizing = self.authorizing(ruling, method, raw.to_vec());
-                return self.run(work, |_, _, _| Ok(Started::Made(authorizing)));
+        if self.environment.hooks.authorizer.is_some() {
+            match self.decision(Action::Call(line.word.as_str())) {
+                Decision::Now(Ok(())) => {}
+                Decision::Now(Err(rejection)) => return self.on_rejection(id, &rejection),
+                Decision::Later(ruling) => {
+                    work.bytes = raw.len();
+                    let authorizing = self.authorizing(ruling, method, raw.to_vec());
+                    return self.run(work, |_, _, _| Ok(Started::Made(authorizing)));
+                }
             }
         }
         self.run(work, |environment, session, waker| {

@@ -2,8 +2,6 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use bytes::Bytes;
-
 use crate::{
     client::{
         config::ClientConfig,
@@ -12,6 +10,7 @@ use crate::{
             inbox::{Delivery, Gap, GapCause, Inbox, Notification},
             link::LinkId,
             links::{Links, SendError},
+            payloads::Payloads,
             step::{After, Step},
             topics::input::{Input, Joined, Wish},
             waiter::Waiter,
@@ -144,7 +143,12 @@ impl Entry {
 
     /// Takes the notification `number`, if it is the next one of a topic that is live and has neither acks
     /// nor streams that are about to join.
-    pub(super) fn next_notification(&mut self, number: u64, payload: &[u8]) -> Option<Delivery> {
+    pub(super) fn next_notification(
+        &mut self,
+        number: u64,
+        payload: &[u8],
+        payloads: &mut Payloads,
+    ) -> Option<Delivery> {
         let SubscriptionState::Live(next) = &mut self.state else { return None };
         if next.next != number || self.acks.is_some() || !self.joining.is_empty() {
             return None;
@@ -152,7 +156,7 @@ impl Entry {
         let topic = self.topic.clone()?;
         next.next += 1;
         self.tail = None;
-        let payload = Bytes::copy_from_slice(payload);
+        let payload = payloads.copy(payload);
         let (epoch, sequence, ack) = (next.epoch, number, AckHandle::default());
         Some(Delivery::Notification(Notification { topic, epoch, sequence, payload, ack }))
     }

@@ -1,0 +1,188 @@
+//! Where callers leave their requests for the driver.
+
+use std::task::Waker;
+
+use crate::{
+    client::core::{link::LinkId, requests::Request, step::Step},
+    guard::wake,
+    sync::{AtomicBool, Mutex, Ordering},
+};
+
+/// How much room is kept for later requests.
+const SPARE: usize = 1_024;
+
+/// Requests on their way to the core.
+///
+/// Callers do not wait for the lock of the core, under which the driver handles whole batches. They
+/// push their requests here. Whoever has the lock of the core takes them over before anything else, so
+/// requests and all other actions keep their order.
+///
+/// It is open while the current connection is OPEN and has a driver. While it is closed, requests go
+/// to the core directly.
+///
+/// Each request is one that a task of the application polls, so the application bounds their number.
+#[derive(Debug, Default)]
+pub(super) struct Intake {
+    /// Whether there are some: so it costs little to look.
+    has_requests: AtomicBool,
+    /// Locked behind the core, or alone.
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    open: Option<Open>,
+    requests: Vec<Request>,
+}
+
+#[derive(Debug)]
+struct Open {
+    /// The longest line that the server takes.
+    max_line: usize,
+    /// The driver, while it waits.
+    driver: Option<Waker>,
+}
+
+/// For whom the intake is open. It belongs to the core.
+#[derive(Debug, Default)]
+pub(super) struct IntakeOwner {
+    pub(super) link: Option<LinkId>,
+    /// Empty between two steps. It keeps the allocation.
+    pub(super) taken: Vec<Request>,
+}
+
+impl Intake {
+    /// Leaves a request for the driver, and wakes it. Gives it back if that is not possible.
+    pub(super) fn push(&self, request: Request) -> Result<(), Request> {
+        let max_len = request.max_len();
+        let mut state = self.state.lock();
+        let State { open: Some(open), requests } = &mut *state else { return Err(request) };
+        if max_len.is_none_or(|max_len| max_len > open.max_line) {
+            return Err(request);
+        }
+        if requests.is_empty() {
+            self.has_requests.store(true, Ordering::Release);
+        }
+        requests.push(request);
+        let driver = open.driver.take();
+        drop(state);
+        wake(driver);
+        Ok(())
+    }
+
+    /// Moves all requests to `taken`, which is empty.
+    pub(super) fn take(&self, taken: &mut Vec<Request>) {
+        if self.has_requests.load(Ordering::Acquire) {
+            self.take_from(&mut self.state.lock(), taken);
+        }
+    }
+
+    fn take_from(&self, state: &mut State, taken: &mut Vec<Request>) {
+        self.has_requests.store(false, Ordering::Relaxed);
+        if taken.capacity() > SPARE {
+            *taken = Vec::new();
+        }
+        std::mem::swap(&mut state.requests, taken);
+    }
+
+    /// The driver waits, and the intake is open. Returns `false` instead if there are requests.
+    pub(super) fn wait(&self, max_line: usize, waker: &Waker, step: &mut Step) -> bool {
+        let mut state = self.state.lock();
+        if !state.requests.is_empty() {
+            return false;
+        }
+        match &mut state.open {
+            Some(Open { driver: Some(driver), max_line: known })
+                if *known == max_line && driver.will_wake(waker) => {}
+            open => {
+                let before = open.replace(Open { max_line, driver: Some(waker.clone()) });
+                step.drop_later(before.and_then(|before| before.driver));
+            }
+        }
+        true
+    }
+
+    /// No request is left here any more. Moves those that were to `taken`, which is empty.
+    pub(super) fn close(&self, taken: &mut Vec<Request>, step: &mut Step) {
+        let mut state = self.state.lock();
+        self.take_from(&mut state, taken);
+        step.drop_later(state.open.take().and_then(|open| open.driver));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+        task::Wake,
+    };
+
+    use super::*;
+    use crate::{
+        client::core::{cell::RequestCell, requests::Caller},
+        protocol::{Time, Word},
+    };
+
+    #[derive(Default)]
+    struct Task(AtomicUsize);
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn request(caller: Caller) -> Request {
+        let cell = RequestCell::new(Word::new("m").unwrap(), b"");
+        Request { cell, caller, expires: None, has_own_deadline: false, fail_fast: false }
+    }
+
+    fn open_for(task: &Arc<Task>) -> Intake {
+        let (intake, mut step) = (Intake::default(), Step::at(Time::default()));
+        assert!(intake.wait(2_048, &Waker::from(task.clone()), &mut step));
+        intake
+    }
+
+    #[test]
+    fn a_request_that_comes_before_the_driver_waits_is_seen() {
+        let (task, mut step) = (Arc::default(), Step::default());
+        let intake = open_for(&task);
+        intake.push(request(Caller::Call)).unwrap();
+        assert!(!intake.wait(2_048, &Waker::from(task.clone()), &mut step));
+        let mut taken = Vec::new();
+        intake.take(&mut taken);
+        assert_eq!(taken.len(), 1);
+        assert!(intake.wait(2_048, &Waker::from(task), &mut step));
+    }
+
+    #[test]
+    fn a_closed_intake_gives_requests_back() {
+        let (task, mut step, mut taken) = (Arc::default(), Step::default(), Vec::new());
+        assert!(Intake::default().push(request(Caller::Call)).is_err());
+        let intake = open_for(&task);
+        intake.push(request(Caller::Call)).unwrap();
+        intake.close(&mut taken, &mut step);
+        assert_eq!(taken.len(), 1);
+        assert!(intake.push(request(Caller::Call)).is_err());
+        step.run();
+        assert_eq!(Arc::strong_count(&task), 1, "the waker is dropped");
+    }
+
+    #[test]
+    fn a_burst_leaves_no_room_behind() {
+        let intake = open_for(&Arc::default());
+        let mut taken = Vec::new();
+        for _ in 0..3 {
+            (0..=SPARE).for_each(|_| intake.push(request(Caller::Call)).unwrap());
+            intake.take(&mut taken);
+            taken.clear();
+        }
+        intake.take(&mut taken);
+        intake.push(request(Caller::Call)).unwrap();
+        intake.take(&mut taken);
+        assert!(taken.capacity() <= SPARE && intake.state.lock().requests.capacity() <= SPARE);
+    }
+}

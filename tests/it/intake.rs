@@ -1,0 +1,262 @@
+//! Calls that a client's tasks leave for its driver, with the driver moved by hand.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+    time::Duration,
+};
+
+use bellwire::{
+    Call, CallError, Client, ClientConfig, ConnectionError, NotSent, Unknown,
+    protocol::Time,
+    unstable::client::{Connection, Output, by_hand},
+};
+
+const HELLO: &str = "* /hello;version=1;session=6f0c1b52-9a0e-4c8e-8f0a-3f1d5a7b9c11;max-line=2048;in-flight=1024;lease=60\n";
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Task(AtomicUsize);
+
+impl Wake for Task {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A driver that is moved by hand, and the task in which it would run.
+struct Driver {
+    connection: Connection,
+    task: Arc<Task>,
+    now: Time,
+}
+
+impl Driver {
+    /// Of a connection that is open, with nothing to do.
+    fn idle(config: ClientConfig) -> (Client, Self) {
+        let (client, connection) = by_hand(config);
+        let mut driver = Self { connection, task: Arc::default(), now: Time::from_millis(1) };
+        driver.read(HELLO);
+        assert_eq!(driver.written(), "");
+        (client, driver)
+    }
+
+    fn waker(&self) -> Waker {
+        Waker::from(self.task.clone())
+    }
+
+    /// How often it was woken since this was asked last.
+    fn wakes(&self) -> usize {
+        self.task.0.swap(0, Ordering::Relaxed)
+    }
+
+    fn read(&mut self, lines: &str) {
+        self.connection.handle_input(lines.as_bytes(), self.now).unwrap();
+        self.connection.finish_input().unwrap();
+    }
+
+    fn poll_output(&mut self) -> Output {
+        let waker = self.waker();
+        self.connection.poll_output(true, &waker, self.now).unwrap()
+    }
+
+    /// The transport takes nothing of the output.
+    fn is_blocked(&mut self) {
+        let waker = self.waker();
+        self.connection.handle_write_blocked(&waker, self.now).unwrap();
+    }
+
+    /// Time passes, while the transport takes nothing.
+    fn pass(&mut self, millis: u64) {
+        self.is_blocked();
+        self.now = Time::from_millis(millis);
+        if self.connection.next_timeout().is_some_and(|due| due <= self.now) {
+            self.connection.handle_timeout(self.now).unwrap();
+        }
+    }
+
+    /// Writes all there is; what that was.
+    fn written(&mut self) -> String {
+        let mut written = Vec::new();
+        while self.poll_output() == Output::Write {
+            written.extend_from_slice(self.connection.output());
+            self.connection.handle_written(self.connection.output().len(), self.now);
+            self.connection.handle_flushed();
+        }
+        String::from_utf8(written).unwrap()
+    }
+}
+
+type Calls<'a> = Vec<Pin<Box<Call<'a>>>>;
+
+/// Calls, each polled once.
+fn begin<'a>(client: &'a Client, methods: &[&str]) -> Calls<'a> {
+    let begin = |method: &&str| {
+        let mut call = Box::pin(client.call(method, ""));
+        assert!(poll(call.as_mut()).is_pending());
+        call
+    };
+    methods.iter().map(begin).collect()
+}
+
+fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+#[test]
+fn a_burst_of_calls_wakes_the_driver_once() {
+    let (client, mut driver) = Driver::idle(ClientConfig::new());
+    let calls = begin(&client, &["a", "b", "c"]);
+    assert_eq!(driver.wakes(), 1);
+    assert_eq!(driver.written(), "1 a\n2 b\n3 c\n");
+    // It waits again.
+    let more = begin(&client, &["d"]);
+    assert_eq!(driver.wakes(), 1);
+    assert_eq!(driver.written(), "4 d\n");
+    drop((calls, more));
+}
+
+#[test]
+fn the_task_of_a_call_is_woken_once_it_is_answered() {
+    let (client, mut driver) = Driver::idle(ClientConfig::new());
+    let task = Arc::<Task>::default();
+    let waker = Waker::from(task.clone());
+    let mut call = Box::pin(client.call("a", ""));
+    assert!(call.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    assert_eq!(driver.written(), "1 a\n");
+    assert_eq!(task.0.load(Ordering::Relaxed), 0);
+    driver.read("1 ok done\n");
+    assert_eq!(task.0.load(Ordering::Relaxed), 1);
+    assert_eq!(poll(call.as_mut()), Poll::Ready(Ok("done".into())));
+}
+
+#[test]
+fn calls_go_before_what_their_task_does_next() {
+    let (client, mut driver) = Driver::idle(ClientConfig::new());
+    let first = begin(&client, &["a"]);
+    assert_eq!(poll(Box::pin(client.one_way("b", "")).as_mut()), Poll::Ready(Ok(())));
+    let second = begin(&client, &["c"]);
+    let mut list = Box::pin(client.methods());
+    assert!(poll(list.as_mut()).is_pending());
+    assert_eq!(client.stats().requests, 3);
+    assert_eq!(driver.written(), "1 a\n* b\n2 c\n3 /methods\n");
+    drop((first, second));
+}
+
+#[test]
+fn a_call_counts_at_once_and_leaves_nothing_if_it_is_dropped() {
+    let (client, mut driver) = Driver::idle(ClientConfig::new());
+    let calls = begin(&client, &["a", "b"]);
+    let stats = client.stats();
+    assert_eq!((stats.pending, stats.in_flight), (2, 2));
+    drop(calls);
+    let calls = begin(&client, &["c"]);
+    drop(calls);
+    assert_eq!(driver.written(), "");
+    let stats = client.stats();
+    assert_eq!((stats.pending, stats.in_flight), (0, 0));
+}
+
+/// The outcome is there at the first poll, whether there is a driver or not.
+#[test]
+fn a_call_that_makes_no_line_is_refused_at_once() {
+    let (client, driver) = Driver::idle(ClientConfig::new());
+    let long = "x".repeat(2_048);
+    let too_large = NotSent::TooLarge { max_line: 2_048 };
+    let refused = poll(Box::pin(client.call("m", &long)).as_mut());
+    assert_eq!(refused, Poll::Ready(Err(too_large.into())));
+    let mut call = client.call("m", "");
+    for n in 0..8 {
+        call = call.attribute(&format!("app.n{n}"), "v".repeat(250));
+    }
+    let refused = poll(Box::pin(call.attribute("app.last", "v".repeat(100))).as_mut());
+    assert!(matches!(refused, Poll::Ready(Err(CallError::NotSent(_)))), "{refused:?}");
+    assert_eq!(driver.wakes(), 0);
+}
+
+/// Once the connection takes no calls any more, its driver is left none.
+#[test]
+fn no_call_is_left_to_a_connection_that_goes() {
+    let lost = |error| Poll::Ready(Err(CallError::NotSent(NotSent::Lost(error))));
+    let refused = |client: &Client| poll(Box::pin(client.call("m", "")).as_mut());
+
+    let (client, mut driver) = Driver::idle(ClientConfig::new());
+    driver.read("* /bye shutdown soon\n");
+    assert!(matches!(
+        refused(&client),
+        Poll::Ready(Err(CallError::NotSent(NotSent::Lost(ConnectionError::Bye(_)))))
+    ));
+
+    let (client, driver) = Driver::idle(ClientConfig::new());
+    let mut closing = Box::pin(client.close());
+    assert!(poll(closing.as_mut()).is_pending());
+    assert_eq!(refused(&client), lost(ConnectionError::Closed));
+    drop(driver);
+
+    // What was left before ends with it.
+    let (client, driver) = Driver::idle(ClientConfig::new());
+    let mut calls = begin(&client, &["a"]);
+    drop(driver);
+    assert_eq!(poll(calls[0].as_mut()), lost(ConnectionError::Closed));
+    assert_eq!(refused(&client), lost(ConnectionError::Closed));
+}
+
+/// A driver whose transport takes nothing since it was offered a call.
+fn blocked(config: ClientConfig) -> (Client, Driver) {
+    let (client, mut driver) = Driver::idle(config);
+    // With a deadline of its own, which is not the driver's.
+    let mut first = Box::pin(client.call("a", "").deadline(Duration::from_secs(100)));
+    assert!(poll(first.as_mut()).is_pending());
+    assert_eq!(driver.poll_output(), Output::Write);
+    driver.now = Time::from_millis(100);
+    driver.is_blocked();
+    let _ = driver.wakes();
+    drop(first);
+    (client, driver)
+}
+
+/// The deadline of the configuration counts from the first poll, also while the transport takes
+/// nothing. One millisecond before it a request has not ended.
+#[test]
+fn a_request_behind_a_blocked_transport_is_in_time() {
+    let config = || ClientConfig::new().deadline(Duration::from_secs(5));
+    let late = || CallError::NotSent(NotSent::Deadline(None));
+
+    let (client, mut driver) = blocked(config());
+    let mut call = Box::pin(client.call("b", ""));
+    assert!(poll(call.as_mut()).is_pending());
+    assert_eq!(driver.wakes(), 1, "it has to know of the deadline");
+    driver.pass(5_099);
+    assert!(poll(call.as_mut()).is_pending());
+    driver.pass(5_200);
+    assert_eq!(poll(call.as_mut()), Poll::Ready(Err(late())));
+
+    // It goes past the intake.
+    let (client, mut driver) = blocked(config());
+    let mut list = Box::pin(client.methods());
+    assert!(poll(list.as_mut()).is_pending());
+    assert_eq!(driver.wakes(), 1, "it has to know of the deadline");
+    driver.pass(5_099);
+    assert!(poll(list.as_mut()).is_pending());
+    driver.pass(5_200);
+    assert_eq!(poll(list.as_mut()), Poll::Ready(Err(late())));
+}
+
+/// A call of which it is not known whether it was read ends so, wherever it was.
+#[test]
+fn what_was_written_and_what_was_left_end_apart() {
+    let (client, mut driver) = Driver::idle(ClientConfig::new());
+    let mut calls = begin(&client, &["a"]);
+    assert_eq!(driver.written(), "1 a\n");
+    calls.extend(begin(&client, &["b"]));
+    drop(driver);
+    let ended = calls.iter_mut().map(|call| poll(call.as_mut()));
+    let lost = ConnectionError::Closed;
+    let expected: [CallError; 2] = [Unknown::Lost(lost.clone()).into(), NotSent::Lost(lost).into()];
+    assert_eq!(ended.collect::<Vec<_>>(), expected.map(|error| Poll::Ready(Err(error))));
+}
