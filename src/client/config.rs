@@ -176,8 +176,9 @@ impl ClientConfig {
     /// for a slow application, use as much as the server retains of a topic
     /// ([`ServerConfig::retained_bytes`](crate::ServerConfig::retained_bytes), 1 MiB by default).
     ///
-    /// Worst case: this, one payload more, and about 180 bytes for each of
-    /// [`inbox_items`](Self::inbox_items): 7 MiB by default for a stream that is not read.
+    /// Worst case: twice this, one payload more, and about 200 bytes for each of
+    /// [`inbox_items`](Self::inbox_items): 8 MiB by default for a stream that is not read. Twice,
+    /// because short payloads share allocations.
     #[must_use]
     pub fn inbox_bytes(mut self, bytes: usize) -> Self {
         self.inbox_bytes = bytes;

@@ -71,8 +71,8 @@ impl<S: Borrow<Shared>> Exchange<S> {
     }
 
     /// Its cell while it is under way.
-    pub(crate) fn under_way(&self) -> Option<&Arc<RequestCell>> {
-        self.cell.as_ref().filter(|_| matches!(self.state, State::Begun))
+    pub(crate) fn under_way(&self) -> Option<&RequestCell> {
+        self.cell.as_deref().filter(|_| matches!(self.state, State::Begun))
     }
 
     pub(crate) fn set_deadline(&mut self, deadline: Option<Duration>) {
@@ -144,14 +144,12 @@ impl<S: Borrow<Shared>> Exchange<S> {
         let (now, expires) = shared.clock.now_and_expiry(limit);
         let fail_fast = self.fail_fast;
         let request = Request { cell, caller: caller(), expires, has_own_deadline, fail_fast };
-        let has_driver = match shared.push(request) {
-            Ok(()) => true,
-            Err(request) => shared
-                .update(now, |core, step| core.requests.submit(request, &mut core.links, step))?,
-        };
-        if has_own_deadline || !has_driver {
-            // The driver looks after the deadline that all sent requests have: a timer each would
-            // cost more.
+        // The driver looks after the deadline that all sent requests have, and those in the intake: a
+        // timer each would cost more.
+        let Err(request) = shared.push(request) else { return Ok(()) };
+        let is_sent = shared
+            .update(now, |core, step| core.requests.submit(request, &mut core.links, step))?;
+        if has_own_deadline || !is_sent {
             self.timer = limit.and_then(|limit| shared.timer(limit));
         }
         Ok(())

@@ -225,6 +225,9 @@ impl Client {
     ///
     /// The method is one of the application's. The protocol's own methods have their own functions.
     /// See [`Call`] for deadlines, errors and the effect of dropping it.
+    ///
+    /// Replies of at most 128 bytes that come together may share an allocation of at most 512 bytes,
+    /// which lives as long as one of them. To keep one for long, copy it.
     pub fn call(&self, method: &str, payload: impl AsRef<[u8]>) -> Call<'_> {
         Call::new(self.shared(), method, payload.as_ref())
     }
@@ -383,8 +386,8 @@ impl Client {
         self.shared().act(|core, step| core.hurry(step));
     }
 
-    /// Counters and gauges of this client, over all its connections. Costs a short lock and a few
-    /// loads. What was reported to a caller or a stream is counted before.
+    /// Counters and gauges of this client, over all its connections. Calls that wait for the driver are
+    /// taken over before. What was reported to a caller or a stream is counted before.
     pub fn stats(&self) -> ClientStats {
         self.shared().stats(self.shared().now())
     }

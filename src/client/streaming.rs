@@ -19,6 +19,7 @@ use crate::{
         core::{
             cell::RequestCell,
             items::{ItemQueue, Taken},
+            key::Key,
             requests::Caller,
         },
         exchange::Exchange,
@@ -188,8 +189,8 @@ impl Streaming {
 
     /// Of an item that was taken without giving it back.
     fn item_credit(&self) -> ItemCredit {
-        let credit = self.exchange.under_way().cloned().zip(self.items.clone());
-        ItemCredit(credit.map(|(cell, items)| (self.exchange.client().share(), cell, items)))
+        let credit = self.key().zip(self.items.clone());
+        ItemCredit(credit.map(|(key, items)| (self.exchange.client().share(), key, items)))
     }
 
     fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, CallError>>> {
@@ -218,11 +219,16 @@ impl Streaming {
             return Poll::Ready(taken.map(|taken| taken.map(|Taken { item, .. }| item)));
         };
         if grant > 0
-            && let Some(cell) = self.exchange.under_way()
+            && let Some(key) = self.key()
         {
-            give_credit(self.exchange.shared(), cell, grant);
+            give_credit(self.exchange.shared(), key, grant);
         }
         Poll::Ready(Some(Ok(item)))
+    }
+
+    /// Its key, which is known once there is an item.
+    fn key(&self) -> Option<Key> {
+        self.exchange.under_way().and_then(RequestCell::key)
     }
 
     fn begin(&mut self) -> bool {
@@ -242,8 +248,8 @@ impl Streaming {
     }
 }
 
-fn give_credit(shared: &Shared, cell: &RequestCell, items: u64) {
-    shared.act(|core, step| core.requests.give_credit(cell, items, &mut core.links, step));
+fn give_credit(shared: &Shared, key: Key, items: u64) {
+    shared.act(|core, step| core.requests.give_credit(key, items, &mut core.links, step));
 }
 
 /// The credit of one item of a streamed reply, from
@@ -254,14 +260,14 @@ fn give_credit(shared: &Shared, cell: &RequestCell, items: u64) {
 /// 7.8). Credit does not keep the connection open. Credit that is never dropped, for example by
 /// [`std::mem::forget`], makes the window smaller for the rest of the stream.
 #[must_use = "dropping it gives the credit back at once"]
-pub struct ItemCredit(Option<(Arc<Shared>, Arc<RequestCell>, Arc<ItemQueue>)>);
+pub struct ItemCredit(Option<(Arc<Shared>, Key, Arc<ItemQueue>)>);
 
 impl Drop for ItemCredit {
     fn drop(&mut self) {
-        let Some((shared, cell, items)) = self.0.take() else { return };
+        let Some((shared, key, items)) = self.0.take() else { return };
         let grant = items.release();
         if grant > 0 {
-            give_credit(&shared, &cell, grant);
+            give_credit(&shared, key, grant);
         }
     }
 }

@@ -30,8 +30,8 @@ thread_local! {
 pub(crate) struct RequestCell {
     pub(crate) body: Body,
     outcome: Mutex<Outcome>,
-    /// Its key, or that of a request before, which is over: a serial number that is not 0, and the
-    /// slot. Both are written and read under the lock of the core.
+    /// Its key, from when the core has taken it over: a serial number that is not 0, and the slot.
+    /// Written under the lock of the core, before anything comes of the request.
     serial: AtomicU64,
     slot: AtomicU32,
 }
@@ -53,6 +53,8 @@ impl RequestCell {
         match Arc::get_mut(&mut cell) {
             Some(own) => {
                 own.body.set(word, rest);
+                // The cell may have been another client's.
+                *own.serial.get_mut() = 0;
                 cell
             }
             // The core has not dropped it yet.
@@ -64,8 +66,8 @@ impl RequestCell {
         }
     }
 
-    /// Its key, once the core has taken it over.
-    pub(super) fn key(&self) -> Option<Key> {
+    /// Its key; `None` before the core has taken it over, and if it has refused that.
+    pub(crate) fn key(&self) -> Option<Key> {
         let serial = self.serial.load(Ordering::Relaxed);
         (serial != 0).then(|| Key { serial, slot: self.slot.load(Ordering::Relaxed) })
     }
@@ -118,5 +120,22 @@ impl RequestCell {
                 }
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cells belong to the thread, and keys to a client: another's key would name any request.
+    #[test]
+    fn a_used_cell_has_no_key_of_another_client() {
+        let word = Word::new("m").unwrap();
+        let cell = RequestCell::new(word, b"");
+        cell.set_key(Key { serial: 1, slot: 0 });
+        let address = Arc::as_ptr(&cell);
+        cell.recycle();
+        let again = RequestCell::new(word, b"");
+        assert_eq!((Arc::as_ptr(&again), again.key()), (address, None));
     }
 }

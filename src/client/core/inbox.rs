@@ -27,7 +27,8 @@ pub struct Notification {
     pub epoch: Epoch,
     /// Its number in the log, from 1, without holes.
     pub sequence: u64,
-    /// What was published.
+    /// What was published. Payloads of at most 128 bytes that come together may share an allocation
+    /// of at most 512 bytes, which lives as long as one of them. To keep one for long, copy it.
     pub payload: Bytes,
     /// Set where it is acknowledged by hand.
     pub(crate) ack: AckHandle,

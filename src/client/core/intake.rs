@@ -8,17 +8,18 @@ use crate::{
     sync::{AtomicBool, Mutex, Ordering},
 };
 
-/// How much room is kept for later requests.
-const SPARE: usize = 1_024;
+/// How many requests there is room for after a burst.
+pub(super) const SPARE: usize = 1_024;
 
 /// Requests on their way to the core.
 ///
 /// Callers do not wait for the lock of the core, under which the driver handles whole batches. They
-/// push their requests here. Whoever has the lock of the core takes them over before anything else, so
-/// requests and all other actions keep their order.
+/// push their requests here. Each step of the core takes them over before anything else, so requests and
+/// all other actions keep their order.
 ///
-/// It is open while the current connection is OPEN and has a driver. While it is closed, requests go
-/// to the core directly.
+/// It is open while the current connection is OPEN, from when its driver has waited first. While it is
+/// closed, requests go to the core directly; those that are not calls or streams always do, and those
+/// with a deadline of their own, whose line says how much of it is left.
 ///
 /// Each request is one that a task of the application polls, so the application bounds their number.
 #[derive(Debug, Default)]
@@ -79,9 +80,6 @@ impl Intake {
 
     fn take_from(&self, state: &mut State, taken: &mut Vec<Request>) {
         self.has_requests.store(false, Ordering::Relaxed);
-        if taken.capacity() > SPARE {
-            *taken = Vec::new();
-        }
         std::mem::swap(&mut state.requests, taken);
     }
 
@@ -122,7 +120,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        client::core::{cell::RequestCell, requests::Caller},
+        client::core::{Core, cell::RequestCell, requests::Caller},
         protocol::{Time, Word},
     };
 
@@ -171,18 +169,17 @@ mod tests {
         assert_eq!(Arc::strong_count(&task), 1, "the waker is dropped");
     }
 
+    /// Neither in the intake nor in the core.
     #[test]
     fn a_burst_leaves_no_room_behind() {
-        let intake = open_for(&Arc::default());
-        let mut taken = Vec::new();
+        let mut core = Core::new(Arc::default(), false, false);
+        let (intake, mut step) = (open_for(&Arc::default()), Step::default());
         for _ in 0..3 {
             (0..=SPARE).for_each(|_| intake.push(request(Caller::Call)).unwrap());
-            intake.take(&mut taken);
-            taken.clear();
+            core.take_in(&intake, &mut step);
+            assert!(core.requests.are_waiting());
+            let left = [intake.state.lock().requests.capacity(), core.intake.taken.capacity()];
+            assert!(left.iter().all(|capacity| *capacity <= SPARE), "{left:?}");
         }
-        intake.take(&mut taken);
-        intake.push(request(Caller::Call)).unwrap();
-        intake.take(&mut taken);
-        assert!(taken.capacity() <= SPARE && intake.state.lock().requests.capacity() <= SPARE);
     }
 }

@@ -14,7 +14,7 @@ use crate::{
             link::{LinkId, UnmatchedReply},
             locked::Locked,
             outcome::{CallResult, KeptResult, Reply},
-            payloads::Payloads,
+            payloads::{Payloads, Run},
             state::State,
             step::Step,
             topics::Input,
@@ -74,10 +74,9 @@ impl Connection {
         lines: &mut LineDecoder,
         bytes: &mut &[u8],
     ) -> Result<(), ConnectionError> {
-        let mut payloads = Payloads::new(bytes.len());
+        let mut payloads = Payloads::new();
         let too_long = |error: LineTooLong| ConnectionError::Protocol(error.to_string());
         while let Some(line) = lines.next(bytes).map_err(too_long)? {
-            payloads.left = bytes.len();
             let line = Line::parse(line).map_err(|fault| broken_line(&fault))?;
             if self.hello.is_none() {
                 // What came with the hello may have begun a row, and the state is behind the lock.
@@ -496,7 +495,7 @@ impl Core {
     fn on_streamed(&mut self, key: Key, item: &[u8], payloads: &mut Payloads, step: &mut Step) {
         let end = match self.requests.stream(key) {
             None => Unknown::Streamed,
-            Some(items) => match items.push(payloads.copy(item)) {
+            Some(items) => match items.push(payloads.copy(Run::Replies, item)) {
                 Ok(reader) => return step.wake(reader),
                 Err(Overrun) => {
                     step.tally().violations += 1;
@@ -550,7 +549,7 @@ fn notice<'a>(line: &Line<'a>) -> Option<Notice<'a>> {
 fn result(outcome: Outcome, line: &Line<'_>, payloads: &mut Payloads) -> Option<KeptResult> {
     if outcome == Outcome::Ok {
         let payload = match line.rest.plain() {
-            Cow::Borrowed(payload) => payloads.copy(payload),
+            Cow::Borrowed(payload) => payloads.copy(Run::Replies, payload),
             Cow::Owned(payload) => payload.into(),
         };
         return Some(Ok(Reply { attributes: line.attributes.to_list(), payload }));

@@ -12,7 +12,7 @@ use crate::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-/// The core of a client, and its configuration.
+/// The core of a client, its configuration, and what its callers have left for it.
 #[derive(Debug)]
 pub(crate) struct Locked {
     pub(crate) config: Arc<ClientConfig>,
@@ -27,7 +27,8 @@ impl Locked {
         Self { config, core, intake: Intake::default() }
     }
 
-    /// The core, for more than one step. [`Core::settle`] is to be called before it is released.
+    /// The core, for a row of lines that were read. [`Core::settle`] is to be called before it is
+    /// released. The intake waits.
     pub(super) fn lock(&self) -> MutexGuard<'_, Core> {
         self.core.lock()
     }
@@ -69,7 +70,7 @@ impl Locked {
         result
     }
 
-    /// Looks at the core, from which nothing follows.
+    /// Looks at the core, from which nothing follows. The intake waits.
     pub(crate) fn look<R>(&self, f: impl FnOnce(&mut Core) -> R) -> R {
         f(&mut self.core.lock())
     }

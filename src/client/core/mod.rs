@@ -1,8 +1,8 @@
 //! The client without transport and runtime.
 //!
-//! All that a client's handles and its connections share is one struct, [`Core`], behind one lock.
-//! Handles submit requests and join topics; a [`Connection`] takes in what its server sends, and
-//! gives out what is to be written. Nothing here waits, reads a clock or runs user code: what follows
+//! All that a client's handles and its connections share is one struct, [`Core`], behind one lock; in
+//! front of it is a queue of requests, the [`Intake`]. Handles submit requests and join topics; a
+//! [`Connection`] takes in what its server sends, and gives out what is to be written. Nothing here waits, reads a clock or runs user code: what follows
 //! from a step is gathered in a [`Step`], and done once the lock is released.
 //!
 //! [`Connection`]: self::connection::Connection
@@ -21,7 +21,7 @@ mod ending;
 pub(crate) mod inbox;
 mod intake;
 pub(crate) mod items;
-mod key;
+pub(crate) mod key;
 mod lines;
 pub(crate) mod link;
 pub(crate) mod links;
@@ -43,7 +43,7 @@ pub(crate) mod waiter;
 use std::task::Waker;
 
 use self::{
-    intake::{Intake, IntakeOwner},
+    intake::{Intake, IntakeOwner, SPARE},
     link::LinkId,
     links::Links,
     requests::Requests,
@@ -135,8 +135,12 @@ impl Core {
     }
 
     fn submit_taken(&mut self, step: &mut Step) {
-        for request in self.intake.taken.drain(..) {
-            self.requests.take_in(request, &mut self.links, step);
+        let Self { intake: IntakeOwner { taken, .. }, requests, links, .. } = self;
+        for request in taken.drain(..) {
+            requests.take_in(request, links, step);
+        }
+        if taken.capacity() > SPARE {
+            *taken = Vec::new();
         }
     }
 

@@ -7,33 +7,50 @@ const SHORT: usize = 128;
 /// The most bytes of an allocation that short payloads share. Who keeps one of them keeps it all.
 const BLOCK: usize = 512;
 
-/// Copies payloads out of a piece of input. Short ones share allocations: many come in one read, and
-/// are dropped by other threads soon.
+/// Whose payloads follow each other: those of different runs share nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Run {
+    Replies,
+    /// The notifications of one topic, by the address of what the client knows of it.
+    Notifications(usize),
+}
+
+/// Copies payloads out of what was read. Short ones that follow each other share allocations: they are
+/// often dropped together, and by another thread.
+///
+/// An allocation is made for no more than the run had before. So a queue that holds a run holds at most
+/// twice its payloads, whatever comes between.
 #[derive(Debug)]
 pub(super) struct Payloads {
+    run: Run,
+    /// Bytes of the run so far.
+    so_far: usize,
     /// Room for the next ones.
     block: BytesMut,
-    /// Bytes of the input that are still to be handled: no more room is needed.
-    pub(super) left: usize,
 }
 
 impl Payloads {
-    /// For an input of so many bytes.
-    pub(super) fn new(input: usize) -> Self {
-        Self { block: BytesMut::new(), left: input }
+    /// For what was read at once.
+    pub(super) fn new() -> Self {
+        Self { run: Run::Replies, so_far: 0, block: BytesMut::new() }
     }
 
-    /// A payload of its own, or one that shares an allocation of at most [`BLOCK`] bytes.
-    pub(super) fn copy(&mut self, payload: &[u8]) -> Bytes {
+    /// The next payload of a run.
+    pub(super) fn copy(&mut self, run: Run, payload: &[u8]) -> Bytes {
+        if self.run != run {
+            *self = Self { run, ..Self::new() };
+        }
         let len = payload.len();
         if len > SHORT || len == 0 {
             return Bytes::copy_from_slice(payload);
         }
+        let room = self.so_far.min(BLOCK);
+        self.so_far += len;
         if self.block.capacity() < len {
-            if self.left <= len {
+            if room < 2 * len {
                 return Bytes::copy_from_slice(payload);
             }
-            self.block = BytesMut::with_capacity(BLOCK.min(len + self.left));
+            self.block = BytesMut::with_capacity(room);
         }
         self.block.extend_from_slice(payload);
         self.block.split().freeze()
@@ -44,27 +61,34 @@ impl Payloads {
 mod tests {
     use super::*;
 
-    #[test]
-    fn short_payloads_share_bounded_blocks() {
-        let mut payloads = Payloads::new(100_000);
-        let copies: Vec<_> = (0..100_u8).map(|n| payloads.copy(&[n; SHORT])).collect();
-        for (n, copy) in (0..).zip(&copies) {
-            assert_eq!(copy, &[n; SHORT][..]);
-        }
-        let in_a_row = |two: &[Bytes]| two[0].as_ptr().wrapping_add(SHORT) == two[1].as_ptr();
-        let blocks: Vec<_> = copies.chunks(BLOCK / SHORT).collect();
-        assert!(blocks.iter().all(|block| block.windows(2).all(in_a_row)));
-        let edges =
-            blocks.windows(2).map(|two| [two[0].last(), two[1].first()].map(Option::unwrap));
-        assert!(edges.into_iter().all(|edge| !in_a_row(&edge.map(Bytes::clone))));
+    /// How many payloads lie in each allocation.
+    fn shared(copies: &[Bytes]) -> Vec<usize> {
+        let is_next = |one: &Bytes, other: &Bytes| {
+            one.as_ptr().wrapping_add(one.len()) == other.as_ptr() && !other.is_unique()
+        };
+        copies.chunk_by(is_next).map(<[Bytes]>::len).collect()
     }
 
     #[test]
-    fn a_long_payload_and_the_last_of_a_read_have_their_own() {
-        let mut payloads = Payloads::new(1_000);
-        assert!(payloads.copy(&[b'x'; SHORT + 1]).is_unique());
-        payloads.left = 0;
-        assert!(payloads.copy(b"last").is_unique());
-        assert!(payloads.copy(b"").is_empty());
+    fn short_payloads_share_bounded_blocks() {
+        let mut payloads = Payloads::new();
+        let copies: Vec<_> = (0..64_u8).map(|n| payloads.copy(Run::Replies, &[n; 32])).collect();
+        for (n, copy) in (0..).zip(&copies) {
+            assert_eq!(copy, &[n; 32][..]);
+        }
+        assert_eq!(shared(&copies), [1, 1, 2, 4, 8, 16, 16, 16]);
+        assert!(copies[..2].iter().all(Bytes::is_unique));
+    }
+
+    #[test]
+    fn long_payloads_and_those_of_different_runs_share_nothing() {
+        let mut payloads = Payloads::new();
+        let topics = [Run::Notifications(1), Run::Notifications(2), Run::Replies];
+        let copies: Vec<_> =
+            topics.repeat(50).into_iter().map(|run| payloads.copy(run, b"x")).collect();
+        assert!(copies.iter().all(Bytes::is_unique));
+        let copies = vec![payloads.copy(Run::Replies, &[b'x'; SHORT + 1]); 1];
+        assert!(copies.iter().all(Bytes::is_unique));
+        assert!(payloads.copy(Run::Replies, b"").is_empty());
     }
 }

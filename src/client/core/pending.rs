@@ -12,7 +12,7 @@ use std::{
 /// **Invariant:** an entry leaves before its waiter is told, and ids are never reused, so a second
 /// reply finds nobody.
 ///
-/// The table is behind the lock that orders the outbound lines anyway: a caller takes its id, its
+/// The table is behind the lock that orders the outbound lines anyway: a request gets its id, its
 /// entry and its place in the line at once. So a plain map serves; a sharded one would lock once
 /// more. `benches/pending.rs` has both.
 #[derive(Debug)]

@@ -386,15 +386,8 @@ impl Requests {
     }
 
     /// Lets the server send `items` more of a streamed reply, unless that is over.
-    pub(crate) fn give_credit(
-        &mut self,
-        cell: &RequestCell,
-        items: u64,
-        links: &mut Links,
-        step: &mut Step,
-    ) {
-        let kept = cell.key().and_then(|key| self.kept(key));
-        let Some(Stage::Sent(link, id)) = kept.map(|kept| kept.stage) else { return };
+    pub(crate) fn give_credit(&mut self, key: Key, items: u64, links: &mut Links, step: &mut Step) {
+        let Some(Stage::Sent(link, id)) = self.kept(key).map(|kept| kept.stage) else { return };
         // Behind its `/quit` the server reads nothing.
         let is_closing = links.closing.is_some();
         if let Some(link) = links.link(link).filter(|_| !is_closing) {
@@ -569,12 +562,12 @@ enum Kind {
 }
 
 impl Request {
-    /// The longest line it makes; `None` if it is not a request that a driver can send later, or its
-    /// attributes make no line.
+    /// The longest line it makes; `None` if it is not one for the intake, or its attributes make no
+    /// line.
     pub(super) fn max_len(&self) -> Option<usize> {
-        let Self { cell, caller, .. } = self;
-        let is_late = matches!(caller, Caller::Call | Caller::Stream(_));
-        let fits = is_late && cell.body.check_head(self.has_ttl()).is_ok();
+        let Self { cell, caller, has_own_deadline, .. } = self;
+        let may_wait = matches!(caller, Caller::Call | Caller::Stream(_)) && !has_own_deadline;
+        let fits = may_wait && cell.body.check_head(false).is_ok();
         fits.then(|| cell.body.max_len())
     }
 

@@ -10,7 +10,7 @@ use crate::{
             inbox::{Delivery, Gap, GapCause, Inbox, Notification},
             link::LinkId,
             links::{Links, SendError},
-            payloads::Payloads,
+            payloads::{Payloads, Run},
             step::{After, Step},
             topics::input::{Input, Joined, Wish},
             waiter::Waiter,
@@ -154,9 +154,10 @@ impl Entry {
             return None;
         }
         let topic = self.topic.clone()?;
+        let run = Run::Notifications(std::ptr::from_ref(next).addr());
         next.next += 1;
         self.tail = None;
-        let payload = payloads.copy(payload);
+        let payload = payloads.copy(run, payload);
         let (epoch, sequence, ack) = (next.epoch, number, AckHandle::default());
         Some(Delivery::Notification(Notification { topic, epoch, sequence, payload, ack }))
     }
