@@ -86,11 +86,11 @@ struct UnderWay {
 /// What is to be done with a delivery.
 pub(crate) enum Judged {
     /// Hand it over.
-    HandOver(Delivery),
+    HandOver,
     /// Hand it over, and end.
-    Fail(Delivery),
-    /// It is being resynchronised.
-    Held,
+    Fail,
+    /// Let the application make it good. The subscription goes on at this position.
+    Resync(Position),
 }
 
 impl OnLoss {
@@ -110,16 +110,19 @@ impl OnLoss {
     }
 
     /// What becomes of a delivery.
-    pub(crate) fn judge(&mut self, delivery: Delivery, shared: &Shared) -> Judged {
-        let Some(position) = delivery.loss() else { return Judged::HandOver(delivery) };
-        match self {
-            Self::GoOn => Judged::HandOver(delivery),
-            Self::Fail => Judged::Fail(delivery),
-            Self::Resync(resync) => {
-                let (loss, pause) = (Loss { missed: delivery, position }, resync.pause(shared));
-                resync.under_way = Some(UnderWay { loss, pause, resyncing: None });
-                Judged::Held
-            }
+    pub(crate) fn judge(&self, delivery: &Delivery) -> Judged {
+        match (delivery.loss(), self) {
+            (None, _) | (Some(_), Self::GoOn) => Judged::HandOver,
+            (Some(_), Self::Fail) => Judged::Fail,
+            (Some(position), Self::Resync(_)) => Judged::Resync(position),
+        }
+    }
+
+    /// Lets the application make good a loss, at which the subscription goes on.
+    pub(crate) fn hold(&mut self, missed: Delivery, position: Position, shared: &Shared) {
+        if let Self::Resync(resync) = self {
+            let (loss, pause) = (Loss { missed, position }, resync.pause(shared));
+            resync.under_way = Some(UnderWay { loss, pause, resyncing: None });
         }
     }
 

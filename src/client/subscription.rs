@@ -479,17 +479,19 @@ impl Subscription {
                     false => return Poll::Ready(Some(self.fail(loss))),
                 }
             }
-            let Some(delivery) = ready!(self.membership.inbox.poll_next(cx)) else {
+            let Some(mut delivery) = ready!(self.membership.inbox.poll_next(cx)) else {
                 self.membership.standing.end();
                 return Poll::Ready(None);
             };
-            match self.on_loss.get_mut().judge(delivery, shared) {
-                Judged::HandOver(mut delivery) => {
+            match self.on_loss.get_mut().judge(&delivery) {
+                Judged::HandOver => {
                     self.membership.hand_over(&mut delivery);
                     return Poll::Ready(Some(delivery));
                 }
-                Judged::Fail(delivery) => return Poll::Ready(Some(self.fail(delivery))),
-                Judged::Held => {}
+                Judged::Fail => return Poll::Ready(Some(self.fail(delivery))),
+                Judged::Resync(position) => {
+                    self.on_loss.get_mut().hold(delivery, position, shared);
+                }
             }
         }
     }

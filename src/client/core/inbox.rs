@@ -218,6 +218,9 @@ impl Delivery {
     }
 }
 
+/// How many deliveries an empty queue has room for.
+const KEPT: usize = 64;
+
 /// A bounded queue of deliveries with one reader. Never blocks the driver: when it is full, the
 /// oldest leave, and what left is named first.
 #[derive(Debug)]
@@ -324,7 +327,7 @@ impl Queue {
     fn take_next(&mut self) -> Option<Delivery> {
         let next = self.missed.take_next().or_else(|| self.pop())?;
         if self.items.is_empty() {
-            self.items.shrink_to(16);
+            self.items.shrink_to(KEPT);
         }
         if let Delivery::Reset { position, .. } = &next {
             self.taken = Some(position.epoch);
