@@ -40,7 +40,7 @@ const RUN: u64 = 50 * BATCH;
 /// Allocations per message, as they are.
 const CALL: f64 = 1.221;
 const PUBLICATION: f64 = 1.0;
-const DELIVERY: f64 = 0.516;
+const DELIVERY: f64 = 0.484;
 
 /// Bytes on the server, as they are.
 const CONNECTION: f64 = 1_300.0;
