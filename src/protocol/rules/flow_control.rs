@@ -133,7 +133,7 @@ pub enum Overtaken {
 }
 
 impl FlowControl {
-    /// The pace of a subscription that begins, given what the log holds.
+    /// The flow of a subscription that begins, given what the log holds.
     pub fn new(terms: Terms, log: Window) -> Self {
         let window = terms.window.map(AckWindow::new);
         Self { slow: terms.slow, window, gone: log.first, has_waited: false }

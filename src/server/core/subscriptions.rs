@@ -49,7 +49,7 @@ struct Subscription {
     topic: Topic,
     cursor: Cursor,
     /// Only where the client asked for other terms than the default.
-    pace: Option<Box<FlowControl>>,
+    flow: Option<Box<FlowControl>>,
     source: Source,
     /// It stands among those that are ready.
     ready: bool,
@@ -173,11 +173,11 @@ impl Subscriptions {
             Ok((window, cursor))
         });
         if let Ok((window, cursor)) = result {
-            let pace =
+            let flow =
                 (terms != Terms::default()).then(|| Box::new(FlowControl::new(terms, window)));
             let number = self.last;
             let (ready, is_behind) = (true, false);
-            let one = Subscription { topic, cursor, pace, source, ready, is_behind };
+            let one = Subscription { topic, cursor, flow, source, ready, is_behind };
             self.list.push(number, one);
             self.has_turn(number);
         }
@@ -219,7 +219,7 @@ impl Subscriptions {
         if ack.next > at.next {
             return Err(at);
         }
-        let goes_on = one.pace.as_mut().is_some_and(|pace| pace.acked(ack.next));
+        let goes_on = one.flow.as_mut().is_some_and(|flow| flow.acked(ack.next));
         one.is_behind &= !goes_on;
         if goes_on && !mem::replace(&mut one.ready, true) {
             self.has_turn(number);
@@ -332,8 +332,8 @@ impl Subscriptions {
         }
         for number in &self.ready {
             let one = self.list.get_mut(*number);
-            if let Some(pace) = one.and_then(|one| one.pace.as_mut()) {
-                pace.waits();
+            if let Some(flow) = one.and_then(|one| one.flow.as_mut()) {
+                flow.waits();
             }
         }
     }
@@ -389,7 +389,7 @@ impl Over {
 impl Subscription {
     fn copy(&mut self, full_at: usize, max_line: usize, page: &mut Page<'_>) -> Result<(), Over> {
         let begin = page.out.len();
-        let before = (self.cursor, self.pace.as_deref().cloned(), self.is_behind);
+        let before = (self.cursor, self.flow.as_deref().cloned(), self.is_behind);
         let counted = (page.tally.notifications, page.tally.gaps);
         let copied = self.copy_all(full_at, max_line, page);
         // Whoever revokes and then publishes must not be told of: if what was copied is newer than
@@ -398,9 +398,9 @@ impl Subscription {
             return copied;
         }
         page.out.truncate(begin);
-        let (cursor, pace, is_behind) = before;
+        let (cursor, flow, is_behind) = before;
         (self.cursor, self.is_behind) = (cursor, is_behind);
-        self.pace.iter_mut().zip(pace).for_each(|(now, before)| **now = before);
+        self.flow.iter_mut().zip(flow).for_each(|(now, before)| **now = before);
         (page.tally.notifications, page.tally.gaps) = counted;
         self.ready = true;
         match copied {
@@ -418,11 +418,11 @@ impl Subscription {
         page: &mut Page<'_>,
     ) -> Result<(), Over> {
         while self.ready && page.out.len() < full_at {
-            let lines = self.pace.as_ref().map_or(u64::MAX, |pace| pace.room());
+            let lines = self.flow.as_ref().map_or(u64::MAX, |flow| flow.room());
             if lines == 0 {
                 // Not registered with the log from here on: a published message does not wake it.
                 self.hold(page.is_last);
-            } else if self.pace.as_ref().is_some_and(|pace| pace.may_skip()) {
+            } else if self.flow.as_ref().is_some_and(|flow| flow.may_skip()) {
                 self.skip(page)?;
             } else {
                 let room = Room { bytes: full_at - page.out.len(), lines, max_line };
@@ -443,15 +443,15 @@ impl Subscription {
 
     /// Whether nothing more may be delivered without an ack.
     fn is_full(&self) -> bool {
-        self.pace.as_ref().is_some_and(|pace| pace.room() == 0)
+        self.flow.as_ref().is_some_and(|flow| flow.room() == 0)
     }
 
     /// Waits for an ack.
     fn hold(&mut self, is_last: bool) {
         self.is_behind = is_last && self.unread_head().is_some();
         self.ready = false;
-        if let Some(pace) = &mut self.pace {
-            pace.waits();
+        if let Some(flow) = &mut self.flow {
+            flow.waits();
         }
     }
 
@@ -462,7 +462,7 @@ impl Subscription {
             return Ok(());
         };
         let (log, cursor) = (log?, self.cursor);
-        if let Some(last) = self.pace.as_mut().and_then(|pace| pace.skip(cursor, log)) {
+        if let Some(last) = self.flow.as_mut().and_then(|flow| flow.skip(cursor, log)) {
             self.name(last, &Code::SLOW, page);
         }
         Ok(())
@@ -472,8 +472,8 @@ impl Subscription {
         match self.source.poll_read(&self.topic, self.cursor, room, page.out) {
             Poll::Pending => {
                 self.ready = false;
-                if let Some(pace) = &mut self.pace {
-                    pace.caught_up();
+                if let Some(flow) = &mut self.flow {
+                    flow.caught_up();
                 }
                 Ok(())
             }
@@ -488,8 +488,8 @@ impl Subscription {
             Read::Copied { last } => {
                 self.cursor = self.cursor.delivered(last);
                 page.tally.notifications += self.cursor.position.next - next;
-                if let Some(pace) = &mut self.pace {
-                    pace.delivered(next, last);
+                if let Some(flow) = &mut self.flow {
+                    flow.delivered(next, last);
                 }
             }
             Read::Gap { last, reason } => self.gap(last, &reason, page)?,
@@ -497,8 +497,8 @@ impl Subscription {
             Read::Reset(position) => {
                 encode_reset(page.out, &self.topic, position);
                 self.cursor = Cursor { position };
-                if let Some(pace) = &mut self.pace {
-                    pace.reset();
+                if let Some(flow) = &mut self.flow {
+                    flow.reset();
                 }
             }
         }
@@ -508,8 +508,8 @@ impl Subscription {
     /// The numbers up to `last` do not come.
     fn gap(&mut self, last: u64, reason: &Code, page: &mut Page<'_>) -> Result<(), Over> {
         let mut last = last;
-        if let Some(pace) = self.pace.as_ref().filter(|_| *reason == Code::RETENTION) {
-            match pace.overtaken(self.cursor, last) {
+        if let Some(flow) = self.flow.as_ref().filter(|_| *reason == Code::RETENTION) {
+            match flow.overtaken(self.cursor, last) {
                 Overtaken::Name(upto) => last = upto,
                 Overtaken::End => return Err(Over::Slow),
             }

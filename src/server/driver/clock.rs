@@ -20,7 +20,7 @@ use crate::{
 
 /// With the server's buffers full, how long a connection may take nothing of what waits for it while
 /// it holds more than its share; the time for write progress if that is less.
-const PATIENCE: Duration = Duration::from_secs(2);
+const STUCK_FOR: Duration = Duration::from_secs(2);
 /// How often the connections are looked at, with the server's buffers full.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -112,11 +112,11 @@ fn shed_largest(serving: &Serving) -> bool {
         return false;
     }
     let allowance = serving.environment.buffered.allowance(limit);
-    let patience = PATIENCE.min(serving.environment.config.write_progress).as_millis() as u64;
+    let stuck_for = STUCK_FOR.min(serving.environment.config.write_progress).as_millis() as u64;
     let now = serving.timers.now().as_millis();
     let candidate = |session: Session| {
         let (bytes, since) = (session.holding().bytes(), session.holding().stuck()?);
-        let is_deaf = since.saturating_add(patience) <= now;
+        let is_deaf = since.saturating_add(stuck_for) <= now;
         (is_deaf && bytes > allowance).then(|| (Reverse(bytes), since, session.id(), session))
     };
     let mut deaf: Vec<_> = serving.sessions.iter().filter_map(candidate).collect();
