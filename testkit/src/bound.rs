@@ -23,7 +23,7 @@ const REAL: Duration = Duration::from_secs(120);
 /// After so long without a step of its own a test is stuck, whatever its clock does.
 const STUCK: Duration = Duration::from_secs(300);
 
-/// How much later than its time a deadline may fire: a few ticks of the server's wheel.
+/// How much later than its time a deadline may fire: a few ticks of the server's timers.
 pub const LATE: Duration = Duration::from_millis(50);
 
 /// Waits for `event`, but not for ever: a wait without an end fails the test by its name.

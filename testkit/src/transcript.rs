@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Virtual time that may pass before a line is there: none is due, but what a deadline brings may
-/// be late by a tick of the server's wheel, and by as long as the wheel waits after a jump of the
+/// be late by a tick of the server's timers, and by as long as they wait after a jump of the
 /// clock.
 const PATIENCE: Duration = Duration::from_millis(400);
 

@@ -401,7 +401,7 @@ fn every_number_may_be_anything() {
             let backoff = Backoff { base: time, max: time, stable: long };
             let _ = (backoff.pause(u32::MAX, a), backoff.level(time), backoff.pause(0, b));
             let mut reconnect = Reconnect::new(0, backoff);
-            let _ = (reconnect.due(|| a), reconnect.round(now), reconnect.asked(0, now));
+            let _ = (reconnect.due(|| a), reconnect.round(now), reconnect.retry_after(0, now));
             let _ = (reconnect.failed(now), reconnect.due(|| b), reconnect.round(now));
             reconnect.opened(usize::MAX, now);
             reconnect.lost(Time::from_millis(a));

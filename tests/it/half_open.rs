@@ -32,7 +32,7 @@ const PROBE: Duration = Duration::from_secs(10);
 const DEAD: Duration = Duration::from_secs(20);
 /// How long this server bears with silence.
 const IDLE: Duration = Duration::from_secs(20);
-/// How much later than its limits a server may look at them: a tick of its wheel.
+/// How much later than its limits a server may look at them: a tick of its timers.
 const TICK: Duration = Duration::from_millis(10);
 /// How long a server that has closed waits for the client's end of the stream.
 const LINGER: Duration = Duration::from_secs(1);

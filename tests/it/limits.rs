@@ -28,7 +28,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// What the server's wheel may be late by.
+/// What the server's timers may be late by.
 const TICK: Duration = Duration::from_millis(10);
 
 type Peer = RawPeer<DuplexStream>;
@@ -462,7 +462,7 @@ async fn tiny_writes_leave_the_others_their_turn() {
     flood.abort();
 }
 
-/// Row 6 of the threats: who writes crumbs is read once per tick, and nothing of it is lost; who
+/// Row 6 of the threats: who makes tiny writes is read once per tick, and nothing of it is lost; who
 /// writes a line in a few pieces is never waited with. Virtual time stands still but for the ticks.
 #[tokio::test(start_paused = true)]
 async fn crumbs_are_gathered_and_lines_are_not_waited_with() {

@@ -24,7 +24,7 @@ use tracing::Instrument;
 
 type Peer = RawPeer<DuplexStream>;
 
-/// What the wheel may be late by.
+/// What the timers may be late by.
 const LATE: Duration = Duration::from_millis(50);
 
 fn secs(seconds: u64) -> Duration {

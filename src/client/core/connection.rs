@@ -32,9 +32,12 @@ use crate::{
 ///    [`handle_eof`](Self::handle_eof) at the end, and then calls
 ///    [`finish_input`](Self::finish_input) once. Requests get their replies there;
 /// 2. calls [`handle_timeout`](Self::handle_timeout), if that time has come;
-/// 3. writes [`output`](Self::output), and passes on how much was taken to
-///    [`handle_written`](Self::handle_written), until [`poll_output`](Self::poll_output) says that
-///    nothing is left;
+/// 3. asks [`poll_output`](Self::poll_output) what is to be done, until there is nothing. To write is to
+///    give [`output`](Self::output) to the transport, and to pass on how much it took to
+///    [`handle_written`](Self::handle_written). Once nothing is left of it, and it
+///    [`needs_flush`](Self::needs_flush), the transport is flushed, and
+///    [`handle_flushed`](Self::handle_flushed) is told. If the transport takes no more,
+///    [`handle_write_blocked`](Self::handle_write_blocked) is told, and the driver waits for it;
 /// 4. sets its timer to [`next_timeout`](Self::next_timeout).
 ///
 /// Reading never waits for writing: two ends that both wait to write would wait for ever. An error of

@@ -238,7 +238,7 @@ impl<C: Connector> Supervisor<C> {
                 let left = until.saturating_duration_since(started);
                 let millis = left.as_nanos().div_ceil(1_000_000);
                 let millis = u64::try_from(millis).unwrap_or(u64::MAX);
-                reconnect.asked(*at, Time::from_millis(millis));
+                reconnect.retry_after(*at, Time::from_millis(millis));
             }
             may_ask
         });

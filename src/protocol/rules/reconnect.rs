@@ -25,7 +25,7 @@ use crate::protocol::{
 ///
 /// The caller asks when a round is [`due`](Self::due), begins the [`round`](Self::round) then, and
 /// says how it ended: [`failed`](Self::failed), or [`opened`](Self::opened) and, in the end,
-/// [`lost`](Self::lost). What a server asks for, at any time, is [`asked`](Self::asked).
+/// [`lost`](Self::lost). What a server asks for, at any time, is [`retry_after`](Self::retry_after).
 ///
 /// ```
 /// use std::time::Duration;
@@ -116,7 +116,7 @@ impl Reconnect {
     }
 
     /// An address asks to be left alone until then.
-    pub fn asked(&mut self, address: usize, not_before: Time) {
+    pub fn retry_after(&mut self, address: usize, not_before: Time) {
         if let Some(own) = self.not_before.get_mut(address) {
             *own = not_before.max(*own);
         }
@@ -291,10 +291,10 @@ mod tests {
     #[test]
     fn an_address_that_asks_for_patience_is_left_out() {
         let mut reconnect = after_a_loss(2);
-        reconnect.asked(0, at(9_000));
+        reconnect.retry_after(0, at(9_000));
         assert_eq!(next(&mut reconnect, u64::MAX), (vec![1], 250));
         reconnect.failed(at(251));
-        reconnect.asked(1, at(3_001));
+        reconnect.retry_after(1, at(3_001));
         assert!(!reconnect.may_try(1, at(3_000)) && reconnect.may_try(1, at(3_001)));
         assert!(reconnect.round(at(3_000)).is_empty());
         // Both want patience: the sooner one, at its time and spread over as much behind it.
@@ -312,8 +312,8 @@ mod tests {
     #[test]
     fn an_address_asks_for_the_latest_of_its_times() {
         let mut reconnect = after_a_loss(1);
-        reconnect.asked(0, at(9_000));
-        reconnect.asked(0, at(1_000));
+        reconnect.retry_after(0, at(9_000));
+        reconnect.retry_after(0, at(1_000));
         assert_eq!(reconnect.soonest(), at(9_000));
     }
 

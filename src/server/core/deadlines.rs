@@ -1,4 +1,4 @@
-//! The patience of a connection: its deadlines, and its count of violations (PROTOCOL.md,
+//! The deadlines of a connection, and its count of violations (PROTOCOL.md,
 //! section 12).
 //!
 //! No timer is reset per message. The connection keeps the time of the last byte and of the

@@ -393,7 +393,7 @@ impl Subscription {
         let counted = (page.tally.notifications, page.tally.gaps);
         let copied = self.copy_all(full_at, max_line, page);
         // Whoever revokes and then publishes must not be told of: if what was copied is newer than
-        // an order, then the order shows here. It is copied again once the order was obeyed.
+        // a command, then the command shows here. It is copied again once the command was obeyed.
         if !self.source.has_commands() {
             return copied;
         }

@@ -48,7 +48,7 @@ pub(super) struct Entry {
     /// The terms of the streams that have it now.
     terms: Terms,
     /// What the last `/subscribe` asked for.
-    asked: Terms,
+    sent_terms: Terms,
     /// With a window: what is acknowledged.
     pub(super) acks: Option<Box<Acks>>,
     /// Where the application stood in logs that were left for another, the last one at the back.
@@ -98,7 +98,7 @@ impl Entry {
         self.left.clear();
         (self.terms, self.after_reset) = (terms, after_reset.unwrap_or_default());
         self.acks = terms.window.map(|size| Box::new(Acks::new(size)));
-        Ok(match self.asked == terms {
+        Ok(match self.sent_terms == terms {
             true => SubscriptionEvent::Join { from },
             false => SubscriptionEvent::JoinAnew { from },
         })
@@ -304,7 +304,7 @@ impl Entry {
         from: Option<Position>,
         step: &mut Step,
     ) -> Result<(), NotSent> {
-        self.asked = self.terms;
+        self.sent_terms = self.terms;
         match send_subscribe(links, topic, from, self.terms, step) {
             Ok(link) => self.link = link,
             Err(SendError::Refused(error)) => {
