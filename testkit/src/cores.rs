@@ -327,6 +327,9 @@ impl Simulation {
             Some(Next::Client(at)) => {
                 let Link { client, to_server, to_client, .. } = &mut self.links[at];
                 client.turn(to_client, to_server);
+                for topic in client.given_up() {
+                    self.world.give_up(at, &topic);
+                }
             }
             Some(Next::Server(at)) => {
                 let Link { server, to_server, to_client, .. } = &mut self.links[at];

@@ -5,12 +5,14 @@ use bellwire_testkit::cores;
 
 /// Seeds of the test command.
 const SEEDS: u64 = 400;
+/// Others that were wrong once: a topic expires on a connection that its server leaves.
+const KNOWN: [u64; 1] = [137_915];
 /// Seeds that are played twice.
 const REPLAYED: u64 = 50;
 
 #[test]
 fn both_cores_keep_their_promises() {
-    for seed in 0..SEEDS {
+    for seed in (0..SEEDS).chain(KNOWN) {
         let wrong = cores::run(seed).check();
         assert!(wrong.is_empty(), "seed {seed}: {wrong:#?}");
     }

@@ -34,6 +34,8 @@ pub(super) struct ClientEnd {
     to_server: LineReader,
     to_client: LineReader,
     connection: u64,
+    /// Topics whose `/end` it has read.
+    ended_topics: Vec<String>,
     /// Why it is over.
     pub(super) ended: Option<ConnectionError>,
 }
@@ -60,6 +62,7 @@ impl ClientEnd {
             to_server: LineReader::new(Way::ToServer),
             to_client: LineReader::new(Way::ToClient),
             connection,
+            ended_topics: Vec::new(),
             ended: None,
         };
         (client, end)
@@ -79,6 +82,16 @@ impl ClientEnd {
         (self.waits_to_read, self.waits_to_write) = (false, false);
         if let Err(error) = self.go_on(input, output) {
             self.end(error, input, output);
+        }
+    }
+
+    /// Topics that have ended since the last call, and that are not subscribed to again here: the server
+    /// leaves.
+    pub(super) fn given_up(&mut self) -> Vec<String> {
+        let ended = std::mem::take(&mut self.ended_topics);
+        match self.core.connection_state() {
+            ConnectionState::Leaving | ConnectionState::Left => ended,
+            _ => Vec::new(),
         }
     }
 
@@ -117,7 +130,13 @@ impl ClientEnd {
                 Read::Bytes(bytes) => {
                     self.world.passed(self.connection, &bytes);
                     let (world, name, number) = (&self.world, &self.name, self.connection);
-                    self.to_client.pass(&bytes, |line| world.wire(name, number, line));
+                    let ended = &mut self.ended_topics;
+                    self.to_client.pass(&bytes, |line| {
+                        if let Line::End { topic, .. } = &line {
+                            ended.push(topic.clone());
+                        }
+                        world.wire(name, number, line);
+                    });
                     self.core.handle_input(&bytes, self.world.now())?;
                 }
                 Read::Eof => return Err(self.core.handle_eof()),

@@ -34,6 +34,11 @@ struct State {
     /// The position of each subscription that lives, by client and number, and whether its task is
     /// to read on.
     standing: BTreeMap<(usize, u64), (String, Number)>,
+    /// Subscriptions that have expired on a connection that its server leaves. Nothing begins there any
+    /// more, so they end when the connection does.
+    given_up: BTreeMap<u64, usize>,
+    /// Those of them that the log has as left.
+    told_as_left: BTreeSet<u64>,
     /// User tasks that sleep, by client.
     pausing: BTreeMap<usize, usize>,
     hash: u64,
@@ -53,6 +58,8 @@ impl World {
             last: BTreeMap::new(),
             positions: BTreeMap::new(),
             standing: BTreeMap::new(),
+            given_up: BTreeMap::new(),
+            told_as_left: BTreeSet::new(),
             pausing: BTreeMap::new(),
             hash: 0xcbf2_9ce4_8422_2325,
         })))
@@ -132,6 +139,11 @@ impl World {
     pub(super) fn record(&self, process: &str, event: Event) {
         let mut state = self.lock();
         match &event {
+            Event::Over { subscription, .. } | Event::Left { subscription }
+                if state.told_as_left.contains(subscription) =>
+            {
+                return;
+            }
             Event::Started { call } => drop(state.running.insert(*call)),
             Event::Finished { call } => {
                 state.running.remove(call);
@@ -172,11 +184,27 @@ impl World {
     pub(super) fn set_standing(&self, client: usize, number: u64, at: Option<(&str, Number)>) {
         let mut state = self.lock();
         match at {
+            Some(_) if state.given_up.contains_key(&number) => {}
             Some((topic, next)) => {
                 state.standing.insert((client, number), (topic.to_owned(), next));
             }
-            None => drop(state.standing.remove(&(client, number))),
+            None => {
+                state.standing.remove(&(client, number));
+                state.given_up.remove(&number);
+            }
         }
+    }
+
+    /// The topic has expired on the connection of a client, and its server leaves.
+    pub(super) fn give_up(&self, client: usize, topic: &str) {
+        let state = &mut *self.lock();
+        state.standing.retain(|(of, number), (standing, _)| {
+            let is_it = *of == client && standing == topic;
+            if is_it {
+                state.given_up.insert(*number, client);
+            }
+            !is_it
+        });
     }
 
     /// What is wrong with a client whose connection lives, when nothing at all can go on at this time:
@@ -207,6 +235,11 @@ impl World {
 
     /// Says where the logs of the topics stand, and that all is settled.
     pub(super) fn settle(&self) {
+        let given_up = std::mem::take(&mut self.lock().given_up);
+        for (subscription, client) in given_up {
+            self.record(&format!("client{client}"), Event::Left { subscription });
+            self.lock().told_as_left.insert(subscription);
+        }
         let last = self.lock().last.clone();
         for (topic, Number { epoch, seq }) in last {
             self.record("server", Event::Head { topic, next: Number::new(epoch, seq + 1) });
