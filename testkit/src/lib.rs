@@ -39,8 +39,10 @@ pub mod session;
 pub mod simulation;
 pub mod slow_store;
 pub mod transcript;
+mod wakes;
 
 pub use self::{
     raw_peer::RawPeer,
     servers::{PIPE, PipeServer, Pipes, TcpServer, publisher_to},
+    wakes::Wakes,
 };

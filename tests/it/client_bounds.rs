@@ -8,11 +8,8 @@ use std::{
     io,
     num::NonZeroU64,
     pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::{Context, Wake, Waker},
+    sync::Arc,
+    task::{Context, Waker},
     time::Duration,
 };
 
@@ -25,7 +22,7 @@ use bellwire::{
     },
 };
 use bellwire_testkit::{
-    PipeServer,
+    PipeServer, Wakes,
     dialogue::Peer,
     net::{HELLO, connected_with, settle},
 };
@@ -106,24 +103,14 @@ async fn a_list_that_is_taken_back_wakes_the_subscription_that_waits() {
     let mut subscribing = pin!(client.subscribe("t").into_future());
     let polled = subscribing.as_mut().poll(&mut Context::from_waker(&waker));
     assert!(polled.is_pending());
-    assert_eq!(wakes.0.load(Ordering::Relaxed), 0);
+    assert_eq!(wakes.take(), 0);
     drop(list);
-    assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+    assert_eq!(wakes.take(), 1);
     let (subscribed, ()) = tokio::join!(timeout(SECOND, subscribing), async {
         server.expect("2 /subscribe t").await;
         server.send("2 ok;epoch=e;next=1;head=0;lease=60").await;
     });
     drop(subscribed.expect("it goes on").unwrap());
-}
-
-/// Counts how often a task is woken.
-#[derive(Default)]
-struct Wakes(AtomicUsize);
-
-impl Wake for Wakes {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
 }
 
 /// Topics that were left count until the server says so.

@@ -1,13 +1,11 @@
 //! Calls that a client's tasks leave for its driver, with the driver moved by hand.
 
 use std::{
+    fmt::Debug,
     future::Future,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::{Context, Poll, Wake, Waker},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -16,23 +14,14 @@ use bellwire::{
     protocol::Time,
     unstable::client::{Connection, Output, by_hand},
 };
+use bellwire_testkit::Wakes;
 
 const HELLO: &str = "* /hello;version=1;session=6f0c1b52-9a0e-4c8e-8f0a-3f1d5a7b9c11;max-line=2048;in-flight=1024;lease=60\n";
-
-/// Counts how often it is woken.
-#[derive(Default)]
-struct Task(AtomicUsize);
-
-impl Wake for Task {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-}
 
 /// A driver that is moved by hand, and the task in which it would run.
 struct Driver {
     connection: Connection,
-    task: Arc<Task>,
+    task: Arc<Wakes>,
     now: Time,
 }
 
@@ -52,7 +41,7 @@ impl Driver {
 
     /// How often it was woken since this was asked last.
     fn wakes(&self) -> usize {
-        self.task.0.swap(0, Ordering::Relaxed)
+        self.task.take()
     }
 
     fn read(&mut self, lines: &str) {
@@ -124,14 +113,14 @@ fn a_burst_of_calls_wakes_the_driver_once() {
 #[test]
 fn the_task_of_a_call_is_woken_once_it_is_answered() {
     let (client, mut driver) = Driver::idle(ClientConfig::new());
-    let task = Arc::<Task>::default();
+    let task = Arc::<Wakes>::default();
     let waker = Waker::from(task.clone());
     let mut call = Box::pin(client.call("a", ""));
     assert!(call.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     assert_eq!(driver.written(), "1 a\n");
-    assert_eq!(task.0.load(Ordering::Relaxed), 0);
+    assert_eq!(task.take(), 0);
     driver.read("1 ok done\n");
-    assert_eq!(task.0.load(Ordering::Relaxed), 1);
+    assert_eq!(task.take(), 1);
     assert_eq!(poll(call.as_mut()), Poll::Ready(Ok("done".into())));
 }
 
@@ -224,27 +213,27 @@ fn blocked(config: ClientConfig) -> (Client, Driver) {
 /// nothing. One millisecond before it a request has not ended.
 #[test]
 fn a_request_behind_a_blocked_transport_is_in_time() {
+    fn ends_in_time<T, F>(mut driver: Driver, request: F)
+    where
+        T: Debug + PartialEq,
+        F: Future<Output = Result<T, CallError>>,
+    {
+        let mut request = pin!(request);
+        assert!(poll(request.as_mut()).is_pending());
+        assert_eq!(driver.wakes(), 1, "it has to know of the deadline");
+        driver.pass(5_099);
+        assert!(poll(request.as_mut()).is_pending());
+        driver.pass(5_200);
+        let late = CallError::NotSent(NotSent::Deadline(None));
+        assert_eq!(poll(request.as_mut()), Poll::Ready(Err(late)));
+    }
+
     let config = || ClientConfig::new().deadline(Duration::from_secs(5));
-    let late = || CallError::NotSent(NotSent::Deadline(None));
-
-    let (client, mut driver) = blocked(config());
-    let mut call = Box::pin(client.call("b", ""));
-    assert!(poll(call.as_mut()).is_pending());
-    assert_eq!(driver.wakes(), 1, "it has to know of the deadline");
-    driver.pass(5_099);
-    assert!(poll(call.as_mut()).is_pending());
-    driver.pass(5_200);
-    assert_eq!(poll(call.as_mut()), Poll::Ready(Err(late())));
-
-    // It goes past the intake.
-    let (client, mut driver) = blocked(config());
-    let mut list = Box::pin(client.methods());
-    assert!(poll(list.as_mut()).is_pending());
-    assert_eq!(driver.wakes(), 1, "it has to know of the deadline");
-    driver.pass(5_099);
-    assert!(poll(list.as_mut()).is_pending());
-    driver.pass(5_200);
-    assert_eq!(poll(list.as_mut()), Poll::Ready(Err(late())));
+    let (client, driver) = blocked(config());
+    ends_in_time(driver, client.call("b", ""));
+    // A list does not go through the intake.
+    let (client, driver) = blocked(config());
+    ends_in_time(driver, client.methods());
 }
 
 /// A call of which it is not known whether it was read ends so, wherever it was.

@@ -77,7 +77,7 @@ impl RequestCell {
         self.slot.store(key.slot, Ordering::Relaxed);
     }
 
-    /// `waker` is woken when there is an outcome: to be said before the call is begun.
+    /// Sets the task to be woken when there is an outcome. To be called before the call is submitted.
     pub(crate) fn await_by(&self, waker: &Waker) {
         *self.outcome.lock() = Outcome::Pending(waker.clone());
     }

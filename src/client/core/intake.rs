@@ -1,4 +1,4 @@
-//! Where callers leave their requests for the driver.
+//! The queue of requests between callers and the core.
 
 use std::task::Waker;
 
@@ -13,18 +13,18 @@ pub(super) const SPARE: usize = 1_024;
 
 /// Requests on their way to the core.
 ///
-/// Callers do not wait for the lock of the core, under which the driver handles whole batches. They
-/// push their requests here. Each step of the core takes them over before anything else, so requests and
-/// all other actions keep their order.
+/// The driver holds the lock of the core while it handles a batch. Callers push their requests here, so
+/// that they need not wait for that lock. Each step of the core first takes over what is here, so
+/// requests and all other actions keep their order.
 ///
-/// It is open while the current connection is OPEN, from when its driver has waited first. While it is
-/// closed, requests go to the core directly; those that are not calls or streams always do, and those
-/// with a deadline of their own, whose line says how much of it is left.
+/// It is open while the current connection is OPEN, from the first time that its driver waits. While it
+/// is closed, requests are submitted to the core directly. Lists, one-way requests, and requests with a
+/// deadline of their own always are; the line of the last contains the time that is left.
 ///
 /// Each request is one that a task of the application polls, so the application bounds their number.
 #[derive(Debug, Default)]
 pub(super) struct Intake {
-    /// Whether there are some: so it costs little to look.
+    /// Whether there are some, so that a look does not need the lock.
     has_requests: AtomicBool,
     /// Locked behind the core, or alone.
     state: Mutex<State>,
@@ -100,7 +100,7 @@ impl Intake {
         true
     }
 
-    /// No request is left here any more. Moves those that were to `taken`, which is empty.
+    /// Closes it. Moves all requests to `taken`, which is empty.
     pub(super) fn close(&self, taken: &mut Vec<Request>, step: &mut Step) {
         let mut state = self.state.lock();
         self.take_from(&mut state, taken);

@@ -592,7 +592,7 @@ impl Request {
             Caller::OneWay(caller) => {
                 let sent = result.map(|_| ()).map_err(|error| match error {
                     CallError::NotSent(error) => error,
-                    // Only what was never sent fails.
+                    // A one-way request can fail only before it is sent.
                     _ => NotSent::Lost(ConnectionError::Closed),
                 });
                 step.then(After::OneWay(caller, sent));
