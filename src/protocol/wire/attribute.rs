@@ -2,14 +2,7 @@
 
 use std::fmt;
 
-use crate::protocol::wire::parse::MAX_HEAD;
-
-/// The longest key, in bytes.
-pub const MAX_KEY: usize = 32;
-/// The longest value, in bytes.
-pub const MAX_VALUE: usize = 255;
-/// The most attributes of one line: what bounds the search for repeated keys.
-pub const MAX_ATTRIBUTES: usize = 32;
+use crate::protocol::wire::limits::{MAX_ATTRIBUTES, MAX_HEAD, MAX_KEY, MAX_VALUE};
 
 /// Why a line's attributes are malformed, and where in them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

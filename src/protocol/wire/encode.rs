@@ -4,11 +4,8 @@
 use std::fmt::{self, Write as _};
 
 use crate::protocol::wire::{
-    attribute::Attributes,
-    id::RequestId,
-    parse::{Mark, Word},
-    position::Position,
-    rest,
+    attribute::Attributes, id::RequestId, name::Topic, parse::Mark, position::Position, rest,
+    word::Word,
 };
 
 /// Appends a whole line: `mark SP word attributes [SP rest] LF`, with `rest` plain.
@@ -77,12 +74,7 @@ pub(crate) fn more(out: &mut Vec<u8>, id: RequestId, payload: &[u8]) {
 }
 
 /// Appends a notification: `* TOPIC SEQ [payload] LF`.
-pub fn notification(
-    out: &mut Vec<u8>,
-    topic: &crate::protocol::Topic,
-    sequence: u64,
-    payload: &[u8],
-) {
+pub fn notification(out: &mut Vec<u8>, topic: &Topic, sequence: u64, payload: &[u8]) {
     out.extend_from_slice(b"* ");
     out.extend_from_slice(topic.as_str().as_bytes());
     out.push(b' ');
@@ -91,7 +83,7 @@ pub fn notification(
 }
 
 /// The length of the longest line that [`notification`] writes for these, LF included.
-pub(crate) fn notification_len(topic: &crate::protocol::Topic, payload: &[u8]) -> usize {
+pub(crate) fn notification_len(topic: &Topic, payload: &[u8]) -> usize {
     const MARK_SPACES_NUMBER_LF: usize = 2 + 1 + 16 + 1 + 1;
     MARK_SPACES_NUMBER_LF + topic.as_str().len() + rest::stuffed_len(payload)
 }
@@ -151,7 +143,7 @@ impl fmt::Write for Stuffed<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{Epoch, Line, MAX_EPOCH, MAX_NAME, MAX_NUMBER, Topic};
+    use crate::protocol::{Epoch, Line, MAX_EPOCH, MAX_NAME, MAX_NUMBER};
 
     #[test]
     fn what_is_written_is_read_back() {

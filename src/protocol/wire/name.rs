@@ -2,53 +2,10 @@
 
 use std::{borrow::Borrow, fmt, ops::Deref, str::FromStr, sync::Arc};
 
-use crate::protocol::wire::parse::Word;
-
-/// The longest name, in bytes.
-pub const MAX_NAME: usize = 128;
+use crate::protocol::wire::word::{Word, is_name};
 
 /// Words of replies, which no method may be called.
 const REPLY_WORDS: [&str; 5] = ["ok", "err", "no", "cut", "more"];
-
-/// Whether `bytes` are an application's name: segments of `A-Z a-z 0-9 _ -`, joined by one `.` or
-/// `/`, 1 to 128 bytes in all (PROTOCOL.md, section 6).
-pub(crate) fn is_name(bytes: &[u8]) -> bool {
-    name_len(bytes) == Some(bytes.len())
-}
-
-/// The length of the name that `bytes` begin with: it ends at a SP, a `;` or the end. `None` if that
-/// is no name.
-pub(super) fn name_len(bytes: &[u8]) -> Option<usize> {
-    let mut len = 0;
-    loop {
-        let rest = bytes.get(len..)?;
-        let segment = rest.iter().take_while(|&&byte| is_in_segment(byte)).count();
-        len += segment;
-        match bytes.get(len) {
-            _ if segment == 0 => return None,
-            None | Some(b' ' | b';') => break,
-            Some(b'.' | b'/') => len += 1,
-            Some(_) => return None,
-        }
-    }
-    (len <= MAX_NAME).then_some(len)
-}
-
-/// By a table, because every line has a name.
-fn is_in_segment(byte: u8) -> bool {
-    #[expect(clippy::indexing_slicing, reason = "of a constant, which would not compile")]
-    const TABLE: [bool; 256] = {
-        let mut table = [false; 256];
-        let mut byte = 0;
-        while byte < 256 {
-            let is_word = (byte as u8).is_ascii_alphanumeric();
-            table[byte] = is_word || byte as u8 == b'_' || byte as u8 == b'-';
-            byte += 1;
-        }
-        table
-    };
-    TABLE.get(usize::from(byte)).is_some_and(|&is_in| is_in)
-}
 
 /// A text that is not a name of the kind asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -216,55 +173,6 @@ const NOT_A_METHOD: &str = "not a method name: 1 to 128 bytes, segments of A-Z a
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_are_segments_joined_by_one_separator() {
-        let longest = "a".repeat(MAX_NAME);
-        for good in ["a", "A-Z_0", "a.b/c", "0", longest.as_str()] {
-            assert!(is_name(good.as_bytes()), "{good}");
-        }
-        let too_long = "a".repeat(MAX_NAME + 1);
-        for bad in
-            ["", ".", "/", "a.", ".a", "a..b", "a./b", "a b", "a:b", "é", "a;", too_long.as_str()]
-        {
-            assert!(!is_name(bad.as_bytes()), "{bad}");
-        }
-    }
-
-    /// Every text of up to 3 of these bytes, alone and behind names up to the longest and over it,
-    /// against the plainest way to do it.
-    #[test]
-    fn names_end_where_the_plainest_search_ends_them() {
-        let mut texts: Vec<Vec<u8>> = vec![Vec::new()];
-        for from in 0.. {
-            let Some(text) = texts.get(from).filter(|text| text.len() < 3).cloned() else { break };
-            let bytes = b"aZ5_-./ ;:\0\n\x7F\x80\xC1";
-            texts.extend(bytes.map(|byte| [&text[..], &[byte]].concat()));
-        }
-        let lengths = [0, 1].into_iter().chain(MAX_NAME - 4..MAX_NAME + 2);
-        for (length, text) in
-            lengths.flat_map(|length| texts.iter().map(move |text| (length, text)))
-        {
-            let text = [&vec![b'a'; length][..], text].concat();
-            assert_eq!(name_len(&text), plainest_len(&text), "{}", text.escape_ascii());
-            let is_all = plainest_len(&text) == Some(text.len());
-            assert_eq!(is_name(&text), is_all, "{}", text.escape_ascii());
-        }
-    }
-
-    fn plainest_len(text: &[u8]) -> Option<usize> {
-        let (mut len, mut in_segment) = (0, false);
-        for byte in text {
-            match byte {
-                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' => in_segment = true,
-                b'.' | b'/' if in_segment => in_segment = false,
-                b' ' | b';' => break,
-                _ => return None,
-            }
-            len += 1;
-        }
-        (in_segment && len <= MAX_NAME).then_some(len)
-    }
 
     #[test]
     fn the_leading_slash_is_the_protocols() {

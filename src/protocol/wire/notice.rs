@@ -13,6 +13,7 @@ use crate::protocol::wire::{
     parse::{Line, Mark, Rest},
     position::{Epoch, Position},
     reply::Reason,
+    word::is_name,
 };
 
 /// The version of the protocol that this crate speaks.
@@ -246,7 +247,7 @@ fn parse_end<'a>(line: &Line<'a>) -> Option<Notice<'a>> {
 }
 
 fn topic_argument(rest: Rest<'_>) -> Option<(&str, Rest<'_>)> {
-    text_argument(rest).filter(|(topic, _)| crate::protocol::wire::name::is_name(topic.as_bytes()))
+    text_argument(rest).filter(|(topic, _)| is_name(topic.as_bytes()))
 }
 
 fn text_argument(rest: Rest<'_>) -> Option<(&str, Rest<'_>)> {

@@ -5,16 +5,9 @@ use std::{borrow::Cow, fmt};
 use memchr::memchr;
 
 use crate::protocol::wire::{
-    attribute::Attributes,
-    id::RequestId,
-    line::strip_cr,
-    name::{MAX_NAME, name_len},
-    reply::Outcome,
-    rest,
+    attribute::Attributes, id::RequestId, limits::MAX_HEAD, line::strip_cr, outcome::Outcome, rest,
+    word::Word,
 };
-
-/// The longest head (everything before the rest), in bytes.
-pub const MAX_HEAD: usize = 2_048;
 
 /// What a line begins with.
 ///
@@ -35,51 +28,6 @@ impl Mark {
             Self::Reserved => None,
         }
     }
-}
-
-/// A line's word: a name of the application's, or one of the protocol's (`ok`, `/renew`).
-///
-/// **Invariant:** an optional `/`, then a name. So it is ASCII.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Word<'a>(&'a [u8]);
-
-impl<'a> Word<'a> {
-    /// A word, if `word` is a name, or `/` and a name, of at most 128 bytes.
-    pub fn new(word: &'a str) -> Option<Self> {
-        let word = word.as_bytes();
-        (word_len(word) == Some(word.len())).then_some(Self(word))
-    }
-
-    /// The word as it stands on the wire.
-    pub fn as_str(self) -> &'a str {
-        std::str::from_utf8(self.0).unwrap_or_default()
-    }
-
-    /// The word's bytes, all ASCII.
-    pub fn as_bytes(self) -> &'a [u8] {
-        self.0
-    }
-
-    /// Whether it is the protocol's own: it begins with `/`.
-    pub fn is_protocol(self) -> bool {
-        self.0.first() == Some(&b'/')
-    }
-}
-
-impl fmt::Debug for Word<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Word({})", self.as_str())
-    }
-}
-
-/// The length of the word that `head` begins with, up to its end, a `;` or a SP; `None` if there is
-/// none. One pass, since every line goes through it.
-fn word_len(head: &[u8]) -> Option<usize> {
-    let (slash, name) = match head {
-        [b'/', name @ ..] => (1, name),
-        name => (0, name),
-    };
-    name_len(name).map(|len| slash + len).filter(|len| *len <= MAX_NAME)
 }
 
 /// The rest of a line, still stuffed. **Invariant:** no LF, no raw CR, no illegal DLE pair.
@@ -196,8 +144,8 @@ impl<'a> Line<'a> {
         let id = mark.id();
         let fault = |at, what| Malformed { at: head_at + at, what, id };
         let after = line.get(head_at..).unwrap_or_default();
-        let word_len = word_len(after).ok_or_else(|| fault(0, "bad method"))?;
-        let (word, behind) = after.split_at(word_len);
+        let (word, behind) = Word::split(after).ok_or_else(|| fault(0, "bad method"))?;
+        let word_len = word.as_bytes().len();
         let (attributes, rest) = match behind {
             [] => (Attributes::NONE, &[][..]),
             [b' ', rest @ ..] => (Attributes::NONE, rest),
@@ -213,7 +161,7 @@ impl<'a> Line<'a> {
         }
         let has_pairs =
             rest::check(rest).map_err(|(at, what)| fault(after.len() - rest.len() + at, what))?;
-        Ok(Self { mark, word: Word(word), attributes, rest: Rest { bytes: rest, has_pairs } })
+        Ok(Self { mark, word, attributes, rest: Rest { bytes: rest, has_pairs } })
     }
 
     /// Parses a line as a server reads it. One CR before its LF is dropped. Its word is a method,
@@ -292,24 +240,6 @@ mod tests {
         }
         assert_eq!(Line::parse(b"1 a  x").unwrap().rest.stuffed(), b" x");
         assert_eq!(Line::parse(b"1 a x\x10Jy").unwrap().rest.plain().as_ref(), b"x\ny");
-    }
-
-    /// A word has at most 128 bytes, its slash included.
-    #[test]
-    fn the_longest_word_is_counted_with_its_slash() {
-        for (slash, end) in
-            ["", "/"].into_iter().flat_map(|one| ["", " ", ";k=v", " x"].map(|two| (one, two)))
-        {
-            for length in [1, MAX_NAME - 2, MAX_NAME - 1, MAX_NAME, MAX_NAME + 1] {
-                let word = format!("{slash}{}", "a".repeat(length));
-                let expected = Some(word.len()).filter(|len| *len <= MAX_NAME);
-                assert_eq!(word_len(format!("{word}{end}").as_bytes()), expected, "{word}{end}");
-                assert_eq!(Word::new(&word).is_some(), expected.is_some(), "{word}");
-            }
-        }
-        for bad in ["", "/", "//a", "/ a", "/;", " ", ";"] {
-            assert_eq!(word_len(bad.as_bytes()), None, "{bad}");
-        }
     }
 
     #[test]

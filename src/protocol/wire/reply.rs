@@ -4,62 +4,12 @@ use std::{fmt, num::NonZeroU64};
 
 use crate::protocol::wire::{
     code::Code,
+    encode,
+    escape::Escaped,
     id::RequestId,
-    parse::{Line, Mark, Rest, Word},
+    outcome::Outcome,
+    parse::{Line, Mark, Rest},
 };
-
-/// How a request ended, or goes on (PROTOCOL.md, section 7). The word alone decides.
-///
-/// Exhaustive: version 1 of the protocol has these five words, and each of them matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
-    /// One item of a streamed reply; not terminal.
-    More,
-    /// The handler ran and succeeded.
-    Ok,
-    /// The handler ran and failed.
-    Err,
-    /// Not started: safe to retry.
-    No,
-    /// May have run.
-    Cut,
-}
-
-impl Outcome {
-    /// The outcome's word on the wire.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::More => "more",
-            Self::Ok => "ok",
-            Self::Err => "err",
-            Self::No => "no",
-            Self::Cut => "cut",
-        }
-    }
-
-    /// The outcome that `word` stands for.
-    pub fn from_word(word: Word<'_>) -> Option<Self> {
-        Some(match word.as_bytes() {
-            b"ok" => Self::Ok,
-            b"err" => Self::Err,
-            b"no" => Self::No,
-            b"cut" => Self::Cut,
-            b"more" => Self::More,
-            _ => return None,
-        })
-    }
-
-    /// Whether the request is over with it: all but `more`.
-    pub const fn is_terminal(self) -> bool {
-        !matches!(self, Self::More)
-    }
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// Why a request has no `ok`: a code, and a text for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +41,7 @@ impl fmt::Display for Reason {
         if self.text.is_empty() {
             return self.code.fmt(f);
         }
-        write!(f, "{}: {}", self.code, crate::protocol::Escaped(self.text.as_bytes()))
+        write!(f, "{}: {}", self.code, Escaped(self.text.as_bytes()))
     }
 }
 
@@ -104,7 +54,7 @@ pub(crate) fn encode_failure(
     text: fmt::Arguments<'_>,
 ) {
     let head = format_args!("{outcome} {code}");
-    crate::protocol::wire::encode::display(out, Mark::Id(id), head, text);
+    encode::display(out, Mark::Id(id), head, text);
 }
 
 /// Appends `ID no;retry=MS CODE [text] LF`: a refusal, and when to come again.
@@ -116,7 +66,7 @@ pub(crate) fn encode_refusal(
     text: fmt::Arguments<'_>,
 ) {
     let head = format_args!("{};retry={retry} {code}", Outcome::No);
-    crate::protocol::wire::encode::display(out, Mark::Id(id), head, text);
+    encode::display(out, Mark::Id(id), head, text);
 }
 
 /// A line from the server, distinguished by its mark.

@@ -1,0 +1,12 @@
+//! How long the parts of a line may be (PROTOCOL.md, section 12).
+
+/// The longest head (everything before the rest), in bytes.
+pub const MAX_HEAD: usize = 2_048;
+/// The longest name, in bytes.
+pub const MAX_NAME: usize = 128;
+/// The longest key of an attribute, in bytes.
+pub const MAX_KEY: usize = 32;
+/// The longest value of an attribute, in bytes.
+pub const MAX_VALUE: usize = 255;
+/// The most attributes of one line: what bounds the search for repeated keys.
+pub const MAX_ATTRIBUTES: usize = 32;
