@@ -7,7 +7,7 @@ use crate::{
     protocol::{DEFAULT_MAX_LINE, LineTime, MAX_NUMBER, MIN_MAX_LINE},
     server::buffered::LITTLE,
     tcp::UNSENT,
-    topic::{Retention, Totals},
+    topic::{Retention, StoreLimits},
 };
 
 /// A connection's own share: its task, its session, its place in the tables.
@@ -563,8 +563,8 @@ impl ServerConfig {
         Retention { messages: self.retained_messages, bytes: self.retained_bytes }
     }
 
-    pub(super) fn totals(&self) -> Totals {
-        Totals { topics: self.topics, bytes: self.retained_bytes_total }
+    pub(super) fn store_limits(&self) -> StoreLimits {
+        StoreLimits { topics: self.topics, bytes: self.retained_bytes_total }
     }
 }
 

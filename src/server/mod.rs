@@ -140,7 +140,7 @@ impl<L: Listener> Server<L> {
     /// Its limits. Default: [`ServerConfig::new`].
     #[must_use]
     pub fn config(mut self, config: ServerConfig) -> Self {
-        self.memory.set_limits(config.retention(), config.totals());
+        self.memory.set_limits(config.retention(), config.store_limits());
         self.publisher.set_max_line(config.max_line);
         self.config = config;
         self

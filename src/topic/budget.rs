@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, Weak},
-    topic::memory::{TopicEntry, TopicState},
+    topic::entry::{TopicEntry, TopicState},
 };
 
 /// The bytes of all logs, and which log holds the oldest line.
@@ -116,7 +116,7 @@ mod tests {
     use crate::{
         protocol::Topic,
         random::Random,
-        topic::{MemoryTopics, Retention, TopicStore, Totals, log::NOTED},
+        topic::{MemoryTopics, Retention, StoreLimits, TopicStore, log::NOTED},
     };
 
     fn topic(n: usize) -> Topic {
@@ -139,7 +139,7 @@ mod tests {
     fn limited(bytes: usize) -> MemoryTopics {
         let topics = MemoryTopics::new(&Random::seeded(1));
         let retention = Retention { messages: 5, bytes: 400 };
-        topics.set_limits(retention, Totals { topics: 100, bytes });
+        topics.set_limits(retention, StoreLimits { topics: 100, bytes });
         topics
     }
 

@@ -18,12 +18,12 @@ pub(super) struct Gate {
 }
 
 /// A publish in progress.
-pub(super) struct Pass<'a>(&'a Gate);
+pub(super) struct Passage<'a>(&'a Gate);
 
 impl Gate {
     /// Begins a publish, unless the gate is shut.
-    pub(super) fn enter(&self) -> Option<Pass<'_>> {
-        let pass = Pass(self);
+    pub(super) fn enter(&self) -> Option<Passage<'_>> {
+        let pass = Passage(self);
         let before = self.state.fetch_add(ONE, Ordering::AcqRel);
         (before & SHUT == 0).then_some(pass)
     }
@@ -45,7 +45,7 @@ impl Gate {
     }
 }
 
-impl Drop for Pass<'_> {
+impl Drop for Passage<'_> {
     fn drop(&mut self) {
         if self.0.state.fetch_sub(ONE, Ordering::AcqRel) == ONE | SHUT {
             self.0.idle.notify_waiters();

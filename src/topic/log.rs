@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::{
     protocol::{Code, Cursor, Epoch, Position, Step, Topic, Window},
-    topic::{Read, Room, memory::Retention},
+    topic::{Read, Room, limits::Retention},
 };
 
 /// What is stored beside each line: where it ends, and when it came.

@@ -14,30 +14,12 @@ use crate::{
     sync::{Arc, AtomicUsize, Mutex, Ordering},
     topic::{
         BoxFuture, PublishError, Published, Read, Room, TopicReader, TopicStore, Unavailable,
-        budget::Budget, ended::Ended, log::Log,
+        budget::Budget,
+        ended::Ended,
+        entry::{TopicEntry, TopicState},
+        limits::{Retention, StoreLimits},
     },
 };
-
-/// What a topic keeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Retention {
-    /// Messages per topic.
-    pub(crate) messages: usize,
-    /// Bytes of encoded lines per topic.
-    pub(crate) bytes: usize,
-}
-
-/// What all topics together keep.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Totals {
-    /// Topics that keep anything.
-    pub(crate) topics: usize,
-    /// Bytes, with what is stored beside each message.
-    pub(crate) bytes: usize,
-}
-
-/// Sweeps that a log outlives unused: after the first, which may come at once, two whole intervals.
-const SWEEPS: u8 = 2;
 
 /// The capacity of the table of topics that is always kept.
 const SPARE_TOPICS: usize = 1_024;
@@ -80,25 +62,6 @@ struct Settings {
     max_topics: usize,
 }
 
-/// Lock order: the hub's shard, then `state`.
-#[derive(Debug)]
-pub(super) struct TopicEntry {
-    topic: Topic,
-    pub(super) state: Mutex<TopicState>,
-}
-
-#[derive(Debug)]
-pub(super) struct TopicState {
-    pub(super) log: Log,
-    readers: Readers,
-    /// Sweeps since the last message, and since the last reader left.
-    swept: u8,
-    /// The budget knows, or is about to be told, that the log has lines.
-    pub(super) is_listed: bool,
-    /// The log was closed, and stays only for the readers that it had.
-    is_closed: bool,
-}
-
 /// What is to be done after an append, outside all locks.
 struct Appended {
     published: Published,
@@ -129,7 +92,7 @@ impl MemoryTopics {
     }
 
     /// Sets the limits: those of one log for the logs that are not born yet.
-    pub(crate) fn set_limits(&self, retention: Retention, totals: Totals) {
+    pub(crate) fn set_limits(&self, retention: Retention, totals: StoreLimits) {
         let mut settings = self.0.settings.lock();
         settings.retention = retention;
         settings.max_topics = totals.topics;
@@ -346,44 +309,7 @@ impl Hub {
         let settings = self.settings.lock();
         let begin = settings.ended.get(topic).filter(|end| end.is_sendable());
         let begin = begin.unwrap_or(Position { epoch: settings.birth, next: 1 });
-        Arc::new(TopicEntry {
-            topic: topic.clone(),
-            state: Mutex::new(TopicState {
-                log: Log::new(topic, begin, settings.retention),
-                readers: Readers::default(),
-                swept: 0,
-                is_listed: false,
-                is_closed: false,
-            }),
-        })
-    }
-}
-
-impl TopicEntry {
-    /// Counts a sweep; the topic, if its log may go.
-    fn swept(&self) -> Option<Topic> {
-        let mut state = self.state.lock();
-        if state.log.is_unborn() || !state.readers.is_empty() {
-            return None;
-        }
-        state.swept = state.swept.saturating_add(1);
-        (state.swept > SWEEPS).then(|| self.topic.clone())
-    }
-
-    /// Where the log ends, if it may still be dropped: since the sweep found that it may, a reader
-    /// or a message may have come.
-    fn may_go(&self) -> Option<Position> {
-        let state = self.state.lock();
-        (state.swept > SWEEPS && state.readers.is_empty()).then(|| state.log.end())
-    }
-
-    /// Removes a reader. Returns its waker, to be dropped outside the locks, and whether it was the
-    /// last reader.
-    fn leave(&self, slot: u32) -> (Option<Waker>, bool) {
-        let mut state = self.state.lock();
-        let waker = state.readers.remove(slot);
-        state.swept = 0;
-        (waker, state.readers.is_empty())
+        Arc::new(TopicEntry::new(topic, begin, settings.retention))
     }
 }
 
@@ -444,80 +370,10 @@ impl Drop for MemoryReader {
     }
 }
 
-/// The readers of one log, and which of them wait at its head.
-///
-/// Only a reader that caught up is in `waiting`, so a burst of publishes wakes each once.
-///
-/// A reader is named by its place in `wakers`. There is one for each subscription of the server, so the
-/// numbers are short.
-#[derive(Debug, Default)]
-struct Readers {
-    wakers: Vec<Option<Waker>>,
-    /// Where in `waiting` each reader stands, if it has a waker.
-    places: Vec<u32>,
-    free: Vec<u32>,
-    /// Readers with a waker, in the order in which they began to wait.
-    waiting: Vec<u32>,
-}
-
-impl Readers {
-    fn add(&mut self) -> u32 {
-        self.free.pop().unwrap_or_else(|| {
-            self.wakers.push(None);
-            self.places.push(0);
-            short(self.wakers.len() - 1)
-        })
-    }
-
-    fn is_empty(&self) -> bool {
-        self.wakers.len() == self.free.len()
-    }
-
-    /// Stores `waker`. Returns the one that it replaces, to be dropped outside the locks.
-    fn wait(&mut self, slot: u32, waker: &Waker) -> Option<Waker> {
-        let known = &mut self.wakers[slot as usize];
-        if known.as_ref().is_some_and(|known| known.will_wake(waker)) {
-            return None;
-        }
-        let before = known.replace(waker.clone());
-        if before.is_none() {
-            self.places[slot as usize] = short(self.waiting.len());
-            self.waiting.push(slot);
-        }
-        before
-    }
-
-    fn take_waiting(&mut self) -> Vec<Waker> {
-        let wakers = &mut self.wakers;
-        self.waiting.drain(..).filter_map(|slot| wakers[slot as usize].take()).collect()
-    }
-
-    /// Removes a reader. Returns its waker, to be dropped outside the locks. With the last reader
-    /// the memory for all of them is given back.
-    fn remove(&mut self, slot: u32) -> Option<Waker> {
-        self.free.push(slot);
-        let waker = self.wakers[slot as usize].take();
-        if waker.is_some() {
-            let place = self.places[slot as usize];
-            self.waiting.swap_remove(place as usize);
-            if let Some(&moved) = self.waiting.get(place as usize) {
-                self.places[moved as usize] = place;
-            }
-        }
-        if self.is_empty() {
-            *self = Self::default();
-        }
-        waker
-    }
-}
-
-fn short(place: usize) -> u32 {
-    u32::try_from(place).expect("the readers of a log fit into memory")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::topic::entry::SWEEPS;
 
     fn topics() -> MemoryTopics {
         MemoryTopics::new(&Random::seeded(1))
@@ -551,7 +407,7 @@ mod tests {
     fn the_cap_counts_logs_and_is_charged_to_the_publisher() {
         let topics = topics();
         let retention = topics.0.settings.lock().retention;
-        topics.set_limits(retention, Totals { topics: 1, bytes: 1 << 20 });
+        topics.set_limits(retention, StoreLimits { topics: 1, bytes: 1 << 20 });
         let _readers = [topics.open(&topic("a")), topics.open(&topic("b"))];
         topics.append_now(&topic("a"), b"x").unwrap();
         assert_eq!(topics.append_now(&topic("b"), b"x"), Err(PublishError::TooMany));
@@ -635,7 +491,7 @@ mod tests {
     fn no_number_is_given_twice() {
         let (topics, mut rng) = (topics(), fastrand::Rng::with_seed(3));
         let retention = topics.0.settings.lock().retention;
-        topics.set_limits(retention, Totals { topics: 8, bytes: 1 << 20 });
+        topics.set_limits(retention, StoreLimits { topics: 8, bytes: 1 << 20 });
         let mut given = std::collections::HashSet::new();
         for _ in 0..5_000 {
             let name = topic(&format!("t{}", rng.u8(..20)));
@@ -741,48 +597,6 @@ mod tests {
         assert_eq!(topics.topics(), 0);
     }
 
-    /// A reader that waits is woken by the next message, whichever others have come and gone.
-    #[test]
-    fn who_waits_is_woken_whoever_else_leaves() {
-        use crate::sync::{AtomicUsize, Ordering};
-
-        #[derive(Default)]
-        struct Woken(AtomicUsize);
-
-        impl std::task::Wake for Woken {
-            fn wake(self: Arc<Self>) {
-                self.0.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-
-        let (mut readers, mut rng) = (Readers::default(), fastrand::Rng::with_seed(1));
-        // Of each reader its slot, its waker, and whether it waits.
-        let mut known: Vec<(u32, Arc<Woken>, bool)> = Vec::new();
-        for step in 0..20_000 {
-            let at = rng.usize(..known.len().max(1));
-            match rng.u8(..8) {
-                0 | 1 if known.len() < 8 => known.push((readers.add(), Arc::default(), false)),
-                2 if at < known.len() => {
-                    let (slot, _, waits) = known.swap_remove(at);
-                    assert_eq!(readers.remove(slot).is_some(), waits, "step {step}");
-                }
-                3 => {
-                    readers.take_waiting().into_iter().for_each(Waker::wake);
-                    for (_, woken, waits) in &mut known {
-                        let count = woken.0.swap(0, Ordering::Relaxed);
-                        assert_eq!(count, usize::from(mem::take(waits)), "step {step}");
-                    }
-                }
-                _ => {
-                    let Some((slot, woken, waits)) = known.get_mut(at) else { continue };
-                    readers.wait(*slot, &Waker::from(woken.clone()));
-                    *waits = true;
-                }
-            }
-            assert_eq!(readers.is_empty(), known.is_empty());
-        }
-    }
-
     /// The last waker of a task may own a reader of the same topic.
     #[test]
     fn wakers_are_dropped_outside_the_locks() {
@@ -805,37 +619,5 @@ mod tests {
         }
         drop(reader);
         assert_eq!(topics.0.topics.len(), 0);
-    }
-
-    #[test]
-    fn waiting_readers_do_not_pile_up() {
-        let mut readers = Readers::default();
-        let waker = Waker::noop();
-        let kept = readers.add();
-        for _ in 0..100 {
-            let slot = readers.add();
-            readers.wait(slot, waker);
-            readers.wait(kept, waker);
-            readers.wait(slot, waker);
-            readers.remove(slot);
-        }
-        assert_eq!((readers.wakers.len(), readers.waiting.len()), (2, 1));
-        assert_eq!(readers.take_waiting().len(), 1);
-        assert_eq!(readers.take_waiting().len(), 0);
-        readers.remove(kept);
-        assert!(readers.is_empty());
-    }
-
-    #[test]
-    fn the_last_reader_takes_the_room_of_all() {
-        let mut readers = Readers::default();
-        for _ in 0..3 {
-            let slots: Vec<_> = (0..1_000).map(|_| readers.add()).collect();
-            slots.iter().for_each(|&slot| drop(readers.wait(slot, Waker::noop())));
-            slots.into_iter().for_each(|slot| drop(readers.remove(slot)));
-            let Readers { wakers, places, free, waiting } = &readers;
-            assert_eq!((wakers.capacity(), places.capacity()), (0, 0));
-            assert_eq!((free.capacity(), waiting.capacity()), (0, 0));
-        }
     }
 }

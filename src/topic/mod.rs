@@ -6,10 +6,13 @@
 mod budget;
 mod checked;
 mod ended;
+mod entry;
 mod gate;
+mod limits;
 mod log;
 mod memory;
 mod publisher;
+mod readers;
 
 use std::{
     fmt,
@@ -23,7 +26,7 @@ use crate::protocol::{Code, Cursor, Epoch, Position, Topic, Window};
 
 pub(crate) use self::{
     checked::{check_read, check_window, checked_end, checked_published},
-    memory::{Retention, Totals},
+    limits::{Retention, StoreLimits},
 };
 pub use self::{memory::MemoryTopics, publisher::Publisher};
 

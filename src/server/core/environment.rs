@@ -104,7 +104,7 @@ impl Environment {
 /// Topics in memory, as the settings bound them.
 fn in_memory(config: &ServerConfig, random: &Random) -> Publisher {
     let memory = MemoryTopics::new(random);
-    memory.set_limits(config.retention(), config.totals());
+    memory.set_limits(config.retention(), config.store_limits());
     let publisher = Publisher::new(memory);
     publisher.set_max_line(config.max_line);
     publisher
