@@ -2,43 +2,17 @@
 
 use std::fmt;
 
-use dashmap::DashMap;
-use uuid::Uuid;
-
 use crate::{
     guard::guarded,
     server::{
         buffered::Buffered,
         session::{Session, SessionStats},
+        sessions::Sessions,
         stats::{ServerStats, Totals},
     },
     sync::Arc,
     topic::{MemoryTopics, Publisher},
 };
-
-/// The open connections of a server.
-#[derive(Debug, Default)]
-pub(super) struct Sessions {
-    open: DashMap<Uuid, Session>,
-}
-
-impl Sessions {
-    pub(super) fn len(&self) -> usize {
-        self.open.len()
-    }
-
-    pub(super) fn insert(&self, session: Session) {
-        self.open.insert(session.id(), session);
-    }
-
-    pub(super) fn remove(&self, session: &Session) {
-        self.open.remove(&session.id());
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = Session> {
-        self.open.iter().map(|entry| entry.value().clone())
-    }
-}
 
 /// Shows the state of a server, before, while and after it serves; cheap to clone.
 ///

@@ -2,6 +2,7 @@
 
 mod access;
 mod buffered;
+mod builder;
 mod config;
 pub(crate) mod core;
 pub(crate) mod driver;
@@ -9,39 +10,26 @@ mod ending;
 mod handle;
 mod handlers;
 mod mailbox;
+mod peer_addr;
 mod publishing;
 mod session;
+mod sessions;
 mod stats;
 mod stopping;
 mod user_code;
 mod waiting_tasks;
 
-use std::io;
-
-use tokio::net::{TcpListener, ToSocketAddrs};
-
 #[cfg(feature = "tower")]
 pub use self::handlers::tower::{HandlerCall, HandlerReply, HandlerService};
-use self::{
-    access::hooks::Hooks,
-    buffered::Buffered,
-    core::environment::Environment,
-    driver::{listener::listen, serving::Serving, timers::Timers},
-    handle::Sessions,
-    publishing::Publishing,
-    stats::Totals,
-};
 pub use self::{
     access::{
         authenticator::{Authenticator, Denied, TokenAuthenticator},
         authorizer::{Action, Authorizer, Verdict},
         principal::Principal,
     },
+    builder::Server,
     config::ServerConfig,
-    driver::{
-        accept::Serve,
-        listener::{Listener, PeerAddr},
-    },
+    driver::{accept::Serve, listener::Listener},
     handle::ServerHandle,
     handlers::{
         extractors::{FromRequest, Request, RequestParts, State},
@@ -53,172 +41,8 @@ pub use self::{
         streamed::Streamed,
         test_request::TestRequest,
     },
+    peer_addr::PeerAddr,
     session::{Session, SessionStats},
     stats::ServerStats,
     stopping::Stopping,
 };
-use crate::{
-    coop::consume_budget,
-    random::Random,
-    sync::Arc,
-    topic::{MemoryTopics, Publisher, TopicStore},
-};
-
-/// A server that is set up but does not serve yet.
-///
-/// ```
-/// use bellwire::{Router, Server};
-///
-/// # async fn run() -> std::io::Result<()> {
-/// let server = Server::bind("127.0.0.1:0").await?;
-/// println!("listening on {}", server.local_addr()?);
-/// let router = Router::new().method("echo", async |text: String| text);
-/// server
-///     .serve(router)
-///     .with_graceful_shutdown(async { /* a signal */ })
-///     .await
-/// # }
-/// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
-/// ```
-#[derive(Debug)]
-pub struct Server<L = TcpListener> {
-    listener: L,
-    config: ServerConfig,
-    random: Random,
-    /// The default topics, whose limits come with the configuration.
-    memory: MemoryTopics,
-    publisher: Publisher,
-    sessions: Arc<Sessions>,
-    totals: Arc<Totals>,
-    buffered: Arc<Buffered>,
-    hooks: Hooks,
-}
-
-impl Server {
-    /// A server on a TCP address; port 0 takes a free port.
-    ///
-    /// # Errors
-    /// The system's, when it cannot listen on the address. The text begins with the endpoints that
-    /// the address stands for, and [`source`](std::error::Error::source) is the system's error, with
-    /// its [`raw_os_error`](io::Error::raw_os_error). If the address cannot be looked up, the error
-    /// is the resolver's, and does not name the address.
-    ///
-    /// # Panics
-    /// Outside a tokio runtime.
-    pub async fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
-        consume_budget().await;
-        Ok(Self::new(listen(address).await?))
-    }
-}
-
-impl<L: Listener> Server<L> {
-    /// A server on any listener: a Unix socket, in-memory pipes.
-    pub fn new(listener: L) -> Self {
-        let random = Random::from_system();
-        let memory = MemoryTopics::new(&random);
-        Self {
-            listener,
-            config: ServerConfig::new(),
-            random,
-            publisher: Publisher::new(memory.clone()),
-            memory,
-            sessions: Arc::default(),
-            totals: Arc::default(),
-            buffered: Arc::default(),
-            hooks: Hooks::default(),
-        }
-    }
-
-    /// The address that it listens on.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn local_addr(&self) -> io::Result<PeerAddr> {
-        self.listener.local_addr()
-    }
-
-    /// Its limits. Default: [`ServerConfig::new`].
-    #[must_use]
-    pub fn config(mut self, config: ServerConfig) -> Self {
-        self.memory.set_limits(config.retention(), config.store_limits());
-        self.publisher.set_max_line(config.max_line);
-        self.config = config;
-        self
-    }
-
-    /// Its topics. Default: [`MemoryTopics`]. Call this before [`publisher`](Self::publisher) and
-    /// [`handle`](Self::handle).
-    #[must_use]
-    pub fn topics(mut self, store: impl TopicStore) -> Self {
-        self.publisher = Publisher::new(store);
-        self.publisher.set_max_line(self.config.max_line);
-        self
-    }
-
-    /// Sets the authenticator, which finds out who a peer is. Default: none, and all peers are
-    /// anonymous.
-    ///
-    /// With an authenticator, `/hello` announces its schemes. A peer that the transport has not
-    /// identified has to `/auth` before anything else (PROTOCOL.md, section 8.11). See
-    /// [`TokenAuthenticator`].
-    ///
-    /// # Panics
-    /// When it has no schemes, or their names, joined by commas, are over 255 bytes.
-    #[must_use]
-    pub fn authenticator(mut self, authenticator: impl Authenticator) -> Self {
-        self.hooks.set_authenticator(authenticator);
-        self
-    }
-
-    /// Sets the authorizer, which decides what a peer may do. Default: none. All peers may then
-    /// call and subscribe, and [`ServerConfig::allow_publish`] decides whether they may publish.
-    /// With an authorizer that setting has no effect.
-    #[must_use]
-    pub fn authorizer(mut self, authorizer: impl Authorizer) -> Self {
-        self.hooks.set_authorizer(authorizer);
-        self
-    }
-
-    /// The source of session ids. Default: the system.
-    #[must_use]
-    pub fn random(mut self, random: Random) -> Self {
-        self.memory.reseed(&random);
-        self.random = random;
-        self
-    }
-
-    /// A handle that publishes to its topics, before and while it serves. When the server has
-    /// stopped, it returns [`PublishError::Closed`](crate::PublishError::Closed).
-    pub fn publisher(&self) -> Publisher {
-        self.publisher.clone()
-    }
-
-    /// A handle for statistics and sessions, before, while and after the server serves.
-    pub fn handle(&self) -> ServerHandle {
-        let (sessions, totals) = (self.sessions.clone(), self.totals.clone());
-        ServerHandle::new(
-            sessions,
-            totals,
-            self.buffered.clone(),
-            self.memory.clone(),
-            self.publisher(),
-        )
-    }
-
-    /// Serves `router` when it is awaited.
-    pub fn serve<S: Clone + Send + Sync + 'static>(self, router: Router<S>) -> Serve<L> {
-        let environment = Environment {
-            config: self.config,
-            methods: router.into_methods(),
-            publisher: self.publisher,
-            totals: self.totals,
-            buffered: self.buffered,
-            hooks: self.hooks,
-            publishing: Publishing::default(),
-        };
-        let (sessions, random) = (self.sessions, self.random);
-        let environment = Arc::new(environment);
-        let serving = Serving { environment, sessions, random, timers: Timers::new() };
-        Serve::new(self.listener, serving)
-    }
-}

@@ -12,9 +12,9 @@ use crate::{
         access::principal::{ANONYMOUS, Principal},
         buffered::{Buffered, Holding},
         config::ServerConfig,
-        driver::listener::PeerAddr,
         ending::Ending,
         mailbox::Mailbox,
+        peer_addr::PeerAddr,
     },
     sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, OnceLock, Ordering},
 };

@@ -7,9 +7,7 @@ use subtle::ConstantTimeEq;
 use crate::{
     credentials::Credentials,
     protocol::{Code, MAX_VALUE},
-    server::{
-        access::principal::Principal, driver::listener::PeerAddr, handlers::reply::Rejection,
-    },
+    server::{access::principal::Principal, handlers::reply::Rejection, peer_addr::PeerAddr},
     topic::BoxFuture,
 };
 

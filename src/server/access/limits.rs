@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    server::{config::ServerConfig, driver::listener::PeerAddr},
+    server::{config::ServerConfig, peer_addr::PeerAddr},
     sync::{Arc, Mutex},
 };
 

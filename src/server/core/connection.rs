@@ -14,7 +14,7 @@ use crate::{
             access::Access, active::Active, environment::Environment, in_flight::NEVER,
             state::State, subscriptions::Subscriptions, tiny_reads::TinyReads,
         },
-        driver::listener::PeerAddr,
+        peer_addr::PeerAddr,
         session::Session,
     },
     sync::Arc,

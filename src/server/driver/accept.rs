@@ -27,12 +27,14 @@ use crate::{
         driver::serving::Serving,
         driver::socket::Driver,
         driver::{
-            clock::{Clock, apart},
+            clock::Clock,
             handshake::ConnectionTask,
-            listener::{Listener, PeerAddr, is_of_one_connection, is_own},
+            listener::{Listener, is_of_one_connection},
+            prepared::prepared,
             spanned::Spanned,
         },
         mailbox::{CUT, DRAIN, LAST, LINE},
+        peer_addr::PeerAddr,
         session::Session,
         stats::Tally,
     },
@@ -195,27 +197,6 @@ async fn raised(signal: BoxedSignal) {
 /// A listener's panic is an error that is not one connection's own.
 fn panicked(panic: &str) -> io::Error {
     io::Error::other(format!("the listener panicked: {}", Escaped(panic.as_bytes())))
-}
-
-/// A connection's transport, once it is prepared. Where that fails its peer may be gone already: its own
-/// affair, and no reason to pause.
-async fn prepared<L: Listener>(io: L::Io, serving: Arc<Serving>) -> Option<L::Io> {
-    let prepare = move || {
-        let config = &serving.environment.config;
-        let limit = || config.unsent_bytes.map_or(Ok(()), |bytes| L::limit_unsent(&io, bytes));
-        for done in [guarded(|| L::prepare(&io, config.tcp_user_timeout)), guarded(limit)] {
-            match done {
-                Some(Ok(())) => {}
-                Some(Err(error)) => tracing::debug!(%error, "cannot prepare the connection"),
-                None => tracing::error!("listener panicked"),
-            }
-        }
-        io
-    };
-    match is_own::<L>() {
-        true => Some(prepare()),
-        false => apart(prepare).await,
-    }
 }
 
 /// The end of a time from now on; of one without end, a day that does not come.

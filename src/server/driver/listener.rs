@@ -1,10 +1,8 @@
 //! Where connections come from.
 
 use std::{
-    any::TypeId,
     fmt, io,
     net::SocketAddr,
-    path::PathBuf,
     task::{Context, Poll},
     time::Duration,
 };
@@ -16,7 +14,10 @@ use tokio::{
     net::{TcpListener, TcpStream, ToSocketAddrs, lookup_host},
 };
 
-use crate::{server::access::principal::Principal, tcp};
+use crate::{
+    server::{access::principal::Principal, peer_addr::PeerAddr},
+    tcp,
+};
 
 /// The source of a server's connections: TCP, a Unix socket, or anything else that yields byte
 /// streams.
@@ -113,45 +114,6 @@ pub trait Listener: Send + 'static {
     }
 }
 
-/// The address of a peer or of a listener.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum PeerAddr {
-    /// TCP.
-    Tcp(SocketAddr),
-    /// A Unix socket; most clients have no path.
-    Unix(Option<PathBuf>),
-    /// Anything else, as the listener names it.
-    Other(Box<str>),
-}
-
-impl fmt::Display for PeerAddr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(Some(path)) => write!(f, "unix:{}", path.display()),
-            Self::Unix(None) => f.write_str("unix"),
-            Self::Other(words) => f.write_str(words),
-        }
-    }
-}
-
-impl From<SocketAddr> for PeerAddr {
-    fn from(address: SocketAddr) -> Self {
-        Self::Tcp(address)
-    }
-}
-
-impl PeerAddr {
-    /// Whether a peer at this address may be on another machine.
-    pub(in crate::server) fn is_beyond_loopback(&self) -> bool {
-        match self {
-            Self::Tcp(address) => !address.ip().to_canonical().is_loopback(),
-            Self::Unix(_) | Self::Other(_) => false,
-        }
-    }
-}
-
 /// Listens on the first of the endpoints of `address` that it can listen on.
 ///
 /// # Errors
@@ -216,18 +178,6 @@ impl Listener for UnixListener {
 #[cfg(unix)]
 fn unix_addr(address: &tokio::net::unix::SocketAddr) -> PeerAddr {
     PeerAddr::Unix(address.as_pathname().map(Into::into))
-}
-
-/// Whether it is one of this crate's own listeners, whose functions do not block.
-pub(in crate::server) fn is_own<L: Listener>() -> bool {
-    let own = [
-        TypeId::of::<TcpListener>(),
-        #[cfg(unix)]
-        TypeId::of::<UnixListener>(),
-        #[cfg(feature = "tls")]
-        TypeId::of::<crate::server::driver::tls::TlsListener<TcpListener>>(),
-    ];
-    own.contains(&TypeId::of::<L>())
 }
 
 /// Whether an error of `accept` is one connection's own, so that the next may be fine.

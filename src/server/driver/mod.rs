@@ -6,6 +6,7 @@ pub(in crate::server) mod handshake;
 pub(in crate::server) mod listener;
 #[cfg(test)]
 mod mixtures;
+mod prepared;
 pub(in crate::server) mod serving;
 pub(in crate::server) mod socket;
 mod spanned;

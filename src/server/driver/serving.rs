@@ -2,7 +2,7 @@
 
 use crate::{
     random::Random,
-    server::{core::environment::Environment, driver::timers::Timers, handle::Sessions},
+    server::{core::environment::Environment, driver::timers::Timers, sessions::Sessions},
     sync::Arc,
 };
 

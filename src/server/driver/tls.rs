@@ -7,10 +7,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, ToSocketAddrs},
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::{
     Accept, TlsAcceptor,
     rustls::{ServerConfig, pki_types::CertificateDer},
@@ -18,11 +15,10 @@ use tokio_rustls::{
 };
 
 use crate::{
-    coop::consume_budget,
     server::{
-        Server,
         access::{authenticator::Denied, principal::Principal},
-        driver::listener::{Listener, PeerAddr, listen},
+        driver::listener::Listener,
+        peer_addr::PeerAddr,
     },
     sync::Arc,
 };
@@ -84,33 +80,6 @@ impl<L: Listener> TlsListener<L> {
     ) -> Self {
         self.identify = Some(Arc::new(identify));
         self
-    }
-}
-
-impl Server<TlsListener<TcpListener>> {
-    /// A server on a TCP address that speaks TLS; port 0 takes a free port. `tls` has the server's
-    /// certificate.
-    ///
-    /// Short for [`Server::new`] with a [`TlsListener`], which can also identify clients by their
-    /// certificates.
-    ///
-    /// ```no_run
-    /// use std::sync::Arc;
-    /// use bellwire::{Router, Server, tls::rustls};
-    ///
-    /// # async fn run(tls: rustls::ServerConfig) -> std::io::Result<()> {
-    /// Server::bind_tls("0.0.0.0:7440", Arc::new(tls)).await?.serve(Router::new()).await
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// As [`Server::bind`].
-    ///
-    /// # Panics
-    /// Outside a tokio runtime.
-    pub async fn bind_tls(address: impl ToSocketAddrs, tls: Arc<ServerConfig>) -> io::Result<Self> {
-        consume_budget().await;
-        Ok(Self::new(TlsListener::new(listen(address).await?, tls)))
     }
 }
 

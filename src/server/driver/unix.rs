@@ -11,7 +11,7 @@ use std::{
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixListener;
 
-use crate::{coop::consume_budget, server::Server, tcp};
+use crate::{coop::consume_budget, server::builder::Server, tcp};
 
 /// How often, and after how long each time, the lock on the directory is tried for.
 const TRIES: u32 = 100;

@@ -10,7 +10,6 @@ use crate::{
     random::Random,
     server::{
         access::principal::Principal,
-        driver::listener::PeerAddr,
         handlers::{
             extractors::{FromRequest, Payload, RequestParts},
             reply::{Answer, Ended, Rejection, Reply},
@@ -18,6 +17,7 @@ use crate::{
             running::Started,
             streamed::Next,
         },
+        peer_addr::PeerAddr,
         session::Session,
     },
     topic::{MemoryTopics, Publisher},

@@ -1,0 +1,49 @@
+//! What is done to the transport of a connection when it is accepted.
+
+use std::any::TypeId;
+
+use tokio::net::TcpListener;
+#[cfg(unix)]
+use tokio::net::UnixListener;
+
+use crate::{
+    guard::guarded,
+    server::driver::{clock::apart, listener::Listener, serving::Serving},
+    sync::Arc,
+};
+
+/// A connection's transport, once it is prepared. Where that fails its peer may be gone already: its own
+/// affair, and no reason to pause.
+pub(in crate::server) async fn prepared<L: Listener>(
+    io: L::Io,
+    serving: Arc<Serving>,
+) -> Option<L::Io> {
+    let prepare = move || {
+        let config = &serving.environment.config;
+        let limit = || config.unsent_bytes.map_or(Ok(()), |bytes| L::limit_unsent(&io, bytes));
+        for done in [guarded(|| L::prepare(&io, config.tcp_user_timeout)), guarded(limit)] {
+            match done {
+                Some(Ok(())) => {}
+                Some(Err(error)) => tracing::debug!(%error, "cannot prepare the connection"),
+                None => tracing::error!("listener panicked"),
+            }
+        }
+        io
+    };
+    match is_own::<L>() {
+        true => Some(prepare()),
+        false => apart(prepare).await,
+    }
+}
+
+/// Whether it is one of this crate's own listeners, whose functions do not block.
+fn is_own<L: Listener>() -> bool {
+    let own = [
+        TypeId::of::<TcpListener>(),
+        #[cfg(unix)]
+        TypeId::of::<UnixListener>(),
+        #[cfg(feature = "tls")]
+        TypeId::of::<crate::server::driver::tls::TlsListener<TcpListener>>(),
+    ];
+    own.contains(&TypeId::of::<L>())
+}
