@@ -10,7 +10,7 @@ use crate::{
             active::Active,
             connection::Connection,
             deferred::Deferred,
-            state::{End, State},
+            state::{End, FullState},
             subscriptions::Subscriptions,
         },
         mailbox::{COMMANDS, CUT},
@@ -78,7 +78,8 @@ impl Connection {
                 self.cut();
             }
             Some(End::Drop(at)) if at <= self.now => {
-                self.state = State::Closed { lost: Some("the peer does not read what was cut") };
+                self.state =
+                    FullState::Closed { lost: Some("the peer does not read what was cut") };
             }
             _ => {}
         }
@@ -124,7 +125,7 @@ impl Connection {
             return;
         }
         self.stop_reading(None);
-        if let State::Finishing { eof, .. } = &mut self.state {
+        if let FullState::Finishing { eof, .. } = &mut self.state {
             *eof = true;
         }
     }
@@ -161,7 +162,7 @@ impl Connection {
 
     /// The last line of the connection, once all others are there.
     pub(super) fn answer_quit(&mut self) {
-        if let State::Finishing { quit, .. } = &mut self.state
+        if let FullState::Finishing { quit, .. } = &mut self.state
             && self.active.as_deref().is_none_or(Active::has_answered)
             && let Some(id) = quit.take()
         {
@@ -190,9 +191,9 @@ impl Connection {
     pub(super) fn begin_closing(&mut self) {
         let until = self.now.after(self.environment.config.write_progress);
         let until = self.state.end().map_or(until, |end| end.time().min(until));
-        let eof = matches!(self.state, State::Finishing { eof: true, .. });
+        let eof = matches!(self.state, FullState::Finishing { eof: true, .. });
         self.stop_reading(None);
-        self.state = State::Closing { eof, until, is_banned: self.state.is_banned() };
+        self.state = FullState::Closing { eof, until, is_banned: self.state.is_banned() };
         self.active = None;
         self.set_timeout(until);
     }
@@ -202,15 +203,15 @@ impl Connection {
     /// no more than the last line to read.
     pub fn handle_shutdown(&mut self, now: Time) {
         self.now = now;
-        let State::Closing { eof, until, is_banned } = self.state else { return };
+        let FullState::Closing { eof, until, is_banned } = self.state else { return };
         if eof {
-            self.state = State::Closed { lost: None };
+            self.state = FullState::Closed { lost: None };
             return;
         }
         self.heard = now;
         let lingers = now.after(LINGER);
         let end = if is_banned { lingers } else { lingers.max(until) };
-        self.state = State::Lingering { end };
+        self.state = FullState::Lingering { end };
         self.wait_for_close();
     }
 
@@ -222,20 +223,20 @@ impl Connection {
         }
         match flags & CUT {
             0 => self.wait_for_close(),
-            _ => self.state = State::Closed { lost: None },
+            _ => self.state = FullState::Closed { lost: None },
         }
     }
 
     /// Closes the connection when it has nothing more to say and has waited for the peer.
     pub(super) fn wait_for_close(&mut self) {
         let until = match self.state {
-            State::Closing { until, .. } => until,
-            State::Lingering { end } => self.heard.after(LINGER).min(end),
+            FullState::Closing { until, .. } => until,
+            FullState::Lingering { end } => self.heard.after(LINGER).min(end),
             _ => return,
         };
         match self.now < until {
             true => self.set_timeout(until),
-            false => self.state = State::Closed { lost: None },
+            false => self.state = FullState::Closed { lost: None },
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     server::{
         core::{
             access::Access, active::Active, environment::Environment, in_flight::NEVER,
-            state::State, subscriptions::Subscriptions, tiny_reads::TinyReads,
+            state::FullState, subscriptions::Subscriptions, tiny_reads::TinyReads,
         },
         peer_addr::PeerAddr,
         session::Session,
@@ -102,7 +102,7 @@ pub(super) const LINES: u16 = 2_048;
 pub struct Connection {
     pub(super) environment: Arc<Environment>,
     pub(super) session: Session,
-    pub(super) state: State,
+    pub(super) state: FullState,
     pub(super) lines: LineDecoder,
     /// The longest line to be written, LF included.
     pub(super) client_max_line: usize,
@@ -181,7 +181,7 @@ impl Connection {
         };
         let timeout = access.as_ref().map_or(NEVER, Access::deadline);
         let mut connection = Self {
-            state: State::new(access.map(Box::new)),
+            state: FullState::new(access.map(Box::new)),
             lines: LineDecoder::new(longest),
             client_max_line: config.max_line.min(DEFAULT_MAX_LINE),
             last_id: 0,

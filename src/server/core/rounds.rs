@@ -14,7 +14,7 @@ use crate::{
         core::{
             active::Active,
             connection::{Connection, LINES, READS},
-            state::{ConnectionState, State},
+            state::{ConnectionState, FullState},
         },
         mailbox::{ALARM, COMMANDS, CUT, DRAIN, LAST, LINE, NEWS, SHED},
     },
@@ -155,14 +155,14 @@ impl Connection {
         if self.reads_left == 0 {
             return None;
         }
-        match &self.state {
-            State::Lingering { .. } => Some(SCRATCH),
-            State::Reading { .. } => {
-                (!self.is_stalled() && !self.tiny_reads.is_pausing_at(self.now) && self.has_turn())
-                    .then(|| self.read_at_most())
-            }
-            State::Finishing { .. } | State::Closing { .. } | State::Closed { .. } => None,
+        if matches!(self.state, FullState::Lingering { .. }) {
+            return Some(SCRATCH);
         }
+        let has_room = self.state.is_reading()
+            && !self.is_stalled()
+            && !self.tiny_reads.is_pausing_at(self.now)
+            && self.has_turn();
+        has_room.then(|| self.read_at_most())
     }
 
     /// Takes bytes that were read.
@@ -170,7 +170,7 @@ impl Connection {
         self.now = now;
         self.reads_left = self.reads_left.saturating_sub(1);
         match &self.state {
-            State::Lingering { .. } => self.heard = now,
+            FullState::Lingering { .. } => self.heard = now,
             _ => self.on_bytes(bytes),
         }
     }
@@ -180,7 +180,7 @@ impl Connection {
         self.now = now;
         self.reads_left = self.reads_left.saturating_sub(1);
         match &self.state {
-            State::Lingering { .. } => self.state = State::Closed { lost: None },
+            FullState::Lingering { .. } => self.state = FullState::Closed { lost: None },
             _ => self.on_eof(),
         }
     }
@@ -220,7 +220,7 @@ impl Connection {
     /// The bytes to be written.
     pub fn output(&self) -> &[u8] {
         match (&self.active, &self.state) {
-            (None, _) | (_, State::Closed { .. }) => &[],
+            (None, _) | (_, FullState::Closed { .. }) => &[],
             (Some(active), _) => active.out.unwritten(),
         }
     }
@@ -253,7 +253,7 @@ impl Connection {
         let since = active.out.blocked(now);
         let deadline = since.after(self.environment.config.write_progress);
         match deadline <= now {
-            true => self.state = State::Closed { lost: Some("the peer does not read") },
+            true => self.state = FullState::Closed { lost: Some("the peer does not read") },
             false => self.set_timeout(deadline),
         }
     }
@@ -268,12 +268,12 @@ impl Connection {
 
     fn goes_on(&mut self) -> bool {
         match &self.state {
-            State::Lingering { .. } => {
+            FullState::Lingering { .. } => {
                 self.wait_for_close();
                 return self.reads_left == 0;
             }
-            State::Closing { .. } | State::Closed { .. } => return false,
-            State::Reading { .. } | State::Finishing { .. } => {}
+            FullState::Closing { .. } | FullState::Closed { .. } => return false,
+            _ => {}
         }
         if self.is_finished() {
             self.begin_closing();
@@ -295,7 +295,7 @@ impl Connection {
     /// Why a connection that is closed was given up, if it was.
     pub fn lost(&self) -> Option<&'static str> {
         match self.state {
-            State::Closed { lost } => lost,
+            FullState::Closed { lost } => lost,
             _ => None,
         }
     }

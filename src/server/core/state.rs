@@ -1,5 +1,7 @@
 //! The state of a connection, as PROTOCOL.md draws it (section 14).
 
+use std::mem;
+
 use crate::{
     protocol::{RequestId, Time},
     server::core::access::Access,
@@ -28,16 +30,19 @@ pub enum ConnectionState {
 }
 
 /// The state, with what makes sense only in it.
-pub(super) enum State {
-    /// Lines are read and obeyed.
-    Reading {
-        progress: Progress,
-        /// What is to be decided about the peer.
-        access: Option<Box<Access>>,
-        /// One violation too many was read: the connection ends behind the line that is obeyed.
-        is_banned: bool,
-    },
-    /// No line is looked at any more. What runs is finished, then `/quit` is answered.
+///
+/// GREETED, OPEN, GRACE and LINE DRAWN are those in which lines are read and obeyed. A server may be
+/// told to stop before it has read a line: the peer's first line is judged as one in GREETED still.
+pub(super) enum FullState {
+    /// GREETED.
+    Greeted { reading: Reading },
+    /// OPEN.
+    Open { reading: Reading },
+    /// GRACE.
+    Grace { reading: Reading, has_read: bool },
+    /// LINE DRAWN. What still runs at `cut` is cut.
+    LineDrawn { reading: Reading, has_read: bool, cut: Time },
+    /// FINISHING: no line is looked at any more. What runs is finished, then `/quit` is answered.
     Finishing {
         quit: Option<RequestId>,
         /// The peer has closed its direction.
@@ -47,38 +52,27 @@ pub(super) enum State {
         /// It ends for a fault of the peer.
         is_banned: bool,
     },
-    /// Everything is written.
+    /// CLOSED begins: everything is written.
     Closing { eof: bool, until: Time, is_banned: bool },
     /// Closed in our direction. What still comes is thrown away.
     Lingering {
         /// However much comes.
         end: Time,
     },
+    /// CLOSED.
     Closed {
         /// Why it was given up, if it was.
         lost: Option<&'static str>,
     },
 }
 
-/// How far a connection that is read has come.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Progress {
-    /// No line was read. What the peer was told of the end meanwhile is where its first line leads.
-    Greeted(Told),
-    Open,
-    Grace,
-    /// What still runs at this time is cut.
-    LineDrawn(Time),
-}
-
-/// What a peer was told that has said nothing.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Told {
-    Hello,
-    /// `/bye`.
-    Goodbye,
-    /// `/bye;last=0`.
-    Last(Time),
+/// What all states have in which lines are read.
+#[derive(Default)]
+pub(super) struct Reading {
+    /// What is to be decided about the peer.
+    access: Option<Box<Access>>,
+    /// One violation too many was read: the connection ends behind the line that is obeyed.
+    is_banned: bool,
 }
 
 /// The end of a connection that the server ends.
@@ -106,21 +100,17 @@ impl End {
     }
 }
 
-impl State {
+impl FullState {
     pub(super) fn new(access: Option<Box<Access>>) -> Self {
-        Self::Reading { progress: Progress::Greeted(Told::Hello), access, is_banned: false }
+        Self::Greeted { reading: Reading { access, is_banned: false } }
     }
 
     pub(super) fn shown(&self) -> ConnectionState {
         match self {
-            Self::Reading { progress, .. } => match progress {
-                Progress::Greeted(Told::Hello) => ConnectionState::Greeted,
-                Progress::Open => ConnectionState::Open,
-                Progress::Greeted(Told::Goodbye) | Progress::Grace => ConnectionState::Grace,
-                Progress::Greeted(Told::Last(_)) | Progress::LineDrawn(_) => {
-                    ConnectionState::LineDrawn
-                }
-            },
+            Self::Greeted { .. } => ConnectionState::Greeted,
+            Self::Open { .. } => ConnectionState::Open,
+            Self::Grace { .. } => ConnectionState::Grace,
+            Self::LineDrawn { .. } => ConnectionState::LineDrawn,
             Self::Finishing { .. } => ConnectionState::Finishing,
             Self::Closing { .. } => ConnectionState::Closing,
             Self::Lingering { .. } => ConnectionState::Lingering,
@@ -128,8 +118,28 @@ impl State {
         }
     }
 
+    fn reading(&self) -> Option<&Reading> {
+        match self {
+            Self::Greeted { reading }
+            | Self::Open { reading }
+            | Self::Grace { reading, .. }
+            | Self::LineDrawn { reading, .. } => Some(reading),
+            _ => None,
+        }
+    }
+
+    fn reading_mut(&mut self) -> Option<&mut Reading> {
+        match self {
+            Self::Greeted { reading }
+            | Self::Open { reading }
+            | Self::Grace { reading, .. }
+            | Self::LineDrawn { reading, .. } => Some(reading),
+            _ => None,
+        }
+    }
+
     pub(super) fn is_reading(&self) -> bool {
-        matches!(self, Self::Reading { .. })
+        self.reading().is_some()
     }
 
     /// Whether nothing is left to be said.
@@ -137,50 +147,44 @@ impl State {
         matches!(self, Self::Closing { .. } | Self::Lingering { .. } | Self::Closed { .. })
     }
 
-    /// Whether no line was read.
+    /// Whether lines are read, and none was.
     pub(super) fn is_first(&self) -> bool {
-        matches!(self, Self::Reading { progress: Progress::Greeted(_), .. })
+        match self {
+            Self::Greeted { .. } => true,
+            Self::Grace { has_read, .. } | Self::LineDrawn { has_read, .. } => !has_read,
+            _ => false,
+        }
     }
 
     /// Whether lines are still read, and the line is drawn: no application request is started.
     pub(super) fn is_line_drawn(&self) -> bool {
-        self.shown() == ConnectionState::LineDrawn
+        matches!(self, Self::LineDrawn { .. })
     }
 
     /// A line was read.
     pub(super) fn has_read(&mut self) {
-        if let Self::Reading { progress, .. } = self
-            && let Progress::Greeted(told) = *progress
-        {
-            *progress = match told {
-                Told::Hello => Progress::Open,
-                Told::Goodbye => Progress::Grace,
-                Told::Last(cut) => Progress::LineDrawn(cut),
-            };
+        match self {
+            Self::Greeted { reading } => *self = Self::Open { reading: mem::take(reading) },
+            Self::Grace { has_read, .. } | Self::LineDrawn { has_read, .. } => *has_read = true,
+            _ => {}
         }
     }
 
     /// The peer is told that the server stops.
     pub(super) fn begin_grace(&mut self) {
-        if let Self::Reading { progress, .. } = self {
-            *progress = match *progress {
-                Progress::Greeted(Told::Hello) => Progress::Greeted(Told::Goodbye),
-                Progress::Open => Progress::Grace,
-                further => further,
-            };
+        let has_read = !self.is_first();
+        if let Self::Greeted { reading } | Self::Open { reading } = self {
+            *self = Self::Grace { reading: mem::take(reading), has_read };
         }
     }
 
     /// The line is drawn, and what still runs at `cut` is cut.
     pub(super) fn draw_line(&mut self, cut: Time) {
-        if let Self::Reading { progress, .. } = self {
-            *progress = match *progress {
-                Progress::Greeted(Told::Hello | Told::Goodbye) => {
-                    Progress::Greeted(Told::Last(cut))
-                }
-                Progress::Open | Progress::Grace => Progress::LineDrawn(cut),
-                further => further,
-            };
+        let has_read = !self.is_first();
+        if let Self::Greeted { reading } | Self::Open { reading } | Self::Grace { reading, .. } =
+            self
+        {
+            *self = Self::LineDrawn { reading: mem::take(reading), has_read, cut };
         }
     }
 
@@ -193,10 +197,7 @@ impl State {
     /// When the connection is cut or dropped, if the server ends it.
     pub(super) fn end(&self) -> Option<End> {
         match self {
-            Self::Reading {
-                progress: Progress::LineDrawn(cut) | Progress::Greeted(Told::Last(cut)),
-                ..
-            } => Some(End::Cut(*cut)),
+            Self::LineDrawn { cut, .. } => Some(End::Cut(*cut)),
             Self::Finishing { end, .. } => *end,
             _ => None,
         }
@@ -206,10 +207,7 @@ impl State {
     /// sets the time then.
     pub(super) fn bound_end(&mut self, at: Time) {
         match self {
-            Self::Reading {
-                progress: Progress::LineDrawn(cut) | Progress::Greeted(Told::Last(cut)),
-                ..
-            } => *cut = at.min(*cut),
+            Self::LineDrawn { cut, .. } => *cut = at.min(*cut),
             Self::Finishing { end, .. } => {
                 *end = Some(end.map_or(End::Cut(at), |end| end.or_cut(at)));
             }
@@ -226,49 +224,40 @@ impl State {
 
     /// A fault of the peer ends the connection.
     pub(super) fn ban(&mut self) {
-        match self {
-            Self::Reading { is_banned, .. }
-            | Self::Finishing { is_banned, .. }
-            | Self::Closing { is_banned, .. } => *is_banned = true,
-            Self::Lingering { .. } | Self::Closed { .. } => {}
+        if let Some(reading) = self.reading_mut() {
+            reading.is_banned = true;
+        } else if let Self::Finishing { is_banned, .. } | Self::Closing { is_banned, .. } = self {
+            *is_banned = true;
         }
     }
 
     pub(super) fn is_banned(&self) -> bool {
         match self {
-            Self::Reading { is_banned, .. }
-            | Self::Finishing { is_banned, .. }
-            | Self::Closing { is_banned, .. } => *is_banned,
-            Self::Lingering { .. } | Self::Closed { .. } => false,
+            Self::Finishing { is_banned, .. } | Self::Closing { is_banned, .. } => *is_banned,
+            _ => self.reading().is_some_and(|reading| reading.is_banned),
         }
     }
 
     /// What is to be decided about the peer; of one whose lines are not read, nothing.
     pub(super) fn access(&self) -> Option<&Access> {
-        match self {
-            Self::Reading { access, .. } => access.as_deref(),
-            _ => None,
-        }
+        self.reading()?.access.as_deref()
     }
 
     pub(super) fn access_mut(&mut self) -> Option<&mut Access> {
-        match self {
-            Self::Reading { access, .. } => access.as_deref_mut(),
-            _ => None,
-        }
+        self.reading_mut()?.access.as_deref_mut()
     }
 
     /// Everything about the peer is decided.
     pub(super) fn has_decided(&mut self) {
-        if let Self::Reading { access, .. } = self {
-            *access = None;
+        if let Some(reading) = self.reading_mut() {
+            reading.access = None;
         }
     }
 
     /// This is to be decided first.
     pub(super) fn decide_first(&mut self, question: Access) {
-        if let Self::Reading { access, .. } = self {
-            *access = Some(Box::new(question));
+        if let Some(reading) = self.reading_mut() {
+            reading.access = Some(Box::new(question));
         }
     }
 }
@@ -285,8 +274,8 @@ mod tests {
     #[test]
     fn being_told_to_stop_leads_from_greeted_where_it_leads_from_open() {
         for is_first in [true, false] {
-            let mut state = State::new(None);
-            let read = |state: &mut State| {
+            let mut state = FullState::new(None);
+            let read = |state: &mut FullState| {
                 if !is_first {
                     state.has_read();
                 }
@@ -310,7 +299,7 @@ mod tests {
     /// The end of a connection is put off by nothing, and goes with it.
     #[test]
     fn an_end_only_comes_nearer() {
-        let mut state = State::new(None);
+        let mut state = FullState::new(None);
         state.bound_end(at(1));
         assert_eq!(state.end(), None, "the line is not drawn");
         state.draw_line(at(7));
