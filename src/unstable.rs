@@ -12,11 +12,13 @@ pub mod rules {
 ///
 /// With it a server can be driven by hand, by a simulation, or on another runtime than tokio. A
 /// driver accepts connections and does their TLS, reads and writes, and has one timer for each
-/// connection. [`Connection`](server::Connection) says in which order it calls what. Handlers that
+/// connection, and one for the [`Upkeep`](server::Upkeep).
+/// [`Connection`](server::Connection) says in which order it calls what. Handlers that
 /// are [`spawned`](crate::server::Endpoint::spawned) or [`blocking`](crate::blocking) need tokio.
 pub mod server {
     pub use crate::server::core::{
         connection::Connection, environment::Environment, rounds::StopStep, state::ConnectionState,
+        upkeep::Upkeep,
     };
 }
 

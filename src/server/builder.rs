@@ -207,6 +207,7 @@ impl<L: Listener> Server<L> {
 
     /// Serves `router` when it is awaited.
     pub fn serve<S: Clone + Send + Sync + 'static>(self, router: Router<S>) -> Serve<L> {
+        let timers = Timers::new();
         let environment = Environment {
             config: self.config,
             methods: router.into_methods(),
@@ -215,10 +216,10 @@ impl<L: Listener> Server<L> {
             buffered: self.buffered,
             hooks: self.hooks,
             publishing: Publishing::default(),
+            sessions: self.sessions,
+            clock: timers.clock(),
         };
-        let (sessions, random) = (self.sessions, self.random);
-        let environment = Arc::new(environment);
-        let serving = Serving { environment, sessions, random, timers: Timers::new() };
+        let serving = Serving { environment: Arc::new(environment), random: self.random, timers };
         Serve::new(self.listener, serving)
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     guard::guarded,
     server::{
         buffered::Buffered,
-        session::{Session, SessionStats},
+        session::Session,
         sessions::Sessions,
         stats::{ServerStats, Totals},
     },
@@ -58,14 +58,7 @@ impl ServerHandle {
             topics: guarded(|| self.publisher.store().topics()).unwrap_or_default(),
             ..self.totals.stats()
         };
-        for session in self.sessions.iter() {
-            stats.connections += 1;
-            stats.in_flight += session.in_flight();
-            stats.subscriptions += session.subscriptions();
-            let SessionStats { held_bytes, lag, .. } = session.stats();
-            stats.largest_held_bytes = stats.largest_held_bytes.max(held_bytes);
-            stats.longest_lag = stats.longest_lag.max(lag);
-        }
+        self.sessions.add_to(&mut stats);
         stats
     }
 }

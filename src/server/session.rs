@@ -1,8 +1,7 @@
 //! A connection as its handlers see it.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
-use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::{
@@ -52,8 +51,26 @@ pub struct SessionStats {
 #[derive(Clone, Debug)]
 pub struct Session(Arc<Inner>);
 
-/// When the time of a server began, by the clock of the runtime.
-pub(super) type SessionClock = Instant;
+/// Tells the time of a server where the application asks for durations. Its driver provides it; by
+/// default the time stands still.
+#[derive(Clone, Default)]
+pub(super) struct SessionClock(Option<Arc<dyn Fn() -> Time + Send + Sync>>);
+
+impl SessionClock {
+    pub(super) fn new(now: impl Fn() -> Time + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(now)))
+    }
+
+    fn now(&self) -> Option<Time> {
+        self.0.as_ref().map(|now| now())
+    }
+}
+
+impl fmt::Debug for SessionClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionClock")
+    }
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -63,8 +80,8 @@ struct Inner {
     in_flight: AtomicUsize,
     subscriptions: AtomicUsize,
     holding: Holding,
-    /// When the server began to count its time, and when the connection did, by that.
-    start: Instant,
+    clock: SessionClock,
+    /// When the connection began.
     begun: Time,
     /// Since when its subscriptions are behind, in milliseconds of that time and one more; 0 for not.
     behind: AtomicU64,
@@ -81,7 +98,7 @@ impl Session {
         peer: PeerAddr,
         server: &Arc<Buffered>,
         reply_mark: usize,
-        start: SessionClock,
+        clock: SessionClock,
         begun: Time,
     ) -> Self {
         let mailbox = Arc::default();
@@ -95,7 +112,7 @@ impl Session {
             in_flight,
             subscriptions,
             holding,
-            start,
+            clock,
             begun,
             behind,
             principal,
@@ -115,7 +132,7 @@ impl Session {
             in_flight,
             subscriptions,
             holding: Holding::new(Arc::default(), ServerConfig::default().reply_mark),
-            start: Instant::now(),
+            clock: SessionClock::default(),
             begun,
             behind,
             principal,
@@ -239,8 +256,8 @@ impl Session {
     /// }
     /// ```
     pub fn stats(&self) -> SessionStats {
-        let Inner { start, begun, behind, holding, .. } = &*self.0;
-        let now = Time::default().after(start.elapsed());
+        let Inner { clock, begun, behind, holding, .. } = &*self.0;
+        let now = clock.now().unwrap_or(*begun);
         let since = |millis: u64| Time::from_millis(millis).until(now);
         let behind = behind.load(Ordering::Relaxed).checked_sub(1);
         SessionStats {

@@ -3,7 +3,10 @@
 use dashmap::DashMap;
 use uuid::Uuid;
 
-use crate::server::session::Session;
+use crate::server::{
+    session::{Session, SessionStats},
+    stats::ServerStats,
+};
 
 /// The open connections of a server.
 #[derive(Debug, Default)]
@@ -16,6 +19,10 @@ impl Sessions {
         self.open.len()
     }
 
+    pub(super) fn get(&self, id: Uuid) -> Option<Session> {
+        self.open.get(&id).map(|entry| entry.value().clone())
+    }
+
     pub(super) fn insert(&self, session: Session) {
         self.open.insert(session.id(), session);
     }
@@ -26,5 +33,16 @@ impl Sessions {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = Session> {
         self.open.iter().map(|entry| entry.value().clone())
+    }
+    /// Adds what they have and hold, one after the other.
+    pub(super) fn add_to(&self, stats: &mut ServerStats) {
+        for session in self.iter() {
+            stats.connections += 1;
+            stats.in_flight += session.in_flight();
+            stats.subscriptions += session.subscriptions();
+            let SessionStats { held_bytes, lag, .. } = session.stats();
+            stats.largest_held_bytes = stats.largest_held_bytes.max(held_bytes);
+            stats.longest_lag = stats.longest_lag.max(lag);
+        }
     }
 }

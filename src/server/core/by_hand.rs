@@ -64,7 +64,8 @@ impl Hand {
 
     fn of(environment: &Arc<Environment>) -> Self {
         let now = Time::from_millis(5);
-        let core = Connection::accept(environment, 1, PeerAddr::Other("test".into()), now);
+        let peer = PeerAddr::Other("test".into());
+        let core = Connection::accept(environment, 1, peer, Principal::anonymous(), now);
         let (wakes, room) = (Arc::default(), usize::MAX);
         let (sent, said) = (Vec::new(), Vec::new());
         let mut hand =

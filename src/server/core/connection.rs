@@ -1,15 +1,13 @@
 //! One connection, without a transport and without a runtime.
 
-use std::{
-    mem,
-    time::{Duration, Instant},
-};
+use std::mem;
 
 use uuid::Uuid;
 
 use crate::{
     protocol::{DEFAULT_MAX_LINE, Hello, Lease, LineDecoder, Mark, Time, Violations, encode},
     server::{
+        access::principal::Principal,
         core::{
             access::Access, active::Active, environment::Environment, in_flight::NEVER,
             state::FullState, subscriptions::Subscriptions, tiny_reads::TinyReads,
@@ -31,6 +29,10 @@ pub(super) const LINES: u16 = 2_048;
 /// A driver owns it beside a transport and a timer, and gives both ends what the other has. It knows
 /// no clock: each call that may need the time takes it as an argument, in milliseconds since the
 /// server began, which never fall.
+///
+/// The driver decides which connections it [accepts](Self::accept), once the handshake of the
+/// transport is over, and which it [refuses](Self::refused). What is done for all connections
+/// together is the [`Upkeep`](crate::unstable::server::Upkeep)'s.
 ///
 /// # A turn of the driver
 ///
@@ -65,15 +67,16 @@ pub(super) const LINES: u16 = 2_048;
 /// use bellwire::{
 ///     Router, ServerConfig,
 ///     protocol::Time,
-///     server::PeerAddr,
+///     server::{PeerAddr, Principal},
 ///     unstable::server::{Connection, ConnectionState, Environment},
 /// };
 ///
 /// let router = Router::new().method("echo", async |text: String| text);
 /// let environment = Arc::new(Environment::new(ServerConfig::new(), router));
 /// let now = Time::from_millis(0);
+/// let peer = PeerAddr::Other("a test".into());
 /// let mut connection =
-///     Connection::accept(&environment, 1, PeerAddr::Other("a test".into()), now);
+///     Connection::accept(&environment, 1, peer, Principal::anonymous(), now);
 /// let (mut input, mut output) = (&b"1 echo hello\n"[..], Vec::new());
 ///
 /// connection.handle_wakeups(Waker::noop(), now);
@@ -149,18 +152,36 @@ pub(super) enum Taken {
 }
 
 impl Connection {
-    /// A connection that has just been accepted, from `peer`. Its first output is the `/hello`, with
-    /// this id of its session.
+    /// A connection that is accepted, from `peer`. Its first output is the `/hello`, with this id of
+    /// its session, which is unique in its environment.
+    ///
+    /// `principal` is who the peer is, if its transport has proven it, as TLS may. A peer that is
+    /// [anonymous](Principal::anonymous) has to `/auth` where there is an authenticator.
     pub fn accept(
+        environment: &Arc<Environment>,
+        session: u128,
+        peer: PeerAddr,
+        principal: Principal,
+        now: Time,
+    ) -> Self {
+        let session = environment.session(Uuid::from_u128(session), peer, now);
+        if !principal.is_anonymous() {
+            session.set_principal(principal);
+        }
+        environment.let_in(&session);
+        Self::new(environment.clone(), session, now)
+    }
+
+    /// A connection that is one too many. Its output is the `/hello`, and a `/bye;last=0` that says
+    /// `busy`. The driver drives it as any other, but drops it if that takes longer than a moment.
+    pub fn refused(
         environment: &Arc<Environment>,
         session: u128,
         peer: PeerAddr,
         now: Time,
     ) -> Self {
-        let age = Duration::from_millis(now.as_millis());
-        let start = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
-        let session = environment.session(Uuid::from_u128(session), peer, start.into(), now);
-        Self::new(environment.clone(), session, now)
+        let session = environment.session(Uuid::from_u128(session), peer, now);
+        Self::new_refused(environment.clone(), session, now)
     }
 
     /// A connection of this session.
@@ -212,11 +233,12 @@ impl Connection {
     }
 
     /// A connection that is one too many: told so, and closed.
-    pub(in crate::server) fn refused(
+    pub(in crate::server) fn new_refused(
         environment: Arc<Environment>,
         session: Session,
         now: Time,
     ) -> Self {
+        environment.count_refused(&session);
         let mut connection = Self::new(environment, session, now);
         let head = format_args!("/bye;last=0;retry=1000");
         encode::display(connection.out(), Mark::Reserved, head, format_args!("busy"));
@@ -318,6 +340,7 @@ impl Connection {
         self.count();
         self.publishes_no_more();
         self.session.forget();
+        self.environment.sessions.remove(&self.session);
     }
 }
 

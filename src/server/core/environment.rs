@@ -15,7 +15,8 @@ use crate::{
         peer_addr::PeerAddr,
         publishing::Publishing,
         session::{Session, SessionClock},
-        stats::{ServerStats, Totals},
+        sessions::Sessions,
+        stats::{ServerStats, Tally, Totals},
     },
     sync::Arc,
     topic::{MemoryTopics, Publisher, TopicStore},
@@ -24,7 +25,8 @@ use crate::{
 /// What the connections of a server share: its settings, methods, topics, counters and hooks.
 ///
 /// A [`Server`](crate::Server) makes its own. This is for drivers that accept connections by
-/// themselves.
+/// themselves. Such a driver also has an [`Upkeep`](crate::unstable::server::Upkeep), which does by
+/// the time what is done for all connections together.
 pub struct Environment {
     pub(in crate::server) config: ServerConfig,
     pub(in crate::server) methods: Methods,
@@ -33,6 +35,8 @@ pub struct Environment {
     pub(in crate::server) buffered: Arc<Buffered>,
     pub(in crate::server) hooks: Hooks,
     pub(in crate::server) publishing: Publishing,
+    pub(in crate::server) sessions: Arc<Sessions>,
+    pub(in crate::server) clock: SessionClock,
 }
 
 impl Environment {
@@ -40,8 +44,9 @@ impl Environment {
     pub fn new<S: Clone + Send + Sync + 'static>(config: ServerConfig, router: Router<S>) -> Self {
         let publisher = in_memory(&config, &Random::from_system());
         let (totals, buffered, hooks, publishing) = Default::default();
-        let methods = router.into_methods();
-        Self { config, methods, publisher, totals, buffered, hooks, publishing }
+        let (sessions, clock, methods) =
+            (Arc::default(), Default::default(), router.into_methods());
+        Self { config, methods, publisher, totals, buffered, hooks, publishing, sessions, clock }
     }
 
     /// Its topics. Default: [`MemoryTopics`].
@@ -77,27 +82,51 @@ impl Environment {
         self
     }
 
+    /// Sets what tells the time to the application's tasks, for the durations of
+    /// [`SessionStats`](crate::server::SessionStats). It has to agree with the times that the driver
+    /// gives to the connections. Default: the time stands still, and all durations are 0.
+    #[must_use]
+    pub fn clock(mut self, now: impl Fn() -> Time + Send + Sync + 'static) -> Self {
+        self.clock = SessionClock::new(now);
+        self
+    }
+
     /// A handle that publishes to its topics.
     pub fn publisher(&self) -> Publisher {
         self.publisher.clone()
     }
 
-    /// What its connections have counted so far. The gauges are 0, but for the bytes held.
+    /// The open sessions, in no particular order.
+    pub fn sessions(&self) -> Vec<Session> {
+        self.sessions.iter().collect()
+    }
+
+    /// What its connections have counted so far, have and hold. The gauges of topics are 0.
     pub fn stats(&self) -> ServerStats {
-        ServerStats { buffered_bytes: self.buffered.bytes(), ..self.totals.stats() }
+        let counted = self.totals.stats();
+        let mut stats = ServerStats { buffered_bytes: self.buffered.bytes(), ..counted };
+        self.sessions.add_to(&mut stats);
+        stats
     }
 }
 
 impl Environment {
-    /// A session of a connection that begins now; `start` is when the time began.
-    pub(in crate::server) fn session(
-        &self,
-        id: Uuid,
-        peer: PeerAddr,
-        start: SessionClock,
-        now: Time,
-    ) -> Session {
-        Session::new(id, peer, &self.buffered, self.config.reply_mark, start, now)
+    /// A session of a connection that begins now.
+    pub(in crate::server) fn session(&self, id: Uuid, peer: PeerAddr, now: Time) -> Session {
+        Session::new(id, peer, &self.buffered, self.config.reply_mark, self.clock.clone(), now)
+    }
+
+    /// Lets a connection in: it is one of the open ones from here on.
+    pub(in crate::server) fn let_in(&self, session: &Session) {
+        let mut tally = Tally { accepted: 1, ..Tally::default() };
+        self.totals.fold(session.id(), &mut tally);
+        self.sessions.insert(session.clone());
+    }
+
+    /// Counts a connection that is one too many.
+    pub(in crate::server) fn count_refused(&self, session: &Session) {
+        let mut tally = Tally { refused: 1, ..Tally::default() };
+        self.totals.fold(session.id(), &mut tally);
     }
 }
 

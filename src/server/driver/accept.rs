@@ -36,7 +36,6 @@ use crate::{
         mailbox::{CUT, DRAIN, LAST, LINE},
         peer_addr::PeerAddr,
         session::Session,
-        stats::Tally,
     },
     sync::Arc,
     topic::Publisher,
@@ -271,20 +270,16 @@ impl Crew {
             peer = %Escaped(shown(&peer).as_bytes()),
         );
         let serving = self.serving.clone();
-        let open = serving.sessions.len();
+        let open = serving.environment.sessions.len();
         let place = self.limits.admit(open, &peer);
-        let session =
-            serving.environment.session(id, peer, serving.timers.start(), serving.timers.now());
-        let count = |mut tally| serving.environment.totals.fold(id, &mut tally);
+        let session = serving.environment.session(id, peer, serving.timers.now());
         let Ok(place) = place else {
-            count(Tally { refused: 1, ..Tally::default() });
             span.in_scope(|| tracing::debug!(open, "one too many"));
             let refused = Driver::refused(io, serving, session);
             return self.refuse(async { drop(timeout(REFUSAL, refused).await) }.instrument(span));
         };
         span.in_scope(|| tracing::debug!("open"));
-        count(Tally { accepted: 1, ..Tally::default() });
-        serving.sessions.insert(session.clone());
+        serving.environment.let_in(&session);
         let connection = ConnectionTask::<L>::new(io, serving, session);
         match place {
             None => self.tasks.spawn(Spanned::new(connection, span)),
@@ -342,7 +337,7 @@ impl Crew {
 
     /// In the order of the sessions' ids, which are random, and not in that of their table.
     fn raise(&self, flag: u8) {
-        let mut sessions: Vec<_> = self.serving.sessions.iter().collect();
+        let mut sessions: Vec<_> = self.serving.environment.sessions.iter().collect();
         sessions.sort_unstable_by_key(Session::id);
         sessions.iter().for_each(|session| session.mailbox().raise(flag));
     }

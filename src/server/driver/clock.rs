@@ -3,7 +3,7 @@
 //! Each is a task of its own, apart from that which accepts, and what may take its time runs
 //! [`apart`]: a [`Listener`](crate::Listener) or a store that does holds up no deadline.
 
-use std::{cmp::Reverse, future::poll_fn, pin::pin, task::Poll, thread, time::Duration};
+use std::{future::poll_fn, pin::pin, task::Poll, thread, time::Duration};
 
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
@@ -14,15 +14,12 @@ use tokio::{
 
 use crate::{
     guard::guarded,
-    server::{driver::serving::Serving, mailbox::SHED, session::Session},
+    server::{
+        core::{shedding::Shedding, upkeep::Sweeps},
+        driver::serving::Serving,
+    },
     sync::{Arc, Mutex},
 };
-
-/// With the server's buffers full, how long a connection may take nothing of what waits for it while
-/// it holds more than its share; the time for write progress if that is less.
-const STUCK_FOR: Duration = Duration::from_secs(2);
-/// How often the connections are looked at, with the server's buffers full.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// The tasks; they end when this is dropped.
 pub(in crate::server) struct Clock(
@@ -83,50 +80,25 @@ async fn turn(serving: Arc<Serving>) {
 }
 
 async fn sweep(serving: Arc<Serving>) {
+    let mut sweeps = Sweeps::new(&serving.environment, serving.timers.now());
     loop {
-        sleep(serving.environment.config.idle_log / 2).await;
+        serving.timers.sleep_until(sweeps.next()).await;
         // A store is user code too; what it forgets late costs nothing but room.
         let publisher = serving.environment.publisher.clone();
         if apart(move || publisher.store().sweep()).await.is_none() {
             tracing::error!("topic store panicked in its sweep");
         }
+        sweeps.has_swept(serving.timers.now());
     }
 }
 
 async fn shed(serving: Arc<Serving>) {
+    let mut shedding = Shedding::default();
     loop {
         serving.environment.buffered.full().await;
-        while shed_largest(&serving) {
-            sleep(LOOK).await;
+        while let Some(next) = shedding.next_look(&serving.environment) {
+            serving.timers.sleep_until(next).await;
+            shedding.look(&serving.environment, serving.timers.now());
         }
     }
-}
-
-/// Closes the connections that hold more than their share and take nothing, the largest first, until
-/// the others are within the limit; of equals, those first that have taken nothing for longest.
-/// Whether the limit was exceeded.
-fn shed_largest(serving: &Serving) -> bool {
-    let limit = serving.environment.config.buffered_bytes_total;
-    let mut excess = serving.environment.buffered.bytes().saturating_sub(limit);
-    if excess == 0 {
-        return false;
-    }
-    let allowance = serving.environment.buffered.allowance(limit);
-    let stuck_for = STUCK_FOR.min(serving.environment.config.write_progress).as_millis() as u64;
-    let now = serving.timers.now().as_millis();
-    let candidate = |session: Session| {
-        let (bytes, since) = (session.holding().bytes(), session.holding().stuck()?);
-        let is_deaf = since.saturating_add(stuck_for) <= now;
-        (is_deaf && bytes > allowance).then(|| (Reverse(bytes), since, session.id(), session))
-    };
-    let mut deaf: Vec<_> = serving.sessions.iter().filter_map(candidate).collect();
-    deaf.sort_unstable_by_key(|&(bytes, since, id, _)| (bytes, since, id));
-    for (Reverse(bytes), _, _, session) in deaf {
-        if excess == 0 {
-            break;
-        }
-        session.mailbox().raise(SHED);
-        excess = excess.saturating_sub(bytes);
-    }
-    true
 }

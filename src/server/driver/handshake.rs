@@ -116,7 +116,7 @@ impl<L: Listener> Drop for Handshake<L> {
         self.serving.timers.clear(&mut self.alarm);
         // Else it is the connection's.
         if self.io.is_some() {
-            self.serving.sessions.remove(&self.session);
+            self.serving.environment.sessions.remove(&self.session);
             self.session.mailbox().close();
         }
     }

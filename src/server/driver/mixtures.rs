@@ -127,6 +127,7 @@ fn serving(dice: &Arc<Dice>) -> Arc<Serving> {
             _ => Verdict::Allow,
         });
     }
+    let timers = Timers::new();
     let environment = Environment {
         config: config.allow_publish(true),
         methods: router(dice, dice.roll(2) == 0).into_methods(),
@@ -135,9 +136,10 @@ fn serving(dice: &Arc<Dice>) -> Arc<Serving> {
         buffered: Arc::default(),
         hooks,
         publishing: Publishing::default(),
+        sessions: Arc::default(),
+        clock: timers.clock(),
     };
-    let (environment, sessions) = (Arc::new(environment), Arc::default());
-    Arc::new(Serving { environment, sessions, random, timers: Timers::new() })
+    Arc::new(Serving { environment: Arc::new(environment), random, timers })
 }
 
 const TOPICS: [&str; 3] = ["t", "u", "v"];
@@ -319,8 +321,8 @@ async fn disturb(session: Session, dice: Arc<Dice>) {
 }
 
 fn session(serving: &Serving, id: Uuid) -> Session {
-    let (start, now) = (serving.timers.start(), serving.timers.now());
-    serving.environment.session(id, PeerAddr::Other("test".into()), start, now)
+    let now = serving.timers.now();
+    serving.environment.session(id, PeerAddr::Other("test".into()), now)
 }
 
 /// Rows 7, 8 and 31 of the threats: whatever is mixed, each request is answered once and counted

@@ -48,7 +48,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
     /// The driver of a connection that is one too many.
     pub(in crate::server) fn refused(io: T, serving: Arc<Serving>, session: Session) -> Self {
         let now = serving.timers.now();
-        let core = Connection::refused(serving.environment.clone(), session, now);
+        let core = Connection::new_refused(serving.environment.clone(), session, now);
         Self::drive(io, core, serving)
     }
 
@@ -164,7 +164,6 @@ impl<T> Drop for Driver<T> {
     fn drop(&mut self) {
         self.serving.timers.clear(&mut self.alarm);
         self.core.settle();
-        self.serving.sessions.remove(self.core.session());
     }
 }
 

@@ -7,11 +7,14 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::{
     protocol::Time,
-    server::mailbox::{ALARM, Mailbox},
+    server::{
+        mailbox::{ALARM, Mailbox},
+        session::SessionClock,
+    },
     sync::{Arc, AtomicU64, Mutex, Ordering},
 };
 
@@ -24,6 +27,9 @@ const LATE: u64 = 1_000;
 /// How long all alarms are then held back, in milliseconds: what came in meanwhile is read first, by
 /// ten thousand connections too.
 const HOLD: u64 = 250;
+
+/// A time that does not come.
+const AGES: Duration = Duration::from_secs(1_000 * 365 * 24 * 60 * 60);
 
 /// The server's time, and the alarms of its connections.
 ///
@@ -92,6 +98,10 @@ impl Alarms {
     }
 }
 
+fn time_since(start: Instant) -> Time {
+    Time::from_millis(start.elapsed().as_millis() as u64)
+}
+
 fn tick_of(deadline: Time) -> u64 {
     deadline.as_millis().div_ceil(TICK)
 }
@@ -101,13 +111,20 @@ impl Timers {
         Self { start: Instant::now(), alarms: Mutex::default(), connections: AtomicU64::default() }
     }
 
-    /// When its time began.
-    pub(in crate::server) fn start(&self) -> Instant {
-        self.start
+    pub(in crate::server) fn now(&self) -> Time {
+        time_since(self.start)
     }
 
-    pub(in crate::server) fn now(&self) -> Time {
-        Time::from_millis(self.start.elapsed().as_millis() as u64)
+    /// Its time, for what does not know the timers.
+    pub(in crate::server) fn clock(&self) -> SessionClock {
+        let start = self.start;
+        SessionClock::new(move || time_since(start))
+    }
+
+    /// Waits until `at`; of a time without end, for an age.
+    pub(in crate::server) async fn sleep_until(&self, at: Time) {
+        let since_start = Duration::from_millis(at.as_millis()).min(AGES);
+        sleep_until(self.start + since_start).await;
     }
 
     /// A connection's alarm, not set.

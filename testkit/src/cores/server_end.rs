@@ -3,7 +3,7 @@
 use std::{sync::Arc, task::Waker};
 
 use bellwire::{
-    server::{PeerAddr, Session},
+    server::{PeerAddr, Principal, Session},
     unstable::server::{Connection, ConnectionState, Environment, StopStep},
 };
 
@@ -34,7 +34,8 @@ pub(super) struct ServerEnd {
 impl ServerEnd {
     pub(super) fn new(world: &World, environment: &Arc<Environment>, number: u64) -> Self {
         let peer = PeerAddr::Other("by hand".into());
-        let core = Connection::accept(environment, number.into(), peer, world.now());
+        let (principal, now) = (Principal::anonymous(), world.now());
+        let core = Connection::accept(environment, number.into(), peer, principal, now);
         let flag = Arc::<Flag>::default();
         flag.set();
         Self {

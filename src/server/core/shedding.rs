@@ -1,0 +1,139 @@
+//! Which connections are closed while all of them together hold more than they may.
+
+use std::{cmp::Reverse, time::Duration};
+
+use uuid::Uuid;
+
+use crate::{
+    protocol::Time,
+    server::{core::environment::Environment, mailbox::SHED, session::Session},
+};
+
+/// With the server's buffers full, how long a connection may take nothing of what waits for it while
+/// it holds more than its share; the time for write progress if that is less.
+const STUCK_FOR: Duration = Duration::from_secs(2);
+/// How often the connections are looked at, with the server's buffers full.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// When the connections are looked at.
+#[derive(Debug, Default)]
+pub(in crate::server) struct Shedding {
+    looked_at: Option<Time>,
+}
+
+impl Shedding {
+    /// When the connections are to be looked at next; `None` while they hold no more than they may.
+    pub(in crate::server) fn next_look(&self, environment: &Environment) -> Option<Time> {
+        let next = || self.looked_at.map_or(Time::default(), |at| at.after(LOOK));
+        (excess(environment) > 0).then(next)
+    }
+
+    /// If it is time, tells the connections that are shed to give up what they hold.
+    pub(in crate::server) fn look(&mut self, environment: &Environment, now: Time) {
+        if self.next_look(environment).is_none_or(|at| now < at) {
+            return;
+        }
+        self.looked_at = Some(now);
+        let config = &environment.config;
+        let shortage = Shortage {
+            excess: excess(environment),
+            allowance: environment.buffered.allowance(config.buffered_bytes_total),
+            stuck_for: STUCK_FOR.min(config.write_progress),
+        };
+        let holders = environment.sessions.iter().map(|session| Holder::of(&session)).collect();
+        let shed = to_shed(holders, shortage, now).into_iter();
+        shed.filter_map(|id| environment.sessions.get(id))
+            .for_each(|session| session.mailbox().raise(SHED));
+    }
+}
+
+/// How much the connections hold over the limit, in bytes.
+fn excess(environment: &Environment) -> usize {
+    environment.buffered.bytes().saturating_sub(environment.config.buffered_bytes_total)
+}
+
+/// How much too much is held, and who has to give it up.
+#[derive(Clone, Copy)]
+struct Shortage {
+    excess: usize,
+    /// A connection that holds no more than this is not shed.
+    allowance: usize,
+    /// A connection is shed that has taken nothing for so long.
+    stuck_for: Duration,
+}
+
+/// What a connection holds.
+struct Holder {
+    id: Uuid,
+    bytes: usize,
+    /// Since when its peer has taken nothing of what waits for it.
+    stuck_since: Option<Time>,
+}
+
+impl Holder {
+    fn of(session: &Session) -> Self {
+        let holding = session.holding();
+        let stuck_since = holding.stuck().map(Time::from_millis);
+        Self { id: session.id(), bytes: holding.bytes(), stuck_since }
+    }
+}
+
+/// The connections that hold more than their share and take nothing, the largest first, until the
+/// others are within the limit; of equals, those first that have taken nothing for longest.
+fn to_shed(mut holders: Vec<Holder>, shortage: Shortage, now: Time) -> Vec<Uuid> {
+    let Shortage { mut excess, allowance, stuck_for } = shortage;
+    let is_deaf = |since: Time| since.after(stuck_for) <= now;
+    holders.retain(|one| one.bytes > allowance && one.stuck_since.is_some_and(is_deaf));
+    holders.sort_unstable_by_key(|one| (Reverse(one.bytes), one.stuck_since, one.id));
+    let is_needed = |one: &Holder| {
+        let is_short = excess > 0;
+        excess = excess.saturating_sub(one.bytes);
+        is_short
+    };
+    holders.into_iter().take_while(is_needed).map(|one| one.id).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORTAGE: Shortage =
+        Shortage { excess: 1, allowance: 100, stuck_for: Duration::from_millis(20) };
+
+    /// Connections by their bytes, and since when they are stuck; each has its place as its id. The
+    /// places of those that are shed at 50.
+    fn shed(holders: &[(usize, Option<u64>)], shortage: Shortage) -> Vec<u128> {
+        let holder = |(place, &(bytes, since)): (usize, &(usize, Option<u64>))| Holder {
+            id: Uuid::from_u128(place as u128),
+            bytes,
+            stuck_since: since.map(Time::from_millis),
+        };
+        let holders = holders.iter().enumerate().map(holder).collect();
+        let shed = to_shed(holders, shortage, Time::from_millis(50));
+        shed.into_iter().map(|id| id.as_u128()).collect()
+    }
+
+    #[test]
+    fn only_the_stuck_above_their_share_are_shed() {
+        let all = [(1_000, None), (1_000, Some(31)), (100, Some(0)), (101, Some(30))];
+        assert_eq!(shed(&all, SHORTAGE), [3]);
+        assert_eq!(shed(&all[..3], SHORTAGE), [0; 0]);
+    }
+
+    #[test]
+    fn the_largest_are_shed_first_and_no_more_than_are_needed() {
+        let all = [(200, Some(0)), (400, Some(9)), (300, Some(5))];
+        for (excess, expected) in
+            [(0, &[][..]), (1, &[1]), (400, &[1]), (401, &[1, 2]), (701, &[1, 2, 0])]
+        {
+            assert_eq!(shed(&all, Shortage { excess, ..SHORTAGE }), expected, "{excess}");
+        }
+    }
+
+    #[test]
+    fn of_equals_the_longest_stuck_is_shed_first_and_then_the_lowest_id() {
+        let all = [(200, Some(9)), (200, Some(8)), (200, Some(7)), (200, Some(7))];
+        let shortage = Shortage { excess: 10_000, ..SHORTAGE };
+        assert_eq!(shed(&all, shortage), [2, 3, 1, 0]);
+    }
+}
