@@ -8,10 +8,10 @@ use crate::sync::{Arc, Mutex};
 
 /// How far a connection has ended, and the tasks that wait for that.
 #[derive(Debug, Default)]
-pub(super) struct Ending(Mutex<Stage>);
+pub(super) struct Ending(Mutex<EndingState>);
 
 #[derive(Debug, Default)]
-struct Stage {
+struct EndingState {
     is_stopping: bool,
     is_closed: bool,
     /// Made for the first one that waits: most connections have none.
@@ -32,7 +32,7 @@ impl Ending {
         });
     }
 
-    fn change(&self, change: impl FnOnce(&mut Stage) -> bool) {
+    fn change(&self, change: impl FnOnce(&mut EndingState) -> bool) {
         let mut stage = self.0.lock();
         let changed = change(&mut stage).then(|| stage.changed.clone()).flatten();
         drop(stage);
@@ -51,7 +51,7 @@ impl Ending {
         self.wait(|stage| stage.is_closed).await;
     }
 
-    async fn wait(&self, is_there: impl Fn(&Stage) -> bool) {
+    async fn wait(&self, is_there: impl Fn(&EndingState) -> bool) {
         let changed = self.0.lock().changed.get_or_insert_default().clone();
         loop {
             let mut next = pin!(changed.notified());

@@ -49,7 +49,7 @@ pub struct SessionStats {
 /// It does not keep the connection open. It may be kept, and stays valid after the connection has
 /// closed.
 #[derive(Clone, Debug)]
-pub struct Session(Arc<Inner>);
+pub struct Session(Arc<SessionInner>);
 
 /// Tells the time of a server where the application asks for durations. Its driver provides it; by
 /// default the time stands still.
@@ -73,7 +73,7 @@ impl fmt::Debug for SessionClock {
 }
 
 #[derive(Debug)]
-struct Inner {
+struct SessionInner {
     id: Uuid,
     peer: PeerAddr,
     mailbox: Arc<Mailbox>,
@@ -105,7 +105,7 @@ impl Session {
         let holding = Holding::new(server.clone(), reply_mark);
         let (in_flight, subscriptions, behind, principal) = Default::default();
         let (may_publish, ending) = Default::default();
-        Self(Arc::new(Inner {
+        Self(Arc::new(SessionInner {
             id,
             peer,
             mailbox,
@@ -125,7 +125,7 @@ impl Session {
     pub(super) fn detached(peer: PeerAddr) -> Self {
         let (mailbox, in_flight, subscriptions, behind, principal) = Default::default();
         let (begun, may_publish, ending) = Default::default();
-        Self(Arc::new(Inner {
+        Self(Arc::new(SessionInner {
             id: Uuid::new_v4(),
             peer,
             mailbox,
@@ -256,7 +256,7 @@ impl Session {
     /// }
     /// ```
     pub fn stats(&self) -> SessionStats {
-        let Inner { clock, begun, behind, holding, .. } = &*self.0;
+        let SessionInner { clock, begun, behind, holding, .. } = &*self.0;
         let now = clock.now().unwrap_or(*begun);
         let since = |millis: u64| Time::from_millis(millis).until(now);
         let behind = behind.load(Ordering::Relaxed).checked_sub(1);

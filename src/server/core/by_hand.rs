@@ -19,6 +19,7 @@ use crate::{
             environment::Environment,
             rounds::StopStep,
             state::ConnectionState::{self, Closed, Finishing, Grace, Greeted, LineDrawn, Open},
+            upkeep::Upkeep,
         },
         mailbox::{ALARM, CUT, SHED},
         peer_addr::PeerAddr,
@@ -57,6 +58,14 @@ struct Hand {
     is_shut: bool,
 }
 
+impl From<Connection> for Hand {
+    fn from(core: Connection) -> Self {
+        let (now, wakes, room) = (Time::default(), Arc::default(), usize::MAX);
+        let (sent, said) = (Vec::new(), Vec::new());
+        Self { core, now, wakes, sent, has_ended: false, room, said, is_shut: false }
+    }
+}
+
 impl Hand {
     fn new(config: ServerConfig, router: Router) -> Self {
         Self::of(&Arc::new(Environment::new(config, router)))
@@ -66,10 +75,7 @@ impl Hand {
         let now = Time::from_millis(5);
         let peer = PeerAddr::Other("test".into());
         let core = Connection::accept(environment, 1, peer, Principal::anonymous(), now);
-        let (wakes, room) = (Arc::default(), usize::MAX);
-        let (sent, said) = (Vec::new(), Vec::new());
-        let mut hand =
-            Self { core, now, wakes, sent, has_ended: false, room, said, is_shut: false };
+        let mut hand = Self { now, ..Self::from(core) };
         assert!(hand.turn().starts_with("* /hello;version=1;"));
         hand
     }
@@ -536,6 +542,66 @@ fn a_stranger_authenticates_first() {
     assert_eq!(hand.core.session().principal().name(), Some("ada"));
     let mut late = Hand::of(&environment);
     assert_eq!(late.next_deadline(), (secs(10), "* /bye;last=0 unauthenticated\n".into()));
+}
+
+#[test]
+fn a_peer_that_its_transport_has_identified_need_not_authenticate() {
+    let environment = Environment::new(ServerConfig::new(), echo()).authenticator(Names);
+    let environment = Arc::new(environment);
+    let peer = PeerAddr::Other("test".into());
+    let core = Connection::accept(&environment, 2, peer, Principal::new("eve"), Time::default());
+    let mut hand = Hand::from(core);
+    assert!(!hand.turn().contains(";auth="));
+    assert_eq!(hand.send("1 echo a\n"), "1 ok a\n");
+    assert_eq!(hand.core.session().principal().name(), Some("eve"));
+}
+
+#[test]
+fn a_connection_that_is_one_too_many_is_told_so_and_closed() {
+    let environment = Arc::new(Environment::new(ServerConfig::new(), echo()));
+    let _open = Hand::of(&environment);
+    let peer = PeerAddr::Other("test".into());
+    let mut hand = Hand::from(Connection::refused(&environment, 2, peer, Time::default()));
+    assert!(hand.turn().ends_with("\n* /bye;last=0;retry=1000 busy\n"));
+    assert!(hand.is_shut);
+    let stats = environment.stats();
+    assert_eq!((stats.connections, stats.accepted, stats.refused), (1, 1, 1));
+}
+
+/// The durations of a session are by the clock of its driver.
+#[test]
+fn a_session_tells_the_time_of_its_driver() {
+    let (time, config) = (Arc::new(AtomicUsize::new(5)), ServerConfig::new());
+    let clock = time.clone();
+    let now = move || Time::from_millis(clock.load(Ordering::Relaxed) as u64);
+    let hand = Hand::of(&Arc::new(Environment::new(config, echo()).clock(now)));
+    time.store(1_005, Ordering::Relaxed);
+    assert_eq!(hand.core.session().stats().connected, secs(1));
+}
+
+/// With the server's buffers full, a connection whose peer has not read for 2 s is closed.
+#[test]
+fn the_upkeep_sheds_a_peer_that_does_not_read() {
+    let config = ServerConfig::new().buffered_bytes_total(64 * 1024).reply_mark(1 << 20);
+    let environment = Arc::new(Environment::new(config, echo()));
+    let mut upkeep = Upkeep::new(&environment, Time::default());
+    let sweep = upkeep.next_timeout();
+    let mut hand = Hand::of(&environment);
+    hand.room = 0;
+    assert_eq!(hand.send(&format!("1 echo {}\n", "x".repeat(50_000))), "");
+    assert_eq!(upkeep.next_timeout(), sweep, "there is room");
+    hand.send(&format!("2 echo {}\n", "x".repeat(50_000)));
+    assert!(upkeep.next_timeout() <= hand.now, "a turn has filled the buffers");
+    upkeep.handle_timeout(hand.now);
+    assert_eq!(upkeep.next_timeout(), hand.now.after(Duration::from_millis(100)));
+    hand.turn();
+    assert_eq!(hand.state(), Open);
+    hand.now = hand.now.after(secs(2));
+    upkeep.handle_timeout(hand.now);
+    hand.turn();
+    assert_eq!((hand.state(), environment.stats().shed), (Finishing, 1));
+    hand.turn();
+    assert_eq!(upkeep.next_timeout(), sweep);
 }
 
 /// A request that waits for a place when the connection is shed is refused, also behind the end of

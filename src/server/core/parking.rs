@@ -62,7 +62,7 @@ impl Connection {
     /// Starts a line that has waited; gives it back if it has to wait for the authoriser.
     fn start_parked_line(&mut self, mut parked: ParkedLine) -> Option<ParkedLine> {
         let bytes = mem::take(&mut parked.bytes);
-        // It was read before.
+        // It was read before. What a line parses to borrows its bytes, so only these are kept.
         let Ok(line) = Line::parse_request(&bytes) else { return None };
         let Some(id) = parked.id.filter(|_| parked.is_publish) else {
             self.start_parked_application(&line, &bytes, parked.until);

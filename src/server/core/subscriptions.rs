@@ -80,7 +80,7 @@ pub(super) struct Opened {
 }
 
 /// Why a subscription ends while it is copied from.
-enum Over {
+enum CopyEnd {
     /// It did not keep up, and asked to be ended then.
     Slow,
     /// The log was closed, and it has had all of it.
@@ -88,7 +88,7 @@ enum Over {
     Unavailable(Unavailable),
 }
 
-impl From<Unavailable> for Over {
+impl From<Unavailable> for CopyEnd {
     fn from(error: Unavailable) -> Self {
         Self::Unavailable(error)
     }
@@ -350,7 +350,7 @@ impl Subscriptions {
             let Some(one) = self.list.get_mut(number) else { continue };
             let page = &mut Page { out, tally, is_last: self.is_last };
             if let Err(over) = one.copy(full_at, room.max_line, page) {
-                page.tally.store_failures += u64::from(matches!(over, Over::Unavailable(_)));
+                page.tally.store_failures += u64::from(matches!(over, CopyEnd::Unavailable(_)));
                 let reason = over.reason(&one.topic);
                 encode_end(page.out, &one.topic, &reason, one.cursor.position);
                 one.ready = false;
@@ -372,7 +372,7 @@ struct Page<'a> {
     is_last: bool,
 }
 
-impl Over {
+impl CopyEnd {
     fn reason(self, topic: &Topic) -> Code {
         match self {
             Self::Slow => Code::SLOW,
@@ -387,8 +387,15 @@ impl Over {
 }
 
 impl Subscription {
-    fn copy(&mut self, full_at: usize, max_line: usize, page: &mut Page<'_>) -> Result<(), Over> {
+    fn copy(
+        &mut self,
+        full_at: usize,
+        max_line: usize,
+        page: &mut Page<'_>,
+    ) -> Result<(), CopyEnd> {
         let begin = page.out.len();
+        // The clone allocates only where something is not acknowledged. To undo the steps instead would
+        // need the runs that a reset drops.
         let before = (self.cursor, self.flow.as_deref().cloned(), self.is_behind);
         let counted = (page.tally.notifications, page.tally.gaps);
         let copied = self.copy_all(full_at, max_line, page);
@@ -405,9 +412,9 @@ impl Subscription {
         self.ready = true;
         match copied {
             // The end comes again behind the lines that come again.
-            Err(Over::Slow | Over::Closed) => Ok(()),
+            Err(CopyEnd::Slow | CopyEnd::Closed) => Ok(()),
             // A reader that has failed is not polled again.
-            Ok(()) | Err(Over::Unavailable(_)) => copied,
+            Ok(()) | Err(CopyEnd::Unavailable(_)) => copied,
         }
     }
 
@@ -416,7 +423,7 @@ impl Subscription {
         full_at: usize,
         max_line: usize,
         page: &mut Page<'_>,
-    ) -> Result<(), Over> {
+    ) -> Result<(), CopyEnd> {
         while self.ready && page.out.len() < full_at {
             let lines = self.flow.as_ref().map_or(u64::MAX, |flow| flow.room());
             if lines == 0 {
@@ -456,7 +463,7 @@ impl Subscription {
     }
 
     /// Skips to the newest message, where there is more than one.
-    fn skip(&mut self, page: &mut Page<'_>) -> Result<(), Over> {
+    fn skip(&mut self, page: &mut Page<'_>) -> Result<(), CopyEnd> {
         let Poll::Ready(log) = self.source.poll_window(Some(self.cursor.position)) else {
             self.ready = false;
             return Ok(());
@@ -468,7 +475,7 @@ impl Subscription {
         Ok(())
     }
 
-    fn step(&mut self, room: Room, page: &mut Page<'_>) -> Result<(), Over> {
+    fn step(&mut self, room: Room, page: &mut Page<'_>) -> Result<(), CopyEnd> {
         match self.source.poll_read(&self.topic, self.cursor, room, page.out) {
             Poll::Pending => {
                 self.ready = false;
@@ -482,7 +489,7 @@ impl Subscription {
     }
 
     /// Moves the cursor: the step was checked, and does.
-    fn advance(&mut self, read: Read, page: &mut Page<'_>) -> Result<(), Over> {
+    fn advance(&mut self, read: Read, page: &mut Page<'_>) -> Result<(), CopyEnd> {
         let next = self.cursor.position.next;
         match read {
             Read::Copied { last } => {
@@ -493,7 +500,7 @@ impl Subscription {
                 }
             }
             Read::Gap { last, reason } => self.gap(last, &reason, page)?,
-            Read::Closed => return Err(Over::Closed),
+            Read::Closed => return Err(CopyEnd::Closed),
             Read::Reset(position) => {
                 encode_reset(page.out, &self.topic, position);
                 self.cursor = Cursor { position };
@@ -506,12 +513,12 @@ impl Subscription {
     }
 
     /// The numbers up to `last` do not come.
-    fn gap(&mut self, last: u64, reason: &Code, page: &mut Page<'_>) -> Result<(), Over> {
+    fn gap(&mut self, last: u64, reason: &Code, page: &mut Page<'_>) -> Result<(), CopyEnd> {
         let mut last = last;
         if let Some(flow) = self.flow.as_ref().filter(|_| *reason == Code::RETENTION) {
             match flow.overtaken(self.cursor, last) {
                 Overtaken::Name(upto) => last = upto,
-                Overtaken::End => return Err(Over::Slow),
+                Overtaken::End => return Err(CopyEnd::Slow),
             }
         }
         self.name(last, reason, page);

@@ -103,7 +103,7 @@ impl<L: Listener> Serve<L> {
         let limits = Limits::new(&serving.environment.config, is_file);
         let config = serving.environment.config.clone().connections(limits.connections);
         let (connections, bytes) = (config.connections, config.worst_case_bytes());
-        let _ended = Ended(serving.environment.publisher.clone());
+        let _ended = ShutOnDrop(serving.environment.publisher.clone());
         tracing::info!(connections, bytes, "serving; `bytes` is the worst case");
         let mut crew = Crew::new(serving, limits);
         let mut pause = MIN_PAUSE;
@@ -153,9 +153,9 @@ impl<L: Listener> IntoFuture for Serve<L> {
 }
 
 /// Closes the publisher of a server that has ended or is dropped.
-struct Ended(Publisher);
+struct ShutOnDrop(Publisher);
 
-impl Drop for Ended {
+impl Drop for ShutOnDrop {
     fn drop(&mut self) {
         self.0.shut();
     }

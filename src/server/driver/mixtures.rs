@@ -274,14 +274,14 @@ async fn read(
 
 /// What ends a conversation, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+enum EndedBy {
     /// The peer does.
     Peer,
     Close(Duration),
     Drain(Duration),
 }
 
-impl End {
+impl EndedBy {
     fn new(dice: &Dice) -> Self {
         let after = Duration::from_millis(dice.roll(20_000));
         match dice.roll(8) {
@@ -353,7 +353,7 @@ async fn each_request_is_answered_once_whatever_is_mixed() {
             .await;
         });
         let disturber = tokio::spawn(disturb(session.clone(), dice.clone()));
-        let end = End::new(&dice);
+        let end = EndedBy::new(&dice);
         let (reader, writer) = split(ours);
         let writer = tokio::spawn(write(writer, epochs, dice.clone()));
         tokio::spawn(end.come(session.clone()));
@@ -367,7 +367,7 @@ async fn each_request_is_answered_once_whatever_is_mixed() {
         let mut due = requests.keys().filter(|&&id| last.is_none_or(|last| id <= last));
         let missing = due.find(|id| !answers.contains_key(id));
         assert_eq!(missing, None, "seed {seed}, {end:?}, {last:?}");
-        assert!(end != End::Peer || last.is_none(), "seed {seed}");
+        assert!(end != EndedBy::Peer || last.is_none(), "seed {seed}");
         let stats = serving.environment.totals.stats();
         let counted = stats.ok + stats.err + stats.no + stats.cut;
         assert_eq!(counted, answers.len() as u64, "seed {seed}: {stats:?}");

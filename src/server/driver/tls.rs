@@ -94,7 +94,7 @@ impl<L: Listener> Listener for TlsListener<L> {
 
     async fn accept(&mut self) -> io::Result<(Self::Io, PeerAddr)> {
         let (io, peer) = self.listener.accept().await?;
-        let stage = Stage::Handshake(self.acceptor.accept(io));
+        let stage = TlsStage::Handshake(self.acceptor.accept(io));
         Ok((TlsStream { stage: Box::new(stage), identify: self.identify.clone() }, peer))
     }
 
@@ -123,11 +123,11 @@ impl<L: Listener> Listener for TlsListener<L> {
 /// A connection of a [`TlsListener`], its handshake included.
 pub struct TlsStream<T> {
     /// Boxed: rustls keeps about a kilobyte in it.
-    stage: Box<Stage<T>>,
+    stage: Box<TlsStage<T>>,
     identify: Option<Identify>,
 }
 
-enum Stage<T> {
+enum TlsStage<T> {
     Handshake(Accept<T>),
     Open(server::TlsStream<T>),
     Failed,
@@ -143,9 +143,9 @@ impl<T> TlsStream<T> {
     /// What it speaks TLS over.
     fn transport(&self) -> Option<&T> {
         match &*self.stage {
-            Stage::Handshake(accept) => accept.get_ref(),
-            Stage::Open(stream) => Some(stream.get_ref().0),
-            Stage::Failed => None,
+            TlsStage::Handshake(accept) => accept.get_ref(),
+            TlsStage::Open(stream) => Some(stream.get_ref().0),
+            TlsStage::Failed => None,
         }
     }
 }
@@ -156,19 +156,19 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<Pin<&mut server::TlsStream<T>>>> {
-        if let Stage::Handshake(accept) = &mut *self.stage {
+        if let TlsStage::Handshake(accept) = &mut *self.stage {
             let accepted = ready!(Pin::new(accept).poll(cx));
-            *self.stage = Stage::Failed;
-            *self.stage = Stage::Open(accepted?);
+            *self.stage = TlsStage::Failed;
+            *self.stage = TlsStage::Open(accepted?);
         }
         Poll::Ready(match &mut *self.stage {
-            Stage::Open(stream) => Ok(Pin::new(stream)),
-            Stage::Handshake(_) | Stage::Failed => Err(io::ErrorKind::NotConnected.into()),
+            TlsStage::Open(stream) => Ok(Pin::new(stream)),
+            TlsStage::Handshake(_) | TlsStage::Failed => Err(io::ErrorKind::NotConnected.into()),
         })
     }
 
     fn principal(&self) -> io::Result<Principal> {
-        let Stage::Open(stream) = &*self.stage else { return Ok(Principal::anonymous()) };
+        let TlsStage::Open(stream) = &*self.stage else { return Ok(Principal::anonymous()) };
         match (&self.identify, stream.get_ref().1.peer_certificates()) {
             (Some(identify), Some(chain)) => identify(chain).map_err(io::Error::other),
             _ => Ok(Principal::anonymous()),

@@ -28,12 +28,12 @@ use crate::{
 pub(in crate::server) struct Authorizing(AuthorizingStage);
 
 enum AuthorizingStage {
-    Asking(Asking),
+    Asking(Undecided),
     Started(Running),
     Refused(Rejection),
 }
 
-struct Asking {
+struct Undecided {
     verdict: BoxFuture<Ruling>,
     /// The request's line, kept until its handler takes it.
     line: Vec<u8>,
@@ -50,13 +50,13 @@ impl Authorizing {
         environment: Arc<Environment>,
         session: Session,
     ) -> Self {
-        Self(AuthorizingStage::Asking(Asking { verdict, line, method, environment, session }))
+        Self(AuthorizingStage::Asking(Undecided { verdict, line, method, environment, session }))
     }
 
     fn decide(&mut self, ruling: Ruling) {
         let undecided = AuthorizingStage::Refused(Rejection::busy(""));
         let AuthorizingStage::Asking(asking) = mem::replace(&mut self.0, undecided) else { return };
-        let Asking { verdict, line, method, environment, session } = asking;
+        let Undecided { verdict, line, method, environment, session } = asking;
         if guarded(|| drop(verdict)).is_none() {
             return;
         }
@@ -108,7 +108,8 @@ fn start(
     environment: &Environment,
     session: &Session,
 ) -> Result<Running, Rejection> {
-    // It was read before.
+    // It was read before. What a line parses to borrows its bytes, so only these are kept; only a
+    // call whose verdict takes its time is parsed again.
     let line =
         Line::parse_request(line).map_err(|fault| Rejection::bad_arguments(fault.to_string()))?;
     let parts = RequestParts::new(&line, session, &environment.publisher);

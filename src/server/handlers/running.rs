@@ -12,7 +12,7 @@ use crate::{
     server::handlers::{
         extractors::RequestParts,
         reply::{Ended, IntoReply, Rejection, Reply},
-        streamed::{Items, Next},
+        streamed::{Items, NextItem},
     },
 };
 
@@ -87,7 +87,7 @@ impl Running {
 
     /// One that has ended when it was made.
     pub(in crate::server) fn ended(ended: Ended) -> Self {
-        Self::apart(Over(Some(ended)))
+        Self::apart(AlreadyEnded(Some(ended)))
     }
 
     /// Runs it in `span`.
@@ -100,8 +100,8 @@ impl Running {
             Self::Inline(future) => future.as_mut().poll_reply(cx).map(Ended::Replied),
             // Told to end: what it still yields is of no use.
             Self::Stream(items) => items.poll(cx).map(|next| match next {
-                Next::Ended(ended) => ended,
-                Next::Item(_) => Ended::Aborted { started: true },
+                NextItem::Ended(ended) => ended,
+                NextItem::Item(_) => Ended::Aborted { started: true },
             }),
             Self::Apart(run) => run.poll(cx),
         }
@@ -135,9 +135,9 @@ impl Running {
 }
 
 /// A handler that has ended when it was made.
-struct Over(Option<Ended>);
+struct AlreadyEnded(Option<Ended>);
 
-impl Run for Over {
+impl Run for AlreadyEnded {
     fn poll(&mut self, _: &mut Context<'_>) -> Poll<Ended> {
         self.0.take().map_or(Poll::Pending, Poll::Ready)
     }

@@ -94,7 +94,7 @@ type BoxedStream = Pin<Box<dyn ReplyStream>>;
 type Made = (BoxedStream, Option<Reply>, Charge);
 
 /// What a poll of [`Items`] found.
-pub(in crate::server) enum Next {
+pub(in crate::server) enum NextItem {
     Item(Bytes),
     Ended(Ended),
 }
@@ -102,9 +102,9 @@ pub(in crate::server) enum Next {
 /// A handler's stream. Dropping it is user code, and harmless wherever it happens.
 ///
 /// Boxed, so that a reply of one line is no larger for it.
-pub(in crate::server) struct Items(Box<Inner>);
+pub(in crate::server) struct Items(Box<ItemsInner>);
 
-struct Inner {
+struct ItemsInner {
     /// `None` while it is in its task, or was dropped.
     stream: Option<BoxedStream>,
     /// Whose connection it is of, where each item is made in a task of its own, which gives the
@@ -126,7 +126,7 @@ impl Items {
     fn new(items: impl Stream<Item: IntoReply> + Send + 'static) -> Self {
         let (span, watchers) = (Span::current(), Watchers::default());
         let stream: Option<BoxedStream> = Some(Box::pin(items));
-        Self(Box::new(Inner { stream, spawned: None, task: None, span, watchers }))
+        Self(Box::new(ItemsInner { stream, spawned: None, task: None, span, watchers }))
     }
 
     /// Makes each item in a task of its own.
@@ -150,18 +150,18 @@ impl Items {
 
     /// Tells how the reply has ended. One that is dropped before was cut.
     pub(in crate::server) fn over(&mut self, outcome: Outcome) {
-        let Inner { span, watchers, .. } = &mut *self.0;
+        let ItemsInner { span, watchers, .. } = &mut *self.0;
         span.in_scope(|| watchers.tell(outcome));
     }
 
     /// Polls for the next item. It may panic; it is not to be polled again once it has, or has
     /// ended.
-    pub(in crate::server) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
-        let Inner { stream, spawned, task, span, .. } = &mut *self.0;
+    pub(in crate::server) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<NextItem> {
+        let ItemsInner { stream, spawned, task, span, .. } = &mut *self.0;
         if let Some(stream) = stream
             && spawned.is_none()
         {
-            return span.in_scope(|| stream.as_mut().poll_item(cx)).map(Next::from);
+            return span.in_scope(|| stream.as_mut().poll_item(cx)).map(NextItem::from);
         }
         if let Some(session) = spawned
             && let Some(stream) = stream.take()
@@ -169,7 +169,7 @@ impl Items {
             *task = Some(spawn_next(stream, session.clone(), span.clone()));
         }
         let Some(running) = task else {
-            return Poll::Ready(Next::Ended(Ended::Panicked));
+            return Poll::Ready(NextItem::Ended(Ended::Panicked));
         };
         let joined = ready!(Pin::new(running).poll(cx));
         *task = None;
@@ -178,8 +178,8 @@ impl Items {
                 *stream = Some(given_back);
                 item.into()
             }
-            Err(error) if error.is_panic() => Next::Ended(Ended::Panicked),
-            Err(_) => Next::Ended(Ended::Aborted { started: true }),
+            Err(error) if error.is_panic() => NextItem::Ended(Ended::Panicked),
+            Err(_) => NextItem::Ended(Ended::Aborted { started: true }),
         })
     }
 
@@ -190,7 +190,7 @@ impl Items {
 
     /// Drops the stream; whether that went without a panic.
     pub(in crate::server) fn end(&mut self) -> bool {
-        let Inner { stream, span, .. } = &mut *self.0;
+        let ItemsInner { stream, span, .. } = &mut *self.0;
         let stream = stream.take();
         guarded(|| span.in_scope(|| drop(stream))).is_some()
     }
@@ -218,7 +218,7 @@ impl fmt::Debug for Items {
     }
 }
 
-impl From<Option<Reply>> for Next {
+impl From<Option<Reply>> for NextItem {
     fn from(item: Option<Reply>) -> Self {
         match item {
             Some(Reply(Answer::Ok(payload))) => Self::Item(payload),

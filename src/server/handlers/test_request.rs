@@ -15,7 +15,7 @@ use crate::{
             reply::{Answer, Ended, Rejection, Reply},
             router::Router,
             running::Started,
-            streamed::Next,
+            streamed::NextItem,
         },
         peer_addr::PeerAddr,
         session::Session,
@@ -252,8 +252,8 @@ impl TestRequest {
         };
         loop {
             match poll_fn(|cx| items.poll(cx)).await {
-                Next::Item(item) => taken.push(item),
-                Next::Ended(ended) => {
+                NextItem::Item(item) => taken.push(item),
+                NextItem::Ended(ended) => {
                     let reply = replied(ended);
                     items.over(reply.outcome());
                     return (taken, reply);

@@ -9,7 +9,7 @@ use crate::{
         handlers::{
             reply::{Ended, Failure, Reply},
             running::Running,
-            streamed::{Items, Next},
+            streamed::{Items, NextItem},
         },
     },
 };
@@ -35,13 +35,13 @@ impl InFlight {
         let polled = code.poll(|kept, cx| {
             let Running::Stream(items) = &mut kept.running else { return Poll::Pending };
             let polled = items.poll(cx);
-            kept.credit -= u64::from(matches!(polled, Poll::Ready(Next::Item(_))));
+            kept.credit -= u64::from(matches!(polled, Poll::Ready(NextItem::Item(_))));
             polled
         });
         let ended = match polled {
             Some(Poll::Pending) => return Turn::Nothing,
-            Some(Poll::Ready(Next::Item(payload))) => return Turn::Item { slot, id, payload },
-            Some(Poll::Ready(Next::Ended(ended))) => ended,
+            Some(Poll::Ready(NextItem::Item(payload))) => return Turn::Item { slot, id, payload },
+            Some(Poll::Ready(NextItem::Ended(ended))) => ended,
             None => Ended::Panicked,
         };
         self.remove(slot, Some(ended)).map_or(Turn::Nothing, Turn::Over)
