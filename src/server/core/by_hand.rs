@@ -600,7 +600,8 @@ fn the_upkeep_sheds_a_peer_that_does_not_read() {
     upkeep.handle_timeout(hand.now);
     hand.turn();
     assert_eq!((hand.state(), environment.stats().shed), (Finishing, 1));
-    hand.turn();
+    hand.room = usize::MAX;
+    assert!(hand.turn().ends_with("\n* /bye;last=2 slow\n"));
     assert_eq!(upkeep.next_timeout(), sweep);
 }
 
