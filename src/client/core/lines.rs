@@ -15,7 +15,7 @@ use crate::{
             locked::Locked,
             outcome::{CallResult, KeptResult, Reply},
             payloads::{Payloads, Run},
-            state::State,
+            state::DriverState,
             step::Step,
             topics::Input,
             waiter::Waiter,
@@ -78,13 +78,9 @@ impl Connection {
         let too_long = |error: LineTooLong| ConnectionError::Protocol(error.to_string());
         while let Some(line) = lines.next(bytes).map_err(too_long)? {
             let line = Line::parse(line).map_err(|fault| broken_line(&fault))?;
-            if self.hello.is_none() {
-                // What came with the hello may have begun a row, and the state is behind the lock.
-                self.end_row(row);
-                if !self.has_greeted() {
-                    self.first_line(&line)?;
-                    continue;
-                }
+            if let DriverState::Connected = self.state {
+                self.first_line(&line)?;
+                continue;
             }
             let incoming = Incoming::from(line);
             if let Incoming::Reply(id, outcome, line) = incoming
@@ -176,46 +172,38 @@ impl Connection {
         guarded(|| tracing::debug!("connected"));
         let Admission { lines, is_asked_for } = self.admission(&hello)?;
         self.first_lines = lines;
-        self.set_state(match is_asked_for {
-            true => State::Authenticating(hello),
-            false => State::Greeted(hello),
-        });
+        self.state = match is_asked_for {
+            true => DriverState::Authenticating(hello),
+            false => DriverState::Greeted(hello),
+        };
         Ok(())
     }
 
-    fn set_state(&mut self, state: State) {
-        let link = self.link;
-        self.with(|core, _| {
-            if let Some(link) = core.links.link(link) {
-                link.state = state;
-            }
-        });
-    }
-
     /// Opens the connection, if the server has admitted this client.
-    pub(super) fn admit(&mut self) {
-        if self.hello.is_none()
-            && let State::Greeted(hello) = self.state()
-        {
-            self.hello = Some(hello.clone());
+    ///
+    /// # Errors
+    /// If the server has refused the credentials.
+    pub(super) fn admit(&mut self) -> Result<(), ConnectionError> {
+        if let Some(hello) = self.state.admit()? {
             let link = self.link;
             self.timers.on_hello(&hello, &self.locked.config, self.step.now);
             self.with(|core, step| core.open(link, hello, step));
         }
+        Ok(())
     }
 
     /// The server has answered `/auth`.
     fn on_admission(&mut self, result: CallResult) {
-        match (result, self.state()) {
-            (Ok(_), State::Authenticating(hello)) => self.set_state(State::Greeted(hello)),
-            (Ok(_), _) => {}
-            (Err(error), _) => {
+        let DriverState::Authenticating(hello) = &self.state else { return };
+        self.state = match result {
+            Ok(_) => DriverState::Greeted(hello.clone()),
+            Err(error) => {
                 if let CallError::Refused { retry, .. } = error {
                     self.retry_after.give(retry, self.step.now);
                 }
-                self.not_admitted = Some(refused_credentials(error));
+                DriverState::Rejected(refused_credentials(error))
             }
-        }
+        };
     }
 
     fn complete_control(
@@ -243,9 +231,10 @@ impl Connection {
 
     /// The reply to `/quit` came.
     fn on_quit(&mut self) {
-        if let State::Quitting { bye, last, .. } = self.state() {
-            self.set_state(State::Quitting { bye, last, is_answered: true });
-        }
+        let link = self.link;
+        self.with(|core, _| {
+            core.links.link(link).into_iter().for_each(|link| link.state.on_quit_answered());
+        });
     }
 
     fn move_topic(&mut self, topic: impl AsRef<str>, input: Input<'_>) {
@@ -302,12 +291,11 @@ impl Connection {
         self.retry_after.give(retry, self.step.now);
         // A goodbye that comes with the hello in one read ends a connection that was there: else
         // what becomes of the client would depend on how the bytes were cut.
-        self.admit();
-        if self.hello.is_none() {
+        self.admit()?;
+        if !self.state.on_bye() {
             return Err(ConnectionError::Bye(reason));
         }
         let link = self.link;
-        self.has_left = true;
         self.with(|core, step| {
             core.on_bye(link, last, &reason, step);
             step.emit(match last {

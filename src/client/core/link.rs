@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, ops::RangeInclusive, task::Waker};
 use crate::{
     client::core::{
         pending::Pending,
-        state::State,
+        state::{LinkState, Outage},
         step::Step,
         waiter::{Entry, Waiter},
     },
@@ -36,7 +36,7 @@ pub(crate) enum UnmatchedReply {
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) id: LinkId,
-    pub(crate) state: State,
+    pub(crate) state: LinkState,
     /// Whole lines that wait to be written.
     out: Vec<u8>,
     /// Length of the outbound stream up to the end of `out`.
@@ -63,10 +63,10 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(id: LinkId) -> Self {
+    pub(crate) fn new(id: LinkId, outage: Outage) -> Self {
         Self {
             id,
-            state: State::Connected,
+            state: LinkState::Awaited(outage),
             out: Vec::new(),
             appended: 0,
             offered: 0,
@@ -83,7 +83,7 @@ impl Link {
 
     /// The server has said hello and accepted the credentials.
     pub(crate) fn open(&mut self, max_line: usize, places: usize) {
-        (self.state, self.places) = (State::Open { max_line }, places);
+        (self.state, self.places) = (LinkState::Open { max_line }, places);
     }
 
     /// Places that are taken, by requests and by tombstones.

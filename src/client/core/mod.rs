@@ -47,7 +47,7 @@ use self::{
     link::LinkId,
     links::Links,
     requests::Requests,
-    state::State,
+    state::LinkState,
     status::Status,
     step::Step,
     topics::Topics,
@@ -161,7 +161,7 @@ impl Core {
     /// The longest line of a request that can be sent on this connection, if one can.
     fn takes_requests(&self, link: LinkId) -> Option<usize> {
         match self.links.current.state {
-            State::Open { max_line } if self.links.is_current(link) => {
+            LinkState::Open { max_line } if self.links.is_current(link) => {
                 Some(max_line).filter(|_| self.links.closing.is_none())
             }
             _ => None,
@@ -185,7 +185,6 @@ impl Core {
         let places = self.links.config.in_flight.min(hello.in_flight);
         let Some(link) = self.links.link(id) else { return };
         link.open(hello.max_line, places);
-        (self.links.down, self.links.cause) = (None, None);
         self.supervisor.hurry = false;
         if self.links.closing.is_some() {
             self.links.quit(id, step);

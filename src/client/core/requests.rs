@@ -20,7 +20,7 @@ use crate::{
         link::LinkId,
         links::Links,
         outcome::{CallResult, Listed, Reply, Sent},
-        state::State,
+        state::LinkState,
         step::{After, Step},
         waiter::Waiter,
     },
@@ -365,7 +365,7 @@ impl Requests {
             *waiter = if is_list { Waiter::Ignored } else { Waiter::Tombstone };
         }
         // Behind its `/quit` the server reads nothing.
-        if !is_list && !matches!(link.state, State::Quitting { .. }) {
+        if !is_list && !matches!(link.state, LinkState::Quitting { .. }) {
             link.append_cancel(id);
             link.wake_for_line(step);
         }
@@ -615,7 +615,7 @@ impl Request {
         }
         let state = &links.current.state;
         let is_over = state.is_admitted() && !state.takes_controls();
-        let down = || links.down.clone().filter(|_| self.fail_fast);
+        let down = || state.down().cloned().filter(|_| self.fail_fast);
         let gone = || if is_over { state.refusal() } else { None };
         links.closing.clone().or_else(gone).or_else(down).map(NotSent::Lost)
     }
@@ -641,7 +641,7 @@ impl Request {
 
 /// Why an application request is not sent, now or later.
 fn refusal_of(body: &Body, has_ttl: bool, fail_fast: bool, links: &Links) -> Option<NotSent> {
-    let down = || links.down.clone().filter(|_| fail_fast);
+    let down = || links.current.state.down().cloned().filter(|_| fail_fast);
     match links.refusal().or_else(down) {
         Some(error) => Some(NotSent::Lost(error)),
         None => fault_of(body, has_ttl, links),
@@ -657,7 +657,7 @@ fn fault_of(body: &Body, has_ttl: bool, links: &Links) -> Option<NotSent> {
 }
 
 fn has_room(links: &Links) -> bool {
-    matches!(links.current.state, State::Open { .. })
+    matches!(links.current.state, LinkState::Open { .. })
         && links.current.unwritten() < links.config.outbound_bytes
 }
 

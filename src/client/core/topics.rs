@@ -59,7 +59,7 @@ impl Topics {
         }
         // What lives can be shared; what would need a line is not begun after a goodbye.
         let is_live = |entry: &Entry| matches!(entry.state, SubscriptionState::Live(_));
-        let down = || links.down.clone().filter(|_| links.config.fail_fast);
+        let down = || links.current.state.down().cloned().filter(|_| links.config.fail_fast);
         if !self.entries.get(topic).is_some_and(is_live)
             && let Some(error) = links.refusal().or_else(down)
         {
@@ -246,7 +246,7 @@ impl Topics {
             return;
         };
         if links.config.fail_fast {
-            let down = links.down.clone().unwrap_or(ConnectionError::Closed);
+            let down = links.current.state.down().cloned().unwrap_or(ConnectionError::Closed);
             entry.give_up(&NotSent::Lost(down), step);
         }
         let _ = self.on(links, topic, SubscriptionEvent::Disconnected.into(), step);

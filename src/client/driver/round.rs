@@ -334,7 +334,7 @@ impl<C: Connector> Supervisor<C> {
 
     /// An attempt to connect failed; others may be under way.
     fn note_cause(&self, error: &ConnectionError) {
-        self.shared.look(|core| core.links.cause = Some(error.clone()));
+        self.shared.look(|core| core.links.current.state.on_failed_attempt(error.clone()));
     }
 
     /// Nothing is left of an address in this round.

@@ -364,7 +364,7 @@ async fn keeping_time<T>(shared: &Shared, future: impl Future<Output = T>) -> T 
 
 /// Why there is no connection.
 fn down(shared: &Shared) -> ConnectionError {
-    shared.look(|core| core.links.down.clone()).unwrap_or(ConnectionError::Closed)
+    shared.look(|core| core.links.current.state.down().cloned()).unwrap_or(ConnectionError::Closed)
 }
 
 pub(crate) fn reason(ended: Result<(), ConnectionError>) -> ConnectionError {
