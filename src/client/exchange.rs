@@ -15,8 +15,8 @@ use crate::{
             requests::{Caller, Request, Requests},
             step::Step,
         },
-        runtimes::Timer,
         shared::Shared,
+        timer::Timer,
     },
     coop::poll_budgeted,
     error::{CallError, ConnectionError, NotSent, Unknown},
@@ -226,7 +226,7 @@ impl<S: Borrow<Shared>> Exchange<S> {
         else {
             return Poll::Pending;
         };
-        ready!(timer.as_mut().poll(cx));
+        ready!(timer.poll(cx));
         self.timer = None;
         let shared = self.shared.borrow();
         let late =

@@ -6,17 +6,15 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::time::Instant;
-
 use crate::{
     client::{
         core::inbox::{Delivery, Gap, GapCause},
         core::link::LinkId,
-        runtimes::Timer,
         shared::Shared,
+        timer::Timer,
     },
     guard::{Guarded, Held, guarded},
-    protocol::{Code, Position, Repeats},
+    protocol::{Code, Position, Repeats, Time},
 };
 
 /// What a subscription missed, and where it goes on: see
@@ -71,7 +69,7 @@ pub(crate) struct Resync {
     under_way: Option<UnderWay>,
     panic: Option<String>,
     /// When it was last called, and how often in a row (PROTOCOL.md, section 12.1).
-    called: Option<Instant>,
+    called: Option<Time>,
     repeats: Repeats,
 }
 
@@ -147,12 +145,12 @@ impl Resync {
             if let Some(pause) = &mut trial.pause {
                 // The timer's runtime may be gone once the client is over.
                 if shared.refusal().is_none() {
-                    ready!(pause.as_mut().poll(cx));
+                    ready!(pause.poll(cx));
                 }
                 trial.pause = None;
             }
             let (resyncing, link) = trial.resyncing.get_or_insert_with(|| {
-                self.called = Some(Instant::now());
+                self.called = Some(shared.now());
                 (Guarded::new(|| (self.callback)(trial.loss.clone())), shared.current_link())
             });
             match ready!(Pin::new(resyncing).poll(cx)) {
@@ -178,7 +176,7 @@ impl Resync {
     /// What comes before the next call, if the last one was not long ago.
     fn pause(&mut self, shared: &Shared) -> Option<Timer> {
         let config = &shared.config;
-        let since = self.called?.elapsed();
+        let since = self.called?.until(shared.now());
         self.repeats.lasted(since, config.backoff());
         if since >= config.reconnect_stable {
             return None;
@@ -222,7 +220,7 @@ mod tests {
             panic!("it resynchronises")
         };
         assert!(resync.pause(&shared).is_none(), "it was never called");
-        resync.called = Some(Instant::now());
+        resync.called = Some(shared.now());
         for level in 1..4 {
             assert!(resync.pause(&shared).is_some());
             assert_eq!(resync.repeats.level(), level);

@@ -19,6 +19,7 @@ mod shared;
 mod stats;
 mod streaming;
 mod subscription;
+mod timer;
 mod typed;
 
 use std::fmt;

@@ -268,6 +268,12 @@ impl Connection {
         self.on_closing(closing)
     }
 
+    /// Until when the server asks not to be connected to, if it does. It may ask at any time: before it
+    /// has accepted the credentials, and with a `/bye`.
+    pub fn retry_after(&self) -> Option<Time> {
+        self.retry_after.until()
+    }
+
     /// The bytes to be written next. With none, the transport is to be flushed.
     pub fn output(&self) -> &[u8] {
         self.out.unwritten()

@@ -13,6 +13,7 @@
 )]
 
 pub(crate) mod acks;
+mod alarms;
 pub(crate) mod auth;
 pub(crate) mod body;
 pub(crate) mod cell;
@@ -43,6 +44,7 @@ pub(crate) mod waiter;
 use std::task::Waker;
 
 use self::{
+    alarms::Alarms,
     intake::{Intake, IntakeOwner, SPARE},
     link::LinkId,
     links::Links,
@@ -86,6 +88,8 @@ pub(crate) struct Core {
     turns: WaitList,
     supervisor: Supervisor,
     timers: Timers,
+    /// Tasks that wait for a time.
+    pub(crate) alarms: Alarms,
     intake: IntakeOwner,
 }
 
@@ -124,6 +128,7 @@ impl Core {
             turns: WaitList::default(),
             supervisor: Supervisor::default(),
             timers: Timers::default(),
+            alarms: Alarms::default(),
             intake: IntakeOwner::default(),
         }
     }
@@ -295,7 +300,7 @@ impl Core {
         link.is_some_and(|link| has_topics || link.pending.len() > 0)
     }
 
-    /// When the client's own timers are due: those of requests and topics. The task that looks after
+    /// When the client's own timers are due: those of requests, topics and waiting tasks. The task that looks after
     /// them is woken when that becomes earlier.
     pub(crate) fn next_timeout(&mut self, waker: &Waker, step: &mut Step) -> Option<Time> {
         let next = self.earliest();
@@ -307,13 +312,15 @@ impl Core {
     }
 
     fn earliest(&self) -> Option<Time> {
-        self.requests.next_timeout().into_iter().chain(self.topics.next_timeout()).min()
+        let (requests, topics) = (self.requests.next_timeout(), self.topics.next_timeout());
+        requests.into_iter().chain(topics).chain(self.alarms.next_timeout()).min()
     }
 
     /// Does what the client's timers are for.
     pub(crate) fn handle_timeout(&mut self, step: &mut Step) {
         self.requests.handle_timeout(&mut self.links, step);
         self.topics.handle_timeout(&mut self.links, step);
+        step.wake(self.alarms.take_due(step.now));
     }
 
     /// The end of each step, before the lock is released. Whatever has made room for a subscription is
