@@ -9,8 +9,10 @@ use std::{fmt, task::Waker};
 
 use crate::{
     client::{
-        Client, ClientConfig, Handle,
-        core::{Core, connection::Connection, link::LinkId, status::Status, step::Step},
+        Client,
+        config::ClientConfig,
+        core::{Core, connection::Connection, key::LinkId, status::Status, step::Step},
+        handle::Handle,
         shared::Shared,
     },
     error::ConnectionError,

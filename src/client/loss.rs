@@ -8,13 +8,12 @@ use std::{
 
 use crate::{
     client::{
-        core::inbox::{Delivery, Gap, GapCause},
-        core::link::LinkId,
+        core::{delivery::Delivery, key::LinkId},
         shared::Shared,
         timer::Timer,
     },
     guard::{Guarded, Held, guarded},
-    protocol::{Code, Position, Repeats, Time},
+    protocol::{Position, Repeats, Time},
 };
 
 /// What a subscription missed, and where it goes on: see
@@ -34,18 +33,6 @@ impl Loss {
     pub fn new(missed: Delivery, position: Position) -> Self {
         Self { missed, position }
     }
-}
-
-/// Where a subscription goes on when its topic has a new log: see
-/// [`Subscribe::after_reset`](crate::Subscribe::after_reset).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum AfterReset {
-    /// With the first message of the new log. The default.
-    #[default]
-    Start,
-    /// After the last message that the new log has at that time.
-    Head,
 }
 
 type Resyncing = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
@@ -191,18 +178,6 @@ impl OnLoss {
         match self {
             Self::Resync(resync) => resync.panic.take(),
             Self::GoOn | Self::Fail => None,
-        }
-    }
-}
-
-impl Delivery {
-    /// The position behind it, if it says that something was lost. What a subscription asked to be left
-    /// out is none.
-    fn loss(&self) -> Option<Position> {
-        match self {
-            Self::Gap(Gap { cause: GapCause::Server(code), .. }) if *code == Code::SLOW => None,
-            Self::Gap(_) | Self::Reset { .. } => self.behind(),
-            Self::Notification(_) | Self::End { .. } | Self::Lost { .. } => None,
         }
     }
 }

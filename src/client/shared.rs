@@ -14,7 +14,7 @@ use crate::{
     client::{
         clock::Clock,
         config::ClientConfig,
-        core::{Core, link::LinkId, locked::Locked, status::Status, step::Step},
+        core::{Core, key::LinkId, locked::Locked, status::Status, step::Step},
         event::ConnectionEvent,
         runtimes::Runtimes,
         timer::{Alarm, Timer},

@@ -6,9 +6,8 @@ use tracing::Span;
 
 use crate::{
     client::core::{
-        auth::CredentialsByScheme,
         cell::RequestCell,
-        link::LinkId,
+        key::LinkId,
         locked::Locked,
         outcome::KeptResult,
         retry_after::RetryAfter,
@@ -16,10 +15,11 @@ use crate::{
         step::Step,
         timers::Timers,
     },
+    credentials::Credentials,
     error::ConnectionError,
     guard::{Held, InSpan, guarded},
     outbound::Outbound,
-    protocol::{LineDecoder, Outcome, RequestId, Time},
+    protocol::{Code, LineDecoder, Outcome, RequestId, Time},
     sync::{Arc, AtomicU64, Ordering},
 };
 
@@ -73,6 +73,9 @@ pub struct Connection {
     /// Where its handles look for the time, if it is driven by hand.
     pub(crate) time: Option<Arc<AtomicU64>>,
 }
+
+/// A client's credentials by scheme, in the order of preference.
+pub(crate) type CredentialsByScheme = Vec<(Code, Credentials)>;
 
 /// A parsed terminal line that waits for the lock.
 #[derive(Debug)]

@@ -2,13 +2,7 @@
 
 use crate::{
     client::{
-        core::{
-            Core,
-            link::{Link, LinkId},
-            status::Status,
-            step::Step,
-            waiter::Waiter,
-        },
+        core::{Core, key::LinkId, link::Link, status::Status, step::Step, waiter::Waiter},
         event::ConnectionEvent,
     },
     error::{CallError, ConnectionError, NotSent, Unknown},

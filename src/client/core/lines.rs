@@ -10,8 +10,8 @@ use crate::{
             cell::RequestCell,
             connection::{Connection, Listing, Terminal, broken_line},
             items::Overrun,
-            key::Key,
-            link::{LinkId, UnmatchedReply},
+            key::{Key, LinkId},
+            link::UnmatchedReply,
             locked::Locked,
             outcome::{CallResult, KeptResult, Reply},
             payloads::{Payloads, Run},
@@ -41,7 +41,7 @@ const MAX_RENEWALS: usize = 4;
 type Row<'a> = (MutexGuard<'a, Core>, usize);
 
 /// What is left to be done about a line once the lock is released.
-enum Rest<'a> {
+enum Remainder<'a> {
     Nothing,
     /// A call has its reply.
     Call(Arc<RequestCell>),
@@ -104,10 +104,10 @@ impl Connection {
             let (core, taken) = row.get_or_insert_with(|| (locked.lock(), 0));
             let rest = core.on_incoming(self.link, incoming, &mut payloads, &mut self.step)?;
             *taken += 1;
-            if *taken == ROW || matches!(rest, Rest::Listed(_)) {
+            if *taken == ROW || matches!(rest, Remainder::Listed(_)) {
                 self.end_row(row);
             }
-            if let Rest::Listed(items) = rest {
+            if let Remainder::Listed(items) = rest {
                 self.listed(&items);
             }
         }
@@ -141,12 +141,12 @@ impl Connection {
             let (core, _) = row.get_or_insert_with(|| (locked.lock(), 0));
             let rest = core.on_terminal(self.link, terminal, &mut self.step);
             match rest.inspect_err(|_| self.end_row(&mut row))? {
-                Rest::Call(call) => terminal.call = Some(call),
-                Rest::Control(waiter, result) => {
+                Remainder::Call(call) => terminal.call = Some(call),
+                Remainder::Control(waiter, result) => {
                     self.end_row(&mut row);
                     self.complete_control(waiter, result)?;
                 }
-                Rest::Nothing | Rest::Listed(_) => {}
+                Remainder::Nothing | Remainder::Listed(_) => {}
             }
         }
         self.end_row(&mut row);
@@ -393,7 +393,7 @@ impl Core {
         incoming: Incoming<'a>,
         payloads: &mut Payloads,
         step: &mut Step,
-    ) -> Result<Rest<'a>, ConnectionError> {
+    ) -> Result<Remainder<'a>, ConnectionError> {
         match incoming {
             Incoming::Reply(id, Outcome::More, line) => {
                 self.on_item(link, id, line.rest.plain(), payloads, step)
@@ -404,10 +404,10 @@ impl Core {
                 let (topics, links) = (&mut self.topics, &mut self.links);
                 let topic = line.word.as_str();
                 topics.on_notification(links, link, topic, notification, payloads, step);
-                Ok(Rest::Nothing)
+                Ok(Remainder::Nothing)
             }
             Incoming::Unknown(id) => Err(broken_line(&format_args!("reply {id} has no outcome"))),
-            Incoming::Reply(..) | Incoming::Notice(_) => Ok(Rest::Nothing),
+            Incoming::Reply(..) | Incoming::Notice(_) => Ok(Remainder::Nothing),
         }
     }
 
@@ -420,9 +420,9 @@ impl Core {
         link: LinkId,
         terminal: &mut Terminal,
         step: &mut Step,
-    ) -> Result<Rest<'static>, ConnectionError> {
+    ) -> Result<Remainder<'static>, ConnectionError> {
         let Terminal { id, outcome, result, .. } = terminal;
-        let Some(own) = self.links.link(link) else { return Ok(Rest::Nothing) };
+        let Some(own) = self.links.link(link) else { return Ok(Remainder::Nothing) };
         let waiter = match own.complete(*id) {
             Ok(waiter) => waiter,
             Err(unmatched) => return self.on_unmatched(unmatched, *id, step),
@@ -431,9 +431,9 @@ impl Core {
         if let (Waiter::Request(key), Outcome::Ok) = (&waiter, *outcome)
             && let Some(call) = self.requests.take_call(*key, step)
         {
-            return Ok(Rest::Call(call));
+            return Ok(Remainder::Call(call));
         }
-        let Some(result) = result.take() else { return Ok(Rest::Nothing) };
+        let Some(result) = result.take() else { return Ok(Remainder::Nothing) };
         let result = result.map_err(|error| *error);
         match waiter {
             Waiter::Request(key) | Waiter::List(key) => {
@@ -443,9 +443,9 @@ impl Core {
                 step.tally().late_replies += 1;
                 step.emit(ConnectionEvent::LateReply(*id));
             }
-            control => return Ok(Rest::Control(control, result)),
+            control => return Ok(Remainder::Control(control, result)),
         }
-        Ok(Rest::Nothing)
+        Ok(Remainder::Nothing)
     }
 
     /// An item of a streamed reply or of a list. If one line was expected, or the item came without
@@ -457,8 +457,8 @@ impl Core {
         item: Cow<'a, [u8]>,
         payloads: &mut Payloads,
         step: &mut Step,
-    ) -> Result<Rest<'a>, ConnectionError> {
-        let Some(own) = self.links.link(link) else { return Ok(Rest::Nothing) };
+    ) -> Result<Remainder<'a>, ConnectionError> {
+        let Some(own) = self.links.link(link) else { return Ok(Remainder::Nothing) };
         match own.offered_waiter(id) {
             Some(Waiter::List(key)) => {
                 if !self.requests.push_item(*key, &item) {
@@ -469,14 +469,14 @@ impl Core {
                 let key = *key;
                 self.on_streamed(key, &item, payloads, step);
             }
-            Some(Waiter::Renew { .. }) => return Ok(Rest::Listed(item)),
+            Some(Waiter::Renew { .. }) => return Ok(Remainder::Listed(item)),
             Some(_) => {}
             None => {
                 let unmatched = own.unmatched(id);
                 return self.on_unmatched(unmatched, id, step);
             }
         }
-        Ok(Rest::Nothing)
+        Ok(Remainder::Nothing)
     }
 
     /// An item of a streamed reply, for a request.
@@ -499,11 +499,11 @@ impl Core {
         unmatched: UnmatchedReply,
         id: RequestId,
         step: &mut Step,
-    ) -> Result<Rest<'static>, ConnectionError> {
+    ) -> Result<Remainder<'static>, ConnectionError> {
         unmatched.report(id, step);
         match self.links.config.strict {
             true => Err(unmatched.error(id)),
-            false => Ok(Rest::Nothing),
+            false => Ok(Remainder::Nothing),
         }
     }
 }

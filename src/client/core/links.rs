@@ -5,12 +5,7 @@ use std::fmt;
 use crate::{
     client::{
         config::ClientConfig,
-        core::{
-            link::{Link, LinkId},
-            state::Outage,
-            step::Step,
-            waiter::Waiter,
-        },
+        core::{key::LinkId, link::Link, state::Outage, step::Step, waiter::Waiter},
     },
     error::{ConnectionError, NotSent},
     protocol::{Backoff, Position, RequestId, Topic},

@@ -16,8 +16,10 @@ pub(crate) mod acks;
 mod alarms;
 pub(crate) mod auth;
 pub(crate) mod body;
+pub(crate) mod caller;
 pub(crate) mod cell;
 pub(crate) mod connection;
+pub(crate) mod delivery;
 mod ending;
 pub(crate) mod inbox;
 mod intake;
@@ -31,6 +33,7 @@ mod missed;
 pub(crate) mod outcome;
 mod payloads;
 pub(crate) mod pending;
+pub(crate) mod reader;
 pub(crate) mod requests;
 pub(crate) mod retry_after;
 pub(crate) mod state;
@@ -46,7 +49,7 @@ use std::task::Waker;
 use self::{
     alarms::Alarms,
     intake::{Intake, IntakeOwner, SPARE},
-    link::LinkId,
+    key::LinkId,
     links::Links,
     requests::Requests,
     state::LinkState,
@@ -86,8 +89,8 @@ pub(crate) struct Core {
     waiting: WaitList,
     /// Tasks that wait to begin a subscription.
     turns: WaitList,
-    supervisor: Supervisor,
-    timers: Timers,
+    supervisor: SupervisorNews,
+    timers: Timekeeper,
     /// Tasks that wait for a time.
     pub(crate) alarms: Alarms,
     intake: IntakeOwner,
@@ -95,7 +98,7 @@ pub(crate) struct Core {
 
 /// What the supervisor of the connections is to know.
 #[derive(Debug, Default)]
-struct Supervisor {
+struct SupervisorNews {
     waker: Option<Waker>,
     /// Something has happened since it looked last.
     has_news: bool,
@@ -105,7 +108,7 @@ struct Supervisor {
 
 /// The timers of the client, as opposed to those of one connection.
 #[derive(Debug, Default)]
-struct Timers {
+struct Timekeeper {
     /// The task that looks after them.
     waker: Option<Waker>,
     /// The time that this task knows of.
@@ -126,8 +129,8 @@ impl Core {
             counted: Tally::default(),
             waiting: WaitList::default(),
             turns: WaitList::default(),
-            supervisor: Supervisor::default(),
-            timers: Timers::default(),
+            supervisor: SupervisorNews::default(),
+            timers: Timekeeper::default(),
             alarms: Alarms::default(),
             intake: IntakeOwner::default(),
         }
@@ -330,7 +333,8 @@ impl Core {
             self.counted.take(counted);
         }
         if step.has_events() {
-            self.events.queue(step);
+            let readers = self.events.queue(step.take_events());
+            step.wake(readers);
         }
         if !self.turns.is_empty() && self.has_turn() {
             step.wake(self.turns.wake_first());

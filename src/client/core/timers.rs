@@ -6,11 +6,7 @@ use crate::{
     client::{
         config::ClientConfig,
         core::{
-            Core,
-            connection::Connection,
-            link::{Link, LinkId},
-            state::LinkState,
-            step::Step,
+            Core, connection::Connection, key::LinkId, link::Link, state::LinkState, step::Step,
         },
     },
     error::ConnectionError,

@@ -9,15 +9,15 @@ mod input;
 use std::{borrow::Cow, collections::HashMap, time::Duration};
 
 use self::entry::{Acted, Entry, Joining};
-pub(crate) use self::{
-    entry::REMEMBERED,
-    input::{Input, Joined, Wish},
-};
+pub use self::input::AfterReset;
+pub(crate) use self::input::{Input, Wish};
 use crate::{
     client::core::{
-        inbox::{Delivery, Inbox},
-        link::LinkId,
+        delivery::Delivery,
+        inbox::Inbox,
+        key::LinkId,
         links::Links,
+        outcome::Joined,
         payloads::Payloads,
         step::{After, Step},
     },

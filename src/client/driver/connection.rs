@@ -16,8 +16,7 @@ use tokio::{
 use crate::{
     client::{
         core::{
-            auth::CredentialsByScheme,
-            connection::{Connection as Core, Output},
+            connection::{Connection as Core, CredentialsByScheme, Output},
             retry_after::RetryAfter,
         },
         driver::timer::DriverTimer,

@@ -17,8 +17,7 @@ use uuid::Uuid;
 
 use crate::{
     client::{
-        builder::Hook,
-        core::auth::CredentialsByScheme,
+        core::connection::CredentialsByScheme,
         core::retry_after::RetryAfter,
         driver::connection::Connection,
         driver::connector::{Connector, Resolving},
@@ -26,6 +25,7 @@ use crate::{
         event::ConnectionEvent,
         shared::Shared,
     },
+    credentials::Credentials,
     error::ConnectionError,
     guard::{Guarded, Held, caught, guarded},
     protocol::{Code, Reconnect, Time},
@@ -65,6 +65,10 @@ pub(crate) struct Supervisor<C> {
     /// Of each address, whether its server wanted nothing of this client at the last attempt.
     hopeless: Vec<bool>,
 }
+
+/// Gives credentials before each attempt to connect.
+pub(crate) type Hook = Box<dyn FnMut() -> HookFuture + Send>;
+pub(crate) type HookFuture = Pin<Box<dyn Future<Output = Result<Credentials, String>> + Send>>;
 
 /// How the drive of a connection ended.
 enum Driven {
