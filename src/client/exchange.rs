@@ -37,6 +37,7 @@ pub(crate) struct Exchange<S: Borrow<Shared>> {
     timer: Option<Timer>,
 }
 
+/// How far it is.
 enum Course {
     New,
     Begun,

@@ -20,7 +20,8 @@ use crate::{
 /// the same connection in hand, so it was left just now, or is about to be come back to.
 const LEFT_LOGS: usize = 8;
 
-/// How far one subscription was handed over.
+/// How far one subscription was handed over. The position of its topic on the wire is ahead of it by what
+/// waits in the inbox.
 ///
 /// **Invariant:** the position only rises within a log; what is waited for is not seen.
 #[derive(Debug)]

@@ -38,6 +38,8 @@ pub(super) enum Acted {
 pub(super) struct Entry {
     /// Its own name, once a stream has joined.
     pub(super) topic: Option<Topic>,
+    /// With the position that is next on the wire. What the streams have queued, and what was
+    /// acknowledged, is behind it.
     pub(super) state: SubscriptionState,
     /// Where its last `/subscribe` was sent.
     pub(super) link: LinkId,
