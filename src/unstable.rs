@@ -24,11 +24,12 @@ pub mod server {
 
 /// One connection of a client, without a transport and without a runtime.
 ///
-/// [`by_hand`](client::by_hand) makes a client with such a connection.
+/// [`by_hand`](client::by_hand) makes a client with such a connection, and
+/// [`dialer`](client::dialer) one that has several, one after the other.
 /// [`Connection`](client::Connection) says in which order its driver calls what.
 pub mod client {
     pub use crate::client::{
-        by_hand::by_hand,
+        by_hand::{Dial, Dialer, by_hand, dialer},
         core::{
             connection::{Connection, Output},
             state::ConnectionState,

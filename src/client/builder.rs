@@ -1,13 +1,14 @@
 //! Sets up a client that connects and reconnects.
 
-use std::{fmt, pin::Pin};
+use std::fmt;
 
 use crate::{
     client::{
-        Client, Handle,
+        Client,
         config::ClientConfig,
         driver::connector::{Connector, TcpConnector},
-        driver::supervisor::Supervisor,
+        driver::supervisor::{Hook, HookFuture, Supervisor},
+        handle::Handle,
         shared::Shared,
     },
     credentials::Credentials,
@@ -15,10 +16,6 @@ use crate::{
     protocol::Code,
     sync::Arc,
 };
-
-/// Gives credentials before each attempt to connect.
-pub(crate) type Hook = Box<dyn FnMut() -> HookFuture + Send>;
-pub(crate) type HookFuture = Pin<Box<dyn Future<Output = Result<Credentials, String>> + Send>>;
 
 /// Sets up a client: made by [`Client::builder`].
 ///

@@ -1,21 +1,30 @@
-//! A client whose connection is driven by hand: without a runtime, a transport or a clock.
+//! A client whose connections are driven by hand: without a runtime, a transport or a clock.
 
 #![cfg_attr(
     not(feature = "unstable-core"),
     allow(unreachable_pub, dead_code, reason = "public with `unstable-core`")
 )]
 
+use std::{fmt, task::Waker};
+
 use crate::{
-    client::{Client, ClientConfig, Handle, core::connection::Connection, shared::Shared},
+    client::{
+        Client,
+        config::ClientConfig,
+        core::{Core, connection::Connection, key::LinkId, status::Status, step::Step},
+        handle::Handle,
+        shared::Shared,
+    },
+    error::ConnectionError,
     protocol::Time,
-    sync::{Arc, AtomicU64},
+    sync::{Arc, Ordering},
 };
 
-/// Returns a client, and its one connection, which has to be driven. Its time begins at 0 and is the
-/// one that the connection was told last.
+/// Returns a client, and its one connection, which has to be driven. The client ends with it. Its time
+/// begins at 0 and is the one that the connection was told last.
 ///
-/// The client's futures can be polled by any executor, or by hand. Deadlines that a request is given
-/// itself need timers of tokio and do not pass here; that of the configuration does.
+/// The client's futures can be polled by any executor, or by hand. No runtime is needed: all their
+/// deadlines pass when the connection is told the time.
 ///
 /// ```
 /// use std::{pin::pin, task::{Context, Poll, Waker}};
@@ -43,11 +52,179 @@ use crate::{
 /// # Ok::<(), bellwire::ConnectionError>(())
 /// ```
 pub fn by_hand(config: ClientConfig) -> (Client, Connection) {
-    let (time, credentials) = (Arc::<AtomicU64>::default(), config.auth.clone());
-    let greeting = Time::default().after(config.connect_timeout);
-    let shared = Arc::new(Shared::by_hand(config, time.clone()));
-    let locked = shared.locked.clone();
-    let mut connection = Connection::new(locked, credentials, Some(greeting), Time::default());
-    connection.time = Some(time);
+    let shared = Shared::by_hand(config, false);
+    let connection = connection(&shared, Time::default());
     (Client { handle: Arc::new(Handle { shared }) }, connection)
+}
+
+/// Returns a client that has one connection after the other, and the [`Dialer`] that makes them. Apart
+/// from that it is as [`by_hand`].
+///
+/// The client goes on when a connection ends: it resumes its subscriptions on the next one, and sends
+/// again what is proven not executed.
+///
+/// ```
+/// use std::task::Waker;
+///
+/// use bellwire::{ClientConfig, ConnectionError, protocol::Time, unstable::client::{Dial, dialer}};
+///
+/// let (client, mut dialer) = dialer(ClientConfig::new());
+/// let (now, waker) = (Time::from_millis(1), Waker::noop());
+/// assert_eq!(dialer.poll(waker, now), Dial::Connect);
+/// let mut first = dialer.connect(now).expect("there is none");
+/// assert_eq!(dialer.poll(waker, now), Dial::Nothing);
+/// assert!(dialer.connect(now).is_none());
+///
+/// first.end(&ConnectionError::ClosedByPeer, now);
+/// assert_eq!(dialer.poll(waker, now), Dial::Connect);
+/// drop(client);
+/// assert_eq!(dialer.poll(waker, now), Dial::Ended);
+/// ```
+pub fn dialer(config: ClientConfig) -> (Client, Dialer) {
+    let shared = Shared::by_hand(config, true);
+    let dialer = Dialer { shared: shared.clone(), link: None, timeout: None };
+    (Client { handle: Arc::new(Handle { shared }) }, dialer)
+}
+
+/// The connection of the current link.
+fn connection(shared: &Shared, now: Time) -> Connection {
+    let config = &shared.config;
+    let greeting = now.after(config.connect_timeout);
+    let (locked, credentials) = (shared.locked.clone(), config.auth.clone());
+    let mut connection = Connection::new(locked, credentials, Some(greeting), now);
+    connection.time = shared.clock.by_hand().cloned();
+    connection
+}
+
+/// What a driver is to do about the connections of its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Dial {
+    /// There is a connection on which requests begin, or it is being made. Or the client closes, and
+    /// connections have still to end.
+    Nothing,
+    /// There is none: call [`Dialer::connect`], now or after a pause.
+    Connect,
+    /// The client has ended.
+    Ended,
+}
+
+/// Makes the connections of a client that is driven by hand, one after the other. It stands for the task
+/// that connects for a client with a runtime, and leaves to its driver where to connect to, and when.
+///
+/// A driver, whenever the waker of [`poll`](Self::poll) is woken or the time has come:
+///
+/// 1. calls [`handle_timeout`](Self::handle_timeout), if it is due at [`next_timeout`](Self::next_timeout);
+/// 2. asks [`poll`](Self::poll) what is to be done.
+///
+/// Once there is a transport, the driver calls [`connect`](Self::connect) and drives the [`Connection`]
+/// at once. The connection before may go on: a server that has said `/bye` finishes what it has
+/// accepted, while the next connection takes what is new. It has to be driven to its end.
+///
+/// The pause before an attempt is the driver's (PROTOCOL.md, section 3.5), and so is obeying
+/// [`Connection::retry_after`]. [`Client::reconnect_now`] only wakes the driver. The events of attempts
+/// ([`ConnectionEvent::Connecting`], `ConnectFailed`, `Disconnected`) are not emitted: the driver is
+/// where they happen.
+///
+/// Dropping it ends the client.
+///
+/// [`ConnectionEvent::Connecting`]: crate::ConnectionEvent::Connecting
+pub struct Dialer {
+    shared: Arc<Shared>,
+    /// The link of the last connection.
+    link: Option<LinkId>,
+    /// When the timers of the client are due, while no connection looks after them.
+    timeout: Option<Time>,
+}
+
+impl Dialer {
+    /// Says what is to be done at `now`. `waker` is woken when that may have changed, or when
+    /// [`next_timeout`](Self::next_timeout) has become earlier.
+    pub fn poll(&mut self, waker: &Waker, now: Time) -> Dial {
+        let link = self.link;
+        let (dial, timeout) = self.act(now, |core, step| {
+            // At the second call nothing is new, and the waker is registered.
+            while core.take_news(waker, step) {}
+            let dial = dial(core, link, step);
+            (dial, is_awaited(core, link).then(|| core.next_timeout(waker, step)).flatten())
+        });
+        self.timeout = timeout;
+        dial
+    }
+
+    /// Begins the next connection, whose transport is there at `now`. `None` unless
+    /// [`poll`](Self::poll) says [`Dial::Connect`].
+    pub fn connect(&mut self, now: Time) -> Option<Connection> {
+        let link = self.link;
+        if self.act(now, |core, step| dial(core, link, step)) != Dial::Connect {
+            return None;
+        }
+        self.timeout = None;
+        let connection = connection(&self.shared, now);
+        self.link = Some(connection.link);
+        Some(connection)
+    }
+
+    /// An attempt to connect has failed at `now`, before there was a transport. Requests that do not
+    /// wait for a connection end with `error`, and what waits for one can say why there is none.
+    pub fn handle_failure(&mut self, error: &ConnectionError, now: Time) {
+        let link = self.link;
+        self.act(now, |core, step| {
+            if is_awaited(core, link) {
+                core.lose(core.links.current.id, error, step);
+            }
+        });
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due. While there is a connection, its own
+    /// [`handle_timeout`](Connection::handle_timeout) does the same.
+    pub fn next_timeout(&self) -> Option<Time> {
+        self.timeout
+    }
+
+    /// Does what is due at `now`: ends requests that are past their deadline, wakes tasks.
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.timeout = None;
+        self.act(now, |core, step| core.handle_timeout(step));
+    }
+
+    fn act<R>(&self, now: Time, f: impl FnOnce(&mut Core, &mut Step) -> R) -> R {
+        if let Some(time) = self.shared.clock.by_hand() {
+            time.store(now.as_millis(), Ordering::Relaxed);
+        }
+        self.shared.locked.update(now, f)
+    }
+}
+
+/// Whether there is no connection on which requests begin, nor one that is being made: `last` is the
+/// link of the last one.
+fn is_awaited(core: &Core, last: Option<LinkId>) -> bool {
+    last.is_none_or(|link| !core.links.is_current(link))
+}
+
+fn dial(core: &mut Core, last: Option<LinkId>, step: &mut Step) -> Dial {
+    if let Status::Ended(_) = core.status() {
+        return Dial::Ended;
+    }
+    let is_awaited = is_awaited(core, last);
+    match core.links.closing.clone() {
+        None if is_awaited => Dial::Connect,
+        Some(why) if is_awaited && core.links.leaving.is_empty() => {
+            core.end(&why, step);
+            Dial::Ended
+        }
+        _ => Dial::Nothing,
+    }
+}
+
+impl Drop for Dialer {
+    fn drop(&mut self) {
+        self.shared.act(|core, step| core.end(&ConnectionError::Closed, step));
+    }
+}
+
+impl fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dialer").field("link", &self.link).finish_non_exhaustive()
+    }
 }

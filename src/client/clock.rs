@@ -54,6 +54,14 @@ impl Clock {
         (now, limit.map(expiry).filter(|expiry| *expiry < NEVER))
     }
 
+    /// The time that its driver was told last, if it is driven by hand.
+    pub(crate) fn by_hand(&self) -> Option<&Arc<AtomicU64>> {
+        match self {
+            Self::Runtime(_) => None,
+            Self::ByHand(time) => Some(time),
+        }
+    }
+
     /// When that is by the runtime's time; `None` if that does not come, or there is none.
     pub(crate) fn instant(&self, time: Time) -> Option<Instant> {
         match self {

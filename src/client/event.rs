@@ -11,7 +11,6 @@ use futures_core::Stream;
 use uuid::Uuid;
 
 use crate::{
-    client::core::step::Step,
     coop::poll_budgeted,
     error::ConnectionError,
     protocol::{Hello, Reason, RequestId, Topic},
@@ -109,11 +108,11 @@ pub enum ConnectionEvent {
 /// The streams that get events.
 #[derive(Debug, Default)]
 pub(crate) struct Events {
-    listeners: Vec<Weak<Mutex<Queue>>>,
+    listeners: Vec<Weak<Mutex<EventQueue>>>,
 }
 
 #[derive(Debug)]
-pub(crate) struct Queue {
+pub(crate) struct EventQueue {
     events: VecDeque<ConnectionEvent>,
     max_events: usize,
     missed: u64,
@@ -122,21 +121,23 @@ pub(crate) struct Queue {
 }
 
 impl Events {
-    /// Queues the events of a step.
-    pub(crate) fn queue(&mut self, step: &mut Step) {
+    /// Queues the events of a step. Returns the tasks to be woken.
+    pub(crate) fn queue(&mut self, events: Vec<ConnectionEvent>) -> Vec<Waker> {
         self.listeners.retain(|listener| listener.strong_count() > 0);
-        for event in step.take_events() {
+        let mut readers = Vec::new();
+        for event in events {
             for queue in self.listeners.iter().filter_map(Weak::upgrade) {
-                step.wake(queue.lock().push(event.clone()));
+                readers.extend(queue.lock().push(event.clone()));
             }
         }
+        readers
     }
 
     /// A stream of the events from here on, which holds up to `max_events` for its reader; `ended` if
     /// there are none any more.
     pub(crate) fn listen(&mut self, max_events: usize, ended: bool) -> ConnectionEvents {
         let (events, reader) = Default::default();
-        let queue = Queue { events, max_events, missed: 0, ended, reader };
+        let queue = EventQueue { events, max_events, missed: 0, ended, reader };
         let queue = Arc::new(Mutex::new(queue));
         if !ended {
             self.listeners.retain(|listener| listener.strong_count() > 0);
@@ -146,7 +147,7 @@ impl Events {
     }
 }
 
-impl Queue {
+impl EventQueue {
     fn push(&mut self, event: ConnectionEvent) -> Option<Waker> {
         if self.ended {
             return None;
@@ -169,7 +170,7 @@ impl Queue {
 /// how many. Ends after [`ConnectionEvent::Ended`].
 #[derive(Debug)]
 #[must_use = "streams do nothing unless they are polled"]
-pub struct ConnectionEvents(Arc<Mutex<Queue>>);
+pub struct ConnectionEvents(Arc<Mutex<EventQueue>>);
 
 impl ConnectionEvents {
     /// The next event; `None` behind [`ConnectionEvent::Ended`].
@@ -214,17 +215,15 @@ mod tests {
 
     #[test]
     fn dead_listeners_do_not_pile_up() {
-        let (mut events, mut step) = (Events::default(), Step::default());
+        let mut events = Events::default();
         let kept = events.listen(2, false);
         (0..100).for_each(|_| drop(events.listen(2, false)));
         assert_eq!(events.listeners.len(), 2, "the one that is kept, and the last");
-        step.emit(ConnectionEvent::Missed(1));
-        events.queue(&mut step);
+        assert!(events.queue(vec![ConnectionEvent::Missed(1)]).is_empty());
         assert_eq!(events.listeners.len(), 1);
         drop(kept);
         drop(events.listen(2, true));
-        step.emit(ConnectionEvent::Missed(2));
-        events.queue(&mut step);
-        assert!(events.listeners.is_empty() && step.take_events().is_empty());
+        assert!(events.queue(vec![ConnectionEvent::Missed(2)]).is_empty());
+        assert!(events.listeners.is_empty());
     }
 }

@@ -9,14 +9,15 @@ use std::{
 use crate::{
     client::{
         core::{
+            caller::Caller,
             cell::RequestCell,
             links::Links,
             outcome::KeptResult,
-            requests::{Caller, Request, Requests},
+            requests::{Request, Requests},
             step::Step,
         },
-        runtimes::Timer,
         shared::Shared,
+        timer::Timer,
     },
     coop::poll_budgeted,
     error::{CallError, ConnectionError, NotSent, Unknown},
@@ -30,13 +31,14 @@ pub(crate) struct Exchange<S: Borrow<Shared>> {
     shared: S,
     /// Its line, until it is over.
     cell: Option<Arc<RequestCell>>,
-    state: State,
+    course: Course,
     deadline: Deadline,
     pub(crate) fail_fast: bool,
     timer: Option<Timer>,
 }
 
-enum State {
+/// How far it is.
+enum Course {
     New,
     Begun,
     Over(Option<Box<CallError>>),
@@ -54,11 +56,11 @@ enum Deadline {
 impl<S: Borrow<Shared>> Exchange<S> {
     pub(crate) fn new(shared: S, cell: Result<Arc<RequestCell>, CallError>) -> Self {
         let fail_fast = shared.borrow().config.fail_fast;
-        let (cell, state) = match cell {
-            Ok(cell) => (Some(cell), State::New),
-            Err(error) => (None, State::Over(Some(Box::new(error)))),
+        let (cell, course) = match cell {
+            Ok(cell) => (Some(cell), Course::New),
+            Err(error) => (None, Course::Over(Some(Box::new(error)))),
         };
-        Self { shared, cell, state, deadline: Deadline::Default, fail_fast, timer: None }
+        Self { shared, cell, course, deadline: Deadline::Default, fail_fast, timer: None }
     }
 
     pub(crate) fn shared(&self) -> &Shared {
@@ -72,7 +74,7 @@ impl<S: Borrow<Shared>> Exchange<S> {
 
     /// Its cell while it is under way.
     pub(crate) fn under_way(&self) -> Option<&RequestCell> {
-        self.cell.as_deref().filter(|_| matches!(self.state, State::Begun))
+        self.cell.as_deref().filter(|_| matches!(self.course, Course::Begun))
     }
 
     pub(crate) fn set_deadline(&mut self, deadline: Option<Duration>) {
@@ -85,7 +87,7 @@ impl<S: Borrow<Shared>> Exchange<S> {
         push: impl FnOnce(&mut AttributeList) -> Result<(), InvalidAttribute>,
     ) {
         // Before it is begun, nobody else has the cell.
-        let cell = self.cell.as_mut().filter(|_| matches!(self.state, State::New));
+        let cell = self.cell.as_mut().filter(|_| matches!(self.course, Course::New));
         let Some(cell) = cell.and_then(Arc::get_mut) else { return };
         if let Err(error) = push(&mut cell.body.attributes) {
             self.fail(NotSent::Attribute(error));
@@ -94,24 +96,24 @@ impl<S: Borrow<Shared>> Exchange<S> {
 
     /// Begins it at the first call. Returns whether it is under way.
     pub(crate) fn begin(&mut self, caller: impl FnOnce() -> Caller) -> bool {
-        if let (State::New, Some(cell)) = (&self.state, self.cell.clone()) {
+        if let (Course::New, Some(cell)) = (&self.course, self.cell.clone()) {
             match self.submit(cell, caller) {
-                Ok(()) => self.state = State::Begun,
+                Ok(()) => self.course = Course::Begun,
                 Err(error) => self.fail(error),
             }
         }
-        matches!(self.state, State::Begun)
+        matches!(self.course, Course::Begun)
     }
 
     fn fail(&mut self, error: NotSent) {
         self.cell = None;
-        self.state = State::Over(Some(Box::new(error.into())));
+        self.course = Course::Over(Some(Box::new(error.into())));
     }
 
     /// Sends a one-way request at once, if it was not begun and nothing keeps it from that. Returns
     /// whether it was sent.
     pub(crate) fn send_one_way(&mut self) -> bool {
-        let State::New = self.state else { return false };
+        let Course::New = self.course else { return false };
         let Some(RequestCell { body, .. }) = self.cell.as_deref() else { return false };
         let shared = self.shared.borrow();
         let sent = shared.act(|core, step| core.requests.try_one_way(body, &mut core.links, step));
@@ -158,7 +160,7 @@ impl<S: Borrow<Shared>> Exchange<S> {
     /// A call: sends it at the first poll, and returns its outcome.
     pub(crate) fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<KeptResult> {
         // It is sent with budget or without: calls are sent in the order of their first polls.
-        if let (State::New, Some(cell)) = (&self.state, &self.cell) {
+        if let (Course::New, Some(cell)) = (&self.course, &self.cell) {
             cell.await_by(cx.waker());
             if self.begin(|| Caller::Call) {
                 return self.poll_deadline(cx).map(|error| Err(Box::new(error)));
@@ -180,24 +182,24 @@ impl<S: Borrow<Shared>> Exchange<S> {
     }
 
     fn kept_error(&mut self) -> Box<CallError> {
-        let kept = match &mut self.state {
-            State::Over(error) => error.take(),
-            State::New | State::Begun => None,
+        let kept = match &mut self.course {
+            Course::Over(error) => error.take(),
+            Course::New | Course::Begun => None,
         };
         kept.unwrap_or_else(|| Box::new(abandoned()))
     }
 
     /// The error of one that is over, once.
     pub(crate) fn take_error(&mut self) -> Option<CallError> {
-        match &mut self.state {
-            State::Over(error) => error.take().map(|error| *error),
-            State::New | State::Begun => None,
+        match &mut self.course {
+            Course::Over(error) => error.take().map(|error| *error),
+            Course::New | Course::Begun => None,
         }
     }
 
     /// It is over: there is nothing to cancel.
     pub(crate) fn finish(&mut self) {
-        self.state = State::Over(None);
+        self.course = Course::Over(None);
         self.timer = None;
         self.cell.take().into_iter().for_each(RequestCell::recycle);
     }
@@ -222,11 +224,11 @@ impl<S: Borrow<Shared>> Exchange<S> {
         cx: &mut Context<'_>,
         give_up: impl FnOnce(&mut Requests, &RequestCell, &mut Links, &mut Step) -> Option<CallError>,
     ) -> Poll<CallError> {
-        let (Some(timer), Some(cell), State::Begun) = (&mut self.timer, &self.cell, &self.state)
+        let (Some(timer), Some(cell), Course::Begun) = (&mut self.timer, &self.cell, &self.course)
         else {
             return Poll::Pending;
         };
-        ready!(timer.as_mut().poll(cx));
+        ready!(timer.poll(cx));
         self.timer = None;
         let shared = self.shared.borrow();
         let late =
@@ -246,7 +248,7 @@ impl<S: Borrow<Shared>> Exchange<S> {
 
     /// Cancels it, if it is under way.
     pub(crate) fn cancel(&mut self) {
-        if let State::Begun = std::mem::replace(&mut self.state, State::Over(None))
+        if let Course::Begun = std::mem::replace(&mut self.course, Course::Over(None))
             && let Some(cell) = self.cell.take()
         {
             let shared = self.shared.borrow();

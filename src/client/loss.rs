@@ -6,17 +6,14 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::time::Instant;
-
 use crate::{
     client::{
-        core::inbox::{Delivery, Gap, GapCause},
-        core::link::LinkId,
-        runtimes::Timer,
+        core::{delivery::Delivery, key::LinkId},
         shared::Shared,
+        timer::Timer,
     },
     guard::{Guarded, Held, guarded},
-    protocol::{Code, Position, Repeats},
+    protocol::{Position, Repeats, Time},
 };
 
 /// What a subscription missed, and where it goes on: see
@@ -36,18 +33,6 @@ impl Loss {
     pub fn new(missed: Delivery, position: Position) -> Self {
         Self { missed, position }
     }
-}
-
-/// Where a subscription goes on when its topic has a new log: see
-/// [`Subscribe::after_reset`](crate::Subscribe::after_reset).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum AfterReset {
-    /// With the first message of the new log. The default.
-    #[default]
-    Start,
-    /// After the last message that the new log has at that time.
-    Head,
 }
 
 type Resyncing = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
@@ -71,7 +56,7 @@ pub(crate) struct Resync {
     under_way: Option<UnderWay>,
     panic: Option<String>,
     /// When it was last called, and how often in a row (PROTOCOL.md, section 12.1).
-    called: Option<Instant>,
+    called: Option<Time>,
     repeats: Repeats,
 }
 
@@ -147,12 +132,12 @@ impl Resync {
             if let Some(pause) = &mut trial.pause {
                 // The timer's runtime may be gone once the client is over.
                 if shared.refusal().is_none() {
-                    ready!(pause.as_mut().poll(cx));
+                    ready!(pause.poll(cx));
                 }
                 trial.pause = None;
             }
             let (resyncing, link) = trial.resyncing.get_or_insert_with(|| {
-                self.called = Some(Instant::now());
+                self.called = Some(shared.now());
                 (Guarded::new(|| (self.callback)(trial.loss.clone())), shared.current_link())
             });
             match ready!(Pin::new(resyncing).poll(cx)) {
@@ -178,7 +163,7 @@ impl Resync {
     /// What comes before the next call, if the last one was not long ago.
     fn pause(&mut self, shared: &Shared) -> Option<Timer> {
         let config = &shared.config;
-        let since = self.called?.elapsed();
+        let since = self.called?.until(shared.now());
         self.repeats.lasted(since, config.backoff());
         if since >= config.reconnect_stable {
             return None;
@@ -197,18 +182,6 @@ impl OnLoss {
     }
 }
 
-impl Delivery {
-    /// The position behind it, if it says that something was lost. What a subscription asked to be left
-    /// out is none.
-    fn loss(&self) -> Option<Position> {
-        match self {
-            Self::Gap(Gap { cause: GapCause::Server(code), .. }) if *code == Code::SLOW => None,
-            Self::Gap(_) | Self::Reset { .. } => self.behind(),
-            Self::Notification(_) | Self::End { .. } | Self::Lost { .. } => None,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,7 +195,7 @@ mod tests {
             panic!("it resynchronises")
         };
         assert!(resync.pause(&shared).is_none(), "it was never called");
-        resync.called = Some(Instant::now());
+        resync.called = Some(shared.now());
         for level in 1..4 {
             assert!(resync.pause(&shared).is_some());
             assert_eq!(resync.repeats.level(), level);

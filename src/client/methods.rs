@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     client::{
-        core::{cell::RequestCell, outcome::Listed, requests::Caller},
+        core::{caller::Caller, cell::RequestCell, outcome::Listed},
         exchange::{Exchange, abandoned},
         shared::Shared,
     },

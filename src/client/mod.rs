@@ -4,11 +4,13 @@ mod builder;
 pub(crate) mod by_hand;
 mod call;
 mod clock;
+mod codecs;
 mod config;
 pub(crate) mod core;
 pub(crate) mod driver;
 mod event;
 mod exchange;
+mod handle;
 mod loss;
 mod methods;
 mod one_way;
@@ -19,25 +21,28 @@ mod shared;
 mod stats;
 mod streaming;
 mod subscription;
+mod timer;
 mod typed;
 
 use std::fmt;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+#[cfg(feature = "json")]
+pub use self::codecs::JsonCodec;
 #[cfg(unix)]
 pub use self::driver::connector::UnixConnector;
-#[cfg(feature = "json")]
-pub use self::typed::JsonCodec;
 pub use self::{
     builder::ClientBuilder,
     call::{After, Call, Replied},
+    codecs::{CodecError, Decode, Encode},
     config::ClientConfig,
-    core::inbox::{Delivery, Gap, GapCause, Notification},
+    core::delivery::{Delivery, Gap, GapCause, Notification},
+    core::topics::AfterReset,
     driver::connection::Connection,
     driver::connector::{Connecting, Connector, Finishing, Resolving, TcpConnector},
     event::{ConnectionEvent, ConnectionEvents},
-    loss::{AfterReset, Loss},
+    loss::Loss,
     methods::Methods,
     one_way::OneWay,
     progress::{Progress, Seen},
@@ -45,9 +50,9 @@ pub use self::{
     stats::ClientStats,
     streaming::{ItemCredit, Streaming, TypedStreaming},
     subscription::{Notifications, Subscribe, Subscription},
-    typed::{CodecError, Decode, Encode, TypedCall},
+    typed::TypedCall,
 };
-use self::{core::status::Status, shared::Shared};
+use self::{core::status::Status, handle::Handle, shared::Shared};
 use crate::{
     coop::consume_budget, error::ConnectionError, guard::Held, protocol::Hello, sync::Arc,
 };
@@ -81,17 +86,6 @@ use crate::{
 #[derive(Clone)]
 pub struct Client {
     handle: Arc<Handle>,
-}
-
-/// The last one to go closes the connection.
-struct Handle {
-    shared: Arc<Shared>,
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.shared.act(|core, step| core.begin_close(ConnectionError::Closed, step));
-    }
 }
 
 impl fmt::Debug for Client {
@@ -190,11 +184,6 @@ impl Client {
         &self.handle.shared
     }
 
-    /// What goes on without the handle: it keeps no connection open.
-    fn share(&self) -> Arc<Shared> {
-        self.handle.shared.clone()
-    }
-
     /// Waits until there is a connection whose server has said hello; returns what it announced. It
     /// has no deadline: use `tokio::time::timeout` if you need one.
     ///
@@ -260,7 +249,7 @@ impl Client {
         C: Encode<A> + Decode<R>,
         A: ?Sized,
     {
-        let call = match typed::encode(&codec, arguments) {
+        let call = match codecs::encode(&codec, arguments) {
             Ok(payload) => self.call(method, payload),
             Err(error) => Call::failed(self.shared(), error),
         };
@@ -271,7 +260,7 @@ impl Client {
     ///
     /// See [`Streaming`] for credit, deadlines, errors and the effect of dropping it.
     pub fn stream(&self, method: &str, payload: impl AsRef<[u8]>) -> Streaming {
-        Streaming::new(self.clone(), method, payload.as_ref())
+        Streaming::new(self.handle.clone(), method, payload.as_ref())
     }
 
     /// Calls a method that answers with a stream, with arguments and items in JSON.
@@ -306,9 +295,9 @@ impl Client {
         C: Encode<A> + Decode<R>,
         A: ?Sized,
     {
-        let items = match typed::encode(&codec, arguments) {
+        let items = match codecs::encode(&codec, arguments) {
             Ok(payload) => self.stream(method, payload),
-            Err(error) => Streaming::failed(self.clone(), error),
+            Err(error) => Streaming::failed(self.handle.clone(), error),
         };
         TypedStreaming::new(items, codec)
     }
@@ -336,7 +325,7 @@ impl Client {
 
     /// Subscribes to a topic, from now on or from a position: see [`Subscribe`].
     pub fn subscribe(&self, topic: &str) -> Subscribe {
-        Subscribe::new(self.clone(), topic)
+        Subscribe::new(self.handle.clone(), topic)
     }
 
     /// A stream of all notifications from here on, in addition to the streams of the subscriptions.

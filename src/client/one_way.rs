@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     client::{
-        core::{cell::RequestCell, outcome::Sent, requests::Caller},
+        core::{caller::Caller, cell::RequestCell, outcome::Sent},
         exchange::Exchange,
         shared::Shared,
     },

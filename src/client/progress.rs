@@ -18,20 +18,21 @@ use crate::{
 
 /// Logs that a subscription has left and remembers. Whoever waits for a number of one has a reply of
 /// the same connection in hand, so it was left just now, or is about to be come back to.
-const REMEMBERED: usize = 8;
+const LEFT_LOGS: usize = 8;
 
-/// How far one subscription was handed over.
+/// How far one subscription was handed over. The position of its topic on the wire is ahead of it by what
+/// waits in the inbox.
 ///
 /// **Invariant:** the position only rises within a log; what is waited for is not seen.
 #[derive(Debug)]
 pub(crate) struct Standing {
-    state: Mutex<State>,
-    /// What is on its way to the application. Locked behind `state`.
+    reached: Mutex<Reached>,
+    /// What is on its way to the application. Locked behind `reached`.
     inbox: Arc<Inbox>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Reached {
     /// All below was handed over or named; `None` before it is known where it begins.
     position: Option<Position>,
     /// Logs that were left, the last one at the back.
@@ -46,69 +47,69 @@ struct State {
 
 impl Standing {
     pub(crate) fn new(inbox: Arc<Inbox>) -> Self {
-        Self { state: Mutex::default(), inbox }
+        Self { reached: Mutex::default(), inbox }
     }
 
     pub(crate) fn position(&self) -> Option<Position> {
-        self.state.lock().position
+        self.reached.lock().position
     }
 
     /// All below `position` is handed over, in the same log or in another.
     pub(crate) fn advance(&self, position: Position) {
-        let mut state = self.state.lock();
-        let before = state.position.replace(position);
+        let mut reached = self.reached.lock();
+        let before = reached.position.replace(position);
         let reset = before.filter(|before| before.epoch != position.epoch);
         if let Some(before) = reset {
             // A log that is come back to is not left.
-            state.left.retain(|left| *left != position.epoch && *left != before.epoch);
-            if state.left.len() == REMEMBERED {
-                state.left.pop_front();
+            reached.left.retain(|left| *left != position.epoch && *left != before.epoch);
+            if reached.left.len() == LEFT_LOGS {
+                reached.left.pop_front();
             }
-            state.left.push_back(before.epoch);
+            reached.left.push_back(before.epoch);
             self.inbox.handed_over_reset();
         }
-        if state.waiting.is_empty() {
+        if reached.waiting.is_empty() {
             return;
         }
         let done = match reset {
-            Some(_) => self.take_decided(&mut state),
-            None => state.take_seen(position),
+            Some(_) => self.take_decided(&mut reached),
+            None => reached.take_seen(position),
         };
-        drop(state);
+        drop(reached);
         done.into_iter().map(Some).for_each(wake);
     }
 
     /// Nothing more is handed over.
     pub(crate) fn end(&self) {
-        let mut state = self.state.lock();
-        state.is_over = true;
-        let done = self.take_decided(&mut state);
-        drop(state);
+        let mut reached = self.reached.lock();
+        reached.is_over = true;
+        let done = self.take_decided(&mut reached);
+        drop(reached);
         done.into_iter().map(Some).for_each(wake);
     }
 
     /// Whether all below `position` was seen (`true`), or never will be (`false`); `None` while it
     /// may be. A log that was left is over for its waiters, unless the application is about to be
     /// told that the topic returns to it.
-    fn has_seen(&self, state: &State, position: Position) -> Option<bool> {
+    fn has_seen(&self, reached: &Reached, position: Position) -> Option<bool> {
         let is_behind = |own: Position| own.epoch == position.epoch && own.next >= position.next;
-        if state.position.is_some_and(is_behind) {
+        if reached.position.is_some_and(is_behind) {
             return Some(true);
         }
         let is_left =
-            || state.left.contains(&position.epoch) && !self.inbox.comes_back_to(position.epoch);
-        (state.is_over || is_left()).then_some(false)
+            || reached.left.contains(&position.epoch) && !self.inbox.comes_back_to(position.epoch);
+        (reached.is_over || is_left()).then_some(false)
     }
 
     /// Takes out the waiters whose result is known, in the order in which they began to wait: when
     /// a log is left, and at the end.
-    fn take_decided(&self, state: &mut State) -> Vec<Waker> {
+    fn take_decided(&self, reached: &mut Reached) -> Vec<Waker> {
         let mut decided = Vec::new();
-        for (epoch, of_log) in std::mem::take(&mut state.waiting) {
+        for (epoch, of_log) in std::mem::take(&mut reached.waiting) {
             for ((next, key), waker) in of_log {
-                match self.has_seen(state, Position { epoch, next }) {
+                match self.has_seen(reached, Position { epoch, next }) {
                     Some(_) => decided.push((key, waker)),
-                    None => drop(state.waiting_in(epoch).insert((next, key), waker)),
+                    None => drop(reached.waiting_in(epoch).insert((next, key), waker)),
                 }
             }
         }
@@ -117,7 +118,7 @@ impl Standing {
     }
 }
 
-impl State {
+impl Reached {
     fn waiting_in(&mut self, epoch: Epoch) -> &mut BTreeMap<(u64, u64), Waker> {
         self.waiting.entry(epoch).or_default()
     }
@@ -232,12 +233,12 @@ impl Seen {
     fn poll_seen(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         // A waker is not dropped under the lock.
         let waker = cx.waker().clone();
-        let mut state = self.standing.state.lock();
-        if let Some(has_seen) = self.standing.has_seen(&state, self.position) {
+        let mut reached = self.standing.reached.lock();
+        if let Some(has_seen) = self.standing.has_seen(&reached, self.position) {
             return Poll::Ready(has_seen);
         }
-        let before = state.wait(&mut self.key, self.position, waker);
-        drop(state);
+        let before = reached.wait(&mut self.key, self.position, waker);
+        drop(reached);
         drop(before);
         Poll::Pending
     }
@@ -246,9 +247,9 @@ impl Seen {
 impl Drop for Seen {
     fn drop(&mut self) {
         let Some(key) = self.key else { return };
-        let mut state = self.standing.state.lock();
-        let gone = state.give_up(key, self.position);
-        drop(state);
+        let mut reached = self.standing.reached.lock();
+        let gone = reached.give_up(key, self.position);
+        drop(reached);
         drop(gone);
     }
 }
@@ -264,7 +265,7 @@ mod tests {
     use std::pin::pin;
 
     use super::*;
-    use crate::{client::core::inbox::Delivery, protocol::Topic};
+    use crate::{client::core::delivery::Delivery, protocol::Topic};
 
     fn at(text: &str) -> Position {
         text.parse().unwrap()
@@ -363,10 +364,10 @@ mod tests {
         let standing = standing("e:5");
         let mut seen = Seen::new(standing.clone(), at("e:6"));
         assert!(!is_seen(&mut seen) && !is_seen(&mut seen));
-        assert_eq!(standing.state.lock().waiting[&at("e:6").epoch].len(), 1);
+        assert_eq!(standing.reached.lock().waiting[&at("e:6").epoch].len(), 1);
         drop(seen);
-        assert!(standing.state.lock().waiting.is_empty());
+        assert!(standing.reached.lock().waiting.is_empty());
         (0..100).for_each(|n| standing.advance(Position { epoch: Epoch::from_bits(n), next: 1 }));
-        assert_eq!(standing.state.lock().left.len(), REMEMBERED);
+        assert_eq!(standing.reached.lock().left.len(), LEFT_LOGS);
     }
 }

@@ -1,12 +1,10 @@
 //! The runtimes in which a client's timers and tasks may run.
 
-use std::{pin::Pin, time::Duration};
+use std::time::Duration;
 
-use tokio::{runtime::Handle, time::Sleep};
+use tokio::runtime::Handle;
 
-use crate::sync::OnceLock;
-
-pub(crate) type Timer = Pin<Box<Sleep>>;
+use crate::{client::timer::Timer, sync::OnceLock};
 
 #[derive(Debug, Default)]
 pub(crate) struct Runtimes {
@@ -41,7 +39,7 @@ impl Runtimes {
     pub(crate) fn timer(&self, time: Duration) -> Option<Timer> {
         let runtime = self.current()?;
         let _entered = runtime.enter();
-        Some(Box::pin(tokio::time::sleep(time)))
+        Some(Timer::Runtime(Box::pin(tokio::time::sleep(time))))
     }
 }
 

@@ -14,16 +14,18 @@ use crate::{
     client::{
         clock::Clock,
         config::ClientConfig,
-        core::{Core, link::LinkId, locked::Locked, status::Status, step::Step},
+        core::{Core, key::LinkId, locked::Locked, status::Status, step::Step},
         event::ConnectionEvent,
-        runtimes::{Runtimes, Timer},
+        runtimes::Runtimes,
+        timer::{Alarm, Timer},
     },
     error::ConnectionError,
     protocol::Time,
-    sync::{Arc, AtomicU64},
+    sync::Arc,
 };
 
-/// The core, and what it does without: the clock and the runtimes.
+/// The core, and what it does without: the clock and the runtimes, of which a client that is driven by
+/// hand uses none.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) locked: Arc<Locked>,
@@ -58,11 +60,12 @@ impl Shared {
         Self { locked, clock, runtimes, is_supervised, reconnects }
     }
 
-    /// As [`of_one`](Self::of_one), by the time that its driver is told.
-    pub(crate) fn by_hand(config: ClientConfig, time: Arc<AtomicU64>) -> Self {
-        let locked = Arc::new(Locked::new(config, false, false));
-        let (clock, runtimes) = (Clock::ByHand(time), Runtimes::default());
-        Self { locked, clock, runtimes, is_supervised: false, reconnects: false }
+    /// By the time that its driver is told: for the one connection that is there already, or, if it
+    /// `reconnects`, for one after the other, as its driver decides.
+    pub(crate) fn by_hand(config: ClientConfig, reconnects: bool) -> Arc<Self> {
+        let locked = Arc::new(Locked::new(config, reconnects, reconnects));
+        let (clock, runtimes) = (Clock::ByHand(Arc::default()), Runtimes::default());
+        Arc::new(Self { locked, clock, runtimes, is_supervised: reconnects, reconnects })
     }
 
     pub(crate) fn now(&self) -> Time {
@@ -78,15 +81,22 @@ impl Shared {
         self.act(|_, step| step.emit(event));
     }
 
-    /// A timer; `None` if there is no runtime for it.
-    pub(crate) fn timer(&self, time: Duration) -> Option<Timer> {
-        self.runtimes.timer(time)
+    /// A timer; `None` if there is no runtime for it, or its time does not come.
+    pub(crate) fn timer(&self, limit: Duration) -> Option<Timer> {
+        match &self.clock {
+            Clock::Runtime(_) => self.runtimes.timer(limit),
+            Clock::ByHand(_) => self.timer_until(self.clock.now_and_expiry(Some(limit)).1?),
+        }
     }
 
     /// A timer that ends then.
-    pub(crate) fn timer_until(&self, time: Time) -> Option<Timer> {
-        let at = self.clock.instant(time)?;
-        self.timer(at.saturating_duration_since(Instant::now()))
+    pub(crate) fn timer_until(&self, at: Time) -> Option<Timer> {
+        if let Clock::ByHand(time) = &self.clock {
+            let alarm = Alarm::new(self.locked.clone(), time.clone(), at);
+            return Some(Timer::ByHand(Box::new(alarm)));
+        }
+        let at = self.clock.instant(at)?;
+        self.runtimes.timer(at.saturating_duration_since(Instant::now()))
     }
 
     /// The link on which new requests begin: the connection there is, or the one to come.
@@ -171,7 +181,7 @@ pub(crate) async fn within<T>(
     poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(done) => Poll::Ready(Some(done)),
         Poll::Pending => match &mut timer {
-            Some(timer) => timer.as_mut().poll(cx).map(|()| None),
+            Some(timer) => timer.poll(cx).map(|()| None),
             None => Poll::Pending,
         },
     })

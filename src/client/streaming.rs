@@ -15,16 +15,16 @@ use futures_core::Stream;
 
 use crate::{
     client::{
-        Client, Decode,
+        codecs::{Decode, decode},
         core::{
+            caller::Caller,
             cell::RequestCell,
             items::{ItemQueue, Taken},
             key::Key,
-            requests::Caller,
         },
         exchange::Exchange,
+        handle::Handle,
         shared::Shared,
-        typed::decode,
     },
     coop::poll_budgeted,
     error::{CallError, NotSent},
@@ -71,29 +71,29 @@ const DEFAULT_WINDOW: u64 = 32;
 /// Dropping the future of [`next`](Self::next) loses nothing.
 #[must_use = "a streamed call does nothing unless it is polled"]
 pub struct Streaming {
-    exchange: Exchange<Client>,
+    exchange: Exchange<Arc<Handle>>,
     window: u64,
     /// From the first poll on.
     items: Option<Arc<ItemQueue>>,
 }
 
-impl Borrow<Shared> for Client {
+impl Borrow<Shared> for Arc<Handle> {
     fn borrow(&self) -> &Shared {
-        self.shared()
+        &self.shared
     }
 }
 
 impl Streaming {
-    pub(crate) fn new(client: Client, method: &str, payload: &[u8]) -> Self {
+    pub(crate) fn new(client: Arc<Handle>, method: &str, payload: &[u8]) -> Self {
         let word = Method::new_word(method).map_err(|error| NotSent::Name(error).into());
         Self::with_cell(client, word.map(|word| RequestCell::new(word, payload)))
     }
 
-    pub(crate) fn failed(client: Client, error: CallError) -> Self {
+    pub(crate) fn failed(client: Arc<Handle>, error: CallError) -> Self {
         Self::with_cell(client, Err(error))
     }
 
-    fn with_cell(client: Client, cell: Result<Arc<RequestCell>, CallError>) -> Self {
+    fn with_cell(client: Arc<Handle>, cell: Result<Arc<RequestCell>, CallError>) -> Self {
         Self { exchange: Exchange::new(client, cell), window: DEFAULT_WINDOW, items: None }
     }
 
@@ -190,7 +190,7 @@ impl Streaming {
     /// Of an item that was taken without giving it back.
     fn item_credit(&self) -> ItemCredit {
         let credit = self.key().zip(self.items.clone());
-        ItemCredit(credit.map(|(key, items)| (self.exchange.client().share(), key, items)))
+        ItemCredit(credit.map(|(key, items)| (self.exchange.client().shared.clone(), key, items)))
     }
 
     fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, CallError>>> {

@@ -13,14 +13,15 @@ use futures_core::Stream;
 
 use crate::{
     client::{
-        Client,
         core::{
-            acks::{AckHandle, Reader},
-            inbox::{Delivery, Gap, Inbox, Notification},
-            topics::Wish,
+            delivery::{Delivery, Gap, Notification},
+            inbox::Inbox,
+            reader::Reader,
+            topics::{AfterReset, Wish},
         },
         event::ConnectionEvent,
-        loss::{AfterReset, Judged, Loss, OnLoss},
+        handle::Handle,
+        loss::{Judged, Loss, OnLoss},
         progress::{Progress, Seen, Standing},
         shared::{Shared, within},
     },
@@ -62,7 +63,7 @@ use crate::{
 /// ```
 #[must_use = "nothing is subscribed unless it is awaited"]
 pub struct Subscribe {
-    client: Client,
+    client: Arc<Handle>,
     topic: Result<Topic, InvalidName>,
     wish: Wish,
     by_hand: bool,
@@ -71,9 +72,9 @@ pub struct Subscribe {
 }
 
 impl Subscribe {
-    pub(crate) fn new(client: Client, topic: &str) -> Self {
+    pub(crate) fn new(client: Arc<Handle>, topic: &str) -> Self {
         let (topic, wish, on_loss) = (Topic::new(topic), Wish::default(), OnLoss::default());
-        let deadline = client.shared().config.deadline;
+        let deadline = client.shared.config.deadline;
         Self { client, topic, wish, by_hand: false, on_loss, deadline }
     }
 
@@ -231,7 +232,7 @@ impl Subscribe {
     async fn subscribe(self) -> Result<Subscription, CallError> {
         let Self { client, topic, wish, by_hand, on_loss, deadline } = self;
         let topic = topic.map_err(NotSent::Name)?;
-        let shared = client.shared();
+        let shared = &client.shared;
         let (_, expires) = shared.clock.now_and_expiry(deadline);
         let left = || expires.and_then(|expires| shared.timer_until(expires));
         let inbox = Arc::new(Inbox::new(shared.config.inbox_items, shared.config.inbox_bytes));
@@ -243,13 +244,16 @@ impl Subscribe {
         };
         let joined = joined?;
         // From here on dropping leaves the topic, whether it was accepted or not.
-        let reader = wish.terms.window.map(|window| Reader::new(window, by_hand));
+        let reader = wish.terms.window.map(|window| {
+            let report = reporting(shared.clone(), topic.clone(), inbox.clone());
+            Arc::new(Reader::new(window, by_hand, report))
+        });
         let standing = Arc::new(Standing::new(inbox.clone()));
         let timer = left();
-        let membership = Arc::new(Membership { client, topic, inbox, reader, standing });
-        let shared = membership.client.shared();
+        let membership = Membership { client, topic, inbox, reader, standing };
+        let shared = &membership.client.shared;
         let Some(joined) = within(timer, joined).await else {
-            let Membership { topic, inbox, .. } = &*membership;
+            let Membership { topic, inbox, .. } = &membership;
             return Err(shared.look(|core| core.topics.why_late(&core.links, topic, inbox)));
         };
         let lost = || Unknown::Lost(shared.refusal().unwrap_or(ConnectionError::Closed));
@@ -282,52 +286,58 @@ impl IntoFuture for Subscribe {
 }
 
 /// A stream's place among those of its topic; dropping it leaves the topic.
-pub(crate) struct Membership {
-    client: Client,
-    pub(crate) topic: Topic,
+struct Membership {
+    client: Arc<Handle>,
+    topic: Topic,
     inbox: Arc<Inbox>,
     /// Where a window was asked for.
-    reader: Option<Reader>,
-    pub(crate) standing: Arc<Standing>,
+    reader: Option<Arc<Reader>>,
+    standing: Arc<Standing>,
 }
 
 impl Membership {
     /// Leaves the topic; again is harmless.
     pub(crate) fn leave(&self) {
-        self.client.shared().act(|core, step| {
+        self.client.shared.act(|core, step| {
             core.topics.leave(&mut core.links, &self.topic, &self.inbox, step);
         });
     }
 
     pub(crate) fn emit(&self, event: ConnectionEvent) {
-        self.client.shared().emit(event);
+        self.client.shared.emit(event);
     }
 
     /// A delivery is handed over.
-    fn hand_over(self: &Arc<Self>, delivery: &mut Delivery) {
+    fn hand_over(&self, delivery: &mut Delivery) {
         match delivery.behind() {
             Some(position) => self.standing.advance(position),
             None => self.standing.end(),
         }
         let Some(reader) = &self.reader else { return };
-        if let Delivery::Notification(notification) = delivery
-            && reader.by_hand
-        {
-            notification.ack = AckHandle::of(self);
+        match delivery {
+            Delivery::Notification(Notification { epoch, sequence, ack, .. }) => {
+                *ack = reader.handle();
+                reader.hand_over(*epoch, *sequence, *sequence);
+            }
+            Delivery::Gap(Gap { epoch, first, last, .. }) => {
+                reader.hand_over_gap(*epoch, *first, *last);
+            }
+            Delivery::Reset { position, .. } => reader.reset(*position),
+            Delivery::End { .. } | Delivery::Lost { .. } => {}
         }
-        self.report(reader.handed_over(delivery));
     }
 
     /// The application has handled the numbers from `first` to `last`.
-    pub(crate) fn ack(&self, epoch: Epoch, first: u64, last: u64) {
-        let reader = self.reader.as_ref().filter(|reader| reader.by_hand);
-        self.report(reader.and_then(|reader| reader.ack(epoch, first, last)));
+    fn ack(&self, epoch: Epoch, first: u64, last: u64) {
+        self.reader.iter().for_each(|reader| reader.ack(epoch, first, last));
     }
+}
 
-    fn report(&self, handled: Option<Position>) {
-        let Some(position) = handled else { return };
-        self.client.shared().act(|core, step| {
-            core.topics.handled(&mut core.links, &self.topic, &self.inbox, position, step);
+/// Tells a topic what a reader of it has handled.
+fn reporting(shared: Arc<Shared>, topic: Topic, inbox: Arc<Inbox>) -> impl Fn(Position) {
+    move |position| {
+        shared.act(|core, step| {
+            core.topics.handled(&mut core.links, &topic, &inbox, position, step);
         });
     }
 }
@@ -367,7 +377,7 @@ impl Drop for Membership {
 /// ```
 #[must_use = "dropping a subscription leaves its topic"]
 pub struct Subscription {
-    pub(crate) membership: Arc<Membership>,
+    membership: Membership,
     /// Behind a lock that is never contended: what waits in it need not be `Sync`.
     on_loss: Mutex<OnLoss>,
     /// What is left to be handed over of one that failed.
@@ -471,7 +481,7 @@ impl Subscription {
             if let Some(end) = &mut self.end {
                 return Poll::Ready(end.take());
             }
-            let shared = self.membership.client.shared();
+            let shared = &self.membership.client.shared;
             let resynced = ready!(self.on_loss.get_mut().poll_resync(cx, shared));
             if let Some((loss, is_made_good)) = resynced {
                 match is_made_good {
@@ -504,20 +514,6 @@ impl Subscription {
         let (topic, position) = (self.topic().clone(), Some(self.position()));
         self.end = Some(Some(Delivery::End { topic, reason: Code::LOST, position }));
         loss
-    }
-}
-
-impl Delivery {
-    /// The position behind it.
-    pub(crate) fn behind(&self) -> Option<Position> {
-        match self {
-            Self::Notification(Notification { epoch, sequence: last, .. })
-            | Self::Gap(Gap { epoch, last, .. }) => {
-                Some(Position { epoch: *epoch, next: last + 1 })
-            }
-            Self::Reset { position, .. } => Some(*position),
-            Self::End { .. } | Self::Lost { .. } => None,
-        }
     }
 }
 

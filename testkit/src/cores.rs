@@ -2,6 +2,9 @@
 //! Every decision is drawn from a seed, or from the bytes of a fuzz target: how bytes are cut, delayed
 //! and lost, who runs next, how the time goes on, what users and handlers do.
 //!
+//! The clients of some runs connect again when they have lost a connection, or their server leaves. For
+//! their users it is as if there were one connection, and so the same is asked of their history.
+//!
 //! An end takes a turn only when something woke it, so that a lost wake-up shows: at a point where
 //! nothing can go on without the time, every call must have its outcome, or a handler that runs, and
 //! every subscription must have all messages.
@@ -11,6 +14,7 @@
 
 mod choices;
 mod client_end;
+mod dialing;
 mod executor;
 mod handlers;
 mod pipe;
@@ -22,13 +26,17 @@ use std::{sync::Arc, time::Duration};
 
 use bellwire::{
     Client, ClientConfig, Publisher, Random, ServerConfig,
-    unstable::server::{Connection, ConnectionState, Environment, StopStep},
+    unstable::{
+        client::{Connection as ClientCore, by_hand},
+        server::{Connection, ConnectionState, Environment, StopStep},
+    },
 };
 use fastrand::Rng;
 
 use self::{
     choices::Choices,
     client_end::ClientEnd,
+    dialing::Dialing,
     executor::{Executor, Kind},
     pipe::Pipe,
     server_end::ServerEnd,
@@ -38,8 +46,10 @@ use self::{
 use crate::history::{Event, History, Number};
 
 const TOPICS: [&str; 2] = ["a", "b"];
-/// Connections of a run, at most.
-const LINKS: usize = 3;
+/// Clients of a run, at most.
+const CLIENTS: usize = 3;
+/// Of so many seeds, the clients of one connect again.
+const RECONNECT: u64 = 4;
 /// How long the tasks of a run may take together, in milliseconds.
 const LONGEST: u64 = 3_600_000;
 /// Turns of a run, at most: many times what the longest takes.
@@ -64,18 +74,20 @@ impl Run {
     }
 }
 
-/// The run of a seed.
+/// The run of a seed. Whether its clients connect again is no decision of the run: so the other seeds
+/// are what they were before there was that.
 pub fn run(seed: u64) -> Run {
-    play(Choices::Seed(Rng::with_seed(seed)))
+    play(Choices::Seed(Rng::with_seed(seed)), seed % RECONNECT == 1)
 }
 
 /// The run whose decisions are these bytes.
 pub fn run_by(bytes: &[u8]) -> Run {
-    play(Choices::Bytes { data: bytes.to_vec(), at: 0 })
+    let reconnects = bytes.last().is_some_and(|&last| u64::from(last) % RECONNECT == 1);
+    play(Choices::Bytes { data: bytes.to_vec(), at: 0 }, reconnects)
 }
 
-fn play(choices: Choices) -> Run {
-    let mut sim = Simulation::new(World::new(choices));
+fn play(choices: Choices, reconnects: bool) -> Run {
+    let mut sim = Simulation::new(World::new(choices), reconnects);
     sim.act();
     sim.settle();
     sim.close();
@@ -88,16 +100,24 @@ struct Link {
     server: ServerEnd,
     to_server: Pipe,
     to_client: Pipe,
-    /// The handle that keeps the client alive.
+    /// Whose it is.
+    owner: usize,
+}
+
+/// A client, whatever connections it has.
+struct Owner {
+    /// The handle that keeps it alive, and by which its statistics are read in the end.
     handle: Option<Client>,
-    /// What its statistics are read by, once it is over.
     name: String,
+    /// What connects, if it does that more than once.
+    dialing: Option<Dialing>,
 }
 
 /// What can go on.
 #[derive(Clone, Copy)]
 enum Next {
     Task(usize),
+    Dialing(usize),
     Client(usize),
     Server(usize),
 }
@@ -106,7 +126,11 @@ struct Simulation {
     world: World,
     executor: Executor,
     environment: Arc<Environment>,
+    owners: Vec<Owner>,
+    /// All connections there were.
     links: Vec<Link>,
+    /// Whether clients connect again.
+    reconnects: bool,
     client_config: ClientConfig,
     /// Turns until the next step of the drain, and which that is.
     drain: Option<(usize, usize)>,
@@ -141,17 +165,19 @@ impl Link {
 }
 
 impl Simulation {
-    fn new(world: World) -> Self {
+    fn new(world: World, reconnects: bool) -> Self {
         let seed = world.below(256) as u64;
         let environment = Environment::new(server_config(&world), handlers::router(&world))
             .random(&Random::seeded(seed));
         let client_config = client_config(&world).random(Random::seeded(seed + 1));
         let drain = world.chance(3).then(|| (world.below(600), 0));
-        let is_rough = world.below(2) == 1;
+        let is_rough = world.below(2) == 1 || reconnects;
         let mut sim = Self {
             environment: Arc::new(environment),
             executor: Executor::default(),
+            owners: Vec::new(),
             links: Vec::new(),
+            reconnects,
             client_config,
             drain,
             is_rough,
@@ -170,27 +196,42 @@ impl Simulation {
 
     /// A further client, with its users.
     fn connect(&mut self) {
-        let (index, world) = (self.links.len(), self.world.clone());
-        let (name, number) = (format!("client{index}"), index as u64 + 1);
-        let (client, end) = ClientEnd::new(&world, &name, number, self.client_config.clone());
-        let server = ServerEnd::new(&world, &self.environment, number);
-        let capacity = || [64, 1_000, 1 << 16][world.below(3)];
-        let user = User { client: client.clone(), world: world.clone(), name: name.clone(), index };
+        let (index, world) = (self.owners.len(), self.world.clone());
+        let (name, config) = (format!("client{index}"), self.client_config.clone());
+        let (client, core, dialing) = match self.reconnects {
+            true => {
+                let (client, dialing) = Dialing::new(&world, config);
+                (client, None, Some(dialing))
+            }
+            false => {
+                let (client, core) = by_hand(config);
+                (client, Some(core), None)
+            }
+        };
+        let handle = Some(client.clone());
+        self.owners.push(Owner { handle, name: name.clone(), dialing });
+        let mut link = core.map(|core| self.ends(index, core));
+        let user = User { client, world: world.clone(), name, index, is_hasty: self.reconnects };
+        let capacity = || Pipe::new([64, 1_000, 1 << 16][world.below(3)]);
         for _ in 0..1 + world.below(3) {
             self.executor.spawn(Kind::Acts, user.clone().act_on());
         }
         for topic in &TOPICS[..world.below(3)] {
             self.executor.spawn(Kind::Listens, user.clone().listen(topic));
         }
-        let (to_server, to_client) = (Pipe::new(capacity()), Pipe::new(capacity()));
-        self.links.push(Link {
-            client: end,
-            server,
-            to_server,
-            to_client,
-            handle: Some(client),
-            name,
-        });
+        if let Some(link) = &mut link {
+            (link.to_server, link.to_client) = (capacity(), capacity());
+        }
+        self.links.extend(link);
+    }
+
+    /// Both ends of a connection, over a transport that holds much.
+    fn ends(&self, owner: usize, core: ClientCore) -> Link {
+        let (world, number) = (&self.world, self.links.len() as u64 + 1);
+        let client = ClientEnd::new(world, &self.owners[owner].name, number, core);
+        let server = ServerEnd::new(world, &self.environment, number);
+        let (to_server, to_client) = (Pipe::new(1 << 16), Pipe::new(1 << 16));
+        Link { client, server, to_server, to_client, owner }
     }
 
     /// The users act, and faults happen, until all is done.
@@ -211,7 +252,13 @@ impl Simulation {
             if self.turn() {
                 continue;
             }
+            let are_connected = self
+                .owners
+                .iter()
+                .filter_map(|owner| owner.dialing.as_ref())
+                .all(Dialing::is_settled);
             let is_over = self.world.next_sleeper().is_none()
+                && are_connected
                 && !self.executor.has(Kind::Acts)
                 && self.links.iter().all(|link| link.is_quiet() && !link.is_finishing());
             if is_over || !self.advance(end) {
@@ -234,11 +281,15 @@ impl Simulation {
 
     /// Both ends close, one way or another.
     fn close(&mut self) {
-        for index in 0..self.links.len() {
+        for index in 0..self.owners.len() {
             match self.world.below(3) {
                 0 => self.close_client(index),
                 1 => {}
-                _ => self.links[index].to_server.shut(),
+                _ => self.shut(index),
+            }
+            // It would connect again.
+            if self.reconnects {
+                self.close_client(index);
             }
         }
         // What was left open is stopped by the server.
@@ -260,8 +311,14 @@ impl Simulation {
         }
     }
 
+    /// The server is told that a client has closed its direction.
+    fn shut(&mut self, index: usize) {
+        let own = self.links.iter_mut().filter(|link| link.owner == index);
+        own.for_each(|link| link.to_server.shut());
+    }
+
     fn close_client(&mut self, index: usize) {
-        let Some(client) = self.links[index].handle.clone() else { return };
+        let Some(client) = self.owners[index].handle.clone() else { return };
         self.executor.spawn(Kind::Acts, async move {
             let _ = client.close().await;
         });
@@ -270,14 +327,22 @@ impl Simulation {
     /// What a run shows.
     fn judge(mut self) -> Run {
         let mut faults = std::mem::take(&mut self.faults);
-        for link in &mut self.links {
-            let name = &link.name;
+        for link in &self.links {
+            let name = &self.owners[link.owner].name;
             let mut fault = |what: String| faults.push(format!("{name}: {what}"));
             if !link.is_over() {
                 let server = link.server.core.as_ref().map(|core| core.state());
                 fault(format!("client {:?}, server {server:?} in the end", link.client.core));
             }
-            let stats = link.handle.take().map(|client| client.stats()).expect("a handle");
+            let stats = link.server.session.stats();
+            let (in_flight, subscriptions) = (stats.in_flight, stats.subscriptions);
+            if (in_flight, subscriptions, stats.held_bytes) != (0, 0, 0) {
+                fault(format!("the server's gauges are {stats:?}"));
+            }
+        }
+        for Owner { handle, name, .. } in &mut self.owners {
+            let mut fault = |what: String| faults.push(format!("{name}: {what}"));
+            let stats = handle.take().map(|client| client.stats()).expect("a handle");
             let gauges = [("pending", stats.pending), ("in flight", stats.in_flight)];
             let faulty = [
                 ("doubled replies", stats.doubled_replies),
@@ -287,11 +352,6 @@ impl Simulation {
             let all = gauges.map(|(what, count)| (what, count as u64)).into_iter().chain(faulty);
             for (what, count) in all.filter(|(_, count)| *count > 0) {
                 fault(format!("the client counts {count} {what}"));
-            }
-            let stats = link.server.session.stats();
-            let (in_flight, subscriptions) = (stats.in_flight, stats.subscriptions);
-            if (in_flight, subscriptions, stats.held_bytes) != (0, 0, 0) {
-                fault(format!("the server's gauges are {stats:?}"));
             }
         }
         let stats = self.environment.stats();
@@ -320,15 +380,25 @@ impl Simulation {
             let server = server.is_ready(to_server, to_client).then_some(Next::Server(at));
             ready.extend(client.into_iter().chain(server));
         }
+        for (at, owner) in self.owners.iter().enumerate() {
+            let is_ready = owner.dialing.as_ref().is_some_and(Dialing::is_ready);
+            ready.extend(is_ready.then_some(Next::Dialing(at)));
+        }
         let next = (!ready.is_empty()).then(|| ready[self.world.below(ready.len())]);
         self.ready = ready;
         match next {
             Some(Next::Task(at)) => self.executor.poll(at),
+            Some(Next::Dialing(at)) => {
+                let made = self.owners[at].dialing.as_mut().and_then(Dialing::turn);
+                let link = made.map(|core| self.ends(at, core));
+                self.links.extend(link);
+            }
             Some(Next::Client(at)) => {
-                let Link { client, to_server, to_client, .. } = &mut self.links[at];
+                let Link { client, to_server, to_client, owner, .. } = &mut self.links[at];
                 client.turn(to_client, to_server);
-                for topic in client.given_up() {
-                    self.world.give_up(at, &topic);
+                // One that connects again goes on with them there.
+                for topic in client.given_up().iter().filter(|_| !self.reconnects) {
+                    self.world.give_up(*owner, topic);
                 }
             }
             Some(Next::Server(at)) => {
@@ -352,7 +422,9 @@ impl Simulation {
             let server = link.server.core.as_ref().and_then(|core| core.next_timeout());
             client.flatten().into_iter().chain(server)
         });
-        let next = timeouts.chain(self.world.next_sleeper()).min();
+        let dialings =
+            self.owners.iter().filter_map(|owner| owner.dialing.as_ref()?.next_timeout());
+        let next = timeouts.chain(dialings).chain(self.world.next_sleeper()).min();
         match next.filter(|at| at.as_millis() < end) {
             Some(at) => {
                 self.world.advance(at);
@@ -362,7 +434,12 @@ impl Simulation {
         }
     }
 
+    /// Of clients that connect again it is known in the end: what waits there may wait for the next
+    /// connection, or for a pause.
     fn look_for_lost_wakes(&mut self) {
+        if self.reconnects {
+            return;
+        }
         let is_quiet = self.links.iter().all(Link::is_quiet);
         for at in (0..self.links.len()).filter(|_| is_quiet) {
             if self.links[at].client.ended.is_some() {
@@ -386,11 +463,14 @@ impl Simulation {
                 None => drop(self.step_drain()),
             }
         }
-        if self.is_rough && self.world.chance(256) {
+        let rate = if self.reconnects { 96 } else { 256 };
+        if self.is_rough && self.world.chance(rate) {
             match self.world.below(4) {
                 0 => self.lose(),
                 1 => self.abort(),
-                2 if self.links.len() < LINKS && self.drain.is_none_or(|(_, step)| step == 0) => {
+                2 if self.owners.len() < CLIENTS
+                    && self.drain.is_none_or(|(_, step)| step == 0) =>
+                {
                     self.connect();
                 }
                 _ => {}
@@ -412,6 +492,9 @@ impl Simulation {
     /// A connection is lost.
     fn lose(&mut self) {
         let at = self.world.below(self.links.len());
+        if self.links.is_empty() {
+            return;
+        }
         let Link { server, to_server, to_client, .. } = &mut self.links[at];
         match self.world.below(3) {
             // The server is told that the client has closed its direction, which it has not.

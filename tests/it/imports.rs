@@ -8,31 +8,9 @@ use std::{
 };
 
 /// Circles that may be there, by side. ARCHITECTURE.md, "Layers", says why.
-const CIRCLES: [(&str, &[&str]); 4] = [
+const CIRCLES: [(&str, &[&str]); 2] = [
     ("server", &["handlers/reply", "handlers/streamed"]),
-    (
-        "client",
-        &[
-            "core",
-            "core/acks",
-            "core/inbox",
-            "core/intake",
-            "core/link",
-            "core/links",
-            "core/locked",
-            "core/missed",
-            "core/requests",
-            "core/step",
-            "core/topics",
-            "event",
-            "loss",
-            "progress",
-            "shared",
-            "subscription",
-        ],
-    ),
-    ("client", &["core/auth", "core/connection", "core/timers"]),
-    ("client", &["builder", "driver/supervisor"]),
+    ("client", &["core/connection", "core/timers"]),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

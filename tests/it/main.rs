@@ -7,6 +7,7 @@ mod acks;
 mod again;
 mod both_ends;
 mod budgets;
+mod by_hand;
 mod client;
 mod client_bounds;
 mod client_states;

@@ -1,59 +1,15 @@
-//! Acks on the client's side: what each reader of a topic has handled, and what the server is told.
+//! Acks on the client's side: what the readers of a topic have handled, and what the server is told.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fmt,
     num::NonZeroU64,
 };
 
 use crate::{
-    client::{
-        core::inbox::{Delivery, Gap, Inbox, Notification},
-        subscription::Membership,
-    },
-    protocol::{AckWindow, Epoch, Handled, MAX_NUMBER, Position, half_window},
-    sync::{Arc, Mutex, Weak},
+    client::core::inbox::Inbox,
+    protocol::{AckWindow, Epoch, MAX_NUMBER, Position, half_window},
+    sync::Arc,
 };
-
-/// One reader of a topic with a window: what it was handed, and what of that is handled.
-#[derive(Debug)]
-pub(crate) struct Reader {
-    /// The application says what is handled; else what was handed over is.
-    pub(crate) by_hand: bool,
-    handled: Mutex<Handled>,
-}
-
-impl Reader {
-    pub(crate) fn new(window: NonZeroU64, by_hand: bool) -> Self {
-        Self { by_hand, handled: Mutex::new(Handled::new(window)) }
-    }
-
-    /// A delivery was handed over; the position to report, when there is enough to say.
-    pub(crate) fn handed_over(&self, delivery: &Delivery) -> Option<Position> {
-        let mut handled = self.handled.lock();
-        match delivery {
-            Delivery::Notification(Notification { epoch, sequence, .. }) => {
-                handled.hand_over(*epoch, *sequence, *sequence);
-                if !self.by_hand {
-                    handled.ack(*epoch, *sequence, *sequence);
-                }
-            }
-            Delivery::Gap(Gap { epoch, first, last, .. }) => {
-                handled.hand_over_gap(*epoch, *first, *last);
-            }
-            Delivery::Reset { position, .. } => handled.reset(*position),
-            Delivery::End { .. } | Delivery::Lost { .. } => {}
-        }
-        handled.take_due()
-    }
-
-    /// The numbers from `first` to `last` are handled.
-    pub(crate) fn ack(&self, epoch: Epoch, first: u64, last: u64) -> Option<Position> {
-        let mut handled = self.handled.lock();
-        handled.ack(epoch, first, last);
-        handled.take_due()
-    }
-}
 
 /// The acks of one wire subscription: its slowest reader says what is handled.
 #[derive(Debug)]
@@ -260,37 +216,6 @@ impl Readers {
 
 fn key(inbox: &Arc<Inbox>) -> usize {
     Arc::as_ptr(inbox).addr()
-}
-
-/// What a notification needs to be acknowledged by hand; it does not keep its subscription alive.
-#[derive(Clone, Default)]
-pub(crate) struct AckHandle(Option<Weak<Membership>>);
-
-impl AckHandle {
-    pub(crate) fn of(membership: &Arc<Membership>) -> Self {
-        Self(Some(Arc::downgrade(membership)))
-    }
-
-    pub(crate) fn ack(&self, epoch: Epoch, number: u64) {
-        if let Some(membership) = self.0.as_ref().and_then(Weak::upgrade) {
-            membership.ack(epoch, number, number);
-        }
-    }
-}
-
-/// Notifications are compared without their handles.
-impl PartialEq for AckHandle {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for AckHandle {}
-
-impl fmt::Debug for AckHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AckHandle")
-    }
 }
 
 #[cfg(test)]

@@ -2,9 +2,8 @@
 
 use crate::{
     client::core::{connection::Connection, waiter::Waiter},
-    credentials::Credentials,
     error::ConnectionError,
-    protocol::{Attributes, Code, DEFAULT_MAX_LINE, Hello, Mark, RequestId, VERSION, Word, encode},
+    protocol::{Attributes, DEFAULT_MAX_LINE, Hello, Mark, RequestId, VERSION, Word, encode},
 };
 
 /// What a client begins with, once it knows what the server wants.
@@ -15,9 +14,6 @@ pub(crate) struct Admission {
     /// They end with `/auth`: nothing else may be written before its reply.
     pub(crate) is_asked_for: bool,
 }
-
-/// A client's credentials by scheme, in the order of preference.
-pub(crate) type CredentialsByScheme = Vec<(Code, Credentials)>;
 
 impl Connection {
     /// What is to be said first.

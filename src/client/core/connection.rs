@@ -6,20 +6,20 @@ use tracing::Span;
 
 use crate::{
     client::core::{
-        auth::CredentialsByScheme,
         cell::RequestCell,
-        link::LinkId,
+        key::LinkId,
         locked::Locked,
         outcome::KeptResult,
         retry_after::RetryAfter,
-        state::{ConnectionState, State},
+        state::{ConnectionState, DriverState, LinkState, Outage},
         step::Step,
         timers::Timers,
     },
+    credentials::Credentials,
     error::ConnectionError,
     guard::{Held, InSpan, guarded},
     outbound::Outbound,
-    protocol::{Hello, LineDecoder, Outcome, RequestId, Time},
+    protocol::{Code, LineDecoder, Outcome, RequestId, Time},
     sync::{Arc, AtomicU64, Ordering},
 };
 
@@ -46,6 +46,7 @@ use crate::{
 pub struct Connection {
     pub(crate) locked: Arc<Locked>,
     pub(crate) link: LinkId,
+    pub(crate) state: DriverState,
     /// The credentials, by scheme.
     pub(crate) credentials: CredentialsByScheme,
     /// The connection's span. It has no parent, because it outlives the task that connects. Its
@@ -66,20 +67,15 @@ pub struct Connection {
     pub(crate) step: Step,
     /// Calls completed since the last write: as many callers may be about to call again.
     pub(crate) completed: usize,
-    /// What the server has announced, once it has admitted this client.
-    pub(crate) hello: Option<Hello>,
     /// What is to be written before all else.
     pub(crate) first_lines: Vec<u8>,
-    /// Why the server does not admit this client.
-    pub(crate) not_admitted: Option<ConnectionError>,
     pub(crate) renewals: Renewals,
-    /// The server has said goodbye: nothing new begins here.
-    pub(crate) has_left: bool,
-    /// Why it is over.
-    ended: Option<ConnectionError>,
     /// Where its handles look for the time, if it is driven by hand.
     pub(crate) time: Option<Arc<AtomicU64>>,
 }
+
+/// A client's credentials by scheme, in the order of preference.
+pub(crate) type CredentialsByScheme = Vec<(Code, Credentials)>;
 
 /// A parsed terminal line that waits for the lock.
 #[derive(Debug)]
@@ -114,7 +110,7 @@ pub(crate) enum Listing {
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("ended", &self.ended).finish_non_exhaustive()
+        f.debug_struct("Connection").field("state", &self.state).finish_non_exhaustive()
     }
 }
 
@@ -149,6 +145,7 @@ impl Connection {
             terminals: Vec::new(),
             locked,
             link,
+            state: DriverState::default(),
             credentials,
             span: Held::new(span.unwrap_or_else(Span::none)),
             retry_after: Arc::default(),
@@ -158,12 +155,8 @@ impl Connection {
             client_timeout: None,
             step,
             completed: 0,
-            hello: None,
             first_lines: Vec::new(),
-            not_admitted: None,
             renewals: Renewals::default(),
-            has_left: false,
-            ended: None,
             time: None,
         }
     }
@@ -184,7 +177,7 @@ impl Connection {
 
     /// The server has closed its direction. Returns why the connection is over.
     pub fn handle_eof(&mut self) -> ConnectionError {
-        let is_unknown = !self.has_greeted();
+        let is_unknown = matches!(self.state, DriverState::Connected);
         match self.end_of_stream() {
             // A server that never said hello may be no server of this kind.
             ConnectionError::ClosedByPeer if is_unknown => ConnectionError::Protocol(
@@ -199,9 +192,9 @@ impl Connection {
     /// # Errors
     /// Why the connection is over.
     pub fn finish_input(&mut self) -> Result<(), ConnectionError> {
-        self.admit();
+        let admitted = self.admit();
         self.run();
-        self.not_admitted.take().map_or(Ok(()), Err)
+        admitted
     }
 
     /// Looks for something to be written. If there is nothing, `waker` is woken when there is.
@@ -223,7 +216,8 @@ impl Connection {
             return Ok(Output::Write);
         }
         self.set_time(now);
-        let Self { locked, link: id, step, out, hello, completed, client_timeout, .. } = self;
+        let is_admitted = self.state.is_admitted();
+        let Self { locked, link: id, step, out, completed, client_timeout, .. } = self;
         let (output, closing) = locked.with(step, |core, step| {
             let closing = core.poll_closing(*id, step);
             core.write_acks(*id, step);
@@ -231,7 +225,7 @@ impl Connection {
                 locked.driver_waits(core, *id, waker, step);
             }
             let Some(link) = core.links.link(*id) else { return (Output::Nothing, closing) };
-            if hello.is_none() || !link.has_outbound() {
+            if !is_admitted || !link.has_outbound() {
                 link.wait(waker, false, step);
                 *client_timeout = core.client_timeout(*id, waker, step);
                 return (Output::Nothing, closing);
@@ -277,6 +271,12 @@ impl Connection {
         self.on_closing(closing)
     }
 
+    /// Until when the server asks not to be connected to, if it does. It may ask at any time: before it
+    /// has accepted the credentials, and with a `/bye`.
+    pub fn retry_after(&self) -> Option<Time> {
+        self.retry_after.until()
+    }
+
     /// The bytes to be written next. With none, the transport is to be flushed.
     pub fn output(&self) -> &[u8] {
         self.out.unwritten()
@@ -312,39 +312,33 @@ impl Connection {
 
     /// Where the connection stands.
     pub fn connection_state(&self) -> ConnectionState {
-        match self.state() {
-            _ if self.ended.is_some() => ConnectionState::Closed,
-            State::Connected | State::Authenticating(_) | State::Greeted(_) => {
-                ConnectionState::Connected
-            }
-            State::Open { .. } => ConnectionState::Open,
-            State::Leaving { .. } => ConnectionState::Leaving,
-            State::Left { .. } => ConnectionState::Left,
-            State::Quitting { .. } => ConnectionState::Quitting,
+        match &self.state {
+            DriverState::Connected
+            | DriverState::Authenticating(_)
+            | DriverState::Greeted(_)
+            | DriverState::Rejected(_) => ConnectionState::Connected,
+            DriverState::Admitted { .. } => self.look(LinkState::connection_state),
+            DriverState::Closed { .. } => ConnectionState::Closed,
         }
     }
 
-    /// The state, as of now.
-    pub(crate) fn state(&self) -> State {
-        self.locked.look(|core| {
-            core.links.link(self.link).map_or(State::Connected, |link| link.state.clone())
+    /// Looks at the state of the link, or, once that is gone, at one that says nothing.
+    fn look<R>(&self, f: impl FnOnce(&LinkState) -> R) -> R {
+        self.locked.look(|core| match core.links.link(self.link) {
+            Some(link) => f(&link.state),
+            None => f(&LinkState::Awaited(Outage::default())),
         })
-    }
-
-    /// Whether the server has said hello.
-    pub(crate) fn has_greeted(&self) -> bool {
-        self.hello.is_some() || !matches!(self.state(), State::Connected)
     }
 
     /// Why the stream ended.
     pub(crate) fn end_of_stream(&mut self) -> ConnectionError {
-        match self.state() {
-            State::Quitting { is_answered: true, .. } => ConnectionError::Closed,
+        self.look(|state| match state {
+            LinkState::Quitting { is_answered: true, .. } => ConnectionError::Closed,
             state => match state.bye() {
                 Some(bye) => ConnectionError::Bye(bye.clone()),
                 None => ConnectionError::ClosedByPeer,
             },
-        }
+        })
     }
 
     /// Why the transport failed: a server that said goodbye may reset what it no longer reads.
@@ -355,16 +349,11 @@ impl Connection {
         }
     }
 
-    /// Why it is over; `None` while it is not.
-    pub(crate) fn ended(&self) -> Option<&ConnectionError> {
-        self.ended.as_ref()
-    }
-
     /// It is over at `now`, for this reason, unless it was before. Everything that waits on it gets the
     /// outcome that can be proven.
     pub fn end(&mut self, error: &ConnectionError, now: Time) {
-        if self.ended.is_none() {
-            self.ended = Some(error.clone());
+        if self.state.ended().is_none() {
+            self.state.close(error.clone());
             guarded(|| tracing::debug!(%error, "connection ended"));
             self.set_time(now);
             let link = self.link;

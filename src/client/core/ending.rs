@@ -2,13 +2,7 @@
 
 use crate::{
     client::{
-        core::{
-            Core,
-            link::{Link, LinkId},
-            status::Status,
-            step::Step,
-            waiter::Waiter,
-        },
+        core::{Core, key::LinkId, link::Link, status::Status, step::Step, waiter::Waiter},
         event::ConnectionEvent,
     },
     error::{CallError, ConnectionError, NotSent, Unknown},
@@ -57,8 +51,7 @@ impl Core {
         let takes_back = last.is_some() && reconnects;
         let (unsent, one_ways) = if takes_back { link.take_unsent() } else { Default::default() };
         if reconnects && is_current {
-            let left = self.links.replace_current();
-            self.links.set_down(Some(error.clone()));
+            let left = self.links.replace_current(&error);
             self.links.leaving.push(left);
             self.set_status(Status::Connecting, step);
             self.requests.end_impatient(&error, step);
@@ -95,10 +88,7 @@ impl Core {
         if !self.is_supervised {
             self.links.closing.get_or_insert_with(|| error.clone());
         }
-        let Some((mut link, was_current)) = self.links.take_link(id) else { return };
-        if was_current {
-            self.links.set_down(Some(error.clone()));
-        }
+        let Some((mut link, was_current)) = self.links.take_link(id, error) else { return };
         match self.is_supervised {
             false => self.end_status(error, step),
             true if was_current => self.set_status(Status::Connecting, step),

@@ -3,7 +3,7 @@
 use std::task::Waker;
 
 use crate::{
-    client::core::{link::LinkId, requests::Request, step::Step},
+    client::core::{key::LinkId, requests::Request, step::Step},
     guard::wake,
     sync::{AtomicBool, Mutex, Ordering},
 };
@@ -27,11 +27,11 @@ pub(super) struct Intake {
     /// Whether there are some, so that a look does not need the lock.
     has_requests: AtomicBool,
     /// Locked behind the core, or alone.
-    state: Mutex<State>,
+    contents: Mutex<Contents>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Contents {
     open: Option<Open>,
     requests: Vec<Request>,
 }
@@ -56,8 +56,8 @@ impl Intake {
     /// Leaves a request for the driver, and wakes it. Gives it back if that is not possible.
     pub(super) fn push(&self, request: Request) -> Result<(), Request> {
         let max_len = request.max_len();
-        let mut state = self.state.lock();
-        let State { open: Some(open), requests } = &mut *state else { return Err(request) };
+        let mut contents = self.contents.lock();
+        let Contents { open: Some(open), requests } = &mut *contents else { return Err(request) };
         if max_len.is_none_or(|max_len| max_len > open.max_line) {
             return Err(request);
         }
@@ -66,7 +66,7 @@ impl Intake {
         }
         requests.push(request);
         let driver = open.driver.take();
-        drop(state);
+        drop(contents);
         wake(driver);
         Ok(())
     }
@@ -74,22 +74,22 @@ impl Intake {
     /// Moves all requests to `taken`, which is empty.
     pub(super) fn take(&self, taken: &mut Vec<Request>) {
         if self.has_requests.load(Ordering::Acquire) {
-            self.take_from(&mut self.state.lock(), taken);
+            self.take_from(&mut self.contents.lock(), taken);
         }
     }
 
-    fn take_from(&self, state: &mut State, taken: &mut Vec<Request>) {
+    fn take_from(&self, contents: &mut Contents, taken: &mut Vec<Request>) {
         self.has_requests.store(false, Ordering::Relaxed);
-        std::mem::swap(&mut state.requests, taken);
+        std::mem::swap(&mut contents.requests, taken);
     }
 
     /// The driver waits, and the intake is open. Returns `false` instead if there are requests.
     pub(super) fn wait(&self, max_line: usize, waker: &Waker, step: &mut Step) -> bool {
-        let mut state = self.state.lock();
-        if !state.requests.is_empty() {
+        let mut contents = self.contents.lock();
+        if !contents.requests.is_empty() {
             return false;
         }
-        match &mut state.open {
+        match &mut contents.open {
             Some(Open { driver: Some(driver), max_line: known })
                 if *known == max_line && driver.will_wake(waker) => {}
             open => {
@@ -102,9 +102,9 @@ impl Intake {
 
     /// Closes it. Moves all requests to `taken`, which is empty.
     pub(super) fn close(&self, taken: &mut Vec<Request>, step: &mut Step) {
-        let mut state = self.state.lock();
-        self.take_from(&mut state, taken);
-        step.drop_later(state.open.take().and_then(|open| open.driver));
+        let mut contents = self.contents.lock();
+        self.take_from(&mut contents, taken);
+        step.drop_later(contents.open.take().and_then(|open| open.driver));
     }
 }
 
@@ -120,7 +120,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        client::core::{Core, cell::RequestCell, requests::Caller},
+        client::core::{Core, caller::Caller, cell::RequestCell},
         protocol::{Time, Word},
     };
 
@@ -178,7 +178,7 @@ mod tests {
             (0..=SPARE).for_each(|_| intake.push(request(Caller::Call)).unwrap());
             core.take_in(&intake, &mut step);
             assert!(core.requests.are_waiting());
-            let left = [intake.state.lock().requests.capacity(), core.intake.taken.capacity()];
+            let left = [intake.contents.lock().requests.capacity(), core.intake.taken.capacity()];
             assert!(left.iter().all(|capacity| *capacity <= SPARE), "{left:?}");
         }
     }

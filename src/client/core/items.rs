@@ -17,11 +17,11 @@ use crate::{error::CallError, sync::Mutex};
 #[derive(Debug)]
 pub(crate) struct ItemQueue {
     window: u64,
-    queue: Mutex<Queue>,
+    queue: Mutex<Items>,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
+struct Items {
     items: VecDeque<Bytes>,
     /// Items that the server may still send.
     credit: u64,
@@ -46,9 +46,9 @@ pub(crate) struct Taken {
 }
 
 impl ItemQueue {
-    /// Queue for a reply whose request gives a credit of `window`.
+    /// Items for a reply whose request gives a credit of `window`.
     pub(crate) fn new(window: u64) -> Self {
-        Self { window, queue: Mutex::new(Queue { credit: window, ..Queue::default() }) }
+        Self { window, queue: Mutex::new(Items { credit: window, ..Items::default() }) }
     }
 
     /// Queues an item; the reader to wake, once no lock is held.
@@ -108,7 +108,7 @@ impl ItemQueue {
     }
 }
 
-impl Queue {
+impl Items {
     /// Credit is given back by the half window, so that it costs few lines, and before the server
     /// has used up what it has. At once, though, when nothing else can come: the rest of the window
     /// may be held by the application.

@@ -10,12 +10,12 @@ use crate::{
             cell::RequestCell,
             connection::{Connection, Listing, Terminal, broken_line},
             items::Overrun,
-            key::Key,
-            link::{LinkId, UnmatchedReply},
+            key::{Key, LinkId},
+            link::UnmatchedReply,
             locked::Locked,
             outcome::{CallResult, KeptResult, Reply},
             payloads::{Payloads, Run},
-            state::State,
+            state::DriverState,
             step::Step,
             topics::Input,
             waiter::Waiter,
@@ -41,7 +41,7 @@ const MAX_RENEWALS: usize = 4;
 type Row<'a> = (MutexGuard<'a, Core>, usize);
 
 /// What is left to be done about a line once the lock is released.
-enum Rest<'a> {
+enum Remainder<'a> {
     Nothing,
     /// A call has its reply.
     Call(Arc<RequestCell>),
@@ -78,13 +78,9 @@ impl Connection {
         let too_long = |error: LineTooLong| ConnectionError::Protocol(error.to_string());
         while let Some(line) = lines.next(bytes).map_err(too_long)? {
             let line = Line::parse(line).map_err(|fault| broken_line(&fault))?;
-            if self.hello.is_none() {
-                // What came with the hello may have begun a row, and the state is behind the lock.
-                self.end_row(row);
-                if !self.has_greeted() {
-                    self.first_line(&line)?;
-                    continue;
-                }
+            if let DriverState::Connected = self.state {
+                self.first_line(&line)?;
+                continue;
             }
             let incoming = Incoming::from(line);
             if let Incoming::Reply(id, outcome, line) = incoming
@@ -108,10 +104,10 @@ impl Connection {
             let (core, taken) = row.get_or_insert_with(|| (locked.lock(), 0));
             let rest = core.on_incoming(self.link, incoming, &mut payloads, &mut self.step)?;
             *taken += 1;
-            if *taken == ROW || matches!(rest, Rest::Listed(_)) {
+            if *taken == ROW || matches!(rest, Remainder::Listed(_)) {
                 self.end_row(row);
             }
-            if let Rest::Listed(items) = rest {
+            if let Remainder::Listed(items) = rest {
                 self.listed(&items);
             }
         }
@@ -145,12 +141,12 @@ impl Connection {
             let (core, _) = row.get_or_insert_with(|| (locked.lock(), 0));
             let rest = core.on_terminal(self.link, terminal, &mut self.step);
             match rest.inspect_err(|_| self.end_row(&mut row))? {
-                Rest::Call(call) => terminal.call = Some(call),
-                Rest::Control(waiter, result) => {
+                Remainder::Call(call) => terminal.call = Some(call),
+                Remainder::Control(waiter, result) => {
                     self.end_row(&mut row);
                     self.complete_control(waiter, result)?;
                 }
-                Rest::Nothing | Rest::Listed(_) => {}
+                Remainder::Nothing | Remainder::Listed(_) => {}
             }
         }
         self.end_row(&mut row);
@@ -176,46 +172,38 @@ impl Connection {
         guarded(|| tracing::debug!("connected"));
         let Admission { lines, is_asked_for } = self.admission(&hello)?;
         self.first_lines = lines;
-        self.set_state(match is_asked_for {
-            true => State::Authenticating(hello),
-            false => State::Greeted(hello),
-        });
+        self.state = match is_asked_for {
+            true => DriverState::Authenticating(hello),
+            false => DriverState::Greeted(hello),
+        };
         Ok(())
     }
 
-    fn set_state(&mut self, state: State) {
-        let link = self.link;
-        self.with(|core, _| {
-            if let Some(link) = core.links.link(link) {
-                link.state = state;
-            }
-        });
-    }
-
     /// Opens the connection, if the server has admitted this client.
-    pub(super) fn admit(&mut self) {
-        if self.hello.is_none()
-            && let State::Greeted(hello) = self.state()
-        {
-            self.hello = Some(hello.clone());
+    ///
+    /// # Errors
+    /// If the server has refused the credentials.
+    pub(super) fn admit(&mut self) -> Result<(), ConnectionError> {
+        if let Some(hello) = self.state.admit()? {
             let link = self.link;
             self.timers.on_hello(&hello, &self.locked.config, self.step.now);
             self.with(|core, step| core.open(link, hello, step));
         }
+        Ok(())
     }
 
     /// The server has answered `/auth`.
     fn on_admission(&mut self, result: CallResult) {
-        match (result, self.state()) {
-            (Ok(_), State::Authenticating(hello)) => self.set_state(State::Greeted(hello)),
-            (Ok(_), _) => {}
-            (Err(error), _) => {
+        let DriverState::Authenticating(hello) = &self.state else { return };
+        self.state = match result {
+            Ok(_) => DriverState::Greeted(hello.clone()),
+            Err(error) => {
                 if let CallError::Refused { retry, .. } = error {
                     self.retry_after.give(retry, self.step.now);
                 }
-                self.not_admitted = Some(refused_credentials(error));
+                DriverState::Rejected(refused_credentials(error))
             }
-        }
+        };
     }
 
     fn complete_control(
@@ -243,9 +231,10 @@ impl Connection {
 
     /// The reply to `/quit` came.
     fn on_quit(&mut self) {
-        if let State::Quitting { bye, last, .. } = self.state() {
-            self.set_state(State::Quitting { bye, last, is_answered: true });
-        }
+        let link = self.link;
+        self.with(|core, _| {
+            core.links.link(link).into_iter().for_each(|link| link.state.on_quit_answered());
+        });
     }
 
     fn move_topic(&mut self, topic: impl AsRef<str>, input: Input<'_>) {
@@ -302,12 +291,11 @@ impl Connection {
         self.retry_after.give(retry, self.step.now);
         // A goodbye that comes with the hello in one read ends a connection that was there: else
         // what becomes of the client would depend on how the bytes were cut.
-        self.admit();
-        if self.hello.is_none() {
+        self.admit()?;
+        if !self.state.on_bye() {
             return Err(ConnectionError::Bye(reason));
         }
         let link = self.link;
-        self.has_left = true;
         self.with(|core, step| {
             core.on_bye(link, last, &reason, step);
             step.emit(match last {
@@ -405,7 +393,7 @@ impl Core {
         incoming: Incoming<'a>,
         payloads: &mut Payloads,
         step: &mut Step,
-    ) -> Result<Rest<'a>, ConnectionError> {
+    ) -> Result<Remainder<'a>, ConnectionError> {
         match incoming {
             Incoming::Reply(id, Outcome::More, line) => {
                 self.on_item(link, id, line.rest.plain(), payloads, step)
@@ -416,10 +404,10 @@ impl Core {
                 let (topics, links) = (&mut self.topics, &mut self.links);
                 let topic = line.word.as_str();
                 topics.on_notification(links, link, topic, notification, payloads, step);
-                Ok(Rest::Nothing)
+                Ok(Remainder::Nothing)
             }
             Incoming::Unknown(id) => Err(broken_line(&format_args!("reply {id} has no outcome"))),
-            Incoming::Reply(..) | Incoming::Notice(_) => Ok(Rest::Nothing),
+            Incoming::Reply(..) | Incoming::Notice(_) => Ok(Remainder::Nothing),
         }
     }
 
@@ -432,9 +420,9 @@ impl Core {
         link: LinkId,
         terminal: &mut Terminal,
         step: &mut Step,
-    ) -> Result<Rest<'static>, ConnectionError> {
+    ) -> Result<Remainder<'static>, ConnectionError> {
         let Terminal { id, outcome, result, .. } = terminal;
-        let Some(own) = self.links.link(link) else { return Ok(Rest::Nothing) };
+        let Some(own) = self.links.link(link) else { return Ok(Remainder::Nothing) };
         let waiter = match own.complete(*id) {
             Ok(waiter) => waiter,
             Err(unmatched) => return self.on_unmatched(unmatched, *id, step),
@@ -443,9 +431,9 @@ impl Core {
         if let (Waiter::Request(key), Outcome::Ok) = (&waiter, *outcome)
             && let Some(call) = self.requests.take_call(*key, step)
         {
-            return Ok(Rest::Call(call));
+            return Ok(Remainder::Call(call));
         }
-        let Some(result) = result.take() else { return Ok(Rest::Nothing) };
+        let Some(result) = result.take() else { return Ok(Remainder::Nothing) };
         let result = result.map_err(|error| *error);
         match waiter {
             Waiter::Request(key) | Waiter::List(key) => {
@@ -455,9 +443,9 @@ impl Core {
                 step.tally().late_replies += 1;
                 step.emit(ConnectionEvent::LateReply(*id));
             }
-            control => return Ok(Rest::Control(control, result)),
+            control => return Ok(Remainder::Control(control, result)),
         }
-        Ok(Rest::Nothing)
+        Ok(Remainder::Nothing)
     }
 
     /// An item of a streamed reply or of a list. If one line was expected, or the item came without
@@ -469,8 +457,8 @@ impl Core {
         item: Cow<'a, [u8]>,
         payloads: &mut Payloads,
         step: &mut Step,
-    ) -> Result<Rest<'a>, ConnectionError> {
-        let Some(own) = self.links.link(link) else { return Ok(Rest::Nothing) };
+    ) -> Result<Remainder<'a>, ConnectionError> {
+        let Some(own) = self.links.link(link) else { return Ok(Remainder::Nothing) };
         match own.offered_waiter(id) {
             Some(Waiter::List(key)) => {
                 if !self.requests.push_item(*key, &item) {
@@ -481,14 +469,14 @@ impl Core {
                 let key = *key;
                 self.on_streamed(key, &item, payloads, step);
             }
-            Some(Waiter::Renew { .. }) => return Ok(Rest::Listed(item)),
+            Some(Waiter::Renew { .. }) => return Ok(Remainder::Listed(item)),
             Some(_) => {}
             None => {
                 let unmatched = own.unmatched(id);
                 return self.on_unmatched(unmatched, id, step);
             }
         }
-        Ok(Rest::Nothing)
+        Ok(Remainder::Nothing)
     }
 
     /// An item of a streamed reply, for a request.
@@ -511,11 +499,11 @@ impl Core {
         unmatched: UnmatchedReply,
         id: RequestId,
         step: &mut Step,
-    ) -> Result<Rest<'static>, ConnectionError> {
+    ) -> Result<Remainder<'static>, ConnectionError> {
         unmatched.report(id, step);
         match self.links.config.strict {
             true => Err(unmatched.error(id)),
-            false => Ok(Rest::Nothing),
+            false => Ok(Remainder::Nothing),
         }
     }
 }

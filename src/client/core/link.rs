@@ -4,24 +4,15 @@ use std::{collections::BTreeMap, fmt, ops::RangeInclusive, task::Waker};
 
 use crate::{
     client::core::{
+        key::LinkId,
         pending::Pending,
-        state::State,
+        state::{LinkState, Outage},
         step::Step,
-        waiter::{Entry, Waiter},
+        waiter::{Expected, Waiter},
     },
     outbound::Outbound,
     protocol::{Mark, RequestId, encode},
 };
-
-/// Which connection of a client, counted from its first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct LinkId(u64);
-
-impl LinkId {
-    pub(crate) fn next(self) -> Self {
-        Self(self.0 + 1)
-    }
-}
 
 /// A line with an id that no request waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,14 +27,14 @@ pub(crate) enum UnmatchedReply {
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) id: LinkId,
-    pub(crate) state: State,
+    pub(crate) state: LinkState,
     /// Whole lines that wait to be written.
     out: Vec<u8>,
     /// Length of the outbound stream up to the end of `out`.
     appended: u64,
     /// Length of the outbound stream up to what was offered to the transport.
     offered: u64,
-    pub(crate) pending: Pending<Entry>,
+    pub(crate) pending: Pending<Expected>,
     /// The ids that were given out here, in runs: while a client leaves one connection for another,
     /// both draw from one sequence.
     ids: Vec<RangeInclusive<u64>>,
@@ -63,10 +54,10 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(id: LinkId) -> Self {
+    pub(crate) fn new(id: LinkId, outage: Outage) -> Self {
         Self {
             id,
-            state: State::Connected,
+            state: LinkState::Awaited(outage),
             out: Vec::new(),
             appended: 0,
             offered: 0,
@@ -83,7 +74,7 @@ impl Link {
 
     /// The server has said hello and accepted the credentials.
     pub(crate) fn open(&mut self, max_line: usize, places: usize) {
-        (self.state, self.places) = (State::Open { max_line }, places);
+        (self.state, self.places) = (LinkState::Open { max_line }, places);
     }
 
     /// Places that are taken, by requests and by tombstones.
@@ -105,12 +96,12 @@ impl Link {
         self.out.len()
     }
 
-    fn insert(&mut self, id: RequestId, entry: Entry) {
+    fn insert(&mut self, id: RequestId, entry: Expected) {
         self.placed += usize::from(entry.waiter.holds_place());
         self.pending.insert(id.get(), entry);
     }
 
-    fn remove(&mut self, id: RequestId) -> Option<Entry> {
+    fn remove(&mut self, id: RequestId) -> Option<Expected> {
         let entry = self.pending.complete(id.get())?;
         self.placed -= usize::from(entry.waiter.holds_place());
         if !self.grants.is_empty() {
@@ -144,7 +135,7 @@ impl Link {
             write(out);
         });
         self.note_id(id.get());
-        self.insert(id, Entry { waiter, line_end });
+        self.insert(id, Expected { waiter, line_end });
     }
 
     /// Appends a request of the protocol's own.
@@ -157,14 +148,14 @@ impl Link {
     ) {
         let line_end = self.append(|out| encode::display(out, Mark::Id(id), head, arguments));
         self.note_id(id.get());
-        self.insert(id, Entry { waiter, line_end });
+        self.insert(id, Expected { waiter, line_end });
     }
 
     /// Expects a reply to one of the first lines. They do not go through the outbound buffer, so they
     /// count as offered from the beginning.
     pub(crate) fn expect_reply(&mut self, id: RequestId, waiter: Waiter) {
         self.note_id(id.get());
-        self.insert(id, Entry { waiter, line_end: 0 });
+        self.insert(id, Expected { waiter, line_end: 0 });
     }
 
     /// Appends a one-way request of the application's.

@@ -5,11 +5,7 @@ use std::fmt;
 use crate::{
     client::{
         config::ClientConfig,
-        core::{
-            link::{Link, LinkId},
-            step::Step,
-            waiter::Waiter,
-        },
+        core::{key::LinkId, link::Link, state::Outage, step::Step, waiter::Waiter},
     },
     error::{ConnectionError, NotSent},
     protocol::{Backoff, Position, RequestId, Topic},
@@ -37,17 +33,12 @@ pub(crate) struct Links {
     last_id: u64,
     /// Why this side closes, or has closed: nothing begins any more.
     pub(crate) closing: Option<ConnectionError>,
-    /// Why there is no connection, after there was one, or was to be one.
-    pub(crate) down: Option<ConnectionError>,
-    /// The last failure since there was a connection: of that one, or of an attempt to connect.
-    pub(crate) cause: Option<ConnectionError>,
 }
 
 impl Links {
     pub(crate) fn new(config: Arc<ClientConfig>, reconnects: bool) -> Self {
-        let current = Link::new(LinkId::default());
-        let (leaving, closing, down, cause) = Default::default();
-        Self { config, reconnects, current, leaving, last_id: 0, closing, down, cause }
+        let current = Link::new(LinkId::default(), Outage::default());
+        Self { config, reconnects, current, leaving: Vec::new(), last_id: 0, closing: None }
     }
 
     pub(crate) fn backoff(&self) -> Backoff {
@@ -57,12 +48,6 @@ impl Links {
     /// Requests that were sent, ever.
     pub(crate) fn requests(&self) -> u64 {
         self.last_id
-    }
-
-    /// There is no connection any more, for this reason.
-    pub(crate) fn set_down(&mut self, error: Option<ConnectionError>) {
-        self.cause = error.clone().or(self.cause.take());
-        self.down = error;
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Link> {
@@ -94,7 +79,7 @@ impl Links {
     /// Why a request is not sent that its deadline has overtaken: with why there is no connection, if
     /// there is none.
     pub(crate) fn out_of_time(&self) -> NotSent {
-        NotSent::Deadline(self.cause.clone().filter(|_| !self.current.state.is_admitted()))
+        NotSent::Deadline(self.current.state.last_failure().cloned())
     }
 
     pub(crate) fn next_id(&mut self) -> Result<RequestId, NotSent> {
@@ -183,16 +168,16 @@ impl Links {
         }
     }
 
-    /// Takes the current link out. The next one is in its place.
-    pub(crate) fn replace_current(&mut self) -> Link {
-        let next = Link::new(self.current.id.next());
+    /// Takes the current link out, for this reason. The next one is in its place, and awaited.
+    pub(crate) fn replace_current(&mut self, why: &ConnectionError) -> Link {
+        let next = Link::new(self.current.id.next(), Outage::down(why.clone()));
         std::mem::replace(&mut self.current, next)
     }
 
-    /// Takes out a link that is over; whether it was the current one.
-    pub(crate) fn take_link(&mut self, id: LinkId) -> Option<(Link, bool)> {
+    /// Takes out a link that is over, for this reason; whether it was the current one.
+    pub(crate) fn take_link(&mut self, id: LinkId, why: &ConnectionError) -> Option<(Link, bool)> {
         if self.current.id == id {
-            return Some((self.replace_current(), true));
+            return Some((self.replace_current(why), true));
         }
         let at = self.leaving.iter().position(|link| link.id == id)?;
         Some((self.leaving.remove(at), false))

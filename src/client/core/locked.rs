@@ -5,7 +5,7 @@ use std::task::Waker;
 use crate::{
     client::{
         config::ClientConfig,
-        core::{Core, intake::Intake, link::LinkId, requests::Request, step::Step},
+        core::{Core, intake::Intake, key::LinkId, requests::Request, step::Step},
         stats::ClientStats,
     },
     protocol::Time,

@@ -3,10 +3,7 @@
 use std::collections::{HashMap, VecDeque, hash_map::Entry};
 
 use crate::{
-    client::{
-        core::inbox::{Delivery, Gap, GapCause, Notification},
-        core::topics::REMEMBERED,
-    },
+    client::core::delivery::{Delivery, Gap, GapCause, Notification, REMEMBERED},
     protocol::{Code, Epoch, Position, Topic},
 };
 
@@ -128,10 +125,4 @@ fn miss_end(
         of_topic.drain(..=at);
     }
     of_topic.push_back(Delivery::End { topic, reason, position: hole.or(position) });
-}
-
-impl Delivery {
-    pub(crate) fn is_reset_to(&self, epoch: Epoch) -> bool {
-        matches!(self, Self::Reset { position, .. } if position.epoch == epoch)
-    }
 }

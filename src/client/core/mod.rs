@@ -13,10 +13,13 @@
 )]
 
 pub(crate) mod acks;
+mod alarms;
 pub(crate) mod auth;
 pub(crate) mod body;
+pub(crate) mod caller;
 pub(crate) mod cell;
 pub(crate) mod connection;
+pub(crate) mod delivery;
 mod ending;
 pub(crate) mod inbox;
 mod intake;
@@ -30,6 +33,7 @@ mod missed;
 pub(crate) mod outcome;
 mod payloads;
 pub(crate) mod pending;
+pub(crate) mod reader;
 pub(crate) mod requests;
 pub(crate) mod retry_after;
 pub(crate) mod state;
@@ -43,11 +47,12 @@ pub(crate) mod waiter;
 use std::task::Waker;
 
 use self::{
+    alarms::Alarms,
     intake::{Intake, IntakeOwner, SPARE},
-    link::LinkId,
+    key::LinkId,
     links::Links,
     requests::Requests,
-    state::State,
+    state::LinkState,
     status::Status,
     step::Step,
     topics::Topics,
@@ -84,14 +89,16 @@ pub(crate) struct Core {
     waiting: WaitList,
     /// Tasks that wait to begin a subscription.
     turns: WaitList,
-    supervisor: Supervisor,
-    timers: Timers,
+    supervisor: SupervisorNews,
+    timers: Timekeeper,
+    /// Tasks that wait for a time.
+    pub(crate) alarms: Alarms,
     intake: IntakeOwner,
 }
 
 /// What the supervisor of the connections is to know.
 #[derive(Debug, Default)]
-struct Supervisor {
+struct SupervisorNews {
     waker: Option<Waker>,
     /// Something has happened since it looked last.
     has_news: bool,
@@ -101,7 +108,7 @@ struct Supervisor {
 
 /// The timers of the client, as opposed to those of one connection.
 #[derive(Debug, Default)]
-struct Timers {
+struct Timekeeper {
     /// The task that looks after them.
     waker: Option<Waker>,
     /// The time that this task knows of.
@@ -122,8 +129,9 @@ impl Core {
             counted: Tally::default(),
             waiting: WaitList::default(),
             turns: WaitList::default(),
-            supervisor: Supervisor::default(),
-            timers: Timers::default(),
+            supervisor: SupervisorNews::default(),
+            timers: Timekeeper::default(),
+            alarms: Alarms::default(),
             intake: IntakeOwner::default(),
         }
     }
@@ -161,7 +169,7 @@ impl Core {
     /// The longest line of a request that can be sent on this connection, if one can.
     fn takes_requests(&self, link: LinkId) -> Option<usize> {
         match self.links.current.state {
-            State::Open { max_line } if self.links.is_current(link) => {
+            LinkState::Open { max_line } if self.links.is_current(link) => {
                 Some(max_line).filter(|_| self.links.closing.is_none())
             }
             _ => None,
@@ -185,7 +193,6 @@ impl Core {
         let places = self.links.config.in_flight.min(hello.in_flight);
         let Some(link) = self.links.link(id) else { return };
         link.open(hello.max_line, places);
-        (self.links.down, self.links.cause) = (None, None);
         self.supervisor.hurry = false;
         if self.links.closing.is_some() {
             self.links.quit(id, step);
@@ -296,7 +303,7 @@ impl Core {
         link.is_some_and(|link| has_topics || link.pending.len() > 0)
     }
 
-    /// When the client's own timers are due: those of requests and topics. The task that looks after
+    /// When the client's own timers are due: those of requests, topics and waiting tasks. The task that looks after
     /// them is woken when that becomes earlier.
     pub(crate) fn next_timeout(&mut self, waker: &Waker, step: &mut Step) -> Option<Time> {
         let next = self.earliest();
@@ -308,13 +315,15 @@ impl Core {
     }
 
     fn earliest(&self) -> Option<Time> {
-        self.requests.next_timeout().into_iter().chain(self.topics.next_timeout()).min()
+        let (requests, topics) = (self.requests.next_timeout(), self.topics.next_timeout());
+        requests.into_iter().chain(topics).chain(self.alarms.next_timeout()).min()
     }
 
     /// Does what the client's timers are for.
     pub(crate) fn handle_timeout(&mut self, step: &mut Step) {
         self.requests.handle_timeout(&mut self.links, step);
         self.topics.handle_timeout(&mut self.links, step);
+        step.wake(self.alarms.take_due(step.now));
     }
 
     /// The end of each step, before the lock is released. Whatever has made room for a subscription is
@@ -324,7 +333,8 @@ impl Core {
             self.counted.take(counted);
         }
         if step.has_events() {
-            self.events.queue(step);
+            let readers = self.events.queue(step.take_events());
+            step.wake(readers);
         }
         if !self.turns.is_empty() && self.has_turn() {
             step.wake(self.turns.wake_first());

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::{
     error::{CallError, NotSent},
-    protocol::AttributeList,
+    protocol::{AttributeList, Position},
 };
 
 /// The contents of an `ok` line.
@@ -24,3 +24,6 @@ pub(crate) type Listed = Result<Vec<Bytes>, CallError>;
 
 /// The outcome of a one-way request that waits to be sent.
 pub(crate) type Sent = Result<(), NotSent>;
+
+/// The outcome of a subscription: where it begins.
+pub(crate) type Joined = Result<Position, CallError>;

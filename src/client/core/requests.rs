@@ -14,19 +14,19 @@ use bytes::Bytes;
 use crate::{
     client::core::{
         body::Body,
+        caller::{Caller, ListCaller},
         cell::RequestCell,
         items::ItemQueue,
-        key::Key,
-        link::LinkId,
+        key::{Key, LinkId},
         links::Links,
-        outcome::{CallResult, Listed, Reply, Sent},
-        state::State,
+        outcome::{CallResult, Reply},
+        state::LinkState,
         step::{After, Step},
         waiter::Waiter,
     },
     error::{CallError, ConnectionError, NotSent, Unknown},
     protocol::{Code, Repeats, RequestId, Time},
-    sync::{Arc, oneshot},
+    sync::Arc,
 };
 
 /// The most bytes a list of the protocol's own may take, with [`PER_ITEM`] for each of its items:
@@ -52,32 +52,6 @@ pub(crate) struct Request {
     pub(crate) has_own_deadline: bool,
     /// It does not wait for a connection, and is not sent again.
     pub(crate) fail_fast: bool,
-}
-
-/// Who gets the outcome.
-#[derive(Debug)]
-pub(crate) enum Caller {
-    /// A call. Its outcome goes into the cell.
-    Call,
-    Stream(Arc<ItemQueue>),
-    /// `/methods`.
-    List(Box<ListCaller>),
-    /// A one-way request: its outcome is that its line waits to be written.
-    OneWay(oneshot::Sender<Sent>),
-}
-
-/// The caller of a list, and what the list has brought so far.
-#[derive(Debug)]
-pub(crate) struct ListCaller {
-    caller: oneshot::Sender<Listed>,
-    items: Vec<Bytes>,
-    item_bytes: usize,
-}
-
-impl Caller {
-    pub(crate) fn list(caller: oneshot::Sender<Listed>) -> Self {
-        Self::List(Box::new(ListCaller { caller, items: Vec::new(), item_bytes: 0 }))
-    }
 }
 
 /// A request that has not ended.
@@ -116,7 +90,7 @@ struct Slot {
 
 /// Requests that wait, in their order.
 #[derive(Debug, Default)]
-struct Line(BTreeMap<u64, Key>);
+struct TicketLine(BTreeMap<u64, Key>);
 
 /// All requests of a client: a slab, and the lines in which those wait that cannot be sent now.
 ///
@@ -128,9 +102,9 @@ pub(crate) struct Requests {
     last_serial: u64,
     last_ticket: u64,
     /// Those that need a place in flight.
-    calls: Line,
-    lists: Line,
-    one_ways: Line,
+    calls: TicketLine,
+    lists: TicketLine,
+    one_ways: TicketLine,
     /// Those that were refused for now.
     paused: BTreeSet<(Time, Key)>,
     /// When the first request without a `ttl` may be past its deadline. Later requests have the same
@@ -365,7 +339,7 @@ impl Requests {
             *waiter = if is_list { Waiter::Ignored } else { Waiter::Tombstone };
         }
         // Behind its `/quit` the server reads nothing.
-        if !is_list && !matches!(link.state, State::Quitting { .. }) {
+        if !is_list && !matches!(link.state, LinkState::Quitting { .. }) {
             link.append_cancel(id);
             link.wake_for_line(step);
         }
@@ -541,7 +515,7 @@ impl Requests {
         }
     }
 
-    fn line(&mut self, kind: Kind) -> &mut Line {
+    fn line(&mut self, kind: Kind) -> &mut TicketLine {
         match kind {
             Kind::Call => &mut self.calls,
             Kind::List => &mut self.lists,
@@ -615,7 +589,7 @@ impl Request {
         }
         let state = &links.current.state;
         let is_over = state.is_admitted() && !state.takes_controls();
-        let down = || links.down.clone().filter(|_| self.fail_fast);
+        let down = || state.down().cloned().filter(|_| self.fail_fast);
         let gone = || if is_over { state.refusal() } else { None };
         links.closing.clone().or_else(gone).or_else(down).map(NotSent::Lost)
     }
@@ -641,7 +615,7 @@ impl Request {
 
 /// Why an application request is not sent, now or later.
 fn refusal_of(body: &Body, has_ttl: bool, fail_fast: bool, links: &Links) -> Option<NotSent> {
-    let down = || links.down.clone().filter(|_| fail_fast);
+    let down = || links.current.state.down().cloned().filter(|_| fail_fast);
     match links.refusal().or_else(down) {
         Some(error) => Some(NotSent::Lost(error)),
         None => fault_of(body, has_ttl, links),
@@ -657,7 +631,7 @@ fn fault_of(body: &Body, has_ttl: bool, links: &Links) -> Option<NotSent> {
 }
 
 fn has_room(links: &Links) -> bool {
-    matches!(links.current.state, State::Open { .. })
+    matches!(links.current.state, LinkState::Open { .. })
         && links.current.unwritten() < links.config.outbound_bytes
 }
 

@@ -23,11 +23,14 @@ pub enum ConnectionState {
     Closed,
 }
 
-/// Where a connection stands, as the client sees it. Once it is CLOSED its [`Link`] is gone.
+/// The state of a connection in what only its driver does: before its server has admitted this client,
+/// and once it is over. In between, handles act on the connection too, so its state is in the core: a
+/// [`LinkState`].
 ///
-/// [`Link`]: crate::client::core::link::Link
-#[derive(Clone, Debug, Default)]
-pub(crate) enum State {
+/// So each state is a variant of one of the two. The driver looks here for each line and at each poll,
+/// and needs no lock for it.
+#[derive(Debug, Default)]
+pub(crate) enum DriverState {
     /// CONNECTED: the server has not said `/hello`.
     #[default]
     Connected,
@@ -36,6 +39,90 @@ pub(crate) enum State {
     /// CONNECTED, with a server that has admitted this client. The connection opens once everything is
     /// handled that came with the hello: it may be a `/bye`.
     Greeted(Hello),
+    /// CONNECTED, with a server that has refused the credentials. The connection ends once everything
+    /// is handled that came with the refusal: it may be a `/bye` with a `retry`.
+    Rejected(ConnectionError),
+    /// OPEN, LEAVING, LEFT or QUITTING, as its [`LinkState`] says. Only
+    /// [`admit`](Self::admit) leads here, and what it returns is what opens the link.
+    Admitted {
+        /// What the server has announced.
+        hello: Hello,
+        /// The server has said `/bye`: the link is not in OPEN any more, and never again.
+        has_left: bool,
+    },
+    /// CLOSED. Its link is gone.
+    Closed {
+        /// Why it is over.
+        error: ConnectionError,
+        /// What the server had announced, if it had admitted this client.
+        hello: Option<Hello>,
+    },
+}
+
+impl DriverState {
+    /// What the server has announced, once it has admitted this client.
+    pub(crate) fn hello(&self) -> Option<&Hello> {
+        match self {
+            Self::Admitted { hello, .. } => Some(hello),
+            Self::Closed { hello, .. } => hello.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Whether the server has admitted this client, and the connection is not over.
+    pub(crate) fn is_admitted(&self) -> bool {
+        matches!(self, Self::Admitted { .. })
+    }
+
+    /// Whether the server has said goodbye, so that nothing new begins here.
+    pub(crate) fn has_left(&self) -> bool {
+        matches!(self, Self::Admitted { has_left: true, .. })
+    }
+
+    /// Why it is over; `None` while it is not.
+    pub(crate) fn ended(&self) -> Option<&ConnectionError> {
+        match self {
+            Self::Closed { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Goes on from a hello that is accepted. Returns it, for the link to be opened.
+    ///
+    /// # Errors
+    /// If the server has refused the credentials.
+    pub(super) fn admit(&mut self) -> Result<Option<Hello>, ConnectionError> {
+        match self {
+            Self::Greeted(hello) => {
+                let hello = hello.clone();
+                *self = Self::Admitted { hello: hello.clone(), has_left: false };
+                Ok(Some(hello))
+            }
+            Self::Rejected(error) => Err(error.clone()),
+            _ => Ok(None),
+        }
+    }
+
+    /// The server says `/bye`. Returns whether it had admitted this client.
+    pub(super) fn on_bye(&mut self) -> bool {
+        let Self::Admitted { has_left, .. } = self else { return false };
+        *has_left = true;
+        true
+    }
+
+    /// It is over.
+    pub(super) fn close(&mut self, error: ConnectionError) {
+        let hello = self.hello().cloned();
+        *self = Self::Closed { error, hello };
+    }
+}
+
+/// The state of a connection in what its handles take part in, behind the lock of the core. Before its
+/// server has admitted this client, and once it is over, its [`DriverState`] says more.
+#[derive(Clone, Debug)]
+pub(crate) enum LinkState {
+    /// CONNECTED, or no connection yet: one is awaited.
+    Awaited(Outage),
     /// OPEN: requests are sent.
     Open {
         /// The longest line that the server takes.
@@ -67,10 +154,72 @@ pub(crate) enum State {
     },
 }
 
-impl State {
+/// Why there is no connection, while one is awaited.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Outage {
+    /// The first one is awaited, and nothing has failed.
+    #[default]
+    Begin,
+    /// The first one is awaited. Its first round of attempts is under way, and this was the last
+    /// failure.
+    Attempted(ConnectionError),
+    /// A connection was lost or left, or a round of attempts has failed. Requests that do not wait for
+    /// a connection fail.
+    Down {
+        /// Why.
+        why: ConnectionError,
+        /// The last failure: at first the same, and then that of an attempt to connect.
+        last: ConnectionError,
+    },
+}
+
+impl Outage {
+    /// There is no connection any more, for this reason.
+    pub(crate) fn down(why: ConnectionError) -> Self {
+        Self::Down { last: why.clone(), why }
+    }
+}
+
+impl LinkState {
     /// Whether the server has said hello, and has accepted the credentials if it asked for them.
     pub(crate) fn is_admitted(&self) -> bool {
-        !matches!(self, Self::Connected | Self::Authenticating(_) | Self::Greeted(_))
+        !matches!(self, Self::Awaited(_))
+    }
+
+    /// The state of a connection whose driver does not say more.
+    pub(super) fn connection_state(&self) -> ConnectionState {
+        match self {
+            Self::Awaited(_) => ConnectionState::Connected,
+            Self::Open { .. } => ConnectionState::Open,
+            Self::Leaving { .. } => ConnectionState::Leaving,
+            Self::Left { .. } => ConnectionState::Left,
+            Self::Quitting { .. } => ConnectionState::Quitting,
+        }
+    }
+
+    /// Why there is no connection, after there was one, or was to be one.
+    pub(crate) fn down(&self) -> Option<&ConnectionError> {
+        match self {
+            Self::Awaited(Outage::Down { why, .. }) => Some(why),
+            _ => None,
+        }
+    }
+
+    /// The last failure since there was a connection: of that one, or of an attempt to connect.
+    pub(crate) fn last_failure(&self) -> Option<&ConnectionError> {
+        match self {
+            Self::Awaited(Outage::Attempted(last) | Outage::Down { last, .. }) => Some(last),
+            _ => None,
+        }
+    }
+
+    /// An attempt to connect failed; others may be under way.
+    pub(crate) fn on_failed_attempt(&mut self, error: ConnectionError) {
+        match self {
+            Self::Awaited(Outage::Down { last, .. }) => *last = error,
+            Self::Awaited(outage) => *outage = Outage::Attempted(error),
+            _ => {}
+        }
     }
 
     /// Whether requests of the protocol's own are sent.
@@ -81,9 +230,7 @@ impl State {
     /// Why no application request begins here any more; `None` while it does, or will.
     pub(crate) fn refusal(&self) -> Option<ConnectionError> {
         match self {
-            Self::Connected | Self::Authenticating(_) | Self::Greeted(_) | Self::Open { .. } => {
-                None
-            }
+            Self::Awaited(_) | Self::Open { .. } => None,
             Self::Leaving { bye, .. } | Self::Left { bye, .. } => {
                 Some(ConnectionError::Bye(bye.clone()))
             }
@@ -138,6 +285,13 @@ impl State {
         let (bye, last) = (self.bye().cloned(), self.last_executed());
         *self = Self::Quitting { bye, last, is_answered: false };
     }
+
+    /// The reply to `/quit` came.
+    pub(crate) fn on_quit_answered(&mut self) {
+        if let Self::Quitting { is_answered, .. } = self {
+            *is_answered = true;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -151,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_goodbye_goes_from_open_to_leaving_to_left() {
-        let mut state = State::Open { max_line: 100 };
+        let mut state = LinkState::Open { max_line: 100 };
         state.on_bye(None, reason("a"));
         assert!(state.takes_controls() && state.refusal().is_some());
         state.on_bye(Some(7), reason("b"));
@@ -163,11 +317,41 @@ mod tests {
 
     #[test]
     fn what_the_server_executes_is_known_while_this_side_quits() {
-        let mut state = State::Left { last: 3, bye: reason("") };
+        let mut state = LinkState::Left { last: 3, bye: reason("") };
         state.on_quit();
         assert_eq!(state.last_executed(), Some(3));
         state.on_bye(Some(4), reason(""));
-        assert!(matches!(state, State::Quitting { last: Some(4), .. }));
+        assert!(matches!(state, LinkState::Quitting { last: Some(4), .. }));
         assert_eq!(state.refusal(), Some(ConnectionError::Closed));
+    }
+
+    fn lost(text: &str) -> ConnectionError {
+        ConnectionError::Protocol(text.to_owned())
+    }
+
+    /// A failed attempt says why there is no connection, and not that there was one.
+    #[test]
+    fn an_outage_keeps_its_reason_and_the_last_failure() {
+        let mut state = LinkState::Awaited(Outage::Begin);
+        assert_eq!((state.down(), state.last_failure()), (None, None));
+        state.on_failed_attempt(lost("a"));
+        assert_eq!((state.down(), state.last_failure()), (None, Some(&lost("a"))));
+        state = LinkState::Awaited(Outage::down(lost("b")));
+        state.on_failed_attempt(lost("c"));
+        assert_eq!((state.down(), state.last_failure()), (Some(&lost("b")), Some(&lost("c"))));
+        state = LinkState::Open { max_line: 100 };
+        state.on_failed_attempt(lost("d"));
+        assert_eq!((state.down(), state.last_failure()), (None, None));
+    }
+
+    /// It opens once, and what it was is known after its end.
+    #[test]
+    fn a_connection_is_admitted_once() {
+        let mut state = DriverState::Rejected(lost("a"));
+        assert_eq!(state.admit(), Err(lost("a")));
+        assert!(!state.on_bye() && state.hello().is_none());
+        state.close(lost("b"));
+        assert_eq!((state.ended(), state.hello()), (Some(&lost("b")), None));
+        assert_eq!(state.admit(), Ok(None));
     }
 }

@@ -5,11 +5,10 @@ use std::task::Waker;
 use crate::{
     client::{
         core::{
+            caller::Caller,
             cell::RequestCell,
-            link::LinkId,
-            outcome::{CallResult, Listed, Sent},
-            requests::Caller,
-            topics::Joined,
+            key::LinkId,
+            outcome::{CallResult, Joined, Listed, Sent},
         },
         event::ConnectionEvent,
         stats::Tally,

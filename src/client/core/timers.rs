@@ -6,11 +6,7 @@ use crate::{
     client::{
         config::ClientConfig,
         core::{
-            Core,
-            connection::Connection,
-            link::{Link, LinkId},
-            state::State,
-            step::Step,
+            Core, connection::Connection, key::LinkId, link::Link, state::LinkState, step::Step,
         },
     },
     error::ConnectionError,
@@ -185,7 +181,7 @@ impl Connection {
             Closing::No => Ok(()),
             Closing::Answered => Err(ConnectionError::Closed),
             // A server that has not even said hello has nothing to finish.
-            Closing::Yes if self.hello.is_none() => Err(ConnectionError::Closed),
+            Closing::Yes if !self.state.is_admitted() => Err(ConnectionError::Closed),
             Closing::Yes => {
                 self.timers.closing.get_or_insert(self.step.now);
                 Ok(())
@@ -211,9 +207,9 @@ impl Core {
         let reconnects = self.links.reconnects;
         let Some(link) = self.links.link(id) else { return Closing::No };
         let closing = match link.state {
-            State::Quitting { is_answered: true, .. } => return Closing::Answered,
-            State::Quitting { .. } => true,
-            State::Leaving { .. } if reconnects => is_closing || self.quit_if_idle(id, step),
+            LinkState::Quitting { is_answered: true, .. } => return Closing::Answered,
+            LinkState::Quitting { .. } => true,
+            LinkState::Leaving { .. } if reconnects => is_closing || self.quit_if_idle(id, step),
             _ => is_closing,
         };
         match closing {

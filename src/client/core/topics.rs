@@ -9,15 +9,15 @@ mod input;
 use std::{borrow::Cow, collections::HashMap, time::Duration};
 
 use self::entry::{Acted, Entry, Joining};
-pub(crate) use self::{
-    entry::REMEMBERED,
-    input::{Input, Joined, Wish},
-};
+pub use self::input::AfterReset;
+pub(crate) use self::input::{Input, Wish};
 use crate::{
     client::core::{
-        inbox::{Delivery, Inbox},
-        link::LinkId,
+        delivery::Delivery,
+        inbox::Inbox,
+        key::LinkId,
         links::Links,
+        outcome::Joined,
         payloads::Payloads,
         step::{After, Step},
     },
@@ -59,7 +59,7 @@ impl Topics {
         }
         // What lives can be shared; what would need a line is not begun after a goodbye.
         let is_live = |entry: &Entry| matches!(entry.state, SubscriptionState::Live(_));
-        let down = || links.down.clone().filter(|_| links.config.fail_fast);
+        let down = || links.current.state.down().cloned().filter(|_| links.config.fail_fast);
         if !self.entries.get(topic).is_some_and(is_live)
             && let Some(error) = links.refusal().or_else(down)
         {
@@ -246,7 +246,7 @@ impl Topics {
             return;
         };
         if links.config.fail_fast {
-            let down = links.down.clone().unwrap_or(ConnectionError::Closed);
+            let down = links.current.state.down().cloned().unwrap_or(ConnectionError::Closed);
             entry.give_up(&NotSent::Lost(down), step);
         }
         let _ = self.on(links, topic, SubscriptionEvent::Disconnected.into(), step);

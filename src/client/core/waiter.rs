@@ -33,8 +33,9 @@ impl Waiter {
     }
 }
 
+/// A terminal line that is to come.
 #[derive(Debug)]
-pub(crate) struct Entry {
+pub(crate) struct Expected {
     pub(crate) waiter: Waiter,
     /// Where in the outbound stream the request's LF ends: what tells sent from not sent.
     pub(crate) line_end: u64,

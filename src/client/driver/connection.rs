@@ -16,8 +16,7 @@ use tokio::{
 use crate::{
     client::{
         core::{
-            auth::CredentialsByScheme,
-            connection::{Connection as Core, Output},
+            connection::{Connection as Core, CredentialsByScheme, Output},
             retry_after::RetryAfter,
         },
         driver::timer::DriverTimer,
@@ -58,7 +57,7 @@ pub struct Connection<T> {
 
 impl<T> fmt::Debug for Connection<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("ended", &self.core.ended()).finish_non_exhaustive()
+        f.debug_struct("Connection").field("state", &self.core.state).finish_non_exhaustive()
     }
 }
 
@@ -74,12 +73,12 @@ impl<T> Connection<T> {
 
     /// The server's hello; `None` until the credentials are accepted, if the server asks for them.
     pub(crate) fn hello(&self) -> Option<&Hello> {
-        self.core.hello.as_ref()
+        self.core.state.hello()
     }
 
     /// Whether the server has said goodbye, so that nothing new begins here.
     pub(crate) fn has_left(&self) -> bool {
-        self.core.has_left
+        self.core.state.has_left()
     }
 
     /// How long the server asks to be left alone, as soon as it does.
@@ -101,7 +100,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Connection<T> {
         let this = self.get_mut();
         this.shared.runtimes.note_driver();
         let _entered = InSpan::enter(&this.core.span);
-        let polled = match this.core.ended() {
+        let polled = match this.core.state.ended() {
             Some(error) => poll_budgeted(cx, |_| Poll::Ready(error.clone())),
             None => this.poll_all(cx),
         };

@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use crate::{
-    client::driver::race::{Endpoint, Race, Step, interleave},
+    client::driver::race::{Endpoint, Race, RaceEvent, interleave},
     error::ConnectionError,
     tcp,
 };
@@ -215,13 +215,13 @@ async fn race(endpoints: Vec<String>) -> io::Result<TcpStream> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     loop {
         match std::future::poll_fn(|cx| race.poll_step(cx)).await {
-            Step::Begin(endpoint) => {
+            RaceEvent::Begin(endpoint) => {
                 let address = endpoint.name.clone();
                 race.run(endpoint, Box::pin(async move { open(&address).await }));
             }
-            Step::Failed(_, error) => last = error,
-            Step::Won(_, stream) => return Ok(stream),
-            Step::Over => return Err(last),
+            RaceEvent::Failed(_, error) => last = error,
+            RaceEvent::Won(_, stream) => return Ok(stream),
+            RaceEvent::Over => return Err(last),
         }
     }
 }

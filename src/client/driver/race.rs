@@ -35,7 +35,7 @@ pub(crate) struct Race<T, E = io::Error> {
 }
 
 /// What happens in a race.
-pub(crate) enum Step<T, E = io::Error> {
+pub(crate) enum RaceEvent<T, E = io::Error> {
     /// It is this one's turn: [`run`](Race::run) its attempt.
     Begin(Endpoint),
     Failed(Endpoint, E),
@@ -83,7 +83,7 @@ impl<T, E> Race<T, E> {
         self.running.iter().map(|(endpoint, _)| endpoint)
     }
 
-    pub(crate) fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Step<T, E>> {
+    pub(crate) fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<RaceEvent<T, E>> {
         for at in 0..self.running.len() {
             let Some((_, attempt)) = self.running.get_mut(at) else { break };
             let Poll::Ready(result) = attempt.as_mut().poll(cx) else { continue };
@@ -93,14 +93,14 @@ impl<T, E> Race<T, E> {
             return Poll::Ready(match result {
                 Ok(won) => {
                     self.stop_others();
-                    Step::Won(endpoint, won)
+                    RaceEvent::Won(endpoint, won)
                 }
-                Err(error) => Step::Failed(endpoint, error),
+                Err(error) => RaceEvent::Failed(endpoint, error),
             });
         }
         if self.waiting.is_empty() {
             let is_over = self.running.is_empty();
-            return if is_over { Poll::Ready(Step::Over) } else { Poll::Pending };
+            return if is_over { Poll::Ready(RaceEvent::Over) } else { Poll::Pending };
         }
         if let Some(head_start) = &mut self.head_start
             && head_start.as_mut().poll(cx).is_pending()
@@ -108,7 +108,7 @@ impl<T, E> Race<T, E> {
             return Poll::Pending;
         }
         self.head_start = None;
-        self.waiting.pop_front().map_or(Poll::Pending, |next| Poll::Ready(Step::Begin(next)))
+        self.waiting.pop_front().map_or(Poll::Pending, |next| Poll::Ready(RaceEvent::Begin(next)))
     }
 
     /// Drops what runs. Those that had their head start in vain are slow.
@@ -159,7 +159,7 @@ mod tests {
             let step = poll_fn(|cx| race.poll_step(cx)).await;
             let at = began.elapsed().as_millis();
             match step {
-                Step::Begin(one) => {
+                RaceEvent::Begin(one) => {
                     seen.push(format!("{at} {}", one.name));
                     let (_, after, fails) =
                         *field.iter().find(|(name, ..)| *name == one.name).unwrap();
@@ -175,13 +175,13 @@ mod tests {
                         }),
                     );
                 }
-                Step::Failed(one, _) => seen.push(format!("{at} {} failed", one.name)),
-                Step::Won(one, ()) => {
+                RaceEvent::Failed(one, _) => seen.push(format!("{at} {} failed", one.name)),
+                RaceEvent::Won(one, ()) => {
                     seen.push(format!("{at} {} won", one.name));
                     seen.extend(race.left().map(|left| left.name.clone()));
                     return seen;
                 }
-                Step::Over => return seen,
+                RaceEvent::Over => return seen,
             }
         }
     }
@@ -220,7 +220,7 @@ mod tests {
         race.add(["a", "b", "c", "d"].map(|name| endpoint(name, 0)));
         let winner = loop {
             match poll_fn(|cx| race.poll_step(cx)).await {
-                Step::Begin(one) => {
+                RaceEvent::Begin(one) => {
                     *open.lock() += 1;
                     let (held, is_last) = (Open(open.clone()), one.name == "d");
                     race.run(
@@ -233,8 +233,8 @@ mod tests {
                         }),
                     );
                 }
-                Step::Won(_, held) => break held,
-                Step::Failed(..) | Step::Over => panic!("nobody fails"),
+                RaceEvent::Won(_, held) => break held,
+                RaceEvent::Failed(..) | RaceEvent::Over => panic!("nobody fails"),
             }
         };
         assert_eq!(*open.lock(), 1);

@@ -13,10 +13,10 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     client::{
-        core::auth::CredentialsByScheme,
+        core::connection::CredentialsByScheme,
         driver::connection::Connection,
         driver::connector::{Connector, Finishing, Resolving, finished},
-        driver::race::{Endpoint, Race, Step},
+        driver::race::{Endpoint, Race, RaceEvent},
         driver::supervisor::{Supervisor, connected, reason},
         event::ConnectionEvent,
     },
@@ -50,9 +50,9 @@ struct Round<Io> {
     last: ConnectionError,
 }
 
-enum Event<Io> {
+enum RoundEvent<Io> {
     Found(usize, Result<Vec<String>, ConnectionError>),
-    Race(Step<Guarded<Finishing<Io>>, ConnectionError>),
+    Race(RaceEvent<Guarded<Finishing<Io>>, ConnectionError>),
 }
 
 impl<Io> Round<Io> {
@@ -70,13 +70,13 @@ impl<Io> Round<Io> {
         }
     }
 
-    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event<Io>> {
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<RoundEvent<Io>> {
         for at in 0..self.lookups.len() {
             let Some((place, lookup)) = self.lookups.get_mut(at) else { break };
             if let Poll::Ready(found) = Pin::new(lookup).poll(cx) {
                 let place = *place;
                 drop(self.lookups.remove(at));
-                return Poll::Ready(Event::Found(place, connected(found)));
+                return Poll::Ready(RoundEvent::Found(place, connected(found)));
             }
         }
         let first = self.race.left().next().map(|endpoint| endpoint.address);
@@ -87,8 +87,8 @@ impl<Io> Round<Io> {
             self.race.hold();
         }
         match self.race.poll_step(cx) {
-            Poll::Ready(Step::Over) if !self.lookups.is_empty() => Poll::Pending,
-            step => step.map(Event::Race),
+            Poll::Ready(RaceEvent::Over) if !self.lookups.is_empty() => Poll::Pending,
+            step => step.map(RoundEvent::Race),
         }
     }
 
@@ -188,22 +188,22 @@ impl<C: Connector> Supervisor<C> {
                     self.time_is_up(round);
                     return None;
                 }
-                Some(Event::Found(place, found)) => self.found(round, place, found),
-                Some(Event::Race(Step::Begin(endpoint))) => {
+                Some(RoundEvent::Found(place, found)) => self.found(round, place, found),
+                Some(RoundEvent::Race(RaceEvent::Begin(endpoint))) => {
                     if let Some(connected) = self.begin(round, endpoint).await {
                         return Some(connected);
                     }
                 }
-                Some(Event::Race(Step::Failed(endpoint, error))) => {
+                Some(RoundEvent::Race(RaceEvent::Failed(endpoint, error))) => {
                     self.endpoint_failed(round, &endpoint, error);
                 }
-                Some(Event::Race(Step::Won(endpoint, finishing))) => {
+                Some(RoundEvent::Race(RaceEvent::Won(endpoint, finishing))) => {
                     let late = round.race.left().filter(|endpoint| endpoint.is_slow);
                     let late: Vec<_> = late.map(|endpoint| endpoint.name.clone()).collect();
                     late.into_iter().for_each(|name| self.remember_slow(name));
                     return Some((endpoint, finishing));
                 }
-                Some(Event::Race(Step::Over)) => return None,
+                Some(RoundEvent::Race(RaceEvent::Over)) => return None,
             }
         }
     }
@@ -334,7 +334,7 @@ impl<C: Connector> Supervisor<C> {
 
     /// An attempt to connect failed; others may be under way.
     fn note_cause(&self, error: &ConnectionError) {
-        self.shared.look(|core| core.links.cause = Some(error.clone()));
+        self.shared.look(|core| core.links.current.state.on_failed_attempt(error.clone()));
     }
 
     /// Nothing is left of an address in this round.

@@ -17,8 +17,7 @@ use uuid::Uuid;
 
 use crate::{
     client::{
-        builder::Hook,
-        core::auth::CredentialsByScheme,
+        core::connection::CredentialsByScheme,
         core::retry_after::RetryAfter,
         driver::connection::Connection,
         driver::connector::{Connector, Resolving},
@@ -26,6 +25,7 @@ use crate::{
         event::ConnectionEvent,
         shared::Shared,
     },
+    credentials::Credentials,
     error::ConnectionError,
     guard::{Guarded, Held, caught, guarded},
     protocol::{Code, Reconnect, Time},
@@ -65,6 +65,10 @@ pub(crate) struct Supervisor<C> {
     /// Of each address, whether its server wanted nothing of this client at the last attempt.
     hopeless: Vec<bool>,
 }
+
+/// Gives credentials before each attempt to connect.
+pub(crate) type Hook = Box<dyn FnMut() -> HookFuture + Send>;
+pub(crate) type HookFuture = Pin<Box<dyn Future<Output = Result<Credentials, String>> + Send>>;
 
 /// How the drive of a connection ended.
 enum Driven {
@@ -364,7 +368,7 @@ async fn keeping_time<T>(shared: &Shared, future: impl Future<Output = T>) -> T 
 
 /// Why there is no connection.
 fn down(shared: &Shared) -> ConnectionError {
-    shared.look(|core| core.links.down.clone()).unwrap_or(ConnectionError::Closed)
+    shared.look(|core| core.links.current.state.down().cloned()).unwrap_or(ConnectionError::Closed)
 }
 
 pub(crate) fn reason(ended: Result<(), ConnectionError>) -> ConnectionError {

@@ -3,8 +3,8 @@
 use std::{sync::Arc, task::Waker};
 
 use bellwire::{
-    Client, ClientConfig, ConnectionError,
-    unstable::client::{Connection, ConnectionState, Output, by_hand},
+    ConnectionError,
+    unstable::client::{Connection, ConnectionState, Output},
 };
 
 use super::{
@@ -41,16 +41,10 @@ pub(super) struct ClientEnd {
 }
 
 impl ClientEnd {
-    pub(super) fn new(
-        world: &World,
-        name: &str,
-        connection: u64,
-        config: ClientConfig,
-    ) -> (Client, Self) {
-        let (client, core) = by_hand(config);
+    pub(super) fn new(world: &World, name: &str, connection: u64, core: Connection) -> Self {
         let flag = Arc::<Flag>::default();
         flag.set();
-        let end = Self {
+        Self {
             core,
             name: name.to_owned(),
             world: world.clone(),
@@ -64,8 +58,7 @@ impl ClientEnd {
             connection,
             ended_topics: Vec::new(),
             ended: None,
-        };
-        (client, end)
+        }
     }
 
     /// Whether something woke it.

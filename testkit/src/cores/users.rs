@@ -1,6 +1,6 @@
 //! What the users of a client do: calls, streams, one-ways, publishing, subscriptions.
 
-use std::{future::Future, pin::pin};
+use std::{future::Future, pin::pin, time::Duration};
 
 use bellwire::{CallError, Client, Delivery, Notification, Slow, Subscription};
 use futures::future::{Either, join_all, select};
@@ -18,6 +18,8 @@ pub(super) struct User {
     pub(super) world: World,
     pub(super) name: String,
     pub(super) index: usize,
+    /// Its calls may have a deadline of their own.
+    pub(super) is_hasty: bool,
 }
 
 /// A call that is under way, as its caller sees it.
@@ -100,8 +102,12 @@ impl User {
 
     async fn ask(&self, method: &str) {
         let calling = Calling::begin(self);
-        let result = self.client.call(method, calling.number.to_string()).await;
-        calling.end(outcome(&result));
+        let mut call = self.client.call(method, calling.number.to_string());
+        if self.is_hasty && self.world.chance(3) {
+            let limit = self.world.below(2_000) as u64;
+            call = call.deadline(Duration::from_millis(limit));
+        }
+        calling.end(outcome(&call.await));
     }
 
     /// A payload that does not go out in one piece.

@@ -6,16 +6,18 @@ use crate::{
     client::{
         config::ClientConfig,
         core::{
-            acks::{AckHandle, Acks},
-            inbox::{Delivery, Gap, GapCause, Inbox, Notification},
-            link::LinkId,
+            acks::Acks,
+            delivery::{Delivery, Gap, GapCause, Notification, REMEMBERED},
+            inbox::Inbox,
+            key::LinkId,
             links::{Links, SendError},
+            outcome::Joined,
             payloads::{Payloads, Run},
+            reader::AckHandle,
             step::{After, Step},
-            topics::input::{Input, Joined, Wish},
+            topics::input::{AfterReset, Input, Wish},
             waiter::Waiter,
         },
-        loss::AfterReset,
     },
     error::{CallError, ConnectionError, NotSent},
     protocol::{
@@ -24,9 +26,6 @@ use crate::{
     },
     sync::{Arc, Weak, oneshot},
 };
-
-/// Logs that a topic has left and remembers: those of as many servers, one after the other.
-pub(crate) const REMEMBERED: usize = 8;
 
 /// What became of a topic by an action.
 pub(super) enum Acted {
@@ -39,6 +38,8 @@ pub(super) enum Acted {
 pub(super) struct Entry {
     /// Its own name, once a stream has joined.
     pub(super) topic: Option<Topic>,
+    /// With the position that is next on the wire. What the streams have queued, and what was
+    /// acknowledged, is behind it.
     pub(super) state: SubscriptionState,
     /// Where its last `/subscribe` was sent.
     pub(super) link: LinkId,

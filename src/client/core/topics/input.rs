@@ -5,18 +5,25 @@ use std::{borrow::Cow, time::Duration};
 use bytes::Bytes;
 
 use crate::{
-    client::{
-        core::{
-            acks::AckHandle,
-            inbox::{Delivery, Gap, GapCause, Notification},
-        },
-        loss::AfterReset,
+    client::core::{
+        delivery::{Delivery, Gap, GapCause, Notification},
+        reader::AckHandle,
     },
     error::CallError,
     protocol::{Action, Code, Position, SubscriptionEvent, Terms, Topic},
 };
 
-pub(crate) type Joined = Result<Position, CallError>;
+/// Where a subscription goes on when its topic has a new log: see
+/// [`Subscribe::after_reset`](crate::Subscribe::after_reset).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum AfterReset {
+    /// With the first message of the new log. The default.
+    #[default]
+    Start,
+    /// After the last message that the new log has at that time.
+    Head,
+}
 
 /// What a stream asks of its topic.
 #[derive(Clone, Copy, Debug, Default)]

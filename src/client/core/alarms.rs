@@ -1,0 +1,47 @@
+//! Tasks that wait for a time, of a client that is driven by hand: it has no runtime with timers.
+
+use std::{collections::BTreeMap, task::Waker};
+
+use crate::protocol::Time;
+
+/// The tasks, by the time that they wait for and a ticket.
+#[derive(Debug, Default)]
+pub(crate) struct Alarms {
+    waiting: BTreeMap<(Time, u64), Waker>,
+    last_ticket: u64,
+}
+
+impl Alarms {
+    /// A task waits, or waits with another waker. Returns what is to be dropped outside the lock.
+    pub(crate) fn wait(
+        &mut self,
+        at: Time,
+        ticket: &mut Option<u64>,
+        waker: Waker,
+    ) -> Option<Waker> {
+        let ticket = *ticket.get_or_insert_with(|| {
+            self.last_ticket += 1;
+            self.last_ticket
+        });
+        self.waiting.insert((at, ticket), waker)
+    }
+
+    /// A task waits no longer. Returns what is to be dropped outside the lock.
+    pub(crate) fn leave(&mut self, at: Time, ticket: u64) -> Option<Waker> {
+        self.waiting.remove(&(at, ticket))
+    }
+
+    /// The first time that a task waits for.
+    pub(crate) fn next_timeout(&self) -> Option<Time> {
+        self.waiting.first_key_value().map(|(&(at, _), _)| at)
+    }
+
+    /// Takes out the tasks whose time has come, in the order of their times.
+    pub(crate) fn take_due(&mut self, now: Time) -> Vec<Waker> {
+        let mut due = Vec::new();
+        while let Some(first) = self.waiting.first_entry().filter(|first| first.key().0 <= now) {
+            due.push(first.remove());
+        }
+        due
+    }
+}

@@ -1,0 +1,243 @@
+//! What a stream of notifications yields.
+
+use std::{fmt, ops::RangeInclusive};
+
+use bytes::Bytes;
+
+#[cfg(feature = "json")]
+use crate::client::codecs::{CodecError, Decode, JsonCodec};
+use crate::{
+    client::core::reader::AckHandle,
+    protocol::{Code, Epoch, Position, Topic},
+};
+
+/// Logs that a topic has left and remembers: those of as many servers, one after the other.
+pub(crate) const REMEMBERED: usize = 8;
+
+/// One notification.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Notification {
+    /// The topic.
+    pub topic: Topic,
+    /// The topic's log.
+    pub epoch: Epoch,
+    /// Its number in the log, from 1, without holes.
+    pub sequence: u64,
+    /// What was published. Payloads of at most 128 bytes that come together may share an allocation
+    /// of at most 512 bytes, which lives as long as one of them. To keep one for long, copy it.
+    pub payload: Bytes,
+    /// Set where it is acknowledged by hand.
+    pub(crate) ack: AckHandle,
+}
+
+impl Notification {
+    /// A notification, for tests of code that handles them. Acknowledging it has no effect.
+    ///
+    /// ```
+    /// use bellwire::{Delivery, Notification, protocol::{Epoch, Topic}};
+    ///
+    /// fn headline(delivery: Delivery) -> String {
+    ///     match delivery {
+    ///         Delivery::Notification(news) => String::from_utf8_lossy(&news.payload).into_owned(),
+    ///         Delivery::Gap(gap) => format!("{} missed", gap.last - gap.first + 1),
+    ///         _ => String::new(),
+    ///     }
+    /// }
+    ///
+    /// let (topic, epoch) = (Topic::new("news").unwrap(), Epoch::new("k3f9").unwrap());
+    /// let news = Notification::new(topic, epoch, 1, "it rains");
+    /// assert_eq!(headline(Delivery::Notification(news)), "it rains");
+    /// ```
+    pub fn new(topic: Topic, epoch: Epoch, sequence: u64, payload: impl Into<Bytes>) -> Self {
+        Self { topic, epoch, sequence, payload: payload.into(), ack: AckHandle::default() }
+    }
+
+    /// The payload as JSON; an absent one is read as `null` (PROTOCOL.md, section 7.12).
+    ///
+    /// ```
+    /// use bellwire::{CodecError, Notification};
+    ///
+    /// fn rent(news: &Notification) -> Result<u32, CodecError> {
+    ///     news.json()
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`CodecError`], when the payload does not decode to `T`.
+    #[cfg(feature = "json")]
+    pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, CodecError> {
+        JsonCodec.decode(&self.payload)
+    }
+
+    /// Acknowledges that this one notification is handled.
+    ///
+    /// For subscriptions that are acknowledged [by hand](crate::Subscribe::ack_by_hand). On others,
+    /// on a second call, and after the [`Subscription`](crate::Subscription) was dropped, it has no
+    /// effect. It may be called in any order and from any task. The server is told the lowest
+    /// unacknowledged number, once that has risen by half the window.
+    ///
+    /// Implements PROTOCOL.md, section 11.7.
+    pub fn ack(&self) {
+        self.ack.ack(self.epoch, self.sequence);
+    }
+}
+
+/// Numbers that did not come, both ends included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Gap {
+    /// The topic.
+    pub topic: Topic,
+    /// The topic's log.
+    pub epoch: Epoch,
+    /// The first number missed.
+    pub first: u64,
+    /// The last number missed.
+    pub last: u64,
+    /// Why they did not come.
+    pub cause: GapCause,
+}
+
+impl Gap {
+    /// A gap, for tests of code that handles them: `numbers` of the topic's log did not come.
+    ///
+    /// ```
+    /// use bellwire::{Gap, GapCause, protocol::{Epoch, Topic}};
+    ///
+    /// let (topic, epoch) = (Topic::new("news").unwrap(), Epoch::new("k3f9").unwrap());
+    /// let gap = Gap::new(topic, epoch, 4..=9, GapCause::Lost);
+    /// assert_eq!((gap.first, gap.last), (4, 9));
+    /// ```
+    pub fn new(topic: Topic, epoch: Epoch, numbers: RangeInclusive<u64>, cause: GapCause) -> Self {
+        let (first, last) = numbers.into_inner();
+        Self { topic, epoch, first, last, cause }
+    }
+}
+
+/// Why numbers did not come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GapCause {
+    /// The server named them, for this reason.
+    Server(Code),
+    /// They went missing, and the server did not name them.
+    Lost,
+    /// The application read too slowly: this stream's queue was full.
+    Lagged,
+}
+
+/// What a stream of notifications yields. It leaves nothing out without reporting it as one of
+/// these (guarantee N3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Delivery {
+    /// A notification.
+    Notification(Notification),
+    /// Numbers that will not come.
+    Gap(Gap),
+    /// The topic has a new log. What was missed of the old one is unknown, except for what a gap
+    /// before this names.
+    Reset {
+        /// The topic.
+        topic: Topic,
+        /// The new log, and the next number: where the server begins, or, with
+        /// [`AfterReset::Head`](crate::AfterReset::Head), after its last message.
+        position: Position,
+    },
+    /// The subscription is over. It may be resumed from the position.
+    End {
+        /// The topic.
+        topic: Topic,
+        /// Why: the server's reason (`closed`, `revoked`, `slow`), or the code of a refused resume.
+        /// It is `lost` if the client has ended, also by [`Client::close`](crate::Client::close),
+        /// or if the subscription ends at a loss.
+        reason: Code,
+        /// Where to resume; `None` if it never began.
+        position: Option<Position>,
+    },
+    /// Only on a stream of all notifications
+    /// ([`Client::notifications`](crate::Client::notifications)): it dropped deliveries of more
+    /// topics than it names ([`ClientConfig::missed_topics`](crate::ClientConfig::missed_topics)).
+    /// The next delivery of any topic may follow a hole.
+    Lost {
+        /// How many.
+        deliveries: u64,
+    },
+}
+
+impl fmt::Display for GapCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Server(code) => code.fmt(f),
+            Self::Lost => f.write_str("lost"),
+            Self::Lagged => f.write_str("lagged"),
+        }
+    }
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { topic, first, last, cause, .. } = self;
+        write!(f, "missed {first} to {last} of {topic}: {cause}")
+    }
+}
+
+impl Delivery {
+    /// The topic it is about; `None` for [`Lost`](Self::Lost), which is about several.
+    pub fn topic(&self) -> Option<&Topic> {
+        match self {
+            Self::Notification(Notification { topic, .. })
+            | Self::Gap(Gap { topic, .. })
+            | Self::Reset { topic, .. }
+            | Self::End { topic, .. } => Some(topic),
+            Self::Lost { .. } => None,
+        }
+    }
+
+    /// The notification, if it is one.
+    pub fn into_notification(self) -> Option<Notification> {
+        match self {
+            Self::Notification(notification) => Some(notification),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_reset(&self) -> bool {
+        matches!(self, Self::Reset { .. })
+    }
+
+    /// Bytes of its payload.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Notification(notification) => notification.payload.len(),
+            _ => 0,
+        }
+    }
+
+    pub(crate) fn is_reset_to(&self, epoch: Epoch) -> bool {
+        matches!(self, Self::Reset { position, .. } if position.epoch == epoch)
+    }
+
+    /// The position behind it.
+    pub(crate) fn behind(&self) -> Option<Position> {
+        match self {
+            Self::Notification(Notification { epoch, sequence: last, .. })
+            | Self::Gap(Gap { epoch, last, .. }) => {
+                Some(Position { epoch: *epoch, next: last + 1 })
+            }
+            Self::Reset { position, .. } => Some(*position),
+            Self::End { .. } | Self::Lost { .. } => None,
+        }
+    }
+
+    /// The position behind it, if it says that something was lost. What a subscription asked to be left
+    /// out is none.
+    pub(crate) fn loss(&self) -> Option<Position> {
+        match self {
+            Self::Gap(Gap { cause: GapCause::Server(code), .. }) if *code == Code::SLOW => None,
+            Self::Gap(_) | Self::Reset { .. } => self.behind(),
+            Self::Notification(_) | Self::End { .. } | Self::Lost { .. } => None,
+        }
+    }
+}
