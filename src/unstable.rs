@@ -29,6 +29,7 @@ pub mod client {
         by_hand::by_hand,
         core::{
             connection::{Connection, Output},
+            pending::Pending,
             state::ConnectionState,
         },
     };
