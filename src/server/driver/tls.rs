@@ -9,7 +9,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, ToSocketAddrs},
+    net::TcpListener,
 };
 use tokio_rustls::{
     Accept, TlsAcceptor,
@@ -88,8 +88,7 @@ impl<L: Listener> TlsListener<L> {
 }
 
 impl Server<TlsListener<TcpListener>> {
-    /// A server on a TCP address that speaks TLS; port 0 takes a free port. `tls` has the server's
-    /// certificate.
+    /// Listens for TLS, as [`bind`](Server::bind) does for TCP. `tls` has the server's certificate.
     ///
     /// Short for [`Server::new`] with a [`TlsListener`], which can also identify clients by their
     /// certificates.
@@ -108,9 +107,9 @@ impl Server<TlsListener<TcpListener>> {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub async fn bind_tls(address: impl ToSocketAddrs, tls: Arc<ServerConfig>) -> io::Result<Self> {
+    pub async fn bind_tls(address: impl ToString, tls: Arc<ServerConfig>) -> io::Result<Self> {
         consume_budget().await;
-        Ok(Self::new(TlsListener::new(listen(address).await?, tls)))
+        Ok(Self::new(TlsListener::new(listen(&address.to_string()).await?, tls)))
     }
 }
 
