@@ -11,22 +11,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellwire::{Publisher, Router, Server};
+use bellwire::Router;
+use bellwire_testkit::{TcpServer, hot_path::PAYLOAD};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::TcpStream,
-    runtime::Runtime,
-    sync::Notify,
-};
+use tokio::{io::AsyncReadExt, runtime::Runtime, sync::Notify};
 
-const PAYLOAD: &[u8] = b"0123456789abcdef0123456789abcdef";
 /// Publications between two waits for the subscribers; well below what a topic retains, so that
 /// no subscriber falls behind.
 const BATCH: u64 = 512;
 
 struct Setup {
-    publisher: Publisher,
+    server: TcpServer,
     subscribers: u64,
     received: Arc<Received>,
 }
@@ -65,7 +60,9 @@ fn fanout(c: &mut Criterion) {
     let mut group = c.benchmark_group("fanout");
     group.sample_size(20).measurement_time(Duration::from_secs(5));
     for subscribers in [1, 100, 1_000] {
-        let mut setup = runtime.block_on(Setup::new(subscribers));
+        // On a worker: the test-kit ends a program whose main thread makes no step for long.
+        let setup = runtime.spawn(Setup::new(subscribers));
+        let mut setup = runtime.block_on(setup).expect("no panic");
         let mut sequence = 0;
         group.throughput(Throughput::Elements(subscribers));
         group.bench_function(BenchmarkId::new("subscribers", subscribers), |b| {
@@ -77,7 +74,7 @@ fn fanout(c: &mut Criterion) {
 
 /// Publishes `count` messages; the time until every subscriber has all of them.
 fn publish(runtime: &Runtime, setup: &mut Setup, sequence: &mut u64, count: u64) -> Duration {
-    let publisher = setup.publisher.clone();
+    let publisher = setup.server.publisher.clone();
     let (subscribers, received) = (setup.subscribers, setup.received.clone());
     let first = *sequence;
     *sequence += count;
@@ -86,7 +83,7 @@ fn publish(runtime: &Runtime, setup: &mut Setup, sequence: &mut u64, count: u64)
         let start = Instant::now();
         let mut target = received.bytes.load(Ordering::Acquire);
         for number in first + 1..=first + count {
-            publisher.publish("t", PAYLOAD).await.expect("published");
+            publisher.publish("t", &PAYLOAD[..]).await.expect("published");
             target += subscribers * line_len(number);
             if number % BATCH == 0 {
                 received.wait_for(target).await;
@@ -104,30 +101,23 @@ fn line_len(number: u64) -> u64 {
 
 impl Setup {
     async fn new(subscribers: u64) -> Self {
-        let server = Server::bind("127.0.0.1:0").await.expect("a free port");
-        let address = server.local_addr().expect("an address").to_string();
-        let publisher = server.publisher();
-        tokio::spawn(server.serve(Router::new()).into_future());
+        let server = TcpServer::start(Router::new()).await;
         let received = Arc::new(Received::default());
         for _ in 0..subscribers {
-            subscribe(&address, received.clone()).await;
+            subscribe(&server, received.clone()).await;
         }
-        Self { publisher, subscribers, received }
+        Self { server, subscribers, received }
     }
 }
 
-async fn subscribe(address: &str, received: Arc<Received>) {
-    let mut stream = BufReader::new(TcpStream::connect(address).await.expect("connected"));
-    let mut line = String::new();
-    stream.read_line(&mut line).await.expect("hello");
-    stream.write_all(b"1 /subscribe t\n").await.expect("written");
-    line.clear();
-    stream.read_line(&mut line).await.expect("a reply");
-    assert!(line.starts_with("1 ok;"), "{line}");
-    let mut stream = stream.into_inner();
+async fn subscribe(server: &TcpServer, received: Arc<Received>) {
+    let mut peer = server.connect().await;
+    peer.send("1 /subscribe t\n").await;
+    let reply = peer.line().await.expect("a reply");
+    assert!(reply.starts_with("1 ok;"), "{reply}");
     tokio::spawn(async move {
         let mut buffer = vec![0; 64 * 1024];
-        while let Ok(bytes @ 1..) = stream.read(&mut buffer).await {
+        while let Ok(bytes @ 1..) = peer.io.read(&mut buffer).await {
             received.add(bytes as u64);
         }
     });

@@ -7,13 +7,9 @@
 
 use std::{hint::black_box, sync::Mutex};
 
+use bellwire::unstable::client::Pending;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use dashmap::DashMap;
-
-#[path = "../src/client/core/pending.rs"]
-#[allow(dead_code, unused_imports, reason = "a part of it is measured")]
-mod pending;
-use pending::Pending;
 
 /// As large as what the client keeps of a call.
 type Waiter = [u64; 4];

@@ -23,7 +23,7 @@
 //! | `bellwire_client_requests_total`, `…_resent_total`, `…_one_ways_total` | counter | `client` |
 //! | `bellwire_client_pending`, `bellwire_client_in_flight` | gauge | `client` |
 //! | `bellwire_client_replies_total` | counter | `client`, `outcome` |
-//! | `bellwire_client_stray_replies_total` | counter | `client`, `kind`: `late`, `doubled`, `unasked` |
+//! | `bellwire_client_unmatched_replies_total` | counter | `client`, `kind`: `late`, `doubled`, `unasked` |
 //! | `bellwire_client_notifications_total`, `…_gaps_total`, `…_missed_total` | counter | `client` |
 //! | `bellwire_client_violations_total` | counter | `client` |
 //! | `bellwire_client_bytes_total` | counter | `client`, `direction`: `in`, `out` |
@@ -81,7 +81,7 @@ const COUNTERS: [(&str, Unit, &str); 22] = [
     ("bellwire_client_resent_total", Unit::Count, "calls sent again"),
     ("bellwire_client_one_ways_total", Unit::Count, "one-way requests"),
     ("bellwire_client_replies_total", Unit::Count, "terminal lines"),
-    ("bellwire_client_stray_replies_total", Unit::Count, "lines that found no caller"),
+    ("bellwire_client_unmatched_replies_total", Unit::Count, "replies that found no caller"),
     ("bellwire_client_notifications_total", Unit::Count, "notifications read"),
     ("bellwire_client_gaps_total", Unit::Count, "holes in topics"),
     ("bellwire_client_missed_total", Unit::Count, "numbers in those holes"),
@@ -157,14 +157,14 @@ pub fn record_client(name: &'static str, stats: &ClientStats) {
         let labels = [("client", name), ("outcome", outcome)];
         counter!("bellwire_client_replies_total", &labels).absolute(value);
     }
-    let strays = [
+    let unmatched = [
         ("late", stats.late_replies),
         ("doubled", stats.doubled_replies),
         ("unasked", stats.unasked_replies),
     ];
-    for (kind, value) in strays {
+    for (kind, value) in unmatched {
         let labels = [("client", name), ("kind", kind)];
-        counter!("bellwire_client_stray_replies_total", &labels).absolute(value);
+        counter!("bellwire_client_unmatched_replies_total", &labels).absolute(value);
     }
     for (direction, value) in [("in", stats.bytes_in), ("out", stats.bytes_out)] {
         let labels = [("client", name), ("direction", direction)];

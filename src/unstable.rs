@@ -32,6 +32,7 @@ pub mod client {
         by_hand::{Dial, Dialer, by_hand, dialer},
         core::{
             connection::{Connection, Output},
+            pending::Pending,
             state::ConnectionState,
         },
     };

@@ -11,14 +11,13 @@ use std::{
 };
 
 use bare::Multiplexer;
-use bellwire::{Client, Router, Server};
+use bellwire::{Client, Router};
+use bellwire_testkit::{TcpServer, hot_path::PAYLOAD};
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use tokio::runtime::Runtime;
 
 mod bare;
-
-const PAYLOAD: [u8; 32] = *b"0123456789abcdef0123456789abcdef";
 
 fn round_trips(c: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -26,7 +25,7 @@ fn round_trips(c: &mut Criterion) {
         .enable_all()
         .build()
         .expect("a runtime");
-    let client = runtime.block_on(connect());
+    let (_server, client) = runtime.block_on(connect());
     let bare = runtime.block_on(Multiplexer::connect());
     let mut group = c.benchmark_group("loopback");
     group.warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(4));
@@ -42,12 +41,11 @@ fn round_trips(c: &mut Criterion) {
     group.finish();
 }
 
-async fn connect() -> Client {
-    let server = Server::bind("127.0.0.1:0").await.expect("a free port");
-    let address = server.local_addr().expect("an address").to_string();
+async fn connect() -> (TcpServer, Client) {
     let router = Router::new().method("echo", async |payload: Bytes| payload);
-    tokio::spawn(server.serve(router).into_future());
-    Client::connect(address).await.expect("connected")
+    let server = TcpServer::start(router).await;
+    let client = Client::connect(server.address).await.expect("connected");
+    (server, client)
 }
 
 /// So many requests by so many callers at once, each making one after the other.
@@ -81,7 +79,7 @@ async fn call(client: Client, requests: u64) {
 
 async fn call_bare(client: Multiplexer, requests: u64) {
     for _ in 0..requests {
-        black_box(client.call(&PAYLOAD).await);
+        black_box(client.call(PAYLOAD).await);
     }
 }
 

@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr};
 
 use bellwire::{Publisher, Router, Server, ServerConfig, blocking, handler, server::PeerAddr};
 use bytes::Bytes;
-use tokio::{net::ToSocketAddrs, sync::oneshot, task::JoinHandle};
+use tokio::{sync::oneshot, task::JoinHandle};
 
 use crate::{callers::MAX_CALLERS, stop::Stop};
 
@@ -50,7 +50,7 @@ impl InProcess {
     }
 }
 
-async fn bind(address: impl ToSocketAddrs) -> io::Result<Server> {
+async fn bind(address: &str) -> io::Result<Server> {
     let config = ServerConfig::new().in_flight(MAX_CALLERS as usize).allow_publish(true);
     Ok(Server::bind(address).await?.config(config))
 }

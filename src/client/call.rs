@@ -20,6 +20,20 @@ use crate::{
 ///
 /// Made by [`Client::call`](crate::Client::call). Implements PROTOCOL.md, section 7.
 ///
+/// It borrows its client, so that a call costs no reference count. To spawn it, move a clone of the
+/// client into an `async move` block. A [`Streaming`](crate::Streaming) owns its client instead.
+///
+/// ```
+/// use bellwire::Client;
+///
+/// # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+/// let calling = client.clone();
+/// let call = tokio::spawn(async move { calling.call("random", "6").await });
+/// println!("{:?}", call.await??);
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 /// [`CallError`]: its variant tells whether the handler may have run.
 ///
@@ -39,7 +53,7 @@ impl<'a> Call<'a> {
         Self(Exchange::new(shared, Err(error)))
     }
 
-    /// The time for the call, from its first poll; `None` for no limit but the server's own. The
+    /// Gives the call this long, from its first poll; `None` for no limit but the server's own. The
     /// server is told what is left of it when the line is sent. Default:
     /// [`ClientConfig::deadline`](crate::ClientConfig::deadline), which the server is not told.
     ///

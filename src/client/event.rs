@@ -32,8 +32,8 @@ use crate::{
 /// - The others come any number of times, in the order in which their lines were read. `Bye` does,
 ///   too, because a server may say goodbye in two steps.
 ///
-/// [`ClientStats`](crate::ClientStats) counts the stray replies and the violations, whether or not
-/// these events are read.
+/// [`ClientStats`](crate::ClientStats) counts the unmatched replies and the violations, whether or
+/// not these events are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectionEvent {

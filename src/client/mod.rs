@@ -101,9 +101,10 @@ impl Client {
         ClientBuilder::new()
     }
 
-    /// Connects over TCP, with TCP_NODELAY, and waits for the server's hello. Spawns the driver.
+    /// Connects to a TCP address, `HOST:PORT`, and waits for the server's hello. Spawns the driver.
+    /// Of the endpoints that a name stands for, it connects to the first that answers.
     ///
-    /// Short for [`Client::builder`] with one address, `HOST:PORT`.
+    /// Short for [`Client::builder`] with one address.
     ///
     /// # Errors
     /// [`ConnectionError`], also when it all takes longer than
@@ -119,6 +120,9 @@ impl Client {
     ///
     /// # Errors
     /// As [`connect`](Self::connect).
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     pub async fn connect_with(
         address: impl ToString,
         config: ClientConfig,
@@ -126,7 +130,7 @@ impl Client {
         Self::builder().address(address).config(config).connect().await
     }
 
-    /// Connects to a Unix socket, as [`connect`](Self::connect) does over TCP.
+    /// Connects to a Unix socket, as [`connect`](Self::connect) does to a TCP address.
     ///
     /// Short for [`Client::builder`] with a [`UnixConnector`].
     ///

@@ -46,9 +46,12 @@ const DEFAULT_WINDOW: u64 = 32;
 /// the half window. With [`next_with_credit`](Self::next_with_credit) it goes back when the
 /// application is done with an item. A reply that is not read costs the server only its place in
 /// flight, and this side at most [`window`](Self::window) items. Calls and notifications go on
-/// beside it. The stream keeps the connection open, as a [`Subscription`](crate::Subscription)
-/// does. After the client is told to close, no more credit reaches the server, and the server cuts
-/// the reply short.
+/// beside it. After the client is told to close, no more credit reaches the server, and the server
+/// cuts the reply short.
+///
+/// It owns a clone of its client, so that it keeps the connection open, as a
+/// [`Subscription`](crate::Subscription) does, and can be spawned or stored. A
+/// [`Call`](crate::Call) borrows its client instead.
 ///
 /// ```
 /// use bellwire::{CallError, Client};
@@ -97,25 +100,16 @@ impl Streaming {
         Self { exchange: Exchange::new(client, cell), window: DEFAULT_WINDOW, items: None }
     }
 
-    /// Items that the server may send ahead of what was taken, 1 to
-    /// [`MAX_NUMBER`](crate::protocol::MAX_NUMBER). Default 32. Without effect once it was polled.
-    ///
-    /// Worst case: this many payloads, each of up to [`ClientConfig::max_line`] bytes.
-    ///
-    /// [`ClientConfig::max_line`]: crate::ClientConfig::max_line
-    pub fn window(mut self, items: usize) -> Self {
-        self.window = u64::try_from(items).unwrap_or(MAX_NUMBER).clamp(1, MAX_NUMBER);
-        self
-    }
-
-    /// Gives the whole reply this long, from the first poll; `None` for no limit but the server's
-    /// own, from item to item. The server is told what is left when the line is sent. Default:
+    /// Gives the whole reply this long, from its first poll; `None` for no limit but the server's
+    /// own, from item to item. The server is told what is left of it when the line is sent. Default:
     /// [`ClientConfig::deadline`](crate::ClientConfig::deadline) until the request is sent, and no
     /// limit for the reply.
     ///
-    /// Past it, the last item is [`Unknown::Deadline`](crate::Unknown::Deadline) if the request was
-    /// sent, and it is cancelled on the server; else [`NotSent::Deadline`]. Items that were not
-    /// taken by then are dropped, unless the reply had ended by then.
+    /// When it has passed, the last item of a request that was sent is
+    /// [`Unknown::Deadline`](crate::Unknown::Deadline), and the request is cancelled on the server.
+    /// That of a request that was not sent is [`NotSent::Deadline`], which says why there is no
+    /// connection. Items that were not taken by then are dropped, unless the reply had ended by
+    /// then. The timer belongs to the same runtime as [that of a call](crate::Call::deadline).
     pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
         self.exchange.set_deadline(deadline.into());
         self
@@ -128,17 +122,28 @@ impl Streaming {
         self
     }
 
-    /// Sends a trace context with the request: on the server, the handler's span carries it, and
-    /// the items are made within that span.
+    /// Sends a trace context with the request. The handler's span on the server carries it, and the
+    /// items are made within that span.
     pub fn trace(mut self, parent: TraceParent) -> Self {
         self.exchange.push(|attributes| attributes.push("trace", parent));
         self
     }
 
-    /// Sends an attribute of the application's own with the request: its key has a dot. The stream
-    /// ends [`NotSent::Attribute`] if it cannot be written.
+    /// Sends an attribute of the application with the request; its key has a dot. If it cannot be
+    /// written, the stream ends with [`NotSent::Attribute`].
     pub fn attribute(mut self, key: &str, value: impl fmt::Display) -> Self {
         self.exchange.push(|attributes| attributes.push_application(key, value));
+        self
+    }
+
+    /// Items that the server may send ahead of what was taken, 1 to
+    /// [`MAX_NUMBER`](crate::protocol::MAX_NUMBER). Default 32. Without effect once it was polled.
+    ///
+    /// Worst case: this many payloads, each of up to [`ClientConfig::max_line`] bytes.
+    ///
+    /// [`ClientConfig::max_line`]: crate::ClientConfig::max_line
+    pub fn window(mut self, items: usize) -> Self {
+        self.window = u64::try_from(items).unwrap_or(MAX_NUMBER).clamp(1, MAX_NUMBER);
         self
     }
 
@@ -308,12 +313,6 @@ impl<C: Decode<R>, R> TypedStreaming<C, R> {
         Self { items, codec, item: PhantomData }
     }
 
-    /// As [`Streaming::window`].
-    pub fn window(mut self, items: usize) -> Self {
-        self.items = self.items.window(items);
-        self
-    }
-
     /// As [`Streaming::deadline`].
     pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
         self.items = self.items.deadline(deadline);
@@ -335,6 +334,12 @@ impl<C: Decode<R>, R> TypedStreaming<C, R> {
     /// As [`Streaming::attribute`].
     pub fn attribute(mut self, key: &str, value: impl fmt::Display) -> Self {
         self.items = self.items.attribute(key, value);
+        self
+    }
+
+    /// As [`Streaming::window`].
+    pub fn window(mut self, items: usize) -> Self {
+        self.items = self.items.window(items);
         self
     }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use tokio::net::{TcpListener, ToSocketAddrs};
+use tokio::net::TcpListener;
 #[cfg(feature = "tls")]
 use tokio_rustls::rustls;
 
@@ -64,26 +64,28 @@ pub struct Server<L = TcpListener> {
 }
 
 impl Server {
-    /// A server on a TCP address; port 0 takes a free port.
+    /// Listens on a TCP address, `HOST:PORT`, and returns a server. Port 0 takes a free port. Of the
+    /// endpoints that a name stands for, it listens on the first that it can.
+    ///
+    /// Short for [`Server::new`] with a [`TcpListener`].
     ///
     /// # Errors
     /// The system's, when it cannot listen on the address. The text begins with the endpoints that
-    /// the address stands for, and [`source`](std::error::Error::source) is the system's error, with
-    /// its [`raw_os_error`](io::Error::raw_os_error). If the address cannot be looked up, the error
-    /// is the resolver's, and does not name the address.
+    /// the address stands for, or with the address if it cannot be looked up.
+    /// [`source`](std::error::Error::source) is the system's error, with its
+    /// [`raw_os_error`](io::Error::raw_os_error).
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub async fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
+    pub async fn bind(address: impl ToString) -> io::Result<Self> {
         consume_budget().await;
-        Ok(Self::new(listen(address).await?))
+        Ok(Self::new(listen(&address.to_string()).await?))
     }
 }
 
 #[cfg(feature = "tls")]
 impl Server<TlsListener<TcpListener>> {
-    /// A server on a TCP address that speaks TLS; port 0 takes a free port. `tls` has the server's
-    /// certificate.
+    /// Listens for TLS, as [`bind`](Server::bind) does for TCP. `tls` has the server's certificate.
     ///
     /// Short for [`Server::new`] with a [`TlsListener`], which can also identify clients by their
     /// certificates.
@@ -103,11 +105,11 @@ impl Server<TlsListener<TcpListener>> {
     /// # Panics
     /// Outside a tokio runtime.
     pub async fn bind_tls(
-        address: impl ToSocketAddrs,
+        address: impl ToString,
         tls: Arc<rustls::ServerConfig>,
     ) -> io::Result<Self> {
         consume_budget().await;
-        Ok(Self::new(TlsListener::new(listen(address).await?, tls)))
+        Ok(Self::new(TlsListener::new(listen(&address.to_string()).await?, tls)))
     }
 }
 
@@ -137,7 +139,7 @@ impl<L: Listener> Server<L> {
         self.listener.local_addr()
     }
 
-    /// Its limits. Default: [`ServerConfig::new`].
+    /// Its bounds. Default: [`ServerConfig::new`].
     #[must_use]
     pub fn config(mut self, config: ServerConfig) -> Self {
         self.memory.set_limits(config.retention(), config.store_limits());

@@ -1,4 +1,4 @@
-//! What a server allows: every bound in one struct.
+//! The server's bounds, all in one struct.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ const SUBSCRIPTION: usize = 2_304;
 /// A log: its name, its line prefix, and the spare room of its rings.
 const TOPIC: usize = 3 * 1024;
 
-/// The limits of a server (PROTOCOL.md, section 12).
+/// Every bound of a server, with its default (PROTOCOL.md, section 12).
 ///
 /// Each setter has a getter, whose name is `get_` and the setter's name. It returns the value in
 /// use, which the setter may have raised or lowered into its range.

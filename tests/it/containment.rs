@@ -587,7 +587,7 @@ async fn a_waker_that_panics_hurts_nobody_else() {
     for line in ["1 m rude", "2 m rude", "3 m x"] {
         server.expect(line).await;
     }
-    server.send("9 ok stray\n2 more a\n1 ok z\n3 ok y").await;
+    server.send("9 ok unmatched\n2 more a\n1 ok z\n3 ok y").await;
     assert_eq!(outcome(waiting).await.unwrap(), "y");
     assert_eq!(rude.await.unwrap(), "z");
 }

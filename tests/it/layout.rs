@@ -1,4 +1,5 @@
-//! The layout of the tests: every file is compiled, and the judges do not use the crate.
+//! The layout of the tests: every file is compiled, the judges do not use the crate, and nothing
+//! compiles the crate's sources a second time.
 
 use std::{
     fs,
@@ -38,5 +39,31 @@ fn the_judges_do_not_use_the_crate() {
             let mut code = source.lines().filter(|line| !line.trim_start().starts_with("//"));
             assert!(!code.any(|line| line.contains("bellwire")), "{}", file.display());
         }
+    }
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for path in entries(folder) {
+        match path.is_dir() {
+            true => sources(&path, found),
+            false if path.extension().is_some_and(|end| end == "rs") => found.push(path),
+            false => {}
+        }
+    }
+}
+
+/// What others need of it is public, if only with `unstable-core`.
+#[test]
+fn nothing_includes_the_sources_of_the_crate() {
+    let mut files = Vec::new();
+    for folder in ["benches", "examples", "fuzz/fuzz_targets", "src", "testkit", "tests"] {
+        sources(&Path::new(ROOT).join(folder), &mut files);
+    }
+    assert!(files.len() > 200, "{}", files.len());
+    for file in files {
+        let source = fs::read_to_string(&file).expect("a source");
+        let paths = source.lines().filter_map(|line| line.trim().strip_prefix("#[path"));
+        let included: Vec<_> = paths.filter(|path| path.contains("src/")).collect();
+        assert!(included.is_empty(), "{} includes {included:?}", file.display());
     }
 }

@@ -139,7 +139,7 @@ async fn each_event_comes_behind_the_state_it_tells_of() {
     let client = builder.config(ClientConfig::new().in_flight(8)).connect_lazily();
     let observer = Observer::of(&client);
     net.attempt().await.refuse();
-    // Strays, faults, and panics.
+    // Unmatched replies, faults, and panics.
     let waiting = call(&client, "1");
     let mut server = net.greet().await;
     server.expect("1 m 1").await;

@@ -61,7 +61,7 @@ fn broken(what: &str) -> ConnectionError {
 /// [M47] [M48] Row 11 of the threats: late, doubled and unasked-for replies are counted apart, told
 /// apart, and reach nobody.
 #[tokio::test(start_paused = true)]
-async fn strays_are_told_apart() {
+async fn unmatched_replies_are_told_apart() {
     let (client, _driver, mut server) = greeted(ClientConfig::new()).await;
     let mut events = client.events();
     let (kept, dropped) = (spawn_call(&client, "a"), spawn_call(&client, "b"));
@@ -92,7 +92,7 @@ async fn strays_are_told_apart() {
 /// had its reply; what stands before it counts, what stands behind it does not.
 #[tokio::test(start_paused = true)]
 async fn a_strict_client_closes() {
-    for (stray, what) in [
+    for (unmatched, what) in [
         ("7 ok", "a reply to 7, which was not sent"),
         ("7 more", "a reply to 7, which was not sent"),
         ("1 err x", "a second reply to 1"),
@@ -103,14 +103,14 @@ async fn a_strict_client_closes() {
             let mut events = client.events();
             let (first, second) = (spawn_call(&client, "a"), spawn_call(&client, "b"));
             server.expect("1 m a\n2 m b\n").await;
-            server.send(format!("1 ok x\n{stray}\n{behind}")).await;
-            assert_eq!(driver.await.unwrap(), Err(broken(what)), "{stray}");
+            server.send(format!("1 ok x\n{unmatched}\n{behind}")).await;
+            assert_eq!(driver.await.unwrap(), Err(broken(what)), "{unmatched}");
             assert_eq!(first.await.unwrap().unwrap(), "x");
             let lost = CallError::Unknown(Unknown::Lost(broken(what)));
             assert_eq!(second.await.unwrap().unwrap_err(), lost);
-            let stray_event = events.next().await.unwrap();
+            let event = events.next().await.unwrap();
             assert!(matches!(
-                stray_event,
+                event,
                 ConnectionEvent::DoubledReply(_) | ConnectionEvent::UnaskedReply(_)
             ));
             assert_eq!(events.next().await, Some(ConnectionEvent::Ended(broken(what))));
@@ -229,16 +229,16 @@ async fn events_that_are_not_read_are_counted() {
 async fn events_are_held(config: ClientConfig, held: u64) {
     let (client, driver, mut server) = greeted(config).await;
     let mut events = client.events();
-    for stray in 1..=300 {
-        server.send(format!("{stray} ok\n")).await;
+    for unmatched in 1..=300 {
+        server.send(format!("{unmatched} ok\n")).await;
     }
     drop(server);
     driver.await.unwrap().unwrap_err();
     // 300 and the end, of which the newest are held.
     let missed = 301 - held;
     assert_eq!(events.next().await, Some(ConnectionEvent::Missed(missed)));
-    for stray in missed + 1..=300 {
-        assert_eq!(events.next().await, Some(ConnectionEvent::UnaskedReply(id(stray))));
+    for unmatched in missed + 1..=300 {
+        assert_eq!(events.next().await, Some(ConnectionEvent::UnaskedReply(id(unmatched))));
     }
     let end = ConnectionEvent::Ended(ConnectionError::ClosedByPeer);
     assert_eq!(events.next().await, Some(end));
@@ -965,7 +965,7 @@ mod metrics_feature {
             "bellwire_server_replies_total{server=\"s\",outcome=\"no\"} 1",
             "bellwire_client_requests_total{client=\"c\"} 4",
             "bellwire_client_replies_total{client=\"c\",outcome=\"ok\"} 2",
-            "bellwire_client_stray_replies_total{client=\"c\",kind=\"late\"} 0",
+            "bellwire_client_unmatched_replies_total{client=\"c\",kind=\"late\"} 0",
             "bellwire_handler_seconds_count{method=\"get\",outcome=\"ok\"} 2",
             "bellwire_handler_seconds_count{method=\"get\",outcome=\"err\"} 1",
         ] {

@@ -63,6 +63,14 @@ fn a_state_is_another() {
     let _ = Router::with_state("text").method("m", takes_a_state); //~ State<u64>` cannot be taken out of a request of a router whose state is `&str`
 }
 
+fn a_state_is_missing() {
+    let _ = Router::new().method("m", takes_a_state); //~ State<u64>` cannot be taken out of a request of a router whose state is `()`
+}
+
+fn a_state_cannot_be_cloned() {
+    let _ = Router::with_state(Unknown); //~ the trait bound `Unknown: Clone` is not satisfied
+}
+
 fn there_are_too_many_arguments() {
     let _ = Router::new().method("m", takes_seven); //~ is not a handler
     let _ = Router::new().method("m", blocking(takes_seven)); //~ is not a handler that may block

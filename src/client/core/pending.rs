@@ -1,22 +1,21 @@
-//! The table of requests that wait for their terminal line: a map of id to who waits.
-//!
-//! It stands alone, so that `benches/pending.rs` can measure it beside others.
+//! The table of requests that wait for their terminal line: a map of id to waiter.
 
 use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
 };
 
-/// Who waits for which id.
+/// The waiter of each id. Public with `unstable-core`, for `benches/pending.rs`, which measures it
+/// beside a sharded map.
 ///
 /// **Invariant:** an entry leaves before its waiter is told, and ids are never reused, so a second
 /// reply finds nobody.
 ///
 /// The table is behind the lock that orders the outbound lines anyway: a request gets its id, its
 /// entry and its place in the line at once. So a plain map serves; a sharded one would lock once
-/// more. `benches/pending.rs` has both.
+/// more.
 #[derive(Debug)]
-pub(crate) struct Pending<W> {
+pub struct Pending<W> {
     waiters: HashMap<u64, W, BuildHasherDefault<IdHasher>>,
 }
 
@@ -27,12 +26,13 @@ impl<W> Default for Pending<W> {
 }
 
 impl<W> Pending<W> {
-    pub(crate) fn insert(&mut self, id: u64, waiter: W) {
+    /// Enters the waiter for `id`.
+    pub fn insert(&mut self, id: u64, waiter: W) {
         self.waiters.insert(id, waiter);
     }
 
-    /// Takes out who waits for `id`: its terminal line is there.
-    pub(crate) fn complete(&mut self, id: u64) -> Option<W> {
+    /// Takes out the waiter for `id`: its terminal line has arrived.
+    pub fn complete(&mut self, id: u64) -> Option<W> {
         self.waiters.remove(&id)
     }
 

@@ -78,7 +78,7 @@ impl ClientBuilder {
 }
 
 impl Client {
-    /// Connects over TLS, as [`connect`](Self::connect) does over TCP. `tls` has the certificates
+    /// Connects with TLS, as [`connect`](Self::connect) does over TCP. `tls` has the certificates
     /// that the client trusts, and its own, if it has one. The server's certificate has to name
     /// `name`.
     ///

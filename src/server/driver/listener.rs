@@ -11,7 +11,7 @@ use std::{
 use tokio::net::{UnixListener, UnixStream};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream, ToSocketAddrs, lookup_host},
+    net::{TcpListener, TcpStream, lookup_host},
 };
 
 use crate::{
@@ -117,11 +117,12 @@ pub trait Listener: Send + 'static {
 /// Listens on the first of the endpoints of `address` that it can listen on.
 ///
 /// # Errors
-/// Of the lookup: as it is. Of listening: the text begins with the endpoints.
-pub(in crate::server) async fn listen(address: impl ToSocketAddrs) -> io::Result<TcpListener> {
-    let endpoints: Vec<_> = lookup_host(address).await?.collect();
+/// Of the lookup: the text begins with the address. Of listening: it begins with the endpoints.
+pub(in crate::server) async fn listen(address: &str) -> io::Result<TcpListener> {
+    let found = lookup_host(address).await.map_err(|error| tcp::at(address, error))?;
+    let endpoints: Vec<_> = found.collect();
     TcpListener::bind(&endpoints[..]).await.map_err(|error| match endpoints.is_empty() {
-        true => error,
+        true => tcp::at(address, error),
         false => tcp::at(Endpoints(&endpoints), error),
     })
 }

@@ -18,7 +18,7 @@ const TRIES: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(10);
 
 impl Server<UnixListener> {
-    /// A server on a Unix socket.
+    /// Listens on a Unix socket, as [`bind`](Server::bind) does on a TCP address.
     ///
     /// A socket file on which no server listens any more is replaced. A server that was killed
     /// leaves such a file. Other files, and sockets on which a server listens, are not touched. If
