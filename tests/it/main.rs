@@ -24,6 +24,7 @@ mod half_open;
 mod history;
 mod hoarders;
 mod imports;
+mod in_memory;
 #[cfg(feature = "unstable-core")]
 mod intake;
 mod layers;
@@ -39,6 +40,7 @@ mod protocol_text;
 mod proxy;
 mod public_api;
 mod readme;
+mod recipes;
 mod reconnect;
 mod resend;
 mod resume;
