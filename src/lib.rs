@@ -1,4 +1,4 @@
-//! Calls and notifications on one connection.
+//! Pipelined RPC and resumable pub/sub on one connection.
 //!
 //! bellwire is a line protocol for services whose clients both call and listen. Requests carry an
 //! id and are pipelined. Replies come back in any order, and the id leads each one to its caller.
@@ -197,6 +197,48 @@
 //! - In the repository: PROTOCOL.md specifies the wire, and these docs name its sections. SECURITY.md
 //!   says what peers may do, and how each threat is held off.
 //!
+//! # Testing a service
+//!
+//! [`memory::pair`] connects clients and a server within a test: no port, and tokio's clock may be
+//! paused, so that deadlines cost no time. [`TestRequest`](server::TestRequest) runs one handler or
+//! extractor with its layers, without a connection. [`Notification::new`], [`Gap::new`] and
+//! [`Replied::new`] make values for code that receives them.
+//!
+//! ```
+//! use bellwire::{Client, Router, Server, memory};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), bellwire::CallError> {
+//! let (listener, connector) = memory::pair();
+//! let router = Router::new().method("greet", async |name: String| format!("hello, {name}"));
+//! tokio::spawn(Server::new(listener).serve(router).into_future());
+//!
+//! let client = Client::builder().address("any").connector(connector).connect_lazily();
+//! assert_eq!(client.call("greet", "Ada").await?, "hello, Ada");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is logged
+//!
+//! The crate logs with `tracing`. Nothing is logged per request or message above `debug`, and no text
+//! holds raw bytes of a peer.
+//!
+//! | span | target | level | fields |
+//! |---|---|---|---|
+//! | `connection` | `bellwire::server::…` | info | `session`, `peer` |
+//! | `client` | `bellwire::client::…` | info | `session`, once the server has said it |
+//! | `handler` | `bellwire::handler` | debug | `method`, `id`, `trace` |
+//!
+//! | level | events |
+//! |---|---|
+//! | error | your code panicked (a handler, a listener, a connector, a store, a handshake), a store or an authorizer failed or does not answer, connections cannot be accepted |
+//! | warn | a server listens beyond loopback with neither TLS nor an authenticator; the limit of open files lowers the number of connections |
+//! | info | a server begins to serve; a client is closed because the server's buffers are full |
+//! | debug | connections that open, close or fail; malformed lines; refused credentials; attempts to connect |
+//!
+//! A filter such as `RUST_LOG=bellwire=info,bellwire::handler=debug` shows the handlers' spans, too.
+//! [`Client::events`] reports what happens to a client's connection to the application itself.
+//!
 //! # Panics of your code
 //!
 //! Handlers, layers, hooks, stores, listeners, connectors, transports of clients, codecs of calls, and
@@ -224,6 +266,7 @@ mod guard;
 mod io;
 #[cfg(feature = "json")]
 mod json;
+pub mod memory;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 mod outbound;

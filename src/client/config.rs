@@ -20,6 +20,21 @@ const LEAST_ANSWER_TIME: Duration = Duration::from_secs(1);
 /// Each setter has a getter, whose name is `get_` and the setter's name. It returns the value in
 /// use, which the setter may have raised or lowered into its range.
 ///
+/// # Settings that belong together
+///
+/// - [`deadline`](Self::deadline) and [`fail_fast`](Self::fail_fast): how long a call waits for its
+///   reply, and whether it waits for a connection at all.
+/// - [`reconnect_base`](Self::reconnect_base), [`reconnect_max`](Self::reconnect_max) and
+///   [`reconnect_stable`](Self::reconnect_stable): the windows in which the client reconnects.
+///   [`give_up_after`](Self::give_up_after) ends it, and
+///   [`connect_timeout`](Self::connect_timeout) bounds each round of attempts.
+/// - [`probe`](Self::probe) and [`dead`](Self::dead): when a silent server is asked, and when the
+///   connection is given up.
+/// - [`inbox_items`](Self::inbox_items) and [`inbox_bytes`](Self::inbox_bytes): what a subscription
+///   that is not read holds. Whichever is reached first drops the oldest.
+/// - [`in_flight`](Self::in_flight) and [`outbound_bytes`](Self::outbound_bytes): how many calls are
+///   under way, and how much of them may be unwritten. Further calls wait.
+///
 /// ```
 /// use std::time::Duration;
 /// use bellwire::ClientConfig;

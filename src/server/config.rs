@@ -24,6 +24,27 @@ const TOPIC: usize = 3 * 1024;
 /// Each setter has a getter, whose name is `get_` and the setter's name. It returns the value in
 /// use, which the setter may have raised or lowered into its range.
 ///
+/// # Settings that belong together
+///
+/// - [`lease`](Self::lease) and [`idle`](Self::idle): clients renew before 80 % of the lesser of the
+///   two has passed. A short `idle` makes a long `lease` pointless.
+/// - [`in_flight`](Self::in_flight), [`payload_bytes`](Self::payload_bytes) and
+///   [`parked_bytes`](Self::parked_bytes): what one client may have running, by count and by bytes,
+///   and what may wait behind that.
+/// - [`reply_mark`](Self::reply_mark), [`notification_mark`](Self::notification_mark) and
+///   [`write_progress`](Self::write_progress): what a client that reads slowly may have unread, and
+///   how long it may read nothing.
+/// - [`retained_bytes`](Self::retained_bytes) and
+///   [`retained_bytes_total`](Self::retained_bytes_total): how far back a client can resume. With
+///   many topics, the total decides.
+/// - [`connections`](Self::connections), [`buffered_bytes_total`](Self::buffered_bytes_total) and
+///   `retained_bytes_total` bound the memory of the server: see
+///   [`worst_case_bytes`](Self::worst_case_bytes).
+/// - [`grace`](Self::grace) and [`drain`](Self::drain): a graceful stop takes at most both, and 1 s.
+///   [`handler_time`](Self::handler_time) should be below `drain`, or the stop cuts handlers.
+/// - [`auth_time`](Self::auth_time), [`auth_tries`](Self::auth_tries) and
+///   [`max_line_before_auth`](Self::max_line_before_auth) apply only with an authenticator.
+///
 /// ```
 /// use std::time::Duration;
 /// use bellwire::ServerConfig;

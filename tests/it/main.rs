@@ -25,6 +25,7 @@ mod half_open;
 mod history;
 mod hoarders;
 mod imports;
+mod in_memory;
 #[cfg(feature = "unstable-core")]
 mod intake;
 mod layers;
@@ -40,6 +41,7 @@ mod protocol_text;
 mod proxy;
 mod public_api;
 mod readme;
+mod recipes;
 mod reconnect;
 mod resend;
 mod resume;

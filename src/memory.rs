@@ -1,0 +1,104 @@
+//! Connections in memory: a server and its clients in one process, without a port.
+//!
+//! This is for tests of a service, and for programs that contain both ends. Everything works as over
+//! TCP: deadlines, reconnecting, draining. Tests can pause tokio's clock, because no socket is
+//! involved.
+//!
+//! ```
+//! use bellwire::{Client, Router, Server, memory};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), bellwire::CallError> {
+//! let (listener, connector) = memory::pair();
+//! let router = Router::new().method("echo", async |text: String| text);
+//! tokio::spawn(Server::new(listener).serve(router).into_future());
+//!
+//! let client = Client::builder().address("memory").connector(connector).connect_lazily();
+//! assert_eq!(client.call("echo", "hello").await?, "hello");
+//! # Ok(())
+//! # }
+//! ```
+
+use std::io;
+
+use tokio::{
+    io::{DuplexStream, duplex},
+    sync::mpsc,
+};
+
+use crate::{
+    Connecting, Connector, Listener, client::driver::connector::finished, server::PeerAddr,
+};
+
+/// What a connection holds in each direction, in bytes. A writer waits while it is full.
+const PIPE: usize = 64 * 1024;
+/// Connections that the listener has not accepted yet. A connector waits while there are as many.
+const BACKLOG: usize = 128;
+
+/// Returns a listener for a server, and a connector for its clients.
+///
+/// Connections from the connector arrive at the listener. Each of them buffers 64 KiB in each
+/// direction. Up to 128 connections wait to be accepted; a further one waits until there is room.
+pub fn pair() -> (MemoryListener, MemoryConnector) {
+    let (sender, receiver) = mpsc::channel(BACKLOG);
+    (MemoryListener(receiver), MemoryConnector(sender))
+}
+
+/// The listener of a [`pair`].
+#[derive(Debug)]
+pub struct MemoryListener(mpsc::Receiver<DuplexStream>);
+
+/// The connector of a [`pair`]. Clones connect to the same listener.
+///
+/// Every address leads to that listener, so a client needs any one address. Once the listener is gone,
+/// connecting fails with [`io::ErrorKind::ConnectionRefused`].
+#[derive(Clone, Debug)]
+pub struct MemoryConnector(mpsc::Sender<DuplexStream>);
+
+impl MemoryConnector {
+    /// Opens a connection, for a test that reads and writes the bytes of the protocol itself.
+    ///
+    /// # Errors
+    /// `ConnectionRefused` if the listener is gone.
+    ///
+    /// # Cancel safety
+    /// If it is dropped before it ends, no connection was opened.
+    pub async fn open(&self) -> io::Result<DuplexStream> {
+        let place = self.0.reserve().await.map_err(|_| io::ErrorKind::ConnectionRefused)?;
+        let (near, far) = duplex(PIPE);
+        place.send(far);
+        Ok(near)
+    }
+}
+
+impl Listener for MemoryListener {
+    type Io = DuplexStream;
+
+    async fn accept(&mut self) -> io::Result<(DuplexStream, PeerAddr)> {
+        match self.0.recv().await {
+            Some(io) => Ok((io, peer())),
+            // All connectors are gone. The connections that exist go on.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<PeerAddr> {
+        Ok(peer())
+    }
+}
+
+impl Connector for MemoryConnector {
+    type Io = DuplexStream;
+
+    async fn connect(&mut self, _address: &str) -> io::Result<DuplexStream> {
+        self.open().await
+    }
+
+    fn begin(&mut self, _address: &str) -> Option<Connecting<DuplexStream>> {
+        let connector = self.clone();
+        Some(Box::pin(async move { Ok(finished(connector.open().await?)) }))
+    }
+}
+
+fn peer() -> PeerAddr {
+    PeerAddr::Other("memory".into())
+}
