@@ -26,7 +26,8 @@ use tokio::{
 };
 
 use crate::{
-    Connecting, Connector, Listener, client::driver::connector::finished, server::PeerAddr,
+    Connecting, Connector, Listener, client::driver::connector::finished, coop::consume_budget,
+    server::PeerAddr,
 };
 
 /// What a connection holds in each direction, in bytes. A writer waits while it is full.
@@ -63,6 +64,7 @@ impl MemoryConnector {
     /// # Cancel safety
     /// If it is dropped before it ends, no connection was opened.
     pub async fn open(&self) -> io::Result<DuplexStream> {
+        consume_budget().await;
         let place = self.0.reserve().await.map_err(|_| io::ErrorKind::ConnectionRefused)?;
         let (near, far) = duplex(PIPE);
         place.send(far);

@@ -31,7 +31,8 @@ use crate::{
     sync::{Arc, Mutex},
 };
 
-/// A request to subscribe, made by [`Client::subscribe`]; `await` it for the [`Subscription`].
+/// A request to subscribe, made by
+/// [`Client::subscribe`](crate::Client::subscribe); `await` it for the [`Subscription`].
 ///
 /// # Errors
 /// [`CallError::Refused`] when the server refuses the topic, and as a call's otherwise.
@@ -527,7 +528,7 @@ impl fmt::Debug for Subscription {
 }
 
 /// All notifications of a client, of every topic that it is subscribed to:
-/// [`Client::notifications`].
+/// [`Client::notifications`](crate::Client::notifications).
 ///
 /// A topic is included while a [`Subscription`] to it lives. Each stream has its own queue, with
 /// the same bounds as a subscription's. It names what it drops, for up to

@@ -114,7 +114,7 @@ fn a_client_goes_on_with_its_next_connection() {
     let mut subscribe = client.subscribe("t").into_future();
     assert!(poll(&mut subscribe).is_pending());
     assert_eq!(written(&mut first, at(1)), "1 /subscribe t\n");
-    read(&mut first, b"1 ok;epoch=e;next=5\nt 5 x\n", at(2));
+    read(&mut first, b"1 ok;epoch=e;next=5\n* t 5 x\n", at(2));
     let Poll::Ready(Ok(mut topic)) = poll(&mut subscribe) else { panic!("it is accepted") };
     let mut call = client.call("m", "a");
     assert!(poll(&mut call).is_pending());

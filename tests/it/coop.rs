@@ -17,7 +17,7 @@ use std::{
 
 use bellwire::{
     Client, ClientConfig, Connection, Delivery, Listener, Notifications, Router, Server,
-    ServerConfig, Session, Subscription,
+    ServerConfig, Session, Subscription, memory,
     server::{PeerAddr, TestRequest},
 };
 use bellwire_testkit::{PIPE, PipeServer, RawPeer};
@@ -142,6 +142,12 @@ fn list() -> Vec<Case> {
         }),
         ("TypedStreaming::next", || {
             looping(async |it| drop(it.closed.request_stream::<_, u8>("m", &1).next().await))
+        }),
+        ("MemoryConnector::open", || {
+            looping(async |_| {
+                let (_, connector) = memory::pair();
+                drop(connector.open().await);
+            })
         }),
         ("TypedStreaming::next_with_credit", || {
             looping(async |it| {
