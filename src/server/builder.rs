@@ -160,7 +160,7 @@ impl<L: Listener> Server<L> {
     ///
     /// With an authenticator, `/hello` announces its schemes. A peer that the transport has not
     /// identified has to `/auth` before anything else (PROTOCOL.md, section 8.11). See
-    /// [`TokenAuthenticator`].
+    /// [`TokenAuthenticator`](crate::server::TokenAuthenticator).
     ///
     /// # Panics
     /// When it has no schemes, or their names, joined by commas, are over 255 bytes.

@@ -54,7 +54,7 @@ impl Upkeep {
     }
 
     /// Does what is due. Connections that are closed are woken, and end in their next turns. A store
-    /// that takes its time to [sweep](crate::TopicStore::sweep) holds up the caller.
+    /// that takes its time to [sweep](crate::topic::TopicStore::sweep) holds up the caller.
     pub fn handle_timeout(&mut self, now: Time) {
         self.shedding.look(&self.environment, now);
         if self.sweeps.next() <= now {
