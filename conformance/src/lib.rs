@@ -5,12 +5,25 @@
 
 pub mod case;
 pub mod client_run;
+pub mod client_testee;
 pub mod client_wrong;
 pub mod hostile;
 pub mod list;
 pub mod pattern;
 pub mod report;
+pub mod server_control;
+pub mod server_instance;
+pub mod server_link;
+pub mod server_match;
+pub mod server_methods;
+pub mod server_options;
+pub mod server_peer;
+pub mod server_proxy;
 pub mod server_run;
+pub mod server_script;
 pub mod server_test;
+pub mod server_topics;
+pub mod server_watch;
 pub mod server_wrong;
+pub mod server_wrongs;
 pub mod wire;
