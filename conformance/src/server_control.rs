@@ -167,7 +167,5 @@ fn handlers(router: Router<Shared>, servers: &Instances) -> Router<Shared> {
         Ok(server.shared.waits().join(" "))
     });
     let doc = "ADDRESS: what `note` was called with, in order";
-    with(router, servers, "test.notes", doc, async |server, _| {
-        Ok(server.shared.notes().join(" "))
-    })
+    with(router, servers, "test.notes", doc, async |server, _| Ok(server.shared.notes().join(" ")))
 }

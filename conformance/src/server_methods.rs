@@ -65,7 +65,8 @@ impl Shared {
 
     /// The names under which a handler waits, sorted.
     pub fn waits(&self) -> Vec<String> {
-        let is_alive = |tells: &Vec<oneshot::Sender<()>>| tells.iter().any(|tell| !tell.is_closed());
+        let is_alive =
+            |tells: &Vec<oneshot::Sender<()>>| tells.iter().any(|tell| !tell.is_closed());
         let waiting = locked(&self.0.waiting);
         let alive = waiting.iter().filter(|(_, tells)| is_alive(tells));
         let mut names: Vec<_> = alive.map(|(name, _)| name.clone()).collect();

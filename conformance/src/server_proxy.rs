@@ -5,6 +5,7 @@ use std::{
     collections::{HashMap, HashSet},
     net::SocketAddr,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use tokio::{
@@ -13,7 +14,7 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::mpsc,
+    sync::{Notify, mpsc},
 };
 
 use crate::server_wrong::Wrong;
@@ -30,8 +31,6 @@ pub struct Flow {
     pub count: usize,
     /// Whatever a function has met before.
     pub met: HashSet<String>,
-    /// No byte is passed on to the server any more.
-    pub is_deaf: bool,
     /// The connection is closed behind what is to be written.
     pub is_over: bool,
     client: Vec<u8>,
@@ -43,11 +42,6 @@ impl Flow {
     pub fn client(&mut self, line: &str) {
         self.client.extend(bytes(line));
         self.client.push(b'\n');
-    }
-
-    /// Writes bytes to the client.
-    pub fn client_raw(&mut self, text: &str) {
-        self.client.extend(bytes(text));
     }
 
     /// Writes a line to the server.
@@ -108,6 +102,7 @@ struct Pipe {
 enum Out {
     Bytes(Vec<u8>),
     End,
+    Reset,
 }
 
 async fn pass(client: TcpStream, server: TcpStream, wrong: &'static Wrong) {
@@ -116,19 +111,36 @@ async fn pass(client: TcpStream, server: TcpStream, wrong: &'static Wrong) {
         (client.into_split(), server.into_split());
     let (client, client_out) = mpsc::channel(1);
     let (server, server_out) = mpsc::channel(1);
+    let is_reset = Notify::new();
     let pipe = Pipe { flow: Arc::default(), wrong, client, server };
-    tokio::join!(
-        write(to_client, client_out),
-        write(to_server, server_out),
-        pipe.clone().read_client(from_client),
-        pipe.read_server(from_server),
-    );
+    let passing = async {
+        tokio::join!(
+            write(to_client, client_out, &is_reset),
+            write(to_server, server_out, &is_reset),
+            pipe.clone().read_client(from_client),
+            pipe.read_server(from_server),
+        )
+    };
+    // Both halves of a socket have to be dropped before it is reset.
+    tokio::select! {
+        _ = passing => {}
+        () = is_reset.notified() => {}
+    }
 }
 
-async fn write(mut to: OwnedWriteHalf, mut out: mpsc::Receiver<Out>) {
-    while let Some(Out::Bytes(bytes)) = out.recv().await {
-        if to.write_all(&bytes).await.is_err() {
-            break;
+async fn write(mut to: OwnedWriteHalf, mut out: mpsc::Receiver<Out>, is_reset: &Notify) {
+    while let Some(next) = out.recv().await {
+        match next {
+            Out::Bytes(bytes) if to.write_all(&bytes).await.is_ok() => {}
+            Out::Bytes(_) | Out::End => break,
+            Out::Reset => {
+                // Without it the server sees a half-close, and the case fails.
+                let _ = socket2::SockRef::from(to.as_ref()).set_linger(Some(Duration::ZERO));
+                // Dropping it would end its direction first.
+                to.forget();
+                is_reset.notify_one();
+                return;
+            }
         }
     }
     // The peer may be gone.
@@ -144,8 +156,9 @@ impl Pipe {
             if !matches!(read, Ok(1..)) {
                 let left = text(&unread);
                 self.act(|flow, wrong| (wrong.at_client_end)(flow, &left)).await;
+                let end = if read.is_err() { Out::Reset } else { Out::End };
                 if !self.wrong.ignores_client_end {
-                    let _ = self.server.send(Out::End).await;
+                    let _ = self.server.send(end).await;
                 }
                 return;
             }
@@ -153,9 +166,10 @@ impl Pipe {
             let lines = lines_of(&mut unread);
             self.act(|flow, wrong| {
                 lines.iter().for_each(|line| flow.note_asked(line));
-                match wrong.client {
-                    Some(act) => lines.iter().for_each(|line| act(flow, line)),
-                    None => flow.server.extend(fresh),
+                match (wrong.chunks, wrong.client) {
+                    (Some(act), _) => act(flow, &text(&fresh)),
+                    (None, Some(act)) => lines.iter().for_each(|line| act(flow, line)),
+                    (None, None) => flow.server.extend(fresh),
                 }
             })
             .await;
@@ -183,7 +197,6 @@ impl Pipe {
             let mut flow = self.flow.lock().expect("no holder panics");
             act(&mut flow, self.wrong);
             let server = std::mem::take(&mut flow.server);
-            let server = if flow.is_deaf { Vec::new() } else { server };
             (std::mem::take(&mut flow.client), server, flow.is_over)
         };
         for (to, bytes) in [(&self.client, client), (&self.server, server)] {

@@ -46,7 +46,8 @@ pub struct Args {
 pub async fn main(args: Args) -> Result<ExitCode, String> {
     let addresses = tokio::net::lookup_host(&args.addr).await;
     let address = addresses.ok().and_then(|mut found| found.next());
-    let address = address.ok_or_else(|| format!("{:?} is no HOST:PORT that resolves", args.addr))?;
+    let address =
+        address.ok_or_else(|| format!("{:?} is no HOST:PORT that resolves", args.addr))?;
     let mut cases = load(Side::Server)?;
     cases.retain(|case| case.level <= args.level);
     if let Some(name) = &args.case {
@@ -55,7 +56,8 @@ pub async fn main(args: Args) -> Result<ExitCode, String> {
             return Err(format!("no server case {name:?} up to {}; see `list`", args.level));
         }
     }
-    let runner = Runner { address, patience: Duration::from_millis(args.patience), jobs: args.jobs };
+    let runner =
+        Runner { address, patience: Duration::from_millis(args.patience), jobs: args.jobs };
     // An address at which nothing listens is one message, and not one for each case.
     Link::connect(address, runner.patience).await?;
     let report = runner.run(&cases).await;
@@ -109,7 +111,8 @@ impl Runner {
                 return Ok(Outcome::Skipped(format!("the server's test.open was answered {why}")));
             }
         };
-        let mut stage = Stage::new(&mut link, opened.unwrap_or(self.address), self.patience).await?;
+        let mut stage =
+            Stage::new(&mut link, opened.unwrap_or(self.address), self.patience).await?;
         let played = stage.play(case).await;
         drop(stage);
         if let Some(address) = opened {

@@ -29,7 +29,7 @@
 
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     case::Case,
@@ -58,9 +58,8 @@ pub struct Stage<'a> {
 
 /// Whether the script needs the control methods of the server under test.
 pub fn needs_control(case: &Case) -> bool {
-    const FREE: [&str; 9] = [
-        "!on", "!hello", "!eof", "!abort", "!closed", "!silence", "!pause", "!methods", "!within",
-    ];
+    const FREE: [&str; 9] =
+        ["!on", "!hello", "!eof", "!abort", "!closed", "!silence", "!pause", "!methods", "!within"];
     let word = |line: &String| line.split(' ').next().unwrap_or_default().to_owned();
     let is_free = |word: String| !word.starts_with('!') || FREE.contains(&&word[..]);
     !case.options.is_empty() || !case.script.iter().all(|(_, line)| is_free(word(line)))
@@ -201,12 +200,11 @@ impl<'a> Stage<'a> {
             }
             "!told" => self.told(rest).await,
             "!told-items" => self.told_items(rest).await,
-            "!until" => loop {
-                let got = self.line().await?;
-                if matches(rest, &got, &mut self.names)? {
-                    return Ok(());
-                }
-            },
+            "!until" => {
+                let patience = self.patience;
+                let read = timeout(patience, self.read_up_to(rest)).await;
+                read.map_err(|_| "the line does not come, but others do".to_owned())?
+            }
             "!methods" => self.methods(rest).await,
             "!pages" => self.pages(rest).await,
             "!within" => {
@@ -288,6 +286,15 @@ impl<'a> Stage<'a> {
             expected = item.map(|item| item + 1);
         }
         Ok(())
+    }
+
+    async fn read_up_to(&mut self, text: &str) -> Result<(), String> {
+        loop {
+            let got = self.line().await?;
+            if matches(text, &got, &mut self.names)? {
+                return Ok(());
+            }
+        }
     }
 
     /// The rests of the `more` lines under `id`, up to its `ok`.

@@ -6,7 +6,9 @@ use std::{
     process::ExitCode,
 };
 
-use crate::{server_control, server_instance::Instances, server_options::Options, server_wrong::Wrong};
+use crate::{
+    server_control, server_instance::Instances, server_options::Options, server_wrong::Wrong,
+};
 
 #[derive(clap::Args)]
 pub struct Args {

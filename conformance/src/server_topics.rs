@@ -109,7 +109,8 @@ impl TopicStore for TestTopics {
             let mut state = self.state();
             self.memory(state.changes.entry(topic.clone()).or_default())
         };
-        let (topics, topic, appended) = (self.clone(), topic.clone(), memory.append(topic, payload));
+        let (topics, topic, appended) =
+            (self.clone(), topic.clone(), memory.append(topic, payload));
         Box::pin(async move {
             let published = appended.await?;
             let first = (published.sequence + 1).saturating_sub(topics.0.retained);

@@ -255,7 +255,8 @@ impl Watch {
         match (&line.word[..], &words[..]) {
             ("/gap", [topic, epoch, first, last, reason, ..]) => {
                 require(wire::is_code(reason), || "section 9.2: the reason is no code".to_owned())?;
-                let (first, last) = number(first).zip(number(last)).ok_or("section 9.2: numbers")?;
+                let (first, last) =
+                    number(first).zip(number(last)).ok_or("section 9.2: numbers")?;
                 let subscription = self.of(topic, "a gap")?;
                 subscription.stands_at(&format!("{epoch}:{first}"))?;
                 require(first <= last, || "section 9.2: FIRST is above LAST".to_owned())?;
@@ -303,7 +304,9 @@ impl Asked {
 impl Subscription {
     fn stands_at(&self, at: &str) -> Checked {
         let expected = format!("{}:{}", self.epoch, self.next);
-        require(at == expected, || format!("M37 M113: {} stands at {expected}, not {at}", self.topic))
+        require(at == expected, || {
+            format!("M37 M113: {} stands at {expected}, not {at}", self.topic)
+        })
     }
 }
 

@@ -6,12 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use crate::{
-    server_options::Options,
-    server_proxy::Flow,
-    server_test,
-    server_wrongs::WRONGS,
-};
+use crate::{server_options::Options, server_proxy::Flow, server_test, server_wrongs::WRONGS};
 
 /// A mistake: what it does with each line of the server's, or of the client's.
 pub struct Wrong {
@@ -22,6 +17,8 @@ pub struct Wrong {
     pub server: Option<fn(&mut Flow, &str)>,
     /// Takes the client's lines; `None` passes its bytes on.
     pub client: Option<fn(&mut Flow, &str)>,
+    /// Takes what was read of the client at once, instead of its lines.
+    pub chunks: Option<fn(&mut Flow, &str)>,
     /// What happens when the client has ended its direction, behind these bytes without a LF.
     pub at_client_end: fn(&mut Flow, &str),
     /// The client's end is not passed on.
@@ -40,6 +37,7 @@ impl Wrong {
             what,
             server: None,
             client: None,
+            chunks: None,
             at_client_end: nothing,
             ignores_client_end: false,
             ignores_server_end: false,
@@ -52,6 +50,22 @@ impl Wrong {
 
     pub const fn client(self, act: fn(&mut Flow, &str)) -> Self {
         Self { client: Some(act), ..self }
+    }
+
+    pub const fn chunks(self, act: fn(&mut Flow, &str)) -> Self {
+        Self { chunks: Some(act), ..self }
+    }
+
+    pub const fn at_client_end(self, act: fn(&mut Flow, &str)) -> Self {
+        Self { at_client_end: act, ..self }
+    }
+
+    pub const fn ignores_client_end(self) -> Self {
+        Self { ignores_client_end: true, ..self }
+    }
+
+    pub const fn ignores_server_end(self) -> Self {
+        Self { ignores_server_end: true, ..self }
     }
 }
 
