@@ -6,7 +6,7 @@ use std::{
 };
 
 use bellwire_conformance::{
-    client_run, client_wrong, hostile, list, server_run, server_test, server_wrong,
+    client_run, client_testee, client_wrong, hostile, list, server_run, server_test, server_wrong,
 };
 use clap::{Parser, Subcommand};
 
@@ -30,6 +30,8 @@ enum Command {
     Hostile(hostile::Args),
     /// Start the Rust testee behind a proxy that makes one mistake.
     WrongClient(client_wrong::Args),
+    /// Start the Rust testee: it takes commands on stdin and reports events on stdout.
+    Testee(client_testee::Args),
     /// Run the cases against a server or a client.
     #[command(subcommand)]
     Run(Run),
@@ -52,6 +54,7 @@ async fn main() -> ExitCode {
         Command::WrongServer(args) => server_wrong::main(args).await,
         Command::Hostile(args) => hostile::main(args).await,
         Command::WrongClient(args) => client_wrong::main(args).await,
+        Command::Testee(args) => client_testee::main(args).await,
         Command::Run(Run::Server(args)) => server_run::main(args).await,
         Command::Run(Run::Client(args)) => client_run::main(args).await,
         Command::List(args) => list::main(&args),
