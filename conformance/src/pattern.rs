@@ -24,10 +24,11 @@ fn piece(text: &str) -> Result<(Piece<'_>, &str), String> {
         let byte = u8::from_str_radix(digits, 16).map_err(|_| "a byte is `\\xHH`")?;
         return Ok((Piece::Bytes(vec![byte]), after));
     }
-    if let Some((name, after)) = text.strip_prefix('<').and_then(|text| text.split_once('>')) {
-        if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase()) {
-            return Ok((Piece::Name(name), after));
-        }
+    if let Some((name, after)) = text.strip_prefix('<').and_then(|text| text.split_once('>'))
+        && !name.is_empty()
+        && name.bytes().all(|byte| byte.is_ascii_lowercase())
+    {
+        return Ok((Piece::Name(name), after));
     }
     if let Some((what, after)) = text.strip_prefix('{').and_then(|text| text.split_once('}')) {
         let repeated = what.rsplit_once('*').and_then(|(one, count)| {
