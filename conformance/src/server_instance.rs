@@ -137,8 +137,8 @@ async fn start(
     Ok((address, Instance { shared, topics, publisher, handle, stop, tasks: vec![task] }))
 }
 
-/// The method and the topic `closed` are forbidden; what `unsure` is allowed cannot be said now; and
-/// `asked` takes until it is told to finish.
+/// The method and the topic `closed` are forbidden. What is allowed of `unsure` cannot be decided.
+/// The permission for `asked` takes until it is told to finish.
 fn permission(shared: Shared) -> impl Fn(&Principal, Action<'_>) -> Verdict {
     move |_, action| {
         let (Action::Call(name) | Action::Subscribe(name) | Action::Publish(name)) = action else {

@@ -6,8 +6,8 @@ use crate::{
     wire::{self, Line},
 };
 
-/// Attributes that mean something to a client, so that they may not be there unasked. A `retry` is a
-/// hint, which a server may give with any refusal.
+/// Attributes that mean something to a client, so that they may not be there unasked. A `retry` is
+/// a hint, which a server may give with any refusal.
 const MEANINGFUL: [&str; 8] = ["epoch", "next", "head", "seq", "after", "lease", "last", "id"];
 
 /// Whether `line` is what `expected` says; binds the names that are new in it.

@@ -1,31 +1,5 @@
-//! Plays the script of a server case against a server.
-//!
-//! | line | meaning |
-//! |---|---|
-//! | `C: text` | the client writes the line, LF added |
-//! | `C+ text` | the same, in one write with the `C:` and `C+` lines before it |
-//! | `C- text` | the client writes the bytes, no LF |
-//! | `S: text` | the server's next line |
-//! | `S~ text` | the same, but a run of `S~` lines comes in any order |
-//! | `S? text` | the same, if it is the next line, which it need not be |
-//! | `!on NAME` | what follows is about the connection NAME, which is made if it is new |
-//! | `!hello KEY=VALUE …` | the `/hello` has these attributes; `-KEY`: it does not have it |
-//! | `!publish TOPIC [PAYLOAD]` | the server's application publishes |
-//! | `!repeat N TOPIC [PAYLOAD]` | the same, N times |
-//! | `!trim TOPIC SEQ`, `!reset TOPIC`, `!end TOPIC` | what it does to the log |
-//! | `!revoke TOPIC`, `!close REASON`, `!stop` | what it does to its connections |
-//! | `!finish X` | the handler that waits under X goes on |
-//! | `!waits [X …]` | handlers wait under these names, and under no other |
-//! | `!notes [TEXT …]` | `note` was called with these, in this order |
-//! | `!told TOPIC LAST [REASON …]` | all numbers up to LAST come, or are named by a `/gap`; with reasons, at least one is |
-//! | `!told-items ID LAST` | the items of the streamed reply come up to LAST, each its own number |
-//! | `!until TEXT` | lines are read up to this one |
-//! | `!methods ID` | the list of `/methods` comes, sorted, and its `ok` |
-//! | `!pages ID N` | N subscriptions are listed in `more` lines, and the `ok` comes |
-//! | `!within MS` | the next line comes in that time |
-//! | `!eof`, `!abort` | the client half-closes, or resets the connection |
-//! | `!closed` | the server has closed; no more lines |
-//! | `!silence MS`, `!pause MS` | for that time no line comes, or nothing is done |
+//! Plays the script of a server case against a server. README.md of this crate says what the lines
+//! of a script mean.
 
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
@@ -52,8 +26,10 @@ pub struct Stage<'a> {
     peers: HashMap<String, Peer>,
     current: String,
     /// A line that was read, and is not the one that may come.
-    ahead: HashMap<String, Option<Line>>,
+    ahead: HashMap<String, Line>,
     names: Names,
+    /// When `!mark` stood, or the script began.
+    mark: Instant,
 }
 
 /// Whether the script needs the control methods of the server under test.
@@ -76,8 +52,8 @@ impl<'a> Stage<'a> {
         patience: Duration,
     ) -> Result<Self, String> {
         let (peers, ahead, names) = (HashMap::new(), HashMap::new(), Names::new());
-        let mut stage =
-            Self { link, address, patience, peers, current: String::new(), ahead, names };
+        let (current, mark) = (String::new(), Instant::now());
+        let mut stage = Self { link, address, patience, peers, current, ahead, names, mark };
         stage.on("a").await?;
         Ok(stage)
     }
@@ -115,7 +91,7 @@ impl<'a> Stage<'a> {
             ("S? ", text) => {
                 let got = self.line().await?;
                 if !matches(text, &got, &mut self.names)? {
-                    self.ahead.insert(self.current.clone(), Some(got));
+                    self.ahead.insert(self.current.clone(), got);
                 }
             }
             _ => self.direct(line).await?,
@@ -138,7 +114,7 @@ impl<'a> Stage<'a> {
     }
 
     async fn line(&mut self) -> Result<Line, String> {
-        match self.ahead.remove(&self.current).flatten() {
+        match self.ahead.remove(&self.current) {
             Some(line) => Ok(line),
             None => self.peer()?.line().await,
         }
@@ -176,6 +152,7 @@ impl<'a> Stage<'a> {
         Ok(count)
     }
 
+    /// A directive about a connection; any other is passed on.
     async fn direct(&mut self, line: &str) -> Result<(), String> {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         match word {
@@ -186,10 +163,7 @@ impl<'a> Stage<'a> {
                 Some(peer) => peer.abort(),
                 None => Err("the connection is over".to_owned()),
             },
-            "!closed" => match self.peer()?.next().await? {
-                None => self.peers.remove(&self.current).map_or(Ok(()), |_| Ok(())),
-                Some(line) => Err(format!("got {}", describe(&line))),
-            },
+            "!closed" => self.closed().await,
             "!silence" => {
                 let time = millis(rest)?;
                 self.peer()?.silence(time).await
@@ -198,6 +172,21 @@ impl<'a> Stage<'a> {
                 sleep(millis(rest)?).await;
                 Ok(())
             }
+            "!mark" => {
+                self.mark = Instant::now();
+                Ok(())
+            }
+            "!since" => match self.mark.elapsed() {
+                passed if passed >= millis(rest)? => Ok(()),
+                passed => Err(format!("M148: it came after {} ms", passed.as_millis())),
+            },
+            _ => self.read(word, rest).await,
+        }
+    }
+
+    /// A directive about lines that come; any other is passed on.
+    async fn read(&mut self, word: &str, rest: &str) -> Result<(), String> {
+        match word {
             "!told" => self.told(rest).await,
             "!told-items" => self.told_items(rest).await,
             "!until" => {
@@ -210,9 +199,16 @@ impl<'a> Stage<'a> {
             "!within" => {
                 let time = millis(rest)?;
                 let line = self.peer()?.line_within(time).await?;
-                self.ahead.insert(self.current.clone(), Some(line));
+                self.ahead.insert(self.current.clone(), line);
                 Ok(())
             }
+            _ => self.command(word, rest).await,
+        }
+    }
+
+    /// A directive that drives the server.
+    async fn command(&mut self, word: &str, rest: &str) -> Result<(), String> {
+        match word {
             "!waits" => self.until("test.waits", rest).await,
             "!notes" => self.until("test.notes", rest).await,
             "!repeat" => {
@@ -224,7 +220,19 @@ impl<'a> Stage<'a> {
             }
             "!publish" | "!trim" | "!reset" | "!end" | "!revoke" | "!close" | "!stop"
             | "!finish" => self.control(&word.replace('!', "test."), rest).await.map(drop),
-            _ => Err(format!("no directive {word:?}")),
+            _ => Err(format!("no directive {word:?}; see the table in README.md")),
+        }
+    }
+
+    async fn closed(&mut self) -> Result<(), String> {
+        let ahead = self.ahead.remove(&self.current);
+        let next = if ahead.is_some() { ahead } else { self.peer()?.next().await? };
+        match next {
+            None => {
+                self.peers.remove(&self.current);
+                Ok(())
+            }
+            Some(line) => Err(format!("got {}", describe(&line))),
         }
     }
 

@@ -255,23 +255,9 @@ impl Watch {
         match (&line.word[..], &words[..]) {
             ("/gap", [topic, epoch, first, last, reason, ..]) => {
                 require(wire::is_code(reason), || "section 9.2: the reason is no code".to_owned())?;
-                let (first, last) =
-                    number(first).zip(number(last)).ok_or("section 9.2: numbers")?;
-                let subscription = self.of(topic, "a gap")?;
-                subscription.stands_at(&format!("{epoch}:{first}"))?;
-                require(first <= last, || "section 9.2: FIRST is above LAST".to_owned())?;
-                subscription.next = last + 1;
-                Ok(())
+                self.gap(topic, epoch, number(first).zip(number(last)))
             }
-            ("/reset", [topic, at, ..]) => {
-                let (epoch, next) = position(at).ok_or("section 9.3: no position")?;
-                let subscription = self.of(topic, "a reset")?;
-                let is_new = epoch != subscription.epoch;
-                subscription.epoch = epoch.to_owned();
-                subscription.next = next;
-                subscription.unacknowledged.clear();
-                require(is_new, || "section 9.3: the epoch is the same".to_owned())
-            }
+            ("/reset", [topic, at, ..]) => self.reset(topic, position(at)),
             ("/end", [topic, reason, at, ..]) => {
                 require(wire::is_code(reason), || "section 9.4: the reason is no code".to_owned())?;
                 self.of(topic, "an end")?.stands_at(at)?;
@@ -282,9 +268,41 @@ impl Watch {
             ("/error", [code, ..]) => {
                 require(wire::is_code(code), || "section 9.5: the code is no code".to_owned())
             }
+            ("/bye", [reason, ..]) => bye(line, reason),
+            ("/hello", _) => Err("section 9.1: a second /hello".to_owned()),
             _ => Ok(()),
         }
     }
+
+    fn gap(&mut self, topic: &str, epoch: &str, numbers: Option<(u64, u64)>) -> Checked {
+        let (first, last) = numbers.ok_or("section 9.2: FIRST or LAST is no number")?;
+        let subscription = self.of(topic, "a gap")?;
+        subscription.stands_at(&format!("{epoch}:{first}"))?;
+        require(first <= last, || "section 9.2: FIRST is above LAST".to_owned())?;
+        subscription.next = last + 1;
+        Ok(())
+    }
+
+    fn reset(&mut self, topic: &str, at: Option<(&str, u64)>) -> Checked {
+        let (epoch, next) = at.ok_or("section 9.3: no position")?;
+        let subscription = self.of(topic, "a reset")?;
+        let is_new = epoch != subscription.epoch;
+        subscription.epoch = epoch.to_owned();
+        subscription.next = next;
+        subscription.unacknowledged.clear();
+        require(is_new, || "section 9.3: the epoch is the same".to_owned())
+    }
+}
+
+/// The form of a `/bye`.
+fn bye(line: &Line, reason: &str) -> Checked {
+    let last = line.attribute("last");
+    let is_number = last.is_none_or(|last| last == "0" || number(last).is_some());
+    require(is_number, || "section 9.7: `last` is no number".to_owned())?;
+    let retry = line.attribute("retry").map(number);
+    require(retry != Some(None), || "section 9.6: `retry` is no number".to_owned())?;
+    let is_reason = wire::is_code(reason) || (reason.is_empty() && last.is_none());
+    require(is_reason, || "section 9.7: the reason is no code".to_owned())
 }
 
 impl Asked {

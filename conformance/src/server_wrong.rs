@@ -82,8 +82,8 @@ pub struct Args {
     /// List the mistakes.
     #[arg(long)]
     list: bool,
-    /// Where its control methods listen; port 0 takes a free one. The servers that `test.open` starts
-    /// are the wrong ones.
+    /// Where its control methods listen; port 0 takes a free one. The servers that `test.open`
+    /// starts are the wrong ones.
     #[arg(long, default_value = "127.0.0.1:0")]
     addr: SocketAddr,
 }

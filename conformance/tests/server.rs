@@ -14,7 +14,13 @@ use bellwire_conformance::{
 use futures::{StreamExt, stream};
 
 /// How many cases run at the same time. Most of them wait most of the time.
-const JOBS: usize = 48;
+const JOBS: usize = 16;
+
+/// How many wrong servers run at the same time: most of what they owe never comes.
+const WRONG_JOBS: usize = 48;
+
+/// How many cases a loaded machine may fail at first.
+const MAY_BE_LATE: usize = 3;
 
 /// For what has to come; a loaded machine may be slow.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -29,26 +35,34 @@ async fn runner(wrong: Option<&'static Wrong>, patience: Duration) -> Runner {
     Runner { address, patience, jobs: JOBS }
 }
 
+/// On a loaded machine some of the cases that depend on real time may fail. They run again, alone.
+async fn all_pass(runner: Runner) {
+    let cases = cases();
+    let report = runner.run(&cases).await;
+    let failed: Vec<_> = report.failures().map(|entry| &entry.name).collect();
+    assert_eq!(report.passed() + failed.len(), cases.len(), "none is skipped: {report}");
+    assert!(failed.len() <= MAY_BE_LATE, "{report}");
+    for case in cases.iter().filter(|case| failed.contains(&&case.name)) {
+        assert_eq!(runner.run_case(case).await, Outcome::Passed, "{}", case.name);
+    }
+}
+
 fn cases() -> Vec<Case> {
     load(Side::Server).unwrap()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_test_server_passes_all_cases() {
-    let cases = cases();
-    let report = runner(None, PATIENCE).await.run(&cases).await;
-    assert_eq!(report.passed(), cases.len(), "{report}");
+    all_pass(runner(None, PATIENCE).await).await;
 }
 
 /// Else a case could be failed by the proxy, and not by its mistake.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_proxy_without_a_mistake_passes_all_cases() {
-    let cases = cases();
-    let report = runner(find("nothing"), PATIENCE).await.run(&cases).await;
-    assert_eq!(report.passed(), cases.len(), "{report}");
+    all_pass(runner(find("nothing"), PATIENCE).await).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_case_is_failed_by_its_wrong_server() {
     let mut runners = HashMap::new();
     for wrong in WRONGS {
@@ -59,7 +73,7 @@ async fn each_case_is_failed_by_its_wrong_server() {
         let runner = &runners[&case.wrong[..]];
         async move { (case, runner.run_case(case).await) }
     });
-    let outcomes: Vec<_> = outcomes.buffer_unordered(JOBS).collect().await;
+    let outcomes: Vec<_> = outcomes.buffer_unordered(WRONG_JOBS).collect().await;
     let is_failed = |outcome: &Outcome| matches!(outcome, Outcome::Failed(_));
     let others = outcomes.iter().filter(|(_, outcome)| !is_failed(outcome));
     let others: Vec<_> =

@@ -261,7 +261,7 @@ pub(super) fn hold_echo(flow: &mut Flow, line: &str) {
         return;
     }
     flow.client(line);
-    if is_notification(line) && rest(line).starts_with("200 ") {
+    if is_notification(line) && rest(line).starts_with("100 ") {
         let held = std::mem::take(&mut flow.held);
         held.iter().for_each(|reply| flow.client(reply));
     }
