@@ -1,5 +1,8 @@
 //! Plays the script of a case: as the server of the client, and as the user of its testee.
 
+mod storms;
+mod waits;
+
 use std::{
     collections::VecDeque,
     net::SocketAddr,
@@ -15,13 +18,12 @@ use crate::{
     case::Case,
     client_run::{
         doors::Doors,
-        expect::{is_expected, is_like},
         link::{Brought, Link},
         script::{Kind, Step, What, steps},
         text::shown,
         user::User,
     },
-    pattern::{Names, bytes, matches},
+    pattern::{Names, bytes},
     wire::{self, Line},
 };
 
@@ -231,8 +233,6 @@ impl Play {
         Ok(())
     }
 
-    // What the script waits for.
-
     /// Waits for something to happen; whether it did in time.
     async fn happen(&mut self, until: Instant) -> Result<bool, String> {
         let happened = timeout_at(until.into(), self.happenings.recv()).await;
@@ -283,223 +283,6 @@ impl Play {
         }
         self.note("S:", answer.as_bytes());
         Ok(())
-    }
-
-    async fn accept(&mut self, text: &str) -> Result<(), String> {
-        let (name, door) = text.split_once(' ').unwrap_or((text, ""));
-        let until = Instant::now() + self.patience;
-        loop {
-            if let Some((number, at)) = self.unclaimed.pop_front() {
-                // A client that races addresses drops those that it does not take.
-                if self.links[number].has_ended && self.links[number].lines.is_empty() {
-                    continue;
-                }
-                if !door.is_empty() && door != at {
-                    return Err(format!("the client connected to the {at} address, not to {door}"));
-                }
-                self.log.push(format!("connection {name}"));
-                self.claimed.push((name.to_owned(), number));
-                self.current = number;
-                return Ok(());
-            }
-            if !self.happen(until).await? {
-                return Err(format!("the client did not connect within {:?}", self.patience));
-            }
-        }
-    }
-
-    async fn report(&mut self, mut expected: Vec<String>) -> Result<(), String> {
-        if self.user.is_asked(&expected) {
-            return Ok(());
-        }
-        let until = Instant::now() + self.patience;
-        while !expected.is_empty() {
-            let Some(event) = self.events.pop_front() else {
-                if self.has_testee_ended || !self.happen(until).await? {
-                    let why = match self.has_testee_ended {
-                        true => "the testee ended".to_owned(),
-                        false => format!("the testee reported nothing for {:?}", self.patience),
-                    };
-                    return Err(format!("{why}; expected `{}`", expected.join("`, `")));
-                }
-                continue;
-            };
-            match position(&expected, |text| matches(text, &event, &mut self.names))? {
-                Some(at) => drop(expected.remove(at)),
-                None if is_free(&event) => {}
-                None => {
-                    let expected = expected.join("`, `");
-                    let event = shown(&event);
-                    return Err(format!("the testee reported `{event}`; expected `{expected}`"));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn read(&mut self, mut expected: Vec<String>) -> Result<(), String> {
-        let is_it = if self.user.is_testee() { is_expected } else { is_like };
-        let until = Instant::now() + self.patience;
-        while !expected.is_empty() {
-            let wanted = || expected.join("`, `");
-            let Some(line) = self.link()?.lines.pop_front() else {
-                if self.link()?.has_ended {
-                    return Err(format!("the client closed; expected `{}`", wanted()));
-                }
-                if !self.happen(until).await? {
-                    let patience = self.patience;
-                    return Err(format!(
-                        "the client wrote nothing for {patience:?}; expected `{}`",
-                        wanted()
-                    ));
-                }
-                continue;
-            };
-            match position(&expected, |text| is_it(text, &line, &mut self.names))? {
-                Some(at) => drop(expected.remove(at)),
-                None if FREE.contains(&&line.word[..]) => {}
-                None => {
-                    return Err(format!(
-                        "the client wrote `{}`; expected `{}`",
-                        text(&line),
-                        wanted()
-                    ));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn closed(&mut self) -> Result<(), String> {
-        let patience = self.patience.min(CLOSING);
-        let until = Instant::now() + patience;
-        loop {
-            while let Some(line) = self.link()?.lines.pop_front() {
-                if !FREE.contains(&&line.word[..]) {
-                    return Err(format!("the client wrote `{}` instead of closing", text(&line)));
-                }
-            }
-            if self.link()?.has_ended {
-                self.link()?.close().await;
-                return Ok(());
-            }
-            if !self.happen(until).await? {
-                return Err(format!("the client did not close within {patience:?}"));
-            }
-        }
-    }
-
-    async fn credit(&mut self, id: &str, items: u64) -> Result<(), String> {
-        let id = String::from_utf8_lossy(&bytes(id, &self.names)?).into_owned();
-        let until = Instant::now() + self.patience;
-        loop {
-            let given = self.link()?.judge.credit(&id);
-            if given >= items {
-                return Ok(());
-            }
-            if !self.happen(until).await? {
-                return Err(format!(
-                    "the client gave {given} items of credit within {:?}; expected {items}",
-                    self.patience
-                ));
-            }
-        }
-    }
-
-    async fn silence(&mut self, time: Duration) -> Result<(), String> {
-        let until = Instant::now() + time;
-        while self.happen(until).await? {}
-        if let Some(event) = self.events.iter().find(|event| !is_free(event)) {
-            return Err(format!("the testee reported `{}`; expected silence", shown(event)));
-        }
-        for link in &mut self.links {
-            link.lines.retain(|line| !FREE.contains(&&line.word[..]));
-            if let Some(line) = link.lines.front() {
-                return Err(format!("the client wrote `{}`; expected silence", text(line)));
-            }
-        }
-        match self.unclaimed.is_empty() {
-            true => Ok(()),
-            false => Err("the client connected; expected silence".to_owned()),
-        }
-    }
-
-    async fn wait(&mut self, time: Duration) -> Result<(), String> {
-        let until = Instant::now() + time;
-        while self.happen(until).await? {}
-        Ok(())
-    }
-
-    fn after(&self, least: Duration) -> Result<(), String> {
-        let passed = self.mark.elapsed();
-        match passed >= least {
-            true => Ok(()),
-            false => Err(format!("it came after {passed:?}; expected after {least:?} or more")),
-        }
-    }
-
-    fn within(&self, most: Duration) -> Result<(), String> {
-        let passed = self.mark.elapsed();
-        match passed <= most {
-            true => Ok(()),
-            false => Err(format!("it came after {passed:?}; expected within {most:?}")),
-        }
-    }
-
-    async fn storm(
-        &mut self,
-        time: Duration,
-        most: usize,
-        expected: &str,
-        answer: &str,
-    ) -> Result<(), String> {
-        let is_it = if self.user.is_testee() { is_expected } else { is_like };
-        let until = Instant::now() + time;
-        let mut count = 0;
-        while self.happen(until).await? {
-            while let Some(line) = self.link()?.lines.pop_front() {
-                let mut names = self.names.clone();
-                if !is_it(expected, &line, &mut names)? {
-                    return Err(format!(
-                        "the client wrote `{}`; expected `{expected}`",
-                        text(&line)
-                    ));
-                }
-                count += 1;
-                if count > most {
-                    return Err(format!("the client asked more than {most} times in {time:?}"));
-                }
-                let answer = bytes(answer, &names)?;
-                self.note("S:", &answer);
-                let patience = self.patience;
-                self.link()?.write(&[&answer[..], b"\n"].concat(), patience).await?;
-            }
-        }
-        match count {
-            0 => Err(format!("the client did not ask within {time:?}")),
-            _ => Ok(()),
-        }
-    }
-
-    async fn drop_all(&mut self, time: Duration, most: usize) -> Result<(), String> {
-        let until = Instant::now() + time;
-        let mut count = 0;
-        loop {
-            while let Some((number, _)) = self.unclaimed.pop_front() {
-                count += 1;
-                self.links[number].close().await;
-            }
-            if count > most {
-                return Err(format!("the client connected more than {most} times in {time:?}"));
-            }
-            if !self.happen(until).await? {
-                break;
-            }
-        }
-        match count {
-            0 => Err(format!("the client did not connect again within {time:?}")),
-            _ => Ok(()),
-        }
     }
 
     /// Ends the testee; nothing may have been left that the script does not expect.

@@ -66,21 +66,7 @@ impl Session {
     }
 
     async fn connect(&mut self, mut command: Command) -> Result<(), String> {
-        let mut config = ClientConfig::new();
-        if command.option("strict").is_some() {
-            config = config.strict(true);
-        }
-        if let Some(bytes) = command.number("max-line")? {
-            config = config.max_line(usize::try_from(bytes).unwrap_or(usize::MAX));
-        }
-        if let Some(calls) = command.number("in-flight")? {
-            config = config.in_flight(usize::try_from(calls).unwrap_or(usize::MAX));
-        }
-        if let Some(auth) = command.option("auth") {
-            let (scheme, credentials) = auth.split_once(':').ok_or("auth=SCHEME:CREDENTIALS")?;
-            let scheme = Code::new(scheme).ok_or("no scheme")?;
-            config = config.auth(scheme, credentials);
-        }
+        let config = config(&command)?;
         let reconnects = command.option("reconnect").is_some();
         let mut builder = Client::builder().config(config).reconnect(reconnects);
         builder = builder.address(command.next()?);
@@ -251,6 +237,29 @@ impl Session {
         report(format!("counts {replies} {}", stats.violations).as_bytes());
         Ok(())
     }
+}
+
+/// What a `connect` asks for.
+fn config(command: &Command) -> Result<ClientConfig, String> {
+    let mut config = ClientConfig::new();
+    if command.option("strict").is_some() {
+        config = config.strict(true);
+    }
+    if let Some(bytes) = command.number("max-line")? {
+        config = config.max_line(usize::try_from(bytes).unwrap_or(usize::MAX));
+    }
+    if let Some(calls) = command.number("in-flight")? {
+        config = config.in_flight(usize::try_from(calls).unwrap_or(usize::MAX));
+    }
+    if let Some(ms) = command.number("probe")? {
+        config = config.probe(Duration::from_millis(ms));
+    }
+    if let Some(auth) = command.option("auth") {
+        let (scheme, credentials) = auth.split_once(':').ok_or("auth=SCHEME:CREDENTIALS")?;
+        let scheme = Code::new(scheme).ok_or("no scheme")?;
+        config = config.auth(scheme, credentials);
+    }
+    Ok(config)
 }
 
 /// Nothing is sent before the stream is polled.

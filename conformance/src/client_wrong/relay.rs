@@ -8,9 +8,12 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader, stdin, stdout},
+    io::{
+        AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, stdin,
+        stdout,
+    },
     net::{TcpListener, TcpStream},
-    process::Command,
+    process::{Child, Command},
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     time::timeout,
 };
@@ -44,52 +47,46 @@ pub(super) async fn relay(
     mistake: &'static Mistake,
     command: &[String],
 ) -> Result<ExitCode, String> {
-    let (program, arguments) = command.split_first().ok_or("no command for the testee")?;
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| format!("cannot start the testee {program:?}: {error}"))?;
-    let (to_testee, mut commands) = unbounded_channel::<String>();
-    let (to_runner, mut events) = unbounded_channel::<String>();
+    let mut child = start(command)?;
+    let (to_testee, commands) = unbounded_channel();
+    let (to_runner, events) = unbounded_channel();
     let outs = Arc::new(Outs { mistake, memory: Mutex::default(), to_testee, to_runner });
-    let mut child_in = child.stdin.take().ok_or("no stdin")?;
-    tokio::spawn(async move {
-        while let Some(line) = commands.recv().await {
-            let line = escape(&to_bytes(&line)) + "\n";
-            if child_in.write_all(line.as_bytes()).await.is_err() {
-                return;
-            }
-        }
-    });
-    tokio::spawn(async move {
-        let mut out = stdout();
-        while let Some(line) = events.recv().await {
-            let line = escape(&to_bytes(&line)) + "\n";
-            if out.write_all(line.as_bytes()).await.is_err() || out.flush().await.is_err() {
-                return;
-            }
-        }
-    });
-    let mut lines = BufReader::new(child.stdout.take().ok_or("no stdout")?).lines();
-    let telling = outs.clone();
-    tokio::spawn(async move {
-        while let Ok(Some(line)) = lines.next_line().await {
-            telling.pass(Lane::Event, from_bytes(&unescape(&line)), None);
-        }
-    });
-    let mut commands = BufReader::new(stdin()).lines();
-    while let Ok(Some(line)) = commands.next_line().await {
-        outs.pass(Lane::Command, from_bytes(&unescape(&line)), None);
-    }
+    tokio::spawn(write_text(child.stdin.take().ok_or("no stdin")?, commands));
+    tokio::spawn(write_text(stdout(), events));
+    let events = child.stdout.take().ok_or("no stdout")?;
+    tokio::spawn(outs.clone().read_text(Lane::Event, events));
+    outs.read_text(Lane::Command, stdin()).await;
     // What was reported is on its way.
     tokio::time::sleep(PART).await;
     Ok(ExitCode::SUCCESS)
 }
 
+fn start(command: &[String]) -> Result<Child, String> {
+    let (program, arguments) = command.split_first().ok_or("no command for the testee")?;
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+    command.spawn().map_err(|error| format!("cannot start the testee {program:?}: {error}"))
+}
+
+/// Writes commands or events until nobody reads them.
+async fn write_text(mut out: impl AsyncWrite + Unpin, mut lines: UnboundedReceiver<String>) {
+    while let Some(line) = lines.recv().await {
+        let line = escape(&to_bytes(&line)) + "\n";
+        if out.write_all(line.as_bytes()).await.is_err() || out.flush().await.is_err() {
+            return;
+        }
+    }
+}
+
 impl Outs {
+    /// Passes commands or events on until they end.
+    async fn read_text(self: Arc<Self>, lane: Lane, source: impl AsyncRead + Unpin) {
+        let mut lines = BufReader::new(source).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            self.pass(lane, from_bytes(&unescape(&line)), None);
+        }
+    }
+
     /// Passes a line through the mistake, and on.
     fn pass(self: &Arc<Self>, lane: Lane, line: String, wires: Option<&Wires>) {
         let lines = {
@@ -220,10 +217,7 @@ impl Outs {
     }
 }
 
-async fn write(
-    mut writer: impl tokio::io::AsyncWrite + Unpin,
-    mut lines: UnboundedReceiver<Option<String>>,
-) {
+async fn write(mut writer: impl AsyncWrite + Unpin, mut lines: UnboundedReceiver<Option<String>>) {
     while let Some(Some(line)) = lines.recv().await {
         let mut bytes = to_bytes(&line);
         bytes.push(b'\n');

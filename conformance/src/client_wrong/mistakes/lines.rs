@@ -34,6 +34,12 @@ pub(super) const MISTAKES: &[Mistake] = &[
         },
     },
     Mistake {
+        name: "writes-crlf",
+        about: "ends its lines with CR LF",
+        lanes: &[ToServer],
+        make: |_, lane, line| keep(lane, line + "\r"),
+    },
+    Mistake {
         name: "trims-payloads",
         about: "trims what it reads",
         lanes: &[Event],
