@@ -47,6 +47,32 @@ async fn each_case_is_failed_by_its_wrong_client() {
     assert_eq!(passed, Vec::<String>::new(), "cases that their wrong clients pass");
 }
 
+/// The example of a testee in another language, by a few cases. Without a `python3` there is nothing
+/// to be tested.
+#[tokio::test]
+async fn the_testee_in_python_passes() {
+    if Command::new("python3").arg("--version").output().await.is_err() {
+        return;
+    }
+    let names = [
+        "replies-in-any-order",
+        "lost-connection",
+        "streamed-reply-to-a-call",
+        "unstuffed-once",
+        "line-over-the-default",
+        "bad-pair",
+        "another-version",
+        "doubled-reply",
+    ];
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/testee.py");
+    let command = vec!["python3".to_owned(), example.to_owned()];
+    let mut cases = cases();
+    cases.retain(|case| names.contains(&&case.name[..]) || case.name == "subscribe");
+    let run = Run { command, patience: Duration::from_secs(30) };
+    let report = run.cases(cases, JOBS).await.unwrap();
+    assert_eq!((report.passed(), report.failures().count()), (names.len(), 0), "{report}");
+}
+
 /// The proxy of the wrong clients fails no case by itself, but for the one about bytes that are not
 /// a line yet: it passes on lines.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
