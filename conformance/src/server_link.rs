@@ -67,6 +67,29 @@ impl Link {
         }
     }
 
+    /// The server's application methods; all that `wanted` names, if it does not list them.
+    ///
+    /// # Errors
+    /// The connection failed, or there was no answer in time.
+    pub async fn methods(&mut self, wanted: &[&str]) -> Result<Vec<String>, String> {
+        self.last_id += 1;
+        let (id, mut names) = (self.last_id.to_string(), Vec::new());
+        let written = self.io.write_all(format!("{id} /methods\n").as_bytes()).await;
+        written.map_err(|error| format!("the control connection is lost: {error}"))?;
+        loop {
+            let line = self.line().await?;
+            match &line.word[..] {
+                _ if line.mark != id => {}
+                "more" => {
+                    let item = String::from_utf8(line.rest.unwrap_or_default()).unwrap_or_default();
+                    names.extend(item.split(' ').next().map(str::to_owned));
+                }
+                "ok" => return Ok(names),
+                _ => return Ok(wanted.iter().map(|name| (*name).to_owned()).collect()),
+            }
+        }
+    }
+
     async fn line(&mut self) -> Result<Line, String> {
         loop {
             if let Some(end) = self.unread.iter().position(|&byte| byte == b'\n') {

@@ -15,6 +15,28 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use tokio::sync::{Notify, oneshot};
 
+/// The methods that a server under test has to have.
+pub const METHODS: [&str; 18] = [
+    "add",
+    "asked",
+    "closed",
+    "count",
+    "count.fail",
+    "echo",
+    "fail",
+    "note",
+    "offers.get",
+    "offers.list",
+    "panic",
+    "random",
+    "refuse",
+    "size",
+    "sizes",
+    "steps",
+    "unsure",
+    "wait",
+];
+
 /// What the handlers of one server share with its control methods.
 #[derive(Clone, Default)]
 pub struct Shared(Arc<Inner>);

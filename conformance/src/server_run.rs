@@ -14,7 +14,7 @@ use crate::{
     case::{Case, Level, Side, load},
     report::{Entry, Outcome, Report},
     server_link::Link,
-    server_script::{Stage, needs_control},
+    server_script::{Stage, methods_of, needs_control},
 };
 
 #[derive(clap::Args)]
@@ -99,6 +99,12 @@ impl Runner {
 
     async fn try_case(&self, case: &Case) -> Result<Outcome, String> {
         let mut link = Link::connect(self.address, self.patience).await?;
+        let needed = methods_of(case);
+        let offered = link.methods(&needed).await?;
+        if let Some(lacking) = needed.iter().find(|name| !offered.contains(&(**name).to_owned())) {
+            let why = format!("the server has no method {lacking}; README.md says what it does");
+            return Ok(Outcome::Skipped(why));
+        }
         let options = case.options.join(" ");
         let opened = match link.call("test.open", options.as_bytes()).await? {
             Ok(address) => String::from_utf8_lossy(&address).parse().ok(),
@@ -108,7 +114,9 @@ impl Runner {
             }
             Err(_) if case.level == Level::L0 && !needs_control(case) => None,
             Err(why) => {
-                return Ok(Outcome::Skipped(format!("the server's test.open was answered {why}")));
+                return Ok(Outcome::Skipped(format!(
+                    "it needs the control method test.open, which was answered {why}"
+                )));
             }
         };
         let mut stage =

@@ -2,15 +2,18 @@
 
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
+use bellwire::{Router, Server, server::PeerAddr};
 use bellwire_conformance::{
-    case::{Case, Side, load},
+    case::{Case, Level, Side, load},
     report::Outcome,
-    server_options::Options,
+    server_methods::METHODS,
+    server_options::{OPTIONS, Options},
     server_run::Runner,
     server_test,
     server_wrong::{Wrong, find},
     server_wrongs::WRONGS,
 };
+use bytes::Bytes;
 use futures::{StreamExt, stream};
 
 /// How many cases run at the same time. Most of them wait most of the time.
@@ -93,5 +96,41 @@ fn each_wrong_server_fails_a_case() {
     let cases = cases();
     for wrong in WRONGS.iter().filter(|wrong| wrong.name != "nothing") {
         assert!(cases.iter().any(|case| case.wrong == wrong.name), "{} is unused", wrong.name);
+    }
+}
+
+/// A server that lacks something is not wrong: what needs it is skipped, and the rest runs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_control_methods_can_run_some_cases() {
+    let server = Server::bind("127.0.0.1:0").await.unwrap();
+    let PeerAddr::Tcp(address) = server.local_addr().unwrap() else { panic!("no TCP address") };
+    let router = Router::new().method("echo", async |payload: Bytes| payload);
+    let serving = tokio::spawn(server.serve(router).into_future());
+    let runner = Runner { address, patience: PATIENCE, jobs: JOBS };
+    let mut cases = cases();
+    cases.retain(|case| case.level == Level::L0);
+    let report = runner.run(&cases).await;
+    serving.abort();
+    assert_eq!(report.failures().count(), 0, "{report}");
+    assert!((20..cases.len()).contains(&report.passed()), "{report}");
+}
+
+/// What a case may call is what README.md asks a server for.
+#[test]
+fn the_methods_are_those_of_the_readme() {
+    let readme = include_str!("../README.md");
+    for name in METHODS {
+        let shown = readme.lines().any(|line| {
+            line.starts_with("| `") && line.split(['`', ' ', ',']).any(|word| word == name)
+        });
+        assert!(shown, "README.md has no {name}");
+    }
+}
+
+#[test]
+fn the_options_are_those_of_the_readme() {
+    let readme = include_str!("../README.md");
+    for (option, _) in OPTIONS {
+        assert!(readme.contains(&format!("`{option}`")), "README.md has no {option}");
     }
 }
