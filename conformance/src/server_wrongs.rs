@@ -1,0 +1,172 @@
+//! The mistakes that a wrong server makes: each has a name, and a short function over lines.
+
+mod lines;
+mod parts;
+mod requests;
+mod streams;
+mod topics;
+
+use crate::server_wrong::Wrong;
+
+const fn server(
+    name: &'static str,
+    what: &'static str,
+    act: fn(&mut crate::server_proxy::Flow, &str),
+) -> Wrong {
+    Wrong::new(name, what).server(act)
+}
+
+const fn client(
+    name: &'static str,
+    what: &'static str,
+    act: fn(&mut crate::server_proxy::Flow, &str),
+) -> Wrong {
+    Wrong::new(name, what).client(act)
+}
+
+/// All of them. `server` takes the server's lines, `client` those of the client.
+pub const WRONGS: &[Wrong] = &[
+    Wrong::new("nothing", "passes everything on: the cases pass"),
+    // Lines.
+    server("waits-for-the-client", "greets once the client has spoken", lines::hold_hello)
+        .client(lines::say_hello),
+    server("says-little-in-hello", "does not announce its places", lines::hide_places),
+    server("stuffs-twice", "stuffs what is stuffed", lines::stuff_twice),
+    server("does-not-stuff", "writes CR and DLE as they are", lines::leave_plain),
+    client("unstuffs-twice", "unstuffs what came out of unstuffing", lines::unstuff_twice),
+    server("stuffs-too-much", "stuffs NUL, too", lines::stuff_nul),
+    server("loses-bytes-above-7e", "takes payloads for ASCII", lines::lose_high_bytes),
+    client("collapses-spaces", "splits payloads at runs of SP", lines::collapse),
+    server("writes-the-sp-of-an-empty-rest", "writes a SP before nothing", lines::add_sp),
+    client("keeps-the-cr", "takes the CR before the LF for payload", lines::keep_cr),
+    client("drops-all-crs", "drops each CR at the end of a line", lines::drop_crs),
+    client("accepts-raw-crs", "takes a raw CR in the rest", lines::take_raw_crs),
+    server("writes-crlf", "ends its lines with CR LF", lines::add_cr),
+    client("splits-at-vt", "ends lines at VT, too", lines::split_at_vt),
+    Wrong::new("reads-one-line-of-a-write", "drops what follows a LF in what it reads")
+        .chunks(lines::first_line_only),
+    Wrong::new("acts-on-pieces", "takes what it reads for a line").chunks(lines::end_at_writes),
+    Wrong::new("completes-unfinished-lines", "acts on bytes without a LF at the end")
+        .at_client_end(lines::complete),
+    server("drops-long-lines", "does not write lines above 900 bytes", lines::drop_long),
+    client("ignores-the-clients-limit", "forgets the client's max-line", lines::forget_max_line),
+    server("sends-what-it-has", "writes lines over the limit", lines::send_all),
+    client("drops-attributes", "does not look at attributes", lines::drop_attributes),
+    client("refuses-keys-with-a-dot", "knows no hints", lines::rename_dotted),
+    client("answers-a-bad-first-line", "names a fault in the first line", lines::answer_first),
+    // Requests.
+    server("says-err-for-no", "says `err` for what was not started", requests::err_for_no),
+    server("says-no-for-err", "says `no` for what has failed", requests::no_for_err),
+    server("says-no-for-cut", "says `no` for what may have run", requests::no_for_cut),
+    server("says-ok-for-err", "says `ok` for what has failed", requests::ok_for_err),
+    server("wrong-codes", "refuses with a code of its own", requests::other_codes),
+    server("wrong-error-codes", "has a code of its own for errors", requests::other_error_codes),
+    server("accepts-a-late-hello", "takes a hello at any time", requests::take_late_hello),
+    server("takes-any-version", "takes a hello of any version", requests::take_any_version),
+    server("allows-everything", "accepts what is forbidden", requests::allow_all),
+    server("lets-everyone-in", "accepts what needs authentication", requests::let_in),
+    server("serves-behind-the-line", "accepts what is above the last id", requests::serve_on),
+    server("forbids-when-busy", "says `forbidden` when it cannot decide", requests::forbid),
+    server("takes-short-names", "takes no names of 128 bytes", requests::short_names),
+    server("hides-errors", "writes no `/error`", requests::hide_errors),
+    server("hides-cuts", "writes no `cut`", requests::hide_cuts),
+    server("forgets-replies", "writes no `ok` for most methods", requests::hide_oks),
+    server("gives-no-hint", "leaves out `retry`", requests::hide_retry),
+    server("id-errors-without-an-id", "leaves out the id of an error", requests::hide_ids),
+    server("closes-at-faults", "closes at a malformed line", requests::close_at_faults),
+    server("closes-at-refusals", "closes when it refuses", requests::close_at_refusals),
+    server("dies-with-a-handler", "closes when a handler panics", requests::close_at_panics),
+    server("answers-falling-ids", "executes a request whose id falls", requests::answer_falling),
+    server(
+        "loses-requests-at-id-order",
+        "forgets the request whose id is repeated",
+        requests::lose_repeated,
+    ),
+    server("mixes-up-ids", "answers under another id", requests::next_id),
+    server("answers-twice", "writes each terminal line twice", requests::answer_twice),
+    client("one-at-a-time", "reads on once a request is answered", requests::hold_calls)
+        .server(requests::release_calls),
+    client("refuses-when-full", "has one place, and refuses further ones", requests::refuse_second)
+        .server(requests::count_down),
+    client("answers-at-once", "starts `echo` without a place", requests::echo_at_once),
+    client("drops-the-rest", "does not look at arguments that it needs not", requests::drop_rest),
+    client("answers-one-ways", "tells of one-way requests", requests::tell_of_one_ways),
+    client("swaps-neighbours", "starts requests out of order", requests::swap_notes),
+    client("runs-one-ways-twice", "starts a one-way request twice", requests::note_twice),
+    server("lists-methods-unsorted", "does not sort methods", requests::unsort_methods),
+    client("forgets-ttl", "knows no deadlines", requests::forget_ttl),
+    client("ignores-cancel", "does not cancel", requests::drop_cancels),
+    client("answers-cancel-itself", "answers and lets the handler run", requests::cancel_itself),
+    client("answers-every-cancel", "has a line for each cancel", requests::answer_cancels),
+    client("quits-early", "answers a quit before the rest", requests::quit_early),
+    client("reads-on-behind-quit", "acts on what follows a quit", requests::delay_quit),
+    client("looks-ahead", "looks at lines before the auth is answered", requests::look_ahead),
+    server("swaps-replies", "answers protocol methods out of order", requests::swap_renewals),
+    // The ends of connections.
+    Wrong::new("stays-open", "does not close").ignores_server_end(),
+    Wrong::new("ignores-half-close", "does not see a half-close").ignores_client_end(),
+    Wrong::new("closes-at-half-close", "closes at once at a half-close")
+        .at_client_end(requests::over),
+    Wrong::new("keeps-handlers-of-the-lost", "does not see that a connection is lost")
+        .ignores_client_end(),
+    server("no-bye-with-last", "does not say where it draws the line", streams::hide_last),
+    server("no-first-bye", "does not say that it will stop", streams::hide_first),
+    server("wrong-last", "names another last id", streams::wrong_last),
+    server("draws-the-line-at-once", "has no grace", streams::draw_at_once),
+    // Topics.
+    server("forgets-notifications", "loses each second notification", topics::forget_some),
+    server("doubles-notifications", "delivers each message twice", topics::double),
+    server("shifts-numbers", "numbers messages from 2", topics::shift),
+    server("wrong-head", "says another head", topics::wrong_head),
+    server("wrong-next", "begins at another number", topics::wrong_next),
+    server("says-another-lease", "says another lease than it has", topics::wrong_lease),
+    server("wrong-seq-of-publish", "says another number to a publisher", topics::wrong_seq),
+    server("wrong-position-of-unsubscribe", "names another position", topics::wrong_left),
+    server("wrong-end", "ends at another position", topics::wrong_end),
+    server("notifies-before-the-reply", "replays before it answers", topics::hold_resumed),
+    server("notifies-behind-unsubscribe", "goes on behind the reply", topics::notify_left),
+    server("goes-on-behind-an-end", "goes on behind an `/end`", topics::notify_ended),
+    server("sends-all-topics", "sends what nobody subscribed to", topics::notify_all),
+    Wrong::new("notifies-behind-half-close", "delivers behind a half-close")
+        .at_client_end(topics::notify_late),
+    server("ends-what-is-doubled", "ends what is subscribed to twice", topics::end_doubled),
+    server(
+        "notifies-between-requests",
+        "delivers nothing while a request runs",
+        topics::hold_notifications,
+    )
+    .client(topics::count_calls),
+    client("swaps-publishes", "numbers messages out of order", topics::swap_payloads),
+    server("hides-gaps", "writes no `/gap`", topics::hide_gaps),
+    server("hides-resets", "writes no `/reset`", topics::hide_resets),
+    server("hides-ends", "writes no `/end`", topics::hide_ends),
+    server("names-too-little", "names one number of a gap", topics::short_gaps),
+    server("lists-unsorted", "lists in another order", topics::unsort_list),
+    server("lists-too-much", "lists numbers that did not come", topics::list_too_much),
+    server("answers-renew-itself", "renews no lease", topics::note_epoch)
+        .client(topics::renew_itself),
+    server("keeps-the-epoch", "has one epoch for ever", topics::one_epoch),
+    server("changes-epochs", "says a new epoch each time", topics::new_epochs),
+    client("ignores-from", "does not resume", topics::forget_from),
+    client("forgets-the-policy", "knows no policy for the slow", topics::forget_slow),
+    server("ends-behind-quit", "ends subscriptions at a quit", topics::end_at_quit),
+    client("loses-acks", "does not look at acks", topics::drop_acks),
+    client("answers-acks", "has a line for each ack", topics::answer_acks),
+    server(
+        "answers-behind-notifications",
+        "lets replies wait for notifications",
+        topics::hold_echo,
+    ),
+    server("hides-after", "leaves out `after`", topics::hide_after),
+    server("says-after-always", "says `after` to all", topics::add_after),
+    // Streams.
+    server("swaps-items", "sends items out of order", streams::swap_items),
+    client("ignores-windows", "does not look at windows", streams::forget_windows),
+    client("gives-credit-by-itself", "does not count credit", streams::give_credit),
+    client("loses-credit", "does not look at `/more`", streams::drop_credit),
+    server("ends-streams-early", "ends a stream without being asked", streams::end_at_three),
+    server("answers-behind-streams", "lets replies wait for a stream", streams::hold_replies),
+    server("holds-items-back", "sends items at the end", streams::hold_items),
+    client("answers-every-more", "has a line for each `/more`", streams::answer_credit),
+    client("refuses-windows", "knows windows for streams alone", streams::refuse_windows),
+];

@@ -1,0 +1,136 @@
+//! The cases for servers: the test server passes all, and each is failed by its wrong server.
+
+use std::{collections::HashMap, net::SocketAddr, time::Duration};
+
+use bellwire::{Router, Server, server::PeerAddr};
+use bellwire_conformance::{
+    case::{Case, Level, Side, load},
+    report::Outcome,
+    server_methods::METHODS,
+    server_options::{OPTIONS, Options},
+    server_run::Runner,
+    server_test,
+    server_wrong::{Wrong, find},
+    server_wrongs::WRONGS,
+};
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+
+/// How many cases run at the same time. Most of them wait most of the time.
+const JOBS: usize = 16;
+
+/// How many wrong servers run at the same time: most of what they owe never comes.
+const WRONG_JOBS: usize = 48;
+
+/// How many cases a loaded machine may fail at first.
+const MAY_BE_LATE: usize = 3;
+
+/// For what has to come; a loaded machine may be slow.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// For what a wrong server never sends. It may also be late, and the case fails as it should.
+const SHORT_PATIENCE: Duration = Duration::from_secs(2);
+
+async fn runner(wrong: Option<&'static Wrong>, patience: Duration) -> Runner {
+    let options = Options::parse([]).unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], 0));
+    let address = server_test::start(address, options, wrong).await.unwrap();
+    Runner { address, patience, jobs: JOBS }
+}
+
+/// On a loaded machine some of the cases that depend on real time may fail. They run again, alone.
+async fn all_pass(runner: Runner) {
+    let cases = cases();
+    let report = runner.run(&cases).await;
+    let failed: Vec<_> = report.failures().map(|entry| &entry.name).collect();
+    assert_eq!(report.passed() + failed.len(), cases.len(), "none is skipped: {report}");
+    assert!(failed.len() <= MAY_BE_LATE, "{report}");
+    for case in cases.iter().filter(|case| failed.contains(&&case.name)) {
+        assert_eq!(runner.run_case(case).await, Outcome::Passed, "{}", case.name);
+    }
+}
+
+fn cases() -> Vec<Case> {
+    load(Side::Server).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_test_server_passes_all_cases() {
+    all_pass(runner(None, PATIENCE).await).await;
+}
+
+/// Else a case could be failed by the proxy, and not by its mistake.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_without_a_mistake_passes_all_cases() {
+    all_pass(runner(find("nothing"), PATIENCE).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_case_is_failed_by_its_wrong_server() {
+    let mut runners = HashMap::new();
+    for wrong in WRONGS {
+        runners.insert(wrong.name, runner(Some(wrong), SHORT_PATIENCE).await);
+    }
+    let cases = cases();
+    let outcomes = stream::iter(&cases).map(|case| {
+        let runner = &runners[&case.wrong[..]];
+        async move { (case, runner.run_case(case).await) }
+    });
+    let outcomes: Vec<_> = outcomes.buffer_unordered(WRONG_JOBS).collect().await;
+    let is_failed = |outcome: &Outcome| matches!(outcome, Outcome::Failed(_));
+    let others = outcomes.iter().filter(|(_, outcome)| !is_failed(outcome));
+    let others: Vec<_> =
+        others.map(|(case, _)| format!("{} with {}", case.name, case.wrong)).collect();
+    assert!(others.is_empty(), "these are not failed: {others:#?}");
+}
+
+#[test]
+fn each_case_names_a_wrong_server_that_exists() {
+    for case in cases() {
+        assert!(find(&case.wrong).is_some(), "{} names {}", case.name, case.wrong);
+    }
+}
+
+#[test]
+fn each_wrong_server_fails_a_case() {
+    let cases = cases();
+    for wrong in WRONGS.iter().filter(|wrong| wrong.name != "nothing") {
+        assert!(cases.iter().any(|case| case.wrong == wrong.name), "{} is unused", wrong.name);
+    }
+}
+
+/// A server that lacks something is not wrong: what needs it is skipped, and the rest runs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_control_methods_can_run_some_cases() {
+    let server = Server::bind("127.0.0.1:0").await.unwrap();
+    let PeerAddr::Tcp(address) = server.local_addr().unwrap() else { panic!("no TCP address") };
+    let router = Router::new().method("echo", async |payload: Bytes| payload);
+    let serving = tokio::spawn(server.serve(router).into_future());
+    let runner = Runner { address, patience: PATIENCE, jobs: JOBS };
+    let mut cases = cases();
+    cases.retain(|case| case.level == Level::L0);
+    let report = runner.run(&cases).await;
+    serving.abort();
+    assert_eq!(report.failures().count(), 0, "{report}");
+    assert!((20..cases.len()).contains(&report.passed()), "{report}");
+}
+
+/// What a case may call is what README.md asks a server for.
+#[test]
+fn the_methods_are_those_of_the_readme() {
+    let readme = include_str!("../README.md");
+    for name in METHODS {
+        let shown = readme.lines().any(|line| {
+            line.starts_with("| `") && line.split(['`', ' ', ',']).any(|word| word == name)
+        });
+        assert!(shown, "README.md has no {name}");
+    }
+}
+
+#[test]
+fn the_options_are_those_of_the_readme() {
+    let readme = include_str!("../README.md");
+    for (option, _) in OPTIONS {
+        assert!(readme.contains(&format!("`{option}`")), "README.md has no {option}");
+    }
+}
