@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::{
-    protocol::{Code, Cursor, Epoch, Position, Step, Topic, Window},
+    protocol::{Code, Cursor, Epoch, MAX_NUMBER, Position, Step, Topic, Window},
     topic::{Read, Room, limits::Retention},
 };
 
@@ -60,6 +60,11 @@ impl Log {
         self.start == 0 && self.ends.is_empty()
     }
 
+    /// Whether the epoch has no further number: the position behind the last message has to be one.
+    pub(super) fn is_full(&self) -> bool {
+        self.window().next >= MAX_NUMBER
+    }
+
     /// Where it goes on.
     pub(super) fn end(&self) -> Position {
         let Window { epoch, next, .. } = self.window();
@@ -76,7 +81,8 @@ impl Log {
         self.stamps.front().copied()
     }
 
-    /// Adds a line with this payload, already stuffed, that came at `stamp`; its number.
+    /// Adds a line with this payload, already stuffed, that came at `stamp`; its number. The log is
+    /// not full.
     pub(super) fn append(&mut self, stuffed: &[u8], stamp: u64) -> u64 {
         let sequence = self.window().next;
         let before = self.lines.len();

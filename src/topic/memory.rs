@@ -188,6 +188,9 @@ impl Hub {
 
     fn append_to(&self, entry: &Arc<TopicEntry>, stuffed: &[u8]) -> Result<Appended, PublishError> {
         let mut state = entry.state.lock();
+        if state.log.is_full() {
+            return Err(PublishError::TooMany);
+        }
         if state.log.is_unborn() {
             self.count_birth()?;
         }
@@ -372,6 +375,8 @@ impl Drop for MemoryReader {
 
 #[cfg(test)]
 mod tests {
+    use crate::protocol::MAX_NUMBER;
+
     use super::*;
     use crate::topic::entry::SWEEPS;
 
@@ -388,6 +393,18 @@ mod tests {
         let topics = topics();
         let numbers = (0..3).map(|_| topics.append_now(&topic("a"), b"x").unwrap().sequence);
         assert_eq!(numbers.collect::<Vec<_>>(), [1, 2, 3]);
+    }
+
+    /// Numbers end at 2^53-2, so that the position behind the last one can be written.
+    #[test]
+    fn a_log_ends_before_the_greatest_number() {
+        let (topics, epoch) = (topics(), Epoch::new("e").unwrap());
+        topics.0.note_end(&topic("a"), Position { epoch, next: MAX_NUMBER - 1 });
+        let last = topics.append_now(&topic("a"), b"x").unwrap();
+        assert_eq!((last.epoch, last.sequence), (epoch, MAX_NUMBER - 1));
+        assert!(last.seen().is_some());
+        assert_eq!(topics.append_now(&topic("a"), b"x"), Err(PublishError::TooMany));
+        topics.append_now(&topic("b"), b"x").unwrap();
     }
 
     #[test]

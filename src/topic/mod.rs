@@ -204,7 +204,8 @@ pub enum PublishError {
         /// The limit, LF included, in bytes.
         max_line: usize,
     },
-    /// As many topics have a log as the server's limit allows.
+    /// As many topics have a log as the server's limit allows, or the log of this topic has used up
+    /// its numbers, which end at 2^53-2.
     TooMany,
     /// The server has stopped: no subscriber would get it.
     Closed,
@@ -219,7 +220,7 @@ impl fmt::Display for PublishError {
             Self::TooLarge { max_line } => {
                 write!(f, "notification would be longer than {max_line} bytes")
             }
-            Self::TooMany => f.write_str("too many topics"),
+            Self::TooMany => f.write_str("too many topics, or no number left in this one"),
             Self::Closed => f.write_str("the server has stopped"),
             Self::Unavailable(unavailable) => unavailable.fmt(f),
         }

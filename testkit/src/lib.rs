@@ -4,7 +4,7 @@
 //!   end when they are dropped; [`net`] is a client with scripted servers to connect to.
 //! - Transports that fail: [`proxy`], [`cutting`], [`faulty`].
 //! - Judges: [`history`] says which guarantees a recorded run breaks; [`harness`] holds what must be true
-//!   for any bytes; [`document`] and [`transcript`] read PROTOCOL.md.
+//!   for any bytes; [`document`] and [`transcript`] read PROTOCOL.md and docs/protocol.
 //! - Whole runs: [`cores`] and [`simulation`] by seed, [`session`] with its cuts ([`case`]).
 //! - [`hot_path`] makes calls and deliveries whose allocations and instructions are counted.
 //! - [`bound`] names a test that hangs, and checks a deadline from both sides.

@@ -1,4 +1,4 @@
-//! The server that PROTOCOL.md's transcripts are played against (its section 15).
+//! The server that the transcripts are played against (docs/protocol/transcripts.md).
 
 use std::{
     collections::HashMap,
@@ -69,7 +69,7 @@ async fn panic() {
     panic!("as it is told to");
 }
 
-/// The methods of section 15.
+/// The methods of the transcripts.
 pub fn router(waiting: Waiting) -> Router<Waiting> {
     Router::with_state(waiting)
         .method("random", handler(async || "4").doc("[MAX]: a random number below MAX"))

@@ -1,4 +1,4 @@
-//! Plays a transcript of PROTOCOL.md against the real server; section 15 has the directives.
+//! Plays a transcript against the real server; docs/protocol/transcripts.md has the directives.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    document::{Block, placeholder_name, unescape},
+    document::{Transcript, placeholder_name, unescape},
     methods::{Waiting, router},
     servers::{PIPE, PipeServer},
 };
@@ -46,21 +46,22 @@ fn is_open(_: &Principal, action: Action<'_>) -> bool {
     !matches!(action, Action::Subscribe("closed") | Action::Publish("closed"))
 }
 
-/// Plays one; the failure says in which line of the document.
-pub async fn replay(block: &Block) -> Result<(), String> {
-    let asks = |(_, line): &(usize, &str)| line.starts_with("S: ") && line.contains(";auth=token");
-    let mut stage = Stage::new(block.lines.iter().any(asks), places(block));
+/// Plays one; the failure says in which line of its file.
+pub async fn replay(transcript: &Transcript) -> Result<(), String> {
+    let lines: Vec<&str> = transcript.lines.iter().map(String::as_str).collect();
+    let asks = |line: &&str| line.starts_with("S: ") && line.contains(";auth=token");
+    let mut stage = Stage::new(lines.iter().any(asks), places(&lines));
     let mut at = 0;
-    while let Some(&(number, line)) = block.lines.get(at) {
-        let run = stage.play(&block.lines[at..]).await;
-        at += run.map_err(|why| format!("line {number}: {line}\n    {why}"))?;
+    while let Some(line) = lines.get(at) {
+        let run = stage.play(&lines[at..]).await;
+        at += run.map_err(|why| format!("line {}: {line}\n    {why}", at + 1))?;
     }
     Ok(())
 }
 
 /// The places in flight that its `/hello` announces.
-fn places(block: &Block) -> usize {
-    let announced = block.lines.iter().find_map(|(_, line)| line.split_once(";in-flight="));
+fn places(lines: &[&str]) -> usize {
+    let announced = lines.iter().find_map(|line| line.split_once(";in-flight="));
     let digits = announced.and_then(|(_, behind)| behind.split(';').next());
     digits.map_or(1_024, |digits| digits.parse().expect("a number"))
 }
@@ -81,8 +82,8 @@ impl Stage {
     }
 
     /// Plays the first of `lines`, and those that belong to it; how many.
-    async fn play(&mut self, lines: &[(usize, &str)]) -> Result<usize, String> {
-        let line = lines[0].1;
+    async fn play(&mut self, lines: &[&str]) -> Result<usize, String> {
+        let line = lines[0];
         match line.split_at_checked(3) {
             Some(("C: ", _)) => return self.write_run(lines).await,
             Some(("S~ ", _)) => return self.expect_run(lines).await,
@@ -139,10 +140,10 @@ impl Stage {
     }
 
     /// A `C:` and the `C+` behind it, in one write.
-    async fn write_run(&mut self, lines: &[(usize, &str)]) -> Result<usize, String> {
-        let joined = lines[1..].iter().take_while(|(_, line)| line.starts_with("C+ ")).count();
+    async fn write_run(&mut self, lines: &[&str]) -> Result<usize, String> {
+        let joined = lines[1..].iter().take_while(|line| line.starts_with("C+ ")).count();
         let mut bytes = Vec::new();
-        for (_, line) in &lines[..=joined] {
+        for line in &lines[..=joined] {
             bytes.extend(self.text(&line[3..]));
             bytes.push(b'\n');
         }
@@ -151,8 +152,8 @@ impl Stage {
     }
 
     /// A run of `S~`, in any order.
-    async fn expect_run(&mut self, lines: &[(usize, &str)]) -> Result<usize, String> {
-        let texts = lines.iter().map_while(|(_, line)| line.strip_prefix("S~ "));
+    async fn expect_run(&mut self, lines: &[&str]) -> Result<usize, String> {
+        let texts = lines.iter().map_while(|line| line.strip_prefix("S~ "));
         let mut left: Vec<_> = texts.collect();
         let count = left.len();
         while !left.is_empty() {

@@ -322,8 +322,8 @@ fn what_was_scanned_is_not_scanned_again() {
     assert_eq!((taken, decoder.pending()), (stream.len(), 10_000));
 }
 
-/// The seeds of the fuzz targets, which are made of PROTOCOL.md's lines, as a test of the fast
-/// tier; `UPDATE_SEEDS=1` writes them to fuzz/seeds.
+/// The seeds of the fuzz targets, which are made of the protocol's vectors and transcripts, as a
+/// test of the fast tier; `UPDATE_SEEDS=1` writes them to fuzz/seeds.
 #[test]
 fn the_fuzz_seeds_pass() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
@@ -354,17 +354,14 @@ fn the_fuzz_seeds_pass() {
 /// The target, the file's name and the bytes of each seed.
 fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     let mut seeds = Vec::new();
-    for (n, (_, line)) in document::block("lines").lines.iter().enumerate() {
-        let words: Vec<_> = document::without_remark(line).split_whitespace().collect();
-        let name = format!("{}-{}-{:03}", words[0], words[1], n + 1);
-        seeds.push(("line", name, [b"3", &document::hex(words[2])[..], b"\n"].concat()));
+    for line in document::vectors().lines {
+        let bytes = [b"3", &line.bytes()[..], b"\n"].concat();
+        seeds.push(("line", line.name, bytes));
     }
-    let transcripts = document::transcripts("transcript");
-    for (name, block) in transcripts.into_iter().chain(document::transcripts("transcript-not-yet"))
-    {
+    for document::Transcript { name, lines } in document::transcripts() {
         let text = |text| document::unescape(text, |name| Some(name.to_owned()));
         let (mut client, mut server) = (b"1".to_vec(), b"1".to_vec());
-        for (_, line) in &block.lines {
+        for line in &lines {
             match line.split_at_checked(3) {
                 Some(("C: " | "C+ ", sent)) => server.extend([&text(sent)[..], b"\n"].concat()),
                 Some(("C- ", sent)) => server.extend(text(sent)),
@@ -374,42 +371,19 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
                 _ => {}
             }
         }
-        seeds.push(("client", name.to_owned(), client));
-        seeds.push(("server", name.to_owned(), server));
+        seeds.push(("client", name.clone(), client));
+        seeds.push(("server", name, server));
     }
     seeds
 }
 
-/// The codes that the harness lets a server use are those of section 10's table.
+/// The codes that the harness lets a server use are those of the document.
 #[test]
 fn the_codes_are_those_of_the_document() {
-    let rows =
-        document::PROTOCOL.lines().skip_while(|line| *line != "| code | with | meaning | retry? |");
-    let mut codes: Vec<(Outcome, &str)> = Vec::new();
-    let mut errors = Vec::new();
-    for row in rows.skip(2).take_while(|line| line.starts_with('|')) {
-        let cells: Vec<_> = row.split('|').map(str::trim).collect();
-        let code = cells[1].trim_matches('`');
-        for with in cells[2].split(", ") {
-            match with {
-                "no" => codes.push((Outcome::No, code)),
-                "cut" => codes.push((Outcome::Cut, code)),
-                "/error" => errors.push(code),
-                _ => assert!(matches!(with, "err" | "/bye")),
-            }
-        }
-    }
-    assert!(codes.len() > 20);
-    let of = |outcome| {
-        let mut codes: Vec<_> =
-            codes.iter().filter(|(with, _)| *with == outcome).map(|(_, code)| *code).collect();
-        codes.sort_unstable();
-        codes
-    };
-    errors.sort_unstable();
-    assert_eq!(of(Outcome::No), harness::NO_CODES);
-    assert_eq!(of(Outcome::Cut), harness::CUT_CODES);
-    assert_eq!(errors, harness::ERROR_CODES);
+    let codes = document::codes();
+    assert_eq!(codes.with("no"), harness::NO_CODES);
+    assert_eq!(codes.with("cut"), harness::CUT_CODES);
+    assert_eq!(codes.with("/error"), harness::ERROR_CODES);
 }
 
 // Models: the pure transitions, and the log, against something simpler.

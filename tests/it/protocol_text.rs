@@ -1,72 +1,73 @@
-//! PROTOCOL.md against the code: its vectors, its lines, its transcripts, and its numbered MUSTs.
+//! PROTOCOL.md and docs/protocol against the code: vectors, expressions, the session, transcripts.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::HashSet, time::Duration};
 
 use bellwire::{
-    Client, ClientConfig, ConnectionError,
-    protocol::{Line, stuff, unstuff},
+    Client, ClientConfig, ConnectionError, Router, handler,
+    protocol::{Code, Line, MAX_NUMBER, stuff, unstuff},
 };
 use bellwire_testkit::{
-    document::{self, block, hex, musts, tags, transcripts, unescape, without_remark},
+    PIPE, PipeServer,
+    dialogue::Peer,
+    document::{block, transcripts, unescape, vectors},
     transcript,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use regex::bytes::{Captures, Regex, RegexBuilder};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::{Instant, sleep_until},
+};
 
 const HELLO: &str = "* /hello;version=1;session=6f0c1b52-9a0e-4c8e-8f0a-3f1d5a7b9c11;max-line=65535;in-flight=1024;lease=60\n";
 
-/// [M25] [M26] The vectors of section 4.1.
+/// [B2.5] [B2.6] The vectors of bodies.
 #[test]
-fn vectors_of_the_rest() {
-    let vectors = block("vectors").lines;
+fn vectors_of_bodies() {
+    let vectors = vectors().body;
     assert!(vectors.len() > 30);
-    for (number, line) in vectors {
-        let words: Vec<_> = line.split(' ').collect();
-        match words[..] {
-            ["ok", plain, stuffed] => {
-                let (plain, stuffed) = (hex(plain), hex(stuffed));
+    for vector in vectors {
+        let (name, wire) = (&vector.name, vector.wire());
+        match vector.plain() {
+            Some(plain) => {
                 let mut written = Vec::new();
                 stuff(&plain, &mut written);
-                assert_eq!(written, stuffed, "line {number}");
-                assert_eq!(unstuff(&stuffed), plain, "line {number}");
-                assert!(Line::parse_request(&request(&stuffed)).is_ok(), "line {number}");
+                assert_eq!(written, wire, "{name}");
+                assert_eq!(unstuff(&wire), plain, "{name}");
+                assert!(Line::parse_request(&request(&wire)).is_ok(), "{name}");
             }
-            ["bad", stuffed] => {
-                let stuffed = hex(stuffed);
-                // A server drops one CR before the LF, so the rest is followed by a byte.
-                let line = match stuffed.ends_with(b"\r") {
-                    true => [request(&stuffed), b"x".to_vec()].concat(),
-                    false => request(&stuffed),
+            None => {
+                // A server drops one CR before the LF, so the body is followed by a byte.
+                let line = match wire.ends_with(b"\r") {
+                    true => [request(&wire), b"x".to_vec()].concat(),
+                    false => request(&wire),
                 };
-                assert!(Line::parse_request(&line).is_err(), "line {number}");
-                assert!(Line::parse(&request(&stuffed)).is_err(), "line {number}");
+                assert!(Line::parse_request(&line).is_err(), "{name}");
+                assert!(Line::parse(&request(&wire)).is_err(), "{name}");
             }
-            _ => panic!("line {number}: {line}"),
         }
     }
 }
 
-fn request(rest: &[u8]) -> Vec<u8> {
-    [b"1 echo ", rest].concat()
+fn request(body: &[u8]) -> Vec<u8> {
+    [b"1 echo ", body].concat()
 }
 
-/// [M2] [M4] [M5] [M7] The lines of section 4.2, as the end that reads them takes them.
+/// [B2.1] [B2.4] [B2.9] The vectors of lines, as the end that reads them takes them.
 #[tokio::test]
 async fn vectors_of_whole_lines() {
-    let lines = block("lines").lines;
+    let lines = vectors().lines;
     assert!(lines.len() > 100);
     let mut wrong = Vec::new();
-    for (number, text) in lines {
-        let words: Vec<_> = without_remark(text).split_whitespace().collect();
-        let [direction, verdict, bytes] = words[..] else { panic!("line {number}: {text}") };
-        let bytes = hex(bytes);
-        let is_taken = match direction {
+    for line in lines {
+        let bytes = line.bytes();
+        let is_taken = match &*line.direction {
             "request" => Line::parse_request(&bytes).is_ok(),
             "reply" => read_by_client(&bytes).await.is_ok(),
             "first" => read_first_by_client(&bytes).await.is_ok(),
-            _ => panic!("line {number}: {text}"),
+            other => panic!("{}: {other}", line.name),
         };
-        if is_taken != (verdict == "ok") {
-            wrong.push(format!("line {number}: {}", text));
+        if is_taken != line.is_ok() {
+            wrong.push(format!("{}: {}", line.name, line.remark));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -91,15 +92,120 @@ async fn read_first_by_client(lines: &[u8]) -> Result<(), ConnectionError> {
     }
 }
 
+/// [B2.1] [B2.9] The expressions of section 2 match every well-formed line. Of the malformed ones they
+/// match only those that break what the text says beside them.
+#[test]
+fn expressions_match_the_vectors() {
+    let [requests, replies, channel] = expressions();
+    for line in vectors().lines {
+        let bytes = line.bytes();
+        let is_request = line.direction == "request";
+        let candidates = if is_request { [&requests, &requests] } else { [&replies, &channel] };
+        let found = candidates.iter().find_map(|expression| expression.captures(&bytes));
+        let context = || format!("{}: {}", line.name, line.remark);
+        match found {
+            Some(parts) if !line.is_ok() => {
+                assert!(breaks_the_text(&parts, is_request), "{}", context());
+            }
+            Some(_) => {}
+            None => assert!(!line.is_ok(), "{}", context()),
+        }
+    }
+}
+
+/// Those for requests, for replies, and for the channel.
+fn expressions() -> [Regex; 3] {
+    let lines = block("regex").lines;
+    let expression = |name: &str| {
+        let find = |line: &String| line.strip_prefix(name).map(|text| text.trim().to_owned());
+        let text = lines.iter().find_map(find).unwrap_or_else(|| panic!("no {name}"));
+        RegexBuilder::new(&text).unicode(false).build().expect("an expression")
+    };
+    ["request ", "reply ", "channel "].map(expression)
+}
+
+/// Whether a line that an expression matched breaks a limit or a form that only the text has.
+fn breaks_the_text(parts: &Captures<'_>, is_request: bool) -> bool {
+    let groups: Vec<&str> = (1..parts.len())
+        .map(|at| parts.get(at).map_or("", |part| str::from_utf8(part.as_bytes()).unwrap_or("")))
+        .collect();
+    // The expression of the channel has no group for its mark.
+    let [mark, word, attributes, body] = groups[..] else {
+        let [word, attributes, body] = groups[..] else { panic!("the groups of a line") };
+        return breaks_its_limits("*", word, attributes) || breaks_the_channel(word, body);
+    };
+    let is_outcome = ["ok", "more", "err", "no", "cut"].contains(&word);
+    let code = body.split(' ').next().unwrap_or("");
+    let lacks_code = ["err", "no", "cut"].contains(&word) && Code::new(code).is_none();
+    breaks_its_limits(mark, word, attributes) || if is_request { is_outcome } else { lacks_code }
+}
+
+fn breaks_its_limits(mark: &str, word: &str, attributes: &str) -> bool {
+    let keys: Vec<_> =
+        attributes.split(';').skip(1).filter_map(|one| one.split('=').next()).collect();
+    let distinct: HashSet<_> = keys.iter().collect();
+    let head = mark.len() + 1 + word.len() + attributes.len();
+    let is_above = mark.parse::<u64>().is_ok_and(|id| id > MAX_NUMBER);
+    is_above || word.len() > 128 || head > 2_048 || keys.len() > 32 || distinct.len() < keys.len()
+}
+
+/// A notice has its own form; a notification begins with its number.
+fn breaks_the_channel(word: &str, body: &str) -> bool {
+    let seq = body.split(' ').next().unwrap_or("");
+    let number = seq.parse::<u64>().ok().filter(|number| (1..=MAX_NUMBER).contains(number));
+    word.starts_with('/') || number.is_none_or(|number| number.to_string() != seq)
+}
+
+/// The session of section 1, with the server of examples/minimal_server.rs.
+#[tokio::test(start_paused = true)]
+async fn the_session_of_the_first_section() {
+    let began = Instant::now();
+    let echo = handler(async |text: String| text).doc("TEXT: the same again");
+    let server = PipeServer::start(Router::new().method("echo", echo));
+    let publisher = server.publisher.clone();
+    tokio::spawn(async move {
+        for tick in 1_u64.. {
+            sleep_until(began + Duration::from_secs(tick)).await;
+            publisher.publish("ticks", tick.to_string()).await.expect("published");
+        }
+    });
+    // As many ticks are there as in the text; the next comes once both ends wait.
+    sleep_until(began + Duration::from_millis(17_500)).await;
+    let mut peer = Peer::new(server.connect_raw(PIPE).io);
+    for line in block("nc").lines {
+        if is_typed(&line) {
+            peer.send(&line).await;
+        } else {
+            assert_eq!(masked(&peer.line().await), masked(&line));
+        }
+    }
+    peer.expect_closed().await;
+}
+
+/// The lines with an id and a method.
+fn is_typed(line: &str) -> bool {
+    let word = line.split([' ', ';']).nth(1).unwrap_or("");
+    !line.starts_with('*') && !["ok", "more", "err", "no", "cut"].contains(&word)
+}
+
+/// A line without the values that each server draws.
+fn masked(line: &str) -> String {
+    let mask = |part: &str| match part.split_once('=') {
+        Some((key @ ("session" | "epoch"), _)) => format!("{key}=…"),
+        _ => part.to_owned(),
+    };
+    line.split(';').map(mask).collect::<Vec<_>>().join(";")
+}
+
 /// Every transcript, against the real server.
 #[tokio::test(start_paused = true)]
 async fn transcripts_against_the_server() {
-    let transcripts = transcripts("transcript");
-    assert!(transcripts.len() >= 38);
+    let transcripts = transcripts();
+    assert!(transcripts.len() >= 65);
     let mut failures = Vec::new();
-    for (name, block) in transcripts {
-        if let Err(failure) = transcript::replay(&block).await {
-            failures.push(format!("transcript {name}, {failure}"));
+    for transcript in transcripts {
+        if let Err(failure) = transcript::replay(&transcript).await {
+            failures.push(format!("transcript {}, {failure}", transcript.name));
         }
     }
     assert!(failures.is_empty(), "{} failed\n{}", failures.len(), failures.join("\n"));
@@ -109,9 +215,8 @@ async fn transcripts_against_the_server() {
 /// transcript writes is looked at by the server's parser in the replay.
 #[tokio::test]
 async fn transcripts_against_the_client() {
-    let all = transcripts("transcript").into_iter().chain(transcripts("transcript-not-yet"));
-    for (name, block) in all {
-        for (number, line) in block.lines {
+    for transcript in transcripts() {
+        for line in &transcript.lines {
             let Some(text) = line.strip_prefix("S: ").or(line.strip_prefix("S~ ")) else {
                 continue;
             };
@@ -119,23 +224,10 @@ async fn transcripts_against_the_client() {
             let bound = |name: &str| {
                 Some(if name == "session" { session.to_owned() } else { name.to_owned() })
             };
-            let line = unescape(text, bound);
-            let taken = read_by_client(&line).await;
-            // The one fault of its own that a client closes upon (M31).
+            let taken = read_by_client(&unescape(text, bound)).await;
+            // The one fault of its own that a client closes upon (C3.2).
             let is_fatal = text.contains(" id-order ");
-            assert_eq!(taken.is_err(), is_fatal, "{name}, line {number}: {text}: {taken:?}");
-        }
-    }
-}
-
-/// The transcripts of what is not built are lines of the grammar all the same.
-#[test]
-fn transcripts_of_later_are_well_formed() {
-    for (name, block) in transcripts("transcript-not-yet") {
-        for (number, line) in block.lines {
-            let Some(text) = line.strip_prefix("C: ") else { continue };
-            let line = unescape(text, |name| Some(name.to_owned()));
-            assert!(Line::parse_request(&line).is_ok(), "{name}, line {number}: {text}");
+            assert_eq!(taken.is_err(), is_fatal, "{}: {text}: {taken:?}", transcript.name);
         }
     }
 }
@@ -156,91 +248,4 @@ async fn a_transcript_may_come_in_any_pieces() {
     far.read_to_end(&mut written).await.unwrap();
     assert_eq!(driver.await.unwrap(), Err(ConnectionError::ClosedByPeer));
     assert_eq!((client.stats().unasked_replies, written.len()), (2, 0));
-}
-
-/// The numbers are unique and leave none out, and each sentence with a MUST has one.
-#[test]
-fn musts_are_numbered() {
-    let musts = musts();
-    let mut numbers: Vec<_> = musts.iter().map(|must| must.number).collect();
-    numbers.sort_unstable();
-    assert!(numbers.iter().copied().eq(1..=musts.len() as u32), "{numbers:?}");
-    let marked: BTreeSet<_> = musts.iter().map(|must| must.line).collect();
-    let mut last_item = 0;
-    for (text, line) in document::PROTOCOL.lines().zip(1..) {
-        // The section that explains the word is the one place without a number.
-        let explains = text.contains("key words MUST") || text.contains("Every MUST");
-        last_item = if marked.contains(&line) { line } else { last_item };
-        let is_owned = document::PROTOCOL.lines().skip(last_item).take(line - last_item);
-        let continues = is_owned.clone().all(|text| text.starts_with(' '));
-        let has_number = line == last_item || continues;
-        assert!(!text.contains("MUST") || explains || has_number, "line {line}: {text}");
-    }
-}
-
-/// Every MUST of what is built is named by a test, or by a transcript that is replayed; and no
-/// test names what is none.
-#[test]
-fn every_must_is_tested() {
-    let built: BTreeSet<u32> =
-        musts().iter().filter(|must| must.is_built).map(|must| must.number).collect();
-    let mut named = BTreeSet::new();
-    for (_, block) in transcripts("transcript") {
-        let remarks = block.lines.iter().filter(|(_, line)| line.starts_with('#'));
-        named.extend(remarks.flat_map(|(_, line)| tags(line)));
-    }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for folder in ["tests", "src"] {
-        in_sources(&root.join(folder), &mut named);
-    }
-    let missing: Vec<_> = built.difference(&named).collect();
-    assert!(missing.is_empty(), "{} MUSTs that no test names: {missing:?}", missing.len());
-    let strange: Vec<_> = named.difference(&built).collect();
-    assert!(strange.is_empty(), "named by tests, and no MUST of what is built: {strange:?}");
-}
-
-fn in_sources(path: &Path, named: &mut BTreeSet<u32>) {
-    if path.is_dir() {
-        let entries = fs::read_dir(path).unwrap();
-        entries.for_each(|entry| in_sources(&entry.unwrap().path(), named));
-    } else if path.extension().is_some_and(|extension| extension == "rs") {
-        named.extend(tags_at_tests(&fs::read_to_string(path).unwrap()));
-    }
-}
-
-/// The tags in the comments that stand directly before a test, unless it is ignored.
-fn tags_at_tests(source: &str) -> Vec<u32> {
-    let (mut found, mut comment) = (Vec::new(), Vec::new());
-    let (mut is_test, mut is_ignored) = (false, false);
-    for line in source.lines().map(str::trim) {
-        if line.starts_with("//") {
-            comment.extend(tags(line));
-        } else if line.starts_with("#[") {
-            is_test |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
-            is_ignored |= line.starts_with("#[ignore");
-        } else {
-            if is_test && !is_ignored && line.contains("fn ") {
-                found.append(&mut comment);
-            }
-            comment.clear();
-            (is_test, is_ignored) = (false, false);
-        }
-    }
-    found
-}
-
-#[test]
-fn a_tag_counts_at_a_test_only() {
-    let tag = |number: u32| format!("[M{number}]");
-    let source = format!(
-        "//! {}\n\n/// {} and {}\n#[test]\nfn a() {{}}\n/// {}\nfn b() {{}}\n// {}\nlet x;\n\
-         /// {}\n#[test]\n#[ignore]\nfn c() {{}}\n",
-        tag(1),
-        tag(2),
-        tag(3),
-        tag(4),
-        tag(5),
-        tag(6),
-    );
-    assert_eq!(tags_at_tests(&source), [2, 3]);
 }

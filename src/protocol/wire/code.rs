@@ -162,6 +162,8 @@ impl PartialEq<&str> for Code {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeSet, HashSet};
+
     use super::*;
 
     #[test]
@@ -174,9 +176,20 @@ mod tests {
         }
     }
 
+    /// docs/protocol/codes.json lists the codes of what is built, and the crate has no others.
+    #[test]
+    fn the_codes_are_those_of_the_document() {
+        let text = include_str!("../../../docs/protocol/codes.json");
+        let document: serde_json::Value = serde_json::from_str(text).unwrap();
+        let entries = document["codes"].as_array().unwrap().iter();
+        let built = entries.filter(|entry| entry["built"].as_bool().unwrap());
+        let listed: BTreeSet<_> = built.map(|entry| entry["code"].as_str().unwrap()).collect();
+        assert_eq!(ALL.iter().map(Code::as_str).collect::<BTreeSet<_>>(), listed);
+    }
+
     #[test]
     fn no_code_stands_twice() {
-        let unique: std::collections::HashSet<_> = ALL.iter().collect();
+        let unique: HashSet<_> = ALL.iter().collect();
         assert_eq!(unique.len(), ALL.len());
     }
 }
