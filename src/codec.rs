@@ -7,7 +7,7 @@ use crate::protocol::{
     AttributeList, DEFAULT_MAX_LINE, Line, LineDecoder, LineTooLong, Malformed, Mark, Word, encode,
 };
 
-/// A line that owns its parts; its rest is plain (PROTOCOL.md, section 3).
+/// A line that owns its parts; its rest is plain (PROTOCOL.md, section 2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnedLine {
     mark: Mark,

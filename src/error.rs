@@ -7,7 +7,7 @@ use std::{fmt, io, time::Duration};
 pub use self::cause::Cause;
 use crate::protocol::{Code, Escaped, InvalidAttribute, InvalidName, Reason};
 
-/// Why a call has no reply (PROTOCOL.md, section 7; guarantee R2).
+/// Why a call has no reply (PROTOCOL.md, section 3; guarantee "one outcome").
 ///
 /// The variant alone tells whether the handler may have run: see [`may_have_run`] and
 /// [`is_safe_to_retry`]. One failure reaches every caller it concerns, so errors are `Clone`.

@@ -4,8 +4,8 @@
 ///
 /// As an argument it takes what the payload decodes to; a payload that does not decode is answered
 /// `no bad-arguments`, and the handler is not started. An absent payload is read as `null` on both
-/// sides (PROTOCOL.md, section 7.12): `Json<()>` and `Json<Option<T>>` take it, and so does a typed
-/// call whose method answers without a payload.
+/// sides (docs/protocol/calls.md, section 12): `Json<()>` and `Json<Option<T>>` take it, and so
+/// does a typed call whose method answers without a payload.
 ///
 /// ```
 /// use bellwire::Json;

@@ -194,8 +194,8 @@
 //! - [`ServerHandle`] and [`Session`]: what a server does now, and how to end one connection.
 //! - [`ClientConfig`] and [`ServerConfig`]: every bound, with its default.
 //! - [`protocol`]: lines and names, for your own tools and clients.
-//! - In the repository: PROTOCOL.md specifies the wire, and these docs name its sections. SECURITY.md
-//!   says what peers may do, and how each threat is held off.
+//! - In the repository: PROTOCOL.md and docs/protocol/ specify the wire, and these docs name their
+//!   sections. SECURITY.md says what peers may do, and how each threat is held off.
 //!
 //! # Testing a service
 //!

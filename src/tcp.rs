@@ -51,8 +51,8 @@ impl Error for AtAddress {
 }
 
 /// Prepares a client's socket: as [`prepare`], but the system does not drop a server that answers
-/// and takes no bytes. The server may have its reasons (PROTOCOL.md, section 12), and the client
-/// probes it.
+/// and takes no bytes. The server may have its reasons (docs/protocol/limits.md, section 20), and
+/// the client probes it.
 ///
 /// # Errors
 /// As of [`prepare`].

@@ -1,4 +1,5 @@
-//! TLS by rustls, with ring: both sides, from the first byte (PROTOCOL.md, section 3).
+//! TLS by rustls, with ring: both sides, from the first byte (docs/protocol/grammar.md, section
+//! 11).
 //!
 //! A server listens with a [`TlsListener`], a client connects with
 //! [`ClientBuilder::tls`](crate::ClientBuilder::tls); both take rustls's own configurations, which

@@ -8,7 +8,7 @@
 //! case: falling-id
 //! title: An id that is not above the last one is an error of its own
 //! level: L0
-//! rule: M29 M30
+//! rule: S3.1
 //! wrong: executes-falling-ids
 //! options: in-flight=2
 //!
@@ -76,7 +76,7 @@ pub struct Case {
     /// What a right peer does, in one line.
     pub title: String,
     pub level: Level,
-    /// The rules of PROTOCOL.md that it shows, as `M57`.
+    /// The rules of PROTOCOL.md that it shows, as `S3.9`.
     pub rules: Vec<String>,
     /// The deliberately wrong peer that fails it.
     pub wrong: String,
@@ -230,12 +230,13 @@ impl Draft {
     fn finish(self, file: &str) -> Result<Case, String> {
         let at = format!("{file}:{}: case {:?}", self.line, self.name);
         let is_rule = |rule: &String| {
-            rule.strip_prefix('M').is_some_and(|digits| digits.parse::<u32>().is_ok())
+            let numbers = rule.strip_prefix(['B', 'C', 'S']).and_then(|it| it.split_once('.'));
+            numbers.is_some_and(|(a, b)| a.parse::<u32>().is_ok() && b.parse::<u32>().is_ok())
         };
         let missing = match () {
             () if self.name.is_empty() => "name",
             () if self.title.is_empty() => "`title:`",
-            () if self.rules.is_empty() || !self.rules.iter().all(is_rule) => "`rule: M…`",
+            () if self.rules.is_empty() || !self.rules.iter().all(is_rule) => "`rule: S3.1`",
             () if self.wrong.is_empty() => "`wrong:`",
             () if self.script.is_empty() => "script",
             () => "",

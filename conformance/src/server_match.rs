@@ -88,30 +88,30 @@ fn has_rest(expected: &str, line: &Line, names: &mut Names) -> Result<bool, Stri
     Ok(true)
 }
 
-/// What is wrong with a `/hello`, if anything (sections 6.2 and 9.1).
+/// What is wrong with a `/hello`, if anything (section 21).
 pub fn fault_of_hello(line: &Line, bytes: usize) -> Option<String> {
     if !line.is_channel() || line.word != "/hello" {
-        return Some("M18: the first line is no /hello".to_owned());
+        return Some("S2.1: the first line is no /hello".to_owned());
     }
     if bytes > 1_024 {
-        return Some("M15: the /hello is longer than 1024 bytes".to_owned());
+        return Some("S2.2: the /hello is longer than 1024 bytes".to_owned());
     }
     if line.attribute("version") != Some("1") {
-        return Some("section 9.1: the /hello has no version=1".to_owned());
+        return Some("section 21: the /hello has no version=1".to_owned());
     }
     for key in ["session", "max-line", "in-flight", "lease"] {
         if line.attribute(key).is_none() {
-            return Some(format!("section 9.1: the /hello has no {key}"));
+            return Some(format!("section 21: the /hello has no {key}"));
         }
     }
     for key in ["max-line", "in-flight", "lease", "idle"] {
         let number = line.attribute(key).map(wire::number);
         if number == Some(None) || (key == "max-line" && number < Some(Some(1_024))) {
-            return Some(format!("section 6.2: {key} of the /hello has a wrong value"));
+            return Some(format!("section 21: {key} of the /hello has a wrong value"));
         }
     }
     let session = line.attribute("session").unwrap_or_default();
     let is_byte = |byte: u8| byte.is_ascii_hexdigit() || byte == b'-';
     let is_uuid = session.len() == 36 && session.bytes().all(is_byte);
-    (!is_uuid).then(|| "section 6.2: session of the /hello is no UUID".to_owned())
+    (!is_uuid).then(|| "section 21: session of the /hello is no UUID".to_owned())
 }

@@ -102,7 +102,7 @@ impl Peer {
         let Some(bytes) = read.map_err(|error| format!("the connection is lost: {error}"))? else {
             return match self.unread.is_empty() {
                 true => Ok(None),
-                false => Err("M8: the last line has no LF".to_owned()),
+                false => Err("B2.3: the last line has no LF".to_owned()),
             };
         };
         let line = self.watch.received(&bytes);

@@ -190,7 +190,7 @@ impl<'a> Stage<'a> {
             }
             "!since" => match self.mark.elapsed() {
                 passed if passed >= millis(rest)? => Ok(()),
-                passed => Err(format!("M148: it came after {} ms", passed.as_millis())),
+                passed => Err(format!("S18.1: it came after {} ms", passed.as_millis())),
             },
             _ => self.read(word, rest).await,
         }
@@ -301,7 +301,7 @@ impl<'a> Stage<'a> {
             let item = text.parse::<u64>().ok();
             let is_next = item.is_some() && (expected.is_none() || expected == item);
             if line.mark != id || line.word != "more" || !is_next {
-                return Err(format!("M154: got {}", describe(&line)));
+                return Err(format!("S15.3: got {}", describe(&line)));
             }
             expected = item.map(|item| item + 1);
         }
@@ -335,11 +335,11 @@ impl<'a> Stage<'a> {
         let lines = self.more_lines(id).await?;
         let names: Vec<_> = lines.iter().filter_map(|line| line.split(' ').next()).collect();
         if !names.is_sorted_by(|one, next| one.as_bytes() < next.as_bytes()) {
-            return Err(format!("M86: the list is not sorted: {names:?}"));
+            return Err(format!("S12.6: the list is not sorted: {names:?}"));
         }
         match names.contains(&"echo") {
             true => Ok(()),
-            false => Err(format!("M86: the list lacks echo: {names:?}")),
+            false => Err(format!("S12.6: the list lacks echo: {names:?}")),
         }
     }
 
@@ -349,7 +349,7 @@ impl<'a> Stage<'a> {
         let listed = lines.iter().flat_map(|line| line.split(' ')).count();
         match listed.to_string() == count {
             true => Ok(()),
-            false => Err(format!("M200: {listed} subscriptions are listed: {lines:?}")),
+            false => Err(format!("S13.4: {listed} subscriptions are listed: {lines:?}")),
         }
     }
 

@@ -106,8 +106,8 @@ impl Watch {
     /// # Errors
     /// The rule that it breaks, and how.
     pub fn received(&mut self, bytes: &[u8]) -> Result<Line, String> {
-        let line = wire::parse(bytes).map_err(|why| format!("M2: {why}"))?;
-        require(line.rest.as_deref() != Some(b""), || "M6: an empty rest has a SP".to_owned())?;
+        let line = wire::parse(bytes).map_err(|why| format!("B2.1: {why}"))?;
+        require(line.rest.as_deref() != Some(b""), || "B2.4: an empty rest has a SP".to_owned())?;
         if self.limit == 0 {
             fault_of_hello(&line, bytes.len() + 1).map_or(Ok(()), Err)?;
             let limit = line.attribute("max-line").and_then(|text| text.parse().ok());
@@ -115,7 +115,7 @@ impl Watch {
             return Ok(line);
         }
         require(bytes.len() < self.limit, || {
-            format!("M14: a line of {} bytes, over the limit of {}", bytes.len() + 1, self.limit)
+            format!("S2.4: a line of {} bytes, over the limit of {}", bytes.len() + 1, self.limit)
         })?;
         match line.is_channel() {
             false => self.reply(&line)?,
@@ -126,9 +126,9 @@ impl Watch {
     }
 
     fn reply(&mut self, line: &Line) -> Checked {
-        let id = number(&line.mark).ok_or("M2: no id")?;
+        let id = number(&line.mark).ok_or("B2.1: no id")?;
         if !self.open.contains_key(&id) {
-            return Err(format!("M45: a line under {id}, which was answered or never asked"));
+            return Err(format!("S3.5: a line under {id}, which was answered or never asked"));
         }
         match &line.word[..] {
             "more" => return self.item(id),
@@ -136,9 +136,9 @@ impl Watch {
             "err" | "no" | "cut" => {
                 let text = plain(line);
                 let code = text.split(' ').next().unwrap_or_default();
-                require(wire::is_code(code), || format!("M2: {code:?} is no code"))?;
+                require(wire::is_code(code), || format!("B2.1: {code:?} is no code"))?;
             }
-            word => return Err(format!("M2: {word:?} is no word of a reply")),
+            word => return Err(format!("B2.1: {word:?} is no word of a reply")),
         }
         let asked = self.open.remove(&id).unwrap_or_default();
         if line.word == "ok" { self.accepted(&asked, line) } else { Ok(()) }
@@ -149,7 +149,7 @@ impl Watch {
         if asked.method.starts_with('/') {
             return Ok(());
         }
-        require(asked.credit > 0, || format!("M70: an item under {id} without credit"))?;
+        require(asked.credit > 0, || format!("S15.1: an item under {id} without credit"))?;
         asked.credit -= 1;
         Ok(())
     }
@@ -170,15 +170,15 @@ impl Watch {
     fn subscribed(&mut self, asked: &Asked, line: &Line) -> Checked {
         let text = |key| line.attribute(key).unwrap_or_default();
         let (epoch, lease) = (text("epoch").to_owned(), number(text("lease")));
-        let next = number(text("next")).ok_or("section 8.2: `next` is no number")?;
+        let next = number(text("next")).ok_or("section 13.2: `next` is no number")?;
         let head = if text("head") == "0" { Some(0) } else { number(text("head")) };
-        let head = head.ok_or("section 8.2: `head` is no number")?;
+        let head = head.ok_or("section 13.2: `head` is no number")?;
         let is_whole = wire::is_epoch(&epoch) && lease.is_some();
-        require(is_whole, || "section 8.2: the ok has no epoch or no lease".to_owned())?;
+        require(is_whole, || "section 13.2: the ok has no epoch or no lease".to_owned())?;
         let (rule, expected) = match asked.from.as_deref().and_then(position) {
-            None => ("M104", head + 1),
-            Some((from, seq)) if from == epoch => ("M105", seq),
-            Some(_) => ("M107", 1),
+            None => ("S4.4", head + 1),
+            Some((from, seq)) if from == epoch => ("S4.4", seq),
+            Some(_) => ("S4.4", 1),
         };
         require(next == expected, || format!("{rule}: next is {next} instead of {expected}"))?;
         let (topic, window) = (asked.topic.clone(), asked.window);
@@ -194,7 +194,7 @@ impl Watch {
 
     fn unsubscribed(&mut self, asked: &Asked, line: &Line) -> Checked {
         let at = self.subscriptions.iter().position(|one| one.topic == asked.topic);
-        let at = at.ok_or("M80: there is no such subscription")?;
+        let at = at.ok_or("S4.10: there is no such subscription")?;
         let gone = self.subscriptions.remove(at);
         gone.stands_at(line.attribute("next").unwrap_or_default())
     }
@@ -208,44 +208,44 @@ impl Watch {
         }
         let entries: Vec<_> = list.split(' ').filter(|entry| !entry.is_empty()).collect();
         let same = entries.len() == self.subscriptions.len();
-        require(same, || format!("M81: {list:?} is not the list of the subscriptions"))?;
+        require(same, || format!("S4.13: {list:?} is not the list of the subscriptions"))?;
         for (entry, subscription) in entries.iter().zip(&self.subscriptions) {
             let (topic, at) = entry.split_once(':').unwrap_or((entry, ""));
-            require(topic == subscription.topic, || format!("M81: {topic:?} at its place"))?;
-            let (epoch, next) = position(at).ok_or_else(|| format!("M81: {entry:?}"))?;
+            require(topic == subscription.topic, || format!("S4.13: {topic:?} at its place"))?;
+            let (epoch, next) = position(at).ok_or_else(|| format!("S4.13: {entry:?}"))?;
             let is_told = epoch == subscription.epoch && next <= subscription.next;
-            require(is_told, || format!("M82: {entry}, and not all below it came"))?;
+            require(is_told, || format!("S4.13: {entry}, and not all below it came"))?;
         }
         Ok(())
     }
 
     fn after(&self, line: &Line) -> Checked {
         let Some(after) = line.attribute("after") else { return Ok(()) };
-        let (topic, at) = after.split_once(':').ok_or("M187: `after` is TOPIC:POSITION")?;
-        let (epoch, _) = position(at).ok_or("M187: `after` has no position")?;
+        let (topic, at) = after.split_once(':').ok_or("S17.2: `after` is TOPIC:POSITION")?;
+        let (epoch, _) = position(at).ok_or("S17.2: `after` has no position")?;
         let is_its = |one: &Subscription| one.topic == topic && one.epoch == epoch;
         require(self.subscriptions.iter().any(is_its), || {
-            format!("M186: after={after}, and there is no such subscription")
+            format!("S17.1: after={after}, and there is no such subscription")
         })
     }
 
     fn of(&mut self, topic: &str, what: &str) -> Result<&mut Subscription, String> {
         let found = self.subscriptions.iter_mut().find(|one| one.topic == topic);
-        found.ok_or_else(|| format!("M110 M111: {what} of {topic}, without a subscription"))
+        found.ok_or_else(|| format!("S4.6 S4.7: {what} of {topic}, without a subscription"))
     }
 
     fn notification(&mut self, line: &Line) -> Checked {
         let text = plain(line);
-        let seq = number(text.split(' ').next().unwrap_or_default()).ok_or("M2: no seq")?;
+        let seq = number(text.split(' ').next().unwrap_or_default()).ok_or("B2.1: no seq")?;
         let subscription = self.of(&line.word, "a notification")?;
         let expected = subscription.next;
-        require(seq >= expected, || format!("M112: number {seq} comes behind {expected}"))?;
-        require(seq == expected, || format!("M113: number {seq} instead of {expected}"))?;
+        require(seq >= expected, || format!("S4.8: number {seq} comes behind {expected}"))?;
+        require(seq == expected, || format!("S4.5: number {seq} instead of {expected}"))?;
         subscription.next += 1;
         subscription.unacknowledged.push(seq);
         let (count, window) = (subscription.unacknowledged.len() as u64, subscription.window);
         require(window.is_none_or(|window| count <= window), || {
-            format!("M127: {count} unacknowledged notifications")
+            format!("S16.2: {count} unacknowledged notifications")
         })
     }
 
@@ -254,43 +254,47 @@ impl Watch {
         let words: Vec<_> = text.split(' ').collect();
         match (&line.word[..], &words[..]) {
             ("/gap", [topic, epoch, first, last, reason, ..]) => {
-                require(wire::is_code(reason), || "section 9.2: the reason is no code".to_owned())?;
+                require(wire::is_code(reason), || {
+                    "section 13.6: the reason is no code".to_owned()
+                })?;
                 self.gap(topic, epoch, number(first).zip(number(last)))
             }
             ("/reset", [topic, at, ..]) => self.reset(topic, position(at)),
             ("/end", [topic, reason, at, ..]) => {
-                require(wire::is_code(reason), || "section 9.4: the reason is no code".to_owned())?;
+                require(wire::is_code(reason), || {
+                    "section 13.6: the reason is no code".to_owned()
+                })?;
                 self.of(topic, "an end")?.stands_at(at)?;
                 self.subscriptions.retain(|one| one.topic != *topic);
                 Ok(())
             }
-            ("/gap" | "/reset" | "/end", _) => Err(format!("section 9: {text:?} is too short")),
+            ("/gap" | "/reset" | "/end", _) => Err(format!("section 21: {text:?} is too short")),
             ("/error", [code, ..]) => {
-                require(wire::is_code(code), || "section 9.5: the code is no code".to_owned())
+                require(wire::is_code(code), || "section 21: the code is no code".to_owned())
             }
             ("/bye", [reason, ..]) => bye(line, reason),
-            ("/hello", _) => Err("section 9.1: a second /hello".to_owned()),
+            ("/hello", _) => Err("section 21: a second /hello".to_owned()),
             _ => Ok(()),
         }
     }
 
     fn gap(&mut self, topic: &str, epoch: &str, numbers: Option<(u64, u64)>) -> Checked {
-        let (first, last) = numbers.ok_or("section 9.2: FIRST or LAST is no number")?;
+        let (first, last) = numbers.ok_or("section 13.6: FIRST or LAST is no number")?;
         let subscription = self.of(topic, "a gap")?;
         subscription.stands_at(&format!("{epoch}:{first}"))?;
-        require(first <= last, || "section 9.2: FIRST is above LAST".to_owned())?;
+        require(first <= last, || "section 13.6: FIRST is above LAST".to_owned())?;
         subscription.next = last + 1;
         Ok(())
     }
 
     fn reset(&mut self, topic: &str, at: Option<(&str, u64)>) -> Checked {
-        let (epoch, next) = at.ok_or("section 9.3: no position")?;
+        let (epoch, next) = at.ok_or("section 13.6: no position")?;
         let subscription = self.of(topic, "a reset")?;
         let is_new = epoch != subscription.epoch;
         subscription.epoch = epoch.to_owned();
         subscription.next = next;
         subscription.unacknowledged.clear();
-        require(is_new, || "section 9.3: the epoch is the same".to_owned())
+        require(is_new, || "section 13.6: the epoch is the same".to_owned())
     }
 }
 
@@ -298,11 +302,11 @@ impl Watch {
 fn bye(line: &Line, reason: &str) -> Checked {
     let last = line.attribute("last");
     let is_number = last.is_none_or(|last| last == "0" || number(last).is_some());
-    require(is_number, || "section 9.7: `last` is no number".to_owned())?;
+    require(is_number, || "section 18.4: `last` is no number".to_owned())?;
     let retry = line.attribute("retry").map(number);
-    require(retry != Some(None), || "section 9.6: `retry` is no number".to_owned())?;
+    require(retry != Some(None), || "section 18.3: `retry` is no number".to_owned())?;
     let is_reason = wire::is_code(reason) || (reason.is_empty() && last.is_none());
-    require(is_reason, || "section 9.7: the reason is no code".to_owned())
+    require(is_reason, || "section 18.4: the reason is no code".to_owned())
 }
 
 impl Asked {
@@ -323,7 +327,7 @@ impl Subscription {
     fn stands_at(&self, at: &str) -> Checked {
         let expected = format!("{}:{}", self.epoch, self.next);
         require(at == expected, || {
-            format!("M37 M113: {} stands at {expected}, not {at}", self.topic)
+            format!("B4.1 S4.5: {} stands at {expected}, not {at}", self.topic)
         })
     }
 }

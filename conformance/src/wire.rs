@@ -1,4 +1,4 @@
-//! A line taken apart by the grammar of PROTOCOL.md, section 3.1, independently of the crate.
+//! A line taken apart by the grammar of docs/protocol/grammar.md, section 11, independently of the crate.
 
 /// A well-formed line of either direction.
 #[derive(Clone, Debug, PartialEq, Eq)]

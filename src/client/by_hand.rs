@@ -121,7 +121,8 @@ pub enum Dial {
 /// at once. The connection before may go on: a server that has said `/bye` finishes what it has
 /// accepted, while the next connection takes what is new. It has to be driven to its end.
 ///
-/// The pause before an attempt is the driver's (PROTOCOL.md, section 3.5), and so is obeying
+/// The pause before an attempt is the driver's (docs/protocol/reconnecting.md, section 14), and so
+/// is obeying
 /// [`Connection::retry_after`]. [`Client::reconnect_now`] only wakes the driver. The events of attempts
 /// ([`ConnectionEvent::Connecting`], `ConnectFailed`, `Disconnected`) are not emitted: the driver is
 /// where they happen.

@@ -18,7 +18,7 @@ use crate::{
 
 /// A call in progress: a future of the reply's payload. Nothing is sent before it is first polled.
 ///
-/// Made by [`Client::call`](crate::Client::call). Implements PROTOCOL.md, section 7.
+/// Made by [`Client::call`](crate::Client::call). Implements PROTOCOL.md, section 3.
 ///
 /// It borrows its client, so that a call costs no reference count. To spawn it, move a clone of the
 /// client into an `async move` block. A [`Streaming`](crate::Streaming) owns its client instead.
@@ -123,7 +123,7 @@ impl<T> Replied<T> {
 }
 
 /// Where the effect of a request shows: in the notifications of `topic` below `position`, which
-/// names the *next* number (PROTOCOL.md, section 11.8; guarantee N4).
+/// names the *next* number (docs/protocol/after.md, section 17).
 ///
 /// Wait for it with [`Subscription::seen`](crate::Subscription::seen).
 #[derive(Clone, Debug, PartialEq, Eq)]

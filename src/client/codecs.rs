@@ -56,9 +56,9 @@ pub trait Decode<T> {
 
 /// JSON by serde: the default codec of typed calls.
 ///
-/// An absent payload is read as `null` (PROTOCOL.md, section 7.12). So a method that answers
-/// without a payload can be called with a reply type of `()`, an `Option`, or any other type that
-/// accepts `null`.
+/// An absent payload is read as `null` (docs/protocol/calls.md, section 12). So a method that
+/// answers without a payload can be called with a reply type of `()`, an `Option`, or any other
+/// type that accepts `null`.
 #[cfg(feature = "json")]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct JsonCodec;

@@ -279,7 +279,7 @@ impl ClientConfig {
     }
 
     /// Closes the connection at a reply to a request that was never sent, or that has had its reply
-    /// (PROTOCOL.md, section 7.1). Default `false`: such a line is counted, reported as a
+    /// (docs/protocol/calls.md, section 12). Default `false`: such a line is counted, reported as a
     /// [`ConnectionEvent`](crate::ConnectionEvent) and ignored.
     ///
     /// No line after it is processed, and everything ends with
@@ -304,8 +304,8 @@ impl ClientConfig {
     /// it is at least 1 s more than [`probe`](Self::probe).
     ///
     /// A server is not silent if it stops reading because too many requests of this client wait for
-    /// a place: it says so every 5 s (PROTOCOL.md, section 7.5). A server that goes on taking
-    /// unwritten bytes is not silent either.
+    /// a place: it says so every 5 s (docs/protocol/calls.md, section 12). A server that goes on
+    /// taking unwritten bytes is not silent either.
     ///
     /// [`ConnectionError::Silent`]: crate::ConnectionError::Silent
     #[must_use]
@@ -323,9 +323,9 @@ impl ClientConfig {
     /// failed, they wait in either case.
     ///
     /// These requests are proven not executed: those that were not offered to a connection that
-    /// ended, those that a stopping server had not begun (PROTOCOL.md, section 9.7), and those that
-    /// were refused with a `retry`. The last are sent again after that time and a pause, as between
-    /// attempts to connect.
+    /// ended, those that a stopping server had not begun (docs/protocol/leaving.md, section 18),
+    /// and those that were refused with a `retry`. The last are sent again after that time and a
+    /// pause, as between attempts to connect.
     ///
     /// [`NotSent::Lost`]: crate::NotSent::Lost
     #[must_use]
@@ -341,9 +341,9 @@ impl ClientConfig {
     ///
     /// A pause is random, from a tenth of its window to all of it, so that the clients of a lost
     /// server do not come back together. When the client reconnects, it makes one round through the
-    /// addresses in each window, at the same place in each (PROTOCOL.md, sections 3.5 and 12.1). A
-    /// server's own `retry=` is waited for before the pause. The `retry=` of a `/bye` applies to
-    /// that address.
+    /// addresses in each window, at the same place in each (docs/protocol/reconnecting.md, section
+    /// 14). A server's own `retry=` is waited for before the pause. The `retry=` of a `/bye`
+    /// applies to that address.
     #[must_use]
     pub fn reconnect_base(mut self, window: Duration) -> Self {
         self.reconnect_base = window.max(LEAST_WINDOW);
@@ -383,8 +383,8 @@ impl ClientConfig {
         }
     }
 
-    /// Authenticates by `/auth` where the server asks for it (PROTOCOL.md, section 8.11). Default:
-    /// no credentials.
+    /// Authenticates by `/auth` where the server asks for it (docs/protocol/access.md, section 19).
+    /// Default: no credentials.
     ///
     /// The credentials are sent after the server's hello and before anything else. Calls wait until
     /// they are accepted; if they are refused, the connection ends. Call this several times to

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// A request that its task polls. It is sent again as long as it is proven not executed and there is
-/// time. Dropping it cancels it (R5).
+/// time. Dropping it cancels it (cancelling is free).
 pub(crate) struct Exchange<S: Borrow<Shared>> {
     shared: S,
     /// Its line, until it is over.
@@ -257,7 +257,7 @@ impl<S: Borrow<Shared>> Exchange<S> {
     }
 }
 
-/// A request that was dropped takes its place with it until its terminal line (R5).
+/// A request that was dropped takes its place with it until its terminal line (cancelling is free).
 impl<S: Borrow<Shared>> Drop for Exchange<S> {
     fn drop(&mut self) {
         self.cancel();

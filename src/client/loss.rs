@@ -55,7 +55,7 @@ pub(crate) struct Resync {
     callback: Held<Callback>,
     under_way: Option<UnderWay>,
     panic: Option<String>,
-    /// When it was last called, and how often in a row (PROTOCOL.md, section 12.1).
+    /// When it was last called, and how often in a row (docs/protocol/reconnecting.md, section 14).
     called: Option<Time>,
     repeats: Repeats,
 }

@@ -23,7 +23,8 @@ use crate::{
 /// A request for the methods of the server: a future of a list of names, each with its line of
 /// documentation. Nothing is sent before it is first polled.
 ///
-/// Made by [`Client::methods`](crate::Client::methods). Implements PROTOCOL.md, section 8.6.
+/// Made by [`Client::methods`](crate::Client::methods). Implements docs/protocol/calls.md, section
+/// 12.
 ///
 /// # Errors
 /// As a [`Call`](crate::Call)'s.

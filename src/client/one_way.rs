@@ -23,8 +23,8 @@ use crate::{
 /// A one-way request that is being sent: a future that ends when its line waits to be written.
 /// Nothing is sent before it is first polled.
 ///
-/// Made by [`Client::one_way`](crate::Client::one_way), which says more. Implements PROTOCOL.md,
-/// section 7.3.
+/// Made by [`Client::one_way`](crate::Client::one_way), which says more. Implements
+/// docs/protocol/calls.md, section 12.
 ///
 /// # Errors
 /// [`NotSent`].

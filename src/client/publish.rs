@@ -23,7 +23,8 @@ use crate::{
 /// A message that is being published: a future of its position. Nothing is sent before it is first
 /// polled.
 ///
-/// Made by [`Client::publish`](crate::Client::publish). Implements PROTOCOL.md, section 8.5.
+/// Made by [`Client::publish`](crate::Client::publish). Implements docs/protocol/subscriptions.md,
+/// section 13.
 ///
 /// # Errors
 /// As a [`Call`](crate::Call)'s; [`CallError::Refused`] with `forbidden` where it is not allowed.

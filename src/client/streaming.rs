@@ -32,13 +32,13 @@ use crate::{
     sync::Arc,
 };
 
-/// The credit of a request that names none, in items (PROTOCOL.md, section 7.8).
+/// The credit of a request that names none, in items (docs/protocol/streams.md, section 15).
 const DEFAULT_WINDOW: u64 = 32;
 
 /// A streamed reply: a stream of its items. Nothing is sent before it is first polled.
 ///
-/// Made by [`Client::stream`](crate::Client::stream). Implements PROTOCOL.md, section 7.8. The
-/// stream ends with the reply. If the reply fails, its last item is a [`CallError`], after
+/// Made by [`Client::stream`](crate::Client::stream). Implements docs/protocol/streams.md, section
+/// 15. The stream ends with the reply. If the reply fails, its last item is a [`CallError`], after
 /// everything that came before. A method that answers with one payload instead of a stream gives a
 /// stream of that payload, if it is not empty.
 ///
@@ -261,8 +261,9 @@ fn give_credit(shared: &Shared, key: Key, items: u64) {
 /// [`next_with_credit`](Streaming::next_with_credit). Dropping it allows the server to make one
 /// more item.
 ///
-/// The server is told by the half window, or at once if it has no credit left (PROTOCOL.md, section
-/// 7.8). Credit does not keep the connection open. Credit that is never dropped, for example by
+/// The server is told by the half window, or at once if it has no credit left
+/// (docs/protocol/streams.md, section 15). Credit does not keep the connection open. Credit that is
+/// never dropped, for example by
 /// [`std::mem::forget`], makes the window smaller for the rest of the stream.
 #[must_use = "dropping it gives the credit back at once"]
 pub struct ItemCredit(Option<(Arc<Shared>, Key, Arc<ItemQueue>)>);

@@ -120,7 +120,7 @@ impl Subscribe {
     /// asked for the window, the slowest holds it. A subscription that did not ask for a window
     /// holds up no other; its own queue drops what it does not read.
     ///
-    /// Implements PROTOCOL.md, section 11.7.
+    /// Implements docs/protocol/acks.md, section 16.
     pub fn window(mut self, notifications: u64) -> Self {
         self.wish.terms.window = NonZeroU64::new(notifications.clamp(1, MAX_NUMBER));
         self
@@ -128,7 +128,7 @@ impl Subscribe {
 
     /// What the server does when this subscriber does not keep up. Default [`Slow::Gap`].
     ///
-    /// Shared like the [`window`](Self::window). Implements PROTOCOL.md, section 11.5.
+    /// Shared like the [`window`](Self::window). Implements docs/protocol/acks.md, section 16.
     pub fn slow(mut self, policy: Slow) -> Self {
         self.wish.terms.slow = policy;
         self
@@ -158,7 +158,7 @@ impl Subscribe {
     /// left.
     ///
     /// Shared like the [`window`](Self::window): a later subscription that asks for the other value
-    /// is refused. Implements PROTOCOL.md, section 11.9.
+    /// is refused. Implements docs/protocol/reconnecting.md, section 14.
     pub fn after_reset(mut self, go_on: AfterReset) -> Self {
         self.wish.after_reset = Some(go_on);
         self
@@ -187,8 +187,8 @@ impl Subscribe {
     /// polled.
     ///
     /// A call within [`reconnect_stable`](crate::ClientConfig::reconnect_stable) of the last one
-    /// waits for a pause first (PROTOCOL.md, section 12.1), so that a server that resets a log
-    /// again and again is not flooded.
+    /// waits for a pause first (docs/protocol/reconnecting.md, section 14), so that a server that
+    /// resets a log again and again is not flooded.
     ///
     /// What [`Slow::Latest`] leaves out is not a loss, because it was asked for.
     ///
@@ -360,7 +360,7 @@ impl Drop for Membership {
 /// ([`ClientConfig::inbox_bytes`](crate::ClientConfig::inbox_bytes)). Several subscriptions of a
 /// client to one topic share one on the wire.
 ///
-/// Implements PROTOCOL.md, section 11.
+/// Implements PROTOCOL.md, section 4.
 ///
 /// ```
 /// # use bellwire::{Client, Delivery};
@@ -410,7 +410,7 @@ impl Subscription {
     /// to. If that task owns the subscription, wait on its [`progress`](Self::progress). If the
     /// position is in a log that this subscription has not reached yet, it waits for that log.
     ///
-    /// Implements PROTOCOL.md, section 11.8.
+    /// Implements docs/protocol/after.md, section 17.
     ///
     /// ```
     /// # use bellwire::{CallError, Client};

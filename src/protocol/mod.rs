@@ -2,7 +2,7 @@
 //!
 //! Nothing here touches a socket, a runtime or a clock: bytes come in as slices, time as a
 //! [`Time`], randomness as a number. It is what the fuzz targets run, and what your own tools can be
-//! built on. PROTOCOL.md is the normative text.
+//! built on. PROTOCOL.md and docs/protocol/ are the normative text.
 //!
 //! The way of a line in: [`LineDecoder`] splits the stream, [`Line::parse`] takes a line apart, and
 //! [`Notice::parse`] or [`Outcome::from_word`] say what it is. The way out: [`encode`]. [`Cursor`]

@@ -161,7 +161,7 @@ impl<L: Listener> Server<L> {
     /// anonymous.
     ///
     /// With an authenticator, `/hello` announces its schemes. A peer that the transport has not
-    /// identified has to `/auth` before anything else (PROTOCOL.md, section 8.11). See
+    /// identified has to `/auth` before anything else (docs/protocol/access.md, section 19). See
     /// [`TokenAuthenticator`](crate::server::TokenAuthenticator).
     ///
     /// # Panics

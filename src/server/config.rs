@@ -19,7 +19,7 @@ const SUBSCRIPTION: usize = 2_304;
 /// A log: its name, its line prefix, and the spare room of its rings.
 const TOPIC: usize = 3 * 1024;
 
-/// Every bound of a server, with its default (PROTOCOL.md, section 12).
+/// Every bound of a server, with its default (docs/protocol/limits.md, section 20).
 ///
 /// Each setter has a getter, whose name is `get_` and the setter's name. It returns the value in
 /// use, which the setter may have raised or lowered into its range.
@@ -247,8 +247,8 @@ impl ServerConfig {
     }
 
     /// Violations of the protocol that a connection may have: malformed lines, falling ids, faulty
-    /// acks, faulty one-way requests, requests before `/auth` (PROTOCOL.md, section 12). Default
-    /// 32.
+    /// acks, faulty one-way requests, requests before `/auth` (docs/protocol/limits.md, section
+    /// 20). Default 32.
     ///
     /// Beyond it the server sends `/bye violations`, and closes the connection once what is in
     /// flight is answered, within the time of a [`drain`](Self::drain). It takes 8 bytes per
@@ -417,7 +417,8 @@ impl ServerConfig {
     /// After that, and within half as much again, the log is dropped with everything that it
     /// retained. Its end is remembered, for as many topics as [`topics`](Self::topics) says, or
     /// half of them. The topic goes on there, and a subscriber that resumes is told exactly what it
-    /// missed (PROTOCOL.md, section 11.1). Worst case meanwhile: [`topics`](Self::topics) logs, and
+    /// missed (docs/protocol/subscriptions.md, section 13). Worst case meanwhile:
+    /// [`topics`](Self::topics) logs, and
     /// [`retained_bytes_total`](Self::retained_bytes_total) in them.
     #[must_use]
     pub fn idle_log(mut self, time: Duration) -> Self {
@@ -469,9 +470,9 @@ impl ServerConfig {
     }
 
     /// How long a graceful shutdown still accepts requests after `/bye`, because clients may have
-    /// sent them before they read it (PROTOCOL.md, section 9.6). Default 1 s, which is the least
-    /// that clients may count on; use less only in tests. A shutdown without connections does not
-    /// wait for it.
+    /// sent them before they read it (docs/protocol/leaving.md, section 18). Default 1 s, which is
+    /// the least that clients may count on; use less only in tests. A shutdown without connections
+    /// does not wait for it.
     #[must_use]
     pub fn grace(mut self, time: Duration) -> Self {
         self.grace = time;

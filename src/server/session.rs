@@ -162,7 +162,7 @@ impl Session {
     }
 
     /// Ends the connection's subscription to `topic`, from any task. The client is sent `/end` with
-    /// the reason `revoked` and its position (PROTOCOL.md, section 9.4).
+    /// the reason `revoked` and its position (PROTOCOL.md, section 4).
     ///
     /// What is published after this has returned does not reach the connection through that
     /// subscription; what was published before may. A `/subscribe` to the topic that is being
@@ -187,7 +187,7 @@ impl Session {
     /// `reason`. No request above that id is executed, and subscriptions end at once. Requests in
     /// flight are finished and answered, within the time of a
     /// [`drain`](crate::ServerConfig::drain). What still runs after that is answered `cut closing`
-    /// (PROTOCOL.md, section 9.7).
+    /// (docs/protocol/leaving.md, section 18).
     ///
     /// What is published after this has returned does not reach the connection. If it is called
     /// several times, the first reason counts.

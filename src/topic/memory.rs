@@ -503,7 +503,8 @@ mod tests {
         assert_eq!(topics.topics(), 1, "a log that is used stays");
     }
 
-    /// N1: no number of an epoch names two messages of a topic, however many ends are forgotten.
+    /// Identity: no number of an epoch names two messages of a topic, however many ends are
+    /// forgotten.
     #[test]
     fn no_number_is_given_twice() {
         let (topics, mut rng) = (topics(), fastrand::Rng::with_seed(3));

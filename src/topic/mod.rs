@@ -1,4 +1,4 @@
-//! Topics: each is a log, and a subscription is a cursor into it (PROTOCOL.md, section 11).
+//! Topics: each is a log, and a subscription is a cursor into it (PROTOCOL.md, section 4).
 //!
 //! [`TopicStore`] is the one trait behind the topics, so that a file or a distributed engine can
 //! own the logs; [`MemoryTopics`] is the default. [`Publisher`] is the handle that appends.
@@ -44,7 +44,8 @@ pub trait TopicStore: Send + Sync + 'static {
     ///
     /// Messages of one topic are numbered in the order of the calls, not of the futures' first
     /// polls. The future ends once the message is as durable as the store promises. Its number is
-    /// not given to a reader before that (N1). Dropping the future does not take the message back.
+    /// not given to a reader before that (identity). Dropping the future does not take the message
+    /// back.
     fn append(&self, topic: &Topic, payload: Bytes) -> BoxFuture<Result<Published, PublishError>>;
 
     /// Returns a reader of the log of `topic`; dropping it deregisters it.
@@ -69,7 +70,7 @@ pub trait TopicStore: Send + Sync + 'static {
     /// [`ServerConfig::idle_log`](crate::ServerConfig::idle_log). It must not block.
     ///
     /// A log that is dropped has to go on with its next number, or come back under a new epoch
-    /// (N1). Does nothing by default.
+    /// (identity). Does nothing by default.
     fn sweep(&self) {}
 
     /// Ends the log of `topic`, for [`Publisher::close`]. Returns where it ended; `None` if there

@@ -75,7 +75,7 @@ impl Publisher {
     ///
     /// It never waits for subscribers. Messages that are published one after the other to one topic
     /// are numbered in that order. A server that stops delivers what it accepted before it refused
-    /// more (PROTOCOL.md, section 9.7).
+    /// more (docs/protocol/leaving.md, section 18).
     ///
     /// A task that publishes in a loop lets others run after every 32 messages or 64 KiB, because
     /// it takes part in tokio's cooperative budget. So connections on the same thread read and

@@ -281,7 +281,8 @@ async fn listen(client: Client, with_window: bool) {
     }
 }
 
-/// Reads a subscription to its end: every number is delivered or named once, in order (N3).
+/// Reads a subscription to its end: every number is delivered or named once, in order (no silent
+/// loss).
 pub async fn contiguous(mut subscription: Subscription) {
     let mut expected = subscription.position();
     while let Some(delivery) = subscription.next().await {
@@ -373,7 +374,7 @@ async fn against_server(control: u8, stream: &[u8]) {
     server_lines(stream, &written.await.expect("read"));
 }
 
-/// The codes of PROTOCOL.md's section 10, by what they come with, sorted.
+/// The codes of docs/protocol/reference.md, section 21, by what they come with, sorted.
 pub const NO_CODES: [&str; 21] = [
     "already-subscribed",
     "bad-ack",

@@ -25,7 +25,7 @@ use std::fmt;
 
 pub use self::event::{Asked, Cause, Event, Line, Number, Outcome, Span, Word};
 
-/// What must hold, of the guarantees R1 to R3, R5 and N1 to N5 (PROTOCOL.md, section 13).
+/// What must hold, of the guarantees of PROTOCOL.md, section 8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rule {
     /// A call is started at most once, however many lines it took: exactly once, and before, if it

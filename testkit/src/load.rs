@@ -145,8 +145,8 @@ async fn listen(read: OwnedReadHalf, talk: &Talk, replied: &Semaphore) -> Record
 }
 
 impl Record {
-    /// The rules of PROTOCOL.md, sections 9.6 and 9.7: of a client that was told the line, each id
-    /// up to it has one terminal line, and each above it was refused or left out; one that
+    /// The rules of docs/protocol/leaving.md, section 18: of a client that was told the line, each
+    /// id up to it has one terminal line, and each above it was refused or left out; one that
     /// half-closed before is answered to the end.
     pub fn check(&self) {
         let mut notices = self.notices.iter();

@@ -148,7 +148,7 @@ enum State {
     Finishing,
 }
 
-/// Row 19 of the threats. [M89]
+/// Row 19 of the threats. [S19.1]
 #[tokio::test(start_paused = true)]
 async fn every_method_in_every_state() {
     for row in TABLE {
@@ -285,7 +285,7 @@ async fn send_in_pieces(peer: &mut Peer, mut bytes: &[u8], random: &Random) {
     peer.half_close().await;
 }
 
-/// [M90] While the authenticator takes its time, nothing behind `/auth` is looked at.
+/// [S19.2] While the authenticator takes its time, nothing behind `/auth` is looked at.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_read_before_auth_is_answered() {
     let gate = Slow::default();
@@ -333,7 +333,7 @@ impl Authenticator for Slow {
     }
 }
 
-/// [M171] One below, and at, the limit.
+/// [S19.3] One below, and at, the limit.
 #[tokio::test(start_paused = true)]
 async fn a_stranger_has_ten_seconds() {
     let server = guarded(ServerConfig::new());
@@ -375,7 +375,7 @@ async fn an_authenticator_that_never_ends_is_given_up() {
     peer.expect_closed().await;
 }
 
-/// [M172] Two refusals are borne, the third is the last; a well-formed one with no scheme counts.
+/// [S19.4] Two refusals are borne, the third is the last; a well-formed one with no scheme counts.
 #[tokio::test(start_paused = true)]
 async fn the_third_refused_auth_is_the_last() {
     let server = guarded(ServerConfig::new());
@@ -464,7 +464,7 @@ async fn an_authenticator_that_cannot_decide_is_busy() {
     peer.ask("1 /quit\n", "1 ok\n").await;
 }
 
-/// [M173] The limit counts the LF, and ends with `/auth`.
+/// [S19.5] The limit counts the LF, and ends with `/auth`.
 #[tokio::test(start_paused = true)]
 async fn lines_are_short_before_auth() {
     let server = guarded(ServerConfig::new());
@@ -516,7 +516,7 @@ fn lettered() -> PipeServer {
     PipeServer::built(router, |server| server.authenticator(tokens()).authorizer(by_first_letter))
 }
 
-/// [M174]
+/// [S19.6]
 #[tokio::test(start_paused = true)]
 async fn what_is_denied_is_forbidden() {
     let server = lettered();
@@ -528,11 +528,11 @@ async fn what_is_denied_is_forbidden() {
     a.send("6 /subscribe a\n7 /publish a x\n").await;
     let epoch = epoch(&mut a).await;
     a.expect(format!("7 ok;epoch={epoch};seq=1\n* a 1 x\n")).await;
-    // Methods that are not there are told first, as in section 7.2.
+    // Methods that are not there are told first, as in docs/protocol/calls.md, section 12.
     a.ask("8 nosuch\n", "8 no unknown-method no method \"nosuch\"; ask /methods\n").await;
 }
 
-/// Row 18 of the threats. [M175] Live and replayed, neither of two sees what is the other's.
+/// Row 18 of the threats. [S19.7] Live and replayed, neither of two sees what is the other's.
 #[tokio::test(start_paused = true)]
 async fn nobody_sees_the_others_data() {
     let server = lettered();
@@ -566,7 +566,7 @@ async fn nobody_sees_the_others_data() {
     }
 }
 
-/// [M175] What was allowed once is asked for again at each resume.
+/// [S19.7] What was allowed once is asked for again at each resume.
 #[tokio::test(start_paused = true)]
 async fn a_resume_is_asked_for_again() {
     let asked = Arc::new(AtomicUsize::new(0));
@@ -646,7 +646,7 @@ impl Gates {
     }
 }
 
-/// [M176] A call that waits for its verdict waits alone, with its payload, in a place in flight.
+/// [S19.8] A call that waits for its verdict waits alone, with its payload, in a place in flight.
 #[tokio::test(start_paused = true)]
 async fn a_pending_verdict_delays_only_its_call() {
     let gates = Gates::default();
@@ -662,7 +662,7 @@ async fn a_pending_verdict_delays_only_its_call() {
     peer.ask("6 other\n* other\n", "6 no forbidden\n* /error forbidden\n").await;
 }
 
-/// [M176] [M65] [M68] What was not allowed was not started.
+/// [S19.8] [S3.14] [S3.15] What was not allowed was not started.
 #[tokio::test(start_paused = true)]
 async fn a_call_that_waits_for_its_verdict_was_not_started() {
     let gates = Gates::default();
@@ -696,7 +696,7 @@ async fn what_runs_after_its_verdict_is_cut_like_any_other() {
     peer.ask("* /cancel 1\n", "1 cut cancelled\n").await;
 }
 
-/// [M177] [M62] Protocol methods keep their order, whatever a verdict takes; calls go on.
+/// [S19.9] [S3.12] Protocol methods keep their order, whatever a verdict takes; calls go on.
 #[tokio::test(start_paused = true)]
 async fn a_pending_verdict_holds_the_order_of_protocol_methods() {
     let gates = Gates::default();
@@ -727,8 +727,9 @@ async fn a_pending_verdict_holds_the_order_of_protocol_methods() {
     .await;
 }
 
-/// [M177] [M203] Behind a `/subscribe` that waits, application requests and one-way lines are obeyed. A
-/// `/renew` renews the lease before it is answered, and the client is told that it has to wait.
+/// [S19.9] [S19.13] Behind a `/subscribe` that waits, application requests and one-way lines are
+/// obeyed. A `/renew` renews the lease before it is answered, and the client is told that it has to
+/// wait.
 #[tokio::test(start_paused = true)]
 async fn a_pending_subscribe_holds_up_protocol_requests_only() {
     let gates = Gates::default();
@@ -772,7 +773,8 @@ async fn a_half_close_waits_for_a_pending_subscribe() {
     peer.expect_closed().await;
 }
 
-/// [M196] Protocol requests wait within the bound for lines that wait, and behind it nothing is read.
+/// [S12.9] Protocol requests wait within the bound for lines that wait, and behind it nothing is
+/// read.
 #[tokio::test(start_paused = true)]
 async fn what_waits_behind_a_subscribe_is_bounded() {
     let gates = Gates::default();
@@ -826,8 +828,8 @@ async fn position(server: &PipeServer) -> String {
     server.publisher.publish("t", "").await.expect("published").epoch.to_string()
 }
 
-/// [M178] An authorizer that panics, takes longer than a handler may, or says so cannot decide: that
-/// is not a denial.
+/// [S19.10] An authorizer that panics, takes longer than a handler may, or says so cannot decide:
+/// that is not a denial.
 #[tokio::test(start_paused = true)]
 async fn an_authorizer_that_cannot_decide_is_busy() {
     let gates = Gates::default();
@@ -856,7 +858,7 @@ async fn an_authorizer_that_cannot_decide_is_busy() {
     peer.expect("9 no deadline\n").await;
 }
 
-/// [M178] With a hint, where the authorizer has one.
+/// [S19.10] With a hint, where the authorizer has one.
 #[tokio::test(start_paused = true)]
 async fn an_authorizer_may_say_when_to_ask_again() {
     let router = Router::new().method("now", async || ()).method("later", async || ());
@@ -897,7 +899,7 @@ fn only(sessions: Vec<Session>) -> Session {
     sessions.into_iter().next().expect("one")
 }
 
-/// [M179]
+/// [S19.11]
 #[tokio::test(start_paused = true)]
 async fn a_revoked_subscription_ends_at_once() {
     let (server, handle) = watched(router());
@@ -997,7 +999,7 @@ impl TopicReader for RevokingReader {
     }
 }
 
-/// [M179] Whoever has revoked and then publishes is not overheard.
+/// [S19.11] Whoever has revoked and then publishes is not overheard.
 #[tokio::test(start_paused = true)]
 async fn what_is_published_after_a_revocation_is_not_delivered() {
     let armed = Arc::new(Mutex::new(None));
@@ -1020,7 +1022,7 @@ async fn what_is_published_after_a_revocation_is_not_delivered() {
     }
 }
 
-/// [M180] A subscription that is about to begin is revoked as well, wherever it waits.
+/// [S19.12] A subscription that is about to begin is revoked as well, wherever it waits.
 #[tokio::test(start_paused = true)]
 async fn a_subscription_under_way_is_revoked() {
     let (store, gates) = (slow_store::SlowStore::new(), Gates::default());
@@ -1049,7 +1051,7 @@ async fn a_subscription_under_way_is_revoked() {
     peer.expect_silence().await;
 }
 
-/// [M181] Closed by the application: what runs is finished, nothing new begins, nothing is told.
+/// [S18.10] Closed by the application: what runs is finished, nothing new begins, nothing is told.
 #[tokio::test(start_paused = true)]
 async fn a_closed_session_finishes_what_runs() {
     let told = Arc::new(Notify::new());
@@ -1121,7 +1123,7 @@ async fn client(server: &PipeServer, config: ClientConfig) -> Result<Client, Con
     client.connected().await.map(|_| client)
 }
 
-/// [M182] The client says who it is before anything else, whatever was asked for before.
+/// [C19.1] The client says who it is before anything else, whatever was asked for before.
 #[tokio::test(start_paused = true)]
 async fn a_client_authenticates_itself() {
     let (near, far) = tokio::io::duplex(1 << 16);
@@ -1155,7 +1157,7 @@ async fn a_client_authenticates_itself() {
     assert_eq!(one_way.await.unwrap(), Ok(()));
 }
 
-/// [M183]
+/// [C19.2]
 #[tokio::test(start_paused = true)]
 async fn a_client_and_a_server_agree() {
     let server = guarded(ServerConfig::new());

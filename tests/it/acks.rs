@@ -1,4 +1,4 @@
-//! Acknowledged notifications (PROTOCOL.md, sections 11.5 and 11.7): windows, acks, and what
+//! Acknowledged notifications (docs/protocol/acks.md, section 16): windows, acks, and what
 //! becomes of who is slow.
 
 // threats: 17, 27, 28
@@ -44,7 +44,7 @@ fn offers(numbers: impl IntoIterator<Item = u64>) -> String {
     numbers.into_iter().map(|number| format!("* offers {number} {number}\n")).collect()
 }
 
-/// [M127] [M163] With a full window the cursor waits, and replies do not; an ack in either form
+/// [S16.2] [S16.5] With a full window the cursor waits, and replies do not; an ack in either form
 /// returns what it covers, twice the same is nothing, and a lower one neither.
 #[tokio::test]
 async fn a_full_window_is_silence_until_an_ack() {
@@ -64,7 +64,7 @@ async fn a_full_window_is_silence_until_an_ack() {
     peer.ask("5 /unsubscribe offers\n", format!("5 ok;next={e}:6\n")).await;
 }
 
-/// [M128] Acks of what has ended, of what never was, and of another log are ignored; as requests
+/// [S16.3] Acks of what has ended, of what never was, and of another log are ignored; as requests
 /// they are answered. Without a window they mean nothing.
 #[tokio::test]
 async fn acks_that_mean_nothing_are_ignored() {
@@ -81,7 +81,7 @@ async fn acks_that_mean_nothing_are_ignored() {
     peer.expect_silence().await;
 }
 
-/// [M129] An ack above what was delivered or named is a fault, and changes nothing: also behind a
+/// [S16.4] An ack above what was delivered or named is a fault, and changes nothing: also behind a
 /// full window, and without one. Row 17 of the threats.
 #[tokio::test]
 async fn an_ack_of_what_was_never_sent_is_a_fault() {
@@ -100,7 +100,7 @@ async fn an_ack_of_what_was_never_sent_is_a_fault() {
     other.ask(format!("2 /ack offers {e}:5\n"), format!("2 no bad-ack next is {e}:4\n")).await;
 }
 
-/// [M35] [M53] What is no window, no policy, no ack.
+/// [S2.10] [S3.6] What is no window, no policy, no ack.
 #[tokio::test]
 async fn faulty_terms_and_arguments_are_refused() {
     let server = serve(ServerConfig::new());
@@ -145,7 +145,7 @@ async fn a_flood_of_acks_is_obeyed_in_order() {
     drop(written.await.unwrap());
 }
 
-/// [M163] Gapped numbers take no window, whatever they are gapped for.
+/// [S16.5] Gapped numbers take no window, whatever they are gapped for.
 #[tokio::test]
 async fn gapped_numbers_take_no_window() {
     let server = serve(ServerConfig::new().retained_messages(3));
@@ -197,7 +197,7 @@ async fn many_gaps_fill_a_window_too() {
     peer.expect_silence().await;
 }
 
-/// [M127] A replay is held by the window like all else.
+/// [S16.2] A replay is held by the window like all else.
 #[tokio::test]
 async fn a_replay_is_held_by_the_window() {
     let server = serve(ServerConfig::new());
@@ -216,7 +216,7 @@ async fn a_replay_is_held_by_the_window() {
     peer.expect(offers([8])).await;
 }
 
-/// [M166] Who has waited skips to the newest, if more than one stands before it.
+/// [S16.7] Who has waited skips to the newest, if more than one stands before it.
 #[tokio::test]
 async fn the_latest_comes_after_a_wait() {
     let server = serve(ServerConfig::new());
@@ -236,7 +236,7 @@ async fn the_latest_comes_after_a_wait() {
     peer.ask(format!("* /ack offers {e}:11\n"), offers([12])).await;
 }
 
-/// [M166] The latest of more than is retained: one gap, and its reason is that it was slow.
+/// [S16.7] The latest of more than is retained: one gap, and its reason is that it was slow.
 #[tokio::test]
 async fn the_latest_of_what_has_left() {
     let server = serve(ServerConfig::new().retained_messages(3));
@@ -249,7 +249,7 @@ async fn the_latest_of_what_has_left() {
     peer.ask(format!("* /ack offers {e}:2\n"), latest).await;
 }
 
-/// [M166] Without a window it is the outbound mark that a slow one waits at.
+/// [S16.7] Without a window it is the outbound mark that a slow one waits at.
 #[tokio::test]
 async fn the_latest_after_a_wait_at_the_mark() {
     let server = serve(ServerConfig::new().notification_mark(64));
@@ -275,8 +275,8 @@ async fn the_latest_after_a_wait_at_the_mark() {
     }
 }
 
-/// [M167] [M111] Who has asked for it is ended where retention would have gapped it, and comes back
-/// with a gap: what had left before a subscription began ends none.
+/// [S16.8] [S4.7] Who has asked for it is ended where retention would have gapped it, and comes
+/// back with a gap: what had left before a subscription began ends none.
 #[tokio::test]
 async fn who_is_overtaken_may_be_closed() {
     let server = serve(ServerConfig::new().retained_messages(3));
@@ -297,8 +297,8 @@ async fn who_is_overtaken_may_be_closed() {
     peer.ask("4 /renew\n", format!("4 ok;lease=60 offers:{e}:6\n")).await;
 }
 
-/// [M118] [M119] Whose window is full slows nobody: neither the others, nor the replies on its own
-/// connection, nor its other topics. Rows 27 and 28 of the threats.
+/// [S4.11] [S16.1] Whose window is full slows nobody: neither the others, nor the replies on its
+/// own connection, nor its other topics. Rows 27 and 28 of the threats.
 #[tokio::test]
 async fn a_full_window_slows_nobody() {
     let server = serve(ServerConfig::new());
@@ -430,8 +430,8 @@ impl TopicReader for Fickle {
     }
 }
 
-/// [M165] After a reset the window is empty again, and acks of the old log mean nothing; a store
-/// that gives more than the window has room for is not believed ([M127]).
+/// [S16.6] After a reset the window is empty again, and acks of the old log mean nothing; a store
+/// that gives more than the window has room for is not believed ([S16.2]).
 #[tokio::test]
 async fn a_reset_empties_the_window() {
     let mode = Arc::new(AtomicUsize::new(0));
@@ -506,7 +506,7 @@ async fn read(subscription: &mut Subscription, numbers: std::ops::RangeInclusive
     }
 }
 
-/// [M168] What is handed over is acknowledged by halves of the window, one-way; what lies in the
+/// [C16.2] What is handed over is acknowledged by halves of the window, one-way; what lies in the
 /// queue is not.
 #[tokio::test]
 async fn the_client_acknowledges_what_it_hands_over() {
@@ -606,8 +606,8 @@ async fn what_lagged_is_acknowledged_with_its_gap() {
     server.expect("* /ack offers e:22\n").await;
 }
 
-/// [M168] [M169] What is slow reaches the application as it is named; a gap is acknowledged at once;
-/// what comes beyond the window is handed over and counted.
+/// [C16.2] [C16.3] What is slow reaches the application as it is named; a gap is acknowledged at
+/// once; what comes beyond the window is handed over and counted.
 #[tokio::test]
 async fn slowness_is_told_and_a_faulty_window_counted() {
     let (client, mut server) = by_hand(PIPE, ClientConfig::new()).await;
@@ -635,7 +635,7 @@ async fn slowness_is_told_and_a_faulty_window_counted() {
     assert!(subscription.next().await.is_none());
 }
 
-/// [M164] [M170] A resumed subscription has the same terms. What was handed over and not
+/// [C16.1] [C16.4] A resumed subscription has the same terms. What was handed over and not
 /// acknowledged is not asked for again, and no ack goes above what the server sent since.
 #[tokio::test]
 async fn a_resumed_subscription_keeps_its_terms() {
@@ -751,7 +751,7 @@ async fn acks_do_not_pile_up() {
     assert!(acks < 10, "{acks}");
 }
 
-/// [M136] Behind the line no request is sent, but acks are: the last of a log may be on its way.
+/// [C18.2] Behind the line no request is sent, but acks are: the last of a log may be on its way.
 #[tokio::test]
 async fn what_comes_behind_the_line_is_acknowledged() {
     let (client, mut server) = by_hand(PIPE, ClientConfig::new()).await;
@@ -862,7 +862,8 @@ async fn drain(mut subscription: Subscription, by_hand: bool, mut random: fastra
 }
 
 /// Whatever the window, the policy and the retention, and however slow the reader: every number is
-/// delivered or named, in order, also over an end for slowness that is resumed (N2, N3, N6).
+/// delivered or named, in order, also over an end for slowness that is resumed (order, no silent
+/// loss, acks).
 #[tokio::test(start_paused = true)]
 async fn any_policy_names_what_it_leaves_out() {
     let (mut skipped, mut closed) = (0, 0);

@@ -1,5 +1,5 @@
 //! Servers that answer at once with "again": whatever a client repeats by itself, it pauses first, and
-//! longer each time (PROTOCOL.md, section 12.1).
+//! longer each time (docs/protocol/reconnecting.md, section 14).
 
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ fn renewal(id: &str, words: &str) -> Option<String> {
     words.starts_with("/renew").then(|| format!("{id} ok;lease=60 offers:e:18"))
 }
 
-/// [M197] A request, of each kind, that is refused with the shortest hint there is.
+/// [C5.6] A request, of each kind, that is refused with the shortest hint there is.
 #[tokio::test(start_paused = true)]
 async fn requests_that_are_refused_with_a_hint() {
     for kind in ["m", "/publish", "/methods", "stream"] {
@@ -93,7 +93,7 @@ async fn a_hint_of_nothing_is_none() {
     }
 }
 
-/// [M197] A refusal for closing of a server that has not said goodbye.
+/// [C5.6] A refusal for closing of a server that has not said goodbye.
 #[tokio::test(start_paused = true)]
 async fn requests_that_are_refused_for_closing() {
     let (client, mut server, _net) = connected().await;
@@ -103,7 +103,7 @@ async fn requests_that_are_refused_for_closing() {
     lines(&mut server, "m", refuse).await;
 }
 
-/// [M197] [M124] A subscription that expires as soon as it was accepted.
+/// [C5.6] [C4.5] A subscription that expires as soon as it was accepted.
 #[tokio::test(start_paused = true)]
 async fn subscriptions_that_expire_at_once() {
     let (client, mut server, _net) = connected().await;
@@ -130,7 +130,7 @@ async fn a_subscription_that_lived_is_resumed_at_once() {
     assert_eq!(told.elapsed(), Duration::ZERO);
 }
 
-/// [M197] [M125] A topic that no renewal lists, with the shortest lease there is.
+/// [C5.6] [C4.5] A topic that no renewal lists, with the shortest lease there is.
 #[tokio::test(start_paused = true)]
 async fn subscriptions_that_no_renewal_lists() {
     let (builder, mut net) = builder();
@@ -158,7 +158,7 @@ async fn subscriptions_that_no_renewal_lists() {
     assert!(renewals <= 61 && (3..=MOST).contains(&subscribes), "{renewals}, {subscribes}");
 }
 
-/// [M197] A resume that is refused for now, with and without a hint.
+/// [C5.6] A resume that is refused for now, with and without a hint.
 #[tokio::test(start_paused = true)]
 async fn subscriptions_that_are_refused_for_now() {
     for refusal in ["no busy", "no;retry=1 busy", "no;retry=1 forbidden", "no;retry=0 busy"] {
@@ -172,7 +172,7 @@ async fn subscriptions_that_are_refused_for_now() {
     }
 }
 
-/// [M197] [M195] A log that the client comes back to, again and again.
+/// [C5.6] [C14.1] A log that the client comes back to, again and again.
 #[tokio::test(start_paused = true)]
 async fn epochs_that_come_back() {
     let (client, mut server, _net) = connected().await;
@@ -191,7 +191,7 @@ async fn epochs_that_come_back() {
     lines(&mut server, "/subscribe", answer).await;
 }
 
-/// [M197] Logs that are reset again and again, each of which the application fetches anew.
+/// [C5.6] Logs that are reset again and again, each of which the application fetches anew.
 #[tokio::test(start_paused = true)]
 async fn resets_that_are_resynchronised() {
     let (client, mut server, _net) = connected().await;
@@ -215,7 +215,7 @@ async fn resets_that_are_resynchronised() {
     lines(&mut server, "offers.list", answer).await;
 }
 
-/// [M197] A loss whose callback fails since its connection is lost each time.
+/// [C5.6] A loss whose callback fails since its connection is lost each time.
 #[tokio::test(start_paused = true)]
 async fn connections_that_are_lost_while_it_is_resynchronised() {
     let (client, mut server, mut net) = connected().await;
@@ -263,7 +263,7 @@ async fn contacts(mut net: Net, mut serve: impl AsyncFnMut(Peer)) {
     check(&times);
 }
 
-/// [M190] [M197] Connections that are over as soon as they are there, in each way.
+/// [C5.3] [C5.6] Connections that are over as soon as they are there, in each way.
 #[tokio::test(start_paused = true)]
 async fn connections_that_are_over_at_once() {
     let ends = ["", "\n* /bye;last=0;retry=1 busy", "\n* /bye;retry=1", "\n* /bye", "\n1 nonsense"];
@@ -280,7 +280,7 @@ async fn connections_that_are_over_at_once() {
     }
 }
 
-/// [M197] Credentials that are refused for now, or, with a hook, at all.
+/// [C5.6] Credentials that are refused for now, or, with a hook, at all.
 #[tokio::test(start_paused = true)]
 async fn credentials_that_are_refused() {
     let token = || Code::from_static("token");
@@ -308,7 +308,7 @@ async fn credentials_that_are_refused() {
     }
 }
 
-/// [M197] A hook that has no credentials to give.
+/// [C5.6] A hook that has no credentials to give.
 #[tokio::test(start_paused = true)]
 async fn credentials_that_are_not_to_be_had() {
     let (builder, _net) = builder();

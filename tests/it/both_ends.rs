@@ -54,8 +54,8 @@ struct Seen {
 }
 
 /// 1,000 tasks make 1,000 calls each over one connection, dropping some and giving some a deadline:
-/// every call ends in exactly one outcome, and no caller ever gets another's reply (R2, R5; rows 11
-/// and 12 of the threats). At the end nothing is left on either side.
+/// every call ends in exactly one outcome, and no caller ever gets another's reply (one outcome,
+/// cancelling is free; rows 11 and 12 of the threats). At the end nothing is left on either side.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_million_calls_with_drops_and_deadlines() {
     const TASKS: u64 = 1_000;
@@ -145,7 +145,7 @@ async fn poll_some(call: bellwire::Call<'_>, polls: u32) -> Option<Result<Bytes,
 }
 
 /// The library's client stays subscribed for hours and misses nothing, whatever the silence between
-/// two notifications; each end knows the lease by itself (N3, N7).
+/// two notifications; each end knows the lease by itself (no silent loss, lease).
 #[tokio::test(start_paused = true)]
 async fn hours_of_virtual_time_miss_nothing() {
     let server =
@@ -227,7 +227,7 @@ async fn an_expiry_that_crosses_a_renewal_loses_nothing() {
 }
 
 /// A subscriber that stops reading gets an exact gap when it reads again; another loses nothing,
-/// and calls on the slow one's connection go on (N8; rows 14 and 28 of the threats).
+/// and calls on the slow one's connection go on (isolation; rows 14 and 28 of the threats).
 #[tokio::test]
 async fn a_slow_subscriber_gets_an_exact_gap_and_slows_nobody() {
     let server = PipeServer::start(Router::new().method("echo", async |text: Bytes| text));

@@ -226,7 +226,7 @@ async fn epoch(server: &PipeServer) -> String {
     peer.attribute("epoch").await
 }
 
-/// [M151] Past the limit, and not at it, application requests of a connection above its share are
+/// [S20.5] Past the limit, and not at it, application requests of a connection above its share are
 /// refused, and only those, until there is room again.
 #[tokio::test]
 async fn a_server_whose_buffers_are_full_refuses_application_requests() {
@@ -513,7 +513,7 @@ impl Listener for Addressed {
     }
 }
 
-/// [M152] One address may have as many connections as it may; the next is told so, others are not,
+/// [S20.6] One address may have as many connections as it may; the next is told so, others are not,
 /// and a place is free when its connection is gone.
 #[tokio::test(start_paused = true)]
 async fn connections_of_one_address_are_capped() {
@@ -681,8 +681,8 @@ async fn first_lines(address: String) -> Came {
 
 // Stores of one's own.
 
-/// [M150] A store that never answers holds its connection up for as long as a handler may take, and
-/// no longer.
+/// [S13.3] A store that never answers holds its connection up for as long as a handler may take,
+/// and no longer.
 #[tokio::test(start_paused = true)]
 async fn a_store_that_never_answers_is_given_up() {
     let config =

@@ -81,7 +81,7 @@ fn gap(delivery: Option<Delivery>) -> (u64, u64, GapCause) {
     }
 }
 
-/// [M28] [M46] Replies find their callers by id, in whatever order they come.
+/// [C3.1] [C3.3] Replies find their callers by id, in whatever order they come.
 #[tokio::test]
 async fn replies_come_in_any_order() {
     let (client, _driver, mut server) = greeted().await;
@@ -100,7 +100,7 @@ async fn replies_come_in_any_order() {
     assert_eq!(client.stats().pending, 0);
 }
 
-/// [M46] The word decides, whatever the code says.
+/// [C3.3] The word decides, whatever the code says.
 #[tokio::test]
 async fn each_word_is_an_outcome_of_its_own() {
     let (client, _driver, mut server) = greeted().await;
@@ -121,7 +121,7 @@ async fn each_word_is_an_outcome_of_its_own() {
     assert!(matches!(error, CallError::Unknown(Unknown::Cut(_))), "{error:?}");
 }
 
-/// [M47] [M48] A second reply, and one that nobody asked for, reach nobody and are reported.
+/// [C3.4] [C3.5] A second reply, and one that nobody asked for, reach nobody and are reported.
 #[tokio::test]
 async fn replies_nobody_asked_for_are_counted() {
     let (client, _driver, mut server) = greeted().await;
@@ -139,7 +139,7 @@ async fn replies_nobody_asked_for_are_counted() {
     assert_eq!((stats.unasked_replies, stats.doubled_replies), (1, 1));
 }
 
-/// [M94] Nothing is written before the hello, and the limits in it hold.
+/// [C2.4] Nothing is written before the hello, and the limits in it hold.
 #[tokio::test]
 async fn the_hello_comes_first_and_limits() {
     let (client, _driver, mut server) = silent(ClientConfig::default());
@@ -174,7 +174,7 @@ async fn lines_in_one_read_with_the_hello_are_handled() {
     assert_eq!((stats.unasked_replies, stats.ok), (4, 1));
 }
 
-/// [M13] A line as long as the server takes is sent, one byte more is not.
+/// [C2.2] A line as long as the server takes is sent, one byte more is not.
 #[tokio::test]
 async fn the_longest_line_is_counted_with_its_lf() {
     let (client, _driver, mut server) = silent(ClientConfig::default());
@@ -189,7 +189,7 @@ async fn the_longest_line_is_counted_with_its_lf() {
     assert!(matches!(error, CallError::NotSent(NotSent::TooLarge { .. })), "{error:?}");
 }
 
-/// [M24] A server of another version, or of another protocol, gets nothing.
+/// [C2.3] A server of another version, or of another protocol, gets nothing.
 #[tokio::test]
 async fn another_version_is_refused() {
     for (line, expected) in [
@@ -211,7 +211,7 @@ async fn another_version_is_refused() {
     }
 }
 
-/// [M4] [M11] [M23] A malformed line ends the connection, and every call with one reason.
+/// [B2.9] [C2.1] [C2.5] A malformed line ends the connection, and every call with one reason.
 #[tokio::test]
 async fn a_malformed_line_ends_the_connection() {
     for line in ["1 ok x\r", "1 okay", "1 ok\x10", "nonsense", "* offers 0", "1 err", "* /gap x"] {
@@ -229,7 +229,7 @@ async fn a_malformed_line_ends_the_connection() {
     }
 }
 
-/// [M4] [M23] So does an `ok` that does not say where a subscription begins.
+/// [B2.9] [C2.5] So does an `ok` that does not say where a subscription begins.
 #[tokio::test]
 async fn an_ok_without_a_position_ends_the_connection() {
     for attributes in ["", ";epoch=e", ";next=1", ";epoch=e;next=x", ";epoch=e:;next=1"] {
@@ -245,7 +245,7 @@ async fn an_ok_without_a_position_ends_the_connection() {
     }
 }
 
-/// [M17] The client has the same cap on a line, and holds no more than it.
+/// [B2.8] The client has the same cap on a line, and holds no more than it.
 #[tokio::test]
 async fn an_endless_line_ends_the_connection() {
     let config = ClientConfig::new().max_line(2_048);
@@ -257,7 +257,7 @@ async fn an_endless_line_ends_the_connection() {
     assert_eq!(error, ConnectionError::Protocol("line longer than 2048 bytes".into()));
 }
 
-/// [M50] A stream where one line was asked for ends the call, and is cancelled.
+/// [C3.6] A stream where one line was asked for ends the call, and is cancelled.
 #[tokio::test]
 async fn a_streamed_reply_to_a_plain_call_is_cancelled() {
     let (client, _driver, mut server) = greeted().await;
@@ -291,7 +291,8 @@ impl Late for Client {
     }
 }
 
-/// R5: a dropped call is cancelled on the wire, and its place is held until its terminal line.
+/// Cancelling is free: a dropped call is cancelled on the wire, and its place is held until its
+/// terminal line.
 #[tokio::test]
 async fn a_dropped_call_leaves_a_tombstone() {
     let (client, _driver, mut server) = silent(ClientConfig::new().in_flight(1));
@@ -504,7 +505,7 @@ async fn typed_calls_speak_json() {
     assert!(matches!(error, CallError::Encode(_)), "{error:?}");
 }
 
-/// [M91] [M92] [M93] [M36] Notices at any time; unknown ones, and what is new in known ones, ignored.
+/// [C2.7] [C2.6] Notices at any time; unknown ones, and what is new in known ones, ignored.
 #[tokio::test]
 async fn unknown_notices_and_attributes_are_ignored() {
     let (client, _driver, mut server) = greeted().await;
@@ -521,7 +522,7 @@ async fn unknown_notices_and_attributes_are_ignored() {
     assert_eq!(number(offers.next().await), (20, "x".into()));
 }
 
-/// [M31] Ids that the server calls out of order end the connection.
+/// [C3.2] Ids that the server calls out of order end the connection.
 #[tokio::test]
 async fn an_id_order_error_closes() {
     let (_client, driver, mut server) = greeted().await;
@@ -590,7 +591,7 @@ async fn a_refused_topic_is_an_error() {
     assert_eq!(number(all.next().await).0, 1);
 }
 
-/// [M115] [M116] [M117] Numbers below are ignored, holes are named, strangers counted.
+/// [C4.1] [C4.2] Numbers below are ignored, holes are named, strangers counted.
 #[tokio::test]
 async fn what_breaks_the_order_is_told() {
     let (client, _driver, mut server) = greeted().await;
@@ -606,7 +607,7 @@ async fn what_breaks_the_order_is_told() {
     assert_eq!(client.stats().violations, 2);
 }
 
-/// [M124] [M109] An expiry that crosses everything is a resume; another epoch is said.
+/// [C4.5] [C4.3] An expiry that crosses everything is a resume; another epoch is said.
 #[tokio::test]
 async fn an_expired_subscription_is_resumed() {
     let (client, _driver, mut server) = greeted().await;
@@ -632,7 +633,7 @@ async fn an_expired_subscription_is_resumed() {
     assert_eq!(number(offers.next().await), (1, "new".into()));
 }
 
-/// [M138] A resume that is refused is the end, with the code of the refusal and its own position.
+/// [C4.7] A resume that is refused is the end, with the code of the refusal and its own position.
 #[tokio::test]
 async fn a_refused_resume_is_the_end() {
     let (client, _driver, mut server) = greeted().await;
@@ -647,7 +648,7 @@ async fn a_refused_resume_is_the_end() {
     server.expect_silence().await;
 }
 
-/// [M136] A subscription that ends after the goodbye is not resumed here: it ends as lost.
+/// [C18.2] A subscription that ends after the goodbye is not resumed here: it ends as lost.
 #[tokio::test]
 async fn nothing_is_resumed_after_goodbye() {
     let (client, _driver, mut server) = greeted().await;
@@ -659,7 +660,8 @@ async fn nothing_is_resumed_after_goodbye() {
     assert_eq!((reason, position), (Code::LOST, Some(at("e:18"))));
 }
 
-/// [M124] [M126] The table of section 11.4: what a client makes of numbers that disagree.
+/// [C4.5] [C4.6] The table of docs/protocol/subscriptions.md, section 13: what a client makes of
+/// numbers that disagree.
 #[tokio::test(start_paused = true)]
 async fn numbers_that_disagree() {
     let (client, _driver, mut server) = greeted().await;
@@ -708,7 +710,7 @@ async fn a_closed_topic_ends_its_streams() {
     server.expect_silence().await;
 }
 
-/// [M122] [M123] [M125] [M126] The lease is renewed in time, and its reply is believed.
+/// [C4.4] [C4.5] [C4.6] The lease is renewed in time, and its reply is believed.
 #[tokio::test(start_paused = true)]
 async fn the_lease_is_renewed_and_its_reply_believed() {
     // What probes a silent server would come first.
@@ -737,7 +739,7 @@ async fn the_lease_is_renewed_and_its_reply_believed() {
     server.expect_silence().await;
 }
 
-/// [M137] A stream that is not read names exactly what it dropped; what is behind it goes on.
+/// [C4.8] A stream that is not read names exactly what it dropped; what is behind it goes on.
 #[tokio::test]
 async fn a_stream_that_is_not_read_lags_alone() {
     let (client, _driver, mut server) = silent(ClientConfig::new().inbox_items(2));
@@ -779,7 +781,7 @@ async fn the_reader_of_a_topic_may_call() {
     server.expect("3 /unsubscribe offers\n").await;
 }
 
-/// [M100] [M136] What the server said it would not execute is refused, the rest is unknown, and
+/// [C18.3] [C18.2] What the server said it would not execute is refused, the rest is unknown, and
 /// nothing new is sent.
 #[tokio::test]
 async fn goodbye_draws_a_line() {
@@ -953,7 +955,7 @@ fn a_connection_by_hand_that_is_dropped_ends_everything() {
     assert!(matches!(connected.as_mut().poll(cx), Poll::Ready(Err(ConnectionError::Closed))));
 }
 
-/// [M133] Two ends that both write more than the pipe holds do not wait for each other.
+/// [C3.7] Two ends that both write more than the pipe holds do not wait for each other.
 #[tokio::test]
 async fn the_client_reads_while_its_write_is_blocked() {
     let (near, far) = tokio::io::duplex(64);

@@ -241,7 +241,7 @@ async fn who_comes_back_to_a_topic_at_the_goodbye_does_not_wait_for_the_end() {
 
 // What was not sent has no items.
 
-/// [M48] An item for a request that was not offered yet is nobody's: it neither ends nor feeds it.
+/// [C3.5] An item for a request that was not offered yet is nobody's: it neither ends nor feeds it.
 #[tokio::test]
 async fn an_item_of_what_was_not_sent_is_unasked_for() {
     let (client, _driver, mut server) = greeted(ClientConfig::new(), 256).await;
@@ -335,8 +335,8 @@ async fn all_are_answered(calls: usize, bytes: usize, one_ways: usize) {
     assert!(!driver.is_finished());
 }
 
-/// [M147] [M64] A server reads no probe while it has no room for the lines before it; it says so, and
-/// the client waits. Within that room it reads the probe.
+/// [C7.1] [S3.13] A server reads no probe while it has no room for the lines before it; it says so,
+/// and the client waits. Within that room it reads the probe.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_this_client_holds_up_is_not_dead() {
     all_are_answered(1_024, 10, 0).await;
@@ -364,7 +364,7 @@ async fn a_server_that_says_nothing_behind_a_full_table_is_dead() {
     assert!(matches!(call.await.unwrap(), Err(CallError::Unknown(_))));
 }
 
-/// [M147] A probe that is not written yet cannot be answered.
+/// [C7.1] A probe that is not written yet cannot be answered.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_reads_slowly_is_not_dead() {
     let (client, _driver, mut server) = greeted(ClientConfig::new().deadline(None), 64).await;

@@ -142,7 +142,7 @@ fn head(mark_and_word: &str, length: usize) -> String {
     unreachable!()
 }
 
-/// [M3] The longest head is read, one byte more is malformed, by both ends.
+/// [B2.2] The longest head is read, one byte more is malformed, by both ends.
 #[tokio::test(start_paused = true)]
 async fn a_head_has_2048_bytes() {
     let (server, _) = serve(ServerConfig::new());
@@ -157,7 +157,7 @@ async fn a_head_has_2048_bytes() {
     assert!(matches!(driver.await.unwrap(), Err(ConnectionError::Protocol(_))));
 }
 
-/// [M8] [M10] Row 2 of the threats: what ends a line for the server, and what does not.
+/// [B2.3] [S2.3] Row 2 of the threats: what ends a line for the server, and what does not.
 #[tokio::test(start_paused = true)]
 async fn only_a_lf_ends_a_line() {
     let (server, _) = serve(ServerConfig::new());
@@ -172,7 +172,7 @@ async fn only_a_lf_ends_a_line() {
     peer.expect_silence().await;
 }
 
-/// [M16] The error comes at the first byte over the limit, and the connection ends with it.
+/// [S2.9] The error comes at the first byte over the limit, and the connection ends with it.
 #[tokio::test(start_paused = true)]
 async fn a_line_too_long_closes() {
     let (server, _) = serve(ServerConfig::new().max_line(1_024));
@@ -186,7 +186,7 @@ async fn a_line_too_long_closes() {
     peer.expect_closed().await;
 }
 
-/// [M19] A first line that is too long is not answered either.
+/// [S2.5] A first line that is too long is not answered either.
 #[tokio::test(start_paused = true)]
 async fn a_first_line_too_long_closes_in_silence() {
     let (server, _) = serve(ServerConfig::new().max_line(1_024));
@@ -195,7 +195,8 @@ async fn a_first_line_too_long_closes_in_silence() {
     peer.expect_closed().await;
 }
 
-/// [M2] [M15] [M18] A hello of the greatest numbers is short, and each connection begins with one.
+/// [B2.1] [S2.2] [S2.1] A hello of the greatest numbers is short, and each connection begins with
+/// one.
 #[tokio::test(start_paused = true)]
 async fn the_hello_is_short() {
     let most = bellwire::protocol::MAX_NUMBER;
@@ -221,7 +222,7 @@ fn sizes() -> Router {
     )
 }
 
-/// [M14] [M55] [M56] [M77] No line is over the lesser of both limits: a reply becomes an error, the
+/// [S2.4] [S3.8] [S12.5] No line is over the lesser of both limits: a reply becomes an error, the
 /// text of an error is cut.
 #[tokio::test(start_paused = true)]
 async fn replies_are_limited() {
@@ -245,7 +246,7 @@ async fn replies_are_limited() {
     ask(&mut peer, "1 size 65535", ["1 err too-large max-line is 65535"]).await;
 }
 
-/// [M56] [M6] A cut text loses no more than what does not fit, and leaves no SP behind.
+/// [S3.8] [B2.4] A cut text loses no more than what does not fit, and leaves no SP behind.
 #[tokio::test(start_paused = true)]
 async fn a_cut_text_loses_what_does_not_fit() {
     let router = Router::new().method("fail", async || -> Result<(), Failure> {
@@ -258,7 +259,7 @@ async fn a_cut_text_loses_what_does_not_fit() {
     assert!(line.len() >= 1_022 && !line.ends_with(' '), "{} bytes: {line:?}", line.len());
 }
 
-/// [M22] Faults touch neither what is in flight, nor subscriptions, nor the lines behind them.
+/// [S2.8] Faults touch neither what is in flight, nor subscriptions, nor the lines behind them.
 #[tokio::test(start_paused = true)]
 async fn a_malformed_line_touches_nothing() {
     let (server, waiting) = serve(publishing());
@@ -283,7 +284,7 @@ async fn a_malformed_line_touches_nothing() {
     peer.expect("1 ok done a").await;
 }
 
-/// [M27] Arguments are split at single SPs, behind unstuffing; the last keeps what is left.
+/// [B2.6] Arguments are split at single SPs, behind unstuffing; the last keeps what is left.
 #[tokio::test(start_paused = true)]
 async fn the_last_argument_keeps_all_that_is_left() {
     let (server, _) = serve(publishing());
@@ -305,7 +306,7 @@ async fn the_last_argument_keeps_all_that_is_left() {
 
 // Handlers: what they see of each end.
 
-/// [M40] [M41] A handler is started once for its line, and not at all for what is refused.
+/// [S3.3] [S3.4] A handler is started once for its line, and not at all for what is refused.
 #[tokio::test(start_paused = true)]
 async fn a_handler_is_started_at_most_once() {
     let runs = Runs::new();
@@ -334,7 +335,7 @@ async fn a_handler_is_started_at_most_once() {
     assert_eq!(starts, ["start a", "start d"]);
 }
 
-/// [M42] [M43] [M44] A terminal line comes when the handler is gone: `ok` when it ended by itself,
+/// [S3.4] [S3.5] A terminal line comes when the handler is gone: `ok` when it ended by itself,
 /// `cut` when it was ended, in the connection's task and in a task of its own.
 #[tokio::test(start_paused = true)]
 async fn a_terminal_line_comes_behind_the_handlers_end() {
@@ -371,8 +372,8 @@ async fn a_terminal_line_comes_behind_the_handlers_end() {
     }
 }
 
-/// [M44] [M65] [M68] What a blocking handler holds is held until it has ended; what waits for its
-/// thread was never started, and is refused.
+/// [S3.5] [S3.14] [S3.15] What a blocking handler holds is held until it has ended; what waits for
+/// its thread was never started, and is refused.
 #[test]
 fn what_was_never_started_is_refused() {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -409,7 +410,7 @@ fn what_was_never_started_is_refused() {
     });
 }
 
-/// [M66] [M67] The server's own limit holds, whatever the `ttl`.
+/// [S3.14] The server's own limit holds, whatever the `ttl`.
 #[tokio::test(start_paused = true)]
 async fn a_ttl_does_not_lengthen_the_servers_limit() {
     let (server, _) = serve(ServerConfig::new().handler_time(Duration::from_secs(2)));
@@ -422,7 +423,7 @@ async fn a_ttl_does_not_lengthen_the_servers_limit() {
     peer.expect("2 cut deadline").await;
 }
 
-/// [M54] A panic is its own request's, in whatever way the handler runs.
+/// [S3.7] A panic is its own request's, in whatever way the handler runs.
 #[tokio::test(start_paused = true)]
 async fn a_panic_hurts_nobody_else() {
     let waiting = Waiting::default();
@@ -443,7 +444,7 @@ async fn a_panic_hurts_nobody_else() {
 
 // Checks, forms, arguments.
 
-/// [M51] Of several faults the first of the list is given.
+/// [S12.1] Of several faults the first of the list is given.
 #[tokio::test(start_paused = true)]
 async fn checks_have_an_order() {
     let (mut server, _) = serve(ServerConfig::new());
@@ -487,7 +488,7 @@ async fn checks_have_an_order() {
     }
 }
 
-/// [M59] Each protocol method in the form it does not have; what is not built has none.
+/// [S3.10] Each protocol method in the form it does not have; what is not built has none.
 #[tokio::test(start_paused = true)]
 async fn each_method_has_its_form() {
     let (server, _) = serve(publishing());
@@ -510,7 +511,7 @@ async fn each_method_has_its_form() {
     ask(&mut peer, "* /ack t e:1\n5 echo x", ["5 ok x"]).await;
 }
 
-/// [M101] An extractor refuses with a code of the table, and with no other.
+/// [S12.7] An extractor refuses with a code of the table, and with no other.
 #[tokio::test(start_paused = true)]
 async fn extractors_refuse_with_the_codes_of_the_table() {
     let router = Router::new().method("try", async |_: Refused| ());
@@ -538,7 +539,7 @@ impl<S> FromRequest<S> for Refused {
     }
 }
 
-/// [M53] What has no arguments takes none, and a topic is a name.
+/// [S3.6] What has no arguments takes none, and a topic is a name.
 #[tokio::test(start_paused = true)]
 async fn arguments_that_do_not_decode_are_refused() {
     let (server, _) = serve(publishing());
@@ -564,7 +565,7 @@ async fn arguments_that_do_not_decode_are_refused() {
     ask(&mut peer, "20 echo x", ["20 ok x"]).await;
 }
 
-/// [M51] [M75] [M76] What a hello must say, and what of it is looked at first.
+/// [S12.1] [S12.3] [S12.4] What a hello must say, and what of it is looked at first.
 #[tokio::test(start_paused = true)]
 async fn a_clients_hello_is_checked() {
     let (server, _) = serve(ServerConfig::new());
@@ -597,7 +598,7 @@ async fn a_clients_hello_is_checked() {
     }
 }
 
-/// [M32] None of the five words can be offered.
+/// [S11.2] None of the five words can be offered.
 #[test]
 fn no_method_has_the_name_of_an_outcome() {
     for word in ["ok", "more", "err", "no", "cut"] {
@@ -608,7 +609,7 @@ fn no_method_has_the_name_of_an_outcome() {
 
 // Order, and places in flight.
 
-/// [M60] Requests are started in line order, those that had to wait for a place too.
+/// [S3.11] Requests are started in line order, those that had to wait for a place too.
 #[tokio::test(start_paused = true)]
 async fn requests_start_in_line_order() {
     let runs = Runs::new();
@@ -625,7 +626,7 @@ async fn requests_start_in_line_order() {
     assert!(starts.eq((1..=200).map(|id| id.to_string())), "{log:?}");
 }
 
-/// [M64] [M130] With all places taken and no room to wait, reading stops at the next line that
+/// [S3.13] [S7.1] With all places taken and no room to wait, reading stops at the next line that
 /// needs a place.
 #[tokio::test(start_paused = true)]
 async fn a_full_table_stops_the_reading() {
@@ -649,7 +650,7 @@ async fn a_full_table_stops_the_reading() {
     peer.expect("3 ok done c").await;
 }
 
-/// [M63] Protocol methods need no place, and the table may be full.
+/// [S3.12] Protocol methods need no place, and the table may be full.
 #[tokio::test(start_paused = true)]
 async fn protocol_methods_take_no_place() {
     let (server, waiting) = serve(publishing().in_flight(1));
@@ -666,7 +667,7 @@ async fn protocol_methods_take_no_place() {
     peer.expect("1 ok done a").await;
 }
 
-/// [M62] [M110] Protocol methods keep their order though a store takes its time to open a topic.
+/// [S3.12] [S4.6] Protocol methods keep their order though a store takes its time to open a topic.
 #[tokio::test(start_paused = true)]
 async fn protocol_methods_are_answered_in_line_order() {
     let store = SlowStore::new();
@@ -686,7 +687,7 @@ async fn protocol_methods_are_answered_in_line_order() {
     peer.expect("6 ok;lease=60").await;
 }
 
-/// [M69] A `/publish` is not cancelled, and takes its place until the log has the message.
+/// [S3.15] A `/publish` is not cancelled, and takes its place until the log has the message.
 #[tokio::test(start_paused = true)]
 async fn a_publish_is_not_cancelled() {
     let store = SlowStore::new();
@@ -700,7 +701,7 @@ async fn a_publish_is_not_cancelled() {
     assert_eq!(attribute(&peer.line().await, "seq"), "2");
 }
 
-/// [M85] Messages of one connection to one topic are numbered in line order.
+/// [S4.14] Messages of one connection to one topic are numbered in line order.
 #[tokio::test(start_paused = true)]
 async fn publishes_are_numbered_in_line_order() {
     let store = SlowStore::new();
@@ -718,7 +719,7 @@ async fn publishes_are_numbered_in_line_order() {
 
 // How connections end.
 
-/// [M72] A half-close ends subscriptions without a word, and finishes what runs.
+/// [S4.15] A half-close ends subscriptions without a word, and finishes what runs.
 #[tokio::test(start_paused = true)]
 async fn a_half_close_ends_subscriptions() {
     let (server, waiting) = serve(publishing());
@@ -736,7 +737,7 @@ async fn a_half_close_ends_subscriptions() {
     peer.expect_closed().await;
 }
 
-/// [M73] A reset cancels the handlers of its connection, and of no other.
+/// [S3.16] A reset cancels the handlers of its connection, and of no other.
 #[tokio::test]
 async fn a_reset_cancels_handlers() {
     struct Told(tokio::sync::mpsc::UnboundedSender<String>, String);
@@ -774,7 +775,7 @@ async fn a_reset_cancels_handlers() {
     assert_eq!(next().await, "end c");
 }
 
-/// [M96] [M97] [M99] Behind the line nothing is started; what outlasts the drain is cut.
+/// [S18.3] [S18.4] [S18.9] Behind the line nothing is started; what outlasts the drain is cut.
 #[tokio::test(start_paused = true)]
 async fn a_drain_draws_a_line() {
     let runs = Runs::new();
@@ -801,7 +802,7 @@ async fn a_drain_draws_a_line() {
 
 // Topics.
 
-/// [M81] The list of `/renew` is what lives, in the order of subscribing.
+/// [S4.13] The list of `/renew` is what lives, in the order of subscribing.
 #[tokio::test(start_paused = true)]
 async fn renew_lists_what_lives() {
     let (server, _) = serve(publishing());
@@ -850,7 +851,7 @@ impl Told {
     }
 }
 
-/// [M82] [M108] [M112] [M113] [M118] [M119] One subscriber stops reading: it is told every number
+/// [S4.13] [S4.5] [S4.8] [S4.11] [S16.1] One subscriber stops reading: it is told every number
 /// once and in order, delivered or in a gap, its replies do not wait for what it has not read, and
 /// the other one loses nothing.
 #[tokio::test(start_paused = true)]
@@ -895,7 +896,7 @@ async fn a_slow_subscriber_is_told_everything_and_hurts_nobody() {
     assert!(told.delivered >= 8);
 }
 
-/// [M114] [M77] A message that does not fit the subscriber is named, and only to it.
+/// [S4.9] [S12.5] A message that does not fit the subscriber is named, and only to it.
 #[tokio::test(start_paused = true)]
 async fn a_message_too_large_for_its_reader_is_named() {
     let (server, _) = serve(publishing());
@@ -916,7 +917,7 @@ async fn a_message_too_large_for_its_reader_is_named() {
     small.expect("* t 3 end").await;
 }
 
-/// [M111] Nothing comes behind an `/end`, not even what is published at once.
+/// [S4.7] Nothing comes behind an `/end`, not even what is published at once.
 #[tokio::test(start_paused = true)]
 async fn nothing_comes_behind_an_end() {
     let (server, _) = serve(publishing().lease(Duration::from_secs(5)));
@@ -934,7 +935,7 @@ async fn nothing_comes_behind_an_end() {
     peer.expect_silence().await;
 }
 
-/// [M83] Publishing is forbidden unless it is allowed.
+/// [S4.14] Publishing is forbidden unless it is allowed.
 #[tokio::test(start_paused = true)]
 async fn publishing_is_forbidden_by_default() {
     let (server, _) = serve(ServerConfig::new());
@@ -942,7 +943,7 @@ async fn publishing_is_forbidden_by_default() {
     ask(&mut peer, "1 /publish t x", ["1 no forbidden"]).await;
 }
 
-/// [M84] What may be published is counted with the longest number.
+/// [S13.1] What may be published is counted with the longest number.
 #[tokio::test(start_paused = true)]
 async fn a_message_too_large_for_the_server_is_refused() {
     let (server, _) = serve(publishing().max_line(1_024));
@@ -954,7 +955,7 @@ async fn a_message_too_large_for_the_server_is_refused() {
     ask(&mut peer, &format!("2 /publish t {longer}"), ["2 no too-large"]).await;
 }
 
-/// [M103] [M107] A log that is lost comes back under another epoch, so a position in the old one is
+/// [S4.3] [S4.4] A log that is lost comes back under another epoch, so a position in the old one is
 /// known as old.
 #[tokio::test(start_paused = true)]
 async fn a_lost_log_has_a_new_epoch() {
@@ -979,7 +980,7 @@ async fn a_lost_log_has_a_new_epoch() {
 
 // Limits.
 
-/// [M130] What is announced is what holds.
+/// [S7.1] What is announced is what holds.
 #[tokio::test(start_paused = true)]
 async fn announced_limits_hold() {
     let config = publishing().max_line(2_000).in_flight(2).lease(Duration::from_secs(9));
@@ -1002,7 +1003,7 @@ async fn announced_limits_hold() {
     peer.expect("* /error line-too-long max-line is 2000").await;
 }
 
-/// [M131] One subscription too many is refused, and one that goes makes room.
+/// [S13.2] One subscription too many is refused, and one that goes makes room.
 #[tokio::test(start_paused = true)]
 async fn subscriptions_are_limited() {
     let (server, _) = serve(ServerConfig::new().subscriptions(2));
@@ -1016,7 +1017,7 @@ async fn subscriptions_are_limited() {
     assert!(peer.line().await.starts_with("5 ok;"));
 }
 
-/// [M132] Row 7 of the threats: replies that are not read start no further handler.
+/// [S20.1] Row 7 of the threats: replies that are not read start no further handler.
 #[tokio::test(start_paused = true)]
 async fn replies_that_are_not_read_start_nothing() {
     const MARK: usize = 2_000;
@@ -1079,7 +1080,7 @@ async fn answered(bytes: &[u8]) -> Result<Vec<u8>, CallError> {
     calling.await.unwrap().map(|reply| reply.to_vec())
 }
 
-/// [M5] [M6] [M7] An absent rest and an empty one are the same to a client, a second SP is
+/// [B2.4] An absent rest and an empty one are the same to a client, a second SP is
 /// payload; and it writes no SP for an empty one.
 #[tokio::test(start_paused = true)]
 async fn a_client_reads_rests_to_the_byte() {
@@ -1089,7 +1090,7 @@ async fn a_client_reads_rests_to_the_byte() {
     assert_eq!(answered(b"1 ok\0\x0b\n").await.unwrap_err().code(), None);
 }
 
-/// [M8] [M11] Row 2 of the threats: what ends a line for a client, and what does not.
+/// [B2.3] [C2.1] Row 2 of the threats: what ends a line for a client, and what does not.
 #[tokio::test(start_paused = true)]
 async fn only_a_lf_ends_a_line_for_a_client() {
     for end in ["\0", "\x0b", "\x0c", "\x1c", "\x1e", "\u{85}", "\u{2028}"] {
@@ -1104,14 +1105,14 @@ async fn only_a_lf_ends_a_line_for_a_client() {
     }
 }
 
-/// [M12] A reply without its LF is no reply.
+/// [B2.7] A reply without its LF is no reply.
 #[tokio::test(start_paused = true)]
 async fn an_unfinished_line_is_dropped() {
     let lost = answered(b"1 ok almost").await.unwrap_err();
     assert_eq!(lost, CallError::Unknown(Unknown::Lost(ConnectionError::ClosedByPeer)));
 }
 
-/// [M26] [M27] A client unstuffs once, and splits arguments behind that.
+/// [B2.6] A client unstuffs once, and splits arguments behind that.
 #[tokio::test(start_paused = true)]
 async fn a_client_unstuffs_once() {
     assert_eq!(answered(b"1 ok \x10PJ\x10J\x10PM\n").await.unwrap(), b"\x10J\n\x10M");
@@ -1120,7 +1121,7 @@ async fn a_client_unstuffs_once() {
     assert_eq!((reason.code.as_str(), &reason.text[..]), ("app", " two  words\n"));
 }
 
-/// [M37] Where a subscription stands is the next number, and what a client resumes from.
+/// [B4.1] Where a subscription stands is the next number, and what a client resumes from.
 #[tokio::test(start_paused = true)]
 async fn a_position_names_the_next_number() {
     let (client, _driver, mut server) = client().await;
@@ -1135,7 +1136,7 @@ async fn a_position_names_the_next_number() {
     server.expect("2 /subscribe;from=e:19 t").await;
 }
 
-/// [M2] The greatest line limit that a client can tell is the greatest number.
+/// [B2.1] The greatest line limit that a client can tell is the greatest number.
 #[tokio::test(start_paused = true)]
 async fn a_clients_limit_is_a_number_of_the_protocol() {
     let (near, far) = tokio::io::duplex(PIPE);
@@ -1146,7 +1147,7 @@ async fn a_clients_limit_is_a_number_of_the_protocol() {
     server.expect("1 /hello;version=1;max-line=9007199254740991").await;
 }
 
-/// [M122] [M123] The lease is counted from when the line was sent, however late its reply comes.
+/// [C4.4] The lease is counted from when the line was sent, however late its reply comes.
 #[tokio::test(start_paused = true)]
 async fn a_late_reply_does_not_put_off_the_renewal() {
     let (client, _driver, mut server) = client().await;
@@ -1163,7 +1164,7 @@ async fn a_late_reply_does_not_put_off_the_renewal() {
     assert!((30..=48).contains(&passed), "{passed} s after the last one");
 }
 
-/// [M123] A reply that is late does not make the next renewal late; without any, four go out.
+/// [C4.4] A reply that is late does not make the next renewal late; without any, four go out.
 #[tokio::test(start_paused = true)]
 async fn renewals_do_not_wait_for_replies() {
     let (client, _driver, mut server) = client().await;

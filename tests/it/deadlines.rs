@@ -85,7 +85,7 @@ async fn begins(peer: &mut Raw, beginning: &str) {
 
 // The server.
 
-/// [M139]
+/// [S7.2]
 #[tokio::test(start_paused = true)]
 async fn server_first_line() {
     let server = serve(ServerConfig::new().first_line(secs(3)));
@@ -98,7 +98,7 @@ async fn server_first_line() {
     due(since, secs(3), unfinished.expect_closed()).await;
 }
 
-/// [M140]
+/// [S7.2]
 #[tokio::test(start_paused = true)]
 async fn server_line_time() {
     let server = serve(ServerConfig::new().line_time(secs(3)).line_rate(4));
@@ -110,7 +110,7 @@ async fn server_line_time() {
     due(since, secs(4), peer.expect_closed()).await;
 }
 
-/// [M141]
+/// [S7.3]
 #[tokio::test(start_paused = true)]
 async fn server_write_progress() {
     let server = serve(ServerConfig::new().write_progress(secs(3)));
@@ -121,7 +121,7 @@ async fn server_write_progress() {
     due(since, secs(3), gone(&server)).await;
 }
 
-/// [M143]
+/// [S20.2]
 #[tokio::test(start_paused = true)]
 async fn server_idle() {
     let server = serve(ServerConfig::new().idle(secs(7)));
@@ -129,7 +129,7 @@ async fn server_idle() {
     due(Instant::now(), secs(7), peer.expect("* /bye;last=1 idle\n")).await;
 }
 
-/// [M142] A violation counts until its time is over.
+/// [S7.4] A violation counts until its time is over.
 #[tokio::test(start_paused = true)]
 async fn server_violation_return() {
     const BAD: &str = "* /error malformed byte 0: empty line\n";
@@ -309,7 +309,7 @@ async fn server_idle_log_from_the_last_subscriber() {
     due_within(Instant::now(), secs(100)..secs(150), without_log).await;
 }
 
-/// [M148]
+/// [S18.1]
 #[tokio::test(start_paused = true)]
 async fn server_grace() {
     let mut server = serve(ServerConfig::new().grace(secs(3)));
@@ -347,7 +347,7 @@ async fn server_drain_and_the_last_write() {
     due(since, secs(8), server.ended()).await;
 }
 
-/// [M90] However often it is refused meanwhile, and whatever the authenticator is about.
+/// [S19.2] However often it is refused meanwhile, and whatever the authenticator is about.
 #[tokio::test(start_paused = true)]
 async fn server_auth_time() {
     for lines in ["", "1 /auth slow x\n", "1 /auth bad x\n", "1 /hello;version=1\n"] {
@@ -684,7 +684,7 @@ async fn client_close_timeout_behind_a_goodbye() {
     assert!(matches!(lost, Err(CallError::Unknown(Unknown::Lost(_)))), "{lost:?}");
 }
 
-/// [M147]
+/// [C7.1]
 #[tokio::test(start_paused = true)]
 async fn client_probe() {
     let (client, mut server) = greeted(ClientConfig::new().probe(secs(3)).dead(secs(8))).await;
@@ -696,7 +696,7 @@ async fn client_probe() {
     due(Instant::now(), secs(3), server.expect("2 /renew")).await;
 }
 
-/// [M147] What it hears in between puts that off.
+/// [C7.1] What it hears in between puts that off.
 #[tokio::test(start_paused = true)]
 async fn client_dead() {
     let (client, mut server) = greeted(ClientConfig::new().probe(secs(3)).dead(secs(8))).await;

@@ -44,7 +44,7 @@ async fn greeted() -> (Client, Driver, RawPeer<DuplexStream>) {
     (client, driver, server)
 }
 
-/// [M148] [M149] Whatever comes during the grace is obeyed, and the line comes at its end.
+/// [S18.1] [S18.2] Whatever comes during the grace is obeyed, and the line comes at its end.
 #[tokio::test(start_paused = true)]
 async fn the_grace_takes_every_kind_of_request() {
     let config = ServerConfig::new().grace(5 * SECOND).allow_publish(true);
@@ -209,7 +209,7 @@ async fn subscribe(peer: &mut RawPeer<DuplexStream>, terms: &str) -> String {
     peer.attribute("epoch").await
 }
 
-/// [M201] Subscribers stay for as long as requests of other connections are being finished.
+/// [S18.6] Subscribers stay for as long as requests of other connections are being finished.
 #[tokio::test(start_paused = true)]
 async fn what_is_published_by_requests_that_are_finished_is_delivered() {
     let mut server = PipeServer::start(Router::new().method("later", later));
@@ -246,8 +246,8 @@ async fn idle_subscribers_are_not_kept() {
     assert!(begun.elapsed() < SECOND + Duration::from_millis(50), "{:?}", begun.elapsed());
 }
 
-/// [M121] [M201] Behind the line a client may not renew: neither its lease nor its silence ends what it
-/// waits for.
+/// [S4.12] [S18.6] Behind the line a client may not renew: neither its lease nor its silence ends
+/// what it waits for.
 #[tokio::test(start_paused = true)]
 async fn no_lease_and_no_silence_ends_a_subscription_behind_the_line() {
     let config = ServerConfig::new().lease(3 * SECOND).idle(4 * SECOND);
@@ -260,7 +260,7 @@ async fn no_lease_and_no_silence_ends_a_subscription_behind_the_line() {
     listening.expect_closed().await;
 }
 
-/// [M199] Acks are waited for, within the drain time. What is not acknowledged then is named.
+/// [S18.8] Acks are waited for, within the drain time. What is not acknowledged then is named.
 #[tokio::test(start_paused = true)]
 async fn what_a_full_window_keeps_back_is_delivered_or_named() {
     for acks in [true, false] {
@@ -290,7 +290,7 @@ async fn what_a_full_window_keeps_back_is_delivered_or_named() {
     }
 }
 
-/// [M198] What a handler publishes that outlives the drain time is not told as published.
+/// [S18.7] What a handler publishes that outlives the drain time is not told as published.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_published_once_the_drain_time_is_over() {
     let config = ServerConfig::new().drain(2 * SECOND);
@@ -383,8 +383,8 @@ where
     given
 }
 
-/// [M201] [M198] [M199] Every message whose publisher was told that it is published is delivered to every subscriber, or
-/// named: by a gap, or by the end that says where it stood. By seed.
+/// [S18.6] [S18.7] [S18.8] Every message whose publisher was told that it is published is delivered
+/// to every subscriber, or named: by a gap, or by the end that says where it stood. By seed.
 #[tokio::test(start_paused = true)]
 async fn all_that_is_published_during_a_drain_is_delivered_or_named() {
     let mut totals = [0; 3];
@@ -685,7 +685,7 @@ async fn a_blocking_handler_does_not_hold_up_the_end() {
     drop(release);
 }
 
-/// [M95] Behind the first goodbye nothing is begun, and what is under way goes on, the protocol's
+/// [C18.1] Behind the first goodbye nothing is begun, and what is under way goes on, the protocol's
 /// own requests with it.
 #[tokio::test(start_paused = true)]
 async fn a_client_begins_nothing_behind_the_first_goodbye() {
@@ -825,7 +825,7 @@ async fn sigterm_under_load_leaves_nothing_unanswered() {
     assert!(total(|tally| tally.lines) > 0);
 }
 
-/// [M201] SIGTERM to a server to which clients publish by calls, at a moment that is chance: every
+/// [S18.6] SIGTERM to a server to which clients publish by calls, at a moment that is chance: every
 /// message whose call was answered `ok` reaches the subscribers on other connections, or is named.
 ///
 /// 5 runs, or as many as `BELLWIRE_SIGTERM_RUNS` says: scripts/sigterm.sh.

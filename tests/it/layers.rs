@@ -131,7 +131,7 @@ async fn a_refusal_says_when_to_come_again() {
     peer.ask("1 m\n* m\n", "1 no;retry=1 busy\n* /error busy\n").await;
 }
 
-/// [M56] The text gives way, not the hint.
+/// [S3.8] The text gives way, not the hint.
 #[tokio::test(start_paused = true)]
 async fn a_refusal_with_a_hint_is_cut_at_its_text() {
     let router = Router::new().method("m", async |_: Ready| ());
@@ -173,7 +173,7 @@ async fn a_panic_within_layers_stays_there() {
     }
 }
 
-/// [M44] A blocking handler that a layer gave up keeps its request, and its place, until it has
+/// [S3.5] A blocking handler that a layer gave up keeps its request, and its place, until it has
 /// ended; so does one that was cancelled. Row 8 of the threats.
 #[tokio::test]
 async fn a_task_within_layers_is_waited_for() {
@@ -237,7 +237,7 @@ mod stack {
 
     use super::*;
 
-    /// [M41] What a timeout ends may have run, and is `cut`; what never got its turn is `no`.
+    /// [S3.4] What a timeout ends may have run, and is `cut`; what never got its turn is `no`.
     #[tokio::test(start_paused = true)]
     async fn a_timeout_says_whether_it_may_have_run() {
         let stack = ServiceBuilder::new()
@@ -262,7 +262,7 @@ mod stack {
         assert_eq!(started.load(Ordering::Relaxed), 2);
     }
 
-    /// [M41] What a stack still held when its time was over was not started.
+    /// [S3.4] What a stack still held when its time was over was not started.
     #[tokio::test(start_paused = true)]
     async fn what_a_stack_held_was_not_started() {
         let hold = tower::layer::layer_fn(|_: HandlerService| {
@@ -344,7 +344,7 @@ mod stack {
         }
     }
 
-    /// [M41] What was answered `no` is started by nobody, though the stack still has it.
+    /// [S3.4] What was answered `no` is started by nobody, though the stack still has it.
     #[tokio::test(start_paused = true)]
     async fn a_refused_call_is_void() {
         let held: Arc<Mutex<Vec<(HandlerService, HandlerCall)>>> = Arc::default();

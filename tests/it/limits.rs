@@ -75,7 +75,7 @@ async fn closes(mut peer: Peer, since: Instant, after: Duration) {
 
 // The first line.
 
-/// [M139] Whatever comes: the time does not begin anew with each byte.
+/// [S7.2] Whatever comes: the time does not begin anew with each byte.
 #[tokio::test(start_paused = true)]
 async fn a_first_line_has_ten_seconds_from_the_accept() {
     let (server, _) = serve(ServerConfig::new());
@@ -136,7 +136,7 @@ async fn a_first_line_that_never_comes_ends_a_blocked_hello_too() {
     assert_eq!(server.handle.stats().connections, 0);
 }
 
-/// [M19] Row 21 of the threats: whoever speaks something else is told nothing.
+/// [S2.5] Row 21 of the threats: whoever speaks something else is told nothing.
 #[tokio::test(start_paused = true)]
 async fn other_protocols_get_no_echo() {
     let (server, _) = serve(ServerConfig::new());
@@ -163,7 +163,7 @@ async fn other_protocols_get_no_echo() {
 
 // Later lines.
 
-/// [M140] From its first byte, whatever comes between.
+/// [S7.2] From its first byte, whatever comes between.
 #[tokio::test(start_paused = true)]
 async fn a_started_line_has_ten_seconds() {
     let (server, _) = serve(ServerConfig::new());
@@ -182,7 +182,7 @@ async fn a_started_line_has_ten_seconds() {
     late.ask("4 echo d\n", "4 ok d\n").await;
 }
 
-/// [M140] A second for 16 KiB, as they come in.
+/// [S7.2] A second for 16 KiB, as they come in.
 #[tokio::test(start_paused = true)]
 async fn a_long_line_has_longer() {
     let (server, _) = serve(ServerConfig::new());
@@ -200,7 +200,7 @@ async fn a_long_line_has_longer() {
     closes(peer, since, secs(3)).await;
 }
 
-/// [M140] What was read before is still answered.
+/// [S7.2] What was read before is still answered.
 #[tokio::test(start_paused = true)]
 async fn what_runs_is_finished_when_a_line_is_not() {
     let (server, waiting) = serve(ServerConfig::new());
@@ -214,7 +214,7 @@ async fn what_runs_is_finished_when_a_line_is_not() {
     peer.expect_closed().await;
 }
 
-/// [M140] While the server itself does not read, no line is late.
+/// [S7.2] While the server itself does not read, no line is late.
 #[tokio::test(start_paused = true)]
 async fn a_line_behind_one_that_waits_for_a_place_is_not_late() {
     let config = ServerConfig::new().in_flight(1).handler_time(secs(600)).idle(secs(60));
@@ -234,7 +234,7 @@ async fn a_line_behind_one_that_waits_for_a_place_is_not_late() {
     peer.expect("4 ok done c\n5 ok d\n").await;
 }
 
-/// [M16] [M17] Row 3 of the threats: 100 MB without a LF, in writes of 1 KiB. That the buffer is
+/// [S2.9] [B2.8] Row 3 of the threats: 100 MB without a LF, in writes of 1 KiB. That the buffer is
 /// never above the limit is shown beside it, in src/protocol/line.rs.
 #[tokio::test(start_paused = true)]
 async fn a_line_without_end_is_read_no_further_than_its_limit() {
@@ -271,7 +271,7 @@ async fn blocked(config: ServerConfig) -> (PipeServer, Waiting, Peer) {
     (server, waiting, peer)
 }
 
-/// [M141] Twice: nothing is taken at all; one byte is, just in time.
+/// [S7.3] Twice: nothing is taken at all; one byte is, just in time.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_takes_nothing_for_twenty_seconds_is_dropped() {
     let (server, waiting, _peer) = blocked(ServerConfig::new()).await;
@@ -294,7 +294,7 @@ async fn a_peer_that_takes_nothing_for_twenty_seconds_is_dropped() {
     assert_eq!(server.handle.stats().connections, 0);
 }
 
-/// [M141] One that reads, however slowly, is not.
+/// [S7.3] One that reads, however slowly, is not.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_reads_slowly_is_served() {
     let (_server, waiting, mut peer) = blocked(ServerConfig::new().idle(None)).await;
@@ -312,7 +312,7 @@ async fn a_peer_that_reads_slowly_is_served() {
     peer.expect("2 ok done \n".trim_end_matches([' ', '\n']).to_owned() + " \n").await;
 }
 
-/// [M141] It holds while a connection finishes, and while the server drains.
+/// [S7.3] It holds while a connection finishes, and while the server drains.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_takes_nothing_is_dropped_at_its_end_too() {
     for ends_by in ["/quit", "eof", "drain"] {
@@ -335,7 +335,7 @@ async fn a_peer_that_takes_nothing_is_dropped_at_its_end_too() {
 
 // Violations.
 
-/// [M142] 32 are borne; the next is answered, and ends the connection.
+/// [S7.4] 32 are borne; the next is answered, and ends the connection.
 #[tokio::test(start_paused = true)]
 async fn violations_are_borne_up_to_their_limit() {
     let (server, waiting) = serve(ServerConfig::new());
@@ -360,7 +360,7 @@ async fn violations_are_borne_up_to_their_limit() {
     peer.expect_closed().await;
 }
 
-/// [M142] One returns every 10 s.
+/// [S7.4] One returns every 10 s.
 #[tokio::test(start_paused = true)]
 async fn violations_are_forgiven_with_time() {
     const BAD: &str = "* /error malformed byte 0: empty line\n";
@@ -497,7 +497,7 @@ async fn yield_often() {
 
 // Silence.
 
-/// [M143] [M144] Announced, and kept to; a byte is enough, and finished requests are answered.
+/// [S20.2] [S7.4] Announced, and kept to; a byte is enough, and finished requests are answered.
 #[tokio::test(start_paused = true)]
 async fn a_silent_client_is_told_goodbye() {
     let (server, waiting) = serve(ServerConfig::new().handler_time(secs(600)));
@@ -516,7 +516,7 @@ async fn a_silent_client_is_told_goodbye() {
     peer.expect_closed().await;
 }
 
-/// [M143] What is off is not announced.
+/// [S20.2] What is off is not announced.
 #[tokio::test(start_paused = true)]
 async fn the_limit_on_silence_is_configured() {
     let (server, _) = serve(ServerConfig::new().idle(None));
@@ -536,7 +536,7 @@ async fn the_limit_on_silence_is_configured() {
     peer.expect_closed().await;
 }
 
-/// [M123] The client keeps itself alive, with nothing subscribed.
+/// [C4.4] The client keeps itself alive, with nothing subscribed.
 #[tokio::test(start_paused = true)]
 async fn an_idle_client_stays_for_hours() {
     for config in [
@@ -562,8 +562,8 @@ async fn connected(server: &PipeServer) -> (Client, JoinHandle<Result<(), Connec
     (client, driver)
 }
 
-/// [M147] Row 23 of the threats, the client's side: a server that has fallen silent is probed, and then
-/// given up, if it owes anything.
+/// [C7.1] Row 23 of the threats, the client's side: a server that has fallen silent is probed, and
+/// then given up, if it owes anything.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_answers_nothing_any_more_is_given_up() {
     let (client, driver, mut server) = greeted().await;
@@ -597,7 +597,7 @@ async fn a_server_that_owes_nothing_may_be_silent() {
 
 // Payload in flight.
 
-/// [M145] At the limit the next request waits, and all requests behind it.
+/// [S20.3] At the limit the next request waits, and all requests behind it.
 #[tokio::test(start_paused = true)]
 async fn payload_in_flight_is_bounded() {
     let (server, waiting) = serve(ServerConfig::new().payload_bytes(100).allow_publish(true));
@@ -619,7 +619,7 @@ async fn payload_in_flight_is_bounded() {
     assert!(peer.line().await.unwrap().starts_with("5 ok;"));
 }
 
-/// [M145] One that is larger by itself runs alone.
+/// [S20.3] One that is larger by itself runs alone.
 #[tokio::test(start_paused = true)]
 async fn a_payload_over_the_limit_runs_alone() {
     for limit in [0, 1, 100] {
@@ -660,7 +660,7 @@ fn is_attribute(result: &Result<Bytes, CallError>) -> bool {
     matches!(result, Err(CallError::NotSent(NotSent::Attribute(_))))
 }
 
-/// [M3] Counted with the longest id, and deadline, there are.
+/// [B2.2] Counted with the longest id, and deadline, there are.
 #[tokio::test(start_paused = true)]
 async fn a_client_sends_no_head_over_its_limit() {
     let (client, _driver, mut server) = greeted().await;
@@ -696,7 +696,7 @@ async fn a_client_sends_no_head_over_its_limit() {
     }
 }
 
-/// [M2] A deadline is an attribute like any other.
+/// [B2.1] A deadline is an attribute like any other.
 #[tokio::test(start_paused = true)]
 async fn a_client_sends_no_more_attributes_than_there_may_be() {
     let (client, _driver, mut server) = greeted().await;
@@ -717,7 +717,7 @@ async fn a_client_sends_no_more_attributes_than_there_may_be() {
     }
 }
 
-/// [M2] Behind the last number there is no position to name.
+/// [B2.1] Behind the last number there is no position to name.
 #[tokio::test(start_paused = true)]
 async fn a_client_asks_for_no_position_that_is_none() {
     const LAST: u64 = (1 << 53) - 1;
@@ -741,7 +741,7 @@ async fn a_client_asks_for_no_position_that_is_none() {
     server.expect_silence().await;
 }
 
-/// [M13] Numbers greater than a machine's own are no limit, on any machine.
+/// [C2.2] Numbers greater than a machine's own are no limit, on any machine.
 #[tokio::test(start_paused = true)]
 async fn a_server_may_announce_the_greatest_numbers() {
     for max in ["4294967295", "4294967296", "9007199254740991"] {

@@ -102,8 +102,8 @@ fn forgetful() -> PipeServer {
 
 // A log that was not written.
 
-/// [M103] Whether the subscriber is there while logs are dropped, or comes back afterwards; and whatever it
-/// asked for.
+/// [S4.3] Whether the subscriber is there while logs are dropped, or comes back afterwards; and
+/// whatever it asked for.
 #[tokio::test(start_paused = true)]
 async fn a_topic_without_messages_resumes_without_a_loss() {
     for is_away in [false, true] {
@@ -182,7 +182,7 @@ async fn a_log_of_another_server_is_a_loss_though_nothing_was_read_of_it() {
 
 // An authorizer that cannot decide.
 
-/// [M178] [M138] The subscription is resumed later, and has missed nothing.
+/// [S19.10] [C4.7] The subscription is resumed later, and has missed nothing.
 #[tokio::test(start_paused = true)]
 async fn a_subscription_outlives_an_authorizer_that_cannot_decide() {
     for kind in ["panic", "panic-later", "never", "unavailable", "unavailable-later"] {
@@ -308,7 +308,8 @@ async fn resuming() -> (Client, Subscription, Peer, net::Net) {
     (client, offers, server, net)
 }
 
-/// [M195] It leaves the topic and comes back without a position; what is said meanwhile is ignored.
+/// [C14.1] It leaves the topic and comes back without a position; what is said meanwhile is
+/// ignored.
 #[tokio::test(start_paused = true)]
 async fn the_head_is_asked_for_by_a_second_subscribe() {
     let (client, mut offers, mut server, mut net) = resuming().await;
@@ -390,7 +391,7 @@ async fn a_reset_notice_leads_to_the_head_as_well() {
 
 // What a server that stops has not delivered.
 
-/// [M109] The log is another one on the next server: what the first had named is told before that.
+/// [C4.3] The log is another one on the next server: what the first had named is told before that.
 #[tokio::test(start_paused = true)]
 async fn what_a_stopped_server_named_is_a_gap_if_its_log_is_gone() {
     for is_gone in [true, false] {
@@ -522,7 +523,7 @@ async fn pages(peer: &mut RawPeer<DuplexStream>, id: u64) -> (Vec<String>, Strin
     }
 }
 
-/// [M81] [M82] [M200] Every living subscription, in lines that the client takes.
+/// [S4.13] [S13.4] Every living subscription, in lines that the client takes.
 #[tokio::test(start_paused = true)]
 async fn a_list_that_is_longer_than_a_line_comes_in_pages() {
     for count in [0, 1, 5, 6, 7, 500] {
@@ -545,7 +546,7 @@ async fn a_list_that_is_longer_than_a_line_comes_in_pages() {
     }
 }
 
-/// N3: as with a short list, what went missing without a word shows within one renewal.
+/// No silent loss: as with a short list, what went missing without a word shows within one renewal.
 #[tokio::test(start_paused = true)]
 async fn a_loss_shows_in_a_list_of_any_length() {
     let (client, mut server, _net) = connected().await;

@@ -1,5 +1,5 @@
 //! Application lines that wait for a place in flight, and the protocol's own lines that pass them
-//! (PROTOCOL.md, section 7.5).
+//! (docs/protocol/calls.md, section 12).
 
 use std::{
     sync::{
@@ -58,7 +58,7 @@ async fn finish(waiting: &Waiting, id: u64) {
     soon(waiting.finish(id)).await.unwrap();
 }
 
-/// [M64] Each of the protocol's methods is obeyed behind a line that waits, and in line order.
+/// [S3.13] Each of the protocol's methods is obeyed behind a line that waits, and in line order.
 #[tokio::test(start_paused = true)]
 async fn protocol_lines_pass_a_parked_line() {
     let (server, waiting) = serve(config());
@@ -73,7 +73,7 @@ async fn protocol_lines_pass_a_parked_line() {
     finish(&waiting, 0).await;
 }
 
-/// [M123] A lease is renewed though a request waits for longer than it lasts.
+/// [C4.4] A lease is renewed though a request waits for longer than it lasts.
 #[tokio::test(start_paused = true)]
 async fn a_parked_line_costs_no_lease() {
     let (server, waiting) = serve(config().lease(secs(10)));
@@ -91,7 +91,7 @@ async fn a_parked_line_costs_no_lease() {
     expect(&mut peer, "2 ok done b\n").await;
 }
 
-/// [M68] [M69] What waits for a place is cancelled before it starts; a `/publish` is not.
+/// [S3.15] What waits for a place is cancelled before it starts; a `/publish` is not.
 #[tokio::test(start_paused = true)]
 async fn a_parked_line_is_cancelled_before_it_starts() {
     let (server, waiting) = serve(config());
@@ -106,7 +106,7 @@ async fn a_parked_line_is_cancelled_before_it_starts() {
     assert_eq!(waiting.count(), 0, "the second never began");
 }
 
-/// [M60] [M85] Lines that need a place keep their order, `/publish` among them.
+/// [S3.11] [S4.14] Lines that need a place keep their order, `/publish` among them.
 #[tokio::test(start_paused = true)]
 async fn parked_lines_start_in_line_order() {
     let (server, waiting) = serve(config());
@@ -137,7 +137,7 @@ async fn parked_lines_start_in_line_order() {
     assert!(payloads.iter().copied().eq((2..50).filter(|id| id % 3 != 1)), "{payloads:?}");
 }
 
-/// [M65] A `ttl` runs while its line waits.
+/// [S3.14] A `ttl` runs while its line waits.
 #[tokio::test(start_paused = true)]
 async fn a_parked_line_is_refused_at_the_end_of_its_ttl() {
     let (server, waiting) = serve(config());
@@ -156,7 +156,7 @@ async fn a_parked_line_is_refused_at_the_end_of_its_ttl() {
     assert_eq!(server.handle.stats().started, 2);
 }
 
-/// [M32] [M30] [M52] Faults are found when a line is read, whatever waits before it.
+/// [S11.2] [S3.1] [S3.6] Faults are found when a line is read, whatever waits before it.
 #[tokio::test(start_paused = true)]
 async fn faults_are_answered_behind_a_parked_line() {
     let (server, waiting) = serve(config());
@@ -172,7 +172,7 @@ async fn faults_are_answered_behind_a_parked_line() {
     expect(&mut peer, "5 ok done b\n").await;
 }
 
-/// [M88] [M71] `/quit` and a half-close come after everything that was read, waiting or not.
+/// [S3.17] [S3.16] `/quit` and a half-close come after everything that was read, waiting or not.
 #[tokio::test(start_paused = true)]
 async fn an_end_waits_for_parked_lines() {
     for quits in [true, false] {
@@ -196,8 +196,8 @@ async fn an_end_waits_for_parked_lines() {
     }
 }
 
-/// [M96] [M99] What waits when the line is drawn is behind it: it is refused at once and never starts,
-/// so that its client may ask elsewhere.
+/// [S18.3] [S18.9] What waits when the line is drawn is behind it: it is refused at once and never
+/// starts, so that its client may ask elsewhere.
 #[tokio::test(start_paused = true)]
 async fn what_waits_is_refused_when_the_line_is_drawn() {
     let banned = Code::from_static("banned");
@@ -223,7 +223,7 @@ async fn what_waits_is_refused_when_the_line_is_drawn() {
     }
 }
 
-/// [M99] What was read before the end of the client's direction outlasts no drain.
+/// [S18.9] What was read before the end of the client's direction outlasts no drain.
 #[tokio::test(start_paused = true)]
 async fn what_waits_behind_a_half_close_is_refused_at_the_end_of_the_drain() {
     let (mut server, _waiting) = serve(config());
@@ -236,8 +236,8 @@ async fn what_waits_behind_a_half_close_is_refused_at_the_end_of_the_drain() {
     soon(peer.expect_closed()).await;
 }
 
-/// [M196] Past the bound reading stops, and the peer is told every 5 s; it goes on with the first line
-/// that leaves.
+/// [S12.9] Past the bound reading stops, and the peer is told every 5 s; it goes on with the first
+/// line that leaves.
 #[tokio::test(start_paused = true)]
 async fn past_the_bound_the_peer_is_told_that_it_is_not_read() {
     let (server, waiting) = serve(config().parked_bytes(1_000));
@@ -288,8 +288,8 @@ async fn within_the_bound_nothing_is_said() {
     expect(&mut peer, "1 ok done a\n2 ok b\n3 ok c\n").await;
 }
 
-/// [M177] [M85] A `/publish` that waits for its permission keeps its order, and delays no protocol
-/// method.
+/// [S19.9] [S4.14] A `/publish` that waits for its permission keeps its order, and delays no
+/// protocol method.
 #[tokio::test(start_paused = true)]
 async fn a_publish_that_waits_for_its_permission_is_passed() {
     let gate = Arc::new(Semaphore::new(0));

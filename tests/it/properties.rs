@@ -164,14 +164,14 @@ fn one(written: &[u8]) -> &[u8] {
 proptest! {
     #![proptest_config(cases(300))]
 
-    /// [M8] [M17] [M26] Any split of a stream gives the same lines, and the same error at the same
-    /// place; what parses is written back as it was.
+    /// [B2.3] [B2.8] [B2.6] Any split of a stream gives the same lines, and the same error at the
+    /// same place; what parses is written back as it was.
     #[test]
     fn any_split_gives_the_same_lines(stream in bytes(), control in any::<u8>()) {
         harness::line(&input(control, &stream));
     }
 
-    /// [M2] [M9] [M25] Row 1 of the threats: whatever is encoded is one line, and reads back.
+    /// [B2.1] [B2.3] [B2.5] Row 1 of the threats: whatever is encoded is one line, and reads back.
     #[test]
     fn what_is_written_is_one_line_and_reads_back(
         mark in mark(),
@@ -191,7 +191,7 @@ proptest! {
         assert_eq!(line.rest.plain(), payload);
     }
 
-    /// [M9] [M25] So is whatever a server says of its own, whatever is in it.
+    /// [B2.3] [B2.5] So is whatever a server says of its own, whatever is in it.
     #[test]
     fn what_a_server_says_is_one_line(
         topic in NAME,
@@ -260,7 +260,7 @@ proptest! {
 proptest! {
     #![proptest_config(cases(150))]
 
-    /// [M2] Row 13 of the threats: the client against arbitrary bytes of a server.
+    /// [B2.1] Row 13 of the threats: the client against arbitrary bytes of a server.
     #[test]
     fn a_client_survives_any_server(stream in bytes(), control in any::<u8>()) {
         harness::client(&input(control, &stream));
@@ -275,8 +275,8 @@ proptest! {
         harness::reconnect(&input(control, &stream));
     }
 
-    /// [M39] [M45] [M101] [M135] The server against arbitrary bytes of a client: each id is answered
-    /// once, with known codes, in lines that any client understands.
+    /// [S3.2] [S3.5] [S12.7] [S22.2] The server against arbitrary bytes of a client: each id is
+    /// answered once, with known codes, in lines that any client understands.
     #[test]
     fn a_server_survives_any_client(stream in bytes(), control in any::<u8>()) {
         harness::server(&input(control, &stream));
@@ -534,14 +534,14 @@ impl Told {
 proptest! {
     #![proptest_config(cases(500))]
 
-    /// [M115] [M116] A client's subscription tells every number once and in order, whatever the
+    /// [C4.1] [C4.2] A client's subscription tells every number once and in order, whatever the
     /// server says and whatever the application wants.
     #[test]
     fn a_subscription_tells_every_number_once(events in vec(subscription_events(), 0..40)) {
         events.into_iter().fold(SubscriptionState::Absent, check_transition);
     }
 
-    /// [M112] [M113] A server's cursor delivers or names every number once and in order.
+    /// [S4.8] [S4.5] A server's cursor delivers or names every number once and in order.
     #[test]
     fn a_cursor_tells_every_number_once(
         events in vec(log_events(), 0..60),
@@ -578,7 +578,7 @@ proptest! {
         while told.step(&mut cursor, window, u64::from(u32::MAX)) {}
     }
 
-    /// [M120] [M121] A lease runs out once, when nothing restarted it for its length.
+    /// [S4.12] A lease runs out once, when nothing restarted it for its length.
     #[test]
     fn a_lease_runs_out_when_nothing_restarts_it(
         events in vec((0..3u8, 0..40u64), 0..40),
@@ -602,7 +602,7 @@ proptest! {
         }
     }
 
-    /// [M38] [M102] [M103] Over all lives of a store, an epoch and a number name one message; the
+    /// [S4.1] [S4.2] [S4.3] Over all lives of a store, an epoch and a number name one message; the
     /// numbers of an epoch begin at 1 and have no holes; readers get what was published under them.
     #[test]
     fn a_number_names_one_message(operations in vec((0..6u8, 0..3usize), 0..80), seed in any::<u64>()) {

@@ -409,7 +409,7 @@ async fn the_list_is_tried_in_rounds() {
     assert_eq!(net.attempt().await.address, "c");
 }
 
-/// [M191] A server's own hint comes before the jitter, and counts for its address alone.
+/// [C5.4] A server's own hint comes before the jitter, and counts for its address alone.
 #[tokio::test(start_paused = true)]
 async fn a_hint_is_obeyed() {
     let (net, connector) = Net::new();
@@ -430,7 +430,7 @@ async fn a_hint_is_obeyed() {
     assert!((60..=91).contains(&told.elapsed().as_secs()), "{:?}", told.elapsed());
 }
 
-/// [M191] A server may ask for patience long after it was left, and before it knows who this is.
+/// [C5.4] A server may ask for patience long after it was left, and before it knows who this is.
 #[tokio::test(start_paused = true)]
 async fn a_hint_is_obeyed_whenever_it_is_given() {
     let (mut net, connector) = Net::new();
@@ -480,7 +480,8 @@ async fn a_hint_of_one_who_asks_who_this_is_is_obeyed() {
     }
 }
 
-/// [M190] Random in a window that doubles, up to its bound; a stable while brings the first one back.
+/// [C5.3] Random in a window that doubles, up to its bound; a stable while brings the first one
+/// back.
 #[tokio::test(start_paused = true)]
 async fn the_pause_grows_until_a_connection_was_stable() {
     let config = || {
@@ -515,8 +516,9 @@ async fn the_pause_grows_until_a_connection_was_stable() {
     assert!(longest.iter().all(|&part| part > 0.9), "{longest:?}");
 }
 
-/// [M190] The worked example of section 3.5: a server that drops each connection at once is contacted
-/// at these times, with the middle of each window drawn, and never more often than this.
+/// [C5.3] The worked example of docs/protocol/reconnecting.md, section 14: a server that drops each
+/// connection at once is contacted at these times, with the middle of each window drawn, and never
+/// more often than this.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_drops_each_connection_is_contacted_as_documented() {
     let mut worst = 0;
@@ -1006,7 +1008,7 @@ async fn fixed_credentials_that_are_refused_end_a_client() {
     net.expect_over().await;
 }
 
-/// [M191] One that is refused for now has not been given its last word.
+/// [C5.4] One that is refused for now has not been given its last word.
 #[tokio::test(start_paused = true)]
 async fn fixed_credentials_that_are_refused_for_now_are_given_again() {
     for refusal in ["busy", "closing", ";retry=2000 unauthenticated"] {

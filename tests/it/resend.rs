@@ -19,8 +19,8 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-/// [M192] A call that was offered is unknown; those that were not are sent on the next connection, and the
-/// callers notice nothing.
+/// [C5.1] A call that was offered is unknown; those that were not are sent on the next connection,
+/// and the callers notice nothing.
 #[tokio::test(start_paused = true)]
 async fn what_was_not_offered_is_sent_again() {
     let (builder, mut net) = builder();
@@ -48,7 +48,7 @@ async fn what_was_not_offered_is_sent_again() {
     assert_eq!(client.stats().resent, 2);
 }
 
-/// [M100] [M192] What stands above the line is sent elsewhere; what stands below it is awaited.
+/// [C18.3] [C5.1] What stands above the line is sent elsewhere; what stands below it is awaited.
 #[tokio::test(start_paused = true)]
 async fn what_the_server_had_not_begun_is_sent_again() {
     let (client, mut server, mut net) = connected().await;
@@ -136,7 +136,7 @@ async fn a_server_that_is_left_is_not_kept_for_what_waits() {
     drop(attempt);
 }
 
-/// [M192] `no` with `retry` is sent again, after that time, on the same connection.
+/// [C5.1] `no` with `retry` is sent again, after that time, on the same connection.
 #[tokio::test(start_paused = true)]
 async fn what_is_refused_for_now_is_sent_again() {
     let (client, mut server, _net) = connected().await;
@@ -193,7 +193,7 @@ async fn who_waits_to_send_again_hears_of_the_end() {
     closing.await.unwrap().unwrap();
 }
 
-/// [M193] A deadline counts over all connections and pauses.
+/// [C5.2] A deadline counts over all connections and pauses.
 #[tokio::test(start_paused = true)]
 async fn a_call_waits_until_its_deadline() {
     let (client, server, mut net) = connected().await;
@@ -212,7 +212,8 @@ async fn a_call_waits_until_its_deadline() {
     outcome(patient).await.unwrap();
 }
 
-/// R2, R5: what is given up before it was offered to the transport is taken back, and was not sent.
+/// One outcome and cancelling is free: what is given up before it was offered to the transport is
+/// taken back, and was not sent.
 #[tokio::test(start_paused = true)]
 async fn what_is_given_up_before_it_is_offered_never_leaves() {
     let (builder, mut net) = builder();
@@ -247,7 +248,7 @@ async fn what_is_given_up_before_it_is_offered_never_leaves() {
     assert_eq!((client.stats().pending, client.stats().in_flight), (0, 0));
 }
 
-/// R2: what was refused did leave, whatever kept it from being sent again.
+/// One outcome: what was refused did leave, whatever kept it from being sent again.
 #[tokio::test(start_paused = true)]
 async fn what_was_refused_is_never_not_sent() {
     let (client, mut server, net) = connected().await;
@@ -337,7 +338,7 @@ async fn who_fails_fast_does_not_wait() {
     assert!(matches!(error, CallError::NotSent(NotSent::Lost(_))), "{error:?}");
 }
 
-/// R5, over connections: what was given up on one is cancelled on none other.
+/// Cancelling is free, over connections: what was given up on one is cancelled on none other.
 #[tokio::test(start_paused = true)]
 async fn a_call_that_is_dropped_is_forgotten() {
     let (client, server, mut net) = connected().await;
@@ -580,7 +581,7 @@ async fn a_streamed_reply_goes_on_only_if_it_had_not_begun() {
     assert!(other.next().await.is_none());
 }
 
-/// R1: whatever a server says of a reply that had begun, no item comes twice.
+/// At most once: whatever a server says of a reply that had begun, no item comes twice.
 #[tokio::test(start_paused = true)]
 async fn a_streamed_reply_that_had_begun_is_not_sent_again() {
     let (client, mut server, _net) = connected().await;

@@ -17,7 +17,8 @@ use bellwire::{
 use bellwire_testkit::net::{builder, connected, next, number, settle, subscribed};
 use tokio::time::{Instant, timeout};
 
-/// [M194] N3, N5: it goes on from its own position, and what was missed comes once, in order.
+/// [C5.5] No silent loss and resume: it goes on from its own position, and what was missed comes
+/// once, in order.
 #[tokio::test(start_paused = true)]
 async fn a_subscription_goes_on_from_its_own_position() {
     let (client, mut server, mut net) = connected().await;
@@ -68,8 +69,8 @@ async fn what_is_gone_is_named() {
     assert_eq!(number(&mut offers).await, 1);
 }
 
-/// [M195] Two servers that each have a log of their own: the first goes on where it was left, and nothing of
-/// it comes twice.
+/// [C14.1] Two servers that each have a log of their own: the first goes on where it was left, and
+/// nothing of it comes twice.
 #[tokio::test(start_paused = true)]
 async fn a_log_that_is_come_back_to_goes_on_where_it_was_left() {
     let (client, mut server, mut net) = connected().await;
@@ -117,8 +118,8 @@ impl Wake for Looks {
     }
 }
 
-/// [M188] Who is told where its effect is to be seen finds the topic in the log that this is about, though
-/// the server said both in one breath.
+/// [C17.1] Who is told where its effect is to be seen finds the topic in the log that this is
+/// about, though the server said both in one breath.
 #[tokio::test(start_paused = true)]
 async fn a_log_that_is_come_back_to_is_so_before_a_caller_hears_of_it() {
     let (client, mut server, mut net) = connected().await;
@@ -142,7 +143,7 @@ async fn a_log_that_is_come_back_to_is_so_before_a_caller_hears_of_it() {
     assert!(!looks.1.load(Ordering::Relaxed), "nobody has seen it");
 }
 
-/// [M138] It is the same subscription meanwhile: a lack of room does not end it.
+/// [C4.7] It is the same subscription meanwhile: a lack of room does not end it.
 #[tokio::test(start_paused = true)]
 async fn a_log_that_is_come_back_to_is_waited_for() {
     let (client, mut server, mut net) = connected().await;
@@ -202,7 +203,7 @@ async fn who_joins_meanwhile_begins_where_it_goes_on() {
     }
 }
 
-/// [M170] It asks for what it asked before, and acknowledges what is handled since.
+/// [C16.4] It asks for what it asked before, and acknowledges what is handled since.
 #[tokio::test(start_paused = true)]
 async fn a_subscription_keeps_its_terms() {
     let (client, mut server, mut net) = connected().await;
@@ -220,7 +221,7 @@ async fn a_subscription_keeps_its_terms() {
     server.expect("* /ack offers e:3").await;
 }
 
-/// [M168] An ack that was due and did not leave any more keeps back none on the next connection.
+/// [C16.2] An ack that was due and did not leave any more keeps back none on the next connection.
 #[tokio::test(start_paused = true)]
 async fn an_ack_that_was_due_when_the_connection_was_lost_stops_no_other() {
     let (client, mut server, mut net) = connected().await;
@@ -329,7 +330,7 @@ async fn a_request_to_subscribe_survives_its_connection() {
     let _ = subscribing.await.unwrap().unwrap();
 }
 
-/// R2: one that left is not "not sent", where there is no other connection to ask on.
+/// One outcome: one that left is not "not sent", where there is no other connection to ask on.
 #[tokio::test(start_paused = true)]
 async fn a_request_to_subscribe_that_left_is_not_called_not_sent() {
     let (builder, mut net) = builder();
@@ -355,7 +356,7 @@ async fn a_request_to_subscribe_that_left_is_not_called_not_sent() {
     drop(attempt);
 }
 
-/// [M138] A refusal for good ends it, and says why; one for now does not.
+/// [C4.7] A refusal for good ends it, and says why; one for now does not.
 #[tokio::test(start_paused = true)]
 async fn a_refusal_for_now_is_no_end() {
     let (client, mut server, mut net) = connected().await;
@@ -405,7 +406,7 @@ async fn a_stream_that_comes_while_others_are_resumed_begins_there() {
     }
 }
 
-/// [M195] Where another stream had left a log says nothing of this one, which has seen none of it.
+/// [C14.1] Where another stream had left a log says nothing of this one, which has seen none of it.
 #[tokio::test(start_paused = true)]
 async fn a_log_that_another_stream_left_begins_anew() {
     let (client, mut server, _net) = connected().await;
@@ -469,7 +470,7 @@ async fn a_resync_outlives_its_connection() {
     assert!(matches!((gap, end), (Delivery::Gap(_), Delivery::End { .. })));
 }
 
-/// [M192] Each is asked for in its own time, whatever is said of another.
+/// [C5.1] Each is asked for in its own time, whatever is said of another.
 #[tokio::test(start_paused = true)]
 async fn a_topic_is_left_alone_for_as_long_as_was_asked() {
     for answers in ["3 no busy\n4 no;retry=9000 busy", "3 no;retry=9000 busy\n4 no;retry=1 busy"] {
@@ -503,7 +504,7 @@ async fn a_topic_is_left_alone_for_as_long_as_was_asked() {
     }
 }
 
-/// [M192] The time goes on over a lost connection, and over one that the client was leaving.
+/// [C5.1] The time goes on over a lost connection, and over one that the client was leaving.
 #[tokio::test(start_paused = true)]
 async fn a_topic_is_left_alone_over_connections() {
     for is_leaving in [false, true] {
@@ -534,7 +535,7 @@ async fn a_topic_is_left_alone_over_connections() {
     }
 }
 
-/// [M123] Each connection with subscriptions is renewed, until its server has drawn the line.
+/// [C4.4] Each connection with subscriptions is renewed, until its server has drawn the line.
 #[tokio::test(start_paused = true)]
 async fn the_connection_that_is_left_is_renewed() {
     let (client, mut server, mut net) = connected().await;

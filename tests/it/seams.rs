@@ -156,8 +156,8 @@ async fn a_call_counts_as_started_when_its_verdict_is_there() {
 
 // Places.
 
-/// [M185] With every place taken by a stream that waits for credit, and no room for the next line to
-/// wait, no credit could be read: one of the streams makes room. Nor does a peer that is gone
+/// [S12.8] With every place taken by a stream that waits for credit, and no room for the next line
+/// to wait, no credit could be read: one of the streams makes room. Nor does a peer that is gone
 /// leave its connection behind.
 #[tokio::test(start_paused = true)]
 async fn streams_without_credit_do_not_hold_all_places_for_ever() {
@@ -246,7 +246,7 @@ async fn a_closed_session_waits_for_no_verdict() {
     peer.expect_silence().await;
     let before = tokio::time::Instant::now();
     server.handle.sessions()[0].close(Code::SHUTDOWN);
-    // It was read, so the last id is its own, and it is answered (M99).
+    // It was read, so the last id is its own, and it is answered (S18.9).
     peer.expect("* /bye;last=2 shutdown\n2 no closing\n").await;
     peer.expect_closed().await;
     assert_eq!(before.elapsed(), Duration::ZERO);

@@ -58,8 +58,8 @@ fn broken(what: &str) -> ConnectionError {
     ConnectionError::Protocol(what.to_owned())
 }
 
-/// [M47] [M48] Row 11 of the threats: late, doubled and unasked-for replies are counted apart, told
-/// apart, and reach nobody.
+/// [C3.4] [C3.5] Row 11 of the threats: late, doubled and unasked-for replies are counted apart,
+/// told apart, and reach nobody.
 #[tokio::test(start_paused = true)]
 async fn unmatched_replies_are_told_apart() {
     let (client, _driver, mut server) = greeted(ClientConfig::new()).await;
@@ -88,8 +88,8 @@ async fn unmatched_replies_are_told_apart() {
     assert_eq!(next.await.unwrap().unwrap(), "mine");
 }
 
-/// [M49] Row 11 of the threats: a strict client closes upon a reply to what was never sent, or that
-/// had its reply; what stands before it counts, what stands behind it does not.
+/// [C12.1] Row 11 of the threats: a strict client closes upon a reply to what was never sent, or
+/// that had its reply; what stands before it counts, what stands behind it does not.
 #[tokio::test(start_paused = true)]
 async fn a_strict_client_closes() {
     for (unmatched, what) in [
@@ -119,7 +119,7 @@ async fn a_strict_client_closes() {
     }
 }
 
-/// [M184] A late reply is in order: a strict client goes on.
+/// [C12.2] A late reply is in order: a strict client goes on.
 #[tokio::test(start_paused = true)]
 async fn a_strict_client_takes_late_replies() {
     let (client, _driver, mut server) = greeted(ClientConfig::new().strict(true)).await;
@@ -610,7 +610,7 @@ async fn a_trace_reaches_the_handler() {
     assert_eq!(working, expected);
 }
 
-/// [M33] [M35] A trace context that is none is refused, its handler not started; `/publish` knows
+/// [S2.10] A trace context that is none is refused, its handler not started; `/publish` knows
 /// none.
 #[tokio::test(start_paused = true)]
 async fn a_trace_has_a_form() {
@@ -743,7 +743,7 @@ async fn events_asked_for_at_the_end_end() {
     }
 }
 
-/// [M94] A `/subscribe` that is under way when the connection ends: its caller learns what a call
+/// [C2.4] A `/subscribe` that is under way when the connection ends: its caller learns what a call
 /// would.
 #[tokio::test(start_paused = true)]
 async fn a_subscribe_under_way_ends_as_a_call_does() {

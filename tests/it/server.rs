@@ -819,7 +819,7 @@ async fn a_reply_at_the_limit_passes_and_one_over_does_not() {
     peer.ask(format!("2 long {over}\n"), "2 err too-large max-line is 1024\n").await;
 }
 
-/// M51: of several faults the first of the list is given.
+/// S12.1: of several faults the first of the list is given.
 #[tokio::test]
 async fn faults_are_checked_in_their_order() {
     let server = PipeServer::start(Router::new().method("echo", echo));

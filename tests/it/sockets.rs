@@ -124,7 +124,7 @@ impl Serving {
     }
 }
 
-/// [M141] Row 37 of the threats. What a subscriber leaves unread stays in its topic's log, where a
+/// [S7.3] Row 37 of the threats. What a subscriber leaves unread stays in its topic's log, where a
 /// bound is, and what it takes is progress: the server writes again once it has taken a few steps.
 #[tokio::test]
 async fn an_unread_subscriber_costs_the_system_no_more_than_the_limit() {

@@ -342,7 +342,7 @@ async fn cut_after(peer: &mut Peer, id: u64, since: Instant, after: Duration) {
     assert!(late <= LATE, "{id} is {late:?} late");
 }
 
-/// [M66] [M67] [M157] A method has a time of its own, or none; a `ttl` bounds it all the same.
+/// [S3.14] [S15.6] A method has a time of its own, or none; a `ttl` bounds it all the same.
 #[tokio::test(start_paused = true)]
 async fn a_method_has_a_time_of_its_own() {
     let server = timed();
@@ -385,7 +385,7 @@ async fn a_half_close_brings_back_the_servers_time() {
     soon(peer.expect_closed()).await;
 }
 
-/// [M181] When the application closes the connection, the drain bounds them.
+/// [S18.10] When the application closes the connection, the drain bounds them.
 #[tokio::test(start_paused = true)]
 async fn a_closed_session_ends_methods_without_a_limit() {
     let server = timed();
@@ -400,7 +400,7 @@ async fn a_closed_session_ends_methods_without_a_limit() {
     soon(peer.expect_closed()).await;
 }
 
-/// [M176] The verdict has the server's time, and the handler its own, from when the line was read.
+/// [S19.8] The verdict has the server's time, and the handler its own, from when the line was read.
 #[tokio::test(start_paused = true)]
 async fn a_verdict_has_no_longer_than_usual() {
     let allowed = Arc::new(tokio::sync::Notify::new());

@@ -1,5 +1,5 @@
-//! Streamed replies: credit, turns and ends, on both sides (PROTOCOL.md, section 7.8); and that
-//! what controls them is never stuck.
+//! Streamed replies: credit, turns and ends, on both sides (docs/protocol/streams.md, section 15);
+//! and that what controls them is never stuck.
 //! threats: 7, 8
 
 use std::{
@@ -167,7 +167,7 @@ fn items(id: u64, numbers: impl IntoIterator<Item = u64>) -> String {
     numbers.into_iter().map(|number| format!("{id} more {number}\n")).collect()
 }
 
-/// [M70] [M153] Exactly as many items as there is credit for; then silence, then more of them.
+/// [S15.1] [S15.2] Exactly as many items as there is credit for; then silence, then more of them.
 #[tokio::test]
 async fn credit_is_exact() {
     let (server, seen) = start();
@@ -195,7 +195,7 @@ async fn a_request_without_a_window_has_a_credit_of_32() {
     peer.expect("1 ok\n").await;
 }
 
-/// [M154] Streams take turns, and plain replies do not wait for them; each keeps its own order.
+/// [S15.3] Streams take turns, and plain replies do not wait for them; each keeps its own order.
 #[tokio::test]
 async fn streams_and_plain_replies_interleave() {
     let (server, _) = start();
@@ -209,7 +209,7 @@ async fn streams_and_plain_replies_interleave() {
     peer.expect("2 ok\n").await;
 }
 
-/// [M44] [M68] A cancelled stream is dropped, waiting for credit or for its next item.
+/// [S3.5] [S3.15] A cancelled stream is dropped, waiting for credit or for its next item.
 #[tokio::test]
 async fn a_cancelled_stream_is_dropped() {
     let (server, seen) = start();
@@ -226,7 +226,7 @@ async fn a_cancelled_stream_is_dropped() {
     peer.expect_silence().await;
 }
 
-/// [M42] An item that is an error is the last.
+/// [S3.4] An item that is an error is the last.
 #[tokio::test]
 async fn a_stream_may_fail() {
     let (server, _) = start();
@@ -263,7 +263,7 @@ async fn a_spawned_stream_does_not_run_in_the_connection() {
     }
 }
 
-/// [M54] A panic in a stream, or in its drop, hurts its own request only.
+/// [S3.7] A panic in a stream, or in its drop, hurts its own request only.
 #[tokio::test]
 async fn a_stream_that_panics_hurts_itself_only() {
     let (server, _) = start();
@@ -278,7 +278,7 @@ async fn a_stream_that_panics_hurts_itself_only() {
     peer.ask("* /more 1 5\n", "1 more 2\n1 ok\n").await;
 }
 
-/// [M156] An item that does not fit ends the reply; what came before it stands.
+/// [S15.5] An item that does not fit ends the reply; what came before it stands.
 #[tokio::test]
 async fn an_item_that_is_too_large_ends_the_stream() {
     let (server, seen) = start();
@@ -297,7 +297,7 @@ async fn an_item_that_is_too_large_ends_the_stream() {
     assert_eq!(seen.alive(), 0);
 }
 
-/// [M66] [M157] The server's limit is for each item, and runs only while there is credit.
+/// [S3.14] [S15.6] The server's limit is for each item, and runs only while there is credit.
 #[tokio::test(start_paused = true)]
 async fn each_item_has_the_handlers_time() {
     let config = ServerConfig::new().handler_time(Duration::from_secs(10));
@@ -321,7 +321,7 @@ async fn each_item_has_the_handlers_time() {
     assert_eq!(seen.alive(), 0);
 }
 
-/// [M66] Its `ttl` bounds the whole, with credit and without.
+/// [S3.14] Its `ttl` bounds the whole, with credit and without.
 #[tokio::test(start_paused = true)]
 async fn a_ttl_bounds_the_whole_stream() {
     let (server, seen) = start();
@@ -338,7 +338,7 @@ async fn a_ttl_bounds_the_whole_stream() {
     assert_eq!(seen.alive(), 0);
 }
 
-/// [M153] Row 7 of the threats: a client that gives credit and does not read costs the server what
+/// [S15.2] Row 7 of the threats: a client that gives credit and does not read costs the server what
 /// is under the mark, and the stream waits; it is not late for that.
 #[tokio::test(start_paused = true)]
 async fn the_server_holds_the_stream_and_not_the_items() {
@@ -364,7 +364,7 @@ async fn the_server_holds_the_stream_and_not_the_items() {
     assert_eq!(seen.polls(), 2_001);
 }
 
-/// [M157] Nor is a stream late whose next item is there while the peer does not read.
+/// [S15.6] Nor is a stream late whose next item is there while the peer does not read.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_does_not_read_makes_no_stream_late() {
     let config = ServerConfig::new().reply_mark(4_096).handler_time(Duration::from_secs(10));
@@ -392,7 +392,7 @@ async fn a_peer_that_does_not_read_makes_no_stream_late() {
     assert_eq!(one, 1, "it came beside the other");
 }
 
-/// [M71] [M158] Once the client has ended its direction, a stream goes as far as its credit.
+/// [S3.16] [S15.7] Once the client has ended its direction, a stream goes as far as its credit.
 #[tokio::test]
 async fn a_half_close_ends_what_needs_credit() {
     let (server, seen) = start();
@@ -409,7 +409,7 @@ async fn a_half_close_ends_what_needs_credit() {
     assert_eq!(seen.alive(), 0);
 }
 
-/// [M88] [M158] `/quit` is answered behind the streams, which can get no more credit.
+/// [S3.17] [S15.7] `/quit` is answered behind the streams, which can get no more credit.
 #[tokio::test]
 async fn a_quit_ends_what_waits_for_credit() {
     let (server, seen) = start();
@@ -420,7 +420,7 @@ async fn a_quit_ends_what_waits_for_credit() {
     assert_eq!(seen.alive(), 0);
 }
 
-/// [M98] While a server drains, credit is still taken; what waits at the end of the drain is cut.
+/// [S18.5] While a server drains, credit is still taken; what waits at the end of the drain is cut.
 #[tokio::test(start_paused = true)]
 async fn a_drain_waits_for_streams_until_it_does_not() {
     let config = ServerConfig::new().drain(Duration::from_secs(10));
@@ -451,7 +451,7 @@ async fn a_lost_connection_drops_its_streams() {
     }
 }
 
-/// [M57] [M160] Nobody could read the items of a one-way request.
+/// [S3.9] [S15.9] Nobody could read the items of a one-way request.
 #[tokio::test]
 async fn a_one_way_stream_is_dropped_unpolled() {
     let (server, seen) = start();
@@ -464,7 +464,7 @@ async fn a_one_way_stream_is_dropped_unpolled() {
     assert_eq!((seen.polls(), seen.0.most_alive.load(Ordering::Relaxed) > 0), (0, true));
 }
 
-/// [M159] A window is understood wherever an application request is.
+/// [S15.8] A window is understood wherever an application request is.
 #[tokio::test]
 async fn a_window_is_a_number_and_may_be_of_no_use() {
     let (server, _) = start_with(ServerConfig::new().allow_publish(true));
@@ -478,7 +478,8 @@ async fn a_window_is_a_number_and_may_be_of_no_use() {
     peer.ask("6 /publish;window=1 t\n", "6 no unknown-attribute window\n").await;
 }
 
-/// [M59] [M162] Credit for what is no stream, or no more one, is void; what names none is a fault.
+/// [S3.10] [S15.10] Credit for what is no stream, or no more one, is void; what names none is a
+/// fault.
 #[tokio::test]
 async fn credit_may_be_void() {
     let (server, seen) = start();
@@ -499,7 +500,7 @@ async fn credit_may_be_void() {
     assert_eq!(seen.polls(), 3);
 }
 
-/// [M162] Row 8 of the threats: a flood of credit holds nothing and wakes nothing.
+/// [S15.10] Row 8 of the threats: a flood of credit holds nothing and wakes nothing.
 #[tokio::test]
 async fn a_flood_of_credit_holds_nothing() {
     let (server, seen) = start();
@@ -534,7 +535,7 @@ async fn a_flood_of_cancelled_streams_keeps_to_the_places() {
     assert!((1..=8).contains(&most) && seen.alive() == 0, "{most}");
 }
 
-/// [M155] A stream that always has a next item, and credit without end, starves nobody: not even
+/// [S15.4] A stream that always has a next item, and credit without end, starves nobody: not even
 /// where the peer reads so slowly that there is never room for all.
 #[tokio::test]
 async fn an_endless_stream_starves_nobody() {
@@ -579,7 +580,7 @@ async fn an_endless_stream_starves_nobody() {
     }
 }
 
-/// [M155] Nor is a stream starved: by notifications that fill all the room there ever is, or by
+/// [S15.4] Nor is a stream starved: by notifications that fill all the room there ever is, or by
 /// requests that do.
 #[tokio::test]
 async fn a_stream_is_not_starved() {
@@ -619,7 +620,7 @@ async fn a_stream_is_not_starved() {
 
 // What controls a connection, while everything on it is busy.
 
-/// [M63] All places are taken, by handlers that never end and by streams without credit: the
+/// [S3.12] All places are taken, by handlers that never end and by streams without credit: the
 /// protocol's own methods are answered and obeyed all the same.
 #[tokio::test]
 async fn control_is_never_stuck() {
@@ -798,7 +799,8 @@ async fn the_default_window_is_not_written() {
     assert!(matches!(error, CallError::NotSent(NotSent::Name(_))), "{error}");
 }
 
-/// Dropping it cancels on the wire; its place is a tombstone until the terminal line (R5).
+/// Dropping it cancels on the wire; its place is a tombstone until the terminal line (cancelling is
+/// free).
 #[tokio::test(start_paused = true)]
 async fn a_dropped_stream_is_cancelled() {
     let (client, mut server) = greeted().await;
@@ -839,7 +841,7 @@ async fn a_deadline_bounds_the_whole_stream() {
     assert_eq!(late.next().await.unwrap().unwrap_err(), NotSent::Deadline(None).into());
 }
 
-/// [M161] A server that sends more than it may: the call ends, and what is held does not grow.
+/// [C15.1] A server that sends more than it may: the call ends, and what is held does not grow.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_exceeds_its_credit_ends_the_call() {
     let (client, mut server) = greeted().await;

@@ -206,7 +206,7 @@ async fn two_parsers_see_the_same_requests() {
 /// Id and plain payload of each well-formed request, in order.
 type Requests = Vec<(u64, Vec<u8>)>;
 
-/// Byte by byte, from PROTOCOL.md sections 3 and 4.
+/// Byte by byte, from PROTOCOL.md, section 2.
 fn by_hand(stream: &[u8]) -> Requests {
     let (mut requests, mut line) = (Requests::new(), Vec::new());
     for &byte in stream {

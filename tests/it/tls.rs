@@ -185,7 +185,7 @@ async fn soon<T>(event: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(60), event).await.expect("it ends")
 }
 
-/// [M1] All of it, over sockets.
+/// [S11.1] All of it, over sockets.
 #[tokio::test]
 async fn a_client_and_a_server_speak_tls() {
     let identity = Identity::server();
@@ -239,7 +239,7 @@ async fn a_client_connects_anew_over_tls() {
     serving.abort();
 }
 
-/// Row 20 of the threats. [M1] A client with TLS at a server without.
+/// Row 20 of the threats. [S11.1] A client with TLS at a server without.
 #[tokio::test]
 async fn a_tls_client_at_a_plain_server_is_told() {
     let server = Server::bind("127.0.0.1:0").await.expect("a free port");

@@ -288,8 +288,8 @@ async fn the_cap_on_topics_is_charged_to_the_publisher() {
     assert_eq!(server.publisher.publish("a", "y").await.unwrap().sequence, 2);
 }
 
-/// [M202] With as many logs as there may be, a topic without one takes no subscriber, because nothing
-/// could be published to it; those that have one do, and so does any once there is room.
+/// [S13.5] With as many logs as there may be, a topic without one takes no subscriber, because
+/// nothing could be published to it; those that have one do, and so does any once there is room.
 #[tokio::test]
 async fn with_all_topics_in_use_no_other_is_subscribed_to() {
     let config = ServerConfig::new().topics(2).allow_publish(true);
@@ -325,7 +325,8 @@ async fn subscribe(peer: &mut RawPeer<DuplexStream>, id: u32) -> String {
     peer.attribute("epoch").await
 }
 
-/// [M186] [M187] A handler says where its effect is to be seen, and whoever listens there is told.
+/// [S17.1] [S17.2] A handler says where its effect is to be seen, and whoever listens there is
+/// told.
 #[tokio::test(start_paused = true)]
 async fn an_ok_says_where_its_effect_is_seen_to_who_listens() {
     let later = async |publisher: Publisher, payload: Bytes| {
@@ -390,7 +391,7 @@ async fn only_an_ok_of_one_line_says_where_its_effect_is_seen() {
     peer.ask("6 twice\n7 nowhere\n", "6 ok;after=t:e:8\n7 ok\n").await;
 }
 
-/// [M186] What was published to another log than the one that is read is not waited for, nor the
+/// [S17.1] What was published to another log than the one that is read is not waited for, nor the
 /// last number there is.
 #[tokio::test]
 async fn an_effect_in_another_epoch_is_not_named() {
@@ -418,7 +419,7 @@ async fn an_effect_in_another_epoch_is_not_named() {
     }
 }
 
-/// [M55] The attribute counts as what stands in a line does.
+/// [S3.8] The attribute counts as what stands in a line does.
 #[tokio::test]
 async fn a_line_that_says_where_its_effect_is_seen_has_the_same_limit() {
     let fill = async |publisher: Publisher, length: String| {

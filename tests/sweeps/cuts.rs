@@ -1,5 +1,6 @@
-//! A session of 10 kB is cut at every byte, in each direction: every call ends as guarantee R2
-//! allows, no subscriber misses anything or sees it twice, nothing hangs, nothing is left.
+//! A session of 10 kB is cut at every byte, in each direction: every call ends as the guarantee
+//! "one outcome" allows, no subscriber misses anything or sees it twice, nothing hangs, nothing is
+//! left.
 //!
 //! A case that fails is printed, and can be played alone, with its history:
 //!

@@ -164,25 +164,25 @@ impl Judge {
     /// The rule that it breaks.
     pub(crate) fn read(&mut self, bytes: &[u8]) -> Result<Line, String> {
         let line =
-            wire::parse(bytes).map_err(|why| format!("the line is malformed (M2): {why}"))?;
+            wire::parse(bytes).map_err(|why| format!("the line is malformed (B2.1): {why}"))?;
         if line.rest.as_ref().is_some_and(Vec::is_empty) {
-            return Err("a SP stands before an empty rest (M6)".to_owned());
+            return Err("a SP stands before an empty rest (B2.4)".to_owned());
         }
         if ["ok", "more", "err", "no", "cut"].contains(&&line.word[..]) {
-            return Err(format!("{:?} is no method (M2)", line.word));
+            return Err(format!("{:?} is no method (B2.1)", line.word));
         }
         match self.max_line {
             None if line.word != "/hello" => {
-                return Err("the line came before the server's hello (M94)".to_owned());
+                return Err("the line came before the server's hello (C2.4)".to_owned());
             }
             Some(most) if bytes.len() >= most => {
-                return Err(format!("the line is longer than the max-line of {most} (M13)"));
+                return Err(format!("the line is longer than the max-line of {most} (C2.2)"));
             }
             _ => {}
         }
         self.check_id(&line)?;
         if self.auth == Auth::Needed && !["/hello", "/auth", "/quit"].contains(&&line.word[..]) {
-            return Err("the line came before the ok of /auth (M182)".to_owned());
+            return Err("the line came before the ok of /auth (C19.1)".to_owned());
         }
         self.check_arguments(&line)?;
         Ok(line)
@@ -191,7 +191,7 @@ impl Judge {
     fn check_id(&mut self, line: &Line) -> Result<(), String> {
         let Some(id) = number(&line.mark) else { return Ok(()) };
         if id <= self.last_id {
-            return Err(format!("the id {id} is not above {} (M28)", self.last_id));
+            return Err(format!("the id {id} is not above {} (C3.1)", self.last_id));
         }
         self.last_id = id;
         self.asked.insert(id, (line.word.clone(), rest(line)));
@@ -208,9 +208,10 @@ impl Judge {
                 };
                 let topic = rest.split(' ').next().and_then(|topic| self.topic(topic));
                 match topic.filter(|one| one.epoch == epoch) {
-                    Some(one) if next > one.next => {
-                        Err(format!("the ack {next} is above {}, the next number (M164)", one.next))
-                    }
+                    Some(one) if next > one.next => Err(format!(
+                        "the ack {next} is above {}, the next number (C16.1)",
+                        one.next
+                    )),
                     _ => Ok(()),
                 }
             }

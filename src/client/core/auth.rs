@@ -1,4 +1,4 @@
-//! The client's `/auth`, before any other request (PROTOCOL.md, section 8.11).
+//! The client's `/auth`, before any other request (docs/protocol/access.md, section 19).
 
 use crate::{
     client::core::{connection::Connection, waiter::Waiter},

@@ -53,7 +53,7 @@ impl Notification {
         Self { topic, epoch, sequence, payload: payload.into(), ack: AckHandle::default() }
     }
 
-    /// The payload as JSON; an absent one is read as `null` (PROTOCOL.md, section 7.12).
+    /// The payload as JSON; an absent one is read as `null` (docs/protocol/calls.md, section 12).
     ///
     /// ```
     /// use bellwire::{CodecError, Notification};
@@ -77,7 +77,7 @@ impl Notification {
     /// effect. It may be called in any order and from any task. The server is told the lowest
     /// unacknowledged number, once that has risen by half the window.
     ///
-    /// Implements PROTOCOL.md, section 11.7.
+    /// Implements docs/protocol/acks.md, section 16.
     pub fn ack(&self) {
         self.ack.ack(self.epoch, self.sequence);
     }
@@ -128,7 +128,7 @@ pub enum GapCause {
 }
 
 /// What a stream of notifications yields. It leaves nothing out without reporting it as one of
-/// these (guarantee N3).
+/// these (guarantee "no silent loss").
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Delivery {

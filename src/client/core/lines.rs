@@ -218,7 +218,8 @@ impl Connection {
             Waiter::Unsubscribe(topic) => self.move_topic(&topic, SubscriptionEvent::Left.into()),
             Waiter::Subscribe(topic) => {
                 let input = subscribe_result(result).inspect_err(|error| {
-                    // It left, so it is not "not sent" if it is never asked for again (R2).
+                    // It left, so it is not "not sent" if it is never asked for again (one
+                    // outcome).
                     let lost = Unknown::Lost(error.clone()).into();
                     self.with(|core, _| core.topics.failed(&topic, &lost));
                 })?;

@@ -1,8 +1,9 @@
 //! The requests of a client from their first poll to their outcome: waiting, sent, sent again.
 //!
 //! A request waits in line while there is no connection, no place in flight or no room to write. If it
-//! is proven that it was not executed, it goes back into the line (guarantee R1; PROTOCOL.md, section
-//! 10). Its caller waits for one outcome, whatever happens in between.
+//! is proven that it was not executed, it goes back into the line (guarantee "at most once";
+//! docs/protocol/calls.md, section 12). Its caller waits for one outcome, whatever happens in
+//! between.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -314,9 +315,10 @@ impl Requests {
         }
     }
 
-    /// Takes a request off its connection: its place becomes a tombstone, and the server is told (R5). A
-    /// line that was not offered to the transport is taken back, and leaves nothing. Returns the error
-    /// that this is for the deadline of the request; `None` if it was over.
+    /// Takes a request off its connection: its place becomes a tombstone, and the server is told
+    /// (cancelling is free). A line that was not offered to the transport is taken back, and leaves
+    /// nothing. Returns the error that this is for the deadline of the request; `None` if it was
+    /// over.
     fn withdraw(&mut self, key: Key, links: &mut Links, step: &mut Step) -> Option<CallError> {
         let kept = self.kept_mut(key)?;
         let (link, id) = match kept.stage {
@@ -654,7 +656,7 @@ impl Kept {
     }
 
     /// What a request ends with that is not sent, or not sent again: a line that was refused has been
-    /// sent (R2).
+    /// sent (one outcome).
     fn last(&mut self, error: CallError) -> CallError {
         match error {
             CallError::NotSent(_) => {
@@ -666,7 +668,7 @@ impl Kept {
     }
 
     /// After how long a request that ended with `error` is to be sent again; `None` if that is not for
-    /// this library to do, or would be too late (PROTOCOL.md, section 10).
+    /// this library to do, or would be too late (docs/protocol/calls.md, section 12).
     fn pause_before_repeat(
         &mut self,
         error: &CallError,

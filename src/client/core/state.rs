@@ -1,4 +1,4 @@
-//! The state of one connection (PROTOCOL.md, section 14).
+//! The state of one connection (docs/protocol/leaving.md, section 18).
 
 use crate::{
     error::ConnectionError,

@@ -87,7 +87,8 @@ impl Topics {
         sent.map(|()| receiver)
     }
 
-    /// How a subscription ends whose stream gives up waiting for it: what can be proven (R2).
+    /// How a subscription ends whose stream gives up waiting for it: what can be proven (one
+    /// outcome).
     pub(crate) fn why_late(&self, links: &Links, topic: &Topic, inbox: &Arc<Inbox>) -> CallError {
         let entry = self.entries.get(topic);
         let mut joining = entry.into_iter().flat_map(|entry| &entry.joining);

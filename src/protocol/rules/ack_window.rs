@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, num::NonZeroU64};
 
-/// What may be delivered beyond the last ack (PROTOCOL.md, section 11.7; guarantee N6).
+/// What may be delivered beyond the last ack (docs/protocol/acks.md, section 16).
 ///
 /// An ack is cumulative and names the *next* number: all below it are handled. Numbers that were
 /// named in a gap, and not delivered, take no room. The cost of an ack is the number of runs that

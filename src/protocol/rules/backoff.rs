@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// The pauses of everything that a client repeats by itself (PROTOCOL.md, section 12.1).
+/// The pauses of everything that a client repeats by itself (docs/protocol/reconnecting.md, section
+/// 14).
 ///
 /// Pause n is random in the window of min(max, base · 2^n): at least a tenth of the window, at most
 /// all of it. The least pause bounds how often a client repeats something, whatever a server

@@ -27,7 +27,7 @@ impl Window {
 /// Where a subscription stands in its topic's log: all below `next` was delivered or named.
 ///
 /// **Invariant:** `next` only rises within an epoch, and changes epoch only by a
-/// [`Step::Reset`], so every number is delivered or named exactly once (N2, N3).
+/// [`Step::Reset`], so every number is delivered or named exactly once (order, no silent loss).
 ///
 /// ```
 /// use bellwire::protocol::{Cursor, Epoch, Position, Step, Window};
@@ -89,7 +89,7 @@ impl std::error::Error for BadPosition {}
 
 impl Cursor {
     /// Where a new subscription begins: behind the head, or at `from`; at 1 when `from` is of
-    /// another epoch (N5).
+    /// another epoch (resume).
     ///
     /// # Errors
     /// [`BadPosition`] when `from` lies beyond the next number of the current epoch.

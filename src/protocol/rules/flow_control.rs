@@ -10,7 +10,7 @@ use crate::protocol::{
     wire::parse_number,
 };
 
-/// What becomes of a subscriber that does not keep up (PROTOCOL.md, section 11.5).
+/// What becomes of a subscriber that does not keep up (docs/protocol/acks.md, section 16).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Slow {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, num::NonZeroU64};
 use crate::protocol::wire::{Epoch, Position};
 
 /// What was handed over to a reader, and what of that it has handled: the client's side of
-/// acknowledgements (PROTOCOL.md, section 11.7).
+/// acknowledgements (docs/protocol/acks.md, section 16).
 ///
 /// Numbers may be handled in any order. An ack names the lowest number that is not handled. It is
 /// due after each half of the window, so that the server never waits for more, and after each gap.

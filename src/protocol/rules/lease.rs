@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::protocol::Time;
 
-/// The server's side: one lease for all subscriptions of a connection (PROTOCOL.md, section 11).
+/// The server's side: one lease for all subscriptions of a connection (PROTOCOL.md, section 4).
 ///
 /// ```
 /// use std::time::Duration;

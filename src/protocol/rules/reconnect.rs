@@ -7,7 +7,8 @@ use crate::protocol::{
     rules::{Backoff, Repeats},
 };
 
-/// When a client without a connection goes through its addresses (PROTOCOL.md, section 3.5).
+/// When a client without a connection goes through its addresses (docs/protocol/reconnecting.md,
+/// section 14).
 ///
 /// Windows of min(max, base · 2^n) follow each other from when the connection was lost. In each
 /// window there is one round through the addresses. Its place is random, and the same in all
@@ -208,7 +209,7 @@ mod tests {
         }
     }
 
-    /// [M190] The example of PROTOCOL.md, section 3.5.
+    /// [C5.3] The example of docs/protocol/reconnecting.md, section 14.
     #[test]
     fn the_example_of_the_document_holds() {
         let mut reconnect = Reconnect::new(1, BACKOFF);
@@ -287,7 +288,7 @@ mod tests {
         assert_eq!(next(&mut reconnect, u64::MAX), (vec![1, 0], 250));
     }
 
-    /// [M191] An address is left out until its time is over; with all of them, the windows wait.
+    /// [C5.4] An address is left out until its time is over; with all of them, the windows wait.
     #[test]
     fn an_address_that_asks_for_patience_is_left_out() {
         let mut reconnect = after_a_loss(2);

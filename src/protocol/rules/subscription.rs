@@ -4,7 +4,7 @@ use std::iter::Flatten;
 
 use crate::protocol::wire::{Epoch, Position};
 
-/// Where a client stands with a topic (PROTOCOL.md, section 14).
+/// Where a client stands with a topic (docs/protocol/subscriptions.md, section 13).
 ///
 /// ```
 /// use bellwire::{

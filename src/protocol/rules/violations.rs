@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::protocol::Time;
 
 /// The violations of one peer: a bucket from which each takes one, and to which one returns with
-/// every period (PROTOCOL.md, section 12).
+/// every period (docs/protocol/limits.md, section 20).
 ///
 /// ```
 /// use std::time::Duration;

@@ -11,7 +11,7 @@ pub(crate) struct AttributeFault {
     pub(crate) what: &'static str,
 }
 
-/// The attributes of a line, in the line's own bytes (PROTOCOL.md, section 6).
+/// The attributes of a line, in the line's own bytes (PROTOCOL.md, section 2).
 ///
 /// **Invariant:** `;key=value` any number of times, each valid, no key twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

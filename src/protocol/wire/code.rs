@@ -6,7 +6,7 @@ use std::{borrow::Cow, fmt};
 pub const MAX_CODE: usize = 64;
 
 /// What explains an `err`, `no`, `cut`, or a notice: 1 to 64 of `a-z 0-9 -`, the first a letter
-/// (PROTOCOL.md, section 10).
+/// (docs/protocol/calls.md, section 12).
 ///
 /// The word of the reply alone decides the outcome; a code never does. Applications may answer
 /// `err` with codes of their own.

@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(out, b"1 ok\n* t 3\n* /bye\n1 no x a\x10Jb\n");
     }
 
-    /// [M3] The longest topic, epoch and number stay below the limits of a value and of a head.
+    /// [B2.2] The longest topic, epoch and number stay below the limits of a value and of a head.
     #[test]
     fn the_longest_after_is_well_formed() {
         let (topic, epoch) = ("t".repeat(MAX_NAME), "e".repeat(MAX_EPOCH));

@@ -5,7 +5,7 @@ use std::{fmt, num::NonZeroU64};
 /// The greatest number of the protocol: the greatest integer that every JSON reader holds exactly.
 pub const MAX_NUMBER: u64 = (1 << 53) - 1;
 
-/// The id of a request: 1 to 2^53-1 (PROTOCOL.md, section 5).
+/// The id of a request: 1 to 2^53-1 (PROTOCOL.md, section 3).
 ///
 /// ```
 /// use bellwire::protocol::RequestId;

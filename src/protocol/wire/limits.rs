@@ -1,4 +1,4 @@
-//! How long the parts of a line may be (PROTOCOL.md, section 12).
+//! How long the parts of a line may be (docs/protocol/limits.md, section 20).
 
 /// The longest head (everything before the rest), in bytes.
 pub const MAX_HEAD: usize = 2_048;

@@ -9,7 +9,7 @@ pub const DEFAULT_MAX_LINE: usize = 65_535;
 /// The least `max-line` a peer may announce: every line of the protocol's own fits.
 pub const MIN_MAX_LINE: usize = 1_024;
 
-/// Splits a byte stream at LF, whatever the pieces it arrives in (PROTOCOL.md, section 3).
+/// Splits a byte stream at LF, whatever the pieces it arrives in (PROTOCOL.md, section 2).
 ///
 /// Feed it each piece by calling [`next`](Self::next) until it returns `None`. A line that lies
 /// whole in one piece is returned in place; only an unfinished end is copied and kept. Every byte

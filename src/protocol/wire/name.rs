@@ -32,7 +32,7 @@ macro_rules! name_type {
             /// A validated name.
             ///
             /// # Errors
-            /// [`InvalidName`] when `name` breaks the syntax of section 6.
+            /// [`InvalidName`] when `name` breaks the syntax of PROTOCOL.md, section 2.
             pub fn new(name: &str) -> Result<Self, InvalidName> {
                 let check: fn(&str) -> bool = $check;
                 if check(name) {
@@ -122,7 +122,7 @@ macro_rules! name_type {
 
 name_type!(
     /// The name of an application's method: 1 to 128 bytes, segments of `A-Z a-z 0-9 _ -` joined by
-    /// one `.` or `/`; not one of `ok err no cut more` (PROTOCOL.md, section 6). Cheap to clone.
+    /// one `.` or `/`; not one of `ok err no cut more` (PROTOCOL.md, section 2). Cheap to clone.
     ///
     /// ```
     /// use bellwire::protocol::Method;
@@ -139,7 +139,7 @@ name_type!(
 
 name_type!(
     /// The name of a topic: 1 to 128 bytes, segments of `A-Z a-z 0-9 _ -` joined by one `.` or `/`
-    /// (PROTOCOL.md, section 6). Cheap to clone.
+    /// (PROTOCOL.md, section 2). Cheap to clone.
     ///
     /// ```
     /// use bellwire::protocol::Topic;

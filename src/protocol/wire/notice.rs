@@ -19,7 +19,7 @@ use crate::protocol::wire::{
 /// The version of the protocol that this crate speaks.
 pub const VERSION: u64 = 1;
 
-/// What a server announces in its first line (PROTOCOL.md, section 9).
+/// What a server announces in its first line (docs/protocol/reference.md, section 21).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Hello {
@@ -173,8 +173,8 @@ impl<'a> Notice<'a> {
     /// Reads a line of the reserved channel whose word is the protocol's.
     ///
     /// `None` when it is a notice of this version, and a required argument or attribute is absent,
-    /// or one has the wrong form or is out of range (PROTOCOL.md, section 9): the line is
-    /// malformed.
+    /// or one has the wrong form or is out of range (docs/protocol/reference.md, section 21): the
+    /// line is malformed.
     pub fn parse(line: &Line<'a>) -> Option<Self> {
         let rest = line.rest;
         match line.word.as_str() {

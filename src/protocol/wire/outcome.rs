@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::protocol::wire::word::Word;
 
-/// How a request ended, or goes on (PROTOCOL.md, section 7). The word alone decides.
+/// How a request ended, or goes on (PROTOCOL.md, section 3). The word alone decides.
 ///
 /// Exhaustive: version 1 of the protocol has these five words, and each of them matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -114,7 +114,7 @@ pub struct Line<'a> {
     pub rest: Rest<'a>,
 }
 
-/// A line that breaks the syntax (PROTOCOL.md, section 3).
+/// A line that breaks the syntax (PROTOCOL.md, section 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Malformed {

@@ -7,7 +7,7 @@ use crate::protocol::wire::id::{MAX_NUMBER, parse_number};
 /// The longest epoch, in bytes.
 pub const MAX_EPOCH: usize = 32;
 
-/// The identity of a topic's log: 1 to 32 of `A-Z a-z 0-9` (PROTOCOL.md, section 6).
+/// The identity of a topic's log: 1 to 32 of `A-Z a-z 0-9` (PROTOCOL.md, section 4).
 ///
 /// An epoch and a sequence number together never name two messages.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,6 +1,6 @@
 //! The rest of a line: any bytes, with the three that could break a line stuffed.
 //!
-//! LF, CR and DLE travel as DLE and the byte XOR 0x40 (PROTOCOL.md, section 4). JSON and plain text
+//! LF, CR and DLE travel as DLE and the byte XOR 0x40 (PROTOCOL.md, section 2). JSON and plain text
 //! hold none of them, so for nearly every payload both directions cost one vectorised scan.
 
 use std::borrow::Cow;

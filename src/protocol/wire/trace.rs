@@ -2,7 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
-/// A W3C `traceparent`, the value of the attribute `trace` (PROTOCOL.md, section 6.2).
+/// A W3C `traceparent`, the value of the attribute `trace` (docs/protocol/reference.md, section
+/// 21).
 ///
 /// 55 bytes, `VERSION-TRACE-PARENT-FLAGS` in lower-case hexadecimal digits: of 2, 32, 16 and 2. The
 /// version is not `ff`. The trace and the parent are not all zeros.

@@ -56,7 +56,7 @@ fn word_len(head: &[u8]) -> Option<usize> {
 }
 
 /// Whether `bytes` are an application's name: segments of `A-Z a-z 0-9 _ -`, joined by one `.` or
-/// `/`, 1 to 128 bytes in all (PROTOCOL.md, section 6).
+/// `/`, 1 to 128 bytes in all (PROTOCOL.md, section 2).
 pub(super) fn is_name(bytes: &[u8]) -> bool {
     name_len(bytes) == Some(bytes.len())
 }

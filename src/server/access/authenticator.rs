@@ -11,7 +11,7 @@ use crate::{
     topic::BoxFuture,
 };
 
-/// Finds out who a peer is, from what it sends with `/auth` (PROTOCOL.md, section 8.11).
+/// Finds out who a peer is, from what it sends with `/auth` (docs/protocol/access.md, section 19).
 ///
 /// Set with [`Server::authenticator`](crate::Server::authenticator). If an authenticator panics or
 /// is [`Unavailable`](Denied::Unavailable), the answer is `no busy`. If it has not ended when

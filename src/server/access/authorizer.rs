@@ -24,7 +24,7 @@ use crate::{
 ///
 /// It is called within the connection's driver, so it must not block. A [`Verdict`] that takes time
 /// delays a call only itself. For `/publish` it delays the later calls and `/publish` lines, and
-/// for `/subscribe` all later lines (PROTOCOL.md, section 7.10).
+/// for `/subscribe` all later lines (docs/protocol/access.md, section 19).
 ///
 /// ```
 /// use bellwire::server::{Action, Principal};

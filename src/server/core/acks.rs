@@ -1,4 +1,5 @@
-//! Acks: what a client says of the notifications it has handled (PROTOCOL.md, section 11.7).
+//! Acks: what a client says of the notifications it has handled (docs/protocol/acks.md, section
+//! 16).
 
 use crate::{
     protocol::{Code, Line, Mark, Position, Topic},

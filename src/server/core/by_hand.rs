@@ -435,7 +435,7 @@ fn a_lease_that_is_not_renewed_ends_its_subscriptions() {
     assert!(hand.send("3 /unsubscribe t\n").starts_with("3 no not-subscribed"));
 }
 
-/// [M146] Row 30 of the threats: all deadlines of an hour are over when the process goes on, and
+/// [S20.4] Row 30 of the threats: all deadlines of an hour are over when the process goes on, and
 /// what the peer sent in time is there.
 #[test]
 fn what_was_received_is_read_before_deadlines_fire() {

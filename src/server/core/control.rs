@@ -1,4 +1,4 @@
-//! The protocol's own methods, as a connection obeys them (PROTOCOL.md, section 8).
+//! The protocol's own methods, as a connection obeys them (docs/protocol/reference.md, section 21).
 
 use crate::{
     coop::spend_message,
@@ -196,7 +196,7 @@ impl Connection {
     }
 
     /// Checks a `/publish`, and starts or parks it: it needs a place, and keeps to the order of the
-    /// application's lines (PROTOCOL.md, section 7.5).
+    /// application's lines (docs/protocol/calls.md, section 12).
     fn publish(&mut self, id: RequestId, line: &Line<'_>, bytes: &[u8]) -> Done {
         let arguments = publish_arguments(line)?;
         if self.environment.hooks.authorizer.is_none() && !self.environment.config.allow_publish {

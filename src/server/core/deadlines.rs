@@ -1,5 +1,5 @@
-//! The deadlines of a connection, and its count of violations (PROTOCOL.md,
-//! section 12).
+//! The deadlines of a connection, and its count of violations (docs/protocol/limits.md, section
+//! 20).
 //!
 //! No timer is reset per message. The connection keeps the time of the last byte and of the
 //! unfinished line's first byte. The driver tells of the earliest deadline there was when

@@ -1,4 +1,5 @@
-//! Protocol requests that were read and wait behind a `/subscribe` (PROTOCOL.md, section 7.4).
+//! Protocol requests that were read and wait behind a `/subscribe` (docs/protocol/calls.md, section
+//! 12).
 //!
 //! A `/subscribe` may wait for the authorizer, or for its store. Protocol requests take effect in line
 //! order, so those behind it wait here. All else is obeyed meanwhile: application requests, and the

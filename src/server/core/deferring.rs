@@ -1,4 +1,5 @@
-//! How protocol requests wait behind a `/subscribe`, and go on (PROTOCOL.md, section 7.4).
+//! How protocol requests wait behind a `/subscribe`, and go on (docs/protocol/calls.md, section
+//! 12).
 
 use std::mem;
 

@@ -1,5 +1,6 @@
-//! Lists of any length, written as the client reads them: the reply to `/methods` (PROTOCOL.md,
-//! section 8.6), and that to `/renew;list=more` (section 8.4).
+//! Lists of any length, written as the client reads them: the replies to `/methods`
+//! (docs/protocol/calls.md, section 12) and to `/renew;list=more` (docs/protocol/subscriptions.md,
+//! section 13).
 
 use crate::{
     protocol::{Code, Line, Mark, Outcome, RequestId, encode},

@@ -1,4 +1,5 @@
-//! Application lines that were read and wait for a place in flight (PROTOCOL.md, section 7.5).
+//! Application lines that were read and wait for a place in flight (docs/protocol/calls.md, section
+//! 12).
 //!
 //! Behind a line for which there is no place the connection reads on, within
 //! [`parked_bytes`](crate::ServerConfig::parked_bytes): the protocol's own lines are obeyed, and

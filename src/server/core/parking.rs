@@ -1,4 +1,5 @@
-//! How application lines wait for a place in flight, and are started (PROTOCOL.md, section 7.5).
+//! How application lines wait for a place in flight, and are started (docs/protocol/calls.md,
+//! section 12).
 
 use std::{mem, time::Duration};
 
@@ -135,7 +136,7 @@ impl Connection {
         self.refuse_parked(lines, code);
     }
 
-    /// One-ways pass in silence (PROTOCOL.md, section 7.3).
+    /// One-ways pass in silence (docs/protocol/calls.md, section 12).
     fn refuse_parked(&mut self, lines: impl IntoIterator<Item = ParkedLine>, code: &Code) {
         lines.into_iter().filter_map(|line| line.id).for_each(|id| {
             self.refuse(id, code, format_args!(""));

@@ -1,4 +1,5 @@
-//! `/renew`: the lease, and where each subscription stands (PROTOCOL.md, section 8.4).
+//! `/renew`: the lease, and where each subscription stands (docs/protocol/subscriptions.md, section
+//! 13).
 
 use crate::{
     protocol::{LeaseEvent, Line, Mark, RequestId, encode},

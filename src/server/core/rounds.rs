@@ -28,7 +28,7 @@ const KEPT_FOR: Duration = Duration::from_secs(1);
 /// How much of it, in bytes. It does not count as held: it is the room of short exchanges.
 pub(super) const KEPT: usize = 4 * 1024;
 
-/// The steps in which a server stops (PROTOCOL.md, sections 9.6 and 9.7).
+/// The steps in which a server stops (docs/protocol/leaving.md, section 18).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StopStep {

@@ -1,4 +1,5 @@
-//! The streamed replies of a connection: their credit, and their turns (PROTOCOL.md, section 7.8).
+//! The streamed replies of a connection: their credit, and their turns (docs/protocol/streams.md,
+//! section 15).
 
 use crate::{
     guard::guarded,

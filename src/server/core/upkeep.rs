@@ -12,7 +12,7 @@ use crate::{
 /// What is done by the time for all connections of a server together: the topics are swept, and while
 /// the connections hold more than
 /// [`buffered_bytes_total`](crate::ServerConfig::buffered_bytes_total), those that do not read are
-/// closed (PROTOCOL.md, section 12).
+/// closed (docs/protocol/limits.md, section 20).
 ///
 /// A driver has one for each [`Environment`], with a timer of its own. After each turn of a
 /// connection, and after [`handle_timeout`](Self::handle_timeout), it sets the timer to

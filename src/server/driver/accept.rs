@@ -66,7 +66,7 @@ impl<L: Listener> Serve<L> {
         Self { listener, serving: Arc::new(serving), signal: Box::pin(std::future::pending()) }
     }
 
-    /// Stops when `signal` ends, in two steps (PROTOCOL.md, sections 9.6 and 9.7).
+    /// Stops when `signal` ends, in two steps (docs/protocol/leaving.md, section 18).
     ///
     /// 1. No connection is accepted any more. Each client is sent `/bye`, and its connection goes on
     ///    as before for the [`grace`](crate::ServerConfig::grace).

@@ -23,8 +23,8 @@ use crate::{
     sync::Arc,
 };
 
-/// A [`Listener`] whose connections speak TLS from the first byte (PROTOCOL.md, section 3), over
-/// those of an inner listener.
+/// A [`Listener`] whose connections speak TLS from the first byte (docs/protocol/grammar.md,
+/// section 11), over those of an inner listener.
 ///
 /// The handshake happens in the connection's own task and may take
 /// [`handshake_time`](crate::ServerConfig::handshake_time).

@@ -22,11 +22,11 @@ pub type HandlerFuture = Pin<Box<dyn Future<Output = Reply> + Send>>;
 
 /// A hook around the handlers of a router: [`Router::layer`](crate::Router::layer).
 ///
-/// A layer is called for each request that has passed the checks of PROTOCOL.md's section 7.2 up to
-/// its arguments. It runs within the connection's driver, so it must not block. It may refuse the
-/// request, which is then answered `no` and has not run. Or it calls [`next`](Next::run), and
-/// returns the handler's future, by itself or within its own. A panic in a layer is answered like a
-/// handler's panic.
+/// A layer is called for each request that has passed the checks of docs/protocol/calls.md, section
+/// 12, up to its arguments. It runs within the connection's driver, so it must not block. It may
+/// refuse the request, which is then answered `no` and has not run. Or it calls
+/// [`next`](Next::run), and returns the handler's future, by itself or within its own. A panic in a
+/// layer is answered like a handler's panic.
 ///
 /// Closures that take a request and [`Next`] are layers. A
 /// [`TestRequest`](crate::server::TestRequest) tests a layer without a server.

@@ -58,8 +58,8 @@ impl Reply {
     }
 
     /// Says with this `ok` where its effect shows: `ok;after=TOPIC:EPOCH:SEQ`. A caller that is
-    /// subscribed to `topic` can then wait until it has seen what was `published` (PROTOCOL.md,
-    /// section 11.8).
+    /// subscribed to `topic` can then wait until it has seen what was `published`
+    /// (docs/protocol/after.md, section 17).
     ///
     /// The caller is told this only if its connection is subscribed to `topic` when the reply is
     /// written, and reads the log that it was published to. It applies to an `ok` of one line. It
@@ -315,7 +315,7 @@ impl Failure {
 
 /// Why a request was refused before its handler started: answered `no CODE text`.
 ///
-/// Applications cannot define codes here (PROTOCOL.md, section 10), so each code has its
+/// Applications cannot define codes here (docs/protocol/calls.md, section 12), so each code has its
 /// constructor, and there are no others. If a refusal needs a code of the application, let the
 /// handler run and return a [`Failure`].
 ///
@@ -349,8 +349,8 @@ impl Rejection {
     /// Default none.
     ///
     /// It says that the same request may succeed after that time, whatever the code. A client may
-    /// send it again by itself (PROTOCOL.md, section 10). The sender of a one-way request is not
-    /// told.
+    /// send it again by itself (docs/protocol/calls.md, section 12). The sender of a one-way
+    /// request is not told.
     ///
     /// ```
     /// use std::time::Duration;

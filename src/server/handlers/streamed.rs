@@ -25,8 +25,8 @@ use crate::{
     },
 };
 
-/// A reply of many items: what a handler returns to answer with a stream (PROTOCOL.md, section
-/// 7.8).
+/// A reply of many items: what a handler returns to answer with a stream (docs/protocol/streams.md,
+/// section 15).
 ///
 /// Each item of the stream implements [`IntoReply`], and becomes a line `more`. The end of the
 /// stream is answered `ok`. An item that is an error is answered `err CODE text` and ends the

@@ -1,5 +1,5 @@
 //! What a caller may be told, by what its transports were offered and its client was given
-//! (guarantees R1 and R2).
+//! (guarantees "at most once" and "one outcome").
 
 use std::{
     collections::BTreeMap,

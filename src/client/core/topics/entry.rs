@@ -78,7 +78,7 @@ pub(super) struct Joining {
     pub(super) sender: oneshot::Sender<Joined>,
     pub(super) inbox: Arc<Inbox>,
     /// How a `/subscribe` ended that left for it and is to be sent again: that is no "not sent" if
-    /// there is no other connection (R2).
+    /// there is no other connection (one outcome).
     pub(super) failure: Option<CallError>,
 }
 

@@ -242,7 +242,7 @@ mod tests {
         assert!(matches!(in_flight.poll_stream(), Turn::Item { id, .. } if id == first));
     }
 
-    /// [M153] Credit that runs out takes a stream out of the turns, and credit brings it back.
+    /// [S15.2] Credit that runs out takes a stream out of the turns, and credit brings it back.
     #[test]
     fn a_stream_without_credit_has_no_turn() {
         let mut in_flight = InFlight::default();
