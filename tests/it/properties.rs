@@ -13,8 +13,8 @@ use bellwire::{
     Random,
     protocol::{
         Attributes, BadPosition, Code, Cursor, Epoch, Line, LineDecoder, Mark, Method, Notice,
-        Outcome, Position, RequestId, Step, Time, Topic, Window, Word, encode, encode_bye,
-        encode_end, encode_error, encode_gap, encode_reset,
+        Position, RequestId, Step, Time, Topic, Window, Word, encode, encode_bye, encode_end,
+        encode_error, encode_gap, encode_reset,
     },
     topic::{MemoryTopics, Read, Room, TopicReader, TopicStore},
     unstable::rules::{Action, Lease, LeaseEvent, SubscriptionEvent, SubscriptionState},
