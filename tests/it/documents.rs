@@ -179,11 +179,11 @@ fn section_references(text: &str, file: &str) -> Vec<String> {
         for word in list.split(' ') {
             let number = word.trim_end_matches(|c: char| !c.is_ascii_digit());
             let is_number = number.starts_with(|c: char| c.is_ascii_digit());
-            let joins = matches!(word, "and" | "to" | "or");
             if is_number && number.chars().all(|c| c.is_ascii_digit() || c == '.') {
                 found.push(number.to_owned());
             }
-            if !joins && !(is_number && word == format!("{number},")) && !(word == number) {
+            let is_whole = is_number && matches!(&word[number.len()..], "" | ",");
+            if !is_whole && !matches!(word, "and" | "to" | "or") {
                 break;
             }
         }

@@ -3,13 +3,13 @@
 use std::{collections::HashSet, time::Duration};
 
 use bellwire::{
-    Client, ClientConfig, ConnectionError, Router, handler,
+    Client, ClientConfig, ConnectionError, Router, ServerConfig, handler,
     protocol::{Code, Line, MAX_NUMBER, stuff, unstuff},
 };
 use bellwire_testkit::{
     PIPE, PipeServer,
     dialogue::Peer,
-    document::{block, transcripts, unescape, vectors},
+    document::{Attribute, attributes, block, methods, transcripts, unescape, vectors},
     transcript,
 };
 use regex::bytes::{Captures, Regex, RegexBuilder};
@@ -195,6 +195,33 @@ fn masked(line: &str) -> String {
         _ => part.to_owned(),
     };
     line.split(';').map(mask).collect::<Vec<_>>().join(";")
+}
+
+/// [S2.10] Each method knows the keys that the tables name for it, and no other key of the protocol.
+#[tokio::test]
+async fn methods_know_their_attributes() {
+    let echo = handler(async |text: String| text);
+    let config = ServerConfig::new().allow_publish(true);
+    let server = PipeServer::with_config(Router::new().method("echo", echo), config);
+    let mut peer = Peer::new(server.connect_raw(PIPE).io);
+    assert!(peer.line().await.starts_with("* /hello;"));
+    let (keys, mut id) = (attributes(), 0);
+    let of_application = |key: &&Attribute| key.place.starts_with("application request");
+    let of_echo = keys.iter().filter(of_application).filter(|key| key.built);
+    let mut known = vec![("echo".to_owned(), of_echo.map(|key| key.key.clone()).collect())];
+    let methods = methods().methods.into_iter().filter(|method| method.form.contains("request"));
+    // The first two are not available here.
+    let others = methods.filter(|method| !matches!(&*method.method, "/hello" | "/auth"));
+    known.extend(others.map(|method| (method.method, method.attributes)));
+    assert!(known.len() > 7);
+    for (method, own) in known {
+        for key in keys.iter().map(|key| &key.key) {
+            id += 1;
+            peer.send(&format!("{id} {method};{key}=!")).await;
+            let code = if own.contains(key) { "bad-attribute" } else { "unknown-attribute" };
+            peer.expect(&format!("{id} no {code} {key}")).await;
+        }
+    }
 }
 
 /// Every transcript, against the real server.
