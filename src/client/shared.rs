@@ -17,7 +17,7 @@ use crate::{
         core::{Core, key::LinkId, locked::Locked, status::Status, step::Step},
         event::ConnectionEvent,
         runtimes::Runtimes,
-        timer::{Alarm, Timer},
+        timer::{TaskTimer, Timer},
     },
     error::ConnectionError,
     protocol::Time,
@@ -92,8 +92,8 @@ impl Shared {
     /// A timer that ends then.
     pub(crate) fn timer_until(&self, at: Time) -> Option<Timer> {
         if let Clock::ByHand(time) = &self.clock {
-            let alarm = Alarm::new(self.locked.clone(), time.clone(), at);
-            return Some(Timer::ByHand(Box::new(alarm)));
+            let timer = TaskTimer::new(self.locked.clone(), time.clone(), at);
+            return Some(Timer::ByHand(Box::new(timer)));
         }
         let at = self.clock.instant(at)?;
         self.runtimes.timer(at.saturating_duration_since(Instant::now()))

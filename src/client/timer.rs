@@ -22,21 +22,21 @@ pub(crate) enum Timer {
     /// In a runtime, as a rule that of the task.
     Runtime(Pin<Box<Sleep>>),
     /// Of a client that is driven by hand, without a runtime.
-    ByHand(Box<Alarm>),
+    ByHand(Box<TaskTimer>),
 }
 
 impl Timer {
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Runtime(sleep) => sleep.as_mut().poll(cx),
-            Self::ByHand(alarm) => alarm.poll(cx),
+            Self::ByHand(timer) => timer.poll(cx),
         }
     }
 }
 
 /// A timer in the core: its task is woken by
 /// [`handle_timeout`](super::core::connection::Connection::handle_timeout).
-pub(crate) struct Alarm {
+pub(crate) struct TaskTimer {
     locked: Arc<Locked>,
     /// The time that the driver was told last, in milliseconds.
     time: Arc<AtomicU64>,
@@ -44,7 +44,7 @@ pub(crate) struct Alarm {
     ticket: Option<u64>,
 }
 
-impl Alarm {
+impl TaskTimer {
     pub(crate) fn new(locked: Arc<Locked>, time: Arc<AtomicU64>, at: Time) -> Self {
         Self { locked, time, at, ticket: None }
     }
@@ -66,7 +66,7 @@ impl Alarm {
     }
 }
 
-impl Drop for Alarm {
+impl Drop for TaskTimer {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
             let (now, at) = (self.now(), self.at);

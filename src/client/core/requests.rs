@@ -22,7 +22,7 @@ use crate::{
         links::Links,
         outcome::{CallResult, Reply},
         state::LinkState,
-        step::{After, Step},
+        step::{Effect, Step},
         waiter::Waiter,
     },
     error::{CallError, ConnectionError, NotSent, Unknown},
@@ -311,7 +311,7 @@ impl Requests {
         let Some(key) = cell.key() else { return };
         self.withdraw(key, links, step);
         if let Some(kept) = self.remove(key) {
-            step.then(After::Forget(kept.request.caller));
+            step.then(Effect::Forget(kept.request.caller));
         }
     }
 
@@ -552,11 +552,11 @@ impl Request {
         match self.caller {
             Caller::Call => {
                 step.completed += 1;
-                step.then(After::Call(self.cell, result));
+                step.then(Effect::Call(self.cell, result));
             }
             Caller::List(list) => {
                 let ListCaller { caller, items, .. } = *list;
-                step.then(After::List(caller, result.map(|_| items)));
+                step.then(Effect::List(caller, result.map(|_| items)));
             }
             Caller::Stream(items) => {
                 let (last, end) = match result {
@@ -571,7 +571,7 @@ impl Request {
                     // A one-way request can fail only before it is sent.
                     _ => NotSent::Lost(ConnectionError::Closed),
                 });
-                step.then(After::OneWay(caller, sent));
+                step.then(Effect::OneWay(caller, sent));
             }
         }
     }

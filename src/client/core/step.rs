@@ -43,13 +43,13 @@ pub(crate) struct Step {
 
 #[derive(Debug, Default)]
 struct Rare {
-    after: Vec<After>,
+    after: Vec<Effect>,
     events: Vec<ConnectionEvent>,
 }
 
 /// Something to be done after a step.
 #[derive(Debug)]
-pub(crate) enum After {
+pub(crate) enum Effect {
     /// The outcome of a call.
     Call(Arc<RequestCell>, CallResult),
     /// What becomes of a list of the protocol's own.
@@ -64,7 +64,7 @@ pub(crate) enum After {
     Forget(Caller),
 }
 
-impl After {
+impl Effect {
     fn run(self) {
         match self {
             Self::Call(cell, result) => wake(cell.set(result.map_err(Box::new))),
@@ -140,12 +140,12 @@ impl Step {
 
     /// Drops wakers after the step.
     pub(crate) fn drop_later(&mut self, wakers: impl IntoIterator<Item = Waker>) {
-        wakers.into_iter().for_each(|waker| self.then(After::Drop(waker)));
+        wakers.into_iter().for_each(|waker| self.then(Effect::Drop(waker)));
     }
 
     /// Does something after the step.
-    pub(crate) fn then(&mut self, after: After) {
-        self.rare.get_or_insert_default().after.push(after);
+    pub(crate) fn then(&mut self, effect: Effect) {
+        self.rare.get_or_insert_default().after.push(effect);
     }
 
     /// Completes and wakes. Keeps the allocations.

@@ -19,7 +19,7 @@ use crate::{
         links::Links,
         outcome::Joined,
         payloads::Payloads,
-        step::{After, Step},
+        step::{Effect, Step},
     },
     error::{CallError, ConnectionError, NotSent, Unknown},
     protocol::{Code, Position, SubscriptionEvent, SubscriptionState, Time, Topic},
@@ -72,7 +72,7 @@ impl Topics {
         entry.joining.retain(|joining| !joining.sender.is_closed());
         let (sender, receiver) = oneshot::channel();
         match entry.state {
-            SubscriptionState::Live(next) => step.then(After::Joined(sender, Ok(next))),
+            SubscriptionState::Live(next) => step.then(Effect::Joined(sender, Ok(next))),
             _ => entry.joining.push(Joining { sender, inbox: inbox.clone(), failure: None }),
         }
         if let Some(acks) = entry.acks.as_mut().filter(|_| terms.window.is_some()) {

@@ -14,7 +14,7 @@ use crate::{
             outcome::Joined,
             payloads::{Payloads, Run},
             reader::AckHandle,
-            step::{After, Step},
+            step::{Effect, Step},
             topics::input::{AfterReset, Input, Wish},
             waiter::Waiter,
         },
@@ -243,7 +243,7 @@ impl Entry {
         // What the server repeats, to begin further back, is seen.
         if let (SubscriptionEvent::Accepted(_), SubscriptionState::Live(next)) = (event, state) {
             for joining in self.joining.drain(..) {
-                step.then(After::Joined(joining.sender, Ok(next)));
+                step.then(Effect::Joined(joining.sender, Ok(next)));
             }
         }
     }
@@ -357,7 +357,7 @@ impl Entry {
         for Joining { sender, failure, .. } in self.joining.drain(..) {
             let failure = failure.filter(|_| matches!(error, CallError::NotSent(_)));
             let error = failure.unwrap_or_else(|| error.clone());
-            step.then(After::Joined(sender, Err(error)));
+            step.then(Effect::Joined(sender, Err(error)));
         }
     }
 
