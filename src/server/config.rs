@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// A connection's own share: its task, its session, its place in the tables.
-const CONNECTION: usize = 2 * 1024;
+const CONNECTION: usize = 1_536;
 /// A subscription with the longest name and terms: its cursor, its waker, its place in the tables, a
 /// window of as many runs as there can be or a topic without a log, and its `/end` in a buffer that
 /// grows by doubling. `the_worst_case_is_what_it_costs` in tests/memory.rs measures all three.
@@ -542,7 +542,7 @@ impl ServerConfig {
     ///
     /// It is the sum of
     ///
-    /// - [`connections`](Self::connections), each with 2 KiB of its own, 2,304 bytes for each of
+    /// - [`connections`](Self::connections), each with 1,536 bytes of its own, 2,304 bytes for each of
     ///   its [`subscriptions`](Self::subscriptions), and 64 KiB that it has read and not processed.
     ///   When the server's buffers are full, each also has five lines of
     ///   [`max_line`](Self::max_line) and 64 KiB. The five lines are an unfinished one and one to
@@ -555,7 +555,7 @@ impl ServerConfig {
     /// one for each thread of the runtime, and 16 for the [`blocking`](crate::blocking) handlers of
     /// each connection, or 1 when the server's buffers are full.
     ///
-    /// Nearly all of it is for peers that do not read. An idle connection takes less than 2 KiB.
+    /// Nearly all of it is for peers that do not read. An idle connection takes about 1 KiB.
     ///
     /// ```
     /// use bellwire::ServerConfig;
