@@ -47,14 +47,14 @@ struct Hand {
     core: Connection,
     now: Time,
     wakes: Arc<Wakes>,
-    /// What the peer has sent, and was not read.
+    /// Bytes that the peer has sent and the connection has not read.
     sent: Vec<u8>,
     /// The peer has closed its direction.
     has_ended: bool,
-    /// Bytes that the transport takes.
+    /// How many bytes the transport takes.
     room: usize,
     said: Vec<u8>,
-    /// Our direction is closed.
+    /// The connection's direction is closed.
     is_shut: bool,
 }
 
@@ -80,7 +80,7 @@ impl Hand {
         hand
     }
 
-    /// One turn, as the docs of [`Connection`] say it; what was written meanwhile.
+    /// Takes one turn as the docs of [`Connection`] describe it. Returns what the connection wrote.
     fn turn(&mut self) -> String {
         let waker = Waker::from(self.wakes.clone());
         self.core.handle_wakeups(&waker, self.now);
@@ -130,19 +130,20 @@ impl Hand {
         goes_on
     }
 
-    /// Sends `lines`; what is said upon them.
+    /// Sends `lines`. Returns what the connection wrote.
     fn send(&mut self, lines: &str) -> String {
         self.sent.extend_from_slice(lines.as_bytes());
         self.turn()
     }
 
-    /// Lets the time go on; what is said then.
+    /// Lets `time` pass, and takes a turn. Returns what the connection wrote.
     fn after(&mut self, time: Duration) -> String {
         self.now = self.now.after(time);
         self.turn()
     }
 
-    /// Goes to the next deadline, and takes a turn; how long that was.
+    /// Goes to the next deadline, and takes a turn. Returns how long that was, and what was
+    /// written.
     fn next_deadline(&mut self) -> (Duration, String) {
         let next = self.core.next_timeout().expect("a deadline");
         let time = self.now.until(next);
@@ -218,8 +219,8 @@ fn a_message_wakes_the_driver() {
     assert_eq!((hand.wakes(), hand.turn().as_str()), (1, ""));
 }
 
-/// A subscription that is looked at for the last time while the peer does not read has to wait as
-/// the others do: one to the latest message skips to it.
+/// A subscription with `slow=latest` skips to the newest message also when the last look at it
+/// finds that the peer does not read.
 #[test]
 fn the_last_look_at_a_subscription_that_waits_counts_as_waiting() {
     let config = ServerConfig::new().notification_mark(1);
@@ -232,7 +233,7 @@ fn the_last_look_at_a_subscription_that_waits_counts_as_waiting() {
     };
     hand.room = 0;
     publish("a", ["1", "2", "3"]);
-    // The first turn copies up to the mark. In the second one all that are ready have to wait.
+    // The first turn copies up to the mark. In the second one all ready subscriptions have to wait.
     hand.turn();
     hand.turn();
     publish("b", ["x", "y", "z"]);
@@ -244,8 +245,8 @@ fn the_last_look_at_a_subscription_that_waits_counts_as_waiting() {
     assert!(said.ends_with("* b 3 z\n"), "{said}");
 }
 
-/// A message that is published behind `revoke` or `close` is not delivered, also where the same
-/// mail ends the connection.
+/// A message that is published after `revoke` or `close` is not delivered, even if the same wake-up
+/// also cuts the connection.
 #[test]
 fn a_command_is_obeyed_before_the_cut_of_the_same_mail() {
     const DRAIN_TIME: Duration = Duration::from_secs(10);
@@ -270,8 +271,8 @@ fn a_command_is_obeyed_before_the_cut_of_the_same_mail() {
     }
 }
 
-/// Topics in memory. While there is a session, the next reader that is asked for its window, or
-/// comes to the end of a closed log, gives it a command.
+/// Topics in memory. While a session is set, the next reader that is asked for its window, or
+/// reaches the end of a closed log, gives that session a command.
 #[derive(Clone)]
 struct Commanding {
     memory: MemoryTopics,
@@ -331,7 +332,7 @@ impl TopicReader for CommandingReader {
     }
 }
 
-/// The lines are taken back for the command, and copied again behind it.
+/// The copied lines are undone for the command, and copied again after it.
 #[test]
 fn a_command_during_the_last_copy_loses_no_message() {
     let store = Commanding::new();
@@ -350,8 +351,8 @@ fn a_command_during_the_last_copy_loses_no_message() {
     assert_eq!(environment.stats().notifications, 1);
 }
 
-/// What the copy noted of a full window is taken back with its lines: once the acks have come, the
-/// subscriber has everything, and the server ends the connection.
+/// If a copy is undone, the full window that it noted is undone with it. Once the acks have come,
+/// the subscriber gets everything, and the server ends the connection.
 #[test]
 fn a_command_during_the_last_copy_leaves_no_subscription_behind() {
     let store = Commanding::new();
@@ -395,7 +396,7 @@ fn a_handler_that_is_late_is_cut() {
 fn a_peer_that_is_silent_is_turned_away() {
     let mut hand = Hand::new(ServerConfig::new().first_line(secs(3)).idle(secs(9)), echo());
     assert_eq!(hand.send("1 echo a\n"), "1 ok a\n");
-    // The deadline of the first line comes, and is over; then that of silence.
+    // The deadline of the first line comes first, and has no effect. The one of silence follows.
     assert_eq!(hand.next_deadline(), (secs(3), String::new()));
     assert_eq!(hand.next_deadline(), (secs(6), "* /bye;last=1 idle\n".into()));
     assert!(hand.is_shut && hand.state() == ConnectionState::Lingering);
@@ -413,7 +414,7 @@ fn a_first_line_that_does_not_come_closes_without_a_word() {
     assert_eq!(hand.state(), Closed);
 }
 
-/// What was read in the turn of the deadline is counted.
+/// Bytes that are read in the turn of the deadline are counted.
 #[test]
 fn the_bytes_of_an_unfinished_first_line_are_counted() {
     let environment = Environment::new(ServerConfig::new().first_line(secs(3)), echo());
@@ -435,8 +436,8 @@ fn a_lease_that_is_not_renewed_ends_its_subscriptions() {
     assert!(hand.send("3 /unsubscribe t\n").starts_with("3 no not-subscribed"));
 }
 
-/// [S20.4] Row 30 of the threats: all deadlines of an hour are over when the process goes on, and
-/// what the peer sent in time is there.
+/// [S20.4] Row 30 of the threats: when a stopped process goes on, all deadlines of an hour have
+/// passed, and the lines that the peer sent in time have not been read.
 #[test]
 fn what_was_received_is_read_before_deadlines_fire() {
     for is_read in [true, false] {
@@ -482,7 +483,7 @@ fn what_outlasts_the_drain_is_cut() {
     hand.turn();
     hand.core.handle_stop(StopStep::Cut, hand.now);
     assert_eq!(hand.turn(), "1 cut closing\n");
-    // The peer sends on, and has as long as one that takes nothing.
+    // The peer goes on sending. It has as much time as a peer that reads nothing.
     assert_eq!(hand.state(), ConnectionState::Lingering);
     assert_eq!(hand.next_deadline().0, secs(1));
     assert_eq!(hand.state(), Closed);
@@ -511,7 +512,7 @@ fn a_peer_that_takes_nothing_is_lost() {
     assert_eq!((hand.state(), hand.core.lost()), (Closed, Some("the peer does not read")));
 }
 
-/// Lets "ada" in.
+/// Accepts the principal "ada".
 #[derive(Debug)]
 struct Names;
 
@@ -568,7 +569,7 @@ fn a_connection_that_is_one_too_many_is_told_so_and_closed() {
     assert_eq!((stats.connections, stats.accepted, stats.refused), (1, 1, 1));
 }
 
-/// The durations of a session are by the clock of its driver.
+/// A session computes durations by the clock of its driver.
 #[test]
 fn a_session_tells_the_time_of_its_driver() {
     let (time, config) = (Arc::new(AtomicUsize::new(5)), ServerConfig::new());
@@ -579,7 +580,7 @@ fn a_session_tells_the_time_of_its_driver() {
     assert_eq!(hand.core.session().stats().connected, secs(1));
 }
 
-/// With the server's buffers full, a connection whose peer has not read for 2 s is closed.
+/// When the server's buffers are full, a connection whose peer has not read for 2 s is closed.
 #[test]
 fn the_upkeep_sheds_a_peer_that_does_not_read() {
     let config = ServerConfig::new().buffered_bytes_total(64 * 1024).reply_mark(1 << 20);
@@ -605,7 +606,7 @@ fn the_upkeep_sheds_a_peer_that_does_not_read() {
     assert_eq!(upkeep.next_timeout(), sweep);
 }
 
-/// A request that waits for a place when the connection is shed is refused, also behind the end of
+/// When a connection is shed, a request that waits for a place is refused, also after the end of
 /// the client's lines.
 #[test]
 fn a_parked_request_is_given_up_when_the_connection_is_shed() {
@@ -644,8 +645,8 @@ fn a_connection_that_goes_on_comes_to_rest() {
     assert!(!hand.round(), "it is at rest");
 }
 
-/// The time of an unfinished line starts again when a connection that was not read goes on: the line
-/// could not continue meanwhile.
+/// The time of an unfinished line starts again when a connection is read again: the client could
+/// not complete the line while the connection was not read.
 #[test]
 fn a_line_that_could_not_continue_has_its_time_again() {
     let (router, _senders) = waiting();
@@ -674,7 +675,8 @@ fn a_line_that_could_not_continue_has_its_time_again() {
     assert_eq!(hand.send("o a\n"), "20 ok a\n");
 }
 
-/// What stopped for a peer that did not read goes on with it, and then rests like any other.
+/// A connection that was held because its peer did not read goes on when the peer reads, and then
+/// rests.
 #[test]
 fn a_connection_that_was_held_rests_again() {
     let mut hand = Hand::new(ServerConfig::new().reply_mark(64), echo());
@@ -691,7 +693,7 @@ fn a_connection_that_was_held_rests_again() {
     assert!(hand.core.active.is_none());
 }
 
-/// Whatever was said before: all that is left of it is in the struct itself.
+/// An idle connection allocates nothing outside its struct, whatever was exchanged before.
 #[test]
 fn an_idle_connection_owns_nothing_but_itself() {
     let mut hand = Hand::new(ServerConfig::new(), echo());
@@ -717,7 +719,7 @@ fn a_busy_connection_keeps_its_buffers_for_a_second() {
     assert!(hand.core.active.is_some());
     assert_eq!(hand.next_deadline(), (Duration::from_millis(10), String::new()));
     assert!(hand.core.active.is_none());
-    // It begins anew.
+    // The count of busy rests begins again.
     hand.send("100 echo a\n");
     assert!(hand.core.active.is_none());
     let long = "x".repeat(8_000);
@@ -727,7 +729,7 @@ fn a_busy_connection_keeps_its_buffers_for_a_second() {
     }
 }
 
-/// Whatever pieces the bytes come and go in, the same is said.
+/// The output does not depend on how the input and the output are split.
 #[test]
 fn pieces_make_no_difference() {
     let lines = "1 /hello;version=1\n2 echo abc\n* echo d\n3 nosuch\n4 /renew\n5 echo e\n6 /quit\n";
@@ -738,7 +740,7 @@ fn pieces_make_no_difference() {
         for bytes in lines.as_bytes().chunks(piece) {
             hand.room = piece;
             said += &hand.send(std::str::from_utf8(bytes).unwrap());
-            // Tiny reads make it pause.
+            // Tiny reads cause a pause.
             said += &hand.after(Duration::from_millis(10));
         }
         hand.room = usize::MAX;
