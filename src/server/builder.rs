@@ -54,7 +54,7 @@ pub struct Server<L = TcpListener> {
     listener: L,
     config: ServerConfig,
     random: Random,
-    /// The default topics, whose limits come with the configuration.
+    /// The default topics. `config` sets their limits.
     memory: MemoryTopics,
     publisher: Publisher,
     sessions: Arc<Sessions>,

@@ -1,4 +1,4 @@
-//! The server's bounds, all in one struct.
+//! The limits and settings of a server.
 
 use std::time::Duration;
 
@@ -10,13 +10,14 @@ use crate::{
     topic::{Retention, StoreLimits},
 };
 
-/// A connection's own share: its task, its session, its place in the tables.
+/// A connection's own memory: its task, its session, its entries in tables.
 const CONNECTION: usize = 2 * 1024;
-/// A subscription with the longest name and terms: its cursor, its waker, its place in the tables, a
-/// window of as many runs as there can be or a topic without a log, and its `/end` in a buffer that
-/// grows by doubling. `the_worst_case_is_what_it_costs` in tests/memory.rs measures all three.
+/// The memory of a subscription with the longest name and terms: its cursor, its waker and its
+/// entries in tables; a window with the most runs, or a topic without a log; and its `/end` in a
+/// buffer that grows by doubling. `the_worst_case_is_what_it_costs` in tests/memory.rs measures all
+/// three.
 const SUBSCRIPTION: usize = 2_304;
-/// A log: its name, its line prefix, and the spare room of its rings.
+/// The memory of a log: its name, its line prefix, and the spare room of its rings.
 const TOPIC: usize = 3 * 1024;
 
 /// Every bound of a server, with its default (docs/protocol/limits.md, section 20).
@@ -648,12 +649,12 @@ getters! {
     get_handshake_time = handshake_time: Duration,
 }
 
-/// A time that `/hello` announces is a number of the protocol's, too.
+/// A time that `/hello` announces: whole seconds, as a number of the protocol.
 fn whole_seconds(time: Duration) -> Duration {
     Duration::from_secs(time.as_secs().clamp(1, MAX_NUMBER))
 }
 
-/// A limit that `/hello` announces is a number of the protocol.
+/// A limit that `/hello` announces, as a number of the protocol.
 fn announced(limit: usize, least: usize) -> usize {
     limit.clamp(least, usize::try_from(MAX_NUMBER).unwrap_or(usize::MAX))
 }

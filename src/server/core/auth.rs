@@ -178,7 +178,6 @@ impl Connection {
     /// Checks whether a `/subscribe` is allowed.
     ///
     /// # Errors
-    ///
     /// `Taken::Yes` if the line was refused, `Taken::No` if it has to wait for the authorizer.
     pub(super) fn may_subscribe(&mut self, id: RequestId, topic: &Topic) -> Result<(), Taken> {
         let Some(ruling) = self.ruling_on(id, topic) else { return Err(Taken::No) };
@@ -213,7 +212,6 @@ impl Connection {
     /// time.
     ///
     /// # Errors
-    ///
     /// The refusal.
     pub(super) fn may_publish(
         &mut self,

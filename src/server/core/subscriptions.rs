@@ -210,7 +210,6 @@ impl Subscriptions {
     /// epoch: the client sent it before it learned of the change.
     ///
     /// # Errors
-    ///
     /// The next number, if the ack is above it: the client cannot have handled that message.
     pub(super) fn ack(&mut self, topic: &str, ack: Position) -> Result<(), Position> {
         let Some((number, one)) = self.get(topic) else { return Ok(()) };

@@ -1,4 +1,4 @@
-//! Functions of extractors: what a handler is made of.
+//! The traits of functions that can be handlers.
 //!
 //! [`Handler`](crate::server::Handler) has one implementation for all numbers of arguments, with its
 //! bounds in these traits. So the compiler first finds the number of arguments, and then names the
