@@ -64,8 +64,8 @@ pub struct Server<L = TcpListener> {
 }
 
 impl Server {
-    /// Listens on a TCP address, `HOST:PORT`, and returns a server. Port 0 takes a free port. Of the
-    /// endpoints that a name stands for, it listens on the first that it can.
+    /// Listens on a TCP address, `HOST:PORT`, and returns a server. Port 0 takes a free port. Of
+    /// the endpoints that a name stands for, it listens on the first that it can.
     ///
     /// Short for [`Server::new`] with a [`TcpListener`].
     ///

@@ -27,8 +27,8 @@ const TOPIC: usize = 3 * 1024;
 ///
 /// # Settings that belong together
 ///
-/// - [`lease`](Self::lease) and [`idle`](Self::idle): clients renew before 80 % of the lesser of the
-///   two has passed. A short `idle` makes a long `lease` pointless.
+/// - [`lease`](Self::lease) and [`idle`](Self::idle): clients renew before 80 % of the lesser of
+///   the two has passed. A short `idle` makes a long `lease` pointless.
 /// - [`in_flight`](Self::in_flight), [`payload_bytes`](Self::payload_bytes) and
 ///   [`parked_bytes`](Self::parked_bytes): what one client may have running, by count and by bytes,
 ///   and what may wait behind that.
@@ -41,8 +41,8 @@ const TOPIC: usize = 3 * 1024;
 /// - [`connections`](Self::connections), [`buffered_bytes_total`](Self::buffered_bytes_total) and
 ///   `retained_bytes_total` bound the memory of the server: see
 ///   [`worst_case_bytes`](Self::worst_case_bytes).
-/// - [`grace`](Self::grace) and [`drain`](Self::drain): a graceful stop takes at most both, and 1 s.
-///   [`handler_time`](Self::handler_time) should be below `drain`, or the stop cuts handlers.
+/// - [`grace`](Self::grace) and [`drain`](Self::drain): a graceful stop takes at most both plus
+///   1 s. [`handler_time`](Self::handler_time) should be below `drain`, or the stop cuts handlers.
 /// - [`auth_time`](Self::auth_time), [`auth_tries`](Self::auth_tries) and
 ///   [`max_line_before_auth`](Self::max_line_before_auth) apply only with an authenticator.
 ///
@@ -218,12 +218,12 @@ impl ServerConfig {
     ///
     /// After that the connection is lost, and its handlers with it. On Linux and Android this also
     /// happens when the peer's system answers, but takes none of the waiting bytes, so a longer
-    /// [`write_progress`](Self::write_progress) has no effect there. Linux counts this time on while
-    /// the peer's receive window is smaller than a waiting segment, even if the peer takes some bytes:
-    /// a client that reads slowly through a receive buffer of a few KiB needs `None` here. On other
-    /// systems it applies to
-    /// the probes only. Worst case meanwhile: what any connection may hold. Your own
-    /// [`Listener`](crate::Listener) has to [`prepare`](crate::Listener::prepare) its connections.
+    /// [`write_progress`](Self::write_progress) has no effect there. Linux counts this time on
+    /// while the peer's receive window is smaller than a waiting segment, even if the peer takes
+    /// some bytes: a client that reads slowly through a receive buffer of a few KiB needs `None`
+    /// here. On other systems it applies to the probes only. Worst case meanwhile: what any
+    /// connection may hold. Your own [`Listener`](crate::Listener) has to
+    /// [`prepare`](crate::Listener::prepare) its connections.
     #[must_use]
     pub fn tcp_user_timeout(mut self, time: impl Into<Option<Duration>>) -> Self {
         self.tcp_user_timeout = time.into();
@@ -400,10 +400,10 @@ impl ServerConfig {
     }
 
     /// Topics with a log. Default 65,536. Beyond it the publisher gets
-    /// [`PublishError::TooMany`](crate::PublishError::TooMany), and a subscription to a topic without
-    /// a log is refused with `no busy`, because nothing could be published to it. Below the limit
-    /// such a subscription needs no log. Topics that are over, such as those of finished jobs,
-    /// should be [closed](crate::Publisher::close).
+    /// [`PublishError::TooMany`](crate::PublishError::TooMany), and a subscription to a topic
+    /// without a log is refused with `no busy`, because nothing could be published to it. Below the
+    /// limit such a subscription needs no log. Topics that are over, such as those of finished
+    /// jobs, should be [closed](crate::Publisher::close).
     ///
     /// The ends of as many dropped logs are remembered. Worst case: 256 bytes for each.
     #[must_use]

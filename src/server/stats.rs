@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_folded_is_counted_once() {
+    fn folded_counts_are_added_once() {
         let totals = Totals::default();
         for session in 0..100 {
             let mut tally = Tally { ok: 2, ..Tally::default() };

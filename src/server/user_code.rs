@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn panics_end_where_they_happen() {
+    fn panics_of_user_code_are_caught() {
         let mut code = UserCode::new(Some(Bomb), &Arc::default(), Whom::Hook);
         assert_eq!(code.poll(|_, _| 7), Some(7));
         assert_eq!(code.poll(|_, _| -> u8 { panic!("polled") }), None);

@@ -143,7 +143,7 @@ impl TokenAuthenticator {
     #[must_use]
     pub fn token(mut self, token: impl Into<Credentials>, principal: Principal) -> Self {
         let token = token.into();
-        assert!(!token.as_bytes().is_empty(), "a token is not empty");
+        assert!(!token.as_bytes().is_empty(), "the token is empty");
         self.0.push((token, principal));
         self
     }
@@ -179,7 +179,7 @@ impl Authenticator for TokenAuthenticator {
 /// When there are none, or their names are longer than the attribute allows.
 pub(in crate::server) fn announced_schemes(authenticator: &dyn Authenticator) -> Vec<Code> {
     let schemes = authenticator.schemes();
-    assert!(!schemes.is_empty(), "an authenticator understands a scheme");
+    assert!(!schemes.is_empty(), "the authenticator has no schemes");
     let length = schemes.iter().map(|scheme| scheme.as_str().len() + 1).sum::<usize>() - 1;
     assert!(length <= MAX_VALUE, "the schemes' names are {length} bytes, over {MAX_VALUE}");
     schemes
@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_known_as_a_whole() {
+    fn only_a_whole_token_authenticates() {
         let tokens = TokenAuthenticator::new()
             .token("secret-a", Principal::new("a"))
             .token("secret-b", Principal::new("b"));

@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_refused_is_not_remembered() {
+    fn a_refused_connection_leaves_no_entry() {
         let limits = limits(10, 0);
         assert_eq!(limits.admit(0, &peer("10.0.0.1:1")).unwrap_err(), Full);
         assert!(limits.guests.lock().is_empty());

@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_principal_is_its_name() {
+    fn principals_are_equal_by_name() {
         let plain = Principal::new("ada");
         let valued = plain.clone().with_value("a secret");
         assert_eq!(plain, valued);

@@ -91,7 +91,7 @@ impl Permission {
     /// Stops waiting for the authorizer. An open decision becomes `no busy`.
     pub(super) fn give_up(&mut self) {
         if self.ruling.is_none() {
-            tracing::error!("the authorizer does not answer");
+            tracing::error!("the authorizer did not answer in time");
             self.ruling = Some(Err(Rejection::busy("")));
         }
     }

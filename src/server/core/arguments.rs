@@ -11,8 +11,8 @@ pub(super) const PUBLISH_USAGE: &str = "usage: /publish TOPIC [PAYLOAD]";
 /// Why a protocol method is refused: a code and a text.
 pub(super) type Refusal = (Code, String);
 
-/// The attributes of an application request: its `ttl` in milliseconds, and its `window`, the credit
-/// of a streamed reply in items.
+/// The attributes of an application request: its `ttl` in milliseconds, and its `window`, the
+/// credit of a streamed reply in items.
 pub(super) fn application_attributes(line: &Line<'_>) -> Result<(Option<u64>, u64), Refusal> {
     let (mut ttl, mut window) = (None, DEFAULT_WINDOW);
     if line.attributes.is_empty() {

@@ -27,7 +27,7 @@ use crate::{
 const AUTH_USAGE: &str = "usage: /auth SCHEME CREDENTIALS";
 
 impl Connection {
-    /// Whether no further line may be looked at until the authenticator has answered.
+    /// Whether an `/auth` is in progress, so that no further line may be processed.
     pub(super) fn is_trying(&self) -> bool {
         matches!(self.state.access(), Some(Access::Stranger(stranger)) if stranger.trying.is_some())
     }

@@ -222,7 +222,7 @@ fn a_message_wakes_the_driver() {
 /// A subscription with `slow=latest` skips to the newest message also when the last look at it
 /// finds that the peer does not read.
 #[test]
-fn the_last_look_at_a_subscription_that_waits_counts_as_waiting() {
+fn slow_latest_skips_at_the_last_look_if_the_peer_does_not_read() {
     let config = ServerConfig::new().notification_mark(1);
     let environment = Arc::new(Environment::new(config, echo()));
     let mut hand = Hand::of(&environment);
@@ -248,7 +248,7 @@ fn the_last_look_at_a_subscription_that_waits_counts_as_waiting() {
 /// A message that is published after `revoke` or `close` is not delivered, even if the same wake-up
 /// also cuts the connection.
 #[test]
-fn a_command_is_obeyed_before_the_cut_of_the_same_mail() {
+fn commands_are_processed_before_a_cut_of_the_same_wakeup() {
     const DRAIN_TIME: Duration = Duration::from_secs(10);
     for (flag, closes) in [(CUT, false), (CUT, true), (ALARM, false), (ALARM, true)] {
         let config = ServerConfig::new().drain(DRAIN_TIME);
@@ -354,7 +354,7 @@ fn a_command_during_the_last_copy_loses_no_message() {
 /// If a copy is undone, the full window that it noted is undone with it. Once the acks have come,
 /// the subscriber gets everything, and the server ends the connection.
 #[test]
-fn a_command_during_the_last_copy_leaves_no_subscription_behind() {
+fn a_command_during_the_last_copy_keeps_no_subscription_open() {
     let store = Commanding::new();
     let environment = Environment::new(ServerConfig::new(), echo()).topics(store.clone());
     let environment = Arc::new(environment);
@@ -376,7 +376,7 @@ fn a_command_during_the_last_copy_leaves_no_subscription_behind() {
 }
 
 #[test]
-fn a_stream_is_given_as_its_credit_allows() {
+fn a_stream_sends_only_items_with_credit() {
     let count = async || Streamed(stream::iter(["a", "b", "c"]));
     let mut hand = Hand::new(ServerConfig::new(), echo().method("count", count));
     assert_eq!(hand.send("1 count;window=2\n"), "1 more a\n1 more b\n");
@@ -384,7 +384,7 @@ fn a_stream_is_given_as_its_credit_allows() {
 }
 
 #[test]
-fn a_handler_that_is_late_is_cut() {
+fn a_handler_past_its_deadline_is_cut() {
     let (router, _senders) = waiting();
     let mut hand = Hand::new(ServerConfig::new().handler_time(secs(7)), router);
     assert_eq!(hand.send("1 wait\n2 wait;ttl=2000\n"), "");
@@ -393,7 +393,7 @@ fn a_handler_that_is_late_is_cut() {
 }
 
 #[test]
-fn a_peer_that_is_silent_is_turned_away() {
+fn an_idle_peer_is_sent_bye_and_closed() {
     let mut hand = Hand::new(ServerConfig::new().first_line(secs(3)).idle(secs(9)), echo());
     assert_eq!(hand.send("1 echo a\n"), "1 ok a\n");
     // The deadline of the first line comes first, and has no effect. The one of silence follows.
@@ -407,7 +407,7 @@ fn a_peer_that_is_silent_is_turned_away() {
 }
 
 #[test]
-fn a_first_line_that_does_not_come_closes_without_a_word() {
+fn a_late_first_line_closes_without_output() {
     let mut hand = Hand::new(ServerConfig::new().first_line(secs(3)), echo());
     assert_eq!(hand.send("1 ec"), "");
     assert_eq!(hand.next_deadline(), (secs(3), String::new()));
@@ -475,7 +475,7 @@ fn a_server_that_stops_finishes_what_it_has_read() {
 }
 
 #[test]
-fn what_outlasts_the_drain_is_cut() {
+fn requests_past_the_drain_time_are_cut() {
     let (router, _senders) = waiting();
     let mut hand = Hand::new(ServerConfig::new(), router);
     hand.send("1 wait\n");
@@ -500,7 +500,7 @@ fn a_quit_is_answered_last() {
 }
 
 #[test]
-fn a_peer_that_takes_nothing_is_lost() {
+fn a_peer_that_reads_nothing_is_dropped() {
     let mut hand = Hand::new(ServerConfig::new().write_progress(secs(20)), echo());
     hand.room = 3;
     assert_eq!(hand.send("1 echo abc\n"), "1 o");
@@ -558,7 +558,7 @@ fn a_peer_that_its_transport_has_identified_need_not_authenticate() {
 }
 
 #[test]
-fn a_connection_that_is_one_too_many_is_told_so_and_closed() {
+fn a_connection_over_the_limit_is_sent_bye_and_closed() {
     let environment = Arc::new(Environment::new(ServerConfig::new(), echo()));
     let _open = Hand::of(&environment);
     let peer = PeerAddr::Other("test".into());
@@ -571,7 +571,7 @@ fn a_connection_that_is_one_too_many_is_told_so_and_closed() {
 
 /// A session computes durations by the clock of its driver.
 #[test]
-fn a_session_tells_the_time_of_its_driver() {
+fn a_session_uses_the_clock_of_its_driver() {
     let (time, config) = (Arc::new(AtomicUsize::new(5)), ServerConfig::new());
     let clock = time.clone();
     let now = move || Time::from_millis(clock.load(Ordering::Relaxed) as u64);
@@ -609,7 +609,7 @@ fn the_upkeep_sheds_a_peer_that_does_not_read() {
 /// When a connection is shed, a request that waits for a place is refused, also after the end of
 /// the client's lines.
 #[test]
-fn a_parked_request_is_given_up_when_the_connection_is_shed() {
+fn shedding_refuses_parked_requests() {
     for (last, quits) in [("", false), ("3 /quit\n", true)] {
         let (router, senders) = waiting();
         let environment = Arc::new(Environment::new(ServerConfig::new().in_flight(1), router));
@@ -627,7 +627,7 @@ fn a_parked_request_is_given_up_when_the_connection_is_shed() {
 
 /// Row 31 of the threats: a connection that was held back once does not wake itself for ever.
 #[test]
-fn a_connection_that_goes_on_comes_to_rest() {
+fn a_resumed_connection_comes_to_rest() {
     let (router, _senders) = waiting();
     let mut hand = Hand::new(ServerConfig::new().reply_mark(100), router);
     hand.room = 0;
@@ -648,7 +648,7 @@ fn a_connection_that_goes_on_comes_to_rest() {
 /// The time of an unfinished line starts again when a connection is read again: the client could
 /// not complete the line while the connection was not read.
 #[test]
-fn a_line_that_could_not_continue_has_its_time_again() {
+fn line_time_restarts_after_a_pause_in_reading() {
     let (router, _senders) = waiting();
     let config = ServerConfig::new().reply_mark(100).idle(None).line_time(secs(10));
     let mut hand = Hand::new(config.write_progress(secs(1_000)), router);
@@ -695,7 +695,7 @@ fn a_connection_that_was_held_rests_again() {
 
 /// An idle connection allocates nothing outside its struct, whatever was exchanged before.
 #[test]
-fn an_idle_connection_owns_nothing_but_itself() {
+fn an_idle_connection_has_no_buffers_or_tables() {
     let mut hand = Hand::new(ServerConfig::new(), echo());
     for lines in ["", "1 echo a\n", "2 /subscribe t\n3 /unsubscribe t\n", "4 nosuch\n\n"] {
         hand.send(lines);
@@ -706,7 +706,8 @@ fn an_idle_connection_owns_nothing_but_itself() {
     assert!(hand.core.active.is_none() && hand.core.lines.pending() == 12);
 }
 
-/// A busy connection keeps what it needs for the next exchange, until it has been idle for a second.
+/// A busy connection keeps what it needs for the next exchange, until it has been idle for a
+/// second.
 #[test]
 fn a_busy_connection_keeps_its_buffers_for_a_second() {
     let environment = Arc::new(Environment::new(ServerConfig::new(), echo()));
@@ -731,7 +732,7 @@ fn a_busy_connection_keeps_its_buffers_for_a_second() {
 
 /// The output does not depend on how the input and the output are split.
 #[test]
-fn pieces_make_no_difference() {
+fn output_does_not_depend_on_how_bytes_are_split() {
     let lines = "1 /hello;version=1\n2 echo abc\n* echo d\n3 nosuch\n4 /renew\n5 echo e\n6 /quit\n";
     let whole = Hand::new(ServerConfig::new(), echo()).send(lines);
     for piece in 1..lines.len() {

@@ -76,12 +76,12 @@ impl Connection {
     pub(super) fn end_overdue(&mut self) {
         match self.state.end() {
             Some(End::Cut(at)) if at <= self.now => {
-                tracing::debug!("not ended in time: cut");
+                tracing::debug!("drain time is over: cutting what still runs");
                 self.cut();
             }
             Some(End::Drop(at)) if at <= self.now => {
                 self.state =
-                    FullState::Closed { lost: Some("the peer does not read what was cut") };
+                    FullState::Closed { lost: Some("the peer did not read its last lines") };
             }
             _ => {}
         }

@@ -37,9 +37,9 @@ pub(super) const LINES: u16 = 2_048;
 ///
 /// # A turn of the driver
 ///
-/// The driver takes a turn whenever the waker of [`handle_wakeups`](Self::handle_wakeups) was woken,
-/// the transport can be read or written again, or the time of [`next_timeout`](Self::next_timeout)
-/// has come. In this order:
+/// The driver takes a turn whenever the waker of [`handle_wakeups`](Self::handle_wakeups) was
+/// woken, the transport can be read or written again, or the time of
+/// [`next_timeout`](Self::next_timeout) has come. In this order:
 ///
 /// 1. [`handle_wakeups`](Self::handle_wakeups), and [`handle_timeout`](Self::handle_timeout) if the
 ///    time has come.
@@ -50,18 +50,19 @@ pub(super) const LINES: u16 = 2_048;
 ///    3. [`advance`](Self::advance) does all else: streams, subscriptions, deadlines.
 ///    4. While there is [`output`](Self::output), write it, and report with
 ///       [`handle_written`](Self::handle_written), or
-///       [`handle_write_blocked`](Self::handle_write_blocked) when the transport takes no more. Where
-///       it [`needs_flush`](Self::needs_flush), flush the transport, and report with
+///       [`handle_write_blocked`](Self::handle_write_blocked) when the transport takes no more.
+///       Where it [`needs_flush`](Self::needs_flush), flush the transport, and report with
 ///       [`handle_flushed`](Self::handle_flushed); a transport that does not flush reports at once.
-///    5. [`end_round`](Self::end_round) tells whether another round would do something. If it would,
-///       and the driver has had enough, it takes its next turn once other tasks had theirs.
+///    5. [`end_round`](Self::end_round) tells whether another round would do something. If it
+///       would, and the driver has had enough, it takes its next turn once other tasks had theirs.
 /// 3. Look at the [`state`](Self::state). In `Closing`, close our direction of the transport, and
 ///    report with [`handle_shutdown`](Self::handle_shutdown). In `Closed`, drop the transport.
 /// 4. Set the timer to [`next_timeout`](Self::next_timeout).
 ///
 /// A transport that fails ends the connection: the driver drops it.
 ///
-/// Wakers are woken from any thread. Time spent in a handler is time spent in the call that polls it.
+/// Wakers are woken from any thread. Time spent in a handler is time spent in the call that polls
+/// it.
 ///
 /// ```
 /// use std::{sync::Arc, task::Waker};

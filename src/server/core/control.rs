@@ -135,7 +135,7 @@ impl Connection {
         if self.now < deadline {
             return self.set_timeout(deadline);
         }
-        tracing::error!("subscription refused: the store does not answer");
+        tracing::error!("subscription refused: the topic store did not answer in time");
         self.give_up_opening(&Code::BUSY);
     }
 

@@ -172,7 +172,7 @@ mod tests {
 
     /// It behaves like a map, with few values and with many.
     #[test]
-    fn it_finds_what_a_map_finds() {
+    fn numbered_values_behave_like_a_map() {
         let mut random = fastrand::Rng::with_seed(7);
         for most in [1, 8, 16, 17, 40] {
             let (mut numbered, mut map) = (Numbered::default(), BTreeMap::new());

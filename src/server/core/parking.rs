@@ -93,8 +93,8 @@ impl Connection {
         (is_held || self.is_holding_up()) && self.state.is_reading() && !self.is_waiting()
     }
 
-    /// While lines are not read, or protocol requests wait, sends the peer a `/hold` every [`HOLD`],
-    /// because its probe cannot be answered.
+    /// While lines are not read, or protocol requests wait, sends the peer a `/hold` every
+    /// [`HOLD`], because its probe cannot be answered.
     pub(super) fn say_hold(&mut self) {
         if !self.is_full() {
             self.active.iter_mut().for_each(|active| active.hold_at = None);

@@ -90,5 +90,5 @@ impl Source {
 }
 
 fn panicked() -> Unavailable {
-    Unavailable("it panicked".into())
+    Unavailable("the topic store panicked".into())
 }

@@ -401,7 +401,7 @@ impl Subscription {
         let before = (self.cursor, self.flow.as_deref().cloned(), self.is_behind);
         let counted = (page.tally.notifications, page.tally.gaps);
         let copied = self.copy_all(full_at, max_line, page);
-        // Whoever revokes and then publishes must not be told of: if what was copied is newer than
+        // A message published after `revoke` must not be delivered. If a copied one is newer than
         // a command, then the command shows here. It is copied again once the command was obeyed.
         if !self.source.has_commands() {
             return copied;

@@ -68,8 +68,8 @@ impl<L: Listener> Serve<L> {
 
     /// Stops when `signal` ends, in two steps (docs/protocol/leaving.md, section 18).
     ///
-    /// 1. No connection is accepted any more. Each client is sent `/bye`, and its connection goes on
-    ///    as before for the [`grace`](crate::ServerConfig::grace).
+    /// 1. No connection is accepted any more. Each client is sent `/bye`, and its connection goes
+    ///    on as before for the [`grace`](crate::ServerConfig::grace).
     /// 2. Then the line is drawn: later requests are refused, what is in flight is finished and
     ///    answered, and the connection is closed. What outlasts the
     ///    [`drain`](crate::ServerConfig::drain) time is answered `cut closing`, and the connection
@@ -275,7 +275,7 @@ impl Crew {
         let place = self.limits.admit(open, &peer);
         let session = serving.environment.session(id, peer, serving.timers.now());
         let Ok(place) = place else {
-            span.in_scope(|| tracing::debug!(open, "one too many"));
+            span.in_scope(|| tracing::debug!(open, "refused: too many connections"));
             let refused = Driver::refused(io, serving, session);
             return self.refuse(async { drop(timeout(REFUSAL, refused).await) }.instrument(span));
         };
@@ -460,7 +460,7 @@ mod tests {
 
     /// A connection is served even if its transport cannot be prepared, or its listener panics.
     #[tokio::test]
-    async fn who_cannot_be_prepared_is_served() {
+    async fn a_connection_that_cannot_be_prepared_is_served() {
         struct Fails(TcpListener);
 
         impl Listener for Fails {

@@ -62,7 +62,7 @@ pub(in crate::server) async fn apart<T: Send + 'static>(
     match thread {
         Ok(_) => ran.await.ok().flatten(),
         Err(error) => {
-            tracing::error!(%error, "no thread for code that may block");
+            tracing::error!(%error, "cannot start a thread for code that may block");
             let run = run.lock().take();
             run.and_then(guarded)
         }

@@ -72,7 +72,7 @@ impl<L: Listener> Handshake<L> {
                 Poll::Ready(None)
             }
             Some(Poll::Pending) if self.is_given_up(cx) => {
-                tracing::debug!("handshake given up");
+                tracing::debug!("handshake ended: too slow, or the connection is to close");
                 Poll::Ready(None)
             }
             Some(Poll::Pending) => Poll::Pending,
@@ -86,7 +86,7 @@ impl<L: Listener> Handshake<L> {
     fn open(&mut self, principal: Principal) -> Option<Driver<L::Io>> {
         let io = self.io.take()?;
         if !principal.is_anonymous() {
-            tracing::debug!(?principal, "known by its transport");
+            tracing::debug!(?principal, "client identified by its transport");
             self.session.set_principal(principal);
         }
         Some(Driver::new(io, Arc::clone(&self.serving), self.session.clone()))

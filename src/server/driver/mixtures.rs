@@ -329,7 +329,7 @@ fn session(serving: &Serving, id: Uuid) -> Session {
 /// Rows 7, 8 and 31 of the threats: in any mixture, each request is answered once and counted once,
 /// and the connection neither stalls nor spins.
 #[tokio::test(start_paused = true)]
-async fn each_request_is_answered_once_whatever_is_mixed() {
+async fn each_request_is_answered_once_in_any_mixture() {
     let mut kinds = BTreeMap::<String, BTreeSet<String>>::new();
     for seed in 1..=300 {
         let dice = Dice::new(seed);

@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_entry_per_connection_whatever_is_set_and_none_once_cleared() {
+    async fn an_alarm_has_one_entry_and_none_once_cleared() {
         let (timers, mailbox) = (Timers::new(), Arc::default());
         let mut alarms = [timers.new_alarm(), timers.new_alarm()];
         for millis in (0..1_000).rev() {

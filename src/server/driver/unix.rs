@@ -26,8 +26,9 @@ impl Server<UnixListener> {
     /// directory meanwhile.
     ///
     /// # Errors
-    /// The system's, when the socket cannot be listened on; `AddrInUse` when a server listens there.
-    /// The text begins with the path. [`source`](std::error::Error::source) is the system's error.
+    /// The system's, when the socket cannot be listened on; `AddrInUse` when a server listens
+    /// there. The text begins with the path. [`source`](std::error::Error::source) is the system's
+    /// error.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -141,7 +142,7 @@ mod tests {
 
     /// Of many servers that start at once on a stale file, one gets it and keeps it.
     #[tokio::test]
-    async fn one_of_many_that_start_at_once_gets_it() {
+    async fn one_of_many_servers_gets_a_stale_socket() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         drop(Server::bind_unix(&path).await.unwrap());

@@ -84,7 +84,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         self.methods.order.insert(at, self.methods.entries.len());
         self.methods.entries.push(MethodEntry { name: name.into(), doc, limit, start });
         let before = self.methods.by_name.insert(name.as_bytes().into(), found);
-        assert!(before.is_none(), "method {name:?} is there already");
+        assert!(before.is_none(), "method {name:?} exists already");
         self
     }
 
@@ -247,14 +247,14 @@ mod tests {
     use super::*;
 
     #[test]
-    #[should_panic(expected = "there already")]
-    fn a_method_stands_once() {
+    #[should_panic(expected = "exists already")]
+    fn adding_a_method_twice_panics() {
         let _ = Router::new().method("a", async || ()).method("a", async || ());
     }
 
     #[test]
     #[should_panic(expected = "not a method name")]
-    fn a_method_has_a_methods_name() {
+    fn an_invalid_method_name_panics() {
         let _ = Router::new().method("ok", async || ());
     }
 

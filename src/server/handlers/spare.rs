@@ -76,7 +76,7 @@ mod tests {
 
     /// A box in which a handler has panicked is not used again.
     #[test]
-    fn each_panic_of_a_handler_is_its_end() {
+    fn a_box_is_not_reused_after_a_panic() {
         struct Bomb;
 
         impl Drop for Bomb {

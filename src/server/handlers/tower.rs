@@ -244,7 +244,7 @@ where
 /// The answer to a request whose stack failed.
 fn failed(error: &(dyn Error + Send + Sync + 'static), has_started: bool) -> Reply {
     let is_late = error.is::<Elapsed>();
-    tracing::debug!(is_late, has_started, "a stack failed");
+    tracing::debug!(is_late, has_started, "tower stack failed");
     match (has_started, is_late) {
         (true, true) => Reply::cut(Code::DEADLINE),
         (true, false) => Reply::cut(Code::LOST),

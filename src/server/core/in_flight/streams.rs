@@ -234,7 +234,7 @@ mod tests {
     /// Row 8 of the threats: a stream that is cancelled before its turn leaves no entry in the
     /// queue.
     #[test]
-    fn what_is_cancelled_leaves_the_queue() {
+    fn a_cancelled_stream_leaves_the_queue() {
         let mut in_flight = InFlight::default();
         let first = keep(&mut in_flight, 1, 9);
         for id in 2..1_000 {
