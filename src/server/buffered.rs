@@ -1,4 +1,4 @@
-//! The bytes that connections hold: counted for each of them, and together against one limit.
+//! Counts the bytes that connections hold, for each one and for all together.
 
 use std::task::Waker;
 
@@ -9,21 +9,21 @@ use crate::{
     sync::{AtomicIsize, AtomicU64, AtomicUsize, Mutex, OnceLock, Ordering},
 };
 
-/// A connection that holds no more than this is served whatever the others hold.
+/// A connection that holds no more than this is never limited by what others hold.
 pub(super) const LITTLE: usize = 32 * 1024;
 
-/// What all connections of a server hold together.
+/// The bytes that all connections of a server hold together.
 ///
-/// A connection that holds as much as before does not touch it, and one at rest holds nothing: the
-/// common exchange of a request for its reply leaves no trace here.
+/// Connections update this only when their own bytes have changed between polls. A connection at
+/// rest holds nothing, so an exchange of one request and one reply does not touch it.
 #[derive(Debug, Default)]
 pub(super) struct Buffered {
     bytes: AtomicUsize,
-    /// What those connections hold that hold more than [`LITTLE`]. Signed, like their number: a
-    /// change may be counted before the one that it follows.
+    /// The bytes of the connections that hold more than [`LITTLE`]. Signed, like their number: a
+    /// decrease may be counted before the increase that it follows.
     heavy_bytes: AtomicIsize,
     heavy: AtomicIsize,
-    /// A connection has found that they hold too much.
+    /// Notified when a connection finds that all together hold more than the limit.
     full: Notify,
 }
 
@@ -32,12 +32,12 @@ impl Buffered {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// What a connection may hold while all of them hold more than `limit`; `usize::MAX` while they
-    /// do not.
+    /// What each connection may hold while all together hold more than `limit`; otherwise
+    /// `usize::MAX`.
     ///
-    /// The share is what the connections that hold little leave of the limit, divided by the number
-    /// of the others. So over the limit at least one connection is above its share, and none that
-    /// holds little is.
+    /// It is what the connections that hold at most [`LITTLE`] leave of the limit, divided by the
+    /// number of the others, and at least [`LITTLE`]. So over the limit at least one connection is
+    /// above it, and no connection that holds at most `LITTLE` is.
     pub(super) fn allowance(&self, limit: usize) -> usize {
         let bytes = self.bytes();
         if bytes <= limit {
@@ -49,17 +49,17 @@ impl Buffered {
         (left / heavy).max(LITTLE)
     }
 
-    /// Wakes the task that waits in [`full`](Self::full): the connections hold more than they may.
+    /// Wakes the task that waits in [`full`](Self::full), because the limit is exceeded.
     pub(super) fn report_full(&self) {
         self.full.notify_one();
     }
 
-    /// Waits until they hold more than they may, or did a moment ago.
+    /// Waits until the limit is exceeded, or was a moment ago.
     pub(super) async fn full(&self) {
         self.full.notified().await;
     }
 
-    /// A connection that held `before` bytes holds `after` now.
+    /// The bytes of a connection have changed from `before` to `after`.
     fn changed(&self, before: usize, after: usize) {
         match after.checked_sub(before) {
             Some(more) => self.bytes.fetch_add(more, Ordering::Relaxed),
@@ -74,21 +74,22 @@ impl Buffered {
     }
 }
 
-/// What one connection holds: its buffers and the payloads of its requests, as it counted them at
-/// the end of its last poll, and the replies of its tasks, from when each task has ended.
+/// The bytes that one connection holds. Its buffers and the payloads of its requests are counted at
+/// the end of each poll, the reply of a task when the task has ended.
 #[derive(Debug)]
 pub(super) struct Holding {
     server: crate::sync::Arc<Buffered>,
     bytes: AtomicUsize,
-    /// Of these, the replies of tasks that have ended and that the connection has not taken.
+    /// The part of `bytes` that is replies of ended tasks which the connection has not taken.
     finished: AtomicUsize,
     /// Bytes that wait to be written, as of the last poll.
     unwritten: AtomicUsize,
-    /// Unwritten bytes and finished replies past which no task of the connection goes on.
+    /// If unwritten bytes and finished replies reach this mark, the tasks of the connection wait.
     mark: AtomicUsize,
-    /// The mark where the server's buffers are not full.
+    /// The mark when the server's buffers are not full.
     full_mark: usize,
-    /// Since when the transport has taken none of them, in milliseconds and one more; 0 for not.
+    /// Since when the transport has taken none of the waiting bytes, in milliseconds plus 1; 0 if
+    /// it takes some.
     stuck: AtomicU64,
     /// Tasks that wait for the connection to fall below its mark.
     queue: OnceLock<Box<Mutex<WaitingTasks>>>,
@@ -106,12 +107,12 @@ impl Holding {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Of these, the replies of tasks that have ended and that the connection has not taken.
+    /// The bytes of replies of ended tasks which the connection has not taken.
     pub(super) fn finished(&self) -> usize {
         self.finished.load(Ordering::Relaxed)
     }
 
-    /// Since when the transport has taken nothing of what waits to be written, in milliseconds of the
+    /// Since when the transport has taken none of the waiting bytes, in milliseconds of the
     /// server's time.
     pub(super) fn stuck(&self) -> Option<u64> {
         self.stuck.load(Ordering::Relaxed).checked_sub(1)
@@ -122,7 +123,7 @@ impl Holding {
         self.stuck.store(stuck, Ordering::Relaxed);
     }
 
-    /// The connection's own part was `before` bytes, and is `after` now.
+    /// The bytes that the connection itself counts have changed from `before` to `after`.
     pub(super) fn change(&self, before: usize, after: usize) {
         match after.checked_sub(before) {
             Some(more) => self.add(more),
@@ -130,13 +131,13 @@ impl Holding {
         }
     }
 
-    /// A task has ended with a reply of so many bytes.
+    /// A task has ended with a reply of `bytes` bytes.
     pub(super) fn add_finished(&self, bytes: usize) {
         self.finished.fetch_add(bytes, Ordering::Relaxed);
         self.add(bytes);
     }
 
-    /// Such a reply was taken, or dropped.
+    /// The connection has taken or dropped such a reply.
     pub(super) fn sub_finished(&self, bytes: usize) {
         self.finished.fetch_sub(bytes, Ordering::Relaxed);
         self.sub(bytes);
@@ -155,14 +156,14 @@ impl Holding {
         self.mark.store(mark, Ordering::Relaxed);
     }
 
-    /// Whether a task of the connection may go on.
+    /// Whether a task of the connection may run.
     pub(super) fn is_open(&self) -> bool {
         let waits = self.unwritten.load(Ordering::Relaxed).saturating_add(self.finished());
         waits < self.mark.load(Ordering::Relaxed)
     }
 
-    /// Functions that may block that may run for the connection at a time: with the server's buffers
-    /// full one, since each may end with a reply.
+    /// How many blocking functions may run for the connection at a time. It is one when the
+    /// server's buffers are full, because each may end with a reply.
     pub(super) fn threads(&self) -> usize {
         match self.mark.load(Ordering::Relaxed) < self.full_mark {
             true => 1,
@@ -170,16 +171,16 @@ impl Holding {
         }
     }
 
-    /// Where its tasks wait.
+    /// The queue of its waiting tasks.
     pub(super) fn queue(&self) -> &Mutex<WaitingTasks> {
         self.queue.get_or_init(Box::default)
     }
 
-    /// Wakes the tasks that have waited longest, one of each kind, if they may go on. Each that does
-    /// calls this again.
+    /// Wakes the tasks that have waited longest, one of each kind, if they may run. Each of them
+    /// calls this again when it runs.
     ///
-    /// A task enters the queue first and then looks once more whether it may go on; here it is the
-    /// other way round, so that none is missed.
+    /// A task first enters the queue and then checks again whether it may run. This function checks
+    /// first and then looks at the queue. So no task is missed.
     pub(super) fn pass_on(&self) {
         let Some(queue) = self.queue.get() else { return };
         if self.is_open() {
@@ -210,7 +211,8 @@ mod tests {
         holding
     }
 
-    /// Over the limit some connection is above the allowance, and none that holds little is.
+    /// Over the limit, some connection is above the allowance, and no connection with at most
+    /// `LITTLE` is.
     #[test]
     fn over_the_limit_somebody_is_above_the_allowance() {
         let mut rng = fastrand::Rng::with_seed(3);
@@ -238,8 +240,8 @@ mod tests {
         }
     }
 
-    /// If all hold exactly the same, none is above the allowance at the limit, and all are one byte
-    /// over it.
+    /// If all connections hold the same, none is above the allowance at the limit, and all are
+    /// above it one byte over the limit.
     #[test]
     fn equals_are_treated_alike() {
         const EACH: usize = 4 * LITTLE;

@@ -54,7 +54,7 @@ pub struct Server<L = TcpListener> {
     listener: L,
     config: ServerConfig,
     random: Random,
-    /// The default topics, whose limits come with the configuration.
+    /// The default topics. `config` sets their limits.
     memory: MemoryTopics,
     publisher: Publisher,
     sessions: Arc<Sessions>,
@@ -64,8 +64,8 @@ pub struct Server<L = TcpListener> {
 }
 
 impl Server {
-    /// Listens on a TCP address, `HOST:PORT`, and returns a server. Port 0 takes a free port. Of the
-    /// endpoints that a name stands for, it listens on the first that it can.
+    /// Listens on a TCP address, `HOST:PORT`, and returns a server. Port 0 takes a free port. Of
+    /// the endpoints that a name stands for, it listens on the first that it can.
     ///
     /// Short for [`Server::new`] with a [`TcpListener`].
     ///

@@ -1,4 +1,4 @@
-//! The server's bounds, all in one struct.
+//! The limits and settings of a server.
 
 use std::time::Duration;
 
@@ -10,13 +10,14 @@ use crate::{
     topic::{Retention, StoreLimits},
 };
 
-/// A connection's own share: its task, its session, its place in the tables.
+/// A connection's own memory: its task, its session, its entries in tables.
 const CONNECTION: usize = 1_536;
-/// A subscription with the longest name and terms: its cursor, its waker, its place in the tables, a
-/// window of as many runs as there can be or a topic without a log, and its `/end` in a buffer that
-/// grows by doubling. `the_worst_case_is_what_it_costs` in tests/memory.rs measures all three.
+/// The memory of a subscription with the longest name and terms: its cursor, its waker and its
+/// entries in tables; a window with the most runs, or a topic without a log; and its `/end` in a
+/// buffer that grows by doubling. `the_worst_case_is_what_it_costs` in tests/memory.rs measures all
+/// three.
 const SUBSCRIPTION: usize = 2_304;
-/// A log: its name, its line prefix, and the spare room of its rings.
+/// The memory of a log: its name, its line prefix, and the spare room of its rings.
 const TOPIC: usize = 3 * 1024;
 
 /// Every bound of a server, with its default (docs/protocol/limits.md, section 20).
@@ -26,8 +27,8 @@ const TOPIC: usize = 3 * 1024;
 ///
 /// # Settings that belong together
 ///
-/// - [`lease`](Self::lease) and [`idle`](Self::idle): clients renew before 80 % of the lesser of the
-///   two has passed. A short `idle` makes a long `lease` pointless.
+/// - [`lease`](Self::lease) and [`idle`](Self::idle): clients renew before 80 % of the lesser of
+///   the two has passed. A short `idle` makes a long `lease` pointless.
 /// - [`in_flight`](Self::in_flight), [`payload_bytes`](Self::payload_bytes) and
 ///   [`parked_bytes`](Self::parked_bytes): what one client may have running, by count and by bytes,
 ///   and what may wait behind that.
@@ -40,8 +41,8 @@ const TOPIC: usize = 3 * 1024;
 /// - [`connections`](Self::connections), [`buffered_bytes_total`](Self::buffered_bytes_total) and
 ///   `retained_bytes_total` bound the memory of the server: see
 ///   [`worst_case_bytes`](Self::worst_case_bytes).
-/// - [`grace`](Self::grace) and [`drain`](Self::drain): a graceful stop takes at most both, and 1 s.
-///   [`handler_time`](Self::handler_time) should be below `drain`, or the stop cuts handlers.
+/// - [`grace`](Self::grace) and [`drain`](Self::drain): a graceful stop takes at most both plus
+///   1 s. [`handler_time`](Self::handler_time) should be below `drain`, or the stop cuts handlers.
 /// - [`auth_time`](Self::auth_time), [`auth_tries`](Self::auth_tries) and
 ///   [`max_line_before_auth`](Self::max_line_before_auth) apply only with an authenticator.
 ///
@@ -217,12 +218,12 @@ impl ServerConfig {
     ///
     /// After that the connection is lost, and its handlers with it. On Linux and Android this also
     /// happens when the peer's system answers, but takes none of the waiting bytes, so a longer
-    /// [`write_progress`](Self::write_progress) has no effect there. Linux counts this time on while
-    /// the peer's receive window is smaller than a waiting segment, even if the peer takes some bytes:
-    /// a client that reads slowly through a receive buffer of a few KiB needs `None` here. On other
-    /// systems it applies to
-    /// the probes only. Worst case meanwhile: what any connection may hold. Your own
-    /// [`Listener`](crate::Listener) has to [`prepare`](crate::Listener::prepare) its connections.
+    /// [`write_progress`](Self::write_progress) has no effect there. Linux counts this time on
+    /// while the peer's receive window is smaller than a waiting segment, even if the peer takes
+    /// some bytes: a client that reads slowly through a receive buffer of a few KiB needs `None`
+    /// here. On other systems it applies to the probes only. Worst case meanwhile: what any
+    /// connection may hold. Your own [`Listener`](crate::Listener) has to
+    /// [`prepare`](crate::Listener::prepare) its connections.
     #[must_use]
     pub fn tcp_user_timeout(mut self, time: impl Into<Option<Duration>>) -> Self {
         self.tcp_user_timeout = time.into();
@@ -399,10 +400,10 @@ impl ServerConfig {
     }
 
     /// Topics with a log. Default 65,536. Beyond it the publisher gets
-    /// [`PublishError::TooMany`](crate::PublishError::TooMany), and a subscription to a topic without
-    /// a log is refused with `no busy`, because nothing could be published to it. Below the limit
-    /// such a subscription needs no log. Topics that are over, such as those of finished jobs,
-    /// should be [closed](crate::Publisher::close).
+    /// [`PublishError::TooMany`](crate::PublishError::TooMany), and a subscription to a topic
+    /// without a log is refused with `no busy`, because nothing could be published to it. Below the
+    /// limit such a subscription needs no log. Topics that are over, such as those of finished
+    /// jobs, should be [closed](crate::Publisher::close).
     ///
     /// The ends of as many dropped logs are remembered. Worst case: 256 bytes for each.
     #[must_use]
@@ -648,12 +649,12 @@ getters! {
     get_handshake_time = handshake_time: Duration,
 }
 
-/// A time that `/hello` announces is a number of the protocol's, too.
+/// A time that `/hello` announces: whole seconds, as a number of the protocol.
 fn whole_seconds(time: Duration) -> Duration {
     Duration::from_secs(time.as_secs().clamp(1, MAX_NUMBER))
 }
 
-/// A limit that `/hello` announces is a number of the protocol.
+/// A limit that `/hello` announces, as a number of the protocol.
 fn announced(limit: usize, least: usize) -> usize {
     limit.clamp(least, usize::try_from(MAX_NUMBER).unwrap_or(usize::MAX))
 }

@@ -1,4 +1,4 @@
-//! How far a connection has ended, for the tasks that wait for that.
+//! The end of a connection, for tasks that wait for it.
 
 use std::pin::pin;
 
@@ -6,7 +6,7 @@ use tokio::sync::Notify;
 
 use crate::sync::{Arc, Mutex};
 
-/// How far a connection has ended, and the tasks that wait for that.
+/// How far a connection has ended, and the tasks that wait for it.
 #[derive(Debug, Default)]
 pub(super) struct Ending(Mutex<EndingState>);
 
@@ -14,17 +14,17 @@ pub(super) struct Ending(Mutex<EndingState>);
 struct EndingState {
     is_stopping: bool,
     is_closed: bool,
-    /// Made for the first one that waits: most connections have none.
+    /// Created for the first waiter, because most connections have none.
     changed: Option<Arc<Notify>>,
 }
 
 impl Ending {
-    /// The connection is told to end.
+    /// The connection was told to end.
     pub(super) fn stop(&self) {
         self.change(|stage| !std::mem::replace(&mut stage.is_stopping, true));
     }
 
-    /// The connection is gone.
+    /// The connection has closed.
     pub(super) fn close(&self) {
         self.change(|stage| {
             stage.is_stopping = true;

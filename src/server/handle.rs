@@ -1,4 +1,4 @@
-//! A look at a server from outside.
+//! A handle for the statistics and sessions of a server.
 
 use std::fmt;
 
@@ -46,10 +46,10 @@ impl ServerHandle {
         Self { sessions, totals, buffered, memory, publisher }
     }
 
-    /// Counters and gauges. Takes time in proportion to the connections, and does not hold up the
-    /// server.
+    /// Counters and gauges. This takes time in proportion to the number of connections, and does
+    /// not delay the server.
     ///
-    /// The figures are read one connection after the other, so that they are exact only while
+    /// The connections are read one after the other, so the values are consistent only while
     /// nothing changes.
     pub fn stats(&self) -> ServerStats {
         let mut stats = ServerStats {

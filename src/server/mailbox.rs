@@ -1,4 +1,4 @@
-//! What reaches a connection from outside its own task: woken handlers, alarms, the drain.
+//! Messages to a connection from outside its task: woken handlers, alarms, and the steps of a stop.
 
 use std::{
     collections::BTreeSet,
@@ -14,27 +14,28 @@ use crate::{
 pub(super) const ALARM: u8 = 1;
 /// A subscription's topic has news.
 pub(super) const NEWS: u8 = 1 << 1;
-/// The server drains: say so, and go on as before.
+/// The server stops: send `/bye`, and go on as before.
 pub(super) const DRAIN: u8 = 1 << 2;
 /// The drain time is over: cut what still runs.
 pub(super) const CUT: u8 = 1 << 3;
-/// The grace is over: draw the line.
+/// The grace is over: send `/bye;last=N`.
 pub(super) const LINE: u8 = 1 << 4;
-/// The server's buffers are full, and the connection is to give up what it holds.
+/// The connection is shed: the server's buffers are full, and it has to drop what it holds.
 pub(super) const SHED: u8 = 1 << 5;
-/// Nothing more will be published: a subscriber that was given everything may leave.
+/// Nothing more will be published. The connection may end once its subscriptions have delivered
+/// everything.
 pub(super) const LAST: u8 = 1 << 6;
 /// The application has commands for the connection.
 pub(super) const COMMANDS: u8 = 1 << 7;
 
-/// One per connection, shared with whatever may wake it.
+/// The mailbox of one connection, shared with everything that may wake it.
 #[derive(Debug, Default)]
 pub(super) struct Mailbox {
     waker: Mutex<Option<Waker>>,
-    /// The connection was woken and has not looked yet: one wake per look is enough.
+    /// The connection was woken and has not taken its mail. Until then it is not woken again.
     notified: AtomicBool,
     flags: AtomicU8,
-    /// The connection is gone. Changes under the lock of `commands`.
+    /// The connection has closed. This changes only under the lock of `commands`.
     closed: AtomicBool,
     handlers: Mutex<Vec<usize>>,
     /// The numbers of subscriptions whose topics have news.
@@ -42,12 +43,12 @@ pub(super) struct Mailbox {
     commands: Mutex<Option<Box<Commands>>>,
 }
 
-/// What the application wants of the connection.
+/// Commands of the application for the connection.
 #[derive(Debug, Default)]
 pub(super) struct Commands {
-    /// Topics whose subscriptions end, each once.
+    /// Topics whose subscriptions are revoked.
     pub(super) revoked: BTreeSet<Box<str>>,
-    /// Why the connection is closed, if it is.
+    /// The reason for closing the connection, if it is closed.
     pub(super) close: Option<Code>,
 }
 
@@ -70,8 +71,8 @@ impl Mailbox {
         self.raise(COMMANDS);
     }
 
-    /// The connection is gone. A session that the application keeps must not keep its commands or the
-    /// connection's task.
+    /// The connection has closed. A session that the application keeps must not keep its commands
+    /// or the waker of its task.
     pub(super) fn close(&self) {
         let mut commands = self.commands.lock();
         self.closed.store(true, Ordering::Relaxed);
@@ -85,13 +86,14 @@ impl Mailbox {
         self.flags.load(Ordering::Acquire) & COMMANDS != 0
     }
 
-    /// Takes the commands. The flag falls first: what is ordered meanwhile is taken, or raises it.
+    /// Takes the commands. The flag is cleared first, so a command that is added meanwhile is
+    /// either taken here or sets the flag again.
     pub(super) fn take_commands(&self) -> Option<Box<Commands>> {
         self.flags.fetch_and(!COMMANDS, Ordering::AcqRel);
         self.commands.lock().take()
     }
 
-    /// Leaves `flags` and wakes the connection.
+    /// Sets `flags` and wakes the connection.
     pub(super) fn raise(&self, flags: u8) {
         self.flags.fetch_or(flags, Ordering::AcqRel);
         self.notify();
@@ -122,14 +124,14 @@ impl Mailbox {
         }
     }
 
-    /// Opens the mailbox: from here on `waker` is woken; what was raised before is returned, and
-    /// the woken slots are appended to `handlers`.
+    /// Takes the flags that were raised, and appends the woken slots to `handlers`. From now on
+    /// `waker` is woken for new mail.
     ///
-    /// [`COMMANDS`] stays raised until [`take_commands`](Self::take_commands): until the commands are
-    /// obeyed, [`has_commands`](Self::has_commands) has to see them.
+    /// [`COMMANDS`] stays raised until [`take_commands`](Self::take_commands), so that
+    /// [`has_commands`](Self::has_commands) is true until the commands are processed.
     ///
-    /// The order matters: `notified` falls before the mail is taken, so mail that comes in between
-    /// is either taken here or wakes again.
+    /// The order matters: `notified` is cleared before the mail is taken. So mail that comes in
+    /// between is either taken here or wakes the connection again.
     pub(super) fn take(&self, waker: &Waker, handlers: &mut Vec<usize>) -> u8 {
         self.register(waker);
         self.notified.swap(false, Ordering::AcqRel);
@@ -137,7 +139,7 @@ impl Mailbox {
         self.flags.fetch_and(COMMANDS, Ordering::AcqRel)
     }
 
-    /// Gives back the room of what was taken.
+    /// Frees the room of the mail that was taken.
     pub(super) fn shrink(&self) {
         self.handlers.lock().shrink_to_fit();
         self.news.lock().shrink_to(1);
@@ -147,14 +149,15 @@ impl Mailbox {
         let mut slot = self.waker.lock();
         if !slot.as_ref().is_some_and(|known| known.will_wake(waker)) {
             let old = slot.replace(waker.clone());
-            // A waker's drop is the runtime's code: not under the lock.
+            // Dropping a waker runs the runtime's code, so it happens outside the lock.
             drop(slot);
             drop(old);
         }
     }
 }
 
-/// Wakes one handler or one subscription of a connection, by leaving its name in the mailbox.
+/// Wakes a connection for one of its handlers, subscriptions or hooks, which it names in the
+/// mailbox.
 #[derive(Debug)]
 pub(super) struct SlotWaker {
     mailbox: Arc<Mailbox>,
@@ -162,14 +165,14 @@ pub(super) struct SlotWaker {
     queued: AtomicBool,
 }
 
-/// Who of a connection is woken.
+/// The part of a connection that is woken.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Whom {
     /// The handler in this slot.
     Handler(usize),
-    /// The subscription of this number.
+    /// The subscription with this number.
     Subscription(u64),
-    /// A hook, of which there is one at a time.
+    /// The hook, of which there is at most one at a time.
     Hook,
 }
 
@@ -178,12 +181,14 @@ impl SlotWaker {
         Arc::new(Self { mailbox, whom, queued: AtomicBool::new(false) })
     }
 
-    /// Whether the connection has commands: what it copied meanwhile may be what they forbid.
+    /// Whether the connection has commands. Messages that were copied since may be newer than a
+    /// command that forbids them.
     pub(super) fn has_commands(&self) -> bool {
         self.mailbox.has_commands()
     }
 
-    /// Whether it was woken since the last call; to be called before what it wakes is polled.
+    /// Whether this was woken since the last call. Call it before the poll, so that no wake-up is
+    /// lost.
     pub(super) fn take_queued(&self) -> bool {
         self.queued.swap(false, Ordering::AcqRel)
     }
@@ -220,7 +225,7 @@ mod tests {
         }
     }
 
-    /// A session may be kept for longer than its connection.
+    /// A session may outlive its connection.
     #[test]
     fn a_closed_mailbox_keeps_nothing() {
         let (mailbox, count) = (Mailbox::default(), Arc::new(Count::default()));

@@ -1,4 +1,4 @@
-//! The server: it accepts connections, runs handlers, and tells subscribers.
+//! The server: it accepts connections, runs handlers, and delivers notifications to subscribers.
 
 mod access;
 mod buffered;

@@ -1,4 +1,4 @@
-//! The connections whose requests may still publish, of a server that stops.
+//! Counts the connections whose requests may still publish, while a server stops.
 
 use std::pin::pin;
 
@@ -6,7 +6,7 @@ use tokio::sync::Notify;
 
 use crate::sync::{AtomicUsize, Ordering};
 
-/// Counts the connections that may take requests, or have some in flight.
+/// Counts the connections that accept requests or have requests in flight.
 #[derive(Debug, Default)]
 pub(super) struct Publishing {
     connections: AtomicUsize,
@@ -14,19 +14,19 @@ pub(super) struct Publishing {
 }
 
 impl Publishing {
-    /// A connection may take requests.
+    /// A connection begins to accept requests.
     pub(super) fn begin(&self) {
         self.connections.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// A connection takes no request any more, and has finished those that it took.
+    /// A connection accepts no more requests, and those that it accepted have ended.
     pub(super) fn end(&self) {
         if self.connections.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.done.notify_waiters();
         }
     }
 
-    /// Waits until no connection has any.
+    /// Waits until there is no such connection.
     pub(super) async fn done(&self) {
         let mut done = pin!(self.done.notified());
         done.as_mut().enable();

@@ -1,4 +1,4 @@
-//! A connection as its handlers see it.
+//! A connection, as its handlers see it.
 
 use std::{fmt, time::Duration};
 
@@ -39,7 +39,7 @@ pub struct SessionStats {
     /// read as fast as they come, or because a window is full and it does not acknowledge. Zero for
     /// a client that keeps up.
     pub lag: Duration,
-    /// How long bytes have been waiting of which the client has taken none. Zero for a client that
+    /// How long bytes have been waiting while the client took none of them. Zero for a client that
     /// takes some.
     pub stuck: Duration,
 }
@@ -51,8 +51,8 @@ pub struct SessionStats {
 #[derive(Clone, Debug)]
 pub struct Session(Arc<SessionInner>);
 
-/// Tells the time of a server where the application asks for durations. Its driver provides it; by
-/// default the time stands still.
+/// The clock for the durations that the application asks for. The driver provides it. By default
+/// the time stands still.
 #[derive(Clone, Default)]
 pub(super) struct SessionClock(Option<Arc<dyn Fn() -> Time + Send + Sync>>);
 
@@ -83,11 +83,12 @@ struct SessionInner {
     clock: SessionClock,
     /// When the connection began.
     begun: Time,
-    /// Since when its subscriptions are behind, in milliseconds of that time and one more; 0 for not.
+    /// Since when its subscriptions are behind, in milliseconds of the server's time plus 1; 0 if
+    /// they are not.
     behind: AtomicU64,
     /// Set once, by the transport's handshake or by `/auth`.
     principal: OnceLock<Principal>,
-    /// What was asked for on the connection may still publish.
+    /// Whether its requests may still publish.
     may_publish: AtomicBool,
     ending: Ending,
 }
@@ -151,13 +152,13 @@ impl Session {
         &self.0.peer
     }
 
-    /// Who the peer is; anonymous until it is known.
+    /// Who the peer is. Anonymous until the peer has authenticated.
     pub fn principal(&self) -> &Principal {
         self.0.principal.get().unwrap_or(&ANONYMOUS)
     }
 
     pub(super) fn set_principal(&self, principal: Principal) {
-        // Whoever was known first stays: a connection has one principal.
+        // A connection has one principal, so a second one has no effect.
         let _ = self.0.principal.set(principal);
     }
 
@@ -223,16 +224,16 @@ impl Session {
         &self.0.ending
     }
 
-    /// Notes whether what was asked for may publish; whether that is new.
+    /// Sets whether its requests may still publish. Returns whether that changed.
     pub(super) fn set_may_publish(&self, may_publish: bool) -> bool {
         self.0.may_publish.swap(may_publish, Ordering::Relaxed) != may_publish
     }
 
-    /// The state of the connection, to find out which client is slow and which holds memory. For a
-    /// connection that has closed, only its age.
+    /// The state of the connection, for finding clients that are slow or hold much memory. After
+    /// the connection has closed, everything except its age is zero.
     ///
-    /// The connection updates these figures at the end of each of its polls. Reading them holds up
-    /// nothing. Durations are computed when they are read.
+    /// The connection updates these figures at the end of each poll. Reading them delays nothing.
+    /// Durations are computed when they are read.
     ///
     /// ```
     /// use std::{cmp::Reverse, time::Duration};
@@ -271,7 +272,7 @@ impl Session {
         }
     }
 
-    /// Whether the peer keeps subscriptions from going on; `now` is asked for where that has changed.
+    /// Sets whether the peer keeps subscriptions waiting. `now` is called only if that has changed.
     pub(super) fn set_behind(&self, is_behind: bool, now: impl FnOnce() -> Time) {
         let behind = &self.0.behind;
         match (is_behind, behind.load(Ordering::Relaxed)) {
@@ -281,7 +282,7 @@ impl Session {
         }
     }
 
-    /// Nothing is left of the connection.
+    /// Clears the figures of a connection that has closed.
     pub(super) fn forget(&self) {
         self.set_gauges(0, 0);
         self.0.holding.set_unwritten(0);
@@ -289,12 +290,12 @@ impl Session {
         self.0.behind.store(0, Ordering::Relaxed);
     }
 
-    /// Requests that run, as the connection counted them last.
+    /// Requests in flight, as of the connection's last poll.
     pub(super) fn in_flight(&self) -> usize {
         self.0.in_flight.load(Ordering::Acquire)
     }
 
-    /// Subscriptions, as the connection counted them last.
+    /// Subscriptions, as of the connection's last poll.
     pub(super) fn subscriptions(&self) -> usize {
         self.0.subscriptions.load(Ordering::Relaxed)
     }
@@ -304,7 +305,7 @@ impl Session {
         self.0.in_flight.store(in_flight, Ordering::Release);
     }
 
-    /// What the connection holds.
+    /// The bytes that the connection holds.
     pub(super) fn holding(&self) -> &Holding {
         &self.0.holding
     }

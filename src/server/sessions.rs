@@ -34,7 +34,7 @@ impl Sessions {
     pub(super) fn iter(&self) -> impl Iterator<Item = Session> {
         self.open.iter().map(|entry| entry.value().clone())
     }
-    /// Adds what they have and hold, one after the other.
+    /// Adds the gauges of all connections to `stats`, one after the other.
     pub(super) fn add_to(&self, stats: &mut ServerStats) {
         for session in self.iter() {
             stats.connections += 1;

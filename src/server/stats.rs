@@ -1,4 +1,5 @@
-//! What a server counts: plain integers per connection, folded once per poll into shared ones.
+//! The counters of a server. Each connection counts in plain integers, and adds them to shared
+//! counters once per poll.
 
 use std::{mem, time::Duration};
 
@@ -9,8 +10,8 @@ use crate::{
     sync::{AtomicU64, Ordering},
 };
 
-/// Shards of the sums, so that connections on different processors seldom write the same line of
-/// cache. A session keeps to one.
+/// The number of shards of the shared counters, so that connections on different processors seldom
+/// write to the same cache line. A session always uses the same shard.
 const SHARDS: usize = 16;
 
 /// What a server has done and is doing, from [`ServerHandle::stats`](crate::ServerHandle::stats).
@@ -20,8 +21,8 @@ const SHARDS: usize = 16;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServerStats {
-    /// Gauge: connections that are open, or were closed and are not gone yet; without those that
-    /// were over the limit.
+    /// Gauge: connections that are open, or are closing. Connections over the limit are not
+    /// included.
     pub connections: usize,
     /// Counter: connections that were accepted and served.
     pub accepted: u64,
@@ -52,8 +53,8 @@ pub struct ServerStats {
     /// Counter: requests that were started: those of the application's methods, one-ways included,
     /// and `/publish`.
     pub started: u64,
-    /// Counter: requests that were answered `ok`, those of the protocol's own methods included, as
-    /// with the three below.
+    /// Counter: requests that were answered `ok`. This and the three below include the protocol's
+    /// own methods.
     pub ok: u64,
     /// Counter: requests that were answered `err`.
     pub err: u64,
@@ -85,7 +86,7 @@ pub struct ServerStats {
 
 macro_rules! tally {
     ($($field:ident),* $(,)?) => {
-        /// What one connection counts while it is polled.
+        /// The counts of one connection during a poll.
         #[derive(Debug, Default)]
         pub(super) struct Tally {
             $(pub(super) $field: u64,)*
@@ -129,26 +130,26 @@ impl Tally {
     }
 }
 
-/// The sums over all connections there were.
+/// The sums over all connections.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
     shards: [Shard; SHARDS],
 }
 
 impl Totals {
-    /// Adds what a connection counted, and begins its next.
+    /// Adds the counts of a connection, and resets them.
     pub(super) fn fold(&self, session: Uuid, tally: &mut Tally) {
         self.shard(session).fold(mem::take(tally));
     }
 
-    /// Adds bytes written, which are known only after all else was folded.
+    /// Adds written bytes. They are known only after the other counts were added.
     pub(super) fn wrote(&self, session: Uuid, bytes: usize) {
         if bytes > 0 {
             self.shard(session).bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
         }
     }
 
-    /// The counters as they stand; the gauges are 0.
+    /// The current counters. The gauges are 0.
     pub(super) fn stats(&self) -> ServerStats {
         let mut stats = ServerStats::default();
         self.shards.iter().for_each(|shard| shard.add_to(&mut stats));
@@ -166,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_folded_is_counted_once() {
+    fn folded_counts_are_added_once() {
         let totals = Totals::default();
         for session in 0..100 {
             let mut tally = Tally { ok: 2, ..Tally::default() };

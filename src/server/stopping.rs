@@ -1,4 +1,4 @@
-//! How handlers learn that their connection ends.
+//! Tells handlers that their connection ends.
 
 use std::{
     fmt,

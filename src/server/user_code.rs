@@ -8,8 +8,8 @@ use crate::{
     sync::Arc,
 };
 
-/// A value of the application's that a connection keeps and polls: a handler, the future of a hook, a
-/// reader of a store. It has a waker of its own, and is polled and dropped under the guard.
+/// User code that a connection keeps and polls: a handler, the future of a hook, or a store's
+/// reader. It has a waker of its own. Its polls and its drop are guarded against panics.
 pub(super) struct UserCode<T> {
     pub(super) kept: Option<T>,
     woken: Arc<SlotWaker>,
@@ -17,7 +17,7 @@ pub(super) struct UserCode<T> {
 }
 
 impl<T> UserCode<T> {
-    /// Room for a value that wakes the connection of `mailbox` for this one.
+    /// Wraps `kept`, which wakes the connection of `mailbox` for `whom`.
     pub(super) fn new(kept: Option<T>, mailbox: &Arc<Mailbox>, whom: Whom) -> Self {
         let woken = SlotWaker::new(mailbox.clone(), whom);
         let waker = Waker::from(woken.clone());
@@ -29,7 +29,7 @@ impl<T> UserCode<T> {
         &self.waker
     }
 
-    /// Whether it was woken since the last call; to be called before it is polled.
+    /// Whether it was woken since the last call. Call this before the poll.
     pub(super) fn take_queued(&self) -> bool {
         self.woken.take_queued()
     }
@@ -39,7 +39,7 @@ impl<T> UserCode<T> {
         self.woken.has_commands()
     }
 
-    /// Polls it; `None` if it panicked, or there is none.
+    /// Polls the value. Returns `None` if it panicked, or if there is none.
     pub(super) fn poll<R>(
         &mut self,
         poll: impl FnOnce(&mut T, &mut Context<'_>) -> R,
@@ -48,10 +48,10 @@ impl<T> UserCode<T> {
         guarded(|| poll(kept, &mut Context::from_waker(&self.waker)))
     }
 
-    /// Drops it; whether that went without a panic.
+    /// Drops the value. Returns whether that went without a panic.
     ///
-    /// It is apart from the poll: what panics once more when it is dropped, while its first panic
-    /// unwinds, would end the process.
+    /// The poll and the drop have separate guards. A value that panics in its drop while its first
+    /// panic unwinds would abort the process.
     pub(super) fn discard(&mut self) -> bool {
         let kept = self.kept.take();
         guarded(|| drop(kept)).is_some()
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn panics_end_where_they_happen() {
+    fn panics_of_user_code_are_caught() {
         let mut code = UserCode::new(Some(Bomb), &Arc::default(), Whom::Hook);
         assert_eq!(code.poll(|_, _| 7), Some(7));
         assert_eq!(code.poll(|_, _| -> u8 { panic!("polled") }), None);

@@ -11,7 +11,7 @@ use crate::{
     topic::BoxFuture,
 };
 
-/// Finds out who a peer is, from what it sends with `/auth` (docs/protocol/access.md, section 19).
+/// Authenticates a peer by what it sends with `/auth` (docs/protocol/access.md, section 19).
 ///
 /// Set with [`Server::authenticator`](crate::Server::authenticator). If an authenticator panics or
 /// is [`Unavailable`](Denied::Unavailable), the answer is `no busy`. If it has not ended when
@@ -50,17 +50,17 @@ use crate::{
 /// }
 /// ```
 pub trait Authenticator: Send + Sync + 'static {
-    /// The schemes that it accepts, in the order of preference; announced in `/hello`. It is called
+    /// The schemes that it accepts, in order of preference. `/hello` announces them. This is called
     /// once, when the authenticator is set.
     fn schemes(&self) -> Vec<Code>;
 
-    /// Finds out who sent `credentials`; `scheme` is one of [`schemes`](Self::schemes).
+    /// Authenticates the peer by its `credentials`; `scheme` is one of [`schemes`](Self::schemes).
     ///
     /// It is called, and its future is polled, within the connection's driver, so it must not
     /// block.
     ///
     /// # Errors
-    /// [`Denied`]: the peer stays unknown.
+    /// [`Denied`]: the peer is not authenticated.
     fn authenticate(
         &self,
         scheme: &Code,
@@ -103,13 +103,14 @@ impl fmt::Display for Denied {
 
 impl std::error::Error for Denied {}
 
-/// Knows peers by a list of tokens. The scheme is `token`, and the credentials are the token.
+/// Authenticates peers by a list of tokens. The scheme is `token`, and the credentials are the
+/// token.
 ///
 /// Every token of the list is compared, each in a time that depends only on the lengths. So the
-/// time of a refusal does not tell how much of a token was right; the lengths of tokens are not
-/// secret. The time grows with the list. For more than some thousands of tokens, write an
-/// [`Authenticator`] that looks them up by a part that is not secret. Tokens should have 128 random
-/// bits or more. Their bytes are not shown in `Debug` and logs.
+/// time of a refusal does not reveal how much of a token was right. The lengths of tokens are not
+/// secret. The time grows with the list: for more than a few thousand tokens, write an
+/// [`Authenticator`] that looks them up by a part that is not secret. Tokens should have at least
+/// 128 random bits. Their bytes are not shown in `Debug` and logs.
 ///
 /// ```
 /// use bellwire::{Server, server::{Principal, TokenAuthenticator}};
@@ -135,20 +136,20 @@ impl TokenAuthenticator {
         Self::default()
     }
 
-    /// Adds a token, whose bearer is `principal`. Of two equal tokens the later one counts.
+    /// Adds the token of `principal`. If a token is added twice, the later principal counts.
     ///
     /// # Panics
     /// When `token` is empty.
     #[must_use]
     pub fn token(mut self, token: impl Into<Credentials>, principal: Principal) -> Self {
         let token = token.into();
-        assert!(!token.as_bytes().is_empty(), "a token is not empty");
+        assert!(!token.as_bytes().is_empty(), "the token is empty");
         self.0.push((token, principal));
         self
     }
 
     fn holder_of(&self, token: &[u8]) -> Option<&Principal> {
-        // No early exit: which one it was shows in no time but that of the list.
+        // All tokens are compared, so that the time does not depend on which one matches.
         self.0.iter().fold(None, |found, (known, principal)| {
             let is_same = bool::from(known.as_bytes().ct_eq(token));
             if is_same { Some(principal) } else { found }
@@ -175,10 +176,10 @@ impl Authenticator for TokenAuthenticator {
 /// The schemes as `/hello` announces them.
 ///
 /// # Panics
-/// When there are none, or more than the attribute holds.
+/// When there are none, or their names are longer than the attribute allows.
 pub(in crate::server) fn announced_schemes(authenticator: &dyn Authenticator) -> Vec<Code> {
     let schemes = authenticator.schemes();
-    assert!(!schemes.is_empty(), "an authenticator understands a scheme");
+    assert!(!schemes.is_empty(), "the authenticator has no schemes");
     let length = schemes.iter().map(|scheme| scheme.as_str().len() + 1).sum::<usize>() - 1;
     assert!(length <= MAX_VALUE, "the schemes' names are {length} bytes, over {MAX_VALUE}");
     schemes
@@ -189,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_known_as_a_whole() {
+    fn only_a_whole_token_authenticates() {
         let tokens = TokenAuthenticator::new()
             .token("secret-a", Principal::new("a"))
             .token("secret-b", Principal::new("b"));

@@ -7,7 +7,7 @@ use crate::{
     topic::BoxFuture,
 };
 
-/// Allows or denies what a principal asks for, by name. What is denied is answered `no forbidden`.
+/// Allows or denies requests by name. Denied requests are answered `no forbidden`.
 ///
 /// Set with [`Server::authorizer`](crate::Server::authorizer). Every function of a principal and an
 /// action is an authorizer. It is called for each call, each `/publish` and each `/subscribe`, also
@@ -15,12 +15,12 @@ use crate::{
 /// until [`Session::revoke`](crate::Session::revoke).
 ///
 /// An authorizer that cannot decide must not deny, because `no forbidden` ends a client's
-/// subscription for good. It returns [`Verdict::Unavailable`], which is answered `no busy`. An
-/// authorizer that panics is answered `no busy`, too. So is one that takes longer than
-/// [`handler_time`](crate::ServerConfig::handler_time) over a `/subscribe` or a `/publish`; a call
-/// is answered `no deadline` then.
+/// subscription for good. It returns [`Verdict::Unavailable`], which is answered `no busy`. The
+/// answer is also `no busy` if the authorizer panics, or takes longer than
+/// [`handler_time`](crate::ServerConfig::handler_time) over a `/subscribe` or a `/publish`. A call
+/// that takes longer is answered `no deadline`.
 ///
-/// Every peer that is authenticated can list all methods with `/methods`.
+/// Every authenticated peer can list all methods with `/methods`.
 ///
 /// It is called within the connection's driver, so it must not block. A [`Verdict`] that takes time
 /// delays a call only itself. For `/publish` it delays the later calls and `/publish` lines, and
@@ -70,7 +70,7 @@ where
 pub enum Action<'a> {
     /// Call this method.
     Call(&'a str),
-    /// Subscribe to this topic, from now on or from an earlier position.
+    /// Subscribe to this topic, without a position or from an earlier one.
     Subscribe(&'a str),
     /// Publish to this topic.
     Publish(&'a str),
@@ -83,20 +83,20 @@ pub enum Verdict {
     Allow,
     /// The principal may not do it: `no forbidden`.
     Deny,
-    /// The authorizer cannot decide now, for example because the service that it asks is down: `no
-    /// busy`. Clients resume a subscription later, with or without a hint.
+    /// The authorizer cannot decide now, for example because a service that it needs is down: `no
+    /// busy`. Clients retry a resume later, with or without a retry hint.
     Unavailable {
-        /// When the client may try again: `no;retry=MS busy`. `None` for no hint.
+        /// The retry hint: `no;retry=MS busy`. `None` for no hint.
         retry: Option<Duration>,
     },
     /// The decision takes time.
     Later(BoxFuture<Verdict>),
 }
 
-/// Whether a request may go on; if not, how it is refused.
+/// Whether a request is allowed, or the refusal.
 pub(in crate::server) type Ruling = Result<(), Rejection>;
 
-/// A [`Verdict`] as the connection treats it.
+/// A [`Verdict`] in the form that the connection uses.
 pub(in crate::server) enum Decision {
     Now(Ruling),
     Later(BoxFuture<Ruling>),
@@ -150,7 +150,7 @@ impl Verdict {
         }
     }
 
-    /// What a verdict of the moment permits.
+    /// The ruling of a verdict that is already known.
     fn ruling(self) -> Ruling {
         match self {
             Self::Allow => Ok(()),

@@ -1,4 +1,4 @@
-//! A hook that takes its time.
+//! The future of a hook.
 
 use std::{mem, task::Poll};
 
@@ -11,7 +11,7 @@ use crate::{
     topic::BoxFuture,
 };
 
-/// The future of a hook, which is the application's: it may panic, and wakes its connection.
+/// The future of a hook. It is user code: it may panic, and it wakes its connection.
 pub(in crate::server) struct HookFuture<T> {
     future: UserCode<BoxFuture<T>>,
     is_new: bool,
@@ -22,8 +22,7 @@ impl<T> HookFuture<T> {
         Self { future: UserCode::new(Some(future), mailbox, Whom::Hook), is_new: true }
     }
 
-    /// The answer of the hook, once there is one; `None` if it panicked. Polls it only where it was
-    /// woken.
+    /// Polls the future if it was woken. Returns its output; `None` if it panicked.
     pub(in crate::server) fn poll(&mut self) -> Poll<Option<T>> {
         let is_due = mem::take(&mut self.is_new) | self.future.take_queued();
         if !is_due || self.future.kept.is_none() {

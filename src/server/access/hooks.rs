@@ -1,4 +1,4 @@
-//! What an application puts before its methods and topics.
+//! The application's authenticator and authorizer.
 
 use std::fmt;
 
@@ -11,11 +11,11 @@ use crate::{
     sync::Arc,
 };
 
-/// Neither costs anything where it is not set.
+/// A hook that is not set has no cost.
 #[derive(Clone, Default)]
 pub(in crate::server) struct Hooks {
     pub(in crate::server) authenticator: Option<Arc<dyn Authenticator>>,
-    /// What the authenticator understands.
+    /// The schemes of the authenticator.
     pub(in crate::server) schemes: Vec<Code>,
     pub(in crate::server) authorizer: Option<Arc<dyn Authorizer>>,
 }
@@ -31,7 +31,7 @@ impl Hooks {
     }
 }
 
-/// The hooks are the application's, and may hold secrets.
+/// The hooks are not shown, because they belong to the application and may hold secrets.
 impl fmt::Debug for Hooks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hooks")

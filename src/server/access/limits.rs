@@ -10,37 +10,37 @@ use crate::{
     sync::{Arc, Mutex},
 };
 
-/// How many connections over the limit are told so at the same time.
+/// How many connections over the limit are refused with a `/bye` at the same time.
 const REFUSALS: usize = 1_024;
 
-/// How many connections there may be, of one address too, and what it costs to refuse one.
+/// The limits on connections: in total, per address, and being refused.
 pub(in crate::server) struct Limits {
-    /// Connections at once.
+    /// Open connections.
     pub(in crate::server) connections: usize,
-    /// Connections that are being refused, at once.
+    /// Connections that are being refused.
     pub(in crate::server) refusals: usize,
     per_address: Option<usize>,
-    /// Connections of each address, where they are counted.
+    /// The number of connections of each address, if that is limited.
     guests: Arc<Guests>,
 }
 
-/// Keyed by what peers have some choice of: the standard library's map is seeded.
+/// Peers choose the keys in part, so the hasher has to be seeded, like the standard library's.
 type Guests = Mutex<HashMap<IpAddr, usize>>;
 
-/// A connection's place among those of its address; given back when dropped.
+/// A connection's place among those of its address. Dropping it gives the place back.
 #[derive(Debug)]
 pub(in crate::server) struct Place {
     address: IpAddr,
     guests: Arc<Guests>,
 }
 
-/// One connection too many.
+/// The limit is reached.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::server) struct Full;
 
 impl Limits {
-    /// The caps of the configuration; where connections are `files`, no more than the process may
-    /// open.
+    /// The limits of the configuration. If connections are files, the process's limit on open files
+    /// lowers them.
     pub(in crate::server) fn new(config: &ServerConfig, files: bool) -> Self {
         let soft = if files { soft_limit() } else { None };
         let reserve = soft.map_or(2 * REFUSALS, reserve);
@@ -60,7 +60,8 @@ impl Limits {
         }
     }
 
-    /// A place for one more from `peer`, with `open` of them there; `None` for what needs none.
+    /// Admits a connection from `peer` when `open` connections are open. Returns its place, or
+    /// `None` if connections of its address are not counted.
     pub(in crate::server) fn admit(
         &self,
         open: usize,
@@ -74,7 +75,7 @@ impl Limits {
         };
         let address = network_of(address.ip());
         let mut guests = self.guests.lock();
-        // Who is refused leaves no entry behind.
+        // A refused connection must leave no entry behind.
         if guests.get(&address).copied().unwrap_or_default() >= max {
             return Err(Full);
         }
@@ -96,7 +97,8 @@ impl Drop for Place {
     }
 }
 
-/// What counts as one address: of IPv6 a network of 64 bits, since a single host has all of it.
+/// The address under which a peer is counted. For IPv6 it is the network of 64 bits, because a
+/// single host may have all of its addresses.
 fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
@@ -107,7 +109,8 @@ fn network_of(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Files for all but connections: those of the application, the listener, and refusals.
+/// How many files are kept for everything except connections: the application, the listener, and
+/// connections that are being refused.
 fn reserve(soft: usize) -> usize {
     (soft / 16).clamp(32, 2 * REFUSALS)
 }
@@ -153,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_refused_is_not_remembered() {
+    fn a_refused_connection_leaves_no_entry() {
         let limits = limits(10, 0);
         assert_eq!(limits.admit(0, &peer("10.0.0.1:1")).unwrap_err(), Full);
         assert!(limits.guests.lock().is_empty());

@@ -1,4 +1,4 @@
-//! Who a peer is, what it may do, and how many may connect.
+//! Authentication, authorization, and the limits on connections.
 
 pub(in crate::server) mod authenticator;
 pub(in crate::server) mod authorizer;

@@ -8,11 +8,11 @@ use std::{
 
 use crate::sync::Arc;
 
-/// Who a peer is, as an [`Authenticator`](crate::server::Authenticator) or the transport has found
-/// out; cheap to clone. An extractor.
+/// Who a peer is, as an [`Authenticator`](crate::server::Authenticator) or the transport has
+/// established; cheap to clone. An extractor.
 ///
-/// Principals are compared by name, whatever values they carry. Without an authenticator or such a
-/// transport, a peer is anonymous.
+/// Principals are compared by name only. Without an authenticator or such a transport, a peer is
+/// anonymous.
 ///
 /// ```
 /// use bellwire::server::Principal;
@@ -33,7 +33,7 @@ struct Identity {
     value: Option<Arc<dyn Any + Send + Sync>>,
 }
 
-/// Who has no name: shared by all sessions that know no other.
+/// The anonymous principal, shared by all sessions without another one.
 pub(in crate::server) static ANONYMOUS: Principal = Principal(None);
 
 impl Principal {
@@ -48,7 +48,7 @@ impl Principal {
     }
 
     /// Attaches a value of the application, such as a user's record or roles. `Debug` does not show
-    /// it. There is one at most. Without effect on an anonymous principal.
+    /// it. A second value replaces the first. Without effect on an anonymous principal.
     #[must_use]
     pub fn with_value<V: Any + Send + Sync>(self, value: V) -> Self {
         let attach = |identity: Arc<Identity>| {
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_principal_is_its_name() {
+    fn principals_are_equal_by_name() {
         let plain = Principal::new("ada");
         let valued = plain.clone().with_value("a secret");
         assert_eq!(plain, valued);

@@ -1,4 +1,4 @@
-//! What is to be decided about a peer: who it is, and whether it may subscribe.
+//! Open decisions about a peer: who it is, and whether it may subscribe.
 
 use std::task::Poll;
 
@@ -13,29 +13,29 @@ use crate::{
     },
 };
 
-/// What is to be decided about a peer. Where nothing is, there is none.
+/// An open decision about a peer.
 pub(super) enum Access {
     Stranger(Stranger),
     Asking(Asking),
 }
 
-/// A peer that has to `/auth` first.
+/// A peer that has not yet authenticated, and must.
 pub(super) struct Stranger {
-    /// Absolute: no line of the peer's puts it off.
+    /// Absolute: no line of the peer postpones it.
     pub(super) deadline: Time,
     pub(super) tries: u32,
     pub(super) trying: Option<(RequestId, HookFuture<Result<Principal, Denied>>)>,
 }
 
-/// A `/subscribe` that waits for the authorizer. Its line is deferred, with the protocol requests
-/// behind it, so that they keep their order.
+/// A `/subscribe` that waits for the authorizer. Its line is deferred together with the protocol
+/// requests after it, so that they keep their order.
 pub(super) struct Asking {
     pub(super) id: RequestId,
     pub(super) topic: String,
     pub(super) permission: Permission,
 }
 
-/// The decision of the authorizer, which may take its time.
+/// A decision of the authorizer, which may take time.
 pub(super) struct Permission {
     asked: HookFuture<Ruling>,
     ruling: Option<Ruling>,
@@ -43,12 +43,12 @@ pub(super) struct Permission {
 }
 
 impl Access {
-    /// Of a peer that has to authenticate until this time.
+    /// The state of a peer that has to authenticate before `deadline`.
     pub(super) fn stranger(deadline: Time) -> Self {
         Self::Stranger(Stranger { deadline, tries: 0, trying: None })
     }
 
-    /// When what is undecided is decided by the clock.
+    /// The time at which an open decision is made without the hook.
     pub(super) fn deadline(&self) -> Time {
         match self {
             Self::Stranger(stranger) => stranger.deadline,
@@ -62,7 +62,7 @@ impl Permission {
         Self { asked, ruling: None, deadline }
     }
 
-    /// When it is given up.
+    /// The time at which the authorizer is no longer waited for.
     pub(super) fn deadline(&self) -> Time {
         self.deadline
     }
@@ -72,12 +72,13 @@ impl Permission {
         self.ruling.as_ref()
     }
 
-    /// Decides it, whatever the authorizer says.
+    /// Sets the decision, whatever the authorizer answers.
     pub(super) fn decide(&mut self, ruling: Ruling) {
         self.ruling = Some(ruling);
     }
 
-    /// Whether the authorizer has answered, by now. One that panics has decided nothing.
+    /// Polls the authorizer, and returns whether there is a decision. A panic of the authorizer
+    /// counts as `no busy`.
     pub(super) fn is_decided(&mut self) -> bool {
         if self.ruling.is_none()
             && let Poll::Ready(said) = self.asked.poll()
@@ -87,10 +88,10 @@ impl Permission {
         self.ruling.is_some()
     }
 
-    /// Waits no longer.
+    /// Stops waiting for the authorizer. An open decision becomes `no busy`.
     pub(super) fn give_up(&mut self) {
         if self.ruling.is_none() {
-            tracing::error!("the authorizer does not answer");
+            tracing::error!("the authorizer did not answer in time");
             self.ruling = Some(Err(Rejection::busy("")));
         }
     }

@@ -1,5 +1,4 @@
-//! Acks: what a client says of the notifications it has handled (docs/protocol/acks.md, section
-//! 16).
+//! Acks: which notifications a client has handled (docs/protocol/acks.md, section 16).
 
 use crate::{
     protocol::{Code, Line, Mark, Position, Topic},
@@ -12,7 +11,7 @@ use crate::{
 const USAGE: &str = "usage: /ack TOPIC POSITION";
 
 impl Connection {
-    /// Obeys an `/ack`, in both of its forms.
+    /// Processes an `/ack`, with or without an id.
     pub(super) fn ack(&mut self, line: &Line<'_>) -> Result<Taken, Refusal> {
         no_attributes(line)?;
         let (topic, ack) = arguments(line).ok_or((Code::BAD_ARGUMENTS, USAGE.to_owned()))?;
@@ -33,7 +32,7 @@ impl Connection {
         }
     }
 
-    /// An ack of what was never sent: a violation of the protocol by the client.
+    /// Answers an ack of a notification that was never sent. This is a violation of the protocol.
     fn faulty_ack(&mut self, mark: Mark, next: Position) {
         let text = format_args!("next is {next}");
         match mark {
@@ -41,7 +40,7 @@ impl Connection {
                 self.refuse(id, &Code::BAD_ACK, text);
                 self.violation();
             }
-            // Counts it, too.
+            // `notice_error` also counts the violation.
             Mark::Reserved => self.notice_error(None, &Code::BAD_ACK, text),
         }
     }

@@ -1,4 +1,4 @@
-//! What a connection owns while something is under way.
+//! The part of a connection that exists only while something is in progress.
 
 use crate::{
     protocol::{RequestId, Time},
@@ -8,37 +8,38 @@ use crate::{
     },
 };
 
-/// What an idle connection does without.
+/// The buffers and tables that an idle connection does not have.
 #[derive(Default)]
 pub(super) struct Active {
     pub(super) out: Output,
     pub(super) in_flight: InFlight,
-    /// What was done since it was last counted.
+    /// Events that are not yet added to the server's counters.
     pub(super) tally: Tally,
-    /// Slots whose handlers were woken and are still to be polled.
+    /// Slots of handlers that were woken and are not yet polled.
     pub(super) woken: Vec<usize>,
     /// Application lines that wait for a place in flight.
     pub(super) parked: Parked,
-    /// Protocol requests that wait behind a `/subscribe`.
+    /// Protocol requests that wait for an earlier `/subscribe`.
     pub(super) deferred: Deferred,
-    /// The line at which reading stopped: no more may be parked, or it waits for the authorizer.
+    /// The line at which reading stopped, because no more lines may be parked or it waits for the
+    /// authorizer.
     pub(super) held: Option<Vec<u8>>,
-    /// When the peer is to be told that nothing is read.
+    /// When the client is next sent `/hold`, while the connection is not read.
     pub(super) hold_at: Option<Time>,
-    /// What was received behind it, and from where on it is still to be looked at.
+    /// Bytes that were received after the held line; `unread_at` is where processing continues.
     pub(super) unread: Vec<u8>,
     pub(super) unread_at: usize,
-    /// Reading stopped since the peer does not read: nothing but the next write brings it on.
+    /// Reading stopped because the client does not read. Only the next write can resume it.
     pub(super) is_held: bool,
-    /// A list whose lines are not written whole.
+    /// A list whose reply is not yet complete.
     pub(super) listing: Option<Listing>,
-    /// Unwritten bytes, as the round began.
+    /// Unwritten bytes when the round began.
     pub(super) unwritten_before: usize,
-    /// The streams were left without a turn, all else having had one.
+    /// The streams had no turn in the last round, so they have the first turn in the next one.
     pub(super) streams_first: bool,
 }
 
-/// A list that is not written whole. No further line is looked at meanwhile, so that protocol
+/// A list whose reply is not yet complete. No further line is processed meanwhile, so that protocol
 /// methods keep their order.
 #[derive(Debug)]
 pub(super) struct Listing {
@@ -46,29 +47,29 @@ pub(super) struct Listing {
     pub(super) next: Listed,
 }
 
-/// What a list goes on with.
+/// Where a list continues.
 #[derive(Debug)]
 pub(super) enum Listed {
-    /// The method at this place, among those sorted by name.
+    /// The method at this place in the order of names.
     Method(usize),
-    /// The subscription behind the one of this number.
+    /// The subscriptions whose numbers are above this one.
     SubscriptionBehind(u64),
 }
 
 impl Active {
-    /// What it holds, in bytes: room that is kept counts, whatever stands in it.
+    /// The bytes that it holds. Allocated room counts in full.
     pub(super) fn buffered(&self) -> usize {
         let held = self.held.as_ref().map_or(0, Vec::capacity);
         let lines = self.parked.bytes() + self.deferred.bytes() + held + self.unread.capacity();
         self.out.capacity() + lines + self.in_flight.bytes()
     }
 
-    /// Whether every request that was read has its terminal line.
+    /// Whether every request that was read has been answered.
     pub(super) fn has_answered(&self) -> bool {
         self.in_flight.len() == 0 && self.parked.is_empty() && self.listing.is_none()
     }
 
-    /// Whether nothing is under way.
+    /// Whether nothing is in progress.
     pub(super) fn is_idle(&self) -> bool {
         self.out.is_done()
             && self.has_answered()
@@ -77,7 +78,7 @@ impl Active {
             && self.unread.is_empty()
     }
 
-    /// Whether nothing is under way, and nothing was woken or stopped meanwhile.
+    /// Whether nothing is in progress, and nothing was woken or held since the last round.
     pub(super) fn is_at_rest(&self) -> bool {
         self.is_idle() && self.woken.is_empty() && !self.is_held
     }

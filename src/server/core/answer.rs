@@ -1,4 +1,4 @@
-//! What a connection writes: answers, refusals, and the notices of faults.
+//! What a connection writes: replies, refusals, and `/error` notices.
 
 use std::fmt;
 
@@ -25,8 +25,8 @@ impl Connection {
         }
     }
 
-    /// Answers a request that has ended. The bytes of its reply are user code, too, when they are
-    /// dropped.
+    /// Answers a request that has ended. Dropping the bytes of its reply can run user code, so it
+    /// is guarded.
     pub(super) fn finish_ended(&mut self, id: Option<RequestId>, ended: Ended) {
         self.answer_ended(id, &ended);
         guarded(|| drop(ended));
@@ -70,7 +70,7 @@ impl Connection {
                 let (epoch, sequence) = (published.epoch, published.sequence);
                 self.answer_ok(id, format_args!(";epoch={epoch};seq={sequence}"));
             }
-            // A stream among the items of one.
+            // Reached when an item of a stream is itself a stream.
             Answer::Stream(_) => {
                 let text = format_args!("an item is a stream");
                 self.answer_failure(id, Outcome::Err, &Code::INTERNAL, text);
@@ -86,7 +86,7 @@ impl Connection {
         }
     }
 
-    /// Appends an `ok`, and where its effect is to be seen if this connection sees it.
+    /// Appends an `ok`, with `after` if this connection can see the position.
     fn answer_after(&mut self, id: RequestId, after: &After) {
         let After { payload, topic, position } = after;
         let subscriptions = self.subscriptions.as_ref();
@@ -96,14 +96,14 @@ impl Connection {
         }
     }
 
-    /// Appends an `ok` with attributes, of a bounded length.
+    /// Appends an `ok` whose attributes have a bounded length.
     pub(super) fn answer_ok(&mut self, id: RequestId, attributes: fmt::Arguments<'_>) {
         self.active().tally.ok += 1;
         let head = format_args!("ok{attributes}");
         encode::display(self.out(), Mark::Id(id), head, format_args!(""));
     }
 
-    /// Appends an `ok`; `err too-large` in its place if it is over the client's limit.
+    /// Appends an `ok`, or `err too-large` if the line would be over the client's limit.
     pub(super) fn answer(&mut self, id: RequestId, encode: impl FnOnce(&mut Vec<u8>)) {
         let max_line = self.client_max_line;
         let out = self.out();
@@ -118,7 +118,7 @@ impl Connection {
         self.active().tally.ok += 1;
     }
 
-    /// Refuses a request, or names a one-way's fault where the protocol lists its code.
+    /// Refuses a request. A one-way request gets an `/error` if the protocol lists the code for it.
     pub(super) fn refuse_any(
         &mut self,
         id: Option<RequestId>,
@@ -132,7 +132,8 @@ impl Connection {
         Taken::Yes
     }
 
-    /// Appends `* /error`, for the codes that it is for; other refusals of one-ways pass in silence.
+    /// Appends `* /error` if the protocol lists the code for it. Other refusals of one-way requests
+    /// are not reported.
     pub(super) fn notice_error(
         &mut self,
         id: Option<RequestId>,
@@ -158,7 +159,7 @@ impl Connection {
             let begin = out.len();
             encode_error(out, id, code, text);
             cut_text(out, begin, max_line);
-            // What the server has no room for, or does not permit, is no fault against the protocol.
+            // `busy` and `forbidden` are not violations: the client followed the protocol.
             if ![Code::BUSY, Code::FORBIDDEN].contains(code) {
                 self.violation();
             }
@@ -170,7 +171,7 @@ impl Connection {
         self.answer_failure(id, Outcome::No, code, text);
     }
 
-    /// Appends a failure, its text cut to the client's limit.
+    /// Appends a failure, with its text cut to the client's limit.
     pub(super) fn answer_failure(
         &mut self,
         id: RequestId,
@@ -191,7 +192,8 @@ impl Connection {
     }
 }
 
-/// Cuts the line that begins at `begin` to `max_line` bytes, at its text, LF included.
+/// Cuts the text of the line that begins at `begin`, so that the line has at most `max_line` bytes,
+/// LF included.
 pub(super) fn cut_text(out: &mut Vec<u8>, begin: usize, max_line: usize) {
     if out.len() - begin > max_line {
         out.truncate(begin + max_line - 1);
@@ -202,13 +204,13 @@ pub(super) fn cut_text(out: &mut Vec<u8>, begin: usize, max_line: usize) {
     }
 }
 
-/// Gives back the room that a line over the limit has taken: it may be a handler's, of any length.
+/// Frees the room of a line over the limit. A handler's reply may have any length.
 fn give_back(out: &mut Vec<u8>, max_line: usize) {
     out.shrink_to(out.len().saturating_add(max_line).saturating_mul(2));
 }
 
-/// How many bytes at the end of a cut line may not stand there: half of a character, half of a
-/// stuffed pair, a SP with nothing behind it.
+/// The number of bytes to remove from the end of a cut line: a part of a character, half of a
+/// stuffed pair, or an SP with nothing after it.
 fn torn_end(line: &[u8]) -> usize {
     let tail = &line[line.len().saturating_sub(4)..];
     let character = tail.utf8_chunks().last().map_or(0, |chunk| chunk.invalid().len());

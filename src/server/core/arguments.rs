@@ -1,8 +1,8 @@
-//! The attributes and arguments of requests, checked.
+//! Checks the attributes and arguments of requests.
 
 use crate::protocol::{Code, Line, Rest, Topic, TraceParent, parse_number};
 
-/// The credit of a request that names none, in items.
+/// The credit, in items, of a request without `window`.
 pub(super) const DEFAULT_WINDOW: u64 = 32;
 pub(super) const SUBSCRIBE_USAGE: &str = "usage: /subscribe TOPIC";
 pub(super) const UNSUBSCRIBE_USAGE: &str = "usage: /unsubscribe TOPIC";
@@ -11,8 +11,8 @@ pub(super) const PUBLISH_USAGE: &str = "usage: /publish TOPIC [PAYLOAD]";
 /// Why a protocol method is refused: a code and a text.
 pub(super) type Refusal = (Code, String);
 
-/// The attributes of an application request: its `ttl` in milliseconds, and its `window`, the credit
-/// of a streamed reply in items.
+/// The attributes of an application request: its `ttl` in milliseconds, and its `window`, the
+/// credit of a streamed reply in items.
 pub(super) fn application_attributes(line: &Line<'_>) -> Result<(Option<u64>, u64), Refusal> {
     let (mut ttl, mut window) = (None, DEFAULT_WINDOW);
     if line.attributes.is_empty() {
@@ -31,17 +31,17 @@ pub(super) fn application_attributes(line: &Line<'_>) -> Result<(Option<u64>, u6
     Ok((ttl, window))
 }
 
-/// What a `/publish` says.
+/// The arguments of a `/publish`.
 pub(super) struct Publish<'a> {
     /// In milliseconds.
     pub(super) ttl: Option<u64>,
     pub(super) topic: Topic,
     pub(super) payload: Rest<'a>,
-    /// Of its rest, stuffed.
+    /// The length of its body, as received.
     pub(super) bytes: usize,
 }
 
-/// Reads a `/publish`.
+/// Parses a `/publish`.
 pub(super) fn publish_arguments<'a>(line: &Line<'a>) -> Result<Publish<'a>, Refusal> {
     let ttl = publish_attributes(line)?;
     let (topic, payload) = line.rest.split_argument();
@@ -66,8 +66,8 @@ pub(super) fn unknown_method(line: &Line<'_>) -> Refusal {
     (Code::UNKNOWN_METHOD, text)
 }
 
-/// Checks the keys without a dot: one that is not `known` is refused, one whose value `read` does
-/// not take too.
+/// Checks the keys without a dot. A key that is not in `known` is refused, and so is a value that
+/// `read` does not accept.
 pub(super) fn check_attributes(
     line: &Line<'_>,
     mut read: impl FnMut(&str, &str) -> Option<()>,

@@ -27,7 +27,7 @@ use crate::{
 const AUTH_USAGE: &str = "usage: /auth SCHEME CREDENTIALS";
 
 impl Connection {
-    /// Whether no further line may be looked at until the authenticator has answered.
+    /// Whether an `/auth` is in progress, so that no further line may be processed.
     pub(super) fn is_trying(&self) -> bool {
         matches!(self.state.access(), Some(Access::Stranger(stranger)) if stranger.trying.is_some())
     }
@@ -48,8 +48,8 @@ impl Connection {
         self.is_stranger() && !matches!(line.word.as_str(), "/hello" | "/auth" | "/quit")
     }
 
-    /// Refuses what is barred. One-ways pass in silence: strangers get no more than they must. Each
-    /// is a violation.
+    /// Refuses a line that is allowed only after authentication, and counts a violation. A one-way
+    /// line is not reported, to keep the output to unauthenticated peers small.
     pub(super) fn bar(&mut self, mark: Mark) -> Taken {
         if let Mark::Id(id) = mark {
             self.refuse(id, &Code::UNAUTHENTICATED, format_args!(""));
@@ -58,7 +58,7 @@ impl Connection {
         Taken::Yes
     }
 
-    /// Goes on with what a hook was asked; whether something was decided.
+    /// Polls the hook of an open decision. Returns whether there is a decision now.
     pub(super) fn poll_access(&mut self) -> bool {
         match self.state.access_mut() {
             None => false,
@@ -74,7 +74,7 @@ impl Connection {
         }
     }
 
-    /// What is still undecided at its deadline is decided by it; whether a line was.
+    /// Ends open decisions whose deadline has passed. Returns whether a deferred line can go on.
     pub(super) fn on_access_alarm(&mut self, now: Time) -> bool {
         let Some(access) = self.state.access_mut() else { return false };
         let deadline = access.deadline();
@@ -97,7 +97,8 @@ impl Connection {
         false
     }
 
-    /// `/auth`, answered once the authenticator has; no line is looked at meanwhile.
+    /// Processes `/auth`. It is answered once the authenticator has answered, and no line is
+    /// processed meanwhile.
     pub(super) fn auth(&mut self, id: RequestId, line: &Line<'_>) -> Result<Taken, Refusal> {
         if !self.is_stranger() {
             return Err((Code::OUT_OF_ORDER, "authenticated already".into()));
@@ -150,7 +151,7 @@ impl Connection {
         }
     }
 
-    /// An `/auth` was refused: the last one that may be closes the connection.
+    /// Counts a refused `/auth`. When no further try is allowed, the connection is closed.
     fn on_refused(&mut self, code: &Code) {
         tracing::debug!(%code, "not authenticated");
         self.active().tally.auth_refused += u64::from(*code == Code::UNAUTHENTICATED);
@@ -174,10 +175,10 @@ impl Connection {
         self.bound_end();
     }
 
-    /// Lets a `/subscribe` go on, once the authorizer has allowed it.
+    /// Checks whether a `/subscribe` is allowed.
     ///
     /// # Errors
-    /// What becomes of its line: it was refused, or it waits.
+    /// `Taken::Yes` if the line was refused, `Taken::No` if it has to wait for the authorizer.
     pub(super) fn may_subscribe(&mut self, id: RequestId, topic: &Topic) -> Result<(), Taken> {
         let Some(ruling) = self.ruling_on(id, topic) else { return Err(Taken::No) };
         ruling.map_err(|rejection| {
@@ -190,7 +191,8 @@ impl Connection {
         if let Some(Access::Asking(asking)) = self.state.access()
             && asking.id == id
         {
-            // Looked at once more, for whatever reason: it is asked about only once.
+            // The line may be processed again for another reason. The authorizer is asked only
+            // once.
             let ruling = asking.permission.ruling().cloned()?;
             self.state.has_decided();
             return Some(ruling);
@@ -206,10 +208,11 @@ impl Connection {
         }
     }
 
-    /// Whether a `/publish` may go on: what the authorizer says, while it takes its time.
+    /// Checks whether a `/publish` is allowed. Returns the open decision if the authorizer takes
+    /// time.
     ///
     /// # Errors
-    /// How it is refused.
+    /// The refusal.
     pub(super) fn may_publish(
         &mut self,
         topic: &Topic,
@@ -226,7 +229,7 @@ impl Connection {
         }
     }
 
-    /// Asks the authorizer; what it says, if it takes its time.
+    /// Asks the authorizer. Returns the open decision if it takes time.
     fn permission(&mut self, action: Action<'_>) -> Result<Option<Permission>, Rejection> {
         let future = match self.decision(action) {
             Decision::Now(ruling) => return ruling.map(|()| None),
@@ -238,7 +241,7 @@ impl Connection {
         Ok(Some(Permission::new(asked, deadline)))
     }
 
-    /// What the authorizer says at once. One that panics has decided nothing.
+    /// The authorizer's immediate decision. A panic counts as `no busy`.
     pub(super) fn decision(&self, action: Action<'_>) -> Decision {
         let Some(authorizer) = &self.environment.hooks.authorizer else {
             return Decision::Now(Ok(()));
@@ -248,8 +251,8 @@ impl Connection {
         verdict.map_or_else(|| Decision::Now(Err(Rejection::busy(""))), Verdict::decision)
     }
 
-    /// A call whose verdict takes its time, with its line: it waits in its place, and nothing waits
-    /// for it.
+    /// A call that waits for its verdict, with its line. It has a place in flight, and delays no
+    /// other request.
     pub(super) fn authorizing(
         &self,
         ruling: BoxFuture<Ruling>,
@@ -260,8 +263,8 @@ impl Connection {
         Running::apart(Authorizing::new(ruling, line, method, environment, session))
     }
 
-    /// A verdict on a subscription to `topic` that is still to come would be about what
-    /// was revoked meanwhile.
+    /// Denies the open decision about a subscription to `topic`, because the topic was revoked
+    /// after the authorizer was asked.
     pub(super) fn deny_asking(&mut self, topic: &str) {
         if let Some(Access::Asking(asking)) = self.state.access_mut()
             && asking.topic == topic
@@ -270,15 +273,15 @@ impl Connection {
         }
     }
 
-    /// What is asked about is behind the line that was drawn: its answer is the same whatever the
-    /// verdict.
+    /// Ends the open decision about a `/subscribe`. After `/bye;last` the request is refused with
+    /// `closing`, whatever the verdict.
     pub(super) fn abandon_asking(&mut self) {
         if let Some(Access::Asking(asking)) = self.state.access_mut() {
             asking.permission.decide(Err(Rejection::forbidden("")));
         }
     }
 
-    /// The `/auth` that is under way is not waited for.
+    /// Stops waiting for the authenticator, and refuses the `/auth`.
     pub(super) fn abandon_auth(&mut self) {
         if let Some(Access::Stranger(stranger)) = self.state.access_mut()
             && let Some((id, asked)) = stranger.trying.take()

@@ -47,14 +47,14 @@ struct Hand {
     core: Connection,
     now: Time,
     wakes: Arc<Wakes>,
-    /// What the peer has sent, and was not read.
+    /// Bytes that the peer has sent and the connection has not read.
     sent: Vec<u8>,
     /// The peer has closed its direction.
     has_ended: bool,
-    /// Bytes that the transport takes.
+    /// How many bytes the transport takes.
     room: usize,
     said: Vec<u8>,
-    /// Our direction is closed.
+    /// The connection's direction is closed.
     is_shut: bool,
 }
 
@@ -80,7 +80,7 @@ impl Hand {
         hand
     }
 
-    /// One turn, as the docs of [`Connection`] say it; what was written meanwhile.
+    /// Takes one turn as the docs of [`Connection`] describe it. Returns what the connection wrote.
     fn turn(&mut self) -> String {
         let waker = Waker::from(self.wakes.clone());
         self.core.handle_wakeups(&waker, self.now);
@@ -130,19 +130,20 @@ impl Hand {
         goes_on
     }
 
-    /// Sends `lines`; what is said upon them.
+    /// Sends `lines`. Returns what the connection wrote.
     fn send(&mut self, lines: &str) -> String {
         self.sent.extend_from_slice(lines.as_bytes());
         self.turn()
     }
 
-    /// Lets the time go on; what is said then.
+    /// Lets `time` pass, and takes a turn. Returns what the connection wrote.
     fn after(&mut self, time: Duration) -> String {
         self.now = self.now.after(time);
         self.turn()
     }
 
-    /// Goes to the next deadline, and takes a turn; how long that was.
+    /// Goes to the next deadline, and takes a turn. Returns how long that was, and what was
+    /// written.
     fn next_deadline(&mut self) -> (Duration, String) {
         let next = self.core.next_timeout().expect("a deadline");
         let time = self.now.until(next);
@@ -218,10 +219,10 @@ fn a_message_wakes_the_driver() {
     assert_eq!((hand.wakes(), hand.turn().as_str()), (1, ""));
 }
 
-/// A subscription that is looked at for the last time while the peer does not read has to wait as
-/// the others do: one to the latest message skips to it.
+/// A subscription with `slow=latest` skips to the newest message also when the last look at it
+/// finds that the peer does not read.
 #[test]
-fn the_last_look_at_a_subscription_that_waits_counts_as_waiting() {
+fn slow_latest_skips_at_the_last_look_if_the_peer_does_not_read() {
     let config = ServerConfig::new().notification_mark(1);
     let environment = Arc::new(Environment::new(config, echo()));
     let mut hand = Hand::of(&environment);
@@ -232,7 +233,7 @@ fn the_last_look_at_a_subscription_that_waits_counts_as_waiting() {
     };
     hand.room = 0;
     publish("a", ["1", "2", "3"]);
-    // The first turn copies up to the mark. In the second one all that are ready have to wait.
+    // The first turn copies up to the mark. In the second one all ready subscriptions have to wait.
     hand.turn();
     hand.turn();
     publish("b", ["x", "y", "z"]);
@@ -244,10 +245,10 @@ fn the_last_look_at_a_subscription_that_waits_counts_as_waiting() {
     assert!(said.ends_with("* b 3 z\n"), "{said}");
 }
 
-/// A message that is published behind `revoke` or `close` is not delivered, also where the same
-/// mail ends the connection.
+/// A message that is published after `revoke` or `close` is not delivered, even if the same wake-up
+/// also cuts the connection.
 #[test]
-fn a_command_is_obeyed_before_the_cut_of_the_same_mail() {
+fn commands_are_processed_before_a_cut_of_the_same_wakeup() {
     const DRAIN_TIME: Duration = Duration::from_secs(10);
     for (flag, closes) in [(CUT, false), (CUT, true), (ALARM, false), (ALARM, true)] {
         let config = ServerConfig::new().drain(DRAIN_TIME);
@@ -270,8 +271,8 @@ fn a_command_is_obeyed_before_the_cut_of_the_same_mail() {
     }
 }
 
-/// Topics in memory. While there is a session, the next reader that is asked for its window, or
-/// comes to the end of a closed log, gives it a command.
+/// Topics in memory. While a session is set, the next reader that is asked for its window, or
+/// reaches the end of a closed log, gives that session a command.
 #[derive(Clone)]
 struct Commanding {
     memory: MemoryTopics,
@@ -331,7 +332,7 @@ impl TopicReader for CommandingReader {
     }
 }
 
-/// The lines are taken back for the command, and copied again behind it.
+/// The copied lines are undone for the command, and copied again after it.
 #[test]
 fn a_command_during_the_last_copy_loses_no_message() {
     let store = Commanding::new();
@@ -350,10 +351,10 @@ fn a_command_during_the_last_copy_loses_no_message() {
     assert_eq!(environment.stats().notifications, 1);
 }
 
-/// What the copy noted of a full window is taken back with its lines: once the acks have come, the
-/// subscriber has everything, and the server ends the connection.
+/// If a copy is undone, the full window that it noted is undone with it. Once the acks have come,
+/// the subscriber gets everything, and the server ends the connection.
 #[test]
-fn a_command_during_the_last_copy_leaves_no_subscription_behind() {
+fn a_command_during_the_last_copy_keeps_no_subscription_open() {
     let store = Commanding::new();
     let environment = Environment::new(ServerConfig::new(), echo()).topics(store.clone());
     let environment = Arc::new(environment);
@@ -375,7 +376,7 @@ fn a_command_during_the_last_copy_leaves_no_subscription_behind() {
 }
 
 #[test]
-fn a_stream_is_given_as_its_credit_allows() {
+fn a_stream_sends_only_items_with_credit() {
     let count = async || Streamed(stream::iter(["a", "b", "c"]));
     let mut hand = Hand::new(ServerConfig::new(), echo().method("count", count));
     assert_eq!(hand.send("1 count;window=2\n"), "1 more a\n1 more b\n");
@@ -383,7 +384,7 @@ fn a_stream_is_given_as_its_credit_allows() {
 }
 
 #[test]
-fn a_handler_that_is_late_is_cut() {
+fn a_handler_past_its_deadline_is_cut() {
     let (router, _senders) = waiting();
     let mut hand = Hand::new(ServerConfig::new().handler_time(secs(7)), router);
     assert_eq!(hand.send("1 wait\n2 wait;ttl=2000\n"), "");
@@ -392,10 +393,10 @@ fn a_handler_that_is_late_is_cut() {
 }
 
 #[test]
-fn a_peer_that_is_silent_is_turned_away() {
+fn an_idle_peer_is_sent_bye_and_closed() {
     let mut hand = Hand::new(ServerConfig::new().first_line(secs(3)).idle(secs(9)), echo());
     assert_eq!(hand.send("1 echo a\n"), "1 ok a\n");
-    // The deadline of the first line comes, and is over; then that of silence.
+    // The deadline of the first line comes first, and has no effect. The one of silence follows.
     assert_eq!(hand.next_deadline(), (secs(3), String::new()));
     assert_eq!(hand.next_deadline(), (secs(6), "* /bye;last=1 idle\n".into()));
     assert!(hand.is_shut && hand.state() == ConnectionState::Lingering);
@@ -406,14 +407,14 @@ fn a_peer_that_is_silent_is_turned_away() {
 }
 
 #[test]
-fn a_first_line_that_does_not_come_closes_without_a_word() {
+fn a_late_first_line_closes_without_output() {
     let mut hand = Hand::new(ServerConfig::new().first_line(secs(3)), echo());
     assert_eq!(hand.send("1 ec"), "");
     assert_eq!(hand.next_deadline(), (secs(3), String::new()));
     assert_eq!(hand.state(), Closed);
 }
 
-/// What was read in the turn of the deadline is counted.
+/// Bytes that are read in the turn of the deadline are counted.
 #[test]
 fn the_bytes_of_an_unfinished_first_line_are_counted() {
     let environment = Environment::new(ServerConfig::new().first_line(secs(3)), echo());
@@ -435,8 +436,8 @@ fn a_lease_that_is_not_renewed_ends_its_subscriptions() {
     assert!(hand.send("3 /unsubscribe t\n").starts_with("3 no not-subscribed"));
 }
 
-/// [S20.4] Row 30 of the threats: all deadlines of an hour are over when the process goes on, and
-/// what the peer sent in time is there.
+/// [S20.4] Row 30 of the threats: when a stopped process goes on, all deadlines of an hour have
+/// passed, and the lines that the peer sent in time have not been read.
 #[test]
 fn what_was_received_is_read_before_deadlines_fire() {
     for is_read in [true, false] {
@@ -474,7 +475,7 @@ fn a_server_that_stops_finishes_what_it_has_read() {
 }
 
 #[test]
-fn what_outlasts_the_drain_is_cut() {
+fn requests_past_the_drain_time_are_cut() {
     let (router, _senders) = waiting();
     let mut hand = Hand::new(ServerConfig::new(), router);
     hand.send("1 wait\n");
@@ -482,7 +483,7 @@ fn what_outlasts_the_drain_is_cut() {
     hand.turn();
     hand.core.handle_stop(StopStep::Cut, hand.now);
     assert_eq!(hand.turn(), "1 cut closing\n");
-    // The peer sends on, and has as long as one that takes nothing.
+    // The peer goes on sending. It has as much time as a peer that reads nothing.
     assert_eq!(hand.state(), ConnectionState::Lingering);
     assert_eq!(hand.next_deadline().0, secs(1));
     assert_eq!(hand.state(), Closed);
@@ -499,7 +500,7 @@ fn a_quit_is_answered_last() {
 }
 
 #[test]
-fn a_peer_that_takes_nothing_is_lost() {
+fn a_peer_that_reads_nothing_is_dropped() {
     let mut hand = Hand::new(ServerConfig::new().write_progress(secs(20)), echo());
     hand.room = 3;
     assert_eq!(hand.send("1 echo abc\n"), "1 o");
@@ -511,7 +512,7 @@ fn a_peer_that_takes_nothing_is_lost() {
     assert_eq!((hand.state(), hand.core.lost()), (Closed, Some("the peer does not read")));
 }
 
-/// Lets "ada" in.
+/// Accepts the principal "ada".
 #[derive(Debug)]
 struct Names;
 
@@ -557,7 +558,7 @@ fn a_peer_that_its_transport_has_identified_need_not_authenticate() {
 }
 
 #[test]
-fn a_connection_that_is_one_too_many_is_told_so_and_closed() {
+fn a_connection_over_the_limit_is_sent_bye_and_closed() {
     let environment = Arc::new(Environment::new(ServerConfig::new(), echo()));
     let _open = Hand::of(&environment);
     let peer = PeerAddr::Other("test".into());
@@ -568,9 +569,9 @@ fn a_connection_that_is_one_too_many_is_told_so_and_closed() {
     assert_eq!((stats.connections, stats.accepted, stats.refused), (1, 1, 1));
 }
 
-/// The durations of a session are by the clock of its driver.
+/// A session computes durations by the clock of its driver.
 #[test]
-fn a_session_tells_the_time_of_its_driver() {
+fn a_session_uses_the_clock_of_its_driver() {
     let (time, config) = (Arc::new(AtomicUsize::new(5)), ServerConfig::new());
     let clock = time.clone();
     let now = move || Time::from_millis(clock.load(Ordering::Relaxed) as u64);
@@ -579,7 +580,7 @@ fn a_session_tells_the_time_of_its_driver() {
     assert_eq!(hand.core.session().stats().connected, secs(1));
 }
 
-/// With the server's buffers full, a connection whose peer has not read for 2 s is closed.
+/// When the server's buffers are full, a connection whose peer has not read for 2 s is closed.
 #[test]
 fn the_upkeep_sheds_a_peer_that_does_not_read() {
     let config = ServerConfig::new().buffered_bytes_total(64 * 1024).reply_mark(1 << 20);
@@ -605,10 +606,10 @@ fn the_upkeep_sheds_a_peer_that_does_not_read() {
     assert_eq!(upkeep.next_timeout(), sweep);
 }
 
-/// A request that waits for a place when the connection is shed is refused, also behind the end of
+/// When a connection is shed, a request that waits for a place is refused, also after the end of
 /// the client's lines.
 #[test]
-fn a_parked_request_is_given_up_when_the_connection_is_shed() {
+fn shedding_refuses_parked_requests() {
     for (last, quits) in [("", false), ("3 /quit\n", true)] {
         let (router, senders) = waiting();
         let environment = Arc::new(Environment::new(ServerConfig::new().in_flight(1), router));
@@ -626,7 +627,7 @@ fn a_parked_request_is_given_up_when_the_connection_is_shed() {
 
 /// Row 31 of the threats: a connection that was held back once does not wake itself for ever.
 #[test]
-fn a_connection_that_goes_on_comes_to_rest() {
+fn a_resumed_connection_comes_to_rest() {
     let (router, _senders) = waiting();
     let mut hand = Hand::new(ServerConfig::new().reply_mark(100), router);
     hand.room = 0;
@@ -644,10 +645,10 @@ fn a_connection_that_goes_on_comes_to_rest() {
     assert!(!hand.round(), "it is at rest");
 }
 
-/// The time of an unfinished line starts again when a connection that was not read goes on: the line
-/// could not continue meanwhile.
+/// The time of an unfinished line starts again when a connection is read again: the client could
+/// not complete the line while the connection was not read.
 #[test]
-fn a_line_that_could_not_continue_has_its_time_again() {
+fn line_time_restarts_after_a_pause_in_reading() {
     let (router, _senders) = waiting();
     let config = ServerConfig::new().reply_mark(100).idle(None).line_time(secs(10));
     let mut hand = Hand::new(config.write_progress(secs(1_000)), router);
@@ -674,7 +675,8 @@ fn a_line_that_could_not_continue_has_its_time_again() {
     assert_eq!(hand.send("o a\n"), "20 ok a\n");
 }
 
-/// What stopped for a peer that did not read goes on with it, and then rests like any other.
+/// A connection that was held because its peer did not read goes on when the peer reads, and then
+/// rests.
 #[test]
 fn a_connection_that_was_held_rests_again() {
     let mut hand = Hand::new(ServerConfig::new().reply_mark(64), echo());
@@ -691,9 +693,9 @@ fn a_connection_that_was_held_rests_again() {
     assert!(hand.core.active.is_none());
 }
 
-/// Whatever was said before: all that is left of it is in the struct itself.
+/// An idle connection allocates nothing outside its struct, whatever was exchanged before.
 #[test]
-fn an_idle_connection_owns_nothing_but_itself() {
+fn an_idle_connection_has_no_buffers_or_tables() {
     let mut hand = Hand::new(ServerConfig::new(), echo());
     for lines in ["", "1 echo a\n", "2 /subscribe t\n3 /unsubscribe t\n", "4 nosuch\n\n"] {
         hand.send(lines);
@@ -704,7 +706,8 @@ fn an_idle_connection_owns_nothing_but_itself() {
     assert!(hand.core.active.is_none() && hand.core.lines.pending() == 12);
 }
 
-/// A busy connection keeps what it needs for the next exchange, until it has been idle for a second.
+/// A busy connection keeps what it needs for the next exchange, until it has been idle for a
+/// second.
 #[test]
 fn a_busy_connection_keeps_its_buffers_for_a_second() {
     let environment = Arc::new(Environment::new(ServerConfig::new(), echo()));
@@ -717,7 +720,7 @@ fn a_busy_connection_keeps_its_buffers_for_a_second() {
     assert!(hand.core.active.is_some());
     assert_eq!(hand.next_deadline(), (Duration::from_millis(10), String::new()));
     assert!(hand.core.active.is_none());
-    // It begins anew.
+    // The count of busy rests begins again.
     hand.send("100 echo a\n");
     assert!(hand.core.active.is_none());
     let long = "x".repeat(8_000);
@@ -727,9 +730,9 @@ fn a_busy_connection_keeps_its_buffers_for_a_second() {
     }
 }
 
-/// Whatever pieces the bytes come and go in, the same is said.
+/// The output does not depend on how the input and the output are split.
 #[test]
-fn pieces_make_no_difference() {
+fn output_does_not_depend_on_how_bytes_are_split() {
     let lines = "1 /hello;version=1\n2 echo abc\n* echo d\n3 nosuch\n4 /renew\n5 echo e\n6 /quit\n";
     let whole = Hand::new(ServerConfig::new(), echo()).send(lines);
     for piece in 1..lines.len() {
@@ -738,7 +741,7 @@ fn pieces_make_no_difference() {
         for bytes in lines.as_bytes().chunks(piece) {
             hand.room = piece;
             said += &hand.send(std::str::from_utf8(bytes).unwrap());
-            // Tiny reads make it pause.
+            // Tiny reads cause a pause.
             said += &hand.after(Duration::from_millis(10));
         }
         hand.room = usize::MAX;

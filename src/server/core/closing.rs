@@ -17,8 +17,8 @@ use crate::{
     },
 };
 
-/// A connection that was closed is read on until its peer has sent nothing for so long: closing a
-/// socket with unread bytes resets it, and what the system has still to send is lost.
+/// The connection is read until its peer has sent nothing for this time. Closing a socket with
+/// unread bytes resets it, and bytes that the system has not sent yet are lost.
 const LINGER: Duration = Duration::from_secs(1);
 /// How long a connection whose time is over has to write out what was cut.
 pub(in crate::server) const LAST_WRITE: Duration = Duration::from_secs(1);
@@ -41,7 +41,8 @@ impl Connection {
         }
     }
 
-    /// Says why nothing more is read; what was read is still finished and answered.
+    /// Sends `/bye;last=N` with the reason, and stops reading. Requests that were read are still
+    /// finished and answered.
     pub(super) fn turn_away(&mut self, code: &Code) {
         self.session.ending().stop();
         if !self.state.is_line_drawn() {
@@ -50,8 +51,9 @@ impl Connection {
         self.stop_reading(None);
     }
 
-    /// Draws the line before the first request that waits for a place: what has not started by now
-    /// is refused, so that its client can ask elsewhere at once.
+    /// Sends `/bye;last=N` with the last id before the first request that waits for a place.
+    /// Requests that have not started are refused, so that the client can send them elsewhere at
+    /// once.
     pub(super) fn say_last(&mut self, reason: &Code) {
         let waiting = self.active.as_ref().and_then(|active| active.parked.first_id());
         let last = waiting.map_or(self.last_id, |id| id.get() - 1);
@@ -61,25 +63,25 @@ impl Connection {
         self.bound_end();
     }
 
-    /// From here on the connection lasts no longer than a drain, because it is the server that ends
-    /// it. A frozen peer, its streams and its handlers cannot keep it.
+    /// Limits the rest of the connection to the drain time, because the server ends it. A client
+    /// that does not read, its streams and its handlers cannot keep it longer.
     pub(super) fn bound_end(&mut self) {
         let at = self.now.after(self.environment.config.drain);
         self.state.bound_end(at);
         self.state.end().into_iter().for_each(|end| self.set_timeout(end.time()));
     }
 
-    /// Cuts what runs when the time of a connection that ends is over, and gives it up when even the
-    /// time to write that out is.
+    /// Cuts what still runs when the drain time is over. Drops the connection when the time to
+    /// write that is over, too.
     pub(super) fn end_overdue(&mut self) {
         match self.state.end() {
             Some(End::Cut(at)) if at <= self.now => {
-                tracing::debug!("not ended in time: cut");
+                tracing::debug!("drain time is over: cutting what still runs");
                 self.cut();
             }
             Some(End::Drop(at)) if at <= self.now => {
                 self.state =
-                    FullState::Closed { lost: Some("the peer does not read what was cut") };
+                    FullState::Closed { lost: Some("the peer did not read its last lines") };
             }
             _ => {}
         }
@@ -105,14 +107,16 @@ impl Connection {
         self.set_timeout(end);
     }
 
-    /// Nothing more will be published: subscriptions that have had all there is need not be kept.
+    /// Nothing more will be published. Subscriptions that have delivered everything no longer keep
+    /// the connection open.
     pub(super) fn expect_last(&mut self) {
         if let Some(subscriptions) = &mut self.subscriptions {
             subscriptions.expect_last();
         }
     }
 
-    /// Delivers what there is room for, and names the rest.
+    /// Delivers what there is room for. A subscription that has more to deliver gets an `/end` with
+    /// `head`.
     fn end_subscriptions(&mut self) {
         self.expect_last();
         self.poll_subscriptions();
@@ -130,11 +134,11 @@ impl Connection {
         }
     }
 
-    /// Looks at no further line. Those that are parked were read: they are still started.
+    /// Stops processing lines. Parked lines were read, so they are still started.
     pub(super) fn stop_reading(&mut self, quit: Option<RequestId>) {
         match (quit, &mut self.active) {
             (None, _) => self.give_up_deferred(&Code::BUSY),
-            // Nothing behind a `/quit` is looked at.
+            // Lines after a `/quit` are not processed.
             (Some(_), Some(active)) => active.deferred = Deferred::default(),
             (Some(_), None) => {}
         }
@@ -150,8 +154,8 @@ impl Connection {
         self.shorten_handlers();
     }
 
-    /// A client that reads no further may be gone, which looks no different: methods that may take
-    /// longer than usual may so no more.
+    /// Limits all handlers to the usual handler time. A client that has ended its direction cannot
+    /// be told from a client that is gone, so longer limits no longer apply.
     fn shorten_handlers(&mut self) {
         let (now, limit) = (self.now, self.environment.config.handler_time);
         let active = self.active.as_mut();
@@ -160,7 +164,7 @@ impl Connection {
         }
     }
 
-    /// The last line of the connection, once all others are there.
+    /// Answers `/quit`, once all other requests are answered.
     pub(super) fn answer_quit(&mut self) {
         if let FullState::Finishing { quit, .. } = &mut self.state
             && self.active.as_deref().is_none_or(Active::has_answered)
@@ -170,7 +174,7 @@ impl Connection {
         }
     }
 
-    /// Whether all is done that this connection will do.
+    /// Whether the connection has nothing left to do but close.
     pub(super) fn is_finished(&self) -> bool {
         let is_drained = || {
             let has_obeyed = !self.is_stalled() && !self.is_subscribing() && !self.has_deferred();
@@ -181,13 +185,14 @@ impl Connection {
         is_ending && self.active.as_deref().is_none_or(is_done)
     }
 
-    /// Whether subscriptions are still owed something: what other connections may publish, and what
-    /// has not been taken or acknowledged. They are kept for as long as the drain may last.
+    /// Whether subscriptions may still have something to deliver: messages that other connections
+    /// may publish, or messages that were not taken or acknowledged. Such subscriptions keep the
+    /// connection open, at most for the drain time.
     fn is_delivering(&self) -> bool {
         self.subscriptions.as_deref().is_some_and(Subscriptions::are_owed)
     }
 
-    /// Everything is written: the driver has to close our direction of the transport.
+    /// Everything is written, and the driver has to close its direction of the transport.
     pub(super) fn begin_closing(&mut self) {
         let until = self.now.after(self.environment.config.write_progress);
         let until = self.state.end().map_or(until, |end| end.time().min(until));
@@ -198,9 +203,9 @@ impl Connection {
         self.set_timeout(until);
     }
 
-    /// Our direction of the transport is closed. A peer that goes on sending may not have read to the
-    /// end yet: it has as long as one that takes nothing. One that is closed for its own faults has
-    /// no more than the last line to read.
+    /// The driver has closed its direction of the transport. A peer that goes on sending may not
+    /// have read everything yet, so it has as much time as a peer that reads nothing. If the
+    /// connection ends because of a violation, the peer has only the short linger time.
     pub fn handle_shutdown(&mut self, now: Time) {
         self.now = now;
         let FullState::Closing { eof, until, is_banned } = self.state else { return };
@@ -215,10 +220,10 @@ impl Connection {
         self.wait_for_close();
     }
 
-    /// What was left for a connection that has nothing more to say.
+    /// Handles wake-ups of a connection that writes nothing more.
     pub(super) fn handle_late_mail(&mut self, flags: u8) {
         if flags & COMMANDS != 0 {
-            // It is too late for them, and they must not pile up.
+            // The commands can have no effect now. They are dropped, so that they do not pile up.
             drop(self.session.mailbox().take_commands());
         }
         match flags & CUT {
@@ -227,7 +232,7 @@ impl Connection {
         }
     }
 
-    /// Closes the connection when it has nothing more to say and has waited for the peer.
+    /// Closes the connection once it has waited long enough for the peer.
     pub(super) fn wait_for_close(&mut self) {
         let until = match self.state {
             FullState::Closing { until, .. } => until,

@@ -21,7 +21,7 @@ impl Connection {
         }
     }
 
-    /// Ends the subscription, or the one that is about to begin.
+    /// Ends the subscription to `topic`, or refuses a `/subscribe` that is in progress.
     fn revoke(&mut self, topic: &str) {
         self.deny_asking(topic);
         let Some(subscriptions) = &mut self.subscriptions else { return };
@@ -36,8 +36,8 @@ impl Connection {
         }
     }
 
-    /// Draws the line, as when the server stops, but for this connection, and at once for its
-    /// subscriptions.
+    /// Sends `/bye;last=N` to this connection, as when the server stops, and ends its subscriptions
+    /// at once.
     fn close(&mut self, reason: &Code) {
         self.draw_the_line(reason);
         self.abandon_auth();

@@ -18,27 +18,28 @@ use crate::{
     sync::Arc,
 };
 
-/// Reads per round: everything that is there is read before anything is written, within reason.
+/// Reads per round, at most. Input is read before output is written, so that one write answers many
+/// lines.
 pub(in crate::server) const READS: u8 = 2;
-/// Lines that are obeyed in a turn: as many as one read brings of short ones. A line that takes
-/// longer to obey counts as several.
+/// Lines that are processed in a turn: as many short lines as one read brings. A line that takes
+/// longer counts as several.
 pub(super) const LINES: u16 = 2_048;
 
 /// One connection of a server, without a transport and without a runtime.
 ///
-/// A driver owns it beside a transport and a timer, and gives both ends what the other has. It knows
-/// no clock: each call that may need the time takes it as an argument, in milliseconds since the
-/// server began, which never fall.
+/// A driver owns the connection together with a transport and a timer, and passes bytes and times
+/// between them. The connection has no clock: each call that may need the time takes it as an
+/// argument. Times are in milliseconds since the server began, and never go back.
 ///
 /// The driver decides which connections it [accepts](Self::accept), once the handshake of the
-/// transport is over, and which it [refuses](Self::refused). What is done for all connections
-/// together is the [`Upkeep`](crate::unstable::server::Upkeep)'s.
+/// transport is over, and which it [refuses](Self::refused). An
+/// [`Upkeep`](crate::unstable::server::Upkeep) does the periodic work for all connections together.
 ///
 /// # A turn of the driver
 ///
-/// The driver takes a turn whenever the waker of [`handle_wakeups`](Self::handle_wakeups) was woken,
-/// the transport can be read or written again, or the time of [`next_timeout`](Self::next_timeout)
-/// has come. In this order:
+/// The driver takes a turn whenever the waker of [`handle_wakeups`](Self::handle_wakeups) was
+/// woken, the transport can be read or written again, or the time of
+/// [`next_timeout`](Self::next_timeout) has come. In this order:
 ///
 /// 1. [`handle_wakeups`](Self::handle_wakeups), and [`handle_timeout`](Self::handle_timeout) if the
 ///    time has come.
@@ -49,18 +50,19 @@ pub(super) const LINES: u16 = 2_048;
 ///    3. [`advance`](Self::advance) does all else: streams, subscriptions, deadlines.
 ///    4. While there is [`output`](Self::output), write it, and report with
 ///       [`handle_written`](Self::handle_written), or
-///       [`handle_write_blocked`](Self::handle_write_blocked) when the transport takes no more. Where
-///       it [`needs_flush`](Self::needs_flush), flush the transport, and report with
+///       [`handle_write_blocked`](Self::handle_write_blocked) when the transport takes no more.
+///       Where it [`needs_flush`](Self::needs_flush), flush the transport, and report with
 ///       [`handle_flushed`](Self::handle_flushed); a transport that does not flush reports at once.
-///    5. [`end_round`](Self::end_round) tells whether another round would do something. If it would,
-///       and the driver has had enough, it takes its next turn once other tasks had theirs.
+///    5. [`end_round`](Self::end_round) tells whether another round would do something. If it
+///       would, and the driver has had enough, it takes its next turn once other tasks had theirs.
 /// 3. Look at the [`state`](Self::state). In `Closing`, close our direction of the transport, and
 ///    report with [`handle_shutdown`](Self::handle_shutdown). In `Closed`, drop the transport.
 /// 4. Set the timer to [`next_timeout`](Self::next_timeout).
 ///
 /// A transport that fails ends the connection: the driver drops it.
 ///
-/// Wakers are woken from any thread. Time spent in a handler is time spent in the call that polls it.
+/// Wakers are woken from any thread. Time spent in a handler is time spent in the call that polls
+/// it.
 ///
 /// ```
 /// use std::{sync::Arc, task::Waker};
@@ -109,42 +111,44 @@ pub struct Connection {
     pub(super) lines: LineDecoder,
     /// The longest line to be written, LF included.
     pub(super) client_max_line: usize,
-    /// The last id read.
+    /// The last id that was read.
     pub(super) last_id: u64,
-    /// A deadline came, and what was received before it is still to be read: in so many rounds at
-    /// most. Not a part of the state: it says what was read, and not what the peer was told.
+    /// Set when a deadline has passed: the number of rounds in which input that came before it may
+    /// still be read. Not a part of the state, because it does not depend on what the peer was
+    /// told.
     pub(super) due_within: Option<u8>,
-    /// What it may hold, as of this turn: without bound, unless the connections of the server hold
-    /// more than they may together.
+    /// The bytes that the connection may hold in this turn. There is no bound unless all
+    /// connections together hold more than the server's limit.
     pub(super) allowance: usize,
     pub(super) lease: Lease,
     pub(super) violations: Violations,
-    /// When bytes came last.
+    /// When bytes were last received.
     pub(super) heard: Time,
     pub(super) tiny_reads: TinyReads,
-    /// When the unfinished line began; the first one begins when the connection does.
+    /// When the unfinished line began. The time of the first line counts from the start of the
+    /// connection.
     pub(super) line_began: Time,
-    /// The earliest deadline, or [`NEVER`]. Others may have been set since: a deadline that comes is looked at,
-    /// and then the next one is set.
+    /// The earliest deadline that was set, or [`NEVER`]. When it passes, all deadlines are checked,
+    /// and the earliest one is set again.
     timeout: Time,
-    /// What it holds, as it told the server.
+    /// The bytes that it holds, as it last reported them to the server's total.
     pub(super) buffered: usize,
     /// The time of this turn.
     pub(super) now: Time,
-    /// Lines that may still be obeyed in this turn.
+    /// Lines that may still be processed in this turn.
     pub(super) lines_left: u16,
     /// Reads that are left in this round.
     pub(super) reads_left: u8,
-    /// There may be more to be read.
+    /// There may be more to read.
     pub(super) more_input: bool,
-    /// How often it came to rest since it was last idle for a while.
+    /// How many times it came to rest; 0 again when a busy connection frees its buffers.
     pub(super) rests: u8,
-    /// What an idle connection does without.
+    /// The buffers and tables that an idle connection does not have.
     pub(super) active: Option<Box<Active>>,
     pub(super) subscriptions: Option<Box<Subscriptions>>,
 }
 
-/// Whether a line was read, or has to be looked at again: for room to be parked, or a verdict.
+/// Whether a line was processed. If not, it has to wait for room to be parked, or for a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
     Yes,
@@ -152,11 +156,11 @@ pub(super) enum Taken {
 }
 
 impl Connection {
-    /// A connection that is accepted, from `peer`. Its first output is the `/hello`, with this id of
-    /// its session, which is unique in its environment.
+    /// Creates an accepted connection from `peer`. Its first output is the `/hello`, with `id` as
+    /// the id of its session. The id must be unique in the environment.
     ///
-    /// `principal` is who the peer is, if its transport has proven it, as TLS may. A peer that is
-    /// [anonymous](Principal::anonymous) has to `/auth` where there is an authenticator.
+    /// `principal` is who the peer is, if its transport has proven it, as TLS may. If it is
+    /// [anonymous](Principal::anonymous) and there is an authenticator, the peer has to `/auth`.
     pub fn accept(
         environment: &Arc<Environment>,
         session: u128,
@@ -172,8 +176,9 @@ impl Connection {
         Self::new(environment.clone(), session, now)
     }
 
-    /// A connection that is one too many. Its output is the `/hello`, and a `/bye;last=0` that says
-    /// `busy`. The driver drives it as any other, but drops it if that takes longer than a moment.
+    /// Creates a connection over the limit. Its output is the `/hello` and `/bye;last=0` with the
+    /// reason `busy`. The driver drives it like any other, but drops it if that takes more than
+    /// about a second.
     pub fn refused(
         environment: &Arc<Environment>,
         session: u128,
@@ -184,7 +189,7 @@ impl Connection {
         Self::new_refused(environment.clone(), session, now)
     }
 
-    /// A connection of this session.
+    /// Creates a connection of this session.
     pub(in crate::server) fn new(
         environment: Arc<Environment>,
         session: Session,
@@ -232,7 +237,7 @@ impl Connection {
         connection
     }
 
-    /// A connection that is one too many: told so, and closed.
+    /// Creates a connection over the limit. It is sent `/bye` and closed.
     pub(in crate::server) fn new_refused(
         environment: Arc<Environment>,
         session: Session,
@@ -268,30 +273,31 @@ impl Connection {
         &self.session
     }
 
-    /// When a deadline comes next, if none is set before.
+    /// The earliest deadline that is set.
     pub fn next_timeout(&self) -> Option<Time> {
         Some(self.timeout).filter(|&timeout| timeout < NEVER)
     }
 
-    /// Looks at the deadlines at this time, or before.
+    /// Sets a deadline: all deadlines are checked at this time or earlier.
     pub(super) fn set_timeout(&mut self, deadline: Time) {
         self.timeout = self.timeout.min(deadline);
     }
 
-    /// The deadlines are looked at, and those that are still to come are set again.
+    /// Clears the earliest deadline before all deadlines are checked. Those that have not passed
+    /// are set again.
     pub(super) fn take_timeout(&mut self) {
         self.timeout = NEVER;
     }
 
-    /// Whether lines have to wait: for room to be parked, for the authenticator, or for a list to be
-    /// written.
+    /// Whether lines have to wait: for room to be parked, for the authenticator, or until a list is
+    /// complete.
     pub(super) fn is_stalled(&self) -> bool {
         self.is_waiting()
             || self.is_over_mark()
             || self.active.as_ref().is_some_and(|active| active.held.is_some())
     }
 
-    /// Whether no line is looked at, whatever it is.
+    /// Whether no line at all is processed.
     pub(super) fn is_waiting(&self) -> bool {
         let has_ended = |active: &Active| active.deferred.has_ended();
         self.is_trying() || self.is_listing() || self.active.as_deref().is_some_and(has_ended)
@@ -311,7 +317,7 @@ impl Connection {
         self.active().out.bytes()
     }
 
-    /// Counts what runs and what was done, before a peer can learn of it.
+    /// Updates the shared counters, before the peer can see the effect of what was counted.
     pub(super) fn count(&mut self) {
         let subscriptions = self.subscriptions.as_ref().map_or(0, |list| list.len());
         let mut in_flight = 0;
@@ -334,7 +340,7 @@ impl Connection {
         }
     }
 
-    /// Takes what is left of the connection out of all counts. To be called when it is over.
+    /// Removes the connection from all counts. Call this when the connection is over.
     pub(in crate::server) fn settle(&mut self) {
         self.session.holding().change(mem::take(&mut self.buffered), 0);
         self.count();

@@ -1,4 +1,4 @@
-//! The protocol's own methods, as a connection obeys them (docs/protocol/reference.md, section 21).
+//! The protocol's own methods (docs/protocol/reference.md, section 21).
 
 use crate::{
     coop::spend_message,
@@ -31,7 +31,7 @@ use crate::{
 type Done = Result<Taken, Refusal>;
 
 impl Connection {
-    /// Obeys a line whose word is the protocol's.
+    /// Processes a line with a method of the protocol.
     pub(super) fn on_control(&mut self, line: &Line<'_>, bytes: &[u8], is_first: bool) -> Taken {
         let done = match line.mark {
             Mark::Id(id) => self.on_control_request(id, line, bytes, is_first),
@@ -128,14 +128,14 @@ impl Connection {
         Ok(Taken::Yes)
     }
 
-    /// Refuses a `/subscribe` whose store has taken too long, and looks again when it will have.
+    /// Refuses a `/subscribe` if its store has taken too long. Otherwise sets the deadline again.
     pub(super) fn check_opening(&mut self) {
         let deadline = self.subscriptions.as_ref().and_then(|list| list.opening_deadline());
         let Some(deadline) = deadline else { return };
         if self.now < deadline {
             return self.set_timeout(deadline);
         }
-        tracing::error!("subscription refused: the store does not answer");
+        tracing::error!("subscription refused: the topic store did not answer in time");
         self.give_up_opening(&Code::BUSY);
     }
 
@@ -147,7 +147,8 @@ impl Connection {
         }
     }
 
-    /// Answers a `/subscribe` whose store has answered; the reply precedes all that is copied.
+    /// Answers a `/subscribe` whose store has answered. The reply precedes every line of the
+    /// subscription.
     pub(super) fn poll_opening(&mut self) {
         let Some(subscriptions) = &mut self.subscriptions else {
             return;
@@ -174,7 +175,7 @@ impl Connection {
         }
     }
 
-    /// The store's words are for the log, not for the peer.
+    /// Refuses with `busy`. The store's error text goes to the log, and not to the peer.
     fn unavailable(&mut self, error: &Unavailable) -> Refusal {
         tracing::error!(%error, "subscription refused");
         self.active().tally.store_failures += 1;
@@ -195,8 +196,8 @@ impl Connection {
         Ok(Taken::Yes)
     }
 
-    /// Checks a `/publish`, and starts or parks it: it needs a place, and keeps to the order of the
-    /// application's lines (docs/protocol/calls.md, section 12).
+    /// Checks a `/publish`, and starts or parks it. It needs a place in flight, and keeps its order
+    /// among the application's lines (docs/protocol/calls.md, section 12).
     fn publish(&mut self, id: RequestId, line: &Line<'_>, bytes: &[u8]) -> Done {
         let arguments = publish_arguments(line)?;
         if self.environment.hooks.authorizer.is_none() && !self.environment.config.allow_publish {
@@ -215,7 +216,8 @@ impl Connection {
         Ok(self.park(ParkedLine { id, bytes, until, is_publish: true, permission }))
     }
 
-    /// Appends to the topic, if the authoriser allows it; what it says, while it takes its time.
+    /// Publishes to the topic if the authorizer allows it. Returns the open decision if the
+    /// authorizer takes time.
     pub(super) fn start_publish(
         &mut self,
         id: RequestId,
@@ -243,7 +245,8 @@ impl Connection {
         let work = Work { id: Some(id), cancel: None, until, window, bytes, limit };
         let (topic, payload) = (&arguments.topic, payload.into_owned().into());
         self.run(work, |environment, _, _| {
-            // At once, and not when the future is polled: the order of the lines numbers them.
+            // `append` is called here, and not in the future, because messages are numbered in line
+            // order.
             let appended = environment.publisher.store().append(topic, payload);
             spend_message(bytes);
             let future = async move { reply::of_publish(appended.await) };
@@ -252,7 +255,7 @@ impl Connection {
         Ok(None)
     }
 
-    /// Its place on the connection and its version are looked at before all else that it says.
+    /// The order of lines and the version are checked before the other attributes.
     fn hello(&mut self, id: RequestId, line: &Line<'_>, is_first: bool) -> Done {
         if !is_first {
             return Err((Code::OUT_OF_ORDER, "/hello must come first".into()));

@@ -2,22 +2,22 @@
 //! 20).
 //!
 //! No timer is reset per message. The connection keeps the time of the last byte and of the
-//! unfinished line's first byte. The driver tells of the earliest deadline there was when
-//! the connection last came to rest; then the deadlines are checked again.
+//! unfinished line's first byte. When it comes to rest, it gives the driver its earliest deadline.
+//! When that passes, all deadlines are checked again.
 
 use crate::{
     protocol::{Code, LeaseEvent, Time},
     server::core::connection::Connection,
 };
 
-/// Rounds of reading after an alarm, in which everything is read that had arrived before it. The
-/// buffers in between hold less, as a rule. A peer that sends without end must not delay the
-/// deadlines.
+/// Rounds of reading after a deadline, in which input that arrived before it is read. The buffers
+/// usually need fewer. A peer that sends without pause must not delay the deadlines for longer.
 const BACKLOG: u8 = 64;
 
 impl Connection {
-    /// A deadline may have come: ends the handlers whose time is over. The other deadlines are kept for when all was read that
-    /// had come before: after a stall of this process, the peer's line may have been there in time.
+    /// A deadline may have passed. Handlers whose time is over are ended at once. The peer's
+    /// deadlines are checked only when all input that had arrived is read: if this process was
+    /// stopped, the peer may have sent its line in time.
     pub fn handle_timeout(&mut self, now: Time) {
         self.now = now;
         self.take_timeout();
@@ -39,8 +39,8 @@ impl Connection {
         self.end_overdue();
     }
 
-    /// Once an alarm rang and nothing is left to be read that came before it: does what the
-    /// deadlines are for. Whether a line may go on that has waited.
+    /// Checks the peer's deadlines, once the input that arrived before them is read. Returns
+    /// whether a deferred line can go on.
     pub(super) fn fire_deadlines(&mut self, more_input: bool) -> bool {
         let Some(rounds) = self.due_within else { return false };
         self.due_within = rounds.checked_sub(1).filter(|_| more_input);
@@ -67,7 +67,7 @@ impl Connection {
         }
     }
 
-    /// Registers the earliest of the peer's deadlines, and the end that is set.
+    /// Sets the timeout to the earliest of the peer's deadlines and of the connection's end.
     pub(super) fn arm(&mut self) {
         self.state.end().into_iter().for_each(|end| self.set_timeout(end.time()));
         if self.listens() {
@@ -76,7 +76,7 @@ impl Connection {
         }
     }
 
-    /// Whether it is the peer's turn: while this side does not read, no silence is its fault.
+    /// Whether the peer's deadlines apply. They do not while the server itself does not read.
     fn listens(&self) -> bool {
         self.state.is_reading()
             && !self.is_stalled()
@@ -84,7 +84,7 @@ impl Connection {
             && !self.tiny_reads.is_pausing()
     }
 
-    /// When the line that is unfinished has to be whole.
+    /// When the unfinished line has to be complete.
     fn line_deadline(&self) -> Option<Time> {
         let config = &self.environment.config;
         match self.lines.pending() {
@@ -94,7 +94,8 @@ impl Connection {
         }
     }
 
-    /// `None` behind the line: a client that only listens has nothing to send there.
+    /// `None` after `/bye;last` if there are subscriptions: a client that only listens has nothing
+    /// to send then.
     fn idle_deadline(&self) -> Option<Time> {
         if self.state.is_line_drawn() && self.subscriptions.is_some() {
             return None;
@@ -102,7 +103,8 @@ impl Connection {
         self.environment.config.idle.map(|idle| self.heard.after(idle))
     }
 
-    /// Closes, without a word. Who never sent a line has nothing to get.
+    /// Stops reading after a line that was not complete in time. If it is the first line, the
+    /// connection is closed and nothing is written.
     fn hang_up(&mut self) {
         if self.state.is_first() {
             self.count();
@@ -114,9 +116,9 @@ impl Connection {
         }
     }
 
-    /// Counts a violation of the protocol: a malformed line, a falling id, a faulty ack, a one-way
-    /// request at fault. To be called once it is answered; one too many ends the connection behind
-    /// the line that is being obeyed, or before the next.
+    /// Counts a violation of the protocol: a malformed line, an id that is not above the last, a
+    /// faulty ack, or a one-way request at fault. Call this after the violation is answered. The
+    /// one above the limit ends the connection after the current line, or before the next one.
     pub(super) fn violation(&mut self) {
         let (now, config) = (self.now, &self.environment.config);
         let (violations, is_over) =

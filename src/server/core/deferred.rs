@@ -1,21 +1,23 @@
-//! Protocol requests that were read and wait behind a `/subscribe` (docs/protocol/calls.md, section
-//! 12).
+//! Protocol requests that were read and wait for an earlier `/subscribe` (docs/protocol/calls.md,
+//! section 12).
 //!
-//! A `/subscribe` may wait for the authorizer, or for its store. Protocol requests take effect in line
-//! order, so those behind it wait here. All else is obeyed meanwhile: application requests, and the
-//! protocol's one-way lines, such as a `/cancel`. A `/renew` that waits has renewed the lease already.
+//! A `/subscribe` may wait for the authorizer, or for its store. Protocol requests take effect in
+//! line order, so later ones wait here. All other lines are processed meanwhile: application
+//! requests, and the protocol's one-way lines, such as a `/cancel`. A deferred `/renew` renews the
+//! lease when it is read.
 
 use std::collections::VecDeque;
 
-/// What a line takes here beside its bytes.
+/// The memory of a line here, besides its bytes.
 pub(super) const LINE: usize = size_of::<Vec<u8>>();
 
 #[derive(Default)]
 pub(super) struct Deferred {
-    /// In line order, without their LFs. A `/subscribe` that waits for the authorizer is the first.
+    /// In line order, without their LFs. If a `/subscribe` waits for the authorizer, it is the
+    /// first.
     pub(super) lines: VecDeque<Vec<u8>>,
     bytes: usize,
-    /// The peer has closed its direction behind these lines.
+    /// The peer has closed its direction after these lines.
     pub(super) has_ended: bool,
 }
 
@@ -24,12 +26,12 @@ impl Deferred {
         self.lines.is_empty() && !self.has_ended
     }
 
-    /// What it holds, in bytes.
+    /// The bytes that it holds.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether nothing more is read: the peer has closed its direction.
+    /// Whether the peer has closed its direction, so that nothing more is read.
     pub(super) fn has_ended(&self) -> bool {
         self.has_ended
     }

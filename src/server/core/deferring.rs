@@ -1,5 +1,5 @@
-//! How protocol requests wait behind a `/subscribe`, and go on (docs/protocol/calls.md, section
-//! 12).
+//! How protocol requests wait for an earlier `/subscribe`, and go on (docs/protocol/calls.md,
+//! section 12).
 
 use std::mem;
 
@@ -17,13 +17,13 @@ impl Connection {
         self.is_asking() || self.subscriptions.as_ref().is_some_and(|list| list.is_opening())
     }
 
-    /// Whether this line of the protocol has to wait behind a `/subscribe`.
+    /// Whether this protocol line has to wait for an earlier `/subscribe`.
     pub(super) fn must_defer(&self, line: &Line<'_>) -> bool {
         let is_request = matches!(line.mark, Mark::Id(_)) && line.word.as_str() != "/publish";
         is_request && (self.is_subscribing() || self.has_deferred())
     }
 
-    /// Puts a line behind the others; [`Taken::No`] when they take the room that there is.
+    /// Defers a line after the others. Returns [`Taken::No`] if there is no room for it.
     pub(super) fn defer(&mut self, line: &Line<'_>, bytes: &[u8]) -> Taken {
         let bound = self.environment.config.parked_bytes;
         let active = self.active.get_or_insert_default();
@@ -41,13 +41,13 @@ impl Connection {
         Taken::Yes
     }
 
-    /// Obeys the lines that have waited, in line order, until one of them is a `/subscribe` that waits
+    /// Processes the deferred lines in line order, until one of them is a `/subscribe` that waits
     /// again.
     pub(super) fn go_on_with_deferred(&mut self) {
         while self.can_go_on_with_deferred() && self.has_turn() {
             let Some(bytes) = self.active().deferred.pop_front() else { break };
             self.lines_left -= 1;
-            // It was read before.
+            // The line was parsed before, so it is valid.
             if let Ok(line) = Line::parse_request(&bytes)
                 && self.on_control(&line, &bytes, false) == Taken::No
             {
@@ -63,7 +63,7 @@ impl Connection {
         }
     }
 
-    /// Whether a line that has waited can be obeyed now, or the end of the lines.
+    /// Whether a deferred line, or the deferred end of input, can be processed now.
     pub(super) fn can_go_on_with_deferred(&self) -> bool {
         self.has_deferred()
             && self.state.is_reading()
@@ -72,7 +72,7 @@ impl Connection {
             && !self.is_over_mark()
     }
 
-    /// Whether something waits behind a `/subscribe` and is not answered.
+    /// Whether unanswered requests wait for an earlier `/subscribe`.
     pub(super) fn is_holding_up(&self) -> bool {
         let first = usize::from(self.is_asking());
         let waits = |deferred: &Deferred| deferred.lines.len() > first;
@@ -83,7 +83,7 @@ impl Connection {
         self.active.as_ref().is_some_and(|active| !active.deferred.is_empty())
     }
 
-    /// The peer has closed its direction; whether that has to wait for a `/subscribe`.
+    /// The peer has closed its direction. Returns whether that has to wait for a `/subscribe`.
     pub(super) fn defer_eof(&mut self) -> bool {
         let waits = self.state.is_reading() && (self.is_subscribing() || self.has_deferred());
         if waits {
@@ -92,7 +92,7 @@ impl Connection {
         waits
     }
 
-    /// Refuses the `/subscribe` that waits, and all behind it: the connection ends first.
+    /// Refuses the `/subscribe` that waits, and all requests after it, because the connection ends.
     pub(super) fn give_up_deferred(&mut self, code: &Code) {
         self.give_up_opening(code);
         if self.is_asking() {

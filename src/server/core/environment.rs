@@ -24,9 +24,9 @@ use crate::{
 
 /// What the connections of a server share: its settings, methods, topics, counters and hooks.
 ///
-/// A [`Server`](crate::Server) makes its own. This is for drivers that accept connections by
-/// themselves. Such a driver also has an [`Upkeep`](crate::unstable::server::Upkeep), which does by
-/// the time what is done for all connections together.
+/// A [`Server`](crate::Server) creates its own. This is for drivers that accept connections by
+/// themselves. Such a driver also has an [`Upkeep`](crate::unstable::server::Upkeep), which does
+/// the periodic work for all connections together.
 pub struct Environment {
     pub(in crate::server) config: ServerConfig,
     pub(in crate::server) methods: Methods,
@@ -57,8 +57,8 @@ impl Environment {
         self
     }
 
-    /// Topics in memory, whose epochs come from there, for runs that repeat exactly. To be called
-    /// before [`topics`](Self::topics), which takes another store.
+    /// Uses topics in memory whose epochs come from `random`, for runs that repeat exactly. Call
+    /// this before [`topics`](Self::topics), which sets another store.
     #[must_use]
     pub fn random(mut self, random: &Random) -> Self {
         self.publisher = in_memory(&self.config, random);
@@ -68,7 +68,7 @@ impl Environment {
     /// Sets the authenticator; see [`Server::authenticator`](crate::Server::authenticator).
     ///
     /// # Panics
-    /// As there.
+    /// As [`Server::authenticator`](crate::Server::authenticator).
     #[must_use]
     pub fn authenticator(mut self, authenticator: impl Authenticator) -> Self {
         self.hooks.set_authenticator(authenticator);
@@ -82,9 +82,9 @@ impl Environment {
         self
     }
 
-    /// Sets what tells the time to the application's tasks, for the durations of
-    /// [`SessionStats`](crate::server::SessionStats). It has to agree with the times that the driver
-    /// gives to the connections. Default: the time stands still, and all durations are 0.
+    /// Sets the clock for the durations of [`SessionStats`](crate::server::SessionStats). It has to
+    /// agree with the times that the driver passes to the connections. Default: the time stands
+    /// still, and all durations are 0.
     #[must_use]
     pub fn clock(mut self, now: impl Fn() -> Time + Send + Sync + 'static) -> Self {
         self.clock = SessionClock::new(now);
@@ -101,7 +101,7 @@ impl Environment {
         self.sessions.iter().collect()
     }
 
-    /// What its connections have counted so far, have and hold. The gauges of topics are 0.
+    /// The counters and gauges of its connections. The gauges of topics are 0.
     pub fn stats(&self) -> ServerStats {
         let counted = self.totals.stats();
         let mut stats = ServerStats { buffered_bytes: self.buffered.bytes(), ..counted };
@@ -111,26 +111,26 @@ impl Environment {
 }
 
 impl Environment {
-    /// A session of a connection that begins now.
+    /// Creates the session of a connection that begins now.
     pub(in crate::server) fn session(&self, id: Uuid, peer: PeerAddr, now: Time) -> Session {
         Session::new(id, peer, &self.buffered, self.config.reply_mark, self.clock.clone(), now)
     }
 
-    /// Lets a connection in: it is one of the open ones from here on.
+    /// Adds the session of an accepted connection to the open sessions.
     pub(in crate::server) fn let_in(&self, session: &Session) {
         let mut tally = Tally { accepted: 1, ..Tally::default() };
         self.totals.fold(session.id(), &mut tally);
         self.sessions.insert(session.clone());
     }
 
-    /// Counts a connection that is one too many.
+    /// Counts a connection over the limit.
     pub(in crate::server) fn count_refused(&self, session: &Session) {
         let mut tally = Tally { refused: 1, ..Tally::default() };
         self.totals.fold(session.id(), &mut tally);
     }
 }
 
-/// Topics in memory, as the settings bound them.
+/// Creates topics in memory with the limits of the configuration.
 fn in_memory(config: &ServerConfig, random: &Random) -> Publisher {
     let memory = MemoryTopics::new(random);
     memory.set_limits(config.retention(), config.store_limits());

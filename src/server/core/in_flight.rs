@@ -26,60 +26,64 @@ use crate::{
 /// A deadline that never comes.
 pub(super) const NEVER: Time = Time::from_millis(u64::MAX);
 
-/// A slab of running handlers. A slot keeps its waker for the next request that takes it: a waker
-/// left behind by an earlier one then causes a poll for nothing, which is harmless.
+/// A slab of running handlers. Each slot has a waker that is reused by the next request in that
+/// slot. A waker that an earlier request left behind then causes one needless poll, which is
+/// harmless.
 #[derive(Default)]
 pub(super) struct InFlight {
     slots: Vec<UserCode<Kept>>,
     free: Vec<usize>,
-    /// Bytes of all their payloads.
+    /// The bytes of all payloads in flight.
     bytes: usize,
-    /// The id in each slot; 0 where there is none to cancel. Apart, since `/cancel` searches it.
+    /// The id in each slot, or 0 if there is none to cancel. A separate list, because `/cancel`
+    /// searches it.
     ids: Vec<u64>,
-    /// Slots with streams that may be polled, in the order of their turns; each once.
+    /// Slots with streams that may be polled, in the order of their turns. Each slot is in it once.
     ready: VecDeque<usize>,
 }
 
 /// A slot, its waker and a small handler's future, in bytes.
 const SLOT: usize = 256;
 
-/// A handler that was not ready at once.
+/// A request in flight whose handler has not ended.
 struct Kept {
     id: Option<RequestId>,
     running: Running,
     deadline: Time,
-    /// How long it may take, or, of a stream, each item.
+    /// How long the handler may take. For a stream, how long each item may take.
     limit: Duration,
-    /// Its deadline once it is allowed; the authoriser may take less time than the handler.
+    /// The deadline once the call is allowed. While the authorizer decides, the deadline may be
+    /// earlier.
     once_allowed: Time,
-    /// Of its payload.
+    /// The bytes of its payload.
     bytes: usize,
-    /// Why it was told to end, while its task has not.
+    /// Why the request was ended, while its task still runs.
     ending: Option<Code>,
-    /// Items that the client takes, should it answer with a stream.
+    /// How many further items the client takes, if the reply is a stream.
     credit: u64,
-    /// The end of its `ttl`: what bounds a stream while no item is due.
+    /// The end of its `ttl`. It bounds a stream that waits for credit.
     until: Time,
-    /// Its stream stands among those that are ready.
+    /// Whether its slot is in `ready`.
     is_ready: bool,
 }
 
-/// What bounds a request that is kept.
+/// The limits of a request in flight.
 pub(super) struct Bounds {
     pub(super) begun: Time,
-    /// How long it may take, or, of a stream, each item; [`Duration::MAX`] for ever.
+    /// How long the handler may take. For a stream, how long each item may take. [`Duration::MAX`]
+    /// for no limit.
     pub(super) limit: Duration,
-    /// How long a handler may take that has no limit of its own.
+    /// How long a handler without a limit of its own may take.
     pub(super) usual: Duration,
     /// The end of its `ttl`, or [`NEVER`].
     pub(super) until: Time,
-    /// Items that the client takes.
+    /// The credit, in items.
     pub(super) credit: u64,
-    /// Of its payload, stuffed.
+    /// The bytes of its payload, as received.
     pub(super) bytes: usize,
 }
 
-/// A request that is over: to be answered, if it has an id.
+/// A request that has ended, and is to be answered if it has an id.
 pub(super) struct Over {
     pub(super) id: Option<RequestId>,
     pub(super) how: How,
@@ -87,17 +91,17 @@ pub(super) struct Over {
 
 pub(super) enum How {
     Ended(Ended),
-    /// It was told to end, and has.
+    /// It was ended by the connection after it had started.
     Cut(Code),
-    /// It was told to end before it began.
+    /// It was ended by the connection before it started.
     NotStarted(Code),
 }
 
-/// What the stream whose turn it was brought.
+/// The result of polling the stream whose turn it was.
 pub(super) enum Turn {
     /// Nothing yet.
     Nothing,
-    /// An item; its credit is used.
+    /// An item. Its credit is spent.
     Item {
         slot: usize,
         id: RequestId,
@@ -118,7 +122,7 @@ impl How {
 }
 
 impl Kept {
-    /// Whether it is allowed, and its handler was made.
+    /// Whether the call was allowed and the handler constructed.
     fn has_begun(&self) -> bool {
         self.running.has_started()
     }
@@ -130,17 +134,18 @@ impl InFlight {
         self.slots.len() - self.free.len()
     }
 
-    /// Bytes of payload in flight, as they stood on the wire.
+    /// Bytes of payload in flight, as received.
     pub(super) fn payload_bytes(&self) -> usize {
         self.bytes
     }
 
-    /// What the table takes, with these payloads.
+    /// The bytes of the table and of the payloads.
     pub(super) fn bytes(&self) -> usize {
         self.slots.len() * SLOT + self.bytes
     }
 
-    /// The waker for the first poll of the request that [`keep`](Self::keep) would keep next.
+    /// The waker for the first poll of a request. The next call of [`keep`](Self::keep) puts it
+    /// into the same slot.
     pub(super) fn next_waker(&mut self, mailbox: &Arc<Mailbox>) -> &Waker {
         if self.free.is_empty() {
             let slot = self.slots.len();
@@ -153,8 +158,9 @@ impl InFlight {
     }
 
     /// Keeps a request whose first poll, with [`next_waker`](Self::next_waker), was pending.
+    /// Returns its deadline.
     ///
-    /// `cancel` is the id that `/cancel` finds it under, if it may be cancelled. Its deadline.
+    /// `cancel` is the id that `/cancel` names, if the request can be cancelled.
     pub(super) fn keep(
         &mut self,
         id: Option<RequestId>,
@@ -189,9 +195,10 @@ impl InFlight {
         deadline
     }
 
-    /// Polls the handler in `slot`, which was woken; a stream gets its turn among the others.
+    /// Polls the handler in `slot`, which was woken. A stream is not polled here, but put in the
+    /// queue of `ready`.
     pub(super) fn poll(&mut self, slot: usize) -> Option<Over> {
-        // A waker may outlive the table its slot stood in, and this one may be shorter.
+        // A waker may outlive an earlier table, which may have had more slots than this one.
         let code = self.slots.get_mut(slot)?;
         code.take_queued();
         let request = code.kept.as_ref()?;
@@ -210,13 +217,14 @@ impl InFlight {
         self.remove(slot, Some(ended))
     }
 
-    /// Ends the request `id`, if it is in flight: the caller cancelled it.
+    /// Ends the request `id`, if it is in flight, because the client cancelled it.
     pub(super) fn cancel(&mut self, id: RequestId) -> Option<Over> {
         let slot = self.ids.iter().position(|&known| known == id.get())?;
         self.end(slot, &Code::CANCELLED)
     }
 
-    /// Ends what is past its deadline; the slots that a task still holds wake when it has ended.
+    /// Ends the requests whose deadline has passed. A slot that a task still holds is woken when
+    /// the task has ended.
     pub(super) fn expire(&mut self, now: Time) -> Vec<Over> {
         for kept in self.slots.iter_mut().filter_map(|slot| slot.kept.as_mut()) {
             if kept.deadline <= now && kept.deadline < kept.once_allowed && kept.has_begun() {
@@ -227,7 +235,8 @@ impl InFlight {
         self.end_where(is_due, &Code::DEADLINE)
     }
 
-    /// Ends everything now, tasks too, whether they have ended or not: the server stops.
+    /// Ends all requests at once, whether or not their tasks have ended, because the connection
+    /// ends.
     pub(super) fn cut_all(&mut self) -> Vec<Over> {
         let mut over = self.end_where(|kept| kept.ending.is_none(), &Code::CLOSING);
         for slot in 0..self.slots.len() {
@@ -254,7 +263,7 @@ impl InFlight {
         kept.ending = Some(code.clone());
         match kept.running.abort() {
             true => {
-                // What is around the task is dropped when it is polled.
+                // The future around the task is dropped in the next poll.
                 self.slots[slot].waker().wake_by_ref();
                 None
             }
@@ -262,14 +271,15 @@ impl InFlight {
         }
     }
 
-    /// Frees the slot, dropping what is left of the handler.
+    /// Frees the slot, and drops what is left of the handler.
     fn remove(&mut self, slot: usize, ended: Option<Ended>) -> Option<Over> {
         let Kept { id, running, bytes, ending, is_ready, .. } = self.slots[slot].kept.take()?;
         self.bytes -= bytes;
         self.ids[slot] = 0;
         self.free.push(slot);
         if is_ready {
-            // Not left for later: a flood of requests and cancels would pile them up.
+            // Removed at once, because many requests and cancels would otherwise make the queue
+            // grow.
             self.ready.retain(|&other| other != slot);
         }
         let has_started = running.has_started();
@@ -287,7 +297,7 @@ impl InFlight {
         Some(Over { id, how })
     }
 
-    /// The earliest deadline of those that were not told to end.
+    /// The earliest deadline of the requests that were not ended.
     pub(super) fn earliest_deadline(&self) -> Option<Time> {
         let kept = self.slots.iter().filter_map(|slot| slot.kept.as_ref());
         let earliest = kept.filter(|kept| kept.ending.is_none()).map(|kept| kept.deadline).min();

@@ -1,4 +1,4 @@
-//! What a connection does with the lines it reads.
+//! How a connection processes the lines that it reads.
 
 use std::mem;
 
@@ -22,7 +22,8 @@ impl Connection {
         self.tiny_reads.count(bytes, self.now);
         self.active().tally.bytes_in += bytes.len() as u64;
         if self.allowance == usize::MAX {
-            // Replies are about as long as requests: one growth instead of many.
+            // Replies are about as long as requests, so this reserves room once instead of growing
+            // often.
             self.out().reserve(bytes.len());
         }
         let left = self.obey(bytes);
@@ -54,10 +55,10 @@ impl Connection {
         }
     }
 
-    /// Obeys the lines in `input`; what is left of it when a line has to wait, or others are to have
-    /// their turn: what handlers publish, and wait for, takes of the budget of this task.
+    /// Processes the lines in `input`. Returns the bytes that are left when a line has to wait, or
+    /// when the task has used up its budget: what handlers publish and wait for counts against it.
     fn obey<'a>(&mut self, mut input: &'a [u8]) -> &'a [u8] {
-        // The lines are borrowed out of the decoder while they are obeyed.
+        // The lines borrow from the decoder while they are processed, so it is taken out.
         let mut lines = mem::take(&mut self.lines);
         let mut has_begun = lines.pending() > 0;
         while self.state.is_reading() && !self.is_stalled() && self.has_turn() {
@@ -77,7 +78,7 @@ impl Connection {
             self.line_began = self.now;
         }
         if !self.state.is_reading() {
-            // What was begun of a line is not kept while what runs is finished.
+            // The beginning of an unfinished line is dropped, because reading has stopped.
             return &[];
         }
         self.lines = lines;
@@ -90,7 +91,7 @@ impl Connection {
         taken
     }
 
-    /// One violation too many ends the connection, once it is answered.
+    /// Ends the connection after one violation too many.
     pub(super) fn turn_away_banned(&mut self) {
         if self.state.is_banned() && self.state.is_reading() {
             tracing::debug!("too many violations");
@@ -112,7 +113,8 @@ impl Connection {
             _ if self.is_barred(&line) => self.bar(line.mark),
             true if self.must_defer(&line) => self.defer(&line, bytes),
             true => match self.on_control(&line, bytes, self.state.is_first()) {
-                // It waits for the authorizer, and what follows goes on.
+                // The `/subscribe` waits for the authorizer, and application lines after it are
+                // processed.
                 Taken::No if line.word.as_str() == "/subscribe" => self.defer(&line, bytes),
                 taken => taken,
             },
@@ -154,7 +156,7 @@ impl Connection {
         Taken::Yes
     }
 
-    /// Its method, its `ttl` in milliseconds, and its window.
+    /// Returns the method, its `ttl` in milliseconds, and its window.
     fn checked(&self, line: &Line<'_>) -> Result<(Found, Option<u64>, u64), Refusal> {
         let method =
             self.environment.methods.find(line.word).ok_or_else(|| unknown_method(line))?;
@@ -210,7 +212,7 @@ impl Connection {
 
     fn on_malformed(&mut self, bytes: &[u8], fault: &Malformed) -> Taken {
         match self.is_stranger() {
-            // It may be an `/auth`, and credentials do not belong into a log.
+            // The line may be an `/auth`, and its credentials must not be logged.
             true => tracing::debug!(%fault, "malformed line before /auth"),
             false => tracing::debug!(head = %Escaped(shown_head(bytes)), %fault, "malformed line"),
         }
@@ -246,7 +248,7 @@ impl Connection {
     }
 }
 
-/// Mark and word of a line that may be anything: what is behind them may be secret.
+/// Mark and word of a malformed line. What follows them may be secret.
 fn shown_head(line: &[u8]) -> &[u8] {
     let is_end = |byte: &u8| matches!(byte, b' ' | b';');
     let mark = line.iter().position(is_end).map_or(line.len(), |at| at + 1);

@@ -1,4 +1,4 @@
-//! Lists of any length, written as the client reads them: the replies to `/methods`
+//! Lists of any length, which are written as the client reads them: the replies to `/methods`
 //! (docs/protocol/calls.md, section 12) and to `/renew;list=more` (docs/protocol/subscriptions.md,
 //! section 13).
 
@@ -20,7 +20,7 @@ impl Connection {
         Ok(Taken::Yes)
     }
 
-    /// Lists where each subscription stands.
+    /// Begins the list of all subscriptions and their positions.
     pub(super) fn list_subscriptions(&mut self, id: RequestId) {
         self.begin_list(Listing { id, next: Listed::SubscriptionBehind(0) });
     }
@@ -34,7 +34,7 @@ impl Connection {
         self.active.as_ref().is_some_and(|active| active.listing.is_some())
     }
 
-    /// Goes on with a list while there is room for replies.
+    /// Continues a list while there is room for replies.
     pub(super) fn go_on_listing(&mut self) {
         let listing = self.active.as_mut().and_then(|active| active.listing.take());
         let Some(Listing { id, next }) = listing else { return };
@@ -49,12 +49,13 @@ impl Connection {
         }
     }
 
-    /// Room for replies, in bytes.
+    /// The bytes that may still be written before replies have to wait.
     fn room(&self) -> usize {
         self.reply_mark().saturating_sub(self.unwritten())
     }
 
-    /// Lists methods from the one at this place on; which one comes next, if it is not the end.
+    /// Lists methods, beginning with the one at `next`. Returns where to continue, unless the list
+    /// is complete.
     fn list_methods(&mut self, id: RequestId, mut next: usize) -> Option<usize> {
         let (room, max_line) = (self.room(), self.client_max_line);
         let environment = self.environment.clone();
@@ -75,8 +76,8 @@ impl Connection {
         Some(next)
     }
 
-    /// Lists subscriptions behind this one, as many to a line as the client takes; which one was the
-    /// last, if there are more.
+    /// Lists subscriptions whose numbers are above `last`, as many on a line as the client's limit
+    /// allows. Returns the number of the last one listed, if there are more.
     fn list_positions(&mut self, id: RequestId, mut last: u64) -> Option<u64> {
         let (room, max_line) = (self.room(), self.client_max_line);
         let out = self.active.get_or_insert_default().out.bytes();
@@ -111,7 +112,7 @@ impl Connection {
         None
     }
 
-    /// The server does not wait for the client to read the rest.
+    /// Ends the list with `cut`, because the drain time is over.
     pub(super) fn cut_listing(&mut self) {
         if let Some(Listing { id, .. }) = self.active.as_mut().and_then(|on| on.listing.take()) {
             self.answer_failure(id, Outcome::Cut, &Code::CLOSING, format_args!(""));

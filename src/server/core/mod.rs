@@ -1,5 +1,5 @@
-//! One connection of a server, without a transport and without a runtime: bytes and times come in,
-//! bytes and the time of the next deadline go out.
+//! One connection of a server, without a transport and without a runtime. Bytes and times go in;
+//! bytes and the time of the next deadline come out.
 
 #![cfg_attr(
     not(feature = "unstable-core"),

@@ -1,5 +1,5 @@
-//! A collection of values, one per topic, keyed by increasing numbers: a list of up to 16 values, maps
-//! beyond that.
+//! A collection of values, one per topic, keyed by increasing numbers. Up to 16 values are kept in
+//! a list, more in maps.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -9,18 +9,18 @@ use std::{
 
 use crate::protocol::Topic;
 
-/// As many are kept in a plain list: most connections have one subscription.
+/// Up to this many values are kept in a plain list. Most connections have one subscription.
 const FEW: usize = 16;
 
-/// What belongs to a topic.
+/// A value that belongs to a topic.
 pub(super) trait OfTopic {
     fn topic(&self) -> &Topic;
 }
 
 /// Finds a value by its number or by its topic. Up to [`FEW`] values the time is linear in their
-/// count; beyond that it is a map's.
+/// count; above that it is that of a map lookup.
 pub(super) enum Numbered<T> {
-    /// In the order of their numbers, with no room to spare.
+    /// In the order of the numbers, without spare capacity.
     Few(Vec<(u64, T)>),
     Many(Box<Many<T>>),
 }
@@ -48,7 +48,7 @@ impl<T: OfTopic> Numbered<T> {
         self.len() == 0
     }
 
-    /// The number of the one that belongs to `topic`.
+    /// The number of the value that belongs to `topic`.
     pub(super) fn number_of(&self, topic: &str) -> Option<u64> {
         match self {
             Self::Few(list) => list
@@ -76,7 +76,7 @@ impl<T: OfTopic> Numbered<T> {
         }
     }
 
-    /// Adds one under a number that is above all others.
+    /// Adds a value. Its number must be above all others.
     pub(super) fn push(&mut self, number: u64, one: T) {
         match self {
             Self::Few(list) if list.len() < FEW => {
@@ -104,7 +104,8 @@ impl<T: OfTopic> Numbered<T> {
         };
         let one = *many.list.remove(&number)?;
         many.by_topic.remove(one.topic());
-        // To half of what is few, or a single one that comes and goes would move them each time.
+        // The maps are kept down to half of `FEW`. Otherwise a value that comes and goes at the
+        // limit would move all others each time.
         if many.list.len() <= FEW / 2 {
             let left = mem::take(&mut many.list);
             *self = Self::Few(left.into_iter().map(|(number, one)| (number, *one)).collect());
@@ -112,12 +113,13 @@ impl<T: OfTopic> Numbered<T> {
         Some(one)
     }
 
-    /// All, in the order of their numbers.
+    /// All values, in the order of their numbers.
     pub(super) fn values(&self) -> impl Iterator<Item = &T> {
         self.behind(0).map(|(_, one)| one)
     }
 
-    /// Those above `number`, which begin at 1, in the order of their numbers.
+    /// The values whose numbers are above `number`, in the order of their numbers. Numbers begin at
+    /// 1.
     pub(super) fn behind(&self, number: u64) -> impl Iterator<Item = (u64, &T)> {
         let (few, many) = match self {
             Self::Few(list) => {
@@ -132,7 +134,7 @@ impl<T: OfTopic> Numbered<T> {
         few.chain(many.into_iter().flatten().map(|(&number, one)| (number, &**one)))
     }
 
-    /// All, in the order of their numbers.
+    /// All values, in the order of their numbers.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (u64, &mut T)> {
         let (few, many) = match self {
             Self::Few(list) => (Some(list.iter_mut()), None),
@@ -168,9 +170,9 @@ mod tests {
         Topic::new(&format!("t{number}")).unwrap()
     }
 
-    /// Few or many, it does what a map does.
+    /// It behaves like a map, with few values and with many.
     #[test]
-    fn it_finds_what_a_map_finds() {
+    fn numbered_values_behave_like_a_map() {
         let mut random = fastrand::Rng::with_seed(7);
         for most in [1, 8, 16, 17, 40] {
             let (mut numbered, mut map) = (Numbered::default(), BTreeMap::new());
@@ -196,7 +198,7 @@ mod tests {
         }
     }
 
-    /// A list that shrinks becomes a plain one again.
+    /// Maps are converted back to a list when few values are left.
     #[test]
     fn maps_are_kept_for_many_only() {
         let mut numbered = Numbered::default();

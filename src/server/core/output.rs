@@ -4,24 +4,24 @@ use std::mem;
 
 use crate::protocol::Time;
 
-/// A buffer that is empty keeps no more than this.
+/// The most room that an empty buffer keeps.
 const KEPT: usize = 64 * 1024;
 
-/// Bytes on their way out, and how many of them are out.
+/// Bytes to be written, and how many of them are already written.
 #[derive(Debug, Default)]
 pub(super) struct Output {
     bytes: Vec<u8>,
     written: usize,
-    /// The transport took something since it was last blocked.
+    /// Whether the transport took bytes since it was last blocked.
     has_moved: bool,
-    /// Since when bytes wait and the transport takes none of them.
+    /// Since when the transport has taken none of the waiting bytes.
     stuck: Option<Time>,
-    /// The transport took bytes since it last passed on all that it had.
+    /// Whether the transport took bytes since it was last flushed.
     is_unflushed: bool,
 }
 
 impl Output {
-    /// Where encoders append.
+    /// The buffer that encoders append to.
     pub(super) fn bytes(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
@@ -39,22 +39,22 @@ impl Output {
         self.len() == 0
     }
 
-    /// Bytes there is room for.
+    /// The allocated room, in bytes.
     pub(super) fn capacity(&self) -> usize {
         self.bytes.capacity()
     }
 
-    /// Whether nothing is left to be written, and nothing that was is still on its way.
+    /// Whether everything is written and flushed.
     pub(super) fn is_done(&self) -> bool {
         self.is_empty() && !self.is_unflushed
     }
 
-    /// Since when the transport has taken none of what waits.
+    /// Since when the transport has taken none of the waiting bytes.
     pub(super) fn stuck(&self) -> Option<Time> {
         self.stuck
     }
 
-    /// Drops all lines but the one that may be written in part.
+    /// Drops all lines except the first, which may be partly written.
     pub(super) fn cut(&mut self) {
         let left = self.unwritten();
         let line = memchr::memchr(b'\n', left).map_or(left.len(), |at| at + 1);
@@ -62,19 +62,19 @@ impl Output {
         self.bytes.shrink_to_fit();
     }
 
-    /// Gives back the room that is kept for what is to come.
+    /// Frees room that is kept for later output.
     pub(super) fn shrink(&mut self) {
         if self.bytes.capacity() > 2 * self.bytes.len() {
             self.bytes.shrink_to_fit();
         }
     }
 
-    /// Whether all is written, and the transport may still hold some of it.
+    /// Whether everything is written, and the transport may still hold some of it.
     pub(super) fn needs_flush(&self) -> bool {
         self.is_empty() && self.is_unflushed
     }
 
-    /// The transport has passed on all that it took.
+    /// The transport was flushed.
     pub(super) fn flushed(&mut self) {
         self.is_unflushed = false;
         if self.is_empty() {
@@ -82,7 +82,7 @@ impl Output {
         }
     }
 
-    /// The transport took so many bytes.
+    /// The transport took `count` bytes.
     pub(super) fn wrote(&mut self, count: usize) {
         self.written += count.min(self.len());
         (self.has_moved, self.is_unflushed) = (true, true);
@@ -91,13 +91,13 @@ impl Output {
             self.written = 0;
             self.bytes.shrink_to(KEPT);
         } else if self.written > self.bytes.len() / 2 {
-            // What is written is forgotten once it is the larger part.
+            // Written bytes are removed once they are the larger part of the buffer.
             self.bytes.drain(..self.written);
             self.written = 0;
         }
     }
 
-    /// The transport takes nothing more at `now`; since when.
+    /// The transport takes nothing more at `now`. Returns since when it has taken nothing.
     pub(super) fn blocked(&mut self, now: Time) -> Time {
         if mem::take(&mut self.has_moved) {
             self.stuck = None;
@@ -123,7 +123,7 @@ mod tests {
         output.cut();
         assert_eq!(output.unwritten(), b"k a\n");
         output.wrote(4);
-        // All is taken, and still on its way.
+        // The transport took everything, and is not yet flushed.
         assert!(output.needs_flush() && !output.is_done());
         assert_eq!(output.blocked(at(5)), at(5));
         output.flushed();

@@ -1,10 +1,10 @@
 //! Application lines that were read and wait for a place in flight (docs/protocol/calls.md, section
 //! 12).
 //!
-//! Behind a line for which there is no place the connection reads on, within
-//! [`parked_bytes`](crate::ServerConfig::parked_bytes): the protocol's own lines are obeyed, and
-//! application lines line up here. So a `/cancel` reaches a handler, and a `/renew` the lease,
-//! however many requests wait.
+//! When there is no place for a line, the connection goes on reading, within
+//! [`parked_bytes`](crate::ServerConfig::parked_bytes). The protocol's own lines are processed, and
+//! application lines wait here. So a `/cancel` reaches its handler, and a `/renew` renews the
+//! lease, however many requests wait.
 
 use std::{collections::VecDeque, mem};
 
@@ -13,11 +13,10 @@ use crate::{
     server::core::{access::Permission, in_flight::NEVER},
 };
 
-/// What a line takes here beside its bytes.
+/// The memory of a line here, besides its bytes.
 const LINE: usize = size_of::<ParkedLine>();
 
-/// Lines that need a place, in line order. Each passed the checks that need no place when it was
-/// read.
+/// Lines that need a place, in line order. Each has passed the checks that need no place.
 #[derive(Default)]
 pub(super) struct Parked {
     pub(super) lines: VecDeque<ParkedLine>,
@@ -27,13 +26,13 @@ pub(super) struct Parked {
 pub(super) struct ParkedLine {
     /// `None` for a one-way request.
     pub(super) id: Option<RequestId>,
-    /// Without its LF.
+    /// The line, without its LF.
     pub(super) bytes: Vec<u8>,
     /// The end of its `ttl`, or [`NEVER`].
     pub(super) until: Time,
-    /// A `/publish` is the protocol's own, and has no `/cancel`.
+    /// Whether the line is a `/publish`, which cannot be cancelled.
     pub(super) is_publish: bool,
-    /// What the authoriser says of a `/publish` that has reached its turn, and takes its time.
+    /// The open decision about a `/publish` whose turn has come, if the authorizer takes time.
     pub(super) permission: Option<Permission>,
 }
 
@@ -47,12 +46,12 @@ impl Parked {
         self.lines.iter().find_map(|line| line.id)
     }
 
-    /// What it holds, in bytes.
+    /// The bytes that it holds.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether a line of so many bytes may wait here; the only one always may.
+    /// Whether a line of `line` bytes may wait here. A single line always may.
     pub(super) fn has_room(&self, line: usize, bound: usize) -> bool {
         self.is_empty() || self.bytes.saturating_add(line + LINE) <= bound
     }
@@ -73,13 +72,13 @@ impl Parked {
         Some(line)
     }
 
-    /// Whether the first line waits for the authoriser.
+    /// Whether the first line waits for the authorizer.
     pub(super) fn is_asking(&mut self) -> bool {
         let permission = self.lines.front_mut().and_then(|line| line.permission.as_mut());
         permission.is_some_and(|permission| !permission.is_decided())
     }
 
-    /// Takes out the application request `id`.
+    /// Removes the application request `id`. Returns whether it was here.
     pub(super) fn cancel(&mut self, id: RequestId) -> bool {
         let is_it = |line: &ParkedLine| line.id == Some(id) && !line.is_publish;
         let Some(at) = self.lines.iter().position(is_it) else { return false };
@@ -88,13 +87,13 @@ impl Parked {
         true
     }
 
-    /// Waits no longer for a permission that is due and not decided.
+    /// Stops waiting for the authorizer, if its deadline has passed.
     pub(super) fn give_up_late(&mut self, now: Time) {
         let permission = self.lines.front_mut().and_then(|line| line.permission.as_mut());
         permission.filter(|it| it.deadline() <= now).into_iter().for_each(Permission::give_up);
     }
 
-    /// Takes out the lines whose `ttl` is over.
+    /// Removes the lines whose `ttl` is over.
     pub(super) fn expire(&mut self, now: Time) -> Vec<ParkedLine> {
         let is_due = |line: &ParkedLine| line.until <= now;
         if !self.lines.iter().any(is_due) {
@@ -106,7 +105,7 @@ impl Parked {
         Vec::from_iter::<VecDeque<_>>(due)
     }
 
-    /// The earliest deadline: of a `ttl`, or of a permission.
+    /// The earliest deadline of a `ttl` or a permission.
     pub(super) fn earliest_deadline(&self) -> Option<Time> {
         let permission = self.lines.front().and_then(|line| line.permission.as_ref());
         let permission = permission.filter(|permission| permission.ruling().is_none());
@@ -125,7 +124,7 @@ mod tests {
         ParkedLine { id, bytes: vec![b'x'; bytes], until, is_publish: false, permission: None }
     }
 
-    /// Whichever way a line leaves, it gives back the room that it took.
+    /// A line gives back its room, in whichever way it leaves.
     #[test]
     fn a_line_that_leaves_gives_its_room_back() {
         let (mut parked, mut rng) = (Parked::default(), fastrand::Rng::with_seed(1));
@@ -151,7 +150,8 @@ mod tests {
         }
     }
 
-    /// The bound is for the lines and for what is noted of each; one line always fits.
+    /// The bound includes the memory that each line takes besides its bytes. A single line always
+    /// fits.
     #[test]
     fn the_bound_is_held_to_the_byte() {
         let mut parked = Parked::default();

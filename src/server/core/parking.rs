@@ -14,18 +14,19 @@ use crate::{
     },
 };
 
-/// How often a peer is told that it is not read; clients that hear nothing for 10 s ask whether the
-/// server is there.
+/// How often a peer is sent `/hold` while its lines are not read. A client that receives nothing
+/// for 10 s probes the server.
 const HOLD: Duration = Duration::from_secs(5);
 
 impl Connection {
-    /// Whether a line that needs a place has to wait: there is none, or others wait already.
+    /// Whether a line that needs a place has to wait, because there is none or other lines wait
+    /// already.
     pub(super) fn must_park(&self) -> bool {
         let is_behind = self.active.as_ref().is_some_and(|active| !active.parked.is_empty());
         is_behind || !self.has_place()
     }
 
-    /// Puts a line behind the others; [`Taken::No`] when they take the room that there is.
+    /// Parks a line after the others. Returns [`Taken::No`] if there is no room for it.
     pub(super) fn park(&mut self, line: ParkedLine) -> Taken {
         let bound = self.environment.config.parked_bytes;
         let active = self.active.get_or_insert_default();
@@ -40,7 +41,7 @@ impl Connection {
         Taken::Yes
     }
 
-    /// Starts what waits, in line order, as far as there are places.
+    /// Starts parked lines, in line order, while there are places.
     pub(super) fn start_parked(&mut self) {
         while has_budget_remaining() && self.can_start_parked() {
             let Some(line) = self.active().parked.pop_front() else { break };
@@ -51,7 +52,7 @@ impl Connection {
         self.turn_away_banned();
     }
 
-    /// Whether the first line that waits could be started now.
+    /// Whether the first parked line can be started now.
     pub(super) fn can_start_parked(&mut self) -> bool {
         let Some(active) = &mut self.active else { return false };
         !active.parked.is_empty()
@@ -60,10 +61,11 @@ impl Connection {
             && !self.is_over_mark()
     }
 
-    /// Starts a line that has waited; gives it back if it has to wait for the authoriser.
+    /// Starts a parked line. Returns it if it has to wait for the authorizer.
     fn start_parked_line(&mut self, mut parked: ParkedLine) -> Option<ParkedLine> {
         let bytes = mem::take(&mut parked.bytes);
-        // It was read before. What a line parses to borrows its bytes, so only these are kept.
+        // The line was parsed before, so it is valid. A parsed line borrows its bytes, so only the
+        // bytes were kept.
         let Ok(line) = Line::parse_request(&bytes) else { return None };
         let Some(id) = parked.id.filter(|_| parked.is_publish) else {
             self.start_parked_application(&line, &bytes, parked.until);
@@ -84,15 +86,15 @@ impl Connection {
         }
     }
 
-    /// Whether reading stopped at a line that has no place and no room to wait, or lines wait behind a
-    /// `/subscribe`.
+    /// Whether reading stopped at a line that can neither start nor be parked, or requests wait for
+    /// an earlier `/subscribe`.
     fn is_full(&self) -> bool {
         let is_held = self.active.as_ref().is_some_and(|active| active.held.is_some());
         (is_held || self.is_holding_up()) && self.state.is_reading() && !self.is_waiting()
     }
 
-    /// While nothing is read, or protocol requests wait, tells the peer so every [`HOLD`]: its probe
-    /// cannot be answered.
+    /// While lines are not read, or protocol requests wait, sends the peer a `/hold` every
+    /// [`HOLD`], because its probe cannot be answered.
     pub(super) fn say_hold(&mut self) {
         if !self.is_full() {
             self.active.iter_mut().for_each(|active| active.hold_at = None);
@@ -109,7 +111,7 @@ impl Connection {
         self.set_timeout(at);
     }
 
-    /// Ends the application request `id` if it waits for a place; whether it did.
+    /// Refuses the application request `id` if it is parked. Returns whether it was.
     pub(super) fn cancel_parked(&mut self, id: RequestId) -> bool {
         let active = self.active.as_mut();
         let is_cancelled = active.is_some_and(|active| active.parked.cancel(id));
@@ -119,7 +121,7 @@ impl Connection {
         is_cancelled
     }
 
-    /// Refuses what has waited longer than its `ttl`, and looks again at the next such time.
+    /// Refuses the parked lines whose `ttl` is over, and sets the next deadline.
     pub(super) fn expire_parked(&mut self, now: Time) {
         let Some(active) = &mut self.active else { return };
         active.parked.give_up_late(now);
@@ -129,14 +131,14 @@ impl Connection {
         next.into_iter().for_each(|at| self.set_timeout(at));
     }
 
-    /// Refuses everything that waits: the connection ends before there can be a place.
+    /// Refuses all parked lines, because the connection ends.
     pub(super) fn give_up_parked(&mut self, code: &Code) {
         let Some(active) = &mut self.active else { return };
         let lines = mem::take(&mut active.parked).lines;
         self.refuse_parked(lines, code);
     }
 
-    /// One-ways pass in silence (docs/protocol/calls.md, section 12).
+    /// Refused one-way requests are not reported (docs/protocol/calls.md, section 12).
     fn refuse_parked(&mut self, lines: impl IntoIterator<Item = ParkedLine>, code: &Code) {
         lines.into_iter().filter_map(|line| line.id).for_each(|id| {
             self.refuse(id, code, format_args!(""));

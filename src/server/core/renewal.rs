@@ -1,5 +1,5 @@
-//! `/renew`: the lease, and where each subscription stands (docs/protocol/subscriptions.md, section
-//! 13).
+//! `/renew`: it restarts the lease, and lists the subscriptions and their positions
+//! (docs/protocol/subscriptions.md, section 13).
 
 use crate::{
     protocol::{LeaseEvent, Line, Mark, RequestId, encode},
@@ -9,7 +9,7 @@ use crate::{
     },
 };
 
-/// Positions that take as long to write as a short line to obey.
+/// As many positions take as long to write as a short line takes to process.
 const POSITIONS_PER_LINE: usize = 2;
 
 impl Connection {
@@ -35,8 +35,9 @@ impl Connection {
         Ok(Taken::Yes)
     }
 
-    /// The positions of all subscriptions; no more of them than make a line that is over the client's
-    /// limit. Counts as so many lines as it is worth: the request has a few bytes.
+    /// The positions of all subscriptions. Stops when the line is over the client's limit, since it
+    /// is not sent then. The work counts as processed lines in proportion, because the request
+    /// itself is short.
     fn positions(&mut self) -> String {
         let (mut positions, mut listed) = (String::new(), 0);
         for (_, item) in self.subscriptions.iter().flat_map(|list| list.positions_behind(0)) {

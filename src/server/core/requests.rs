@@ -1,4 +1,4 @@
-//! The requests of a connection: started, kept while they run, ended.
+//! The requests of a connection: how they are started, kept and ended.
 
 use std::{
     task::{Context, Poll, Waker},
@@ -22,14 +22,14 @@ use crate::{
     },
 };
 
-/// A request to be run.
+/// A request that is about to start.
 pub(super) struct Work {
     pub(super) id: Option<RequestId>,
-    /// The id `/cancel` finds it under.
+    /// The id that `/cancel` names, if the request can be cancelled.
     pub(super) cancel: Option<RequestId>,
     /// The end of its `ttl`, or [`NEVER`].
     pub(super) until: Time,
-    /// The bytes of its payload, stuffed.
+    /// The bytes of its payload, as received.
     pub(super) bytes: usize,
     /// The credit of a streamed reply, in items.
     pub(super) window: u64,
@@ -38,7 +38,7 @@ pub(super) struct Work {
 }
 
 impl Connection {
-    /// Starts a handler and polls it once; keeps it if it is not ready.
+    /// Starts a handler and polls it once. Keeps it if it is pending.
     pub(super) fn run(
         &mut self,
         work: Work,
@@ -78,7 +78,7 @@ impl Connection {
         self.set_timeout(deadline);
     }
 
-    /// When a request that was read now is over by its `ttl`, in milliseconds.
+    /// The end of the `ttl` (in milliseconds) of a request that was read now.
     pub(super) fn end_of_ttl(&mut self, ttl: Option<u64>) -> Time {
         ttl.map_or(NEVER, |ttl| self.now.after(Duration::from_millis(ttl)))
     }
@@ -118,8 +118,8 @@ impl Connection {
 
 /// Polls a handler once, unless it was polled when it was made, and drops it if it has ended.
 ///
-/// The two are apart: a handler that panics once more when it is dropped, while its first panic
-/// unwinds, would end the process.
+/// The poll and the drop have separate guards. A handler that panics in its drop while its first
+/// panic unwinds would abort the process.
 fn poll_first(started: Started, waker: &Waker) -> Started {
     let Started::Made(mut running) = started else { return started };
     let cx = &mut Context::from_waker(waker);

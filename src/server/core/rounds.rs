@@ -1,8 +1,8 @@
-//! A turn of a connection's driver: what it takes in, and what it gives out.
+//! A turn of a connection's driver: reading, processing and writing.
 //!
-//! Each round goes through the same short steps: poll the handlers that were woken, read all there is
-//! and obey it line by line, copy from the topics, write once. No step blocks another: work that is
-//! not ready keeps its state, and its waker schedules the next turn.
+//! Each round has the same short steps: poll the handlers that were woken, read what has arrived
+//! and process it line by line, copy from the topics, write once. No step blocks another. Work that
+//! is not ready keeps its state, and its waker schedules the next turn.
 
 use std::{task::Waker, time::Duration};
 
@@ -21,42 +21,44 @@ use crate::{
     topic::Room,
 };
 
-/// How often a connection comes to rest before it is busy.
+/// A connection that came to rest this many times is busy.
 const BUSY: u8 = 8;
-/// How long a busy connection keeps what an idle one does without, after its last input.
+/// How long a busy connection keeps its buffers and tables after its last input.
 const KEPT_FOR: Duration = Duration::from_secs(1);
-/// How much of it, in bytes. It does not count as held: it is the room of short exchanges.
+/// The most that it keeps, in bytes. They are not counted as held, because they are needed again
+/// for the next exchange.
 pub(super) const KEPT: usize = 4 * 1024;
 
 /// The steps in which a server stops (docs/protocol/leaving.md, section 18).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StopStep {
-    /// The client is told, and the connection goes on as before.
+    /// Each client is sent `/bye`, and its connection goes on as before.
     Goodbye,
-    /// The grace is over: nothing that comes now is started.
+    /// The grace is over. Each client is sent `/bye;last=N`, and later requests are refused.
     Line,
-    /// Nothing more will be published: a subscriber that has had everything may leave.
+    /// Nothing more will be published. A connection may end once its subscriptions have delivered
+    /// everything.
     Last,
-    /// The time to drain is over: what still runs is cut.
+    /// The drain time is over. What still runs is cut.
     Cut,
 }
 
 impl Connection {
-    /// Begins a turn: takes what handlers, publishers and the application left for the connection.
-    /// From here on `waker` is woken when they leave more.
+    /// Begins a turn: takes the messages that handlers, publishers and the application left for the
+    /// connection. `waker` is woken when they leave more.
     pub fn handle_wakeups(&mut self, waker: &Waker, now: Time) {
         self.handle_mail(waker, now);
     }
 
-    /// As [`handle_wakeups`](Self::handle_wakeups); whether an alarm rang.
+    /// As [`handle_wakeups`](Self::handle_wakeups). Returns whether an alarm was raised.
     pub(in crate::server) fn handle_mail(&mut self, waker: &Waker, now: Time) -> bool {
         (self.now, self.lines_left) = (now, LINES);
         self.look_at_share();
         let mailbox = self.session.mailbox();
         let flags = match &mut self.active {
             Some(active) => mailbox.take(waker, &mut active.woken),
-            // Without anything active no handler can be woken.
+            // Without active state there are no handlers that could have been woken.
             None => mailbox.take(waker, &mut Vec::new()),
         };
         let has_rung = flags & ALARM != 0;
@@ -98,7 +100,7 @@ impl Connection {
         self.end_overdue();
     }
 
-    /// The server stops, or has gone further in it.
+    /// The server stops, or has reached a further step of its stop.
     pub fn handle_stop(&mut self, step: StopStep, now: Time) {
         self.now = now;
         let flag = match step {
@@ -120,14 +122,14 @@ impl Connection {
         self.poll_opening();
     }
 
-    /// Begins a round: goes on with what waited, before anything is read.
+    /// Begins a round: continues with lines and handlers that waited, before anything is read.
     pub fn begin_round(&mut self, now: Time) {
         (self.now, self.reads_left, self.more_input) = (now, READS, false);
         if self.state.is_closing() {
             return;
         }
         if self.active.as_deref().is_none_or(Active::is_at_rest) {
-            // Nothing has waited: the common case of a request that is answered at once.
+            // The common case of a request that is answered at once: nothing waits.
             self.active.iter_mut().for_each(|active| active.unwritten_before = 0);
             self.turn_away_banned();
             return;
@@ -138,19 +140,21 @@ impl Connection {
         }
         self.poll_handlers();
         self.turn_away_banned();
-        // Unless it turns out again below: a connection held for ever would never rest.
+        // Set again below if the client still does not read. Otherwise a connection would never
+        // rest.
         let was_held = self.active.as_mut().is_some_and(|on| std::mem::take(&mut on.is_held));
         self.start_parked();
         self.go_on_listing();
         self.go_on_with_deferred();
         self.go_on_with_unread();
         if was_held && self.state.is_reading() && !self.is_stalled() {
-            // An unfinished line could not continue meanwhile, so its time is restarted.
+            // The client could not complete the unfinished line while it was not read, so its time
+            // restarts.
             self.line_began = now;
         }
     }
 
-    /// How many bytes may be read now at most; `None` for none.
+    /// How many bytes may be read now at most; `None` to read nothing.
     pub fn wants_input(&self) -> Option<usize> {
         if self.reads_left == 0 {
             return None;
@@ -165,7 +169,7 @@ impl Connection {
         has_room.then(|| self.read_at_most())
     }
 
-    /// Takes bytes that were read.
+    /// Processes bytes that were read.
     pub fn handle_input(&mut self, bytes: &[u8], now: Time) {
         self.now = now;
         self.reads_left = self.reads_left.saturating_sub(1);
@@ -185,7 +189,8 @@ impl Connection {
         }
     }
 
-    /// Does all that a round is for but to read and to write.
+    /// Does everything in a round except reading and writing: hooks, deadlines, subscriptions,
+    /// streams.
     pub fn advance(&mut self, now: Time) {
         self.now = now;
         if self.state.is_closing() {
@@ -200,7 +205,7 @@ impl Connection {
         self.count();
     }
 
-    /// Whether there may be more to be read, of which nothing else tells.
+    /// Whether there may be more input although no waker will tell.
     fn ends_with_more_input(&mut self) -> bool {
         if self.reads_left == 0 {
             return true;
@@ -225,18 +230,18 @@ impl Connection {
         }
     }
 
-    /// Whether all output is written, and the transport is to be flushed.
+    /// Whether all output is written and the transport has to be flushed.
     pub fn needs_flush(&self) -> bool {
         self.active.as_ref().is_some_and(|active| active.out.needs_flush())
     }
 
-    /// The transport is flushed.
+    /// The transport was flushed.
     pub fn handle_flushed(&mut self, now: Time) {
         self.now = now;
         self.active.iter_mut().for_each(|active| active.out.flushed());
     }
 
-    /// So many bytes of the output were written.
+    /// `count` bytes of the output were written.
     pub fn handle_written(&mut self, count: usize, now: Time) {
         self.now = now;
         if let Some(active) = &mut self.active {
@@ -245,8 +250,8 @@ impl Connection {
         }
     }
 
-    /// Bytes wait, and the transport takes no more, or has not passed on what it took. One that takes
-    /// none for too long ends the connection.
+    /// Output waits, and the transport takes no more, or is not yet flushed. If the transport has
+    /// taken nothing for too long, the connection ends.
     pub fn handle_write_blocked(&mut self, now: Time) {
         self.now = now;
         let Some(active) = &mut self.active else { return };
@@ -258,7 +263,7 @@ impl Connection {
         }
     }
 
-    /// Ends a round; whether another one would do something that no waker announces.
+    /// Ends a round. Returns whether another round has work that no waker will announce.
     pub fn end_round(&mut self, now: Time) -> bool {
         self.now = now;
         let goes_on = self.goes_on();
@@ -287,12 +292,12 @@ impl Connection {
         false
     }
 
-    /// Where the connection stands.
+    /// The state of the connection.
     pub fn state(&self) -> ConnectionState {
         self.state.shown()
     }
 
-    /// Why a connection that is closed was given up, if it was.
+    /// Why a closed connection was dropped; `None` if it ended in order.
     pub fn lost(&self) -> Option<&'static str> {
         match self.state {
             FullState::Closed { lost } => lost,
@@ -300,12 +305,13 @@ impl Connection {
         }
     }
 
-    /// Whether another line may be obeyed in this turn.
+    /// Whether another line may be processed in this turn.
     pub(super) fn has_turn(&self) -> bool {
         self.lines_left > 0 && has_budget_remaining()
     }
 
-    /// Polls what was woken, unless the peer does not read what is finished, and while there is budget.
+    /// Polls the handlers that were woken, while there is budget and the unwritten replies are
+    /// below the mark.
     fn poll_handlers(&mut self) {
         let (mut polled, mark) = (0, self.reply_mark());
         while let Some(active) = &mut self.active {
@@ -317,7 +323,7 @@ impl Connection {
             polled += 1;
             if let Some(over) = active.in_flight.poll(slot) {
                 self.finish(over);
-                // A reply that was taken from its task makes no room for the next before it is out.
+                // The reply now counts as unwritten, so that no other task goes on too early.
                 self.session.holding().set_unwritten(self.unwritten());
             }
         }
@@ -342,9 +348,11 @@ impl Connection {
         }
     }
 
-    /// Drives the lease; past its end, every subscription is told so.
+    /// Applies an event to the lease. When the lease has run out, all subscriptions end with
+    /// `/end`.
     pub(super) fn lease_event(&mut self, event: LeaseEvent) {
-        // Behind the line no client may renew it: the drain bounds what is left.
+        // After `/bye;last` the client cannot renew the lease, and the drain time bounds its
+        // subscriptions.
         let event = if self.state.is_line_drawn() { LeaseEvent::Emptied } else { event };
         let (now, length) = (self.now, self.environment.config.lease);
         let (lease, has_expired) = self.lease.on(event, now, length);
@@ -358,13 +366,13 @@ impl Connection {
         }
     }
 
-    /// Whether another round would do something that no waker announces.
+    /// Whether another round has work that no waker will announce.
     fn can_go_on(&mut self) -> bool {
         let can_start = self.can_start_parked() || self.can_go_on_with_deferred();
         let Some(active) = &self.active else {
             return false;
         };
-        // What is held goes on with what is parked before it, or with a verdict.
+        // A held line continues when parked lines have left, or with a verdict.
         let has_lines = active.held.is_none() && !active.unread.is_empty();
         let can_copy = active.out.len() < self.notification_mark()
             && self.subscriptions.as_ref().is_some_and(|list| list.is_ready());
@@ -374,8 +382,8 @@ impl Connection {
         can_start || can_read || can_copy || can_poll || self.can_stream()
     }
 
-    /// Gives back what an idle connection does without. A busy one keeps it for [`KEPT_FOR`], so that
-    /// it need not be made again for each exchange.
+    /// Frees the buffers and tables of a connection at rest. A busy connection keeps them for
+    /// [`KEPT_FOR`], so that they are not allocated again for each exchange.
     fn rest(&mut self) {
         let Some(active) = self.active.as_deref().filter(|active| active.is_idle()) else {
             self.subscriptions.take_if(|list| list.is_empty());
@@ -396,7 +404,7 @@ impl Connection {
         self.subscriptions.iter_mut().for_each(|list| list.shrink());
     }
 
-    /// Gives back what a busy connection has kept, once it is not busy any more.
+    /// Frees the buffers and tables of a busy connection, once it has been idle for long enough.
     pub(super) fn release_kept(&mut self) {
         if self.rests < BUSY || !self.active.as_deref().is_some_and(Active::is_idle) {
             return;

@@ -1,8 +1,8 @@
-//! What a connection holds, against its own marks and its share of what all may hold together.
+//! The limits on what a connection holds: its own marks, and its share of the server's limit.
 //!
-//! While the connections of the server hold more than they may, each has an allowance: its share, or
-//! a little in any case ([`Buffered::allowance`]). Above it, application requests are refused; its
-//! marks fall to it. A connection below it goes on as ever.
+//! While all connections together hold more than the server's limit, each has an allowance
+//! ([`Buffered::allowance`]). A connection above it refuses application requests, and the allowance
+//! replaces its marks. A connection below it is served as before.
 //!
 //! [`Buffered::allowance`]: crate::server::buffered::Buffered::allowance
 
@@ -15,12 +15,13 @@ use crate::{
     },
 };
 
-/// Unwritten bytes past which no line is looked at of a peer that has still to `/auth`: some answers
-/// to `/hello` and `/auth`, and the refusals that it takes to be one violation over the limit.
+/// Unwritten bytes past which no line is processed for a peer that has not yet authenticated. That
+/// is room for some answers to `/hello` and `/auth`, and for refusals up to one violation over the
+/// limit.
 const STRANGER_MARK: usize = 4 * 1024;
 
 impl Connection {
-    /// Whether the connection holds more than its share, with the server's buffers full.
+    /// Whether the server's buffers are full and this connection holds more than its share.
     pub(super) fn is_busy(&self) -> bool {
         self.allowance < usize::MAX && self.held() + self.finished() > self.allowance
     }
@@ -30,8 +31,8 @@ impl Connection {
         self.environment.config.reply_mark.min(self.allowance)
     }
 
-    /// Unwritten bytes past which notifications wait. Above its share they go one at a time: each
-    /// when the one before is out.
+    /// Unwritten bytes past which notifications wait. On a connection above its share, each
+    /// notification waits until the one before it is written.
     pub(super) fn notification_mark(&self) -> usize {
         match self.is_busy() {
             true => 1,
@@ -39,8 +40,8 @@ impl Connection {
         }
     }
 
-    /// Whether the peer leaves so much unread that none of its lines is processed, also not the
-    /// protocol's own: their answers would pile up without bound.
+    /// Whether the peer leaves so much unread that none of its lines is processed, including the
+    /// protocol's own: otherwise their answers would pile up without bound.
     pub(super) fn is_over_mark(&self) -> bool {
         let mark = match self.is_stranger() {
             true => STRANGER_MARK,
@@ -49,8 +50,8 @@ impl Connection {
         self.unwritten() >= mark.min(self.allowance)
     }
 
-    /// How much is read at once. What a stranger sends behind its `/auth` is kept until that is
-    /// answered: a line of its at most.
+    /// How many bytes are read at once. Bytes after an `/auth` have to be kept until it is
+    /// answered, so before authentication this is at most one line.
     pub(super) fn read_at_most(&self) -> usize {
         match self.is_stranger() {
             true => self.environment.config.max_line_before_auth,
@@ -58,8 +59,8 @@ impl Connection {
         }
     }
 
-    /// Gives up what the connection holds, and closes it: it holds more than its share, and takes
-    /// nothing of it. If the client ever reads on, a `/bye` says why.
+    /// Drops what the connection holds, and closes it, because it holds more than its share and its
+    /// peer does not read. If the client reads later, it gets a `/bye` with the reason.
     pub(super) fn shed(&mut self) {
         let was_told = self.state.is_line_drawn() || !self.state.is_reading();
         let bytes = self.session.holding().bytes();
@@ -77,15 +78,15 @@ impl Connection {
         self.stop_reading(None);
     }
 
-    /// Replies of tasks that have ended and were not taken yet, in bytes.
+    /// The bytes of replies whose tasks have ended and that the connection has not taken.
     pub(super) fn finished(&self) -> usize {
         self.session.holding().finished()
     }
 }
 
 impl Connection {
-    /// Finds out what the connection may hold. With the server's buffers full, room that is kept for
-    /// later is given back first.
+    /// Sets the allowance for this turn. When the server's buffers are full, spare room is freed
+    /// first.
     pub(super) fn look_at_share(&mut self) {
         self.allowance =
             self.environment.buffered.allowance(self.environment.config.buffered_bytes_total);
@@ -96,17 +97,17 @@ impl Connection {
         self.environment.buffered.report_full();
     }
 
-    /// What its buffers hold, and the payloads of its requests.
+    /// The bytes of its buffers and of the payloads of its requests.
     fn held(&self) -> usize {
         let room = |active: &Active| match active.buffered() {
-            // Room that a busy connection keeps for a moment.
+            // Room that a busy connection keeps for a short time does not count.
             ..=KEPT if active.is_idle() => 0,
             bytes => bytes,
         };
         self.lines.pending() + self.active.as_deref().map_or(0, room)
     }
 
-    /// Tells the server what this connection holds, where it has changed.
+    /// Updates the server's total if the bytes of this connection have changed.
     pub(super) fn count_buffered(&mut self) {
         let bytes = self.held();
         let holding = self.session.holding();

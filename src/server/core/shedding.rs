@@ -1,4 +1,4 @@
-//! Which connections are closed while all of them together hold more than they may.
+//! Which connections are closed when all together hold more than the server's limit.
 
 use std::{cmp::Reverse, time::Duration};
 
@@ -9,26 +9,26 @@ use crate::{
     server::{core::environment::Environment, mailbox::SHED, session::Session},
 };
 
-/// With the server's buffers full, how long a connection may take nothing of what waits for it while
-/// it holds more than its share; the time for write progress if that is less.
+/// When the server's buffers are full, a connection above its share may take none of its waiting
+/// bytes for this time, or for the time for write progress if that is less.
 const STUCK_FOR: Duration = Duration::from_secs(2);
-/// How often the connections are looked at, with the server's buffers full.
+/// How often the connections are checked while the server's buffers are full.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// When the connections are looked at.
+/// When the connections were last checked.
 #[derive(Debug, Default)]
 pub(in crate::server) struct Shedding {
     looked_at: Option<Time>,
 }
 
 impl Shedding {
-    /// When the connections are to be looked at next; `None` while they hold no more than they may.
+    /// When the connections have to be checked next; `None` while they are within the limit.
     pub(in crate::server) fn next_look(&self, environment: &Environment) -> Option<Time> {
         let next = || self.looked_at.map_or(Time::default(), |at| at.after(LOOK));
         (excess(environment) > 0).then(next)
     }
 
-    /// If it is time, tells the connections that are shed to give up what they hold.
+    /// If it is time, chooses the connections to shed, and tells them to drop what they hold.
     pub(in crate::server) fn look(&mut self, environment: &Environment, now: Time) {
         if self.next_look(environment).is_none_or(|at| now < at) {
             return;
@@ -47,26 +47,26 @@ impl Shedding {
     }
 }
 
-/// How much the connections hold over the limit, in bytes.
+/// The bytes that the connections hold above the limit.
 fn excess(environment: &Environment) -> usize {
     environment.buffered.bytes().saturating_sub(environment.config.buffered_bytes_total)
 }
 
-/// How much too much is held, and who has to give it up.
+/// How much has to be dropped, and by which connections.
 #[derive(Clone, Copy)]
 struct Shortage {
     excess: usize,
-    /// A connection that holds no more than this is not shed.
+    /// Connections that hold no more than this are not shed.
     allowance: usize,
-    /// A connection is shed that has taken nothing for so long.
+    /// Connections are shed only if their peers have taken nothing for this time.
     stuck_for: Duration,
 }
 
-/// What a connection holds.
+/// A connection, and what it holds.
 struct Holder {
     id: Uuid,
     bytes: usize,
-    /// Since when its peer has taken nothing of what waits for it.
+    /// Since when its peer has taken none of the waiting bytes.
     stuck_since: Option<Time>,
 }
 
@@ -78,8 +78,9 @@ impl Holder {
     }
 }
 
-/// The connections that hold more than their share and take nothing, the largest first, until the
-/// others are within the limit; of equals, those first that have taken nothing for longest.
+/// The connections that hold more than their share and whose peers take nothing, the largest first,
+/// as many as are needed to get within the limit. Of equally large ones, those come first whose
+/// peers have taken nothing for longest.
 fn to_shed(mut holders: Vec<Holder>, shortage: Shortage, now: Time) -> Vec<Uuid> {
     let Shortage { mut excess, allowance, stuck_for } = shortage;
     let is_deaf = |since: Time| since.after(stuck_for) <= now;
@@ -100,8 +101,8 @@ mod tests {
     const SHORTAGE: Shortage =
         Shortage { excess: 1, allowance: 100, stuck_for: Duration::from_millis(20) };
 
-    /// Connections by their bytes, and since when they are stuck; each has its place as its id. The
-    /// places of those that are shed at 50.
+    /// Each holder is given as its bytes, and since when it is stuck; its index is its id. Returns
+    /// the ids of those that are shed at 50.
     fn shed(holders: &[(usize, Option<u64>)], shortage: Shortage) -> Vec<u128> {
         let holder = |(place, &(bytes, since)): (usize, &(usize, Option<u64>))| Holder {
             id: Uuid::from_u128(place as u128),

@@ -1,4 +1,4 @@
-//! A subscription's reader: a store's code, which may fail as any user's may.
+//! The reader of a subscription. It is code of a topic store, which may fail like any user code.
 
 use std::task::{Context, Poll, ready};
 
@@ -13,18 +13,18 @@ use crate::{
     topic::{Publisher, Read, Room, TopicReader, Unavailable, check_read, check_window},
 };
 
-/// A reader and what wakes its connection. One that panics, or returns a wrong value, is unavailable,
-/// which ends its subscription and no other.
+/// A reader, and the waker of its connection. A reader that panics or returns a wrong value counts
+/// as unavailable, which ends only its own subscription.
 ///
-/// **Invariant:** what leaves here was checked: nothing behind it trusts a store.
+/// **Invariant:** every value that this returns was checked. Its callers need not trust a store.
 pub(super) struct Source {
     reader: UserCode<Box<dyn TopicReader>>,
-    /// It is one of the default topics, whose lines this crate has encoded.
+    /// Whether the store is the default one, whose lines this crate has encoded.
     is_own: bool,
 }
 
 impl Source {
-    /// Opens it for the subscription of this number.
+    /// Opens a reader for the subscription with this number.
     pub(super) fn open(
         publisher: &Publisher,
         topic: &Topic,
@@ -46,7 +46,7 @@ impl Source {
         self.reader.has_commands()
     }
 
-    /// What the log holds, for a subscription that stands `at`, or begins.
+    /// The window of the log, for a subscription at position `at`, or for one that begins.
     pub(super) fn poll_window(
         &mut self,
         at: Option<Position>,
@@ -55,9 +55,10 @@ impl Source {
         Poll::Ready(window.and_then(|window| check_window(window, at).map(|()| window)))
     }
 
-    /// The cursor's next step. Of one that fails, nothing is left in `out`.
+    /// Takes the cursor's next step. If it fails, `out` is unchanged.
     ///
-    /// A store of the application's is given a buffer of its own: in `out` stand lines of others.
+    /// A store of the application writes to a buffer of its own, because `out` has lines of other
+    /// subscriptions.
     pub(super) fn poll_read(
         &mut self,
         topic: &Topic,
@@ -89,5 +90,5 @@ impl Source {
 }
 
 fn panicked() -> Unavailable {
-    Unavailable("it panicked".into())
+    Unavailable("the topic store panicked".into())
 }

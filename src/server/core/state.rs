@@ -1,4 +1,4 @@
-//! The state of a connection, as PROTOCOL.md draws it (section 14).
+//! The states of a connection (docs/protocol/leaving.md, section 18).
 
 use std::mem;
 
@@ -11,28 +11,28 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectionState {
-    /// `/hello` is said, and no line was read.
+    /// `/hello` is sent, and no line has been read.
     Greeted,
-    /// Lines are obeyed.
+    /// Lines are processed.
     Open,
-    /// `/bye` is said. Lines are obeyed as before.
+    /// `/bye` is sent. Lines are processed as before.
     Grace,
-    /// `/bye;last=N` is said. What was read up to N is answered.
+    /// `/bye;last=N` is sent. Requests up to N are finished and answered.
     LineDrawn,
-    /// No line is looked at any more. What runs is finished.
+    /// No further line is processed. Requests in flight are finished.
     Finishing,
     /// Everything is written: the driver has to close its direction of the transport.
     Closing,
-    /// That is done. What still comes is read and thrown away, for a while.
+    /// The driver has closed its direction. Input is read and discarded for a while.
     Lingering,
     /// It is over: the driver has to drop the transport.
     Closed,
 }
 
-/// The state, with what makes sense only in it.
+/// The state, with the values that exist only in that state.
 ///
-/// GREETED, OPEN, GRACE and LINE DRAWN are those in which lines are read and obeyed. A server may be
-/// told to stop before it has read a line: the peer's first line is judged as one in GREETED still.
+/// In GREETED, OPEN, GRACE and LINE DRAWN, lines are read and processed. A server may be told to
+/// stop before it has read a line. The peer's first line is then still checked as in GREETED.
 pub(super) enum FullState {
     /// GREETED.
     Greeted { reading: Reading },
@@ -40,47 +40,48 @@ pub(super) enum FullState {
     Open { reading: Reading },
     /// GRACE.
     Grace { reading: Reading, has_read: bool },
-    /// LINE DRAWN. What still runs at `cut` is cut.
+    /// LINE DRAWN. What still runs at the time `cut` is cut.
     LineDrawn { reading: Reading, has_read: bool, cut: Time },
-    /// FINISHING: no line is looked at any more. What runs is finished, then `/quit` is answered.
+    /// FINISHING: no further line is processed. Requests in flight are finished, then `/quit` is
+    /// answered.
     Finishing {
         quit: Option<RequestId>,
         /// The peer has closed its direction.
         eof: bool,
-        /// Set where the server ends the connection.
+        /// Set if the server ends the connection.
         end: Option<End>,
-        /// It ends for a fault of the peer.
+        /// Whether the connection ends because of a violation of the peer.
         is_banned: bool,
     },
-    /// CLOSED begins: everything is written.
+    /// The beginning of CLOSED: everything is written.
     Closing { eof: bool, until: Time, is_banned: bool },
-    /// Closed in our direction. What still comes is thrown away.
+    /// The driver has closed its direction. Input is discarded.
     Lingering {
-        /// However much comes.
+        /// The end, even if the peer still sends.
         end: Time,
     },
     /// CLOSED.
     Closed {
-        /// Why it was given up, if it was.
+        /// Why the connection was dropped; `None` if it ended in order.
         lost: Option<&'static str>,
     },
 }
 
-/// What all states have in which lines are read.
+/// The values of all states in which lines are read.
 #[derive(Default)]
 pub(super) struct Reading {
-    /// What is to be decided about the peer.
+    /// An open decision about the peer.
     access: Option<Box<Access>>,
-    /// One violation too many was read: the connection ends behind the line that is obeyed.
+    /// There was one violation too many. The connection ends after the current line.
     is_banned: bool,
 }
 
-/// The end of a connection that the server ends.
+/// How and when the server ends a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// What still runs is cut then.
+    /// What still runs is cut at this time.
     Cut(Time),
-    /// What ran was cut. The connection is dropped then.
+    /// Everything was cut. The connection is dropped at this time.
     Drop(Time),
 }
 
@@ -91,7 +92,7 @@ impl End {
         }
     }
 
-    /// This one, or an earlier cut.
+    /// This end, or a cut at `at` if that is earlier.
     fn or_cut(self, at: Time) -> Self {
         match self {
             Self::Cut(before) => Self::Cut(before.min(at)),
@@ -142,12 +143,12 @@ impl FullState {
         self.reading().is_some()
     }
 
-    /// Whether nothing is left to be said.
+    /// Whether nothing more is written.
     pub(super) fn is_closing(&self) -> bool {
         matches!(self, Self::Closing { .. } | Self::Lingering { .. } | Self::Closed { .. })
     }
 
-    /// Whether lines are read, and none was.
+    /// Whether lines are read, and none has been read yet.
     pub(super) fn is_first(&self) -> bool {
         match self {
             Self::Greeted { .. } => true,
@@ -156,7 +157,7 @@ impl FullState {
         }
     }
 
-    /// Whether lines are still read, and the line is drawn: no application request is started.
+    /// Whether lines are read after `/bye;last=N`, so that application requests are refused.
     pub(super) fn is_line_drawn(&self) -> bool {
         matches!(self, Self::LineDrawn { .. })
     }
@@ -170,7 +171,7 @@ impl FullState {
         }
     }
 
-    /// The peer is told that the server stops.
+    /// `/bye` was sent.
     pub(super) fn begin_grace(&mut self) {
         let has_read = !self.is_first();
         if let Self::Greeted { reading } | Self::Open { reading } = self {
@@ -178,7 +179,7 @@ impl FullState {
         }
     }
 
-    /// The line is drawn, and what still runs at `cut` is cut.
+    /// `/bye;last=N` was sent. What still runs at `cut` is cut.
     pub(super) fn draw_line(&mut self, cut: Time) {
         let has_read = !self.is_first();
         if let Self::Greeted { reading } | Self::Open { reading } | Self::Grace { reading, .. } =
@@ -188,7 +189,7 @@ impl FullState {
         }
     }
 
-    /// From here on no line is looked at.
+    /// No further line is processed.
     pub(super) fn finish(&mut self, quit: Option<RequestId>) {
         let (end, is_banned) = (self.end(), self.is_banned());
         *self = Self::Finishing { quit, eof: false, end, is_banned };
@@ -203,8 +204,8 @@ impl FullState {
         }
     }
 
-    /// Cuts the connection at this time at the latest, unless the line is still to be drawn: that
-    /// sets the time then.
+    /// Cuts the connection at `at` or earlier. Before `/bye;last` this has no effect, because
+    /// `draw_line` sets the time.
     pub(super) fn bound_end(&mut self, at: Time) {
         match self {
             Self::LineDrawn { cut, .. } => *cut = at.min(*cut),
@@ -215,14 +216,14 @@ impl FullState {
         }
     }
 
-    /// What ran is cut: a connection that is finishing is dropped at this time.
+    /// Everything was cut. A connection in FINISHING is dropped at `at`.
     pub(super) fn drop_at(&mut self, at: Time) {
         if let Self::Finishing { end, .. } = self {
             *end = Some(End::Drop(at));
         }
     }
 
-    /// A fault of the peer ends the connection.
+    /// Ends the connection because of a violation of the peer.
     pub(super) fn ban(&mut self) {
         if let Some(reading) = self.reading_mut() {
             reading.is_banned = true;
@@ -238,7 +239,7 @@ impl FullState {
         }
     }
 
-    /// What is to be decided about the peer; of one whose lines are not read, nothing.
+    /// The open decision about the peer; `None` if lines are no longer read.
     pub(super) fn access(&self) -> Option<&Access> {
         self.reading()?.access.as_deref()
     }
@@ -247,14 +248,14 @@ impl FullState {
         self.reading_mut()?.access.as_deref_mut()
     }
 
-    /// Everything about the peer is decided.
+    /// There is no open decision any more.
     pub(super) fn has_decided(&mut self) {
         if let Some(reading) = self.reading_mut() {
             reading.access = None;
         }
     }
 
-    /// This is to be decided first.
+    /// Sets an open decision.
     pub(super) fn decide_first(&mut self, question: Access) {
         if let Some(reading) = self.reading_mut() {
             reading.access = Some(Box::new(question));
@@ -270,9 +271,9 @@ mod tests {
         Time::from_millis(millis)
     }
 
-    /// From GREETED, being told to stop leads where it leads from OPEN, once a line was read.
+    /// A stop leads from GREETED to the same states as from OPEN.
     #[test]
-    fn being_told_to_stop_leads_from_greeted_where_it_leads_from_open() {
+    fn a_stop_leads_to_the_same_states_from_greeted_and_open() {
         for is_first in [true, false] {
             let mut state = FullState::new(None);
             let read = |state: &mut FullState| {
@@ -296,9 +297,9 @@ mod tests {
         }
     }
 
-    /// The end of a connection is put off by nothing, and goes with it.
+    /// The end of a connection can only move to an earlier time.
     #[test]
-    fn an_end_only_comes_nearer() {
+    fn an_end_only_moves_earlier() {
         let mut state = FullState::new(None);
         state.bound_end(at(1));
         assert_eq!(state.end(), None, "the line is not drawn");

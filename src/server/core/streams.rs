@@ -1,4 +1,4 @@
-//! The streamed replies of a connection: their credit, and their turns (docs/protocol/streams.md,
+//! The streamed replies of a connection: their credit and their turns (docs/protocol/streams.md,
 //! section 15).
 
 use crate::{
@@ -17,13 +17,13 @@ use crate::{
 };
 use bytes::Bytes;
 
-/// Streams that are polled in a round, one item each, before the others of the connection, and of
-/// the runtime, have their turn: a write's worth of small items.
+/// How many streams are polled in a round, one item each, before other work of the connection and
+/// of the runtime has its turn. Small items of as many streams fill about one write.
 const TURNS: usize = 128;
 const MORE_USAGE: &str = "usage: /more ID N";
 
 impl Connection {
-    /// Obeys `* /more ID N`.
+    /// Processes `* /more ID N`.
     pub(super) fn more(&mut self, line: &Line<'_>) -> Result<Taken, Refusal> {
         let (id, items) = line.rest.split_argument();
         let id = parse_number(id).and_then(RequestId::new);
@@ -38,8 +38,8 @@ impl Connection {
         Ok(Taken::Yes)
     }
 
-    /// Keeps a stream that a handler returned at once. That of a one-way request is dropped,
-    /// because no client could read it.
+    /// Keeps a stream that a handler returned at once. The stream of a one-way request is dropped,
+    /// because it has no reply.
     pub(super) fn keep_stream(&mut self, work: Work, mut items: Items) {
         match work.id {
             Some(_) => self.keep(work, Running::Stream(items)),
@@ -47,7 +47,7 @@ impl Connection {
         }
     }
 
-    /// The streams have the first turn of a round if the last one went to all else.
+    /// Polls the streams at the beginning of a round, if they had no turn in the last one.
     pub(super) fn poll_streams_first(&mut self) {
         if self.active.as_ref().is_some_and(|active| active.streams_first) {
             let served = self.serve_streams();
@@ -55,7 +55,7 @@ impl Connection {
         }
     }
 
-    /// The last turn of a round.
+    /// Polls the streams at the end of a round.
     pub(super) fn poll_streams(&mut self) {
         let waits = |active: &Active| active.in_flight.has_ready_stream();
         if !self.active.as_deref().is_some_and(waits) {
@@ -73,8 +73,8 @@ impl Connection {
         self.active.as_deref().is_some_and(waits) && self.has_room_for_items()
     }
 
-    /// Streams stop where replies do, or earlier, where notifications do, while there are some to be
-    /// copied: they would never get below their mark else.
+    /// Streams wait at the mark for replies. While there are notifications to copy, they wait at
+    /// the lower of the two marks: otherwise notifications would never get below their mark.
     fn has_room_for_items(&self) -> bool {
         let mark = match self.subscriptions.as_ref().is_some_and(|list| list.is_ready()) {
             true => self.reply_mark().min(self.notification_mark()),
@@ -83,7 +83,7 @@ impl Connection {
         self.unwritten() < mark
     }
 
-    /// No credit can come any more: what needs some is over.
+    /// Ends the streams that wait for credit, because none can come any more.
     pub(super) fn end_starved_streams(&mut self) {
         if let Some(active) = &mut self.active {
             let over = active.in_flight.end_starved();
@@ -91,8 +91,8 @@ impl Connection {
         }
     }
 
-    /// Behind a line that is held no credit is read. Where all places are held by what waits for
-    /// credit, the oldest of them is over; whether one is, and is to be written.
+    /// No credit is read after a held line. If all places are held by streams that wait for credit,
+    /// ends the oldest of them. Returns whether one was ended.
     pub(super) fn free_a_place(&mut self) -> bool {
         let waits = |active: &Active| active.held.is_some();
         let is_behind = self.unwritten() >= self.reply_mark();
@@ -108,7 +108,8 @@ impl Connection {
         over.map(|over| self.finish(over)).is_some()
     }
 
-    /// A stream that could not go on, since the peer does not read, is not late.
+    /// Restarts the time for the next items, if the streams had to wait because the client does not
+    /// read.
     pub(super) fn put_off_streams(&mut self) {
         if !self.has_room_for_items() {
             let now = self.now;
@@ -128,7 +129,7 @@ impl Connection {
                 Turn::Over(over) => self.finish(over),
                 Turn::Item { slot, id, payload } => {
                     self.stream_item(slot, id, &payload);
-                    // Its bytes are user code, too.
+                    // Dropping the bytes can run user code, so it is guarded.
                     guarded(|| drop(payload));
                 }
             }

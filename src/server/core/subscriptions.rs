@@ -22,24 +22,24 @@ use crate::{
     topic::{Read, Room, Unavailable},
 };
 
-/// Found by number, by topic, or by having something to be copied: whatever is done for one of them
-/// does not depend on how many there are.
+/// Subscriptions are found by number, by topic, or by being ready. The cost for one of them does
+/// not depend on how many there are.
 #[derive(Default)]
 pub(super) struct Subscriptions {
-    /// By number, that is in the order of subscribing.
+    /// By number, which is the order of subscribing.
     list: Numbered<Subscription>,
-    /// The number of the last one that was begun; none is used twice.
+    /// The number of the subscription that began last. No number is used twice.
     last: u64,
-    /// A `/subscribe` whose store has not answered: no further line is looked at meanwhile, so that
-    /// protocol methods keep their order.
+    /// A `/subscribe` whose store has not answered. Later protocol requests wait meanwhile, so that
+    /// they keep their order.
     opening: Option<Box<Opening>>,
-    /// Those that may have more to copy, in the order of their turns; each once.
+    /// Subscriptions that may have more to copy, in the order of their turns. Each is in it once.
     ready: VecDeque<u64>,
-    /// Those whose windows are full: they wait for acks.
+    /// Subscriptions whose windows are full, and that wait for acks.
     full: BTreeSet<u64>,
-    /// All that are ready were told that they have to wait.
+    /// Whether all ready subscriptions were told that they have to wait.
     were_told: bool,
-    /// Empty: room for the numbers of those that have news.
+    /// An empty vector, kept for the numbers of subscriptions that have news.
     news: Vec<u64>,
     /// Nothing more will be published.
     is_last: bool,
@@ -48,12 +48,13 @@ pub(super) struct Subscriptions {
 struct Subscription {
     topic: Topic,
     cursor: Cursor,
-    /// Only where the client asked for other terms than the default.
+    /// Set only if the client asked for terms other than the default.
     flow: Option<Box<FlowControl>>,
     source: Source,
-    /// It stands among those that are ready.
+    /// Whether it is in the queue of ready subscriptions.
     ready: bool,
-    /// It waits for an ack with messages before it, the last there are.
+    /// Whether it waits for an ack although nothing more will be published, and has more to
+    /// deliver.
     is_behind: bool,
 }
 
@@ -69,21 +70,21 @@ struct Opening {
     from: Option<Position>,
     terms: Terms,
     source: Source,
-    /// When its store has taken too long.
+    /// When the store has taken too long.
     deadline: Time,
 }
 
-/// What becomes of a `/subscribe`.
+/// The result of a `/subscribe`.
 pub(super) struct Opened {
     pub(super) id: RequestId,
     pub(super) result: Result<(Window, Cursor), OpenError>,
 }
 
-/// Why a subscription ends while it is copied from.
+/// Why a subscription ends while its log is copied.
 enum CopyEnd {
-    /// It did not keep up, and asked to be ended then.
+    /// The client did not keep up, and asked for an end in that case.
     Slow,
-    /// The log was closed, and it has had all of it.
+    /// The log was closed, and everything was delivered.
     Closed,
     Unavailable(Unavailable),
 }
@@ -121,7 +122,7 @@ impl Subscriptions {
         Some((number, self.list.get_mut(number)?))
     }
 
-    /// Whether one of them is to `topic`, and stands in the log of this epoch.
+    /// Whether a subscription reads `topic` in the log of this epoch.
     pub(super) fn reads(&self, topic: &str, epoch: Epoch) -> bool {
         let one = self.list.number_of(topic).and_then(|number| self.list.get(number));
         one.is_some_and(|one| one.cursor.position.epoch == epoch)
@@ -133,7 +134,7 @@ impl Subscriptions {
         self.last
     }
 
-    /// Begins a `/subscribe`; [`poll_open`](Self::poll_open) says how it ends.
+    /// Begins a `/subscribe`. [`poll_open`](Self::poll_open) returns its result.
     pub(super) fn open(
         &mut self,
         id: RequestId,
@@ -146,17 +147,17 @@ impl Subscriptions {
         self.opening = Some(Box::new(Opening { id, topic, from, terms, source, deadline }));
     }
 
-    /// When the `/subscribe` that was begun has taken too long.
+    /// When the store of the open `/subscribe` has taken too long.
     pub(super) fn opening_deadline(&self) -> Option<Time> {
         self.opening.as_ref().map(|opening| opening.deadline)
     }
 
-    /// Gives up the `/subscribe` that was begun; its id.
+    /// Gives up the open `/subscribe`. Returns its id.
     pub(super) fn give_up_opening(&mut self) -> Option<RequestId> {
         self.opening.take().map(|opening| opening.id)
     }
 
-    /// The end of the `/subscribe` that was begun.
+    /// Polls the open `/subscribe`. Returns its result.
     pub(super) fn poll_open(&mut self) -> Poll<Option<Opened>> {
         let Some(opening) = &mut self.opening else {
             return Poll::Ready(None);
@@ -184,7 +185,7 @@ impl Subscriptions {
         Some(Opened { id, result })
     }
 
-    /// Ends a subscription; where it stood.
+    /// Ends a subscription. Returns its position.
     pub(super) fn remove(&mut self, topic: &str) -> Option<Position> {
         let one = self.take(topic)?;
         Some(one.cursor.position)
@@ -205,11 +206,11 @@ impl Subscriptions {
         self.were_told = false;
     }
 
-    /// Takes an ack. One for a topic that is not subscribed to, or of another log, means nothing:
-    /// it crossed what ended or changed it.
+    /// Takes an ack. It has no effect if it is for a topic without subscription, or for another
+    /// epoch: the client sent it before it learned of the change.
     ///
     /// # Errors
-    /// The next number, when the ack is above it: no client can have handled that.
+    /// The next number, if the ack is above it: the client cannot have handled that message.
     pub(super) fn ack(&mut self, topic: &str, ack: Position) -> Result<(), Position> {
         let Some((number, one)) = self.get(topic) else { return Ok(()) };
         let at = one.cursor.position;
@@ -230,19 +231,20 @@ impl Subscriptions {
         Ok(())
     }
 
-    /// Ends a subscription that the application takes back; its topic, and where it stood.
+    /// Ends a subscription that the application revokes. Returns its topic and its position.
     pub(super) fn revoke(&mut self, topic: &str) -> Option<(Topic, Position)> {
         let one = self.take(topic)?;
         Some((one.topic, one.cursor.position))
     }
 
-    /// Gives up the `/subscribe` that was begun, if it is to `topic`, or to any; its id.
+    /// Gives up the open `/subscribe`, if it is for `topic`, or for any topic if that is `None`.
+    /// Returns its id.
     pub(super) fn abandon_opening(&mut self, topic: Option<&str>) -> Option<RequestId> {
         let is_it = |one: &mut Box<Opening>| topic.is_none_or(|topic| one.topic.as_str() == topic);
         self.opening.take_if(is_it).map(|opening| opening.id)
     }
 
-    /// Nothing more will be published: each is looked at once more.
+    /// Nothing more will be published. Each subscription gets one more turn.
     pub(super) fn expect_last(&mut self) {
         self.is_last = true;
         for (number, one) in self.list.iter_mut() {
@@ -253,15 +255,15 @@ impl Subscriptions {
         }
     }
 
-    /// Whether there may be something for one of them that it has not had: until nothing more will be
-    /// published, there may.
+    /// Whether a subscription may still have something to deliver. That is so as long as messages
+    /// may be published.
     pub(super) fn are_owed(&self) -> bool {
         let are_behind = || self.list.values().any(|one| one.is_behind);
         !self.list.is_empty() && (!self.is_last || self.is_ready() || are_behind())
     }
 
-    /// Ends those that have not had all there is; the numbers from where each stands up to the last
-    /// one are named.
+    /// Ends all subscriptions. For those that have more to deliver, an `/end` with the last number
+    /// of the log is written.
     pub(super) fn end_unread(&mut self, out: &mut Vec<u8>) {
         for (_, one) in self.list.iter_mut() {
             if let Some(head) = one.unread_head() {
@@ -271,7 +273,7 @@ impl Subscriptions {
         self.forget_all();
     }
 
-    /// Ends all, each with `/end TOPIC REASON EPOCH:NEXT`.
+    /// Ends all subscriptions, each with `/end TOPIC REASON EPOCH:NEXT`.
     pub(super) fn end_all(&mut self, reason: &Code, out: &mut Vec<u8>) {
         for one in self.list.values() {
             encode_end(out, &one.topic, reason, one.cursor.position);
@@ -285,19 +287,19 @@ impl Subscriptions {
         self.full = BTreeSet::new();
     }
 
-    /// `TOPIC:EPOCH:NEXT` of each behind this number, as the reply to `/renew` lists them, and its own
-    /// number.
+    /// The number of each subscription above `number`, and its `TOPIC:EPOCH:NEXT` as `/renew` lists
+    /// it.
     pub(super) fn positions_behind(&self, number: u64) -> impl Iterator<Item = (u64, String)> {
         let behind = self.list.behind(number);
         behind.map(|(number, one)| (number, format!("{}:{}", one.topic, one.cursor.position)))
     }
 
-    /// News may have come for these.
+    /// Takes the news from `mailbox`, and makes the subscriptions that have some ready.
     pub(super) fn look(&mut self, mailbox: &Mailbox) {
         let mut news = mem::take(&mut self.news);
         mailbox.take_news(&mut news);
         for number in news.drain(..) {
-            // It may be gone, or one that is still to begin.
+            // The subscription may have ended, or may not have begun.
             let Some(one) = self.list.get_mut(number) else { continue };
             one.source.take_queued();
             if !mem::replace(&mut one.ready, true) {
@@ -307,7 +309,7 @@ impl Subscriptions {
         self.news = news;
     }
 
-    /// Gives back the room of those that had their turns.
+    /// Frees the room of subscriptions that had their turns.
     pub(super) fn shrink(&mut self) {
         self.ready.shrink_to_fit();
         self.news = Vec::new();
@@ -318,14 +320,14 @@ impl Subscriptions {
         !self.ready.is_empty()
     }
 
-    /// Whether the peer keeps some of them from being copied: it does not read, or does not
+    /// Whether the peer keeps subscriptions waiting, because it does not read or does not
     /// acknowledge.
     pub(super) fn are_behind(&self) -> bool {
         !self.ready.is_empty() || !self.full.is_empty()
     }
 
-    /// Nothing can be copied, because the peer leaves too much unread: subscriptions with something
-    /// to copy have to wait.
+    /// Nothing can be copied, because the peer leaves too much unread. The ready subscriptions are
+    /// told that they have to wait.
     pub(super) fn wait(&mut self) {
         if mem::replace(&mut self.were_told, true) {
             return;
@@ -338,8 +340,8 @@ impl Subscriptions {
         }
     }
 
-    /// Copies what is there to the end of `out`, until `room` is used up; each call begins with
-    /// another topic, so that a busy one does not starve the rest.
+    /// Copies from the logs to `out`, until `room` is used up. Each call begins with another topic,
+    /// so that a busy topic does not starve the others.
     pub(super) fn copy(&mut self, room: Room, out: &mut Vec<u8>, tally: &mut Tally) {
         let full_at = out.len().saturating_add(room.bytes);
         for _ in 0..self.ready.len() {
@@ -394,12 +396,12 @@ impl Subscription {
         page: &mut Page<'_>,
     ) -> Result<(), CopyEnd> {
         let begin = page.out.len();
-        // The clone allocates only where something is not acknowledged. To undo the steps instead would
-        // need the runs that a reset drops.
+        // This allocates only if something is not acknowledged. The steps cannot be undone one by
+        // one, because a reset drops the runs of the window.
         let before = (self.cursor, self.flow.as_deref().cloned(), self.is_behind);
         let counted = (page.tally.notifications, page.tally.gaps);
         let copied = self.copy_all(full_at, max_line, page);
-        // Whoever revokes and then publishes must not be told of: if what was copied is newer than
+        // A message published after `revoke` must not be delivered. If a copied one is newer than
         // a command, then the command shows here. It is copied again once the command was obeyed.
         if !self.source.has_commands() {
             return copied;
@@ -411,9 +413,9 @@ impl Subscription {
         (page.tally.notifications, page.tally.gaps) = counted;
         self.ready = true;
         match copied {
-            // The end comes again behind the lines that come again.
+            // The end is found again after the lines are copied again.
             Err(CopyEnd::Slow | CopyEnd::Closed) => Ok(()),
-            // A reader that has failed is not polled again.
+            // A reader that has failed must not be polled again, so its end is not undone.
             Ok(()) | Err(CopyEnd::Unavailable(_)) => copied,
         }
     }
@@ -427,7 +429,7 @@ impl Subscription {
         while self.ready && page.out.len() < full_at {
             let lines = self.flow.as_ref().map_or(u64::MAX, |flow| flow.room());
             if lines == 0 {
-                // Not registered with the log from here on: a published message does not wake it.
+                // The reader is not polled, so a published message does not wake it.
                 self.hold(page.is_last);
             } else if self.flow.as_ref().is_some_and(|flow| flow.may_skip()) {
                 self.skip(page)?;
@@ -439,7 +441,7 @@ impl Subscription {
         Ok(())
     }
 
-    /// The number of the last message, if it has not had that.
+    /// The number of the log's last message, if that is still to be delivered.
     fn unread_head(&mut self) -> Option<u64> {
         let Position { epoch, next } = self.cursor.position;
         match self.source.poll_window(Some(self.cursor.position)) {
@@ -448,12 +450,12 @@ impl Subscription {
         }
     }
 
-    /// Whether nothing more may be delivered without an ack.
+    /// Whether nothing more may be delivered before an ack.
     fn is_full(&self) -> bool {
         self.flow.as_ref().is_some_and(|flow| flow.room() == 0)
     }
 
-    /// Waits for an ack.
+    /// Makes the subscription wait for an ack.
     fn hold(&mut self, is_last: bool) {
         self.is_behind = is_last && self.unread_head().is_some();
         self.ready = false;
@@ -462,7 +464,7 @@ impl Subscription {
         }
     }
 
-    /// Skips to the newest message, where there is more than one.
+    /// Skips to the newest message, if there is more than one.
     fn skip(&mut self, page: &mut Page<'_>) -> Result<(), CopyEnd> {
         let Poll::Ready(log) = self.source.poll_window(Some(self.cursor.position)) else {
             self.ready = false;
@@ -488,7 +490,7 @@ impl Subscription {
         }
     }
 
-    /// Moves the cursor: the step was checked, and does.
+    /// Applies a step of the reader. `Source` has checked it.
     fn advance(&mut self, read: Read, page: &mut Page<'_>) -> Result<(), CopyEnd> {
         let next = self.cursor.position.next;
         match read {
@@ -512,7 +514,7 @@ impl Subscription {
         Ok(())
     }
 
-    /// The numbers up to `last` do not come.
+    /// The numbers up to `last` will not be delivered.
     fn gap(&mut self, last: u64, reason: &Code, page: &mut Page<'_>) -> Result<(), CopyEnd> {
         let mut last = last;
         if let Some(flow) = self.flow.as_ref().filter(|_| *reason == Code::RETENTION) {
@@ -525,7 +527,7 @@ impl Subscription {
         Ok(())
     }
 
-    /// Says that the numbers up to `last` do not come.
+    /// Writes a `/gap` for the numbers up to `last`.
     fn name(&mut self, last: u64, reason: &Code, page: &mut Page<'_>) {
         let Position { epoch, next } = self.cursor.position;
         encode_gap(page.out, &self.topic, epoch, next..=last, reason);

@@ -1,30 +1,30 @@
-//! Floods of tiny writes: each costs a wake-up, and few of them make a line.
+//! Protection against floods of tiny writes: each costs a wake-up, and many of them make one line.
 //!
-//! After enough of them the connection is read only once per tick of the timers, so that a flood of
-//! tiny writes takes little processor time. Other peers are not delayed: one that writes whole
-//! lines, or large pieces of one, is read at once.
+//! After too many tiny reads the connection is read only once per tick of the timers, so that the
+//! flood takes little processor time. Peers that write whole lines, or large pieces of one, are not
+//! delayed.
 
 use std::time::Duration;
 
 use crate::protocol::Time;
 
-/// A read of fewer bytes, with no end of a line among them, is tiny.
+/// A read of fewer bytes, without the end of a line, is tiny.
 const TINY: usize = 256;
-/// Tiny reads that are borne before there is a pause.
+/// Tiny reads that are allowed before there is a pause.
 const BORNE: u8 = 32;
-/// What any other read makes good: a line may come in five pieces for ever.
+/// How many tiny reads any other read makes up for. So a peer may send every line in five pieces.
 const MADE_GOOD: u8 = 4;
-/// How long the bytes are left to gather: a tick of the timers.
+/// The length of a pause: a tick of the timers.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// How many tiny reads there were, and until when nothing is read for it. Every connection has one, so
-/// it is short.
+/// Counts tiny reads, and keeps the end of the pause. Every connection has one, so it is small.
 #[derive(Debug, Default)]
 pub(super) struct TinyReads {
     count: u8,
-    /// There is a pause whose end was not looked at.
+    /// Whether there is a pause whose end has not been noticed.
     is_pausing: bool,
-    /// The end of the pause: the lower half of a time. A pause is never longer than [`PAUSE`].
+    /// The end of the pause: the lower half of a time, which is enough because a pause is at most
+    /// [`PAUSE`].
     until: u32,
 }
 
@@ -41,23 +41,23 @@ impl TinyReads {
         }
     }
 
-    /// Whether there is a pause whose end was not looked at.
+    /// Whether there is a pause whose end has not been noticed.
     pub(super) fn is_pausing(&self) -> bool {
         self.is_pausing
     }
 
-    /// Whether nothing is to be read at `now`.
+    /// Whether `now` is in a pause.
     pub(super) fn is_pausing_at(&self, now: Time) -> bool {
         self.is_pausing && !self.left(now).is_zero()
     }
 
-    /// Until when nothing is to be read; forgets a pause that is over at `now`.
+    /// The end of the pause; `None` if there is none, or if it is over at `now`.
     pub(super) fn pause(&mut self, now: Time) -> Option<Time> {
         self.is_pausing = self.is_pausing_at(now);
         self.is_pausing.then(|| now.after(self.left(now)))
     }
 
-    /// What is left of a pause that was begun before `now`.
+    /// The time that is left of a pause that began before `now`.
     fn left(&self, now: Time) -> Duration {
         let left = Duration::from_millis(self.until.wrapping_sub(lower_half(now)).into());
         if left <= PAUSE { left } else { Duration::ZERO }
@@ -72,8 +72,8 @@ fn lower_half(time: Time) -> u32 {
 mod tests {
     use super::*;
 
-    /// A pause begins with one tiny read too many, and lasts 10 ms, also where the lower half of the time
-    /// begins again.
+    /// A pause begins after one tiny read too many, and lasts 10 ms, also if the lower half of the
+    /// time wraps.
     #[test]
     fn a_pause_lasts_one_tick() {
         for start in [0, 1_000, u64::from(u32::MAX) - 4, 1 << 40] {

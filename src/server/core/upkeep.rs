@@ -1,4 +1,4 @@
-//! What is done by the time for all connections of a server together.
+//! Periodic work for all connections of a server together.
 
 use std::{fmt, time::Duration};
 
@@ -9,14 +9,13 @@ use crate::{
     sync::Arc,
 };
 
-/// What is done by the time for all connections of a server together: the topics are swept, and while
-/// the connections hold more than
-/// [`buffered_bytes_total`](crate::ServerConfig::buffered_bytes_total), those that do not read are
-/// closed (docs/protocol/limits.md, section 20).
+/// Periodic work for all connections of a server together. It sweeps the topics. While the
+/// connections hold more than [`buffered_bytes_total`](crate::ServerConfig::buffered_bytes_total),
+/// it closes those whose peers do not read (docs/protocol/limits.md, section 20).
 ///
 /// A driver has one for each [`Environment`], with a timer of its own. After each turn of a
 /// connection, and after [`handle_timeout`](Self::handle_timeout), it sets the timer to
-/// [`next_timeout`](Self::next_timeout): a turn may fill the buffers.
+/// [`next_timeout`](Self::next_timeout), because a turn may fill the buffers.
 ///
 /// ```
 /// use std::{sync::Arc, time::Duration};
@@ -41,7 +40,7 @@ pub struct Upkeep {
 }
 
 impl Upkeep {
-    /// For the connections of `environment`, from now on.
+    /// Creates the upkeep for the connections of `environment`.
     pub fn new(environment: &Arc<Environment>, now: Time) -> Self {
         let (sweeps, shedding) = (Sweeps::new(environment, now), Shedding::default());
         Self { environment: environment.clone(), sweeps, shedding }
@@ -53,8 +52,8 @@ impl Upkeep {
         look.map_or(self.sweeps.next(), |look| look.min(self.sweeps.next()))
     }
 
-    /// Does what is due. Connections that are closed are woken, and end in their next turns. A store
-    /// that takes its time to [sweep](crate::topic::TopicStore::sweep) holds up the caller.
+    /// Does the work that is due. Connections to be closed are woken, and end in their next turns.
+    /// The call takes as long as the store's [sweep](crate::topic::TopicStore::sweep).
     pub fn handle_timeout(&mut self, now: Time) {
         self.shedding.look(&self.environment, now);
         if self.sweeps.next() <= now {
@@ -88,7 +87,7 @@ impl Sweeps {
         self.next
     }
 
-    /// The topics are swept.
+    /// Records a sweep at `now`.
     pub(in crate::server) fn has_swept(&mut self, now: Time) {
         self.next = now.after(self.interval);
     }

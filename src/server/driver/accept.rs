@@ -1,4 +1,4 @@
-//! The accept loop, and the graceful end.
+//! The accept loop and the graceful shutdown.
 
 use std::{
     collections::VecDeque,
@@ -41,11 +41,11 @@ use crate::{
     topic::Publisher,
 };
 
-/// The first pause after an error of `accept` that is not one connection's own, as when the process
-/// is out of file descriptors; it doubles up to [`MAX_PAUSE`].
+/// The first pause after an error of `accept` that concerns more than one connection, such as
+/// running out of file descriptors. It doubles up to [`MAX_PAUSE`].
 const MIN_PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
-/// How long a connection that is one too many gets to take the news.
+/// How long a connection over the limit has to read its `/bye`.
 const REFUSAL: Duration = Duration::from_secs(1);
 
 type BoxedSignal = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -68,8 +68,8 @@ impl<L: Listener> Serve<L> {
 
     /// Stops when `signal` ends, in two steps (docs/protocol/leaving.md, section 18).
     ///
-    /// 1. No connection is accepted any more. Each client is sent `/bye`, and its connection goes on
-    ///    as before for the [`grace`](crate::ServerConfig::grace).
+    /// 1. No connection is accepted any more. Each client is sent `/bye`, and its connection goes
+    ///    on as before for the [`grace`](crate::ServerConfig::grace).
     /// 2. Then the line is drawn: later requests are refused, what is in flight is finished and
     ///    answered, and the connection is closed. What outlasts the
     ///    [`drain`](crate::ServerConfig::drain) time is answered `cut closing`, and the connection
@@ -122,7 +122,7 @@ impl<L: Listener> Serve<L> {
                 }
                 ControlFlow::Continue(Err(error)) if is_of_one_connection(&error) => {
                     tracing::debug!(%error, "connection failed before it was accepted");
-                    // A listener that only fails must not keep the thread.
+                    // A listener that always fails must not occupy the thread.
                     yield_now().await;
                 }
                 ControlFlow::Continue(Err(error)) => {
@@ -181,35 +181,36 @@ fn warn_of_strangers<L: Listener>(listener: &L, serving: &Serving) {
     }
 }
 
-/// Where a listener listens; it is user code.
+/// The address of a listener. The listener is user code, so this is guarded.
 fn local_addr<L: Listener>(listener: &L) -> io::Result<PeerAddr> {
     caught(|| listener.local_addr()).unwrap_or_else(|panic| Err(panicked(&panic)))
 }
 
-/// Ends when the signal to stop does. One that panics will not come any more: the server stops.
+/// Ends when the signal to stop does. If the signal panics, it cannot come later, so the server
+/// stops.
 async fn raised(signal: BoxedSignal) {
     if let Err(panic) = Guarded::new(|| signal).await {
         tracing::error!(%panic, "the signal to stop panicked: stopping");
     }
 }
 
-/// A listener's panic is an error that is not one connection's own.
+/// A panic of a listener, as an error that concerns more than one connection.
 fn panicked(panic: &str) -> io::Error {
     io::Error::other(format!("the listener panicked: {}", Escaped(panic.as_bytes())))
 }
 
-/// The end of a time from now on; of one without end, a day that does not come.
+/// The instant after `time`. If that is out of range, a day in the far future.
 fn after(time: Duration) -> Instant {
     const AGES: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
     Instant::now() + time.min(AGES)
 }
 
-/// The connections' tasks, and the clock that goes for them.
+/// The tasks of the connections, and the clock that runs for them.
 struct Crew {
     serving: Arc<Serving>,
     limits: Limits,
     tasks: JoinSet<()>,
-    /// Those of `tasks` that are one too many, in the order of their coming.
+    /// The tasks of connections over the limit, the oldest first.
     refused: VecDeque<AbortHandle>,
     _clock: Clock,
 }
@@ -221,7 +222,7 @@ impl Crew {
         Self { serving, limits, tasks, refused, _clock: clock }
     }
 
-    /// The next connection; `Break` at the signal.
+    /// Waits for the next connection; `Break` at the signal to stop.
     async fn accept<L: Listener>(
         &mut self,
         listener: &mut L,
@@ -232,7 +233,7 @@ impl Crew {
         self.until(accepted, signal).await
     }
 
-    /// Waits for `event`; `Break` at the signal.
+    /// Waits for `event`; `Break` at the signal to stop.
     async fn until<T>(
         &mut self,
         event: impl Future<Output = T>,
@@ -249,7 +250,7 @@ impl Crew {
         .await
     }
 
-    /// Forgets the connections that ended.
+    /// Removes the tasks that have ended.
     fn poll(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(Some(ended)) = self.tasks.poll_join_next(cx) {
             if let Err(error) = ended
@@ -262,7 +263,7 @@ impl Crew {
 
     fn welcome<L: Listener>(&mut self, io: L::Io, peer: PeerAddr) {
         let id = self.serving.random.next_uuid();
-        // A peer names its Unix socket itself.
+        // Escaped, because a peer chooses the name of its Unix socket.
         let shown = |peer: &PeerAddr| peer.to_string();
         let span = tracing::info_span!(
             "connection",
@@ -274,7 +275,7 @@ impl Crew {
         let place = self.limits.admit(open, &peer);
         let session = serving.environment.session(id, peer, serving.timers.now());
         let Ok(place) = place else {
-            span.in_scope(|| tracing::debug!(open, "one too many"));
+            span.in_scope(|| tracing::debug!(open, "refused: too many connections"));
             let refused = Driver::refused(io, serving, session);
             return self.refuse(async { drop(timeout(REFUSAL, refused).await) }.instrument(span));
         };
@@ -293,8 +294,8 @@ impl Crew {
         };
     }
 
-    /// Sees a connection off. Of too many at once the oldest goes: what it was to be told it has
-    /// been told, unless it does not read.
+    /// Refuses a connection over the limit. If too many are being refused, the oldest is dropped:
+    /// its `/bye` has been sent unless its peer does not read.
     fn refuse(&mut self, refused: impl Future<Output = ()> + Send + 'static) {
         self.refused.push_back(self.tasks.spawn(refused));
         if self.refused.len() > self.limits.refusals {
@@ -307,8 +308,9 @@ impl Crew {
         }
     }
 
-    /// Tells the connections, draws the line, has the last of what is published delivered, cuts what
-    /// is left: each step only for those that are still there after the one before.
+    /// The graceful shutdown: sends `/bye`, then `/bye;last=N`, lets the last messages be
+    /// delivered, then cuts what still runs. Each step applies to the connections that are still
+    /// open.
     async fn drain(mut self) {
         let (grace, drain) =
             (self.serving.environment.config.grace, self.serving.environment.config.drain);
@@ -335,7 +337,7 @@ impl Crew {
         self.tasks.shutdown().await;
     }
 
-    /// In the order of the sessions' ids, which are random, and not in that of their table.
+    /// In the order of the sessions' ids, so that the order does not depend on the table's.
     fn raise(&self, flag: u8) {
         let mut sessions: Vec<_> = self.serving.environment.sessions.iter().collect();
         sessions.sort_unstable_by_key(Session::id);
@@ -346,7 +348,8 @@ impl Crew {
         self.happens_by(deadline, std::future::pending()).await || self.tasks.is_empty()
     }
 
-    /// Waits for `event`, and for no longer than there are connections; whether it happened.
+    /// Waits for `event`, while there are connections and until `deadline`. Returns whether it
+    /// happened.
     async fn happens_by(&mut self, deadline: Instant, event: impl Future<Output = ()>) -> bool {
         let (mut timeout, mut event) = (pin!(sleep_until(deadline)), pin!(event));
         poll_fn(|cx| {
@@ -378,7 +381,7 @@ mod tests {
         tcp::tests::watched,
     };
 
-    /// Hands out a second handle of each socket that it accepts.
+    /// Sends a second handle of each socket that it accepts.
     struct Shown(TcpListener, mpsc::UnboundedSender<Socket>);
 
     impl Listener for Shown {
@@ -403,8 +406,8 @@ mod tests {
         }
     }
 
-    /// The times, in seconds, that a server over `listen` sets on the sockets it accepts. What the
-    /// system may hold unsent is what the configuration says.
+    /// The times, in seconds, that a server over `listen` sets on the sockets it accepts. Also
+    /// checks that the limit on unsent bytes is as configured.
     async fn served<L: Listener>(
         listen: impl FnOnce(Shown) -> L,
         config: ServerConfig,
@@ -427,7 +430,7 @@ mod tests {
         watched(&socket).map(|times| times.map(|time| time.as_secs()))
     }
 
-    /// Row 23 of the threats: accepted sockets are watched, as the configuration says.
+    /// Row 23 of the threats: the system watches accepted sockets as the configuration says.
     #[tokio::test]
     async fn a_peer_that_is_gone_is_noticed_by_its_socket() {
         let config = ServerConfig::new;
@@ -455,9 +458,9 @@ mod tests {
         assert_eq!(served(listen, ServerConfig::new()).await, Some([20, 10, 5]));
     }
 
-    /// A transport that cannot be prepared, or a listener that panics, costs its connection nothing.
+    /// A connection is served even if its transport cannot be prepared, or its listener panics.
     #[tokio::test]
-    async fn who_cannot_be_prepared_is_served() {
+    async fn a_connection_that_cannot_be_prepared_is_served() {
         struct Fails(TcpListener);
 
         impl Listener for Fails {

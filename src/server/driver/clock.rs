@@ -1,7 +1,7 @@
-//! What a server does by the time: deadlines, the sweep of its topics, and shedding.
+//! The periodic tasks of a server: deadlines, the sweep of its topics, and shedding.
 //!
-//! Each is a task of its own, apart from that which accepts, and what may take its time runs
-//! [`apart`]: a [`Listener`](crate::Listener) or a store that does holds up no deadline.
+//! Each is a task of its own, separate from the one that accepts. User code that may block runs
+//! [`apart`], so a [`Listener`](crate::Listener) or a store that blocks delays no deadline.
 
 use std::{future::poll_fn, pin::pin, task::Poll, thread, time::Duration};
 
@@ -21,7 +21,7 @@ use crate::{
     sync::{Arc, Mutex},
 };
 
-/// The tasks; they end when this is dropped.
+/// The periodic tasks. They end when this is dropped.
 pub(in crate::server) struct Clock(
     #[expect(dead_code, reason = "it is there to be dropped")] JoinSet<()>,
 );
@@ -36,13 +36,13 @@ impl Clock {
     }
 }
 
-/// Runs user code that must not block, but may.
+/// Runs user code that must not block, in a way that is safe if it does.
 ///
-/// A thread of the runtime that is blocked may be the one that looks for timers and I/O, and no other
-/// takes its place. So where there are several threads, this code runs on a thread of its own. It does
-/// not run on those that the runtime has for such code: [`blocking`](crate::blocking) handlers may
-/// occupy all of them for as long as they like. A runtime of one thread runs it in place, in an order
-/// that does not change.
+/// A blocked thread of the runtime may be the one that drives timers and I/O, and no other thread
+/// takes that over. So if the runtime has several threads, this code runs on a new thread. It does
+/// not run on the runtime's threads for blocking code, because [`blocking`](crate::blocking)
+/// handlers may occupy all of them for any time. If the runtime has one thread, the code runs in
+/// place, so that the order of events is deterministic.
 pub(in crate::server) async fn apart<T: Send + 'static>(
     run: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
@@ -56,20 +56,20 @@ pub(in crate::server) async fn apart<T: Send + 'static>(
     let thread = thread::Builder::new().name("bellwire-apart".into()).spawn(move || {
         let _runtime = runtime.enter();
         let run = taken.lock().take();
-        // Nobody waits for it any more where the server has ended.
+        // The receiver is gone if the server has ended.
         let _ = done.send(run.and_then(guarded));
     });
     match thread {
         Ok(_) => ran.await.ok().flatten(),
         Err(error) => {
-            tracing::error!(%error, "no thread for code that may block");
+            tracing::error!(%error, "cannot start a thread for code that may block");
             let run = run.lock().take();
             run.and_then(guarded)
         }
     }
 }
 
-/// Raises the alarms that are due.
+/// Raises the alarms that are due, for ever.
 async fn turn(serving: Arc<Serving>) {
     let mut timer = pin!(sleep(Duration::ZERO));
     poll_fn(|cx| {
@@ -83,7 +83,7 @@ async fn sweep(serving: Arc<Serving>) {
     let mut sweeps = Sweeps::new(&serving.environment, serving.timers.now());
     loop {
         serving.timers.sleep_until(sweeps.next()).await;
-        // A store is user code too; what it forgets late costs nothing but room.
+        // A store is user code, so its sweep is guarded. A late sweep only costs memory.
         let publisher = serving.environment.publisher.clone();
         if apart(move || publisher.store().sweep()).await.is_none() {
             tracing::error!("topic store panicked in its sweep");

@@ -1,4 +1,4 @@
-//! A connection from when it was accepted: the handshake of its transport, then the connection.
+//! The task of an accepted connection: first the handshake of its transport, then the connection.
 
 use std::{
     pin::Pin,
@@ -19,7 +19,7 @@ use crate::{
     sync::Arc,
 };
 
-/// A connection's task: the accept loop waits for no handshake.
+/// A connection's task. The handshake is in it, so that the accept loop does not wait for one.
 #[expect(clippy::large_enum_variant, reason = "it is the largest one for nearly all its life")]
 pub(in crate::server) enum ConnectionTask<L: Listener> {
     Handshake(Box<Handshake<L>>),
@@ -28,7 +28,7 @@ pub(in crate::server) enum ConnectionTask<L: Listener> {
 }
 
 pub(in crate::server) struct Handshake<L: Listener> {
-    /// Until the handshake is over.
+    /// `None` after the handshake.
     io: Option<L::Io>,
     serving: Arc<Serving>,
     session: Session,
@@ -62,7 +62,7 @@ impl<L: Listener> Future for ConnectionTask<L> {
 }
 
 impl<L: Listener> Handshake<L> {
-    /// The connection, or none if it did not come to one.
+    /// Polls the handshake. Returns the connection, or `None` if the handshake failed.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Driver<L::Io>>> {
         let Some(io) = &mut self.io else { return Poll::Ready(None) };
         match guarded(|| L::poll_handshake(io, cx)) {
@@ -72,7 +72,7 @@ impl<L: Listener> Handshake<L> {
                 Poll::Ready(None)
             }
             Some(Poll::Pending) if self.is_given_up(cx) => {
-                tracing::debug!("handshake given up");
+                tracing::debug!("handshake ended: too slow, or the connection is to close");
                 Poll::Ready(None)
             }
             Some(Poll::Pending) => Poll::Pending,
@@ -86,13 +86,13 @@ impl<L: Listener> Handshake<L> {
     fn open(&mut self, principal: Principal) -> Option<Driver<L::Io>> {
         let io = self.io.take()?;
         if !principal.is_anonymous() {
-            tracing::debug!(?principal, "known by its transport");
+            tracing::debug!(?principal, "client identified by its transport");
             self.session.set_principal(principal);
         }
         Some(Driver::new(io, Arc::clone(&self.serving), self.session.clone()))
     }
 
-    /// Whether it takes too long, or the connection is not wanted any more.
+    /// Whether the handshake takes too long, or the connection is to end.
     fn is_given_up(&mut self, cx: &mut Context<'_>) -> bool {
         let (timers, mailbox) = (&self.serving.timers, self.session.mailbox());
         let flags = mailbox.take(cx.waker(), &mut Vec::new());
@@ -114,7 +114,7 @@ impl<L: Listener> Handshake<L> {
 impl<L: Listener> Drop for Handshake<L> {
     fn drop(&mut self) {
         self.serving.timers.clear(&mut self.alarm);
-        // Else it is the connection's.
+        // After the handshake, the connection does this.
         if self.io.is_some() {
             self.serving.environment.sessions.remove(&self.session);
             self.session.mailbox().close();
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
     use crate::server::driver::spanned::Spanned;
 
-    /// What a handshake needs is on the heap, and gone when it is over.
+    /// The state of a handshake is on the heap, so that it is freed after the handshake.
     #[test]
     fn a_connections_task_is_hardly_larger_than_the_connection() {
         let (task, connection) =
@@ -137,11 +137,11 @@ mod tests {
         assert!(task <= connection + 8, "{task} bytes over {connection}");
     }
 
-    /// The runtime rounds a task up to a multiple of 128 bytes, with 96 of its own.
+    /// The runtime rounds the size of a task up to a multiple of 128 bytes, of which it uses 96.
     #[test]
     fn an_idle_connections_task_takes_384_bytes() {
         let task = size_of::<Spanned<ConnectionTask<TcpListener>>>();
-        // In tests the decoder of lines counts what it does.
+        // In tests the line decoder has an additional counter.
         let counter = size_of::<usize>();
         assert!(task <= 384 - 96 + counter, "{task} bytes");
     }

@@ -66,16 +66,16 @@ pub trait Listener: Send + 'static {
     /// The system's.
     fn local_addr(&self) -> io::Result<PeerAddr>;
 
-    /// Prepares a connection that is let in: its transport is to give up a peer that is gone from the
-    /// network within `timeout`, which is
-    /// [`ServerConfig::tcp_user_timeout`](crate::ServerConfig::tcp_user_timeout). Default: nothing is
-    /// done, and nothing is needed where no network is between the two.
+    /// Prepares an accepted connection: within `timeout`, its transport should give up a peer that
+    /// is gone from the network. `timeout` is
+    /// [`ServerConfig::tcp_user_timeout`](crate::ServerConfig::tcp_user_timeout). Default: does
+    /// nothing, for transports without a network in between.
     ///
     /// It is called once per connection, before its handshake. A listener around another one calls
-    /// the other's. That of TCP sets TCP_NODELAY here, too.
+    /// the other's. The one for TCP also sets TCP_NODELAY.
     ///
     /// # Errors
-    /// They go to the log, and the connection goes on.
+    /// They are logged, and the connection goes on.
     fn prepare(_io: &Self::Io, _timeout: Option<Duration>) -> io::Result<()> {
         Ok(())
     }
@@ -117,7 +117,8 @@ pub trait Listener: Send + 'static {
 /// Listens on the first of the endpoints of `address` that it can listen on.
 ///
 /// # Errors
-/// Of the lookup: the text begins with the address. Of listening: it begins with the endpoints.
+/// If the lookup fails, the text begins with the address. If listening fails, it begins with the
+/// endpoints.
 pub(in crate::server) async fn listen(address: &str) -> io::Result<TcpListener> {
     let found = lookup_host(address).await.map_err(|error| tcp::at(address, error))?;
     let endpoints: Vec<_> = found.collect();
@@ -127,7 +128,7 @@ pub(in crate::server) async fn listen(address: &str) -> io::Result<TcpListener> 
     })
 }
 
-/// With commas between them.
+/// Displays the endpoints with commas between them.
 struct Endpoints<'a>(&'a [SocketAddr]);
 
 impl fmt::Display for Endpoints<'_> {
@@ -181,7 +182,7 @@ fn unix_addr(address: &tokio::net::unix::SocketAddr) -> PeerAddr {
     PeerAddr::Unix(address.as_pathname().map(Into::into))
 }
 
-/// Whether an error of `accept` is one connection's own, so that the next may be fine.
+/// Whether an error of `accept` concerns only one connection, so that the next one may succeed.
 pub(in crate::server) fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)

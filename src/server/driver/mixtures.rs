@@ -1,4 +1,4 @@
-//! Tests of all parts of a connection at once: random lines, in random pieces, over a tiny pipe.
+//! Tests of all parts of a connection together: random lines, in random pieces, over a tiny pipe.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,8 +36,8 @@ use crate::{
     topic::{MemoryTopics, Publisher},
 };
 
-/// Polls that the longest of these conversations may take; a connection that does not come to rest
-/// takes any number.
+/// More polls than the longest of these conversations takes. A connection that never comes to rest
+/// exceeds any number.
 const POLLS: usize = 50_000;
 const LINES: u64 = 150;
 
@@ -144,7 +144,7 @@ fn serving(dice: &Arc<Dice>) -> Arc<Serving> {
 
 const TOPICS: [&str; 3] = ["t", "u", "v"];
 
-/// Publishes to each topic, so that its log has the epoch that is returned.
+/// Publishes to each topic. Returns the epochs of their logs.
 async fn epochs(environment: &Environment) -> BTreeMap<&'static str, String> {
     let mut epochs = BTreeMap::new();
     for topic in TOPICS {
@@ -154,7 +154,7 @@ async fn epochs(environment: &Environment) -> BTreeMap<&'static str, String> {
     epochs
 }
 
-/// A line, and whether it is to be answered.
+/// A random line, and whether it is answered.
 fn line(id: u64, epochs: &BTreeMap<&str, String>, dice: &Dice) -> (String, bool) {
     let (near, n) = (id.saturating_sub(dice.roll(6)).max(1), 1 + dice.roll(5));
     let topic = TOPICS[dice.roll(3) as usize];
@@ -200,7 +200,7 @@ fn line(id: u64, epochs: &BTreeMap<&str, String>, dice: &Dice) -> (String, bool)
     }
 }
 
-/// Method and attributes of a request line, without their numbers.
+/// Method and attributes of a request line, without their values.
 fn kind(line: &str) -> String {
     let head = line.split([' ', '\n']).nth(1).unwrap_or_default();
     let mut parts = head.split(';').map(|part| match part.split_once('=') {
@@ -211,13 +211,14 @@ fn kind(line: &str) -> String {
     parts.fold(method, |kind, part| kind + ";" + part)
 }
 
-/// Writes all lines and ends its direction, with or without a `/quit`; the requests by their ids.
+/// Writes all lines and ends its direction, with or without a `/quit`. Returns the requests by
+/// their ids.
 async fn write(
     mut io: WriteHalf<DuplexStream>,
     epochs: BTreeMap<&'static str, String>,
     dice: Arc<Dice>,
 ) -> BTreeMap<u64, String> {
-    // A first line that is malformed would be the last.
+    // The first line has to be valid, because the server closes after a malformed one.
     let mut script = "1 /renew\n".to_owned();
     let mut requests = BTreeMap::from([(1, kind(&script))]);
     for id in 2..=LINES {
@@ -243,7 +244,7 @@ async fn write(
     requests
 }
 
-/// Reads all; the words by which each id was answered, and the last id of a `/bye`.
+/// Reads all lines. Returns the words that answered each id, and the last id of a `/bye`.
 async fn read(
     mut io: ReadHalf<DuplexStream>,
     dice: Arc<Dice>,
@@ -275,7 +276,7 @@ async fn read(
 /// What ends a conversation, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum EndedBy {
-    /// The peer does.
+    /// The peer ends its direction.
     Peer,
     Close(Duration),
     Drain(Duration),
@@ -308,7 +309,7 @@ impl EndedBy {
     }
 }
 
-/// Commands, alarms and news for nothing, for as long as it is polled.
+/// Sends commands, alarms and news without a reason, for as long as it is polled.
 async fn disturb(session: Session, dice: Arc<Dice>) {
     for _ in 0..100 {
         dice.pause(200).await;
@@ -325,10 +326,10 @@ fn session(serving: &Serving, id: Uuid) -> Session {
     serving.environment.session(id, PeerAddr::Other("test".into()), now)
 }
 
-/// Rows 7, 8 and 31 of the threats: whatever is mixed, each request is answered once and counted
-/// once, and the connection neither stalls nor spins.
+/// Rows 7, 8 and 31 of the threats: in any mixture, each request is answered once and counted once,
+/// and the connection neither stalls nor spins.
 #[tokio::test(start_paused = true)]
-async fn each_request_is_answered_once_whatever_is_mixed() {
+async fn each_request_is_answered_once_in_any_mixture() {
     let mut kinds = BTreeMap::<String, BTreeSet<String>>::new();
     for seed in 1..=300 {
         let dice = Dice::new(seed);
@@ -383,8 +384,8 @@ async fn each_request_is_answered_once_whatever_is_mixed() {
     assert_each_kind_was_mixed_in(&kinds);
 }
 
-/// What is always refused mixes in nothing: each kind of request was done at least once, but for
-/// those that are there to fail.
+/// Each kind of request was accepted at least once, except those that always fail. Otherwise the
+/// mixture would not test them.
 fn assert_each_kind_was_mixed_in(kinds: &BTreeMap<String, BTreeSet<String>>) {
     const FAILING: [&str; 5] = ["never;ttl", "panic", "nosuch", "bad..name", "count"];
     assert!(kinds.len() > FAILING.len() + 12, "{kinds:?}");

@@ -1,4 +1,4 @@
-//! Where connections come from, and what runs them on the runtime.
+//! Listeners, and the tasks that run connections on the runtime.
 
 pub(in crate::server) mod accept;
 pub(in crate::server) mod clock;

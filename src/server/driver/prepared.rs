@@ -1,4 +1,4 @@
-//! What is done to the transport of a connection when it is accepted.
+//! Prepares the transport of an accepted connection.
 
 use std::any::TypeId;
 
@@ -12,8 +12,8 @@ use crate::{
     sync::Arc,
 };
 
-/// A connection's transport, once it is prepared. Where that fails its peer may be gone already: its own
-/// affair, and no reason to pause.
+/// Prepares a connection's transport. If that fails, the peer may be gone already. This concerns
+/// only that connection, so the accept loop does not pause.
 pub(in crate::server) async fn prepared<L: Listener>(
     io: L::Io,
     serving: Arc<Serving>,
@@ -36,7 +36,7 @@ pub(in crate::server) async fn prepared<L: Listener>(
     }
 }
 
-/// Whether it is one of this crate's own listeners, whose functions do not block.
+/// Whether this is a listener of this crate, whose functions do not block.
 fn is_own<L: Listener>() -> bool {
     let own = [
         TypeId::of::<TcpListener>(),

@@ -6,7 +6,7 @@ use crate::{
     sync::Arc,
 };
 
-/// What the tasks of a server share: what its connections share, and what drives them.
+/// What the tasks of a server share: the environment of its connections, and the timers.
 pub(in crate::server) struct Serving {
     pub(in crate::server) environment: Arc<Environment>,
     pub(in crate::server) random: Random,

@@ -24,17 +24,18 @@ use crate::{
 
 /// Rounds per poll, after which other tasks of the runtime have their turn.
 ///
-/// With the reads of a round, 256 KiB of input at most: thousands of requests in few milliseconds,
-/// which is what a flood may keep the others of its thread waiting (tests of memory count it).
+/// With two reads per round, that is at most 256 KiB of input: thousands of requests in a few
+/// milliseconds. So long may a flood delay other tasks of its thread. The memory tests rely on this
+/// number.
 const ROUNDS: usize = 2;
 
-/// The task of one connection: its transport, and the core that obeys it. It ends when the connection
-/// is closed.
+/// The task of one connection: its transport, and the core that processes its input. It ends when
+/// the connection is closed.
 pub(in crate::server) struct Driver<T> {
     io: T,
     core: Connection,
     serving: Arc<Serving>,
-    /// The earliest timeout of the core, registered with the timers.
+    /// The alarm for the earliest timeout of the core.
     alarm: Alarm,
 }
 
@@ -45,7 +46,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
         Self::drive(io, core, serving)
     }
 
-    /// The driver of a connection that is one too many.
+    /// The driver of a connection over the limit.
     pub(in crate::server) fn refused(io: T, serving: Arc<Serving>, session: Session) -> Self {
         let now = serving.timers.now();
         let core = Connection::new_refused(serving.environment.clone(), session, now);
@@ -74,7 +75,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
         Poll::Pending
     }
 
-    /// Reads, obeys and writes; whether another round would do something.
+    /// Reads, processes and writes. Returns whether another round has work.
     fn poll_round(&mut self, cx: &mut Context<'_>, now: Time) -> io::Result<bool> {
         self.core.begin_round(now);
         self.poll_read(cx, now)?;
@@ -106,8 +107,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
         Ok(())
     }
 
-    /// Writes until all is out or the transport takes no more, then flushes. Pending where bytes are
-    /// left, or are still on their way.
+    /// Writes until everything is written or the transport takes no more, then flushes. Pending if
+    /// bytes are left to be written or flushed.
     fn poll_write(&mut self, cx: &mut Context<'_>, now: Time) -> Poll<io::Result<()>> {
         while !self.core.output().is_empty() {
             match ready!(Pin::new(&mut self.io).poll_write(cx, self.core.output())) {
@@ -151,10 +152,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Driver<T> {
     }
 }
 
-/// Wakes the task once the runtime has looked for news of others.
+/// Wakes the task after the runtime has polled for I/O.
 ///
-/// A task that wakes itself is polled again before that, dozens of times. A flood would then delay
-/// connections whose bytes the runtime has not seen yet.
+/// A task that wakes itself directly is polled dozens of times before that. A flood would then
+/// delay connections whose bytes the runtime has not seen yet.
 fn give_way(cx: &mut Context<'_>) {
     let yielding = pin!(yield_now());
     let _ = yielding.poll(cx);

@@ -1,4 +1,4 @@
-//! A future that runs inside a span of the log.
+//! A future that runs inside a tracing span.
 
 use std::{
     pin::Pin,
@@ -9,10 +9,10 @@ use tracing::Span;
 
 use crate::guard::{InSpan, guarded};
 
-/// A future that is polled and dropped inside a span. As tracing's `Instrumented`, but smaller: the span
-/// is kept apart, and one that nobody records takes no room.
+/// A future that is polled and dropped inside a span. It is smaller than tracing's `Instrumented`:
+/// the span is boxed, and a disabled span takes no memory.
 pub(in crate::server) struct Spanned<F> {
-    /// Until it is dropped.
+    /// `None` once it was dropped.
     future: Option<F>,
     span: Option<Box<Span>>,
 }

@@ -1,4 +1,4 @@
-//! The deadlines of all connections, in coarse ticks, driven by one timer of the runtime.
+//! The deadlines of all connections, in ticks, driven by one timer of the runtime.
 
 use std::{
     collections::BTreeMap,
@@ -18,23 +18,24 @@ use crate::{
     sync::{Arc, AtomicU64, Mutex, Ordering},
 };
 
-/// How coarse, in milliseconds: no deadline of the protocol's is finer than some tens.
+/// The length of a tick, in milliseconds. Deadlines of the protocol need not be more exact than
+/// some tens.
 const TICK: u64 = 10;
 
-/// How late an alarm may be before that tells of a process that was stopped, in milliseconds.
+/// If an alarm is later than this, in milliseconds, the process was stopped.
 const LATE: u64 = 1_000;
 
-/// How long all alarms are then held back, in milliseconds: what came in meanwhile is read first, by
-/// ten thousand connections too.
+/// How long all alarms are held back after that, in milliseconds. Meanwhile the connections read
+/// what has arrived; this is enough for ten thousand of them.
 const HOLD: u64 = 250;
 
-/// A time that does not come.
+/// A time in the far future.
 const AGES: Duration = Duration::from_secs(1_000 * 365 * 24 * 60 * 60);
 
 /// The server's time, and the alarms of its connections.
 ///
-/// A connection registers only its earliest deadline, and only if it is earlier than what it has
-/// registered; on an alarm it looks which of its deadlines passed, and registers the next.
+/// A connection registers only its earliest deadline, and only if that is earlier than the
+/// registered one. On an alarm it checks its deadlines, and registers the next one.
 #[derive(Debug)]
 pub(in crate::server) struct Timers {
     start: Instant,
@@ -42,15 +43,15 @@ pub(in crate::server) struct Timers {
     connections: AtomicU64,
 }
 
-/// A connection's place among the timers.
+/// A connection's entry in the timers.
 ///
 /// **Invariant:** the timers hold at most one entry per alarm, and none once it is cleared. So
-/// earlier deadlines and ended connections do not pile up in it.
+/// earlier deadlines and ended connections do not pile up.
 #[derive(Debug)]
 pub(in crate::server) struct Alarm {
-    /// Tells connections apart, and puts those of one tick in the order of their coming.
+    /// Identifies the connection. Within a tick, alarms are raised in this order.
     number: u64,
-    /// What is registered, as a deadline, or [`NONE`]: it may have been raised meanwhile.
+    /// The registered deadline, or [`NONE`]. Its alarm may have been raised since.
     deadline: Time,
 }
 
@@ -63,7 +64,7 @@ type ByTick = BTreeMap<(u64, u64), Arc<Mailbox>>;
 #[derive(Debug, Default)]
 struct Alarms {
     by_tick: ByTick,
-    /// The task that raises the alarms.
+    /// The waker of the task that raises the alarms.
     turner: Option<Waker>,
     /// The tick up to which alarms are held back.
     held: Option<u64>,
@@ -81,7 +82,8 @@ impl Alarm {
 }
 
 impl Alarms {
-    /// Takes out what is due; nothing for a while if the first of it is due for long.
+    /// Removes the alarms that are due. If the first one is far too late, the process was stopped,
+    /// and all alarms are held back for [`HOLD`].
     fn split_due(&mut self, now: u64) -> ByTick {
         let is_late = |&(first, _): &(u64, u64)| first.saturating_add(LATE / TICK) < now;
         match self.held {
@@ -115,25 +117,25 @@ impl Timers {
         time_since(self.start)
     }
 
-    /// Its time, for what does not know the timers.
+    /// The server's clock, for code that has no access to the timers.
     pub(in crate::server) fn clock(&self) -> SessionClock {
         let start = self.start;
         SessionClock::new(move || time_since(start))
     }
 
-    /// Waits until `at`; of a time without end, for an age.
+    /// Waits until `at`. For an endless time it waits until the far future.
     pub(in crate::server) async fn sleep_until(&self, at: Time) {
         let since_start = Duration::from_millis(at.as_millis()).min(AGES);
         sleep_until(self.start + since_start).await;
     }
 
-    /// A connection's alarm, not set.
+    /// A new alarm, not set.
     pub(in crate::server) fn new_alarm(&self) -> Alarm {
         Alarm { number: self.connections.fetch_add(1, Ordering::Relaxed), deadline: NONE }
     }
 
-    /// Raises [`ALARM`] in `mailbox` at `deadline`, or up to a tick later; no more at what was set
-    /// before.
+    /// Sets the alarm: raises [`ALARM`] in `mailbox` at `deadline` or up to a tick later. This
+    /// replaces an earlier deadline.
     pub(in crate::server) fn set(&self, alarm: &mut Alarm, deadline: Time, mailbox: &Arc<Mailbox>) {
         let key = (tick_of(deadline), alarm.number);
         let before = alarm.key();
@@ -154,7 +156,7 @@ impl Timers {
         }
     }
 
-    /// Forgets what was set.
+    /// Clears the alarm.
     pub(in crate::server) fn clear(&self, alarm: &mut Alarm) {
         if let Some(key) = alarm.key() {
             alarm.deadline = NONE;
@@ -163,7 +165,7 @@ impl Timers {
         }
     }
 
-    /// Raises what is due, and sets `timer` to what comes next.
+    /// Raises the alarms that are due, and sets `timer` to the next one.
     pub(in crate::server) fn poll_turn(&self, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) {
         loop {
             let (due, next) = self.take_due(cx.waker());
@@ -180,7 +182,8 @@ impl Timers {
 
     fn take_due(&self, turner: &Waker) -> (ByTick, Option<Instant>) {
         let now = self.now().as_millis() / TICK;
-        // A waker is not dropped under the lock.
+        // Cloned before the lock, and the old waker is dropped after it: dropping a waker runs
+        // foreign code.
         let turner = turner.clone();
         let mut alarms = self.alarms.lock();
         let due = alarms.split_due(now);
@@ -192,7 +195,7 @@ impl Timers {
         (due, next.and_then(|tick| self.instant_of(tick)))
     }
 
-    /// When a tick comes; `None` for one that never does.
+    /// The instant of a tick; `None` if it is out of range.
     fn instant_of(&self, tick: u64) -> Option<Instant> {
         self.start.checked_add(Duration::from_millis(tick.checked_mul(TICK)?))
     }
@@ -215,7 +218,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_entry_per_connection_whatever_is_set_and_none_once_cleared() {
+    async fn an_alarm_has_one_entry_and_none_once_cleared() {
         let (timers, mailbox) = (Timers::new(), Arc::default());
         let mut alarms = [timers.new_alarm(), timers.new_alarm()];
         for millis in (0..1_000).rev() {
@@ -228,7 +231,8 @@ mod tests {
         assert_eq!((entries(&timers), Arc::strong_count(&mailbox)), (0, 1));
     }
 
-    /// Row 30 of the threats: a process that was stopped reads before deadlines fire.
+    /// Row 30 of the threats: after the process was stopped, connections read before deadlines
+    /// fire.
     #[tokio::test(start_paused = true)]
     async fn alarms_are_held_back_after_a_stop() {
         let turn = |timers: &Timers| {
@@ -242,7 +246,7 @@ mod tests {
             turn(&timers);
             assert_eq!(raised(&mailbox), !is_held, "{late}");
             if is_held {
-                // One that is set meanwhile does not ring before the others.
+                // An alarm that is set meanwhile is held back, too.
                 timers.set(&mut timers.new_alarm(), at(5_010), &mailbox);
                 tokio::time::advance(Duration::from_millis(HOLD - TICK)).await;
                 turn(&timers);

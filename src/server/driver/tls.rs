@@ -1,4 +1,4 @@
-//! TLS on a server's side: a listener over a listener, and its streams.
+//! TLS for servers: a listener over a listener, and its streams.
 
 use std::{
     fmt, io,
@@ -54,12 +54,12 @@ impl<L: Listener> TlsListener<L> {
         Self { listener, acceptor: config.into(), identify: None }
     }
 
-    /// Sets how a client is identified by the chain of its certificate, which `config` has
-    /// verified; the client's own comes first. Default: certificates identify no client.
+    /// Sets how a client is identified by its certificate chain, which `config` has verified. The
+    /// client's own certificate comes first. Default: certificates identify no client.
     ///
-    /// A client that is identified need not `/auth`. A client without a certificate is anonymous,
-    /// and `identify` is not called. It is called within the connection's driver, and must not
-    /// block. If it returns [`Denied`] or panics, the connection is dropped.
+    /// A client that is identified need not `/auth`. For a client without a certificate, `identify`
+    /// is not called, and the client is anonymous. `identify` is called within the connection's
+    /// driver, so it must not block. If it returns [`Denied`] or panics, the connection is dropped.
     ///
     /// ```no_run
     /// use std::sync::Arc;
@@ -122,7 +122,7 @@ impl<L: Listener> Listener for TlsListener<L> {
 
 /// A connection of a [`TlsListener`], its handshake included.
 pub struct TlsStream<T> {
-    /// Boxed: rustls keeps about a kilobyte in it.
+    /// Boxed, because rustls keeps about a kilobyte in it.
     stage: Box<TlsStage<T>>,
     identify: Option<Identify>,
 }
@@ -140,7 +140,7 @@ impl<T> fmt::Debug for TlsStream<T> {
 }
 
 impl<T> TlsStream<T> {
-    /// What it speaks TLS over.
+    /// The transport below TLS.
     fn transport(&self) -> Option<&T> {
         match &*self.stage {
             TlsStage::Handshake(accept) => accept.get_ref(),
@@ -151,7 +151,7 @@ impl<T> TlsStream<T> {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
-    /// The stream, once the handshake is over.
+    /// Polls the handshake. Returns the stream once it is complete.
     fn poll_stream(
         &mut self,
         cx: &mut Context<'_>,

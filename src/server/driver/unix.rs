@@ -1,4 +1,4 @@
-//! Listening on a Unix socket. Only a file that a dead server left behind is replaced.
+//! Listening on a Unix socket. A socket file is replaced only if no server listens on it.
 
 use std::{
     fs::{self, File},
@@ -13,7 +13,7 @@ use tokio::net::UnixListener;
 
 use crate::{coop::consume_budget, server::builder::Server, tcp};
 
-/// How often, and after how long each time, the lock on the directory is tried for.
+/// How often the lock on the directory is tried, and the pause between tries.
 const TRIES: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -26,8 +26,9 @@ impl Server<UnixListener> {
     /// directory meanwhile.
     ///
     /// # Errors
-    /// The system's, when the socket cannot be listened on; `AddrInUse` when a server listens there.
-    /// The text begins with the path. [`source`](std::error::Error::source) is the system's error.
+    /// The system's, when the socket cannot be listened on; `AddrInUse` when a server listens
+    /// there. The text begins with the path. [`source`](std::error::Error::source) is the system's
+    /// error.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -41,8 +42,8 @@ impl Server<UnixListener> {
     }
 }
 
-/// A lock on the directory of the file, against other servers that replace it. `None` where there is
-/// none to be had: then it is as good as it gets.
+/// Locks the directory of the file against other servers that replace the file. `None` if the lock
+/// cannot be had; the file is then replaced without it.
 async fn lock_directory(path: &Path) -> Option<File> {
     let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
     let directory = File::open(directory.unwrap_or(Path::new("."))).ok()?;
@@ -67,8 +68,8 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     }
 }
 
-/// Whether it is a socket on which no server listens. It is tested without waiting: a server whose
-/// queue is full does listen.
+/// Whether the file is a socket on which no server listens. The test does not wait: a server whose
+/// queue is full counts as listening.
 fn is_left_behind(path: &Path) -> io::Result<bool> {
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
         return Ok(false);
@@ -139,9 +140,9 @@ mod tests {
         assert!(Server::bind_unix(directory.path()).await.is_err());
     }
 
-    /// Of many that start at once on a stale file, one gets it, and keeps it.
+    /// Of many servers that start at once on a stale file, one gets it and keeps it.
     #[tokio::test]
-    async fn one_of_many_that_start_at_once_gets_it() {
+    async fn one_of_many_servers_gets_a_stale_socket() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         drop(Server::bind_unix(&path).await.unwrap());

@@ -1,4 +1,4 @@
-//! A call that waits for its authoriser, in a place in flight.
+//! A call that waits for the authorizer, in a place in flight.
 
 use std::{
     mem,
@@ -24,7 +24,7 @@ use crate::{
     topic::BoxFuture,
 };
 
-/// First the verdict, then the handler, which is not made before.
+/// Waits for the verdict, and then constructs and runs the handler.
 pub(in crate::server) struct Authorizing(AuthorizingStage);
 
 enum AuthorizingStage {
@@ -35,7 +35,7 @@ enum AuthorizingStage {
 
 struct Undecided {
     verdict: BoxFuture<Ruling>,
-    /// The request's line, kept until its handler takes it.
+    /// The line of the request, kept until its handler is constructed.
     line: Vec<u8>,
     method: Found,
     environment: Arc<Environment>,
@@ -108,12 +108,12 @@ fn start(
     environment: &Environment,
     session: &Session,
 ) -> Result<Running, Rejection> {
-    // It was read before. What a line parses to borrows its bytes, so only these are kept; only a
-    // call whose verdict takes its time is parsed again.
+    // The line was parsed before, so it is valid. A parsed line borrows its bytes, so only the
+    // bytes were kept. Only calls whose verdict takes time are parsed twice.
     let line =
         Line::parse_request(line).map_err(|fault| Rejection::bad_arguments(fault.to_string()))?;
     let parts = RequestParts::new(&line, session, &environment.publisher);
-    // Without a waker: it is polled as any other that is kept.
+    // Without a waker, because it is polled later, like every request in flight.
     Ok(match environment.methods.start(method, &parts, None)? {
         Started::Made(running) | Started::Waiting(running) => running,
         Started::Ended(ended) => Running::ended(ended),

@@ -26,13 +26,13 @@ pub struct RequestParts<'a> {
     pub(in crate::server) publisher: &'a Publisher,
 }
 
-/// A payload, unstuffed when it is taken.
+/// A payload. It is unstuffed when it is taken.
 pub(in crate::server) enum Payload<'a> {
     Stuffed(Rest<'a>),
     Plain(&'a [u8]),
 }
 
-/// The length alone: payloads may be secret.
+/// Shows only the length, because payloads may be secret.
 impl fmt::Debug for Payload<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let length = match self {
@@ -44,7 +44,7 @@ impl fmt::Debug for Payload<'_> {
 }
 
 impl<'a> RequestParts<'a> {
-    /// The request of this line.
+    /// The parts of the request on this line.
     pub(in crate::server) fn new(
         line: &Line<'a>,
         session: &'a Session,
@@ -90,7 +90,7 @@ impl<'a> RequestParts<'a> {
         }
     }
 
-    /// The connection it came on.
+    /// The connection that the request came on.
     pub fn session(&self) -> &'a Session {
         self.session
     }
@@ -165,7 +165,7 @@ impl<S> FromRequest<S> for Bytes {
     }
 }
 
-/// The payload as text; one that is not UTF-8 is answered `no bad-arguments`.
+/// The payload as text. If it is not UTF-8, the answer is `no bad-arguments`.
 impl<S> FromRequest<S> for String {
     fn from_request(parts: &RequestParts<'_>, _: &S) -> Result<Self, Rejection> {
         Self::from_utf8(parts.payload().into_owned())
@@ -173,7 +173,7 @@ impl<S> FromRequest<S> for String {
     }
 }
 
-/// The payload as JSON, an absent one as `null`; one that does not decode is answered `no
+/// The payload as JSON; an absent one counts as `null`. If it does not decode, the answer is `no
 /// bad-arguments`.
 #[cfg(feature = "json")]
 impl<S, T: serde::de::DeserializeOwned> FromRequest<S> for crate::json::Json<T> {
@@ -209,7 +209,7 @@ impl<S> FromRequest<S> for Publisher {
     }
 }
 
-/// A whole request, with its own bytes.
+/// A whole request that owns its bytes.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Request {
@@ -234,7 +234,7 @@ impl Request {
     }
 }
 
-/// Without the payload, which may be secret: its length alone.
+/// Shows only the length of the payload, which may be secret.
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Request")

@@ -1,9 +1,9 @@
-//! Functions of extractors: what a handler is made of.
+//! The traits of functions that can be handlers.
 //!
-//! [`Handler`](crate::server::Handler) has one implementation for all numbers of arguments, with its
-//! bounds in these traits. So the compiler first finds the number of arguments, and then names the
-//! argument or the return type that does not fit. With one implementation for each number, it could
-//! only say that the function is no handler.
+//! [`Handler`](crate::server::Handler) has one implementation for all numbers of arguments, with
+//! its bounds in these traits. So the compiler first finds the number of arguments, and then names
+//! the argument or the return type that does not fit. With one implementation for each number, it
+//! could only say that the function is no handler.
 
 use crate::server::handlers::{
     extractors::{FromRequest, RequestParts},

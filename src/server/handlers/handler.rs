@@ -42,10 +42,10 @@ pub trait Handler<S, Args>: Send + Sync + 'static {
     note = "for more than 6 arguments, implement `FromRequest` for one type that takes several values"
 )]
 pub trait BlockingHandler<S, Args>: Send + Sync + 'static {
-    /// Extracts the arguments; what then is to be run.
+    /// Extracts the arguments. Returns the work that is to run.
     ///
     /// # Errors
-    /// What an extractor answered instead.
+    /// The refusal of an extractor.
     fn prepare(
         self: Arc<Self>,
         parts: &RequestParts<'_>,
@@ -89,12 +89,12 @@ pub struct Endpoint<S> {
     start: StartKind<S>,
 }
 
-/// How long a method's handler may take.
+/// The time limit of a method's handler.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::server) enum Limit {
-    /// As the server says.
+    /// The limit of the server.
     Server,
-    /// [`Duration::MAX`] for no limit.
+    /// A limit of its own; [`Duration::MAX`] for none.
     Own(Duration),
 }
 
@@ -162,7 +162,7 @@ impl<S> Endpoint<S> {
         Self { doc: String::new(), limit: Limit::Server, spawned: false, start }
     }
 
-    /// What `/methods` shows after the name; one line for people. Default none.
+    /// A description that `/methods` shows after the name, in one line. Default none.
     #[must_use]
     pub fn doc(mut self, doc: impl Into<String>) -> Self {
         self.doc = doc.into();
@@ -214,8 +214,8 @@ impl<S> Endpoint<S> {
         self
     }
 
-    /// Extracts the arguments and constructs the handler's future. Polls it, if it is given a waker,
-    /// unless the handler runs apart.
+    /// Extracts the arguments and constructs the handler's future. With a waker, also polls it,
+    /// unless the handler runs in a task of its own.
     pub(in crate::server) fn start(
         &self,
         parts: &RequestParts<'_>,

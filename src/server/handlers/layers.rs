@@ -1,4 +1,4 @@
-//! The one hook around handlers, and how a handler runs within it.
+//! The hook around handlers, and how a handler runs within it.
 
 use std::{
     pin::Pin,
@@ -115,8 +115,8 @@ impl Next<'_> {
     }
 }
 
-/// A handler with a life of its own, a task, which goes on when the layers have dropped it: its
-/// request keeps its place in flight until it has ended.
+/// A handler in a task of its own, which goes on when the layers have dropped its future. The
+/// request keeps its place in flight until the task has ended.
 #[derive(Default)]
 pub(in crate::server) struct Handed(Mutex<Option<Running>>);
 
@@ -126,7 +126,7 @@ impl Handed {
         drop(before);
     }
 
-    /// Polls it out of the lock, since its wakers are woken and dropped within.
+    /// Polls without holding the lock, because the poll wakes and drops wakers.
     fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Ended>> {
         let Some(mut running) = self.take() else {
             return Poll::Ready(None);
@@ -142,7 +142,7 @@ impl Handed {
         self.0.lock().take()
     }
 
-    /// Asks it to end; whether there is something to wait for.
+    /// Tells the task to end. Returns whether there is one to wait for.
     fn abort(&self) -> bool {
         let Some(mut running) = self.take() else {
             return false;
@@ -153,7 +153,7 @@ impl Handed {
     }
 }
 
-/// The future of such a handler, as the layers have it.
+/// The future of such a handler, for the layers.
 struct InHand(Arc<Handed>);
 
 impl Future for InHand {
@@ -163,7 +163,8 @@ impl Future for InHand {
         self.0.poll(cx).map(|ended| match ended {
             Some(Ended::Replied(reply)) => reply,
             Some(Ended::Refused(rejection)) => Reply::no(rejection),
-            // As a handler that panics within the layers does; the hook has told of it already.
+            // The same as a panic of a handler that runs within the layers. The panic hook has
+            // reported it already.
             Some(Ended::Panicked) => std::panic::resume_unwind(Box::new("handler panicked")),
             Some(Ended::Aborted { .. } | Ended::Starved) | None => Reply::cut(Code::LOST),
         })
@@ -180,13 +181,13 @@ impl Drop for InHand {
 pub(in crate::server) struct Layered {
     future: Option<HandlerFuture>,
     handed: Arc<Handed>,
-    /// What the layers made of it, while its task goes on.
+    /// The reply of the layers, while the task goes on.
     reply: Option<Reply>,
     is_aborted: bool,
 }
 
 impl Layered {
-    /// Sends a request through `layers`, the first of them first.
+    /// Sends a request through `layers`, beginning with the first.
     pub(in crate::server) fn start(
         layers: &[Arc<dyn Layer>],
         start: &Arc<Start>,

@@ -1,4 +1,4 @@
-//! The application's functions: what they take, how they run, and what they answer.
+//! Handlers: their arguments, how they run, and their replies.
 
 pub(in crate::server) mod authorizing;
 pub(in crate::server) mod extractors;

@@ -1,34 +1,34 @@
-//! Where tasks of a connection wait while their replies could not be written.
+//! Makes the tasks of a connection wait while their replies could not be written.
 //!
-//! A reply that a task has made waits in memory until the connection writes it. So a task goes on only
-//! while its connection is below its mark: at every poll it passes here first. A function that may
-//! block is looked at once, before it begins, and only a few of one connection run at a time: it
-//! cannot be held up later.
+//! A finished reply of a task waits in memory until the connection writes it. So a task runs only
+//! while its connection is below its mark, which is checked at every poll. A blocking function
+//! cannot be interrupted. It is checked once before it begins, and only a few of one connection run
+//! at a time.
 
 use std::task::{Context, Poll, Waker};
 
 use crate::server::{session::Session, waiting_tasks::Waiter};
 
-/// A task's way past its connection's mark. Dropping it gives its place in the queue to the next.
+/// Lets one task run while its connection is below the mark. Dropping it passes the turn to the
+/// next task in the queue.
 #[derive(Debug)]
 pub(in crate::server) struct Pass {
     session: Session,
     kind: Waiter,
-    /// Its place in the queue, the same however often it has to wait.
+    /// Its number in the queue, which it keeps when it has to wait again.
     ticket: Option<u64>,
     is_waiting: bool,
-    /// It is one of those that run on a thread.
+    /// Whether it counts as a running blocking function.
     is_running: bool,
 }
 
 impl Pass {
-    /// For a task, which passes before each poll.
+    /// For a task, which is checked before each poll.
     pub(in crate::server) fn of_task(session: Session) -> Self {
         Self::new(session, Waiter::Task)
     }
 
-    /// For a function that may block, which passes once. It counts as running till the pass is
-    /// dropped.
+    /// For a blocking function, which is checked once. It counts as running until this is dropped.
     pub(in crate::server) fn of_thread(session: Session) -> Self {
         Self::new(session, Waiter::Thread)
     }
@@ -37,7 +37,7 @@ impl Pass {
         Self { session, kind, ticket: None, is_waiting: false, is_running: false }
     }
 
-    /// Whether it may go on; else `cx` is woken when it may.
+    /// Ready if the task may run. Otherwise `cx` is woken when it may.
     pub(in crate::server) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.try_pass() {
             self.wait(cx.waker());
@@ -49,7 +49,7 @@ impl Pass {
         Poll::Ready(())
     }
 
-    /// Counts the reply of so many bytes that came of it.
+    /// Counts the task's reply of `bytes` bytes.
     pub(in crate::server) fn charge(&self, bytes: usize) -> Charge {
         self.session.holding().add_finished(bytes);
         Charge { session: self.session.clone(), bytes }
@@ -106,7 +106,7 @@ impl Drop for Pass {
     }
 }
 
-/// The reply of a task that has ended, as long as the connection has not taken it.
+/// The bytes of an ended task's reply. They are counted until this is dropped.
 #[derive(Debug)]
 pub(in crate::server) struct Charge {
     session: Session,

@@ -1,4 +1,4 @@
-//! What handlers answer.
+//! The replies of handlers.
 
 use std::{fmt, num::NonZeroU64, time::Duration};
 
@@ -16,7 +16,7 @@ pub struct Reply(pub(in crate::server) Answer);
 
 pub(in crate::server) enum Answer {
     Ok(Bytes),
-    /// Boxed: a reply without it must not be larger for it.
+    /// Boxed, so that other replies are no larger for it.
     After(Box<After>),
     Stream(Items),
     Published(Published),
@@ -25,14 +25,14 @@ pub(in crate::server) enum Answer {
     Cut(Code),
 }
 
-/// An `ok`, and where its effect shows.
+/// An `ok` with `after`.
 pub(in crate::server) struct After {
     pub(in crate::server) payload: Bytes,
     pub(in crate::server) topic: Box<str>,
     pub(in crate::server) position: Position,
 }
 
-/// Of an `ok`, the length of its payload, which may be secret.
+/// Shows only the length of a payload, which may be secret.
 impl fmt::Debug for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
@@ -57,14 +57,15 @@ impl Reply {
         Self(Answer::Ok(payload.into()))
     }
 
-    /// Says with this `ok` where its effect shows: `ok;after=TOPIC:EPOCH:SEQ`. A caller that is
-    /// subscribed to `topic` can then wait until it has seen what was `published`
+    /// Adds to this `ok` the position after a message: `ok;after=TOPIC:EPOCH:N`. A caller that is
+    /// subscribed to `topic` can then wait until it has received what was `published`
     /// (docs/protocol/after.md, section 17).
     ///
-    /// The caller is told this only if its connection is subscribed to `topic` when the reply is
+    /// The attribute is sent only if the connection is subscribed to `topic` when the reply is
     /// written, and reads the log that it was published to. It applies to an `ok` of one line. It
-    /// has no effect on an `err`, a stream, or an item of one, or at the last number of an epoch,
-    /// which no position follows. If it is called twice, the later call counts.
+    /// has no effect on an `err`, a stream, or an item of one. It also has no effect at the last
+    /// number of an epoch, because no position follows that. If it is called twice, the later call
+    /// counts.
     ///
     /// ```
     /// use bellwire::{
@@ -93,7 +94,7 @@ impl Reply {
         Self(Answer::After(Box::new(after)))
     }
 
-    /// `no`: for what runs in a layer's future, when the handler was not started.
+    /// `no`, for requests that were refused within a layer's future before the handler was started.
     pub(in crate::server) fn no(rejection: Rejection) -> Self {
         Self(Answer::No(rejection))
     }
@@ -103,7 +104,7 @@ impl Reply {
         Self(Answer::Cut(code))
     }
 
-    /// The word of the reply; `more` for a stream, whose end is not known yet: see
+    /// The word of the reply. It is `more` for a stream, whose end is not known yet: see
     /// [`on_end`](Self::on_end).
     pub fn outcome(&self) -> Outcome {
         match &self.0 {
@@ -134,7 +135,7 @@ impl Reply {
         }
     }
 
-    /// The text that explains an `err` or a `no` to people; empty if there is none.
+    /// The text of an `err` or a `no`, for people; empty if there is none.
     pub fn text(&self) -> &str {
         match &self.0 {
             Answer::Err(failure) => &failure.text,
@@ -181,8 +182,8 @@ impl Reply {
         Self(Answer::Err(failure))
     }
 
-    /// As it is, but for a stream, whose items are made in `span` if it was made in none that its
-    /// thread knows of.
+    /// For a stream that was made outside of any span: makes its items within `span`. Other replies
+    /// are unchanged.
     pub(in crate::server) fn within(self, span: Span) -> Self {
         match self.0 {
             Answer::Stream(items) => Self(Answer::Stream(items.within(span))),
@@ -190,7 +191,7 @@ impl Reply {
         }
     }
 
-    /// What it holds until it is written, in bytes; a stream holds no item.
+    /// The bytes that it holds until it is written. A stream holds no items.
     pub(in crate::server) fn bytes(&self) -> usize {
         match &self.0 {
             Answer::Ok(payload) => payload.len(),
@@ -201,8 +202,8 @@ impl Reply {
         }
     }
 
-    /// As it is, but for a stream, whose items are made in tasks of their own from here on, of the
-    /// connection of this session.
+    /// For a stream: makes each further item in a task of its own, for the connection of this
+    /// session. Other replies are unchanged.
     pub(in crate::server) fn spawned(self, session: &Session) -> Self {
         match self.0 {
             Answer::Stream(items) => Self(Answer::Stream(items.spawned(session))),
@@ -214,14 +215,14 @@ impl Reply {
 /// How a handler ended.
 pub(in crate::server) enum Ended {
     Replied(Reply),
-    /// It was not allowed to begin, or its arguments are invalid.
+    /// The call was denied, or its arguments are invalid.
     Refused(Rejection),
     Panicked,
-    /// Its stream needs credit when none can come any more.
+    /// The stream needs credit, and none can come any more.
     Starved,
-    /// Its task was aborted, by whomever.
+    /// The task was aborted, by the connection or by the runtime.
     Aborted {
-        /// It may have run: only a blocking one is known not to have.
+        /// Whether it may have run. Only a blocking function is known not to have.
         started: bool,
     },
 }
@@ -299,9 +300,9 @@ impl<T: IntoReply, E: Into<Failure>> IntoReply for Result<T, E> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Failure {
-    /// Explains the failure to programs; any code, the application's own too.
+    /// The code, for programs. Applications may use codes of their own.
     pub code: Code,
-    /// Explains it to people.
+    /// The text, for people.
     pub text: String,
 }
 
@@ -347,10 +348,9 @@ impl Rejection {
     /// Adds a retry hint: `no;retry=MS CODE text`. In milliseconds, rounded up, 1 to
     /// [`MAX_NUMBER`](crate::protocol::MAX_NUMBER). If it is called twice, the later call counts.
     /// Default none.
-    ///
-    /// It says that the same request may succeed after that time, whatever the code. A client may
-    /// send it again by itself (docs/protocol/calls.md, section 12). The sender of a one-way
-    /// request is not told.
+    /// The hint says that the same request may succeed after that time, whatever the code. A client
+    /// may then send it again by itself (docs/protocol/calls.md, section 12). The sender of a
+    /// one-way request gets no hint.
     ///
     /// ```
     /// use std::time::Duration;
@@ -382,7 +382,7 @@ impl Rejection {
         Self::new(Code::BAD_ATTRIBUTE, text)
     }
 
-    /// `no deadline`: the time for it ran out before it was started.
+    /// `no deadline`: the time of the request ended before it was started.
     #[cfg(feature = "tower")]
     pub(in crate::server) fn deadline() -> Self {
         Self::new(Code::DEADLINE, "")
@@ -403,7 +403,7 @@ impl Rejection {
         Self::new(Code::UNAUTHENTICATED, "")
     }
 
-    /// `no forbidden`: this peer is not allowed to.
+    /// `no forbidden`: the peer may not do this.
     pub fn forbidden(text: impl Into<String>) -> Self {
         Self::new(Code::FORBIDDEN, text)
     }
@@ -423,12 +423,12 @@ impl Rejection {
         Self::new(Code::TOO_LARGE, text)
     }
 
-    /// Explains the refusal to programs.
+    /// The code, for programs.
     pub fn code(&self) -> &Code {
         &self.code
     }
 
-    /// Explains it to people.
+    /// The text, for people.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -473,7 +473,7 @@ mod tests {
     use super::*;
     use crate::protocol::Epoch;
 
-    /// What few replies need must not make the others larger.
+    /// Parts that few replies need are boxed, so that the others stay small.
     #[test]
     fn a_reply_is_small() {
         let size = size_of::<Reply>();

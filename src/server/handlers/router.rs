@@ -84,7 +84,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         self.methods.order.insert(at, self.methods.entries.len());
         self.methods.entries.push(MethodEntry { name: name.into(), doc, limit, start });
         let before = self.methods.by_name.insert(name.as_bytes().into(), found);
-        assert!(before.is_none(), "method {name:?} is there already");
+        assert!(before.is_none(), "method {name:?} exists already");
         self
     }
 
@@ -113,7 +113,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         self
     }
 
-    /// Starts the handler of a request that came on no connection.
+    /// Starts the handler of a request without a connection, as in tests.
     pub(in crate::server) fn start(&self, parts: &RequestParts<'_>) -> Result<Started, Rejection> {
         match self.methods.find(parts.method) {
             Some(method) => self.methods.start(method, parts, None),
@@ -132,14 +132,14 @@ impl<S> fmt::Debug for Router<S> {
     }
 }
 
-/// The methods, their state bound.
+/// The methods, with their state bound.
 #[derive(Default)]
 pub(in crate::server) struct Methods {
     by_name: HashMap<Box<[u8]>, Found, BuildHasherDefault<NameHasher>>,
     entries: Vec<MethodEntry>,
-    /// The entries, sorted by name.
+    /// The indices of the entries, sorted by name.
     order: Vec<usize>,
-    /// The outermost first.
+    /// The outermost layer first.
     layers: Vec<Arc<dyn Layer>>,
 }
 
@@ -150,7 +150,7 @@ struct MethodEntry {
     start: Arc<Start>,
 }
 
-/// A method that is there, to be started.
+/// An existing method.
 #[derive(Clone, Copy)]
 pub(in crate::server) struct Found(usize);
 
@@ -159,7 +159,7 @@ impl Methods {
         self.by_name.get(word.as_bytes()).copied()
     }
 
-    /// How long its handler may take, where the server says `limit`.
+    /// The time limit of the method's handler; `limit` if the method has none of its own.
     pub(in crate::server) fn handler_time(&self, method: Found, limit: Duration) -> Duration {
         match self.entries[method.0].limit {
             Limit::Server => limit,
@@ -167,7 +167,8 @@ impl Methods {
         }
     }
 
-    /// Starts a handler; polls it, if it is given a waker, unless it runs apart or within layers.
+    /// Starts a handler. With a waker, also polls it, unless it runs in a task of its own or within
+    /// layers.
     pub(in crate::server) fn start(
         &self,
         method: Found,
@@ -205,7 +206,7 @@ impl Methods {
     }
 }
 
-/// The span that a handler runs in; disabled, and for nothing, unless a subscriber wants it.
+/// The tracing span of a handler. It is disabled, without cost, unless a subscriber wants it.
 fn handler_span(parts: &RequestParts<'_>) -> Span {
     tracing::debug_span!(
         target: "bellwire::handler",
@@ -216,8 +217,7 @@ fn handler_span(parts: &RequestParts<'_>) -> Span {
     )
 }
 
-/// FNV-1a, for names of a few bytes. Peers look methods up and cannot add any, so there is nobody to
-/// defend against.
+/// FNV-1a, for short names. Peers only look methods up and cannot add any, so no seed is needed.
 struct NameHasher(u64);
 
 impl Default for NameHasher {
@@ -247,14 +247,14 @@ mod tests {
     use super::*;
 
     #[test]
-    #[should_panic(expected = "there already")]
-    fn a_method_stands_once() {
+    #[should_panic(expected = "exists already")]
+    fn adding_a_method_twice_panics() {
         let _ = Router::new().method("a", async || ()).method("a", async || ());
     }
 
     #[test]
     #[should_panic(expected = "not a method name")]
-    fn a_method_has_a_methods_name() {
+    fn an_invalid_method_name_panics() {
         let _ = Router::new().method("ok", async || ());
     }
 

@@ -19,24 +19,24 @@ use crate::{
 /// A handler that was started.
 pub(in crate::server) enum Running {
     Inline(BoxedReply),
-    /// It answers with a stream, which is polled item by item.
+    /// The reply is a stream, which is polled item by item.
     Stream(Items),
-    /// It runs in some other way: in a task, within layers or a span, or once it is allowed.
+    /// The handler runs in another way: in a task, within layers or a span, or after a verdict.
     Apart(Box<dyn Run>),
 }
 
-/// A handler that was made.
+/// The result of starting a handler.
 pub(in crate::server) enum Started {
     /// It was polled, and has ended.
     Ended(Ended),
-    /// It was polled, and is not ready.
+    /// It was polled, and is pending.
     Waiting(Running),
     /// It was not polled.
     Made(Running),
 }
 
 impl Started {
-    /// Whether the handler was made; only one that waits to be allowed was not.
+    /// Whether the handler was constructed. It was not if the call still waits for the authorizer.
     pub(in crate::server) fn has_started(&self) -> bool {
         match self {
             Self::Ended(_) => true,
@@ -49,22 +49,23 @@ impl Started {
 pub(in crate::server) trait Run: Send {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended>;
 
-    /// Asks a task to end; `false` for a handler that ends by being dropped. It is to be polled
-    /// once more.
+    /// Tells a task to end; it has to be polled once more. Returns `false` for a handler that ends
+    /// by being dropped.
     fn abort(&mut self) -> bool;
 
-    /// Whether the handler was made; only one that waits to be allowed was not.
+    /// Whether the handler was constructed. It was not if the call still waits for the authorizer.
     fn has_started(&self) -> bool {
         true
     }
 }
 
-/// A future whose output is a reply: what lets a handler's future be boxed once, as it is.
+/// A future whose output is a reply. The trait erases the handler's type, so that its future is
+/// boxed only once.
 pub(in crate::server) trait ReplyFuture: Send {
     fn poll_reply(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply>;
 }
 
-/// `None` once it is dropped: so its box can be used again.
+/// `None` after the future was dropped, so that its box can be used again.
 impl<F: Future<Output: IntoReply> + Send> ReplyFuture for Option<F> {
     fn poll_reply(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply> {
         match self.as_pin_mut() {
@@ -76,7 +77,7 @@ impl<F: Future<Output: IntoReply> + Send> ReplyFuture for Option<F> {
 
 pub(in crate::server) type BoxedReply = Pin<Box<dyn ReplyFuture>>;
 
-/// Extracts a handler's arguments, and constructs its future; polls it, if it is given a waker.
+/// Extracts a handler's arguments and constructs its future. With a waker, also polls it.
 pub(in crate::server) type Start =
     dyn Fn(&RequestParts<'_>, Option<&Waker>) -> Result<Started, Rejection> + Send + Sync;
 
@@ -85,7 +86,7 @@ impl Running {
         Self::Apart(Box::new(run))
     }
 
-    /// One that has ended when it was made.
+    /// A handler that had ended when it was started.
     pub(in crate::server) fn ended(ended: Ended) -> Self {
         Self::apart(AlreadyEnded(Some(ended)))
     }
@@ -98,7 +99,7 @@ impl Running {
     pub(in crate::server) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         match self {
             Self::Inline(future) => future.as_mut().poll_reply(cx).map(Ended::Replied),
-            // Told to end: what it still yields is of no use.
+            // A stream is polled here only after it was told to end, so a further item is dropped.
             Self::Stream(items) => items.poll(cx).map(|next| match next {
                 NextItem::Ended(ended) => ended,
                 NextItem::Item(_) => Ended::Aborted { started: true },
@@ -124,8 +125,8 @@ impl Running {
         }
     }
 
-    /// Drops what is left of it; whether that went without a panic. The stream that it was, which has
-    /// still to be told how it ended.
+    /// Drops what is left of the handler. Returns whether that went without a panic, and the stream
+    /// if it was one, which has to be told how it ended.
     pub(in crate::server) fn end(self) -> (bool, Option<Items>) {
         match self {
             Self::Stream(mut items) => (items.end(), Some(items)),
@@ -134,7 +135,7 @@ impl Running {
     }
 }
 
-/// A handler that has ended when it was made.
+/// A handler that had ended when it was started.
 struct AlreadyEnded(Option<Ended>);
 
 impl Run for AlreadyEnded {
@@ -147,7 +148,7 @@ impl Run for AlreadyEnded {
     }
 }
 
-/// A handler in a span of its own, for a subscriber that is interested in it.
+/// A handler in a span of its own, if a subscriber wants the span.
 struct Traced {
     running: Running,
     span: Span,

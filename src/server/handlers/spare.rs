@@ -1,4 +1,4 @@
-//! The box of a handler's future, used again by the next request.
+//! Reuses the box of a handler's future for the next request.
 
 use std::{
     pin::Pin,
@@ -14,8 +14,8 @@ use crate::{
     sync::Mutex,
 };
 
-/// The spare box of a method. Most handlers are ready when they are polled first: their boxes are free
-/// at once, and the next request need not allocate one.
+/// The spare box of a method. Most handlers are ready at the first poll, so their boxes are free at
+/// once, and the next request need not allocate one.
 pub(super) struct Spare<F>(Mutex<Option<Pin<Box<Option<F>>>>>);
 
 impl<F: Future<Output: IntoReply> + Send + 'static> Spare<F> {
@@ -23,10 +23,10 @@ impl<F: Future<Output: IntoReply> + Send + 'static> Spare<F> {
         Self(Mutex::new(None))
     }
 
-    /// Polls `future` with this waker, if there is one.
+    /// Constructs the handler. With a waker, also polls it.
     ///
-    /// The poll and the drop are apart: a handler that panics once more when it is dropped, while its
-    /// first panic unwinds, would end the process.
+    /// The poll and the drop have separate guards. A handler that panics in its drop while its
+    /// first panic unwinds would abort the process.
     pub(super) fn begin(&self, future: F, waker: Option<&Waker>) -> Started {
         let Some(waker) = waker else {
             return Started::Made(Running::Inline(Box::pin(Some(future))));
@@ -74,9 +74,9 @@ mod tests {
         assert!(matches!(begun, Started::Waiting(_)) && waiting.0.lock().is_none());
     }
 
-    /// A box that a handler has panicked in is not used again.
+    /// A box in which a handler has panicked is not used again.
     #[test]
-    fn each_panic_of_a_handler_is_its_end() {
+    fn a_box_is_not_reused_after_a_panic() {
         struct Bomb;
 
         impl Drop for Bomb {

@@ -77,7 +77,8 @@ impl<St: Stream<Item: IntoReply> + Send + 'static> IntoReply for Streamed<St> {
     }
 }
 
-/// A stream whose items are replies: what lets it be boxed once, as it is.
+/// A stream whose items are replies. The trait erases the stream's type, so that it is boxed only
+/// once.
 trait ReplyStream: Send {
     fn poll_item(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Reply>>;
 }
@@ -90,33 +91,33 @@ impl<St: Stream<Item: IntoReply> + Send> ReplyStream for St {
 
 type BoxedStream = Pin<Box<dyn ReplyStream>>;
 
-/// What a task has made of a stream.
+/// The output of a task that made one item: the stream, the item, and the count of its bytes.
 type Made = (BoxedStream, Option<Reply>, Charge);
 
-/// What a poll of [`Items`] found.
+/// The result of polling [`Items`].
 pub(in crate::server) enum NextItem {
     Item(Bytes),
     Ended(Ended),
 }
 
-/// A handler's stream. Dropping it is user code, and harmless wherever it happens.
+/// A handler's stream. Dropping it runs user code, so the drop is guarded.
 ///
 /// Boxed, so that a reply of one line is no larger for it.
 pub(in crate::server) struct Items(Box<ItemsInner>);
 
 struct ItemsInner {
-    /// `None` while it is in its task, or was dropped.
+    /// `None` while its task has it, or after it was dropped.
     stream: Option<BoxedStream>,
-    /// Whose connection it is of, where each item is made in a task of its own, which gives the
-    /// stream back with it.
+    /// The session of its connection, if each item is made in a task of its own. The task returns
+    /// the stream together with the item.
     spawned: Option<Session>,
     task: Option<JoinHandle<Made>>,
-    /// What was current where the stream was made.
+    /// The span that was current when the stream was made.
     span: Span,
     watchers: Watchers,
 }
 
-/// Who wants to know how the reply ends. They run within its span.
+/// Functions that are called with the outcome of the reply, within the span of the stream.
 #[derive(Default)]
 struct Watchers(Vec<Watcher>);
 
@@ -135,7 +136,7 @@ impl Items {
         self
     }
 
-    /// Makes them within `span`, unless it has one.
+    /// Makes the items within `span`, unless the stream has a span.
     pub(in crate::server) fn within(mut self, span: Span) -> Self {
         if self.0.span.is_none() {
             self.0.span = span;
@@ -148,14 +149,13 @@ impl Items {
         self.0.watchers.0.push(watcher);
     }
 
-    /// Tells how the reply has ended. One that is dropped before was cut.
+    /// Calls the watchers with the outcome. If the stream is dropped before, the outcome is `cut`.
     pub(in crate::server) fn over(&mut self, outcome: Outcome) {
         let ItemsInner { span, watchers, .. } = &mut *self.0;
         span.in_scope(|| watchers.tell(outcome));
     }
 
-    /// Polls for the next item. It may panic; it is not to be polled again once it has, or has
-    /// ended.
+    /// Polls for the next item. It may panic. After a panic or the end it must not be polled again.
     pub(in crate::server) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<NextItem> {
         let ItemsInner { stream, spawned, task, span, .. } = &mut *self.0;
         if let Some(stream) = stream
@@ -183,12 +183,13 @@ impl Items {
         })
     }
 
-    /// Asks its task to end; `false` where there is none, and dropping ends it.
+    /// Tells the task of the stream to end. Returns `false` if there is none, so that dropping ends
+    /// the stream.
     pub(in crate::server) fn abort(&self) -> bool {
         self.0.task.as_ref().inspect(|task| task.abort()).is_some()
     }
 
-    /// Drops the stream; whether that went without a panic.
+    /// Drops the stream. Returns whether that went without a panic.
     pub(in crate::server) fn end(&mut self) -> bool {
         let ItemsInner { stream, span, .. } = &mut *self.0;
         let stream = stream.take();
@@ -229,7 +230,8 @@ impl From<Option<Reply>> for NextItem {
     }
 }
 
-/// As a handler's task, it goes on only while its connection has room for replies.
+/// Starts a task that makes the next item. Like a handler's task, it runs only while its connection
+/// has room for replies.
 fn spawn_next(mut stream: BoxedStream, session: Session, span: Span) -> JoinHandle<Made> {
     let next = async move {
         let mut pass = Pass::of_task(session);

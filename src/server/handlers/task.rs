@@ -26,7 +26,7 @@ pub(in crate::server) struct Task {
 }
 
 enum TaskStage {
-    /// A function that may block, and has not begun.
+    /// A blocking function that has not begun.
     Waiting(Box<Waiting>),
     Running(JoinHandle<(Reply, Charge)>),
     /// It was told to end before it began.
@@ -40,7 +40,7 @@ struct Waiting {
 }
 
 impl Task {
-    /// It goes on only while its connection has room for replies.
+    /// Runs a handler in a task, while its connection has room for replies.
     pub(super) fn spawn(mut future: BoxedReply, session: Session) -> Self {
         let mut pass = Pass::of_task(session);
         let reply = poll_fn(move |cx| {
@@ -57,7 +57,7 @@ impl Task {
         Self { stage: TaskStage::Waiting(Box::new(Waiting { work, pass, span })), blocking: true }
     }
 
-    /// Runs what has waited.
+    /// Starts the blocking function.
     fn begin(&mut self) {
         if let TaskStage::Waiting(waiting) = mem::replace(&mut self.stage, TaskStage::Void) {
             let Waiting { work, pass, span } = *waiting;

@@ -26,10 +26,11 @@ use crate::{
 /// A request for tests of your own extractors, layers and handlers. It needs no server.
 ///
 /// By default it has the id 1, no attributes, an empty payload, an anonymous principal, and a
-/// publisher whose topics nobody reads. [`extract`](Self::extract) and [`parts`](Self::parts) are
-/// for extractors. [`run`](Self::run) sends the request through a router, with its layers.
+/// publisher without subscribers. [`extract`](Self::extract) and [`parts`](Self::parts) are for
+/// extractors. [`run`](Self::run) sends the request through a router, with its layers.
 ///
-/// The limits of a server do not apply to it: no time, no place in flight, no authorizer.
+/// The limits of a server do not apply: there is no time limit, no place in flight, and no
+/// authorizer.
 ///
 /// An extractor:
 ///
@@ -113,7 +114,7 @@ impl TestRequest {
         }
     }
 
-    /// Makes it one-way: it has no id, and its reply goes nowhere.
+    /// Makes it one-way: it has no id, and its reply is dropped.
     #[must_use]
     pub fn one_way(mut self) -> Self {
         self.id = None;
@@ -177,7 +178,7 @@ impl TestRequest {
         self
     }
 
-    /// A session has one principal and one address for all its life.
+    /// A session keeps its principal and its address, so changing one makes a new session.
     fn with_session(mut self) -> Self {
         self.session = Session::detached(self.peer.clone());
         self.session.set_principal(self.principal.clone());
@@ -190,13 +191,14 @@ impl TestRequest {
         &self.session
     }
 
-    /// Tells the handlers of the session to end, as a server does that stops: see
+    /// Tells the handlers of the session to end, as a server does when it stops: see
+    /// [`Stopping`](crate::server::Stopping).
     /// [`Stopping`](crate::server::Stopping).
     pub fn stop(&self) {
         self.session.ending().stop();
     }
 
-    /// The request as extractors and layers get it.
+    /// The request in the form that extractors and layers take.
     pub fn parts(&self) -> RequestParts<'_> {
         RequestParts {
             id: self.id,
@@ -216,10 +218,10 @@ impl TestRequest {
         T::from_request(&self.parts(), state)
     }
 
-    /// Runs the handler of the request's method within the router's layers. The reply of a layer
-    /// or an extractor that refuses is a `no`, and so is that of a method which is not there.
+    /// Runs the handler of the request's method within the router's layers. The reply is a `no` if
+    /// a layer or an extractor refuses, or if there is no such method.
     ///
-    /// A handler that answers with a stream gives a reply whose outcome is
+    /// If the handler answers with a stream, the outcome of the reply is
     /// [`Outcome::More`](crate::protocol::Outcome::More). Use [`run_to_end`](Self::run_to_end) to
     /// get its items.
     ///
@@ -263,7 +265,7 @@ impl TestRequest {
     }
 }
 
-/// What the caller gets when a handler has ended so.
+/// The reply that the caller gets.
 fn replied(ended: Ended) -> Reply {
     match ended {
         Ended::Replied(reply) => reply,
@@ -273,7 +275,7 @@ fn replied(ended: Ended) -> Reply {
     }
 }
 
-/// The length of the payload, which may be secret.
+/// Shows only the length of the payload, which may be secret.
 impl fmt::Debug for TestRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let payload = format_args!("{} bytes", self.payload.len());

@@ -1,4 +1,4 @@
-//! A stack of tower's around the handlers.
+//! A stack of tower layers around the handlers.
 
 use std::{
     convert::Infallible,
@@ -151,7 +151,7 @@ impl HandlerCall {
 
     fn start(self) -> HandlerFuture {
         if !self.ticket.claim() {
-            // It has been answered, and nobody reads this.
+            // The request was answered before, so nothing reads this reply.
             return Box::pin(std::future::ready(Reply::cut(Code::CANCELLED)));
         }
         match self.run() {
@@ -180,7 +180,7 @@ impl HandlerCall {
     }
 }
 
-/// Whether a call was started, or may no longer be.
+/// Whether a call was started, or can no longer be started.
 #[derive(Default)]
 struct Ticket(AtomicU8);
 
@@ -189,23 +189,23 @@ const STARTED: u8 = 1;
 const VOID: u8 = 2;
 
 impl Ticket {
-    /// Takes it to start; whether it was still open.
+    /// Marks the call as started. Returns whether it was still open.
     fn claim(&self) -> bool {
         self.0.compare_exchange(OPEN, STARTED, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// What was to be started was refused instead.
+    /// Undoes `claim`, because the handler was refused before it started.
     fn give_back(&self) {
         self.0.store(VOID, Ordering::Release);
     }
 
-    /// From here on nothing is started; whether something was before.
+    /// Prevents the call from being started. Returns whether it was started before.
     fn void(&self) -> bool {
         self.0.swap(VOID, Ordering::AcqRel) == STARTED
     }
 }
 
-/// Voids the ticket of a request that is over, or was dropped.
+/// Voids the ticket of a request that has ended or was dropped.
 struct Voids(Arc<Ticket>);
 
 impl Drop for Voids {
@@ -244,7 +244,7 @@ where
 /// The answer to a request whose stack failed.
 fn failed(error: &(dyn Error + Send + Sync + 'static), has_started: bool) -> Reply {
     let is_late = error.is::<Elapsed>();
-    tracing::debug!(is_late, has_started, "a stack failed");
+    tracing::debug!(is_late, has_started, "tower stack failed");
     match (has_started, is_late) {
         (true, true) => Reply::cut(Code::DEADLINE),
         (true, false) => Reply::cut(Code::LOST),

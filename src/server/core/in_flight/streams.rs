@@ -1,4 +1,4 @@
-//! The requests in flight that answer with a stream: polled in turns, while they have credit.
+//! Requests in flight that answer with a stream. They are polled in turns, while they have credit.
 
 use std::{task::Poll, time::Duration};
 
@@ -20,7 +20,7 @@ impl InFlight {
         !self.ready.is_empty()
     }
 
-    /// Polls the stream whose turn it is; [`go_on`](Self::go_on) is to follow upon an item.
+    /// Polls the stream whose turn it is. After an item, call [`go_on`](Self::go_on).
     ///
     /// **Invariant:** a stream is polled only here, and only with credit.
     pub(in crate::server) fn poll_stream(&mut self) -> Turn {
@@ -47,8 +47,9 @@ impl InFlight {
         self.remove(slot, Some(ended)).map_or(Turn::Nothing, Turn::Over)
     }
 
-    /// The item was written at `now`: the next one has its time if there is credit for it. Without,
-    /// the stream waits for more; if none can come, it is over. Its deadline.
+    /// An item was written at `now`. With credit, the stream gets a turn and the time for its next
+    /// item. Without credit it waits for more, or ends if none can come. Returns the request if it
+    /// has ended, and the stream's deadline.
     pub(in crate::server) fn go_on(
         &mut self,
         slot: usize,
@@ -69,13 +70,13 @@ impl InFlight {
         }
     }
 
-    /// The item cannot be written: the stream is over.
+    /// Ends the stream, because its item cannot be written.
     pub(in crate::server) fn fail(&mut self, slot: usize, failure: Failure) -> Option<Over> {
         self.remove(slot, Some(Ended::Replied(Reply::err(failure))))
     }
 
-    /// Adds credit to the request `id`, if it is in flight; the deadline of the next item, if its
-    /// stream waited for it.
+    /// Adds credit to the request `id`, if it is in flight. Returns the deadline of the next item
+    /// if the stream was waiting for credit.
     pub(in crate::server) fn add_credit(
         &mut self,
         id: RequestId,
@@ -94,13 +95,13 @@ impl InFlight {
         Some(deadline)
     }
 
-    /// No credit can come any more: the streams that wait for some are over.
+    /// Ends the streams that wait for credit, because none can come any more.
     pub(in crate::server) fn end_starved(&mut self) -> Vec<Over> {
         (0..self.slots.len()).filter_map(|slot| self.starve(slot)).collect()
     }
 
-    /// Ends the oldest stream, if there are only such as wait for credit: none of them makes room by
-    /// itself.
+    /// Ends the oldest stream, if every request in flight is a stream that waits for credit: none
+    /// of them would free its place by itself.
     pub(in crate::server) fn end_one_starved(&mut self) -> Option<Over> {
         let mut kept = self.slots.iter().filter_map(|slot| slot.kept.as_ref());
         if !kept.all(Kept::is_starved) {
@@ -111,7 +112,8 @@ impl InFlight {
         self.starve(oldest)
     }
 
-    /// From `now` on, what may take longer than `limit` may so no more; whether there was some.
+    /// Limits the time of each request that may take longer than `limit`, counted from `now`.
+    /// Returns whether there was one.
     pub(in crate::server) fn shorten(&mut self, now: Time, limit: Duration) -> bool {
         let kept = self.slots.iter_mut().filter_map(|slot| slot.kept.as_mut());
         let mut longer = kept.filter(|kept| kept.limit > limit).peekable();
@@ -124,7 +126,7 @@ impl InFlight {
         was_longer
     }
 
-    /// Restarts the time for the next items of streams that could not go on.
+    /// Restarts the time for the next item of each stream, because the streams could not be polled.
     pub(in crate::server) fn put_off_streams(&mut self, now: Time) {
         let kept = self.slots.iter_mut().filter_map(|slot| slot.kept.as_mut());
         for kept in kept.filter(|kept| matches!(kept.running, Running::Stream(_))) {
@@ -134,7 +136,7 @@ impl InFlight {
         }
     }
 
-    /// The handler's future is ready, and its reply a stream.
+    /// Replaces a handler that has returned a stream by that stream.
     pub(in crate::server) fn begin_stream(&mut self, slot: usize, items: Items) -> Option<Over> {
         let kept = self.slots[slot].kept.as_mut()?;
         let handler = std::mem::replace(&mut kept.running, Running::Stream(items));
@@ -150,7 +152,7 @@ impl InFlight {
         self.remove(slot, Some(ended))
     }
 
-    /// Gives a stream its turn behind the others, if it has credit.
+    /// Puts a stream at the end of the queue, if it has credit.
     pub(in crate::server) fn make_ready(&mut self, slot: usize) {
         let Some(kept) = &mut self.slots[slot].kept else { return };
         if kept.credit > 0 && !kept.is_ready && kept.ending.is_none() {
@@ -169,14 +171,14 @@ impl InFlight {
 }
 
 impl Kept {
-    /// The next item is asked for at `now`; when it is due.
+    /// Sets the time for the next item, counted from `now`. Returns the deadline.
     fn await_item(&mut self, now: Time) -> Time {
         self.deadline = self.until.min(now.after(self.limit));
         self.once_allowed = self.deadline;
         self.deadline
     }
 
-    /// Nothing is asked for: only its `ttl` is left.
+    /// The stream waits for credit, so only its `ttl` bounds it.
     fn await_credit(&mut self) {
         self.deadline = self.until;
     }
@@ -229,9 +231,10 @@ mod tests {
         id
     }
 
-    /// Row 8 of the threats: nothing is left behind by what was cancelled before its turn.
+    /// Row 8 of the threats: a stream that is cancelled before its turn leaves no entry in the
+    /// queue.
     #[test]
-    fn what_is_cancelled_leaves_the_queue() {
+    fn a_cancelled_stream_leaves_the_queue() {
         let mut in_flight = InFlight::default();
         let first = keep(&mut in_flight, 1, 9);
         for id in 2..1_000 {
@@ -242,7 +245,7 @@ mod tests {
         assert!(matches!(in_flight.poll_stream(), Turn::Item { id, .. } if id == first));
     }
 
-    /// [S15.2] Credit that runs out takes a stream out of the turns, and credit brings it back.
+    /// [S15.2] A stream whose credit runs out leaves the queue, and returns when it gets credit.
     #[test]
     fn a_stream_without_credit_has_no_turn() {
         let mut in_flight = InFlight::default();
