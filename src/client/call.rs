@@ -91,7 +91,7 @@ impl<'a> Call<'a> {
 }
 
 impl Call<'_> {
-    /// The whole reply: its payload, and where its effect shows, if the server says so.
+    /// Returns the whole reply: its payload and, if the server says so, the position of its effect.
     ///
     /// # Errors
     /// As when the call itself is awaited.
@@ -105,25 +105,26 @@ impl Call<'_> {
     }
 }
 
-/// A reply, and where its effect shows: see [`Call::replied`].
+/// A reply, and the position of its effect: see [`Call::replied`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Replied<T = Bytes> {
     /// The payload, or what it decodes to.
     pub value: T,
-    /// Set if the server says so, and this connection is subscribed to the topic.
+    /// The position of the effect. Set if the server sent one, and this connection is subscribed to
+    /// the topic.
     pub after: Option<After>,
 }
 
 impl<T> Replied<T> {
-    /// A reply, for tests of code that handles them.
+    /// Creates a reply, for tests of code that handles replies.
     pub fn new(value: T, after: Option<After>) -> Self {
         Self { value, after }
     }
 }
 
-/// Where the effect of a request shows: in the notifications of `topic` below `position`, which
-/// names the *next* number (docs/protocol/after.md, section 17).
+/// The position of the effect of a request: the effect is in the notifications of `topic` below
+/// `position`, which names the *next* number (docs/protocol/after.md, section 17).
 ///
 /// Wait for it with [`Subscription::seen`](crate::Subscription::seen).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,12 +132,12 @@ impl<T> Replied<T> {
 pub struct After {
     /// The topic.
     pub topic: Topic,
-    /// The effect is seen once everything below this was handed over.
+    /// The effect is visible once everything below this position was handed over.
     pub position: Position,
 }
 
 impl After {
-    /// Where an effect shows, for tests of code that waits for it.
+    /// Creates a position of an effect, for tests of code that waits for it.
     pub fn new(topic: Topic, position: Position) -> Self {
         Self { topic, position }
     }
