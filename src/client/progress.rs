@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn it_ends_when_all_below_is_handed_over() {
+    fn seen_ends_when_everything_below_is_handed_over() {
         let standing = standing("e:5");
         let mut seen = ["e:5", "e:6", "e:7"].map(|text| Seen::new(standing.clone(), at(text)));
         assert_eq!(seen.each_mut().map(is_seen), [true, false, false]);
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_was_left_is_seen_and_one_to_come_is_not() {
+    fn seen_fails_for_a_left_log_and_waits_for_a_new_one() {
         let standing = standing("e:5");
         let mut old = Seen::new(standing.clone(), at("e:9"));
         let mut new = Seen::new(standing.clone(), at("f:2"));
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_is_come_back_to_is_waited_for_again() {
+    fn seen_waits_again_after_a_return_to_a_log() {
         let standing = standing("e:5");
         standing.advance(at("f:1"));
         standing.advance(at("e:5"));
@@ -341,7 +341,7 @@ mod tests {
 
     /// A reset to the log is queued, but was not handed over yet.
     #[test]
-    fn a_log_that_is_about_to_be_come_back_to_is_waited_for() {
+    fn seen_waits_while_a_return_to_the_log_is_queued() {
         let standing = standing("e:5");
         standing.advance(at("f:1"));
         let topic = Topic::new("t").unwrap();
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_ends_it() {
+    fn seen_fails_at_the_end_of_the_subscription() {
         let standing = standing("e:5");
         let mut seen = Seen::new(standing.clone(), at("g:9"));
         assert_eq!(outcome(&mut seen), None);
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn who_gives_up_leaves_nothing() {
+    fn a_dropped_seen_leaves_no_waker() {
         let standing = standing("e:5");
         let mut seen = Seen::new(standing.clone(), at("e:6"));
         assert!(!is_seen(&mut seen) && !is_seen(&mut seen));

@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn the_slowest_reader_says_and_the_wire_bounds_it() {
+    fn acks_follow_the_slowest_reader_up_to_the_wire() {
         let mut acks = Acks::new(size(4));
         let (one, two) = (inbox(), inbox());
         acks.join(one.clone(), None);
@@ -259,7 +259,7 @@ mod tests {
 
     /// Compares with the least of all positions, over many schedules.
     #[test]
-    fn the_slowest_is_the_least_of_all() {
+    fn the_slowest_reader_has_the_lowest_position() {
         let mut random = fastrand::Rng::with_seed(5);
         for _ in 0..200 {
             let mut acks = Acks::new(size(u64::MAX));
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_wire_subscription_is_acknowledged_from_its_beginning() {
+    fn acks_begin_anew_on_each_wire_subscription() {
         let mut acks = Acks::new(size(4));
         let reader = inbox();
         acks.join(reader.clone(), None);
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_reader_that_asked_for_it_receipt_is_enough() {
+    fn without_readers_received_messages_are_acknowledged() {
         let mut acks = Acks::new(size(4));
         acks.begin(at("e:1"));
         acks.delivered(1);

@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_that_is_dropped_is_kept_in_what_is_said() {
+    fn a_dropped_reset_is_reported_between_its_gaps() {
         let inbox = Inbox::of_topics(1, usize::MAX, 8);
         let reset = Delivery::Reset { topic: topic("a"), position: at("f:1") };
         fill(&inbox, [notification("a", "e:1", b""), reset, notification("a", "f:1", b"")]);
@@ -242,7 +242,7 @@ mod tests {
 
     /// A gap is named for each log that the topic can come back to, and for no other.
     #[test]
-    fn a_log_that_was_left_is_named_as_far_as_it_was_lost() {
+    fn gaps_of_the_last_logs_are_reported() {
         let inbox = Inbox::of_topics(1, usize::MAX, 8);
         let log = |n: usize| format!("e{n}");
         let position = |n| at(&format!("{}:1", log(n)));
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_is_dropped_says_where_the_hole_began() {
+    fn a_dropped_end_has_the_position_of_the_gap_before_it() {
         let inbox = Inbox::of_topics(2, usize::MAX, 8);
         let end = |position| {
             let position = Some(at(position));
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_is_dropped_does_not_hide_the_reset_before_it() {
+    fn a_dropped_end_keeps_the_reset_before_it() {
         let inbox = Inbox::of_topics(1, usize::MAX, 8);
         let reset = || Delivery::Reset { topic: topic("a"), position: at("f:1") };
         let end =
@@ -337,7 +337,7 @@ mod tests {
     /// Up to the limit, topics are named. What was dropped of further topics is one item, which
     /// comes first.
     #[test]
-    fn what_is_dropped_of_further_topics_is_counted() {
+    fn dropped_deliveries_of_further_topics_are_counted() {
         let inbox = Inbox::of_topics(1, usize::MAX, 2);
         for n in 1..=3 {
             fill(

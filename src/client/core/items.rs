@@ -166,7 +166,7 @@ mod tests {
     /// Credit that the application holds is not given back. Released credit is given back by the
     /// half window, or at once if the server has none left.
     #[test]
-    fn credit_that_is_held_comes_back_when_it_is_released() {
+    fn held_credit_is_given_back_when_it_is_released() {
         let flow = ItemQueue::new(4);
         let cx = &mut Context::from_waker(Waker::noop());
         for _ in 0..4 {
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_is_told_once_behind_the_items() {
+    fn the_error_comes_once_after_the_items() {
         let flow = ItemQueue::new(2);
         assert!(flow.push(Bytes::new()).is_ok());
         assert!(flow.finish(None, Err(Unknown::Deadline.into())).is_none());

@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_reply_finds_nobody() {
+    fn a_second_reply_matches_no_waiter() {
         let mut pending = Pending::default();
         pending.insert(1, "caller");
         assert_eq!(pending.complete(1), Some("caller"));

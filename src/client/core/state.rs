@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_goodbye_goes_from_open_to_leaving_to_left() {
+    fn byes_lead_from_open_to_leaving_to_left() {
         let mut state = LinkState::Open { max_line: 100 };
         state.on_bye(None, reason("a"));
         assert!(state.takes_controls() && state.refusal().is_some());
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_executes_is_known_while_this_side_quits() {
+    fn last_executed_id_is_known_while_quitting() {
         let mut state = LinkState::Left { last: 3, bye: reason("") };
         state.on_quit();
         assert_eq!(state.last_executed(), Some(3));

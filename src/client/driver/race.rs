@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_answers_in_time_runs_alone() {
+    async fn an_endpoint_that_answers_in_time_runs_alone() {
         assert_eq!(run(&[("a", 249, false), ("b", 0, false)]).await, ["0 a", "249 a won", "b"]);
     }
 
