@@ -38,8 +38,8 @@ use crate::{
 /// [`CallError`]: its variant tells whether the handler may have run.
 ///
 /// # Cancel safety
-/// It may be dropped at any point. If the request was sent, the server is told to cancel it. Its
-/// place in flight becomes free when the server's terminal line arrives.
+/// It may be dropped at any point. If the request was sent, the client cancels it on the server.
+/// Its place in flight becomes free when the server's terminal line arrives.
 #[must_use = "a call does nothing unless it is awaited"]
 pub struct Call<'a>(pub(super) Exchange<&'a Shared>);
 
@@ -54,8 +54,8 @@ impl<'a> Call<'a> {
     }
 
     /// Gives the call this long, from its first poll; `None` for no limit but the server's own. The
-    /// server is told what is left of it when the line is sent. Default:
-    /// [`ClientConfig::deadline`](crate::ClientConfig::deadline), which the server is not told.
+    /// line carries the remaining time as `ttl`. Default:
+    /// [`ClientConfig::deadline`](crate::ClientConfig::deadline), which is not sent to the server.
     ///
     /// When it has passed, a call that was sent ends with
     /// [`Unknown::Deadline`](crate::Unknown::Deadline), and is cancelled on the server. A call that

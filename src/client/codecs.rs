@@ -38,6 +38,7 @@ pub type CodecError = Box<dyn Error + Send + Sync>;
 pub trait Encode<T: ?Sized> {
     /// Appends `value` to `payload`.
     ///
+    /// # Errors
     /// The call ends with [`CallError::Encode`], and nothing is sent. The source of that error is
     /// the error of the codec, or the panic message if the codec panics.
     fn encode(&self, value: &T, payload: &mut Vec<u8>) -> Result<(), CodecError>;
@@ -47,6 +48,7 @@ pub trait Encode<T: ?Sized> {
 pub trait Decode<T> {
     /// Reads a value from the whole of `payload`.
     ///
+    /// # Errors
     /// The call ends with [`CallError::Decode`]; its handler has run. The source of that error is
     /// the error of the codec, or the panic message if the codec panics.
     fn decode(&self, payload: &[u8]) -> Result<T, CodecError>;

@@ -119,7 +119,8 @@ impl ClientConfig {
     /// The longest line that is accepted from the server, LF included, in bytes. Default 65,535;
     /// 1,024 to [`MAX_NUMBER`](crate::protocol::MAX_NUMBER).
     ///
-    /// The server is told a value other than the default. Worst case: one line per connection.
+    /// The client sends a value other than the default to the server. Worst case: one line per
+    /// connection.
     #[must_use]
     pub fn max_line(mut self, bytes: usize) -> Self {
         self.max_line =
@@ -215,9 +216,8 @@ impl ClientConfig {
     }
 
     /// Events that each stream of [`Client::events`](crate::Client::events) holds for the
-    /// application. Beyond it the oldest are dropped, and
-    /// [`ConnectionEvent::Missed`](crate::ConnectionEvent::Missed) says how many. Default 256, at
-    /// least 1.
+    /// application. Beyond it the oldest are dropped, and their number is reported as
+    /// [`ConnectionEvent::Missed`](crate::ConnectionEvent::Missed). Default 256, at least 1.
     ///
     /// Worst case: about 200 bytes for each, and one line of the server.
     #[must_use]

@@ -69,9 +69,9 @@ const DEFAULT_WINDOW: u64 = 32;
 /// The last item, as a [`Call`](crate::Call)'s: its variant tells whether the handler may have run.
 ///
 /// # Cancel safety
-/// It may be dropped at any point. If the request was sent and its reply has not ended, the server
-/// is told to cancel it. Its place in flight becomes free when the server's terminal line arrives.
-/// Dropping the future of [`next`](Self::next) loses nothing.
+/// It may be dropped at any point. If the request was sent and its reply has not ended, the client
+/// cancels it on the server. Its place in flight becomes free when the server's terminal line
+/// arrives. Dropping the future of [`next`](Self::next) loses nothing.
 #[must_use = "a streamed call does nothing unless it is polled"]
 pub struct Streaming {
     exchange: Exchange<Arc<Handle>>,
