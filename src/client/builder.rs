@@ -1,4 +1,4 @@
-//! Sets up a client that connects and reconnects.
+//! The builder of a client that connects and reconnects.
 
 use std::fmt;
 
@@ -21,8 +21,9 @@ use crate::{
 ///
 /// The client connects to one of its addresses. It connects again when the connection is lost or
 /// the server goes away, unless [`reconnect`](Self::reconnect) is off. Handles and subscriptions
-/// live through that. [`CallError`](crate::CallError) says what happens to calls, each by its own
-/// proof. Each subscription resumes from its own position, and names what is gone by then.
+/// stay valid over a reconnect. Each call that was in flight ends with the outcome that can be
+/// proven: see [`CallError`](crate::CallError). Each subscription resumes from its own position,
+/// and reports as a gap what the server no longer retains.
 ///
 /// ```no_run
 /// use bellwire::{Client, ClientConfig};
@@ -91,7 +92,7 @@ impl<C: Connector> ClientBuilder<C> {
         self
     }
 
-    /// Its bounds. Default: [`ClientConfig::new`].
+    /// Sets the limits of the client. Default: [`ClientConfig::new`].
     pub fn config(mut self, config: ClientConfig) -> Self {
         self.config = config;
         self
@@ -111,14 +112,15 @@ impl<C: Connector> ClientBuilder<C> {
         self
     }
 
-    /// Authenticates by `scheme`. `credentials` is called before each attempt to connect: for
-    /// credentials that expire. Fixed credentials belong in
+    /// Authenticates by `scheme`. `credentials` is called before each attempt to connect, so that
+    /// the client can use credentials that expire. Fixed credentials belong in
     /// [`ClientConfig::auth`](crate::ClientConfig::auth), which is preferred if the server offers
     /// both schemes.
     ///
-    /// Refused credentials end a client without such a hook. A client with a hook tries again, with
-    /// new ones. It also tries again if the hook fails or panics. The client's task polls the
-    /// hook's future, within [`connect_timeout`](crate::ClientConfig::connect_timeout).
+    /// If the server refuses the credentials, a client without such a hook ends. A client with a
+    /// hook tries again, with new credentials. It also tries again if the hook fails or panics. The
+    /// client's task polls the hook's future, within
+    /// [`connect_timeout`](crate::ClientConfig::connect_timeout).
     ///
     /// ```
     /// use bellwire::{Client, Credentials, protocol::Code};
@@ -144,21 +146,22 @@ impl<C: Connector> ClientBuilder<C> {
         self
     }
 
-    /// Connects, and waits until a server has said hello and, where it asks for that, has accepted
-    /// the credentials. Spawns the task that drives the connections.
+    /// Connects, and waits for the server's `/hello` and, if the server asks for authentication,
+    /// until it has accepted the credentials. Spawns the task that drives the connections.
     ///
-    /// A server that is full says hello and then goodbye. This counts as a connection, and
+    /// A server that is full sends `/hello` and then `/bye`. This counts as a connection, and
     /// `connect` returns `Ok`, whether or not both lines arrive together. The client tries again
-    /// after the time that the server gave. Calls wait until their deadline, and then report why
-    /// there was no connection. If a server asks for credentials and says goodbye before it has
-    /// accepted them, this does not count as a connection.
+    /// after the `retry` of the `/bye`. Calls wait until their deadline, and then report why there
+    /// was no connection. If a server asks for authentication and sends `/bye` before it has
+    /// accepted the credentials, this does not count as a connection.
     ///
     /// # Errors
     /// [`ConnectionError`]:
     ///
-    /// - the last one, when every address was tried and no server answered within
+    /// - the last one, when every address was tried and none gave a connection within
     ///   [`ClientConfig::connect_timeout`](crate::ClientConfig::connect_timeout) (10 s);
-    /// - the server's, when it refuses this client, for example its credentials or its version;
+    /// - the reason of the server, when it refuses this client, for example because of the
+    ///   credentials or the version;
     /// - [`ConnectionError::Address`], at once, for an invalid address.
     ///
     /// # Panics
@@ -174,7 +177,7 @@ impl<C: Connector> ClientBuilder<C> {
 
     /// Returns a client that connects in the background, for as long as it takes. Calls wait until
     /// their deadline, and then report why there is no connection. An invalid address ends the
-    /// client at once, and its calls with it.
+    /// client and its calls at once.
     ///
     /// # Panics
     /// Outside a tokio runtime.

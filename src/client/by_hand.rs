@@ -20,11 +20,12 @@ use crate::{
     sync::{Arc, Ordering},
 };
 
-/// Returns a client, and its one connection, which has to be driven. The client ends with it. Its time
-/// begins at 0 and is the one that the connection was told last.
+/// Returns a client and its one connection, which the caller has to drive. The client ends with
+/// that connection. The client's time begins at 0. It is the time that the driver passed to the
+/// connection last.
 ///
-/// The client's futures can be polled by any executor, or by hand. No runtime is needed: all their
-/// deadlines pass when the connection is told the time.
+/// The client's futures can be polled by any executor, or by hand. No runtime is needed: a deadline
+/// passes when the driver passes a later time to the connection.
 ///
 /// ```
 /// use std::{pin::pin, task::{Context, Poll, Waker}};
@@ -57,11 +58,11 @@ pub fn by_hand(config: ClientConfig) -> (Client, Connection) {
     (Client { handle: Arc::new(Handle { shared }) }, connection)
 }
 
-/// Returns a client that has one connection after the other, and the [`Dialer`] that makes them. Apart
-/// from that it is as [`by_hand`].
+/// Returns a client that has one connection after the other, and the [`Dialer`] that makes them.
+/// Otherwise as [`by_hand`].
 ///
-/// The client goes on when a connection ends: it resumes its subscriptions on the next one, and sends
-/// again what is proven not executed.
+/// The client goes on when a connection ends. It resumes its subscriptions on the next connection,
+/// and sends again the requests that are proven not executed.
 ///
 /// ```
 /// use std::task::Waker;
@@ -86,7 +87,7 @@ pub fn dialer(config: ClientConfig) -> (Client, Dialer) {
     (Client { handle: Arc::new(Handle { shared }) }, dialer)
 }
 
-/// The connection of the current link.
+/// Makes the connection of the current link.
 fn connection(shared: &Shared, now: Time) -> Connection {
     let config = &shared.config;
     let greeting = now.after(config.connect_timeout);
@@ -96,36 +97,38 @@ fn connection(shared: &Shared, now: Time) -> Connection {
     connection
 }
 
-/// What a driver is to do about the connections of its client.
+/// What a driver has to do about the connections of its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Dial {
-    /// There is a connection on which requests begin, or it is being made. Or the client closes, and
-    /// connections have still to end.
+    /// Nothing. There is a connection on which requests begin, or the driver is making one. Or the
+    /// client is closing, and some connections have not ended yet.
     Nothing,
-    /// There is none: call [`Dialer::connect`], now or after a pause.
+    /// There is no connection: call [`Dialer::connect`], now or after a pause.
     Connect,
     /// The client has ended.
     Ended,
 }
 
-/// Makes the connections of a client that is driven by hand, one after the other. It stands for the task
-/// that connects for a client with a runtime, and leaves to its driver where to connect to, and when.
+/// Makes the connections of a client that is driven by hand, one after the other. It replaces the
+/// task that connects for a client with a runtime. The driver decides where to connect to, and
+/// when.
 ///
-/// A driver, whenever the waker of [`poll`](Self::poll) is woken or the time has come:
+/// Whenever the waker of [`poll`](Self::poll) is woken, or the time has come, the driver:
 ///
-/// 1. calls [`handle_timeout`](Self::handle_timeout), if it is due at [`next_timeout`](Self::next_timeout);
-/// 2. asks [`poll`](Self::poll) what is to be done.
+/// 1. calls [`handle_timeout`](Self::handle_timeout), if it is due at
+///    [`next_timeout`](Self::next_timeout);
+/// 2. calls [`poll`](Self::poll), which says what to do.
 ///
-/// Once there is a transport, the driver calls [`connect`](Self::connect) and drives the [`Connection`]
-/// at once. The connection before may go on: a server that has said `/bye` finishes what it has
-/// accepted, while the next connection takes what is new. It has to be driven to its end.
+/// Once there is a transport, the driver calls [`connect`](Self::connect) and drives the
+/// [`Connection`] at once. The previous connection may go on: a server that has sent `/bye`
+/// finishes what it has accepted, while new requests begin on the next connection. The driver has
+/// to drive the previous connection to its end.
 ///
-/// The pause before an attempt is the driver's (docs/protocol/reconnecting.md, section 14), and so
-/// is obeying
-/// [`Connection::retry_after`]. [`Client::reconnect_now`] only wakes the driver. The events of attempts
-/// ([`ConnectionEvent::Connecting`], `ConnectFailed`, `Disconnected`) are not emitted: the driver is
-/// where they happen.
+/// The driver waits for the pause before an attempt (docs/protocol/reconnecting.md, section 14),
+/// and for the time of [`Connection::retry_after`]. [`Client::reconnect_now`] only wakes the
+/// driver. The events of attempts ([`ConnectionEvent::Connecting`], `ConnectFailed`,
+/// `Disconnected`) are not emitted, because the driver makes the attempts.
 ///
 /// Dropping it ends the client.
 ///
@@ -134,17 +137,17 @@ pub struct Dialer {
     shared: Arc<Shared>,
     /// The link of the last connection.
     link: Option<LinkId>,
-    /// When the timers of the client are due, while no connection looks after them.
+    /// When the timers of the client are due, while no connection handles them.
     timeout: Option<Time>,
 }
 
 impl Dialer {
-    /// Says what is to be done at `now`. `waker` is woken when that may have changed, or when
+    /// Returns what to do at `now`. `waker` is woken when that may have changed, or when
     /// [`next_timeout`](Self::next_timeout) has become earlier.
     pub fn poll(&mut self, waker: &Waker, now: Time) -> Dial {
         let link = self.link;
         let (dial, timeout) = self.act(now, |core, step| {
-            // At the second call nothing is new, and the waker is registered.
+            // The first call may take news; the second one registers the waker.
             while core.take_news(waker, step) {}
             let dial = dial(core, link, step);
             (dial, is_awaited(core, link).then(|| core.next_timeout(waker, step)).flatten())
@@ -153,8 +156,8 @@ impl Dialer {
         dial
     }
 
-    /// Begins the next connection, whose transport is there at `now`. `None` unless
-    /// [`poll`](Self::poll) says [`Dial::Connect`].
+    /// Begins the next connection, whose transport is ready at `now`. `None` unless
+    /// [`poll`](Self::poll) returns [`Dial::Connect`].
     pub fn connect(&mut self, now: Time) -> Option<Connection> {
         let link = self.link;
         if self.act(now, |core, step| dial(core, link, step)) != Dial::Connect {
@@ -166,8 +169,9 @@ impl Dialer {
         Some(connection)
     }
 
-    /// An attempt to connect has failed at `now`, before there was a transport. Requests that do not
-    /// wait for a connection end with `error`, and what waits for one can say why there is none.
+    /// Reports that an attempt to connect failed at `now`, before there was a transport. Requests
+    /// with `fail_fast` end with `error`. Requests that wait for a connection keep `error`, so that
+    /// they can say why there is none.
     pub fn handle_failure(&mut self, error: &ConnectionError, now: Time) {
         let link = self.link;
         self.act(now, |core, step| {
@@ -183,7 +187,7 @@ impl Dialer {
         self.timeout
     }
 
-    /// Does what is due at `now`: ends requests that are past their deadline, wakes tasks.
+    /// Does what is due at `now`: ends requests whose deadline has passed, and wakes tasks.
     pub fn handle_timeout(&mut self, now: Time) {
         self.timeout = None;
         self.act(now, |core, step| core.handle_timeout(step));
@@ -197,8 +201,8 @@ impl Dialer {
     }
 }
 
-/// Whether there is no connection on which requests begin, nor one that is being made: `last` is the
-/// link of the last one.
+/// Whether there is no connection on which requests begin, and none that is being made. `last` is
+/// the link of the last connection.
 fn is_awaited(core: &Core, last: Option<LinkId>) -> bool {
     last.is_none_or(|link| !core.links.is_current(link))
 }

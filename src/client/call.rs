@@ -38,8 +38,8 @@ use crate::{
 /// [`CallError`]: its variant tells whether the handler may have run.
 ///
 /// # Cancel safety
-/// It may be dropped at any point. If the request was sent, the server is told to cancel it. Its
-/// place in flight becomes free when the server's terminal line arrives.
+/// It may be dropped at any point. If the request was sent, the client cancels it on the server.
+/// Its place in flight becomes free when the server's terminal line arrives.
 #[must_use = "a call does nothing unless it is awaited"]
 pub struct Call<'a>(pub(super) Exchange<&'a Shared>);
 
@@ -54,8 +54,8 @@ impl<'a> Call<'a> {
     }
 
     /// Gives the call this long, from its first poll; `None` for no limit but the server's own. The
-    /// server is told what is left of it when the line is sent. Default:
-    /// [`ClientConfig::deadline`](crate::ClientConfig::deadline), which the server is not told.
+    /// line carries the remaining time as `ttl`. Default:
+    /// [`ClientConfig::deadline`](crate::ClientConfig::deadline), which is not sent to the server.
     ///
     /// When it has passed, a call that was sent ends with
     /// [`Unknown::Deadline`](crate::Unknown::Deadline), and is cancelled on the server. A call that
@@ -91,7 +91,7 @@ impl<'a> Call<'a> {
 }
 
 impl Call<'_> {
-    /// The whole reply: its payload, and where its effect shows, if the server says so.
+    /// Returns the whole reply: its payload and, if the server says so, the position of its effect.
     ///
     /// # Errors
     /// As when the call itself is awaited.
@@ -105,25 +105,26 @@ impl Call<'_> {
     }
 }
 
-/// A reply, and where its effect shows: see [`Call::replied`].
+/// A reply, and the position of its effect: see [`Call::replied`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Replied<T = Bytes> {
     /// The payload, or what it decodes to.
     pub value: T,
-    /// Set if the server says so, and this connection is subscribed to the topic.
+    /// The position of the effect. Set if the server sent one, and this connection is subscribed to
+    /// the topic.
     pub after: Option<After>,
 }
 
 impl<T> Replied<T> {
-    /// A reply, for tests of code that handles them.
+    /// Creates a reply, for tests of code that handles replies.
     pub fn new(value: T, after: Option<After>) -> Self {
         Self { value, after }
     }
 }
 
-/// Where the effect of a request shows: in the notifications of `topic` below `position`, which
-/// names the *next* number (docs/protocol/after.md, section 17).
+/// The position of the effect of a request: the effect is in the notifications of `topic` below
+/// `position`, which names the *next* number (docs/protocol/after.md, section 17).
 ///
 /// Wait for it with [`Subscription::seen`](crate::Subscription::seen).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,12 +132,12 @@ impl<T> Replied<T> {
 pub struct After {
     /// The topic.
     pub topic: Topic,
-    /// The effect is seen once everything below this was handed over.
+    /// The effect is visible once everything below this position was handed over.
     pub position: Position,
 }
 
 impl After {
-    /// Where an effect shows, for tests of code that waits for it.
+    /// Creates a position of an effect, for tests of code that waits for it.
     pub fn new(topic: Topic, position: Position) -> Self {
         Self { topic, position }
     }

@@ -1,4 +1,4 @@
-//! The client's time: what its core is told.
+//! The clock of a client, which gives the core its time.
 
 use std::time::Duration;
 
@@ -9,15 +9,15 @@ use crate::{
     sync::{Arc, AtomicU64, Ordering},
 };
 
-/// A time that does not come.
+/// A time that is never reached.
 const NEVER: Time = Time::from_millis(u64::MAX);
 
-/// Counts from when the client was made.
+/// The time since the client was made.
 #[derive(Clone, Debug)]
 pub(crate) enum Clock {
-    /// The runtime's time, since this.
+    /// The runtime's time. It counts from this instant.
     Runtime(Instant),
-    /// The time that the driver of a connection was told last, in milliseconds.
+    /// The time that the driver passed to its connection last, in milliseconds.
     ByHand(Arc<AtomicU64>),
 }
 
@@ -30,7 +30,7 @@ impl Clock {
         self.now_and_rest().0
     }
 
-    /// The time, in whole milliseconds, and whether a part of the next one has passed.
+    /// The time in whole milliseconds, and whether a part of the next millisecond has passed.
     fn now_and_rest(&self) -> (Time, bool) {
         let start = match self {
             Self::Runtime(start) => start,
@@ -44,7 +44,8 @@ impl Clock {
         (time, !nanos.is_multiple_of(1_000_000))
     }
 
-    /// The time, and when `limit` from now on is over: never too early.
+    /// The time, and when `limit` from now on has passed. The second is rounded up, so that a limit
+    /// is never shortened.
     pub(crate) fn now_and_expiry(&self, limit: Option<Duration>) -> (Time, Option<Time>) {
         let (now, is_between) = self.now_and_rest();
         let expiry = |limit: Duration| {
@@ -54,7 +55,7 @@ impl Clock {
         (now, limit.map(expiry).filter(|expiry| *expiry < NEVER))
     }
 
-    /// The time that its driver was told last, if it is driven by hand.
+    /// The time that the driver passed last, if the client is driven by hand.
     pub(crate) fn by_hand(&self) -> Option<&Arc<AtomicU64>> {
         match self {
             Self::Runtime(_) => None,
@@ -62,7 +63,8 @@ impl Clock {
         }
     }
 
-    /// When that is by the runtime's time; `None` if that does not come, or there is none.
+    /// The instant of `time` in the runtime's time; `None` if it is never reached, or the client
+    /// has no runtime.
     pub(crate) fn instant(&self, time: Time) -> Option<Instant> {
         match self {
             Self::Runtime(start) => start.checked_add(Duration::from_millis(time.as_millis())),

@@ -1,4 +1,4 @@
-//! Codecs of the caller's choice, for arguments and replies.
+//! Codecs for arguments and replies, which the caller can choose.
 
 use std::error::Error;
 
@@ -39,8 +39,8 @@ pub trait Encode<T: ?Sized> {
     /// Appends `value` to `payload`.
     ///
     /// # Errors
-    /// The call ends with [`CallError::Encode`], and nothing is sent. Its source is the error. If the
-    /// codec panics, it has the message.
+    /// The call ends with [`CallError::Encode`], and nothing is sent. The source of that error is
+    /// the error of the codec, or the panic message if the codec panics.
     fn encode(&self, value: &T, payload: &mut Vec<u8>) -> Result<(), CodecError>;
 }
 
@@ -49,8 +49,8 @@ pub trait Decode<T> {
     /// Reads a value from the whole of `payload`.
     ///
     /// # Errors
-    /// The call ends with [`CallError::Decode`]; its handler has run. Its source is the error. If the
-    /// codec panics, it has the message.
+    /// The call ends with [`CallError::Decode`]; its handler has run. The source of that error is
+    /// the error of the codec, or the panic message if the codec panics.
     fn decode(&self, payload: &[u8]) -> Result<T, CodecError>;
 }
 
@@ -77,7 +77,8 @@ impl<T: serde::de::DeserializeOwned> Decode<T> for JsonCodec {
     }
 }
 
-/// Encodes `value`. A codec that panics has failed; the text of its error is user code too.
+/// Encodes `value`. A panic of the codec is a failure. The error's `Display` is user code too, so
+/// it is called here, where a panic is caught.
 pub(crate) fn encode<C: Encode<A>, A: ?Sized>(codec: &C, value: &A) -> Result<Vec<u8>, CallError> {
     let encoded = caught(|| {
         let mut payload = Vec::new();
@@ -86,7 +87,7 @@ pub(crate) fn encode<C: Encode<A>, A: ?Sized>(codec: &C, value: &A) -> Result<Ve
     encoded.unwrap_or_else(|message| Err(panicked(&message))).map_err(CallError::Encode)
 }
 
-/// Decodes a payload, as [`encode`] encodes.
+/// Decodes a payload, with the same care as [`encode`].
 pub(crate) fn decode<C: Decode<R>, R>(codec: &C, payload: &[u8]) -> Result<R, CallError> {
     let decoded = caught(|| codec.decode(payload).map_err(Cause::of_codec));
     decoded.unwrap_or_else(|message| Err(panicked(&message))).map_err(CallError::Decode)

@@ -1,4 +1,4 @@
-//! The client's bounds, all in one struct.
+//! The configuration of a client: all of its limits.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use crate::{
     tcp::UNSENT,
 };
 
-/// The shortest window to pause in.
+/// The shortest backoff window.
 const LEAST_WINDOW: Duration = Duration::from_millis(10);
 
-/// The least time for the answer to a probe.
+/// The least time that a server has to answer a probe.
 const LEAST_ANSWER_TIME: Duration = Duration::from_secs(1);
 
-/// Every bound of a client, with its default.
+/// The limits of a client, each with its default.
 ///
 /// Each setter has a getter, whose name is `get_` and the setter's name. It returns the value in
 /// use, which the setter may have raised or lowered into its range.
@@ -26,14 +26,15 @@ const LEAST_ANSWER_TIME: Duration = Duration::from_secs(1);
 ///   reply, and whether it waits for a connection at all.
 /// - [`reconnect_base`](Self::reconnect_base), [`reconnect_max`](Self::reconnect_max) and
 ///   [`reconnect_stable`](Self::reconnect_stable): the windows in which the client reconnects.
-///   [`give_up_after`](Self::give_up_after) ends it, and
+///   [`give_up_after`](Self::give_up_after) ends the client, and
 ///   [`connect_timeout`](Self::connect_timeout) bounds each round of attempts.
-/// - [`probe`](Self::probe) and [`dead`](Self::dead): when a silent server is asked, and when the
-///   connection is given up.
-/// - [`inbox_items`](Self::inbox_items) and [`inbox_bytes`](Self::inbox_bytes): what a subscription
-///   that is not read holds. Whichever is reached first drops the oldest.
-/// - [`in_flight`](Self::in_flight) and [`outbound_bytes`](Self::outbound_bytes): how many calls are
-///   under way, and how much of them may be unwritten. Further calls wait.
+/// - [`probe`](Self::probe) and [`dead`](Self::dead): when the client probes a silent server, and
+///   when it closes the connection.
+/// - [`inbox_items`](Self::inbox_items) and [`inbox_bytes`](Self::inbox_bytes): how much a
+///   subscription that is not read holds. At the limit that is reached first, the oldest are
+///   dropped.
+/// - [`in_flight`](Self::in_flight) and [`outbound_bytes`](Self::outbound_bytes): how many calls
+///   may be in flight, and how many of their bytes may be unwritten. Further calls wait.
 ///
 /// ```
 /// use std::time::Duration;
@@ -118,7 +119,8 @@ impl ClientConfig {
     /// The longest line that is accepted from the server, LF included, in bytes. Default 65,535;
     /// 1,024 to [`MAX_NUMBER`](crate::protocol::MAX_NUMBER).
     ///
-    /// The server is told a value other than the default. Worst case: one line per connection.
+    /// The client sends a value other than the default to the server. Worst case: one line per
+    /// connection.
     #[must_use]
     pub fn max_line(mut self, bytes: usize) -> Self {
         self.max_line =
@@ -137,15 +139,15 @@ impl ClientConfig {
         self
     }
 
-    /// Bytes of a connection that the system may hold unsent; at least 1. `None` leaves the
-    /// system's own limit, which is several megabytes on Linux. Default 64 KiB.
+    /// Unsent bytes of a connection that the operating system may hold; at least 1. `None` leaves
+    /// the system's own limit, which is several megabytes on Linux. Default 64 KiB.
     ///
     /// Beyond it, lines wait in the client, within [`outbound_bytes`](Self::outbound_bytes). If the
-    /// connection is lost, what the system was not given is proven not sent. The limit is
-    /// TCP_NOTSENT_LOWAT on Linux and Android, and SO_SNDBUF for Unix sockets. TCP on other systems
-    /// has no such limit here. Bytes that were sent and are not yet acknowledged do not count, so
-    /// the limit costs no throughput. Worst case: this and one segment of at most 64 KiB, in the
-    /// system's memory.
+    /// connection is lost, lines that were not passed to the system are proven not sent. The limit
+    /// is TCP_NOTSENT_LOWAT on Linux and Android, and SO_SNDBUF for Unix sockets. For TCP on other
+    /// systems there is no such limit. Bytes that were sent and are not yet acknowledged do not
+    /// count, so the limit costs no throughput. Worst case: this and one segment of at most 64 KiB,
+    /// in the system's memory.
     ///
     /// It has no effect on a transport that is given to [`Client::new`](crate::Client::new). Your
     /// own [`Connector`](crate::Connector) has to implement
@@ -156,7 +158,7 @@ impl ClientConfig {
         self
     }
 
-    /// Requests of the protocol's own (`/subscribe`, `/unsubscribe`, `/methods`) that may be
+    /// Requests of the protocol itself (`/subscribe`, `/unsubscribe`, `/methods`) that may be
     /// unanswered on a connection before a further [`subscribe`](crate::Client::subscribe) or
     /// [`methods`](crate::Client::methods) waits. Default 256, at least 1.
     ///
@@ -185,15 +187,15 @@ impl ClientConfig {
     /// Bytes of payload that each of these streams holds. Beyond it the oldest notifications are
     /// dropped and named in a gap. Default 1 MiB.
     ///
-    /// The driver never waits for the application. So there has to be room for what it reads in one
-    /// turn, up to 512 KiB, beside what is not handled yet. If a subscription has a
-    /// [`window`](crate::Subscribe::window), that many payloads should fit. If bursts should wait
-    /// for a slow application, use as much as the server retains of a topic
+    /// The driver never waits for the application. So there has to be room for what the driver
+    /// reads in one turn, up to 512 KiB, beside what the application has not handled yet. If a
+    /// subscription has a [`window`](crate::Subscribe::window), that many payloads should fit. If
+    /// bursts should wait for a slow application, use as much as the server retains of a topic
     /// ([`ServerConfig::retained_bytes`](crate::ServerConfig::retained_bytes), 1 MiB by default).
     ///
     /// Worst case: twice this, one payload more, and about 200 bytes for each of
-    /// [`inbox_items`](Self::inbox_items): 8 MiB by default for a stream that is not read. Twice,
-    /// because short payloads share allocations.
+    /// [`inbox_items`](Self::inbox_items): 8 MiB by default for a stream that is not read. It is
+    /// twice this because short payloads share allocations.
     #[must_use]
     pub fn inbox_bytes(mut self, bytes: usize) -> Self {
         self.inbox_bytes = bytes;
@@ -201,8 +203,8 @@ impl ClientConfig {
     }
 
     /// Topics for which an unread stream of all notifications
-    /// ([`Client::notifications`](crate::Client::notifications)) names what it dropped. What it
-    /// dropped of further topics is reported as one item,
+    /// ([`Client::notifications`](crate::Client::notifications)) names what it dropped. Dropped
+    /// deliveries of further topics are reported as one item,
     /// [`Delivery::Lost`](crate::Delivery::Lost). Default 1,024, at least 1.
     ///
     /// Worst case: about 400 bytes for each, and 3 KB for a topic whose log is replaced again and
@@ -214,9 +216,8 @@ impl ClientConfig {
     }
 
     /// Events that each stream of [`Client::events`](crate::Client::events) holds for the
-    /// application. Beyond it the oldest are dropped, and
-    /// [`ConnectionEvent::Missed`](crate::ConnectionEvent::Missed) says how many. Default 256, at
-    /// least 1.
+    /// application. Beyond it the oldest are dropped, and their number is reported as
+    /// [`ConnectionEvent::Missed`](crate::ConnectionEvent::Missed). Default 256, at least 1.
     ///
     /// Worst case: about 200 bytes for each, and one line of the server.
     #[must_use]
@@ -225,15 +226,15 @@ impl ClientConfig {
         self
     }
 
-    /// The deadline of requests that were given none of their own: calls, `/publish`, `/subscribe`
-    /// and the list of methods. For a one-way request and a stream it ends when the request is
-    /// sent. `None` for no limit. Default 60 s, at least 1 ms.
+    /// The deadline of requests that have no deadline of their own: calls, `/publish`, `/subscribe`
+    /// and the list of methods. One-way requests and streams only have to be sent by then. `None`
+    /// for no limit. Default 60 s, at least 1 ms.
     ///
     /// Without a limit, a request of a client that cannot connect would wait for ever, and never
-    /// report why. The default leaves enough time for everything that can still succeed: a server
-    /// gives a handler 30 s, and then answers by itself. A lost server is noticed after 20 s
-    /// ([`dead`](Self::dead)), and the remaining 40 s are enough for several attempts to reach
-    /// another. Give calls more time if the server's limits are longer.
+    /// report why. The default leaves enough time for everything that can still succeed. A server
+    /// answers a handler that runs longer than 30 s with `cut deadline`. The client notices a lost
+    /// server after 20 s ([`dead`](Self::dead)), and the remaining 40 s are enough for several
+    /// attempts to reach another one. Give calls more time if the server's limits are longer.
     ///
     /// When it has passed, the request ends with [`NotSent::Deadline`], which says why there is no
     /// connection, or with [`Unknown::Deadline`] if it was sent. The server is not told this
@@ -247,29 +248,31 @@ impl ClientConfig {
         self
     }
 
-    /// How long one attempt to connect may take, over all addresses of the client, until a server
-    /// has said hello and, where it asks for that, has accepted the credentials. Default 10 s.
-    /// [`Client::connect`](crate::Client::connect) makes one attempt before it fails.
+    /// How long one attempt to connect may take, over all addresses of the client. It ends with the
+    /// server's `/hello` or, if the server asks for authentication, when it has accepted the
+    /// credentials. Default 10 s. [`Client::connect`](crate::Client::connect) makes one attempt
+    /// before it fails.
     ///
     /// All addresses are raced, each 250 ms ahead of the next (RFC 8305). The first endpoint that
-    /// is connected gets a share of the remaining time for TLS, `/hello` and `/auth`. A single
-    /// endpoint gets all of it. Otherwise the share is equal for all, or 2 s if that is more, but
-    /// never more than half. If the endpoint fails or takes longer, the race goes on with the
-    /// others.
+    /// is connected gets a share of the remaining time for TLS, `/hello` and `/auth`. If only one
+    /// endpoint is left, it gets all of that time. Otherwise the share is equal for all, or 2 s if
+    /// that is more, but never more than half. If the endpoint fails or takes longer, the race goes
+    /// on with the others.
     ///
     /// For a client of [`Client::new`](crate::Client::new), this is the time for the server's
-    /// hello.
+    /// `/hello`.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// How long closing waits for the server to finish what is in flight and to close. Default 40
-    /// s, which is more than a handler may take by default. After that the connection is dropped.
+    /// How long closing waits for the server to finish the requests in flight and to close. Default
+    /// 40 s, which is more than a handler may take by default. After that the client drops the
+    /// connection.
     ///
-    /// A server that said goodbye may be silent for as long while it finishes. After that the
-    /// connection ends with [`ConnectionError::Bye`].
+    /// After a `/bye` with `last`, the server may be silent for as long while it finishes. After
+    /// that the connection ends with [`ConnectionError::Bye`].
     ///
     /// [`ConnectionError::Bye`]: crate::ConnectionError::Bye
     #[must_use]
@@ -278,21 +281,21 @@ impl ClientConfig {
         self
     }
 
-    /// Closes the connection at a reply to a request that was never sent, or that has had its reply
-    /// (docs/protocol/calls.md, section 12). Default `false`: such a line is counted, reported as a
-    /// [`ConnectionEvent`](crate::ConnectionEvent) and ignored.
+    /// Whether the client closes the connection at a reply to a request that was never sent, or
+    /// that already had its reply (docs/protocol/calls.md, section 12). Default `false`: such a
+    /// line is counted, reported as a [`ConnectionEvent`](crate::ConnectionEvent) and ignored.
     ///
-    /// No line after it is processed, and everything ends with
-    /// [`ConnectionError::Protocol`](crate::ConnectionError::Protocol). A reply whose caller is
-    /// gone is in order, and closes nothing. Costs no memory.
+    /// With `true`, no line after it is processed, and everything ends with
+    /// [`ConnectionError::Protocol`](crate::ConnectionError::Protocol). A late reply, whose caller
+    /// has gone, is allowed and does not close the connection. Costs no memory.
     #[must_use]
     pub fn strict(mut self, strict: bool) -> Self {
         self.strict = strict;
         self
     }
 
-    /// How long a server may be silent while it owes replies or notifications, before the client
-    /// probes it with a `/renew`. Default 10 s, at least 1 s.
+    /// How long a server may be silent while a reply is due or something is subscribed, before the
+    /// client probes it with a `/renew`. Default 10 s, at least 1 s.
     #[must_use]
     pub fn probe(mut self, silence: Duration) -> Self {
         self.probe = silence.max(Duration::from_secs(1));
@@ -300,12 +303,12 @@ impl ClientConfig {
     }
 
     /// How long such a server may be silent in all, including an unanswered probe, before the
-    /// client gives it up. The connection then ends with [`ConnectionError::Silent`]. Default 20 s;
-    /// it is at least 1 s more than [`probe`](Self::probe).
+    /// client closes the connection. The connection then ends with [`ConnectionError::Silent`].
+    /// Default 20 s; it is at least 1 s more than [`probe`](Self::probe).
     ///
-    /// A server is not silent if it stops reading because too many requests of this client wait for
-    /// a place: it says so every 5 s (docs/protocol/calls.md, section 12). A server that goes on
-    /// taking unwritten bytes is not silent either.
+    /// A server that stops reading because too many requests of this client wait for a place is not
+    /// silent: it sends `/hold` every 5 s (docs/protocol/calls.md, section 12). A server that still
+    /// takes unwritten bytes is not silent either.
     ///
     /// [`ConnectionError::Silent`]: crate::ConnectionError::Silent
     #[must_use]
@@ -315,17 +318,17 @@ impl ClientConfig {
     }
 
     /// Whether requests fail at once while there is no connection. Default `false`: calls and
-    /// subscriptions wait for a connection until their deadline, and what is proven not executed is
-    /// sent again.
+    /// subscriptions wait for a connection until their deadline, and requests that are proven not
+    /// executed are sent again.
     ///
-    /// With `true` they end at once with [`NotSent::Lost`] while the client reconnects, also after
-    /// a server's goodbye, and nothing is sent again. Until the first attempt to connect has
-    /// failed, they wait in either case.
+    /// With `true`, requests end at once with [`NotSent::Lost`] while the client reconnects, also
+    /// after a `/bye`, and none is sent again. Until the first attempt to connect has failed, they
+    /// wait in either case.
     ///
     /// These requests are proven not executed: those that were not offered to a connection that
-    /// ended, those that a stopping server had not begun (docs/protocol/leaving.md, section 18),
-    /// and those that were refused with a `retry`. The last are sent again after that time and a
-    /// pause, as between attempts to connect.
+    /// ended, those above the `last` of a `/bye` (docs/protocol/leaving.md, section 18), and those
+    /// that were refused with a `retry`. The client sends the last kind again after the `retry` and
+    /// a pause, as between attempts to connect.
     ///
     /// [`NotSent::Lost`]: crate::NotSent::Lost
     #[must_use]
@@ -334,33 +337,32 @@ impl ClientConfig {
         self
     }
 
-    /// The first of the windows in which the client pauses before it repeats something by itself:
-    /// before it connects again, sends a refused request again, subscribes again or resynchronises.
-    /// Default 250 ms, at least 10 ms. Each window is twice as long as the one before, up to
-    /// [`reconnect_max`](Self::reconnect_max).
+    /// The first backoff window. The client pauses within a window before it repeats something by
+    /// itself: before it connects again, sends a refused request again, subscribes again or
+    /// resynchronises. Default 250 ms, at least 10 ms. Each window is twice as long as the one
+    /// before, up to [`reconnect_max`](Self::reconnect_max).
     ///
     /// A pause is random, from a tenth of its window to all of it, so that the clients of a lost
     /// server do not come back together. When the client reconnects, it makes one round through the
     /// addresses in each window, at the same place in each (docs/protocol/reconnecting.md, section
-    /// 14). A server's own `retry=` is waited for before the pause. The `retry=` of a `/bye`
-    /// applies to that address.
+    /// 14). If the server sent a `retry`, the client waits for that first, and then for the pause.
+    /// The `retry` of a `/bye` applies to that address.
     #[must_use]
     pub fn reconnect_base(mut self, window: Duration) -> Self {
         self.reconnect_base = window.max(LEAST_WINDOW);
         self
     }
 
-    /// The longest window for a pause before the client repeats something by itself. Default 30 s,
-    /// at least 10 ms.
+    /// The longest backoff window. Default 30 s, at least 10 ms.
     #[must_use]
     pub fn reconnect_max(mut self, window: Duration) -> Self {
         self.reconnect_max = window.max(LEAST_WINDOW);
         self
     }
 
-    /// How long a connection must have been open for the windows to begin again with the first.
-    /// Also how long a subscription must have lived to be resumed without a pause. Default 10 s. So
-    /// a server that accepts clients and loses them at once is not flooded.
+    /// How long a connection must have been open before the windows begin again with the first.
+    /// Also how long a subscription must have lived to be resumed without a pause. Default 10 s.
+    /// This protects a server that accepts clients and loses them at once from a flood of attempts.
     #[must_use]
     pub fn reconnect_stable(mut self, time: Duration) -> Self {
         self.reconnect_stable = time;
@@ -383,13 +385,14 @@ impl ClientConfig {
         }
     }
 
-    /// Authenticates by `/auth` where the server asks for it (docs/protocol/access.md, section 19).
+    /// Authenticates by `/auth` if the server asks for it (docs/protocol/access.md, section 19).
     /// Default: no credentials.
     ///
-    /// The credentials are sent after the server's hello and before anything else. Calls wait until
-    /// they are accepted; if they are refused, the connection ends. Call this several times to
-    /// offer several schemes: the client uses the first that the server offers, and sends no other.
-    /// A server that does not ask is sent none. Without TLS, the network can read them.
+    /// The client sends the credentials after the server's `/hello` and before anything else. Calls
+    /// wait until the server has accepted them. If it refuses them, the connection ends. Call this
+    /// several times to offer several schemes: the client uses the first that the server offers,
+    /// and sends no other. If the server does not ask, the client sends no credentials. Without
+    /// TLS, the network can read them.
     ///
     /// ```
     /// use bellwire::{ClientConfig, protocol::Code};

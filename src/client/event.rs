@@ -1,4 +1,4 @@
-//! What happens to a connection, as a stream.
+//! Events of a client's connections, as a stream.
 
 use std::{
     collections::VecDeque,
@@ -17,7 +17,7 @@ use crate::{
     sync::{Arc, Mutex, Weak},
 };
 
-/// Something that happened to a client's connection, beside the replies and notifications.
+/// An event of a client's connection, other than replies and notifications.
 ///
 /// - A client of one connection ([`Client::new`](crate::Client::new)) emits `Connected` once, at
 ///   its beginning.
@@ -25,12 +25,12 @@ use crate::{
 ///   may be in progress at once. It emits `ConnectFailed` for each that fails, and `Connected` for
 ///   the first that succeeds. When that connection is over, it emits `Disconnected`, and then
 ///   `Connecting` again, after a pause ([`reconnect_base`](crate::ClientConfig::reconnect_base)).
-/// - When the server says goodbye, `Leaving` comes first. The client connects elsewhere, after the
-///   same pause, while the server finishes what is in flight. So its `Disconnected` may come after
-///   the next `Connected`; the session tells them apart.
-/// - `Ended` comes once, as the last.
-/// - The others come any number of times, in the order in which their lines were read. `Bye` does,
-///   too, because a server may say goodbye in two steps.
+/// - When the server sends `/bye`, `Leaving` comes first. The client connects elsewhere, after the
+///   same pause, while the server finishes the requests in flight. So the `Disconnected` of that
+///   connection may come after the next `Connected`. The session tells them apart.
+/// - `Ended` comes once, as the last event.
+/// - The others come any number of times, in the order in which their lines were read. This
+///   includes `Bye`, because a server may send `/bye` more than once.
 ///
 /// [`ClientStats`](crate::ClientStats) counts the unmatched replies and the violations, whether or
 /// not these events are read.
@@ -52,8 +52,8 @@ pub enum ConnectionEvent {
         /// Why.
         error: ConnectionError,
     },
-    /// The server said hello, and has accepted the credentials if it asked for them. Calls are sent
-    /// now.
+    /// The server has sent `/hello`, and has accepted the credentials if it asked for them. Calls
+    /// are sent now.
     Connected(Hello),
     /// A connection is over. The client goes on, unless `Ended` follows.
     Disconnected {
@@ -62,34 +62,35 @@ pub enum ConnectionEvent {
         /// Why.
         error: ConnectionError,
     },
-    /// This number of one-way requests was dropped, because the connection ended, or the server sent
-    /// `/bye;last=N`, before their lines were offered to the transport.
+    /// This number of one-way requests was dropped, because the connection ended, or the server
+    /// sent `/bye;last=N`, before their lines were offered to the transport.
     OneWaysDropped(u64),
-    /// A reply arrived whose caller was gone, because the call was dropped or its deadline had
-    /// passed. This is in order; the reply was discarded.
+    /// A reply arrived after its caller had gone, because the call was dropped or its deadline had
+    /// passed. This is not an error; the reply was discarded.
     LateReply(RequestId),
-    /// A line arrived for a request that had had its terminal line. It was ignored. In [strict
+    /// A line arrived for a request that already had its terminal line. It was ignored. In [strict
     /// mode](crate::ClientConfig::strict) it ends the connection.
     DoubledReply(RequestId),
     /// A reply arrived for a request that was never sent. Otherwise as `DoubledReply`.
     UnaskedReply(RequestId),
     /// The server's reply to a `/renew` did not list the positions of the topics, for this reason.
-    /// Until it does, this client cannot notice a loss that the server does not name.
+    /// Without the list, this client cannot notice a loss that the server does not name.
     RenewalFailed(Reason),
-    /// The server reports a fault that belongs to no request.
+    /// The server reports an error with `/error`, which belongs to no request.
     ServerError {
         /// The id of the line at fault, where the server could read one.
         id: Option<RequestId>,
-        /// What was wrong.
+        /// The code and the text.
         reason: Reason,
     },
-    /// The server broke the order of a topic's numbers, and the line was ignored; or it sent beyond
-    /// the topic's window, and the notification was delivered all the same.
+    /// The server broke the order of a topic's numbers, and the line was ignored. Or it sent a
+    /// notification beyond the topic's window, which was delivered anyway.
     Violation(Topic),
-    /// The server is about to go away. No call and no subscription begins on this connection any
-    /// more. Calls in flight and subscriptions go on until it is over.
+    /// The server has sent `/bye`. No call and no subscription begins on this connection any more.
+    /// Calls in flight and subscriptions go on until the connection is over.
     Leaving(Reason),
-    /// The server is going away. Nothing new is sent to it, and it finishes what it has accepted.
+    /// The server has sent `/bye` with `last`. No request is sent to it any more, and it finishes
+    /// what it has accepted.
     Bye(Reason),
     /// A [`resync`](crate::Subscribe::resync) callback or its future panicked: that attempt failed.
     ResyncPanicked {
@@ -133,8 +134,8 @@ impl Events {
         readers
     }
 
-    /// A stream of the events from here on, which holds up to `max_events` for its reader; `ended` if
-    /// there are none any more.
+    /// Creates a stream of the events from now on, which holds up to `max_events` unread events.
+    /// `ended` says that no event follows.
     pub(crate) fn listen(&mut self, max_events: usize, ended: bool) -> ConnectionEvents {
         let (events, reader) = Default::default();
         let queue = EventQueue { events, max_events, missed: 0, ended, reader };
@@ -173,7 +174,7 @@ impl EventQueue {
 pub struct ConnectionEvents(Arc<Mutex<EventQueue>>);
 
 impl ConnectionEvents {
-    /// The next event; `None` behind [`ConnectionEvent::Ended`].
+    /// The next event; `None` after [`ConnectionEvent::Ended`].
     ///
     /// # Cancel safety
     /// Nothing is lost when it is dropped.

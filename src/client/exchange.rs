@@ -1,4 +1,4 @@
-//! A request and its outcome: what calls, streamed calls and lists have in common.
+//! A request and its outcome: the common part of calls, streamed calls and lists.
 
 use std::{
     borrow::Borrow,
@@ -25,11 +25,11 @@ use crate::{
     sync::Arc,
 };
 
-/// A request that its task polls. It is sent again as long as it is proven not executed and there is
-/// time. Dropping it cancels it (cancelling is free).
+/// A request that a task polls. It is sent again as long as it is proven not executed and its
+/// deadline has not passed. Dropping it cancels it (guarantee "cancelling is free").
 pub(crate) struct Exchange<S: Borrow<Shared>> {
     shared: S,
-    /// Its line, until it is over.
+    /// The cell with its line, until it is over.
     cell: Option<Arc<RequestCell>>,
     course: Course,
     deadline: Deadline,
@@ -37,19 +37,19 @@ pub(crate) struct Exchange<S: Borrow<Shared>> {
     timer: Option<Timer>,
 }
 
-/// How far it is.
+/// The progress of a request.
 enum Course {
     New,
     Begun,
     Over(Option<Box<CallError>>),
 }
 
-/// How long a request may take.
+/// The deadline of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Deadline {
-    /// As the configuration says. The server is not told.
+    /// The deadline of the configuration. It is not sent to the server.
     Default,
-    /// What the request was given, if it has a limit. The server is told.
+    /// The request's own deadline, or none. It is sent to the server as `ttl`.
     Own(Option<Duration>),
 }
 
@@ -67,12 +67,12 @@ impl<S: Borrow<Shared>> Exchange<S> {
         self.shared.borrow()
     }
 
-    /// What it was made with.
+    /// The client with which it was made.
     pub(crate) fn client(&self) -> &S {
         &self.shared
     }
 
-    /// Its cell while it is under way.
+    /// The cell, while the request is under way.
     pub(crate) fn under_way(&self) -> Option<&RequestCell> {
         self.cell.as_deref().filter(|_| matches!(self.course, Course::Begun))
     }
@@ -81,12 +81,12 @@ impl<S: Borrow<Shared>> Exchange<S> {
         self.deadline = Deadline::Own(deadline);
     }
 
-    /// Adds attributes to its line, if it was not polled yet.
+    /// Adds attributes to its line, unless it was polled.
     pub(crate) fn push(
         &mut self,
         push: impl FnOnce(&mut AttributeList) -> Result<(), InvalidAttribute>,
     ) {
-        // Before it is begun, nobody else has the cell.
+        // Before the request is begun, its cell is not shared.
         let cell = self.cell.as_mut().filter(|_| matches!(self.course, Course::New));
         let Some(cell) = cell.and_then(Arc::get_mut) else { return };
         if let Err(error) = push(&mut cell.body.attributes) {
@@ -94,7 +94,7 @@ impl<S: Borrow<Shared>> Exchange<S> {
         }
     }
 
-    /// Begins it at the first call. Returns whether it is under way.
+    /// Begins the request at the first call. Returns whether it is under way.
     pub(crate) fn begin(&mut self, caller: impl FnOnce() -> Caller) -> bool {
         if let (Course::New, Some(cell)) = (&self.course, self.cell.clone()) {
             match self.submit(cell, caller) {
@@ -110,8 +110,8 @@ impl<S: Borrow<Shared>> Exchange<S> {
         self.course = Course::Over(Some(Box::new(error.into())));
     }
 
-    /// Sends a one-way request at once, if it was not begun and nothing keeps it from that. Returns
-    /// whether it was sent.
+    /// Sends a one-way request at once, if it was not begun and can be sent. Returns whether it was
+    /// sent.
     pub(crate) fn send_one_way(&mut self) -> bool {
         let Course::New = self.course else { return false };
         let Some(RequestCell { body, .. }) = self.cell.as_deref() else { return false };
@@ -146,8 +146,8 @@ impl<S: Borrow<Shared>> Exchange<S> {
         let (now, expires) = shared.clock.now_and_expiry(limit);
         let fail_fast = self.fail_fast;
         let request = Request { cell, caller: caller(), expires, has_own_deadline, fail_fast };
-        // The driver looks after the deadline that all sent requests have, and those in the intake: a
-        // timer each would cost more.
+        // The driver handles the default deadline, also of requests in the intake. A timer for each
+        // request would cost more.
         let Err(request) = shared.push(request) else { return Ok(()) };
         let is_sent = shared
             .update(now, |core, step| core.requests.submit(request, &mut core.links, step))?;
@@ -157,9 +157,9 @@ impl<S: Borrow<Shared>> Exchange<S> {
         Ok(())
     }
 
-    /// A call: sends it at the first poll, and returns its outcome.
+    /// Polls a call: sends it at the first poll, and returns its outcome.
     pub(crate) fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<KeptResult> {
-        // It is sent with budget or without: calls are sent in the order of their first polls.
+        // It is sent even without budget, because calls are sent in the order of their first polls.
         if let (Course::New, Some(cell)) = (&self.course, &self.cell) {
             cell.await_by(cx.waker());
             if self.begin(|| Caller::Call) {
@@ -189,7 +189,7 @@ impl<S: Borrow<Shared>> Exchange<S> {
         kept.unwrap_or_else(|| Box::new(abandoned()))
     }
 
-    /// The error of one that is over, once.
+    /// The error of a request that has ended, once.
     pub(crate) fn take_error(&mut self) -> Option<CallError> {
         match &mut self.course {
             Course::Over(error) => error.take().map(|error| *error),
@@ -197,21 +197,21 @@ impl<S: Borrow<Shared>> Exchange<S> {
         }
     }
 
-    /// It is over: there is nothing to cancel.
+    /// Marks the request as ended, so that there is nothing to cancel.
     pub(crate) fn finish(&mut self) {
         self.course = Course::Over(None);
         self.timer = None;
         self.cell.take().into_iter().for_each(RequestCell::recycle);
     }
 
-    /// Waits for its deadline. Returns the error that it ends with then. If it has just ended in another
-    /// way, its caller is woken for that.
+    /// Waits for the deadline, and returns the error for it. If the request has just ended in
+    /// another way, its caller is woken for that outcome.
     pub(crate) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<CallError> {
         self.poll_timer(cx, Requests::give_up)
     }
 
-    /// As [`poll_deadline`](Self::poll_deadline), where the configuration's deadline is for sending the
-    /// request only.
+    /// As [`poll_deadline`](Self::poll_deadline), but the deadline of the configuration ends when
+    /// the request is sent.
     pub(crate) fn poll_deadline_to_send(&mut self, cx: &mut Context<'_>) -> Poll<CallError> {
         match self.deadline {
             Deadline::Default => self.poll_timer(cx, Requests::give_up_waiting),
@@ -246,7 +246,7 @@ impl<S: Borrow<Shared>> Exchange<S> {
         self.timer.is_some()
     }
 
-    /// Cancels it, if it is under way.
+    /// Cancels the request, if it is under way.
     pub(crate) fn cancel(&mut self) {
         if let Course::Begun = std::mem::replace(&mut self.course, Course::Over(None))
             && let Some(cell) = self.cell.take()
@@ -257,14 +257,15 @@ impl<S: Borrow<Shared>> Exchange<S> {
     }
 }
 
-/// A request that was dropped takes its place with it until its terminal line (cancelling is free).
+/// Dropping a request cancels it. Its place in flight stays taken until the terminal line arrives
+/// (guarantee "cancelling is free").
 impl<S: Borrow<Shared>> Drop for Exchange<S> {
     fn drop(&mut self) {
         self.cancel();
     }
 }
 
-/// What a request ends with that nobody has answered: its client is gone.
+/// The outcome of a request whose client has gone before it was answered.
 pub(crate) fn abandoned() -> CallError {
     Unknown::Lost(ConnectionError::Closed).into()
 }

@@ -1,8 +1,8 @@
-//! What keeps a client's connection open.
+//! The handle that keeps a client's connection open.
 
 use crate::{client::shared::Shared, error::ConnectionError, sync::Arc};
 
-/// The last one to go closes the connection.
+/// When the last handle is dropped, the connection is closed.
 pub(crate) struct Handle {
     pub(crate) shared: Arc<Shared>,
 }

@@ -1,4 +1,4 @@
-//! What a subscription does about what was lost: goes on, fails, or has the application resynchronise.
+//! What a subscription does after a loss: it goes on, fails, or lets the application resynchronise.
 
 use std::{
     fmt,
@@ -23,13 +23,13 @@ use crate::{
 pub struct Loss {
     /// A [`Delivery::Gap`] or a [`Delivery::Reset`].
     pub missed: Delivery,
-    /// The next number in its log that is handed over. State that is fetched from now on includes
+    /// The next number that is handed over, in its log. State that is fetched from now on includes
     /// everything below it.
     pub position: Position,
 }
 
 impl Loss {
-    /// A loss, for tests of [`resync`](crate::Subscribe::resync) callbacks.
+    /// Creates a loss, for tests of [`resync`](crate::Subscribe::resync) callbacks.
     pub fn new(missed: Delivery, position: Position) -> Self {
         Self { missed, position }
     }
@@ -38,43 +38,44 @@ impl Loss {
 type Resyncing = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 type Callback = Box<dyn FnMut(Loss) -> Resyncing + Send>;
 
-/// What the application chose.
+/// The reaction that the application has chosen.
 #[derive(Default)]
 pub(crate) enum OnLoss {
-    /// The loss is an item among others.
+    /// The loss is handed over, and the subscription goes on.
     #[default]
     GoOn,
-    /// The loss is the last item but the end.
+    /// The loss is handed over, and the subscription ends.
     Fail,
-    /// The application fetches its state again before anything else is handed over.
+    /// The application fetches its state again, and nothing is handed over meanwhile.
     Resync(Box<Resync>),
 }
 
-/// The application's callback, and what it is at.
+/// The application's callback, and its state.
 pub(crate) struct Resync {
     callback: Held<Callback>,
     under_way: Option<UnderWay>,
     panic: Option<String>,
-    /// When it was last called, and how often in a row (docs/protocol/reconnecting.md, section 14).
+    /// When the callback was last called, and how often in a row (docs/protocol/reconnecting.md,
+    /// section 14).
     called: Option<Time>,
     repeats: Repeats,
 }
 
-/// A loss that is being made good.
+/// A loss for which the callback is running or will be called.
 struct UnderWay {
     loss: Loss,
     pause: Option<Timer>,
-    /// Once the pause is over; with the connection on which it began, or the one that was awaited.
+    /// The running callback, once the pause is over, and the link that was current when it began.
     resyncing: Option<(Guarded<Resyncing>, LinkId)>,
 }
 
-/// What is to be done with a delivery.
+/// What to do with a delivery.
 pub(crate) enum Judged {
     /// Hand it over.
     HandOver,
     /// Hand it over, and end.
     Fail,
-    /// Let the application make it good. The subscription goes on at this position.
+    /// Let the application resynchronise. The subscription goes on at this position.
     Resync(Position),
 }
 
@@ -94,7 +95,7 @@ impl OnLoss {
         Self::Resync(Box::new(Resync { callback, under_way, panic, called, repeats }))
     }
 
-    /// What becomes of a delivery.
+    /// Decides what to do with a delivery.
     pub(crate) fn judge(&self, delivery: &Delivery) -> Judged {
         match (delivery.loss(), self) {
             (None, _) | (Some(_), Self::GoOn) => Judged::HandOver,
@@ -103,7 +104,7 @@ impl OnLoss {
         }
     }
 
-    /// Lets the application make good a loss, at which the subscription goes on.
+    /// Begins to resynchronise after a loss. The subscription goes on at `position`.
     pub(crate) fn hold(&mut self, missed: Delivery, position: Position, shared: &Shared) {
         if let Self::Resync(resync) = self {
             let (loss, pause) = (Loss { missed, position }, resync.pause(shared));
@@ -111,8 +112,8 @@ impl OnLoss {
         }
     }
 
-    /// Waits for the application, if it resynchronises: the loss that is made good, or, with `false`,
-    /// is not. What failed since its connection was lost begins again on the next.
+    /// Waits until the application has resynchronised. Returns the loss, and whether it succeeded.
+    /// If the callback fails and its connection was lost meanwhile, it is called again.
     pub(crate) fn poll_resync(
         &mut self,
         cx: &mut Context<'_>,
@@ -130,7 +131,7 @@ impl Resync {
         loop {
             let Some(trial) = &mut self.under_way else { return Poll::Ready(None) };
             if let Some(pause) = &mut trial.pause {
-                // The timer's runtime may be gone once the client is over.
+                // Once the client has ended, the runtime of the timer may be gone.
                 if shared.refusal().is_none() {
                     ready!(pause.poll(cx));
                 }
@@ -160,7 +161,7 @@ impl Resync {
         Poll::Ready(self.under_way.take().map(|done| (done.loss.missed, true)))
     }
 
-    /// What comes before the next call, if the last one was not long ago.
+    /// The pause before the next call, if the last one was recent.
     fn pause(&mut self, shared: &Shared) -> Option<Timer> {
         let config = &shared.config;
         let since = self.called?.until(shared.now());
@@ -173,7 +174,7 @@ impl Resync {
 }
 
 impl OnLoss {
-    /// The message of a panic of the application's code, once.
+    /// The message of a panic of the callback, once.
     pub(crate) fn take_panic(&mut self) -> Option<String> {
         match self {
             Self::Resync(resync) => resync.panic.take(),
@@ -187,7 +188,8 @@ mod tests {
     use super::*;
     use crate::client::config::ClientConfig;
 
-    /// A callback is called at once after a time without a loss, and the pauses begin anew.
+    /// After a time without a loss, the callback is called at once, and the pauses begin with the
+    /// first window.
     #[tokio::test(start_paused = true)]
     async fn the_pauses_begin_anew_after_a_time_without_a_loss() {
         let shared = Shared::of_one(ClientConfig::new());

@@ -59,13 +59,13 @@ use crate::{
 
 /// A cheap handle to a client: clone it and use it from any number of tasks.
 ///
-/// Calls are pipelined: each is one line with an id, and its reply finds it by that id, whatever
-/// the order of the replies. Notifications arrive on the same connection, as streams. The
-/// connection closes when the last clone and the last [`Subscription`] are dropped.
+/// Calls are pipelined: each request is one line with an id, and its reply is matched by that id,
+/// in whatever order the replies arrive. Notifications arrive on the same connection, as streams.
+/// The connection closes when the last clone and the last [`Subscription`] are dropped.
 ///
-/// When the connection is lost or its server goes away, the client connects again, to the same
-/// server or another, and everything goes on: see [`ClientBuilder`]. Only a client of
-/// [`Client::new`] ends with its transport.
+/// When the connection is lost or the server sends `/bye`, the client connects again, to the same
+/// server or another, and its handles and subscriptions go on: see [`ClientBuilder`]. Only a client
+/// of [`Client::new`] ends with its transport.
 ///
 /// ```no_run
 /// use bellwire::Client;
@@ -96,13 +96,13 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// Sets up a client: addresses, bounds, credentials, transport.
+    /// Returns a builder, which sets addresses, limits, credentials and the transport.
     pub fn builder() -> ClientBuilder {
         ClientBuilder::new()
     }
 
-    /// Connects to a TCP address, `HOST:PORT`, and waits for the server's hello. Spawns the driver.
-    /// Of the endpoints that a name stands for, it connects to the first that answers.
+    /// Connects to a TCP address, `HOST:PORT`, and waits for the server's `/hello`. Spawns the
+    /// driver. If a name has several endpoints, the client connects to the first that answers.
     ///
     /// Short for [`Client::builder`] with one address.
     ///
@@ -116,7 +116,7 @@ impl Client {
         Self::connect_with(address, ClientConfig::default()).await
     }
 
-    /// As [`connect`](Self::connect), with your own bounds.
+    /// As [`connect`](Self::connect), with your own limits.
     ///
     /// # Errors
     /// As [`connect`](Self::connect).
@@ -144,7 +144,7 @@ impl Client {
         Self::connect_unix_with(path, ClientConfig::default()).await
     }
 
-    /// As [`connect_unix`](Self::connect_unix), with your own bounds.
+    /// As [`connect_unix`](Self::connect_unix), with your own limits.
     ///
     /// # Errors
     /// As [`connect`](Self::connect).
@@ -162,7 +162,7 @@ impl Client {
 
     /// Returns a client over any transport, and its driver, which has to be polled.
     ///
-    /// Calls wait until the server has said hello. The client ends with this connection.
+    /// Calls wait until the server has sent `/hello`. The client ends with this connection.
     ///
     /// ```
     /// use bellwire::{Client, ClientConfig};
@@ -188,8 +188,8 @@ impl Client {
         &self.handle.shared
     }
 
-    /// Waits until there is a connection whose server has said hello; returns what it announced. It
-    /// has no deadline: use `tokio::time::timeout` if you need one.
+    /// Waits until there is a connection whose server has sent `/hello`. Returns what the server
+    /// announced. It has no deadline: use `tokio::time::timeout` if you need one.
     ///
     /// # Errors
     /// [`ConnectionError`] when the client has ended.
@@ -206,7 +206,7 @@ impl Client {
         settled.await
     }
 
-    /// What the current server announced; `None` while there is no connection.
+    /// What the current server has announced; `None` while there is no connection.
     pub fn hello(&self) -> Option<Hello> {
         self.shared().look(|core| match core.status() {
             Status::Open(hello) => Some(hello.clone()),
@@ -216,11 +216,11 @@ impl Client {
 
     /// Calls a method: bytes in, bytes out.
     ///
-    /// The method is one of the application's. The protocol's own methods have their own functions.
+    /// The method is one of the application. The methods of the protocol have their own functions.
     /// See [`Call`] for deadlines, errors and the effect of dropping it.
     ///
-    /// Replies of at most 128 bytes that come together may share an allocation of at most 512 bytes,
-    /// which lives as long as one of them. To keep one for long, copy it.
+    /// Replies of at most 128 bytes that come together may share an allocation of at most 512
+    /// bytes, which lives as long as one of them. To keep one for long, copy it.
     pub fn call(&self, method: &str, payload: impl AsRef<[u8]>) -> Call<'_> {
         Call::new(self.shared(), method, payload.as_ref())
     }
@@ -332,12 +332,13 @@ impl Client {
         Subscribe::new(self.handle.clone(), topic)
     }
 
-    /// A stream of all notifications from here on, in addition to the streams of the subscriptions.
+    /// Returns a stream of all notifications from now on, in addition to the streams of the
+    /// subscriptions.
     pub fn notifications(&self) -> Notifications {
         Notifications::new(self.shared())
     }
 
-    /// A stream of the events of the client's connections from here on.
+    /// Returns a stream of the events of the client's connections from now on.
     pub fn events(&self) -> ConnectionEvents {
         self.shared().look(|core| {
             let ended = matches!(core.status(), Status::Ended(_));
@@ -371,23 +372,24 @@ impl Client {
     /// Connects now, if there is no connection, instead of after the current pause. Use it when the
     /// application knows more than the client does, for example that the network is back.
     ///
-    /// The addresses are tried as soon as 250 ms have passed since they were tried last. An attempt
-    /// that is under way is not disturbed; the next one follows it at once. Later pauses are as
-    /// long as they would have been. The `retry` of a server is still obeyed. With a connection,
-    /// and for a client of [`Client::new`], this does nothing.
+    /// The next round of attempts begins as soon as 250 ms have passed since the last one began. An
+    /// attempt that is under way is not disturbed; the next round follows it at once. Later pauses
+    /// are not changed. The `retry` of a server is still obeyed. If there is a connection, and for
+    /// a client of [`Client::new`], this does nothing.
     pub fn reconnect_now(&self) {
         self.shared().act(|core, step| core.hurry(step));
     }
 
-    /// Counters and gauges of this client, over all its connections. Calls that wait for the driver are
-    /// taken over before. What was reported to a caller or a stream is counted before.
+    /// Returns the counters and gauges of this client, over all its connections. Calls that wait
+    /// for the driver are included. Everything that was reported to a caller or a stream is already
+    /// counted.
     pub fn stats(&self) -> ClientStats {
         self.shared().stats(self.shared().now())
     }
 
-    /// Closes the connection in order: nothing new is sent, calls in flight are answered, and the
-    /// server closes. Waits for all of this, for at most [`ClientConfig::close_timeout`]. Without a
-    /// connection the client ends at once.
+    /// Closes the connection in order: no request is sent any more, calls in flight are answered,
+    /// and the server closes. Waits for all of this, for at most [`ClientConfig::close_timeout`].
+    /// Without a connection the client ends at once.
     ///
     /// # Errors
     /// [`ConnectionError`] when the client had ended in another way, or when the connection fails

@@ -23,7 +23,7 @@ use crate::{
 /// A one-way request that is being sent: a future that ends when its line waits to be written.
 /// Nothing is sent before it is first polled.
 ///
-/// Made by [`Client::one_way`](crate::Client::one_way), which says more. Implements
+/// Made by [`Client::one_way`](crate::Client::one_way), which has the details. Implements
 /// docs/protocol/calls.md, section 12.
 ///
 /// # Errors
@@ -34,7 +34,7 @@ use crate::{
 #[must_use = "nothing is sent unless it is awaited"]
 pub struct OneWay<'a> {
     exchange: Exchange<&'a Shared>,
-    /// While it waits.
+    /// The outcome, while the request waits.
     sent: Option<oneshot::Receiver<Sent>>,
 }
 
@@ -45,8 +45,8 @@ impl<'a> OneWay<'a> {
         Self { exchange: Exchange::new(shared, cell), sent: None }
     }
 
-    /// Gives it this long, from its first poll, to wait for a connection and for room to write; `None`
-    /// for no limit. Default: [`ClientConfig::deadline`](crate::ClientConfig::deadline).
+    /// Gives it this long, from its first poll, to wait for a connection and for room to write;
+    /// `None` for no limit. Default: [`ClientConfig::deadline`](crate::ClientConfig::deadline).
     pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
         self.exchange.set_deadline(deadline.into());
         self
@@ -95,7 +95,7 @@ impl<'a> OneWay<'a> {
     }
 }
 
-/// Only what was not sent fails.
+/// The error of a one-way request, which can fail only before it is sent.
 fn not_sent(error: Option<CallError>) -> NotSent {
     match error {
         Some(CallError::NotSent(error)) => error,

@@ -16,30 +16,32 @@ use crate::{
     sync::{Arc, Mutex},
 };
 
-/// Logs that a subscription has left and remembers. Whoever waits for a number of one has a reply of
-/// the same connection in hand, so it was left just now, or is about to be come back to.
+/// Logs that a subscription remembers after it has left them. A task that waits for a position has
+/// it from a reply on the same connection. So its log was left recently, or the topic will come
+/// back to it.
 const LEFT_LOGS: usize = 8;
 
-/// How far one subscription was handed over. The position of its topic on the wire is ahead of it by what
-/// waits in the inbox.
+/// The position of the application in one subscription. The position of the topic on the wire is
+/// higher by the items that wait in the inbox.
 ///
-/// **Invariant:** the position only rises within a log; what is waited for is not seen.
+/// **Invariant:** the position only rises within a log, and every waiter waits for a position that
+/// was not seen.
 #[derive(Debug)]
 pub(crate) struct Standing {
     reached: Mutex<Reached>,
-    /// What is on its way to the application. Locked behind `reached`.
+    /// The deliveries on their way to the application. Its lock is taken after that of `reached`.
     inbox: Arc<Inbox>,
 }
 
 #[derive(Debug, Default)]
 struct Reached {
-    /// All below was handed over or named; `None` before it is known where it begins.
+    /// Everything below it was handed over or named. `None` until the beginning is known.
     position: Option<Position>,
-    /// Logs that were left, the last one at the back.
+    /// Logs that were left, the latest at the back.
     left: VecDeque<Epoch>,
     is_over: bool,
-    /// Of each log, by the awaited number and a key. So handing over costs only the tasks that
-    /// waited for it.
+    /// The waiters of each log, by the awaited number and a key. So a delivery costs time only for
+    /// the tasks that waited for it.
     waiting: HashMap<Epoch, BTreeMap<(u64, u64), Waker>>,
     /// The key of the next waiter.
     key: u64,
@@ -54,13 +56,13 @@ impl Standing {
         self.reached.lock().position
     }
 
-    /// All below `position` is handed over, in the same log or in another.
+    /// Notes that all below `position` was handed over. It may be in another log than before.
     pub(crate) fn advance(&self, position: Position) {
         let mut reached = self.reached.lock();
         let before = reached.position.replace(position);
         let reset = before.filter(|before| before.epoch != position.epoch);
         if let Some(before) = reset {
-            // A log that is come back to is not left.
+            // A log that the topic has come back to does not count as left.
             reached.left.retain(|left| *left != position.epoch && *left != before.epoch);
             if reached.left.len() == LEFT_LOGS {
                 reached.left.pop_front();
@@ -79,7 +81,7 @@ impl Standing {
         done.into_iter().map(Some).for_each(wake);
     }
 
-    /// Nothing more is handed over.
+    /// Notes that nothing more is handed over.
     pub(crate) fn end(&self) {
         let mut reached = self.reached.lock();
         reached.is_over = true;
@@ -88,9 +90,9 @@ impl Standing {
         done.into_iter().map(Some).for_each(wake);
     }
 
-    /// Whether all below `position` was seen (`true`), or never will be (`false`); `None` while it
-    /// may be. A log that was left is over for its waiters, unless the application is about to be
-    /// told that the topic returns to it.
+    /// Whether all below `position` was seen (`true`), or can no longer be seen (`false`). `None`
+    /// while it may still be seen. The waiters of a log that was left get `false`, unless a reset
+    /// to that log is on its way to the application.
     fn has_seen(&self, reached: &Reached, position: Position) -> Option<bool> {
         let is_behind = |own: Position| own.epoch == position.epoch && own.next >= position.next;
         if reached.position.is_some_and(is_behind) {
@@ -101,8 +103,8 @@ impl Standing {
         (reached.is_over || is_left()).then_some(false)
     }
 
-    /// Takes out the waiters whose result is known, in the order in which they began to wait: when
-    /// a log is left, and at the end.
+    /// Takes out the waiters whose result is known, in the order in which they began to wait. Used
+    /// after a reset and at the end.
     fn take_decided(&self, reached: &mut Reached) -> Vec<Waker> {
         let mut decided = Vec::new();
         for (epoch, of_log) in std::mem::take(&mut reached.waiting) {
@@ -123,7 +125,7 @@ impl Reached {
         self.waiting.entry(epoch).or_default()
     }
 
-    /// Takes out the waiters for what lies below `position`, in its log.
+    /// Takes out the waiters for positions up to `position`, in its log.
     fn take_seen(&mut self, position: Position) -> Vec<Waker> {
         let mut seen = Vec::new();
         let Some(of_log) = self.waiting.get_mut(&position.epoch) else { return seen };
@@ -136,7 +138,8 @@ impl Reached {
         seen
     }
 
-    /// Leaves a waker under `key`, or a new one; what it replaces is to be dropped outside the lock.
+    /// Registers a waker under `key`, or under a new key. Returns the waker that it replaces, to be
+    /// dropped outside the lock.
     fn wait(&mut self, key: &mut Option<u64>, position: Position, waker: Waker) -> Option<Waker> {
         let key = *key.get_or_insert_with(|| {
             self.key += 1;
@@ -145,7 +148,8 @@ impl Reached {
         self.waiting_in(position.epoch).insert((position.next, key), waker)
     }
 
-    /// No task waits under this key any more; the waker, to be dropped outside the lock.
+    /// Removes the waker of a task that no longer waits. It is returned, to be dropped outside the
+    /// lock.
     fn give_up(&mut self, key: u64, position: Position) -> Option<Waker> {
         let of_log = self.waiting.get_mut(&position.epoch)?;
         let waker = of_log.remove(&(position.next, key));
@@ -156,7 +160,7 @@ impl Reached {
     }
 }
 
-/// Tells other tasks how far a subscription was read: see
+/// Shows other tasks how far a subscription was read: see
 /// [`Subscription::progress`](crate::Subscription::progress).
 ///
 /// ```
@@ -176,7 +180,7 @@ impl Reached {
 #[derive(Clone)]
 pub struct Progress {
     standing: Arc<Standing>,
-    /// Where it began.
+    /// The position where the subscription began.
     start: Position,
 }
 
@@ -185,12 +189,14 @@ impl Progress {
         Self { standing, start }
     }
 
-    /// Where the application stands: as [`Subscription::position`](crate::Subscription::position).
+    /// The position of the application: as
+    /// [`Subscription::position`](crate::Subscription::position).
     pub fn position(&self) -> Position {
         self.standing.position().unwrap_or(self.start)
     }
 
-    /// Waits until it stands at `position`: as [`Subscription::seen`](crate::Subscription::seen).
+    /// Waits until the application has seen everything below `position`: as
+    /// [`Subscription::seen`](crate::Subscription::seen).
     pub fn seen(&self, position: Position) -> Seen {
         Seen::new(self.standing.clone(), position)
     }
@@ -202,8 +208,8 @@ impl fmt::Debug for Progress {
     }
 }
 
-/// Ends when a subscription's application has seen everything below a position (`true`), or never
-/// will (`false`): see [`Subscription::seen`](crate::Subscription::seen).
+/// A future that ends when the application has seen everything below a position (`true`), or no
+/// longer can (`false`): see [`Subscription::seen`](crate::Subscription::seen).
 ///
 /// # Cancel safety
 /// Dropping it leaves nothing behind.
@@ -231,7 +237,7 @@ impl Future for Seen {
 
 impl Seen {
     fn poll_seen(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        // A waker is not dropped under the lock.
+        // Dropping a waker runs code of the runtime, so it is dropped outside the lock.
         let waker = cx.waker().clone();
         let mut reached = self.standing.reached.lock();
         if let Some(has_seen) = self.standing.has_seen(&reached, self.position) {
@@ -277,7 +283,7 @@ mod tests {
         standing
     }
 
-    /// What it ended with, if it did.
+    /// The result, if it has ended.
     fn outcome(seen: &mut Seen) -> Option<bool> {
         match pin!(seen).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(has_seen) => Some(has_seen),
@@ -294,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn it_ends_when_all_below_is_handed_over() {
+    fn seen_ends_when_everything_below_is_handed_over() {
         let standing = standing("e:5");
         let mut seen = ["e:5", "e:6", "e:7"].map(|text| Seen::new(standing.clone(), at(text)));
         assert_eq!(seen.each_mut().map(is_seen), [true, false, false]);
@@ -305,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_was_left_is_seen_and_one_to_come_is_not() {
+    fn seen_fails_for_a_left_log_and_waits_for_a_new_one() {
         let standing = standing("e:5");
         let mut old = Seen::new(standing.clone(), at("e:9"));
         let mut new = Seen::new(standing.clone(), at("f:2"));
@@ -314,7 +320,8 @@ mod tests {
         assert!(is_left(&mut old) && outcome(&mut new).is_none());
         standing.advance(at("f:2"));
         assert!(is_seen(&mut new));
-        // Back in the first, it is a log like any other, and the second one is left.
+        // The topic is back in the first log, so that one counts as present, and the second as
+        // left.
         standing.advance(at("e:5"));
         assert!(!is_seen(&mut Seen::new(standing.clone(), at("e:9"))));
         assert!(is_seen(&mut Seen::new(standing.clone(), at("e:5"))));
@@ -322,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_is_come_back_to_is_waited_for_again() {
+    fn seen_waits_again_after_a_return_to_a_log() {
         let standing = standing("e:5");
         standing.advance(at("f:1"));
         standing.advance(at("e:5"));
@@ -332,9 +339,9 @@ mod tests {
         assert!(is_seen(&mut seen[2]));
     }
 
-    /// The application has not heard yet that it is come back to.
+    /// A reset to the log is queued, but was not handed over yet.
     #[test]
-    fn a_log_that_is_about_to_be_come_back_to_is_waited_for() {
+    fn seen_waits_while_a_return_to_the_log_is_queued() {
         let standing = standing("e:5");
         standing.advance(at("f:1"));
         let topic = Topic::new("t").unwrap();
@@ -351,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_ends_it() {
+    fn seen_fails_at_the_end_of_the_subscription() {
         let standing = standing("e:5");
         let mut seen = Seen::new(standing.clone(), at("g:9"));
         assert_eq!(outcome(&mut seen), None);
@@ -360,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn who_gives_up_leaves_nothing() {
+    fn a_dropped_seen_leaves_no_waker() {
         let standing = standing("e:5");
         let mut seen = Seen::new(standing.clone(), at("e:6"));
         assert!(!is_seen(&mut seen) && !is_seen(&mut seen));

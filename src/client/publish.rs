@@ -39,8 +39,8 @@ impl<'a> Publish<'a> {
         Self(Exchange::new(shared, publish_line(topic, payload)))
     }
 
-    /// Gives it this long, from its first poll; `None` for no limit. The server is told what is left
-    /// when the line is sent. Default: [`ClientConfig::deadline`](crate::ClientConfig::deadline).
+    /// Gives it this long, from its first poll; `None` for no limit. The line carries the remaining
+    /// time as `ttl`. Default: [`ClientConfig::deadline`](crate::ClientConfig::deadline).
     pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
         self.0.set_deadline(deadline.into());
         self

@@ -22,20 +22,21 @@ impl Runtimes {
         runtimes
     }
 
-    /// Notes the driver's runtime. The client ends when it shuts down. The runtime in which the client
-    /// was made may shut down before that.
+    /// Notes the driver's runtime. If that runtime shuts down, the client ends, so timers can rely
+    /// on it. The runtime in which the client was made may shut down before.
     pub(crate) fn note_driver(&self) {
         note_current(&self.driver);
     }
 
-    /// The runtime of timers and tasks: that of the caller, which is known to run; else that of the
-    /// driver, else the one in which the client was made. `None` while none is known.
+    /// The runtime for timers and tasks. It is the caller's runtime, which is known to run;
+    /// otherwise that of the driver, otherwise the one in which the client was made. `None` if
+    /// there is none.
     pub(crate) fn current(&self) -> Option<Handle> {
         let known = || self.driver.get().or(self.made_in.get()).cloned();
         Handle::try_current().ok().or_else(known)
     }
 
-    /// A timer, also for a task outside the runtime; `None` while no runtime is known.
+    /// Creates a timer, also for a task outside a runtime. `None` while no runtime is known.
     pub(crate) fn timer(&self, time: Duration) -> Option<Timer> {
         let runtime = self.current()?;
         let _entered = runtime.enter();

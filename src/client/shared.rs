@@ -1,4 +1,4 @@
-//! What a client's handles and drivers share.
+//! The state that a client's handles and drivers share.
 
 use std::{
     future::poll_fn,
@@ -24,8 +24,7 @@ use crate::{
     sync::Arc,
 };
 
-/// The core, and what it does without: the clock and the runtimes, of which a client that is driven by
-/// hand uses none.
+/// The core, the clock and the runtimes. A client that is driven by hand uses no runtime.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) locked: Arc<Locked>,
@@ -44,12 +43,12 @@ impl Deref for Shared {
 }
 
 impl Shared {
-    /// For a client with the one connection that is there already.
+    /// The state of a client with one connection, which already exists.
     pub(crate) fn of_one(config: ClientConfig) -> Self {
         Self::new(config, false, false)
     }
 
-    /// For a client with a supervisor.
+    /// The state of a client with a supervisor.
     pub(crate) fn supervised(config: ClientConfig, reconnects: bool) -> Self {
         Self::new(config, reconnects, true)
     }
@@ -60,8 +59,9 @@ impl Shared {
         Self { locked, clock, runtimes, is_supervised, reconnects }
     }
 
-    /// By the time that its driver is told: for the one connection that is there already, or, if it
-    /// `reconnects`, for one after the other, as its driver decides.
+    /// The state of a client that is driven by hand. Its time is the one that its driver passes.
+    /// With `reconnects`, the driver makes one connection after the other; otherwise there is one
+    /// connection.
     pub(crate) fn by_hand(config: ClientConfig, reconnects: bool) -> Arc<Self> {
         let locked = Arc::new(Locked::new(config, reconnects, reconnects));
         let (clock, runtimes) = (Clock::ByHand(Arc::default()), Runtimes::default());
@@ -72,7 +72,7 @@ impl Shared {
         self.clock.now()
     }
 
-    /// Does something with the core now, and what follows from it.
+    /// Runs `f` on the core now, and then the effects.
     pub(crate) fn act<R>(&self, f: impl FnOnce(&mut Core, &mut Step) -> R) -> R {
         self.locked.update(self.now(), f)
     }
@@ -81,7 +81,7 @@ impl Shared {
         self.act(|_, step| step.emit(event));
     }
 
-    /// A timer; `None` if there is no runtime for it, or its time does not come.
+    /// Creates a timer. `None` if there is no runtime for it, or its time is never reached.
     pub(crate) fn timer(&self, limit: Duration) -> Option<Timer> {
         match &self.clock {
             Clock::Runtime(_) => self.runtimes.timer(limit),
@@ -89,7 +89,7 @@ impl Shared {
         }
     }
 
-    /// A timer that ends then.
+    /// Creates a timer that ends at `at`.
     pub(crate) fn timer_until(&self, at: Time) -> Option<Timer> {
         if let Clock::ByHand(time) = &self.clock {
             let timer = TaskTimer::new(self.locked.clone(), time.clone(), at);
@@ -99,17 +99,19 @@ impl Shared {
         self.runtimes.timer(at.saturating_duration_since(Instant::now()))
     }
 
-    /// The link on which new requests begin: the connection there is, or the one to come.
+    /// The link on which new requests begin: the current connection or, if there is none, the next
+    /// one.
     pub(crate) fn current_link(&self) -> LinkId {
         self.look(|core| core.links.current.id)
     }
 
-    /// Why nothing begins any more, ever; `None` while it does, or will.
+    /// Why no request begins any more; `None` while requests begin, or will begin on the next
+    /// connection.
     pub(crate) fn refusal(&self) -> Option<ConnectionError> {
         self.look(|core| core.links.refusal())
     }
 
-    /// Whether this side closes.
+    /// Whether this side is closing, or has closed.
     pub(crate) fn is_closing(&self) -> bool {
         self.look(|core| core.links.closing.is_some())
     }
@@ -126,7 +128,7 @@ impl Shared {
         }
     }
 
-    /// Waits until `look` finds what it looks for in the core.
+    /// Waits until `look` returns a value for the core.
     pub(crate) async fn until<R>(&self, mut look: impl FnMut(&mut Core) -> Option<R>) -> R {
         let mut waiting = Waiting { shared: self, ticket: None };
         poll_fn(|cx| {
@@ -142,10 +144,10 @@ impl Shared {
         .await
     }
 
-    /// Waits for the first connection, which may be over by the time that this is known.
+    /// Waits for the first connection, which may have ended by the time that the caller is woken.
     ///
     /// # Errors
-    /// Why the client is over without one.
+    /// Why the client has ended without a connection.
     pub(crate) async fn first_open(&self) -> Result<(), ConnectionError> {
         self.until(|core| match core.status() {
             _ if core.was_open() => Some(Ok(())),
@@ -155,7 +157,7 @@ impl Shared {
         .await
     }
 
-    /// Waits for the turn to begin a subscription, and does so.
+    /// Waits for the turn to begin a subscription, and begins it.
     pub(crate) async fn in_turn<R>(&self, begin: impl FnOnce(&mut Core, &mut Step) -> R) -> R {
         let mut turn = Turn { shared: self, ticket: None };
         let mut begin = Some(begin);

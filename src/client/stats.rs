@@ -1,13 +1,12 @@
-//! What a client counts.
+//! The statistics of a client.
 
 use crate::protocol::Outcome;
 
-/// What a client has done and is doing: see [`Client::stats`](crate::Client::stats).
+/// The statistics of a client: see [`Client::stats`](crate::Client::stats).
 ///
 /// Counters begin at 0 with the client and only rise, over all its connections. `requests` is the
-/// sum of `ok`, `err`, `no`, `cut` and `pending`. There are two exceptions: a connection that ends
-/// leaves its pending requests without an outcome, and a call may be given up before its line was
-/// written.
+/// sum of `ok`, `err`, `no`, `cut` and `pending`, with two exceptions. If a connection ends, its
+/// pending requests have no outcome. A call may be cancelled before its line was written.
 ///
 /// ```
 /// # async fn example(client: bellwire::Client) -> Result<(), bellwire::CallError> {
@@ -20,17 +19,17 @@ use crate::protocol::Outcome;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClientStats {
-    /// Counter: connections on which the server said hello, and accepted this client.
+    /// Counter: connections on which the server has sent `/hello` and accepted this client.
     pub connections: u64,
-    /// Counter: requests that were given an id, the protocol's own (`/subscribe`, `/renew`)
-    /// included.
+    /// Counter: requests that were given an id, including those of the protocol itself
+    /// (`/subscribe`, `/renew`).
     pub requests: u64,
     /// Counter: calls that were sent again, or will be, because they were proven not executed.
     pub resent: u64,
-    /// Counter: one-way requests of the application's.
+    /// Counter: one-way requests of the application.
     pub one_ways: u64,
-    /// Counter: requests that were answered `ok`; cancelled ones whose answer came late included,
-    /// as with the three below.
+    /// Counter: requests that were answered `ok`. This and the next three include cancelled
+    /// requests whose answer came late.
     pub ok: u64,
     /// Counter: requests that were answered `err`.
     pub err: u64,
@@ -44,19 +43,19 @@ pub struct ClientStats {
     /// has not arrived. Each connection, including those that are being left, has at most
     /// [`ClientConfig::in_flight`](crate::ClientConfig::in_flight).
     pub in_flight: usize,
-    /// Counter: terminal lines that came after their caller was gone. Each is one of `ok`, `err`,
-    /// `no` and `cut` too.
+    /// Counter: terminal lines that came after their caller had gone. Each is also counted in `ok`,
+    /// `err`, `no` or `cut`.
     pub late_replies: u64,
-    /// Counter: lines under the id of a request that had had its terminal line.
+    /// Counter: lines with the id of a request that already had its terminal line.
     pub doubled_replies: u64,
-    /// Counter: lines with an id under which no request of their connection was sent.
+    /// Counter: lines with an id that no request of their connection has.
     pub unasked_replies: u64,
     /// Counter: notifications that were read.
     pub notifications: u64,
     /// Counter: holes in topics, named by the server or found by this client.
     pub gaps: u64,
     /// Counter: the numbers in those holes. What a stream drops because it is not read is reported
-    /// by that stream only.
+    /// only by that stream.
     pub missed: u64,
     /// Counter: lines that broke the order of a topic's numbers, exceeded its window, or belonged
     /// to a topic that is not subscribed; items of streamed replies that came without credit.
@@ -69,20 +68,20 @@ pub struct ClientStats {
 
 macro_rules! tally {
     ($($field:ident),* $(,)?) => {
-        /// What a step counts, and the sums that the core keeps.
+        /// The counters of a step, and the sums that the core keeps.
         #[derive(Debug, Default)]
         pub(crate) struct Tally {
             $(pub(crate) $field: u64,)*
         }
 
         impl Tally {
-            /// Moves what was counted in a step to these sums.
+            /// Moves the counters of a step to these sums.
             pub(crate) fn take(&mut self, counted: &mut Self) {
                 $(self.$field = self.$field.saturating_add(counted.$field);)*
                 *counted = Self::default();
             }
 
-            /// The sums as they stand.
+            /// Returns the present sums.
             pub(crate) fn stats(&self) -> ClientStats {
                 ClientStats { $($field: self.$field,)* ..ClientStats::default() }
             }

@@ -32,7 +32,7 @@ use crate::{
     sync::Arc,
 };
 
-/// The credit of a request that names none, in items (docs/protocol/streams.md, section 15).
+/// The credit of a request without `window`, in items (docs/protocol/streams.md, section 15).
 const DEFAULT_WINDOW: u64 = 32;
 
 /// A streamed reply: a stream of its items. Nothing is sent before it is first polled.
@@ -42,11 +42,11 @@ const DEFAULT_WINDOW: u64 = 32;
 /// everything that came before. A method that answers with one payload instead of a stream gives a
 /// stream of that payload, if it is not empty.
 ///
-/// The server sends no more items than there is credit for. Credit goes back as items are taken, by
-/// the half window. With [`next_with_credit`](Self::next_with_credit) it goes back when the
+/// The server sends no more items than there is credit for. Credit goes back by the half window, as
+/// items are taken. With [`next_with_credit`](Self::next_with_credit) it goes back when the
 /// application is done with an item. A reply that is not read costs the server only its place in
-/// flight, and this side at most [`window`](Self::window) items. Calls and notifications go on
-/// beside it. After the client is told to close, no more credit reaches the server, and the server
+/// flight, and this side at most [`window`](Self::window) items. It does not delay calls and
+/// notifications. Once the client is closing, no more credit reaches the server, and the server
 /// cuts the reply short.
 ///
 /// It owns a clone of its client, so that it keeps the connection open, as a
@@ -69,14 +69,14 @@ const DEFAULT_WINDOW: u64 = 32;
 /// The last item, as a [`Call`](crate::Call)'s: its variant tells whether the handler may have run.
 ///
 /// # Cancel safety
-/// It may be dropped at any point. If the request was sent and its reply has not ended, the server
-/// is told to cancel it. Its place in flight becomes free when the server's terminal line arrives.
-/// Dropping the future of [`next`](Self::next) loses nothing.
+/// It may be dropped at any point. If the request was sent and its reply has not ended, the client
+/// cancels it on the server. Its place in flight becomes free when the server's terminal line
+/// arrives. Dropping the future of [`next`](Self::next) loses nothing.
 #[must_use = "a streamed call does nothing unless it is polled"]
 pub struct Streaming {
     exchange: Exchange<Arc<Handle>>,
     window: u64,
-    /// From the first poll on.
+    /// Set at the first poll.
     items: Option<Arc<ItemQueue>>,
 }
 
@@ -101,15 +101,15 @@ impl Streaming {
     }
 
     /// Gives the whole reply this long, from its first poll; `None` for no limit but the server's
-    /// own, from item to item. The server is told what is left of it when the line is sent. Default:
+    /// own, from item to item. The line carries the remaining time as `ttl`. Default:
     /// [`ClientConfig::deadline`](crate::ClientConfig::deadline) until the request is sent, and no
     /// limit for the reply.
     ///
-    /// When it has passed, the last item of a request that was sent is
-    /// [`Unknown::Deadline`](crate::Unknown::Deadline), and the request is cancelled on the server.
-    /// That of a request that was not sent is [`NotSent::Deadline`], which says why there is no
-    /// connection. Items that were not taken by then are dropped, unless the reply had ended by
-    /// then. The timer belongs to the same runtime as [that of a call](crate::Call::deadline).
+    /// When it has passed, the stream ends with [`Unknown::Deadline`](crate::Unknown::Deadline) if
+    /// the request was sent, and the request is cancelled on the server. If it was not sent, the
+    /// stream ends with [`NotSent::Deadline`], which says why there is no connection. Items that
+    /// were not taken by then are dropped, unless the reply had already ended. The timer belongs to
+    /// the same runtime as [that of a call](crate::Call::deadline).
     pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
         self.exchange.set_deadline(deadline.into());
         self
@@ -192,7 +192,7 @@ impl Streaming {
         Some(item.map(|item| (item, self.item_credit())))
     }
 
-    /// Of an item that was taken without giving it back.
+    /// Creates the credit of an item that was taken without giving the credit back.
     fn item_credit(&self) -> ItemCredit {
         let credit = self.key().zip(self.items.clone());
         ItemCredit(credit.map(|(key, items)| (self.exchange.client().shared.clone(), key, items)))
@@ -211,7 +211,7 @@ impl Streaming {
             let exchange = &mut self.exchange;
             return poll_budgeted(cx, |_| Poll::Ready(exchange.take_error().map(Err)));
         };
-        // A reply that has ended was in time, however late it is read.
+        // A reply that ended before its deadline stays valid when it is read later.
         if self.exchange.has_timer()
             && !items.is_over()
             && let Poll::Ready(error) = self.exchange.poll_deadline_to_send(cx)
@@ -231,7 +231,7 @@ impl Streaming {
         Poll::Ready(Some(Ok(item)))
     }
 
-    /// Its key, which is known once there is an item.
+    /// The key of the request, which is known once there is an item.
     fn key(&self) -> Option<Key> {
         self.exchange.under_way().and_then(RequestCell::key)
     }
@@ -261,10 +261,10 @@ fn give_credit(shared: &Shared, key: Key, items: u64) {
 /// [`next_with_credit`](Streaming::next_with_credit). Dropping it allows the server to make one
 /// more item.
 ///
-/// The server is told by the half window, or at once if it has no credit left
+/// The credit is given back by the half window, or at once if the server has none left
 /// (docs/protocol/streams.md, section 15). Credit does not keep the connection open. Credit that is
-/// never dropped, for example by
-/// [`std::mem::forget`], makes the window smaller for the rest of the stream.
+/// never dropped, for example because of [`std::mem::forget`], makes the window smaller for the
+/// rest of the stream.
 #[must_use = "dropping it gives the credit back at once"]
 pub struct ItemCredit(Option<(Arc<Shared>, Key, Arc<ItemQueue>)>);
 
@@ -369,7 +369,7 @@ impl<C: Decode<R>, R> TypedStreaming<C, R> {
         })
     }
 
-    /// What cannot be decoded is the last item.
+    /// Decodes an item. If that fails, the error is the last item.
     fn decoded(&mut self, item: &[u8]) -> Result<R, CallError> {
         decode(&self.codec, item).inspect_err(|_| {
             self.items.cancel();

@@ -1,4 +1,4 @@
-//! Subscriptions as values: streams of deliveries that leave their topic when they are dropped.
+//! Subscriptions: streams of deliveries that leave their topic when they are dropped.
 
 use std::{
     fmt,
@@ -91,9 +91,9 @@ impl Subscribe {
         self
     }
 
-    /// Begins at `position` instead of after the last notification: what was published since is
-    /// delivered first. What is no longer retained is reported as a [`Gap`], and a log that was
-    /// replaced as a [`Delivery::Reset`].
+    /// Begins at `position` instead of after the last notification. Notifications that were
+    /// published since then are delivered first. Those that are no longer retained are reported as
+    /// a [`Gap`], and a log that was replaced as a [`Delivery::Reset`].
     ///
     /// Refused with [`NotSent::AlreadySubscribed`] while this client has another subscription to
     /// the topic, because both share what the server sends.
@@ -102,23 +102,23 @@ impl Subscribe {
         self
     }
 
-    /// The number of notifications that may be unacknowledged, in transit or in the application.
-    /// With so many, the server waits. At least 1. Without a window no acks are sent, and the
-    /// server waits for none.
+    /// The number of notifications that may be unacknowledged, in transit or in the application; at
+    /// least 1. When that many are unacknowledged, the server waits. Without a window, no acks are
+    /// sent, and the server waits for none.
     ///
     /// A notification is acknowledged when it is handed over, by [`Subscription::next`] or as a
-    /// stream's item. So is a gap, including what this client had to drop. The server is told at
-    /// every half window, so it never waits for a reader that keeps up. A window above
-    /// [`ClientConfig::inbox_items`](crate::ClientConfig::inbox_items), or with payloads over
-    /// [`ClientConfig::inbox_bytes`](crate::ClientConfig::inbox_bytes), can make this client drop
-    /// what the server would have kept. The window belongs to a connection: on the next one, what
-    /// is still in the application does not count.
+    /// stream's item. So is a gap, including what this client had to drop. The client sends an ack
+    /// at every half window, so the server never waits for a reader that keeps up. If the window is
+    /// above [`ClientConfig::inbox_items`](crate::ClientConfig::inbox_items), or its payloads above
+    /// [`ClientConfig::inbox_bytes`](crate::ClientConfig::inbox_bytes), this client may drop what
+    /// the server would have kept. The window belongs to a connection: on the next one,
+    /// notifications that are still in the application do not count.
     ///
     /// Subscriptions of this client to one topic share one subscription on the wire. The first one
     /// sets the window and the policy. A later one that asks for others is refused with
-    /// [`NotSent::AlreadySubscribed`], and one that asks for neither shares them. Of those that
-    /// asked for the window, the slowest holds it. A subscription that did not ask for a window
-    /// holds up no other; its own queue drops what it does not read.
+    /// [`NotSent::AlreadySubscribed`], and one that asks for neither shares them. The slowest of
+    /// the subscriptions with a window decides how far the topic is acknowledged. A subscription
+    /// without a window does not hold up the others; its own queue drops what it does not read.
     ///
     /// Implements docs/protocol/acks.md, section 16.
     pub fn window(mut self, notifications: u64) -> Self {
@@ -138,27 +138,27 @@ impl Subscribe {
     /// [`Notification::ack`], one by one and in any order, or with [`Subscription::ack`],
     /// everything below a position. Without a window it has no effect.
     ///
-    /// An unacknowledged notification holds the window, also if later ones are acknowledged. It is
-    /// not delivered again, also not on another connection. Gaps are handled when they are handed
-    /// over.
+    /// An unacknowledged notification counts against the window, even if later ones are
+    /// acknowledged. It is not delivered again, even on another connection. A gap is acknowledged
+    /// when it is handed over.
     pub fn ack_by_hand(mut self) -> Self {
         self.by_hand = true;
         self
     }
 
     /// Where the subscription goes on when the topic has a new log, because the server was
-    /// restarted or the next server has its own. Default [`AfterReset::Start`].
+    /// restarted, or another server has its own log. Default [`AfterReset::Start`].
     ///
-    /// By default the whole new log is delivered, because the log of a restarted server holds just
-    /// the messages that this subscriber has missed. After a failover to a server that has been in
-    /// use, the log may also hold many older messages. A subscriber that does not need them asks
-    /// for [`AfterReset::Head`]: this client then leaves the topic, and subscribes again after the
-    /// last message. In both cases the position of [`Delivery::Reset`] names the next number that
-    /// is delivered. A log that the subscription has left before is not new: it goes on where it
-    /// left.
+    /// By default the whole new log is delivered, because the log of a restarted server contains
+    /// only messages that this subscriber has missed. After a failover to a server that has been in
+    /// use, the log may also contain many older messages. For a subscriber that does not need them
+    /// there is [`AfterReset::Head`]: this client then leaves the topic, and subscribes again after
+    /// the last message. In both cases the position of [`Delivery::Reset`] names the next number
+    /// that is delivered. A log that the subscription has left before is not new: the subscription
+    /// goes on at the position where it left that log.
     ///
-    /// Shared like the [`window`](Self::window): a later subscription that asks for the other value
-    /// is refused. Implements docs/protocol/reconnecting.md, section 14.
+    /// This setting is shared like the [`window`](Self::window): a later subscription that asks for
+    /// the other value is refused. Implements docs/protocol/reconnecting.md, section 14.
     pub fn after_reset(mut self, go_on: AfterReset) -> Self {
         self.wish.after_reset = Some(go_on);
         self
@@ -180,15 +180,15 @@ impl Subscribe {
     ///
     /// The position is known before the state is fetched. So the state includes everything that was
     /// published below the position, and the stream has everything from there on. (The state may
-    /// include some of that, too.) Live items are held back meanwhile, as many as
+    /// include some of that, too.) Meanwhile live items wait in the queue, as many as
     /// [`ClientConfig::inbox_items`](crate::ClientConfig::inbox_items) and
-    /// [`inbox_bytes`](crate::ClientConfig::inbox_bytes) allow. Items that are dropped then are a
-    /// loss of their own, which is resynchronised next. The future is polled where the stream is
+    /// [`inbox_bytes`](crate::ClientConfig::inbox_bytes) allow. If items are dropped then, that is
+    /// a further loss, for which `resync` is called next. The future is polled where the stream is
     /// polled.
     ///
     /// A call within [`reconnect_stable`](crate::ClientConfig::reconnect_stable) of the last one
-    /// waits for a pause first (docs/protocol/reconnecting.md, section 14), so that a server that
-    /// resets a log again and again is not flooded.
+    /// waits for a pause first (docs/protocol/reconnecting.md, section 14). So a server that resets
+    /// a log again and again is not flooded.
     ///
     /// What [`Slow::Latest`] leaves out is not a loss, because it was asked for.
     ///
@@ -211,10 +211,10 @@ impl Subscribe {
     /// ```
     ///
     /// # Errors
-    /// When the future fails, the subscription fails, as with [`fail_on_loss`](Self::fail_on_loss).
+    /// If the future fails, the subscription fails, as with [`fail_on_loss`](Self::fail_on_loss).
     /// If the connection was lost or left since the future began, `resync` is called again instead,
     /// with the same loss, and its calls wait for the next connection. A panic of `resync` or of
-    /// its future is such a failure, and emits
+    /// its future counts as a failure, and emits
     /// [`ConnectionEvent::ResyncPanicked`](crate::ConnectionEvent::ResyncPanicked).
     ///
     /// # Cancel safety
@@ -244,7 +244,8 @@ impl Subscribe {
             return Err(shared.look(|core| core.links.out_of_time()).into());
         };
         let joined = joined?;
-        // From here on dropping leaves the topic, whether it was accepted or not.
+        // From here on, dropping the future leaves the topic, even if the server has not accepted
+        // it yet.
         let reader = wish.terms.window.map(|window| {
             let report = reporting(shared.clone(), topic.clone(), inbox.clone());
             Arc::new(Reader::new(window, by_hand, report))
@@ -278,7 +279,7 @@ impl IntoFuture for Subscribe {
         Box::pin(async {
             let subscribed = self.subscribe().await;
             if subscribed.is_err() {
-                // It may have been refused at once, before anything was sent.
+                // The subscription may fail at once, before anything is sent.
                 consume_budget().await;
             }
             subscribed
@@ -286,18 +287,18 @@ impl IntoFuture for Subscribe {
     }
 }
 
-/// A stream's place among those of its topic; dropping it leaves the topic.
+/// The membership of a stream in its topic. Dropping it leaves the topic.
 struct Membership {
     client: Arc<Handle>,
     topic: Topic,
     inbox: Arc<Inbox>,
-    /// Where a window was asked for.
+    /// Set if the subscription has a window.
     reader: Option<Arc<Reader>>,
     standing: Arc<Standing>,
 }
 
 impl Membership {
-    /// Leaves the topic; again is harmless.
+    /// Leaves the topic. A second call has no effect.
     pub(crate) fn leave(&self) {
         self.client.shared.act(|core, step| {
             core.topics.leave(&mut core.links, &self.topic, &self.inbox, step);
@@ -308,7 +309,7 @@ impl Membership {
         self.client.shared.emit(event);
     }
 
-    /// A delivery is handed over.
+    /// Hands over a delivery: updates the position and the acks.
     fn hand_over(&self, delivery: &mut Delivery) {
         match delivery.behind() {
             Some(position) => self.standing.advance(position),
@@ -328,13 +329,13 @@ impl Membership {
         }
     }
 
-    /// The application has handled the numbers from `first` to `last`.
+    /// Takes in that the application has handled the numbers from `first` to `last`.
     fn ack(&self, epoch: Epoch, first: u64, last: u64) {
         self.reader.iter().for_each(|reader| reader.ack(epoch, first, last));
     }
 }
 
-/// Tells a topic what a reader of it has handled.
+/// Returns a function that reports to a topic what its reader has handled.
 fn reporting(shared: Arc<Shared>, topic: Topic, inbox: Arc<Inbox>) -> impl Fn(Position) {
     move |position| {
         shared.act(|core, step| {
@@ -354,9 +355,9 @@ impl Drop for Membership {
 ///
 /// The client renews the lease; the application only has to read. A subscription survives the loss
 /// of a connection: on the next one it resumes from its own position, and what was missed comes
-/// first. Notifications come in the order of their numbers. Every number that does not come is
-/// named: by the server in a gap, as a [`Delivery::Reset`] when the topic has a new log, or by this
-/// client when its queue overflows because the stream is read too slowly
+/// first. Notifications come in the order of their numbers. Every number that is not delivered is
+/// reported: by the server in a gap, as a [`Delivery::Reset`] when the topic has a new log, or by
+/// this client when its queue overflows because the stream is read too slowly
 /// ([`ClientConfig::inbox_bytes`](crate::ClientConfig::inbox_bytes)). Several subscriptions of a
 /// client to one topic share one on the wire.
 ///
@@ -379,11 +380,12 @@ impl Drop for Membership {
 #[must_use = "dropping a subscription leaves its topic"]
 pub struct Subscription {
     membership: Membership,
-    /// Behind a lock that is never contended: what waits in it need not be `Sync`.
+    /// The lock is never contended. It makes the subscription `Sync`, although the callback's
+    /// future need not be.
     on_loss: Mutex<OnLoss>,
-    /// What is left to be handed over of one that failed.
+    /// Set after a failure: the end of the subscription, until it is handed over.
     end: Option<Option<Delivery>>,
-    /// Where it began.
+    /// The position where it began.
     start: Position,
 }
 
@@ -393,7 +395,7 @@ impl Subscription {
         &self.membership.topic
     }
 
-    /// The position of the application: everything before it was handed over or named.
+    /// The position of the application: everything below it was handed over or named in a gap.
     ///
     /// Subscribing [`from`](Subscribe::from) it later resumes without loss.
     pub fn position(&self) -> Position {
@@ -433,7 +435,7 @@ impl Subscription {
         Seen::new(self.membership.standing.clone(), position)
     }
 
-    /// A handle that tells other tasks how far this stream was read. It does not keep the
+    /// Returns a handle that shows other tasks how far this stream was read. It does not keep the
     /// subscription alive.
     pub fn progress(&self) -> Progress {
         Progress::new(self.membership.standing.clone(), self.start)
@@ -447,7 +449,7 @@ impl Subscription {
     /// no effect. What was not handed over stays unacknowledged. A position in another log, or with
     /// a `next` of 0, is ignored. See [`Notification::ack`] for a single notification.
     pub fn ack(&self, position: Position) {
-        // No number is below 1, nor below 0, which is no position.
+        // No number is below 1. A position with 0 is not valid and acknowledges nothing.
         if let Some(last) = position.next.checked_sub(1) {
             self.membership.ack(position.epoch, 1, last);
         }
@@ -507,7 +509,7 @@ impl Subscription {
         }
     }
 
-    /// Leaves the topic behind a loss, and hands that over.
+    /// Leaves the topic after a loss, and hands over the loss.
     fn fail(&mut self, mut loss: Delivery) -> Delivery {
         self.membership.hand_over(&mut loss);
         self.membership.leave();

@@ -1,4 +1,4 @@
-//! A timer of a task that uses a client.
+//! The timer of a task that uses a client.
 
 use std::{
     pin::Pin,
@@ -13,15 +13,16 @@ use crate::{
     sync::{Arc, AtomicU64, Ordering},
 };
 
-/// Waits for a time.
+/// A timer.
 ///
-/// The core has timers too, for what all requests have in common. Those belong to the task that drives
-/// the client. A deadline that a request brings itself has a timer of its own, in the task that polls
-/// the request: it has to fire although the driver is not polled, or its runtime stands still.
+/// The core has timers too, for the deadlines that all requests have in common. The task that
+/// drives the client handles those. A request with its own deadline has a timer in the task that
+/// polls the request. That timer fires even if the driver is not polled, or its runtime stands
+/// still.
 pub(crate) enum Timer {
-    /// In a runtime, as a rule that of the task.
+    /// In a runtime, usually that of the task.
     Runtime(Pin<Box<Sleep>>),
-    /// Of a client that is driven by hand, without a runtime.
+    /// In the core of a client that is driven by hand, without a runtime.
     ByHand(Box<TaskTimer>),
 }
 
@@ -34,11 +35,11 @@ impl Timer {
     }
 }
 
-/// A timer in the core: its task is woken by
-/// [`handle_timeout`](super::core::connection::Connection::handle_timeout).
+/// A timer in the core. [`handle_timeout`](super::core::connection::Connection::handle_timeout)
+/// wakes its task.
 pub(crate) struct TaskTimer {
     locked: Arc<Locked>,
-    /// The time that the driver was told last, in milliseconds.
+    /// The time that the driver passed last, in milliseconds.
     time: Arc<AtomicU64>,
     at: Time,
     ticket: Option<u64>,

@@ -60,7 +60,7 @@ impl<C: Decode<R>, R> TypedCall<'_, C, R> {
     /// As [`Call::replied`].
     ///
     /// # Errors
-    /// As when it is awaited itself.
+    /// As when the call itself is awaited.
     pub async fn replied(self) -> Result<Replied<R>, CallError> {
         let Self { call, codec, .. } = self;
         let Replied { value, after } = call.replied().await?;

@@ -778,7 +778,7 @@ async fn a_subscribe_under_way_ends_as_a_call_does() {
     let subscribe = subscribing(&client);
     settle().await;
     drop(far);
-    let why = "it closed before it said hello; does it expect TLS?";
+    let why = "it closed before it sent /hello; does it expect TLS?";
     let unsent = CallError::NotSent(NotSent::Lost(ConnectionError::Protocol(why.into())));
     assert_eq!(subscribe.await.unwrap().unwrap_err(), unsent);
 }

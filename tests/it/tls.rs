@@ -279,7 +279,8 @@ async fn a_plain_client_at_a_tls_server_is_told() {
     peer.ask("1 whoami\n", "1 ok nobody\n").await;
     assert_eq!(begin.elapsed(), Duration::ZERO);
     let error = driver.await.expect("no panic").expect_err("no hello comes");
-    let text = "the server broke the protocol: it closed before it said hello; does it expect TLS?";
+    let text =
+        "the server broke the protocol: it closed before it sent /hello; does it expect TLS?";
     assert_eq!(error.to_string(), text);
     let waited = begin.elapsed();
     assert!((10_000..10_050).contains(&waited.as_millis()), "{waited:?}");

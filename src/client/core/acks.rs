@@ -1,4 +1,4 @@
-//! Acks on the client's side: what the readers of a topic have handled, and what the server is told.
+//! The acks of a topic in the client: what its readers have handled, and which ack was sent last.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,18 +11,18 @@ use crate::{
     sync::Arc,
 };
 
-/// The acks of one wire subscription: its slowest reader says what is handled.
+/// The acks of one wire subscription. The slowest reader decides which position is acknowledged.
 #[derive(Debug)]
 pub(crate) struct Acks {
     window: AckWindow,
     half: u64,
-    /// What the server has delivered or named on the present wire subscription; no ack goes above.
-    /// `None` while there is none.
+    /// The position behind all that the server has delivered or named on the present wire
+    /// subscription; no ack goes above it. `None` while there is no wire subscription.
     wire: Option<Position>,
-    /// What the server was told last, in the epoch of `wire`.
+    /// The number of the last ack that was sent, in the epoch of `wire`.
     told: u64,
     readers: Readers,
-    /// The driver was told that there is an ack to write.
+    /// The driver was notified that there is an ack to write.
     is_due: bool,
 }
 
@@ -38,7 +38,7 @@ impl Acks {
         }
     }
 
-    /// Adds a reader, which has handled all below `at`; without it, all that came before.
+    /// Adds a reader that has handled all below `at`. With `None`, its position is not known yet.
     pub(crate) fn join(&mut self, inbox: Arc<Inbox>, at: Option<Position>) {
         self.readers.set(&inbox, at);
     }
@@ -61,7 +61,7 @@ impl Acks {
         self.is_due = false;
     }
 
-    /// A notification came; whether the window had room for it.
+    /// Takes in a notification. Returns whether the window had room for it.
     pub(crate) fn delivered(&mut self, number: u64) -> bool {
         let Some(wire) = &mut self.wire else { return true };
         if number < wire.next {
@@ -73,7 +73,7 @@ impl Acks {
         has_room
     }
 
-    /// The server has named, or claims to have delivered, all below `next`.
+    /// Takes in that the server has named all below `next` in a gap, or lists it as delivered.
     pub(crate) fn named(&mut self, next: Position) {
         if let Some(wire) = &mut self.wire
             && wire.epoch == next.epoch
@@ -82,14 +82,15 @@ impl Acks {
         }
     }
 
-    /// A reader has handled all below `position`. Reports may overtake each other: the greatest
-    /// counts.
+    /// Takes in that a reader has handled all below `position`. Reports may arrive out of order, so
+    /// the greatest counts.
     pub(crate) fn handled(&mut self, inbox: &Arc<Inbox>, position: Position) {
         let Some(at) = self.readers.at(inbox) else { return };
         let is_current = self.wire.is_some_and(|wire| wire.epoch == position.epoch);
         let is_later = match at {
             Some(at) if at.epoch == position.epoch => position.next > at.next,
-            // Of two logs the one that the server is at is the later one.
+            // The reader's position is in another log. The log that the server is in now is the
+            // later one.
             Some(_) => is_current,
             None => true,
         };
@@ -98,8 +99,9 @@ impl Acks {
         }
     }
 
-    /// Whether an ack came due that the driver has not heard of: what readers have `reported` is
-    /// enough to be told, what no reader waits for is told by halves of the window.
+    /// Whether an ack has just become due, so that the driver has to be notified. After a report of
+    /// a reader (`reported`), any rise is enough, because the reader has already waited for half a
+    /// window. Otherwise the position has to rise by half the window.
     pub(crate) fn comes_due(&mut self, reported: bool) -> bool {
         let least = if reported { 1 } else { self.half };
         let rise = self.target().map_or(0, |target| target.next - self.told);
@@ -108,7 +110,7 @@ impl Acks {
         comes
     }
 
-    /// The ack to be written, if one is due; it counts as told.
+    /// Takes the ack to be written, if one is due. It counts as sent.
     pub(crate) fn take_due(&mut self) -> Option<Position> {
         std::mem::take(&mut self.is_due).then(|| self.take()).flatten()
     }
@@ -121,7 +123,7 @@ impl Acks {
         Some(target)
     }
 
-    /// What may be told now, if it is more than was.
+    /// The position of the next ack, if it is above the last one.
     fn target(&self) -> Option<Position> {
         let wire = self.wire?;
         let handled = match self.readers.slowest() {
@@ -135,30 +137,31 @@ impl Acks {
     }
 }
 
-/// The readers of a topic, and where each stands. What it costs does not depend on how many they are.
+/// The readers of a topic, with the position of each. The cost of a change does not depend on the
+/// number of readers.
 #[derive(Debug, Default)]
 struct Readers {
-    /// By the address of its inbox, which is held for that.
+    /// By the address of the inbox. The entry holds the inbox, so that its address is not reused.
     all: HashMap<usize, (Arc<Inbox>, Option<Position>)>,
-    /// The log that the server is at.
+    /// The log that the server is in.
     epoch: Option<Epoch>,
-    /// Of those that are in this log: how many stand at which number.
+    /// For each number, how many readers are at it. Only readers whose position is in this log.
     places: BTreeMap<u64, usize>,
-    /// How many are in this log.
+    /// The number of readers whose position is in this log.
     counted: usize,
 }
 
-/// Where the slowest reader stands.
+/// The position of the slowest reader.
 enum Slowest {
-    /// There is none.
+    /// There is no reader.
     Nobody,
-    /// It has not come to this log.
+    /// Some reader has not reached this log yet.
     Elsewhere,
     At(u64),
 }
 
 impl Readers {
-    /// The server is at this log.
+    /// The server is in this log now.
     fn begin(&mut self, epoch: Epoch) {
         if self.epoch.replace(epoch) == Some(epoch) {
             return;
@@ -235,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn the_slowest_reader_says_and_the_wire_bounds_it() {
+    fn acks_follow_the_slowest_reader_up_to_the_wire() {
         let mut acks = Acks::new(size(4));
         let (one, two) = (inbox(), inbox());
         acks.join(one.clone(), None);
@@ -254,9 +257,9 @@ mod tests {
         assert_eq!(acks.take(), Some(at("e:10")), "no more than was delivered");
     }
 
-    /// Against the least of all positions, over many schedules.
+    /// Compares with the least of all positions, over many schedules.
     #[test]
-    fn the_slowest_is_the_least_of_all() {
+    fn the_slowest_reader_has_the_lowest_position() {
         let mut random = fastrand::Rng::with_seed(5);
         for _ in 0..200 {
             let mut acks = Acks::new(size(u64::MAX));
@@ -287,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_wire_subscription_is_acknowledged_from_its_beginning() {
+    fn acks_begin_anew_on_each_wire_subscription() {
         let mut acks = Acks::new(size(4));
         let reader = inbox();
         acks.join(reader.clone(), None);
@@ -312,7 +315,7 @@ mod tests {
         assert_eq!(acks.take(), Some(at("f:2")));
     }
 
-    /// A position in a log counts once the server is at that log, however early it was known.
+    /// A position in a log counts once the server is in that log, also if it was reported before.
     #[test]
     fn a_reader_that_is_ahead_of_the_server_counts_when_that_comes() {
         let mut acks = Acks::new(size(4));
@@ -340,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_reader_that_asked_for_it_receipt_is_enough() {
+    fn without_readers_received_messages_are_acknowledged() {
         let mut acks = Acks::new(size(4));
         acks.begin(at("e:1"));
         acks.delivered(1);

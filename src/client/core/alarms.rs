@@ -1,10 +1,10 @@
-//! Tasks that wait for a time, of a client that is driven by hand: it has no runtime with timers.
+//! The timers of a client that is driven by hand: it has no runtime with timers.
 
 use std::{collections::BTreeMap, task::Waker};
 
 use crate::protocol::Time;
 
-/// The tasks, by the time that they wait for and a ticket.
+/// The waiting tasks, by deadline and ticket.
 #[derive(Debug, Default)]
 pub(crate) struct Alarms {
     waiting: BTreeMap<(Time, u64), Waker>,
@@ -12,7 +12,8 @@ pub(crate) struct Alarms {
 }
 
 impl Alarms {
-    /// A task waits, or waits with another waker. Returns what is to be dropped outside the lock.
+    /// Registers the waker of a task. Returns the waker that it replaces, to be dropped outside the
+    /// lock.
     pub(crate) fn wait(
         &mut self,
         at: Time,
@@ -26,17 +27,17 @@ impl Alarms {
         self.waiting.insert((at, ticket), waker)
     }
 
-    /// A task waits no longer. Returns what is to be dropped outside the lock.
+    /// Removes the waker of a task. It is returned, to be dropped outside the lock.
     pub(crate) fn leave(&mut self, at: Time, ticket: u64) -> Option<Waker> {
         self.waiting.remove(&(at, ticket))
     }
 
-    /// The first time that a task waits for.
+    /// The first deadline.
     pub(crate) fn next_timeout(&self) -> Option<Time> {
         self.waiting.first_key_value().map(|(&(at, _), _)| at)
     }
 
-    /// Takes out the tasks whose time has come, in the order of their times.
+    /// Takes out the tasks whose deadline has come, in the order of the deadlines.
     pub(crate) fn take_due(&mut self, now: Time) -> Vec<Waker> {
         let mut due = Vec::new();
         while let Some(first) = self.waiting.first_entry().filter(|first| first.key().0 <= now) {

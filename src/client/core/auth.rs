@@ -6,20 +6,20 @@ use crate::{
     protocol::{Attributes, DEFAULT_MAX_LINE, Hello, Mark, RequestId, VERSION, Word, encode},
 };
 
-/// What a client begins with, once it knows what the server wants.
+/// What a client sends first, once it has the server's `/hello`.
 #[derive(Default)]
 pub(crate) struct Admission {
     /// Lines to be written before all others.
     pub(crate) lines: Vec<u8>,
-    /// They end with `/auth`: nothing else may be written before its reply.
+    /// The last of these lines is `/auth`: nothing else may be written before its reply.
     pub(crate) is_asked_for: bool,
 }
 
 impl Connection {
-    /// What is to be said first.
+    /// Returns the lines to be sent first.
     ///
     /// # Errors
-    /// When the server wants credentials that this client has not.
+    /// If the server asks for credentials, and this client has none for the offered schemes.
     pub(crate) fn admission(&mut self, hello: &Hello) -> Result<Admission, ConnectionError> {
         let mut lines = Vec::new();
         let offered = || hello.auth.clone();

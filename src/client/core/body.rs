@@ -1,26 +1,26 @@
-//! A request's line as its caller encodes it: all but its id and its deadline.
+//! The line of a request as its caller encodes it, without the id and the `ttl`.
 
 use std::{fmt, time::Duration};
 
 use crate::protocol::{AttributeList, Attributes, InvalidAttribute, MAX_NUMBER, Word, encode};
 
-/// The longest `ID SP` a request begins with.
+/// The longest `ID SP` at the beginning of a request.
 const MARK_BYTES: usize = 17;
-/// The longest `;ttl=`.
+/// The longest `;ttl=MS`.
 const TTL_BYTES: usize = 21;
 
-/// A request, encoded before any lock is taken. It is kept until its outcome is known, so that what
-/// is proven not executed can be sent again.
+/// A request, encoded before any lock is taken. It is kept until its outcome is known, so that a
+/// request that is proven not executed can be sent again.
 #[derive(Default)]
 pub(crate) struct Body {
-    /// Word and rest, and the LF.
+    /// The word, the body with its SP, and the LF.
     bytes: Vec<u8>,
-    /// Where in `bytes` the attributes go.
+    /// The offset in `bytes` where the attributes are inserted.
     word_len: usize,
     pub(crate) attributes: AttributeList,
 }
 
-/// Without its bytes: they are the application's.
+/// Does not show the bytes, because they belong to the application.
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Body").field("bytes", &self.bytes.len()).finish_non_exhaustive()
@@ -28,7 +28,8 @@ impl fmt::Debug for Body {
 }
 
 impl Body {
-    /// Replaces it by `WORD [SP REST] LF`, without attributes.
+    /// Replaces the request by `WORD [SP BODY] LF`, without attributes. `rest` is the body before
+    /// stuffing.
     pub(crate) fn set(&mut self, word: Word<'_>, rest: &[u8]) {
         let word_len = word.as_bytes().len();
         self.bytes.clear();
@@ -38,17 +39,17 @@ impl Body {
         self.attributes = AttributeList::new();
     }
 
-    /// The bytes it holds in memory.
+    /// The bytes that it holds in memory.
     pub(crate) fn room(&self) -> usize {
         self.bytes.capacity() + self.attributes.as_attributes().as_str().len()
     }
 
-    /// The longest line it makes.
+    /// An upper bound of the length of its line.
     pub(crate) fn max_len(&self) -> usize {
         MARK_BYTES + self.bytes.len() + self.attributes.as_attributes().as_str().len() + TTL_BYTES
     }
 
-    /// Whether the attributes fit into the head, with the longest id, and deadline, there are.
+    /// Checks that the attributes fit into the head, with the longest possible id and `ttl`.
     pub(crate) fn check_head(&self, has_ttl: bool) -> Result<(), InvalidAttribute> {
         if self.attributes.as_attributes().is_empty() {
             return Ok(());
@@ -73,7 +74,8 @@ impl Body {
     }
 }
 
-/// A deadline never becomes shorter on the wire than it is here, and never 0.
+/// Rounded up, so that the server does not end the request before the client's own deadline. At
+/// least 1, because `ttl=0` is not valid.
 fn millis_rounded_up(ttl: Duration) -> u64 {
     let millis = ttl.as_nanos().div_ceil(1_000_000);
     u64::try_from(millis).unwrap_or(u64::MAX).clamp(1, MAX_NUMBER)

@@ -1,4 +1,4 @@
-//! Who gets the outcome of a request.
+//! The recipients of the outcome of a request.
 
 use bytes::Bytes;
 
@@ -10,19 +10,19 @@ use crate::{
     sync::{Arc, oneshot},
 };
 
-/// Who gets the outcome.
+/// The recipient of the outcome.
 #[derive(Debug)]
 pub(crate) enum Caller {
-    /// A call. Its outcome goes into the cell.
+    /// A call. The outcome is stored in its cell.
     Call,
     Stream(Arc<ItemQueue>),
     /// `/methods`.
     List(Box<ListCaller>),
-    /// A one-way request: its outcome is that its line waits to be written.
+    /// A one-way request. Its outcome is that its line waits to be written.
     OneWay(oneshot::Sender<Sent>),
 }
 
-/// The caller of a list, and what the list has brought so far.
+/// The caller of a list, and the items that have arrived so far.
 #[derive(Debug)]
 pub(crate) struct ListCaller {
     pub(super) caller: oneshot::Sender<Listed>,

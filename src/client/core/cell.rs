@@ -1,4 +1,4 @@
-//! What a caller and the core share of a request: its line, and for a call its outcome.
+//! The part of a request that its caller and the core share: its line and, for a call, its outcome.
 
 use std::{
     cell::RefCell,
@@ -21,24 +21,25 @@ thread_local! {
     static SPARES: RefCell<Vec<Arc<RequestCell>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A request between its caller and the core. The caller writes the body before anybody else has the
-/// cell. The core keeps the cell until the outcome is known, so that it can send again what is proven
-/// not executed. A call takes its outcome from here, without the lock of the core.
+/// A request that the caller and the core share. The caller writes the body before it shares the
+/// cell. The core keeps the cell until the outcome is known, so that it can send again a request
+/// that is proven not executed. A call takes its outcome from the cell, without the lock of the
+/// core.
 ///
-/// Cells are used again, so that a short request takes no allocation and is not moved.
+/// Cells are reused, so that a short request needs no allocation and is not moved.
 #[derive(Debug, Default)]
 pub(crate) struct RequestCell {
     pub(crate) body: Body,
     outcome: Mutex<Outcome>,
-    /// Its key, from when the core has taken it over: a serial number that is not 0, and the slot.
-    /// Written under the lock of the core, before anything comes of the request.
+    /// The key of the request: a serial number that is not 0, and the slot. The core writes it
+    /// under its lock when it takes over the request, before the request can have an outcome.
     serial: AtomicU64,
     slot: AtomicU32,
 }
 
 #[derive(Debug, Default)]
 enum Outcome {
-    /// Nobody waits for it.
+    /// No task waits.
     #[default]
     None,
     Pending(Waker),
@@ -46,7 +47,7 @@ enum Outcome {
 }
 
 impl RequestCell {
-    /// A request for `word`, with `rest` plain.
+    /// Makes a request for `word`. `rest` is the body before stuffing.
     pub(crate) fn new(word: Word<'_>, rest: &[u8]) -> Arc<Self> {
         let spare = SPARES.try_with(|spares| spares.borrow_mut().pop());
         let mut cell = spare.ok().flatten().unwrap_or_default();
@@ -57,7 +58,7 @@ impl RequestCell {
                 *own.serial.get_mut() = 0;
                 cell
             }
-            // The core has not dropped it yet.
+            // The core still holds a reference to it.
             None => {
                 let mut body = Body::default();
                 body.set(word, rest);
@@ -66,7 +67,8 @@ impl RequestCell {
         }
     }
 
-    /// Its key; `None` before the core has taken it over, and if it has refused that.
+    /// The key of the request; `None` before the core has taken it over, or if the core has
+    /// rejected it.
     pub(crate) fn key(&self) -> Option<Key> {
         let serial = self.serial.load(Ordering::Relaxed);
         (serial != 0).then(|| Key { serial, slot: self.slot.load(Ordering::Relaxed) })
@@ -77,12 +79,12 @@ impl RequestCell {
         self.slot.store(key.slot, Ordering::Relaxed);
     }
 
-    /// Sets the task to be woken when there is an outcome. To be called before the call is submitted.
+    /// Sets the task to be woken by the outcome. Must be called before the call is submitted.
     pub(crate) fn await_by(&self, waker: &Waker) {
         *self.outcome.lock() = Outcome::Pending(waker.clone());
     }
 
-    /// The call has ended. Returns the task to be woken.
+    /// Stores the outcome of the call. Returns the task to be woken.
     pub(crate) fn set(&self, result: KeptResult) -> Option<Waker> {
         match mem::replace(&mut *self.outcome.lock(), Outcome::Ready(result)) {
             Outcome::Pending(waker) => Some(waker),
@@ -90,7 +92,7 @@ impl RequestCell {
         }
     }
 
-    /// Takes the outcome. While there is none, `waker` is woken when there is.
+    /// Takes the outcome. If there is none yet, `waker` is woken when there is.
     pub(crate) fn poll(&self, waker: &Waker) -> Poll<KeptResult> {
         let mut outcome = self.outcome.lock();
         let unused = match &mut *outcome {
@@ -109,10 +111,10 @@ impl RequestCell {
         Poll::Pending
     }
 
-    /// Keeps the cell of a request that is over for the next one.
+    /// Keeps the cell of a finished request for the next one.
     pub(crate) fn recycle(self: Arc<Self>) {
         if self.body.room() <= SPARE_BYTES {
-            // A thread that ends keeps none.
+            // The thread-local is gone while the thread ends.
             let _ = SPARES.try_with(|spares| {
                 let mut spares = spares.borrow_mut();
                 if spares.len() < SPARE {
@@ -127,7 +129,8 @@ impl RequestCell {
 mod tests {
     use super::*;
 
-    /// Cells belong to the thread, and keys to a client: another's key would name any request.
+    /// Cells belong to a thread, and keys to a client. A key of another client could name an
+    /// unrelated request.
     #[test]
     fn a_used_cell_has_no_key_of_another_client() {
         let word = Word::new("m").unwrap();

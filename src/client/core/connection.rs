@@ -1,4 +1,4 @@
-//! One connection of a client, without its transport.
+//! A connection of a client, without its transport.
 
 use std::{fmt, task::Waker};
 
@@ -23,26 +23,26 @@ use crate::{
     sync::{Arc, AtomicU64, Ordering},
 };
 
-/// The part of a connection that only its driver touches: what was read and is not handled, what is
-/// on its way out, and its timers. What the handles share with it is in the core.
+/// The part of a connection that only its driver uses: bytes that were read and not processed,
+/// bytes to be written, and timers. The part that it shares with the handles is in the core.
 ///
 /// A driver, whenever it runs:
 ///
-/// 1. passes what it reads to [`handle_input`](Self::handle_input), or
-///    [`handle_eof`](Self::handle_eof) at the end, and then calls
+/// 1. passes what it reads to [`handle_input`](Self::handle_input), or calls
+///    [`handle_eof`](Self::handle_eof) at the end of the stream, and then calls
 ///    [`finish_input`](Self::finish_input) once. Requests get their replies there;
 /// 2. calls [`handle_timeout`](Self::handle_timeout), if that time has come;
-/// 3. asks [`poll_output`](Self::poll_output) what is to be done, until there is nothing. To write is to
-///    give [`output`](Self::output) to the transport, and to pass on how much it took to
-///    [`handle_written`](Self::handle_written). Once nothing is left of it, and it
-///    [`needs_flush`](Self::needs_flush), the transport is flushed, and
-///    [`handle_flushed`](Self::handle_flushed) is told. If the transport takes no more,
-///    [`handle_write_blocked`](Self::handle_write_blocked) is told, and the driver waits for it;
+/// 3. calls [`poll_output`](Self::poll_output) until it returns [`Output::Nothing`]. To write, it
+///    passes [`output`](Self::output) to the transport, and the number of bytes that the transport
+///    took to [`handle_written`](Self::handle_written). If all is written and the connection
+///    [`needs_flush`](Self::needs_flush), it flushes the transport and calls
+///    [`handle_flushed`](Self::handle_flushed). If the transport takes no more, it calls
+///    [`handle_write_blocked`](Self::handle_write_blocked) and waits for the transport;
 /// 4. sets its timer to [`next_timeout`](Self::next_timeout).
 ///
-/// Reading never waits for writing: two ends that both wait to write would wait for ever. An error of
-/// any of these ends the connection: the driver passes it to [`end`](Self::end). Dropping the
-/// connection ends it with [`ConnectionError::Closed`].
+/// A driver must not wait for a write before it reads: two peers that both wait to write would wait
+/// for ever. An error of any of these functions ends the connection: the driver passes it to
+/// [`end`](Self::end). Dropping the connection ends it with [`ConnectionError::Closed`].
 pub struct Connection {
     pub(crate) locked: Arc<Locked>,
     pub(crate) link: LinkId,
@@ -50,27 +50,27 @@ pub struct Connection {
     /// The credentials, by scheme.
     pub(crate) credentials: CredentialsByScheme,
     /// The connection's span. It has no parent, because it outlives the task that connects. Its
-    /// session is known from the hello on.
+    /// session is recorded when the `/hello` arrives.
     pub(crate) span: Held<Span>,
-    /// How long the server asks to be left alone.
+    /// The last `retry` of the server.
     pub(crate) retry_after: Arc<RetryAfter>,
     lines: LineDecoder,
-    /// Empty between two calls. It keeps the allocation.
+    /// Empty between two calls. It is kept for its allocation.
     pub(super) terminals: Vec<Terminal>,
     out: Outbound,
     /// The transport did not take all of the output.
     is_blocked: bool,
     pub(crate) timers: Timers,
-    /// When the timers of the client are due, if this connection looks after them.
+    /// When the timers of the client are due, if this connection handles them.
     pub(crate) client_timeout: Option<Time>,
-    /// The step that this driver is in. It keeps the allocations.
+    /// The step that this driver is in. It is kept for its allocations.
     pub(crate) step: Step,
-    /// Calls completed since the last write: as many callers may be about to call again.
+    /// Calls completed since the last write. Their callers may be about to make further calls.
     pub(crate) completed: usize,
-    /// What is to be written before all else.
+    /// Lines to be written before all others.
     pub(crate) first_lines: Vec<u8>,
     pub(crate) renewals: Renewals,
-    /// Where its handles look for the time, if it is driven by hand.
+    /// Where the handles read the time, if the connection is driven by hand.
     pub(crate) time: Option<Arc<AtomicU64>>,
 }
 
@@ -82,29 +82,29 @@ pub(crate) type CredentialsByScheme = Vec<(Code, Credentials)>;
 pub(super) struct Terminal {
     pub(super) id: RequestId,
     pub(super) outcome: Outcome,
-    /// Until it is passed on.
+    /// The outcome, until it is moved into the cell of the call.
     pub(super) result: Option<KeptResult>,
-    /// The call that it is for, from then on.
+    /// The call, once the core has found it by its id.
     pub(super) call: Option<Arc<RequestCell>>,
 }
 
 /// The `/renew` requests of a connection.
 #[derive(Debug, Default)]
 pub(crate) struct Renewals {
-    /// Sent and not answered.
+    /// Renewals that were sent and not answered.
     pub(crate) pending: usize,
     pub(crate) listing: Listing,
 }
 
-/// How the list in the reply to `/renew` is asked for.
+/// How the client asks for the list in the reply to `/renew`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Listing {
-    /// In one line, which every server knows.
+    /// In one line, which every server supports.
     #[default]
     Line,
-    /// In lines of its own, since one line was too long.
+    /// In several `more` lines, because the list was too long for one line.
     Pages,
-    /// In one line, too long or not: the server knows no other way.
+    /// In one line even if it is too long: the server does not support `list=more`.
     LineOnly,
 }
 
@@ -114,21 +114,21 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// What a driver is to do about its output.
+/// What a driver has to do about its output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Output {
-    /// Nothing is to be written.
+    /// There is nothing to write.
     Nothing,
     /// Write [`Connection::output`].
     Write,
-    /// Others are about to append lines: look again after they have run, so that a burst costs one
-    /// write.
+    /// Other tasks are about to append lines: call again after they have run, so that a burst costs
+    /// one write.
     Gather,
 }
 
 impl Connection {
-    /// A connection whose transport is there at `now`. It takes the place of the current link.
+    /// Begins a connection whose transport is ready at `now`. Its link is the current one.
     pub(crate) fn new(
         locked: Arc<Locked>,
         credentials: CredentialsByScheme,
@@ -161,7 +161,7 @@ impl Connection {
         }
     }
 
-    /// Takes in what was read at `now`.
+    /// Processes bytes that were read at `now`.
     ///
     /// # Errors
     /// Why the connection is over.
@@ -175,19 +175,19 @@ impl Connection {
         handled
     }
 
-    /// The server has closed its direction. Returns why the connection is over.
+    /// The server has closed its direction of the stream. Returns why the connection ended.
     pub fn handle_eof(&mut self) -> ConnectionError {
         let is_unknown = matches!(self.state, DriverState::Connected);
         match self.end_of_stream() {
-            // A server that never said hello may be no server of this kind.
+            // A server that has not sent `/hello` may speak another protocol.
             ConnectionError::ClosedByPeer if is_unknown => ConnectionError::Protocol(
-                "it closed before it said hello; does it expect TLS?".into(),
+                "it closed before it sent /hello; does it expect TLS?".into(),
             ),
             error => error,
         }
     }
 
-    /// Wakes the tasks that were waiting for something in the input.
+    /// Delivers the outcomes and wakes the tasks that waited for something in the input.
     ///
     /// # Errors
     /// Why the connection is over.
@@ -197,8 +197,8 @@ impl Connection {
         admitted
     }
 
-    /// Looks for something to be written. If there is nothing, `waker` is woken when there is.
-    /// `was_gathered` says whether the last call returned [`Output::Gather`].
+    /// Returns what to do about the output. If there is nothing to write, `waker` is woken when
+    /// there is. `was_gathered` says whether the last call returned [`Output::Gather`].
     ///
     /// # Errors
     /// Why the connection is over: this side has closed it.
@@ -246,8 +246,8 @@ impl Connection {
         Ok(output)
     }
 
-    /// The transport takes no more at `now`. `waker` is woken if this side closes, and if there are new
-    /// calls, since these have deadlines.
+    /// The transport takes no more at `now`. `waker` is woken if this side closes, and for each new
+    /// call, because a call has a deadline.
     ///
     /// # Errors
     /// Why the connection is over: this side has closed it.
@@ -271,38 +271,39 @@ impl Connection {
         self.on_closing(closing)
     }
 
-    /// Until when the server asks not to be connected to, if it does. It may ask at any time: before it
-    /// has accepted the credentials, and with a `/bye`.
+    /// Until when the server asks clients not to connect again, if it does. It may ask when it
+    /// refuses the credentials, and with each `/bye`.
     pub fn retry_after(&self) -> Option<Time> {
         self.retry_after.until()
     }
 
-    /// The bytes to be written next. With none, the transport is to be flushed.
+    /// The bytes to be written next. If there are none, the transport has to be flushed.
     pub fn output(&self) -> &[u8] {
         self.out.unwritten()
     }
 
-    /// The transport took so many bytes at `now`.
+    /// Takes in that the transport took this number of bytes at `now`.
     pub fn handle_written(&mut self, bytes: usize, now: Time) {
         self.step.tally().bytes_out += bytes as u64;
         self.out.wrote(bytes);
         if std::mem::take(&mut self.is_blocked) {
-            // The peer's system is there. A probe that stands behind these bytes could not be answered.
+            // The peer's system is alive. A probe would wait behind these bytes and could not be
+            // answered.
             self.timers.on_progress(now);
         }
     }
 
-    /// Whether all is written, and the transport may still hold some of it.
+    /// Whether all bytes are written, but the transport may still buffer some of them.
     pub fn needs_flush(&self) -> bool {
         self.out.needs_flush()
     }
 
-    /// The transport has passed on all that it took.
+    /// Takes in that the transport was flushed.
     pub fn handle_flushed(&mut self) {
         self.out.flushed();
     }
 
-    /// The time of the step that begins.
+    /// Sets the time of the step that begins.
     pub(super) fn set_time(&mut self, now: Time) {
         self.step.now = now;
         if let Some(time) = &self.time {
@@ -310,7 +311,7 @@ impl Connection {
         }
     }
 
-    /// Where the connection stands.
+    /// The state of the connection.
     pub fn connection_state(&self) -> ConnectionState {
         match &self.state {
             DriverState::Connected
@@ -322,7 +323,7 @@ impl Connection {
         }
     }
 
-    /// Looks at the state of the link, or, once that is gone, at one that says nothing.
+    /// Reads the state of the link. If the link is gone, `f` gets an empty state.
     fn look<R>(&self, f: impl FnOnce(&LinkState) -> R) -> R {
         self.locked.look(|core| match core.links.link(self.link) {
             Some(link) => f(&link.state),
@@ -341,7 +342,8 @@ impl Connection {
         })
     }
 
-    /// Why the transport failed: a server that said goodbye may reset what it no longer reads.
+    /// Why the transport failed. After a `/bye` the server may reset the connection, so the `/bye`
+    /// is then the reason.
     pub(crate) fn broken(&mut self, error: ConnectionError) -> ConnectionError {
         match self.end_of_stream() {
             ConnectionError::ClosedByPeer => error,
@@ -349,8 +351,8 @@ impl Connection {
         }
     }
 
-    /// It is over at `now`, for this reason, unless it was before. Everything that waits on it gets the
-    /// outcome that can be proven.
+    /// Ends the connection at `now` with this error, unless it has already ended. Each waiting
+    /// request gets the outcome that can be proven.
     pub fn end(&mut self, error: &ConnectionError, now: Time) {
         if self.state.ended().is_none() {
             self.state.close(error.clone());
@@ -362,18 +364,18 @@ impl Connection {
         }
     }
 
-    /// Does something with the core, as a part of this step.
+    /// Runs `f` on the core, as a part of this step.
     pub(crate) fn with<R>(&mut self, f: impl FnOnce(&mut super::Core, &mut Step) -> R) -> R {
         self.locked.with(&mut self.step, f)
     }
 
-    /// Does what follows from the step so far.
+    /// Runs the effects that this step has collected.
     pub(crate) fn run(&mut self) {
         self.step.run();
     }
 }
 
-/// A connection that is dropped ends everything that waits on it.
+/// Dropping a connection ends everything that waits for it.
 impl Drop for Connection {
     fn drop(&mut self) {
         let _entered = InSpan::enter(&self.span);

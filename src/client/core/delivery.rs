@@ -1,4 +1,4 @@
-//! What a stream of notifications yields.
+//! The items of a stream of notifications.
 
 use std::{fmt, ops::RangeInclusive};
 
@@ -11,7 +11,8 @@ use crate::{
     protocol::{Code, Epoch, Position, Topic},
 };
 
-/// Logs that a topic has left and remembers: those of as many servers, one after the other.
+/// Logs that a topic remembers after it has left them. Each server of a failover set may have its
+/// own log.
 pub(crate) const REMEMBERED: usize = 8;
 
 /// One notification.
@@ -27,12 +28,13 @@ pub struct Notification {
     /// What was published. Payloads of at most 128 bytes that come together may share an allocation
     /// of at most 512 bytes, which lives as long as one of them. To keep one for long, copy it.
     pub payload: Bytes,
-    /// Set where it is acknowledged by hand.
+    /// Set if the subscription is acknowledged by hand.
     pub(crate) ack: AckHandle,
 }
 
 impl Notification {
-    /// A notification, for tests of code that handles them. Acknowledging it has no effect.
+    /// Creates a notification, for tests of code that handles notifications. Acknowledging it has
+    /// no effect.
     ///
     /// ```
     /// use bellwire::{Delivery, Notification, protocol::{Epoch, Topic}};
@@ -74,8 +76,8 @@ impl Notification {
     ///
     /// For subscriptions that are acknowledged [by hand](crate::Subscribe::ack_by_hand). On others,
     /// on a second call, and after the [`Subscription`](crate::Subscription) was dropped, it has no
-    /// effect. It may be called in any order and from any task. The server is told the lowest
-    /// unacknowledged number, once that has risen by half the window.
+    /// effect. It may be called in any order and from any task. The client sends an ack when the
+    /// lowest unacknowledged number has risen by half the window.
     ///
     /// Implements docs/protocol/acks.md, section 16.
     pub fn ack(&self) {
@@ -83,7 +85,7 @@ impl Notification {
     }
 }
 
-/// Numbers that did not come, both ends included.
+/// Numbers that were not delivered, from `first` to `last`, both included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Gap {
@@ -95,12 +97,13 @@ pub struct Gap {
     pub first: u64,
     /// The last number missed.
     pub last: u64,
-    /// Why they did not come.
+    /// Why they were not delivered.
     pub cause: GapCause,
 }
 
 impl Gap {
-    /// A gap, for tests of code that handles them: `numbers` of the topic's log did not come.
+    /// Creates a gap, for tests of code that handles gaps: `numbers` of the topic's log were not
+    /// delivered.
     ///
     /// ```
     /// use bellwire::{Gap, GapCause, protocol::{Epoch, Topic}};
@@ -115,53 +118,54 @@ impl Gap {
     }
 }
 
-/// Why numbers did not come.
+/// Why numbers were not delivered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GapCause {
-    /// The server named them, for this reason.
+    /// The server named them in a gap, with this reason.
     Server(Code),
-    /// They went missing, and the server did not name them.
+    /// They were lost, and the server did not name them.
     Lost,
     /// The application read too slowly: this stream's queue was full.
     Lagged,
 }
 
-/// What a stream of notifications yields. It leaves nothing out without reporting it as one of
-/// these (guarantee "no silent loss").
+/// An item of a stream of notifications. The stream reports everything that it leaves out as one of
+/// these items (guarantee "no silent loss").
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Delivery {
     /// A notification.
     Notification(Notification),
-    /// Numbers that will not come.
+    /// Numbers that will not be delivered.
     Gap(Gap),
-    /// The topic has a new log. What was missed of the old one is unknown, except for what a gap
-    /// before this names.
+    /// The topic has a new log. Messages of the old log may have been missed. How many is unknown,
+    /// except for those that a gap before this item names.
     Reset {
         /// The topic.
         topic: Topic,
-        /// The new log, and the next number: where the server begins, or, with
-        /// [`AfterReset::Head`](crate::AfterReset::Head), after its last message.
+        /// The new log and the next number. It is where the server begins or, with
+        /// [`AfterReset::Head`](crate::AfterReset::Head), the position after its last message.
         position: Position,
     },
-    /// The subscription is over. It may be resumed from the position.
+    /// The subscription is over. It can be resumed from the position.
     End {
         /// The topic.
         topic: Topic,
         /// Why: the server's reason (`closed`, `revoked`, `slow`), or the code of a refused resume.
         /// It is `lost` if the client has ended, also by [`Client::close`](crate::Client::close),
-        /// or if the subscription ends at a loss.
+        /// or if the subscription ends because of a loss.
         reason: Code,
-        /// Where to resume; `None` if it never began.
+        /// Where to resume; `None` if the subscription was never accepted.
         position: Option<Position>,
     },
     /// Only on a stream of all notifications
-    /// ([`Client::notifications`](crate::Client::notifications)): it dropped deliveries of more
-    /// topics than it names ([`ClientConfig::missed_topics`](crate::ClientConfig::missed_topics)).
-    /// The next delivery of any topic may follow a hole.
+    /// ([`Client::notifications`](crate::Client::notifications)). The stream dropped deliveries of
+    /// more topics than it can name
+    /// ([`ClientConfig::missed_topics`](crate::ClientConfig::missed_topics)). The next delivery of
+    /// any topic may follow a hole.
     Lost {
-        /// How many.
+        /// The number of dropped deliveries.
         deliveries: u64,
     },
 }
@@ -184,7 +188,7 @@ impl fmt::Display for Gap {
 }
 
 impl Delivery {
-    /// The topic it is about; `None` for [`Lost`](Self::Lost), which is about several.
+    /// The topic of the item; `None` for [`Lost`](Self::Lost), which is about several.
     pub fn topic(&self) -> Option<&Topic> {
         match self {
             Self::Notification(Notification { topic, .. })
@@ -231,8 +235,8 @@ impl Delivery {
         }
     }
 
-    /// The position behind it, if it says that something was lost. What a subscription asked to be left
-    /// out is none.
+    /// The position behind it, if it is a loss. What [`Slow::Latest`](crate::Slow::Latest) leaves
+    /// out is not a loss, because the subscription asked for it.
     pub(crate) fn loss(&self) -> Option<Position> {
         match self {
             Self::Gap(Gap { cause: GapCause::Server(code), .. }) if *code == Code::SLOW => None,

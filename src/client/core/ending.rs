@@ -1,4 +1,5 @@
-//! How connections and clients end: what moves to the next connection, and the outcome of the rest.
+//! The end of connections and clients: which requests move to the next connection, and the outcomes
+//! of the others.
 
 use crate::{
     client::{
@@ -10,7 +11,8 @@ use crate::{
 };
 
 impl Core {
-    /// Takes nothing new, for this reason, lets the servers finish what they have, and ends.
+    /// Begins to close the client for this reason. Nothing new begins, the servers finish what they
+    /// have accepted, and then the client ends.
     pub(crate) fn begin_close(&mut self, why: ConnectionError, step: &mut Step) {
         if self.links.closing.is_some() {
             return;
@@ -23,8 +25,8 @@ impl Core {
         self.wake_supervisor(step);
     }
 
-    /// Quits a server that has said goodbye, if nothing is under way there any more, so that it need
-    /// not wait for this client. Returns whether it does.
+    /// Sends `/quit` to a server that has sent `/bye`, if nothing is in flight on the connection,
+    /// so that the server need not wait for this client. Returns whether it does.
     pub(crate) fn quit_if_idle(&mut self, id: LinkId, step: &mut Step) -> bool {
         let is_idle = |link: &mut Link| link.is_idle() && link.state.takes_controls();
         if !self.links.link(id).is_some_and(is_idle) || self.topics.has_any_on(id) {
@@ -34,9 +36,9 @@ impl Core {
         true
     }
 
-    /// The server says `/bye`. Without `last` it is about to go, and takes the protocol's own requests
-    /// till then. With it, no line is taken any more: what was not offered is for another connection,
-    /// if there will be one.
+    /// Takes in a `/bye`. Without `last`, the server still accepts requests of the protocol itself.
+    /// With `last`, it accepts no further line: requests that were not offered to the transport go
+    /// to another connection, if the client reconnects.
     pub(crate) fn on_bye(
         &mut self,
         id: LinkId,
@@ -67,7 +69,7 @@ impl Core {
         self.requests.send_waiting(&mut self.links, step);
     }
 
-    /// What was not offered to the transport goes to the next connection.
+    /// Moves a request that was not offered to the transport to the next connection.
     fn requeue(&mut self, id: LinkId, waiter: Waiter, error: &ConnectionError, step: &mut Step) {
         let Self { topics, links, requests, .. } = self;
         match waiter {
@@ -82,8 +84,9 @@ impl Core {
         }
     }
 
-    /// A connection is over. Every request that waits on it gets the outcome that can be proven, and
-    /// its subscriptions wait for the next one. Without a next one, the client ends.
+    /// Ends a connection. Each waiting request gets the outcome that can be proven, and the
+    /// subscriptions wait for the next connection. If there is no supervisor, no connection
+    /// follows, and the client ends.
     pub(crate) fn lose(&mut self, id: LinkId, error: &ConnectionError, step: &mut Step) {
         if !self.is_supervised {
             self.links.closing.get_or_insert_with(|| error.clone());
@@ -133,7 +136,7 @@ impl Core {
         }
     }
 
-    /// There is no next connection: all is over.
+    /// Ends the client: no connection follows.
     pub(crate) fn end(&mut self, error: &ConnectionError, step: &mut Step) {
         self.links.closing.get_or_insert_with(|| error.clone());
         self.end_status(error, step);
@@ -142,7 +145,7 @@ impl Core {
         self.end_topics(error, step);
     }
 
-    /// The client ends. Its status says so before the event does, so that a task that knows of the end
+    /// Sets the final status. This happens before the event, so that a task that has seen the end
     /// gets no further event.
     fn end_status(&mut self, error: &ConnectionError, step: &mut Step) {
         self.is_end_news = !matches!(self.status, Status::Ended(_));
@@ -157,7 +160,7 @@ impl Core {
     }
 }
 
-/// What can be proven of a request when its connection is over.
+/// The outcome that can be proven for a request when its connection is over.
 fn outcome(error: &ConnectionError, was_offered: bool, is_executed: bool) -> CallError {
     match (was_offered, is_executed) {
         (false, _) => NotSent::Lost(error.clone()).into(),

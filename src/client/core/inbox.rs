@@ -1,4 +1,5 @@
-//! The queue between the driver and one stream of notifications: bounded, and never silent.
+//! The queue between the driver and one stream of notifications: it is bounded, and it names what
+//! it drops.
 
 use std::{
     collections::VecDeque,
@@ -11,11 +12,11 @@ use crate::{
     sync::Mutex,
 };
 
-/// How many deliveries an empty queue has room for.
+/// The capacity that an empty queue keeps.
 const KEPT: usize = 64;
 
-/// A bounded queue of deliveries with one reader. Never blocks the driver: when it is full, the
-/// oldest leave, and what left is named first.
+/// A bounded queue of deliveries with one reader. It never blocks the driver: when it is full, it
+/// drops the oldest deliveries, and names them before the others.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     queue: Mutex<Deliveries>,
@@ -25,26 +26,27 @@ pub(crate) struct Inbox {
 
 #[derive(Debug)]
 struct Deliveries {
-    /// What left unread, all older than `items`.
+    /// Deliveries that were dropped unread. All are older than `items`.
     missed: Missed,
     items: VecDeque<Delivery>,
     /// How many of `items` are resets.
     resets: usize,
     /// Payload bytes in `items`.
     bytes: usize,
-    /// A log that was taken out, and that the application has not heard of yet.
+    /// The log of a reset that was taken out and is not handed over to the application yet.
     taken: Option<Epoch>,
     closed: bool,
     reader: Option<Waker>,
 }
 
 impl Inbox {
-    /// For one topic.
+    /// A queue for one topic.
     pub(crate) fn new(max_items: usize, max_bytes: usize) -> Self {
         Self::of_topics(max_items, max_bytes, 1)
     }
 
-    /// For any number of topics, of which what is dropped is named for so many.
+    /// A queue for any number of topics. It names what it drops for at most `missed_topics` of
+    /// them.
     pub(crate) fn of_topics(max_items: usize, max_bytes: usize, missed_topics: usize) -> Self {
         let queue = Deliveries {
             missed: Missed::new(missed_topics),
@@ -58,7 +60,7 @@ impl Inbox {
         Self { queue: Mutex::new(queue), max_items, max_bytes }
     }
 
-    /// Queues a delivery; the reader to wake, once no lock is held.
+    /// Queues a delivery. Returns the reader to be woken once no lock is held.
     #[must_use]
     pub(crate) fn push(&self, delivery: Delivery) -> Option<Waker> {
         let mut queue = self.queue.lock();
@@ -76,7 +78,7 @@ impl Inbox {
         queue.reader.take()
     }
 
-    /// Lets the stream end behind what is queued; the reader to wake.
+    /// Ends the stream behind the queued deliveries. Returns the reader to be woken.
     #[must_use]
     pub(crate) fn close(&self) -> Option<Waker> {
         let mut queue = self.queue.lock();
@@ -96,13 +98,13 @@ impl Inbox {
             Some(reader) if reader.will_wake(cx.waker()) => None,
             reader => reader.replace(cx.waker().clone()),
         };
-        // A waker is the runtime's code: it is not dropped under the lock.
+        // Dropping a waker runs code of the runtime, so it is dropped outside the lock.
         drop(queue);
         drop(unused);
         Poll::Pending
     }
 
-    /// Whether the application has still to hear that its topic is in this log again.
+    /// Whether a reset to this log is on its way to the application: queued, dropped, or taken out.
     pub(crate) fn comes_back_to(&self, epoch: Epoch) -> bool {
         let queue = self.queue.lock();
         queue.taken == Some(epoch)
@@ -110,7 +112,7 @@ impl Inbox {
             || queue.resets > 0 && queue.items.iter().any(|item| item.is_reset_to(epoch))
     }
 
-    /// It has heard of the one that was taken out.
+    /// The reset that was taken out was handed over.
     pub(crate) fn handed_over_reset(&self) {
         self.queue.lock().taken = None;
     }
@@ -210,7 +212,7 @@ mod tests {
         assert_eq!(drain(&inbox), [lagged("a", "e", 1, 1), notification("a", "e:2", b"3456")]);
     }
 
-    /// What was taken counts no more: a queue that is kept empty never lags.
+    /// Deliveries that were taken out do not count any more: a queue that is kept empty never lags.
     #[test]
     fn what_is_taken_makes_room() {
         let inbox = Inbox::new(10, 3);
@@ -220,7 +222,7 @@ mod tests {
             assert_eq!(drain(&inbox), [delivery]);
         }
         assert_eq!(inbox.queue.lock().bytes, 0);
-        // The same of what was dropped.
+        // Dropped deliveries do not count either.
         fill(&inbox, (101..=200).map(|n| notification("a", &format!("e:{n}"), b"12")));
         assert_eq!(inbox.queue.lock().bytes, 2);
         assert_eq!(drain(&inbox), [lagged("a", "e", 101, 199), notification("a", "e:200", b"12")]);
@@ -228,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_that_is_dropped_is_kept_in_what_is_said() {
+    fn a_dropped_reset_is_reported_between_its_gaps() {
         let inbox = Inbox::of_topics(1, usize::MAX, 8);
         let reset = Delivery::Reset { topic: topic("a"), position: at("f:1") };
         fill(&inbox, [notification("a", "e:1", b""), reset, notification("a", "f:1", b"")]);
@@ -238,9 +240,9 @@ mod tests {
         assert_eq!(drain(&inbox), [&lost[..], &[notification("a", "f:2", b"")]].concat());
     }
 
-    /// Of as many as a topic can come back to, at its place in each; and no more than that is kept.
+    /// A gap is named for each log that the topic can come back to, and for no other.
     #[test]
-    fn a_log_that_was_left_is_named_as_far_as_it_was_lost() {
+    fn gaps_of_the_last_logs_are_reported() {
         let inbox = Inbox::of_topics(1, usize::MAX, 8);
         let log = |n: usize| format!("e{n}");
         let position = |n| at(&format!("{}:1", log(n)));
@@ -262,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_is_dropped_says_where_the_hole_began() {
+    fn a_dropped_end_has_the_position_of_the_gap_before_it() {
         let inbox = Inbox::of_topics(2, usize::MAX, 8);
         let end = |position| {
             let position = Some(at(position));
@@ -275,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_is_dropped_does_not_hide_the_reset_before_it() {
+    fn a_dropped_end_keeps_the_reset_before_it() {
         let inbox = Inbox::of_topics(1, usize::MAX, 8);
         let reset = || Delivery::Reset { topic: topic("a"), position: at("f:1") };
         let end =
@@ -313,7 +315,7 @@ mod tests {
         assert!(inbox.close().is_some());
     }
 
-    /// Queued, dropped unread, or taken out: a return to a log is on its way until it was handed over.
+    /// A reset to a log is on its way while it is queued, dropped unread, or taken out.
     #[test]
     fn a_return_to_a_log_is_on_its_way_until_it_was_handed_over() {
         let f = Epoch::new("f").unwrap();
@@ -332,9 +334,10 @@ mod tests {
         }
     }
 
-    /// As many topics are named as may be; the others are one item, and that is the first.
+    /// Up to the limit, topics are named. What was dropped of further topics is one item, which
+    /// comes first.
     #[test]
-    fn what_is_dropped_of_further_topics_is_counted() {
+    fn dropped_deliveries_of_further_topics_are_counted() {
         let inbox = Inbox::of_topics(1, usize::MAX, 2);
         for n in 1..=3 {
             fill(

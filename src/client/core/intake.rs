@@ -1,4 +1,4 @@
-//! The queue of requests between callers and the core.
+//! The queue of requests between the callers and the core.
 
 use std::task::Waker;
 
@@ -8,25 +8,27 @@ use crate::{
     sync::{AtomicBool, Mutex, Ordering},
 };
 
-/// How many requests there is room for after a burst.
+/// The capacity that is kept after a burst.
 pub(super) const SPARE: usize = 1_024;
 
 /// Requests on their way to the core.
 ///
-/// The driver holds the lock of the core while it handles a batch. Callers push their requests here, so
-/// that they need not wait for that lock. Each step of the core first takes over what is here, so
-/// requests and all other actions keep their order.
+/// The driver holds the lock of the core while it processes a batch. Callers push their requests
+/// here, so that they need not wait for that lock. Each step of the core first takes over the
+/// requests that are here, so the order of requests and all other actions is kept.
 ///
-/// It is open while the current connection is OPEN, from the first time that its driver waits. While it
-/// is closed, requests are submitted to the core directly. Lists, one-way requests, and requests with a
-/// deadline of their own always are; the line of the last contains the time that is left.
+/// The intake is open while the current connection is OPEN, from the first time that its driver
+/// waits. While it is closed, requests are submitted to the core directly. Lists, one-way requests,
+/// and requests with a deadline of their own are always submitted directly. (The line of such a
+/// request contains the time that is left, which would be outdated.)
 ///
-/// Each request is one that a task of the application polls, so the application bounds their number.
+/// Each request belongs to a task of the application that polls it, so the application bounds their
+/// number.
 #[derive(Debug, Default)]
 pub(super) struct Intake {
-    /// Whether there are some, so that a look does not need the lock.
+    /// Whether there are requests, so that the driver can check without the lock.
     has_requests: AtomicBool,
-    /// Locked behind the core, or alone.
+    /// Locked while the core is locked, or alone; never before the core.
     contents: Mutex<Contents>,
 }
 
@@ -38,22 +40,23 @@ struct Contents {
 
 #[derive(Debug)]
 struct Open {
-    /// The longest line that the server takes.
+    /// The longest line that the server accepts.
     max_line: usize,
     /// The driver, while it waits.
     driver: Option<Waker>,
 }
 
-/// For whom the intake is open. It belongs to the core.
+/// The link for which the intake is open. This belongs to the core.
 #[derive(Debug, Default)]
 pub(super) struct IntakeOwner {
     pub(super) link: Option<LinkId>,
-    /// Empty between two steps. It keeps the allocation.
+    /// Empty between two steps. It is kept for its allocation.
     pub(super) taken: Vec<Request>,
 }
 
 impl Intake {
-    /// Leaves a request for the driver, and wakes it. Gives it back if that is not possible.
+    /// Queues a request for the driver and wakes the driver. Returns the request if that is not
+    /// possible.
     pub(super) fn push(&self, request: Request) -> Result<(), Request> {
         let max_len = request.max_len();
         let mut contents = self.contents.lock();
@@ -83,7 +86,8 @@ impl Intake {
         std::mem::swap(&mut contents.requests, taken);
     }
 
-    /// The driver waits, and the intake is open. Returns `false` instead if there are requests.
+    /// Registers the waiting driver and opens the intake. Returns `false` instead if there are
+    /// requests.
     pub(super) fn wait(&self, max_line: usize, waker: &Waker, step: &mut Step) -> bool {
         let mut contents = self.contents.lock();
         if !contents.requests.is_empty() {
@@ -169,7 +173,7 @@ mod tests {
         assert_eq!(Arc::strong_count(&task), 1, "the waker is dropped");
     }
 
-    /// Neither in the intake nor in the core.
+    /// Checks both the intake and the core.
     #[test]
     fn a_burst_leaves_no_room_behind() {
         let mut core = Core::new(Arc::default(), false, false);

@@ -1,4 +1,5 @@
-//! The queue between the driver and the reader of one streamed reply: as long as the credit.
+//! The queue between the driver and the reader of one streamed reply. Its length is bounded by the
+//! credit.
 
 use std::{
     collections::VecDeque,
@@ -11,9 +12,10 @@ use crate::{error::CallError, sync::Mutex};
 
 /// Items of a streamed reply that were not taken yet.
 ///
-/// **Invariant:** items that the server may still send, items here, items whose credit the application
-/// holds, and items that are done with and whose credit was not given back are as many as the window.
-/// So the queue never holds more than the window, and the driver never waits for its reader.
+/// **Invariant:** four counts add up to the window: items that the server may still send, items in
+/// this queue, items whose credit the application holds, and released items whose credit was not
+/// given back to the server. So the queue never holds more than the window, and the driver never
+/// waits for the reader.
 #[derive(Debug)]
 pub(crate) struct ItemQueue {
     window: u64,
@@ -25,9 +27,9 @@ struct Items {
     items: VecDeque<Bytes>,
     /// Items that the server may still send.
     credit: u64,
-    /// Items that are done with, whose credit was not given back yet.
+    /// Released items whose credit was not given back to the server yet.
     released: u64,
-    /// There was an item, ever.
+    /// At least one item has arrived.
     has_begun: bool,
     end: Option<Result<(), CallError>>,
     reader: Option<Waker>,
@@ -37,21 +39,21 @@ struct Items {
 #[derive(Debug)]
 pub(crate) struct Overrun;
 
-/// An item that was taken.
+/// An item that was taken out.
 #[derive(Debug)]
 pub(crate) struct Taken {
     pub(crate) item: Bytes,
-    /// The credit to be given back to the server now; 0 for none.
+    /// The credit to be given back to the server now, or 0.
     pub(crate) grant: u64,
 }
 
 impl ItemQueue {
-    /// Items for a reply whose request gives a credit of `window`.
+    /// Creates the queue of a reply whose request gives a credit of `window`.
     pub(crate) fn new(window: u64) -> Self {
         Self { window, queue: Mutex::new(Items { credit: window, ..Items::default() }) }
     }
 
-    /// Queues an item; the reader to wake, once no lock is held.
+    /// Queues an item. Returns the reader to be woken once no lock is held.
     pub(crate) fn push(&self, item: Bytes) -> Result<Option<Waker>, Overrun> {
         let mut queue = self.queue.lock();
         queue.credit = queue.credit.checked_sub(1).ok_or(Overrun)?;
@@ -60,7 +62,8 @@ impl ItemQueue {
         Ok(queue.reader.take())
     }
 
-    /// Ends it behind what is queued, at most one last item included; the reader to wake.
+    /// Ends the reply behind the queued items and perhaps one last item. Returns the reader to be
+    /// woken.
     pub(crate) fn finish(&self, last: Option<Bytes>, end: Result<(), CallError>) -> Option<Waker> {
         let mut queue = self.queue.lock();
         queue.items.extend(last);
@@ -68,23 +71,23 @@ impl ItemQueue {
         queue.reader.take()
     }
 
-    /// An item that was taken without its credit is done with; the credit to be given back now.
+    /// Releases an item that was taken without its credit. Returns the credit to be given back now.
     pub(crate) fn release(&self) -> u64 {
         self.queue.lock().release_one(self.window)
     }
 
-    /// Whether its terminal line is there, whatever is still queued.
+    /// Whether the terminal line has arrived, even if items are still queued.
     pub(crate) fn is_over(&self) -> bool {
         self.queue.lock().end.is_some()
     }
 
-    /// Whether it has brought an item.
+    /// Whether an item has arrived.
     pub(crate) fn has_begun(&self) -> bool {
         self.queue.lock().has_begun
     }
 
-    /// The next item, and the credit to be given back for it if `gives_back`; at the end, `None` or
-    /// the error, which is told once.
+    /// Takes the next item, and the credit to be given back for it if `gives_back`. At the end it
+    /// returns `None`, or the error once.
     pub(crate) fn poll_next(
         &self,
         cx: &mut Context<'_>,
@@ -109,9 +112,9 @@ impl ItemQueue {
 }
 
 impl Items {
-    /// Credit is given back by the half window, so that it costs few lines, and before the server
-    /// has used up what it has. At once, though, when nothing else can come: the rest of the window
-    /// may be held by the application.
+    /// Credit is given back by the half window: that needs few lines, and the server still has
+    /// credit when a line arrives. If the server has no credit and the queue is empty, credit is
+    /// given back at once, because the application may hold the rest of the window.
     fn release_one(&mut self, window: u64) -> u64 {
         self.released += 1;
         let is_dry = self.credit == 0 && self.items.is_empty();
@@ -160,10 +163,10 @@ mod tests {
         }
     }
 
-    /// Credit that the application holds is not the server's; what it gives back is, by the half
-    /// window, and at once when the server has none left.
+    /// Credit that the application holds is not given back. Released credit is given back by the
+    /// half window, or at once if the server has none left.
     #[test]
-    fn credit_that_is_held_comes_back_when_it_is_released() {
+    fn held_credit_is_given_back_when_it_is_released() {
         let flow = ItemQueue::new(4);
         let cx = &mut Context::from_waker(Waker::noop());
         for _ in 0..4 {
@@ -181,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_is_told_once_behind_the_items() {
+    fn the_error_comes_once_after_the_items() {
         let flow = ItemQueue::new(2);
         assert!(flow.push(Bytes::new()).is_ok());
         assert!(flow.finish(None, Err(Unknown::Deadline.into())).is_none());

@@ -1,15 +1,15 @@
-//! The names of requests and connections in the core.
+//! The keys of requests and connections in the core.
 
-/// Names a request from its first poll to its outcome. It is never used twice.
+/// The key of a request from its first poll to its outcome. A key is never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
     /// Counted from 1.
     pub(super) serial: u64,
-    /// Its place in the table.
+    /// The index in the table.
     pub(super) slot: u32,
 }
 
-/// Which connection of a client, counted from its first.
+/// The number of a connection of a client, counted from the first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LinkId(u64);
 

@@ -1,4 +1,4 @@
-//! What a connection does with each line of its server.
+//! The processing of the lines that a connection receives.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -31,29 +31,30 @@ use crate::{
     sync::{Arc, MutexGuard},
 };
 
-/// Lines that are handled under one lock: other tasks wait for it meanwhile.
+/// The number of lines that are processed under one lock. Other tasks wait for it meanwhile.
 const ROW: usize = 64;
-/// Renewals that may be unanswered at once. A slow reply must not make the next renewal late; a
-/// server that answers none for the length of two leases gets no more of them.
+/// Renewals that may be unanswered at once. There are several, because a slow reply must not delay
+/// the next renewal. A server that answers none for the length of two leases gets no further
+/// renewal.
 const MAX_RENEWALS: usize = 4;
 
-/// The core while lines are handled, and how many notifications and items were.
+/// The locked core, and the number of notifications and items processed under this lock.
 type Row<'a> = (MutexGuard<'a, Core>, usize);
 
-/// What is left to be done about a line once the lock is released.
+/// What remains to be done for a line once the lock is released.
 enum Remainder<'a> {
     Nothing,
     /// A call has its reply.
     Call(Arc<RequestCell>),
-    /// A request of the protocol's own has its terminal line.
+    /// A request of the protocol itself has its terminal line.
     Control(Waiter, CallResult),
     /// An item of the list that `/renew` asked for.
     Listed(Cow<'a, [u8]>),
 }
 
 impl Connection {
-    /// Handles all lines in `bytes`, in their order. Terminal lines in a row are handled under one lock,
-    /// and so are notifications and items in a row.
+    /// Processes all lines in `bytes`, in their order. Consecutive terminal lines share one lock,
+    /// and so do consecutive notifications and items.
     pub(super) fn handle_lines(
         &mut self,
         lines: &mut LineDecoder,
@@ -114,8 +115,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Handles the terminal lines so far. The outcomes of calls are set once the lock is released, and so
-    /// once the events of the lines before them are queued.
+    /// Processes the terminal lines so far. The outcomes of calls are set once the lock is
+    /// released. By then the events of the lines before them are queued.
     fn complete(&mut self) -> Result<(), ConnectionError> {
         if self.terminals.is_empty() {
             return Ok(());
@@ -153,7 +154,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Releases the core. What waited for a place in flight is sent before.
+    /// Releases the core. Requests that waited for a place in flight are sent first.
     fn end_row(&mut self, row: &mut Option<Row<'_>>) {
         if let Some((mut core, _)) = row.take() {
             core.send_waiting(&mut self.step);
@@ -179,7 +180,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Opens the connection, if the server has admitted this client.
+    /// Opens the connection, if the server has accepted this client.
     ///
     /// # Errors
     /// If the server has refused the credentials.
@@ -192,7 +193,7 @@ impl Connection {
         Ok(())
     }
 
-    /// The server has answered `/auth`.
+    /// Takes in the reply to `/auth`.
     fn on_admission(&mut self, result: CallResult) {
         let DriverState::Authenticating(hello) = &self.state else { return };
         self.state = match result {
@@ -218,8 +219,8 @@ impl Connection {
             Waiter::Unsubscribe(topic) => self.move_topic(&topic, SubscriptionEvent::Left.into()),
             Waiter::Subscribe(topic) => {
                 let input = subscribe_result(result).inspect_err(|error| {
-                    // It left, so it is not "not sent" if it is never asked for again (one
-                    // outcome).
+                    // The `/subscribe` was sent. So its outcome is not "not sent", even if it is
+                    // never repeated (guarantee "one outcome").
                     let lost = Unknown::Lost(error.clone()).into();
                     self.with(|core, _| core.topics.failed(&topic, &lost));
                 })?;
@@ -230,7 +231,7 @@ impl Connection {
         Ok(())
     }
 
-    /// The reply to `/quit` came.
+    /// Takes in the reply to `/quit`.
     fn on_quit(&mut self) {
         let link = self.link;
         self.with(|core, _| {
@@ -246,7 +247,7 @@ impl Connection {
     }
 
     fn notice(&mut self, line: &Line<'_>) -> Result<(), ConnectionError> {
-        // A second one says nothing, whatever stands in it.
+        // A second `/hello` has no effect, even if it is malformed.
         if line.word.as_str() == "/hello" {
             return Ok(());
         }
@@ -275,14 +276,14 @@ impl Connection {
             Notice::Bye { last, retry, reason } => {
                 return self.goodbye(last, retry.map(Duration::from_millis), reason);
             }
-            // That something came is all that `/hold` says.
+            // A `/hold` only shows that the server is alive.
             Notice::Hello(_) | Notice::Hold | Notice::Unknown => {}
         }
         Ok(())
     }
 
-    /// The server is about to go, or, with `last`, has drawn the line. Before it has admitted this
-    /// client, no request is in flight, and none will be.
+    /// Takes in a `/bye`. Before the server has accepted this client, no request is in flight, and
+    /// the `/bye` ends the connection.
     fn goodbye(
         &mut self,
         last: Option<u64>,
@@ -290,7 +291,7 @@ impl Connection {
         reason: Reason,
     ) -> Result<(), ConnectionError> {
         self.retry_after.give(retry, self.step.now);
-        // A goodbye that comes with the hello in one read ends a connection that was there: else
+        // Opens the connection first, even if the `/bye` came in one read with the `/hello`: else
         // what becomes of the client would depend on how the bytes were cut.
         self.admit()?;
         if !self.state.on_bye() {
@@ -308,8 +309,8 @@ impl Connection {
         Ok(())
     }
 
-    /// A fault of this side's lines. One in the order of ids means that the two ends no longer
-    /// agree on which requests there are.
+    /// Takes in an `/error`. After `id-order` and `line-too-long`, the two ends may disagree on
+    /// which requests there are, so the connection ends.
     fn server_error(
         &mut self,
         id: Option<RequestId>,
@@ -321,7 +322,7 @@ impl Connection {
         if fatal { Err(error) } else { Ok(()) }
     }
 
-    /// Sends `/renew`, unless nothing is to be kept alive, or too many of them are not answered.
+    /// Sends `/renew`, unless there is nothing to keep alive, or too many renewals are unanswered.
     pub(super) fn renew(&mut self, keep_alive: bool) {
         if self.renewals.pending >= MAX_RENEWALS {
             return;
@@ -339,7 +340,7 @@ impl Connection {
         self.renewals.pending += usize::from(is_sent);
     }
 
-    /// Sends a first line if there was none, so that the server knows what this side is.
+    /// Sends a first line if there was none, because a server closes connections without one.
     pub(super) fn say_something(&mut self) {
         let link = self.link;
         if !self.with(|core, _| core.links.link(link).is_some_and(|link| link.has_spoken())) {
@@ -359,7 +360,7 @@ impl Connection {
         }
     }
 
-    /// Where the server says that topics stand.
+    /// Takes in a part of the list of a `/renew`: the position of each topic.
     fn listed(&mut self, list: &[u8]) {
         let text = String::from_utf8_lossy(list);
         let listed = text.split(' ').filter_map(listed_position);
@@ -367,8 +368,8 @@ impl Connection {
         self.with(|core, step| core.topics.listed(&mut core.links, link, listed, step));
     }
 
-    /// A list that is too long for a line is asked for in several; a server that does not know that
-    /// way is asked for no more than it knows.
+    /// If the list is too long for one line, asks again with `list=more`. If the server does not
+    /// support that, goes on without it.
     fn not_listed(&mut self, in_pages: bool, error: CallError) {
         let (CallError::Remote(reason) | CallError::Refused { reason, .. }) = error else { return };
         let is_too_long = !in_pages && reason.code == Code::TOO_LARGE;
@@ -384,10 +385,10 @@ impl Connection {
 }
 
 impl Core {
-    /// Handles a line that is neither a terminal line nor a notice.
+    /// Processes an item, a notification, or a reply with an unknown word.
     ///
     /// # Errors
-    /// If it is malformed; in strict mode also if it matches no request.
+    /// If the line is malformed; in strict mode also if it matches no request.
     fn on_incoming<'a>(
         &mut self,
         link: LinkId,
@@ -407,12 +408,12 @@ impl Core {
                 topics.on_notification(links, link, topic, notification, payloads, step);
                 Ok(Remainder::Nothing)
             }
-            Incoming::Unknown(id) => Err(broken_line(&format_args!("reply {id} has no outcome"))),
+            Incoming::Unknown(id) => Err(broken_line(&format_args!("reply {id}: unknown word"))),
             Incoming::Reply(..) | Incoming::Notice(_) => Ok(Remainder::Nothing),
         }
     }
 
-    /// The terminal line of a request.
+    /// Takes in the terminal line of a request.
     ///
     /// # Errors
     /// In strict mode, if it matches no request.
@@ -449,8 +450,8 @@ impl Core {
         Ok(Remainder::Nothing)
     }
 
-    /// An item of a streamed reply or of a list. If one line was expected, or the item came without
-    /// credit, the request ends and is cancelled.
+    /// Takes in a `more` line. If the request expected one reply, or the server had no credit, the
+    /// request ends and is cancelled.
     fn on_item<'a>(
         &mut self,
         link: LinkId,
@@ -463,7 +464,7 @@ impl Core {
         match own.offered_waiter(id) {
             Some(Waiter::List(key)) => {
                 if !self.requests.push_item(*key, &item) {
-                    return Err(broken_line(&"a list does not end"));
+                    return Err(broken_line(&"a list is too long"));
                 }
             }
             Some(Waiter::Request(key)) => {
@@ -480,7 +481,7 @@ impl Core {
         Ok(Remainder::Nothing)
     }
 
-    /// An item of a streamed reply, for a request.
+    /// Takes in an item of a streamed reply.
     fn on_streamed(&mut self, key: Key, item: &[u8], payloads: &mut Payloads, step: &mut Step) {
         let end = match self.requests.stream(key) {
             None => Unknown::Streamed,
@@ -534,7 +535,7 @@ fn notice<'a>(line: &Line<'a>) -> Option<Notice<'a>> {
     line.word.is_protocol().then(|| Notice::parse(line)).flatten()
 }
 
-/// The outcome of a call by its terminal line; `None` if that is malformed.
+/// The outcome of a call from its terminal line; `None` if the line is malformed.
 fn result(outcome: Outcome, line: &Line<'_>, payloads: &mut Payloads) -> Option<KeptResult> {
     if outcome == Outcome::Ok {
         let payload = match line.rest.plain() {

@@ -1,4 +1,4 @@
-//! One connection as all of the client sees it: its state, its outbound lines, its pending requests.
+//! A connection in the core: its state, its outbound lines, and its pending requests.
 
 use std::{collections::BTreeMap, fmt, ops::RangeInclusive, task::Waker};
 
@@ -14,16 +14,16 @@ use crate::{
     protocol::{Mark, RequestId, encode},
 };
 
-/// A line with an id that no request waits for.
+/// A line with the id of no waiting request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum UnmatchedReply {
-    /// The request had its terminal line before.
+    /// The request already had its terminal line.
     Doubled,
     /// No request with this id was sent.
     Unasked,
 }
 
-/// Nothing is appended before the server has said hello.
+/// A connection in the core. Nothing is appended before the server's `/hello`.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) id: LinkId,
@@ -32,24 +32,24 @@ pub(crate) struct Link {
     out: Vec<u8>,
     /// Length of the outbound stream up to the end of `out`.
     appended: u64,
-    /// Length of the outbound stream up to what was offered to the transport.
+    /// Length of the outbound stream that was offered to the transport.
     offered: u64,
     pub(crate) pending: Pending<Expected>,
-    /// The ids that were given out here, in runs: while a client leaves one connection for another,
-    /// both draw from one sequence.
+    /// The ids of this connection, in runs. There are several runs because two connections draw ids
+    /// from one sequence while a client moves to another server.
     ids: Vec<RangeInclusive<u64>>,
-    /// Places in flight, of which requests in `pending` hold some. 0 before the hello.
+    /// Places in flight. 0 before the `/hello`.
     places: usize,
-    /// Requests in `pending` that hold a place in flight.
+    /// Requests and tombstones in `pending` that hold a place in flight.
     placed: usize,
-    /// Credit for streamed replies, to be written with what is written next: so a server that does not
-    /// read is owed a line for each reply at most.
+    /// Credit for streamed replies, written with the next lines. So at most one line for each reply
+    /// waits while the server does not read.
     grants: BTreeMap<u64, u64>,
     /// The driver, while it waits.
     waiting_driver: Option<Waker>,
-    /// The driver waits for the transport to take more: a further line is no news to it.
+    /// The driver waits for the transport to take more, so it is not woken for a further line.
     is_writing: bool,
-    /// Topics have acks for the driver to write.
+    /// Topics have acks to be written.
     acks_due: bool,
 }
 
@@ -72,12 +72,12 @@ impl Link {
         }
     }
 
-    /// The server has said hello and accepted the credentials.
+    /// Opens the connection: the server has sent `/hello` and accepted the credentials.
     pub(crate) fn open(&mut self, max_line: usize, places: usize) {
         (self.state, self.places) = (LinkState::Open { max_line }, places);
     }
 
-    /// Places that are taken, by requests and by tombstones.
+    /// Places that are taken by requests and tombstones.
     pub(crate) fn in_flight(&self) -> usize {
         self.placed
     }
@@ -86,7 +86,7 @@ impl Link {
         self.placed < self.places
     }
 
-    /// Requests of the protocol's own that are not answered.
+    /// Requests of the protocol itself that are unanswered.
     pub(crate) fn controls(&self) -> usize {
         self.pending.len() - self.placed
     }
@@ -110,12 +110,12 @@ impl Link {
         Some(entry)
     }
 
-    /// Whether `id` was given out here.
+    /// Whether `id` was used on this connection.
     fn knows(&self, id: u64) -> bool {
         self.ids.iter().rev().any(|run| run.contains(&id))
     }
 
-    /// An id was given out for a line of this connection.
+    /// Notes that an id was used on this connection.
     fn note_id(&mut self, id: u64) {
         match self.ids.last_mut() {
             Some(run) if *run.end() + 1 == id => *run = *run.start()..=id,
@@ -138,7 +138,7 @@ impl Link {
         self.insert(id, Expected { waiter, line_end });
     }
 
-    /// Appends a request of the protocol's own.
+    /// Appends a request of the protocol itself.
     pub(crate) fn append_control(
         &mut self,
         id: RequestId,
@@ -151,14 +151,14 @@ impl Link {
         self.insert(id, Expected { waiter, line_end });
     }
 
-    /// Expects a reply to one of the first lines. They do not go through the outbound buffer, so they
+    /// Expects a reply to one of the first lines. These lines bypass the outbound buffer, so they
     /// count as offered from the beginning.
     pub(crate) fn expect_reply(&mut self, id: RequestId, waiter: Waiter) {
         self.note_id(id.get());
         self.insert(id, Expected { waiter, line_end: 0 });
     }
 
-    /// Appends a one-way request of the application's.
+    /// Appends a one-way request of the application.
     pub(crate) fn append_one_way(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         self.append(|out| {
             encode::mark(out, Mark::Reserved);
@@ -166,7 +166,7 @@ impl Link {
         });
     }
 
-    /// Appends a one-way request of the protocol's own.
+    /// Appends a one-way request of the protocol itself.
     pub(crate) fn append_notice(
         &mut self,
         head: fmt::Arguments<'_>,
@@ -180,12 +180,12 @@ impl Link {
         self.append_notice(format_args!("/cancel"), format_args!("{id}"));
     }
 
-    /// Lets the server send so many more items of a streamed reply.
+    /// Gives the server credit for this number of items of a streamed reply.
     pub(crate) fn grant(&mut self, id: RequestId, items: u64) {
         *self.grants.entry(id.get()).or_default() += items;
     }
 
-    /// Appends the credit that was granted, one line for each reply.
+    /// Appends the credit that was given, one line for each reply.
     pub(crate) fn append_grants(&mut self) {
         for (id, items) in std::mem::take(&mut self.grants) {
             self.append_notice(format_args!("/more"), format_args!("{id} {items}"));
@@ -199,7 +199,8 @@ impl Link {
         self.appended
     }
 
-    /// Takes out what waits for the terminal line `id`. A request that was never offered has none.
+    /// Takes out the waiter for the terminal line `id`. If the line of the request was not offered
+    /// to the transport, no request matches.
     pub(crate) fn complete(&mut self, id: RequestId) -> Result<Waiter, UnmatchedReply> {
         let Some(entry) = self.remove(id) else { return Err(self.unmatched(id)) };
         if entry.line_end <= self.offered {
@@ -209,16 +210,16 @@ impl Link {
         Err(UnmatchedReply::Unasked)
     }
 
-    /// What waits for `id`, if its line was offered to the transport.
+    /// The waiter for `id`, if the line of its request was offered to the transport.
     pub(crate) fn offered_waiter(&mut self, id: RequestId) -> Option<&mut Waiter> {
         let entry = self.pending.get_mut(id.get())?;
         (entry.line_end <= self.offered).then_some(&mut entry.waiter)
     }
 
-    /// What a line under `id` is that has no entry, or one whose line was not offered.
+    /// Classifies a line with `id` that matches no request.
     ///
-    /// An entry stays until its terminal line, as a tombstone if its caller is gone. So nothing has to
-    /// be remembered of finished requests but that their ids were given out.
+    /// An entry stays until its terminal line, as a tombstone if its caller has gone. So it is
+    /// enough to remember which ids were used.
     pub(crate) fn unmatched(&self, id: RequestId) -> UnmatchedReply {
         match self.knows(id.get()) && !self.pending.has(id.get()) {
             true => UnmatchedReply::Doubled,
@@ -237,35 +238,35 @@ impl Link {
         !(self.out.is_empty() && self.grants.is_empty())
     }
 
-    /// Topics have acks to be written. The driver writes them when it writes next, one per topic: so
-    /// they do not pile up while the server does not read.
+    /// Notes that topics have acks to be written. The driver appends them when it writes next, one
+    /// for each topic, so they do not pile up while the server does not read.
     pub(crate) fn announce_acks(&mut self) {
         self.acks_due = true;
     }
 
-    /// Whether there are acks to be written; the caller writes them.
+    /// Whether there are acks to be written. The caller has to append them.
     pub(crate) fn take_acks_due(&mut self) -> bool {
         std::mem::take(&mut self.acks_due)
     }
 
-    /// Whether no request waits for a reply here, and no byte to be written.
+    /// Whether no request waits for a reply and no byte waits to be written.
     pub(crate) fn is_idle(&self) -> bool {
         self.pending.len() == 0 && self.out.is_empty()
     }
 
-    /// Whether a line was appended, ever.
+    /// Whether a line was ever appended.
     pub(crate) fn has_spoken(&self) -> bool {
         self.appended > 0
     }
 
-    /// Wakes the driver for a new line, unless it runs, or waits for the transport.
+    /// Wakes the driver for a new line, unless it runs or waits for the transport.
     pub(crate) fn wake_for_line(&mut self, step: &mut Step) {
         if !self.is_writing {
             self.wake_driver(step);
         }
     }
 
-    /// Wakes the driver, whatever it waits for, unless it runs.
+    /// Wakes the driver, also while it waits for the transport, unless it runs.
     pub(crate) fn wake_driver(&mut self, step: &mut Step) {
         if step.driver != Some(self.id) {
             step.wake(self.waiting_driver.take());
@@ -277,7 +278,8 @@ impl Link {
         self.waiting_driver.take()
     }
 
-    /// The driver waits: to be woken by the next line, or, while it `is_writing`, only to close.
+    /// Registers the waiting driver. It is woken by the next line or, while it `is_writing`, only
+    /// to close.
     pub(crate) fn wait(&mut self, driver: &Waker, is_writing: bool, step: &mut Step) {
         self.is_writing = is_writing;
         match &mut self.waiting_driver {
@@ -287,7 +289,7 @@ impl Link {
     }
 
     /// Takes back the line of a request and its waiter, if the line was not offered to the
-    /// transport: then it was never sent.
+    /// transport. The request is then not sent.
     pub(crate) fn take_back(&mut self, id: RequestId) -> Option<Waiter> {
         let end = self.pending.get_mut(id.get())?.line_end;
         if end <= self.offered {
@@ -305,9 +307,9 @@ impl Link {
     }
 
     /// Takes out the requests whose lines were not offered to the transport, in the order of their
-    /// ids, for another connection; and how many one-way requests of the application's are dropped
-    /// with their lines. One-way requests of the protocol's own stay: they are about requests that
-    /// were offered.
+    /// ids, for another connection. Also returns the number of one-way requests of the application
+    /// that are dropped with them. One-way requests of the protocol itself stay, because they refer
+    /// to requests that were offered.
     pub(crate) fn take_unsent(&mut self) -> (Vec<Waiter>, u64) {
         let offered = self.offered;
         let entries = self.pending.take_where(|entry| entry.line_end > offered);
@@ -321,14 +323,14 @@ impl Link {
         (waiters, dropped)
     }
 
-    /// One-way requests of the application's that were not offered to the transport.
+    /// The number of one-way requests of the application that were not offered to the transport.
     pub(crate) fn unsent_one_ways(&self) -> u64 {
         let lines = self.out.split(|&byte| byte == b'\n');
         lines.filter(|line| is_one_way(line) && !is_protocol(line)).count() as u64
     }
 
-    /// Takes out everything that waits, in the order of the ids; of each whether its line was offered
-    /// to the transport.
+    /// Takes out all waiters in the order of their ids. For each it returns whether its line was
+    /// offered to the transport.
     pub(crate) fn drain(&mut self) -> Vec<(RequestId, Waiter, bool)> {
         let offered = self.offered;
         self.placed = 0;
@@ -344,7 +346,7 @@ fn is_one_way(line: &[u8]) -> bool {
     line.first() == Some(&b'*')
 }
 
-/// Whether the word of a one-way line is the protocol's.
+/// Whether the word of a one-way line belongs to the protocol.
 fn is_protocol(line: &[u8]) -> bool {
     line.get(2) == Some(&b'/')
 }

@@ -1,4 +1,5 @@
-//! The connections of a client: the one on which new requests begin, and those that are being left.
+//! The connections of a client: the one on which new requests begin, and those whose servers have
+//! sent `/bye`.
 
 use std::fmt;
 
@@ -15,7 +16,7 @@ use crate::{
 /// Why a line could not be appended.
 #[derive(Debug)]
 pub(crate) enum SendError {
-    /// There is no connection, or no room: it has to wait.
+    /// There is no connection, or it has no room: the request has to wait.
     Wait,
     Refused(NotSent),
 }
@@ -23,15 +24,16 @@ pub(crate) enum SendError {
 #[derive(Debug)]
 pub(crate) struct Links {
     pub(crate) config: Arc<ClientConfig>,
-    /// Whether another connection follows one that is over.
+    /// Whether another connection follows when one ends.
     pub(crate) reconnects: bool,
-    /// Where new requests begin: the connection, or, while there is none, the next one.
+    /// The connection on which new requests begin. While there is none, the next one.
     pub(crate) current: Link,
-    /// Connections whose servers are about to go: what was sent there is finished there.
+    /// Connections whose servers have sent `/bye`. Requests that were sent there are finished
+    /// there.
     pub(crate) leaving: Vec<Link>,
-    /// Ids rise over all connections, so that each names one request of this client for good.
+    /// Ids rise over all connections, so that each id names one request of this client for good.
     last_id: u64,
-    /// Why this side closes, or has closed: nothing begins any more.
+    /// Why this side closes, or has closed. Nothing begins any more.
     pub(crate) closing: Option<ConnectionError>,
 }
 
@@ -45,7 +47,7 @@ impl Links {
         self.config.backoff()
     }
 
-    /// Requests that were sent, ever.
+    /// The number of requests that were sent.
     pub(crate) fn requests(&self) -> u64 {
         self.last_id
     }
@@ -54,7 +56,7 @@ impl Links {
         std::iter::once(&self.current).chain(&self.leaving)
     }
 
-    /// The link of a driver, until it is over.
+    /// The link of a driver, until it has ended.
     pub(crate) fn link(&mut self, id: LinkId) -> Option<&mut Link> {
         if self.current.id == id {
             return Some(&mut self.current);
@@ -66,36 +68,37 @@ impl Links {
         self.current.id == id
     }
 
-    /// Whether nothing new begins on this connection any more, while it may on another.
+    /// Whether new requests begin on another connection than this one.
     pub(crate) fn has_moved_on_from(&self, id: LinkId) -> bool {
         self.refusal().is_none() && !self.is_current(id)
     }
 
-    /// Why nothing begins any more, ever; `None` while it does, or will.
+    /// Why no request begins any more; `None` while requests begin, or will begin on the next
+    /// connection.
     pub(crate) fn refusal(&self) -> Option<ConnectionError> {
         self.closing.clone().or_else(|| self.current.state.refusal())
     }
 
-    /// Why a request is not sent that its deadline has overtaken: with why there is no connection, if
-    /// there is none.
+    /// The error of a request that was not sent by its deadline. It says why there is no
+    /// connection, if there is none.
     pub(crate) fn out_of_time(&self) -> NotSent {
         NotSent::Deadline(self.current.state.last_failure().cloned())
     }
 
     pub(crate) fn next_id(&mut self) -> Result<RequestId, NotSent> {
-        let exhausted = || NotSent::Lost(ConnectionError::Protocol("ids are used up".into()));
+        let exhausted = || NotSent::Lost(ConnectionError::Protocol("no request id is left".into()));
         let id = RequestId::new(self.last_id + 1).ok_or_else(exhausted)?;
         self.last_id += 1;
         Ok(id)
     }
 
-    /// Whether there is room to write, and for another request of the protocol's own.
+    /// Whether there is room to write, and room for another request of the protocol itself.
     pub(crate) fn has_room_for_control(&self) -> bool {
         let Self { current, config, .. } = self;
         current.controls() < config.control_requests && current.unwritten() < config.outbound_bytes
     }
 
-    /// Appends a `/subscribe`, on the connection there is. Returns which one that is.
+    /// Appends a `/subscribe` on the current connection. Returns the link of that connection.
     pub(crate) fn send_subscribe(
         &mut self,
         topic: &Topic,
@@ -115,9 +118,9 @@ impl Links {
         Ok(self.current.id)
     }
 
-    /// Appends a request of the protocol's own that goes on with something, on the connection that it
-    /// is about, whatever else waits: there are few, each bounded by what it is about. Returns whether
-    /// that connection takes lines.
+    /// Appends a follow-up request of the protocol itself on the connection that it is about. It
+    /// does not wait for room, because the number of such requests is bounded: see
+    /// [`ClientConfig::control_requests`]. Returns whether that connection accepts lines.
     pub(crate) fn send_control(
         &mut self,
         link: LinkId,
@@ -137,14 +140,14 @@ impl Links {
         true
     }
 
-    /// Takes an id for one of the lines that precede all others on a connection.
+    /// Takes an id for one of the first lines of a connection.
     pub(crate) fn first_id(&mut self, link: LinkId, waiter: Waiter) -> Option<RequestId> {
         let id = self.next_id().ok()?;
         self.link(link)?.expect_reply(id, waiter);
         Some(id)
     }
 
-    /// There are acks to be written on a connection.
+    /// Notes that a connection has acks to be written.
     pub(crate) fn announce_acks(&mut self, link: LinkId, step: &mut Step) {
         if let Some(link) = self.link(link) {
             link.announce_acks();
@@ -152,8 +155,8 @@ impl Links {
         }
     }
 
-    /// Appends `* /ack TOPIC POSITION`, unless this side closes: a server that has drawn the line may
-    /// have the last of a log to deliver.
+    /// Appends `* /ack TOPIC POSITION`, unless this side closes. It does so after a `/bye` with
+    /// `last` too, because the server may have further messages to deliver.
     pub(crate) fn append_ack(
         &mut self,
         link: LinkId,
@@ -168,13 +171,15 @@ impl Links {
         }
     }
 
-    /// Takes the current link out, for this reason. The next one is in its place, and awaited.
+    /// Takes out the current link, for this reason. Its place is taken by the next one, which is
+    /// awaited.
     pub(crate) fn replace_current(&mut self, why: &ConnectionError) -> Link {
         let next = Link::new(self.current.id.next(), Outage::down(why.clone()));
         std::mem::replace(&mut self.current, next)
     }
 
-    /// Takes out a link that is over, for this reason; whether it was the current one.
+    /// Takes out a link that has ended, for this reason. Also returns whether it was the current
+    /// one.
     pub(crate) fn take_link(&mut self, id: LinkId, why: &ConnectionError) -> Option<(Link, bool)> {
         if self.current.id == id {
             return Some((self.replace_current(why), true));
@@ -183,8 +188,9 @@ impl Links {
         Some((self.leaving.remove(at), false))
     }
 
-    /// Quits a connection. One whose server has not said hello quits once it is open. Without an id
-    /// left to quit with, the time to close ends it.
+    /// Sends `/quit` on a connection, or begins to close without it. If the server has not sent
+    /// `/hello`, the driver is woken to close the connection. If no id is left for the `/quit`, the
+    /// close timeout ends the connection.
     pub(crate) fn quit(&mut self, id: LinkId, step: &mut Step) {
         let Some(link) = self.link(id) else { return };
         if !link.state.is_admitted() {

@@ -12,7 +12,8 @@ use crate::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-/// The core of a client, its configuration, and what its callers have left for it.
+/// The core of a client behind its lock, its configuration, and the queue of requests in front of
+/// it.
 #[derive(Debug)]
 pub(crate) struct Locked {
     pub(crate) config: Arc<ClientConfig>,
@@ -27,13 +28,13 @@ impl Locked {
         Self { config, core, intake: Intake::default() }
     }
 
-    /// The core, for a row of lines that were read. [`Core::settle`] is to be called before it is
-    /// released. The intake waits.
+    /// Locks the core for several lines. The caller must call [`Core::settle`] before it releases
+    /// the lock. The intake is not taken over.
     pub(super) fn lock(&self) -> MutexGuard<'_, Core> {
         self.core.lock()
     }
 
-    /// Does something with the core. What follows from it is left in `step`, to be run.
+    /// Runs `f` on the core. The effects are left in `step`, for the caller to run.
     pub(crate) fn with<R>(&self, step: &mut Step, f: impl FnOnce(&mut Core, &mut Step) -> R) -> R {
         let mut core = self.core.lock();
         core.take_in(&self.intake, step);
@@ -43,13 +44,12 @@ impl Locked {
         result
     }
 
-    /// Leaves a request for the driver that there is. Gives it back if there is none that can send it
-    /// now.
+    /// Queues a request for the driver. Returns the request if no driver can send it now.
     pub(crate) fn push(&self, request: Request) -> Result<(), Request> {
         self.intake.push(request)
     }
 
-    /// The driver of a connection is about to wait. Requests that came meanwhile are taken over.
+    /// Registers a driver that is about to wait. Requests that arrived meanwhile are taken over.
     pub(super) fn driver_waits(
         &self,
         core: &mut Core,
@@ -62,7 +62,7 @@ impl Locked {
         }
     }
 
-    /// Does something with the core at `now`, and what follows from it.
+    /// Runs `f` on the core at `now`, and then the effects.
     pub(crate) fn update<R>(&self, now: Time, f: impl FnOnce(&mut Core, &mut Step) -> R) -> R {
         let mut step = Step::at(now);
         let result = self.with(&mut step, f);
@@ -70,12 +70,12 @@ impl Locked {
         result
     }
 
-    /// Looks at the core, from which nothing follows. The intake waits.
+    /// Reads the core, without effects. The intake is not taken over.
     pub(crate) fn look<R>(&self, f: impl FnOnce(&mut Core) -> R) -> R {
         f(&mut self.core.lock())
     }
 
-    /// What was counted, and what is under way.
+    /// The counters and gauges.
     pub(crate) fn stats(&self, now: Time) -> ClientStats {
         self.update(now, |core, _| {
             let links = &core.links;

@@ -1,4 +1,5 @@
-//! What a stream of notifications dropped unread, to be named before anything else is handed over.
+//! The deliveries that a stream of notifications dropped unread. The stream names them before it
+//! yields anything else.
 
 use std::collections::{HashMap, VecDeque, hash_map::Entry};
 
@@ -7,20 +8,20 @@ use crate::{
     protocol::{Code, Epoch, Position, Topic},
 };
 
-/// The space that is kept while nothing is to be named.
+/// The capacity that is kept while there is nothing to name.
 const KEPT: usize = 16;
 
-/// What left unread, merged for each topic, all older than what is queued.
+/// Deliveries that were dropped unread, merged for each topic. All are older than the queued ones.
 ///
-/// Costs the same for each delivery that is dropped, however many topics there are. Of each topic it
-/// holds an end at most, and a gap and a reset for each of the last logs.
+/// The cost of a dropped delivery does not depend on the number of topics. A topic has at most one
+/// end, and a gap and a reset for each of its last logs.
 #[derive(Debug)]
 pub(crate) struct Missed {
     topics: HashMap<Topic, VecDeque<Delivery>>,
-    /// In which order the topics are named: each stands here once.
+    /// The order in which the topics are named. Each topic is here once.
     order: VecDeque<Topic>,
     max_topics: usize,
-    /// Deliveries of further topics.
+    /// The number of dropped deliveries of further topics.
     unnamed: u64,
 }
 
@@ -30,7 +31,7 @@ impl Missed {
         Self { topics, order, max_topics, unnamed: 0 }
     }
 
-    /// A delivery leaves unread.
+    /// Drops a delivery that was not read.
     pub(crate) fn drop_unread(&mut self, delivery: Delivery) {
         let Some(topic) = delivery.topic().cloned() else { return };
         let is_full = self.order.len() >= self.max_topics;
@@ -59,8 +60,8 @@ impl Missed {
         }
     }
 
-    /// What is to be named next. What is not named for each topic comes first: so nothing of a topic
-    /// precedes what was lost of it before.
+    /// Takes the next item. The item for further topics comes first, so that no delivery of a topic
+    /// precedes a loss before it.
     pub(crate) fn take_next(&mut self) -> Option<Delivery> {
         if self.unnamed > 0 {
             return Some(Delivery::Lost { deliveries: std::mem::take(&mut self.unnamed) });
@@ -79,7 +80,7 @@ impl Missed {
         next
     }
 
-    /// Whether a topic is in this log again by what is to be named.
+    /// Whether a dropped reset goes to this log.
     pub(crate) fn has_reset_to(&self, epoch: Epoch) -> bool {
         self.topics.values().flatten().any(|missed| missed.is_reset_to(epoch))
     }
@@ -94,8 +95,8 @@ fn miss(of_topic: &mut VecDeque<Delivery>, gap: Gap) {
     }
 }
 
-/// Another log: what was lost of the one before is named all the same, since the topic may come back
-/// to it, behind that. What it cannot come back to any more is not.
+/// Adds a reset. The gap in the log before it stays, because the topic may come back to that log
+/// behind the reset. Logs that it cannot come back to are removed.
 fn miss_reset(of_topic: &mut VecDeque<Delivery>, reset: Delivery) {
     of_topic.push_back(reset);
     let places = of_topic.iter().enumerate().rev();
@@ -105,8 +106,9 @@ fn miss_reset(of_topic: &mut VecDeque<Delivery>, reset: Delivery) {
     }
 }
 
-/// Nothing behind a hole was handed over: resuming at the hole gets it all. An end that was to be named
-/// before is covered by this one.
+/// Adds an end, which replaces an earlier one. If a gap precedes the end, nothing behind that gap
+/// was handed over. The end then gets the position of the gap, so that the application can resume
+/// there.
 fn miss_end(
     of_topic: &mut VecDeque<Delivery>,
     topic: Topic,

@@ -1,9 +1,10 @@
 //! The client without transport and runtime.
 //!
-//! All that a client's handles and its connections share is one struct, [`Core`], behind one lock; in
-//! front of it is a queue of requests, the [`Intake`]. Handles submit requests and join topics; a
-//! [`Connection`] takes in what its server sends, and gives out what is to be written. Nothing here waits, reads a clock or runs user code: what follows
-//! from a step is gathered in a [`Step`], and done once the lock is released.
+//! All that a client's handles and its connections share is one struct, [`Core`], behind one lock.
+//! In front of it is a queue of requests, the [`Intake`]. Handles submit requests and join topics.
+//! A [`Connection`] takes in the bytes of its server, and gives out the bytes to be written.
+//! Nothing here waits, reads a clock or runs user code: the effects of a step are collected in a
+//! [`Step`], and run once the lock is released.
 //!
 //! [`Connection`]: self::connection::Connection
 
@@ -75,43 +76,43 @@ pub(crate) struct Core {
     /// with its connection.
     is_supervised: bool,
     status: Status,
-    /// There was a connection, however short.
+    /// There was a connection at least once.
     was_open: bool,
-    /// The end was not reported yet.
+    /// The end was not reported as an event yet.
     is_end_news: bool,
     pub(crate) links: Links,
     pub(crate) requests: Requests,
     pub(crate) topics: Topics,
     pub(crate) events: Events,
-    /// What was counted.
+    /// The counters.
     counted: Tally,
-    /// Tasks that wait for another status, or for the end of one.
+    /// Tasks that wait for another status, or for the end of a connection.
     waiting: WaitList,
     /// Tasks that wait to begin a subscription.
     turns: WaitList,
     supervisor: SupervisorNews,
     timers: Timekeeper,
-    /// Tasks that wait for a time.
+    /// Tasks that wait for a time, if the client is driven by hand.
     pub(crate) alarms: Alarms,
     intake: IntakeOwner,
 }
 
-/// What the supervisor of the connections is to know.
+/// News for the supervisor.
 #[derive(Debug, Default)]
 struct SupervisorNews {
     waker: Option<Waker>,
-    /// Something has happened since it looked last.
+    /// Something has happened since the supervisor looked last.
     has_news: bool,
-    /// The next round of attempts to connect is not to wait for its time.
+    /// The next round of attempts has to begin without a pause.
     hurry: bool,
 }
 
-/// The timers of the client, as opposed to those of one connection.
+/// The task that handles the client's timers, as opposed to those of one connection.
 #[derive(Debug, Default)]
 struct Timekeeper {
-    /// The task that looks after them.
+    /// The waker of that task.
     waker: Option<Waker>,
-    /// The time that this task knows of.
+    /// The time to which that task has set its timer.
     known: Option<Time>,
 }
 
@@ -136,7 +137,7 @@ impl Core {
         }
     }
 
-    /// Takes over the requests that callers have left in the intake.
+    /// Takes over the requests that callers have queued in the intake.
     fn take_in(&mut self, intake: &Intake, step: &mut Step) {
         intake.take(&mut self.intake.taken);
         self.submit_taken(step);
@@ -152,8 +153,8 @@ impl Core {
         }
     }
 
-    /// Opens the intake for the driver of a connection, which waits. Returns `false` instead if there
-    /// are requests to be taken over.
+    /// Opens the intake for a driver that waits. Returns `false` instead if there are requests to
+    /// be taken over.
     fn open_intake(
         &mut self,
         intake: &Intake,
@@ -166,7 +167,8 @@ impl Core {
         intake.wait(max_line, waker, step)
     }
 
-    /// The longest line of a request that can be sent on this connection, if one can.
+    /// The longest request line that can be sent on this connection; `None` if no request can be
+    /// sent.
     fn takes_requests(&self, link: LinkId) -> Option<usize> {
         match self.links.current.state {
             LinkState::Open { max_line } if self.links.is_current(link) => {
@@ -176,7 +178,7 @@ impl Core {
         }
     }
 
-    /// Closes the intake if no request can be sent any more by the driver that it is open for.
+    /// Closes the intake if its driver can send no further request.
     fn close_intake(&mut self, intake: &Intake, step: &mut Step) {
         if let Some(link) = self.intake.link
             && self.takes_requests(link).is_none()
@@ -187,8 +189,8 @@ impl Core {
         }
     }
 
-    /// The server's hello is there, and the credentials are accepted. Subscriptions go on before
-    /// anything else.
+    /// Opens a connection: the server has sent `/hello` and accepted the credentials. Subscriptions
+    /// resume before anything else is sent.
     pub(crate) fn open(&mut self, id: LinkId, hello: Hello, step: &mut Step) {
         let places = self.links.config.in_flight.min(hello.in_flight);
         let Some(link) = self.links.link(id) else { return };
@@ -204,7 +206,7 @@ impl Core {
         self.send_waiting(step);
     }
 
-    /// Sends what waits for a place or for room, as far as there is some.
+    /// Sends waiting requests, as far as there are places and room.
     pub(crate) fn send_waiting(&mut self, step: &mut Step) {
         if self.requests.are_waiting() {
             self.requests.send_waiting(&mut self.links, step);
@@ -219,7 +221,7 @@ impl Core {
         self.was_open
     }
 
-    /// Goes on to a status, unless the client has ended.
+    /// Sets the status, unless the client has ended.
     fn set_status(&mut self, status: Status, step: &mut Step) {
         if !matches!(self.status, Status::Ended(_)) {
             self.was_open |= matches!(status, Status::Open(_));
@@ -237,17 +239,18 @@ impl Core {
         step.drop_later(self.waiting.wait(ticket, waker.clone()));
     }
 
-    /// A task waits no longer.
+    /// Removes a task that no longer waits.
     pub(crate) fn leave(&mut self, ticket: Option<u64>, step: &mut Step) {
         step.drop_later(self.waiting.leave(ticket));
     }
 
-    /// Whether a subscription may begin: there is room for its request, or no need to wait for some.
+    /// Whether a subscription may begin: there is room for its request, or it will be rejected.
     fn has_turn(&self) -> bool {
         self.links.has_room_for_control() || self.links.refusal().is_some()
     }
 
-    /// Whether it is the turn of a task to begin a subscription. If not, it waits.
+    /// Returns whether it is the turn of a task to begin a subscription. If not, the task is
+    /// registered.
     pub(crate) fn poll_turn(
         &mut self,
         ticket: &mut Option<u64>,
@@ -261,7 +264,8 @@ impl Core {
         false
     }
 
-    /// A task has begun its subscription, or waits no longer: the next one has its turn.
+    /// Removes a task that has begun its subscription or no longer waits. The next task has its
+    /// turn.
     pub(crate) fn leave_turn(&mut self, ticket: Option<u64>, step: &mut Step) {
         step.drop_later(self.turns.leave(ticket));
     }
@@ -271,7 +275,8 @@ impl Core {
         step.wake(self.supervisor.waker.take());
     }
 
-    /// Whether something has happened since the last call. If not, the supervisor waits.
+    /// Returns whether something has happened since the last call. If not, the supervisor is
+    /// registered.
     pub(crate) fn take_news(&mut self, supervisor: &Waker, step: &mut Step) -> bool {
         if std::mem::take(&mut self.supervisor.has_news) {
             return true;
@@ -280,7 +285,7 @@ impl Core {
         false
     }
 
-    /// The next round of attempts to connect is not to wait for its time, unless there is a connection.
+    /// Lets the next round of attempts begin without a pause, unless there is a connection.
     pub(crate) fn hurry(&mut self, step: &mut Step) {
         if !self.links.current.state.is_admitted() {
             self.supervisor.hurry = true;
@@ -296,15 +301,16 @@ impl Core {
         self.supervisor.hurry = false;
     }
 
-    /// Whether the server owes anything. One that goes away, or is left, need not answer what is new.
+    /// Whether the server owes a reply or notifications. After a `/bye` with `last`, or a `/quit`,
+    /// it need not answer new requests, so it is not probed.
     pub(crate) fn awaits(&mut self, id: LinkId) -> bool {
         let has_topics = self.topics.has_any_on(id);
         let link = self.links.link(id).filter(|link| link.state.takes_controls());
         link.is_some_and(|link| has_topics || link.pending.len() > 0)
     }
 
-    /// When the client's own timers are due: those of requests, topics and waiting tasks. The task that looks after
-    /// them is woken when that becomes earlier.
+    /// When the client's own timers are due: those of requests, topics and waiting tasks. The task
+    /// that handles them is woken when that time becomes earlier.
     pub(crate) fn next_timeout(&mut self, waker: &Waker, step: &mut Step) -> Option<Time> {
         let next = self.earliest();
         self.timers.known = next;
@@ -319,15 +325,15 @@ impl Core {
         requests.into_iter().chain(topics).chain(self.alarms.next_timeout()).min()
     }
 
-    /// Does what the client's timers are for.
+    /// Does what is due by the client's timers.
     pub(crate) fn handle_timeout(&mut self, step: &mut Step) {
         self.requests.handle_timeout(&mut self.links, step);
         self.topics.handle_timeout(&mut self.links, step);
         step.wake(self.alarms.take_due(step.now));
     }
 
-    /// The end of each step, before the lock is released. Whatever has made room for a subscription is
-    /// noticed here.
+    /// Ends each step, before the lock is released. Here a task gets its turn if there is room for
+    /// a subscription.
     pub(crate) fn settle(&mut self, step: &mut Step) {
         if let Some(counted) = step.counted() {
             self.counted.take(counted);
@@ -342,7 +348,7 @@ impl Core {
         let next = self.earliest();
         if next.is_some_and(|next| self.timers.known.is_none_or(|known| next < known)) {
             self.timers.known = next;
-            // The driver of the current connection looks before it waits.
+            // The driver of the current connection updates its timer before it waits.
             if step.driver != Some(self.links.current.id) {
                 step.wake(self.timers.waker.take());
             }

@@ -1,4 +1,4 @@
-//! The outcomes of requests, as their callers get them.
+//! The outcomes of requests, in the form that their callers get.
 
 use bytes::Bytes;
 
@@ -16,14 +16,14 @@ pub(crate) struct Reply {
 
 pub(crate) type CallResult = Result<Reply, CallError>;
 
-/// As it is kept and passed on: small, since few calls fail.
+/// The outcome as it is stored and passed on. The error is boxed because few calls fail.
 pub(crate) type KeptResult = Result<Reply, Box<CallError>>;
 
-/// The lines of a list of the protocol's own.
+/// The outcome of a list of the protocol itself: its items.
 pub(crate) type Listed = Result<Vec<Bytes>, CallError>;
 
 /// The outcome of a one-way request that waits to be sent.
 pub(crate) type Sent = Result<(), NotSent>;
 
-/// The outcome of a subscription: where it begins.
+/// The outcome of a `/subscribe`: the position where the stream begins.
 pub(crate) type Joined = Result<Position, CallError>;

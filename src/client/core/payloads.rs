@@ -4,7 +4,8 @@ use bytes::{Bytes, BytesMut};
 
 /// The longest payload that shares an allocation with others.
 const SHORT: usize = 128;
-/// The most bytes of an allocation that short payloads share. Who keeps one of them keeps it all.
+/// The maximum size of an allocation that short payloads share. Each of its payloads keeps it
+/// alive.
 const BLOCK: usize = 512;
 
 /// A sequence of lines whose payloads may share allocations. Payloads of different runs share none.
@@ -15,27 +16,27 @@ pub(super) enum Run {
     Notifications(usize),
 }
 
-/// Copies the payloads of one read. Short payloads of a run share allocations, because they are often
-/// dropped together, and by another thread.
+/// Copies the payloads of one read. Short payloads of a run share allocations, because they are
+/// often dropped together, and by another thread.
 ///
-/// A shared allocation is never larger than the payloads that the run had before it. So a queue that
-/// holds a whole run uses at most about twice the bytes of its payloads.
+/// A shared allocation is never larger than the payloads that the run had before it. So a queue
+/// that holds a whole run uses at most about twice the bytes of its payloads.
 #[derive(Debug)]
 pub(super) struct Payloads {
     run: Run,
-    /// Bytes of the run so far.
+    /// Payload bytes of the run so far.
     so_far: usize,
-    /// Room for the next ones.
+    /// Space for the next payloads.
     block: BytesMut,
 }
 
 impl Payloads {
-    /// For one read.
+    /// Begins a read.
     pub(super) fn new() -> Self {
         Self { run: Run::Replies, so_far: 0, block: BytesMut::new() }
     }
 
-    /// The next payload of a run.
+    /// Copies the next payload of a run.
     pub(super) fn copy(&mut self, run: Run, payload: &[u8]) -> Bytes {
         if self.run != run {
             *self = Self { run, ..Self::new() };
@@ -61,7 +62,7 @@ impl Payloads {
 mod tests {
     use super::*;
 
-    /// How many payloads lie in each allocation.
+    /// The number of payloads in each allocation.
     fn shared(copies: &[Bytes]) -> Vec<usize> {
         let is_next = |one: &Bytes, other: &Bytes| {
             one.as_ptr().wrapping_add(one.len()) == other.as_ptr() && !other.is_unique()

@@ -5,15 +5,15 @@ use std::{
     hash::{BuildHasherDefault, Hasher},
 };
 
-/// The waiter of each id. Public with `unstable-core`, for `benches/pending.rs`, which measures it
-/// beside a sharded map.
+/// The waiter of each id. Public with `unstable-core`, for `benches/pending.rs`, which compares it
+/// with a sharded map.
 ///
-/// **Invariant:** an entry leaves before its waiter is told, and ids are never reused, so a second
-/// reply finds nobody.
+/// **Invariant:** an entry is removed before its waiter is woken, and ids are never reused, so a
+/// second reply matches no waiter.
 ///
-/// The table is behind the lock that orders the outbound lines anyway: a request gets its id, its
-/// entry and its place in the line at once. So a plain map serves; a sharded one would lock once
-/// more.
+/// A plain map is enough. The table is behind the lock that orders the outbound lines: a request
+/// gets its id, its entry and its place in the outbound stream under one lock. A sharded map would
+/// need a second one.
 #[derive(Debug)]
 pub struct Pending<W> {
     waiters: HashMap<u64, W, BuildHasherDefault<IdHasher>>,
@@ -26,12 +26,12 @@ impl<W> Default for Pending<W> {
 }
 
 impl<W> Pending<W> {
-    /// Enters the waiter for `id`.
+    /// Inserts the waiter for `id`.
     pub fn insert(&mut self, id: u64, waiter: W) {
         self.waiters.insert(id, waiter);
     }
 
-    /// Takes out the waiter for `id`: its terminal line has arrived.
+    /// Removes the waiter for `id`, because its terminal line has arrived.
     pub fn complete(&mut self, id: u64) -> Option<W> {
         self.waiters.remove(&id)
     }
@@ -52,7 +52,7 @@ impl<W> Pending<W> {
         self.waiters.len()
     }
 
-    /// The ids of those for whom `is_wanted` holds, in their order.
+    /// The ids of the waiters for which `is_wanted` holds, in order.
     pub(crate) fn ids_where(&self, is_wanted: impl Fn(&W) -> bool) -> Vec<u64> {
         let wanted = self.waiters.iter().filter(|(_, waiter)| is_wanted(waiter));
         let mut ids: Vec<_> = wanted.map(|(&id, _)| id).collect();
@@ -60,13 +60,13 @@ impl<W> Pending<W> {
         ids
     }
 
-    /// Takes out those for whom `is_wanted` holds, in the order of their ids.
+    /// Removes the waiters for which `is_wanted` holds, in the order of their ids.
     pub(crate) fn take_where(&mut self, is_wanted: impl Fn(&W) -> bool) -> Vec<W> {
         let ids = self.ids_where(is_wanted);
         ids.iter().filter_map(|id| self.waiters.remove(id)).collect()
     }
 
-    /// Takes out everybody, in the order of their ids.
+    /// Removes all waiters, in the order of their ids.
     pub(crate) fn drain(&mut self) -> Vec<(u64, W)> {
         let mut all: Vec<_> = self.waiters.drain().collect();
         all.sort_unstable_by_key(|(id, _)| *id);
@@ -74,7 +74,7 @@ impl<W> Pending<W> {
     }
 }
 
-/// Hashes ids. This side chooses them, so there is nobody to defend against.
+/// Hashes ids. This side chooses the ids, so the hash needs no protection against an attacker.
 #[derive(Debug, Default)]
 pub(crate) struct IdHasher(u64);
 
@@ -89,8 +89,8 @@ impl Hasher for IdHasher {
         }
     }
 
-    /// Spreads consecutive ids over both ends of the word: the map takes its slot from the low
-    /// bits and its tag from the high ones.
+    /// Spreads consecutive ids over the low and the high bits, because the map takes the slot from
+    /// the low bits and the tag from the high bits.
     fn write_u64(&mut self, id: u64) {
         self.0 = (self.0 ^ id).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(26);
     }
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_reply_finds_nobody() {
+    fn a_second_reply_matches_no_waiter() {
         let mut pending = Pending::default();
         pending.insert(1, "caller");
         assert_eq!(pending.complete(1), Some("caller"));

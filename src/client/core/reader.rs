@@ -1,4 +1,4 @@
-//! One reader of a topic with a window: what it was handed, and what of that is handled.
+//! A reader of a topic with a window.
 
 use std::{fmt, num::NonZeroU64};
 
@@ -7,15 +7,17 @@ use crate::{
     sync::{Arc, Mutex, Weak},
 };
 
-/// One reader of a topic with a window: what it was handed, and what of that is handled.
+/// A reader of a topic with a window: which numbers were handed over to it, and which of them are
+/// handled.
 ///
-/// It is below all that notifications go through, since each may hold a handle to it. So it is given
-/// what tells the topic.
+/// Each notification may hold a handle to it, so this module is below the topics. It therefore gets
+/// a function that reports to its topic.
 pub(crate) struct Reader {
-    /// The application says what is handled; else what was handed over is.
+    /// Whether the application acknowledges by hand. Otherwise everything that was handed over is
+    /// handled.
     by_hand: bool,
     handled: Mutex<Handled>,
-    /// Tells the topic that all below a position is handled.
+    /// Reports to the topic that all below a position is handled.
     report: Box<dyn Fn(Position) + Send + Sync>,
 }
 
@@ -29,7 +31,7 @@ impl Reader {
         Self { by_hand, handled, report: Box::new(report) }
     }
 
-    /// The numbers from `first` to `last` of a log were handed over.
+    /// Takes in that the numbers from `first` to `last` of a log were handed over.
     pub(crate) fn hand_over(&self, epoch: Epoch, first: u64, last: u64) {
         self.change(|handled| {
             handled.hand_over(epoch, first, last);
@@ -39,24 +41,25 @@ impl Reader {
         });
     }
 
-    /// A gap was handed over, which is handled.
+    /// Takes in that a gap was handed over. A gap counts as handled.
     pub(crate) fn hand_over_gap(&self, epoch: Epoch, first: u64, last: u64) {
         self.change(|handled| handled.hand_over_gap(epoch, first, last));
     }
 
-    /// A reset was handed over: the topic goes on at this position of another log.
+    /// Takes in that a reset was handed over: the topic goes on at this position of another log.
     pub(crate) fn reset(&self, position: Position) {
         self.change(|handled| handled.reset(position));
     }
 
-    /// The application says that it has handled the numbers from `first` to `last`.
+    /// Takes in that the application has handled the numbers from `first` to `last`.
     pub(crate) fn ack(&self, epoch: Epoch, first: u64, last: u64) {
         if self.by_hand {
             self.change(|handled| handled.ack(epoch, first, last));
         }
     }
 
-    /// Reports what is handled when there is enough to say. The topic is behind another lock.
+    /// Reports the handled position when it has risen enough. The report locks the topic, so it is
+    /// made without this lock.
     fn change(&self, change: impl FnOnce(&mut Handled)) {
         let mut handled = self.handled.lock();
         change(&mut handled);
@@ -65,13 +68,14 @@ impl Reader {
         due.into_iter().for_each(&self.report);
     }
 
-    /// What a notification is acknowledged with, if that is by hand.
+    /// The handle with which a notification is acknowledged by hand. Without effect in other cases.
     pub(crate) fn handle(self: &Arc<Self>) -> AckHandle {
         AckHandle(self.by_hand.then(|| Arc::downgrade(self)))
     }
 }
 
-/// What a notification needs to be acknowledged by hand; it does not keep its subscription alive.
+/// The handle with which a notification is acknowledged by hand. It does not keep the subscription
+/// alive.
 #[derive(Clone, Default)]
 pub(crate) struct AckHandle(Option<Weak<Reader>>);
 

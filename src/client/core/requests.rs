@@ -1,9 +1,8 @@
 //! The requests of a client from their first poll to their outcome: waiting, sent, sent again.
 //!
-//! A request waits in line while there is no connection, no place in flight or no room to write. If it
-//! is proven that it was not executed, it goes back into the line (guarantee "at most once";
-//! docs/protocol/calls.md, section 12). Its caller waits for one outcome, whatever happens in
-//! between.
+//! A request waits in a queue while there is no connection, no place in flight or no room to write.
+//! If it is proven not executed, it returns to the queue (guarantee "at most once";
+//! docs/protocol/calls.md, section 12). Its caller waits for one outcome over all attempts.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,28 +29,28 @@ use crate::{
     sync::Arc,
 };
 
-/// The most bytes a list of the protocol's own may take, with [`PER_ITEM`] for each of its items:
-/// `/methods` of a large server fits.
+/// The maximum size of a list of the protocol itself, in bytes. [`PER_ITEM`] is added for each
+/// item. The `/methods` list of a large server fits.
 const MAX_LIST: usize = 4 * 1024 * 1024;
 const PER_ITEM: usize = 64;
 
-/// How many free slots are kept when no request is under way.
+/// The number of free slots that are kept while no request is in the table.
 const FREE_SLOTS: usize = 1_024;
-/// How soon the table is searched again for requests that are past their deadline: a search takes time
-/// for each request.
+/// The pause between two searches of the table for requests whose deadline has passed. A search
+/// takes time for each request.
 const SEARCH_PAUSE: Duration = Duration::from_millis(10);
 
-/// A request as its caller begins it.
+/// A request as its caller submits it.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) cell: Arc<RequestCell>,
     pub(crate) caller: Caller,
-    /// When it has to be over.
+    /// Its deadline.
     pub(crate) expires: Option<Time>,
-    /// `expires` is the request's own deadline. The server is told how much of it is left, and the
-    /// caller has a timer.
+    /// Whether `expires` is the request's own deadline. The server then gets the remaining time as
+    /// `ttl`, and the caller has a timer.
     pub(crate) has_own_deadline: bool,
-    /// It does not wait for a connection, and is not sent again.
+    /// Whether it fails without a connection and is not sent again.
     pub(crate) fail_fast: bool,
 }
 
@@ -60,64 +59,67 @@ pub(crate) struct Request {
 struct Kept {
     request: Request,
     stage: Stage,
-    /// Set once it was refused for now.
+    /// Set after a refusal after which the request is sent again.
     refused: Option<Box<Refused>>,
 }
 
 #[derive(Debug, Default)]
 struct Refused {
-    /// How often it was refused for now.
+    /// How often the request was refused in this way.
     times: Repeats,
-    /// What it was refused with last: what it ends with if its time runs out before it is sent again.
+    /// The last refusal. The request ends with it if its deadline passes before it is sent again.
     last: Option<CallError>,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Stage {
-    /// In its line, under this ticket.
+    /// In its queue, under this ticket.
     Waiting(u64),
-    /// Refused for now: it goes back into its line at this time.
+    /// Refused and to be sent again: it returns to its queue at this time.
     Paused(Time),
     Sent(LinkId, RequestId),
 }
 
-/// A place in the table.
+/// A slot in the table.
 #[derive(Debug)]
 struct Slot {
-    /// The serial number of the request in it.
+    /// The serial number of the request in this slot.
     serial: u64,
     kept: Option<Kept>,
 }
 
-/// Requests that wait, in their order.
+/// Waiting requests, in their order.
 #[derive(Debug, Default)]
 struct TicketLine(BTreeMap<u64, Key>);
 
-/// All requests of a client: a slab, and the lines in which those wait that cannot be sent now.
+/// All requests of a client: a table with reused slots, and the queues of requests that cannot be
+/// sent now.
 ///
-/// Each is one that a task of the application polls, so the application bounds their number.
+/// Each request belongs to a task of the application that polls it, so the application bounds their
+/// number.
 #[derive(Debug, Default)]
 pub(crate) struct Requests {
     slots: Vec<Slot>,
     free: Vec<u32>,
     last_serial: u64,
     last_ticket: u64,
-    /// Those that need a place in flight.
+    /// Requests that need a place in flight.
     calls: TicketLine,
     lists: TicketLine,
     one_ways: TicketLine,
-    /// Those that were refused for now.
+    /// Requests that were refused and are to be sent again.
     paused: BTreeSet<(Time, Key)>,
-    /// When the first request without a `ttl` may be past its deadline. Later requests have the same
-    /// time, so it does not change with each.
+    /// The earliest time at which the deadline of a request without `ttl` may have passed. Later
+    /// requests have the same limit and so later deadlines, so it does not change with each
+    /// request.
     overdue: Option<Time>,
 }
 
 impl Requests {
-    /// Begins a request: sends it, or lets it wait. Returns whether it was sent.
+    /// Submits a request: sends it, or lets it wait. Returns whether it was sent.
     ///
     /// # Errors
-    /// Why it is not sent, now or later.
+    /// Why the request can be sent neither now nor later.
     pub(crate) fn submit(
         &mut self,
         request: Request,
@@ -130,7 +132,7 @@ impl Requests {
         }
     }
 
-    /// As [`submit`](Self::submit). The caller gets the error later.
+    /// As [`submit`](Self::submit), but the caller gets the error later.
     pub(super) fn take_in(&mut self, request: Request, links: &mut Links, step: &mut Step) {
         match request.refusal(links) {
             Some(error) => request.end(Err(error.into()), step),
@@ -152,10 +154,10 @@ impl Requests {
         can_send
     }
 
-    /// Sends a one-way request, if nothing keeps it from being sent now. Returns whether it was.
+    /// Sends a one-way request if it can be sent now. Returns whether it was sent.
     ///
     /// # Errors
-    /// Why it is not sent, now or later.
+    /// Why the request can be sent neither now nor later.
     pub(crate) fn try_one_way(
         &mut self,
         body: &Body,
@@ -172,7 +174,7 @@ impl Requests {
         Ok(can_send)
     }
 
-    /// Sends what can be sent of the requests that wait.
+    /// Sends waiting requests, as far as there are places and room.
     pub(crate) fn send_waiting(&mut self, links: &mut Links, step: &mut Step) {
         for kind in [Kind::Call, Kind::List, Kind::OneWay] {
             while let Some((_, &key)) = self.line(kind).0.first_key_value() {
@@ -186,7 +188,7 @@ impl Requests {
         }
     }
 
-    /// Whether something waits that could be sent if there were room.
+    /// Whether a request waits for a connection, a place or room.
     pub(crate) fn are_waiting(&self) -> bool {
         !(self.calls.0.is_empty() && self.lists.0.is_empty() && self.one_ways.0.is_empty())
     }
@@ -203,7 +205,7 @@ impl Requests {
         self.transmit(key, links, step);
     }
 
-    /// Appends the line of a request that was checked.
+    /// Appends the line of a request. The caller has checked that it can be sent.
     fn transmit(&mut self, key: Key, links: &mut Links, step: &mut Step) {
         let Some(kept) = self.kept_mut(key) else { return };
         let request = &kept.request;
@@ -227,7 +229,8 @@ impl Requests {
         link.wake_for_line(step);
     }
 
-    /// The terminal line of a request came, or its connection is over. It ends, or is sent again.
+    /// Takes in the terminal line of a request, or the end of its connection. The request ends, or
+    /// is sent again.
     pub(super) fn finish(
         &mut self,
         key: Key,
@@ -243,7 +246,8 @@ impl Requests {
             if matches!(error, CallError::Refused { .. }) {
                 kept.refused.get_or_insert_default().last = Some(error.clone());
             }
-            // The search passes over a streamed call while it is sent.
+            // While a streamed call is sent, its deadline does not count, so a search may have
+            // skipped it.
             let expires = kept.request.expires.filter(|_| !kept.request.has_own_deadline);
             self.overdue = self.overdue.into_iter().chain(expires).min();
             return match pause {
@@ -254,7 +258,8 @@ impl Requests {
         self.end(key, result, step);
     }
 
-    /// Takes out a call whose reply came. `None` if this is another request, or none.
+    /// Takes out a call whose reply has arrived. `None` if there is no request with this key, or it
+    /// is not a call.
     pub(super) fn take_call(&mut self, key: Key, step: &mut Step) -> Option<Arc<RequestCell>> {
         let slot = self.slots.get_mut(key.slot as usize)?;
         let is_it = |kept: &mut Kept| {
@@ -266,7 +271,7 @@ impl Requests {
         Some(kept.request.cell)
     }
 
-    /// An item of a list. Returns whether there was room for it.
+    /// Adds an item to a list. Returns whether there was room for it.
     pub(super) fn push_item(&mut self, key: Key, item: &[u8]) -> bool {
         let Some(kept) = self.kept_mut(key) else { return true };
         let Caller::List(list) = &mut kept.request.caller else { return true };
@@ -278,7 +283,7 @@ impl Requests {
         true
     }
 
-    /// The queue of a streamed reply; `None` if one line was expected.
+    /// The queue of a streamed reply; `None` if the request expects one reply.
     pub(super) fn stream(&self, key: Key) -> Option<&Arc<ItemQueue>> {
         match &self.kept(key)?.request.caller {
             Caller::Stream(items) => Some(items),
@@ -293,8 +298,8 @@ impl Requests {
         kept.request.end(result, step);
     }
 
-    /// The deadline of a request has passed. Returns the error that it ends with; `None` if it has ended
-    /// otherwise.
+    /// Ends a request whose deadline has passed. Returns the error that it ends with; `None` if it
+    /// has already ended.
     pub(crate) fn give_up(
         &mut self,
         cell: &RequestCell,
@@ -306,7 +311,7 @@ impl Requests {
         Some(error)
     }
 
-    /// The caller of a request is gone.
+    /// Ends a request whose caller has gone.
     pub(crate) fn forget(&mut self, cell: &RequestCell, links: &mut Links, step: &mut Step) {
         let Some(key) = cell.key() else { return };
         self.withdraw(key, links, step);
@@ -315,10 +320,10 @@ impl Requests {
         }
     }
 
-    /// Takes a request off its connection: its place becomes a tombstone, and the server is told
-    /// (cancelling is free). A line that was not offered to the transport is taken back, and leaves
-    /// nothing. Returns the error that this is for the deadline of the request; `None` if it was
-    /// over.
+    /// Takes a request off its connection. Its place becomes a tombstone, and the server gets a
+    /// `/cancel` (guarantee "cancelling is free"). If its line was not offered to the transport, it
+    /// is taken back, and no tombstone is left. Returns the error for a request whose deadline has
+    /// passed; `None` if the request has already ended.
     fn withdraw(&mut self, key: Key, links: &mut Links, step: &mut Step) -> Option<CallError> {
         let kept = self.kept_mut(key)?;
         let (link, id) = match kept.stage {
@@ -348,7 +353,7 @@ impl Requests {
         Some(Unknown::Deadline.into())
     }
 
-    /// As [`give_up`](Self::give_up), for a request that waits; `None` if it was sent.
+    /// As [`give_up`](Self::give_up), but only for a waiting request; `None` if it was sent.
     pub(crate) fn give_up_waiting(
         &mut self,
         cell: &RequestCell,
@@ -361,7 +366,8 @@ impl Requests {
         }
     }
 
-    /// Lets the server send `items` more of a streamed reply, unless that is over.
+    /// Gives the server credit for `items` more items of a streamed reply, unless the reply has
+    /// ended.
     pub(crate) fn give_credit(&mut self, key: Key, items: u64, links: &mut Links, step: &mut Step) {
         let Some(Stage::Sent(link, id)) = self.kept(key).map(|kept| kept.stage) else { return };
         // Behind its `/quit` the server reads nothing.
@@ -372,12 +378,12 @@ impl Requests {
         }
     }
 
-    /// Nothing begins any more: what waits ends.
+    /// Ends the waiting requests, because no request begins any more.
     pub(crate) fn end_waiting(&mut self, error: &ConnectionError, step: &mut Step) {
         self.end_waiting_where(error, step, |_| true);
     }
 
-    /// There is no connection: requests that do not wait for one end.
+    /// Ends the waiting requests with `fail_fast`, because there is no connection.
     pub(crate) fn end_impatient(&mut self, error: &ConnectionError, step: &mut Step) {
         self.end_waiting_where(error, step, |request| request.fail_fast);
     }
@@ -403,7 +409,7 @@ impl Requests {
         resumes.into_iter().chain(self.overdue).min()
     }
 
-    /// Goes on with what was paused, and ends what is past its deadline.
+    /// Returns paused requests to their queues, and ends requests whose deadline has passed.
     pub(crate) fn handle_timeout(&mut self, links: &mut Links, step: &mut Step) {
         while let Some((at, key)) = self.paused.first().copied().filter(|(at, _)| *at <= step.now) {
             self.paused.remove(&(at, key));
@@ -431,7 +437,7 @@ impl Requests {
         }
     }
 
-    /// Cancels a request that was sent, and tells its caller why.
+    /// Cancels a request that was sent, and ends it with this outcome.
     pub(super) fn cancel_with(
         &mut self,
         key: Key,
@@ -472,7 +478,7 @@ impl Requests {
         Some(kept)
     }
 
-    /// A slot has become free. A burst leaves no room behind, once no request is under way.
+    /// Frees a slot. Once no request is in the table, the capacity of a burst is given back.
     fn freed(&mut self, key: Key) {
         self.free.push(key.slot);
         if self.free.len() == self.slots.len() && self.slots.len() > FREE_SLOTS {
@@ -480,7 +486,7 @@ impl Requests {
         }
     }
 
-    /// A request waits no longer, if it did.
+    /// Removes a request from its queue, if it waits.
     fn take_out_of_line(&mut self, key: Key) {
         let Some(kept) = self.kept(key) else { return };
         let kind = kept.request.kind();
@@ -526,20 +532,20 @@ impl Requests {
     }
 }
 
-/// What a request needs to be sent.
+/// The queue of a request: what it needs to be sent.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     /// A place in flight, and room to write.
     Call,
-    /// Room for another request of the protocol's own.
+    /// Room for another request of the protocol itself.
     List,
     /// Room to write.
     OneWay,
 }
 
 impl Request {
-    /// The longest line it makes; `None` if it is not one for the intake, or its attributes make no
-    /// line.
+    /// The maximum length of its line. `None` if the request cannot be queued in the intake, or its
+    /// attributes are not valid.
     pub(super) fn max_len(&self) -> Option<usize> {
         let Self { cell, caller, has_own_deadline, .. } = self;
         let may_wait = matches!(caller, Caller::Call | Caller::Stream(_)) && !has_own_deadline;
@@ -547,7 +553,7 @@ impl Request {
         fits.then(|| cell.body.max_len())
     }
 
-    /// Tells the caller the outcome.
+    /// Passes the outcome to the caller.
     fn end(self, result: CallResult, step: &mut Step) {
         match self.caller {
             Caller::Call => {
@@ -584,7 +590,7 @@ impl Request {
         }
     }
 
-    /// Why it is not sent, now or later.
+    /// Why it can be sent neither now nor later; `None` if it can.
     fn refusal(&self, links: &Links) -> Option<NotSent> {
         if !matches!(self.caller, Caller::List(_)) {
             return refusal_of(&self.cell.body, self.has_ttl(), self.fail_fast, links);
@@ -596,12 +602,12 @@ impl Request {
         links.closing.clone().or_else(gone).or_else(down).map(NotSent::Lost)
     }
 
-    /// Why the server that there is does not take its line.
+    /// Why the current server would not accept its line; `None` if it would.
     fn fault(&self, links: &Links) -> Option<NotSent> {
         fault_of(&self.cell.body, self.has_ttl(), links)
     }
 
-    /// Whether its line says how much time it has left.
+    /// Whether its line has a `ttl`.
     fn has_ttl(&self) -> bool {
         self.has_own_deadline && matches!(self.caller, Caller::Call | Caller::Stream(_))
     }
@@ -615,7 +621,7 @@ impl Request {
     }
 }
 
-/// Why an application request is not sent, now or later.
+/// Why an application request can be sent neither now nor later; `None` if it can.
 fn refusal_of(body: &Body, has_ttl: bool, fail_fast: bool, links: &Links) -> Option<NotSent> {
     let down = || links.current.state.down().cloned().filter(|_| fail_fast);
     match links.refusal().or_else(down) {
@@ -644,7 +650,7 @@ fn append_one_way(body: &Body, links: &mut Links, step: &mut Step) {
 }
 
 impl Kept {
-    /// When it is over, if its caller has no timer for that. A streamed reply has no limit once its
+    /// Its deadline, if the caller has no timer for it. A streamed reply has no deadline once its
     /// request is sent.
     fn own_expiry(&self) -> Option<Time> {
         let Request { caller, has_own_deadline, expires, .. } = &self.request;
@@ -655,8 +661,8 @@ impl Kept {
         expires.filter(|_| !has_no_limit)
     }
 
-    /// What a request ends with that is not sent, or not sent again: a line that was refused has been
-    /// sent (one outcome).
+    /// The outcome of a request that is not sent, or not sent again. If it was refused before, it
+    /// has been sent, so that refusal is the outcome (guarantee "one outcome").
     fn last(&mut self, error: CallError) -> CallError {
         match error {
             CallError::NotSent(_) => {
@@ -667,8 +673,8 @@ impl Kept {
         }
     }
 
-    /// After how long a request that ended with `error` is to be sent again; `None` if that is not for
-    /// this library to do, or would be too late (docs/protocol/calls.md, section 12).
+    /// The pause before a request that ended with `error` is sent again. `None` if the client must
+    /// not repeat it, or its deadline would pass first (docs/protocol/calls.md, section 12).
     fn pause_before_repeat(
         &mut self,
         error: &CallError,
@@ -682,8 +688,8 @@ impl Kept {
         let pause = match error {
             CallError::NotSent(NotSent::Lost(_)) => Duration::ZERO,
             CallError::Refused { reason, retry: None } if reason.code == Code::CLOSING => {
-                // Another connection is sought at once. A server that refuses for closing without
-                // having said `/bye` is not flooded.
+                // On another connection it is sent at once. If the server refused it without having
+                // sent `/bye`, the client pauses, so that it does not flood the server.
                 match links.reconnects {
                     false => return None,
                     true if links.has_moved_on_from(link) => Duration::ZERO,
@@ -699,7 +705,8 @@ impl Kept {
         (!is_late).then_some(pause)
     }
 
-    /// A server that refuses what it has begun to answer proves nothing.
+    /// Whether an item has arrived. The handler has run then, even if the server refuses the
+    /// request afterwards.
     fn has_begun(&self) -> bool {
         matches!(&self.request.caller, Caller::Stream(items) if items.has_begun())
     }

@@ -9,58 +9,58 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectionState {
-    /// The server has not admitted this client yet.
+    /// The server has not accepted this client yet.
     Connected,
     /// Requests are sent.
     Open,
-    /// The server has said `/bye`: no application request and no subscription begins here any more.
+    /// The server has sent `/bye`: no application request and no subscription begins here any more.
     Leaving,
-    /// The server has said `/bye;last=N`: no request is sent any more.
+    /// The server has sent `/bye;last=N`: no request is sent any more.
     Left,
     /// This side closes.
     Quitting,
-    /// It is over.
+    /// The connection is over.
     Closed,
 }
 
-/// The state of a connection in what only its driver does: before its server has admitted this client,
-/// and once it is over. In between, handles act on the connection too, so its state is in the core: a
-/// [`LinkState`].
+/// The part of a connection's state that only its driver uses: before the server has accepted this
+/// client, and after the end. In between, the handles use the connection too, so its state is in
+/// the core: a [`LinkState`].
 ///
-/// So each state is a variant of one of the two. The driver looks here for each line and at each poll,
-/// and needs no lock for it.
+/// So each state is a variant of one of the two. The driver reads this one for each line and at
+/// each poll, and needs no lock for it.
 #[derive(Debug, Default)]
 pub(crate) enum DriverState {
-    /// CONNECTED: the server has not said `/hello`.
+    /// CONNECTED: the server has not sent `/hello`.
     #[default]
     Connected,
-    /// CONNECTED, with a server that asks for credentials: `/auth` is sent and not answered.
+    /// CONNECTED: the server asks for credentials, and `/auth` is sent and not answered.
     Authenticating(Hello),
-    /// CONNECTED, with a server that has admitted this client. The connection opens once everything is
-    /// handled that came with the hello: it may be a `/bye`.
+    /// CONNECTED: the server has accepted this client. The connection opens once everything that
+    /// arrived with the `/hello` is processed, which may include a `/bye`.
     Greeted(Hello),
-    /// CONNECTED, with a server that has refused the credentials. The connection ends once everything
-    /// is handled that came with the refusal: it may be a `/bye` with a `retry`.
+    /// CONNECTED: the server has refused the credentials. The connection ends once everything that
+    /// arrived with the refusal is processed, which may include a `/bye` with a `retry`.
     Rejected(ConnectionError),
-    /// OPEN, LEAVING, LEFT or QUITTING, as its [`LinkState`] says. Only
-    /// [`admit`](Self::admit) leads here, and what it returns is what opens the link.
+    /// OPEN, LEAVING, LEFT or QUITTING: see its [`LinkState`]. Only [`admit`](Self::admit) leads to
+    /// this state, and the `/hello` that it returns opens the link.
     Admitted {
         /// What the server has announced.
         hello: Hello,
-        /// The server has said `/bye`: the link is not in OPEN any more, and never again.
+        /// The server has sent `/bye`: the link has left OPEN for good.
         has_left: bool,
     },
-    /// CLOSED. Its link is gone.
+    /// CLOSED. The link is gone.
     Closed {
         /// Why it is over.
         error: ConnectionError,
-        /// What the server had announced, if it had admitted this client.
+        /// What the server had announced, if it had accepted this client.
         hello: Option<Hello>,
     },
 }
 
 impl DriverState {
-    /// What the server has announced, once it has admitted this client.
+    /// What the server has announced, once it has accepted this client.
     pub(crate) fn hello(&self) -> Option<&Hello> {
         match self {
             Self::Admitted { hello, .. } => Some(hello),
@@ -69,17 +69,17 @@ impl DriverState {
         }
     }
 
-    /// Whether the server has admitted this client, and the connection is not over.
+    /// Whether the server has accepted this client, and the connection is not over.
     pub(crate) fn is_admitted(&self) -> bool {
         matches!(self, Self::Admitted { .. })
     }
 
-    /// Whether the server has said goodbye, so that nothing new begins here.
+    /// Whether the server has sent `/bye`, so that no request begins here any more.
     pub(crate) fn has_left(&self) -> bool {
         matches!(self, Self::Admitted { has_left: true, .. })
     }
 
-    /// Why it is over; `None` while it is not.
+    /// Why the connection is over; `None` while it is not.
     pub(crate) fn ended(&self) -> Option<&ConnectionError> {
         match self {
             Self::Closed { error, .. } => Some(error),
@@ -87,7 +87,8 @@ impl DriverState {
         }
     }
 
-    /// Goes on from a hello that is accepted. Returns it, for the link to be opened.
+    /// Goes on after an accepted `/hello`. Returns the `/hello`, so that the caller can open the
+    /// link.
     ///
     /// # Errors
     /// If the server has refused the credentials.
@@ -103,90 +104,90 @@ impl DriverState {
         }
     }
 
-    /// The server says `/bye`. Returns whether it had admitted this client.
+    /// Takes in a `/bye`. Returns whether the server had accepted this client.
     pub(super) fn on_bye(&mut self) -> bool {
         let Self::Admitted { has_left, .. } = self else { return false };
         *has_left = true;
         true
     }
 
-    /// It is over.
+    /// Ends the connection.
     pub(super) fn close(&mut self, error: ConnectionError) {
         let hello = self.hello().cloned();
         *self = Self::Closed { error, hello };
     }
 }
 
-/// The state of a connection in what its handles take part in, behind the lock of the core. Before its
-/// server has admitted this client, and once it is over, its [`DriverState`] says more.
+/// The part of a connection's state that its handles use too, behind the lock of the core. Before
+/// the server has accepted this client, and after the end, its [`DriverState`] is more precise.
 #[derive(Clone, Debug)]
 pub(crate) enum LinkState {
-    /// CONNECTED, or no connection yet: one is awaited.
+    /// CONNECTED, or there is no connection yet.
     Awaited(Outage),
     /// OPEN: requests are sent.
     Open {
-        /// The longest line that the server takes.
+        /// The longest line that the server accepts.
         max_line: usize,
     },
-    /// LEAVING: the server has said `/bye`. No application request and no subscription begins here
-    /// any more. Everything else goes on, the protocol's own requests included.
+    /// LEAVING: the server has sent `/bye`. No application request and no subscription begins here
+    /// any more. Everything else goes on, including requests of the protocol itself.
     Leaving {
-        /// The longest line that the server takes.
+        /// The longest line that the server accepts.
         max_line: usize,
-        /// Why the server leaves.
+        /// The reason of the `/bye`.
         bye: Reason,
     },
-    /// LEFT: the server has said `/bye;last=N`. No request is sent any more.
+    /// LEFT: the server has sent `/bye;last=N`. No request is sent any more.
     Left {
         /// The last id that the server executes.
         last: u64,
-        /// Why the server leaves.
+        /// The reason of the `/bye`.
         bye: Reason,
     },
     /// QUITTING: this side has sent `/quit`, or closes without it. No request is sent any more.
     Quitting {
-        /// What the server has said with `/bye`, before or after.
+        /// The reason of a `/bye`, which may arrive before or after the `/quit`.
         bye: Option<Reason>,
-        /// The last id that the server executes, if it has said so.
+        /// The last id that the server executes, if it has sent a `/bye` with `last`.
         last: Option<u64>,
-        /// The reply to `/quit` came. It is the last line of the connection.
+        /// The reply to `/quit` has arrived. It is the last line of the connection.
         is_answered: bool,
     },
 }
 
-/// Why there is no connection, while one is awaited.
+/// Why there is no connection, while the client waits for one.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Outage {
-    /// The first one is awaited, and nothing has failed.
+    /// The client waits for the first one, and no attempt has failed.
     #[default]
     Begin,
-    /// The first one is awaited. Its first round of attempts is under way, and this was the last
-    /// failure.
+    /// The client waits for the first one. The first round of attempts is under way, and this was
+    /// the last failure.
     Attempted(ConnectionError),
-    /// A connection was lost or left, or a round of attempts has failed. Requests that do not wait for
-    /// a connection fail.
+    /// A connection was lost or replaced after a `/bye`, or a round of attempts has failed.
+    /// Requests with `fail_fast` fail.
     Down {
         /// Why.
         why: ConnectionError,
-        /// The last failure: at first the same, and then that of an attempt to connect.
+        /// The last failure: at first the same, later that of an attempt to connect.
         last: ConnectionError,
     },
 }
 
 impl Outage {
-    /// There is no connection any more, for this reason.
+    /// There is no connection, for this reason.
     pub(crate) fn down(why: ConnectionError) -> Self {
         Self::Down { last: why.clone(), why }
     }
 }
 
 impl LinkState {
-    /// Whether the server has said hello, and has accepted the credentials if it asked for them.
+    /// Whether the server has sent `/hello`, and has accepted the credentials if it asked for them.
     pub(crate) fn is_admitted(&self) -> bool {
         !matches!(self, Self::Awaited(_))
     }
 
-    /// The state of a connection whose driver does not say more.
+    /// The state of the connection, if its driver has no more precise one.
     pub(super) fn connection_state(&self) -> ConnectionState {
         match self {
             Self::Awaited(_) => ConnectionState::Connected,
@@ -197,7 +198,7 @@ impl LinkState {
         }
     }
 
-    /// Why there is no connection, after there was one, or was to be one.
+    /// Why there is no connection, once one was lost or a round of attempts has failed.
     pub(crate) fn down(&self) -> Option<&ConnectionError> {
         match self {
             Self::Awaited(Outage::Down { why, .. }) => Some(why),
@@ -205,7 +206,8 @@ impl LinkState {
         }
     }
 
-    /// The last failure since there was a connection: of that one, or of an attempt to connect.
+    /// The last failure since there was a connection: the loss of that one, or a failed attempt to
+    /// connect.
     pub(crate) fn last_failure(&self) -> Option<&ConnectionError> {
         match self {
             Self::Awaited(Outage::Attempted(last) | Outage::Down { last, .. }) => Some(last),
@@ -213,7 +215,7 @@ impl LinkState {
         }
     }
 
-    /// An attempt to connect failed; others may be under way.
+    /// Notes that an attempt to connect failed. Other attempts may be under way.
     pub(crate) fn on_failed_attempt(&mut self, error: ConnectionError) {
         match self {
             Self::Awaited(Outage::Down { last, .. }) => *last = error,
@@ -222,12 +224,12 @@ impl LinkState {
         }
     }
 
-    /// Whether requests of the protocol's own are sent.
+    /// Whether requests of the protocol itself can be sent.
     pub(crate) fn takes_controls(&self) -> bool {
         matches!(self, Self::Open { .. } | Self::Leaving { .. })
     }
 
-    /// Why no application request begins here any more; `None` while it does, or will.
+    /// Why no application request begins here any more; `None` if it can begin now or later.
     pub(crate) fn refusal(&self) -> Option<ConnectionError> {
         match self {
             Self::Awaited(_) | Self::Open { .. } => None,
@@ -238,7 +240,7 @@ impl LinkState {
         }
     }
 
-    /// The longest line that the server takes, while it takes requests.
+    /// The longest line that the server accepts, while requests can be sent.
     pub(crate) fn max_line(&self) -> Option<usize> {
         match self {
             Self::Open { max_line } | Self::Leaving { max_line, .. } => Some(*max_line),
@@ -246,7 +248,7 @@ impl LinkState {
         }
     }
 
-    /// What the server has said with `/bye`.
+    /// The reason of the server's `/bye`.
     pub(crate) fn bye(&self) -> Option<&Reason> {
         match self {
             Self::Leaving { bye, .. } | Self::Left { bye, .. } => Some(bye),
@@ -255,7 +257,7 @@ impl LinkState {
         }
     }
 
-    /// The last id that the server executes, once it has said so.
+    /// The last id that the server executes, once it has sent a `/bye` with `last`.
     pub(crate) fn last_executed(&self) -> Option<u64> {
         match self {
             Self::Left { last, .. } => Some(*last),
@@ -264,9 +266,9 @@ impl LinkState {
         }
     }
 
-    /// The server says `/bye`, with `last` or without.
+    /// Takes in a `/bye`, with or without `last`.
     pub(crate) fn on_bye(&mut self, last: Option<u64>, bye: Reason) {
-        // A later `/bye` cannot take back what an earlier one has accepted.
+        // A later `/bye` cannot revoke what an earlier one has accepted.
         let last = last.max(self.last_executed());
         *self = match (&*self, last) {
             (Self::Quitting { is_answered, .. }, last) => {
@@ -280,13 +282,13 @@ impl LinkState {
         };
     }
 
-    /// This side quits.
+    /// Notes that this side sends `/quit`.
     pub(crate) fn on_quit(&mut self) {
         let (bye, last) = (self.bye().cloned(), self.last_executed());
         *self = Self::Quitting { bye, last, is_answered: false };
     }
 
-    /// The reply to `/quit` came.
+    /// Notes that the reply to `/quit` has arrived.
     pub(crate) fn on_quit_answered(&mut self) {
         if let Self::Quitting { is_answered, .. } = self {
             *is_answered = true;
@@ -304,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_goodbye_goes_from_open_to_leaving_to_left() {
+    fn byes_lead_from_open_to_leaving_to_left() {
         let mut state = LinkState::Open { max_line: 100 };
         state.on_bye(None, reason("a"));
         assert!(state.takes_controls() && state.refusal().is_some());
@@ -316,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_executes_is_known_while_this_side_quits() {
+    fn last_executed_id_is_known_while_quitting() {
         let mut state = LinkState::Left { last: 3, bye: reason("") };
         state.on_quit();
         assert_eq!(state.last_executed(), Some(3));
@@ -329,7 +331,7 @@ mod tests {
         ConnectionError::Protocol(text.to_owned())
     }
 
-    /// A failed attempt says why there is no connection, and not that there was one.
+    /// A failed attempt changes the last failure, and not the reason of the outage.
     #[test]
     fn an_outage_keeps_its_reason_and_the_last_failure() {
         let mut state = LinkState::Awaited(Outage::Begin);
@@ -344,7 +346,7 @@ mod tests {
         assert_eq!((state.down(), state.last_failure()), (None, None));
     }
 
-    /// It opens once, and what it was is known after its end.
+    /// A connection opens once, and what the server announced is known after its end.
     #[test]
     fn a_connection_is_admitted_once() {
         let mut state = DriverState::Rejected(lost("a"));

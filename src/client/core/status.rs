@@ -1,11 +1,11 @@
-//! The status of a client, whatever connections it has.
+//! The status of a client over all its connections.
 
 use crate::{error::ConnectionError, protocol::Hello};
 
-/// Where a client stands.
+/// The status of a client.
 #[derive(Clone, Debug)]
 pub(crate) enum Status {
-    /// There is no connection on which anything could begin.
+    /// There is no connection on which a request could begin.
     Connecting,
     Open(Hello),
     Ended(ConnectionError),

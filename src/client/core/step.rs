@@ -1,4 +1,4 @@
-//! One step of the core: its time, and what is to be done after it.
+//! A step of the core: its time, and its effects.
 
 use std::task::Waker;
 
@@ -18,24 +18,25 @@ use crate::{
     sync::{Arc, oneshot},
 };
 
-/// What follows from a step of the core, to be done once the lock is released: no waker is woken, no
-/// one-shot is sent and no user code runs under it.
+/// The effects of a step of the core, which run once the lock is released. While the core is
+/// locked, no waker is woken, no one-shot is sent and no user code runs.
 ///
-/// A driver keeps its own for its allocations. That of a handle costs next to nothing while it is
-/// empty.
+/// A driver keeps its step for the allocations. An empty step costs almost nothing, so each call of
+/// a handle makes its own.
 #[derive(Debug, Default)]
 #[must_use = "nothing happens before `run`"]
 pub(crate) struct Step {
     /// The time of this step.
     pub(crate) now: Time,
-    /// The connection whose driver does it. It writes after the step and needs no waking.
+    /// The connection whose driver runs the step. The driver writes after the step and need not be
+    /// woken.
     pub(crate) driver: Option<LinkId>,
-    /// Calls that have ended.
+    /// The number of calls that have ended.
     pub(crate) completed: usize,
-    /// The first task to be woken, and the others: most steps wake one.
+    /// The first task to be woken. It is separate from the others because most steps wake one task.
     first_waker: Option<Waker>,
     wakers: Vec<Waker>,
-    /// What few steps have.
+    /// Effects that few steps have.
     rare: Option<Box<Rare>>,
     tally: Tally,
     is_counted: bool,
@@ -47,20 +48,21 @@ struct Rare {
     events: Vec<ConnectionEvent>,
 }
 
-/// Something to be done after a step.
+/// An effect of a step.
 #[derive(Debug)]
 pub(crate) enum Effect {
     /// The outcome of a call.
     Call(Arc<RequestCell>, CallResult),
-    /// What becomes of a list of the protocol's own.
+    /// The outcome of a list of the protocol itself.
     List(oneshot::Sender<Listed>, Listed),
-    /// What becomes of a one-way request.
+    /// The outcome of a one-way request.
     OneWay(oneshot::Sender<Sent>, Sent),
-    /// What becomes of a subscription.
+    /// The outcome of a subscription.
     Joined(oneshot::Sender<Joined>, Joined),
-    /// A waker that is of no use any more.
+    /// A waker to be dropped.
     Drop(Waker),
-    /// A caller that has given up, and is not told. To drop a one-shot wakes its receiver.
+    /// A caller that has gone, and gets no outcome. It is dropped outside the lock, because
+    /// dropping a one-shot wakes its receiver.
     Forget(Caller),
 }
 
@@ -78,17 +80,17 @@ impl Effect {
 }
 
 impl Step {
-    /// A step at `now`, by a handle.
+    /// A step of a handle at `now`.
     pub(crate) fn at(now: Time) -> Self {
         Self { now, ..Self::default() }
     }
 
-    /// The steps of a driver, the next one at `now`.
+    /// The step of a driver. The first one is at `now`.
     pub(crate) fn of_driver(link: LinkId, now: Time) -> Self {
         Self { now, driver: Some(link), ..Self::default() }
     }
 
-    /// Emits an event. The core queues it for its streams before the lock is released.
+    /// Emits an event. The core queues it for the event streams before the lock is released.
     pub(crate) fn emit(&mut self, event: ConnectionEvent) {
         self.rare.get_or_insert_default().events.push(event);
     }
@@ -103,13 +105,14 @@ impl Step {
         self.rare.as_mut().map_or(Vec::new(), |rare| std::mem::take(&mut rare.events))
     }
 
-    /// Where to count. The core takes it before the lock is released, so before it is reported.
+    /// The counters of this step. The core adds them to its sums before the lock is released, so a
+    /// reply is counted before its caller gets it.
     pub(crate) fn tally(&mut self) -> &mut Tally {
         self.is_counted = true;
         &mut self.tally
     }
 
-    /// What was counted, if something was.
+    /// The counters of this step, if one of them has changed.
     pub(crate) fn counted(&mut self) -> Option<&mut Tally> {
         std::mem::take(&mut self.is_counted).then_some(&mut self.tally)
     }
@@ -124,7 +127,7 @@ impl Step {
     pub(crate) fn missed(&mut self, first: u64, last: u64) {
         let tally = self.tally();
         tally.gaps += 1;
-        // A server may claim any numbers of any number of logs.
+        // Saturates, because a server may name any numbers of any number of logs.
         tally.missed = tally.missed.saturating_add(last - first + 1);
     }
 
@@ -143,12 +146,12 @@ impl Step {
         wakers.into_iter().for_each(|waker| self.then(Effect::Drop(waker)));
     }
 
-    /// Does something after the step.
+    /// Runs an effect after the step.
     pub(crate) fn then(&mut self, effect: Effect) {
         self.rare.get_or_insert_default().after.push(effect);
     }
 
-    /// Completes and wakes. Keeps the allocations.
+    /// Runs the effects and wakes the tasks. Keeps the allocations.
     pub(crate) fn run(&mut self) {
         if let Some(rare) = self.rare.as_mut().filter(|rare| !rare.after.is_empty()) {
             for after in std::mem::take(&mut rare.after) {

@@ -1,4 +1,5 @@
-//! The timers of one connection: its greeting, the renewal of leases, keep-alive, and closing.
+//! The timers of one connection: for the `/hello`, the renewal of the lease, the keep-alive, and
+//! closing.
 
 use std::{task::Waker, time::Duration};
 
@@ -13,33 +14,33 @@ use crate::{
     protocol::{Hello, KeepAlive, Renewal, Time, Verdict},
 };
 
-/// How long a client without requests delays its first line. Servers close connections without a
-/// first line, by default after twice this.
+/// How long a client that has nothing to send delays its first line. By default, a server closes a
+/// connection without a first line after twice this time.
 const FIRST_LINE: Duration = Duration::from_secs(5);
 
-/// When a connection is to do something by itself. No timer is reset when a line is read: when one is
-/// due, the connection looks how long ago that was.
+/// The timers of a connection. No timer is reset when a line is read: when a timer is due, the
+/// connection checks how long ago the last line was.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
-    /// When the server has to have said hello, if no supervisor watches that.
+    /// The deadline of the server's `/hello`, if no supervisor has a timer for it.
     greeting: Option<Time>,
-    /// From the hello on.
+    /// The timers that run from the `/hello` on.
     running: Option<Running>,
-    /// Since when this side waits for the server to finish.
+    /// Since when this side waits for the server to close.
     closing: Option<Time>,
-    /// The server has drawn the line: since when it is silent.
+    /// The time of the last byte since a `/bye` with `last`.
     silent: Option<Time>,
 }
 
 #[derive(Debug)]
 struct Running {
     renewal: Renewal,
-    /// When the first line is sent, if there was none.
+    /// When a first line is sent, if there was none.
     first_line: Option<Time>,
-    /// Whether the server closes connections that are silent.
+    /// Whether the server closes idle connections.
     has_idle: bool,
     keepalive: KeepAlive,
-    /// When to look at the keep-alive.
+    /// When the keep-alive is checked next.
     look: Time,
     probe: Duration,
 }
@@ -49,7 +50,7 @@ impl Timers {
         Self { greeting, ..Self::default() }
     }
 
-    /// The server has admitted this client.
+    /// Starts the timers: the server has accepted this client.
     pub(crate) fn on_hello(&mut self, hello: &Hello, config: &ClientConfig, now: Time) {
         let (lease, idle) = (Duration::from_secs(hello.lease), hello.idle.map(Duration::from_secs));
         let renewal = Renewal::new(lease, idle, now, config.random.next_u64());
@@ -66,12 +67,12 @@ impl Timers {
         });
     }
 
-    /// Bytes came.
+    /// Notes that bytes have arrived.
     pub(crate) fn heard(&mut self, now: Time) {
         if let Some(running) = &mut self.running
             && running.keepalive.heard(now)
         {
-            // The answer to a probe: the next look is due sooner.
+            // These bytes answer a probe, so the next check is due earlier.
             running.look = now.after(running.probe);
         }
         if let Some(silent) = &mut self.silent {
@@ -79,14 +80,14 @@ impl Timers {
         }
     }
 
-    /// The transport takes bytes again that it had put off.
+    /// Notes that the transport takes bytes again after it was blocked.
     pub(crate) fn on_progress(&mut self, now: Time) {
         if let Some(running) = &mut self.running {
             running.keepalive.heard(now);
         }
     }
 
-    /// The server has said goodbye.
+    /// Takes in a `/bye`. `has_drawn_the_line` says whether it has a `last`.
     pub(crate) fn on_bye(&mut self, has_drawn_the_line: bool, now: Time) {
         if has_drawn_the_line {
             self.silent.get_or_insert(now);
@@ -135,7 +136,8 @@ impl Connection {
         }
     }
 
-    /// Probes a server that owes something and is silent, and gives it up.
+    /// Probes a silent server that owes a reply or notifications, and ends the connection if it
+    /// does not answer.
     fn keep_alive(&mut self, now: Time) -> Result<(), ConnectionError> {
         let config = &self.locked.config;
         let answer = config.get_dead().saturating_sub(config.probe);
@@ -158,7 +160,7 @@ impl Connection {
         }
     }
 
-    /// Renews the lease well before it runs out, while there is something to keep alive.
+    /// Renews the lease well before it expires, while there is something to keep alive.
     fn renew_if_due(&mut self, now: Time) {
         let Some(running) = &mut self.timers.running else { return };
         let has_idle = running.has_idle;
@@ -172,7 +174,7 @@ impl Connection {
         }
     }
 
-    /// Does what follows if this side closes the connection.
+    /// Closes the connection, if this side has to.
     ///
     /// # Errors
     /// Why the connection is over.
@@ -180,7 +182,7 @@ impl Connection {
         match closing {
             Closing::No => Ok(()),
             Closing::Answered => Err(ConnectionError::Closed),
-            // A server that has not even said hello has nothing to finish.
+            // A server that has not sent `/hello` has nothing to finish.
             Closing::Yes if !self.state.is_admitted() => Err(ConnectionError::Closed),
             Closing::Yes => {
                 self.timers.closing.get_or_insert(self.step.now);
@@ -200,8 +202,8 @@ pub(super) enum Closing {
 }
 
 impl Core {
-    /// Whether this side closes the connection. Where its server is about to go and nothing is under way
-    /// there any more, it begins to: `/quit` is then to be written.
+    /// Whether this side closes the connection. If the server has sent `/bye` and nothing is in
+    /// flight here any more, this function sends `/quit`.
     pub(super) fn poll_closing(&mut self, id: LinkId, step: &mut Step) -> Closing {
         let is_closing = self.links.closing.is_some();
         let reconnects = self.links.reconnects;
@@ -225,8 +227,8 @@ impl Core {
         }
     }
 
-    /// When the timers of the client are due, if this connection looks after them: the one on which new
-    /// requests begin does.
+    /// When the timers of the client are due, if this connection handles them. The connection on
+    /// which new requests begin does.
     pub(super) fn client_timeout(
         &mut self,
         id: LinkId,

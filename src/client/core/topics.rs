@@ -1,7 +1,9 @@
-//! The topics a client is subscribed to: one wire subscription each, shared by every stream.
+//! The topics that a client is subscribed to: one wire subscription for each, shared by all its
+//! streams.
 //!
-//! A topic lives on one connection at a time. When that is over it waits for the next, and goes on
-//! from its own position; what other connections still say of it is passed over.
+//! A topic lives on one connection at a time. When that connection ends, the topic waits for the
+//! next one, and resumes from its own position. What other connections still send for it is
+//! ignored.
 
 mod entry;
 mod input;
@@ -26,25 +28,25 @@ use crate::{
     sync::{Arc, Weak, oneshot},
 };
 
-/// Locked by handles that come and go, and by the driver for each notification. Lines are appended
-/// while it is locked, so that they leave in the order of the transitions that asked for them.
+/// The lock of the core covers this. Lines are appended under the same lock as the transitions that
+/// caused them, so they are sent in the order of the transitions.
 #[derive(Debug, Default)]
 pub(crate) struct Topics {
     entries: HashMap<Topic, Entry>,
     /// The streams of all notifications.
     all: Vec<Weak<Inbox>>,
-    /// Topics with an ack to be written, in the order in which they came due.
+    /// Topics with an ack to be written, in the order in which the acks became due.
     acks_due: Vec<Topic>,
-    /// When the first of the topics is to be asked for again.
+    /// When the first of the parked topics is subscribed again.
     again: Option<Time>,
     ended: bool,
 }
 
 impl Topics {
-    /// Adds a stream to a topic. The receiver gets the position where it begins.
+    /// Adds a stream to a topic. The receiver gets the position where the stream begins.
     ///
-    /// A stream that asks for no terms shares those there are. A stream that asks for a window
-    /// takes part in the acks.
+    /// A stream without terms shares the terms of the others. A stream with a window takes part in
+    /// the acks.
     pub(crate) fn join(
         &mut self,
         links: &mut Links,
@@ -57,7 +59,8 @@ impl Topics {
         if wish.from.is_some_and(|from| !from.is_sendable()) {
             return Err(NotSent::Position);
         }
-        // What lives can be shared; what would need a line is not begun after a goodbye.
+        // A live subscription can be shared. A stream that would need a `/subscribe` is not begun
+        // after a `/bye`.
         let is_live = |entry: &Entry| matches!(entry.state, SubscriptionState::Live(_));
         let down = || links.current.state.down().cloned().filter(|_| links.config.fail_fast);
         if !self.entries.get(topic).is_some_and(is_live)
@@ -87,8 +90,8 @@ impl Topics {
         sent.map(|()| receiver)
     }
 
-    /// How a subscription ends whose stream gives up waiting for it: what can be proven (one
-    /// outcome).
+    /// The outcome that can be proven for a stream that stops waiting for its subscription
+    /// (guarantee "one outcome").
     pub(crate) fn why_late(&self, links: &Links, topic: &Topic, inbox: &Arc<Inbox>) -> CallError {
         let entry = self.entries.get(topic);
         let mut joining = entry.into_iter().flat_map(|entry| &entry.joining);
@@ -100,7 +103,7 @@ impl Topics {
         }
     }
 
-    /// Takes a stream off a topic; the last one unsubscribes.
+    /// Removes a stream from a topic. When the last one leaves, the client unsubscribes.
     pub(crate) fn leave(
         &mut self,
         links: &mut Links,
@@ -115,7 +118,7 @@ impl Topics {
         entry.inboxes.retain(|other| !Arc::ptr_eq(other, inbox));
         if let Some(acks) = &mut entry.acks {
             acks.leave(inbox);
-            // Who goes may have been the slowest.
+            // The stream that has left may have been the slowest reader.
             if !entry.inboxes.is_empty() && acks.comes_due(true) {
                 self.acks_due.push(topic.clone());
                 links.announce_acks(entry.link, step);
@@ -148,7 +151,8 @@ impl Topics {
     pub(crate) fn write_acks(&mut self, links: &mut Links, step: &mut Step) {
         for topic in self.acks_due.drain(..) {
             let Some(entry) = self.entries.get_mut(&topic) else { continue };
-            // One that was due on a wire subscription that is over is due no more, though it is listed.
+            // An ack may have become due on a wire subscription that has ended since. It is not
+            // written then.
             if let Some(position) = entry.acks.as_mut().and_then(|acks| acks.take_due()) {
                 links.append_ack(entry.link, &topic, position, step);
             }
@@ -165,13 +169,13 @@ impl Topics {
         self.all.push(Arc::downgrade(inbox));
     }
 
-    /// Whether a topic has to do with this connection. What waits for another, or to be asked for
-    /// again, has not.
+    /// Whether a topic is subscribed, or being subscribed, on this connection. Parked topics do not
+    /// count.
     pub(crate) fn has_any_on(&self, link: LinkId) -> bool {
         self.entries.values().any(|entry| entry.link == link && !entry.is_parked())
     }
 
-    /// A notification came. The next one of a topic that is live takes the short way.
+    /// Takes in a notification. The next number of a live topic takes a shorter path.
     pub(super) fn on_notification(
         &mut self,
         links: &mut Links,
@@ -192,7 +196,7 @@ impl Topics {
         self.on_line(links, link, topic, Input { payload, ..event.into() }, step);
     }
 
-    /// Moves a topic by what the server of a connection sent.
+    /// Takes in what the server of a connection has sent for a topic.
     pub(crate) fn on_line(
         &mut self,
         links: &mut Links,
@@ -201,7 +205,8 @@ impl Topics {
         input: Input<'_>,
         step: &mut Step,
     ) {
-        // Nothing is under way of a topic that waits: it is as good as not there.
+        // A parked topic has no subscription and no request on any connection, so it counts as
+        // absent.
         match self.entries.get_key_value(topic).filter(|(_, entry)| !entry.is_parked()) {
             Some((topic, entry)) if entry.link == link => {
                 let topic = topic.clone();
@@ -209,33 +214,33 @@ impl Topics {
                     input.failure.iter().for_each(|failure| self.failed(&topic, failure));
                     return self.on_refused_for_now(links, link, &topic, input.retry(), step);
                 }
-                // A subscription that cannot be renewed ends with the connection, and says so.
+                // A subscription that cannot be renewed ends, and its streams get the end.
                 let _ = self.on(links, &topic, input, step);
             }
-            // What has moved to another connection, or was given up on this one, goes on or ends
-            // there: a server that is left may say what it likes of it.
+            // The topic has moved to another connection. What the server of this one still sends
+            // for it has no effect.
             Some(_) => {}
             None if !links.is_current(link) => {}
             None => Topic::new(topic).into_iter().for_each(|topic| step.violation(topic)),
         }
     }
 
-    /// There is a connection to ask on: what waited for one is subscribed, but for what was refused
-    /// for now, and has to wait longer.
+    /// Subscribes to the parked topics on a new connection, except for those that still have to
+    /// pause.
     pub(crate) fn connected(&mut self, links: &mut Links, step: &mut Step) {
         let now = step.now;
         self.subscribe_where(links, |entry| entry.is_parked() && !entry.waits(now), step);
     }
 
-    /// A connection is over: what lived there waits for the next, or goes on at once where there is
-    /// one.
+    /// Moves the topics of a connection that has ended. They wait for the next connection, or go on
+    /// at once if there is one.
     pub(crate) fn disconnected(&mut self, links: &mut Links, link: LinkId, step: &mut Step) {
         for topic in self.topics_where(|entry| entry.link == link) {
             self.move_on(links, link, &topic, step);
         }
     }
 
-    /// A topic cannot go on with this connection; it does with the next, or with the one there is.
+    /// Moves a topic that cannot go on with this connection to the next one, or to the current one.
     pub(crate) fn move_on(
         &mut self,
         links: &mut Links,
@@ -275,7 +280,7 @@ impl Topics {
         }
     }
 
-    /// Asks again for a parked topic after a pause.
+    /// Lets a parked topic pause before it is subscribed again.
     fn pause(&mut self, links: &mut Links, topic: &Topic, hint: Option<Duration>, step: &mut Step) {
         if let Some(entry) = self.entries.get_mut(topic) {
             entry.pause(hint, &links.config, step.now);
@@ -288,7 +293,7 @@ impl Topics {
         self.again
     }
 
-    /// Asks again for what was refused for now, as far as its time has come.
+    /// Subscribes again to topics whose pause is over.
     pub(crate) fn handle_timeout(&mut self, links: &mut Links, step: &mut Step) {
         let now = step.now;
         if self.again.is_some_and(|again| again <= now) {
@@ -296,7 +301,7 @@ impl Topics {
         }
     }
 
-    /// Subscribes to what is parked and wanted now; what has to wait longer is asked for in its time.
+    /// Subscribes to the topics for which `is_wanted` holds.
     fn subscribe_where(
         &mut self,
         links: &mut Links,
@@ -309,7 +314,8 @@ impl Topics {
         self.again = self.entries.values().filter_map(|entry| entry.again).min();
     }
 
-    /// Topics in an order that does not depend on the map's.
+    /// The topics for which `is_wanted` holds, sorted, so that their order does not depend on the
+    /// hash map.
     fn topics_where(&self, is_wanted: impl Fn(&Entry) -> bool) -> Vec<Topic> {
         let wanted = self.entries.iter().filter(|(_, entry)| is_wanted(entry));
         let mut topics: Vec<_> = wanted.map(|(topic, _)| topic.clone()).collect();
@@ -317,7 +323,7 @@ impl Topics {
         topics
     }
 
-    /// A part of the reply to `/renew`: where its server says that these topics stand.
+    /// Takes in a part of the list of a `/renew`: the positions of topics on their server.
     pub(crate) fn listed<'a>(
         &mut self,
         links: &mut Links,
@@ -337,7 +343,7 @@ impl Topics {
         }
     }
 
-    /// The end of the reply to `/renew`: what it did not list has ended.
+    /// Takes in the end of the list of a `/renew`. Subscriptions that were not listed have ended.
     pub(crate) fn renewed(&mut self, links: &mut Links, link: LinkId, step: &mut Step) {
         let is_live =
             |entry: &Entry| entry.link == link && matches!(entry.state, SubscriptionState::Live(_));
@@ -391,7 +397,7 @@ impl Topics {
         }
         match (acted?, state) {
             (Acted::Stays, _) => {}
-            // Where the next server stands is another question.
+            // The next server may be at another position, so the topic moves to it.
             (Acted::Left, SubscriptionState::Skipping { .. }) => {
                 self.move_on(links, link, topic, step);
             }
@@ -402,13 +408,13 @@ impl Topics {
         Ok(())
     }
 
-    /// A `/subscribe` that left ended like this.
+    /// Notes the failure of a `/subscribe` that was sent.
     pub(crate) fn failed(&mut self, topic: &Topic, failure: &CallError) {
         let joining = self.entries.get_mut(topic).into_iter().flat_map(|entry| &mut entry.joining);
         joining.for_each(|joining| joining.failure = Some(failure.clone()));
     }
 
-    /// All is over: every stream ends, those of topics saying from where to resume.
+    /// Ends all streams. An end of a topic has the position from which to resume.
     pub(crate) fn end(&mut self, error: &ConnectionError, step: &mut Step) {
         self.ended = true;
         let mut entries: Vec<_> = self.entries.drain().collect();

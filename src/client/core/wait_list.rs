@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, task::Waker};
 
 /// The waiting tasks. Each has a ticket, which it keeps until it leaves.
 ///
-/// The functions return the wakers that are to be woken or dropped once the lock is released.
+/// The functions return wakers that the caller wakes or drops once the lock is released.
 #[derive(Debug, Default)]
 pub(crate) struct WaitList {
     last: u64,
-    /// `None` for a task that was woken and has not been polled since.
+    /// `None` after the task was woken, until it is polled again.
     waiting: BTreeMap<u64, Option<Waker>>,
 }
 
@@ -23,7 +23,7 @@ impl WaitList {
         self.waiting.insert(ticket, Some(waker)).flatten()
     }
 
-    /// A task waits no longer.
+    /// Removes a task that no longer waits.
     #[must_use]
     pub(crate) fn leave(&mut self, ticket: Option<u64>) -> Option<Waker> {
         self.waiting.remove(&ticket?).flatten()
@@ -33,7 +33,7 @@ impl WaitList {
         self.waiting.is_empty()
     }
 
-    /// Whether the task with this ticket, or a new one without, is the first.
+    /// Whether the task with this ticket is the first. Without a ticket, whether no task waits.
     pub(crate) fn is_first(&self, ticket: Option<u64>) -> bool {
         let first = self.waiting.keys().next();
         first.is_none_or(|first| ticket == Some(*first))

@@ -1,24 +1,24 @@
-//! What waits for a terminal line.
+//! The waiters of terminal lines.
 
 use crate::{client::core::key::Key, protocol::Topic};
 
-/// What waits for a terminal line.
+/// A waiter of a terminal line.
 #[derive(Debug)]
 pub(crate) enum Waiter {
     /// An application request. It holds a place in flight.
     Request(Key),
-    /// An application request whose caller is gone. It holds its place until the terminal line, which
-    /// is late then.
+    /// An application request whose caller has gone. It holds its place in flight until the
+    /// terminal line arrives.
     Tombstone,
-    /// A request of the protocol's own that lists things, item by item.
+    /// A request of the protocol itself whose reply is a list, item by item.
     List(Key),
     /// `/subscribe`.
     Subscribe(Topic),
     /// `/unsubscribe`.
     Unsubscribe(Topic),
-    /// `/renew`; whether its list was asked for in lines of its own.
+    /// `/renew`. `in_pages` says whether it asked for `list=more`.
     Renew { in_pages: bool },
-    /// Its reply says nothing that is not known by then: `/hello`, and a list whose caller is gone.
+    /// A request whose reply has no effect: `/hello`, or a list whose caller has gone.
     Ignored,
     /// `/auth`: nothing else is sent before its reply.
     Auth,
@@ -33,10 +33,11 @@ impl Waiter {
     }
 }
 
-/// A terminal line that is to come.
+/// A waiter with the place of its request in the outbound stream.
 #[derive(Debug)]
 pub(crate) struct Expected {
     pub(crate) waiter: Waiter,
-    /// Where in the outbound stream the request's LF ends: what tells sent from not sent.
+    /// The offset of the end of the request's line. It tells whether the line was offered to the
+    /// transport.
     pub(crate) line_end: u64,
 }

@@ -1,4 +1,5 @@
-//! The driver of a client's connection: one future that reads all there is, then writes once.
+//! The driver of a client's connection: a future that reads all available bytes, and then writes
+//! once.
 
 use std::{
     fmt,
@@ -30,27 +31,27 @@ use crate::{
     sync::Arc,
 };
 
-/// Reads a driver does in one poll before it lets other tasks run.
+/// Reads in one poll of a driver before it lets other tasks run.
 const READS_PER_POLL: usize = 8;
 
 /// The driver of a client's connection: a future that must be polled for anything to happen.
 ///
-/// Made by [`Client::new`](crate::Client::new); spawn it. It ends when the connection does: with
-/// `Ok` if this side closed it, and it never waits for user code. Dropping it ends every call and
+/// Made by [`Client::new`](crate::Client::new); spawn it. It ends when the connection does, with
+/// `Ok` if this side closed it. It never waits for user code. Dropping it ends every call and
 /// subscription.
 ///
 /// # Errors
-/// [`ConnectionError`], the same that every waiting call got.
+/// [`ConnectionError`], the same that every waiting call gets.
 ///
 /// # Panics
 /// When it is polled outside a tokio runtime.
 #[must_use = "nothing happens on the connection unless its driver is polled"]
 pub struct Connection<T> {
-    // Dropped before the transport, so that nobody waits for what that does.
+    // Dropped before the transport, whose drop is user code: no caller has to wait for that.
     core: Core,
     io: Held<T>,
     shared: Arc<Shared>,
-    /// The write was put off once, so that callers who run now can join it.
+    /// Whether the write was delayed once, so that callers that run now can append lines.
     gathered: bool,
     timer: DriverTimer,
 }
@@ -62,7 +63,7 @@ impl<T> fmt::Debug for Connection<T> {
 }
 
 impl<T> Connection<T> {
-    /// A driver for the next link.
+    /// Creates the driver of the next link.
     pub(crate) fn new(io: Held<T>, shared: Arc<Shared>, credentials: CredentialsByScheme) -> Self {
         let now = shared.now();
         let greeting = now.after(shared.config.connect_timeout);
@@ -71,22 +72,24 @@ impl<T> Connection<T> {
         Self { core, io, shared, gathered: false, timer: DriverTimer::default() }
     }
 
-    /// The server's hello; `None` until the credentials are accepted, if the server asks for them.
+    /// The server's `/hello`; `None` until the server has accepted the credentials, if it asks for
+    /// them.
     pub(crate) fn hello(&self) -> Option<&Hello> {
         self.core.state.hello()
     }
 
-    /// Whether the server has said goodbye, so that nothing new begins here.
+    /// Whether the server has sent `/bye`, so that no request begins here any more.
     pub(crate) fn has_left(&self) -> bool {
         self.core.state.has_left()
     }
 
-    /// How long the server asks to be left alone, as soon as it does.
+    /// Until when the server asks clients not to connect. It is updated when the server sends a
+    /// `retry`.
     pub(crate) fn retry_after(&self) -> Arc<RetryAfter> {
         self.core.retry_after.clone()
     }
 
-    /// It is over, for this reason, unless it was before.
+    /// Ends the connection with this error, unless it has already ended.
     pub(crate) fn end(&mut self, error: &ConnectionError) {
         let now = self.shared.now();
         self.core.end(error, now);
@@ -114,7 +117,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Connection<T> {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
-    /// Why the connection ended.
+    /// Runs the connection. Returns why it has ended.
     fn poll_all(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
         let now = self.shared.now();
         match self.poll_once(cx, now) {
@@ -137,8 +140,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         Ok(())
     }
 
-    /// Reads everything that is there, and wakes the tasks concerned. Replies are completed before
-    /// the end of reading is reported.
+    /// Reads all available bytes, and wakes the tasks concerned. Replies are delivered before the
+    /// end of the stream is reported.
     fn poll_batch(&mut self, cx: &mut Context<'_>, now: Time) -> Result<(), ConnectionError> {
         let read = self.poll_read(cx, now);
         self.core.finish_input()?;
@@ -156,23 +159,23 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 Poll::Ready(Err(error)) => return Err(self.core.broken(error)),
             }
         }
-        // Not `wake_by_ref`: other tasks, whose bytes the runtime has not seen yet, should have
-        // their turn.
+        // Not `wake_by_ref`: the runtime should first poll the other sockets and run their tasks.
         let _ = pin!(yield_now()).poll(cx);
         Ok(())
     }
 
-    /// Writes what callers appended. A lone caller's line goes at once; where more are in flight,
-    /// or were just answered, the write is put off by one turn of the scheduler, so that callers who
-    /// are about to run join it: a burst then costs one write.
+    /// Writes the lines that callers have appended. The line of a single caller is written at once.
+    /// If more calls are in flight or were just answered, the write is delayed by one turn of the
+    /// scheduler. Callers that are about to run can then append their lines, so a burst costs one
+    /// write.
     fn poll_write(&mut self, cx: &mut Context<'_>, now: Time) -> Result<(), ConnectionError> {
         loop {
             match self.core.poll_output(self.gathered, cx.waker(), now)? {
                 Output::Nothing => return Ok(()),
                 Output::Gather => {
                     self.gathered = true;
-                    // Not `wake_by_ref`: that calls another worker to a task which is to wait for
-                    // others.
+                    // Not `wake_by_ref`: that would wake another worker for a task that has to
+                    // wait.
                     let _ = pin!(yield_now()).poll(cx);
                     return Ok(());
                 }
@@ -188,7 +191,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
     }
 
-    /// Writes until all is out or the transport takes no more, then flushes.
+    /// Writes until no bytes are left or the transport takes no more, then flushes.
     fn poll_transport(
         &mut self,
         cx: &mut Context<'_>,
@@ -216,7 +219,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         Poll::Ready(Ok(()))
     }
 
-    /// A server that closes may have said why, or answered, before: that is read first.
+    /// After a failed write, reads what the server sent before it closed: replies, or the reason.
     fn write_failed(
         &mut self,
         error: ConnectionError,
@@ -230,7 +233,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 }
 
-/// What the transport says, which is user code.
+/// Polls the transport, which is user code, and catches a panic.
 fn transport<T>(poll: impl FnOnce() -> Poll<io::Result<T>>) -> Poll<Result<T, ConnectionError>> {
     caught(|| poll().map_err(ConnectionError::from))
         .unwrap_or_else(|message| Poll::Ready(Err(ConnectionError::panicked("transport", message))))

@@ -1,4 +1,4 @@
-//! Where a client's connections come from.
+//! Connectors: how a client opens its transports.
 
 use std::{future::Future, io, net::SocketAddr, pin::Pin};
 
@@ -61,7 +61,7 @@ pub trait Connector: Send + 'static {
     /// client closes.
     fn connect(&mut self, address: &str) -> impl Future<Output = io::Result<Self::Io>> + Send;
 
-    /// Limits what the system holds unsent for a connection to `bytes`, which is
+    /// Limits the unsent bytes that the system may hold for a connection to `bytes`, which is
     /// [`ClientConfig::unsent_bytes`](crate::ClientConfig::unsent_bytes). Default: does nothing,
     /// for transports that hold little.
     ///
@@ -74,7 +74,7 @@ pub trait Connector: Send + 'static {
         Ok(())
     }
 
-    /// Checks an address before anything is tried. If it is invalid, the client ends at once with
+    /// Checks an address before the first attempt. If it is invalid, the client ends at once with
     /// [`ConnectionError::Address`](crate::ConnectionError::Address). Default: all are valid.
     ///
     /// # Errors
@@ -119,7 +119,7 @@ where
     }
 }
 
-/// There is no handshake to go on with.
+/// Wraps a transport that has no further handshake.
 pub(crate) fn finished<Io: Send + 'static>(io: Io) -> Finishing<Io> {
     Box::pin(std::future::ready(Ok(io)))
 }
@@ -175,7 +175,7 @@ impl Connector for TcpConnector {
     }
 }
 
-/// The error for an address that a check rejected for this reason.
+/// The error for an address that a check has rejected for this reason.
 fn invalid(address: &str, reason: String) -> io::Error {
     let error = ConnectionError::Address { address: address.to_owned(), reason };
     io::Error::new(io::ErrorKind::InvalidInput, error)
@@ -194,7 +194,7 @@ fn endpoints(address: &str, found: Vec<SocketAddr>) -> io::Result<Vec<String>> {
     Ok(found.iter().map(SocketAddr::to_string).collect())
 }
 
-/// Whether this is `HOST:PORT`.
+/// Whether the address is `HOST:PORT`.
 fn is_host_and_port(address: &str) -> bool {
     if address.parse::<SocketAddr>().is_ok() {
         return true;
@@ -207,7 +207,8 @@ fn is_host_and_port(address: &str) -> bool {
         && host.bytes().all(is_name)
 }
 
-/// The first of some endpoints to be connected; the error of the last one, if there is none.
+/// Connects to the first endpoint that answers. If there is none, returns the error of the last
+/// one.
 async fn race(endpoints: Vec<String>) -> io::Result<TcpStream> {
     let mut race = Race::new();
     let endpoint = |name| Endpoint { address: 0, name, is_slow: false };

@@ -1,4 +1,4 @@
-//! Several endpoints, of which the first to answer is taken (RFC 8305, "Happy Eyeballs").
+//! A race of endpoints, won by the first that answers (RFC 8305, "Happy Eyeballs").
 
 use std::{
     collections::VecDeque,
@@ -11,35 +11,35 @@ use std::{
 
 use tokio::time::Sleep;
 
-/// How long an endpoint is ahead of the next one: what RFC 8305 recommends.
+/// The head start of an endpoint before the next one. RFC 8305 recommends this value.
 pub(crate) const HEAD_START: Duration = Duration::from_millis(250);
 
 pub(crate) type Attempt<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 
-/// Where to connect to.
+/// An endpoint of an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Endpoint {
-    /// The place of its address among those of the race.
+    /// The index of its address in the round.
     pub(crate) address: usize,
-    /// As the connector takes it.
+    /// The name that the connector takes.
     pub(crate) name: String,
     /// It did not answer the last time.
     pub(crate) is_slow: bool,
 }
 
-/// A race of endpoints. It says when to begin each, and is told which has won.
+/// A race of endpoints. Its events say when to begin an attempt, and which attempt has won.
 pub(crate) struct Race<T, E = io::Error> {
     waiting: VecDeque<Endpoint>,
     running: Vec<(Endpoint, Attempt<T, E>)>,
     head_start: Option<Pin<Box<Sleep>>>,
 }
 
-/// What happens in a race.
+/// An event of a race.
 pub(crate) enum RaceEvent<T, E = io::Error> {
-    /// It is this one's turn: [`run`](Race::run) its attempt.
+    /// It is the turn of this endpoint: [`run`](Race::run) its attempt.
     Begin(Endpoint),
     Failed(Endpoint, E),
-    /// All others that were running are back among the waiting, their sockets closed.
+    /// All other running attempts were dropped, with their sockets. Their endpoints wait again.
     Won(Endpoint, T),
     /// No endpoint is left.
     Over,
@@ -50,24 +50,25 @@ impl<T, E> Race<T, E> {
         Self { waiting: VecDeque::new(), running: Vec::new(), head_start: None }
     }
 
-    /// Adds endpoints: behind those that are there, but before slow ones unless slow themselves.
+    /// Adds endpoints behind the waiting ones. Slow endpoints stay behind all others.
     pub(crate) fn add(&mut self, endpoints: impl IntoIterator<Item = Endpoint>) {
         self.waiting.extend(endpoints);
         self.waiting.make_contiguous().sort_by_key(|endpoint| (endpoint.is_slow, endpoint.address));
     }
 
-    /// Nobody begins for the time of a head start, unless all that run have failed by then.
+    /// Lets no endpoint begin for the time of a head start, unless all running attempts fail
+    /// before.
     pub(crate) fn hold(&mut self) {
         self.head_start = Some(Box::pin(tokio::time::sleep(HEAD_START)));
     }
 
-    /// Begins the attempt of the endpoint whose turn it is.
+    /// Runs the attempt of the endpoint whose turn it is.
     pub(crate) fn run(&mut self, endpoint: Endpoint, attempt: Attempt<T, E>) {
         self.running.push((endpoint, attempt));
         self.hold();
     }
 
-    /// Leaves out the endpoints for which this does not hold.
+    /// Removes the endpoints for which `holds` returns `false`.
     pub(crate) fn retain(&mut self, holds: impl Fn(&Endpoint) -> bool) {
         self.waiting.retain(&holds);
         self.running.retain(|(endpoint, _)| holds(endpoint));
@@ -78,7 +79,7 @@ impl<T, E> Race<T, E> {
         self.running.iter().map(|(endpoint, _)| endpoint).chain(&self.waiting)
     }
 
-    /// Those that were begun.
+    /// The endpoints whose attempts are running.
     pub(crate) fn running(&self) -> impl Iterator<Item = &Endpoint> {
         self.running.iter().map(|(endpoint, _)| endpoint)
     }
@@ -88,7 +89,7 @@ impl<T, E> Race<T, E> {
             let Some((_, attempt)) = self.running.get_mut(at) else { break };
             let Poll::Ready(result) = attempt.as_mut().poll(cx) else { continue };
             let (endpoint, _) = self.running.remove(at);
-            // The next one need not wait any longer.
+            // The next endpoint need not wait any longer.
             self.head_start = None;
             return Poll::Ready(match result {
                 Ok(won) => {
@@ -111,7 +112,7 @@ impl<T, E> Race<T, E> {
         self.waiting.pop_front().map_or(Poll::Pending, |next| Poll::Ready(RaceEvent::Begin(next)))
     }
 
-    /// Drops what runs. Those that had their head start in vain are slow.
+    /// Drops the running attempts. An endpoint that has used up its head start is slow.
     fn stop_others(&mut self) {
         let others = self.running.drain(..);
         let slow = others.map(|(endpoint, _)| Endpoint { is_slow: true, ..endpoint });
@@ -149,8 +150,8 @@ mod tests {
         Endpoint { address, name: name.to_owned(), is_slow: false }
     }
 
-    /// Runs a race of endpoints that answer after so many milliseconds, or never, or fail then; what
-    /// happened, and when.
+    /// Runs a race. Each endpoint answers or fails after a number of milliseconds, or never
+    /// answers. Returns the events with their times.
     async fn run(field: &[(&str, u64, bool)]) -> Vec<String> {
         let mut race = Race::<_>::new();
         race.add(field.iter().map(|(name, ..)| endpoint(name, 0)));
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_answers_in_time_runs_alone() {
+    async fn an_endpoint_that_answers_in_time_runs_alone() {
         assert_eq!(run(&[("a", 249, false), ("b", 0, false)]).await, ["0 a", "249 a won", "b"]);
     }
 
@@ -206,7 +207,7 @@ mod tests {
         assert_eq!(run(&[("a", 0, true), ("b", 5, true)]).await, all);
     }
 
-    /// What has lost holds no socket.
+    /// A losing attempt holds no socket.
     #[tokio::test(start_paused = true)]
     async fn losers_are_dropped_at_once() {
         struct Open(Arc<Mutex<u32>>);

@@ -1,5 +1,4 @@
-//! One round through a client's addresses: a race to be connected, and the rest of the way for the
-//! winner.
+//! A round through a client's addresses: a race to connect, and then the handshake with the winner.
 
 use std::{
     future::poll_fn,
@@ -25,27 +24,28 @@ use crate::{
     tcp,
 };
 
-/// Slow endpoints that are remembered: more than a client's addresses have.
+/// The number of slow endpoints that are remembered. The addresses of a client have fewer.
 const MAX_SLOW: usize = 1_024;
 
-/// As good as no limit: an `Instant` has room for it.
+/// Practically no limit, but small enough to be added to an `Instant`.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
-/// What is enough for a handshake over a slow network.
+/// Enough time for a handshake over a slow network.
 const LEAST_SHARE: Duration = Duration::from_secs(2);
 
-/// What is under way in a round.
+/// The state of a round.
 struct Round<Io> {
-    /// The addresses, in their order. An [`Endpoint`] names its address by its place here.
+    /// The addresses in their order. An [`Endpoint`] refers to its address by the index in this
+    /// list.
     order: Vec<usize>,
     /// Names that are being looked up.
     lookups: Vec<(usize, Guarded<Resolving>)>,
     race: Race<Guarded<Finishing<Io>>, ConnectionError>,
     deadline: Instant,
-    /// Of each address, whether an attempt has begun, and whether all have failed.
+    /// For each address, whether an attempt has begun, and whether all attempts have failed.
     has_begun: Vec<bool>,
     has_failed: Vec<bool>,
-    /// Later addresses have waited for an earlier one to be looked up.
+    /// Whether later addresses have already waited for the lookup of an earlier one.
     has_held: bool,
     last: ConnectionError,
 }
@@ -92,13 +92,13 @@ impl<Io> Round<Io> {
         }
     }
 
-    /// What an endpoint may take of the time that is left, which is for all of them.
+    /// The share of one endpoint in the remaining time, which is for all endpoints.
     fn share(&self) -> Duration {
         let others = self.race.left().count() + self.lookups.len();
         share(self.deadline.saturating_duration_since(Instant::now()), others)
     }
 
-    /// Whether an attempt at this address is still to end.
+    /// Whether an attempt or a lookup of this address has not ended yet.
     fn has_any_of(&self, place: usize) -> bool {
         self.race.left().any(|endpoint| endpoint.address == place)
             || self.lookups.iter().any(|(other, _)| *other == place)
@@ -106,12 +106,12 @@ impl<Io> Round<Io> {
 }
 
 impl<C: Connector> Supervisor<C> {
-    /// Goes through these addresses until one gives a connection whose server has accepted the
-    /// credentials. Returns the index of that address.
+    /// Tries these addresses until a server has accepted this client. Returns the index of its
+    /// address.
     ///
-    /// All endpoints of all addresses are raced to be connected. The winner has its share of the time
-    /// that is left to shake hands, to say hello and to accept credentials; if it fails, or takes
-    /// longer, the race goes on with the others.
+    /// The endpoints of all addresses race to be connected. The winner gets a share of the
+    /// remaining time for the handshake of the transport, `/hello` and `/auth`. If it fails or
+    /// takes longer, the race goes on with the others.
     ///
     /// # Errors
     /// The last failure.
@@ -139,13 +139,14 @@ impl<C: Connector> Supervisor<C> {
                 }
             }
         }
-        // A resolver that hangs is not called again in each round.
+        // Pending lookups are kept, so that a resolver that hangs is not called again in each
+        // round.
         let at = |place: usize| round.order.get(place).copied().unwrap_or_default();
         self.lookups = round.lookups.into_iter().map(|(place, one)| (at(place), one)).collect();
         Err(round.last)
     }
 
-    /// The credentials, before anything is tried.
+    /// Gets the credentials before the first attempt.
     async fn first_credentials(
         &mut self,
         round: &mut Round<C::Io>,
@@ -173,7 +174,8 @@ impl<C: Connector> Supervisor<C> {
         }
     }
 
-    /// The next endpoint that is connected; `None` once there is none left, or no time.
+    /// Returns the next connected transport with its endpoint; `None` once no endpoint or no time
+    /// is left.
     async fn next_transport(
         &mut self,
         round: &mut Round<C::Io>,
@@ -226,8 +228,8 @@ impl<C: Connector> Supervisor<C> {
         }
     }
 
-    /// Begins an attempt as a part of the race; or, with a connector that cannot take part, makes it,
-    /// alone.
+    /// Begins an attempt as a part of the race. If the connector does not support that, connects
+    /// alone and waits for it.
     async fn begin(
         &mut self,
         round: &mut Round<C::Io>,
@@ -260,7 +262,7 @@ impl<C: Connector> Supervisor<C> {
         None
     }
 
-    /// Goes the rest of the way on a transport that is connected.
+    /// Completes the handshake on a connected transport, up to the accepted credentials.
     async fn greet(
         &mut self,
         address: usize,
@@ -280,8 +282,8 @@ impl<C: Connector> Supervisor<C> {
         };
         let mut connection = Connection::new(io, self.shared.clone(), credentials);
         self.retry_after.push((address, connection.retry_after()));
-        // One that is over as soon as it has begun is lost, and has not failed: the server may have
-        // said why, and for how long.
+        // If the connection ends right after the `/hello`, it counts as lost, and not as failed:
+        // the server may have sent a reason and a `retry`.
         let greeted = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
             _ if connection.hello().is_some() => Poll::Ready(Ok(())),
             Poll::Ready(ended) => Poll::Ready(Err(reason(ended))),
@@ -298,7 +300,7 @@ impl<C: Connector> Supervisor<C> {
         }
     }
 
-    /// Tells once of each address that it is tried.
+    /// Emits `Connecting` once for each address.
     fn announce(&mut self, round: &mut Round<C::Io>, place: usize) {
         let Some(has_begun) = round.has_begun.get_mut(place) else { return };
         if !std::mem::replace(has_begun, true) {
@@ -332,12 +334,12 @@ impl<C: Connector> Supervisor<C> {
         round.last = error;
     }
 
-    /// An attempt to connect failed; others may be under way.
+    /// Notes that an attempt to connect failed. Other attempts may be under way.
     fn note_cause(&self, error: &ConnectionError) {
         self.shared.look(|core| core.links.current.state.on_failed_attempt(error.clone()));
     }
 
-    /// Nothing is left of an address in this round.
+    /// Notes that all endpoints of an address have failed in this round.
     fn address_failed(&mut self, round: &mut Round<C::Io>, place: usize, error: &ConnectionError) {
         self.announce(round, place);
         if let Some(has_failed) = round.has_failed.get_mut(place) {
@@ -349,7 +351,7 @@ impl<C: Connector> Supervisor<C> {
         self.shared.emit(ConnectionEvent::ConnectFailed { address, error });
     }
 
-    /// All that was begun has taken too long.
+    /// Ends the round, because its time is over.
     fn time_is_up(&mut self, round: &mut Round<C::Io>) {
         let running: Vec<_> = round.race.running().map(|one| one.name.clone()).collect();
         running.into_iter().for_each(|name| self.remember_slow(name));
@@ -368,7 +370,7 @@ impl<C: Connector> Supervisor<C> {
         }
     }
 
-    /// An endpoint is not to be the first again.
+    /// Remembers an endpoint as slow, so that it is not tried first.
     pub(crate) fn remember_slow(&mut self, endpoint: String) {
         if self.slow.len() >= MAX_SLOW {
             self.slow.clear();
@@ -377,9 +379,9 @@ impl<C: Connector> Supervisor<C> {
     }
 }
 
-/// The share of one endpoint in the time that is left for it and so many others. A name may have more
-/// endpoints than there is time for: then each has enough for a handshake over a slow network, but
-/// never more than half.
+/// The share of one endpoint in the time that is left for it and `others`. If there are too many
+/// endpoints for the time, each gets enough for a handshake over a slow network, but never more
+/// than half.
 fn share(left: Duration, others: usize) -> Duration {
     if others == 0 {
         return left;
@@ -393,7 +395,7 @@ fn not_found_in_time(address: &str) -> ConnectionError {
     tcp::at(address, error).into()
 }
 
-/// Whether this is the server's own answer, which then holds for all endpoints of its address.
+/// Whether this is the server's own answer, which holds for all endpoints of its address.
 fn is_answer(error: &ConnectionError) -> bool {
     matches!(
         error,

@@ -1,4 +1,5 @@
-//! Connecting and reconnecting: one task per client, which drives the current connection.
+//! The supervisor: the task of a client that connects, reconnects and drives the current
+//! connection.
 
 use std::{
     collections::HashSet,
@@ -32,56 +33,59 @@ use crate::{
     sync::Arc,
 };
 
-/// Connections that a client may be leaving at once. With as many it waits for one of them to end
-/// before it connects again: each has up to all its places in flight taken.
+/// The maximum number of connections that a client is leaving. If there are as many, it waits for
+/// one of them to end before it connects again, because each may have all its places in flight
+/// taken.
 const MAX_LEAVING: usize = 4;
 
-/// Connects for a client. Dropping it ends the client.
+/// Connects and reconnects for a client. Dropping it ends the client.
 pub(crate) struct Supervisor<C> {
     pub(crate) shared: Arc<Shared>,
     pub(crate) connector: Held<C>,
     pub(crate) addresses: Vec<String>,
     hooks: Vec<(Code, Held<Hook>)>,
     reconnect: Reconnect,
-    /// Endpoints that are not to be tried first: they did not answer, or their server goes away.
+    /// Endpoints that are not tried first: they did not answer, or their server has sent `/bye`.
     pub(crate) slow: HashSet<String>,
     /// The endpoint of the last connection.
     pub(crate) endpoint: String,
-    /// Names that were still being looked up when a round was over.
+    /// Lookups that were pending at the end of a round.
     pub(crate) lookups: Vec<(usize, Guarded<Resolving>)>,
     /// When the last round began.
     last_round: Option<Instant>,
-    /// What the servers of these addresses may ask for, as long as there is a connection to one.
+    /// The `retry` of each connection, with the index of its address, as long as the connection
+    /// exists.
     pub(crate) retry_after: Vec<(usize, Arc<RetryAfter>)>,
     started: Instant,
-    /// Drivers of connections whose servers are about to go.
+    /// Drivers of connections whose servers have sent `/bye`.
     leaving: JoinSet<()>,
-    /// Since when there is no connection.
+    /// Since when there has been no connection.
     down_since: Instant,
-    /// Addresses that were tried since then.
+    /// The number of attempts since then.
     pub(crate) attempts: u32,
-    /// There was a connection, or the first may take as many rounds as it needs.
+    /// Whether the client goes on after a failed round: it was connected before, or connects
+    /// lazily.
     is_patient: bool,
-    /// Of each address, whether its server wanted nothing of this client at the last attempt.
+    /// For each address, whether the last attempt failed in a way that no later attempt can change.
     hopeless: Vec<bool>,
 }
 
-/// Gives credentials before each attempt to connect.
+/// Returns credentials before each attempt to connect.
 pub(crate) type Hook = Box<dyn FnMut() -> HookFuture + Send>;
 pub(crate) type HookFuture = Pin<Box<dyn Future<Output = Result<Credentials, String>> + Send>>;
 
-/// How the drive of a connection ended.
+/// The result of driving a connection.
 enum Driven {
-    /// It is over.
+    /// The connection is over.
     Over(ConnectionError),
-    /// Its server is about to go: it is driven elsewhere, to its end.
+    /// The server has sent `/bye`. The connection is driven to its end by another task.
     Left,
 }
 
 impl<C> Drop for Supervisor<C> {
     fn drop(&mut self) {
         let error = match std::thread::panicking() {
-            true => ConnectionError::panicked("client", "see its output".into()),
+            true => ConnectionError::panicked("client", "see the message of the panic hook".into()),
             false => ConnectionError::Closed,
         };
         self.shared.act(|core, step| core.end(&error, step));
@@ -119,23 +123,24 @@ impl<C: Connector> Supervisor<C> {
         }
     }
 
-    /// Whether it goes on when its first round through the addresses brings no connection.
+    /// Sets whether the client goes on when its first round fails.
     pub(crate) fn patient(mut self, is_patient: bool) -> Self {
         self.is_patient = is_patient;
         self
     }
 
-    /// Keeps the client connected until it closes, or cannot go on.
+    /// Keeps the client connected until it closes or has to end.
     pub(crate) async fn run(mut self) {
         let error = self.until_over().await;
-        // Nothing waits for another connection while those that are left are finished.
+        // While connections that were left are finished, waiting requests end, because no
+        // connection follows.
         self.shared.act(|core, step| core.begin_close(error.clone(), step));
         let shared = self.shared.clone();
         keeping_time(&shared, async { while self.leaving.join_next().await.is_some() {} }).await;
         self.shared.act(|core, step| core.end(&error, step));
     }
 
-    /// Why the client ends.
+    /// Returns why the client ends.
     async fn until_over(&mut self) -> ConnectionError {
         if let Some(error) = self.invalid_address() {
             return error;
@@ -160,8 +165,8 @@ impl<C: Connector> Supervisor<C> {
         }
     }
 
-    /// An invalid address is a mistake in the configuration. It would stay unnoticed if the client
-    /// went on with the others.
+    /// An invalid address is a mistake in the configuration. If the client went on with the other
+    /// addresses, the mistake would not be noticed.
     fn invalid_address(&self) -> Option<ConnectionError> {
         self.addresses.iter().find_map(|address| {
             let reason = guarded(|| self.connector.check(address))?.err()?;
@@ -169,11 +174,12 @@ impl<C: Connector> Supervisor<C> {
         })
     }
 
-    /// Which addresses are next, once it is their turn; or why the client ends before that.
+    /// Waits for the next round and returns its addresses, or returns why the client ends before
+    /// that.
     async fn wait_for_turn(&mut self) -> Result<Vec<usize>, ConnectionError> {
         self.wait_for_leaving().await?;
         loop {
-            // A server that this client is leaving may have asked for patience meanwhile.
+            // A server that this client is leaving may have sent a `retry` meanwhile.
             self.note_retry_after();
             let (due, now) = (self.due(), self.now());
             if due <= now {
@@ -199,7 +205,7 @@ impl<C: Connector> Supervisor<C> {
         due.min(floor.max(self.reconnect.soonest()))
     }
 
-    /// Waits until then, or until there is news; or says why the client ends before that.
+    /// Waits until `due` or until there is news, or returns why the client ends before that.
     async fn wait_until(&mut self, due: Time) -> Result<(), ConnectionError> {
         if self.shared.is_closing() {
             return Err(ConnectionError::Closed);
@@ -217,8 +223,7 @@ impl<C: Connector> Supervisor<C> {
         Ok(())
     }
 
-    /// Waits until there are not too many connections that are being left; or says why the client ends
-    /// before that.
+    /// Waits while too many connections are being left, or returns why the client ends before that.
     async fn wait_for_leaving(&mut self) -> Result<(), ConnectionError> {
         let (limit, leaving) = (self.given_up(), &mut self.leaving);
         while leaving.try_join_next().is_some() {}
@@ -228,12 +233,12 @@ impl<C: Connector> Supervisor<C> {
         Ok(())
     }
 
-    /// When it gives up.
+    /// When the client stops trying to reconnect.
     fn given_up(&self) -> Option<Instant> {
         self.down_since.checked_add(self.shared.config.give_up_after?)
     }
 
-    /// Notes the retry hints of servers, and forgets connections that can send none any more.
+    /// Takes over the `retry` of each connection, and removes connections that have ended.
     fn note_retry_after(&mut self) {
         let (shared, started, reconnect) = (&self.shared, self.started, &mut self.reconnect);
         self.retry_after.retain(|(at, retry_after)| {
@@ -248,13 +253,14 @@ impl<C: Connector> Supervisor<C> {
         });
     }
 
-    /// A connector is user code; one that cannot set the limit costs its connection nothing.
+    /// Limits the unsent bytes of a connection. A failure or a panic of the connector is only
+    /// logged.
     pub(crate) fn limit_unsent(&self, io: &C::Io) {
         let Some(bytes) = self.shared.config.unsent_bytes else { return };
         match guarded(|| C::limit_unsent(io, bytes)) {
             Some(Ok(())) => {}
             Some(Err(error)) => drop(guarded(
-                || tracing::debug!(%error, "cannot limit what the system holds unsent"),
+                || tracing::debug!(%error, "cannot set the system's limit of unsent bytes"),
             )),
             None => drop(guarded(|| tracing::error!("connector panicked"))),
         }
@@ -273,7 +279,7 @@ impl<C: Connector> Supervisor<C> {
         Ok(all)
     }
 
-    /// Notes that a round failed; why the client ends, if it does.
+    /// Notes that a round failed. Returns the error if the client ends.
     fn on_failure(&mut self, error: ConnectionError) -> Option<ConnectionError> {
         self.reconnect.failed(self.now());
         // A waiter that does not want to wait gets this error.
@@ -289,8 +295,7 @@ impl<C: Connector> Supervisor<C> {
         self.hopeless.get_mut(at).into_iter().for_each(|hopeless| *hopeless = is_final);
     }
 
-    /// Whether no other attempt at the same address can go better, unless its server asked to be left
-    /// alone for a while.
+    /// Whether no later attempt at the same address can succeed.
     fn is_final(&self, error: &ConnectionError) -> bool {
         match error {
             ConnectionError::AuthRefused(reason) => {
@@ -304,7 +309,8 @@ impl<C: Connector> Supervisor<C> {
         }
     }
 
-    /// Drives a connection until it is over, or left to its end; why the client ends, if it does.
+    /// Drives a connection until it is over or its server has sent `/bye`. Returns the error if the
+    /// client ends.
     async fn drive(
         &mut self,
         at: usize,
@@ -352,8 +358,7 @@ impl<C: Connector> Supervisor<C> {
     }
 }
 
-/// Waits for `future`, and looks after the timers of the client meanwhile: there is no connection that
-/// does.
+/// Waits for `future`, and handles the timers of the client meanwhile, because no connection does.
 async fn keeping_time<T>(shared: &Shared, future: impl Future<Output = T>) -> T {
     let (mut timer, mut future) = (DriverTimer::default(), pin!(future));
     poll_fn(|cx| {
@@ -375,7 +380,7 @@ pub(crate) fn reason(ended: Result<(), ConnectionError>) -> ConnectionError {
     ended.err().unwrap_or(ConnectionError::Closed)
 }
 
-/// What a connector gave. The text of its error is user code too.
+/// The transport from a connector. The error's `Display` is user code, so a panic of it is caught.
 pub(crate) fn connected<Io>(
     outcome: Result<io::Result<Io>, String>,
 ) -> Result<Io, ConnectionError> {
@@ -391,7 +396,7 @@ fn disconnected(shared: &Shared, session: Uuid, error: &ConnectionError) {
     shared.emit(ConnectionEvent::Disconnected { session, error: error.clone() });
 }
 
-/// Waits for `future`, unless the client closes, or gives up by then.
+/// Waits for `future`, unless the client closes or `limit` passes.
 async fn unless_over(
     shared: &Shared,
     limit: Option<Instant>,

@@ -1,4 +1,4 @@
-//! A timer of a connection's driver.
+//! The timer of a connection's driver.
 
 use std::{
     pin::Pin,
@@ -13,12 +13,12 @@ use crate::{
     protocol::Time,
 };
 
-/// The timer of a driver: it is set to another time whenever that is needed.
+/// The timer of a driver. It can be set to another time at each poll.
 #[derive(Default)]
 pub(crate) struct DriverTimer(Option<Alarm>);
 
 impl DriverTimer {
-    /// Whether `due` has come. If not, `cx` is woken then.
+    /// Whether `due` has come. If not, the task of `cx` is woken at that time.
     pub(crate) fn poll_until(
         &mut self,
         due: Option<Time>,
@@ -36,7 +36,7 @@ impl DriverTimer {
         alarm.poll(cx).is_ready()
     }
 
-    /// Looks after the timers of the client, as opposed to those of one connection.
+    /// Handles the timers of the client, as opposed to those of one connection.
     pub(crate) fn poll_client(&mut self, shared: &Shared, cx: &mut Context<'_>) {
         loop {
             let due = shared.act(|core, step| core.next_timeout(cx.waker(), step));
@@ -48,18 +48,19 @@ impl DriverTimer {
     }
 }
 
-/// A timer that costs a driver next to nothing while its time has not come.
+/// A timer that is cheap to check before its deadline.
 ///
-/// A driver looks at each of its timers whenever it runs, and to poll tokio's takes some two hundred
-/// instructions. So it is polled once for each deadline and waker, and after that only looked at.
+/// A driver checks each of its timers whenever it runs, and a poll of tokio's timer takes about two
+/// hundred instructions. So tokio's timer is polled once for each deadline and waker. After that
+/// only the time is compared.
 struct Alarm {
     sleep: Pin<Box<Sleep>>,
-    /// The waker that it wakes, once it does.
+    /// The waker that the timer wakes at the deadline.
     registered: Option<Waker>,
 }
 
 impl Alarm {
-    /// Rings at `deadline`. To be called within a runtime, as [`tokio::time::sleep_until`] is.
+    /// An alarm at `deadline`. Must be called within a runtime, like [`tokio::time::sleep_until`].
     fn at(deadline: Instant) -> Self {
         Self { sleep: Box::pin(tokio::time::sleep_until(deadline)), registered: None }
     }
@@ -78,7 +79,7 @@ impl Alarm {
         if self.registered.as_ref().is_some_and(wakes) && !self.sleep.is_elapsed() {
             return Poll::Pending;
         }
-        // Without budget it would be pending without having registered the waker.
+        // Without budget, the timer would return pending and not register the waker.
         let registers = has_budget_remaining();
         let polled = self.sleep.as_mut().poll(cx);
         self.registered = (registers && polled.is_pending()).then(|| cx.waker().clone());
@@ -163,7 +164,7 @@ mod tests {
         })
         .await;
         tokio::task::yield_now().await;
-        // It was woken for want of budget, as a driver is, and polls again.
+        // The task was woken because the budget was used up. Like a driver, it polls again.
         let woken = wakes.count();
         assert!(alarm.poll(&mut Context::from_waker(&by)).is_pending());
         after(20).await;

@@ -46,7 +46,7 @@ impl Connector for TlsConnector {
         self.tcp.resolve(address)
     }
 
-    /// TCP alone is raced.
+    /// Only the TCP connections are raced.
     fn begin(&mut self, address: &str) -> Option<Connecting<Self::Io>> {
         let (tcp, name) = (self.tcp.begin(address)?, self.name.clone());
         let handshake = self.handshake.clone();
@@ -65,8 +65,9 @@ impl std::fmt::Debug for TlsConnector {
 }
 
 impl ClientBuilder {
-    /// Connects over TLS. `tls` has the certificates that the client trusts, and its own, if it has
-    /// one. The servers' certificates have to name `name`, whatever their addresses.
+    /// Connects over TLS. `tls` has the certificates that the client trusts, and its own
+    /// certificate, if it has one. The servers' certificates must contain `name`, whatever the
+    /// addresses are.
     pub fn tls(
         self,
         name: ServerName<'static>,
@@ -79,8 +80,8 @@ impl ClientBuilder {
 
 impl Client {
     /// Connects with TLS, as [`connect`](Self::connect) does over TCP. `tls` has the certificates
-    /// that the client trusts, and its own, if it has one. The server's certificate has to name
-    /// `name`.
+    /// that the client trusts, and its own certificate, if it has one. The server's certificate
+    /// must contain `name`.
     ///
     /// ```no_run
     /// use std::sync::Arc;
@@ -98,10 +99,10 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// As [`connect`](Self::connect); [`ConnectionError::Tls`] where the handshake fails, as with a
-    /// certificate that is not trusted, or a server without TLS. A server that does not accept the
-    /// client's certificate may say so only when the handshake is over for the client: the error
-    /// is the same.
+    /// As [`connect`](Self::connect). [`ConnectionError::Tls`] if the handshake fails, for example
+    /// because a certificate is not trusted, or the server does not use TLS. A server that rejects
+    /// the client's certificate may report it only when the handshake is over for the client. The
+    /// error is the same.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -113,7 +114,7 @@ impl Client {
         Self::connect_tls_with(address, name, tls, ClientConfig::default()).await
     }
 
-    /// As [`connect_tls`](Self::connect_tls), with your own bounds.
+    /// As [`connect_tls`](Self::connect_tls), with your own limits.
     ///
     /// # Errors
     /// As [`connect_tls`](Self::connect_tls).

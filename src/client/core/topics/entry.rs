@@ -1,4 +1,4 @@
-//! One topic as a client is subscribed to it.
+//! A topic that a client is subscribed to.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -27,64 +27,65 @@ use crate::{
     sync::{Arc, Weak, oneshot},
 };
 
-/// What became of a topic by an action.
+/// The result of an action on a topic.
 pub(super) enum Acted {
     Stays,
-    /// It is left already, without a line.
+    /// The topic is left: no `/unsubscribe` is needed.
     Left,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Entry {
-    /// Its own name, once a stream has joined.
+    /// The name of the topic, once a stream has joined.
     pub(super) topic: Option<Topic>,
-    /// With the position that is next on the wire. What the streams have queued, and what was
-    /// acknowledged, is behind it.
+    /// The state, with the next position on the wire. The positions of the streams, and of the
+    /// acks, may be lower.
     pub(super) state: SubscriptionState,
-    /// Where its last `/subscribe` was sent.
+    /// The connection on which the last `/subscribe` was sent.
     pub(super) link: LinkId,
     pub(super) inboxes: Vec<Arc<Inbox>>,
-    /// The streams that wait for the subscription to be accepted.
+    /// The streams that wait until the server has accepted the subscription.
     pub(super) joining: Vec<Joining>,
-    /// The terms of the streams that have it now.
+    /// The terms of the present streams.
     terms: Terms,
-    /// What the last `/subscribe` asked for.
+    /// The terms of the last `/subscribe`.
     sent_terms: Terms,
-    /// With a window: what is acknowledged.
+    /// The acks, if the subscription has a window.
     pub(super) acks: Option<Box<Acks>>,
-    /// Where the application stood in logs that were left for another, the last one at the back.
+    /// The positions in logs that were left for another one, the latest at the back.
     left: VecDeque<Position>,
-    /// It was accepted once since a stream wanted it: a refusal ends it for those that have it.
+    /// The server has accepted a subscription for the present streams. A later refusal ends these
+    /// streams.
     pub(super) has_begun: bool,
-    /// What the streams that have it asked for in case of a new log.
+    /// What the present streams asked for in case of a new log.
     after_reset: AfterReset,
-    /// The number behind the last one of the log that it stands in, if a server that has stopped has
-    /// named it.
+    /// The position behind the last message of the present log, if a stopping server has sent a
+    /// `head`.
     pub(super) tail: Option<Position>,
-    /// The reply to `/renew` that is being read has listed it.
+    /// The list of the `/renew` that is being read contains this topic.
     pub(super) is_listed: bool,
-    /// While it is parked because it was refused for now, or ended as soon as it had begun: when to
-    /// ask again.
+    /// When a parked topic is subscribed again: after a refusal, or after a subscription that ended
+    /// too soon.
     pub(super) again: Option<Time>,
-    /// How often in a row it was subscribed again of this client's own accord.
+    /// How often in a row this client has subscribed again by itself.
     repeats: Repeats,
-    /// While it is live: since when.
+    /// Since when the subscription is live.
     live_since: Option<Time>,
 }
 
-/// Who waits for a subscription to be accepted.
+/// A stream that waits until the server has accepted the subscription.
 #[derive(Debug)]
 pub(super) struct Joining {
     pub(super) sender: oneshot::Sender<Joined>,
     pub(super) inbox: Arc<Inbox>,
-    /// How a `/subscribe` ended that left for it and is to be sent again: that is no "not sent" if
-    /// there is no other connection (one outcome).
+    /// The failure of a `/subscribe` that was sent for it and is to be repeated. If there is no
+    /// other connection, this is the outcome, and not "not sent" (guarantee "one outcome").
     pub(super) failure: Option<CallError>,
 }
 
 impl Entry {
-    /// Whether a stream can begin there and on these terms, and what follows for a request in
-    /// progress. The first stream decides; later ones share its terms, or are refused.
+    /// Checks whether a stream can begin at this position and with these terms. Returns the event
+    /// for the state. The first stream sets the terms; later ones share them, or are rejected.
     pub(super) fn admit(
         &mut self,
         Wish { from, terms, after_reset }: Wish,
@@ -105,16 +106,17 @@ impl Entry {
         })
     }
 
-    /// Whether a refusal of its `/subscribe` says nothing against a later one: that of a server that
-    /// this client has left; and, of one that was accepted before, a lack of room, or a `retry`.
+    /// Whether the `/subscribe` is repeated after this refusal. It is repeated after `closing` from a
+    /// server that the client has left. If the subscription was accepted before, it is also repeated
+    /// after `busy`, or a refusal with a `retry`.
     pub(super) fn is_refused_for_now(&self, links: &Links, input: &Input<'_>) -> bool {
         let Some(CallError::Refused { reason, retry }) = &input.failure else { return false };
         let is_left = reason.code == Code::CLOSING && !links.is_current(self.link);
         is_left || self.has_begun && (retry.is_some() || reason.code == Code::BUSY)
     }
 
-    /// Whether this would subscribe again at once what had only just begun: then it waits first. A
-    /// topic that the application has just joined is another matter.
+    /// Whether this event would repeat a subscription that began only recently, so that a pause is
+    /// needed first. Subscriptions that the application has just requested need no pause.
     pub(super) fn comes_too_soon(
         &self,
         event: SubscriptionEvent,
@@ -131,8 +133,8 @@ impl Entry {
         repeats && self.has_begun && lasted.is_none_or(|lasted| lasted < backoff.stable)
     }
 
-    /// Sets when it is to be asked for again, if it is parked: after a pause, and after `hint`, if the
-    /// server gave one.
+    /// Sets the time at which a parked topic is subscribed again: after the `hint` of the server,
+    /// if there was one, and a pause.
     pub(super) fn pause(&mut self, hint: Option<Duration>, config: &ClientConfig, now: Time) {
         if !self.is_parked() {
             return;
@@ -142,8 +144,8 @@ impl Entry {
         self.again = Some(now.after(pause));
     }
 
-    /// Takes the notification `number`, if it is the next one of a topic that is live and has neither acks
-    /// nor streams that are about to join.
+    /// Takes the notification `number`, if it is the next one of a live topic without acks and
+    /// without joining streams.
     pub(super) fn next_notification(
         &mut self,
         number: u64,
@@ -163,19 +165,19 @@ impl Entry {
         Some(Delivery::Notification(Notification { topic, epoch, sequence, payload, ack }))
     }
 
-    /// Whether it waits for a connection to ask on, or for the time to ask again.
+    /// Whether it waits for a connection, or for the end of a pause.
     pub(super) fn is_parked(&self) -> bool {
         matches!(self.state, SubscriptionState::Parked { .. })
     }
 
-    /// Whether it was refused for now, and is not to be asked for yet.
+    /// Whether its pause is not over.
     pub(super) fn waits(&self, now: Time) -> bool {
         self.again.is_some_and(|again| again > now)
     }
 
-    /// Translates an `ok` or a `/reset` that goes on in another log. If the application has seen a
-    /// part of that log before, it goes on from there. Of any other log the application may want
-    /// only what comes after the head.
+    /// Translates an `ok` or a `/reset` with another log. If the application has seen a part of
+    /// that log before, the topic goes on from there. In a log that is new, the application may
+    /// want to begin after the head.
     pub(super) fn recall(&self, event: SubscriptionEvent) -> SubscriptionEvent {
         use SubscriptionEvent as Event;
         if let Event::Notification(_) = event {
@@ -200,7 +202,8 @@ impl Entry {
         }
     }
 
-    /// What a server that has stopped named, and that does not come now that the log is another one.
+    /// The gap up to the `head` that a stopping server has sent. These messages cannot come any
+    /// more, because the topic is in another log now.
     pub(super) fn unread(&mut self, topic: &Topic, next: Position) -> Option<Gap> {
         let tail = self.tail.take()?;
         let cause = GapCause::Server(Code::SHUTDOWN);
@@ -209,7 +212,7 @@ impl Entry {
         is_unread.then(|| Gap { topic, epoch, first, last: tail.next - 1, cause })
     }
 
-    /// It is in this state now, by this event.
+    /// Sets the state after an event.
     pub(super) fn moved(
         &mut self,
         event: SubscriptionEvent,
@@ -218,7 +221,7 @@ impl Entry {
         step: &mut Step,
     ) {
         if let (SubscriptionState::Live(_), SubscriptionEvent::Notification(_)) = (state, event) {
-            // A message moves the position, and nothing else: only a topic that is live takes one.
+            // A notification changes nothing but the position, and only a live topic accepts one.
             self.state = state;
             return;
         }
@@ -240,7 +243,8 @@ impl Entry {
             (_, SubscriptionEvent::Leave) => self.has_begun = false,
             _ => {}
         }
-        // What the server repeats, to begin further back, is seen.
+        // The joining streams begin here. Messages that the server repeats for an earlier position
+        // are ignored.
         if let (SubscriptionEvent::Accepted(_), SubscriptionState::Live(next)) = (event, state) {
             for joining in self.joining.drain(..) {
                 step.then(Effect::Joined(joining.sender, Ok(next)));
@@ -248,8 +252,8 @@ impl Entry {
         }
     }
 
-    /// Does what follows from an input, given the topic's state before it and the streams that were
-    /// about to join.
+    /// Performs an action. `next` is the position before the input, and `newcomers` are the streams
+    /// that were joining then.
     pub(super) fn act(
         &mut self,
         all: &mut Vec<Weak<Inbox>>,
@@ -263,14 +267,15 @@ impl Entry {
             Action::Subscribe { from } => self.subscribe(links, topic, from, step)?,
             Action::Unsubscribe => {
                 let is_sent = send_unsubscribe(links, self.link, topic, step);
-                // Else it ends with that connection; no task has to wait for that.
+                // Without the line, the subscription ends with its connection, and no task has to
+                // wait for that.
                 if !is_sent && !links.is_current(self.link) {
                     return Ok(Acted::Left);
                 }
             }
             Action::Violation => step.violation(topic.clone()),
             Action::End if !self.joining.is_empty() => {
-                // It never began: only the streams that wait for it are step.
+                // The subscription was not accepted, so only the joining streams get the failure.
                 let lost = || NotSent::Lost(ConnectionError::ClosedByPeer).into();
                 self.fail_joining(&input.failure.clone().unwrap_or_else(lost), step);
                 if self.has_begun {
@@ -297,7 +302,7 @@ impl Entry {
         Ok(Acted::Stays)
     }
 
-    /// Sends its `/subscribe`, on the connection there is or on the next one.
+    /// Sends its `/subscribe` on the current connection, or parks the topic until there is one.
     pub(super) fn subscribe(
         &mut self,
         links: &mut Links,
@@ -317,8 +322,8 @@ impl Entry {
         Ok(())
     }
 
-    /// Where the streams that have it now expect to go on. The request in progress may have been
-    /// for streams that have left meanwhile.
+    /// Where the present streams expect to go on; `None` if the request in progress is for streams
+    /// that have left.
     fn own_next(&self) -> Option<Position> {
         match self.state {
             SubscriptionState::Requested { then: Then::Leave | Then::Again { .. }, .. } => None,
@@ -326,7 +331,7 @@ impl Entry {
         }
     }
 
-    /// Remembers where a log was left, if it was.
+    /// Remembers the position in a log, if the topic has left it.
     fn remember(&mut self, before: Option<Position>) {
         let now = match self.state {
             SubscriptionState::Live(now) => Some(now),
@@ -343,8 +348,8 @@ impl Entry {
         }
     }
 
-    /// Its `/subscribe` cannot be sent any more. Streams that wait for it are step now. Streams
-    /// that had the topic before are step when the connection ends.
+    /// Handles that its `/subscribe` can no longer be sent. Joining streams fail now. Other streams
+    /// get their end when the connection ends.
     pub(super) fn give_up(&mut self, error: &NotSent, step: &mut Step) {
         self.fail_joining(&error.clone().into(), step);
         if !self.has_begun {
@@ -361,8 +366,8 @@ impl Entry {
         }
     }
 
-    /// Keeps the acks with what the server said. One that was due on a wire subscription that is over
-    /// is not written: the next one has its own.
+    /// Updates the acks after an event. If the subscription is not live, pending acks are dropped,
+    /// because the next wire subscription begins with an empty window.
     pub(super) fn keep_acks(
         &mut self,
         due: &mut Vec<Topic>,
@@ -381,7 +386,7 @@ impl Entry {
         }
     }
 
-    /// Whether an ack came due by what the server said.
+    /// Updates the acks of a live subscription. Returns whether an ack has become due.
     fn track(
         &mut self,
         own: Position,
@@ -394,7 +399,8 @@ impl Entry {
         match event {
             Event::Accepted(next) => acks.begin(next),
             Event::Reset(next) if next == own => acks.begin(next),
-            // Handed over all the same: the application loses nothing by the fault.
+            // It is beyond the window, but is handed over anyway, so that the application loses
+            // nothing.
             Event::Notification(number) if !acks.delivered(number) => {
                 step.violation(topic.clone());
             }
@@ -405,15 +411,15 @@ impl Entry {
         acks.comes_due(matches!(event, Event::Gap { .. }))
     }
 
-    /// Streams that wait to share what others have had before: what those have lost since is no loss of
-    /// theirs.
+    /// The joining streams of a subscription that others had before. A loss of the others is not a
+    /// loss of these streams.
     pub(super) fn newcomers(&self) -> Vec<Arc<Inbox>> {
         let joining = self.joining.iter().filter(|_| self.has_begun);
         joining.map(|joining| joining.inbox.clone()).collect()
     }
 
-    /// Gives a delivery to every stream of the topic but the newcomers, and to those of all topics.
-    /// Costs a copy of handles for each stream but the last.
+    /// Passes a delivery to every stream of the topic except the newcomers, and to the streams of
+    /// all notifications. Costs a copy of handles for each stream but the last.
     pub(super) fn deliver(
         &mut self,
         all: &mut Vec<Weak<Inbox>>,
@@ -460,7 +466,7 @@ fn send_subscribe(
     }
 }
 
-/// Returns whether the connection takes lines.
+/// Returns whether the connection accepts lines.
 fn send_unsubscribe(links: &mut Links, link: LinkId, topic: &Topic, step: &mut Step) -> bool {
     let waiter = Waiter::Unsubscribe(topic.clone());
     let (head, arguments) = (format_args!("/unsubscribe"), format_args!("{topic}"));
@@ -481,7 +487,7 @@ mod tests {
         entry.remember(before);
     }
 
-    /// Each log is remembered once, where it was left last, and of many the last ones.
+    /// A log is remembered once, with its last position. Of many logs the last ones are remembered.
     #[test]
     fn the_last_logs_are_remembered_each_once() {
         let mut entry = Entry::default();
@@ -497,7 +503,7 @@ mod tests {
         assert_eq!((entry.left.len(), entry.left.back()), (REMEMBERED, Some(&at("g18:1"))));
     }
 
-    /// What others had, and asked for, is nothing to those who come when they have left.
+    /// A new stream gets nothing of what earlier streams had or asked for, once these have left.
     #[test]
     fn a_topic_that_nobody_has_is_begun_anew() {
         let mut entry = Entry::default();
@@ -510,7 +516,7 @@ mod tests {
         assert_eq!((entry.after_reset, entry.left.len()), (AfterReset::Start, 0));
     }
 
-    /// A subscription that has lasted begins with the first pause again.
+    /// After a subscription that has lasted, pauses begin with the first window again.
     #[test]
     fn a_subscription_that_has_lasted_begins_with_the_first_pause() {
         let config = ClientConfig::new();

@@ -18,29 +18,29 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AfterReset {
-    /// With the first message of the new log. The default.
+    /// At the first message of the new log. The default.
     #[default]
     Start,
     /// After the last message that the new log has at that time.
     Head,
 }
 
-/// What a stream asks of its topic.
+/// The wishes of a stream for its topic.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Wish {
     pub(crate) from: Option<Position>,
     pub(crate) terms: Terms,
-    /// `None` where it does not say.
+    /// `None` if the stream leaves this to the other streams.
     pub(crate) after_reset: Option<AfterReset>,
 }
 
-/// An event, and what came with it.
+/// An event, with the data of its line.
 pub(crate) struct Input<'a> {
     pub(crate) event: SubscriptionEvent,
     pub(crate) payload: Cow<'a, [u8]>,
     pub(crate) code: Code,
     pub(crate) failure: Option<CallError>,
-    /// The number behind the last one of a log that a server has not delivered all of.
+    /// The position behind the `head` that a stopping server has sent.
     pub(crate) tail: Option<Position>,
 }
 
@@ -51,8 +51,8 @@ impl From<SubscriptionEvent> for Input<'_> {
 }
 
 impl Input<'_> {
-    /// Of what was refused for now: whether it is asked for on another connection at once; and else
-    /// what the server said of when.
+    /// How a refused `/subscribe` is repeated: whether at once on another connection, and otherwise
+    /// the server's `retry`.
     pub(super) fn retry(&self) -> (bool, Option<Duration>) {
         match &self.failure {
             Some(CallError::Refused { reason, retry }) => {
@@ -62,7 +62,7 @@ impl Input<'_> {
         }
     }
 
-    /// What the streams of a topic get for `action`.
+    /// The delivery for the streams of a topic after `action`.
     pub(super) fn delivery(
         &self,
         topic: &Topic,
