@@ -36,8 +36,8 @@ impl KeepAlive {
         self.probed.take().is_some()
     }
 
-    /// Checks the server at `now`. `awaits` says whether the server owes an answer. The verdict is to
-    /// probe after `probe` of silence, and to close if no answer comes within `answer`.
+    /// Checks the server at `now`. `awaits` says whether the server owes an answer. The verdict is
+    /// to probe after `probe` of silence, and to close if no answer comes within `answer`.
     pub fn look(&mut self, now: Time, awaits: bool, probe: Duration, answer: Duration) -> Verdict {
         if !awaits {
             self.probed = None;
