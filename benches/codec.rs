@@ -22,7 +22,7 @@ fn parse(c: &mut Criterion) {
     group.finish();
 }
 
-/// A burst as one read brings it: 1,000 requests of 32 bytes of payload, split and parsed.
+/// A burst as one read returns it: 1,000 requests with 32 bytes of payload, split and parsed.
 fn burst(c: &mut Criterion) {
     let mut stream = Vec::new();
     for id in 1..=1_000 {

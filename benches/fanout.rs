@@ -1,5 +1,5 @@
 //! Notifications to many subscribers over loopback TCP, on one runtime of two workers. The
-//! subscribers are raw sockets that only count bytes, so it is the server that is measured.
+//! subscribers are raw sockets that only count bytes, so the server's work dominates.
 //!
 //! `cargo bench --bench fanout`. One element is one notification delivered to one subscriber.
 
@@ -26,7 +26,7 @@ struct Setup {
     received: Arc<Received>,
 }
 
-/// Bytes that all subscribers have got.
+/// The bytes that all subscribers have received.
 #[derive(Default)]
 struct Received {
     bytes: AtomicU64,
@@ -60,7 +60,7 @@ fn fanout(c: &mut Criterion) {
     let mut group = c.benchmark_group("fanout");
     group.sample_size(20).measurement_time(Duration::from_secs(5));
     for subscribers in [1, 100, 1_000] {
-        // On a worker: the test-kit ends a program whose main thread makes no step for long.
+        // On a worker: the test kit ends a program whose main thread makes no progress for long.
         let setup = runtime.spawn(Setup::new(subscribers));
         let mut setup = runtime.block_on(setup).expect("no panic");
         let mut sequence = 0;
@@ -72,13 +72,13 @@ fn fanout(c: &mut Criterion) {
     group.finish();
 }
 
-/// Publishes `count` messages; the time until every subscriber has all of them.
+/// Publishes `count` messages. Returns the time until every subscriber has received all of them.
 fn publish(runtime: &Runtime, setup: &mut Setup, sequence: &mut u64, count: u64) -> Duration {
     let publisher = setup.server.publisher.clone();
     let (subscribers, received) = (setup.subscribers, setup.received.clone());
     let first = *sequence;
     *sequence += count;
-    // On a worker: a future that is blocked on runs on a thread of its own.
+    // On a worker, because a future passed to `block_on` runs on a thread of its own.
     let publishing = runtime.spawn(async move {
         let start = Instant::now();
         let mut target = received.bytes.load(Ordering::Acquire);

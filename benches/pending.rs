@@ -1,7 +1,7 @@
-//! The client's table of pending calls beside a sharded map, each as a call uses it: an entry in
-//! when the line is appended, out when its reply comes. The table is locked once for a batch of
-//! replies, and on the way in by the lock that a caller holds anyway; a sharded map locks by itself
-//! each time. One element is one call.
+//! Compares the client's table of pending calls with a sharded map, as a call uses them: an entry
+//! is inserted when the line is appended, and removed when its reply comes. The table is locked
+//! once for a batch of replies. For inserts it is under a lock that the caller holds anyway. A
+//! sharded map takes its own lock each time. One element is one call.
 //!
 //! `cargo bench --bench pending`
 
@@ -11,7 +11,7 @@ use bellwire::unstable::client::Pending;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use dashmap::DashMap;
 
-/// As large as what the client keeps of a call.
+/// As large as the client's entry of a call.
 type Waiter = [u64; 4];
 
 fn tables(c: &mut Criterion) {
@@ -33,7 +33,7 @@ fn tables(c: &mut Criterion) {
     group.finish();
 }
 
-/// Each call: one lock for the entry and the line. The batch of replies: one lock.
+/// For each call, one lock for the entry and the line. For the batch of replies, one lock.
 fn in_table(state: &Mutex<(Pending<Waiter>, Vec<u8>)>, next: &mut u64, in_flight: u64) {
     let first = *next;
     *next += in_flight;
@@ -49,7 +49,7 @@ fn in_table(state: &Mutex<(Pending<Waiter>, Vec<u8>)>, next: &mut u64, in_flight
     }
 }
 
-/// Each call: a lock for the line, and one of the map's own. Each reply: one of the map's own.
+/// For each call, a lock for the line and one of the map. For each reply, one of the map.
 fn in_dashmap(map: &DashMap<u64, Waiter>, out: &Mutex<Vec<u8>>, next: &mut u64, in_flight: u64) {
     let first = *next;
     *next += in_flight;

@@ -45,11 +45,13 @@ const MIB: u64 = 1024 * 1024;
 const BUDGET: u64 = (2 * 262_144 + 65_535 + 2 * 65_535 + 65_536 + 1_024 * 512) * 3 / 2;
 /// Requests in flight, by default.
 const PLACES: usize = 1_024;
-/// What the handlers of [`pairs`] take of their own, each being a task: 512 bytes, times 1.5.
+/// The bytes that the handlers of [`pairs`] need themselves, because each is a task: 512 bytes,
+/// times 1.5.
 const TASKS: u64 = PLACES as u64 * 512 * 3 / 2;
-/// Requests of [`pairs`] before their cancels; fewer than places, or the cancels were never read.
+/// Requests of [`pairs`] before their cancels. There are fewer than places in flight; otherwise the
+/// cancels would never be read.
 const BATCH: usize = 1_000;
-/// A server that takes nothing for so long has stopped reading.
+/// A server that takes nothing for this long has stopped reading.
 const STALL: Duration = Duration::from_secs(2);
 
 #[tokio::main]
@@ -72,7 +74,7 @@ async fn main() -> Result<ExitCode, Failed> {
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Handlers that are alive, and the most that ever were.
+/// Live handlers, and the most so far.
 type Alive = Arc<[AtomicUsize; 2]>;
 
 struct Guard(Alive);
@@ -98,8 +100,8 @@ async fn serve() -> Result<(), Failed> {
     Ok(server.serve(router).await?)
 }
 
-/// Reads one connection and does nothing else: what a flood takes from a clean client's processor
-/// time whatever the server.
+/// Reads one connection and does nothing else. It shows how much processor time a flood takes from
+/// a clean client in any case.
 async fn sink() -> Result<(), Failed> {
     end_with_parent();
     let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -110,7 +112,7 @@ async fn sink() -> Result<(), Failed> {
     std::future::pending().await
 }
 
-/// A task of its own, which ends some time after it was cancelled.
+/// A handler that runs as a task, and ends some time after it was cancelled.
 async fn wait(State(alive): State<Alive>) {
     let now = alive[0].fetch_add(1, Ordering::Relaxed) + 1;
     alive[1].fetch_max(now, Ordering::Relaxed);
@@ -118,7 +120,7 @@ async fn wait(State(alive): State<Alive>) {
     std::future::pending::<()>().await;
 }
 
-/// Publishes so many KiB.
+/// Publishes this many KiB.
 async fn publish(publisher: Publisher, count: String) -> Result<(), Failure> {
     let fail = |text: String| Failure::new(Code::INTERNAL, text);
     let count: usize = count.parse().map_err(|_| fail(count))?;
@@ -129,7 +131,7 @@ async fn publish(publisher: Publisher, count: String) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A server that has warmed up, and what it took then.
+/// A server after its warm-up, and its resident memory then.
 async fn warm() -> Result<(ServerProcess, Client, u64), Failed> {
     let server = ServerProcess::start(SERVER)?;
     let client = Client::connect(server.address).await?;
@@ -141,7 +143,7 @@ async fn warm() -> Result<(ServerProcess, Client, u64), Failed> {
     Ok((server, client, before))
 }
 
-/// Prints what grew, and whether that is within `most` and the flood's own bound `holds`.
+/// Prints the growth, and whether it is within `most` and the flood's own bound `holds`.
 fn judge(
     name: &str,
     server: &ServerProcess,
@@ -173,7 +175,7 @@ async fn connect(address: SocketAddr, receive: Option<u32>) -> Result<TcpStream,
     Ok(stream)
 }
 
-/// How a flood fared.
+/// The result of a flood.
 #[derive(Default)]
 struct Fared {
     written: usize,
@@ -181,8 +183,8 @@ struct Fared {
     stalled: bool,
 }
 
-/// Writes pieces until there are none, or the server takes no more; comes back when it is closed.
-/// Connections stay open till the end of the measure.
+/// Writes pieces until there are none left or the server takes no more. Reconnects if the server
+/// closes. Connections stay open until the end of the measurement.
 async fn flood(
     address: SocketAddr,
     receive: Option<u32>,
@@ -230,13 +232,13 @@ async fn unread_requests(count: usize) -> Result<bool, Failed> {
     judge("requests never read", &server, [before, BUDGET], true, &said)
 }
 
-/// Row 8 of the threats: as many requests as there are places but a few, then their cancels.
+/// Row 8 of the threats: slightly fewer requests than places in flight, then their cancels.
 async fn pairs(count: usize) -> Result<bool, Failed> {
     let (server, client, before) = warm().await?;
     let (mut read, mut write) = connect(server.address, None).await?.into_split();
     let reading = tokio::spawn(async move {
         let (mut lines, mut buffer) = (0, vec![0; 65_536]);
-        // The hello stands before the answers.
+        // The hello comes before the answers.
         while lines < count / BATCH * BATCH + 1 {
             let got = read.read(&mut buffer).await?;
             if got == 0 {
@@ -281,8 +283,8 @@ async fn slow_consumer(count: usize) -> Result<bool, Failed> {
     judge("notifications never read", &server, [before, BUDGET], true, &said)
 }
 
-/// Row 6 of the threats. Beside the same flood upon another server that only reads, the clean client
-/// shows what the machine, and not this server, makes it wait.
+/// Row 6 of the threats. The same flood also runs against another server that only reads. It shows
+/// how long a clean client waits because of the machine, and not because of this server.
 async fn tiny_writes(count: usize) -> Result<bool, Failed> {
     let (server, client, before) = warm().await?;
     let quiet = p99(&client, Duration::from_secs(5), || false).await?;
@@ -297,12 +299,12 @@ async fn tiny_writes(count: usize) -> Result<bool, Failed> {
         flooded.as_micros(),
         elsewhere.as_micros()
     );
-    // Twice what the machine makes it wait by itself.
+    // At most twice the wait that the machine alone causes.
     let is_good = flooded <= 2 * quiet.max(elsewhere);
     judge("tiny writes", &server, [before, BUDGET], is_good, &said)
 }
 
-/// A clean client's percentile while `address` is flooded, and how many bytes that took.
+/// A percentile of a clean client while `address` is flooded, and the bytes of the flood.
 async fn p99_beside(
     client: &Client,
     address: SocketAddr,
@@ -317,7 +319,7 @@ async fn p99_beside(
     Ok((flooding.await??, p99))
 }
 
-/// The 99th percentile of calls made one behind the other.
+/// The 99th percentile of calls that are made one after the other.
 async fn p99(
     client: &Client,
     time: Duration,

@@ -1,10 +1,11 @@
 //! Peers that make a server hold as much as they can, at full size: `scripts/hoarders.sh`, which runs
 //! `cargo run --release --example hoarders`
 //!
-//! Replies of all kinds of handlers that are never read, payloads in slow handlers, strangers that
-//! read nothing, and all of these at once; each against a server in a process of its own. It prints
-//! the server's resident memory, what the server says that it holds, and what became of a clean
-//! client's calls meanwhile. Ends with 1 if a bound is broken. Linux: it reads /proc.
+//! Replies of all kinds of handlers that are never read, payloads in slow handlers, unauthenticated
+//! peers that read nothing, and all of these together. Each runs against a server in its own
+//! process. The program prints the server's resident memory, the bytes that the server says it
+//! holds, and the outcome of a clean client's calls meanwhile. Ends with 1 if a bound is broken.
+//! Linux: it reads /proc.
 
 #[path = "measured/server_process.rs"]
 mod server_process;
@@ -35,20 +36,20 @@ use crate::server_process::{SERVER, ServerProcess, end_with_parent, raise_file_l
 
 type Failed = Box<dyn Error + Send + Sync>;
 
-/// The argument that makes the program a server whose peers have to `/auth`.
+/// The argument that makes the program a server whose peers must authenticate.
 const GUARDED: &str = "--guarded";
 const TOKEN: &str = "a-token";
 const MIB: u64 = 1024 * 1024;
 /// The length of a reply, and of a payload.
 const BIG: usize = 60_000;
-/// 1.5 times what a connection may cost with the default limits (SECURITY.md), since buffers grow by
-/// doubling.
+/// 1.5 times what a connection may cost with the default limits (SECURITY.md), because buffers grow
+/// by doubling.
 const BUDGET: u64 = (2 * 262_144 + 65_535 + 2 * 65_535 + 65_536 + 1_024 * 512) * 3 / 2;
 /// The default limit of the whole server.
 const LIMIT: u64 = 512 * MIB;
-/// How long each attack is kept up.
+/// The duration of each attack.
 const TIME: Duration = Duration::from_secs(12);
-/// Before a peer that was closed comes back.
+/// The pause before a peer that was closed reconnects.
 const PAUSE: Duration = Duration::from_secs(2);
 
 #[tokio::main]
@@ -109,7 +110,7 @@ async fn serve(is_guarded: bool) -> Result<(), Failed> {
     Ok(server.serve(router).await?)
 }
 
-/// How a clean client fared, and what its server took at most meanwhile.
+/// The result of a clean client, and the most memory that its server took meanwhile.
 #[derive(Default)]
 struct Fared {
     answered: u64,
@@ -120,7 +121,7 @@ struct Fared {
     held: u64,
 }
 
-/// One call after the other for some time, every tenth with a large payload.
+/// Makes one call after the other for some time, every tenth with a large payload.
 async fn clean_calls(client: &Client, server: &ServerProcess) -> Result<Fared, Failed> {
     let (begun, mut fared) = (Instant::now(), Fared::default());
     for n in 0.. {
@@ -160,7 +161,7 @@ fn judge(name: &str, before: u64, most: u64, fared: &Fared) -> bool {
     is_good
 }
 
-/// Writes `lines`, reads nothing, and stays; comes back after a pause if it is closed.
+/// Writes `lines`, reads nothing, and stays connected. Reconnects after a pause if it is closed.
 async fn hoard(address: SocketAddr, lines: Bytes) {
     loop {
         if let Ok(mut io) = TcpStream::connect(address).await {
@@ -174,7 +175,7 @@ async fn hoard(address: SocketAddr, lines: Bytes) {
     }
 }
 
-/// So many peers that write so many lines each.
+/// This many peers that each write this many lines.
 fn hoarders(
     address: SocketAddr,
     count: usize,
@@ -215,7 +216,7 @@ fn held_line(id: u64) -> Vec<u8> {
     line
 }
 
-/// A payload that is little, in a slow handler.
+/// A small payload in a slow handler.
 fn small_line(id: u64) -> Vec<u8> {
     let mut line = held_line(id);
     line.truncate(30_000);
@@ -227,7 +228,7 @@ fn inline_line(id: u64) -> Vec<u8> {
     format!("{id} inline\n").into_bytes()
 }
 
-/// A line that a stranger may not send, and its answer nearly as long.
+/// A line that an unauthenticated peer may not send. Its answer is nearly as long.
 fn barred_line(id: u64) -> Vec<u8> {
     format!("{id} echo\n").into_bytes()
 }
@@ -256,7 +257,7 @@ async fn strangers() -> Result<bool, Failed> {
     Ok(judge(&format!("{PEERS} strangers that read nothing"), before, most, &fared))
 }
 
-/// Row 36 of the threats: those that read nothing, those with payloads, and many that hold little.
+/// Row 36 of the threats: peers that read nothing, peers with payloads, and many that hold little.
 async fn mixture() -> Result<bool, Failed> {
     const PEERS: usize = 900;
     let server = ServerProcess::start(SERVER)?;

@@ -21,7 +21,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [work, batch, count] = args.as_slice() else { return Err(USAGE.into()) };
     let (work, batch, count) = (work.clone(), batch.parse()?, count.parse()?);
-    // As a task: the runtime polls the future of `main` more often than a task.
+    // As a task, because the runtime polls the future of `main` more often than a task.
     tokio::spawn(async move {
         let path = HotPath::connect().await;
         match work.as_str() {

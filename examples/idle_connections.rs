@@ -1,7 +1,8 @@
-//! What connections cost that only listen: `cargo run --release --example idle_connections [N]`
+//! The cost of connections that only subscribe:
+//! `cargo run --release --example idle_connections [N]`
 //!
-//! Holds N (default 10,000) subscribed connections against a server in a process of its own,
-//! publishes once, checks that each one got it, and prints what the server's memory grew by, per
+//! Holds N (default 10,000) subscribed connections to a server in its own process, publishes once,
+//! and checks that each connection got the message. Prints the growth of the server's memory per
 //! connection: as its allocator counts it, and resident. Ends with 1 if one got nothing, or costs
 //! more than 2,048 bytes. Linux: it reads /proc.
 
@@ -27,11 +28,11 @@ use crate::server_process::{SERVER, ServerProcess, end_with_parent, raise_file_l
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// What a connection may cost, in bytes.
+/// The most that a connection may cost, in bytes.
 const TARGET: i64 = 2_048;
 /// Files that the process needs besides its connections.
 const OTHER_FILES: u64 = 64;
-/// How long anything may take, with all connections at once.
+/// The bound on everything, with all connections at once.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::main]
@@ -46,7 +47,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
 async fn serve() -> Result<(), Box<dyn Error>> {
     end_with_parent();
     raise_file_limit()?;
-    // Nobody renews here.
+    // These clients do not renew their leases.
     let config = ServerConfig::new().connections(1_000_000).lease(Duration::from_secs(3_600));
     let server = Server::bind("127.0.0.1:0").await?.config(config);
     println!("listening on {}", server.local_addr()?);
@@ -54,7 +55,7 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     Ok(server.serve(router).await?)
 }
 
-/// Bytes that are allocated.
+/// The allocated bytes.
 async fn memory() -> String {
     let stats = ALLOCATOR.stats();
     stats.bytes_allocated.wrapping_sub(stats.bytes_deallocated).to_string()
@@ -72,7 +73,7 @@ async fn measure(count: usize) -> Result<ExitCode, Box<dyn Error>> {
     }
     let server = ServerProcess::start(SERVER)?;
     let control = Client::connect(server.address).await?;
-    // What the first connection makes the process allocate is not a connection's.
+    // What the process allocates once, for the first connection, is not counted.
     drop(listen(&server).await?);
     let before = Memory::of(&server, &control).await?;
     let listening = stream::iter(0..count).map(|_| listen(&server)).buffer_unordered(64);
@@ -94,7 +95,7 @@ async fn measure(count: usize) -> Result<ExitCode, Box<dyn Error>> {
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What the server's process takes.
+/// The memory of the server's process.
 #[derive(Clone, Copy)]
 struct Memory {
     allocated: i64,
@@ -114,7 +115,7 @@ impl Memory {
     }
 }
 
-/// A connection that listens, by hand: what a client keeps is not the matter here.
+/// A subscribed connection, driven by hand, because the client's memory is not measured.
 type Listener = BufReader<TcpStream>;
 
 async fn listen(server: &ServerProcess) -> std::io::Result<Listener> {
@@ -129,7 +130,7 @@ async fn is_told(io: &mut Listener, payload: &str) -> bool {
     line(io).await.is_ok_and(|line| line == format!("* news 1 {payload}\n"))
 }
 
-/// A line, with its LF; an error at the end.
+/// Reads a line, with its LF; an error at the end.
 async fn line(io: &mut Listener) -> std::io::Result<String> {
     let mut line = String::new();
     match io.read_line(&mut line).await? {

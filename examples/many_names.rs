@@ -1,10 +1,10 @@
-//! What a million topic names leave behind in a server: `scripts/names.sh [NAMES]`
+//! What a server still holds after a million topic names: `scripts/names.sh [NAMES]`
 //!
-//! Row 15 of the threats. Names are subscribed to and left, then published to, far over the limit
-//! on topics; then the unused logs are dropped. It prints what is allocated, and what the process
-//! has in memory, on the way. It fails if more than 5 % of the peak is still allocated at the end.
-//! The system's allocator keeps pages for later. So there are several rounds, which show that
-//! resident memory does not pile up either.
+//! Row 15 of the threats. Clients subscribe to names and leave them, then publish to them, far over
+//! the limit on topics. Then the unused logs are dropped. The program prints the allocated bytes
+//! and the resident memory after each step. It fails if more than 5 % of the peak is still
+//! allocated at the end. The system's allocator keeps pages for later use. So there are several
+//! rounds, to show that resident memory does not accumulate.
 
 #[macro_use]
 #[path = "shared/print.rs"]
@@ -29,7 +29,7 @@ use tokio::{
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// Subscriptions that a connection may have.
+/// The subscriptions that a connection may have.
 const AT_ONCE: usize = 128;
 const ROUNDS: usize = 3;
 const IDLE_LOG: Duration = Duration::from_secs(1);
@@ -63,7 +63,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A connection that subscribes and leaves.
+/// A connection that subscribes and unsubscribes.
 struct Subscriber {
     lines: Lines<BufReader<OwnedReadHalf>>,
     writer: OwnedWriteHalf,
@@ -100,7 +100,7 @@ impl Subscriber {
     }
 }
 
-/// Publishes to each name once; how many were too many.
+/// Publishes to each name once. Returns how many were refused as too many.
 async fn publish(publisher: &Publisher, names: usize, round: usize) -> Result<usize, PublishError> {
     let mut refused = 0;
     for name in 0..names {
@@ -113,7 +113,7 @@ async fn publish(publisher: &Publisher, names: usize, round: usize) -> Result<us
     Ok(refused)
 }
 
-/// Prints what there is; the bytes allocated.
+/// Prints the current figures. Returns the allocated bytes.
 fn show(when: &str, handle: &ServerHandle) -> io::Result<usize> {
     let stats = ALLOCATOR.stats();
     let bytes = stats.bytes_allocated - stats.bytes_deallocated;
@@ -122,7 +122,7 @@ fn show(when: &str, handle: &ServerHandle) -> io::Result<usize> {
     Ok(bytes)
 }
 
-/// What the process has in memory, in KiB.
+/// The resident memory of the process, in KiB.
 fn resident() -> io::Result<usize> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

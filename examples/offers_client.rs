@@ -34,9 +34,10 @@ use tokio::time::timeout;
 use offer::{News, Offer, Shown, Summary};
 use stop::Stop;
 
-/// Offers that are asked for at once. Further new ones wait in the subscription's queue.
+/// The offers that are requested at the same time. Further new ones wait in the subscription's
+/// queue.
 const MAX_ASKED: usize = 8;
-/// How long a server that hangs may hold up the end.
+/// How long a server that hangs may delay the end of the program.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How often the client asks for an offer again after the reply was lost with the connection.
 /// Asking changes nothing, so it may be repeated. For a call that changes something, the
@@ -65,7 +66,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// A signal ends whatever it waits for.
+/// A signal ends any wait.
 async fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let mut stop = Stop::new()?;
     let connecting = Client::builder().addresses(&args.addresses).connect();
@@ -82,7 +83,7 @@ async fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     tokio::select! {
         closed = close(&client) => match closed {
             Err(error) if is_stopped => eprintln!("{error}"),
-            // If the connection is what failed, it knows best why.
+            // If the connection failed, its error is the best explanation.
             closed => closed?,
         },
         () = stop.next() => {}
@@ -90,7 +91,7 @@ async fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     listened
 }
 
-/// Prints what happens to the connection. The client reconnects by itself.
+/// Prints the events of the connection. The client reconnects by itself.
 async fn tell_of_connections(mut events: ConnectionEvents) {
     while let Some(event) = events.next().await {
         match event {
@@ -109,7 +110,7 @@ async fn close(client: &Client) -> Result<(), Box<dyn Error>> {
 
 async fn listen(client: &Client, args: &Args) -> Result<(), Box<dyn Error>> {
     let listed = Listed::default();
-    // Before the list is asked for, so that no offer falls between the two.
+    // Before the list is requested, so that no offer is missed between the two.
     let (asking, resuming) = (client.clone(), listed.clone());
     let subscribing = client.subscribe("offers").resync(move |loss| {
         tell_of_loss(&loss);
@@ -142,7 +143,8 @@ async fn listen(client: &Client, args: &Args) -> Result<(), Box<dyn Error>> {
 struct Listed(Arc<Mutex<HashSet<NonZeroU64>>>);
 
 impl Listed {
-    /// Lists the offers that were not shown yet. Ids may come in any order, so it checks all.
+    /// Lists the offers that were not shown yet. Ids may come in any order, so it checks all of
+    /// them.
     async fn list(&self, client: &Client) -> Result<(), CallError> {
         let mut offers = client.request_stream::<_, Summary>("offers.list", &());
         while let Some(summary) = offers.next().await {
@@ -154,13 +156,13 @@ impl Listed {
         Ok(())
     }
 
-    /// Whether it was not there.
+    /// Whether the offer was not in the set.
     fn add(&self, id: NonZeroU64) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id)
     }
 }
 
-/// Asks for the offer that is news, and shows it.
+/// Requests the offer of a notification, and shows it.
 async fn tell(client: &Client, listed: &Listed, news: Notification) {
     let Notification { sequence, payload, .. } = news;
     let Ok(news) = serde_json::from_slice::<News>(&payload) else {
@@ -184,7 +186,7 @@ async fn details(client: &Client, id: NonZeroU64) -> Result<Offer, CallError> {
     client.request("offers.get", &id).await
 }
 
-/// Prints what did not come, before the list is searched for it.
+/// Prints what was missed, before the list is searched for it.
 fn tell_of_loss(Loss { missed, position, .. }: &Loss) {
     match missed {
         Delivery::Gap(gap) => {

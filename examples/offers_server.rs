@@ -64,7 +64,7 @@ const SHIPPED: &str = include_str!("offers/offers.jsonl");
 /// How often to look at the file.
 const INTERVAL: Duration = Duration::from_millis(100);
 /// How long the start, and a call that adds an offer, may wait for the file to be read. Other
-/// programs may write it faster than it is read.
+/// programs may write faster than the server reads.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The bound of `random`, unless one is given.
 const DEFAULT_MAX: NonZeroU64 = NonZeroU64::new(100).expect("not zero");
@@ -156,8 +156,8 @@ async fn random(Json(max): Json<Option<NonZeroU64>>) -> Json<u64> {
     Json(fastrand::u64(..max.unwrap_or(DEFAULT_MAX).get()))
 }
 
-/// Looks for the next offer when there is credit for it. So an offer that is added meanwhile is
-/// listed.
+/// Looks up the next offer only when there is credit for it. So an offer that is added meanwhile is
+/// listed, too.
 async fn list(
     State(service): State<Arc<Service>>,
     Json(after): Json<Option<NonZeroU64>>,
@@ -189,18 +189,18 @@ async fn add(
     State(service): State<Arc<Service>>,
     Json(draft): Json<Draft>,
 ) -> Result<Json<News>, Failure> {
-    // A task of its own, so that it is not left half way if the caller cancels.
+    // Runs as a task, so that a cancel by the caller does not stop it half-way.
     let added = tokio::spawn(async move { service.add(draft).await }).await;
     added.map_err(internal)?.map(|id| Json(News { id, changed: false }))
 }
 
-/// What the methods, the file and the topics share.
+/// The state that the methods, the file and the topics share.
 struct Service {
     store: Store,
     publisher: Publisher,
     file: Option<PathBuf>,
-    /// What reads the file, if there is one. Held while offers are taken from it, and from when an
-    /// id is chosen for a new one until it is stored.
+    /// The reader of the file, if there is one. It is locked while offers are read, and from the
+    /// choice of an id for a new offer until that offer is stored.
     source: Mutex<Option<Reading>>,
 }
 
@@ -209,8 +209,8 @@ impl Service {
         Arc::new(Self { store: Store::default(), publisher, file, source: Mutex::default() })
     }
 
-    /// Reads what is in the file at the start, without announcing it. What takes too long is read
-    /// while it serves, also without announcing it.
+    /// Reads the initial content of the file without announcing it. If this takes too long, the
+    /// rest is read while the server runs, also without being announced.
     async fn load(&self) {
         let Some(file) = &self.file else {
             let lines = (1..).zip(SHIPPED.lines());
@@ -230,7 +230,8 @@ impl Service {
         *self.source.lock().await = Some(reading);
     }
 
-    /// Takes what comes into the file, and tells of it. Others have the source between two pieces.
+    /// Reads the file as it grows, and announces its offers. Other tasks can use the reader between
+    /// two pieces.
     async fn follow(&self) -> Infallible {
         loop {
             let is_idle = match &mut *self.source.lock().await {
@@ -244,7 +245,7 @@ impl Service {
         }
     }
 
-    /// Takes all that stands in the file by now; whether there was time for that.
+    /// Reads everything that is in the file now. Returns whether there was enough time.
     async fn catch_up(&self, reading: &mut Reading) -> bool {
         let begun = Instant::now();
         let mut is_idle = self.read_on(reading).await;
@@ -258,7 +259,7 @@ impl Service {
         true
     }
 
-    /// Takes a piece of the file, and tells of it; whether nothing was there.
+    /// Reads a piece of the file, and announces its offers. Returns whether nothing was there.
     async fn read_on(&self, reading: &mut Reading) -> bool {
         let is_silent = reading.is_loading();
         let offers = reading.read(self.file.as_deref()).await;
@@ -272,7 +273,7 @@ impl Service {
         reading.follower.is_idle()
     }
 
-    /// Stores an offer, and tells of it unless it was known as it is.
+    /// Stores an offer, and announces it unless it was known and unchanged.
     async fn put(&self, offer: Offer) -> Result<(), PublishError> {
         let id = offer.id;
         let changed = match self.store.put(offer) {
@@ -284,10 +285,10 @@ impl Service {
         self.publisher.publish("offers", news).await.map(drop)
     }
 
-    /// Adds an offer, to the file too, so that it is there after a restart.
+    /// Adds an offer, also to the file, so that it is there after a restart.
     ///
-    /// All that stands in the file is taken first, so that the id is a new one; and its own line is
-    /// read only after it was stored, so that it is not told of twice.
+    /// First it reads everything in the file, so that the id is new. The line that it appends is
+    /// read only after the offer was stored, so that the offer is announced once.
     async fn add(&self, Draft { id, flat }: Draft) -> Result<NonZeroU64, Failure> {
         let mut source = self.source.lock().await;
         if let Some(reading) = &mut *source
@@ -333,7 +334,7 @@ impl Service {
     }
 }
 
-/// Logs why an offer could not be added; the peer learns only that it failed.
+/// Logs why an offer could not be added. The peer learns only that it failed.
 fn internal(error: impl Error) -> Failure {
     eprintln!("cannot add an offer: {error}");
     Failure::new(Code::INTERNAL, "cannot be stored")

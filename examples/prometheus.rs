@@ -50,11 +50,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// As little of HTTP as Prometheus needs. It answers one scrape after the other.
+/// The minimum of HTTP that Prometheus needs. It answers one scrape after the other.
 async fn serve_metrics(listener: TcpListener, prometheus: PrometheusHandle, server: ServerHandle) {
     while let Ok((stream, _)) = listener.accept().await {
         bellwire::metrics::record_server("example", &server.stats());
-        // A scraper that goes away misses its figures, and that is all.
+        // If a scraper disconnects, only its own figures are lost.
         drop(answer(stream, &prometheus.render()).await);
     }
 }

@@ -34,7 +34,7 @@ async fn whoami(who: Principal) -> String {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // Real ones are random, and come from where secrets are kept.
+    // Real tokens are random, and come from a store of secrets.
     let tokens = TokenAuthenticator::new()
         .token("5f1c0a3e7d524f0e", Principal::new("ada").with_value(Team("red")))
         .token("c2b9d7f011aa4a34", Principal::new("bob").with_value(Team("blue")));
@@ -78,8 +78,8 @@ async fn connect(address: &str, token: &str) -> Result<Client, ConnectionError> 
     Client::connect_with(address, config).await
 }
 
-/// Calls until the end of the connection is known. (A client reconnects by itself. To keep a user
-/// out, remove the token, too.)
+/// Makes calls until one reports the end of the connection. (A client reconnects by itself. To keep
+/// a user out, remove the token, too.)
 async fn refusal(client: &Client) -> CallError {
     loop {
         if let Err(error) = client.call("whoami", "").fail_fast().await {

@@ -1,4 +1,4 @@
-//! What SECURITY.md says of slow peers, in seconds: `scripts/slow_peers.sh`, which runs
+//! The claims of SECURITY.md about slow peers, measured: `scripts/slow_peers.sh`, which runs
 //! `cargo run --release --example slow_peers [RUNS]`
 //!
 //! Slow first lines, one subscriber that stops among a hundred, and a server that is suspended;
@@ -34,9 +34,10 @@ use crate::server_process::{SERVER, ServerProcess, end_with_parent, raise_file_l
 
 type Failed = Box<dyn Error + Send + Sync>;
 
-/// Connections that dribble their first line.
+/// Connections that send their first line very slowly.
 const DRIBBLING: usize = 2_000;
-/// Subscribers of one topic, and how many messages of 1 KiB each of them gets, at which pace.
+/// Subscribers of one topic, the number of messages of 1 KiB that each of them gets, and their
+/// pace.
 const SUBSCRIBERS: usize = 100;
 const MESSAGES: usize = 2_000;
 const PACE: Duration = Duration::from_millis(1);
@@ -98,7 +99,7 @@ async fn slow_first_lines() -> Result<bool, Failed> {
     Ok(verdict("slow first lines", is_good, &said))
 }
 
-/// A byte every 4 s, until the server closes; after how long it did.
+/// Writes a byte every 4 s until the server closes. Returns after how long it closed.
 async fn dribble(io: TcpStream, begun: Instant) -> std::io::Result<Duration> {
     let (mut read, mut write) = io.into_split();
     let writing = tokio::spawn(async move {
@@ -116,7 +117,7 @@ async fn dribble(io: TcpStream, begun: Instant) -> std::io::Result<Duration> {
     Ok(begun.elapsed())
 }
 
-/// Row 28 of the threats: the percentile with everybody reading, then with one that does not.
+/// Row 28 of the threats: the percentile while all subscribers read, then with one that does not.
 async fn one_that_stops(runs: usize) -> Result<bool, Failed> {
     let (mut ratios, mut all_came) = (Vec::new(), true);
     for run in 1..=runs {
@@ -135,7 +136,8 @@ async fn one_that_stops(runs: usize) -> Result<bool, Failed> {
     Ok(verdict("one that stops", all_came && median <= 1.2, &said))
 }
 
-/// The 99th percentile from publishing to reading, of those that read, and whether they got all.
+/// The 99th percentile from publish to read, for the subscribers that read, and whether they got
+/// all messages.
 async fn told(deaf: usize) -> Result<(Duration, bool), Failed> {
     let server = ServerProcess::start(SERVER)?;
     let publisher = Client::connect(server.address).await?;
@@ -190,7 +192,7 @@ async fn read_all(
     Ok(micros)
 }
 
-/// Row 30 of the threats: renewals that came while the server stood still are not late.
+/// Row 30 of the threats: renewals that came while the server was suspended are not late.
 async fn suspended() -> Result<bool, Failed> {
     let server = ServerProcess::start(SERVER)?;
     let publisher =
@@ -217,7 +219,7 @@ async fn suspended() -> Result<bool, Failed> {
     Ok(verdict("a suspended server", kept == SUBSCRIBERS, &said))
 }
 
-/// Renews in time, and whether the notification came without an end before it.
+/// Renews in time. Returns whether the notification came without an end before it.
 async fn renew_all_along(address: SocketAddr, ready: Arc<Barrier>) -> Result<bool, Failed> {
     let (read, mut write) = TcpStream::connect(address).await?.into_split();
     write.write_all(b"1 /subscribe t\n").await?;

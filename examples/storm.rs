@@ -1,11 +1,11 @@
-//! All clients come back at once, at full size: `scripts/storm.sh`, which runs
+//! All clients reconnect at once, at full size: `scripts/storm.sh`, which runs
 //! `cargo run --release --example storm [SECONDS]...`
 //!
-//! Row 25 of the threats: 2,000 clients over TCP of a server in a process of its own, which is
-//! killed by SIGKILL and started again after so many seconds (default 0, 1, 2, 5 and 10). Prints
-//! how the clients come back, by when, and whether anything was lost. Ends with 1 if something was,
-//! if a client comes back later than its backoff allows, or if in any 100 ms more than three times
-//! the mean come back. Linux, for the limit of files.
+//! Row 25 of the threats. 2,000 clients are connected over TCP to a server in its own process. The
+//! server is killed by SIGKILL and started again after each number of SECONDS (default 0, 1, 2, 5
+//! and 10). Prints how and when the clients reconnect, and whether anything was lost. Ends with 1
+//! if anything was lost, if a client reconnects later than its backoff allows, or if more than
+//! three times the mean reconnect in any 100 ms. Linux, for the limit of files.
 
 #[macro_use]
 #[path = "shared/print.rs"]
@@ -46,11 +46,12 @@ const CLIENTS: usize = 2_000;
 const OTHER_FILES: u64 = 64;
 /// How often the server publishes.
 const PACE: Duration = Duration::from_millis(250);
-/// What a busy machine may add to it, to connect and be greeted.
+/// The extra time that a busy machine may need to connect and to read the hello.
 const SLACK: Duration = Duration::from_secs(1);
-/// How long anything may take in all.
+/// The bound on everything.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// Into how many parts the time is cut to show what came when, and how wide the widest is drawn.
+/// The number of parts into which the time is divided for the plot, and the width of the longest
+/// bar.
 const PARTS: usize = 10;
 const WIDTH: usize = 60;
 
@@ -75,7 +76,7 @@ async fn main() -> Result<ExitCode, Failed> {
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Answers, and tells its subscribers one number after the other.
+/// Answers calls, and publishes one number after the other.
 async fn serve(address: &str) -> Result<ExitCode, Failed> {
     end_with_parent();
     let server = Server::bind(address).await?;
@@ -92,7 +93,7 @@ async fn serve(address: &str) -> Result<ExitCode, Failed> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The clients, and their server.
+/// The clients and their server.
 struct Crowd {
     address: SocketAddr,
     server: Option<ServerProcess>,
@@ -102,14 +103,14 @@ struct Crowd {
     restarts: usize,
 }
 
-/// What one client was told on the topic.
+/// What one client received on the topic.
 #[derive(Default)]
 struct Heard {
-    /// Logs that it was told to be other ones.
+    /// Logs that the client saw as new ones.
     resets: usize,
-    /// The number to come.
+    /// The next number.
     next: u64,
-    /// Numbers that were named as gone, or that did not come in their order.
+    /// Numbers that were named as gone, or came out of order.
     lost: u64,
 }
 
@@ -132,7 +133,7 @@ impl Crowd {
         Ok(Self { address, server: Some(server), clients, listeners, returns, restarts: 0 })
     }
 
-    /// Whether every outage was endured.
+    /// Whether every outage passed.
     async fn endure(&mut self, outages: &[Duration]) -> Result<bool, Failed> {
         let mut is_good = true;
         for outage in outages {
@@ -142,7 +143,7 @@ impl Crowd {
         Ok(is_good)
     }
 
-    /// Kills the server and starts it again; whether all is as it should be.
+    /// Kills the server and starts it again. Returns whether all checks hold.
     async fn storm(&mut self, outage: Duration) -> Result<bool, Failed> {
         drop(self.server.take());
         let killed = Instant::now();
@@ -167,7 +168,7 @@ impl Crowd {
         Ok(in_time == CLIENTS && is_spread && answered == CLIENTS && lost == 0)
     }
 
-    /// A call of each client, made while there is no server; whether it was answered.
+    /// Makes a call of each client while there is no server. Returns how many were answered.
     fn call_each(&self) -> JoinSet<bool> {
         let calls =
             (0..).zip(self.clients.clone()).map(|(number, client): (usize, _)| async move {
@@ -186,8 +187,8 @@ impl Crowd {
         back
     }
 
-    /// Waits until each client was told of each new log, and something of the last one; how many
-    /// numbers were lost.
+    /// Waits until each client has seen each new log, and has received a message of the last one.
+    /// Returns how many numbers were lost.
     async fn lost(&self) -> u64 {
         let mut lost = 0;
         for listener in &self.listeners {

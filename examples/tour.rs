@@ -29,7 +29,7 @@ type Outcome = Result<(), Box<dyn Error>>;
 const LEASE: Duration = Duration::from_secs(60);
 const SHORT_LEASE: Duration = Duration::from_secs(1);
 
-// One thread: what happens and what is printed then come in one order, each time the same.
+// On one thread, so that the order of events and lines is the same each time.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Outcome {
     let desk = Desk::open(7, LEASE).await?;
@@ -204,7 +204,7 @@ async fn meet_a_hostile_server() -> Outcome {
     Ok(())
 }
 
-/// A client whose lines are shown.
+/// A client whose lines are printed.
 async fn connect(address: SocketAddr) -> Result<Client, Box<dyn Error>> {
     let (client, connection) = dial(address).await?;
     tokio::spawn(connection);

@@ -31,7 +31,7 @@ async fn work(millis: String) -> String {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // The limit stands before the clock: waiting for a turn does not count as working.
+    // The limit comes before the timeout, so that waiting for a place does not count as work.
     let stack = ServiceBuilder::new()
         .layer(GlobalConcurrencyLimitLayer::new(AT_ONCE))
         .timeout(Duration::from_secs(1));
@@ -47,7 +47,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     println!("quick: {}", String::from_utf8_lossy(&client.call("work", "10").await?));
 
-    // It may have done something before its time was over, which `cut` says.
+    // The handler may have done something before its time was over, so the outcome is `cut`.
     let error = client.call("stall", "").await.unwrap_err();
     assert!(matches!(error, CallError::Unknown(Unknown::Cut(_))));
     println!("slow: {error}");

@@ -1,11 +1,11 @@
-//! What peers that do not read, or read slowly, cost: `scripts/unread.sh`, which runs
+//! The cost of peers that do not read, or read slowly: `scripts/unread.sh`, which runs
 //! `cargo run --release --example unread [SECONDS]`
 //!
 //! TCP memory of subscribers that never read, the delay of a reply and of the latest message on a
-//! connection that is read slowly, and how long slow readers live: each with the default limit on what
-//! the system holds unsent, and with the system's own. The server runs in a process of its own. SECONDS
-//! (default 120) is how long the slow readers read. Ends with 1 if a bound is broken. Linux: it reads
-//! /proc.
+//! connection that is read slowly, and how long slow readers stay connected. Each is measured with
+//! the default limit on unsent bytes, and with the system's own limit. The server runs in its own
+//! process. SECONDS (default 120) is how long the slow readers read. Ends with 1 if a bound is
+//! broken. Linux: it reads /proc.
 
 #[path = "measured/server_process.rs"]
 mod server_process;
@@ -28,7 +28,7 @@ use tokio::{
 
 use crate::server_process::{SERVER, ServerProcess, end_with_parent, raise_file_limit};
 
-/// The argument for a server that leaves it to the system how much that holds.
+/// The argument for a server that does not limit the unsent bytes.
 const UNLIMITED: &str = "--server-without-limit";
 
 type Failed = Box<dyn Error + Send + Sync>;
@@ -37,18 +37,19 @@ const TOPIC: &str = "flood0";
 /// Each message has this many bytes, and there are this many in a millisecond.
 const MESSAGE: usize = 1_024;
 const AT_ONCE: usize = 8;
-/// Subscribers that never read, and what the system may hold for each: the limit, a segment, and what
-/// the peer's system has received.
+/// Subscribers that never read, and the bytes that the system may hold for each: the limit, a
+/// segment, and what the peer's system has received.
 const SUBSCRIBERS: usize = 500;
 const HELD: u64 = 400 * 1024;
-/// What a slow reader of a flood reads in a second, for how long, and how late replies may be.
+/// The bytes that a slow reader of a flood reads in a second, for how long, and the bound on the
+/// delay of replies.
 const SLOW: usize = 1_000_000;
 const WATCHED: Duration = Duration::from_secs(20);
 const LATE: Duration = Duration::from_millis(300);
-/// What readers that have to live read in a second.
+/// The bytes that readers read in a second which must stay connected.
 const STEADY: [usize; 3] = [10_000, 30_000, 60_000];
-/// After how long a peer that reads nothing is gone: `write_progress` and `tcp_user_timeout`, and what
-/// fills the buffers before.
+/// After how long a peer that reads nothing is closed: `write_progress` and `tcp_user_timeout`, and
+/// the time in which the buffers fill.
 const GONE: Duration = Duration::from_secs(30);
 
 #[tokio::main]
@@ -70,7 +71,7 @@ async fn main() -> Result<ExitCode, Failed> {
         let mut all = never_read(server).await?;
         all &= slowly_read(server).await?;
         all &= slow_readers(server, seconds).await?;
-        // Without the limit the figures are for comparison.
+        // The figures without the limit are only for comparison.
         is_good &= all || server == UNLIMITED;
     }
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -86,7 +87,7 @@ async fn serve(config: ServerConfig) -> Result<(), Failed> {
     Ok(server.serve(router).await?)
 }
 
-/// Publishes without end; each message says when.
+/// Publishes without end. Each message contains its time.
 async fn flood(publisher: Publisher) {
     let (mut ticks, padding) = (interval(Duration::from_millis(1)), "x".repeat(MESSAGE));
     loop {
@@ -97,7 +98,7 @@ async fn flood(publisher: Publisher) {
     }
 }
 
-/// A time that two processes agree on, in microseconds.
+/// A clock that two processes share, in microseconds.
 fn micros() -> u128 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros()
 }
@@ -113,7 +114,8 @@ async fn subscribe(address: SocketAddr, attributes: &str) -> Result<TcpStream, F
     Ok(io)
 }
 
-/// Row 37 of the threats: what is held for peers that never read, by the server and by the system.
+/// Row 37 of the threats: the bytes held for peers that never read, by the server and by the
+/// system.
 async fn never_read(server: &str) -> Result<bool, Failed> {
     let server = ServerProcess::start(server)?;
     let (resident, before) = (server.resident()?, tcp_memory()?);
@@ -144,7 +146,7 @@ fn tcp_memory() -> Result<u64, Failed> {
     Ok(pages.parse::<u64>()? * rustix::param::page_size() as u64)
 }
 
-/// How late replies are behind a flood, and how old what comes of it is with `slow=latest`.
+/// The delay of replies behind a flood, and the age of its messages with `slow=latest`.
 async fn slowly_read(server: &str) -> Result<bool, Failed> {
     let server = ServerProcess::start(server)?;
     let (replies, _) = delays(server.address, "").await?;
@@ -189,7 +191,7 @@ async fn delays(address: SocketAddr, attributes: &str) -> Result<(Duration, Dura
             }
         }
     }
-    // One that has not come by now has taken as long as this at least.
+    // A reply that has not come yet has taken at least this long.
     Ok((if waits { reply.max(asked.elapsed()) } else { reply }, age))
 }
 
@@ -201,7 +203,7 @@ fn since(message: &str) -> Result<Duration, Failed> {
 
 const TICK: Duration = Duration::from_millis(10);
 
-/// A slow reader stays connected; one that reads nothing does not.
+/// A slow reader stays connected, but a peer that reads nothing does not.
 async fn slow_readers(server: &str, time: Duration) -> Result<bool, Failed> {
     let server = ServerProcess::start(server)?;
     let mut readers = JoinSet::new();
@@ -222,7 +224,7 @@ async fn slow_readers(server: &str, time: Duration) -> Result<bool, Failed> {
     Ok(is_good & verdict("reads nothing", gone <= GONE, &said))
 }
 
-/// Reads at that rate for `time`, or until the server closes; after how long it did.
+/// Reads at that rate for `time`, or until the server closes. Returns how long it was connected.
 async fn read_steadily(
     mut io: TcpStream,
     rate: usize,

@@ -30,7 +30,7 @@ for what in calls deliveries; do
 import collections, json, re, sys
 
 MESSAGES = 19200 - 6400
-# Frames that say nothing: of the allocator, of the standard library, and without a name.
+# Frames without information: of the allocator, of the standard library, and without a name.
 NOISE = re.compile(r"UnknownInlinedFun|\(in |library/|^_?_?rust_")
 
 

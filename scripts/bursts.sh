@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# 20,000 messages published in a loop, in every way and to every kind of reader, with the defaults of
-# both ends: what readers lose. ROUNDS (default 50) of each; once more on one processor.
+# Publishes 20,000 messages in a loop, in every way and to every kind of reader, with the defaults
+# of both ends, and prints what the readers lose. ROUNDS (default 50) of each; then once more on one
+# processor.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo build --release --example bursts

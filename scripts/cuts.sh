@@ -1,6 +1,6 @@
 #!/bin/sh
-# Every kind of cut at every byte of the session of tests/sweeps/cuts.rs, where the test command tries some
-# kinds at every 47th. Some minutes on two cores.
+# Makes every kind of cut at every byte of the session of tests/sweeps/cuts.rs. (The test command
+# tries some kinds at every 47th byte.) Some minutes on two cores.
 #
 #   scripts/cuts.sh [STEP]         1 by default: the bytes from one cut to the next
 set -eu

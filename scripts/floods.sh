@@ -1,6 +1,6 @@
 #!/bin/sh
-# The floods of SECURITY.md at full size, and ten thousand idle connections: what they cost in
-# resident memory, and what a clean client's p99 is beside them. Linux, some minutes.
+# Runs the floods of SECURITY.md at full size, and ten thousand idle connections. Measures resident
+# memory, and the p99 of a clean client meanwhile. Linux, some minutes.
 #
 #   scripts/floods.sh [SCALE]
 #

@@ -3,9 +3,9 @@
 #
 #   scripts/fuzz.sh [SECONDS [TARGET...]]
 #
-# Without SECONDS: 600 for `line`, 120 for the others. The corpus grows in fuzz/corpus (not kept),
-# beginning from fuzz/seeds, which tests/it/properties.rs makes of PROTOCOL.md's lines. `cores` begins
-# from nothing: its bytes are decisions.
+# Without SECONDS: 600 for `line`, 120 for the others. The corpus grows in fuzz/corpus (not kept).
+# It begins with fuzz/seeds, which tests/it/properties.rs makes from the lines of PROTOCOL.md.
+# `cores` has no seeds, because its bytes are decisions.
 set -eu
 cd "$(dirname "$0")/../fuzz"
 

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Row 23 of the threats: how soon each end notices that the other is stopped, or that the network loses
-# everything, and that no message is missed after that. Linux, about a minute a
-# run; as root, for the network, which needs iproute2.
+# Row 23 of the threats: measures how soon each end notices that the other is stopped, or that the
+# network loses all packets, and checks that no message is missed after that. Linux, about a minute
+# a run. The network cases need root and iproute2.
 #
 #   scripts/half_open.sh [RUNS]      2 by default
 set -eu

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Peers that make a server hold as much as they can (rows 35 and 36 of SECURITY.md), at full size: the
-# resident memory, and the outcome of a clean client's calls. Linux, a minute or two.
+# Runs peers that make a server hold as much as they can (rows 35 and 36 of SECURITY.md), at full
+# size. Measures the resident memory, and the outcome of a clean client's calls. Linux, a minute or
+# two.
 #
 #   scripts/hoarders.sh
 set -eu

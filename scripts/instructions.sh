@@ -35,7 +35,7 @@ fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# Line tables, by which callgrind knows the source of each instruction.
+# With line tables, callgrind knows the source of each instruction.
 echo "building" >&2
 programs=$(CARGO_PROFILE_RELEASE_DEBUG=1 cargo build --quiet --release --all-features \
     --example load_test --example hot_path --message-format json |
@@ -43,7 +43,7 @@ programs=$(CARGO_PROFILE_RELEASE_DEBUG=1 cargo build --quiet --release --all-fea
 load_test=$(grep '/load_test$' <<< "$programs")
 hot_path=$(grep '/hot_path$' <<< "$programs")
 
-# count FILE COMMAND...: what a run takes, by part, as lines of a part and a number.
+# count FILE COMMAND...: the instructions of a run by part, as lines of a part and a number.
 count() {
     local file=$1
     shift
@@ -136,7 +136,7 @@ cat "$work/figures"
 
 if [ "${1-}" = --write ]; then
     mkdir -p "$(dirname "$WRITTEN")"
-    # Before the file is written, which would make the checkout dirty.
+    # Before the file is written, because that makes the checkout dirty.
     commit=$(git describe --always --dirty --exclude "*")
     {
         echo "# Instructions per message, by scripts/instructions.sh --write"

@@ -21,10 +21,10 @@ bound=${MUTANTS_BOUND:-300}
 tree=$dir/tree
 logs=$dir/logs
 export CARGO_TARGET_DIR=$dir/target CARGO_INCREMENTAL=1 CARGO_PROFILE_DEV_DEBUG=0
-# A test that spins is ended and named after so many seconds.
+# A test that makes no progress for this many seconds is ended and named.
 export BELLWIRE_TEST_STUCK=${BELLWIRE_TEST_STUCK:-60}
 
-# `git apply` in the copy is not to look for a repository around it.
+# `git apply` in the copy must not look for a repository around it.
 export GIT_CEILING_DIRECTORIES=$dir
 
 mkdir -p "$tree" "$logs"
@@ -33,17 +33,17 @@ git ls-files -z | while IFS= read -r -d '' file; do
     mkdir -p "$tree/$(dirname "$file")" && cp "$file" "$tree/$file"
   fi
 done
-# What is no longer in this tree is not to be in the copy.
+# Files that are no longer in this tree must not be in the copy.
 (cd "$tree" && find . -type f | cut -c3-) | while IFS= read -r file; do
   [ -f "$root/$file" ] || rm -f "$tree/$file"
 done
 
 target_of() { if [ "$1" = lib ]; then echo --lib; else echo "--test $1"; fi; }
 
-# The tests that patches name, one a line: the file they are in, and their name.
+# The tests that patches name, one for each line: the file and the name.
 named_by() { sed -n 's/^fails: //p' "$@"; }
 
-# Builds the test binary $2, within ten minutes; what it prints goes to the log $1.
+# Builds the test binary $2, within ten minutes. Its output goes to the log $1.
 build() {
   # shellcheck disable=SC2046
   (cd "$tree" && timeout -k 5 600 cargo test --quiet --all-features $(target_of "$2") --no-run) \
@@ -57,7 +57,7 @@ run() {
     >>"$1" 2>&1
 }
 
-# Whether a test fails by its name. Says what it did instead.
+# Whether a test fails by its name. Otherwise prints what it did instead.
 fails() {
   run "$@"
   local status=$?
@@ -68,13 +68,13 @@ fails() {
     echo "passes: $2 $3"
     return 1
   fi
-  # `name ... FAILED`, or what a bound of the tests says of it.
+  # `name ... FAILED`, or the message of the test kit's time bound.
   grep -qE "$3( - should panic)? (\.\.\. FAILED|hangs: )|^ +([a-z_:]+::)?$3$" "$1" && return 0
   echo "ends by something else: $2 $3"
   return 1
 }
 
-# Runs each named test once in the copy as it is: those that are there and pass are noted.
+# Runs each named test once in the unchanged copy. Records those that exist and pass.
 declare -A passes=()
 try_without_a_patch() {
   local target test log=$logs/clean

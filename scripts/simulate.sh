@@ -1,10 +1,10 @@
 #!/bin/sh
-# Plays simulations of servers and clients by seed, on two threads: tests/sweeps/simulation.rs, with as many
-# seeds as you like.
+# Runs simulations of servers and clients by seed, on two threads: tests/sweeps/simulation.rs, with
+# any number of seeds.
 #
 #   scripts/simulate.sh [SEEDS [FIRST]]      10,000 seeds from 0 on by default
 #
-# Each seed that fails is printed, with how to see its whole log.
+# Prints each seed that fails, and how to see its whole log.
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# The seconds that SECURITY.md quotes: slow first lines, one subscriber that stops, and a server that
-# is suspended. Linux, some minutes.
+# Measures the times that SECURITY.md quotes: slow first lines, one subscriber that stops, and a
+# server that is suspended. Linux, some minutes.
 #
 #   scripts/slow_peers.sh [RUNS]
 set -eu

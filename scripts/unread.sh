@@ -1,7 +1,7 @@
 #!/bin/sh
-# What SECURITY.md says of peers that do not read: TCP memory, the delay of replies, and how long slow
-# readers live, with the default limit on what the system holds unsent and without it. Linux, six
-# minutes.
+# Measures what SECURITY.md says of peers that do not read: TCP memory, the delay of replies, and
+# how long slow readers stay connected, with and without the default limit on unsent bytes. Linux,
+# six minutes.
 #
 #   scripts/unread.sh [SECONDS]
 #

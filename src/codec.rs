@@ -7,7 +7,7 @@ use crate::protocol::{
     AttributeList, DEFAULT_MAX_LINE, Line, LineDecoder, LineTooLong, Malformed, Mark, Word, encode,
 };
 
-/// A line that owns its parts; its rest is plain (PROTOCOL.md, section 2).
+/// A line that owns its parts. Its body is plain, that is unstuffed (PROTOCOL.md, section 2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnedLine {
     mark: Mark,
@@ -35,7 +35,7 @@ impl OwnedLine {
         self.mark
     }
 
-    /// The word: a method, a topic, `ok`, or the protocol's own.
+    /// The word: a method, a topic, `ok`, or another word of the protocol.
     pub fn word(&self) -> &str {
         &self.word
     }
@@ -45,7 +45,7 @@ impl OwnedLine {
         &self.attributes
     }
 
-    /// The rest, unstuffed; empty if there is none.
+    /// The body, unstuffed; empty if there is none.
     pub fn rest(&self) -> &Bytes {
         &self.rest
     }
@@ -62,15 +62,15 @@ impl From<Line<'_>> for OwnedLine {
     }
 }
 
-/// What a [`LineCodec`] read: a line, or what was wrong with it. A malformed line is an item and
-/// not an error, because the stream goes on after it.
+/// What a [`LineCodec`] read: a line, or the fault of a malformed line. A malformed line is an item
+/// and not an error, because the stream goes on after it.
 pub type CodecItem = Result<OwnedLine, Malformed>;
 
-/// Why a [`LineCodec`] cannot go on.
+/// Why a [`LineCodec`] cannot continue.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum LineCodecError {
-    /// A line reached the limit without its LF.
+    /// A line reached its limit without an LF.
     TooLong(LineTooLong),
     /// The transport failed.
     Io(std::io::Error),
@@ -102,7 +102,7 @@ impl From<std::io::Error> for LineCodecError {
 
 /// A decoder and encoder of lines, with items that own their bytes. Feature `codec`.
 ///
-/// The library's own client and server do without it: they read lines in place.
+/// The library's own client and server do not use it: they read lines in place.
 ///
 /// ```
 /// use bellwire::codec::{LineCodec, OwnedLine};
@@ -158,14 +158,14 @@ impl Decoder for LineCodec {
         Ok(item)
     }
 
-    /// Bytes without their LF are never acted on.
+    /// Bytes without an LF are dropped at the end of the stream.
     fn decode_eof(&mut self, buffer: &mut BytesMut) -> Result<Option<CodecItem>, LineCodecError> {
         self.decode(buffer)
     }
 }
 
 /// # Errors
-/// [`LineCodecError::TooLong`] for a line over the limit; nothing is written then.
+/// [`LineCodecError::TooLong`] for a line over the limit. Nothing is written then.
 impl Encoder<&OwnedLine> for LineCodec {
     type Error = LineCodecError;
 

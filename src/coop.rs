@@ -28,7 +28,7 @@ thread_local! {
     static TAKEN: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Polls, and takes a unit of the budget if that is ready. Pending without budget.
+/// Polls a future, and takes a unit of the budget if it is ready. Pending if no budget is left.
 pub(crate) fn poll_budgeted<T>(
     cx: &mut Context<'_>,
     poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
@@ -44,8 +44,8 @@ pub(crate) fn poll_budgeted<T>(
 /// Takes the units of a published message of this size from the task's budget. If the budget is
 /// used up, other tasks run first.
 ///
-/// So while a task publishes in a loop, the connections that read get a turn long before a topic
-/// has to drop messages that they have not read.
+/// So while a task publishes in a loop, connections get a turn long before a topic drops messages
+/// that they have not read.
 pub(crate) async fn consume_message(bytes: usize) {
     let units = units_of(bytes);
     // A thread within `block_on` is not a task: the runtime cannot run others on it.
@@ -59,7 +59,7 @@ pub(crate) async fn consume_message(bytes: usize) {
     }
 }
 
-/// As [`consume_message`], in a driver, which looks itself whether budget is left.
+/// As [`consume_message`], for a driver, which checks itself whether budget is left.
 pub(crate) fn spend_message(bytes: usize) {
     let cx = &mut Context::from_waker(Waker::noop());
     for _ in 0..units_of(bytes) {
@@ -80,7 +80,7 @@ mod tests {
 
     use super::*;
 
-    /// How many messages of so many bytes a task publishes in one turn.
+    /// How many messages of `bytes` bytes a task publishes in one turn.
     async fn in_one_turn(bytes: usize) -> usize {
         task::yield_now().await;
         let count = Cell::new(0);
@@ -103,7 +103,7 @@ mod tests {
         assert!(in_one_turn(60_000).await <= 1);
     }
 
-    /// As many messages as another task may publish in a turn use up the budget of a driver.
+    /// A driver's budget is used up by as many messages as a task may publish in one turn.
     #[tokio::test]
     async fn a_driver_spends_its_budget_on_messages() {
         for (bytes, messages) in [(0, 32), (2_048, 16), (60_000, 2)] {
@@ -115,13 +115,13 @@ mod tests {
         }
     }
 
-    /// A thread without a task gives way once it has published as much as a task in one turn.
+    /// A thread outside of tasks yields once it has published as much as a task may in one turn.
     #[test]
     fn a_thread_gives_way_after_a_whole_budget() {
         let cx = &mut Context::from_waker(Waker::noop());
         for bytes in [0, 100, 2_048, 4_096].into_iter().cycle().take(1_000) {
             assert!(pin!(consume_message(bytes)).poll(cx).is_ready());
-            assert!(TAKEN.get() <= BUDGET, "it has not given way");
+            assert!(TAKEN.get() <= BUDGET, "the thread has not yielded");
         }
         assert!(pin!(consume_message(1 << 20)).poll(cx).is_ready());
         assert!(pin!(consume_message(0)).poll(cx).is_ready());

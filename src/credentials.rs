@@ -5,7 +5,7 @@ use std::fmt;
 use crate::sync::Arc;
 
 /// The proof of a peer's identity, such as a token or a password; any bytes. `Debug` does not show
-/// them, and there is no `Display`. Cheap to clone.
+/// the bytes, and there is no `Display`. Cheap to clone.
 ///
 /// ```
 /// use bellwire::Credentials;

@@ -28,7 +28,7 @@ pub enum CallError {
     },
     /// The request was not sent: nothing ran.
     NotSent(NotSent),
-    /// The request may have run; it cannot be known.
+    /// The request may have run, and the client cannot know whether it did.
     Unknown(Unknown),
     /// The arguments could not be encoded; nothing was sent.
     Encode(Cause),
@@ -47,7 +47,7 @@ impl CallError {
         !self.may_have_run()
     }
 
-    /// The code the server gave, if the server ended the call.
+    /// The code that the server gave, if it ended the call.
     pub fn code(&self) -> Option<&Code> {
         match self {
             Self::Remote(reason) | Self::Refused { reason, .. } => Some(&reason.code),
@@ -65,7 +65,7 @@ impl fmt::Display for CallError {
             Self::NotSent(why) => write!(f, "not sent: {why}"),
             Self::Unknown(why) => write!(f, "outcome unknown: {why}"),
             Self::Encode(what) => write!(f, "arguments cannot be encoded: {what}"),
-            // What a decoder says may quote the reply.
+            // The text of a decoder's error may quote the reply, so it is escaped.
             Self::Decode(what) => {
                 write!(f, "reply cannot be decoded: {}", Escaped(what.as_str().as_bytes()))
             }
@@ -74,8 +74,8 @@ impl fmt::Display for CallError {
 }
 
 impl std::error::Error for CallError {
-    /// The error that caused it, if there is one: a [`ConnectionError`], what is wrong with a name or
-    /// an attribute, or the codec's error.
+    /// The error that caused it, if there is one: a [`ConnectionError`], the error of a name or an
+    /// attribute, or the codec's error.
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::NotSent(why) => why.source(),
@@ -106,18 +106,18 @@ pub enum NotSent {
     Name(InvalidName),
     /// An attribute cannot be written.
     Attribute(InvalidAttribute),
-    /// The line would be longer than the server accepts, with the longest possible id and deadline.
+    /// With the longest possible id and deadline, the line would exceed the server's limit.
     TooLarge {
         /// The server's limit, LF included, in bytes.
         max_line: usize,
     },
     /// The number of the position to subscribe from is invalid: 0, or above 2^53-1. Nothing follows
-    /// the last number of an epoch.
+    /// the last number of an epoch, so it has no position behind it.
     Position,
-    /// This client is subscribed to the topic already, from another position or on other terms.
+    /// This client is already subscribed to the topic, from another position or on other terms.
     AlreadySubscribed,
     /// The deadline passed while the request waited for a connection, or for a place in flight. If
-    /// there was no connection, this says why: the last failure to connect, or how the last
+    /// there was no connection, the error says why: the last failure to connect, or how the last
     /// connection ended.
     Deadline(Option<ConnectionError>),
     /// The connection ended before the line was offered to it.
@@ -155,7 +155,7 @@ impl std::error::Error for NotSent {
     }
 }
 
-/// Why it cannot be known whether a request ran.
+/// Why the outcome of a request is unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Unknown {
@@ -165,10 +165,11 @@ pub enum Unknown {
     Deadline,
     /// The connection ended after the line was offered to it.
     Lost(ConnectionError),
-    /// The server answered with a stream where one line was expected; the request was cancelled.
+    /// The server answered with a stream where one line was expected. The client cancelled the
+    /// request.
     Streamed,
-    /// The server sent more items of a streamed reply than it had credit for; the request was
-    /// cancelled.
+    /// The server sent more items of a streamed reply than it had credit for. The client cancelled
+    /// the request.
     Overrun,
 }
 
@@ -194,7 +195,7 @@ impl std::error::Error for Unknown {
     }
 }
 
-/// Why a connection ended. Every task that waited on it gets the same.
+/// Why a connection ended. Every waiting call gets the same error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectionError {
@@ -202,13 +203,13 @@ pub enum ConnectionError {
     Closed,
     /// The server closed it without a `/bye`.
     ClosedByPeer,
-    /// The server said that it is going away.
+    /// The server sent a `/bye`.
     Bye(Reason),
     /// The transport failed.
     Io {
         /// The kind of failure.
         kind: io::ErrorKind,
-        /// What the transport said.
+        /// The transport's error.
         cause: Cause,
     },
     /// The server broke the protocol.
@@ -217,45 +218,46 @@ pub enum ConnectionError {
     Version(u64),
     /// The address is invalid. The client does not try to connect.
     Address {
-        /// As it was given.
+        /// The address as given.
         address: String,
-        /// What is wrong with it.
+        /// Why it is invalid.
         reason: String,
     },
     /// No address answered in time, so there was no connection.
     ConnectTimeout,
-    /// There was a connection, but the handshake of TLS, or of another transport, did not end in
+    /// The connection was made, but the handshake of TLS, or of another transport, did not end in
     /// time.
     TlsTimeout,
-    /// There was a connection, but the server did not say hello or answer `/auth` in time. A server
-    /// that expects TLS says no hello.
+    /// The connection was made, but the server did not send its `/hello` or answer `/auth` in time.
+    /// A server that expects TLS sends no `/hello`.
     HandshakeTimeout,
-    /// The server owed something and was silent for too long, even when it was probed.
+    /// The server owed an answer, was silent for too long, and did not answer a probe.
     Silent,
     /// The server requires authentication, and the configuration has no credentials.
     AuthRequired {
-        /// The schemes it offers.
+        /// The schemes that the server offers.
         offered: Vec<Code>,
     },
-    /// The server requires authentication, by schemes that the configuration does not have.
+    /// The server requires authentication by schemes for which the configuration has no
+    /// credentials.
     NoCommonScheme {
-        /// The schemes it offers.
+        /// The schemes that the server offers.
         offered: Vec<Code>,
     },
     /// The server refused the credentials.
     AuthRefused(Reason),
-    /// The hook that gives credentials failed.
+    /// The hook that provides credentials failed.
     Credentials(String),
     /// The TLS handshake failed, or a TLS record was invalid, for example because the server does
     /// not speak TLS.
     Tls(Cause),
-    /// This side closed it, but the server did not finish in time.
+    /// This side closed the connection, but the server did not finish in time.
     CloseTimeout,
-    /// User code that the client runs for a connection panicked: the attempt to connect failed, or
-    /// the connection is over. The client tries again, as after any other failure. This needs
+    /// User code that the client runs for a connection panicked. The attempt to connect failed, or
+    /// the connection has ended, and the client tries again as after any other failure. This needs
     /// panics that unwind; with `panic = "abort"` the process ends.
     Panicked {
-        /// Whose code: `connector`, `transport`, `credentials hook` or `client`.
+        /// The code that panicked: `connector`, `transport`, `credentials hook` or `client`.
         what: &'static str,
         /// The message of the panic.
         message: String,
@@ -327,7 +329,7 @@ impl std::error::Error for ConnectionError {
     }
 }
 
-/// Codes with commas between them.
+/// Codes, separated by commas.
 struct Schemes<'a>(&'a [Code]);
 
 impl fmt::Display for Schemes<'_> {

@@ -1,4 +1,4 @@
-//! The guard under which user code is made, polled and dropped: what panics there ends no task of
+//! The guard under which user code is created, polled and dropped. A panic there ends no task of
 //! this crate.
 
 use std::{
@@ -19,13 +19,13 @@ pub(crate) fn guarded<T>(user: impl FnOnce() -> T) -> Option<T> {
     caught(user).ok()
 }
 
-/// Runs user code; the message of the panic, if it panicked.
+/// Runs user code. Returns the message of the panic if it panicked.
 #[inline]
 pub(crate) fn caught<T>(user: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(user)).map_err(disposed)
 }
 
-/// The message of a panic, which is dropped. Its payload is user code too, when it is dropped.
+/// Returns the message of a panic, and drops the panic. Dropping its payload may run user code.
 #[cold]
 fn disposed(panic: Box<dyn Any + Send>) -> String {
     let message = message(&*panic);
@@ -35,7 +35,7 @@ fn disposed(panic: Box<dyn Any + Send>) -> String {
     message
 }
 
-/// The message of a panic, as far as it has one.
+/// The message of a panic, or a substitute if it has none.
 pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
@@ -97,8 +97,8 @@ impl<T> Drop for Held<T> {
     }
 }
 
-/// A future of the user's. Its output is the future's, or the message of the panic that ended it:
-/// when it was made, polled or dropped.
+/// A future of the user. Its output is that of the future, or the message of a panic while it was
+/// created, polled or dropped.
 #[derive(Debug)]
 pub(crate) struct Guarded<F>(Result<Held<F>, Cow<'static, str>>);
 

@@ -9,16 +9,16 @@ use std::{
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// What one read takes at most.
+/// The most bytes that one read takes.
 pub(crate) const SCRATCH: usize = 64 * 1024;
 
 thread_local! {
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// A read buffer lent out by the thread, so that no connection owns one.
+/// A read buffer that the thread lends out, so that connections need none of their own.
 ///
-/// It is taken out of the thread for as long as it is held: user code that runs meanwhile may drive
+/// It is taken out of the thread while it is in use. User code that runs meanwhile may drive
 /// another connection on the same thread, which then gets a buffer of its own.
 pub(crate) struct Scratch(Vec<u8>);
 
@@ -31,7 +31,7 @@ impl Scratch {
         Self(buffer)
     }
 
-    /// Reads once; the bytes that came, none at the end of the stream.
+    /// Reads once. Returns the bytes; none at the end of the stream.
     pub(crate) fn poll_read<'a, T: AsyncRead + Unpin>(
         &'a mut self,
         io: &mut T,
@@ -40,7 +40,7 @@ impl Scratch {
         self.poll_read_at_most(SCRATCH, io, cx)
     }
 
-    /// As [`poll_read`](Self::poll_read), of so many bytes at most.
+    /// As [`poll_read`](Self::poll_read), with at most this many bytes.
     pub(crate) fn poll_read_at_most<'a, T: AsyncRead + Unpin>(
         &'a mut self,
         bytes: usize,

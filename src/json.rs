@@ -2,10 +2,10 @@
 
 /// A payload as JSON: an argument and a reply of a typed handler, and of a typed call.
 ///
-/// As an argument it takes what the payload decodes to; a payload that does not decode is answered
-/// `no bad-arguments`, and the handler is not started. An absent payload is read as `null` on both
-/// sides (docs/protocol/calls.md, section 12): `Json<()>` and `Json<Option<T>>` take it, and so
-/// does a typed call whose method answers without a payload.
+/// As an argument it holds the decoded payload. A payload that does not decode is answered
+/// `no bad-arguments`, and the handler is not started. Both sides read an absent payload as `null`
+/// (docs/protocol/calls.md, section 12). So `Json<()>` and `Json<Option<T>>` accept it, and so does
+/// a typed call whose method answers without a payload.
 ///
 /// ```
 /// use bellwire::Json;
@@ -17,7 +17,7 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Json<T>(pub T);
 
-/// The JSON that a payload says: an absent one is `null`, on both sides and in both directions.
+/// The JSON text of a payload. An absent payload is `null`, on both sides and in both directions.
 pub(crate) fn or_null(payload: &[u8]) -> &[u8] {
     if payload.is_empty() { b"null" } else { payload }
 }

@@ -1,9 +1,8 @@
 //! Pipelined RPC and resumable pub/sub on one connection.
 //!
 //! bellwire is a line protocol for services whose clients both call and listen. Requests carry an
-//! id and are pipelined. Replies come back in any order, and the id leads each one to its caller.
-//! Notifications arrive on the same connection, in order. They can be resumed, and a loss is always
-//! reported.
+//! id and are pipelined. Replies come back in any order and are matched by id. Notifications arrive
+//! on the same connection, in order. They can be resumed, and every loss is reported.
 //!
 //! ```text
 //!   one after the other            pipelined, with a notification

@@ -30,9 +30,9 @@ use crate::{
     server::PeerAddr,
 };
 
-/// What a connection holds in each direction, in bytes. A writer waits while it is full.
+/// The bytes that a connection holds in each direction. A writer waits while it is full.
 const PIPE: usize = 64 * 1024;
-/// Connections that the listener has not accepted yet. A connector waits while there are as many.
+/// The connections that may wait to be accepted. A connector waits while there are as many.
 const BACKLOG: usize = 128;
 
 /// Returns a listener for a server, and a connector for its clients.
@@ -50,19 +50,19 @@ pub struct MemoryListener(mpsc::Receiver<DuplexStream>);
 
 /// The connector of a [`pair`]. Clones connect to the same listener.
 ///
-/// Every address leads to that listener, so a client needs any one address. Once the listener is gone,
-/// connecting fails with [`io::ErrorKind::ConnectionRefused`].
+/// Every address leads to that listener, so any address will do for a client. Once the listener is
+/// dropped, connecting fails with [`io::ErrorKind::ConnectionRefused`].
 #[derive(Clone, Debug)]
 pub struct MemoryConnector(mpsc::Sender<DuplexStream>);
 
 impl MemoryConnector {
-    /// Opens a connection, for a test that reads and writes the bytes of the protocol itself.
+    /// Opens a connection, for a test that reads and writes the protocol's bytes itself.
     ///
     /// # Errors
-    /// `ConnectionRefused` if the listener is gone.
+    /// `ConnectionRefused` if the listener was dropped.
     ///
     /// # Cancel safety
-    /// If it is dropped before it ends, no connection was opened.
+    /// If the future is dropped before it ends, no connection was opened.
     pub async fn open(&self) -> io::Result<DuplexStream> {
         consume_budget().await;
         let place = self.0.reserve().await.map_err(|_| io::ErrorKind::ConnectionRefused)?;
@@ -78,7 +78,7 @@ impl Listener for MemoryListener {
     async fn accept(&mut self) -> io::Result<(DuplexStream, PeerAddr)> {
         match self.0.recv().await {
             Some(io) => Ok((io, peer())),
-            // All connectors are gone. The connections that exist go on.
+            // All connectors were dropped. Open connections go on.
             None => std::future::pending().await,
         }
     }

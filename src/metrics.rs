@@ -30,9 +30,9 @@
 //! | `bellwire_handler_seconds` | histogram | `method`, `outcome` |
 //!
 //! `outcome` is `ok`, `err`, `no` or `cut`. `server` and `client` are the names that the program
-//! gives. `method` is one of the router's. No label has a value that a peer chose, so their number is
-//! bounded. So no metric says which connection holds most or lags longest;
-//! [`ServerHandle::sessions`](crate::ServerHandle::sessions) does.
+//! gives. `method` is one of the router's. No label has a value that a peer chose, so the number of
+//! labels is bounded. That is why no metric names the connection that holds most or lags longest.
+//! Use [`ServerHandle::sessions`](crate::ServerHandle::sessions) for that.
 //!
 //! ```
 //! use bellwire::{Client, ServerHandle, metrics};
@@ -52,8 +52,8 @@ use crate::{
     server::{HandlerFuture, Layer, Next, Rejection, RequestParts, ServerStats},
 };
 
-/// Tells the recorder the names and units of the metrics. Call it once, after the recorder is
-/// installed.
+/// Registers the names and units of the metrics with the recorder. Call it once, after the recorder
+/// is installed.
 pub fn describe() {
     for (name, unit, text) in COUNTERS {
         describe_counter!(name, unit, text);
@@ -104,7 +104,7 @@ const GAUGES: [(&str, Unit, &str); 10] = [
 
 /// Records the counters and gauges of a server, under a name for it.
 ///
-/// Counters are set, not added to, so that each server needs its own name.
+/// The counters are set, not added to, so each server needs its own name.
 pub fn record_server(name: &'static str, stats: &ServerStats) {
     let set = |metric: &'static str, value: u64| counter!(metric, "server" => name).absolute(value);
     set("bellwire_server_started_total", stats.started);
@@ -141,7 +141,7 @@ pub fn record_server(name: &'static str, stats: &ServerStats) {
 
 /// Records the counters and gauges of a client, under a name for it.
 ///
-/// Counters are set, not added to, so that each client needs its own name. They run over all
+/// The counters are set, not added to, so each client needs its own name. They count over all
 /// connections of the client.
 pub fn record_client(name: &'static str, stats: &ClientStats) {
     let set = |metric: &'static str, value: u64| counter!(metric, "client" => name).absolute(value);
@@ -179,13 +179,13 @@ fn outcomes(counts: [u64; 4]) -> [(&'static str, u64); 4] {
     [("ok", ok), ("err", err), ("no", no), ("cut", cut)]
 }
 
-/// A [`Layer`] that measures, by method and outcome, how long requests take from when they start to
-/// their reply, or to the end of a streamed reply: `bellwire_handler_seconds`, whose count is the
-/// number of requests.
+/// A [`Layer`] that measures how long requests take, by method and outcome: from their start to
+/// their reply, or to the end of a streamed reply. The metric is `bellwire_handler_seconds`; its
+/// count is the number of requests.
 ///
-/// A streamed reply is measured once, at its end, with the outcome of its end: `cut` if it was
-/// cancelled, late, or lost with its connection. Requests that are refused before their handler
-/// starts, or dropped before it replies (cancelled, past their deadline), are not measured.
+/// A streamed reply is measured once, with the outcome of its end: `cut` if it was cancelled,
+/// exceeded its time, or was lost with its connection. Requests that are refused before their
+/// handler starts, or dropped before it replies (cancelled, past their deadline), are not measured.
 ///
 /// ```
 /// use bellwire::{Router, metrics::Handlers};

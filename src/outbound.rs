@@ -1,14 +1,14 @@
-//! The bytes that a connection has to write, and how many of them are written.
+//! The outgoing bytes of a connection, and how many of them are written.
 
-/// A buffer that is empty keeps no more than this.
+/// The most capacity that an empty buffer keeps.
 const KEPT: usize = 64 * 1024;
 
-/// Bytes on their way out.
+/// Outgoing bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Outbound {
     bytes: Vec<u8>,
     written: usize,
-    /// The transport took bytes since it last passed on all that it had.
+    /// The transport took bytes since its last flush.
     is_unflushed: bool,
 }
 
@@ -27,22 +27,22 @@ impl Outbound {
         self.written == self.bytes.len()
     }
 
-    /// Whether nothing is left to be written, and nothing that was is still on its way.
+    /// Whether all bytes are written and flushed.
     pub(crate) fn is_done(&self) -> bool {
         self.is_empty() && !self.is_unflushed
     }
 
-    /// Whether all is written, and the transport may still hold some of it.
+    /// Whether all bytes are written, but not flushed.
     pub(crate) fn needs_flush(&self) -> bool {
         self.is_empty() && self.is_unflushed
     }
 
-    /// The transport has passed on all that it took.
+    /// Records that the transport was flushed.
     pub(crate) fn flushed(&mut self) {
         self.is_unflushed = false;
     }
 
-    /// The transport took so many bytes.
+    /// Records that the transport took this many bytes.
     pub(crate) fn wrote(&mut self, count: usize) {
         self.written = self.bytes.len().min(self.written + count);
         self.is_unflushed = true;
@@ -51,7 +51,7 @@ impl Outbound {
             self.written = 0;
             self.bytes.shrink_to(KEPT);
         } else if self.written > self.bytes.len() / 2 {
-            // What is written is forgotten once it is the larger part.
+            // The written bytes are removed once they are the larger part.
             self.bytes.drain(..self.written);
             self.written = 0;
         }
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_leaves_and_the_rest_stays() {
+    fn written_bytes_are_removed_and_the_others_stay() {
         let mut out = Outbound::default();
         assert!(out.is_done());
         out.bytes().extend_from_slice(b"abcdef");

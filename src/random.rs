@@ -1,4 +1,4 @@
-//! The one source of randomness: sessions, epochs and jitter.
+//! The one source of random numbers: for sessions, epochs and jitter.
 
 use std::fmt;
 
@@ -9,11 +9,12 @@ use crate::{
     sync::{Arc, Mutex},
 };
 
-/// Where random numbers come from: the system by default, or a seed, for runs that repeat exactly.
+/// The source of random numbers: the system by default, or a seed, for runs that can be repeated
+/// exactly.
 ///
-/// Cheap to clone; clones draw from one sequence. Used for session ids, epochs and jitter, none of
-/// which is a secret. Hash maps keyed by what a peer chooses are seeded by the standard library,
-/// apart from this, since what this source yields is shown to peers.
+/// Cheap to clone; clones draw from one sequence. It is used for session ids, epochs and jitter,
+/// none of which is a secret. Hash maps with keys that a peer chooses do not use it, because peers
+/// see its numbers. The standard library seeds those.
 ///
 /// ```
 /// use bellwire::Random;
@@ -29,7 +30,7 @@ impl Random {
         Self::seeded(Uuid::new_v4().as_u64_pair().0 ^ Uuid::new_v4().as_u64_pair().1)
     }
 
-    /// The sequence of this seed.
+    /// The sequence of `seed`.
     pub fn seeded(seed: u64) -> Self {
         Self(Arc::new(Mutex::new(fastrand::Rng::with_seed(seed))))
     }

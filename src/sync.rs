@@ -1,7 +1,7 @@
-//! What the crate's shared state is made of: mutex, atomics, one-shot.
+//! The primitives of the crate's shared state: mutex, atomics, one-shot.
 //!
-//! All locks and one-shots of the crate come from here, so that a model checker's can be put in
-//! their place by changing this file alone.
+//! All locks and one-shots of the crate come from here, so that only this file has to change for a
+//! run under a model checker.
 //!
 //! Under a lock no waker is woken or dropped, because that may run the code of an executor or drop a
 //! task. It may be cloned.
@@ -13,7 +13,8 @@ pub(crate) use std::sync::{
 };
 pub(crate) use tokio::sync::oneshot;
 
-/// A mutex without poison: no user code runs under a lock, so a panic leaves nothing half done.
+/// A mutex without poisoning. No user code runs under a lock, so a panic cannot leave the state
+/// half changed.
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(parking_lot::Mutex<T>);
 
@@ -22,7 +23,7 @@ impl<T> Mutex<T> {
         Self(parking_lot::Mutex::new(value))
     }
 
-    /// Without locking, by exclusive access.
+    /// Access without locking, by exclusive borrow.
     pub(crate) fn get_mut(&mut self) -> &mut T {
         self.0.get_mut()
     }

@@ -1,5 +1,5 @@
-//! What both ends set on a socket: no delay, how soon a lost peer is noticed, and how much the
-//! system may hold unsent.
+//! The socket options that both ends set: no delay, how soon a lost peer is noticed, and how many
+//! unsent bytes the system may hold.
 
 use std::{error::Error, fmt, io, time::Duration};
 
@@ -8,24 +8,24 @@ use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
-/// The least timeout, in seconds. A quarter of it is an interval of keep-alive, which has to be at
-/// least one whole second.
+/// The least timeout, in seconds. The keep-alive interval is a quarter of it, and must be at least
+/// one whole second.
 const LEAST: u64 = 4;
-/// The longest, in seconds: half of it is the longest time that Linux takes for keep-alive.
+/// The longest timeout, in seconds. Half of it is the longest keep-alive time that Linux accepts.
 const LONGEST: u64 = 2 * 32_767;
 
 /// How long a client's host may be gone from the network before an idle connection ends.
 const CLIENT: Duration = Duration::from_secs(20);
 
-/// What the system may hold unsent of one connection by default, in bytes.
+/// The most unsent bytes that the system holds for one connection, by default.
 pub(crate) const UNSENT: usize = 64 * 1024;
 
-/// Puts `address` in front of the error's text.
+/// Puts `address` before the error's text.
 pub(crate) fn at(address: impl fmt::Display, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), AtAddress { address: address.to_string(), error })
 }
 
-/// An error of the system, and the address that it is about.
+/// An error of the system, with the address that it belongs to.
 #[derive(Debug)]
 pub(crate) struct AtAddress {
     address: String,
@@ -50,25 +50,25 @@ impl Error for AtAddress {
     }
 }
 
-/// Prepares a client's socket: as [`prepare`], but the system does not drop a server that answers
-/// and takes no bytes. The server may have its reasons (docs/protocol/limits.md, section 20), and
-/// the client probes it.
+/// Prepares a client's socket as [`prepare`] does, but the system does not drop a server that
+/// answers and takes no bytes. The server may have stopped reading on purpose
+/// (docs/protocol/limits.md, section 20), and the client has its own probe.
 ///
 /// # Errors
-/// As of [`prepare`].
+/// Those of [`prepare`].
 pub(crate) fn prepare_client(stream: &TcpStream) -> io::Result<()> {
     let set = stream.set_nodelay(true);
     set.and(SockRef::from(stream).set_tcp_keepalive(&probes(CLIENT)))
 }
 
-/// Prepares a socket. What is written leaves at once, since drivers write whole batches. A peer
-/// that is gone from the network is noticed within `timeout`, whether or not there is something to
+/// Prepares a socket. Written bytes are sent at once, because drivers write whole batches. A peer
+/// that is gone from the network is noticed within `timeout`, whether or not there are bytes to
 /// send. With `None`, the times of the system apply.
 ///
-/// Linux also drops a peer that answers, but takes none of the waiting bytes for so long.
+/// Linux also drops a peer that answers, but takes none of the waiting bytes for that time.
 ///
 /// # Errors
-/// The first error of the system. All options are tried nevertheless.
+/// The first error of the system. All options are tried even after an error.
 pub(crate) fn prepare(stream: &TcpStream, timeout: Option<Duration>) -> io::Result<()> {
     let set = stream.set_nodelay(true);
     match timeout {
@@ -83,7 +83,7 @@ fn watch(stream: &TcpStream, timeout: Duration) -> io::Result<()> {
     socket.set_tcp_keepalive(&probes(timeout)).and(set_user_timeout(&socket, timeout))
 }
 
-/// An idle connection is probed after half the time, and again after each quarter.
+/// An idle connection is probed after half of the timeout, and again after each further quarter.
 fn probes(timeout: Duration) -> TcpKeepalive {
     let probes = TcpKeepalive::new().with_time(timeout / 2);
     #[cfg(any(
@@ -100,8 +100,8 @@ fn probes(timeout: Duration) -> TcpKeepalive {
     probes
 }
 
-/// How long sent bytes may stay unacknowledged. Where the system has such an option, it also
-/// applies to an idle connection once that is probed.
+/// Limits how long sent bytes may stay unacknowledged. Where the system has this option, it also
+/// limits how long an idle connection may fail to answer probes.
 #[cfg(any(target_os = "android", target_os = "linux"))]
 fn set_user_timeout(socket: &SockRef<'_>, timeout: Duration) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(timeout))
@@ -112,12 +112,13 @@ fn set_user_timeout(_: &SockRef<'_>, _: Duration) -> io::Result<()> {
     Ok(())
 }
 
-/// Limits what the system holds unsent: it accepts no more bytes while it holds `bytes` of them,
-/// and is writable again at half of that.
+/// Limits the unsent bytes that the system holds. The socket accepts no more bytes while it holds
+/// `bytes` of them, and is writable again at half of that.
 ///
-/// Without the limit Linux takes several megabytes for a peer that does not read, outside all
-/// bounds of the connection, and each later line waits behind them. It is then writable again only
-/// when a third of them is gone. So a slow reader would look like a peer that takes nothing.
+/// Without the limit, Linux buffers several megabytes for a peer that does not read. These bytes
+/// are outside all limits of the connection, and each later line waits behind them. The socket is
+/// writable again only when a third of them is sent, so a slow reader would look like a peer that
+/// takes nothing.
 ///
 /// # Errors
 /// The system's.
@@ -131,14 +132,13 @@ pub(crate) fn limit_unsent(_: &TcpStream, _: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// As [`limit_unsent`], for a Unix socket, where the send buffer is all that is between the two
-/// ends.
+/// As [`limit_unsent`], for a Unix socket. Its send buffer is the only buffer between the two ends.
 ///
 /// # Errors
 /// The system's.
 #[cfg(unix)]
 pub(crate) fn limit_unsent_unix(stream: &UnixStream, bytes: usize) -> io::Result<()> {
-    // Linux doubles what is set, for what it needs beside the bytes.
+    // Linux doubles the value, to have room for its own bookkeeping.
     let doubled = usize::from(cfg!(any(target_os = "android", target_os = "linux")));
     let socket = SockRef::from(stream);
     if socket.send_buffer_size()? <= bytes {
@@ -147,7 +147,8 @@ pub(crate) fn limit_unsent_unix(stream: &UnixStream, bytes: usize) -> io::Result
     socket.set_send_buffer_size(bytes >> doubled)
 }
 
-/// A number of bytes as the option has it, which is signed; 0 would mean the system's own.
+/// A number of bytes as the option's value, which is signed. The value 0 would select the system's
+/// default.
 #[cfg(any(target_os = "android", target_os = "linux"))]
 fn option(bytes: usize) -> u32 {
     u32::try_from(bytes.clamp(1, i32::MAX as usize)).unwrap_or(u32::MAX)
@@ -160,7 +161,8 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// The user timeout of a socket, and the times after which it is probed, where it is watched.
+    /// The user timeout of a socket, its keep-alive time and its keep-alive interval; `None` if
+    /// none is set.
     pub(crate) fn watched(socket: &Socket) -> Option<[Duration; 3]> {
         let timeout = socket.tcp_user_timeout().unwrap();
         assert_eq!(socket.keepalive().unwrap(), timeout.is_some());

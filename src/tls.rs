@@ -1,10 +1,10 @@
-//! TLS by rustls, with ring: both sides, from the first byte (docs/protocol/grammar.md, section
+//! TLS by rustls, with ring, on both sides from the first byte (docs/protocol/grammar.md, section
 //! 11).
 //!
-//! A server listens with a [`TlsListener`], a client connects with
-//! [`ClientBuilder::tls`](crate::ClientBuilder::tls); both take rustls's own configurations, which
-//! [`rustls`] is re-exported for. In a program that links more than one of rustls's crypto
-//! providers, configurations have to name theirs: `builder_with_provider`.
+//! A server listens with a [`TlsListener`], and a client connects with
+//! [`ClientBuilder::tls`](crate::ClientBuilder::tls). Both take configurations of rustls, and
+//! [`rustls`] is re-exported for them. In a program that links more than one of rustls's crypto
+//! providers, configurations must name theirs with `builder_with_provider`.
 
 pub use tokio_rustls::rustls;
 

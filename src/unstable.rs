@@ -1,4 +1,4 @@
-//! Parts without a stable interface: they may change, or go, in any release. With the feature
+//! Parts without a stable interface. They may change, or be removed, in any release. Feature
 //! `unstable-core`.
 //!
 //! They are for fuzz targets, simulations, and drivers for other runtimes.
@@ -10,11 +10,11 @@ pub mod rules {
 
 /// One connection of a server, without a transport and without a runtime.
 ///
-/// With it a server can be driven by hand, by a simulation, or on another runtime than tokio. A
-/// driver accepts connections and does their TLS, reads and writes, and has one timer for each
-/// connection, and one for the [`Upkeep`](server::Upkeep).
-/// [`Connection`](server::Connection) says in which order it calls what. Handlers that
-/// are [`spawned`](crate::server::Endpoint::spawned) or [`blocking`](crate::blocking) need tokio.
+/// With it a server can be driven by hand, by a simulation, or on a runtime other than tokio. A
+/// driver accepts connections, does the TLS handshake, and reads and writes. It has one timer for
+/// each connection, and one for the [`Upkeep`](server::Upkeep). [`Connection`](server::Connection)
+/// documents the order of the driver's calls. Handlers that are
+/// [`spawned`](crate::server::Endpoint::spawned) or [`blocking`](crate::blocking) need tokio.
 pub mod server {
     pub use crate::server::core::{
         connection::Connection, environment::Environment, rounds::StopStep, state::ConnectionState,
@@ -24,9 +24,9 @@ pub mod server {
 
 /// One connection of a client, without a transport and without a runtime.
 ///
-/// [`by_hand`](client::by_hand) makes a client with such a connection, and
-/// [`dialer`](client::dialer) one that has several, one after the other.
-/// [`Connection`](client::Connection) says in which order its driver calls what.
+/// [`by_hand`](client::by_hand) makes a client with one such connection. [`dialer`](client::dialer)
+/// makes a client with several, one after the other. [`Connection`](client::Connection) documents
+/// the order of the driver's calls.
 pub mod client {
     pub use crate::client::{
         by_hand::{Dial, Dialer, by_hand, dialer},

@@ -1,4 +1,4 @@
-//! The least that multiplexes: what a round trip costs on this machine before any guarantee.
+//! The minimal multiplexer: what a round trip costs on this machine before any guarantee.
 //!
 //! One lock over a map of id to one-shot and the bytes to write; a task that writes, a task that
 //! reads; a server that echoes lines. No limits, no errors, no cancelling, no parsing to speak of.
@@ -123,7 +123,8 @@ async fn echo(mut stream: TcpStream) {
     }
 }
 
-/// Calls `take` with the id and all behind it of each whole line; how many bytes are left over.
+/// Calls `take` for each whole line, with the id and the bytes behind it. Returns how many bytes
+/// are left over.
 fn each_line(mut bytes: &[u8], mut take: impl FnMut(&[u8], &[u8])) -> usize {
     while let Some(end) = memchr(b'\n', bytes) {
         let line = &bytes[..end];

@@ -1,7 +1,7 @@
-//! Round trips over loopback TCP: both ends in this process, on one multi-thread runtime of two
-//! workers, with a 32-byte payload; by calls in flight on one connection. Beside bellwire stands the
-//! least that multiplexes, written by hand: what the machine gives at that moment. Compare the two,
-//! rather than either with a figure of another day.
+//! Round trips over loopback TCP, by calls in flight on one connection. Both ends run in this
+//! process, on one multi-thread runtime of two workers, with a 32-byte payload. For comparison
+//! there is a minimal multiplexer, written by hand. Compare the two figures of one run, and not
+//! figures of different days.
 //!
 //! `cargo bench --bench loopback`
 
@@ -48,7 +48,8 @@ async fn connect() -> (TcpServer, Client) {
     (server, client)
 }
 
-/// So many requests by so many callers at once, each making one after the other.
+/// Makes this many requests by this many concurrent callers. Each caller makes one request after
+/// the other.
 fn run<C: Clone, F: Future<Output = ()> + Send + 'static>(
     runtime: &Runtime,
     in_flight: u64,

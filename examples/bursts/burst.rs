@@ -1,4 +1,4 @@
-//! One burst: so many messages published in a loop, and what of them reaches readers that keep up.
+//! One burst: messages are published in a loop, and readers that keep up count what they get.
 
 use std::{fmt, io, thread, time::Duration};
 
@@ -14,16 +14,16 @@ use tokio::{
     time::timeout,
 };
 
-/// The payload of each message: 32 bytes, which are JSON too.
+/// The payload of each message: 32 bytes, which are also valid JSON.
 const PAYLOAD: &str = r#""a message of thirty-two bytes.""#;
 const END: &str = r#""end""#;
-/// No burst takes longer, even on a busy machine.
+/// The bound on a burst, for a busy machine.
 const BOUND: Duration = Duration::from_secs(120);
 
-/// What publishes.
+/// Where the burst is published from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum By {
-    /// The future that the runtime blocks on.
+    /// The future in `block_on` of the runtime.
     Root,
     /// A task.
     Task,
@@ -39,18 +39,18 @@ pub(crate) enum By {
     Thread,
 }
 
-/// What is tried.
+/// One kind of burst.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Burst {
     /// Worker threads; 0 for a runtime of the current thread.
     pub(crate) workers: usize,
     pub(crate) is_tcp: bool,
     pub(crate) by: By,
-    /// The messages go round them.
+    /// The number of topics; messages are published to them in turn.
     pub(crate) topics: usize,
-    /// Readers of each topic, each with a connection of its own.
+    /// Readers of each topic, each on its own connection.
     pub(crate) readers: usize,
-    /// In all.
+    /// Messages of all topics together.
     pub(crate) messages: usize,
 }
 
@@ -60,7 +60,7 @@ impl Default for Burst {
     }
 }
 
-/// What the readers got, all together.
+/// The count of all readers together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) received: u64,
@@ -76,7 +76,7 @@ impl fmt::Display for Burst {
 }
 
 impl Burst {
-    /// Runs it in a runtime of its own, with the defaults of both ends.
+    /// Runs the burst in its own runtime, with the defaults of both ends.
     pub(crate) fn run(self) -> Outcome {
         let runtime = self.runtime();
         let outcome = runtime.block_on(async { timeout(BOUND, self.play()).await });
@@ -102,7 +102,7 @@ impl Burst {
                 readers.spawn(read(subscribed));
             }
         }
-        // A closure subscribes in its task.
+        // Waits until the server counts all subscriptions.
         while service.handle.stats().subscriptions < self.topics * self.readers {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -199,7 +199,7 @@ impl Outcome {
     }
 }
 
-/// A server, and how clients come to it.
+/// A server, and the connectors of its clients.
 struct Service {
     publisher: Publisher,
     handle: bellwire::ServerHandle,

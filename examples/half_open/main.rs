@@ -35,12 +35,12 @@ use crate::{
 
 type Failed = Box<dyn Error>;
 
-/// By when each end has to have noticed.
+/// The time within which each end must notice.
 const BOUND: Duration = Duration::from_secs(21);
-/// The limit on silence of a server that has one for this, in seconds; else it is the default.
+/// The silence limit of a server in trials that set one, in seconds; otherwise the default holds.
 const IDLE: u64 = 20;
 const DEFAULT_IDLE: u64 = 120;
-/// Between two messages of a server that tells something, in milliseconds; and of one that does
+/// The time between two messages, in milliseconds: of a server that publishes, and of one that does
 /// not.
 const PACE: u64 = 100;
 const NEVER: u64 = 0;
@@ -75,17 +75,17 @@ async fn measure(runs: usize) -> Result<ExitCode, Failed> {
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What came of a trial.
+/// The result of a trial.
 enum Outcome {
     Done {
         noticed: Vec<(&'static str, Duration)>,
         then: String,
     },
-    /// It cannot be done here.
+    /// The trial cannot run on this machine.
     Skipped(String),
 }
 
-/// Says what came of it; whether it is good.
+/// Prints the result. Returns whether it is good.
 async fn said(name: &str, trial: impl Future<Output = Result<Outcome, Failed>>) -> bool {
     match trial.await {
         Ok(Outcome::Done { noticed, then }) => {
@@ -108,7 +108,7 @@ async fn said(name: &str, trial: impl Future<Output = Result<Outcome, Failed>>) 
     }
 }
 
-/// The client notices, and connects again once the server goes on.
+/// The client notices, and reconnects when the server continues.
 async fn stopped_server() -> Result<Outcome, Failed> {
     let (server, address) = start_server(None, "127.0.0.1:0", PACE, DEFAULT_IDLE).await?;
     let mut client = start_client(None, &[address]).await?;
@@ -120,7 +120,7 @@ async fn stopped_server() -> Result<Outcome, Failed> {
     Ok(Outcome::Done { noticed: vec![("client", client_at - stopped)], then })
 }
 
-/// The client goes to the other.
+/// The client connects to the other server.
 async fn stopped_server_of_two() -> Result<Outcome, Failed> {
     let (first, address) = start_server(None, "127.0.0.1:0", PACE, DEFAULT_IDLE).await?;
     let (_second, other) = start_server(None, "127.0.0.1:0", PACE, DEFAULT_IDLE).await?;
@@ -137,7 +137,7 @@ async fn stopped_server_of_two() -> Result<Outcome, Failed> {
     Ok(Outcome::Done { noticed: vec![("client", client_at - stopped)], then })
 }
 
-/// The server notices, and the client connects again once it goes on.
+/// The server notices, and the client reconnects when it continues.
 async fn stopped_client() -> Result<Outcome, Failed> {
     let (mut server, address) = start_server(None, "127.0.0.1:0", PACE, IDLE).await?;
     let mut client = start_client(None, &[address]).await?;
@@ -149,14 +149,14 @@ async fn stopped_client() -> Result<Outcome, Failed> {
     Ok(Outcome::Done { noticed: vec![("server", server_at - stopped)], then })
 }
 
-/// What happens to a network.
+/// A fault of a network.
 #[derive(Clone, Copy)]
 enum Fault {
     Swallow,
     Unplug,
 }
 
-/// Both ends notice, and connect again once the network works.
+/// Both ends notice, and the client reconnects when the network works again.
 async fn lost(fault: Fault, pace: u64) -> Result<Outcome, Failed> {
     let network = match Network::new() {
         Ok(network) => network,
@@ -181,7 +181,7 @@ async fn lost(fault: Fault, pace: u64) -> Result<Outcome, Failed> {
     Ok(Outcome::Done { noticed, then })
 }
 
-/// A server, and where it listens.
+/// A server and its address.
 async fn start_server(
     host: Option<&str>,
     address: &str,
@@ -194,7 +194,8 @@ async fn start_server(
     Ok((server, address))
 }
 
-/// A client that has been told something, and for a while by chance of what it renews and hears.
+/// Starts a client, waits for its first message, and then waits for a random time, so that a fault
+/// comes at a random point between renewals and messages.
 async fn start_client(host: Option<&str>, addresses: &[SocketAddr]) -> Result<Process, Failed> {
     let addresses: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
     let arguments = std::iter::once(CLIENT).chain(addresses.iter().map(String::as_str));
@@ -204,7 +205,8 @@ async fn start_client(host: Option<&str>, addresses: &[SocketAddr]) -> Result<Pr
     Ok(client)
 }
 
-/// Waits until the client has connected again and is told something; after how long, in words.
+/// Waits until the client has reconnected and received a message. Returns how long that took, as
+/// text.
 async fn back(client: &mut Process, since: Instant) -> Result<String, Failed> {
     let connected = client.until("connected").await?.0;
     client.until("told").await?;

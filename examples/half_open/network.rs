@@ -12,10 +12,10 @@ const CLIENT: &str = "10.177.0.2";
 /// An unused address on the cable.
 const NOBODY: &str = "02:00:00:00:00:99";
 
-/// Tells the networks of this process apart.
+/// Distinguishes the networks of this process.
 static LAID: AtomicU32 = AtomicU32::new(0);
 
-/// The hosts; they are gone when it is dropped.
+/// The hosts. They are removed when this is dropped.
 pub(crate) struct Network {
     server: String,
     client: String,
@@ -23,7 +23,7 @@ pub(crate) struct Network {
 
 impl Network {
     /// # Errors
-    /// There can be none here: for want of rights, of namespaces, or of `ip`.
+    /// Networks cannot be created here: rights, namespaces or the program `ip` are missing.
     pub(crate) fn new() -> io::Result<Self> {
         let name = format!("bw{}-{}", std::process::id(), LAID.fetch_add(1, Ordering::Relaxed));
         let network = Self { server: format!("{name}s"), client: format!("{name}c") };
@@ -49,12 +49,12 @@ impl Network {
         &self.client
     }
 
-    /// From here on each host's packets for the other are lost, and neither notices.
+    /// From now on each host's packets to the other are lost, and neither host notices it.
     pub(crate) fn swallow(&self) -> io::Result<()> {
         self.each_way(|to| format!("neigh replace {to} lladdr {NOBODY} dev eth nud permanent"))
     }
 
-    /// Ends that.
+    /// Lets packets pass again.
     pub(crate) fn deliver(&self) -> io::Result<()> {
         self.each_way(|to| format!("neigh del {to} dev eth"))
     }
@@ -64,12 +64,12 @@ impl Network {
         ip(&format!("-n {} {}", self.client, command(SERVER)))
     }
 
-    /// Pulls the cable out, at the server's host.
+    /// Unplugs the cable at the server's host.
     pub(crate) fn unplug(&self) -> io::Result<()> {
         ip(&format!("-n {} link set eth down", self.server))
     }
 
-    /// Ends that.
+    /// Plugs the cable in again.
     pub(crate) fn plug(&self) -> io::Result<()> {
         ip(&format!("-n {} link set eth up", self.server))
     }
@@ -78,13 +78,13 @@ impl Network {
 impl Drop for Network {
     fn drop(&mut self) {
         for host in [&self.server, &self.client] {
-            // One that was never there.
+            // The namespace may never have been created.
             let _ = ip(&format!("netns del {host}"));
         }
     }
 }
 
-/// Runs `ip` with these words.
+/// Runs `ip` with these arguments.
 fn ip(words: &str) -> io::Result<()> {
     let output = Command::new("ip").args(words.split(' ')).output();
     let output = output.map_err(|error| io::Error::new(error.kind(), format!("ip: {error}")))?;

@@ -1,4 +1,5 @@
-//! The two programs: a server that counts, and a client that listens to it. They say what they see.
+//! The two programs: a server that counts its subscribers, and a client that subscribes. Both print
+//! what they see.
 
 use std::{cell::Cell, time::Duration};
 
@@ -10,15 +11,15 @@ use tokio::time::{interval, sleep};
 
 use crate::{Failed, parent::end_with_parent};
 
-/// The arguments that make this program one of them.
+/// The arguments that select one of the programs.
 pub(crate) const SERVER: &str = "--server";
 pub(crate) const CLIENT: &str = "--client";
 
 /// How often a server checks its subscribers.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// `--server ADDRESS PACE IDLE`: publishes each PACE milliseconds, or not by itself if that is 0, and
-/// says how many listen.
+/// `--server ADDRESS PACE IDLE`: publishes every PACE milliseconds, or not by itself if that is 0,
+/// and prints how many clients are subscribed.
 pub(crate) async fn serve(arguments: &[String]) -> Result<(), Failed> {
     end_with_parent();
     let [address, pace, idle] = arguments else { return Err("ADDRESS PACE IDLE".into()) };
@@ -58,8 +59,8 @@ async fn look(server: ServerHandle) {
     }
 }
 
-/// `--client ADDRESS...`: listens, and says when it is connected and when no more, when it is told
-/// something for the first time since, and what it missed. On each connection it asks to be told.
+/// `--client ADDRESS...`: subscribes. It prints when it is connected and when not any more, the
+/// first message after each connect, and what it missed. On each connection it asks for a message.
 pub(crate) async fn listen(addresses: &[String]) -> Result<(), Failed> {
     end_with_parent();
     let client = Client::builder().addresses(addresses).connect_lazily();
@@ -70,7 +71,7 @@ pub(crate) async fn listen(addresses: &[String]) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Whether it was said that this connection tells something.
+/// Whether the first message of this connection was printed.
 #[derive(Default)]
 struct Said(Cell<bool>);
 

@@ -1,4 +1,4 @@
-//! This program, started again in a process of its own, and what it says.
+//! This program, started again in its own process, and the lines that it prints.
 
 use std::{
     io,
@@ -15,10 +15,10 @@ use tokio::{
 
 use crate::Failed;
 
-/// Longer than anything here may take.
+/// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// A process; it is killed when dropped.
+/// A process. It is killed when this is dropped.
 pub(crate) struct Process {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -31,7 +31,7 @@ impl Process {
         let mut command = match host {
             Some(host) => {
                 let mut ip = Command::new("ip");
-                // It becomes the program: signals reach that.
+                // `exec` replaces the shell by the program, so signals reach the program.
                 ip.args(["netns", "exec", host]).arg(program);
                 ip
             }
@@ -48,10 +48,10 @@ impl Process {
         Ok(kill_process(pid.ok_or(io::ErrorKind::NotFound)?, signal)?)
     }
 
-    /// Waits for a line that begins like this: when it was said, and the rest of it.
+    /// Waits for a line with this prefix. Returns when it was printed, and the rest of it.
     ///
     /// # Errors
-    /// When it does not come, or something was missed before.
+    /// The line does not come, or the process reported a missed message before it.
     pub(crate) async fn until(&mut self, begin: &str) -> Result<(Instant, String), Failed> {
         timeout(PATIENCE, self.find(begin)).await.map_err(|_| format!("never says {begin:?}"))?
     }

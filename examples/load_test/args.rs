@@ -7,8 +7,8 @@ use clap::{CommandFactory, Parser, error::ErrorKind, value_parser};
 
 use crate::callers::{MAX_CALLERS, STAMP};
 
-/// What a run may last with `--requests`, when no duration is given: a server that never answers
-/// ends it all the same.
+/// The longest duration of a run with `--requests` when none is given. So a server that never
+/// answers cannot keep it running for ever.
 const DURATION_OF_REQUESTS: Duration = Duration::from_secs(3_600);
 const DEFAULT_DURATION: Duration = Duration::from_secs(5);
 const DEFAULT_WARM_UP: Duration = Duration::from_secs(1);
@@ -89,7 +89,7 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// The arguments of this process; ends it with a message when they make no sense.
+    /// The arguments of this process. Ends it with a message if they make no sense.
     pub(crate) fn of_process() -> Self {
         let args = Self::parse();
         if let Err(message) = args.check() {
@@ -121,7 +121,8 @@ impl Args {
         self.warmup.unwrap_or(default)
     }
 
-    /// The requests of caller `number`, from 0: all have the same share, the first ones one more.
+    /// The requests of caller `number`, from 0. All have the same share; the first ones may have
+    /// one more.
     pub(crate) fn share(&self, number: u64) -> Option<u64> {
         let callers = u64::from(self.connections) * u64::from(self.callers);
         self.requests.map(|requests| requests / callers + u64::from(number < requests % callers))

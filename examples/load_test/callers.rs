@@ -20,20 +20,20 @@ use crate::{
     timeline::Timeline,
 };
 
-/// The callers of a connection, and so the requests that a server here allows it in flight.
+/// The callers of a connection. A server in this process allows as many requests in flight.
 pub(crate) const MAX_CALLERS: i64 = 16_384;
 /// The digits of the number that a payload begins with.
 pub(crate) const STAMP: usize = 16;
-/// A caller's own number stands above that of its request.
+/// The caller's own number is above that of its request.
 const REQUEST_BITS: u32 = 36;
 
-/// What a caller counts.
+/// The counts of a caller.
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
     /// Replies that were the payload sent.
     pub(crate) answered: u64,
-    /// Of these; in the open loop also of the requests that were due and did not start, with the
-    /// time that they had waited.
+    /// Of these replies. In the open loop also of the requests that were due and did not start,
+    /// with the time that they had waited.
     pub(crate) latency: Latency,
     pub(crate) timeline: Timeline,
     pub(crate) errors: Errors,
@@ -43,7 +43,7 @@ pub(crate) struct Calls {
 }
 
 impl Calls {
-    /// Takes what another caller counted, which is gone.
+    /// Adds the counts of another caller that has ended.
     pub(crate) fn merge(&mut self, other: Self) {
         self.answered += other.answered;
         self.latency.merge(&other.latency);
@@ -53,8 +53,8 @@ impl Calls {
         self.starts.merge(&other.starts);
     }
 
-    /// Counts the requests that were due and did not start: without them the latencies would be those
-    /// of the requests that had luck.
+    /// Counts the requests that were due and did not start. Without them the latencies would leave
+    /// out the slowest requests.
     pub(crate) fn add_unstarted(&mut self, waits: impl Iterator<Item = Duration>) {
         for wait in waits {
             self.starts.unstarted += 1;
@@ -63,7 +63,7 @@ impl Calls {
         }
     }
 
-    /// A failure counts in the warm-up too: a run that breaks there must not pass for a good one.
+    /// A failure counts in the warm-up, too, so that a run that breaks there does not pass.
     fn count(&mut self, outcome: Outcome, time: Duration, is_measured: bool, at: Duration) {
         self.is_waiting = false;
         match outcome {
@@ -99,7 +99,7 @@ impl Outcome {
     }
 }
 
-/// Spawns the callers of all `clients`; what each counts comes when it has ended.
+/// Spawns the callers of all `clients`. The counts of each come when it has ended.
 pub(crate) fn spawn(
     args: &Args,
     clients: &[Client],
@@ -136,7 +136,7 @@ struct Caller {
 }
 
 impl Caller {
-    /// The clock is read once per call: the end of one is the beginning of the next.
+    /// The clock is read once per call, because the end of one call is the beginning of the next.
     async fn run(mut self, control: Arc<Control>, mut calls: Tally<Calls>) {
         let mut began = Instant::now();
         while self.requests != Some(0) {

@@ -1,4 +1,4 @@
-//! Where a run stands: what the callers look at before each call.
+//! The phase of a run, which the callers check before each call.
 
 use std::{
     sync::{
@@ -13,15 +13,15 @@ use tokio::sync::watch;
 /// The phases of a run, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Calls are made and not counted.
+    /// Calls are made, but not counted.
     WarmUp,
     Measured,
     /// No further call is made.
     Over,
 }
 
-/// Where a run stands. An atomic beside the channel: reading it from all callers shares nothing
-/// that is written.
+/// The phase of a run. It is an atomic beside the channel, so that the callers read a value that is
+/// almost never written.
 #[derive(Debug)]
 pub(crate) struct Control {
     phase: AtomicU8,
@@ -46,14 +46,14 @@ impl Control {
         }
     }
 
-    /// Begins to measure at `now`, unless it is over already.
+    /// Begins to measure at `now`, unless the run has ended.
     pub(crate) fn measure(&self, now: Instant) {
-        // Only the one task that drives the run gets here.
+        // Only the one task that drives the run calls this.
         let _ = self.measured_from.set(now);
         self.phase.fetch_max(Phase::Measured as u8, Ordering::Relaxed);
     }
 
-    /// How long it had been measured by `time`; zero before that.
+    /// How long the run had been measured at `time`; zero before that.
     pub(crate) fn measured_for(&self, time: Instant) -> Duration {
         let from = self.measured_from.get();
         from.map_or(Duration::ZERO, |from| time.saturating_duration_since(*from))

@@ -57,8 +57,8 @@ pub(crate) fn kind_of_publish(error: &PublishError) -> &'static str {
     }
 }
 
-/// Whether every further call on the connection would fail as this one did, and perhaps at once:
-/// without waiting for anything a caller would turn in circles.
+/// Whether every further call on the connection would fail like this one, perhaps immediately. Then
+/// the caller must stop, or it would loop without waiting.
 pub(crate) fn is_final(error: &CallError) -> bool {
     match error {
         CallError::NotSent(why) => !matches!(why, NotSent::Deadline(_)),

@@ -1,4 +1,4 @@
-//! The report as one HTML page, which is well-formed XML too and needs no other file.
+//! The report as one HTML page. It is also well-formed XML, and needs no other file.
 
 use std::{
     fmt::Write,

@@ -5,17 +5,17 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// What is longer is counted as this long.
+/// Longer durations count as this long.
 const LONGEST: Duration = Duration::from_secs(3_600);
-/// Two digits, so within 1 %: a histogram is 18 KiB then, and there is one for each of what may be
-/// thousands of callers.
+/// Two digits, which is a precision of 1 %. A histogram is then 18 KiB, and there may be thousands
+/// of callers with one each.
 const DIGITS: u8 = 2;
-/// Points of a curve for each halving of what is beyond them.
+/// Points of a curve each time that the remaining share halves.
 const TICKS: u32 = 8;
 /// Bars of a plot for each power of ten.
 const BARS_PER_DECADE: f64 = 12.0;
 
-/// A histogram of durations; it takes no memory before the first one.
+/// A histogram of durations. It uses no memory before the first one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Latency(Option<Histogram<u32>>);
 
@@ -43,8 +43,8 @@ impl Latency {
         })
     }
 
-    /// The share of durations beyond each point, and the point in microseconds; the longest last,
-    /// with what one duration is of all.
+    /// The share of durations beyond each point, and the point in microseconds. The longest
+    /// duration comes last, with the share of one duration.
     pub(crate) fn curve(&self) -> Vec<(f64, f64)> {
         let Some(histogram) = &self.0 else { return Vec::new() };
         let least = 1.0 / histogram.len() as f64;

@@ -78,7 +78,7 @@ fn start(args: Args) -> Result<bool, Box<dyn Error>> {
         runtime.block_on(server::serve(address))?;
         return Ok(true);
     }
-    // Before the run: a file that cannot be written is known at once.
+    // Before the run, so that a file that cannot be written is reported at once.
     let file = args.report.clone().map(ReportFile::create).transpose()?;
     let report = runtime.block_on(run::run(&args))?;
     print(&report, args.json)?;

@@ -36,8 +36,8 @@ impl Drop for Progress {
     }
 }
 
-/// The number of requests that are done is known only at the end. So a run with `--requests` shows
-/// no percentage.
+/// The number of completed requests is known only at the end, so a run with `--requests` shows no
+/// percentage.
 fn new_bar(args: &Args) -> ProgressBar {
     if args.requests.is_some() {
         return ProgressBar::new_spinner().with_message("calling");

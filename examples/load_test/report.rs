@@ -1,4 +1,4 @@
-//! What a run found out, as JSON and for people.
+//! The results of a run, as JSON and as text.
 
 use std::fmt;
 
@@ -14,17 +14,17 @@ use crate::{
     timeline::Timeline,
 };
 
-/// What it took.
+/// The parameters of the run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Span {
     pub(crate) seconds: f64,
     pub(crate) cpu_seconds: Option<f64>,
 }
 
-/// What a run found out.
+/// The results of a run.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    /// `None`: in this process, so that its CPU time is in `cpu_seconds` too.
+    /// `None` if the server is in this process, so that its CPU time is in `cpu_seconds`, too.
     address: Option<String>,
     method: String,
     connections: u16,
@@ -32,25 +32,26 @@ pub(crate) struct Report {
     payload: u32,
     workers: usize,
     pub(crate) seconds: f64,
-    /// All that ended, each in one way: `answered`, or one of the calls' errors.
+    /// All calls that ended, by how they ended: `answered`, or the kind of the error.
     requests: u64,
     answered: u64,
     failed: u64,
     requests_per_second: f64,
-    /// From the call to its reply, of those answered; in the open loop from when it was due.
+    /// From the call to its reply, for answered calls. In the open loop it counts from when the
+    /// call was due.
     latency_us: Option<Percentiles>,
     cpu_seconds: Option<f64>,
     cpu_seconds_per_million: Option<f64>,
-    /// Of the open loop.
+    /// Only in the open loop.
     rate: Option<Rate>,
     notifications: Option<Notifications>,
-    /// Of calls and notifications; the run is a good one if there are none.
+    /// Errors of calls and notifications. A good run has none.
     pub(crate) errors: Errors,
     #[serde(skip)]
     pub(crate) plots: Plots,
 }
 
-/// What the plots show.
+/// The data of the plots.
 #[derive(Debug)]
 pub(crate) struct Plots {
     pub(crate) timeline: Timeline,
@@ -69,7 +70,7 @@ struct Rate {
     started: u64,
     /// Started over 10 ms after they were due.
     late: u64,
-    /// Due before the end, and not started for want of a free caller.
+    /// Due before the end, and not started because no caller was free.
     not_started: u64,
     longest_wait_us: f64,
     /// From the actual start to the reply: what a closed loop would report.
@@ -111,7 +112,7 @@ struct Notifications {
     delivered_per_second: f64,
     gaps: u64,
     missed: u64,
-    /// From before it was published to the subscriber's hands.
+    /// From before the publish to the subscriber's application.
     latency_us: Option<Percentiles>,
 }
 
@@ -153,12 +154,12 @@ impl Report {
         self.rate.as_ref().map(|rate| rate.target.into())
     }
 
-    /// A sentence for people if the rate of the open loop could not be held.
+    /// A sentence for the reader if the rate of the open loop could not be held.
     pub(crate) fn rate_not_held(&self) -> Option<String> {
         self.rate.as_ref().and_then(Rate::not_held)
     }
 
-    /// What was measured, as rows of a table.
+    /// The parameters, as rows of a table.
     pub(crate) fn parameters(&self) -> Vec<(String, String)> {
         let server = self.address.as_deref().unwrap_or("in this process");
         let loop_kind = match &self.rate {
@@ -176,7 +177,7 @@ impl Report {
         ])
     }
 
-    /// What came of it, as rows of a table.
+    /// The results, as rows of a table.
     pub(crate) fn totals(&self) -> Vec<(String, String)> {
         let mut table = rows([
             ("measured", format!("{:.2} s", self.seconds)),
@@ -215,7 +216,7 @@ fn rows<const N: usize>(rows: [(&str, String); N]) -> Vec<(String, String)> {
 }
 
 impl Notifications {
-    /// Adds to `errors` what was neither delivered nor named.
+    /// Adds to `errors` the messages that were neither delivered nor named in a gap.
     fn new(args: &Args, heard: Heard, errors: &mut Errors) -> Self {
         let Heard { sent, received, seconds } = heard;
         let due = sent.published * u64::from(args.subscribers);

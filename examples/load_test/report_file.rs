@@ -9,11 +9,12 @@ use std::{
     process,
 };
 
-/// A file that gets its name when it is complete; until then it has another one beside it.
+/// A file that gets its name when it is complete. Until then it has another name in the same
+/// folder.
 #[derive(Debug)]
 pub(crate) struct ReportFile {
     path: PathBuf,
-    /// Removed when this is dropped; empty when the file has its name.
+    /// Removed when this is dropped; empty after the file has got its name.
     unfinished: PathBuf,
     file: File,
 }
@@ -43,7 +44,7 @@ impl ReportFile {
 impl Drop for ReportFile {
     fn drop(&mut self) {
         if !self.unfinished.as_os_str().is_empty() {
-            // Nothing is lost with it, and the error that led here is reported already.
+            // A failure to remove the file loses nothing, and the first error is reported already.
             let _ = fs::remove_file(&self.unfinished);
         }
     }

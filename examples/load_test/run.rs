@@ -26,7 +26,7 @@ use crate::{
     subscribers::{self, Received, Sent, Way},
 };
 
-/// How long, after the end, the last replies and notifications may take.
+/// How long the last replies and notifications may take after the end.
 const GRACE: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(args: &Args) -> Result<Report, Box<dyn Error>> {
@@ -49,7 +49,7 @@ async fn measure(args: &Args, server: Option<&InProcess>) -> Result<Report, Box<
         _ => Some(Audience::gather(args, &connector, server).await?),
     };
     let control = control_with_ctrl_c();
-    // Without a warm-up the first call counts, so the clock runs before there are callers.
+    // Without a warm-up the first call counts, so the clock starts before there are callers.
     let at_once = args.warm_up().is_zero().then(|| Beginning::now(&control));
     let schedule = Schedule::start(args);
     let (mut callers, counts) = callers::spawn(args, &clients, &control, schedule.as_ref());
@@ -93,7 +93,7 @@ impl Connector {
     }
 
     async fn connect(&self) -> Result<Client, String> {
-        // A connection that is lost is an error to be told of, not one to be waited out.
+        // A lost connection must be reported as an error, so the client must not reconnect.
         let client = Client::builder().address(&self.address).config(self.config.clone());
         let connected = client.reconnect(false).connect().await;
         connected.map_err(|error| format!("cannot connect to {}: {error}", self.address))
@@ -108,7 +108,7 @@ impl Connector {
     }
 }
 
-/// Ctrl-C ends the run, and its report is of what was measured by then.
+/// Ctrl-C ends the run. Its report covers what was measured until then.
 fn control_with_ctrl_c() -> Arc<Control> {
     let control = Arc::new(Control::new());
     let interrupted = control.clone();
@@ -128,7 +128,7 @@ async fn warm_up(args: &Args, control: &Control) -> Beginning {
     Beginning::now(control)
 }
 
-/// Waits until the time is up, the callers have made all requests, or a signal comes.
+/// Waits until the time is over, the callers have made all requests, or a signal comes.
 async fn wait_for_end(args: &Args, control: &Control, callers: &mut JoinSet<()>) {
     let progress = Progress::start(args);
     let has_callers = !callers.is_empty();
@@ -141,7 +141,7 @@ async fn wait_for_end(args: &Args, control: &Control, callers: &mut JoinSet<()>)
     drop(progress);
 }
 
-/// Waits for all tasks, and aborts what takes too long.
+/// Waits for all tasks, and aborts those that take too long.
 async fn join_in_time(tasks: &mut JoinSet<()>) {
     if timeout(GRACE, join(tasks)).await.is_err() {
         tasks.shutdown().await;
@@ -154,7 +154,7 @@ async fn join(tasks: &mut JoinSet<()>) {
     }
 }
 
-/// Merges what all tasks handed in; they have ended.
+/// Merges the counts of all tasks, which have ended.
 async fn collect<T: Default>(mut counts: UnboundedReceiver<T>, merge: fn(&mut T, T)) -> T {
     let mut sum = T::default();
     while let Some(count) = counts.recv().await {
@@ -163,21 +163,21 @@ async fn collect<T: Default>(mut counts: UnboundedReceiver<T>, merge: fn(&mut T,
     sum
 }
 
-/// When it was measured from.
+/// The start of the measurement.
 struct Beginning {
     time: Instant,
     cpu: Option<f64>,
 }
 
 impl Beginning {
-    /// From here on calls are counted.
+    /// From now on calls are counted.
     fn now(control: &Control) -> Self {
         let beginning = Self { time: Instant::now(), cpu: cpu::seconds() };
         control.measure(beginning.time);
         beginning
     }
 
-    /// From there to now.
+    /// The time since then.
     fn span(&self) -> Span {
         let cpu_seconds = self.cpu.zip(cpu::seconds()).map(|(before, now)| now - before);
         Span { seconds: self.time.elapsed().as_secs_f64(), cpu_seconds }
@@ -218,7 +218,7 @@ impl Audience {
     }
 }
 
-/// The subscribers and their publisher at work.
+/// The running subscribers and their publisher.
 struct Listening {
     clock: Instant,
     subscribers: (JoinSet<()>, UnboundedReceiver<Received>),
@@ -226,7 +226,7 @@ struct Listening {
     stop: oneshot::Sender<()>,
 }
 
-/// What was published, and what arrived of it in which time.
+/// What was published, what arrived, and how long it took.
 #[derive(Debug)]
 pub(crate) struct Heard {
     pub(crate) sent: Sent,
@@ -235,7 +235,7 @@ pub(crate) struct Heard {
 }
 
 impl Listening {
-    /// Publishes no more, and waits until the last notification is with all subscribers.
+    /// Stops publishing, and waits until all subscribers have the last notification.
     async fn end(self) -> Heard {
         let Self { clock, subscribers: (mut tasks, received), mut publisher, stop } = self;
         drop(stop);

@@ -26,12 +26,12 @@ const TOLERANCE: Duration = Duration::from_millis(10);
 /// The rate was held if at most this share of the requests was late or did not start.
 const MOST_LATE: f64 = 0.01;
 
-/// The requests of a run with `--rate`: when each is due, and which comes next.
+/// The requests of a run with `--rate`: when each is due, and which one is next.
 #[derive(Debug)]
 pub(crate) struct Schedule {
     began: Instant,
     rate: f64,
-    /// Of all requests, the first ones are the warm-up and are not counted.
+    /// The first of all requests are the warm-up, and are not counted.
     warm_up: u64,
     total: u64,
     /// The request that starts next.
@@ -48,8 +48,8 @@ pub(crate) struct Turn {
 }
 
 impl Schedule {
-    /// Starts the clock, and the thread that keeps to it: the timers of the runtime are exact to 1
-    /// ms only. `None` without `--rate`.
+    /// Starts the clock and the thread that follows it. A thread is needed because the runtime's
+    /// timers have a resolution of 1 ms. `None` without `--rate`.
     pub(crate) fn start(args: &Args) -> Option<Arc<Self>> {
         let rate = f64::from(args.rate?);
         let warm_up = (rate * args.warm_up().as_secs_f64()).round() as u64;
@@ -78,14 +78,14 @@ impl Schedule {
                 return None;
             }
             let is_measured = number >= self.warm_up;
-            // What the warm-up left undone must not delay the first requests that are measured.
+            // Requests that the warm-up did not start must not delay the first measured ones.
             if is_measured || self.began.elapsed() < self.offset(self.warm_up) {
                 return Some(Turn { due: self.began + self.offset(number), is_measured });
             }
         }
     }
 
-    /// No further request starts.
+    /// Starts no further request.
     pub(crate) fn close(&self) {
         self.due.close();
     }
@@ -106,7 +106,7 @@ impl Schedule {
             let pause = self.offset(released).saturating_sub(self.began.elapsed());
             thread::sleep(pause.clamp(SHORTEST_PAUSE, LONGEST_PAUSE));
         }
-        // Each caller takes one more permit, and ends because there is no request for it.
+        // Each caller gets one more permit, finds no request for it, and ends.
         self.due.add_permits(callers);
     }
 
@@ -115,7 +115,7 @@ impl Schedule {
         Duration::from_secs_f64(number as f64 / self.rate)
     }
 
-    /// How many requests are due so long after the beginning.
+    /// How many requests are due at this time after the beginning.
     fn count_due(&self, elapsed: Duration) -> u64 {
         let estimate = (elapsed.as_secs_f64() * self.rate) as u64;
         // The estimate may be one too high by rounding.
@@ -131,7 +131,7 @@ pub(crate) struct Starts {
     pub(crate) late: u64,
     pub(crate) unstarted: u64,
     pub(crate) longest_wait: Duration,
-    /// From when the first measured request was due to the last start.
+    /// From the time when the first measured request was due to the last start.
     last: Duration,
     /// From the start to the reply, without the wait for the start.
     pub(crate) uncorrected: Latency,

@@ -1,4 +1,4 @@
-//! The subscribers: each checks that what it misses is named. And the publisher for them.
+//! The subscribers, which check that all missed messages are named, and their publisher.
 
 use std::{
     process,
@@ -20,28 +20,28 @@ use crate::{
     tally::Tally,
 };
 
-/// How often the publisher looks how many are due.
+/// How often the publisher checks how many messages are due.
 const TICK: Duration = Duration::from_millis(1);
-/// Published at one tick at most, so that a rate that cannot be kept does not pile up.
+/// The most messages published in one tick, so that an unreachable rate does not build a backlog.
 const MOST_AT_ONCE: u64 = 1_024;
 /// The last notification. The newest message of a log is never part of a gap.
 const END: &[u8] = b"end";
 
-/// What a subscriber counts.
+/// The counts of a subscriber.
 #[derive(Debug, Default)]
 pub(crate) struct Received {
     pub(crate) delivered: u64,
     pub(crate) gaps: u64,
-    /// Named in the gaps.
+    /// The numbers named in gaps.
     pub(crate) missed: u64,
-    /// From before `publish` to the subscriber's hands.
+    /// From before `publish` to the subscriber's application.
     pub(crate) latency: Latency,
     pub(crate) errors: Errors,
     is_complete: bool,
 }
 
 impl Received {
-    /// Takes what another subscriber counted, which is gone.
+    /// Adds the counts of another subscriber that has ended.
     pub(crate) fn merge(&mut self, other: Self) {
         self.delivered += other.delivered;
         self.gaps += other.gaps;
@@ -52,7 +52,7 @@ impl Received {
     }
 }
 
-/// What the publisher counts.
+/// The counts of the publisher.
 #[derive(Debug, Default)]
 pub(crate) struct Sent {
     pub(crate) published: u64,
@@ -61,7 +61,7 @@ pub(crate) struct Sent {
 }
 
 impl Sent {
-    /// Takes what the publisher counted, which is gone.
+    /// Adds the counts of the publisher that has ended.
     pub(crate) fn merge(&mut self, other: Self) {
         self.published += other.published;
         self.errors.merge(other.errors);
@@ -69,13 +69,13 @@ impl Sent {
     }
 }
 
-/// A topic of this run alone: others may use the same server.
+/// A topic of this run only, because others may use the same server.
 pub(crate) fn topic() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     format!("load_test.{}.{}", process::id(), now.as_nanos())
 }
 
-/// Spawns a task for each subscription, which ends behind [`END`]; what it counts comes then.
+/// Spawns a task for each subscription. It ends after [`END`] and then hands in its counts.
 pub(crate) fn spawn(
     subscriptions: Vec<Subscription>,
     clock: Instant,
@@ -93,7 +93,7 @@ pub(crate) fn spawn(
 struct Subscriber {
     subscription: Subscription,
     clock: Instant,
-    /// The number that comes next, or is the first of a gap.
+    /// The number that is next, or the first of a gap.
     next: u64,
     received: Tally<Received>,
 }
@@ -124,7 +124,7 @@ impl Subscriber {
         }
     }
 
-    /// Takes the numbers from `first` to `last` for what comes next.
+    /// Handles the numbers from `first` to `last` as the next ones.
     fn expect(&mut self, first: u64, last: u64) {
         self.received.errors.add("out of sequence", u64::from(first != self.next));
         self.next = last + 1;
@@ -142,7 +142,7 @@ impl Subscriber {
     }
 }
 
-/// The way to the topic: by hand in the server's process, else as a client.
+/// How the publisher reaches the topic: directly in the server's process, otherwise as a client.
 #[derive(Debug)]
 pub(crate) enum Way {
     InProcess(Publisher),
@@ -166,8 +166,8 @@ impl Way {
     }
 }
 
-/// Spawns the publisher, which ends when `stopped`, or with the first error; what it counts comes
-/// then.
+/// Spawns the publisher. It ends when it is `stopped`, or at the first error, and then hands in its
+/// counts.
 pub(crate) fn spawn_publisher(
     args: &Args,
     way: Way,
@@ -234,7 +234,7 @@ impl Source {
     }
 }
 
-/// When it was published, on the run's clock.
+/// When the message was published, on the run's clock.
 fn read_stamp(payload: &[u8]) -> Option<Duration> {
     let digits = std::str::from_utf8(payload.get(..STAMP)?).ok()?;
     u64::from_str_radix(digits, 16).ok().map(Duration::from_nanos)

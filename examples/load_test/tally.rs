@@ -1,11 +1,11 @@
-//! What a task counts, handed in when the task is gone.
+//! The counts of a task, handed in when the task has ended.
 
 use std::ops::{Deref, DerefMut};
 
 use tokio::sync::mpsc::UnboundedSender;
 
-/// The counts of one task, sent to the collector when they are dropped. They are not shared while
-/// they are counted, and the counts of an aborted task are not lost.
+/// The counts of one task. They are sent to the collector when this is dropped, so the counts of an
+/// aborted task are not lost. They are not shared before that.
 #[derive(Debug)]
 pub(crate) struct Tally<T: Default> {
     counts: T,

@@ -1,22 +1,23 @@
-//! How many calls were answered when.
+//! The number of answered calls over time.
 
 use std::{iter, time::Duration};
 
-/// The width of a slot at first.
+/// The initial width of a slot.
 const NARROWEST: Duration = Duration::from_millis(10);
-/// Slots beyond this many are merged in pairs, so a timeline has a bound however long the run is.
+/// Above this many slots, they are merged in pairs. So a timeline is bounded however long the run
+/// is.
 const MOST_SLOTS: usize = 128;
 
 /// Counts in slots of equal width, which doubles as the run goes on.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Timeline {
     slots: Vec<u64>,
-    /// The width is [`NARROWEST`] doubled so many times.
+    /// The width is [`NARROWEST`] doubled this many times.
     doublings: u32,
 }
 
 impl Timeline {
-    /// Counts one, at `time` after the beginning.
+    /// Counts one call, `time` after the beginning.
     pub(crate) fn count(&mut self, time: Duration) {
         let mut slot = self.slot_of(time);
         while slot >= MOST_SLOTS {

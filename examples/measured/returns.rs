@@ -1,37 +1,37 @@
-//! Which clients come back, when, and at which attempt.
+//! Which clients reconnect, when, and at which attempt.
 
 use std::time::Duration;
 
 use bellwire::{ConnectionEvent, ConnectionEvents, protocol::Backoff};
 use tokio::{sync::mpsc, time::Instant};
 
-/// A client's backoff, by default.
+/// The default backoff of a client.
 pub(crate) const BACKOFF: Backoff = Backoff {
     base: Duration::from_millis(250),
     max: Duration::from_secs(30),
     stable: Duration::from_secs(10),
 };
 
-/// A client is connected again.
+/// A client has reconnected.
 pub(crate) struct Return {
     pub(crate) at: Instant,
-    /// So many attempts after it was lost.
+    /// The number of attempts since the loss.
     pub(crate) attempt: u32,
 }
 
 impl Return {
-    /// How long that took; its server may have been there a little before it was known.
+    /// How long it took. The server may have been up for a while before the test noticed it.
     pub(crate) fn took(&self, since: Instant) -> Duration {
         self.at.saturating_duration_since(since)
     }
 
-    /// How long it may have taken: there is one window for each attempt.
+    /// How long it may have taken: each attempt has one window.
     pub(crate) fn window(&self) -> Duration {
         BACKOFF.window(self.attempt.saturating_sub(1))
     }
 }
 
-/// Tells of each time that a client is connected from here on.
+/// Reports each further time that a client connects.
 pub(crate) async fn tell(mut events: ConnectionEvents, told: mpsc::UnboundedSender<Return>) {
     let mut last = 0;
     while let Some(event) = events.next().await {

@@ -1,4 +1,4 @@
-//! A server in a process of its own: the same program, started again.
+//! A server in its own process: the same program, started again.
 
 #[path = "parent.rs"]
 mod parent;
@@ -14,25 +14,24 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, se
 
 pub(crate) use self::parent::end_with_parent;
 
-/// The argument that makes a program the server.
+/// The argument that makes the program a server.
 pub(crate) const SERVER: &str = "--server";
 
-/// A server's process; it is killed when dropped.
+/// A server's process. It is killed when this is dropped.
 pub(crate) struct ServerProcess {
     child: Child,
-    /// Where it listens.
+    /// The address on which it listens.
     pub(crate) address: SocketAddr,
 }
 
 impl ServerProcess {
-    /// Starts this program again, with the argument that makes it a server, and waits until it
-    /// listens.
+    /// Starts this program again, as a server, and waits until it listens.
     #[allow(dead_code, reason = "one of the programs wants to say where")]
     pub(crate) fn start(argument: &str) -> io::Result<Self> {
         Self::start_at(argument, SocketAddr::from(([127, 0, 0, 1], 0)))
     }
 
-    /// As [`start`](Self::start), and tells it by a second argument where to listen.
+    /// As [`start`](Self::start), with a second argument that gives the address to listen on.
     pub(crate) fn start_at(argument: &str, address: SocketAddr) -> io::Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .args([argument, &address.to_string()])
@@ -48,7 +47,7 @@ impl ServerProcess {
         Ok(Self { child, address })
     }
 
-    /// Sends it a signal.
+    /// Sends a signal to the process.
     #[allow(dead_code, reason = "one of the programs does")]
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         Ok(kill_process(Pid::from_child(&self.child), signal)?)
@@ -76,7 +75,7 @@ fn resident(process: u32) -> io::Result<u64> {
     kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other("no VmRSS in the process's status"))
 }
 
-/// Raises the soft limit of open files to the hard one; the limit.
+/// Raises the soft limit of open files to the hard limit. Returns the limit.
 pub(crate) fn raise_file_limit() -> io::Result<u64> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;

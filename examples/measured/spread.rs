@@ -1,22 +1,22 @@
-//! How events spread over time: the most of them at once, against the mean.
+//! How events spread over time: the peak against the mean.
 
 use std::time::Duration;
 
-/// What counts as at once.
+/// The length of the interval for the peak.
 const WINDOW: Duration = Duration::from_millis(100);
 
-/// So many events, from the first to the last.
+/// The events, from the first to the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Spread {
     pub(crate) count: usize,
     pub(crate) first: Duration,
     pub(crate) last: Duration,
-    /// The most in any 100 ms, wherever these begin.
+    /// The most events in any 100 ms.
     pub(crate) peak: usize,
 }
 
 impl Spread {
-    /// Of events by when they came, in any order.
+    /// Computes this from the times of the events, in any order.
     pub(crate) fn of(times: impl IntoIterator<Item = Duration>) -> Self {
         let mut times: Vec<_> = times.into_iter().collect();
         times.sort_unstable();
@@ -25,19 +25,19 @@ impl Spread {
         Self { count: times.len(), first, last, peak: peak(&times) }
     }
 
-    /// The mean in 100 ms, from the first to the last; all of them, if that takes no longer.
+    /// The mean in 100 ms, from the first event to the last; all events if that takes no longer.
     pub(crate) fn mean(&self) -> f64 {
         let time = (self.last - self.first).max(WINDOW);
         self.count as f64 / time.div_duration_f64(WINDOW)
     }
 
-    /// How many times the mean the peak is.
+    /// The ratio of peak to mean.
     pub(crate) fn ratio(&self) -> f64 {
         self.peak as f64 / self.mean()
     }
 }
 
-/// Each event is the last of some 100 ms: how many these hold.
+/// For each event: how many events the 100 ms up to it contain.
 fn peak(times: &[Duration]) -> usize {
     let mut begin = 0;
     let held = times.iter().enumerate().map(|(at, &time)| {

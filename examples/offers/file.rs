@@ -1,4 +1,5 @@
-//! The file of offers: followed while other programs append to it, and appended to.
+//! The file of offers. Other programs append to it and the server follows it; the server appends,
+//! too.
 
 use std::{
     fmt,
@@ -14,17 +15,17 @@ use super::{
     offer::Offer,
 };
 
-/// The longest offer that is taken, in bytes of JSON: well under a line of the protocol.
+/// The longest offer that is accepted, in bytes of JSON: well under a line of the protocol.
 pub(crate) const MAX_OFFER: usize = 16 * 1024;
 
-/// What comes out of a file of offers.
+/// What a file of offers yields.
 pub(crate) enum Found {
     Offer(Offer),
     /// A message for the operator.
     Remark(Remark),
 }
 
-/// A line that was skipped, or a new beginning of the file.
+/// A skipped line, or a restart of the file.
 pub(crate) enum Remark {
     Malformed { number: u64, why: String, text: Vec<u8> },
     TooLong { number: u64, bytes: u64 },
@@ -32,7 +33,7 @@ pub(crate) enum Remark {
     Missed { files: usize },
 }
 
-/// Reads an offer, or a remark, out of what happened to the file.
+/// Turns an event of the file into an offer or a remark.
 pub(crate) fn read(event: Event) -> Found {
     match event {
         Event::Line { number, text } => read_line(number, text),
@@ -49,7 +50,7 @@ fn read_line(number: u64, text: Vec<u8>) -> Found {
     match serde_json::from_slice(&text) {
         Ok(offer) => Found::Offer(offer),
         Err(error) => {
-            // It counts lines too, and would always say 1.
+            // serde_json also counts lines, and would always say 1.
             let why = error.to_string().replace(" at line 1 column ", " at byte ");
             Found::Remark(Remark::Malformed { number, why, text })
         }
@@ -79,10 +80,10 @@ impl fmt::Display for Remark {
     }
 }
 
-/// Appends an offer, as any other program could: a line of its own, in one write.
+/// Appends an offer, as any other program can: as a line of its own, in one write.
 ///
-/// `false`, and nothing is written, while the last line has no LF. Another program is writing it,
-/// and a write in between would spoil both lines.
+/// Returns `false` without writing while the last line has no LF. Another program is writing that
+/// line, and a write in between would spoil both lines.
 pub(crate) fn append(path: &Path, offer: &Offer) -> io::Result<bool> {
     let mut file = File::options().read(true).append(true).create(true).open(path)?;
     if !ends_a_line(&mut file)? {

@@ -20,49 +20,48 @@ use watch::Watch;
 
 /// The longest line that is kept, in bytes before its LF.
 const MAX_LINE: usize = 1024 * 1024;
-/// The most that one look reads, in bytes; as lines of one letter that is some 10 MiB of events.
+/// The most bytes that one look reads. If all lines have one letter, this is some 10 MiB of events.
 const MAX_READ: usize = 256 * 1024;
-/// How many bytes before the position are remembered, to tell an append from a rewrite.
+/// How many bytes before the position are kept, to distinguish an append from a rewrite.
 const FINGERPRINT: usize = 64;
 
-/// What some editors put before UTF-8.
+/// The byte-order mark that some editors write.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Follows a file of lines as other programs append to it.
 ///
 /// A line counts once its LF has arrived, however many writes that took. Lines are numbered from 1;
-/// empty ones are counted and not yielded. A byte-order mark at the start is no part of the first
-/// line, nor are NUL bytes before a line of it: a writer that goes on at its own place in a file
-/// that was truncated leaves a hole there.
+/// empty ones are counted and not yielded. A byte-order mark at the start does not belong to the
+/// first line. NUL bytes before a line do not belong to it, either: a writer that keeps its own
+/// offset in a truncated file leaves such a hole.
 ///
 /// When the file is truncated, rewritten or replaced, [`Event::Restarted`] comes first and then
-/// **every** line of the new content, numbered from 1, seen before or not. The user of the lines
-/// recognises known ones by their content, such as an id. A replaced file is read to its end,
-/// then the new one is opened; a last line without LF is dropped. A file that vanishes stays open
-/// (and keeps its disk space) until another stands at the path; if the same one returns, it is read
-/// on.
+/// **every** line of the new content, numbered from 1, known or not. The caller recognises known
+/// lines by their content, such as an id. A replaced file is read to its end, and then the new one
+/// is opened; a last line without an LF is dropped. A file that vanishes stays open (and keeps its
+/// disk space) until another file is at the path. If the same file returns, reading goes on.
 ///
-/// Files that stand at the path one after the other between two looks are read in their order,
-/// wherever in the folder they were moved to ([`Watch`], on Linux). What is gone by then is told as
-/// [`Event::Missed`]. On other systems nothing tells of such a file.
+/// Several files may be at the path between two looks, one after the other. They are read in order,
+/// even if they were moved within the folder ([`Watch`], on Linux). Files that no longer exist by
+/// then are reported as [`Event::Missed`]. Other systems do not report such files.
 ///
-/// A rewrite in place is seen if the file got shorter than what was read of it, or if the 64 bytes
-/// before that point changed. An edit in place that leaves both as they were goes unseen.
+/// A rewrite in place is noticed if the file is shorter than the bytes that were read, or if the 64
+/// bytes before that point have changed. Other edits in place are not noticed.
 ///
 /// A look reads at most 256 KiB, and at most 1 MiB of an unfinished line is kept between looks.
 #[derive(Debug)]
 pub(crate) struct Follower {
     path: PathBuf,
-    /// Shared with a look that may go on when its call was dropped.
+    /// Shared with a look that may continue after its call was dropped.
     watch: Arc<Mutex<Watch>>,
     source: Option<Source>,
-    /// How long the file was when it was looked at last.
+    /// The length of the file at the last look.
     length: u64,
     lines: Lines,
     queue: VecDeque<Event>,
-    /// The last look brought neither bytes nor a restart.
+    /// The last look found neither bytes nor a restart.
     idle: bool,
-    /// The trouble that was reported last and still lasts.
+    /// The last reported error that still persists.
     reported: Option<io::ErrorKind>,
 }
 
@@ -71,22 +70,22 @@ pub(crate) struct Follower {
 pub(crate) enum Event {
     /// A line, without its LF or CRLF; the bytes need not be UTF-8.
     Line { number: u64, text: Vec<u8> },
-    /// The content starts anew, and the numbering with it: all its lines follow.
+    /// The content starts again, and so does the numbering. All its lines follow.
     Restarted(Reason),
     /// A line of more than 1 MiB was skipped; `bytes` is its length without LF.
     TooLong { number: u64, bytes: u64 },
-    /// So many files stood at the path, and were gone before they could be read.
+    /// This many files were at the path, and vanished before they could be read.
     Missed(usize),
 }
 
-/// Why the content starts anew.
+/// Why the content starts again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// The file is shorter than what was read of it.
+    /// The file is shorter than the bytes that were read.
     Truncated,
-    /// The file is long enough, but what was read last is no longer there.
+    /// The file is long enough, but the last bytes read are no longer there.
     Rewritten,
-    /// Another file stands at the path.
+    /// Another file is at the path.
     Replaced,
 }
 
@@ -108,13 +107,13 @@ impl Follower {
 
     /// Reads what is new since the last call, and never waits for more.
     ///
-    /// One call reads at most 256 KiB, so more may be there already; nothing may come of bytes that
+    /// One call reads at most 256 KiB, so more may be available. It may return nothing if the bytes
     /// end no line.
     ///
     /// # Errors
     ///
-    /// When the file is missing or cannot be read. The same kind of trouble is reported once until
-    /// it is over; meanwhile calls return what can still be read, or nothing. Events go before the
+    /// The file is missing or cannot be read. An error of one kind is reported once until it is
+    /// over; meanwhile calls return what can still be read, or nothing. Events come before the
     /// error.
     ///
     /// # Cancel safety
@@ -135,7 +134,7 @@ impl Follower {
         Ok(mem::take(&mut self.queue).into())
     }
 
-    /// Whether the last look found nothing new, so that all that is there was read.
+    /// Whether the last look found nothing new, so that everything was read.
     pub(crate) fn is_idle(&self) -> bool {
         self.idle
     }
@@ -146,13 +145,13 @@ impl Follower {
         self.source.as_ref().map_or(0, |source| source.position)
     }
 
-    /// How long it was when it was looked at last, in bytes.
+    /// The length at the last look, in bytes.
     #[allow(dead_code, reason = "as position")]
     pub(crate) fn length(&self) -> u64 {
         self.length
     }
 
-    /// Turns what was seen into events; returns the trouble that came with it.
+    /// Turns the result of a look into events. Returns the error that came with it.
     fn apply(&mut self, look: Look) -> Option<io::Error> {
         self.idle = look.fresh.is_empty() && look.restarted.is_none() && look.missed == 0;
         self.length = look.source.as_ref().map_or(0, |source| source.length);
@@ -171,7 +170,7 @@ impl Follower {
         look.trouble
     }
 
-    /// Fails with a trouble that is new, unless there are events to return first.
+    /// Fails with a new error, unless there are events to return first.
     fn report(&mut self, trouble: io::Error) -> io::Result<()> {
         let kind = trouble.kind();
         if self.reported == Some(kind) || !self.queue.is_empty() {
@@ -183,17 +182,17 @@ impl Follower {
     }
 }
 
-/// What one look at the file brought.
+/// The result of one look at the file.
 #[derive(Default)]
 struct Look {
     source: Option<Source>,
     restarted: Option<Reason>,
     fresh: Vec<u8>,
-    /// Files of the [`Watch`] that are read, or gone.
+    /// How many files of the [`Watch`] were read or have vanished.
     taken: usize,
-    /// Those that are gone.
+    /// How many have vanished.
     missed: usize,
-    /// Why the path cannot be followed, while the file that is open still can be.
+    /// Why the path cannot be followed, while the open file still can be.
     trouble: Option<io::Error>,
 }
 
@@ -214,7 +213,7 @@ fn look(path: &Path, source: Option<Source>, watch: &mut Watch) -> io::Result<Lo
         Err(_) if replaced => start(path, Some(source), watch, Some(Reason::Replaced)),
         Err(error) => Err(error),
         Ok((restarted, fresh)) => {
-            // It may have been moved away and back: the last of the files is this one then.
+            // The file may have been moved away and back. Then it is the last of the files.
             let taken = if is_same { watch.passed().len() } else { 0 };
             let (source, missed) = (Some(source), taken.saturating_sub(1));
             Ok(Look { source, restarted, fresh, taken, missed, trouble: there.err() })
@@ -222,8 +221,8 @@ fn look(path: &Path, source: Option<Source>, watch: &mut Watch) -> io::Result<Lo
     }
 }
 
-/// Starts on the file that stood at the path next, or stands there now. While those are gone that
-/// stood there before it, `source` stays what is followed.
+/// Starts on the next file of the path, or on the current one. While files before it have vanished,
+/// `source` stays the followed file.
 fn start(
     path: &Path,
     source: Option<Source>,
@@ -238,7 +237,7 @@ fn start(
     let mut missed = 0;
     for (taken, at) in (1..).zip(before) {
         match at.as_deref().map(|at| open(at, restarted, taken)) {
-            // It is the one that is followed, which was moved away and back.
+            // It is the followed file, which was moved away and back.
             Some(Ok(look)) if look.source.as_ref().map(|source| source.id) == known => {}
             Some(Ok(look)) => return Ok(Look { missed, ..look }),
             _ => missed += 1,
@@ -256,10 +255,10 @@ fn open(path: &Path, restarted: Option<Reason>, taken: usize) -> io::Result<Look
     Ok(Look { source: Some(source), restarted, fresh, taken, ..Look::default() })
 }
 
-/// Tells one file from another: device and inode.
+/// Identifies a file: device and inode.
 type FileId = (u64, u64);
 
-/// Identifies the file at the path; only a regular one will do.
+/// Identifies the file at the path, which must be a regular file.
 fn identify(path: &Path) -> io::Result<FileId> {
     let metadata = fs::metadata(path)?;
     if !metadata.is_file() {
@@ -274,15 +273,15 @@ fn file_id(metadata: &Metadata) -> FileId {
 
 /// An open file and how far it was read.
 ///
-/// A look works on a clone, which replaces the original together with the events: reads are
-/// positioned, so clones share no cursor and a look that is abandoned leaves no trace.
+/// A look works on a clone, which replaces the original together with the events. Reads are
+/// positioned, so clones share no cursor, and an abandoned look leaves no trace.
 #[derive(Debug, Clone)]
 struct Source {
-    /// Stays open while it is followed, so that its inode number cannot go to another file.
+    /// Stays open while it is followed, so that no other file can get its inode number.
     file: Arc<File>,
     id: FileId,
     position: u64,
-    /// How long the file was at the last read.
+    /// The length of the file at the last read.
     length: u64,
     /// **Invariant:** the last [`FINGERPRINT`] bytes before `position`, or all if there are fewer.
     tail: Vec<u8>,
@@ -297,7 +296,7 @@ impl Source {
         Ok(Self { file: Arc::new(file), id, position: 0, length: 0, tail: Vec::new() })
     }
 
-    /// Reads on, from the start if the bytes read before are no longer there.
+    /// Reads on, or from the start if the bytes read before are no longer there.
     fn read(&mut self) -> io::Result<(Option<Reason>, Vec<u8>)> {
         match self.read_on()? {
             Ok(fresh) => Ok((None, fresh)),
@@ -310,7 +309,7 @@ impl Source {
         }
     }
 
-    /// Reads what is past the position, or tells why the position means nothing any more.
+    /// Reads the bytes past the position, or returns why the position is no longer valid.
     fn read_on(&mut self) -> io::Result<Result<Vec<u8>, Reason>> {
         let len = self.file.metadata()?.len();
         self.length = len;
@@ -331,7 +330,7 @@ impl Source {
         Ok(self.accept(bytes).ok_or(Reason::Rewritten))
     }
 
-    /// Takes the new bytes behind the tail, if that is as it was.
+    /// Takes the new bytes behind the tail, if the tail is unchanged.
     fn accept(&mut self, mut bytes: Vec<u8>) -> Option<Vec<u8>> {
         let fresh_len = bytes.strip_prefix(self.tail.as_slice())?.len();
         let tail = bytes.rchunks(FINGERPRINT).next().unwrap_or_default().to_vec();
@@ -342,14 +341,14 @@ impl Source {
     }
 }
 
-/// Cuts bytes into numbered lines, wherever the reads happen to split them.
+/// Cuts bytes into numbered lines, however the reads split them.
 #[derive(Debug, Default)]
 struct Lines {
     /// The number of the last line that ended.
     number: u64,
     /// The length of the unfinished line.
     length: u64,
-    /// The unfinished line; empty once it is too long.
+    /// The unfinished line; empty if it is too long.
     partial: Vec<u8>,
 }
 
@@ -378,7 +377,7 @@ impl Lines {
         }
     }
 
-    /// Ends the line; an empty one is no event.
+    /// Ends the line. An empty line is not an event.
     fn finish(&mut self) -> Option<Event> {
         self.number += 1;
         let (number, bytes) = (self.number, mem::take(&mut self.length));
@@ -402,7 +401,7 @@ mod tests {
 
     use super::*;
 
-    /// A follower of a file, not there yet, in a directory of its own.
+    /// A follower of a file that does not exist yet, in a directory of its own.
     struct Bench {
         dir: TempDir,
         follower: Follower,
@@ -425,7 +424,7 @@ mod tests {
             self.dir.path().join(name)
         }
 
-        /// Truncates the file, if there is one, and writes it anew.
+        /// Truncates the file, if it exists, and writes it again.
         fn write(&self, name: &str, content: impl AsRef<[u8]>) {
             fs::write(self.path(name), content).unwrap();
         }
@@ -604,7 +603,7 @@ mod tests {
         assert_eq!(bench.read().await, [line(2, "three")]);
     }
 
-    /// As a writer leaves it that goes on at its own place in a file that was truncated.
+    /// The file that a writer leaves which keeps its own offset in a truncated file.
     #[tokio::test]
     async fn a_hole_before_a_line_is_no_part_of_it() {
         let mut bench = Bench::with("one\ntwo\n");
@@ -622,7 +621,7 @@ mod tests {
         assert_eq!(bench.read().await, [line(2, "a\0b")]);
     }
 
-    /// All that comes in looks until nothing does.
+    /// All events of the looks, until a look finds nothing.
     #[cfg(target_os = "linux")]
     async fn read_all(bench: &mut Bench) -> Vec<Event> {
         let mut read = Vec::new();
@@ -650,7 +649,7 @@ mod tests {
         let rotated =
             [line(2, "two"), replaced.clone(), line(1, "three"), replaced.clone(), line(1, "four")];
         assert_eq!(read_all(&mut bench).await, rotated);
-        // Wherever they are moved to, and if nothing stands there at the end.
+        // Wherever the files are moved to, and even if no file is at the path in the end.
         for name in ["x", "y", "z"] {
             bench.rename("file", name);
             bench.write("file", format!("{name}\n"));
@@ -688,7 +687,7 @@ mod tests {
         bench.write("new", "six\n");
         bench.rename("new", "file");
         assert_eq!(read_all(&mut bench).await, [replaced, line(1, "six")]);
-        // What others do in the folder is no matter.
+        // Other changes in the folder do not matter.
         for name in ["a", "b"] {
             bench.write(name, "x\n");
             bench.rename(name, "c");
@@ -754,7 +753,7 @@ mod tests {
         bench.read().await;
         fs::remove_file(bench.path("file")).unwrap();
         bench.fail().await;
-        // Had the old file been closed, this one could get its inode number.
+        // If the old file had been closed, this one could get its inode number.
         bench.write("file", "one\ntwo\n");
         let anew = [Event::Restarted(Reason::Replaced), line(1, "one"), line(2, "two")];
         assert_eq!(bench.read().await, anew);
@@ -822,7 +821,7 @@ mod tests {
             let mut bench = Bench::with("one\n");
             assert_eq!(bench.read().await, [line(1, "one")]);
             bench.append("file", "two\nthree\n");
-            // Race: the look could be over at the first poll, were its only thread not kept busy.
+            // Race: the look could end at the first poll if its only thread were not kept busy.
             let (release, released) = std::sync::mpsc::channel::<()>();
             let busy = spawn_blocking(move || released.recv());
             tokio::select! {

@@ -1,4 +1,4 @@
-//! An offer: a flat to let, as it stands in the file and goes over the wire.
+//! An offer: a flat to let, as in the file and on the wire.
 
 use std::{fmt, num::NonZeroU64};
 
@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 /// named here are ignored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Offer {
-    /// Identifies it for good.
+    /// Its permanent id.
     pub(crate) id: NonZeroU64,
     #[serde(flatten)]
     pub(crate) flat: Flat,
 }
 
-/// What an offer says.
+/// The content of an offer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Flat {
     pub(crate) title: String,
@@ -29,7 +29,7 @@ pub(crate) struct Flat {
     pub(crate) description: Option<String>,
 }
 
-/// What the list holds of an offer.
+/// The fields of an offer in the list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Summary {
     pub(crate) id: NonZeroU64,
@@ -37,8 +37,8 @@ pub(crate) struct Summary {
     pub(crate) rent: u32,
 }
 
-/// The payload of a notification on `offers`: `{"id":43}`, or `{"id":43,"changed":true}` of an
-/// offer that was known before.
+/// The payload of a notification on `offers`: `{"id":43}`, or `{"id":43,"changed":true}` if the
+/// offer was known before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct News {
     pub(crate) id: NonZeroU64,
@@ -74,7 +74,7 @@ impl fmt::Display for Offer {
     }
 }
 
-/// Text that a peer wrote, made fit for a terminal.
+/// Makes text of a peer safe for a terminal.
 pub(crate) struct Shown<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Shown<'_> {

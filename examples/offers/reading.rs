@@ -12,14 +12,14 @@ use super::{
     offer::Offer,
 };
 
-/// What reads the file.
+/// The reader of the file.
 pub(crate) struct Reading {
     pub(crate) follower: Follower,
-    /// Where what stood in the file at the start ends, while that is not read; `None` before it is
-    /// known.
+    /// The end of the content that was in the file at the start, while that is not read; `None`
+    /// before it is known.
     loads_until: Option<Option<u64>>,
-    /// What came since the file started anew, while that is not read as far as it went then: an offer
-    /// that is in it twice is the last of the two, and did not change in between.
+    /// The offers since the file restarted, until the file is read as far as it went then. If an
+    /// offer is in it twice, only the last one counts, and it has not changed in between.
     held: Option<Held>,
 }
 
@@ -35,17 +35,17 @@ impl Reading {
         Self { follower: Follower::new(path), loads_until: Some(None), held: None }
     }
 
-    /// Whether what stood in the file at the start is not all read.
+    /// Whether the initial content of the file is not completely read.
     pub(crate) fn is_loading(&self) -> bool {
         self.loads_until.is_some()
     }
 
-    /// Whether offers were read that are not handed out yet.
+    /// Whether offers were read that were not returned yet.
     pub(crate) fn is_held(&self) -> bool {
         self.held.is_some()
     }
 
-    /// The offers of the next piece of the file, which is at `path`. What is wrong with it is said on
+    /// The offers of the next piece of the file, which is at `path`. Errors in it are printed on
     /// stderr.
     pub(crate) async fn read(&mut self, path: Option<&Path>) -> Vec<Offer> {
         let mut offers = Vec::new();
@@ -88,7 +88,7 @@ impl Reading {
 }
 
 impl Held {
-    /// The last of several with one id stays, at its own place.
+    /// Keeps the last of several offers with one id, in its own place.
     fn take(&mut self, offer: Offer) {
         let place = self.offers.len();
         if let Some(before) = self.places.insert(offer.id, place) {

@@ -1,4 +1,4 @@
-//! The offers a server knows, in memory.
+//! The offers that a server knows, in memory.
 
 use std::{
     collections::BTreeMap,
@@ -9,14 +9,14 @@ use std::{
 
 use super::offer::{Offer, Summary};
 
-/// The greatest number that JSON carries exactly everywhere.
+/// The greatest integer that every JSON reader represents exactly.
 const MAX_ID: NonZeroU64 = NonZeroU64::new((1 << 53) - 1).expect("not zero");
 
-/// Offers by id. An offer that came once stays, whatever becomes of the file it came from.
+/// Offers by id. An offer stays even if its file is removed.
 #[derive(Debug, Default)]
 pub(crate) struct Store(Mutex<BTreeMap<NonZeroU64, Offer>>);
 
-/// What [`Store::put`] did.
+/// The effect of [`Store::put`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Put {
     New,
@@ -33,7 +33,7 @@ impl Store {
         self.offers().len()
     }
 
-    /// The offer with the lowest id above `after`, in short.
+    /// The first offer with an id above `after`, in short form.
     pub(crate) fn next(&self, after: Option<NonZeroU64>) -> Option<Summary> {
         let after = after.map_or(Bound::Unbounded, Bound::Excluded);
         let offers = self.offers();
@@ -41,7 +41,7 @@ impl Store {
     }
 
     /// Adds or replaces an offer. The caller that gets [`Put::New`] or [`Put::Changed`] publishes
-    /// it, so that each offer is published once, whichever way it came first.
+    /// it, so that each offer is published once, from whichever source it came first.
     pub(crate) fn put(&self, offer: Offer) -> Put {
         let mut offers = self.offers();
         let put = match offers.get(&offer.id) {
@@ -53,8 +53,8 @@ impl Store {
         put
     }
 
-    /// An id for a new offer: the lowest above all others, of those that JSON carries exactly
-    /// everywhere; if an offer has the last of these, the lowest that is free.
+    /// An id for a new offer: one above the greatest id, as long as JSON represents it exactly. If
+    /// an offer has the last such id, the lowest free one.
     pub(crate) fn free_id(&self) -> Option<NonZeroU64> {
         let offers = self.offers();
         let above = match offers.range(..=MAX_ID).next_back() {
@@ -68,7 +68,7 @@ impl Store {
     }
 
     fn offers(&self) -> MutexGuard<'_, BTreeMap<NonZeroU64, Offer>> {
-        // No holder panics half way through a change.
+        // A holder of the lock does not panic in the middle of a change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(ids.map(|summary| summary.id.get()).collect::<Vec<_>>(), [3, 7, 9, 250]);
     }
 
-    /// Whatever ids there are, there is one for the next.
+    /// There is always an id for the next offer.
     #[test]
     fn extreme_ids_leave_a_free_one() {
         let store = Store::default();

@@ -1,32 +1,32 @@
-//! The files that stand at a path one after the other, however quickly: by inotify, on Linux.
+//! The files that are at a path one after the other, however quickly: by inotify, on Linux.
 
 use std::{
     io,
     path::{Path, PathBuf},
 };
 
-/// How often it is looked whether the path and what the kernel notes agree. Past it the folder is so
-/// busy that the next look has to do.
+/// How often the path and the kernel's events are compared until they agree. If they still differ,
+/// the folder is very busy, and the next look continues.
 const TRIES: usize = 8;
 
-/// The files that have stood at a path since the one that is followed was opened.
+/// The files that were at a path since the followed one was opened.
 ///
-/// The kernel notes what is created, moved and deleted in the folder; a look takes it in. A file that
-/// was moved within the folder is found where it is now.
+/// The kernel queues what is created, moved and deleted in the folder, and a look reads the queue.
+/// A file that was moved within the folder is found at its current name.
 #[derive(Debug)]
 pub(crate) struct Watch {
     path: PathBuf,
     folder: PathBuf,
-    /// In their order, each where it is now, or `None` if it is gone; the last stands at the path,
-    /// unless that is empty.
+    /// The files in order, each with its current name, or `None` if it has vanished. The last one
+    /// is at the path, unless the path is empty.
     passed: Vec<Option<PathBuf>>,
-    /// A file that is being moved, by the number of that; what is to come is its new name.
+    /// A file that is being moved, by the cookie of the move. Its new name is still to come.
     moving: Option<(u32, PathBuf)>,
     #[cfg(target_os = "linux")]
     events: Option<rustix::fd::OwnedFd>,
 }
 
-/// What happens to a name in the folder.
+/// A change of a name in the folder.
 #[derive(Clone, Copy, Debug)]
 enum Change {
     Created,
@@ -51,17 +51,17 @@ impl Watch {
         watch
     }
 
-    /// See [`Watch`]; as of the last [`settle`](Self::settle).
+    /// See [`Watch`]; the state at the last [`settle`](Self::settle).
     pub(crate) fn passed(&self) -> &[Option<PathBuf>] {
         &self.passed
     }
 
-    /// So many of them are read, or known to be gone.
+    /// This many of the files were read, or are known to have vanished.
     pub(crate) fn take(&mut self, count: usize) {
         self.passed.drain(..count.min(self.passed.len()));
     }
 
-    /// Takes in what has happened, and looks at the path, so that the two agree.
+    /// Reads the kernel's events, and checks the path, until the two agree.
     pub(crate) fn settle<T>(&mut self, look: impl Fn() -> T) -> T {
         self.drain();
         let mut seen = look();
@@ -78,7 +78,7 @@ impl Watch {
         if let Some((cookie, from)) = self.moving.take() {
             match change {
                 Change::MovedTo(to) if to == cookie => return self.moved(&from, name),
-                // It went to another folder.
+                // The file was moved to another folder.
                 _ => self.gone(&from),
             }
         }
@@ -106,7 +106,7 @@ impl Watch {
         }
     }
 
-    /// What stood there does so no more, and nowhere else.
+    /// The file at the path was removed from it, and is not elsewhere in the folder.
     fn gone(&mut self, name: &Path) {
         for at in self.passed.iter_mut().filter(|at| at.as_deref() == Some(name)) {
             *at = None;
@@ -116,7 +116,7 @@ impl Watch {
 
 #[cfg(not(target_os = "linux"))]
 impl Watch {
-    /// Nothing tells of what happens.
+    /// Without inotify there are no events.
     fn drain(&mut self) -> bool {
         false
     }
@@ -135,7 +135,7 @@ mod linux {
     use super::{Change, Path, Watch, io};
 
     impl Watch {
-        /// Takes in what has happened; whether anything has, in the folder.
+        /// Reads the kernel's events. Returns whether anything has happened in the folder.
         pub(super) fn drain(&mut self) -> bool {
             let Some(events) = self.events.take().or_else(|| begin(&self.folder).ok()) else {
                 return false;
@@ -145,7 +145,7 @@ mod linux {
                     self.events = Some(events);
                     has_changed
                 }
-                // The folder is gone; another may come.
+                // The folder was removed. Another one may appear.
                 Err(_) => false,
             }
         }
@@ -165,7 +165,7 @@ mod linux {
                 }
                 has_changed = true;
                 if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
-                    // Whatever stood there meanwhile is not known.
+                    // The files that were at the path meanwhile are not known.
                     self.passed.extend([None, Some(self.path.clone())]);
                 }
                 let name = event.file_name().map(|name| OsStr::from_bytes(name.to_bytes()));

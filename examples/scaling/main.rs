@@ -5,11 +5,11 @@
 //! of one topic, the topics of one connection, and the history that a subscriber reads. The work grows
 //! with each of them, so each doubling should take twice the CPU time at most.
 //!
-//! Both ends run in one thread, over pipes, so that only bellwire and the scheduler are measured. Each
-//! figure is the median of five runs. With a DIRECTORY, writes `scaling.md` and `scaling.svg` there.
-//! Ends with 1 if the doublings of a work take more than 2.5 times the CPU time on average: where the
-//! memory of all connections outgrows a cache, one takes more than twice. Linux: it reads /proc. Takes about half a minute and 1 GB
-//! of memory.
+//! Both ends run in one thread, over pipes, so that only bellwire and the scheduler are measured.
+//! Each figure is the median of five runs. With a DIRECTORY, writes `scaling.md` and `scaling.svg`
+//! there. Ends with 1 if the doublings of a work take more than 2.5 times the CPU time on average.
+//! A doubling can take more than twice the time when the memory of all connections outgrows a
+//! cache. Linux: it reads /proc. Takes about half a minute and 1 GB of memory.
 
 #[macro_use]
 #[path = "../shared/print.rs"]
@@ -33,11 +33,11 @@ use crate::work::{MANY, Work};
 /// How often the smallest size is doubled.
 const DOUBLINGS: usize = 7;
 const RUNS: usize = 5;
-/// What a doubling may cost on average: twice as much, and what caches add that are outgrown. With a
-/// cost that grows as the square, it would be 4 times as much.
+/// The most that a doubling may cost on average: twice as much, and an allowance for outgrown
+/// caches. With a quadratic cost it would be 4 times as much.
 const LIMIT: f64 = 2.5;
 
-/// What each size of a work took.
+/// The CPU time of each size of a work.
 pub(crate) struct Series {
     pub(crate) work: Work,
     pub(crate) sizes: Vec<(usize, Duration)>,
@@ -58,7 +58,7 @@ impl Series {
         Self { work, sizes }
     }
 
-    /// How many times as much a doubling took, on average.
+    /// The average factor of a doubling.
     fn per_doubling(&self) -> f64 {
         let time = |size: Option<&(usize, Duration)>| size.map_or(0.0, |size| size.1.as_secs_f64());
         (time(self.sizes.last()) / time(self.sizes.first())).powf(1.0 / DOUBLINGS as f64)
@@ -68,12 +68,12 @@ impl Series {
 fn main() -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
     let directory = std::env::args().nth(1).map(PathBuf::from);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    // First, because memory that was used before shows in no growth.
+    // First, because memory that was used before would hide the growth.
     let many = runtime.block_on(runtime.spawn(work::many_connections()))??;
     println!("{many}\n");
     let mut all = Vec::new();
     for work in Work::ALL {
-        // As a task: the runtime polls the future of `block_on` more often than a task.
+        // As a task, because the runtime polls the future of `block_on` more often than a task.
         let series = runtime.block_on(runtime.spawn(Series::measure(work)))?;
         println!("{}", table(&series));
         all.push(series);

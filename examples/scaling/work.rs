@@ -1,4 +1,4 @@
-//! What is done at each size.
+//! The work that is done at each size.
 
 use std::{error::Error, fs, time::Duration};
 
@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 const PAYLOAD: &[u8; 32] = b"0123456789abcdef0123456789abcdef";
 /// Connections whose memory is measured.
 pub(crate) const MANY: usize = 100_000;
-/// Messages that are on their way at most, to a subscriber that reads a history.
+/// The most messages in transit to a subscriber that reads a history.
 const WINDOW: u64 = 4_096;
 
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +60,7 @@ impl Work {
         }
     }
 
-    /// The CPU time that this takes.
+    /// The CPU time of `work`.
     pub(crate) async fn run(self, size: usize) -> Duration {
         let server = serve(size);
         match self {
@@ -117,7 +117,7 @@ async fn call(client: &Client, times: usize) {
     }
 }
 
-/// So many connections, over each of which so many calls were made.
+/// This many connections, with this many calls on each.
 async fn connections(server: &PipeServer, size: usize, calls: usize) -> Vec<Client> {
     let mut clients = Vec::new();
     for _ in 0..size {
@@ -141,7 +141,7 @@ async fn subscribers(server: &PipeServer, size: usize) -> Duration {
     cpu() - began
 }
 
-/// Publishes so many messages, which each of the subscriptions reads in a task of its own.
+/// Publishes this many messages. A task for each of the subscriptions reads them.
 async fn deliver(
     server: &PipeServer,
     subscriptions: Vec<Subscription>,
@@ -184,7 +184,7 @@ async fn history(server: &PipeServer, size: usize) -> Duration {
     cpu() - began
 }
 
-/// Publishes so many messages. Returns the position of the last.
+/// Publishes this many messages. Returns the position of the last.
 async fn publish(server: &PipeServer, topic: &str, count: usize) -> Position {
     let topic = Topic::new(topic).expect("a valid name");
     let mut last = None;
@@ -203,7 +203,7 @@ async fn read(subscription: &mut Subscription, count: usize) {
     }
 }
 
-/// Opens many connections, and says what they take.
+/// Opens many connections. Returns the memory that they take.
 pub(crate) async fn many_connections() -> Result<String, Box<dyn Error + Send + Sync>> {
     let server = serve(MANY);
     let (before, began) = (resident_bytes()?, cpu());

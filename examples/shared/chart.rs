@@ -11,14 +11,14 @@ const RIGHT: f64 = 40.0;
 const TOP: f64 = 28.0;
 const BOTTOM: f64 = 48.0;
 
-/// How values map to places along an axis.
+/// How values map to positions along an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scale {
     Linear,
     Logarithmic,
 }
 
-/// An axis: its range, where it has ticks, and what it says.
+/// An axis: its range, its ticks and its title.
 #[derive(Clone, Debug)]
 pub(crate) struct Axis {
     scale: Scale,
@@ -67,7 +67,7 @@ impl Axis {
         Self { scale: Scale::Logarithmic, from: 1.0, to, ticks, title }
     }
 
-    /// Where `value` is, from 0 to 1.
+    /// The position of `value`, from 0 to 1.
     fn place(&self, value: f64) -> f64 {
         let place = match self.scale {
             Scale::Linear => (value - self.from) / (self.to - self.from),
@@ -91,7 +91,7 @@ impl Chart {
         Self { x, y, body: String::new(), legend: Vec::new() }
     }
 
-    /// A line through `points`, drawn in the colour `class`.
+    /// A line through `points`, in the colour of the class `class`.
     pub(crate) fn line(&mut self, class: &'static str, name: &str, points: &[(f64, f64)]) {
         let places =
             points.iter().map(|(x, y)| format!("{:.1},{:.1}", self.left(*x), self.top(*y)));
@@ -125,7 +125,7 @@ impl Chart {
         self.element(&format!("id=\"{id}\""), title)
     }
 
-    /// A file of its own, with these styles.
+    /// A complete file, with these styles.
     pub(crate) fn file(&self, title: &str, style: &str) -> String {
         let element = self.element("xmlns=\"http://www.w3.org/2000/svg\"", title);
         element.replacen("</title>\n", &format!("</title>\n<style>{style}</style>\n"), 1)
@@ -224,8 +224,8 @@ fn short(value: f64) -> String {
     format!("{}{unit}", digits.trim_end_matches('0').trim_end_matches('.'))
 }
 
-/// `text` as it can stand between tags and in a quoted attribute. Control characters, which XML does
-/// not allow, become U+FFFD.
+/// Escapes `text` for use between tags and in a quoted attribute. Control characters, which XML
+/// does not allow, become U+FFFD.
 pub(crate) fn escape(text: &str) -> String {
     let mut html = String::with_capacity(text.len());
     for character in text.chars() {

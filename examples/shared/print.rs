@@ -1,5 +1,5 @@
-//! Printing for programs whose reader may leave, as in `program | head`: in place of the standard
-//! macros, which panic then.
+//! Printing for programs whose reader may exit early, as in `program | head`. The standard macros
+//! would panic then.
 
 #![allow(unused_macros, unused_imports, dead_code, reason = "each program uses its part")]
 
@@ -9,20 +9,20 @@ use std::{
     process,
 };
 
-/// What a shell reports of a program that SIGPIPE ended.
+/// The exit status that a shell reports for a program that SIGPIPE ended.
 const BROKEN_PIPE: i32 = 128 + 13;
 
-/// As the standard macro; ends the program quietly when its output is closed.
+/// As the standard macro, but ends the program quietly when its output is closed.
 macro_rules! println {
     ($($text:tt)*) => { crate::print::write(format_args!("{}\n", format_args!($($text)*))) };
 }
 
-/// As the standard macro; ends the program quietly when its output is closed.
+/// As the standard macro, but ends the program quietly when its output is closed.
 macro_rules! print {
     ($($text:tt)*) => { crate::print::write(format_args!($($text)*)) };
 }
 
-/// As the standard macro; does nothing when the output is closed.
+/// As the standard macro, but does nothing when the output is closed.
 macro_rules! eprintln {
     ($($text:tt)*) => { crate::print::remark(format_args!($($text)*)) };
 }
@@ -36,7 +36,7 @@ pub(crate) fn write(text: fmt::Arguments<'_>) {
     }
 }
 
-/// What a program says beside its output is not worth ending for.
+/// A failure to print on stderr must not end the program.
 pub(crate) fn remark(text: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }

@@ -7,7 +7,7 @@ use tokio::{
     sync::oneshot,
 };
 
-/// The signals that stop a program, which from now on no longer end it by themselves.
+/// The signals that stop a program. While this exists, they do not end the program by themselves.
 pub(crate) struct Stop {
     interrupt: Signal,
     terminate: Signal,
@@ -19,8 +19,8 @@ impl Stop {
         Ok(Self { interrupt: signal(interrupt)?, terminate: signal(terminate)? })
     }
 
-    /// Waits for the next of them: the first asks a program to end, the second not to wait for
-    /// anything.
+    /// Waits for the next signal. The first one asks a program to end, the second to end without
+    /// waiting.
     pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
@@ -28,7 +28,7 @@ impl Stop {
         }
     }
 
-    /// Waits for the first, which drops `drain`, and then for the second.
+    /// Waits for the first signal, which drops `drain`, and then for the second.
     #[allow(dead_code, reason = "for servers")]
     pub(crate) async fn until_second(mut self, drain: oneshot::Sender<()>) {
         self.next().await;

@@ -19,13 +19,13 @@ impl ByHand {
         Ok(peer)
     }
 
-    /// Writes a line and reads the one that answers it.
+    /// Writes a line and reads its answer.
     pub(crate) async fn ask(&mut self, line: &str) -> io::Result<String> {
         self.0.write_all(format!("{line}\n").as_bytes()).await?;
         self.read().await
     }
 
-    /// Waits for a line, and returns it without its LF.
+    /// Waits for a line. Returns it without its LF.
     pub(crate) async fn read(&mut self) -> io::Result<String> {
         let mut line = String::new();
         match self.0.read_line(&mut line).await? {

@@ -1,4 +1,4 @@
-//! The servers of the tour: a small letting agency, and one that means harm.
+//! The servers of the tour: a small letting agency, and a hostile server.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +22,8 @@ use tokio::{
 
 const NOT_FOUND: Code = Code::from_static("not-found");
 
-/// A letting agency: its server runs in the background, and it decides when there is a new offer.
+/// A letting agency. Its server runs in the background, and the agency decides when there is a new
+/// offer.
 #[derive(Clone)]
 pub(crate) struct Desk {
     pub(crate) address: SocketAddr,
@@ -36,13 +37,14 @@ struct Offer {
     id: u64,
     title: &'static str,
     rent: u32,
-    /// It is looked up so slowly that the next one comes in, and is asked for, meanwhile.
+    /// The lookup of this offer is so slow that the next offer is announced and requested
+    /// meanwhile.
     #[serde(skip)]
     slow: bool,
 }
 
 impl Desk {
-    /// Opens with these ends of subscriptions. Seeded, so that each tour is like the other.
+    /// Starts with these connections of subscribers. It is seeded, so that each tour is the same.
     pub(crate) async fn open(seed: u64, lease: Duration) -> io::Result<Self> {
         let config = ServerConfig::new().lease(lease);
         let server = Server::bind("127.0.0.1:0").await?.random(Random::seeded(seed)).config(config);
@@ -73,7 +75,7 @@ impl Desk {
         self.add(Offer { id, title, rent, slow: false }).await;
     }
 
-    /// As [`announce`](Self::announce), of one that takes its time to be looked up.
+    /// As [`announce`](Self::announce), for an offer whose lookup is slow.
     pub(crate) async fn announce_slow(&self, id: u64, title: &'static str, rent: u32) {
         self.add(Offer { id, title, rent, slow: true }).await;
     }

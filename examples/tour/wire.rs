@@ -1,4 +1,4 @@
-//! A transport that shows the lines that go over it.
+//! A transport that prints the lines that pass.
 
 use std::{
     io::{self, IsTerminal},
@@ -9,7 +9,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Passes bytes through, and prints each line once it is whole: `C:` written, `S:` read.
+/// Passes bytes on, and prints each whole line: `C:` if written, `S:` if read.
 pub(crate) struct Wire<T> {
     io: T,
     written: Lines,
@@ -40,7 +40,7 @@ impl Lines {
     }
 }
 
-/// Makes what a peer sent fit for a terminal, and leaves JSON readable.
+/// Makes text of a peer safe for a terminal, and keeps JSON readable.
 fn shown(line: &[u8]) -> String {
     let mut shown = String::new();
     for char in String::from_utf8_lossy(line).chars() {

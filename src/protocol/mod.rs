@@ -1,12 +1,12 @@
 //! The protocol without input and output: bytes into lines and back, and the rules of both ends.
 //!
-//! Nothing here touches a socket, a runtime or a clock: bytes come in as slices, time as a
-//! [`Time`], randomness as a number. It is what the fuzz targets run, and what your own tools can be
-//! built on. PROTOCOL.md and docs/protocol/ are the normative text.
+//! Nothing here touches a socket, a runtime or a clock. Bytes come in as slices, time as a
+//! [`Time`], and randomness as a number. The fuzz targets run this module, and your own tools can
+//! use it. PROTOCOL.md and docs/protocol/ are the normative text.
 //!
-//! The way of a line in: [`LineDecoder`] splits the stream, [`Line::parse`] takes a line apart, and
-//! [`Notice::parse`] or [`Outcome::from_word`] say what it is. The way out: [`encode`]. [`Cursor`]
-//! and [`Window`] are for stores of topics.
+//! To read: [`LineDecoder`] splits the stream into lines, [`Line::parse`] takes a line apart, and
+//! [`Notice::parse`] or [`Outcome::from_word`] interpret it. To write: [`encode`]. Stores of topics
+//! use [`Cursor`] and [`Window`].
 
 #![deny(clippy::unwrap_used, clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]

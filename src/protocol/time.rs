@@ -17,12 +17,12 @@ impl Time {
         self.0
     }
 
-    /// How long it is from here until `later`; nothing if that is earlier.
+    /// The duration from this moment until `later`; zero if `later` is earlier.
     pub fn until(self, later: Self) -> Duration {
         Duration::from_millis(later.0.saturating_sub(self.0))
     }
 
-    /// The moment `duration` later; the end of time if there is none.
+    /// The moment `duration` later; saturates at the greatest `Time`.
     pub fn after(self, duration: Duration) -> Self {
         let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Self(self.0.saturating_add(millis))

@@ -1,4 +1,5 @@
-//! What all logs retain together: counted, and held under a limit by age.
+//! The bytes that all logs retain together. Over the limit, the oldest lines of all logs are
+//! dropped.
 
 use std::collections::BTreeMap;
 
@@ -7,17 +8,17 @@ use crate::{
     topic::entry::{TopicEntry, TopicState},
 };
 
-/// The bytes of all logs, and which log holds the oldest line.
+/// Counts the bytes of all logs, and finds the log with the oldest line.
 ///
-/// Each log with lines is listed once, under the age of its oldest line when it was listed. That
-/// line may have been dropped since, by the log's own limits. The search for the oldest line finds
-/// this out, and lists the log again. So appending touches the list only for an empty log, and a
-/// dropped line costs one step down the list at most.
+/// Each log with lines is listed once, under the age that its oldest line had when it was listed.
+/// The log's own limits may have dropped that line since. The search for the oldest line then lists
+/// the log again under the new age. So appending changes the list only for an empty log, and each
+/// dropped line costs at most one step through the list.
 #[derive(Debug)]
 pub(super) struct Budget {
     limit: AtomicUsize,
     retained: AtomicUsize,
-    /// The next line's age: a count of all lines.
+    /// The age of the next line: a count of all lines so far.
     next: AtomicU64,
     /// Lock order: this, then a topic's `state`.
     by_age: Mutex<BTreeMap<u64, Weak<TopicEntry>>>,
@@ -42,12 +43,13 @@ impl Budget {
         self.retained.load(Ordering::Relaxed)
     }
 
-    /// The stamp of a line that comes now.
+    /// The age of a line that is appended now.
     pub(super) fn stamp(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The size of a log has changed, in bytes. Called while its state is locked.
+    /// Records that the size of a log has changed, in bytes. Called while the log's state is
+    /// locked.
     pub(super) fn count(&self, before: usize, after: usize) {
         match after.checked_sub(before) {
             Some(more) => self.retained.fetch_add(more, Ordering::Relaxed),
@@ -60,10 +62,10 @@ impl Budget {
         self.by_age.lock().insert(stamp, Arc::downgrade(entry));
     }
 
-    /// Drops the oldest lines of all logs while they are over the limit, but no line as new as
-    /// `newest`: the message that was just published stays, whatever its size.
+    /// Drops the oldest lines of all logs while the logs exceed the limit. Lines from the age
+    /// `newest` on are kept: the message that was just published stays, whatever its size.
     ///
-    /// To be called with nothing locked.
+    /// The caller must not hold a lock.
     pub(super) fn enforce(&self, newest: u64) {
         while self.is_over() {
             let mut by_age = self.by_age.lock();
@@ -81,7 +83,7 @@ impl Budget {
         }
     }
 
-    /// Drops what is older than `stamp`, while it has to.
+    /// Drops lines older than `stamp` while the logs exceed the limit.
     fn drop_before(&self, stamp: u64, state: &mut TopicState) {
         while self.is_over() && state.log.oldest().is_some_and(|oldest| oldest < stamp) {
             let before = state.log.bytes();
@@ -94,13 +96,13 @@ impl Budget {
         self.retained() > self.limit.load(Ordering::Relaxed)
     }
 
-    /// Logs that are listed.
+    /// The number of listed logs.
     #[cfg(test)]
     pub(super) fn listed(&self) -> usize {
         self.by_age.lock().len()
     }
 
-    /// Forgets the logs that are gone.
+    /// Removes logs that no longer exist from the list.
     pub(super) fn sweep(&self) {
         self.by_age.lock().retain(|_, entry| entry.strong_count() > 0);
     }
@@ -127,7 +129,7 @@ mod tests {
         drop(topics.append(&topic(n), vec![b'x'; bytes].into()));
     }
 
-    /// The numbers that are held of a topic: the first, and the next to come.
+    /// The numbers that a topic retains: the first, and the next to come.
     fn held(topics: &MemoryTopics, n: usize) -> (u64, u64) {
         let mut reader = topics.open(&topic(n));
         match reader.poll_window(&mut Context::from_waker(Waker::noop())) {
@@ -143,8 +145,8 @@ mod tests {
         topics
     }
 
-    /// What is held is the newest of all, in the order of publishing, less what the logs' own
-    /// limits dropped: the same as a queue of all messages would hold.
+    /// Compares with one queue of all messages. It holds the newest messages in the order of
+    /// publishing, less those that the logs' own limits dropped.
     #[test]
     fn the_oldest_of_all_topics_leave() {
         const TOPICS: usize = 7;
@@ -179,10 +181,10 @@ mod tests {
         }
     }
 
-    /// At the limit nothing leaves, one byte over it the oldest does, and what was just published
-    /// stays whatever it is.
+    /// At the limit nothing is dropped, and one byte over it the oldest message is. The message
+    /// that was just published stays, whatever its size.
     #[test]
-    fn the_limit_is_held_to_the_byte() {
+    fn the_limit_is_exact_to_the_byte() {
         let line = "* t0 1 xxxx\n".len() + NOTED;
         for (limit, expected) in [(2 * line, [(1, 2), (1, 2)]), (2 * line - 1, [(2, 2), (1, 2)])] {
             let topics = limited(limit);
@@ -199,9 +201,9 @@ mod tests {
         assert_eq!(topics.retained_bytes(), line);
     }
 
-    /// A log that goes takes its bytes along, and its place in the list.
+    /// A dropped log gives back its bytes and its place in the list.
     #[test]
-    fn a_log_that_goes_is_forgotten() {
+    fn a_dropped_log_leaves_the_budget() {
         let topics = limited(1_000);
         for round in 0..3 {
             for n in 0..50 {

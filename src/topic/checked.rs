@@ -1,4 +1,4 @@
-//! What a store returns, checked once. After these checks numbers and lines are valid.
+//! Checks what a store returns, once. After these checks all numbers and lines are valid.
 
 use std::ops::RangeInclusive;
 
@@ -11,7 +11,7 @@ use crate::{
 
 type Checked = Result<(), Unavailable>;
 
-/// Checks what a log is said to hold, for a subscription that stands `at`, or begins.
+/// Checks the window of a log for a subscription that stands at `at`; `None` if it begins.
 pub(crate) fn check_window(window: Window, at: Option<Position>) -> Checked {
     let Window { epoch, first, next } = window;
     let has_fallen = at.is_some_and(|at| at.epoch == epoch && next < at.next);
@@ -19,8 +19,8 @@ pub(crate) fn check_window(window: Window, at: Option<Position>) -> Checked {
     require(!has_fallen, "its numbers fell")
 }
 
-/// Checks a reader's step from `at`, which appended `lines`. Those of the default topics are not read
-/// again: they were encoded by this crate.
+/// Checks a reader's step from `at`, which appended `lines`. Lines of the default topics are not
+/// parsed again, because this crate encoded them.
 pub(crate) fn check_read(
     read: &Read,
     topic: &Topic,
@@ -51,7 +51,8 @@ pub(crate) fn check_read(
     }
 }
 
-/// The number that a store says it gave a message, if it is valid. The message may have been appended.
+/// Checks the number that a store gave to a message. The message may have been appended even if the
+/// number is invalid.
 ///
 /// # Errors
 /// The number is invalid.
@@ -61,16 +62,16 @@ pub(crate) fn checked_published(published: Published) -> Result<Published, Publi
     checked.map(|()| published).map_err(PublishError::Unavailable)
 }
 
-/// The end of a log that a store closed, if it is valid.
+/// Checks the end of a log that a store closed.
 ///
 /// # Errors
-/// The position is invalid. The log may be closed.
+/// The position is invalid. The log may be closed nevertheless.
 pub(crate) fn checked_end(end: Option<Position>) -> Result<Option<Position>, PublishError> {
     let checked = require(end.is_none_or(Position::is_sendable), "it returned an invalid number");
     checked.map(|()| end).map_err(PublishError::Unavailable)
 }
 
-/// A step moves the cursor, to a number that can be written.
+/// Checks that a step moves the cursor to a valid number.
 fn check_step(at: Position, last: u64) -> Checked {
     require(last >= at.next, "it did not move the cursor")?;
     require(last < MAX_NUMBER, "it returned an invalid number")
@@ -127,7 +128,7 @@ mod tests {
         check(Read::Copied { last }, room, lines)
     }
 
-    /// Each limit of a step is held to the byte, to the line and to the number.
+    /// Each limit of a step is exact to the byte, the line and the number.
     #[test]
     fn lines_stay_within_their_room() {
         assert!(copied(5, ROOM, LINE));
@@ -136,7 +137,7 @@ mod tests {
         let two = b"* t 5 x\n* t 6 x\n";
         assert!(copied(6, Room { lines: 2, ..ROOM }, two));
         assert!(!copied(6, Room { lines: 1, ..ROOM }, two));
-        // A line may end behind the room, and not begin there.
+        // A line may end behind the limit of bytes, but must not begin there.
         assert!(copied(6, Room { bytes: LINE.len() + 1, ..ROOM }, two));
         assert!(!copied(6, Room { bytes: LINE.len(), ..ROOM }, two));
         assert!(!copied(6, ROOM, LINE) && !copied(5, ROOM, two));

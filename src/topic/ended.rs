@@ -1,4 +1,4 @@
-//! Where logs stood when they were dropped. Pure.
+//! The positions at which logs were dropped. Pure.
 
 use std::{collections::HashMap, mem};
 
@@ -6,10 +6,10 @@ use crate::protocol::{Position, Topic};
 
 /// The ends of dropped logs, by topic: the last `limit` of them, or somewhat fewer.
 ///
-/// A topic whose log was dropped goes on at its end. So a subscriber that had seen everything has
-/// lost nothing, and the numbers that another subscriber has lost can be named.
+/// A topic whose log was dropped goes on at its end. So a subscriber that had received everything
+/// has lost nothing, and a gap can name the numbers that another subscriber has lost.
 ///
-/// There are two generations: when the younger one is full, the older one is forgotten.
+/// There are two generations. When the younger one is full, the older one is dropped.
 #[derive(Debug, Default)]
 pub(super) struct Ended {
     young: HashMap<Topic, Position>,
@@ -22,8 +22,8 @@ impl Ended {
         self.young.get(topic).or_else(|| self.old.get(topic)).copied()
     }
 
-    /// Notes where the log of `topic` goes on. Returns whether ends were forgotten: the topics of
-    /// these must not come back under an epoch that they may have had.
+    /// Records where the log of `topic` goes on. Returns whether other ends were dropped. The
+    /// topics of those must not come back under an epoch that they may have had.
     #[must_use]
     pub(super) fn note(&mut self, topic: &Topic, end: Position, limit: usize) -> bool {
         self.old.remove(topic);
@@ -38,7 +38,7 @@ impl Ended {
         !forgotten.is_empty()
     }
 
-    /// Ends that are remembered.
+    /// The number of ends that are kept.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.young.len() + self.old.len()
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_ends_as_the_limit_are_remembered() {
+    fn ends_are_kept_up_to_the_limit() {
         let (mut ended, mut forgotten) = (Ended::default(), 0);
         for n in 1..=100 {
             forgotten += usize::from(ended.note(&topic(n), at(n), 10));
@@ -78,7 +78,7 @@ mod tests {
         }
     }
 
-    /// As long as the topics that are dropped again and again are few, none is forgotten.
+    /// While few topics are dropped again and again, every end is kept.
     #[test]
     fn few_topics_forget_nothing() {
         let mut ended = Ended::default();

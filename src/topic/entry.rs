@@ -1,4 +1,4 @@
-//! One topic in memory: its log, and the readers of it.
+//! One topic in memory: its log and its readers.
 
 use std::task::Waker;
 
@@ -8,7 +8,8 @@ use crate::{
     topic::{limits::Retention, log::Log, readers::Readers},
 };
 
-/// Sweeps that a log outlives unused: after the first, which may come at once, two whole intervals.
+/// The sweeps that an unused log outlives. The first one may come at once; two whole intervals
+/// follow.
 pub(super) const SWEEPS: u8 = 2;
 
 /// Lock order: the hub's shard, then `state`.
@@ -22,16 +23,16 @@ pub(super) struct TopicEntry {
 pub(super) struct TopicState {
     pub(super) log: Log,
     pub(super) readers: Readers,
-    /// Sweeps since the last message, and since the last reader left.
+    /// Sweeps since the last message and since the last reader left.
     pub(super) swept: u8,
-    /// The budget knows, or is about to be told, that the log has lines.
+    /// The budget lists the log, or is about to list it.
     pub(super) is_listed: bool,
-    /// The log was closed, and stays only for the readers that it had.
+    /// The log was closed, and is kept only for the readers that it had.
     pub(super) is_closed: bool,
 }
 
 impl TopicEntry {
-    /// A topic without messages, whose first gets the number of `begin`.
+    /// A topic without messages. Its first message gets the number of `begin`.
     pub(super) fn new(topic: &Topic, begin: Position, retention: Retention) -> Self {
         let state = TopicState {
             log: Log::new(topic, begin, retention),
@@ -43,7 +44,7 @@ impl TopicEntry {
         Self { topic: topic.clone(), state: Mutex::new(state) }
     }
 
-    /// Counts a sweep; the topic, if its log may go.
+    /// Counts a sweep. Returns the topic if its log may be dropped.
     pub(super) fn swept(&self) -> Option<Topic> {
         let mut state = self.state.lock();
         if state.log.is_unborn() || !state.readers.is_empty() {
@@ -53,8 +54,8 @@ impl TopicEntry {
         (state.swept > SWEEPS).then(|| self.topic.clone())
     }
 
-    /// Where the log ends, if it may still be dropped: since the sweep found that it may, a reader
-    /// or a message may have come.
+    /// The end of the log, if the log may still be dropped. A reader or a message may have come
+    /// since the sweep.
     pub(super) fn may_go(&self) -> Option<Position> {
         let state = self.state.lock();
         (state.swept > SWEEPS && state.readers.is_empty()).then(|| state.log.end())

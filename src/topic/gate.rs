@@ -1,4 +1,4 @@
-//! Whether anything may be published, and what is being published.
+//! Lets publishes in, and waits for those in progress when the server stops.
 
 use std::pin::pin;
 
@@ -9,7 +9,7 @@ use crate::sync::{AtomicUsize, Ordering};
 const SHUT: usize = 1;
 const ONE: usize = 2;
 
-/// Counts the publishes in progress. Once it is shut, nothing more is published.
+/// Counts the publishes in progress. Once the gate is shut, it admits no more.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     /// [`SHUT`], and [`ONE`] for each publish in progress.
@@ -28,12 +28,12 @@ impl Gate {
         (before & SHUT == 0).then_some(pass)
     }
 
-    /// Lets nothing through from here on.
+    /// Admits no more publishes.
     pub(super) fn shut(&self) {
         self.state.fetch_or(SHUT, Ordering::AcqRel);
     }
 
-    /// Waits until the publishes that began before it was shut have ended.
+    /// Waits until the publishes that began before the gate was shut have ended.
     pub(super) async fn idle(&self) {
         let mut idle = pin!(self.idle.notified());
         idle.as_mut().enable();
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_shut_gate_is_idle_once_the_last_has_ended() {
+    async fn a_shut_gate_is_idle_once_the_last_publish_has_ended() {
         let gate = Gate::default();
         let (one, two) = (gate.enter().unwrap(), gate.enter().unwrap());
         gate.shut();

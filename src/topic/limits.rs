@@ -1,6 +1,6 @@
-//! How much the logs keep.
+//! How much the logs retain.
 
-/// What a topic keeps.
+/// What one topic retains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Retention {
     /// Messages per topic.
@@ -9,11 +9,11 @@ pub(crate) struct Retention {
     pub(crate) bytes: usize,
 }
 
-/// What all topics together keep.
+/// What all topics retain together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StoreLimits {
-    /// Topics that keep anything.
+    /// Topics that have a log.
     pub(crate) topics: usize,
-    /// Bytes, with what is stored beside each message.
+    /// Bytes, including the bookkeeping of each message.
     pub(crate) bytes: usize,
 }

@@ -1,4 +1,4 @@
-//! One topic's log: a ring of encoded lines with a sequence. Pure.
+//! The log of one topic: a ring of encoded lines with consecutive numbers. Pure.
 
 use std::collections::VecDeque;
 
@@ -7,30 +7,30 @@ use crate::{
     topic::{Read, Room, limits::Retention},
 };
 
-/// What is stored beside each line: where it ends, and when it came.
+/// The bytes that are stored beside each line: its end and its age.
 pub(super) const NOTED: usize = 16;
-/// Room that a ring may have over twice what it holds, in bytes.
+/// The capacity in bytes that a ring may have beyond twice its content.
 const SPARE: usize = 1_024;
 
 /// The retained lines of one epoch.
 ///
-/// The lines follow each other in one ring of bytes. So a reader that is behind copies any number
-/// of them in at most two pieces, and appending allocates only while the ring grows.
+/// All lines lie in one ring of bytes, one after the other. So a reader that is behind copies any
+/// number of lines in at most two pieces, and appending allocates only while the ring grows.
 #[derive(Debug)]
 pub(super) struct Log {
     epoch: Epoch,
-    /// `* TOPIC SP`, what every line begins with.
+    /// `* TOPIC SP`, with which every line begins.
     prefix: Box<[u8]>,
     /// The number of the oldest line held.
     first: u64,
     lines: VecDeque<u8>,
     /// Where each line ends, in bytes since the log began.
     ends: VecDeque<u64>,
-    /// When each line came, among those of all topics.
+    /// The age of each line, among the lines of all topics.
     stamps: VecDeque<u64>,
     /// Where the oldest line begins, in bytes since the log began.
     start: u64,
-    /// The longest line so far. It spares most readers a check of each length.
+    /// The longest line so far. With it, most reads need not check the length of each line.
     longest: usize,
     retention: Retention,
 }
@@ -55,34 +55,35 @@ impl Log {
         Window { epoch: self.epoch, first: self.first, next: self.first + self.ends.len() as u64 }
     }
 
-    /// Whether nothing was published to it.
+    /// Whether no message was ever published to the log.
     pub(super) fn is_unborn(&self) -> bool {
         self.start == 0 && self.ends.is_empty()
     }
 
-    /// Whether the epoch has no further number: the position behind the last message has to be one.
+    /// Whether the epoch has no further number. The position behind the last message must be a
+    /// number, too.
     pub(super) fn is_full(&self) -> bool {
         self.window().next >= MAX_NUMBER
     }
 
-    /// Where it goes on.
+    /// The position at which the log goes on.
     pub(super) fn end(&self) -> Position {
         let Window { epoch, next, .. } = self.window();
         Position { epoch, next }
     }
 
-    /// The cost of its lines in bytes: the lines, and what is stored beside each.
+    /// The bytes that count against the budget: the lines, and what is stored beside each.
     pub(super) fn bytes(&self) -> usize {
         self.lines.len() + self.ends.len() * NOTED
     }
 
-    /// When the oldest line held came; `None` if none is held.
+    /// The age of the oldest line held; `None` if the log is empty.
     pub(super) fn oldest(&self) -> Option<u64> {
         self.stamps.front().copied()
     }
 
-    /// Adds a line with this payload, already stuffed, that came at `stamp`; its number. The log is
-    /// not full.
+    /// Appends a line with this payload, already stuffed, under the age `stamp`. Returns its
+    /// number. The log must not be full.
     pub(super) fn append(&mut self, stuffed: &[u8], stamp: u64) -> u64 {
         let sequence = self.window().next;
         let before = self.lines.len();
@@ -100,7 +101,7 @@ impl Log {
         sequence
     }
 
-    /// Drops the oldest lines over the limits; the newest always stays.
+    /// Drops the oldest lines over the limits. The newest line always stays.
     fn evict(&mut self) {
         while self.ends.len() > 1
             && (self.ends.len() > self.retention.messages
@@ -118,14 +119,15 @@ impl Log {
     }
 
     /// Drops the oldest line, if there is one. The capacity of the rings stays within about twice
-    /// their content: a log that shrinks gives memory back.
+    /// their content, so a log that shrinks gives memory back.
     pub(super) fn drop_oldest(&mut self) {
         let Some(end) = self.ends.pop_front() else { return };
         self.stamps.pop_front();
         self.lines.drain(..(end - self.start) as usize);
         self.start = end;
         self.first += 1;
-        // To less than what it may be, or the next line that goes would have it moved again.
+        // The rings shrink to less than the limit. Otherwise the next dropped line would move them
+        // again.
         let (lines, ends) = (self.lines.len(), self.ends.len());
         if self.lines.capacity() > 2 * lines + SPARE {
             self.lines.shrink_to(lines + lines / 2);
@@ -210,7 +212,7 @@ mod tests {
         Cursor { position: Position { epoch, next } }
     }
 
-    /// All a cursor gets from `next` on, with gaps named in brackets.
+    /// Everything that a cursor reads from `next` on, with gaps in brackets.
     fn drain(log: &Log, next: u64, room: Room) -> String {
         let (mut cursor, mut out) = (at(log, next), Vec::new());
         loop {
@@ -227,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_read_back_whatever_the_room() {
+    fn lines_are_read_back_with_any_room() {
         let mut log = log(10, 1_000);
         for payload in [&b"a"[..], b"", b"ccc"] {
             log.append(payload, 0);
@@ -295,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_shrinks_gives_its_room_back() {
+    fn a_log_that_shrinks_gives_memory_back() {
         let mut log = log(1_000, 1 << 20);
         for _ in 0..1_000 {
             log.append(&[b'x'; 500], 0);

@@ -1,4 +1,4 @@
-//! The topics that live in memory: the hub of logs, and the readers that wait at their heads.
+//! Topics in memory: the hub of all logs, and the readers of each log.
 
 use std::{
     mem,
@@ -21,20 +21,21 @@ use crate::{
     },
 };
 
-/// The capacity of the table of topics that is always kept.
+/// The capacity that the table of topics always keeps.
 const SPARE_TOPICS: usize = 1_024;
 
 /// The default [`TopicStore`]: logs in memory, bounded per topic and all together. Cheap to clone.
 ///
-/// The first publish creates a log. A topic that only has subscribers costs only them. A message is
-/// accepted, and gets its number, as soon as it is in memory. A restart of the process loses it,
-/// and the topic comes back under a new epoch.
+/// The first publish creates a log. A topic with subscribers and without a log costs only the
+/// subscribers. A message is accepted, and gets its number, as soon as it is in memory. A restart
+/// of the process loses it, and the topic comes back under a new epoch.
 ///
-/// The log of a topic without subscribers is dropped when it saw no message for two whole intervals
-/// between [sweeps](TopicStore::sweep). Its end is remembered, for as many topics as may have a
-/// log. So the topic goes on under the same epoch with the next number, and a subscriber that had
-/// seen all messages has lost none. A topic whose end was forgotten comes back under a new epoch.
-/// The epoch of topics that never had a message changes only when an end is forgotten.
+/// The log of a topic without subscribers is dropped if it had no message for two whole intervals
+/// between [sweeps](TopicStore::sweep). The position of its end is kept, for as many topics as may
+/// have a log. So the topic goes on under the same epoch with the next number, and a subscriber
+/// that had received all messages has lost none. A topic whose end was not kept comes back under a
+/// new epoch. Topics that never had a message change their epoch only when the end of another topic
+/// is dropped.
 #[derive(Clone, Debug)]
 pub struct MemoryTopics(Arc<Hub>);
 
@@ -43,38 +44,38 @@ struct Hub {
     topics: DashMap<Topic, Arc<TopicEntry>>,
     settings: Mutex<Settings>,
     budget: Budget,
-    /// Topics that have a log.
+    /// The number of topics with a log.
     born: AtomicUsize,
 }
 
 #[derive(Debug)]
 struct Settings {
-    /// The epoch of every log born here that has no end among `ended`.
+    /// The epoch of every new log without an end in `ended`.
     ///
-    /// **Invariant:** an entry that had messages goes only once its end is noted, and this is
-    /// replaced whenever an end is forgotten. An epoch that was replaced never returns. Else
-    /// (epoch, sequence) would name two messages.
+    /// **Invariant:** an entry that had messages is removed only after its end is recorded, and
+    /// this epoch is replaced whenever an end is dropped. An epoch that was replaced never returns.
+    /// Otherwise (epoch, sequence) would name two messages.
     birth: Epoch,
     ended: Ended,
-    /// The source of the epochs of later logs.
+    /// Draws the epochs of later logs.
     random: Random,
     retention: Retention,
     max_topics: usize,
 }
 
-/// What is to be done after an append, outside all locks.
+/// What the caller has to do after an append, outside all locks.
 struct Appended {
     published: Published,
-    /// The tasks that waited for it.
+    /// The tasks that waited for the message.
     waiting: Vec<Waker>,
     stamp: u64,
-    /// The log, if it had no lines: the budget is to be told of it.
+    /// The log, if it had no lines before: the budget has to list it.
     unlisted: Option<Arc<TopicEntry>>,
 }
 
 impl MemoryTopics {
-    /// Topics that retain 65,536 messages and 1 MiB each and 256 MiB together, at most 65,536 of
-    /// them with a log.
+    /// Topics that retain 65,536 messages and 1 MiB each, and 256 MiB together. At most 65,536
+    /// topics have a log.
     pub fn new(random: &Random) -> Self {
         let birth = random.next_epoch();
         Self(Arc::new(Hub {
@@ -91,7 +92,7 @@ impl MemoryTopics {
         }))
     }
 
-    /// Sets the limits: those of one log for the logs that are not born yet.
+    /// Sets the limits. The limits of one log apply to logs that are created later.
     pub(crate) fn set_limits(&self, retention: Retention, totals: StoreLimits) {
         let mut settings = self.0.settings.lock();
         settings.retention = retention;
@@ -109,7 +110,7 @@ impl MemoryTopics {
         self.0.budget.listed()
     }
 
-    /// Draws the epoch of logs to come from `random`.
+    /// Draws the epochs of later logs from `random`.
     pub(crate) fn reseed(&self, random: &Random) {
         let (birth, random) = (random.next_epoch(), random.clone());
         let mut settings = self.0.settings.lock();
@@ -167,10 +168,10 @@ impl TopicStore for MemoryTopics {
 }
 
 impl Hub {
-    /// Appends, and returns what the caller has to do outside all locks.
+    /// Appends a line. Returns what the caller has to do outside all locks.
     ///
-    /// The shard stays locked meanwhile: if the entry were removed between being found and being
-    /// written, the message would be lost with it.
+    /// The shard stays locked meanwhile. Otherwise the entry could be removed between the lookup
+    /// and the append, and the message would be lost.
     fn append(&self, topic: &Topic, stuffed: &[u8]) -> Result<Appended, PublishError> {
         if let Some(entry) = self.topics.get(topic) {
             return self.append_to(&entry, stuffed);
@@ -222,12 +223,12 @@ impl Hub {
             .map_err(|_| PublishError::TooMany)
     }
 
-    /// Drops the logs that were not used since the sweep before the last.
+    /// Drops the logs that had no message and no reader since the sweep before the last.
     ///
-    /// Sweeps instead of times: appending reads no clock.
+    /// It counts sweeps instead of time, so that appending reads no clock.
     fn sweep(&self) {
         self.drop_idle();
-        // After a burst of names the table has to shrink, whether or not a log is idle.
+        // After a burst of names the table must shrink, whether or not a log is idle.
         if self.topics.capacity() > 4 * self.topics.len() + SPARE_TOPICS {
             self.topics.shrink_to_fit();
         }
@@ -241,7 +242,7 @@ impl Hub {
         for topic in idle {
             let gone = self.topics.remove_if(&topic, |_, entry| {
                 let end = entry.may_go();
-                // While the shard is locked: no task can find the topic without a log.
+                // The shard is still locked, so no task finds the topic without a log.
                 end.inspect(|&end| self.note_end(&topic, end)).is_some()
             });
             if let Some((_, entry)) = gone {
@@ -254,7 +255,7 @@ impl Hub {
     }
 
     /// Ends the log of `topic`. Returns where it ended, if there was one, and the wakers of the
-    /// readers that wait for more of it.
+    /// readers that wait at its head.
     fn close(&self, topic: &Topic) -> (Option<Position>, Vec<Waker>) {
         let entry = match self.topics.entry(topic.clone()) {
             Entry::Occupied(entry) => entry,
@@ -279,7 +280,7 @@ impl Hub {
         (end, waiting)
     }
 
-    /// Lets a topic whose log was dropped come back under another epoch. Returns where that log
+    /// Makes a topic whose log was dropped come back under another epoch. Returns where that log
     /// ended.
     fn retire(&self, topic: &Topic) -> Option<Position> {
         let ended = self.settings.lock().ended.get(topic);
@@ -288,13 +289,13 @@ impl Hub {
         Some(end)
     }
 
-    /// The beginning of a new epoch.
+    /// The first position of a new epoch.
     fn anew(&self) -> Position {
         let epoch = self.settings.lock().random.next_epoch();
         Position { epoch, next: 1 }
     }
 
-    /// Notes where a log goes on that is about to be dropped. Called while its topic is locked.
+    /// Records where a log goes on that is about to be dropped. Called while its shard is locked.
     fn note_end(&self, topic: &Topic, end: Position) {
         let settings = &mut *self.settings.lock();
         if settings.ended.note(topic, end, settings.max_topics) {
@@ -302,7 +303,7 @@ impl Hub {
         }
     }
 
-    /// Drops the lines of a log that has no readers any more.
+    /// Drops the lines of a log that has no readers left.
     fn discard(&self, state: &mut TopicState) {
         self.budget.count(state.log.bytes(), 0);
         state.log.clear();
@@ -350,11 +351,11 @@ impl TopicReader for MemoryReader {
 
 impl Drop for MemoryReader {
     fn drop(&mut self) {
-        // Dropping the last waker of a task may drop the task, and with it another reader. So it is
-        // done outside the locks.
+        // Dropping the last waker of a task may drop the task, and with it another reader. So the
+        // waker is dropped outside the locks.
         let (entry, mut left) = (&self.entry, None);
         let gone = self.hub.topics.remove_if(&entry.topic, |_, current| {
-            // After a log was closed, the topic may have another one.
+            // After a log was closed, the topic may have a new one.
             let is_current = Arc::ptr_eq(current, entry);
             if is_current {
                 left = Some(entry.leave(self.slot));
@@ -408,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_that_only_has_readers_goes_with_the_last() {
+    fn a_topic_without_a_log_is_removed_with_its_last_reader() {
         let topics = topics();
         let (first, second) = (topics.open(&topic("a")), topics.open(&topic("a")));
         drop(first);
@@ -421,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cap_counts_logs_and_is_charged_to_the_publisher() {
+    fn the_limit_on_topics_counts_logs_and_fails_the_publish() {
         let topics = topics();
         let retention = topics.0.settings.lock().retention;
         topics.set_limits(retention, StoreLimits { topics: 1, bytes: 1 << 20 });
@@ -467,7 +468,7 @@ mod tests {
         (0..=SWEEPS).for_each(|_| topics.sweep());
     }
 
-    /// Whatever becomes of other logs.
+    /// The epoch stays the same when other logs come and go.
     #[test]
     fn a_topic_without_messages_keeps_its_epoch() {
         let topics = topics();
@@ -482,9 +483,9 @@ mod tests {
         assert_eq!((topics.topics(), window(&topics, "quiet")), (0, quiet));
     }
 
-    /// A sweep shrinks the table of topics after a burst of names, without any idle log.
+    /// A sweep shrinks the table of topics after a burst of names, even if no log is idle.
     #[test]
-    fn a_sweep_gives_back_the_room_of_names_that_are_gone() {
+    fn a_sweep_shrinks_the_table_after_a_burst_of_names() {
         const NAMES: usize = 20_000;
         let (topics, mut rng) = (topics(), fastrand::Rng::with_seed(5));
         let capacity = || topics.0.topics.capacity();
@@ -504,7 +505,7 @@ mod tests {
     }
 
     /// Identity: no number of an epoch names two messages of a topic, however many ends are
-    /// forgotten.
+    /// dropped.
     #[test]
     fn no_number_is_given_twice() {
         let (topics, mut rng) = (topics(), fastrand::Rng::with_seed(3));
@@ -528,9 +529,10 @@ mod tests {
         assert!(epochs.len() > 10, "{}", epochs.len());
     }
 
-    /// What is there is read to its end, and its bytes are given back with the last reader.
+    /// The remaining messages are read to the end, and the bytes are given back with the last
+    /// reader.
     #[test]
-    fn a_closed_log_is_read_to_its_end_and_goes() {
+    fn a_closed_log_is_read_to_its_end_and_dropped() {
         let topics = topics();
         let name = topic("a");
         let before = topics.append_now(&name, b"x").unwrap();
@@ -552,8 +554,8 @@ mod tests {
         assert_eq!(topics.0.close(&topic("none")).0, None);
     }
 
-    /// A topic whose log was dropped, and is closed then, does not come back under the same epoch;
-    /// one that never had a message has no end.
+    /// A topic whose log was dropped, and that is closed then, comes back under another epoch. A
+    /// topic that never had a message has no end.
     #[test]
     fn a_dropped_log_that_is_closed_comes_back_under_another_epoch() {
         let topics = topics();
@@ -568,7 +570,7 @@ mod tests {
         assert!(after.epoch != before.epoch && after.sequence == 1);
     }
 
-    /// The table of topics shrinks with them, though no log is idle.
+    /// The table of topics shrinks with the number of topics, even if no log is idle.
     #[test]
     fn a_sweep_shrinks_the_table_while_every_log_is_used() {
         let topics = topics();
@@ -582,7 +584,7 @@ mod tests {
     }
 
     #[test]
-    fn readers_that_wait_are_told_of_the_end() {
+    fn closing_a_log_wakes_waiting_readers() {
         let topics = topics();
         let (name, room) = (topic("a"), Room { bytes: 1, lines: 1, max_line: 1_024 });
         let mut reader = topics.open(&name);
@@ -595,7 +597,7 @@ mod tests {
         assert_eq!(read, Poll::Ready(Ok(Read::Closed)));
     }
 
-    /// A log is idle from its last message on, and from when its last reader has gone.
+    /// A log is idle only after its last message and after its last reader has left.
     #[test]
     fn a_log_that_is_used_again_is_not_idle() {
         let topics = topics();

@@ -1,7 +1,7 @@
 //! Topics: each is a log, and a subscription is a cursor into it (PROTOCOL.md, section 4).
 //!
 //! [`TopicStore`] is the one trait behind the topics, so that a file or a distributed engine can
-//! own the logs; [`MemoryTopics`] is the default. [`Publisher`] is the handle that appends.
+//! store the logs; [`MemoryTopics`] is the default. [`Publisher`] is the handle that appends.
 
 mod budget;
 mod checked;
@@ -30,34 +30,35 @@ pub(crate) use self::{
 };
 pub use self::{memory::MemoryTopics, publisher::Publisher};
 
-/// A boxed future, as the object-safe [`TopicStore`] needs it.
+/// A boxed future, which keeps [`TopicStore`] object-safe.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Owns the logs of all topics.
 ///
-/// No method may block; what takes time returns a pending future. What a store returns is checked
-/// once. A wrong value, such as an invalid number or a line that is not a notification of the
-/// topic, counts as [`Unavailable`]. It ends the subscription that read it, and no other. A server
-/// calls [`append`](Self::append) for each message, and [`open`](Self::open) for each subscription.
+/// No method may block. A method that takes time returns a pending future. The server checks what a
+/// store returns, once. A wrong value, such as an invalid number or a line that is not a
+/// notification of the topic, counts as [`Unavailable`] and ends only the subscription that read
+/// it. A server calls [`append`](Self::append) for each message, and [`open`](Self::open) for each
+/// subscription.
 pub trait TopicStore: Send + Sync + 'static {
     /// Adds a message to the log of `topic`; the first message creates the log.
     ///
     /// Messages of one topic are numbered in the order of the calls, not of the futures' first
-    /// polls. The future ends once the message is as durable as the store promises. Its number is
-    /// not given to a reader before that (identity). Dropping the future does not take the message
+    /// polls. The future ends once the message is as durable as the store promises. Readers must
+    /// not get its number before that (identity). Dropping the future does not take the message
     /// back.
     fn append(&self, topic: &Topic, payload: Bytes) -> BoxFuture<Result<Published, PublishError>>;
 
-    /// Returns a reader of the log of `topic`; dropping it deregisters it.
+    /// Returns a reader of the log of `topic`. Dropping the reader deregisters it.
     ///
-    /// A topic without a log can be opened, too, and costs nothing once the reader is gone. Its
-    /// window names the epoch that the log will have. That epoch should stay the same for as long
-    /// as nothing is published to the topic, because a subscriber that resumes under another epoch
-    /// gets a reset.
+    /// A topic without a log can be opened, too, and costs nothing once the reader is dropped. Its
+    /// window names the epoch that the log will have. That epoch should stay the same until the
+    /// first message is published, because a subscriber that resumes under another epoch gets a
+    /// reset.
     fn open(&self, topic: &Topic) -> Box<dyn TopicReader>;
 
-    /// Whether `topic` has a log, or the limit on logs leaves room for one. Must be cheap. Default:
-    /// yes.
+    /// Whether `topic` has a log, or the limit on logs leaves room for one. It must be cheap.
+    /// Default: true.
     ///
     /// A `/subscribe` to any other topic is refused with `no busy`, because nothing could be
     /// published to it.
@@ -66,10 +67,10 @@ pub trait TopicStore: Send + Sync + 'static {
         true
     }
 
-    /// Drops what is not used. A server that serves calls it every half of
+    /// Drops unused logs. A running server calls it every half of
     /// [`ServerConfig::idle_log`](crate::ServerConfig::idle_log). It must not block.
     ///
-    /// A log that is dropped has to go on with its next number, or come back under a new epoch
+    /// A log that is dropped must go on with its next number, or come back under a new epoch
     /// (identity). Does nothing by default.
     fn sweep(&self) {}
 
@@ -80,7 +81,7 @@ pub trait TopicStore: Send + Sync + 'static {
     /// among the [`topics`](Self::topics), and a later message begins a new one under a new epoch.
     ///
     /// # Errors
-    /// [`Unavailable`], when the store does not close logs, as by default.
+    /// [`Unavailable`] if the store does not close logs, which is the default.
     fn close(&self, topic: &Topic) -> BoxFuture<Result<Option<Position>, Unavailable>> {
         let _ = topic;
         let cannot = Unavailable("it does not close logs".into());
@@ -98,27 +99,28 @@ pub trait TopicStore: Send + Sync + 'static {
 ///
 /// A reader that panics counts as [`Unavailable`], and is not polled again.
 pub trait TopicReader: Send {
-    /// What the log holds now. The server asks when a subscription begins, and again before a
-    /// subscription to the [latest](crate::Slow::Latest) message goes on.
+    /// Returns what the log holds now. The server calls it when a subscription begins, and again
+    /// before a subscription to the [latest](crate::Slow::Latest) message goes on.
     ///
     /// A server waits for it as long as for a handler
     /// ([`ServerConfig::handler_time`](crate::ServerConfig::handler_time)), and then refuses the
     /// subscription.
     ///
     /// # Errors
-    /// [`Unavailable`] when the store cannot say: the subscription is refused, or ends.
+    /// [`Unavailable`] if the store cannot tell. The subscription is refused, or ends.
     fn poll_window(&mut self, cx: &mut Context<'_>) -> Poll<Result<Window, Unavailable>>;
 
     /// Does the cursor's next step. `Pending` at the head of the log; the next message then wakes
     /// `cx`.
     ///
-    /// Either copies encoded lines from `cursor` on to the end of `out`, until `room` is used up
-    /// (its bytes may be exceeded by one line, its lines by none). Or says why it cannot, and
-    /// appends nothing. Each step moves the cursor. A reader has failed if its step does not move
-    /// the cursor, or if it copies more lines than it may, or other lines than the next ones.
+    /// The reader either copies encoded lines from `cursor` on to the end of `out`, until `room` is
+    /// used up, or returns why it cannot and appends nothing. It may exceed the bytes of `room` by
+    /// one line, but never its lines. Each step moves the cursor. A reader has failed if its step
+    /// does not move the cursor, or if it copies more lines than it may, or other lines than the
+    /// next ones.
     ///
     /// # Errors
-    /// [`Unavailable`] when the log cannot be read any more: the subscription ends.
+    /// [`Unavailable`] if the log cannot be read any more. The subscription ends.
     fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -132,16 +134,16 @@ pub trait TopicReader: Send {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Room {
-    /// No line is begun once this many bytes were appended.
+    /// The reader begins no line after it has appended this many bytes.
     pub bytes: usize,
-    /// No more lines than this are appended; at least 1.
+    /// The reader appends at most this many lines; at least 1.
     pub lines: u64,
-    /// The longest line the subscriber takes, LF included, in bytes.
+    /// The longest line that the subscriber accepts, LF included, in bytes.
     pub max_line: usize,
 }
 
 impl Room {
-    /// Room for so much, for tests of stores.
+    /// Room of this size, for tests of stores.
     pub const fn new(bytes: usize, lines: u64, max_line: usize) -> Self {
         Self { bytes, lines, max_line }
     }
@@ -160,7 +162,7 @@ pub enum Read {
     Gap {
         /// The last number to be named.
         last: u64,
-        /// Why: `retention` or `too-large`.
+        /// The reason: `retention` or `too-large`.
         reason: Code,
     },
     /// Nothing was appended: the topic has another log, of another epoch, which begins here.
@@ -170,7 +172,7 @@ pub enum Read {
     Closed,
 }
 
-/// The number of a message that was published.
+/// The number of a published message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Published {
@@ -181,20 +183,20 @@ pub struct Published {
 }
 
 impl Published {
-    /// What your own store returns.
+    /// A value for your own store to return.
     pub const fn new(epoch: Epoch, sequence: u64) -> Self {
         Self { epoch, sequence }
     }
 
-    /// The position of a reader that has seen it; `None` after the last number of an epoch.
+    /// The position of a reader that has received it; `None` after the last number of an epoch.
     pub(crate) fn seen(self) -> Option<Position> {
         let next = self.sequence.saturating_add(1);
         Some(Position { epoch: self.epoch, next }).filter(|position| position.is_sendable())
     }
 }
 
-/// Why a message was not published. Nothing was appended, except after
-/// [`Unavailable`](Self::Unavailable), where it may have been.
+/// Why a message was not published. After [`Unavailable`](Self::Unavailable) it may have been
+/// appended; after any other error it was not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PublishError {
@@ -205,10 +207,10 @@ pub enum PublishError {
         /// The limit, LF included, in bytes.
         max_line: usize,
     },
-    /// As many topics have a log as the server's limit allows, or the log of this topic has used up
-    /// its numbers, which end at 2^53-2.
+    /// The number of topics with a log has reached the server's limit, or the log of this topic has
+    /// used up its numbers, which end at 2^53-2.
     TooMany,
-    /// The server has stopped: no subscriber would get it.
+    /// The server has stopped, so no subscriber would get the message.
     Closed,
     /// The store failed.
     Unavailable(Unavailable),
@@ -229,7 +231,7 @@ impl fmt::Display for PublishError {
 }
 
 impl std::error::Error for PublishError {
-    /// What the store said, if it was the store that failed.
+    /// The store's error, if the store failed.
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Unavailable(unavailable) => Some(unavailable),
@@ -238,7 +240,7 @@ impl std::error::Error for PublishError {
     }
 }
 
-/// A store failed. The text says why; it is for the log, and peers do not see it.
+/// A store failed. The text says why. It is logged, and peers do not see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unavailable(pub String);
 

@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// Publishes to the topics of a server, from any task; cheap to clone.
+/// Publishes to the topics of a server, from any task. Cheap to clone.
 ///
 /// ```
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -29,9 +29,9 @@ use crate::{
 #[derive(Clone)]
 pub struct Publisher {
     store: Arc<dyn TopicStore>,
-    /// The store is [`MemoryTopics`] itself, whose lines need no check.
+    /// The store is [`MemoryTopics`] itself, so its lines need no check.
     is_own: bool,
-    /// Shared, since a server may be configured after its publisher was handed out.
+    /// Shared, because a server may be configured after its publisher was handed out.
     max_line: Arc<AtomicUsize>,
     /// Shut once the server has stopped.
     gate: Arc<Gate>,
@@ -74,26 +74,26 @@ impl Publisher {
     /// accepted it.
     ///
     /// It never waits for subscribers. Messages that are published one after the other to one topic
-    /// are numbered in that order. A server that stops delivers what it accepted before it refused
-    /// more (docs/protocol/leaving.md, section 18).
+    /// are numbered in that order. When a server stops, it still delivers every message that was
+    /// accepted (docs/protocol/leaving.md, section 18).
     ///
     /// A task that publishes in a loop lets others run after every 32 messages or 64 KiB, because
     /// it takes part in tokio's cooperative budget. So connections on the same thread read and
     /// write meanwhile, and a subscriber that keeps up loses nothing. A subscriber that is behind
-    /// by more than the topic retains gets a gap. Three settings belong together:
-    /// [`ServerConfig::retained_bytes`](crate::ServerConfig::retained_bytes) says how far it may be
-    /// behind, [`ClientConfig::inbox_bytes`](crate::ClientConfig::inbox_bytes) how much a client
-    /// holds for its application, and with a [`window`](crate::Subscribe::window) the rest stays on
-    /// the server. Outside of tasks, for example on a thread within `Handle::block_on`, the thread
-    /// yields instead.
+    /// by more than the topic retains gets a gap. Three settings belong together.
+    /// [`ServerConfig::retained_bytes`](crate::ServerConfig::retained_bytes) limits how far a
+    /// subscriber may be behind. [`ClientConfig::inbox_bytes`](crate::ClientConfig::inbox_bytes)
+    /// limits how much a client holds for its application. With a
+    /// [`window`](crate::Subscribe::window), further messages stay on the server. Outside of tasks,
+    /// for example on a thread within `Handle::block_on`, the thread yields instead.
     ///
     /// # Errors
     /// [`PublishError`]: the topic's name is invalid, the line would be over `max-line`, there are
     /// too many topics, the server has stopped, or the store failed.
     ///
     /// # Cancel safety
-    /// Once the future was polled, the message may be published even if the future is dropped: it
-    /// is appended first, and then other tasks run.
+    /// Once the future was polled, the message may be published even if the future is dropped,
+    /// because it is appended first, and other tasks run after that.
     pub async fn publish(
         &self,
         topic: impl TryInto<Topic>,
@@ -172,12 +172,12 @@ impl Publisher {
             .and_then(checked_end)
     }
 
-    /// Lets nothing be published from here on.
+    /// Refuses every later publish.
     pub(crate) fn shut(&self) {
         self.gate.shut();
     }
 
-    /// Lets nothing be published from here on, and waits until what was begun has ended.
+    /// Refuses every later publish, and waits until those in progress have ended.
     pub(crate) async fn finish(&self) {
         self.gate.shut();
         self.gate.idle().await;

@@ -4,14 +4,15 @@ use std::task::Waker;
 
 /// The readers of one log, and which of them wait at its head.
 ///
-/// Only a reader that caught up is in `waiting`, so a burst of publishes wakes each once.
+/// Only a reader that has caught up is in `waiting`, so a burst of publishes wakes each reader
+/// once.
 ///
-/// A reader is named by its place in `wakers`. There is one for each subscription of the server, so the
-/// numbers are short.
+/// A reader is identified by its index in `wakers`. There is one reader for each subscription, so
+/// `u32` is enough.
 #[derive(Debug, Default)]
 pub(super) struct Readers {
     wakers: Vec<Option<Waker>>,
-    /// Where in `waiting` each reader stands, if it has a waker.
+    /// The index of each reader in `waiting`, if it has a waker.
     places: Vec<u32>,
     free: Vec<u32>,
     /// Readers with a waker, in the order in which they began to wait.
@@ -31,7 +32,7 @@ impl Readers {
         self.wakers.len() == self.free.len()
     }
 
-    /// Stores `waker`. Returns the one that it replaces, to be dropped outside the locks.
+    /// Stores `waker`. Returns the waker that it replaces, which must be dropped outside the locks.
     pub(super) fn wait(&mut self, slot: u32, waker: &Waker) -> Option<Waker> {
         let known = &mut self.wakers[slot as usize];
         if known.as_ref().is_some_and(|known| known.will_wake(waker)) {
@@ -50,8 +51,8 @@ impl Readers {
         self.waiting.drain(..).filter_map(|slot| wakers[slot as usize].take()).collect()
     }
 
-    /// Removes a reader. Returns its waker, to be dropped outside the locks. With the last reader
-    /// the memory for all of them is given back.
+    /// Removes a reader. Returns its waker, which must be dropped outside the locks. When the last
+    /// reader leaves, the memory of all readers is given back.
     pub(super) fn remove(&mut self, slot: u32) -> Option<Waker> {
         self.free.push(slot);
         let waker = self.wakers[slot as usize].take();
@@ -80,7 +81,7 @@ mod tests {
     use super::*;
     use crate::sync::Arc;
 
-    /// A reader that waits is woken by the next message, whichever others have come and gone.
+    /// A reader that waits is woken by the next message, whichever other readers come and go.
     #[test]
     fn who_waits_is_woken_whoever_else_leaves() {
         use crate::sync::{AtomicUsize, Ordering};
@@ -95,7 +96,7 @@ mod tests {
         }
 
         let (mut readers, mut rng) = (Readers::default(), fastrand::Rng::with_seed(1));
-        // Of each reader its slot, its waker, and whether it waits.
+        // For each reader: its slot, its waker, and whether it waits.
         let mut known: Vec<(u32, Arc<Woken>, bool)> = Vec::new();
         for step in 0..20_000 {
             let at = rng.usize(..known.len().max(1));
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_reader_takes_the_room_of_all() {
+    fn the_last_reader_frees_the_memory_of_all() {
         let mut readers = Readers::default();
         for _ in 0..3 {
             let slots: Vec<_> = (0..1_000).map(|_| readers.add()).collect();

@@ -1,10 +1,10 @@
-//! A request whose payload begins with its number, as a handler takes it.
+//! Extracts the number with which a request's payload begins.
 
 use bellwire::server::{FromRequest, Rejection, RequestParts};
 
 use crate::lines::first_number;
 
-/// The number of a request, and the rest of its payload.
+/// The number of a request, and the payload behind it.
 pub(crate) struct Asked {
     pub(crate) call: u64,
     pub(crate) text: String,

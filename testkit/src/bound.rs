@@ -1,5 +1,5 @@
-//! Bounds on waiting, and on deadlines: a test that would hang fails and is named, and a deadline
-//! is checked from both sides.
+//! Bounds on waits and deadlines. A test that hangs fails with its name, and a deadline is checked
+//! from both sides.
 
 use std::{
     cell::OnceCell,
@@ -13,20 +13,20 @@ use std::{
 
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// The bound on one wait while the clock is paused. It is far: the clock jumps to the next timer
-/// whenever all tasks wait, and must find every timer of the code under test before this one.
+/// The bound on one wait while the clock is paused. When all tasks wait, the clock jumps to the
+/// next timer. So the bound must lie behind every timer of the code under test.
 const VIRTUAL: Duration = Duration::from_secs(3 * 24 * 60 * 60);
 
-/// The bound on one wait in real time, for a machine that is busy with other things.
+/// The bound on one wait in real time, long enough for a busy machine.
 const REAL: Duration = Duration::from_secs(120);
 
-/// After so long without a step of its own a test is stuck, whatever its clock does.
+/// A test without a step of its own for this long is stuck, whether or not its clock is paused.
 const STUCK: Duration = Duration::from_secs(300);
 
 /// How much later than its time a deadline may fire: a few ticks of the server's timers.
 pub const LATE: Duration = Duration::from_millis(50);
 
-/// Waits for `event`, but not for ever: a wait without an end fails the test by its name.
+/// Waits for `event`. If it does not come within the bound, the test fails with its name.
 pub async fn bounded<T>(what: &str, event: impl Future<Output = T>) -> T {
     watch();
     let bound = if is_paused() { VIRTUAL } else { REAL };
@@ -36,16 +36,16 @@ pub async fn bounded<T>(what: &str, event: impl Future<Output = T>) -> T {
     }
 }
 
-/// `event` is the deadline that is `after` from `since`: it does not come until 1 ms before, and it
-/// comes at most [`LATE`] after.
+/// Checks that `event` comes when it is due, `after` from `since`: at least 1 ms before that it has
+/// not come, and it comes at most [`LATE`] after.
 ///
-/// Without this, paused time hides a deadline that fires late: the clock jumps to whatever timer is
-/// next.
+/// Without this check, paused time hides a deadline that fires late, because the clock jumps to any
+/// next timer.
 pub async fn due<T>(since: Instant, after: Duration, event: impl Future<Output = T>) -> T {
     due_within(since, after..after, event).await
 }
 
-/// As [`due`], for a deadline with a random part: not before the range, and at most [`LATE`] behind
+/// As [`due`], for a deadline with a random part: not before the range, and at most [`LATE`] after
 /// it.
 pub async fn due_within<T>(
     since: Instant,
@@ -66,15 +66,15 @@ pub async fn due_within<T>(
     }
 }
 
-/// Whether the clock of this runtime is paused: real time passes, and its own does not.
+/// Whether the clock of this runtime is paused: real time passes, but its own time does not.
 fn is_paused() -> bool {
     let (real, own) = (RealInstant::now(), Instant::now());
     while RealInstant::now() == real {}
     Instant::now() == own
 }
 
-/// Notes that this test goes on. One that makes no further step for `STUCK` ends the process, with
-/// its name: it may spin, or wait for what has no bound.
+/// Records that this test makes progress. A test without a further step for `STUCK` ends the
+/// process, with its name. Such a test spins, or waits without a bound.
 pub fn watch() {
     thread_local! {
         static OWN: OnceCell<Arc<Watched>> = const { OnceCell::new() };
@@ -86,7 +86,7 @@ pub fn watch() {
     watch_virtual_time();
 }
 
-/// A test's thread, until it ends.
+/// The thread of a test, until the thread ends.
 struct Watched {
     name: String,
     since: Mutex<RealInstant>,
@@ -100,7 +100,7 @@ impl Watched {
         START.call_once(|| drop(thread::spawn(look_after_all)));
         let name = thread::current().name().unwrap_or("a thread").to_owned();
         let watched = Arc::new(Self { name, since: Mutex::new(RealInstant::now()) });
-        // Worker threads of a runtime wait for long: the test's own thread says whether it goes on.
+        // Worker threads of a runtime may wait for long. The test's own thread shows its progress.
         if !watched.name.starts_with("tokio-") {
             let mut all = WATCHED.lock().unwrap_or_else(PoisonError::into_inner);
             all.retain(|other| other.strong_count() > 0);
@@ -127,13 +127,13 @@ fn look_after_all() {
 
 /// Ends the process: nothing else can end a test whose thread does not come back.
 fn give_up(name: &str, why: &str) -> ! {
-    // Not by a macro: the text of those is held back until a test has ended.
+    // Not by `eprintln!`: the test harness holds that text back until the test has ended.
     let _ = writeln!(std::io::stderr(), "\ntest {name} hangs: {why}");
     process::exit(101);
 }
 
-/// On a paused clock the test hangs if all wait and nothing but this timer is left. Waits that have
-/// a bound of their own are found before that.
+/// On a paused clock, a test hangs if all tasks wait and this timer is the only one left. Waits
+/// with a bound of their own fail before that.
 fn watch_virtual_time() {
     thread_local! {
         static LAST: std::cell::Cell<Option<tokio::runtime::Id>> = const { std::cell::Cell::new(None) };

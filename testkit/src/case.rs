@@ -1,4 +1,4 @@
-//! A session that is cut: where, how, and whether it was as it must be.
+//! A session whose connection is cut: where and how, and the check of its result.
 
 use std::{
     any::Any,
@@ -21,16 +21,16 @@ use crate::{
     session::{self, Report, Trouble},
 };
 
-/// What a pipe holds: less than a burst, so that lines wait to be offered.
+/// The capacity of a narrow pipe. It is less than a burst, so lines wait to be offered.
 const NARROW: usize = 300;
 
-/// More than is ever sent.
+/// The capacity of a wide pipe, more than is ever sent.
 const WIDE: usize = 64 * 1024;
 
-/// Of the client's jitter, there are so many.
+/// The number of seeds for the client's jitter.
 const SEEDS: u64 = 8;
 
-/// A session, and what becomes of its first connection behind `k` bytes.
+/// A session, and what happens to its first connection after `k` bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Case {
     pub how: How,
@@ -42,21 +42,21 @@ pub struct Case {
 pub enum How {
     /// Both ends are reset.
     Reset,
-    /// The same, where the pipes hold all that is said.
+    /// As `Reset`, with pipes that hold all bytes.
     Wide,
-    /// The same, and what passes comes in slices.
+    /// As `Reset`, with bytes that are passed on in slices.
     Sliced,
-    /// The same, and so is the next connection, somewhere.
+    /// As `Reset`, and the next connection is reset, too, at a random point.
     Twice,
-    /// The same, and the server is another from then on.
+    /// As `Reset`, and another server takes over then.
     Restart,
-    /// Both ends read an end.
+    /// Both ends read the end of the stream.
     Close,
-    /// Nothing passes any more, and neither end is closed.
+    /// Nothing passes any more, but neither end is closed.
     Dark,
-    /// The client's transport takes no more, and reads go on.
+    /// Writes of the client's transport fail, but its reads go on.
     Writes,
-    /// The client's transport takes no more, and gives none.
+    /// Writes and reads of the client's transport fail.
     Fails,
 }
 
@@ -74,14 +74,14 @@ const HOWS: [(How, &str); 9] = [
 
 const DIRECTIONS: [(Direction, &str); 2] = [(ToServer, "to-server"), (ToClient, "to-client")];
 
-/// What is not as it must be, and the history.
+/// What is wrong with a session, and its history.
 pub struct Failure {
     pub what: String,
     pub log: String,
 }
 
 impl Case {
-    /// Plays the session. Up to its cut it is that of which nothing is cut.
+    /// Plays the session. Up to the cut it must deliver the same bytes as the uncut session.
     pub fn play(self, uncut: &Uncut) -> Result<Report, Failure> {
         let report = play(&self.trouble(), self.bound())?;
         let is_exact = !matches!(self.how, How::Wide | How::Sliced | How::Writes | How::Fails);
@@ -118,7 +118,7 @@ impl Case {
         self.k as u64 % SEEDS
     }
 
-    /// How long the session may take at most, in virtual time.
+    /// The longest virtual time that the session may take.
     fn bound(self) -> Duration {
         match self.how {
             // A silence is noticed after 20 s; a close waits for 40 s.
@@ -133,7 +133,7 @@ fn second_cut(seed: u64) -> Plan {
     Plan::new().cut(Direction::BOTH[rng.usize(..2)], rng.usize(..4_000))
 }
 
-/// The sessions of which nothing is cut, by their seeds.
+/// The uncut sessions, by seed.
 pub struct Uncut(pub Vec<Report>);
 
 impl Uncut {
@@ -141,13 +141,13 @@ impl Uncut {
         Self((0..SEEDS).map(uncut).collect())
     }
 
-    /// The bytes of the longest, in this direction.
+    /// The length of the longest session in this direction, in bytes.
     pub fn length(&self, direction: Direction) -> usize {
         let lengths = self.0.iter().map(|report| report.delivered[direction as usize].len());
         lengths.max().expect("one at least")
     }
 
-    /// A case at every so many bytes of a direction.
+    /// One case for every `step` bytes of a direction.
     pub fn cases(&self, how: How, direction: Direction, step: usize) -> Vec<Case> {
         let at = (0..=self.length(direction)).step_by(step);
         at.map(|k| Case { how, direction, k }).collect()
@@ -160,7 +160,7 @@ fn uncut(seed: u64) -> Report {
     played.unwrap_or_else(|Failure { what, log }| panic!("{log}seed {seed}: {what}"))
 }
 
-/// Plays a session in a runtime of its own.
+/// Plays a session in its own runtime.
 fn play(trouble: &Trouble, bound: Duration) -> Result<Report, Failure> {
     let runtime = runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.expect("a runtime");
@@ -178,7 +178,7 @@ fn play(trouble: &Trouble, bound: Duration) -> Result<Report, Failure> {
     Err(Failure { what, log: recorder.history().render() })
 }
 
-/// What a panic says.
+/// The message of a panic.
 fn words(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned()

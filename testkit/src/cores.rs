@@ -1,16 +1,15 @@
 //! Runs of both cores against each other in one thread, without a runtime, a transport or a clock.
-//! Every decision is drawn from a seed, or from the bytes of a fuzz target: how bytes are cut, delayed
-//! and lost, who runs next, how the time goes on, what users and handlers do.
+//! Every decision is drawn from a seed, or from the bytes of a fuzz target: how bytes are cut,
+//! delayed and lost, which task runs next, how time passes, and what users and handlers do.
 //!
-//! The clients of some runs connect again when they have lost a connection, or their server leaves. For
-//! their users it is as if there were one connection, and so the same is asked of their history.
+//! In some runs the clients reconnect after a lost connection, or when their server leaves. Their
+//! history must satisfy the same rules as that of one connection.
 //!
-//! An end takes a turn only when something woke it, so that a lost wake-up shows: at a point where
-//! nothing can go on without the time, every call must have its outcome, or a handler that runs, and
+//! An end takes a turn only after something woke it, so that a lost wake-up is found. Whenever
+//! nothing can go on before time passes, every call must have its outcome or a running handler, and
 //! every subscription must have all messages.
 //!
-//! The history of a run is judged by [`history`](crate::history). [`Run::faults`] says what else is
-//! wrong.
+//! [`history`](crate::history) checks the history of a run. [`Run::faults`] lists all other faults.
 
 mod choices;
 mod client_end;
@@ -46,36 +45,36 @@ use self::{
 use crate::history::{Event, History, Number};
 
 const TOPICS: [&str; 2] = ["a", "b"];
-/// Clients of a run, at most.
+/// The most clients of a run.
 const CLIENTS: usize = 3;
-/// Of so many seeds, the clients of one connect again.
+/// In one of this many seeds, the clients reconnect.
 const RECONNECT: u64 = 4;
-/// How long the tasks of a run may take together, in milliseconds.
+/// The most virtual time that the tasks of a run may take together, in milliseconds.
 const LONGEST: u64 = 3_600_000;
-/// Turns of a run, at most: many times what the longest takes.
+/// The most turns of a run: many times those of the longest run.
 const TURNS: usize = 300_000;
 /// The steps in which a server stops.
 const STEPS: [StopStep; 4] = [StopStep::Goodbye, StopStep::Line, StopStep::Last, StopStep::Cut];
 
-/// What a run was.
+/// The result of a run.
 pub struct Run {
     pub history: History,
     /// A hash of all bytes that passed, in their order and pieces.
     pub hash: u64,
-    /// What is wrong, apart from what the history shows.
+    /// What is wrong, apart from the history.
     pub faults: Vec<String>,
 }
 
 impl Run {
-    /// All that is wrong.
+    /// Everything that is wrong.
     pub fn check(&self) -> Vec<String> {
         let broken = self.history.check();
         self.faults.iter().cloned().chain(broken.iter().map(ToString::to_string)).collect()
     }
 }
 
-/// The run of a seed. Whether its clients connect again is no decision of the run: so the other seeds
-/// are what they were before there was that.
+/// The run of a seed. Whether its clients reconnect is not one of its decisions, so the runs of
+/// other seeds did not change when reconnects were added.
 pub fn run(seed: u64) -> Run {
     play(Choices::Seed(Rng::with_seed(seed)), seed % RECONNECT == 1)
 }
@@ -94,26 +93,26 @@ fn play(choices: Choices, reconnects: bool) -> Run {
     sim.judge()
 }
 
-/// A connection, with both its ends and what is on its way between them.
+/// A connection: both its ends, and the bytes in transit between them.
 struct Link {
     client: ClientEnd,
     server: ServerEnd,
     to_server: Pipe,
     to_client: Pipe,
-    /// Whose it is.
+    /// The index of its client.
     owner: usize,
 }
 
-/// A client, whatever connections it has.
+/// A client, with any number of connections.
 struct Owner {
-    /// The handle that keeps it alive, and by which its statistics are read in the end.
+    /// The handle that keeps the client alive, and from which the statistics are read in the end.
     handle: Option<Client>,
     name: String,
-    /// What connects, if it does that more than once.
+    /// The driver that connects, if the client reconnects.
     dialing: Option<Dialing>,
 }
 
-/// What can go on.
+/// Something that can take a turn.
 #[derive(Clone, Copy)]
 enum Next {
     Task(usize),
@@ -127,17 +126,17 @@ struct Simulation {
     executor: Executor,
     environment: Arc<Environment>,
     owners: Vec<Owner>,
-    /// All connections there were.
+    /// All connections so far.
     links: Vec<Link>,
-    /// Whether clients connect again.
+    /// Whether clients reconnect.
     reconnects: bool,
     client_config: ClientConfig,
-    /// Turns until the next step of the drain, and which that is.
+    /// Turns until the next step of the drain, and the index of that step.
     drain: Option<(usize, usize)>,
-    /// Whether connections are lost, and tasks dropped.
+    /// Whether connections are lost and tasks are dropped.
     is_rough: bool,
     turns: usize,
-    /// Room for what can go on.
+    /// A buffer for what can take a turn.
     ready: Vec<Next>,
     faults: Vec<String>,
 }
@@ -147,8 +146,9 @@ impl Link {
         self.client.ended.is_some() && self.server.core.is_none()
     }
 
-    /// Whether the server has heard that the client sends no more, or ends by itself, and the client
-    /// does not know: it gets the replies that are under way, and no messages.
+    /// Whether the connection is closing and the client does not know it yet: the server has read
+    /// the end of the client's direction, or ends by itself. The client still gets pending replies,
+    /// but no messages.
     fn is_finishing(&self) -> bool {
         let is_reading = |core: &Connection| {
             use ConnectionState::{Grace, Greeted, LineDrawn, Open};
@@ -157,7 +157,7 @@ impl Link {
         self.client.ended.is_none() && !self.server.core.as_ref().is_some_and(is_reading)
     }
 
-    /// Whether nothing is on its way to an end that lives.
+    /// Whether no bytes are in transit to a live end.
     fn is_quiet(&self) -> bool {
         (self.server.core.is_none() || !self.to_server.is_readable())
             && (self.client.ended.is_some() || !self.to_client.is_readable())
@@ -194,7 +194,7 @@ impl Simulation {
         sim
     }
 
-    /// A further client, with its users.
+    /// Adds a client with its users.
     fn connect(&mut self) {
         let (index, world) = (self.owners.len(), self.world.clone());
         let (name, config) = (format!("client{index}"), self.client_config.clone());
@@ -225,7 +225,7 @@ impl Simulation {
         self.links.extend(link);
     }
 
-    /// Both ends of a connection, over a transport that holds much.
+    /// Creates both ends of a connection, over a transport with much capacity.
     fn ends(&self, owner: usize, core: ClientCore) -> Link {
         let (world, number) = (&self.world, self.links.len() as u64 + 1);
         let client = ClientEnd::new(world, &self.owners[owner].name, number, core);
@@ -234,7 +234,7 @@ impl Simulation {
         Link { client, server, to_server, to_client, owner }
     }
 
-    /// The users act, and faults happen, until all is done.
+    /// Lets the users act and faults happen until all is done.
     fn act(&mut self) {
         let end = LONGEST;
         while self.executor.has(Kind::Acts) || self.drain.is_some_and(|(_, step)| step > 0) {
@@ -246,7 +246,7 @@ impl Simulation {
         self.still(end);
     }
 
-    /// Goes on until nothing does but the timers of connections.
+    /// Goes on until only timers of connections are left.
     fn still(&mut self, end: u64) {
         loop {
             if self.turn() {
@@ -267,7 +267,7 @@ impl Simulation {
         }
     }
 
-    /// Says a last word in each topic, and waits until all have it.
+    /// Publishes a last message to each topic, and waits until all subscribers have it.
     fn settle(&mut self) {
         self.is_rough = false;
         let publisher = self.environment.publisher();
@@ -279,7 +279,7 @@ impl Simulation {
         self.world.settle();
     }
 
-    /// Both ends close, one way or another.
+    /// Closes both ends, in one way or another.
     fn close(&mut self) {
         for index in 0..self.owners.len() {
             match self.world.below(3) {
@@ -287,12 +287,12 @@ impl Simulation {
                 1 => {}
                 _ => self.shut(index),
             }
-            // It would connect again.
+            // Otherwise the client would reconnect.
             if self.reconnects {
                 self.close_client(index);
             }
         }
-        // What was left open is stopped by the server.
+        // The server stops, and closes the connections that are still open.
         let cut = self.world.below(STEPS.len());
         let stop = |sim: &mut Self, step| {
             sim.links.iter_mut().for_each(|link| link.server.stop(step));
@@ -311,7 +311,7 @@ impl Simulation {
         }
     }
 
-    /// The server is told that a client has closed its direction.
+    /// Tells the server that a client has closed its direction.
     fn shut(&mut self, index: usize) {
         let own = self.links.iter_mut().filter(|link| link.owner == index);
         own.for_each(|link| link.to_server.shut());
@@ -324,7 +324,7 @@ impl Simulation {
         });
     }
 
-    /// What a run shows.
+    /// Collects the result of the run.
     fn judge(mut self) -> Run {
         let mut faults = std::mem::take(&mut self.faults);
         for link in &self.links {
@@ -367,7 +367,7 @@ impl Simulation {
 }
 
 impl Simulation {
-    /// One turn of something that can go on. Returns whether there was something.
+    /// Takes one turn of a ready task or end. Returns whether there was one.
     fn turn(&mut self) -> bool {
         self.turns += 1;
         assert!(self.turns < TURNS, "the run does not come to an end");
@@ -396,7 +396,7 @@ impl Simulation {
             Some(Next::Client(at)) => {
                 let Link { client, to_server, to_client, owner, .. } = &mut self.links[at];
                 client.turn(to_client, to_server);
-                // One that connects again goes on with them there.
+                // A client that reconnects resumes these topics on the next connection.
                 for topic in client.given_up().iter().filter(|_| !self.reconnects) {
                     self.world.give_up(*owner, topic);
                 }
@@ -410,8 +410,8 @@ impl Simulation {
         next.is_some()
     }
 
-    /// Nothing can go on now: it goes on at the next time that something is due. Returns whether
-    /// there is one before `end`.
+    /// Nothing can go on now, so the time advances to the next timer. Returns whether there is a
+    /// timer before `end`.
     fn advance(&mut self, end: u64) -> bool {
         self.look_for_lost_wakes();
         if !self.faults.is_empty() {
@@ -434,8 +434,8 @@ impl Simulation {
         }
     }
 
-    /// Of clients that connect again it is known in the end: what waits there may wait for the next
-    /// connection, or for a pause.
+    /// For clients that reconnect this is checked only at the end of the run, because a call may
+    /// wait for the next connection or for a pause.
     fn look_for_lost_wakes(&mut self) {
         if self.reconnects {
             return;
@@ -451,7 +451,7 @@ impl Simulation {
         }
     }
 
-    /// Lets happen what nobody asked for.
+    /// Injects a random fault.
     fn disturb(&mut self) {
         if self.world.chance(64) {
             let millis = self.world.below(2_000) as u64;
@@ -489,7 +489,7 @@ impl Simulation {
         true
     }
 
-    /// A connection is lost.
+    /// Loses a connection.
     fn lose(&mut self) {
         let at = self.world.below(self.links.len());
         if self.links.is_empty() {
@@ -497,7 +497,8 @@ impl Simulation {
         }
         let Link { server, to_server, to_client, .. } = &mut self.links[at];
         match self.world.below(3) {
-            // The server is told that the client has closed its direction, which it has not.
+            // The server reads the end of the client's direction, although the client has not
+            // closed it.
             0 => to_server.shut(),
             1 => to_client.cut(self.world.below(to_client.len() + 1)),
             _ => {
@@ -507,7 +508,7 @@ impl Simulation {
         }
     }
 
-    /// A task is dropped.
+    /// Drops a task.
     fn abort(&mut self) {
         if self.executor.len() > 0 {
             let at = self.world.below(self.executor.len());
@@ -516,7 +517,7 @@ impl Simulation {
     }
 }
 
-/// Limits that are met.
+/// Limits that are small enough to be reached.
 fn server_config(world: &World) -> ServerConfig {
     ServerConfig::new()
         .first_line(Duration::from_secs(5))
@@ -524,7 +525,8 @@ fn server_config(world: &World) -> ServerConfig {
         .lease(Duration::from_secs(10))
         .handler_time(Duration::from_secs(5))
         .write_progress(Duration::from_secs(5))
-        // More than a client's own, or a silent server might be one that waits for a place.
+        // More than a client's own limit. Otherwise a silent server might just wait for a place in
+        // flight.
         .in_flight(17 + world.below(16))
         .retained_messages(4 + world.below(60))
         .notification_mark(1 << (7 + world.below(7)))
@@ -544,7 +546,7 @@ fn client_config(world: &World) -> ClientConfig {
         .dead(Duration::from_secs(6))
 }
 
-/// The server publishes a few messages.
+/// Publishes a few messages on the server.
 async fn publish(publisher: Publisher, world: World) {
     for _ in 0..world.below(16) {
         if world.below(2) == 1 {

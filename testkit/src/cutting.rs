@@ -1,4 +1,4 @@
-//! A transport that takes so many bytes and then no more, and remembers what it was offered.
+//! A transport that takes a number of bytes and then fails, and records what it was offered.
 
 use std::{
     io,
@@ -9,7 +9,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What becomes of reads once all bytes are taken that will be.
+/// What happens to reads once the transport has taken all its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reads {
     GoOn,
@@ -23,20 +23,19 @@ pub struct CutIo<T> {
     left: usize,
     reads: Reads,
     written: Arc<Mutex<Written>>,
-    /// The task that waits to read. It is woken when reads fail.
+    /// The task that waits to read. It is woken when reads begin to fail.
     reader: Option<Waker>,
 }
 
-/// What was written to a transport, or tried to; and how much was read.
+/// What was written to a transport, or offered to it, and how much was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Written {
-    /// The stream as far as a slice ever showed it: what was taken, and what stood behind that in
-    /// any slice, of a write that failed or waited too.
+    /// All bytes of the stream that were ever offered: those that were taken, and those that stood
+    /// behind them in the slice of any write, also of one that failed or waited.
     pub offered: Vec<u8>,
-    /// How many bytes of it were taken.
+    /// How many of these bytes were taken.
     pub taken: usize,
-    /// What was once offered and is not part of that stream, since something else was offered in
-    /// its place later.
+    /// Bytes that were once offered and then replaced by others.
     pub withdrawn: Vec<Vec<u8>>,
     /// How many writes failed.
     pub failed: usize,
@@ -67,7 +66,7 @@ impl<T> CutIo<T> {
         Self { io, left: k, reads, written: Arc::default(), reader: None }
     }
 
-    /// What is written, to be looked at while the transport is elsewhere.
+    /// The record, which can be read while the transport is used elsewhere.
     pub fn written(&self) -> Arc<Mutex<Written>> {
         self.written.clone()
     }

@@ -1,4 +1,4 @@
-//! A raw peer as a dialogue has it: lines without their LF, and no wait without an end.
+//! A raw peer for dialogues: lines without their LF, and every wait has a bound.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use tokio::{io::DuplexStream, time::timeout};
 
 use crate::RawPeer;
 
-/// How long a line may take on the paused clock: longer than any deadline of the protocol's, so
-/// that what never comes fails the test instead of stopping it.
+/// The bound on a line on the paused clock. It is longer than any deadline of the protocol, so a
+/// line that never comes fails the test instead of blocking it.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// One end of a pipe, by hand.
+/// One end of a pipe, driven by the test.
 pub struct Peer(RawPeer<DuplexStream>);
 
 impl Peer {
@@ -18,7 +18,7 @@ impl Peer {
         Self(RawPeer::new(io))
     }
 
-    /// Writes lines, the last LF added, in one write.
+    /// Writes lines in one write, and adds the last LF.
     pub async fn send(&mut self, lines: &str) {
         self.0.send(format!("{lines}\n")).await;
     }
@@ -40,22 +40,22 @@ impl Peer {
         line
     }
 
-    /// The next line must be this one.
+    /// Expects this line next.
     pub async fn expect(&mut self, line: &str) {
         assert_eq!(self.line().await, line);
     }
 
-    /// Waits until there is a line to be read.
+    /// Waits until a line can be read.
     pub async fn read_ahead(&mut self) {
         timeout(PATIENCE, self.0.expect_something()).await.expect("the peer wrote nothing");
     }
 
-    /// The peer has closed, and wrote nothing before that.
+    /// Expects that the peer has closed, and wrote nothing before that.
     pub async fn expect_closed(&mut self) {
         timeout(PATIENCE, self.0.expect_closed()).await.expect("the peer does not close");
     }
 
-    /// Nothing is there to be read, once every other task has had its turns.
+    /// Expects nothing to read after all other tasks had their turns.
     pub async fn expect_silence(&mut self) {
         self.0.expect_silence().await;
     }

@@ -1,4 +1,4 @@
-//! A way into a server for pipes that can be reset, so that a cut looks to it as on a network.
+//! A listener for in-memory pipes that can be reset, so that a server sees a cut as on a network.
 
 use std::io;
 
@@ -7,11 +7,11 @@ use tokio::sync::mpsc;
 
 use crate::proxy::{End, pipe};
 
-/// Where clients come in.
+/// The clients' side: opens connections.
 #[derive(Clone)]
 pub struct Door(mpsc::UnboundedSender<End>);
 
-/// Where the server waits for them.
+/// The server's side: accepts connections.
 pub struct Doorway(mpsc::UnboundedReceiver<End>);
 
 pub fn door() -> (Door, Doorway) {
@@ -24,7 +24,7 @@ impl Door {
     ///
     /// # Errors
     ///
-    /// `ConnectionRefused` if the server is gone.
+    /// `ConnectionRefused` if the server has ended.
     pub fn pipe(&self, size: usize) -> io::Result<End> {
         let (ours, theirs) = pipe(size);
         self.0.send(theirs).map_err(|_| io::ErrorKind::ConnectionRefused)?;

@@ -1,4 +1,4 @@
-//! A transport that fails: at a byte of one's choice, or a little all the time.
+//! A transport that fails at a chosen byte, or stutters all the time.
 
 use std::{
     io,
@@ -16,21 +16,21 @@ use tokio::{
     sync::mpsc,
 };
 
-/// What happens once so many bytes have passed, both directions together.
+/// What happens once this many bytes have passed, counting both directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Nothing.
     None,
     /// Reads and writes fail.
     Reset,
-    /// Writes take nothing, reads are at their end.
+    /// Writes take nothing, and reads return the end of the stream.
     Zero,
     /// Reads and writes are pending for ever, and wake no task.
     Stuck,
 }
 
-/// Polls of its transport that a connection may need for one session of these tests. With more, the
-/// connection wakes itself for nothing.
+/// The most polls of its transport that a connection may need for one session of these tests. A
+/// connection with more polls wakes itself without a reason.
 const PATIENCE: usize = 100_000;
 
 /// A pipe with a fault.
@@ -39,7 +39,7 @@ pub struct FaultyIo {
     fault: Fault,
     /// Bytes that pass before the fault.
     left: usize,
-    /// One byte at a time, every third attempt interrupted, every fifth put off.
+    /// Passes one byte at a time, interrupts every third attempt, and defers every fifth.
     stutters: bool,
     attempts: usize,
     polls: Arc<AtomicUsize>,
@@ -58,7 +58,7 @@ impl FaultyIo {
         self
     }
 
-    /// Counts the polls.
+    /// A counter of the polls.
     pub fn polls(&self) -> Arc<AtomicUsize> {
         self.polls.clone()
     }
@@ -68,7 +68,7 @@ impl FaultyIo {
         self.fault == Fault::Stuck
     }
 
-    /// How many bytes may pass now; an error or a wait of the transport's own.
+    /// How many bytes may pass now, or an error or a wait of the transport itself.
     fn admit(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let polls = self.polls.fetch_add(1, Ordering::Relaxed);
         assert!(polls < PATIENCE, "the connection is polled without end");
@@ -157,7 +157,7 @@ impl AsyncWrite for FaultyIo {
     }
 }
 
-/// Such transports, as a test makes them.
+/// Such transports, which a test creates.
 pub struct Faulty(pub mpsc::UnboundedReceiver<FaultyIo>);
 
 impl Listener for Faulty {

@@ -1,4 +1,4 @@
-//! What must hold for any bytes: checks that the fuzz targets and the property tests share.
+//! Properties that hold for any bytes: checks that the fuzz targets and the property tests share.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -21,7 +21,7 @@ pub fn cores(data: &[u8]) {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// What the client reads first in [`client`].
+/// The first line that the client reads in [`client`].
 pub const HELLO: &str = "* /hello;version=1;session=6f0c1b52-9a0e-4c8e-8f0a-3f1d5a7b9c11;max-line=65535;in-flight=1024;lease=60\n";
 
 /// Lines without their LF, and the error that ended them.
@@ -58,8 +58,8 @@ pub fn pieces(bytes: &[u8], mut seed: u64) -> Vec<&[u8]> {
     pieces
 }
 
-/// Target `line`: the decoder, the parser and the encoder for any bytes. The first byte says how
-/// the others are cut.
+/// Target `line`: the decoder, the parser and the encoder with any bytes. The first byte decides
+/// how the others are cut.
 pub fn line(data: &[u8]) {
     let Some((&control, stream)) = data.split_first() else { return };
     let max_line = [16, 64, 1_024, 65_535][usize::from(control) % 4];
@@ -72,7 +72,7 @@ pub fn line(data: &[u8]) {
     one_line(stream);
 }
 
-/// The lines of `stream`, and where the first byte over the limit stands, the slow way.
+/// The lines of `stream`, and the offset of the first byte over the limit, by a slow method.
 fn split_by_hand(stream: &[u8], max_line: usize) -> (Vec<Vec<u8>>, Option<u64>) {
     let (mut lines, mut line) = (Vec::new(), Vec::new());
     for (at, &byte) in stream.iter().enumerate() {
@@ -87,7 +87,7 @@ fn split_by_hand(stream: &[u8], max_line: usize) -> (Vec<Vec<u8>>, Option<u64>) 
     (lines, None)
 }
 
-/// What holds for any line.
+/// Checks what holds for any line.
 pub fn one_line(bytes: &[u8]) {
     stuffing(bytes);
     match Line::parse(bytes) {
@@ -110,20 +110,20 @@ fn stuffing(plain: &[u8]) {
 }
 
 fn well_formed(bytes: &[u8], line: &Line<'_>) {
-    // A LF can only come from a caller that gives what no decoder gives.
+    // An LF can only come from a caller, because no decoder returns one.
     if bytes.contains(&b'\n') {
         return;
     }
     let mut written = Vec::new();
     encode::line(&mut written, line.mark, line.word, line.attributes, &line.rest.plain());
-    // An empty rest has two spellings to a reader and one to a writer.
+    // A reader accepts two spellings of an empty body, but a writer uses only one.
     let canonical = if line.rest.is_empty() { bytes.strip_suffix(b" ") } else { None };
     assert_eq!(written, [canonical.unwrap_or(bytes), b"\n"].concat());
     arguments(line);
     let _ = (Notice::parse(line), Reason::parse(line.rest), format!("{line:?}"));
 }
 
-/// Splitting before and after unstuffing are the same.
+/// Splitting before and after unstuffing must give the same.
 fn arguments(line: &Line<'_>) {
     let plain = line.rest.plain();
     let mut after = plain.splitn(2, |&byte| byte == b' ');
@@ -149,15 +149,15 @@ fn run(future: impl Future<Output = ()>) {
     runtime.block_on(future);
 }
 
-/// Target `client`: any bytes from a server, behind its hello. The first byte says how the others
+/// Target `client`: any bytes from a server, after its hello. The first byte decides how the others
 /// are cut.
 pub fn client(data: &[u8]) {
     let Some((&control, stream)) = data.split_first() else { return };
     run(against_client(control, stream));
 }
 
-/// A client with two calls, a list, a stream and a subscription under way reads `stream`, then the end.
-/// Everybody must hear of one outcome, and what is delivered must be in order, without a hole.
+/// A client with two calls, a list, a stream and a subscription in progress reads `stream`, then
+/// the end. Each of them must get one outcome, and notifications must be in order, without a hole.
 async fn against_client(control: u8, stream: &[u8]) {
     let (near, far) = tokio::io::duplex(1 << 16);
     let (client, connection) = Client::new(near, ClientConfig::new().max_line(1_024));
@@ -196,14 +196,14 @@ async fn against_client(control: u8, stream: &[u8]) {
     client_lines(&written.await.expect("read"));
 }
 
-/// Target `reconnect`: any bytes from the servers of one client, one after the other, each behind its
-/// hello. The first byte says how the others are cut.
+/// Target `reconnect`: any bytes from the servers of one client, one after the other, each after
+/// its hello. The first byte decides how the others are cut.
 pub fn reconnect(data: &[u8]) {
     let Some((&control, stream)) = data.split_first() else { return };
     run(against_reconnecting(control, stream));
 }
 
-/// As [`against_client`], over as many connections as there are parts of `stream`, and none behind them.
+/// As [`against_client`], with one connection for each part of `stream`, and none after the last.
 async fn against_reconnecting(control: u8, stream: &[u8]) {
     let count = usize::from(control) % 4 + 1;
     let mut parts = stream.chunks(stream.len() / count + 1).map(<[u8]>::to_vec).collect::<Vec<_>>();
@@ -241,7 +241,7 @@ async fn against_reconnecting(control: u8, stream: &[u8]) {
     assert!(client.close().await.is_err(), "it gave up");
 }
 
-/// A server that says hello and `part`, and reads what the client writes meanwhile.
+/// A server that sends its hello and `part`, and meanwhile reads what the client writes.
 async fn play(far: tokio::io::DuplexStream, part: Vec<u8>, control: u8) -> Vec<u8> {
     let (mut read, mut write) = tokio::io::split(far);
     let reading = tokio::spawn(async move {
@@ -250,7 +250,7 @@ async fn play(far: tokio::io::DuplexStream, part: Vec<u8>, control: u8) -> Vec<u
         all
     });
     let mut is_read = write.write_all(HELLO.as_bytes()).await.is_ok();
-    // Whatever is asked for is asked before it is answered.
+    // All requests are made before the first is answered.
     tokio::time::sleep(Duration::from_millis(1)).await;
     for piece in pieces(&part, control.into()) {
         is_read = is_read && write.write_all(piece).await.is_ok();
@@ -264,7 +264,7 @@ fn spawn_call(client: &Client, payload: &'static str) -> tokio::task::JoinHandle
     tokio::spawn(async move { client.call("m", payload).await.is_ok() })
 }
 
-/// Reads a stream to its end, which is an error at most once, and at the end.
+/// Reads a stream to its end. It may return at most one error, and only as its last item.
 async fn read_items(mut items: Streaming) {
     while let Some(item) = items.next().await {
         if item.is_err() {
@@ -281,8 +281,8 @@ async fn listen(client: Client, with_window: bool) {
     }
 }
 
-/// Reads a subscription to its end: every number is delivered or named once, in order (no silent
-/// loss).
+/// Reads a subscription to its end. Every number must be delivered or named once, in order (no
+/// silent loss).
 pub async fn contiguous(mut subscription: Subscription) {
     let mut expected = subscription.position();
     while let Some(delivery) = subscription.next().await {
@@ -304,12 +304,12 @@ pub async fn contiguous(mut subscription: Subscription) {
     }
 }
 
-/// A client writes well-formed requests, with rising ids.
+/// Checks that a client writes well-formed requests with rising ids.
 fn client_lines(written: &[u8]) {
     client_lines_from(written, 0);
 }
 
-/// The same with ids above `last`; the last of them.
+/// As [`client_lines`], with ids above `last`. Returns the last id.
 fn client_lines_from(written: &[u8], mut last: u64) -> u64 {
     for line in written.split_inclusive(|&byte| byte == b'\n') {
         let Some(line) = line.strip_suffix(b"\n") else { continue };
@@ -323,7 +323,7 @@ fn client_lines_from(written: &[u8], mut last: u64) -> u64 {
     last
 }
 
-/// Target `server`: any bytes from a client. The first byte says how the others are cut.
+/// Target `server`: any bytes from a client. The first byte decides how the others are cut.
 pub fn server(data: &[u8]) {
     let Some((&control, stream)) = data.split_first() else { return };
     run(against_server(control, stream));
@@ -346,15 +346,15 @@ fn router() -> Router {
         })
 }
 
-/// A server reads `stream`, then the end, and answers each id exactly once, in lines that a client
-/// takes.
+/// A server reads `stream`, then the end. It must answer each id exactly once, in lines that a
+/// client accepts.
 async fn against_server(control: u8, stream: &[u8]) {
     let config = ServerConfig::new()
         .max_line(SERVER_MAX_LINE)
         .in_flight(3)
         .subscriptions(3)
         .retained_messages(4)
-        // Else what is answered would depend on how many faults came before.
+        // Otherwise the answer would depend on the number of earlier faults.
         .violations(u32::MAX)
         .allow_publish(true);
     let server = PipeServer::with_config(router(), config);
@@ -374,7 +374,7 @@ async fn against_server(control: u8, stream: &[u8]) {
     server_lines(stream, &written.await.expect("read"));
 }
 
-/// The codes of docs/protocol/reference.md, section 21, by what they come with, sorted.
+/// The codes of docs/protocol/reference.md, section 21, sorted, by the line that carries them.
 pub const NO_CODES: [&str; 21] = [
     "already-subscribed",
     "bad-ack",
@@ -413,7 +413,7 @@ pub const ERROR_CODES: [&str; 11] = [
     "unknown-method",
 ];
 
-/// Checks what a server wrote upon `stream`.
+/// Checks what a server wrote in answer to `stream`.
 fn server_lines(stream: &[u8], written: &[u8]) {
     let written = written.strip_suffix(b"\n").expect("whole lines");
     let mut lines = written.split(|&byte| byte == b'\n');
@@ -463,11 +463,11 @@ fn server_lines(stream: &[u8], written: &[u8]) {
 
 struct Owed {
     ids: Vec<u64>,
-    /// The first line is at fault: nothing is written.
+    /// The first line is faulty, so nothing is written.
     is_silent: bool,
 }
 
-/// The ids that must be answered, told from the stream alone.
+/// The ids that must be answered, derived from the stream alone.
 fn owed(stream: &[u8]) -> Owed {
     let (lines, _) = split([stream], SERVER_MAX_LINE);
     let (mut ids, mut last) = (Vec::new(), 0);

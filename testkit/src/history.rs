@@ -7,9 +7,9 @@
 //! handler, a call or a subscription that is dropped is recorded by the `drop` of a guard, also in
 //! a crash. Events that were recorded before a crash remain.
 //!
-//! [`Event::Quiet`] says that faults are over, and that there was enough time since. For
-//! subscriptions, publishes and connections the log counts up to the last `Quiet`, or to its end if
-//! there is none. For calls all of it counts.
+//! [`Event::Quiet`] records that faults are over and that all had enough time since. For
+//! subscriptions, publishes and connections, the checker reads the log up to the last `Quiet`, or
+//! to its end if there is none. For calls it reads the whole log.
 
 mod calls;
 mod drops;
@@ -25,64 +25,65 @@ use std::fmt;
 
 pub use self::event::{Asked, Cause, Event, Line, Number, Outcome, Span, Word};
 
-/// What must hold, of the guarantees of PROTOCOL.md, section 8.
+/// The rules, which follow from the guarantees of PROTOCOL.md, section 8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rule {
-    /// A call is started at most once, however many lines it took: exactly once, and before, if it
-    /// ended `Ok` or `Remote`; never, if it ended `NotSent` or `Refused`. Calls with one key are
-    /// judged as one call: among them there is one start (within one key table, which is taken for
-    /// granted).
+    /// A call is started at most once, however many lines it took. If it ended `Ok` or `Remote`, it
+    /// was started exactly once, and before its end. If it ended `NotSent` or `Refused`, it was
+    /// never started. Calls with one key are judged as one call: they have one start together
+    /// (within one key table, which the checker assumes).
     Starts,
-    /// A call that was begun ends once, in an outcome or by being dropped; no other call ends.
+    /// A call that was begun ends once, in an outcome or by being dropped. No other call ends.
     Outcomes,
     /// The payload of an `Ok` names the call that it answers, or one with the same key.
     Replies,
-    /// The wire bears an outcome out: of a call that ended `NotSent` no whole line passed, all
-    /// those of one that ended `Refused` are proven not executed, and one that ended `Ok` or
-    /// `Remote` was told so. A line that answers nothing yet may have run: the call is sent again
-    /// only if each earlier line got a `no`, or stands above the last id of a `/bye` (or if it has
-    /// a key).
+    /// The wire confirms each outcome. No whole line passed of a call that ended `NotSent`. All
+    /// lines of a call that ended `Refused` are proven not executed. A call that ended `Ok` or
+    /// `Remote` got that reply. A line without an answer may still have run. So a call is sent
+    /// again only if each earlier line got a `no`, or is above the last id of a `/bye`, or if the
+    /// call has a key.
     Proof,
-    /// The line of a one-way request passes at most once, over all connections, and its handler is
-    /// started at most once, and not before it was sent. Neither happens to one that ended in an
-    /// error.
+    /// The line of a one-way request passes at most once, over all connections. Its handler is
+    /// started at most once, and not before the request was sent. If the request ended in an error,
+    /// neither happens.
     OneWays,
-    /// A terminal line comes when the handler has ended. At an `ok` or `err` it was started, at a
-    /// `no` it was not. (Not judged for calls with a key: others may share their run.)
+    /// A terminal line comes after the handler has ended. For an `ok` or `err` the handler was
+    /// started, for a `no` it was not. (Calls with a key are not judged, because other calls may
+    /// share their run.)
     Terminals,
-    /// What a subscription is given has no hole and no repetition: each number, delivered or named
-    /// in a gap, is the next one, from where it began; a reset leads to another epoch, to number 1
-    /// of one that it was not in before, and else to the number at which it left that (of several
-    /// servers each has a log of its own); the position at its end is behind the last item, and
-    /// nothing follows. Who was told that a number was seen had got it, or its epoch had been left.
+    /// The items of a subscription have no hole and no repetition. Each number, delivered or named
+    /// in a gap, is the next one, counted from where the subscription began. A reset leads to
+    /// another epoch: to number 1 if the subscription is there for the first time, and otherwise to
+    /// the number at which it left that epoch (each of several servers has its own log). The
+    /// position at its end is behind the last item, and nothing follows. When a wait for a number
+    /// has ended, the subscription had got the number or had left its epoch.
     Subscriptions,
-    /// An epoch and a number name one message: the one confirmed under it, to every subscriber.
+    /// An epoch and a number name one message, to every subscriber: the one that was confirmed
+    /// under it.
     Messages,
-    /// A message is there at most as often as it was published without an error that says it
-    /// failed.
+    /// A message appears at most as often as it was published without an error that says it failed.
     Publishes,
-    /// A confirmed message reaches every subscription that lives, and stands in its epoch at or
+    /// A confirmed message reaches every live subscription that is in its epoch and stood at or
     /// below it: delivered, or named in a gap.
     Confirmed,
-    /// A subscription that lives stands at the head of a log that a server has: it was told of the
-    /// last message before the silence, and that its epoch had ended. (For topics whose heads are
-    /// recorded.)
+    /// A live subscription stands at the head of a server's log. It got the last message before
+    /// `Quiet`, and any reset to another epoch. (For topics whose heads are recorded.)
     CaughtUp,
-    /// What a subscriber saw as missed by the server's doing, the server named on its connection;
-    /// and what was named there, a subscription that lives saw as missed, unless the connection
-    /// broke. Nothing is missed without a word from the server.
+    /// The server named on its connection all numbers that a subscriber saw as missed by the
+    /// server. A live subscription saw all numbers that the server named as missed, unless the
+    /// connection broke. Nothing is missed without a line from the server.
     Drops,
-    /// On a connection, ids rise; each has at most one terminal line, none without a request,
-    /// nothing after it, and one by the end if the connection lives. Of a topic nothing passes
-    /// before the `ok` to `/subscribe`, nor after an `/end` or the reply to `/unsubscribe`; its
-    /// numbers rise.
+    /// On a connection, ids rise. Each id has at most one terminal line, none without a request,
+    /// nothing after it, and one by the end if the connection lives. No line of a topic passes
+    /// before the `ok` to `/subscribe`, or after an `/end` or the reply to `/unsubscribe`. The
+    /// numbers of a topic rise.
     Order,
 }
 
 /// One line of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Virtual milliseconds; for the reader only.
+    /// Virtual milliseconds, only for people who read the log.
     pub at: u64,
     pub process: String,
     pub event: Event,
@@ -94,14 +95,14 @@ pub struct History {
     entries: Vec<Entry>,
 }
 
-/// A rule that does not hold, where, and why.
+/// A broken rule, where, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken {
     pub rule: Rule,
     /// The process of the call, subscription or connection.
     pub process: String,
     pub what: String,
-    /// The events that show it, each with its line in the log.
+    /// The events that show the fault, each with its line in the log.
     pub events: Vec<String>,
 }
 
@@ -110,12 +111,12 @@ impl History {
         self.entries.push(Entry { at, process: process.to_owned(), event });
     }
 
-    /// The log as text, one line an event: the same for the same events.
+    /// The log as text, one line for each event. The same events give the same text.
     pub fn render(&self) -> String {
         self.entries.iter().map(|entry| format!("{entry}\n")).collect()
     }
 
-    /// All that is broken, rule by rule.
+    /// All broken rules, in the order of the rules.
     pub fn check(&self) -> Vec<Broken> {
         let log = &self.entries[..];
         let quiet = log.iter().rposition(|entry| entry.event == Event::Quiet);
@@ -132,7 +133,7 @@ impl History {
         findings.broken
     }
 
-    /// Panics with what is broken.
+    /// Panics if a rule is broken, and shows the faults.
     pub fn assert_holds(&self) {
         let broken = self.check();
         let shown: String = broken.iter().take(SHOWN).map(|broken| format!("{broken}\n")).collect();
@@ -140,18 +141,18 @@ impl History {
     }
 }
 
-/// How many broken rules, and how many events of each, are shown.
+/// The most faults, and the most events of each, that are shown.
 const SHOWN: usize = 10;
 
-/// What the rules found so far.
+/// The faults found so far.
 struct Findings<'a> {
     log: &'a [Entry],
     broken: Vec<Broken>,
 }
 
 impl Findings<'_> {
-    /// Adds what these events show, given by their places in the log; the first is at the process
-    /// that it is about.
+    /// Adds a fault with the events that show it, given by their indexes in the log. The first of
+    /// them must belong to the process with the fault.
     fn add(&mut self, rule: Rule, events: impl IntoIterator<Item = usize>, what: String) {
         let mut events = events.into_iter().peekable();
         let first = events.peek().and_then(|&at| self.log.get(at));

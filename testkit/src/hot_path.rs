@@ -1,6 +1,6 @@
-//! A client and a server on one thread, over a pipe: calls and notifications in batches, for
-//! programs that count allocations or instructions. The same count of messages takes the same path
-//! in every run.
+//! A client and a server on one thread, over a pipe. It makes calls and notifications in batches,
+//! for programs that count allocations or instructions. The same number of messages takes the same
+//! path in every run.
 
 use bellwire::{
     Client, ClientConfig, Delivery, Publisher, Router, Server, Subscription, protocol::Topic,
@@ -16,7 +16,7 @@ use crate::Pipes;
 /// The payload of every call and every notification.
 pub const PAYLOAD: &[u8; 32] = b"0123456789abcdef0123456789abcdef";
 
-/// What the pipe holds in each direction: more than a batch.
+/// The capacity of the pipe in each direction: more than a batch.
 const PIPE: usize = 1 << 20;
 
 /// A client that is connected to a server. Both run as tasks of the runtime, which must have one
@@ -42,7 +42,7 @@ impl HotPath {
         Self { client, publisher, topic: Topic::new("t").expect("a valid name") }
     }
 
-    /// Makes `count` calls by so many `callers`, each of which waits for its reply before it makes
+    /// Makes `count` calls by this many `callers`. Each of them waits for its reply before it makes
     /// its next call.
     pub async fn call(&self, callers: u64, count: u64) {
         let mut calling = JoinSet::new();
@@ -63,7 +63,7 @@ impl HotPath {
         self.client.subscribe(self.topic.as_str()).await.expect("subscribed")
     }
 
-    /// Publishes `count` messages in batches, to no subscriber in particular.
+    /// Publishes `count` messages in batches, without waiting for a subscriber.
     pub async fn publish(&self, batch: u64, count: u64) {
         for size in batches(batch, count) {
             self.publish_batch(size).await;
@@ -86,7 +86,7 @@ impl HotPath {
             let published = self.publisher.publish(self.topic.clone(), &PAYLOAD[..]).await;
             published.expect("published");
         }
-        // Both ends take the batch before it is read, as they would on threads of their own.
+        // Both ends process the batch before it is read, as they would on their own threads.
         yield_now().await;
         yield_now().await;
     }

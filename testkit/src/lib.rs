@@ -1,15 +1,16 @@
-//! What bellwire's integration tests, benches and fuzz targets share.
+//! The code that bellwire's integration tests, benches and fuzz targets share.
 //!
 //! - Ends to test: [`RawPeer`] writes and reads bytes; [`PipeServer`] and [`TcpServer`] are servers that
 //!   end when they are dropped; [`net`] is a client with scripted servers to connect to.
 //! - Transports that fail: [`proxy`], [`cutting`], [`faulty`].
-//! - Judges: [`history`] says which guarantees a recorded run breaks; [`harness`] holds what must be true
-//!   for any bytes; [`document`] and [`transcript`] read PROTOCOL.md and docs/protocol.
+//! - Checks: [`history`] says which guarantees a recorded run breaks; [`harness`] has the
+//!   properties that hold for any bytes; [`document`] and [`transcript`] read PROTOCOL.md and
+//!   docs/protocol.
 //! - Whole runs: [`cores`] and [`simulation`] by seed, [`session`] with its cuts ([`case`]).
 //! - [`hot_path`] makes calls and deliveries whose allocations and instructions are counted.
 //! - [`bound`] names a test that hangs, and checks a deadline from both sides.
 //!
-//! [`history`], [`lines`], [`proxy`] and [`cutting`] judge the crate, so they do not use it.
+//! [`history`], [`lines`], [`proxy`] and [`cutting`] check the crate, so they do not use it.
 
 mod asked;
 pub mod bound;

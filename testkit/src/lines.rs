@@ -1,16 +1,16 @@
-//! Reads the lines of one connection as they pass, for a history's wire. It knows the protocol by
-//! PROTOCOL.md alone, and nothing of the library.
+//! Reads the lines of one connection as they pass, for the wire events of a history. It follows
+//! PROTOCOL.md and uses nothing of the library.
 
 use crate::history::{Asked, Line, Span, Word};
 
-/// Which way bytes pass.
+/// The direction of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     ToServer,
     ToClient,
 }
 
-/// The bytes of one direction that are no whole line yet.
+/// The bytes of one direction that do not form a whole line yet.
 pub struct LineReader {
     way: Way,
     unfinished: Vec<u8>,
@@ -21,7 +21,7 @@ impl LineReader {
         Self { way, unfinished: Vec::new() }
     }
 
-    /// Further bytes passed: gives each whole line that a history records.
+    /// Takes further bytes, and passes on each whole line that a history records.
     pub fn pass(&mut self, bytes: &[u8], mut record: impl FnMut(Line)) {
         for part in bytes.split_inclusive(|&byte| byte == b'\n') {
             self.unfinished.extend_from_slice(part);
@@ -33,8 +33,8 @@ impl LineReader {
     }
 }
 
-/// What a line says, given without its LF; `None` of what a history does not record. The payload of a
-/// call, and of a one-way request, begins with its number.
+/// The event of a line, given without its LF; `None` if a history does not record it. The payload
+/// of a call, and of a one-way request, begins with its number.
 pub fn read(way: Way, line: &[u8]) -> Option<Line> {
     let text = String::from_utf8_lossy(line);
     let (mark, text) = text.split_once(' ')?;
@@ -103,7 +103,7 @@ fn told(word: &str, attributes: &str, rest: &str) -> Option<Line> {
     }
 }
 
-/// What an `/end` with a head leaves undelivered: from its position to the head.
+/// The numbers that an `/end` with a head leaves undelivered: from its position to the head.
 fn undelivered(attributes: &str, position: Option<&str>) -> Option<Span> {
     let last = attributes.split(';').find_map(|attribute| attribute.strip_prefix("head="))?;
     let (epoch, next) = position?.split_once(':')?;

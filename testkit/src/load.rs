@@ -1,5 +1,5 @@
-//! Clients that ask as fast as they are answered until the server is gone, and what they hold
-//! against it then.
+//! Clients that send requests as fast as they are answered until the server has closed, and the
+//! check of their replies afterwards.
 
 use std::{
     collections::BTreeMap,
@@ -21,45 +21,46 @@ use tokio::{
     sync::Semaphore,
 };
 
-/// Requests that a raw client has under way.
+/// The requests that a raw client keeps in flight.
 const WINDOW: usize = 1_024;
-/// Calls that a library client has under way.
+/// The calls that a library client keeps in flight.
 const CALLS: usize = 32;
-/// What is asked; the last has no such offer.
+/// The requests. The last one asks for an offer that does not exist.
 const REQUESTS: [&str; 4] = ["random 6", "offers.get 1", "offers.list", "offers.get 9999"];
 
 /// What a raw client does when it reads the first `/bye`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manners {
-    /// It asks nothing more, as it should.
+    /// It makes no new requests, as it should.
     Good,
-    /// It asks on until the server closes.
+    /// It goes on with requests until the server closes.
     Deaf,
     /// It ends its direction of the stream.
     HalfCloses,
 }
 
-/// What a raw client saw.
+/// What a raw client has seen.
 #[derive(Debug, Default)]
 pub struct Record {
     /// The terminal lines of each id, without the id.
     terminal: BTreeMap<u64, Vec<String>>,
-    /// What came on the reserved channel behind the hello.
+    /// What came on the reserved channel after the hello.
     notices: Vec<String>,
-    /// The last id it offered to the transport.
+    /// The last id that it offered to the transport.
     asked: u64,
-    /// How it behaved, and when what came: for the reader of a failure.
+    /// What it did and read, with times, to explain a failure.
     story: Vec<String>,
 }
 
 struct Talk {
     window: Semaphore,
-    /// A `/bye` came.
+    /// A `/bye` was read.
     is_leaving: AtomicBool,
     manners: Manners,
 }
 
-/// A raw client, from its hello to the end of the stream. Each reply adds a permit to `replied`.
+/// A raw client, from its hello to the end of the stream. It adds a permit to `replied` for each
+/// reply.
 pub async fn raw(
     stream: TcpStream,
     seed: u64,
@@ -76,7 +77,7 @@ pub async fn raw(
     record
 }
 
-/// Asks in bursts, cut anywhere; the last id asked.
+/// Sends requests in bursts, cut at random points. Returns the last id.
 async fn ask(mut write: OwnedWriteHalf, seed: u64, talk: Arc<Talk>) -> u64 {
     let mut rng = Rng::with_seed(seed);
     let mut id = 0;
@@ -105,10 +106,11 @@ async fn ask(mut write: OwnedWriteHalf, seed: u64, talk: Arc<Talk>) -> u64 {
 
 async fn leave(mut write: OwnedWriteHalf, id: u64, talk: &Talk) -> u64 {
     if talk.manners == Manners::HalfCloses {
-        // Refused only where the server has closed already, which is for the record to judge.
+        // This fails only if the server has closed already, and then the record shows whether that
+        // was right.
         let _ = write.shutdown().await;
     }
-    // Until the reader closes it; the write half stays open meanwhile.
+    // The write half stays open until the reader closes the semaphore.
     while let Ok(place) = talk.window.acquire().await {
         place.forget();
     }
@@ -135,7 +137,7 @@ async fn listen(read: OwnedReadHalf, talk: &Talk, replied: &Semaphore) -> Record
                 record.story.push(format!("{rest} at {:?}, {answered} answered", begun.elapsed()));
                 record.notices.push(rest.to_owned());
                 talk.is_leaving.store(true, Ordering::Relaxed);
-                // The writer may wait for a place, to learn of it.
+                // The writer may wait for a place, and must wake up to see the `/bye`.
                 talk.window.add_permits(1);
             }
         }
@@ -145,9 +147,9 @@ async fn listen(read: OwnedReadHalf, talk: &Talk, replied: &Semaphore) -> Record
 }
 
 impl Record {
-    /// The rules of docs/protocol/leaving.md, section 18: of a client that was told the line, each
-    /// id up to it has one terminal line, and each above it was refused or left out; one that
-    /// half-closed before is answered to the end.
+    /// The rules of docs/protocol/leaving.md, section 18. If the client got a `/bye` with `last`,
+    /// each id up to it has one terminal line, and each id above it was refused or got no answer.
+    /// If it half-closed before that, all its requests are answered.
     pub fn check(&self) {
         let mut notices = self.notices.iter();
         assert_eq!(notices.next().map(String::as_str), Some("/bye shutdown"));
@@ -179,7 +181,7 @@ impl Record {
         }
     }
 
-    /// Whether the line was drawn for it.
+    /// Whether the client got a `/bye` with `last`.
     pub fn has_line(&self) -> bool {
         self.notices.len() == 2
     }
@@ -193,8 +195,8 @@ fn is_executed(line: &str) -> bool {
     line.starts_with("ok") || line.starts_with("err not-found")
 }
 
-/// A library client that calls until it may no more; how many calls it made. Each ends in a reply,
-/// or is known not to have run.
+/// A library client that makes calls until the server refuses more. Returns the number of calls.
+/// Each call must end in a reply, or be known not to have run.
 pub async fn library(client: Client, replied: Arc<Semaphore>) -> u64 {
     let callers = (0..CALLS).map(|_| tokio::spawn(call_on(client.clone(), replied.clone())));
     let callers: Vec<_> = callers.collect();

@@ -1,4 +1,4 @@
-//! Log capture by a test, in a process in which other tests run.
+//! Captures logs in one test of a process that also runs other tests.
 
 use std::sync::OnceLock;
 
@@ -8,18 +8,18 @@ use tracing::{
     subscriber::{self, DefaultGuard, Interest},
 };
 
-/// Makes `subscriber` the default of the calling thread, until the guard is dropped.
+/// Makes `subscriber` the default of the calling thread until the guard is dropped.
 ///
-/// `tracing` caches for the whole process whether a subscriber is interested in a callsite. While
-/// there is one subscriber, a thread without it may be the first at a callsite, and then the cached
-/// answer is no. So two subscribers that never end stay interested in everything.
+/// `tracing` caches for the whole process whether any subscriber is interested in a callsite. With
+/// only one subscriber, a thread without it may reach a callsite first, and then the cached answer
+/// is no. So two subscribers that live for the whole process stay interested in everything.
 pub fn capture(subscriber: impl Subscriber + Send + Sync + 'static) -> DefaultGuard {
     static INTERESTED: OnceLock<[Dispatch; 2]> = OnceLock::new();
     INTERESTED.get_or_init(|| [Dispatch::new(Interested), Dispatch::new(Interested)]);
     subscriber::set_default(subscriber)
 }
 
-/// It is no thread's default, and so it is never called with a span or an event.
+/// It is never the default of a thread, so it is never called with a span or an event.
 struct Interested;
 
 impl Subscriber for Interested {

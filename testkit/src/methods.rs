@@ -1,4 +1,5 @@
-//! The server that the transcripts are played against (docs/protocol/transcripts.md).
+//! The methods of the server that the transcripts are played against
+//! (docs/protocol/transcripts.md).
 
 use std::{
     collections::HashMap,
@@ -14,12 +15,12 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use tokio::sync::oneshot;
 
-/// The requests whose handlers wait to be told to finish.
+/// The requests whose handlers wait until the test lets them finish.
 #[derive(Clone, Default)]
 pub struct Waiting(Arc<Mutex<HashMap<u64, oneshot::Sender<()>>>>);
 
 impl Waiting {
-    /// Lets the handler of `id` finish, once it waits.
+    /// Lets the waiting handler of `id` finish.
     pub async fn finish(&self, id: u64) -> Result<(), String> {
         for _ in 0..1_000 {
             if let Some(told) = self.0.lock().unwrap().remove(&id) {
@@ -30,7 +31,7 @@ impl Waiting {
         Err(format!("the handler of {id} does not wait"))
     }
 
-    /// How many wait, or waited and were cancelled.
+    /// How many handlers wait, or waited and were cancelled.
     pub fn count(&self) -> usize {
         self.0.lock().unwrap().len()
     }

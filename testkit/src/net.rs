@@ -1,5 +1,4 @@
-//! A client that connects anew, and what it would connect to: servers made of raw bytes, over
-//! pipes.
+//! A client that reconnects, and the servers that it connects to: raw peers over pipes.
 
 use std::{io, time::Duration};
 
@@ -15,7 +14,7 @@ use crate::dialogue::Peer;
 
 pub const HELLO: &str = "* /hello;version=1;session=6f0c1b52-9a0e-4c8e-8f0a-3f1d5a7b9c11;max-line=65535;in-flight=1024;lease=60";
 
-/// The client's attempts to connect, each to be answered by the test.
+/// The client's attempts to connect. The test answers each of them.
 pub struct Net(pub mpsc::UnboundedReceiver<Attempt>);
 
 pub struct Attempt {
@@ -41,19 +40,19 @@ impl Net {
         attempt.expect("the client does not connect").expect("the client is over")
     }
 
-    /// The next attempt, which is at this endpoint.
+    /// The next attempt, which must be to this endpoint.
     pub async fn attempt_at(&mut self, endpoint: &str) -> Attempt {
         let attempt = self.attempt().await;
         assert_eq!(attempt.address, endpoint);
         attempt
     }
 
-    /// The next attempt gets a server that has said hello.
+    /// Accepts the next attempt, and sends the hello.
     pub async fn greet(&mut self) -> Peer {
         self.attempt().await.greet().await
     }
 
-    /// The client will not connect again.
+    /// Expects that the client does not connect again.
     pub async fn expect_over(mut self) {
         let attempt = timeout(Duration::from_secs(600), self.0.recv()).await;
         assert!(attempt.expect("the client still may connect").is_none(), "it connects again");
@@ -61,7 +60,7 @@ impl Net {
 }
 
 impl Attempt {
-    /// The client does not wait for it any more.
+    /// Whether the client has stopped waiting for this attempt.
     pub fn is_dropped(&self) -> bool {
         self.answer.is_closed()
     }
@@ -88,7 +87,7 @@ pub fn builder() -> (ClientBuilder<impl Connector<Io = DuplexStream>>, Net) {
     (Client::builder().address("a").connector(connector), net)
 }
 
-/// A connected client, its server, and what it would connect to next.
+/// A connected client, its server, and its later attempts to connect.
 pub async fn connected() -> (Client, Peer, Net) {
     connected_with(ClientConfig::new()).await
 }

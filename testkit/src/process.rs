@@ -1,7 +1,7 @@
-//! An `offers_server` in a process of its own, as cargo built it beside the tests.
+//! An `offers_server` in its own process, as cargo built it beside the tests.
 //!
-//! A plain `cargo test` builds the examples too. One test crate alone runs what was built last:
-//! `cargo build --examples` before it.
+//! A plain `cargo test` builds the examples, too. If only one test crate is run, it uses the
+//! examples of the last build, so run `cargo build --examples` first.
 
 use std::{
     path::PathBuf,
@@ -15,17 +15,17 @@ use tokio::{
     time::timeout,
 };
 
-/// Longer than any step here takes, on a busy machine.
+/// Longer than any step takes on a busy machine.
 pub const BOUND: Duration = Duration::from_secs(60);
 
-/// A running server; it is killed when dropped.
+/// A running server. It is killed when this is dropped.
 pub struct Process {
     child: Child,
     pub address: String,
 }
 
 impl Process {
-    /// Starts one on a free port. `limits` are shell commands that run before it.
+    /// Starts a server on a free port. `limits` are shell commands that run before it.
     pub async fn start(limits: &str) -> Self {
         let server = path_of("offers_server");
         let script = format!(r#"{limits} exec "$0" --listen 127.0.0.1:0 --random-every 0"#);

@@ -6,7 +6,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::bound::{bounded, watch};
 
-/// A peer that speaks bytes.
+/// A peer that writes and reads bytes.
 pub struct RawPeer<T> {
     pub io: T,
     read: Vec<u8>,
@@ -47,7 +47,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> RawPeer<T> {
         line
     }
 
-    /// Expects these lines next, exactly.
+    /// Expects exactly these lines next.
     pub async fn expect(&mut self, lines: impl AsRef<str> + Debug) {
         for expected in lines.as_ref().split_inclusive('\n') {
             assert_eq!(self.line().await.as_deref(), Some(expected));
@@ -67,14 +67,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> RawPeer<T> {
         self.read.drain(..count).collect()
     }
 
-    /// Waits until there is something to be read, without reading it.
+    /// Waits until there is something to read, without consuming it.
     pub async fn expect_something(&mut self) {
         if self.read.is_empty() {
             assert!(self.read_more("a byte").await > 0, "the peer closed");
         }
     }
 
-    /// Expects nothing to be there, once every other task has had its turns.
+    /// Expects nothing to read after all other tasks had their turns.
     pub async fn expect_silence(&mut self) {
         for _ in 0..20 {
             tokio::task::yield_now().await;
@@ -90,7 +90,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> RawPeer<T> {
         self.expect(lines).await;
     }
 
-    /// Ends this direction; what was sent is still answered.
+    /// Ends this direction. The peer still answers what was sent.
     pub async fn half_close(&mut self) {
         bounded("the half-close", self.io.shutdown()).await.expect("shut down");
     }

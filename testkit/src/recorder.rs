@@ -1,4 +1,5 @@
-//! Records a history: what the application of each process sees, and what passes on a proxy's wire.
+//! Records a history: what the application of each process sees, and the lines that a proxy passes
+//! on.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,7 +17,7 @@ use crate::{
     proxy::{Direction, Wire},
 };
 
-/// A history that is being written, from everywhere.
+/// A history that many tasks write to.
 #[derive(Clone)]
 pub struct Recorder(Arc<Inner>);
 
@@ -26,7 +27,7 @@ struct Inner {
 }
 
 impl Recorder {
-    /// Its time begins now.
+    /// An empty history. Its time begins now.
     pub fn new() -> Self {
         Self(Arc::new(Inner { history: Mutex::default(), begun: Instant::now() }))
     }
@@ -35,8 +36,8 @@ impl Recorder {
         Process { recorder: self.clone(), name: name.into() }
     }
 
-    /// Records the lines of this wire's connections, all of which are this client's. It takes the
-    /// wire's observer.
+    /// Records the lines of this wire's connections, all of which belong to this client. Takes the
+    /// place of the wire's observer.
     pub fn watch(&self, wire: &Wire, client: &Process) {
         let client = client.clone();
         wire.observe(move |connection, direction, line| {
@@ -50,8 +51,8 @@ impl Recorder {
         });
     }
 
-    /// Records that nothing passes any more on the connections that are closed, and on those before
-    /// the last, which the client has given up.
+    /// Records the end of all closed connections, and of those before the last one, which the
+    /// client has given up.
     pub fn close(&self, wire: &Wire, client: &Process) {
         let count = wire.connections();
         for connection in (0..count).filter(|&n| n + 1 < count || !wire.is_open(n)) {
@@ -68,7 +69,7 @@ impl Recorder {
         self.lock(|history| history.assert_holds());
     }
 
-    /// The log can be shown even if a thread that wrote it has panicked.
+    /// A panic of a writing thread must not hide the log.
     fn lock<R>(&self, look: impl FnOnce(&mut History) -> R) -> R {
         look(&mut self.0.history.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -87,18 +88,19 @@ impl Process {
         self.recorder.lock(|history| history.record(at, &self.name, event));
     }
 
-    /// Records this event by being dropped.
+    /// Records this event when the returned value is dropped.
     pub fn until_dropped(&self, event: Event) -> Ending {
         Ending { process: self.clone(), event: Some(event) }
     }
 
-    /// A handler begins; it has ended when this is dropped.
+    /// Records that a handler begins. Its end is recorded when the returned value is dropped.
     pub fn start(&self, call: u64) -> Ending {
         self.record(Event::Started { call });
         self.until_dropped(Event::Finished { call })
     }
 
-    /// Makes a call. It counts as dropped if this is dropped before it has ended.
+    /// Makes a call. If this future is dropped before it has ended, the call is recorded as
+    /// dropped.
     pub async fn call(
         &self,
         call: u64,
@@ -134,13 +136,13 @@ impl Process {
         result
     }
 
-    /// A subscription has given this.
+    /// Records an item that a subscription has delivered.
     pub fn deliver(&self, subscription: u64, delivery: &Delivery) {
         self.record(told(subscription, delivery));
     }
 }
 
-/// An event that is recorded when this is dropped, unless another takes its place.
+/// An event that is recorded when this is dropped, unless another event replaces it.
 pub struct Ending {
     process: Process,
     event: Option<Event>,
@@ -164,7 +166,7 @@ pub fn number(epoch: Epoch, seq: u64) -> Number {
     Number::new(epoch.as_str(), seq)
 }
 
-/// The number behind all below this position.
+/// The number of this position.
 pub fn behind(position: Position) -> Number {
     number(position.epoch, position.next)
 }
@@ -177,7 +179,7 @@ pub fn outcome(result: &Result<Bytes, CallError>) -> Outcome {
     }
 }
 
-/// How a call ended that failed.
+/// The outcome of a call that failed.
 pub fn failed(error: &CallError) -> Outcome {
     match error {
         CallError::Remote(_) | CallError::Decode(_) => Outcome::Remote,
@@ -187,7 +189,7 @@ pub fn failed(error: &CallError) -> Outcome {
     }
 }
 
-/// What a delivery says to the application.
+/// The event for a delivery to the application.
 pub fn told(subscription: u64, delivery: &Delivery) -> Event {
     match delivery {
         Delivery::Notification(one) => Event::Delivered {

@@ -18,10 +18,10 @@ use crate::{
     raw_peer::RawPeer,
 };
 
-/// What a duplex pipe holds in each direction, unless a test says otherwise.
+/// The default capacity of a duplex pipe in each direction.
 pub const PIPE: usize = 64 * 1024;
 
-/// Connections in memory, as a test makes them.
+/// In-memory connections, which a test creates.
 pub struct Pipes(pub(crate) mpsc::UnboundedReceiver<DuplexStream>);
 
 impl Listener for Pipes {
@@ -39,7 +39,7 @@ impl Listener for Pipes {
     }
 }
 
-/// A server over pipes; it ends when dropped.
+/// A server over pipes. It ends when this is dropped.
 pub struct PipeServer {
     pub publisher: Publisher,
     pub handle: ServerHandle,
@@ -48,7 +48,7 @@ pub struct PipeServer {
     task: JoinHandle<io::Result<()>>,
 }
 
-/// Publishes to this store for a server that never serves, so that no server's end closes it.
+/// A publisher to this store from a server that never serves, so that no server's end closes it.
 pub fn publisher_to(store: impl TopicStore) -> Publisher {
     Server::new(Pipes(mpsc::unbounded_channel().1)).topics(store).publisher()
 }
@@ -66,7 +66,7 @@ impl PipeServer {
         Self::serve(Server::new(Pipes(pipes)).config(config), connect, router)
     }
 
-    /// A server whose topics are in this store.
+    /// Starts a server whose topics are in this store.
     pub fn over<S: Clone + Send + Sync + 'static>(
         store: impl TopicStore,
         router: Router<S>,
@@ -76,7 +76,7 @@ impl PipeServer {
         Self::serve(Server::new(Pipes(pipes)).config(config).topics(store), connect, router)
     }
 
-    /// A server that is set up by `build`.
+    /// Starts a server that `build` configures.
     pub fn built<S: Clone + Send + Sync + 'static>(
         router: Router<S>,
         build: impl FnOnce(Server<Pipes>) -> Server<Pipes>,
@@ -111,7 +111,7 @@ impl PipeServer {
         self.connect.send(io).expect("server serves");
     }
 
-    /// A connection that has read nothing yet, through a pipe of `size` bytes.
+    /// A connection through a pipe of `size` bytes, of which nothing was read yet.
     pub fn connect_raw(&self, size: usize) -> RawPeer<DuplexStream> {
         let (ours, theirs) = tokio::io::duplex(size);
         self.accept(theirs);
@@ -151,7 +151,7 @@ impl Drop for PipeServer {
     }
 }
 
-/// A server on a free TCP port; it ends when dropped.
+/// A server on a free TCP port. It ends when this is dropped.
 pub struct TcpServer {
     pub address: SocketAddr,
     pub publisher: Publisher,

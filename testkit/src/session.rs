@@ -1,6 +1,6 @@
-//! One session of a client with a server, the same each time, whatever happens to its connections:
-//! bursts of calls of every kind, one-way requests, two topics, and a close. It ends well, and
-//! every caller and subscriber has got the right outcome; or it panics.
+//! One session of a client with a server. It has the same content each time, whatever happens to
+//! its connections: bursts of calls of every kind, one-way requests, two topics, and a close. Every
+//! caller and subscriber must get the right outcome, or the session panics.
 
 mod listener;
 mod net;
@@ -35,46 +35,46 @@ use crate::{
     recorder::{Process, Recorder, outcome},
 };
 
-/// How long a subscription lives that is not renewed.
+/// How long a subscription lives without a renewal.
 const LEASE: Duration = Duration::from_secs(1);
 
-/// The server publishes this often.
+/// The time between two publishes of the server.
 const ROUND: Duration = Duration::from_millis(6);
 
-/// What happens to a session.
+/// The faults of a session.
 #[derive(Clone, Debug)]
 pub struct Trouble {
-    /// What is done to its connections, in order.
+    /// The plans of its connections, in order.
     pub plans: Vec<Plan>,
-    /// How much its first connection takes of what the client writes, and what becomes of reads
-    /// then.
+    /// How many of the client's bytes its first connection takes, and what happens to reads after
+    /// that.
     pub takes: Option<(usize, Reads)>,
-    /// Once its first connection is over, another server takes the place of the first.
+    /// Another server takes over when the first connection has ended.
     pub restarts: bool,
-    /// Of the client's jitter.
+    /// The seed of the client's jitter.
     pub seed: u64,
-    /// What each pipe holds, between client, proxy and server.
+    /// The capacity of each pipe between client, proxy and server.
     pub pipe: usize,
 }
 
-/// What a session came to.
+/// The result of a session.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// What was delivered on its first connection, by direction.
+    /// The bytes that were delivered on its first connection, by direction.
     pub delivered: [Vec<u8>; 2],
-    /// How the calls ended; `None`: dropped.
+    /// How the calls ended; `None` if dropped.
     pub outcomes: Vec<Option<Outcome>>,
-    /// Replies that said where their effect is to be seen.
+    /// Replies with an `after`.
     pub afters: usize,
-    /// Subscriptions that were told of another log.
+    /// Subscriptions that got a reset to another log.
     pub resets: usize,
-    /// Calls that a connection which was lost was not offered, and another was.
+    /// Calls that were not offered to a lost connection, and were sent on the next one.
     pub carried: usize,
     pub stats: ClientStats,
     pub took: Duration,
 }
 
-/// The session, as its tasks share it.
+/// The session's state, shared by its tasks.
 struct Session {
     ada: Process,
     client: Client,
@@ -83,14 +83,14 @@ struct Session {
     events: Mutex<ConnectionEvents>,
 }
 
-/// What the callers were told.
+/// What the callers saw.
 #[derive(Default)]
 struct Told {
     calls: Vec<(Ask, Option<Outcome>)>,
     one_ways: Vec<u64>,
     afters: usize,
     resets: usize,
-    /// Lines that were refused for now, and sent again.
+    /// Lines that were refused for now and sent again.
     refused: usize,
 }
 
@@ -118,7 +118,7 @@ fn client(net: &Arc<Net>, seed: u64) -> Client {
 }
 
 impl Session {
-    /// All that is said, but for the end. The subscriptions go on.
+    /// Plays everything except the end. The subscriptions go on.
     async fn converse(self: &Arc<Self>) -> [Listener; 2] {
         let news = self.client.subscribe(NEWS).window(4);
         let news = Listener::start(&self.ada, 1, news, None).await;
@@ -133,7 +133,7 @@ impl Session {
         poster.await.expect("no panic")
     }
 
-    /// The server publishes, with or without subscribers.
+    /// Publishes on the server, whether or not there are subscribers.
     async fn publish(self: Arc<Self>) {
         for n in 0..3 {
             sleep(ROUND).await;
@@ -158,7 +158,8 @@ impl Session {
         }
     }
 
-    /// Waits until its own effect is seen; leaves the other topic, and comes back to it.
+    /// Waits until the effect of its own call is seen. Leaves the other topic, and subscribes to it
+    /// again.
     async fn post(self: Arc<Self>, news: Listener, mut brief: Listener) -> [Listener; 2] {
         for n in 0..2 {
             let ask = Ask { number: 300 + n, method: "post", manner: Manner::Patient };
@@ -184,7 +185,7 @@ impl Session {
         Ok(replied.value)
     }
 
-    /// Calls at once, numbered from here on.
+    /// Makes these calls at the same time, numbered from `number` on.
     async fn burst(&self, number: u64, asks: &[(&'static str, Manner)]) {
         let asks = asks.iter().zip(number..);
         join_all(asks.map(|(&(method, manner), number)| self.ask(Ask { number, method, manner })))
@@ -199,7 +200,7 @@ impl Session {
         }
     }
 
-    /// Makes a call, in the manner of its own.
+    /// Makes a call in the given manner.
     async fn ada_asks(&self, ask: Ask, asked: impl Future<Output = Result<Bytes, CallError>>) {
         let calling = self.ada.call(ask.number, asked);
         let outcome = match ask.manner {
@@ -222,7 +223,7 @@ impl Session {
         }
     }
 
-    /// Its last item, once all are there.
+    /// The last item of the list, once all items have come.
     async fn list(&self, ask: Ask) -> Result<Bytes, CallError> {
         let mut items = self.client.stream(ask.method, text(ask.number, 160)).window(2);
         if ask.manner == Manner::FailFast {
@@ -260,7 +261,7 @@ impl Session {
             let mut last = Vec::new();
             for (topic, listener) in [NEWS, BRIEF].into_iter().zip(listeners) {
                 let payload = format!("{round} is the last");
-                // Another server may take its place meanwhile.
+                // Another server may take over meanwhile.
                 let Some(published) = desk.publish(topic, payload).await else { continue 'rounds };
                 listener.seen(behind(published)).await;
                 last.push((topic, published));
@@ -273,7 +274,7 @@ impl Session {
         }
     }
 
-    /// Waits until the client is connected, and none of its requests is in progress.
+    /// Waits until the client is connected and has no request in progress.
     async fn rest(&self) {
         loop {
             self.client.connected().await.expect("it goes on");
@@ -284,7 +285,7 @@ impl Session {
         }
     }
 
-    /// Panics if an expectation does not hold.
+    /// Panics if an expectation is not met.
     fn judge(&self, recorder: &Recorder) {
         recorder.close(self.net.wire(), &self.ada);
         self.ada.record(Event::Quiet);
@@ -300,7 +301,7 @@ impl Session {
         recorder.assert_holds();
     }
 
-    /// How many one-way requests the client says that it has dropped.
+    /// How many one-way requests the client reports as dropped.
     fn dropped(&self) -> u64 {
         let mut events = self.events.lock().unwrap();
         let events = std::iter::from_fn(|| events.next().now_or_never().flatten());
@@ -325,7 +326,7 @@ impl Session {
         }
     }
 
-    /// Leaves, and closes: nothing is left at either end.
+    /// Unsubscribes and closes. Afterwards neither end may hold anything.
     async fn leave(&self, listeners: [Listener; 2]) {
         for listener in listeners {
             let begun = listener.begun;
@@ -339,8 +340,8 @@ impl Session {
         self.until(|client, (connections, _)| client == (0, 0) && connections == 0).await;
     }
 
-    /// Waits until this holds of what the client has pending and in flight, and of the server's
-    /// connections and what it holds for them.
+    /// Waits until `holds` accepts what the client has pending and in flight, and the server's
+    /// connections and the bytes that it holds for them.
     async fn until(&self, holds: impl Fn((usize, usize), (usize, usize)) -> bool) {
         loop {
             let stats = self.client.stats();
@@ -352,7 +353,7 @@ impl Session {
     }
 }
 
-/// The position after it.
+/// The position behind the message.
 fn behind(Published { epoch, sequence, .. }: Published) -> Position {
     Position { epoch, next: sequence + 1 }
 }

@@ -1,5 +1,5 @@
 //! Runs of servers and clients over a simulated network, in virtual time. Everything in a run,
-//! faults included, is drawn from its seed.
+//! including its faults, is drawn from its seed.
 
 mod callers;
 mod client;
@@ -27,14 +27,15 @@ use crate::history::{Event, History};
 const TOPICS: [&str; 4] = ["a", "b", "c", "d"];
 const CLIENTS: usize = 20;
 
-/// How much of virtual time is one turn of the world, in milliseconds.
+/// The virtual time of one turn of the simulation, in milliseconds.
 const TICK: u64 = 40;
-/// There are faults up to here.
+/// Faults happen up to this time.
 const FAULTS: u64 = 60_000;
-/// How long the run has to settle once nothing new begins. In this time a silent server is noticed,
+/// How long a run has to settle after nothing new begins. In this time a silent server is noticed,
 /// its clients connect elsewhere, and a lease is renewed.
 const SETTLE: u64 = 24_000;
-/// How much longer it may take until no request is under way, and all have caught up.
+/// How much longer a run may take until no request is in progress and all subscribers have caught
+/// up.
 const PATIENCE: u64 = 60_000;
 
 struct World<'a> {
@@ -45,7 +46,7 @@ struct World<'a> {
     now: u64,
 }
 
-/// What a seed's run says.
+/// The history of the run of a seed.
 pub fn run(seed: u64) -> History {
     let mut rng = Rng::with_seed(seed);
     let mut world = World::new(&mut rng);
@@ -60,7 +61,7 @@ pub fn run(seed: u64) -> History {
     }
     world.recorder.record_heads();
     world.recorder.record(Event::Quiet);
-    // What ends by being dropped from here on is not part of it.
+    // Drops from here on are not part of the run.
     world.recorder.take()
 }
 
@@ -111,7 +112,8 @@ impl World<'_> {
             Fault::OneWay { server, clients, .. } => {
                 each(clients, |client| sim.partition_oneway(&**server, client));
             }
-            // Of a partition too: what is held is released, and what was lost is lost.
+            // This also ends a partition: packets that are held are released, and lost packets stay
+            // lost.
             Fault::Heal(server, clients) => each(clients, |client| sim.release(&**server, client)),
             Fault::Crash(server) => self.crash(server),
             Fault::Bounce(server) => {
@@ -133,7 +135,7 @@ impl World<'_> {
         &host.expect("faults are of servers there are").1
     }
 
-    /// The network is whole again, and every server runs.
+    /// Repairs the network, and starts every server that is down.
     fn heal(&mut self) {
         self.recorder.note("all is well");
         for (server, _) in &self.servers {
@@ -169,7 +171,8 @@ fn network<'a>(rng: &mut Rng) -> Sim<'a> {
         .simulation_duration(Duration::MAX)
         .min_message_latency(Duration::from_millis(1))
         .max_message_latency(Duration::from_millis(rng.u64(2..200)))
-        // Of connections that wait to be accepted, too; past it, the network panics.
+        // This also limits connections that wait to be accepted. Over the limit, the network
+        // panics.
         .tcp_capacity(128)
         .build()
 }

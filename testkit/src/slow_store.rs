@@ -1,4 +1,4 @@
-//! A topic store that takes its time: each answer needs a permit.
+//! A slow topic store: each of its answers needs a permit.
 
 use std::{
     sync::Arc,
@@ -13,11 +13,11 @@ use bellwire::{
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
-/// Logs in memory, behind two gates.
+/// Logs in memory, behind two semaphores.
 #[derive(Clone)]
 pub struct SlowStore {
     memory: MemoryTopics,
-    /// One permit lets one message be confirmed; it is numbered before.
+    /// One permit lets one message be confirmed. The message has its number before that.
     pub appends: Arc<Semaphore>,
     /// One permit lets one subscription begin.
     pub windows: Arc<Semaphore>,

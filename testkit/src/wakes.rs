@@ -13,7 +13,7 @@ use std::{
 pub struct Wakes(AtomicUsize);
 
 impl Wakes {
-    /// How often since this was asked last.
+    /// How often the task was woken since the last call.
     pub fn take(&self) -> usize {
         self.0.swap(0, Ordering::Relaxed)
     }

@@ -91,7 +91,7 @@ pub fn fan_out(results: &Results) -> String {
     svg.finish()
 }
 
-/// Where each depth stands, with the value there.
+/// The position of each depth, with its value.
 fn points(results: &Results, row: &str, figure: Figure) -> Vec<(f64, f64)> {
     let value = |depth| results.median(Work::InFlight(depth), row, figure);
     DEPTHS.iter().enumerate().filter_map(|(at, depth)| Some((left(at), value(*depth)?))).collect()
@@ -110,11 +110,11 @@ fn class_of(row: &str) -> &'static str {
     }
 }
 
-/// A row, and where its line goes.
+/// A row, and the position of its line.
 struct Line {
     row: String,
     colour: &'static str,
-    /// The place of each depth, with the value there.
+    /// The position of each depth, with its value.
     points: Vec<(f64, f64)>,
 }
 
@@ -188,7 +188,7 @@ impl Svg {
         let (x, count) = (WIDTH - RIGHT + 10.0, names.len());
         let mut above = f64::NEG_INFINITY;
         for (at, (y, Line { row, colour, .. })) in names.into_iter().enumerate() {
-            // Those behind it need room too.
+            // Those behind it need space, too.
             let lowest = HEIGHT - (count - at) as f64 * LINE;
             let y = y.min(lowest).max(above + LINE);
             above = y;

@@ -33,7 +33,7 @@ use crate::{
 
 /// Messages outstanding; half of them are published at a time.
 const OUTSTANDING: u64 = 64;
-/// The first byte of a payload, which appears nowhere else in what is sent here.
+/// The first byte of a payload. It appears nowhere else in the bytes that are sent.
 const MARK: u8 = b'@';
 const MESSAGE: Message = {
     let mut message = [b'x'; 64];
@@ -101,7 +101,7 @@ impl Deliveries {
     }
 
     async fn until(&self, count: u64) {
-        // Stored before the count is looked at, so that one of the two tasks sees the other.
+        // Stored before the count is read, so that one of the two tasks sees the other's change.
         self.awaited.store(count, Ordering::SeqCst);
         while self.count.load(Ordering::SeqCst) < count {
             self.reached.notified().await;
@@ -133,7 +133,7 @@ async fn count(stream: TcpStream, deliveries: Arc<Deliveries>) -> Result<()> {
 pub struct SocketPublisher {
     socket: OwnedWriteHalf,
     queued: Vec<u8>,
-    /// Stands before each message; a line end stands behind it.
+    /// The bytes before each message; a line end follows the message.
     prefix: &'static [u8],
 }
 
@@ -217,7 +217,7 @@ impl Audience {
         Ok(())
     }
 
-    /// So many sockets that only count.
+    /// This many sockets that only count.
     async fn count<F: Future<Output = Result<TcpStream>>>(
         &mut self,
         subscribers: usize,
@@ -253,7 +253,7 @@ impl Audience {
     }
 }
 
-/// Publishes until it is stopped and everything has arrived; returns how much it published.
+/// Publishes until it is stopped and everything has arrived. Returns how much it published.
 async fn flood(
     mut publisher: impl Publish,
     subscribers: u64,
@@ -266,7 +266,7 @@ async fn flood(
             publisher.publish(&MESSAGE)?;
         }
         publisher.flush().await?;
-        // The half before this one has arrived; this one is on its way.
+        // The previous half has arrived; this one is in transit.
         deliveries.until(published * subscribers).await;
         published += OUTSTANDING / 2;
     }

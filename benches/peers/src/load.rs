@@ -1,4 +1,4 @@
-//! The load of all rows that answer requests: callers that each make one request after the other.
+//! The load of all rows that answer requests. Callers make one request after the other.
 //!
 //! Every reply is compared with its request. A request counts if its reply arrives while the window
 //! is open.
@@ -24,7 +24,7 @@ pub type Payload = [u8; PAYLOAD];
 /// The first byte of a request whose handler takes [`SLOW_FOR`].
 const SLOW: u8 = b's';
 const SLOW_FOR: Duration = Duration::from_millis(1);
-/// One request in so many is slow, if any is.
+/// If any request is slow, one in this many is.
 const SLOW_EVERY: u64 = 10;
 /// How long the last replies may take.
 const GRACE: Duration = Duration::from_secs(10);
@@ -74,7 +74,7 @@ pub async fn handle(payload: &[u8]) {
     }
 }
 
-/// Whether the handler of `payload` is not ready at once.
+/// Whether the handler of `payload` takes [`SLOW_FOR`].
 pub fn is_slow(payload: &[u8]) -> bool {
     payload.first() == Some(&SLOW)
 }
@@ -99,7 +99,7 @@ pub async fn run<C: Call>(clients: Clients<C>, plan: &Plan) -> Result<Sample> {
             tokio::select! {
                 biased;
                 sample = &mut window => break sample?,
-                // A caller that ends without an error saw the end of the window.
+                // If a caller ends without an error, its window has ended.
                 Some(ended) = callers.join_next() => ended?.context("a caller failed")?,
             }
         }
@@ -129,7 +129,7 @@ impl<C: Call> Caller<C> {
         let mut payload = *b"caller-0000-request-000000000000";
         payload[7..11].copy_from_slice(format!("{:04}", number % 10_000).as_bytes());
         let think = Duration::from_micros(plan.think_us);
-        // Callers begin at different places, so their slow requests do not come together.
+        // Callers begin at different offsets, so that their slow requests do not coincide.
         let sequence = number as u64;
         Self { client, meter, payload, sequence, think, has_slow: plan.slow_handlers }
     }
@@ -165,7 +165,7 @@ impl<C: Call> Caller<C> {
         Ok(())
     }
 
-    /// Keeps a core busy, as a caller does that works with the reply. Returns the time afterwards.
+    /// Keeps a core busy, as a caller does that processes the reply. Returns the time afterwards.
     fn compute(&self, from: Instant) -> Instant {
         let until = from + self.think.mul_f64(fastrand::f64());
         loop {

@@ -1,4 +1,4 @@
-//! On which machine, when, and with which versions a run was made.
+//! The machine, the time and the versions of a run.
 
 use std::{fs, process::Command, thread::available_parallelism};
 
@@ -11,7 +11,7 @@ const CRATES: [&str; 8] =
 pub fn describe() -> String {
     let cores = available_parallelism().map_or(1, usize::from);
     let release = read("/proc/sys/kernel/osrelease");
-    // Behind the first `-` is whose build it is.
+    // The text behind the first `-` names the distributor's build.
     let kernel = release.split('-').next().unwrap_or_default();
     let crates: Vec<_> = CRATES.iter().map(|name| format!("{name} {}", version_of(name))).collect();
     [

@@ -26,7 +26,7 @@ use crate::{
 
 /// Connections that are set up at the same time.
 const AT_ONCE: usize = 64;
-/// How long until a server has given back what only the handshakes needed.
+/// The time after which a server has freed what only the handshakes needed.
 const REST: Duration = Duration::from_millis(2500);
 
 /// The rows of this work.
@@ -57,7 +57,7 @@ pub struct MemorySample {
 pub async fn run(row: Row, plan: &Plan) -> Result<MemorySample> {
     let server = Server::start(row)?;
     let (address, pid) = (server.address(), server.pid());
-    // What is set up once, for the first connection, does not count.
+    // What the first connection sets up once is not counted.
     let _first = connect(row, address, plan.subscriptions).await?;
     sleep(REST).await;
     let before = cpu::resident_bytes(pid)?;
@@ -169,7 +169,7 @@ async fn wait(stream: TcpStream) -> Result<()> {
         stream.readable().await?;
         match stream.try_read(&mut byte) {
             Ok(0) => return Ok(()),
-            // It may be woken although there is nothing to read.
+            // The socket may be reported as readable although there is nothing to read.
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => return Err(error.into()),
             Ok(_) => {}

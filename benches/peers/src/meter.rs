@@ -17,10 +17,10 @@ use tokio::time::sleep;
 
 use crate::cpu::{self, CpuClock};
 
-/// Latencies in nanoseconds; what is longer counts as this long.
+/// Latencies in nanoseconds. Longer ones count as this long.
 const LONGEST: u64 = 60_000_000_000;
 const SHORTEST: u64 = 100;
-/// Two digits, so within 1 %.
+/// Two digits, which is a precision of 1 %.
 const DIGITS: u8 = 2;
 /// More than the runtime has workers, so that each has a histogram of its own.
 const SHARDS: usize = 8;
@@ -58,7 +58,7 @@ enum Phase {
 #[derive(Debug)]
 pub struct Meter {
     phase: AtomicU8,
-    /// One for each thread, so that its lock is free.
+    /// One for each thread, so that its lock is never contended.
     shards: Vec<Mutex<Histogram<u64>>>,
 }
 
@@ -69,7 +69,7 @@ impl Meter {
         Arc::new(Self { phase: AtomicU8::new(Phase::WarmUp as u8), shards })
     }
 
-    /// Notes `count` completions; `false` once the window is closed.
+    /// Counts `count` completions. Returns `false` once the window is closed.
     pub fn note(&self, count: u64, latency: Duration) -> bool {
         let phase = self.phase.load(Ordering::Relaxed);
         if phase == Phase::Open as u8 {

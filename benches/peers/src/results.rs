@@ -85,8 +85,8 @@ impl Results {
         median(rounds.filter_map(|round| self.value(work, row, round, figure)).collect())
     }
 
-    /// `row` against the best of `others` in the same round; the median over all rounds. The best has
-    /// the most requests or the least of everything else.
+    /// The ratio of `row` to the best of `others` in the same round, as the median over all rounds.
+    /// The best has the most requests, or the least of every other figure.
     pub fn ratio(&self, work: Work, row: &str, others: &[&str], figure: Figure) -> Option<f64> {
         let ratio_of = |round| {
             let own = self.value(work, row, round, figure)?;
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn ratio_compares_within_each_round() {
-        // The best of the others is another one in each round.
+        // The best of the others may be a different one in each round.
         let results = Results(vec![
             entry("bellwire", 0, 90.0),
             entry("one", 0, 100.0),

@@ -175,7 +175,7 @@ fn head(page: &mut String, works: &[Work]) -> Result<()> {
     Ok(())
 }
 
-/// bellwire against the best of the others, below the table of what it is compared with.
+/// bellwire against the best of the others, with the table of these others above.
 fn ratios(page: &mut String, results: &Results, works: &[Work]) -> Result<()> {
     let lines = [
         ("requests/s against the best bare row", &BARE[..], Figure::PerSecond),

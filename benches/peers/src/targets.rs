@@ -1,4 +1,4 @@
-//! What bellwire is to reach, beside what it reached.
+//! bellwire's targets, and what it reached.
 
 use crate::{
     results::{Figure, Results},
@@ -124,7 +124,7 @@ fn memory(results: &Results) -> Vec<Target> {
     vec![connection, subscription]
 }
 
-/// What each subscription but the first adds to a connection.
+/// The memory that each further subscription adds to a connection.
 pub fn further_subscription(results: &Results, row: &str) -> Option<f64> {
     let one = results.median(Work::Memory(1), row, Figure::Bytes)?;
     let many = results.median(Work::Memory(SUBSCRIPTIONS), row, Figure::Bytes)?;

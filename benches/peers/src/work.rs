@@ -1,32 +1,33 @@
-//! The works, and which rows do each of them.
+//! The works, and the rows that do each of them.
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::{all::Options, fanout, memory, requests};
 
-/// Callers on the one connection where handlers are slow.
+/// The callers on the one connection if handlers are slow.
 const CALLERS_OF_SLOW: usize = 64;
 const CONNECTIONS: usize = 100;
 const CALLERS_EACH: usize = 16;
-/// A caller that thinks computes for up to so many microseconds, as long as a request takes.
+/// A caller that thinks computes for at most this many microseconds, about as long as a request
+/// takes.
 const THINK_US: u64 = 20;
-/// The second measurement of memory has so many subscriptions instead of one.
+/// The second measurement of memory has this many subscriptions instead of one.
 pub const SUBSCRIPTIONS: usize = 9;
 
 /// One column of the tables: the same work for all rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Work {
-    /// So many callers on one connection, each with one request in flight.
+    /// This many callers on one connection, each with one request in flight.
     InFlight(usize),
-    /// So many callers on one connection, which compute between two requests.
+    /// This many callers on one connection, which compute between two requests.
     Thinking(usize),
     /// The handler of one request in ten takes 1 ms.
     SlowHandlers,
     ManyConnections,
-    /// So many subscribers.
+    /// This many subscribers.
     FanOut(usize),
-    /// So many subscriptions on each connection.
+    /// This many subscriptions on each connection.
     Memory(usize),
 }
 
@@ -66,7 +67,7 @@ impl Work {
         }
     }
 
-    /// The head of its column.
+    /// The heading of its column.
     pub fn title(self) -> String {
         match self {
             Self::InFlight(count) => format!("{count} in flight"),
@@ -79,11 +80,11 @@ impl Work {
         }
     }
 
-    /// The names of the rows that can do it.
+    /// The names of the rows that can do this work.
     pub fn rows(self) -> Vec<String> {
         match self {
             Self::FanOut(_) => fanout::Row::value_variants().iter().map(name).collect(),
-            // There is nothing to subscribe to on a bare connection.
+            // A bare connection has no subscriptions.
             Self::Memory(SUBSCRIPTIONS) => {
                 let rows = memory::Row::value_variants().iter();
                 rows.filter(|row| **row != memory::Row::Bare).map(name).collect()

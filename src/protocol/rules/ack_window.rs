@@ -2,11 +2,12 @@
 
 use std::{collections::VecDeque, num::NonZeroU64};
 
-/// What may be delivered beyond the last ack (docs/protocol/acks.md, section 16).
+/// Limits what may be delivered beyond the last ack (docs/protocol/acks.md, section 16).
 ///
-/// An ack is cumulative and names the *next* number: all below it are handled. Numbers that were
-/// named in a gap, and not delivered, take no room. The cost of an ack is the number of runs that
-/// it frees, and each run was made by a gap. So each ack of a flood costs one comparison.
+/// An ack is cumulative and names the *next* number: all numbers below it are handled. Numbers that
+/// were named in a gap take no room, because they were not delivered. An ack costs as much as the
+/// number of runs that it frees, and only gaps make new runs. So each ack of a flood costs one
+/// comparison.
 ///
 /// ```
 /// use std::num::NonZeroU64;
@@ -22,9 +23,9 @@ use std::{collections::VecDeque, num::NonZeroU64};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AckWindow {
     size: NonZeroU64,
-    /// **Invariant:** as many as the numbers in `runs`.
+    /// **Invariant:** the count of the numbers in `runs`.
     open: u64,
-    /// Delivered and not acknowledged, rising, none touching the next.
+    /// The numbers that were delivered and not acknowledged, in rising order. Two runs never touch.
     runs: VecDeque<Run>,
 }
 
@@ -35,14 +36,14 @@ struct Run {
 }
 
 impl AckWindow {
-    /// The most runs of unacknowledged numbers that are kept. With so many, the window counts as
-    /// full.
+    /// The most runs of unacknowledged numbers that are kept. With this many runs, the window
+    /// counts as full.
     ///
-    /// A run ends where a gap begins, so only a peer that does not acknowledge through as many gaps
-    /// reaches this. It bounds a window to 1 KiB, whatever its size.
+    /// Each gap begins a new run. So only a peer that acknowledges nothing over as many gaps
+    /// reaches this limit. The limit bounds a window to 1 KiB, whatever its size.
     pub const MAX_RUNS: usize = 64;
 
-    /// The window of a subscription that begins, also in another log.
+    /// An empty window, for a subscription that begins or that goes on in another log.
     pub fn new(size: NonZeroU64) -> Self {
         Self { size, open: 0, runs: VecDeque::new() }
     }
@@ -52,12 +53,12 @@ impl AckWindow {
         self.size
     }
 
-    /// Whether as many as its size are unacknowledged.
+    /// Whether as many numbers as the size allows are unacknowledged.
     pub fn is_full(&self) -> bool {
         self.open >= self.size.get()
     }
 
-    /// How many more numbers may be delivered before an ack has to come.
+    /// How many more numbers may be delivered before the next ack.
     pub fn room(&self) -> u64 {
         match self.runs.len() < Self::MAX_RUNS {
             true => self.size.get().saturating_sub(self.open),
@@ -65,9 +66,10 @@ impl AckWindow {
         }
     }
 
-    /// The numbers from `first` to `last` were delivered; `first` is above all before.
+    /// Records that the numbers from `first` to `last` were delivered. `first` must be above all
+    /// earlier numbers.
     ///
-    /// Within [`room`](Self::room), or the count is no longer kept.
+    /// The count must be within [`room`](Self::room). A call with more numbers is ignored.
     pub fn delivered(&mut self, first: u64, last: u64) {
         let count = last.saturating_add(1).saturating_sub(first);
         if count == 0 || count > self.room() {
@@ -80,7 +82,8 @@ impl AckWindow {
         self.open += count;
     }
 
-    /// All below `next` are handled. An ack below an earlier one changes nothing.
+    /// Records that all numbers below `next` are handled. An ack below an earlier one changes
+    /// nothing.
     pub fn acked(&mut self, next: u64) {
         while let Some(run) = self.runs.front_mut() {
             if next <= run.last {
@@ -104,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn acks_are_cumulative_and_free_what_they_cover() {
+    fn acks_are_cumulative_and_free_room() {
         let mut window = window(3);
         window.delivered(5, 7);
         for (ack, room) in [(5, 0), (6, 1), (6, 1), (2, 1), (8, 3), (8, 3), (99, 3)] {
@@ -114,9 +117,9 @@ mod tests {
         assert!(window.runs.is_empty());
     }
 
-    /// Against the plain set of numbers it stands for, over many schedules.
+    /// Compares the window with a plain set of numbers, over many random schedules.
     #[test]
-    fn the_count_is_that_of_a_set() {
+    fn the_count_equals_that_of_a_plain_set() {
         let mut random = fastrand::Rng::with_seed(7);
         for _ in 0..500 {
             let size = random.u64(1..9);

@@ -7,7 +7,7 @@ use std::time::Duration;
 ///
 /// Pause n is random in the window of min(max, base · 2^n): at least a tenth of the window, at most
 /// all of it. The least pause bounds how often a client repeats something, whatever a server
-/// answers; the random part keeps the clients of one server from coming back together.
+/// answers. The random part keeps the clients of one server from returning together.
 ///
 /// Exhaustive: it is constructed from the three settings of PROTOCOL.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -16,13 +16,13 @@ pub struct Backoff {
     pub base: Duration,
     /// The longest window.
     pub max: Duration,
-    /// How long a success has to last for the window to be the first again.
+    /// How long a success has to last until the next window is the first again.
     pub stable: Duration,
 }
 
 impl Backoff {
-    /// The index of the window that a client is in after this time without a connection, if the
-    /// windows follow each other.
+    /// The index of the window that a client is in after `down` without a connection, if windows
+    /// follow one another without a pause.
     pub fn level(self, down: Duration) -> u32 {
         let windows = down.as_micros().checked_div(self.base.as_micros());
         windows.map_or(0, |windows| (windows + 1).ilog2())
@@ -38,7 +38,8 @@ impl Backoff {
         self.window(level) / 10
     }
 
-    /// A pause: uniform in the window from its least pause on, by `jitter`, any random number.
+    /// A random pause: uniform between the least pause and the end of the window. `jitter` is any
+    /// random number.
     pub fn pause(self, level: u32, jitter: u64) -> Duration {
         let least = self.least(level);
         let spread = self.window(level).saturating_sub(least);
@@ -49,7 +50,7 @@ impl Backoff {
     }
 }
 
-/// How often in a row something was repeated.
+/// Counts how often in a row something was repeated.
 ///
 /// ```
 /// use std::time::Duration;
@@ -76,26 +77,27 @@ impl Repeats {
         self.level
     }
 
-    /// The pause before the next repetition; the next window is twice as long.
+    /// Returns the pause before the next repetition. The next window is twice as long.
     pub fn pause(&mut self, backoff: Backoff, jitter: u64) -> Duration {
         backoff.pause(self.next_level(), jitter)
     }
 
-    /// The same after a `retry` hint, where no caller waits. All clients may have got the same
-    /// hint, so the window is at least as long as the hint.
+    /// As [`pause`](Self::pause), after a `retry` hint, for a repetition that no caller waits for.
+    /// All clients may have received the same hint, so the window is at least as long as the hint.
     pub fn pause_after(&mut self, hint: Duration, backoff: Backoff, jitter: u64) -> Duration {
         let base = backoff.window(self.next_level()).max(hint.min(backoff.max));
         hint.saturating_add(Backoff { base, max: base, ..backoff }.pause(0, jitter))
     }
 
-    /// Takes the next window; its index.
+    /// Returns the index of the next window, and counts it as used.
     pub(crate) fn next_level(&mut self) -> u32 {
         let level = self.level;
         self.level = level.saturating_add(1);
         level
     }
 
-    /// It succeeded, and the success lasted for this time.
+    /// Records a success that lasted for `time`. After [`Backoff::stable`] the next window is the
+    /// first.
     pub fn lasted(&mut self, time: Duration, backoff: Backoff) {
         if time >= backoff.stable {
             self.level = 0;
@@ -145,7 +147,8 @@ mod tests {
         assert_eq!(Backoff { base: Duration::ZERO, ..BACKOFF }.level(SECOND), 0);
     }
 
-    /// Threat 40: whatever is answered, and whatever is drawn, so many repetitions fit in a time.
+    /// Threat 40: the number of repetitions in a time is bounded, whatever the answers and the
+    /// jitter.
     #[test]
     fn repetitions_are_bounded_by_their_least_pauses() {
         let mut repeats = Repeats::default();
@@ -162,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hint_comes_before_the_pause_and_is_spread_by_as_much() {
+    fn a_pause_follows_the_hint_in_a_window_of_its_length() {
         let after = |hint: u64, jitter| {
             let mut repeats = Repeats { level: 1 };
             repeats.pause_after(Duration::from_millis(hint), BACKOFF, jitter).as_millis()

@@ -11,20 +11,21 @@ use crate::protocol::wire::{Epoch, Position};
 pub struct Window {
     /// The log.
     pub epoch: Epoch,
-    /// The oldest number still held; `next` when none is.
+    /// The oldest number still held; equal to `next` if none is held.
     pub first: u64,
-    /// The number the next message will have.
+    /// The number that the next message will have.
     pub next: u64,
 }
 
 impl Window {
-    /// The last number that exists; 0 for a log without any.
+    /// The last number that exists; 0 if the log never had a message.
     pub fn head(&self) -> u64 {
         self.next.saturating_sub(1)
     }
 }
 
-/// Where a subscription stands in its topic's log: all below `next` was delivered or named.
+/// Where a subscription stands in its topic's log. All numbers below `next` were delivered or
+/// named.
 ///
 /// **Invariant:** `next` only rises within an epoch, and changes epoch only by a
 /// [`Step::Reset`], so every number is delivered or named exactly once (order, no silent loss).
@@ -48,16 +49,16 @@ pub struct Cursor {
     pub position: Position,
 }
 
-/// What a cursor does next.
+/// The next step of a cursor.
 ///
 /// Exhaustive: your own store has to do each step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
-    /// Nothing: it stands at the head.
+    /// Nothing to do: the cursor stands at the head.
     CaughtUp,
     /// The topic has another log: send a reset.
     Reset(Position),
-    /// Numbers have left the window: name them.
+    /// Numbers have left the log: name them in a gap.
     Gap {
         /// The log.
         epoch: Epoch,
@@ -66,7 +67,7 @@ pub enum Step {
         /// The last number gone.
         last: u64,
     },
-    /// These can be delivered; call [`Cursor::delivered`] for what was.
+    /// These numbers can be delivered. Call [`Cursor::delivered`] for those that were.
     Read {
         /// The first number that can be delivered.
         first: u64,
@@ -88,8 +89,8 @@ impl fmt::Display for BadPosition {
 impl std::error::Error for BadPosition {}
 
 impl Cursor {
-    /// Where a new subscription begins: behind the head, or at `from`; at 1 when `from` is of
-    /// another epoch (resume).
+    /// Returns where a new subscription begins: behind the head, or at `from`. If `from` is of
+    /// another epoch, the subscription begins at 1 of the current epoch.
     ///
     /// # Errors
     /// [`BadPosition`] when `from` lies beyond the next number of the current epoch.
@@ -104,7 +105,7 @@ impl Cursor {
         Ok(Self { position: Position { epoch, next } })
     }
 
-    /// What to do, given what the log holds. A reset or gap counts as done.
+    /// Returns the next step, given what the log holds. A reset or a gap counts as done.
     #[must_use]
     pub fn step(self, window: Window) -> (Self, Step) {
         let Position { epoch, next } = self.position;
@@ -122,7 +123,7 @@ impl Cursor {
         (self, Step::CaughtUp)
     }
 
-    /// The cursor once all up to `last` was delivered or named.
+    /// The cursor after all numbers up to `last` were delivered or named.
     #[must_use]
     pub fn delivered(self, last: u64) -> Self {
         let next = self.position.next.max(last.saturating_add(1));

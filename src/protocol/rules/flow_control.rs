@@ -1,4 +1,4 @@
-//! What a subscription asks for beside its place, and how that holds its cursor. Pure.
+//! The attributes `window` and `slow` of a subscription, and how they hold its cursor back. Pure.
 
 use std::{fmt, num::NonZeroU64};
 
@@ -10,23 +10,25 @@ use crate::protocol::{
     wire::parse_number,
 };
 
-/// What becomes of a subscriber that does not keep up (docs/protocol/acks.md, section 16).
+/// What the server does about a subscriber that does not keep up (docs/protocol/acks.md, section
+/// 16).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Slow {
-    /// It gets all that is still retained when it goes on; a gap names the rest. The default.
+    /// The subscriber gets all messages that are still retained; a gap names the others. The
+    /// default.
     #[default]
     Gap,
-    /// When it goes on after it had to wait, it gets the newest message; a gap with the reason
-    /// `slow` names those before it.
+    /// After the subscriber had to wait, it gets only the newest message. A gap with the reason
+    /// `slow` names the messages before it.
     Latest,
-    /// Its subscription ends, with the reason `slow`, where a gap would name what is no longer
-    /// retained.
+    /// The subscription ends with the reason `slow` when messages that were not delivered have left
+    /// the log.
     Close,
 }
 
 impl Slow {
-    /// As it stands in the attribute `slow`.
+    /// The value of the attribute `slow`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Gap => "gap",
@@ -61,12 +63,13 @@ impl fmt::Display for Slow {
 pub struct Terms {
     /// How many numbers may be delivered beyond the last ack; `None` for no acks at all.
     pub window: Option<NonZeroU64>,
-    /// What becomes of it when it does not keep up.
+    /// What the server does if the subscriber does not keep up.
     pub slow: Slow,
 }
 
 impl Terms {
-    /// Takes one attribute; `None` when the value is not of its kind, or the key of no term.
+    /// Reads one attribute; `None` if the value is invalid, or the key is neither `window` nor
+    /// `slow`.
     pub fn read(&mut self, key: &str, value: &str) -> Option<()> {
         match key {
             "window" => self.window = Some(NonZeroU64::new(parse_number(value.as_bytes())?)?),
@@ -77,7 +80,7 @@ impl Terms {
     }
 }
 
-/// As attributes; what is the default is left out.
+/// Writes the attributes; those with the default value are left out.
 impl fmt::Display for Terms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(window) = self.window {
@@ -90,7 +93,7 @@ impl fmt::Display for Terms {
     }
 }
 
-/// What holds a [`Cursor`], and what it does when it goes on: the server's side of [`Terms`].
+/// Holds a [`Cursor`] back, and lets it skip: the server's side of [`Terms`].
 ///
 /// ```
 /// use bellwire::{
@@ -117,23 +120,23 @@ impl fmt::Display for Terms {
 pub struct FlowControl {
     slow: Slow,
     window: Option<AckWindow>,
-    /// Numbers below had left the log before the subscription began: it is not slow because of
-    /// them.
+    /// Numbers below this had left the log before the subscription began. The subscriber does not
+    /// count as slow because of them.
     gone: u64,
     has_waited: bool,
 }
 
-/// What is to be done about numbers that have left the log.
+/// What the server does about numbers that have left the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Overtaken {
-    /// Name them, up to this one.
+    /// Name the numbers in a gap, up to this one.
     Name(u64),
     /// End the subscription.
     End,
 }
 
 impl FlowControl {
-    /// The flow of a subscription that begins, given what the log holds.
+    /// The flow control of a subscription that begins, given what the log holds.
     pub fn new(terms: Terms, log: Window) -> Self {
         let window = terms.window.map(AckWindow::new);
         Self { slow: terms.slow, window, gone: log.first, has_waited: false }
@@ -144,22 +147,22 @@ impl FlowControl {
         self.window.as_ref().map_or(u64::MAX, AckWindow::room)
     }
 
-    /// The cursor has to wait: for room in the window, or for the peer to read.
+    /// Records that the cursor has to wait, for room in the window or for the peer to read.
     pub fn waits(&mut self) {
         self.has_waited = true;
     }
 
-    /// The cursor stands at the head: it waits for nothing but a message.
+    /// Records that the cursor stands at the head, where it waits only for the next message.
     pub fn caught_up(&mut self) {
         self.has_waited = false;
     }
 
-    /// Whether [`skip`](Self::skip) has to be asked before the cursor goes on.
+    /// Whether the caller must call [`skip`](Self::skip) before the cursor goes on.
     pub fn may_skip(&self) -> bool {
         self.has_waited && self.slow == Slow::Latest
     }
 
-    /// The last number to be skipped, and named, before the cursor goes on.
+    /// The last number that the cursor has to skip, and to name, before it goes on.
     pub fn skip(&mut self, cursor: Cursor, log: Window) -> Option<u64> {
         let newest = log.next.saturating_sub(1);
         // A reset to another log comes first. The subscriber misses more by that than by any skip.
@@ -169,7 +172,7 @@ impl FlowControl {
         skips.then(|| newest - 1)
     }
 
-    /// The numbers from the cursor to `last` have left the log.
+    /// Decides what to do if the numbers from the cursor to `last` have left the log.
     pub fn overtaken(&self, cursor: Cursor, last: u64) -> Overtaken {
         match self.slow {
             Slow::Gap | Slow::Latest => Overtaken::Name(last),
@@ -180,14 +183,15 @@ impl FlowControl {
         }
     }
 
-    /// These were delivered.
+    /// Records that these numbers were delivered.
     pub fn delivered(&mut self, first: u64, last: u64) {
         if let Some(window) = &mut self.window {
             window.delivered(first, last);
         }
     }
 
-    /// All below `next` are handled; whether the cursor can go on that could not before.
+    /// Records that all numbers below `next` are handled. Returns whether the cursor was held and
+    /// can go on now.
     pub fn acked(&mut self, next: u64) -> bool {
         let was_full = self.room() == 0;
         if let Some(window) = &mut self.window {
@@ -196,7 +200,7 @@ impl FlowControl {
         was_full && self.room() > 0
     }
 
-    /// Another log goes on from its beginning: the window is empty again.
+    /// Empties the window, because another log goes on from its beginning.
     pub fn reset(&mut self) {
         self.window = self.window.take().map(|window| AckWindow::new(window.size()));
         self.gone = 1;
@@ -244,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_is_skipped_to_only_after_a_wait_and_over_more_than_one() {
+    fn latest_skips_only_after_a_wait_and_with_several_messages_left() {
         let mut flow = flow(&[("slow", "latest")], log(1, 1));
         assert_eq!(flow.skip(at(1), log(1, 9)), None);
         for (next, head, skipped) in [(1, 8, Some(7)), (7, 8, Some(7)), (8, 8, None), (9, 8, None)]
@@ -259,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_left_since_it_began_ends_a_subscription() {
+    fn close_ignores_numbers_that_left_before_the_subscription_began() {
         let strict = flow(&[("slow", "close")], log(5, 9));
         assert_eq!(strict.overtaken(at(2), 4), Overtaken::Name(4));
         assert_eq!(strict.overtaken(at(2), 7), Overtaken::Name(4));

@@ -1,14 +1,15 @@
-//! What a reader of an acknowledged topic has handled, in any order. Pure.
+//! The numbers of an acknowledged topic that a client has handled, in any order. Pure.
 
 use std::{collections::BTreeMap, num::NonZeroU64};
 
 use crate::protocol::wire::{Epoch, Position};
 
-/// What was handed over to a reader, and what of that it has handled: the client's side of
-/// acknowledgements (docs/protocol/acks.md, section 16).
+/// Tracks which numbers were handed over to a reader, and which of them the reader has handled: the
+/// client's side of acknowledgements (docs/protocol/acks.md, section 16).
 ///
 /// Numbers may be handled in any order. An ack names the lowest number that is not handled. It is
-/// due after each half of the window, so that the server never waits for more, and after each gap.
+/// due after each half of the window, so that the server never waits for a full window, and after
+/// each gap.
 ///
 /// **Invariant:** `floor.next` ≤ `handed`. The runs in `above` lie between them, and do not touch
 /// each other or `floor`. There are at most as many as there are numbers not handled.
@@ -29,20 +30,20 @@ use crate::protocol::wire::{Epoch, Position};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Handled {
     half: u64,
-    /// All below was handled; `None` before the first number.
+    /// All numbers below this were handled; `None` before the first number.
     floor: Option<Position>,
-    /// All below was handed over.
+    /// All numbers below this were handed over.
     handed: u64,
-    /// Handled out of order: the first number of each run, and its last.
+    /// Runs that were handled out of order: the first number of each run, and its last.
     above: BTreeMap<u64, u64>,
     /// The last number of the newest gap.
     gap: u64,
-    /// The floor that was taken last.
+    /// The floor of the last ack that was taken.
     taken: u64,
 }
 
 impl Handled {
-    /// For a reader that has got nothing yet.
+    /// The state of a reader that has received nothing yet.
     pub fn new(window: NonZeroU64) -> Self {
         Self {
             half: half(window),
@@ -54,14 +55,14 @@ impl Handled {
         }
     }
 
-    /// Another log goes on at `position`.
+    /// Starts over, because another log goes on at `position`.
     pub fn reset(&mut self, position: Position) {
         self.above.clear();
         (self.floor, self.gap) = (Some(position), 0);
         (self.handed, self.taken) = (position.next, position.next);
     }
 
-    /// The numbers from `first` to `last`, which come next, were handed over.
+    /// Records that the next numbers, from `first` to `last`, were handed over.
     pub fn hand_over(&mut self, epoch: Epoch, first: u64, last: u64) {
         if self.floor.is_none_or(|floor| floor.epoch != epoch) {
             self.reset(Position { epoch, next: first });
@@ -69,14 +70,16 @@ impl Handled {
         self.handed = last.saturating_add(1);
     }
 
-    /// The numbers from `first` to `last`, which come next, were named as missing: handled as well.
+    /// Records that the next numbers, from `first` to `last`, were named in a gap. They count as
+    /// handled.
     pub fn hand_over_gap(&mut self, epoch: Epoch, first: u64, last: u64) {
         self.hand_over(epoch, first, last);
         self.gap = last;
         self.ack(epoch, first, last);
     }
 
-    /// Those of `first` to `last` that were handed over are handled. No effect for another log.
+    /// Records that the numbers from `first` to `last` are handled, as far as they were handed
+    /// over. A call for another log has no effect.
     pub fn ack(&mut self, epoch: Epoch, first: u64, last: u64) {
         let Some(floor) = self.floor.as_mut().filter(|floor| floor.epoch == epoch) else {
             return;
@@ -86,7 +89,7 @@ impl Handled {
         if first > last {
             return;
         }
-        // Joined with the runs that it touches or covers.
+        // Merges the runs that this one touches or covers.
         while let Some((&begin, &end)) = self.above.range(..=last.saturating_add(1)).next_back() {
             if end.saturating_add(1) < first {
                 break;
@@ -100,8 +103,9 @@ impl Handled {
         }
     }
 
-    /// The position below which all is handled, once it has moved over half the window, or over
-    /// the newest gap, since it was taken last.
+    /// Returns the position below which all numbers are handled, if an ack is due. It is due once
+    /// the position has moved over half the window, or over the newest gap, since it was last
+    /// taken.
     pub fn take_due(&mut self) -> Option<Position> {
         let floor = self.floor?;
         let passed_gap = (self.taken..floor.next).contains(&self.gap);
@@ -113,7 +117,7 @@ impl Handled {
     }
 }
 
-/// How far behind the handled an ack may be.
+/// How many newly handled numbers make an ack due.
 pub(crate) fn half(window: NonZeroU64) -> u64 {
     (window.get() / 2).max(1)
 }
@@ -135,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lowest_that_is_left_counts_by_halves_of_the_window() {
+    fn an_ack_is_due_when_the_floor_moves_by_half_the_window() {
         let (mut all, e) = (handled(5), epoch("e"));
         all.hand_over(e, 3, 9);
         for (number, taken) in [(3, None), (5, None), (4, Some(6)), (6, None), (8, None)] {
@@ -152,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_is_handled_at_once_and_due_when_it_is_passed() {
+    fn a_gap_counts_as_handled_and_makes_an_ack_due() {
         let (mut all, e) = (handled(100), epoch("e"));
         all.hand_over(e, 1, 1);
         all.hand_over_gap(e, 2, 4);
@@ -165,7 +169,7 @@ mod tests {
         assert_eq!((due(&mut all), all.floor.unwrap().next), (None, 1));
     }
 
-    /// Against the plain set of numbers, in any order.
+    /// Compares the floor with a plain set of numbers, in any order.
     #[test]
     fn the_floor_is_that_of_a_set() {
         let mut random = fastrand::Rng::with_seed(3);

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::protocol::Time;
 
-/// The client's keep-alive: detects a server that owes something and is silent. The client probes
-/// it first, and closes the connection only if the probe is not answered.
+/// The client's keep-alive. It detects a server that owes an answer and is silent. The client first
+/// sends a probe, and closes the connection only if the probe is not answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct KeepAlive {
     heard: Time,
@@ -13,31 +13,31 @@ pub struct KeepAlive {
     due: Time,
 }
 
-/// What a client does about a [`KeepAlive`].
+/// What the client has to do, as [`KeepAlive::look`] decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// Nothing yet.
     Wait,
-    /// Send something that is answered.
+    /// Send a request that the server answers.
     Probe,
     /// Close the connection.
     Dead,
 }
 
 impl KeepAlive {
-    /// A look later than this means that this process was stopped, and says nothing about the
-    /// server.
+    /// A check that runs later than this shows that this process was stopped. It then says nothing
+    /// about the server.
     const LATE: Duration = Duration::from_secs(1);
 
-    /// Bytes came at `now`. Whether that answers a probe: the next look is due sooner then, `probe`
-    /// from `now`.
+    /// Records that bytes came at `now`. Returns whether they answer a probe. If so, the next check
+    /// is due earlier, `probe` after `now`.
     pub fn heard(&mut self, now: Time) -> bool {
         self.heard = now;
         self.probed.take().is_some()
     }
 
-    /// Looks at `now`. `awaits` is whether the server owes anything. It is probed after `probe` of
-    /// silence. If there is no answer within `answer`, the verdict is to close.
+    /// Checks the server at `now`. `awaits` says whether the server owes an answer. The verdict is
+    /// to probe after `probe` of silence, and to close if no answer comes within `answer`.
     pub fn look(&mut self, now: Time, awaits: bool, probe: Duration, answer: Duration) -> Verdict {
         if !awaits {
             self.probed = None;
@@ -60,7 +60,7 @@ impl KeepAlive {
         }
     }
 
-    /// When to look again.
+    /// When the next check is due.
     pub fn due(&self) -> Time {
         self.due
     }
@@ -89,14 +89,14 @@ mod tests {
         assert_eq!(look(&mut keepalive, 11_000, true), (Verdict::Probe, 21_000));
         assert_eq!(look(&mut keepalive, 20_999, true), (Verdict::Wait, 21_000));
         assert_eq!(look(&mut keepalive, 21_000, true).0, Verdict::Dead);
-        // A process that was stopped itself probes once more.
+        // The process itself was stopped, so the client probes once more.
         assert_eq!(look(&mut keepalive, 22_001, true), (Verdict::Probe, 32_001));
         keepalive.heard(at(32_000));
         assert_eq!(look(&mut keepalive, 32_001, true), (Verdict::Wait, 42_000));
         assert_eq!(look(&mut keepalive, 42_000, true), (Verdict::Probe, 52_000));
         assert_eq!(look(&mut keepalive, 52_000, true).0, Verdict::Dead);
         keepalive.heard(at(80_000));
-        // What began to be awaited after a long silence is not late at once.
+        // An answer that is awaited only after a long silence is not late at once.
         assert_eq!(look(&mut keepalive, 90_000, false), (Verdict::Wait, 100_000));
         assert_eq!(look(&mut keepalive, 100_000, true), (Verdict::Probe, 110_000));
         assert_eq!(look(&mut keepalive, 110_000, true).0, Verdict::Dead);

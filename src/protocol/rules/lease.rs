@@ -1,8 +1,9 @@
 //! The lease of a connection's subscriptions, as each end sees it: pure transitions.
 //!
 //! The server ends subscriptions when the lease runs out, and the client renews well before that.
-//! Both count on their own side: the client from when it *sent* a renewal, which is never later
-//! than when the server read it. So the next renewal is in time unless its transit takes too long.
+//! Each end uses its own clock. The client counts from when it *sent* a renewal, which is never
+//! later than when the server read it. So the next renewal is in time unless its transit takes too
+//! long.
 
 use std::time::Duration;
 
@@ -24,26 +25,26 @@ use crate::protocol::Time;
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Lease {
-    /// Nothing is subscribed: nothing can expire.
+    /// Nothing is subscribed, so nothing can expire.
     #[default]
     Idle,
-    /// Subscriptions live until then.
+    /// The subscriptions live until this time.
     Until(Time),
 }
 
-/// What moves a [`Lease`].
+/// An event of a [`Lease`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LeaseEvent {
     /// A `/subscribe` was accepted, or a `/renew` came while something is subscribed.
     Renewed,
-    /// The last subscription is gone.
+    /// The last subscription has ended.
     Emptied,
-    /// Time went on.
+    /// Time has passed.
     Tick,
 }
 
 impl Lease {
-    /// The lease after `event` at `now`, and whether every subscription has to end.
+    /// The lease after `event` at `now`, and whether all subscriptions have to end.
     pub fn on(self, event: LeaseEvent, now: Time, length: Duration) -> (Self, bool) {
         match (self, event) {
             (_, LeaseEvent::Renewed) => (Self::Until(now.after(length)), false),
@@ -53,7 +54,7 @@ impl Lease {
         }
     }
 
-    /// When it runs out.
+    /// When the lease runs out.
     pub fn deadline(self) -> Option<Time> {
         match self {
             Self::Idle => None,
@@ -70,9 +71,9 @@ pub struct Renewal {
 }
 
 impl Renewal {
-    /// Renewal at the times that `/hello` announced, counted from `now`.
+    /// The renewals for the times that `/hello` announced, counted from `now`.
     ///
-    /// `jitter` is any random number; it spreads the clients of one server.
+    /// `jitter` is any random number. It spreads the renewals of the clients of one server.
     pub fn new(lease: Duration, idle: Option<Duration>, now: Time, jitter: u64) -> Self {
         let period = idle.map_or(lease, |idle| idle.min(lease));
         let mut renewal = Self { period, due: now };
@@ -80,13 +81,13 @@ impl Renewal {
         renewal
     }
 
-    /// A renewal was sent at `now`.
+    /// Records that a renewal was sent at `now`.
     pub fn sent(&mut self, now: Time, jitter: u64) {
         let percent = 50 + (jitter % 31) as u32;
         self.due = now.after(self.period.saturating_mul(percent) / 100);
     }
 
-    /// When the next one is due.
+    /// When the next renewal is due.
     pub fn due(&self) -> Time {
         self.due
     }
@@ -99,7 +100,7 @@ mod tests {
     const LENGTH: Duration = Duration::from_secs(60);
 
     #[test]
-    fn a_renewal_moves_the_end_and_an_empty_connection_has_none() {
+    fn a_renewal_moves_the_deadline_and_an_empty_lease_has_none() {
         let (lease, _) = Lease::Idle.on(LeaseEvent::Renewed, Time::from_millis(5), LENGTH);
         assert_eq!(lease.deadline(), Some(Time::from_millis(60_005)));
         let (lease, _) = lease.on(LeaseEvent::Renewed, Time::from_millis(50_000), LENGTH);

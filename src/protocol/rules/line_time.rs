@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use crate::protocol::Time;
 
-/// How long a line may take from its first byte on.
+/// The time limit of a line, from its first byte to its last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LineTime {
-    /// Any line.
+    /// The time that every line has.
     pub base: Duration,
-    /// The time grows by one second for each so many bytes received; at least 1.
+    /// How many received bytes add one second to the time; at least 1.
     pub bytes_per_second: usize,
 }
 
@@ -34,7 +34,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_line_gets_a_second_for_so_many_bytes() {
+    fn the_time_grows_with_the_bytes_received() {
         let time = LineTime { base: PERIOD, bytes_per_second: 16 * 1024 };
         assert_eq!(time.deadline(at(5), 0), at(10_005));
         assert_eq!(time.deadline(at(5), 8 * 1024), at(10_505));

@@ -1,8 +1,8 @@
-//! The rules of both ends as pure transitions: a state, an event and a time in; the next state and
-//! what follows from it out.
+//! The rules of both ends as pure transitions. A transition takes a state, an event and a time, and
+//! returns the next state and the actions.
 //!
-//! They read no clock and draw no random numbers: time is a [`Time`](crate::protocol::Time), and
-//! jitter is an argument.
+//! The rules read no clock and draw no random numbers: time is a [`Time`](crate::protocol::Time),
+//! and jitter is an argument.
 //!
 //! - Topics on the server: [`Cursor`], [`FlowControl`], [`Lease`].
 //! - Topics on the client: [`SubscriptionState`], [`Handled`], [`Renewal`]. [`AckWindow`] is for both.

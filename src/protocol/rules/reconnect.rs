@@ -7,26 +7,28 @@ use crate::protocol::{
     rules::{Backoff, Repeats},
 };
 
-/// When a client without a connection goes through its addresses (docs/protocol/reconnecting.md,
-/// section 14).
+/// Schedules the attempts of a client without a connection (docs/protocol/reconnecting.md, section
+/// 14).
 ///
-/// Windows of min(max, base · 2^n) follow each other from when the connection was lost. In each
-/// window there is one round through the addresses. Its place is random, and the same in all
-/// windows until the next connection is lost. n counts the windows since a connection last held for
+/// Windows of min(max, base · 2^n) follow one another from the moment the connection was lost. In
+/// each window there is one round through the addresses. It begins at a random point, which is the
+/// same in all windows until the next loss. n counts the windows since a connection last held for
 /// [`Backoff::stable`].
 ///
-/// So when the server is back, the clients that were refused in this window come in the next one.
-/// It is twice as long, they come in the same order, and the peak is little more than twice the
-/// mean. With a new random place in each window, some clients would come only at the end of the
-/// next window, however little of this one was left: a peak, then a long tail.
+/// Because of that fixed point, a client whose round failed in one window comes back in the next
+/// one. The next window is twice as long and the clients come in the same order, so the peak load
+/// is little more than twice the mean. With a new random point in each window, some clients would
+/// come only at the end of the next window, even if little of this one was left. The server would
+/// see a peak, and then a long tail.
 ///
-/// The very first round is at once. An address with a retry hint is left out until its time is
-/// over. If all addresses have one, the windows go on when the first of them may be tried, with a
-/// window that is as long as that wait.
+/// The very first round begins at once. An address with a retry hint is left out until its time is
+/// over. If all addresses have a hint, the windows go on when the first of them may be tried, with
+/// a window at least as long as that wait.
 ///
-/// The caller asks when a round is [`due`](Self::due), begins the [`round`](Self::round) then, and
-/// says how it ended: [`failed`](Self::failed), or [`opened`](Self::opened) and, in the end,
-/// [`lost`](Self::lost). What a server asks for, at any time, is [`retry_after`](Self::retry_after).
+/// The caller asks when a round is [`due`](Self::due) and then begins the [`round`](Self::round).
+/// It reports how the round ended: [`failed`](Self::failed), or [`opened`](Self::opened) and later
+/// [`lost`](Self::lost). It reports a server's retry hint, at any time, with
+/// [`retry_after`](Self::retry_after).
 ///
 /// ```
 /// use std::time::Duration;
@@ -49,24 +51,25 @@ use crate::protocol::{
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Reconnect {
     backoff: Backoff,
-    /// Until when each address asked to be left alone.
+    /// Until when each address must not be tried, as its server asked.
     not_before: Vec<Time>,
-    /// The address that was connected to last; before the first, the last of all.
+    /// The address of the last connection. Before the first connection it is the last of the list.
     last: usize,
-    /// The first round is still to come.
+    /// The first round has not begun yet.
     is_new: bool,
     windows: Repeats,
-    /// The random number that is its place in every window since the last loss, once it is drawn.
+    /// The random number that fixes the point in every window since the last loss, once it is
+    /// drawn.
     place: Option<u64>,
-    /// When the window of the last round is over.
+    /// When the window of the last round ends.
     window_end: Time,
-    /// When the last round, or the last connection, was over.
+    /// When the last round, or the last connection, ended.
     free: Time,
     opened: Option<Time>,
 }
 
 impl Reconnect {
-    /// The way through so many addresses; at least 1.
+    /// The schedule for this many addresses; at least 1.
     pub fn new(addresses: usize, backoff: Backoff) -> Self {
         let not_before = vec![Time::default(); addresses.max(1)];
         let last = not_before.len() - 1;
@@ -75,8 +78,8 @@ impl Reconnect {
         Self { backoff, not_before, last, is_new, windows, place, window_end, free, opened }
     }
 
-    /// When the next round is due. `jitter` is asked once for each loss, for any random number: the
-    /// place in all windows.
+    /// When the next round is due. `jitter` is called once for each loss and returns any random
+    /// number, which fixes the point in all windows.
     pub fn due(&mut self, jitter: impl FnOnce() -> u64) -> Time {
         if self.is_new {
             return self.soonest();
@@ -86,9 +89,10 @@ impl Reconnect {
         begin.after(Backoff { base: window, max: window, ..self.backoff }.pause(0, place))
     }
 
-    /// When the window of the next round begins, and how long it is. It begins behind the last one,
-    /// and behind the round that took longer than its own. One that waits for what all addresses
-    /// asked for is as long as that, at least: all clients may have been asked for the same.
+    /// When the window of the next round begins, and how long it is. It begins behind the last
+    /// window, or behind the last round if that took longer. If all addresses have a retry hint, it
+    /// is at least as long as the wait for the first of them, because all clients may have received
+    /// the same hint.
     fn window(&self) -> (Time, Duration) {
         let (window, begin) =
             (self.backoff.window(self.windows.level()), self.window_end.max(self.free));
@@ -96,19 +100,20 @@ impl Reconnect {
         (begin.max(self.soonest()), window.max(asked.min(self.backoff.max)))
     }
 
-    /// When the first address may be tried, for all that they asked.
+    /// When the retry hints first allow an address to be tried.
     pub fn soonest(&self) -> Time {
         self.not_before.iter().min().copied().unwrap_or_default()
     }
 
-    /// Begins a round: the addresses that may be tried at `now`, from the one behind the last
-    /// connection's on. None, and nothing has begun, before [`soonest`](Self::soonest).
+    /// Begins a round. Returns the addresses that may be tried at `now`, in order, from the one
+    /// behind the last connection's. Before [`soonest`](Self::soonest) the list is empty and no
+    /// round has begun.
     pub fn round(&mut self, now: Time) -> Vec<usize> {
         let count = self.not_before.len();
         let order = (1..=count).map(|step| (self.last + step) % count);
         let order: Vec<_> = order.filter(|&address| self.may_try(address, now)).collect();
         if !order.is_empty() && !std::mem::take(&mut self.is_new) {
-            // One that was begun before it was due has its window all the same.
+            // A round that begins before it is due uses up its window, too.
             let (begin, window) = self.window();
             self.windows.next_level();
             self.window_end = begin.after(window);
@@ -116,30 +121,30 @@ impl Reconnect {
         order
     }
 
-    /// An address asks to be left alone until then.
+    /// Records that the server at this address asks not to be tried before `not_before`.
     pub fn retry_after(&mut self, address: usize, not_before: Time) {
         if let Some(own) = self.not_before.get_mut(address) {
             *own = not_before.max(*own);
         }
     }
 
-    /// Whether an address, for all that it asked, may be tried at `now`.
+    /// Whether the retry hint of an address allows it to be tried at `now`.
     pub fn may_try(&self, address: usize, now: Time) -> bool {
         self.not_before.get(address).is_none_or(|&not_before| not_before <= now)
     }
 
-    /// The round brought no connection.
+    /// Records that the round ended without a connection.
     pub fn failed(&mut self, now: Time) {
         self.free = now;
     }
 
-    /// The round brought a connection to this address.
+    /// Records that the round opened a connection to this address.
     pub fn opened(&mut self, address: usize, now: Time) {
         let last = self.not_before.len().saturating_sub(1);
         (self.last, self.opened) = (address.min(last), Some(now));
     }
 
-    /// The connection is over, or is not to be used for anything new: the windows begin here.
+    /// Records that the connection has ended or accepts nothing new. The windows begin here.
     pub fn lost(&mut self, now: Time) {
         if let Some(opened) = self.opened.take() {
             self.windows.lasted(opened.until(now), self.backoff);
@@ -163,7 +168,7 @@ mod tests {
         Time::from_millis(millis)
     }
 
-    /// One that has just lost its first connection, at 0.
+    /// A schedule that lost its first connection at 0.
     fn after_a_loss(addresses: usize) -> Reconnect {
         let mut reconnect = Reconnect::new(addresses, BACKOFF);
         reconnect.round(at(0));
@@ -172,14 +177,15 @@ mod tests {
         reconnect
     }
 
-    /// Begins the round that is due, whose place is `jitter` if it is the first since a loss.
+    /// Begins the round that is due. `jitter` fixes its point if it is the first round since a
+    /// loss.
     fn next(reconnect: &mut Reconnect, jitter: u64) -> (Vec<usize>, u64) {
         let due = reconnect.due(|| jitter);
         (reconnect.round(due), due.as_millis())
     }
 
-    /// Threat 25: of 2,000 clients that lose their server together and find it again after a while,
-    /// no tenth of a second has more than three times its share.
+    /// Threat 25: 2,000 clients lose their server together and reach it again after a while. No
+    /// tenth of a second has more than three times its share of them.
     #[test]
     fn clients_that_were_lost_together_come_back_spread() {
         for (away, seed) in [0, 20, 300, 1_000, 2_000, 5_000, 10_000, 40_000].into_iter().zip(1..) {
@@ -197,7 +203,7 @@ mod tests {
         }
     }
 
-    /// When a client is back whose server was `away` for so many milliseconds.
+    /// When a client is connected again, if its server was `away` for this many milliseconds.
     fn comes_back(away: u64, random: &mut fastrand::Rng) -> u64 {
         let mut reconnect = after_a_loss(1);
         loop {
@@ -215,7 +221,7 @@ mod tests {
         let mut reconnect = Reconnect::new(1, BACKOFF);
         assert_eq!(next(&mut reconnect, 0), (vec![0], 0));
         reconnect.opened(0, at(0));
-        // Lost at 60,000: the server is away, and each round fails at once.
+        // The connection is lost at 60,000. The server is away, and each round fails at once.
         reconnect.lost(at(60_000));
         let mut rounds = [0; 8].map(|_| {
             let (_, at_millis) = next(&mut reconnect, HALF);
@@ -223,18 +229,19 @@ mod tests {
             at_millis - 60_000
         });
         assert_eq!(rounds, [137, 525, 1_300, 2_850, 5_950, 12_150, 24_550, 48_250]);
-        // The ninth finds it, and it drops this client at once: the windows go on.
+        // The ninth round connects, and the server closes the connection at once: the windows go
+        // on.
         let (_, back) = next(&mut reconnect, HALF);
         assert_eq!(back - 60_000, 78_250);
         reconnect.opened(0, at(back));
         reconnect.lost(at(back));
         let (_, again) = next(&mut reconnect, 0);
         assert_eq!(again - back, 3_000);
-        // It held for 10 s.
+        // The connection held for 10 s.
         reconnect.opened(0, at(again));
         reconnect.lost(at(again + 10_000));
         assert_eq!(next(&mut reconnect, 0).1 - again, 10_025);
-        // Dropped at once each time, from the beginning: the same windows, each from the loss on.
+        // Each connection is closed at once: the same windows, each counted from the loss.
         let (mut reconnect, mut now) = (Reconnect::new(1, BACKOFF), 0);
         rounds = [0; 8].map(|_| {
             reconnect.round(at(now));
@@ -260,7 +267,8 @@ mod tests {
         assert_eq!(rounds, [(all.clone(), 0), (all.clone(), 250), (all, 750)]);
     }
 
-    /// Once in each window, at one place in all of them; the next loss has its own.
+    /// A client has one round in each window, at the same point in all of them. The next loss has
+    /// its own point.
     #[test]
     fn a_client_has_one_place_in_all_windows() {
         let mut reconnect = after_a_loss(1);
@@ -271,7 +279,7 @@ mod tests {
         assert_eq!(next(&mut reconnect, 0).1, 3_850 + 400);
     }
 
-    /// A round that took longer than its window is followed by the next window from then on.
+    /// If a round took longer than its window, the next window begins when the round ends.
     #[test]
     fn a_long_round_moves_the_windows() {
         let mut reconnect = after_a_loss(1);
@@ -283,12 +291,13 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_connection_is_sought_elsewhere_first_and_after_a_pause() {
+    fn after_a_loss_the_next_address_is_tried_first_and_after_a_pause() {
         let mut reconnect = after_a_loss(2);
         assert_eq!(next(&mut reconnect, u64::MAX), (vec![1, 0], 250));
     }
 
-    /// [C5.4] An address is left out until its time is over; with all of them, the windows wait.
+    /// [C5.4] An address is left out until its time is over. If all addresses wait, the windows
+    /// wait.
     #[test]
     fn an_address_that_asks_for_patience_is_left_out() {
         let mut reconnect = after_a_loss(2);
@@ -298,10 +307,11 @@ mod tests {
         reconnect.retry_after(1, at(3_001));
         assert!(!reconnect.may_try(1, at(3_000)) && reconnect.may_try(1, at(3_001)));
         assert!(reconnect.round(at(3_000)).is_empty());
-        // Both want patience: the sooner one, at its time and spread over as much behind it.
+        // Both addresses have a hint. The round begins when the shorter one is over, spread over a
+        // window as long as that wait.
         assert_eq!(next(&mut reconnect, u64::MAX), (vec![1], 5_751));
         reconnect.failed(at(5_751));
-        // The other one joins the first round behind its time.
+        // The other address joins the first round after its hint is over.
         assert_eq!(next(&mut reconnect, u64::MAX), (vec![1], 6_751));
         reconnect.failed(at(6_751));
         assert_eq!(next(&mut reconnect, u64::MAX), (vec![1], 8_751));
@@ -309,7 +319,7 @@ mod tests {
         assert_eq!(next(&mut reconnect, u64::MAX), (vec![1, 0], 12_751));
     }
 
-    /// Of what an address asked for the latest time counts, in whichever order it was said.
+    /// The latest hint of an address counts, in whichever order the hints came.
     #[test]
     fn an_address_asks_for_the_latest_of_its_times() {
         let mut reconnect = after_a_loss(1);
@@ -318,12 +328,12 @@ mod tests {
         assert_eq!(reconnect.soonest(), at(9_000));
     }
 
-    /// What is asked for again does not move when a round is due.
+    /// A second call of `due` does not move the round.
     #[test]
-    fn to_ask_again_changes_nothing() {
+    fn asking_again_does_not_move_the_round() {
         let mut reconnect = after_a_loss(1);
         assert_eq!([1, 2, 3].map(|jitter| reconnect.due(|| jitter << 62)), [at(81); 3]);
-        // Begun early, as by hand, a round uses up its window.
+        // A round that begins early, as with a manual reconnect, uses up its window.
         assert_eq!(reconnect.round(at(10)), [0]);
         reconnect.failed(at(11));
         assert_eq!(reconnect.due(|| 0), at(250 + 162));

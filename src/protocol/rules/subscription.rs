@@ -4,7 +4,7 @@ use std::iter::Flatten;
 
 use crate::protocol::wire::{Epoch, Position};
 
-/// Where a client stands with a topic (docs/protocol/subscriptions.md, section 13).
+/// The state of a client's subscription to a topic (docs/protocol/subscriptions.md, section 13).
 ///
 /// ```
 /// use bellwire::{
@@ -24,76 +24,78 @@ pub enum SubscriptionState {
     /// Not subscribed, and no request in progress.
     #[default]
     Absent,
-    /// Wanted, while there is no connection to ask on.
+    /// The application wants the topic, but there is no connection.
     Parked {
-        /// Where to begin; `None` for behind the head.
+        /// Where to begin; `None` begins behind the head.
         from: Option<Position>,
     },
-    /// `/subscribe` is sent, its reply awaited.
+    /// `/subscribe` was sent, and the client waits for its reply.
     Requested {
-        /// Where it asked to begin; `None` for behind the head.
+        /// Where the request asked to begin; `None` begins behind the head.
         from: Option<Position>,
-        /// What to do once it is answered.
+        /// What to do after the reply.
         then: Then,
     },
     /// Subscribed; the next number to come.
     Live(Position),
-    /// `/unsubscribe` is sent, its reply awaited.
+    /// `/unsubscribe` was sent, and the client waits for its reply.
     Leaving {
-        /// It is wanted again, from this position: subscribe once it is left.
+        /// The application wants the topic again, from this position. After the reply the client
+        /// subscribes.
         rejoin: Option<Option<Position>>,
     },
-    /// The topic has another log, and the subscription is to go on after its head: first
-    /// `/unsubscribe`, then `/subscribe` without a position.
+    /// The topic has another log, and the application wants only what is published after its head.
+    /// The client first sends `/unsubscribe`, then `/subscribe` without a position.
     Skipping {
-        /// The next number to come in the log that it stood in.
+        /// The next number to come in the previous log.
         own: Position,
-        /// It was left, and `/subscribe` is sent.
+        /// `/unsubscribe` was answered, and `/subscribe` is sent.
         is_left: bool,
     },
 }
 
-/// What a [`SubscriptionState`] does once its request is answered: the application changed its mind
-/// meanwhile, or not.
+/// What a [`SubscriptionState`] does after the reply to `/subscribe`. The application may have
+/// changed its mind meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Then {
-    /// It is still wanted.
+    /// The application still wants the topic.
     Stay,
-    /// It is not wanted any more.
+    /// The application does not want the topic any more.
     Leave,
-    /// It is wanted again, but from another position: leave, and subscribe again.
+    /// The application wants the topic from another position: unsubscribe, and subscribe again.
     Again {
-        /// Where to begin; `None` for behind the head.
+        /// Where to begin; `None` begins behind the head.
         from: Option<Position>,
     },
 }
 
-/// What moves a [`SubscriptionState`].
+/// An event of a [`SubscriptionState`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SubscriptionEvent {
-    /// The application wants the topic, from a position or from now on.
+    /// The application wants the topic, from a position or from the head on.
     Join {
-        /// Where to begin; `None` for behind the head.
+        /// Where to begin; `None` begins behind the head.
         from: Option<Position>,
     },
-    /// As `Join`, on other terms than those of the request in progress, which is not shared.
+    /// As `Join`, on other terms than the request in progress, so that this request cannot be
+    /// shared.
     JoinAnew {
-        /// Where to begin; `None` for behind the head.
+        /// Where to begin; `None` begins behind the head.
         from: Option<Position>,
     },
-    /// The application does not want it any more.
+    /// The application does not want the topic any more.
     Leave,
     /// `ok` to `/subscribe`: the epoch and the first number to come.
     Accepted(Position),
-    /// `ok` to `/subscribe`, in a log that was left for another before, at this position: of two
-    /// servers that each have a log of their own, the first is back.
+    /// `ok` to `/subscribe`, in a log that the client knows from earlier, with its position there.
+    /// This happens if two servers have a log each, and the client is back at the first one.
     Returned(Position),
-    /// `ok` to `/subscribe`, or `/reset`: another log goes on here, of which the application wants
-    /// only what is behind the head.
+    /// `ok` to `/subscribe`, or `/reset`: another log goes on here, and the application wants only
+    /// what comes behind its head.
     Foreign(Position),
-    /// `/subscribe` was refused, or failed.
+    /// `/subscribe` was refused or failed.
     Refused,
-    /// `/unsubscribe` was answered, whatever the answer.
+    /// `/unsubscribe` was answered, by any reply.
     Left,
     /// A notification with this number.
     Notification(u64),
@@ -112,27 +114,27 @@ pub enum SubscriptionEvent {
     Expired(Position),
     /// `/end` for any other reason.
     Ended,
-    /// The reply to `/renew` lists the topic like this, or not at all.
+    /// The position of the topic in the list of `/renew`; `None` if the topic is not in the list.
     Renewed(Option<Position>),
-    /// The connection is over, or there is none to ask on: what is wanted waits for the next.
+    /// The connection has ended, or there is none. Wanted topics wait for the next connection.
     Disconnected,
-    /// There is a connection to ask on.
+    /// There is a connection for requests.
     Connected,
 }
 
-/// What is to be done after an event.
+/// What the client has to do after an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Send `/subscribe`.
     Subscribe {
-        /// Where to begin; `None` for behind the head.
+        /// Where to begin; `None` begins behind the head.
         from: Option<Position>,
     },
     /// Send `/unsubscribe`.
     Unsubscribe,
-    /// Hand the notification over; the position holds its own number.
+    /// Deliver the notification. The position holds the notification's own number.
     Deliver(Position),
-    /// Tell the application that these numbers do not come.
+    /// Report to the application that these numbers will not come.
     Missed {
         /// The log.
         epoch: Epoch,
@@ -140,14 +142,14 @@ pub enum Action {
         first: u64,
         /// The last number missed.
         last: u64,
-        /// Whether the server named them.
+        /// Whether the server named the numbers in a `/gap`.
         named: bool,
     },
-    /// Tell the application that another log goes on from there.
+    /// Report to the application that another log goes on at this position.
     Reset(Position),
-    /// Tell the application that it is over.
+    /// Report to the application that the subscription has ended.
     End,
-    /// The server broke the order: count it, and ignore the line.
+    /// The server broke the order of the topic: count the line, and ignore it.
     Violation,
 }
 
@@ -163,7 +165,7 @@ fn one(action: Action) -> Actions {
 }
 
 impl SubscriptionState {
-    /// The next number to come, or where the subscription is to begin, where that is known.
+    /// The next number to come, or where the subscription is to begin, if that is known.
     pub fn next(self) -> Option<Position> {
         match self {
             Self::Live(next) => Some(next),
@@ -174,7 +176,7 @@ impl SubscriptionState {
         }
     }
 
-    /// The state after `event`, and what is to be done.
+    /// The state after `event`, and the actions.
     pub fn on(self, event: SubscriptionEvent) -> (Self, Actions) {
         use SubscriptionEvent as Event;
         match (self, event) {
@@ -194,7 +196,7 @@ impl SubscriptionState {
                 let then = match then {
                     Then::Leave if wish == from => Then::Stay,
                     Then::Leave => Then::Again { from: wish },
-                    // The first stream decides the position; the others share it.
+                    // The first stream decides the position; later streams share it.
                     wanted => wanted,
                 };
                 (Self::Requested { from, then }, none())
@@ -217,7 +219,8 @@ impl SubscriptionState {
                     (Self::Leaving { rejoin: Some(from) }, one(Action::Unsubscribe))
                 }
             },
-            // What was seen of it is not to come again: it is asked for from there.
+            // The application has seen part of this log already. The client resumes behind that
+            // part.
             (Self::Requested { then: Then::Stay, .. }, Event::Returned(seen)) => {
                 let actions = [Some(Action::Reset(seen)), Some(Action::Unsubscribe)];
                 (Self::Leaving { rejoin: Some(Some(seen)) }, actions.into_iter().flatten())
@@ -236,17 +239,18 @@ impl SubscriptionState {
             (Self::Leaving { rejoin: Some(from) }, Event::Left) => Self::request(from),
             (Self::Leaving { .. }, Event::Left) => (Self::Absent, none()),
             (Self::Live(next), event) => next.on_live(event),
-            // What crossed the line that leaves, or repeats what is so already.
+            // Lines that were sent before the server read `/unsubscribe`, and events that change
+            // nothing.
             (Self::Leaving { .. }, _) => (self, none()),
             (_, Event::Leave | Event::Left | Event::Refused | Event::Renewed(_)) => (self, none()),
             (_, _) => (self, one(Action::Violation)),
         }
     }
 
-    /// What is wanted is parked; what was being left is left.
+    /// Parks a topic that the application wants. A topic that is being left is gone.
     fn disconnected(self) -> (Self, Actions) {
         let parked = match self {
-            // No position names what comes after the last number of an epoch: nothing does.
+            // Nothing follows the last number of an epoch, so there is no position to resume from.
             Self::Live(next) if !next.is_sendable() => return (Self::Absent, one(Action::End)),
             Self::Live(next) => Self::Parked { from: Some(next) },
             Self::Requested { from, then: Then::Stay }
@@ -272,7 +276,7 @@ impl SubscriptionState {
             Event::Leave if !is_left => (Self::Leaving { rejoin: None }, none()),
             Event::Leave => (Self::Requested { from: None, then: Then::Leave }, none()),
             Event::Join { .. } | Event::Left | Event::Renewed(_) => (same, none()),
-            // What crossed the line that leaves.
+            // Lines that were sent before the server read `/unsubscribe`.
             _ if !is_left => (same, none()),
             Event::Accepted(next) | Event::Foreign(next) | Event::Returned(next) => {
                 Self::accepted(Some(own), next)
@@ -286,7 +290,8 @@ impl SubscriptionState {
         (Self::Requested { from, then: Then::Stay }, one(Action::Subscribe { from }))
     }
 
-    /// `/subscribe` was accepted. Numbers between what was asked for and what is given are missed.
+    /// Handles the `ok` of `/subscribe`. Numbers between the requested and the given position are
+    /// missed.
     fn accepted(from: Option<Position>, next: Position) -> (Self, Actions) {
         match from {
             Some(from) if from.epoch != next.epoch => (Self::Live(next), one(Action::Reset(next))),
@@ -313,7 +318,7 @@ impl Position {
                 let skipping = SubscriptionState::Skipping { own: self, is_left: false };
                 (skipping, one(Action::Unsubscribe))
             }
-            // No position names what comes after the last number of an epoch: nothing does.
+            // Nothing follows the last number of an epoch, so there is no position to resume from.
             Event::Expired(_) | Event::Renewed(None) if !self.is_sendable() => {
                 (SubscriptionState::Absent, one(Action::End))
             }
@@ -341,7 +346,7 @@ impl Position {
         (SubscriptionState::Live(Self { next, ..self }), actions.into_iter().flatten())
     }
 
-    /// What the server names, and what it left out before that.
+    /// Handles a `/gap`: reports the named numbers, and before them those that the server left out.
     fn gap(self, first: u64, last: u64) -> (SubscriptionState, Actions) {
         if first <= self.next {
             return self.missed(last, true);
@@ -380,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn the_usual_life() {
+    fn a_subscription_is_accepted_delivers_and_is_left() {
         let (state, actions) = on(State::Absent, Event::Join { from: None });
         assert_eq!(actions, [Action::Subscribe { from: None }]);
         let (state, actions) = on(state, Event::Accepted(at("e:18")));
@@ -389,7 +394,8 @@ mod tests {
         assert_eq!(actions, [Action::Deliver(at("e:18"))]);
         let (state, actions) = on(state, Event::Leave);
         assert_eq!(actions, [Action::Unsubscribe]);
-        // A notification that crossed the unsubscription is dropped, and is no fault.
+        // A notification that was sent before the server read `/unsubscribe` is dropped without a
+        // violation.
         let (state, actions) = on(state, Event::Notification(19));
         assert_eq!(actions, []);
         assert_eq!(on(state, Event::Left), (State::Absent, vec![]));
@@ -415,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_seen_does_not_come_again() {
+    fn numbers_below_the_next_are_violations() {
         let live = State::Live(at("e:5"));
         assert_eq!(on(live, Event::Notification(4)), (live, vec![Action::Violation]));
         let epoch = at("e:1").epoch;
@@ -424,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expiry_is_a_resume_and_any_other_end_is_final() {
+    fn an_expired_subscription_resumes_and_any_other_end_is_final() {
         let live = State::Live(at("e:5"));
         let resume = Action::Subscribe { from: Some(at("e:5")) };
         let (state, actions) = on(live, Event::Expired(at("e:5")));
@@ -437,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn another_epoch_is_said() {
+    fn another_epoch_is_reported_as_a_reset() {
         let resumed = State::Requested { from: Some(at("e:5")), then: Then::Stay };
         let (state, actions) = on(resumed, Event::Accepted(at("f:1")));
         assert_eq!((state, actions), (State::Live(at("f:1")), vec![Action::Reset(at("f:1"))]));
@@ -446,12 +452,12 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_was_left_goes_on_where_it_was_left() {
+    fn a_known_log_resumes_at_the_position_seen_before() {
         let requested = State::Requested { from: Some(at("f:3")), then: Then::Stay };
         let (state, actions) = on(requested, Event::Returned(at("e:5")));
         assert_eq!(actions, [Action::Reset(at("e:5")), Action::Unsubscribe]);
         assert_eq!(state.next(), Some(at("e:5")));
-        // What is replayed from its beginning meanwhile was seen.
+        // The replay from the beginning of the log holds only what the application has seen.
         assert_eq!(on(state, Event::Notification(1)), (state, vec![]));
         let (state, actions) = on(state, Event::Left);
         assert_eq!(actions, [Action::Subscribe { from: Some(at("e:5")) }]);
@@ -461,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn coming_and_going_while_a_reply_is_awaited() {
+    fn joins_and_leaves_during_a_request_take_effect_after_the_reply() {
         let (state, _) = on(State::Absent, Event::Join { from: None });
         let (state, actions) = on(state, Event::Leave);
         assert_eq!(actions, []);
@@ -475,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn coming_back_on_other_terms_is_another_request() {
+    fn joining_again_on_other_terms_makes_a_new_request() {
         let (state, _) = on(State::Absent, Event::JoinAnew { from: None });
         assert_eq!(state, State::Requested { from: None, then: Then::Stay });
         let (state, _) = on(state, Event::Leave);
@@ -486,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_connection_parks_what_is_wanted() {
+    fn a_lost_connection_parks_wanted_topics() {
         let from = Some(at("e:5"));
         let parked = State::Parked { from };
         for wanted in [

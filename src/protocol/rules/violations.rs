@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::protocol::Time;
 
-/// The violations of one peer: a bucket from which each takes one, and to which one returns with
-/// every period (docs/protocol/limits.md, section 20).
+/// Limits the violations of one peer with a token bucket. Each violation takes a token, and one
+/// token returns in each period (docs/protocol/limits.md, section 20).
 ///
 /// ```
 /// use std::time::Duration;
@@ -21,12 +21,12 @@ use crate::protocol::Time;
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Violations {
-    /// When all of them will have returned: the whole state of such a bucket.
+    /// When all tokens will have returned. This is the whole state of the bucket.
     forgiven: Time,
 }
 
 impl Violations {
-    /// After one more at `now`; and whether it is one over `limit`.
+    /// Counts one violation at `now`. Returns whether it is one more than `limit` allows.
     #[must_use]
     pub fn one_more(self, now: Time, limit: u32, period: Duration) -> (Self, bool) {
         let forgiven = self.forgiven.max(now).after(period);
@@ -45,7 +45,7 @@ mod tests {
         Time::from_millis(millis)
     }
 
-    /// How many of those at `times` are borne before one is over.
+    /// How many violations at these `times` are tolerated before one exceeds the limit.
     fn borne(limit: u32, times: impl IntoIterator<Item = u64>) -> usize {
         let mut violations = Violations::default();
         let mut is_borne = |millis| {
@@ -57,20 +57,20 @@ mod tests {
     }
 
     #[test]
-    fn so_many_are_borne_at_once_and_one_more_with_every_period() {
+    fn the_limit_allows_a_burst_and_one_more_in_each_period() {
         assert_eq!(borne(32, [7; 40]), 32);
         assert_eq!(borne(0, [7; 40]), 0);
         assert_eq!(borne(3, [0, 0, 0, 9_999]), 3);
         assert_eq!(borne(3, [0, 0, 0, 10_000, 10_000]), 4);
         assert_eq!(borne(3, [0, 0, 0, 10_000, 19_999]), 4);
         assert_eq!(borne(3, [0, 0, 0, 30_000, 30_000, 30_000, 30_000]), 6);
-        // No more returns than were taken.
+        // No more tokens return than were taken.
         assert_eq!(borne(3, [0, 1_000_000, 1_000_000, 1_000_000, 1_000_000]), 4);
         assert_eq!(borne(1, (0..1_000).map(|n| n * 10_000)), 1_000);
     }
 
     #[test]
-    fn the_end_of_time_is_no_end_of_patience() {
+    fn the_greatest_time_does_not_exceed_the_limit() {
         let (violations, is_over) = Violations::default().one_more(at(u64::MAX), 1, PERIOD);
         assert!(!is_over);
         assert!(!violations.one_more(at(u64::MAX), 1, Duration::MAX).1);

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::protocol::wire::limits::{MAX_ATTRIBUTES, MAX_HEAD, MAX_KEY, MAX_VALUE};
 
-/// Why a line's attributes are malformed, and where in them.
+/// Why a line's attributes are malformed, and the offset of the fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AttributeFault {
     pub(crate) at: usize,
@@ -13,7 +13,7 @@ pub(crate) struct AttributeFault {
 
 /// The attributes of a line, in the line's own bytes (PROTOCOL.md, section 2).
 ///
-/// **Invariant:** `;key=value` any number of times, each valid, no key twice.
+/// **Invariant:** zero or more `;key=value`, each valid, with no key twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attributes<'a>(&'a str);
 
@@ -57,12 +57,12 @@ impl<'a> Attributes<'a> {
         self.0.is_empty()
     }
 
-    /// As they stand on the wire, each with its `;`.
+    /// The attributes as on the wire, each with its `;`.
     pub fn as_str(self) -> &'a str {
         self.0
     }
 
-    /// A copy of its own.
+    /// An owned copy.
     pub fn to_list(self) -> AttributeList {
         AttributeList(Some(self.0).filter(|all| !all.is_empty()).map(Box::from))
     }
@@ -71,7 +71,7 @@ impl<'a> Attributes<'a> {
 const BAD: &str = "bad attribute";
 const TOO_MANY: &str = "too many attributes";
 
-/// Checks `key=value`; the key.
+/// Checks `key=value`. Returns the key.
 fn check_one(one: &[u8]) -> Result<&[u8], &'static str> {
     let Some(equals) = memchr::memchr(b'=', one) else {
         return Err(BAD);
@@ -110,12 +110,12 @@ fn is_value(value: &[u8]) -> bool {
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct AttributeList(
-    /// Not empty: most lines have no attributes.
+    /// `None` if the list is empty, because most lines have no attributes.
     Option<Box<str>>,
 );
 
-/// An attribute that cannot be written: its key or value breaks the syntax, its key is there
-/// already, there are 32, or the head of the line would be over its 2,048 bytes.
+/// An attribute that cannot be written: its key or value breaks the syntax, its key is in the list
+/// already, the list has 32 attributes, or the head of the line would exceed 2,048 bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InvalidAttribute {
@@ -136,10 +136,10 @@ impl AttributeList {
         Self(None)
     }
 
-    /// Adds `key=value`; `value` is written as it displays.
+    /// Adds `key=value`. The value is written with `Display`.
     ///
     /// # Errors
-    /// [`InvalidAttribute`]; the list is unchanged then.
+    /// [`InvalidAttribute`]; the list is then unchanged.
     pub fn push(&mut self, key: &str, value: impl fmt::Display) -> Result<(), InvalidAttribute> {
         let value = value.to_string();
         let all = [self.as_attributes().as_str(), ";", key, "=", &value].concat();
@@ -154,7 +154,7 @@ impl AttributeList {
         }
     }
 
-    /// Adds an attribute of the application's own: its key has a dot.
+    /// Adds an attribute of the application. Its key must have a dot.
     pub(crate) fn push_application(
         &mut self,
         key: &str,
@@ -166,7 +166,8 @@ impl AttributeList {
         self.push(key, value)
     }
 
-    /// Whether a head that has `others` bytes and `more` attributes besides has room for these.
+    /// Checks that these attributes fit into a head with `others` bytes and `more` other
+    /// attributes.
     pub(crate) fn fit(&self, others: usize, more: usize) -> Result<(), InvalidAttribute> {
         let count = self.as_attributes().iter().count() + more;
         if count > MAX_ATTRIBUTES {
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_have_a_place() {
+    fn faults_name_their_offset() {
         let long_key = format!(";{}=1", "k".repeat(33));
         let long_value = format!(";k={}", "v".repeat(256));
         let many: String = (0..33).map(|n| format!(";k{n}=1")).collect();

@@ -5,11 +5,11 @@ use std::{borrow::Cow, fmt};
 /// The longest code, in bytes.
 pub const MAX_CODE: usize = 64;
 
-/// What explains an `err`, `no`, `cut`, or a notice: 1 to 64 of `a-z 0-9 -`, the first a letter
+/// The code of an `err`, `no`, `cut` or notice: 1 to 64 of `a-z 0-9 -`, the first a letter
 /// (docs/protocol/calls.md, section 12).
 ///
-/// The word of the reply alone decides the outcome; a code never does. Applications may answer
-/// `err` with codes of their own.
+/// Only the word of the reply decides the outcome, never the code. Applications may answer `err`
+/// with codes of their own.
 ///
 /// ```
 /// use bellwire::protocol::Code;
@@ -27,7 +27,7 @@ macro_rules! codes {
             $($(#[$doc])* pub const $name: Self = Self::from_static($code);)*
         }
 
-        /// Every code of the protocol's own.
+        /// All codes of the protocol.
         #[cfg(test)]
         pub(crate) const ALL: &[Code] = &[$(Code::$name),*];
     };
@@ -44,9 +44,9 @@ codes! {
     UNKNOWN_METHOD = "unknown-method";
     /// The server does not implement this attribute.
     UNKNOWN_ATTRIBUTE = "unknown-attribute";
-    /// The attribute's value is not one of its kind.
+    /// The attribute's value is invalid.
     BAD_ATTRIBUTE = "bad-attribute";
-    /// The arguments are not those of the method.
+    /// The arguments do not match the method.
     BAD_ARGUMENTS = "bad-arguments";
     /// A one-way method sent as a request, or the reverse.
     BAD_FORM = "bad-form";
@@ -54,7 +54,7 @@ codes! {
     BAD_POSITION = "bad-position";
     /// The server does not speak this version.
     BAD_VERSION = "bad-version";
-    /// The method is legal only earlier on a connection.
+    /// The method is allowed only earlier on a connection.
     OUT_OF_ORDER = "out-of-order";
     /// This connection is subscribed to the topic.
     ALREADY_SUBSCRIBED = "already-subscribed";
@@ -64,11 +64,11 @@ codes! {
     TOO_MANY = "too-many";
     /// The server has no room now. A retry may succeed.
     BUSY = "busy";
-    /// Not allowed to this peer.
+    /// The peer is not allowed to do this.
     FORBIDDEN = "forbidden";
     /// The ack is above what was delivered or named.
     BAD_ACK = "bad-ack";
-    /// `/auth` has to come first, or its credentials were invalid.
+    /// `/auth` must come first, or its credentials were invalid.
     UNAUTHENTICATED = "unauthenticated";
     /// Cancelled by the caller.
     CANCELLED = "cancelled";
@@ -76,21 +76,21 @@ codes! {
     DEADLINE = "deadline";
     /// The server is going away.
     CLOSING = "closing";
-    /// The line to be sent would be over a limit.
+    /// The line would be longer than a limit.
     TOO_LARGE = "too-large";
     /// The handler panicked, or its reply cannot be encoded.
     INTERNAL = "internal";
-    /// The handler vanished before it ended, or the numbers never came.
+    /// The handler was lost before it ended, or the numbers never came.
     LOST = "lost";
-    /// The numbers have left the retained window.
+    /// The numbers have left the log.
     RETENTION = "retention";
     /// The subscriber did not keep up.
     SLOW = "slow";
     /// The lease ran out.
     EXPIRED = "expired";
-    /// The application took the subscription back.
+    /// The application revoked the subscription.
     REVOKED = "revoked";
-    /// The topic, or the server, ended it.
+    /// The topic or the server closed the subscription.
     CLOSED = "closed";
     /// The server shuts down.
     SHUTDOWN = "shutdown";
@@ -101,21 +101,21 @@ codes! {
 }
 
 impl Code {
-    /// The code, if `code` has the syntax of a code.
+    /// The code; `None` if `code` breaks the syntax of codes.
     pub fn new(code: &str) -> Option<Self> {
         is_code(code.as_bytes()).then(|| Self(Cow::Owned(code.to_owned())))
     }
 
-    /// A code known when the program is written.
+    /// A code that is known at compile time.
     ///
     /// # Panics
-    /// When `code` does not have the syntax of a code; in a `const`, that is a compile error.
+    /// If `code` breaks the syntax of codes. In a `const`, that is a compile error.
     pub const fn from_static(code: &'static str) -> Self {
         assert!(is_code(code.as_bytes()), "not a code: 1 to 64 of a-z 0-9 -, the first a letter");
         Self(Cow::Borrowed(code))
     }
 
-    /// The code as it stands on the wire.
+    /// The code as on the wire.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -176,7 +176,7 @@ mod tests {
         }
     }
 
-    /// docs/protocol/codes.json lists the codes of what is built, and the crate has no others.
+    /// docs/protocol/codes.json lists the same codes as the crate.
     #[test]
     fn the_codes_are_those_of_the_document() {
         let text = include_str!("../../../docs/protocol/codes.json");
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn no_code_stands_twice() {
+    fn no_code_is_listed_twice() {
         let unique: HashSet<_> = ALL.iter().collect();
         assert_eq!(unique.len(), ALL.len());
     }

@@ -1,5 +1,5 @@
-//! Encodes lines into a buffer of the caller. A line has one LF, at its end: names are validated, and
-//! the rest is stuffed.
+//! Encodes lines into a buffer of the caller. Names are validated and the body is stuffed, so a
+//! line has exactly one LF, at its end.
 
 use std::fmt::{self, Write as _};
 
@@ -8,7 +8,8 @@ use crate::protocol::wire::{
     word::Word,
 };
 
-/// Appends a whole line: `mark SP word attributes [SP rest] LF`, with `rest` plain.
+/// Appends a whole line: `mark SP word attributes [SP body] LF`. `plain_rest` is the body, not
+/// stuffed.
 ///
 /// ```
 /// use bellwire::protocol::{Attributes, Mark, RequestId, Word, encode};
@@ -29,7 +30,7 @@ pub fn line(
     body(out, word, attributes, plain_rest);
 }
 
-/// Appends the mark and its SP: the part of a request that is known last.
+/// Appends the mark and its SP. The mark of a request is known last, so it is written on its own.
 pub fn mark(out: &mut Vec<u8>, mark: Mark) {
     match mark {
         Mark::Id(id) => number(out, id.get()),
@@ -38,7 +39,8 @@ pub fn mark(out: &mut Vec<u8>, mark: Mark) {
     out.push(b' ');
 }
 
-/// Appends everything after the mark: `word attributes [SP rest] LF`, with `rest` plain.
+/// Appends all that follows the mark: `word attributes [SP body] LF`. `plain_rest` is the body, not
+/// stuffed.
 pub fn body(out: &mut Vec<u8>, word: Word<'_>, attributes: Attributes<'_>, plain_rest: &[u8]) {
     out.extend_from_slice(word.as_bytes());
     out.extend_from_slice(attributes.as_str().as_bytes());
@@ -52,8 +54,8 @@ pub(crate) fn ok(out: &mut Vec<u8>, id: RequestId, payload: &[u8]) {
     end(out, payload);
 }
 
-/// Appends `ID ok;after=TOPIC:POSITION [payload] LF`. The longest topic and position are below the
-/// limits of a value and of a head.
+/// Appends `ID ok;after=TOPIC:POSITION [payload] LF`. Even the longest topic and position stay
+/// within the limits of a value and of a head.
 pub(crate) fn ok_after(
     out: &mut Vec<u8>,
     id: RequestId,
@@ -88,7 +90,7 @@ pub(crate) fn notification_len(topic: &Topic, payload: &[u8]) -> usize {
     MARK_SPACES_NUMBER_LF + topic.as_str().len() + rest::stuffed_len(payload)
 }
 
-/// Appends `[SP rest] LF`, with `rest` plain.
+/// Appends `[SP body] LF`. `plain_rest` is the body, not stuffed.
 fn end(out: &mut Vec<u8>, plain_rest: &[u8]) {
     if !plain_rest.is_empty() {
         out.push(b' ');
@@ -97,9 +99,9 @@ fn end(out: &mut Vec<u8>, plain_rest: &[u8]) {
     out.push(b'\n');
 }
 
-/// Appends a line of the protocol's own. Its parts are written with `Display`.
+/// Appends a line of the protocol itself. Its parts are written with `Display`.
 ///
-/// `head` is the word and its attributes; the text after it is stuffed.
+/// `head` is the word and its attributes. The text after it is stuffed.
 pub(crate) fn display(
     out: &mut Vec<u8>,
     mark: Mark,
@@ -146,7 +148,7 @@ mod tests {
     use crate::protocol::{Epoch, Line, MAX_EPOCH, MAX_NAME, MAX_NUMBER};
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn an_encoded_line_is_parsed_back() {
         let mut out = Vec::new();
         let id = Mark::Id(RequestId::new(12).unwrap());
         let attributes = Attributes::parse(b";ttl=5").unwrap();
@@ -168,7 +170,8 @@ mod tests {
         assert_eq!(out, b"1 ok\n* t 3\n* /bye\n1 no x a\x10Jb\n");
     }
 
-    /// [B2.2] The longest topic, epoch and number stay below the limits of a value and of a head.
+    /// [B2.2] Even the longest topic, epoch and number stay within the limits of a value and of a
+    /// head.
     #[test]
     fn the_longest_after_is_well_formed() {
         let (topic, epoch) = ("t".repeat(MAX_NAME), "e".repeat(MAX_EPOCH));
@@ -182,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_foretold_length_is_never_too_short() {
+    fn the_predicted_length_is_never_too_short() {
         let topic = Topic::new("t").unwrap();
         for (sequence, payload) in [(1, &b""[..]), (MAX_NUMBER, b"a\nb")] {
             let mut out = Vec::new();

@@ -5,8 +5,7 @@ use std::fmt;
 /// The most bytes of a peer that are shown.
 pub const MAX_SHOWN: usize = 64;
 
-/// Shows bytes that a peer chose: printable ASCII as it is, anything else escaped, at most 64
-/// bytes.
+/// Shows bytes that a peer chose: printable ASCII as it is, all others escaped, at most 64 bytes.
 ///
 /// ```
 /// use bellwire::protocol::Escaped;
@@ -38,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_and_wild_bytes_are_cut_and_escaped() {
+    fn long_and_unprintable_bytes_are_cut_and_escaped() {
         assert_eq!(Escaped(b"plain").to_string(), "plain");
         assert_eq!(Escaped("\u{e9}\n".as_bytes()).to_string(), r"\xc3\xa9\n");
         let long = Escaped(&[b'x'; 70]).to_string();

@@ -2,7 +2,8 @@
 
 use std::{fmt, num::NonZeroU64};
 
-/// The greatest number of the protocol: the greatest integer that every JSON reader holds exactly.
+/// The greatest number of the protocol. It is the greatest integer that every JSON reader
+/// represents exactly.
 pub const MAX_NUMBER: u64 = (1 << 53) - 1;
 
 /// The id of a request: 1 to 2^53-1 (PROTOCOL.md, section 3).
@@ -18,10 +19,10 @@ pub const MAX_NUMBER: u64 = (1 << 53) - 1;
 pub struct RequestId(NonZeroU64);
 
 impl RequestId {
-    /// The first id that bellwire's own client uses on a connection.
+    /// The first id that bellwire's client uses on a connection.
     pub const FIRST: Self = Self(NonZeroU64::MIN);
 
-    /// An id, if `value` lies in 1 to 2^53-1.
+    /// An id; `None` if `value` is not in 1 to 2^53-1.
     pub const fn new(value: u64) -> Option<Self> {
         if value > MAX_NUMBER {
             return None;
@@ -37,7 +38,7 @@ impl RequestId {
         self.0.get()
     }
 
-    /// The id after this one; `None` when the 2^53-1 ids of a connection are used up.
+    /// The id after this one; `None` after 2^53-1.
     pub const fn next(self) -> Option<Self> {
         Self::new(self.get() + 1)
     }
@@ -49,7 +50,7 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// Reads a number of the protocol: decimal, no sign, no leading zero, at most 2^53-1.
+/// Reads a number of the protocol: decimal, without a sign or a leading zero, at most 2^53-1.
 pub fn parse_number(bytes: &[u8]) -> Option<u64> {
     let (&first, _) = bytes.split_first()?;
     if bytes.len() > 16 || (first == b'0' && bytes.len() > 1) {
@@ -71,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_have_one_spelling_and_an_upper_edge() {
+    fn numbers_have_one_spelling_and_an_upper_bound() {
         assert_eq!(parse_number(b"0"), Some(0));
         assert_eq!(parse_number(b"9007199254740991"), Some(MAX_NUMBER));
         for bad in
@@ -82,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_end_where_the_numbers_do() {
+    fn the_last_id_is_the_greatest_number() {
         let last = RequestId::new(MAX_NUMBER).unwrap();
         assert_eq!(last.next(), None);
         assert_eq!(RequestId::FIRST.next().map(RequestId::get), Some(2));

@@ -1,4 +1,4 @@
-//! Bytes to lines: the incremental splitter with which both ends read.
+//! Splits bytes into lines, incrementally. Both ends read with it.
 
 use std::fmt;
 
@@ -6,14 +6,14 @@ use memchr::memchr;
 
 /// The longest line that both sides accept by default, LF included.
 pub const DEFAULT_MAX_LINE: usize = 65_535;
-/// The least `max-line` a peer may announce: every line of the protocol's own fits.
+/// The least `max-line` that a peer may announce. Every line of the protocol itself fits.
 pub const MIN_MAX_LINE: usize = 1_024;
 
-/// Splits a byte stream at LF, whatever the pieces it arrives in (PROTOCOL.md, section 2).
+/// Splits a byte stream at each LF, however the stream is cut into pieces (PROTOCOL.md, section 2).
 ///
-/// Feed it each piece by calling [`next`](Self::next) until it returns `None`. A line that lies
-/// whole in one piece is returned in place; only an unfinished end is copied and kept. Every byte
-/// is scanned once, and never more than `max_line` bytes are held.
+/// Feed it each piece by calling [`next`](Self::next) until that returns `None`. A line that lies
+/// in one piece is returned in place. Only an unfinished line is copied and kept. Every byte is
+/// scanned once, and at most `max_line` bytes are held.
 ///
 /// ```
 /// use bellwire::protocol::LineDecoder;
@@ -29,7 +29,7 @@ pub const MIN_MAX_LINE: usize = 1_024;
 pub struct LineDecoder {
     /// The unfinished line. **Invariant:** it holds no LF, and fewer than `max_line` bytes.
     tail: Vec<u8>,
-    /// The tail was returned as a whole line, and is to be dropped.
+    /// The tail was returned as a whole line, and the next call drops it.
     handed_out: bool,
     max_line: usize,
     line_start: u64,
@@ -38,13 +38,13 @@ pub struct LineDecoder {
     scanned: usize,
 }
 
-/// A line reached its limit of bytes without its LF.
+/// A line reached its limit without an LF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LineTooLong {
     /// The limit, LF included, in bytes.
     pub max_line: usize,
-    /// Where in the stream the first byte over the limit stands.
+    /// The offset in the stream of the first byte over the limit.
     pub offset: u64,
 }
 
@@ -65,8 +65,7 @@ impl LineDecoder {
     /// The next line, without its LF; `None` when `input` is used up.
     ///
     /// # Errors
-    /// [`LineTooLong`] at the first byte over the limit. After it, each call returns the same
-    /// error.
+    /// [`LineTooLong`] at the first byte over the limit. Each later call returns the same error.
     pub fn next<'line, 'input: 'line>(
         &'line mut self,
         input: &mut &'input [u8],
@@ -112,7 +111,7 @@ impl LineDecoder {
         Ok(None)
     }
 
-    /// Makes room for `more` bytes of the line: twice as much each time, but never above the limit.
+    /// Makes room for `more` bytes of the line. The capacity doubles each time, up to the limit.
     fn reserve(&mut self, more: usize) {
         let (len, capacity) = (self.tail.len(), self.tail.capacity());
         if capacity - len < more {
@@ -121,21 +120,21 @@ impl LineDecoder {
         }
     }
 
-    /// Changes the limit, for lines that are to come. The unfinished one must be within it.
+    /// Changes the limit for later lines. The unfinished line must be within it.
     pub(crate) fn set_max_line(&mut self, max_line: usize) {
         debug_assert!(self.pending() < max_line);
         self.max_line = max_line;
     }
 
-    /// Bytes of the unfinished line.
+    /// The bytes of the unfinished line.
     pub fn pending(&self) -> usize {
         if self.handed_out { 0 } else { self.tail.len() }
     }
 }
 
-/// The line without the one CR that may stand directly before its LF, for telnet and `nc -C`.
+/// Removes the one CR that may stand directly before the LF, as telnet and `nc -C` send it.
 ///
-/// A server calls this; a client does not, since no encoder writes a CR.
+/// A server calls this. A client does not, because no encoder writes a CR.
 pub fn strip_cr(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
@@ -173,14 +172,14 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_counts_the_lf_and_the_error_comes_at_the_first_byte_over() {
+    fn the_limit_includes_the_lf_and_the_error_names_the_first_byte_over() {
         assert_eq!(split(&[b"1234567\n"], 8), (vec![b"1234567".to_vec()], None));
         assert_eq!(split(&[b"a\n12345678\n"], 8), (vec![b"a".to_vec()], Some(9)));
         let single: Vec<&[u8]> = b"a\n12345678".chunks(1).collect();
         assert_eq!(split(&single, 8), (vec![b"a".to_vec()], Some(9)));
     }
 
-    /// Row 3 of the threats: 100 MB without a LF, in writes of 1 KiB, over and over.
+    /// Row 3 of the threats: 100 MB without an LF, in writes of 1 KiB.
     #[test]
     fn the_buffer_of_a_line_without_end_is_never_above_the_limit() {
         for max_line in [DEFAULT_MAX_LINE, 65_536, 10_000_019] {
@@ -194,7 +193,7 @@ mod tests {
         }
     }
 
-    /// Row 4 of the threats: no byte is looked at twice, however the lines are cut.
+    /// Row 4 of the threats: no byte is scanned twice, however the lines are cut.
     #[test]
     fn no_byte_is_scanned_twice() {
         for (piece, line) in [(1, 60_000), (7, 60_000), (1, 1), (3, 2), (1_000, 60_000)] {
@@ -208,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_held_between_whole_lines_and_never_more_than_the_limit() {
+    fn whole_lines_leave_no_buffer_and_partial_ones_stay_within_the_limit() {
         let mut lines = LineDecoder::new(100_000);
         for _ in 0..99 {
             let mut piece = &[b'x'; 1_000][..];

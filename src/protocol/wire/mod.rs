@@ -1,5 +1,5 @@
-//! Lines on the wire: splitting, parsing and encoding them, and the names, numbers, codes and notices
-//! that they hold.
+//! Lines on the wire: how they are split, parsed and encoded, and the names, numbers, codes and
+//! notices in them.
 
 mod attribute;
 mod code;

@@ -4,10 +4,10 @@ use std::{borrow::Borrow, fmt, ops::Deref, str::FromStr, sync::Arc};
 
 use crate::protocol::wire::word::{Word, is_name};
 
-/// Words of replies, which no method may be called.
+/// The words of replies. No method may have such a name.
 const REPLY_WORDS: [&str; 5] = ["ok", "err", "no", "cut", "more"];
 
-/// A text that is not a name of the kind asked for.
+/// A text that is not a valid name of a method or a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InvalidName {
@@ -29,10 +29,10 @@ macro_rules! name_type {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// A validated name.
+            /// Validates a name.
             ///
             /// # Errors
-            /// [`InvalidName`] when `name` breaks the syntax of PROTOCOL.md, section 2.
+            /// [`InvalidName`] if `name` breaks the syntax of PROTOCOL.md, section 2.
             pub fn new(name: &str) -> Result<Self, InvalidName> {
                 let check: fn(&str) -> bool = $check;
                 if check(name) {
@@ -42,7 +42,7 @@ macro_rules! name_type {
                 }
             }
 
-            /// The name as it stands on the wire.
+            /// The name as on the wire.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -122,7 +122,7 @@ macro_rules! name_type {
 
 name_type!(
     /// The name of an application's method: 1 to 128 bytes, segments of `A-Z a-z 0-9 _ -` joined by
-    /// one `.` or `/`; not one of `ok err no cut more` (PROTOCOL.md, section 2). Cheap to clone.
+    /// one `.` or `/`, and none of `ok err no cut more` (PROTOCOL.md, section 2). Cheap to clone.
     ///
     /// ```
     /// use bellwire::protocol::Method;
@@ -153,7 +153,7 @@ name_type!(
 );
 
 impl Method {
-    /// Checks a method without making one of its own.
+    /// Checks the name of a method without allocating a [`Method`].
     pub(crate) fn new_word(name: &str) -> Result<Word<'_>, InvalidName> {
         let word = Word::new(name).filter(|word| !word.is_protocol() && !is_reply_word(name));
         word.ok_or(InvalidName { what: NOT_A_METHOD })
@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_leading_slash_is_the_protocols() {
+    fn names_with_a_leading_slash_are_not_for_applications() {
         assert!(Word::new("/renew").is_some_and(Word::is_protocol));
         for bad in ["/", "//a", "/a/"] {
             assert!(Word::new(bad).is_none(), "{bad}");

@@ -1,4 +1,4 @@
-//! Notices: the protocol's own words on the reserved channel, and the notifications beside them.
+//! Notices, the protocol's own lines on the reserved channel, and notifications.
 
 use std::{borrow::Cow, fmt};
 
@@ -25,17 +25,17 @@ pub const VERSION: u64 = 1;
 pub struct Hello {
     /// The protocol's version.
     pub version: u64,
-    /// The session, unique to the connection; the nil UUID if the server named none.
+    /// The session, unique to the connection; the nil UUID if the server sent none.
     pub session: Uuid,
-    /// The longest line the server takes, LF included, in bytes.
+    /// The longest line that the server accepts, LF included, in bytes.
     pub max_line: usize,
-    /// Requests that may be in flight at once.
+    /// The most requests that may be in flight at once.
     pub in_flight: usize,
-    /// Seconds a subscription lives without renewal.
+    /// Seconds that a subscription lives without a renewal.
     pub lease: u64,
-    /// Seconds after which a silent client is closed; `None` for no limit.
+    /// Seconds after which the server closes a silent client; `None` for no limit.
     pub idle: Option<u64>,
-    /// The schemes of `/auth`; empty if the server does not ask for it.
+    /// The schemes of `/auth`; empty if the server requires no authentication.
     pub auth: Vec<Code>,
 }
 
@@ -54,7 +54,7 @@ impl Default for Hello {
 }
 
 impl Hello {
-    /// Appends the notice.
+    /// Appends the `/hello`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let Self { version, session, max_line, in_flight, lease, idle, auth } = self;
         let head = format_args!(
@@ -65,8 +65,8 @@ impl Hello {
         encode::display(out, Mark::Reserved, format_args!("{head}{idle}{auth}"), format_args!(""));
     }
 
-    /// Reads the attributes. `None` when a present attribute has a value of the wrong kind or out
-    /// of range. Of another version nothing else is read: its attributes may mean something else.
+    /// Reads the attributes. `None` if one has an invalid value. For another version only `version`
+    /// is read, because other attributes may have another meaning there.
     fn parse(attributes: Attributes<'_>) -> Option<Self> {
         let default = Self::default();
         let version = positive(parse_number(attributes.get("version")?.as_bytes())?)?;
@@ -77,7 +77,7 @@ impl Hello {
             None => Some(default),
             Some(value) => (value >= least).then_some(value),
         };
-        // A number that this side cannot hold counts as no limit.
+        // A number that this platform cannot represent counts as no limit.
         let count = |key, least: usize, default: usize| {
             let count = number(key, least as u64, default as u64)?;
             Some(usize::try_from(count).unwrap_or(usize::MAX))
@@ -100,7 +100,7 @@ impl Hello {
     }
 }
 
-/// The attribute that names the schemes, where there are any.
+/// The attribute `auth`; empty if there are no schemes.
 struct Schemes<'a>(&'a [Code]);
 
 impl fmt::Display for Schemes<'_> {
@@ -116,7 +116,7 @@ impl fmt::Display for Schemes<'_> {
 pub enum Notice<'a> {
     /// The server's first line.
     Hello(Hello),
-    /// Numbers that will not be delivered, both ends included.
+    /// Numbers that will not be delivered, from `first` to `last`.
     Gap {
         /// The topic.
         topic: &'a str,
@@ -126,55 +126,54 @@ pub enum Notice<'a> {
         first: u64,
         /// The last number named.
         last: u64,
-        /// Why.
+        /// The reason.
         reason: Code,
     },
-    /// The log ended; a new one goes on at this position.
+    /// The log has ended. A new log goes on at this position.
     Reset {
         /// The topic.
         topic: &'a str,
         /// The new log, and its next number.
         position: Position,
     },
-    /// The subscription ended; it may be resumed from this position.
+    /// The subscription has ended. It may be resumed from this position.
     End {
         /// The topic.
         topic: &'a str,
-        /// Why.
+        /// The reason.
         reason: Code,
         /// Where to resume.
         position: Position,
-        /// The last number of the log, where the server says that it has not delivered all.
+        /// The last number of the log, if the server says that it has not delivered all numbers.
         head: Option<u64>,
     },
-    /// A fault that belongs to no request.
+    /// An error that belongs to no request.
     Error {
-        /// The id of the line at fault, if the server could read one.
+        /// The id of the faulty line, if the server could read one.
         id: Option<RequestId>,
         /// What was wrong.
         reason: Reason,
     },
     /// The server is going away.
     Bye {
-        /// The last application id that is executed; `None` in the first step of a drain.
+        /// The last application id that the server executes; `None` in the first step of a drain.
         last: Option<u64>,
-        /// How long not to connect again, in milliseconds.
+        /// How long the client must not connect again, in milliseconds.
         retry: Option<u64>,
-        /// Why.
+        /// The reason.
         reason: Reason,
     },
-    /// The server does not read for now, but is alive.
+    /// The server is alive, but does not read for now.
     Hold,
-    /// A notice this version does not know, to be ignored.
+    /// A notice that this version does not know. The client ignores it.
     Unknown,
 }
 
 impl<'a> Notice<'a> {
-    /// Reads a line of the reserved channel whose word is the protocol's.
+    /// Reads a line of the reserved channel whose word belongs to the protocol.
     ///
-    /// `None` when it is a notice of this version, and a required argument or attribute is absent,
-    /// or one has the wrong form or is out of range (docs/protocol/reference.md, section 21): the
-    /// line is malformed.
+    /// `None` if the line is a malformed notice of this version: a required argument or attribute
+    /// is absent, or one is invalid or out of range (docs/protocol/reference.md, section 21).
     pub fn parse(line: &Line<'a>) -> Option<Self> {
         let rest = line.rest;
         match line.word.as_str() {
@@ -201,7 +200,7 @@ impl<'a> Notice<'a> {
     }
 }
 
-/// The number under `key`: absent is `Some(None)`, anything but a number is `None`.
+/// The number under `key`. `Some(None)` if it is absent, `None` if it is not a number.
 fn optional_number(attributes: Attributes<'_>, key: &str) -> Option<Option<u64>> {
     match attributes.get(key) {
         None => Some(None),
@@ -209,7 +208,7 @@ fn optional_number(attributes: Attributes<'_>, key: &str) -> Option<Option<u64>>
     }
 }
 
-/// As above, for a number that must not be 0.
+/// As [`optional_number`], for a number that must not be 0.
 fn optional_positive(attributes: Attributes<'_>, key: &str) -> Option<Option<u64>> {
     match optional_number(attributes, key)? {
         None => Some(None),
@@ -297,8 +296,8 @@ pub fn encode_end(
     encode::display(out, Mark::Reserved, format_args!("/end"), text);
 }
 
-/// Appends `* /end;head=HEAD TOPIC shutdown EPOCH:NEXT`: the server stops, and the numbers from
-/// NEXT to HEAD were not delivered.
+/// Appends `* /end;head=HEAD TOPIC shutdown EPOCH:NEXT`: the server stops and has not delivered the
+/// numbers from NEXT to HEAD.
 pub fn encode_end_unread(
     out: &mut Vec<u8>,
     topic: &crate::protocol::Topic,
@@ -334,7 +333,8 @@ pub fn encode_goodbye(out: &mut Vec<u8>, reason: &Code) {
     encode::display(out, Mark::Reserved, format_args!("/bye {reason}"), format_args!(""));
 }
 
-/// Appends `* /bye;last=N REASON`: the line is drawn.
+/// Appends `* /bye;last=N REASON`: the second step of a drain, which names the last id to be
+/// executed.
 pub fn encode_bye(out: &mut Vec<u8>, last: u64, reason: &Code) {
     let head = format_args!("/bye;last={last}");
     encode::display(out, Mark::Reserved, head, format_args!("{reason}"));
@@ -402,7 +402,7 @@ mod tests {
         assert_eq!(lines, expected.map(Some));
     }
 
-    /// One rule for all values: out of range is as malformed as of another form.
+    /// One rule holds for all values: a value out of range is as malformed as one of another form.
     #[test]
     fn values_out_of_range_are_malformed() {
         let over = "9007199254740992";
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_arguments_are_told_from_unknown_notices() {
+    fn bad_arguments_are_malformed_and_unknown_notices_are_not() {
         assert_eq!(notice(b"* /weather;x=1 fine"), Some(Notice::Unknown));
         for bad in ["/gap a e 3 2 x", "/gap a e 0 2 x", "/gap a e 1 x", "/end a b", "/reset a e:0"]
         {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::protocol::wire::word::Word;
 
-/// How a request ended, or goes on (PROTOCOL.md, section 3). The word alone decides.
+/// How a request ended, or that it goes on (PROTOCOL.md, section 3). The word alone decides.
 ///
 /// Exhaustive: version 1 of the protocol has these five words, and each of them matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -15,9 +15,9 @@ pub enum Outcome {
     Ok,
     /// The handler ran and failed.
     Err,
-    /// Not started: safe to retry.
+    /// The handler was not started: a retry is safe.
     No,
-    /// May have run.
+    /// The handler may have run.
     Cut,
 }
 
@@ -45,7 +45,7 @@ impl Outcome {
         })
     }
 
-    /// Whether the request is over with it: all but `more`.
+    /// Whether the request ends with it: true for all but `more`.
     pub const fn is_terminal(self) -> bool {
         !matches!(self, Self::More)
     }

@@ -1,4 +1,4 @@
-//! A line to its parts: one parser for both directions.
+//! Parses a line into its parts. One parser serves both directions.
 
 use std::{borrow::Cow, fmt};
 
@@ -9,7 +9,7 @@ use crate::protocol::wire::{
     word::Word,
 };
 
-/// What a line begins with.
+/// The mark that a line begins with.
 ///
 /// Exhaustive: version 1 of the protocol has no other marks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,23 +30,24 @@ impl Mark {
     }
 }
 
-/// The rest of a line, still stuffed. **Invariant:** no LF, no raw CR, no illegal DLE pair.
+/// The body of a line, still stuffed. **Invariant:** no LF, no raw CR, no invalid DLE pair.
 #[derive(Clone, Copy, Eq)]
 pub struct Rest<'a> {
     bytes: &'a [u8],
-    /// Whether some of it may be stuffed; found by the check, so that it is not searched again.
+    /// Whether the body may hold stuffed bytes. The check finds this out, so it is not searched
+    /// again.
     has_pairs: bool,
 }
 
 impl<'a> Rest<'a> {
     const EMPTY: Rest<'static> = Rest { bytes: &[], has_pairs: false };
 
-    /// The bytes as they stand on the wire.
+    /// The bytes as on the wire.
     pub fn stuffed(self) -> &'a [u8] {
         self.bytes
     }
 
-    /// The plain bytes; borrowed from the line when nothing was stuffed.
+    /// The plain bytes; borrowed from the line if nothing was stuffed.
     pub fn plain(self) -> Cow<'a, [u8]> {
         match self.has_pairs {
             true => rest::unstuff(self.bytes),
@@ -54,14 +55,15 @@ impl<'a> Rest<'a> {
         }
     }
 
-    /// Whether there is none. Absent and empty are the same.
+    /// Whether the body is empty. An absent body counts as empty.
     pub fn is_empty(self) -> bool {
         self.bytes.is_empty()
     }
 
-    /// Splits at the first SP: an argument, and the rest behind it.
+    /// Splits at the first SP. Returns the argument before it, and the part of the body behind it.
     ///
-    /// Stuffing does not make or hide a SP, so splitting before unstuffing is the same as after.
+    /// Stuffing never adds or hides an SP, so it makes no difference that the body is split before
+    /// it is unstuffed.
     pub fn split_argument(self) -> (&'a [u8], Rest<'a>) {
         match memchr(b' ', self.bytes) {
             Some(at) => {
@@ -79,14 +81,14 @@ impl PartialEq for Rest<'_> {
     }
 }
 
-/// Its length on the wire: a payload may be secret.
+/// Shows only the length on the wire, because a payload may be secret.
 impl fmt::Debug for Rest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Rest({} bytes)", self.bytes.len())
     }
 }
 
-/// A line's parts, in the line's own bytes: `mark SP word attributes [SP rest]`.
+/// The parts of a line, borrowed from its bytes: `mark SP word attributes [SP body]`.
 ///
 /// ```
 /// use bellwire::protocol::{Line, Mark, RequestId};
@@ -106,11 +108,11 @@ impl fmt::Debug for Rest<'_> {
 pub struct Line<'a> {
     /// The id, or the reserved channel.
     pub mark: Mark,
-    /// A method, a topic, `ok`, or the protocol's own.
+    /// A method, a topic, `ok`, or another word of the protocol.
     pub word: Word<'a>,
     /// The attributes of the head.
     pub attributes: Attributes<'a>,
-    /// All behind the head.
+    /// The body.
     pub rest: Rest<'a>,
 }
 
@@ -118,11 +120,11 @@ pub struct Line<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Malformed {
-    /// The first byte of the line that is wrong, counted from 0.
+    /// The offset of the first byte that is wrong, counted from 0.
     pub at: usize,
     /// What is wrong with it.
     pub what: &'static str,
-    /// The id that the line begins with, if that is valid.
+    /// The id that the line begins with, if it is valid.
     pub id: Option<RequestId>,
 }
 
@@ -135,10 +137,10 @@ impl fmt::Display for Malformed {
 impl std::error::Error for Malformed {}
 
 impl<'a> Line<'a> {
-    /// Parses a line, given without its LF. Allocates nothing.
+    /// Parses a line, given without its LF. It does not allocate.
     ///
     /// # Errors
-    /// [`Malformed`], with the place of the first fault.
+    /// [`Malformed`], with the offset of the first fault.
     pub fn parse(line: &'a [u8]) -> Result<Self, Malformed> {
         let (mark, head_at) = parse_mark(line)?;
         let id = mark.id();
@@ -164,8 +166,8 @@ impl<'a> Line<'a> {
         Ok(Self { mark, word, attributes, rest: Rest { bytes: rest, has_pairs } })
     }
 
-    /// Parses a line as a server reads it. One CR before its LF is dropped. Its word is a method,
-    /// so the words of replies are refused.
+    /// Parses a line as a server reads it. One CR before its LF is dropped. Its word must be a
+    /// method, so the words of replies are refused.
     ///
     /// # Errors
     /// [`Malformed`], as [`parse`](Self::parse).
@@ -183,7 +185,7 @@ impl<'a> Line<'a> {
 }
 
 impl Malformed {
-    /// Of several faults the first is reported, so nothing after the longest head is checked.
+    /// Only the first fault is reported, so nothing after the longest head is checked.
     fn capped(self) -> Self {
         if self.at < MAX_HEAD { self } else { self.head_too_long() }
     }
@@ -199,7 +201,7 @@ fn split_attributes(behind: &[u8]) -> (&[u8], &[u8]) {
     (attributes, from_space.get(1..).unwrap_or_default())
 }
 
-/// The mark, and where the head goes on after its SP.
+/// The mark, and the offset of the word.
 fn parse_mark(line: &[u8]) -> Result<(Mark, usize), Malformed> {
     let fault = |what| Malformed { at: 0, what, id: None };
     let mut id = 0;
@@ -243,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_before_the_id_is_nobodys() {
+    fn a_fault_before_the_id_has_no_id() {
         let lines: [&[u8]; 11] = [
             b"",
             b"1",
@@ -263,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_behind_the_id_is_the_ids() {
+    fn a_fault_behind_the_id_names_the_id() {
         for (line, at) in [
             (&b"7 "[..], 2),
             (b"7  a", 2),

@@ -9,7 +9,7 @@ pub const MAX_EPOCH: usize = 32;
 
 /// The identity of a topic's log: 1 to 32 of `A-Z a-z 0-9` (PROTOCOL.md, section 4).
 ///
-/// An epoch and a sequence number together never name two messages.
+/// An epoch and a sequence number together never name two different messages.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Epoch {
     len: u8,
@@ -17,7 +17,7 @@ pub struct Epoch {
 }
 
 impl Epoch {
-    /// The epoch, if `epoch` has the syntax of an epoch.
+    /// The epoch; `None` if `epoch` breaks the syntax of epochs.
     pub fn new(epoch: &str) -> Option<Self> {
         let mut bytes = [0; MAX_EPOCH];
         let legal = !epoch.is_empty() && epoch.bytes().all(|byte| byte.is_ascii_alphanumeric());
@@ -25,7 +25,7 @@ impl Epoch {
         legal.then_some(Self { len: epoch.len() as u8, bytes })
     }
 
-    /// An epoch out of 64 random bits, in 13 characters.
+    /// Makes an epoch of 13 characters from 64 random bits.
     pub fn from_bits(bits: u64) -> Self {
         const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
         let mut bytes = [0; MAX_EPOCH];
@@ -36,7 +36,7 @@ impl Epoch {
         Self { len: 13, bytes }
     }
 
-    /// The epoch as it stands on the wire.
+    /// The epoch as on the wire.
     pub fn as_str(&self) -> &str {
         let bytes = self.bytes.get(..usize::from(self.len)).unwrap_or_default();
         std::str::from_utf8(bytes).unwrap_or_default()
@@ -55,7 +55,7 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// `EPOCH:SEQ`: a place in a topic's log. It names the *next* number to come.
+/// `EPOCH:SEQ`: a place in a topic's log. It names the *next* number.
 ///
 /// ```
 /// use bellwire::protocol::Position;
@@ -75,7 +75,7 @@ pub struct Position {
 }
 
 impl Position {
-    /// Whether it can be written: after the last number of an epoch there is no position.
+    /// Whether the position can be sent. There is no position behind the last number of an epoch.
     pub(crate) fn is_sendable(self) -> bool {
         (1..=MAX_NUMBER).contains(&self.next)
     }

@@ -1,4 +1,4 @@
-//! Replies: the lines that carry an id to the client.
+//! Replies: the lines to the client that carry an id.
 
 use std::{fmt, num::NonZeroU64};
 
@@ -11,23 +11,23 @@ use crate::protocol::wire::{
     parse::{Line, Mark, Rest},
 };
 
-/// Why a request has no `ok`: a code, and a text for people.
+/// The code of a request that did not succeed, and a text for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reason {
-    /// Explains the outcome; it never decides it.
+    /// Explains the outcome, but never decides it.
     pub code: Code,
-    /// A text for people, from the peer: show it escaped.
+    /// A text for people. It comes from the peer, so show it escaped.
     pub text: String,
 }
 
 impl Reason {
-    /// A reason.
+    /// A reason from its parts.
     pub fn new(code: Code, text: impl Into<String>) -> Self {
         Self { code, text: text.into() }
     }
 
-    /// Reads `CODE [text]`. `None` without a code: the line is malformed then.
+    /// Reads `CODE [text]`. `None` if there is no code: the line is then malformed.
     pub fn parse(rest: Rest<'_>) -> Option<Self> {
         let (code, text) = rest.split_argument();
         let code = Code::new(std::str::from_utf8(code).ok()?)?;
@@ -57,7 +57,7 @@ pub(crate) fn encode_failure(
     encode::display(out, Mark::Id(id), head, text);
 }
 
-/// Appends `ID no;retry=MS CODE [text] LF`: a refusal, and when to come again.
+/// Appends `ID no;retry=MS CODE [text] LF`: a refusal with a retry hint.
 pub(crate) fn encode_refusal(
     out: &mut Vec<u8>,
     id: RequestId,
@@ -69,13 +69,13 @@ pub(crate) fn encode_refusal(
     encode::display(out, Mark::Id(id), head, text);
 }
 
-/// A line from the server, distinguished by its mark.
+/// A line from the server, by its mark.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Incoming<'a> {
     Reply(RequestId, Outcome, Line<'a>),
     Notice(Line<'a>),
     Notification(Line<'a>),
-    /// A reply with another word than the five.
+    /// A line with an id whose word is not one of the five of replies.
     Unknown(RequestId),
 }
 
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_one_line_whatever_its_text() {
+    fn a_failure_is_one_line_for_any_text() {
         let mut out = Vec::new();
         let text = format_args!("a\nb");
         encode_failure(&mut out, RequestId::FIRST, Outcome::Cut, &Code::LOST, text);

@@ -1,7 +1,8 @@
-//! The rest of a line: any bytes, with the three that could break a line stuffed.
+//! The body of a line: any bytes, with byte stuffing for the three bytes that would break a line.
 //!
 //! LF, CR and DLE travel as DLE and the byte XOR 0x40 (PROTOCOL.md, section 2). JSON and plain text
-//! hold none of them, so for nearly every payload both directions cost one vectorised scan.
+//! contain none of them. So for nearly every payload, stuffing and unstuffing cost one vectorised
+//! scan.
 
 use std::borrow::Cow;
 
@@ -9,18 +10,18 @@ use memchr::{memchr, memchr2, memchr3};
 
 const LF: u8 = b'\n';
 const CR: u8 = b'\r';
-/// Data link escape: what announces a stuffed byte.
+/// Data link escape: it introduces a stuffed byte.
 pub(crate) const DLE: u8 = 0x10;
 const FLIP: u8 = 0x40;
 
-/// Special bytes no farther apart than this are handled byte by byte, which is then faster than a
-/// scan for each of them.
+/// Special bytes at most this far apart are handled one by one. A scan for each of them would be
+/// slower.
 const NEAR: usize = 8;
 
-/// What is no longer than this is first checked as words, which is then faster than a scan.
+/// A body of at most this length is first checked in words of 8 bytes. A scan would be slower.
 const SHORT: usize = 64;
 
-/// Appends `plain` to `out`, stuffed.
+/// Appends the stuffed form of `plain` to `out`.
 pub fn stuff(plain: &[u8], out: &mut Vec<u8>) {
     if is_short_text(plain) {
         return out.extend_from_slice(plain);
@@ -49,7 +50,7 @@ fn stuff_bytes(plain: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// The length of `plain` once stuffed.
+/// The length of `plain` after stuffing.
 pub fn stuffed_len(plain: &[u8]) -> usize {
     let Some(first) = memchr3(LF, CR, DLE, plain) else { return plain.len() };
     // The count of one chunk fits into a byte, so the compiler counts many bytes at a time.
@@ -58,16 +59,16 @@ pub fn stuffed_len(plain: &[u8]) -> usize {
     plain.len() + specials.map(|count: u8| usize::from(count)).sum::<usize>()
 }
 
-/// Whether a stuffed rest holds pairs; or where it breaks the rules first, by a raw CR or a DLE
-/// that begins no legal pair.
+/// Checks a stuffed body. Returns whether it holds stuffed pairs, or else the offset of its first
+/// fault: a raw CR, or a DLE that begins no valid pair.
 pub(crate) fn check(stuffed: &[u8]) -> Result<bool, (usize, &'static str)> {
     if is_short_text(stuffed) {
         return Ok(false);
     }
     let Some(first) = memchr2(CR, DLE, stuffed) else { return Ok(false) };
     let from = stuffed.get(first..).unwrap_or_default();
-    // The second byte of a legal pair is no DLE. So each byte is checked together with the next
-    // one, many at a time. The position of the first fault is searched only if there is one.
+    // The second byte of a valid pair is not a DLE. So each byte is checked together with the next
+    // one, many at a time. The position of the first fault is searched only if there is a fault.
     let is_bad = |byte: u8, next: u8| (byte == CR) | ((byte == DLE) & !is_flipped(next));
     let nexts = from.get(1..).unwrap_or_default();
     let any_bad =
@@ -81,9 +82,9 @@ pub(crate) fn check(stuffed: &[u8]) -> Result<bool, (usize, &'static str)> {
     Err((at, if stuffed.get(at) == Some(&CR) { "raw CR" } else { "bad escape" }))
 }
 
-/// The plain bytes of a stuffed rest, in one pass; borrowed when there is nothing to undo.
+/// Unstuffs a body in one pass; borrows it if nothing is stuffed.
 ///
-/// A DLE that begins no legal pair stays as it is: lines are checked when they are parsed.
+/// A DLE that begins no valid pair stays as it is, because lines are checked when they are parsed.
 pub fn unstuff(stuffed: &[u8]) -> Cow<'_, [u8]> {
     match memchr(DLE, stuffed) {
         None => Cow::Borrowed(stuffed),
@@ -120,7 +121,7 @@ fn is_near(bytes: &[u8], is_special: impl Fn(u8) -> bool) -> bool {
     bytes.iter().take(NEAR).fold(false, |any, &byte| any | is_special(byte))
 }
 
-/// Whether these bytes are few, and all of them above DLE: so none is special.
+/// Whether these bytes are at most [`SHORT`] and all above DLE. Then none of them is special.
 fn is_short_text(bytes: &[u8]) -> bool {
     /// The high bit of each byte.
     const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
@@ -138,7 +139,7 @@ fn is_special(byte: u8) -> bool {
     byte == LF || byte == CR || byte == DLE
 }
 
-/// Whether this is the second byte of a legal pair.
+/// Whether this is the second byte of a valid pair.
 fn is_flipped(byte: u8) -> bool {
     is_special(byte ^ FLIP)
 }
@@ -176,8 +177,8 @@ mod tests {
         assert_eq!(stuffed(b"\x10J"), b"\x10PJ");
     }
 
-    /// Every text of up to 5 of these bytes, alone and at each distance from a special byte up to
-    /// where the search changes its way, against the plainest way to do it.
+    /// Compares with the simplest implementation: every text of up to 5 of these bytes, alone and
+    /// at each distance from a special byte up to where the search changes its method.
     #[test]
     fn dense_and_sparse_special_bytes_give_the_same_bytes() {
         let mut texts: Vec<Vec<u8>> = vec![Vec::new()];
@@ -193,7 +194,7 @@ mod tests {
             assert_eq!(stuffed(&text), plainest);
             assert_eq!(check(&plainest), Ok(true));
             assert_eq!(unstuff(&plainest).as_ref(), text);
-            // The same bytes as a peer may send them, which need not be legal.
+            // The same bytes as a peer may send them, so they need not be valid.
             let text: Vec<u8> =
                 text.iter().map(|&byte| if byte == LF { DLE } else { byte }).collect();
             assert_eq!(check(&text), plainest_check(&text), "{text:?}");
@@ -220,10 +221,10 @@ mod tests {
         Ok(stuffed.contains(&DLE))
     }
 
-    /// Short texts are checked in words. Texts of each length up to over the longest of these, with one
-    /// other byte at each place, against the plainest way to do it.
+    /// Short texts are checked in words. Compares with the simplest implementation: texts of each
+    /// length up to beyond the limit of short ones, with one other byte at each place.
     #[test]
-    fn a_special_byte_is_found_at_each_place_of_a_text_of_each_length() {
+    fn a_special_byte_is_found_at_each_offset_of_texts_of_each_length() {
         const BYTES: [u8; 9] = [0, LF, CR, DLE - 1, DLE, DLE + 1, 0x80 | LF, 0x80 | DLE, u8::MAX];
         for (length, other) in (0..=80).flat_map(|length| [(length, b'x'), (length, u8::MAX)]) {
             let clean = vec![other; length];
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_found_where_they_are() {
+    fn the_first_fault_has_its_offset() {
         for (rest, at) in [
             (&b"ok"[..], None),
             (b"\x10J\x10M\x10P", None),

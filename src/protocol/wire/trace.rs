@@ -1,11 +1,11 @@
-//! Trace contexts: whose span a request belongs to.
+//! Trace contexts: the span that a request belongs to.
 
 use std::{fmt, str::FromStr};
 
 /// A W3C `traceparent`, the value of the attribute `trace` (docs/protocol/reference.md, section
 /// 21).
 ///
-/// 55 bytes, `VERSION-TRACE-PARENT-FLAGS` in lower-case hexadecimal digits: of 2, 32, 16 and 2. The
+/// 55 bytes, `VERSION-TRACE-PARENT-FLAGS`, of 2, 32, 16 and 2 lower-case hexadecimal digits. The
 /// version is not `ff`. The trace and the parent are not all zeros.
 ///
 /// ```

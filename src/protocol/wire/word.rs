@@ -1,10 +1,10 @@
-//! Words: what a line asks for or says. And the syntax of names.
+//! Words, which say what a line is, and the syntax of names.
 
 use std::fmt;
 
 use crate::protocol::wire::limits::MAX_NAME;
 
-/// A line's word: a name of the application's, or one of the protocol's (`ok`, `/renew`).
+/// A line's word: a name of the application, or a word of the protocol (`ok`, `/renew`).
 ///
 /// **Invariant:** an optional `/`, then a name. So it is ASCII.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -17,13 +17,13 @@ impl<'a> Word<'a> {
         (word_len(word) == Some(word.len())).then_some(Self(word))
     }
 
-    /// The word that `head` begins with, up to its end, a `;` or a SP, and what is behind it.
+    /// Splits off the word that `head` begins with. It ends at a `;`, an SP or the end of `head`.
     pub(super) fn split(head: &'a [u8]) -> Option<(Self, &'a [u8])> {
         let (word, behind) = head.split_at(word_len(head)?);
         Some((Self(word), behind))
     }
 
-    /// The word as it stands on the wire.
+    /// The word as on the wire.
     pub fn as_str(self) -> &'a str {
         std::str::from_utf8(self.0).unwrap_or_default()
     }
@@ -33,7 +33,7 @@ impl<'a> Word<'a> {
         self.0
     }
 
-    /// Whether it is the protocol's own: it begins with `/`.
+    /// Whether the word belongs to the protocol: it begins with `/`.
     pub fn is_protocol(self) -> bool {
         self.0.first() == Some(&b'/')
     }
@@ -45,8 +45,8 @@ impl fmt::Debug for Word<'_> {
     }
 }
 
-/// The length of the word that `head` begins with, up to its end, a `;` or a SP; `None` if there is
-/// none. One pass, since every line goes through it.
+/// The length of the word that `head` begins with; `None` if there is none. It ends at a `;`, an SP
+/// or the end of `head`. One pass, because every line goes through it.
 fn word_len(head: &[u8]) -> Option<usize> {
     let (slash, name) = match head {
         [b'/', name @ ..] => (1, name),
@@ -55,14 +55,14 @@ fn word_len(head: &[u8]) -> Option<usize> {
     name_len(name).map(|len| slash + len).filter(|len| *len <= MAX_NAME)
 }
 
-/// Whether `bytes` are an application's name: segments of `A-Z a-z 0-9 _ -`, joined by one `.` or
-/// `/`, 1 to 128 bytes in all (PROTOCOL.md, section 2).
+/// Whether `bytes` are a name of an application: segments of `A-Z a-z 0-9 _ -`, joined by one `.`
+/// or `/`, 1 to 128 bytes in all (PROTOCOL.md, section 2).
 pub(super) fn is_name(bytes: &[u8]) -> bool {
     name_len(bytes) == Some(bytes.len())
 }
 
-/// The length of the name that `bytes` begin with: it ends at a SP, a `;` or the end. `None` if that
-/// is no name.
+/// The length of the name that `bytes` begin with. It ends at an SP, a `;` or the end of `bytes`.
+/// `None` if it is not a name.
 fn name_len(bytes: &[u8]) -> Option<usize> {
     let mut len = 0;
     loop {
@@ -79,7 +79,7 @@ fn name_len(bytes: &[u8]) -> Option<usize> {
     (len <= MAX_NAME).then_some(len)
 }
 
-/// By a table, because every line has a name.
+/// Looks up a table, because every line has a name.
 fn is_in_segment(byte: u8) -> bool {
     #[expect(clippy::indexing_slicing, reason = "of a constant, which would not compile")]
     const TABLE: [bool; 256] = {
@@ -101,7 +101,7 @@ mod tests {
 
     /// A word has at most 128 bytes, its slash included.
     #[test]
-    fn the_longest_word_is_counted_with_its_slash() {
+    fn the_limit_of_a_word_includes_its_slash() {
         for (slash, end) in
             ["", "/"].into_iter().flat_map(|one| ["", " ", ";k=v", " x"].map(|two| (one, two)))
         {
@@ -131,10 +131,10 @@ mod tests {
         }
     }
 
-    /// Every text of up to 3 of these bytes, alone and behind names up to the longest and over it,
-    /// against the plainest way to do it.
+    /// Compares with the simplest implementation: every text of up to 3 of these bytes, alone and
+    /// behind names of up to one byte over the limit.
     #[test]
-    fn names_end_where_the_plainest_search_ends_them() {
+    fn names_end_where_the_simplest_search_ends_them() {
         let mut texts: Vec<Vec<u8>> = vec![Vec::new()];
         for from in 0.. {
             let Some(text) = texts.get(from).filter(|text| text.len() < 3).cloned() else { break };

@@ -1,12 +1,12 @@
-//! Where a run's decisions come from: a seed, or the bytes of a fuzz target.
+//! The source of a run's decisions: a seed, or the bytes of a fuzz target.
 
 use fastrand::Rng;
 
 /// A source of decisions. The same source gives the same run.
 pub(super) enum Choices {
     Seed(Rng),
-    /// One byte for each decision. At the end every decision is the first choice, by which a run goes
-    /// on in the plainest way.
+    /// One byte for each decision. After the last byte every decision is the first choice, with
+    /// which a run continues in the simplest way.
     Bytes {
         data: Vec<u8>,
         at: usize,

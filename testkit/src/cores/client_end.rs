@@ -1,4 +1,4 @@
-//! The driver of a client's connection, by hand.
+//! A manual driver of a client's connection.
 
 use std::{sync::Arc, task::Waker};
 
@@ -17,7 +17,7 @@ use crate::{
     lines::{LineReader, Way},
 };
 
-/// Reads in one turn.
+/// The most reads in one turn.
 const READS: usize = 4;
 
 pub(super) struct ClientEnd {
@@ -27,16 +27,16 @@ pub(super) struct ClientEnd {
     flag: Arc<Flag>,
     waker: Waker,
     was_gathered: bool,
-    /// Reading gave nothing, so that bytes wake it.
+    /// Reading returned nothing, so arriving bytes wake this end.
     waits_to_read: bool,
-    /// The transport took nothing, so that room wakes it.
+    /// The transport took nothing, so room in it wakes this end.
     waits_to_write: bool,
     to_server: LineReader,
     to_client: LineReader,
     connection: u64,
-    /// Topics whose `/end` it has read.
+    /// Topics whose `/end` was read.
     ended_topics: Vec<String>,
-    /// Why it is over.
+    /// Why the connection ended.
     pub(super) ended: Option<ConnectionError>,
 }
 
@@ -61,7 +61,7 @@ impl ClientEnd {
         }
     }
 
-    /// Whether something woke it.
+    /// Whether this end was woken.
     pub(super) fn is_ready(&self, input: &Pipe, output: &Pipe) -> bool {
         self.ended.is_none()
             && (self.flag.is_set()
@@ -78,8 +78,8 @@ impl ClientEnd {
         }
     }
 
-    /// Topics that have ended since the last call, and that are not subscribed to again here: the server
-    /// leaves.
+    /// Topics that have ended since the last call, and that are not subscribed to again on this
+    /// connection because the server leaves.
     pub(super) fn given_up(&mut self) -> Vec<String> {
         let ended = std::mem::take(&mut self.ended_topics);
         match self.core.connection_state() {
@@ -177,7 +177,7 @@ impl ClientEnd {
     }
 }
 
-/// How many bytes pass at once at most.
+/// The most bytes that pass at once.
 pub(super) fn size(world: &World) -> usize {
     match world.below(4) {
         0 | 1 => usize::MAX,

@@ -1,4 +1,4 @@
-//! The driver of a client's connections, by hand: it connects again, after a pause.
+//! A manual driver of a client's connections. It reconnects after a pause.
 
 use std::{sync::Arc, task::Waker, time::Duration};
 
@@ -10,7 +10,7 @@ use bellwire::{
 
 use super::{executor::Flag, world::World};
 
-/// Milliseconds before an attempt, at most.
+/// The longest pauses before an attempt, in milliseconds.
 const PAUSES: [usize; 4] = [1, 1, 100, 3_000];
 
 pub(super) struct Dialing {
@@ -18,7 +18,7 @@ pub(super) struct Dialing {
     world: World,
     flag: Arc<Flag>,
     waker: Waker,
-    /// When it connects, while there is no connection.
+    /// When it connects; `None` while there is a connection.
     due: Option<Time>,
     has_ended: bool,
 }
@@ -33,7 +33,7 @@ impl Dialing {
         (client, Self { dialer, world, flag, waker, due, has_ended })
     }
 
-    /// Whether something woke it.
+    /// Whether the driver was woken.
     pub(super) fn is_ready(&self) -> bool {
         !self.has_ended && (self.flag.is_set() || self.is_due())
     }
@@ -53,7 +53,7 @@ impl Dialing {
         self.due.is_none() && !self.is_ready()
     }
 
-    /// Returns the next connection, when it is made.
+    /// Returns the next connection once it is established.
     pub(super) fn turn(&mut self) -> Option<Connection> {
         self.flag.take();
         let now = self.world.now();
@@ -68,7 +68,7 @@ impl Dialing {
                 if self.due.is_some() {
                     return None;
                 }
-                // It is asked again once there is the connection.
+                // The dialer is polled again once the connection exists.
                 self.flag.set();
                 Some(self.dialer.connect(now).expect("it is to connect"))
             }

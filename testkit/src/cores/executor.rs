@@ -1,4 +1,4 @@
-//! The smallest executor: tasks in a list, each with a flag that its waker sets.
+//! A minimal executor: a list of tasks, each with a flag that its waker sets.
 
 use std::{
     future::Future,
@@ -10,7 +10,7 @@ use std::{
     task::{Context, Wake, Waker},
 };
 
-/// A waker that remembers that it was woken.
+/// A waker that records that it was woken.
 #[derive(Default)]
 pub(super) struct Flag(AtomicBool);
 
@@ -37,9 +37,9 @@ impl Flag {
 /// What a run expects of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// It has a bounded number of things to do.
+    /// The task has a bounded number of steps.
     Acts,
-    /// It waits for messages for as long as its client lives.
+    /// The task waits for messages as long as its client lives.
     Listens,
 }
 
@@ -75,7 +75,7 @@ impl Executor {
         }
     }
 
-    /// Drops a task in the middle of what it does.
+    /// Drops a task in the middle of its work.
     pub(super) fn abort(&mut self, at: usize) {
         drop(self.tasks.swap_remove(at));
     }

@@ -1,5 +1,4 @@
-//! What the server does with calls. A payload begins with the number of its call, and so does the
-//! reply.
+//! The server's handlers. A payload begins with the number of its call, and so does the reply.
 
 use std::{future::pending, panic::resume_unwind};
 
@@ -18,10 +17,10 @@ use crate::{
 
 const SERVER: &str = "server";
 
-/// Refuses a call.
+/// An extractor that refuses a call.
 struct No;
 
-/// A handler that runs.
+/// A running handler.
 struct Running {
     world: World,
     call: u64,
@@ -90,7 +89,7 @@ async fn fail(State(world): State<World>, Asked { call, .. }: Asked) -> Result<S
     Err(Failure::new(Code::from_static("sorry"), call.to_string()))
 }
 
-/// Panics without a message of the panic hook.
+/// Panics without the output of the panic hook.
 async fn panic(State(world): State<World>, Asked { call, .. }: Asked) -> String {
     let _running = Running::begin(&world, call);
     world.sleep(world.below(3) as u64).await;
@@ -101,7 +100,7 @@ async fn refuse(_: No, world: State<World>, asked: Asked) -> String {
     echo(world, asked).await
 }
 
-/// So many items as the payload says.
+/// Streams as many items as the payload says.
 async fn count(
     State(world): State<World>,
     Asked { call, text }: Asked,
@@ -116,7 +115,7 @@ async fn count(
     }))
 }
 
-/// `CALL TOPIC`: publishes, and says where that is to be seen.
+/// `CALL TOPIC`: publishes, and answers with the position of the message.
 async fn post(
     State(world): State<World>,
     publisher: Publisher,

@@ -1,23 +1,23 @@
-//! One direction of a transport: bytes on their way.
+//! One direction of a transport: bytes in transit.
 
 use std::collections::VecDeque;
 
-/// Bytes on their way from one end to the other.
+/// The bytes in transit from one end to the other.
 pub(super) struct Pipe {
     bytes: VecDeque<u8>,
     capacity: usize,
-    /// The writer has closed it, or it was cut: what is written vanishes.
+    /// The writer has closed it, or it was cut. Further written bytes are dropped.
     is_shut: bool,
-    /// The reader is gone: what is written vanishes.
+    /// The reader was dropped. Further written bytes are dropped, too.
     is_deaf: bool,
     was_eof_read: bool,
 }
 
-/// What reading gives.
+/// The result of a read.
 pub(super) enum Read {
     Bytes(Vec<u8>),
     Eof,
-    /// Nothing now.
+    /// Nothing to read now.
     Pending,
 }
 
@@ -40,7 +40,7 @@ impl Pipe {
         }
     }
 
-    /// At most so many bytes.
+    /// Reads at most `most` bytes.
     pub(super) fn read(&mut self, most: usize) -> Read {
         if self.bytes.is_empty() {
             return match self.is_shut && !self.was_eof_read {
@@ -54,7 +54,7 @@ impl Pipe {
         Read::Bytes(self.bytes.drain(..most.min(self.bytes.len())).collect())
     }
 
-    /// Whether reading gives something.
+    /// Whether a read returns bytes or the end.
     pub(super) fn is_readable(&self) -> bool {
         !self.bytes.is_empty() || (self.is_shut && !self.was_eof_read)
     }
@@ -67,13 +67,13 @@ impl Pipe {
         self.is_shut = true;
     }
 
-    /// The reader is gone.
+    /// Drops the reader.
     pub(super) fn deafen(&mut self) {
         self.is_deaf = true;
         self.bytes.clear();
     }
 
-    /// Only so many of the bytes on their way arrive.
+    /// Lets only `left` of the bytes in transit arrive.
     pub(super) fn cut(&mut self, left: usize) {
         self.bytes.truncate(left);
         self.shut();

@@ -1,4 +1,4 @@
-//! The driver of a server's connection, by hand.
+//! A manual driver of a server's connection.
 
 use std::{sync::Arc, task::Waker};
 
@@ -14,13 +14,13 @@ use super::{
     world::World,
 };
 
-/// Rounds in one turn.
+/// The most rounds in one turn.
 const ROUNDS: usize = 3;
-/// Turns in a row that ask for another one, without a byte that passes.
+/// The most turns in a row that ask for another turn without passing a byte.
 const IDLE_TURNS: usize = 10_000;
 
 pub(super) struct ServerEnd {
-    /// `None` once it is closed and dropped.
+    /// `None` once the connection is closed and dropped.
     pub(super) core: Option<Connection>,
     pub(super) session: Session,
     world: World,
@@ -50,7 +50,7 @@ impl ServerEnd {
         }
     }
 
-    /// Whether something woke it.
+    /// Whether this end was woken.
     pub(super) fn is_ready(&self, input: &Pipe, output: &Pipe) -> bool {
         let Some(core) = &self.core else { return false };
         self.flag.is_set()
@@ -144,7 +144,7 @@ impl ServerEnd {
         }
     }
 
-    /// The connection is over: the driver drops its transport.
+    /// The connection has ended, so the driver drops its transport.
     fn drop_core(&mut self, core: Connection, input: &mut Pipe, output: &mut Pipe) {
         drop(core);
         output.shut();

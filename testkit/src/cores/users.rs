@@ -1,4 +1,4 @@
-//! What the users of a client do: calls, streams, one-ways, publishing, subscriptions.
+//! The users of a client: calls, streams, one-way requests, publishing, subscriptions.
 
 use std::{future::Future, pin::pin, time::Duration};
 
@@ -18,11 +18,11 @@ pub(super) struct User {
     pub(super) world: World,
     pub(super) name: String,
     pub(super) index: usize,
-    /// Its calls may have a deadline of their own.
+    /// Whether its calls may have their own deadline.
     pub(super) is_hasty: bool,
 }
 
-/// A call that is under way, as its caller sees it.
+/// A call in progress, as its caller sees it.
 struct Calling<'a> {
     user: &'a User,
     number: u64,
@@ -65,7 +65,7 @@ impl User {
         self.world.pause(self.index, millis).await;
     }
 
-    /// A few acts, one after the other.
+    /// Performs a few acts, one after the other.
     pub(super) async fn act_on(self) {
         for _ in 0..1 + self.world.below(5) {
             match self.world.below(8) {
@@ -76,7 +76,7 @@ impl User {
         }
     }
 
-    /// Drops `future` after a while, which may be before it is polled again.
+    /// Drops `future` after a while, possibly before it is polled again.
     async fn within(&self, future: impl Future<Output = ()>) {
         let limit = self.world.sleep(self.world.below(4) as u64 * 500);
         match select(pin!(future), pin!(limit)).await {
@@ -110,7 +110,7 @@ impl User {
         calling.end(outcome(&call.await));
     }
 
-    /// A payload that does not go out in one piece.
+    /// Calls with a payload that is too long to be sent in one piece.
     async fn long(&self) {
         let calling = Calling::begin(self);
         let text = "x".repeat(self.world.below(2_000));
@@ -118,7 +118,7 @@ impl User {
         calling.end(outcome(&result));
     }
 
-    /// A streamed reply names the call if all its items do, in their order.
+    /// A streamed reply names the call if all its items do, in order.
     async fn stream(&self) {
         let calling = Calling::begin(self);
         let count = self.world.below(6);
@@ -176,7 +176,7 @@ impl User {
     }
 }
 
-/// A subscription that lives.
+/// A live subscription.
 struct Live<'a> {
     user: &'a User,
     number: u64,
@@ -207,7 +207,7 @@ impl User {
         }
     }
 
-    /// Reads until the subscription ends, or is left after so many deliveries.
+    /// Reads until the subscription ends, or until it is left after `leaves` deliveries.
     async fn follow(&self, topic: &str, leaves: Option<usize>) {
         let world = &self.world;
         let window = (!world.chance(3)).then(|| 2 + world.below(6) as u64);
@@ -272,7 +272,7 @@ impl<'a> Live<'a> {
         }
     }
 
-    /// Acknowledges by hand, in any order.
+    /// Acknowledges manually, in any order.
     fn ack_all(&mut self) {
         while !self.unacked.is_empty() {
             let at = self.user.world.below(self.unacked.len());

@@ -1,4 +1,4 @@
-//! What everything in a run shares: the time, the decisions, and the log.
+//! The state that everything in a run shares: the time, the decisions, and the log.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,24 +22,24 @@ struct State {
     history: History,
     last_number: u64,
     sleepers: BTreeMap<(u64, u64), Waker>,
-    /// Calls whose caller waits, and which client made them.
+    /// Calls that a caller waits for, with the client that made them.
     open: BTreeMap<u64, usize>,
-    /// Calls whose handler runs, and those whose handler ran.
+    /// Calls with a running handler, and calls whose handler has ended.
     running: BTreeSet<u64>,
     finished: BTreeSet<u64>,
-    /// The last number that was confirmed, by topic.
+    /// The last confirmed number of each topic.
     last: BTreeMap<String, Number>,
-    /// Where subscribers ended, by topic.
+    /// The positions at which subscribers ended, by topic.
     positions: BTreeMap<String, Position>,
-    /// The position of each subscription that lives, by client and number, and whether its task is
-    /// to read on.
+    /// The position of each live subscription, by client and number, and whether its task has to
+    /// read on.
     standing: BTreeMap<(usize, u64), (String, Number)>,
-    /// Subscriptions that have expired on a connection that its server leaves. Nothing begins there any
-    /// more, so they end when the connection does.
+    /// Subscriptions that expired on a connection whose server leaves. Nothing new begins there, so
+    /// they end with the connection.
     given_up: BTreeMap<u64, usize>,
-    /// Those of them that the log has as left.
+    /// Those of them that the log records as left.
     told_as_left: BTreeSet<u64>,
-    /// User tasks that sleep, by client.
+    /// The number of sleeping user tasks of each client.
     pausing: BTreeMap<usize, usize>,
     hash: u64,
 }
@@ -73,7 +73,7 @@ impl World {
         self.lock().choices.below(count)
     }
 
-    /// Once in `count` times; never when the decisions are over.
+    /// True once in `count` times; false when no decisions are left.
     pub(super) fn chance(&self, count: usize) -> bool {
         self.below(count) == count - 1
     }
@@ -88,7 +88,7 @@ impl World {
         state.last_number
     }
 
-    /// Waits so many milliseconds.
+    /// Waits `millis` milliseconds.
     pub(super) async fn sleep(&self, millis: u64) {
         let id = self.number();
         let at = self.lock().now + millis;
@@ -104,18 +104,18 @@ impl World {
         .await;
     }
 
-    /// A task of a client waits so many milliseconds: what it is to read waits for it.
+    /// Lets a task of a client wait `millis` milliseconds, while its deliveries wait for it.
     pub(super) async fn pause(&self, client: usize, millis: u64) {
         let _pausing = Pausing::new(self, client);
         self.sleep(millis).await;
     }
 
-    /// When the first sleeper is to be woken.
+    /// When the first sleeper has to wake up.
     pub(super) fn next_sleeper(&self) -> Option<Time> {
         self.lock().sleepers.keys().next().map(|&(at, _)| Time::from_millis(at))
     }
 
-    /// The time is `at`, and sleepers wake.
+    /// Sets the time to `at`, and wakes the sleepers.
     pub(super) fn advance(&self, at: Time) {
         let mut state = self.lock();
         state.now = state.now.max(at.as_millis());
@@ -126,7 +126,7 @@ impl World {
         woken.into_values().for_each(Waker::wake);
     }
 
-    /// Adds bytes that pass to the hash of the run.
+    /// Adds bytes that passed to the hash of the run.
     pub(super) fn passed(&self, connection: u64, bytes: &[u8]) {
         let mut state = self.lock();
         let mut hash = state.hash ^ connection;
@@ -163,7 +163,7 @@ impl World {
         self.record(process, Event::Wire { connection, line });
     }
 
-    /// A caller waits for a call, or not any more.
+    /// Records whether a caller waits for a call.
     pub(super) fn set_open(&self, client: usize, call: u64, is_open: bool) {
         let mut state = self.lock();
         match is_open {
@@ -180,7 +180,7 @@ impl World {
         self.lock().positions.insert(topic.to_owned(), position);
     }
 
-    /// Where a subscription stands; `None` once it is over.
+    /// Records where a subscription stands; `None` once it has ended.
     pub(super) fn set_standing(&self, client: usize, number: u64, at: Option<(&str, Number)>) {
         let mut state = self.lock();
         match at {
@@ -195,7 +195,7 @@ impl World {
         }
     }
 
-    /// The topic has expired on the connection of a client, and its server leaves.
+    /// Records that the topic has expired on a client's connection whose server leaves.
     pub(super) fn give_up(&self, client: usize, topic: &str) {
         let state = &mut *self.lock();
         state.standing.retain(|(of, number), (standing, _)| {
@@ -207,15 +207,16 @@ impl World {
         });
     }
 
-    /// What is wrong with a client whose connection lives, when nothing at all can go on at this time:
-    /// a wake-up was lost. `reads`: the server takes lines from it, and sends messages.
+    /// Returns what is wrong with a client whose connection lives if nothing can go on at this
+    /// time: a wake-up was lost. `reads` says whether the server reads its lines and sends
+    /// messages.
     pub(super) fn is_stuck(&self, client: usize, reads: bool) -> Option<String> {
         let state = self.lock();
         if state.pausing.contains_key(&client) {
             return None;
         }
         let mut open = state.open.iter().filter(|&(_, &of)| of == client).map(|(&call, _)| call);
-        // What waits for a place may wait for a handler.
+        // A call that waits for a place may wait for a handler.
         let is_waiting = |call: u64| {
             state.running.contains(&call)
                 || (!state.finished.contains(&call) && (!reads || !state.running.is_empty()))
@@ -233,7 +234,7 @@ impl World {
         })
     }
 
-    /// Says where the logs of the topics stand, and that all is settled.
+    /// Records the heads of the topics' logs, and that all has settled.
     pub(super) fn settle(&self) {
         let given_up = std::mem::take(&mut self.lock().given_up);
         for (subscription, client) in given_up {
@@ -247,13 +248,13 @@ impl World {
         self.record("server", Event::Quiet);
     }
 
-    /// The log, and the hash of all that passed.
+    /// The log, and the hash of all bytes that passed.
     pub(super) fn take(&self) -> (History, u64) {
         let mut state = self.lock();
         (std::mem::take(&mut state.history), state.hash)
     }
 
-    /// Calls that have no outcome.
+    /// Calls without an outcome.
     pub(super) fn open(&self) -> Vec<u64> {
         self.lock().open.keys().copied().collect()
     }

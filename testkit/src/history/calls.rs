@@ -1,16 +1,16 @@
-//! What callers and handlers say of calls: starts, outcomes, replies.
+//! Checks the events of callers and handlers: starts, outcomes, replies.
 
 use std::collections::BTreeMap;
 
 use super::{Entry, Event, Findings, Outcome, Rule};
 
-/// All that is said of one call, by places in the log.
+/// All events of one call, by their indexes in the log.
 #[derive(Default)]
 struct Call<'a> {
     begun: Vec<usize>,
     key: Option<&'a str>,
     started: Vec<usize>,
-    /// `None`: it was given up.
+    /// `None` if the call was dropped.
     ended: Vec<(usize, Option<Outcome>)>,
 }
 
@@ -24,7 +24,7 @@ enum Run<'a> {
 type Calls<'a> = BTreeMap<u64, Call<'a>>;
 
 impl Call<'_> {
-    /// Whether it is said not to have been started.
+    /// Whether an outcome says that the call was not started.
     fn is_void(&self) -> bool {
         matches!(self.ended[..], [(_, Some(Outcome::NotSent | Outcome::Refused))])
     }
@@ -89,7 +89,7 @@ fn replies(number: u64, call: &Call<'_>, calls: &Calls<'_>, findings: &mut Findi
     }
 }
 
-/// Judges the calls of one run: one call, or all those with one key.
+/// Checks the calls of one run: one call, or all calls with one key.
 fn starts(calls: &[(u64, &Call<'_>)], findings: &mut Findings<'_>) {
     let started: Vec<_> = calls.iter().flat_map(|(_, call)| call.started.clone()).collect();
     let ended = || calls.iter().flat_map(|(_, call)| &call.ended);

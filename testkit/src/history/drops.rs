@@ -1,4 +1,4 @@
-//! What the server named as gone, against what subscribers were told.
+//! Compares the numbers that the server named as gone with those that subscribers saw as missed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,14 +6,14 @@ use super::{
     Cause, Entry, Event, Findings, Line, Rule, Span, numbers::Numbers, subscriptions::Subscription,
 };
 
-/// Numbers that the server named as gone, on a connection.
+/// Numbers that the server named as gone on a connection.
 struct Dropped<'a> {
     at: usize,
     connection: u64,
     span: &'a Span,
 }
 
-/// What was named as gone, by process and topic, in order.
+/// The numbers named as gone, by process and topic, in order.
 type All<'a> = BTreeMap<(&'a str, &'a str), Vec<Dropped<'a>>>;
 
 pub(super) fn check(log: &[Entry], all: &[Subscription<'_>], findings: &mut Findings<'_>) {
@@ -32,7 +32,7 @@ pub(super) fn check(log: &[Entry], all: &[Subscription<'_>], findings: &mut Find
     }
 }
 
-/// What was named as gone, and the connections that broke.
+/// The numbers named as gone, and the connections that broke.
 fn gather(log: &[Entry]) -> (All<'_>, BTreeSet<u64>) {
     let (mut all, mut closed) = (All::new(), BTreeSet::new());
     for (at, Entry { process, event, .. }) in log.iter().enumerate() {
@@ -52,8 +52,8 @@ fn gather(log: &[Entry]) -> (All<'_>, BTreeSet<u64>) {
     (all, closed)
 }
 
-/// What ends of drains left undelivered, by process and topic. A subscriber misses it only if the
-/// log is not found again elsewhere.
+/// The numbers that the ends of drains left undelivered, by process and topic. A subscriber misses
+/// them only if it does not find the log again elsewhere.
 fn undelivered(log: &[Entry]) -> All<'_> {
     let mut all = All::new();
     for (at, Entry { process, event, .. }) in log.iter().enumerate() {
@@ -66,8 +66,9 @@ fn undelivered(log: &[Entry]) -> All<'_> {
     all
 }
 
-/// What was named to a subscription. One that begins behind the end of a drain asks for numbers that
-/// passed before it, too: the end's head says that those exist.
+/// The numbers that were named to a subscription. A subscription that begins behind the end of a
+/// drain also asks for numbers that passed before it, because the head in the `/end` shows that
+/// they exist.
 fn named_to<'a>(
     subscription: &Subscription<'_>,
     dropped: &[Dropped<'a>],
@@ -81,7 +82,7 @@ fn named_to<'a>(
     dropped.chain(undelivered.iter().map(left))
 }
 
-/// What the subscriber saw as the server's doing was named by the server.
+/// Checks that the server named all numbers that the subscriber saw as missed by the server.
 fn were_named(
     subscription: &Subscription<'_>,
     named: &BTreeMap<&str, Numbers>,
@@ -99,8 +100,8 @@ fn were_named(
     }
 }
 
-/// What the server named to a subscription that lives, in the epoch that it is in, was seen as
-/// missed, whoever is said to have dropped it: a client that lags merges gaps.
+/// Checks that a live subscription saw all numbers as missed that the server named in its current
+/// epoch. The cause may differ, because a client that lags merges gaps.
 fn were_told(
     subscription: &Subscription<'_>,
     dropped: &[Dropped<'_>],

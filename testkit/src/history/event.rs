@@ -1,67 +1,66 @@
-//! What a log can say: plain events, each one line of text.
+//! The events of a log. Each is plain data, and one line of text.
 
 use std::fmt;
 
 /// Something that happened at a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A caller begins a call. Its payload names it, by a number that no other call of the log has.
+    /// A caller begins a call. Its payload begins with a number that no other call of the log has.
     Called { call: u64, key: Option<String> },
-    /// The caller learns how it ended.
+    /// The caller learns how the call ended.
     Ended { call: u64, outcome: Outcome },
-    /// The call's future was dropped before that.
+    /// The future of the call was dropped before it ended.
     GivenUp { call: u64 },
     /// A handler begins, with a payload that names this call.
     Started { call: u64 },
-    /// That handler returned, panicked, or was dropped.
+    /// The handler returned, panicked, or was dropped.
     Finished { call: u64 },
 
-    /// A one-way request begins. Its payload names it, by a number that nothing else of the log
-    /// has.
+    /// A one-way request begins. Its payload begins with a number that nothing else of the log has.
     Told { one_way: u64 },
-    /// It ended in an error: it was not sent, and will not be.
+    /// The request ended in an error: it was not sent, and will not be.
     Untold { one_way: u64 },
     /// A handler begins, with a payload that names this one-way request.
     Heard { one_way: u64 },
 
-    /// A subscription begins, under a number of its process's own, at the position that it asked
-    /// for, or else the one that it was given. (One that fetched the state by other means goes on
-    /// as another, from where that leads.)
+    /// A subscription begins, under a number that its process chose. The position is the one that
+    /// it asked for, or else the one that it was given. (A subscription that fetched the state by
+    /// other means goes on as another one, from the position of that state.)
     Subscribed { subscription: u64, topic: String, from: Number },
     /// The application got a notification.
     Delivered { subscription: u64, number: Number, payload: String },
     /// The application got a gap.
     Missed { subscription: u64, span: Span, cause: Cause },
-    /// The application was told that another log goes on from there.
+    /// The application learned that another log goes on from this position.
     Reset { subscription: u64, next: Number },
-    /// The application was told that the subscription is over, and where to resume it.
+    /// The application learned that the subscription has ended, and where to resume it.
     Over { subscription: u64, next: Number },
     /// The application dropped the subscription.
     Left { subscription: u64 },
-    /// A wait until the subscription had seen the message of this number has ended.
+    /// A wait for the message of this number has ended: the subscription has seen it.
     Seen { subscription: u64, number: Number },
 
-    /// A publisher begins. The payload is the message's identity: no two messages have the same.
-    /// Each publish to a recorded topic is recorded.
+    /// A publisher begins. The payload is the message's identity: no two messages have the same
+    /// payload. Each publish to a recorded topic is recorded.
     Publishing { topic: String, payload: String },
     /// The publish was confirmed, under this number.
     Published { topic: String, number: Number, payload: String },
-    /// The publish ended `NotSent` or `Refused`: it was not done.
+    /// The publish ended `NotSent` or `Refused`: it did not take effect.
     Unpublished { topic: String, payload: String },
-    /// A server's log of the topic stands there: recorded once all is over, before
+    /// The head of a server's log of the topic. It is recorded when all is over, before
     /// [`Event::Quiet`].
     Head { topic: String, next: Number },
 
-    /// A server says for itself what it named as gone, to this process. (On the wire it is
+    /// A server records which numbers it named as gone, to this process. (On the wire it is
     /// [`Line::Gap`].)
     Dropped { to: String, connection: u64, topic: String, span: Span },
     /// A whole line, its LF included, is passed on, as seen between the two ends. The event's
     /// process is the client's; connections have numbers of their own.
     Wire { connection: u64, line: Line },
 
-    /// Faults are over, and all had time to settle since.
+    /// Faults are over, and all had time to settle since then.
     Quiet,
-    /// For the reader: a crash, a partition. Free of meaning.
+    /// A note for people, such as a crash or a partition. It has no effect on the checks.
     Note(String),
 }
 
@@ -85,7 +84,7 @@ pub enum Cause {
     Server,
     /// Neither end named them.
     Lost,
-    /// The client dropped them, for an application that is too slow.
+    /// The client dropped them, because its application was too slow.
     Lagged,
 }
 
@@ -105,12 +104,12 @@ pub enum Line {
     Gap { topic: String, span: Span },
     /// To the client: `/reset`.
     Reset { topic: String },
-    /// To the client: `/end`. One that ends a drain names what it leaves undelivered.
+    /// To the client: `/end`. The end of a drain names the numbers that stay undelivered.
     End { topic: String, undelivered: Option<Span> },
     /// To the client: `/bye;last=`.
     Bye { last: u64 },
-    /// No line: nothing passes any more, in either direction. Also of a connection that is stuck,
-    /// once the client has given it up.
+    /// Not a line: nothing passes any more, in either direction. It is also recorded for a
+    /// connection that is stuck, once the client has given it up.
     Closed,
 }
 

@@ -1,4 +1,5 @@
-//! What the wire says of calls: whether it bears out how they ended, and when they are answered.
+//! Compares the lines of calls on the wire with how the calls ended, and with when their handlers
+//! ran.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ struct Sent {
     answer: Option<(usize, Word)>,
 }
 
-/// What is known of a call so far.
+/// The state of a call.
 #[derive(Default)]
 struct Call {
     is_keyed: bool,
@@ -23,13 +24,14 @@ struct Call {
     ended: Option<(usize, Outcome)>,
 }
 
-/// What is known of the wire so far.
+/// The state of the wire.
 #[derive(Default)]
 struct Wire {
     calls: BTreeMap<u64, Call>,
-    /// The call that a connection's id belongs to, and which of its lines that is.
+    /// The call that an id of a connection belongs to, and the index of that line among the call's
+    /// lines.
     owners: BTreeMap<(u64, u64), (u64, usize)>,
-    /// The last id of a connection that its `/bye` lets run.
+    /// For each connection, the last id that its `/bye` allows to run.
     last_ids: BTreeMap<u64, u64>,
 }
 
@@ -51,7 +53,7 @@ pub(super) fn check(log: &[Entry], findings: &mut Findings<'_>) {
 }
 
 impl Call {
-    /// What is wrong with a terminal line that passes now, as the answer to one of its lines.
+    /// What is wrong with a terminal line that passes now, as the answer to this line of the call.
     fn fault_of(&self, line: usize, word: Word) -> Option<&'static str> {
         let is_started = !self.started.is_empty();
         let runs = self.finished.len() < self.started.len();
@@ -59,14 +61,14 @@ impl Call {
             _ if self.is_keyed => None,
             Word::Ok | Word::Err if !is_started => Some("is answered before it was started"),
             Word::Ok | Word::Err | Word::Cut => runs.then_some("is answered while it runs"),
-            // An earlier line may be refused when a later one runs already.
+            // An earlier line may be refused while a later one already runs.
             Word::No if line + 1 < self.sent.len() => None,
             Word::No => is_started.then_some("is answered as not started, and was"),
             Word::More => None,
         }
     }
 
-    /// Whether a terminal line with this word passed before a place in the log.
+    /// Whether a terminal line with this word passed before an index of the log.
     fn was_told(&self, word: Word, before: usize) -> bool {
         self.sent.iter().any(|sent| sent.answer.is_some_and(|(at, w)| w == word && at < before))
     }
@@ -113,7 +115,7 @@ impl Wire {
         }
     }
 
-    /// Judges how a call ended, once all that passed is known.
+    /// Checks how a call ended, when all its lines are known.
     fn outcome(&self, number: u64, call: &Call, findings: &mut Findings<'_>) {
         let Some((ended, outcome)) = call.ended.filter(|_| !call.sent.is_empty()) else { return };
         let is_borne_out = match outcome {

@@ -1,8 +1,8 @@
-//! Sets of numbers, as what is missed comes: in ranges.
+//! Sets of numbers, stored as ranges, because missed numbers come in ranges.
 
 use std::fmt;
 
-/// A set of numbers. Its ranges rise, and do not touch.
+/// A set of numbers. Its ranges rise, and do not touch each other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Numbers(Vec<(u64, u64)>);
 
@@ -29,7 +29,7 @@ impl Numbers {
         self.0.is_empty()
     }
 
-    /// Those that are not in `other`.
+    /// The numbers that are not in `other`.
     pub fn without(&self, other: &Self) -> Self {
         let mut left = Vec::new();
         for &(mut first, last) in &self.0 {

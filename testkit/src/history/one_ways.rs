@@ -1,10 +1,10 @@
-//! What senders, handlers and the wire say of one-way requests.
+//! Checks the events of one-way requests: of senders, handlers and the wire.
 
 use std::collections::BTreeMap;
 
 use super::{Entry, Event, Findings, Line, Rule};
 
-/// All that is said of one of them, by places in the log.
+/// All events of one request, by their indexes in the log.
 #[derive(Default)]
 struct OneWay {
     told: Vec<usize>,

@@ -1,4 +1,4 @@
-//! What the wire says of each connection: ids, terminal lines, and the order of a topic's lines.
+//! Checks the lines of each connection: ids, terminal lines, and the order of a topic's lines.
 
 use std::collections::BTreeMap;
 
@@ -11,11 +11,11 @@ struct Request<'a> {
     answered: Option<usize>,
 }
 
-/// What is known of a connection so far.
+/// The state of a connection.
 #[derive(Default)]
 struct Connection<'a> {
     requests: BTreeMap<u64, Request<'a>>,
-    /// The last number that passed of each topic that is subscribed to: 0 before the first.
+    /// The last number that passed of each subscribed topic; 0 before the first.
     topics: BTreeMap<&'a str, u64>,
     is_closed: bool,
 }
@@ -39,7 +39,7 @@ pub(super) fn check(log: &[Entry], findings: &mut Findings<'_>) {
     }
 }
 
-/// What is wrong, and the line before that shows it.
+/// What is wrong, and the index of the earlier line that shows it.
 type Fault = (Option<usize>, String);
 
 impl<'a> Connection<'a> {
@@ -100,7 +100,7 @@ impl<'a> Connection<'a> {
         Ok(())
     }
 
-    /// The last number of a topic that is subscribed to.
+    /// The last number of a subscribed topic.
     fn topic(&mut self, topic: &str) -> Result<&mut u64, Fault> {
         let what = || format!("{topic} passes without a subscription");
         self.topics.get_mut(topic).ok_or_else(|| (None, what()))

@@ -1,44 +1,44 @@
-//! What publishers and subscribers say of messages: each is one, is there once, and reaches
-//! everybody.
+//! Checks the messages of publishers and subscribers: each number has one message, each message is
+//! there once, and it reaches every subscriber.
 
 use std::collections::BTreeMap;
 
 use super::{Entry, Event, Findings, Number, Rule, subscriptions::Subscription};
 
-/// A message, by the first event that named it.
+/// A message, with the first event that named it.
 struct Message<'a> {
     at: usize,
     payload: &'a str,
     confirmed: Option<usize>,
 }
 
-/// An event that says which number a payload has.
+/// An event that gives a payload its number.
 struct Named<'a> {
     at: usize,
     topic: &'a str,
     number: &'a Number,
     payload: &'a str,
-    /// By the server that gave it, and not by the client that got it.
+    /// Whether the server confirmed it; otherwise a client received it.
     is_confirmed: bool,
 }
 
-/// What became of a payload of a topic.
+/// The events of one payload of a topic.
 #[derive(Default)]
 struct Payload<'a> {
     tried: Vec<usize>,
     failed: Vec<usize>,
-    /// The numbers it was seen under, each with the first event that did.
+    /// The numbers of the payload, each with the first event that had it.
     numbers: BTreeMap<&'a Number, usize>,
 }
 
-/// All that is said of messages.
+/// The events of all messages.
 #[derive(Default)]
 struct Messages<'a> {
-    /// By topic, and number.
+    /// By topic and number.
     numbered: BTreeMap<&'a str, BTreeMap<&'a Number, Message<'a>>>,
     /// By topic and payload.
     payloads: BTreeMap<(&'a str, &'a str), Payload<'a>>,
-    /// By topic and process, the latest.
+    /// The latest head, by topic and process.
     heads: BTreeMap<&'a str, BTreeMap<&'a str, (usize, &'a Number)>>,
 }
 
@@ -87,7 +87,7 @@ impl<'a> Messages<'a> {
         self.payloads.entry((topic, payload)).or_default()
     }
 
-    /// An event gives a payload its number.
+    /// Records that an event gives a payload its number.
     fn name(&mut self, named: Named<'a>, findings: &mut Findings<'_>) {
         let Named { at, topic, number, payload, is_confirmed } = named;
         self.payload(topic, payload).numbers.entry(number).or_insert(at);

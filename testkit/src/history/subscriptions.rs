@@ -1,25 +1,25 @@
-//! What subscribers say: one number after the other, from where they began to where it ended.
+//! Checks the items of each subscription: consecutive numbers, from its beginning to its end.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Cause, Entry, Event, Findings, Number, Rule, Span};
 
-/// What a subscription was given, up to where the log counts.
+/// The items of a subscription, up to where the log counts.
 pub(super) struct Subscription<'a> {
     pub(super) process: &'a str,
     pub(super) topic: &'a str,
     /// The number that it expects.
     pub(super) next: Number,
-    /// The number that it began its epoch with.
+    /// The number with which it began in its epoch.
     pub(super) entered: u64,
-    /// Its beginning, and the last that it was given, by their places in the log.
+    /// The indexes of its beginning and of its last item in the log.
     pub(super) begun: usize,
     pub(super) last: usize,
-    /// Its gaps, of all epochs, each with its place in the log.
+    /// Its gaps, of all epochs, each with its index in the log.
     pub(super) gaps: Vec<(usize, &'a Span, Cause)>,
-    /// It ended, or was left.
+    /// Whether it ended or was left.
     pub(super) is_over: bool,
-    /// Epochs that it was in before and is not now, and what was next there.
+    /// The epochs that it has left, with the next number in each.
     left: BTreeMap<String, u64>,
 }
 
@@ -48,7 +48,7 @@ pub(super) fn check<'a>(log: &'a [Entry], findings: &mut Findings<'_>) -> Vec<Su
     all
 }
 
-/// The subscription that an event is about.
+/// The subscription that an event belongs to.
 fn subscription(event: &Event) -> Option<u64> {
     match event {
         Event::Subscribed { subscription, .. }
@@ -62,7 +62,7 @@ fn subscription(event: &Event) -> Option<u64> {
     }
 }
 
-/// What is wrong, and the place in the log of what it does not go with.
+/// The index in the log of the event that contradicts it, and what is wrong.
 type Fault = (usize, String);
 
 impl<'a> Subscription<'a> {
@@ -104,8 +104,8 @@ impl<'a> Subscription<'a> {
         taken
     }
 
-    /// Goes on behind these numbers, whether or not they are the next, so that one fault is told
-    /// once.
+    /// Goes on behind these numbers, whether or not they are the next ones, so that each fault is
+    /// reported once.
     fn step(&mut self, epoch: &str, first: u64, last: u64) -> Result<(), Fault> {
         let is_next = epoch == self.next.epoch && first == self.next.seq && first <= last;
         let fault = self.broken(&format!("is at {epoch}:{first}, and {} is next", self.next));

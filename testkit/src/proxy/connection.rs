@@ -1,4 +1,4 @@
-//! One connection: two transports, and what happens between them.
+//! One connection: two transports, and the bytes between them.
 
 use std::{
     future::poll_fn,
@@ -18,9 +18,9 @@ use super::{
 };
 
 pub(super) struct Connection<A, B> {
-    /// To the client.
+    /// The transport to the client.
     near: A,
-    /// To the server.
+    /// The transport to the server.
     far: B,
     ways: Both<Way>,
     link: Arc<Link>,
@@ -40,7 +40,8 @@ impl<A: Transport, B: Transport> Connection<A, B> {
             near.reset();
             far.reset();
         } else {
-            // A socket that is dropped with bytes unread is reset, unless it was shut down before.
+            // A socket that is dropped with unread bytes sends a reset, unless it was shut down
+            // before.
             let _ = tokio::join!(near.shutdown(), far.shutdown());
             drop((near, far));
         }
@@ -77,7 +78,7 @@ impl<A: Transport, B: Transport> Connection<A, B> {
         }
     }
 
-    /// What one direction has come to is known to both by the next poll, before anything passes.
+    /// Handles an event of one direction, so that both directions know it before more bytes pass.
     fn turn(&mut self, direction: Direction, turn: Turn, cx: &Context<'_>) -> Option<Fate> {
         match turn {
             Turn::Fate(Fate::Dark) => self.darken(),

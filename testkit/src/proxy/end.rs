@@ -1,4 +1,5 @@
-//! What the proxy stands between: transports that can be reset, and such a pipe in memory.
+//! The transports on both sides of the proxy, which can be reset, and a pipe in memory of that
+//! kind.
 
 use std::{
     io,
@@ -17,28 +18,28 @@ use tokio::{
     net::TcpStream,
 };
 
-/// A transport that needs no flush, and may be able to tell its peer of a reset.
+/// A transport that needs no flush, and that may be able to signal a reset to its peer.
 pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + Sized + 'static {
-    /// Closes it so that the peer's next read, past what was delivered, and next write fail. What
-    /// cannot do that is closed as by a drop.
+    /// Closes it so that the peer's next write fails, and so does its next read after the delivered
+    /// bytes. A transport without resets is closed by a drop.
     fn reset(self) {}
 }
 
-/// Its peer reads an end, and can write no more.
+/// Its peer reads the end of the stream, and cannot write any more.
 impl Transport for DuplexStream {}
 
 impl Transport for TcpStream {
     fn reset(self) {
-        // A close that waits for nothing is a RST; it fails on what is reset already.
+        // A close without lingering sends a RST. It fails on a socket that is reset already.
         let _ = SockRef::from(&self).set_linger(Some(Duration::ZERO));
     }
 }
 
-/// One end of a pipe in memory that shows a reset as a socket does.
+/// One end of a pipe in memory. It shows a reset as a socket does.
 #[derive(Debug)]
 pub struct End {
     io: DuplexStream,
-    /// Of the pipe, so of both ends.
+    /// Shared by both ends of the pipe.
     is_reset: Arc<AtomicBool>,
 }
 
@@ -51,7 +52,7 @@ pub fn pipe(size: usize) -> (End, End) {
 
 impl Transport for End {
     fn reset(self) {
-        // Before the drop, which wakes the peer.
+        // Before the drop, because the drop wakes the peer.
         self.is_reset.store(true, Ordering::Release);
     }
 }

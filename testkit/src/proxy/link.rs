@@ -1,4 +1,4 @@
-//! The commands to one connection, and whom they wake.
+//! The commands to one connection, and the task that they wake.
 
 use std::{
     sync::Mutex,
@@ -17,7 +17,7 @@ struct State {
     connection: Option<Waker>,
 }
 
-/// What holds now.
+/// The commands in effect.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Commands {
     pub(super) fate: Option<Fate>,
@@ -45,7 +45,7 @@ impl Link {
         self.command(|commands| commands.is_stalled = false);
     }
 
-    /// The commands; the next one wakes the connection.
+    /// The commands in effect. The next command wakes the connection.
     pub(super) fn look(&self, cx: &Context<'_>) -> Commands {
         let mut state = self.0.lock().unwrap();
         state.connection = Some(cx.waker().clone());

@@ -7,11 +7,11 @@ use tokio::net::{TcpListener, TcpStream};
 use super::{Handle, Next, Transport, connection::Connection};
 
 impl Handle {
-    /// Listens on a free port; each connection it accepts goes on to where `server` says. One that is
-    /// refused, or that the server does not take, is reset at once.
+    /// Listens on a free port, and connects each accepted connection to the address that `server`
+    /// returns. If the plan refuses it, or the server does not accept it, it is reset at once.
     ///
-    /// On a socket, delivered means given to the kernel: a reset loses what the receiver's kernel
-    /// had no room for.
+    /// On a socket, "delivered" means given to the kernel. A reset loses bytes for which the
+    /// receiver's kernel had no room.
     pub async fn listen(
         &self,
         server: impl Fn() -> SocketAddr + Send + 'static,
@@ -36,7 +36,7 @@ async fn accept(proxy: Handle, listener: TcpListener, server: impl Fn() -> Socke
 async fn pass_on(near: TcpStream, server: SocketAddr, next: Next) {
     let Ok(far) = TcpStream::connect(server).await else { return near.reset() };
     for socket in [&near, &far] {
-        // Slices are to arrive as such. It fails on a socket that is reset already.
+        // Slices have to arrive as slices. This fails on a socket that is reset already.
         let _ = socket.set_nodelay(true);
     }
     Connection::new(near, far, next).play().await;

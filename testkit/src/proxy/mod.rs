@@ -1,9 +1,11 @@
-//! A proxy that does to connections what networks do, by plan or on command, and remembers what it
-//! delivered. It knows bytes, and nothing of what they mean: a witness independent of the crate.
+//! A proxy that does to connections what networks do, by plan or on command, and records what it
+//! delivered. It passes bytes on and does not interpret them, so it is a witness that is
+//! independent of the crate.
 //!
 //! Connections are numbered from 0 in the order in which they are made, and each plays its
-//! [`Plan`]. All waiting is on tokio's clock. What a plan leaves alone passes as it came, the end of
-//! a direction too; an end that is gone is a reset for the other as soon as it shows.
+//! [`Plan`]. All waits use tokio's clock. Bytes that a plan does not affect pass unchanged, and so
+//! does the end of a direction. If one end disappears, the other is reset as soon as the proxy
+//! notices.
 
 mod connection;
 mod end;
@@ -30,10 +32,10 @@ pub use self::{
     wire::Wire,
 };
 
-/// What a pipe to a dialled connection holds in each direction.
+/// The capacity of a pipe to a dialled connection, in each direction.
 const PIPE: usize = 64 * 1024;
 
-/// Which way bytes go.
+/// The direction of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Direction {
     ToServer,
@@ -51,7 +53,7 @@ impl Direction {
     }
 }
 
-/// One of each, by direction.
+/// One value for each direction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Both<T>([T; 2]);
 
@@ -69,12 +71,12 @@ impl<T> IndexMut<Direction> for Both<T> {
     }
 }
 
-/// The proxy itself; its connections, and the tasks they run in, end when it is dropped. If one of
-/// them has panicked (an observer may), so does the drop.
+/// The proxy. Its connections and their tasks end when it is dropped. If one of them has panicked
+/// (an observer may), the drop panics, too.
 pub struct Proxy(Handle);
 
 impl Proxy {
-    /// Connections play these plans, each one; those after the last have nothing done to them.
+    /// A proxy whose connections play these plans, one each. Later connections are not disturbed.
     pub fn new<P>(plans: P) -> Self
     where
         P: IntoIterator<Item = Plan, IntoIter: Send + 'static>,
@@ -90,7 +92,7 @@ impl Proxy {
         Self(Handle(Arc::new(Shared { state: Mutex::new(state), wire: Wire::default() })))
     }
 
-    /// What commands it, and dials through it, from elsewhere.
+    /// A handle that commands the proxy and dials through it from elsewhere.
     pub fn handle(&self) -> Handle {
         self.0.clone()
     }
@@ -118,7 +120,7 @@ impl Drop for Proxy {
     }
 }
 
-/// Commands a proxy and dials through it; past the proxy's end it refuses every connection.
+/// Commands a proxy and dials through it. After the proxy's end it refuses every connection.
 #[derive(Clone)]
 pub struct Handle(Arc<Shared>);
 
@@ -129,15 +131,15 @@ struct Shared {
 
 struct State {
     plans: Box<dyn Iterator<Item = Plan> + Send>,
-    /// By the connections' numbers.
+    /// By the number of the connection.
     links: Vec<Arc<Link>>,
-    /// `None` past the proxy's end.
+    /// `None` after the proxy's end.
     tasks: Option<JoinSet<()>>,
     is_stalled: bool,
     refuses: bool,
 }
 
-/// A connection that may be made.
+/// A connection that is allowed.
 struct Next {
     plan: Plan,
     link: Arc<Link>,
@@ -145,15 +147,18 @@ struct Next {
 }
 
 impl Handle {
-    /// A client's end of the next connection; `server` makes a fresh pipe to the server for it.
+    /// Returns a client's end of the next connection. `server` makes a new pipe to the server for
+    /// it.
     ///
     /// For a client that dials by itself:
-    /// `move |_: &str| ready(handle.dial(|| Ok(server.pipe())))`. A server that is to see resets as
-    /// such reads from an [`End`], too; one at the end of a `DuplexStream` reads an end.
+    /// `move |_: &str| ready(handle.dial(|| Ok(server.pipe())))`. A server that has to see resets
+    /// as such must read from an [`End`], too. At the end of a `DuplexStream` it reads the end of
+    /// the stream.
     ///
     /// # Errors
     ///
-    /// `ConnectionRefused` for a refusal, by which the server is not asked, and the server's own.
+    /// `ConnectionRefused` if the plan refuses the connection, in which case `server` is not
+    /// called, and the errors of `server`.
     pub fn dial<T: Transport>(&self, server: impl FnOnce() -> io::Result<T>) -> io::Result<End> {
         let next = self.next().ok_or(io::ErrorKind::ConnectionRefused)?;
         let far = server()?;
@@ -162,7 +167,8 @@ impl Handle {
         Ok(client)
     }
 
-    /// Stands between two transports, as the next connection; to be refused is to be reset.
+    /// Stands between two transports, as the next connection. If the plan refuses it, both are
+    /// reset.
     pub fn between(&self, near: impl Transport, far: impl Transport) {
         match self.next() {
             Some(next) => self.spawn(Connection::new(near, far, next).play()),
@@ -173,32 +179,32 @@ impl Handle {
         }
     }
 
-    /// What passed.
+    /// The record of what passed.
     pub fn wire(&self) -> &Wire {
         &self.0.wire
     }
 
-    /// A connection, to command it alone.
+    /// One connection, for commands to it alone.
     pub fn connection(&self, number: usize) -> Arc<Link> {
         self.0.state.lock().unwrap().links[number].clone()
     }
 
-    /// Resets every connection there is.
+    /// Resets every open connection.
     pub fn cut(&self) {
         self.each(Link::cut);
     }
 
-    /// Ends every connection there is, in an orderly way to either end.
+    /// Closes every open connection, in an orderly way for both ends.
     pub fn close(&self) {
         self.each(Link::close);
     }
 
-    /// Lets nothing pass in any connection there is, silently and for ever.
+    /// Lets nothing pass in any open connection, silently and for ever.
     pub fn black_hole(&self) {
         self.each(Link::black_hole);
     }
 
-    /// Lets nothing pass in any connection, those to come too, until [`go_on`](Self::go_on).
+    /// Lets nothing pass in any connection, including later ones, until [`go_on`](Self::go_on).
     pub fn stall(&self) {
         self.0.state.lock().unwrap().is_stalled = true;
         self.each(Link::stall);
@@ -209,8 +215,8 @@ impl Handle {
         self.each(Link::go_on);
     }
 
-    /// Refuses the connections to come, or does so no more. Who is refused by this takes no number
-    /// and no plan.
+    /// Refuses later connections, or accepts them again. A connection that is refused by this uses
+    /// no number and no plan.
     pub fn refuse(&self, refuses: bool) {
         self.0.state.lock().unwrap().refuses = refuses;
     }
@@ -248,7 +254,7 @@ impl Handle {
     }
 }
 
-/// Forgets the tasks that have ended, unless one panicked.
+/// Removes the tasks that have ended. Returns the panic of one that panicked.
 fn panic_of(tasks: &mut JoinSet<()>) -> Option<Box<dyn std::any::Any + Send>> {
     while let Some(ended) = tasks.try_join_next() {
         if let Err(error) = ended

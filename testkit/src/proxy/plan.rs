@@ -6,10 +6,10 @@ use fastrand::Rng;
 
 use super::{Both, Direction};
 
-/// What happens to one connection: nothing, unless it is said. Each direction has one end (`cut`,
-/// `close`, `go_dark`) and one black hole, of which the last said counts, and any number of stalls.
+/// What happens to one connection; nothing by default. Each direction has one end (`cut`, `close`,
+/// `go_dark`) and one black hole, of which the last one set counts, and any number of stalls.
 ///
-/// Offsets count the bytes delivered in a direction: "at `k`" is after exactly `k` of them.
+/// Offsets count the bytes delivered in a direction: "at `k`" is after exactly `k` bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     pub(super) is_refusal: bool,
@@ -18,12 +18,12 @@ pub struct Plan {
     pub(super) scripts: Both<Script>,
 }
 
-/// What becomes of bytes that are not delivered.
+/// What happens to bytes that are not delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hole {
-    /// The sender may write them, all.
+    /// The sender can write all of them.
     Swallows,
-    /// The sender can write no more than the transport holds.
+    /// The sender can write only as much as the transport holds.
     Blocks,
 }
 
@@ -33,7 +33,7 @@ pub(super) enum Fate {
     Reset,
     /// Each end reads the end of the stream.
     Close,
-    /// Nothing passes any more, and neither end is closed.
+    /// Nothing passes any more, but neither end is closed.
     Dark,
 }
 
@@ -43,59 +43,61 @@ impl Plan {
         Self::default()
     }
 
-    /// The connection is refused. It has a number all the same.
+    /// Refuses the connection. It uses a number nevertheless.
     pub fn refusal(mut self) -> Self {
         self.is_refusal = true;
         self
     }
 
-    /// What is passed on goes in pieces of 1 to 7 bytes, others having their turn after each.
+    /// Passes bytes on in pieces of 1 to 7, and lets other tasks run after each piece.
     pub fn slice(mut self, seed: u64) -> Self {
         self.slices = Some(seed);
         self
     }
 
-    /// Both ends are reset at `k`.
+    /// Resets both ends at `k`.
     pub fn cut(self, direction: Direction, k: usize) -> Self {
         self.end(direction, k, Fate::Reset)
     }
 
-    /// The connection is closed at `k`, in an orderly way to both ends.
+    /// Closes the connection at `k`, in an orderly way for both ends.
     pub fn close(self, direction: Direction, k: usize) -> Self {
         self.end(direction, k, Fate::Close)
     }
 
-    /// Nothing is delivered in either direction once this one is at `k`, and nothing is closed.
+    /// Delivers nothing in either direction once this one is at `k`, and closes nothing.
     pub fn go_dark(self, direction: Direction, k: usize) -> Self {
         self.end(direction, k, Fate::Dark)
     }
 
-    /// Nothing is delivered in this direction from `k` on, and no end of it; the other lives.
+    /// Delivers nothing in this direction from `k` on, not even its end. The other direction goes
+    /// on.
     pub fn black_hole(mut self, direction: Direction, k: usize, hole: Hole) -> Self {
         self.scripts[direction].hole = Some((k, hole));
         self
     }
 
-    /// What comes at `k`, a byte or the end, waits for so long, and all behind it with it.
+    /// Delays what comes at `k`, a byte or the end, by `time`, and everything behind it.
     pub fn stall(mut self, direction: Direction, k: usize, time: Duration) -> Self {
         self.scripts[direction].stalls.push((k, time));
         self
     }
 
-    /// The end of this direction is passed on so much later than it comes: an orderly one, a reset,
-    /// or that its sender turns out to be gone.
+    /// Delays the end of this direction by `time`: an orderly end, a reset, or the discovery that
+    /// its sender has disappeared.
     pub fn slow_close(mut self, direction: Direction, time: Duration) -> Self {
         self.scripts[direction].slow_close = time;
         self
     }
 
-    /// By chance: slices, and up to two stalls in each direction, within the first `bytes` of it
-    /// and none longer than `longest`. It loses nothing.
+    /// A random plan of slices, and up to two stalls in each direction, within its first `bytes`
+    /// bytes and none longer than `longest`. It loses nothing.
     pub fn rough(seed: u64, bytes: usize, longest: Duration) -> Self {
         Self::new().roughen(&mut Rng::with_seed(seed), bytes, longest)
     }
 
-    /// By chance: rough, and in eight of ten cases one thing more, which most often ends it.
+    /// A random plan: rough, and in eight of ten cases with one more fault, which usually ends the
+    /// connection.
     pub fn random(seed: u64, bytes: usize, longest: Duration) -> Self {
         let mut rng = Rng::with_seed(seed);
         let plan = Self::new().roughen(&mut rng, bytes, longest);
@@ -129,13 +131,13 @@ impl Plan {
     }
 }
 
-/// In whole milliseconds, which is what tokio's clock counts.
+/// In whole milliseconds, the resolution of tokio's clock.
 fn up_to(rng: &mut Rng, longest: Duration) -> Duration {
     let longest = u64::try_from(longest.as_millis()).expect("less than an age");
     Duration::from_millis(rng.u64(..=longest))
 }
 
-/// What is left to happen in one direction.
+/// The remaining faults of one direction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Script {
     fate: Option<(usize, Fate)>,
@@ -162,7 +164,7 @@ impl Script {
         self.hole.filter(|(at, _)| *at <= passed).map(|(_, hole)| hole)
     }
 
-    /// How many bytes may be delivered before something happens.
+    /// How many bytes may be delivered before the next fault.
     pub(super) fn reach(&self, passed: usize) -> usize {
         let stalls = self.stalls.iter().map(|(at, _)| *at);
         let fate = self.fate.map(|(at, _)| at);

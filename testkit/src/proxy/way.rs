@@ -1,5 +1,5 @@
-//! One direction of a connection: bytes taken from one end, delivered to the other as its script
-//! has it, and its end passed on.
+//! One direction of a connection. It takes bytes from one end and delivers them to the other, as
+//! its script says, and passes the end of the stream on.
 
 use std::{
     collections::VecDeque,
@@ -21,10 +21,10 @@ use super::{
     wire::Opened,
 };
 
-/// What is taken at once.
+/// The most bytes that are taken at once.
 const CHUNK: usize = 4096;
 
-/// The longest piece of what is sliced.
+/// The longest piece of a sliced stream.
 const SLICE: usize = 7;
 
 pub(super) struct Way {
@@ -33,17 +33,17 @@ pub(super) struct Way {
     slicer: Option<Rng>,
     /// How many bytes were delivered.
     passed: usize,
-    /// Taken, and not delivered.
+    /// Bytes that were taken and not delivered.
     held: Vec<u8>,
-    /// What is left of the piece under way.
+    /// The rest of the current piece.
     piece: usize,
-    /// Others have their turn first.
+    /// Other tasks have to run first.
     gives_way: bool,
-    /// Nothing more is taken.
+    /// No more bytes are taken.
     has_ended: bool,
-    /// Ends to be passed on behind what is held, and when they were seen.
+    /// Ends to be passed on behind the held bytes, with the time at which each was seen.
     signs: VecDeque<(Sign, Instant)>,
-    /// Nothing is passed on before.
+    /// Nothing is passed on before this time.
     wait: Option<Pin<Box<Sleep>>>,
 }
 
@@ -54,10 +54,10 @@ enum Sign {
     Reset,
 }
 
-/// What a direction has come to that concerns both.
+/// An event of one direction that concerns both.
 pub(super) enum Turn {
     Fate(Fate),
-    /// The receiver takes no more.
+    /// The receiver accepts no more bytes.
     Lost,
 }
 
@@ -77,23 +77,23 @@ impl Way {
         }
     }
 
-    /// Whether all was passed on, the end too.
+    /// Whether everything was passed on, including the end.
     pub(super) fn is_over(&self) -> bool {
         self.has_ended && self.held.is_empty() && self.signs.is_empty()
     }
 
-    /// From now on nothing is delivered.
+    /// Delivers nothing from now on.
     pub(super) fn darken(&mut self) {
         self.script.darken();
     }
 
-    /// The sender turned out to be gone, by its not taking what came the other way. What it has sent
-    /// before is still passed on.
+    /// The sender has disappeared, because it did not take bytes of the other direction. The bytes
+    /// that it sent before are still passed on.
     pub(super) fn lose_sender(&mut self) {
         self.signs.push_back((Sign::Reset, Instant::now()));
     }
 
-    /// Passes on what may be passed on.
+    /// Passes on what may be passed on now.
     pub(super) fn poll(
         &mut self,
         from: &mut (impl AsyncRead + Unpin),
@@ -131,7 +131,7 @@ impl Way {
         Poll::Ready(())
     }
 
-    /// Ready when there is something to pass on, bytes or an end.
+    /// Ready when there are bytes or an end to pass on.
     fn poll_take(
         &mut self,
         from: &mut (impl AsyncRead + Unpin),
@@ -144,7 +144,8 @@ impl Way {
         if !self.has_ended && self.poll_chunk(from, opened, cx).is_ready() {
             return Poll::Ready(());
         }
-        // A sender that is gone has nothing more to say; but out of budget is not out of bytes.
+        // A sender that has disappeared sends nothing more. But without budget, pending does not
+        // mean that there are no bytes.
         if self.signs.is_empty() || !has_budget_remaining() {
             return Poll::Pending;
         }
@@ -169,7 +170,7 @@ impl Way {
         Poll::Ready(())
     }
 
-    /// Never ready: what ends here is not passed on either.
+    /// Never ready, because the end of a swallowed stream is not passed on either.
     fn poll_swallow(
         &mut self,
         from: &mut (impl AsyncRead + Unpin),
@@ -196,7 +197,7 @@ impl Way {
         }
     }
 
-    /// Until when what is there must wait: for a stall that begins, or to be passed on late.
+    /// The time until which everything has to wait, for a stall that begins or a delayed end.
     fn next_wait(&mut self) -> Option<Instant> {
         let now = Instant::now();
         if let Some(stall) = self.script.take_stall(self.passed) {
@@ -225,7 +226,7 @@ impl Way {
         Poll::Ready(Ok(()))
     }
 
-    /// How much is written at once, up to where something happens.
+    /// How many bytes are written at once, up to the next fault.
     fn next_piece(&mut self) -> usize {
         if self.piece == 0 {
             self.piece = self.slicer.as_mut().map_or(CHUNK, |rng| rng.usize(1..=SLICE));

@@ -1,4 +1,4 @@
-//! What passed through the proxy, as each end saw it.
+//! The record of what passed through the proxy, as each end saw it.
 
 use std::{
     io,
@@ -10,8 +10,8 @@ use tokio::sync::Notify;
 
 use super::{Both, Direction};
 
-/// The proxy's view of all connections, by their numbers. It can be read at any time, and is still
-/// there when the proxy is not.
+/// The proxy's view of all connections, by their numbers. It can be read at any time, also after
+/// the proxy was dropped.
 #[derive(Clone, Default)]
 pub struct Wire(Arc<Inner>);
 
@@ -21,8 +21,8 @@ type Observer = Box<dyn FnMut(usize, Direction, &[u8]) + Send>;
 #[derive(Default)]
 struct Inner {
     lanes: Mutex<Vec<Lane>>,
-    /// Held while a write is made, recorded and told of: what is told is in the order of delivery,
-    /// over all connections.
+    /// Held while bytes are written, recorded and observed. So an observer sees the lines of all
+    /// connections in the order of delivery.
     observer: Mutex<Option<Observer>>,
     moved: Notify,
 }
@@ -32,13 +32,13 @@ struct Inner {
 struct Lane {
     taken: Both<Vec<u8>>,
     delivered: Both<Vec<u8>>,
-    /// Where the line under way begins.
+    /// The offset at which the current line begins.
     line: Both<usize>,
     is_closed: bool,
 }
 
 impl Lane {
-    /// Appends what was delivered; the lines that are whole now.
+    /// Appends delivered bytes. Returns the lines that they complete.
     fn deliver(&mut self, direction: Direction, bytes: &[u8]) -> Vec<u8> {
         let (delivered, line) = (&mut self.delivered[direction], &mut self.line[direction]);
         delivered.extend_from_slice(bytes);
@@ -48,28 +48,28 @@ impl Lane {
     }
 }
 
-/// Without their LF; what follows the last is left out.
+/// The whole lines, without their LF. Bytes after the last LF are left out.
 fn whole_lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.split_inclusive(|&byte| byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"))
 }
 
 impl Wire {
-    /// How many connections there have been, with those that a plan refused.
+    /// The number of connections so far, including those that a plan refused.
     pub fn connections(&self) -> usize {
         self.0.lanes.lock().unwrap().len()
     }
 
-    /// Whether the proxy still plays it.
+    /// Whether the connection is still open.
     pub fn is_open(&self, connection: usize) -> bool {
         !self.lane(connection, |lane| lane.is_closed)
     }
 
-    /// All bytes that an end was given: what it has read, or can read still.
+    /// All bytes that an end was given. It has read them, or can still read them.
     pub fn delivered(&self, connection: usize, direction: Direction) -> Vec<u8> {
         self.lane(connection, |lane| lane.delivered[direction].clone())
     }
 
-    /// How many bytes that are.
+    /// The number of these bytes.
     pub fn count(&self, connection: usize, direction: Direction) -> usize {
         self.lane(connection, |lane| lane.delivered[direction].len())
     }
@@ -85,13 +85,13 @@ impl Wire {
         self.lane(connection, |lane| lane.taken[direction].clone())
     }
 
-    /// Calls this for each whole line, without its LF, with its connection, in the order of delivery.
-    /// It runs in the midst of the delivery: it may look at the wire, and must not wait.
+    /// Calls `observer` for each whole line, without its LF, with its connection, in the order of
+    /// delivery. It runs during the delivery, so it may read the wire, but must not wait.
     pub fn observe(&self, observer: impl FnMut(usize, Direction, &[u8]) + Send + 'static) {
         *self.0.observer.lock().unwrap() = Some(Box::new(observer));
     }
 
-    /// Waits until this holds of the wire.
+    /// Waits until `holds` returns true for the wire.
     pub async fn until(&self, holds: impl Fn(&Self) -> bool) {
         loop {
             let moved = self.0.moved.notified();
@@ -114,7 +114,7 @@ impl Wire {
     }
 }
 
-/// A connection under way; it counts as closed when this is dropped.
+/// An open connection. It counts as closed when this is dropped.
 pub(super) struct Opened {
     wire: Wire,
     number: usize,
@@ -126,7 +126,7 @@ impl Opened {
         self.wire.0.moved.notify_waiters();
     }
 
-    /// Delivers the beginning of `bytes` by `write`.
+    /// Delivers a prefix of `bytes` by `write`.
     pub(super) fn poll_deliver(
         &self,
         direction: Direction,

@@ -1,4 +1,4 @@
-//! A task that reads a subscription, and records what it sees.
+//! A task that reads a subscription and records what it sees.
 
 use bellwire::{Delivery, Seen, Subscribe, Subscription, protocol::Position};
 use tokio::{
@@ -11,7 +11,7 @@ use crate::{
     recorder::{Process, behind, number},
 };
 
-/// Reads a subscription until it is left.
+/// Reads a subscription until it unsubscribes.
 pub(super) struct Listener {
     process: Process,
     subscription: u64,
@@ -20,11 +20,11 @@ pub(super) struct Listener {
     reader: JoinHandle<Subscription>,
 }
 
-/// When all below a position is seen?
+/// A request to be told when all numbers below a position are seen.
 type Question = (Position, oneshot::Sender<Seen>);
 
 impl Listener {
-    /// Subscribes, from a position or from now on, and reads.
+    /// Subscribes, from a position or from the head on, and reads.
     pub(super) async fn start(
         process: &Process,
         subscription: u64,
@@ -42,7 +42,7 @@ impl Listener {
         Self { process: process.clone(), subscription, begun, questions, reader }
     }
 
-    /// Waits until all below this position is seen.
+    /// Waits until all numbers below this position are seen.
     pub(super) async fn seen(&self, position: Position) {
         let (answer, answered) = oneshot::channel();
         self.questions.send((position, answer)).expect("it reads");
@@ -51,7 +51,7 @@ impl Listener {
         self.process.record(Event::Seen { subscription, number: seen });
     }
 
-    /// Leaves the topic; where the application stood.
+    /// Leaves the topic. Returns the application's position.
     pub(super) async fn leave(self) -> Position {
         drop(self.questions);
         let left = self.reader.await.expect("no panic");

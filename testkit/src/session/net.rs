@@ -1,4 +1,4 @@
-//! The way from the session's client to its server, and what is seen of it.
+//! The connections from the session's client to its server, and the record of them.
 
 use std::{
     io,
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// A proxy before the server that there is.
+/// A proxy in front of the current server.
 pub(super) struct Net {
     trouble: Trouble,
     recorder: Recorder,
@@ -27,7 +27,7 @@ pub(super) struct Net {
 
 struct Servers {
     current: Backend,
-    /// Of those that another has taken the place of.
+    /// The state of servers that were replaced.
     retired: Vec<Desk>,
 }
 
@@ -62,7 +62,7 @@ impl Net {
         Ok(io)
     }
 
-    /// Puts another server in the place of the first, once the first connection is over.
+    /// Replaces the first server by another one, once the first connection has ended.
     async fn restart(self: Arc<Self>) {
         self.wire().until(|wire| wire.connections() > 0 && !wire.is_open(0)).await;
         let mut servers = self.server();
@@ -74,10 +74,10 @@ impl Net {
         self.proxy.wire()
     }
 
-    /// Whether something was to happen to the last connection.
+    /// Whether a fault was planned for the last connection.
     pub(super) fn is_troubled(&self) -> bool {
         let Trouble { plans, takes, restarts, .. } = &self.trouble;
-        // The second may be to the server that is about to go.
+        // The second connection may be to the server that is about to be replaced.
         let troubled = plans.len().max(usize::from(takes.is_some())) + usize::from(*restarts);
         self.wire().connections() <= troubled
     }
@@ -86,19 +86,19 @@ impl Net {
         self.server().current.desk.clone()
     }
 
-    /// How many servers there have been.
+    /// The number of servers so far.
     pub(super) fn generation(&self) -> usize {
         self.server().retired.len() + 1
     }
 
-    /// How often the handler of this one-way was started.
+    /// How often the handler of this one-way request was started.
     pub(super) fn starts(&self, one_way: u64) -> usize {
         let servers = self.server();
         let desks = servers.retired.iter().chain([&servers.current.desk]);
         desks.map(|desk| desk.seen(one_way)).sum()
     }
 
-    /// Connections that the server has, and what it holds for them.
+    /// The server's connections, and the bytes that it holds for them.
     pub(super) fn held(&self) -> (usize, usize) {
         let stats = self.server().current.handle.stats();
         (stats.connections, stats.in_flight + stats.subscriptions)

@@ -1,4 +1,4 @@
-//! The session's server: what it answers, and what it retains.
+//! The session's server: its handlers, and what it retains.
 
 use std::{
     collections::BTreeMap,
@@ -29,10 +29,10 @@ use crate::{
     },
 };
 
-/// Messages that a topic retains.
+/// The messages that a topic retains.
 const RETAINED: usize = 3;
 
-/// A server; it and all its connections end when it is dropped.
+/// A server. It ends with all its connections when this is dropped.
 pub(super) struct Backend {
     pub(super) desk: Desk,
     pub(super) handle: ServerHandle,
@@ -40,12 +40,13 @@ pub(super) struct Backend {
     task: JoinHandle<io::Result<()>>,
 }
 
-/// What the handlers share.
+/// The state that the handlers share.
 #[derive(Clone)]
 pub(super) struct Desk {
     process: Process,
     publisher: Publisher,
-    /// How often each number was seen, of calls that are refused at first and of one-ways.
+    /// How often each number was seen, for calls that are refused at first and for one-way
+    /// requests.
     seen: Arc<Mutex<BTreeMap<u64, usize>>>,
 }
 
@@ -90,7 +91,7 @@ impl Desk {
         }
     }
 
-    /// Records that the log of this topic stands behind this message.
+    /// Records that this message is the last one of its log.
     pub(super) fn head(&self, topic: &str, last: Published) {
         let Number { epoch, seq } = number(last.epoch, last.sequence);
         let next = Number { epoch, seq: seq + 1 };
@@ -143,7 +144,7 @@ async fn list(call: Call) -> Streamed<impl Stream<Item = String>> {
     }))
 }
 
-/// Says where its effect is to be seen.
+/// Publishes, and answers with the position of the message.
 async fn post(State(desk): State<Desk>, call: Call) -> Result<Reply, Failure> {
     let running = call.start();
     match desk.publish(NEWS, format!("{} is posted", running.number)).await {
@@ -152,7 +153,7 @@ async fn post(State(desk): State<Desk>, call: Call) -> Result<Reply, Failure> {
     }
 }
 
-/// A call, by its number.
+/// A call, identified by its number.
 struct Call {
     number: u64,
     process: Process,
@@ -164,7 +165,7 @@ impl Call {
     }
 }
 
-/// A call whose handler runs.
+/// A call with a running handler.
 struct Running {
     number: u64,
     _ending: Ending,
@@ -186,7 +187,7 @@ impl FromRequest<Desk> for Call {
     }
 }
 
-/// Never takes a call.
+/// An extractor that refuses every call.
 struct Refused;
 
 impl<S> FromRequest<S> for Refused {
@@ -195,7 +196,7 @@ impl<S> FromRequest<S> for Refused {
     }
 }
 
-/// Takes a call when it comes for the second time.
+/// An extractor that accepts a call only when it comes for the second time.
 struct Later;
 
 impl FromRequest<Desk> for Later {

@@ -1,5 +1,5 @@
-//! What a caller may be told, by what its transports were offered and its client was given
-//! (guarantees "at most once" and "one outcome").
+//! Decides which outcomes a caller may get, from what the transports were offered and what the
+//! client read (guarantees "at most once" and "one outcome").
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ use crate::{
     session::script::{Ask, Manner},
 };
 
-/// What the transports of a client's connections were offered, in their order.
+/// What the transports of a client's connections were offered, in order.
 pub(super) type Offered = Vec<Arc<Mutex<Written>>>;
 
 /// A line of a call, offered to a transport with its LF.
@@ -23,11 +23,11 @@ pub(super) type Offered = Vec<Arc<Mutex<Written>>>;
 struct Sent {
     /// Its terminal line, if the client has read it.
     answer: Option<Word>,
-    /// There was a connection after the one that it was sent on.
+    /// Whether the client opened another connection after the one of this line.
     is_lost: bool,
 }
 
-/// The lines of each call, and of each one-way, by their numbers.
+/// The lines of each call and each one-way request, by number.
 #[derive(Default)]
 pub(super) struct Evidence {
     calls: BTreeMap<u64, Vec<Sent>>,
@@ -56,7 +56,7 @@ impl Evidence {
         lines.entry(number).or_default().push(Sent { answer, is_lost });
     }
 
-    /// Panics if a call that ended so, or was dropped, may not have.
+    /// Panics if a call must not have ended like this, or must not have been dropped.
     pub(super) fn judge(&self, ask: Ask, outcome: Option<Outcome>) {
         let lines = self.calls.get(&ask.number).map_or(&[][..], |lines| lines);
         if let Err(why) = verdict(ask, outcome, lines) {
@@ -64,7 +64,7 @@ impl Evidence {
         }
     }
 
-    /// How many lines of a call were refused for now, by which it does not end.
+    /// How many lines of a call were refused for now. Such a refusal does not end the call.
     pub(super) fn refused(&self, ask: Ask) -> usize {
         let is_refused = |sent: &&Sent| sent.answer == Some(Word::No);
         let lines =
@@ -72,8 +72,8 @@ impl Evidence {
         lines.map_or(0, |lines| lines.iter().filter(is_refused).count())
     }
 
-    /// Panics if a one-way that the client took was offered twice, or if its handler may not have
-    /// been started so often. Returns 1 if its line was never written, which the client has to count.
+    /// Panics if a one-way request was offered twice, or if its handler must not have been started
+    /// that often. Returns 1 if its line was never written, which the client has to count.
     pub(super) fn judge_one_way(&self, number: u64, starts: usize) -> u64 {
         let lines = self.one_ways.get(&number).map_or(&[][..], |lines| lines);
         let holds = match lines {
@@ -95,13 +95,13 @@ fn answers(read: &[u8]) -> BTreeMap<u64, Word> {
     whole_lines(read).filter_map(answer).collect()
 }
 
-/// Without their LF. (`split_inclusive` takes its time where nothing is optimised.)
+/// The whole lines, without their LF. (`split_inclusive` is slow in unoptimised builds.)
 fn whole_lines(bytes: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |lf| lf + 1);
     BufRead::split(&bytes[..whole], b'\n').map(|line| line.expect("in memory"))
 }
 
-/// The number that a line names, and its id, unless it is a one-way.
+/// The number that a line carries, and its id, unless it is a one-way request.
 fn call(line: &[u8]) -> Option<(u64, Option<u64>)> {
     let mut words = line.splitn(4, |&byte| byte == b' ');
     let (mark, method, first) = (words.next()?, words.next()?, words.next()?);
@@ -131,7 +131,7 @@ fn verdict(ask: Ask, outcome: Option<Outcome>, lines: &[Sent]) -> Result<(), &'s
     if holds { Ok(()) } else { Err("these are its lines") }
 }
 
-/// The word that brings this outcome.
+/// The word of the reply that leads to this outcome.
 fn word(outcome: Outcome) -> Word {
     match outcome {
         Outcome::Ok { .. } => Word::Ok,

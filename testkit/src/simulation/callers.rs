@@ -1,4 +1,4 @@
-//! What a client calls: one act after the other, until the day is over.
+//! The callers of a client: one act after the other, until the run ends.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use crate::{
     recorder::{failed, number, outcome},
 };
 
-/// How long anybody tries to publish.
+/// How long a caller tries to publish.
 const SOON: Duration = Duration::from_secs(5);
 
-/// A call that is under way, as its caller sees it.
+/// A call in progress, as its caller sees it.
 struct Calling<'a> {
     recorder: &'a Recorder,
     number: u64,
@@ -107,7 +107,7 @@ async fn stream(user: &User, rng: &mut Rng) {
     calling.end(Outcome::Ok { names });
 }
 
-/// Publishes by a call, and wants to see that.
+/// Publishes by a call, and waits to see the message.
 async fn post(user: &User, topic: &str) {
     let calling = Calling::begin(&user.recorder);
     let request = format!("{} {topic}", calling.number);
@@ -132,7 +132,7 @@ async fn publish(user: &User, rng: &mut Rng) {
     let (recorder, named) = (&user.recorder, (topic.clone(), payload.clone()));
     recorder.record(Event::Publishing { topic: named.0, payload: named.1 });
     let publishing = user.client.publish(&topic, &payload);
-    // Past that time it may have been published.
+    // After this time the message may have been published.
     let published = timeout(between(rng, 50..5_000), publishing).await;
     match published {
         Ok(Ok(published)) => {

@@ -23,10 +23,10 @@ pub(crate) struct User {
     pub(crate) desk: Desk,
 }
 
-/// Where callers leave word of what they want to have seen: by topic, if somebody listens to it.
+/// Where callers request to see a position: by topic, if there is a subscriber.
 pub(crate) type Desk = Arc<Mutex<BTreeMap<String, mpsc::UnboundedSender<Position>>>>;
 
-/// What runs on the host.
+/// The main task of the host.
 pub(crate) async fn run(servers: Vec<String>, recorder: Recorder, mut rng: Rng) -> turmoil::Result {
     let client = connect(servers, &recorder, &mut rng);
     let user = User { client, recorder, desk: Desk::default() };
@@ -39,7 +39,7 @@ pub(crate) async fn run(servers: Vec<String>, recorder: Recorder, mut rng: Rng) 
     for topic in &topics[..rng.usize(1..3)] {
         all.spawn(subscribers::listen(user.clone(), topic, rng.fork()));
     }
-    // Panics are passed on; subscribers stay.
+    // Panics are passed on. Subscribers never end.
     while let Some(ended) = all.join_next().await {
         ended?;
     }
@@ -62,7 +62,7 @@ fn connect(mut servers: Vec<String>, recorder: &Recorder, rng: &mut Rng) -> Clie
     builder.config(config(rng)).connect_lazily()
 }
 
-/// Limits that are met.
+/// Limits that are small enough to be reached.
 fn config(rng: &mut Rng) -> ClientConfig {
     ClientConfig::new()
         .in_flight(rng.usize(2..16))

@@ -1,17 +1,18 @@
-//! What happens to the network and to the servers, and when: drawn from the seed.
+//! The faults of the network and of the servers, and their times, drawn from the seed.
 
 use std::ops::Range;
 
 use fastrand::Rng;
 
-/// Something that is done to the world, to hosts by their names.
+/// An action on the network or on hosts, which are given by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// Nothing passes between a server and these, until it is healed; then all does.
+    /// Holds all packets between a server and these clients until it is healed, and then delivers
+    /// them.
     Hold(String, Vec<String>),
-    /// All that passes between a server and these is gone, until it is healed.
+    /// Loses all packets between a server and these clients until it is healed.
     Partition(String, Vec<String>),
-    /// The same in one direction.
+    /// As `Partition`, in one direction.
     OneWay {
         server: String,
         clients: Vec<String>,
@@ -19,21 +20,21 @@ pub(crate) enum Fault {
     },
     Heal(String, Vec<String>),
     Crash(String),
-    /// A crash, or a host that is down, and a start.
+    /// A crash of a host, unless it is down, and a start.
     Bounce(String),
-    /// A planned shutdown, upon which it starts again by itself.
+    /// A planned shutdown. The server starts again by itself.
     Stop(String),
 }
 
-/// Faults by virtual milliseconds, in order.
+/// Faults by virtual time in milliseconds, in order.
 pub(crate) type Schedule = Vec<(u64, Fault)>;
 
-/// How long a fault lasts that a connection may outlive, and one that it hardly does, in
-/// milliseconds.
+/// The durations of faults that a connection may survive, and of faults that it usually does not,
+/// in milliseconds.
 const SHORT: Range<u64> = 50..8_000;
 const LONG: Range<u64> = 500..20_000;
 
-/// Faults, and the ends of those that last, before `until`.
+/// Draws faults, and the ends of those that last, before `until`.
 pub(crate) fn draw(rng: &mut Rng, servers: &[String], clients: &[String], until: u64) -> Schedule {
     let mut schedule = Schedule::new();
     for _ in 0..rng.usize(4..12) {
@@ -46,7 +47,8 @@ pub(crate) fn draw(rng: &mut Rng, servers: &[String], clients: &[String], until:
     schedule
 }
 
-/// A fault; and after how long which other ends it, if it does not end by itself.
+/// Draws a fault. If it does not end by itself, returns also the fault that ends it, and after how
+/// long.
 fn one(rng: &mut Rng, servers: &[String], clients: &[String]) -> (Fault, Option<(u64, Fault)>) {
     let (server, clients) = (pick(rng, servers), some(rng, clients));
     let mut heal = |lasts| (rng.u64(lasts), Fault::Heal(server.clone(), clients.clone()));
@@ -65,7 +67,7 @@ fn pick(rng: &mut Rng, all: &[String]) -> String {
     all[rng.usize(..all.len())].clone()
 }
 
-/// One of them, some, or all.
+/// One of the names, some of them, or all.
 fn some(rng: &mut Rng, all: &[String]) -> Vec<String> {
     match rng.u8(..3) {
         0 => vec![pick(rng, all)],

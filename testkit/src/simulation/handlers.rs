@@ -1,4 +1,4 @@
-//! What a server does with calls. A payload begins with the number of its call, and so does the reply.
+//! A server's handlers. A payload begins with the number of its call, and so does the reply.
 
 use std::{
     sync::{Arc, Mutex},
@@ -20,17 +20,17 @@ use crate::{
     history::{Event, Number},
 };
 
-/// What all handlers of a server share.
+/// The state that all handlers of a server share.
 #[derive(Clone)]
 pub(crate) struct App {
     recorder: Recorder,
     rng: Arc<Mutex<Rng>>,
 }
 
-/// Refuses two of three, for now.
+/// An extractor that refuses two of three calls for now.
 struct Mood;
 
-/// A handler that runs.
+/// A running handler.
 struct Running {
     recorder: Recorder,
     call: u64,
@@ -104,7 +104,7 @@ async fn moody(_: Mood, app: State<App>, asked: Asked) -> String {
     brief(app, asked).await
 }
 
-/// Items of some kilobytes, so that there is something to wait for.
+/// Streams items of some kilobytes, so that the stream has to wait for credit.
 async fn count(
     State(app): State<App>,
     Asked { call, text }: Asked,
@@ -119,7 +119,7 @@ async fn count(
     }))
 }
 
-/// `CALL TOPIC`: publishes, and says where that is to be seen.
+/// `CALL TOPIC`: publishes, and answers with the position of the message.
 async fn post(
     State(app): State<App>,
     publisher: Publisher,

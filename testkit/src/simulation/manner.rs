@@ -1,4 +1,4 @@
-//! How a subscriber reads a topic: on which terms, how fast, and what it does about a loss.
+//! How a subscriber reads a topic: its terms, its speed, and its reaction to a loss.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::recorder::told;
 
 #[derive(Clone, Copy)]
 pub(crate) struct Manner {
-    /// How long the application takes for each notification, at most, in milliseconds.
+    /// The longest time that the application takes for a notification, in milliseconds.
     pub(crate) pause: u64,
     pub(crate) window: Option<u64>,
     pub(crate) by_hand: bool,
@@ -22,7 +22,7 @@ pub(crate) struct Manner {
 enum OnLoss {
     GoOn,
     Fail,
-    /// Something is fetched by a call, before anything else is handed over.
+    /// The application fetches the state by a call before the next delivery.
     Resync,
 }
 
@@ -39,7 +39,7 @@ impl Manner {
         }
     }
 
-    /// The request of a subscription that is to have this number.
+    /// The request of a subscription with this number.
     pub(crate) fn request(self, user: &User, topic: &str, number: u64) -> Subscribe {
         let mut request = user.client.subscribe(topic).slow(self.slow);
         if let Some(window) = self.window {
@@ -55,17 +55,17 @@ impl Manner {
         }
     }
 
-    /// Whether it is told of a loss before the subscription stands behind that: what it has seen
-    /// meanwhile is not judged.
+    /// Whether the application learns of a loss before the subscription stands behind the loss.
+    /// What it has seen by then is not judged.
     pub(crate) fn resynchronises(self) -> bool {
         self.on_loss == OnLoss::Resync
     }
 
-    /// Whether the application was told of this before it comes as a delivery: it was to
-    /// resynchronise, and could not.
+    /// Whether the application learned of this before it is delivered: it had to resynchronise, and
+    /// could not.
     pub(crate) fn knows(self, delivery: &Delivery) -> bool {
         let is_loss = match delivery {
-            // It was asked for.
+            // The subscriber asked for it.
             Delivery::Gap(Gap { cause: GapCause::Server(code), .. }) => code.as_str() != "slow",
             Delivery::Gap(_) | Delivery::Reset { .. } => true,
             _ => false,
@@ -78,7 +78,7 @@ fn resync(request: Subscribe, user: User, number: u64) -> Subscribe {
     let mut known = None;
     request.resync(move |loss| {
         let user = user.clone();
-        // It comes again if its connection was lost meanwhile.
+        // The loss is reported again if the connection was lost meanwhile.
         if known.replace(loss.clone()) != Some(loss.clone()) {
             user.recorder.record(told(number, &loss.missed));
         }

@@ -1,5 +1,5 @@
-//! A transport that takes little at a time, and rests in between: lines are cut anywhere, and some
-//! wait to be written when their connection is lost.
+//! A transport that takes few bytes at a time, with pauses. Lines are cut anywhere, and some wait
+//! to be written when their connection is lost.
 
 use std::{
     io,
@@ -18,13 +18,13 @@ use super::between;
 
 pub(crate) struct Narrow<T> {
     io: T,
-    /// Bytes at a time, and for how long it rests behind them; `None`: it takes all.
+    /// The bytes at a time, and the pause after them; `None` if it takes all bytes.
     width: Option<(usize, Duration)>,
     rest: Option<Pin<Box<Sleep>>>,
 }
 
 impl<T> Narrow<T> {
-    /// One in four is narrow.
+    /// One of four transports is narrow.
     pub(crate) fn new(io: T, rng: &mut Rng) -> Self {
         let width = (rng.u8(..4) == 0).then(|| (rng.usize(4..60), between(rng, 1..150)));
         Self { io, width, rest: None }

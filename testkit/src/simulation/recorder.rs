@@ -1,4 +1,4 @@
-//! The log of a run while it is written, in virtual time.
+//! Records the log of a run in virtual time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,10 +10,10 @@ use std::{
 
 use crate::history::{Event, History, Line, Number, Word};
 
-/// Longer than the way to a subscriber, and back for an ack, takes, in milliseconds.
+/// Longer than a message takes to a subscriber and its ack takes back, in milliseconds.
 const PAUSE: u64 = 3_000;
 
-/// One process' pen. All write into one log, in the order of what happens.
+/// The recorder of one process. All recorders write into one log, in the order of the events.
 #[derive(Clone)]
 pub(crate) struct Recorder {
     log: Arc<Mutex<Log>>,
@@ -23,17 +23,17 @@ pub(crate) struct Recorder {
 
 #[derive(Default)]
 struct Log {
-    /// Virtual milliseconds, by whoever turns the clock.
+    /// Virtual milliseconds, set by the simulation.
     now: u64,
     history: History,
     last_number: u64,
-    /// When something was delivered last.
+    /// When something was last delivered.
     delivered: u64,
-    /// Requests without a terminal line, on connections that are open.
+    /// Requests without a terminal line, on open connections.
     open: BTreeSet<(u64, u64)>,
-    /// The last number that was confirmed, by topic and epoch.
+    /// The last confirmed number, by topic and epoch.
     last: BTreeMap<(String, String), u64>,
-    /// Which log a server has of a topic in the end.
+    /// Which log each server has of a topic in the end.
     logs: Vec<(Arc<str>, String, String)>,
 }
 
@@ -42,7 +42,7 @@ impl Recorder {
         Self { log: Arc::default(), process: "net".into(), is_over: Arc::default() }
     }
 
-    /// The pen of another process.
+    /// The recorder of another process.
     pub(crate) fn of(&self, process: &str) -> Self {
         Self { process: process.into(), ..self.clone() }
     }
@@ -60,13 +60,13 @@ impl Recorder {
         log.history.record(now, &self.process, event);
     }
 
-    /// Of this topic this server has that log in the end.
+    /// Records that this server has this log of the topic in the end.
     pub(crate) fn keeps(&self, topic: &str, epoch: &str) {
         let mut log = self.log.lock().unwrap();
         log.logs.push((self.process.clone(), topic.to_owned(), epoch.to_owned()));
     }
 
-    /// Says where the logs stand that servers have.
+    /// Records the heads of the logs that servers have.
     pub(crate) fn record_heads(&self) {
         let logs = std::mem::take(&mut self.log.lock().unwrap().logs);
         for (server, topic, epoch) in logs {
@@ -80,13 +80,13 @@ impl Recorder {
         self.record(Event::Note(text.into()));
     }
 
-    /// A line of a connection is passed on.
+    /// Records that a line of a connection is passed on.
     pub(crate) fn wire(&self, connection: u64, line: Line) {
         self.log.lock().unwrap().follow(connection, &line);
         self.record(Event::Wire { connection, line });
     }
 
-    /// A number that nothing else in this log has: of a call, a connection, a message.
+    /// A number that nothing else in this log has, for a call, a connection or a message.
     pub(crate) fn number(&self) -> u64 {
         let mut log = self.log.lock().unwrap();
         log.last_number += 1;
@@ -97,14 +97,14 @@ impl Recorder {
         self.log.lock().unwrap().now = now;
     }
 
-    /// Whether a request waits for its terminal line on an open connection, or somebody is still given
-    /// one number after the other, as far behind as a window of one over a slow network leaves him.
+    /// Whether a request waits for its terminal line on an open connection, or a subscriber still
+    /// gets numbers one by one, as happens with a window of one over a slow network.
     pub(crate) fn is_busy(&self) -> bool {
         let log = self.log.lock().unwrap();
         !log.open.is_empty() || log.now - log.delivered < PAUSE
     }
 
-    /// Nothing is begun any more, and nothing is slow.
+    /// Ends the day: no task begins anything new, and nothing is slow.
     pub(crate) fn call_it_a_day(&self) {
         self.is_over.store(true, Ordering::Relaxed);
     }
@@ -113,7 +113,7 @@ impl Recorder {
         self.is_over.load(Ordering::Relaxed)
     }
 
-    /// The log as far as it was written.
+    /// The log so far.
     pub(crate) fn take(&self) -> History {
         std::mem::take(&mut self.log.lock().unwrap().history)
     }

@@ -1,4 +1,4 @@
-//! A server's host: it serves, is stopped or crashes, and serves again with empty logs.
+//! A server's host. It serves, is stopped or crashes, and serves again with empty logs.
 
 use std::{
     future::pending,
@@ -25,12 +25,12 @@ pub(crate) struct Host {
     seed: u64,
     config: ServerConfig,
     starts: AtomicU64,
-    /// Its signal to stop, for one that serves.
+    /// The signal to stop, for the running server.
     stop: Arc<Notify>,
     crash: Notify,
 }
 
-/// The network's connections.
+/// The listener of the simulated network.
 struct Door(TcpListener);
 
 impl Listener for Door {
@@ -59,18 +59,18 @@ impl Host {
         }
     }
 
-    /// Stops it as its signal does.
+    /// Stops the server as its signal does.
     pub(crate) fn stop(&self) {
         self.stop.notify_waiters();
     }
 
-    /// Has all that runs here dropped, in an order that is the same each time: a runtime that is
-    /// dropped has none.
+    /// Drops everything that runs on this host, in the same order each time. A runtime that is
+    /// dropped has no fixed order.
     pub(crate) fn crash(&self) {
         self.crash.notify_waiters();
     }
 
-    /// What runs on the host.
+    /// The main task of the host.
     pub(crate) async fn run(self: Arc<Self>) -> turmoil::Result {
         tokio::select! { biased;
             () = self.crash.notified() => pending().await,
@@ -78,7 +78,7 @@ impl Host {
         }
     }
 
-    /// Over and over, since a stop is followed by a new start.
+    /// Serves again and again, because the server restarts after each stop.
     async fn serve_for_good(&self) -> turmoil::Result {
         loop {
             let start = self.starts.fetch_add(1, Ordering::Relaxed);
@@ -95,7 +95,7 @@ impl Host {
         let random = Random::seeded(rng.u64(..));
         let server = Server::new(listener).config(self.config.clone()).random(random);
         let publisher = server.publisher();
-        // Dropped, and with that ended, when it serves no more.
+        // Dropped, and thereby ended, when the server stops.
         let mut publishing = JoinSet::new();
         publishing.spawn(publish(publisher, self.recorder.clone(), rng.fork()));
         let stop = self.stop.clone();
@@ -105,7 +105,7 @@ impl Host {
     }
 }
 
-/// Limits that are met.
+/// Limits that are small enough to be reached.
 fn config(rng: &mut Rng) -> ServerConfig {
     ServerConfig::new()
         .first_line(Duration::from_secs(5))
@@ -115,7 +115,8 @@ fn config(rng: &mut Rng) -> ServerConfig {
         .write_progress(Duration::from_secs(5))
         .grace(between(rng, 1..1_000))
         .drain(between(rng, 100..4_000))
-        // More than a client's own, or a silent server might be one that waits for a place.
+        // More than a client's own limit. Otherwise a silent server might just wait for a place in
+        // flight.
         .in_flight(rng.usize(17..32))
         .retained_messages(rng.usize(4..64))
         .notification_mark(1 << rng.usize(7..14))
@@ -123,7 +124,8 @@ fn config(rng: &mut Rng) -> ServerConfig {
         .allow_publish(true)
 }
 
-/// Publishes until the day is over, and then once more to each topic, to say which log it has.
+/// Publishes until the run ends, and then once more to each topic, to record which log the server
+/// has.
 async fn publish(publisher: Publisher, recorder: Recorder, mut rng: Rng) {
     while !recorder.is_over() {
         sleep(between(&mut rng, 100..2_000)).await;
@@ -132,7 +134,7 @@ async fn publish(publisher: Publisher, recorder: Recorder, mut rng: Rng) {
             publish_one(&publisher, &recorder, topic).await;
         }
     }
-    // What clients publish at the last moment is to be behind them.
+    // These messages have to come after the last ones that clients publish.
     sleep(Duration::from_secs(8)).await;
     for topic in TOPICS {
         if let Some(number) = publish_one(&publisher, &recorder, topic).await {

@@ -1,4 +1,5 @@
-//! What a client listens to: a topic, in one manner or another, left and come back to.
+//! The subscribers of a client. Each reads a topic in its own manner, leaves it, and subscribes
+//! again.
 
 use bellwire::{CallError, Delivery, Notification, Subscription, protocol::Position};
 use fastrand::Rng;
@@ -13,13 +14,13 @@ use crate::{
     recorder::{behind, number, told},
 };
 
-/// A subscription that lives.
+/// A live subscription.
 struct Live {
     recorder: Recorder,
     number: u64,
     subscription: Subscription,
     is_over: bool,
-    /// What is still to be acknowledged.
+    /// Notifications that still have to be acknowledged.
     unacked: Vec<Notification>,
 }
 
@@ -31,7 +32,7 @@ impl Drop for Live {
     }
 }
 
-/// Subscribes again and again: after leaving, or being ended, it resumes or begins anew.
+/// Subscribes again and again. After it left or was ended, it resumes or begins anew.
 pub(crate) async fn listen(user: User, topic: &'static str, mut rng: Rng) {
     let (sender, mut wanted) = mpsc::unbounded_channel();
     user.desk.lock().unwrap().insert(topic.to_owned(), sender);
@@ -68,7 +69,7 @@ async fn begin(
 }
 
 impl Live {
-    /// Reads until it ends, or is to be left.
+    /// Reads until the subscription ends or has to be left.
     async fn follow(
         &mut self,
         manner: Manner,
@@ -84,7 +85,8 @@ impl Live {
                 delivery = self.subscription.next() => {
                     let Some(delivery) = delivery else { return };
                     self.take(&delivery, manner, rng);
-                    // What ends with its first loss has ended when that is told.
+                    // A subscription that ends with its first loss has ended when the loss is
+                    // reported.
                     if let Delivery::Notification(_) = delivery {
                         self.rest(manner, rng).await;
                     }
@@ -104,7 +106,7 @@ impl Live {
             Delivery::Notification(notification) if manner.by_hand => {
                 self.keep(notification.clone(), manner, rng);
             }
-            // What is unacknowledged before it holds the window for it, too.
+            // Unacknowledged notifications before the gap hold the window for the gap, too.
             Delivery::Gap(_) => self.ack_all(rng),
             Delivery::End { .. } => self.is_over = true,
             _ => {}
@@ -114,7 +116,7 @@ impl Live {
         }
     }
 
-    /// Acknowledges by hand, in any order, half a window at a time.
+    /// Acknowledges manually, in any order, half a window at a time.
     fn keep(&mut self, notification: Notification, manner: Manner, rng: &mut Rng) {
         self.unacked.push(notification);
         if self.unacked.len() as u64 >= manner.window.unwrap_or(1) / 2 {
@@ -127,7 +129,7 @@ impl Live {
         self.unacked.drain(..).for_each(|notification| notification.ack());
     }
 
-    /// Waits until that is seen, while another task reads.
+    /// Waits until the position is seen, while another task reads.
     fn watch(&self, position: Position) {
         let (recorder, subscription) = (self.recorder.clone(), self.number);
         let seen = self.subscription.seen(position);

@@ -1,4 +1,4 @@
-//! The wire, seen from the client's end of it: a transport that records the lines that pass.
+//! The wire as the client's end sees it: a transport that records the lines that pass.
 
 use std::{
     io,
@@ -14,8 +14,8 @@ use crate::{
     lines::{LineReader, Way},
 };
 
-/// A client's transport. A line that is written is recorded before the server can have it, one that
-/// is read before the client has it.
+/// A client's transport. A written line is recorded before the server can get it, and a read line
+/// before the client gets it.
 pub(crate) struct Tapped<T> {
     io: T,
     to_server: LineReader,
@@ -33,7 +33,7 @@ impl<T> Tapped<T> {
     }
 }
 
-/// The client is done with it, whatever is still on its way.
+/// The client has dropped the connection, whatever is still in transit.
 impl<T> Drop for Tapped<T> {
     fn drop(&mut self) {
         self.recorder.wire(self.connection, Line::Closed);

@@ -1,4 +1,4 @@
-//! The bare client: a slab of one-shot channels, whose key is the request's id.
+//! The bare client: a slab of one-shot channels, with the request's id as the key.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -18,7 +18,7 @@ use crate::{
 
 type Pending = Arc<Mutex<Slab<oneshot::Sender<Bytes>>>>;
 
-/// Many requests at once on one connection.
+/// Sends many concurrent requests on one connection.
 #[derive(Clone, Debug)]
 pub struct Multiplexer {
     pending: Pending,
@@ -56,7 +56,7 @@ async fn read_replies(mut socket: OwnedReadHalf, pending: Pending) -> Result<()>
         let chunk = input.split_to(last + 1).freeze();
         take_due(&chunk, &pending, &mut due)?;
         for (waiter, payload) in due.drain(..) {
-            // A caller that is gone needs no reply.
+            // A caller that was dropped needs no reply.
             let _: Result<(), Bytes> = waiter.send(payload);
         }
     }

@@ -1,5 +1,6 @@
-//! The least that one can write by hand: what the machine gives at that moment, without any of
-//! bellwire's guarantees. A request is `<id> echo <payload>`, its reply `<id> ok <payload>`.
+//! The minimal multiplexer, written by hand. It shows what the machine can do at the moment,
+//! without any of bellwire's guarantees. A request is `<id> echo <payload>`, its reply
+//! `<id> ok <payload>`.
 
 pub mod client;
 pub mod line;
@@ -20,7 +21,7 @@ use crate::{
 /// The size of a read.
 const CHUNK: usize = 64 * 1024;
 
-/// Multiplexers with this flush policy.
+/// The multiplexers with this flush policy.
 pub async fn start(flush: Flush, plan: &Plan) -> Result<Clients<Multiplexer>> {
     let (listener, address) = listen().await?;
     let handlers = if plan.slow_handlers { Handlers::Futures(flush) } else { Handlers::Functions };

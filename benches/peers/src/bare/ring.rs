@@ -1,6 +1,7 @@
-//! The bare fan-out: a connection is subscribed by being accepted, and a notification is
-//! `* tick <payload>`, encoded once. Lines gather in a tail. The first connection that wants them
-//! seals them into a chunk that all others share, so a connection clones one `Bytes` for each batch.
+//! The bare fan-out. A connection is subscribed as soon as it is accepted, and a notification is
+//! `* tick <payload>`, encoded once. Lines gather in a tail. The first connection that needs them
+//! seals them into a chunk that all others share, so a connection clones one `Bytes` for each
+//! batch.
 
 use std::{
     collections::VecDeque,
@@ -28,10 +29,10 @@ use crate::{
     fanout::{Message, Publish},
 };
 
-/// Chunks kept; a connection that falls further behind ends the run with an error.
+/// The chunks that are kept. A connection that falls further behind ends the run with an error.
 const CHUNKS: usize = 1024;
 const TAIL: usize = 64 * 1024;
-/// Slices given to one vectored write.
+/// The most slices in one vectored write.
 const SLICES: usize = 64;
 
 /// A server of one topic.
@@ -50,7 +51,7 @@ impl Server {
         Ok(Self { address, ring, subscribed })
     }
 
-    /// The publisher, once so many connections are subscribed.
+    /// The publisher, as soon as this many connections are subscribed.
     pub async fn publisher(&self, connections: usize) -> Result<Publisher> {
         let all = async {
             while self.subscribed.load(Ordering::Acquire) < connections {
@@ -137,8 +138,8 @@ impl State {
         self.first + self.sealed.len() as u64
     }
 
-    /// Takes all chunks from `cursor` on. It always seals the tail: the wake-up that led here may
-    /// have announced lines that are still there, and no other will come for them.
+    /// Takes all chunks from `cursor` on. It always seals the tail, because the wake-up may have
+    /// announced lines that are still there, and no other wake-up comes for them.
     fn take(&mut self, cursor: &mut u64, out: &mut VecDeque<Bytes>) -> Result<()> {
         let end = self.end();
         let skipped =

@@ -1,4 +1,4 @@
-//! When a task writes what others have encoded: the three flush policies.
+//! The three flush policies: when a task writes the lines that others have encoded.
 
 use std::sync::Arc;
 
@@ -8,19 +8,19 @@ use tokio::{io::AsyncWriteExt, net::tcp::OwnedWriteHalf, sync::Notify, task::yie
 
 use crate::bare::CHUNK;
 
-/// What the writing task does when it is woken.
+/// What the writing task does after a wake-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flush {
-    /// Writes at once what there is.
+    /// Writes all available lines at once.
     AtOnce,
-    /// Yields before the first write, so that all callers that are ready encode their requests; then
+    /// Yields before the first write, so that all ready callers encode their requests. Then it
     /// writes until nothing is left.
     YieldFirst,
     /// Yields before each write.
     YieldEach,
 }
 
-/// Encoded lines on their way to the writing task.
+/// Encoded lines for the writing task.
 #[derive(Debug, Default)]
 pub struct Outbox {
     lines: Mutex<Vec<u8>>,

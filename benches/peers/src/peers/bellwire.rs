@@ -92,7 +92,7 @@ pub async fn subscribe(
     Ok(())
 }
 
-/// A socket that subscribes to so many topics.
+/// A socket that subscribes to this many topics.
 pub async fn subscribe_socket(address: SocketAddr, topics: usize) -> Result<TcpStream> {
     let mut stream = bare::connect(address).await?;
     let lines = (0..topics).map(|topic| format!("{} /subscribe t{topic}\n", topic + 1));

@@ -84,8 +84,8 @@ impl Call for Client {
     }
 }
 
-/// A socket with so many subscriptions: the WebSocket handshake by hand. The mask is zero, which the
-/// protocol allows, so a frame is plain text.
+/// A socket with this many subscriptions, with the WebSocket handshake written by hand. The mask is
+/// zero, which the protocol allows, so a frame is plain text.
 pub async fn subscribe_socket(address: SocketAddr, topics: usize) -> Result<TcpStream> {
     let mut stream = bare::connect(address).await?;
     let upgrade = format!(

@@ -13,10 +13,11 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
 
-/// More than any load here has in flight on one connection, for limits that would only get in its way.
+/// More than any load here has in flight on one connection, for limits that would only distort the
+/// measurement.
 const MOST_IN_FLIGHT: usize = 4096;
 
-/// Reads until `needle` was read; for handshakes by hand.
+/// Reads until `needle` has come, for handshakes written by hand.
 async fn read_until(stream: &mut TcpStream, needle: &[u8]) -> Result<()> {
     let mut input = Vec::new();
     let reading = async {

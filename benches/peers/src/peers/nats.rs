@@ -32,7 +32,7 @@ pub async fn start(plan: &Plan) -> Result<Clients<Client>> {
 
 async fn respond(responder: Client, mut requests: Subscriber) -> Result<()> {
     while let Some(request) = requests.next().await {
-        // A task only where the handler is not ready at once.
+        // A request gets a task only if its handler takes time.
         if load::is_slow(&request.payload) {
             tokio::spawn(reply(responder.clone(), request));
         } else {
@@ -76,7 +76,7 @@ pub async fn subscribe(
     Ok(())
 }
 
-/// A socket that subscribes to so many topics.
+/// A socket that subscribes to this many topics.
 pub async fn subscribe_socket(address: SocketAddr, topics: usize) -> Result<TcpStream> {
     let mut stream = bare::connect(address).await?;
     read_until(&mut stream, b"\r\n").await?;
@@ -90,7 +90,7 @@ pub async fn subscribe_socket(address: SocketAddr, topics: usize) -> Result<TcpS
     Ok(stream)
 }
 
-/// Publishes by a socket of its own.
+/// A publisher with its own socket.
 pub async fn publisher(address: SocketAddr) -> Result<SocketPublisher> {
     let stream = subscribe_socket(address, 0).await?;
     Ok(SocketPublisher::new(stream, b"PUB t0 64\r\n"))

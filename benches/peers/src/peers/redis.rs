@@ -1,4 +1,4 @@
-//! redis-server, whose ECHO is called by redis-rs and by fred.
+//! redis-server. redis-rs and fred call its ECHO.
 
 use std::net::SocketAddr;
 
@@ -68,7 +68,7 @@ impl Call for fred::clients::Client {
     }
 }
 
-/// A socket that subscribes to so many topics.
+/// A socket that subscribes to this many topics.
 pub async fn subscribe_socket(address: SocketAddr, topics: usize) -> Result<TcpStream> {
     let mut stream = bare::connect(address).await?;
     let names = (0..topics).map(|topic| format!(" t{topic}"));
@@ -77,7 +77,7 @@ pub async fn subscribe_socket(address: SocketAddr, topics: usize) -> Result<TcpS
     Ok(stream)
 }
 
-/// Publishes by a socket of its own.
+/// A publisher with its own socket.
 pub async fn publisher(address: SocketAddr) -> Result<SocketPublisher> {
     let stream = bare::connect(address).await?;
     Ok(SocketPublisher::new(stream, b"*3\r\n$7\r\nPUBLISH\r\n$2\r\nt0\r\n$64\r\n"))
