@@ -4,9 +4,9 @@
 use std::{error::Error, future::Future, pin::pin, time::Duration};
 
 use bellwire::{
-    Client, Delivery, Failure, Json, Router, Server, State, Streamed,
+    Client, ClientConfig, Delivery, Failure, Json, Router, Server, State, Streamed,
     memory::{self, MemoryConnector, MemoryListener},
-    protocol::Code,
+    protocol::{Code, Position},
     server::{Action, Principal, TestRequest, TokenAuthenticator},
 };
 use bellwire_testkit::bound::bounded;
@@ -68,17 +68,26 @@ async fn typed() {
 }
 
 // recipe survive
-async fn follow(client: &Client, mut show: impl FnMut(String)) -> Result<(), Box<dyn Error>> {
-    let mut offers = client.subscribe("offers").await?;
+/// Begins at `from` if the program was here before; returns where to begin the next time.
+async fn follow(
+    client: &Client,
+    from: Option<Position>,
+    mut show: impl FnMut(String),
+) -> Result<Position, Box<dyn Error>> {
+    let offers = client.subscribe("offers");
+    let mut offers = match from {
+        Some(position) => offers.from(position).await?, // `Position` is stored as text: `k3f9:18`
+        None => offers.await?,
+    };
     while let Some(delivery) = offers.next().await {
         match delivery {
             Delivery::Notification(offer) => show(format!("{:?}", offer.payload)),
             Delivery::Gap(gap) => show(format!("missed {} to {}", gap.first, gap.last)),
             Delivery::Reset { .. } => show("the server began a new log: fetch everything".into()),
-            other => show(format!("{other:?}")),
+            other => show(format!("{other:?}")), // the end, with its reason
         }
     }
-    Ok(())
+    Ok(offers.position())
 }
 // end
 
@@ -92,7 +101,7 @@ async fn survive() {
         let client = lazily(connector);
         let (shown, mut seen) = tokio::sync::mpsc::unbounded_channel();
         let follower = client.clone();
-        let following = async move { follow(&follower, |text| drop(shown.send(text))).await };
+        let following = async move { follow(&follower, None, |text| drop(shown.send(text))).await };
         let looking = async {
             while handle.stats().subscriptions == 0 {
                 tokio::task::yield_now().await;
@@ -108,7 +117,8 @@ async fn survive() {
             Outcome::Ok(())
         };
         let (followed, looked) = tokio::join!(following, looking);
-        looked.and(followed)
+        assert_eq!(followed?.next, 3);
+        looked
     })
     .await;
 }
@@ -152,9 +162,10 @@ fn tokens() -> TokenAuthenticator {
 
 /// Every user may listen to the user's own topic. Only admins may call `admin.…` and publish.
 fn allow(who: &Principal, action: Action<'_>) -> bool {
+    let Some(name) = who.name() else { return false }; // an anonymous client
     let is_admin = who.value::<Role>().is_some_and(|role| role.0 == "admin");
     match action {
-        Action::Subscribe(topic) => topic.strip_prefix("users/") == who.name(),
+        Action::Subscribe(topic) => topic.strip_prefix("users/") == Some(name),
         Action::Publish(_) => is_admin,
         Action::Call(method) => is_admin || !method.starts_with("admin."),
         _ => false,
@@ -173,14 +184,10 @@ async fn roles() {
         let router = Router::new().method("admin.stop", async || "stopping");
         serve(server, router);
         // recipe roles-client
-        let token = || async { Ok::<_, std::io::Error>("c2b9d7f011aa4a34".into()) };
-        let bob = Client::builder()
-            .address("offers.example:7440")
-            .connector(connector)
-            .authenticate(TokenAuthenticator::SCHEME, token) // called before each connection
-            .connect()
-            .await?;
+        let config = ClientConfig::new().auth(TokenAuthenticator::SCHEME, "c2b9d7f011aa4a34");
+        let client = Client::builder().address("offers.example:7440").config(config);
         // end
+        let bob = client.connector(connector).connect().await?;
         let refused = bob.call("admin.stop", "").await.unwrap_err();
         assert_eq!(refused.code().unwrap(), "forbidden");
         assert!(bob.subscribe("users/ada").await.is_err());
@@ -204,6 +211,7 @@ async fn draining() {
         let signal = async { drop(stopped.await) };
         let serving = async {
             // recipe drain
+            // Of a real program: let signal = async { tokio::signal::ctrl_c().await.ok(); };
             server.serve(router).with_graceful_shutdown(signal).await?;
             // end
             Outcome::Ok(())
