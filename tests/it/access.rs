@@ -203,7 +203,7 @@ async fn in_state(state: State, line: &str) -> String {
     found.ok().flatten().unwrap_or_default()
 }
 
-/// What a stranger may think of; none of it says who it is.
+/// Credentials that an attacker may guess; none of them is valid.
 const GUESSES: &[&str] = &[
     "touch x",
     "touch;ttl=5 x",
@@ -341,7 +341,7 @@ async fn a_stranger_has_ten_seconds() {
     let mut peer = server.connect().await;
     peer.ask("1 /auth token wrong\n", "1 no unauthenticated\n").await;
     advance(Duration::from_millis(9_990)).await;
-    // Neither lines nor tries put it off.
+    // Neither lines nor failed attempts extend the time.
     late.ask("1 /hello;version=1\n", "1 ok;version=1\n").await;
     peer.ask("2 /auth token secret-a\n", "2 ok\n").await;
     advance(Duration::from_millis(20)).await;
@@ -375,7 +375,8 @@ async fn an_authenticator_that_never_ends_is_given_up() {
     peer.expect_closed().await;
 }
 
-/// [S19.4] Two refusals are borne, the third is the last; a well-formed one with no scheme counts.
+/// [S19.4] Two refusals are tolerated, and the third ends the connection. A well-formed `/auth`
+/// with an unknown scheme counts, too.
 #[tokio::test(start_paused = true)]
 async fn the_third_refused_auth_is_the_last() {
     let server = guarded(ServerConfig::new());
@@ -488,7 +489,7 @@ async fn lines_are_short_before_auth() {
     small.ask(at(1_025, "2 /auth token "), "* /error line-too-long max-line is 1024\n").await;
 }
 
-/// A stranger gets the grace that everybody gets, and no more.
+/// An unauthenticated peer gets the same grace as every other peer.
 #[tokio::test(start_paused = true)]
 async fn a_stranger_does_not_hold_up_a_drain() {
     let mut server = guarded(ServerConfig::new());
@@ -524,15 +525,16 @@ async fn what_is_denied_is_forbidden() {
     a.ask("2 a.echo x\n3 b.echo x\n", "2 ok x\n3 no forbidden\n").await;
     a.ask("* a.echo x\n* b.echo x\n", "* /error forbidden\n").await;
     a.ask("4 /subscribe b\n5 /publish b x\n", "4 no forbidden\n5 no forbidden\n").await;
-    // The authoriser alone decides: the configuration allows nobody to publish.
+    // Only the authoriser decides: the configuration allows no publish.
     a.send("6 /subscribe a\n7 /publish a x\n").await;
     let epoch = epoch(&mut a).await;
     a.expect(format!("7 ok;epoch={epoch};seq=1\n* a 1 x\n")).await;
-    // Methods that are not there are told first, as in docs/protocol/calls.md, section 12.
+    // An unknown method is reported first, as in docs/protocol/calls.md, section 12.
     a.ask("8 nosuch\n", "8 no unknown-method no method \"nosuch\"; ask /methods\n").await;
 }
 
-/// Row 18 of the threats. [S19.7] Live and replayed, neither of two sees what is the other's.
+/// Row 18 of the threats. [S19.7] Neither of two clients sees messages of the other, live or
+/// replayed.
 #[tokio::test(start_paused = true)]
 async fn nobody_sees_the_others_data() {
     let server = lettered();
@@ -727,9 +729,9 @@ async fn a_pending_verdict_holds_the_order_of_protocol_methods() {
     .await;
 }
 
-/// [S19.9] [S19.13] Behind a `/subscribe` that waits, application requests and one-way lines are
-/// obeyed. A `/renew` renews the lease before it is answered, and the client is told that it has to
-/// wait.
+/// [S19.9] [S19.13] While a `/subscribe` waits, later application requests and one-way lines are
+/// obeyed. A `/renew` restarts the lease before it is answered, and the client learns that it has
+/// to wait.
 #[tokio::test(start_paused = true)]
 async fn a_pending_subscribe_holds_up_protocol_requests_only() {
     let gates = Gates::default();
@@ -924,7 +926,7 @@ async fn a_revoked_subscription_ends_at_once() {
     let mut rest = [b.line().await, b.line().await].map(|line| line.expect("a line"));
     rest.sort();
     assert_eq!(rest, ["* t 2 two\n", "* u 1 three\n"]);
-    // Nobody denies it, so it may come back, and has missed nothing.
+    // No rule denies the topic now, so the client may subscribe again, and has missed nothing.
     a.send(format!("5 /subscribe;from={t}:2 t\n")).await;
     assert_eq!(a.attribute("next").await, "2");
     a.expect("* t 2 two\n").await;
@@ -999,7 +1001,7 @@ impl TopicReader for RevokingReader {
     }
 }
 
-/// [S19.11] Whoever has revoked and then publishes is not overheard.
+/// [S19.11] What is published after a revocation is not delivered to the revoked client.
 #[tokio::test(start_paused = true)]
 async fn what_is_published_after_a_revocation_is_not_delivered() {
     let armed = Arc::new(Mutex::new(None));
@@ -1051,7 +1053,8 @@ async fn a_subscription_under_way_is_revoked() {
     peer.expect_silence().await;
 }
 
-/// [S18.10] Closed by the application: what runs is finished, nothing new begins, nothing is told.
+/// [S18.10] A session closed by the application: running requests are finished, nothing new begins,
+/// and no notification is sent.
 #[tokio::test(start_paused = true)]
 async fn a_closed_session_finishes_what_runs() {
     let told = Arc::new(Notify::new());
@@ -1079,7 +1082,7 @@ async fn a_closed_session_finishes_what_runs() {
     a.expect("3 ok\n").await;
     a.expect_closed().await;
     b.ask("2 echo x\n", "2 ok x\n").await;
-    // A stranger, and one who is asked about.
+    // An unauthenticated peer, and one whose `/auth` is still being decided.
     let mut stranger = server.connect().await;
     stranger.expect_silence().await;
     let session = handle.sessions().into_iter().find(|one| one.principal().is_anonymous());
@@ -1123,7 +1126,7 @@ async fn client(server: &PipeServer, config: ClientConfig) -> Result<Client, Con
     client.connected().await.map(|_| client)
 }
 
-/// [C19.1] The client says who it is before anything else, whatever was asked for before.
+/// [C19.1] The client authenticates before it sends anything else, whatever was requested before.
 #[tokio::test(start_paused = true)]
 async fn a_client_authenticates_itself() {
     let (near, far) = tokio::io::duplex(1 << 16);
@@ -1183,12 +1186,12 @@ async fn a_client_is_told_why_it_is_not_admitted() {
     assert_eq!(failed(ClientConfig::new()).await, required);
     let other = ClientConfig::new().auth(Code::from_static("other"), "x");
     assert_eq!(failed(other).await, ConnectionError::NoCommonScheme { offered });
-    // Whoever waits for something hears the same.
+    // Every waiting call gets the same error.
     let (client, connection) = Client::new(server.pipe(), ClientConfig::new());
     tokio::spawn(connection);
     let error = client.call("whoami", "").await.expect_err("not admitted");
     assert_eq!(error, CallError::NotSent(bellwire::NotSent::Lost(required)));
-    // An answer that never comes is bounded by the server, where this client has more patience.
+    // An answer that never comes is bounded by the server if the client's own limit is longer.
     let slow = PipeServer::built(router(), |server| server.authenticator(Slow::default()));
     let config = ClientConfig::new().auth(Code::from_static("slow"), "x");
     let config = config.connect_timeout(Duration::from_secs(20));

@@ -44,8 +44,8 @@ fn offers(numbers: impl IntoIterator<Item = u64>) -> String {
     numbers.into_iter().map(|number| format!("* offers {number} {number}\n")).collect()
 }
 
-/// [S16.2] [S16.5] With a full window the cursor waits, and replies do not; an ack in either form
-/// returns what it covers, twice the same is nothing, and a lower one neither.
+/// [S16.2] [S16.5] With a full window the cursor waits, but replies do not. An ack in either form
+/// frees what it covers. A repeated ack has no effect, and neither has a lower one.
 #[tokio::test]
 async fn a_full_window_is_silence_until_an_ack() {
     let server = serve(ServerConfig::new());
@@ -216,7 +216,7 @@ async fn a_replay_is_held_by_the_window() {
     peer.expect(offers([8])).await;
 }
 
-/// [S16.7] Who has waited skips to the newest, if more than one stands before it.
+/// [S16.7] A subscriber that had to wait skips to the newest message if there is more than one.
 #[tokio::test]
 async fn the_latest_comes_after_a_wait() {
     let server = serve(ServerConfig::new());
@@ -227,7 +227,7 @@ async fn the_latest_comes_after_a_wait() {
     peer.expect_silence().await;
     let latest = format!("* /gap offers {e} 3 8 slow\n{}", offers([9]));
     peer.ask(format!("* /ack offers {e}:2\n"), latest).await;
-    // One alone is not skipped, and who has not waited gets all.
+    // A single message is not skipped, and a subscriber that did not have to wait gets all.
     publish(&server, [10]).await;
     peer.expect_silence().await;
     peer.ask(format!("* /ack offers {e}:10\n"), offers([10])).await;
@@ -275,8 +275,8 @@ async fn the_latest_after_a_wait_at_the_mark() {
     }
 }
 
-/// [S16.8] [S4.7] Who has asked for it is ended where retention would have gapped it, and comes
-/// back with a gap: what had left before a subscription began ends none.
+/// [S16.8] [S4.7] With `slow=close`, a subscription ends where retention would cause a gap. The
+/// client resumes with a gap. Numbers that left before a subscription began do not end it.
 #[tokio::test]
 async fn who_is_overtaken_may_be_closed() {
     let server = serve(ServerConfig::new().retained_messages(3));
@@ -297,8 +297,8 @@ async fn who_is_overtaken_may_be_closed() {
     peer.ask("4 /renew\n", format!("4 ok;lease=60 offers:{e}:6\n")).await;
 }
 
-/// [S4.11] [S16.1] Whose window is full slows nobody: neither the others, nor the replies on its
-/// own connection, nor its other topics. Rows 27 and 28 of the threats.
+/// [S4.11] [S16.1] A full window delays neither other subscribers, nor the replies and other topics
+/// of its own connection. Rows 27 and 28 of the threats.
 #[tokio::test]
 async fn a_full_window_slows_nobody() {
     let server = serve(ServerConfig::new());
@@ -362,7 +362,7 @@ impl TopicReader for CountingReader {
     }
 }
 
-/// A full window is not registered with the log: however much is published, nobody looks.
+/// A full window is not registered with the log, so publishes do not wake its reader.
 #[tokio::test]
 async fn a_full_window_is_not_woken() {
     let reads = Arc::new(AtomicUsize::new(0));
@@ -384,7 +384,7 @@ async fn a_full_window_is_not_woken() {
     peer.ask(format!("* /ack offers {e}:3\n"), offers([3, 4])).await;
 }
 
-/// A store whose log changes when it is told to, and which may give more than it may.
+/// A store whose log changes on command, and which may return more than it is allowed to.
 struct Fickle(Arc<AtomicUsize>);
 
 impl TopicStore for Fickle {
@@ -528,8 +528,8 @@ async fn the_client_acknowledges_what_it_hands_over() {
     server.expect("2 /unsubscribe offers\n").await;
 }
 
-/// A position below every number acknowledges nothing, and one beyond all that was handed over no more
-/// than that.
+/// A position below every number acknowledges nothing. One beyond all numbers that were handed over
+/// acknowledges only those.
 #[tokio::test]
 async fn an_ack_of_no_number_is_ignored() {
     let (client, mut server) = by_hand(PIPE, ClientConfig::new()).await;
@@ -548,7 +548,7 @@ async fn an_ack_of_no_number_is_ignored() {
     server.expect("* /ack offers e:21\n").await;
 }
 
-/// Without a window there are no acks, by hand neither.
+/// Without a window there are no acks, not even manual ones.
 #[tokio::test]
 async fn without_a_window_there_are_no_acks() {
     let (client, mut server) = by_hand(PIPE, ClientConfig::new()).await;
@@ -563,8 +563,8 @@ async fn without_a_window_there_are_no_acks() {
     server.expect("2 /unsubscribe offers\n").await;
 }
 
-/// By hand, in any order: the server hears the lowest that is left. All below a position at once,
-/// but no more than was handed over.
+/// Manual acks in any order: the server gets the lowest number that is not handled. An ack of a
+/// position covers all numbers below it that were handed over.
 #[tokio::test]
 async fn acks_by_hand_come_in_any_order() {
     let (client, mut server) = by_hand(PIPE, ClientConfig::new()).await;
@@ -669,7 +669,8 @@ async fn a_resumed_subscription_keeps_its_terms() {
     server.expect("* /ack offers f:2\n").await;
 }
 
-/// Of several readers the slowest says; when it goes, the next. Who asked for no window has no say.
+/// Of several readers the slowest one determines the ack; when it is dropped, the next one does. A
+/// reader without a window is ignored.
 #[tokio::test]
 async fn the_slowest_of_several_readers_says() {
     let (client, mut server) = by_hand(PIPE, ClientConfig::new()).await;
@@ -701,7 +702,7 @@ async fn the_slowest_of_several_readers_says() {
     read(&mut fast, 21..=22).await;
     server.expect("* /ack offers e:23\n").await;
     drop((fast, late));
-    // Nobody is left who asked for it: receipt is enough.
+    // No reader with a window is left, so receipt acknowledges.
     server.send(offers([23])).await;
     server.expect("* /ack offers e:24\n").await;
     read(&mut idle, 18..=23).await;
@@ -709,7 +710,8 @@ async fn the_slowest_of_several_readers_says() {
     server.expect("2 /unsubscribe offers\n").await;
 }
 
-/// Who left before the reply came, and comes back on other terms, gets another subscription.
+/// A client that leaves before the reply, and subscribes again on other terms, gets another
+/// subscription.
 #[tokio::test]
 async fn other_terms_are_another_subscription() {
     let (client, mut server) = by_hand(PIPE, ClientConfig::new()).await;
@@ -811,8 +813,8 @@ async fn a_window_of_two_misses_nothing_for_hours() {
     client.close().await.unwrap();
 }
 
-/// Three readers of one subscription, any window, acks by hand in any order and by themselves:
-/// all get all, whoever is slow, and nothing stands still.
+/// Three readers of one subscription, any window, manual acks in any order and automatic ones: all
+/// readers get all messages, whichever is slow, and nothing gets stuck.
 #[tokio::test(start_paused = true)]
 async fn any_window_and_any_order_of_acks_goes_on() {
     for seed in 0..60 {
@@ -842,7 +844,7 @@ async fn drain(mut subscription: Subscription, by_hand: bool, mut random: fastra
         let one = loop {
             match tokio::time::timeout(second, next(&mut subscription)).await {
                 Ok(one) => break one,
-                // What somebody holds is what the server waits for.
+                // The server waits for the notifications that a reader holds.
                 Err(_) => held.drain(..).for_each(|one: Notification| one.ack()),
             }
             waits += 1;

@@ -46,7 +46,7 @@ async fn lines(
     times.len()
 }
 
-/// They are no more than may be, and come with growing pauses between them.
+/// There are no more repetitions than allowed, and the pauses between them grow.
 fn check(times: &[Duration]) {
     assert!((LEAST..=MOST).contains(&times.len()), "{} in {WHILE:?}: {times:?}", times.len());
     for (n, pair) in times.windows(2).enumerate() {
@@ -191,7 +191,8 @@ async fn epochs_that_come_back() {
     lines(&mut server, "/subscribe", answer).await;
 }
 
-/// [C5.6] Logs that are reset again and again, each of which the application fetches anew.
+/// [C5.6] Logs that are reset again and again. The application refetches its state after each
+/// reset.
 #[tokio::test(start_paused = true)]
 async fn resets_that_are_resynchronised() {
     let (client, mut server, _net) = connected().await;
@@ -327,7 +328,7 @@ async fn credentials_that_are_not_to_be_had() {
     check(&seen);
 }
 
-/// A reconnect by hand skips the pause, and no more: not the floor, and not what a server asked for.
+/// A manual reconnect skips the pause, but neither the least pause nor a retry hint.
 #[tokio::test(start_paused = true)]
 async fn a_reconnect_by_hand_has_a_floor() {
     let (builder, mut net) = builder();

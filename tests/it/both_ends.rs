@@ -132,7 +132,7 @@ fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Polls a call so many times, then drops it.
+/// Polls a call this many times, then drops it.
 async fn poll_some(call: bellwire::Call<'_>, polls: u32) -> Option<Result<Bytes, CallError>> {
     let mut call = std::pin::pin!(call);
     for _ in 0..polls {
@@ -164,8 +164,8 @@ async fn hours_of_virtual_time_miss_nothing() {
     assert_eq!(client.stats().violations, 0);
 }
 
-/// A client that does not renew is ended at its lease and told from where to resume; one that
-/// resumes there has lost nothing.
+/// If a client does not renew, its subscription ends with the lease, and it learns where to resume.
+/// If it resumes there, it has lost nothing.
 #[tokio::test(start_paused = true)]
 async fn who_does_not_renew_is_told_where_to_resume() {
     let server = PipeServer::start(Router::new());
@@ -351,7 +351,7 @@ async fn wait(bellwire::State((running, most, gate)): bellwire::State<Gate>) {
     running.fetch_sub(1, Ordering::SeqCst);
 }
 
-/// The same over Unix sockets, whose addresses are paths: a client that connects anew, and the short
+/// The same over Unix sockets, whose addresses are paths: a client that reconnects, and the short
 /// form.
 #[cfg(unix)]
 #[tokio::test]

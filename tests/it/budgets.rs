@@ -35,8 +35,8 @@ fn router() -> Router {
 
 // Bytes that topics retain.
 
-/// The oldest of all topics leave, and are named to whoever had not read them; who had, and every
-/// number, is not touched.
+/// The oldest messages of all topics are dropped, and named to subscribers that had not read them.
+/// Other subscribers are not affected, and numbers do not change.
 #[tokio::test(start_paused = true)]
 async fn what_leaves_for_other_topics_is_named() {
     let config = ServerConfig::new().retained_bytes_total(1_000).retained_bytes(800);
@@ -331,7 +331,7 @@ async fn one_that_stops_reading_takes_nothing_from_the_others() {
 
 // Time.
 
-/// What blocks its thread until it is told to go on, or for a minute.
+/// A blocker: it blocks its thread until it is released, or for a minute.
 #[derive(Clone, Default)]
 struct Blocked(Arc<(Mutex<bool>, Condvar)>);
 
@@ -348,7 +348,7 @@ impl Blocked {
     }
 }
 
-/// Who blocks: the preparation of the second connection, or the sweep of a store.
+/// What blocks: the preparation of the second connection, or the sweep of a store.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Blocks {
     Prepare,
@@ -513,8 +513,8 @@ impl Listener for Addressed {
     }
 }
 
-/// [S20.6] One address may have as many connections as it may; the next is told so, others are not,
-/// and a place is free when its connection is gone.
+/// [S20.6] The connections of one address are limited. A further one gets an answer that says so,
+/// other addresses are not affected, and a place is free as soon as its connection has ended.
 #[tokio::test(start_paused = true)]
 async fn connections_of_one_address_are_capped() {
     let (connect, accepted) = mpsc::unbounded_channel();
@@ -589,8 +589,8 @@ impl Log {
     }
 }
 
-/// A server says what it may take, and that it takes fewer connections than it was told to, where
-/// each is a file.
+/// A server reports its limit of connections, and that it accepts fewer than configured if files
+/// are limited.
 #[tokio::test]
 async fn a_server_says_what_it_may_take() {
     let log = Log::default();
@@ -636,7 +636,7 @@ async fn a_server_out_of_files_refuses_and_serves_again() {
             peer.ask("2 random 1\n", "2 ok 0\n").await;
         }
     }
-    // All have gone; whoever comes now is served, as soon as the server has seen them go.
+    // All connections have ended. A new one is served as soon as the server has noticed this.
     let serving = async {
         loop {
             if let Came::Served(_) = first_lines(server.address.clone()).await {

@@ -121,7 +121,7 @@ async fn each_word_is_an_outcome_of_its_own() {
     assert!(matches!(error, CallError::Unknown(Unknown::Cut(_))), "{error:?}");
 }
 
-/// [C3.4] [C3.5] A second reply, and one that nobody asked for, reach nobody and are reported.
+/// [C3.4] [C3.5] A second reply, and a reply without a request, reach no caller and are reported.
 #[tokio::test]
 async fn replies_nobody_asked_for_are_counted() {
     let (client, _driver, mut server) = greeted().await;
@@ -245,7 +245,7 @@ async fn an_ok_without_a_position_ends_the_connection() {
     }
 }
 
-/// [B2.8] The client has the same cap on a line, and holds no more than it.
+/// [B2.8] The client has the same limit on a line, and buffers no more than it.
 #[tokio::test]
 async fn an_endless_line_ends_the_connection() {
     let config = ClientConfig::new().max_line(2_048);
@@ -546,7 +546,8 @@ async fn dropping_the_last_subscription_leaves() {
     let resume = second.position();
     drop(second);
     server.expect("2 /unsubscribe offers\n").await;
-    // One crosses the line that leaves: nobody's, and no fault.
+    // A notification that was sent before the server read `/unsubscribe` is dropped without a
+    // violation.
     server.send("* offers 20 crossing\n").await;
     let again = client.subscribe("offers").from(resume);
     let again = tokio::spawn(again.into_future());
@@ -993,7 +994,7 @@ async fn callers_wait_for_room_to_write() {
     }
 }
 
-/// A server that never says hello cannot hold a client that gives up.
+/// A server that never sends its hello cannot delay the close of a client.
 #[tokio::test(start_paused = true)]
 async fn closing_does_not_wait_for_a_silent_server() {
     let (client, driver, _server) = silent(ClientConfig::default());
@@ -1005,7 +1006,7 @@ async fn closing_does_not_wait_for_a_silent_server() {
     assert_eq!(driver.await.unwrap(), Ok(()));
 }
 
-/// Nor can one that does not answer `/quit`, or does not even read it.
+/// A server that does not answer `/quit`, or does not even read it, cannot delay the close, either.
 #[tokio::test(start_paused = true)]
 async fn closing_is_bounded() {
     let (client, driver, mut server) = greeted().await;
@@ -1027,7 +1028,7 @@ async fn closing_is_bounded() {
     assert_eq!(driver.await.unwrap(), Err(ConnectionError::CloseTimeout));
 }
 
-/// The reply to `/quit` is the last line: a server that does not hang up holds nobody.
+/// The reply to `/quit` is the last line. A server that does not close afterwards delays nothing.
 #[tokio::test(start_paused = true)]
 async fn the_reply_to_quit_is_the_end() {
     let (client, driver, mut server) = greeted().await;
@@ -1073,7 +1074,8 @@ async fn a_refused_return_ends_the_streams_there_were() {
     assert_eq!(first.next().await, None);
 }
 
-/// Whoever comes first while a topic is left says from where; a second does not change it.
+/// The first stream that subscribes again while a topic is being left decides the position. A
+/// second one does not change it.
 #[tokio::test]
 async fn the_first_to_come_back_says_from_where() {
     let (client, _driver, mut server) = greeted().await;
@@ -1125,7 +1127,7 @@ async fn deadlines_have_edges() {
     assert!(timeout(Duration::from_secs(1), call).await.is_err());
 }
 
-/// A reply to what was never sent reaches nobody, and makes nothing be sent.
+/// A reply to a request that was not sent reaches no caller, and causes no line.
 #[tokio::test]
 async fn a_reply_to_what_was_not_sent_is_unasked_for() {
     let (near, far) = tokio::io::duplex(256);

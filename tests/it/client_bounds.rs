@@ -48,8 +48,8 @@ async fn gives_up(client: &Client, topic: &str) {
     assert!(subscribing.await.is_err(), "{topic} is subscribed");
 }
 
-/// A server that answers no `/subscribe` is sent so many, however many callers give up; and the next
-/// is sent when one is answered.
+/// A server that answers no `/subscribe` gets a bounded number of them, however many callers are
+/// dropped. The next one is sent when one is answered.
 #[tokio::test(start_paused = true)]
 async fn abandoned_subscribes_are_bounded() {
     let (client, mut server) = limited(4).await;
@@ -72,7 +72,8 @@ async fn abandoned_subscribes_are_bounded() {
     drop(waiting.await.unwrap().unwrap());
 }
 
-/// Who waits to subscribe has its turn before who comes later, and passes it on if it is gone.
+/// A caller that waits to subscribe has its turn before later ones, and passes it on when it is
+/// dropped.
 #[tokio::test(start_paused = true)]
 async fn a_turn_to_subscribe_is_taken_or_passed_on() {
     let (client, mut server) = limited(1).await;
@@ -196,7 +197,7 @@ async fn abandoned_streams_are_bounded() {
     assert_eq!((client.stats().in_flight, client.stats().pending), (3, 3));
 }
 
-/// Subscribes to so many topics, `t0` and on, each at 1 of epoch `e`.
+/// Subscribes to this many topics, `t0` and on, each at 1 of epoch `e`.
 async fn subscribed(client: &Client, server: &mut Peer, topics: usize) -> Vec<Subscription> {
     let mut all = Vec::new();
     for n in 0..topics {
@@ -210,8 +211,8 @@ async fn subscribed(client: &Client, server: &mut Peer, topics: usize) -> Vec<Su
     all
 }
 
-/// A stream of all notifications that nobody reads names so many topics, and says of the others that
-/// more was lost.
+/// An unread stream of all notifications names a bounded number of topics, and reports for the
+/// others that more was lost.
 #[tokio::test(start_paused = true)]
 async fn an_unread_stream_of_all_notifications_names_so_many_topics() {
     const TOPICS: usize = 300;
@@ -241,8 +242,8 @@ async fn an_unread_stream_of_all_notifications_names_so_many_topics() {
     assert_eq!(next().await.into_notification().unwrap().sequence, 3);
 }
 
-/// Whoever waits until something was seen costs those who wait for something else nothing, and each is
-/// told when it is.
+/// Waits for different positions do not slow each other down, and each ends when its position is
+/// seen.
 #[tokio::test(start_paused = true)]
 async fn many_may_wait_until_something_is_seen() {
     const WAITING: u64 = 20_000;

@@ -207,8 +207,8 @@ async fn what_comes_too_late_is_told_at_once() {
     assert!(!closing.is_finished());
 }
 
-/// A topic that was being left when the goodbye came is not begun again, and who wants it hears of
-/// that at once, not when the connection ends.
+/// A topic that was being left when the `/bye` came is not subscribed again. A caller that wants it
+/// gets the error immediately, not when the connection ends.
 #[tokio::test(start_paused = true)]
 async fn who_comes_back_to_a_topic_at_the_goodbye_does_not_wait_for_the_end() {
     for wants_first in [true, false] {
@@ -241,7 +241,8 @@ async fn who_comes_back_to_a_topic_at_the_goodbye_does_not_wait_for_the_end() {
 
 // What was not sent has no items.
 
-/// [C3.5] An item for a request that was not offered yet is nobody's: it neither ends nor feeds it.
+/// [C3.5] An item for a request that was not offered yet is ignored: it does not end the request
+/// and adds nothing to its stream.
 #[tokio::test]
 async fn an_item_of_what_was_not_sent_is_unasked_for() {
     let (client, _driver, mut server) = greeted(ClientConfig::new(), 256).await;
@@ -411,8 +412,8 @@ async fn a_server_that_falls_silent_behind_its_line_is_left() {
     assert!(Duration::from_secs(79) <= took && took < Duration::from_secs(80), "{took:?}");
 }
 
-/// Requests of the protocol's own wait for room to write, too: one who gives them up again and again
-/// while the server reads nothing piles nothing up.
+/// Protocol requests wait for room to write, too. If callers drop them again and again while the
+/// server does not read, they do not accumulate.
 #[tokio::test(start_paused = true)]
 async fn what_is_the_protocols_own_does_not_pile_up() {
     let config = ClientConfig::new().outbound_bytes(100);
@@ -429,7 +430,7 @@ async fn what_is_the_protocols_own_does_not_pile_up() {
     }
     let requests = client.stats().requests;
     assert!((3..20).contains(&requests), "{requests}");
-    // And who waits has its turn.
+    // And a waiting caller has its turn.
     let late = tokio::spawn({
         let client = client.clone();
         async move { client.methods().await }

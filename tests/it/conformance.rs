@@ -246,7 +246,7 @@ async fn replies_are_limited() {
     ask(&mut peer, "1 size 65535", ["1 err too-large max-line is 65535"]).await;
 }
 
-/// [S3.8] [B2.4] A cut text loses no more than what does not fit, and leaves no SP behind.
+/// [S3.8] [B2.4] A text is cut only as far as necessary, and no SP is left at the end.
 #[tokio::test(start_paused = true)]
 async fn a_cut_text_loses_what_does_not_fit() {
     let router = Router::new().method("fail", async || -> Result<(), Failure> {
@@ -259,7 +259,8 @@ async fn a_cut_text_loses_what_does_not_fit() {
     assert!(line.len() >= 1_022 && !line.ends_with(' '), "{} bytes: {line:?}", line.len());
 }
 
-/// [S2.8] Faults touch neither what is in flight, nor subscriptions, nor the lines behind them.
+/// [S2.8] Malformed lines affect neither requests in flight, nor subscriptions, nor the lines
+/// behind them.
 #[tokio::test(start_paused = true)]
 async fn a_malformed_line_touches_nothing() {
     let (server, waiting) = serve(publishing());
@@ -819,7 +820,7 @@ async fn renew_lists_what_lives() {
     assert_eq!(topics, ["c", "b", "a"]);
 }
 
-/// The numbers of `topic` that a subscriber has been told, and what it was told of them.
+/// The numbers of `topic` that a subscriber has received, and how.
 struct Told {
     next: u64,
     gaps: Vec<String>,
@@ -851,9 +852,9 @@ impl Told {
     }
 }
 
-/// [S4.13] [S4.5] [S4.8] [S4.11] [S16.1] One subscriber stops reading: it is told every number
-/// once and in order, delivered or in a gap, its replies do not wait for what it has not read, and
-/// the other one loses nothing.
+/// [S4.13] [S4.5] [S4.8] [S4.11] [S16.1] One subscriber stops reading. Later it gets every number
+/// once and in order, delivered or in a gap. Its replies do not wait for unread notifications, and
+/// the other subscriber loses nothing.
 #[tokio::test(start_paused = true)]
 async fn a_slow_subscriber_is_told_everything_and_hurts_nobody() {
     const MARK: usize = 1_000;
@@ -1027,7 +1028,7 @@ async fn replies_that_are_not_read_start_nothing() {
     let mut peer = connect_through(&server, 4_096).await;
     let name = "x".repeat(100);
     let mut sent = 0;
-    // The server stops reading, and then the pipe takes no more.
+    // The server stops reading, and then the pipe is full.
     while timeout(Duration::from_millis(1), peer.send(&format!("{} run {name}", sent + 1)))
         .await
         .is_ok()
@@ -1046,7 +1047,7 @@ const HELLO: &str = "* /hello;version=1;session=6f0c1b52-9a0e-4c8e-8f0a-3f1d5a7b
 
 type Driver = tokio::task::JoinHandle<Result<(), ConnectionError>>;
 
-/// The server's end of a client that nobody uses, and its driver.
+/// The server's end of an idle client, and its driver.
 async fn greeted() -> (Peer, Driver) {
     let (_, driver, server) = client().await;
     (server, driver)

@@ -57,7 +57,8 @@ async fn a_black_hole_in_front_hides_nobody() {
     assert_eq!(millis(Instant::now(), began), 250);
     // The attempt that lost is dropped at once.
     assert!(hole.is_dropped());
-    // Lost without a word, it is sought where it was, since nobody was elsewhere.
+    // After a loss without a `/bye`, the client tries the same address first, because it was the
+    // last one.
     drop(server);
     let again = net.attempt().await;
     assert_eq!(again.address, "good");
@@ -139,7 +140,7 @@ async fn a_server_that_fails_is_followed_by_the_next_one() {
     }
 }
 
-/// What is not connected is told from what is connected and says nothing.
+/// The errors distinguish an address without a connection from a connected server that is silent.
 #[tokio::test(start_paused = true)]
 async fn each_stage_has_an_error_of_its_own() {
     let began = Instant::now();
@@ -318,7 +319,8 @@ async fn a_connector_that_cannot_race_shares_the_time() {
     assert!(matches!(error, ConnectionError::Io { .. }) && took == secs(5), "{error} {took:?}");
 }
 
-/// All endpoints of a name are raced, and a name that is not found in time holds nobody up for long.
+/// All endpoints of a name are raced. A name that is not resolved in time delays the others only
+/// briefly.
 #[tokio::test(start_paused = true)]
 async fn names_are_raced_with_all_their_endpoints() {
     let (client, took) = connect(Faulty::new(true), &["name"]).await;
@@ -392,7 +394,7 @@ async fn an_answer_speaks_for_all_endpoints_of_its_address() {
     client.connected().await.unwrap();
 }
 
-/// An address fails when the last of its endpoints has, and is told once.
+/// An address fails when its last endpoint has failed, and is reported once.
 #[tokio::test(start_paused = true)]
 async fn an_address_fails_with_the_last_of_its_endpoints() {
     let (client, mut net) = named(&["x,y"], ClientConfig::new());
@@ -466,7 +468,8 @@ async fn credentials_that_do_not_come_are_bounded() {
     }
 }
 
-/// A resolver that hangs ends with the attempt, is told as that, and is not asked in each round anew.
+/// A resolver that hangs ends with the attempt and has its own error. It is not called again in
+/// each round.
 #[tokio::test(start_paused = true)]
 async fn a_resolver_that_hangs_is_bounded() {
     let (client, took) = connect(Faulty::new(true), &["no resolver"]).await;
@@ -510,13 +513,13 @@ async fn a_black_hole_in_front_hides_nobody_over_tcp() {
     let builder = Client::builder().addresses([hole.0, server.address]);
     let client = bounded("the second address", builder.connect()).await.unwrap();
     bounded("a list", client.methods()).await.unwrap();
-    // Alone, it is told from a server that says nothing.
+    // With a single address, the error differs from that of a silent server.
     let config = ClientConfig::new().connect_timeout(Duration::from_millis(300));
     let failed = bounded("the error", Client::connect_with(hole.0, config)).await;
     assert_eq!(failed.unwrap_err(), ConnectionError::ConnectTimeout);
 }
 
-/// Nobody speaks TLS at an address that is connected.
+/// No server at the connected address speaks TLS.
 #[cfg(feature = "tls")]
 #[tokio::test]
 async fn tls_is_raced_and_has_an_error_of_its_own() {
@@ -616,7 +619,7 @@ async fn a_deadline_with_a_connection_names_none() {
     outcome(held).await.unwrap();
 }
 
-/// An address that can be none is told at once, and by everything.
+/// An invalid address is reported immediately, by every function.
 #[tokio::test(start_paused = true)]
 async fn an_invalid_address_is_told_at_once() {
     let began = Instant::now();
@@ -705,7 +708,7 @@ type Request = Pin<Box<dyn Future<Output = CallError> + Send>>;
 
 type Asking = (&'static str, fn(Client) -> Request);
 
-/// The requests that can be told to fail fast.
+/// The requests that can fail fast.
 fn failing_fast() -> [Asking; 5] {
     [
         ("call", |it| Box::pin(async move { it.call("m", "").fail_fast().await.unwrap_err() })),

@@ -205,7 +205,7 @@ async fn a_connector_that_panics_in_a_detail_connects() {
     }
 }
 
-/// Without patience, the panic is what `connect` returns.
+/// Without retries, the panic is the error of `connect`.
 #[tokio::test(start_paused = true)]
 async fn a_panic_of_the_connector_is_the_error_of_connect() {
     let connector = |_: &str| async {

@@ -1,5 +1,5 @@
-//! Cooperative scheduling: nothing public keeps a thread to itself, and readers keep up with whoever
-//! publishes in a loop.
+//! Cooperative scheduling: no public future keeps a thread to itself, and readers keep up with
+//! tasks that publish in a loop.
 
 use std::{
     collections::BTreeSet,
@@ -217,7 +217,7 @@ async fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     unconstrained(mutex.lock()).await
 }
 
-/// A listener that nobody comes to.
+/// A listener that gets no connections.
 struct Deaf;
 
 impl Listener for Deaf {

@@ -225,8 +225,8 @@ async fn server_lease() {
     due(Instant::now(), secs(9), begins(&mut peer, "* /end t expired ")).await;
 }
 
-/// All subscriptions have one lease, and each `/subscribe` and `/renew` begins it anew. What is
-/// refused, and what is no renewal, does not.
+/// All subscriptions have one lease, and each accepted `/subscribe` and each `/renew` restarts it.
+/// Refused requests and other lines do not.
 #[tokio::test(start_paused = true)]
 async fn server_lease_from_the_last_renewal() {
     for renewal in ["2 /subscribe u\n", "2 /subscribe;window=2 u\n", "2 /renew\n"] {
@@ -247,7 +247,7 @@ async fn server_lease_from_the_last_renewal() {
     }
 }
 
-/// The end of one of two subscriptions neither ends nor renews the lease of the other.
+/// The end of one of two subscriptions does not end or restart the lease of the other.
 #[tokio::test(start_paused = true)]
 async fn server_lease_of_the_subscription_that_is_left() {
     for unsubscribes in [true, false] {
@@ -539,7 +539,7 @@ async fn client_connect_timeout() {
     }
 }
 
-/// A transport over which nobody says hello.
+/// A transport over which no hello comes.
 #[tokio::test(start_paused = true)]
 async fn client_connect_timeout_of_one_connection() {
     let (near, _far) = tokio::io::duplex(PIPE);
@@ -696,7 +696,7 @@ async fn client_probe() {
     due(Instant::now(), secs(3), server.expect("2 /renew")).await;
 }
 
-/// [C7.1] What it hears in between puts that off.
+/// [C7.1] Bytes from the server restart the time.
 #[tokio::test(start_paused = true)]
 async fn client_dead() {
     let (client, mut server) = greeted(ClientConfig::new().probe(secs(3)).dead(secs(8))).await;
@@ -755,8 +755,8 @@ async fn client_reconnect_max() {
     fill(&times[3], secs(16), secs(22));
 }
 
-/// A connection that was open for so long makes the next window the first again; one that was open
-/// for less does not.
+/// After a connection that was open for this long, the next window is the first again. After a
+/// shorter one it is not.
 #[tokio::test(start_paused = true)]
 async fn client_reconnect_stable() {
     for (open, is_stable) in [(secs(30) - millis(2), false), (secs(30) + millis(2), true)] {
@@ -904,7 +904,7 @@ async fn a_subscribe_upon_a_hint() {
     fill(&pauses, secs(5), secs(10));
 }
 
-/// Clients that a server tells to come again in so long come spread behind that.
+/// Clients that got the same retry hint return spread over the time after it.
 #[tokio::test(start_paused = true)]
 async fn a_return_upon_a_hint() {
     let mut pauses = Vec::new();

@@ -159,7 +159,7 @@ fn in_sources(folder: &str, sources: &mut Vec<(String, String)>) {
     }
 }
 
-/// A text without its line breaks, nor the marks of comments behind them.
+/// A text without its line breaks and without the comment marks behind them.
 fn flowing(text: &str) -> String {
     let bare = |line: &str| line.trim().trim_start_matches(['/', '!']).trim().to_owned();
     text.lines().map(bare).collect::<Vec<_>>().join(" ")

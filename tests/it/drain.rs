@@ -104,7 +104,7 @@ async fn goodbye_is_said_in_an_order_that_repeats() {
     assert!(order.len() == 16 && order.is_sorted(), "{order:?}");
 }
 
-/// Nobody waits for who is not there, nor for who has said that it wants nothing more.
+/// The drain does not wait without connections, or for peers that sent `/quit` or half-closed.
 #[tokio::test(start_paused = true)]
 async fn a_grace_ends_with_its_last_connection() {
     let begun = Instant::now();
@@ -162,7 +162,7 @@ async fn settle() {
     }
 }
 
-/// What was published is delivered to who reads it, however slowly, before the connection is closed.
+/// Published messages are delivered to a reader, however slow, before the connection is closed.
 #[tokio::test(start_paused = true)]
 async fn a_slow_reader_is_given_all_there_is() {
     // The pipe takes more at once than the server has ready for it.
@@ -195,7 +195,7 @@ async fn a_slow_reader_is_given_all_there_is() {
     server.ended().await;
 }
 
-/// A method that publishes its payload to `t` after so many milliseconds.
+/// A method that publishes its payload to `t` after a number of milliseconds.
 async fn later(publisher: Publisher, payload: String) -> Result<String, Failure> {
     let millis = payload.split(' ').next().and_then(|millis| millis.parse().ok());
     sleep(Duration::from_millis(millis.unwrap_or_default())).await;
@@ -231,7 +231,7 @@ async fn what_is_published_by_requests_that_are_finished_is_delivered() {
     assert!((Duration::from_millis(9_500)..10 * SECOND).contains(&took), "{took:?}");
 }
 
-/// With nothing in flight anywhere, nobody is kept behind the grace.
+/// With nothing in flight, the drain ends with the grace.
 #[tokio::test(start_paused = true)]
 async fn idle_subscribers_are_not_kept() {
     let mut server = PipeServer::start(router());
@@ -246,8 +246,8 @@ async fn idle_subscribers_are_not_kept() {
     assert!(begun.elapsed() < SECOND + Duration::from_millis(50), "{:?}", begun.elapsed());
 }
 
-/// [S4.12] [S18.6] Behind the line a client may not renew: neither its lease nor its silence ends
-/// what it waits for.
+/// [S4.12] [S18.6] After the `/bye` with `last` a client may not renew. Neither the lease nor the
+/// idle limit ends what it waits for.
 #[tokio::test(start_paused = true)]
 async fn no_lease_and_no_silence_ends_a_subscription_behind_the_line() {
     let config = ServerConfig::new().lease(3 * SECOND).idle(4 * SECOND);
@@ -290,7 +290,7 @@ async fn what_a_full_window_keeps_back_is_delivered_or_named() {
     }
 }
 
-/// [S18.7] What a handler publishes that outlives the drain time is not told as published.
+/// [S18.7] If a handler outlives the drain time, its publish fails.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_published_once_the_drain_time_is_over() {
     let config = ServerConfig::new().drain(2 * SECOND);
@@ -304,7 +304,7 @@ async fn nothing_is_published_once_the_drain_time_is_over() {
     listening.expect_closed().await;
 }
 
-/// Once the server has ended, or its future was dropped, nobody would be told.
+/// After the server has ended, or its future was dropped, a publish fails.
 #[tokio::test(start_paused = true)]
 async fn publishing_to_a_server_that_has_ended_fails() {
     let server = PipeServer::start(router());
@@ -333,7 +333,8 @@ struct Given {
     head: Option<u64>,
 }
 
-/// Reads to the end, so many bytes at a time, each after a pause; acknowledges each number, if asked to.
+/// Reads to the end in pieces of this many bytes, with a pause after each. Acknowledges each number
+/// if requested.
 async fn listen<T>(
     mut peer: RawPeer<T>,
     topic: &'static str,
@@ -383,8 +384,8 @@ where
     given
 }
 
-/// [S18.6] [S18.7] [S18.8] Every message whose publisher was told that it is published is delivered
-/// to every subscriber, or named: by a gap, or by the end that says where it stood. By seed.
+/// [S18.6] [S18.7] [S18.8] Every message whose publish was confirmed is delivered to every
+/// subscriber, or named: in a gap, or by the `/end` with the position. By seed.
 #[tokio::test(start_paused = true)]
 async fn all_that_is_published_during_a_drain_is_delivered_or_named() {
     let mut totals = [0; 3];
@@ -435,7 +436,7 @@ async fn drain_under_load(seed: u64) -> (u64, u64, u64) {
     (published.len() as u64, delivered, named)
 }
 
-/// Calls and `/publish`es until the server refuses; the numbers that were told.
+/// Makes calls and `/publish`es until the server refuses. Returns the confirmed numbers.
 async fn ask(mut peer: RawPeer<DuplexStream>, mut rng: fastrand::Rng) -> Vec<u64> {
     let (mut told, mut id) = (Vec::new(), 0);
     loop {
@@ -481,7 +482,7 @@ async fn publish(publisher: Publisher, mut rng: fastrand::Rng) -> Vec<u64> {
 
 // What handlers learn of it.
 
-/// A stream without an end that ends when it is told to, or never.
+/// An endless stream that ends on command, or never.
 fn ticks(stopping: Option<Stopping>) -> Streamed<impl futures::Stream<Item = String>> {
     let ticks = futures::stream::unfold(0, async |n: u64| {
         sleep(SECOND).await;

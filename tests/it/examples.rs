@@ -442,7 +442,7 @@ async fn the_methods_are_documented_and_check_their_arguments() {
     assert!(server.end().await.success());
 }
 
-/// Whatever is appended at once: a client that asks for each is told of all of them.
+/// However many lines are appended at once, a client that requests each offer gets all of them.
 #[tokio::test]
 async fn five_thousand_appended_lines_reach_a_client() {
     const OFFERS: u64 = 5_000;
@@ -558,7 +558,7 @@ async fn a_writer_that_is_faster_than_the_server_holds_nobody_up() {
 const HELLO: &str = "* /hello;version=1;session=6f0c1b52-9a0e-4c8e-8f0a-3f1d5a7b9c11;max-line=65535;in-flight=1024;lease=60\n";
 const SUBSCRIBED: &str = "1 ok;epoch=e;next=1;head=0;lease=60\n";
 
-/// An offers_client, and its server, which says what it is told to say and nothing else.
+/// An offers_client, and its server, which sends only the lines of the test.
 struct Silent {
     client: Example,
     server: Plain,
@@ -704,7 +704,8 @@ async fn ends_quietly(name: &str, mut child: Child, stderr: Output<ChildStderr>)
     assert!(!told.iter().any(|line| line.contains("panicked")), "{name}: {told:#?}");
 }
 
-/// Each of 200 subscribed connections is told, and costs less than the target by the allocator.
+/// Each of 200 subscribed connections gets the message, and costs less than the target by the
+/// allocator.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn idle_connections_are_cheap_and_all_are_told() {

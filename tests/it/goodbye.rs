@@ -137,7 +137,7 @@ async fn set_off(way: Way, server: &mut PipeServer, peer: &mut RawPeer<DuplexStr
     Duration::ZERO
 }
 
-/// A frozen peer: it has written, and neither reads nor writes, nor goes.
+/// A frozen peer: it has written, and then neither reads, nor writes, nor closes.
 #[tokio::test(start_paused = true)]
 async fn a_frozen_peer_is_gone_within_the_drain() {
     for way in WAYS {
@@ -162,7 +162,7 @@ async fn a_frozen_peer_is_gone_within_the_drain() {
     }
 }
 
-/// Nor does a peer stay that writes on for ever, and reads nothing.
+/// A peer that writes without end and reads nothing is closed, too.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_goes_on_sending_is_gone_within_the_drain() {
     for (name, lines) in UNDER_WAY {
@@ -218,7 +218,7 @@ async fn what_ends_in_time_is_answered() {
     peer.expect_closed().await;
 }
 
-/// Before it is known who the peer is.
+/// Before the peer has authenticated.
 #[tokio::test(start_paused = true)]
 async fn a_frozen_stranger_is_gone_within_the_drain() {
     for lines in ["", "1 /auth token wrong\n", "1 nosuch\n2 /auth token wr"] {

@@ -40,7 +40,7 @@ const LINGER: Duration = Duration::from_secs(1);
 const BASE: Duration = Duration::from_millis(250);
 /// How long this server waits for a transport that takes nothing.
 const STUCK: Duration = Duration::from_secs(10);
-/// How long, at this pace, the pipe takes what nobody reads.
+/// How long the pipe takes bytes at this pace while its reader stops.
 const FILLED: Duration = Duration::from_millis(400);
 /// Between two messages that a server tells.
 const PACE: Duration = Duration::from_millis(100);
@@ -112,7 +112,7 @@ impl Pair {
         self.publisher.publish("t", [b'x'; 1_024].as_slice()).await.unwrap();
     }
 
-    /// The server closed since it heard nothing for 20 s, and told so.
+    /// The server closed after 20 s of silence, and sent a `/bye`.
     fn server_went_idle(&self, ended: &Ended) {
         let took = ended.server - self.lines.last(ToServer);
         assert!((IDLE + LINGER..=IDLE + LINGER + 2 * TICK).contains(&took), "{took:?}");
@@ -192,9 +192,10 @@ fn a_while(seed: u64) -> Duration {
     Duration::from_millis(Rng::with_seed(seed).u64(..40_000))
 }
 
-/// Whether bytes are swallowed or not even taken: the client probes after 10 s of silence, gives the
-/// server up after 20 s, to the millisecond, and connects again; the server says its goodbye to nobody
-/// after 20 s, and has dropped the connection a second later. What was published meanwhile is given.
+/// Bytes are swallowed, or not even taken. The client probes after 10 s of silence, gives up after
+/// 20 s to the millisecond, and reconnects. The server writes a `/bye` after 20 s, which cannot
+/// arrive, and has dropped the connection a second later. What was published meanwhile is
+/// delivered.
 #[tokio::test(start_paused = true)]
 async fn a_black_hole_is_noticed_by_both() {
     for seed in 0..20 {

@@ -522,7 +522,7 @@ fn what_was_named_and_not_told_is_found() {
     given(Some(Rule::Drops), named);
     given(Some(Rule::Drops), &format!("{named}; ada missed 1 e:1-1 server"));
     given(Some(Rule::Drops), &format!("{named}; ada delivered 1 e:1 a; ada delivered 1 e:2 b"));
-    // Nobody was there to be told, or the line may have been lost.
+    // The subscriber had left, or the line may have been lost.
     given(None, &format!("{named}; ada wire 1 closed; ada delivered 1 e:1 a"));
     given(None, &format!("{named}; ada left 1"));
     given(None, &format!("{named}; ada reset 1 f:1"));
@@ -613,7 +613,7 @@ fn numbers_that_do_not_rise_are_found() {
     breaks(Rule::Order, &format!("{listens}; ada wire 1 < * /gap t e:4-6; ada wire 1 < * t 6"));
 }
 
-// How it is told.
+// How faults are shown.
 
 #[test]
 fn a_log_is_one_line_an_event() {
@@ -627,7 +627,7 @@ fn a_log_is_one_line_an_event() {
     assert_eq!(history.render(), "7 ada note two\\nlines\n8 bob publishing t a\\nb\n");
 }
 
-/// Expects that this is told of it.
+/// Expects this text for the fault.
 fn told(text: &str, expected: &str) {
     let broken: Vec<_> = planted(text).check().iter().map(Broken::to_string).collect();
     assert_eq!(broken, [expected]);

@@ -1,5 +1,5 @@
-//! Peers that make a server hold what it made for them, and a limit of the whole server that is not
-//! to be turned against everybody: replies of tasks, shares, and who is closed.
+//! Peers that make a server hold its own replies, and a limit of the whole server that attackers
+//! must not turn against other clients: replies of tasks, shares, and which connections are closed.
 //! `scripts/hoarders.sh` does the same at full size, in resident memory.
 
 // threats: 35, 36
@@ -92,7 +92,7 @@ fn blobs(alive: &Alive) -> Router<Alive> {
         .method("inline", later)
 }
 
-/// Asks for `count` replies and reads none of them, until the server makes no more.
+/// Requests `count` replies and reads none of them, until the server produces no more.
 async fn ask_without_reading(server: &PipeServer, method: &str, count: usize) -> Peer {
     let mut peer = server.connect_raw(64 * 1024);
     peer.hello().await;
@@ -101,8 +101,8 @@ async fn ask_without_reading(server: &PipeServer, method: &str, count: usize) ->
     peer
 }
 
-/// Row 35 of the threats: whatever makes them, replies that are not read are counted from when they
-/// are made, and no more are made than the mark allows, and one for each that runs beside. Once the
+/// Row 35 of the threats: replies that are not read are counted from when they are made, whatever
+/// made them. No more are made than the mark allows, and one for each running handler. When the
 /// client reads, it gets them all.
 #[tokio::test]
 async fn finished_replies_are_counted_and_bounded() {
@@ -155,8 +155,8 @@ async fn finished_replies_are_counted_and_bounded() {
     }
 }
 
-/// A connection over its budget by finished replies starts nothing further, inline handlers neither,
-/// and one that is gone gives all back.
+/// A connection whose finished replies exceed its budget starts nothing further, not even inline
+/// handlers. When it ends, it gives all bytes back.
 #[tokio::test]
 async fn finished_replies_keep_further_work_from_starting() {
     let alive = Alive::default();
@@ -362,7 +362,7 @@ async fn a_limit_of_the_server_is_not_turned_against_a_clean_client() {
     assert!(server.handle.stats().buffered_bytes > 2 * (4 << 20));
     for hoarder in &mut hoarders {
         soon("more", hoarder.ask(format!("3 hold {payload}\n"), "3 no busy\n")).await;
-        // The protocol's own is answered, and so is what is told.
+        // Protocol requests are answered, and notifications are delivered.
         soon("subscribe", hoarder.ask("4 /unsubscribe t\n", "4 no not-subscribed t\n")).await;
     }
     gate.add_permits(PEERS);
@@ -469,9 +469,9 @@ async fn deaf(server: &PipeServer, replies: usize) -> Peer {
     peer
 }
 
-/// Row 36 of the threats. With the server's buffers full, of those above their share that read
-/// nothing the largest goes first, and no more than it takes; those that read, and those that hold
-/// less, stay.
+/// Row 36 of the threats. If the server's buffers are full, it closes connections above their share
+/// that read nothing, the largest first, and no more than necessary. Connections that read, and
+/// those that hold less, stay.
 #[tokio::test(start_paused = true)]
 async fn the_largest_that_does_not_read_is_closed_first_and_no_more_than_need_be() {
     const REPLIES: [usize; 3] = [10, 40, 120];
@@ -552,8 +552,8 @@ async fn of_several_above_their_share_the_largest_is_closed() {
     soon("a reader", peers[0].expect(format!("1 ok {:2000}\n", 1))).await;
 }
 
-/// With everybody at the same and over the limit, as many go as are over it; the others, and who
-/// reads, are left.
+/// If all connections hold the same and exceed the limit, as many are closed as necessary. The
+/// others stay, and so do those that read.
 #[tokio::test(start_paused = true)]
 async fn of_equals_as_many_are_closed_as_need_be() {
     let (router, _gate) = holding();
@@ -792,8 +792,8 @@ async fn of_equals_the_one_that_has_read_nothing_for_longest_is_closed() {
     soon("a reader", second.expect(format!("1 ok {:2000}\n", 1))).await;
 }
 
-/// Lines of a stranger that reads nothing are not looked at behind a few answers, however many
-/// violations are borne.
+/// If an unauthenticated peer reads nothing, its lines are not parsed after a few answers, however
+/// many violations are allowed.
 #[tokio::test(start_paused = true)]
 async fn a_stranger_that_reads_nothing_is_not_read() {
     let (router, _gate) = holding();
@@ -808,7 +808,7 @@ async fn a_stranger_that_reads_nothing_is_not_read() {
     assert!((4_000..=4_200).contains(&unwritten), "{unwritten}");
 }
 
-/// What each session holds, and who is known of it.
+/// What each session holds, and what is known of its peer.
 #[tokio::test]
 async fn a_session_outlives_what_it_held() {
     let kept = Arc::new(std::sync::Mutex::new(None::<Session>));

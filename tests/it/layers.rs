@@ -110,7 +110,7 @@ impl<S> FromRequest<S> for Ready {
     }
 }
 
-/// A refusal may say when to come again, whoever refuses; a one-way request is not told.
+/// A refusal may have a retry hint, whichever layer refuses. A one-way request gets no answer.
 #[tokio::test(start_paused = true)]
 async fn a_refusal_says_when_to_come_again() {
     let layer = |request: &RequestParts<'_>, next: Next<'_>| match &request.payload()[..] {
@@ -279,7 +279,7 @@ mod stack {
         peer.ask("2 m\n* /cancel 2\n", "2 cut cancelled\n").await;
     }
 
-    /// What a stack refuses for want of room is `no busy`, over all connections.
+    /// If a stack refuses because it is full, the answer is `no busy`, over all connections.
     #[tokio::test(start_paused = true)]
     async fn a_shed_load_is_busy() {
         let stack = ServiceBuilder::new()
@@ -318,7 +318,7 @@ mod stack {
         peer.ask("5 panic\n", "5 err internal\n").await;
     }
 
-    /// Holds its calls back, whatever becomes of their requests.
+    /// Holds its calls back, even if their requests have ended.
     #[derive(Clone)]
     struct Hoard {
         inner: HandlerService,
@@ -344,7 +344,7 @@ mod stack {
         }
     }
 
-    /// [S3.4] What was answered `no` is started by nobody, though the stack still has it.
+    /// [S3.4] A request that was answered `no` is never started, although the stack still holds it.
     #[tokio::test(start_paused = true)]
     async fn a_refused_call_is_void() {
         let held: Arc<Mutex<Vec<(HandlerService, HandlerCall)>>> = Arc::default();

@@ -75,7 +75,7 @@ async fn closes(mut peer: Peer, since: Instant, after: Duration) {
 
 // The first line.
 
-/// [S7.2] Whatever comes: the time does not begin anew with each byte.
+/// [S7.2] The time does not restart with each byte.
 #[tokio::test(start_paused = true)]
 async fn a_first_line_has_ten_seconds_from_the_accept() {
     let (server, _) = serve(ServerConfig::new());
@@ -125,7 +125,7 @@ async fn two_thousand_slow_first_lines_are_gone_in_ten_seconds() {
     assert_eq!(server.handle.stats().connections, 0);
 }
 
-/// A peer that does not even read the hello gets no more time.
+/// A peer that does not even read the hello has the same time.
 #[tokio::test(start_paused = true)]
 async fn a_first_line_that_never_comes_ends_a_blocked_hello_too() {
     let config = ServerConfig::new().write_progress(secs(3_600));
@@ -136,7 +136,7 @@ async fn a_first_line_that_never_comes_ends_a_blocked_hello_too() {
     assert_eq!(server.handle.stats().connections, 0);
 }
 
-/// [S2.5] Row 21 of the threats: whoever speaks something else is told nothing.
+/// [S2.5] Row 21 of the threats: a peer that speaks another protocol gets no answer.
 #[tokio::test(start_paused = true)]
 async fn other_protocols_get_no_echo() {
     let (server, _) = serve(ServerConfig::new());
@@ -304,7 +304,7 @@ async fn a_peer_that_reads_slowly_is_served() {
         let count = if read.len() < 900 { 100 } else { 1 };
         read.extend(peer.bytes(count).await);
         if read.len() == 100 {
-            // What the deadline of handlers ends is told when there is room.
+            // A request that the handlers' deadline ends is answered when there is room.
             waiting.finish(2).await.unwrap();
         }
     }
@@ -335,7 +335,7 @@ async fn a_peer_that_takes_nothing_is_dropped_at_its_end_too() {
 
 // Violations.
 
-/// [S7.4] 32 are borne; the next is answered, and ends the connection.
+/// [S7.4] 32 violations are tolerated; the next one is answered and ends the connection.
 #[tokio::test(start_paused = true)]
 async fn violations_are_borne_up_to_their_limit() {
     let (server, waiting) = serve(ServerConfig::new());
@@ -389,7 +389,7 @@ async fn the_limit_on_violations_is_configured() {
     }
 }
 
-/// What is no fault of the peer's, or touches nobody, is counted nowhere.
+/// Refusals that are no fault of the peer, or affect no request, are not counted.
 #[tokio::test(start_paused = true)]
 async fn refusals_are_no_violations() {
     struct Full;
@@ -413,7 +413,8 @@ async fn refusals_are_no_violations() {
     }
 }
 
-/// Row 6 of the threats: a flood of empty lines costs nobody else, and soon not the server either.
+/// Row 6 of the threats: a flood of empty lines costs other clients nothing, and soon costs the
+/// server nothing, either.
 #[tokio::test(start_paused = true)]
 async fn a_flood_of_empty_lines_ends_itself() {
     let (server, _) = serve(ServerConfig::new());
@@ -462,8 +463,8 @@ async fn tiny_writes_leave_the_others_their_turn() {
     flood.abort();
 }
 
-/// Row 6 of the threats: who makes tiny writes is read once per tick, and nothing of it is lost; who
-/// writes a line in a few pieces is never waited with. Virtual time stands still but for the ticks.
+/// Row 6 of the threats: a peer that makes tiny writes is read once per tick, and no byte is lost.
+/// A line in a few pieces is never delayed. Virtual time advances only by the ticks.
 #[tokio::test(start_paused = true)]
 async fn crumbs_are_gathered_and_lines_are_not_waited_with() {
     let (server, _) = serve(ServerConfig::new());
@@ -874,7 +875,8 @@ async fn a_server_survives_a_transport_that_fails_at_any_byte() {
     }
 }
 
-/// A session of a client whose transport fails so: everybody hears of one outcome, and it ends.
+/// A session of a client whose transport fails like this. Each caller gets one outcome, and the
+/// session ends.
 async fn against_client(server: &PipeServer, make: impl FnOnce(DuplexStream) -> FaultyIo) -> usize {
     let io = make(server.connect_raw(1 << 16).io);
     let (polls, is_stuck) = (io.polls(), io.is_stuck());

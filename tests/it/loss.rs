@@ -183,7 +183,8 @@ async fn what_is_dropped_meanwhile_is_resynchronised_next() {
 
 // One's own effect.
 
-/// [C17.1] A notification, and a gap, bring it there; whoever waits does not have to read.
+/// [C17.1] A notification, and a gap, make the position seen. The waiting task does not have to
+/// read.
 #[tokio::test(start_paused = true)]
 async fn an_effect_is_seen_when_it_is_handed_over_or_named() {
     for line in ["* offers 5 mine", "* /gap offers e 5 5 too-large"] {
@@ -249,8 +250,8 @@ async fn an_after_that_is_malformed_is_none() {
     }
 }
 
-/// Order of replies and notifications, both ends: a caller sees its own effect, whoever reads the
-/// stream.
+/// Order of replies and notifications, both ends: a caller sees its own effect, whichever task
+/// reads the stream.
 #[tokio::test(start_paused = true)]
 async fn a_caller_sees_its_own_effect() {
     let publisher: Arc<std::sync::OnceLock<Publisher>> = Arc::default();

@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path};
 
-/// At least so many are to be there.
+/// The least number of patches.
 const LEAST: usize = 40;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");

@@ -41,7 +41,7 @@ impl Dock {
         *self.0.lock().unwrap() = Some(server);
     }
 
-    /// The server goes on, and nobody finds it.
+    /// The server goes on, but clients cannot reach it.
     fn take(&self) -> PipeServer {
         self.0.lock().unwrap().take().unwrap()
     }
@@ -135,8 +135,8 @@ async fn a_topic_without_messages_resumes_without_a_loss() {
     }
 }
 
-/// A log that was dropped goes on where it ended: who had all of it has lost nothing, and to others
-/// what they lost is named.
+/// A log that was dropped goes on where it ended. A subscriber that had all messages has lost none,
+/// and for others a gap names the lost ones.
 #[tokio::test(start_paused = true)]
 async fn a_log_that_was_dropped_goes_on_where_it_ended() {
     let dock = Dock::with(forgetful());
@@ -212,7 +212,7 @@ async fn a_subscription_outlives_an_authorizer_that_cannot_decide() {
     }
 }
 
-/// Whoever subscribes for the first time is told, with the hint.
+/// A first subscriber gets the refusal with its hint.
 #[tokio::test(start_paused = true)]
 async fn a_first_subscribe_is_told_that_nobody_can_decide() {
     let unavailable = |_: &Principal, _: Action<'_>| Verdict::Unavailable { retry: Some(SECOND) };
@@ -263,7 +263,7 @@ async fn another_log_begins_at_its_start_unless_its_head_is_asked_for() {
     }
 }
 
-/// Every stream of the topic is told the same, with acks and without, and nothing of the old.
+/// Every stream of the topic gets the same, with acks and without, and nothing of the old log.
 #[tokio::test(start_paused = true)]
 async fn another_log_begins_at_its_head_where_that_is_asked_for() {
     for window in [None, Some(4)] {
@@ -336,7 +336,7 @@ async fn the_head_is_asked_for_by_a_second_subscribe() {
     assert_eq!(client.stats().violations, 0);
 }
 
-/// Until it is told of the reset, the application stands where it stood.
+/// Until the application has got the reset, it stands at its old position.
 #[tokio::test(start_paused = true)]
 async fn a_connection_lost_on_the_way_to_the_head_begins_again() {
     for lost_after in 0..3 {
@@ -381,7 +381,7 @@ async fn a_reset_notice_leads_to_the_head_as_well() {
     server.expect("* /ack offers f:9").await;
     reads(&mut offers, [9]).await;
     server.expect("* /ack offers f:10").await;
-    // Whoever leaves on the way stays away.
+    // A stream that leaves meanwhile does not come back.
     server.send("* /reset offers g:1").await;
     server.expect("4 /unsubscribe offers").await;
     drop(offers);
@@ -391,7 +391,8 @@ async fn a_reset_notice_leads_to_the_head_as_well() {
 
 // What a server that stops has not delivered.
 
-/// [C4.3] The log is another one on the next server: what the first had named is told before that.
+/// [C4.3] The next server has another log. The numbers that the first server named are reported
+/// before the reset.
 #[tokio::test(start_paused = true)]
 async fn what_a_stopped_server_named_is_a_gap_if_its_log_is_gone() {
     for is_gone in [true, false] {
@@ -577,7 +578,8 @@ async fn a_loss_shows_in_a_list_of_any_length() {
     server.expect("144 /renew;list=more").await;
 }
 
-/// A server that does not know of pages is asked for none, and the application is told.
+/// A client requests no pages from a server that does not know them, and the application gets an
+/// event.
 #[tokio::test(start_paused = true)]
 async fn a_renewal_that_says_nothing_is_an_event() {
     let (client, mut server, _net) = connected().await;
@@ -596,7 +598,7 @@ async fn a_renewal_that_says_nothing_is_an_event() {
     }
 }
 
-/// Both ends, and so many topics that the list takes hundreds of lines.
+/// Both ends, with so many topics that the list takes hundreds of lines.
 #[tokio::test(start_paused = true)]
 async fn many_subscriptions_are_kept_with_the_shortest_lines() {
     const COUNT: usize = 1_000;

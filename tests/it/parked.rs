@@ -236,8 +236,8 @@ async fn what_waits_behind_a_half_close_is_refused_at_the_end_of_the_drain() {
     soon(peer.expect_closed()).await;
 }
 
-/// [S12.9] Past the bound reading stops, and the peer is told every 5 s; it goes on with the first
-/// line that leaves.
+/// [S12.9] At the bound the server stops reading, and the peer gets a notice every 5 s. It reads on
+/// as soon as the first waiting line is started.
 #[tokio::test(start_paused = true)]
 async fn past_the_bound_the_peer_is_told_that_it_is_not_read() {
     let (server, waiting) = serve(config().parked_bytes(1_000));

@@ -476,7 +476,7 @@ enum LogEvent {
     Append(u64),
     Evict(u64),
     NewEpoch,
-    /// So many of what can be read are delivered.
+    /// Deliver this many of the readable numbers.
     Deliver(u64),
 }
 
@@ -489,7 +489,7 @@ fn log_events() -> impl Strategy<Value = LogEvent> {
     ]
 }
 
-/// A subscriber as a list of what it was told, by epoch.
+/// A subscriber as a list of what it received, by epoch.
 struct Told {
     epoch: Epoch,
     next: u64,

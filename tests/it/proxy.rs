@@ -82,7 +82,7 @@ fn bytes(rng: &mut Rng, most: usize) -> Vec<u8> {
     std::iter::repeat_with(|| rng.u8(..)).take(length).collect()
 }
 
-/// Writes all this in pieces by chance, and after some of them pauses for up to so many
+/// Writes all this in random pieces, and after some of them pauses for up to this many
 /// milliseconds; then the end. Meanwhile it reads to the end.
 async fn chat(io: impl Transport, bytes: &[u8], mut rng: Rng, pause: u64) -> Vec<u8> {
     let (mut reader, mut writer) = tokio::io::split(io);
@@ -292,7 +292,7 @@ async fn a_close_at_a_byte_is_an_end_to_both() {
             let (client, server) = through(&proxy, 64);
             let (at_client, at_server) =
                 soon(async { tokio::join!(ask(client), echo(server)) }).await;
-            // Who writes after that learns that nobody reads.
+            // A later write fails, because the other end does not read any more.
             for end in [at_client.1, at_server.1] {
                 assert!(matches!(end, ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe), "{end}");
             }
@@ -443,7 +443,7 @@ async fn the_other_directions_close_is_not_slow() {
     assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
-// Who is refused.
+// Refused connections.
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_dial_fails_and_asks_no_server() {

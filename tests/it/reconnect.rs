@@ -1,5 +1,5 @@
-//! The client that connects anew, against servers made of raw bytes: where and when, as whom, and what
-//! it says of that. Its calls are in `resend`, its subscriptions in `resume`.
+//! The client that reconnects, against raw peers: when and where, with which credentials, and what
+//! it reports. Its calls are in `resend`, its subscriptions in `resume`.
 
 use std::{
     future::Future,
@@ -52,7 +52,8 @@ impl Wake for Asks {
     }
 }
 
-/// Who hears that the connection is over, or left, does not take it for there when asking at once.
+/// When a caller learns that the connection has ended, a request that it makes right after that
+/// does not use this connection.
 #[tokio::test(start_paused = true)]
 async fn who_hears_of_a_lost_connection_finds_none() {
     for says_goodbye in [false, true] {
@@ -270,7 +271,7 @@ async fn each_event_comes_behind_the_state_it_tells_of() {
     assert_eq!(names, expected);
 }
 
-/// Who hears of the end of a client of one connection finds it ended.
+/// When a caller learns that a client of one connection has ended, the client has ended.
 #[tokio::test(start_paused = true)]
 async fn who_hears_of_the_end_finds_none() {
     let (near, far) = tokio::io::duplex(1 << 10);
@@ -426,11 +427,12 @@ async fn a_hint_is_obeyed() {
     server.send("* /bye;last=0;retry=120000 busy").await;
     let attempt = net.attempt().await;
     assert_eq!(attempt.address, "a");
-    // All who were told so come spread over the window that is theirs by then.
+    // All clients with this hint return spread over their window after it.
     assert!((60..=91).contains(&told.elapsed().as_secs()), "{:?}", told.elapsed());
 }
 
-/// [C5.4] A server may ask for patience long after it was left, and before it knows who this is.
+/// [C5.4] A server may send a retry hint long after the client left it, and before the client has
+/// authenticated.
 #[tokio::test(start_paused = true)]
 async fn a_hint_is_obeyed_whenever_it_is_given() {
     let (mut net, connector) = Net::new();
@@ -565,8 +567,8 @@ async fn who_waits_for_the_first_connection_hears_of_its_failure() {
     net.expect_over().await;
 }
 
-/// A server that is full is a connection that was there, and is over: the client comes again when it was
-/// told to. That does not depend on how the bytes are cut.
+/// A full server counts as a connection that was made and has ended. The client returns after the
+/// hint. This does not depend on how the bytes are cut.
 #[tokio::test(start_paused = true)]
 async fn a_full_server_has_one_outcome_wherever_its_bytes_are_cut() {
     let bytes = format!("{HELLO}\n* /bye;last=0;retry=1000 busy\n");
@@ -592,7 +594,8 @@ async fn a_full_server_has_one_outcome_wherever_its_bytes_are_cut() {
     }
 }
 
-/// Before it knows who this is, a server that says goodbye is no connection, however its bytes are cut.
+/// A server that says `/bye` before the client has authenticated counts as no connection, however
+/// its bytes are cut.
 #[tokio::test(start_paused = true)]
 async fn a_full_server_that_asks_for_credentials_has_one_outcome() {
     let bytes = format!("{HELLO};auth=token\n* /bye;last=0;retry=1000 busy\n");
@@ -629,8 +632,8 @@ async fn a_server_of_another_version_is_one_of_several() {
     net.expect_over().await;
 }
 
-/// What a server said once counts no more when it could not be reached the next time: at no time
-/// both were of another version.
+/// What a server said no longer counts if the server cannot be reached the next time. Here the two
+/// servers never had another version at the same time.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_was_of_another_version_may_be_of_this_one() {
     let (mut net, connector) = Net::new();
@@ -648,7 +651,8 @@ async fn a_server_that_was_of_another_version_may_be_of_this_one() {
     client.connected().await.unwrap();
 }
 
-/// Whoever waited for the first connection alone, the client goes on once it has had one.
+/// A client of `connect`, which waits only for the first connection, survives a failed round after
+/// that.
 #[tokio::test(start_paused = true)]
 async fn a_client_that_was_connected_outlives_a_failed_round() {
     let (builder, mut net) = builder();
@@ -696,8 +700,8 @@ async fn a_later_hint_does_not_shorten_an_earlier_one() {
     assert!((60..=120).contains(&pause), "{pause} s");
 }
 
-/// A final refusal counts until there is a connection. So an address that is left out of a later round,
-/// because its server asked for patience, does not end the client by what it said before.
+/// A final refusal counts until there is a connection. So if an address is left out of a later
+/// round because of a retry hint, its earlier refusal does not end the client.
 #[tokio::test(start_paused = true)]
 async fn a_connection_clears_what_addresses_refused_for_good() {
     let (mut net, connector) = Net::new();
@@ -828,7 +832,8 @@ async fn who_waits_to_leave_gives_up() {
     assert!(net.0.try_recv().is_err(), "it connects again");
 }
 
-/// While a server that was left finishes what it has, nobody waits for a connection that will not be.
+/// While a server that was left finishes its replies, no caller waits for a connection that will
+/// not come.
 #[tokio::test(start_paused = true)]
 async fn who_gives_up_tells_so_at_once() {
     let config = ClientConfig::new().give_up_after(Duration::from_secs(5));
@@ -891,7 +896,7 @@ async fn a_client_closes_wherever_it_stands() {
     net.expect_over().await;
 }
 
-/// A server that says hello while the client closes is told so, and not waited for in vain.
+/// A server that sends its hello while the client closes gets a `/quit`.
 #[tokio::test(start_paused = true)]
 async fn who_closes_while_the_hello_is_on_its_way_quits() {
     let (builder, mut net) = builder();
@@ -950,7 +955,7 @@ async fn a_silent_server_is_given_up_for_another() {
     outcome(goes_on).await.unwrap();
 }
 
-// Who this is.
+// Credentials.
 
 const TOKEN: Code = Code::from_static("token");
 
@@ -974,7 +979,8 @@ async fn credentials_are_given_anew() {
     server.send("1 ok").await;
     client.connected().await.unwrap();
     drop(server);
-    // A refusal is no end, since the next ones may do; nor is a hook that fails.
+    // A refusal does not end the client, because the next credentials may be valid. The same holds
+    // for a hook that fails.
     let mut events = client.events();
     let mut server = net.attempt().await.accept(1 << 16);
     server.send(&hello).await;
@@ -994,7 +1000,7 @@ async fn credentials_are_given_anew() {
     assert_eq!(failures[1], ConnectionError::Credentials("no token today".into()));
 }
 
-/// Who has but one answer is not to give it again and again.
+/// A client with fixed credentials does not send them again after a refusal.
 #[tokio::test(start_paused = true)]
 async fn fixed_credentials_that_are_refused_end_a_client() {
     let (builder, mut net) = builder();
@@ -1029,8 +1035,8 @@ async fn fixed_credentials_that_are_refused_for_now_are_given_again() {
     }
 }
 
-/// A goodbye that overtakes the reply to `/auth` is a failure: nothing is begun there, and nobody waits
-/// for that reply.
+/// A `/bye` before the reply to `/auth` is a failure: the client begins nothing on this connection,
+/// and does not wait for the reply.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_goes_before_it_knows_who_this_is_is_no_connection() {
     for bye in ["* /bye shutdown\n1 ok", "* /bye shutdown", "* /bye;last=0 shutdown"] {

@@ -162,7 +162,7 @@ async fn what_is_refused_for_now_is_sent_again() {
     assert!(matches!(outcome(refused).await, Err(CallError::Refused { .. })));
 }
 
-/// Whoever waits to send again what was refused hears at once that there is nowhere to send it to.
+/// A call that waits to be sent again after a refusal fails at once if there will be no connection.
 #[tokio::test(start_paused = true)]
 async fn who_waits_to_send_again_hears_of_the_end() {
     let config = ClientConfig::new().deadline(None);
@@ -423,7 +423,7 @@ async fn what_is_refused_where_it_was_left_goes_to_the_connection_there_is() {
     assert_eq!(since.elapsed(), Duration::ZERO);
 }
 
-/// A client whose transport takes no more: of the call that it was offered, part has left.
+/// A client whose transport is full and has taken only a part of a call.
 async fn blocked(
     builder: ClientBuilder<impl Connector<Io = DuplexStream>>,
     net: &mut Net,
@@ -609,7 +609,7 @@ async fn a_list_is_asked_for_where_there_is_a_server() {
     assert_eq!(methods.unwrap().len(), 1);
 }
 
-/// Who waits for a connection has it in the order of coming.
+/// Requests that wait for a connection are sent in the order of their arrival.
 #[tokio::test(start_paused = true)]
 async fn one_ways_wait_for_a_connection_in_order() {
     let (client, server, mut net) = connected().await;

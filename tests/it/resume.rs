@@ -1,4 +1,4 @@
-//! Subscriptions over connections: where they go on, and what is told of what is gone.
+//! Subscriptions over several connections: where they go on, and how a loss is reported.
 
 use std::{
     future::Future,
@@ -118,8 +118,8 @@ impl Wake for Looks {
     }
 }
 
-/// [C17.1] Who is told where its effect is to be seen finds the topic in the log that this is
-/// about, though the server said both in one breath.
+/// [C17.1] When a caller learns the position of its effect, the topic is already in the log of that
+/// position, even if the server sent both at the same time.
 #[tokio::test(start_paused = true)]
 async fn a_log_that_is_come_back_to_is_so_before_a_caller_hears_of_it() {
     let (client, mut server, mut net) = connected().await;
@@ -167,8 +167,8 @@ async fn a_log_that_is_come_back_to_is_waited_for() {
     assert_eq!(number(&mut offers).await, 18);
 }
 
-/// Whoever shares what is asked for again begins where that goes on, whatever the server repeats; and
-/// an end in between says where.
+/// A stream that joins during a resume begins where the resume goes on, whatever the server
+/// repeats. An end in between names the position.
 #[tokio::test(start_paused = true)]
 async fn who_joins_meanwhile_begins_where_it_goes_on() {
     let (client, mut server, mut net) = connected().await;
@@ -281,8 +281,8 @@ async fn who_comes_back_does_not_wait_for_the_connection_that_is_left() {
     assert_eq!(client.stats().violations, 0);
 }
 
-/// Nor while there is no other connection yet: what the one that is left still says of the topic is
-/// ignored, and no fault.
+/// This also holds while there is no other connection yet: further lines of the topic from the old
+/// server are ignored, and are no violation.
 #[tokio::test(start_paused = true)]
 async fn what_is_still_said_of_a_topic_that_waits_is_no_fault() {
     for connections in 0..2 {
@@ -380,7 +380,7 @@ async fn a_refusal_for_now_is_no_end() {
     assert!(offers.next().await.is_none());
 }
 
-/// Who comes to a topic while others wait to go on with it has lost nothing of what they lose.
+/// A stream that joins while others resume has lost nothing of what they lose.
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_comes_while_others_are_resumed_begins_there() {
     let (client, mut server, mut net) = connected().await;

@@ -64,8 +64,8 @@ fn router() -> Router {
         .method("count", count)
 }
 
-/// Says yes or no when it is told to, by the name that was asked about; yes at once to what ends in
-/// `-now`, and to all methods but `number`.
+/// An authoriser that waits for a permit for the name of the topic or method. It allows topics that
+/// end in `-now`, and all methods but `number`, at once.
 #[derive(Clone, Default)]
 struct Gates(Arc<Mutex<HashMap<String, Arc<Semaphore>>>>);
 
@@ -91,7 +91,8 @@ impl Gates {
     }
 }
 
-/// Knows nobody, and says so when the gate is opened; yes if it is closed.
+/// An authenticator. Each permit lets it refuse one peer; after its semaphore is closed, it accepts
+/// every peer.
 #[derive(Clone)]
 struct Doorman(Arc<Semaphore>);
 
@@ -156,9 +157,9 @@ async fn a_call_counts_as_started_when_its_verdict_is_there() {
 
 // Places.
 
-/// [S12.8] With every place taken by a stream that waits for credit, and no room for the next line
-/// to wait, no credit could be read: one of the streams makes room. Nor does a peer that is gone
-/// leave its connection behind.
+/// [S12.8] If streams that wait for credit hold every place, and there is no room for the next
+/// line, no credit could be read. So one of the streams is ended. A peer that has disconnected does
+/// not leave its connection behind, either.
 #[tokio::test(start_paused = true)]
 async fn streams_without_credit_do_not_hold_all_places_for_ever() {
     let config = ServerConfig::new().in_flight(2).parked_bytes(0);
@@ -203,7 +204,7 @@ async fn a_verdict_that_is_late_needs_no_place() {
 
 // Orders.
 
-/// Whoever is closed out does not stay by giving no credit.
+/// A session that is closed cannot stay by giving no credit.
 #[tokio::test(start_paused = true)]
 async fn a_closed_session_waits_for_no_credit() {
     let config = ServerConfig::new().idle(None).handler_time(secs(30));

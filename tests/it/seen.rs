@@ -58,8 +58,8 @@ fn broken(what: &str) -> ConnectionError {
     ConnectionError::Protocol(what.to_owned())
 }
 
-/// [C3.4] [C3.5] Row 11 of the threats: late, doubled and unasked-for replies are counted apart,
-/// told apart, and reach nobody.
+/// [C3.4] [C3.5] Row 11 of the threats: late, doubled and unasked-for replies have separate counts
+/// and events, and reach no caller.
 #[tokio::test(start_paused = true)]
 async fn unmatched_replies_are_told_apart() {
     let (client, _driver, mut server) = greeted(ClientConfig::new()).await;
@@ -551,8 +551,8 @@ async fn a_decoder_may_quote_the_reply() {
     assert_fit_for_a_log(&text, "\u{1b}");
 }
 
-/// Nothing above trace for a line that is in order, whoever listens; a handler's span is for who
-/// listens to it alone.
+/// A line that is in order logs nothing above trace, with any subscriber. A handler's span exists
+/// only for subscribers that enable it.
 #[tokio::test(start_paused = true)]
 async fn traffic_in_order_is_quiet() {
     for (most, spans) in [(tracing::Level::INFO, 0), (tracing::Level::DEBUG, 20)] {
@@ -860,7 +860,7 @@ async fn the_slow_client_is_found() {
     assert_eq!(stuck.len(), 1);
     assert!(stuck[0].unwritten_bytes >= 2_000 && stuck[0].held_bytes >= 2_000, "{stuck:?}");
     assert!((secs(7)..secs(7) + LATE).contains(&server.handle.stats().longest_lag));
-    // Whoever reads, and acknowledges, keeps up again.
+    // A subscriber that reads and acknowledges keeps up again.
     for number in 1..=9 {
         assert!(slow.line().await.unwrap().starts_with(&format!("* t {number} x")));
         assert!(silent.line().await.unwrap().starts_with(&format!("* t {number} x")));

@@ -716,7 +716,7 @@ async fn a_deaf_one_too_many_is_dropped() {
     assert_eq!(read, b"*", "cut off");
 }
 
-/// A transport that fails to read when it is told to.
+/// A transport whose reads fail on command.
 struct Breaking(DuplexStream, Arc<Notify>, Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
 
 impl tokio::io::AsyncRead for Breaking {
@@ -928,7 +928,7 @@ async fn a_session_outlives_its_connection() {
     assert!(!session.id().is_nil());
 }
 
-/// Neither a peer that does not read nor a handler that never ends holds up the end of `serve`.
+/// A peer that does not read and a handler that never ends cannot delay the end of `serve`.
 #[tokio::test(start_paused = true)]
 async fn a_deaf_peer_does_not_hold_up_the_end() {
     let (router, _gate) = gated();

@@ -197,7 +197,7 @@ async fn greeted<T: AsyncWrite + Unpin>(
     (client.expect("connected"), io)
 }
 
-/// How many bytes the client writes of many, until it writes no more or more than [`HELD`].
+/// How many of many bytes the client writes, until it stops or has written more than [`HELD`].
 async fn offered(client: &Client) -> u64 {
     let payload = vec![b'x'; 8 * KIB as usize];
     let before = client.stats().bytes_out;

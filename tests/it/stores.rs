@@ -346,7 +346,8 @@ async fn a_store_that_ends_a_log_nowhere_has_failed_to_close_it() {
     }
 }
 
-/// A store that never rests: it wakes at once whoever waits for it, or has one gap after the other.
+/// A store that never rests: it wakes each waiting task at once, or returns one gap after the
+/// other.
 struct Restless;
 
 struct RestlessReader(String);

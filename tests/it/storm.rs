@@ -1,5 +1,5 @@
-//! Everybody comes back at once: 2,000 clients of one server that is killed and started again, or
-//! that goes away (row 25 of the threats).
+//! All clients reconnect at once: 2,000 clients of one server that is killed and started again, or
+//! that shuts down (row 25 of the threats).
 
 #[path = "../../examples/measured/returns.rs"]
 mod returns;
@@ -42,7 +42,7 @@ impl Address {
         *self.0.lock().unwrap() = Some(server);
     }
 
-    /// Its connections are dropped, and who dials from here on is refused.
+    /// Drops its connections, and refuses later ones.
     fn kill(&self) {
         self.0.lock().unwrap().take();
     }
@@ -192,13 +192,13 @@ fn assert_within_backoff(back: &[Return], since: Instant) {
     }
 }
 
-/// The peak is at most 3 times the mean; nor do so many come at once that there is no spread.
+/// The peak is at most 3 times the mean, and the clients do not all come at the same moment.
 fn assert_spread(back: &[Return], since: Instant) {
     let spread = Spread::of(back.iter().map(|back| back.took(since)));
     assert!(spread.ratio() <= 3.0 && spread.peak <= CLIENTS / 2, "{spread:?}, {}", spread.ratio());
 }
 
-/// With the log in which it left off, everybody is given exactly what was published meanwhile.
+/// If the server keeps its log, each client gets exactly what was published meanwhile.
 #[tokio::test(start_paused = true)]
 async fn all_come_back_within_the_backoff_and_miss_nothing() {
     for seed in 1..=2 {
@@ -237,7 +237,8 @@ async fn all_are_told_of_another_log() {
     storm.nothing_is_left();
 }
 
-/// Who is told goodbye is elsewhere within the first window, while what it listens to goes on.
+/// Clients that got a `/bye` are connected elsewhere within the first window, and their
+/// subscriptions go on without a loss.
 #[tokio::test(start_paused = true)]
 async fn a_goodbye_spreads_all_over_the_next_server() {
     let mut storm = Storm::gather(5, &["first", "second"]).await;

@@ -170,7 +170,7 @@ async fn items_are_made_in_the_spans_of_their_handler() {
     );
 }
 
-// What is told at the end.
+// What callers learn at the end.
 
 fn gated(to: u64) -> impl Stream<Item = Result<String, Failure>> {
     stream::iter(1..=to).then(async |number| {
@@ -240,7 +240,7 @@ async fn the_end_of_a_stream_is_told_with_its_outcome() {
     assert!(at(1) == 0 && at(3) >= 2 && at(4) >= 7 && at(5) >= 7, "{told:?}");
 }
 
-/// A watcher that panics hurts nobody.
+/// A watcher that panics does not affect others.
 #[tokio::test]
 async fn a_watcher_that_panics_is_ignored() {
     let watched = async || logging().into_reply().on_end(|_| panic!("on purpose"));
@@ -335,7 +335,7 @@ fn timed() -> PipeServer {
     PipeServer::with_config(timed_router(), ServerConfig::new().handler_time(secs(30)).idle(None))
 }
 
-/// Expects `id cut deadline` when `after` has passed since `since`: not before, nor much later.
+/// Expects `id cut deadline` when `after` has passed since `since`, not earlier and not much later.
 async fn cut_after(peer: &mut Peer, id: u64, since: Instant, after: Duration) {
     soon(peer.expect(format!("{id} cut deadline\n"))).await;
     let late = since.elapsed().checked_sub(after).unwrap_or_else(|| panic!("{id} is early"));
@@ -482,7 +482,7 @@ async fn credit_goes_back_when_it_is_dropped() {
     server.expect_silence().await;
 }
 
-/// No more items are made than the window, however many are handed on, and all of them come.
+/// No more items are made than the window allows, however many are handed on, and all of them come.
 #[tokio::test(start_paused = true)]
 async fn work_that_is_under_way_is_bounded_by_the_window() {
     let server = PipeServer::start(Router::new().method("numbers", async || numbers()));

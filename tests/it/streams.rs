@@ -117,7 +117,7 @@ async fn panic(Json(at): Json<u64>) -> Streamed<impl Stream<Item = String>> {
     }))
 }
 
-/// One item, then none until the gate is opened, each time anew.
+/// A stream of one item, then none until the gate is opened, in each call.
 async fn gated(State(seen): State<Seen>) -> Streamed<impl Stream<Item = String>> {
     let items = stream::unfold((seen.clone(), 1), async |(seen, number)| {
         if number > 1 {
@@ -271,7 +271,7 @@ async fn a_stream_that_panics_hurts_itself_only() {
     peer.ask("1 count;window=1 [2,0]\n", items(1, [1])).await;
     peer.ask("2 panic 3\n", "2 more 1\n2 more 2\n2 err internal\n").await;
     peer.ask("3 panic.spawned 2\n", "3 more 1\n3 err internal\n").await;
-    // Its drop panics once it is cancelled; what was told then is told all the same.
+    // Its drop panics when it is cancelled. The items before that are delivered nevertheless.
     peer.ask("4 panic;window=1 0\n", "4 more 1\n").await;
     peer.ask("* /cancel 4\n", "4 cut cancelled\n").await;
     peer.send("* panic 0\n").await;
@@ -364,7 +364,7 @@ async fn the_server_holds_the_stream_and_not_the_items() {
     assert_eq!(seen.polls(), 2_001);
 }
 
-/// [S15.6] Nor is a stream late whose next item is there while the peer does not read.
+/// [S15.6] A stream is not late, either, if its next item is ready while the peer does not read.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_does_not_read_makes_no_stream_late() {
     let config = ServerConfig::new().reply_mark(4_096).handler_time(Duration::from_secs(10));
@@ -409,7 +409,7 @@ async fn a_half_close_ends_what_needs_credit() {
     assert_eq!(seen.alive(), 0);
 }
 
-/// [S3.17] [S15.7] `/quit` is answered behind the streams, which can get no more credit.
+/// [S3.17] [S15.7] `/quit` is answered after the streams, which cannot get further credit.
 #[tokio::test]
 async fn a_quit_ends_what_waits_for_credit() {
     let (server, seen) = start();
@@ -451,7 +451,7 @@ async fn a_lost_connection_drops_its_streams() {
     }
 }
 
-/// [S3.9] [S15.9] Nobody could read the items of a one-way request.
+/// [S3.9] [S15.9] The items of a one-way request would reach no reader.
 #[tokio::test]
 async fn a_one_way_stream_is_dropped_unpolled() {
     let (server, seen) = start();
@@ -478,8 +478,8 @@ async fn a_window_is_a_number_and_may_be_of_no_use() {
     peer.ask("6 /publish;window=1 t\n", "6 no unknown-attribute window\n").await;
 }
 
-/// [S3.10] [S15.10] Credit for what is no stream, or no more one, is void; what names none is a
-/// fault.
+/// [S3.10] [S15.10] Credit for a request that is not a stream, or has ended, has no effect. Credit
+/// with bad arguments is refused.
 #[tokio::test]
 async fn credit_may_be_void() {
     let (server, seen) = start();
@@ -535,8 +535,8 @@ async fn a_flood_of_cancelled_streams_keeps_to_the_places() {
     assert!((1..=8).contains(&most) && seen.alive() == 0, "{most}");
 }
 
-/// [S15.4] A stream that always has a next item, and credit without end, starves nobody: not even
-/// where the peer reads so slowly that there is never room for all.
+/// [S15.4] A stream that always has a next item, and endless credit, starves no other request, even
+/// if the peer reads so slowly that there is never room for all.
 #[tokio::test]
 async fn an_endless_stream_starves_nobody() {
     let config = ServerConfig::new().reply_mark(4_096).notification_mark(1_024);
@@ -580,8 +580,7 @@ async fn an_endless_stream_starves_nobody() {
     }
 }
 
-/// [S15.4] Nor is a stream starved: by notifications that fill all the room there ever is, or by
-/// requests that do.
+/// [S15.4] Notifications or requests that fill all the room do not starve a stream, either.
 #[tokio::test]
 async fn a_stream_is_not_starved() {
     let config = ServerConfig::new().reply_mark(2_048).notification_mark(1_024);
@@ -902,7 +901,7 @@ async fn a_single_reply_is_a_stream_of_one() {
     assert!(items.next().await.is_none());
 }
 
-/// Row 14 of the threats, for replies: a stream that nobody reads holds up nothing else.
+/// Row 14 of the threats, for replies: an unread stream does not delay anything else.
 #[tokio::test(start_paused = true)]
 async fn calls_go_on_beside_a_stream_that_nobody_reads() {
     let (server, seen) = start();

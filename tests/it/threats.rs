@@ -273,7 +273,7 @@ async fn run_by_server(stream: &[u8]) -> Requests {
 
 // Rows 7, 8 and 9: floods of a client that does not read. Memory is in tests/memory.rs.
 
-/// How many of these bytes the peer takes, if nobody reads what it says; all, or until it closes.
+/// How many of these bytes the server takes if its output is not read; all, or until it closes.
 async fn taken(write: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> usize {
     let (mut taken, mut idle) = (0, 0);
     while taken < bytes.len() && idle < 1_000 {
@@ -287,8 +287,8 @@ async fn taken(write: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> usize {
     taken
 }
 
-/// threats: 7. What is not read is not started: neither the bytes taken nor the handlers started
-/// grow with the flood.
+/// threats: 7. Lines that are not read are not started: neither the bytes taken nor the handlers
+/// started grow with the flood.
 #[tokio::test(start_paused = true)]
 async fn a_request_flood_that_is_not_read_stops() {
     const MARK: usize = 4_096;
@@ -471,7 +471,7 @@ async fn an_endless_line_is_not_read_past_the_clients_limit() {
     assert!(call.await.is_err());
 }
 
-/// threats: 13. Endless notifications of topics nobody asked for are read and kept nowhere, and
+/// threats: 13. Endless notifications of topics without a subscription are read and not kept, and
 /// replies beside them arrive.
 #[tokio::test]
 async fn endless_notifications_nobody_asked_for_are_ignored() {
@@ -530,7 +530,7 @@ const HASHERS: [&str; 6] = [
     "DefaultHasher",
 ];
 
-/// Where a hasher is chosen, and why nobody can choose keys that collide in it.
+/// Where a hasher is chosen, and why a peer cannot choose keys that collide in it.
 const SEEDED_OR_SAFE: [(&str, &str); 2] = [
     (
         "src/server/handlers/router.rs",

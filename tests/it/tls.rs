@@ -207,7 +207,7 @@ async fn a_client_and_a_server_speak_tls() {
     assert!(matches!(first, Some(Delivery::Notification(one)) if &one.payload[..] == b"it rains"));
     soon(client.close()).await.expect("in order");
 
-    // Somebody who is not trusted.
+    // A client that is not trusted.
     let stranger = client_config(&Identity::server(), None);
     let error = soon(Client::connect_tls(address, name(), stranger)).await;
     assert!(matches!(error, Err(ConnectionError::Tls(_))), "{error:?}");
@@ -260,8 +260,8 @@ async fn a_tls_client_at_a_plain_server_is_told() {
     serving.abort();
 }
 
-/// Row 20 of the threats. A client without TLS at a server with: neither waits for ever, and nobody
-/// else waits at all.
+/// Row 20 of the threats. A client without TLS at a TLS server: neither end waits for ever, and
+/// other connections do not wait at all.
 #[tokio::test(start_paused = true)]
 async fn a_plain_client_at_a_tls_server_is_told() {
     let identity = Identity::server();
@@ -319,7 +319,7 @@ async fn handshake_time_may_be_set() {
     io.expect_closed().await;
 }
 
-/// A handshake does not hold up the end, neither the server's nor its own.
+/// A handshake does not delay the end of the server, nor its own.
 #[tokio::test(start_paused = true)]
 async fn a_handshake_ends_with_the_server() {
     let mut server = Pipe::tls(plain_server(&Identity::server()));
@@ -348,7 +348,7 @@ fn identify(
     }
 }
 
-/// A certificate names the principal; whoever has none has to say who it is.
+/// A certificate names the principal. A client without one must authenticate.
 #[tokio::test(start_paused = true)]
 async fn a_certificate_names_the_principal() {
     let (identity, ada) = (Identity::server(), Identity::client("ada.test"));
@@ -372,7 +372,7 @@ async fn a_certificate_names_the_principal() {
     server.publisher.publish("t", "x").await.expect("published");
 }
 
-/// A certificate of nobody that is known, one that the hook denies, and a hook that panics.
+/// An unknown certificate, one that the hook denies, and a hook that panics.
 #[tokio::test(start_paused = true)]
 async fn a_certificate_that_does_not_do_ends_the_connection() {
     let (identity, ada) = (Identity::server(), Identity::client("ada.test"));

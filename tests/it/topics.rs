@@ -325,8 +325,8 @@ async fn subscribe(peer: &mut RawPeer<DuplexStream>, id: u32) -> String {
     peer.attribute("epoch").await
 }
 
-/// [S17.1] [S17.2] A handler says where its effect is to be seen, and whoever listens there is
-/// told.
+/// [S17.1] [S17.2] A handler names the position of its effect, and a client that subscribes to the
+/// topic gets it.
 #[tokio::test(start_paused = true)]
 async fn an_ok_says_where_its_effect_is_seen_to_who_listens() {
     let later = async |publisher: Publisher, payload: Bytes| {
@@ -338,7 +338,7 @@ async fn an_ok_says_where_its_effect_is_seen_to_who_listens() {
     peer.ask("1 add a\n", "1 ok 1\n").await;
     let e = subscribe(&mut peer, 2).await;
     peer.ask("3 add b\n", format!("3 ok;after=t:{e}:3 2\n* t 2 b\n")).await;
-    // Nobody is told by a one-way request, and another topic is another.
+    // A one-way request has no reply, and another topic is not named.
     peer.ask("* add c\n", "* t 3 c\n").await;
     peer.ask("4 /unsubscribe t\n", format!("4 ok;next={e}:4\n")).await;
     peer.send("5 /subscribe u\n").await;
@@ -391,7 +391,7 @@ async fn only_an_ok_of_one_line_says_where_its_effect_is_seen() {
     peer.ask("6 twice\n7 nowhere\n", "6 ok;after=t:e:8\n7 ok\n").await;
 }
 
-/// [S17.1] What was published to another log than the one that is read is not waited for, nor the
+/// [S17.1] Messages of another log than the subscribed one are not waited for, and neither is the
 /// last number there is.
 #[tokio::test]
 async fn an_effect_in_another_epoch_is_not_named() {
