@@ -43,6 +43,9 @@ impl CallError {
     }
 
     /// Whether the same call can be made again without running its handler twice.
+    ///
+    /// It does not say that a retry can succeed. A client that has ended (refused credentials, an
+    /// invalid address, closed) answers every call with [`NotSent::Lost`].
     pub fn is_safe_to_retry(&self) -> bool {
         !self.may_have_run()
     }
@@ -121,6 +124,11 @@ pub enum NotSent {
     /// connection ended.
     Deadline(Option<ConnectionError>),
     /// The connection ended before the line was offered to it.
+    ///
+    /// A client that has ended (refused credentials, an invalid address, closed) answers every call
+    /// with this error, so a retry cannot succeed. With
+    /// [`fail_fast`](crate::ClientConfig::fail_fast) it also means that there is no connection now.
+    /// [`ConnectionEvent::Ended`](crate::ConnectionEvent::Ended) tells the two apart.
     Lost(ConnectionError),
 }
 

@@ -233,7 +233,12 @@
 //! | error | your code panicked (a handler, a listener, a connector, a store, a handshake), a store or an authorizer failed or does not answer, connections cannot be accepted |
 //! | warn | a server listens beyond loopback with neither TLS nor an authenticator; the limit of open files lowers the number of connections |
 //! | info | a server begins to serve; a client is closed because the server's buffers are full |
-//! | debug | connections that open, close or fail; malformed lines; refused credentials; attempts to connect |
+//! | debug | connections that open, close or fail; the principal of a connection; malformed lines; refused credentials; attempts to connect |
+//!
+//! The span `connection` does not name the client's principal, because it begins before the client
+//! is known. Two events at `debug` in this span do, in the field `principal`: `authenticated` after
+//! an `/auth`, and `client identified by its transport`, for example by a TLS certificate. The
+//! event `serving` has the fields `connections` and `worst_case_bytes`.
 //!
 //! A filter such as `RUST_LOG=bellwire=info,bellwire::handler=debug` shows the handlers' spans, too.
 //! [`Client::events`] reports what happens to a client's connection to the application itself.

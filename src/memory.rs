@@ -17,6 +17,40 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! A test can restart the server. Each server has a pair of its own, and the client's connector is
+//! a closure that opens a connection to the current one:
+//!
+//! ```
+//! use std::{io, sync::{Arc, Mutex}};
+//! use bellwire::{Client, ConnectionEvent, Router, Server, memory};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() -> Result<(), bellwire::CallError> {
+//! let current = Arc::new(Mutex::new(None::<memory::MemoryConnector>));
+//! let start = || {
+//!     let (listener, connector) = memory::pair();
+//!     *current.lock().unwrap() = Some(connector);
+//!     let router = Router::new().method("echo", async |text: String| text);
+//!     tokio::spawn(Server::new(listener).serve(router).into_future())
+//! };
+//! let to = current.clone();
+//! let connector = move |_: &str| {
+//!     let connector = to.lock().unwrap().clone();
+//!     async move { connector.ok_or(io::ErrorKind::ConnectionRefused)?.open().await }
+//! };
+//!
+//! let server = start();
+//! let client = Client::builder().address("memory").connector(connector).connect_lazily();
+//! let mut events = client.events();
+//! assert_eq!(client.call("echo", "one").await?, "one");
+//!
+//! server.abort(); // drops its connections
+//! while !matches!(events.next().await, Some(ConnectionEvent::Disconnected { .. })) {}
+//! let _server = start();
+//! assert_eq!(client.call("echo", "two").await?, "two");
+//! # Ok(())
+//! # }
+//! ```
 
 use std::io;
 

@@ -233,6 +233,8 @@ impl Client {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// For a reply without a payload: `let () = client.request("offers.remove", &6).await?`.
     #[cfg(feature = "json")]
     pub fn request<A, R>(&self, method: &str, arguments: &A) -> TypedCall<'_, JsonCodec, R>
     where

@@ -97,6 +97,50 @@ impl Subscribe {
     ///
     /// Refused with [`NotSent::AlreadySubscribed`] while this client has another subscription to
     /// the topic, because both share what the server sends.
+    ///
+    /// A [`Position`] can be stored as text (`Display` and `FromStr`), so that a program resumes
+    /// after its own restart. A notification that was handled before its position was stored comes
+    /// again:
+    ///
+    /// ```
+    /// # use bellwire::Client;
+    /// # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let offers = client.subscribe("offers");
+    /// let mut offers = match tokio::fs::read_to_string("offers.position").await {
+    ///     Ok(position) => offers.from(position.parse()?).await?,
+    ///     Err(_) => offers.await?, // the first run
+    /// };
+    /// while let Some(delivery) = offers.next().await {
+    ///     println!("{delivery:?}"); // handle it, then store the position
+    ///     tokio::fs::write("offers.position", offers.position().to_string()).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// To read a topic from its oldest retained message without a known position, begin at number 1
+    /// of an epoch that the server has never had. The protocol allows this (PROTOCOL.md, section
+    /// 4). The first delivery is then a [`Delivery::Reset`], which means no loss here. A [`Gap`]
+    /// follows if older messages are no longer retained. Do not combine such a position with
+    /// [`resync`](Self::resync), [`fail_on_loss`](Self::fail_on_loss) or [`AfterReset::Head`].
+    ///
+    /// ```
+    /// use bellwire::{Client, Delivery, Router, Server, protocol::{Epoch, Position}};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = Server::bind("127.0.0.1:0").await?;
+    /// # let (address, publisher) = (server.local_addr()?.to_string(), server.publisher());
+    /// # tokio::spawn(server.serve(Router::<()>::new()).into_future());
+    /// # let client = Client::connect(address).await?;
+    /// publisher.publish("offers", "one").await?;
+    /// let oldest = Position { epoch: Epoch::new("none").unwrap(), next: 1 };
+    /// let mut offers = client.subscribe("offers").from(oldest).await?;
+    /// assert!(matches!(offers.next().await, Some(Delivery::Reset { .. })));
+    /// let Some(Delivery::Notification(first)) = offers.next().await else { panic!("retained") };
+    /// assert_eq!((first.sequence, &first.payload[..]), (1, &b"one"[..]));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn from(mut self, position: Position) -> Self {
         self.wish.from = Some(position);
         self
@@ -191,6 +235,10 @@ impl Subscribe {
     /// a log again and again is not flooded.
     ///
     /// What [`Slow::Latest`] leaves out is not a loss, because it was asked for.
+    ///
+    /// `resync` is not called at the start. For the first state, subscribe, then fetch once, then
+    /// read. The state may include items that the stream also has, so remove duplicates by an id of
+    /// your own. A closure has to name its error type: `Ok::<(), CallError>(())`.
     ///
     /// ```
     /// # use bellwire::{CallError, Client};

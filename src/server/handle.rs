@@ -16,6 +16,10 @@ use crate::{
 
 /// Shows the state of a server, before, while and after it serves; cheap to clone.
 ///
+/// It cannot stop the server: [`with_graceful_shutdown`] does.
+///
+/// [`with_graceful_shutdown`]: crate::server::Serve::with_graceful_shutdown
+///
 /// ```
 /// use bellwire::Server;
 ///

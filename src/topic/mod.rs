@@ -197,6 +197,29 @@ impl Published {
 
 /// Why a message was not published. After [`Unavailable`](Self::Unavailable) it may have been
 /// appended; after any other error it was not.
+///
+/// A handler that publishes turns it into a failure with a code of the application. The text of
+/// `Unavailable` is for your logs, so do not send it:
+///
+/// ```
+/// use bellwire::{Failure, PublishError, Publisher, protocol::Code};
+///
+/// fn failure(error: PublishError) -> Failure {
+///     let (code, text) = match error {
+///         PublishError::InvalidTopic => ("bad-topic", "not a topic"), // the caller's mistake
+///         PublishError::TooLarge { .. } => ("too-large", "the message is too long"), // likewise
+///         PublishError::TooMany => ("too-many", "no room for the topic"), // try again later
+///         PublishError::Closed => ("stopping", "the server stops"), // try again elsewhere
+///         _ => ("unknown", "it may have been published"), // find out before you try again
+///     };
+///     Failure::new(Code::from_static(code), text)
+/// }
+///
+/// async fn add(publisher: Publisher, offer: String) -> Result<(), Failure> {
+///     publisher.publish("offers", offer).await.map_err(failure)?;
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PublishError {

@@ -87,6 +87,32 @@ impl Publisher {
     /// [`window`](crate::Subscribe::window), further messages stay on the server. Outside of tasks,
     /// for example on a thread within `Handle::block_on`, the thread yields instead.
     ///
+    /// To publish JSON, encode it: `publisher.publish("offers", serde_json::to_vec(&offer)?)`.
+    ///
+    /// To store and publish in one order, hold a lock of tokio around both steps. In a handler this
+    /// needs a task of its own, because a [handler](crate::server::Handler) may be dropped between
+    /// the steps:
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use bellwire::{PublishError, Published, Publisher};
+    /// use tokio::{sync::Mutex, task::JoinError};
+    /// use tracing::Instrument;
+    ///
+    /// async fn add(
+    ///     store: Arc<Mutex<Vec<String>>>,
+    ///     publisher: Publisher,
+    ///     offer: String,
+    /// ) -> Result<Result<Published, PublishError>, JoinError> {
+    ///     let both = async move {
+    ///         let mut store = store.lock().await; // until both steps are done
+    ///         store.push(offer.clone());
+    ///         publisher.publish("offers", offer).await
+    ///     };
+    ///     tokio::spawn(both.in_current_span()).await
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// [`PublishError`]: the topic's name is invalid, the line would be over `max-line`, there are
     /// too many topics, the server has stopped, or the store failed.

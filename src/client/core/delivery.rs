@@ -149,6 +149,10 @@ pub enum Delivery {
         position: Position,
     },
     /// The subscription is over. It can be resumed from the position.
+    ///
+    /// To go on, subscribe again [`from`](crate::Subscribe::from) the position after a pause. If
+    /// that fails with [`NotSent::Lost`](crate::NotSent::Lost), the client has ended (unless it has
+    /// [`fail_fast`](crate::ClientConfig::fail_fast)).
     End {
         /// The topic.
         topic: Topic,

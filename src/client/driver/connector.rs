@@ -125,7 +125,7 @@ pub(crate) fn finished<Io: Send + 'static>(io: Io) -> Finishing<Io> {
 }
 
 /// Connects over TCP, with TCP_NODELAY and with keep-alive. Keep-alive ends an idle connection 20 s
-/// after the server's host has gone from the network.
+/// after the server's host has gone from the network. Make one with `TcpConnector::default()`.
 ///
 /// An address is `HOST:PORT`: a name, an IPv4 address, or an IPv6 address in brackets. A name is
 /// looked up for each attempt. All its endpoints are raced, IPv6 and IPv4 in turns, each 250 ms

@@ -20,6 +20,9 @@ use crate::{
 /// [`handler_time`](crate::ServerConfig::handler_time) over a `/subscribe` or a `/publish`. A call
 /// that takes longer is answered `no deadline`.
 ///
+/// [`Principal::name`] is `None` for an anonymous peer; do not compare two `Option`s. In a closure,
+/// write the types: `|who: &Principal, action: Action<'_>|`.
+///
 /// Every authenticated peer can list all methods with `/methods`.
 ///
 /// It is called within the connection's driver, so it must not block. A [`Verdict`] that takes time

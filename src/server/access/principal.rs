@@ -58,7 +58,10 @@ impl Principal {
         Self(self.0.map(attach))
     }
 
-    /// The name; `None` for an anonymous one.
+    /// The name; `None` for an anonymous peer.
+    ///
+    /// Do not compare two `Option`s: `None == None` would make all anonymous peers one user. Return
+    /// early for an anonymous peer, or compare with `Some(name)`.
     pub fn name(&self) -> Option<&str> {
         self.0.as_ref().map(|identity| &*identity.name)
     }

@@ -54,6 +54,27 @@ type BoxedSignal = Pin<Box<dyn Future<Output = ()> + Send>>;
 ///
 /// It accepts connections until the signal. No error of a connection or of accepting ends it.
 /// Dropping the future drops all connections and their handlers.
+///
+/// The result is `Ok` when the server has stopped after its signal. This version never returns
+/// `Err`, which is there for later ones.
+///
+/// `tokio::spawn` takes a future, so convert it:
+///
+/// ```
+/// use bellwire::{Router, Server};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+/// let signal = async { stopped.await.unwrap_or_default() };
+/// let server = Server::bind("127.0.0.1:0").await?;
+/// let serve = server.serve(Router::<()>::new()).with_graceful_shutdown(signal);
+/// let serving = tokio::spawn(serve.into_future());
+///
+/// stop.send(()).unwrap();
+/// serving.await??;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a server serves only when awaited"]
 pub struct Serve<L> {
     listener: L,
@@ -102,9 +123,9 @@ impl<L: Listener> Serve<L> {
         let is_file = matches!(local_addr(&*listener), Ok(PeerAddr::Tcp(_) | PeerAddr::Unix(_)));
         let limits = Limits::new(&serving.environment.config, is_file);
         let config = serving.environment.config.clone().connections(limits.connections);
-        let (connections, bytes) = (config.connections, config.worst_case_bytes());
+        let (connections, worst_case_bytes) = (config.connections, config.worst_case_bytes());
         let _ended = ShutOnDrop(serving.environment.publisher.clone());
-        tracing::info!(connections, bytes, "serving; `bytes` is the worst case");
+        tracing::info!(connections, worst_case_bytes, "serving");
         let mut crew = Crew::new(serving, limits);
         let mut pause = MIN_PAUSE;
         loop {

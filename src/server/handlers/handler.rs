@@ -17,6 +17,27 @@ use crate::{
 /// An async function or closure of 0 to 6 extractors, whose result implements [`IntoReply`].
 ///
 /// It is implemented for such functions; there is no need to implement it.
+///
+/// # Cancel safety
+/// A handler is dropped at an `.await` when its caller cancels or is gone, or when its time is
+/// over. What must finish as a whole goes into a task, which then goes on by itself:
+///
+/// ```
+/// use bellwire::{Failure, protocol::Code};
+/// use tracing::Instrument;
+///
+/// # async fn take(_: &str) {}
+/// # async fn give(_: &str) {}
+/// async fn transfer(sum: String) -> Result<(), Failure> {
+///     let both = async move {
+///         take(&sum).await;
+///         give(&sum).await;
+///     };
+///     let task = tokio::spawn(both.in_current_span()); // keeps the span of the handler
+///     task.await.map_err(|_| Failure::new(Code::INTERNAL, "")) // the task panicked
+/// }
+/// # let _ = bellwire::Router::new().method("transfer", transfer);
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a handler",
     label = "not an async function of 0 to 6 arguments",
@@ -110,6 +131,9 @@ enum StartKind<S> {
 
 /// Wraps an async function, to give it documentation or settings.
 ///
+/// The function may be dropped at an `.await`, whatever the settings: see [`Handler`], "Cancel
+/// safety".
+///
 /// ```
 /// use bellwire::{Router, handler};
 ///
@@ -177,6 +201,10 @@ impl<S> Endpoint<S> {
     /// [`ServerConfig::reply_mark`](crate::ServerConfig::reply_mark) bytes or more are unsent:
     /// replies that tasks of the connection have made, and bytes that wait to be written to it. So
     /// it should not await anything while it holds what other connections need, such as a lock.
+    ///
+    /// This does not keep the handler alive: it is dropped at an `.await` when its caller cancels
+    /// or is gone, or when its time is over. What must finish as a whole goes into a task that the
+    /// handler spawns: `tokio::spawn(async { .. }.in_current_span()).await`.
     #[must_use]
     pub fn spawned(mut self) -> Self {
         self.spawned = true;
