@@ -9,6 +9,8 @@ use crate::wire::{self, Line, number, position};
 #[derive(Debug)]
 pub(crate) struct Judge {
     last_id: u64,
+    /// Whether the client has sent anything but what is in `OPENING`.
+    has_asked: bool,
     /// Set by the server's hello; before that nothing may be sent.
     max_line: Option<usize>,
     lease: String,
@@ -20,6 +22,9 @@ pub(crate) struct Judge {
     /// Items that were given to a request by `/more`.
     credit: HashMap<String, u64>,
 }
+
+/// What a client may send of its own accord before the first request of the application.
+const OPENING: [&str; 3] = ["/hello", "/auth", "/renew"];
 
 #[derive(Debug, PartialEq, Eq)]
 enum Auth {
@@ -40,6 +45,7 @@ impl Judge {
     pub(crate) fn new() -> Self {
         Self {
             last_id: 0,
+            has_asked: false,
             max_line: None,
             lease: "60".to_owned(),
             auth: Auth::NotNeeded,
@@ -52,6 +58,12 @@ impl Judge {
     /// Items that were given to the request `id` beyond its window.
     pub(crate) fn credit(&self, id: &str) -> u64 {
         self.credit.get(id).copied().unwrap_or(0)
+    }
+
+    /// Whether it is a `/renew` before anything that the application asked for: any client may begin
+    /// with one (C4.4), whatever the case is about.
+    pub(crate) fn is_early_renewal(&self, line: &Line) -> bool {
+        line.word == "/renew" && !self.has_asked
     }
 
     /// The reply to a `/renew` or `/unsubscribe` that a case says nothing about.
@@ -185,6 +197,7 @@ impl Judge {
             return Err("the line came before the ok of /auth (C19.1)".to_owned());
         }
         self.check_arguments(&line)?;
+        self.has_asked |= !OPENING.contains(&&line.word[..]);
         Ok(line)
     }
 

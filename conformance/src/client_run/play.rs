@@ -273,7 +273,8 @@ impl Play {
             .read(bytes)
             .map_err(|why| format!("{why}; the client wrote `{}`", shown(bytes)))?;
         let word = &line.word[..];
-        let is_answered = ANSWERED.contains(&word) && !self.mentioned.contains(&word);
+        let is_answered = ANSWERED.contains(&word)
+            && (!self.mentioned.contains(&word) || link.judge.is_early_renewal(&line));
         if !is_answered || link.has_closed() || line.is_channel() {
             link.lines.push_back(line);
             return Ok(());
