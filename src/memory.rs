@@ -59,10 +59,8 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::{
-    Connecting, Connector, Listener, client::driver::connector::finished, coop::consume_budget,
-    server::PeerAddr,
-};
+pub use crate::server::driver::memory::MemoryListener;
+use crate::{Connecting, Connector, client::driver::connector::finished, coop::consume_budget};
 
 /// The bytes that a connection holds in each direction. A writer waits while it is full.
 const PIPE: usize = 64 * 1024;
@@ -75,12 +73,8 @@ const BACKLOG: usize = 128;
 /// direction. Up to 128 connections wait to be accepted; a further one waits until there is room.
 pub fn pair() -> (MemoryListener, MemoryConnector) {
     let (sender, receiver) = mpsc::channel(BACKLOG);
-    (MemoryListener(receiver), MemoryConnector(sender))
+    (MemoryListener::new(receiver), MemoryConnector(sender))
 }
-
-/// The listener of a [`pair`].
-#[derive(Debug)]
-pub struct MemoryListener(mpsc::Receiver<DuplexStream>);
 
 /// The connector of a [`pair`]. Clones connect to the same listener.
 ///
@@ -102,23 +96,11 @@ impl MemoryConnector {
         let place = self.0.reserve().await.map_err(|_| io::ErrorKind::ConnectionRefused)?;
         let (near, far) = duplex(PIPE);
         place.send(far);
-        Ok(near)
-    }
-}
-
-impl Listener for MemoryListener {
-    type Io = DuplexStream;
-
-    async fn accept(&mut self) -> io::Result<(DuplexStream, PeerAddr)> {
-        match self.0.recv().await {
-            Some(io) => Ok((io, peer())),
-            // All connectors were dropped. Open connections go on.
-            None => std::future::pending().await,
+        // A listener that is dropped at this moment may not see the connection.
+        if self.0.is_closed() {
+            return Err(io::ErrorKind::ConnectionRefused.into());
         }
-    }
-
-    fn local_addr(&self) -> io::Result<PeerAddr> {
-        Ok(peer())
+        Ok(near)
     }
 }
 
@@ -133,8 +115,4 @@ impl Connector for MemoryConnector {
         let connector = self.clone();
         Some(Box::pin(async move { Ok(finished(connector.open().await?)) }))
     }
-}
-
-fn peer() -> PeerAddr {
-    PeerAddr::Other("memory".into())
 }

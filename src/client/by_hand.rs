@@ -10,14 +10,18 @@ use std::{fmt, task::Waker};
 use crate::{
     client::{
         Client,
+        clock::pass_time,
         config::ClientConfig,
-        core::{Core, connection::Connection, key::LinkId, status::Status, step::Step},
+        core::{
+            Core, connection::Connection, key::LinkId, links::MAX_LEAVING, status::Status,
+            step::Step,
+        },
         handle::Handle,
         shared::Shared,
     },
     error::ConnectionError,
     protocol::Time,
-    sync::{Arc, Ordering},
+    sync::Arc,
 };
 
 /// Returns a client and its one connection, which the caller has to drive. The client ends with
@@ -101,8 +105,8 @@ fn connection(shared: &Shared, now: Time) -> Connection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Dial {
-    /// Nothing. There is a connection on which requests begin, or the driver is making one. Or the
-    /// client is closing, and some connections have not ended yet.
+    /// Nothing. There is a connection on which requests begin, or the driver is making one. Or some
+    /// connections have to end first: the client is closing, or is leaving four connections.
     Nothing,
     /// There is no connection: call [`Dialer::connect`], now or after a pause.
     Connect,
@@ -130,7 +134,11 @@ pub enum Dial {
 /// driver. The events of attempts ([`ConnectionEvent::Connecting`], `ConnectFailed`,
 /// `Disconnected`) are not emitted, because the driver makes the attempts.
 ///
-/// Dropping it ends the client.
+/// [`ClientConfig::give_up_after`] has no effect. While the client is leaving four connections,
+/// [`poll`](Self::poll) returns no [`Dial::Connect`].
+///
+/// Dropping it ends the client. Its connections send `/quit`, and the driver has to drive them to
+/// their end. Calls in flight there keep their outcomes.
 ///
 /// [`ConnectionEvent::Connecting`]: crate::ConnectionEvent::Connecting
 pub struct Dialer {
@@ -194,10 +202,8 @@ impl Dialer {
     }
 
     fn act<R>(&self, now: Time, f: impl FnOnce(&mut Core, &mut Step) -> R) -> R {
-        if let Some(time) = self.shared.clock.by_hand() {
-            time.store(now.as_millis(), Ordering::Relaxed);
-        }
-        self.shared.locked.update(now, f)
+        let time = self.shared.clock.by_hand();
+        self.shared.locked.update(time.map_or(now, |time| pass_time(time, now)), f)
     }
 }
 
@@ -213,7 +219,7 @@ fn dial(core: &mut Core, last: Option<LinkId>, step: &mut Step) -> Dial {
     }
     let is_awaited = is_awaited(core, last);
     match core.links.closing.clone() {
-        None if is_awaited => Dial::Connect,
+        None if is_awaited && core.links.leaving.len() < MAX_LEAVING => Dial::Connect,
         Some(why) if is_awaited && core.links.leaving.is_empty() => {
             core.end(&why, step);
             Dial::Ended
@@ -224,7 +230,10 @@ fn dial(core: &mut Core, last: Option<LinkId>, step: &mut Step) -> Dial {
 
 impl Drop for Dialer {
     fn drop(&mut self) {
-        self.shared.act(|core, step| core.end(&ConnectionError::Closed, step));
+        self.shared.act(|core, step| {
+            core.begin_close(ConnectionError::Closed, step);
+            core.end(&ConnectionError::Closed, step);
+        });
     }
 }
 

@@ -63,7 +63,8 @@ impl<'a> Call<'a> {
     ///
     /// The timer belongs to the runtime that polls the call. The call may be polled outside a tokio
     /// runtime, too. The timer then belongs to the runtime in which the client's driver runs, or
-    /// the client was made. While there is none, the deadline does not fire.
+    /// the client was made. While there is none, the deadline does not fire. A client that is driven by
+    /// hand (`unstable::client`) needs no runtime: its driver passes the time.
     pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
         self.0.set_deadline(deadline.into());
         self

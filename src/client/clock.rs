@@ -17,7 +17,7 @@ const NEVER: Time = Time::from_millis(u64::MAX);
 pub(crate) enum Clock {
     /// The runtime's time. It counts from this instant.
     Runtime(Instant),
-    /// The time that the driver passed to its connection last, in milliseconds.
+    /// The latest time that the driver has passed, in milliseconds.
     ByHand(Arc<AtomicU64>),
 }
 
@@ -71,4 +71,11 @@ impl Clock {
             Self::ByHand(_) => None,
         }
     }
+}
+
+/// Sets the time of a client that is driven by hand to `now`, and returns it. Several connections
+/// share that time, and it never goes back: if a later time was passed before, that stays.
+pub(crate) fn pass_time(time: &AtomicU64, now: Time) -> Time {
+    let before = time.fetch_max(now.as_millis(), Ordering::Relaxed);
+    now.max(Time::from_millis(before))
 }

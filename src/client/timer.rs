@@ -35,8 +35,8 @@ impl Timer {
     }
 }
 
-/// A timer in the core. [`handle_timeout`](super::core::connection::Connection::handle_timeout)
-/// wakes its task.
+/// A timer in the core. `handle_timeout` of a [`Connection`](super::core::connection::Connection) or
+/// a [`Dialer`](super::by_hand::Dialer) wakes its task.
 pub(crate) struct TaskTimer {
     locked: Arc<Locked>,
     /// The time that the driver passed last, in milliseconds.

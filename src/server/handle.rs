@@ -83,13 +83,13 @@ impl ServerHandle {
     /// }
     /// ```
     pub fn sessions(&self) -> Vec<Session> {
-        self.sessions.iter().collect()
+        self.sessions.all()
     }
 
     /// The sessions whose principal has this name.
     pub fn sessions_of(&self, name: &str) -> Vec<Session> {
         let is_theirs = |session: &Session| session.principal().name() == Some(name);
-        self.sessions.iter().filter(is_theirs).collect()
+        self.sessions.all().into_iter().filter(is_theirs).collect()
     }
 }
 

@@ -31,12 +31,15 @@ impl Sessions {
         self.open.remove(&session.id());
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = Session> {
-        self.open.iter().map(|entry| entry.value().clone())
+    /// All of them. No part of the table is locked any more when they are returned, since the clock
+    /// of a foreign driver is user code.
+    pub(super) fn all(&self) -> Vec<Session> {
+        self.open.iter().map(|entry| entry.value().clone()).collect()
     }
+
     /// Adds the gauges of all connections to `stats`, one after the other.
     pub(super) fn add_to(&self, stats: &mut ServerStats) {
-        for session in self.iter() {
+        for session in self.all() {
             stats.connections += 1;
             stats.in_flight += session.in_flight();
             stats.subscriptions += session.subscriptions();

@@ -311,7 +311,7 @@ impl Hub {
 
     fn new_entry(&self, topic: &Topic) -> Arc<TopicEntry> {
         let settings = self.settings.lock();
-        let begin = settings.ended.get(topic).filter(|end| end.is_sendable());
+        let begin = settings.ended.get(topic);
         let begin = begin.unwrap_or(Position { epoch: settings.birth, next: 1 });
         Arc::new(TopicEntry::new(topic, begin, settings.retention))
     }
@@ -406,6 +406,9 @@ mod tests {
         assert!(last.seen().is_some());
         assert_eq!(topics.append_now(&topic("a"), b"x"), Err(PublishError::TooMany));
         topics.append_now(&topic("b"), b"x").unwrap();
+        topics.0.close(&topic("a"));
+        let next = topics.append_now(&topic("a"), b"x").unwrap();
+        assert!(next.epoch != epoch && next.sequence == 1, "{next:?}");
     }
 
     #[test]

@@ -208,7 +208,7 @@ impl Published {
 ///     let (code, text) = match error {
 ///         PublishError::InvalidTopic => ("bad-topic", "not a topic"), // the caller's mistake
 ///         PublishError::TooLarge { .. } => ("too-large", "the message is too long"), // likewise
-///         PublishError::TooMany => ("too-many", "no room for the topic"), // try again later
+///         PublishError::TooMany => ("too-many", "no room for the topic"), // perhaps later
 ///         PublishError::Closed => ("stopping", "the server stops"), // try again elsewhere
 ///         _ => ("unknown", "it may have been published"), // find out before you try again
 ///     };
@@ -231,7 +231,8 @@ pub enum PublishError {
         max_line: usize,
     },
     /// The number of topics with a log has reached the server's limit, or the log of this topic has
-    /// used up its numbers, which end at 2^53-2.
+    /// used up its numbers, which end at 2^53-2. Such a topic accepts messages again after
+    /// [`Publisher::close`], under a new epoch.
     TooMany,
     /// The server has stopped, so no subscriber would get the message.
     Closed,

@@ -164,3 +164,79 @@ fn a_client_that_closes_without_a_connection_ends() {
     let closed = closing.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     assert_eq!(closed, Poll::Ready(Ok(())));
 }
+
+/// The stream of a subscription that waits for a pause learns of the end, although no time passes
+/// any more.
+#[test]
+fn a_pause_before_a_resync_ends_with_the_client() {
+    let (client, mut connection) = by_hand(ClientConfig::new());
+    read(&mut connection, HELLO, at(1));
+    let subscribe = client.subscribe("t").resync(async |_| Ok::<(), CallError>(()));
+    let mut subscribe = subscribe.into_future();
+    assert!(poll(&mut subscribe).is_pending());
+    assert_eq!(written(&mut connection, at(1)), "1 /subscribe t\n");
+    read(&mut connection, b"1 ok;epoch=e;next=5\n* /gap t e 5 6 retention\n", at(2));
+    let Poll::Ready(Ok(mut topic)) = poll(&mut subscribe) else { panic!("it is accepted") };
+    let wakes = Arc::<Wakes>::default();
+    let waker = Waker::from(wakes.clone());
+    let cx = &mut Context::from_waker(&waker);
+    let mut next = |cx: &mut Context<'_>| pin!(topic.next()).poll(cx);
+    while next(cx).is_ready() {}
+    read(&mut connection, b"* /gap t e 7 8 retention\n", at(3));
+    // The callback was called for the first gap. It has to wait before the second call.
+    while next(cx).is_ready() {}
+    wakes.take();
+    connection.end(&ConnectionError::ClosedByPeer, at(4));
+    assert!(wakes.take() > 0, "the waiting task is woken");
+    assert!(matches!(next(cx), Poll::Ready(Some(Delivery::End { .. }))));
+}
+
+/// Connections of a dialer that is dropped quit, and what is in flight there is still answered.
+#[test]
+fn connections_quit_when_their_dialer_is_dropped() {
+    let (client, mut dialer) = reconnecting();
+    let mut connection = connect(&mut dialer, at(1));
+    let mut call = client.call("m", "a");
+    assert!(poll(&mut call).is_pending());
+    assert_eq!(written(&mut connection, at(1)), "1 m a\n");
+    drop(dialer);
+    assert_eq!(written(&mut connection, at(2)), "2 /quit\n");
+    read(&mut connection, b"1 ok b\n2 ok\n", at(3));
+    assert_eq!(poll(&mut call), Poll::Ready(Ok("b".into())));
+    assert_eq!(connection.handle_eof(), ConnectionError::Closed);
+}
+
+/// A connection that is dropped was driven last at an earlier time than others.
+#[test]
+fn the_time_of_a_client_never_goes_back() {
+    let (client, mut dialer) = reconnecting();
+    let mut first = connect(&mut dialer, at(1));
+    read(&mut first, b"* /bye shutdown\n", at(4));
+    let mut second = connect(&mut dialer, at(1_000));
+    drop(first);
+    let mut call = client.call("m", "").deadline(Duration::from_millis(10));
+    assert!(poll(&mut call).is_pending());
+    assert_eq!(written(&mut second, at(1_001)), "1 m;ttl=10\n");
+    second.handle_timeout(at(1_009)).unwrap();
+    assert!(poll(&mut call).is_pending());
+    second.handle_timeout(at(1_010)).unwrap();
+    assert_eq!(poll(&mut call), Poll::Ready(Err(Unknown::Deadline.into())));
+}
+
+#[test]
+fn connections_that_are_left_are_bounded() {
+    let (client, mut dialer) = reconnecting();
+    let mut left = Vec::new();
+    for _ in 0..4 {
+        let mut connection = connect(&mut dialer, at(1));
+        // A call in flight keeps the connection.
+        assert!(poll(&mut client.call("m", "")).is_pending());
+        written(&mut connection, at(1));
+        read(&mut connection, b"* /bye shutdown\n", at(1));
+        left.push(connection);
+    }
+    assert_eq!(dialer.poll(Waker::noop(), at(2)), Dial::Nothing);
+    assert!(dialer.connect(at(2)).is_none());
+    drop(left.pop());
+    assert_eq!(dialer.poll(Waker::noop(), at(2)), Dial::Connect);
+}

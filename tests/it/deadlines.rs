@@ -18,7 +18,7 @@ use bellwire::{
 };
 use bellwire_testkit::{
     PIPE, PipeServer, RawPeer,
-    bound::{LATE, due, due_within, watch},
+    bound::{LATE, bounded, due, due_within, watch},
     dialogue::Peer,
     net::{self, call, call_within, connected_with, next, outcome, settle, subscribed},
     slow_store::SlowStore,
@@ -430,6 +430,25 @@ async fn server_handshake_time() {
     let since = Instant::now();
     connect.send(theirs).expect("it serves");
     due(since, secs(6), RawPeer::new(ours).expect_closed()).await;
+    serving.abort();
+}
+
+/// A session whose connection ends in the handshake is closed, too.
+#[tokio::test(start_paused = true)]
+async fn a_session_is_closed_with_its_handshake() {
+    let (connect, pipes) = mpsc::unbounded_channel();
+    let server = Server::new(Shaking(pipes));
+    let handle = server.handle();
+    let serving = tokio::spawn(server.serve(router()).into_future());
+    let (ours, theirs) = tokio::io::duplex(PIPE);
+    connect.send(theirs).expect("it serves");
+    while handle.sessions().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let session = handle.sessions().remove(0);
+    session.close(Code::from_static("maintenance"));
+    bounded("the session is closed", session.closed()).await;
+    RawPeer::new(ours).expect_closed().await;
     serving.abort();
 }
 

@@ -37,6 +37,11 @@ impl Alarms {
         self.waiting.first_key_value().map(|(&(at, _), _)| at)
     }
 
+    /// Takes out all tasks. A task that still has to wait registers again.
+    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = Waker> {
+        std::mem::take(&mut self.waiting).into_values()
+    }
+
     /// Takes out the tasks whose deadline has come, in the order of the deadlines.
     pub(crate) fn take_due(&mut self, now: Time) -> Vec<Waker> {
         let mut due = Vec::new();

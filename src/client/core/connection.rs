@@ -5,22 +5,25 @@ use std::{fmt, task::Waker};
 use tracing::Span;
 
 use crate::{
-    client::core::{
-        cell::RequestCell,
-        key::LinkId,
-        locked::Locked,
-        outcome::KeptResult,
-        retry_after::RetryAfter,
-        state::{ConnectionState, DriverState, LinkState, Outage},
-        step::Step,
-        timers::Timers,
+    client::{
+        clock::pass_time,
+        core::{
+            cell::RequestCell,
+            key::LinkId,
+            locked::Locked,
+            outcome::KeptResult,
+            retry_after::RetryAfter,
+            state::{ConnectionState, DriverState, LinkState, Outage},
+            step::Step,
+            timers::Timers,
+        },
     },
     credentials::Credentials,
     error::ConnectionError,
     guard::{Held, InSpan, guarded},
     outbound::Outbound,
     protocol::{Code, LineDecoder, Outcome, RequestId, Time},
-    sync::{Arc, AtomicU64, Ordering},
+    sync::{Arc, AtomicU64},
 };
 
 /// The part of a connection that only its driver uses: bytes that were read and not processed,
@@ -305,10 +308,7 @@ impl Connection {
 
     /// Sets the time of the step that begins.
     pub(super) fn set_time(&mut self, now: Time) {
-        self.step.now = now;
-        if let Some(time) = &self.time {
-            time.store(now.as_millis(), Ordering::Relaxed);
-        }
+        self.step.now = self.time.as_ref().map_or(now, |time| pass_time(time, now));
     }
 
     /// The state of the connection.

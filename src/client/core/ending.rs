@@ -154,6 +154,8 @@ impl Core {
 
     fn end_topics(&mut self, error: &ConnectionError, step: &mut Step) {
         self.topics.end(error, step);
+        // The driver may stop now, so no later time wakes these tasks.
+        step.wake(self.alarms.take_all());
         if std::mem::take(&mut self.is_end_news) {
             step.emit(ConnectionEvent::Ended(error.clone()));
         }

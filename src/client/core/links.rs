@@ -13,6 +13,11 @@ use crate::{
     sync::Arc,
 };
 
+/// The maximum number of connections that a client is leaving. If there are as many, it waits for
+/// one of them to end before it connects again, because each may have all its places in flight
+/// taken.
+pub(crate) const MAX_LEAVING: usize = 4;
+
 /// Why a line could not be appended.
 #[derive(Debug)]
 pub(crate) enum SendError {

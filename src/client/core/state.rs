@@ -164,7 +164,8 @@ pub(crate) enum Outage {
     /// The client waits for the first one. The first round of attempts is under way, and this was
     /// the last failure.
     Attempted(ConnectionError),
-    /// A connection was lost or replaced after a `/bye`, or a round of attempts has failed.
+    /// A connection was lost or replaced after a `/bye`, a round of attempts has failed, or an
+    /// attempt has failed that had a transport.
     /// Requests with `fail_fast` fail.
     Down {
         /// Why.
@@ -282,8 +283,11 @@ impl LinkState {
         };
     }
 
-    /// Notes that this side sends `/quit`.
+    /// Notes that this side sends `/quit`, unless it has done so before.
     pub(crate) fn on_quit(&mut self) {
+        if let Self::Quitting { .. } = self {
+            return;
+        }
         let (bye, last) = (self.bye().cloned(), self.last_executed());
         *self = Self::Quitting { bye, last, is_answered: false };
     }
@@ -325,6 +329,9 @@ mod tests {
         state.on_bye(Some(4), reason(""));
         assert!(matches!(state, LinkState::Quitting { last: Some(4), .. }));
         assert_eq!(state.refusal(), Some(ConnectionError::Closed));
+        state.on_quit_answered();
+        state.on_quit();
+        assert!(matches!(state, LinkState::Quitting { is_answered: true, .. }));
     }
 
     fn lost(text: &str) -> ConnectionError {

@@ -18,8 +18,7 @@ use uuid::Uuid;
 
 use crate::{
     client::{
-        core::connection::CredentialsByScheme,
-        core::retry_after::RetryAfter,
+        core::{connection::CredentialsByScheme, links::MAX_LEAVING, retry_after::RetryAfter},
         driver::connection::Connection,
         driver::connector::{Connector, Resolving},
         driver::{race::HEAD_START, timer::DriverTimer},
@@ -32,11 +31,6 @@ use crate::{
     protocol::{Code, Reconnect, Time},
     sync::Arc,
 };
-
-/// The maximum number of connections that a client is leaving. If there are as many, it waits for
-/// one of them to end before it connects again, because each may have all its places in flight
-/// taken.
-const MAX_LEAVING: usize = 4;
 
 /// Connects and reconnects for a client. Dropping it ends the client.
 pub(crate) struct Supervisor<C> {

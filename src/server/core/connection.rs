@@ -156,8 +156,8 @@ pub(super) enum Taken {
 }
 
 impl Connection {
-    /// Creates an accepted connection from `peer`. Its first output is the `/hello`, with `id` as
-    /// the id of its session. The id must be unique in the environment.
+    /// Creates an accepted connection from `peer`. Its first output is the `/hello`, with
+    /// `session` as the id of its session. The id must be unique in the environment.
     ///
     /// `principal` is who the peer is, if its transport has proven it, as TLS may. If it is
     /// [anonymous](Principal::anonymous) and there is an authenticator, the peer has to `/auth`.
@@ -176,8 +176,9 @@ impl Connection {
         Self::new(environment.clone(), session, now)
     }
 
-    /// Creates a connection over the limit. Its output is the `/hello` and `/bye;last=0` with the
-    /// reason `busy`. The driver drives it like any other, but drops it if that takes more than
+    /// Creates a connection over the limit, with `session` as the id of its session, which has to
+    /// differ from those of the others. Its output is the `/hello` and `/bye;last=0` with the reason
+    /// `busy`. The driver drives it like any other, but drops it if that takes more than
     /// about a second.
     pub fn refused(
         environment: &Arc<Environment>,

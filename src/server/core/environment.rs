@@ -98,7 +98,7 @@ impl Environment {
 
     /// The open sessions, in no particular order.
     pub fn sessions(&self) -> Vec<Session> {
-        self.sessions.iter().collect()
+        self.sessions.all()
     }
 
     /// The counters and gauges of its connections. The gauges of topics are 0.

@@ -40,7 +40,7 @@ impl Shedding {
             allowance: environment.buffered.allowance(config.buffered_bytes_total),
             stuck_for: STUCK_FOR.min(config.write_progress),
         };
-        let holders = environment.sessions.iter().map(|session| Holder::of(&session)).collect();
+        let holders = environment.sessions.all().iter().map(Holder::of).collect();
         let shed = to_shed(holders, shortage, now).into_iter();
         shed.filter_map(|id| environment.sessions.get(id))
             .for_each(|session| session.mailbox().raise(SHED));

@@ -360,7 +360,7 @@ impl Crew {
 
     /// In the order of the sessions' ids, so that the order does not depend on the table's.
     fn raise(&self, flag: u8) {
-        let mut sessions: Vec<_> = self.serving.environment.sessions.iter().collect();
+        let mut sessions = self.serving.environment.sessions.all();
         sessions.sort_unstable_by_key(Session::id);
         sessions.iter().for_each(|session| session.mailbox().raise(flag));
     }

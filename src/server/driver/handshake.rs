@@ -118,6 +118,7 @@ impl<L: Listener> Drop for Handshake<L> {
         if self.io.is_some() {
             self.serving.environment.sessions.remove(&self.session);
             self.session.mailbox().close();
+            self.session.ending().close();
         }
     }
 }

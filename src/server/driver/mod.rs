@@ -4,6 +4,7 @@ pub(in crate::server) mod accept;
 pub(in crate::server) mod clock;
 pub(in crate::server) mod handshake;
 pub(in crate::server) mod listener;
+pub(crate) mod memory;
 #[cfg(test)]
 mod mixtures;
 mod prepared;

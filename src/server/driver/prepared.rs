@@ -6,9 +6,11 @@ use tokio::net::TcpListener;
 #[cfg(unix)]
 use tokio::net::UnixListener;
 
+#[cfg(feature = "tls")]
+use crate::server::driver::tls::TlsListener;
 use crate::{
     guard::guarded,
-    server::driver::{clock::apart, listener::Listener, serving::Serving},
+    server::driver::{clock::apart, listener::Listener, memory::MemoryListener, serving::Serving},
     sync::Arc,
 };
 
@@ -39,11 +41,14 @@ pub(in crate::server) async fn prepared<L: Listener>(
 /// Whether this is a listener of this crate, whose functions do not block.
 fn is_own<L: Listener>() -> bool {
     let own = [
+        TypeId::of::<MemoryListener>(),
         TypeId::of::<TcpListener>(),
         #[cfg(unix)]
         TypeId::of::<UnixListener>(),
         #[cfg(feature = "tls")]
-        TypeId::of::<crate::server::driver::tls::TlsListener<TcpListener>>(),
+        TypeId::of::<TlsListener<TcpListener>>(),
+        #[cfg(all(feature = "tls", unix))]
+        TypeId::of::<TlsListener<UnixListener>>(),
     ];
     own.contains(&TypeId::of::<L>())
 }
