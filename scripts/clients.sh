@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The clients that section 10 of PROTOCOL.md prints, on asyncio and on Twisted, against all cases of
-# their level.
+# The Python clients that PROTOCOL.md (L0) and docs/protocol/python-client.md (L1) print, on asyncio
+# and on Twisted, against all cases of their levels.
 #
 #   scripts/clients.sh
 #
@@ -23,15 +23,15 @@ fail() { echo "scripts/clients.sh: $*" >&2; exit 1; }
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
   fail "python3 is missing or older than 3.11: install Python 3.11 or later"
 
-echo "== the blocks of PROTOCOL.md, into $dir/printed"
+echo "== the printed blocks, into $dir/printed"
 rm -rf "$dir/printed"
 mkdir -p "$dir/printed"
 awk -v dir="$dir/printed" '
   /^```python / { file = dir "/" $2; next }
   /^```/ { file = "" }
-  file { print > file }' PROTOCOL.md
-for file in bellwire.py aio.py tw.py; do
-  [ -s "$dir/printed/$file" ] || fail "PROTOCOL.md has no block $file"
+  file { print > file }' PROTOCOL.md docs/protocol/python-client.md
+for file in aio.py tw.py bellwire.py bellwire_aio.py bellwire_twisted.py; do
+  [ -s "$dir/printed/$file" ] || fail "the documents have no block $file"
   echo "   $file: $(wc -l <"$dir/printed/$file") lines"
 done
 
@@ -46,15 +46,17 @@ echo "== the conformance kit"
 cargo build --quiet -p bellwire-conformance
 kit=${CARGO_TARGET_DIR:-target}/debug/bellwire-conformance
 
-# Runs the testee $2 against all cases up to L1. Twisted prints why it closes a connection: that is
+# Runs the testee $2 against all cases up to the level $3. Twisted prints why it closes a connection: that is
 # in the log.
 run() {
-  local log=$dir/$1.log
-  echo "== $1: $2"
-  "$kit" run client --level L1 --patience 10000 -- "$python" "conformance/examples/$2" \
-    "$dir/printed" 2>"$log" || fail "the client on $1 fails; what it printed is in $log"
+  local log=$dir/$1-$3.log
+  echo "== $1, $3: $2"
+  "$kit" run client --level "$3" --patience 10000 -- "$python" "conformance/examples/$2" \
+    "$dir/printed" "$3" 2>"$log" || fail "the client on $1 fails; what it printed is in $log"
 }
 
-run asyncio document_testee.py
-run twisted document_testee_twisted.py
-echo "both clients pass"
+for level in L0 L1; do
+  run asyncio document_testee.py "$level"
+  run twisted document_testee_twisted.py "$level"
+done
+echo "all clients pass"

@@ -1,9 +1,10 @@
-"""A testee (TESTEE.md) for the client that PROTOCOL.md prints, on asyncio.
+"""A testee (TESTEE.md) for the clients that the protocol's documents print, on asyncio.
 
-    python3 conformance/examples/document_testee.py FOLDER
+    python3 conformance/examples/document_testee.py FOLDER [L0|L1]
 
-FOLDER has the blocks bellwire.py and aio.py of section 10, each as a file. It needs the standard
-library only. The printed client is of level L1 and leaves some work to its application, which is
+FOLDER has the printed blocks, each as a file: aio.py of PROTOCOL.md is a client of level L0, and
+bellwire.py with bellwire_aio.py of docs/protocol/python-client.md is one of level L1, which is the
+default. The standard library is enough. The clients leave some work to their application, which is
 this testee: the caller's deadline, and subscribing again from the client's own position after an
 end (C4.5). document_testee_twisted.py shares all of this file but `run`.
 """
@@ -16,7 +17,10 @@ import sys
 import threading
 import time
 
-FEATURES = b"testee L1 attributes cancel counts deadline from publish resubscribe"
+FEATURES = {
+    "L0": b"testee L0 attributes cancel counts deadline",
+    "L1": b"testee L1 attributes cancel counts deadline from publish resubscribe",
+}
 # Pauses before a subscription that has not lived for SETTLED is repeated (C5.6), in seconds.
 FIRST_PAUSE, LAST_PAUSE, SETTLED = 0.25, 30, 10
 
@@ -234,6 +238,21 @@ class Testee:
             self.ask(b"/subscribe;from=" + position, topic, outcome)
 
 
+def level():
+    """The level of the client to test."""
+    return sys.argv[2] if len(sys.argv) > 2 else "L1"
+
+
+def of_level_0(opened, event):
+    """What a client of level L0 calls, for a testee that expects a client of level L1."""
+
+    def channel(name, _keys, _body):
+        if not name:
+            event(b"", "ignored")
+
+    return lambda client: opened(client.call), channel
+
+
 def read_commands(testee, post):
     """Has each command obeyed by the loop of the client, by `post(function, argument)`."""
 
@@ -242,12 +261,15 @@ def read_commands(testee, post):
             post(testee.obey, line.rstrip(b"\n"))
         os._exit(0)  # at once, whatever the client is doing
 
-    report(FEATURES)
+    report(FEATURES[level()])
     threading.Thread(target=read, daemon=True).start()
 
 
 async def run():
-    import aio
+    if level() == "L0":
+        from aio import connect as printed
+    else:
+        from bellwire_aio import connect as printed
 
     loop = asyncio.get_running_loop()
     tasks = set()
@@ -258,7 +280,9 @@ async def run():
             task.exception()  # asyncio prints it otherwise; a malformed line is one of the reasons
             closed()
 
-        task = asyncio.create_task(aio.connect(host, port, opened, event))
+        if level() == "L0":
+            opened, event = of_level_0(opened, event)
+        task = asyncio.create_task(printed(host, port, opened, event))
         tasks.add(task)
         task.add_done_callback(ended)
 

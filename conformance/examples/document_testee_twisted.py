@@ -1,21 +1,27 @@
-"""A testee (TESTEE.md) for the client that PROTOCOL.md prints, with Twisted.
+"""A testee (TESTEE.md) for the clients that the protocol's documents print, with Twisted.
 
-    python3 conformance/examples/document_testee_twisted.py FOLDER
+    python3 conformance/examples/document_testee_twisted.py FOLDER [L0|L1]
 
-FOLDER has the blocks bellwire.py and tw.py of section 10, each as a file. What the testee does is
-in document_testee.py. scripts/clients.sh installs Twisted and runs both.
+FOLDER has the printed blocks, each as a file: tw.py of PROTOCOL.md for L0, bellwire.py and
+bellwire_twisted.py of docs/protocol/python-client.md for L1. What the testee does is in
+document_testee.py. scripts/clients.sh installs Twisted and runs both.
 """
 
 import sys
 
-from document_testee import Testee, read_commands
+from document_testee import Testee, level, of_level_0, read_commands
 from twisted.internet import endpoints, reactor
 
 
 def connect(host, port, opened, event, closed):
-    import tw
+    if level() == "L0":
+        from tw import Bellwire
 
-    class Client(tw.Bellwire):
+        opened, event = of_level_0(opened, event)
+    else:
+        from bellwire_twisted import Bellwire
+
+    class Client(Bellwire):
         def connectionLost(self, reason):
             super().connectionLost(reason)
             closed()

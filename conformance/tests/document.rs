@@ -1,6 +1,6 @@
-//! The client that section 10 of PROTOCOL.md prints passes the cases of its level.
+//! The Python clients that the protocol's documents print pass the cases of their levels.
 //!
-//! scripts/clients.sh tests the printed client on Twisted, too.
+//! scripts/clients.sh tests the printed clients on Twisted, too.
 
 use std::{
     collections::BTreeSet,
@@ -18,22 +18,41 @@ use bellwire_conformance::{
 
 /// Cases at once: each starts an interpreter.
 const JOBS: usize = 8;
-/// The features that the printed client does not have.
-const LACKING: [&str; 5] = ["in-flight", "max-line", "one-way", "pause", "strict"];
+/// The documents, and the Python files that each prints.
+const DOCUMENTS: [(&str, &[&str]); 2] = [
+    ("PROTOCOL.md", &["aio.py", "tw.py"]),
+    (
+        "docs/protocol/python-client.md",
+        &["bellwire.py", "bellwire_aio.py", "bellwire_twisted.py"],
+    ),
+];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_printed_client_passes_the_cases_of_its_level() {
+async fn the_client_of_the_core_document_passes_level_0() {
+    let report = run(Level::L0).await;
+    assert_eq!(skipped_for(&report), ["max-line", "one-way", "strict"].into(), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_longer_client_passes_level_1() {
+    let report = run(Level::L1).await;
+    let lacking = ["in-flight", "max-line", "one-way", "pause", "strict"];
+    assert_eq!(skipped_for(&report), lacking.into(), "{report}");
+}
+
+/// Runs the printed client of this level with all cases up to it. All pass, or are skipped.
+async fn run(level: Level) -> Report {
     let python = python();
     let testee = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/document_testee.py");
-    let folder = printed_files().into_os_string().into_string().expect("a path in UTF-8");
-    let command = vec![python, testee.to_owned(), folder];
+    let folder = printed_files(level).into_os_string().into_string().expect("a path in UTF-8");
+    let command = vec![python, testee.to_owned(), folder, level.to_string()];
     let mut cases = load(Side::Client).unwrap();
-    cases.retain(|case| case.level <= Level::L1);
+    cases.retain(|case| case.level <= level);
     let run = Run { command, patience: Duration::from_secs(30) };
     let report = run.cases(cases, JOBS).await.unwrap();
     assert_eq!(report.failures().count(), 0, "{report}");
     assert!(report.passed() > 0, "{report}");
-    assert_eq!(skipped_for(&report), LACKING.into(), "{report}");
+    report
 }
 
 /// The features for whose lack cases were skipped.
@@ -45,30 +64,34 @@ fn skipped_for(report: &Report) -> BTreeSet<&str> {
     reasons.flat_map(|features| features.split(" and no ")).collect()
 }
 
-/// An interpreter that is new enough for the printed client.
+/// An interpreter that is new enough for the printed clients.
 fn python() -> String {
     let check = "import sys; sys.exit(sys.version_info < (3, 11))";
     let status = Command::new("python3").args(["-c", check]).status();
     assert!(
         status.is_ok_and(|status| status.success()),
-        "this test runs the client that PROTOCOL.md prints, and needs `python3`, version 3.11 or \
+        "this test runs the clients that the documents print, and needs `python3`, version 3.11 or \
          later, in the PATH: install it (for example `apt install python3`), and nothing else"
     );
     "python3".to_owned()
 }
 
-/// A folder that has each Python block of PROTOCOL.md as a file.
-fn printed_files() -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("document");
+/// A folder that has each Python block of the documents as a file. Each level has its own, because
+/// the tests run at the same time.
+fn printed_files(level: Level) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("printed-{level}"));
     fs::create_dir_all(&folder).unwrap();
-    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../PROTOCOL.md")).unwrap();
-    let mut names = Vec::new();
-    for block in text.split("\n```python ").skip(1) {
-        let (name, code) = block.split_once('\n').expect("a name behind the word python");
-        let (code, _) = code.split_once("\n```\n").expect("the end of the block");
-        fs::write(folder.join(name), format!("{code}\n")).unwrap();
-        names.push(name);
+    for (document, files) in DOCUMENTS {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(document);
+        let text = fs::read_to_string(path).unwrap();
+        let mut names = Vec::new();
+        for block in text.split("\n```python ").skip(1) {
+            let (name, code) = block.split_once('\n').expect("a name behind the word python");
+            let (code, _) = code.split_once("\n```\n").expect("the end of the block");
+            fs::write(folder.join(name), format!("{code}\n")).unwrap();
+            names.push(name);
+        }
+        assert_eq!(names, files, "{document}");
     }
-    assert_eq!(names, ["bellwire.py", "aio.py", "tw.py"]);
     folder
 }
