@@ -1,11 +1,14 @@
 //! The bytes that all logs retain together. Over the limit, the oldest lines of all logs are
 //! dropped.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, mem, task::Waker};
 
 use crate::{
     sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, Weak},
-    topic::entry::{TopicEntry, TopicState},
+    topic::{
+        Published,
+        entry::{TopicEntry, TopicState},
+    },
 };
 
 /// Counts the bytes of all logs, and finds the log with the oldest line.
@@ -22,6 +25,17 @@ pub(super) struct Budget {
     next: AtomicU64,
     /// Lock order: this, then a topic's `state`.
     by_age: Mutex<BTreeMap<u64, Weak<TopicEntry>>>,
+}
+
+/// What [`Budget::settle`] has to do after an append, outside all locks.
+#[must_use]
+pub(super) struct Appended {
+    pub(super) published: Published,
+    /// The tasks that waited for the message.
+    waiting: Vec<Waker>,
+    stamp: u64,
+    /// The log, if it had no lines before: it has to be listed.
+    unlisted: Option<Arc<TopicEntry>>,
 }
 
 impl Budget {
@@ -43,8 +57,38 @@ impl Budget {
         self.retained.load(Ordering::Relaxed)
     }
 
+    /// Appends a line with this payload, already stuffed, to the log of `entry`, whose `state` the
+    /// caller has locked. The log must not be full.
+    pub(super) fn append(
+        &self,
+        entry: &Arc<TopicEntry>,
+        state: &mut TopicState,
+        stuffed: &[u8],
+    ) -> Appended {
+        state.swept = 0;
+        let (stamp, before) = (self.stamp(), state.log.bytes());
+        let sequence = state.log.append(stuffed, stamp);
+        self.count(before, state.log.bytes());
+        let published = Published::new(state.log.window().epoch, sequence);
+        let is_listed = mem::replace(&mut state.is_listed, true);
+        let unlisted = (!is_listed).then(|| entry.clone());
+        Appended { published, waiting: state.readers.take_waiting(), stamp, unlisted }
+    }
+
+    /// Wakes the readers that waited for the message, and enforces the limit. The caller must not
+    /// hold a lock.
+    pub(super) fn settle(&self, appended: Appended) -> Published {
+        let Appended { published, waiting, stamp, unlisted } = appended;
+        waiting.into_iter().for_each(Waker::wake);
+        if let Some(entry) = unlisted {
+            self.list(stamp, &entry);
+        }
+        self.enforce(stamp);
+        published
+    }
+
     /// The age of a line that is appended now.
-    pub(super) fn stamp(&self) -> u64 {
+    fn stamp(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
@@ -58,7 +102,7 @@ impl Budget {
     }
 
     /// Lists a log that had no lines. Its oldest line now has this `stamp`.
-    pub(super) fn list(&self, stamp: u64, entry: &Arc<TopicEntry>) {
+    fn list(&self, stamp: u64, entry: &Arc<TopicEntry>) {
         self.by_age.lock().insert(stamp, Arc::downgrade(entry));
     }
 
@@ -66,7 +110,7 @@ impl Budget {
     /// `newest` on are kept: the message that was just published stays, whatever its size.
     ///
     /// The caller must not hold a lock.
-    pub(super) fn enforce(&self, newest: u64) {
+    fn enforce(&self, newest: u64) {
         while self.is_over() {
             let mut by_age = self.by_age.lock();
             let Some(oldest) = by_age.first_entry().filter(|oldest| *oldest.key() < newest) else {

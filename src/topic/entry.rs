@@ -44,10 +44,18 @@ impl TopicEntry {
         Self { topic: topic.clone(), state: Mutex::new(state) }
     }
 
-    /// Counts a sweep. Returns the topic if its log may be dropped.
+    /// Counts a sweep, if there was ever a message. Returns the topic if its log may be dropped.
     pub(super) fn swept(&self) -> Option<Topic> {
+        if self.state.lock().log.is_unborn() {
+            return None;
+        }
+        self.count_sweep()
+    }
+
+    /// Counts a sweep. Returns the topic if it was unused for long enough.
+    pub(super) fn count_sweep(&self) -> Option<Topic> {
         let mut state = self.state.lock();
-        if state.log.is_unborn() || !state.readers.is_empty() {
+        if !state.readers.is_empty() {
             return None;
         }
         state.swept = state.swept.saturating_add(1);

@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 
 use crate::{
-    protocol::{Code, Cursor, Epoch, MAX_NUMBER, Position, Step, Topic, Window},
+    protocol::{
+        Code, Cursor, Epoch, MAX_NUMBER, Position, Step, Topic, Window, stuff, stuffed_len,
+    },
     topic::{Read, Room, limits::Retention},
 };
 
@@ -194,6 +196,15 @@ impl Log {
             out.extend_from_slice(&back[begin.max(seam) - seam..end - seam]);
         }
     }
+}
+
+/// The payload as it stands in a line. It is copied to `buffer` only if it has to be stuffed.
+pub(super) fn stuffed<'a>(payload: &'a [u8], buffer: &'a mut Vec<u8>) -> &'a [u8] {
+    if stuffed_len(payload) == payload.len() {
+        return payload;
+    }
+    stuff(payload, buffer);
+    buffer
 }
 
 #[cfg(test)]

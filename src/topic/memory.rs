@@ -1,23 +1,21 @@
 //! Topics in memory: the hub of all logs, and the readers of each log.
 
-use std::{
-    mem,
-    task::{Context, Poll, Waker},
-};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use dashmap::{DashMap, Entry};
 
 use crate::{
-    protocol::{Cursor, Epoch, Position, Topic, Window, stuff, stuffed_len},
+    protocol::{Cursor, Position, Topic, Window},
     random::Random,
     sync::{Arc, AtomicUsize, Mutex, Ordering},
     topic::{
         BoxFuture, PublishError, Published, Read, Room, TopicReader, TopicStore, Unavailable,
-        budget::Budget,
-        ended::Ended,
+        births::Births,
+        budget::{Appended, Budget},
         entry::{TopicEntry, TopicState},
         limits::{Retention, StoreLimits},
+        log::stuffed,
     },
 };
 
@@ -50,40 +48,20 @@ struct Hub {
 
 #[derive(Debug)]
 struct Settings {
-    /// The epoch of every new log without an end in `ended`.
-    ///
-    /// **Invariant:** an entry that had messages is removed only after its end is recorded, and
-    /// this epoch is replaced whenever an end is dropped. An epoch that was replaced never returns.
-    /// Otherwise (epoch, sequence) would name two messages.
-    birth: Epoch,
-    ended: Ended,
-    /// Draws the epochs of later logs.
-    random: Random,
+    births: Births,
     retention: Retention,
     max_topics: usize,
-}
-
-/// What the caller has to do after an append, outside all locks.
-struct Appended {
-    published: Published,
-    /// The tasks that waited for the message.
-    waiting: Vec<Waker>,
-    stamp: u64,
-    /// The log, if it had no lines before: the budget has to list it.
-    unlisted: Option<Arc<TopicEntry>>,
 }
 
 impl MemoryTopics {
     /// Topics that retain 65,536 messages and 1 MiB each, and 256 MiB together. At most 65,536
     /// topics have a log.
     pub fn new(random: &Random) -> Self {
-        let birth = random.next_epoch();
+        let births = Births::new(random.next_epoch(), random);
         Self(Arc::new(Hub {
             topics: DashMap::new(),
             settings: Mutex::new(Settings {
-                birth,
-                ended: Ended::default(),
-                random: random.clone(),
+                births,
                 retention: Retention { messages: 65_536, bytes: 1 << 20 },
                 max_topics: 65_536,
             }),
@@ -112,25 +90,13 @@ impl MemoryTopics {
 
     /// Draws the epochs of later logs from `random`.
     pub(crate) fn reseed(&self, random: &Random) {
-        let (birth, random) = (random.next_epoch(), random.clone());
-        let mut settings = self.0.settings.lock();
-        settings.birth = birth;
-        settings.random = random;
+        self.0.settings.lock().births.reseed(random);
     }
 
     fn append_now(&self, topic: &Topic, payload: &[u8]) -> Result<Published, PublishError> {
-        let mut stuffed = Vec::new();
-        if stuffed_len(payload) != payload.len() {
-            stuff(payload, &mut stuffed);
-        }
-        let line = if stuffed.is_empty() { payload } else { &stuffed };
-        let Appended { published, waiting, stamp, unlisted } = self.0.append(topic, line)?;
-        waiting.into_iter().for_each(Waker::wake);
-        if let Some(entry) = unlisted {
-            self.0.budget.list(stamp, &entry);
-        }
-        self.0.budget.enforce(stamp);
-        Ok(published)
+        let mut buffer = Vec::new();
+        let appended = self.0.append(topic, stuffed(payload, &mut buffer))?;
+        Ok(self.0.budget.settle(appended))
     }
 }
 
@@ -196,13 +162,7 @@ impl Hub {
             self.count_birth()?;
         }
         state.swept = 0;
-        let (stamp, before) = (self.budget.stamp(), state.log.bytes());
-        let sequence = state.log.append(stuffed, stamp);
-        self.budget.count(before, state.log.bytes());
-        let published = Published::new(state.log.window().epoch, sequence);
-        let is_listed = mem::replace(&mut state.is_listed, true);
-        let unlisted = (!is_listed).then(|| entry.clone());
-        Ok(Appended { published, waiting: state.readers.take_waiting(), stamp, unlisted })
+        Ok(self.budget.append(entry, &mut state, stuffed))
     }
 
     /// Whether one more topic may have a log.
@@ -268,7 +228,7 @@ impl Hub {
             true => self.retire(topic),
             false => {
                 self.born.fetch_sub(1, Ordering::Relaxed);
-                self.note_end(topic, self.anew());
+                self.end_epoch(topic);
                 Some(state.log.end())
             }
         };
@@ -283,24 +243,21 @@ impl Hub {
     /// Makes a topic whose log was dropped come back under another epoch. Returns where that log
     /// ended.
     fn retire(&self, topic: &Topic) -> Option<Position> {
-        let ended = self.settings.lock().ended.get(topic);
-        let end = ended.filter(|end| end.next > 1)?;
-        self.note_end(topic, self.anew());
+        let end = self.settings.lock().births.ended(topic)?;
+        self.end_epoch(topic);
         Some(end)
     }
 
-    /// The first position of a new epoch.
-    fn anew(&self) -> Position {
-        let epoch = self.settings.lock().random.next_epoch();
-        Position { epoch, next: 1 }
+    /// Lets the next log of `topic` begin under a new epoch.
+    fn end_epoch(&self, topic: &Topic) {
+        let settings = &mut *self.settings.lock();
+        settings.births.retire(topic, settings.max_topics);
     }
 
     /// Records where a log goes on that is about to be dropped. Called while its shard is locked.
     fn note_end(&self, topic: &Topic, end: Position) {
         let settings = &mut *self.settings.lock();
-        if settings.ended.note(topic, end, settings.max_topics) {
-            settings.birth = settings.random.next_epoch();
-        }
+        settings.births.note_end(topic, end, settings.max_topics);
     }
 
     /// Drops the lines of a log that has no readers left.
@@ -311,8 +268,7 @@ impl Hub {
 
     fn new_entry(&self, topic: &Topic) -> Arc<TopicEntry> {
         let settings = self.settings.lock();
-        let begin = settings.ended.get(topic);
-        let begin = begin.unwrap_or(Position { epoch: settings.birth, next: 1 });
+        let begin = settings.births.begin(topic);
         Arc::new(TopicEntry::new(topic, begin, settings.retention))
     }
 }

@@ -3,6 +3,7 @@
 //! [`TopicStore`] is the one trait behind the topics, so that a file or a distributed engine can
 //! store the logs; [`MemoryTopics`] is the default. [`Publisher`] is the handle that appends.
 
+mod births;
 mod budget;
 mod checked;
 mod ended;
@@ -13,6 +14,10 @@ mod log;
 mod memory;
 mod publisher;
 mod readers;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+#[cfg(feature = "sqlite")]
+mod tail;
 
 use std::{
     fmt,
@@ -236,7 +241,9 @@ pub enum PublishError {
     TooMany,
     /// The server has stopped, so no subscriber would get the message.
     Closed,
-    /// The store failed.
+    /// The store did not accept the message, which was not appended. Try again later.
+    Busy(Unavailable),
+    /// The store failed. The message may have been appended.
     Unavailable(Unavailable),
 }
 
@@ -249,7 +256,7 @@ impl fmt::Display for PublishError {
             }
             Self::TooMany => f.write_str("too many topics, or no number left in this one"),
             Self::Closed => f.write_str("the server has stopped"),
-            Self::Unavailable(unavailable) => unavailable.fmt(f),
+            Self::Busy(unavailable) | Self::Unavailable(unavailable) => unavailable.fmt(f),
         }
     }
 }
@@ -258,7 +265,7 @@ impl std::error::Error for PublishError {
     /// The store's error, if the store failed.
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Unavailable(unavailable) => Some(unavailable),
+            Self::Busy(unavailable) | Self::Unavailable(unavailable) => Some(unavailable),
             _ => None,
         }
     }

@@ -82,6 +82,8 @@ codes! {
     INTERNAL = "internal";
     /// The handler was lost before it ended, or the numbers never came.
     LOST = "lost";
+    /// The messages are damaged in the store.
+    CORRUPT = "corrupt";
     /// The numbers have left the log.
     RETENTION = "retention";
     /// The subscriber did not keep up.

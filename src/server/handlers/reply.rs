@@ -460,6 +460,7 @@ reasons!(Failure, Rejection);
 pub(in crate::server) fn of_publish(result: Result<Published, PublishError>) -> Reply {
     Reply(match result.and_then(checked_published) {
         Ok(published) => Answer::Published(published),
+        Err(PublishError::Busy(_)) => Answer::No(Rejection::busy("")),
         Err(PublishError::Unavailable(_)) => Answer::Cut(Code::LOST),
         Err(PublishError::InvalidTopic) => Answer::No(Rejection::bad_arguments("")),
         Err(PublishError::TooLarge { .. }) => Answer::No(Rejection::too_large("")),

@@ -1,0 +1,164 @@
+//! The thread that writes. Messages that wait are committed together.
+
+use std::{
+    fs, io, mem,
+    path::PathBuf,
+    sync::mpsc::{self, RecvTimeoutError},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+use super::{
+    book::{Append, Book},
+    history::Task,
+    open::TARGET,
+};
+use crate::{
+    protocol::{Position, Topic},
+    topic::Unavailable,
+};
+
+/// Messages, and bytes of payload, that one transaction has at most; the bytes by one message more.
+const BATCH: usize = 1_024;
+const BATCH_BYTES: usize = 1 << 20;
+/// After so many bytes of payload the write-ahead log is moved into the file by another thread.
+const MOVE: usize = 4 << 20;
+/// If it is still longer than this, in bytes, this thread does it, and publishing waits.
+const LONGEST: u64 = 128 << 20;
+/// How long to wait for a command before old messages are looked for.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The same while more of them were left.
+const SHORT_PAUSE: Duration = Duration::from_millis(5);
+
+/// What the thread has to do, in this order.
+pub(super) enum Command {
+    Append(Append),
+    Close(Topic, oneshot::Sender<Result<Option<Position>, Unavailable>>),
+    /// The last reader of a closed log has left.
+    Discard(u64),
+    /// An interval between two sweeps is over.
+    Sweep,
+    /// Ends the thread. All earlier commands are done then, and the file is free.
+    Stop(Option<oneshot::Sender<Result<(), Unavailable>>>),
+}
+
+/// The state of the thread.
+pub(super) struct Writer {
+    pub(super) book: Book,
+    pub(super) commands: mpsc::Receiver<Command>,
+    /// The thread that reads, and how to reach it.
+    pub(super) history: (mpsc::Sender<Task>, JoinHandle<()>),
+    /// Where the write-ahead log is.
+    pub(super) journal: PathBuf,
+    /// Bytes since that was last moved.
+    pub(super) unmoved: usize,
+}
+
+impl Writer {
+    /// Starts the thread.
+    pub(super) fn start(self) -> io::Result<()> {
+        let run = move || self.run();
+        thread::Builder::new().name("bellwire-store".into()).spawn(run).map(drop)
+    }
+
+    fn run(mut self) {
+        let mut rest_at = Instant::now() + PAUSE;
+        loop {
+            let pause = rest_at.saturating_duration_since(Instant::now());
+            let mut next = match self.commands.recv_timeout(pause) {
+                Ok(command) => Some(command),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => Some(Command::Stop(None)),
+            };
+            while let Some(command) = next.take() {
+                match command {
+                    Command::Append(append) => next = self.append(append),
+                    Command::Stop(done) => return self.stop(done),
+                    other => self.obey(other),
+                }
+            }
+            if Instant::now() >= rest_at {
+                rest_at = Instant::now() + self.rest();
+            }
+        }
+    }
+
+    /// Writes a message, together with those that wait behind it. Returns a command that came
+    /// after them.
+    fn append(&mut self, first: Append) -> Option<Command> {
+        let (mut bytes, mut batch, mut next) = (first.payload.len(), vec![first], None);
+        while batch.len() < BATCH && bytes < BATCH_BYTES {
+            match self.commands.try_recv() {
+                Ok(Command::Append(append)) => {
+                    bytes += append.payload.len();
+                    batch.push(append);
+                }
+                other => {
+                    next = other.ok();
+                    break;
+                }
+            }
+        }
+        self.book.append(mem::take(&mut batch));
+        self.unmoved += bytes;
+        if self.unmoved >= MOVE {
+            self.move_journal();
+        }
+        next
+    }
+
+    fn move_journal(&mut self) {
+        self.unmoved = 0;
+        // If that thread has ended, the log grows until this one moves it.
+        let _ = self.history.0.send(Task::Checkpoint);
+        let length = fs::metadata(&self.journal).map_or(0, |found| found.len());
+        if length > LONGEST
+            && let Err(error) = self.book.empty_journal()
+        {
+            tracing::warn!(target: TARGET, %error, "cannot move the write-ahead log into the file");
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Close(topic, done) => {
+                // The publisher may be gone.
+                let _ = done.send(self.book.close(&topic));
+            }
+            Command::Discard(log) => self.book.discard(log),
+            Command::Sweep => {
+                self.book.trim_some();
+                self.book.drop_idle();
+            }
+            Command::Append(_) | Command::Stop(_) => {}
+        }
+    }
+
+    /// Does what can wait, some of it. Returns when to do so again.
+    fn rest(&mut self) -> Duration {
+        if self.book.trim_some() {
+            return SHORT_PAUSE;
+        }
+        if self.unmoved > 0 {
+            self.move_journal();
+        }
+        if let Err(error) = self.book.shrink() {
+            tracing::warn!(target: TARGET, %error, "cannot give free pages back");
+        }
+        PAUSE
+    }
+
+    fn stop(self, done: Option<oneshot::Sender<Result<(), Unavailable>>>) {
+        let (tasks, thread) = self.history;
+        // It may have ended before.
+        let _ = tasks.send(Task::Stop);
+        let _ = thread.join();
+        let stopped = self.book.shut();
+        if let Some(done) = done {
+            // The caller may be gone.
+            let _ = done.send(stopped);
+        }
+    }
+}
