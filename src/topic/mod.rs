@@ -195,8 +195,16 @@ impl Published {
     }
 }
 
-/// Why a message was not published. After [`Unavailable`](Self::Unavailable) it may have been
-/// appended; after any other error it was not.
+/// Why a message was not published.
+///
+/// | error | was it appended? | answer to `/publish` |
+/// |---|---|---|
+/// | [`InvalidTopic`](Self::InvalidTopic) | no | `no bad-arguments` |
+/// | [`TooLarge`](Self::TooLarge) | no | `no too-large` |
+/// | [`TooMany`](Self::TooMany) | no | `no too-many` |
+/// | [`Busy`](Self::Busy) | no; try again later | `no busy` |
+/// | [`Closed`](Self::Closed) | no | `no closing` |
+/// | [`Unavailable`](Self::Unavailable) | perhaps | `cut lost` |
 ///
 /// A handler that publishes turns it into a failure with a code of the application. The text of
 /// `Unavailable` is for your logs, so do not send it:
@@ -209,6 +217,7 @@ impl Published {
 ///         PublishError::InvalidTopic => ("bad-topic", "not a topic"), // the caller's mistake
 ///         PublishError::TooLarge { .. } => ("too-large", "the message is too long"), // likewise
 ///         PublishError::TooMany => ("too-many", "no room for the topic"), // perhaps later
+///         PublishError::Busy(_) => ("busy", "the store is busy"), // try again later
 ///         PublishError::Closed => ("stopping", "the server stops"), // try again elsewhere
 ///         _ => ("unknown", "it may have been published"), // find out before you try again
 ///     };
@@ -236,6 +245,10 @@ pub enum PublishError {
     TooMany,
     /// The server has stopped, so no subscriber would get the message.
     Closed,
+    /// The store did not accept the message now, and it was not appended. Try again later. A store
+    /// returns it only if it can prove that: a message that may still be appended is
+    /// [`Unavailable`](Self::Unavailable).
+    Busy(Unavailable),
     /// The store failed.
     Unavailable(Unavailable),
 }
@@ -249,16 +262,17 @@ impl fmt::Display for PublishError {
             }
             Self::TooMany => f.write_str("too many topics, or no number left in this one"),
             Self::Closed => f.write_str("the server has stopped"),
+            Self::Busy(Unavailable(why)) => write!(f, "not published, try again later: {why}"),
             Self::Unavailable(unavailable) => unavailable.fmt(f),
         }
     }
 }
 
 impl std::error::Error for PublishError {
-    /// The store's error, if the store failed.
+    /// The store's error, if the store failed or was busy.
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Unavailable(unavailable) => Some(unavailable),
+            Self::Busy(unavailable) | Self::Unavailable(unavailable) => Some(unavailable),
             _ => None,
         }
     }
