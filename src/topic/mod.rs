@@ -13,6 +13,8 @@ mod log;
 mod memory;
 mod publisher;
 mod readers;
+#[cfg(feature = "store-suite")]
+pub mod suite;
 
 use std::{
     fmt,
