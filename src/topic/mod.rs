@@ -37,6 +37,11 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Owns the logs of all topics.
 ///
+/// With the feature `store-suite`,
+#[cfg_attr(feature = "store-suite", doc = "[`topic::suite`](crate::topic::suite)")]
+#[cfg_attr(not(feature = "store-suite"), doc = "`topic::suite`")]
+/// checks a store of your own against this contract.
+///
 /// No method may block. A method that takes time returns a pending future. The server checks what a
 /// store returns, once. A wrong value, such as an invalid number or a line that is not a
 /// notification of the topic, counts as [`Unavailable`] and ends only the subscription that read
@@ -45,10 +50,14 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub trait TopicStore: Send + Sync + 'static {
     /// Adds a message to the log of `topic`; the first message creates the log.
     ///
-    /// Messages of one topic are numbered in the order of the calls, not of the futures' first
-    /// polls. The future ends once the message is as durable as the store promises. Readers must
-    /// not get its number before that (identity). Dropping the future does not take the message
-    /// back.
+    /// Messages of one topic are numbered from 1 on without a hole, in the order of the calls, not
+    /// of the futures' first polls. The future ends once the message is as durable as the store
+    /// promises. Readers must not get its number before that (identity). From then on every window
+    /// holds the message. Dropping the future, even before its first poll, does not take the
+    /// message back.
+    ///
+    /// A log may drop its oldest messages. The newest message stays, whatever its size: a subscriber
+    /// that keeps up gets it.
     fn append(&self, topic: &Topic, payload: Bytes) -> BoxFuture<Result<Published, PublishError>>;
 
     /// Returns a reader of the log of `topic`. Dropping the reader deregisters it.
@@ -69,7 +78,7 @@ pub trait TopicStore: Send + Sync + 'static {
         true
     }
 
-    /// Drops unused logs. A running server calls it every half of
+    /// Drops unused logs: those without readers. A running server calls it every half of
     /// [`ServerConfig::idle_log`](crate::ServerConfig::idle_log). It must not block.
     ///
     /// A log that is dropped must go on with its next number, or come back under a new epoch
@@ -79,8 +88,10 @@ pub trait TopicStore: Send + Sync + 'static {
     /// Ends the log of `topic`, for [`Publisher::close`]. Returns where it ended; `None` if there
     /// was no log.
     ///
-    /// Readers get the remaining messages, and then [`Read::Closed`]. The log no longer counts
-    /// among the [`topics`](Self::topics), and a later message begins a new one under a new epoch.
+    /// Readers get the remaining messages, and then [`Read::Closed`]. Those that wait at the head
+    /// are woken. The log no longer counts among the [`topics`](Self::topics), and a later message
+    /// begins a new one under a new epoch, from number 1 on. Readers of the closed log get nothing
+    /// of the new one.
     ///
     /// # Errors
     /// [`Unavailable`] if the store does not close logs, which is the default.
@@ -113,7 +124,10 @@ pub trait TopicReader: Send {
     fn poll_window(&mut self, cx: &mut Context<'_>) -> Poll<Result<Window, Unavailable>>;
 
     /// Does the cursor's next step. `Pending` at the head of the log; the next message then wakes
-    /// `cx`.
+    /// `cx`. Only the waker of the last poll has to be woken, and once is enough.
+    ///
+    /// A cursor of another epoch gets [`Read::Reset`]. A cursor that the log has not reached yet
+    /// gets neither lines nor a gap: the reader is pending, or unavailable.
     ///
     /// The reader either copies encoded lines from `cursor` on to the end of `out`, until `room` is
     /// used up, or returns why it cannot and appends nothing. It may exceed the bytes of `room` by
@@ -167,7 +181,8 @@ pub enum Read {
         /// The reason: `retention` or `too-large`.
         reason: Code,
     },
-    /// Nothing was appended: the topic has another log, of another epoch, which begins here.
+    /// Nothing was appended: the topic has another log, of another epoch, which begins here. It is
+    /// number 1, so that a gap names what the log has dropped.
     Reset(Position),
     /// Nothing was appended: the cursor is at the end of a log that was closed. The subscription
     /// ends.

@@ -4,12 +4,13 @@
 mod kept;
 mod wrong;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, pin::Pin, time::Duration};
 
 use bellwire::topic::{
     MemoryTopics,
     suite::{self, Capabilities, CaseReport, Limits, Options, StoreUnderTest, Verdict, cases},
 };
+use futures::{StreamExt, stream};
 
 use self::{
     kept::{Bug, Disk, Kept},
@@ -38,17 +39,24 @@ impl StoreUnderTest for Memory {
 }
 
 /// The default store with a fault.
-struct Faulty(Fault);
+struct Faulty(Fault, Capabilities);
+
+impl Faulty {
+    fn new(fault: Fault) -> Self {
+        Self(fault, of_memory())
+    }
+}
 
 impl StoreUnderTest for Faulty {
     type Store = Wrong;
 
     fn capabilities(&self) -> Capabilities {
-        of_memory()
+        self.1
     }
 
     fn options(&self) -> Options {
         let is_slow = self.0 == Fault::PanicsAtClose;
+        let is_slow = is_slow || self.1 != of_memory();
         Options::new().bound(if is_slow { Options::DEFAULT_BOUND } else { HANGS })
     }
 
@@ -61,11 +69,13 @@ impl StoreUnderTest for Faulty {
 struct Durable {
     disk: Disk,
     bug: Option<Bug>,
+    capabilities: Capabilities,
 }
 
 impl Durable {
     fn new(bug: Option<Bug>) -> Self {
-        Self { disk: Disk::new(Limits::new(), bug), bug }
+        let capabilities = of_memory().by_age().durable();
+        Self { disk: Disk::new(Limits::new(), bug), bug, capabilities }
     }
 }
 
@@ -73,11 +83,12 @@ impl StoreUnderTest for Durable {
     type Store = Kept;
 
     fn capabilities(&self) -> Capabilities {
-        of_memory().by_age().durable()
+        self.capabilities
     }
 
     fn options(&self) -> Options {
-        Options::new().bound(if self.bug.is_some() { HANGS } else { Options::DEFAULT_BOUND })
+        let is_right = self.bug.is_none() || self.capabilities != of_memory().by_age().durable();
+        Options::new().bound(if is_right { Options::DEFAULT_BOUND } else { HANGS })
     }
 
     async fn open(&mut self, limits: Limits) -> Kept {
@@ -141,6 +152,7 @@ const FAULTS: &[(Fault, &[&str])] = &[
     (Fault::TextOnly, &["payloads"]),
     (Fault::CutsNames, &["topic-names"]),
     (Fault::RetainsAll, &["retention-by-count", "retention-by-bytes"]),
+    (Fault::RetainsFiveMore, &["retention-by-count"]),
     (Fault::GapOneTooLong, &["exact-gaps"]),
     (Fault::NeverWakes, &["watch"]),
     (Fault::WakesTheFirstWaker, &["watch"]),
@@ -159,11 +171,12 @@ const BUGS: &[(Bug, &[&str])] = &[
     (Bug::NumbersAnew, &["kill-keeps-acknowledged", "random-lives", "clean-reopen"]),
     (Bug::ReadsTooEarly, &["kill-while-appending"]),
     (Bug::ForgetsCloses, &["kill-after-close", "closed-log.killed"]),
+    (Bug::LosesAllToAKill, &["kill-keeps-acknowledged", "random-lives"]),
     (Bug::LosesTheFirst, &["random-lives"]),
     (Bug::KeepsTheOld, &["retention-by-age"]),
 ];
 
-async fn fails(report: CaseReport, store: &str) -> String {
+fn fails(report: CaseReport, store: &str) -> String {
     let Verdict::Failed { check, observed } = report.verdict() else {
         panic!("{store} was not found out: {report}");
     };
@@ -173,34 +186,56 @@ async fn fails(report: CaseReport, store: &str) -> String {
     report.name().to_owned()
 }
 
+/// A run of a case that has to fail. It gives the case's name.
+type Failing = Pin<Box<dyn Future<Output = String> + Send>>;
+
+fn failing(store: impl StoreUnderTest, named: String, case: String) -> Failing {
+    Box::pin(async move { fails(suite::run_case(store, &case).await, &named) })
+}
+
+/// Several at once, because some hang until their bound.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_case_fails_a_wrong_store() {
-    let mut failed = BTreeSet::new();
+    let mut runs = Vec::new();
     for (fault, cases) in FAULTS {
-        for case in *cases {
-            let report = suite::run_case(Faulty(*fault), case).await;
-            failed.insert(fails(report, &format!("{fault:?}")).await);
-        }
+        let run =
+            |case: &&str| failing(Faulty::new(*fault), format!("{fault:?}"), case.to_string());
+        runs.extend(cases.iter().map(run));
     }
     for (bug, cases) in BUGS {
-        for case in *cases {
-            let report = suite::run_case(Durable::new(Some(*bug)), case).await;
-            failed.insert(fails(report, &format!("{bug:?}")).await);
-        }
+        let store = || Durable::new(Some(*bug));
+        let run = |case: &&str| failing(store(), format!("{bug:?}"), case.to_string());
+        runs.extend(cases.iter().map(run));
     }
     // A store that begins anew has forgotten what each of these has done before.
-    for case in cases().iter().map(|case| case.name()).filter(|name| name.contains('.')) {
-        let report = suite::run_case(Durable::new(Some(Bug::BeginsAnew)), &case).await;
-        failed.insert(fails(report, "a store that begins anew").await);
-    }
+    let ending = cases().into_iter().map(|case| case.name()).filter(|name| name.contains('.'));
+    let store = || Durable::new(Some(Bug::BeginsAnew));
+    runs.extend(ending.map(|case| failing(store(), "a store that begins anew".into(), case)));
+    let failed: BTreeSet<_> = stream::iter(runs).buffer_unordered(8).collect().await;
     let all: BTreeSet<_> = cases().iter().map(|case| case.name()).collect();
     let never: Vec<_> = all.difference(&failed).collect();
     assert!(never.is_empty(), "no wrong store fails {never:?}");
 }
 
+/// With the capability that says so, a store may retain more, or lose all to a kill.
+#[tokio::test]
+async fn a_store_may_do_what_it_says() {
+    for case in ["retention-by-count", "exact-gaps", "random-run"] {
+        let store = Faulty(Fault::RetainsFiveMore, of_memory().extra_messages(5));
+        assert_eq!(*suite::run_case(store, case).await.verdict(), Verdict::Passed, "{case}");
+    }
+    let mut store = Durable::new(Some(Bug::LosesAllToAKill));
+    store.capabilities = store.capabilities.new_epoch_after_kill();
+    let report = suite::run(store).await;
+    report.assert_passed();
+    let skipped = |case: &&CaseReport| matches!(case.verdict(), Verdict::NotApplicable(_));
+    let mut skipped = report.cases().iter().filter(skipped).map(CaseReport::name);
+    assert!(skipped.all(|name| name.ends_with(".killed")), "{report}");
+}
+
 #[tokio::test]
 async fn a_store_that_panics_fails_and_the_others_run() {
-    let report = suite::run(Faulty(Fault::PanicsAtClose)).await;
+    let report = suite::run(Faulty::new(Fault::PanicsAtClose)).await;
     let failed: Vec<_> = report.failed().map(|case| case.name()).collect();
     assert_eq!(failed, ["closed-log", "limit-on-topics", "topic-count", "random-run"]);
     assert!(report.to_string().contains("the store panicked: on purpose"), "{report}");
@@ -209,7 +244,7 @@ async fn a_store_that_panics_fails_and_the_others_run() {
 /// The thread that a store blocks is left behind, and the cases after it are not run.
 #[tokio::test]
 async fn a_store_that_blocks_its_thread_fails() {
-    let report = suite::run(Faulty(Fault::BlocksAtSweep)).await;
+    let report = suite::run(Faulty::new(Fault::BlocksAtSweep)).await;
     let mut failed = report.failed();
     let blocked = failed.next().map(ToString::to_string).unwrap_or_default();
     assert!(blocked.contains("FAIL  one-epoch"), "{report}");
@@ -219,7 +254,7 @@ async fn a_store_that_blocks_its_thread_fails() {
 
 #[tokio::test]
 async fn the_report_says_what_was_observed() {
-    let report = suite::run_case(Faulty(Fault::SkipsANumber), "dense-numbers").await;
+    let report = suite::run_case(Faulty::new(Fault::SkipsANumber), "dense-numbers").await;
     let expected = "FAIL  dense-numbers\n      \
         contract: The messages of a topic are numbered 1, 2, 3 and so on, each topic on its own.\n      \
         check:    numbers begin at 1 and have no hole\n      \
@@ -227,14 +262,17 @@ async fn the_report_says_what_was_observed() {
     assert_eq!(report.to_string(), expected);
     let report = suite::run_case(Memory, "clean-reopen").await;
     assert_eq!(report.to_string(), "n/a   clean-reopen: the store is not durable");
-    let report = suite::run_case(Faulty(Fault::NeverWakes), "watch").await;
+    let report = suite::run_case(Faulty::new(Fault::NeverWakes), "watch").await;
     assert!(report.to_string().contains("did not end within 2s: it waited"), "{report}");
+    let report = suite::run_case(Faulty::new(Fault::RetainsAll), "retention-by-count").await;
+    let window = "did not end within 2s: the window stayed Window { epoch: Epoch(";
+    assert!(report.to_string().contains(window), "{report}");
 }
 
 #[tokio::test]
 #[should_panic(expected = "observed: the number of a message: found 10, expected 9")]
 async fn a_failed_case_fails_its_test() {
-    suite::run_case(Faulty(Fault::SkipsANumber), "dense-numbers").await.assert_passed();
+    suite::run_case(Faulty::new(Fault::SkipsANumber), "dense-numbers").await.assert_passed();
 }
 
 #[tokio::test]

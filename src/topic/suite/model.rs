@@ -90,7 +90,7 @@ impl LogModel {
         match item {
             Item::Message(number, payload) => {
                 let expected = self.assigned.get(number).map(|it| &it[..]);
-                let named = format!("the payload of number {number} of epoch {:?}", self.epoch);
+                let named = format!("the payload of number {number} of epoch {}", at.epoch);
                 same(&named, Some(&payload[..]).map(text), expected.map(text))?;
                 self.confirmed = self.confirmed.max(*number);
                 Ok(())

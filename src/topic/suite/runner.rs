@@ -25,6 +25,9 @@ use crate::{
 /// How long a case that was stopped may take to end, before its thread counts as blocked.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// How a case ended: nothing if it was stopped, and the message if the store panicked.
+type Ran = Result<Option<Checked>, String>;
+
 /// Runs all cases on the store that `harness` opens.
 ///
 /// It never fails by itself: see [`Report::assert_passed`].
@@ -94,16 +97,24 @@ fn supervise(mut bench: Bench, case: Case) -> (Option<Bench>, Verdict) {
             let grace = GRACE.min(bound);
             let check = checking.lock().clone();
             stop.stop();
-            let bench = outcome.recv_timeout(grace).ok().map(|(bench, _)| bench);
-            let how = if bench.is_some() { "it waited" } else { "the store blocked the thread" };
+            let (bench, how) = stopped(outcome.recv_timeout(grace).ok());
             let observed = format!("the case did not end within {bound:?}: {how}");
             (bench, Verdict::Failed { check, observed })
         }
     }
 }
 
+/// What a case did that was stopped.
+fn stopped(ran: Option<(Bench, Ran)>) -> (Option<Bench>, String) {
+    match ran {
+        None => (None, "the store blocked the thread".into()),
+        Some((bench, Ok(Some(Err(failure))))) => (Some(bench), failure.to_string()),
+        Some((bench, _)) => (Some(bench), "it waited".into()),
+    }
+}
+
 /// The case itself, within the runtime of the test: `None` if it was stopped.
-fn run_here(mut bench: Bench, case: Case) -> (Bench, Result<Option<Checked>, String>) {
+fn run_here(mut bench: Bench, case: Case) -> (Bench, Ran) {
     let runtime = bench.runtime.clone();
     let _entered = runtime.as_ref().map(Handle::enter);
     let stop = bench.stop.clone();
@@ -115,7 +126,7 @@ fn run_here(mut bench: Bench, case: Case) -> (Bench, Result<Option<Checked>, Str
     (bench, ran)
 }
 
-fn verdict(checking: &Arc<Mutex<String>>, ran: Result<Option<Checked>, String>) -> Verdict {
+fn verdict(checking: &Arc<Mutex<String>>, ran: Ran) -> Verdict {
     match ran {
         Ok(Some(Ok(()))) => Verdict::Passed,
         Ok(Some(Err(failure))) => failed(checking, failure.to_string()),

@@ -27,6 +27,8 @@ pub(super) enum Bug {
     ReadsTooEarly,
     /// A kill brings closed logs back.
     ForgetsCloses,
+    /// A kill loses everything. Later epochs are new.
+    LosesAllToAKill,
     /// A kill loses the first message of each log, and names it as retained no more.
     LosesTheFirst,
     /// Old messages are never dropped.
@@ -103,6 +105,7 @@ impl Disk {
                 log.lines.retain(|line| line.is_confirmed);
             }),
             Some(Bug::ForgetsCloses) if is_killed => stored.logs.extend(stored.closed.drain()),
+            Some(Bug::LosesAllToAKill) if is_killed => stored.logs.clear(),
             Some(Bug::BeginsAnew) => (stored.logs, stored.epochs) = Default::default(),
             _ => {}
         }

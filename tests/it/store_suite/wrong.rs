@@ -38,6 +38,7 @@ pub(super) enum Fault {
     TextOnly,
     CutsNames,
     RetainsAll,
+    RetainsFiveMore,
     GapOneTooLong,
     NeverWakes,
     WakesTheFirstWaker,
@@ -71,6 +72,7 @@ impl Wrong {
     pub(super) fn new(mut limits: Limits, fault: Fault) -> Self {
         match fault {
             Fault::RetainsAll => (limits.messages, limits.bytes) = (1_000_000, 1 << 30),
+            Fault::RetainsFiveMore => limits.messages += 5,
             Fault::AnyNumberOfTopics => limits.topics = 1_000_000,
             _ => {}
         }

@@ -48,6 +48,7 @@ pub(in crate::topic::suite) async fn behind_the_head(bench: &mut Bench) -> Check
         bench.publish(&name, payload.clone()).await?;
     }
     bench.checkpoint().await;
+    bench.check("the window");
     bench.holds(&name, 1, 61).await?;
     bench.check("room for one line");
     one_by_one(bench, Room { lines: 1, ..ALL }, &payloads).await?;
@@ -123,6 +124,7 @@ pub(in crate::topic::suite) async fn two_readers(bench: &mut Bench) -> Checked {
 pub(in crate::topic::suite) async fn too_large(bench: &mut Bench) -> Checked {
     bench.open(Limits::new()).await;
     let name = topic("a");
+    bench.check("the window after messages of several lengths");
     let lengths = [3, 80, 3, 90, 80, 80, 3, 3, 200, 3, 79, 80, 81];
     for length in lengths {
         bench.publish(&name, "x".repeat(length)).await?;
@@ -155,6 +157,7 @@ fn fitting(lengths: &[usize], limit: usize) -> Vec<Item> {
 pub(in crate::topic::suite) async fn foreign_epoch(bench: &mut Bench) -> Checked {
     bench.open(Limits::new()).await;
     let name = topic("a");
+    bench.check("the window after 5 messages");
     bench.publish_numbers(&name, 1, 5).await?;
     bench.checkpoint().await;
     bench.holds(&name, 1, 6).await?;

@@ -113,6 +113,7 @@ pub(in crate::topic::suite) async fn by_age(bench: &mut Bench) -> Checked {
 pub(in crate::topic::suite) async fn exact_gaps(bench: &mut Bench) -> Checked {
     bench.open(Limits { messages: 10, ..Limits::new() }).await;
     let (name, last) = (topic("a"), 40 + bench.capabilities().extra);
+    bench.check("the window over the limit");
     bench.publish_numbers(&name, 1, last).await?;
     bench.checkpoint().await;
     let first = bench.until(&name, last + 1, |first| first > 20).await?.first;
