@@ -258,6 +258,7 @@
 //! - `tls`: TLS on both sides, with rustls and ring: `tls::TlsListener`, `ClientBuilder::tls`.
 //! - `tower`: a stack of tower layers around the handlers, `Router::tower`.
 //! - `metrics`: statistics and handler times, for the `metrics` facade.
+//! - `store-suite`: the suite that a topic store of your own has to pass, `topic::suite`.
 //! - `unstable-core`: the parts in `unstable`, which may change in any release.
 
 mod client;

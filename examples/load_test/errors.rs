@@ -52,6 +52,7 @@ pub(crate) fn kind_of_publish(error: &PublishError) -> &'static str {
         PublishError::InvalidTopic => "publish invalid-topic",
         PublishError::TooLarge { .. } => "publish too-large",
         PublishError::TooMany => "publish too-many",
+        PublishError::Busy(_) => "publish busy",
         PublishError::Unavailable(_) => "publish unavailable",
         _ => "publish other",
     }

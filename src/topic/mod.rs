@@ -16,6 +16,8 @@ mod publisher;
 mod readers;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[cfg(feature = "store-suite")]
+pub mod suite;
 #[cfg(feature = "sqlite")]
 mod tail;
 
@@ -40,6 +42,11 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Owns the logs of all topics.
 ///
+/// With the feature `store-suite`,
+#[cfg_attr(feature = "store-suite", doc = "[`topic::suite`](crate::topic::suite)")]
+#[cfg_attr(not(feature = "store-suite"), doc = "`topic::suite`")]
+/// checks a store of your own against this contract.
+///
 /// No method may block. A method that takes time returns a pending future. The server checks what a
 /// store returns, once. A wrong value, such as an invalid number or a line that is not a
 /// notification of the topic, counts as [`Unavailable`] and ends only the subscription that read
@@ -48,10 +55,14 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub trait TopicStore: Send + Sync + 'static {
     /// Adds a message to the log of `topic`; the first message creates the log.
     ///
-    /// Messages of one topic are numbered in the order of the calls, not of the futures' first
-    /// polls. The future ends once the message is as durable as the store promises. Readers must
-    /// not get its number before that (identity). Dropping the future does not take the message
-    /// back.
+    /// Messages of one topic are numbered from 1 on without a hole, in the order of the calls, not
+    /// of the futures' first polls. The future ends once the message is as durable as the store
+    /// promises. Readers must not get its number before that (identity). From then on every window
+    /// holds the message. Dropping the future, even before its first poll, does not take the
+    /// message back.
+    ///
+    /// A log may drop its oldest messages. The newest message stays, whatever its size: a subscriber
+    /// that keeps up gets it.
     fn append(&self, topic: &Topic, payload: Bytes) -> BoxFuture<Result<Published, PublishError>>;
 
     /// Returns a reader of the log of `topic`. Dropping the reader deregisters it.
@@ -72,7 +83,7 @@ pub trait TopicStore: Send + Sync + 'static {
         true
     }
 
-    /// Drops unused logs. A running server calls it every half of
+    /// Drops unused logs: those without readers. A running server calls it every half of
     /// [`ServerConfig::idle_log`](crate::ServerConfig::idle_log). It must not block.
     ///
     /// A log that is dropped must go on with its next number, or come back under a new epoch
@@ -82,8 +93,10 @@ pub trait TopicStore: Send + Sync + 'static {
     /// Ends the log of `topic`, for [`Publisher::close`]. Returns where it ended; `None` if there
     /// was no log.
     ///
-    /// Readers get the remaining messages, and then [`Read::Closed`]. The log no longer counts
-    /// among the [`topics`](Self::topics), and a later message begins a new one under a new epoch.
+    /// Readers get the remaining messages, and then [`Read::Closed`]. Those that wait at the head
+    /// are woken. The log no longer counts among the [`topics`](Self::topics), and a later message
+    /// begins a new one under a new epoch, from number 1 on. Readers of the closed log get nothing
+    /// of the new one.
     ///
     /// # Errors
     /// [`Unavailable`] if the store does not close logs, which is the default.
@@ -116,7 +129,10 @@ pub trait TopicReader: Send {
     fn poll_window(&mut self, cx: &mut Context<'_>) -> Poll<Result<Window, Unavailable>>;
 
     /// Does the cursor's next step. `Pending` at the head of the log; the next message then wakes
-    /// `cx`.
+    /// `cx`. Only the waker of the last poll has to be woken, and once is enough.
+    ///
+    /// A cursor of another epoch gets [`Read::Reset`]. A cursor that the log has not reached yet
+    /// gets neither lines nor a gap: the reader is pending, or unavailable.
     ///
     /// The reader either copies encoded lines from `cursor` on to the end of `out`, until `room` is
     /// used up, or returns why it cannot and appends nothing. It may exceed the bytes of `room` by
@@ -170,7 +186,8 @@ pub enum Read {
         /// The reason: `retention` or `too-large`.
         reason: Code,
     },
-    /// Nothing was appended: the topic has another log, of another epoch, which begins here.
+    /// Nothing was appended: the topic has another log, of another epoch, which begins here. It is
+    /// number 1, so that a gap names what the log has dropped.
     Reset(Position),
     /// Nothing was appended: the cursor is at the end of a log that was closed. The subscription
     /// ends.
@@ -200,8 +217,16 @@ impl Published {
     }
 }
 
-/// Why a message was not published. After [`Unavailable`](Self::Unavailable) it may have been
-/// appended; after any other error it was not.
+/// Why a message was not published.
+///
+/// | error | was it appended? | answer to `/publish` |
+/// |---|---|---|
+/// | [`InvalidTopic`](Self::InvalidTopic) | no | `no bad-arguments` |
+/// | [`TooLarge`](Self::TooLarge) | no | `no too-large` |
+/// | [`TooMany`](Self::TooMany) | no | `no too-many` |
+/// | [`Busy`](Self::Busy) | no; try again later | `no busy` |
+/// | [`Closed`](Self::Closed) | no | `no closing` |
+/// | [`Unavailable`](Self::Unavailable) | perhaps | `cut lost` |
 ///
 /// A handler that publishes turns it into a failure with a code of the application. The text of
 /// `Unavailable` is for your logs, so do not send it:
@@ -214,6 +239,7 @@ impl Published {
 ///         PublishError::InvalidTopic => ("bad-topic", "not a topic"), // the caller's mistake
 ///         PublishError::TooLarge { .. } => ("too-large", "the message is too long"), // likewise
 ///         PublishError::TooMany => ("too-many", "no room for the topic"), // perhaps later
+///         PublishError::Busy(_) => ("busy", "the store is busy"), // try again later
 ///         PublishError::Closed => ("stopping", "the server stops"), // try again elsewhere
 ///         _ => ("unknown", "it may have been published"), // find out before you try again
 ///     };
@@ -241,9 +267,11 @@ pub enum PublishError {
     TooMany,
     /// The server has stopped, so no subscriber would get the message.
     Closed,
-    /// The store did not accept the message, which was not appended. Try again later.
+    /// The store did not accept the message now, and it was not appended. Try again later. A store
+    /// returns it only if it can prove that: a message that may still be appended is
+    /// [`Unavailable`](Self::Unavailable).
     Busy(Unavailable),
-    /// The store failed. The message may have been appended.
+    /// The store failed.
     Unavailable(Unavailable),
 }
 
@@ -256,13 +284,14 @@ impl fmt::Display for PublishError {
             }
             Self::TooMany => f.write_str("too many topics, or no number left in this one"),
             Self::Closed => f.write_str("the server has stopped"),
-            Self::Busy(unavailable) | Self::Unavailable(unavailable) => unavailable.fmt(f),
+            Self::Busy(Unavailable(why)) => write!(f, "not published, try again later: {why}"),
+            Self::Unavailable(unavailable) => unavailable.fmt(f),
         }
     }
 }
 
 impl std::error::Error for PublishError {
-    /// The store's error, if the store failed.
+    /// The store's error, if the store failed or was busy.
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Busy(unavailable) | Self::Unavailable(unavailable) => Some(unavailable),

@@ -115,7 +115,7 @@ impl Publisher {
     ///
     /// # Errors
     /// [`PublishError`]: the topic's name is invalid, the line would be over `max-line`, there are
-    /// too many topics, the server has stopped, or the store failed.
+    /// too many topics, the server has stopped, or the store was busy or failed.
     ///
     /// # Cancel safety
     /// Once the future was polled, the message may be published even if the future is dropped,

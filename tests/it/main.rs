@@ -53,6 +53,8 @@ mod security_map;
 mod seen;
 mod server;
 mod sockets;
+#[cfg(feature = "store-suite")]
+mod store_suite;
 mod stores;
 mod storm;
 mod stream_life;

@@ -88,6 +88,7 @@ fn errors_name_their_causes() {
     assert_eq!(chain(&CallError::NotSent(lost)), [ConnectionError::ClosedByPeer.to_string()]);
     let store = Unavailable("the disk is full".into());
     assert_eq!(chain(&PublishError::Unavailable(store.clone())), [store.to_string()]);
+    assert_eq!(chain(&PublishError::Busy(store.clone())), [store.to_string()]);
     let reason = Reason::new(Code::BUSY, "");
     assert!(chain(&CallError::Refused { reason, retry: None }).is_empty());
 }

@@ -190,16 +190,18 @@ mod one {
 #[tokio::test]
 async fn an_append_that_waits_delays_nobody_and_one_that_fails_may_have_run() {
     let (store, mut peer) = scripted(ServerConfig::new()).await;
-    let accepts = [store.append(), store.append(), store.append()];
-    peer.send("1 /publish t a\n2 /publish t b\n3 /publish t c\n4 echo d\n").await;
-    peer.expect("4 ok d\n").await;
-    let [first, second, third] = accepts;
+    let accepts = [store.append(), store.append(), store.append(), store.append()];
+    peer.send("1 /publish t a\n2 /publish t b\n3 /publish t c\n4 /publish t d\n5 echo e\n").await;
+    peer.expect("5 ok e\n").await;
+    let [first, second, third, fourth] = accepts;
     second.send(Ok(Published::new(epoch("e"), 2))).unwrap();
     peer.expect("2 ok;epoch=e;seq=2\n").await;
     first.send(Err(PublishError::Unavailable(unavailable()))).unwrap();
     peer.expect("1 cut lost\n").await;
     third.send(Err(PublishError::TooMany)).unwrap();
     peer.expect("3 no too-many\n").await;
+    fourth.send(Err(PublishError::Busy(unavailable()))).unwrap();
+    peer.expect("4 no busy\n").await;
 }
 
 #[tokio::test]
