@@ -403,7 +403,7 @@ mod tests {
         topics.0.note_end(&topic("a"), Position { epoch, next: MAX_NUMBER - 1 });
         let last = topics.append_now(&topic("a"), b"x").unwrap();
         assert_eq!((last.epoch, last.sequence), (epoch, MAX_NUMBER - 1));
-        assert!(last.seen().is_some());
+        assert!(last.position().is_some());
         assert_eq!(topics.append_now(&topic("a"), b"x"), Err(PublishError::TooMany));
         topics.append_now(&topic("b"), b"x").unwrap();
         topics.0.close(&topic("a"));

@@ -899,6 +899,7 @@ async fn a_lost_connection_tells_sent_from_unsent() {
     assert_eq!(first.await.unwrap(), Err(CallError::Unknown(Unknown::Lost(error.clone()))));
     assert_eq!(second.await.unwrap(), Err(CallError::NotSent(NotSent::Lost(error.clone()))));
     assert!(matches!(events.next().await, Some(ConnectionEvent::Connected(_))));
+    assert_eq!(client.ended(), Some(error.clone()));
     assert_eq!(events.next().await, Some(ConnectionEvent::Ended(error)));
     assert_eq!(events.next().await, None);
 }

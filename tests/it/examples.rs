@@ -409,7 +409,7 @@ async fn a_client_without_a_server_says_so() {
     let address = offers.address.clone();
     offers.stop().await;
     client.stderr.line_with("about to go: shutdown").await;
-    client.stderr.line_with("goodbye: shutdown").await;
+    client.stderr.line_with("sent /bye: shutdown").await;
     client.signal("INT").await;
     assert!(client.end().await.success(), "it was connecting again, and needs nobody to end");
 

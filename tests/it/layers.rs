@@ -384,7 +384,7 @@ async fn the_tower_example_runs() {
         lines,
         [
             "quick: worked 10 ms",
-            "slow: outcome unknown: deadline",
+            "slow: outcome unknown: the server stopped the request: deadline",
             "eight calls at once: 2 ran at the same time"
         ]
     );

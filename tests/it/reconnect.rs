@@ -377,9 +377,9 @@ async fn each_state_is_an_event() {
         "leaving",
         "connecting 1",
         "connected",
-        "disconnected: the server said goodbye: shutdown",
-        "disconnected: the connection is closed",
-        "ended: the connection is closed",
+        "disconnected: the server sent /bye: shutdown",
+        "disconnected: the client closed the connection",
+        "ended: the client closed the connection",
     ];
     assert_eq!(seen, expected);
 }

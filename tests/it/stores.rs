@@ -328,6 +328,7 @@ async fn a_store_that_numbers_wrongly_or_panics_has_failed_to_publish() {
     }
     let published = server.publisher.publish("last", "x").await;
     assert_eq!(published, Ok(Published::new(epoch("e"), MAX_NUMBER)));
+    assert_eq!(published.map(Published::position), Ok(None), "nothing follows it");
     peer.ask("9 echo a\n", "9 ok a\n").await;
     assert_eq!(server.handle.stats().topics, 0);
 }

@@ -102,6 +102,42 @@ fn inner(_: &RequestParts<'_>, next: Next<'_>) -> Result<HandlerFuture, Rejectio
     Ok(Box::pin(handler.instrument(span)))
 }
 
+/// A panic is logged with its method and id, whenever the handler panics and however it runs.
+#[tokio::test]
+async fn a_panic_is_logged_with_its_method() {
+    fn on_purpose() -> String {
+        panic!("on purpose")
+    }
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::ERROR)
+        .with_writer(move || writer.clone())
+        .with_ansi(false)
+        .finish();
+    let _guard = bellwire_testkit::logs::capture(subscriber);
+    let later = async || {
+        tokio::task::yield_now().await;
+        on_purpose()
+    };
+    let router = Router::new()
+        .method("fine", async || "fine")
+        .method("at.once", async || on_purpose())
+        .method("later", later)
+        .method("spawned", handler(later).spawned())
+        .method("blocking", blocking(on_purpose))
+        .method("item", async || Streamed(stream::iter([()]).map(|()| on_purpose())));
+    let server = PipeServer::start(router);
+    let client = client_of(&server);
+    for (number, method) in (1..).zip(["at.once", "later", "spawned", "blocking", "item"]) {
+        let error = client.call(method, "").await.expect_err(method);
+        assert_eq!(error.code(), Some(&Code::INTERNAL), "{method}");
+        let lines = log.lines("handler panicked");
+        let said = format!("handler panicked method=\"{method}\" id={number}");
+        assert!(lines.len() == number && lines[number - 1].ends_with(&said), "{lines:#?}");
+    }
+}
+
 /// Items are made, and their stream is dropped, in the spans of the handler and of its layers, which
 /// carry the caller's trace; in every mode.
 #[tokio::test]

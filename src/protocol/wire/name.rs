@@ -149,8 +149,14 @@ name_type!(
     /// ```
     Topic,
     |name| is_name(name.as_bytes()),
-    "not a topic name: 1 to 128 bytes, segments of A-Z a-z 0-9 _ - joined by one . or /"
+    Self::INVALID
 );
+
+impl Topic {
+    /// The text of the error for an invalid topic.
+    pub(crate) const INVALID: &str =
+        "not a topic name: 1 to 128 bytes, segments of A-Z a-z 0-9 _ - joined by one . or /";
+}
 
 impl Method {
     /// Checks the name of a method without allocating a [`Method`].

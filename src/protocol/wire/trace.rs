@@ -32,7 +32,9 @@ pub struct InvalidTraceParent;
 
 impl fmt::Display for InvalidTraceParent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not a traceparent")
+        f.write_str(
+            "not a traceparent: VERSION-TRACE-PARENT-FLAGS in lower-case hexadecimal digits",
+        )
     }
 }
 

@@ -85,7 +85,7 @@ impl Reply {
     /// ```
     #[must_use]
     pub fn after(self, topic: impl AsRef<str>, published: Published) -> Self {
-        let (payload, position) = match (self.0, published.seen()) {
+        let (payload, position) = match (self.0, published.position()) {
             (Answer::Ok(payload), Some(position)) => (payload, position),
             (Answer::After(after), Some(position)) => (after.payload, position),
             (answer, _) => return Self(answer),

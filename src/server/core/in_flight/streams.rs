@@ -227,7 +227,7 @@ mod tests {
         let (begun, limit, usual) = (Time::default(), Duration::MAX, Duration::MAX);
         let bounds = Bounds { begun, limit, usual, until: NEVER, credit, bytes: 0 };
         in_flight.next_waker(&Arc::default());
-        in_flight.keep(Some(id), Some(id), Running::Stream(items), bounds);
+        in_flight.keep(Some(id), Some(id), None, Running::Stream(items), bounds);
         id
     }
 
