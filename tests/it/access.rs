@@ -1,4 +1,4 @@
-//! Who may speak, and of what: `/auth`, principals, the authoriser, and taking back what was given.
+//! Authentication and authorization: `/auth`, principals, the authorizer, and revocation.
 // SECURITY.md, threats 18, 19 and 34.
 
 use std::{

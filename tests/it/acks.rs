@@ -1,5 +1,5 @@
-//! Acknowledged notifications (docs/protocol/acks.md, section 16): windows, acks, and what
-//! becomes of who is slow.
+//! Acknowledged notifications (docs/protocol/acks.md, section 16): windows, acks, and slow
+//! subscribers.
 
 // SECURITY.md, threats 17, 27 and 28.
 
@@ -45,7 +45,7 @@ fn offers(numbers: impl IntoIterator<Item = u64>) -> String {
 }
 
 /// [S16.2] [S16.5] With a full window the cursor waits, but replies do not. An ack in either form
-/// frees what it covers. A repeated ack has no effect, and neither has a lower one.
+/// frees what it covers. A repeated or a lower ack has no effect.
 #[tokio::test]
 async fn a_full_window_pauses_delivery_until_an_ack() {
     let server = serve(ServerConfig::new());

@@ -1,5 +1,5 @@
-//! Servers that answer at once with "again": whatever a client repeats by itself, it pauses first, and
-//! longer each time (docs/protocol/reconnecting.md, section 14).
+//! Servers that fail or refuse at once, again and again: before everything that a client repeats by
+//! itself, it pauses, each time for longer (docs/protocol/reconnecting.md, section 14).
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! What a server spends at most, over all its topics and connections, and what a store of one's own
-//! may cost it.
+//! Limits of a whole server, over all its topics and connections, and what a custom store may cost
+//! it.
 
 // SECURITY.md, threats 15, 24 and 28.
 

@@ -1,5 +1,5 @@
-//! What a client holds for requests whose callers are gone, and for streams that nobody reads,
-//! against servers that never answer. In bytes: `memory`. SECURITY.md, threats 13 and 14.
+//! Bounds of a client against servers that never answer: requests whose callers are gone, and
+//! streams that nobody reads. Bytes are measured in `memory`. SECURITY.md, threats 13 and 14.
 #![cfg(feature = "unstable-core")]
 
 use std::{

@@ -1,4 +1,5 @@
-//! Calls that a client's tasks leave for its driver, with the driver moved by hand.
+//! The queue in which tasks leave calls for the driver of their client
+//! (`src/client/core/intake.rs`), with a manually polled driver.
 
 use std::{
     fmt::Debug,

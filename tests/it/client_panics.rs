@@ -1,6 +1,6 @@
-//! User code that the client runs, and that panics: the list stands in ARCHITECTURE.md. Each panic is
-//! told as a failed attempt or an ended reader, and the client goes on. Closures that listen are at
-//! the end.
+//! Panics of user code that the client runs (the list is in ARCHITECTURE.md). Each panic is
+//! reported as a failed attempt or as the end of a reader, and the client continues. Callbacks come
+//! last.
 
 use std::{
     io,

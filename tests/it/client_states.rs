@@ -1,4 +1,4 @@
-//! The client in every state: whatever is asked for ends, in one outcome that can be proven.
+//! The client in every connection state: every request ends, with an outcome that can be proven.
 
 use std::{future::Future, pin::Pin, time::Duration};
 

@@ -1,5 +1,5 @@
-//! How a client connects: which of several addresses it takes, what it does about those that do not
-//! answer, and what it says of why it has no connection.
+//! How a client connects: which of several addresses it takes, how it treats those that do not
+//! answer, and which errors it reports.
 
 use std::{
     error::Error,

@@ -1,5 +1,5 @@
-//! Both cores against each other by seed, without a runtime: whatever happens to them, the history of
-//! each run holds. `scripts/cores.sh` plays more seeds.
+//! Both cores against each other by seed, without a runtime: the history of each run holds,
+//! whatever faults occur. `scripts/cores.sh` runs more seeds.
 
 use bellwire_testkit::cores;
 

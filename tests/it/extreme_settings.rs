@@ -1,5 +1,5 @@
-//! Every setting of both ends at 0, at 1 and at its largest: a call, a stream and a subscription either
-//! work or end as documented; nothing panics, and nothing hangs.
+//! Every setting of both ends at 0, at 1 and at its maximum: a call, a stream and a subscription
+//! either work or end as documented. Nothing panics, and nothing hangs.
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Topic stores that return wrong values, panic, or never rest; and listeners that panic.
+//! Topic stores that return invalid values, panic, or are always ready; and listeners that panic.
 // SECURITY.md, threat 42.
 
 use std::{

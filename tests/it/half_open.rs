@@ -1,5 +1,5 @@
-//! A peer that is gone without a word: a black hole between the ends, in both directions or in one,
-//! and how soon each of them notices (SECURITY.md, threat 23).
+//! Half-open connections: a black hole between the ends, in both directions or in one, and how soon
+//! each end detects it (SECURITY.md, threat 23).
 
 use std::{
     collections::HashMap,

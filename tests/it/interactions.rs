@@ -1,5 +1,5 @@
-//! Where two parts of a connection meet: verdicts and streams, credit and places, deadlines and
-//! floods, the orders of the application and what is under way.
+//! Interactions between features of a connection: authorizations and streams, credit and places in
+//! flight, deadlines and floods, session commands and running requests.
 // SECURITY.md, threats 7, 8, 30 and 31.
 
 use std::{

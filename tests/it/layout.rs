@@ -1,5 +1,5 @@
-//! The layout of the tests: every file is compiled, the judges do not use the crate, and nothing
-//! compiles the crate's sources a second time.
+//! The layout of the tests: every file is compiled, the independent checkers do not use the crate,
+//! and nothing compiles the crate's sources a second time.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! Clients that are driven by hand: no runtime, no transport, no clock.
+//! Manually driven clients: no runtime, no transport, no clock.
 
 use std::{
     future::{Future, IntoFuture},

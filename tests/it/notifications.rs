@@ -1,4 +1,4 @@
-//! Notifications over the lives of servers: sweeps, hiccups, failovers, closed topics, long lists.
+//! Notifications across server restarts and failovers, idle logs, closed topics, and long lists.
 
 use std::{
     future::ready,

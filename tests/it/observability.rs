@@ -1,4 +1,4 @@
-//! A connection seen from outside: what is counted, told as an event, logged, and in which words.
+//! Counters, events, logs and statistics of a connection, and what they must not show.
 // SECURITY.md, threats 11, 12, 22 and 34.
 
 use std::{

@@ -1,6 +1,6 @@
-//! Peers that make a server hold its own replies, and a limit of the whole server that attackers
-//! must not turn against other clients: replies of tasks, shares, and which connections are closed.
-//! `scripts/hoarders.sh` does the same at full size, in resident memory.
+//! Peers that make a server hold replies, with full server buffers: shares of connections,
+//! refusals, and which connections are closed. Attackers must not use up the share of other
+//! clients. `scripts/hoarders.sh` does the same at full size, in resident memory.
 
 // SECURITY.md, threats 35 and 36.
 

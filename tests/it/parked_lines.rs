@@ -1,5 +1,5 @@
-//! Application lines that wait for a place in flight, and the protocol's own lines that pass them
-//! (docs/protocol/calls.md, section 12).
+//! Parked lines: application requests that wait for a place in flight, and protocol requests that
+//! pass them (docs/protocol/calls.md, section 12).
 
 use std::{
     sync::{

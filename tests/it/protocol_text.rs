@@ -239,8 +239,8 @@ async fn transcripts_replay_against_the_server() {
     assert!(failures.is_empty(), "{} failed\n{}", failures.len(), failures.join("\n"));
 }
 
-/// Every line that a transcript's server writes, to the real client; what the client of a
-/// transcript writes is looked at by the server's parser in the replay.
+/// The real client reads every line that a transcript's server writes. The server's parser checks
+/// what the transcript's client writes.
 #[tokio::test]
 async fn transcripts_replay_against_the_client() {
     for transcript in transcripts() {

@@ -1,4 +1,4 @@
-//! The fault proxy and the transport that is cut, tried by themselves: a witness must be right.
+//! The fault proxy and the transport that fails at a byte: the test tools themselves.
 
 use std::{
     collections::HashSet,

@@ -1,4 +1,5 @@
-//! Calls and one-ways over connections: what is sent again, what ends, and by what proof.
+//! Calls and one-way requests over several connections: which are sent again, which end, and with
+//! which outcome.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! SECURITY.md against the tests: each threat that is due is closed by tests that are there.
+//! SECURITY.md against the tests: each threat names existing tests.
 
 use std::{collections::BTreeMap, fs, path::Path};
 

@@ -1,5 +1,5 @@
-//! A connection that the server ends is gone within the time of a drain, whatever its peer does, and
-//! whatever it still has under way: each way to a `/bye` with each of these.
+//! A connection that the server ends is closed within the drain time, whatever its peer does and
+//! whatever is still running: each cause of a `/bye` with each of these.
 
 use std::{
     pin::Pin,

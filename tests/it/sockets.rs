@@ -1,5 +1,4 @@
-//! What the system may hold of a connection, on kernel sockets: bytes are counted, and no time is
-//! measured.
+//! Bytes that the kernel holds for a connection. No time is measured.
 // SECURITY.md, threat 37.
 #![cfg(any(target_os = "android", target_os = "linux"))]
 
