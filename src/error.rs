@@ -378,7 +378,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn retry_is_safe_only_where_nothing_ran() {
+    fn retry_is_safe_only_if_the_handler_did_not_run() {
         let reason = Reason::new(Code::BUSY, "");
         let lost = ConnectionError::ClosedByPeer;
         let ran = [

@@ -91,7 +91,7 @@ fn there_are_enough_cases_of_each_level() {
 }
 
 #[test]
-fn a_file_of_cases_that_is_wrong_is_explained() {
+fn invalid_case_files_are_reported_with_the_reason() {
     let good =
         "case: a\ntitle: A\nlevel: L0\nrule: S3.1 C2.2\nwrong: w\noptions: x=1 y\n\nC: 1 a\n";
     let case = parse("f", good).unwrap().remove(0);

@@ -85,10 +85,10 @@ async fn the_testee_in_python_passes() {
     assert_eq!((report.passed(), report.failures().count()), (names.len(), 0), "{report}");
 }
 
-/// The proxy of the wrong clients fails no case by itself, but for the one about bytes that are not
-/// a line yet: it passes on lines.
+/// The proxy of the mutated clients fails no case by itself, except the one about bytes that do not
+/// form a line yet: the proxy forwards whole lines.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_client_without_a_mistake_passes() {
+async fn a_mutation_proxy_without_a_mutation_passes_all_client_cases() {
     let command = [kit(&["wrong-client", "none", "--"]), kit(&["testee"])].concat();
     let mut cases = cases();
     cases.retain(|case| case.name != "endless-line");

@@ -1,4 +1,4 @@
-//! What README.md shows is what is there.
+//! README.md against the examples and CI.
 
 use std::collections::BTreeSet;
 

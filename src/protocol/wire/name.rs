@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_with_a_leading_slash_are_not_for_applications() {
+    fn names_with_a_leading_slash_are_reserved() {
         assert!(Word::new("/renew").is_some_and(Word::is_protocol));
         for bad in ["/", "//a", "/a/"] {
             assert!(Word::new(bad).is_none(), "{bad}");

@@ -481,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hint_is_a_number_of_the_protocol() {
+    fn a_retry_hint_is_within_the_range_of_the_protocol() {
         for (after, millis) in [
             (Duration::ZERO, 1),
             (Duration::from_nanos(1), 1),
