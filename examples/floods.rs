@@ -211,7 +211,7 @@ async fn flood(
     Ok((fared, io))
 }
 
-/// Row 3 of the threats.
+/// SECURITY.md, threat 3.
 async fn endless_line(bytes: usize) -> Result<bool, Failed> {
     let (server, _client, before) = warm().await?;
     let pieces = (0..bytes / 1_024).map(|_| vec![b'x'; 1_024]);
@@ -220,7 +220,7 @@ async fn endless_line(bytes: usize) -> Result<bool, Failed> {
     judge("endless line", &server, [before, 2 * MIB], true, &said)
 }
 
-/// Row 7 of the threats.
+/// SECURITY.md, threat 7.
 async fn unread_requests(count: usize) -> Result<bool, Failed> {
     let (server, _client, before) = warm().await?;
     let pieces = (0..count / 100).map(|n| {
@@ -232,7 +232,7 @@ async fn unread_requests(count: usize) -> Result<bool, Failed> {
     judge("requests never read", &server, [before, BUDGET], true, &said)
 }
 
-/// Row 8 of the threats: slightly fewer requests than places in flight, then their cancels.
+/// SECURITY.md, threat 8: slightly fewer requests than places in flight, then their cancels.
 async fn pairs(count: usize) -> Result<bool, Failed> {
     let (server, client, before) = warm().await?;
     let (mut read, mut write) = connect(server.address, None).await?.into_split();
@@ -261,7 +261,7 @@ async fn pairs(count: usize) -> Result<bool, Failed> {
     judge("pairs", &server, [before, BUDGET + TASKS], is_bounded, &said)
 }
 
-/// Row 9 of the threats.
+/// SECURITY.md, threat 9.
 async fn bad_lines(count: usize) -> Result<bool, Failed> {
     let (server, _client, before) = warm().await?;
     let pieces = (0..count / 100).map(|_| b"bad\n".repeat(100));
@@ -271,7 +271,7 @@ async fn bad_lines(count: usize) -> Result<bool, Failed> {
     judge("bad lines never read", &server, [before, BUDGET], true, &said)
 }
 
-/// Row 27 of the threats.
+/// SECURITY.md, threat 27.
 async fn slow_consumer(count: usize) -> Result<bool, Failed> {
     let (server, client, before) = warm().await?;
     let mut slow = connect(server.address, Some(4_096)).await?;
@@ -283,7 +283,7 @@ async fn slow_consumer(count: usize) -> Result<bool, Failed> {
     judge("notifications never read", &server, [before, BUDGET], true, &said)
 }
 
-/// Row 6 of the threats. The same flood also runs against another server that only reads. It shows
+/// SECURITY.md, threat 6. The same flood also runs against another server that only reads. It shows
 /// how long a clean client waits because of the machine, and not because of this server.
 async fn tiny_writes(count: usize) -> Result<bool, Failed> {
     let (server, client, before) = warm().await?;

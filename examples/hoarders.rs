@@ -196,7 +196,7 @@ async fn connect(server: &ServerProcess, config: ClientConfig) -> Result<(Client
     Ok((client, server.resident()?))
 }
 
-/// Row 35 of the threats.
+/// SECURITY.md, threat 35.
 async fn unread_replies(method: &'static str) -> Result<bool, Failed> {
     const PEERS: usize = 20;
     let server = ServerProcess::start(SERVER)?;
@@ -233,7 +233,7 @@ fn barred_line(id: u64) -> Vec<u8> {
     format!("{id} echo\n").into_bytes()
 }
 
-/// Row 36 of the threats.
+/// SECURITY.md, threat 36.
 async fn payloads() -> Result<bool, Failed> {
     const PEERS: usize = 140;
     let server = ServerProcess::start(SERVER)?;
@@ -244,7 +244,7 @@ async fn payloads() -> Result<bool, Failed> {
     Ok(judge(&format!("{PEERS} peers with payloads in a slow handler"), before, most, &fared))
 }
 
-/// Row 36 of the threats.
+/// SECURITY.md, threat 36.
 async fn strangers() -> Result<bool, Failed> {
     const PEERS: usize = 1_400;
     let server = ServerProcess::start(GUARDED)?;
@@ -257,7 +257,7 @@ async fn strangers() -> Result<bool, Failed> {
     Ok(judge(&format!("{PEERS} strangers that read nothing"), before, most, &fared))
 }
 
-/// Row 36 of the threats: peers that read nothing, peers with payloads, and many that hold little.
+/// SECURITY.md, threat 36: peers that read nothing, peers with payloads, and many that hold little.
 async fn mixture() -> Result<bool, Failed> {
     const PEERS: usize = 900;
     let server = ServerProcess::start(SERVER)?;

@@ -1,8 +1,8 @@
 //! What a server still holds after a million topic names: `scripts/names.sh [NAMES]`
 //!
-//! Row 15 of the threats. Clients subscribe to names and leave them, then publish to them, far over
-//! the limit on topics. Then the unused logs are dropped. The program prints the allocated bytes
-//! and the resident memory after each step. It fails if more than 5 % of the peak is still
+//! SECURITY.md, threat 15. Clients subscribe to names and leave them, then publish to them, far
+//! over the limit on topics. Then the unused logs are dropped. The program prints the allocated
+//! bytes and the resident memory after each step. It fails if more than 5 % of the peak is still
 //! allocated at the end. The system's allocator keeps pages for later use. So there are several
 //! rounds, to show that resident memory does not accumulate.
 

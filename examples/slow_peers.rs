@@ -75,7 +75,7 @@ fn verdict(name: &str, is_good: bool, said: &str) -> bool {
     is_good
 }
 
-/// Row 5 of the threats.
+/// SECURITY.md, threat 5.
 async fn slow_first_lines() -> Result<bool, Failed> {
     let server = ServerProcess::start(SERVER)?;
     let _client = Client::connect(server.address).await?;
@@ -117,7 +117,7 @@ async fn dribble(io: TcpStream, begun: Instant) -> std::io::Result<Duration> {
     Ok(begun.elapsed())
 }
 
-/// Row 28 of the threats: the percentile while all subscribers read, then with one that does not.
+/// SECURITY.md, threat 28: the percentile while all subscribers read, then with one that does not.
 async fn one_that_stops(runs: usize) -> Result<bool, Failed> {
     let (mut ratios, mut all_came) = (Vec::new(), true);
     for run in 1..=runs {
@@ -192,7 +192,7 @@ async fn read_all(
     Ok(micros)
 }
 
-/// Row 30 of the threats: renewals that came while the server was suspended are not late.
+/// SECURITY.md, threat 30: renewals that came while the server was suspended are not late.
 async fn suspended() -> Result<bool, Failed> {
     let server = ServerProcess::start(SERVER)?;
     let publisher =

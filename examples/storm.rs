@@ -1,7 +1,7 @@
 //! All clients reconnect at once, at full size: `scripts/storm.sh`, which runs
 //! `cargo run --release --example storm [SECONDS]...`
 //!
-//! Row 25 of the threats. 2,000 clients are connected over TCP to a server in its own process. The
+//! SECURITY.md, threat 25. 2,000 clients are connected over TCP to a server in its own process. The
 //! server is killed by SIGKILL and started again after each number of SECONDS (default 0, 1, 2, 5
 //! and 10). Prints how and when the clients reconnect, and whether anything was lost. Ends with 1
 //! if anything was lost, if a client reconnects later than its backoff allows, or if more than

@@ -114,7 +114,7 @@ async fn subscribe(address: SocketAddr, attributes: &str) -> Result<TcpStream, F
     Ok(io)
 }
 
-/// Row 37 of the threats: the bytes held for peers that never read, by the server and by the
+/// SECURITY.md, threat 37: the bytes held for peers that never read, by the server and by the
 /// system.
 async fn never_read(server: &str) -> Result<bool, Failed> {
     let server = ServerProcess::start(server)?;

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Row 23 of the threats: measures how soon each end notices that the other is stopped, or that the
+# SECURITY.md, threat 23: measures how soon each end notices that the other is stopped, or that the
 # network loses all packets, and checks that no message is missed after that. Linux, about a minute
 # a run. The network cases need root and iproute2.
 #

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Row 15 of the threats: what a server still holds after a million topic names, by RSS. Linux only.
+# SECURITY.md, threat 15: what a server still holds after a million topic names, by RSS. Linux only.
 #
 #   scripts/names.sh [NAMES]       1,000,000 by default
 set -eu

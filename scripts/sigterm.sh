@@ -1,6 +1,6 @@
 #!/bin/sh
-# Row 29 of the threats: SIGTERM at random moments, to a server under pipelined load and to a server to
-# which clients publish.
+# SECURITY.md, threat 29: SIGTERM at random moments, to a server under pipelined load and to a
+# server to which clients publish.
 #
 #   scripts/sigterm.sh [RUNS]      200 runs by default
 #

@@ -188,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_malformed_line_is_an_item_and_an_endless_one_an_error() {
+    fn a_malformed_line_is_an_item_and_an_overlong_one_an_error() {
         let mut codec = LineCodec::with_max_line(16);
         let mut buffer = BytesMut::from(&b"1 a x\nnonsense\n2 b"[..]);
         let first = codec.decode(&mut buffer).unwrap().unwrap().unwrap();

@@ -117,7 +117,7 @@ mod tests {
 
     /// A thread outside of tasks yields once it has published as much as a task may in one turn.
     #[test]
-    fn a_thread_gives_way_after_a_whole_budget() {
+    fn a_thread_yields_after_a_whole_budget() {
         let cx = &mut Context::from_waker(Waker::noop());
         for bytes in [0, 100, 2_048, 4_096].into_iter().cycle().take(1_000) {
             assert!(pin!(consume_message(bytes)).poll(cx).is_ready());
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_ready_takes_one_unit_and_what_is_pending_none() {
+    async fn ready_polls_consume_budget_and_pending_polls_do_not() {
         task::yield_now().await;
         let polls = poll_fn(|cx| {
             let pending =
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn outside_a_runtime_there_is_no_limit() {
+    fn budget_is_unlimited_outside_a_runtime() {
         let cx = &mut Context::from_waker(Waker::noop());
         assert!((0..1_000).all(|_| poll_budgeted(cx, |_| Poll::Ready(())).is_ready()));
         assert!((0..1_000).all(|_| pin!(consume_message(1_000)).poll(cx).is_ready()));

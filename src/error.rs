@@ -45,7 +45,8 @@ impl CallError {
     /// Whether the same call can be made again without running its handler twice.
     ///
     /// It does not say that a retry can succeed. A client that has ended (refused credentials, an
-    /// invalid address, closed) answers every call with [`NotSent::Lost`].
+    /// invalid address, closed) answers every call with [`NotSent::Lost`]:
+    /// [`Client::ended`](crate::Client::ended) tells.
     pub fn is_safe_to_retry(&self) -> bool {
         !self.may_have_run()
     }
@@ -117,7 +118,9 @@ pub enum NotSent {
     /// The number of the position to subscribe from is invalid: 0, or above 2^53-1. Nothing follows
     /// the last number of an epoch, so it has no position behind it.
     Position,
-    /// This client is already subscribed to the topic, from another position or on other terms.
+    /// This client is already subscribed to the topic, from another position or with other settings
+    /// ([`window`](crate::Subscribe::window), [`slow`](crate::Subscribe::slow),
+    /// [`after_reset`](crate::Subscribe::after_reset)).
     AlreadySubscribed,
     /// The deadline passed while the request waited for a connection, or for a place in flight. If
     /// there was no connection, the error says why: the last failure to connect, or how the last
@@ -128,7 +131,7 @@ pub enum NotSent {
     /// A client that has ended (refused credentials, an invalid address, closed) answers every call
     /// with this error, so a retry cannot succeed. With
     /// [`fail_fast`](crate::ClientConfig::fail_fast) it also means that there is no connection now.
-    /// [`ConnectionEvent::Ended`](crate::ConnectionEvent::Ended) tells the two apart.
+    /// [`Client::ended`](crate::Client::ended) tells the two apart.
     Lost(ConnectionError),
 }
 
@@ -137,12 +140,18 @@ impl fmt::Display for NotSent {
         match self {
             Self::Name(error) => error.fmt(f),
             Self::Attribute(error) => error.fmt(f),
-            Self::TooLarge { max_line } => write!(f, "the line is longer than {max_line} bytes"),
-            Self::Position => f.write_str("the position's number is not one of 1 to 2^53-1"),
-            Self::AlreadySubscribed => {
-                f.write_str("already subscribed, from another position or on other terms")
+            Self::TooLarge { max_line } => {
+                write!(f, "the line would exceed the server's limit of {max_line} bytes")
             }
-            Self::Deadline(None) => f.write_str("the deadline passed before it could be sent"),
+            Self::Position => f.write_str("the number of the position must be 1 to 2^53-1"),
+            Self::AlreadySubscribed => f.write_str(
+                "this client is already subscribed to the topic, from another position or with \
+                 other settings; drop that subscription first",
+            ),
+            Self::Deadline(None) => f.write_str(
+                "the deadline passed while the request waited for a connection or for a place in \
+                 flight",
+            ),
             Self::Deadline(Some(error)) => {
                 write!(f, "the deadline passed before there was a connection: {error}")
             }
@@ -184,11 +193,13 @@ pub enum Unknown {
 impl fmt::Display for Unknown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Cut(reason) => reason.fmt(f),
+            Self::Cut(reason) => write!(f, "the server stopped the request: {reason}"),
             Self::Deadline => f.write_str("the deadline passed before the reply"),
             Self::Lost(error) => error.fmt(f),
             Self::Overrun => f.write_str("the server sent more items than it had credit for"),
-            Self::Streamed => f.write_str("the reply is a stream, and was asked for as one line"),
+            Self::Streamed => {
+                f.write_str("the reply is a stream; call the method with `Client::stream`")
+            }
         }
     }
 }
@@ -291,12 +302,14 @@ impl From<io::Error> for ConnectionError {
 impl fmt::Display for ConnectionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Closed => f.write_str("the connection is closed"),
+            Self::Closed => f.write_str("the client closed the connection"),
             Self::ClosedByPeer => f.write_str("the server closed the connection"),
-            Self::Bye(reason) => write!(f, "the server said goodbye: {reason}"),
+            Self::Bye(reason) => write!(f, "the server sent /bye: {reason}"),
             Self::Io { cause, .. } => write!(f, "the connection failed: {cause}"),
             Self::Protocol(what) => write!(f, "the server broke the protocol: {what}"),
-            Self::Version(version) => write!(f, "the server speaks version {version}, not 1"),
+            Self::Version(version) => {
+                write!(f, "the server speaks version {version} of the protocol, the client only 1")
+            }
             Self::Address { address, reason } => {
                 write!(f, "the address \"{}\" is invalid: {reason}", Escaped(address.as_bytes()))
             }
@@ -306,20 +319,24 @@ impl fmt::Display for ConnectionError {
             Self::TlsTimeout => {
                 f.write_str("the TLS handshake did not end in time; does the server speak TLS?")
             }
-            Self::HandshakeTimeout => {
-                f.write_str("the server did not say hello in time; does it expect TLS?")
-            }
+            Self::HandshakeTimeout => f.write_str(
+                "the server did not send /hello, or answer /auth, in time; does it expect TLS?",
+            ),
             Self::Silent => f.write_str("the server stopped answering"),
             Self::AuthRequired { offered } => {
-                write!(f, "the server requires authentication, by {}", Schemes(offered))
+                let offered = Schemes(offered);
+                write!(f, "the server requires credentials, by {offered}, and none are configured")
             }
             Self::NoCommonScheme { offered } => {
-                write!(f, "the server accepts only other schemes: {}", Schemes(offered))
+                let offered = Schemes(offered);
+                write!(f, "no credentials are configured for what the server accepts: {offered}")
             }
             Self::AuthRefused(reason) => write!(f, "the server refused the credentials: {reason}"),
-            Self::Credentials(what) => write!(f, "no credentials: {what}"),
+            Self::Credentials(what) => write!(f, "the credentials hook failed: {what}"),
             Self::Tls(what) => write!(f, "TLS failed: {what}"),
-            Self::CloseTimeout => f.write_str("the server did not finish in time"),
+            Self::CloseTimeout => {
+                f.write_str("the client closed, and the server did not finish in time")
+            }
             Self::Panicked { what, message } => {
                 write!(f, "the {what} panicked: {}", Escaped(message.as_bytes()))
             }
@@ -361,7 +378,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn retry_is_safe_only_where_nothing_ran() {
+    fn retry_is_safe_only_if_the_handler_did_not_run() {
         let reason = Reason::new(Code::BUSY, "");
         let lost = ConnectionError::ClosedByPeer;
         let ran = [

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn each_panic_of_a_future_is_its_outcome() {
+    fn a_panic_becomes_the_outcome_of_the_guarded_future() {
         assert_eq!(outcome(Guarded::new(|| ready(7))), Ok(7));
         let made: Guarded<std::future::Ready<u8>> = Guarded::new(|| panic!("made"));
         assert_eq!(outcome(made), Err("made".into()));
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_is_dropped_under_the_guard() {
+    fn held_values_are_dropped_under_the_guard() {
         drop(Held::new(Bomb));
         let payload = caught(|| std::panic::panic_any(Bomb));
         assert_eq!(payload, Err("a panic without a message".into()));

@@ -48,7 +48,8 @@
 //! A client of [`Client::connect`] or [`Client::builder`] connects again. Handles, subscriptions and
 //! streams of events live on. A call in progress ends by what can be proven: see [`CallError`]. If it
 //! is proven not executed, it is sent again within its deadline. A subscription resumes from its own
-//! position.
+//! position. A client that can never connect again, for example because its credentials are
+//! refused, has ended for good: see [`Client::ended`].
 //!
 //! ```
 //! use std::time::Duration;
@@ -193,8 +194,10 @@
 //! - [`ServerHandle`] and [`Session`]: what a server does now, and how to end one connection.
 //! - [`ClientConfig`] and [`ServerConfig`]: every bound, with its default.
 //! - [`protocol`]: lines and names, for your own tools and clients.
-//! - In the repository: PROTOCOL.md and docs/protocol/ specify the wire, and these docs name their
-//!   sections. SECURITY.md says what peers may do, and how each threat is held off.
+//! - In the repository, and in the source of the package: PROTOCOL.md (sections 1 to 10) and
+//!   docs/protocol/ (sections 11 to 22) specify the wire. These docs name their sections, and an id
+//!   such as `S3.4` is the fourth rule for servers in section 3. SECURITY.md says what peers may do,
+//!   and how each threat is held off.
 //!
 //! # Testing a service
 //!
@@ -237,11 +240,13 @@
 //!
 //! The span `connection` does not name the client's principal, because it begins before the client
 //! is known. Two events at `debug` in this span do, in the field `principal`: `authenticated` after
-//! an `/auth`, and `client identified by its transport`, for example by a TLS certificate. The
-//! event `serving` has the fields `connections` and `worst_case_bytes`.
+//! an `/auth`, and `client identified by its transport`, for example by a TLS certificate. Neither
+//! contains the credentials. The event `handler panicked` has the fields `method` and `id`, and
+//! `serving` has `connections` and `worst_case_bytes`.
 //!
 //! A filter such as `RUST_LOG=bellwire=info,bellwire::handler=debug` shows the handlers' spans, too.
-//! [`Client::events`] reports what happens to a client's connection to the application itself.
+//! [`Client::events`] reports what happens to a client's connection to the application itself, and
+//! [`Client::ended`] says whether the client has ended for good, and why.
 //!
 //! # Panics of your code
 //!

@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_buffer_takes_the_bytes_of_another() {
+    fn an_empty_buffer_takes_over_the_bytes_of_another() {
         let (mut out, mut lines) = (Outbound::default(), b"lines".to_vec());
         out.refill(&mut lines);
         assert_eq!((out.unwritten(), lines.len()), (&b"lines"[..], 0));

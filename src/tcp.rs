@@ -171,7 +171,7 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
-    async fn a_socket_is_prepared() {
+    async fn socket_options_are_set() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         for (timeout, seconds) in [
             (Duration::from_secs(20), [20, 10, 5]),
@@ -197,7 +197,7 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_system_holds_unsent_is_limited() {
+    async fn kernel_unsent_bytes_are_limited() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (unix, _peer) = UnixStream::pair().unwrap();

@@ -129,7 +129,7 @@ fn judge_allocations(what: &str, counted: &Allocations, bound: f64) {
 }
 
 #[test]
-fn a_call_allocates_what_is_written_down() {
+fn a_call_stays_within_the_documented_allocations() {
     let _alone = alone();
     let counted = on_own_thread(|| {
         runtime().block_on(async {
@@ -148,9 +148,9 @@ async fn publication_and_delivery() -> (Allocations, Allocations) {
     (publication.clone(), whole.since(&publication))
 }
 
-/// The whole way of one message, less its publication.
+/// The whole way of one message, without its publication.
 #[test]
-fn a_notification_to_a_stream_allocates_what_is_written_down() {
+fn a_notification_stays_within_the_documented_allocations() {
     let _alone = alone();
     let (publication, delivery) = on_own_thread(|| runtime().block_on(publication_and_delivery()));
     judge_allocations("allocations per publication", &publication, PUBLICATION);
@@ -222,7 +222,7 @@ async fn connection_and_further_subscription() -> (f64, f64) {
 }
 
 #[test]
-fn connections_at_rest_and_subscriptions_hold_what_is_written_down() {
+fn idle_connections_and_subscriptions_hold_the_documented_bytes() {
     let _alone = alone();
     let (connection, further) = on_own_thread(|| {
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();

@@ -298,10 +298,11 @@ async fn try_flood(flood: &'static Flood, limits: Limits, pipe: usize) {
     assert!(left <= SLACK, "{}: {left} bytes are left", flood.name);
 }
 
-/// threats: 3, 6, 7, 8, 9. Whatever floods, in whatever steps: memory is bounded by what was
-/// announced, and comes back; a clean client beside it gets every reply, in a few turns.
+/// In each kind of flood, in pieces of any size, memory is bounded by the announced limits, and is
+/// released afterwards. A clean client beside it gets every reply, in a few turns. SECURITY.md,
+/// threats 3, 6, 7, 8 and 9.
 #[test]
-fn floods_cost_what_was_announced_and_no_more() {
+fn floods_stay_within_the_announced_limits() {
     let _alone = alone();
     for flood in &FLOODS {
         for pipe in [64, 4_096, 256 * 1024] {
@@ -311,9 +312,9 @@ fn floods_cost_what_was_announced_and_no_more() {
     }
 }
 
-/// threats: 3. A line without end costs one line.
+/// The server holds at most `max_line` of a line without an end. SECURITY.md, threat 3.
 #[test]
-fn an_endless_line_costs_one_line() {
+fn an_endless_line_takes_the_memory_of_one_line() {
     let _alone = alone();
     for limits in [Limits::SMALL, Limits::DEFAULT] {
         run(async move {
@@ -335,10 +336,11 @@ fn an_endless_line_costs_one_line() {
     }
 }
 
-/// threats: 27. A subscriber that does not read costs the mark for notifications, however much is
-/// published and however many topics it has: its cursors wait, and the log is the topic's.
+/// A subscriber that does not read takes at most the notification mark, however much is published
+/// and however many topics it has: its cursors wait, and the log belongs to the topic. SECURITY.md,
+/// threat 27.
 #[test]
-fn a_slow_subscriber_eats_no_memory() {
+fn a_slow_subscriber_takes_at_most_the_notification_mark() {
     let _alone = alone();
     run(async move {
         let limits = Limits::SMALL;
@@ -369,10 +371,10 @@ fn a_slow_subscriber_eats_no_memory() {
     });
 }
 
-/// threats: 6. The work of one poll is bounded: on one thread, a clean call waits for no more of a
-/// flood than a few reads, though megabytes of it are there.
+/// The work of one poll is bounded: on one thread, a call of a clean client waits for at most a few
+/// reads of a flood, though megabytes of it are ready. SECURITY.md, threat 6.
 #[test]
-fn a_flood_leaves_the_others_their_turns() {
+fn a_flood_does_not_delay_other_connections() {
     let _alone = alone();
     run(async move {
         let server = Measuring::start(ServerConfig::new());
@@ -409,10 +411,10 @@ fn a_flood_leaves_the_others_their_turns() {
     });
 }
 
-/// threats: 13, 14. A hostile server makes a client hold its limits and no more: a line, and what
-/// an unread stream and unread events hold.
+/// A hostile server makes a client hold at most its limits: a line, and what an unread stream and
+/// unread events may hold. SECURITY.md, threats 13 and 14.
 #[test]
-fn a_hostile_server_cannot_fill_a_client() {
+fn a_hostile_server_cannot_exhaust_a_client() {
     const INBOX: usize = 64 * 1024;
     const ITEMS: usize = 256;
     const MAX_LINE: usize = 8 * 1024;
@@ -475,7 +477,7 @@ async fn measured_client(config: ClientConfig, pipe: usize) -> (Client, RawPeer<
 
 /// However many replies of a few bytes one poll of the driver reads, they are completed in batches.
 #[test]
-fn a_flood_of_tiny_replies_costs_a_batch() {
+fn tiny_replies_are_completed_in_batches() {
     const BATCH: usize = 1_024;
     let _alone = alone();
     run(async move {
@@ -492,9 +494,9 @@ fn a_flood_of_tiny_replies_costs_a_batch() {
     });
 }
 
-/// A list whose caller is gone costs nothing, though the server goes on with it.
+/// A list whose caller is gone takes no memory, though the server continues it.
 #[test]
-fn a_list_that_nobody_waits_for_is_not_gathered() {
+fn an_abandoned_list_is_not_collected() {
     let _alone = alone();
     run(async move {
         let (client, mut server) = measured_client(ClientConfig::new(), 4_096).await;
@@ -546,10 +548,10 @@ async fn unread(topics: usize, all: bool) -> usize {
     grown
 }
 
-/// threats: 14. What a stream of all notifications holds that nobody reads has a bound, however many
-/// topics there are.
+/// The memory of an unread broadcast stream is bounded, for any number of topics. SECURITY.md,
+/// threat 14.
 #[test]
-fn an_unread_stream_of_all_notifications_is_bounded() {
+fn an_unread_broadcast_stream_is_bounded() {
     let _alone = alone();
     run(async move {
         let (without, with) = (unread(10_000, false).await, unread(10_000, true).await);
@@ -580,7 +582,7 @@ fn long_name(kind: &str, n: usize) -> String {
 /// subscriptions with the longest names, to topics with and without a log, with as many runs in their
 /// windows as there can be.
 #[test]
-fn the_worst_case_is_what_it_costs() {
+fn worst_case_bytes_covers_the_measured_memory() {
     const COUNT: usize = 300;
     const RUNS: usize = 64;
     let _alone = alone();

@@ -88,17 +88,17 @@ impl Run {
         let (testee, abilities) = Testee::start(&self.command, self.patience).await?;
         testee.kill().await;
         let run = Arc::new(self);
-        let entries = stream::iter(cases).map(|case| {
+        let entries = stream::iter(cases.into_iter().enumerate()).map(|(at, case)| {
             let (run, lacks) = (run.clone(), abilities.lacks(&case));
             async move {
                 let outcome = match lacks {
-                    Some(why) => Outcome::Skipped(why),
+                    Some(why) => Outcome::skipped(why),
                     None => run.case(&case).await,
                 };
-                Entry::new(&case, outcome)
+                (at, Entry::new(&case, outcome))
             }
         });
-        Ok(Report { cases: entries.buffered(jobs.max(1)).collect().await })
+        Ok(Report::sorted(entries.buffer_unordered(jobs.max(1)).collect().await))
     }
 
     /// Runs one case.
@@ -107,7 +107,7 @@ impl Run {
             Ok((testee, _)) => {
                 play::play(case, User::Testee(Box::new(testee)), ANYWHERE, self.patience).await
             }
-            Err(why) => Err(why),
+            Err(why) => Err(why.into()),
         };
         played.map_or_else(Outcome::Failed, |()| Outcome::Passed)
     }

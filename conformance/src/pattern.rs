@@ -63,6 +63,13 @@ pub fn bytes(text: &str, names: &Names) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
+/// `text` with the values of the names that have one.
+pub fn filled(text: &str, names: &Names) -> String {
+    let fill =
+        |text: String, (name, value): (&String, &String)| text.replace(&format!("<{name}>"), value);
+    names.iter().fold(text.to_owned(), fill)
+}
+
 /// Whether `text` describes exactly `got`; names that are new get their values from it.
 ///
 /// # Errors

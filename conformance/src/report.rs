@@ -8,13 +8,69 @@ use crate::case::{Case, Level};
 
 /// How a case ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase", tag = "outcome", content = "reason")]
+#[serde(rename_all = "lowercase", tag = "outcome")]
 pub enum Outcome {
     Passed,
-    /// What happened instead, and where.
-    Failed(String),
-    /// Why it was not run.
-    Skipped(String),
+    Failed(Failure),
+    Skipped {
+        /// Why it was not run.
+        reason: String,
+    },
+}
+
+impl Outcome {
+    /// Not run, because of `reason`.
+    pub fn skipped(reason: impl Into<String>) -> Self {
+        Self::Skipped { reason: reason.into() }
+    }
+}
+
+/// Why a case failed, so that it is understood without its script.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// The file and line of the step that failed; absent if the case did not begin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
+    /// What that step is about: what it expects, or what it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// What happened instead. It begins with a rule if the fault is one that no case may have.
+    pub reason: String,
+    /// What both sides wrote before that, the newest last: `C:` the client, `S:` the server.
+    pub dialogue: Vec<String>,
+}
+
+impl Failure {
+    /// How many lines of a dialogue are shown.
+    pub const SHOWN: usize = 14;
+
+    /// One in the step `at`, behind the last lines of `log`.
+    pub fn new(at: String, step: Option<String>, reason: String, mut log: Vec<String>) -> Self {
+        let dialogue = log.split_off(log.len().saturating_sub(Self::SHOWN));
+        Self { at: Some(at), step, reason, dialogue }
+    }
+}
+
+/// One before the first step.
+impl From<String> for Failure {
+    fn from(reason: String) -> Self {
+        Self { reason, ..Self::default() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.at, &self.step) {
+            (Some(at), Some(step)) => writeln!(f, "{at}: {step}")?,
+            (Some(at), None) => write!(f, "{at}: ")?,
+            (None, _) => {}
+        }
+        write!(f, "{}", self.reason)?;
+        if !self.dialogue.is_empty() {
+            write!(f, "\nbefore that:")?;
+        }
+        self.dialogue.iter().try_for_each(|line| write!(f, "\n  {line}"))
+    }
 }
 
 /// The outcome of one case.
@@ -47,6 +103,12 @@ pub struct Report {
 }
 
 impl Report {
+    /// One of entries with their places.
+    pub fn sorted(mut entries: Vec<(usize, Entry)>) -> Self {
+        entries.sort_by_key(|(at, _)| *at);
+        Self { cases: entries.into_iter().map(|(_, entry)| entry).collect() }
+    }
+
     pub fn passed(&self) -> usize {
         self.cases.iter().filter(|entry| entry.outcome == Outcome::Passed).count()
     }
@@ -97,8 +159,8 @@ fn write_level(f: &mut fmt::Formatter<'_>, level: Level, cases: &[&Entry]) -> fm
     for case in cases {
         let (word, reason) = match &case.outcome {
             Outcome::Passed => continue,
-            Outcome::Failed(reason) => ("FAILED", reason),
-            Outcome::Skipped(reason) => ("skipped", reason),
+            Outcome::Failed(failure) => ("FAILED", failure.to_string()),
+            Outcome::Skipped { reason } => ("skipped", reason.clone()),
         };
         writeln!(f, "  {word} {} [{}] {}", case.name, case.rules.join(" "), case.title)?;
         for line in reason.lines() {

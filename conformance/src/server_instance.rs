@@ -117,7 +117,7 @@ async fn start(
     options: Options,
     extend: impl FnOnce(Router<Shared>) -> Router<Shared>,
 ) -> Result<(SocketAddr, Instance), String> {
-    let (shared, topics) = (Shared::default(), TestTopics::new(options.retained, options.topics));
+    let (shared, topics) = (Shared::default(), TestTopics::new(&options));
     let mut server = Server::bind(address).await.map_err(cannot_listen)?;
     let PeerAddr::Tcp(address) = server.local_addr().map_err(cannot_listen)? else {
         return Err("the server listens on no TCP port".to_owned());

@@ -14,6 +14,7 @@ pub const OPTIONS: &[(&str, &str)] = &[
     ("idle=S", "seconds of silence after which a connection is closed"),
     ("violations=N", "violations that a connection may have"),
     ("subscriptions=N", "subscriptions that a connection may have"),
+    ("no-log", "the log of the topic `no-log` cannot be opened"),
     ("topics=N", "topics that may have a log"),
     ("retained=N", "messages that a topic retains"),
     ("connections=N", "connections that the server takes"),
@@ -21,8 +22,10 @@ pub const OPTIONS: &[(&str, &str)] = &[
     ("payload-bytes=N", "payload bytes in flight per connection"),
     ("notification-mark=N", "the soft mark for notifications, in bytes"),
     ("reply-mark=N", "the soft mark for replies, in bytes"),
+    ("buffered=N", "bytes that the connections of the server may hold, all together"),
     ("first-line=MS", "milliseconds for the first line"),
     ("line-time=MS", "milliseconds for a started line"),
+    ("write-progress=MS", "milliseconds in which a client may take none of what waits for it"),
     ("handler-time=MS", "milliseconds for a handler, or to the next item of a stream"),
     ("drain=MS", "milliseconds from the drawn line to the end"),
     ("auth-time=MS", "milliseconds until authentication"),
@@ -37,6 +40,8 @@ pub struct Options {
     pub is_authenticating: bool,
     pub retained: u64,
     pub topics: usize,
+    /// The topic whose log cannot be opened exists.
+    pub has_no_log: bool,
 }
 
 impl Options {
@@ -50,6 +55,7 @@ impl Options {
             is_authenticating: false,
             retained: 65_536,
             topics: 65_536,
+            has_no_log: false,
         };
         for word in words {
             options.take(word)?;
@@ -59,6 +65,7 @@ impl Options {
 
     fn take(&mut self, word: &str) -> Result<(), String> {
         match word {
+            "no-log" => self.has_no_log = true,
             "auth" => self.is_authenticating = true,
             "publish=no" => self.config = self.config.clone().allow_publish(false),
             _ => {
@@ -86,6 +93,8 @@ impl Options {
             "payload-bytes" => config.payload_bytes(count),
             "notification-mark" => config.notification_mark(count),
             "reply-mark" => config.reply_mark(count),
+            "buffered" => config.buffered_bytes_total(count),
+            "write-progress" => config.write_progress(millis),
             "first-line" => config.first_line(millis),
             "line-time" => config.line_time(millis),
             "handler-time" => config.handler_time(millis),

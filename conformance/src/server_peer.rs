@@ -98,7 +98,7 @@ impl Peer {
     /// Neither came in time, or the line breaks a rule.
     pub async fn next(&mut self) -> Result<Option<Line>, String> {
         let read = timeout(self.patience, self.raw()).await;
-        let read = read.map_err(|_| "the server writes nothing".to_owned())?;
+        let read = read.map_err(|_| format!("the server wrote nothing for {:?}", self.patience))?;
         let Some(bytes) = read.map_err(|error| format!("the connection is lost: {error}"))? else {
             return match self.unread.is_empty() {
                 true => Ok(None),

@@ -4,7 +4,7 @@
 use std::{
     collections::{HashMap, HashSet},
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicUsize},
     time::Duration,
 };
 
@@ -31,6 +31,8 @@ pub struct Flow {
     pub count: usize,
     /// Whatever a function has met before.
     pub met: HashSet<String>,
+    /// Counts for all connections of the server.
+    pub shared: Arc<AtomicUsize>,
     /// The connection is closed behind what is to be written.
     pub is_over: bool,
     client: Vec<u8>,
@@ -80,16 +82,21 @@ fn text(bytes: &[u8]) -> String {
 /// Accepts connections for ever, and gives each a connection to the server at `target`.
 pub async fn serve(listener: TcpListener, target: SocketAddr, wrong: &'static Wrong) {
     let mut connections = tokio::task::JoinSet::new();
+    let shared = Arc::<AtomicUsize>::default();
     while let Ok((client, _)) = listener.accept().await {
+        let flow = Flow { shared: shared.clone(), ..Flow::default() };
         connections.spawn(async move {
             // A server that is not there any more refuses the client, too.
             if let Ok(server) = TcpStream::connect(target).await {
-                pass(client, server, wrong).await;
+                pass(client, server, wrong, flow).await;
             }
         });
         while connections.try_join_next().is_some() {}
     }
 }
+
+/// How many bytes the system may hold for one direction of a connection.
+const PASSED: usize = 64 * 1024;
 
 #[derive(Clone)]
 struct Pipe {
@@ -105,14 +112,17 @@ enum Out {
     Reset,
 }
 
-async fn pass(client: TcpStream, server: TcpStream, wrong: &'static Wrong) {
+async fn pass(client: TcpStream, server: TcpStream, wrong: &'static Wrong, flow: Flow) {
     let (_, _) = (client.set_nodelay(true), server.set_nodelay(true));
+    // That a client reads nothing has to reach the server soon.
+    let _ = socket2::SockRef::from(&client).set_send_buffer_size(PASSED);
+    let _ = socket2::SockRef::from(&server).set_recv_buffer_size(PASSED);
     let ((from_client, to_client), (from_server, to_server)) =
         (client.into_split(), server.into_split());
     let (client, client_out) = mpsc::channel(1);
     let (server, server_out) = mpsc::channel(1);
     let is_reset = Notify::new();
-    let pipe = Pipe { flow: Arc::default(), wrong, client, server };
+    let pipe = Pipe { flow: Arc::new(Mutex::new(flow)), wrong, client, server };
     let passing = async {
         tokio::join!(
             write(to_client, client_out, &is_reset),

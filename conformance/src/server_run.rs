@@ -12,7 +12,7 @@ use futures::{StreamExt, stream};
 
 use crate::{
     case::{Case, Level, Side, load},
-    report::{Entry, Outcome, Report},
+    report::{Entry, Failure, Outcome, Report},
     server_link::Link,
     server_script::{Stage, methods_of, needs_control},
 };
@@ -82,41 +82,42 @@ pub struct Runner {
 impl Runner {
     /// Plays all of them.
     pub async fn run(&self, cases: &[Case]) -> Report {
-        let outcomes = stream::iter(cases).map(|case| async move {
+        let entries = stream::iter(cases.iter().enumerate()).map(|(at, case)| async move {
             let outcome = self.run_case(case).await;
-            Entry::new(case, outcome)
+            (at, Entry::new(case, outcome))
         });
-        Report { cases: outcomes.buffered(self.jobs.max(1)).collect().await }
+        // In any order: a long case must not hold up those behind it.
+        Report::sorted(entries.buffer_unordered(self.jobs.max(1)).collect().await)
     }
 
     /// Plays one.
     pub async fn run_case(&self, case: &Case) -> Outcome {
         match self.try_case(case).await {
             Ok(outcome) => outcome,
-            Err(why) => Outcome::Failed(why),
+            Err(failure) => Outcome::Failed(failure),
         }
     }
 
-    async fn try_case(&self, case: &Case) -> Result<Outcome, String> {
+    async fn try_case(&self, case: &Case) -> Result<Outcome, Failure> {
         let mut link = Link::connect(self.address, self.patience).await?;
         let needed = methods_of(case);
         let offered = link.methods(&needed).await?;
         if let Some(lacking) = needed.iter().find(|name| !offered.contains(&(**name).to_owned())) {
             let why = format!("the server has no method {lacking}; README.md says what it does");
-            return Ok(Outcome::Skipped(why));
+            return Ok(Outcome::skipped(why));
         }
         let options = case.options.join(" ");
         let opened = match link.call("test.open", options.as_bytes()).await? {
             Ok(address) => String::from_utf8_lossy(&address).parse().ok(),
             Err(why) if why.starts_with("err no-option") => {
                 let why = format!("the server cannot be set up with {options}");
-                return Ok(Outcome::Skipped(why));
+                return Ok(Outcome::skipped(why));
             }
             Err(_) if case.level == Level::L0 && !needs_control(case) => None,
             Err(why) => {
-                return Ok(Outcome::Skipped(format!(
-                    "it needs the control method test.open, which was answered {why}"
-                )));
+                let why =
+                    format!("it needs the control method test.open, which was answered {why}");
+                return Ok(Outcome::skipped(why));
             }
         };
         let mut stage =

@@ -1,6 +1,8 @@
 //! Plays the script of a server case against a server. README.md of this crate says what the lines
 //! of a script mean.
 
+mod several;
+
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout};
@@ -8,10 +10,11 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::{
     case::Case,
     pattern::{self, Names},
+    report::Failure,
     server_link::Link,
     server_match::matches,
     server_methods::METHODS,
-    server_peer::Peer,
+    server_peer::{Peer, shown},
     wire::Line,
 };
 
@@ -29,6 +32,8 @@ pub struct Stage<'a> {
     /// A line that was read, and is not the one that may come.
     ahead: HashMap<String, Line>,
     names: Names,
+    /// What was said, for the report of a failure.
+    log: Vec<String>,
     /// When `!mark` stood, or the script began.
     mark: Instant,
 }
@@ -64,8 +69,8 @@ impl<'a> Stage<'a> {
         patience: Duration,
     ) -> Result<Self, String> {
         let (peers, ahead, names) = (HashMap::new(), HashMap::new(), Names::new());
-        let (current, mark) = (String::new(), Instant::now());
-        let mut stage = Self { link, address, patience, peers, current, ahead, names, mark };
+        let (current, log, mark) = (String::new(), Vec::new(), Instant::now());
+        let mut stage = Self { link, address, patience, peers, current, ahead, names, log, mark };
         stage.on("a").await?;
         Ok(stage)
     }
@@ -73,14 +78,29 @@ impl<'a> Stage<'a> {
     /// Plays the whole script.
     ///
     /// # Errors
-    /// What happened instead, and in which line.
-    pub async fn play(&mut self, case: &Case) -> Result<(), String> {
+    /// What happened instead, in which line, and behind what.
+    pub async fn play(&mut self, case: &Case) -> Result<(), Failure> {
         let mut at = 0;
         while let Some((number, line)) = case.script.get(at) {
-            let played = self.step(&case.script[at..]).await;
-            at += played.map_err(|why| format!("{}:{number}: {line}\n{why}", case.file))?;
+            match self.step(&case.script[at..]).await {
+                Ok(steps) => at += steps,
+                Err(why) => {
+                    let (at, step) = (format!("{}:{number}", case.file), self.explained(line));
+                    return Err(Failure::new(at, Some(step), why, std::mem::take(&mut self.log)));
+                }
+            }
         }
         Ok(())
+    }
+
+    /// A line of the script as a report shows it: with the names that have a value, and a directive
+    /// in words.
+    fn explained(&self, line: &str) -> String {
+        let shown = pattern::filled(line, &self.names);
+        match several::meaning(line.split(' ').next().unwrap_or_default()) {
+            "" => shown,
+            meaning => format!("{shown} ({meaning})"),
+        }
     }
 
     /// Plays the first of `lines`, and those that belong to it; how many.
@@ -92,6 +112,7 @@ impl<'a> Stage<'a> {
             ("S~ ", _) => return self.expect_run(lines).await,
             ("C- ", text) => {
                 let bytes = pattern::bytes(text, &self.names)?;
+                self.note("C-", &bytes);
                 self.peer()?.write(&bytes).await?;
             }
             ("S: ", text) => {
@@ -116,10 +137,16 @@ impl<'a> Stage<'a> {
         self.peers.get_mut(name).ok_or_else(|| format!("the connection {name} is over"))
     }
 
+    fn note(&mut self, mark: &str, bytes: &[u8]) {
+        self.log.push(format!("{mark} {}", shown(bytes)));
+    }
+
     async fn on(&mut self, name: &str) -> Result<(), String> {
         self.current = name.to_owned();
+        self.log.push(format!("connection {name}"));
         if !self.peers.contains_key(name) {
             let peer = Peer::connect(self.address, self.patience).await?;
+            self.log.push(format!("S: {}", describe(&peer.hello)));
             self.peers.insert(name.to_owned(), peer);
         }
         Ok(())
@@ -128,7 +155,11 @@ impl<'a> Stage<'a> {
     async fn line(&mut self) -> Result<Line, String> {
         match self.ahead.remove(&self.current) {
             Some(line) => Ok(line),
-            None => self.peer()?.line().await,
+            None => {
+                let line = self.peer()?.line().await?;
+                self.log.push(format!("S: {}", describe(&line)));
+                Ok(line)
+            }
         }
     }
 
@@ -138,7 +169,9 @@ impl<'a> Stage<'a> {
         let count = 1 + lines[1..].iter().take_while(is_more).count();
         let mut bytes = Vec::new();
         for (_, line) in &lines[..count] {
-            bytes.extend(pattern::bytes(line.get(3..).unwrap_or_default(), &self.names)?);
+            let line = pattern::bytes(line.get(3..).unwrap_or_default(), &self.names)?;
+            self.note("C:", &line);
+            bytes.extend(line);
             bytes.push(b'\n');
         }
         self.peer()?.write(&bytes).await?;
@@ -167,6 +200,9 @@ impl<'a> Stage<'a> {
     /// A directive about a connection; any other is passed on.
     async fn direct(&mut self, line: &str) -> Result<(), String> {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        if ["!eof", "!abort", "!pause"].contains(&word) {
+            self.log.push(line.to_owned());
+        }
         match word {
             "!on" => self.on(rest).await,
             "!hello" => self.check_hello(rest),
@@ -211,6 +247,7 @@ impl<'a> Stage<'a> {
             "!within" => {
                 let time = millis(rest)?;
                 let line = self.peer()?.line_within(time).await?;
+                self.log.push(format!("S: {}", describe(&line)));
                 self.ahead.insert(self.current.clone(), line);
                 Ok(())
             }
@@ -225,15 +262,34 @@ impl<'a> Stage<'a> {
             "!notes" => self.until("test.notes", rest).await,
             "!repeat" => {
                 let (count, rest) = rest.split_once(' ').ok_or("usage: N TOPIC [PAYLOAD]")?;
+                self.log.push(format!("control: test.publish {rest}, {count} times"));
                 for _ in 0..count.parse().map_err(|_| "N is no number")? {
                     self.control("test.publish", rest).await?;
                 }
                 Ok(())
             }
             "!publish" | "!trim" | "!reset" | "!end" | "!revoke" | "!close" | "!stop"
-            | "!finish" => self.control(&word.replace('!', "test."), rest).await.map(drop),
+            | "!finish" => {
+                self.note(&word.replace('!', "control: test."), rest.as_bytes());
+                self.control(&word.replace('!', "test."), rest).await.map(drop)
+            }
+            "!requests" => self.requests(rest).await,
             _ => Err(format!("no directive {word:?}; see the table in README.md")),
         }
+    }
+
+    /// Writes N requests whose ids rise from FIRST, in one write.
+    async fn requests(&mut self, arguments: &str) -> Result<(), String> {
+        let usage = "usage: N FIRST METHOD [PAYLOAD]";
+        let (count, rest) = arguments.split_once(' ').ok_or(usage)?;
+        let (first, request) = rest.split_once(' ').ok_or(usage)?;
+        let count: u64 = count.parse().map_err(|_| usage)?;
+        let first: u64 = first.parse().map_err(|_| usage)?;
+        self.log.push(format!("C: {first} {request}, and so on, {count} lines"));
+        let request = pattern::bytes(request, &self.names)?;
+        let line = |id: u64| [format!("{id} ").as_bytes(), &request, b"\n"].concat();
+        let lines: Vec<_> = (first..first + count).flat_map(line).collect();
+        self.peer()?.write(&lines).await
     }
 
     async fn closed(&mut self) -> Result<(), String> {
@@ -277,107 +333,16 @@ impl<'a> Stage<'a> {
     /// Asks until the answer is `expected`.
     async fn until(&mut self, method: &str, expected: &str) -> Result<(), String> {
         let begin = Instant::now();
+        let expected = pattern::bytes(expected, &self.names)?;
         loop {
             let got = self.control(method, "").await?;
-            if got == expected.as_bytes() {
+            if got == expected {
                 return Ok(());
             }
             if begin.elapsed() > self.patience {
-                return Err(format!("{method} answers {:?}", String::from_utf8_lossy(&got)));
+                return Err(format!("{method} answers {}", shown(&got)));
             }
             sleep(PAUSE).await;
-        }
-    }
-
-    /// Reads items, each of which is its number, up to LAST; the first may be any.
-    async fn told_items(&mut self, arguments: &str) -> Result<(), String> {
-        let usage = "usage: ID LAST";
-        let (id, last) = arguments.split_once(' ').ok_or(usage)?;
-        let last: u64 = last.parse().map_err(|_| usage)?;
-        let mut expected = None;
-        while expected.is_none_or(|expected| expected <= last) {
-            let line = self.line().await?;
-            let text = String::from_utf8_lossy(line.rest.as_deref().unwrap_or_default());
-            let item = text.parse::<u64>().ok();
-            let is_next = item.is_some() && (expected.is_none() || expected == item);
-            if line.mark != id || line.word != "more" || !is_next {
-                return Err(format!("S15.3: got {}", describe(&line)));
-            }
-            expected = item.map(|item| item + 1);
-        }
-        Ok(())
-    }
-
-    async fn read_up_to(&mut self, text: &str) -> Result<(), String> {
-        loop {
-            let got = self.line().await?;
-            if matches(text, &got, &mut self.names)? {
-                return Ok(());
-            }
-        }
-    }
-
-    /// The rests of the `more` lines under `id`, up to its `ok`.
-    async fn more_lines(&mut self, id: &str) -> Result<Vec<String>, String> {
-        let mut rests = Vec::new();
-        loop {
-            let line = self.line().await?;
-            let rest = String::from_utf8_lossy(line.rest.as_deref().unwrap_or_default());
-            match &line.word[..] {
-                "more" if line.mark == id => rests.push(rest.into_owned()),
-                "ok" if line.mark == id && line.rest.is_none() => return Ok(rests),
-                _ => return Err(format!("got {}", describe(&line))),
-            }
-        }
-    }
-
-    async fn methods(&mut self, id: &str) -> Result<(), String> {
-        let lines = self.more_lines(id).await?;
-        let names: Vec<_> = lines.iter().filter_map(|line| line.split(' ').next()).collect();
-        if !names.is_sorted_by(|one, next| one.as_bytes() < next.as_bytes()) {
-            return Err(format!("S12.6: the list is not sorted: {names:?}"));
-        }
-        match names.contains(&"echo") {
-            true => Ok(()),
-            false => Err(format!("S12.6: the list lacks echo: {names:?}")),
-        }
-    }
-
-    async fn pages(&mut self, arguments: &str) -> Result<(), String> {
-        let (id, count) = arguments.split_once(' ').ok_or("usage: ID N")?;
-        let lines = self.more_lines(id).await?;
-        let listed = lines.iter().flat_map(|line| line.split(' ')).count();
-        match listed.to_string() == count {
-            true => Ok(()),
-            false => Err(format!("S13.4: {listed} subscriptions are listed: {lines:?}")),
-        }
-    }
-
-    /// Reads up to number LAST of a topic; that none is missing is seen by the watch.
-    async fn told(&mut self, arguments: &str) -> Result<(), String> {
-        let mut words = arguments.split(' ');
-        let (topic, last) = (words.next().unwrap_or_default(), words.next());
-        let last: u64 = last.and_then(|last| last.parse().ok()).ok_or("usage: TOPIC LAST")?;
-        let mut missing: Vec<_> = words.collect();
-        loop {
-            let line = self.line().await?;
-            let text = String::from_utf8_lossy(line.rest.as_deref().unwrap_or_default());
-            let words: Vec<_> = text.split(' ').collect();
-            let told = match (&line.word[..], &words[..]) {
-                ("/gap", [named, _, _, last, reason, ..]) if *named == topic => {
-                    missing.retain(|one| one != reason);
-                    last
-                }
-                (word, [seq, ..]) if line.is_channel() && word == topic => seq,
-                _ => return Err(format!("got {}", describe(&line))),
-            };
-            if told.parse::<u64>().is_ok_and(|told| told >= last) {
-                break;
-            }
-        }
-        match missing.is_empty() {
-            true => Ok(()),
-            false => Err(format!("no /gap came with the reason {}", missing.join(" or "))),
         }
     }
 }
@@ -394,5 +359,5 @@ fn describe(line: &Line) -> String {
         bytes.push(b' ');
         bytes.extend(rest);
     }
-    crate::server_peer::shown(&bytes)
+    shown(&bytes)
 }

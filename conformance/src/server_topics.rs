@@ -14,6 +14,8 @@ use bellwire::{
 };
 use bytes::Bytes;
 
+use crate::server_options::Options;
+
 /// Logs in memory.
 #[derive(Clone)]
 pub struct TestTopics(Arc<Hub>);
@@ -24,6 +26,8 @@ struct Hub {
     /// How many messages a log retains, and how many topics may have a log.
     retained: u64,
     topics: usize,
+    /// The log of the topic `no-log` cannot be opened.
+    has_no_log: bool,
     state: Mutex<State>,
 }
 
@@ -47,10 +51,12 @@ struct Changes {
 }
 
 impl TestTopics {
-    pub fn new(retained: u64, topics: usize) -> Self {
+    pub fn new(options: &Options) -> Self {
         let random = Random::from_system();
         let memory = MemoryTopics::new(&random);
-        Self(Arc::new(Hub { random, memory, retained, topics, state: Mutex::default() }))
+        let Options { retained, topics, has_no_log, .. } = *options;
+        let state = Mutex::default();
+        Self(Arc::new(Hub { random, memory, retained, topics, has_no_log, state }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -183,6 +189,9 @@ impl TestReader {
 
 impl TopicReader for TestReader {
     fn poll_window(&mut self, cx: &mut Context<'_>) -> Poll<Result<Window, Unavailable>> {
+        if self.topics.0.has_no_log && self.topic.as_str() == "no-log" {
+            return Poll::Ready(Err(Unavailable("it has no log, as the options say".into())));
+        }
         let window = ready!(self.reader.poll_window(cx))?;
         let first = window.first.max(self.first()).min(window.next);
         Poll::Ready(Ok(Window { first, ..window }))

@@ -1,5 +1,8 @@
 //! The mistakes that a wrong server makes: each has a name, and a short function over lines.
 
+mod accepting;
+mod delivering;
+mod ending;
 mod lines;
 mod parts;
 mod requests;
@@ -51,7 +54,6 @@ pub const WRONGS: &[Wrong] = &[
     server("drops-long-lines", "does not write lines above 900 bytes", lines::drop_long),
     client("ignores-the-clients-limit", "forgets the client's max-line", lines::forget_max_line),
     server("sends-what-it-has", "writes lines over the limit", lines::send_all),
-    client("drops-attributes", "does not look at attributes", lines::drop_attributes),
     client("refuses-keys-with-a-dot", "knows no hints", lines::rename_dotted),
     client("answers-a-bad-first-line", "names a fault in the first line", lines::answer_first),
     // Requests.
@@ -169,4 +171,169 @@ pub const WRONGS: &[Wrong] = &[
     server("holds-items-back", "sends items at the end", streams::hold_items),
     client("answers-every-more", "has a line for each `/more`", streams::answer_credit),
     client("refuses-windows", "knows windows for streams alone", streams::refuse_windows),
+    // One rule of refusals.
+    server("takes-malformed-lines", "accepts requests that are malformed", accepting::malformed),
+    server("takes-any-head", "has no limit for heads", accepting::long_heads),
+    client(
+        "takes-keys-twice",
+        "drops all but the first of a repeated key",
+        accepting::repeated_keys,
+    ),
+    server(
+        "takes-the-words-for-methods",
+        "takes `ok` for a name of a method",
+        accepting::five_words,
+    ),
+    server("takes-any-key", "accepts keys that it does not know", accepting::keys),
+    server("takes-any-value", "accepts values of another form", accepting::values),
+    server("takes-any-arguments", "accepts arguments that do not decode", accepting::arguments),
+    server("checks-values-first", "looks at values before keys", accepting::values_first),
+    server(
+        "authenticates-everybody",
+        "has an `/auth` that it does not ask for",
+        accepting::everybody,
+    ),
+    server("authenticates-again", "accepts a second `/auth`", accepting::second_auth),
+    server("lets-all-publish", "accepts each `/publish`", accepting::publishing),
+    server(
+        "publishes-what-is-too-large",
+        "accepts messages that nobody can read",
+        accepting::large_payloads,
+    ),
+    server("has-no-limits", "accepts what is too many", accepting::too_many),
+    server("is-never-full", "accepts requests when its buffers are full", accepting::when_full),
+    server("begins-without-a-log", "accepts a subscribe without a log", accepting::without_log),
+    server("forgets-revoked-topics", "accepts a subscribe to what is revoked", accepting::revoked),
+    server(
+        "accepts-a-second-subscribe",
+        "has two subscriptions to a topic",
+        accepting::second_subscribe,
+    ),
+    server("leaves-what-is-not-there", "accepts a void unsubscribe", accepting::void_unsubscribe),
+    server(
+        "takes-acks-of-too-much",
+        "accepts acks above what was delivered",
+        accepting::acks_of_too_much,
+    ),
+    server(
+        "silent-about-malformed-lines",
+        "writes no `/error malformed`",
+        accepting::hide_malformed,
+    ),
+    server(
+        "silent-about-long-lines",
+        "writes no `/error line-too-long`",
+        accepting::hide_long_lines,
+    ),
+    server(
+        "silent-about-arguments",
+        "writes no `/error bad-arguments`",
+        accepting::hide_bad_arguments,
+    ),
+    server("forbids-in-silence", "writes no `/error forbidden`", accepting::hide_forbidden),
+    client("skips-empty-lines", "takes an empty line for none", accepting::skip_empty_lines),
+    client("takes-greater-ids", "takes ids above 2^53-1", accepting::greater_ids),
+    client("starts-what-it-refuses", "starts a handler and refuses then", accepting::start_refused),
+    server("refuses-acks-with-an-id", "takes acks one-way only", accepting::acks_as_requests),
+    server("refuses-hellos", "knows no hello of a client", accepting::hellos),
+    client("refuses-topics-like-words", "knows no topic `ok`", accepting::topics_like_words),
+    server("refuses-empty-topics", "knows no topic without messages", accepting::empty_topics),
+    client(
+        "refuses-foreign-epochs",
+        "refuses a position of another epoch",
+        accepting::foreign_epochs,
+    ),
+    client("refuses-what-was-revoked", "refuses what was revoked once", accepting::revoked_topics)
+        .server(accepting::note_revoked),
+    server("forgets-authentication", "forgets who has authenticated", accepting::forget_auth),
+    client("lists-in-one-line", "does not know `list=more`", accepting::lists_in_pages),
+    server("says-no-hold", "writes no `/hold`", accepting::silent_about_holds),
+    // One rule of beginnings and ends.
+    server("waits-for-items", "ends no stream that has no item", ending::wait_for_items),
+    server("cuts-what-has-a-ttl", "ends what has a ttl too early", ending::cut_in_time),
+    server("drops-what-waits", "closes before what waits is started", ending::drop_waiting),
+    server("closes-at-the-line", "closes with its last id", ending::close_at_the_line),
+    client("delays-other-connections", "serves one connection at a time", ending::take_no_other)
+        .server(ending::take_others_again),
+    server("buffers-without-bound", "takes each reply, read or not", ending::lengthen)
+        .client(ending::shorten),
+    client("asks-ahead", "asks for an item before there is credit", ending::ask_ahead),
+    server(
+        "ends-requests-with-the-lease",
+        "ends requests with the lease",
+        ending::cut_at_the_lease,
+    ),
+    // One rule of deliveries.
+    server(
+        "loses-messages-behind-replies",
+        "loses the message behind a reply",
+        delivering::lose_behind_a_reply,
+    ),
+    server(
+        "stops-short-of-the-head",
+        "loses the last message of a replay",
+        delivering::stop_short_of_the_head,
+    ),
+    server("leaves-for-all", "leaves a topic for all connections", delivering::leave_for_all),
+    server("delivers-to-one", "delivers to the first subscriber", delivering::serve_the_first),
+    server(
+        "has-an-epoch-for-each",
+        "says another epoch to each connection",
+        delivering::own_epochs,
+    ),
+    server("names-instead-of-delivering", "names what it could deliver", delivering::name_instead),
+    server(
+        "ends-what-waits",
+        "ends a slow subscription that has lost nothing",
+        delivering::end_what_waits,
+    ),
+    server(
+        "stops-delivering-at-the-line",
+        "delivers nothing behind its last id",
+        delivering::stop_at_the_line,
+    ),
+    server(
+        "has-one-window-for-all",
+        "counts all topics in one window",
+        delivering::share_the_window,
+    ),
+    server(
+        "keeps-windows",
+        "keeps the window of a subscription that was left",
+        delivering::keep_windows,
+    ),
+    server("counts-gaps", "counts a gap in the window", delivering::count_gaps),
+    server(
+        "drops-what-is-too-large",
+        "does not name what is too large",
+        delivering::hide_what_is_large,
+    ),
+    server("hides-the-head-of-ends", "ends without a head", delivering::hide_head_of_ends),
+    server(
+        "lists-an-empty-page",
+        "writes a line for an empty list",
+        delivering::list_an_empty_page,
+    ),
+    client(
+        "resumes-one-late",
+        "takes a position for the last number seen",
+        delivering::resume_one_late,
+    ),
+    client("replays-from-1", "replays all of an epoch", delivering::replay_from_1),
+    client(
+        "replays-without-a-window",
+        "knows no window for a replay",
+        delivering::replay_without_window,
+    ),
+    client(
+        "compares-beginnings-of-epochs",
+        "takes a longer epoch for its own",
+        delivering::compare_beginnings,
+    )
+    .server(delivering::know_epoch),
+    server(
+        "resumes-beyond-the-head",
+        "accepts a position that is not there yet",
+        delivering::go_to_the_head,
+    ),
 ];

@@ -1,6 +1,10 @@
 //! The cases as a whole: their form, their rules, and how many there are.
 
-use std::{collections::HashSet, fs, path::Path};
+use std::{
+    collections::{BTreeSet, HashSet},
+    fs,
+    path::Path,
+};
 
 use bellwire_conformance::case::{Case, Level, Side, load, parse};
 
@@ -40,6 +44,41 @@ fn a_server_case_names_a_rule_that_binds_servers() {
     }
 }
 
+/// The rules that docs/protocol/README.md lists for `Server` or `Client`, each once.
+fn listed(side: Side) -> BTreeSet<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/protocol/README.md");
+    let text = fs::read_to_string(path).expect("the list of rules");
+    let mut rules = BTreeSet::new();
+    let mut is_its = false;
+    for line in text.lines() {
+        if let Some((of, _)) = line.split_once(" rules of L") {
+            is_its = of == format!("{side:?}");
+        } else if let Some(rule) = line.strip_prefix("- ").filter(|_| is_its) {
+            rules.extend(rule.split(' ').next().map(str::to_owned));
+        }
+    }
+    rules
+}
+
+/// README.md says which rules have no case, and why.
+#[test]
+fn each_rule_has_a_case_or_a_reason_for_none() {
+    let readme = include_str!("../README.md");
+    let (_, section) = readme.split_once("### Rules without a case\n").expect("the section");
+    let section = section.split("\n## ").next().expect("its text");
+    let row = |line: &str| Some(line.strip_prefix("| ")?.split_once(" |")?.0.to_owned());
+    let excused: BTreeSet<_> =
+        section.lines().filter_map(row).filter(|one| one != "rule").collect();
+    for (side, excused) in [(Side::Server, excused), (Side::Client, BTreeSet::new())] {
+        let cases = load(side).unwrap();
+        let shown: BTreeSet<_> = cases.into_iter().flat_map(|case| case.rules).collect();
+        let (listed, expected) = (listed(side), excused);
+        assert!(listed.len() > 40, "the rules for {side:?} are found");
+        let without: BTreeSet<_> = listed.difference(&shown).cloned().collect();
+        assert_eq!(without, expected, "rules for {side:?} without a case");
+    }
+}
+
 #[test]
 fn there_are_enough_cases_of_each_level() {
     for (side, least) in [(Side::Server, 150), (Side::Client, 110)] {
@@ -52,7 +91,7 @@ fn there_are_enough_cases_of_each_level() {
 }
 
 #[test]
-fn a_file_of_cases_that_is_wrong_is_explained() {
+fn invalid_case_files_are_reported_with_the_reason() {
     let good =
         "case: a\ntitle: A\nlevel: L0\nrule: S3.1 C2.2\nwrong: w\noptions: x=1 y\n\nC: 1 a\n";
     let case = parse("f", good).unwrap().remove(0);

@@ -18,6 +18,9 @@ use tokio::{
 /// Cases at once: most of them wait.
 const JOBS: usize = 24;
 
+/// How many cases a loaded machine may fail at first.
+const MAY_BE_LATE: usize = 3;
+
 fn kit(arguments: &[&str]) -> Vec<String> {
     let kit = env!("CARGO_BIN_EXE_bellwire-conformance");
     [kit].iter().chain(arguments).map(|&one| one.to_owned()).collect()
@@ -27,12 +30,21 @@ fn cases() -> Vec<Case> {
     load(Side::Client).unwrap()
 }
 
+/// On a loaded machine some of the cases that depend on real time may fail. They run again, alone.
+async fn all_pass(command: Vec<String>, cases: Vec<Case>) {
+    let run = || Run { command: command.clone(), patience: Duration::from_secs(30) };
+    let report: Report = run().cases(cases.clone(), JOBS).await.unwrap();
+    let failed: Vec<_> = report.failures().map(|entry| &entry.name).collect();
+    assert_eq!(report.passed() + failed.len(), cases.len(), "none is skipped: {report}");
+    assert!(failed.len() <= MAY_BE_LATE, "{report}");
+    for case in cases.iter().filter(|case| failed.contains(&&case.name)) {
+        assert_eq!(run().case(case).await, Outcome::Passed, "{}", case.name);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_rust_client_passes_all_cases() {
-    let run = Run { command: kit(&["testee"]), patience: Duration::from_secs(30) };
-    let report: Report = run.cases(cases(), JOBS).await.unwrap();
-    let skipped = report.cases.iter().filter(|case| matches!(case.outcome, Outcome::Skipped(_)));
-    assert_eq!(report.failures().count() + skipped.count(), 0, "{report}");
+    all_pass(kit(&["testee"]), cases()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -43,7 +55,8 @@ async fn each_case_is_failed_by_its_wrong_client() {
         let run = Run { command, patience: Duration::from_millis(1_500) };
         (run.case(&case).await == Outcome::Passed).then(|| format!("{} {}", case.name, case.wrong))
     });
-    let passed: Vec<_> = passed.buffered(JOBS).filter_map(async |passed| passed).collect().await;
+    let passed: Vec<_> =
+        passed.buffer_unordered(JOBS).filter_map(async |passed| passed).collect().await;
     assert_eq!(passed, Vec::<String>::new(), "cases that their wrong clients pass");
 }
 
@@ -72,16 +85,30 @@ async fn the_testee_in_python_passes() {
     assert_eq!((report.passed(), report.failures().count()), (names.len(), 0), "{report}");
 }
 
-/// The proxy of the wrong clients fails no case by itself, but for the one about bytes that are not
-/// a line yet: it passes on lines.
+/// The proxy of the mutated clients fails no case by itself, except the one about bytes that do not
+/// form a line yet: the proxy forwards whole lines.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_client_without_a_mistake_passes() {
+async fn a_mutation_proxy_without_a_mutation_passes_all_client_cases() {
     let command = [kit(&["wrong-client", "none", "--"]), kit(&["testee"])].concat();
-    let run = Run { command, patience: Duration::from_secs(30) };
     let mut cases = cases();
     cases.retain(|case| case.name != "endless-line");
-    let report = run.cases(cases, JOBS).await.unwrap();
-    assert_eq!(report.failures().count(), 0, "{report}");
+    all_pass(command, cases).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_case_is_explained() {
+    let command = [kit(&["wrong-client", "trims-payloads", "--"]), kit(&["testee"])].concat();
+    let run = Run { command, patience: Duration::from_secs(30) };
+    let case = cases().into_iter().find(|case| case.wrong == "trims-payloads").unwrap();
+    let Outcome::Failed(failure) = run.case(&case).await else { panic!("it is not failed") };
+    let (at, step) = (failure.at.unwrap(), failure.step.unwrap());
+    let (number, _) = case.script.iter().find(|(_, line)| *line == step).unwrap();
+    assert_eq!(at, format!("{}:{number}", case.file));
+    assert!(failure.reason.contains("expected"), "{}", failure.reason);
+    for mark in ["T: connect", "S: * /hello;version=1", "C: 1 "] {
+        let is_there = failure.dialogue.iter().any(|line| line.starts_with(mark));
+        assert!(is_there, "{mark} in {:?}", failure.dialogue);
+    }
 }
 
 #[test]

@@ -84,6 +84,35 @@ async fn each_case_is_failed_by_its_wrong_server() {
     assert!(others.is_empty(), "these are not failed: {others:#?}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_case_is_explained() {
+    let name = "resume-on-another-connection";
+    let cases: Vec<_> = cases().into_iter().filter(|case| case.name == name).collect();
+    let report = runner(find("resumes-one-late"), PATIENCE).await.run(&cases).await;
+    let json = serde_json::to_value(&report).unwrap();
+    let entry = &json["cases"][0];
+    let text = |key: &str| entry[key].as_str().unwrap_or_else(|| panic!("{key} in {entry}"));
+    assert_eq!((text("name"), text("outcome"), text("level")), (name, "failed", "L2"));
+    assert_eq!(entry["rules"], serde_json::json!(["B4.1", "S4.4"]));
+    let mut script = cases[0].script.iter();
+    let (number, _) =
+        script.find(|(_, line)| line.starts_with("S: 1 ok;epoch=<e>;next=2")).unwrap();
+    assert_eq!(text("at"), format!("l2-resume.txt:{number}"));
+    assert!(text("step").starts_with("S: 1 ok;epoch=") && !text("step").contains("<e>"), "{entry}");
+    assert!(text("reason").starts_with("S4.4: next is 3 instead of 2\ngot 1 ok;"), "{entry}");
+    let dialogue = entry["dialogue"].as_array().unwrap().iter();
+    let shown: Vec<_> =
+        dialogue.filter_map(|line| line.as_str()?.split([' ', ';']).next()).collect();
+    let hello_and_request = ["connection", "S:", "C:"];
+    assert_eq!(shown[..3], hello_and_request);
+    assert!(shown.ends_with(&hello_and_request), "{shown:?}");
+    for part in
+        [name, "[B4.1 S4.4]", text("at"), text("step"), "before that:", "control: test.publish"]
+    {
+        assert!(report.to_string().contains(part), "{part} in {report}");
+    }
+}
+
 #[test]
 fn each_case_names_a_wrong_server_that_exists() {
     for case in cases() {

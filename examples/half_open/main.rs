@@ -1,12 +1,12 @@
 //! How soon each end notices that the other is silently gone, in seconds and with processes:
 //! `scripts/half_open.sh`, which runs `cargo run --release --example half_open [RUNS]`
 //!
-//! Row 23 of the threats. A server is stopped by SIGSTOP, with and without another server in the
+//! SECURITY.md, threat 23. A server is stopped by SIGSTOP, with and without another server in the
 //! client's list. A client is stopped, and continued. The network between two hosts loses all
 //! packets. A host is unplugged. Each end has to notice within 21 s. After the client has connected
 //! again, it has to get all messages that were published meanwhile. Does all of this RUNS times
-//! (default 2), and prints the times; ends with 1 if a bound is missed. Linux: the hosts are network
-//! namespaces, which need root. Without them it says so, and runs the other cases.
+//! (default 2), and prints the times; ends with 1 if a bound is missed. Linux: the hosts are
+//! network namespaces, which need root. Without them it says so, and runs the other cases.
 
 #[macro_use]
 #[path = "../shared/print.rs"]

@@ -481,7 +481,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_may_start_without_a_last_lf() {
+    async fn a_file_may_begin_with_an_unterminated_line() {
         let mut bench = Bench::with("one\nhal");
         assert_eq!(bench.read().await, [line(1, "one")]);
         bench.append("file", "f\nthree\n");
@@ -506,7 +506,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_truncated_file_starts_anew() {
+    async fn a_truncated_file_is_read_from_the_beginning() {
         let mut bench = Bench::with("one\ntwo\nhal");
         bench.read().await;
         bench.write("file", "one\n");
@@ -518,7 +518,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_rewritten_longer_starts_anew() {
+    async fn a_file_rewritten_longer_is_read_from_the_start() {
         let mut bench = Bench::with("one\ntwo\n");
         bench.read().await;
         bench.write("file", "un\ndeux\ntrois\n");
@@ -529,7 +529,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_rewritten_to_the_same_length_starts_anew() {
+    async fn a_file_rewritten_to_the_same_length_is_read_from_the_start() {
         let mut bench = Bench::with("one\ntwo\n");
         bench.read().await;
         bench.write("file", "one\nTWO\n");
@@ -571,7 +571,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_replacement_that_begins_alike_starts_anew() {
+    async fn a_replacement_with_the_same_beginning_is_read_from_the_start() {
         let mut bench = Bench::with("one\n");
         bench.read().await;
         bench.write("new", "one\ntwo\n");
@@ -581,7 +581,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_symlink_that_is_turned_is_a_replacement() {
+    async fn retargeting_a_symlink_counts_as_replacing_the_file() {
         let mut bench = Bench::new();
         bench.write("a", "one\n");
         bench.write("b", "two\n");
@@ -593,7 +593,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_byte_order_mark_is_no_part_of_the_first_line() {
+    async fn byte_order_mark_is_stripped_from_the_first_line() {
         let mut bench = Bench::with("\u{feff}one\n\u{feff}two\n");
         assert_eq!(bench.read().await, [line(1, "one"), line(2, "\u{feff}two")]);
         bench.write("new", "\u{feff}");
@@ -603,9 +603,9 @@ mod tests {
         assert_eq!(bench.read().await, [line(2, "three")]);
     }
 
-    /// The file that a writer leaves which keeps its own offset in a truncated file.
+    /// The file that results when a writer keeps its own offset in a truncated file.
     #[tokio::test]
-    async fn a_hole_before_a_line_is_no_part_of_it() {
+    async fn a_hole_before_a_line_is_skipped() {
         let mut bench = Bench::with("one\ntwo\n");
         bench.read().await;
         let writer = File::options().write(true).open(bench.path("file")).unwrap();
@@ -636,7 +636,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn files_that_stand_there_between_two_looks_are_read_in_their_order() {
+    async fn files_replaced_between_two_polls_are_read_in_order() {
         let replaced = Event::Restarted(Reason::Replaced);
         let mut bench = Bench::with("one\n");
         bench.read().await;
@@ -669,7 +669,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn files_that_are_gone_before_they_are_read_are_told() {
+    async fn files_deleted_before_being_read_are_reported() {
         let replaced = Event::Restarted(Reason::Replaced);
         let mut bench = Bench::with("one\n");
         bench.read().await;
@@ -698,7 +698,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn a_file_that_comes_later_is_read_with_those_before_it() {
+    async fn a_later_file_is_read_after_earlier_unread_files() {
         let mut bench = Bench::new();
         bench.fail().await;
         bench.write("file", "one\n");
@@ -709,7 +709,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_missing_file_is_reported_once_and_waited_for() {
+    async fn a_missing_file_is_reported_once_and_awaited() {
         let mut bench = Bench::new();
         let error = bench.fail().await;
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
@@ -721,7 +721,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_vanishes_is_reported_each_time_and_read_on_if_it_returns() {
+    async fn each_deletion_is_reported_and_reading_continues_on_return() {
         let mut bench = Bench::with("one\n");
         bench.read().await;
         for (number, text) in [(2, "two\n"), (3, "three\n")] {
@@ -735,7 +735,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_vanishes_gives_its_last_lines_before_the_error() {
+    async fn last_lines_of_a_deleted_file_precede_the_error() {
         let mut bench = Bench::with("one\n");
         bench.read().await;
         bench.append("file", "two\n");
@@ -748,7 +748,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_file_after_a_while_starts_anew() {
+    async fn a_different_file_after_a_while_is_read_from_the_start() {
         let mut bench = Bench::with("one\n");
         bench.read().await;
         fs::remove_file(bench.path("file")).unwrap();
@@ -760,7 +760,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_kind_of_trouble_is_reported_too() {
+    async fn a_different_error_is_reported_as_well() {
         let mut bench = Bench::new();
         assert_eq!(bench.fail().await.kind(), io::ErrorKind::NotFound);
         fs::create_dir(bench.path("file")).unwrap();
@@ -795,7 +795,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_call_reads_a_bounded_amount_and_the_next_goes_on() {
+    async fn one_call_reads_a_bounded_amount_and_the_next_continues() {
         let count = MAX_READ as u64 / 4 + 10;
         let mut bench = Bench::with("abc\n".repeat(count as usize));
         assert_eq!(bench.read().await.len(), MAX_READ / 4);
@@ -814,7 +814,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_is_dropped_loses_nothing() {
+    fn a_dropped_call_loses_no_lines() {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         let runtime = builder.max_blocking_threads(1).build().unwrap();
         runtime.block_on(async {

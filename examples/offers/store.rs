@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_is_told_from_what_is_new() {
+    fn known_offers_are_distinguished_from_new_ones() {
         let store = Store::default();
         assert_eq!(store.free_id(), NonZeroU64::new(1));
         assert_eq!(store.put(offer(7, "loft")), Put::New);
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn one_leads_to_the_next_through_all() {
+    fn next_iterates_over_all_offers() {
         let store = Store::default();
         [9, 3, 250, 7].into_iter().for_each(|id| _ = store.put(offer(id, "loft")));
         let first = store.next(None);

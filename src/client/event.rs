@@ -215,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dead_listeners_do_not_pile_up() {
+    fn dropped_listeners_do_not_accumulate() {
         let mut events = Events::default();
         let kept = events.listen(2, false);
         (0..100).for_each(|_| drop(events.listen(2, false)));

@@ -191,7 +191,7 @@ mod tests {
     /// After a time without a loss, the callback is called at once, and the pauses begin with the
     /// first window.
     #[tokio::test(start_paused = true)]
-    async fn the_pauses_begin_anew_after_a_time_without_a_loss() {
+    async fn backoff_restarts_after_a_time_without_a_loss() {
         let shared = Shared::of_one(ClientConfig::new());
         let OnLoss::Resync(mut resync) = OnLoss::resync(async |_| Ok::<_, String>(())) else {
             panic!("it resynchronises")

@@ -65,7 +65,8 @@ use crate::{
 ///
 /// When the connection is lost or the server sends `/bye`, the client connects again, to the same
 /// server or another, and its handles and subscriptions go on: see [`ClientBuilder`]. Only a client
-/// of [`Client::new`] ends with its transport.
+/// of [`Client::new`] ends with its transport. [`Client::ended`] says whether a client has ended for
+/// good, and why.
 ///
 /// ```no_run
 /// use bellwire::Client;
@@ -211,6 +212,32 @@ impl Client {
         self.shared().look(|core| match core.status() {
             Status::Open(hello) => Some(hello.clone()),
             Status::Connecting | Status::Ended(_) => None,
+        })
+    }
+
+    /// Why the client has ended for good; `None` while it has a connection or will make one.
+    ///
+    /// A client that reconnects ends when it is closed, when no attempt at any of its addresses can
+    /// succeed (invalid addresses, refused credentials, another version of the protocol), and after
+    /// [`ClientConfig::give_up_after`]. Its calls then fail with
+    /// [`NotSent::Lost`](crate::NotSent::Lost), so make a new client. To wait for the end, read
+    /// [`events`](Self::events) until [`ConnectionEvent::Ended`].
+    ///
+    /// ```
+    /// use bellwire::{Client, ConnectionError};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), ConnectionError> {
+    /// let client = Client::builder().address("127.0.0.1:9").connect_lazily();
+    /// assert_eq!(client.ended(), None);
+    /// client.close().await?;
+    /// assert_eq!(client.ended(), Some(ConnectionError::Closed));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn ended(&self) -> Option<ConnectionError> {
+        self.shared().look(|core| match core.status() {
+            Status::Ended(error) => Some(error.clone()),
+            Status::Connecting | Status::Open(_) => None,
         })
     }
 

@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn seen_ends_when_everything_below_is_handed_over() {
+    fn seen_completes_when_everything_below_is_handed_over() {
         let standing = standing("e:5");
         let mut seen = ["e:5", "e:6", "e:7"].map(|text| Seen::new(standing.clone(), at(text)));
         assert_eq!(seen.each_mut().map(is_seen), [true, false, false]);
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn seen_fails_for_a_left_log_and_waits_for_a_new_one() {
+    fn seen_fails_for_an_old_log_and_waits_for_a_new_one() {
         let standing = standing("e:5");
         let mut old = Seen::new(standing.clone(), at("e:9"));
         let mut new = Seen::new(standing.clone(), at("f:2"));

@@ -214,7 +214,7 @@ mod tests {
     /// Over the limit, some connection is above the allowance, and no connection with at most
     /// `LITTLE` is.
     #[test]
-    fn over_the_limit_somebody_is_above_the_allowance() {
+    fn over_the_limit_some_connection_exceeds_the_allowance() {
         let mut rng = fastrand::Rng::with_seed(3);
         for _ in 0..2_000 {
             let server = Arc::<Buffered>::default();
@@ -243,7 +243,7 @@ mod tests {
     /// If all connections hold the same, none is above the allowance at the limit, and all are
     /// above it one byte over the limit.
     #[test]
-    fn equals_are_treated_alike() {
+    fn equal_connections_are_treated_alike() {
         const EACH: usize = 4 * LITTLE;
         let server = Arc::<Buffered>::default();
         let all: Vec<_> = (0..10).map(|_| held(&server, EACH)).collect();

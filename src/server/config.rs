@@ -14,7 +14,7 @@ use crate::{
 const CONNECTION: usize = 1_536;
 /// The memory of a subscription with the longest name and terms: its cursor, its waker and its
 /// entries in tables; a window with the most runs, or a topic without a log; and its `/end` in a
-/// buffer that grows by doubling. `the_worst_case_is_what_it_costs` in tests/memory.rs measures all
+/// buffer that grows by doubling. `worst_case_bytes_covers_the_measured_memory` in tests/memory.rs measures all
 /// three.
 const SUBSCRIPTION: usize = 2_304;
 /// The memory of a log: its name, its line prefix, and the spare room of its rings.

@@ -192,7 +192,7 @@ mod tests {
     /// Compares with one queue of all messages. It holds the newest messages in the order of
     /// publishing, less those that the logs' own limits dropped.
     #[test]
-    fn the_oldest_of_all_topics_leave() {
+    fn the_oldest_messages_of_all_topics_are_dropped_first() {
         const TOPICS: usize = 7;
         let (topics, mut rng) = (limited(2_000), fastrand::Rng::with_seed(7));
         let mut queue: VecDeque<(usize, usize)> = VecDeque::new();

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_that_copy_nothing_leave_no_lines() {
+    fn steps_without_lines_are_validated() {
         let gap = |last| Read::Gap { last, reason: crate::protocol::Code::RETENTION };
         let reset = |to: &str| Read::Reset(to.parse().unwrap());
         for (read, is_right) in [

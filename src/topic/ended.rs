@@ -80,7 +80,7 @@ mod tests {
 
     /// While few topics are dropped again and again, every end is kept.
     #[test]
-    fn few_topics_forget_nothing() {
+    fn few_topics_forget_no_ends() {
         let mut ended = Ended::default();
         for n in 1..=100 {
             assert!(!ended.note(&topic(n % 5), at(n), 10), "{n}");

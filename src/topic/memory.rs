@@ -359,7 +359,7 @@ mod tests {
         topics.0.note_end(&topic("a"), Position { epoch, next: MAX_NUMBER - 1 });
         let last = topics.append_now(&topic("a"), b"x").unwrap();
         assert_eq!((last.epoch, last.sequence), (epoch, MAX_NUMBER - 1));
-        assert!(last.seen().is_some());
+        assert!(last.position().is_some());
         assert_eq!(topics.append_now(&topic("a"), b"x"), Err(PublishError::TooMany));
         topics.append_now(&topic("b"), b"x").unwrap();
         topics.0.close(&topic("a"));
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unused_log_goes_and_its_topic_goes_on_where_it_ended() {
+    fn a_topic_continues_its_numbers_after_its_idle_log_is_dropped() {
         let topics = topics();
         let (a, b) = (topic("a"), topic("b"));
         let before = topics.append_now(&a, b"x").unwrap();
@@ -466,7 +466,7 @@ mod tests {
     /// Identity: no number of an epoch names two messages of a topic, however many ends are
     /// dropped.
     #[test]
-    fn no_number_is_given_twice() {
+    fn no_number_of_an_epoch_is_assigned_twice() {
         let (topics, mut rng) = (topics(), fastrand::Rng::with_seed(3));
         let retention = topics.0.settings.lock().retention;
         topics.set_limits(retention, StoreLimits { topics: 8, bytes: 1 << 20 });
@@ -513,10 +513,10 @@ mod tests {
         assert_eq!(topics.0.close(&topic("none")).0, None);
     }
 
-    /// A topic whose log was dropped, and that is closed then, comes back under another epoch. A
-    /// topic that never had a message has no end.
+    /// A topic that is closed after its log was dropped gets another epoch. A topic that never had
+    /// a message has no end.
     #[test]
-    fn a_dropped_log_that_is_closed_comes_back_under_another_epoch() {
+    fn a_topic_closed_after_its_log_dropped_gets_a_new_epoch() {
         let topics = topics();
         let name = topic("a");
         let before = topics.append_now(&name, b"x").unwrap();
@@ -558,7 +558,7 @@ mod tests {
 
     /// A log is idle only after its last message and after its last reader has left.
     #[test]
-    fn a_log_that_is_used_again_is_not_idle() {
+    fn a_log_in_use_again_is_not_idle() {
         let topics = topics();
         let a = topic("a");
         topics.append_now(&a, b"x").unwrap();

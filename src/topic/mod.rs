@@ -210,8 +210,20 @@ impl Published {
         Self { epoch, sequence }
     }
 
-    /// The position of a reader that has received it; `None` after the last number of an epoch.
-    pub(crate) fn seen(self) -> Option<Position> {
+    /// The position behind the message, which is that of a reader that has received it. `None`
+    /// after the last number of an epoch, because no position follows it.
+    ///
+    /// [`Subscribe::from`](crate::Subscribe::from) takes it, to read what is published later, and
+    /// [`Progress::seen`](crate::Progress::seen) waits until a subscription has received the
+    /// message.
+    ///
+    /// ```
+    /// use bellwire::{Published, protocol::Epoch};
+    ///
+    /// let published = Published::new(Epoch::new("k3f9").unwrap(), 17);
+    /// assert_eq!(published.position().unwrap().to_string(), "k3f9:18");
+    /// ```
+    pub fn position(self) -> Option<Position> {
         let next = self.sequence.saturating_add(1);
         Some(Position { epoch: self.epoch, next }).filter(|position| position.is_sendable())
     }
@@ -278,11 +290,13 @@ pub enum PublishError {
 impl fmt::Display for PublishError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::InvalidTopic => f.write_str("not a topic name"),
+            Self::InvalidTopic => f.write_str(Topic::INVALID),
             Self::TooLarge { max_line } => {
-                write!(f, "notification would be longer than {max_line} bytes")
+                write!(f, "the notification would exceed the limit of {max_line} bytes")
             }
-            Self::TooMany => f.write_str("too many topics, or no number left in this one"),
+            Self::TooMany => f.write_str(
+                "the server has too many topics, or this one has no number left until it is closed",
+            ),
             Self::Closed => f.write_str("the server has stopped"),
             Self::Busy(Unavailable(why)) => write!(f, "not published, try again later: {why}"),
             Self::Unavailable(unavailable) => unavailable.fmt(f),

@@ -81,9 +81,9 @@ mod tests {
     use super::*;
     use crate::sync::Arc;
 
-    /// A reader that waits is woken by the next message, whichever other readers come and go.
+    /// The next message wakes a waiting reader, whichever other readers come and go.
     #[test]
-    fn who_waits_is_woken_whoever_else_leaves() {
+    fn a_waiting_reader_is_woken_though_others_leave() {
         use crate::sync::{AtomicUsize, Ordering};
 
         #[derive(Default)]
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_readers_do_not_pile_up() {
+    fn waiting_readers_do_not_accumulate() {
         let mut readers = Readers::default();
         let waker = Waker::noop();
         let kept = readers.add();

@@ -1,5 +1,5 @@
-//! Who may speak, and of what: `/auth`, principals, the authoriser, and taking back what was given.
-// threats: 18, 19, 34
+//! Authentication and authorization: `/auth`, principals, the authorizer, and revocation.
+// SECURITY.md, threats 18, 19 and 34.
 
 use std::{
     collections::HashMap,
@@ -85,7 +85,7 @@ async fn a_token_names_the_principal() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_an_authenticator_everybody_is_anonymous() {
+async fn clients_are_anonymous_without_an_authenticator() {
     let server = PipeServer::start(router());
     let mut peer = server.connect().await;
     peer.ask("1 whoami\n", "1 ok nobody None\n").await;
@@ -103,7 +103,7 @@ struct Row {
     drawn: &'static str,
 }
 
-/// Row 19 of the threats: a table of every method and every state. In the last one, finishing,
+/// SECURITY.md, threat 19: a table of every method and every state. In the last one, finishing,
 /// nothing is obeyed.
 #[rustfmt::skip]
 const TABLE: &[Row] = &[
@@ -148,9 +148,10 @@ enum State {
     Finishing,
 }
 
-/// Row 19 of the threats. [S19.1]
+/// [S19.1] Each method before authentication, after it, behind the final `/bye`, and while the
+/// connection finishes. SECURITY.md, threat 19.
 #[tokio::test(start_paused = true)]
-async fn every_method_in_every_state() {
+async fn each_protocol_method_is_answered_by_connection_state() {
     for row in TABLE {
         for state in [State::Before, State::After, State::Drawn, State::Finishing] {
             let expected = match state {
@@ -254,10 +255,10 @@ fn counting(done: &Arc<AtomicUsize>) -> PipeServer {
     })
 }
 
-/// Row 19 of the threats. Whatever a stranger says, in whatever pieces: nothing is run, published or
-/// opened for it, and each of its requests is refused once.
+/// Whatever an unauthenticated peer sends, in whatever pieces: nothing is run, published or opened
+/// for it, and each of its requests is refused once. SECURITY.md, threat 19.
 #[tokio::test(start_paused = true)]
-async fn nothing_is_done_for_a_stranger() {
+async fn unauthenticated_requests_have_no_effect() {
     for seed in 0..200 {
         let (random, done) = (Random::seeded(seed), Arc::new(AtomicUsize::new(0)));
         let (lines, requests) = guesses(&random);
@@ -285,9 +286,9 @@ async fn send_in_pieces(peer: &mut Peer, mut bytes: &[u8], random: &Random) {
     peer.half_close().await;
 }
 
-/// [S19.2] While the authenticator takes its time, nothing behind `/auth` is looked at.
+/// [S19.2] While the authenticator runs, the server processes nothing behind `/auth`.
 #[tokio::test(start_paused = true)]
-async fn nothing_is_read_before_auth_is_answered() {
+async fn lines_behind_auth_are_not_processed_until_it_is_answered() {
     let gate = Slow::default();
     let slow = gate.clone();
     let server = PipeServer::built(router(), |server| server.authenticator(slow));
@@ -333,9 +334,9 @@ impl Authenticator for Slow {
     }
 }
 
-/// [S19.3] One below, and at, the limit.
+/// [S19.3] One millisecond below the limit, and at the limit.
 #[tokio::test(start_paused = true)]
-async fn a_stranger_has_ten_seconds() {
+async fn an_unauthenticated_peer_is_closed_after_ten_seconds() {
     let server = guarded(ServerConfig::new());
     let mut late = server.connect().await;
     let mut peer = server.connect().await;
@@ -352,7 +353,7 @@ async fn a_stranger_has_ten_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn auth_time_may_be_set() {
+async fn auth_time_is_configurable() {
     let server = guarded(ServerConfig::new().auth_time(Duration::from_secs(2)));
     let mut peer = server.connect().await;
     advance(Duration::from_millis(1_980)).await;
@@ -362,9 +363,10 @@ async fn auth_time_may_be_set() {
     peer.expect_closed().await;
 }
 
-/// An authenticator that never ends hurts its own connection, and only until the time is over.
+/// An authenticator that never ends affects only its own connection, and only until `auth_time` is
+/// over.
 #[tokio::test(start_paused = true)]
-async fn an_authenticator_that_never_ends_is_given_up() {
+async fn a_hanging_authenticator_is_timed_out() {
     let server = PipeServer::built(router(), |server| server.authenticator(Slow::default()));
     let mut peer = server.connect().await;
     peer.send("1 /auth slow x\n2 whoami\n").await;
@@ -378,7 +380,7 @@ async fn an_authenticator_that_never_ends_is_given_up() {
 /// [S19.4] Two refusals are tolerated, and the third ends the connection. A well-formed `/auth`
 /// with an unknown scheme counts, too.
 #[tokio::test(start_paused = true)]
-async fn the_third_refused_auth_is_the_last() {
+async fn the_third_refused_auth_closes_the_connection() {
     let server = guarded(ServerConfig::new());
     let mut twice = server.connect().await;
     let refused = "1 no unauthenticated\n2 no unauthenticated no such scheme\n3 ok\n";
@@ -392,7 +394,7 @@ async fn the_third_refused_auth_is_the_last() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn auth_tries_may_be_set() {
+async fn auth_tries_is_configurable() {
     let server = guarded(ServerConfig::new().auth_tries(1));
     let mut peer = server.connect().await;
     let last = "1 no unauthenticated\n* /bye;last=0 unauthenticated\n";
@@ -441,7 +443,7 @@ impl Authenticator for Broken {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_authenticator_that_cannot_decide_is_busy() {
+async fn an_undecided_authenticator_is_answered_busy() {
     let server = PipeServer::built(router(), |server| server.authenticator(Broken));
     let mut peer = server.connect().await;
     peer.ask("1 /auth at-once x\n", "1 no busy\n").await;
@@ -467,7 +469,7 @@ async fn an_authenticator_that_cannot_decide_is_busy() {
 
 /// [S19.5] The limit counts the LF, and ends with `/auth`.
 #[tokio::test(start_paused = true)]
-async fn lines_are_short_before_auth() {
+async fn lines_before_auth_have_a_shorter_limit() {
     let server = guarded(ServerConfig::new());
     let mut peer = server.connect().await;
     let at =
@@ -491,7 +493,7 @@ async fn lines_are_short_before_auth() {
 
 /// An unauthenticated peer gets the same grace as every other peer.
 #[tokio::test(start_paused = true)]
-async fn a_stranger_does_not_hold_up_a_drain() {
+async fn an_unauthenticated_peer_does_not_delay_a_drain() {
     let mut server = guarded(ServerConfig::new());
     let mut peer = server.connect().await;
     server.stop();
@@ -519,7 +521,7 @@ fn lettered() -> PipeServer {
 
 /// [S19.6]
 #[tokio::test(start_paused = true)]
-async fn what_is_denied_is_forbidden() {
+async fn denied_requests_are_answered_forbidden() {
     let server = lettered();
     let mut a = known(&server, "secret-a").await;
     a.ask("2 a.echo x\n3 b.echo x\n", "2 ok x\n3 no forbidden\n").await;
@@ -533,10 +535,10 @@ async fn what_is_denied_is_forbidden() {
     a.ask("8 nosuch\n", "8 no unknown-method no method \"nosuch\"; ask /methods\n").await;
 }
 
-/// Row 18 of the threats. [S19.7] Neither of two clients sees messages of the other, live or
-/// replayed.
+/// [S19.7] Neither of two clients gets messages of the other, live or replayed. SECURITY.md, threat
+/// 18.
 #[tokio::test(start_paused = true)]
-async fn nobody_sees_the_others_data() {
+async fn clients_receive_only_their_own_topics() {
     let server = lettered();
     for round in 1..=3 {
         for topic in ["a", "b"] {
@@ -568,9 +570,9 @@ async fn nobody_sees_the_others_data() {
     }
 }
 
-/// [S19.7] What was allowed once is asked for again at each resume.
+/// [S19.7] A resume needs a new authorization, though the first subscribe was allowed.
 #[tokio::test(start_paused = true)]
-async fn a_resume_is_asked_for_again() {
+async fn each_resume_is_authorized_again() {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = asked.clone();
     let server = PipeServer::built(router(), |server| {
@@ -648,9 +650,10 @@ impl Gates {
     }
 }
 
-/// [S19.8] A call that waits for its verdict waits alone, with its payload, in a place in flight.
+/// [S19.8] A call that waits for its authorization delays no other. It keeps its payload and takes
+/// a place in flight.
 #[tokio::test(start_paused = true)]
-async fn a_pending_verdict_delays_only_its_call() {
+async fn a_pending_authorization_delays_only_its_call() {
     let gates = Gates::default();
     let server = gates.server(ServerConfig::new().in_flight(2));
     let mut peer = server.connect().await;
@@ -664,9 +667,9 @@ async fn a_pending_verdict_delays_only_its_call() {
     peer.ask("6 other\n* other\n", "6 no forbidden\n* /error forbidden\n").await;
 }
 
-/// [S19.8] [S3.14] [S3.15] What was not allowed was not started.
+/// [S19.8] [S3.14] [S3.15] A call that was not allowed was not started.
 #[tokio::test(start_paused = true)]
-async fn a_call_that_waits_for_its_verdict_was_not_started() {
+async fn a_call_awaiting_authorization_counts_as_not_started() {
     let gates = Gates::default();
     let mut server = gates.server(ServerConfig::new().drain(Duration::from_secs(1)));
     let mut peer = server.connect().await;
@@ -687,7 +690,7 @@ async fn a_call_that_waits_for_its_verdict_was_not_started() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_runs_after_its_verdict_is_cut_like_any_other() {
+async fn a_handler_started_after_authorization_is_cut_normally() {
     let gates = Gates::default();
     let server = gates.server(ServerConfig::new());
     let mut peer = server.connect().await;
@@ -698,9 +701,10 @@ async fn what_runs_after_its_verdict_is_cut_like_any_other() {
     peer.ask("* /cancel 1\n", "1 cut cancelled\n").await;
 }
 
-/// [S19.9] [S3.12] Protocol methods keep their order, whatever a verdict takes; calls go on.
+/// [S19.9] [S3.12] Protocol methods keep their order, however long an authorization takes. Calls go
+/// on.
 #[tokio::test(start_paused = true)]
-async fn a_pending_verdict_holds_the_order_of_protocol_methods() {
+async fn protocol_methods_stay_in_order_behind_pending_authorization() {
     let gates = Gates::default();
     let server = gates.server(ServerConfig::new());
     let mut peer = server.connect().await;
@@ -733,7 +737,7 @@ async fn a_pending_verdict_holds_the_order_of_protocol_methods() {
 /// obeyed. A `/renew` restarts the lease before it is answered, and the client learns that it has
 /// to wait.
 #[tokio::test(start_paused = true)]
-async fn a_pending_subscribe_holds_up_protocol_requests_only() {
+async fn a_pending_subscribe_delays_only_protocol_requests() {
     let gates = Gates::default();
     let server = gates.server(ServerConfig::new().lease(Duration::from_secs(12)));
     let mut peer = server.connect().await;
@@ -775,10 +779,10 @@ async fn a_half_close_waits_for_a_pending_subscribe() {
     peer.expect_closed().await;
 }
 
-/// [S12.9] Protocol requests wait within the bound for lines that wait, and behind it nothing is
-/// read.
+/// [S12.9] Protocol requests that wait count against the bound for waiting lines. At the bound the
+/// server stops reading.
 #[tokio::test(start_paused = true)]
-async fn what_waits_behind_a_subscribe_is_bounded() {
+async fn requests_waiting_behind_a_subscribe_are_bounded() {
     let gates = Gates::default();
     let server = gates.server(ServerConfig::new().parked_bytes(100));
     let mut peer = server.connect().await;
@@ -794,9 +798,10 @@ async fn what_waits_behind_a_subscribe_is_bounded() {
     peer.expect("5 ok a\n").await;
 }
 
-/// A connection that ends before a `/subscribe` is decided refuses it, and what waits behind it.
+/// A connection that ends before a `/subscribe` is authorized refuses it and everything that waits
+/// behind it.
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_is_turned_away_answers_what_waits() {
+async fn a_rejected_connection_answers_waiting_requests() {
     let gates = Gates::default();
     let server = gates.server(ServerConfig::new().violations(0));
     let mut peer = server.connect().await;
@@ -813,9 +818,9 @@ async fn a_connection_that_is_turned_away_answers_what_waits() {
     peer.expect_closed().await;
 }
 
-/// With every place taken, a verdict on a protocol method still comes through.
+/// With every place in flight taken, the server still decides on protocol methods.
 #[tokio::test(start_paused = true)]
-async fn a_verdict_needs_no_place() {
+async fn authorization_of_a_protocol_method_needs_no_place() {
     let gates = Gates::default();
     let server = gates.server(ServerConfig::new().in_flight(1));
     let mut peer = server.connect().await;
@@ -830,10 +835,10 @@ async fn position(server: &PipeServer) -> String {
     server.publisher.publish("t", "").await.expect("published").epoch.to_string()
 }
 
-/// [S19.10] An authorizer that panics, takes longer than a handler may, or says so cannot decide:
-/// that is not a denial.
+/// [S19.10] An authorizer that panics, exceeds the handler time, or reports that it cannot decide:
+/// this is not a denial.
 #[tokio::test(start_paused = true)]
-async fn an_authorizer_that_cannot_decide_is_busy() {
+async fn an_undecided_authorizer_is_answered_busy() {
     let gates = Gates::default();
     let server = gates.server(ServerConfig::new());
     let mut peer = server.connect().await;
@@ -860,9 +865,9 @@ async fn an_authorizer_that_cannot_decide_is_busy() {
     peer.expect("9 no deadline\n").await;
 }
 
-/// [S19.10] With a hint, where the authorizer has one.
+/// [S19.10] The reply has the authorizer's retry hint.
 #[tokio::test(start_paused = true)]
-async fn an_authorizer_may_say_when_to_ask_again() {
+async fn an_authorizer_may_give_a_retry_hint() {
     let router = Router::new().method("now", async || ()).method("later", async || ());
     let allow = |_: &Principal, action: Action<'_>| {
         let unavailable = || Verdict::Unavailable { retry: Some(Duration::from_millis(250)) };
@@ -933,9 +938,9 @@ async fn a_revoked_subscription_ends_at_once() {
     assert_eq!((handle.sessions().len(), handle.sessions_of("nobody").len()), (2, 0));
 }
 
-/// The last one to be revoked empties the lease.
+/// No expiry follows when the last subscription is revoked.
 #[tokio::test(start_paused = true)]
-async fn a_revoked_subscription_does_not_expire() {
+async fn revoking_the_last_subscription_clears_the_lease() {
     let (server, handle) = watched(router());
     let mut peer = known(&server, "secret-a").await;
     peer.send("2 /subscribe t\n").await;
@@ -1003,7 +1008,7 @@ impl TopicReader for RevokingReader {
 
 /// [S19.11] What is published after a revocation is not delivered to the revoked client.
 #[tokio::test(start_paused = true)]
-async fn what_is_published_after_a_revocation_is_not_delivered() {
+async fn messages_after_a_revocation_are_not_delivered() {
     let armed = Arc::new(Mutex::new(None));
     for fails in [false, true] {
         let memory = MemoryTopics::new(&Random::seeded(1));
@@ -1026,7 +1031,7 @@ async fn what_is_published_after_a_revocation_is_not_delivered() {
 
 /// [S19.12] A subscription that is about to begin is revoked as well, wherever it waits.
 #[tokio::test(start_paused = true)]
-async fn a_subscription_under_way_is_revoked() {
+async fn a_pending_subscription_can_be_revoked() {
     let (store, gates) = (slow_store::SlowStore::new(), Gates::default());
     let (windows, authorizer) = (store.windows.clone(), gates.authorizer());
     let mut handle = None;
@@ -1053,10 +1058,10 @@ async fn a_subscription_under_way_is_revoked() {
     peer.expect_silence().await;
 }
 
-/// [S18.10] A session closed by the application: running requests are finished, nothing new begins,
-/// and no notification is sent.
+/// [S18.10] When the application closes a session, running requests are finished, nothing new
+/// begins, and no notification is sent.
 #[tokio::test(start_paused = true)]
-async fn a_closed_session_finishes_what_runs() {
+async fn a_closed_session_finishes_running_requests() {
     let told = Arc::new(Notify::new());
     let finish = told.clone();
     let router = Router::new()
@@ -1091,9 +1096,9 @@ async fn a_closed_session_finishes_what_runs() {
     stranger.expect_closed().await;
 }
 
-/// What waits to be answered when the session is closed is answered.
+/// Requests that wait when the session is closed are answered.
 #[tokio::test(start_paused = true)]
-async fn a_closed_session_answers_what_waited() {
+async fn a_closed_session_answers_waiting_requests() {
     let mut handle = None;
     let server = PipeServer::built(router(), |server| {
         handle = Some(server.handle());
@@ -1128,7 +1133,7 @@ async fn client(server: &PipeServer, config: ClientConfig) -> Result<Client, Con
 
 /// [C19.1] The client authenticates before it sends anything else, whatever was requested before.
 #[tokio::test(start_paused = true)]
-async fn a_client_authenticates_itself() {
+async fn auth_is_the_first_line_of_a_client() {
     let (near, far) = tokio::io::duplex(1 << 16);
     let config = ClientConfig::new().auth(TOKEN, "secret-a").max_line(2_048);
     let (client, connection) = Client::new(near, config);
@@ -1162,7 +1167,7 @@ async fn a_client_authenticates_itself() {
 
 /// [C19.2]
 #[tokio::test(start_paused = true)]
-async fn a_client_and_a_server_agree() {
+async fn client_authenticates_only_if_the_server_requires_it() {
     let server = guarded(ServerConfig::new());
     let config = || ClientConfig::new().auth(Code::from_static("other"), "x");
     let client = client(&server, config().auth(TOKEN, "secret-b")).await.expect("admitted");
@@ -1175,7 +1180,7 @@ async fn a_client_and_a_server_agree() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_is_told_why_it_is_not_admitted() {
+async fn a_rejected_client_gets_the_reason() {
     let server = guarded(ServerConfig::new().auth_tries(1));
     let failed = |config| async { client(&server, config).await.expect_err("not admitted") };
     let wrong = ClientConfig::new().auth(TOKEN, "secret-c");
@@ -1200,9 +1205,9 @@ async fn a_client_is_told_why_it_is_not_admitted() {
     assert_eq!(error, ConnectionError::AuthRefused(reason));
 }
 
-/// Lines of the reserved channel may come before the reply, and closing does not wait for it.
+/// Notices may arrive before the reply to `/auth`, and closing does not wait for that reply.
 #[tokio::test(start_paused = true)]
-async fn a_client_that_is_not_admitted_yet_may_close() {
+async fn a_client_may_close_before_it_is_admitted() {
     let (near, far) = tokio::io::duplex(1 << 16);
     let (client, connection) = Client::new(near, ClientConfig::new().auth(TOKEN, "secret"));
     let driver = tokio::spawn(connection);
@@ -1216,7 +1221,7 @@ async fn a_client_that_is_not_admitted_yet_may_close() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_is_told_of_a_revocation() {
+async fn a_revocation_is_reported_to_the_client() {
     let (server, handle) = watched(router());
     let client = client(&server, ClientConfig::new().auth(TOKEN, "secret-a")).await.unwrap();
     let mut subscription = client.subscribe("t").await.expect("subscribed");
@@ -1262,9 +1267,9 @@ impl io::Write for Log {
     }
 }
 
-/// Row 34 of the threats: what is secret shows in no `Debug`, no error, no log.
+/// Credentials appear in no `Debug` output, no error, and no log. SECURITY.md, threat 34.
 #[tokio::test(start_paused = true)]
-async fn secrets_do_not_show() {
+async fn secrets_appear_in_no_debug_error_or_log() {
     let log = Log::default();
     let _guard = bellwire_testkit::logs::capture(log.subscriber());
     let (connect, pipes) = tokio::sync::mpsc::channel::<DuplexStream>(9);
@@ -1310,7 +1315,11 @@ async fn secrets_do_not_show() {
     let error = self::client(&server, wrong).await.expect_err("refused");
     shown.push(format!("{error:?} {error} {:?}", io::Error::from(error.clone())));
     shown.push(log.text());
-    assert!(log.text().contains("authenticated"), "the log is kept");
+    let admitted = "authenticated principal=Principal(\"ada\")";
+    let of_connection = |line: &str| line.contains(" connection{session=");
+    let text = log.text();
+    let mut lines = text.lines().filter(|line| line.contains(admitted));
+    assert!(lines.next().is_some_and(of_connection), "{text}");
     let all = shown.join("\n");
     assert!(!all.contains("hunter2"), "{all}");
 }
@@ -1351,7 +1360,7 @@ async fn warnings(address: &str, build: impl FnOnce(Server<Nowhere>) -> Server<N
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_anybody_may_reach_says_so() {
+async fn an_open_public_server_logs_a_warning() {
     for (address, expected) in [
         ("0.0.0.0:7440", 1),
         ("192.0.2.7:7440", 1),
@@ -1368,9 +1377,10 @@ async fn a_server_that_anybody_may_reach_says_so() {
     assert_eq!(warnings("0.0.0.0:7440", |server| server.authenticator(tokens())).await, 0);
 }
 
-/// The bytes that the client of a stranger writes are bounded by the pipe, not by the server.
+/// The pipe bounds the bytes that an unauthenticated client can write; the server holds none of
+/// them.
 #[tokio::test(start_paused = true)]
-async fn a_flood_before_auth_is_held_back() {
+async fn a_flood_before_auth_is_bounded_by_the_pipe() {
     let server = guarded(ServerConfig::new().reply_mark(1_024));
     let mut peer = server.connect_raw(256);
     let flood: String = (1..5_000).map(|id| format!("{id} echo x\n")).collect();

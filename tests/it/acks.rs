@@ -1,7 +1,7 @@
-//! Acknowledged notifications (docs/protocol/acks.md, section 16): windows, acks, and what
-//! becomes of who is slow.
+//! Acknowledged notifications (docs/protocol/acks.md, section 16): windows, acks, and slow
+//! subscribers.
 
-// threats: 17, 27, 28
+// SECURITY.md, threats 17, 27 and 28.
 
 use std::{
     sync::{
@@ -45,9 +45,9 @@ fn offers(numbers: impl IntoIterator<Item = u64>) -> String {
 }
 
 /// [S16.2] [S16.5] With a full window the cursor waits, but replies do not. An ack in either form
-/// frees what it covers. A repeated ack has no effect, and neither has a lower one.
+/// frees what it covers. A repeated or a lower ack has no effect.
 #[tokio::test]
-async fn a_full_window_is_silence_until_an_ack() {
+async fn a_full_window_pauses_delivery_until_an_ack() {
     let server = serve(ServerConfig::new());
     let mut peer = server.connect().await;
     let e = subscribe(&mut peer, 1, ";window=2").await;
@@ -64,10 +64,10 @@ async fn a_full_window_is_silence_until_an_ack() {
     peer.ask("5 /unsubscribe offers\n", format!("5 ok;next={e}:6\n")).await;
 }
 
-/// [S16.3] Acks of what has ended, of what never was, and of another log are ignored; as requests
-/// they are answered. Without a window they mean nothing.
+/// [S16.3] An ack for an ended subscription, an unknown topic, or another log is ignored; a request
+/// form of it is answered. Without a window every ack is ignored.
 #[tokio::test]
-async fn acks_that_mean_nothing_are_ignored() {
+async fn acks_of_unknown_subscriptions_are_ignored() {
     let server = serve(ServerConfig::new());
     let mut peer = server.connect().await;
     peer.ask("1 /ack offers x:7\n", "1 ok\n").await;
@@ -81,10 +81,10 @@ async fn acks_that_mean_nothing_are_ignored() {
     peer.expect_silence().await;
 }
 
-/// [S16.4] An ack above what was delivered or named is a fault, and changes nothing: also behind a
-/// full window, and without one. Row 17 of the threats.
+/// [S16.4] An ack above the last number that was delivered or in a gap is a violation and changes
+/// nothing, also with a full window and without a window. SECURITY.md, threat 17.
 #[tokio::test]
-async fn an_ack_of_what_was_never_sent_is_a_fault() {
+async fn an_ack_above_the_last_sent_number_is_a_violation() {
     let server = serve(ServerConfig::new());
     let mut peer = server.connect().await;
     let e = subscribe(&mut peer, 1, ";window=1").await;
@@ -100,9 +100,9 @@ async fn an_ack_of_what_was_never_sent_is_a_fault() {
     other.ask(format!("2 /ack offers {e}:5\n"), format!("2 no bad-ack next is {e}:4\n")).await;
 }
 
-/// [S2.10] [S3.6] What is no window, no policy, no ack.
+/// [S2.10] [S3.6] Malformed values of `window` and `slow`, and malformed arguments of `/ack`.
 #[tokio::test]
-async fn faulty_terms_and_arguments_are_refused() {
+async fn malformed_windows_policies_and_acks_are_refused() {
     let server = serve(ServerConfig::new());
     let mut peer = server.connect().await;
     for (id, attribute) in
@@ -121,10 +121,10 @@ async fn faulty_terms_and_arguments_are_refused() {
     subscribe(&mut peer, 10, ";window=9007199254740991;slow=gap").await;
 }
 
-/// A flood of acks, good and void ones, is answered line by line and holds nothing up; the faulty
-/// ones too. Row 17 of the threats.
+/// Each of many acks, valid, void or malformed, is answered in line order, and other requests are
+/// not delayed. SECURITY.md, threat 17.
 #[tokio::test]
-async fn a_flood_of_acks_is_obeyed_in_order() {
+async fn a_flood_of_acks_is_processed_in_order() {
     const ACKS: usize = 100_000;
     let server = serve(ServerConfig::new());
     let mut peer = server.connect().await;
@@ -145,9 +145,9 @@ async fn a_flood_of_acks_is_obeyed_in_order() {
     drop(written.await.unwrap());
 }
 
-/// [S16.5] Gapped numbers take no window, whatever they are gapped for.
+/// [S16.5] For all reasons of a gap.
 #[tokio::test]
-async fn gapped_numbers_take_no_window() {
+async fn numbers_in_gaps_take_no_window() {
     let server = serve(ServerConfig::new().retained_messages(3));
     let mut peer = server.connect_raw(PIPE);
     peer.hello().await;
@@ -172,7 +172,7 @@ async fn gapped_numbers_take_no_window() {
 }
 
 /// What a server has to remember of gaps is bounded: with 64 runs of unacknowledged numbers the
-/// window counts as full, whatever its size. Row 17 of the threats.
+/// window counts as full, whatever its size. SECURITY.md, threat 17.
 #[tokio::test]
 async fn many_gaps_fill_a_window_too() {
     let server = serve(ServerConfig::new());
@@ -197,9 +197,9 @@ async fn many_gaps_fill_a_window_too() {
     peer.expect_silence().await;
 }
 
-/// [S16.2] A replay is held by the window like all else.
+/// [S16.2] The window applies to replayed messages as to all others.
 #[tokio::test]
-async fn a_replay_is_held_by_the_window() {
+async fn a_replay_is_limited_by_the_window() {
     let server = serve(ServerConfig::new());
     let mut peer = server.connect().await;
     publish(&server, 1..=7).await;
@@ -218,7 +218,7 @@ async fn a_replay_is_held_by_the_window() {
 
 /// [S16.7] A subscriber that had to wait skips to the newest message if there is more than one.
 #[tokio::test]
-async fn the_latest_comes_after_a_wait() {
+async fn slow_latest_skips_to_the_newest_after_a_wait() {
     let server = serve(ServerConfig::new());
     let mut peer = server.connect().await;
     let e = subscribe(&mut peer, 1, ";window=2;slow=latest").await;
@@ -236,9 +236,9 @@ async fn the_latest_comes_after_a_wait() {
     peer.ask(format!("* /ack offers {e}:11\n"), offers([12])).await;
 }
 
-/// [S16.7] The latest of more than is retained: one gap, and its reason is that it was slow.
+/// [S16.7] The newest message of more than is retained: there is one gap, with the reason `slow`.
 #[tokio::test]
-async fn the_latest_of_what_has_left() {
+async fn slow_latest_reports_dropped_messages_as_one_slow_gap() {
     let server = serve(ServerConfig::new().retained_messages(3));
     let mut peer = server.connect().await;
     let e = subscribe(&mut peer, 1, ";window=1;slow=latest").await;
@@ -249,9 +249,9 @@ async fn the_latest_of_what_has_left() {
     peer.ask(format!("* /ack offers {e}:2\n"), latest).await;
 }
 
-/// [S16.7] Without a window it is the outbound mark that a slow one waits at.
+/// [S16.7] Without a window, a slow subscriber waits at the notification mark.
 #[tokio::test]
-async fn the_latest_after_a_wait_at_the_mark() {
+async fn slow_latest_skips_after_a_wait_at_the_notification_mark() {
     let server = serve(ServerConfig::new().notification_mark(64));
     let mut peer = server.connect_raw(64);
     peer.hello().await;
@@ -278,7 +278,7 @@ async fn the_latest_after_a_wait_at_the_mark() {
 /// [S16.8] [S4.7] With `slow=close`, a subscription ends where retention would cause a gap. The
 /// client resumes with a gap. Numbers that left before a subscription began do not end it.
 #[tokio::test]
-async fn who_is_overtaken_may_be_closed() {
+async fn slow_close_ends_a_subscription_overtaken_by_retention() {
     let server = serve(ServerConfig::new().retained_messages(3));
     let mut peer = server.connect().await;
     let e = subscribe(&mut peer, 1, ";window=1;slow=close").await;
@@ -298,9 +298,9 @@ async fn who_is_overtaken_may_be_closed() {
 }
 
 /// [S4.11] [S16.1] A full window delays neither other subscribers, nor the replies and other topics
-/// of its own connection. Rows 27 and 28 of the threats.
+/// of its own connection. SECURITY.md, threats 27 and 28.
 #[tokio::test]
-async fn a_full_window_slows_nobody() {
+async fn a_full_window_delays_no_other_subscriber_or_reply() {
     let server = serve(ServerConfig::new());
     let mut slow = server.connect().await;
     subscribe(&mut slow, 1, ";window=1").await;
@@ -364,7 +364,7 @@ impl TopicReader for CountingReader {
 
 /// A full window is not registered with the log, so publishes do not wake its reader.
 #[tokio::test]
-async fn a_full_window_is_not_woken() {
+async fn publishes_do_not_wake_a_reader_with_a_full_window() {
     let reads = Arc::new(AtomicUsize::new(0));
     let memory = MemoryTopics::new(&Random::seeded(1));
     let store = Counting { memory, reads: reads.clone() };
@@ -506,10 +506,10 @@ async fn read(subscription: &mut Subscription, numbers: std::ops::RangeInclusive
     }
 }
 
-/// [C16.2] What is handed over is acknowledged by halves of the window, one-way; what lies in the
-/// queue is not.
+/// [C16.2] The client acknowledges deliveries that it handed over, by half windows and one-way.
+/// Queued deliveries are not acknowledged.
 #[tokio::test]
-async fn the_client_acknowledges_what_it_hands_over() {
+async fn the_client_acks_deliveries_that_it_handed_over() {
     let (client, mut server) = by_hand(PIPE, ClientConfig::new()).await;
     let wish = client.subscribe("offers").window(4).slow(Slow::Close);
     let line = "/subscribe;window=4;slow=close offers";
@@ -531,7 +531,7 @@ async fn the_client_acknowledges_what_it_hands_over() {
 /// A position below every number acknowledges nothing. One beyond all numbers that were handed over
 /// acknowledges only those.
 #[tokio::test]
-async fn an_ack_of_no_number_is_ignored() {
+async fn an_ack_below_every_number_is_ignored() {
     let (client, mut server) = by_hand(PIPE, ClientConfig::new()).await;
     let wish = client.subscribe("offers").window(4).ack_by_hand();
     let mut subscription = begin(wish, &mut server, "/subscribe;window=4 offers").await;
@@ -550,7 +550,7 @@ async fn an_ack_of_no_number_is_ignored() {
 
 /// Without a window there are no acks, not even manual ones.
 #[tokio::test]
-async fn without_a_window_there_are_no_acks() {
+async fn no_acks_are_sent_without_a_window() {
     let (client, mut server) = by_hand(PIPE, ClientConfig::new()).await;
     let wish = client.subscribe("offers").slow(Slow::Gap).ack_by_hand();
     let mut subscription = begin(wish, &mut server, "/subscribe offers").await;
@@ -566,7 +566,7 @@ async fn without_a_window_there_are_no_acks() {
 /// Manual acks in any order: the server gets the lowest number that is not handled. An ack of a
 /// position covers all numbers below it that were handed over.
 #[tokio::test]
-async fn acks_by_hand_come_in_any_order() {
+async fn manual_acks_may_come_in_any_order() {
     let (client, mut server) = by_hand(PIPE, ClientConfig::new()).await;
     let wish = client.subscribe("offers").window(3).ack_by_hand();
     let mut subscription = begin(wish, &mut server, "/subscribe;window=3 offers").await;
@@ -593,9 +593,9 @@ async fn acks_by_hand_come_in_any_order() {
     server.expect_silence().await;
 }
 
-/// What the queue dropped is handled when its gap is handed over: named is handled.
+/// Deliveries that the queue dropped count as handled when their gap is handed over.
 #[tokio::test]
-async fn what_lagged_is_acknowledged_with_its_gap() {
+async fn dropped_deliveries_are_acked_with_their_gap() {
     let (client, mut server) = by_hand(PIPE, ClientConfig::new().inbox_items(2)).await;
     let wish = client.subscribe("offers").window(6).ack_by_hand();
     let mut subscription = begin(wish, &mut server, "/subscribe;window=6 offers").await;
@@ -606,10 +606,10 @@ async fn what_lagged_is_acknowledged_with_its_gap() {
     server.expect("* /ack offers e:22\n").await;
 }
 
-/// [C16.2] [C16.3] What is slow reaches the application as it is named; a gap is acknowledged at
-/// once; what comes beyond the window is handed over and counted.
+/// [C16.2] [C16.3] The application gets each gap for slowness, and the gap is acknowledged at once.
+/// Deliveries beyond the window are handed over and counted.
 #[tokio::test]
-async fn slowness_is_told_and_a_faulty_window_counted() {
+async fn slow_gaps_are_reported_and_window_overruns_counted() {
     let (client, mut server) = by_hand(PIPE, ClientConfig::new()).await;
     let wish = client.subscribe("offers").window(100).slow(Slow::Latest);
     let line = "/subscribe;window=100;slow=latest offers";
@@ -672,7 +672,7 @@ async fn a_resumed_subscription_keeps_its_terms() {
 /// Of several readers the slowest one determines the ack; when it is dropped, the next one does. A
 /// reader without a window is ignored.
 #[tokio::test]
-async fn the_slowest_of_several_readers_says() {
+async fn the_slowest_of_several_readers_determines_the_ack() {
     let (client, mut server) = by_hand(PIPE, ClientConfig::new()).await;
     let line = "/subscribe;window=2 offers";
     let mut slow = begin(client.subscribe("offers").window(2), &mut server, line).await;
@@ -713,7 +713,7 @@ async fn the_slowest_of_several_readers_says() {
 /// A client that leaves before the reply, and subscribes again on other terms, gets another
 /// subscription.
 #[tokio::test]
-async fn other_terms_are_another_subscription() {
+async fn subscribing_on_other_terms_makes_another_subscription() {
     let (client, mut server) = by_hand(PIPE, ClientConfig::new()).await;
     {
         let mut asking = std::pin::pin!(client.subscribe("offers").into_future());
@@ -731,10 +731,10 @@ async fn other_terms_are_another_subscription() {
     drop(subscription.unwrap());
 }
 
-/// A server that sends beyond the window and does not read: acks do not pile up, since there is one
-/// at a time per topic. Row 17 of the threats, seen from the client.
+/// A server sends beyond the window and does not read. Acks do not accumulate, since there is at
+/// most one per topic. The client's side of the threat. SECURITY.md, threat 17.
 #[tokio::test]
-async fn acks_do_not_pile_up() {
+async fn unwritten_acks_do_not_accumulate() {
     let (client, mut server) = by_hand(64, ClientConfig::new()).await;
     let wish = client.subscribe("offers").window(1);
     let mut subscription = begin(wish, &mut server, "/subscribe;window=1 offers").await;
@@ -753,9 +753,10 @@ async fn acks_do_not_pile_up() {
     assert!(acks < 10, "{acks}");
 }
 
-/// [C18.2] Behind the line no request is sent, but acks are: the last of a log may be on its way.
+/// [C18.2] After the `/bye` with `last` the client sends no request, but it sends acks: the last
+/// messages of a log may be in flight.
 #[tokio::test]
-async fn what_comes_behind_the_line_is_acknowledged() {
+async fn deliveries_after_the_final_bye_are_acked() {
     let (client, mut server) = by_hand(PIPE, ClientConfig::new()).await;
     let wish = client.subscribe("offers").window(1);
     let mut subscription = begin(wish, &mut server, "/subscribe;window=1 offers").await;
@@ -774,9 +775,9 @@ fn client_of(server: &PipeServer) -> Client {
     client
 }
 
-/// A task that reads one notification at a time, with a window of one, is not held up.
+/// A task that reads one notification at a time, with a window of one, gets every message.
 #[tokio::test(start_paused = true)]
-async fn a_window_of_one_holds_up_no_reader() {
+async fn a_window_of_one_does_not_stall_a_reader() {
     let server = serve(ServerConfig::new());
     let client = client_of(&server);
     let (sender, mut seen) = tokio::sync::mpsc::unbounded_channel();
@@ -816,7 +817,7 @@ async fn a_window_of_two_misses_nothing_for_hours() {
 /// Three readers of one subscription, any window, manual acks in any order and automatic ones: all
 /// readers get all messages, whichever is slow, and nothing gets stuck.
 #[tokio::test(start_paused = true)]
-async fn any_window_and_any_order_of_acks_goes_on() {
+async fn readers_progress_with_any_window_and_ack_order() {
     for seed in 0..60 {
         let mut random = fastrand::Rng::with_seed(seed);
         let window = random.u64(1..9);
@@ -867,7 +868,7 @@ async fn drain(mut subscription: Subscription, by_hand: bool, mut random: fastra
 /// delivered or named, in order, also over an end for slowness that is resumed (order, no silent
 /// loss, acks).
 #[tokio::test(start_paused = true)]
-async fn any_policy_names_what_it_leaves_out() {
+async fn every_skipped_number_is_reported_under_any_policy() {
     let (mut skipped, mut closed) = (0, 0);
     for seed in 0..60 {
         let mut random = fastrand::Rng::with_seed(seed);

@@ -1,7 +1,7 @@
-//! What a server spends at most, over all its topics and connections, and what a store of one's own
-//! may cost it.
+//! Limits of a whole server, over all its topics and connections, and what a custom store may cost
+//! it.
 
-// threats: 15, 24, 28
+// SECURITY.md, threats 15, 24 and 28.
 
 use std::{
     io,
@@ -35,10 +35,10 @@ fn router() -> Router {
 
 // Bytes that topics retain.
 
-/// The oldest messages of all topics are dropped, and named to subscribers that had not read them.
-/// Other subscribers are not affected, and numbers do not change.
+/// The oldest messages of all topics are dropped, and reported to subscribers that had not read
+/// them. Other subscribers are not affected, and numbers do not change.
 #[tokio::test(start_paused = true)]
-async fn what_leaves_for_other_topics_is_named() {
+async fn messages_dropped_for_other_topics_are_reported() {
     let config = ServerConfig::new().retained_bytes_total(1_000).retained_bytes(800);
     let server = PipeServer::with_config(router(), config);
     let payload = "x".repeat(80);
@@ -72,10 +72,11 @@ async fn what_leaves_for_other_topics_is_named() {
     late.expect("* a 6 z\n").await;
 }
 
-/// Row 15 of the threats: names cost what their limits allow while they are used, and nothing
-/// behind that. scripts/names.sh has a million of them, and what the process takes.
+/// Topic names cost at most what their limits allow while they are used, and nothing afterwards.
+/// scripts/names.sh does the same with a million names and measures the process. SECURITY.md,
+/// threat 15.
 #[tokio::test(start_paused = true)]
-async fn an_explosion_of_names_is_bounded_and_leaves_nothing() {
+async fn a_flood_of_topic_names_is_bounded_and_leaves_nothing() {
     const IDLE: Duration = Duration::from_secs(10);
     let config = ServerConfig::new().topics(500).subscriptions(64).idle_log(IDLE);
     let server = PipeServer::with_config(router(), config.retained_bytes_total(10_000));
@@ -122,10 +123,10 @@ async fn an_explosion_of_names_is_bounded_and_leaves_nothing() {
 
 // Bytes that connections hold.
 
-/// Tasks that waited until their peer reads go on one after the other, however many they are, though
-/// none of them ends; one whose time is over meanwhile keeps no other from it.
+/// Tasks that wait until their peer reads resume one after the other, however many they are, though
+/// none of them ends. A task that timed out meanwhile delays no other.
 #[tokio::test(start_paused = true)]
-async fn tasks_that_waited_for_their_peer_go_on_one_after_the_other() {
+async fn tasks_waiting_for_their_peer_resume_one_by_one() {
     let (gate, went_on) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
     let (opened, counted) = (gate.clone(), went_on.clone());
     let wait = move || {
@@ -226,10 +227,10 @@ async fn epoch(server: &PipeServer) -> String {
     peer.attribute("epoch").await
 }
 
-/// [S20.5] Past the limit, and not at it, application requests of a connection above its share are
-/// refused, and only those, until there is room again.
+/// [S20.5] Above the limit, and not at it, application requests of a connection above its share are
+/// refused until there is room again. Nothing else is refused.
 #[tokio::test]
-async fn a_server_whose_buffers_are_full_refuses_application_requests() {
+async fn full_server_buffers_refuse_application_requests() {
     let (held, answer, server, _gate) = held_with_limit(usize::MAX).await;
     assert!((90_000..200_000).contains(&held), "{held}");
     assert_eq!(answer, "5 ok a\n");
@@ -244,9 +245,10 @@ async fn a_server_whose_buffers_are_full_refuses_application_requests() {
     }
 }
 
-/// What every kind of peer makes its connection hold is counted, and is given back with it.
+/// The bytes that each kind of peer makes its connection hold are counted, and released with the
+/// connection.
 #[tokio::test]
-async fn what_is_held_is_counted_and_given_back() {
+async fn held_bytes_are_counted_and_released() {
     let server = PipeServer::with_config(router(), ServerConfig::new().reply_mark(4_096));
     let x = "x".repeat(20_000);
     for (lines, pipe, least) in [
@@ -278,11 +280,11 @@ async fn what_is_held_is_counted_and_given_back() {
     }
 }
 
-/// Row 28 of the threats: one of a hundred subscribers does not read; the others lose nothing, and
-/// it learns what it has lost. On a paused clock: what is read slowly, on a busy machine, is not to
-/// be dropped for it.
+/// One of a hundred subscribers does not read. The others lose nothing, and it learns what it has
+/// lost. On a paused clock, so that a busy machine does not make a slow reader look like a stopped
+/// one. SECURITY.md, threat 28.
 #[tokio::test(start_paused = true)]
-async fn one_that_stops_reading_takes_nothing_from_the_others() {
+async fn one_non_reading_subscriber_costs_the_others_nothing() {
     const BATCH: u64 = 100;
     const LAST: u64 = 30 * BATCH;
     let server = PipeServer::with_config(router(), ServerConfig::new().retained_messages(1_024));
@@ -396,10 +398,10 @@ impl TopicStore for SlowToSweep {
     }
 }
 
-/// A listener or a store that takes its time in what must not block holds up no deadline. (In real
-/// time: it is a thread that is blocked.)
+/// A listener or a store that blocks where it must not does not delay any deadline. (In real time,
+/// because a thread is blocked.)
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_blocks_a_thread_delays_no_deadline() {
+async fn a_blocked_thread_delays_no_deadline() {
     for blocks in [Blocks::Prepare, Blocks::Sweep] {
         let (blocked, sweeping) = (Blocked::default(), Arc::new(Semaphore::new(0)));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -452,7 +454,7 @@ impl Listener for Wrapped {
 /// While blocking handlers occupy every thread that the runtime has for them, connections are accepted,
 /// and the topics are swept.
 #[test]
-fn blocking_handlers_keep_no_connection_waiting() {
+fn blocking_handlers_do_not_delay_accepting() {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(2).max_blocking_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {
@@ -546,9 +548,9 @@ async fn connections_of_one_address_are_capped() {
     serving.abort();
 }
 
-/// What a server may take, as its documentation has it.
+/// The memory that a server may take is the sum that its documentation describes.
 #[test]
-fn the_worst_case_is_a_sum() {
+fn worst_case_bytes_is_the_documented_sum() {
     const LINE: usize = 2_048;
     let config = ServerConfig::new()
         .max_line(LINE)
@@ -592,7 +594,7 @@ impl Log {
 /// A server reports its limit of connections, and that it accepts fewer than configured if files
 /// are limited.
 #[tokio::test]
-async fn a_server_says_what_it_may_take() {
+async fn a_server_logs_its_connection_limit() {
     let log = Log::default();
     let writer = log.clone();
     let subscriber =
@@ -612,8 +614,8 @@ async fn a_server_says_what_it_may_take() {
     serving.abort();
 }
 
-/// Row 24 of the threats: a server that may open 64 files, and 200 clients at once. It refuses with
-/// a hint, survives, and serves again.
+/// SECURITY.md, threat 24: a server that may open 64 files, and 200 clients at once. It refuses
+/// with a hint, survives, and serves again.
 #[cfg(unix)]
 #[tokio::test]
 async fn a_server_out_of_files_refuses_and_serves_again() {
@@ -681,10 +683,9 @@ async fn first_lines(address: String) -> Came {
 
 // Stores of one's own.
 
-/// [S13.3] A store that never answers holds its connection up for as long as a handler may take,
-/// and no longer.
+/// [S13.3] A store that never answers delays its connection for at most the handler time.
 #[tokio::test(start_paused = true)]
-async fn a_store_that_never_answers_is_given_up() {
+async fn a_hanging_store_is_timed_out() {
     let config =
         ServerConfig::new().handler_time(Duration::from_secs(5)).drain(Duration::from_secs(2));
     let store = SlowStore::new();

@@ -100,9 +100,9 @@ async fn replies_come_in_any_order() {
     assert_eq!(client.stats().pending, 0);
 }
 
-/// [C3.3] The word decides, whatever the code says.
+/// [C3.3] The word determines the outcome, whatever the code is.
 #[tokio::test]
-async fn each_word_is_an_outcome_of_its_own() {
+async fn each_reply_word_has_its_own_outcome() {
     let (client, _driver, mut server) = greeted().await;
     let outcome = async |server: &mut RawPeer<DuplexStream>, id: u64, line: &str| {
         let (reply, ()) = tokio::join!(client.call("m", "").fail_fast(), async {
@@ -123,7 +123,7 @@ async fn each_word_is_an_outcome_of_its_own() {
 
 /// [C3.4] [C3.5] A second reply, and a reply without a request, reach no caller and are reported.
 #[tokio::test]
-async fn replies_nobody_asked_for_are_counted() {
+async fn unexpected_replies_are_counted() {
     let (client, _driver, mut server) = greeted().await;
     let mut events = client.events();
     let call = spawn_call(&client, "m", "");
@@ -139,9 +139,9 @@ async fn replies_nobody_asked_for_are_counted() {
     assert_eq!((stats.unasked_replies, stats.doubled_replies), (1, 1));
 }
 
-/// [C2.4] Nothing is written before the hello, and the limits in it hold.
+/// [C2.4] Nothing is written before the hello, and its limits apply.
 #[tokio::test]
-async fn the_hello_comes_first_and_limits() {
+async fn nothing_is_written_before_the_hello_and_its_limits_apply() {
     let (client, _driver, mut server) = silent(ClientConfig::default());
     let first = spawn_call(&client, "m", "1");
     tokio::task::yield_now().await;
@@ -328,10 +328,10 @@ async fn a_call_that_another_task_polls_is_woken_there() {
     assert_eq!(since.elapsed(), Duration::ZERO);
 }
 
-/// What a call leaves behind for the next call of its thread is room, and nothing else: no attribute,
-/// no outcome and no waker.
+/// A call leaves only buffer space for the next call of its thread: no attribute, no outcome and no
+/// waker.
 #[tokio::test(start_paused = true)]
-async fn a_call_has_nothing_of_the_call_before() {
+async fn a_reused_call_slot_holds_no_data_of_the_previous_call() {
     struct Task;
     impl Wake for Task {
         fn wake(self: Arc<Self>) {}
@@ -375,9 +375,9 @@ async fn a_call_has_nothing_of_the_call_before() {
     assert_eq!(reply.expect("the call is woken").unwrap(), "fourth");
 }
 
-/// A deadline is local, sent as `ttl`, and cancels.
+/// A deadline is enforced by the client, sent as `ttl`, and cancels the request.
 #[tokio::test(start_paused = true)]
-async fn a_deadline_is_sent_and_kept() {
+async fn a_deadline_is_sent_as_ttl_and_enforced_locally() {
     let (client, _driver, mut server) = greeted().await;
     let deadline = Duration::from_millis(1_500);
     let calling = client.clone();
@@ -394,10 +394,10 @@ async fn a_deadline_is_sent_and_kept() {
     assert_eq!(error, CallError::NotSent(NotSent::Deadline(None)));
 }
 
-/// The configured deadline of a streamed call is for sending it: also when it is refused for now and is to
-/// be sent again, long after the search for late requests has passed over it.
+/// The configured deadline of a streamed call covers sending it. This includes a resend after a
+/// refusal, long after the search for expired requests has passed the stream.
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_is_to_be_sent_again_keeps_its_deadline() {
+async fn a_stream_waiting_to_be_resent_keeps_its_deadline() {
     let secs = Duration::from_secs;
     let config = ClientConfig::new().deadline(secs(60)).probe(secs(1_000)).dead(secs(2_000));
     let (client, _driver, mut server) = silent(config);
@@ -424,9 +424,9 @@ async fn a_stream_that_is_to_be_sent_again_keeps_its_deadline() {
     holding.abort();
 }
 
-/// What cannot be written is refused here, and nothing is sent.
+/// Requests that do not fit the protocol are refused by the client, and nothing is sent.
 #[tokio::test]
-async fn what_cannot_be_written_is_not_sent() {
+async fn unencodable_requests_are_refused_and_not_sent() {
     let (client, _driver, mut server) = greeted().await;
     for method in ["", "a b", "/quit", "ok", "caf\u{e9}"] {
         let error = client.call(method, "").await.unwrap_err();
@@ -455,10 +455,10 @@ fn with_attributes(client: &Client, len: usize) -> OneWay<'_> {
     request.attribute("a.7", "x".repeat(len - 7 * ";a.0=".len() - 7 * 255 - ";a.7=".len()))
 }
 
-/// The line of a one-way request has no `ttl`, so its own deadline takes no room in the head, whether it
-/// is sent at once, or waits for a connection or for room to write.
+/// The line of a one-way request has no `ttl`, so its deadline takes no space in the head, whether
+/// the request is sent at once, or waits for a connection or for the outbound buffer.
 #[tokio::test(start_paused = true)]
-async fn the_deadline_of_a_one_way_request_takes_no_room_in_the_head() {
+async fn a_one_way_deadline_takes_no_space_in_the_head() {
     // A head has 2,048 bytes. The longest id and a SP take 17, and the word 1.
     const LEN: usize = 2_048 - 17 - 1;
     let values = (0..7).map(|n| format!(";a.{n}={}", "x".repeat(255))).collect::<String>();
@@ -488,7 +488,7 @@ async fn the_deadline_of_a_one_way_request_takes_no_room_in_the_head() {
 /// Typed calls: JSON by default, a codec of one's own where wanted.
 #[cfg(feature = "json")]
 #[tokio::test]
-async fn typed_calls_speak_json() {
+async fn typed_calls_use_json_or_a_custom_codec() {
     let (client, _driver, mut server) = greeted().await;
     let (sum, ()) = tokio::join!(client.request::<_, u32>("add", &[1, 2]), async {
         server.expect("1 add [1,2]\n").await;
@@ -524,15 +524,16 @@ async fn unknown_notices_and_attributes_are_ignored() {
 
 /// [C3.2] Ids that the server calls out of order end the connection.
 #[tokio::test]
-async fn an_id_order_error_closes() {
+async fn an_id_order_error_closes_the_connection() {
     let (_client, driver, mut server) = greeted().await;
     server.send("* /error;id=3 id-order last is 7\n").await;
     assert!(matches!(driver.await.unwrap(), Err(ConnectionError::Protocol(_))));
 }
 
-/// A subscription is a value: dropping the last one leaves, and a later one comes again.
+/// When the last stream of a topic is dropped, the client unsubscribes. A later stream subscribes
+/// again.
 #[tokio::test]
-async fn dropping_the_last_subscription_leaves() {
+async fn dropping_the_last_stream_unsubscribes() {
     let (client, _driver, mut server) = greeted().await;
     let mut first = subscribed(&client, &mut server).await;
     let mut second = client.subscribe("offers").await.unwrap();
@@ -560,9 +561,9 @@ async fn dropping_the_last_subscription_leaves() {
     assert_eq!(client.stats().violations, 0);
 }
 
-/// A request to subscribe that is dropped leaves nothing behind.
+/// A dropped subscribe leaves no subscription.
 #[tokio::test]
-async fn a_dropped_request_to_subscribe_leaves() {
+async fn a_dropped_subscribe_unsubscribes() {
     let (client, _driver, mut server) = greeted().await;
     let pending = tokio::spawn(client.subscribe("offers").into_future());
     server.expect("1 /subscribe offers\n").await;
@@ -572,9 +573,9 @@ async fn a_dropped_request_to_subscribe_leaves() {
     server.expect("2 /unsubscribe offers\n").await;
 }
 
-/// A refused topic is the caller's error, and touches nothing else.
+/// The caller gets the refusal. Nothing else is affected.
 #[tokio::test]
-async fn a_refused_topic_is_an_error() {
+async fn a_refused_subscribe_fails_only_its_caller() {
     let (client, _driver, mut server) = greeted().await;
     let mut all = client.notifications();
     let refused = tokio::spawn(client.subscribe("secret").into_future());
@@ -592,9 +593,10 @@ async fn a_refused_topic_is_an_error() {
     assert_eq!(number(all.next().await).0, 1);
 }
 
-/// [C4.1] [C4.2] Numbers below are ignored, holes are named, strangers counted.
+/// [C4.1] [C4.2] Repeated numbers are ignored, missing numbers are reported as gaps, and
+/// notifications of unknown topics are counted.
 #[tokio::test]
-async fn what_breaks_the_order_is_told() {
+async fn out_of_order_notifications_are_reported() {
     let (client, _driver, mut server) = greeted().await;
     let mut offers = subscribed(&client, &mut server).await;
     server.send("* offers 17 again\n").await;
@@ -634,9 +636,9 @@ async fn an_expired_subscription_is_resumed() {
     assert_eq!(number(offers.next().await), (1, "new".into()));
 }
 
-/// [C4.7] A resume that is refused is the end, with the code of the refusal and its own position.
+/// [C4.7] A refused resume ends the subscription with the code of the refusal and its own position.
 #[tokio::test]
-async fn a_refused_resume_is_the_end() {
+async fn a_refused_resume_ends_the_subscription() {
     let (client, _driver, mut server) = greeted().await;
     let mut offers = subscribed(&client, &mut server).await;
     server.send("* offers 18 x\n* /end offers expired e:19\n").await;
@@ -649,9 +651,10 @@ async fn a_refused_resume_is_the_end() {
     server.expect_silence().await;
 }
 
-/// [C18.2] A subscription that ends after the goodbye is not resumed here: it ends as lost.
+/// [C18.2] A subscription that ends after the `/bye` with `last` is not resumed on this connection:
+/// it ends as lost.
 #[tokio::test]
-async fn nothing_is_resumed_after_goodbye() {
+async fn no_subscription_is_resumed_after_the_final_bye() {
     let (client, _driver, mut server) = greeted().await;
     let mut offers = subscribed(&client, &mut server).await;
     server.send("* /bye;last=1 shutdown\n* /end offers expired e:18\n").await;
@@ -661,10 +664,10 @@ async fn nothing_is_resumed_after_goodbye() {
     assert_eq!((reason, position), (Code::LOST, Some(at("e:18"))));
 }
 
-/// [C4.5] [C4.6] The table of docs/protocol/subscriptions.md, section 13: what a client makes of
-/// numbers that disagree.
+/// [C4.5] [C4.6] The table of docs/protocol/subscriptions.md, section 13: what a client does with
+/// contradictory numbers.
 #[tokio::test(start_paused = true)]
-async fn numbers_that_disagree() {
+async fn contradictory_numbers_are_handled_as_documented() {
     let (client, _driver, mut server) = greeted().await;
     let mut offers = subscribed(&client, &mut server).await;
     for ignored in ["/gap offers f 18 30 x", "/gap offers e 1 17 x", "/reset offers e:40"] {
@@ -696,7 +699,7 @@ async fn numbers_that_disagree() {
     server.expect_silence().await;
 }
 
-/// An end for any other reason is the end, and says from where to resume.
+/// An end for any reason but expiry ends the streams, and reports where to resume.
 #[tokio::test]
 async fn a_closed_topic_ends_its_streams() {
     let (client, _driver, mut server) = greeted().await;
@@ -711,9 +714,9 @@ async fn a_closed_topic_ends_its_streams() {
     server.expect_silence().await;
 }
 
-/// [C4.4] [C4.5] [C4.6] The lease is renewed in time, and its reply is believed.
+/// [C4.4] [C4.5] [C4.6] The client renews the lease in time, and applies what the reply lists.
 #[tokio::test(start_paused = true)]
-async fn the_lease_is_renewed_and_its_reply_believed() {
+async fn the_lease_is_renewed_and_the_reply_applied() {
     // What probes a silent server would come first.
     let config = ClientConfig::default().probe(Duration::from_secs(3_600));
     let (client, _driver, mut server) = silent(config);
@@ -740,9 +743,9 @@ async fn the_lease_is_renewed_and_its_reply_believed() {
     server.expect_silence().await;
 }
 
-/// [C4.8] A stream that is not read names exactly what it dropped; what is behind it goes on.
+/// [C4.8] An unread stream reports exactly what it dropped. Later notifications are delivered.
 #[tokio::test]
-async fn a_stream_that_is_not_read_lags_alone() {
+async fn an_unread_stream_delays_no_other() {
     let (client, _driver, mut server) = silent(ClientConfig::new().inbox_items(2));
     server.send(format!("{HELLO}\n")).await;
     let mut slow = subscribed(&client, &mut server).await;
@@ -756,9 +759,9 @@ async fn a_stream_that_is_not_read_lags_alone() {
     assert_eq!(number(slow.next().await).0, 30);
 }
 
-/// Row 33 of the threats: the task that reads a subscription calls for each notification.
+/// The task that reads a subscription makes a call for each notification. SECURITY.md, threat 33.
 #[tokio::test]
-async fn the_reader_of_a_topic_may_call() {
+async fn the_reader_of_a_topic_may_make_calls() {
     let (client, _driver, mut server) = greeted().await;
     let (told, mut hears) = tokio::sync::mpsc::channel(1);
     let calling = client.clone();
@@ -782,10 +785,10 @@ async fn the_reader_of_a_topic_may_call() {
     server.expect("3 /unsubscribe offers\n").await;
 }
 
-/// [C18.3] [C18.2] What the server said it would not execute is refused, the rest is unknown, and
+/// [C18.3] [C18.2] Requests above the number in `last` are refused, all others end as unknown, and
 /// nothing new is sent.
 #[tokio::test]
-async fn goodbye_draws_a_line() {
+async fn requests_above_the_last_of_bye_are_refused() {
     let (client, driver, mut server) = greeted().await;
     let mut events = client.events();
     let calls: Vec<_> = (0..3).map(|_| spawn_call(&client, "m", "")).collect();
@@ -808,9 +811,9 @@ async fn goodbye_draws_a_line() {
     assert_eq!(outcomes[2].as_ref().unwrap_err().code(), Some(&Code::CLOSING));
 }
 
-/// Closing in order: what is in flight is answered, nothing new is taken.
+/// On an orderly close, requests in flight are answered, and no new ones are accepted.
 #[tokio::test]
-async fn close_waits_for_what_is_in_flight() {
+async fn close_waits_for_requests_in_flight() {
     let (client, driver, mut server) = greeted().await;
     let call = spawn_call(&client, "m", "");
     server.expect("1 m\n").await;
@@ -828,10 +831,10 @@ async fn close_waits_for_what_is_in_flight() {
     assert_eq!(client.connected().await, Err(ConnectionError::Closed));
 }
 
-/// A request that is given up while this side closes is not cancelled: the server reads nothing behind
-/// `/quit`.
+/// A request that is dropped while the client closes is not cancelled: the server reads nothing
+/// after `/quit`.
 #[tokio::test(start_paused = true)]
-async fn nothing_is_cancelled_behind_quit() {
+async fn no_cancel_is_sent_after_quit() {
     let deadline = Duration::from_secs(7);
     let config = ClientConfig::new().deadline(deadline).close_timeout(Duration::from_secs(60));
     let (client, driver, mut server) = silent(config);
@@ -861,9 +864,10 @@ async fn nothing_is_cancelled_behind_quit() {
     server.expect_closed().await;
 }
 
-/// The connection lives as long as a handle or a subscription does, and closes with the last.
+/// The connection stays open as long as a handle or a subscription exists, and closes with the
+/// last.
 #[tokio::test]
-async fn the_last_handle_closes() {
+async fn dropping_the_last_handle_closes_the_connection() {
     let (client, driver, mut server) = greeted().await;
     let subscription = subscribed(&client, &mut server).await;
     drop(client);
@@ -878,9 +882,9 @@ async fn the_last_handle_closes() {
     assert_eq!(driver.await.unwrap(), Ok(()));
 }
 
-/// What was never offered to the transport is not sent; what was, is unknown. Both are proven.
+/// Requests that were never offered to the transport end as not sent; all others end as unknown.
 #[tokio::test]
-async fn a_lost_connection_tells_sent_from_unsent() {
+async fn a_lost_connection_distinguishes_sent_from_unsent_requests() {
     let (near, far) = tokio::io::duplex(64);
     let (client, connection) = Client::new(near, ClientConfig::default());
     let driver = tokio::spawn(connection);
@@ -899,13 +903,14 @@ async fn a_lost_connection_tells_sent_from_unsent() {
     assert_eq!(first.await.unwrap(), Err(CallError::Unknown(Unknown::Lost(error.clone()))));
     assert_eq!(second.await.unwrap(), Err(CallError::NotSent(NotSent::Lost(error.clone()))));
     assert!(matches!(events.next().await, Some(ConnectionEvent::Connected(_))));
+    assert_eq!(client.ended(), Some(error.clone()));
     assert_eq!(events.next().await, Some(ConnectionEvent::Ended(error)));
     assert_eq!(events.next().await, None);
 }
 
-/// A driver that is dropped ends everything that waits on it.
+/// When the driver is dropped, everything that waits on it ends.
 #[tokio::test]
-async fn a_dropped_driver_ends_everything() {
+async fn dropping_the_driver_ends_all_requests() {
     let (client, driver, mut server) = greeted().await;
     let mut offers = subscribed(&client, &mut server).await;
     let call = spawn_call(&client, "m", "");
@@ -917,11 +922,11 @@ async fn a_dropped_driver_ends_everything() {
     assert_eq!((reason, position), (Code::LOST, Some(at("e:18"))));
 }
 
-/// Dropping a connection that is driven by hand ends everything that waits on it. Requests that were
-/// offered to the transport end as unknown, all others as not sent.
+/// When a manually driven connection is dropped, everything that waits on it ends. Requests that
+/// were offered to the transport end as unknown, all others as not sent.
 #[cfg(feature = "unstable-core")]
 #[test]
-fn a_connection_by_hand_that_is_dropped_ends_everything() {
+fn dropping_a_manual_connection_ends_all_requests() {
     let closed = ConnectionError::Closed;
     let not_sent = || CallError::NotSent(NotSent::Lost(closed.clone()));
     let cx = &mut Context::from_waker(Waker::noop());
@@ -976,7 +981,7 @@ async fn the_client_reads_while_its_write_is_blocked() {
 
 /// The outbound buffer is bounded: callers wait for room, and all get their turn.
 #[tokio::test]
-async fn callers_wait_for_room_to_write() {
+async fn callers_wait_for_room_in_the_outbound_buffer() {
     let (near, far) = tokio::io::duplex(64);
     let config = ClientConfig::new().outbound_bytes(1);
     let (client, connection) = Client::new(near, config);
@@ -1008,7 +1013,7 @@ async fn closing_does_not_wait_for_a_silent_server() {
 
 /// A server that does not answer `/quit`, or does not even read it, cannot delay the close, either.
 #[tokio::test(start_paused = true)]
-async fn closing_is_bounded() {
+async fn closing_does_not_wait_forever_for_quit() {
     let (client, driver, mut server) = greeted().await;
     let close = tokio::spawn(async move { client.close().await });
     server.expect("1 /quit\n").await;
@@ -1028,9 +1033,10 @@ async fn closing_is_bounded() {
     assert_eq!(driver.await.unwrap(), Err(ConnectionError::CloseTimeout));
 }
 
-/// The reply to `/quit` is the last line. A server that does not close afterwards delays nothing.
+/// The reply to `/quit` is the last line. A server that keeps the connection open afterwards delays
+/// nothing.
 #[tokio::test(start_paused = true)]
-async fn the_reply_to_quit_is_the_end() {
+async fn the_reply_to_quit_completes_the_close() {
     let (client, driver, mut server) = greeted().await;
     let start = tokio::time::Instant::now();
     let close = tokio::spawn(async move { client.close().await });
@@ -1041,7 +1047,7 @@ async fn the_reply_to_quit_is_the_end() {
     assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
-/// A list that does not end is cut off before it eats the memory.
+/// The client ends the connection before an endless list exhausts its memory.
 #[tokio::test]
 async fn an_endless_list_ends_the_connection() {
     let (client, driver, mut server) = greeted().await;
@@ -1057,9 +1063,9 @@ async fn an_endless_list_ends_the_connection() {
     assert!(matches!(listing.await.unwrap(), Err(CallError::Unknown(_))));
 }
 
-/// A stream that was live ends when coming back is refused, though another joined meanwhile.
+/// A stream that was live ends when subscribing again is refused, though another joined meanwhile.
 #[tokio::test(start_paused = true)]
-async fn a_refused_return_ends_the_streams_there_were() {
+async fn a_refused_resubscribe_ends_the_earlier_streams() {
     let (client, _driver, mut server) = greeted().await;
     let mut first = subscribed(&client, &mut server).await;
     server.send("* /end offers expired e:18\n").await;
@@ -1077,7 +1083,7 @@ async fn a_refused_return_ends_the_streams_there_were() {
 /// The first stream that subscribes again while a topic is being left decides the position. A
 /// second one does not change it.
 #[tokio::test]
-async fn the_first_to_come_back_says_from_where() {
+async fn the_first_stream_to_resubscribe_sets_the_position() {
     let (client, _driver, mut server) = greeted().await;
     drop(subscribed(&client, &mut server).await);
     server.expect("2 /unsubscribe offers\n").await;
@@ -1093,9 +1099,9 @@ async fn the_first_to_come_back_says_from_where() {
     assert_eq!(number(second.await.unwrap().unwrap().next().await).0, 5);
 }
 
-/// Closing is bounded after a goodbye too, and a lost connection is no orderly end.
+/// After a `/bye`, closing is bounded. Closing a lost connection is reported as an error.
 #[tokio::test(start_paused = true)]
-async fn closing_after_a_goodbye_and_closing_of_a_lost_connection() {
+async fn closing_after_bye_or_on_a_lost_connection_fails_in_time() {
     let (client, driver, mut server) = greeted().await;
     let mut events = client.events();
     server.send("* /bye;last=0 shutdown\n").await;
@@ -1115,9 +1121,9 @@ async fn closing_after_a_goodbye_and_closing_of_a_lost_connection() {
     assert_eq!(call.await.unwrap(), Err(lost));
 }
 
-/// The edges of a deadline: none at all, and one that never comes.
+/// A deadline of zero, and one that never expires.
 #[tokio::test(start_paused = true)]
-async fn deadlines_have_edges() {
+async fn zero_and_infinite_deadlines_work() {
     let (client, _driver, mut server) = greeted().await;
     let error = client.call("m", "").deadline(Duration::ZERO).await.unwrap_err();
     assert_eq!(error, CallError::NotSent(NotSent::Deadline(None)));
@@ -1127,9 +1133,9 @@ async fn deadlines_have_edges() {
     assert!(timeout(Duration::from_secs(1), call).await.is_err());
 }
 
-/// A reply to a request that was not sent reaches no caller, and causes no line.
+/// A reply to a request that was not sent reaches no caller, and the client writes no line for it.
 #[tokio::test]
-async fn a_reply_to_what_was_not_sent_is_unasked_for() {
+async fn a_reply_to_an_unsent_request_is_unexpected() {
     let (near, far) = tokio::io::duplex(256);
     let (client, connection) = Client::new(near, ClientConfig::default());
     let _driver = tokio::spawn(connection);
@@ -1197,7 +1203,7 @@ impl AsyncWrite for Buffering {
 
 /// A flush that is not done at once is asked for again.
 #[tokio::test]
-async fn a_transport_that_buffers_is_flushed() {
+async fn a_buffering_transport_is_flushed() {
     let (near, far) = tokio::io::duplex(4_096);
     let near = Buffering { io: near, held: Vec::new(), asked: false };
     let (client, connection) = Client::new(near, ClientConfig::default());

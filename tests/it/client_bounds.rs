@@ -1,6 +1,5 @@
-//! What a client holds for requests whose callers are gone, and for streams that nobody reads, against
-//! servers that never answer. In bytes: `memory`.
-//! threats: 13, 14
+//! Bounds of a client against servers that never answer: requests whose callers are gone, and
+//! streams that nobody reads. Bytes are measured in `memory`. SECURITY.md, threats 13 and 14.
 #![cfg(feature = "unstable-core")]
 
 use std::{
@@ -75,7 +74,7 @@ async fn abandoned_subscribes_are_bounded() {
 /// A caller that waits to subscribe has its turn before later ones, and passes it on when it is
 /// dropped.
 #[tokio::test(start_paused = true)]
-async fn a_turn_to_subscribe_is_taken_or_passed_on() {
+async fn dropping_a_waiting_subscribe_passes_its_turn_on() {
     let (client, mut server) = limited(1).await;
     let _asked = tokio::spawn(client.subscribe("a").into_future());
     server.expect("1 /subscribe a").await;
@@ -95,7 +94,7 @@ async fn a_turn_to_subscribe_is_taken_or_passed_on() {
 /// A list that is dropped before its line is offered to the transport gives its place to the subscription
 /// that waits for one.
 #[tokio::test(start_paused = true)]
-async fn a_list_that_is_taken_back_wakes_the_subscription_that_waits() {
+async fn a_withdrawn_list_wakes_the_waiting_subscribe() {
     let (client, mut server) = limited(1).await;
     let mut list = Box::pin(client.methods());
     assert!(poll!(list.as_mut()).is_pending());
@@ -114,7 +113,7 @@ async fn a_list_that_is_taken_back_wakes_the_subscription_that_waits() {
     drop(subscribed.expect("it goes on").unwrap());
 }
 
-/// Topics that were left count until the server says so.
+/// An unsubscribed topic counts until the server has replied.
 #[tokio::test(start_paused = true)]
 async fn unanswered_unsubscribes_are_bounded() {
     let (client, mut server) = limited(4).await;
@@ -161,7 +160,8 @@ async fn abandoned_lists_are_bounded() {
     assert_eq!(list.unwrap().len(), 1);
 }
 
-/// Publishing takes places in flight, as a call does: given up, it holds its place.
+/// A publish takes a place in flight as a call does. If it is dropped, it holds its place until the
+/// reply.
 #[tokio::test(start_paused = true)]
 async fn abandoned_publishes_are_bounded() {
     let (client, mut server, _net) = connected_with(ClientConfig::new().in_flight(3)).await;
@@ -211,10 +211,10 @@ async fn subscribed(client: &Client, server: &mut Peer, topics: usize) -> Vec<Su
     all
 }
 
-/// An unread stream of all notifications names a bounded number of topics, and reports for the
-/// others that more was lost.
+/// An unread broadcast stream names a bounded number of topics, and reports that more was lost of
+/// the others.
 #[tokio::test(start_paused = true)]
-async fn an_unread_stream_of_all_notifications_names_so_many_topics() {
+async fn an_unread_broadcast_stream_names_a_bounded_number_of_topics() {
     const TOPICS: usize = 300;
     let config = ClientConfig::new().inbox_items(10).missed_topics(100);
     let (client, mut server, _net) = connected_with(config).await;
@@ -245,7 +245,7 @@ async fn an_unread_stream_of_all_notifications_names_so_many_topics() {
 /// Waits for different positions do not slow each other down, and each ends when its position is
 /// seen.
 #[tokio::test(start_paused = true)]
-async fn many_may_wait_until_something_is_seen() {
+async fn many_tasks_may_wait_for_seen_positions() {
     const WAITING: u64 = 20_000;
     let (client, mut server, _net) = connected_with(ClientConfig::new()).await;
     let mut subscription = subscribed(&client, &mut server, 1).await.pop().unwrap();
@@ -302,7 +302,7 @@ fn extremes() -> Vec<(&'static str, ClientConfig)> {
 
 /// With every setting at its extremes a client calls, listens and closes.
 #[tokio::test(start_paused = true)]
-async fn every_setting_may_be_anything() {
+async fn a_client_works_with_each_setting_at_its_extremes() {
     for (name, config) in extremes() {
         let session = async {
             let server = PipeServer::start(Router::new().method("echo", async |p: Bytes| p));
@@ -349,9 +349,9 @@ async fn every_setting_may_be_anything() {
     }
 }
 
-/// The pure types take any number.
+/// No number makes a pure type panic.
 #[test]
-fn every_number_may_be_anything() {
+fn pure_types_accept_any_number() {
     const NUMBERS: [u64; 6] = [0, 1, 2, MAX_NUMBER, u64::MAX - 1, u64::MAX];
     let (own, foreign) = (Epoch::new("e").unwrap(), Epoch::new("f").unwrap());
     for (epoch, a, b) in NUMBERS.iter().flat_map(|&a| NUMBERS.map(|b| (own, a, b))) {
@@ -403,10 +403,10 @@ fn every_number_may_be_anything() {
     }
 }
 
-/// A server that sends items and reads nothing is owed one line of credit for each reply, and not one
-/// for each item.
+/// For a server that sends items and reads nothing, the client buffers one line of credit for each
+/// reply, not one for each item.
 #[tokio::test(start_paused = true)]
-async fn credit_for_a_server_that_does_not_read_is_one_line() {
+async fn unwritten_credit_is_one_line_per_reply() {
     const ITEMS: u64 = 2_000;
     let (near, far) = tokio::io::duplex(64);
     let (client, connection) = Client::new(near, ClientConfig::new());

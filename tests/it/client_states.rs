@@ -1,4 +1,4 @@
-//! The client in every state: whatever is asked for ends, in one outcome that can be proven.
+//! The client in every connection state: every request ends, with an outcome that can be proven.
 
 use std::{future::Future, pin::Pin, time::Duration};
 
@@ -98,9 +98,9 @@ async fn expect(
     }
 }
 
-/// What is asked for before the end, and how that comes about.
+/// Requests made before the end, for each way in which the connection ends.
 #[tokio::test(start_paused = true)]
-async fn what_is_under_way_ends_as_can_be_proven() {
+async fn pending_requests_end_with_a_provable_outcome() {
     let sent = [("one-way", "ok")];
     for (state, ending, usual) in [
         ("lost", "", "outcome unknown"),
@@ -146,7 +146,7 @@ async fn what_is_under_way_ends_as_can_be_proven() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_not_offered_is_not_sent() {
+async fn requests_not_offered_to_the_transport_end_as_not_sent() {
     // The hello never comes.
     let (client, driver, server) = silent(ClientConfig::new(), 65_536);
     let asked = ask(&client);
@@ -177,9 +177,10 @@ async fn what_was_not_offered_is_not_sent() {
     }
 }
 
-/// What is asked for afterwards ends at once: the server writes nothing more, and closes nothing.
+/// Requests that are made after the end fail at once, though the server writes nothing more and
+/// does not close.
 #[tokio::test(start_paused = true)]
-async fn what_comes_too_late_is_told_at_once() {
+async fn requests_after_the_end_fail_at_once() {
     for (state, line, open) in [
         ("leaving", "* /bye shutdown\n", &["methods"][..]),
         ("drawn", "* /bye;last=0 shutdown\n", &[]),
@@ -210,7 +211,7 @@ async fn what_comes_too_late_is_told_at_once() {
 /// A topic that was being left when the `/bye` came is not subscribed again. A caller that wants it
 /// gets the error immediately, not when the connection ends.
 #[tokio::test(start_paused = true)]
-async fn who_comes_back_to_a_topic_at_the_goodbye_does_not_wait_for_the_end() {
+async fn resubscribing_after_bye_fails_without_waiting_for_the_end() {
     for wants_first in [true, false] {
         let (client, driver, mut server) = greeted(ClientConfig::new(), 65_536).await;
         let first = tokio::spawn(client.subscribe("t").into_future());
@@ -244,7 +245,7 @@ async fn who_comes_back_to_a_topic_at_the_goodbye_does_not_wait_for_the_end() {
 /// [C3.5] An item for a request that was not offered yet is ignored: it does not end the request
 /// and adds nothing to its stream.
 #[tokio::test]
-async fn an_item_of_what_was_not_sent_is_unasked_for() {
+async fn an_item_for_an_unsent_request_is_ignored() {
     let (client, _driver, mut server) = greeted(ClientConfig::new(), 256).await;
     let call = |payload: String| {
         let client = client.clone();
@@ -269,9 +270,10 @@ async fn an_item_of_what_was_not_sent_is_unasked_for() {
     assert_eq!(second.await.unwrap().unwrap(), "mine");
 }
 
-/// A reply to an id that is still to be given out is unasked for, and takes nothing from its request.
+/// A reply to an id that was not assigned yet is counted as unexpected, and does not affect the
+/// later request.
 #[tokio::test]
-async fn a_reply_before_its_request_is_unasked_for() {
+async fn a_reply_to_a_future_id_is_unexpected() {
     let config = ClientConfig::new().auth(Code::from_static("token"), "secret");
     let (client, _driver, mut server) = greeted(config, 65_536).await;
     assert_eq!(client.stats().requests, 0);
@@ -292,9 +294,9 @@ async fn a_reply_before_its_request_is_unasked_for() {
 
 // A deadline.
 
-/// A reply that ended in time is no less whole for being read late.
+/// A reply that was complete in time is delivered whole, though it is read late.
 #[tokio::test(start_paused = true)]
-async fn a_deadline_ends_no_reply_that_has_ended() {
+async fn a_deadline_does_not_affect_a_completed_reply() {
     let (client, _driver, mut server) = greeted(ClientConfig::new(), 65_536).await;
     let mut items = client.stream("m", "").deadline(Duration::from_secs(1));
     assert!(timeout(Duration::ZERO, items.next()).await.is_err());
@@ -336,10 +338,10 @@ async fn all_are_answered(calls: usize, bytes: usize, one_ways: usize) {
     assert!(!driver.is_finished());
 }
 
-/// [C7.1] [S3.13] A server reads no probe while it has no room for the lines before it; it says so,
-/// and the client waits. Within that room it reads the probe.
+/// [C7.1] [S3.13] A server reads no probe while it has no room for the lines before it. It sends a
+/// notice, and the client waits. Within that room the server reads the probe.
 #[tokio::test(start_paused = true)]
-async fn a_server_that_this_client_holds_up_is_not_dead() {
+async fn a_server_held_up_by_this_client_is_not_dead() {
     all_are_answered(1_024, 10, 0).await;
     all_are_answered(1_024, 10, 1).await;
     all_are_answered(1_024, 10, 2_000).await;
@@ -347,9 +349,9 @@ async fn a_server_that_this_client_holds_up_is_not_dead() {
     all_are_answered(200, 60_000, 0).await;
 }
 
-/// A server that says nothing is dead, whatever it was asked to do.
+/// A silent server is dead, whatever it was asked to do.
 #[tokio::test(start_paused = true)]
-async fn a_server_that_says_nothing_behind_a_full_table_is_dead() {
+async fn a_silent_server_is_dead_though_its_table_is_full() {
     let (client, driver, mut server) = silent(ClientConfig::new(), 65_536);
     server.send(format!("{}\n", HELLO.replace("1024", "1"))).await;
     client.connected().await.unwrap();
@@ -381,7 +383,7 @@ async fn a_server_that_reads_slowly_is_not_dead() {
     assert_eq!(call.await.unwrap().unwrap(), "done");
 }
 
-/// One that reads nothing at all is, whatever stands unwritten.
+/// A server that reads nothing at all is dead, whatever is still unwritten.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_has_stopped_reading_is_dead() {
     let (client, driver, _server) = greeted(ClientConfig::new(), 64).await;
@@ -393,10 +395,10 @@ async fn a_server_that_has_stopped_reading_is_dead() {
     assert_eq!(call.await.unwrap().unwrap_err(), CallError::Unknown(lost));
 }
 
-/// A server that has drawn the line takes no probe; one that then falls silent does not leave its
-/// callers, and the streams of its topics, without an end.
+/// After its `/bye` with `last` a server takes no probe. If it then stays silent, its callers and
+/// the streams of its topics still get an end.
 #[tokio::test(start_paused = true)]
-async fn a_server_that_falls_silent_behind_its_line_is_left() {
+async fn a_server_silent_after_the_final_bye_is_closed() {
     let (client, driver, mut server) = greeted(ClientConfig::new(), 65_536).await;
     let since = Instant::now();
     let asked = ask(&client);
@@ -415,7 +417,7 @@ async fn a_server_that_falls_silent_behind_its_line_is_left() {
 /// Protocol requests wait for room to write, too. If callers drop them again and again while the
 /// server does not read, they do not accumulate.
 #[tokio::test(start_paused = true)]
-async fn what_is_the_protocols_own_does_not_pile_up() {
+async fn protocol_requests_do_not_accumulate_in_a_blocked_client() {
     let config = ClientConfig::new().outbound_bytes(100);
     let (client, _driver, mut server) = greeted(config, 64).await;
     let call = tokio::spawn({

@@ -157,7 +157,7 @@ async fn a_head_has_2048_bytes() {
     assert!(matches!(driver.await.unwrap(), Err(ConnectionError::Protocol(_))));
 }
 
-/// [B2.3] [S2.3] Row 2 of the threats: what ends a line for the server, and what does not.
+/// [B2.3] [S2.3] SECURITY.md, threat 2: what ends a line for the server, and what does not.
 #[tokio::test(start_paused = true)]
 async fn only_a_lf_ends_a_line() {
     let (server, _) = serve(ServerConfig::new());
@@ -174,7 +174,7 @@ async fn only_a_lf_ends_a_line() {
 
 /// [S2.9] The error comes at the first byte over the limit, and the connection ends with it.
 #[tokio::test(start_paused = true)]
-async fn a_line_too_long_closes() {
+async fn an_overlong_line_closes_the_connection() {
     let (server, _) = serve(ServerConfig::new().max_line(1_024));
     let mut peer = connect(&server).await;
     let payload = "x".repeat(1_024 - "1 echo \n".len());
@@ -186,9 +186,9 @@ async fn a_line_too_long_closes() {
     peer.expect_closed().await;
 }
 
-/// [S2.5] A first line that is too long is not answered either.
+/// [S2.5] A first line that is too long is not answered.
 #[tokio::test(start_paused = true)]
-async fn a_first_line_too_long_closes_in_silence() {
+async fn an_overlong_first_line_closes_without_a_reply() {
     let (server, _) = serve(ServerConfig::new().max_line(1_024));
     let mut peer = connect(&server).await;
     peer.send_bytes(&[b'1'; 1_024]).await;
@@ -198,7 +198,7 @@ async fn a_first_line_too_long_closes_in_silence() {
 /// [B2.1] [S2.2] [S2.1] A hello of the greatest numbers is short, and each connection begins with
 /// one.
 #[tokio::test(start_paused = true)]
-async fn the_hello_is_short() {
+async fn the_longest_hello_is_below_1_kib() {
     let most = bellwire::protocol::MAX_NUMBER;
     // What is configured above that is cut to it.
     let config =
@@ -225,7 +225,7 @@ fn sizes() -> Router {
 /// [S2.4] [S3.8] [S12.5] No line is over the lesser of both limits: a reply becomes an error, the
 /// text of an error is cut.
 #[tokio::test(start_paused = true)]
-async fn replies_are_limited() {
+async fn no_line_exceeds_the_limit_of_either_end() {
     let server = PipeServer::with_config(sizes(), ServerConfig::new().max_line(2_000));
     for (hello, limit) in [("", 2_000), (";max-line=1024", 1_024), (";max-line=70000", 2_000)] {
         let mut peer = connect(&server).await;
@@ -248,7 +248,7 @@ async fn replies_are_limited() {
 
 /// [S3.8] [B2.4] A text is cut only as far as necessary, and no SP is left at the end.
 #[tokio::test(start_paused = true)]
-async fn a_cut_text_loses_what_does_not_fit() {
+async fn an_error_text_is_truncated_only_as_far_as_needed() {
     let router = Router::new().method("fail", async || -> Result<(), Failure> {
         Err(Failure::new(Code::from_static("app"), "\u{e9}".repeat(1_000)))
     });
@@ -262,7 +262,7 @@ async fn a_cut_text_loses_what_does_not_fit() {
 /// [S2.8] Malformed lines affect neither requests in flight, nor subscriptions, nor the lines
 /// behind them.
 #[tokio::test(start_paused = true)]
-async fn a_malformed_line_touches_nothing() {
+async fn a_malformed_line_affects_nothing_else() {
     let (server, waiting) = serve(publishing());
     let mut peer = connect(&server).await;
     peer.send("1 wait a\n2 /subscribe offers").await;
@@ -287,7 +287,7 @@ async fn a_malformed_line_touches_nothing() {
 
 /// [B2.6] Arguments are split at single SPs, behind unstuffing; the last keeps what is left.
 #[tokio::test(start_paused = true)]
-async fn the_last_argument_keeps_all_that_is_left() {
+async fn the_last_argument_is_the_rest_of_the_line() {
     let (server, _) = serve(publishing());
     let mut peer = connect(&server).await;
     peer.send("1 /subscribe t").await;
@@ -336,10 +336,10 @@ async fn a_handler_is_started_at_most_once() {
     assert_eq!(starts, ["start a", "start d"]);
 }
 
-/// [S3.4] [S3.5] A terminal line comes when the handler is gone: `ok` when it ended by itself,
-/// `cut` when it was ended, in the connection's task and in a task of its own.
+/// [S3.4] [S3.5] The terminal line is sent once the handler has ended: `ok` when it completed,
+/// `cut` when the server ended it. This holds in the connection's task and in a task of its own.
 #[tokio::test(start_paused = true)]
-async fn a_terminal_line_comes_behind_the_handlers_end() {
+async fn the_terminal_line_follows_the_end_of_the_handler() {
     for method in ["run", "spawned"] {
         let runs = Runs::new();
         let mut server = runs.serve(ServerConfig::new().drain(Duration::from_secs(2)));
@@ -376,7 +376,7 @@ async fn a_terminal_line_comes_behind_the_handlers_end() {
 /// [S3.5] [S3.14] [S3.15] What a blocking handler holds is held until it has ended; what waits for
 /// its thread was never started, and is refused.
 #[test]
-fn what_was_never_started_is_refused() {
+fn requests_that_never_started_are_refused() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -424,9 +424,9 @@ async fn a_ttl_does_not_lengthen_the_servers_limit() {
     peer.expect("2 cut deadline").await;
 }
 
-/// [S3.7] A panic is its own request's, in whatever way the handler runs.
+/// [S3.7] A panic affects only its own request, in each mode of handler.
 #[tokio::test(start_paused = true)]
-async fn a_panic_hurts_nobody_else() {
+async fn a_panic_affects_only_its_request() {
     let waiting = Waiting::default();
     let router = router(waiting.clone())
         .method("spawned-panic", handler(async || -> String { panic!("as it should") }).spawned());
@@ -445,9 +445,9 @@ async fn a_panic_hurts_nobody_else() {
 
 // Checks, forms, arguments.
 
-/// [S12.1] Of several faults the first of the list is given.
+/// [S12.1] Of several faults the one that comes first in the list is reported.
 #[tokio::test(start_paused = true)]
-async fn checks_have_an_order() {
+async fn the_first_fault_in_check_order_is_reported() {
     let (mut server, _) = serve(ServerConfig::new());
     let mut peer = connect(&server).await;
     ask(&mut peer, "5 wait x\n6 echo", ["6 ok"]).await;
@@ -489,9 +489,10 @@ async fn checks_have_an_order() {
     }
 }
 
-/// [S3.10] Each protocol method in the form it does not have; what is not built has none.
+/// [S3.10] Each protocol method is sent in the form (request or one-way) that it does not have.
+/// Methods that are not built have no form.
 #[tokio::test(start_paused = true)]
-async fn each_method_has_its_form() {
+async fn protocol_methods_refuse_the_wrong_form() {
     let (server, _) = serve(publishing());
     let mut peer = connect(&server).await;
     ask(&mut peer, "1 /cancel 1", ["1 no bad-form /cancel is one-way"]).await;
@@ -566,9 +567,9 @@ async fn arguments_that_do_not_decode_are_refused() {
     ask(&mut peer, "20 echo x", ["20 ok x"]).await;
 }
 
-/// [S12.1] [S12.3] [S12.4] What a hello must say, and what of it is looked at first.
+/// [S12.1] [S12.3] [S12.4] The required parts of a hello, and the order in which they are checked.
 #[tokio::test(start_paused = true)]
-async fn a_clients_hello_is_checked() {
+async fn a_malformed_client_hello_is_refused() {
     let (server, _) = serve(ServerConfig::new());
     for (attributes, reply) in [
         (";version=2", "1 no bad-version "),
@@ -630,7 +631,7 @@ async fn requests_start_in_line_order() {
 /// [S3.13] [S7.1] With all places taken and no room to wait, reading stops at the next line that
 /// needs a place.
 #[tokio::test(start_paused = true)]
-async fn a_full_table_stops_the_reading() {
+async fn a_full_in_flight_table_stops_reading() {
     let (server, waiting) = serve(publishing().in_flight(2).parked_bytes(0));
     let mut peer = connect(&server).await;
     let lines = "1 wait a\n* wait b\n2 /renew\n3 wait c\n4 /renew\n5 /publish t x\n6 /renew";
@@ -720,7 +721,7 @@ async fn publishes_are_numbered_in_line_order() {
 
 // How connections end.
 
-/// [S4.15] A half-close ends subscriptions without a word, and finishes what runs.
+/// [S4.15] A half-close ends subscriptions without an `/end`, and running requests are finished.
 #[tokio::test(start_paused = true)]
 async fn a_half_close_ends_subscriptions() {
     let (server, waiting) = serve(publishing());
@@ -776,9 +777,10 @@ async fn a_reset_cancels_handlers() {
     assert_eq!(next().await, "end c");
 }
 
-/// [S18.3] [S18.4] [S18.9] Behind the line nothing is started; what outlasts the drain is cut.
+/// [S18.3] [S18.4] [S18.9] Nothing is started after the `/bye` with `last`. Requests that outlast
+/// the drain are cut.
 #[tokio::test(start_paused = true)]
-async fn a_drain_draws_a_line() {
+async fn nothing_starts_after_the_final_bye_of_a_drain() {
     let runs = Runs::new();
     let mut server = runs.serve(publishing().drain(Duration::from_secs(5)));
     let mut peer = connect(&server).await;
@@ -803,9 +805,9 @@ async fn a_drain_draws_a_line() {
 
 // Topics.
 
-/// [S4.13] The list of `/renew` is what lives, in the order of subscribing.
+/// [S4.13] The reply to `/renew` lists the live subscriptions in the order in which they began.
 #[tokio::test(start_paused = true)]
-async fn renew_lists_what_lives() {
+async fn renew_lists_live_subscriptions() {
     let (server, _) = serve(publishing());
     let mut peer = connect(&server).await;
     peer.send("1 /subscribe c\n2 /subscribe a\n3 /subscribe b\n4 /unsubscribe a\n5 /subscribe a")
@@ -856,7 +858,7 @@ impl Told {
 /// once and in order, delivered or in a gap. Its replies do not wait for unread notifications, and
 /// the other subscriber loses nothing.
 #[tokio::test(start_paused = true)]
-async fn a_slow_subscriber_is_told_everything_and_hurts_nobody() {
+async fn a_slow_subscriber_gets_every_number_and_delays_no_other() {
     const MARK: usize = 1_000;
     const NARROW: usize = 512;
     let config = publishing().notification_mark(MARK).retained_messages(8);
@@ -897,9 +899,10 @@ async fn a_slow_subscriber_is_told_everything_and_hurts_nobody() {
     assert!(told.delivered >= 8);
 }
 
-/// [S4.9] [S12.5] A message that does not fit the subscriber is named, and only to it.
+/// [S4.9] [S12.5] A message that does not fit the subscriber's limit is reported in a gap, to that
+/// subscriber only.
 #[tokio::test(start_paused = true)]
-async fn a_message_too_large_for_its_reader_is_named() {
+async fn a_message_over_the_subscribers_limit_is_reported_in_a_gap() {
     let (server, _) = serve(publishing());
     let (mut small, mut large) = (connect(&server).await, connect(&server).await);
     ask(&mut small, "1 /hello;version=1;max-line=1024", ["1 ok;version=1"]).await;
@@ -918,9 +921,9 @@ async fn a_message_too_large_for_its_reader_is_named() {
     small.expect("* t 3 end").await;
 }
 
-/// [S4.7] Nothing comes behind an `/end`, not even what is published at once.
+/// [S4.7] No notification of the topic follows its `/end`, not even of messages published at once.
 #[tokio::test(start_paused = true)]
-async fn nothing_comes_behind_an_end() {
+async fn nothing_follows_an_end() {
     let (server, _) = serve(publishing().lease(Duration::from_secs(5)));
     let mut peer = connect(&server).await;
     peer.send("1 /subscribe a\n2 /subscribe b").await;
@@ -981,9 +984,9 @@ async fn a_lost_log_has_a_new_epoch() {
 
 // Limits.
 
-/// [S7.1] What is announced is what holds.
+/// [S7.1] The limits in the hello are those that the server enforces.
 #[tokio::test(start_paused = true)]
-async fn announced_limits_hold() {
+async fn announced_limits_are_enforced() {
     let config = publishing().max_line(2_000).in_flight(2).lease(Duration::from_secs(9));
     let (server, _) = serve(config);
     let mut peer = Peer::new(server.connect_raw(PIPE).io);
@@ -1018,9 +1021,9 @@ async fn subscriptions_are_limited() {
     assert!(peer.line().await.starts_with("5 ok;"));
 }
 
-/// [S20.1] Row 7 of the threats: replies that are not read start no further handler.
+/// [S20.1] While replies are unread, no further handler is started. SECURITY.md, threat 7.
 #[tokio::test(start_paused = true)]
-async fn replies_that_are_not_read_start_nothing() {
+async fn unread_replies_keep_handlers_from_starting() {
     const MARK: usize = 2_000;
     let runs = Runs::new();
     runs.gate.add_permits(1_000);
@@ -1084,14 +1087,14 @@ async fn answered(bytes: &[u8]) -> Result<Vec<u8>, CallError> {
 /// [B2.4] An absent rest and an empty one are the same to a client, a second SP is
 /// payload; and it writes no SP for an empty one.
 #[tokio::test(start_paused = true)]
-async fn a_client_reads_rests_to_the_byte() {
+async fn a_client_reads_payloads_exactly() {
     assert_eq!(answered(b"1 ok\n").await.unwrap(), b"");
     assert_eq!(answered(b"1 ok \n").await.unwrap(), b"");
     assert_eq!(answered(b"1 ok  x \n").await.unwrap(), b" x ");
     assert_eq!(answered(b"1 ok\0\x0b\n").await.unwrap_err().code(), None);
 }
 
-/// [B2.3] [C2.1] Row 2 of the threats: what ends a line for a client, and what does not.
+/// [B2.3] [C2.1] SECURITY.md, threat 2: what ends a line for a client, and what does not.
 #[tokio::test(start_paused = true)]
 async fn only_a_lf_ends_a_line_for_a_client() {
     for end in ["\0", "\x0b", "\x0c", "\x1c", "\x1e", "\u{85}", "\u{2028}"] {
@@ -1122,9 +1125,9 @@ async fn a_client_unstuffs_once() {
     assert_eq!((reason.code.as_str(), &reason.text[..]), ("app", " two  words\n"));
 }
 
-/// [B4.1] Where a subscription stands is the next number, and what a client resumes from.
+/// [B4.1] The position of a subscription is its next number, from which a client resumes.
 #[tokio::test(start_paused = true)]
-async fn a_position_names_the_next_number() {
+async fn a_position_is_the_next_number() {
     let (client, _driver, mut server) = client().await;
     let subscribing = tokio::spawn(client.subscribe("t").into_future());
     server.expect("1 /subscribe t").await;
@@ -1139,7 +1142,7 @@ async fn a_position_names_the_next_number() {
 
 /// [B2.1] The greatest line limit that a client can tell is the greatest number.
 #[tokio::test(start_paused = true)]
-async fn a_clients_limit_is_a_number_of_the_protocol() {
+async fn the_greatest_client_line_limit_is_the_greatest_number() {
     let (near, far) = tokio::io::duplex(PIPE);
     let (_client, connection) = Client::new(near, ClientConfig::new().max_line(usize::MAX));
     let _driver = tokio::spawn(connection);
@@ -1150,7 +1153,7 @@ async fn a_clients_limit_is_a_number_of_the_protocol() {
 
 /// [C4.4] The lease is counted from when the line was sent, however late its reply comes.
 #[tokio::test(start_paused = true)]
-async fn a_late_reply_does_not_put_off_the_renewal() {
+async fn a_late_reply_does_not_delay_the_next_renewal() {
     let (client, _driver, mut server) = client().await;
     let subscribing = tokio::spawn(client.subscribe("t").into_future());
     server.expect("1 /subscribe t").await;

@@ -1,5 +1,5 @@
-//! How a client connects: which of several addresses it takes, what it does about those that do not
-//! answer, and what it says of why it has no connection.
+//! How a client connects: which of several addresses it takes, how it treats those that do not
+//! answer, and which errors it reports.
 
 use std::{
     error::Error,
@@ -42,9 +42,10 @@ fn millis(at: Instant, began: Instant) -> u128 {
     (at - began).as_millis()
 }
 
-/// Threat 41. The second address is tried after 250 ms, connects, and is the first the next time.
+/// The second address is tried after 250 ms, connects, and comes first the next time. SECURITY.md,
+/// threat 41.
 #[tokio::test(start_paused = true)]
-async fn a_black_hole_in_front_hides_nobody() {
+async fn an_unreachable_first_address_delays_by_the_head_start_only() {
     let (mut net, connector) = Net::new();
     let builder = Client::builder().addresses(["hole", "good"]).connector(connector);
     let connecting = tokio::spawn(builder.connect());
@@ -72,7 +73,7 @@ async fn a_black_hole_in_front_hides_nobody() {
     client.connected().await.unwrap();
 }
 
-/// Each is ahead of the next, and one that fails makes room at once.
+/// Each address has a head start over the next. When one fails, the next begins at once.
 #[tokio::test(start_paused = true)]
 async fn addresses_are_raced() {
     let (mut net, connector) = Net::new();
@@ -104,10 +105,10 @@ async fn addresses_are_raced() {
     assert_eq!(seen, ["a 1", "b 2", "b failed", "c 3", "d 4"]);
 }
 
-/// A server that is connected and says nothing has its share of the time, and then the next is asked;
-/// each stage has an error of its own.
+/// A connected but silent server gets its share of the time, then the next one is tried. Each stage
+/// has its own error.
 #[tokio::test(start_paused = true)]
-async fn a_silent_server_in_front_hides_nobody() {
+async fn a_silent_first_server_is_passed_over() {
     let (mut net, connector) = Net::new();
     let config = ClientConfig::new().connect_timeout(secs(3));
     let builder = Client::builder().addresses(["silent", "good"]).config(config);
@@ -122,9 +123,10 @@ async fn a_silent_server_in_front_hides_nobody() {
     connecting.await.unwrap().unwrap();
 }
 
-/// One that closes, or is no server of this kind, is passed over as well; one that has spoken, too.
+/// A server that closes, that speaks another protocol, or that fails after its first line is passed
+/// over.
 #[tokio::test(start_paused = true)]
-async fn a_server_that_fails_is_followed_by_the_next_one() {
+async fn a_failing_server_is_followed_by_the_next() {
     for first in ["", "SSH-2.0-x", "* /hello;version=2", "* /hello;version=1;lease=0"] {
         let (mut net, connector) = Net::new();
         let builder = Client::builder().addresses(["other", "good"]).connector(connector);
@@ -142,7 +144,7 @@ async fn a_server_that_fails_is_followed_by_the_next_one() {
 
 /// The errors distinguish an address without a connection from a connected server that is silent.
 #[tokio::test(start_paused = true)]
-async fn each_stage_has_an_error_of_its_own() {
+async fn each_stage_of_connecting_has_its_own_error() {
     let began = Instant::now();
     for is_accepted in [false, true] {
         let (builder, mut net) = builder();
@@ -295,9 +297,9 @@ async fn connect(
     (builder.connect().await, began.elapsed())
 }
 
-/// The handshake of a transport is not raced, and has an error of its own; no transport is left behind.
+/// The handshake of a transport is not raced, and has its own error. No transport is leaked.
 #[tokio::test(start_paused = true)]
-async fn a_handshake_that_stalls_is_passed_over() {
+async fn a_stalled_handshake_is_passed_over() {
     let faulty = Faulty::new(true);
     let open = faulty.open.clone();
     let (client, took) = connect(faulty, &["stalls", "good"]).await;
@@ -308,9 +310,10 @@ async fn a_handshake_that_stalls_is_passed_over() {
     assert_eq!((client.unwrap_err(), took), (ConnectionError::TlsTimeout, secs(10)));
 }
 
-/// A connector that cannot take part in a race tries one endpoint after the other, each in its share.
+/// A connector that cannot race tries one endpoint after the other, each within its share of the
+/// time.
 #[tokio::test(start_paused = true)]
-async fn a_connector_that_cannot_race_shares_the_time() {
+async fn a_connector_without_racing_splits_the_time() {
     let (client, took) = connect(Faulty::new(false), &["hole", "refused", "hole", "good"]).await;
     // A quarter of 10 s; nothing; and half of what is left.
     assert_eq!((client.is_ok(), took), (true, Duration::from_millis(2_500 + 3_750)));
@@ -358,9 +361,9 @@ fn named(names: &[&str], config: ClientConfig) -> (Client, Net) {
     (builder.connector(Named(connector)).connect_lazily(), net)
 }
 
-/// An endpoint that failed is tried behind the others, until it brings a connection again.
+/// A failed endpoint is tried after the others, until it connects again.
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_that_failed_comes_last_until_it_answers() {
+async fn a_failed_endpoint_comes_last_until_it_connects() {
     let (client, mut net) = named(&["x,y"], ClientConfig::new());
     net.attempt_at("x").await.refuse();
     for (first, second) in [("y", ""), ("y", "x"), ("x", "y"), ("y", "x")] {
@@ -375,19 +378,19 @@ async fn an_endpoint_that_failed_comes_last_until_it_answers() {
     }
 }
 
-/// Where the time of a round was over before an endpoint had answered, the next round begins with those
-/// that were not tried.
+/// If the time of a round is over before an endpoint has answered, the next round begins with the
+/// endpoints that were not tried.
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_that_did_not_answer_in_time_comes_last() {
+async fn an_endpoint_that_used_up_the_round_comes_last() {
     let config = ClientConfig::new().connect_timeout(Duration::from_millis(300));
     let (_client, mut net) = named(&["x,y,z"], config);
     let _first = [net.attempt_at("x").await, net.attempt_at("y").await];
     net.attempt_at("z").await;
 }
 
-/// What a server has answered at one endpoint of an address, it would answer at the others.
+/// A server's answer at one endpoint of an address applies to all endpoints of that address.
 #[tokio::test(start_paused = true)]
-async fn an_answer_speaks_for_all_endpoints_of_its_address() {
+async fn a_refusal_applies_to_all_endpoints_of_its_address() {
     let (client, mut net) = named(&["x,y", "b"], ClientConfig::new());
     net.attempt_at("x").await.accept(1 << 16).send("* /hello;version=2").await;
     let _server = net.attempt_at("b").await.greet().await;
@@ -436,10 +439,10 @@ async fn a_deadline_names_an_endpoint_or_a_name_that_failed() {
     }
 }
 
-/// Credentials that do not come take no longer than all else that belongs to connecting: before the
-/// first address, and before another one.
+/// The credentials hook has the same time limit as every other step of connecting: before the first
+/// address, and before another one.
 #[tokio::test(start_paused = true)]
-async fn credentials_that_do_not_come_are_bounded() {
+async fn a_hanging_credentials_hook_is_timed_out() {
     for given in [0, 1] {
         let (mut net, connector) = Net::new();
         let asked = AtomicUsize::new(0);
@@ -471,7 +474,7 @@ async fn credentials_that_do_not_come_are_bounded() {
 /// A resolver that hangs ends with the attempt and has its own error. It is not called again in
 /// each round.
 #[tokio::test(start_paused = true)]
-async fn a_resolver_that_hangs_is_bounded() {
+async fn a_hanging_resolver_is_timed_out() {
     let (client, took) = connect(Faulty::new(true), &["no resolver"]).await;
     assert_eq!(took, secs(10));
     let error = client.unwrap_err().to_string();
@@ -503,10 +506,10 @@ fn black_hole(address: SocketAddr) -> Vec<Socket> {
     held
 }
 
-/// Threat 41, over TCP.
+/// The same over TCP. SECURITY.md, threat 41.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_black_hole_in_front_hides_nobody_over_tcp() {
+async fn an_unreachable_first_address_is_raced_over_tcp() {
     let server = TcpServer::start(bellwire::Router::<()>::new()).await;
     let hole = black_hole("127.0.0.1:0".parse().unwrap());
     let hole = (hole[0].local_addr().unwrap().as_socket().unwrap(), hole);
@@ -522,7 +525,7 @@ async fn a_black_hole_in_front_hides_nobody_over_tcp() {
 /// No server at the connected address speaks TLS.
 #[cfg(feature = "tls")]
 #[tokio::test]
-async fn tls_is_raced_and_has_an_error_of_its_own() {
+async fn tls_handshakes_are_raced_and_have_their_own_error() {
     use bellwire::tls::rustls;
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let roots = rustls::RootCertStore::empty();
@@ -550,9 +553,9 @@ async fn tls_is_raced_and_has_an_error_of_its_own() {
 
 // Why there is no connection.
 
-/// All that a client may be asked for ends with the reason, by `source` and in the text.
+/// Every kind of request ends with the reason, in its `source` and in its text.
 #[tokio::test(start_paused = true)]
-async fn a_deadline_says_why_there_is_no_connection() {
+async fn an_expired_deadline_reports_why_there_is_no_connection() {
     let (builder, mut net) = builder();
     let client = builder.connect_lazily();
     let _refusing = tokio::spawn(async move {
@@ -580,9 +583,9 @@ async fn a_deadline_says_why_there_is_no_connection() {
     refused(&client.call("m", "").fail_fast().await.unwrap_err());
 }
 
-/// What keeps a client from connecting shows while another attempt is under way.
+/// The cause of a failed attempt is visible while another attempt is in progress.
 #[tokio::test(start_paused = true)]
-async fn a_failure_shows_while_the_race_goes_on() {
+async fn a_failure_is_visible_while_the_race_continues() {
     let (mut net, connector) = Net::new();
     let builder = Client::builder().addresses(["refused", "hole"]).connector(connector);
     let client = builder.connect_lazily();
@@ -602,9 +605,9 @@ async fn a_failure_shows_while_the_race_goes_on() {
     assert!(!fast.is_finished());
 }
 
-/// A place that is not free is no matter of the connection.
+/// A lack of places in flight is not an error of the connection.
 #[tokio::test(start_paused = true)]
-async fn a_deadline_with_a_connection_names_none() {
+async fn an_expired_deadline_with_a_connection_has_no_cause() {
     let (builder, mut net) = builder();
     let client = builder.config(ClientConfig::new().in_flight(1)).connect_lazily();
     net.attempt().await.refuse();
@@ -621,7 +624,7 @@ async fn a_deadline_with_a_connection_names_none() {
 
 /// An invalid address is reported immediately, by every function.
 #[tokio::test(start_paused = true)]
-async fn an_invalid_address_is_told_at_once() {
+async fn an_invalid_address_is_reported_at_once() {
     let began = Instant::now();
     for address in ["127.0.0.1", "localhost:99999", "http://127.0.0.1:1", "::1:80"] {
         let invalid = |error: &ConnectionError| {

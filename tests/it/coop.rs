@@ -259,9 +259,10 @@ fn looping(step: impl AsyncFn(&Fixture) + 'static) -> Looping {
     })
 }
 
-/// Row 38 of the threats: a timeout stops a loop over whatever is ready at once, on one thread.
+/// On one thread, a timeout ends a loop over any future that is always ready. SECURITY.md, threat
+/// 38.
 #[test]
-fn no_public_future_keeps_its_thread() {
+fn no_public_future_monopolizes_its_thread() {
     // Each in a thread of its own, all at once: most of their time they wait.
     let running = list().into_iter().map(|(name, make)| {
         let (stopped, is_stopped) = channel();
@@ -280,9 +281,9 @@ fn no_public_future_keeps_its_thread() {
     }
 }
 
-/// A public future that is missing from the list is a fault of the list.
+/// Fails if the list lacks a public future.
 #[test]
-fn every_public_future_is_in_the_list() {
+fn every_public_future_is_tested_for_fairness() {
     let listed = list().into_iter().map(|(name, _)| name);
     let listed = listed.chain(EXEMPT.map(|(name, _)| name)).collect::<BTreeSet<_>>();
     let sources = sources();
@@ -376,7 +377,7 @@ fn impl_of(line: &str) -> (&str, &str) {
 }
 
 #[test]
-fn the_head_of_an_impl_is_understood() {
+fn impl_headers_are_parsed() {
     let heads = [
         ("impl Client {", ("", "Client")),
         (
@@ -433,7 +434,7 @@ async fn queued() -> (Client, Subscription, Notifications, RawPeer<DuplexStream>
 }
 
 #[tokio::test]
-async fn a_full_queue_of_notifications_is_read_in_turns() {
+async fn reading_queued_notifications_yields_to_other_tasks() {
     let (_client, mut subscription, mut all, _server) = queued().await;
     let turns = turns_during(async {
         for _ in 0..QUEUED {
@@ -450,7 +451,7 @@ async fn a_full_queue_of_notifications_is_read_in_turns() {
 }
 
 #[tokio::test]
-async fn a_streamed_reply_that_is_there_is_read_in_turns() {
+async fn reading_a_buffered_streamed_reply_yields_to_other_tasks() {
     let (near, far) = tokio::io::duplex(PIPE);
     let (client, connection) = Client::new(near, ClientConfig::new());
     tokio::spawn(connection);
@@ -470,7 +471,7 @@ async fn a_streamed_reply_that_is_there_is_read_in_turns() {
 }
 
 #[tokio::test]
-async fn events_that_are_there_are_read_in_turns() {
+async fn reading_queued_events_yields_to_other_tasks() {
     let (near, far) = tokio::io::duplex(PIPE);
     let (client, connection) = Client::new(near, ClientConfig::new());
     let mut events = client.events();
@@ -489,10 +490,10 @@ async fn events_that_are_there_are_read_in_turns() {
     assert!(turns.await >= 1);
 }
 
-/// A server obeys a pipelined `/publish` within the budget of its task: others have a turn after every
-/// 32 of them.
+/// A server handles pipelined `/publish` lines within the budget of its task: other tasks run after
+/// every 32 of them.
 #[tokio::test]
-async fn messages_that_a_client_pipelines_are_published_in_turns() {
+async fn pipelined_publishes_yield_to_other_tasks() {
     let config = ServerConfig::new().allow_publish(true);
     let server = PipeServer::with_config(Router::<()>::new(), config);
     let mut peer = server.connect().await;

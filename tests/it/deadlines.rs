@@ -1,6 +1,6 @@
 //! Every deadline of both ends, from both sides: not before its time, and at most 50 ms of virtual
 //! time after it. A test is named after the end and the field of its configuration.
-// threats: 4, 5
+// SECURITY.md, threats 4 and 5.
 
 use std::{
     fs, io,
@@ -249,7 +249,7 @@ async fn server_lease_from_the_last_renewal() {
 
 /// The end of one of two subscriptions does not end or restart the lease of the other.
 #[tokio::test(start_paused = true)]
-async fn server_lease_of_the_subscription_that_is_left() {
+async fn server_lease_of_the_remaining_subscription() {
     for unsubscribes in [true, false] {
         let server = serve(ServerConfig::new().lease(secs(9)));
         let mut peer = server.connect().await;
@@ -270,7 +270,7 @@ async fn server_lease_of_the_subscription_that_is_left() {
     }
 }
 
-/// A log goes within half as much again, counted from its last message.
+/// An idle log is dropped within 1.5 times the setting, counted from its last message.
 #[tokio::test(start_paused = true)]
 async fn server_idle_log() {
     let server = serve(ServerConfig::new().idle_log(secs(100)).idle(None));
@@ -290,7 +290,7 @@ async fn server_idle_log() {
     due_within(Instant::now(), secs(100)..secs(150), without_log).await;
 }
 
-/// So it is from when its last subscriber has gone.
+/// The time also restarts when the last subscriber leaves.
 #[tokio::test(start_paused = true)]
 async fn server_idle_log_from_the_last_subscriber() {
     let server = serve(ServerConfig::new().idle_log(secs(100)).idle(None).lease(secs(100_000)));
@@ -333,7 +333,7 @@ async fn server_drain() {
     due(since, secs(7), peer.expect("2 cut closing\n")).await;
 }
 
-/// 1 s is left for what was cut to be written.
+/// Cut replies get 1 s more to be written.
 #[tokio::test(start_paused = true)]
 async fn server_drain_and_the_last_write() {
     let config = ServerConfig::new().grace(secs(2)).drain(secs(5)).write_progress(secs(60));
@@ -347,7 +347,8 @@ async fn server_drain_and_the_last_write() {
     due(since, secs(8), server.ended()).await;
 }
 
-/// [S19.2] However often it is refused meanwhile, and whatever the authenticator is about.
+/// [S19.2] The time does not restart with a refusal, and does not depend on what the authenticator
+/// does.
 #[tokio::test(start_paused = true)]
 async fn server_auth_time() {
     for lines in ["", "1 /auth slow x\n", "1 /auth bad x\n", "1 /hello;version=1\n"] {
@@ -475,7 +476,7 @@ impl Listener for Failing {
 
 /// The accept loop pauses after an error, for longer each time, and for 1 s at most.
 #[tokio::test(start_paused = true)]
-async fn a_pause_of_the_accept_loop() {
+async fn accept_errors_pause_the_loop_for_up_to_a_second() {
     let (tell, mut asked) = mpsc::unbounded_channel();
     let server = Server::new(Failing(tell, 0));
     let serving = tokio::spawn(server.serve(router()).into_future());
@@ -489,7 +490,8 @@ async fn a_pause_of_the_accept_loop() {
     serving.abort();
 }
 
-/// A connection that was closed is read on for 1 s, so that its last lines are not lost by a reset.
+/// The input of a closed connection is read for 1 s more, so that a reset does not discard its last
+/// lines.
 #[tokio::test(start_paused = true)]
 async fn a_closed_connection_lingers() {
     let server = serve(ServerConfig::new());
@@ -571,8 +573,7 @@ async fn client_connect_timeout_of_one_connection() {
     assert_eq!(outcome(waiting).await, Err(lost.into()));
 }
 
-/// What each kind of request ends with, without a deadline of its own, that has no connection; and a
-/// deadline of its own.
+/// Requests of each kind without a connection end at the configured deadline, or at their own.
 #[tokio::test(start_paused = true)]
 async fn client_deadline() {
     for own in [None, Some(secs(2))] {
@@ -603,9 +604,10 @@ async fn client_deadline() {
     }
 }
 
-/// The same of requests that were sent, and are not answered: with other calls before and behind.
+/// The same for requests that were sent and are not answered, with other calls before and behind
+/// them.
 #[tokio::test(start_paused = true)]
-async fn client_deadline_of_what_was_sent() {
+async fn client_deadline_of_unanswered_requests() {
     let config = ClientConfig::new().deadline(secs(7)).probe(secs(600)).dead(secs(900));
     let (client, mut server) = greeted(config).await;
     sleep(secs(3)).await;
@@ -638,9 +640,9 @@ async fn client_deadline_of_what_was_sent() {
     endless.await.expect("no panic").expect("answered");
 }
 
-/// The same while the transport takes nothing: the line that is offered has no such deadline.
+/// The same while the transport takes nothing. The line that is being offered has no such deadline.
 #[tokio::test(start_paused = true)]
-async fn client_deadline_of_what_cannot_be_written() {
+async fn client_deadline_while_the_transport_is_blocked() {
     let config = ClientConfig::new().deadline(secs(3)).probe(secs(600)).dead(secs(900));
     let (builder, mut net) = net::builder();
     let client = builder.config(config).connect_lazily();
@@ -655,9 +657,10 @@ async fn client_deadline_of_what_cannot_be_written() {
     assert_eq!(due(since, secs(3), outcome(late)).await, not_sent);
 }
 
-/// The other requests that were sent. A stream is open once it is sent, and has no deadline then.
+/// Other kinds of requests that were sent. A stream is open once it is sent, and has no deadline
+/// from then on.
 #[tokio::test(start_paused = true)]
-async fn client_deadline_of_other_requests_that_were_sent() {
+async fn client_deadline_of_other_unanswered_requests() {
     let config = ClientConfig::new().deadline(secs(3)).probe(secs(600)).dead(secs(900));
     let (client, mut server) = greeted(config).await;
     let unknown = CallError::Unknown(Unknown::Deadline);
@@ -691,9 +694,9 @@ async fn client_close_timeout() {
     assert!(outcome(call).await.is_err());
 }
 
-/// A server that has drawn the line may be silent for as long.
+/// After its `/bye` with `last` a server may be silent for as long.
 #[tokio::test(start_paused = true)]
-async fn client_close_timeout_behind_a_goodbye() {
+async fn client_close_timeout_after_the_final_bye() {
     let (client, mut server) = greeted(ClientConfig::new().close_timeout(secs(7))).await;
     let call = call(&client, "a");
     server.expect("1 m a").await;
@@ -822,7 +825,7 @@ async fn client_give_up_after() {
 
 /// A call's own deadline, before and after its line is sent.
 #[tokio::test(start_paused = true)]
-async fn a_calls_deadline() {
+async fn a_call_ends_at_its_own_deadline() {
     let (client, mut server, mut net) = connected_with(ClientConfig::new()).await;
     let since = Instant::now();
     let sent = call_within(&client, "a", Some(millis(2_300)));
@@ -837,9 +840,9 @@ async fn a_calls_deadline() {
     assert!(matches!(late, Err(CallError::NotSent(NotSent::Deadline(_)))), "{late:?}");
 }
 
-/// The same of a streamed reply: in all, whatever came.
+/// The deadline covers the whole reply, however many items came.
 #[tokio::test(start_paused = true)]
-async fn a_streamed_replys_deadline() {
+async fn a_streamed_reply_ends_at_its_own_deadline() {
     let (client, mut server, mut net) = connected_with(ClientConfig::new()).await;
     let since = Instant::now();
     let mut items = client.stream("m", "a").deadline(millis(2_300));
@@ -861,7 +864,7 @@ async fn a_streamed_replys_deadline() {
 
 /// At 50 to 80 % of the lease, counted from the last renewal.
 #[tokio::test(start_paused = true)]
-async fn a_renewal() {
+async fn the_lease_is_renewed_between_half_and_four_fifths() {
     let mut shares = Vec::new();
     for seed in 0..40 {
         let config = ClientConfig::new().probe(secs(600)).dead(secs(1_200));
@@ -879,9 +882,9 @@ async fn a_renewal() {
     fill(&shares, secs(30), secs(48));
 }
 
-/// A refusal with a hint: not before it, and spread behind it.
+/// Not before the retry hint, and spread over the time after it.
 #[tokio::test(start_paused = true)]
-async fn a_resend_upon_a_hint() {
+async fn a_refused_call_is_resent_after_the_retry_hint() {
     let mut pauses = Vec::new();
     for seed in 0..40 {
         let config = ClientConfig::new().reconnect_base(secs(2)).random(Random::seeded(seed));
@@ -898,9 +901,9 @@ async fn a_resend_upon_a_hint() {
     fill(&pauses, secs(5), secs(7));
 }
 
-/// A subscription that is refused for now is asked for again in up to twice the time of the hint.
+/// A subscribe that is refused temporarily is sent again within twice the time of the retry hint.
 #[tokio::test(start_paused = true)]
-async fn a_subscribe_upon_a_hint() {
+async fn a_refused_subscribe_is_resent_after_the_retry_hint() {
     let mut pauses = Vec::new();
     for seed in 0..40 {
         let config = ClientConfig::new().random(Random::seeded(seed)).probe(secs(600));
@@ -925,7 +928,7 @@ async fn a_subscribe_upon_a_hint() {
 
 /// Clients that got the same retry hint return spread over the time after it.
 #[tokio::test(start_paused = true)]
-async fn a_return_upon_a_hint() {
+async fn clients_reconnect_spread_after_the_retry_hint() {
     let mut pauses = Vec::new();
     for seed in 0..40 {
         let config = ClientConfig::new().reconnect_base(secs(2)).random(Random::seeded(seed));
@@ -945,7 +948,7 @@ async fn a_return_upon_a_hint() {
 /// Fields whose deadline is another's: the system's, so that no virtual time can show it.
 const ELSEWHERE: [(&str, &str); 1] = [(
     "server_tcp_user_timeout",
-    "src/server/driver/accept.rs::a_peer_that_is_gone_is_noticed_by_its_socket",
+    "src/server/driver/accept.rs::accepted_sockets_detect_a_vanished_peer",
 )];
 
 /// The fields of a configuration that are times, by the end that they belong to.
@@ -961,9 +964,10 @@ fn times(end: &str) -> Vec<String> {
     times.map(|(name, _)| format!("{end}_{}", name.rsplit(' ').next().expect("a name"))).collect()
 }
 
-/// Each time of either configuration has a test here that begins with its name.
+/// Each duration of either configuration has a test here whose name begins with that of the
+/// setting.
 #[test]
-fn every_time_of_the_configurations_is_tested() {
+fn every_duration_setting_has_a_deadline_test() {
     let times = [times("server"), times("client")].concat();
     assert!(times.len() >= 19, "{times:?}");
     let source = include_str!("deadlines.rs");
@@ -999,19 +1003,19 @@ fn every_time_of_the_configurations_is_tested() {
 
 #[tokio::test(start_paused = true)]
 #[should_panic(expected = "hangs: a line, or the end")]
-async fn a_wait_without_an_end_fails() {
+async fn an_endless_wait_fails_the_bound() {
     RawPeer::new(tokio::io::duplex(1).0).expect("x\n").await;
 }
 
 #[tokio::test(start_paused = true)]
 #[should_panic(expected = "came 2s from the start, not 3s..3s")]
-async fn a_deadline_that_is_early_fails() {
+async fn an_early_deadline_fails_the_bound() {
     due(Instant::now(), secs(3), sleep(secs(2))).await;
 }
 
 #[tokio::test(start_paused = true)]
 #[should_panic(expected = "did not come within 3.05")]
-async fn a_deadline_that_is_late_fails() {
+async fn a_late_deadline_fails_the_bound() {
     due(Instant::now(), secs(3), sleep(secs(8))).await;
 }
 
@@ -1031,7 +1035,7 @@ async fn hangs_for_ever() {
 
 /// A test that hangs outside of all bounds is named, and ends the run as a failure.
 #[tokio::test]
-async fn a_test_that_hangs_is_named() {
+async fn a_hanging_test_is_named_and_fails_the_run() {
     for way in ["waiting", "spinning", "blocking"] {
         let mut child = Command::new(std::env::current_exe().expect("a test is a file"));
         let child = child.args(["--exact", "deadlines::hangs_for_ever", "--ignored"]);

@@ -25,16 +25,16 @@ fn in_folder(folder: &str, paths: &mut Vec<String>) {
     }
 }
 
-/// The core stays short enough to be read at once.
+/// PROTOCOL.md stays short enough to be read in one go.
 #[test]
-fn the_core_is_short() {
+fn protocol_md_stays_short() {
     let length = read("PROTOCOL.md").chars().count();
     assert!(length <= 30_000, "PROTOCOL.md has {length} characters");
 }
 
 /// No relative link is dead, in its path or in its anchor.
 #[test]
-fn links_lead_somewhere() {
+fn links_are_not_dead() {
     let mut dead = Vec::new();
     for (path, text) in documents() {
         let folder = Path::new(&path).parent().expect("a folder");
@@ -110,9 +110,9 @@ fn sections(text: &str) -> Vec<String> {
     headings(text).iter().filter_map(number).collect()
 }
 
-/// Sections 1 to 22 stand in one file each, and every section that the protocol refers to is there.
+/// Sections 1 to 22 are in one file each, and every section that the protocol refers to exists.
 #[test]
-fn sections_are_there() {
+fn referenced_sections_exist() {
     let documents = protocol();
     let all: Vec<_> = documents.iter().flat_map(|(_, text)| sections(text)).collect();
     let mut tops: Vec<u32> = all.iter().filter_map(|number| number.parse().ok()).collect();
@@ -129,7 +129,7 @@ fn sections_are_there() {
 
 /// Where a document or a source names a section of a file, that file has it.
 #[test]
-fn references_to_sections_are_right() {
+fn references_to_sections_name_the_right_file() {
     let mut wrong = Vec::new();
     let mut sources = documents();
     ["src", "tests", "testkit/src"].iter().for_each(|folder| in_sources(folder, &mut sources));

@@ -44,9 +44,10 @@ async fn greeted() -> (Client, Driver, RawPeer<DuplexStream>) {
     (client, driver, server)
 }
 
-/// [S18.1] [S18.2] Whatever comes during the grace is obeyed, and the line comes at its end.
+/// [S18.1] [S18.2] During the grace period every request is handled. The `/bye` with `last` follows
+/// at its end.
 #[tokio::test(start_paused = true)]
-async fn the_grace_takes_every_kind_of_request() {
+async fn the_grace_period_accepts_every_kind_of_request() {
     let config = ServerConfig::new().grace(5 * SECOND).allow_publish(true);
     let mut server = PipeServer::with_config(router(), config);
     let mut peer = server.connect().await;
@@ -69,9 +70,9 @@ async fn the_grace_takes_every_kind_of_request() {
     peer.expect_closed().await;
 }
 
-/// A line that waits for a place when the line is drawn is behind it.
+/// A request that waits for a place when the `/bye` with `last` is written is above that `last`.
 #[tokio::test(start_paused = true)]
-async fn what_waits_for_a_place_is_behind_the_line() {
+async fn requests_waiting_for_a_place_are_refused_by_the_final_bye() {
     let mut server = PipeServer::with_config(router(), ServerConfig::new().in_flight(1));
     let mut peer = server.connect().await;
     peer.send("1 forever\n2 echo a\n3 echo b\n").await;
@@ -81,10 +82,10 @@ async fn what_waits_for_a_place_is_behind_the_line() {
     peer.expect_closed().await;
 }
 
-/// Goodbye is said in the order of the sessions' ids: the same for the same seed, whatever the
-/// table's.
+/// Sessions get their `/bye` in the order of their ids: the same for the same seed, independent of
+/// the order of the table.
 #[tokio::test(start_paused = true)]
-async fn goodbye_is_said_in_an_order_that_repeats() {
+async fn byes_are_sent_in_a_reproducible_order() {
     let mut server = PipeServer::built(router(), |server| server.random(Random::seeded(7)));
     let ((say, said), mut heard) = (mpsc::channel(), JoinSet::new());
     for _ in 0..16 {
@@ -125,10 +126,9 @@ async fn a_grace_ends_with_its_last_connection() {
     assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
 }
 
-/// Whatever a peer or a handler does, the end comes: after the grace, the drain, and the second in
-/// which to write what was cut.
+/// The end comes after the grace period, the drain time, and one second to write the cut replies.
 #[tokio::test(start_paused = true)]
-async fn every_end_is_finite() {
+async fn a_drain_ends_whatever_peers_and_handlers_do() {
     for (lines, pipe) in [
         ("1 forever\n", 65_536),
         ("1 task\n", 65_536),
@@ -164,7 +164,7 @@ async fn settle() {
 
 /// Published messages are delivered to a reader, however slow, before the connection is closed.
 #[tokio::test(start_paused = true)]
-async fn a_slow_reader_is_given_all_there_is() {
+async fn a_slow_reader_gets_every_message_before_the_close() {
     // The pipe takes more at once than the server has ready for it.
     let config = ServerConfig::new().notification_mark(1_000);
     let mut server = PipeServer::with_config(router(), config);
@@ -209,9 +209,9 @@ async fn subscribe(peer: &mut RawPeer<DuplexStream>, terms: &str) -> String {
     peer.attribute("epoch").await
 }
 
-/// [S18.6] Subscribers stay for as long as requests of other connections are being finished.
+/// [S18.6] Subscribers stay connected while requests of other connections are being finished.
 #[tokio::test(start_paused = true)]
-async fn what_is_published_by_requests_that_are_finished_is_delivered() {
+async fn messages_published_during_a_drain_are_delivered() {
     let mut server = PipeServer::start(Router::new().method("later", later));
     let (mut asking, mut listening) = (server.connect().await, server.connect().await);
     subscribe(&mut listening, "").await;
@@ -231,9 +231,9 @@ async fn what_is_published_by_requests_that_are_finished_is_delivered() {
     assert!((Duration::from_millis(9_500)..10 * SECOND).contains(&took), "{took:?}");
 }
 
-/// With nothing in flight, the drain ends with the grace.
+/// With nothing in flight, the drain ends with the grace period.
 #[tokio::test(start_paused = true)]
-async fn idle_subscribers_are_not_kept() {
+async fn idle_subscribers_do_not_prolong_a_drain() {
     let mut server = PipeServer::start(router());
     let mut peer = server.connect().await;
     subscribe(&mut peer, "").await;
@@ -249,7 +249,7 @@ async fn idle_subscribers_are_not_kept() {
 /// [S4.12] [S18.6] After the `/bye` with `last` a client may not renew. Neither the lease nor the
 /// idle limit ends what it waits for.
 #[tokio::test(start_paused = true)]
-async fn no_lease_and_no_silence_ends_a_subscription_behind_the_line() {
+async fn neither_lease_nor_idle_limit_applies_after_the_final_bye() {
     let config = ServerConfig::new().lease(3 * SECOND).idle(4 * SECOND);
     let mut server = PipeServer::with_config(Router::new().method("later", later), config);
     let (mut asking, mut listening) = (server.connect().await, server.connect().await);
@@ -260,9 +260,10 @@ async fn no_lease_and_no_silence_ends_a_subscription_behind_the_line() {
     listening.expect_closed().await;
 }
 
-/// [S18.8] Acks are waited for, within the drain time. What is not acknowledged then is named.
+/// [S18.8] Acks are awaited within the drain time. Messages that are not acknowledged by then are
+/// reported.
 #[tokio::test(start_paused = true)]
-async fn what_a_full_window_keeps_back_is_delivered_or_named() {
+async fn a_drain_waits_for_acks_and_reports_what_is_left() {
     for acks in [true, false] {
         let mut server = PipeServer::start(router());
         let mut peer = server.connect().await;
@@ -292,7 +293,7 @@ async fn what_a_full_window_keeps_back_is_delivered_or_named() {
 
 /// [S18.7] If a handler outlives the drain time, its publish fails.
 #[tokio::test(start_paused = true)]
-async fn nothing_is_published_once_the_drain_time_is_over() {
+async fn publishing_fails_after_the_drain_time() {
     let config = ServerConfig::new().drain(2 * SECOND);
     let mut server = PipeServer::with_config(Router::new().method("later", later), config);
     let (mut asking, mut listening) = (server.connect().await, server.connect().await);
@@ -385,9 +386,9 @@ where
 }
 
 /// [S18.6] [S18.7] [S18.8] Every message whose publish was confirmed is delivered to every
-/// subscriber, or named: in a gap, or by the `/end` with the position. By seed.
+/// subscriber, or reported: in a gap, or by the `/end` with the position. By seed.
 #[tokio::test(start_paused = true)]
-async fn all_that_is_published_during_a_drain_is_delivered_or_named() {
+async fn every_message_of_a_drain_is_delivered_or_reported() {
     let mut totals = [0; 3];
     for seed in 0..60 {
         let (published, delivered, named) = drain_under_load(seed).await;
@@ -497,9 +498,10 @@ fn ticks(stopping: Option<Stopping>) -> Streamed<impl futures::Stream<Item = Str
     Streamed(ticks.take_until(Box::pin(stopping)))
 }
 
-/// A stream that listens ends the drain with it; one that does not is given the drain time.
+/// A stream that ends itself on the stop signal ends the drain. A stream that ignores it gets the
+/// drain time.
 #[tokio::test(start_paused = true)]
-async fn a_stream_may_end_when_the_server_stops() {
+async fn a_stream_that_observes_the_stop_ends_the_drain_early() {
     let router = || {
         Router::new()
             .method("polite", async |stopping: Stopping| ticks(Some(stopping)))
@@ -528,9 +530,9 @@ async fn a_stream_may_end_when_the_server_stops() {
     }
 }
 
-/// Handlers learn of the end when the grace begins, and not when it is over.
+/// Handlers are notified of the stop when the grace period begins, not when it is over.
 #[tokio::test(start_paused = true)]
-async fn handlers_learn_of_a_stop_when_the_grace_begins() {
+async fn handlers_are_notified_when_the_grace_period_begins() {
     let (say, said) = mpsc::channel();
     let watch = move |stopping: Stopping| {
         let say = say.clone();
@@ -550,9 +552,9 @@ async fn handlers_learn_of_a_stop_when_the_grace_begins() {
     assert_eq!(said.try_recv(), Ok(begun));
 }
 
-/// A list that its client has not read when the drain is over has a last line all the same.
+/// A list that its client has not read at the end of the drain still gets a terminal line.
 #[tokio::test(start_paused = true)]
-async fn a_list_that_is_not_read_is_cut_at_the_end_of_the_drain() {
+async fn an_unread_list_is_cut_at_the_end_of_the_drain() {
     let router = (0..500)
         .fold(Router::new(), |router, n| router.method(&format!("method-{n:0100}"), async || {}));
     let config = ServerConfig::new().reply_mark(1_000).drain(5 * SECOND);
@@ -570,9 +572,10 @@ async fn a_list_that_is_not_read_is_cut_at_the_end_of_the_drain() {
     assert_eq!(last, "1 cut closing\n");
 }
 
-/// A `/subscribe` whose permission is not decided is refused at the line, and holds up no drain.
+/// A `/subscribe` whose authorization is pending is refused by the `/bye` with `last`, and does not
+/// delay the drain.
 #[tokio::test(start_paused = true)]
-async fn the_line_is_drawn_before_a_subscribe_that_waits_for_its_permission() {
+async fn the_final_bye_refuses_an_unauthorized_pending_subscribe() {
     let never = |_: &Principal, _: Action<'_>| Verdict::later(std::future::pending());
     let mut server = PipeServer::built(router(), |server| server.authorizer(never));
     let mut peer = server.connect().await;
@@ -588,9 +591,9 @@ async fn the_line_is_drawn_before_a_subscribe_that_waits_for_its_permission() {
     assert!(begun.elapsed() < 2 * SECOND, "{:?}", begun.elapsed());
 }
 
-/// Behind the line, violations end what is read, and no line is drawn again.
+/// After the `/bye` with `last`, too many violations stop the reading, and no other `/bye` is sent.
 #[tokio::test(start_paused = true)]
-async fn violations_behind_the_line_draw_no_other() {
+async fn violations_after_the_final_bye_cause_no_other_bye() {
     let config = ServerConfig::new().violations(1);
     let mut server = PipeServer::with_config(router(), config);
     let mut peer = server.connect().await;
@@ -607,10 +610,10 @@ async fn violations_behind_the_line_draw_no_other() {
     assert_eq!(refused, 2);
 }
 
-/// Closed by the application, turned away, dropped: each is an end. What the client ends is not, until
-/// the connection is gone.
+/// The application closes it, the server rejects it, or it is dropped. A `/quit` or half-close of
+/// the client does not count until the connection is gone.
 #[tokio::test(start_paused = true)]
-async fn handlers_learn_of_every_end_of_their_connection() {
+async fn handlers_are_notified_of_every_end_of_their_connection() {
     for how in ["close", "idle", "dropped", "half-close", "quit"] {
         let (say, said) = mpsc::channel();
         let watch = move |session: Session, stopping: Stopping| {
@@ -663,9 +666,9 @@ async fn handlers_learn_of_every_end_of_their_connection() {
     }
 }
 
-/// A handler that blocks its thread cannot be stopped, and is not waited for either.
+/// A handler that blocks its thread cannot be stopped, and the server does not wait for it.
 #[tokio::test]
-async fn a_blocking_handler_does_not_hold_up_the_end() {
+async fn a_blocking_handler_does_not_delay_the_end() {
     let (release, released) = mpsc::channel::<()>();
     let released = std::sync::Mutex::new(released);
     let block = move || _ = released.lock().unwrap().recv();
@@ -686,10 +689,10 @@ async fn a_blocking_handler_does_not_hold_up_the_end() {
     drop(release);
 }
 
-/// [C18.1] Behind the first goodbye nothing is begun, and what is under way goes on, the protocol's
-/// own requests with it.
+/// [C18.1] After the first `/bye` the client begins no request. Requests in flight and protocol
+/// requests continue.
 #[tokio::test(start_paused = true)]
-async fn a_client_begins_nothing_behind_the_first_goodbye() {
+async fn a_client_begins_nothing_after_the_first_bye() {
     let (client, driver, mut server) = greeted().await;
     let mut events = client.events();
     let (offers, ()) = tokio::join!(client.subscribe("offers").into_future(), async {
@@ -734,10 +737,10 @@ async fn a_client_begins_nothing_behind_the_first_goodbye() {
     assert!(matches!(driver.await.unwrap(), Err(ConnectionError::Bye(_))));
 }
 
-/// A client that closes behind the first goodbye quits, as at any time; and a server that is gone
-/// without the second has said goodbye all the same.
+/// A client that closes after the first `/bye` sends `/quit` as usual. A server that closes without
+/// the second `/bye` counts as having sent it.
 #[tokio::test]
-async fn a_client_may_quit_behind_the_first_goodbye() {
+async fn a_client_may_quit_after_the_first_bye() {
     let (client, _driver, mut server) = greeted().await;
     let mut events = client.events();
     server.send("* /bye shutdown\n").await;
@@ -756,10 +759,10 @@ async fn a_client_may_quit_behind_the_first_goodbye() {
     drop(client);
 }
 
-/// A peer that asks on behind the line, and reads slowly, gets all that it is owed: its connection is
-/// not reset, with what the system has still to send, while it may be read.
+/// A peer that sends on after the `/bye` with `last` and reads slowly gets every reply: its
+/// connection is not reset while the kernel still has bytes to send and the peer may read them.
 #[tokio::test]
-async fn who_asks_on_and_reads_slowly_loses_no_reply() {
+async fn a_slow_reader_that_keeps_sending_loses_no_reply() {
     let big = async || "x".repeat(1_000);
     let server = Server::bind("127.0.0.1:0").await.unwrap();
     let Ok(PeerAddr::Tcp(address)) = server.local_addr() else { panic!("not a TCP address") };
@@ -804,9 +807,9 @@ async fn who_asks_on_and_reads_slowly_loses_no_reply() {
     serving.await.unwrap().unwrap();
 }
 
-// threats: 29
+// SECURITY.md, threat 29.
 
-/// Row 29 of the threats: SIGTERM to a server under pipelined load, at a moment that is chance. No
+/// SECURITY.md, threat 29: SIGTERM to a server under pipelined load, at a moment that is chance. No
 /// request that was accepted stays without its terminal line.
 ///
 /// 20 runs, or as many as `BELLWIRE_SIGTERM_RUNS` says: scripts/sigterm.sh.

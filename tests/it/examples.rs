@@ -236,7 +236,7 @@ async fn the_tour_shows_the_seven_steps() {
 }
 
 #[tokio::test]
-async fn the_secured_example_tells_who_may_what() {
+async fn the_secured_example_enforces_permissions() {
     let mut secured = Example::start("secured", &[]);
     let shown = secured.stdout.rest().await;
     assert!(timeout(BOUND, secured.child.wait()).await.unwrap().unwrap().success());
@@ -312,7 +312,7 @@ async fn a_malformed_line_is_reported_with_its_number_and_skipped() {
 }
 
 #[tokio::test]
-async fn a_replaced_file_announces_what_is_new_and_what_changed() {
+async fn a_replaced_file_announces_new_and_changed_offers() {
     let mut offers = Offers::with(&(offer(1, "one") + &offer(2, "two"))).await;
     let mut plain = Plain::listening(&offers.address).await;
     offers.replace(&(offer(1, "one") + &offer(2, "too") + &offer(3, "three")));
@@ -358,7 +358,7 @@ async fn an_added_offer_is_announced_once_and_survives_a_restart() {
 }
 
 #[tokio::test]
-async fn nothing_is_added_into_a_line_that_somebody_writes() {
+async fn an_offer_is_not_added_into_an_unfinished_line() {
     let offers = Offers::with(r#"{"id":1,"title":"#).await;
     let mut plain = Plain::listening(&offers.address).await;
     let added = plain.ask(r#"2 offers.add {"title":"new","rent":5}"#).await;
@@ -378,9 +378,10 @@ async fn once_leaves_after_the_first_offer() {
     assert_eq!(shown.iter().filter(|line| line.starts_with("new:")).count(), 1, "{shown:?}");
 }
 
-/// The log is in memory, so it is another one then: that is said, and what is new since is listed.
+/// The log is in memory, so the restarted server has another one. The client reports that and lists
+/// the new offers.
 #[tokio::test]
-async fn a_client_goes_on_when_its_server_is_killed_and_started_again() {
+async fn a_client_continues_after_its_server_restarts() {
     let mut offers = Offers::with(&offer(1, "Attic")).await;
     let mut client = Example::start("offers_client", &[&offers.address]);
     client.stdout.line_with("listening").await;
@@ -402,14 +403,14 @@ async fn a_client_goes_on_when_its_server_is_killed_and_started_again() {
 }
 
 #[tokio::test]
-async fn a_client_without_a_server_says_so() {
+async fn a_client_without_a_server_reports_an_error() {
     let offers = Offers::with("").await;
     let mut client = Example::start("offers_client", &[&offers.address]);
     client.stdout.line_with("listening").await;
     let address = offers.address.clone();
     offers.stop().await;
     client.stderr.line_with("about to go: shutdown").await;
-    client.stderr.line_with("goodbye: shutdown").await;
+    client.stderr.line_with("sent /bye: shutdown").await;
     client.signal("INT").await;
     assert!(client.end().await.success(), "it was connecting again, and needs nobody to end");
 
@@ -498,7 +499,7 @@ async fn offers_with_extreme_ids_do_not_keep_others_from_being_added() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_file_that_is_rotated_quickly_announces_what_stood_in_each() {
+async fn each_file_of_a_quick_rotation_is_announced() {
     let mut offers = Offers::with(&offer(1, "one")).await;
     let mut plain = Plain::listening(&offers.address).await;
     for id in 2..=4 {
@@ -521,9 +522,10 @@ async fn a_file_that_is_rotated_quickly_announces_what_stood_in_each() {
     }
 }
 
-/// It writes far faster than the file is read: the start, and calls, wait for none of it.
+/// The file is written far faster than it is read. Neither the start of the server nor calls wait
+/// for the reader.
 #[tokio::test]
-async fn a_writer_that_is_faster_than_the_server_holds_nobody_up() {
+async fn a_fast_writer_delays_neither_start_nor_calls() {
     const PIECE: usize = 1024 * 1024;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("offers.jsonl");
@@ -579,7 +581,7 @@ impl Silent {
     }
 }
 
-/// Whatever it waits for: a hello, the reply to its `/subscribe`, the first offer of the list.
+/// It waits for a hello, for the reply to its `/subscribe`, or for the first offer of the list.
 #[tokio::test]
 async fn a_signal_ends_a_client_wherever_it_waits() {
     for signal in ["INT", "TERM"] {
@@ -662,7 +664,7 @@ async fn sigterm_drains_the_server_of_the_metrics() {
 
 /// As for the programs below; it needs a server.
 #[tokio::test]
-async fn a_minimal_client_whose_output_nobody_reads_ends_quietly() {
+async fn a_minimal_client_ends_quietly_on_a_closed_pipe() {
     let mut server = Example::start("minimal_server", &["127.0.0.1:0"]);
     let address = server.address().await;
     let Example { mut child, stdout, stderr } = Example::start("minimal_client", &[&address]);
@@ -672,9 +674,9 @@ async fn a_minimal_client_whose_output_nobody_reads_ends_quietly() {
     assert!(!told.iter().any(|line| line.contains("panicked")), "{told:#?}");
 }
 
-/// `program | head`: nobody reads any more, and that is no reason to panic.
+/// `program | head` closes the pipe. The program does not panic.
 #[tokio::test]
-async fn programs_whose_output_nobody_reads_end_quietly() {
+async fn programs_end_quietly_on_a_closed_pipe() {
     for name in ["tour", "secured"] {
         let mut program = Example::start(name, &[]);
         program.stdout.line().await.expect("it says something");
@@ -708,7 +710,7 @@ async fn ends_quietly(name: &str, mut child: Child, stderr: Output<ChildStderr>)
 /// allocator.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn idle_connections_are_cheap_and_all_are_told() {
+async fn idle_connections_are_cheap_and_get_every_message() {
     let mut run = Example::start("idle_connections", &["200"]);
     run.stdout.line_with("200 subscribed connections, 200 of them told").await;
     assert!(run.end().await.success());

@@ -1,5 +1,5 @@
-//! A peer that is gone without a word: a black hole between the ends, in both directions or in one,
-//! and how soon each of them notices (row 23 of the threats).
+//! Half-open connections: a black hole between the ends, in both directions or in one, and how soon
+//! each end detects it (SECURITY.md, threat 23).
 
 use std::{
     collections::HashMap,
@@ -197,7 +197,7 @@ fn a_while(seed: u64) -> Duration {
 /// arrive, and has dropped the connection a second later. What was published meanwhile is
 /// delivered.
 #[tokio::test(start_paused = true)]
-async fn a_black_hole_is_noticed_by_both() {
+async fn both_ends_detect_a_black_hole() {
     for seed in 0..20 {
         for hole in [Link::black_hole, Link::stall] {
             let mut pair = Pair::connect(ServerConfig::new().idle(IDLE), Plan::new(), seed).await;
@@ -218,7 +218,7 @@ async fn a_black_hole_is_noticed_by_both() {
     }
 }
 
-/// The probe is a renewal, 10 s after the last that was heard.
+/// The probe is a renewal, 10 s after the last bytes from the server.
 #[tokio::test(start_paused = true)]
 async fn a_silent_server_is_probed_at_ten_seconds() {
     let mut pair = Pair::connect(ServerConfig::new(), Plan::new(), 1).await;
@@ -231,10 +231,10 @@ async fn a_silent_server_is_probed_at_ten_seconds() {
     assert_eq!(pair.ended_for_client().await, pair.lines.last(ToClient) + DEAD);
 }
 
-/// Where only the client's bytes are lost, the server's goodbye reaches it; where only the server's
-/// are, the client's end does.
+/// If only the client's bytes are lost, the client gets the server's `/bye`. If only the server's
+/// bytes are lost, the server sees the client close.
 #[tokio::test(start_paused = true)]
-async fn a_hole_in_one_direction_is_noticed_by_both() {
+async fn both_ends_detect_a_one_way_black_hole() {
     for seed in 0..5 {
         for direction in Direction::BOTH {
             for hole in [Hole::Swallows, Hole::Blocks] {
@@ -258,9 +258,9 @@ async fn a_hole_in_one_direction_is_noticed_by_both() {
     }
 }
 
-/// What the transport does not take for `write_progress` is enough, whatever the limit on silence.
+/// A write without progress for `write_progress` is enough, whatever the idle limit is.
 #[tokio::test(start_paused = true)]
-async fn a_server_with_something_to_write_notices_by_that() {
+async fn a_blocked_write_detects_a_black_hole() {
     for seed in 0..5 {
         let config = ServerConfig::new().write_progress(STUCK);
         let mut pair = Pair::connect(config, Plan::new(), seed).await;

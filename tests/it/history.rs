@@ -10,13 +10,14 @@ use bellwire_testkit::history::{
 };
 
 #[test]
-fn an_empty_history_is_good() {
+fn an_empty_history_holds() {
     holds("");
 }
 
-/// A client through a connection that breaks, a server that is started again, and all the rest.
+/// A client over a connection that breaks, a server that is restarted, and every other kind of
+/// event.
 #[test]
-fn a_run_with_everything_is_good() {
+fn a_complete_history_holds() {
     holds(RUN);
 }
 
@@ -46,7 +47,7 @@ const RUN: &str = "
 // Starts.
 
 #[test]
-fn a_call_is_started_as_its_outcome_says() {
+fn a_call_is_started_as_often_as_its_outcome_allows() {
     for never in ["ended 1 not-sent", "ended 1 refused", "ended 1 unknown", "given-up 1"] {
         holds(&format!("ada called 1; ada {never}"));
     }
@@ -67,7 +68,7 @@ fn a_second_start_is_found() {
 }
 
 #[test]
-fn a_start_of_what_is_said_not_to_have_run_is_found() {
+fn a_start_of_a_call_reported_as_not_run_is_found() {
     for end in ["not-sent", "refused"] {
         breaks(Rule::Starts, &format!("ada called 1; s1 started 1; ada ended 1 {end}"));
         breaks(Rule::Starts, &format!("ada called 1; ada ended 1 {end}; s1 started 1"));
@@ -75,7 +76,7 @@ fn a_start_of_what_is_said_not_to_have_run_is_found() {
 }
 
 #[test]
-fn an_answer_without_a_start_is_found() {
+fn a_reply_without_a_start_is_found() {
     for end in ["ok names=1", "remote"] {
         breaks(Rule::Starts, &format!("ada called 1; ada ended 1 {end}"));
         breaks(Rule::Starts, &format!("ada called 1; ada ended 1 {end}; s1 started 1"));
@@ -83,7 +84,7 @@ fn an_answer_without_a_start_is_found() {
 }
 
 #[test]
-fn a_start_of_what_nobody_called_is_found() {
+fn a_start_without_a_call_is_found() {
     breaks(Rule::Starts, "ada started 1");
     breaks(Rule::Starts, "ada started 1; ada called 1; ada ended 1 unknown");
 }
@@ -125,7 +126,7 @@ fn a_second_outcome_is_found() {
 }
 
 #[test]
-fn an_outcome_of_what_nobody_called_is_found() {
+fn an_outcome_without_a_call_is_found() {
     breaks(Rule::Outcomes, "ada ended 1 not-sent");
     breaks(Rule::Outcomes, "ada given-up 1");
     breaks(Rule::Outcomes, "ada ended 1 not-sent; ada called 1");
@@ -137,7 +138,7 @@ fn a_call_that_is_begun_twice_is_found() {
 }
 
 #[test]
-fn a_reply_to_another_is_found() {
+fn a_reply_delivered_to_another_call_is_found() {
     for names in [0, 2] {
         let ended = format!("ada ended 1 ok names={names}; ada given-up 2");
         breaks(Rule::Replies, &format!("ada called 1; ada called 2; s1 started 1; {ended}"));
@@ -148,7 +149,7 @@ fn a_reply_to_another_is_found() {
 // One-way requests.
 
 #[test]
-fn a_one_way_may_pass_once_or_be_lost() {
+fn a_one_way_may_be_sent_once_or_be_lost() {
     holds("ada told 1; ada wire 1 > * tell 1; s1 heard 1; ada wire 1 closed");
     holds("ada told 1; s1 heard 1; ada told 2; s1 heard 2");
     for lost in ["ada wire 1 > * tell 1; ada wire 1 closed", "ada untold 1", "ada note crash"] {
@@ -157,7 +158,7 @@ fn a_one_way_may_pass_once_or_be_lost() {
 }
 
 #[test]
-fn a_one_way_that_passes_again_is_found() {
+fn a_one_way_on_the_wire_twice_is_found() {
     let line = "ada told 1; ada wire 1 > * tell 1";
     for between in ["ada note cut", "s1 heard 1", "ada wire 1 closed"] {
         for again in [2, 3] {
@@ -175,7 +176,7 @@ fn a_one_way_that_is_started_again_is_found() {
 }
 
 #[test]
-fn a_one_way_of_nobody_is_found() {
+fn a_one_way_start_without_a_sender_is_found() {
     breaks(Rule::OneWays, "ada wire 1 > * tell 1");
     breaks(Rule::OneWays, "ada wire 1 > * tell 1; s1 heard 1; ada told 1");
     breaks(Rule::OneWays, "ada heard 1; ada told 1");
@@ -183,7 +184,7 @@ fn a_one_way_of_nobody_is_found() {
 }
 
 #[test]
-fn a_one_way_that_was_not_to_be_sent_is_found() {
+fn a_start_of_an_unsent_one_way_is_found() {
     for passed in ["ada wire 1 > * tell 1", "s1 heard 1"] {
         breaks(Rule::OneWays, &format!("ada told 1; ada untold 1; {passed}"));
         breaks(Rule::OneWays, &format!("ada told 1; {passed}; ada untold 1"));
@@ -193,7 +194,7 @@ fn a_one_way_that_was_not_to_be_sent_is_found() {
 // What the wire says of calls.
 
 #[test]
-fn an_outcome_is_what_the_wire_said() {
+fn an_outcome_may_match_its_lines_on_the_wire() {
     let run = "ada called 1; ada wire 1 > 1 call 1; s1 started 1; s1 finished 1";
     holds(&format!("{run}; ada wire 1 < 1 ok; ada ended 1 ok names=1"));
     holds(&format!("{run}; ada wire 1 < 1 err; ada ended 1 remote"));
@@ -206,7 +207,7 @@ fn an_outcome_is_what_the_wire_said() {
 }
 
 #[test]
-fn a_line_of_what_was_not_sent_is_found() {
+fn a_line_of_an_unsent_call_is_found() {
     let line = "ada wire 1 > 1 call 1; ada wire 1 closed";
     breaks(Rule::Proof, &format!("ada called 1; {line}; ada ended 1 not-sent"));
     breaks(Rule::Proof, &format!("ada called 1; ada ended 1 not-sent; {line}"));
@@ -215,7 +216,7 @@ fn a_line_of_what_was_not_sent_is_found() {
 }
 
 #[test]
-fn an_outcome_that_the_wire_did_not_say_is_found() {
+fn an_outcome_that_contradicts_the_wire_is_found() {
     let run = "ada called 1; ada wire 1 > 1 call 1; s1 started 1; s1 finished 1";
     for (word, end) in
         [("err", "ok names=1"), ("cut", "ok names=1"), ("ok", "remote"), ("cut", "remote")]
@@ -237,7 +238,7 @@ fn an_outcome_that_the_wire_did_not_say_is_found() {
 }
 
 #[test]
-fn what_is_proven_not_executed_may_be_sent_again() {
+fn a_call_proven_not_executed_may_be_resent() {
     let first = "ada called 1; ada wire 1 > 9 call 1";
     let again = "ada wire 2 > 4 call 1; s1 started 1; s1 finished 1; ada wire 2 < 4 ok";
     let ended = "ada ended 1 ok names=1";
@@ -249,7 +250,7 @@ fn what_is_proven_not_executed_may_be_sent_again() {
 }
 
 #[test]
-fn what_may_have_run_and_is_sent_again_is_found() {
+fn a_resend_of_a_possibly_executed_call_is_found() {
     let first = "ada called 1; ada wire 1 > 9 call 1";
     let again = "ada wire 2 > 4 call 1; ada wire 2 closed; ada ended 1 unknown";
     for between in [
@@ -264,7 +265,7 @@ fn what_may_have_run_and_is_sent_again_is_found() {
 }
 
 #[test]
-fn what_has_a_key_may_be_sent_again() {
+fn a_call_with_an_idempotency_key_may_be_resent() {
     holds(
         "ada called 1 key=k; ada wire 1 > 9 call 1; s1 started 1; ada wire 1 closed
          ada wire 2 > 4 call 1; ada wire 2 < 4 cut; s1 finished 1; ada ended 1 unknown",
@@ -272,7 +273,7 @@ fn what_has_a_key_may_be_sent_again() {
 }
 
 #[test]
-fn an_answer_before_its_handler_has_ended_is_found() {
+fn a_reply_before_the_end_of_its_handler_is_found() {
     let run = "ada called 1; ada wire 1 > 1 call 1; s1 started 1";
     for word in ["ok", "err", "cut"] {
         let answer = format!("ada wire 1 < 1 {word}; s1 finished 1; ada ended 1 unknown");
@@ -283,7 +284,7 @@ fn an_answer_before_its_handler_has_ended_is_found() {
 }
 
 #[test]
-fn an_answer_before_its_handler_was_started_is_found() {
+fn a_reply_before_the_start_of_its_handler_is_found() {
     let sent = "ada called 1; ada wire 1 > 1 call 1";
     let late = "s1 started 1; s1 finished 1; ada ended 1 unknown";
     for word in ["ok", "err"] {
@@ -293,7 +294,7 @@ fn an_answer_before_its_handler_was_started_is_found() {
 }
 
 #[test]
-fn a_refusal_of_what_was_started_is_found() {
+fn a_refusal_of_a_started_call_is_found() {
     breaks(
         Rule::Terminals,
         "ada called 1; ada wire 1 > 1 call 1; s1 started 1; s1 finished 1; ada wire 1 < 1 no
@@ -316,7 +317,7 @@ fn given(rule: Option<Rule>, events: &str) {
 }
 
 #[test]
-fn a_subscription_is_given_one_number_after_the_other() {
+fn a_subscription_gets_consecutive_numbers() {
     given(None, "ada delivered 1 e:1 a; ada missed 1 e:2-4 lagged; ada delivered 1 e:5 b");
     given(None, "ada delivered 1 e:1 a; ada over 1 e:2");
     given(None, "ada missed 1 e:1-1 lagged; ada left 1");
@@ -330,7 +331,7 @@ fn a_subscription_is_given_one_number_after_the_other() {
 }
 
 #[test]
-fn a_hole_is_found() {
+fn a_missing_number_is_found() {
     given(Some(Rule::Subscriptions), "ada delivered 1 e:2 a");
     given(Some(Rule::Subscriptions), "ada delivered 1 e:1 a; ada delivered 1 e:3 b");
     given(Some(Rule::Subscriptions), "ada delivered 1 e:1 a; ada missed 1 e:3-4 lagged");
@@ -355,7 +356,7 @@ fn another_epoch_without_a_reset_is_found() {
 }
 
 #[test]
-fn an_epoch_comes_back_where_it_was_left() {
+fn a_return_to_an_epoch_continues_at_its_last_position() {
     let left = "ada delivered 1 e:1 a; ada reset 1 f:1";
     given(None, &format!("{left}; ada reset 1 e:2; ada delivered 1 e:2 b; ada reset 1 f:1"));
     given(None, &format!("{left}; ada reset 1 g:1; ada reset 1 e:2; ada missed 1 e:2-3 lagged"));
@@ -374,14 +375,14 @@ fn an_epoch_comes_back_where_it_was_left() {
 }
 
 #[test]
-fn an_end_elsewhere_is_found() {
+fn an_end_at_another_position_is_found() {
     given(Some(Rule::Subscriptions), "ada delivered 1 e:1 a; ada over 1 e:1");
     given(Some(Rule::Subscriptions), "ada delivered 1 e:1 a; ada over 1 e:3");
     given(Some(Rule::Subscriptions), "ada over 1 f:1");
 }
 
 #[test]
-fn what_follows_an_end_is_found() {
+fn a_delivery_after_an_end_is_found() {
     for end in ["over 1 e:2", "left 1"] {
         for event in [
             "delivered 1 e:2 b",
@@ -398,14 +399,14 @@ fn what_follows_an_end_is_found() {
 }
 
 #[test]
-fn what_has_no_subscription_is_found() {
+fn a_delivery_without_a_subscription_is_found() {
     given(Some(Rule::Subscriptions), "ada delivered 2 e:1 a");
     given(Some(Rule::Subscriptions), "ada left 2");
     given(Some(Rule::Subscriptions), "ada subscribed 1 t e:1");
 }
 
 #[test]
-fn what_is_seen_was_handed_over_or_is_over() {
+fn a_seen_position_was_handed_over_or_has_ended() {
     given(None, "ada delivered 1 e:1 a; ada seen 1 e:1");
     given(None, "ada missed 1 e:1-3 lagged; ada seen 1 e:3");
     given(None, "ada reset 1 f:1; ada seen 1 e:9");
@@ -419,7 +420,7 @@ fn what_is_seen_was_handed_over_or_is_over() {
 // Messages.
 
 #[test]
-fn a_number_of_two_messages_is_found() {
+fn one_number_for_two_messages_is_found() {
     let both = "ada delivered 1 e:1 a; bob subscribed 1 t e:1";
     given(None, &format!("{both}; bob delivered 1 e:1 a"));
     let two = "ada subscribed 2 t e:1; ada delivered 1 e:1 a; ada delivered 2 e:1 b";
@@ -433,7 +434,7 @@ fn a_number_of_two_messages_is_found() {
 }
 
 #[test]
-fn a_message_that_is_there_too_often_is_found() {
+fn a_duplicated_message_is_found() {
     let twice = "ada delivered 1 e:1 a; ada delivered 1 e:2 a";
     given(Some(Rule::Publishes), twice);
     given(None, &format!("{twice}; ada publishing t a"));
@@ -445,7 +446,7 @@ fn a_message_that_is_there_too_often_is_found() {
 }
 
 #[test]
-fn a_confirmed_message_that_does_not_come_is_found() {
+fn a_missing_confirmed_message_is_found() {
     given(Some(Rule::Confirmed), "bob published t e:1 a");
     given(Some(Rule::Confirmed), "ada delivered 1 e:1 a; bob published t e:2 b; s1 quiet");
     given(Some(Rule::Confirmed), "bob published t f:1 a; ada reset 1 f:1");
@@ -464,7 +465,7 @@ fn a_confirmed_message_may_be_missed_with_a_reason() {
 }
 
 #[test]
-fn a_subscription_that_is_not_at_a_head_is_found() {
+fn a_subscription_that_does_not_reach_the_head_is_found() {
     let come = "ada delivered 1 e:1 a";
     given(None, &format!("{come}; s1 head t e:2; s1 quiet"));
     given(None, &format!("{come}; s1 head t f:1; s2 head t e:2; s3 head t g:5; s1 quiet"));
@@ -480,7 +481,7 @@ fn a_subscription_that_is_not_at_a_head_is_found() {
 // Drops.
 
 #[test]
-fn what_the_server_did_not_name_is_found() {
+fn a_gap_that_the_server_did_not_send_is_found() {
     given(None, "s1 dropped ada 1 t e:1-4; ada missed 1 e:1-4 server");
     given(
         None,
@@ -496,7 +497,7 @@ fn what_the_server_did_not_name_is_found() {
 }
 
 #[test]
-fn what_the_end_of_a_drain_leaves_undelivered_is_named() {
+fn messages_undelivered_at_the_end_of_a_drain_are_reported() {
     let end = "ada wire 1 > 1 /subscribe t; ada wire 1 < 1 ok; ada wire 1 < * /end t e:1-4";
     given(None, &format!("{end}; ada missed 1 e:1-4 server; ada reset 1 f:1"));
     given(None, &format!("{end}; ada delivered 1 e:1 a"));
@@ -509,13 +510,13 @@ fn what_the_end_of_a_drain_leaves_undelivered_is_named() {
 }
 
 #[test]
-fn what_is_lost_without_a_word_is_found() {
+fn a_silent_loss_is_found() {
     given(Some(Rule::Drops), "ada missed 1 e:1-4 lost");
     given(Some(Rule::Drops), "s1 dropped ada 1 t e:1-4; ada missed 1 e:1-4 lost");
 }
 
 #[test]
-fn what_was_named_and_not_told_is_found() {
+fn a_gap_not_passed_to_the_application_is_found() {
     let named = "ada wire 1 > 1 /subscribe t; ada wire 1 < 1 ok; ada wire 1 < * /gap t e:1-2";
     given(None, &format!("{named}; ada missed 1 e:1-2 server"));
     given(None, &format!("{named}; ada missed 1 e:1-3 lagged"));
@@ -538,7 +539,7 @@ fn what_was_named_and_not_told_is_found() {
 // The order on a connection.
 
 #[test]
-fn ids_that_do_not_rise_are_found() {
+fn non_increasing_ids_are_found() {
     holds(
         "ada wire 1 > 3 other; ada wire 1 > 7 other; ada wire 2 > 3 other; ada wire 1 < 7 ok
            ada wire 2 < 3 ok; ada wire 1 < 3 no",
@@ -572,7 +573,7 @@ fn a_request_without_a_terminal_line_is_found() {
 }
 
 #[test]
-fn a_line_behind_the_end_is_found() {
+fn a_line_after_the_close_is_found() {
     holds("ada wire 1 closed; ada wire 1 closed; ada wire 2 < * /bye last=0");
     breaks(Rule::Order, "ada wire 1 closed; ada wire 1 < * /bye last=0");
 }
@@ -596,7 +597,7 @@ fn a_topic_without_a_subscription_is_found() {
 }
 
 #[test]
-fn numbers_that_do_not_rise_are_found() {
+fn non_increasing_numbers_are_found() {
     let listens = "ada wire 1 > 1 /subscribe t; ada wire 1 < 1 ok; ada wire 1 < * t 3";
     holds(&format!(
         "{listens}; ada wire 1 < * t 5; ada wire 1 < * /gap t e:6-7; ada wire 1 < * t 8"
@@ -616,7 +617,7 @@ fn numbers_that_do_not_rise_are_found() {
 // How faults are shown.
 
 #[test]
-fn a_log_is_one_line_an_event() {
+fn a_history_log_has_one_line_per_event() {
     let history = planted(RUN);
     let lines: Vec<_> = lines(RUN).enumerate().map(|(at, line)| format!("{at} {line}\n")).collect();
     assert_eq!(history.render(), lines.concat());
@@ -634,7 +635,7 @@ fn told(text: &str, expected: &str) {
 }
 
 #[test]
-fn what_is_broken_names_the_rule_the_process_and_the_events() {
+fn a_violation_names_the_rule_the_process_and_the_events() {
     told(
         "s1 note a; ada called 7; s1 started 7; s2 started 7; ada ended 7 unknown",
         "starts: ada: call 7 was started more than once
@@ -665,7 +666,7 @@ fn what_is_broken_names_the_rule_the_process_and_the_events() {
 }
 
 #[test]
-fn it_is_told_how_an_outcome_is_wrong() {
+fn a_violation_explains_how_an_outcome_is_wrong() {
     for (text, what) in [
         ("ada called 1", "has no outcome"),
         ("ada given-up 1", "ended, and was not begun"),
@@ -678,7 +679,7 @@ fn it_is_told_how_an_outcome_is_wrong() {
 }
 
 #[test]
-fn of_many_events_some_are_told() {
+fn a_violation_lists_some_of_many_events() {
     let starts = "; s1 started 7".repeat(20);
     let broken = planted(&format!("ada called 7{starts}; ada ended 7 unknown")).check();
     let text = broken[0].to_string();
@@ -686,7 +687,7 @@ fn of_many_events_some_are_told() {
 }
 
 #[test]
-fn all_that_is_broken_is_told_in_the_order_of_the_rules() {
+fn violations_are_reported_in_the_order_of_the_rules() {
     let text = "ada wire 1 > 1 other; ada left 9; ada called 2; ada called 1; s1 started 1";
     let broken = planted(text).check();
     let told: Vec<_> = broken.iter().map(|broken| (broken.rule, &broken.what[..])).collect();
@@ -703,12 +704,12 @@ fn all_that_is_broken_is_told_in_the_order_of_the_rules() {
 
 #[test]
 #[should_panic(expected = "1 broken, the first of them:\noutcomes: ada: call 1 has no outcome")]
-fn a_bad_history_panics_where_it_must_hold() {
+fn must_hold_panics_on_a_bad_history() {
     holds("ada called 1");
 }
 
 #[test]
-fn faults_are_over_at_the_last_quiet() {
+fn confirmed_messages_are_checked_at_the_last_quiet() {
     given(Some(Rule::Confirmed), "s1 quiet; bob published t e:1 a; s1 quiet");
     given(None, "bob published t e:1 a; s1 quiet; ada delivered 1 e:1 a; s1 quiet");
 }
@@ -729,7 +730,7 @@ fn ranges_are_merged() {
 }
 
 #[test]
-fn what_is_left_of_a_set_is_what_the_other_has_not() {
+fn set_difference_removes_the_numbers_of_the_other() {
     for (one, other) in (0..64).flat_map(|one| (0..64).map(move |other| (one, other))) {
         assert_eq!(of_bits(one).without(&of_bits(other)), of_bits(one & !other));
     }

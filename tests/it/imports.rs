@@ -31,7 +31,7 @@ fn is_below(module: &str, folder: &str) -> bool {
 }
 
 #[test]
-fn modules_import_each_other_in_known_circles_only() {
+fn modules_import_each_other_in_listed_cycles_only() {
     let mut graph = Crate::read().graph();
     assert!(graph["server/core/rounds"].contains("server/core/connection"));
     for imports in graph.values_mut() {

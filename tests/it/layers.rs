@@ -1,5 +1,5 @@
 //! Layers around handlers: their order, what they may do, and what they may not break.
-// threats: 8, 26
+// SECURITY.md, threats 8 and 26.
 
 use std::{
     sync::{
@@ -46,10 +46,10 @@ async fn peer_of(router: Router) -> (PipeServer, RawPeer<tokio::io::DuplexStream
     (server, peer)
 }
 
-/// The first layer that was added is the outermost, whenever the method was added; the protocol's
-/// own methods and what is refused before pass through none.
+/// This does not depend on when a method was added. Protocol methods, and requests refused earlier,
+/// pass through no layer.
 #[tokio::test(start_paused = true)]
-async fn layers_are_in_order() {
+async fn the_first_layer_added_is_outermost() {
     let log = Log::default();
     let seen = log.clone();
     let router = Router::new()
@@ -112,7 +112,7 @@ impl<S> FromRequest<S> for Ready {
 
 /// A refusal may have a retry hint, whichever layer refuses. A one-way request gets no answer.
 #[tokio::test(start_paused = true)]
-async fn a_refusal_says_when_to_come_again() {
+async fn a_refusal_of_a_layer_may_have_a_retry_hint() {
     let layer = |request: &RequestParts<'_>, next: Next<'_>| match &request.payload()[..] {
         b"" => Err(Rejection::busy("").retry(Duration::from_secs(2)).retry(Duration::ZERO)),
         _ => next.run(),
@@ -131,9 +131,9 @@ async fn a_refusal_says_when_to_come_again() {
     peer.ask("1 m\n* m\n", "1 no;retry=1 busy\n* /error busy\n").await;
 }
 
-/// [S3.8] The text gives way, not the hint.
+/// [S3.8] The text is truncated, not the retry hint.
 #[tokio::test(start_paused = true)]
-async fn a_refusal_with_a_hint_is_cut_at_its_text() {
+async fn an_overlong_refusal_loses_text_and_not_the_hint() {
     let router = Router::new().method("m", async |_: Ready| ());
     let (_server, mut peer) = peer_of(router).await;
     peer.ask("1 /hello;version=1;max-line=1024\n", "1 ok;version=1\n").await;
@@ -142,10 +142,10 @@ async fn a_refusal_with_a_hint_is_cut_at_its_text() {
     assert!(line.starts_with("2 no;retry=2 too-many xxx") && line.len() == 1_024, "{line}");
 }
 
-/// Row 26 of the threats: a panic in a layer, in its future, or in a task within it, hurts its own
-/// request.
+/// A panic in a layer, in its future, or in a task within it, affects only its own request.
+/// SECURITY.md, threat 26.
 #[tokio::test(start_paused = true)]
-async fn a_panic_within_layers_stays_there() {
+async fn a_panic_within_layers_affects_only_its_request() {
     let layer = |request: &RequestParts<'_>, next: Next<'_>| -> Result<HandlerFuture, Rejection> {
         let attribute = |key| request.attributes().get(key).is_some();
         assert!(!attribute("in.call"), "as it is told to");
@@ -173,10 +173,10 @@ async fn a_panic_within_layers_stays_there() {
     }
 }
 
-/// [S3.5] A blocking handler that a layer gave up keeps its request, and its place, until it has
-/// ended; so does one that was cancelled. Row 8 of the threats.
+/// [S3.5] A blocking handler whose layer timed out or that was cancelled keeps its request and its
+/// place in flight until it has ended. SECURITY.md, threat 8.
 #[tokio::test]
-async fn a_task_within_layers_is_waited_for() {
+async fn a_task_within_layers_keeps_its_place_until_it_ends() {
     let (entered, gate) = (Arc::new(Notify::new()), Arc::new((Mutex::new(0), Condvar::new())));
     let (told, passed) = (entered.clone(), gate.clone());
     let work = move || {
@@ -237,9 +237,10 @@ mod stack {
 
     use super::*;
 
-    /// [S3.4] What a timeout ends may have run, and is `cut`; what never got its turn is `no`.
+    /// [S3.4] A timeout of a handler that may have run is `cut`. A timeout of a request that never
+    /// started is `no`.
     #[tokio::test(start_paused = true)]
-    async fn a_timeout_says_whether_it_may_have_run() {
+    async fn a_timeout_reports_whether_the_handler_may_have_run() {
         let stack = ServiceBuilder::new()
             .timeout(Duration::from_secs(2))
             .layer(GlobalConcurrencyLimitLayer::new(1));
@@ -262,9 +263,9 @@ mod stack {
         assert_eq!(started.load(Ordering::Relaxed), 2);
     }
 
-    /// [S3.4] What a stack still held when its time was over was not started.
+    /// [S3.4] A request that a stack still held when its time was over was not started.
     #[tokio::test(start_paused = true)]
-    async fn what_a_stack_held_was_not_started() {
+    async fn a_request_still_held_by_a_tower_stack_was_not_started() {
         let hold = tower::layer::layer_fn(|_: HandlerService| {
             tower::service_fn(|call: HandlerCall| async move {
                 std::future::pending::<()>().await;
@@ -279,9 +280,9 @@ mod stack {
         peer.ask("2 m\n* /cancel 2\n", "2 cut cancelled\n").await;
     }
 
-    /// If a stack refuses because it is full, the answer is `no busy`, over all connections.
+    /// If a stack refuses because it is full, the answer is `no busy`, across all connections.
     #[tokio::test(start_paused = true)]
-    async fn a_shed_load_is_busy() {
+    async fn load_shedding_is_answered_busy() {
         let stack = ServiceBuilder::new()
             .layer(LoadShedLayer::new())
             .layer(GlobalConcurrencyLimitLayer::new(1));
@@ -296,9 +297,10 @@ mod stack {
         other.expect_silence().await;
     }
 
-    /// Arguments are extracted behind the stack, and refused from there; all modes pass through.
+    /// Arguments are extracted behind the stack, and may be refused there. Every mode of handler
+    /// passes through.
     #[tokio::test(start_paused = true)]
-    async fn requests_pass_whole() {
+    async fn requests_pass_through_a_tower_stack_unchanged() {
         let whole = async |request: Request| {
             let tenant = request.attributes.as_attributes().get("app.t").unwrap_or("-").to_owned();
             [tenant.as_bytes(), b" ", &request.payload[..]].concat()
@@ -346,7 +348,7 @@ mod stack {
 
     /// [S3.4] A request that was answered `no` is never started, although the stack still holds it.
     #[tokio::test(start_paused = true)]
-    async fn a_refused_call_is_void() {
+    async fn a_refused_call_is_never_started() {
         let held: Arc<Mutex<Vec<(HandlerService, HandlerCall)>>> = Arc::default();
         let hoard = held.clone();
         let stack = tower::layer::layer_fn(move |inner| Hoard { inner, held: Arc::clone(&hoard) });
@@ -384,7 +386,7 @@ async fn the_tower_example_runs() {
         lines,
         [
             "quick: worked 10 ms",
-            "slow: outcome unknown: deadline",
+            "slow: outcome unknown: the server stopped the request: deadline",
             "eight calls at once: 2 ran at the same time"
         ]
     );

@@ -1,5 +1,5 @@
-//! The layout of the tests: every file is compiled, the judges do not use the crate, and nothing
-//! compiles the crate's sources a second time.
+//! The layout of the tests: every file is compiled, the independent checkers do not use the crate,
+//! and nothing compiles the crate's sources a second time.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn every_file_of_a_test_binary_is_a_module_of_it() {
+fn every_test_file_is_a_module_of_its_binary() {
     for folder in entries(&Path::new(ROOT).join("tests")) {
         let Ok(main) = fs::read_to_string(folder.join("main.rs")) else { continue };
         for file in entries(&folder) {
@@ -30,7 +30,7 @@ fn every_file_of_a_test_binary_is_a_module_of_it() {
 }
 
 #[test]
-fn the_judges_do_not_use_the_crate() {
+fn independent_checkers_do_not_use_the_crate() {
     for judge in JUDGES {
         let path = Path::new(ROOT).join("testkit/src").join(judge);
         let files = if path.is_dir() { entries(&path) } else { vec![path] };

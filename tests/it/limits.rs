@@ -1,5 +1,5 @@
 //! The limits of one connection in time and number, each at its edge, and transports that fail.
-// threats: 3, 4, 5, 6, 10, 21, 30, 31
+// SECURITY.md, threats 3, 4, 5, 6, 10, 21, 30 and 31.
 
 use std::{
     sync::{
@@ -77,7 +77,7 @@ async fn closes(mut peer: Peer, since: Instant, after: Duration) {
 
 /// [S7.2] The time does not restart with each byte.
 #[tokio::test(start_paused = true)]
-async fn a_first_line_has_ten_seconds_from_the_accept() {
+async fn the_first_line_has_ten_seconds_from_the_accept() {
     let (server, _) = serve(ServerConfig::new());
     let since = Instant::now();
     let [silent, mut slow, mut late] =
@@ -99,9 +99,9 @@ async fn the_time_of_the_first_line_is_configured() {
     closes(server.connect().await, since, millis(500)).await;
 }
 
-/// Row 5 of the threats.
+/// 2,000 peers send their first line slowly. SECURITY.md, threat 5.
 #[tokio::test(start_paused = true)]
-async fn two_thousand_slow_first_lines_are_gone_in_ten_seconds() {
+async fn two_thousand_slow_first_lines_are_closed_in_ten_seconds() {
     let (server, _) = serve(ServerConfig::new());
     let since = Instant::now();
     let mut peers = Vec::new();
@@ -127,7 +127,7 @@ async fn two_thousand_slow_first_lines_are_gone_in_ten_seconds() {
 
 /// A peer that does not even read the hello has the same time.
 #[tokio::test(start_paused = true)]
-async fn a_first_line_that_never_comes_ends_a_blocked_hello_too() {
+async fn a_missing_first_line_ends_a_blocked_hello() {
     let config = ServerConfig::new().write_progress(secs(3_600));
     let (server, _) = serve(config);
     let _peer = server.connect_raw(16);
@@ -136,9 +136,9 @@ async fn a_first_line_that_never_comes_ends_a_blocked_hello_too() {
     assert_eq!(server.handle.stats().connections, 0);
 }
 
-/// [S2.5] Row 21 of the threats: a peer that speaks another protocol gets no answer.
+/// [S2.5] A peer that speaks another protocol gets no answer. SECURITY.md, threat 21.
 #[tokio::test(start_paused = true)]
-async fn other_protocols_get_no_echo() {
+async fn other_protocols_are_closed_without_an_echo() {
     let (server, _) = serve(ServerConfig::new());
     let tls = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 random \x10\x20\xc0\x2f\x00\x00";
     for bytes in [
@@ -163,9 +163,9 @@ async fn other_protocols_get_no_echo() {
 
 // Later lines.
 
-/// [S7.2] From its first byte, whatever comes between.
+/// [S7.2] From its first byte, whatever other lines come before it ends.
 #[tokio::test(start_paused = true)]
-async fn a_started_line_has_ten_seconds() {
+async fn a_begun_line_must_end_within_ten_seconds() {
     let (server, _) = serve(ServerConfig::new());
     let [mut slow, mut late] = [begun(&server).await, begun(&server).await];
     pass(secs(60)).await;
@@ -182,9 +182,9 @@ async fn a_started_line_has_ten_seconds() {
     late.ask("4 echo d\n", "4 ok d\n").await;
 }
 
-/// [S7.2] A second for 16 KiB, as they come in.
+/// [S7.2] One second more for each 16 KiB received.
 #[tokio::test(start_paused = true)]
-async fn a_long_line_has_longer() {
+async fn a_long_line_has_more_time() {
     let (server, _) = serve(ServerConfig::new());
     let mut peer = begun(&server).await;
     let since = Instant::now();
@@ -200,9 +200,9 @@ async fn a_long_line_has_longer() {
     closes(peer, since, secs(3)).await;
 }
 
-/// [S7.2] What was read before is still answered.
+/// [S7.2] Requests that were read before are still answered.
 #[tokio::test(start_paused = true)]
-async fn what_runs_is_finished_when_a_line_is_not() {
+async fn a_late_line_does_not_cut_running_requests() {
     let (server, waiting) = serve(ServerConfig::new());
     let mut peer = begun(&server).await;
     peer.send("2 wait a\n3 echo").await;
@@ -216,7 +216,7 @@ async fn what_runs_is_finished_when_a_line_is_not() {
 
 /// [S7.2] While the server itself does not read, no line is late.
 #[tokio::test(start_paused = true)]
-async fn a_line_behind_one_that_waits_for_a_place_is_not_late() {
+async fn line_time_pauses_while_the_server_does_not_read() {
     let config = ServerConfig::new().in_flight(1).handler_time(secs(600)).idle(secs(60));
     let (server, waiting) = serve(config.parked_bytes(0));
     let mut peer = begun(&server).await;
@@ -234,10 +234,10 @@ async fn a_line_behind_one_that_waits_for_a_place_is_not_late() {
     peer.expect("4 ok done c\n5 ok d\n").await;
 }
 
-/// [S2.9] [B2.8] Row 3 of the threats: 100 MB without a LF, in writes of 1 KiB. That the buffer is
-/// never above the limit is shown beside it, in src/protocol/line.rs.
+/// [S2.9] [B2.8] 100 MB without an LF, in writes of 1 KiB. A test in src/protocol/wire/line.rs
+/// checks that the buffer never exceeds the limit. SECURITY.md, threat 3.
 #[tokio::test(start_paused = true)]
-async fn a_line_without_end_is_read_no_further_than_its_limit() {
+async fn an_unterminated_line_is_not_read_past_its_limit() {
     let (server, _) = serve(ServerConfig::new());
     let mut peer = begun(&server).await;
     let mut taken = 0;
@@ -271,9 +271,9 @@ async fn blocked(config: ServerConfig) -> (PipeServer, Waiting, Peer) {
     (server, waiting, peer)
 }
 
-/// [S7.3] Twice: nothing is taken at all; one byte is, just in time.
+/// [S7.3] Two cases: the peer takes nothing at all; it takes one byte just in time.
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_takes_nothing_for_twenty_seconds_is_dropped() {
+async fn a_write_without_progress_for_twenty_seconds_drops_the_peer() {
     let (server, waiting, _peer) = blocked(ServerConfig::new()).await;
     pass(millis(19_999)).await;
     settle().await;
@@ -294,7 +294,7 @@ async fn a_peer_that_takes_nothing_for_twenty_seconds_is_dropped() {
     assert_eq!(server.handle.stats().connections, 0);
 }
 
-/// [S7.3] One that reads, however slowly, is not.
+/// [S7.3] A peer that reads, however slowly, is not dropped.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_reads_slowly_is_served() {
     let (_server, waiting, mut peer) = blocked(ServerConfig::new().idle(None)).await;
@@ -312,9 +312,9 @@ async fn a_peer_that_reads_slowly_is_served() {
     peer.expect("2 ok done \n".trim_end_matches([' ', '\n']).to_owned() + " \n").await;
 }
 
-/// [S7.3] It holds while a connection finishes, and while the server drains.
+/// [S7.3] The limit also holds while a connection finishes, and while the server drains.
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_takes_nothing_is_dropped_at_its_end_too() {
+async fn write_progress_applies_while_a_connection_finishes() {
     for ends_by in ["/quit", "eof", "drain"] {
         let config = ServerConfig::new().drain(secs(600));
         let (mut server, waiting, mut peer) = blocked(config).await;
@@ -337,7 +337,7 @@ async fn a_peer_that_takes_nothing_is_dropped_at_its_end_too() {
 
 /// [S7.4] 32 violations are tolerated; the next one is answered and ends the connection.
 #[tokio::test(start_paused = true)]
-async fn violations_are_borne_up_to_their_limit() {
+async fn violations_are_tolerated_up_to_their_limit() {
     let (server, waiting) = serve(ServerConfig::new());
     let mut peer = begun(&server).await;
     peer.send("2 wait a\n").await;
@@ -351,7 +351,7 @@ async fn violations_are_borne_up_to_their_limit() {
         peer.ask(line, format!("{answer}\n")).await;
     }
     peer.ask("3 echo b\n", "3 ok b\n").await;
-    // Row 10 of the threats: the one in flight is untouched by all those of its own id.
+    // SECURITY.md, threat 10: the one in flight is untouched by all those of its own id.
     peer.send("4 bad..name\n5 echo c\n").await;
     peer.expect("4 no malformed byte 2: bad method\n* /bye;last=4 violations\n").await;
     peer.expect_silence().await;
@@ -360,7 +360,7 @@ async fn violations_are_borne_up_to_their_limit() {
     peer.expect_closed().await;
 }
 
-/// [S7.4] One returns every 10 s.
+/// [S7.4] One violation is forgiven every 10 s.
 #[tokio::test(start_paused = true)]
 async fn violations_are_forgiven_with_time() {
     const BAD: &str = "* /error malformed byte 0: empty line\n";
@@ -389,9 +389,9 @@ async fn the_limit_on_violations_is_configured() {
     }
 }
 
-/// Refusals that are no fault of the peer, or affect no request, are not counted.
+/// Refusals that are not the peer's fault, or that affect no request, are not counted.
 #[tokio::test(start_paused = true)]
-async fn refusals_are_no_violations() {
+async fn refusals_do_not_count_as_violations() {
     struct Full;
 
     impl<S> FromRequest<S> for Full {
@@ -413,10 +413,10 @@ async fn refusals_are_no_violations() {
     }
 }
 
-/// Row 6 of the threats: a flood of empty lines costs other clients nothing, and soon costs the
-/// server nothing, either.
+/// A flood of empty lines costs other clients nothing, and soon costs the server nothing.
+/// SECURITY.md, threat 6.
 #[tokio::test(start_paused = true)]
-async fn a_flood_of_empty_lines_ends_itself() {
+async fn a_flood_of_empty_lines_ends_its_connection() {
     let (server, _) = serve(ServerConfig::new());
     let mut other = begun(&server).await;
     let mut peer = begun(&server).await;
@@ -434,9 +434,9 @@ async fn a_flood_of_empty_lines_ends_itself() {
     other.ask("2 echo b\n", "2 ok b\n").await;
 }
 
-/// Row 6 of the threats: in turns, however small the writes.
+/// Connections take turns, however small the writes are. SECURITY.md, threat 6.
 #[tokio::test(start_paused = true)]
-async fn tiny_writes_leave_the_others_their_turn() {
+async fn tiny_writes_do_not_delay_other_connections() {
     let (server, _) = serve(ServerConfig::new());
     let (mut other, tiny) = (begun(&server).await, begun(&server).await);
     let written = Arc::new(AtomicUsize::new(0));
@@ -463,10 +463,10 @@ async fn tiny_writes_leave_the_others_their_turn() {
     flood.abort();
 }
 
-/// Row 6 of the threats: a peer that makes tiny writes is read once per tick, and no byte is lost.
-/// A line in a few pieces is never delayed. Virtual time advances only by the ticks.
+/// A peer that makes tiny writes is read once per tick, and no byte is lost. A line in a few pieces
+/// is never delayed. Virtual time advances only by the ticks. SECURITY.md, threat 6.
 #[tokio::test(start_paused = true)]
-async fn crumbs_are_gathered_and_lines_are_not_waited_with() {
+async fn tiny_reads_are_batched_without_delaying_whole_lines() {
     let (server, _) = serve(ServerConfig::new());
     let (mut peer, since) = (begun(&server).await, Instant::now());
     for id in 2..500 {
@@ -498,9 +498,10 @@ async fn yield_often() {
 
 // Silence.
 
-/// [S20.2] [S7.4] Announced, and kept to; a byte is enough, and finished requests are answered.
+/// [S20.2] [S7.4] The limit is announced and enforced. One byte restarts it, and finished requests
+/// are answered.
 #[tokio::test(start_paused = true)]
-async fn a_silent_client_is_told_goodbye() {
+async fn a_silent_client_gets_bye_at_the_idle_limit() {
     let (server, waiting) = serve(ServerConfig::new().handler_time(secs(600)));
     let mut peer = server.connect_raw(PIPE);
     assert!(peer.hello().await.ends_with(";lease=60;idle=120\n"));
@@ -517,9 +518,9 @@ async fn a_silent_client_is_told_goodbye() {
     peer.expect_closed().await;
 }
 
-/// [S20.2] What is off is not announced.
+/// [S20.2] A limit that is off is not announced.
 #[tokio::test(start_paused = true)]
-async fn the_limit_on_silence_is_configured() {
+async fn the_idle_limit_is_configurable() {
     let (server, _) = serve(ServerConfig::new().idle(None));
     let mut peer = server.connect_raw(PIPE);
     assert!(peer.hello().await.ends_with(";lease=60\n"));
@@ -537,9 +538,9 @@ async fn the_limit_on_silence_is_configured() {
     peer.expect_closed().await;
 }
 
-/// [C4.4] The client keeps itself alive, with nothing subscribed.
+/// [C4.4] The client keeps the connection alive, without subscriptions.
 #[tokio::test(start_paused = true)]
-async fn an_idle_client_stays_for_hours() {
+async fn an_idle_client_stays_connected_for_hours() {
     for config in [
         ServerConfig::new(),
         ServerConfig::new().idle(secs(7)),
@@ -563,10 +564,10 @@ async fn connected(server: &PipeServer) -> (Client, JoinHandle<Result<(), Connec
     (client, driver)
 }
 
-/// [C7.1] Row 23 of the threats, the client's side: a server that has fallen silent is probed, and
-/// then given up, if it owes anything.
+/// [C7.1] A server that has fallen silent while it owes a reply is probed, and then the client
+/// closes the connection. SECURITY.md, threat 23.
 #[tokio::test(start_paused = true)]
-async fn a_server_that_answers_nothing_any_more_is_given_up() {
+async fn a_silent_server_is_probed_and_then_closed() {
     let (client, driver, mut server) = greeted().await;
     let since = Instant::now();
     let call = tokio::spawn(async move { client.call("m", "a").await });
@@ -585,9 +586,9 @@ async fn a_server_that_answers_nothing_any_more_is_given_up() {
     assert_eq!(call.await.unwrap().unwrap_err(), lost);
 }
 
-/// One that owes nothing is left alone; its own renewals apart.
+/// A server that owes no reply is not probed, except by the client's own renewals.
 #[tokio::test(start_paused = true)]
-async fn a_server_that_owes_nothing_may_be_silent() {
+async fn a_server_without_pending_requests_may_be_silent() {
     let (client, driver, mut server) = greeted().await;
     client.one_way("m", "a").await.unwrap();
     server.expect("* m a\n").await;
@@ -620,7 +621,7 @@ async fn payload_in_flight_is_bounded() {
     assert!(peer.line().await.unwrap().starts_with("5 ok;"));
 }
 
-/// [S20.3] One that is larger by itself runs alone.
+/// [S20.3] A payload that alone exceeds the limit runs with no other request.
 #[tokio::test(start_paused = true)]
 async fn a_payload_over_the_limit_runs_alone() {
     for limit in [0, 1, 100] {
@@ -661,7 +662,7 @@ fn is_attribute(result: &Result<Bytes, CallError>) -> bool {
     matches!(result, Err(CallError::NotSent(NotSent::Attribute(_))))
 }
 
-/// [B2.2] Counted with the longest id, and deadline, there are.
+/// [B2.2] Counted with the longest id and deadline that are possible.
 #[tokio::test(start_paused = true)]
 async fn a_client_sends_no_head_over_its_limit() {
     let (client, _driver, mut server) = greeted().await;
@@ -697,9 +698,9 @@ async fn a_client_sends_no_head_over_its_limit() {
     }
 }
 
-/// [B2.1] A deadline is an attribute like any other.
+/// [B2.1] The deadline counts as an attribute.
 #[tokio::test(start_paused = true)]
-async fn a_client_sends_no_more_attributes_than_there_may_be() {
+async fn a_client_respects_the_limit_on_attributes() {
     let (client, _driver, mut server) = greeted().await;
     let with = |count: usize| {
         let all = (0..count).map(|n| format!("a.{n}"));
@@ -718,9 +719,9 @@ async fn a_client_sends_no_more_attributes_than_there_may_be() {
     }
 }
 
-/// [B2.1] Behind the last number there is no position to name.
+/// [B2.1] There is no position after the greatest number.
 #[tokio::test(start_paused = true)]
-async fn a_client_asks_for_no_position_that_is_none() {
+async fn a_client_does_not_send_a_position_past_the_last_number() {
     const LAST: u64 = (1 << 53) - 1;
     let (client, _driver, mut server) = greeted().await;
     let at = |next: u64| Position { next, ..format!("e:{LAST}").parse().unwrap() };
@@ -742,9 +743,9 @@ async fn a_client_asks_for_no_position_that_is_none() {
     server.expect_silence().await;
 }
 
-/// [C2.2] Numbers greater than a machine's own are no limit, on any machine.
+/// [C2.2] Limits above `usize::MAX` are no limit, on every machine.
 #[tokio::test(start_paused = true)]
-async fn a_server_may_announce_the_greatest_numbers() {
+async fn a_hello_may_announce_the_greatest_numbers() {
     for max in ["4294967295", "4294967296", "9007199254740991"] {
         let (near, far) = tokio::io::duplex(PIPE);
         let (client, connection) = Client::new(near, ClientConfig::new());
@@ -843,7 +844,7 @@ fn legal_answers(written: &str, whole: &[String]) {
     }
 }
 
-/// Row 31 of the threats, the server's side.
+/// The server's side. SECURITY.md, threat 31.
 #[tokio::test(start_paused = true)]
 async fn a_server_survives_a_transport_that_fails_at_any_byte() {
     let server = FaultyServer::start();
@@ -949,7 +950,7 @@ async fn contiguous(mut subscription: Subscription) {
     }
 }
 
-/// Row 31 of the threats, the client's side.
+/// The client's side. SECURITY.md, threat 31.
 #[tokio::test(start_paused = true)]
 async fn a_client_survives_a_transport_that_fails_at_any_byte() {
     const TOTAL: usize = 10_000;
@@ -998,10 +999,10 @@ async fn answered_in_a_turn(line: impl Fn(u64) -> String) -> u64 {
     most
 }
 
-/// Row 6 of the threats: what a connection does in one turn is bounded by what its lines cost, and not
-/// by their bytes alone: a request of few bytes may list all subscriptions.
+/// The work of a connection in one turn is bounded by the cost of its lines, not only by their
+/// bytes: a short request may list all subscriptions. SECURITY.md, threat 6.
 #[tokio::test]
-async fn short_lines_leave_the_others_their_turns() {
+async fn expensive_short_lines_do_not_delay_other_connections() {
     // One poll of the connection may lie before this task's, and one behind.
     let floods = async {
         let echoes = answered_in_a_turn(|id| format!("{id} echo\n")).await;

@@ -83,9 +83,9 @@ async fn serve_with_one_stall() -> String {
     address
 }
 
-/// More requests are due than one caller can make: the text says so, and no request is left out.
+/// More requests are due than one caller can make. The report says so, and no request is left out.
 #[test]
-fn a_rate_that_is_not_held_is_named() {
+fn a_rate_that_is_not_reached_is_reported() {
     let arguments = "--rate 10000000 --callers 1 --duration 0.2 --warmup 0";
     let output = load_test(arguments);
     let text = String::from_utf8_lossy(&output.stdout);

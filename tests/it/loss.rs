@@ -65,7 +65,7 @@ async fn settle() {
 const GAP: &str = "* /gap offers e 5 6 retention\n* offers 7 x";
 
 #[tokio::test(start_paused = true)]
-async fn a_loss_is_an_item_among_others() {
+async fn a_loss_is_an_item_of_the_stream() {
     let (client, mut server) = greeted(ClientConfig::new()).await;
     let mut offers = accepted(&mut server, client.subscribe("offers").into_future()).await;
     server.send(GAP).await;
@@ -73,9 +73,10 @@ async fn a_loss_is_an_item_among_others() {
     assert_eq!(number(&mut offers).await, 7);
 }
 
-/// The loss is named, the end behind it says where to go on, and the topic is left.
+/// The gap is reported, the end after it has the position to resume from, and the topic is
+/// unsubscribed.
 #[tokio::test(start_paused = true)]
-async fn a_subscription_may_fail_on_a_loss() {
+async fn fail_on_loss_ends_the_subscription_at_a_loss() {
     for (line, behind) in [(GAP, "e:7"), ("* /reset offers f:1\n* offers 1 x", "f:1")] {
         let (client, mut server) = greeted(ClientConfig::new()).await;
         let subscribing = client.subscribe("offers").fail_on_loss().into_future();
@@ -94,9 +95,9 @@ async fn a_subscription_may_fail_on_a_loss() {
     }
 }
 
-/// What was asked to be left out is no loss.
+/// Messages that the subscriber asked to skip are not a loss.
 #[tokio::test(start_paused = true)]
-async fn what_a_policy_skips_is_no_loss() {
+async fn gaps_of_slow_latest_do_not_count_as_a_loss() {
     let (client, mut server) = greeted(ClientConfig::new()).await;
     let subscribing =
         client.subscribe("offers").window(9).slow(bellwire::Slow::Latest).fail_on_loss();
@@ -106,9 +107,9 @@ async fn what_a_policy_skips_is_no_loss() {
     assert_eq!(number(&mut offers).await, 7);
 }
 
-/// The position first, then the state, and live items are held back meanwhile.
+/// The subscription's position comes first, then the state. Live items are held back meanwhile.
 #[tokio::test(start_paused = true)]
-async fn a_subscription_may_resynchronise() {
+async fn resync_fetches_state_before_live_items() {
     let (client, mut server) = greeted(ClientConfig::new()).await;
     let asking = client.clone();
     let has_fetched = Arc::new(AtomicBool::new(false));
@@ -153,9 +154,9 @@ async fn a_resync_that_fails_fails_the_subscription() {
     assert!(server.line().await.ends_with("/unsubscribe offers"));
 }
 
-/// What is dropped while it resynchronises is a loss of its own.
+/// Deliveries that are dropped during a resync are a loss of their own.
 #[tokio::test(start_paused = true)]
-async fn what_is_dropped_meanwhile_is_resynchronised_next() {
+async fn deliveries_dropped_during_a_resync_cause_another_resync() {
     let (client, mut server) = greeted(ClientConfig::new().inbox_items(2)).await;
     let gate = Arc::new(Notify::new());
     let (positions, waiting) = (Arc::new(std::sync::Mutex::new(Vec::new())), gate.clone());
@@ -186,7 +187,7 @@ async fn what_is_dropped_meanwhile_is_resynchronised_next() {
 /// [C17.1] A notification, and a gap, make the position seen. The waiting task does not have to
 /// read.
 #[tokio::test(start_paused = true)]
-async fn an_effect_is_seen_when_it_is_handed_over_or_named() {
+async fn seen_completes_at_a_delivery_or_a_gap() {
     for line in ["* offers 5 mine", "* /gap offers e 5 5 too-large"] {
         let (client, mut server) = greeted(ClientConfig::new()).await;
         let mut offers = accepted(&mut server, client.subscribe("offers").into_future()).await;
@@ -214,9 +215,9 @@ async fn an_effect_is_seen_when_it_is_handed_over_or_named() {
     }
 }
 
-/// [C17.2] Another epoch, an end, and leaving the topic end the wait.
+/// [C17.2] Another epoch, an end, and unsubscribing end the wait.
 #[tokio::test(start_paused = true)]
-async fn an_effect_that_cannot_be_seen_is_not_waited_for() {
+async fn seen_fails_if_its_position_cannot_be_reached() {
     for line in ["* /reset offers f:1", "* /end offers closed e:5"] {
         let (client, mut server) = greeted(ClientConfig::new()).await;
         let mut offers = accepted(&mut server, client.subscribe("offers").into_future()).await;
@@ -234,9 +235,9 @@ async fn an_effect_that_cannot_be_seen_is_not_waited_for() {
     assert_eq!(poll!(seen), Poll::Ready(false));
 }
 
-/// An `after` that is none says nothing against the reply.
+/// A malformed `after` does not affect the reply.
 #[tokio::test(start_paused = true)]
-async fn an_after_that_is_malformed_is_none() {
+async fn a_malformed_after_attribute_is_ignored() {
     let (client, mut server) = greeted(ClientConfig::new()).await;
     for (id, after) in
         [";after=offers", ";after=offers:e:0", ";after=/x:e:1", ""].iter().enumerate()
@@ -250,8 +251,8 @@ async fn an_after_that_is_malformed_is_none() {
     }
 }
 
-/// Order of replies and notifications, both ends: a caller sees its own effect, whichever task
-/// reads the stream.
+/// Order of replies and notifications on both ends: a caller sees its own effect, in whichever task
+/// it reads the stream (guarantee "order").
 #[tokio::test(start_paused = true)]
 async fn a_caller_sees_its_own_effect() {
     let publisher: Arc<std::sync::OnceLock<Publisher>> = Arc::default();
@@ -292,7 +293,7 @@ async fn a_caller_sees_its_own_effect() {
 
 /// However many numbers a server claims to have lost, log by log.
 #[tokio::test(start_paused = true)]
-async fn more_may_be_missed_than_can_be_counted() {
+async fn the_count_of_missed_messages_saturates() {
     let (near, far) = tokio::io::duplex(1 << 20);
     let (client, connection) = Client::new(near, ClientConfig::new());
     let driver = tokio::spawn(connection);

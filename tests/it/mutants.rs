@@ -1,5 +1,5 @@
-//! The planted bugs of `scripts/mutants/`: each still applies to the tree, and names tests that are
-//! there. Whether those tests fail is for `scripts/mutants.sh` to see.
+//! The planted bugs of `scripts/mutants/`: each still applies to the tree, and names tests that
+//! exist. `scripts/mutants.sh` checks that those tests fail.
 
 use std::{fs, path::Path};
 

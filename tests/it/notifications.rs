@@ -1,4 +1,4 @@
-//! Notifications over the lives of servers: sweeps, hiccups, failovers, closed topics, long lists.
+//! Notifications across server restarts and failovers, idle logs, closed topics, and long lists.
 
 use std::{
     future::ready,
@@ -102,8 +102,8 @@ fn forgetful() -> PipeServer {
 
 // A log that was not written.
 
-/// [S4.3] Whether the subscriber is there while logs are dropped, or comes back afterwards; and
-/// whatever it asked for.
+/// [S4.3] Whether the subscriber is connected while logs are dropped or returns afterwards, and for
+/// every start position.
 #[tokio::test(start_paused = true)]
 async fn a_topic_without_messages_resumes_without_a_loss() {
     for is_away in [false, true] {
@@ -135,10 +135,10 @@ async fn a_topic_without_messages_resumes_without_a_loss() {
     }
 }
 
-/// A log that was dropped goes on where it ended. A subscriber that had all messages has lost none,
-/// and for others a gap names the lost ones.
+/// A log that was dropped continues with its next number. A subscriber that had all messages has
+/// lost none, and others get a gap with the lost ones.
 #[tokio::test(start_paused = true)]
-async fn a_log_that_was_dropped_goes_on_where_it_ended() {
+async fn a_dropped_log_continues_its_numbers() {
     let dock = Dock::with(forgetful());
     let client = dock.client().await;
     let mut all = client.subscribe("t").fail_on_loss().await.unwrap();
@@ -168,9 +168,9 @@ async fn a_log_that_was_dropped_goes_on_where_it_ended() {
     assert_eq!(late.position().epoch, from.epoch);
 }
 
-/// Nothing can say of another server's log what was published there.
+/// The client cannot know what was published to the log of another server.
 #[tokio::test(start_paused = true)]
-async fn a_log_of_another_server_is_a_loss_though_nothing_was_read_of_it() {
+async fn a_log_of_another_server_is_a_loss_even_if_unread() {
     let dock = Dock::with(forgetful());
     let client = dock.client().await;
     let mut quiet = client.subscribe("quiet").await.unwrap();
@@ -184,7 +184,7 @@ async fn a_log_of_another_server_is_a_loss_though_nothing_was_read_of_it() {
 
 /// [S19.10] [C4.7] The subscription is resumed later, and has missed nothing.
 #[tokio::test(start_paused = true)]
-async fn a_subscription_outlives_an_authorizer_that_cannot_decide() {
+async fn a_subscription_survives_an_undecided_authorizer() {
     for kind in ["panic", "panic-later", "never", "unavailable", "unavailable-later"] {
         let asked = Arc::new(AtomicU64::new(0));
         let counting = asked.clone();
@@ -212,9 +212,9 @@ async fn a_subscription_outlives_an_authorizer_that_cannot_decide() {
     }
 }
 
-/// A first subscriber gets the refusal with its hint.
+/// A first subscriber gets the refusal with its retry hint.
 #[tokio::test(start_paused = true)]
-async fn a_first_subscribe_is_told_that_nobody_can_decide() {
+async fn a_first_subscribe_fails_if_the_authorizer_is_undecided() {
     let unavailable = |_: &Principal, _: Action<'_>| Verdict::Unavailable { retry: Some(SECOND) };
     let server = PipeServer::built(Router::new(), |server| server.authorizer(unavailable));
     let client = Dock::with(server).client().await;
@@ -250,7 +250,7 @@ async fn failed_over(asks: impl FnOnce(Subscribe) -> Subscribe) -> (Dock, Client
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_log_begins_at_its_start_unless_its_head_is_asked_for() {
+async fn another_log_begins_at_its_start_by_default() {
     for go_on in [None, Some(AfterReset::Start)] {
         let asks = |offers: Subscribe| match go_on {
             Some(go_on) => offers.after_reset(go_on),
@@ -263,9 +263,9 @@ async fn another_log_begins_at_its_start_unless_its_head_is_asked_for() {
     }
 }
 
-/// Every stream of the topic gets the same, with acks and without, and nothing of the old log.
+/// Every stream of the topic gets the same, with and without acks, and nothing of the old log.
 #[tokio::test(start_paused = true)]
-async fn another_log_begins_at_its_head_where_that_is_asked_for() {
+async fn another_log_begins_at_its_head_on_request() {
     for window in [None, Some(4)] {
         let asks = |offers: Subscribe| {
             let offers = offers.after_reset(AfterReset::Head);
@@ -308,10 +308,10 @@ async fn resuming() -> (Client, Subscription, Peer, net::Net) {
     (client, offers, server, net)
 }
 
-/// [C14.1] It leaves the topic and comes back without a position; what is said meanwhile is
-/// ignored.
+/// [C14.1] The client unsubscribes and subscribes again without a position. Notifications that
+/// arrive meanwhile are ignored.
 #[tokio::test(start_paused = true)]
-async fn the_head_is_asked_for_by_a_second_subscribe() {
+async fn the_head_is_requested_by_a_second_subscribe() {
     let (client, mut offers, mut server, mut net) = resuming().await;
     server.send(&format!("2 {RESUMED}")).await;
     server.expect("3 /unsubscribe offers").await;
@@ -336,9 +336,9 @@ async fn the_head_is_asked_for_by_a_second_subscribe() {
     assert_eq!(client.stats().violations, 0);
 }
 
-/// Until the application has got the reset, it stands at its old position.
+/// Until the application has got the reset, the stream keeps its old position.
 #[tokio::test(start_paused = true)]
-async fn a_connection_lost_on_the_way_to_the_head_begins_again() {
+async fn a_connection_lost_while_going_to_the_head_starts_over() {
     for lost_after in 0..3 {
         let (_client, mut offers, mut server, mut net) = resuming().await;
         server.send(&format!("2 {RESUMED}")).await;
@@ -362,9 +362,9 @@ async fn a_connection_lost_on_the_way_to_the_head_begins_again() {
     }
 }
 
-/// A log that becomes another one under a living subscription is one of another server too.
+/// A log that changes during a live subscription counts as the log of another server, too.
 #[tokio::test(start_paused = true)]
-async fn a_reset_notice_leads_to_the_head_as_well() {
+async fn a_reset_notice_goes_to_the_head_as_well() {
     let (client, mut server, _net) = connected().await;
     let offers = client.subscribe("offers").window(2).after_reset(AfterReset::Head);
     let subscribing = tokio::spawn(offers.into_future());
@@ -391,10 +391,10 @@ async fn a_reset_notice_leads_to_the_head_as_well() {
 
 // What a server that stops has not delivered.
 
-/// [C4.3] The next server has another log. The numbers that the first server named are reported
-/// before the reset.
+/// [C4.3] The next server has another log. The numbers that the first server reported as
+/// undelivered come before the reset.
 #[tokio::test(start_paused = true)]
-async fn what_a_stopped_server_named_is_a_gap_if_its_log_is_gone() {
+async fn gaps_of_a_stopped_server_precede_the_reset_to_another_log() {
     for is_gone in [true, false] {
         let (client, mut server, mut net) = connected().await;
         let mut offers = net::subscribed(&client, &mut server, 1).await;
@@ -450,7 +450,7 @@ async fn a_closed_topic_is_read_to_its_end() {
     assert_eq!(publisher.close("no topic").await, Err(PublishError::InvalidTopic));
 }
 
-/// One topic per job, and many more jobs than topics.
+/// One topic per job, and many more jobs than the limit on topics.
 #[tokio::test(start_paused = true)]
 async fn closed_topics_make_room_for_others() {
     let server = PipeServer::with_config(Router::new(), ServerConfig::new().topics(4));
@@ -463,7 +463,7 @@ async fn closed_topics_make_room_for_others() {
     assert_eq!((stats.topics, stats.retained_bytes), (0, 0));
 }
 
-/// With a full window the end comes behind the ack.
+/// With a full window the end comes after the ack.
 #[tokio::test(start_paused = true)]
 async fn a_closed_topic_waits_for_acks() {
     let server = PipeServer::start(Router::new());
@@ -480,9 +480,9 @@ async fn a_closed_topic_waits_for_acks() {
     peer.ask("2 /renew\n", "2 ok;lease=60\n").await;
 }
 
-/// A store of one's own need not be able to.
+/// A custom store need not support closing a topic.
 #[tokio::test]
-async fn a_store_that_closes_no_logs_says_so() {
+async fn a_store_without_close_support_returns_an_error() {
     use bellwire::topic::{BoxFuture, MemoryTopics, TopicReader, TopicStore};
     struct Own(MemoryTopics);
     impl TopicStore for Own {
@@ -547,9 +547,9 @@ async fn a_list_that_is_longer_than_a_line_comes_in_pages() {
     }
 }
 
-/// No silent loss: as with a short list, what went missing without a word shows within one renewal.
+/// As with a short list, a silent loss is found within one renewal (guarantee "no silent loss").
 #[tokio::test(start_paused = true)]
-async fn a_loss_shows_in_a_list_of_any_length() {
+async fn a_loss_is_found_by_a_renewal_list_of_any_length() {
     let (client, mut server, _net) = connected().await;
     let (mut topics, mut subscriptions) = (long_names(140), Vec::new());
     for (id, name) in (1..).zip(&topics) {
@@ -581,7 +581,7 @@ async fn a_loss_shows_in_a_list_of_any_length() {
 /// A client requests no pages from a server that does not know them, and the application gets an
 /// event.
 #[tokio::test(start_paused = true)]
-async fn a_renewal_that_says_nothing_is_an_event() {
+async fn an_unlisted_renewal_is_reported_as_an_event() {
     let (client, mut server, _net) = connected().await;
     let mut events = client.events();
     let _offers = net::subscribed(&client, &mut server, 1).await;
@@ -600,7 +600,7 @@ async fn a_renewal_that_says_nothing_is_an_event() {
 
 /// Both ends, with so many topics that the list takes hundreds of lines.
 #[tokio::test(start_paused = true)]
-async fn many_subscriptions_are_kept_with_the_shortest_lines() {
+async fn many_subscriptions_are_renewed_with_the_shortest_lines() {
     const COUNT: usize = 1_000;
     let config = ServerConfig::new().subscriptions(COUNT);
     let dock = Dock::with(PipeServer::with_config(Router::new(), config));

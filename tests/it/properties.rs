@@ -171,9 +171,10 @@ proptest! {
         harness::line(&input(control, &stream));
     }
 
-    /// [B2.1] [B2.3] [B2.5] Row 1 of the threats: whatever is encoded is one line, and reads back.
+    /// [B2.1] [B2.3] [B2.5] Whatever is encoded is one line, and is parsed back. SECURITY.md,
+    /// threat 1.
     #[test]
-    fn what_is_written_is_one_line_and_reads_back(
+    fn an_encoded_line_is_one_line_and_round_trips(
         mark in mark(),
         word in NAME,
         is_protocol in any::<bool>(),
@@ -191,9 +192,10 @@ proptest! {
         assert_eq!(line.rest.plain(), payload);
     }
 
-    /// [B2.3] [B2.5] So is whatever a server says of its own, whatever is in it.
+    /// [B2.3] [B2.5] The same for every line that a server writes of its own, whatever values are
+    /// in it.
     #[test]
-    fn what_a_server_says_is_one_line(
+    fn server_notices_are_one_line_each(
         topic in NAME,
         payload in payload(),
         text in ".{0,40}",
@@ -222,9 +224,9 @@ proptest! {
         }
     }
 
-    /// What is made of valid names is valid, and nothing else is: against a second, slow judge.
+    /// Lines with valid names are valid, and no others: compared with a second, slow parser.
     #[test]
-    fn names_that_validate_parse_back(
+    fn valid_names_parse_back(
         name in prop_oneof![NAME.boxed(), "[a/._: -]{0,6}".boxed(), "a{126,130}".boxed()],
     ) {
         let is_segment = |segment: &str| {
@@ -242,9 +244,9 @@ proptest! {
         assert_eq!(is_method, (is_name && !is_outcome) || (is_reserved && name.len() <= 128), "{name}");
     }
 
-    /// Attributes that validate are found again, and at most once each.
+    /// Valid attributes are found again, each at most once.
     #[test]
-    fn attributes_parse_back(attributes in attributes()) {
+    fn valid_attributes_parse_back(attributes in attributes()) {
         let line = format!("1 a{attributes} x");
         let line = Line::parse(line.as_bytes()).unwrap();
         for (key, value) in line.attributes.iter() {
@@ -260,7 +262,7 @@ proptest! {
 proptest! {
     #![proptest_config(cases(150))]
 
-    /// [B2.1] Row 13 of the threats: the client against arbitrary bytes of a server.
+    /// [B2.1] SECURITY.md, threat 13: the client against arbitrary bytes of a server.
     #[test]
     fn a_client_survives_any_server(stream in bytes(), control in any::<u8>()) {
         harness::client(&input(control, &stream));
@@ -268,7 +270,7 @@ proptest! {
 
     /// The same over several connections, one after the other.
     #[test]
-    fn a_client_that_connects_anew_survives_any_servers(
+    fn a_reconnecting_client_survives_any_servers(
         stream in bytes(),
         control in any::<u8>(),
     ) {
@@ -283,7 +285,7 @@ proptest! {
     }
 }
 
-/// Row 2 of the threats: what ends a line for the decoder, and what does not.
+/// SECURITY.md, threat 2: what ends a line for the decoder, and what does not.
 #[test]
 fn only_a_lf_ends_a_line() {
     for (stream, expected) in [
@@ -304,10 +306,10 @@ fn only_a_lf_ends_a_line() {
     }
 }
 
-/// Row 4 of the threats: a growing line is not offered again. The decoder takes all it is given,
+/// SECURITY.md, threat 4: a growing line is not offered again. The decoder takes all it is given,
 /// whole, and is given nothing twice, so the bytes it can look at are those of the stream once.
 #[test]
-fn what_was_scanned_is_not_scanned_again() {
+fn the_decoder_is_given_each_byte_once() {
     let stream = [vec![b'x'; 50_000], b"\n".to_vec(), vec![b'y'; 10_000]].concat();
     let mut decoder = LineDecoder::new(65_535);
     let mut taken = 0;
@@ -534,16 +536,17 @@ impl Told {
 proptest! {
     #![proptest_config(cases(500))]
 
-    /// [C4.1] [C4.2] A client's subscription tells every number once and in order, whatever the
-    /// server says and whatever the application wants.
+    /// [C4.1] [C4.2] A client's subscription reports every number once and in order, whatever the
+    /// server sends and whatever the application does.
     #[test]
-    fn a_subscription_tells_every_number_once(events in vec(subscription_events(), 0..40)) {
+    fn a_subscription_reports_every_number_once(events in vec(subscription_events(), 0..40)) {
         events.into_iter().fold(SubscriptionState::Absent, check_transition);
     }
 
-    /// [S4.8] [S4.5] A server's cursor delivers or names every number once and in order.
+    /// [S4.8] [S4.5] A server's cursor delivers every number, or reports it in a gap, once and in
+    /// order.
     #[test]
-    fn a_cursor_tells_every_number_once(
+    fn a_cursor_reports_every_number_once(
         events in vec(log_events(), 0..60),
         from in proptest::option::of(positions()),
         begun in 0..8u64,
@@ -605,7 +608,7 @@ proptest! {
     /// [S4.1] [S4.2] [S4.3] Over all lives of a store, an epoch and a number name one message; the
     /// numbers of an epoch begin at 1 and have no holes; readers get what was published under them.
     #[test]
-    fn a_number_names_one_message(operations in vec((0..6u8, 0..3usize), 0..80), seed in any::<u64>()) {
+    fn an_epoch_and_a_number_identify_one_message(operations in vec((0..6u8, 0..3usize), 0..80), seed in any::<u64>()) {
         let random = Random::seeded(seed);
         let mut store = MemoryTopics::new(&random);
         let mut model = Model::default();

@@ -30,9 +30,9 @@ fn ids_are_unique_and_dense() {
     assert_eq!(ids(&rules).len(), rules.len(), "an id stands twice");
 }
 
-/// Every MUST and MUST NOT stands in a rule, and every rule has one.
+/// Every MUST and MUST NOT is in a rule, and every rule has one.
 #[test]
-fn musts_stand_in_rules() {
+fn every_must_belongs_to_a_rule() {
     let rules = rules();
     for (path, text) in protocol() {
         let own: Vec<_> = rules.iter().filter(|rule| rule.path == path).collect();
@@ -103,9 +103,9 @@ fn each_rule_belongs_to_one_level() {
     }
 }
 
-/// Each number that a rule had before is found once, with a rule that exists.
+/// Each number of an earlier version of the rules is listed once, with a rule that exists.
 #[test]
-fn old_numbers_are_found() {
+fn every_old_rule_number_maps_to_a_rule() {
     let rules = rules();
     let known = ids(&rules);
     let (mut numbers, mut found) = (Vec::new(), BTreeSet::new());
@@ -175,7 +175,7 @@ fn tags_at_tests(source: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_tag_counts_at_a_test_only() {
+fn rule_tags_count_only_before_a_test() {
     let tag = |number: u32| format!("[S99.{number}]");
     let source = format!(
         "//! {}\n\n/// {} and {}\n#[test]\nfn a() {{}}\n/// {}\nfn b() {{}}\n// {}\nlet x;\n\

@@ -22,7 +22,7 @@ const HELLO: &str = "* /hello;version=1;session=6f0c1b52-9a0e-4c8e-8f0a-3f1d5a7b
 
 /// [B2.5] [B2.6] The vectors of bodies.
 #[test]
-fn vectors_of_bodies() {
+fn body_vectors_pass() {
     let vectors = vectors().body;
     assert!(vectors.len() > 30);
     for vector in vectors {
@@ -54,7 +54,7 @@ fn request(body: &[u8]) -> Vec<u8> {
 
 /// [B2.1] [B2.4] [B2.9] The vectors of lines, as the end that reads them takes them.
 #[tokio::test]
-async fn vectors_of_whole_lines() {
+async fn line_vectors_pass() {
     let lines = vectors().lines;
     assert!(lines.len() > 100);
     let mut wrong = Vec::new();
@@ -158,7 +158,7 @@ fn breaks_the_channel(word: &str, body: &str) -> bool {
 
 /// The session of section 1, with the server of examples/minimal_server.rs.
 #[tokio::test(start_paused = true)]
-async fn the_session_of_the_first_section() {
+async fn the_session_of_section_1_replays() {
     let began = Instant::now();
     let echo = handler(async |text: String| text).doc("TEXT: the same again");
     let server = PipeServer::start(Router::new().method("echo", echo));
@@ -197,9 +197,10 @@ fn masked(line: &str) -> String {
     line.split(';').map(mask).collect::<Vec<_>>().join(";")
 }
 
-/// [S2.10] Each method knows the keys that the tables name for it, and no other key of the protocol.
+/// [S2.10] Each method accepts the keys that the tables list for it, and no other key of the
+/// protocol.
 #[tokio::test]
-async fn methods_know_their_attributes() {
+async fn each_method_accepts_its_documented_attributes() {
     let echo = handler(async |text: String| text);
     let config = ServerConfig::new().allow_publish(true);
     let server = PipeServer::with_config(Router::new().method("echo", echo), config);
@@ -224,9 +225,9 @@ async fn methods_know_their_attributes() {
     }
 }
 
-/// Every transcript, against the real server.
+/// Every transcript is replayed against the real server.
 #[tokio::test(start_paused = true)]
-async fn transcripts_against_the_server() {
+async fn transcripts_replay_against_the_server() {
     let transcripts = transcripts();
     assert!(transcripts.len() >= 65);
     let mut failures = Vec::new();
@@ -238,10 +239,10 @@ async fn transcripts_against_the_server() {
     assert!(failures.is_empty(), "{} failed\n{}", failures.len(), failures.join("\n"));
 }
 
-/// Every line that a transcript's server writes, to the real client; what the client of a
-/// transcript writes is looked at by the server's parser in the replay.
+/// The real client reads every line that a transcript's server writes. The server's parser checks
+/// what the transcript's client writes.
 #[tokio::test]
-async fn transcripts_against_the_client() {
+async fn transcripts_replay_against_the_client() {
     for transcript in transcripts() {
         for line in &transcript.lines {
             let Some(text) = line.strip_prefix("S: ").or(line.strip_prefix("S~ ")) else {
@@ -262,7 +263,7 @@ async fn transcripts_against_the_client() {
 /// The whole replay of a client's dialogue, both ends real, is in tests/it/client.rs; here: what a
 /// client reads is the same however it is cut.
 #[tokio::test]
-async fn a_transcript_may_come_in_any_pieces() {
+async fn a_client_reads_a_transcript_in_any_pieces() {
     let (near, mut far) = tokio::io::duplex(1 << 16);
     let (client, connection) = Client::new(near, ClientConfig::new());
     let driver = tokio::spawn(connection);

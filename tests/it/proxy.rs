@@ -1,4 +1,4 @@
-//! The fault proxy and the transport that is cut, tried by themselves: a witness must be right.
+//! The fault proxy and the transport that fails at a byte: the test tools themselves.
 
 use std::{
     collections::HashSet,
@@ -182,7 +182,7 @@ async fn slices_are_of_1_to_7_bytes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stall_holds_what_comes_at_its_byte_for_its_time() {
+async fn a_stall_delays_the_bytes_from_its_offset() {
     let plan = Plan::new().stall(ToServer, 3, secs(2)).stall(ToServer, 5, secs(7));
     let proxy = Proxy::new([plan.stall(ToClient, 0, secs(1))]);
     let (mut client, mut server) = through(&proxy, 64);
@@ -216,7 +216,7 @@ async fn one_direction_ends_while_the_other_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_gone_resets_the_other_that_writes() {
+async fn a_write_to_a_closed_end_is_reset() {
     let proxy = Proxy::new([]);
     let (client, mut server) = through(&proxy, 64);
     drop(client);
@@ -232,7 +232,7 @@ async fn who_is_gone_resets_the_other_that_writes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn both_are_gone_and_nothing_is_left() {
+async fn nothing_is_left_after_both_ends_close() {
     let proxy = Proxy::new([]);
     let (mut client, mut server) = through(&proxy, 4);
     // More than the pipes take: both directions hold something when it happens.
@@ -303,9 +303,9 @@ async fn a_close_at_a_byte_is_an_end_to_both() {
     }
 }
 
-/// What shows no reset shows an end.
+/// A transport that cannot show a reset shows an end of file.
 #[tokio::test(start_paused = true)]
-async fn a_plain_pipe_reads_an_end_at_a_cut() {
+async fn a_cut_is_an_end_of_file_on_a_plain_pipe() {
     let proxy = Proxy::new([Plan::new().cut(ToServer, 4)]);
     let (far, mut server) = duplex(64);
     let mut client = proxy.dial(|| Ok(far)).unwrap();
@@ -317,7 +317,7 @@ async fn a_plain_pipe_reads_an_end_at_a_cut() {
 // What vanishes.
 
 #[tokio::test(start_paused = true)]
-async fn a_black_hole_takes_all_delivers_nothing_and_closes_nothing() {
+async fn a_black_hole_accepts_all_bytes_and_delivers_none() {
     let proxy = Proxy::new([Plan::new().black_hole(ToServer, 3, Hole::Swallows)]);
     let (mut client, mut server) = through(&proxy, 64);
     soon(client.write_all(&[9; 10_000])).await.unwrap();
@@ -336,7 +336,7 @@ async fn a_black_hole_takes_all_delivers_nothing_and_closes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_black_hole_may_take_nothing() {
+async fn a_black_hole_may_accept_no_bytes() {
     let proxy = Proxy::new([Plan::new().black_hole(ToServer, 3, Hole::Blocks)]);
     let (mut client, mut server) = through(&proxy, 64);
     assert!(timeout(AGE, client.write_all(&[9; 68])).await.is_err());
@@ -347,9 +347,9 @@ async fn a_black_hole_may_take_nothing() {
     assert_eq!(exactly(&mut client, 5).await, b"heard");
 }
 
-/// The clock would stand still under a proxy that tries again and again.
+/// The paused clock would stop under a proxy that retries without end.
 #[tokio::test(start_paused = true)]
-async fn an_end_that_nobody_takes_is_tried_once() {
+async fn a_blocked_close_is_tried_once() {
     let proxy = Proxy::new([Plan::new().black_hole(ToClient, 0, Hole::Swallows)]);
     let (mut client, server) = through(&proxy, 64);
     server.reset();
@@ -359,7 +359,7 @@ async fn an_end_that_nobody_takes_is_tried_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_the_dark_nothing_passes_either_way() {
+async fn a_two_way_black_hole_passes_nothing() {
     let plan = Plan::new().go_dark(ToServer, 5);
     let proxy = Proxy::new([plan.clone(), plan.slice(1)]);
     for number in 0..2 {
@@ -380,7 +380,7 @@ async fn in_the_dark_nothing_passes_either_way() {
 // What comes late.
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_close_is_passed_on_when_its_time_has_come() {
+async fn a_slow_close_is_forwarded_after_its_delay() {
     let plan = Plan::new().slow_close(ToServer, secs(30));
     let proxy = Proxy::new([plan.clone(), plan.clone(), plan]);
     // An orderly end; bytes do not wait.
@@ -418,7 +418,7 @@ async fn a_slow_close_is_passed_on_when_its_time_has_come() {
 /// That the server is gone shows by its not taking what the client writes, while bytes of its own
 /// are still on their way.
 #[tokio::test(start_paused = true)]
-async fn bytes_under_way_do_not_wait_with_a_slow_close() {
+async fn bytes_in_transit_do_not_wait_for_a_slow_close() {
     let proxy = Proxy::new([Plan::new().slow_close(ToClient, secs(30))]);
     let (mut client, mut server) = through(&proxy, 4);
     server.write_all(b"123456789abc").await.unwrap();
@@ -434,7 +434,7 @@ async fn bytes_under_way_do_not_wait_with_a_slow_close() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_other_directions_close_is_not_slow() {
+async fn a_slow_close_affects_one_direction_only() {
     let proxy = Proxy::new([Plan::new().slow_close(ToServer, secs(30))]);
     let (mut client, mut server) = through(&proxy, 64);
     let start = Instant::now();
@@ -446,7 +446,7 @@ async fn the_other_directions_close_is_not_slow() {
 // Refused connections.
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_dial_fails_and_asks_no_server() {
+async fn a_refused_dial_fails_without_contacting_the_server() {
     let proxy = Proxy::new([Plan::new(), Plan::new().refusal(), Plan::new().close(ToClient, 1)]);
     let asked = AtomicUsize::new(0);
     let dial = || {
@@ -469,7 +469,7 @@ async fn a_refused_dial_fails_and_asks_no_server() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_is_away_refuses_by_itself() {
+async fn a_dial_to_an_absent_server_fails_with_its_error() {
     let proxy = Proxy::new([]);
     let away = || Err::<DuplexStream, _>(io::Error::from(ErrorKind::NotFound));
     assert_eq!(proxy.dial(away).unwrap_err().kind(), ErrorKind::NotFound);
@@ -483,7 +483,7 @@ async fn a_server_that_is_away_refuses_by_itself() {
 // What is commanded.
 
 #[tokio::test(start_paused = true)]
-async fn commands_reach_every_connection_there_is() {
+async fn commands_apply_to_every_open_connection() {
     let proxy = Proxy::new([]);
     let (mut a, mut b) = (through(&proxy, 64), through(&proxy, 64));
     proxy.cut();
@@ -501,7 +501,7 @@ async fn commands_reach_every_connection_there_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stall_by_command_lasts_until_it_goes_on() {
+async fn a_commanded_stall_lasts_until_resume() {
     let proxy = Proxy::new([]);
     let (mut client, mut server) = through(&proxy, 64);
     settle().await;
@@ -526,7 +526,7 @@ async fn a_stall_by_command_lasts_until_it_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_black_hole_by_command_spares_the_connections_to_come() {
+async fn a_commanded_black_hole_spares_later_connections() {
     let proxy = Proxy::new([]);
     let (mut client, mut server) = through(&proxy, 64);
     client.write_all(b"before").await.unwrap();
@@ -546,7 +546,7 @@ async fn a_black_hole_by_command_spares_the_connections_to_come() {
 // What is seen.
 
 #[tokio::test(start_paused = true)]
-async fn whole_lines_are_told_in_the_order_of_delivery() {
+async fn observers_get_whole_lines_in_the_order_of_delivery() {
     let proxy = Proxy::new([Plan::new().slice(1), Plan::new().stall(ToServer, 0, secs(1))]);
     let seen = Arc::new(Mutex::new(Vec::new()));
     let (told, wire) = (seen.clone(), proxy.wire().clone());
@@ -620,7 +620,7 @@ async fn played(seed: u64) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_random_plan_plays_the_same_again() {
+async fn a_random_plan_replays_identically() {
     let mut all = HashSet::new();
     for seed in 0..200 {
         let first = played(seed).await;
@@ -633,7 +633,7 @@ async fn a_random_plan_plays_the_same_again() {
 // What is left.
 
 #[tokio::test(start_paused = true)]
-async fn no_task_is_left_when_the_proxy_is_gone() {
+async fn no_task_is_left_after_the_proxy_is_dropped() {
     let before = Runtime::current().metrics().num_alive_tasks();
     let proxy = Proxy::new([Plan::new().go_dark(ToServer, 0)]);
     proxy.listen(|| panic!("nobody comes")).await.unwrap();
@@ -654,7 +654,7 @@ async fn no_task_is_left_when_the_proxy_is_gone() {
 
 /// Connections that end take their tasks with them.
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_has_ended_is_no_task() {
+async fn an_ended_connection_leaves_no_task() {
     let before = Runtime::current().metrics().num_alive_tasks();
     let proxy = Proxy::new([Plan::new().cut(ToServer, 0)]);
     let cut = through(&proxy, 64);
@@ -732,9 +732,9 @@ async fn over_tcp_a_close_is_an_end() {
     assert_eq!(soon(served).await.unwrap(), [(SESSION.to_vec(), ErrorKind::UnexpectedEof)]);
 }
 
-/// Tasks, commands and connections on threads of their own.
+/// Tasks, commands and connections each run on their own thread.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn on_threads_nothing_is_lost_and_nobody_is_left_asleep() {
+async fn no_byte_or_wakeup_is_lost_across_threads() {
     let mut rng = Rng::with_seed(3);
     let proxy = Proxy::new((0..).map(|seed| Plan::new().slice(seed)));
     let chats = (0..30).map(|_| {
@@ -758,9 +758,9 @@ async fn on_threads_nothing_is_lost_and_nobody_is_left_asleep() {
     }
 }
 
-/// The proxy has not read all when it closes, which alone would be a reset.
+/// The proxy has not read every byte when it closes, which by itself would cause a reset.
 #[tokio::test]
-async fn over_tcp_a_close_amid_bytes_is_an_end() {
+async fn over_tcp_a_close_with_unread_bytes_is_an_end() {
     let (server, served) = echo_server(1).await;
     let proxy = Proxy::new([Plan::new().close(ToServer, 5)]);
     let address = proxy.listen(move || server).await.unwrap();
@@ -798,7 +798,7 @@ async fn over_tcp_a_refusal_is_a_reset_at_once() {
 // A server that can tell a reset from an end.
 
 #[tokio::test(start_paused = true)]
-async fn behind_a_door_a_server_learns_of_a_reset() {
+async fn a_reset_reaches_a_server_behind_an_in_memory_listener() {
     let (door, doorway) = doors::door();
     let (started, dropped) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (starts, drops) = (started.clone(), dropped.clone());
@@ -840,7 +840,7 @@ where
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_over_plain_pipes_is_dialled_through_the_proxy() {
+async fn the_proxy_connects_to_a_server_over_plain_pipes() {
     let server = Arc::new(PipeServer::start(Router::new().method("six", async || "6")));
     let proxy = Proxy::new([Plan::new().slice(1)]);
     let (handle, up) = (proxy.handle(), server.clone());
@@ -888,7 +888,7 @@ async fn a_cut_transport_takes_exactly_so_many_bytes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cut_transport_may_fail_those_that_read() {
+async fn a_cut_transport_may_fail_reads() {
     let (near, mut far) = duplex(64);
     far.write_all(b"unread").await.unwrap();
     let (mut reader, mut writer) = tokio::io::split(CutIo::new(near, 5, Reads::Fail));
@@ -904,7 +904,7 @@ async fn a_cut_transport_may_fail_those_that_read() {
 }
 
 #[tokio::test]
-async fn what_a_transport_did_not_take_was_offered_all_the_same() {
+async fn bytes_that_a_transport_rejected_count_as_offered() {
     let (near, mut far) = duplex(4);
     let mut io = CutIo::new(near, 100, Reads::GoOn);
     let written = io.written();

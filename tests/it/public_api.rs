@@ -48,7 +48,7 @@ fn each_setting_has_a_getter() {
 }
 
 #[test]
-fn getters_return_what_is_in_use() {
+fn getters_return_the_values_in_use() {
     let second = Duration::from_secs(1);
     let client = ClientConfig::new()
         .in_flight(0)
@@ -170,7 +170,7 @@ async fn test_requests_run_through_layers_and_handlers() {
 }
 
 #[tokio::test]
-async fn a_test_request_can_be_told_to_stop() {
+async fn a_test_request_can_be_cancelled() {
     let wait = async |stopping: Stopping| {
         stopping.await;
         "stopped"
@@ -185,7 +185,7 @@ async fn a_test_request_can_be_told_to_stop() {
 
 #[tokio::test]
 #[should_panic(expected = "as planned")]
-async fn a_handlers_panic_is_the_tests_own() {
+async fn a_handler_panic_propagates_to_the_test() {
     let router = Router::new().method("boom", async || -> () { panic!("as planned") });
     TestRequest::new("boom").run(&router).await;
 }
@@ -234,7 +234,7 @@ fn compile(program: &Path, library: &Path) -> String {
 
 /// The compiler names the argument or the return type of a handler that does not fit.
 #[test]
-fn mistakes_with_handlers_are_named() {
+fn compiler_errors_name_the_wrong_part_of_a_handler() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/messages/mistakes.rs");
     let source = fs::read_to_string(&path).expect("the mistakes");
     let is_of_another = |said: &String| said.contains("error[E0514]");
@@ -288,7 +288,7 @@ fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
 
 /// A public type with open parts may grow, or its documentation says why it does not.
 #[test]
-fn public_types_may_grow_or_say_why_not() {
+fn public_types_are_non_exhaustive_or_documented() {
     let mut files = Vec::new();
     sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
     // Public with `unstable-core` alone; the re-exported ones stand in these files.
@@ -313,7 +313,7 @@ fn public_types_may_grow_or_say_why_not() {
 }
 
 #[test]
-fn names_are_taken_in_every_form() {
+fn names_are_accepted_in_every_form() {
     let topic = Topic::new("offers").expect("valid");
     let text = String::from("offers");
     let length = |text: &str| text.len();
@@ -324,7 +324,7 @@ fn names_are_taken_in_every_form() {
 }
 
 #[tokio::test]
-async fn a_publisher_takes_a_topic_in_every_form() {
+async fn a_publisher_accepts_a_topic_in_every_form() {
     let publisher = Publisher::new(MemoryTopics::new(&Random::seeded(7)));
     let (text, topic) = (String::from("t"), Topic::new("t").expect("valid"));
     publisher.publish("t", "1").await.unwrap();

@@ -25,9 +25,9 @@ use bellwire_testkit::{
 use futures::Stream;
 use tokio::time::{Instant, sleep};
 
-/// Everything goes on over another connection, and no id comes twice.
+/// Requests and subscriptions continue on the next connection, and no id is used twice.
 #[tokio::test(start_paused = true)]
-async fn a_lost_connection_is_followed_by_another() {
+async fn a_client_reconnects_after_a_lost_connection() {
     let (client, mut server, mut net) = connected().await;
     let first = call(&client, "1");
     server.expect("1 m 1").await;
@@ -55,7 +55,7 @@ impl Wake for Asks {
 /// When a caller learns that the connection has ended, a request that it makes right after that
 /// does not use this connection.
 #[tokio::test(start_paused = true)]
-async fn who_hears_of_a_lost_connection_finds_none() {
+async fn a_lost_connection_is_unusable_once_a_caller_gets_the_error() {
     for says_goodbye in [false, true] {
         let (client, server, mut net) = connected_with(ClientConfig::new().in_flight(1)).await;
         let asks = Arc::new(Asks(client.clone(), false.into()));
@@ -135,7 +135,7 @@ impl Wake for Observer {
 /// For every event: what can be asked of the client at that moment agrees with it already. Of dropped
 /// one-way requests, and of missed events, nothing can be asked.
 #[tokio::test(start_paused = true)]
-async fn each_event_comes_behind_the_state_it_tells_of() {
+async fn each_event_follows_its_state_change() {
     let (builder, mut net) = builder();
     let client = builder.config(ClientConfig::new().in_flight(8)).connect_lazily();
     let observer = Observer::of(&client);
@@ -271,9 +271,9 @@ async fn each_event_comes_behind_the_state_it_tells_of() {
     assert_eq!(names, expected);
 }
 
-/// When a caller learns that a client of one connection has ended, the client has ended.
+/// When a caller gets the error for the end of a single connection, the client has ended.
 #[tokio::test(start_paused = true)]
-async fn who_hears_of_the_end_finds_none() {
+async fn the_client_has_ended_once_a_caller_gets_the_end() {
     let (near, far) = tokio::io::duplex(1 << 10);
     let (client, connection) = Client::new(near, ClientConfig::new());
     let driver = tokio::spawn(connection);
@@ -297,10 +297,9 @@ async fn who_hears_of_the_end_finds_none() {
     assert_eq!(client.hello(), None);
 }
 
-/// While a connection opens, which takes its time with many subscriptions to begin, no place counts as
-/// taken that is not.
+/// Opening takes time with many subscriptions. No place in flight counts as taken that is free.
 #[test]
-fn no_place_is_taken_while_a_connection_opens() {
+fn no_place_counts_as_taken_while_a_connection_opens() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let current = Arc::<Mutex<Option<Client>>>::default();
     let (watched, is_over) = (current.clone(), Arc::<AtomicBool>::default());
@@ -333,7 +332,7 @@ fn no_place_is_taken_while_a_connection_opens() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_state_is_an_event() {
+async fn each_connection_state_has_an_event() {
     let (builder, mut net) = builder();
     let client = builder.connect_lazily();
     let mut events = client.events();
@@ -377,17 +376,17 @@ async fn each_state_is_an_event() {
         "leaving",
         "connecting 1",
         "connected",
-        "disconnected: the server said goodbye: shutdown",
-        "disconnected: the connection is closed",
-        "ended: the connection is closed",
+        "disconnected: the server sent /bye: shutdown",
+        "disconnected: the client closed the connection",
+        "ended: the client closed the connection",
     ];
     assert_eq!(seen, expected);
 }
 
-/// The first attempt is at the head of the list, later ones go on behind the last; between rounds
-/// there is a pause, within one there is none.
+/// The first attempt is at the first address, later ones continue after the last. There is a pause
+/// between rounds and none within one.
 #[tokio::test(start_paused = true)]
-async fn the_list_is_tried_in_rounds() {
+async fn addresses_are_tried_in_rounds() {
     let (net, connector) = Net::new();
     let mut net = net;
     let client = Client::builder().addresses(["a", "b", "c"]).connector(connector).connect_lazily();
@@ -410,9 +409,10 @@ async fn the_list_is_tried_in_rounds() {
     assert_eq!(net.attempt().await.address, "c");
 }
 
-/// [C5.4] A server's own hint comes before the jitter, and counts for its address alone.
+/// [C5.4] The server's retry hint takes precedence over the jitter, and applies to its address
+/// only.
 #[tokio::test(start_paused = true)]
-async fn a_hint_is_obeyed() {
+async fn a_retry_hint_is_respected() {
     let (net, connector) = Net::new();
     let mut net = net;
     let _client = Client::builder().addresses(["a", "b"]).connector(connector).connect_lazily();
@@ -434,7 +434,7 @@ async fn a_hint_is_obeyed() {
 /// [C5.4] A server may send a retry hint long after the client left it, and before the client has
 /// authenticated.
 #[tokio::test(start_paused = true)]
-async fn a_hint_is_obeyed_whenever_it_is_given() {
+async fn a_retry_hint_is_respected_at_any_time() {
     let (mut net, connector) = Net::new();
     let _client = Client::builder().addresses(["a", "b"]).connector(connector).connect_lazily();
     let mut server = net.greet().await;
@@ -468,7 +468,7 @@ async fn a_hint_is_obeyed_whenever_it_is_given() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hint_of_one_who_asks_who_this_is_is_obeyed() {
+async fn a_retry_hint_before_authentication_is_respected() {
     for answer in ["* /bye;last=0;retry=60000 busy", "1 no;retry=60000 busy"] {
         let (builder, mut net) = builder();
         let client = builder.config(ClientConfig::new().auth(TOKEN, "secret")).connect_lazily();
@@ -482,10 +482,10 @@ async fn a_hint_of_one_who_asks_who_this_is_is_obeyed() {
     }
 }
 
-/// [C5.3] Random in a window that doubles, up to its bound; a stable while brings the first one
-/// back.
+/// [C5.3] The pause is random within a window that doubles up to its bound. A stable connection
+/// resets the window to the first.
 #[tokio::test(start_paused = true)]
-async fn the_pause_grows_until_a_connection_was_stable() {
+async fn backoff_grows_until_a_connection_was_stable() {
     let config = || {
         let config = ClientConfig::new().reconnect_base(Duration::from_secs(1));
         config.reconnect_max(Duration::from_secs(4)).reconnect_stable(Duration::from_secs(10))
@@ -522,7 +522,7 @@ async fn the_pause_grows_until_a_connection_was_stable() {
 /// connection at once is contacted at these times, with the middle of each window drawn, and never
 /// more often than this.
 #[tokio::test(start_paused = true)]
-async fn a_server_that_drops_each_connection_is_contacted_as_documented() {
+async fn reconnects_to_a_failing_server_match_the_worked_example() {
     let mut worst = 0;
     for seed in 0..20 {
         let (builder, mut net) = builder();
@@ -547,15 +547,15 @@ async fn a_server_that_drops_each_connection_is_contacted_as_documented() {
     assert!((7..=11).contains(&worst), "{worst} contacts in 30 s");
 }
 
-/// Without an address there is nowhere to connect to over TCP, and that is what is said.
+/// The error says that there is no address to connect to over TCP.
 #[tokio::test]
-async fn a_client_without_an_address_says_so() {
+async fn connecting_without_an_address_is_an_error() {
     let error = Client::builder().connect().await.unwrap_err();
     assert!(error.to_string().contains("no address"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_the_first_connection_hears_of_its_failure() {
+async fn waiting_for_the_first_connection_returns_its_failure() {
     let (net, connector) = Net::new();
     let mut net = net;
     let connecting = Client::builder().addresses(["a", "b"]).connector(connector).connect();
@@ -567,10 +567,10 @@ async fn who_waits_for_the_first_connection_hears_of_its_failure() {
     net.expect_over().await;
 }
 
-/// A full server counts as a connection that was made and has ended. The client returns after the
-/// hint. This does not depend on how the bytes are cut.
+/// A full server counts as a connection that was opened and has ended. The client returns after the
+/// retry hint. This does not depend on how the bytes are split.
 #[tokio::test(start_paused = true)]
-async fn a_full_server_has_one_outcome_wherever_its_bytes_are_cut() {
+async fn a_full_server_has_one_outcome_for_any_split_of_its_bytes() {
     let bytes = format!("{HELLO}\n* /bye;last=0;retry=1000 busy\n");
     for cut in 0..=bytes.len() {
         let (builder, mut net) = builder();
@@ -614,9 +614,9 @@ async fn a_full_server_that_asks_for_credentials_has_one_outcome() {
     }
 }
 
-/// One server that wants nothing of a client says nothing of the others.
+/// A final refusal by one server does not apply to the others.
 #[tokio::test(start_paused = true)]
-async fn a_server_of_another_version_is_one_of_several() {
+async fn a_server_of_another_version_does_not_rule_out_others() {
     let (mut net, connector) = Net::new();
     let client = Client::builder().addresses(["a", "b"]).connector(connector).connect_lazily();
     assert_eq!(client.hello(), None);
@@ -632,10 +632,10 @@ async fn a_server_of_another_version_is_one_of_several() {
     net.expect_over().await;
 }
 
-/// What a server said no longer counts if the server cannot be reached the next time. Here the two
+/// What a server sent no longer counts if the server cannot be reached the next time. Here the two
 /// servers never had another version at the same time.
 #[tokio::test(start_paused = true)]
-async fn a_server_that_was_of_another_version_may_be_of_this_one() {
+async fn a_version_refusal_is_forgotten_once_unreachable() {
     let (mut net, connector) = Net::new();
     let client = Client::builder().addresses(["a", "b"]).connector(connector).connect_lazily();
     for old in ["a", "", "b", ""] {
@@ -665,9 +665,9 @@ async fn a_client_that_was_connected_outlives_a_failed_round() {
     client.connected().await.unwrap();
 }
 
-/// A round that took longer than its window is followed by a pause all the same.
+/// A round that took longer than its window is still followed by a pause.
 #[tokio::test(start_paused = true)]
-async fn a_round_that_took_long_is_followed_by_a_pause() {
+async fn a_long_round_is_followed_by_a_pause() {
     let (builder, mut net) = builder();
     let _client = builder.connect_lazily();
     let first = net.attempt().await;
@@ -676,10 +676,10 @@ async fn a_round_that_took_long_is_followed_by_a_pause() {
     assert!((10_025..=10_250).contains(&pause), "{pause} ms");
 }
 
-/// A client that has nothing to ask says something in time all the same: a server closes a connection
+/// A client without requests still sends a first line in time, because a server closes a connection
 /// that stays silent.
 #[tokio::test(start_paused = true)]
-async fn a_client_without_a_request_says_its_first_line_in_time() {
+async fn an_idle_client_sends_its_first_line_in_time() {
     let (_client, mut server, _net) = connected().await;
     let since = Instant::now();
     assert_eq!(server.line().await, "1 /renew");
@@ -703,7 +703,7 @@ async fn a_later_hint_does_not_shorten_an_earlier_one() {
 /// A final refusal counts until there is a connection. So if an address is left out of a later
 /// round because of a retry hint, its earlier refusal does not end the client.
 #[tokio::test(start_paused = true)]
-async fn a_connection_clears_what_addresses_refused_for_good() {
+async fn a_connection_clears_earlier_final_refusals() {
     let (mut net, connector) = Net::new();
     let client = Client::builder().addresses(["a", "b"]).connector(connector).connect_lazily();
     let mut left = net.greet().await;
@@ -726,9 +726,10 @@ async fn a_connection_clears_what_addresses_refused_for_good() {
     client.connected().await.unwrap();
 }
 
-/// One that is to be left alone for a while is not given up for what another says again and again.
+/// A final refusal by another server does not end the client while this server's retry hint is
+/// pending.
 #[tokio::test(start_paused = true)]
-async fn a_server_that_asks_for_patience_is_waited_for() {
+async fn a_server_with_a_retry_hint_is_awaited() {
     let (mut net, connector) = Net::new();
     let client = Client::builder().addresses(["a", "b"]).connector(connector).connect_lazily();
     let mut server = net.greet().await;
@@ -748,7 +749,7 @@ async fn a_server_that_asks_for_patience_is_waited_for() {
 
 /// Clients of several servers need not all begin with the same one.
 #[tokio::test(start_paused = true)]
-async fn a_list_may_be_shuffled() {
+async fn the_address_list_may_be_shuffled() {
     let mut first = std::collections::BTreeSet::new();
     for seed in 0..32 {
         let (mut net, connector) = Net::new();
@@ -769,9 +770,9 @@ async fn a_list_may_be_shuffled() {
     assert_eq!(first.len(), 3);
 }
 
-/// An attempt that brings no hello in time is over.
+/// An attempt without a hello in time has failed.
 #[tokio::test(start_paused = true)]
-async fn a_server_that_says_nothing_is_not_waited_for() {
+async fn a_server_without_a_hello_times_out() {
     let (builder, mut net) = builder();
     let connecting = tokio::spawn(builder.connect());
     let began = Instant::now();
@@ -782,7 +783,7 @@ async fn a_server_that_says_nothing_is_not_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_gives_up_when_told_to() {
+async fn a_client_gives_up_after_the_configured_time() {
     let config = ClientConfig::new().give_up_after(Duration::from_secs(20));
     let (client, server, mut net) = connected_with(config).await;
     let waiting = call(&client, "");
@@ -800,9 +801,9 @@ async fn a_client_gives_up_when_told_to() {
     assert!(client.close().await.is_err());
 }
 
-/// It is the last error there was, not its own doing.
+/// The error is the last failure to connect, not that the client gave up.
 #[tokio::test(start_paused = true)]
-async fn who_gives_up_says_what_became_of_the_server() {
+async fn giving_up_returns_the_last_error() {
     let config = ClientConfig::new().give_up_after(Duration::from_secs(5));
     let (client, mut server, net) = connected_with(config).await;
     server.send("* /bye;last=0;retry=60000 busy").await;
@@ -812,9 +813,9 @@ async fn who_gives_up_says_what_became_of_the_server() {
     assert!(matches!(client.close().await, Err(ConnectionError::Bye(_))));
 }
 
-/// With as many connections as it may be leaving, too.
+/// Also with as many connections as the client may be leaving at once.
 #[tokio::test(start_paused = true)]
-async fn who_waits_to_leave_gives_up() {
+async fn give_up_after_applies_with_the_most_connections_being_left() {
     let config = ClientConfig::new().give_up_after(Duration::from_secs(5));
     let (client, mut server, mut net) = connected_with(config).await;
     let mut left = Vec::new();
@@ -832,10 +833,10 @@ async fn who_waits_to_leave_gives_up() {
     assert!(net.0.try_recv().is_err(), "it connects again");
 }
 
-/// While a server that was left finishes its replies, no caller waits for a connection that will
-/// not come.
+/// While an earlier server finishes its replies, no caller waits for a connection that will not
+/// come.
 #[tokio::test(start_paused = true)]
-async fn who_gives_up_tells_so_at_once() {
+async fn giving_up_fails_waiting_calls_at_once() {
     let config = ClientConfig::new().give_up_after(Duration::from_secs(5));
     let (client, mut server, mut net) = connected_with(config).await;
     let slow = call(&client, "slow");
@@ -858,9 +859,9 @@ async fn who_gives_up_tells_so_at_once() {
     refusing.await.unwrap();
 }
 
-/// Closing, and dropping the last handle, end a client wherever it stands.
+/// Closing, and dropping the last handle, end a client in every state.
 #[tokio::test(start_paused = true)]
-async fn a_client_closes_wherever_it_stands() {
+async fn a_client_closes_in_every_state() {
     let (builder, net) = builder();
     let client = builder.connect_lazily();
     client.close().await.unwrap();
@@ -898,7 +899,7 @@ async fn a_client_closes_wherever_it_stands() {
 
 /// A server that sends its hello while the client closes gets a `/quit`.
 #[tokio::test(start_paused = true)]
-async fn who_closes_while_the_hello_is_on_its_way_quits() {
+async fn closing_before_the_hello_arrives_sends_quit() {
     let (builder, mut net) = builder();
     let client = builder.connect_lazily();
     let mut server = net.attempt().await.accept(1 << 16);
@@ -936,9 +937,9 @@ async fn a_client_of_one_connection_ends_with_it() {
     assert_eq!(error, CallError::NotSent(NotSent::Lost(ConnectionError::ClosedByPeer)));
 }
 
-/// A server that hangs is probed, given up, and another one is sought.
+/// A server that hangs is probed and closed, and the client connects to another one.
 #[tokio::test(start_paused = true)]
-async fn a_silent_server_is_given_up_for_another() {
+async fn a_silent_server_is_replaced_by_another() {
     let (client, mut server, mut net) = connected().await;
     let lost = call(&client, "");
     server.expect("1 m").await;
@@ -959,9 +960,9 @@ async fn a_silent_server_is_given_up_for_another() {
 
 const TOKEN: Code = Code::from_static("token");
 
-/// The hook is asked for each connection; what it gives is used on that one.
+/// The hook is called for each connection, and its result is used on that connection.
 #[tokio::test(start_paused = true)]
-async fn credentials_are_given_anew() {
+async fn credentials_are_requested_for_each_connection() {
     let (builder, mut net) = builder();
     let mut given = 0;
     let builder = builder.authenticate(TOKEN, move || {
@@ -1002,7 +1003,7 @@ async fn credentials_are_given_anew() {
 
 /// A client with fixed credentials does not send them again after a refusal.
 #[tokio::test(start_paused = true)]
-async fn fixed_credentials_that_are_refused_end_a_client() {
+async fn refused_fixed_credentials_end_a_client() {
     let (builder, mut net) = builder();
     let client = builder.config(ClientConfig::new().auth(TOKEN, "secret")).connect_lazily();
     let mut server = net.attempt().await.accept(1 << 16);
@@ -1014,9 +1015,9 @@ async fn fixed_credentials_that_are_refused_end_a_client() {
     net.expect_over().await;
 }
 
-/// [C5.4] One that is refused for now has not been given its last word.
+/// [C5.4] A temporary refusal is not final.
 #[tokio::test(start_paused = true)]
-async fn fixed_credentials_that_are_refused_for_now_are_given_again() {
+async fn temporarily_refused_fixed_credentials_are_sent_again() {
     for refusal in ["busy", "closing", ";retry=2000 unauthenticated"] {
         let (builder, mut net) = builder();
         let client = builder.config(ClientConfig::new().auth(TOKEN, "secret")).connect_lazily();
@@ -1038,7 +1039,7 @@ async fn fixed_credentials_that_are_refused_for_now_are_given_again() {
 /// A `/bye` before the reply to `/auth` is a failure: the client begins nothing on this connection,
 /// and does not wait for the reply.
 #[tokio::test(start_paused = true)]
-async fn a_server_that_goes_before_it_knows_who_this_is_is_no_connection() {
+async fn a_bye_before_the_auth_reply_is_a_failed_attempt() {
     for bye in ["* /bye shutdown\n1 ok", "* /bye shutdown", "* /bye;last=0 shutdown"] {
         let (builder, mut net) = builder();
         let client = builder.config(ClientConfig::new().auth(TOKEN, "secret")).connect_lazily();
@@ -1064,7 +1065,7 @@ async fn a_server_that_goes_before_it_knows_who_this_is_is_no_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hook_that_panics_is_one_that_fails() {
+async fn a_panicking_credentials_hook_is_a_failed_attempt() {
     let (builder, mut net) = builder();
     let mut calls = 0;
     let builder = builder.authenticate(TOKEN, move || {

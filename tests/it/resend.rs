@@ -1,4 +1,5 @@
-//! Calls and one-ways over connections: what is sent again, what ends, and by what proof.
+//! Calls and one-way requests over several connections: which are sent again, which end, and with
+//! which outcome.
 
 use std::time::Duration;
 
@@ -19,10 +20,10 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-/// [C5.1] A call that was offered is unknown; those that were not are sent on the next connection,
-/// and the callers notice nothing.
+/// [C5.1] A call that was offered ends as unknown. Calls that were not offered are sent on the next
+/// connection, and their callers get a normal reply.
 #[tokio::test(start_paused = true)]
-async fn what_was_not_offered_is_sent_again() {
+async fn calls_not_offered_to_the_transport_are_resent() {
     let (builder, mut net) = builder();
     let client = builder.connect_lazily();
     // The greeting is read, and of what is written only so much fits.
@@ -48,9 +49,10 @@ async fn what_was_not_offered_is_sent_again() {
     assert_eq!(client.stats().resent, 2);
 }
 
-/// [C18.3] [C5.1] What stands above the line is sent elsewhere; what stands below it is awaited.
+/// [C18.3] [C5.1] Calls above the number in `last` are sent to another server. Calls at or below it
+/// are awaited.
 #[tokio::test(start_paused = true)]
-async fn what_the_server_had_not_begun_is_sent_again() {
+async fn calls_above_the_last_of_bye_are_resent() {
     let (client, mut server, mut net) = connected().await;
     let (below, above) = (call(&client, "below"), call(&client, "above"));
     server.expect("1 m below").await;
@@ -76,9 +78,10 @@ async fn what_the_server_had_not_begun_is_sent_again() {
     outcome(above).await.unwrap();
 }
 
-/// While a server drains, what is new goes to another, and what is under way is finished here.
+/// While a server drains, new calls go to another server, and calls in flight are finished on this
+/// one.
 #[tokio::test(start_paused = true)]
-async fn a_planned_shutdown_stalls_nobody() {
+async fn a_planned_shutdown_delays_no_call() {
     let (client, mut server, mut net) = connected().await;
     let mut offers = subscribed(&client, &mut server, 1).await;
     let slow = call(&client, "slow");
@@ -102,9 +105,9 @@ async fn a_planned_shutdown_stalls_nobody() {
     assert_eq!(number(&mut offers).await, 20);
 }
 
-/// A server that goes away is quit as soon as it has nothing under way for this client.
+/// A draining server gets `/quit` as soon as it has nothing in flight for this client.
 #[tokio::test(start_paused = true)]
-async fn a_server_that_is_left_is_not_kept_waiting() {
+async fn a_draining_server_gets_quit_once_nothing_is_in_flight() {
     let (client, mut server, mut net) = connected().await;
     let slow = call(&client, "slow");
     server.expect("1 m slow").await;
@@ -120,9 +123,9 @@ async fn a_server_that_is_left_is_not_kept_waiting() {
     assert!(client.hello().is_some());
 }
 
-/// A topic that waits for another server is nothing that is under way with this one.
+/// A topic that waits for another server does not count as in flight on this one.
 #[tokio::test(start_paused = true)]
-async fn a_server_that_is_left_is_not_kept_for_what_waits() {
+async fn waiting_topics_do_not_delay_quit_to_a_draining_server() {
     let (client, mut server, mut net) = connected().await;
     let slow = call(&client, "slow");
     server.expect("1 m slow").await;
@@ -136,9 +139,9 @@ async fn a_server_that_is_left_is_not_kept_for_what_waits() {
     drop(attempt);
 }
 
-/// [C5.1] `no` with `retry` is sent again, after that time, on the same connection.
+/// [C5.1] A call answered `no` with `retry` is sent again after that time, on the same connection.
 #[tokio::test(start_paused = true)]
-async fn what_is_refused_for_now_is_sent_again() {
+async fn a_call_refused_with_a_retry_hint_is_resent() {
     let (client, mut server, _net) = connected().await;
     let refused = call(&client, "x");
     server.expect("1 m x").await;
@@ -164,7 +167,7 @@ async fn what_is_refused_for_now_is_sent_again() {
 
 /// A call that waits to be sent again after a refusal fails at once if there will be no connection.
 #[tokio::test(start_paused = true)]
-async fn who_waits_to_send_again_hears_of_the_end() {
+async fn a_call_waiting_to_be_resent_fails_when_the_client_ends() {
     let config = ClientConfig::new().deadline(None);
     let (client, mut server, _net) = connected_with(config).await;
     let refused = call(&client, "x");
@@ -195,7 +198,7 @@ async fn who_waits_to_send_again_hears_of_the_end() {
 
 /// [C5.2] A deadline counts over all connections and pauses.
 #[tokio::test(start_paused = true)]
-async fn a_call_waits_until_its_deadline() {
+async fn a_call_deadline_spans_connections_and_pauses() {
     let (client, server, mut net) = connected().await;
     drop(server);
     let attempt = net.attempt().await;
@@ -212,10 +215,10 @@ async fn a_call_waits_until_its_deadline() {
     outcome(patient).await.unwrap();
 }
 
-/// One outcome and cancelling is free: what is given up before it was offered to the transport is
-/// taken back, and was not sent.
+/// A call that is dropped before it was offered to the transport is withdrawn, and ends as not sent
+/// (guarantees "one outcome" and "cancelling is free").
 #[tokio::test(start_paused = true)]
-async fn what_is_given_up_before_it_is_offered_never_leaves() {
+async fn a_call_dropped_before_it_is_offered_is_never_sent() {
     let (builder, mut net) = builder();
     let client = builder.config(ClientConfig::new().outbound_bytes(700)).connect_lazily();
     let mut server = net.attempt().await.accept(128);
@@ -248,9 +251,9 @@ async fn what_is_given_up_before_it_is_offered_never_leaves() {
     assert_eq!((client.stats().pending, client.stats().in_flight), (0, 0));
 }
 
-/// One outcome: what was refused did leave, whatever kept it from being sent again.
+/// A refused call has been sent, whatever prevents sending it again (guarantee "one outcome").
 #[tokio::test(start_paused = true)]
-async fn what_was_refused_is_never_not_sent() {
+async fn a_refused_call_never_ends_as_not_sent() {
     let (client, mut server, net) = connected().await;
     let refused = [call(&client, "1"), call_within(&client, "2", Some(Duration::from_secs(9)))];
     server.expect("1 m 1").await;
@@ -265,9 +268,9 @@ async fn what_was_refused_is_never_not_sent() {
     drop(net);
 }
 
-/// The same where it was appended to another connection, which was not offered it.
+/// The same if it was appended to another connection and never offered there.
 #[tokio::test(start_paused = true)]
-async fn what_was_refused_is_refused_where_it_is_appended_in_vain() {
+async fn a_refused_call_keeps_its_refusal_if_the_resend_fails() {
     let (client, mut server, mut net) = connected().await;
     let refused = call(&client, "1");
     server.expect("1 m 1").await;
@@ -296,7 +299,7 @@ async fn what_was_refused_is_refused_where_it_is_appended_in_vain() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_fails_fast_does_not_wait() {
+async fn fail_fast_calls_do_not_wait_for_a_connection() {
     let (client, server, mut net) = connected_with(ClientConfig::new().fail_fast(true)).await;
     let offered = call(&client, "");
     settle().await;
@@ -338,9 +341,10 @@ async fn who_fails_fast_does_not_wait() {
     assert!(matches!(error, CallError::NotSent(NotSent::Lost(_))), "{error:?}");
 }
 
-/// Cancelling is free, over connections: what was given up on one is cancelled on none other.
+/// A call that was dropped on one connection is not cancelled on any other (guarantee "cancelling
+/// is free").
 #[tokio::test(start_paused = true)]
-async fn a_call_that_is_dropped_is_forgotten() {
+async fn a_dropped_call_is_not_cancelled_on_other_connections() {
     let (client, server, mut net) = connected().await;
     let dropped = [call(&client, "sent"), call(&client, "sent")];
     settle().await;
@@ -359,9 +363,9 @@ async fn a_call_that_is_dropped_is_forgotten() {
     assert_eq!((client.stats().pending, client.stats().in_flight), (0, 0));
 }
 
-/// All places of a new connection are free, whatever was in flight on the old one.
+/// All places in flight of a new connection are free, whatever was in flight on the old one.
 #[tokio::test(start_paused = true)]
-async fn places_are_those_of_the_connection() {
+async fn a_new_connection_has_all_places_free() {
     let (client, mut server, mut net) = connected_with(ClientConfig::new().in_flight(2)).await;
     let lost = [call(&client, "1"), call(&client, "2"), call(&client, "3")];
     server.expect("1 m 1").await;
@@ -388,9 +392,9 @@ async fn places_are_those_of_the_connection() {
     assert_eq!(client.stats().in_flight, 0);
 }
 
-/// What moves on to another connection leaves no place behind on the one it was appended to.
+/// Calls that move to another connection free the places in flight that they had on the old one.
 #[tokio::test(start_paused = true)]
-async fn places_of_what_was_not_offered_are_given_up() {
+async fn calls_that_move_on_free_their_places() {
     let (builder, mut net) = builder();
     let client = builder.connect_lazily();
     let mut server = net.attempt().await.accept(128);
@@ -407,9 +411,9 @@ async fn places_of_what_was_not_offered_are_given_up() {
     assert_eq!((client.stats().in_flight, client.stats().pending), (5, 5));
 }
 
-/// What a server that is left refuses goes at once to the one there is.
+/// Calls that a draining server refuses are sent at once on the current connection.
 #[tokio::test(start_paused = true)]
-async fn what_is_refused_where_it_was_left_goes_to_the_connection_there_is() {
+async fn calls_refused_by_a_draining_server_move_to_the_current_one() {
     let (client, mut server, mut net) = connected().await;
     let _call = call(&client, "x");
     server.expect("1 m x").await;
@@ -467,10 +471,10 @@ async fn one_ways_that_were_not_offered_are_dropped_and_counted() {
     server.expect("* m next").await;
 }
 
-/// A server that refuses for closing, and has not said so, is asked again after a pause: a random
-/// part of windows that grow.
+/// A server refuses with `closing` and has not sent `/bye`. The call is sent again after a pause: a
+/// random part of growing windows.
 #[tokio::test(start_paused = true)]
-async fn who_is_refused_for_closing_comes_again_after_a_pause() {
+async fn a_call_refused_with_closing_is_resent_after_a_pause() {
     let mut pauses = [const { Vec::new() }; 3];
     for seed in 0..40 {
         let config = ClientConfig::new().random(Random::seeded(seed));
@@ -496,7 +500,7 @@ async fn who_is_refused_for_closing_comes_again_after_a_pause() {
 
 /// The same where no other connection follows, and where the client closes.
 #[tokio::test(start_paused = true)]
-async fn one_ways_that_can_go_nowhere_are_counted() {
+async fn dropped_one_ways_are_counted_when_the_client_ends() {
     for closes in [false, true] {
         let (builder, mut net) = builder();
         let (client, server, offered) = blocked(builder.reconnect(closes), &mut net).await;
@@ -513,9 +517,9 @@ async fn one_ways_that_can_go_nowhere_are_counted() {
     }
 }
 
-/// The same on a connection that is left, once its server has drawn the line.
+/// The same on a draining connection, once its server has sent the `/bye` with `last`.
 #[tokio::test(start_paused = true)]
-async fn one_ways_of_a_connection_that_is_left_are_dropped_at_the_line() {
+async fn one_ways_to_a_draining_server_are_dropped_at_the_final_bye() {
     let (builder, mut net) = builder();
     let (client, mut server, offered) = blocked(builder, &mut net).await;
     client.one_way("m", "not offered").await.unwrap();
@@ -532,7 +536,7 @@ async fn one_ways_of_a_connection_that_is_left_are_dropped_at_the_line() {
 
 /// The same once the client closes.
 #[tokio::test(start_paused = true)]
-async fn one_ways_of_a_connection_that_is_left_go_nowhere_once_the_client_closes() {
+async fn one_ways_to_a_draining_server_are_dropped_on_close() {
     let (builder, mut net) = builder();
     let (client, mut server, offered) = blocked(builder, &mut net).await;
     client.one_way("m", "not offered").await.unwrap();
@@ -555,9 +559,10 @@ async fn one_ways_of_a_connection_that_is_left_go_nowhere_once_the_client_closes
     assert_eq!(dropped(&mut events).await, 1);
 }
 
-/// A streamed reply of which nothing can have come begins elsewhere; one that had begun is unknown.
+/// A streamed reply of which no item can have come is requested elsewhere. One that had begun ends
+/// as unknown.
 #[tokio::test(start_paused = true)]
-async fn a_streamed_reply_goes_on_only_if_it_had_not_begun() {
+async fn a_streamed_reply_is_resent_only_if_not_begun() {
     let (client, mut server, mut net) = connected().await;
     let mut begun = client.stream("s", "1");
     let mut other = client.stream("s", "2");
@@ -581,9 +586,9 @@ async fn a_streamed_reply_goes_on_only_if_it_had_not_begun() {
     assert!(other.next().await.is_none());
 }
 
-/// At most once: whatever a server says of a reply that had begun, no item comes twice.
+/// Whatever a server sends for a reply that had begun, no item comes twice.
 #[tokio::test(start_paused = true)]
-async fn a_streamed_reply_that_had_begun_is_not_sent_again() {
+async fn a_begun_streamed_reply_is_not_resent() {
     let (client, mut server, _net) = connected().await;
     let mut items = client.stream("s", "");
     assert!(timeout(Duration::ZERO, items.next()).await.is_err());
@@ -594,9 +599,9 @@ async fn a_streamed_reply_that_had_begun_is_not_sent_again() {
     server.expect_silence().await;
 }
 
-/// What the protocol itself lists is asked for again, too.
+/// Requests for lists of the protocol are sent again, too.
 #[tokio::test(start_paused = true)]
-async fn a_list_is_asked_for_where_there_is_a_server() {
+async fn a_list_request_is_resent_on_the_next_connection() {
     let (client, server, mut net) = connected().await;
     drop(server);
     settle().await;
@@ -630,7 +635,7 @@ async fn one_ways_wait_for_a_connection_in_order() {
 
 /// A request that could be sent again only behind its deadline ends with its refusal at once.
 #[tokio::test(start_paused = true)]
-async fn a_resend_that_would_be_too_late_is_not_waited_for() {
+async fn a_resend_past_the_deadline_is_not_awaited() {
     let (client, mut server, _net) = connected().await;
     let call = call_within(&client, "x", Some(Duration::from_secs(1)));
     let line = server.line().await;

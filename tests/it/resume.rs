@@ -17,10 +17,10 @@ use bellwire::{
 use bellwire_testkit::net::{builder, connected, next, number, settle, subscribed};
 use tokio::time::{Instant, timeout};
 
-/// [C5.5] No silent loss and resume: it goes on from its own position, and what was missed comes
-/// once, in order.
+/// [C5.5] A subscription resumes from its own position. Missed messages come once and in order
+/// (guarantees "no silent loss" and "resume").
 #[tokio::test(start_paused = true)]
-async fn a_subscription_goes_on_from_its_own_position() {
+async fn a_subscription_resumes_from_its_own_position() {
     let (client, mut server, mut net) = connected().await;
     let mut offers = subscribed(&client, &mut server, 1).await;
     let mut all = client.notifications();
@@ -41,9 +41,9 @@ async fn a_subscription_goes_on_from_its_own_position() {
     }
 }
 
-/// What is gone is one item, with its numbers or its new epoch.
+/// Lost messages are one item, with their numbers or the new epoch.
 #[tokio::test(start_paused = true)]
-async fn what_is_gone_is_named() {
+async fn messages_no_longer_retained_are_reported() {
     let (client, mut server, mut net) = connected().await;
     let mut offers = subscribed(&client, &mut server, 1).await;
     drop(server);
@@ -69,10 +69,10 @@ async fn what_is_gone_is_named() {
     assert_eq!(number(&mut offers).await, 1);
 }
 
-/// [C14.1] Two servers that each have a log of their own: the first goes on where it was left, and
-/// nothing of it comes twice.
+/// [C14.1] Two servers have different logs. When the client returns to the first, its log continues
+/// at the last position, and no message comes twice.
 #[tokio::test(start_paused = true)]
-async fn a_log_that_is_come_back_to_goes_on_where_it_was_left() {
+async fn a_return_to_an_earlier_log_resumes_its_position() {
     let (client, mut server, mut net) = connected().await;
     let mut offers = subscribed(&client, &mut server, 1).await;
     server.send("* offers 18 x").await;
@@ -121,7 +121,7 @@ impl Wake for Looks {
 /// [C17.1] When a caller learns the position of its effect, the topic is already in the log of that
 /// position, even if the server sent both at the same time.
 #[tokio::test(start_paused = true)]
-async fn a_log_that_is_come_back_to_is_so_before_a_caller_hears_of_it() {
+async fn the_topic_switches_logs_before_a_reply_names_the_position() {
     let (client, mut server, mut net) = connected().await;
     let mut offers = subscribed(&client, &mut server, 1).await;
     drop(server);
@@ -143,9 +143,9 @@ async fn a_log_that_is_come_back_to_is_so_before_a_caller_hears_of_it() {
     assert!(!looks.1.load(Ordering::Relaxed), "nobody has seen it");
 }
 
-/// [C4.7] It is the same subscription meanwhile: a lack of room does not end it.
+/// [C4.7] The subscription stays the same meanwhile: a lack of room does not end it.
 #[tokio::test(start_paused = true)]
-async fn a_log_that_is_come_back_to_is_waited_for() {
+async fn a_return_to_a_log_survives_a_temporary_refusal() {
     let (client, mut server, mut net) = connected().await;
     let mut offers = subscribed(&client, &mut server, 1).await;
     drop(server);
@@ -170,7 +170,7 @@ async fn a_log_that_is_come_back_to_is_waited_for() {
 /// A stream that joins during a resume begins where the resume goes on, whatever the server
 /// repeats. An end in between names the position.
 #[tokio::test(start_paused = true)]
-async fn who_joins_meanwhile_begins_where_it_goes_on() {
+async fn a_stream_joining_during_a_resume_begins_at_its_position() {
     let (client, mut server, mut net) = connected().await;
     let mut offers = subscribed(&client, &mut server, 1).await;
     drop(server);
@@ -203,9 +203,10 @@ async fn who_joins_meanwhile_begins_where_it_goes_on() {
     }
 }
 
-/// [C16.4] It asks for what it asked before, and acknowledges what is handled since.
+/// [C16.4] The resume requests what the first subscribe requested, and acknowledges what is handled
+/// since.
 #[tokio::test(start_paused = true)]
-async fn a_subscription_keeps_its_terms() {
+async fn a_resume_sends_the_same_terms() {
     let (client, mut server, mut net) = connected().await;
     let subscribing = client.subscribe("offers").window(2).slow(bellwire::Slow::Latest);
     let subscribing = tokio::spawn(subscribing.into_future());
@@ -221,9 +222,10 @@ async fn a_subscription_keeps_its_terms() {
     server.expect("* /ack offers e:3").await;
 }
 
-/// [C16.2] An ack that was due and did not leave any more keeps back none on the next connection.
+/// [C16.2] An ack that was due and not written before the loss does not hold back acks on the next
+/// connection.
 #[tokio::test(start_paused = true)]
-async fn an_ack_that_was_due_when_the_connection_was_lost_stops_no_other() {
+async fn a_lost_ack_does_not_block_later_acks() {
     let (client, mut server, mut net) = connected().await;
     let subscribing = tokio::spawn(client.subscribe("offers").window(2).into_future());
     server.expect("1 /subscribe;window=2 offers").await;
@@ -240,10 +242,9 @@ async fn an_ack_that_was_due_when_the_connection_was_lost_stops_no_other() {
     server.expect("* /ack offers e:5").await;
 }
 
-/// Subscribing begins on whatever connection there will be; leaving while there is none leaves no
-/// trace.
+/// Subscribing begins on the next connection. Unsubscribing without a connection leaves no trace.
 #[tokio::test(start_paused = true)]
-async fn subscribing_and_leaving_need_no_connection() {
+async fn subscribing_and_unsubscribing_need_no_connection() {
     let (client, mut server, mut net) = connected().await;
     let kept = subscribed(&client, &mut server, 1).await;
     drop(server);
@@ -260,9 +261,10 @@ async fn subscribing_and_leaving_need_no_connection() {
     let _ = subscribing.await.unwrap().unwrap();
 }
 
-/// What cannot be left any more, since the line is drawn, is left; what comes back begins elsewhere.
+/// After the `/bye` with `last` the client cannot unsubscribe, so it forgets the topic. A new
+/// subscribe goes to another connection.
 #[tokio::test(start_paused = true)]
-async fn who_comes_back_does_not_wait_for_the_connection_that_is_left() {
+async fn resubscribing_does_not_wait_for_a_draining_connection() {
     let (client, mut server, mut net) = connected().await;
     let offers = subscribed(&client, &mut server, 1).await;
     server.send("* /bye;last=1 shutdown").await;
@@ -284,7 +286,7 @@ async fn who_comes_back_does_not_wait_for_the_connection_that_is_left() {
 /// This also holds while there is no other connection yet: further lines of the topic from the old
 /// server are ignored, and are no violation.
 #[tokio::test(start_paused = true)]
-async fn what_is_still_said_of_a_topic_that_waits_is_no_fault() {
+async fn lines_of_a_draining_server_are_no_violation() {
     for connections in 0..2 {
         let (client, mut server, mut net) = connected().await;
         for _ in 0..connections {
@@ -308,9 +310,9 @@ async fn what_is_still_said_of_a_topic_that_waits_is_no_fault() {
     }
 }
 
-/// A subscription under way when the connection is lost is asked for again.
+/// A subscribe in flight when the connection is lost is sent again.
 #[tokio::test(start_paused = true)]
-async fn a_request_to_subscribe_survives_its_connection() {
+async fn a_subscribe_survives_its_connection() {
     let (client, mut server, mut net) = connected().await;
     let subscribing = tokio::spawn(client.subscribe("offers").into_future());
     server.expect("1 /subscribe offers").await;
@@ -330,9 +332,10 @@ async fn a_request_to_subscribe_survives_its_connection() {
     let _ = subscribing.await.unwrap().unwrap();
 }
 
-/// One outcome: one that left is not "not sent", where there is no other connection to ask on.
+/// A subscribe that was written does not end as not sent, also where there is no other connection
+/// (guarantee "one outcome").
 #[tokio::test(start_paused = true)]
-async fn a_request_to_subscribe_that_left_is_not_called_not_sent() {
+async fn a_written_subscribe_never_ends_as_not_sent() {
     let (builder, mut net) = builder();
     let client = builder.reconnect(false).connect_lazily();
     let mut server = net.greet().await;
@@ -356,9 +359,9 @@ async fn a_request_to_subscribe_that_left_is_not_called_not_sent() {
     drop(attempt);
 }
 
-/// [C4.7] A refusal for good ends it, and says why; one for now does not.
+/// [C4.7] A permanent refusal ends the subscription with its reason. A temporary one does not.
 #[tokio::test(start_paused = true)]
-async fn a_refusal_for_now_is_no_end() {
+async fn a_temporary_refusal_does_not_end_a_subscription() {
     let (client, mut server, mut net) = connected().await;
     let mut offers = subscribed(&client, &mut server, 1).await;
     drop(server);
@@ -380,9 +383,9 @@ async fn a_refusal_for_now_is_no_end() {
     assert!(offers.next().await.is_none());
 }
 
-/// A stream that joins while others resume has lost nothing of what they lose.
+/// A stream that joins while others resume does not get their gaps.
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_comes_while_others_are_resumed_begins_there() {
+async fn a_stream_joining_other_resumes_loses_nothing() {
     let (client, mut server, mut net) = connected().await;
     let mut offers = subscribed(&client, &mut server, 1).await;
     let turns = [(2, "e:18", "e", 20), (3, "e:21", "f", 1)];
@@ -406,9 +409,10 @@ async fn a_stream_that_comes_while_others_are_resumed_begins_there() {
     }
 }
 
-/// [C14.1] Where another stream had left a log says nothing of this one, which has seen none of it.
+/// [C14.1] Another stream's position in a log does not apply to this stream, which has seen nothing
+/// of that log.
 #[tokio::test(start_paused = true)]
-async fn a_log_that_another_stream_left_begins_anew() {
+async fn a_new_stream_does_not_return_to_the_log_of_another_stream() {
     let (client, mut server, _net) = connected().await;
     let from = |position: &str| client.subscribe("d").from(position.parse().unwrap());
     let given_up = tokio::spawn(from("v:32").into_future());
@@ -432,9 +436,9 @@ async fn a_log_that_another_stream_left_begins_anew() {
     server.expect_silence().await;
 }
 
-/// What fails with its connection is begun again on the next, where the stream goes on.
+/// A resync that fails with its connection is repeated on the next one, where the stream continues.
 #[tokio::test(start_paused = true)]
-async fn a_resync_outlives_its_connection() {
+async fn a_resync_survives_its_connection() {
     let (client, mut server, mut net) = connected().await;
     let asking = client.clone();
     let subscribing = client.subscribe("offers").resync(move |_| {
@@ -470,9 +474,9 @@ async fn a_resync_outlives_its_connection() {
     assert!(matches!((gap, end), (Delivery::Gap(_), Delivery::End { .. })));
 }
 
-/// [C5.1] Each is asked for in its own time, whatever is said of another.
+/// [C5.1] Each topic is requested at its own time, independent of the hints for others.
 #[tokio::test(start_paused = true)]
-async fn a_topic_is_left_alone_for_as_long_as_was_asked() {
+async fn each_topic_respects_its_own_retry_hint() {
     for answers in ["3 no busy\n4 no;retry=9000 busy", "3 no;retry=9000 busy\n4 no;retry=1 busy"] {
         let (client, mut server, mut net) = connected().await;
         let _offers = subscribed(&client, &mut server, 1).await;
@@ -504,9 +508,9 @@ async fn a_topic_is_left_alone_for_as_long_as_was_asked() {
     }
 }
 
-/// [C5.1] The time goes on over a lost connection, and over one that the client was leaving.
+/// [C5.1] The time continues over a lost connection, and over one that the client was leaving.
 #[tokio::test(start_paused = true)]
-async fn a_topic_is_left_alone_over_connections() {
+async fn a_retry_hint_of_a_topic_lasts_over_connections() {
     for is_leaving in [false, true] {
         let (client, mut server, mut net) = connected().await;
         let _offers = subscribed(&client, &mut server, 1).await;
@@ -535,9 +539,10 @@ async fn a_topic_is_left_alone_over_connections() {
     }
 }
 
-/// [C4.4] Each connection with subscriptions is renewed, until its server has drawn the line.
+/// [C4.4] Each connection with subscriptions is renewed, until its server has sent the `/bye` with
+/// `last`.
 #[tokio::test(start_paused = true)]
-async fn the_connection_that_is_left_is_renewed() {
+async fn a_draining_connection_is_renewed_until_the_final_bye() {
     let (client, mut server, mut net) = connected().await;
     let _offers = subscribed(&client, &mut server, 1).await;
     server.send("* /bye shutdown").await;
@@ -554,9 +559,9 @@ async fn the_connection_that_is_left_is_renewed() {
     assert_eq!(client.stats().violations, 0);
 }
 
-/// Behind its `/quit` a client writes nothing: no ack, and no credit.
+/// After its `/quit` a client writes nothing: no ack, and no credit.
 #[tokio::test(start_paused = true)]
-async fn nothing_is_written_behind_a_quit() {
+async fn nothing_is_written_after_quit() {
     let (client, mut server, _net) = connected().await;
     let subscribing = tokio::spawn(client.subscribe("offers").window(1).into_future());
     server.expect("1 /subscribe;window=1 offers").await;

@@ -42,7 +42,7 @@ fn a_subscription_works_outside_a_runtime() {
 
 /// The driver runs in another runtime than the one in which the client was made, which has shut down.
 #[test]
-fn the_runtime_in_which_a_client_was_made_may_shut_down() {
+fn a_client_survives_the_runtime_it_was_created_in() {
     let first = runtime();
     let (near, mut far) = tokio::io::duplex(1_024);
     let made = first.block_on(async { Client::new(near, ClientConfig::new()) });
@@ -61,9 +61,9 @@ fn the_runtime_in_which_a_client_was_made_may_shut_down() {
     });
 }
 
-/// A deadline needs nothing of the client's runtime, which may stand still.
+/// A deadline needs nothing of the client's runtime, which may be blocked.
 #[test]
-fn a_deadline_fires_while_the_runtime_of_the_client_stands_still() {
+fn a_deadline_fires_while_the_clients_runtime_is_blocked() {
     let own = Builder::new_current_thread().enable_all().build().unwrap();
     let (near, mut far) = tokio::io::duplex(1_024);
     let client = own.block_on(async {

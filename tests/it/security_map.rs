@@ -1,4 +1,4 @@
-//! SECURITY.md against the tests: each threat that is due is closed by tests that are there.
+//! SECURITY.md against the tests: each threat names existing tests.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -26,7 +26,7 @@ fn every_threat_has_a_row() {
 }
 
 #[test]
-fn every_row_that_is_due_is_closed_by_tests_that_are_there() {
+fn every_threat_names_existing_tests() {
     let mut faults = Vec::new();
     for (number, tests) in rows() {
         let named = tests.iter().filter(|test| **test != "later");
@@ -68,10 +68,10 @@ fn tests_of(source: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
-fn only_what_runs_is_a_test() {
+fn only_tests_that_run_are_counted() {
     let source = "#[test]\nfn a() {}\nfn b() {}\n#[tokio::test(start_paused = true)]\nasync fn c() {\n\
                   #[test]\n#[ignore]\nfn d() {}\n#[test]\n/// Words.\nfn e(\n";
     assert!(tests_of(source).eq(["a", "c", "e"]));
-    assert!(is_there("tests/it/security_map.rs::only_what_runs_is_a_test"));
+    assert!(is_there("tests/it/security_map.rs::only_tests_that_run_are_counted"));
     assert!(!is_there("tests/it/security_map.rs::is_there") && !is_there("tests/it/none.rs::a"));
 }

@@ -44,7 +44,7 @@ fn publishing() -> ServerConfig {
 }
 
 #[tokio::test]
-async fn hello_comes_unasked_and_names_the_limits() {
+async fn hello_is_sent_first_and_contains_the_limits() {
     let config = ServerConfig::new().in_flight(7).max_line(2_000);
     let server = PipeServer::with_config(Router::new(), config.lease(Duration::from_secs(9)));
     let hello = server.connect_raw(64).hello().await;
@@ -53,7 +53,7 @@ async fn hello_comes_unasked_and_names_the_limits() {
 }
 
 #[tokio::test]
-async fn a_client_may_say_hello_first_and_only_first() {
+async fn a_client_hello_is_accepted_as_the_first_line_only() {
     let server = PipeServer::start(Router::new().method("echo", echo));
     let mut peer = server.connect().await;
     peer.ask("1 /hello;version=1;max-line=1024\n", "1 ok;version=1\n").await;
@@ -88,7 +88,7 @@ async fn a_burst_is_answered_once_each() {
 }
 
 #[tokio::test]
-async fn replies_overtake_a_handler_that_waits() {
+async fn replies_overtake_a_waiting_handler() {
     let (router, gate) = gated();
     let server = PipeServer::start(router);
     let mut peer = server.connect().await;
@@ -98,7 +98,7 @@ async fn replies_overtake_a_handler_that_waits() {
 }
 
 #[tokio::test]
-async fn a_panic_hurts_its_own_request_only() {
+async fn a_handler_panic_fails_only_its_request() {
     let (router, gate) = gated();
     let server = PipeServer::start(router);
     let mut peer = server.connect().await;
@@ -130,7 +130,7 @@ async fn deadlines_are_the_callers_or_the_servers() {
 }
 
 #[tokio::test]
-async fn a_falling_id_touches_nothing() {
+async fn a_decreasing_id_affects_no_other_request() {
     let (router, gate) = gated();
     let server = PipeServer::start(router);
     let mut peer = server.connect().await;
@@ -141,7 +141,7 @@ async fn a_falling_id_touches_nothing() {
 }
 
 #[tokio::test]
-async fn a_malformed_line_is_answered_where_an_id_owns_it() {
+async fn a_malformed_line_with_an_id_is_answered() {
     let server = PipeServer::start(Router::new().method("echo", echo));
     let mut peer = server.connect().await;
     peer.ask("1 echo\n", "1 ok\n").await;
@@ -170,7 +170,7 @@ async fn a_first_line_that_does_not_parse_closes_without_an_echo() {
 }
 
 #[tokio::test]
-async fn a_line_too_long_is_named_and_closes_and_the_limit_counts_the_lf() {
+async fn an_overlong_line_is_answered_and_closes_the_connection() {
     let config = ServerConfig::new().max_line(1_024);
     let server = PipeServer::with_config(Router::new().method("echo", echo), config);
     let mut peer = server.connect().await;
@@ -280,7 +280,7 @@ async fn from_replays_exactly_what_was_missed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_is_not_renewed_ends_what_it_holds() {
+async fn an_expired_lease_ends_its_subscriptions() {
     let server = PipeServer::start(Router::new());
     let mut peer = server.connect().await;
     peer.send("1 /subscribe a\n2 /subscribe b\n").await;
@@ -296,7 +296,7 @@ async fn a_lease_that_is_not_renewed_ends_what_it_holds() {
 }
 
 #[tokio::test]
-async fn a_slow_subscriber_gets_an_exact_gap_and_the_other_loses_nothing() {
+async fn a_slow_subscriber_gets_an_exact_gap_and_others_lose_nothing() {
     let config = ServerConfig::new().retained_messages(10).notification_mark(64);
     let server = PipeServer::with_config(Router::new(), config);
     let mut slow = server.connect_raw(64);
@@ -325,7 +325,7 @@ async fn a_slow_subscriber_gets_an_exact_gap_and_the_other_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_notification_over_the_clients_limit_is_named() {
+async fn a_notification_over_the_clients_limit_is_in_a_gap() {
     let server = PipeServer::start(Router::new());
     let mut peer = server.connect().await;
     peer.send("1 /hello;version=1;max-line=1024\n2 /subscribe t\n").await;
@@ -369,7 +369,7 @@ async fn publishing_is_forbidden_unless_allowed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shutdown_finishes_what_runs_and_starts_nothing_new() {
+async fn a_shutdown_finishes_running_requests_and_starts_none() {
     let (router, gate) = gated();
     let mut server = PipeServer::start(router);
     let mut peer = server.connect().await;
@@ -385,7 +385,7 @@ async fn a_shutdown_finishes_what_runs_and_starts_nothing_new() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shutdown_cuts_what_outlasts_the_drain() {
+async fn a_shutdown_cuts_requests_that_outlast_the_drain() {
     let (router, _gate) = gated();
     let mut server = PipeServer::start(router);
     let mut peer = server.connect().await;
@@ -398,7 +398,7 @@ async fn a_shutdown_cuts_what_outlasts_the_drain() {
 }
 
 #[tokio::test]
-async fn a_full_table_stops_reading_until_there_is_a_place() {
+async fn a_full_in_flight_table_stops_reading_until_a_place_is_free() {
     let (router, gate) = gated();
     let config = ServerConfig::new().in_flight(2).parked_bytes(0);
     let server = PipeServer::with_config(router, config);
@@ -495,7 +495,7 @@ async fn a_unix_socket_is_served() {
 }
 
 #[tokio::test]
-async fn a_narrow_pipe_never_blocks_for_good() {
+async fn a_narrow_pipe_never_deadlocks() {
     let server = PipeServer::start(Router::new().method("echo", echo));
     let mut peer = server.connect_raw(64);
     peer.hello().await;
@@ -514,7 +514,7 @@ async fn a_narrow_pipe_never_blocks_for_good() {
 }
 
 #[tokio::test]
-async fn one_connection_too_many_is_told_so() {
+async fn a_connection_over_the_limit_gets_busy() {
     let server = PipeServer::with_config(Router::new(), ServerConfig::new().connections(1));
     let mut first = server.connect().await;
     let mut second = server.connect().await;
@@ -532,10 +532,10 @@ async fn subscriptions_are_capped() {
     peer.expect("2 no too-many\n").await;
 }
 
-/// A handler's waker may outlive its request, and the table it stood in, which an idle connection
-/// gives back.
+/// A handler's waker may outlive its request and its slot in the table, which an idle connection
+/// frees.
 #[tokio::test]
-async fn a_waker_left_behind_hurts_nobody() {
+async fn a_waker_that_outlives_its_request_is_harmless() {
     type Wakers = Arc<std::sync::Mutex<Vec<std::task::Waker>>>;
     async fn stash(State(wakers): State<Wakers>) {
         std::future::poll_fn(|cx| {
@@ -601,7 +601,7 @@ async fn until(mut is_so: impl FnMut() -> bool) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn errors_of_accepting_do_not_end_it() {
+async fn accept_errors_do_not_end_the_accept_loop() {
     let (accepted, _) = scripted(ServerConfig::new(), Router::new());
     for _ in 0..100 {
         accepted.send(Err(io::ErrorKind::ConnectionAborted.into())).unwrap();
@@ -640,7 +640,7 @@ impl Drop for Shrapnel {
 }
 
 #[tokio::test]
-async fn a_handler_that_panics_at_every_step_is_one_panic() {
+async fn a_handler_panicking_in_every_step_counts_as_one_panic() {
     let router = Router::new().method("bomb", || Bomb).method("echo", echo);
     let server = PipeServer::start(router);
     let mut peer = server.connect().await;
@@ -648,7 +648,7 @@ async fn a_handler_that_panics_at_every_step_is_one_panic() {
 }
 
 #[tokio::test]
-async fn a_peer_that_does_not_read_is_not_read_without_bound() {
+async fn a_non_reading_peer_is_read_only_up_to_a_bound() {
     let config = ServerConfig::new().reply_mark(1_024);
     let server = PipeServer::with_config(Router::new().method("echo", echo), config);
     let mut peer = server.connect_raw(64);
@@ -670,7 +670,7 @@ async fn a_peer_that_does_not_read_is_not_read_without_bound() {
 }
 
 #[tokio::test]
-async fn the_handle_counts_what_is_open_and_what_runs() {
+async fn the_handle_counts_open_connections_and_running_requests() {
     let router = Router::new()
         .method("forever", async || std::future::pending::<()>().await)
         .method("echo", echo);
@@ -692,7 +692,7 @@ async fn the_handle_counts_what_is_open_and_what_runs() {
 }
 
 #[tokio::test]
-async fn one_too_many_takes_no_place() {
+async fn a_connection_over_the_limit_takes_no_slot() {
     let (accepted, handle) = scripted(ServerConfig::new().connections(1), Router::new());
     let mut first = connect(&accepted, 1_024);
     first.hello().await;
@@ -707,7 +707,7 @@ async fn one_too_many_takes_no_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deaf_one_too_many_is_dropped() {
+async fn a_non_reading_connection_over_the_limit_is_dropped() {
     let (accepted, _) = scripted(ServerConfig::new().connections(0), Router::new());
     let mut deaf = connect(&accepted, 1);
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -819,9 +819,9 @@ async fn a_reply_at_the_limit_passes_and_one_over_does_not() {
     peer.ask(format!("2 long {over}\n"), "2 err too-large max-line is 1024\n").await;
 }
 
-/// S12.1: of several faults the first of the list is given.
+/// S12.1: of several faults the one that comes first in the list is reported.
 #[tokio::test]
-async fn faults_are_checked_in_their_order() {
+async fn faults_are_checked_in_the_documented_order() {
     let server = PipeServer::start(Router::new().method("echo", echo));
     let mut peer = server.connect().await;
     peer.ask("1 echo\n", "1 ok\n").await;
@@ -847,7 +847,7 @@ async fn faults_are_checked_in_their_order() {
 }
 
 #[tokio::test]
-async fn what_a_peer_leaves_unread_is_bounded_by_the_marks() {
+async fn unread_output_is_bounded_by_the_marks() {
     const PIPE: usize = 64;
     const MARK: usize = 256;
     let config = ServerConfig::new().retained_messages(1);
@@ -894,9 +894,9 @@ async fn what_a_peer_leaves_unread_is_bounded_by_the_marks() {
     assert!(started <= most, "{started} requests were started");
 }
 
-/// A place is taken by the last that fits, and the next line waits.
+/// The last request that fits takes a place, and the next line waits.
 #[tokio::test]
-async fn in_flight_is_exact() {
+async fn the_in_flight_limit_is_exact() {
     let (router, gate) = gated();
     let server = PipeServer::with_config(router, ServerConfig::new().in_flight(3));
     let mut peer = server.connect().await;
@@ -930,7 +930,7 @@ async fn a_session_outlives_its_connection() {
 
 /// A peer that does not read and a handler that never ends cannot delay the end of `serve`.
 #[tokio::test(start_paused = true)]
-async fn a_deaf_peer_does_not_hold_up_the_end() {
+async fn a_non_reading_peer_does_not_delay_the_end() {
     let (router, _gate) = gated();
     let config = ServerConfig::new().reply_mark(64).drain(Duration::from_secs(3));
     let server = PipeServer::with_config(router, config);
@@ -940,7 +940,7 @@ async fn a_deaf_peer_does_not_hold_up_the_end() {
     server.ended().await;
 }
 
-/// Each answer is over the mark by itself, so that nothing but writing it out brings reading on.
+/// Each answer alone exceeds the mark, so only writing it out resumes reading.
 #[tokio::test]
 async fn a_peer_that_reads_again_is_read_again() {
     let doc = "x".repeat(500);

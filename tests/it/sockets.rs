@@ -1,6 +1,5 @@
-//! What the system may hold of a connection, on kernel sockets: bytes are counted, and no time is
-//! measured.
-// threats: 37
+//! Bytes that the kernel holds for a connection. No time is measured.
+// SECURITY.md, threat 37.
 #![cfg(any(target_os = "android", target_os = "linux"))]
 
 use std::{
@@ -124,10 +123,10 @@ impl Serving {
     }
 }
 
-/// [S7.3] Row 37 of the threats. What a subscriber leaves unread stays in its topic's log, where a
+/// [S7.3] SECURITY.md, threat 37. What a subscriber leaves unread stays in its topic's log, where a
 /// bound is, and what it takes is progress: the server writes again once it has taken a few steps.
 #[tokio::test]
-async fn an_unread_subscriber_costs_the_system_no_more_than_the_limit() {
+async fn kernel_buffers_of_a_non_reading_subscriber_are_limited() {
     for family in [Family::Tcp, Family::Unix] {
         let server = Serving::start(family, ServerConfig::new()).await;
         let mut peer = server.unread().await;
@@ -147,19 +146,19 @@ async fn an_unread_subscriber_costs_the_system_no_more_than_the_limit() {
     }
 }
 
-/// `None` leaves it to the system: which is the proof that the limit above is what limits.
+/// `None` leaves the size to the system. This proves that the setting above is what limits it.
 #[tokio::test]
-async fn without_the_limit_the_system_holds_what_it_likes() {
+async fn kernel_buffers_are_unlimited_without_the_setting() {
     let server = Serving::start(Family::Tcp, ServerConfig::new().unsent_bytes(None)).await;
     let _peer = server.unread().await;
     let left = server.flood(HELD).await;
     assert!(left > HELD, "{left} bytes left");
 }
 
-/// Row 37 of the threats, from the client's side: what a server does not take waits in the client, and
-/// is proven not sent when the connection is lost.
+/// SECURITY.md, threat 37, from the client's side: what a server does not take waits in the client,
+/// and is proven not sent when the connection is lost.
 #[tokio::test]
-async fn a_server_that_does_not_read_costs_the_clients_system_no_more_than_the_limit() {
+async fn kernel_buffers_for_a_non_reading_server_are_limited() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("s");
     let tcp = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -217,10 +216,10 @@ async fn offered(client: &Client) -> u64 {
     left()
 }
 
-/// A connector of one's own is asked for the limit, once per connection, with what is configured; one
-/// that fails or panics costs nothing.
+/// A custom connector is asked to apply the configured limit once per connection. If that fails or
+/// panics, the connection is still used.
 #[tokio::test]
-async fn a_connector_is_asked_for_the_limit() {
+async fn a_connector_applies_the_unsent_limit() {
     static ASKED: AtomicUsize = AtomicUsize::new(0);
 
     struct Asked(PathBuf);

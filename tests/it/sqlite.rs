@@ -55,15 +55,30 @@ impl Place {
         bounded("opening the file", SqliteTopics::open_with(self.path(), config)).await
     }
 
-    /// Copies the files of a store, as a process that is killed at this moment leaves them.
+    /// Copies the files of a store, as a process that is killed at this moment leaves them. What is
+    /// written meanwhile is there or not, because both are possible.
     fn copy_to(&self, other: &Self) {
-        for name in ["topics.db", "topics.db-wal", "topics.db-head"] {
-            let (from, to) = (self.folder.path().join(name), other.folder.path().join(name));
-            match from.exists() {
-                true => drop(fs::copy(from, to).unwrap()),
-                false => drop(fs::remove_file(to)),
+        loop {
+            let before = self.journal();
+            // The count of transactions first: the copy of the database must not be older.
+            for name in ["topics.db-head", "topics.db", "topics.db-wal"] {
+                let (from, to) = (self.file(name), other.file(name));
+                match from.exists() {
+                    true => drop(fs::copy(from, to).unwrap()),
+                    false => drop(fs::remove_file(to)),
+                }
+            }
+            // If a write-ahead log was begun anew meanwhile, the copies do not fit together.
+            if self.journal() == before {
+                return;
             }
         }
+    }
+
+    /// What tells one write-ahead log from the next.
+    fn journal(&self) -> Option<Vec<u8>> {
+        let bytes = fs::read(self.file("topics.db-wal")).ok()?;
+        Some(bytes.into_iter().take(32).collect())
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -478,4 +493,83 @@ async fn a_damaged_message_is_a_gap() {
     let store = place.open().await;
     let steps = resume(&store, "a", at(one, 1)).await;
     assert_eq!(steps, [message(1, "one"), gap(2, 2, "corrupt"), message(3, "three")]);
+}
+
+#[cfg(feature = "store-suite")]
+mod suite {
+    //! The suite that every store has to pass.
+
+    use std::mem;
+
+    use bellwire::topic::suite::{self, Capabilities, Limits, StoreUnderTest, Verdict};
+
+    use super::*;
+
+    /// A store, and the time by which its messages age.
+    struct InFile {
+        place: Place,
+        config: SqliteConfig,
+        now: Arc<AtomicU64>,
+    }
+
+    impl InFile {
+        fn new() -> Self {
+            Self { place: Place::new(), config: SqliteConfig::new(), now: Arc::default() }
+        }
+
+        async fn start(&self) -> SqliteTopics {
+            self.place.open_with(self.config.clone()).await.unwrap()
+        }
+    }
+
+    impl StoreUnderTest for InFile {
+        type Store = SqliteTopics;
+
+        fn capabilities(&self) -> Capabilities {
+            let retention = Capabilities::new().by_count().by_bytes().by_age();
+            retention.closing().counting().limiting().durable()
+        }
+
+        async fn open(&mut self, limits: Limits) -> SqliteTopics {
+            let now = self.now.clone();
+            let config = SqliteConfig::new()
+                .topics(limits.topics)
+                .retained_messages(limits.messages as u64)
+                .retained_bytes(limits.bytes as u64)
+                // Most reads go to the file.
+                .tail_bytes(100)
+                .clock(move || {
+                    SystemTime::UNIX_EPOCH + Duration::from_millis(now.load(Ordering::Relaxed))
+                });
+            self.config = match limits.age {
+                Some(age) => config.retained_age(age),
+                None => config,
+            };
+            self.place = Place::new();
+            self.start().await
+        }
+
+        async fn reopen(&mut self, store: SqliteTopics) -> SqliteTopics {
+            shut(store).await;
+            self.start().await
+        }
+
+        async fn kill(&mut self, store: SqliteTopics) -> SqliteTopics {
+            let old = mem::replace(&mut self.place, Place::new());
+            old.copy_to(&self.place);
+            drop(store);
+            self.start().await
+        }
+
+        fn advance(&mut self, time: Duration) {
+            self.now.fetch_add(time.as_millis() as u64, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn topics_in_a_file_pass_the_suite() {
+        let report = suite::run(InFile::new()).await;
+        report.assert_passed();
+        assert!(report.cases().iter().all(|case| *case.verdict() == Verdict::Passed), "{report}");
+    }
 }

@@ -102,10 +102,46 @@ fn inner(_: &RequestParts<'_>, next: Next<'_>) -> Result<HandlerFuture, Rejectio
     Ok(Box::pin(handler.instrument(span)))
 }
 
-/// Items are made, and their stream is dropped, in the spans of the handler and of its layers, which
-/// carry the caller's trace; in every mode.
+/// A panic is logged with its method and id, whenever the handler panics and however it runs.
 #[tokio::test]
-async fn items_are_made_in_the_spans_of_their_handler() {
+async fn a_panic_is_logged_with_its_method() {
+    fn on_purpose() -> String {
+        panic!("on purpose")
+    }
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::ERROR)
+        .with_writer(move || writer.clone())
+        .with_ansi(false)
+        .finish();
+    let _guard = bellwire_testkit::logs::capture(subscriber);
+    let later = async || {
+        tokio::task::yield_now().await;
+        on_purpose()
+    };
+    let router = Router::new()
+        .method("fine", async || "fine")
+        .method("at.once", async || on_purpose())
+        .method("later", later)
+        .method("spawned", handler(later).spawned())
+        .method("blocking", blocking(on_purpose))
+        .method("item", async || Streamed(stream::iter([()]).map(|()| on_purpose())));
+    let server = PipeServer::start(router);
+    let client = client_of(&server);
+    for (number, method) in (1..).zip(["at.once", "later", "spawned", "blocking", "item"]) {
+        let error = client.call(method, "").await.expect_err(method);
+        assert_eq!(error.code(), Some(&Code::INTERNAL), "{method}");
+        let lines = log.lines("handler panicked");
+        let said = format!("handler panicked method=\"{method}\" id={number}");
+        assert!(lines.len() == number && lines[number - 1].ends_with(&said), "{lines:#?}");
+    }
+}
+
+/// Items are produced, and their stream is dropped, in the spans of the handler and of its layers,
+/// which carry the caller's trace; in every mode.
+#[tokio::test]
+async fn items_are_produced_in_the_spans_of_their_handler() {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()
@@ -187,10 +223,10 @@ async fn count(to: String) -> Streamed<impl Stream<Item = Result<String, Failure
     Streamed(gated(to.parse().unwrap()))
 }
 
-/// A layer learns once of the end of a streamed reply, with its last word and at its time; of a reply
-/// of one line at once.
+/// A layer is notified once of the end of a streamed reply, with its terminal word and at its time.
+/// For a reply of one line, at once.
 #[tokio::test(start_paused = true)]
-async fn the_end_of_a_stream_is_told_with_its_outcome() {
+async fn layers_get_the_end_of_a_stream_with_its_outcome() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let (tell, begin) = (told.clone(), Instant::now());
     let layer = move |request: &RequestParts<'_>, next: Next<'_>| {
@@ -242,7 +278,7 @@ async fn the_end_of_a_stream_is_told_with_its_outcome() {
 
 /// A watcher that panics does not affect others.
 #[tokio::test]
-async fn a_watcher_that_panics_is_ignored() {
+async fn a_panicking_watcher_is_ignored() {
     let watched = async || logging().into_reply().on_end(|_| panic!("on purpose"));
     let server = PipeServer::start(Router::new().method("m", watched));
     let mut peer = server.connect().await;
@@ -270,9 +306,10 @@ mod metrics_feature {
         })
     }
 
-    /// `bellwire_handler_seconds` of a stream is its whole life, with its last word.
+    /// `bellwire_handler_seconds` of a stream measures its whole life, labelled with its terminal
+    /// word.
     #[tokio::test]
-    async fn a_stream_is_measured_to_its_end() {
+    async fn handler_seconds_covers_the_whole_stream() {
         let recorder = PrometheusBuilder::new().build_recorder();
         let handle = recorder.handle();
         let _guard = ::metrics::set_default_local_recorder(&recorder);
@@ -342,9 +379,9 @@ async fn cut_after(peer: &mut Peer, id: u64, since: Instant, after: Duration) {
     assert!(late <= LATE, "{id} is {late:?} late");
 }
 
-/// [S3.14] [S15.6] A method has a time of its own, or none; a `ttl` bounds it all the same.
+/// [S3.14] [S15.6] A method may have its own handler time, or none. A `ttl` still bounds it.
 #[tokio::test(start_paused = true)]
-async fn a_method_has_a_time_of_its_own() {
+async fn a_method_may_have_its_own_handler_time() {
     let server = timed();
     let mut peer = server.connect().await;
     let since = Instant::now();
@@ -369,9 +406,9 @@ async fn a_method_has_a_time_of_its_own() {
     peer.ask("* /cancel 4\n* /cancel 5\n", "4 cut cancelled\n5 cut cancelled\n").await;
 }
 
-/// A client that has ended its direction may be gone: the server's time holds from then on.
+/// After a half-close the client may be gone: the server's handler time applies from then on.
 #[tokio::test(start_paused = true)]
-async fn a_half_close_brings_back_the_servers_time() {
+async fn a_half_close_restores_the_servers_handler_time() {
     let server = timed();
     let mut peer = server.connect().await;
     peer.send("1 endless\n2 tail\n3 long\n").await;
@@ -385,9 +422,9 @@ async fn a_half_close_brings_back_the_servers_time() {
     soon(peer.expect_closed()).await;
 }
 
-/// [S18.10] When the application closes the connection, the drain bounds them.
+/// [S18.10] When the application closes the session, the drain time bounds its requests.
 #[tokio::test(start_paused = true)]
-async fn a_closed_session_ends_methods_without_a_limit() {
+async fn a_closed_session_ends_methods_without_a_time_limit() {
     let server = timed();
     let mut peer = server.connect().await;
     peer.ask("1 endless\n2 tail\n3 echo a\n", "3 ok a\n").await;
@@ -400,9 +437,10 @@ async fn a_closed_session_ends_methods_without_a_limit() {
     soon(peer.expect_closed()).await;
 }
 
-/// [S19.8] The verdict has the server's time, and the handler its own, from when the line was read.
+/// [S19.8] The authorization has the server's handler time, and the handler its own, both from when
+/// the line was read.
 #[tokio::test(start_paused = true)]
-async fn a_verdict_has_no_longer_than_usual() {
+async fn a_methods_own_time_does_not_extend_its_authorization() {
     let allowed = Arc::new(tokio::sync::Notify::new());
     let gate = allowed.clone();
     let authorizer = move |_: &Principal, action: Action<'_>| match action {
@@ -440,9 +478,9 @@ fn numbers() -> Streamed<impl Stream<Item = String>> {
     Streamed(stream::iter(1..=100).map(|number| number.to_string()))
 }
 
-/// Credit goes back when it is dropped, by the half window, and at once where none is left.
+/// Credit is returned when it is dropped, by the half window, and at once if none is left.
 #[tokio::test(start_paused = true)]
-async fn credit_goes_back_when_it_is_dropped() {
+async fn dropped_credit_is_returned() {
     const HELLO: &str = "* /hello;version=1;session=6f0c1b52-9a0e-4c8e-8f0a-3f1d5a7b9c11;max-line=65535;in-flight=1024;lease=60\n";
     let (near, far) = tokio::io::duplex(65_536);
     let (client, connection) = Client::new(near, ClientConfig::new());
@@ -482,9 +520,10 @@ async fn credit_goes_back_when_it_is_dropped() {
     server.expect_silence().await;
 }
 
-/// No more items are made than the window allows, however many are handed on, and all of them come.
+/// No more items are produced than the window allows, however many are passed on, and all of them
+/// arrive.
 #[tokio::test(start_paused = true)]
-async fn work_that_is_under_way_is_bounded_by_the_window() {
+async fn items_in_processing_are_bounded_by_the_window() {
     let server = PipeServer::start(Router::new().method("numbers", async || numbers()));
     let client = client_of(&server);
     for window in [1, 2, 3, 8] {
@@ -505,9 +544,9 @@ async fn work_that_is_under_way_is_bounded_by_the_window() {
     }
 }
 
-/// Credit of a stream that is gone, of a connection that is gone, and of a client that is gone.
+/// Credit is dropped without effect if its stream, its connection or its client is gone.
 #[tokio::test(start_paused = true)]
-async fn credit_outlives_its_stream() {
+async fn credit_may_outlive_its_stream_connection_and_client() {
     let server = PipeServer::start(Router::new().method("numbers", async || numbers()));
     let client = client_of(&server);
     let mut items = client.stream("numbers", "").window(4);

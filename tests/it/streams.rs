@@ -1,6 +1,5 @@
 //! Streamed replies: credit, turns and ends, on both sides (docs/protocol/streams.md, section 15);
-//! and that what controls them is never stuck.
-//! threats: 7, 8
+//! and that what controls them is never stuck. SECURITY.md, threats 7 and 8.
 
 use std::{
     pin::Pin,
@@ -167,9 +166,10 @@ fn items(id: u64, numbers: impl IntoIterator<Item = u64>) -> String {
     numbers.into_iter().map(|number| format!("{id} more {number}\n")).collect()
 }
 
-/// [S15.1] [S15.2] Exactly as many items as there is credit for; then silence, then more of them.
+/// [S15.1] [S15.2] The server sends as many items as there is credit for, and the next ones after
+/// more credit.
 #[tokio::test]
-async fn credit_is_exact() {
+async fn the_server_sends_exactly_the_credited_items() {
     let (server, seen) = start();
     let mut peer = server.connect().await;
     peer.ask("1 count;window=3 [8,0]\n", items(1, 1..=3)).await;
@@ -228,7 +228,7 @@ async fn a_cancelled_stream_is_dropped() {
 
 /// [S3.4] An item that is an error is the last.
 #[tokio::test]
-async fn a_stream_may_fail() {
+async fn an_error_item_ends_the_stream() {
     let (server, _) = start();
     let mut peer = server.connect().await;
     peer.ask("1 fail 0\n", "1 err at-once as told\n").await;
@@ -238,7 +238,7 @@ async fn a_stream_may_fail() {
 }
 
 #[tokio::test]
-async fn any_mode_may_stream() {
+async fn every_handler_mode_may_stream() {
     let (server, seen) = start();
     let mut peer = server.connect().await;
     peer.ask("1 count.spawned;window=2 [3,0]\n", items(1, 1..=2)).await;
@@ -263,9 +263,9 @@ async fn a_spawned_stream_does_not_run_in_the_connection() {
     }
 }
 
-/// [S3.7] A panic in a stream, or in its drop, hurts its own request only.
+/// [S3.7] A panic in a stream, or in its drop, affects only its own request.
 #[tokio::test]
-async fn a_stream_that_panics_hurts_itself_only() {
+async fn a_stream_panic_affects_only_its_request() {
     let (server, _) = start();
     let mut peer = server.connect().await;
     peer.ask("1 count;window=1 [2,0]\n", items(1, [1])).await;
@@ -278,7 +278,7 @@ async fn a_stream_that_panics_hurts_itself_only() {
     peer.ask("* /more 1 5\n", "1 more 2\n1 ok\n").await;
 }
 
-/// [S15.5] An item that does not fit ends the reply; what came before it stands.
+/// [S15.5] An item over the line limit ends the reply. Earlier items remain valid.
 #[tokio::test]
 async fn an_item_that_is_too_large_ends_the_stream() {
     let (server, seen) = start();
@@ -297,9 +297,9 @@ async fn an_item_that_is_too_large_ends_the_stream() {
     assert_eq!(seen.alive(), 0);
 }
 
-/// [S3.14] [S15.6] The server's limit is for each item, and runs only while there is credit.
+/// [S3.14] [S15.6] The handler time applies to each item, and runs only while there is credit.
 #[tokio::test(start_paused = true)]
-async fn each_item_has_the_handlers_time() {
+async fn each_item_has_the_handler_time() {
     let config = ServerConfig::new().handler_time(Duration::from_secs(10));
     let (server, seen) = start_with(config);
     let mut peer = server.connect().await;
@@ -321,7 +321,7 @@ async fn each_item_has_the_handlers_time() {
     assert_eq!(seen.alive(), 0);
 }
 
-/// [S3.14] Its `ttl` bounds the whole, with credit and without.
+/// [S3.14] The `ttl` bounds the whole reply, with and without credit.
 #[tokio::test(start_paused = true)]
 async fn a_ttl_bounds_the_whole_stream() {
     let (server, seen) = start();
@@ -338,10 +338,10 @@ async fn a_ttl_bounds_the_whole_stream() {
     assert_eq!(seen.alive(), 0);
 }
 
-/// [S15.2] Row 7 of the threats: a client that gives credit and does not read costs the server what
-/// is under the mark, and the stream waits; it is not late for that.
+/// [S15.2] If a client gives credit and does not read, the server holds at most what the mark
+/// allows, and the stream waits. Its handler time does not run meanwhile. SECURITY.md, threat 7.
 #[tokio::test(start_paused = true)]
-async fn the_server_holds_the_stream_and_not_the_items() {
+async fn a_stream_waits_instead_of_buffering_items() {
     const PIPE: usize = 512;
     let mark = 4_096;
     let config = ServerConfig::new().reply_mark(mark).handler_time(Duration::from_secs(10));
@@ -364,9 +364,9 @@ async fn the_server_holds_the_stream_and_not_the_items() {
     assert_eq!(seen.polls(), 2_001);
 }
 
-/// [S15.6] A stream is not late, either, if its next item is ready while the peer does not read.
+/// [S15.6] A stream is not late if its next item is ready while the peer does not read.
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_does_not_read_makes_no_stream_late() {
+async fn handler_time_does_not_run_while_the_peer_does_not_read() {
     let config = ServerConfig::new().reply_mark(4_096).handler_time(Duration::from_secs(10));
     let (server, seen) = start_with(config.write_progress(Duration::from_secs(600)));
     let mut peer = server.connect_raw(512);
@@ -392,9 +392,9 @@ async fn a_peer_that_does_not_read_makes_no_stream_late() {
     assert_eq!(one, 1, "it came beside the other");
 }
 
-/// [S3.16] [S15.7] Once the client has ended its direction, a stream goes as far as its credit.
+/// [S3.16] [S15.7] After a half-close, a stream continues as far as its credit.
 #[tokio::test]
-async fn a_half_close_ends_what_needs_credit() {
+async fn a_half_close_ends_streams_that_need_credit() {
     let (server, seen) = start();
     let mut peer = server.connect().await;
     peer.send("1 count [5,0]\n2 count;window=2 [5,0]\n3 gated;window=2\n").await;
@@ -411,7 +411,7 @@ async fn a_half_close_ends_what_needs_credit() {
 
 /// [S3.17] [S15.7] `/quit` is answered after the streams, which cannot get further credit.
 #[tokio::test]
-async fn a_quit_ends_what_waits_for_credit() {
+async fn quit_ends_streams_that_wait_for_credit() {
     let (server, seen) = start();
     let mut peer = server.connect().await;
     peer.ask("1 count;window=2 [5,0]\n", items(1, 1..=2)).await;
@@ -420,9 +420,10 @@ async fn a_quit_ends_what_waits_for_credit() {
     assert_eq!(seen.alive(), 0);
 }
 
-/// [S18.5] While a server drains, credit is still taken; what waits at the end of the drain is cut.
+/// [S18.5] While a server drains, it still accepts credit. Streams that wait at the end of the
+/// drain are cut.
 #[tokio::test(start_paused = true)]
-async fn a_drain_waits_for_streams_until_it_does_not() {
+async fn a_drain_cuts_streams_at_its_end() {
     let config = ServerConfig::new().drain(Duration::from_secs(10));
     let (mut server, seen) = start_with(config);
     let mut peer = server.connect().await;
@@ -466,7 +467,7 @@ async fn a_one_way_stream_is_dropped_unpolled() {
 
 /// [S15.8] A window is understood wherever an application request is.
 #[tokio::test]
-async fn a_window_is_a_number_and_may_be_of_no_use() {
+async fn a_window_is_accepted_on_every_application_request() {
     let (server, _) = start_with(ServerConfig::new().allow_publish(true));
     let mut peer = server.connect().await;
     peer.ask("1 echo;window=1 x\n* echo;window=5\n", "1 ok x\n").await;
@@ -481,7 +482,7 @@ async fn a_window_is_a_number_and_may_be_of_no_use() {
 /// [S3.10] [S15.10] Credit for a request that is not a stream, or has ended, has no effect. Credit
 /// with bad arguments is refused.
 #[tokio::test]
-async fn credit_may_be_void() {
+async fn credit_without_a_stream_is_ignored() {
     let (server, seen) = start();
     let mut peer = server.connect().await;
     peer.ask("1 echo x\n2 /methods\n", "1 ok x\n").await;
@@ -500,9 +501,9 @@ async fn credit_may_be_void() {
     assert_eq!(seen.polls(), 3);
 }
 
-/// [S15.10] Row 8 of the threats: a flood of credit holds nothing and wakes nothing.
+/// [S15.10] A flood of credit takes no memory and wakes no task. SECURITY.md, threat 8.
 #[tokio::test]
-async fn a_flood_of_credit_holds_nothing() {
+async fn a_flood_of_credit_takes_no_memory() {
     let (server, seen) = start();
     let mut peer = server.connect().await;
     peer.ask("1 gated;window=1\n2 count;window=1 [3,0]\n", "1 more 1\n2 more 1\n").await;
@@ -517,9 +518,10 @@ async fn a_flood_of_credit_holds_nothing() {
     peer.expect_silence().await;
 }
 
-/// Row 8 of the threats: as many streams live as there are places, whatever is cancelled.
+/// There are at most as many live streams as places in flight, whatever is cancelled. SECURITY.md,
+/// threat 8.
 #[tokio::test]
-async fn a_flood_of_cancelled_streams_keeps_to_the_places() {
+async fn cancelled_streams_never_exceed_the_places_in_flight() {
     let (server, seen) = start_with(ServerConfig::new().in_flight(8));
     let mut peer = server.connect().await;
     for batch in 0..100 {
@@ -536,9 +538,9 @@ async fn a_flood_of_cancelled_streams_keeps_to_the_places() {
 }
 
 /// [S15.4] A stream that always has a next item, and endless credit, starves no other request, even
-/// if the peer reads so slowly that there is never room for all.
+/// if the peer reads so slowly that there is never room for everything.
 #[tokio::test]
-async fn an_endless_stream_starves_nobody() {
+async fn an_endless_stream_starves_no_request() {
     let config = ServerConfig::new().reply_mark(4_096).notification_mark(1_024);
     let (server, seen) = start_with(config);
     let mut peer = server.connect_raw(256);
@@ -622,7 +624,7 @@ async fn a_stream_is_not_starved() {
 /// [S3.12] All places are taken, by handlers that never end and by streams without credit: the
 /// protocol's own methods are answered and obeyed all the same.
 #[tokio::test]
-async fn control_is_never_stuck() {
+async fn protocol_methods_work_while_all_places_are_taken() {
     let (server, seen) = start_with(ServerConfig::new().in_flight(4));
     let mut peer = server.connect().await;
     let requests =
@@ -739,9 +741,9 @@ async fn begin(items: &mut Streaming, server: &mut Raw, line: &str) {
     expect(server, line).await;
 }
 
-/// Credit may outlive its stream: it is then for no request that comes later.
+/// Credit may outlive its stream. It is not used for any later request.
 #[tokio::test(start_paused = true)]
-async fn credit_of_a_stream_that_was_dropped_is_for_no_other() {
+async fn credit_of_a_dropped_stream_is_not_used_for_another() {
     let (client, mut server) = greeted().await;
     let mut dropped = client.stream("a", "").window(1);
     begin(&mut dropped, &mut server, "1 a;window=1\n").await;
@@ -798,8 +800,8 @@ async fn the_default_window_is_not_written() {
     assert!(matches!(error, CallError::NotSent(NotSent::Name(_))), "{error}");
 }
 
-/// Dropping it cancels on the wire; its place is a tombstone until the terminal line (cancelling is
-/// free).
+/// Dropping a stream cancels it on the wire. Its place is held until the terminal line (guarantee
+/// "cancelling is free").
 #[tokio::test(start_paused = true)]
 async fn a_dropped_stream_is_cancelled() {
     let (client, mut server) = greeted().await;
@@ -821,7 +823,7 @@ async fn a_dropped_stream_is_cancelled() {
     server.expect_silence().await;
 }
 
-/// Its deadline bounds the whole, between two items too.
+/// The deadline bounds the whole reply, also between two items.
 #[tokio::test(start_paused = true)]
 async fn a_deadline_bounds_the_whole_stream() {
     let (client, mut server) = greeted().await;
@@ -840,7 +842,8 @@ async fn a_deadline_bounds_the_whole_stream() {
     assert_eq!(late.next().await.unwrap().unwrap_err(), NotSent::Deadline(None).into());
 }
 
-/// [C15.1] A server that sends more than it may: the call ends, and what is held does not grow.
+/// [C15.1] If a server sends more items than its credit, the call ends, and the client does not
+/// buffer them.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_exceeds_its_credit_ends_the_call() {
     let (client, mut server) = greeted().await;
@@ -861,7 +864,7 @@ async fn a_server_that_exceeds_its_credit_ends_the_call() {
     assert_eq!(client.stats().pending, 0);
 }
 
-/// Whatever ends it, what came before is handed over, and the error is last.
+/// Whatever ends the reply, earlier items are delivered, and the error comes last.
 #[tokio::test(start_paused = true)]
 async fn an_error_is_the_last_item() {
     let (client, mut server) = greeted().await;
@@ -892,7 +895,7 @@ async fn an_error_is_the_last_item() {
 
 /// A method that answers with one payload gives a stream of it.
 #[tokio::test(start_paused = true)]
-async fn a_single_reply_is_a_stream_of_one() {
+async fn a_plain_reply_is_a_stream_of_one_item() {
     let (client, mut server) = greeted().await;
     let mut items = client.stream("random", "6").window(1);
     begin(&mut items, &mut server, "1 random;window=1 6\n").await;
@@ -901,9 +904,9 @@ async fn a_single_reply_is_a_stream_of_one() {
     assert!(items.next().await.is_none());
 }
 
-/// Row 14 of the threats, for replies: an unread stream does not delay anything else.
+/// An unread streamed reply does not delay anything else. SECURITY.md, threat 14.
 #[tokio::test(start_paused = true)]
-async fn calls_go_on_beside_a_stream_that_nobody_reads() {
+async fn an_unread_stream_delays_no_call() {
     let (server, seen) = start();
     let client = connect(&server, 1_024);
     let mut unread = client.stream("count", "[1000,500]").window(8);
@@ -966,9 +969,9 @@ async fn items_may_be_typed() {
     assert_eq!(seen.alive(), 0);
 }
 
-/// A close lets a stream take what it has credit for, and cuts the rest.
+/// On close a stream continues as far as its credit, and then is cut.
 #[tokio::test(start_paused = true)]
-async fn a_close_cuts_a_stream_short() {
+async fn closing_ends_a_stream_at_its_credit() {
     let (server, seen) = start();
     let client = connect(&server, 1_024);
     let mut items = client.stream("count", "[100,0]").window(4);

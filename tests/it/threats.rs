@@ -1,5 +1,5 @@
-//! What peers have done to others, tried here: counts and bytes. SECURITY.md maps each threat to its
-//! tests; what memory costs is in tests/memory.rs.
+//! Known attacks on servers and clients, by counts and bytes. SECURITY.md maps each threat to its
+//! tests. Memory is measured in tests/memory.rs.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -57,7 +57,7 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime")
 }
 
-// Rows 1 and 2: what is a line.
+// SECURITY.md, threats 1 and 2: what is a line.
 
 fn awkward() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
@@ -82,9 +82,9 @@ fn seeded() -> ProptestConfig {
 proptest! {
     #![proptest_config(seeded())]
 
-    /// threats: 1. No value makes two lines of one: each is validated, or stuffed.
+    /// No value makes two lines of one: each is validated, or stuffed. SECURITY.md, threat 1.
     #[test]
-    fn one_lf_per_line_for_any_value(
+    fn no_value_injects_a_second_line(
         name in awkward(),
         payload in awkward(),
         text in awkward(),
@@ -185,10 +185,10 @@ const ENDINGS: [(&[u8], bool); 16] = [
     (b"\x10J", false),
 ];
 
-/// threats: 2. The crate's parser and one that was written from the document's words alone see the
-/// same requests in every stream, and the server runs those and no other.
+/// The crate's parser and one that was written only from the document see the same requests in
+/// every stream, and the server runs those and no other. SECURITY.md, threat 2.
 #[tokio::test]
-async fn two_parsers_see_the_same_requests() {
+async fn an_independent_parser_sees_the_same_requests() {
     for (ending, ends) in ENDINGS {
         // A fault of the first line would close the connection, so another stands before.
         let stream = [b"* echo\n1 echo a", ending, b"2 echo b\n3 echo c\n"].concat();
@@ -271,7 +271,8 @@ async fn run_by_server(stream: &[u8]) -> Requests {
     lines.collect()
 }
 
-// Rows 7, 8 and 9: floods of a client that does not read. Memory is in tests/memory.rs.
+// SECURITY.md, threats 7, 8 and 9: floods of a client that does not read. Memory is in
+// tests/memory.rs.
 
 /// How many of these bytes the server takes if its output is not read; all, or until it closes.
 async fn taken(write: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> usize {
@@ -287,10 +288,10 @@ async fn taken(write: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> usize {
     taken
 }
 
-/// threats: 7. Lines that are not read are not started: neither the bytes taken nor the handlers
-/// started grow with the flood.
+/// If replies are not read, no more lines are handled: neither the bytes read nor the handlers
+/// started grow with the flood. SECURITY.md, threat 7.
 #[tokio::test(start_paused = true)]
-async fn a_request_flood_that_is_not_read_stops() {
+async fn a_request_flood_with_unread_replies_stops() {
     const MARK: usize = 4_096;
     let started = Arc::new(AtomicUsize::new(0));
     let router = Router::with_state(started.clone()).method(
@@ -311,7 +312,7 @@ async fn a_request_flood_that_is_not_read_stops() {
     assert!(taken <= started * "12345 count\n".len() + SCRATCH + 1_024, "{taken} bytes");
 }
 
-/// threats: 7. Handlers that do not end hold the reading as well, each with its payload.
+/// Handlers that do not end also stop the reading, each with its payload. SECURITY.md, threat 7.
 #[tokio::test(start_paused = true)]
 async fn a_request_flood_holds_no_more_handlers_than_places() {
     let alive = Alive::default();
@@ -323,10 +324,10 @@ async fn a_request_flood_holds_no_more_handlers_than_places() {
     assert!(taken <= SCRATCH + 2 * 1_024, "{taken} bytes");
 }
 
-/// threats: 9. Every line of a fault is answered, so the answers count too: they stop the reading,
-/// or the connection is closed for them.
+/// Every malformed line is answered, so the answers count too: they stop the reading, or the
+/// connection is closed for the violations. SECURITY.md, threat 9.
 #[tokio::test(start_paused = true)]
-async fn bad_lines_that_are_not_read_stop() {
+async fn malformed_lines_with_unread_replies_stop() {
     const MARK: usize = 4_096;
     for bad in ["x\n", "\n", "1 x\r\ry\n", "* nosuch\n", "1 ok\n"] {
         let config = ServerConfig::new().reply_mark(MARK);
@@ -346,9 +347,9 @@ async fn bad_lines_that_are_not_read_stop() {
     }
 }
 
-/// threats: 9. Notices too: acks, renewals and lists are answered below twice the mark.
+/// Acks, renewals and lists are answered only below twice the mark. SECURITY.md, threat 9.
 #[tokio::test(start_paused = true)]
-async fn control_lines_that_are_not_read_stop() {
+async fn protocol_requests_with_unread_replies_stop() {
     const MARK: usize = 4_096;
     for control in ["/renew", "/methods", "/subscribe t", "/unsubscribe t"] {
         let config = ServerConfig::new().reply_mark(MARK);
@@ -407,8 +408,8 @@ fn counted(alive: &Alive) -> Router<Alive> {
         .method("echo", echo)
 }
 
-/// threats: 8. A cancel gives the place back when the handler has ended, no sooner; a second cancel
-/// and one of what never was do nothing.
+/// A cancel frees the place only when the handler has ended. A second cancel, or one of an unknown
+/// request, does nothing. SECURITY.md, threat 8.
 #[tokio::test]
 async fn request_and_cancel_pairs_hold_no_more_handlers_than_places() {
     const PAIRS: usize = 10_000;
@@ -443,7 +444,8 @@ async fn request_and_cancel_pairs_hold_no_more_handlers_than_places() {
     }
 }
 
-// Row 13: a hostile server. Its bytes at random are in tests/it/properties.rs, memory in tests/memory.rs.
+// SECURITY.md, threat 13: a hostile server. Random bytes are in tests/it/properties.rs, memory in
+// tests/memory.rs.
 
 type Driver = JoinHandle<Result<(), ConnectionError>>;
 
@@ -457,7 +459,7 @@ async fn greeted(config: ClientConfig) -> (Client, Driver, RawPeer<DuplexStream>
     (client, driver, server)
 }
 
-/// threats: 13. An endless line is read to its limit and no further.
+/// SECURITY.md, threat 13. An endless line is read to its limit and no further.
 #[tokio::test(start_paused = true)]
 async fn an_endless_line_is_not_read_past_the_clients_limit() {
     const MAX_LINE: usize = 4_096;
@@ -471,10 +473,10 @@ async fn an_endless_line_is_not_read_past_the_clients_limit() {
     assert!(call.await.is_err());
 }
 
-/// threats: 13. Endless notifications of topics without a subscription are read and not kept, and
-/// replies beside them arrive.
+/// Endless notifications of topics without a subscription are read and dropped. Replies between
+/// them arrive. SECURITY.md, threat 13.
 #[tokio::test]
-async fn endless_notifications_nobody_asked_for_are_ignored() {
+async fn endless_unexpected_notifications_are_ignored() {
     let (client, _driver, mut server) = greeted(ClientConfig::new()).await;
     for round in 1..=50 {
         let flood: String = (1..=100).map(|n| format!("* t{round}.{n} {n} x\n")).collect();
@@ -487,12 +489,12 @@ async fn endless_notifications_nobody_asked_for_are_ignored() {
     assert_eq!(client.stats().pending, 0);
 }
 
-// Row 14: a client that does not consume.
+// SECURITY.md, threat 14: a client that does not consume.
 
-/// threats: 14. The stream's queue is bounded; what fell out is named to the number, in its place;
-/// every call on the connection is answered meanwhile.
+/// The stream's queue is bounded. Dropped numbers are reported exactly, in their place, and every
+/// call on the connection is answered meanwhile. SECURITY.md, threat 14.
 #[tokio::test]
-async fn a_stream_that_is_not_consumed_is_told_exactly_what_it_missed() {
+async fn an_unread_stream_gets_an_exact_gap() {
     const PUBLISHED: u64 = 5_000;
     const KEPT: u64 = 16;
     let server = PipeServer::start(Router::new().method("echo", echo));
@@ -518,7 +520,7 @@ async fn a_stream_that_is_not_consumed_is_told_exactly_what_it_missed() {
     assert!(futures::poll!(std::pin::pin!(stopped.next())).is_pending());
 }
 
-// Row 16: chosen hash keys.
+// SECURITY.md, threat 16: chosen hash keys.
 
 /// What chooses a hasher, or is one.
 const HASHERS: [&str; 6] = [
@@ -543,10 +545,10 @@ const SEEDED_OR_SAFE: [(&str, &str); 2] = [
 const UNSEEDED: [&str; 8] =
     ["fnv", "fxhash", "rustc-hash", "nohash", "seahash", "foldhash", "hashbrown", "indexmap"];
 
-/// threats: 16. The maps of the standard library and of dashmap are seeded, per map or per process;
-/// any that chooses its hasher is listed here with its reason.
+/// SECURITY.md, threat 16. The maps of the standard library and of dashmap are seeded, per map or
+/// per process; any that chooses its hasher is listed here with its reason.
 #[test]
-fn maps_of_what_peers_choose_are_seeded() {
+fn maps_with_peer_chosen_keys_are_seeded() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut choosing = BTreeSet::new();
     in_sources(&root.join("src"), &mut |path, source| {
@@ -574,7 +576,7 @@ fn in_sources(path: &Path, look: &mut dyn FnMut(&Path, &str)) {
     }
 }
 
-// Row 26: panics of handlers.
+// SECURITY.md, threat 26: panics of handlers.
 
 /// Panics when it is polled, or when it is dropped, or both.
 struct Bomb {
@@ -621,10 +623,10 @@ fn bombs() -> Router {
         .method("echo", echo)
 }
 
-/// threats: 26. Wherever a handler panics, its own request is `err internal`, and what else runs on
-/// the connection is answered.
+/// Wherever a handler panics, its own request gets `err internal`, and other requests on the
+/// connection are answered. SECURITY.md, threat 26.
 #[tokio::test]
-async fn a_handler_that_panics_anywhere_hurts_its_own_request_only() {
+async fn a_handler_panic_at_any_point_fails_only_its_request() {
     let server = PipeServer::start(bombs());
     let mut peer = server.connect().await;
     let methods = [
@@ -650,9 +652,9 @@ async fn a_handler_that_panics_anywhere_hurts_its_own_request_only() {
     peer.expect("1001 ok x\n").await;
 }
 
-/// threats: 26. A connection that ends with such a handler on it takes no other along.
+/// A connection that ends with such a handler on it affects no other. SECURITY.md, threat 26.
 #[tokio::test]
-async fn a_handler_that_panics_with_its_connection_hurts_no_other() {
+async fn a_handler_panic_on_disconnect_affects_no_other_connection() {
     let server = PipeServer::start(bombs());
     let mut other = server.connect().await;
     for _ in 0..3 {
@@ -666,10 +668,10 @@ async fn a_handler_that_panics_with_its_connection_hurts_no_other() {
     server.connect().await.ask("1 echo x\n", "1 ok x\n").await;
 }
 
-// Row 32: both ends blocked in write.
+// SECURITY.md, threat 32: both ends blocked in write.
 
-/// threats: 32. Both directions hold 64 bytes; calls and notifications flood it both ways, and all
-/// calls are answered while every number is delivered or named.
+/// SECURITY.md, threat 32. Both directions hold 64 bytes; calls and notifications flood it both
+/// ways, and all calls are answered while every number is delivered or named.
 #[tokio::test]
 async fn floods_both_ways_through_64_bytes_never_deadlock() {
     const CALLS: usize = 2_000;
@@ -708,10 +710,10 @@ async fn floods_both_ways_through_64_bytes_never_deadlock() {
     publishing.await.unwrap();
 }
 
-// Row 33: calls from where user code runs.
+// SECURITY.md, threat 33: calls from where user code runs.
 
-/// threats: 33. The reader of a topic calls on the same client, whose queue of notifications
-/// is full meanwhile; every reply comes.
+/// SECURITY.md, threat 33. The reader of a topic calls on the same client, whose queue of
+/// notifications is full meanwhile; every reply comes.
 #[tokio::test]
 async fn a_notification_handler_may_call_on_its_own_connection() {
     let server = PipeServer::start(Router::new().method("echo", echo));
@@ -749,8 +751,9 @@ async fn down(State(other): State<Other>, left: String) -> String {
     String::from_utf8(reply.to_vec()).unwrap()
 }
 
-/// threats: 33. Two servers that are each other's clients, on one thread: a handler waits for a
-/// handler that waits for it, ten deep, a hundred times at once, over one connection each way.
+/// SECURITY.md, threat 33. Two servers that are each other's clients, on one thread: a handler
+/// waits for a handler that waits for it, ten deep, a hundred times at once, over one connection
+/// each way.
 #[tokio::test]
 async fn a_handler_may_call_a_server_that_calls_back() {
     let (to_second, to_first) = (Other::default(), Other::default());

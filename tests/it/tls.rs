@@ -1,5 +1,5 @@
 //! TLS from the first byte, on both sides, and what happens where only one side speaks it.
-// threats: 20
+// SECURITY.md, threat 20.
 #![cfg(feature = "tls")]
 
 use std::{io, sync::Arc, time::Duration};
@@ -187,7 +187,7 @@ async fn soon<T>(event: impl Future<Output = T>) -> T {
 
 /// [S11.1] All of it, over sockets.
 #[tokio::test]
-async fn a_client_and_a_server_speak_tls() {
+async fn calls_and_subscriptions_work_over_tls() {
     let identity = Identity::server();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound");
@@ -214,9 +214,9 @@ async fn a_client_and_a_server_speak_tls() {
     serving.abort();
 }
 
-/// A handshake for each connection: what a client goes on over is as private as what it began over.
+/// Each connection has its own handshake, so a reconnected client is as private as before.
 #[tokio::test]
-async fn a_client_connects_anew_over_tls() {
+async fn a_client_reconnects_over_tls() {
     let identity = Identity::server();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound");
@@ -239,9 +239,9 @@ async fn a_client_connects_anew_over_tls() {
     serving.abort();
 }
 
-/// Row 20 of the threats. [S11.1] A client with TLS at a server without.
+/// [S11.1] A client with TLS connects to a server without. SECURITY.md, threat 20.
 #[tokio::test]
-async fn a_tls_client_at_a_plain_server_is_told() {
+async fn a_tls_client_gets_an_error_from_a_plain_server() {
     let server = Server::bind("127.0.0.1:0").await.expect("a free port");
     let Ok(PeerAddr::Tcp(address)) = server.local_addr() else { panic!("no TCP") };
     let handle = server.handle();
@@ -260,10 +260,10 @@ async fn a_tls_client_at_a_plain_server_is_told() {
     serving.abort();
 }
 
-/// Row 20 of the threats. A client without TLS at a TLS server: neither end waits for ever, and
-/// other connections do not wait at all.
+/// A client without TLS connects to a TLS server: neither end waits forever, and other connections
+/// are not delayed. SECURITY.md, threat 20.
 #[tokio::test(start_paused = true)]
-async fn a_plain_client_at_a_tls_server_is_told() {
+async fn a_plain_client_gets_an_error_from_a_tls_server() {
     let identity = Identity::server();
     let server = Pipe::tls(plain_server(&identity));
     let begin = Instant::now();
@@ -288,10 +288,10 @@ async fn a_plain_client_at_a_tls_server_is_told() {
     assert_eq!(server.handle.stats().connections, 1);
 }
 
-/// Row 20 of the threats. What speaks first, and not TLS, is closed at once, whatever it says; no
-/// request of it is looked at.
+/// A peer that sends anything but TLS first is closed at once, and none of its lines is processed.
+/// SECURITY.md, threat 20.
 #[tokio::test(start_paused = true)]
-async fn plain_lines_at_a_tls_server_are_no_requests() {
+async fn a_tls_server_runs_no_plain_requests() {
     let server = Pipe::tls(plain_server(&Identity::server()));
     for bytes in ["1 echo x\n2 echo y\n", "GET / HTTP/1.1\r\n\r\n", "* echo x\n\n\n\n\n\n"] {
         let mut io = server.connect();
@@ -305,7 +305,7 @@ async fn plain_lines_at_a_tls_server_are_no_requests() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn handshake_time_may_be_set() {
+async fn handshake_time_is_configurable() {
     let tls = plain_server(&Identity::server());
     let config = ServerConfig::new().handshake_time(Duration::from_secs(2));
     let server =
@@ -372,9 +372,9 @@ async fn a_certificate_names_the_principal() {
     server.publisher.publish("t", "x").await.expect("published");
 }
 
-/// An unknown certificate, one that the hook denies, and a hook that panics.
+/// An unknown certificate, a certificate that the hook denies, and a hook that panics.
 #[tokio::test(start_paused = true)]
-async fn a_certificate_that_does_not_do_ends_the_connection() {
+async fn an_invalid_client_certificate_ends_the_connection() {
     let (identity, ada) = (Identity::server(), Identity::client("ada.test"));
     let mallory = Identity::client("mallory.test");
     let listen = |known: &Identity, hook: Hook| {

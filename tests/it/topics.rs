@@ -19,9 +19,9 @@ use tokio::{io::DuplexStream, sync::oneshot};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// A slow reader gets its topics in turns: one that is busy does not starve the others.
+/// A slow reader gets its topics in turns.
 #[tokio::test(start_paused = true)]
-async fn a_busy_topic_leaves_the_others_their_turn() {
+async fn a_busy_topic_does_not_starve_other_topics() {
     const LAST: u64 = 300;
     let config = ServerConfig::new().notification_mark(200);
     let server = PipeServer::with_config(Router::new(), config);
@@ -188,7 +188,7 @@ mod one {
 }
 
 #[tokio::test]
-async fn an_append_that_waits_delays_nobody_and_one_that_fails_may_have_run() {
+async fn a_waiting_append_delays_no_other_and_a_failed_one_may_have_run() {
     let (store, mut peer) = scripted(ServerConfig::new()).await;
     let accepts = [store.append(), store.append(), store.append(), store.append()];
     peer.send("1 /publish t a\n2 /publish t b\n3 /publish t c\n4 /publish t d\n5 echo e\n").await;
@@ -205,7 +205,7 @@ async fn an_append_that_waits_delays_nobody_and_one_that_fails_may_have_run() {
 }
 
 #[tokio::test]
-async fn a_publish_takes_a_place_and_is_not_cancelled() {
+async fn a_publish_takes_an_in_flight_place_and_is_not_cancelled() {
     let (store, mut peer) = scripted(ServerConfig::new().in_flight(1)).await;
     let accept = store.append();
     peer.send("1 /publish t a\n* /cancel 1\n2 /renew\n3 echo b\n").await;
@@ -216,7 +216,7 @@ async fn a_publish_takes_a_place_and_is_not_cancelled() {
 }
 
 #[tokio::test]
-async fn a_store_that_panics_is_a_handler_that_panics() {
+async fn a_store_panic_counts_as_a_handler_panic() {
     let (_store, mut peer) = scripted(ServerConfig::new()).await;
     peer.ask("1 /publish t unforeseen\n2 echo a\n", "1 err internal\n2 ok a\n").await;
 }
@@ -236,7 +236,7 @@ async fn protocol_requests_behind_a_subscribe_wait_for_the_store() {
 }
 
 #[tokio::test]
-async fn a_reset_goes_on_in_the_new_epoch() {
+async fn a_subscription_continues_in_the_new_epoch_after_a_reset() {
     let (store, mut peer) = scripted(ServerConfig::new()).await;
     store.does(|steps| {
         steps.windows.push_back(Ok(window("e")));
@@ -249,7 +249,7 @@ async fn a_reset_goes_on_in_the_new_epoch() {
 }
 
 #[tokio::test]
-async fn a_log_that_fails_or_does_not_go_on_ends_its_subscription() {
+async fn a_failing_or_stalled_log_ends_its_subscription() {
     let (store, mut peer) = scripted(ServerConfig::new()).await;
     let reads = [
         Err(unavailable()),
@@ -278,7 +278,7 @@ async fn a_log_that_fails_or_does_not_go_on_ends_its_subscription() {
 }
 
 #[tokio::test]
-async fn the_cap_on_topics_is_charged_to_the_publisher() {
+async fn publishing_beyond_the_topic_limit_is_refused() {
     let config = ServerConfig::new().allow_publish(true).topics(1);
     let server = PipeServer::with_config(Router::new(), config);
     let mut peer = server.connect().await;
@@ -293,7 +293,7 @@ async fn the_cap_on_topics_is_charged_to_the_publisher() {
 /// [S13.5] With as many logs as there may be, a topic without one takes no subscriber, because
 /// nothing could be published to it; those that have one do, and so does any once there is room.
 #[tokio::test]
-async fn with_all_topics_in_use_no_other_is_subscribed_to() {
+async fn subscribing_beyond_the_topic_limit_is_refused() {
     let config = ServerConfig::new().topics(2).allow_publish(true);
     let server = PipeServer::with_config(Router::new(), config);
     let mut peer = server.connect().await;
@@ -330,7 +330,7 @@ async fn subscribe(peer: &mut RawPeer<DuplexStream>, id: u32) -> String {
 /// [S17.1] [S17.2] A handler names the position of its effect, and a client that subscribes to the
 /// topic gets it.
 #[tokio::test(start_paused = true)]
-async fn an_ok_says_where_its_effect_is_seen_to_who_listens() {
+async fn an_ok_names_its_effect_for_subscribers() {
     let later = async |publisher: Publisher, payload: Bytes| {
         tokio::task::yield_now().await;
         add(publisher, payload).await
@@ -362,9 +362,9 @@ fn seventh() -> Published {
     Published::new(epoch("e"), 7)
 }
 
-/// Only the `ok` of one line has an effect to wait for, however its handler is run.
+/// Only the `ok` of a reply of one line has an effect to wait for, in every mode of handler.
 #[tokio::test]
-async fn only_an_ok_of_one_line_says_where_its_effect_is_seen() {
+async fn only_a_plain_ok_names_its_effect() {
     fn after(reply: impl IntoReply) -> Reply {
         reply.into_reply().after("t", seventh())
     }
@@ -393,10 +393,10 @@ async fn only_an_ok_of_one_line_says_where_its_effect_is_seen() {
     peer.ask("6 twice\n7 nowhere\n", "6 ok;after=t:e:8\n7 ok\n").await;
 }
 
-/// [S17.1] Messages of another log than the subscribed one are not waited for, and neither is the
-/// last number there is.
+/// [S17.1] The reply names no position in a log that is not the subscribed one, and none at the
+/// greatest number.
 #[tokio::test]
-async fn an_effect_in_another_epoch_is_not_named() {
+async fn an_effect_in_another_epoch_has_no_position() {
     let (store, mut peer) = scripted(ServerConfig::new()).await;
     store.does(|steps| steps.windows.push_back(Ok(window("e"))));
     subscribe(&mut peer, 1).await;
@@ -421,9 +421,9 @@ async fn an_effect_in_another_epoch_is_not_named() {
     }
 }
 
-/// [S3.8] The attribute counts as what stands in a line does.
+/// [S3.8] The attribute counts like every other part of a line.
 #[tokio::test]
-async fn a_line_that_says_where_its_effect_is_seen_has_the_same_limit() {
+async fn the_after_attribute_counts_against_the_line_limit() {
     let fill = async |publisher: Publisher, length: String| {
         let published = publisher.publish("t", "x").await.unwrap();
         Reply::ok(vec![b'.'; length.parse().unwrap()]).after("t", published)
@@ -441,7 +441,7 @@ async fn a_line_that_says_where_its_effect_is_seen_has_the_same_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_log_is_dropped_and_goes_on_with_its_next_number() {
+async fn a_topic_keeps_counting_after_its_idle_log_is_dropped() {
     let config = ServerConfig::new().idle_log(Duration::from_secs(60)).lease(HOUR).idle(None);
     let server = PipeServer::with_config(Router::new(), config);
     let first = server.publisher.publish("t", "first").await.unwrap();

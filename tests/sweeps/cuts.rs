@@ -57,7 +57,7 @@ fn a_reset_at_any_byte_to_the_client() {
 /// Offered is what a slice showed to the transport, whether or not it took that. Reads go on or
 /// fail by turns, or both at every byte for who has the time.
 #[test]
-fn a_transport_that_fails_behind_any_byte() {
+fn a_transport_that_fails_after_any_byte() {
     let uncut = Uncut::new();
     let hows = [How::Writes, How::Fails];
     let mut cases = hows.map(|how| uncut.cases(how, ToServer, 1)).concat();
@@ -71,9 +71,9 @@ fn a_cut_of_any_kind() {
     sample(&hows).assert_varied();
 }
 
-/// What its server ran is unknown, and its logs end by a reset.
+/// It is unknown what the first server ran, and its logs end by a reset.
 #[test]
-fn a_server_that_is_another_after_a_cut() {
+fn a_cut_with_a_different_server_afterwards() {
     let tally = sample(&[How::Restart]);
     assert!(tally.resets > 0, "{tally:?}");
 }

@@ -24,6 +24,7 @@ use crate::{
         user::User,
     },
     pattern::{Names, bytes},
+    report::Failure,
     wire::{self, Line},
 };
 
@@ -77,28 +78,30 @@ pub(crate) async fn play(
     user: User,
     address: SocketAddr,
     patience: Duration,
-) -> Result<(), String> {
+) -> Result<(), Failure> {
     let steps = steps(case)?;
     let mut play = Play::new(case, user, address, patience)?;
     let mut played = Ok(());
+    let (mut at, mut shown) = (case.file.clone(), None);
     for Step { line, what } in steps {
-        played = play.step(what).await.map_err(|why| format!("{}:{line}: {why}", case.file));
+        at = format!("{}:{line}", case.file);
+        shown = case.script.iter().find(|(number, _)| *number == line).map(|(_, step)| step);
+        played = play.step(what).await;
         if played.is_err() {
             break;
         }
     }
     if played.is_ok() {
+        at += ", behind the last step";
         played = play.finish().await;
     }
-    let log = play.log.split_off(play.log.len().saturating_sub(SHOWN));
+    let log = std::mem::take(&mut play.log);
     play.user.end().await;
-    played.map_err(|why| format!("{why}\nbefore that:\n  {}", log.join("\n  ")))
+    played.map_err(|why| Failure::new(at, shown.cloned(), why, log))
 }
 
 /// How long a client may take to close.
 const CLOSING: Duration = Duration::from_secs(10);
-/// How many lines of what was said a failure shows.
-const SHOWN: usize = 14;
 
 impl Play {
     fn new(
@@ -304,7 +307,8 @@ impl Play {
         if let Some(event) = self.events.iter().find(|event| !is_free(event)) {
             return Err(format!("the testee reported `{}`, beyond the case", shown(event)));
         }
-        let ends = ["/cancel", "/unsubscribe", "/quit"];
+        // A short lease may have to be renewed before the testee has ended.
+        let ends = ["/cancel", "/unsubscribe", "/quit", "/renew"];
         for line in self.links.iter().flat_map(|link| &link.lines) {
             let word = &line.word[..];
             let is_stormed = self.stormed.contains(&line.word);

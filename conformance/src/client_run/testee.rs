@@ -69,11 +69,12 @@ impl Testee {
         let stdin = child.stdin.take();
         let mut stdout = child.stdout.take().map(BufReader::new).ok_or("no stdout")?;
         let mut line = String::new();
-        let first = timeout(patience.max(START), stdout.read_line(&mut line)).await;
+        let start = patience.max(START);
+        let first = timeout(start, stdout.read_line(&mut line)).await;
         match first {
             Ok(Ok(1..)) => {}
             Ok(_) => return Err("the testee ended before its first line".to_owned()),
-            Err(_) => return Err(format!("the testee wrote no first line within {START:?}")),
+            Err(_) => return Err(format!("the testee wrote no first line within {start:?}")),
         }
         let abilities = Abilities::parse(line.trim_end())?;
         Ok((Self { child, stdin, stdout: Some(stdout) }, abilities))
@@ -124,5 +125,5 @@ impl Testee {
     }
 }
 
-/// How long a testee may take to start.
+/// How long a testee may take to start, or longer if the patience is.
 const START: Duration = Duration::from_secs(20);

@@ -118,10 +118,6 @@ pub(super) fn send_all(flow: &mut Flow, line: &str) {
     }
 }
 
-pub(super) fn drop_attributes(flow: &mut Flow, line: &str) {
-    flow.server(&with_attributes(line, |_| None));
-}
-
 pub(super) fn rename_dotted(flow: &mut Flow, line: &str) {
     flow.server(&with_attributes(line, |one| match one.split_once('=') {
         Some((key, value)) => Some(format!("{}={value}", key.replace('.', ""))),

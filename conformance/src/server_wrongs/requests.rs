@@ -1,5 +1,6 @@
 //! Mistakes with requests and their outcomes.
 
+use super::accepting::instead_of;
 use super::parts::{
     code, has_id, is_call, is_ok_of, is_one_way, is_reply, is_terminal, mark, rest, with_rest,
     with_word, without, word,
@@ -43,14 +44,6 @@ pub(super) fn other_error_codes(flow: &mut Flow, line: &str) {
     match word(line) {
         "/error" => flow.client(&with_rest(line, "refused")),
         _ => flow.client(line),
-    }
-}
-
-/// Passes `line` on, but says `instead` where it is a refusal with `refusal`.
-fn instead_of(flow: &mut Flow, line: &str, refusal: &str, instead: &str) {
-    match is_reply(line, "no") && code(line) == refusal {
-        true => flow.client(&format!("{} {instead}", mark(line))),
-        false => flow.client(line),
     }
 }
 

@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn acks_follow_the_slowest_reader_up_to_the_wire() {
+    fn acks_follow_the_slowest_reader() {
         let mut acks = Acks::new(size(4));
         let (one, two) = (inbox(), inbox());
         acks.join(one.clone(), None);
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn acks_begin_anew_on_each_wire_subscription() {
+    fn acks_restart_on_each_wire_subscription() {
         let mut acks = Acks::new(size(4));
         let reader = inbox();
         acks.join(reader.clone(), None);
@@ -317,7 +317,7 @@ mod tests {
 
     /// A position in a log counts once the server is in that log, also if it was reported before.
     #[test]
-    fn a_reader_that_is_ahead_of_the_server_counts_when_that_comes() {
+    fn a_position_ahead_of_the_server_counts_once_it_is_in_that_log() {
         let mut acks = Acks::new(size(4));
         let (one, two) = (inbox(), inbox());
         acks.join(one.clone(), Some(at("f:3")));
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn no_ack_names_a_number_above_the_last() {
+    fn acks_never_exceed_the_last_received_number() {
         let mut acks = Acks::new(size(4));
         let last = Position { next: MAX_NUMBER, ..at("e:1") };
         acks.begin(last);

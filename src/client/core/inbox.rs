@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_names_what_it_dropped_per_topic() {
+    fn a_full_queue_reports_dropped_deliveries_per_topic() {
         let inbox = Inbox::of_topics(2, usize::MAX, 8);
         fill(&inbox, (1..=4).map(|n| notification("a", &format!("e:{n}"), b"")));
         fill(&inbox, [notification("b", "f:1", b"")]);
@@ -212,9 +212,9 @@ mod tests {
         assert_eq!(drain(&inbox), [lagged("a", "e", 1, 1), notification("a", "e:2", b"3456")]);
     }
 
-    /// Deliveries that were taken out do not count any more: a queue that is kept empty never lags.
+    /// Deliveries that were taken out no longer count, so a queue that is kept empty never lags.
     #[test]
-    fn what_is_taken_makes_room() {
+    fn taken_deliveries_make_room_in_the_queue() {
         let inbox = Inbox::new(10, 3);
         for n in 1..=100 {
             let delivery = notification("a", &format!("e:{n}"), b"12");
@@ -315,9 +315,9 @@ mod tests {
         assert!(inbox.close().is_some());
     }
 
-    /// A reset to a log is on its way while it is queued, dropped unread, or taken out.
+    /// A reset to a log is pending while it is queued, dropped unread, or taken out.
     #[test]
-    fn a_return_to_a_log_is_on_its_way_until_it_was_handed_over() {
+    fn a_return_to_a_log_is_pending_until_it_is_handed_over() {
         let f = Epoch::new("f").unwrap();
         for overflows in [false, true] {
             let inbox = Inbox::new(1, usize::MAX);

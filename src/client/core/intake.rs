@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_comes_before_the_driver_waits_is_seen() {
+    fn a_request_before_the_driver_waits_is_not_missed() {
         let (task, mut step) = (Arc::default(), Step::default());
         let intake = open_for(&task);
         intake.push(request(Caller::Call)).unwrap();
@@ -175,7 +175,7 @@ mod tests {
 
     /// Checks both the intake and the core.
     #[test]
-    fn a_burst_leaves_no_room_behind() {
+    fn buffers_shrink_after_a_burst() {
         let mut core = Core::new(Arc::default(), false, false);
         let (intake, mut step) = (open_for(&Arc::default()), Step::default());
         for _ in 0..3 {

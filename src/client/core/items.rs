@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn credit_comes_back_by_the_half_window() {
+    fn credit_is_returned_by_half_windows() {
         for (window, grants) in [(1, [1, 1, 1, 1]), (2, [1, 1, 1, 1]), (4, [0, 2, 0, 2])] {
             let flow = ItemQueue::new(window);
             for grant in grants {
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_taken_than_the_window() {
+    fn items_beyond_the_window_are_rejected() {
         let flow = ItemQueue::new(5);
         let mut granted = 5;
         for round in 0..100 {
@@ -163,10 +163,10 @@ mod tests {
         }
     }
 
-    /// Credit that the application holds is not given back. Released credit is given back by the
-    /// half window, or at once if the server has none left.
+    /// Credit that the application holds is not returned. Released credit is returned by the half
+    /// window, or at once if the server has none left.
     #[test]
-    fn held_credit_is_given_back_when_it_is_released() {
+    fn held_credit_is_returned_when_released() {
         let flow = ItemQueue::new(4);
         let cx = &mut Context::from_waker(Waker::noop());
         for _ in 0..4 {

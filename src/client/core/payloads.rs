@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn short_payloads_share_bounded_blocks() {
+    fn short_payloads_share_blocks_of_bounded_size() {
         let mut payloads = Payloads::new();
         let copies: Vec<_> = (0..64_u8).map(|n| payloads.copy(Run::Replies, &[n; 32])).collect();
         for (n, copy) in (0..).zip(&copies) {
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn long_payloads_and_those_of_different_runs_share_nothing() {
+    fn long_payloads_and_separate_batches_share_no_block() {
         let mut payloads = Payloads::new();
         let topics = [Run::Notifications(1), Run::Notifications(2), Run::Replies];
         let copies: Vec<_> =

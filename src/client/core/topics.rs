@@ -436,7 +436,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dead_streams_of_all_notifications_do_not_pile_up() {
+    fn dropped_broadcast_streams_do_not_accumulate() {
         let mut topics = Topics::default();
         let kept = Arc::new(Inbox::new(1, 1));
         topics.join_all(&kept);

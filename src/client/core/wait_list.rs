@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_ticket_goes_first_and_the_next_follows() {
+    fn wait_list_is_first_in_first_out() {
         let mut list = WaitList::default();
         assert!(list.is_first(None));
         let (mut one, mut two) = (None, None);

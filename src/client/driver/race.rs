@@ -190,7 +190,7 @@ mod tests {
     const NEVER: u64 = 1_000_000;
 
     #[tokio::test(start_paused = true)]
-    async fn the_next_begins_after_a_head_start_or_a_failure() {
+    async fn next_endpoint_starts_after_the_head_start_or_a_failure() {
         let field = [("a", NEVER, false), ("b", 10, true), ("c", NEVER, false), ("d", 100, false)];
         let expected = ["0 a", "250 b", "260 b failed", "260 c", "510 d", "610 d won", "a", "c"];
         assert_eq!(run(&field).await, expected);
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn families_take_turns() {
+    fn address_families_alternate() {
         let same = |one: &&str, other: &&str| one.as_bytes()[0] == other.as_bytes()[0];
         let mixed = |all: &[&'static str]| interleave(all.to_vec(), same).join(" ");
         assert_eq!(mixed(&["6a", "6b", "6c", "4a", "4b"]), "6a 4a 6b 4b 6c");

@@ -412,7 +412,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_share_is_enough_for_a_handshake_and_leaves_time_for_another() {
+    fn a_time_share_allows_a_handshake_and_leaves_time_for_the_next() {
         let share = |left, others| share(Duration::from_millis(left), others).as_millis();
         assert_eq!([share(10_000, 0), share(10_000, 1), share(10_000, 3)], [10_000, 5_000, 2_500]);
         assert_eq!([share(10_000, 40), share(3_000, 40), share(0, 40)], [2_000, 1_500, 0]);

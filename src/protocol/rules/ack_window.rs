@@ -119,7 +119,7 @@ mod tests {
 
     /// Compares the window with a plain set of numbers, over many random schedules.
     #[test]
-    fn the_count_equals_that_of_a_plain_set() {
+    fn the_window_count_matches_a_plain_set() {
         let mut random = fastrand::Rng::with_seed(7);
         for _ in 0..500 {
             let size = random.u64(1..9);
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_whatever_the_size() {
+    fn memory_is_bounded_for_any_window_size() {
         let mut window = window(u64::MAX);
         let mut number = 1;
         while window.room() > 0 {

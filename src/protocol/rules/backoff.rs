@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pause_is_uniform_in_the_window_above_its_least() {
+    fn the_pause_is_uniform_between_the_minimum_and_the_window() {
         assert_eq!(BACKOFF.pause(0, 0), BACKOFF.base / 10);
         assert_eq!(BACKOFF.pause(0, u64::MAX), BACKOFF.base);
         let mut random = fastrand::Rng::with_seed(1);
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_level_lasts_as_long_as_its_window() {
+    fn a_backoff_level_lasts_as_long_as_its_window() {
         let level = |millis| BACKOFF.level(Duration::from_millis(millis));
         for (first, last, expected) in [(0, 249, 0), (250, 749, 1), (750, 1_749, 2)] {
             assert_eq!((level(first), level(last)), (expected, expected));
@@ -147,10 +147,10 @@ mod tests {
         assert_eq!(Backoff { base: Duration::ZERO, ..BACKOFF }.level(SECOND), 0);
     }
 
-    /// Threat 40: the number of repetitions in a time is bounded, whatever the answers and the
-    /// jitter.
+    /// The number of retries in a given time is bounded for all answers and all jitter.
+    /// SECURITY.md, threat 40.
     #[test]
-    fn repetitions_are_bounded_by_their_least_pauses() {
+    fn retries_are_bounded_by_the_minimum_pauses() {
         let mut repeats = Repeats::default();
         let (mut count, mut time) = (0, Duration::ZERO);
         while time <= 30 * SECOND {
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_follows_the_hint_in_a_window_of_its_length() {
+    fn a_pause_adds_jitter_after_the_retry_hint() {
         let after = |hint: u64, jitter| {
             let mut repeats = Repeats { level: 1 };
             repeats.pause_after(Duration::from_millis(hint), BACKOFF, jitter).as_millis()

@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn every_number_is_delivered_or_named_once() {
+    fn every_number_is_delivered_or_in_a_gap_once() {
         let mut cursor = Cursor::start(window(1, 1), None).unwrap();
         assert_eq!(cursor.step(window(1, 1)).1, Step::CaughtUp);
         assert_eq!(cursor.step(window(1, 4)).1, Step::Read { first: 1, last: 3 });
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn another_log_is_a_reset_to_its_beginning() {
+    fn a_different_log_resets_the_cursor_to_its_beginning() {
         let cursor = Cursor::start(window(3, 8), None).unwrap();
         let other = Window { epoch: epoch("f"), first: 2, next: 4 };
         let (cursor, step) = cursor.step(other);

@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn terms_are_numbers_and_words() {
+    fn flow_control_terms_are_parsed_and_written() {
         let mut terms = Terms::default();
         for (key, value) in [
             ("window", "0"),
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn latest_skips_only_after_a_wait_and_with_several_messages_left() {
+    fn slow_latest_skips_only_after_a_wait_and_with_several_left() {
         let mut flow = flow(&[("slow", "latest")], log(1, 1));
         assert_eq!(flow.skip(at(1), log(1, 9)), None);
         for (next, head, skipped) in [(1, 8, Some(7)), (7, 8, Some(7)), (8, 8, None), (9, 8, None)]
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn close_ignores_numbers_that_left_before_the_subscription_began() {
+    fn slow_close_ignores_drops_before_the_subscription() {
         let strict = flow(&[("slow", "close")], log(5, 9));
         assert_eq!(strict.overtaken(at(2), 4), Overtaken::Name(4));
         assert_eq!(strict.overtaken(at(2), 7), Overtaken::Name(4));

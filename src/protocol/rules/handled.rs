@@ -171,7 +171,7 @@ mod tests {
 
     /// Compares the floor with a plain set of numbers, in any order.
     #[test]
-    fn the_floor_is_that_of_a_set() {
+    fn the_floor_matches_a_plain_set() {
         let mut random = fastrand::Rng::with_seed(3);
         for _ in 0..200 {
             let (mut all, e) = (handled(7), epoch("e"));

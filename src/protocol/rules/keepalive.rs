@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_server_is_probed_before_it_is_given_up() {
+    fn a_silent_server_is_probed_before_it_is_declared_dead() {
         let mut keepalive = KeepAlive::default();
         let look = |keepalive: &mut KeepAlive, millis, awaits| {
             let verdict = keepalive.look(at(millis), awaits, PERIOD, PERIOD);

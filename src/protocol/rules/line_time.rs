@@ -34,7 +34,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_grows_with_the_bytes_received() {
+    fn line_time_grows_with_the_bytes_received() {
         let time = LineTime { base: PERIOD, bytes_per_second: 16 * 1024 };
         assert_eq!(time.deadline(at(5), 0), at(10_005));
         assert_eq!(time.deadline(at(5), 8 * 1024), at(10_505));

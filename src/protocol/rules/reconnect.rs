@@ -184,10 +184,11 @@ mod tests {
         (reconnect.round(due), due.as_millis())
     }
 
-    /// Threat 25: 2,000 clients lose their server together and reach it again after a while. No
-    /// tenth of a second has more than three times its share of them.
+    /// 2,000 clients lose their server at the same time, and it is reachable again after a while.
+    /// No tenth of a second has more than three times its share of the reconnects. SECURITY.md,
+    /// threat 25.
     #[test]
-    fn clients_that_were_lost_together_come_back_spread() {
+    fn simultaneous_losses_lead_to_spread_reconnects() {
         for (away, seed) in [0, 20, 300, 1_000, 2_000, 5_000, 10_000, 40_000].into_iter().zip(1..) {
             let mut random = fastrand::Rng::with_seed(seed);
             let mut back: Vec<_> = (0..2_000).map(|_| comes_back(away, &mut random)).collect();
@@ -217,7 +218,7 @@ mod tests {
 
     /// [C5.3] The example of docs/protocol/reconnecting.md, section 14.
     #[test]
-    fn the_example_of_the_document_holds() {
+    fn reconnect_times_match_the_documented_example() {
         let mut reconnect = Reconnect::new(1, BACKOFF);
         assert_eq!(next(&mut reconnect, 0), (vec![0], 0));
         reconnect.opened(0, at(0));
@@ -255,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn all_addresses_have_their_turn_in_one_round() {
+    fn one_round_tries_every_address() {
         let mut reconnect = Reconnect::new(3, BACKOFF);
         let mut begun = || {
             let round = next(&mut reconnect, u64::MAX);
@@ -270,7 +271,7 @@ mod tests {
     /// A client has one round in each window, at the same point in all of them. The next loss has
     /// its own point.
     #[test]
-    fn a_client_has_one_place_in_all_windows() {
+    fn a_client_uses_the_same_jitter_in_all_windows() {
         let mut reconnect = after_a_loss(1);
         let rounds = [HALF, 0, u64::MAX, 0].map(|jitter| next(&mut reconnect, jitter).1);
         assert_eq!(rounds, [137, 525, 1_300, 2_850]);
@@ -281,7 +282,7 @@ mod tests {
 
     /// If a round took longer than its window, the next window begins when the round ends.
     #[test]
-    fn a_long_round_moves_the_windows() {
+    fn a_long_round_delays_the_next_window() {
         let mut reconnect = after_a_loss(1);
         assert_eq!(next(&mut reconnect, 0).1, 25);
         reconnect.failed(at(10_025));
@@ -296,10 +297,10 @@ mod tests {
         assert_eq!(next(&mut reconnect, u64::MAX), (vec![1, 0], 250));
     }
 
-    /// [C5.4] An address is left out until its time is over. If all addresses wait, the windows
-    /// wait.
+    /// [C5.4] An address is skipped until its retry hint has expired. If all addresses wait, the
+    /// windows wait.
     #[test]
-    fn an_address_that_asks_for_patience_is_left_out() {
+    fn an_address_with_a_retry_hint_is_skipped() {
         let mut reconnect = after_a_loss(2);
         reconnect.retry_after(0, at(9_000));
         assert_eq!(next(&mut reconnect, u64::MAX), (vec![1], 250));
@@ -321,7 +322,7 @@ mod tests {
 
     /// The latest hint of an address counts, in whichever order the hints came.
     #[test]
-    fn an_address_asks_for_the_latest_of_its_times() {
+    fn the_latest_retry_hint_of_an_address_counts() {
         let mut reconnect = after_a_loss(1);
         reconnect.retry_after(0, at(9_000));
         reconnect.retry_after(0, at(1_000));
@@ -330,7 +331,7 @@ mod tests {
 
     /// A second call of `due` does not move the round.
     #[test]
-    fn asking_again_does_not_move_the_round() {
+    fn calling_due_again_does_not_move_the_round() {
         let mut reconnect = after_a_loss(1);
         assert_eq!([1, 2, 3].map(|jitter| reconnect.due(|| jitter << 62)), [at(81); 3]);
         // A round that begins early, as with a manual reconnect, uses up its window.

@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subscription_is_accepted_delivers_and_is_left() {
+    fn a_subscription_is_accepted_delivers_and_unsubscribes() {
         let (state, actions) = on(State::Absent, Event::Join { from: None });
         assert_eq!(actions, [Action::Subscribe { from: None }]);
         let (state, actions) = on(state, Event::Accepted(at("e:18")));
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_is_named_whoever_finds_it() {
+    fn a_missing_number_is_reported_as_a_gap() {
         let live = State::Live(at("e:5"));
         let (state, actions) = on(live, Event::Notification(8));
         assert_eq!(actions, [missed(5, 7, false), Action::Deliver(at("e:8"))]);
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_below_the_next_are_violations() {
+    fn numbers_below_the_expected_next_are_violations() {
         let live = State::Live(at("e:5"));
         assert_eq!(on(live, Event::Notification(4)), (live, vec![Action::Violation]));
         let epoch = at("e:1").epoch;
@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn another_epoch_is_reported_as_a_reset() {
+    fn a_different_epoch_is_reported_as_a_reset() {
         let resumed = State::Requested { from: Some(at("e:5")), then: Then::Stay };
         let (state, actions) = on(resumed, Event::Accepted(at("f:1")));
         assert_eq!((state, actions), (State::Live(at("f:1")), vec![Action::Reset(at("f:1"))]));

@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn the_greatest_time_does_not_exceed_the_limit() {
+    fn violation_limit_holds_at_the_greatest_time() {
         let (violations, is_over) = Violations::default().one_more(at(u64::MAX), 1, PERIOD);
         assert!(!is_over);
         assert!(!violations.one_more(at(u64::MAX), 1, Duration::MAX).1);

@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pushed_value_cannot_bring_a_second_attribute() {
+    fn a_pushed_value_cannot_inject_a_second_attribute() {
         let mut list = AttributeList::new();
         assert!(list.push("a", "1;b=2").is_err());
         assert!(list.push("a;b", "1").is_err());

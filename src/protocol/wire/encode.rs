@@ -173,7 +173,7 @@ mod tests {
     /// [B2.2] Even the longest topic, epoch and number stay within the limits of a value and of a
     /// head.
     #[test]
-    fn the_longest_after_is_well_formed() {
+    fn the_longest_after_attribute_is_well_formed() {
         let (topic, epoch) = ("t".repeat(MAX_NAME), "e".repeat(MAX_EPOCH));
         let position = Position { epoch: Epoch::new(&epoch).unwrap(), next: MAX_NUMBER };
         let mut out = Vec::new();

@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_have_one_spelling_and_an_upper_bound() {
+    fn ids_have_one_spelling_and_an_upper_bound() {
         assert_eq!(parse_number(b"0"), Some(0));
         assert_eq!(parse_number(b"9007199254740991"), Some(MAX_NUMBER));
         for bad in

@@ -179,9 +179,9 @@ mod tests {
         assert_eq!(split(&single, 8), (vec![b"a".to_vec()], Some(9)));
     }
 
-    /// Row 3 of the threats: 100 MB without an LF, in writes of 1 KiB.
+    /// 100 MB without an LF, in writes of 1 KiB. SECURITY.md, threat 3.
     #[test]
-    fn the_buffer_of_a_line_without_end_is_never_above_the_limit() {
+    fn buffer_of_an_unterminated_line_stays_within_the_limit() {
         for max_line in [DEFAULT_MAX_LINE, 65_536, 10_000_019] {
             let mut lines = LineDecoder::new(max_line);
             let mut errors = 0;
@@ -193,7 +193,7 @@ mod tests {
         }
     }
 
-    /// Row 4 of the threats: no byte is scanned twice, however the lines are cut.
+    /// SECURITY.md, threat 4: no byte is scanned twice, however the lines are cut.
     #[test]
     fn no_byte_is_scanned_twice() {
         for (piece, line) in [(1, 60_000), (7, 60_000), (1, 1), (3, 2), (1_000, 60_000)] {
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_lines_leave_no_buffer_and_partial_ones_stay_within_the_limit() {
+    fn complete_lines_leave_no_buffer_and_partial_ones_are_bounded() {
         let mut lines = LineDecoder::new(100_000);
         for _ in 0..99 {
             let mut piece = &[b'x'; 1_000][..];

@@ -149,8 +149,14 @@ name_type!(
     /// ```
     Topic,
     |name| is_name(name.as_bytes()),
-    "not a topic name: 1 to 128 bytes, segments of A-Z a-z 0-9 _ - joined by one . or /"
+    Self::INVALID
 );
+
+impl Topic {
+    /// The text of the error for an invalid topic.
+    pub(crate) const INVALID: &str =
+        "not a topic name: 1 to 128 bytes, segments of A-Z a-z 0-9 _ - joined by one . or /";
+}
 
 impl Method {
     /// Checks the name of a method without allocating a [`Method`].
@@ -175,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_with_a_leading_slash_are_not_for_applications() {
+    fn names_with_a_leading_slash_are_reserved() {
         assert!(Word::new("/renew").is_some_and(Word::is_protocol));
         for bad in ["/", "//a", "/a/"] {
             assert!(Word::new(bad).is_none(), "{bad}");

@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn hello_is_read_back() {
+    fn hello_round_trips() {
         let hello = Hello { idle: Some(120), session: Uuid::from_u128(7), ..Hello::default() };
         let mut out = Vec::new();
         hello.encode(&mut out);
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn notices_are_read_back() {
+    fn notices_round_trip() {
         let topic = Topic::new("offers").unwrap();
         let position: Position = "e:8".parse().unwrap();
         let mut out = Vec::new();

@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn the_parts_of_a_line() {
+    fn a_line_is_parsed_into_its_parts() {
         let line = Line::parse(b"* offers 18 {\"id\":43}").unwrap();
         assert_eq!((line.mark, line.word.as_str()), (Mark::Reserved, "offers"));
         let (seq, payload) = line.rest.split_argument();
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn the_words_of_replies_are_no_methods() {
+    fn reply_words_are_not_method_names() {
         let fault = Line::parse_request(b"12 ok x").unwrap_err();
         assert_eq!((fault.at, fault.id.map(RequestId::get)), (3, Some(12)));
         assert!(Line::parse(b"12 ok x").is_ok());

@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_is_a_code_and_a_text() {
+    fn a_reason_is_parsed_into_code_and_text() {
         assert_eq!(reason(b"1 no busy"), Reason::new(Code::BUSY, ""));
         let full = reason(b"1 err not-found no offer \x1b[1m 7");
         assert_eq!(full.code, "not-found");
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_one_line_for_any_text() {
+    fn a_failure_stays_on_one_line_for_any_text() {
         let mut out = Vec::new();
         let text = format_args!("a\nb");
         encode_failure(&mut out, RequestId::FIRST, Outcome::Cut, &Code::LOST, text);

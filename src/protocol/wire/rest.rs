@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn the_three_bytes_travel_as_pairs() {
+    fn special_bytes_are_stuffed_as_pairs() {
         assert_eq!(stuffed(b"a\nb\rc\x10d"), b"a\x10Jb\x10Mc\x10Pd");
         assert_eq!(stuffed(b""), b"");
         assert_eq!(stuffed(b"plain {\"json\":1}"), b"plain {\"json\":1}");
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_is_undone_once() {
+    fn a_pair_is_unstuffed_once() {
         assert_eq!(unstuff(b"\x10PJ").as_ref(), b"\x10J");
         assert_eq!(stuffed(b"\x10J"), b"\x10PJ");
     }

@@ -32,7 +32,9 @@ pub struct InvalidTraceParent;
 
 impl fmt::Display for InvalidTraceParent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not a traceparent")
+        f.write_str(
+            "not a traceparent: VERSION-TRACE-PARENT-FLAGS in lower-case hexadecimal digits",
+        )
     }
 }
 
@@ -104,7 +106,7 @@ mod tests {
     const GOOD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     #[test]
-    fn the_form_is_exact() {
+    fn trace_context_syntax_is_exact() {
         assert_eq!(GOOD.parse::<TraceParent>().unwrap().to_string(), GOOD);
         let later = GOOD.replacen("00", "cc", 1);
         assert_eq!(later.parse::<TraceParent>().unwrap().to_string(), later);
@@ -126,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parent_has_ids() {
+    fn a_trace_parent_has_nonzero_ids() {
         assert_eq!(TraceParent::new(0, 1, true), None);
         assert_eq!(TraceParent::new(1, 0, true), None);
         let parent = TraceParent::new(1, 2, false).unwrap();

@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_whole_token_authenticates() {
+    fn only_the_complete_token_authenticates() {
         let tokens = TokenAuthenticator::new()
             .token("secret-a", Principal::new("a"))
             .token("secret-b", Principal::new("b"));
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn schemes_fit_into_the_attribute() {
+    fn the_list_of_schemes_fits_into_the_attribute() {
         assert_eq!(announced_schemes(&Schemes(51)).len(), 51);
         for wrong in [0, 52] {
             let announced = std::panic::catch_unwind(|| announced_schemes(&Schemes(wrong)));

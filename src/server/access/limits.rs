@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_its_places_and_gets_them_back() {
+    fn connection_limit_per_address_is_released_on_close() {
         let limits = limits(10, 2);
         let (one, other) = (peer("10.0.0.1:1"), peer("10.0.0.2:1"));
         let first = limits.admit(0, &one).unwrap();
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reserve_grows_with_the_limit() {
+    fn file_descriptor_reserve_grows_with_the_limit() {
         assert_eq!([64, 1_024, 20_000, 1 << 20].map(reserve), [32, 64, 1_250, 2_048]);
     }
 }

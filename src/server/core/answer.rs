@@ -9,7 +9,10 @@ use crate::{
     },
     server::{
         core::connection::{Connection, Taken},
-        handlers::reply::{After, Answer, Ended, Rejection, Reply},
+        handlers::{
+            reply::{After, Answer, Ended, Rejection, Reply},
+            router::Found,
+        },
     },
 };
 
@@ -27,16 +30,28 @@ impl Connection {
 
     /// Answers a request that has ended. Dropping the bytes of its reply can run user code, so it
     /// is guarded.
-    pub(super) fn finish_ended(&mut self, id: Option<RequestId>, ended: Ended) {
+    pub(super) fn finish_ended(
+        &mut self,
+        id: Option<RequestId>,
+        method: Option<Found>,
+        ended: Ended,
+    ) {
+        if let Ended::Panicked = ended {
+            self.report_panic(id, method);
+        }
         self.answer_ended(id, &ended);
         guarded(|| drop(ended));
     }
 
+    #[cold]
+    fn report_panic(&mut self, id: Option<RequestId>, method: Option<Found>) {
+        self.active().tally.panics += 1;
+        let id = id.map(RequestId::get);
+        let method = method.map_or("/publish", |method| self.environment.methods.name(method));
+        tracing::error!(method, id, "handler panicked");
+    }
+
     fn answer_ended(&mut self, id: Option<RequestId>, ended: &Ended) {
-        if let Ended::Panicked = ended {
-            self.active().tally.panics += 1;
-            tracing::error!(?id, "handler panicked");
-        }
         if let Ended::Refused(rejection) = ended {
             self.on_rejection(id, rejection);
         }

@@ -205,7 +205,7 @@ fn a_handler_that_waits_wakes_the_driver() {
 }
 
 #[test]
-fn a_message_wakes_the_driver() {
+fn a_published_message_wakes_the_driver() {
     let environment = Arc::new(Environment::new(ServerConfig::new(), echo()));
     let mut hand = Hand::of(&environment);
     let publisher = environment.publisher();
@@ -219,10 +219,10 @@ fn a_message_wakes_the_driver() {
     assert_eq!((hand.wakes(), hand.turn().as_str()), (1, ""));
 }
 
-/// A subscription with `slow=latest` skips to the newest message also when the last look at it
-/// finds that the peer does not read.
+/// A subscription with `slow=latest` skips to the newest message also when its final copy finds
+/// that the peer does not read.
 #[test]
-fn slow_latest_skips_at_the_last_look_if_the_peer_does_not_read() {
+fn slow_latest_skips_at_the_final_copy_for_a_non_reading_peer() {
     let config = ServerConfig::new().notification_mark(1);
     let environment = Arc::new(Environment::new(config, echo()));
     let mut hand = Hand::of(&environment);
@@ -436,10 +436,10 @@ fn a_lease_that_is_not_renewed_ends_its_subscriptions() {
     assert!(hand.send("3 /unsubscribe t\n").starts_with("3 no not-subscribed"));
 }
 
-/// [S20.4] Row 30 of the threats: when a stopped process goes on, all deadlines of an hour have
-/// passed, and the lines that the peer sent in time have not been read.
+/// [S20.4] When a suspended process continues, all deadlines of an hour have passed, and the lines
+/// that the peer sent in time have not been read yet. SECURITY.md, threat 30.
 #[test]
-fn what_was_received_is_read_before_deadlines_fire() {
+fn received_bytes_are_processed_before_deadlines_fire() {
     for is_read in [true, false] {
         let mut hand = Hand::new(ServerConfig::new(), echo());
         hand.send("1 /subscribe t\n2 ech");
@@ -455,7 +455,7 @@ fn what_was_received_is_read_before_deadlines_fire() {
 }
 
 #[test]
-fn a_server_that_stops_finishes_what_it_has_read() {
+fn a_stopping_server_finishes_requests_it_has_read() {
     let (router, senders) = waiting();
     let mut hand = Hand::new(ServerConfig::new(), router);
     hand.send("1 wait\n");
@@ -490,7 +490,7 @@ fn requests_past_the_drain_time_are_cut() {
 }
 
 #[test]
-fn a_quit_is_answered_last() {
+fn quit_reply_is_the_last_line() {
     let (router, senders) = waiting();
     let mut hand = Hand::new(ServerConfig::new(), router);
     assert_eq!(hand.send("1 wait\n2 /quit\n3 echo c\n"), "");
@@ -500,7 +500,7 @@ fn a_quit_is_answered_last() {
 }
 
 #[test]
-fn a_peer_that_reads_nothing_is_dropped() {
+fn a_non_reading_peer_is_dropped() {
     let mut hand = Hand::new(ServerConfig::new().write_progress(secs(20)), echo());
     hand.room = 3;
     assert_eq!(hand.send("1 echo abc\n"), "1 o");
@@ -533,7 +533,7 @@ impl Authenticator for Names {
 }
 
 #[test]
-fn a_stranger_authenticates_first() {
+fn an_unauthenticated_peer_must_authenticate_first() {
     let environment = Environment::new(ServerConfig::new(), echo()).authenticator(Names);
     let environment = Arc::new(environment);
     let mut hand = Hand::of(&environment);
@@ -546,7 +546,7 @@ fn a_stranger_authenticates_first() {
 }
 
 #[test]
-fn a_peer_that_its_transport_has_identified_need_not_authenticate() {
+fn a_peer_identified_by_its_transport_needs_no_auth() {
     let environment = Environment::new(ServerConfig::new(), echo()).authenticator(Names);
     let environment = Arc::new(environment);
     let peer = PeerAddr::Other("test".into());
@@ -582,7 +582,7 @@ fn a_session_uses_the_clock_of_its_driver() {
 
 /// When the server's buffers are full, a connection whose peer has not read for 2 s is closed.
 #[test]
-fn the_upkeep_sheds_a_peer_that_does_not_read() {
+fn upkeep_sheds_a_non_reading_peer() {
     let config = ServerConfig::new().buffered_bytes_total(64 * 1024).reply_mark(1 << 20);
     let environment = Arc::new(Environment::new(config, echo()));
     let mut upkeep = Upkeep::new(&environment, Time::default());
@@ -625,9 +625,9 @@ fn shedding_refuses_parked_requests() {
     }
 }
 
-/// Row 31 of the threats: a connection that was held back once does not wake itself for ever.
+/// A connection that was paused once does not wake itself forever. SECURITY.md, threat 31.
 #[test]
-fn a_resumed_connection_comes_to_rest() {
+fn a_resumed_connection_does_not_wake_itself_forever() {
     let (router, _senders) = waiting();
     let mut hand = Hand::new(ServerConfig::new().reply_mark(100), router);
     hand.room = 0;
@@ -675,10 +675,10 @@ fn line_time_restarts_after_a_pause_in_reading() {
     assert_eq!(hand.send("o a\n"), "20 ok a\n");
 }
 
-/// A connection that was held because its peer did not read goes on when the peer reads, and then
-/// rests.
+/// A connection that was paused because its peer did not read resumes when the peer reads, and then
+/// becomes idle.
 #[test]
-fn a_connection_that_was_held_rests_again() {
+fn a_paused_connection_resumes_and_becomes_idle() {
     let mut hand = Hand::new(ServerConfig::new().reply_mark(64), echo());
     hand.room = 0;
     for _ in 0..100 {

@@ -241,8 +241,7 @@ impl Connection {
             return Err((Code::TOO_LARGE, String::new()));
         }
         let (bytes, window) = (arguments.bytes, DEFAULT_WINDOW);
-        let limit = self.environment.config.handler_time;
-        let work = Work { id: Some(id), cancel: None, until, window, bytes, limit };
+        let work = Work { id: Some(id), cancel: None, until, window, bytes, method: None };
         let (topic, payload) = (&arguments.topic, payload.into_owned().into());
         self.run(work, |environment, _, _| {
             // `append` is called here, and not in the future, because messages are numbered in line

@@ -15,6 +15,7 @@ use crate::{
     server::{
         handlers::{
             reply::{Answer, Ended, Reply},
+            router::Found,
             running::Running,
         },
         mailbox::{Mailbox, Whom},
@@ -65,6 +66,8 @@ struct Kept {
     until: Time,
     /// Whether its slot is in `ready`.
     is_ready: bool,
+    /// The method of the application; `None` for a `/publish`.
+    method: Option<Found>,
 }
 
 /// The limits of a request in flight.
@@ -86,6 +89,8 @@ pub(super) struct Bounds {
 /// A request that has ended, and is to be answered if it has an id.
 pub(super) struct Over {
     pub(super) id: Option<RequestId>,
+    /// The method of the application; `None` for a `/publish`.
+    pub(super) method: Option<Found>,
     pub(super) how: How,
 }
 
@@ -165,6 +170,7 @@ impl InFlight {
         &mut self,
         id: Option<RequestId>,
         cancel: Option<RequestId>,
+        method: Option<Found>,
         running: Running,
         Bounds { begun, limit, usual, until, credit, bytes }: Bounds,
     ) -> Time {
@@ -188,6 +194,7 @@ impl InFlight {
             credit,
             until,
             is_ready: false,
+            method,
         });
         if is_stream {
             self.make_ready(slot);
@@ -273,7 +280,8 @@ impl InFlight {
 
     /// Frees the slot, and drops what is left of the handler.
     fn remove(&mut self, slot: usize, ended: Option<Ended>) -> Option<Over> {
-        let Kept { id, running, bytes, ending, is_ready, .. } = self.slots[slot].kept.take()?;
+        let kept = self.slots[slot].kept.take()?;
+        let Kept { id, running, bytes, ending, is_ready, method, .. } = kept;
         self.bytes -= bytes;
         self.ids[slot] = 0;
         self.free.push(slot);
@@ -294,7 +302,7 @@ impl InFlight {
         if let Some(mut items) = items {
             items.over(how.outcome());
         }
-        Some(Over { id, how })
+        Some(Over { id, method, how })
     }
 
     /// The earliest deadline of the requests that were not ended.

@@ -182,9 +182,7 @@ impl Connection {
         until: Time,
     ) {
         let (id, bytes) = (line.mark.id(), line.rest.stuffed().len());
-        let usual = self.environment.config.handler_time;
-        let limit = self.environment.methods.handler_time(method, usual);
-        let mut work = Work { id, cancel: id, until, window, bytes, limit };
+        let mut work = Work { id, cancel: id, until, window, bytes, method: Some(method) };
         if self.environment.hooks.authorizer.is_some() {
             match self.decision(Action::Call(line.word.as_str())) {
                 Decision::Now(Ok(())) => {}

@@ -172,7 +172,7 @@ mod tests {
 
     /// It behaves like a map, with few values and with many.
     #[test]
-    fn numbered_values_behave_like_a_map() {
+    fn numbered_values_match_a_plain_map() {
         let mut random = fastrand::Rng::with_seed(7);
         for most in [1, 8, 16, 17, 40] {
             let (mut numbered, mut map) = (Numbered::default(), BTreeMap::new());
@@ -200,7 +200,7 @@ mod tests {
 
     /// Maps are converted back to a list when few values are left.
     #[test]
-    fn maps_are_kept_for_many_only() {
+    fn maps_are_used_only_for_many_values() {
         let mut numbered = Numbered::default();
         for number in 1..=FEW as u64 {
             numbered.push(number, topic(number));

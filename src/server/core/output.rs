@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_transport_that_takes_nothing_is_stuck() {
+    fn only_a_transport_without_progress_is_stuck() {
         let at = Time::from_millis;
         let mut output = Output::default();
         output.bytes().extend_from_slice(b"1 ok a\n2 ok b\n");

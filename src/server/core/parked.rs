@@ -124,9 +124,9 @@ mod tests {
         ParkedLine { id, bytes: vec![b'x'; bytes], until, is_publish: false, permission: None }
     }
 
-    /// A line gives back its room, in whichever way it leaves.
+    /// A line frees its bytes in whichever way it is removed.
     #[test]
-    fn a_line_that_leaves_gives_its_room_back() {
+    fn a_removed_parked_line_frees_its_bytes() {
         let (mut parked, mut rng) = (Parked::default(), fastrand::Rng::with_seed(1));
         for id in 1..5_000 {
             parked.push_back(line(id, rng.usize(..300), rng.u64(id..id + 40)));
@@ -153,7 +153,7 @@ mod tests {
     /// The bound includes the memory that each line takes besides its bytes. A single line always
     /// fits.
     #[test]
-    fn the_bound_is_held_to_the_byte() {
+    fn parked_bytes_bound_is_exact() {
         let mut parked = Parked::default();
         assert!(parked.has_room(1_000, 0));
         parked.push_back(line(1, 100, 9));

@@ -16,6 +16,7 @@ use crate::{
         },
         handlers::{
             reply::{Answer, Ended, Rejection, Reply},
+            router::Found,
             running::{Running, Started},
         },
         session::Session,
@@ -33,8 +34,8 @@ pub(super) struct Work {
     pub(super) bytes: usize,
     /// The credit of a streamed reply, in items.
     pub(super) window: u64,
-    /// How long its handler may take.
-    pub(super) limit: Duration,
+    /// The method of the application; `None` for a `/publish`.
+    pub(super) method: Option<Found>,
 }
 
 impl Connection {
@@ -60,21 +61,22 @@ impl Connection {
                 Started::Ended(Ended::Replied(Reply(Answer::Stream(items)))) => {
                     self.keep_stream(work, items);
                 }
-                Started::Ended(ended) => self.finish_ended(work.id, ended),
+                Started::Ended(ended) => self.finish_ended(work.id, work.method, ended),
             },
             Some(Err(rejection)) => self.on_rejection(work.id, &rejection),
-            None => self.finish_ended(work.id, Ended::Panicked),
+            None => self.finish_ended(work.id, work.method, Ended::Panicked),
         }
     }
 
     pub(super) fn keep(&mut self, work: Work, running: Running) {
         let (begun, usual) = (self.now, self.environment.config.handler_time);
-        let Work { id, cancel, until, bytes, window: credit, mut limit } = work;
+        let Work { id, cancel, until, bytes, window: credit, method } = work;
+        let mut limit = self.environment.methods.handler_time(method, usual);
         if !self.state.is_reading() {
             limit = limit.min(usual);
         }
         let bounds = Bounds { begun, limit, usual, until, credit, bytes };
-        let deadline = self.active().in_flight.keep(id, cancel, running, bounds);
+        let deadline = self.active().in_flight.keep(id, cancel, method, running, bounds);
         self.set_timeout(deadline);
     }
 
@@ -93,9 +95,9 @@ impl Connection {
         }
     }
 
-    pub(super) fn finish(&mut self, Over { id, how }: Over) {
+    pub(super) fn finish(&mut self, Over { id, method, how }: Over) {
         match (id, how) {
-            (id, How::Ended(ended)) => self.finish_ended(id, ended),
+            (id, How::Ended(ended)) => self.finish_ended(id, method, ended),
             (Some(id), How::Cut(code)) => {
                 self.answer_failure(id, Outcome::Cut, &code, format_args!(""));
             }

@@ -115,14 +115,14 @@ mod tests {
     }
 
     #[test]
-    fn only_the_stuck_above_their_share_are_shed() {
+    fn only_stuck_connections_above_their_share_are_shed() {
         let all = [(1_000, None), (1_000, Some(31)), (100, Some(0)), (101, Some(30))];
         assert_eq!(shed(&all, SHORTAGE), [3]);
         assert_eq!(shed(&all[..3], SHORTAGE), [0; 0]);
     }
 
     #[test]
-    fn the_largest_are_shed_first_and_no_more_than_are_needed() {
+    fn the_largest_are_shed_first_and_only_as_many_as_needed() {
         let all = [(200, Some(0)), (400, Some(9)), (300, Some(5))];
         for (excess, expected) in
             [(0, &[][..]), (1, &[1]), (400, &[1]), (401, &[1, 2]), (701, &[1, 2, 0])]
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn of_equals_the_longest_stuck_is_shed_first_and_then_the_lowest_id() {
+    fn ties_are_shed_by_time_stuck_and_then_by_lowest_id() {
         let all = [(200, Some(9)), (200, Some(8)), (200, Some(7)), (200, Some(7))];
         let shortage = Shortage { excess: 10_000, ..SHORTAGE };
         assert_eq!(shed(&all, shortage), [2, 3, 1, 0]);

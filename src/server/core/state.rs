@@ -273,7 +273,7 @@ mod tests {
 
     /// A stop leads from GREETED to the same states as from OPEN.
     #[test]
-    fn a_stop_leads_to_the_same_states_from_greeted_and_open() {
+    fn stop_leads_to_the_same_states_from_greeted_and_open() {
         for is_first in [true, false] {
             let mut state = FullState::new(None);
             let read = |state: &mut FullState| {
@@ -299,7 +299,7 @@ mod tests {
 
     /// The end of a connection can only move to an earlier time.
     #[test]
-    fn an_end_only_moves_earlier() {
+    fn the_end_of_a_connection_can_only_move_earlier() {
         let mut state = FullState::new(None);
         state.bound_end(at(1));
         assert_eq!(state.end(), None, "the line is not drawn");

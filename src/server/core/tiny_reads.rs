@@ -75,7 +75,7 @@ mod tests {
     /// A pause begins after one tiny read too many, and lasts 10 ms, also if the lower half of the
     /// time wraps.
     #[test]
-    fn a_pause_lasts_one_tick() {
+    fn tiny_reads_pause_lasts_one_tick() {
         for start in [0, 1_000, u64::from(u32::MAX) - 4, 1 << 40] {
             let at = |millis| Time::from_millis(start + millis);
             let mut reads = TinyReads::default();

@@ -451,9 +451,9 @@ mod tests {
         watched(&socket).map(|times| times.map(|time| time.as_secs()))
     }
 
-    /// Row 23 of the threats: the system watches accepted sockets as the configuration says.
+    /// The system watches accepted sockets as the configuration says. SECURITY.md, threat 23.
     #[tokio::test]
-    async fn a_peer_that_is_gone_is_noticed_by_its_socket() {
+    async fn accepted_sockets_detect_a_vanished_peer() {
         let config = ServerConfig::new;
         let plain = |listener| listener;
         assert_eq!(served(plain, config()).await, Some([20, 10, 5]));
@@ -467,7 +467,7 @@ mod tests {
 
     #[cfg(feature = "tls")]
     #[tokio::test]
-    async fn under_tls_it_is_noticed_too() {
+    async fn tls_sockets_detect_a_vanished_peer() {
         use crate::tls::{TlsListener, rustls};
 
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -481,7 +481,7 @@ mod tests {
 
     /// A connection is served even if its transport cannot be prepared, or its listener panics.
     #[tokio::test]
-    async fn a_connection_that_cannot_be_prepared_is_served() {
+    async fn a_connection_is_served_though_its_socket_setup_fails() {
         struct Fails(TcpListener);
 
         impl Listener for Fails {

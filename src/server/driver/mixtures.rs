@@ -326,10 +326,10 @@ fn session(serving: &Serving, id: Uuid) -> Session {
     serving.environment.session(id, PeerAddr::Other("test".into()), now)
 }
 
-/// Rows 7, 8 and 31 of the threats: in any mixture, each request is answered once and counted once,
-/// and the connection neither stalls nor spins.
+/// In any mixture, each request is answered once and counted once, and the connection neither
+/// stalls nor spins. SECURITY.md, threats 7, 8 and 31.
 #[tokio::test(start_paused = true)]
-async fn each_request_is_answered_once_in_any_mixture() {
+async fn any_mixture_of_requests_is_answered_once_each() {
     let mut kinds = BTreeMap::<String, BTreeSet<String>>::new();
     for seed in 1..=300 {
         let dice = Dice::new(seed);

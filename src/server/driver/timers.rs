@@ -231,10 +231,10 @@ mod tests {
         assert_eq!((entries(&timers), Arc::strong_count(&mailbox)), (0, 1));
     }
 
-    /// Row 30 of the threats: after the process was stopped, connections read before deadlines
-    /// fire.
+    /// After the process was suspended, connections read before deadlines fire. SECURITY.md, threat
+    /// 30.
     #[tokio::test(start_paused = true)]
-    async fn alarms_are_held_back_after_a_stop() {
+    async fn alarms_are_delayed_after_a_process_suspension() {
         let turn = |timers: &Timers| {
             let mut timer = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
             timers.poll_turn(timer.as_mut(), &mut Context::from_waker(Waker::noop()));
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn alarms_ring_after_years() {
+    async fn alarms_fire_after_years() {
         const DAY: Duration = Duration::from_secs(24 * 60 * 60);
         let (timers, mailbox) = (Timers::new(), Arc::default());
         let mut alarm = timers.new_alarm();

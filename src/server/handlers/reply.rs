@@ -85,7 +85,7 @@ impl Reply {
     /// ```
     #[must_use]
     pub fn after(self, topic: impl AsRef<str>, published: Published) -> Self {
-        let (payload, position) = match (self.0, published.seen()) {
+        let (payload, position) = match (self.0, published.position()) {
             (Answer::Ok(payload), Some(position)) => (payload, position),
             (Answer::After(after), Some(position)) => (after.payload, position),
             (answer, _) => return Self(answer),
@@ -460,7 +460,6 @@ reasons!(Failure, Rejection);
 pub(in crate::server) fn of_publish(result: Result<Published, PublishError>) -> Reply {
     Reply(match result.and_then(checked_published) {
         Ok(published) => Answer::Published(published),
-        Err(PublishError::Busy(_)) => Answer::No(Rejection::busy("")),
         Err(PublishError::Unavailable(_)) => Answer::Cut(Code::LOST),
         Err(PublishError::InvalidTopic) => Answer::No(Rejection::bad_arguments("")),
         Err(PublishError::TooLarge { .. }) => Answer::No(Rejection::too_large("")),
@@ -483,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hint_is_a_number_of_the_protocol() {
+    fn a_retry_hint_is_within_the_range_of_the_protocol() {
         for (after, millis) in [
             (Duration::ZERO, 1),
             (Duration::from_nanos(1), 1),

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     fmt,
     hash::{BuildHasherDefault, Hasher},
+    num::NonZeroU32,
     task::Waker,
     time::Duration,
 };
@@ -79,7 +80,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         let (doc, limit) = (std::mem::take(&mut endpoint.doc), endpoint.limit);
         let state = self.state.clone();
         let start: Arc<Start> = Arc::new(move |parts, waker| endpoint.start(parts, &state, waker));
-        let found = Found(self.methods.entries.len());
+        let found = Found::at(self.methods.entries.len());
         let at = self.methods.order.partition_point(|&at| *self.methods.entries[at].name < *name);
         self.methods.order.insert(at, self.methods.entries.len());
         self.methods.entries.push(MethodEntry { name: name.into(), doc, limit, start });
@@ -150,20 +151,40 @@ struct MethodEntry {
     start: Arc<Start>,
 }
 
-/// An existing method.
+/// An existing method: its index, counted from 1. It fits into the padding of a request in flight.
 #[derive(Clone, Copy)]
-pub(in crate::server) struct Found(usize);
+pub(in crate::server) struct Found(NonZeroU32);
+
+impl Found {
+    fn at(index: usize) -> Self {
+        let number = u32::try_from(index + 1).ok().and_then(NonZeroU32::new);
+        Self(number.expect("fewer than 2^32 methods"))
+    }
+
+    fn index(self) -> usize {
+        self.0.get() as usize - 1
+    }
+}
 
 impl Methods {
     pub(in crate::server) fn find(&self, word: Word<'_>) -> Option<Found> {
         self.by_name.get(word.as_bytes()).copied()
     }
 
-    /// The time limit of the method's handler; `limit` if the method has none of its own.
-    pub(in crate::server) fn handler_time(&self, method: Found, limit: Duration) -> Duration {
-        match self.entries[method.0].limit {
-            Limit::Server => limit,
-            Limit::Own(limit) => limit,
+    pub(in crate::server) fn name(&self, method: Found) -> &str {
+        &self.entries[method.index()].name
+    }
+
+    /// The time limit of the method's handler; `limit` if the method has none of its own, and for a
+    /// `/publish`.
+    pub(in crate::server) fn handler_time(
+        &self,
+        method: Option<Found>,
+        limit: Duration,
+    ) -> Duration {
+        match method.map(|method| &self.entries[method.index()].limit) {
+            None | Some(Limit::Server) => limit,
+            Some(Limit::Own(limit)) => *limit,
         }
     }
 
@@ -192,7 +213,7 @@ impl Methods {
         parts: &RequestParts<'_>,
         waker: Option<&Waker>,
     ) -> Result<Started, Rejection> {
-        let start = &self.entries[method.0].start;
+        let start = &self.entries[method.index()].start;
         match self.layers.is_empty() {
             true => start(parts, waker),
             false => Layered::start(&self.layers, start, parts).map(Started::Made),

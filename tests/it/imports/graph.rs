@@ -216,7 +216,7 @@ fn every_way_to_import_is_followed() {
 }
 
 #[test]
-fn circles_are_found() {
+fn import_cycles_are_found() {
     let edges =
         [("a", "use crate::b::B;"), ("b", "use super::c::C;"), ("c", "crate::a::A, crate::d::D")];
     let graph = graph_of(&[edges[0], edges[1], edges[2], ("d", ""), ("", "pub mod a;")]);

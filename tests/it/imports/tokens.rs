@@ -133,14 +133,14 @@ fn item_length(rest: &[String]) -> usize {
 }
 
 #[test]
-fn comments_and_literals_are_no_tokens() {
+fn comments_and_literals_yield_no_tokens() {
     let source = "let a = 'x'; // b\nf::<'c>(\"d\\\"e\", '\\'', r#\"g\"h\"#)";
     let expected = "let a = ; f :: < c > ( , , )";
     assert_eq!(tokens(source).0.join(" "), expected);
 }
 
 #[test]
-fn tests_are_no_tokens() {
+fn test_code_yields_no_tokens() {
     let source = "a; #[cfg(test)] mod by_hand; b; #[cfg(test)] use c::{d, e}; \
                   #[cfg(test)] #[x] fn f(g: H) { { } } i; #[cfg(all(test, unix))] mod tests { j }";
     let (kept, files) = tokens(source);

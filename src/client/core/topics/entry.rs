@@ -489,7 +489,7 @@ mod tests {
 
     /// A log is remembered once, with its last position. Of many logs the last ones are remembered.
     #[test]
-    fn the_last_logs_are_remembered_each_once() {
+    fn the_most_recent_logs_are_remembered_once_each() {
         let mut entry = Entry::default();
         for next in 1..=3 {
             live(&mut entry, at(&format!("e:{next}")));
@@ -505,7 +505,7 @@ mod tests {
 
     /// A new stream gets nothing of what earlier streams had or asked for, once these have left.
     #[test]
-    fn a_topic_that_nobody_has_is_begun_anew() {
+    fn a_new_stream_has_no_state_of_earlier_streams() {
         let mut entry = Entry::default();
         let head = Wish { after_reset: Some(AfterReset::Head), ..Wish::default() };
         entry.admit(head).unwrap();
@@ -518,7 +518,7 @@ mod tests {
 
     /// After a subscription that has lasted, pauses begin with the first window again.
     #[test]
-    fn a_subscription_that_has_lasted_begins_with_the_first_pause() {
+    fn backoff_restarts_after_a_long_lived_subscription() {
         let config = ClientConfig::new();
         let (backoff, accepted) = (config.backoff(), SubscriptionEvent::Accepted(at("e:1")));
         for (lasted, level) in [(backoff.stable, 0), (backoff.stable - Duration::from_millis(1), 3)]

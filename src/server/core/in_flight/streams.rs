@@ -227,14 +227,14 @@ mod tests {
         let (begun, limit, usual) = (Time::default(), Duration::MAX, Duration::MAX);
         let bounds = Bounds { begun, limit, usual, until: NEVER, credit, bytes: 0 };
         in_flight.next_waker(&Arc::default());
-        in_flight.keep(Some(id), Some(id), Running::Stream(items), bounds);
+        in_flight.keep(Some(id), Some(id), None, Running::Stream(items), bounds);
         id
     }
 
-    /// Row 8 of the threats: a stream that is cancelled before its turn leaves no entry in the
-    /// queue.
+    /// A stream that is cancelled before its turn leaves no entry in the queue. SECURITY.md, threat
+    /// 8.
     #[test]
-    fn a_cancelled_stream_leaves_the_queue() {
+    fn a_cancelled_stream_leaves_no_queue_entry() {
         let mut in_flight = InFlight::default();
         let first = keep(&mut in_flight, 1, 9);
         for id in 2..1_000 {
@@ -247,7 +247,7 @@ mod tests {
 
     /// [S15.2] A stream whose credit runs out leaves the queue, and returns when it gets credit.
     #[test]
-    fn a_stream_without_credit_has_no_turn() {
+    fn a_stream_without_credit_leaves_the_queue() {
         let mut in_flight = InFlight::default();
         let id = keep(&mut in_flight, 1, 2);
         for _ in 0..2 {

@@ -1,6 +1,6 @@
-//! User code that the client runs, and that panics: the list stands in ARCHITECTURE.md. Each panic is
-//! told as a failed attempt or an ended reader, and the client goes on. Closures that listen are at
-//! the end.
+//! Panics of user code that the client runs (the list is in ARCHITECTURE.md). Each panic is
+//! reported as a failed attempt or as the end of a reader, and the client continues. Callbacks come
+//! last.
 
 use std::{
     io,
@@ -194,9 +194,10 @@ async fn a_connector_that_panics_is_a_failed_attempt() {
     }
 }
 
-/// Where it only looks at an address, or sets what may stay as it is, the attempt goes on.
+/// If the connector panics while it checks an address or sets an optional socket setting, the
+/// attempt continues.
 #[tokio::test(start_paused = true)]
-async fn a_connector_that_panics_in_a_detail_connects() {
+async fn a_connector_panic_in_an_optional_step_is_ignored() {
     for fault in [Fault::Check, Fault::Transport(Step::Limit)] {
         let (builder, mut net) = faulty(fault);
         let client = builder.connect_lazily();
@@ -207,7 +208,7 @@ async fn a_connector_that_panics_in_a_detail_connects() {
 
 /// Without retries, the panic is the error of `connect`.
 #[tokio::test(start_paused = true)]
-async fn a_panic_of_the_connector_is_the_error_of_connect() {
+async fn connect_returns_a_panic_of_the_connector() {
     let connector = |_: &str| async {
         assert!(Instant::now().elapsed() > LONG, "as planned");
         Ok(tokio::io::duplex(64).0)
@@ -220,16 +221,16 @@ async fn a_panic_of_the_connector_is_the_error_of_connect() {
 
 /// An attempt that takes too long is dropped, and that may panic too.
 #[tokio::test(start_paused = true)]
-async fn a_connector_that_panics_when_it_is_given_up_is_given_up() {
+async fn a_connector_panic_on_drop_fails_the_attempt() {
     let (builder, mut net) = faulty(Fault::GivenUp);
     let client = builder.connect_lazily();
     let _server = net.greet().await;
     timeout(LONG, client.connected()).await.unwrap().unwrap();
 }
 
-/// What its error says is user code as well.
+/// The `Display` of a connector's error is user code, too.
 #[tokio::test(start_paused = true)]
-async fn an_error_whose_text_panics_is_a_failed_attempt() {
+async fn a_panic_while_formatting_an_error_fails_the_attempt() {
     let (builder, mut net) = faulty(Fault::Text);
     fails_once(builder, &mut net, "connector").await;
 }
@@ -282,7 +283,7 @@ impl AsyncWrite for PanicIo {
     }
 }
 
-/// Whether it reads, writes or flushes, its connection is over, and it alone.
+/// A panic while reading, writing or flushing ends that connection and no other.
 #[tokio::test(start_paused = true)]
 async fn a_transport_that_panics_ends_its_connection() {
     for step in [Step::Read, Step::Write, Step::Flush] {
@@ -335,7 +336,7 @@ async fn lost(events: &mut ConnectionEvents) -> ConnectionError {
 
 /// The driver of a client of one connection ends with the same error as everything on it.
 #[tokio::test(start_paused = true)]
-async fn the_driver_of_one_connection_survives_its_transport() {
+async fn a_transport_panic_is_the_error_of_a_single_connection() {
     let (near, _far) = tokio::io::duplex(64);
     let io = PanicIo(near, Some(Step::Read), Bomb(Arc::new(AtomicBool::new(true))));
     let (client, connection) = Client::new(io, ClientConfig::new());
@@ -389,7 +390,7 @@ fn is_panic(error: &CallError) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_codec_that_panics_has_failed() {
+async fn a_codec_panic_is_an_encode_or_decode_error() {
     let (client, mut server, _net) = connected().await;
     let unsent = client.request_with::<_, _, String>(Fragile, "m", "panic").await;
     assert!(matches!(&unsent, Err(error @ CallError::Encode(_)) if is_panic(error)), "{unsent:?}");
@@ -424,7 +425,7 @@ async fn a_codec_that_panics_has_failed() {
     assert_eq!(client.stats().in_flight, 0);
 }
 
-/// A resync that panics, wherever that is, has failed: its subscription ends, and no other.
+/// A resync that panics at any point has failed: its subscription ends, and no other.
 #[tokio::test(start_paused = true)]
 async fn a_resync_that_panics_ends_its_subscription() {
     for when in [When::Called, When::Polled, When::Dropped] {
@@ -571,9 +572,10 @@ impl Wake for Rude {
     }
 }
 
-/// The driver wakes calls, streams, subscriptions and events; one that panics hurts no other.
+/// The driver wakes calls, streams, subscriptions and event listeners. A waker that panics affects
+/// no other.
 #[tokio::test(start_paused = true)]
-async fn a_waker_that_panics_hurts_nobody_else() {
+async fn a_panicking_waker_affects_no_other() {
     let (client, mut server, _net) = connected().await;
     let waker = Waker::from(Arc::new(Rude));
     let mut cx = Context::from_waker(&waker);

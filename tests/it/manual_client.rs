@@ -1,4 +1,4 @@
-//! Clients that are driven by hand: no runtime, no transport, no clock.
+//! Manually driven clients: no runtime, no transport, no clock.
 
 use std::{
     future::{Future, IntoFuture},
@@ -88,9 +88,9 @@ fn deadlines_pass_without_a_runtime() {
     assert!(matches!(poll(&mut item), Poll::Ready(Some(Err(error))) if error == late));
 }
 
-/// The task is woken, and not only found when it is polled.
+/// The task is woken, not only completed when it happens to be polled.
 #[test]
-fn a_deadline_wakes_its_task() {
+fn a_deadline_wakes_the_waiting_task() {
     let (client, mut dialer) = reconnecting();
     let wakes = Arc::new(Wakes::default());
     let waker = Waker::from(wakes.clone());
@@ -108,7 +108,7 @@ fn a_deadline_wakes_its_task() {
 
 /// What was not written goes out on the next connection, and a subscription resumes there.
 #[test]
-fn a_client_goes_on_with_its_next_connection() {
+fn a_client_continues_on_its_next_connection() {
     let (client, mut dialer) = reconnecting();
     let mut first = connect(&mut dialer, at(1));
     let mut subscribe = client.subscribe("t").into_future();
@@ -134,9 +134,9 @@ fn a_client_goes_on_with_its_next_connection() {
     assert!(matches!(poll(&mut pin!(topic.next())), Poll::Ready(Some(Delivery::Notification(_)))));
 }
 
-/// A server that says goodbye finishes, while the next connection takes what is new.
+/// A server that sent `/bye` finishes its requests, while the next connection takes the new ones.
 #[test]
-fn a_server_that_leaves_is_followed_by_the_next() {
+fn after_bye_new_requests_go_to_the_next_connection() {
     let (client, mut dialer) = reconnecting();
     let mut first = connect(&mut dialer, at(1));
     let (mut old, mut new) = (client.call("old", ""), client.call("new", ""));
@@ -165,10 +165,10 @@ fn a_client_that_closes_without_a_connection_ends() {
     assert_eq!(closed, Poll::Ready(Ok(())));
 }
 
-/// The stream of a subscription that waits for a pause learns of the end, although no time passes
-/// any more.
+/// The stream of a subscription that waits for a pause gets the end of the client, although no time
+/// passes any more.
 #[test]
-fn a_pause_before_a_resync_ends_with_the_client() {
+fn a_pause_before_a_resync_ends_when_the_client_ends() {
     let (client, mut connection) = by_hand(ClientConfig::new());
     read(&mut connection, HELLO, at(1));
     let subscribe = client.subscribe("t").resync(async |_| Ok::<(), CallError>(()));
@@ -206,9 +206,9 @@ fn connections_quit_when_their_dialer_is_dropped() {
     assert_eq!(connection.handle_eof(), ConnectionError::Closed);
 }
 
-/// A connection that is dropped was driven last at an earlier time than others.
+/// A connection that is dropped was last driven at an earlier time than the others.
 #[test]
-fn the_time_of_a_client_never_goes_back() {
+fn the_clock_of_a_client_never_goes_back() {
     let (client, mut dialer) = reconnecting();
     let mut first = connect(&mut dialer, at(1));
     read(&mut first, b"* /bye shutdown\n", at(4));
@@ -224,7 +224,7 @@ fn the_time_of_a_client_never_goes_back() {
 }
 
 #[test]
-fn connections_that_are_left_are_bounded() {
+fn connections_being_left_are_bounded() {
     let (client, mut dialer) = reconnecting();
     let mut left = Vec::new();
     for _ in 0..4 {

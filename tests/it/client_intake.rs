@@ -1,4 +1,5 @@
-//! Calls that a client's tasks leave for its driver, with the driver moved by hand.
+//! The queue in which tasks leave calls for the driver of their client
+//! (`src/client/core/intake.rs`), with a manually polled driver.
 
 use std::{
     fmt::Debug,
@@ -125,7 +126,7 @@ fn the_task_of_a_call_is_woken_once_it_is_answered() {
 }
 
 #[test]
-fn calls_go_before_what_their_task_does_next() {
+fn calls_are_sent_before_later_actions_of_their_task() {
     let (client, mut driver) = Driver::idle(ClientConfig::new());
     let first = begin(&client, &["a"]);
     assert_eq!(poll(Box::pin(client.one_way("b", "")).as_mut()), Poll::Ready(Ok(())));
@@ -138,7 +139,7 @@ fn calls_go_before_what_their_task_does_next() {
 }
 
 #[test]
-fn a_call_counts_at_once_and_leaves_nothing_if_it_is_dropped() {
+fn a_call_counts_at_once_and_a_dropped_call_leaves_no_trace() {
     let (client, mut driver) = Driver::idle(ClientConfig::new());
     let calls = begin(&client, &["a", "b"]);
     let stats = client.stats();
@@ -151,9 +152,9 @@ fn a_call_counts_at_once_and_leaves_nothing_if_it_is_dropped() {
     assert_eq!((stats.pending, stats.in_flight), (0, 0));
 }
 
-/// The outcome is there at the first poll, whether there is a driver or not.
+/// The outcome is ready at the first poll, with and without a driver.
 #[test]
-fn a_call_that_makes_no_line_is_refused_at_once() {
+fn an_unencodable_call_is_refused_at_once() {
     let (client, driver) = Driver::idle(ClientConfig::new());
     let long = "x".repeat(2_048);
     let too_large = NotSent::TooLarge { max_line: 2_048 };
@@ -168,9 +169,9 @@ fn a_call_that_makes_no_line_is_refused_at_once() {
     assert_eq!(driver.wakes(), 0);
 }
 
-/// Once the connection takes no calls any more, its driver is left none.
+/// Once the connection accepts no calls, no call stays in its driver's queue.
 #[test]
-fn no_call_is_left_to_a_connection_that_goes() {
+fn no_call_is_queued_for_a_closing_connection() {
     let lost = |error| Poll::Ready(Err(CallError::NotSent(NotSent::Lost(error))));
     let refused = |client: &Client| poll(Box::pin(client.call("m", "")).as_mut());
 
@@ -209,10 +210,10 @@ fn blocked(config: ClientConfig) -> (Client, Driver) {
     (client, driver)
 }
 
-/// The deadline of the configuration counts from the first poll, also while the transport takes
-/// nothing. One millisecond before it a request has not ended.
+/// The configured deadline counts from the first poll, also while the transport takes nothing. One
+/// millisecond before it the request has not ended.
 #[test]
-fn a_request_behind_a_blocked_transport_is_in_time() {
+fn a_request_behind_a_blocked_transport_keeps_its_deadline() {
     fn ends_in_time<T, F>(mut driver: Driver, request: F)
     where
         T: Debug + PartialEq,
@@ -236,9 +237,9 @@ fn a_request_behind_a_blocked_transport_is_in_time() {
     ends_in_time(driver, client.methods());
 }
 
-/// A call of which it is not known whether it was read ends so, wherever it was.
+/// When the driver is dropped, a written call ends as unknown, and a queued one as not sent.
 #[test]
-fn what_was_written_and_what_was_left_end_apart() {
+fn written_and_queued_calls_have_different_outcomes() {
     let (client, mut driver) = Driver::idle(ClientConfig::new());
     let mut calls = begin(&client, &["a"]);
     assert_eq!(driver.written(), "1 a\n");

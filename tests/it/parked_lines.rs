@@ -1,5 +1,5 @@
-//! Application lines that wait for a place in flight, and the protocol's own lines that pass them
-//! (docs/protocol/calls.md, section 12).
+//! Parked lines: application requests that wait for a place in flight, and protocol requests that
+//! pass them (docs/protocol/calls.md, section 12).
 
 use std::{
     sync::{
@@ -58,7 +58,7 @@ async fn finish(waiting: &Waiting, id: u64) {
     soon(waiting.finish(id)).await.unwrap();
 }
 
-/// [S3.13] Each of the protocol's methods is obeyed behind a line that waits, and in line order.
+/// [S3.13] Each protocol method is handled behind a parked line, in line order.
 #[tokio::test(start_paused = true)]
 async fn protocol_lines_pass_a_parked_line() {
     let (server, waiting) = serve(config());
@@ -73,9 +73,9 @@ async fn protocol_lines_pass_a_parked_line() {
     finish(&waiting, 0).await;
 }
 
-/// [C4.4] A lease is renewed though a request waits for longer than it lasts.
+/// [C4.4] The lease is renewed though a request waits longer than it lasts.
 #[tokio::test(start_paused = true)]
-async fn a_parked_line_costs_no_lease() {
+async fn a_parked_line_does_not_delay_renewals() {
     let (server, waiting) = serve(config().lease(secs(10)));
     let mut peer = server.connect().await;
     peer.send("1 wait a\n2 wait b\n3 /subscribe t\n").await;
@@ -91,7 +91,7 @@ async fn a_parked_line_costs_no_lease() {
     expect(&mut peer, "2 ok done b\n").await;
 }
 
-/// [S3.15] What waits for a place is cancelled before it starts; a `/publish` is not.
+/// [S3.15] A line that waits for a place is cancelled before it starts. A `/publish` is not.
 #[tokio::test(start_paused = true)]
 async fn a_parked_line_is_cancelled_before_it_starts() {
     let (server, waiting) = serve(config());
@@ -172,9 +172,10 @@ async fn faults_are_answered_behind_a_parked_line() {
     expect(&mut peer, "5 ok done b\n").await;
 }
 
-/// [S3.17] [S3.16] `/quit` and a half-close come after everything that was read, waiting or not.
+/// [S3.17] [S3.16] `/quit` and a half-close take effect after every line that was read before,
+/// parked or not.
 #[tokio::test(start_paused = true)]
-async fn an_end_waits_for_parked_lines() {
+async fn quit_and_half_close_wait_for_parked_lines() {
     for quits in [true, false] {
         let (server, waiting) = serve(config());
         let mut peer = server.connect().await;
@@ -196,10 +197,10 @@ async fn an_end_waits_for_parked_lines() {
     }
 }
 
-/// [S18.3] [S18.9] What waits when the line is drawn is behind it: it is refused at once and never
-/// starts, so that its client may ask elsewhere.
+/// [S18.3] [S18.9] When the `/bye` with `last` is written, a parked line is above that `last`: it
+/// is refused at once and never starts, so that its client may send it to another server.
 #[tokio::test(start_paused = true)]
-async fn what_waits_is_refused_when_the_line_is_drawn() {
+async fn the_final_bye_refuses_parked_lines() {
     let banned = Code::from_static("banned");
     for reason in ["shutdown", "banned", "violations", "idle"] {
         let (mut server, waiting) = serve(config().violations(0).idle(secs(60)));
@@ -223,9 +224,9 @@ async fn what_waits_is_refused_when_the_line_is_drawn() {
     }
 }
 
-/// [S18.9] What was read before the end of the client's direction outlasts no drain.
+/// [S18.9] Lines that were read before the half-close do not outlast the drain.
 #[tokio::test(start_paused = true)]
-async fn what_waits_behind_a_half_close_is_refused_at_the_end_of_the_drain() {
+async fn parked_lines_before_a_half_close_are_refused_after_the_drain() {
     let (mut server, _waiting) = serve(config());
     let mut peer = server.connect().await;
     peer.send("1 wait a\n2 wait b\n* add x\n").await;
@@ -236,10 +237,10 @@ async fn what_waits_behind_a_half_close_is_refused_at_the_end_of_the_drain() {
     soon(peer.expect_closed()).await;
 }
 
-/// [S12.9] At the bound the server stops reading, and the peer gets a notice every 5 s. It reads on
-/// as soon as the first waiting line is started.
+/// [S12.9] At the bound the server stops reading, and the peer gets a notice every 5 s. The server
+/// reads again as soon as the first parked line is started.
 #[tokio::test(start_paused = true)]
-async fn past_the_bound_the_peer_is_told_that_it_is_not_read() {
+async fn at_the_parked_bound_the_peer_gets_a_notice_every_5_s() {
     let (server, waiting) = serve(config().parked_bytes(1_000));
     let mut peer = server.connect().await;
     peer.send("1 wait a\n").await;
@@ -274,9 +275,9 @@ async fn past_the_bound_the_peer_is_told_that_it_is_not_read() {
     assert_eq!(server.handle.stats().buffered_bytes, 0);
 }
 
-/// Within the bound there is no such notice, however long a line waits.
+/// Within the bound no notice is sent, however long a line waits.
 #[tokio::test(start_paused = true)]
-async fn within_the_bound_nothing_is_said() {
+async fn no_notice_is_sent_within_the_parked_bound() {
     let (server, waiting) = serve(config());
     let mut peer = server.connect().await;
     peer.send("1 wait a\n2 echo b\n3 echo c\n").await;
@@ -288,10 +289,10 @@ async fn within_the_bound_nothing_is_said() {
     expect(&mut peer, "1 ok done a\n2 ok b\n3 ok c\n").await;
 }
 
-/// [S19.9] [S4.14] A `/publish` that waits for its permission keeps its order, and delays no
+/// [S19.9] [S4.14] A `/publish` that waits for its authorization keeps its order, and delays no
 /// protocol method.
 #[tokio::test(start_paused = true)]
-async fn a_publish_that_waits_for_its_permission_is_passed() {
+async fn protocol_lines_pass_a_publish_awaiting_authorization() {
     let gate = Arc::new(Semaphore::new(0));
     let asked = gate.clone();
     let authorizer = move |_: &Principal, action: Action<'_>| match action {

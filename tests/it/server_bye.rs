@@ -1,5 +1,5 @@
-//! A connection that the server ends is gone within the time of a drain, whatever its peer does, and
-//! whatever it still has under way: each way to a `/bye` with each of these.
+//! A connection that the server ends is closed within the drain time, whatever its peer does and
+//! whatever is still running: each cause of a `/bye` with each of these.
 
 use std::{
     pin::Pin,
@@ -137,9 +137,9 @@ async fn set_off(way: Way, server: &mut PipeServer, peer: &mut RawPeer<DuplexStr
     Duration::ZERO
 }
 
-/// A frozen peer: it has written, and then neither reads, nor writes, nor closes.
+/// A frozen peer has written something, and then neither reads, nor writes, nor closes.
 #[tokio::test(start_paused = true)]
-async fn a_frozen_peer_is_gone_within_the_drain() {
+async fn a_frozen_peer_is_closed_within_the_drain() {
     for way in WAYS {
         for (name, lines) in UNDER_WAY {
             for pipe in [300, 65_536] {
@@ -162,9 +162,9 @@ async fn a_frozen_peer_is_gone_within_the_drain() {
     }
 }
 
-/// A peer that writes without end and reads nothing is closed, too.
+/// A peer that writes without end and reads nothing is closed as well.
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_goes_on_sending_is_gone_within_the_drain() {
+async fn a_peer_that_keeps_sending_is_closed_within_the_drain() {
     for (name, lines) in UNDER_WAY {
         let server = PipeServer::with_config(router(), config().violations(1_000_000));
         let mut peer = server.connect_raw(65_536);
@@ -181,9 +181,9 @@ async fn a_peer_that_goes_on_sending_is_gone_within_the_drain() {
     }
 }
 
-/// From the other side: what runs has all of that time, and is cut then.
+/// Running requests have the whole drain time, and are cut at its end.
 #[tokio::test(start_paused = true)]
-async fn what_runs_is_cut_at_the_end_of_the_drain_and_not_before() {
+async fn running_requests_are_cut_at_the_end_of_the_drain() {
     for way in [Way::Idle, Way::Violations, Way::Closed, Way::LineTooLong] {
         for (name, lines) in UNDER_WAY.iter().filter(|(name, _)| {
             ["a stream with credit", "a handler", "a spawned handler"].contains(name)
@@ -207,9 +207,10 @@ async fn what_runs_is_cut_at_the_end_of_the_drain_and_not_before() {
     }
 }
 
-/// What ends by itself within that time is answered, and its connection does not wait.
+/// Requests that end within the drain time are answered, and their connection closes without
+/// waiting longer.
 #[tokio::test(start_paused = true)]
-async fn what_ends_in_time_is_answered() {
+async fn requests_that_end_within_the_drain_are_answered() {
     let router = router().method("soon", async || sleep(DRAIN - TICK).await);
     let server = PipeServer::with_config(router, config());
     let mut peer = server.connect().await;
@@ -218,9 +219,9 @@ async fn what_ends_in_time_is_answered() {
     peer.expect_closed().await;
 }
 
-/// Before the peer has authenticated.
+/// The peer freezes before it has authenticated.
 #[tokio::test(start_paused = true)]
-async fn a_frozen_stranger_is_gone_within_the_drain() {
+async fn a_frozen_unauthenticated_peer_is_closed_within_the_drain() {
     for lines in ["", "1 /auth token wrong\n", "1 nosuch\n2 /auth token wr"] {
         let config = config().auth_tries(1).auth_time(IDLE).first_line(IDLE);
         let tokens = TokenAuthenticator::new().token("secret", Principal::new("ada"));

@@ -1,5 +1,5 @@
-//! Both cores against each other by seed, without a runtime: whatever happens to them, the history of
-//! each run holds. `scripts/cores.sh` plays more seeds.
+//! Both cores against each other by seed, without a runtime: the history of each run holds,
+//! whatever faults occur. `scripts/cores.sh` runs more seeds.
 
 use bellwire_testkit::cores;
 
@@ -11,7 +11,7 @@ const KNOWN: [u64; 1] = [137_915];
 const REPLAYED: u64 = 50;
 
 #[test]
-fn both_cores_keep_their_promises() {
+fn histories_of_both_cores_hold() {
     for seed in (0..SEEDS).chain(KNOWN) {
         let wrong = cores::run(seed).check();
         assert!(wrong.is_empty(), "seed {seed}: {wrong:#?}");
@@ -27,9 +27,9 @@ fn a_seed_of_the_cores_replays_byte_for_byte() {
     }
 }
 
-/// Without decisions a run goes on in the plainest way, and comes to its end.
+/// Without recorded decisions a run takes the default of each choice, and ends.
 #[test]
-fn a_run_without_decisions_ends() {
+fn a_run_with_default_decisions_ends() {
     let run = cores::run_by(&[]);
     assert_eq!(run.check(), [""; 0]);
     assert!(run.history.render().contains("\n"));

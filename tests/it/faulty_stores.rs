@@ -1,5 +1,5 @@
-//! Topic stores that return wrong values, panic, or never rest; and listeners that panic.
-// threats: 42
+//! Topic stores that return invalid values, panic, or are always ready; and listeners that panic.
+// SECURITY.md, threat 42.
 
 use std::{
     io,
@@ -121,9 +121,9 @@ fn wrong_windows() -> [(&'static str, Window); 6] {
     ]
 }
 
-/// Row 42 of the threats.
+/// The store returns an invalid window when the subscription begins. SECURITY.md, threat 42.
 #[tokio::test(start_paused = true)]
-async fn a_wrong_window_refuses_its_subscription_only() {
+async fn an_invalid_store_window_refuses_only_its_subscription() {
     for (name, wrong) in wrong_windows() {
         let (server, mut peer) = serving(vec![wrong], Vec::new()).await;
         let terms = ["", ";from=e:1", ";from=f:9", ";window=1;slow=latest"];
@@ -137,9 +137,9 @@ async fn a_wrong_window_refuses_its_subscription_only() {
     }
 }
 
-/// A window is looked at again before only the latest message is delivered.
+/// The window is read again before only the latest message is delivered.
 #[tokio::test(start_paused = true)]
-async fn a_window_that_goes_wrong_ends_its_subscription_only() {
+async fn a_later_invalid_store_window_ends_only_its_subscription() {
     let fallen = [("fallen", window(1, 8)), ("emptied", window(1, 1))];
     for (name, wrong) in wrong_windows().into_iter().chain(fallen) {
         let first: Step = |out, _| line(out, b"* t 8 x\n");
@@ -155,10 +155,10 @@ async fn a_window_that_goes_wrong_ends_its_subscription_only() {
     }
 }
 
-/// What a store leaves out for a reason of its own is named to a subscriber that is to be ended when
-/// retention overtakes it, and does not end it.
+/// A subscriber with `slow=close` is ended when retention overtakes it. Messages that the store
+/// leaves out for another reason are reported to it in a gap, and do not end it.
 #[tokio::test(start_paused = true)]
-async fn a_gap_of_the_stores_own_ends_nobody() {
+async fn a_gap_of_the_store_does_not_trigger_slow_close() {
     let compacted: Step = |_, _| Read::Gap { last: 9, reason: Code::from_static("compacted") };
     let (_server, mut peer) = serving(vec![window(5, 8)], vec![compacted]).await;
     peer.send("1 /subscribe;window=1;slow=close t\n").await;
@@ -232,10 +232,10 @@ fn wrong_steps() -> Vec<(&'static str, Step)> {
     ]
 }
 
-/// Row 42 of the threats: each wrong step ends its subscription, and nothing of it is written; what the
-/// connection carries beside goes on.
+/// Each invalid step ends its subscription, and none of its lines is written. Everything else on
+/// the connection goes on. SECURITY.md, threat 42.
 #[tokio::test(start_paused = true)]
-async fn a_wrong_step_ends_its_subscription_only() {
+async fn an_invalid_store_step_ends_only_its_subscription() {
     for (name, step) in wrong_steps() {
         let terms = if name == "more lines than it may" { ";window=1" } else { "" };
         let (server, mut peer) = serving(vec![window(5, 8)], vec![step]).await;
@@ -251,9 +251,9 @@ async fn a_wrong_step_ends_its_subscription_only() {
     }
 }
 
-/// What is right passes: the last numbers there are, and lines with all that may stand in one.
+/// The greatest numbers, and lines with every valid part, are delivered.
 #[tokio::test(start_paused = true)]
-async fn what_is_right_is_delivered() {
+async fn valid_store_output_at_the_limits_is_delivered() {
     let steps: Vec<Step> = vec![
         |out, _| line(out, b"* t 8 \x10P\x10J\x10M \xff\n"),
         |_, _| gap(11),
@@ -316,7 +316,7 @@ impl TopicStore for Numbers {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_numbers_wrongly_or_panics_has_failed_to_publish() {
+async fn a_store_that_panics_or_misnumbers_fails_the_publish() {
     let config = ServerConfig::new().allow_publish(true);
     let server = PipeServer::over(Numbers, router(), config);
     let mut peer = server.connect().await;
@@ -328,13 +328,14 @@ async fn a_store_that_numbers_wrongly_or_panics_has_failed_to_publish() {
     }
     let published = server.publisher.publish("last", "x").await;
     assert_eq!(published, Ok(Published::new(epoch("e"), MAX_NUMBER)));
+    assert_eq!(published.map(Published::position), Ok(None), "nothing follows it");
     peer.ask("9 echo a\n", "9 ok a\n").await;
     assert_eq!(server.handle.stats().topics, 0);
 }
 
-/// Where a log ended is a position of the protocol, or the store has failed to close it.
+/// The store must return a position of the protocol as the end of the log.
 #[tokio::test(start_paused = true)]
-async fn a_store_that_ends_a_log_nowhere_has_failed_to_close_it() {
+async fn closing_a_topic_fails_without_a_valid_end_position() {
     let server = PipeServer::over(Numbers, router(), ServerConfig::new());
     for topic in ["zero", "past", "end", "made", "polled"] {
         let closed = server.publisher.close(topic).await;
@@ -386,9 +387,9 @@ impl TopicReader for RestlessReader {
     }
 }
 
-/// On one thread: others are answered, and deadlines fire.
+/// On one thread, other requests are answered, and deadlines fire.
 #[tokio::test]
-async fn a_store_that_never_rests_starves_nobody() {
+async fn a_store_that_is_always_ready_does_not_starve_others() {
     for topic in ["waking", "opening", "gaps"] {
         let config = ServerConfig::new().handler_time(Duration::from_millis(50));
         let server = PipeServer::over(Restless, router(), config);
@@ -448,10 +449,10 @@ impl Drop for Panicky {
     }
 }
 
-/// Row 42 of the threats, for listeners: the server serves on, pauses as after an error, and stops in
-/// order, even where the signal to stop is what panics.
+/// The server continues, pauses as after an accept error, and stops in order, even if the stop
+/// signal itself panics. SECURITY.md, threat 42.
 #[tokio::test(start_paused = true)]
-async fn a_listener_that_panics_ends_no_server() {
+async fn a_panicking_listener_does_not_end_the_server() {
     for signal_panics in [false, true] {
         let (connect, pipes) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel::<()>();

@@ -1,5 +1,5 @@
 //! All clients reconnect at once: 2,000 clients of one server that is killed and started again, or
-//! that shuts down (row 25 of the threats).
+//! that shuts down (SECURITY.md, threat 25).
 
 #[path = "../../examples/measured/returns.rs"]
 mod returns;
@@ -198,9 +198,9 @@ fn assert_spread(back: &[Return], since: Instant) {
     assert!(spread.ratio() <= 3.0 && spread.peak <= CLIENTS / 2, "{spread:?}, {}", spread.ratio());
 }
 
-/// If the server keeps its log, each client gets exactly what was published meanwhile.
+/// If the server keeps its log, each client gets exactly what was published in the meantime.
 #[tokio::test(start_paused = true)]
-async fn all_come_back_within_the_backoff_and_miss_nothing() {
+async fn all_clients_return_within_the_backoff_and_miss_nothing() {
     for seed in 1..=2 {
         let mut storm = Storm::gather(seed, &["first"]).await;
         for outage in [0, 1, 2, 5].map(Duration::from_secs) {
@@ -218,7 +218,7 @@ async fn all_come_back_within_the_backoff_and_miss_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_are_told_of_another_log() {
+async fn all_clients_get_a_reset_for_another_log() {
     let mut storm = Storm::gather(3, &["first"]).await;
     storm.publish(3).await;
     storm.each_is_given_numbers(1..=3).await;
@@ -240,7 +240,7 @@ async fn all_are_told_of_another_log() {
 /// Clients that got a `/bye` are connected elsewhere within the first window, and their
 /// subscriptions go on without a loss.
 #[tokio::test(start_paused = true)]
-async fn a_goodbye_spreads_all_over_the_next_server() {
+async fn clients_reconnect_spread_over_the_first_window_after_bye() {
     let mut storm = Storm::gather(5, &["first", "second"]).await;
     storm.second.open(server(6, &storm.topics));
     storm.publish(1).await;

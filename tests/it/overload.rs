@@ -1,8 +1,8 @@
-//! Peers that make a server hold its own replies, and a limit of the whole server that attackers
-//! must not turn against other clients: replies of tasks, shares, and which connections are closed.
-//! `scripts/hoarders.sh` does the same at full size, in resident memory.
+//! Peers that make a server hold replies, with full server buffers: shares of connections,
+//! refusals, and which connections are closed. Attackers must not use up the share of other
+//! clients. `scripts/hoarders.sh` does the same at full size, in resident memory.
 
-// threats: 35, 36
+// SECURITY.md, threats 35 and 36.
 
 use std::{
     sync::{
@@ -101,9 +101,9 @@ async fn ask_without_reading(server: &PipeServer, method: &str, count: usize) ->
     peer
 }
 
-/// Row 35 of the threats: replies that are not read are counted from when they are made, whatever
-/// made them. No more are made than the mark allows, and one for each running handler. When the
-/// client reads, it gets them all.
+/// Unread replies are counted from the moment they are made, in every mode of handler. No more are
+/// made than the mark allows, plus one for each running handler. When the client reads, it gets
+/// them all. SECURITY.md, threat 35.
 #[tokio::test]
 async fn finished_replies_are_counted_and_bounded() {
     const COUNT: usize = 200;
@@ -201,9 +201,10 @@ async fn finished_replies_keep_further_work_from_starting() {
     soon("gone", gone).await;
 }
 
-/// A list of any length is written as its reader reads it, and in its place.
+/// A list of any length is written as fast as its reader reads it, and in its place among the
+/// replies.
 #[tokio::test]
-async fn a_long_list_of_methods_is_not_held_as_a_whole() {
+async fn a_long_list_of_methods_is_written_in_steps() {
     const METHODS: usize = 3_000;
     let name = |n: usize| format!("method-{n:0100}");
     let router = (0..METHODS).fold(Router::new(), |router, n| {
@@ -233,9 +234,9 @@ async fn a_long_list_of_methods_is_not_held_as_a_whole() {
     soon("close", peer.expect_closed()).await;
 }
 
-/// A function that may block gives its thread back when it has ended, so that any number may follow.
+/// A blocking function releases its thread when it ends, so that any number may follow.
 #[tokio::test]
-async fn functions_that_may_block_give_their_threads_back() {
+async fn blocking_handlers_release_their_threads() {
     let router = Router::<()>::new().method("block", blocking(|| ()));
     let server = PipeServer::with_config(router, ServerConfig::new());
     let mut peer = server.connect().await;
@@ -286,9 +287,10 @@ fn early(_: &RequestParts<'_>, next: Next<'_>) -> Result<HandlerFuture, Rejectio
     }))
 }
 
-/// Layers see the replies of tasks like any other, and what they drop is given back.
+/// Layers see replies of spawned tasks like all others. The bytes of replies that they drop are
+/// released.
 #[tokio::test]
-async fn replies_that_a_layer_drops_are_given_back() {
+async fn replies_dropped_by_a_layer_are_released() {
     let alive = Alive::default();
     let server = PipeServer::with_config(blobs(&alive).layer(early), ServerConfig::new());
     let mut peer = server.connect().await;
@@ -337,11 +339,10 @@ async fn is_served(clean: &mut Peer, first: u64, calls: u64, payload: &str) {
     }
 }
 
-/// Row 36 of the threats. A hundred and forty peers hold a payload each in a slow handler, all of them
-/// more than the server may: a clean client is refused nothing, and they nothing but more of the
-/// same.
+/// 140 peers hold a payload each in a slow handler, together more than the server may hold. A clean
+/// client is refused nothing; the peers are refused only further payloads. SECURITY.md, threat 36.
 #[tokio::test]
-async fn a_limit_of_the_server_is_not_turned_against_a_clean_client() {
+async fn hoarding_peers_do_not_use_up_a_clean_clients_share() {
     const PEERS: usize = 140;
     let (router, gate) = holding();
     let config = ServerConfig::new().buffered_bytes_total(4 << 20);
@@ -373,10 +374,10 @@ async fn a_limit_of_the_server_is_not_turned_against_a_clean_client() {
     assert_eq!(server.handle.stats().shed, 0, "none of them left anything unread");
 }
 
-/// Many that hold little each may exceed the limit together, by as much as is little; they and
-/// others like them go on being served.
+/// Many connections that each hold little may together exceed the limit by those small amounts, and
+/// all of them continue to be served.
 #[tokio::test]
-async fn many_that_hold_little_refuse_each_other_nothing() {
+async fn many_small_holders_are_all_served() {
     let (router, gate) = holding();
     let config = ServerConfig::new().buffered_bytes_total(1 << 20);
     let server = PipeServer::with_config(router, config);
@@ -412,10 +413,10 @@ async fn guarded_server(config: ServerConfig, router: Router) -> (PipeServer, Pe
     (server, clean)
 }
 
-/// Row 36 of the threats: strangers that read nothing make a server hold next to nothing, and their
-/// refused lines end them.
+/// Unauthenticated peers that read nothing make a server hold very little, and their refused lines
+/// end their connections. SECURITY.md, threat 36.
 #[tokio::test]
-async fn strangers_cost_next_to_nothing_and_are_shown_out() {
+async fn unauthenticated_peers_cost_little_and_are_disconnected() {
     const PEERS: usize = 300;
     let (router, _gate) = holding();
     // No deadline ends them before their lines do, however slow the machine is.
@@ -442,9 +443,9 @@ async fn strangers_cost_next_to_nothing_and_are_shown_out() {
     assert_eq!((refused, told.lines().last()), (33, Some("* /bye;last=33 violations")), "{told}");
 }
 
-/// What a stranger sends behind its `/auth` is read as far as one line of its goes.
+/// Behind an unauthenticated peer's pending `/auth`, at most one line of input is read.
 #[tokio::test(start_paused = true)]
-async fn nothing_is_piled_up_behind_an_auth() {
+async fn input_behind_a_pending_auth_is_bounded() {
     let (router, _gate) = holding();
     let (server, _clean) = guarded_server(ServerConfig::new(), router).await;
     let mut peer = server.connect_raw(1 << 20);
@@ -469,11 +470,11 @@ async fn deaf(server: &PipeServer, replies: usize) -> Peer {
     peer
 }
 
-/// Row 36 of the threats. If the server's buffers are full, it closes connections above their share
-/// that read nothing, the largest first, and no more than necessary. Connections that read, and
-/// those that hold less, stay.
+/// SECURITY.md, threat 36. If the server's buffers are full, it closes connections above their
+/// share that read nothing, the largest first, and no more than necessary. Connections that read,
+/// and those that hold less, stay.
 #[tokio::test(start_paused = true)]
-async fn the_largest_that_does_not_read_is_closed_first_and_no_more_than_need_be() {
+async fn the_largest_non_reading_connections_are_closed_first() {
     const REPLIES: [usize; 3] = [10, 40, 120];
     let mut held = 2 * 60_256;
     for replies in REPLIES {
@@ -525,9 +526,9 @@ async fn the_largest_that_does_not_read_is_closed_first_and_no_more_than_need_be
     soon("answered", busy.expect("1 ok 60000\n2 ok 60000\n")).await;
 }
 
-/// Of several that hold more than their share, the largest is closed.
+/// Of several connections that hold more than their share, the largest is closed.
 #[tokio::test(start_paused = true)]
-async fn of_several_above_their_share_the_largest_is_closed() {
+async fn the_largest_connection_above_its_share_is_closed() {
     const REPLIES: [usize; 5] = [60, 100, 25, 25, 25];
     let measured = PipeServer::start(holding().0);
     let mut peers = Vec::new();
@@ -555,7 +556,7 @@ async fn of_several_above_their_share_the_largest_is_closed() {
 /// If all connections hold the same and exceed the limit, as many are closed as necessary. The
 /// others stay, and so do those that read.
 #[tokio::test(start_paused = true)]
-async fn of_equals_as_many_are_closed_as_need_be() {
+async fn only_as_many_equal_connections_are_closed_as_needed() {
     let (router, _gate) = holding();
     let config = ServerConfig::new().buffered_bytes_total(1_000_000);
     let server = PipeServer::with_config(router, config);
@@ -577,8 +578,8 @@ async fn of_equals_as_many_are_closed_as_need_be() {
     is_served(&mut clean, 1, 10, "x").await;
 }
 
-/// A slow reader is no non-reader: it is refused further work while it holds more than its share,
-/// and is not closed for it.
+/// A slow reader counts as reading: it is refused further work while it holds more than its share,
+/// and is not closed for that.
 #[tokio::test(start_paused = true)]
 async fn a_slow_reader_is_refused_and_not_closed() {
     let (router, _gate) = holding();
@@ -600,10 +601,10 @@ async fn a_slow_reader_is_refused_and_not_closed() {
     is_served(&mut slow, 71, 3, "x").await;
 }
 
-/// Notifications to many subscribers that read nothing stay within what is little, each, with the
-/// server's buffers full.
+/// With the server's buffers full, unread notifications of each subscriber stay within the small
+/// allowance that every connection has.
 #[tokio::test(start_paused = true)]
-async fn notifications_fall_to_what_is_little() {
+async fn full_buffers_reduce_notifications_to_the_allowance() {
     let (router, _gate) = holding();
     let config = ServerConfig::new().buffered_bytes_total(100_000);
     let server = PipeServer::with_config(router, config);
@@ -684,10 +685,10 @@ fn most_unwritten(server: &PipeServer) -> usize {
     sessions.iter().map(|session| session.stats().unwritten_bytes).max().unwrap_or_default()
 }
 
-/// With the server's buffers full, replies are made only while what is little stands unread, by
-/// handlers in place and by tasks.
+/// With the server's buffers full, inline handlers and tasks make replies only while the unread
+/// bytes of their connection are within the small allowance.
 #[tokio::test(start_paused = true)]
-async fn with_full_buffers_replies_wait_behind_what_is_little() {
+async fn full_buffers_hold_replies_to_the_allowance() {
     for method in ["inline", "spawned"] {
         let alive = Alive::default();
         let (server, gate) = narrow(&alive, ServerConfig::new());
@@ -711,10 +712,10 @@ async fn with_full_buffers_replies_wait_behind_what_is_little() {
     }
 }
 
-/// With the server's buffers full, no line is read of a peer that leaves unread what is little:
-/// its refusals are bounded, too.
+/// With the server's buffers full, no line is read from a peer whose unread bytes exceed the small
+/// allowance. So its refusals are bounded, too.
 #[tokio::test(start_paused = true)]
-async fn with_full_buffers_refusals_are_bounded_by_what_is_little() {
+async fn full_buffers_hold_refusals_to_the_allowance() {
     let (server, _gate) = narrow(&Alive::default(), ServerConfig::new());
     let _full = fill(&server).await;
     let mut peer = server.connect_raw(256);
@@ -727,9 +728,10 @@ async fn with_full_buffers_refusals_are_bounded_by_what_is_little() {
     assert!((LITTLE..=LITTLE + 2_100).contains(&unwritten), "{unwritten}");
 }
 
-/// With the server's buffers full, notifications wait behind what is little.
+/// With the server's buffers full, notifications wait while the unread bytes exceed the small
+/// allowance.
 #[tokio::test(start_paused = true)]
-async fn with_full_buffers_notifications_wait_behind_what_is_little() {
+async fn full_buffers_hold_notifications_to_the_allowance() {
     let (server, _gate) = narrow(&Alive::default(), ServerConfig::new());
     let mut peer = server.connect_raw(256);
     peer.hello().await;
@@ -751,7 +753,7 @@ async fn with_full_buffers_notifications_wait_behind_what_is_little() {
 /// A line that has waited for a place is refused when its turn comes, if its connection holds more
 /// than its share by then.
 #[tokio::test(start_paused = true)]
-async fn with_full_buffers_lines_that_waited_are_refused() {
+async fn full_buffers_refuse_lines_that_waited() {
     let (server, gate) = narrow(&Alive::default(), ServerConfig::new().in_flight(1));
     let mut peer = server.connect_raw(1 << 20);
     peer.hello().await;
@@ -765,9 +767,9 @@ async fn with_full_buffers_lines_that_waited_are_refused() {
     assert_eq!(server.publisher.publish("t", "y").await.unwrap().sequence, 1);
 }
 
-/// Of two that hold the same, the one that has read nothing for longest is closed.
+/// Of two connections that hold the same, the one whose peer has not read for longest is closed.
 #[tokio::test(start_paused = true)]
-async fn of_equals_the_one_that_has_read_nothing_for_longest_is_closed() {
+async fn ties_are_closed_by_longest_time_without_reading() {
     let measured = PipeServer::start(holding().0);
     let _peer = deaf(&measured, 60).await;
     let limit = 2 * measured.handle.stats().buffered_bytes + 10_000;
@@ -795,7 +797,7 @@ async fn of_equals_the_one_that_has_read_nothing_for_longest_is_closed() {
 /// If an unauthenticated peer reads nothing, its lines are not parsed after a few answers, however
 /// many violations are allowed.
 #[tokio::test(start_paused = true)]
-async fn a_stranger_that_reads_nothing_is_not_read() {
+async fn a_non_reading_unauthenticated_peer_is_not_read() {
     let (router, _gate) = holding();
     let config = ServerConfig::new().violations(1_000_000);
     let (server, _clean) = guarded_server(config, router).await;
@@ -808,9 +810,9 @@ async fn a_stranger_that_reads_nothing_is_not_read() {
     assert!((4_000..=4_200).contains(&unwritten), "{unwritten}");
 }
 
-/// What each session holds, and what is known of its peer.
+/// A `Session` that outlives its connection keeps neither its buffers nor its peer's data.
 #[tokio::test]
-async fn a_session_outlives_what_it_held() {
+async fn a_kept_session_does_not_keep_buffers() {
     let kept = Arc::new(std::sync::Mutex::new(None::<Session>));
     let keep = kept.clone();
     let router = Router::new().method("keep", move |session: Session| {
@@ -851,10 +853,10 @@ impl Drop for Bomb {
     }
 }
 
-/// Row 26 of the threats: the owner of a reply's bytes is user code. It panics once the reply is written,
-/// and the connection goes on.
+/// The owner of a reply's bytes is user code. It panics once the reply is written, and the
+/// connection goes on. SECURITY.md, threat 26.
 #[tokio::test(start_paused = true)]
-async fn reply_bytes_that_panic_when_dropped_hurt_nothing() {
+async fn reply_bytes_that_panic_on_drop_affect_nothing() {
     fn bomb() -> Bytes {
         Bytes::from_owner(Bomb)
     }
@@ -877,10 +879,10 @@ async fn reply_bytes_that_panic_when_dropped_hurt_nothing() {
     }
 }
 
-/// What a handler returns over the limit of a line is not answered, and its room is given back, though
-/// the client reads nothing.
+/// A reply over the line limit is not sent, and its bytes are released, though the client reads
+/// nothing.
 #[tokio::test(start_paused = true)]
-async fn replies_over_the_limit_leave_no_room_behind() {
+async fn oversized_replies_release_their_bytes() {
     const HUGE: usize = 8 << 20;
     let fail = async || {
         let code = bellwire::protocol::Code::from_static("huge");

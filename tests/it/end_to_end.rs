@@ -55,7 +55,7 @@ struct Seen {
 
 /// 1,000 tasks make 1,000 calls each over one connection, dropping some and giving some a deadline:
 /// every call ends in exactly one outcome, and no caller ever gets another's reply (one outcome,
-/// cancelling is free; rows 11 and 12 of the threats). At the end nothing is left on either side.
+/// cancelling is free; SECURITY.md, threats 11 and 12). At the end nothing is left on either side.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_million_calls_with_drops_and_deadlines() {
     const TASKS: u64 = 1_000;
@@ -147,7 +147,7 @@ async fn poll_some(call: bellwire::Call<'_>, polls: u32) -> Option<Result<Bytes,
 /// The library's client stays subscribed for hours and misses nothing, whatever the silence between
 /// two notifications; each end knows the lease by itself (no silent loss, lease).
 #[tokio::test(start_paused = true)]
-async fn hours_of_virtual_time_miss_nothing() {
+async fn a_subscription_misses_nothing_over_hours() {
     let server =
         PipeServer::with_config(Router::new(), ServerConfig::new().lease(Duration::from_secs(10)));
     let client = client_of(&server, ClientConfig::default());
@@ -167,7 +167,7 @@ async fn hours_of_virtual_time_miss_nothing() {
 /// If a client does not renew, its subscription ends with the lease, and it learns where to resume.
 /// If it resumes there, it has lost nothing.
 #[tokio::test(start_paused = true)]
-async fn who_does_not_renew_is_told_where_to_resume() {
+async fn an_expired_subscription_reports_where_to_resume() {
     let server = PipeServer::start(Router::new());
     let mut peer = server.connect().await;
     peer.send("1 /subscribe offers\n").await;
@@ -226,10 +226,11 @@ async fn an_expiry_that_crosses_a_renewal_loses_nothing() {
     }
 }
 
-/// A subscriber that stops reading gets an exact gap when it reads again; another loses nothing,
-/// and calls on the slow one's connection go on (isolation; rows 14 and 28 of the threats).
+/// A subscriber that stops reading gets an exact gap when it reads again. Another subscriber loses
+/// nothing, and calls on the slow subscriber's connection are answered (guarantee "isolation").
+/// SECURITY.md, threats 14 and 28.
 #[tokio::test]
-async fn a_slow_subscriber_gets_an_exact_gap_and_slows_nobody() {
+async fn a_slow_subscriber_gets_an_exact_gap_and_delays_no_other() {
     let server = PipeServer::start(Router::new().method("echo", async |text: Bytes| text));
     let mut slow = server.connect_raw(256);
     slow.hello().await;
@@ -267,9 +268,9 @@ async fn a_slow_subscriber_gets_an_exact_gap_and_slows_nobody() {
     slow.ask("2 echo still here\n", "2 ok still here\n").await;
 }
 
-/// The broadcast stream has what all subscriptions have, beside them and beside the replies.
+/// The broadcast stream gets everything that the subscriptions get, in addition to them.
 #[tokio::test]
-async fn one_stream_of_all_notifications() {
+async fn the_broadcast_stream_gets_all_notifications() {
     let server = PipeServer::start(Router::new().method("echo", async |text: Bytes| text));
     let client = client_of(&server, ClientConfig::new().inbox_items(4));
     let mut all = client.notifications();
@@ -301,9 +302,9 @@ async fn one_stream_of_all_notifications() {
     }
 }
 
-/// Publishing from a client, where it is allowed; listing the methods; closing in order.
+/// Publishing from a client where it is allowed, listing the methods, and an orderly close.
 #[tokio::test]
-async fn a_client_publishes_lists_and_closes() {
+async fn a_client_can_publish_list_methods_and_close() {
     let router = Router::new()
         .method("b", bellwire::handler(async |text: Bytes| text).doc("the second"))
         .method("a", async |text: Bytes| text);
@@ -320,9 +321,9 @@ async fn a_client_publishes_lists_and_closes() {
     client.close().await.unwrap();
 }
 
-/// A burst is bounded by what the server announced; more callers than places all get their turn.
+/// The announced limit bounds a burst. All callers beyond it get their turn.
 #[tokio::test]
-async fn more_callers_than_places() {
+async fn callers_beyond_the_in_flight_limit_wait_their_turn() {
     let running = Arc::new(AtomicU64::new(0));
     let most = Arc::new(AtomicU64::new(0));
     let gate = Arc::new(Semaphore::new(0));
@@ -355,7 +356,7 @@ async fn wait(bellwire::State((running, most, gate)): bellwire::State<Gate>) {
 /// form.
 #[cfg(unix)]
 #[tokio::test]
-async fn clients_of_a_unix_socket() {
+async fn clients_connect_and_reconnect_over_unix_sockets() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("bell");
     let server = Server::new(tokio::net::UnixListener::bind(&path).unwrap());
@@ -454,9 +455,9 @@ struct Newtype(Option<u8>);
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 struct Empty {}
 
-/// The smallest values of every kind, and those that say nothing.
+/// The smallest values of every kind, and empty ones.
 #[tokio::test]
-async fn values_that_say_nothing_go_round() {
+async fn empty_and_null_values_round_trip() {
     goes_round(()).await;
     goes_round(Unit).await;
     goes_round(None::<u32>).await;

@@ -1,5 +1,5 @@
-//! Every setting of both ends at 0, at 1 and at its largest: a call, a stream and a subscription either
-//! work or end as documented; nothing panics, and nothing hangs.
+//! Every setting of both ends at 0, at 1 and at its maximum: a call, a stream and a subscription
+//! either work or end as documented. Nothing panics, and nothing hangs.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -126,7 +126,7 @@ fn setters(source: &str) -> BTreeSet<&str> {
 }
 
 #[test]
-fn every_setter_is_tried() {
+fn every_setter_is_tested_at_its_extremes() {
     let server = server_settings().iter().map(|one| one.0).collect();
     assert_eq!(setters(include_str!("../../src/server/config.rs")), server);
     let client = client_settings().iter().map(|one| one.0).collect();
@@ -241,7 +241,7 @@ async fn a_client_works_at_the_extremes_of_its_settings() {
 
 /// A mark without bound once ended every subscription after one message.
 #[tokio::test(start_paused = true)]
-async fn all_marks_without_bound_deliver() {
+async fn unlimited_marks_deliver_every_message() {
     let config = ServerConfig::new()
         .notification_mark(usize::MAX)
         .reply_mark(usize::MAX)

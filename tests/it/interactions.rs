@@ -1,6 +1,6 @@
-//! Where two parts of a connection meet: verdicts and streams, credit and places, deadlines and
-//! floods, the orders of the application and what is under way.
-// threats: 7, 8, 30, 31
+//! Interactions between features of a connection: authorizations and streams, credit and places in
+//! flight, deadlines and floods, session commands and running requests.
+// SECURITY.md, threats 7, 8, 30 and 31.
 
 use std::{
     collections::HashMap,
@@ -138,9 +138,9 @@ async fn every_terminal_line_is_counted_once() {
     assert_eq!((stats.ok, stats.no, stats.err, stats.cut), (3, 1, 0, 0));
 }
 
-/// What was not allowed was not started.
+/// A call that was not allowed was not started.
 #[tokio::test(start_paused = true)]
-async fn a_call_counts_as_started_when_its_verdict_is_there() {
+async fn a_call_counts_as_started_once_authorized() {
     let gates = Gates::default();
     let server = gates.server(ServerConfig::new());
     let mut peer = server.connect().await;
@@ -161,7 +161,7 @@ async fn a_call_counts_as_started_when_its_verdict_is_there() {
 /// line, no credit could be read. So one of the streams is ended. A peer that has disconnected does
 /// not leave its connection behind, either.
 #[tokio::test(start_paused = true)]
-async fn streams_without_credit_do_not_hold_all_places_for_ever() {
+async fn streams_without_credit_do_not_hold_all_places_forever() {
     let config = ServerConfig::new().in_flight(2).parked_bytes(0);
     let server = PipeServer::with_config(router(), config);
     let mut peer = server.connect().await;
@@ -191,9 +191,10 @@ async fn streams_without_credit_do_not_hold_all_places_for_ever() {
     assert_eq!(server.handle.stats().connections, 0);
 }
 
-/// A protocol method whose verdict never comes is refused in time, with every place taken.
+/// A protocol method whose authorization never completes is refused in time, with every place in
+/// flight taken.
 #[tokio::test(start_paused = true)]
-async fn a_verdict_that_is_late_needs_no_place() {
+async fn a_late_authorization_is_refused_though_no_place_is_free() {
     let gates = Gates::default();
     let server = gates.server(ServerConfig::new().in_flight(1).idle(None));
     let mut peer = server.connect().await;
@@ -204,9 +205,9 @@ async fn a_verdict_that_is_late_needs_no_place() {
 
 // Orders.
 
-/// A session that is closed cannot stay by giving no credit.
+/// A client cannot keep a closed session open by giving no credit.
 #[tokio::test(start_paused = true)]
-async fn a_closed_session_waits_for_no_credit() {
+async fn a_closed_session_does_not_wait_for_credit() {
     let config = ServerConfig::new().idle(None).handler_time(secs(30));
     let server = PipeServer::with_config(router(), config);
     for is_finishing in [false, true] {
@@ -237,9 +238,9 @@ async fn a_closed_session_waits_for_no_credit() {
     }
 }
 
-/// The line is drawn: whatever the verdict, the answer is the same.
+/// The `/bye` with `last` was sent, so the answer is the same whatever the authorizer decides.
 #[tokio::test(start_paused = true)]
-async fn a_closed_session_waits_for_no_verdict() {
+async fn a_closed_session_does_not_wait_for_an_authorization() {
     let server = Gates::default().server(ServerConfig::new());
     let mut peer = server.connect().await;
     peer.ask("1 echo x\n", "1 ok x\n").await;
@@ -253,9 +254,9 @@ async fn a_closed_session_waits_for_no_verdict() {
     assert_eq!(before.elapsed(), Duration::ZERO);
 }
 
-/// A revocation is of a subscription, and not of the right to publish.
+/// A revocation applies to a subscription, not to the right to publish.
 #[tokio::test(start_paused = true)]
-async fn a_revocation_refuses_no_publish() {
+async fn a_revocation_does_not_affect_publishing() {
     let gates = Gates::default();
     let server = gates.server(ServerConfig::new());
     let mut peer = server.connect().await;
@@ -269,9 +270,9 @@ async fn a_revocation_refuses_no_publish() {
 
 // The drain.
 
-/// An `/auth` that is under way was read, and is answered.
+/// A pending `/auth` was read before the drain, and is answered.
 #[tokio::test(start_paused = true)]
-async fn a_drain_answers_the_auth_under_way() {
+async fn a_drain_answers_a_pending_auth() {
     let config = ServerConfig::new().auth_time(secs(3_600));
     let (mut server, _doorman) = doorman(config);
     let mut peer = server.connect().await;
@@ -282,9 +283,9 @@ async fn a_drain_answers_the_auth_under_way() {
     peer.expect_closed().await;
 }
 
-/// A line is drawn once.
+/// The `/bye` with `last` is sent once.
 #[tokio::test(start_paused = true)]
-async fn a_refused_auth_behind_the_line_draws_no_other() {
+async fn a_refused_auth_after_the_final_bye_causes_no_other_bye() {
     let (mut server, doorman) = doorman(ServerConfig::new().auth_tries(1));
     let mut peer = server.connect().await;
     peer.send("1 /auth name x\n").await;
@@ -347,9 +348,9 @@ impl Listener for Floods {
     }
 }
 
-/// A peer that never stops sending puts off no deadline.
+/// A peer that never stops sending delays no deadline.
 #[tokio::test(start_paused = true)]
-async fn a_flood_puts_off_no_deadline() {
+async fn a_flood_delays_no_deadline() {
     let (connect, floods) = mpsc::unbounded_channel();
     // Each of these lines is a violation: enough of them would end the connection before its time.
     let server = Server::new(Floods(floods))
@@ -373,9 +374,9 @@ async fn a_flood_puts_off_no_deadline() {
 
 // Turns.
 
-/// With the server's buffers full, an endless stream leaves the notifications their turn.
+/// With the server's buffers full, an endless stream does not starve the notifications.
 #[tokio::test(start_paused = true)]
-async fn a_stream_leaves_notifications_their_turn_in_a_busy_server() {
+async fn a_stream_does_not_starve_notifications_with_full_buffers() {
     let server = PipeServer::with_config(router(), ServerConfig::new().buffered_bytes_total(0));
     let mut peer = server.connect_raw(1_024);
     peer.hello().await;
@@ -393,9 +394,9 @@ async fn a_stream_leaves_notifications_their_turn_in_a_busy_server() {
     }
 }
 
-/// A violation that is found behind its line ends the connection all the same.
+/// A violation that is found after its line was read still ends the connection.
 #[tokio::test(start_paused = true)]
-async fn a_late_violation_counts_at_once() {
+async fn a_violation_found_late_ends_the_connection() {
     let gates = Gates::default();
     let server = gates.server(ServerConfig::new().violations(0));
     let mut peer: Peer = server.connect().await;
@@ -407,9 +408,9 @@ async fn a_late_violation_counts_at_once() {
     soon(peer.expect_closed()).await;
 }
 
-/// What was read ahead, and obeyed in part, is thrown away when nothing more is read.
+/// Lines that were read ahead are discarded once the connection reads no more.
 #[tokio::test(start_paused = true)]
-async fn a_stranger_who_pipelines_is_shown_out_in_order() {
+async fn a_pipelining_unauthenticated_peer_is_closed_in_order() {
     let (server, doorman) = doorman(ServerConfig::new());
     let mut peer = server.connect_raw(64);
     peer.hello().await;

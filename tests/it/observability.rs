@@ -1,5 +1,5 @@
-//! A connection seen from outside: what is counted, told as an event, logged, and in which words.
-// threats: 11, 12, 22, 34
+//! Counters, events, logs and statistics of a connection, and what they must not show.
+// SECURITY.md, threats 11, 12, 22 and 34.
 
 use std::{
     fmt, io,
@@ -58,10 +58,10 @@ fn broken(what: &str) -> ConnectionError {
     ConnectionError::Protocol(what.to_owned())
 }
 
-/// [C3.4] [C3.5] Row 11 of the threats: late, doubled and unasked-for replies have separate counts
-/// and events, and reach no caller.
+/// [C3.4] [C3.5] Late, duplicate and unexpected replies have separate counters and events, and
+/// reach no caller. SECURITY.md, threat 11.
 #[tokio::test(start_paused = true)]
-async fn unmatched_replies_are_told_apart() {
+async fn late_duplicate_and_unexpected_replies_are_distinguished() {
     let (client, _driver, mut server) = greeted(ClientConfig::new()).await;
     let mut events = client.events();
     let (kept, dropped) = (spawn_call(&client, "a"), spawn_call(&client, "b"));
@@ -88,10 +88,10 @@ async fn unmatched_replies_are_told_apart() {
     assert_eq!(next.await.unwrap().unwrap(), "mine");
 }
 
-/// [C12.1] Row 11 of the threats: a strict client closes upon a reply to what was never sent, or
-/// that had its reply; what stands before it counts, what stands behind it does not.
+/// [C12.1] A strict client closes the connection on a reply to a request that was never sent, or a
+/// second reply. Lines before it are handled, lines after it are not. SECURITY.md, threat 11.
 #[tokio::test(start_paused = true)]
-async fn a_strict_client_closes() {
+async fn a_strict_client_closes_on_an_unexpected_reply() {
     for (unmatched, what) in [
         ("7 ok", "a reply to 7, which was not sent"),
         ("7 more", "a reply to 7, which was not sent"),
@@ -119,9 +119,9 @@ async fn a_strict_client_closes() {
     }
 }
 
-/// [C12.2] A late reply is in order: a strict client goes on.
+/// [C12.2] A late reply is valid: a strict client goes on.
 #[tokio::test(start_paused = true)]
-async fn a_strict_client_takes_late_replies() {
+async fn a_strict_client_accepts_late_replies() {
     let (client, _driver, mut server) = greeted(ClientConfig::new().strict(true)).await;
     let call = spawn_call(&client, "a");
     server.expect("1 m a\n").await;
@@ -157,8 +157,8 @@ fn turns() -> impl Strategy<Value = Vec<Turn>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Row 12 of the threats: whatever is cancelled, doubled, late or made up, in whatever order, no
-    /// reply reaches another caller, and the counts add up.
+    /// Whatever replies are cancelled, duplicated, late or invented, in whatever order, no reply
+    /// reaches another caller, and the counters add up. SECURITY.md, threat 12.
     #[test]
     fn no_reply_reaches_another_caller(turns in turns()) {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
@@ -219,9 +219,9 @@ async fn play(turns: Vec<Turn>) {
     }
 }
 
-/// The queue of events is bounded, and names how many left.
+/// The queue of events is bounded, and reports how many it dropped.
 #[tokio::test(start_paused = true)]
-async fn events_that_are_not_read_are_counted() {
+async fn unread_events_are_bounded_and_counted() {
     events_are_held(ClientConfig::new(), 256).await;
     events_are_held(ClientConfig::new().held_events(7), 7).await;
 }
@@ -245,9 +245,9 @@ async fn events_are_held(config: ClientConfig, held: u64) {
     assert_eq!(events.next().await, None);
 }
 
-/// Each counter of a client, by lines that move it alone.
+/// Each counter of a client, with lines that change only that counter.
 #[tokio::test(start_paused = true)]
-async fn a_client_counts() {
+async fn each_client_counter_counts() {
     let (client, _driver, mut server) = greeted(ClientConfig::new()).await;
     let calls: Vec<_> = (0..5).map(|_| spawn_call(&client, "")).collect();
     settle().await;
@@ -292,9 +292,9 @@ async fn get(id: String) -> Result<String, bellwire::Failure> {
     }
 }
 
-/// Each counter of a server, by lines that move it alone.
+/// Each counter of a server, with lines that change only that counter.
 #[tokio::test(start_paused = true)]
-async fn a_server_counts() {
+async fn each_server_counter_counts() {
     let router = Router::new()
         .method("get", get)
         .method("panic", panics)
@@ -345,7 +345,7 @@ async fn a_server_counts() {
 
 /// Both ends count the same bytes and the same outcomes.
 #[tokio::test(start_paused = true)]
-async fn both_ends_agree() {
+async fn counters_of_both_ends_agree() {
     let server = PipeServer::start(Router::new().method("get", get));
     let (client, connection) = Client::new(server.connect_raw(256).io, ClientConfig::new());
     tokio::spawn(connection);
@@ -446,10 +446,10 @@ fn assert_fit_for_a_log(text: &str, secret: &str) {
 
 const WILD: &str = "\u{1b}[31mred\u{7}\u{85}\u{202e}\u{9b}31m";
 
-/// Row 22 of the threats: CR, LF, ESC and the like, wherever a client can put bytes, reach the
-/// server's log escaped or not at all; and row 34, nothing of a rest does.
+/// CR, LF, ESC and the like, wherever a client can put bytes, reach the server's log escaped or not
+/// at all. No part of a payload reaches it. SECURITY.md, threats 22 and 34.
 #[tokio::test(start_paused = true)]
-async fn a_hostile_client_writes_no_log() {
+async fn a_hostile_client_cannot_inject_into_logs() {
     let (captured, _guard) = capture(tracing::Level::TRACE);
     let router = Router::new()
         .method("get", get)
@@ -490,9 +490,9 @@ async fn a_hostile_client_writes_no_log() {
     all.iter().for_each(|line| assert_fit_for_a_log(line, "secret"));
 }
 
-/// Row 22 of the threats, the other way: the client's log, its errors and its events.
+/// The client's log, its errors and its events. SECURITY.md, threat 22.
 #[tokio::test(start_paused = true)]
-async fn a_hostile_server_writes_no_log() {
+async fn a_hostile_server_cannot_inject_into_logs() {
     let (captured, _guard) = capture(tracing::Level::TRACE);
     let long = "x".repeat(120);
     let stuffed = "\u{10}M\u{10}J";
@@ -538,9 +538,9 @@ async fn a_hostile_server_writes_no_log() {
 #[serde(deny_unknown_fields)]
 struct Strict {}
 
-/// What a decoder says of a reply quotes it: shown, it is escaped and cut.
+/// The error of a decoder may quote the reply. When displayed, it is escaped and truncated.
 #[tokio::test(start_paused = true)]
-async fn a_decoder_may_quote_the_reply() {
+async fn decode_errors_that_quote_the_reply_are_escaped() {
     let (client, _driver, mut server) = greeted(ClientConfig::new()).await;
     let (reply, ()) = tokio::join!(client.request::<_, Strict>("m", &()).into_future(), async {
         server.expect("1 m null\n").await;
@@ -551,10 +551,10 @@ async fn a_decoder_may_quote_the_reply() {
     assert_fit_for_a_log(&text, "\u{1b}");
 }
 
-/// A line that is in order logs nothing above trace, with any subscriber. A handler's span exists
-/// only for subscribers that enable it.
+/// Regular lines log nothing above trace, with any subscriber. A handler's span exists only for
+/// subscribers that enable it.
 #[tokio::test(start_paused = true)]
-async fn traffic_in_order_is_quiet() {
+async fn regular_traffic_logs_nothing_above_trace() {
     for (most, spans) in [(tracing::Level::INFO, 0), (tracing::Level::DEBUG, 20)] {
         let (captured, _guard) = capture(most);
         let server = PipeServer::start(Router::new().method("get", get));
@@ -610,10 +610,10 @@ async fn a_trace_reaches_the_handler() {
     assert_eq!(working, expected);
 }
 
-/// [S2.10] A trace context that is none is refused, its handler not started; `/publish` knows
+/// [S2.10] A malformed trace context is refused and its handler not started. `/publish` accepts
 /// none.
 #[tokio::test(start_paused = true)]
-async fn a_trace_has_a_form() {
+async fn a_malformed_trace_context_is_refused() {
     let config = ServerConfig::new().allow_publish(true);
     let server = PipeServer::with_config(Router::new().method("get", get), config);
     let mut peer = server.connect().await;
@@ -624,7 +624,7 @@ async fn a_trace_has_a_form() {
     peer.ask(format!("4 /publish;trace={TRACE} t\n"), "4 no unknown-attribute trace\n").await;
 }
 
-/// Row 34 of the threats: what is printed for a developer shows how long a payload is, not what.
+/// `Debug` output shows the length of a payload, not its content. SECURITY.md, threat 34.
 #[test]
 fn debug_shows_no_payload() {
     let reply = format!("{:?}", Reply::ok("secret"));
@@ -688,10 +688,10 @@ impl AsyncWrite for Refusing {
     }
 }
 
-/// A server that says goodbye, or answers, and closes: what it said is read although the write
-/// failed, and is what callers get.
+/// A server sends `/bye` or a reply, and closes. Its lines are read although the write failed, and
+/// callers get them.
 #[tokio::test(start_paused = true)]
-async fn what_is_read_behind_a_failed_write_counts() {
+async fn lines_read_after_a_failed_write_count() {
     let run = async |last: &'static str| {
         let io = Refusing { text: HELLO.as_bytes(), last: last.as_bytes(), failed: false };
         let (client, connection) = Client::new(io, ClientConfig::new());
@@ -713,10 +713,10 @@ async fn what_is_read_behind_a_failed_write_counts() {
     assert!(matches!(error, ConnectionError::Io { kind: io::ErrorKind::BrokenPipe, .. }));
 }
 
-/// Whenever they are asked for, events end: those asked for before the end with `Ended`, those
-/// asked for behind it at once.
+/// Event streams that were created before the end end with `Ended`. Those created after it end at
+/// once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn events_asked_for_at_the_end_end() {
+async fn event_streams_created_around_the_end_terminate() {
     for _ in 0..50 {
         let (client, driver, server) = greeted(ClientConfig::new()).await;
         let asking = tokio::task::spawn_blocking({
@@ -743,10 +743,10 @@ async fn events_asked_for_at_the_end_end() {
     }
 }
 
-/// [C2.4] A `/subscribe` that is under way when the connection ends: its caller learns what a call
-/// would.
+/// [C2.4] A `/subscribe` is in flight when the connection ends: its caller gets the same error as
+/// for a call.
 #[tokio::test(start_paused = true)]
-async fn a_subscribe_under_way_ends_as_a_call_does() {
+async fn a_pending_subscribe_ends_like_a_call() {
     let subscribing = |client: &Client| {
         let client = client.clone();
         tokio::spawn(async move { client.subscribe("t").await.map(drop) })
@@ -796,9 +796,9 @@ fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// A subscription that ended with a full window keeps no connection behind.
+/// A subscription that ended with a full window no longer counts in `longest_lag`.
 #[tokio::test(start_paused = true)]
-async fn a_subscription_that_ended_is_not_behind() {
+async fn an_ended_subscription_does_not_count_as_lagging() {
     let server = PipeServer::with_config(Router::new(), ServerConfig::new().idle(None));
     let mut peer = server.connect().await;
     for (id, line) in [(1, "/subscribe;window=1 t"), (2, "/subscribe u")] {
@@ -818,10 +818,10 @@ async fn a_subscription_that_ended_is_not_behind() {
     assert_eq!(server.handle.stats().longest_lag, Duration::ZERO);
 }
 
-/// An operator finds the client that is slow, by what it does not read and by what it does not
-/// acknowledge, and how long that has been so.
+/// The statistics identify a slow client by its unread and its unacknowledged data, and by how long
+/// that has been so.
 #[tokio::test(start_paused = true)]
-async fn the_slow_client_is_found() {
+async fn stats_identify_a_slow_client() {
     let config =
         ServerConfig::new().notification_mark(2_000).write_progress(secs(3_600)).idle(None);
     let server = PipeServer::with_config(Router::new(), config.lease(secs(3_600)));
@@ -874,9 +874,10 @@ async fn the_slow_client_is_found() {
     assert_eq!(server.handle.stats().longest_lag, Duration::ZERO);
 }
 
-/// An operator finds the client that holds memory: by payloads in flight, and by lines that wait.
+/// The statistics identify a client that holds memory by its payloads in flight and its parked
+/// lines.
 #[tokio::test(start_paused = true)]
-async fn the_client_that_holds_memory_is_found() {
+async fn stats_identify_a_client_that_holds_memory() {
     let router = Router::new().method("hold", async |_: Bytes| std::future::pending::<()>().await);
     let server = PipeServer::with_config(router, ServerConfig::new().in_flight(2));
     let mut peers = Vec::new();
@@ -911,7 +912,7 @@ async fn the_client_that_holds_memory_is_found() {
     assert_eq!(server.handle.stats().connections, 2);
 }
 
-/// Wrong credentials are counted; those that could not be looked at are not.
+/// Wrong credentials are counted. Credentials that could not be checked are not.
 #[tokio::test(start_paused = true)]
 async fn refused_tokens_are_counted() {
     let tokens = || TokenAuthenticator::new().token("secret", Principal::new("ada"));
@@ -935,9 +936,9 @@ mod metrics_feature {
 
     use super::*;
 
-    /// The statistics under their documented names, and no label that a peer chose.
+    /// The statistics have their documented names, and no label that a peer chose.
     #[tokio::test(start_paused = true)]
-    async fn stats_become_metrics() {
+    async fn stats_are_exported_under_documented_names() {
         let recorder = PrometheusBuilder::new().build_recorder();
         let _guard = ::metrics::set_default_local_recorder(&recorder);
         describe();

@@ -1,5 +1,5 @@
-//! Servers that answer at once with "again": whatever a client repeats by itself, it pauses first, and
-//! longer each time (docs/protocol/reconnecting.md, section 14).
+//! Servers that fail or refuse at once, again and again: before everything that a client repeats by
+//! itself, it pauses, each time for longer (docs/protocol/reconnecting.md, section 14).
 
 use std::time::Duration;
 
@@ -59,9 +59,9 @@ fn renewal(id: &str, words: &str) -> Option<String> {
     words.starts_with("/renew").then(|| format!("{id} ok;lease=60 offers:e:18"))
 }
 
-/// [C5.6] A request, of each kind, that is refused with the shortest hint there is.
+/// [C5.6] A request of each kind is refused with the shortest possible retry hint.
 #[tokio::test(start_paused = true)]
-async fn requests_that_are_refused_with_a_hint() {
+async fn retries_after_a_retry_hint_back_off() {
     for kind in ["m", "/publish", "/methods", "stream"] {
         let (client, mut server, _net) = connected().await;
         let asking = client.clone();
@@ -80,9 +80,9 @@ async fn requests_that_are_refused_with_a_hint() {
     }
 }
 
-/// A hint of 0 is none: the refusal is the caller's.
+/// The caller gets the refusal.
 #[tokio::test(start_paused = true)]
-async fn a_hint_of_nothing_is_none() {
+async fn a_retry_hint_of_zero_is_ignored() {
     for hint in ["0", "x", "01", "9007199254740992"] {
         let (client, mut server, _net) = connected().await;
         let asked = tokio::spawn(async move { client.call("m", "").await });
@@ -93,9 +93,9 @@ async fn a_hint_of_nothing_is_none() {
     }
 }
 
-/// [C5.6] A refusal for closing of a server that has not said goodbye.
+/// [C5.6] The server refuses with `closing` and has not sent `/bye`.
 #[tokio::test(start_paused = true)]
-async fn requests_that_are_refused_for_closing() {
+async fn retries_after_a_closing_refusal_back_off() {
     let (client, mut server, _net) = connected().await;
     let _task = tokio::spawn(async move { client.call("m", "").await });
     let refuse =
@@ -103,9 +103,9 @@ async fn requests_that_are_refused_for_closing() {
     lines(&mut server, "m", refuse).await;
 }
 
-/// [C5.6] [C4.5] A subscription that expires as soon as it was accepted.
+/// [C5.6] [C4.5] A subscription expires as soon as it was accepted.
 #[tokio::test(start_paused = true)]
-async fn subscriptions_that_expire_at_once() {
+async fn resubscribing_after_immediate_expiry_backs_off() {
     let (client, mut server, _net) = connected().await;
     let _offers = subscribed(&client, &mut server, 1).await;
     server.send("* /end offers expired e:18").await;
@@ -117,9 +117,9 @@ async fn subscriptions_that_expire_at_once() {
     lines(&mut server, "/subscribe", expire).await;
 }
 
-/// A subscription that has lived for a while is resumed without a pause.
+/// A subscription that was open for a while is resumed without a pause.
 #[tokio::test(start_paused = true)]
-async fn a_subscription_that_lived_is_resumed_at_once() {
+async fn a_long_lived_subscription_is_resumed_without_a_pause() {
     let (client, mut server, _net) = connected().await;
     let _offers = subscribed(&client, &mut server, 1).await;
     tokio::time::sleep(Duration::from_secs(10)).await;
@@ -130,9 +130,10 @@ async fn a_subscription_that_lived_is_resumed_at_once() {
     assert_eq!(told.elapsed(), Duration::ZERO);
 }
 
-/// [C5.6] [C4.5] A topic that no renewal lists, with the shortest lease there is.
+/// [C5.6] [C4.5] The reply to `/renew` never lists the topic, and the lease is the shortest
+/// possible.
 #[tokio::test(start_paused = true)]
-async fn subscriptions_that_no_renewal_lists() {
+async fn resubscribing_to_topics_missing_in_renewals_backs_off() {
     let (builder, mut net) = builder();
     let client = builder.config(ClientConfig::new().random(Random::seeded(1))).connect_lazily();
     let mut server = net.attempt().await.accept(1 << 16);
@@ -158,9 +159,9 @@ async fn subscriptions_that_no_renewal_lists() {
     assert!(renewals <= 61 && (3..=MOST).contains(&subscribes), "{renewals}, {subscribes}");
 }
 
-/// [C5.6] A resume that is refused for now, with and without a hint.
+/// [C5.6] A resume is refused temporarily, with and without a retry hint.
 #[tokio::test(start_paused = true)]
-async fn subscriptions_that_are_refused_for_now() {
+async fn refused_resumes_back_off() {
     for refusal in ["no busy", "no;retry=1 busy", "no;retry=1 forbidden", "no;retry=0 busy"] {
         let (client, mut server, mut net) = connected().await;
         let _offers = subscribed(&client, &mut server, 1).await;
@@ -172,9 +173,9 @@ async fn subscriptions_that_are_refused_for_now() {
     }
 }
 
-/// [C5.6] [C14.1] A log that the client comes back to, again and again.
+/// [C5.6] [C14.1] The topic returns to an earlier log again and again.
 #[tokio::test(start_paused = true)]
-async fn epochs_that_come_back() {
+async fn alternating_epochs_back_off() {
     let (client, mut server, _net) = connected().await;
     let _offers = subscribed(&client, &mut server, 1).await;
     // Each log is left above where the server offers it next.
@@ -191,10 +192,9 @@ async fn epochs_that_come_back() {
     lines(&mut server, "/subscribe", answer).await;
 }
 
-/// [C5.6] Logs that are reset again and again. The application refetches its state after each
-/// reset.
+/// [C5.6] A log is reset again and again. The application refetches its state after each reset.
 #[tokio::test(start_paused = true)]
-async fn resets_that_are_resynchronised() {
+async fn repeated_resyncs_after_resets_back_off() {
     let (client, mut server, _net) = connected().await;
     let asking = client.clone();
     let subscribing = client.subscribe("offers").resync(move |_| {
@@ -216,9 +216,9 @@ async fn resets_that_are_resynchronised() {
     lines(&mut server, "offers.list", answer).await;
 }
 
-/// [C5.6] A loss whose callback fails since its connection is lost each time.
+/// [C5.6] The resync callback fails each time, because its connection is lost.
 #[tokio::test(start_paused = true)]
-async fn connections_that_are_lost_while_it_is_resynchronised() {
+async fn resyncs_that_fail_with_their_connection_back_off() {
     let (client, mut server, mut net) = connected().await;
     let asking = client.clone();
     let subscribing = client.subscribe("offers").resync(move |_| {
@@ -264,9 +264,9 @@ async fn contacts(mut net: Net, mut serve: impl AsyncFnMut(Peer)) {
     check(&times);
 }
 
-/// [C5.3] [C5.6] Connections that are over as soon as they are there, in each way.
+/// [C5.3] [C5.6] Each connection ends as soon as it is open, in each way.
 #[tokio::test(start_paused = true)]
-async fn connections_that_are_over_at_once() {
+async fn connections_that_end_at_once_back_off() {
     let ends = ["", "\n* /bye;last=0;retry=1 busy", "\n* /bye;retry=1", "\n* /bye", "\n1 nonsense"];
     for end in ends {
         let (builder, net) = builder();
@@ -281,9 +281,9 @@ async fn connections_that_are_over_at_once() {
     }
 }
 
-/// [C5.6] Credentials that are refused for now, or, with a hook, at all.
+/// [C5.6] Credentials are refused temporarily, or, if a hook provides them, permanently.
 #[tokio::test(start_paused = true)]
-async fn credentials_that_are_refused() {
+async fn refused_credentials_back_off() {
     let token = || Code::from_static("token");
     for (refusal, has_hook) in [
         ("no busy", false),
@@ -309,9 +309,9 @@ async fn credentials_that_are_refused() {
     }
 }
 
-/// [C5.6] A hook that has no credentials to give.
+/// [C5.6] The hook returns an error.
 #[tokio::test(start_paused = true)]
-async fn credentials_that_are_not_to_be_had() {
+async fn failing_credentials_hook_backs_off() {
     let (builder, _net) = builder();
     let (asked, mut times) = tokio::sync::mpsc::unbounded_channel();
     let began = Instant::now();
@@ -330,7 +330,7 @@ async fn credentials_that_are_not_to_be_had() {
 
 /// A manual reconnect skips the pause, but neither the least pause nor a retry hint.
 #[tokio::test(start_paused = true)]
-async fn a_reconnect_by_hand_has_a_floor() {
+async fn a_manual_reconnect_respects_the_minimum_pause() {
     let (builder, mut net) = builder();
     let client = builder.connect_lazily();
     let hurrying = client.clone();
@@ -363,9 +363,9 @@ async fn a_reconnect_by_hand_has_a_floor() {
     assert!(net.0.try_recv().is_err());
 }
 
-/// A reconnect by hand is for one round: the next one has its pause.
+/// A manual reconnect applies to one round. The next round has its pause.
 #[tokio::test(start_paused = true)]
-async fn a_reconnect_by_hand_is_for_one_round() {
+async fn a_manual_reconnect_skips_one_pause_only() {
     let hour = Duration::from_secs(3_600);
     let config = ClientConfig::new().reconnect_base(hour).reconnect_max(hour);
     let (client, server, mut net) = connected_with(config).await;
@@ -377,9 +377,10 @@ async fn a_reconnect_by_hand_is_for_one_round() {
     assert!(net.0.try_recv().is_err());
 }
 
-/// A reconnect by hand does not outlive a connection: asked for before it, or while it is there.
+/// A manual reconnect request ends with the next connection, whether it was made before that
+/// connection or during it.
 #[tokio::test(start_paused = true)]
-async fn a_reconnect_by_hand_does_not_outlive_a_connection() {
+async fn a_manual_reconnect_does_not_outlive_a_connection() {
     let hour = Duration::from_secs(3_600);
     for is_before in [true, false] {
         let (builder, mut net) = builder();
@@ -400,9 +401,9 @@ async fn a_reconnect_by_hand_does_not_outlive_a_connection() {
     }
 }
 
-/// A reconnect by hand ends a pause that is under way.
+/// A manual reconnect ends a pause that has begun.
 #[tokio::test(start_paused = true)]
-async fn a_reconnect_by_hand_ends_a_pause() {
+async fn a_manual_reconnect_ends_the_current_pause() {
     let config = ClientConfig::new().reconnect_base(Duration::from_secs(3_600));
     let config = config.reconnect_max(Duration::from_secs(3_600));
     let (client, server, mut net) = connected_with(config).await;
