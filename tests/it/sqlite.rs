@@ -202,8 +202,12 @@ async fn a_file_is_opened_by_one_store_at_a_time() {
 #[tokio::test]
 async fn other_files_are_refused() {
     let place = Place::new();
-    fs::write(place.path(), "not a database, and longer than its header is, by some more bytes \
-        than a hundred, so that SQLite reads it as one").unwrap();
+    fs::write(
+        place.path(),
+        "not a database, and longer than its header is, by some more bytes \
+        than a hundred, so that SQLite reads it as one",
+    )
+    .unwrap();
     let refused = place.open_with(SqliteConfig::new()).await;
     assert_eq!(refused.map(drop), Err(OpenError::Foreign));
 
@@ -249,9 +253,7 @@ async fn retention_is_by_count_bytes_and_age() {
     let config = SqliteConfig::new()
         .retained_bytes(50)
         .retained_age(Duration::from_secs(100))
-        .clock(move || {
-            SystemTime::UNIX_EPOCH + Duration::from_secs(clock.load(Ordering::Relaxed))
-        });
+        .clock(move || SystemTime::UNIX_EPOCH + Duration::from_secs(clock.load(Ordering::Relaxed)));
     let store = place.open_with(config).await.unwrap();
     let mut reader = store.open(&topic("a"));
     for _ in 0..10 {
@@ -284,9 +286,9 @@ async fn an_empty_log_is_dropped() {
     let place = Place::new();
     let seconds = Arc::new(AtomicU64::new(1_000));
     let clock = seconds.clone();
-    let config = SqliteConfig::new().retained_age(Duration::from_secs(1)).clock(move || {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(clock.load(Ordering::Relaxed))
-    });
+    let config = SqliteConfig::new()
+        .retained_age(Duration::from_secs(1))
+        .clock(move || SystemTime::UNIX_EPOCH + Duration::from_secs(clock.load(Ordering::Relaxed)));
     let store = place.open_with(config.clone()).await.unwrap();
     let one = publish(&store, "a", "x").await;
     seconds.fetch_add(10, Ordering::Relaxed);
