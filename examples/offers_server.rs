@@ -15,6 +15,9 @@
 //! offer that leaves the file stays until the server is restarted. Offers that are in the file at
 //! the start are not announced.
 //!
+//! With `--features sqlite`, `--store topics.db` keeps the messages of the topics in a file. A client
+//! that subscribes again after a restart has missed nothing.
+//!
 //! Ctrl-C or SIGTERM stops it in order; a second one stops it at once.
 
 #[macro_use]
@@ -32,6 +35,8 @@ mod reading;
 mod stop;
 #[path = "offers/store.rs"]
 mod store;
+#[path = "offers/topics.rs"]
+mod topics;
 
 use std::{
     convert::Infallible, error::Error, num::NonZeroU64, path::PathBuf, process::ExitCode,
@@ -58,6 +63,7 @@ use offer::{Flat, News, Offer, Summary};
 use reading::Reading;
 use stop::Stop;
 use store::{Put, Store};
+use topics::Topics;
 
 /// The offers when no file is given.
 const SHIPPED: &str = include_str!("offers/offers.jsonl");
@@ -84,6 +90,9 @@ struct Args {
     /// Offers, one line of JSON each; followed while others append to it. Default: a dozen built in
     #[arg(long, value_name = "FILE")]
     offers: Option<PathBuf>,
+    /// Keeps the messages of the topics in this file, over restarts; needs the feature `sqlite`. Default: in memory
+    #[arg(long, value_name = "FILE")]
+    store: Option<PathBuf>,
     /// How long a subscription lives without a renewal
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     lease: u64,
@@ -112,10 +121,12 @@ async fn main() -> ExitCode {
 async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     let mut stop = Stop::new()?;
     let config = ServerConfig::new().lease(Duration::from_secs(args.lease));
+    let topics = Topics::open(args.store).await?;
     let server = Server::bind(&args.listen)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", args.listen))?
         .config(config);
+    let server = topics.of(server);
     let service = Service::new(server.publisher(), args.offers);
     tokio::select! {
         () = service.load() => {}
@@ -128,7 +139,10 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     let serving = server.serve(router(service.clone()));
     let serving = serving.with_graceful_shutdown(async { drop(is_told.await) });
     tokio::select! {
-        served = serving => Ok(served?),
+        served = serving => {
+            served?;
+            Ok(topics.close().await?)
+        }
         never = service.follow() => match never {},
         never = service.publish_random(args.random_every) => match never {},
         () = stop.until_second(drain) => {

@@ -29,7 +29,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Publisher {
     store: Arc<dyn TopicStore>,
-    /// The store is [`MemoryTopics`] itself, so its lines need no check.
+    /// The store is one of this crate, whose lines need no check.
     is_own: bool,
     /// Shared, because a server may be configured after its publisher was handed out.
     max_line: Arc<AtomicUsize>,
@@ -52,12 +52,12 @@ impl Publisher {
     /// # }
     /// ```
     pub fn new<S: TopicStore>(store: S) -> Self {
-        let is_own = TypeId::of::<S>() == TypeId::of::<MemoryTopics>();
+        let is_own = is_own::<S>();
         let max_line = Arc::new(AtomicUsize::new(DEFAULT_MAX_LINE));
         Self { store: Arc::new(store), is_own, max_line, gate: Arc::default() }
     }
 
-    /// Whether its store is the default one.
+    /// Whether its store is one of this crate.
     pub(crate) fn is_own(&self) -> bool {
         self.is_own
     }
@@ -216,6 +216,15 @@ impl Publisher {
             false => Ok(()),
         }
     }
+}
+
+/// Whether the lines of this store are encoded by this crate.
+fn is_own<S: TopicStore>() -> bool {
+    #[cfg(feature = "sqlite")]
+    if TypeId::of::<S>() == TypeId::of::<crate::topic::sqlite::SqliteTopics>() {
+        return true;
+    }
+    TypeId::of::<S>() == TypeId::of::<MemoryTopics>()
 }
 
 impl fmt::Debug for Publisher {
