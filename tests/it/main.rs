@@ -48,6 +48,8 @@ mod readme;
 mod recipes;
 mod reconnect;
 mod reconnect_storm;
+#[cfg(feature = "redis")]
+mod redis;
 mod resend;
 mod resume;
 mod runtimes;

@@ -73,7 +73,7 @@ use super::{
 };
 use crate::{
     coop::consume_budget,
-    protocol::{Position, Topic},
+    protocol::{Code, Position, Topic},
     sync::{Arc, AtomicUsize, Ordering},
 };
 
@@ -262,6 +262,8 @@ impl Files {
 }
 
 impl Archive for Files {
+    const LOST: Code = Code::CORRUPT;
+
     fn fetch(&self, ask: Ask) -> BoxFuture<Result<Vec<Fetched>, Unavailable>> {
         let (done, fetched) = oneshot::channel();
         match self.tasks.send(Task::Fetch(ask, done)) {
