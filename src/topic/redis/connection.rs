@@ -178,7 +178,8 @@ impl Connection {
         let mut command = cmd("HKEYS");
         command.arg(self.shared.names.heads());
         let found: Vec<Vec<u8>> = command.query_async(&mut self.inner.clone()).await?;
-        let topics = found.iter().filter_map(|name| Topic::new(std::str::from_utf8(name).ok()?));
+        let topic = |name: &Vec<u8>| Topic::new(std::str::from_utf8(name).ok()?).ok();
+        let topics = found.iter().filter_map(topic);
         Ok(topics.collect())
     }
 

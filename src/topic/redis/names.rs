@@ -36,7 +36,7 @@ impl Names {
 
     /// The topic of a channel.
     pub(super) fn topic(&self, channel: &str) -> Option<Topic> {
-        Topic::new(channel.strip_prefix(&self.begin)?.strip_prefix("log:")?)
+        Topic::new(channel.strip_prefix(&self.begin)?.strip_prefix("log:")?).ok()
     }
 
     /// The begin of the names of the streams that a topic has after its log was closed. The epoch

@@ -10,8 +10,6 @@ mod follow;
 mod owned;
 mod reader;
 
-use std::task::Waker;
-
 use dashmap::{DashMap, Entry};
 
 use self::reader::TailReader;
@@ -19,12 +17,11 @@ use crate::{
     protocol::{Code, Position, Topic, Window},
     sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering},
     topic::{
-        BoxFuture, Published, TopicReader, Unavailable,
+        BoxFuture, TopicReader, Unavailable,
         births::Births,
         budget::Budget,
         entry::{TopicEntry, TopicState},
         limits::Retention,
-        log::stuffed,
     },
 };
 
