@@ -44,10 +44,7 @@ impl Link {
     }
 
     /// Reads, once there is a connection, and again if that is lost.
-    pub(super) async fn read<T, F>(
-        &self,
-        read: impl Fn(Connection) -> F,
-    ) -> Result<T, Unavailable>
+    pub(super) async fn read<T, F>(&self, read: impl Fn(Connection) -> F) -> Result<T, Unavailable>
     where
         F: Future<Output = Result<T, Failure>>,
     {

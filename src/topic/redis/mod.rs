@@ -85,7 +85,6 @@ use ::redis::Client;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use self::{config::RedisConfig, error::ConnectError};
 use self::{
     census::Census,
     connection::Connection,
@@ -95,11 +94,10 @@ use self::{
     remote::Remote,
     writer::{Append, Command, Writer},
 };
+pub use self::{config::RedisConfig, error::ConnectError};
 use super::{
-    BoxFuture, PublishError, Published, TopicReader, TopicStore, Unavailable,
-    births::Births,
-    limits::Retention,
-    tail::Tail,
+    BoxFuture, PublishError, Published, TopicReader, TopicStore, Unavailable, births::Births,
+    limits::Retention, tail::Tail,
 };
 use crate::{
     coop::consume_budget,

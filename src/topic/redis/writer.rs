@@ -286,10 +286,7 @@ fn by_topic(batch: &[Append]) -> (Vec<usize>, Vec<Messages<'_>>) {
 }
 
 /// The number of each message, from those of the first messages of the topics.
-fn numbers(
-    order: &[usize],
-    begins: &[Option<Position>],
-) -> Vec<Result<Published, PublishError>> {
+fn numbers(order: &[usize], begins: &[Option<Position>]) -> Vec<Result<Published, PublishError>> {
     let mut next = begins.to_vec();
     let number = |&index: &usize| {
         let at = next.get_mut(index).and_then(Option::as_mut).ok_or(PublishError::TooMany)?;
