@@ -108,6 +108,7 @@ impl Book {
             self.make_room(&mut change.log, change.added)?;
             file::put_log(&self.connection, &change.log.row)?;
         }
+        self.meta.logs += changes.values().filter(|change| change.is_new).count() as u64;
         Ok(numbers)
     }
 
@@ -234,6 +235,7 @@ impl Book {
         let birth = self.config.random.next_epoch();
         self.transact(|book| {
             book.meta.birth = birth;
+            book.meta.logs = book.meta.logs.saturating_sub(1);
             remove(book)
         })
     }
@@ -268,7 +270,7 @@ impl Book {
         Ok(done)
     }
 
-    /// Without the count, the next start begins new epochs: that is safe.
+    /// If it fails, the count is too low: the loss of later transactions may go unnoticed.
     fn count_commit(&mut self) {
         let Meta { store, commits, .. } = self.meta;
         if let Err(error) = self.head.write(Count { store, commits }) {
