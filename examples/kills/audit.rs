@@ -17,7 +17,7 @@ pub(crate) async fn heads(address: SocketAddr) -> Result<Vec<(&'static str, Posi
     let client = connect(address);
     let mut heads = Vec::new();
     for topic in TOPICS {
-        heads.push((topic, client.subscribe(topic).await?.position()));
+        heads.push((topic, client.subscribe(topic).deadline(PATIENCE).await?.position()));
     }
     Ok(heads)
 }
@@ -31,7 +31,7 @@ pub(crate) async fn read_all(
     let (client, process) = (connect(address), log.process("auditor"));
     for (subscription, &(topic, head)) in (0..).zip(heads) {
         let first = Position { next: 1, ..head };
-        let mut messages = client.subscribe(topic).from(first).await?;
+        let mut messages = client.subscribe(topic).from(first).deadline(PATIENCE).await?;
         let (topic, from) = (topic.to_owned(), behind(first));
         process.record(Event::Subscribed { subscription, topic, from });
         while messages.position() != head {

@@ -90,7 +90,7 @@ impl Crowd {
         rng.shuffle(&mut topics);
         let mut own = Vec::new();
         for (number, topic) in (0..).zip(topics.into_iter().take(OWN_TOPICS)) {
-            let subscription = client.subscribe(topic).await?;
+            let subscription = client.subscribe(topic).deadline(PATIENCE).await?;
             let from = behind(subscription.position());
             process.record(Event::Subscribed { subscription: number, topic: topic.into(), from });
             own.push((topic, subscription.progress()));
@@ -147,7 +147,7 @@ impl Crowd {
 /// A client that reconnects soon, because the next kill may come soon.
 pub(crate) fn connect(address: SocketAddr) -> Client {
     let config = ClientConfig::new()
-        .deadline(Duration::from_secs(20))
+        .deadline(PATIENCE / 2)
         .reconnect_base(Duration::from_millis(20))
         .reconnect_max(Duration::from_millis(160))
         .reconnect_stable(Duration::from_millis(100));

@@ -720,8 +720,8 @@ async fn idle_connections_are_cheap_and_get_every_message() {
 /// history that no message is lost, doubled or changed, and that no call runs twice.
 #[cfg(all(feature = "sqlite", target_os = "linux"))]
 async fn survives_kills(durability: &str) {
-    /// Its own waits are bounded by 60 s each.
-    const RUN: Duration = Duration::from_secs(300);
+    /// Its own waits are bounded by 120 s each.
+    const RUN: Duration = Duration::from_secs(280);
     let mut kills = Command::new(path_of("kills"));
     kills.args(["--kills", "5", "--pause", "300", "--durability", durability]);
     kills.stdin(Stdio::null()).kill_on_drop(true);
