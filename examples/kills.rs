@@ -70,8 +70,9 @@ fn main() -> Result<ExitCode, Failed> {
     Ok(ExitCode::FAILURE)
 }
 
-/// Runs the clients and kills the server. The last kill comes after the load, so that the server
-/// has everything that is read at the end from the file.
+/// Runs the clients and kills the server. Some lives are so short that the server may still be
+/// opening its file. The last kill comes after the load, so that the server has everything that is
+/// read at the end from the file.
 async fn run(options: &Options, folder: &Path) -> Result<Report, Failed> {
     let mut rng = Rng::with_seed(options.seed);
     let log = Log::new();
@@ -79,30 +80,28 @@ async fn run(options: &Options, folder: &Path) -> Result<Report, Failed> {
     let gathered = Crowd::gather(options, lives.address(), &log, &mut rng);
     let mut crowd = timeout(PATIENCE, gathered).await.map_err(|_| "no client can subscribe")??;
     for _ in 0..options.kills {
-        sleep(moment(&mut rng)).await;
-        lives.kill().await?;
+        if rng.u8(..5) == 0 {
+            lives.live_shortly(Duration::from_micros(rng.u64(..50_000))).await?;
+        }
+        lives.live(moment(&mut rng)).await?;
     }
+    lives.listening().await?;
     sleep(moment(&mut rng)).await;
     crowd.stop_work().await;
-    lives.kill().await?;
+    lives.restart().await?;
     let heads = timeout(PATIENCE, audit::heads(lives.address())).await;
     let heads = heads.map_err(|_| "the server does not come back")??;
     crowd.settle(&heads).await;
     audit::read_all(lives.address(), &heads, &log).await?;
     audit::conclude(&heads, &log);
-    let kills = lives.count();
     lives.end().await?;
     let faults = [lives.faults(), crowd.faults()].concat();
-    Ok(Report::new(log.merge(&folder.join(STARTS))?, kills, crowd.times(), faults))
+    Ok(Report::new(log.merge(&folder.join(STARTS))?, lives.kills(), crowd.times(), faults))
 }
 
-/// A random time between the start of the server and its end. One in five is so short that the
-/// server may still be opening its file.
+/// A random time from when the server listens.
 fn moment(rng: &mut Rng) -> Duration {
-    match rng.u8(..5) {
-        0 => Duration::from_micros(rng.u64(..50_000)),
-        _ => Duration::from_millis(rng.u64(50..=1_500)),
-    }
+    Duration::from_millis(rng.u64(50..=1_500))
 }
 
 /// Keeps the files of the run, for whoever looks for the fault.

@@ -6,6 +6,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::Path,
     process::Stdio,
+    time::Duration,
 };
 
 use bellwire_testkit::history::Event;
@@ -13,7 +14,7 @@ use socket2::{Domain, Socket, Type};
 use tokio::{
     io::AsyncReadExt,
     process::{Child, Command},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{Failed, PATIENCE, log::Process, options::Durability};
@@ -26,15 +27,15 @@ pub(crate) struct Lives {
     /// Holds the port between two lives: no other program can get it.
     _port: Socket,
     process: Process,
-    count: Count,
+    kills: Kills,
     faults: Vec<String>,
 }
 
 /// The kills so far.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Count {
-    pub(crate) all: usize,
-    /// Those of a server that did not listen yet.
+pub(crate) struct Kills {
+    pub(crate) under_load: usize,
+    /// Those of a server that was perhaps still opening its file.
     pub(crate) early: usize,
 }
 
@@ -50,16 +51,41 @@ impl Lives {
         let mut arguments: Vec<_> = arguments.into_iter().map(OsString::from).collect();
         arguments.push(folder.into());
         let current = start(&arguments)?;
-        let (count, faults) = Default::default();
-        Ok(Self { arguments, current, address, _port: port, process, count, faults })
+        let (kills, faults) = Default::default();
+        Ok(Self { arguments, current, address, _port: port, process, kills, faults })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
+    /// Lets the server live so long from when it listens.
+    pub(crate) async fn live(&mut self, time: Duration) -> Result<(), Failed> {
+        self.listening().await?;
+        sleep(time).await;
+        self.kills.under_load += 1;
+        self.restart().await
+    }
+
+    /// Lets the server live so long from its start.
+    pub(crate) async fn live_shortly(&mut self, time: Duration) -> Result<(), Failed> {
+        sleep(time).await;
+        self.kills.early += 1;
+        self.restart().await
+    }
+
+    /// Waits until the server listens.
+    pub(crate) async fn listening(&mut self) -> Result<(), Failed> {
+        let Some(out) = &mut self.current.stdout else { return Ok(()) };
+        let read = timeout(PATIENCE, out.read(&mut [0; 64])).await;
+        match read.map_err(|_| "the server does not listen")?? {
+            0 => Err("the server does not start".into()),
+            _ => Ok(()),
+        }
+    }
+
     /// Kills the server and starts it again.
-    pub(crate) async fn kill(&mut self) -> Result<(), Failed> {
+    pub(crate) async fn restart(&mut self) -> Result<(), Failed> {
         self.end().await?;
         self.current = start(&self.arguments)?;
         Ok(())
@@ -72,18 +98,12 @@ impl Lives {
         }
         self.process.record(Event::Note("killed".into()));
         timeout(PATIENCE, self.current.kill()).await.map_err(|_| "the server lives on")??;
-        let mut said = String::new();
-        if let Some(out) = &mut self.current.stdout {
-            out.read_to_string(&mut said).await?;
-        }
-        self.count.all += 1;
-        self.count.early += usize::from(!said.starts_with("listening on "));
         Ok(())
     }
 
     /// The kills so far.
-    pub(crate) fn count(&self) -> Count {
-        self.count
+    pub(crate) fn kills(&self) -> Kills {
+        self.kills
     }
 
     /// What went wrong with them so far.

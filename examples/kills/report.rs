@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bellwire_testkit::history::{Event, History, Outcome};
 
-use crate::{lives::Count, log::Entry};
+use crate::{lives::Kills, log::Entry};
 
 /// The most faults that are printed.
 const SHOWN: usize = 10;
@@ -13,7 +13,7 @@ const SHOWN: usize = 10;
 pub(crate) struct Report {
     history: History,
     figures: Figures,
-    kills: Count,
+    kills: Kills,
     /// How long the clients were without a connection, each time.
     times: Vec<Duration>,
     faults: Vec<String>,
@@ -40,7 +40,7 @@ impl Report {
     /// Judges a log, in addition to what is known to be wrong.
     pub(crate) fn new(
         log: Vec<Entry>,
-        kills: Count,
+        kills: Kills,
         times: Vec<Duration>,
         mut faults: Vec<String>,
     ) -> Self {
@@ -68,9 +68,9 @@ impl Report {
     pub(crate) fn print(&self) {
         let Figures { publishing, acknowledged, failed, deliveries, seen, .. } = self.figures;
         let Figures { starts, ok, remote, refused, not_sent, unknown, .. } = self.figures;
-        let Count { all, early } = self.kills;
+        let Kills { under_load, early } = self.kills;
         let open = publishing.saturating_sub(acknowledged + failed);
-        println!("kills       {all}, the last without load, {early} before the server listened");
+        println!("kills       {under_load} under load, {early} more within 50 ms of a start");
         println!("publishes   {acknowledged} acknowledged, {open} unknown, {failed} failed");
         println!("deliveries  {deliveries}, of them {seen} waited for by their publishers");
         println!(
