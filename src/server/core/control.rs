@@ -4,7 +4,8 @@ use crate::{
     coop::spend_message,
     guard::guarded,
     protocol::{
-        Code, LeaseEvent, Line, MIN_MAX_LINE, Mark, Position, RequestId, Terms, Time, parse_number,
+        Begin, Code, LeaseEvent, Line, MIN_MAX_LINE, Mark, Position, RequestId, Terms, Time,
+        parse_number,
     },
     server::{
         core::{
@@ -92,14 +93,14 @@ impl Connection {
     }
 
     fn subscribe(&mut self, id: RequestId, line: &Line<'_>) -> Done {
-        let (mut from, mut terms) = (None, Terms::default());
+        let (mut begin, mut terms) = (Begin::default(), Terms::default());
         check_attributes(
             line,
             |key, value| match key {
-                "from" => value.parse::<Position>().ok().map(|at| from = Some(at)),
+                "from" | "last" => begin.read(key, value),
                 _ => terms.read(key, value),
             },
-            &["from", "window", "slow"],
+            &["from", "last", "window", "slow"],
         )?;
         let topic = only_topic(line.rest, SUBSCRIBE_USAGE)?;
         let subscriptions = self.subscriptions.get_or_insert_default();
@@ -122,7 +123,7 @@ impl Connection {
         let source = source.map_err(|error| self.unavailable(&error))?;
         let deadline = self.now.after(self.environment.config.handler_time);
         let subscriptions = self.subscriptions.get_or_insert_default();
-        subscriptions.open(id, topic, from, terms, source, deadline);
+        subscriptions.open(id, topic, begin, terms, source, deadline);
         self.poll_opening();
         self.check_opening();
         Ok(Taken::Yes)
