@@ -150,6 +150,7 @@ pub const WRONGS: &[Wrong] = &[
     server("keeps-the-epoch", "has one epoch for ever", topics::one_epoch),
     server("changes-epochs", "says a new epoch each time", topics::new_epochs),
     client("ignores-from", "does not resume", topics::forget_from),
+    client("ignores-last", "does not begin with the last messages", topics::forget_last),
     client("forgets-the-policy", "knows no policy for the slow", topics::forget_slow),
     server("ends-behind-quit", "ends subscriptions at a quit", topics::end_at_quit),
     client("loses-acks", "does not look at acks", topics::drop_acks),
