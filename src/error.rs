@@ -119,6 +119,9 @@ pub enum NotSent {
     Position,
     /// This client is already subscribed to the topic, from another position or on other terms.
     AlreadySubscribed,
+    /// The request has a key, and the server announces no table of keys, so it would not run the
+    /// request at most once.
+    NoKeys,
     /// The deadline passed while the request waited for a connection, or for a place in flight. If
     /// there was no connection, the error says why: the last failure to connect, or how the last
     /// connection ended.
@@ -142,6 +145,7 @@ impl fmt::Display for NotSent {
             Self::AlreadySubscribed => {
                 f.write_str("already subscribed, from another position or on other terms")
             }
+            Self::NoKeys => f.write_str("it has a key, and the server takes no keys"),
             Self::Deadline(None) => f.write_str("the deadline passed before it could be sent"),
             Self::Deadline(Some(error)) => {
                 write!(f, "the deadline passed before there was a connection: {error}")

@@ -21,10 +21,7 @@ const JOBS: usize = 8;
 /// The documents, and the Python files that each prints.
 const DOCUMENTS: [(&str, &[&str]); 2] = [
     ("PROTOCOL.md", &["aio.py", "tw.py"]),
-    (
-        "docs/protocol/python-client.md",
-        &["bellwire.py", "bellwire_aio.py", "bellwire_twisted.py"],
-    ),
+    ("docs/protocol/python-client.md", &["bellwire.py", "bellwire_aio.py", "bellwire_twisted.py"]),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -29,6 +29,8 @@ mod imports;
 mod in_memory;
 #[cfg(feature = "unstable-core")]
 mod intake;
+mod keyed;
+mod keyed_calls;
 mod layers;
 mod layout;
 mod limits;

@@ -1,15 +1,25 @@
 //! The recipes of README.md. Each block between `// recipe NAME` and `// end` stands in README.md, to
 //! the letter, and runs here.
 
-use std::{error::Error, future::Future, pin::pin, time::Duration};
+use std::{
+    error::Error,
+    future::Future,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bellwire::{
-    Client, ClientConfig, Delivery, Failure, Json, Router, Server, State, Streamed,
+    CallError, Client, ClientConfig, Delivery, Failure, Json, Router, Server, State, Streamed,
     memory::{self, MemoryConnector, MemoryListener},
     protocol::{Code, Position},
     server::{Action, Principal, TestRequest, TokenAuthenticator},
 };
 use bellwire_testkit::bound::bounded;
+use bytes::Bytes;
 use futures::stream;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -53,6 +63,34 @@ async fn title(client: &Client, id: u64) -> Result<String, Box<dyn Error>> {
     Ok(offer.title)
 }
 // end
+
+// recipe once
+async fn pay(client: &Client, order: &str, sum: u64) -> Result<Bytes, CallError> {
+    let call = client.call("pay", sum.to_string()).key(order); // the same key for the same order
+    call.deadline(Duration::from_secs(60)).await // all attempts together
+}
+// end
+
+#[tokio::test]
+async fn once() {
+    within(async {
+        let paid = Arc::new(AtomicUsize::new(0));
+        let count = async |State(paid): State<Arc<AtomicUsize>>, sum: String| {
+            paid.fetch_add(sum.parse().unwrap_or_default(), Ordering::SeqCst).to_string()
+        };
+        let (listener, connector) = memory::pair();
+        let router = Router::with_state(paid.clone()).method("pay", count);
+        serve(Server::new(listener), router);
+        let client = lazily(connector);
+        for _ in 0..2 {
+            assert_eq!(pay(&client, "order-17", 40).await?, "0");
+        }
+        assert_eq!(pay(&client, "order-18", 2).await?, "40");
+        assert_eq!(paid.load(Ordering::SeqCst), 42);
+        Ok(())
+    })
+    .await;
+}
 
 #[tokio::test]
 async fn typed() {

@@ -18,6 +18,7 @@ use crate::{
             reply::{Answer, Ended, Rejection, Reply},
             running::{Running, Started},
         },
+        keys::waiting::KeyedCall,
         session::Session,
     },
 };
@@ -64,6 +65,22 @@ impl Connection {
             },
             Some(Err(rejection)) => self.on_rejection(work.id, &rejection),
             None => self.finish_ended(work.id, Ended::Panicked),
+        }
+    }
+
+    /// Waits for the run of a keyed request, which counts its handler itself. The run has a limit,
+    /// so the request needs none besides its `ttl`.
+    pub(super) fn wait_for_run(&mut self, work: Work, call: Result<KeyedCall, Rejection>) {
+        let work = Work { limit: Duration::MAX, ..work };
+        let started = match call {
+            Ok(call) => Started::Made(Running::apart(call)),
+            Err(rejection) => return self.on_rejection(work.id, &rejection),
+        };
+        let mailbox = self.session.mailbox();
+        let waker = self.active.get_or_insert_default().in_flight.next_waker(mailbox);
+        match poll_first(started, waker) {
+            Started::Ended(ended) => self.finish_ended(work.id, ended),
+            Started::Waiting(running) | Started::Made(running) => self.keep(work, running),
         }
     }
 
