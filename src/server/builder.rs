@@ -24,7 +24,10 @@ use crate::{
         },
         handle::ServerHandle,
         handlers::router::Router,
-        keys::{KeyTable, runs::Keyed},
+        keys::{
+            KeyTable, MemoryKeys,
+            runs::{Keyed, RunBounds},
+        },
         peer_addr::PeerAddr,
         publishing::Publishing,
         sessions::Sessions,
@@ -222,11 +225,12 @@ impl<L: Listener> Server<L> {
     /// Serves `router` when it is awaited.
     pub fn serve<S: Clone + Send + Sync + 'static>(self, router: Router<S>) -> Serve<L> {
         let timers = Timers::new();
-        let table = self.keys.or_else(|| Some(Arc::new(self.config.key_table(&self.random)?)));
+        let table =
+            self.keys.or_else(|| Some(Arc::new(MemoryKeys::of(&self.config, &self.random)?)));
         let (run, runs) = mpsc::unbounded_channel();
         let keyed = table.map(|table| {
             // After the end of the server nothing takes a run, and it ends at once.
-            Keyed::new(table, self.config.run_bounds(), move |new| drop(run.send(new)))
+            Keyed::new(table, RunBounds::of(&self.config), move |new| drop(run.send(new)))
         });
         let environment = Environment {
             config: self.config,

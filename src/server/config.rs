@@ -5,11 +5,7 @@ use std::time::Duration;
 use crate::{
     io::SCRATCH,
     protocol::{DEFAULT_MAX_LINE, LineTime, MAX_NUMBER, MIN_MAX_LINE},
-    random::Random,
-    server::{
-        buffered::LITTLE,
-        keys::{MemoryKeys, runs::RunBounds},
-    },
+    server::buffered::LITTLE,
     tcp::UNSENT,
     topic::{Retention, StoreLimits},
 };
@@ -633,17 +629,6 @@ impl ServerConfig {
             .saturating_add(self.retained_bytes_total.saturating_mul(2))
             .saturating_add(topics)
             .saturating_add(if self.keys == 0 { 0 } else { self.keys_bytes.saturating_mul(2) })
-    }
-
-    pub(super) fn run_bounds(&self) -> RunBounds {
-        RunBounds { runs: self.keyed_runs, bytes: self.keys_bytes }
-    }
-
-    /// The default table of keys; `None` if there is none.
-    pub(super) fn key_table(&self, random: &Random) -> Option<MemoryKeys> {
-        let (entries, seconds) = (self.keys, self.key_time.as_secs());
-        let table = || MemoryKeys::new(random).seconds(seconds).bytes(self.keys_bytes);
-        (entries > 0).then(|| table().entries(entries))
     }
 
     pub(super) fn retention(&self) -> Retention {

@@ -943,10 +943,13 @@ async fn a_return_upon_a_hint() {
 // The list of deadlines.
 
 /// Fields whose deadline is another's: the system's, so that no virtual time can show it.
-const ELSEWHERE: [(&str, &str); 1] = [(
-    "server_tcp_user_timeout",
-    "src/server/driver/accept.rs::a_peer_that_is_gone_is_noticed_by_its_socket",
-)];
+const ELSEWHERE: [(&str, &str); 2] = [
+    (
+        "server_tcp_user_timeout",
+        "src/server/driver/accept.rs::a_peer_that_is_gone_is_noticed_by_its_socket",
+    ),
+    ("server_key_time", "tests/it/keyed.rs::an_outcome_is_kept_in_time"),
+];
 
 /// The fields of a configuration that are times, by the end that they belong to.
 fn times(end: &str) -> Vec<String> {

@@ -149,10 +149,10 @@ async fn a_keyed_call_is_sent_again_in_time_only() {
 /// The time begins with each sending that is known not to have run.
 #[tokio::test(start_paused = true)]
 async fn what_has_not_run_may_go_anywhere() {
-    let (client, mut server, mut net) = connected("s:10").await;
+    let (client, mut server, mut net) = connected("s:1").await;
     let call = keyed(&client, "x");
     server.expect("1 m;key=k x").await;
-    server.send("1 no;retry=20000 busy").await;
+    server.send("1 no;retry=1500 busy").await;
     settle().await;
     drop(server);
     let mut server = greet(&mut net, "t:10").await;

@@ -501,7 +501,7 @@ async fn yield_often() {
 /// [S20.2] [S7.4] Announced, and kept to; a byte is enough, and finished requests are answered.
 #[tokio::test(start_paused = true)]
 async fn a_silent_client_is_told_goodbye() {
-    let (server, waiting) = serve(ServerConfig::new().handler_time(secs(600)));
+    let (server, waiting) = serve(ServerConfig::new().keys(0).handler_time(secs(600)));
     let mut peer = server.connect_raw(PIPE);
     assert!(peer.hello().await.ends_with(";lease=60;idle=120\n"));
     peer.ask("1 echo a\n2 wait b\n", "1 ok a\n").await;
@@ -520,7 +520,7 @@ async fn a_silent_client_is_told_goodbye() {
 /// [S20.2] What is off is not announced.
 #[tokio::test(start_paused = true)]
 async fn the_limit_on_silence_is_configured() {
-    let (server, _) = serve(ServerConfig::new().idle(None));
+    let (server, _) = serve(ServerConfig::new().keys(0).idle(None));
     let mut peer = server.connect_raw(PIPE);
     assert!(peer.hello().await.ends_with(";lease=60\n"));
     peer.ask("1 echo a\n", "1 ok a\n").await;

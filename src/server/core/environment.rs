@@ -14,7 +14,7 @@ use crate::{
         handlers::router::{Methods, Router},
         keys::{
             KeyTable,
-            runs::{DetachedRun, Keyed},
+            runs::{DetachedRun, Keyed, RunBounds},
         },
         peer_addr::PeerAddr,
         publishing::Publishing,
@@ -74,7 +74,7 @@ impl Environment {
         table: impl KeyTable,
         spawn: impl Fn(DetachedRun) + Send + Sync + 'static,
     ) -> Self {
-        let bounds = self.config.run_bounds();
+        let bounds = RunBounds::of(&self.config);
         self.keyed = Some(Keyed::new(Arc::new(table), bounds, spawn));
         self
     }

@@ -45,10 +45,12 @@ pub(in crate::server) async fn drive(
     .await;
 }
 
+type Sleeping<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
 /// The timer of a run, which is set to another time with each stage of the run.
 struct RunTimer<'a> {
     serving: &'a Serving,
-    set: Option<(Time, Pin<Box<dyn Future<Output = ()> + Send + 'a>>)>,
+    set: Option<(Time, Sleeping<'a>)>,
 }
 
 impl RunTimer<'_> {

@@ -12,8 +12,9 @@ use tokio::time::Instant;
 use crate::{
     protocol::KeyWindow,
     random::Random,
-    server::keys::{
-        Begun, BoxFuture, KeyId, KeyTable, KeyedOutcome, KeyedRequest, KeysUnavailable,
+    server::{
+        config::ServerConfig,
+        keys::{Begun, BoxFuture, KeyId, KeyTable, KeyedOutcome, KeyedRequest, KeysUnavailable},
     },
     sync::{Arc, Mutex, oneshot},
 };
@@ -82,6 +83,13 @@ impl MemoryKeys {
             clock: Clock(Arc::new(move || Instant::now().saturating_duration_since(start))),
             table: Arc::default(),
         }
+    }
+
+    /// The table that a configuration asks for; `None` if it asks for none.
+    pub(in crate::server) fn of(config: &ServerConfig, random: &Random) -> Option<Self> {
+        let seconds = config.key_time.as_secs();
+        let table = || Self::new(random).seconds(seconds).bytes(config.keys_bytes);
+        (config.keys > 0).then(|| table().entries(config.keys))
     }
 
     /// How long a client may repeat a request, in seconds; at least 1. Default 300. Outcomes are

@@ -10,6 +10,7 @@ use crate::{
     guard::{guarded, wake},
     protocol::{Code, KeyWindow, Time},
     server::{
+        config::ServerConfig,
         handlers::reply::{Ended, Rejection},
         keys::{KeyId, KeyTable, KeyedOutcome, KeyedRequest},
     },
@@ -33,6 +34,12 @@ pub(in crate::server) struct Keyed {
 pub(in crate::server) struct RunBounds {
     pub(in crate::server) runs: usize,
     pub(in crate::server) bytes: usize,
+}
+
+impl RunBounds {
+    pub(in crate::server) fn of(config: &ServerConfig) -> Self {
+        Self { runs: config.keyed_runs, bytes: config.keys_bytes }
+    }
 }
 
 #[derive(Default)]

@@ -36,9 +36,11 @@ pub(super) fn keys(world: &World, random: &Random) -> MemoryKeys {
     MemoryKeys::new(random).seconds(seconds).clock(now)
 }
 
+type Sleeping = Pin<Box<dyn Future<Output = ()>>>;
+
 /// Drives a run to its end.
 pub(super) async fn drive(world: World, mut run: DetachedRun) {
-    let mut timer: Option<(Time, Pin<Box<dyn Future<Output = ()>>>)> = None;
+    let mut timer: Option<(Time, Sleeping)> = None;
     poll_fn(|cx| {
         loop {
             if run.poll(cx, world.now()).is_ready() {
@@ -50,10 +52,11 @@ pub(super) async fn drive(world: World, mut run: DetachedRun) {
                     (world.clone(), at.as_millis().saturating_sub(world.now().as_millis()));
                 timer = Some((at, Box::pin(async move { world.sleep(millis).await })));
             }
-            match &mut timer {
-                Some((_, sleep)) if sleep.as_mut().poll(cx).is_ready() => timer = None,
-                _ => return Poll::Pending,
+            let Some((_, sleep)) = &mut timer else { return Poll::Pending };
+            if sleep.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
             }
+            timer = None;
         }
     })
     .await;
