@@ -200,7 +200,7 @@ impl Connection {
     /// Checks a `/publish`, and starts or parks it. It needs a place in flight, and keeps its order
     /// among the application's lines (docs/protocol/calls.md, section 12).
     fn publish(&mut self, id: RequestId, line: &Line<'_>, bytes: &[u8]) -> Done {
-        let arguments = publish_arguments(line)?;
+        let arguments = publish_arguments(line, self.has_keys())?;
         if self.environment.hooks.authorizer.is_none() && !self.environment.config.allow_publish {
             return Err((Code::FORBIDDEN, String::new()));
         }
@@ -243,6 +243,10 @@ impl Connection {
         }
         let (bytes, window) = (arguments.bytes, DEFAULT_WINDOW);
         let work = Work { id: Some(id), cancel: None, until, window, bytes, method: None };
+        if let Some(key) = arguments.key {
+            self.publish_keyed(work, key, arguments, &payload);
+            return Ok(None);
+        }
         let (topic, payload) = (&arguments.topic, payload.into_owned().into());
         self.run(work, |environment, _, _| {
             // `append` is called here, and not in the future, because messages are numbered in line
