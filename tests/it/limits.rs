@@ -530,7 +530,7 @@ async fn the_idle_limit_is_configurable() {
         settle().await;
     }
     peer.ask("2 echo b\n", "2 ok b\n").await;
-    let (server, _) = serve(ServerConfig::new().idle(millis(2_900)));
+    let (server, _) = serve(ServerConfig::new().keys(0).idle(millis(2_900)));
     let mut peer = server.connect_raw(PIPE);
     assert!(peer.hello().await.ends_with(";idle=2\n"));
     peer.ask("1 echo a\n", "1 ok a\n").await;
