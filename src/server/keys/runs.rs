@@ -1,5 +1,10 @@
 //! The keyed runs in progress of a server, and who waits for them.
 
+#![cfg_attr(
+    not(feature = "unstable-core"),
+    allow(unreachable_pub, reason = "`DetachedRun` is public with that feature")
+)]
+
 use std::{
     collections::HashMap,
     fmt,
