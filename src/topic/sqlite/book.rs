@@ -5,14 +5,13 @@
 
 use std::collections::HashMap;
 
-use bytes::Bytes;
 use rusqlite::{Connection, ErrorCode, Row};
-use tokio::sync::oneshot;
 
 use super::{
-    Files,
+    command::Append,
     config::SqliteConfig,
     file::{self, LogRow, Message, Meta},
+    files::Files,
     head::{Count, Head},
     open::{Held, Opened, TARGET},
 };
@@ -20,7 +19,7 @@ use crate::{
     protocol::{MAX_NUMBER, Position, Topic},
     sync::Arc,
     topic::{
-        PublishError, Published, Unavailable,
+        PublishError, Unavailable,
         tail::{Kept, Tail},
     },
 };
@@ -41,13 +40,6 @@ pub(super) struct Log {
     pub(super) row: LogRow,
     pub(super) held: Held,
     pub(super) kept: Arc<Kept>,
-}
-
-/// A message to be written, and its publisher.
-pub(super) struct Append {
-    pub(super) topic: Topic,
-    pub(super) payload: Bytes,
-    pub(super) done: oneshot::Sender<Result<Published, PublishError>>,
 }
 
 /// The logs that a transaction changes, as they are once it is committed.

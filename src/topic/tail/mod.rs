@@ -10,12 +10,12 @@ use std::task::Waker;
 
 use dashmap::{DashMap, Entry};
 
-use self::reader::TailReader;
+pub(super) use self::reader::TailReader;
 use crate::{
     protocol::{Position, Topic, Window},
     sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering},
     topic::{
-        BoxFuture, Published, TopicReader, Unavailable,
+        BoxFuture, Published, Unavailable,
         births::Births,
         budget::Budget,
         entry::{TopicEntry, TopicState},
@@ -122,14 +122,14 @@ impl<A: Archive> Tail<A> {
         self.born() < self.max_topics
     }
 
-    /// A reader of `topic`.
-    pub(super) fn open(self: &Arc<Self>, topic: &Topic) -> Box<dyn TopicReader> {
+    /// Adds a reader to `topic`.
+    fn enter(&self, topic: &Topic) -> (Arc<Kept>, u32) {
         let kept = match self.topics.entry(topic.clone()) {
             Entry::Occupied(kept) => kept.into_ref(),
             Entry::Vacant(kept) => kept.insert(self.kept_at_birth(topic)),
         };
         let slot = kept.entry.state.lock().readers.add();
-        Box::new(TailReader::new(self.clone(), kept.clone(), slot))
+        (kept.clone(), slot)
     }
 
     /// The topic, to write to it. If it has no log and gets none, [`release`](Self::release) it.
