@@ -122,6 +122,9 @@ pub enum NotSent {
     /// ([`window`](crate::Subscribe::window), [`slow`](crate::Subscribe::slow),
     /// [`after_reset`](crate::Subscribe::after_reset)).
     AlreadySubscribed,
+    /// The request has a key, and the server announces no table of keys, so it would not run the
+    /// request at most once.
+    NoKeys,
     /// The deadline passed while the request waited for a connection, or for a place in flight. If
     /// there was no connection, the error says why: the last failure to connect, or how the last
     /// connection ended.
@@ -147,6 +150,9 @@ impl fmt::Display for NotSent {
             Self::AlreadySubscribed => f.write_str(
                 "this client is already subscribed to the topic, from another position or with \
                  other settings; drop that subscription first",
+            ),
+            Self::NoKeys => f.write_str(
+                "the request has a key, and the server announces no keys: it may not run it at most once",
             ),
             Self::Deadline(None) => f.write_str(
                 "the deadline passed while the request waited for a connection or for a place in \

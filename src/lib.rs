@@ -300,7 +300,7 @@ pub use client::UnixConnector;
 pub use client::{
     After, AfterReset, Call, Client, ClientBuilder, ClientConfig, ClientStats, CodecError,
     Connecting, Connection, ConnectionEvent, ConnectionEvents, Connector, Decode, Delivery, Encode,
-    Finishing, Gap, GapCause, ItemCredit, Loss, Methods, Notification, Notifications, OneWay,
+    Finishing, Gap, GapCause, ItemCredit, Key, Loss, Methods, Notification, Notifications, OneWay,
     Progress, Publish, Replied, Resolving, Seen, Streaming, Subscribe, Subscription, TcpConnector,
     TypedCall, TypedStreaming,
 };

@@ -16,9 +16,12 @@ pub mod rules {
 /// documents the order of the driver's calls. Handlers that are
 /// [`spawned`](crate::server::Endpoint::spawned) or [`blocking`](crate::blocking) need tokio.
 pub mod server {
-    pub use crate::server::core::{
-        connection::Connection, environment::Environment, rounds::StopStep, state::ConnectionState,
-        upkeep::Upkeep,
+    pub use crate::server::{
+        core::{
+            connection::Connection, environment::Environment, rounds::StopStep,
+            state::ConnectionState, upkeep::Upkeep,
+        },
+        keys::runs::DetachedRun,
     };
 }
 

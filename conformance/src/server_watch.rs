@@ -30,6 +30,8 @@ struct Asked {
     method: String,
     topic: String,
     from: Option<String>,
+    /// How many of the newest messages it asked for.
+    last: Option<u64>,
     window: Option<u64>,
     max_line: Option<usize>,
     credit: u64,
@@ -175,7 +177,11 @@ impl Watch {
         let head = head.ok_or("section 13.2: `head` is no number")?;
         let is_whole = wire::is_epoch(&epoch) && lease.is_some();
         require(is_whole, || "section 13.2: the ok has no epoch or no lease".to_owned())?;
+        // It does not know how many are retained.
+        let begins_before = |last: u64| (head + 1).saturating_sub(last) <= next && next <= head + 1;
+        let is_last = asked.last.is_some_and(begins_before);
         let (rule, expected) = match asked.from.as_deref().and_then(position) {
+            None if is_last => ("S13.6", next),
             None => ("S4.4", head + 1),
             Some((from, seq)) if from == epoch => ("S4.4", seq),
             Some(_) => ("S4.4", 1),
@@ -316,6 +322,7 @@ impl Asked {
             method: line.word.clone(),
             topic: plain(line),
             from: line.attribute("from").map(str::to_owned),
+            last: line.attribute("last").and_then(number),
             window: number_of("window"),
             max_line: number_of("max-line").map(|bytes| bytes as usize),
             credit: number_of("window").unwrap_or(32),

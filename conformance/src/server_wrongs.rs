@@ -3,6 +3,7 @@
 mod accepting;
 mod delivering;
 mod ending;
+mod keys;
 mod lines;
 mod parts;
 mod requests;
@@ -104,6 +105,12 @@ pub const WRONGS: &[Wrong] = &[
     client("reads-on-behind-quit", "acts on what follows a quit", requests::delay_quit),
     client("looks-ahead", "looks at lines before the auth is answered", requests::look_ahead),
     server("swaps-replies", "answers protocol methods out of order", requests::swap_renewals),
+    // Keys.
+    server("hides-its-keys", "does not announce its keys", keys::hide_keys),
+    client("forgets-keys", "runs each repeat", keys::forget_keys),
+    server("takes-a-key-for-anything", "accepts another use of a key", keys::ignore_mismatch),
+    server("uses-up-refused-keys", "remembers refused keys", keys::note_refused)
+        .client(keys::refuse_noted),
     // The ends of connections.
     Wrong::new("stays-open", "does not close").ignores_server_end(),
     Wrong::new("ignores-half-close", "does not see a half-close").ignores_client_end(),
@@ -150,6 +157,7 @@ pub const WRONGS: &[Wrong] = &[
     server("keeps-the-epoch", "has one epoch for ever", topics::one_epoch),
     server("changes-epochs", "says a new epoch each time", topics::new_epochs),
     client("ignores-from", "does not resume", topics::forget_from),
+    client("ignores-last", "does not begin with the last messages", topics::forget_last),
     client("forgets-the-policy", "knows no policy for the slow", topics::forget_slow),
     server("ends-behind-quit", "ends subscriptions at a quit", topics::end_at_quit),
     client("loses-acks", "does not look at acks", topics::drop_acks),

@@ -8,21 +8,21 @@ use bellwire::{Server, server::Listener};
 use bellwire::topic::sqlite::SqliteTopics;
 
 /// The file of `--store`, if there is one.
-pub struct Topics {
+pub(crate) struct Topics {
     #[cfg(feature = "sqlite")]
     file: Option<SqliteTopics>,
 }
 
 #[cfg(feature = "sqlite")]
 impl Topics {
-    pub async fn open(path: Option<PathBuf>) -> Result<Self, String> {
+    pub(crate) async fn open(path: Option<PathBuf>) -> Result<Self, String> {
         let Some(path) = path else { return Ok(Self { file: None }) };
         let opened = SqliteTopics::open(&path).await;
         let file = opened.map_err(|error| format!("--store {}: {error}", path.display()))?;
         Ok(Self { file: Some(file) })
     }
 
-    pub fn of<L: Listener>(&self, server: Server<L>) -> Server<L> {
+    pub(crate) fn of<L: Listener>(&self, server: Server<L>) -> Server<L> {
         match &self.file {
             Some(file) => server.topics(file.clone()),
             None => server,
@@ -30,7 +30,7 @@ impl Topics {
     }
 
     /// Closes the file in order. Without that nothing is lost, either.
-    pub async fn close(self) -> Result<(), String> {
+    pub(crate) async fn close(self) -> Result<(), String> {
         match self.file {
             Some(file) => file.shutdown().await.map_err(|error| error.to_string()),
             None => Ok(()),
@@ -40,18 +40,18 @@ impl Topics {
 
 #[cfg(not(feature = "sqlite"))]
 impl Topics {
-    pub async fn open(path: Option<PathBuf>) -> Result<Self, String> {
+    pub(crate) async fn open(path: Option<PathBuf>) -> Result<Self, String> {
         match path {
             Some(_) => Err("--store needs SQLite: run it with `--features sqlite`".into()),
             None => Ok(Self {}),
         }
     }
 
-    pub fn of<L: Listener>(&self, server: Server<L>) -> Server<L> {
+    pub(crate) fn of<L: Listener>(&self, server: Server<L>) -> Server<L> {
         server
     }
 
-    pub async fn close(self) -> Result<(), String> {
+    pub(crate) async fn close(self) -> Result<(), String> {
         Ok(())
     }
 }

@@ -77,6 +77,51 @@ impl<'a> Call<'a> {
         self
     }
 
+    /// Sends the call with a key: the server runs it at most once, however often it is sent
+    /// (docs/protocol/keyed.md, section 23).
+    ///
+    /// If the connection is lost after the call was sent, the client sends it again on the next
+    /// one, within its deadline, and gets the outcome of the first run. It does so only where the
+    /// key is known: on a server that announces the same table of keys, and within the time that
+    /// the server announces, counted from the first sending. Otherwise the call ends as
+    /// [`Unknown`](crate::Unknown). If the server announces no keys, it ends with
+    /// [`NotSent::NoKeys`]. A `cut` is the outcome of the run, so it is not sent again.
+    ///
+    /// A key must be new: no other call of the same principal may have it, nor the same call with
+    /// another payload, which is refused `key-mismatch`. A [`Key`](crate::Key) is random. To go on
+    /// after a restart of the program, store the key before the call, and call again with it. The
+    /// value is 1 to 255 bytes of printable ASCII without `;`, or the call ends with
+    /// [`NotSent::Attribute`].
+    ///
+    /// Dropping the call, and its deadline, do not end the run on the server.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use bellwire::{CallError, Client, Key};
+    ///
+    /// # async fn example(client: Client) -> Result<(), CallError> {
+    /// let pay = client.call("pay", r#"{"sum":40}"#).key(Key::random());
+    /// let receipt = pay.deadline(Duration::from_secs(60)).await?;
+    /// # let _ = receipt;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn key(mut self, key: impl fmt::Display) -> Self {
+        self.0.set_key(key);
+        self
+    }
+
+    /// Says that the call may run twice, for example because it only reads.
+    ///
+    /// If the connection is lost after the call was sent, or the server stops before the call has
+    /// ended (`cut closing`), the client sends it again on the next connection, within its
+    /// deadline. Without this it ends as [`Unknown`](crate::Unknown). Nothing on the wire shows it.
+    /// With a [`key`](Self::key), too, it is sent again even where the key is not known.
+    pub fn idempotent(mut self) -> Self {
+        self.0.set_idempotent();
+        self
+    }
+
     /// Sends a trace context with the call. The handler's span on the server carries it.
     pub fn trace(mut self, parent: TraceParent) -> Self {
         self.0.push(|attributes| attributes.push("trace", parent));

@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Borrow,
+    fmt,
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
@@ -13,6 +14,7 @@ use crate::{
             cell::RequestCell,
             links::Links,
             outcome::KeptResult,
+            repetition::Repetition,
             requests::{Request, Requests},
             step::Step,
         },
@@ -34,6 +36,8 @@ pub(crate) struct Exchange<S: Borrow<Shared>> {
     course: Course,
     deadline: Deadline,
     pub(crate) fail_fast: bool,
+    /// Whether it is sent again if it may have run.
+    repeats: Repetition,
     timer: Option<Timer>,
 }
 
@@ -60,7 +64,8 @@ impl<S: Borrow<Shared>> Exchange<S> {
             Ok(cell) => (Some(cell), Course::New),
             Err(error) => (None, Course::Over(Some(Box::new(error)))),
         };
-        Self { shared, cell, course, deadline: Deadline::Default, fail_fast, timer: None }
+        let (deadline, repeats) = (Deadline::Default, Repetition::default());
+        Self { shared, cell, course, deadline, fail_fast, repeats, timer: None }
     }
 
     pub(crate) fn shared(&self) -> &Shared {
@@ -79,6 +84,17 @@ impl<S: Borrow<Shared>> Exchange<S> {
 
     pub(crate) fn set_deadline(&mut self, deadline: Option<Duration>) {
         self.deadline = Deadline::Own(deadline);
+    }
+
+    /// Gives it a key, unless it was polled.
+    pub(crate) fn set_key(&mut self, key: impl fmt::Display) {
+        self.repeats.has_key = true;
+        self.push(|attributes| attributes.push("key", key));
+    }
+
+    /// The request may run twice.
+    pub(crate) fn set_idempotent(&mut self) {
+        self.repeats.is_idempotent = true;
     }
 
     /// Adds attributes to its line, unless it was polled.
@@ -144,8 +160,9 @@ impl<S: Borrow<Shared>> Exchange<S> {
             return Err(shared.look(|core| core.links.out_of_time()));
         }
         let (now, expires) = shared.clock.now_and_expiry(limit);
-        let fail_fast = self.fail_fast;
-        let request = Request { cell, caller: caller(), expires, has_own_deadline, fail_fast };
+        let (fail_fast, repeats) = (self.fail_fast, self.repeats);
+        let caller = caller();
+        let request = Request { cell, caller, expires, has_own_deadline, fail_fast, repeats };
         // The driver handles the default deadline, also of requests in the intake. A timer for each
         // request would cost more.
         let Err(request) = shared.push(request) else { return Ok(()) };

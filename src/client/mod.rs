@@ -10,6 +10,7 @@ pub(crate) mod core;
 pub(crate) mod driver;
 mod event;
 mod exchange;
+mod fresh_key;
 mod handle;
 mod loss;
 mod methods;
@@ -42,6 +43,7 @@ pub use self::{
     driver::connection::Connection,
     driver::connector::{Connecting, Connector, Finishing, Resolving, TcpConnector},
     event::{ConnectionEvent, ConnectionEvents},
+    fresh_key::Key,
     loss::Loss,
     methods::Methods,
     one_way::OneWay,

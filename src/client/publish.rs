@@ -52,6 +52,18 @@ impl<'a> Publish<'a> {
         self.0.fail_fast = true;
         self
     }
+
+    /// Publishes at most once, however often the line is sent: as [`Call::key`](crate::Call::key).
+    pub fn key(mut self, key: impl fmt::Display) -> Self {
+        self.0.set_key(key);
+        self
+    }
+
+    /// Says that the message may be published twice: as [`Call::idempotent`](crate::Call::idempotent).
+    pub fn idempotent(mut self) -> Self {
+        self.0.set_idempotent();
+        self
+    }
 }
 
 impl Future for Publish<'_> {

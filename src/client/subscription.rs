@@ -142,7 +142,40 @@ impl Subscribe {
     /// # }
     /// ```
     pub fn from(mut self, position: Position) -> Self {
-        self.wish.from = Some(position);
+        (self.wish.from, self.wish.last) = (Some(position), None);
+        self
+    }
+
+    /// Begins with the newest `messages`, or with all that the topic retains, if these are fewer.
+    /// Later it resumes from its own position. For example, 1 gives a late subscriber the present
+    /// state, if each message has all of it. 0 begins behind the newest message, which is the
+    /// default.
+    ///
+    /// Replaces an earlier [`from`](Self::from), and is replaced by a later one. Refused with
+    /// [`NotSent::AlreadySubscribed`] while this client has another subscription to the topic,
+    /// because both share what the server sends. A server that does not know `last` refuses it with
+    /// `unknown-attribute`.
+    ///
+    /// ```
+    /// # use bellwire::{Client, Delivery, Router, Server};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = Server::bind("127.0.0.1:0").await?;
+    /// # let (address, publisher) = (server.local_addr()?.to_string(), server.publisher());
+    /// # tokio::spawn(server.serve(Router::<()>::new()).into_future());
+    /// # let client = Client::connect(address).await?;
+    /// for price in ["700", "710", "720"] {
+    ///     publisher.publish("price", price).await?;
+    /// }
+    /// let mut prices = client.subscribe("price").last(1).await?;
+    /// let Some(Delivery::Notification(now)) = prices.next().await else { panic!("retained") };
+    /// assert_eq!((now.sequence, &now.payload[..]), (3, &b"720"[..]));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Implements docs/protocol/subscriptions.md, section 13.
+    pub fn last(mut self, messages: u64) -> Self {
+        (self.wish.from, self.wish.last) = (None, NonZeroU64::new(messages.min(MAX_NUMBER)));
         self
     }
 

@@ -43,6 +43,18 @@ impl<'a, C: Decode<R>, R> TypedCall<'a, C, R> {
         self
     }
 
+    /// As [`Call::key`].
+    pub fn key(mut self, key: impl fmt::Display) -> Self {
+        self.call = self.call.key(key);
+        self
+    }
+
+    /// As [`Call::idempotent`].
+    pub fn idempotent(mut self) -> Self {
+        self.call = self.call.idempotent();
+        self
+    }
+
     /// As [`Call::trace`].
     pub fn trace(mut self, parent: TraceParent) -> Self {
         self.call = self.call.trace(parent);

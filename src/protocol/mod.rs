@@ -17,9 +17,9 @@ mod wire;
 
 pub(crate) use self::{
     rules::{
-        AckWindow, Action, FlowControl, Handled, KeepAlive, Lease, LeaseEvent, LineTime, Overtaken,
-        Reconnect, Renewal, Repeats, SubscriptionEvent, SubscriptionState, Terms, Then, Verdict,
-        Violations, half_window,
+        AckWindow, Action, Begin, FlowControl, Handled, KeepAlive, Lease, LeaseEvent, LineTime,
+        Overtaken, Reconnect, Renewal, Repeats, SubscriptionEvent, SubscriptionState, Terms, Then,
+        Verdict, Violations, half_window,
     },
     wire::{Incoming, encode_failure, encode_refusal, parse_notification},
 };

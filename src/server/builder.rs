@@ -1,8 +1,8 @@
 //! A server before it serves: what it listens on, its settings, and its hooks.
 
-use std::io;
+use std::{fmt, io};
 
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::mpsc};
 #[cfg(feature = "tls")]
 use tokio_rustls::rustls;
 
@@ -24,6 +24,10 @@ use crate::{
         },
         handle::ServerHandle,
         handlers::router::Router,
+        keys::{
+            KeyTable, MemoryKeys,
+            runs::{Keyed, RunBounds},
+        },
         peer_addr::PeerAddr,
         publishing::Publishing,
         sessions::Sessions,
@@ -49,7 +53,6 @@ use crate::{
 /// # }
 /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
 /// ```
-#[derive(Debug)]
 pub struct Server<L = TcpListener> {
     listener: L,
     config: ServerConfig,
@@ -61,6 +64,8 @@ pub struct Server<L = TcpListener> {
     totals: Arc<Totals>,
     buffered: Arc<Buffered>,
     hooks: Hooks,
+    /// `None` for the default table.
+    keys: Option<Arc<dyn KeyTable>>,
 }
 
 impl Server {
@@ -128,6 +133,7 @@ impl<L: Listener> Server<L> {
             totals: Arc::default(),
             buffered: Arc::default(),
             hooks: Hooks::default(),
+            keys: None,
         }
     }
 
@@ -154,6 +160,15 @@ impl<L: Listener> Server<L> {
     pub fn topics(mut self, store: impl TopicStore) -> Self {
         self.publisher = Publisher::new(store);
         self.publisher.set_max_line(self.config.max_line);
+        self
+    }
+
+    /// Its table of keys, for requests that run at most once (docs/protocol/keyed.md, section 23).
+    /// Default: [`MemoryKeys`](crate::server::keys::MemoryKeys), with the bounds of the
+    /// [configuration](ServerConfig::keys).
+    #[must_use]
+    pub fn keys(mut self, table: impl KeyTable) -> Self {
+        self.keys = Some(Arc::new(table));
         self
     }
 
@@ -210,6 +225,13 @@ impl<L: Listener> Server<L> {
     /// Serves `router` when it is awaited.
     pub fn serve<S: Clone + Send + Sync + 'static>(self, router: Router<S>) -> Serve<L> {
         let timers = Timers::new();
+        let table =
+            self.keys.or_else(|| Some(Arc::new(MemoryKeys::of(&self.config, &self.random)?)));
+        let (run, runs) = mpsc::unbounded_channel();
+        let keyed = table.map(|table| {
+            // After the end of the server nothing takes a run, and it ends at once.
+            Keyed::new(table, RunBounds::of(&self.config), move |new| drop(run.send(new)))
+        });
         let environment = Environment {
             config: self.config,
             methods: router.into_methods(),
@@ -220,8 +242,19 @@ impl<L: Listener> Server<L> {
             publishing: Publishing::default(),
             sessions: self.sessions,
             clock: timers.clock(),
+            keyed,
         };
         let serving = Serving { environment: Arc::new(environment), random: self.random, timers };
-        Serve::new(self.listener, serving)
+        Serve::new(self.listener, serving, runs)
+    }
+}
+
+impl<L: fmt::Debug> fmt::Debug for Server<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("listener", &self.listener)
+            .field("config", &self.config)
+            .field("hooks", &self.hooks)
+            .finish_non_exhaustive()
     }
 }

@@ -81,6 +81,10 @@ pub struct ServerConfig {
     pub(super) buffered_bytes_total: usize,
     pub(super) topics: usize,
     pub(super) idle_log: Duration,
+    pub(super) keys: usize,
+    pub(super) keys_bytes: usize,
+    pub(super) key_time: Duration,
+    pub(super) keyed_runs: usize,
     pub(super) connections: usize,
     pub(super) connections_per_address: Option<usize>,
     pub(super) grace: Duration,
@@ -118,6 +122,10 @@ impl Default for ServerConfig {
             buffered_bytes_total: 512 * 1024 * 1024,
             topics: 65_536,
             idle_log: Duration::from_secs(600),
+            keys: 65_536,
+            keys_bytes: 64 * 1024 * 1024,
+            key_time: Duration::from_secs(300),
+            keyed_runs: 1_024,
             connections: 10_000,
             connections_per_address: None,
             grace: Duration::from_secs(1),
@@ -427,6 +435,45 @@ impl ServerConfig {
         self
     }
 
+    /// The keys of the default table ([`MemoryKeys`](crate::server::keys::MemoryKeys)), those that
+    /// run included; 0 for no keyed requests: `/hello` then announces no `keys`. Default 65,536,
+    /// which is enough for about 180 keyed requests a second. Past it, requests with new keys are
+    /// refused `no busy`. Without effect on a table of your own, which has its own bounds.
+    #[must_use]
+    pub fn keys(mut self, keys: usize) -> Self {
+        self.keys = keys;
+        self
+    }
+
+    /// Bytes of the default table of keys, and of the requests of the runs in progress, each.
+    /// Default 64 MiB. Past it, requests with new keys are refused `no busy`.
+    ///
+    /// A key counts with its outcome; while it runs, with [`max_line`](Self::max_line) instead.
+    #[must_use]
+    pub fn keys_bytes(mut self, bytes: usize) -> Self {
+        self.keys_bytes = bytes;
+        self
+    }
+
+    /// How long a client may repeat a keyed request, counted from its first sending; in whole
+    /// seconds, at least 1. Default 300 s. It is what `/hello` announces with the default table of
+    /// keys. An outcome is kept 60 s longer, counted from the end of the run.
+    #[must_use]
+    pub fn key_time(mut self, time: Duration) -> Self {
+        self.key_time = Duration::from_secs(time.as_secs().clamp(1, MAX_NUMBER));
+        self
+    }
+
+    /// The keyed runs in progress, of all connections together and whether or not their callers are
+    /// still there. Default 1,024. Past it, requests with new keys are refused `no busy`.
+    ///
+    /// A run ends with [`handler_time`](Self::handler_time), or with the limit of its method.
+    #[must_use]
+    pub fn keyed_runs(mut self, runs: usize) -> Self {
+        self.keyed_runs = runs;
+        self
+    }
+
     /// Bytes that all connections together hold: unwritten, unread and unfinished lines, the
     /// payloads of requests in flight, and the replies of tasks that have ended. Default 512 MiB.
     ///
@@ -565,7 +612,8 @@ impl ServerConfig {
     ///     .connections(100)
     ///     .buffered_bytes_total(32 << 20)
     ///     .topics(1_000)
-    ///     .retained_bytes_total(16 << 20);
+    ///     .retained_bytes_total(16 << 20)
+    ///     .keys_bytes(4 << 20);
     /// assert!(small.worst_case_bytes() < 150 << 20);
     /// ```
     pub fn worst_case_bytes(&self) -> usize {
@@ -580,6 +628,7 @@ impl ServerConfig {
             .saturating_add(self.buffered_bytes_total)
             .saturating_add(self.retained_bytes_total.saturating_mul(2))
             .saturating_add(topics)
+            .saturating_add(if self.keys == 0 { 0 } else { self.keys_bytes.saturating_mul(2) })
     }
 
     pub(super) fn retention(&self) -> Retention {
@@ -638,6 +687,10 @@ getters! {
     get_buffered_bytes_total = buffered_bytes_total: usize,
     get_topics = topics: usize,
     get_idle_log = idle_log: Duration,
+    get_keys = keys: usize,
+    get_keys_bytes = keys_bytes: usize,
+    get_key_time = key_time: Duration,
+    get_keyed_runs = keyed_runs: usize,
     get_connections = connections: usize,
     get_connections_per_address = connections_per_address: Option<usize>,
     get_grace = grace: Duration,

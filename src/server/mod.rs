@@ -9,6 +9,7 @@ pub(crate) mod driver;
 mod ending;
 mod handle;
 mod handlers;
+pub mod keys;
 mod mailbox;
 mod peer_addr;
 mod publishing;

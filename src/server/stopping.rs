@@ -17,6 +17,9 @@ use crate::{coop::poll_budgeted, server::session::Session};
 /// [`drain`](crate::ServerConfig::drain) time to finish. A client's `/quit` or half-close does not
 /// count, because what it has asked for is still answered.
 ///
+/// The handler of a keyed request goes on when its connection is gone. For it, this ends with the
+/// connection of the first request, and not with the server.
+///
 /// An endless stream should end on it. Otherwise the server waits for the stream until the drain
 /// time is over, and answers `cut closing`.
 ///

@@ -332,7 +332,7 @@ impl Drop for MemoryReader {
 
 #[cfg(test)]
 mod tests {
-    use crate::protocol::MAX_NUMBER;
+    use crate::protocol::{Epoch, MAX_NUMBER};
 
     use super::*;
     use crate::topic::entry::SWEEPS;
@@ -586,7 +586,11 @@ mod tests {
             fn wake(self: Arc<Self>) {}
         }
         let topics = topics();
-        let window = Window { epoch: topics.0.settings.lock().birth, first: 1, next: 1 };
+        let window = Window {
+            epoch: topics.0.settings.lock().births.begin(&topic("a")).epoch,
+            first: 1,
+            next: 1,
+        };
         let cursor = Cursor::start(window, None).unwrap();
         let room = Room { bytes: 1, lines: 1, max_line: 1_024 };
         let mut reader = topics.open(&topic("a"));

@@ -43,7 +43,7 @@
 //!
 //! Each case runs on a thread of its own, within the tokio runtime of the test if there is one. The
 //! runtime needs only what the store needs of it, and its clock must not be paused if the store
-//! waits for input and output. A case that does not end within its [bound](Options::bound) has
+//! waits for input and output. A case that makes no progress within the [bound](Options::bound) has
 //! failed, even if the store blocks the thread. A panic of the store is a failure, too.
 //!
 //! A store passes with capabilities that it does not have: those cases are

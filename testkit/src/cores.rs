@@ -17,6 +17,7 @@ mod dialing;
 mod executor;
 mod handlers;
 mod pipe;
+mod runs;
 mod server_end;
 mod users;
 mod world;
@@ -38,6 +39,7 @@ use self::{
     dialing::Dialing,
     executor::{Executor, Kind},
     pipe::Pipe,
+    runs::Runs,
     server_end::ServerEnd,
     users::User,
     world::World,
@@ -124,6 +126,8 @@ enum Next {
 struct Simulation {
     world: World,
     executor: Executor,
+    /// Keyed runs that have not ended at once.
+    runs: Runs,
     environment: Arc<Environment>,
     owners: Vec<Owner>,
     /// All connections so far.
@@ -167,14 +171,17 @@ impl Link {
 impl Simulation {
     fn new(world: World, reconnects: bool) -> Self {
         let seed = world.below(256) as u64;
+        let (runs, keys) = (Runs::default(), runs::keys(&world, &Random::seeded(seed + 2)));
         let environment = Environment::new(server_config(&world), handlers::router(&world))
-            .random(&Random::seeded(seed));
+            .random(&Random::seeded(seed))
+            .keys(keys, runs.taker());
         let client_config = client_config(&world).random(Random::seeded(seed + 1));
         let drain = world.chance(3).then(|| (world.below(600), 0));
         let is_rough = world.below(2) == 1 || reconnects;
         let mut sim = Self {
             environment: Arc::new(environment),
             executor: Executor::default(),
+            runs,
             owners: Vec::new(),
             links: Vec::new(),
             reconnects,
@@ -371,6 +378,9 @@ impl Simulation {
     fn turn(&mut self) -> bool {
         self.turns += 1;
         assert!(self.turns < TURNS, "the run does not come to an end");
+        for run in self.runs.take() {
+            self.executor.spawn(Kind::Acts, runs::drive(self.world.clone(), run));
+        }
         let mut ready = std::mem::take(&mut self.ready);
         ready.clear();
         ready.extend(self.executor.ready().map(Next::Task));

@@ -49,8 +49,12 @@ fn is_open(_: &Principal, action: Action<'_>) -> bool {
 /// Plays one; the failure says in which line of its file.
 pub async fn replay(transcript: &Transcript) -> Result<(), String> {
     let lines: Vec<&str> = transcript.lines.iter().map(String::as_str).collect();
-    let asks = |line: &&str| line.starts_with("S: ") && line.contains(";auth=token");
-    let mut stage = Stage::new(lines.iter().any(asks), places(&lines));
+    let says = |what: &str| {
+        lines.iter().any(|line| line.starts_with("S: * /hello;") && line.contains(what))
+    };
+    let config = ServerConfig::new().allow_publish(true).in_flight(places(&lines));
+    let config = if says(";keys=") { config } else { config.keys(0) };
+    let mut stage = Stage::new(says(";auth=token"), config);
     let mut at = 0;
     while let Some(line) = lines.get(at) {
         let run = stage.play(&lines[at..]).await;
@@ -67,9 +71,8 @@ fn places(lines: &[&str]) -> usize {
 }
 
 impl Stage {
-    fn new(asks: bool, places: usize) -> Self {
+    fn new(asks: bool, config: ServerConfig) -> Self {
         let (waiting, mut handle) = (Waiting::default(), None);
-        let config = ServerConfig::new().allow_publish(true).in_flight(places);
         let server = PipeServer::built(router(waiting.clone()), |server| {
             let server = server.config(config);
             handle = Some(server.handle());

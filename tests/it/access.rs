@@ -74,7 +74,7 @@ async fn epoch(peer: &mut Peer) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn a_token_names_the_principal() {
-    let server = guarded(ServerConfig::new());
+    let server = guarded(ServerConfig::new().keys(0));
     let mut peer = server.connect_raw(1024);
     let hello = peer.hello().await;
     assert!(hello.ends_with(";lease=60;idle=120;auth=token\n"), "{hello}");

@@ -558,10 +558,12 @@ fn worst_case_bytes_is_the_documented_sum() {
         .subscriptions(2)
         .buffered_bytes_total(1_000_000)
         .retained_bytes_total(500_000)
-        .topics(3);
+        .topics(3)
+        .keys_bytes(70_000);
     let connection = 1_536 + 2 * 2_304 + 65_536 + 5 * LINE + 65_536;
     let expected = 10 * connection + 1_000_000 + 2 * 500_000 + 3 * 3_072;
-    assert_eq!(config.worst_case_bytes(), expected);
+    assert_eq!(config.worst_case_bytes(), expected + 2 * 70_000);
+    assert_eq!(config.clone().keys(0).worst_case_bytes(), expected);
     assert_eq!(config.connections(usize::MAX).worst_case_bytes(), usize::MAX);
 }
 

@@ -987,7 +987,7 @@ async fn a_lost_log_has_a_new_epoch() {
 /// [S7.1] The limits in the hello are those that the server enforces.
 #[tokio::test(start_paused = true)]
 async fn announced_limits_are_enforced() {
-    let config = publishing().max_line(2_000).in_flight(2).lease(Duration::from_secs(9));
+    let config = publishing().max_line(2_000).in_flight(2).lease(Duration::from_secs(9)).keys(0);
     let (server, _) = serve(config);
     let mut peer = Peer::new(server.connect_raw(PIPE).io);
     let hello = peer.line().await;

@@ -946,10 +946,13 @@ async fn clients_reconnect_spread_after_the_retry_hint() {
 // The list of deadlines.
 
 /// Fields whose deadline is another's: the system's, so that no virtual time can show it.
-const ELSEWHERE: [(&str, &str); 1] = [(
-    "server_tcp_user_timeout",
-    "src/server/driver/accept.rs::accepted_sockets_detect_a_vanished_peer",
-)];
+const ELSEWHERE: [(&str, &str); 2] = [
+    (
+        "server_tcp_user_timeout",
+        "src/server/driver/accept.rs::accepted_sockets_detect_a_vanished_peer",
+    ),
+    ("server_key_time", "tests/it/keyed.rs::an_outcome_is_kept_in_time"),
+];
 
 /// The fields of a configuration that are times, by the end that they belong to.
 fn times(end: &str) -> Vec<String> {

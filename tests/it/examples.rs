@@ -715,3 +715,30 @@ async fn idle_connections_are_cheap_and_get_every_message() {
     run.stdout.line_with("200 subscribed connections, 200 of them told").await;
     assert!(run.end().await.success());
 }
+
+/// 50 clients publish, call and listen while the server is killed. The program checks by the
+/// history that no message is lost, doubled or changed, and that no call runs twice.
+#[cfg(all(feature = "sqlite", target_os = "linux"))]
+async fn survives_kills(durability: &str) {
+    /// Its own waits are bounded by 120 s each.
+    const RUN: Duration = Duration::from_secs(280);
+    let mut kills = Command::new(path_of("kills"));
+    kills.args(["--kills", "5", "--pause", "300", "--durability", durability]);
+    kills.stdin(Stdio::null()).kill_on_drop(true);
+    let ended = timeout(RUN, kills.output()).await.expect("it does not end").expect("it is built");
+    let (shown, told) =
+        (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+    assert!(ended.status.success() && shown.contains("wrong       nothing"), "{shown}\n{told}");
+}
+
+#[cfg(all(feature = "sqlite", target_os = "linux"))]
+#[tokio::test]
+async fn topics_in_a_file_survive_kills_under_load() {
+    survives_kills("power").await;
+}
+
+#[cfg(all(feature = "sqlite", target_os = "linux"))]
+#[tokio::test]
+async fn topics_in_a_file_survive_kills_without_syncs() {
+    survives_kills("process").await;
+}

@@ -502,7 +502,7 @@ async fn yield_often() {
 /// are answered.
 #[tokio::test(start_paused = true)]
 async fn a_silent_client_gets_bye_at_the_idle_limit() {
-    let (server, waiting) = serve(ServerConfig::new().handler_time(secs(600)));
+    let (server, waiting) = serve(ServerConfig::new().keys(0).handler_time(secs(600)));
     let mut peer = server.connect_raw(PIPE);
     assert!(peer.hello().await.ends_with(";lease=60;idle=120\n"));
     peer.ask("1 echo a\n2 wait b\n", "1 ok a\n").await;
@@ -521,7 +521,7 @@ async fn a_silent_client_gets_bye_at_the_idle_limit() {
 /// [S20.2] A limit that is off is not announced.
 #[tokio::test(start_paused = true)]
 async fn the_idle_limit_is_configurable() {
-    let (server, _) = serve(ServerConfig::new().idle(None));
+    let (server, _) = serve(ServerConfig::new().keys(0).idle(None));
     let mut peer = server.connect_raw(PIPE);
     assert!(peer.hello().await.ends_with(";lease=60\n"));
     peer.ask("1 echo a\n", "1 ok a\n").await;
@@ -530,7 +530,7 @@ async fn the_idle_limit_is_configurable() {
         settle().await;
     }
     peer.ask("2 echo b\n", "2 ok b\n").await;
-    let (server, _) = serve(ServerConfig::new().idle(millis(2_900)));
+    let (server, _) = serve(ServerConfig::new().keys(0).idle(millis(2_900)));
     let mut peer = server.connect_raw(PIPE);
     assert!(peer.hello().await.ends_with(";idle=2\n"));
     peer.ask("1 echo a\n", "1 ok a\n").await;

@@ -28,6 +28,8 @@ mod history;
 mod imports;
 mod in_memory;
 mod interactions;
+mod keyed;
+mod keyed_calls;
 mod layers;
 mod layout;
 mod limits;

@@ -191,7 +191,7 @@ fn is_typed(line: &str) -> bool {
 /// A line without the values that each server draws.
 fn masked(line: &str) -> String {
     let mask = |part: &str| match part.split_once('=') {
-        Some((key @ ("session" | "epoch"), _)) => format!("{key}=…"),
+        Some((key @ ("session" | "epoch" | "keys"), _)) => format!("{key}=…"),
         _ => part.to_owned(),
     };
     line.split(';').map(mask).collect::<Vec<_>>().join(";")
@@ -217,6 +217,10 @@ async fn each_method_accepts_its_documented_attributes() {
     assert!(known.len() > 7);
     for (method, own) in known {
         for key in keys.iter().map(|key| &key.key) {
+            // Every value is a key of a keyed request.
+            if key == "key" && own.contains(key) {
+                continue;
+            }
             id += 1;
             peer.send(&format!("{id} {method};{key}=!")).await;
             let code = if own.contains(key) { "bad-attribute" } else { "unknown-attribute" };

@@ -69,6 +69,50 @@ mod typed {
     }
 }
 
+mod once {
+    // recipe once
+    use std::time::Duration;
+
+    use bellwire::{CallError, Client};
+    use bytes::Bytes;
+
+    async fn pay(client: &Client, order: &str, sum: u64) -> Result<Bytes, CallError> {
+        let call = client.call("pay", sum.to_string()).key(order); // the same key for the same order
+        call.deadline(Duration::from_secs(60)).await // all attempts together
+    }
+    // end
+
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use bellwire::State;
+
+    use super::{Router, Server, lazily, memory, serve, within};
+
+    #[tokio::test]
+    async fn once() {
+        within(async {
+            let paid = Arc::new(AtomicUsize::new(0));
+            let count = async |State(paid): State<Arc<AtomicUsize>>, sum: String| {
+                paid.fetch_add(sum.parse().unwrap_or_default(), Ordering::SeqCst).to_string()
+            };
+            let (listener, connector) = memory::pair();
+            let router = Router::with_state(paid.clone()).method("pay", count);
+            serve(Server::new(listener), router);
+            let client = lazily(connector);
+            for _ in 0..2 {
+                assert_eq!(pay(&client, "order-17", 40).await?, "0");
+            }
+            assert_eq!(pay(&client, "order-18", 2).await?, "40");
+            assert_eq!(paid.load(Ordering::SeqCst), 42);
+            Ok(())
+        })
+        .await;
+    }
+}
+
 mod survive {
     // recipe survive
     use std::error::Error;

@@ -41,6 +41,27 @@ async fn a_subscription_resumes_from_its_own_position() {
     }
 }
 
+/// It asks for the last messages until the server has accepted that, and then for its own position.
+#[tokio::test(start_paused = true)]
+async fn last_messages_are_requested_until_the_server_accepts() {
+    let (client, server, mut net) = connected().await;
+    let subscribing = tokio::spawn(client.subscribe("offers").last(3).into_future());
+    let mut lost = server;
+    lost.expect("1 /subscribe;last=3 offers").await;
+    drop(lost);
+    let mut server = net.greet().await;
+    server.expect("2 /subscribe;last=3 offers").await;
+    server.send("2 ok;epoch=e;next=15;head=17;lease=60\n* offers 15 x").await;
+    let mut offers = subscribing.await.unwrap().unwrap();
+    assert_eq!(number(&mut offers).await, 15);
+    // The subscription is shared, but its beginning is not.
+    let second = client.subscribe("offers").last(1).await;
+    assert!(matches!(second, Err(CallError::NotSent(NotSent::AlreadySubscribed))), "{second:?}");
+    drop(server);
+    let mut server = net.greet().await;
+    server.expect("3 /subscribe;from=e:16 offers").await;
+}
+
 /// Lost messages are one item, with their numbers or the new epoch.
 #[tokio::test(start_paused = true)]
 async fn messages_no_longer_retained_are_reported() {

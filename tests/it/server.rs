@@ -48,7 +48,9 @@ async fn hello_is_sent_first_and_contains_the_limits() {
     let config = ServerConfig::new().in_flight(7).max_line(2_000);
     let server = PipeServer::with_config(Router::new(), config.lease(Duration::from_secs(9)));
     let hello = server.connect_raw(64).hello().await;
-    assert!(hello.ends_with(";max-line=2000;in-flight=7;lease=9;idle=120\n"), "{hello}");
+    let (limits, keys) = hello.split_once(";keys=").expect("the table of keys");
+    assert!(limits.ends_with(";max-line=2000;in-flight=7;lease=9;idle=120"), "{hello}");
+    assert!(keys.ends_with(":300\n"), "{hello}");
     assert_ne!(hello, server.connect_raw(64).hello().await, "one session each");
 }
 

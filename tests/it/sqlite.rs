@@ -497,6 +497,28 @@ async fn a_damaged_message_is_a_gap() {
     assert_eq!(steps, [message(1, "one"), gap(2, 2, "corrupt"), message(3, "three")]);
 }
 
+/// A topic whose log has vanished from the file does not get the numbers of that log again, though
+/// all topics of a life begin under one epoch.
+#[tokio::test]
+async fn a_log_that_is_missing_comes_back_under_another_epoch() {
+    for damage in
+        ["DELETE FROM logs WHERE topic = 'a'", "UPDATE logs SET next = 1 WHERE topic = 'a'"]
+    {
+        let place = Place::new();
+        let store = place.open().await;
+        let one = publish(&store, "a", "one").await;
+        let other = publish(&store, "b", "x").await;
+        shut(store).await;
+        let file = rusqlite::Connection::open(place.path()).unwrap();
+        file.execute_batch(damage).unwrap();
+        drop(file);
+        let store = place.open().await;
+        let again = publish(&store, "a", "another").await;
+        assert!(again.epoch != one.epoch && again.sequence == 1, "{damage}: {again:?}");
+        assert_eq!(publish(&store, "b", "y").await, Published::new(other.epoch, 2), "{damage}");
+    }
+}
+
 #[cfg(feature = "store-suite")]
 mod suite {
     //! The suite that every store has to pass.

@@ -248,7 +248,7 @@ async fn a_store_that_blocks_its_thread_fails() {
     let mut failed = report.failed();
     let blocked = failed.next().map(ToString::to_string).unwrap_or_default();
     assert!(blocked.contains("FAIL  one-epoch"), "{report}");
-    assert!(blocked.contains("did not end within 2s: the store blocked the thread"), "{report}");
+    assert!(blocked.contains("made no progress for 2s: the store blocked the thread"), "{report}");
     assert!(failed.all(|case| case.to_string().contains("the case was not run")), "{report}");
 }
 
@@ -263,9 +263,9 @@ async fn the_report_says_what_was_observed() {
     let report = suite::run_case(Memory, "clean-reopen").await;
     assert_eq!(report.to_string(), "n/a   clean-reopen: the store is not durable");
     let report = suite::run_case(Faulty::new(Fault::NeverWakes), "watch").await;
-    assert!(report.to_string().contains("did not end within 2s: it waited"), "{report}");
+    assert!(report.to_string().contains("made no progress for 2s: it waited"), "{report}");
     let report = suite::run_case(Faulty::new(Fault::RetainsAll), "retention-by-count").await;
-    let window = "did not end within 2s: the window stayed Window { epoch: Epoch(";
+    let window = "made no progress for 2s: the window stayed Window { epoch: Epoch(";
     assert!(report.to_string().contains(window), "{report}");
 }
 

@@ -47,6 +47,43 @@ async fn a_busy_topic_does_not_starve_other_topics() {
     }
 }
 
+/// [S13.6] `last` begins with the newest messages that are retained.
+#[tokio::test(start_paused = true)]
+async fn a_subscription_begins_with_the_last_messages() {
+    let config = ServerConfig::new().retained_messages(3);
+    let server = PipeServer::with_config(Router::new(), config);
+    let mut peer = server.connect().await;
+    let mut epoch = None;
+    for n in 1..=5 {
+        epoch = Some(server.publisher.publish("t", n.to_string()).await.unwrap().epoch);
+    }
+    let epoch = epoch.unwrap();
+    for (id, last, next) in [(1, 1, 5), (3, 2, 4), (5, 3, 3), (7, 4, 3), (9, MAX_NUMBER, 3)] {
+        peer.send(format!("{id} /subscribe;last={last} t\n")).await;
+        peer.expect(format!("{id} ok;epoch={epoch};next={next};head=5;lease=60\n")).await;
+        for n in next..=5 {
+            peer.expect(format!("* t {n} {n}\n")).await;
+        }
+        let after = id + 1;
+        peer.ask(format!("{after} /unsubscribe t\n"), format!("{after} ok;next={epoch}:6\n")).await;
+    }
+    peer.send("20 /subscribe;last=2 empty\n").await;
+    peer.expect(format!("20 ok;epoch={epoch};next=1;head=0;lease=60\n")).await;
+}
+
+/// [S13.6] `last` is a number above 0, and excludes `from`.
+#[tokio::test(start_paused = true)]
+async fn a_bad_last_is_refused() {
+    let server = PipeServer::with_config(Router::new(), ServerConfig::new());
+    let mut peer = server.connect().await;
+    let bad = ["last=0", "last=01", "last=x", "last=1;from=e:1", "from=e:1;last=1"];
+    for (id, attributes) in (1..).zip(bad) {
+        peer.send(format!("{id} /subscribe;{attributes} t\n")).await;
+        let answer = peer.line().await.unwrap();
+        assert!(answer.starts_with(&format!("{id} no bad-attribute")), "{attributes}: {answer}");
+    }
+}
+
 /// A store whose every answer is a test's.
 #[derive(Clone, Default)]
 struct Script(Arc<Mutex<Steps>>);

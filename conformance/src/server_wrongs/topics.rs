@@ -231,6 +231,10 @@ pub(super) fn forget_from(flow: &mut Flow, line: &str) {
     flow.server(&without(line, "from"));
 }
 
+pub(super) fn forget_last(flow: &mut Flow, line: &str) {
+    flow.server(&without(line, "last"));
+}
+
 pub(super) fn forget_slow(flow: &mut Flow, line: &str) {
     flow.server(&without(line, "slow"));
 }

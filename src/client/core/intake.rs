@@ -124,7 +124,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        client::core::{Core, caller::Caller, cell::RequestCell},
+        client::core::{Core, caller::Caller, cell::RequestCell, repetition::Repetition},
         protocol::{Time, Word},
     };
 
@@ -139,7 +139,8 @@ mod tests {
 
     fn request(caller: Caller) -> Request {
         let cell = RequestCell::new(Word::new("m").unwrap(), b"");
-        Request { cell, caller, expires: None, has_own_deadline: false, fail_fast: false }
+        let (has_own_deadline, fail_fast, repeats) = (false, false, Repetition::default());
+        Request { cell, caller, expires: None, has_own_deadline, fail_fast, repeats }
     }
 
     fn open_for(task: &Arc<Task>) -> Intake {

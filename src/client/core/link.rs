@@ -11,7 +11,7 @@ use crate::{
         waiter::{Expected, Waiter},
     },
     outbound::Outbound,
-    protocol::{Mark, RequestId, encode},
+    protocol::{KeyWindow, Mark, RequestId, encode},
 };
 
 /// A line with the id of no waiting request.
@@ -40,6 +40,8 @@ pub(crate) struct Link {
     ids: Vec<RangeInclusive<u64>>,
     /// Places in flight. 0 before the `/hello`.
     places: usize,
+    /// The table of keys that the server announces.
+    pub(crate) keys: Option<KeyWindow>,
     /// Requests and tombstones in `pending` that hold a place in flight.
     placed: usize,
     /// Credit for streamed replies, written with the next lines. So at most one line for each reply
@@ -64,6 +66,7 @@ impl Link {
             pending: Pending::default(),
             ids: Vec::new(),
             places: 0,
+            keys: None,
             placed: 0,
             grants: BTreeMap::new(),
             waiting_driver: None,
@@ -73,8 +76,8 @@ impl Link {
     }
 
     /// Opens the connection: the server has sent `/hello` and accepted the credentials.
-    pub(crate) fn open(&mut self, max_line: usize, places: usize) {
-        (self.state, self.places) = (LinkState::Open { max_line }, places);
+    pub(crate) fn open(&mut self, max_line: usize, places: usize, keys: Option<KeyWindow>) {
+        (self.state, self.places, self.keys) = (LinkState::Open { max_line }, places, keys);
     }
 
     /// Places that are taken by requests and tombstones.

@@ -35,6 +35,7 @@ pub(crate) mod outcome;
 mod payloads;
 pub(crate) mod pending;
 pub(crate) mod reader;
+pub(crate) mod repetition;
 pub(crate) mod requests;
 pub(crate) mod retry_after;
 pub(crate) mod state;
@@ -194,7 +195,7 @@ impl Core {
     pub(crate) fn open(&mut self, id: LinkId, hello: Hello, step: &mut Step) {
         let places = self.links.config.in_flight.min(hello.in_flight);
         let Some(link) = self.links.link(id) else { return };
-        link.open(hello.max_line, places);
+        link.open(hello.max_line, places, hello.keys);
         self.supervisor.hurry = false;
         if self.links.closing.is_some() {
             self.links.quit(id, step);

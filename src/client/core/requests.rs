@@ -20,12 +20,13 @@ use crate::{
         key::{Key, LinkId},
         links::Links,
         outcome::{CallResult, Reply},
+        repetition::{Attempts, Repetition},
         state::LinkState,
         step::{Effect, Step},
         waiter::Waiter,
     },
     error::{CallError, ConnectionError, NotSent, Unknown},
-    protocol::{Code, Repeats, RequestId, Time},
+    protocol::{Code, RequestId, Time},
     sync::Arc,
 };
 
@@ -52,6 +53,8 @@ pub(crate) struct Request {
     pub(crate) has_own_deadline: bool,
     /// Whether it fails without a connection and is not sent again.
     pub(crate) fail_fast: bool,
+    /// Whether it is sent again if it may have run.
+    pub(crate) repeats: Repetition,
 }
 
 /// A request that has not ended.
@@ -59,16 +62,8 @@ pub(crate) struct Request {
 struct Kept {
     request: Request,
     stage: Stage,
-    /// Set after a refusal after which the request is sent again.
-    refused: Option<Box<Refused>>,
-}
-
-#[derive(Debug, Default)]
-struct Refused {
-    /// How often the request was refused in this way.
-    times: Repeats,
-    /// The last refusal. The request ends with it if its deadline passes before it is sent again.
-    last: Option<CallError>,
+    /// Set once a request with a key was sent, or a request is sent again.
+    attempts: Option<Box<Attempts>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -109,6 +104,9 @@ pub(crate) struct Requests {
     one_ways: TicketLine,
     /// Requests that were refused and are to be sent again.
     paused: BTreeSet<(Time, Key)>,
+    /// Requests that may have run, wait to be sent again, and may be until this time because of
+    /// their keys.
+    repeatable: BTreeSet<(Time, Key)>,
     /// The earliest time at which the deadline of a request without `ttl` may have passed. Later
     /// requests have the same limit and so later deadlines, so it does not change with each
     /// request.
@@ -194,6 +192,7 @@ impl Requests {
     }
 
     fn send(&mut self, key: Key, links: &mut Links, step: &mut Step) {
+        self.repeatable_no_more(key);
         let Some(kept) = self.kept_mut(key) else { return };
         let expires = kept.request.expires;
         if expires.is_some_and(|expires| expires <= step.now) && kept.request.has_own_deadline {
@@ -201,6 +200,9 @@ impl Requests {
         }
         if let Some(error) = kept.request.fault(links) {
             return self.end(key, Err(error.into()), step);
+        }
+        if let Some(unknown) = kept.unknown_there(links, step.now) {
+            return self.end(key, Err(unknown.into()), step);
         }
         self.transmit(key, links, step);
     }
@@ -223,6 +225,9 @@ impl Requests {
             Caller::List(_) => Waiter::List(key),
             _ => Waiter::Request(key),
         };
+        if request.repeats.has_key {
+            kept.attempts.get_or_insert_default().on_sent(link.keys, step.now);
+        }
         let ttl = expires.filter(|_| request.has_ttl()).map(|expires| step.now.until(expires));
         link.append_request(id, waiter, |out| cell.body.append_to(out, ttl));
         kept.stage = Stage::Sent(link.id, id);
@@ -243,8 +248,10 @@ impl Requests {
             && let Some(pause) = kept.pause_before_repeat(error, links, step.now)
         {
             step.tally().resent += 1;
-            if matches!(error, CallError::Refused { .. }) {
-                kept.refused.get_or_insert_default().last = Some(error.clone());
+            let attempts = kept.attempts.get_or_insert_default();
+            match error {
+                CallError::Unknown(unknown) => attempts.on_unknown(unknown),
+                error => attempts.on_not_run(error),
             }
             // While a streamed call is sent, its deadline does not count, so a search may have
             // skipped it.
@@ -405,12 +412,19 @@ impl Requests {
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub(crate) fn next_timeout(&self) -> Option<Time> {
-        let resumes = self.paused.first().map(|(at, _)| *at);
-        resumes.into_iter().chain(self.overdue).min()
+        let first = |times: &BTreeSet<(Time, Key)>| times.first().map(|(at, _)| *at);
+        let times = first(&self.paused).into_iter().chain(first(&self.repeatable));
+        times.chain(self.overdue).min()
     }
 
-    /// Returns paused requests to their queues, and ends requests whose deadline has passed.
+    /// Returns paused requests to their queues, and ends requests whose deadline has passed, or
+    /// which may not be sent again any more.
     pub(crate) fn handle_timeout(&mut self, links: &mut Links, step: &mut Step) {
+        let now = step.now;
+        while let Some((at, key)) = self.repeatable.first().copied().filter(|(at, _)| *at <= now) {
+            self.repeatable.remove(&(at, key));
+            self.end(key, Err(links.out_of_time().into()), step);
+        }
         while let Some((at, key)) = self.paused.first().copied().filter(|(at, _)| *at <= step.now) {
             self.paused.remove(&(at, key));
             self.enqueue(key);
@@ -462,7 +476,7 @@ impl Requests {
         let last = || u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
         let key = Key { serial, slot: self.free.pop().unwrap_or_else(last) };
         request.cell.set_key(key);
-        let kept = Some(Kept { request, stage: Stage::Waiting(0), refused: None });
+        let kept = Some(Kept { request, stage: Stage::Waiting(0), attempts: None });
         match self.slots.get_mut(key.slot as usize) {
             Some(slot) => *slot = Slot { serial, kept },
             None => self.slots.push(Slot { serial, kept }),
@@ -488,12 +502,29 @@ impl Requests {
 
     /// Removes a request from its queue, if it waits.
     fn take_out_of_line(&mut self, key: Key) {
+        self.repeatable_no_more(key);
         let Some(kept) = self.kept(key) else { return };
         let kind = kept.request.kind();
         match kept.stage {
             Stage::Waiting(ticket) => _ = self.line(kind).0.remove(&ticket),
             Stage::Paused(at) => _ = self.paused.remove(&(at, key)),
             Stage::Sent(..) => {}
+        }
+    }
+
+    /// A request that may have run waits to be sent again. It may be, because of its key, for some
+    /// time.
+    fn repeatable_for_now(&mut self, key: Key) {
+        if let Some(until) = self.kept(key).and_then(Kept::repeatable_until) {
+            self.repeatable.insert((until, key));
+        }
+    }
+
+    fn repeatable_no_more(&mut self, key: Key) {
+        if !self.repeatable.is_empty()
+            && let Some(until) = self.kept(key).and_then(Kept::repeatable_until)
+        {
+            self.repeatable.remove(&(until, key));
         }
     }
 
@@ -514,12 +545,14 @@ impl Requests {
         kept.stage = Stage::Waiting(ticket);
         let kind = kept.request.kind();
         self.line(kind).0.insert(ticket, key);
+        self.repeatable_for_now(key);
     }
 
     fn pause(&mut self, key: Key, until: Time) {
         if let Some(kept) = self.kept_mut(key) {
             kept.stage = Stage::Paused(until);
             self.paused.insert((until, key));
+            self.repeatable_for_now(key);
         }
     }
 
@@ -593,7 +626,9 @@ impl Request {
     /// Why it can be sent neither now nor later; `None` if it can.
     fn refusal(&self, links: &Links) -> Option<NotSent> {
         if !matches!(self.caller, Caller::List(_)) {
-            return refusal_of(&self.cell.body, self.has_ttl(), self.fail_fast, links);
+            let body = &self.cell.body;
+            return refusal_of(body, self.has_ttl(), self.fail_fast, links)
+                .or_else(|| self.key_fault(links));
         }
         let state = &links.current.state;
         let is_over = state.is_admitted() && !state.takes_controls();
@@ -604,7 +639,13 @@ impl Request {
 
     /// Why the current server would not accept its line; `None` if it would.
     fn fault(&self, links: &Links) -> Option<NotSent> {
-        fault_of(&self.cell.body, self.has_ttl(), links)
+        fault_of(&self.cell.body, self.has_ttl(), links).or_else(|| self.key_fault(links))
+    }
+
+    /// Why the current server, if there is one, does not take its key.
+    fn key_fault(&self, links: &Links) -> Option<NotSent> {
+        links.current.state.max_line()?;
+        self.repeats.fault(links.current.keys)
     }
 
     /// Whether its line has a `ttl`.
@@ -661,16 +702,26 @@ impl Kept {
         expires.filter(|_| !has_no_limit)
     }
 
-    /// The outcome of a request that is not sent, or not sent again. If it was refused before, it
-    /// has been sent, so that refusal is the outcome (guarantee "one outcome").
+    /// The outcome of a request over all attempts, of which the last one ended with `error`.
     fn last(&mut self, error: CallError) -> CallError {
-        match error {
-            CallError::NotSent(_) => {
-                let refusal = self.refused.as_mut().and_then(|refused| refused.last.take());
-                refusal.unwrap_or(error)
-            }
-            error => error,
+        match &mut self.attempts {
+            Some(attempts) => attempts.outcome(error),
+            None => error,
         }
+    }
+
+    /// The outcome of a request that may have run, and that must not be sent on the current
+    /// connection: only its first server knows its key.
+    fn unknown_there(&self, links: &Links, now: Time) -> Option<Unknown> {
+        let attempts = self.attempts.as_ref().filter(|_| !self.request.repeats.is_idempotent);
+        attempts.and_then(|attempts| attempts.fault(links.current.keys, now))
+    }
+
+    /// Until when a request that may have run may be sent again; `None` if that has no end, or if
+    /// it has not run.
+    fn repeatable_until(&self) -> Option<Time> {
+        let attempts = self.attempts.as_ref().filter(|_| !self.request.repeats.is_idempotent);
+        attempts.and_then(|attempts| attempts.until())
     }
 
     /// The pause before a request that ended with `error` is sent again. `None` if the client must
@@ -687,6 +738,10 @@ impl Kept {
         }
         let pause = match error {
             CallError::NotSent(NotSent::Lost(_)) => Duration::ZERO,
+            CallError::Unknown(unknown) if self.may_repeat(unknown, now) => match unknown {
+                Unknown::Cut(_) if !links.has_moved_on_from(link) => self.next_pause(links),
+                _ => Duration::ZERO,
+            },
             CallError::Refused { reason, retry: None } if reason.code == Code::CLOSING => {
                 // On another connection it is sent at once. If the server refused it without having
                 // sent `/bye`, the client pauses, so that it does not flood the server.
@@ -711,8 +766,13 @@ impl Kept {
         matches!(&self.request.caller, Caller::Stream(items) if items.has_begun())
     }
 
+    /// Whether the request may be sent again although it may have run.
+    fn may_repeat(&self, unknown: &Unknown, now: Time) -> bool {
+        self.request.repeats.allows(unknown, self.attempts.as_deref(), now)
+    }
+
     fn next_pause(&mut self, links: &Links) -> Duration {
-        self.refused
+        self.attempts
             .get_or_insert_default()
             .times
             .pause(links.backoff(), links.config.random.next_u64())

@@ -1,8 +1,8 @@
 //! The server's side of a subscription: a cursor into a topic's log. Pure transitions.
 
-use std::fmt;
+use std::{fmt, mem};
 
-use crate::protocol::wire::{Epoch, Position};
+use crate::protocol::wire::{Epoch, Position, parse_number};
 
 /// What a log holds: the numbers `first..next` of one epoch.
 ///
@@ -47,6 +47,45 @@ impl Window {
 pub struct Cursor {
     /// The next number to deliver or name, and its log.
     pub position: Position,
+}
+
+/// Where a subscription asks to begin: the attributes `from` and `last` of a `/subscribe`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// Behind the newest message.
+    #[default]
+    Head,
+    /// At this position.
+    From(Position),
+    /// With so many of the newest messages.
+    Last(u64),
+}
+
+impl Begin {
+    /// Reads one attribute; `None` if the value is invalid, or the other one was there already.
+    pub(crate) fn read(&mut self, key: &str, value: &str) -> Option<()> {
+        let read = match key {
+            "from" => Self::From(value.parse().ok()?),
+            _ => Self::Last(parse_number(value.as_bytes()).filter(|&last| last > 0)?),
+        };
+        (mem::replace(self, read) == Self::Head).then_some(())
+    }
+
+    /// The cursor of a subscription that begins there.
+    ///
+    /// # Errors
+    /// [`BadPosition`] when the position lies beyond the next number of the current epoch.
+    pub(crate) fn cursor(self, window: Window) -> Result<Cursor, BadPosition> {
+        match self {
+            Self::Head => Cursor::start(window, None),
+            Self::From(from) => Cursor::start(window, Some(from)),
+            Self::Last(last) => {
+                let Window { epoch, first, next } = window;
+                let next = next.saturating_sub(last).max(first);
+                Ok(Cursor { position: Position { epoch, next } })
+            }
+        }
+    }
 }
 
 /// The next step of a cursor.
@@ -146,6 +185,33 @@ mod tests {
     fn start(name: &str, next: u64, window: Window) -> Option<u64> {
         let from = Position { epoch: epoch(name), next };
         Cursor::start(window, Some(from)).ok().map(|cursor| cursor.position.next)
+    }
+
+    #[test]
+    fn the_last_messages_are_those_that_are_retained() {
+        for (last, next) in [(1, 13), (3, 11), (4, 11), (u64::MAX, 11)] {
+            let cursor = Begin::Last(last).cursor(window(11, 14)).unwrap();
+            assert_eq!(cursor.position, Position { epoch: epoch("e"), next }, "{last}");
+        }
+        for empty in [window(1, 1), window(9, 9)] {
+            let cursor = Begin::Last(5).cursor(empty).unwrap();
+            assert_eq!(cursor.position.next, empty.next);
+        }
+    }
+
+    #[test]
+    fn from_and_last_exclude_each_other() {
+        let read = |attributes: &[(&str, &str)]| {
+            let mut begin = Begin::default();
+            attributes.iter().try_for_each(|(key, value)| begin.read(key, value)).map(|()| begin)
+        };
+        assert_eq!(read(&[("last", "9007199254740991")]), Some(Begin::Last(9_007_199_254_740_991)));
+        assert_eq!(read(&[("from", "e:3")]), Some(Begin::From("e:3".parse().unwrap())));
+        for wrong in ["0", "01", "-1", "", "two", "9007199254740992"] {
+            assert_eq!(read(&[("last", wrong)]), None, "{wrong}");
+        }
+        assert_eq!(read(&[("from", "e:3"), ("last", "1")]), None);
+        assert_eq!(read(&[("last", "1"), ("from", "e:3")]), None);
     }
 
     #[test]

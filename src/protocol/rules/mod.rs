@@ -27,7 +27,6 @@ mod reconnect;
 mod subscription;
 mod violations;
 
-pub(crate) use self::handled::half as half_window;
 pub use self::{
     ack_window::AckWindow,
     backoff::{Backoff, Repeats},
@@ -41,3 +40,4 @@ pub use self::{
     subscription::{Action, Actions, SubscriptionEvent, SubscriptionState, Then},
     violations::Violations,
 };
+pub(crate) use self::{cursor::Begin, handled::half as half_window};

@@ -68,6 +68,8 @@ codes! {
     FORBIDDEN = "forbidden";
     /// The ack is above what was delivered or named.
     BAD_ACK = "bad-ack";
+    /// The key was used for another request.
+    KEY_MISMATCH = "key-mismatch";
     /// `/auth` must come first, or its credentials were invalid.
     UNAUTHENTICATED = "unauthenticated";
     /// Cancelled by the caller.

@@ -6,6 +6,7 @@ mod code;
 pub mod encode;
 mod escape;
 mod id;
+mod keys;
 mod limits;
 mod line;
 mod name;
@@ -23,6 +24,7 @@ pub use self::{
     code::{Code, MAX_CODE},
     escape::{Escaped, MAX_SHOWN},
     id::{MAX_NUMBER, RequestId, parse_number},
+    keys::{InvalidKeyWindow, KeyWindow},
     limits::{MAX_ATTRIBUTES, MAX_HEAD, MAX_KEY, MAX_NAME, MAX_VALUE},
     line::{DEFAULT_MAX_LINE, LineDecoder, LineTooLong, MIN_MAX_LINE, strip_cr},
     name::{InvalidName, Method, Topic},

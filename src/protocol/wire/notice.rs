@@ -9,6 +9,7 @@ use crate::protocol::wire::{
     code::Code,
     encode,
     id::{RequestId, parse_number},
+    keys::KeyWindow,
     line::{DEFAULT_MAX_LINE, MIN_MAX_LINE},
     parse::{Line, Mark, Rest},
     position::{Epoch, Position},
@@ -37,6 +38,8 @@ pub struct Hello {
     pub idle: Option<u64>,
     /// The schemes of `/auth`; empty if the server requires no authentication.
     pub auth: Vec<Code>,
+    /// The table of keys; `None` if the server runs no keyed requests.
+    pub keys: Option<KeyWindow>,
 }
 
 impl Default for Hello {
@@ -49,6 +52,7 @@ impl Default for Hello {
             lease: 60,
             idle: None,
             auth: Vec::new(),
+            keys: None,
         }
     }
 }
@@ -56,13 +60,15 @@ impl Default for Hello {
 impl Hello {
     /// Appends the `/hello`.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let Self { version, session, max_line, in_flight, lease, idle, auth } = self;
+        let Self { version, session, max_line, in_flight, lease, idle, auth, keys } = self;
         let head = format_args!(
             "/hello;version={version};session={session};max-line={max_line};in-flight={in_flight};lease={lease}"
         );
         let idle = idle.map(|idle| format!(";idle={idle}")).unwrap_or_default();
         let auth = Schemes(auth);
-        encode::display(out, Mark::Reserved, format_args!("{head}{idle}{auth}"), format_args!(""));
+        let keys = keys.map(|keys| format!(";keys={keys}")).unwrap_or_default();
+        let head = format_args!("{head}{idle}{auth}{keys}");
+        encode::display(out, Mark::Reserved, head, format_args!(""));
     }
 
     /// Reads the attributes. `None` if one has an invalid value. For another version only `version`
@@ -95,6 +101,10 @@ impl Hello {
             auth: match attributes.get("auth") {
                 None => Vec::new(),
                 Some(schemes) => schemes.split(',').map(Code::new).collect::<Option<_>>()?,
+            },
+            keys: match attributes.get("keys") {
+                None => None,
+                Some(keys) => Some(keys.parse().ok()?),
             },
         })
     }
@@ -360,7 +370,13 @@ mod tests {
         out.clear();
         hello.encode(&mut out);
         assert!(out.ends_with(b";idle=120;auth=token,x-1\n"));
+        assert_eq!(notice(&out), Some(Notice::Hello(hello.clone())));
+        let hello = Hello { keys: Some("b7q2:300".parse().unwrap()), ..hello };
+        out.clear();
+        hello.encode(&mut out);
+        assert!(out.ends_with(b";idle=120;auth=token,x-1;keys=b7q2:300\n"));
         assert_eq!(notice(&out), Some(Notice::Hello(hello)));
+        assert_eq!(notice(b"* /hello;version=1;keys=b7q2:0"), None);
         assert_eq!(notice(b"* /hello;version=1;auth=token,"), None);
         assert!(matches!(notice(b"* /hello;version=1;new=x"), Some(Notice::Hello(_))));
         assert_eq!(notice(b"* /hello;version=one"), None);

@@ -11,30 +11,52 @@ pub(super) const PUBLISH_USAGE: &str = "usage: /publish TOPIC [PAYLOAD]";
 /// Why a protocol method is refused: a code and a text.
 pub(super) type Refusal = (Code, String);
 
-/// The attributes of an application request: its `ttl` in milliseconds, and its `window`, the
-/// credit of a streamed reply in items.
-pub(super) fn application_attributes(line: &Line<'_>) -> Result<(Option<u64>, u64), Refusal> {
-    let (mut ttl, mut window) = (None, DEFAULT_WINDOW);
+/// The attributes of an application request.
+pub(super) struct Attributes {
+    /// In milliseconds.
+    pub(super) ttl: Option<u64>,
+    /// The credit of a streamed reply, in items.
+    pub(super) window: u64,
+    pub(super) has_key: bool,
+}
+
+/// The attributes of an application request. With `has_keys` it may be a keyed one.
+pub(super) fn application_attributes(
+    line: &Line<'_>,
+    has_keys: bool,
+) -> Result<Attributes, Refusal> {
+    let mut attributes = Attributes { ttl: None, window: DEFAULT_WINDOW, has_key: false };
     if line.attributes.is_empty() {
-        return Ok((ttl, window));
+        return Ok(attributes);
     }
     let number = |value: &str| parse_number(value.as_bytes()).filter(|&number| number > 0);
     let read = |key: &str, value: &str| {
         match key {
             "trace" => _ = value.parse::<TraceParent>().ok()?,
-            "ttl" => ttl = Some(number(value)?),
-            _ => window = number(value)?,
+            "ttl" => attributes.ttl = Some(number(value)?),
+            "window" => attributes.window = number(value)?,
+            _ => attributes.has_key = true,
         }
         Some(())
     };
-    check_attributes(line, read, &["ttl", "trace", "window"])?;
-    Ok((ttl, window))
+    let known: &[_] = match has_keys {
+        true => &["ttl", "trace", "window", "key"],
+        false => &["ttl", "trace", "window"],
+    };
+    check_attributes(line, read, known)?;
+    // A keyed request has one reply, which is kept.
+    let has_one_reply = || line.mark.id().is_some() && line.attributes.get("window").is_none();
+    match attributes.has_key && !has_one_reply() {
+        true => Err((Code::BAD_ATTRIBUTE, "key".to_owned())),
+        false => Ok(attributes),
+    }
 }
 
 /// The arguments of a `/publish`.
 pub(super) struct Publish<'a> {
     /// In milliseconds.
     pub(super) ttl: Option<u64>,
+    pub(super) key: Option<&'a str>,
     pub(super) topic: Topic,
     pub(super) payload: Rest<'a>,
     /// The length of its body, as received.
@@ -42,21 +64,28 @@ pub(super) struct Publish<'a> {
 }
 
 /// Parses a `/publish`.
-pub(super) fn publish_arguments<'a>(line: &Line<'a>) -> Result<Publish<'a>, Refusal> {
-    let ttl = publish_attributes(line)?;
+pub(super) fn publish_arguments<'a>(
+    line: &Line<'a>,
+    has_keys: bool,
+) -> Result<Publish<'a>, Refusal> {
+    let ttl = publish_attributes(line, has_keys)?;
+    let key = line.attributes.get("key");
     let (topic, payload) = line.rest.split_argument();
     let topic = as_topic(topic, PUBLISH_USAGE)?;
-    Ok(Publish { ttl, topic, payload, bytes: line.rest.stuffed().len() })
+    Ok(Publish { ttl, key, topic, payload, bytes: line.rest.stuffed().len() })
 }
 
 /// The attributes of `/publish`: its `ttl`, in milliseconds.
-fn publish_attributes(line: &Line<'_>) -> Result<Option<u64>, Refusal> {
+fn publish_attributes(line: &Line<'_>, has_keys: bool) -> Result<Option<u64>, Refusal> {
     let mut ttl = None;
-    let read = |_: &str, value: &str| {
-        ttl = Some(parse_number(value.as_bytes()).filter(|&ttl| ttl > 0)?);
+    let read = |key: &str, value: &str| {
+        if key == "ttl" {
+            ttl = Some(parse_number(value.as_bytes()).filter(|&ttl| ttl > 0)?);
+        }
         Some(())
     };
-    check_attributes(line, read, &["ttl"])?;
+    let known: &[_] = if has_keys { &["ttl", "key"] } else { &["ttl"] };
+    check_attributes(line, read, known)?;
     Ok(ttl)
 }
 

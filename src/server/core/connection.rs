@@ -12,6 +12,7 @@ use crate::{
             access::Access, active::Active, environment::Environment, in_flight::NEVER,
             state::FullState, subscriptions::Subscriptions, tiny_reads::TinyReads,
         },
+        keys::runs::Keyed,
         peer_addr::PeerAddr,
         session::Session,
     },
@@ -264,6 +265,7 @@ impl Connection {
                 true => self.environment.hooks.schemes.clone(),
                 false => Vec::new(),
             },
+            keys: self.environment.keyed.as_ref().and_then(Keyed::window),
             ..Hello::default()
         };
         hello.encode(self.out());
@@ -354,6 +356,10 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.settle();
+        self.active = None;
+        // Keyed runs go on. Their tasks no longer wait for a client that does not read.
+        self.session.holding().set_unwritten(0);
+        self.session.holding().pass_on();
         self.session.mailbox().close();
         self.session.ending().close();
     }

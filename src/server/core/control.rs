@@ -4,7 +4,8 @@ use crate::{
     coop::spend_message,
     guard::guarded,
     protocol::{
-        Code, LeaseEvent, Line, MIN_MAX_LINE, Mark, Position, RequestId, Terms, Time, parse_number,
+        Begin, Code, LeaseEvent, Line, MIN_MAX_LINE, Mark, Position, RequestId, Terms, Time,
+        parse_number,
     },
     server::{
         core::{
@@ -92,14 +93,14 @@ impl Connection {
     }
 
     fn subscribe(&mut self, id: RequestId, line: &Line<'_>) -> Done {
-        let (mut from, mut terms) = (None, Terms::default());
+        let (mut begin, mut terms) = (Begin::default(), Terms::default());
         check_attributes(
             line,
             |key, value| match key {
-                "from" => value.parse::<Position>().ok().map(|at| from = Some(at)),
+                "from" | "last" => begin.read(key, value),
                 _ => terms.read(key, value),
             },
-            &["from", "window", "slow"],
+            &["from", "last", "window", "slow"],
         )?;
         let topic = only_topic(line.rest, SUBSCRIBE_USAGE)?;
         let subscriptions = self.subscriptions.get_or_insert_default();
@@ -122,7 +123,7 @@ impl Connection {
         let source = source.map_err(|error| self.unavailable(&error))?;
         let deadline = self.now.after(self.environment.config.handler_time);
         let subscriptions = self.subscriptions.get_or_insert_default();
-        subscriptions.open(id, topic, from, terms, source, deadline);
+        subscriptions.open(id, topic, begin, terms, source, deadline);
         self.poll_opening();
         self.check_opening();
         Ok(Taken::Yes)
@@ -199,7 +200,7 @@ impl Connection {
     /// Checks a `/publish`, and starts or parks it. It needs a place in flight, and keeps its order
     /// among the application's lines (docs/protocol/calls.md, section 12).
     fn publish(&mut self, id: RequestId, line: &Line<'_>, bytes: &[u8]) -> Done {
-        let arguments = publish_arguments(line)?;
+        let arguments = publish_arguments(line, self.has_keys())?;
         if self.environment.hooks.authorizer.is_none() && !self.environment.config.allow_publish {
             return Err((Code::FORBIDDEN, String::new()));
         }
@@ -242,6 +243,10 @@ impl Connection {
         }
         let (bytes, window) = (arguments.bytes, DEFAULT_WINDOW);
         let work = Work { id: Some(id), cancel: None, until, window, bytes, method: None };
+        if let Some(key) = arguments.key {
+            self.publish_keyed(work, key, arguments, &payload);
+            return Ok(None);
+        }
         let (topic, payload) = (&arguments.topic, payload.into_owned().into());
         self.run(work, |environment, _, _| {
             // `append` is called here, and not in the future, because messages are numbered in line

@@ -12,6 +12,10 @@ use crate::{
         buffered::Buffered,
         config::ServerConfig,
         handlers::router::{Methods, Router},
+        keys::{
+            KeyTable,
+            runs::{DetachedRun, Keyed, RunBounds},
+        },
         peer_addr::PeerAddr,
         publishing::Publishing,
         session::{Session, SessionClock},
@@ -37,6 +41,8 @@ pub struct Environment {
     pub(in crate::server) publishing: Publishing,
     pub(in crate::server) sessions: Arc<Sessions>,
     pub(in crate::server) clock: SessionClock,
+    /// `None` if it runs no keyed requests.
+    pub(in crate::server) keyed: Option<Keyed>,
 }
 
 impl Environment {
@@ -46,7 +52,31 @@ impl Environment {
         let (totals, buffered, hooks, publishing) = Default::default();
         let (sessions, clock, methods) =
             (Arc::default(), Default::default(), router.into_methods());
-        Self { config, methods, publisher, totals, buffered, hooks, publishing, sessions, clock }
+        Self {
+            config,
+            methods,
+            publisher,
+            totals,
+            buffered,
+            hooks,
+            publishing,
+            sessions,
+            clock,
+            keyed: None,
+        }
+    }
+
+    /// Runs keyed requests, with this table. `spawn` gets each run that does not end at once, and
+    /// has to drive it. Default: none, and a `key` is an unknown attribute.
+    #[must_use]
+    pub fn keys(
+        mut self,
+        table: impl KeyTable,
+        spawn: impl Fn(DetachedRun) + Send + Sync + 'static,
+    ) -> Self {
+        let bounds = RunBounds::of(&self.config);
+        self.keyed = Some(Keyed::new(Arc::new(table), bounds, spawn));
+        self
     }
 
     /// Its topics. Default: [`MemoryTopics`].

@@ -7,12 +7,13 @@ use crate::{
     server::{
         access::authorizer::{Action, Decision},
         core::{
-            arguments::{Refusal, application_attributes, unknown_method},
+            arguments::{Attributes, Refusal, application_attributes, unknown_method},
             connection::{Connection, Taken},
             parked::ParkedLine,
             requests::Work,
         },
         handlers::{extractors::RequestParts, router::Found, running::Started},
+        keys::run::keyed_call,
     },
 };
 
@@ -139,37 +140,36 @@ impl Connection {
         if self.state.is_line_drawn() {
             return self.refuse_any(id, &Code::CLOSING, format_args!(""));
         }
-        let (method, ttl, window) = match self.checked(line) {
+        let (method, attributes) = match self.checked(line) {
             Ok(checked) => checked,
             Err((code, text)) => return self.refuse_any(id, &code, format_args!("{text}")),
         };
         if self.is_busy() {
             return self.refuse_any(id, &Code::BUSY, format_args!(""));
         }
-        let until = self.end_of_ttl(ttl);
+        let until = self.end_of_ttl(attributes.ttl);
         if self.must_park() {
             let (is_publish, permission) = (false, None);
             let bytes = bytes.to_vec();
             return self.park(ParkedLine { id, bytes, until, is_publish, permission });
         }
-        self.start_application(line, bytes, method, window, until);
+        self.start_application(line, bytes, method, &attributes, until);
         Taken::Yes
     }
 
-    /// Returns the method, its `ttl` in milliseconds, and its window.
-    fn checked(&self, line: &Line<'_>) -> Result<(Found, Option<u64>, u64), Refusal> {
+    /// Returns the method and the attributes.
+    fn checked(&self, line: &Line<'_>) -> Result<(Found, Attributes), Refusal> {
         let method =
             self.environment.methods.find(line.word).ok_or_else(|| unknown_method(line))?;
-        let (ttl, window) = application_attributes(line)?;
-        Ok((method, ttl, window))
+        Ok((method, application_attributes(line, self.has_keys())?))
     }
 
     /// Starts an application request that was parked.
     pub(super) fn start_parked_application(&mut self, line: &Line<'_>, bytes: &[u8], until: Time) {
-        let Ok((method, _, window)) = self.checked(line) else { return };
+        let Ok((method, attributes)) = self.checked(line) else { return };
         match self.is_busy() {
             true => _ = self.refuse_any(line.mark.id(), &Code::BUSY, format_args!("")),
-            false => self.start_application(line, bytes, method, window, until),
+            false => self.start_application(line, bytes, method, &attributes, until),
         }
     }
 
@@ -178,9 +178,10 @@ impl Connection {
         line: &Line<'_>,
         raw: &[u8],
         method: Found,
-        window: u64,
+        attributes: &Attributes,
         until: Time,
     ) {
+        let window = attributes.window;
         let (id, bytes) = (line.mark.id(), line.rest.stuffed().len());
         let mut work = Work { id, cancel: id, until, window, bytes, method: Some(method) };
         if self.environment.hooks.authorizer.is_some() {
@@ -192,6 +193,12 @@ impl Connection {
                     let authorizing = self.authorizing(ruling, method, raw.to_vec());
                     return self.run(work, |_, _, _| Ok(Started::Made(authorizing)));
                 }
+            }
+        }
+        if attributes.has_key {
+            let (environment, session, now) = (&self.environment, &self.session, Some(self.now));
+            if let Some(call) = keyed_call(environment, session, line, raw, method, now) {
+                return self.wait_for_run(work, call);
             }
         }
         self.run(work, |environment, session, waker| {

@@ -23,6 +23,7 @@ mod deferred;
 mod deferring;
 pub(crate) mod environment;
 mod in_flight;
+mod keyed;
 mod lines;
 mod listing;
 mod numbered;

@@ -71,7 +71,7 @@ impl Connection {
             self.start_parked_application(&line, &bytes, parked.until);
             return None;
         };
-        let arguments = publish_arguments(&line).ok()?;
+        let arguments = publish_arguments(&line, self.has_keys()).ok()?;
         let permission = parked.permission.take();
         match self.start_publish(id, &arguments, parked.until, permission) {
             Ok(None) => None,

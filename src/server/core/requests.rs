@@ -19,6 +19,7 @@ use crate::{
             router::Found,
             running::{Running, Started},
         },
+        keys::waiting::KeyedCall,
         session::Session,
     },
 };
@@ -68,10 +69,32 @@ impl Connection {
         }
     }
 
+    /// Waits for the run of a keyed request, which counts its handler itself. The run has a limit,
+    /// so the request needs none besides its `ttl`.
+    pub(super) fn wait_for_run(&mut self, work: Work, call: Result<KeyedCall, Rejection>) {
+        let started = match call {
+            Ok(call) => Started::Made(Running::apart(call)),
+            Err(rejection) => return self.on_rejection(work.id, &rejection),
+        };
+        let mailbox = self.session.mailbox();
+        let waker = self.active.get_or_insert_default().in_flight.next_waker(mailbox);
+        match poll_first(started, waker) {
+            Started::Ended(ended) => self.finish_ended(work.id, work.method, ended),
+            Started::Waiting(running) | Started::Made(running) => {
+                self.keep_within(Duration::MAX, work, running);
+            }
+        }
+    }
+
     pub(super) fn keep(&mut self, work: Work, running: Running) {
+        let usual = self.environment.config.handler_time;
+        let limit = self.environment.methods.handler_time(work.method, usual);
+        self.keep_within(limit, work, running);
+    }
+
+    fn keep_within(&mut self, mut limit: Duration, work: Work, running: Running) {
         let (begun, usual) = (self.now, self.environment.config.handler_time);
         let Work { id, cancel, until, bytes, window: credit, method } = work;
-        let mut limit = self.environment.methods.handler_time(method, usual);
         if !self.state.is_reading() {
             limit = limit.min(usual);
         }

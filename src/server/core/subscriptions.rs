@@ -8,8 +8,9 @@ use std::{
 
 use crate::{
     protocol::{
-        BadPosition, Code, Cursor, Epoch, Escaped, FlowControl, Overtaken, Position, RequestId,
-        Terms, Time, Topic, Window, encode_end, encode_end_unread, encode_gap, encode_reset,
+        BadPosition, Begin, Code, Cursor, Epoch, Escaped, FlowControl, Overtaken, Position,
+        RequestId, Terms, Time, Topic, Window, encode_end, encode_end_unread, encode_gap,
+        encode_reset,
     },
     server::{
         core::{
@@ -67,7 +68,7 @@ impl OfTopic for Subscription {
 struct Opening {
     id: RequestId,
     topic: Topic,
-    from: Option<Position>,
+    begin: Begin,
     terms: Terms,
     source: Source,
     /// When the store has taken too long.
@@ -139,12 +140,12 @@ impl Subscriptions {
         &mut self,
         id: RequestId,
         topic: Topic,
-        from: Option<Position>,
+        begin: Begin,
         terms: Terms,
         source: Source,
         deadline: Time,
     ) {
-        self.opening = Some(Box::new(Opening { id, topic, from, terms, source, deadline }));
+        self.opening = Some(Box::new(Opening { id, topic, begin, terms, source, deadline }));
     }
 
     /// When the store of the open `/subscribe` has taken too long.
@@ -167,9 +168,10 @@ impl Subscriptions {
     }
 
     fn opened(&mut self, window: Result<Window, Unavailable>) -> Option<Opened> {
-        let Opening { id, topic, from, terms, source, .. } = *self.opening.take()?;
+        let Opening { id, topic, begin, terms, source, .. } = *self.opening.take()?;
         let result = window.map_err(OpenError::Unavailable).and_then(|window| {
-            let cursor = Cursor::start(window, from)
+            let cursor = begin
+                .cursor(window)
                 .map_err(|BadPosition| OpenError::BadPosition(next_of(window)))?;
             Ok((window, cursor))
         });

@@ -60,6 +60,11 @@ impl Upkeep {
             if guarded(|| self.environment.publisher.store().sweep()).is_none() {
                 tracing::error!("topic store panicked in its sweep");
             }
+            if let Some(keyed) = &self.environment.keyed
+                && guarded(|| keyed.table().sweep()).is_none()
+            {
+                tracing::error!("key table panicked in its sweep");
+            }
             self.sweeps.has_swept(now);
         }
     }

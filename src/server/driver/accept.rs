@@ -12,6 +12,7 @@ use std::{
 };
 
 use tokio::{
+    sync::{mpsc, watch},
     task::{AbortHandle, JoinSet, yield_now},
     time::{Instant, sleep, sleep_until, timeout},
 };
@@ -31,8 +32,10 @@ use crate::{
             handshake::ConnectionTask,
             listener::{Listener, is_of_one_connection},
             prepared::prepared,
+            runs::drive,
             spanned::Spanned,
         },
+        keys::runs::DetachedRun,
         mailbox::{CUT, DRAIN, LAST, LINE},
         peer_addr::PeerAddr,
         session::Session,
@@ -79,12 +82,19 @@ type BoxedSignal = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub struct Serve<L> {
     listener: L,
     serving: Arc<Serving>,
+    /// Keyed runs that have not ended at once.
+    runs: mpsc::UnboundedReceiver<DetachedRun>,
     signal: BoxedSignal,
 }
 
 impl<L: Listener> Serve<L> {
-    pub(in crate::server) fn new(listener: L, serving: Serving) -> Self {
-        Self { listener, serving: Arc::new(serving), signal: Box::pin(std::future::pending()) }
+    pub(in crate::server) fn new(
+        listener: L,
+        serving: Serving,
+        runs: mpsc::UnboundedReceiver<DetachedRun>,
+    ) -> Self {
+        let signal = Box::pin(std::future::pending());
+        Self { listener, serving: Arc::new(serving), runs, signal }
     }
 
     /// Stops when `signal` ends, in two steps (docs/protocol/leaving.md, section 18).
@@ -116,7 +126,7 @@ impl<L: Listener> Serve<L> {
     }
 
     async fn run(self) {
-        let Self { listener, serving, signal } = self;
+        let Self { listener, serving, runs, signal } = self;
         let mut listener = Held::new(listener);
         let mut signal = pin!(raised(signal));
         warn_of_strangers(&*listener, &serving);
@@ -126,7 +136,7 @@ impl<L: Listener> Serve<L> {
         let (connections, worst_case_bytes) = (config.connections, config.worst_case_bytes());
         let _ended = ShutOnDrop(serving.environment.publisher.clone());
         tracing::info!(connections, worst_case_bytes, "serving");
-        let mut crew = Crew::new(serving, limits);
+        let mut crew = Crew::new(serving, limits, runs);
         let mut pause = MIN_PAUSE;
         loop {
             match crew.accept(&mut *listener, signal.as_mut()).await {
@@ -233,14 +243,22 @@ struct Crew {
     tasks: JoinSet<()>,
     /// The tasks of connections over the limit, the oldest first.
     refused: VecDeque<AbortHandle>,
+    /// Keyed runs that get a task each.
+    runs: mpsc::UnboundedReceiver<DetachedRun>,
+    /// Whether the keyed runs have to end.
+    cut: watch::Sender<bool>,
     _clock: Clock,
 }
 
 impl Crew {
-    fn new(serving: Arc<Serving>, limits: Limits) -> Self {
-        let (tasks, refused) = (JoinSet::new(), VecDeque::new());
+    fn new(
+        serving: Arc<Serving>,
+        limits: Limits,
+        runs: mpsc::UnboundedReceiver<DetachedRun>,
+    ) -> Self {
+        let (tasks, refused, cut) = (JoinSet::new(), VecDeque::new(), watch::Sender::new(false));
         let clock = Clock::start(&serving);
-        Self { serving, limits, tasks, refused, _clock: clock }
+        Self { serving, limits, tasks, refused, runs, cut, _clock: clock }
     }
 
     /// Waits for the next connection; `Break` at the signal to stop.
@@ -271,8 +289,11 @@ impl Crew {
         .await
     }
 
-    /// Removes the tasks that have ended.
+    /// Starts the tasks of keyed runs, and removes the tasks that have ended.
     fn poll(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(Some(run)) = self.runs.poll_recv(cx) {
+            self.tasks.spawn(drive(run, self.serving.clone(), self.cut.subscribe()));
+        }
         while let Poll::Ready(Some(ended)) = self.tasks.poll_join_next(cx) {
             if let Err(error) = ended
                 && !error.is_cancelled()
@@ -331,7 +352,7 @@ impl Crew {
 
     /// The graceful shutdown: sends `/bye`, then `/bye;last=N`, lets the last messages be
     /// delivered, then cuts what still runs. Each step applies to the connections that are still
-    /// open.
+    /// open. Keyed runs without callers have the same time.
     async fn drain(mut self) {
         let (grace, drain) =
             (self.serving.environment.config.grace, self.serving.environment.config.drain);
@@ -354,6 +375,7 @@ impl Crew {
         }
         self.serving.environment.publisher.shut();
         self.raise(CUT);
+        self.cut.send_replace(true);
         self.all_ended_by(after(LAST_WRITE)).await;
         self.tasks.shutdown().await;
     }
@@ -366,10 +388,15 @@ impl Crew {
     }
 
     async fn all_ended_by(&mut self, deadline: Instant) -> bool {
-        self.happens_by(deadline, std::future::pending()).await || self.tasks.is_empty()
+        self.happens_by(deadline, std::future::pending()).await || self.is_idle()
     }
 
-    /// Waits for `event`, while there are connections and until `deadline`. Returns whether it
+    /// Whether there is neither a connection nor a keyed run.
+    fn is_idle(&self) -> bool {
+        self.tasks.is_empty() && self.runs.is_empty()
+    }
+
+    /// Waits for `event`, while there are connections or keyed runs and until `deadline`. Returns whether it
     /// happened.
     async fn happens_by(&mut self, deadline: Instant, event: impl Future<Output = ()>) -> bool {
         let (mut timeout, mut event) = (pin!(sleep_until(deadline)), pin!(event));
@@ -378,7 +405,7 @@ impl Crew {
             if event.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(true);
             }
-            match self.tasks.is_empty() {
+            match self.is_idle() {
                 true => Poll::Ready(false),
                 false => timeout.as_mut().poll(cx).map(|()| false),
             }

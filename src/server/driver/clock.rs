@@ -88,6 +88,12 @@ async fn sweep(serving: Arc<Serving>) {
         if apart(move || publisher.store().sweep()).await.is_none() {
             tracing::error!("topic store panicked in its sweep");
         }
+        if let Some(keyed) = &serving.environment.keyed {
+            let table = keyed.table().clone();
+            if apart(move || table.sweep()).await.is_none() {
+                tracing::error!("key table panicked in its sweep");
+            }
+        }
         sweeps.has_swept(serving.timers.now());
     }
 }

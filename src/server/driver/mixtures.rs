@@ -138,6 +138,7 @@ fn serving(dice: &Arc<Dice>) -> Arc<Serving> {
         publishing: Publishing::default(),
         sessions: Arc::default(),
         clock: timers.clock(),
+        keyed: None,
     };
     Arc::new(Serving { environment: Arc::new(environment), random, timers })
 }

@@ -8,6 +8,7 @@ pub(crate) mod memory;
 #[cfg(test)]
 mod mixtures;
 mod prepared;
+pub(in crate::server) mod runs;
 pub(in crate::server) mod serving;
 pub(in crate::server) mod socket;
 mod spanned;

@@ -12,11 +12,11 @@ use crate::{
         access::authorizer::Ruling,
         core::environment::Environment,
         handlers::{
-            extractors::RequestParts,
             reply::{Ended, Rejection},
-            router::Found,
-            running::{Run, Running, Started},
+            router::{Found, start_line},
+            running::{Run, Running},
         },
+        keys::run::keyed_call,
         session::Session,
         stats::Tally,
     },
@@ -65,8 +65,6 @@ impl Authorizing {
             return;
         }
         let started = start(&line, method, &environment, &session);
-        let mut tally = Tally { started: started.is_ok().into(), ..Tally::default() };
-        environment.totals.fold(session.id(), &mut tally);
         self.0 = started.map_or_else(AuthorizingStage::Refused, AuthorizingStage::Started);
     }
 }
@@ -102,20 +100,21 @@ impl Run for Authorizing {
     }
 }
 
+/// Constructs the handler, or begins the run of a keyed request. A parsed line borrows its bytes, so
+/// only the bytes were kept, and calls whose verdict takes time are parsed twice.
 fn start(
     line: &[u8],
     method: Found,
-    environment: &Environment,
+    environment: &Arc<Environment>,
     session: &Session,
 ) -> Result<Running, Rejection> {
-    // The line was parsed before, so it is valid. A parsed line borrows its bytes, so only the
-    // bytes were kept. Only calls whose verdict takes time are parsed twice.
-    let line =
+    let parsed =
         Line::parse_request(line).map_err(|fault| Rejection::bad_arguments(fault.to_string()))?;
-    let parts = RequestParts::new(&line, session, &environment.publisher);
-    // Without a waker, because it is polled later, like every request in flight.
-    Ok(match environment.methods.start(method, &parts, None)? {
-        Started::Made(running) | Started::Waiting(running) => running,
-        Started::Ended(ended) => Running::ended(ended),
-    })
+    if let Some(call) = keyed_call(environment, session, &parsed, line, method, None) {
+        return call.map(Running::apart);
+    }
+    let running = start_line(&environment.methods, line, method, session, &environment.publisher);
+    let mut tally = Tally { started: running.is_ok().into(), ..Tally::default() };
+    environment.totals.fold(session.id(), &mut tally);
+    running
 }

@@ -20,7 +20,8 @@ use crate::{
 ///
 /// # Cancel safety
 /// A handler is dropped at an `.await` when its caller cancels or is gone, or when its time is
-/// over. What must finish as a whole goes into a task, which then goes on by itself:
+/// over. (The handler of a [keyed](crate::Call::key) request goes on when its callers are gone.)
+/// What must finish as a whole goes into a task, which then goes on by itself:
 ///
 /// ```
 /// use bellwire::{Failure, protocol::Code};
@@ -223,6 +224,7 @@ impl<S> Endpoint<S> {
     /// - When the server ends the connection, at most its [`drain`](crate::ServerConfig::drain)
     ///   time is left.
     /// - While the [`Authorizer`](crate::server::Authorizer) decides, the server's time applies.
+    /// - A keyed request has the server's time instead of none, because no caller can end its run.
     ///
     /// Worst case: a request that never ends holds its place in flight as long as its connection
     /// lasts. [`ServerConfig::idle`](crate::ServerConfig::idle) bounds that for a silent peer.

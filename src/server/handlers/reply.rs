@@ -388,6 +388,16 @@ impl Rejection {
         Self::new(Code::DEADLINE, "")
     }
 
+    /// `no key-mismatch`: the key belongs to another request.
+    pub(in crate::server) fn key_mismatch() -> Self {
+        Self::new(Code::KEY_MISMATCH, "")
+    }
+
+    /// `no` with this code, for a request whose handler was not started when the server ended it.
+    pub(in crate::server) fn not_started(code: Code) -> Self {
+        Self::new(code, "")
+    }
+
     /// `no unknown-method`: no handler has this name.
     pub(super) fn unknown_method() -> Self {
         Self::new(Code::UNKNOWN_METHOD, "")

@@ -12,15 +12,19 @@ use std::{
 use tracing::Span;
 
 use crate::{
-    protocol::{Method, RequestId, Word},
-    server::handlers::{
-        extractors::RequestParts,
-        handler::{IntoEndpoint, Limit},
-        layers::{Layer, Layered},
-        reply::Rejection,
-        running::{Start, Started},
+    protocol::{Line, Method, RequestId, Word},
+    server::{
+        handlers::{
+            extractors::RequestParts,
+            handler::{IntoEndpoint, Limit},
+            layers::{Layer, Layered},
+            reply::Rejection,
+            running::{Running, Start, Started},
+        },
+        session::Session,
     },
     sync::Arc,
+    topic::Publisher,
 };
 
 /// The methods a server offers, each with its handler; `S` is the state the handlers share.
@@ -225,6 +229,25 @@ impl Methods {
         let entries = self.order.iter().map(|&at| &self.entries[at]);
         entries.map(|entry| (&*entry.name, entry.doc.as_str()))
     }
+}
+
+/// Starts the handler of a line that was parsed before, and kept.
+///
+/// A parsed line borrows its bytes, so only the bytes were kept. The handler is not polled.
+pub(in crate::server) fn start_line(
+    methods: &Methods,
+    line: &[u8],
+    method: Found,
+    session: &Session,
+    publisher: &Publisher,
+) -> Result<Running, Rejection> {
+    let line =
+        Line::parse_request(line).map_err(|fault| Rejection::bad_arguments(fault.to_string()))?;
+    let parts = RequestParts::new(&line, session, publisher);
+    Ok(match methods.start(method, &parts, None)? {
+        Started::Made(running) | Started::Waiting(running) => running,
+        Started::Ended(ended) => Running::ended(ended),
+    })
 }
 
 /// The tracing span of a handler. It is disabled, without cost, unless a subscriber wants it.

@@ -11,11 +11,14 @@ use super::{link::ended, listener::Order, remote::Remote};
 use crate::{
     protocol::{Cursor, Topic, Window},
     sync::Arc,
-    topic::{Read, Room, TopicReader, Unavailable, tail::Tail},
+    topic::{
+        Read, Room, TopicReader, Unavailable,
+        tail::{Tail, TailReader},
+    },
 };
 
 pub(super) struct RedisReader {
-    inner: Box<dyn TopicReader>,
+    inner: TailReader<Remote>,
     /// Redis is being asked where the topic is.
     asked: Option<oneshot::Receiver<Window>>,
     is_synced: bool,
@@ -31,7 +34,7 @@ struct Leave {
 
 impl RedisReader {
     pub(super) fn new(tail: Arc<Tail<Remote>>, topic: &Topic) -> Self {
-        let inner = tail.open(topic);
+        let inner = TailReader::open(&tail, topic);
         let leave = Leave { tail, topic: topic.clone() };
         Self { inner, asked: None, is_synced: false, leave }
     }

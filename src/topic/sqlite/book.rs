@@ -5,14 +5,13 @@
 
 use std::collections::HashMap;
 
-use bytes::Bytes;
 use rusqlite::{Connection, ErrorCode, Row};
-use tokio::sync::oneshot;
 
 use super::{
-    Files,
+    command::Append,
     config::SqliteConfig,
     file::{self, LogRow, Message, Meta},
+    files::Files,
     head::{Count, Head},
     open::{Held, Opened, TARGET},
 };
@@ -20,7 +19,7 @@ use crate::{
     protocol::{MAX_NUMBER, Position, Topic},
     sync::Arc,
     topic::{
-        PublishError, Published, Unavailable,
+        PublishError, Unavailable,
         tail::{Kept, Tail},
     },
 };
@@ -41,13 +40,6 @@ pub(super) struct Log {
     pub(super) row: LogRow,
     pub(super) held: Held,
     pub(super) kept: Arc<Kept>,
-}
-
-/// A message to be written, and its publisher.
-pub(super) struct Append {
-    pub(super) topic: Topic,
-    pub(super) payload: Bytes,
-    pub(super) done: oneshot::Sender<Result<Published, PublishError>>,
 }
 
 /// The logs that a transaction changes, as they are once it is committed.
@@ -108,6 +100,7 @@ impl Book {
             self.make_room(&mut change.log, change.added)?;
             file::put_log(&self.connection, &change.log.row)?;
         }
+        self.meta.logs += changes.values().filter(|change| change.is_new).count() as u64;
         Ok(numbers)
     }
 
@@ -234,6 +227,7 @@ impl Book {
         let birth = self.config.random.next_epoch();
         self.transact(|book| {
             book.meta.birth = birth;
+            book.meta.logs = book.meta.logs.saturating_sub(1);
             remove(book)
         })
     }
@@ -268,7 +262,7 @@ impl Book {
         Ok(done)
     }
 
-    /// Without the count, the next start begins new epochs: that is safe.
+    /// If it fails, the count is too low: the loss of later transactions may go unnoticed.
     fn count_commit(&mut self) {
         let Meta { store, commits, .. } = self.meta;
         if let Err(error) = self.head.write(Count { store, commits }) {

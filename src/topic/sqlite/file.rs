@@ -21,7 +21,7 @@ const JOURNAL: i64 = 64 << 20;
 const SCHEMA: &str = "
     CREATE TABLE meta (
         one INTEGER PRIMARY KEY CHECK (one = 1),
-        store BLOB NOT NULL, commits INTEGER NOT NULL, birth TEXT NOT NULL,
+        store BLOB NOT NULL, commits INTEGER NOT NULL, birth TEXT NOT NULL, logs INTEGER NOT NULL,
         is_clean INTEGER NOT NULL, boot TEXT NOT NULL, checksum INTEGER NOT NULL
     ) STRICT;
     CREATE TABLE logs (
@@ -45,6 +45,8 @@ pub(super) struct Meta {
     pub(super) commits: u64,
     /// The epoch of the logs that begin next.
     pub(super) birth: Epoch,
+    /// The logs that are not closed.
+    pub(super) logs: u64,
     /// The file was closed in order.
     pub(super) is_clean: bool,
     /// Which start of the system wrote it, and whether each commit was synced.
@@ -149,25 +151,27 @@ pub(super) fn check(connection: &Connection) -> Result<(), OpenError> {
 
 /// The row about the file; `None` if it is missing or damaged.
 pub(super) fn meta(connection: &Connection) -> rusqlite::Result<Option<Meta>> {
-    let query = "SELECT store, commits, birth, is_clean, boot, checksum FROM meta";
+    let query = "SELECT store, commits, birth, logs, is_clean, boot, checksum FROM meta";
     let read = |row: &Row<'_>| {
-        let (birth, boot): (String, String) = (row.get(2)?, row.get(4)?);
+        let (birth, boot): (String, String) = (row.get(2)?, row.get(5)?);
         let store: Vec<u8> = row.get(0)?;
         let Some((store, birth)) = store.try_into().ok().zip(Epoch::new(&birth)) else {
             return Ok(None);
         };
-        let meta = Meta { store, commits: row.get(1)?, birth, is_clean: row.get(3)?, boot };
-        Ok(Some(meta.clone()).filter(|meta| row.get(5) == Ok(meta.checksum())))
+        let (commits, logs, is_clean) = (row.get(1)?, row.get(3)?, row.get(4)?);
+        let meta = Meta { store, commits, birth, logs, is_clean, boot };
+        Ok(if row.get(6) == Ok(meta.checksum()) { Some(meta) } else { None })
     };
     Ok(connection.query_row(query, [], read).optional()?.flatten())
 }
 
 /// Writes the row about the file.
 pub(super) fn put_meta(connection: &Connection, meta: &Meta) -> rusqlite::Result<()> {
-    let Meta { store, commits, birth, is_clean, boot } = meta;
+    let Meta { store, commits, birth, logs, is_clean, boot } = meta;
+    let (birth, checksum) = (birth.as_str(), meta.checksum());
     connection
-        .prepare_cached("INSERT OR REPLACE INTO meta VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6)")?
-        .execute(params![store, commits, birth.as_str(), is_clean, boot, meta.checksum()])
+        .prepare_cached("INSERT OR REPLACE INTO meta VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
+        .execute(params![store, commits, birth, logs, is_clean, boot, checksum])
         .map(drop)
 }
 
@@ -220,6 +224,12 @@ pub(super) fn remove_log(connection: &Connection, id: u64) -> rusqlite::Result<(
     connection.prepare_cached("DELETE FROM logs WHERE id = ?1")?.execute([id]).map(drop)
 }
 
+/// Removes messages whose log has no row.
+pub(super) fn remove_orphans(connection: &Connection) -> rusqlite::Result<()> {
+    let remove = "DELETE FROM messages WHERE log NOT IN (SELECT id FROM logs)";
+    connection.execute(remove, []).map(drop)
+}
+
 /// Adds a message.
 pub(super) fn add_message(connection: &Connection, message: Message<'_>) -> rusqlite::Result<()> {
     let Message { log, sequence, at, payload, .. } = message;
@@ -258,6 +268,7 @@ impl Meta {
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(&self.store);
         hasher.update(&self.commits.to_le_bytes());
+        hasher.update(&self.logs.to_le_bytes());
         hasher.update(&[u8::from(self.is_clean)]);
         hasher.update(self.birth.as_str().as_bytes());
         hasher.update(b" ");

@@ -38,9 +38,11 @@
 //! other subscribers.
 
 mod book;
+mod command;
 mod config;
 mod error;
 mod file;
+mod files;
 mod head;
 mod history;
 mod open;
@@ -57,9 +59,10 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use self::{
-    book::{Append, Book},
-    history::Task,
-    writer::{Command, Writer},
+    book::Book,
+    command::{Append, Command},
+    files::{Files, ended},
+    writer::Writer,
 };
 pub use self::{
     config::{Durability, SqliteConfig},
@@ -69,12 +72,12 @@ use super::{
     BoxFuture, PublishError, Published, TopicReader, TopicStore, Unavailable,
     births::Births,
     limits::Retention,
-    tail::{Archive, Ask, Fetched, Tail},
+    tail::{Tail, TailReader},
 };
 use crate::{
     coop::consume_budget,
-    protocol::{Code, Position, Topic},
-    sync::{Arc, AtomicUsize, Ordering},
+    protocol::{Position, Topic},
+    sync::Arc,
 };
 
 /// A [`TopicStore`] in a file. Cheap to clone. See the [module](self).
@@ -88,14 +91,6 @@ pub struct SqliteTopics(Arc<Handle>);
 struct Handle {
     tail: Arc<Tail<Files>>,
     queue_bytes: usize,
-}
-
-/// How to reach the threads.
-pub(super) struct Files {
-    commands: mpsc::Sender<Command>,
-    tasks: mpsc::Sender<Task>,
-    /// Bytes of messages that wait to be written.
-    queued: AtomicUsize,
 }
 
 impl SqliteTopics {
@@ -173,7 +168,7 @@ fn open(path: &Path, config: SqliteConfig) -> Result<SqliteTopics, OpenError> {
     let (commands, commanded) = mpsc::channel();
     let (tasks, tasked) = mpsc::channel();
     let reading = history::start(file::connect(path, config.durability)?, tasked).map_err(io)?;
-    let files = Files { commands, tasks: tasks.clone(), queued: AtomicUsize::new(0) };
+    let files = Files::new(commands, tasks.clone());
     let births = Births::new(opened.meta.birth, &config.random);
     let retention = Retention { messages: usize::MAX, bytes: config.tail_bytes };
     let tail = Tail::new(files, births, retention, config.tail_bytes_total, config.topics);
@@ -196,10 +191,6 @@ fn journal(path: &Path) -> PathBuf {
     name.into()
 }
 
-fn ended() -> Unavailable {
-    Unavailable("the store was closed".into())
-}
-
 impl TopicStore for SqliteTopics {
     fn append(&self, topic: &Topic, payload: Bytes) -> BoxFuture<Result<Published, PublishError>> {
         let (done, published) = oneshot::channel();
@@ -214,7 +205,7 @@ impl TopicStore for SqliteTopics {
     }
 
     fn open(&self, topic: &Topic) -> Box<dyn TopicReader> {
-        self.0.tail.open(topic)
+        Box::new(TailReader::open(&self.0.tail, topic))
     }
 
     fn has_room_for(&self, topic: &Topic) -> bool {
@@ -236,45 +227,6 @@ impl TopicStore for SqliteTopics {
 
     fn topics(&self) -> usize {
         self.0.tail.born()
-    }
-}
-
-impl Files {
-    fn send(&self, command: Command) -> Result<(), Unavailable> {
-        self.commands.send(command).map_err(|_| ended())
-    }
-
-    /// Lets a message wait to be written, if there is room.
-    fn queue(&self, append: Append, limit: usize) -> Result<(), Unavailable> {
-        let bytes = append.payload.len();
-        let before = self.queued.fetch_add(bytes, Ordering::Relaxed);
-        if before.saturating_add(bytes) > limit && before > 0 {
-            self.written(bytes);
-            return Err(Unavailable(format!("{before} bytes of messages wait for the disk")));
-        }
-        self.send(Command::Append(append)).inspect_err(|_| self.written(bytes))
-    }
-
-    /// So many bytes no longer wait.
-    fn written(&self, bytes: usize) {
-        self.queued.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
-
-impl Archive for Files {
-    const LOST: Code = Code::CORRUPT;
-
-    fn fetch(&self, ask: Ask) -> BoxFuture<Result<Vec<Fetched>, Unavailable>> {
-        let (done, fetched) = oneshot::channel();
-        match self.tasks.send(Task::Fetch(ask, done)) {
-            Ok(()) => Box::pin(async { fetched.await.unwrap_or_else(|_| Err(ended())) }),
-            Err(_) => Box::pin(std::future::ready(Err(ended()))),
-        }
-    }
-
-    fn discard(&self, log: u64) {
-        // After the end, the next start removes it.
-        let _ = self.send(Command::Discard(log));
     }
 }
 

@@ -50,7 +50,7 @@ pub(super) fn open(path: &Path, config: &SqliteConfig) -> Result<Opened, OpenErr
         let (store, birth) = (config.random.next_uuid().into_bytes(), config.random.next_epoch());
         file::create(
             &connection,
-            &Meta { store, commits: 0, birth, is_clean: true, boot: boot.clone() },
+            &Meta { store, commits: 0, birth, logs: 0, is_clean: true, boot: boot.clone() },
         )?;
     }
     file::set_journal(&connection)?;
@@ -62,8 +62,7 @@ pub(super) fn open(path: &Path, config: &SqliteConfig) -> Result<Opened, OpenErr
     let count = head.read();
     let is_whole = said.as_ref().is_some_and(|meta| is_whole(meta, count, &boot));
     let may_go_on = !config.new_epochs && (is_new || is_whole);
-    let meta = begin_life(&connection, said, boot, may_go_on, config)?;
-    let logs = load(&connection, config)?;
+    let (meta, logs) = begin_life(&connection, said, boot, may_go_on, config)?;
     let count = Count { store: meta.store, commits: meta.commits };
     head.write(count).map_err(|error| OpenError::Io(error.to_string()))?;
     Ok(Opened { connection, head, meta, logs })
@@ -95,19 +94,20 @@ fn boot(durability: Durability) -> String {
     }
 }
 
-/// Notes that the file is in use, and ends all epochs if the logs may not go on.
+/// Notes that the file is in use, ends all epochs if the logs may not go on, and loads the logs.
 fn begin_life(
     connection: &Connection,
     said: Option<Meta>,
     boot: String,
     may_go_on: bool,
     config: &SqliteConfig,
-) -> Result<Meta, OpenError> {
+) -> Result<(Meta, Vec<(LogRow, Held)>), OpenError> {
     let transaction = connection.unchecked_transaction()?;
     let mut meta = said.unwrap_or_else(|| Meta {
         store: config.random.next_uuid().into_bytes(),
         commits: 0,
         birth: config.random.next_epoch(),
+        logs: 0,
         is_clean: false,
         boot: String::new(),
     });
@@ -116,10 +116,12 @@ fn begin_life(
         meta.birth = config.random.next_epoch();
         end_epochs(&transaction, config)?;
     }
+    let logs = load(&transaction, config)?;
+    replace_missing(&transaction, &mut meta, logs.len(), config)?;
     (meta.is_clean, meta.boot, meta.commits) = (false, boot, meta.commits + 1);
     file::put_meta(&transaction, &meta)?;
     transaction.commit()?;
-    Ok(meta)
+    Ok((meta, logs))
 }
 
 /// Gives every log a new epoch, with the messages that it has.
@@ -173,29 +175,42 @@ fn some_messages(connection: &Connection, log: u64, last: u64) -> rusqlite::Resu
 
 /// The logs of the file, without those that are closed or damaged, which are removed.
 fn load(connection: &Connection, config: &SqliteConfig) -> Result<Vec<(LogRow, Held)>, OpenError> {
-    let transaction = connection.unchecked_transaction()?;
     let mut logs: HashMap<Topic, (LogRow, Held)> = HashMap::new();
-    for found in file::logs(&transaction)? {
-        let log = match found {
-            Ok(log) if !log.is_closed && log.next <= MAX_NUMBER => log,
-            Ok(LogRow { id, is_closed: true, .. }) => {
-                file::remove_log(&transaction, id)?;
+    for found in file::logs(connection)? {
+        let damaged = match found {
+            Ok(log) if log.is_closed => {
+                file::remove_log(connection, log.id)?;
                 continue;
             }
-            Ok(LogRow { id, .. }) | Err(id) => {
-                tracing::warn!(target: TARGET, log = id, "a damaged log was removed");
-                file::remove_log(&transaction, id)?;
-                continue;
+            Ok(log) if log.next <= MAX_NUMBER => {
+                let loaded = load_log(connection, log, config)?;
+                let Some((twice, _)) = logs.insert(loaded.0.topic.clone(), loaded) else {
+                    continue;
+                };
+                twice.id
             }
+            Ok(LogRow { id, .. }) | Err(id) => id,
         };
-        let loaded = load_log(&transaction, log, config)?;
-        let before = logs.insert(loaded.0.topic.clone(), loaded);
-        if let Some((twice, _)) = before {
-            file::remove_log(&transaction, twice.id)?;
-        }
+        tracing::warn!(target: TARGET, log = damaged, "a damaged log was removed");
+        file::remove_log(connection, damaged)?;
     }
-    transaction.commit()?;
     Ok(logs.into_values().collect())
+}
+
+/// Without a log that was there, its topic must not begin under an epoch that it had.
+fn replace_missing(
+    connection: &Connection,
+    meta: &mut Meta,
+    logs: usize,
+    config: &SqliteConfig,
+) -> Result<(), OpenError> {
+    let logs = logs as u64;
+    if meta.logs == logs {
+        return Ok(());
+    }
+    tracing::warn!(target: TARGET, expected = meta.logs, found = logs, "logs are missing");
+    (meta.logs, meta.birth) = (logs, config.random.next_epoch());
+    Ok(file::remove_orphans(connection)?)
 }
 
 fn load_log(

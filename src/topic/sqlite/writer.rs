@@ -11,14 +11,12 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    book::{Append, Book},
+    book::Book,
+    command::{Append, Command},
     history::Task,
     open::TARGET,
 };
-use crate::{
-    protocol::{Position, Topic},
-    topic::Unavailable,
-};
+use crate::topic::Unavailable;
 
 /// Messages, and bytes of payload, that one transaction has at most; the bytes by one message more.
 const BATCH: usize = 1_024;
@@ -31,18 +29,6 @@ const LONGEST: u64 = 128 << 20;
 const PAUSE: Duration = Duration::from_secs(1);
 /// The same while more of them were left.
 const SHORT_PAUSE: Duration = Duration::from_millis(5);
-
-/// What the thread has to do, in this order.
-pub(super) enum Command {
-    Append(Append),
-    Close(Topic, oneshot::Sender<Result<Option<Position>, Unavailable>>),
-    /// The last reader of a closed log has left.
-    Discard(u64),
-    /// An interval between two sweeps is over.
-    Sweep,
-    /// Ends the thread. All earlier commands are done then, and the file is free.
-    Stop(Option<oneshot::Sender<Result<(), Unavailable>>>),
-}
 
 /// The state of the thread.
 pub(super) struct Writer {

@@ -57,6 +57,7 @@ impl Bench {
 
     /// Begins the next part of the case.
     pub(super) fn check(&self, what: impl Into<String>) {
+        self.stop.advances();
         *self.checking.lock() = what.into();
     }
 
@@ -186,7 +187,10 @@ pub(super) async fn publish(
     loop {
         match store.append(topic, payload.clone()).await {
             Err(PublishError::Busy(_)) if !stop.is_stopped() => thread::sleep(PAUSE),
-            published => return Ok(published?),
+            published => {
+                stop.advances();
+                return Ok(published?);
+            }
         }
     }
 }

@@ -91,7 +91,7 @@ impl LogModel {
             Item::Message(number, payload) => {
                 let expected = self.assigned.get(number).map(|it| &it[..]);
                 let named = format!("the payload of number {number} of epoch {}", at.epoch);
-                same(&named, Some(&payload[..]).map(text), expected.map(text))?;
+                same(&named, Some(text(payload)), expected.map(text))?;
                 self.confirmed = self.confirmed.max(*number);
                 Ok(())
             }

@@ -1,7 +1,7 @@
-//! Runs cases, each on a thread of its own and with a bound in real time.
+//! Runs cases, each on a thread of its own. A case must make progress within a bound in real time.
 
 use std::{
-    sync::mpsc::{self, RecvTimeoutError},
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread,
     time::Duration,
 };
@@ -88,7 +88,7 @@ fn supervise(mut bench: Bench, case: Case) -> (Option<Bench>, Verdict) {
     let named = thread::Builder::new().name(case.name());
     let started = named.spawn(move || _ = done.send(run_here(bench, case)));
     drop(started.expect("a thread for the case"));
-    match outcome.recv_timeout(bound) {
+    match received(&outcome, bound, &stop) {
         Ok((bench, checked)) => (Some(bench), verdict(&checking, checked)),
         Err(RecvTimeoutError::Disconnected) => {
             (None, failed(&checking, "the harness panicked when it was dropped".into()))
@@ -98,8 +98,23 @@ fn supervise(mut bench: Bench, case: Case) -> (Option<Bench>, Verdict) {
             let check = checking.lock().clone();
             stop.stop();
             let (bench, how) = stopped(outcome.recv_timeout(grace).ok());
-            let observed = format!("the case did not end within {bound:?}: {how}");
+            let observed = format!("the case made no progress for {bound:?}: {how}");
             (bench, Verdict::Failed { check, observed })
+        }
+    }
+}
+
+/// Waits until the case has ended, or has made no progress for so long.
+fn received(
+    outcome: &Receiver<(Bench, Ran)>,
+    bound: Duration,
+    stop: &Stop,
+) -> Result<(Bench, Ran), RecvTimeoutError> {
+    loop {
+        let before = stop.progress();
+        match outcome.recv_timeout(bound) {
+            Err(RecvTimeoutError::Timeout) if stop.progress() != before => {}
+            received => return received,
         }
     }
 }

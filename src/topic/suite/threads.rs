@@ -9,17 +9,18 @@ use std::{
 use tokio::runtime::Handle;
 
 use crate::{
-    sync::{Arc, AtomicBool, Mutex, Ordering},
+    sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering},
     topic::suite::check::{Checked, Failure},
 };
 
-/// Stops the threads of one case.
+/// Stops the threads of one case, and counts what they do.
 #[derive(Clone, Default)]
 pub(super) struct Stop(Arc<Stopping>);
 
 #[derive(Default)]
 struct Stopping {
     is_stopped: AtomicBool,
+    progress: AtomicU64,
     threads: Mutex<Vec<Thread>>,
 }
 
@@ -40,6 +41,15 @@ impl Stop {
 
     pub(super) fn is_stopped(&self) -> bool {
         self.0.is_stopped.load(Ordering::Acquire)
+    }
+
+    /// The case does something that it does only so often.
+    pub(super) fn advances(&self) {
+        self.0.progress.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn progress(&self) -> u64 {
+        self.0.progress.load(Ordering::Relaxed)
     }
 
     /// Runs a future on this thread; `None` if it was stopped before the future ended.

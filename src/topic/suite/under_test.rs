@@ -17,7 +17,7 @@ pub trait StoreUnderTest: Send + 'static {
     /// What the store can do. Cases that need more do not apply to it.
     fn capabilities(&self) -> Capabilities;
 
-    /// How long the cases may take, and how much they do.
+    /// How long a case may wait, and how much the random cases do.
     fn options(&self) -> Options {
         Options::new()
     }
@@ -163,7 +163,7 @@ impl Default for Capabilities {
     }
 }
 
-/// How long the cases may take, and how much they do.
+/// How long a case may wait, and how much the random cases do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     pub(super) bound: Duration,
@@ -173,15 +173,15 @@ pub struct Options {
 }
 
 impl Options {
-    /// The bound of a case, unless it is set.
+    /// The bound, unless it is set.
     pub const DEFAULT_BOUND: Duration = Duration::from_secs(120);
 
-    /// 2 minutes for each case; 10 random runs of 150 steps from seed 1 on.
+    /// 2 minutes without progress; 10 random runs of 150 steps from seed 1 on.
     pub const fn new() -> Self {
         Self { bound: Self::DEFAULT_BOUND, seed: 1, runs: 10, steps: 150 }
     }
 
-    /// A case that has not ended after this real time has failed. Default: 2 minutes.
+    /// A case that makes no progress for this real time has failed. Default: 2 minutes.
     #[must_use]
     pub const fn bound(mut self, bound: Duration) -> Self {
         self.bound = bound;

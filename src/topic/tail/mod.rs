@@ -12,12 +12,12 @@ mod reader;
 
 use dashmap::{DashMap, Entry};
 
-use self::reader::TailReader;
+pub(super) use self::reader::TailReader;
 use crate::{
     protocol::{Code, Position, Topic, Window},
     sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering},
     topic::{
-        BoxFuture, TopicReader, Unavailable,
+        BoxFuture, Unavailable,
         births::Births,
         budget::Budget,
         entry::{TopicEntry, TopicState},
@@ -101,14 +101,14 @@ impl<A: Archive> Tail<A> {
         }
     }
 
-    /// A reader of `topic`.
-    pub(super) fn open(self: &Arc<Self>, topic: &Topic) -> Box<dyn TopicReader> {
+    /// Adds a reader to `topic`.
+    fn enter(&self, topic: &Topic) -> (Arc<Kept>, u32) {
         let kept = match self.topics.entry(topic.clone()) {
             Entry::Occupied(kept) => kept.into_ref(),
             Entry::Vacant(kept) => kept.insert(self.kept_at_birth(topic)),
         };
         let slot = kept.entry.state.lock().readers.add();
-        Box::new(TailReader::new(self.clone(), kept.clone(), slot))
+        (kept.clone(), slot)
     }
 
     /// Numbers below `first` are no longer retained.

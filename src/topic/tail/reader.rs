@@ -4,7 +4,7 @@ use std::task::{Context, Poll, ready};
 
 use super::{Archive, Ask, Fetched, Kept, Tail};
 use crate::{
-    protocol::{Code, Cursor, Position, Step, Window},
+    protocol::{Code, Cursor, Position, Step, Topic, Window},
     sync::Arc,
     topic::{
         BoxFuture, Read, Room, TopicReader, Unavailable,
@@ -18,7 +18,7 @@ const FETCH: usize = 16 << 10;
 
 const UNBOUNDED: Retention = Retention { messages: usize::MAX, bytes: usize::MAX };
 
-pub(super) struct TailReader<A: Archive> {
+pub(in crate::topic) struct TailReader<A: Archive> {
     tail: Arc<Tail<A>>,
     kept: Arc<Kept>,
     slot: u32,
@@ -44,8 +44,10 @@ enum Stepped {
 }
 
 impl<A: Archive> TailReader<A> {
-    pub(super) fn new(tail: Arc<Tail<A>>, kept: Arc<Kept>, slot: u32) -> Self {
-        Self { tail, kept, slot, asked: None, chunk: None }
+    /// A reader of `topic`.
+    pub(in crate::topic) fn open(tail: &Arc<Tail<A>>, topic: &Topic) -> Self {
+        let (kept, slot) = tail.enter(topic);
+        Self { tail: tail.clone(), kept, slot, asked: None, chunk: None }
     }
 
     fn step(&self, cx: &mut Context<'_>, cursor: Cursor, room: Room, out: &mut Vec<u8>) -> Stepped {

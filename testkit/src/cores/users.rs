@@ -31,8 +31,17 @@ struct Calling<'a> {
 
 impl<'a> Calling<'a> {
     fn begin(user: &'a User) -> Self {
+        Self::begin_with(user, |_| None)
+    }
+
+    /// A call whose key is its number.
+    fn begin_keyed(user: &'a User) -> Self {
+        Self::begin_with(user, |number| Some(number.to_string()))
+    }
+
+    fn begin_with(user: &'a User, key: impl FnOnce(u64) -> Option<String>) -> Self {
         let number = user.world.number();
-        user.record(Event::Called { call: number, key: None });
+        user.record(Event::Called { call: number, key: key(number) });
         user.world.set_open(user.index, number, true);
         Self { user, number, has_ended: false }
     }
@@ -95,7 +104,8 @@ impl User {
             8 => self.one_way().await,
             9 => drop(join_all((0..2 + self.world.below(6)).map(|_| self.ask("echo"))).await),
             10 => self.long().await,
-            11 | 12 => self.ask("brief").await,
+            11 => self.ask("brief").await,
+            12 => self.ask_once(["echo", "slow", "fail", "panic"][self.world.below(4)]).await,
             _ => self.ask("echo").await,
         }
     }
@@ -106,6 +116,17 @@ impl User {
         if self.is_hasty && self.world.chance(3) {
             let limit = self.world.below(2_000) as u64;
             call = call.deadline(Duration::from_millis(limit));
+        }
+        calling.end(outcome(&call.await));
+    }
+
+    /// Calls with a key, which the client may send again after a lost connection.
+    async fn ask_once(&self, method: &str) {
+        let calling = Calling::begin_keyed(self);
+        let payload = calling.number.to_string();
+        let mut call = self.client.call(method, &payload).key(&payload);
+        if self.is_hasty && self.world.chance(3) {
+            call = call.deadline(Duration::from_millis(self.world.below(9_000) as u64));
         }
         calling.end(outcome(&call.await));
     }

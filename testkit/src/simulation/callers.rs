@@ -27,8 +27,17 @@ struct Calling<'a> {
 
 impl<'a> Calling<'a> {
     fn begin(recorder: &'a Recorder) -> Self {
+        Self::begin_with(recorder, |_| None)
+    }
+
+    /// A call whose key is its number.
+    fn begin_keyed(recorder: &'a Recorder) -> Self {
+        Self::begin_with(recorder, |number| Some(number.to_string()))
+    }
+
+    fn begin_with(recorder: &'a Recorder, key: impl FnOnce(u64) -> Option<String>) -> Self {
         let number = recorder.number();
-        recorder.record(Event::Called { call: number, key: None });
+        recorder.record(Event::Called { call: number, key: key(number) });
         Self { recorder, number, has_ended: false }
     }
 
@@ -70,6 +79,7 @@ async fn act(user: &User, rng: &mut Rng) {
         10 => drop(timeout(SOON, one_way(user, rng)).await),
         11 => drop(ask(user, ["fail", "moody", "nosuch", "spawned"][rng.usize(..4)], None).await),
         12 => drop(ask(user, "moody", Some(between(rng, 10..3_000))).await),
+        14 => ask_once(user, rng).await,
         13 => drop(join_all((0..rng.usize(2..8)).map(|_| ask(user, "echo", None))).await),
         _ => drop(ask(user, "echo", None).await),
     }
@@ -88,6 +98,25 @@ pub(crate) async fn ask(
     let result = call.await;
     calling.end(outcome(&result));
     result
+}
+
+/// Calls with a key, which the client may send again after a lost connection.
+async fn ask_once(user: &User, rng: &mut Rng) {
+    let calling = Calling::begin_keyed(&user.recorder);
+    let (number, methods) =
+        (calling.number.to_string(), ["echo", "brief", "slow", "spawned", "fail"]);
+    let mut call = user.client.call(methods[rng.usize(..methods.len())], &number).key(&number);
+    if rng.bool() {
+        call = call.deadline(between(rng, 100..20_000));
+    }
+    let result = match rng.u8(..4) {
+        0 => match timeout(between(rng, 1..800), call).await {
+            Ok(result) => result,
+            Err(_) => return,
+        },
+        _ => call.await,
+    };
+    calling.end(outcome(&result));
 }
 
 /// A streamed reply names the call if all its items do.

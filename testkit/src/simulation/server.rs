@@ -122,6 +122,7 @@ fn config(rng: &mut Rng) -> ServerConfig {
         .notification_mark(1 << rng.usize(7..14))
         .reply_mark(1 << rng.usize(9..16))
         .allow_publish(true)
+        .key_time(between(rng, 1_000..20_000))
 }
 
 /// Publishes until the run ends, and then once more to each topic, to record which log the server

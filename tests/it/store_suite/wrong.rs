@@ -110,7 +110,7 @@ impl Wrong {
         let count = self.0.appends.fetch_add(1, Ordering::Relaxed) + 1;
         let payload = match self.0.fault {
             Fault::TextOnly => String::from_utf8_lossy(&payload).into_owned().into(),
-            Fault::RepeatsAPayload if count % 37 == 0 => Bytes::from_static(b"once more"),
+            Fault::RepeatsAPayload if count.is_multiple_of(37) => Bytes::from_static(b"once more"),
             _ => payload,
         };
         let append = self.memory().append(&self.name(topic), payload);

@@ -1,6 +1,6 @@
 //! A topic that a client is subscribed to.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, num::NonZeroU64, time::Duration};
 
 use crate::{
     client::{
@@ -50,6 +50,8 @@ pub(super) struct Entry {
     terms: Terms,
     /// The terms of the last `/subscribe`.
     sent_terms: Terms,
+    /// With how many of the newest messages the present streams begin.
+    last: Option<NonZeroU64>,
     /// The acks, if the subscription has a window.
     pub(super) acks: Option<Box<Acks>>,
     /// The positions in logs that were left for another one, the latest at the back.
@@ -88,19 +90,22 @@ impl Entry {
     /// for the state. The first stream sets the terms; later ones share them, or are rejected.
     pub(super) fn admit(
         &mut self,
-        Wish { from, terms, after_reset }: Wish,
+        Wish { from, last, terms, after_reset }: Wish,
     ) -> Result<SubscriptionEvent, NotSent> {
         if !self.inboxes.is_empty() {
             let shares = from.is_none()
+                && last.is_none()
                 && (terms == Terms::default() || terms == self.terms)
                 && after_reset.is_none_or(|after_reset| after_reset == self.after_reset);
             let join = SubscriptionEvent::Join { from };
             return if shares { Ok(join) } else { Err(NotSent::AlreadySubscribed) };
         }
         self.left.clear();
+        let sends_the_same = self.sent_terms == terms && self.last.is_none() && last.is_none();
         (self.terms, self.after_reset) = (terms, after_reset.unwrap_or_default());
+        self.last = last;
         self.acks = terms.window.map(|size| Box::new(Acks::new(size)));
-        Ok(match self.sent_terms == terms {
+        Ok(match sends_the_same {
             true => SubscriptionEvent::Join { from },
             false => SubscriptionEvent::JoinAnew { from },
         })
@@ -311,7 +316,9 @@ impl Entry {
         step: &mut Step,
     ) -> Result<(), NotSent> {
         self.sent_terms = self.terms;
-        match send_subscribe(links, topic, from, self.terms, step) {
+        // Later it begins anew behind the head, where it has no position.
+        let last = self.last.filter(|_| !self.has_begun);
+        match send_subscribe(links, topic, (from, last), self.terms, step) {
             Ok(link) => self.link = link,
             Err(SendError::Refused(error)) => {
                 self.give_up(&error, step);
@@ -454,13 +461,16 @@ impl Entry {
 fn send_subscribe(
     links: &mut Links,
     topic: &Topic,
-    from: Option<Position>,
+    begin: (Option<Position>, Option<NonZeroU64>),
     terms: Terms,
     step: &mut Step,
 ) -> Result<LinkId, SendError> {
-    match from {
-        None => links.send_subscribe(topic, format_args!("/subscribe{terms}"), step),
-        Some(from) => {
+    match begin {
+        (None, None) => links.send_subscribe(topic, format_args!("/subscribe{terms}"), step),
+        (None, Some(last)) => {
+            links.send_subscribe(topic, format_args!("/subscribe;last={last}{terms}"), step)
+        }
+        (Some(from), _) => {
             links.send_subscribe(topic, format_args!("/subscribe;from={from}{terms}"), step)
         }
     }

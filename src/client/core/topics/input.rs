@@ -1,6 +1,6 @@
 //! The inputs of a topic.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, num::NonZeroU64, time::Duration};
 
 use bytes::Bytes;
 
@@ -29,6 +29,8 @@ pub enum AfterReset {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Wish {
     pub(crate) from: Option<Position>,
+    /// With so many of the newest messages, if there is no position.
+    pub(crate) last: Option<NonZeroU64>,
     pub(crate) terms: Terms,
     /// `None` if the stream leaves this to the other streams.
     pub(crate) after_reset: Option<AfterReset>,

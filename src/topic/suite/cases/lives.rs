@@ -22,14 +22,22 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// Every message of a topic, under its epoch and number.
 type Given = HashMap<(Epoch, u64), String>;
 
-/// More topics than may have a log take turns, so that a store has to forget what it can.
+/// Topics take turns. At first a store can remember all of them. Then there are more than may have
+/// a log, so that it has to forget what it can.
 pub(in crate::topic::suite) async fn forgotten(bench: &mut Bench) -> Checked {
-    bench.open(Limits { topics: 4, ..Limits::new() }).await;
-    let names: Vec<_> = (0..12).map(|n| topic(&format!("t{n}"))).collect();
+    for (limit, topics) in [(1_000, 6), (4, 12)] {
+        bench.open(Limits { topics: limit, ..Limits::new() }).await;
+        let names: Vec<_> = (0..topics).map(|n| topic(&format!("t{n}"))).collect();
+        in_turns(bench, &names).await?;
+    }
+    Ok(())
+}
+
+async fn in_turns(bench: &mut Bench, names: &[Topic]) -> Checked {
     let mut given: HashMap<Topic, Given> = HashMap::new();
     let mut ends: HashMap<Topic, Position> = HashMap::new();
     let mut count = 0;
-    for turn in 0..24 {
+    for turn in 0..2 * names.len() {
         for name in names.iter().cycle().skip(turn * 3).take(3) {
             let known = given.entry(name.clone()).or_default();
             bench.check(format!("{name} in turn {turn}"));
@@ -147,6 +155,7 @@ pub(in crate::topic::suite) async fn closed(bench: &mut Bench) -> Checked {
     same("read", reader.next(ALL).await?, vec![Item::Reset(begin)])?;
     drop(reader);
     pending_close(bench).await?;
+    closed_after_sweeps(bench).await?;
     closed_often(bench).await
 }
 
@@ -194,6 +203,27 @@ async fn pending_close(bench: &Bench) -> Checked {
         same("read", reader.next(ALL).await?, numbered(3, ["3"]))?;
     }
     same("read at the end", reader.next(ALL).await?, vec![Item::Closed])
+}
+
+/// A store that has dropped the log may know where it ended, or know nothing of it.
+async fn closed_after_sweeps(bench: &mut Bench) -> Checked {
+    bench.check("a log that is closed after sweeps does not come back");
+    let name = topic("swept");
+    bench.publish_numbers(&name, 1, 2).await?;
+    let epoch = bench.window(&name).await?.epoch;
+    (0..SWEEPS).for_each(|_| bench.store().sweep());
+    bench.checkpoint().await;
+    let end = bench.close(&name).await?;
+    let known = Position { epoch, next: 3 };
+    require(end.is_none_or(|end| end == known), || format!("it was closed at {end:?}"))?;
+    bench.checkpoint().await;
+    let published = bench.publish(&name, "new").await?;
+    let found = (published.epoch, published.sequence);
+    let goes_on = end.is_none() && found == (epoch, 3);
+    let begins = published.epoch != epoch && published.sequence == 1;
+    require(goes_on || begins, || {
+        format!("the close gave {end:?}, and the next message is {found:?}")
+    })
 }
 
 async fn closed_often(bench: &mut Bench) -> Checked {

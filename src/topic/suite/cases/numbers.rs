@@ -2,7 +2,7 @@
 
 use std::{
     pin::pin,
-    task::{Context, Poll, Waker},
+    task::{Context, Waker},
 };
 
 use crate::topic::suite::{
@@ -183,7 +183,7 @@ fn append_and_drop(bench: &Bench, polls: usize, expected: &mut Vec<String>) {
     let mut call = pin!(bench.store().append(&topic("a"), number.to_string().into()));
     let cx = &mut Context::from_waker(Waker::noop());
     for _ in 0..polls {
-        if let Poll::Ready(_) = call.as_mut().poll(cx) {
+        if call.as_mut().poll(cx).is_ready() {
             return;
         }
     }

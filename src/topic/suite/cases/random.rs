@@ -15,7 +15,7 @@ use crate::{
         BoxFuture, PublishError, Published, Room,
         suite::{
             bench::{Bench, topic},
-            check::Checked,
+            check::{Checked, require},
             harness::Ending,
             model::Model,
             probe::{Item, Probe},
@@ -195,7 +195,9 @@ impl<'a> Run<'a> {
         let Some(begin) = log.position(self.rng.u64(1..=confirmed + 1)) else { return Ok(()) };
         self.says(&format!("a read of {name} from {begin} on, up to {confirmed}"));
         let mut probe = self.bench.probe(name);
-        probe.window().await?;
+        let window = probe.window().await?;
+        let is_there = window.epoch != begin.epoch || window.next > confirmed;
+        require(is_there, || format!("the next number is {}", window.next))?;
         probe.position = Some(begin);
         let room = self.room();
         while let Some(at) = probe.position.filter(|at| at.epoch == begin.epoch) {

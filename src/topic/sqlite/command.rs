@@ -1,0 +1,28 @@
+//! What the writer has to do.
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::{
+    protocol::{Position, Topic},
+    topic::{PublishError, Published, Unavailable},
+};
+
+/// Commands, in the order in which they are obeyed.
+pub(super) enum Command {
+    Append(Append),
+    Close(Topic, oneshot::Sender<Result<Option<Position>, Unavailable>>),
+    /// The last reader of a closed log has left.
+    Discard(u64),
+    /// An interval between two sweeps is over.
+    Sweep,
+    /// Ends the thread. All earlier commands are done then, and the file is free.
+    Stop(Option<oneshot::Sender<Result<(), Unavailable>>>),
+}
+
+/// A message to be written, and its publisher.
+pub(super) struct Append {
+    pub(super) topic: Topic,
+    pub(super) payload: Bytes,
+    pub(super) done: oneshot::Sender<Result<Published, PublishError>>,
+}
