@@ -54,13 +54,15 @@ async fn publish(store: &RedisTopics, name: &str, payload: &str) -> Published {
     try_publish(store, name, payload).await.unwrap()
 }
 
-/// Publishes once Redis is back.
+/// Publishes once Redis is back. The first attempts meet a connection that is lost, or none.
 async fn publish_again(store: &RedisTopics, name: &str, payload: &str) -> Published {
     let publishing = async {
         loop {
             match try_publish(store, name, payload).await {
                 Ok(published) => return published,
-                Err(PublishError::Busy(_)) => tokio::task::yield_now().await,
+                Err(PublishError::Busy(_) | PublishError::Unavailable(_)) => {
+                    tokio::task::yield_now().await;
+                }
                 Err(error) => panic!("{error}"),
             }
         }
@@ -220,7 +222,8 @@ async fn a_client_of_a_killed_server_resumes_at_another_one() {
     let servers = [serve(&one).await, serve(&two).await];
     let addresses = servers.each_ref().map(|(address, ..)| address.clone());
     let client = Client::builder().addresses(addresses).connect_lazily();
-    let mut subscription = bounded("subscribing", client.subscribe("a")).await.unwrap();
+    let mut subscription =
+        bounded("subscribing", client.subscribe("a").into_future()).await.unwrap();
     let used = servers.iter().position(|(_, handle, _)| !handle.sessions().is_empty()).unwrap();
     for n in 0..100 {
         publish(if n % 2 == 0 { &one } else { &two }, "a", &n.to_string()).await;

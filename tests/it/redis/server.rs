@@ -1,7 +1,7 @@
 //! A `redis-server` of its own for each test, and a relay before it.
 
 use std::{
-    io::{BufRead, BufReader, ErrorKind, Read, Write},
+    io::{BufRead, BufReader, ErrorKind, Write},
     net::{Ipv4Addr, TcpListener},
     os::unix::net::UnixStream,
     path::PathBuf,
@@ -123,7 +123,7 @@ fn spawn(folder: &TempDir, settings: &[String]) -> Result<Child, String> {
     };
     let mut output = BufReader::new(process.stdout.take().expect("its output"));
     let mut log = String::new();
-    while !log.contains("Ready to accept connections") {
+    while !log.to_lowercase().contains("ready to accept connections") {
         if output.read_line(&mut log).expect("a line") == 0 {
             let _ = process.wait();
             return Err(log);
