@@ -3,9 +3,14 @@
 //!
 //! Each test starts a `redis-server` of its own.
 
+mod faults;
 mod server;
 
-use std::{future::poll_fn, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    future::poll_fn,
+    time::Duration,
+};
 
 use bellwire::{
     Client, Delivery, PublishError, Published, Publisher, Router, Server, ServerHandle,
@@ -93,7 +98,7 @@ fn gap(first: u64, last: u64) -> Step {
 
 /// A subscription without a connection.
 struct Subscriber {
-    name: &'static str,
+    name: String,
     reader: Box<dyn TopicReader>,
     position: Position,
     /// What was read and not yet expected.
@@ -102,14 +107,24 @@ struct Subscriber {
 
 impl Subscriber {
     /// At the head of the topic.
-    async fn new(store: &RedisTopics, name: &'static str) -> Self {
+    async fn new(store: &RedisTopics, name: &str) -> Self {
         let mut reader = store.open(&topic(name));
         let Window { epoch, next, .. } = window(&mut reader).await;
-        Self { name, reader, position: Position { epoch, next }, steps: Vec::new() }
+        Self {
+            name: name.to_owned(),
+            reader,
+            position: Position { epoch, next },
+            steps: Vec::new(),
+        }
     }
 
-    fn resume(store: &RedisTopics, name: &'static str, position: Position) -> Self {
-        Self { name, reader: store.open(&topic(name)), position, steps: Vec::new() }
+    fn resume(store: &RedisTopics, name: &str, position: Position) -> Self {
+        Self {
+            name: name.to_owned(),
+            reader: store.open(&topic(name)),
+            position,
+            steps: Vec::new(),
+        }
     }
 
     /// Reads these steps next.
@@ -160,6 +175,12 @@ impl Subscriber {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// Where the topic goes on.
+async fn head(store: &RedisTopics, name: &str) -> Position {
+    let Window { epoch, next, .. } = window(&mut store.open(&topic(name))).await;
+    Position { epoch, next }
 }
 
 async fn window(reader: &mut Box<dyn TopicReader>) -> Window {
@@ -456,6 +477,53 @@ async fn a_full_memory_refuses_messages_until_there_is_room() {
     redis.run(&["CONFIG", "SET", "maxmemory", "0"]);
     assert_eq!(publish(&store, "a", "2").await, Published::new(one.epoch, 2));
     subscriber.gets(&[message(2, "2")]).await;
+}
+
+/// Eviction takes streams, or all: subscribers get a gap or a reset, and never a wrong message.
+#[tokio::test]
+async fn eviction_never_gives_wrong_messages() {
+    let redis = Redis::start();
+    let store = connect(&url(&redis)).await;
+    let names: Vec<String> = (0..40).map(|n| format!("t{n}")).collect();
+    redis.run(&["CONFIG", "SET", "maxmemory-policy", "allkeys-random"]);
+    let used = redis.run(&["INFO", "memory"]);
+    let used = used.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+    let most = used.trim().parse::<usize>().unwrap() + 300_000;
+    redis.run(&["CONFIG", "SET", "maxmemory", &most.to_string()]);
+    let mut published = HashMap::new();
+    let mut epochs = HashSet::new();
+    for n in 0..2_000 {
+        let name = &names[n % names.len()];
+        let payload = format!("{n} {}", "x".repeat(500));
+        let Ok(at) = try_publish(&store, name, &payload).await else { continue };
+        epochs.insert(at.epoch);
+        let twice = published.insert((name, at.epoch, at.sequence), payload);
+        assert_eq!(twice, None, "{name} {at:?}");
+    }
+    redis.run(&["CONFIG", "SET", "maxmemory", "0"]);
+    let evicted = redis.run(&["INFO", "stats"]);
+    assert!(!evicted.contains("evicted_keys:0\r"), "{evicted}");
+    for name in &names {
+        for &epoch in &epochs {
+            let first = Position { epoch, next: 1 };
+            let mut subscriber = Subscriber::resume(&store, name, first);
+            let end = head(&store, name).await;
+            while subscriber.position != end {
+                subscriber.read().await;
+            }
+            let mut epoch = first.epoch;
+            for step in subscriber.steps {
+                match step {
+                    Step::Message(number, text) => {
+                        assert_eq!(published.get(&(name, epoch, number)), Some(&text));
+                    }
+                    Step::Reset(to) => epoch = to.epoch,
+                    Step::Gap(..) => {}
+                    Step::Closed => panic!("{name} was not closed"),
+                }
+            }
+        }
+    }
 }
 
 /// A topic whose messages have expired goes on with its number.
