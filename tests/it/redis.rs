@@ -4,11 +4,13 @@
 //! Each test starts a `redis-server` of its own.
 
 mod faults;
+mod reached;
 mod server;
 
 use std::{
     collections::{HashMap, HashSet},
     future::poll_fn,
+    task::Poll,
     time::Duration,
 };
 
@@ -21,6 +23,7 @@ use bellwire::{
     },
 };
 use bellwire_testkit::bound::bounded;
+use futures::future::select_all;
 use rustix::process::Signal;
 use tokio::task::JoinHandle;
 
@@ -538,6 +541,81 @@ async fn an_expired_topic_goes_on() {
     redis.until(&["HEXISTS", HEADS, "a"], |answer| answer == ":0").await;
     assert_eq!(Subscriber::new(&store, "a").await.position, at(one, 2));
     assert_eq!(publish(&store, "a", "2").await, Published::new(one.epoch, 2));
+}
+
+/// An answer that does not come leaves the outcome unknown, and a repetition is exact.
+#[tokio::test]
+async fn a_message_of_a_producer_is_appended_once() {
+    let redis = Redis::start_with(&["--port", "0", "--enable-debug-command", "local"]);
+    let config = RedisConfig::new().answer_within(Duration::from_millis(100));
+    let store = connect_with(&url(&redis), config).await;
+    let once = |number| store.publish_once("p", number, "a", format!("{number}"));
+    let repeated = |number| async move {
+        loop {
+            match once(number).await {
+                Err(PublishError::Busy(_) | PublishError::Unavailable(_)) => {
+                    tokio::task::yield_now().await;
+                }
+                published => return published.unwrap(),
+            }
+        }
+    };
+    let first = bounded("the first", repeated(7)).await;
+    for number in [9, 10, 99, 1 << 60] {
+        redis.signal(Signal::STOP);
+        let unknown = bounded("no answer", once(number)).await;
+        assert!(matches!(unknown, Err(PublishError::Unavailable(_))), "{unknown:?}");
+        redis.signal(Signal::CONT);
+        let published = bounded("a repetition", repeated(number)).await;
+        assert_eq!(bounded("one more", repeated(number)).await, published);
+        // Another producer, and another topic, have numbers of their own.
+        let other = store.publish_once("q", number, "a", "other");
+        let other = bounded("another", other).await.unwrap();
+        assert_eq!(other.sequence, published.sequence + 1);
+        bounded("elsewhere", store.publish_once("p", number, "b", "other")).await.unwrap();
+    }
+    let mut subscriber = Subscriber::resume(&store, "a", at(first, 1));
+    let texts = ["7", "9", "other", "10", "other", "99", "other"];
+    let texts: Vec<_> = (1..).zip(texts).map(|(n, text)| message(n, text)).collect();
+    subscriber.gets(&texts).await;
+
+    let older = bounded("an older number", once(98)).await;
+    assert!(matches!(older, Err(PublishError::Unavailable(_))), "{older:?}");
+    let other = connect(&url(&redis)).await;
+    let again = other.publish_once("p", 1 << 60, "a", "x");
+    assert_eq!(bounded("another server", again).await.unwrap(), Published::new(first.epoch, 8));
+    // What a failover may have lost is appended again.
+    redis.run(&["DEBUG", "CHANGE-REPL-ID"]);
+    let renewed = bounded("another epoch", repeated(1 << 60)).await;
+    assert!(renewed.epoch != first.epoch && renewed.sequence == 1, "{renewed:?}");
+}
+
+/// Subscribers of one topic after the other learn that a new epoch has begun.
+#[tokio::test]
+async fn resets_are_spread() {
+    let redis = Redis::start();
+    let config = RedisConfig::new()
+        .check_every(Duration::from_millis(20))
+        .reset_every(Duration::from_secs(3600));
+    let store = connect_with(&url(&redis), config).await;
+    let mut subscribers = Vec::new();
+    for name in ["a", "b", "c"] {
+        subscribers.push(Subscriber::new(&store, name).await);
+    }
+    redis.run(&["FLUSHALL"]);
+    let epoch = publish(&store, "a", "1").await.epoch;
+    let mut reading: Vec<_> = subscribers.iter_mut().map(|it| Box::pin(it.read())).collect();
+    let (_, first, _) = bounded("a reset", select_all(reading.iter_mut())).await;
+    drop(reading);
+    assert!(matches!(subscribers[first].steps[..], [Step::Reset(to)] if to.epoch == epoch));
+    // The others wait, unless somebody comes who has to know.
+    let waiting = (first + 1) % 3;
+    let name = subscribers[waiting].name.clone();
+    let mut before = Box::pin(subscribers[waiting].read());
+    assert!(poll_fn(|cx| Poll::Ready(before.as_mut().poll(cx).is_pending())).await);
+    assert_eq!(head(&store, &name).await.epoch, epoch);
+    before.await;
+    assert!(matches!(subscribers[waiting].steps[..], [Step::Reset(to)] if to.epoch == epoch));
 }
 
 #[tokio::test]

@@ -29,6 +29,16 @@ pub struct RedisConfig {
     pub(super) queue_bytes: usize,
     pub(super) answer_within: Duration,
     pub(super) check_every: Duration,
+    pub(super) reset_every: Duration,
+    pub(super) remember: Duration,
+    /// The URLs of sentinels, and their name for the master.
+    pub(super) sentinels: (Vec<String>, String),
+    /// In PEM.
+    #[cfg(feature = "tls")]
+    pub(super) roots: Option<Vec<u8>>,
+    /// A certificate and its key, in PEM.
+    #[cfg(feature = "tls")]
+    pub(super) identity: Option<(Vec<u8>, Vec<u8>)>,
     pub(super) random: Random,
 }
 
@@ -46,6 +56,13 @@ impl RedisConfig {
             queue_bytes: 16 << 20,
             answer_within: Duration::from_secs(5),
             check_every: Duration::from_secs(5),
+            reset_every: Duration::from_millis(1),
+            remember: Duration::from_secs(24 * 3600),
+            sentinels: Default::default(),
+            #[cfg(feature = "tls")]
+            roots: None,
+            #[cfg(feature = "tls")]
+            identity: None,
             random: Random::default(),
         }
     }
@@ -132,6 +149,62 @@ impl RedisConfig {
     #[must_use]
     pub fn check_every(mut self, interval: Duration) -> Self {
         self.check_every = interval.max(Duration::from_millis(1));
+        self
+    }
+
+    /// The time between the resets of two topics. After a failover of Redis the subscribers of all
+    /// topics are reset, and the clients may fetch the state of each topic again. So this happens to
+    /// one topic after the other, in random order. A topic does not wait if it is subscribed to or
+    /// resumed meanwhile. Default: 1 ms.
+    #[must_use]
+    pub fn reset_every(mut self, time: Duration) -> Self {
+        self.reset_every = time.max(Duration::from_micros(1));
+        self
+    }
+
+    /// For how long after its last message Redis knows the numbers of a producer; see
+    /// [`publish_once`](super::RedisTopics::publish_once). Default: 1 day.
+    #[must_use]
+    pub fn remember(mut self, time: Duration) -> Self {
+        self.remember = time.max(Duration::from_millis(1));
+        self
+    }
+
+    /// Asks Redis Sentinel for the master each time that a connection is made. `urls` lead to the
+    /// sentinels, which are asked in this order until one knows the master by `name`. Its host and
+    /// port replace those of the URL that is given to
+    /// [`connect_with`](super::RedisTopics::connect_with). Default: no sentinels.
+    ///
+    /// ```
+    /// use bellwire::topic::redis::RedisConfig;
+    ///
+    /// let sentinels = ["redis://10.0.0.1:26379", "redis://10.0.0.2:26379"];
+    /// let config = RedisConfig::new().sentinels(sentinels, "shop");
+    /// ```
+    #[must_use]
+    pub fn sentinels(
+        mut self,
+        urls: impl IntoIterator<Item = impl Into<String>>,
+        name: impl Into<String>,
+    ) -> Self {
+        self.sentinels = (urls.into_iter().map(Into::into).collect(), name.into());
+        self
+    }
+
+    /// The certificates, in PEM, one of which has to have signed that of Redis, for URLs with
+    /// `rediss`. Default: those of the system.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn roots(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.roots = Some(pem.into());
+        self
+    }
+
+    /// The certificate and the key of this client, in PEM, for URLs with `rediss`. Default: none.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn identity(mut self, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
+        self.identity = Some((certificate.into(), key.into()));
         self
     }
 

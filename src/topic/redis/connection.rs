@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, time::Duration};
 
 use ::redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind,
+    AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind,
     aio::MultiplexedConnection, cmd,
 };
 
@@ -11,6 +11,7 @@ use super::{
     config::RedisConfig,
     error::{ConnectError, Failure},
     names::Names,
+    source::Source,
 };
 use crate::{
     protocol::{Position, Topic, Window},
@@ -22,23 +23,24 @@ use crate::{
 /// For how long readers of a closed log find the rest of it.
 const CLOSED_FOR: Duration = Duration::from_secs(600);
 /// The time in which a connection has to be there.
-const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
 macro_rules! script {
-    ($flags:literal, $name:literal) => {
+    ($flags:literal, $($name:literal),+) => {
         concat!(
             "#!lua",
             $flags,
             "\n",
             include_str!("lua/begin.lua"),
-            include_str!(concat!("lua/", $name, ".lua"))
+            $(include_str!(concat!("lua/", $name, ".lua"))),+
         )
     };
 }
 
 /// The scripts. Those that need little memory also run when there is none left.
-const SCRIPTS: [&str; 5] = [
-    script!("", "append"),
+const SCRIPTS: [&str; 6] = [
+    script!("", "store", "append"),
+    script!("", "store", "once"),
     script!(" flags=allow-oom", "heads"),
     script!(" flags=allow-oom", "fetch"),
     script!(" flags=allow-oom", "close"),
@@ -49,6 +51,7 @@ const SCRIPTS: [&str; 5] = [
 #[derive(Clone, Copy)]
 enum Script {
     Append,
+    Once,
     Heads,
     Fetch,
     Close,
@@ -60,7 +63,7 @@ enum Script {
 pub(super) struct Connection {
     inner: MultiplexedConnection,
     /// The names that the server gives to the scripts.
-    hashes: Arc<[String; 5]>,
+    hashes: Arc<[String; 6]>,
     shared: Arc<Shared>,
 }
 
@@ -71,6 +74,15 @@ struct Shared {
     messages: usize,
     bytes: usize,
     expiry: u64,
+    /// How long producers are known, in ms.
+    remember: u64,
+}
+
+/// A number that a producer gave to a message.
+#[derive(Clone, Debug)]
+pub(super) struct Once {
+    pub(super) producer: String,
+    pub(super) number: u64,
 }
 
 /// Messages of one topic.
@@ -87,8 +99,9 @@ pub(super) struct Heads {
 
 impl Connection {
     /// Connects to a server that is not a replica.
-    pub(super) async fn open(client: &Client, config: &RedisConfig) -> Result<Self, ConnectError> {
+    pub(super) async fn open(source: &Source, config: &RedisConfig) -> Result<Self, ConnectError> {
         let unreachable = |error: RedisError| ConnectError::Unreachable(error.to_string());
+        let client = source.master(CONNECT_WITHIN).await.map_err(ConnectError::Unreachable)?;
         let settings = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_WITHIN))
             .set_response_timeout(Some(config.answer_within));
@@ -105,6 +118,7 @@ impl Connection {
             messages: config.retained_messages,
             bytes: config.retained_bytes,
             expiry: config.expiry.map_or(0, millis),
+            remember: millis(config.remember),
         };
         Ok(Self { inner, hashes: Arc::new(hashes), shared: Arc::new(shared) })
     }
@@ -130,6 +144,31 @@ impl Connection {
             position => position.parse().map(Some).map_err(|_| unexpected(position)),
         });
         Ok((count, answers.collect::<Result<_, _>>()?))
+    }
+
+    /// Appends a message, unless its producer has done so. Returns its number; `None` if the topic
+    /// has no room. Also returns how many topics have a log.
+    pub(super) async fn append_once(
+        &self,
+        topic: &Topic,
+        payload: &[u8],
+        once: &Once,
+    ) -> Result<(usize, Option<Position>), Failure> {
+        let (names, Once { producer, number }) = (&self.shared.names, once);
+        let keys = [names.stream(topic), names.producer(producer)];
+        let mut command = self.command(Script::Once, keys);
+        let Shared { topics, messages, bytes, expiry, remember, .. } = *self.shared;
+        command.arg(topics).arg(messages).arg(bytes).arg(expiry);
+        command.arg(topic.as_str()).arg(payload).arg(number).arg(remember);
+        let (count, answer): (usize, String) = self.run(command).await?;
+        match answer.as_str() {
+            "" => Ok((count, None)),
+            "old" => {
+                let why = format!("{number} of {producer} is older than its last message");
+                Err(Failure::Failed(why))
+            }
+            position => Ok((count, Some(position.parse().map_err(|_| unexpected(position))?))),
+        }
     }
 
     /// Says where topics are.
@@ -207,8 +246,8 @@ impl Connection {
 }
 
 /// Gives the scripts to the server. Returns the names that it gives to them.
-async fn load(connection: &mut MultiplexedConnection) -> Result<[String; 5], RedisError> {
-    let mut hashes: [String; 5] = Default::default();
+async fn load(connection: &mut MultiplexedConnection) -> Result<[String; 6], RedisError> {
+    let mut hashes: [String; 6] = Default::default();
     for (hash, script) in hashes.iter_mut().zip(SCRIPTS) {
         *hash = cmd("SCRIPT").arg("LOAD").arg(script).query_async(connection).await?;
     }

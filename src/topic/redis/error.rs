@@ -71,9 +71,9 @@ impl From<RedisError> for Failure {
         let why = error.to_string();
         // With `#!lua`, Redis checks all of these before it runs a script.
         match error.code() {
-            Some("READONLY" | "LOADING" | "MASTERDOWN" | "NOAUTH" | "CLUSTERDOWN") => {
-                Self::Refused { why, moved: true }
-            }
+            Some(
+                "READONLY" | "LOADING" | "MASTERDOWN" | "NOAUTH" | "CLUSTERDOWN" | "MOVED" | "ASK",
+            ) => Self::Refused { why, moved: true },
             Some("OOM" | "MISCONF" | "NOREPLICAS" | "BUSY" | "NOSCRIPT") => {
                 Self::Refused { why, moved: false }
             }

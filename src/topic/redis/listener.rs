@@ -17,7 +17,7 @@ use std::{
 };
 
 use ::redis::{
-    Client, Msg,
+    Msg,
     aio::{PubSub, PubSubSink, PubSubStream},
 };
 use futures_core::Stream;
@@ -29,10 +29,13 @@ use tokio::{
 use super::{
     TARGET,
     config::RedisConfig,
+    connection::{CONNECT_WITHIN, Connection},
     link::{Link, ended},
     names::Names,
     notice::{Notice, What},
     remote::Remote,
+    resets::Resets,
+    source::Source,
     writer::{Command, pause},
 };
 use crate::{
@@ -59,7 +62,7 @@ type Waiting = HashMap<Topic, Vec<oneshot::Sender<Window>>>;
 
 pub(super) struct Listener {
     tail: Arc<Tail<Remote>>,
-    client: Client,
+    source: Arc<Source>,
     config: RedisConfig,
     names: Names,
     orders: mpsc::UnboundedReceiver<Order>,
@@ -67,6 +70,9 @@ pub(super) struct Listener {
     doubted: HashSet<Topic>,
     left: HashSet<Topic>,
     owed: Owed,
+    resets: Resets,
+    /// Topics that may be reset now.
+    due: HashSet<Topic>,
 }
 
 /// Ends of logs that Redis has reported, and that the announcements have not reached.
@@ -90,6 +96,8 @@ struct Round {
     topics: Vec<Topic>,
     /// Those whose channels are subscribed to before.
     fresh: HashSet<Topic>,
+    /// Those that may be reset.
+    due: HashSet<Topic>,
     waiting: Waiting,
     answer: BoxFuture<Result<Vec<Window>, Unavailable>>,
 }
@@ -98,6 +106,7 @@ enum Event {
     Heard(Msg),
     Ordered(Order),
     Answered(Result<Vec<Window>, Unavailable>),
+    Reset(Topic),
     Check,
     /// The connection or the store has ended.
     Ended,
@@ -106,14 +115,16 @@ enum Event {
 impl Listener {
     pub(super) fn new(
         tail: Arc<Tail<Remote>>,
-        client: Client,
+        source: Arc<Source>,
         config: RedisConfig,
         orders: mpsc::UnboundedReceiver<Order>,
     ) -> Self {
         Self {
             tail,
-            client,
+            source,
             names: Names::new(&config.prefix),
+            resets: Resets::new(config.reset_every, config.random.clone()),
+            due: HashSet::new(),
             config,
             orders,
             waiting: Waiting::new(),
@@ -138,7 +149,7 @@ impl Listener {
     async fn listen(mut self) {
         let mut attempt = 0;
         loop {
-            let connecting = timeout(self.config.answer_within, self.client.get_async_pubsub());
+            let connecting = timeout(self.config.answer_within, subscriber(&self.source));
             match connecting.await {
                 Ok(Ok(pubsub)) => {
                     attempt = 0;
@@ -147,7 +158,7 @@ impl Listener {
                     // That for commands may be lost, too.
                     let _ = self.tail.archive.link.send(Command::Check);
                 }
-                Ok(Err(error)) => tracing::debug!(target: TARGET, %error, "no channels"),
+                Ok(Err(why)) => tracing::debug!(target: TARGET, why, "no channels"),
                 Err(_) => tracing::debug!(target: TARGET, "no channels in time"),
             }
             sleep(pause(attempt, &self.config.random)).await;
@@ -169,6 +180,7 @@ impl Listener {
                 Event::Heard(message) => self.hear(&message),
                 Event::Ordered(order) => self.note(order),
                 Event::Answered(answer) => self.take(&mut session, answer),
+                Event::Reset(topic) => self.due.insert(topic),
                 Event::Check => self.check(),
                 Event::Ended => false,
             };
@@ -200,6 +212,9 @@ impl Listener {
         if let Poll::Ready(message) = Pin::new(&mut session.stream).poll_next(cx) {
             return Poll::Ready(message.map_or(Event::Ended, Event::Heard));
         }
+        if let Poll::Ready(topic) = self.resets.poll_next(cx) {
+            return Poll::Ready(Event::Reset(topic));
+        }
         session.checks.poll_tick(cx).map(|_| Event::Check)
     }
 
@@ -209,7 +224,9 @@ impl Listener {
         let Some(kept) = self.tail.find(&topic) else { return true };
         let Some(notice) = Notice::parse(message.get_payload_bytes()) else { return true };
         if kept.end().epoch != notice.at.epoch {
-            self.doubted.insert(topic);
+            if !self.resets.contains(&topic) {
+                self.doubted.insert(topic);
+            }
             return true;
         }
         match notice.what {
@@ -240,8 +257,10 @@ impl Listener {
             .filter(|topic| self.tail.find(topic).is_none() && session.subscribed.remove(topic))
             .collect();
         let waiting = mem::take(&mut self.waiting);
+        let mut due = mem::take(&mut self.due);
+        due.extend(waiting.keys().cloned());
         let mut topics = mem::take(&mut self.doubted);
-        topics.extend(waiting.keys().cloned());
+        topics.extend(due.iter().cloned());
         topics.retain(|topic| self.tail.find(topic).is_some());
         if left.is_empty() && topics.is_empty() {
             return None;
@@ -257,13 +276,13 @@ impl Listener {
             fresh: fresh.iter().map(|topic| self.names.stream(topic)).collect(),
             topics: topics.clone(),
         };
-        Some(Round { topics, fresh, waiting, answer: Box::pin(question.ask()) })
+        Some(Round { topics, fresh, due, waiting, answer: Box::pin(question.ask()) })
     }
 
     /// Takes the answer to a round. Returns whether there is one.
     fn take(&mut self, session: &mut Session, answer: Result<Vec<Window>, Unavailable>) -> bool {
         let Ok(windows) = answer else { return false };
-        let Some(Round { topics, fresh, mut waiting, .. }) = session.round.take() else {
+        let Some(Round { topics, fresh, due, mut waiting, .. }) = session.round.take() else {
             return true;
         };
         for (topic, window) in topics.into_iter().zip(windows) {
@@ -273,6 +292,11 @@ impl Listener {
             };
             let Window { epoch, first, next } = window;
             let end = kept.end();
+            if end.epoch != epoch && !due.contains(&topic) {
+                self.resets.push(topic);
+                continue;
+            }
+            self.resets.remove(&topic);
             if end.epoch != epoch || fresh.contains(&topic) {
                 self.tail.catch_up(&kept, window);
             } else if end.next < next {
@@ -307,11 +331,18 @@ impl Listener {
     /// Keeps for the next connection what this one has not answered.
     fn give_up(&mut self, session: Session) {
         self.owed = Owed::default();
-        let Some(Round { waiting, .. }) = session.round else { return };
+        let Some(Round { waiting, due, .. }) = session.round else { return };
+        self.due.extend(due);
         for (topic, waiting) in waiting {
             self.waiting.entry(topic).or_default().extend(waiting);
         }
     }
+}
+
+/// A new connection for channels.
+async fn subscriber(source: &Source) -> Result<PubSub, String> {
+    let client = source.master(CONNECT_WITHIN).await?;
+    client.get_async_pubsub().await.map_err(|error| error.to_string())
 }
 
 /// What a round does.
@@ -339,9 +370,7 @@ impl Question {
         }
         let mut windows = Vec::with_capacity(self.topics.len());
         for topics in self.topics.chunks(SOME) {
-            let read = |connection: super::connection::Connection| async move {
-                connection.heads(topics).await
-            };
+            let read = |connection: Connection| async move { connection.heads(topics).await };
             let heads = self.link.read(read).await?;
             windows.extend(heads.windows);
         }

@@ -77,21 +77,23 @@ mod names;
 mod notice;
 mod reader;
 mod remote;
+mod resets;
+mod source;
 mod writer;
 
 use std::fmt;
 
-use ::redis::Client;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::{
     census::Census,
-    connection::Connection,
+    connection::{Connection, Once},
     link::{Link, State, ended},
     listener::Listener,
     reader::RedisReader,
     remote::Remote,
+    source::Source,
     writer::{Append, Command, Writer},
 };
 pub use self::{config::RedisConfig, error::ConnectError};
@@ -101,7 +103,7 @@ use super::{
 };
 use crate::{
     coop::consume_budget,
-    protocol::{Position, Topic},
+    protocol::{DEFAULT_MAX_LINE, Position, Topic, encode},
     sync::{Arc, AtomicUsize},
 };
 
@@ -145,14 +147,84 @@ impl RedisTopics {
     /// # Cancel safety
     /// As [`connect`](Self::connect).
     pub async fn connect_with(url: &str, config: RedisConfig) -> Result<Self, ConnectError> {
-        let client = Client::open(url).map_err(|error| ConnectError::Url(error.to_string()))?;
-        let connection = Connection::open(&client, &config).await?;
+        let source = Source::new(url, &config);
+        let source = source.map_err(|error| ConnectError::Url(error.to_string()))?;
+        let connection = Connection::open(&source, &config).await?;
         let unreachable = |failure: error::Failure| ConnectError::Unreachable(failure.why().into());
         let heads = connection.heads(&[]).await.map_err(unreachable)?;
         let census = Census::new(config.topics);
         let none = std::iter::empty();
         census.learn(&connection, heads.count, none, None).await.map_err(unreachable)?;
-        Ok(start(client, config, connection, census))
+        Ok(start(Arc::new(source), config, connection, census))
+    }
+
+    /// Publishes a message once, whatever happens to the connection to Redis. `number` is the
+    /// application's own number of the message, which rises with each message that `producer`
+    /// publishes to `topic`. If the outcome is [`PublishError::Unavailable`], repeat the call with
+    /// the same arguments: if the message was appended, the result is its number in the log, and it
+    /// is not appended again.
+    ///
+    /// ```no_run
+    /// # use bellwire::{PublishError, Published, topic::redis::RedisTopics};
+    /// # async fn publish(topics: RedisTopics) -> Result<Published, PublishError> {
+    /// loop {
+    ///     match topics.publish_once("billing", 4711, "invoices", "paid").await {
+    ///         // It may have been appended.
+    ///         Err(PublishError::Unavailable(_)) => {}
+    ///         // It was not, and Redis may be back soon.
+    ///         Err(PublishError::Busy(_)) => tokio::time::sleep(std::time::Duration::from_secs(1)).await,
+    ///         outcome => return outcome,
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// Redis knows the last number of each producer and topic, for the time
+    /// [`RedisConfig::remember`], and until an epoch ends because messages may have been lost. A
+    /// message that may have been lost in this way is appended again, under the new epoch. A
+    /// producer is one task, or several that agree on the numbers. The messages are sent one by
+    /// one, not together. Lines of up to 65,535 bytes are accepted.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`](crate::Publisher::publish). [`PublishError::Unavailable`] also if
+    /// the producer has published a later number to the topic.
+    ///
+    /// # Cancel safety
+    /// Once the future was polled, the message may be published even if the future is dropped. The
+    /// call may be repeated.
+    pub async fn publish_once(
+        &self,
+        producer: &str,
+        number: u64,
+        topic: impl TryInto<Topic>,
+        payload: impl Into<Bytes>,
+    ) -> Result<Published, PublishError> {
+        let topic = topic.try_into().map_err(|_| PublishError::InvalidTopic)?;
+        let payload = payload.into();
+        if encode::notification_len(&topic, &payload) > DEFAULT_MAX_LINE {
+            return Err(PublishError::TooLarge { max_line: DEFAULT_MAX_LINE });
+        }
+        let once = Once { producer: producer.to_owned(), number };
+        let published = self.queue(&topic, payload, Some(once)).await;
+        consume_budget().await;
+        published
+    }
+
+    fn queue(
+        &self,
+        topic: &Topic,
+        payload: Bytes,
+        once: Option<Once>,
+    ) -> BoxFuture<Result<Published, PublishError>> {
+        let (done, published) = oneshot::channel();
+        let append = Append { topic: topic.clone(), payload, once, done };
+        match self.0.tail.archive.queue(append, self.0.queue_bytes) {
+            Ok(()) => Box::pin(async {
+                let lost = |_| Err(PublishError::Unavailable(ended()));
+                published.await.unwrap_or_else(lost)
+            }),
+            Err(busy) => Box::pin(std::future::ready(Err(PublishError::Busy(busy)))),
+        }
     }
 
     /// Sends what was published, and closes the connections. Messages that are published later are
@@ -171,7 +243,7 @@ impl RedisTopics {
 
 /// Starts the tasks.
 fn start(
-    client: Client,
+    source: Arc<Source>,
     config: RedisConfig,
     connection: Connection,
     census: Census,
@@ -186,25 +258,17 @@ fn start(
     let retention = Retention { messages: usize::MAX, bytes: config.tail_bytes };
     let bytes = config.tail_bytes_total;
     let tail = Arc::new(Tail::new(remote, births, retention, bytes, config.topics));
-    let listener = Listener::new(tail.clone(), client.clone(), config.clone(), ordered);
+    let listener = Listener::new(tail.clone(), source.clone(), config.clone(), ordered);
     tokio::spawn(listener.run());
     let queue_bytes = config.queue_bytes;
-    let writer = Writer { tail: tail.clone(), client, config, commands: commanded, next: None };
+    let writer = Writer { tail: tail.clone(), source, config, commands: commanded, next: None };
     tokio::spawn(writer.run(connection));
     RedisTopics(Arc::new(Handle { tail, queue_bytes }))
 }
 
 impl TopicStore for RedisTopics {
     fn append(&self, topic: &Topic, payload: Bytes) -> BoxFuture<Result<Published, PublishError>> {
-        let (done, published) = oneshot::channel();
-        let append = Append { topic: topic.clone(), payload, done };
-        match self.0.tail.archive.queue(append, self.0.queue_bytes) {
-            Ok(()) => Box::pin(async {
-                let lost = |_| Err(PublishError::Unavailable(ended()));
-                published.await.unwrap_or_else(lost)
-            }),
-            Err(busy) => Box::pin(std::future::ready(Err(PublishError::Busy(busy)))),
-        }
+        self.queue(topic, payload, None)
     }
 
     fn open(&self, topic: &Topic) -> Box<dyn TopicReader> {

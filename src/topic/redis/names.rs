@@ -39,6 +39,11 @@ impl Names {
         Topic::new(channel.strip_prefix(&self.begin)?.strip_prefix("log:")?).ok()
     }
 
+    /// The hash that says which messages a producer has published.
+    pub(super) fn producer(&self, producer: &str) -> String {
+        format!("{}producer:{producer}", self.begin)
+    }
+
     /// The begin of the names of the streams that a topic has after its log was closed. The epoch
     /// follows.
     pub(super) fn closed(&self, topic: &Topic) -> String {

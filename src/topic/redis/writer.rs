@@ -2,7 +2,6 @@
 
 use std::{collections::HashMap, future::poll_fn, pin::pin, task::Poll, time::Duration};
 
-use ::redis::Client;
 use bytes::Bytes;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -12,10 +11,11 @@ use tokio::{
 use super::{
     TARGET,
     config::RedisConfig,
-    connection::{Connection, Messages},
+    connection::{Connection, Messages, Once},
     error::Failure,
     link::{State, ended},
     remote::{Followed, Remote},
+    source::Source,
 };
 use crate::{
     protocol::{Position, Topic},
@@ -44,12 +44,14 @@ pub(super) enum Command {
 pub(super) struct Append {
     pub(super) topic: Topic,
     pub(super) payload: Bytes,
+    /// If its producer gave it a number.
+    pub(super) once: Option<Once>,
     pub(super) done: oneshot::Sender<Result<Published, PublishError>>,
 }
 
 pub(super) struct Writer {
     pub(super) tail: Arc<Tail<Remote>>,
-    pub(super) client: Client,
+    pub(super) source: Arc<Source>,
     pub(super) config: RedisConfig,
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
     /// A command that came behind messages.
@@ -106,7 +108,10 @@ impl Writer {
                 None => self.commands.recv().await,
             };
             let done = match command {
-                Some(Command::Append(append)) => self.append(&connection, append).await,
+                Some(Command::Append(append @ Append { once: None, .. })) => {
+                    self.append(&connection, append).await
+                }
+                Some(Command::Append(append)) => self.append_once(&connection, append).await,
                 Some(Command::Close(topic, done)) => self.close(&connection, topic, done).await,
                 Some(Command::Check) => self.check(&connection).await,
                 Some(Command::Sweep) => {
@@ -151,11 +156,31 @@ impl Writer {
         learnt
     }
 
+    async fn append_once(&self, connection: &Connection, append: Append) -> Result<(), Failure> {
+        let Append { topic, payload, once, done } = append;
+        let Some(once) = once else { return Ok(()) };
+        let appended = connection.append_once(&topic, &payload, &once).await;
+        self.tail.archive.written(payload.len());
+        let (count, at) = match appended {
+            Ok(appended) => appended,
+            Err(failure) => {
+                let _ = done.send(Err(failure.publishing()));
+                return Err(failure);
+            }
+        };
+        let census = &self.tail.archive.census;
+        let learnt = census.learn(connection, count, at.map(|_| topic).into_iter(), None).await;
+        let number = at.map(|Position { epoch, next }| Published::new(epoch, next));
+        // The publisher may be gone.
+        let _ = done.send(number.ok_or(PublishError::TooMany));
+        learnt
+    }
+
     fn batch(&mut self, first: Append) -> Vec<Append> {
         let (mut bytes, mut batch) = (first.payload.len(), vec![first]);
         while batch.len() < BATCH && bytes < BATCH_BYTES {
             match self.commands.try_recv() {
-                Ok(Command::Append(append)) => {
+                Ok(Command::Append(append @ Append { once: None, .. })) => {
                     bytes += append.payload.len();
                     batch.push(append);
                 }
@@ -203,11 +228,11 @@ impl Writer {
     /// Connects, and refuses all commands meanwhile.
     async fn reconnect(&mut self) -> Result<Connection, Option<oneshot::Sender<()>>> {
         let link = self.tail.archive.link.clone();
-        let (client, config) = (self.client.clone(), self.config.clone());
+        let (source, config) = (self.source.clone(), self.config.clone());
         let mut connecting = pin!(async move {
             let mut attempt = 0;
             loop {
-                let why = match connect(&client, &config).await {
+                let why = match connect(&source, &config).await {
                     Ok(connection) => return connection,
                     Err(why) => why,
                 };
@@ -255,8 +280,8 @@ impl Writer {
     }
 }
 
-async fn connect(client: &Client, config: &RedisConfig) -> Result<Connection, String> {
-    let connection = Connection::open(client, config).await.map_err(|error| error.to_string())?;
+async fn connect(source: &Source, config: &RedisConfig) -> Result<Connection, String> {
+    let connection = Connection::open(source, config).await.map_err(|error| error.to_string())?;
     // A replica and a server that is loading refuse it.
     match connection.heads(&[]).await {
         Err(failure) if failure.ends_connection() => Err(failure.why().into()),

@@ -43,6 +43,7 @@ pub(super) trait Archive: Send + Sync + 'static {
 pub(super) struct Ask {
     pub(super) topic: Topic,
     /// The archive's own name of the log; 0 if it has given none.
+    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "for logs of one process"))]
     pub(super) log: u64,
     pub(super) from: Position,
     pub(super) bytes: usize,
@@ -63,8 +64,10 @@ pub(super) struct Tail<A> {
     budget: Budget,
     /// What the tail of one topic holds.
     retention: Retention,
+    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "for logs of one process"))]
     max_topics: usize,
     /// The number of topics with a log.
+    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "for logs of one process"))]
     born: AtomicUsize,
 }
 

@@ -1,10 +1,10 @@
 //! A `redis-server` of its own for each test, and a relay before it.
 
 use std::{
-    io::{BufRead, BufReader, ErrorKind, Write},
-    net::{Ipv4Addr, TcpListener},
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
+    net::{Ipv4Addr, TcpListener, TcpStream},
     os::unix::net::UnixStream,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
     thread,
@@ -33,21 +33,25 @@ impl Redis {
 
     /// A server that replicas can reach, and its port.
     pub(super) fn with_port(settings: &[&str]) -> (Self, u16) {
-        for _ in 0..20 {
-            // Another process may take the port between this and the start.
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-            let port = listener.local_addr().expect("an address").port();
-            drop(listener);
-            let text = port.to_string();
-            let all = [&["--port", &text, "--bind", "127.0.0.1"], settings].concat();
-            if let Ok(redis) = Self::try_start(&all) {
-                return (redis, port);
-            }
-        }
-        panic!("redis-server found no free port");
+        on_free_port(|port| {
+            let all = [&["--port", port, "--bind", "127.0.0.1"], settings].concat();
+            Self::try_start(&all)
+        })
     }
 
-    fn start_with(settings: &[&str]) -> Self {
+    /// A server that speaks TLS only, and its port. The files are those of its certificate, its
+    /// key, and the certificate by which it knows clients.
+    #[cfg(feature = "tls")]
+    pub(super) fn with_tls([certificate, key, clients]: [&str; 3]) -> (Self, u16) {
+        on_free_port(|port| {
+            let port = ["--port", "0", "--bind", "127.0.0.1", "--tls-port", port];
+            let files = ["--tls-cert-file", certificate, "--tls-key-file", key];
+            let clients = ["--tls-ca-cert-file", clients];
+            Self::try_start(&[&port[..], &files, &clients].concat())
+        })
+    }
+
+    pub(super) fn start_with(settings: &[&str]) -> Self {
         Self::try_start(settings).unwrap_or_else(|log| panic!("redis-server ended:\n{log}"))
     }
 
@@ -81,11 +85,7 @@ impl Redis {
 
     /// Runs a command. Returns the answer as text.
     pub(super) fn run(&self, words: &[&str]) -> String {
-        let mut stream = UnixStream::connect(self.socket()).expect("redis-server");
-        let mut request = format!("*{}\r\n", words.len());
-        words.iter().for_each(|word| request += &format!("${}\r\n{word}\r\n", word.len()));
-        stream.write_all(request.as_bytes()).expect("a request");
-        answer(&mut BufReader::new(stream))
+        run(UnixStream::connect(self.socket()).expect("redis-server"), words)
     }
 
     /// Waits until a command has this answer.
@@ -106,16 +106,79 @@ impl Drop for Redis {
     }
 }
 
+/// Starts something on a free port. Another process may take the port before.
+fn on_free_port<T>(start: impl Fn(&str) -> Result<T, String>) -> (T, u16) {
+    let mut log = String::new();
+    for _ in 0..20 {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        drop(listener);
+        match start(&port.to_string()) {
+            Ok(started) => return (started, port),
+            Err(why) => log = why,
+        }
+    }
+    panic!("redis-server ended:\n{log}")
+}
+
+/// A sentinel that promotes the replica of the master `shop` when the master is silent.
+pub(super) struct Sentinel(Child, u16);
+
+impl Sentinel {
+    pub(super) fn start(folder: &Path, master: u16) -> Self {
+        let file = folder.join("sentinel.conf");
+        let (process, port) = on_free_port(|port| {
+            let settings = format!(
+                "port {port}\nbind 127.0.0.1\nsentinel monitor shop 127.0.0.1 {master} 1\n\
+                 sentinel down-after-milliseconds shop 500\nsentinel failover-timeout shop 3000\n"
+            );
+            std::fs::write(&file, settings).expect("a file");
+            let mut command = Command::new("redis-server");
+            command.current_dir(folder).arg(&file).arg("--sentinel");
+            listen(&mut command, "+monitor master")
+        });
+        Self(process, port)
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.1)
+    }
+
+    /// Waits until it knows a replica.
+    pub(super) async fn knows_a_replica(&self) {
+        let known = async {
+            loop {
+                let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.1)).expect("a sentinel");
+                if run(stream, &["SENTINEL", "REPLICAS", "shop"]).contains("127.0.0.1") {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        bounded("the replica", known).await;
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 fn spawn(folder: &TempDir, settings: &[String]) -> Result<Child, String> {
-    let spawned = Command::new("redis-server")
+    let mut command = Command::new("redis-server");
+    command
         .current_dir(folder.path())
         .args(["--unixsocket", "redis.sock", "--save", "", "--appendonly", "no"])
         .args(["--repl-backlog-ttl", "0", "--repl-diskless-sync-delay", "0"])
-        .args(settings)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn();
-    let mut process = match spawned {
+        .args(settings);
+    listen(&mut command, "ready to accept connections")
+}
+
+/// Starts a process, and waits until its log has these words.
+fn listen(command: &mut Command, words: &str) -> Result<Child, String> {
+    let mut process = match command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn() {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             panic!("redis-server 7 or later is missing: `apt-get install redis-server`")
         }
@@ -123,7 +186,7 @@ fn spawn(folder: &TempDir, settings: &[String]) -> Result<Child, String> {
     };
     let mut output = BufReader::new(process.stdout.take().expect("its output"));
     let mut log = String::new();
-    while !log.to_lowercase().contains("ready to accept connections") {
+    while !log.to_lowercase().contains(words) {
         if output.read_line(&mut log).expect("a line") == 0 {
             let _ = process.wait();
             return Err(log);
@@ -131,6 +194,14 @@ fn spawn(folder: &TempDir, settings: &[String]) -> Result<Child, String> {
     }
     thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
     Ok(process)
+}
+
+/// Runs a command on a connection. Returns the answer as text.
+fn run(mut stream: impl Read + Write, words: &[&str]) -> String {
+    let mut request = format!("*{}\r\n", words.len());
+    words.iter().for_each(|word| request += &format!("${}\r\n{word}\r\n", word.len()));
+    stream.write_all(request.as_bytes()).expect("a request");
+    answer(&mut BufReader::new(stream))
 }
 
 fn answer(input: &mut impl BufRead) -> String {
