@@ -20,6 +20,8 @@ mod crowd;
 mod lives;
 #[path = "kills/log.rs"]
 mod log;
+#[path = "kills/methods.rs"]
+mod methods;
 #[path = "kills/options.rs"]
 mod options;
 #[path = "measured/parent.rs"]
@@ -76,8 +78,11 @@ fn main() -> Result<ExitCode, Failed> {
 async fn run(options: &Options, folder: &Path) -> Result<Report, Failed> {
     let mut rng = Rng::with_seed(options.seed);
     let log = Log::new();
-    let mut lives = Lives::begin(folder, options.durability, log.process("server"))?;
-    let gathered = Crowd::gather(options, lives.address(), &log, &mut rng);
+    let durability = options.durability.name();
+    let own = [folder.into(), "--durability".into(), durability.into()];
+    let mut lives = Lives::begin(&own, log.process("server"))?;
+    let addresses = [lives.address()];
+    let gathered = Crowd::gather(options, &addresses, &log, &mut rng);
     let mut crowd = timeout(PATIENCE, gathered).await.map_err(|_| "no client can subscribe")??;
     for _ in 0..options.kills {
         if rng.u8(..5) == 0 {
@@ -89,10 +94,10 @@ async fn run(options: &Options, folder: &Path) -> Result<Report, Failed> {
     sleep(moment(&mut rng)).await;
     crowd.stop_work().await;
     lives.restart().await?;
-    let heads = timeout(PATIENCE, audit::heads(lives.address())).await;
+    let heads = timeout(PATIENCE, audit::heads(&addresses)).await;
     let heads = heads.map_err(|_| "the server does not come back")??;
     crowd.settle(&heads).await;
-    audit::read_all(lives.address(), &heads, &log).await?;
+    audit::read_all(&addresses, &heads, &log).await?;
     audit::conclude(&heads, &log);
     lives.end().await?;
     let faults = [lives.faults(), crowd.faults()].concat();

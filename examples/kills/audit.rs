@@ -13,8 +13,10 @@ use crate::{Failed, PATIENCE, TOPICS, crowd::connect, log::Log};
 
 /// The positions behind the last messages of all topics, as the server tells them to a client that
 /// begins there.
-pub(crate) async fn heads(address: SocketAddr) -> Result<Vec<(&'static str, Position)>, Failed> {
-    let client = connect(address);
+pub(crate) async fn heads(
+    addresses: &[SocketAddr],
+) -> Result<Vec<(&'static str, Position)>, Failed> {
+    let client = connect(addresses);
     let mut heads = Vec::new();
     for topic in TOPICS {
         heads.push((topic, client.subscribe(topic).deadline(PATIENCE).await?.position()));
@@ -24,11 +26,11 @@ pub(crate) async fn heads(address: SocketAddr) -> Result<Vec<(&'static str, Posi
 
 /// Reads all topics from their first messages, as one more client.
 pub(crate) async fn read_all(
-    address: SocketAddr,
+    addresses: &[SocketAddr],
     heads: &[(&str, Position)],
     log: &Log,
 ) -> Result<(), Failed> {
-    let (client, process) = (connect(address), log.process("auditor"));
+    let (client, process) = (connect(addresses), log.process("auditor"));
     for (subscription, &(topic, head)) in (0..).zip(heads) {
         let first = Position { next: 1, ..head };
         let mut messages = client.subscribe(topic).from(first).deadline(PATIENCE).await?;
@@ -36,7 +38,7 @@ pub(crate) async fn read_all(
         process.record(Event::Subscribed { subscription, topic, from });
         while messages.position() != head {
             let next = timeout(PATIENCE, messages.next()).await;
-            let delivery = next.map_err(|_| "the messages of the file do not come")?;
+            let delivery = next.map_err(|_| "the stored messages do not come")?;
             match delivery {
                 Some(Delivery::End { .. }) | None => return Err("a topic has ended".into()),
                 Some(delivery) => process.record(told(subscription, &delivery)),

@@ -51,7 +51,7 @@ impl Crowd {
     /// Connects the clients, subscribes, and begins to work.
     pub(crate) async fn gather(
         options: &Options,
-        address: SocketAddr,
+        addresses: &[SocketAddr],
         log: &Log,
         rng: &mut Rng,
     ) -> Result<Self, Failed> {
@@ -66,7 +66,7 @@ impl Crowd {
         };
         for name in 1..=options.clients {
             let process = log.process(&format!("client{name}"));
-            let client = connect(address);
+            let client = connect(addresses);
             tokio::spawn(watch(client.events(), crowd.times.clone()));
             let own = crowd.subscribe(&client, &process, rng).await?;
             let pause = Duration::from_millis(options.pause);
@@ -145,13 +145,13 @@ impl Crowd {
 }
 
 /// A client that reconnects soon, because the next kill may come soon.
-pub(crate) fn connect(address: SocketAddr) -> Client {
+pub(crate) fn connect(addresses: &[SocketAddr]) -> Client {
     let config = ClientConfig::new()
         .deadline(PATIENCE / 2)
         .reconnect_base(Duration::from_millis(20))
         .reconnect_max(Duration::from_millis(160))
         .reconnect_stable(Duration::from_millis(100));
-    Client::builder().address(address).config(config).connect_lazily()
+    Client::builder().addresses(addresses).shuffle().config(config).connect_lazily()
 }
 
 /// Records the deliveries of a subscription. There is no other task between each of them and its

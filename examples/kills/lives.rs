@@ -1,10 +1,9 @@
-//! The lives of the server: processes that are killed, one after the other, on one port and file.
+//! The lives of the server: processes that are killed, one after the other, on one port.
 
 use std::{
     ffi::OsString,
-    io,
+    fmt, io,
     net::{Ipv4Addr, SocketAddr},
-    path::Path,
     process::Stdio,
     time::Duration,
 };
@@ -17,7 +16,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{Failed, PATIENCE, log::Process, options::Durability};
+use crate::{Failed, PATIENCE, log::Process};
 
 /// The lives of a server, the current one included.
 pub(crate) struct Lives {
@@ -39,17 +38,19 @@ pub(crate) struct Kills {
     pub(crate) early: usize,
 }
 
+impl fmt::Display for Kills {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { under_load, early } = self;
+        write!(f, "{under_load} under load, {early} more within 50 ms of a start")
+    }
+}
+
 impl Lives {
-    /// Begins the first life, on a free port.
-    pub(crate) fn begin(
-        folder: &Path,
-        durability: Durability,
-        process: Process,
-    ) -> Result<Self, Failed> {
+    /// Begins the first life, on a free port. The arguments behind that are the server's own.
+    pub(crate) fn begin(own: &[OsString], process: Process) -> Result<Self, Failed> {
         let (port, address) = hold_port()?;
-        let arguments = ["--durability", durability.name(), "--serve", &address.to_string()];
-        let mut arguments: Vec<_> = arguments.into_iter().map(OsString::from).collect();
-        arguments.push(folder.into());
+        let mut arguments: Vec<OsString> = vec!["--serve".into(), address.to_string().into()];
+        arguments.extend_from_slice(own);
         let current = start(&arguments)?;
         let (kills, faults) = Default::default();
         Ok(Self { arguments, current, address, _port: port, process, kills, faults })
@@ -68,6 +69,7 @@ impl Lives {
     }
 
     /// Lets the server live so long from its start.
+    #[allow(dead_code, reason = "each program uses its part")]
     pub(crate) async fn live_shortly(&mut self, time: Duration) -> Result<(), Failed> {
         sleep(time).await;
         self.kills.early += 1;

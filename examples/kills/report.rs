@@ -68,9 +68,8 @@ impl Report {
     pub(crate) fn print(&self) {
         let Figures { publishing, acknowledged, failed, deliveries, seen, .. } = self.figures;
         let Figures { starts, ok, remote, refused, not_sent, unknown, .. } = self.figures;
-        let Kills { under_load, early } = self.kills;
         let open = publishing.saturating_sub(acknowledged + failed);
-        println!("kills       {under_load} under load, {early} more within 50 ms of a start");
+        println!("kills       {}", self.kills);
         println!("publishes   {acknowledged} acknowledged, {open} unknown, {failed} failed");
         println!("deliveries  {deliveries}, of them {seen} waited for by their publishers");
         println!(

@@ -716,16 +716,16 @@ async fn idle_connections_are_cheap_and_get_every_message() {
     assert!(run.end().await.success());
 }
 
-/// 50 clients publish, call and listen while the server is killed. The program checks by the
-/// history that no message is lost, doubled or changed, and that no call runs twice.
-#[cfg(all(feature = "sqlite", target_os = "linux"))]
-async fn survives_kills(durability: &str) {
+/// Runs a program that kills servers under load. It checks by the history that no message is lost,
+/// doubled or changed, and that no call runs twice.
+#[cfg(all(any(feature = "sqlite", feature = "redis"), target_os = "linux"))]
+async fn survives(name: &str, arguments: &[&str]) {
     /// Its own waits are bounded by 120 s each.
     const RUN: Duration = Duration::from_secs(280);
-    let mut kills = Command::new(path_of("kills"));
-    kills.args(["--kills", "5", "--pause", "300", "--durability", durability]);
-    kills.stdin(Stdio::null()).kill_on_drop(true);
-    let ended = timeout(RUN, kills.output()).await.expect("it does not end").expect("it is built");
+    let mut program = Command::new(path_of(name));
+    program.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+    let ended = timeout(RUN, program.output()).await;
+    let ended = ended.expect("it does not end").expect("it is built");
     let (shown, told) =
         (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
     assert!(ended.status.success() && shown.contains("wrong       nothing"), "{shown}\n{told}");
@@ -734,11 +734,19 @@ async fn survives_kills(durability: &str) {
 #[cfg(all(feature = "sqlite", target_os = "linux"))]
 #[tokio::test]
 async fn topics_in_a_file_survive_kills_under_load() {
-    survives_kills("power").await;
+    survives("kills", &["--kills", "5", "--pause", "300", "--durability", "power"]).await;
 }
 
 #[cfg(all(feature = "sqlite", target_os = "linux"))]
 #[tokio::test]
 async fn topics_in_a_file_survive_kills_without_syncs() {
-    survives_kills("process").await;
+    survives("kills", &["--kills", "5", "--pause", "300", "--durability", "process"]).await;
+}
+
+/// Three servers share a Redis. Clients of one that is killed go on at the others.
+#[cfg(all(feature = "redis", target_os = "linux"))]
+#[tokio::test]
+async fn topics_in_redis_survive_kills_of_servers() {
+    let run = ["--seconds", "4", "--every", "1000", "--clients", "20", "--seed", "1"];
+    survives("cluster", &run).await;
 }

@@ -9,7 +9,7 @@ use super::{
     writer::{Append, Command},
 };
 use crate::{
-    protocol::{Code, Position, Topic},
+    protocol::{Code, Epoch, Position, Topic},
     sync::{Arc, AtomicUsize, Ordering},
     topic::{
         BoxFuture, Unavailable,
@@ -22,6 +22,8 @@ pub(super) struct Remote {
     pub(super) link: Arc<Link>,
     pub(super) orders: mpsc::UnboundedSender<Order>,
     pub(super) census: Census,
+    /// The epoch of the tail of a topic until Redis has said which one its log has.
+    pub(super) unknown: Epoch,
     /// Bytes of messages that wait to be sent, or for their answer.
     pub(super) queued: AtomicUsize,
 }
