@@ -140,8 +140,8 @@ impl RedisConfig {
     }
 
     /// The time in which Redis has to answer. After that the connection is replaced, and messages
-    /// without an answer are [`PublishError::Unavailable`](crate::PublishError::Unavailable).
-    /// Default: 5 s.
+    /// without an answer are [`PublishError::Unavailable`](crate::PublishError::Unavailable). A
+    /// connection has to be there within this time, or within 5 s if it is shorter. Default: 5 s.
     #[must_use]
     pub fn answer_within(mut self, time: Duration) -> Self {
         self.answer_within = time.min(LONGEST);

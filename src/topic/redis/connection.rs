@@ -22,8 +22,8 @@ use crate::{
 
 /// For how long readers of a closed log find the rest of it.
 const CLOSED_FOR: Duration = Duration::from_secs(600);
-/// The time in which a connection has to be there.
-pub(super) const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// The shortest time in which a connection has to be there.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
 macro_rules! script {
     ($flags:literal, $($name:literal),+) => {
@@ -101,9 +101,10 @@ impl Connection {
     /// Connects to a server that is not a replica.
     pub(super) async fn open(source: &Source, config: &RedisConfig) -> Result<Self, ConnectError> {
         let unreachable = |error: RedisError| ConnectError::Unreachable(error.to_string());
-        let client = source.master(CONNECT_WITHIN).await.map_err(ConnectError::Unreachable)?;
+        let client =
+            source.master(connect_within(config)).await.map_err(ConnectError::Unreachable)?;
         let settings = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_WITHIN))
+            .set_connection_timeout(Some(connect_within(config)))
             .set_response_timeout(Some(config.answer_within));
         let connecting = client.get_multiplexed_async_connection_with_config(&settings);
         let mut inner = connecting.await.map_err(unreachable)?;
@@ -243,6 +244,11 @@ impl Connection {
             done => Ok(done?),
         }
     }
+}
+
+/// The time in which a connection has to be there.
+pub(super) fn connect_within(config: &RedisConfig) -> Duration {
+    config.answer_within.max(CONNECT_WITHIN)
 }
 
 /// Gives the scripts to the server. Returns the names that it gives to them.

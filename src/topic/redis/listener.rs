@@ -29,7 +29,7 @@ use tokio::{
 use super::{
     TARGET,
     config::RedisConfig,
-    connection::{CONNECT_WITHIN, Connection},
+    connection::{Connection, connect_within},
     link::{Link, ended},
     names::Names,
     notice::{Notice, What},
@@ -149,7 +149,8 @@ impl Listener {
     async fn listen(mut self) {
         let mut attempt = 0;
         loop {
-            let connecting = timeout(self.config.answer_within, subscriber(&self.source));
+            let within = connect_within(&self.config);
+            let connecting = timeout(within, subscriber(&self.source, within));
             match connecting.await {
                 Ok(Ok(pubsub)) => {
                     attempt = 0;
@@ -180,7 +181,7 @@ impl Listener {
                 Event::Heard(message) => self.hear(&message),
                 Event::Ordered(order) => self.note(order),
                 Event::Answered(answer) => self.take(&mut session, answer),
-                Event::Reset(topic) => self.due.insert(topic),
+                Event::Reset(topic) => self.may_reset(topic),
                 Event::Check => self.check(),
                 Event::Ended => false,
             };
@@ -238,6 +239,11 @@ impl Listener {
             }
             What::Closed => self.tail.finish(&kept, notice.at),
         }
+        true
+    }
+
+    fn may_reset(&mut self, topic: Topic) -> bool {
+        self.due.insert(topic);
         true
     }
 
@@ -344,8 +350,8 @@ impl Listener {
 }
 
 /// A new connection for channels.
-async fn subscriber(source: &Source) -> Result<PubSub, String> {
-    let client = source.master(CONNECT_WITHIN).await?;
+async fn subscriber(source: &Source, within: Duration) -> Result<PubSub, String> {
+    let client = source.master(within).await?;
     client.get_async_pubsub().await.map_err(|error| error.to_string())
 }
 

@@ -1,9 +1,6 @@
 //! Ways to Redis: a sentinel that knows the master, and TLS.
 
-use bellwire::topic::redis::RedisConfig;
-
 use super::{
-    connect_with, message, publish, publish_again,
     server::{Redis, Sentinel},
     *,
 };
@@ -21,7 +18,7 @@ async fn a_sentinel_leads_to_the_master() {
 
     // The first one does not answer.
     let sentinels = ["unix:///nowhere/sentinel".to_owned(), sentinel.url()];
-    let config = RedisConfig::new().sentinels(sentinels.clone(), "shop");
+    let config = patient().sentinels(sentinels.clone(), "shop");
     let store = connect_with("redis://replaced", config).await;
     let mut subscriber = Subscriber::new(&store, "a").await;
     let one = publish(&store, "a", "1").await;
@@ -31,7 +28,7 @@ async fn a_sentinel_leads_to_the_master() {
     assert!(two.epoch != one.epoch && two.sequence == 1, "{two:?}");
     subscriber.gets(&[Step::Reset(at(two, 1)), message(1, "2")]).await;
 
-    let unknown = RedisConfig::new().sentinels(sentinels, "other");
+    let unknown = patient().sentinels(sentinels, "other");
     let refused = RedisTopics::connect_with("redis://replaced", unknown);
     let refused = bounded("connecting", refused).await;
     let Err(ConnectError::Unreachable(why)) = refused else { panic!("{refused:?}") };
@@ -53,7 +50,7 @@ async fn the_connection_may_have_tls() {
     });
     let (_redis, port) = Redis::with_tls([&server.2, &server.3, &client.2]);
     let url = format!("rediss://127.0.0.1:{port}");
-    let config = RedisConfig::new().roots(server.0).identity(client.0.clone(), client.1);
+    let config = patient().roots(server.0).identity(client.0.clone(), client.1);
     let store = connect_with(&url, config).await;
     let mut subscriber = Subscriber::new(&store, "a").await;
     publish(&store, "a", "1").await;
@@ -63,7 +60,7 @@ async fn the_connection_may_have_tls() {
     for (url, roots) in
         [(url.clone(), client.0), (format!("redis://127.0.0.1:{port}"), String::new())]
     {
-        let config = RedisConfig::new().roots(roots);
+        let config = patient().roots(roots);
         let refused = bounded("connecting", RedisTopics::connect_with(&url, config)).await;
         assert!(matches!(refused, Err(ConnectError::Unreachable(_))), "{refused:?}");
     }
