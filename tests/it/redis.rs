@@ -302,6 +302,8 @@ async fn a_failover_that_loses_messages_ends_the_epoch() {
     let (mut master, port) = Redis::with_port(&[]);
     let (replica, port_of_replica) =
         Redis::with_port(&["--replicaof", &format!("127.0.0.1 {port}")]);
+    // The first replica of a master ends all epochs.
+    replica.is_in_sync().await;
     let relay = Relay::to(&master);
     let store = connect(&relay.url()).await;
     let mut subscriber = Subscriber::new(&store, "a").await;
@@ -340,6 +342,28 @@ async fn a_replica_is_refused() {
     let refused = bounded("connecting", RedisTopics::connect(&url(&replica))).await;
     let Err(ConnectError::Unreachable(why)) = refused else { panic!("{refused:?}") };
     assert!(why.contains("read only") || why.contains("MASTERDOWN"), "{why}");
+}
+
+/// A master without a replica has no history that a replica could share. It begins one with the
+/// first replica.
+#[tokio::test]
+async fn the_first_replica_ends_all_epochs() {
+    let (master, port) = Redis::with_port(&[]);
+    let store = connect(&url(&master)).await;
+    let mut subscriber = Subscriber::new(&store, "a").await;
+    let one = publish(&store, "a", "1").await;
+    subscriber.gets(&[message(1, "1")]).await;
+    let attach = || Redis::with_port(&["--replicaof", &format!("127.0.0.1 {port}")]).0;
+    let replica = attach();
+    replica.is_in_sync().await;
+    let two = publish(&store, "a", "2").await;
+    assert!(two.epoch != one.epoch && two.sequence == 1, "{two:?}");
+    subscriber.gets(&[Step::Reset(at(two, 1)), message(1, "2")]).await;
+    // Later ones do not.
+    drop(replica);
+    attach().is_in_sync().await;
+    assert_eq!(publish(&store, "a", "3").await, Published::new(two.epoch, 2));
+    subscriber.gets(&[message(2, "3")]).await;
 }
 
 #[tokio::test]

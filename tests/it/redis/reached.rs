@@ -10,8 +10,7 @@ use super::{
 async fn a_sentinel_leads_to_the_master() {
     let (mut master, port) = Redis::with_port(&[]);
     let replica = Redis::with_port(&["--replicaof", &format!("127.0.0.1 {port}")]).0;
-    let is_up = |info: &str| info.contains("master_link_status:up");
-    replica.until(&["INFO", "replication"], is_up).await;
+    replica.is_in_sync().await;
     let folder = tempfile::tempdir().unwrap();
     let sentinel = Sentinel::start(folder.path(), port);
     sentinel.knows_a_replica().await;

@@ -88,6 +88,12 @@ impl Redis {
         run(UnixStream::connect(self.socket()).expect("redis-server"), words)
     }
 
+    /// Waits until this replica has what its master has.
+    pub(super) async fn is_in_sync(&self) {
+        let is_up = |info: &str| info.contains("master_link_status:up");
+        self.until(&["INFO", "replication"], is_up).await;
+    }
+
     /// Waits until a command has this answer.
     pub(super) async fn until(&self, words: &[&str], is_right: impl Fn(&str) -> bool) {
         let right = async {
