@@ -14,8 +14,11 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Redis 7, Valkey 7.2, or later is needed: one server, perhaps with replicas. Redis Cluster is not
-//! supported, and after a failover the URL has to lead to the new master.
+//! Redis 7, Valkey 7.2, or later is needed: one server, perhaps with replicas. After a failover the
+//! URL has to lead to the new master, or [sentinels](RedisConfig::sentinels) do. Redis Cluster is not
+//! supported: all keys of a store have one hash tag, so a cluster would not spread them, and the
+//! store does not follow `MOVED`. With the feature `tls`, URLs may begin with `rediss`; if the process
+//! has no default `CryptoProvider` of rustls then, the store installs that of ring.
 //!
 //! # What survives what
 //!
@@ -30,8 +33,10 @@
 //! | Redis restarts, whether it had saved the data or not | every topic begins a new epoch | reset |
 //! | a replica is promoted, whether it has all messages or not | the same | reset |
 //! | no replica for the time of `repl-backlog-ttl`, if that is not 0 | the same | reset |
+//! | a master without replicas since its start gets its first one | the same | reset |
 //! | the stream of one topic is lost: `DEL`, eviction | those of this topic are gone | an exact gap |
 //! | the key `heads` is lost: `DEL`, eviction, `FLUSHALL` | all are gone | reset |
+//! | another `maxmemory-policy`, and the memory is full | as one of the two rows above | a gap or a reset |
 //! | a full memory, with `maxmemory-policy noeviction` | [`PublishError::Busy`] until there is room | go on |
 //!
 //! # How Redis has to be set up
@@ -55,6 +60,7 @@
 //! | `PREFIX{0}:heads` | hash | the replication id, and the epoch and next number of each log |
 //! | `PREFIX{0}:notes` | hash | where topics go on that have no log now |
 //! | `PREFIX{0}:log:TOPIC` | stream | the messages, under ids that begin with their number |
+//! | `PREFIX{0}:producer:ID` | hash | the last number of a producer in each topic, and where that message is |
 //! | `PREFIX{0}:closed:TOPIC:EPOCH` | stream | the same for 10 min after the log was closed |
 //!
 //! One Lua script does each operation, and Redis runs nothing else meanwhile. Messages that wait
