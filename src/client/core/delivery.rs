@@ -240,10 +240,15 @@ impl Delivery {
     }
 
     /// The position behind it, if it is a loss. What [`Slow::Latest`](crate::Slow::Latest) leaves
-    /// out is not a loss, because the subscription asked for it.
+    /// out is not a loss, because the subscription asked for it. Nor is what later messages have
+    /// replaced.
     pub(crate) fn loss(&self) -> Option<Position> {
         match self {
-            Self::Gap(Gap { cause: GapCause::Server(code), .. }) if *code == Code::SLOW => None,
+            Self::Gap(Gap { cause: GapCause::Server(code), .. })
+                if [Code::SLOW, Code::REPLACED].contains(code) =>
+            {
+                None
+            }
             Self::Gap(_) | Self::Reset { .. } => self.behind(),
             Self::Notification(_) | Self::End { .. } | Self::Lost { .. } => None,
         }
