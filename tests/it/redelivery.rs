@@ -96,7 +96,8 @@ fn retention() -> GapCause {
 #[tokio::test(start_paused = true)]
 async fn unacknowledged_notifications_come_again_marked() {
     let (_client, server, mut net, mut all) = begun(10, 1..=6).await;
-    let taken = [job(&mut all).await, job(&mut all).await, job(&mut all).await, job(&mut all).await];
+    let taken =
+        [job(&mut all).await, job(&mut all).await, job(&mut all).await, job(&mut all).await];
     taken[0].ack();
     taken[2].ack();
     assert_eq!((all.position(), all.acknowledged()), (at("e:5"), at("e:2")));
@@ -229,7 +230,9 @@ async fn a_new_log_ends_redelivery() {
     // This waited in the queue, which is kept if the resume is in another log.
     assert_eq!(read(&mut all, 1).await, [(2, true)]);
     assert_eq!(gap(&mut all).await, (3, 6, GapCause::Lost));
-    assert!(matches!(next(&mut all).await, Delivery::Reset { position, .. } if position == at("f:1")));
+    assert!(
+        matches!(next(&mut all).await, Delivery::Reset { position, .. } if position == at("f:1"))
+    );
     assert_eq!(all.acknowledged(), at("f:1"));
     assert_eq!(read(&mut all, 1).await, [(1, false)]);
     settle().await;
@@ -238,7 +241,9 @@ async fn a_new_log_ends_redelivery() {
     let mut server = net.greet().await;
     server.expect("4 /subscribe;from=f:1;window=10 jobs").await;
     server.send("4 ok;epoch=e;next=1;lease=60").await;
-    assert!(matches!(next(&mut all).await, Delivery::Reset { position, .. } if position == at("e:7")));
+    assert!(
+        matches!(next(&mut all).await, Delivery::Reset { position, .. } if position == at("e:7"))
+    );
     server.expect("5 /unsubscribe jobs").await;
     server.send("5 ok;next=e:1").await;
     server.expect("6 /subscribe;from=e:7;window=10 jobs").await;
@@ -526,7 +531,9 @@ async fn every_number_is_handed_over_until_it_is_acknowledged() {
             for _ in 0..random.u8(..6) {
                 let patience = Duration::from_millis(random.u64(..40));
                 match tokio::time::timeout(patience, all.next()).await {
-                    Ok(delivery) => handed.take(delivery.unwrap().into_notification().unwrap(), seed),
+                    Ok(delivery) => {
+                        handed.take(delivery.unwrap().into_notification().unwrap(), seed)
+                    }
                     Err(_) => (0..random.u8(..2)).for_each(|_| handed.ack(&mut random)),
                 }
             }
