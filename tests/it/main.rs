@@ -52,6 +52,7 @@ mod readme;
 mod recipes;
 mod reconnect;
 mod reconnect_storm;
+mod redelivery;
 mod resend;
 mod resume;
 mod runtimes;
