@@ -261,6 +261,7 @@
 //! - `json` (default): typed calls and handlers with serde.
 //! - `codec`: lines as a `tokio_util::codec`.
 //! - `tls`: TLS on both sides, with rustls and ring: `tls::TlsListener`, `ClientBuilder::tls`.
+//! - `redis`: topics in Redis or Valkey that several servers share, [`topic::redis`].
 //! - `sqlite`: topics in a file that survive restarts, [`topic::sqlite`].
 //! - `tower`: a stack of tower layers around the handlers, `Router::tower`.
 //! - `metrics`: statistics and handler times, for the `metrics` facade.

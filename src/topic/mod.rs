@@ -16,11 +16,13 @@ mod log;
 mod memory;
 mod publisher;
 mod readers;
+#[cfg(feature = "redis")]
+pub mod redis;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 #[cfg(feature = "store-suite")]
 pub mod suite;
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "redis", feature = "sqlite"))]
 mod tail;
 
 use std::{

@@ -53,6 +53,8 @@ mod recipes;
 mod reconnect;
 mod reconnect_storm;
 mod redelivery;
+#[cfg(feature = "redis")]
+mod redis;
 mod resend;
 mod resume;
 mod runtimes;

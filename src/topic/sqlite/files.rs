@@ -9,6 +9,7 @@ use super::{
     history::Task,
 };
 use crate::{
+    protocol::Code,
     sync::{AtomicUsize, Ordering},
     topic::{
         BoxFuture, Unavailable,
@@ -51,6 +52,8 @@ impl Files {
 }
 
 impl Archive for Files {
+    const LOST: Code = Code::CORRUPT;
+
     fn fetch(&self, ask: Ask) -> BoxFuture<Result<Vec<Fetched>, Unavailable>> {
         let (done, fetched) = oneshot::channel();
         match self.tasks.send(Task::Fetch(ask, done)) {

@@ -97,8 +97,8 @@ impl<A: Archive> TailReader<A> {
         edge: u64,
     ) -> Poll<Result<Option<Read>, Unavailable>> {
         if self.asked.as_ref().is_none_or(|asked| asked.from != from) {
-            let log = self.kept.log().ok_or_else(|| Unavailable("the log has no name".into()))?;
-            let messages = self.tail.archive.fetch(Ask { log, from, bytes: FETCH });
+            let (topic, log) = (self.kept.entry.topic.clone(), self.kept.log().unwrap_or(0));
+            let messages = self.tail.archive.fetch(Ask { topic, log, from, bytes: FETCH });
             self.asked = Some(Asked { from, messages });
         }
         let Some(asked) = &mut self.asked else { return Poll::Pending };
@@ -113,7 +113,7 @@ impl<A: Archive> TailReader<A> {
         let next = messages.first().map_or(edge, |found| found.sequence.min(edge));
         if next > from.next {
             let is_retained = self.kept.first() <= from.next;
-            return is_retained.then_some(Read::Gap { last: next - 1, reason: Code::CORRUPT });
+            return is_retained.then_some(Read::Gap { last: next - 1, reason: A::LOST });
         }
         let mut chunk = Log::new(&self.kept.entry.topic, from, UNBOUNDED);
         let mut buffer = Vec::new();
