@@ -68,6 +68,7 @@
 //! [`check_every`](RedisConfig::check_every).
 
 mod census;
+mod command;
 mod config;
 mod connection;
 mod error;
@@ -88,13 +89,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::{
     census::Census,
+    command::{Append, Command},
     connection::{Connection, Once},
     link::{Link, State, ended},
     listener::Listener,
     reader::RedisReader,
     remote::Remote,
     source::Source,
-    writer::{Append, Command, Writer},
+    writer::Writer,
 };
 pub use self::{config::RedisConfig, error::ConnectError};
 use super::{
@@ -106,9 +108,6 @@ use crate::{
     protocol::{DEFAULT_MAX_LINE, Position, Topic, encode},
     sync::{Arc, AtomicUsize},
 };
-
-/// The target of the log events.
-const TARGET: &str = "bellwire::store";
 
 /// A [`TopicStore`] in Redis or Valkey. Cheap to clone. See the [module](self).
 ///

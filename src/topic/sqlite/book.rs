@@ -80,7 +80,7 @@ impl Book {
     pub(super) fn append(&mut self, batch: Vec<Append>) {
         let mut changes = Changes::new();
         let written = self.transact(|book| book.write(&batch, &mut changes));
-        self.tail.archive.written(batch.iter().map(|append| append.payload.len()).sum());
+        self.tail.archive.written(batch.iter().map(Append::bytes).sum());
         match written {
             Ok(numbers) => self.hand_out(batch, &numbers, changes),
             Err(failure) => self.give_up(batch, changes, &failure),

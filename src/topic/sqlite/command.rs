@@ -26,3 +26,13 @@ pub(super) struct Append {
     pub(super) payload: Bytes,
     pub(super) done: oneshot::Sender<Result<Published, PublishError>>,
 }
+
+/// What a waiting message takes beyond its payload and its topic, in bytes, about.
+const OVERHEAD: usize = 128;
+
+impl Append {
+    /// The bytes that it takes while it waits.
+    pub(super) fn bytes(&self) -> usize {
+        OVERHEAD + self.topic.as_str().len() + self.payload.len()
+    }
+}

@@ -134,7 +134,7 @@ impl SqliteConfig {
         self
     }
 
-    /// Bytes of messages that wait to be written. Further ones are refused with
+    /// Bytes of messages, with 128 bytes for each, that wait to be written. Further ones are refused with
     /// [`PublishError::Busy`](crate::PublishError::Busy). Default: 16 MiB.
     #[must_use]
     pub fn queue_bytes(mut self, bytes: usize) -> Self {

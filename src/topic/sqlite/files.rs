@@ -36,7 +36,7 @@ impl Files {
 
     /// Lets a message wait to be written, if there is room.
     pub(super) fn queue(&self, append: Append, limit: usize) -> Result<(), Unavailable> {
-        let bytes = append.payload.len();
+        let bytes = append.bytes();
         let before = self.queued.fetch_add(bytes, Ordering::Relaxed);
         if before.saturating_add(bytes) > limit && before > 0 {
             self.written(bytes);
