@@ -26,7 +26,7 @@ use crate::{
         handlers::router::Router,
         keys::{
             KeyTable, MemoryKeys,
-            runs::{Keyed, RunBounds},
+            config::Bounds, runs::Keyed,
         },
         peer_addr::PeerAddr,
         publishing::Publishing,
@@ -230,7 +230,7 @@ impl<L: Listener> Server<L> {
         let (run, runs) = mpsc::unbounded_channel();
         let keyed = table.map(|table| {
             // After the end of the server nothing takes a run, and it ends at once.
-            Keyed::new(table, RunBounds::of(&self.config), move |new| drop(run.send(new)))
+            Keyed::new(table, Bounds::of_runs(&self.config), move |new| drop(run.send(new)))
         });
         let environment = Environment {
             config: self.config,
