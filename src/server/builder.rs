@@ -24,10 +24,7 @@ use crate::{
         },
         handle::ServerHandle,
         handlers::router::Router,
-        keys::{
-            KeyTable, MemoryKeys,
-            config::Bounds, runs::Keyed,
-        },
+        keys::{KeyTable, MemoryKeys, config::Bounds, runs::Keyed},
         peer_addr::PeerAddr,
         publishing::Publishing,
         sessions::Sessions,

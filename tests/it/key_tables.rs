@@ -245,7 +245,7 @@ async fn a_full_table_refuses_new_keys(kind: impl Kind) {
 }
 
 async fn the_bytes_are_bounded(kind: impl Kind) {
-    let table = kind.open(KeysConfig::new().bytes(2 * 66_000)).await;
+    let table = kind.open(KeysConfig::new().bytes(2 * 66_500)).await;
     // Each of another owner.
     let of = |principal| KeyedRequest::new(Some(principal), "a", "pay", b"40");
     let [a, b, c] = ["a", "b", "c"].map(of);
@@ -263,9 +263,12 @@ async fn no_owner_fills_a_table(kind: impl Kind) {
     let network = |last: u8| IpAddr::from([10, 0, 0, last]);
     let of = |principal, key: usize| KeyedRequest::new(principal, &key.to_string(), "pay", b"");
     let mut held = Vec::new();
-    for (principal, address) in
-        [(Some("ada"), network(1)), (Some("bob"), network(1)), (None, network(1)), (None, network(2))]
-    {
+    for (principal, address) in [
+        (Some("ada"), network(1)),
+        (Some("bob"), network(1)),
+        (None, network(1)),
+        (None, network(2)),
+    ] {
         let mut count = 0;
         let offset = 100 * held.len();
         while begin(&table, &of(principal, offset + count).peer(address)).await == "Run" {

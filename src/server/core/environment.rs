@@ -14,7 +14,8 @@ use crate::{
         handlers::router::{Methods, Router},
         keys::{
             KeyTable,
-            config::Bounds, runs::{DetachedRun, Keyed},
+            config::Bounds,
+            runs::{DetachedRun, Keyed},
         },
         peer_addr::PeerAddr,
         publishing::Publishing,

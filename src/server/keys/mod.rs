@@ -2,9 +2,12 @@
 //!
 //! [`KeyTable`] is the one trait behind them. [`MemoryKeys`] is the default, and
 #![cfg_attr(feature = "sqlite", doc = "[`SqliteKeys`] keeps the keys in a file.")]
-#![cfg_attr(not(feature = "sqlite"), doc = "`SqliteKeys`, with the feature `sqlite`, keeps the keys in a file.")]
-//! A table only stores what it is told. The server starts handlers,
-//! keeps them running when their callers are gone, and lets repeats wait for a run in progress.
+#![cfg_attr(
+    not(feature = "sqlite"),
+    doc = "`SqliteKeys`, with the feature `sqlite`, keeps the keys in a file."
+)]
+//! A table only stores what it is told. The server starts handlers, keeps them running when their
+//! callers are gone, and lets repeats wait for a run in progress.
 
 pub(super) mod config;
 mod digest;
@@ -47,7 +50,8 @@ pub use crate::topic::BoxFuture;
 /// handler may have run.
 ///
 /// An outcome is kept for [`KeyWindow::kept`], counted from `finish`, and a lost one for as long
-/// from the restart. (A clock that is set may not shorten that.) No entry leaves earlier: a table without room answers [`Begun::Full`].
+/// from the restart. A clock that is set may not shorten that. No entry leaves earlier: a table
+/// without room answers [`Begun::Full`].
 ///
 /// # What several servers have to do
 ///
@@ -250,8 +254,8 @@ impl KeyedRequest {
         self.id.principal.as_deref()
     }
 
-    /// Where an anonymous peer comes from, if it has an IP address: of IPv6, the network of 64 bits.
-    /// It does not belong to the key, and tells only on whose account an entry goes.
+    /// Where an anonymous peer comes from, if it has an IP address: of IPv6, the network of 64
+    /// bits. It does not belong to the key, and tells only on whose account an entry goes.
     pub fn network(&self) -> Option<IpAddr> {
         match self.owner {
             Owner::Network(network) => Some(network),

@@ -17,9 +17,7 @@ use crate::{
     server::{
         config::ServerConfig,
         handlers::reply::{Ended, Rejection},
-        keys::{
-            KeyId, KeyTable, KeyedOutcome, KeyedRequest, config::Bounds, shares::Shares,
-        },
+        keys::{KeyId, KeyTable, KeyedOutcome, KeyedRequest, config::Bounds, shares::Shares},
     },
     sync::{Arc, Mutex},
 };

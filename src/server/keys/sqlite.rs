@@ -121,7 +121,8 @@ impl SqliteKeys {
         request: &KeyedRequest,
         number: u64,
     ) -> BoxFuture<Result<Begun, KeysUnavailable>> {
-        let entered = Entered { keys: self.clone(), request: request.clone(), number, stays: false };
+        let entered =
+            Entered { keys: self.clone(), request: request.clone(), number, stays: false };
         let put = KeyChange::Put(row(request, number));
         let written = self.0.write(put, None);
         Box::pin(async move {

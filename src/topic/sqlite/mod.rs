@@ -61,6 +61,7 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+pub(crate) use self::keys::{KeyChange, KeyRow, KeyWrite, LoadedKeys};
 use self::{
     book::Book,
     command::{Append, Command},
@@ -68,7 +69,6 @@ use self::{
     keys::LoadKeys,
     writer::Writer,
 };
-pub(crate) use self::keys::{KeyChange, KeyRow, KeyWrite, LoadedKeys};
 pub use self::{
     config::{Durability, SqliteConfig},
     error::OpenError,

@@ -47,7 +47,10 @@ pub(super) fn open(path: &Path, config: &SqliteConfig) -> Result<Opened, OpenErr
     let boot = boot(config.durability);
     let is_new = file::is_new(&connection)?;
     if is_new {
-        file::create(&connection, &Meta { is_clean: true, boot: boot.clone(), ..new_meta(config) })?;
+        file::create(
+            &connection,
+            &Meta { is_clean: true, boot: boot.clone(), ..new_meta(config) },
+        )?;
     }
     file::set_journal(&connection)?;
     file::set_limit(&connection, config.file_bytes)?;
@@ -250,9 +253,12 @@ mod tests {
     fn a_crash_of_the_system_may_lose_commits_that_were_not_synced() {
         let meta = new_meta(&SqliteConfig::new());
         let count = Some(Count { store: meta.store, commits: meta.commits });
-        for (boot, is_clean, whole) in
-            [("one", false, true), ("other", false, false), ("other", true, true), (SYNCED, false, true)]
-        {
+        for (boot, is_clean, whole) in [
+            ("one", false, true),
+            ("other", false, false),
+            ("other", true, true),
+            (SYNCED, false, true),
+        ] {
             let meta = Meta { boot: boot.into(), is_clean, ..meta.clone() };
             assert_eq!(is_whole(&meta, count, "one"), whole, "{boot} {is_clean}");
         }

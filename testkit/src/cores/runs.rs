@@ -9,7 +9,12 @@ use std::{
     time::Duration,
 };
 
-use bellwire::{Random, protocol::Time, server::keys::{KeysConfig, MemoryKeys}, unstable::server::DetachedRun};
+use bellwire::{
+    Random,
+    protocol::Time,
+    server::keys::{KeysConfig, MemoryKeys},
+    unstable::server::DetachedRun,
+};
 
 use super::world::World;
 
