@@ -1,4 +1,4 @@
-//! The server: topics in a file, and two methods.
+//! The server: topics and keys in a file, and two methods.
 
 use std::{
     path::{Path, PathBuf},
@@ -10,7 +10,10 @@ use std::{
 use bellwire::{
     Failure, Publisher, Router, Server, ServerConfig,
     protocol::Code,
-    server::{IntoReply, Reply},
+    server::{
+        IntoReply, Reply,
+        keys::{KeysConfig, SqliteKeys},
+    },
     topic::sqlite::{Durability, SqliteConfig, SqliteTopics},
 };
 use tokio::time::sleep;
@@ -29,8 +32,12 @@ pub(crate) async fn serve(arguments: &[PathBuf], durability: Durability) -> Resu
     end_with_parent();
     let starts = Arc::new(Starts::open(&folder.join(STARTS))?);
     let topics = open(folder, durability).await?;
+    // All keys of a run, because no key leaves within it; and as much again, because a single owner
+    // gets half.
+    let config = KeysConfig::new().entries(2_000_000).bytes(2 << 30);
+    let keys = SqliteKeys::open(&topics, config).await?;
     let config = ServerConfig::new().allow_publish(true);
-    let server = Server::bind(address.display()).await?.config(config).topics(topics);
+    let server = Server::bind(address.display()).await?.config(config).topics(topics).keys(keys);
     println!("listening on {}", server.local_addr()?);
     let publisher = server.publisher();
     let of_calls = starts.clone();

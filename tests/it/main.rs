@@ -29,6 +29,7 @@ mod history;
 mod imports;
 mod in_memory;
 mod interactions;
+mod key_tables;
 mod keyed;
 mod keyed_calls;
 mod latest_per_key;

@@ -2,6 +2,8 @@
 //!
 //! What every store has to do is tested by the suite (`store_suite`).
 
+pub(crate) mod keys;
+
 use std::{
     collections::HashMap,
     fs::{self, File},
