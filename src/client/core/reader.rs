@@ -155,7 +155,7 @@ impl Reader {
         let mut state = self.state.lock();
         change(&mut state);
         let due = state.handled.take_due();
-        let watch = state.to_be_watched();
+        let watch = state.take_watch();
         drop(state);
         due.into_iter().for_each(|position| (self.report)(Report::Handled(position)));
         watch.into_iter().for_each(|time| (self.report)(Report::Watch(time)));
@@ -175,7 +175,7 @@ impl fmt::Debug for Reader {
 
 impl State {
     /// When the lowest unacknowledged item is overdue, if the topic has no timer for the reader yet.
-    fn to_be_watched(&mut self) -> Option<Time> {
+    fn take_watch(&mut self) -> Option<Time> {
         let overdue = self.overdue.as_mut().filter(|overdue| !overdue.is_watched)?;
         let due = overdue.due(self.handled.lowest());
         overdue.is_watched = due.is_some();
