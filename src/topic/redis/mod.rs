@@ -29,6 +29,7 @@
 //! | Redis stops to answer | stay; publishing is refused with [`PublishError::Busy`] | wait |
 //! | Redis restarts, whether it had saved the data or not | every topic begins a new epoch | reset |
 //! | a replica is promoted, whether it has all messages or not | the same | reset |
+//! | the first replica of a master connects: Redis takes another replication id | the same | reset |
 //! | no replica for the time of `repl-backlog-ttl`, if that is not 0 | the same | reset |
 //! | the stream of one topic is lost: `DEL`, eviction | those of this topic are gone | an exact gap |
 //! | the key `heads` is lost: `DEL`, eviction, `FLUSHALL` | all are gone | reset |
