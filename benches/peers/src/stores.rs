@@ -21,6 +21,7 @@ use bellwire::{
     Publisher, Random,
     topic::{
         MemoryTopics,
+        redis::{RedisConfig, RedisTopics},
         sqlite::{Durability, SqliteConfig, SqliteTopics},
     },
 };
@@ -41,6 +42,7 @@ pub enum Row {
     Memory,
     SqliteProcess,
     Sqlite,
+    Redis,
     RedisStream,
     RedisStreamSynced,
     JetStream,
@@ -71,6 +73,7 @@ impl Row {
             Self::Memory => "bellwire, memory",
             Self::SqliteProcess => "bellwire, SQLite, `Durability::Process`",
             Self::Sqlite => "bellwire, SQLite, `Durability::Power`",
+            Self::Redis => "bellwire, Redis without a file",
             Self::RedisStream => "Redis stream, synced every second",
             Self::RedisStreamSynced => "Redis stream, synced at each write",
             Self::JetStream => "JetStream in a file",
@@ -83,6 +86,9 @@ impl Row {
             Self::Memory => "nothing: it is in the memory of the server",
             Self::SqliteProcess => "the end of the process; a power failure ends the epoch",
             Self::Sqlite => "the end of the process, and a power failure",
+            Self::Redis => {
+                "the end of the server; the end of redis-server, and a failover, end the epoch"
+            }
             Self::RedisStream => {
                 "the end of redis-server; the last second is lost with the power, in silence"
             }
@@ -139,6 +145,7 @@ async fn start(row: Row, dir: &Path) -> Result<Started> {
         }
         Row::SqliteProcess => sqlite(dir, Durability::Process).await,
         Row::Sqlite => sqlite(dir, Durability::Power).await,
+        Row::Redis => redis_topics().await,
         Row::RedisStream => redis_stream(dir, "everysec").await,
         Row::RedisStreamSynced => redis_stream(dir, "always").await,
         Row::JetStream => jet_stream(dir).await,
@@ -150,6 +157,14 @@ async fn sqlite(dir: &Path, durability: Durability) -> Result<Started> {
     let store = SqliteTopics::open_with(dir.join("topics.db"), config).await?;
     let target = Target::Bellwire(Publisher::new(store.clone()));
     Ok(Started { target, _server: None, sqlite: Some(store) })
+}
+
+async fn redis_topics() -> Result<Started> {
+    let server = child::redis()?;
+    let config = RedisConfig::new().retained_messages(RETAINED);
+    let url = format!("redis://{}/", server.address);
+    let target = Target::Bellwire(Publisher::new(RedisTopics::connect_with(&url, config).await?));
+    Ok(Started { target, _server: Some(server), sqlite: None })
 }
 
 async fn redis_stream(dir: &Path, sync: &str) -> Result<Started> {
