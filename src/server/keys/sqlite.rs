@@ -114,32 +114,28 @@ impl SqliteKeys {
     pub fn held_bytes(&self) -> usize {
         self.0.table.lock().bytes()
     }
-
-    /// Enters a key in the file. The caller has entered it in the table.
-    fn start(
-        &self,
-        request: &KeyedRequest,
-        number: u64,
-    ) -> BoxFuture<Result<Begun, KeysUnavailable>> {
-        let entered =
-            Entered { keys: self.clone(), request: request.clone(), number, stays: false };
-        let put = KeyChange::Put(row(request, number));
-        let written = self.0.write(put, None);
-        Box::pin(async move {
-            let mut entered = entered;
-            written.await?;
-            entered.stays = true;
-            Ok(Begun::Run)
-        })
-    }
 }
 
-/// A key whose run has not begun. If it is dropped so, the key is new again.
+/// A key that was entered in the table, and whose run has not begun. If it is dropped so, the key is
+/// new again.
 struct Entered {
     keys: SqliteKeys,
     request: KeyedRequest,
     number: u64,
     stays: bool,
+}
+
+impl Entered {
+    /// Enters the key in the file, too.
+    fn write(mut self) -> BoxFuture<Result<Begun, KeysUnavailable>> {
+        let put = KeyChange::Put(row(&self.request, self.number));
+        let written = self.keys.0.write(put, None);
+        Box::pin(async move {
+            written.await?;
+            self.stays = true;
+            Ok(Begun::Run)
+        })
+    }
 }
 
 impl Drop for Entered {
@@ -220,7 +216,10 @@ impl KeyTable for SqliteKeys {
         self.0.remove(expired);
         match found {
             Found::Known(begun) => Box::pin(ready(Ok(begun))),
-            Found::New(number) => self.start(request, number),
+            Found::New(number) => {
+                let (keys, request) = (self.clone(), request.clone());
+                Entered { keys, request, number, stays: false }.write()
+            }
         }
     }
 
