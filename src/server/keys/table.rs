@@ -48,7 +48,7 @@ pub(super) type Waiting = Vec<oneshot::Sender<KeyedOutcome>>;
 /// What a table knows of a key.
 pub(super) enum Found {
     /// Nothing. It was entered, with a run in progress, under this number.
-    New(u64),
+    New(#[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "for the file"))] u64),
     Known(Begun),
 }
 
