@@ -127,12 +127,14 @@ struct Entered {
 
 impl Entered {
     /// Enters the key in the file, too.
-    fn write(mut self) -> BoxFuture<Result<Begun, KeysUnavailable>> {
+    fn write(self) -> BoxFuture<Result<Begun, KeysUnavailable>> {
         let put = KeyChange::Put(row(&self.request, self.number));
         let written = self.keys.0.write(put, None);
         Box::pin(async move {
+            // All of it, and not one field, lives as long as the future.
+            let mut entered = self;
             written.await?;
-            self.stays = true;
+            entered.stays = true;
             Ok(Begun::Run)
         })
     }
