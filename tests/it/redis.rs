@@ -611,6 +611,13 @@ async fn resets_are_spread() {
     let (_, first, _) = bounded("a reset", select_all(reading.iter_mut())).await;
     drop(reading);
     assert!(matches!(subscribers[first].steps[..], [Step::Reset(to)] if to.epoch == epoch));
+    // The store asks a few times more where all topics are.
+    let asked = |info: &str| -> u64 {
+        let calls = info.split_once("cmdstat_evalsha:calls=").unwrap().1;
+        calls.split_once(',').unwrap().0.parse().unwrap()
+    };
+    let enough = asked(&redis.run(&["INFO", "commandstats"])) + 4;
+    redis.until(&["INFO", "commandstats"], |info| asked(info) >= enough).await;
     // The others wait, unless somebody comes who has to know.
     let waiting = (first + 1) % 3;
     let name = subscribers[waiting].name.clone();
@@ -634,6 +641,27 @@ async fn a_store_says_why_it_cannot_connect() {
     let Err(ConnectError::Unreachable(why)) = refused else { panic!("{refused:?}") };
     assert!(!why.contains("wrong"), "{why}");
     publish(&connect(&with("right")).await, "a", "1").await;
+}
+
+#[tokio::test]
+async fn extreme_settings_work() {
+    let redis = Redis::start();
+    let (long, most) = (Duration::MAX, usize::MAX);
+    let largest = RedisConfig::new().retained_messages(most).retained_bytes(most).topics(most);
+    let largest = largest.expiry(Some(long)).check_every(long).reset_every(long).remember(long);
+    let largest = largest.answer_within(long).queue_bytes(most).tail_bytes(most);
+    let smallest = RedisConfig::new().retained_messages(0).retained_bytes(0).tail_bytes(0);
+    let smallest = smallest.queue_bytes(0).tail_bytes_total(0).reset_every(Duration::ZERO);
+    let smallest = smallest.check_every(Duration::ZERO).expiry(None).prefix("smallest");
+    for config in [largest.tail_bytes_total(most), smallest] {
+        let store = connect_with(&url(&redis), config).await;
+        let mut subscriber = Subscriber::new(&store, "a").await;
+        publish(&store, "a", "1").await;
+        subscriber.gets(&[message(1, "1")]).await;
+        bounded("once", store.publish_once("p", u64::MAX, "a", "2")).await.unwrap();
+        subscriber.gets(&[message(2, "2")]).await;
+        bounded("the end", store.shutdown()).await;
+    }
 }
 
 #[tokio::test]

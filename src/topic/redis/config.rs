@@ -4,6 +4,11 @@ use std::{fmt, time::Duration};
 
 use crate::random::Random;
 
+/// The longest time of a setting, because Redis and timers know no end.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+/// The most messages of a setting: numbers of a script have 53 bits.
+const MOST: usize = (usize::MAX >> 11) + 1;
+
 /// The settings and bounds of [`RedisTopics`](super::RedisTopics). Each method replaces a default.
 /// All servers that share topics should have the same limits, because each append enforces those of
 /// its server.
@@ -80,7 +85,7 @@ impl RedisConfig {
     /// Messages that Redis keeps per topic, at least 1. The oldest leave first. Default: 65,536.
     #[must_use]
     pub fn retained_messages(mut self, messages: usize) -> Self {
-        self.retained_messages = messages.max(1);
+        self.retained_messages = messages.clamp(1, MOST);
         self
     }
 
@@ -97,7 +102,7 @@ impl RedisConfig {
     /// to their topics. Default: 7 days.
     #[must_use]
     pub fn expiry(mut self, expiry: Option<Duration>) -> Self {
-        self.expiry = expiry.map(|expiry| expiry.max(Duration::from_millis(1)));
+        self.expiry = expiry.map(|expiry| expiry.clamp(Duration::from_millis(1), LONGEST));
         self
     }
 
@@ -139,7 +144,7 @@ impl RedisConfig {
     /// Default: 5 s.
     #[must_use]
     pub fn answer_within(mut self, time: Duration) -> Self {
-        self.answer_within = time;
+        self.answer_within = time.min(LONGEST);
         self
     }
 
@@ -148,7 +153,7 @@ impl RedisConfig {
     /// later. Default: 5 s.
     #[must_use]
     pub fn check_every(mut self, interval: Duration) -> Self {
-        self.check_every = interval.max(Duration::from_millis(1));
+        self.check_every = interval.clamp(Duration::from_millis(1), LONGEST);
         self
     }
 
@@ -158,7 +163,7 @@ impl RedisConfig {
     /// resumed meanwhile. Default: 1 ms.
     #[must_use]
     pub fn reset_every(mut self, time: Duration) -> Self {
-        self.reset_every = time.max(Duration::from_micros(1));
+        self.reset_every = time.clamp(Duration::from_micros(1), LONGEST);
         self
     }
 
@@ -166,7 +171,7 @@ impl RedisConfig {
     /// [`publish_once`](super::RedisTopics::publish_once). Default: 1 day.
     #[must_use]
     pub fn remember(mut self, time: Duration) -> Self {
-        self.remember = time.max(Duration::from_millis(1));
+        self.remember = time.clamp(Duration::from_millis(1), LONGEST);
         self
     }
 

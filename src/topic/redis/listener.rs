@@ -283,8 +283,12 @@ impl Listener {
             };
             let Window { epoch, first, next } = window;
             let end = kept.end();
-            if end.epoch != epoch && !due.contains(&topic) {
-                self.resets.push(topic);
+            let is_known = end.epoch != self.tail.archive.unknown;
+            if end.epoch != epoch && is_known && !due.contains(&topic) {
+                // Its turn may have come since the question.
+                if !self.due.contains(&topic) {
+                    self.resets.push(topic);
+                }
                 continue;
             }
             self.resets.remove(&topic);

@@ -252,9 +252,9 @@ fn start(
     let (orders, ordered) = mpsc::unbounded_channel();
     let state = watch::Sender::new(State::Up(connection.clone()));
     let link = Arc::new(Link { state, commands });
-    let remote = Remote { link, orders, census, queued: AtomicUsize::new(0) };
-    // No log has this epoch. It stands for that of a log until Redis has said which one it is.
-    let births = Births::new(config.random.next_epoch(), &config.random);
+    let (unknown, queued) = (config.random.next_epoch(), AtomicUsize::new(0));
+    let remote = Remote { link, orders, census, unknown, queued };
+    let births = Births::new(unknown, &config.random);
     let retention = Retention { messages: usize::MAX, bytes: config.tail_bytes };
     let bytes = config.tail_bytes_total;
     let tail = Arc::new(Tail::new(remote, births, retention, bytes, config.topics));

@@ -8,7 +8,7 @@ use super::{
     link::{Link, ended},
 };
 use crate::{
-    protocol::{Code, Position, Topic},
+    protocol::{Code, Epoch, Position, Topic},
     sync::{Arc, AtomicUsize, Ordering},
     topic::{
         BoxFuture, Unavailable,
@@ -21,6 +21,8 @@ pub(super) struct Remote {
     pub(super) link: Arc<Link>,
     pub(super) orders: mpsc::UnboundedSender<Order>,
     pub(super) census: Census,
+    /// The epoch of the tail of a topic until Redis has said which one its log has.
+    pub(super) unknown: Epoch,
     /// Bytes of messages that wait to be sent, or for their answer.
     pub(super) queued: AtomicUsize,
 }

@@ -2,11 +2,11 @@
 
 use std::{
     collections::HashSet,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use tokio::time::{Interval, interval};
+use tokio::time::{Instant, Interval, interval};
 
 use crate::{protocol::Topic, random::Random};
 
@@ -16,6 +16,8 @@ pub(super) struct Resets {
     queue: Vec<Topic>,
     queued: HashSet<Topic>,
     turns: Interval,
+    /// When the last turn was due.
+    last: Option<Instant>,
     random: Random,
 }
 
@@ -24,7 +26,7 @@ impl Resets {
     /// of Redis does not delay all topics.
     pub(super) fn new(every: Duration, random: Random) -> Self {
         let (queue, queued) = Default::default();
-        Self { queue, queued, turns: interval(every), random }
+        Self { queue, queued, turns: interval(every), last: None, random }
     }
 
     pub(super) fn contains(&self, topic: &Topic) -> bool {
@@ -36,8 +38,9 @@ impl Resets {
             return;
         }
         if self.queue.is_empty() {
-            // The turns before were not missed.
-            self.turns.reset_immediately();
+            // The turns since the last one were not missed.
+            let (now, every) = (Instant::now(), self.turns.period());
+            self.turns.reset_at(self.last.map_or(now, |last| now.max(last + every)));
         }
         self.queue.push(topic);
         let (last, count) = (self.queue.len() - 1, self.queue.len() as u64);
@@ -51,16 +54,15 @@ impl Resets {
 
     /// The next topic, when it is its turn.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Topic> {
-        loop {
-            if self.queue.is_empty() || self.turns.poll_tick(cx).is_pending() {
-                return Poll::Pending;
-            }
-            while let Some(topic) = self.queue.pop() {
-                if self.queued.remove(&topic) {
-                    return Poll::Ready(topic);
-                }
-            }
+        // Those that were reset by other means take no turn.
+        while self.queue.pop_if(|topic| !self.queued.contains(topic)).is_some() {}
+        if self.queue.is_empty() {
+            return Poll::Pending;
         }
+        self.last = Some(ready!(self.turns.poll_tick(cx)));
+        let Some(next) = self.queue.pop() else { return Poll::Pending };
+        self.queued.remove(&next);
+        Poll::Ready(next)
     }
 }
 
@@ -88,7 +90,10 @@ mod tests {
             assert!(resets.poll_next(&mut cx).is_pending());
         }
         assert_eq!(left, others[1..].iter().cloned().collect());
-        tokio::time::advance(Duration::from_secs(36_000)).await;
+        // One that comes alone waits for its turn, too.
+        resets.push(name(11));
         assert!(resets.poll_next(&mut cx).is_pending());
+        tokio::time::advance(Duration::from_secs(36_000)).await;
+        assert!(resets.poll_next(&mut cx).is_ready() && resets.poll_next(&mut cx).is_pending());
     }
 }
