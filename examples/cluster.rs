@@ -107,7 +107,8 @@ async fn run(options: &Options, folder: &Path) -> Result<Report, Failed> {
         kills.under_load += server.kills().under_load;
         faults.extend(server.faults());
     }
-    Ok(Report::new(log.merge(&folder.join(STARTS))?, kills, crowd.times(), faults))
+    let (log, times) = (log.merge(&folder.join(STARTS))?, crowd.times());
+    Ok(Report::new(log, kills, times, crowd.resent(), faults))
 }
 
 /// Keeps the files of the run, for whoever looks for the fault.

@@ -1,13 +1,14 @@
-//! SIGKILL of a server with topics in a file, under load: `scripts/kills.sh`, which runs
+//! SIGKILL of a server with topics and keys in a file, under load: `scripts/kills.sh`, which runs
 //! `cargo run --release --features sqlite --example kills -- [OPTIONS]`
 //!
-//! Starts itself as the server, with [`SqliteTopics`](bellwire::topic::sqlite::SqliteTopics) on a
-//! file in a temporary folder. Clients publish, publish through a handler, call and listen. The
-//! server is killed at random moments and started again on the same port and file, and the clients
-//! reconnect by themselves. At the end all topics are read from their first message. The history
-//! checker of the testkit then looks for lost, doubled and changed messages, and for calls that ran
-//! twice. Prints the figures; ends with 1 if anything is wrong, and then keeps the folder, with the
-//! history in it. Linux.
+//! Starts itself as the server, with [`SqliteTopics`](bellwire::topic::sqlite::SqliteTopics) and
+//! [`SqliteKeys`](bellwire::server::keys::SqliteKeys) on a file in a temporary folder. Clients
+//! publish, publish through a handler, call and listen, with and without keys. The server is killed
+//! at random moments and started again on the same port and file. The clients reconnect by
+//! themselves, and send again what has a key. At the end all topics are read from their first
+//! message. The history checker of the testkit then looks for lost, doubled and changed messages,
+//! and for calls and keys that ran twice. Prints the figures; ends with 1 if anything is wrong, and
+//! then keeps the folder, with the history in it. Linux.
 
 #[macro_use]
 #[path = "shared/print.rs"]
@@ -101,7 +102,8 @@ async fn run(options: &Options, folder: &Path) -> Result<Report, Failed> {
     audit::conclude(&heads, &log);
     lives.end().await?;
     let faults = [lives.faults(), crowd.faults()].concat();
-    Ok(Report::new(log.merge(&folder.join(STARTS))?, lives.kills(), crowd.times(), faults))
+    let (log, times) = (log.merge(&folder.join(STARTS))?, crowd.times());
+    Ok(Report::new(log, lives.kills(), times, crowd.resent(), faults))
 }
 
 /// A random time from when the server listens.

@@ -15,8 +15,9 @@
 //! offer that leaves the file stays until the server is restarted. Offers that are in the file at
 //! the start are not announced.
 //!
-//! With `--features sqlite`, `--store topics.db` keeps the messages of the topics in a file. A client
-//! that subscribes again after a restart has missed nothing.
+//! With `--features sqlite`, `--store topics.db` keeps the messages of the topics in a file, and the
+//! keys of requests. A client that subscribes again after a restart has missed nothing, and
+//! `offers.add` with a key adds one offer, however often it is sent and the server is killed.
 //!
 //! Ctrl-C or SIGTERM stops it in order; a second one stops it at once.
 
@@ -90,7 +91,7 @@ struct Args {
     /// Offers, one line of JSON each; followed while others append to it. Default: a dozen built in
     #[arg(long, value_name = "FILE")]
     offers: Option<PathBuf>,
-    /// Keeps the messages of the topics in this file, over restarts; needs the feature `sqlite`. Default: in memory
+    /// Keeps the messages of the topics and the keys of requests in this file, over restarts; needs the feature `sqlite`. Default: in memory
     #[arg(long, value_name = "FILE")]
     store: Option<PathBuf>,
     /// How long a subscription lives without a renewal

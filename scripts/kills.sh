@@ -1,7 +1,7 @@
 #!/bin/sh
-# SIGKILL of a server with topics in a file, under load from 50 clients, 50 times at random moments.
-# Checks that no message is lost, doubled or changed, and that no call runs twice. Linux, about a
-# minute and a half.
+# SIGKILL of a server with topics and keys in a file, under load from 50 clients, 50 times at random
+# moments. Checks that no message is lost, doubled or changed, and that no call and no key runs
+# twice. Linux, about a minute and a half.
 #
 #   scripts/kills.sh [OPTIONS]      --durability process: commits do not wait for the disk;
 #                                   --help lists the others

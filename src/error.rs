@@ -122,6 +122,9 @@ pub enum NotSent {
     /// ([`window`](crate::Subscribe::window), [`slow`](crate::Subscribe::slow),
     /// [`after_reset`](crate::Subscribe::after_reset)).
     AlreadySubscribed,
+    /// The subscription is to [`redeliver`](crate::Subscribe::redeliver), and has no
+    /// [`window`](crate::Subscribe::window), so nothing is acknowledged.
+    NoWindow,
     /// The request has a key, and the server announces no table of keys, so it would not run the
     /// request at most once.
     NoKeys,
@@ -150,6 +153,9 @@ impl fmt::Display for NotSent {
             Self::AlreadySubscribed => f.write_str(
                 "this client is already subscribed to the topic, from another position or with \
                  other settings; drop that subscription first",
+            ),
+            Self::NoWindow => f.write_str(
+                "a subscription that redelivers needs a window, so that something is acknowledged",
             ),
             Self::NoKeys => f.write_str(
                 "the request has a key, and the server announces no keys: it may not run it at most once",

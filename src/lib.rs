@@ -317,4 +317,4 @@ pub use server::{
     SessionStats, State, Streamed, blocking, handler,
 };
 #[doc(inline)]
-pub use topic::{PublishError, Published, Publisher};
+pub use topic::{Confirmed, PublishError, Published, Publisher};

@@ -4,6 +4,13 @@ use std::path::PathBuf;
 
 use clap::{Parser, value_parser};
 
+use crate::work::Kind;
+
+/// What the tasks of each client do: nothing with a key, because each server has a table of its own.
+pub(crate) const KINDS: &[Kind] = &[Kind::Publish, Kind::PublishByHandler, Kind::Call];
+/// Whether some of that has keys.
+pub(crate) const HAVE_KEYS: bool = false;
+
 /// Kills servers that share topics in Redis, and checks that nothing is lost or doubled.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "cluster", version)]

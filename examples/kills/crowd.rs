@@ -1,9 +1,10 @@
 //! The clients: each with its subscriptions, and the tasks that publish and call.
 
 use std::{
+    collections::HashSet,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -11,7 +12,7 @@ use std::{
 
 use bellwire::{
     Client, ClientConfig, ConnectionEvent, ConnectionEvents, Delivery, Progress, Subscription,
-    protocol::Position,
+    protocol::{Epoch, Position},
 };
 use bellwire_testkit::{
     history::Event,
@@ -26,8 +27,8 @@ use tokio::{
 use crate::{
     Failed, PATIENCE, TOPICS,
     log::{Log, Process},
-    options::Options,
-    work::{Desk, Kind},
+    options::{HAVE_KEYS, KINDS, Options},
+    work::Desk,
 };
 
 /// The topics to which each client is subscribed.
@@ -40,12 +41,19 @@ pub(crate) struct Crowd {
     listeners: JoinSet<()>,
     workers: JoinSet<()>,
     is_over: Arc<AtomicBool>,
-    times: Times,
+    clients: Vec<Client>,
+    seen: Arc<Mutex<Seen>>,
     faults: Vec<String>,
 }
 
-/// How long the clients were without a connection, each time.
-type Times = Arc<Mutex<Vec<Duration>>>;
+/// What the clients see of their connections.
+#[derive(Default)]
+struct Seen {
+    /// How long a client was without one, each time.
+    times: Vec<Duration>,
+    /// The tables of keys that the servers announce. There has to be one, if clients send keys.
+    stores: HashSet<Option<Epoch>>,
+}
 
 impl Crowd {
     /// Connects the clients, subscribes, and begins to work.
@@ -61,17 +69,19 @@ impl Crowd {
             listeners: JoinSet::new(),
             workers: JoinSet::new(),
             is_over,
-            times: Times::default(),
+            clients: Vec::new(),
+            seen: Arc::default(),
             faults: Vec::new(),
         };
         for name in 1..=options.clients {
             let process = log.process(&format!("client{name}"));
             let client = connect(addresses);
-            tokio::spawn(watch(client.events(), crowd.times.clone()));
+            tokio::spawn(watch(client.events(), crowd.seen.clone()));
+            crowd.clients.push(client.clone());
             let own = crowd.subscribe(&client, &process, rng).await?;
             let pause = Duration::from_millis(options.pause);
             let desk = Desk::new(client, process, own, &numbers, pause);
-            for kind in Kind::ALL {
+            for &kind in KINDS {
                 let work = desk.clone().work(kind, crowd.is_over.clone(), rng.fork());
                 crowd.workers.spawn(work);
             }
@@ -135,12 +145,22 @@ impl Crowd {
 
     /// How long the clients were without a connection, each time.
     pub(crate) fn times(&self) -> Vec<Duration> {
-        self.times.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.seen).times.clone()
+    }
+
+    /// How often the clients sent a request again by themselves.
+    pub(crate) fn resent(&self) -> u64 {
+        self.clients.iter().map(|client| client.stats().resent).sum()
     }
 
     /// What went wrong with them, apart from what the history shows.
     pub(crate) fn faults(&self) -> Vec<String> {
-        self.faults.clone()
+        let mut faults = self.faults.clone();
+        let stores = &lock(&self.seen).stores;
+        if HAVE_KEYS && (stores.len() != 1 || stores.contains(&None)) {
+            faults.push(format!("the servers announced other tables of keys: {stores:?}"));
+        }
+        faults
     }
 }
 
@@ -167,17 +187,22 @@ async fn listen(mut subscription: Subscription, number: u64, process: Process) {
     }
 }
 
-/// Measures how long a client is without a connection.
-async fn watch(mut events: ConnectionEvents, times: Times) {
+/// Measures how long a client is without a connection, and notes the tables of keys.
+async fn watch(mut events: ConnectionEvents, seen: Arc<Mutex<Seen>>) {
     let mut since = None;
     while let Some(event) = events.next().await {
         match event {
             ConnectionEvent::Disconnected { .. } => since = Some(Instant::now()),
-            ConnectionEvent::Connected(_) => {
-                let mut times = times.lock().unwrap_or_else(PoisonError::into_inner);
-                times.extend(since.take().map(|since| since.elapsed()));
+            ConnectionEvent::Connected(hello) => {
+                let mut seen = lock(&seen);
+                seen.times.extend(since.take().map(|since| since.elapsed()));
+                seen.stores.insert(hello.keys.map(|keys| keys.store));
             }
             _ => {}
         }
     }
+}
+
+fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,7 +5,16 @@ use std::path::PathBuf;
 use bellwire::topic::sqlite;
 use clap::{Parser, ValueEnum, value_parser};
 
-/// Kills a server with topics in a file under load, and checks that nothing is lost or doubled.
+use crate::work::Kind;
+
+/// What the tasks of each client do.
+pub(crate) const KINDS: &[Kind] =
+    &[Kind::Publish, Kind::PublishByHandler, Kind::Call, Kind::KeyedCall, Kind::KeyedPublish];
+/// Whether some of that has keys.
+pub(crate) const HAVE_KEYS: bool = true;
+
+/// Kills a server with topics and keys in a file under load, and checks that nothing is lost or
+/// doubled.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "kills", version)]
 pub(crate) struct Options {
@@ -13,7 +22,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 50)]
     pub(crate) kills: usize,
 
-    /// Clients, each with a connection, two subscriptions, and three tasks that publish and call
+    /// Clients, each with a connection, two subscriptions, and five tasks that publish and call
     #[arg(long, default_value_t = 50, value_parser = value_parser!(u64).range(1..=1_000))]
     pub(crate) clients: u64,
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bellwire_testkit::history::{Event, History, Outcome};
 
-use crate::{lives::Kills, log::Entry};
+use crate::{lives::Kills, log::Entry, options::HAVE_KEYS};
 
 /// The most faults that are printed.
 const SHOWN: usize = 10;
@@ -16,6 +16,8 @@ pub(crate) struct Report {
     kills: Kills,
     /// How long the clients were without a connection, each time.
     times: Vec<Duration>,
+    /// How often the clients sent a request again by themselves.
+    resent: u64,
     faults: Vec<String>,
 }
 
@@ -29,6 +31,9 @@ struct Figures {
     losses: usize,
     seen: usize,
     starts: usize,
+    /// Calls with keys, and those of them that repeat another.
+    with_keys: usize,
+    twice: usize,
     ok: usize,
     remote: usize,
     refused: usize,
@@ -42,6 +47,7 @@ impl Report {
         log: Vec<Entry>,
         kills: Kills,
         times: Vec<Duration>,
+        resent: u64,
         mut faults: Vec<String>,
     ) -> Self {
         let (mut history, mut figures) = (History::default(), Figures::default());
@@ -53,7 +59,7 @@ impl Report {
         }
         faults.extend(figures.faults());
         faults.extend(history.check().iter().map(ToString::to_string));
-        Self { history, figures, kills, times, faults }
+        Self { history, figures, kills, times, resent, faults }
     }
 
     pub(crate) fn is_good(&self) -> bool {
@@ -76,6 +82,14 @@ impl Report {
             "calls       {ok} ok, {unknown} unknown, {remote} remote, {refused} refused, \
              {not_sent} not sent; {starts} handlers started"
         );
+        let Figures { with_keys, twice, .. } = self.figures;
+        let resent = self.resent;
+        if HAVE_KEYS {
+            println!(
+                "keys        {with_keys} calls, {twice} of them by the application again; \
+                 {resent} requests were sent again by the clients"
+            );
+        }
         let (mean, most) = (self.mean().as_secs_f64(), self.times.iter().max());
         let most = most.copied().unwrap_or_default().as_secs_f64();
         let back = self.times.len();
@@ -97,6 +111,10 @@ impl Report {
 
 impl Figures {
     fn count(&mut self, event: &Event) {
+        if let Event::Called { call, key: Some(key) } = event {
+            self.with_keys += 1;
+            self.twice += usize::from(*key != call.to_string());
+        }
         let figure = match event {
             Event::Publishing { .. } => &mut self.publishing,
             Event::Published { .. } => &mut self.acknowledged,
@@ -125,7 +143,8 @@ impl Figures {
         if *remote > 0 {
             faults.push(format!("{remote} handlers failed"));
         }
-        if self.acknowledged == 0 || self.deliveries == 0 || self.seen == 0 || self.ok == 0 {
+        let all = [self.acknowledged, self.deliveries, self.seen, self.ok];
+        if all.contains(&0) || HAVE_KEYS && self.with_keys == 0 {
             faults.push(format!("too little happened: {self:?}"));
         }
         faults

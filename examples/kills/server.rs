@@ -1,9 +1,10 @@
-//! The server: topics in a file, and two methods.
+//! The server: topics and keys in a file, and two methods.
 
 use std::path::{Path, PathBuf};
 
 use bellwire::{
     Server, ServerConfig,
+    server::keys::{KeysConfig, SqliteKeys},
     topic::sqlite::{Durability, SqliteConfig, SqliteTopics},
 };
 
@@ -18,8 +19,12 @@ pub(crate) async fn serve(arguments: &[PathBuf], durability: Durability) -> Resu
     end_with_parent();
     let starts = Starts::open(&folder.join(STARTS))?;
     let topics = open(folder, durability).await?;
+    // All keys of a run, because no key leaves within it; and as much again, because a single owner
+    // gets half.
+    let config = KeysConfig::new().entries(2_000_000).bytes(2 << 30);
+    let keys = SqliteKeys::open(&topics, config).await?;
     let config = ServerConfig::new().allow_publish(true);
-    let server = Server::bind(address.display()).await?.config(config).topics(topics);
+    let server = Server::bind(address.display()).await?.config(config).topics(topics).keys(keys);
     println!("listening on {}", server.local_addr()?);
     let publisher = server.publisher();
     Ok(server.serve(router(starts, publisher)).await?)

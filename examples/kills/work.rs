@@ -19,9 +19,9 @@ use tokio::time::{sleep, timeout};
 
 use crate::{PATIENCE, TOPICS, log::Process};
 
-/// What a task of a client does again and again. A keyed call would be another kind: its
-/// [`Event::Called`] names its key, by which the checker knows that it runs once.
+/// What a task of a client does again and again.
 #[derive(Clone, Copy, Debug)]
+#[allow(dead_code, reason = "each program uses its part")]
 pub(crate) enum Kind {
     /// `/publish`, to any topic.
     Publish,
@@ -29,11 +29,15 @@ pub(crate) enum Kind {
     PublishByHandler,
     /// A call whose handler publishes nothing.
     Call,
+    /// A call with a key. The client repeats it after a kill. If it does not learn the outcome, the
+    /// application repeats it, too.
+    KeyedCall,
+    /// `/publish` with a key, repeated in the same way.
+    KeyedPublish,
 }
 
-impl Kind {
-    pub(crate) const ALL: [Self; 3] = [Self::Publish, Self::PublishByHandler, Self::Call];
-}
+/// How often the application sends a request with a key.
+const ATTEMPTS: usize = 3;
 
 /// A client, and what its tasks share.
 #[derive(Clone)]
@@ -62,17 +66,24 @@ impl Desk {
     /// Does this, with pauses, until it is over.
     pub(crate) async fn work(self, kind: Kind, is_over: Arc<AtomicBool>, mut rng: Rng) {
         while !is_over.load(Ordering::Relaxed) {
-            let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
+            let number = self.next_number();
+            let topic = rng.choice(TOPICS).unwrap_or("a");
             match kind {
-                Kind::Publish => self.publish(rng.choice(TOPICS).unwrap_or("a"), number).await,
+                Kind::Publish => self.publish(topic, number).await,
                 Kind::PublishByHandler => {
                     let own = rng.usize(..self.own.len());
                     self.publish_by_handler(own, number).await;
                 }
                 Kind::Call => self.call(number).await,
+                Kind::KeyedCall => self.call_with_key(number).await,
+                Kind::KeyedPublish => self.publish_with_key(topic, number).await,
             }
             sleep(self.pause.mul_f64(2.0 * rng.f64())).await;
         }
+    }
+
+    fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     async fn publish(&self, topic: &str, message: u64) {
@@ -108,6 +119,41 @@ impl Desk {
         self.process.record(Event::Called { call, key: None });
         let result = self.client.call("call", call.to_string()).await;
         self.process.record(Event::Ended { call, outcome: outcome(&result) });
+    }
+
+    /// The payload is the number of the first attempt, and so is the key. Each attempt is a call of
+    /// its own; the checker knows by the key that they run once together.
+    async fn call_with_key(&self, first: u64) {
+        let (payload, mut call) = (first.to_string(), first);
+        for _ in 0..ATTEMPTS {
+            self.process.record(Event::Called { call, key: Some(payload.clone()) });
+            let result = self.client.call("call", &payload).key(first).await;
+            self.process.record(Event::Ended { call, outcome: outcome(&result) });
+            if !matches!(result, Err(CallError::Unknown(_))) {
+                return;
+            }
+            call = self.next_number();
+        }
+    }
+
+    /// It is certain that the message was not published only if that is certain after the first
+    /// attempt.
+    async fn publish_with_key(&self, topic: &str, message: u64) {
+        let payload = message.to_string();
+        self.record_publishing(topic, message);
+        for attempt in 0..ATTEMPTS {
+            match self.client.publish(topic, &payload).key(message).await {
+                Ok(at) => {
+                    let number = number(at.epoch, at.sequence);
+                    return self.record_published(topic, message, number);
+                }
+                Err(CallError::Unknown(_)) => {}
+                Err(error) if attempt == 0 => {
+                    return self.record_unpublished(topic, message, &error);
+                }
+                Err(_) => return,
+            }
+        }
     }
 
     /// Waits until the subscription has seen the message of a reply, if the reply says where it is.

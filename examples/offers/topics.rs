@@ -1,30 +1,38 @@
-//! Where the messages of the topics are kept: in memory, or in the file of `--store`.
+//! Where the messages of the topics and the keys of requests are kept: in memory, or in the file of
+//! `--store`.
 
 use std::path::PathBuf;
 
 use bellwire::{Server, server::Listener};
 
 #[cfg(feature = "sqlite")]
-use bellwire::topic::sqlite::SqliteTopics;
+use bellwire::{
+    server::keys::{KeysConfig, SqliteKeys},
+    topic::sqlite::{OpenError, SqliteTopics},
+};
 
 /// The file of `--store`, if there is one.
 pub(crate) struct Topics {
     #[cfg(feature = "sqlite")]
-    file: Option<SqliteTopics>,
+    file: Option<(SqliteTopics, SqliteKeys)>,
 }
 
 #[cfg(feature = "sqlite")]
 impl Topics {
     pub(crate) async fn open(path: Option<PathBuf>) -> Result<Self, String> {
         let Some(path) = path else { return Ok(Self { file: None }) };
-        let opened = SqliteTopics::open(&path).await;
-        let file = opened.map_err(|error| format!("--store {}: {error}", path.display()))?;
+        let opened = async {
+            let topics = SqliteTopics::open(&path).await?;
+            let keys = SqliteKeys::open(&topics, KeysConfig::new()).await?;
+            Ok::<_, OpenError>((topics, keys))
+        };
+        let file = opened.await.map_err(|error| format!("--store {}: {error}", path.display()))?;
         Ok(Self { file: Some(file) })
     }
 
     pub(crate) fn of<L: Listener>(&self, server: Server<L>) -> Server<L> {
         match &self.file {
-            Some(file) => server.topics(file.clone()),
+            Some((topics, keys)) => server.topics(topics.clone()).keys(keys.clone()),
             None => server,
         }
     }
@@ -32,7 +40,7 @@ impl Topics {
     /// Closes the file in order. Without that nothing is lost, either.
     pub(crate) async fn close(self) -> Result<(), String> {
         match self.file {
-            Some(file) => file.shutdown().await.map_err(|error| error.to_string()),
+            Some((topics, _)) => topics.shutdown().await.map_err(|error| error.to_string()),
             None => Ok(()),
         }
     }

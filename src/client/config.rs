@@ -56,6 +56,7 @@ pub struct ClientConfig {
     pub(crate) missed_topics: usize,
     pub(crate) held_events: usize,
     pub(crate) deadline: Option<Duration>,
+    pub(crate) ack_within: Option<Duration>,
     pub(crate) connect_timeout: Duration,
     pub(crate) close_timeout: Duration,
     pub(crate) strict: bool,
@@ -84,6 +85,7 @@ impl Default for ClientConfig {
             missed_topics: 1_024,
             held_events: 256,
             deadline: Some(Duration::from_secs(60)),
+            ack_within: None,
             connect_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(40),
             strict: false,
@@ -245,6 +247,19 @@ impl ClientConfig {
     #[must_use]
     pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
         self.deadline = deadline.into().map(|deadline| deadline.max(Duration::from_millis(1)));
+        self
+    }
+
+    /// How long a notification that is acknowledged by hand may stay unacknowledged before
+    /// [`ConnectionEvent::Unacknowledged`](crate::ConnectionEvent::Unacknowledged) reports it, for
+    /// subscriptions without a limit of their own
+    /// ([`Subscribe::ack_within`](crate::Subscribe::ack_within)). `None` for no limit. Default
+    /// `None`, at least 1 ms.
+    ///
+    /// Worst case: 3 KiB for each such subscription.
+    #[must_use]
+    pub fn ack_within(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.ack_within = limit.into().map(|limit| limit.max(Duration::from_millis(1)));
         self
     }
 
@@ -455,6 +470,7 @@ getters! {
     get_missed_topics = missed_topics: usize,
     get_held_events = held_events: usize,
     get_deadline = deadline: Option<Duration>,
+    get_ack_within = ack_within: Option<Duration>,
     get_connect_timeout = connect_timeout: Duration,
     get_close_timeout = close_timeout: Duration,
     get_strict = strict: bool,

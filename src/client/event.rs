@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::{
     coop::poll_budgeted,
     error::ConnectionError,
-    protocol::{Hello, Reason, RequestId, Topic},
+    protocol::{Epoch, Hello, Reason, RequestId, Topic},
     sync::{Arc, Mutex, Weak},
 };
 
@@ -86,6 +86,17 @@ pub enum ConnectionEvent {
     /// The server broke the order of a topic's numbers, and the line was ignored. Or it sent a
     /// notification beyond the topic's window, which was delivered anyway.
     Violation(Topic),
+    /// A notification has stayed unacknowledged for longer than
+    /// [`ack_within`](crate::Subscribe::ack_within). It is the lowest one of a subscription that is
+    /// acknowledged by hand, and is reported once.
+    Unacknowledged {
+        /// The topic.
+        topic: Topic,
+        /// The topic's log.
+        epoch: Epoch,
+        /// Its number in the log.
+        sequence: u64,
+    },
     /// The server has sent `/bye`. No call and no subscription begins on this connection any more.
     /// Calls in flight and subscriptions go on until the connection is over.
     Leaving(Reason),

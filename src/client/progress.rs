@@ -56,11 +56,16 @@ impl Standing {
         self.reached.lock().position
     }
 
-    /// Notes that all below `position` was handed over. It may be in another log than before.
+    /// Notes that all below `position` was handed over. It may be in another log than before. A
+    /// lower position in the same log is ignored: it was handed over again.
     pub(crate) fn advance(&self, position: Position) {
         let mut reached = self.reached.lock();
-        let before = reached.position.replace(position);
+        let before = reached.position;
         let reset = before.filter(|before| before.epoch != position.epoch);
+        if reset.is_none() && before.is_some_and(|before| before.next > position.next) {
+            return;
+        }
+        reached.position = Some(position);
         if let Some(before) = reset {
             // A log that the topic has come back to does not count as left.
             reached.left.retain(|left| *left != position.epoch && *left != before.epoch);

@@ -16,7 +16,8 @@ use crate::{
         core::{
             delivery::{Delivery, Gap, Notification},
             inbox::Inbox,
-            reader::Reader,
+            reader::{Manner, Reader, Report},
+            sift::sift,
             topics::{AfterReset, Wish},
         },
         event::ConnectionEvent,
@@ -67,7 +68,7 @@ pub struct Subscribe {
     client: Arc<Handle>,
     topic: Result<Topic, InvalidName>,
     wish: Wish,
-    by_hand: bool,
+    manner: Manner,
     on_loss: OnLoss,
     deadline: Option<Duration>,
 }
@@ -75,8 +76,10 @@ pub struct Subscribe {
 impl Subscribe {
     pub(crate) fn new(client: Arc<Handle>, topic: &str) -> Self {
         let (topic, wish, on_loss) = (Topic::new(topic), Wish::default(), OnLoss::default());
-        let deadline = client.shared.config.deadline;
-        Self { client, topic, wish, by_hand: false, on_loss, deadline }
+        let config = &client.shared.config;
+        let (deadline, within) = (config.deadline, config.ack_within);
+        let manner = Manner { within, ..Manner::default() };
+        Self { client, topic, wish, manner, on_loss, deadline }
     }
 
     /// The time until the server has accepted it, from when it is awaited; `None` for no limit.
@@ -216,10 +219,87 @@ impl Subscribe {
     /// everything below a position. Without a window it has no effect.
     ///
     /// An unacknowledged notification counts against the window, even if later ones are
-    /// acknowledged. It is not delivered again, even on another connection. A gap is acknowledged
-    /// when it is handed over.
+    /// acknowledged. It is not delivered again, even on another connection, unless the subscription
+    /// [redelivers](Self::redeliver). A gap is acknowledged when it is handed over.
     pub fn ack_by_hand(mut self) -> Self {
-        self.by_hand = true;
+        self.manner.by_hand = true;
+        self
+    }
+
+    /// Delivers again after a lost connection what the application has not acknowledged. Includes
+    /// [`ack_by_hand`](Self::ack_by_hand), and needs a [`window`](Self::window).
+    ///
+    /// The subscription then resumes at the lowest number that is not acknowledged, and not where
+    /// it had been interrupted. The same applies when it is resumed on the same connection, for
+    /// example after its lease has expired. The numbers from there on come in order:
+    ///
+    /// - What was handed over and not acknowledged comes again, with
+    ///   [`Notification::redelivered`] set. It may come any number of times, until it is
+    ///   acknowledged.
+    /// - What was acknowledged does not come again.
+    /// - What waited in this client's queue is discarded when the resume is accepted, and comes
+    ///   once more from the server. Until then the application may take it from the queue.
+    ///
+    /// What the topic does not retain any more cannot be delivered again. It is a [`Gap`], even if
+    /// it was handed over before, and counts as acknowledged. A [`Delivery::Reset`] ends the
+    /// redelivery of the old log: its unacknowledged notifications do not come again. The same
+    /// applies to the position: an [`End`](Delivery::End) has the lowest position that is not
+    /// acknowledged.
+    ///
+    /// [`Subscription::position`], [`seen`](Subscription::seen) and
+    /// [`progress`](Subscription::progress) do not go back. They say what was handed over at least
+    /// once. [`Subscription::acknowledged`] is the position from which a resume delivers.
+    ///
+    /// This setting is not shared: of several subscriptions of this client to the topic, each gets
+    /// only what it has not acknowledged itself, and one without this setting gets nothing again.
+    /// The window has to be the same for all.
+    ///
+    /// After a restart of the application, begin at the position that was stored:
+    ///
+    /// ```
+    /// # use bellwire::{Client, Delivery};
+    /// # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let jobs = client.subscribe("jobs").window(100).redeliver();
+    /// let mut jobs = match tokio::fs::read_to_string("jobs.position").await {
+    ///     Ok(position) => jobs.from(position.parse()?).await?,
+    ///     Err(_) => jobs.await?, // the first run
+    /// };
+    /// while let Some(delivery) = jobs.next().await {
+    ///     if let Delivery::Notification(job) = delivery {
+    ///         // `redelivered` is not set for what an earlier process was handed.
+    ///         println!("{} again: {}", job.sequence, job.redelivered);
+    ///         tokio::spawn(async move { job.ack() }); // in any order
+    ///     }
+    ///     tokio::fs::write("jobs.position", jobs.acknowledged().to_string()).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Implements docs/protocol/acks.md, section 16.
+    ///
+    /// # Errors
+    /// [`NotSent::NoWindow`] without a window.
+    pub fn redeliver(mut self) -> Self {
+        (self.manner.by_hand, self.manner.redelivers) = (true, true);
+        self
+    }
+
+    /// How long a notification may stay unacknowledged before
+    /// [`ConnectionEvent::Unacknowledged`] reports it; at least 1 ms, and `None` for no limit.
+    /// Default: [`ClientConfig::ack_within`](crate::ClientConfig::ack_within), which is `None`.
+    ///
+    /// The time counts from when the notification was first handed over. The event reports the
+    /// lowest unacknowledged notification of this subscription, once for each number. When that one
+    /// is acknowledged, the next one follows, if its time has passed, too. Nothing else happens: the
+    /// notification stays unacknowledged, and comes again only with [`redeliver`](Self::redeliver).
+    /// If notifications were handed over shortly after each other, the event may come later, by up
+    /// to a sixteenth of the limit.
+    ///
+    /// Without [`ack_by_hand`](Self::ack_by_hand) and a window there is no such event. Costs 3 KiB
+    /// at most.
+    pub fn ack_within(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.manner.within = limit.into().map(|limit| limit.max(Duration::from_millis(1)));
         self
     }
 
@@ -312,14 +392,22 @@ impl Subscribe {
     }
 
     async fn subscribe(self) -> Result<Subscription, CallError> {
-        let Self { client, topic, wish, by_hand, on_loss, deadline } = self;
+        let Self { client, topic, wish, manner, on_loss, deadline } = self;
         let topic = topic.map_err(NotSent::Name)?;
+        if manner.redelivers && wish.terms.window.is_none() {
+            return Err(NotSent::NoWindow.into());
+        }
         let shared = &client.shared;
         let (_, expires) = shared.clock.now_and_expiry(deadline);
         let left = || expires.and_then(|expires| shared.timer_until(expires));
         let inbox = Arc::new(Inbox::new(shared.config.inbox_items, shared.config.inbox_bytes));
+        let reader = wish.terms.window.map(|window| {
+            let report = reporting(shared.clone(), topic.clone(), inbox.clone());
+            Arc::new(Reader::new(window, manner, report))
+        });
         let joined = shared.in_turn(|core, step| {
-            core.topics.join(&mut core.links, &topic, wish, inbox.clone(), step)
+            let stream = (inbox.clone(), reader.as_ref());
+            core.topics.join(&mut core.links, &topic, wish, stream, step)
         });
         let Some(joined) = within(left(), joined).await else {
             return Err(shared.look(|core| core.links.out_of_time()).into());
@@ -327,10 +415,6 @@ impl Subscribe {
         let joined = joined?;
         // From here on, dropping the future leaves the topic, even if the server has not accepted
         // it yet.
-        let reader = wish.terms.window.map(|window| {
-            let report = reporting(shared.clone(), topic.clone(), inbox.clone());
-            Arc::new(Reader::new(window, by_hand, report))
-        });
         let standing = Arc::new(Standing::new(inbox.clone()));
         let timer = left();
         let membership = Membership { client, topic, inbox, reader, standing };
@@ -341,8 +425,9 @@ impl Subscribe {
         };
         let lost = || Unknown::Lost(shared.refusal().unwrap_or(ConnectionError::Closed));
         let start = joined.map_err(|_| CallError::from(lost()))??;
-        membership.standing.advance(wish.from.unwrap_or(start));
-        Ok(Subscription { membership, on_loss: Mutex::new(on_loss), end: None, start })
+        membership.begin(wish.from.unwrap_or(start));
+        let (on_loss, rest, end) = (Mutex::new(on_loss), None, None);
+        Ok(Subscription { membership, on_loss, rest, end, start })
     }
 }
 
@@ -386,6 +471,16 @@ impl Membership {
         });
     }
 
+    fn begin(&self, position: Position) {
+        self.standing.advance(position);
+        self.reader.iter().for_each(|reader| reader.begin(position));
+    }
+
+    /// The reader, if it is handed again what it has not acknowledged.
+    fn redelivers(&self) -> Option<&Arc<Reader>> {
+        self.reader.as_ref().filter(|reader| reader.redelivers())
+    }
+
     pub(crate) fn emit(&self, event: ConnectionEvent) {
         self.client.shared.emit(event);
     }
@@ -400,7 +495,7 @@ impl Membership {
         match delivery {
             Delivery::Notification(Notification { epoch, sequence, ack, .. }) => {
                 *ack = reader.handle();
-                reader.hand_over(*epoch, *sequence, *sequence);
+                reader.hand_over(*epoch, *sequence, *sequence, || self.client.shared.now());
             }
             Delivery::Gap(Gap { epoch, first, last, .. }) => {
                 reader.hand_over_gap(*epoch, *first, *last);
@@ -416,11 +511,15 @@ impl Membership {
     }
 }
 
-/// Returns a function that reports to a topic what its reader has handled.
-fn reporting(shared: Arc<Shared>, topic: Topic, inbox: Arc<Inbox>) -> impl Fn(Position) {
-    move |position| {
-        shared.act(|core, step| {
-            core.topics.handled(&mut core.links, &topic, &inbox, position, step);
+/// Returns a function that reports to a topic what its reader has handled, and when it has to be
+/// looked at.
+fn reporting(shared: Arc<Shared>, topic: Topic, inbox: Arc<Inbox>) -> impl Fn(Report) {
+    move |report| {
+        shared.act(|core, step| match report {
+            Report::Handled(position) => {
+                core.topics.handled(&mut core.links, &topic, &inbox, position, step);
+            }
+            Report::Watch(at) => core.topics.watch(&topic, &inbox, at),
         });
     }
 }
@@ -464,6 +563,8 @@ pub struct Subscription {
     /// The lock is never contended. It makes the subscription `Sync`, although the callback's
     /// future need not be.
     on_loss: Mutex<OnLoss>,
+    /// The rest of a gap of which only a part was handed over.
+    rest: Option<Delivery>,
     /// Set after a failure: the end of the subscription, until it is handed over.
     end: Option<Option<Delivery>>,
     /// The position where it began.
@@ -478,9 +579,21 @@ impl Subscription {
 
     /// The position of the application: everything below it was handed over or named in a gap.
     ///
-    /// Subscribing [`from`](Subscribe::from) it later resumes without loss.
+    /// Subscribing [`from`](Subscribe::from) it later resumes without loss. What comes again
+    /// ([`redeliver`](Subscribe::redeliver)) does not lower it.
     pub fn position(&self) -> Position {
         self.membership.standing.position().unwrap_or(self.start)
+    }
+
+    /// The position below which everything is acknowledged: the lowest number that is not. A gap
+    /// counts as acknowledged.
+    ///
+    /// Subscribing [`from`](Subscribe::from) it later brings everything again that was not
+    /// acknowledged, and also what was acknowledged above it. It is the [`position`](Self::position)
+    /// if the subscription is not acknowledged [by hand](Subscribe::ack_by_hand), or has no window.
+    pub fn acknowledged(&self) -> Position {
+        let reader = self.membership.reader.as_ref().filter(|reader| reader.is_by_hand());
+        reader.and_then(|reader| reader.floor()).unwrap_or_else(|| self.position())
     }
 
     /// Waits until the application has seen everything below `position`, which names the *next*
@@ -573,7 +686,7 @@ impl Subscription {
                     false => return Poll::Ready(Some(self.fail(loss))),
                 }
             }
-            let Some(mut delivery) = ready!(self.membership.inbox.poll_next(cx)) else {
+            let Some(mut delivery) = ready!(self.poll_wanted(cx)) else {
                 self.membership.standing.end();
                 return Poll::Ready(None);
             };
@@ -584,8 +697,29 @@ impl Subscription {
                 }
                 Judged::Fail => return Poll::Ready(Some(self.fail(delivery))),
                 Judged::Resync(position) => {
+                    let shared = &self.membership.client.shared;
                     self.on_loss.get_mut().hold(delivery, position, shared);
                 }
+            }
+        }
+    }
+
+    /// The next delivery of the queue, without what the application has acknowledged.
+    fn poll_wanted(&mut self, cx: &mut Context<'_>) -> Poll<Option<Delivery>> {
+        let Self { membership, rest, .. } = self;
+        let Some(reader) = membership.redelivers() else { return membership.inbox.poll_next(cx) };
+        loop {
+            let next = match rest.take() {
+                Some(rest) => rest,
+                None => match ready!(membership.inbox.poll_next(cx)) {
+                    Some(next) => next,
+                    None => return Poll::Ready(None),
+                },
+            };
+            let (wanted, left) = sift(reader, next);
+            *rest = left;
+            if wanted.is_some() {
+                return Poll::Ready(wanted);
             }
         }
     }
@@ -595,7 +729,11 @@ impl Subscription {
         self.membership.hand_over(&mut loss);
         self.membership.leave();
         self.membership.standing.end();
-        let (topic, position) = (self.topic().clone(), Some(self.position()));
+        let position = match self.membership.redelivers() {
+            Some(_) => self.acknowledged(),
+            None => self.position(),
+        };
+        let (topic, position) = (self.topic().clone(), Some(position));
         self.end = Some(Some(Delivery::End { topic, reason: Code::LOST, position }));
         loss
     }

@@ -24,10 +24,7 @@ use crate::{
         },
         handle::ServerHandle,
         handlers::router::Router,
-        keys::{
-            KeyTable, MemoryKeys,
-            runs::{Keyed, RunBounds},
-        },
+        keys::{KeyTable, MemoryKeys, config::Bounds, runs::Keyed},
         peer_addr::PeerAddr,
         publishing::Publishing,
         sessions::Sessions,
@@ -230,7 +227,7 @@ impl<L: Listener> Server<L> {
         let (run, runs) = mpsc::unbounded_channel();
         let keyed = table.map(|table| {
             // After the end of the server nothing takes a run, and it ends at once.
-            Keyed::new(table, RunBounds::of(&self.config), move |new| drop(run.send(new)))
+            Keyed::new(table, Bounds::of_runs(&self.config), move |new| drop(run.send(new)))
         });
         let environment = Environment {
             config: self.config,

@@ -437,8 +437,9 @@ impl ServerConfig {
 
     /// The keys of the default table ([`MemoryKeys`](crate::server::keys::MemoryKeys)), those that
     /// run included; 0 for no keyed requests: `/hello` then announces no `keys`. Default 65,536,
-    /// which is enough for about 180 keyed requests a second. Past it, requests with new keys are
-    /// refused `no busy`. Without effect on a table of your own, which has its own bounds.
+    /// which is enough for about 180 keyed requests a second, and half of that for a single owner.
+    /// Past it, requests with new keys are refused `no busy`; and those of an owner that has more
+    /// keys than are free. An owner is a principal, or all anonymous peers of one address. Without effect on a table of your own, which has its own bounds.
     #[must_use]
     pub fn keys(mut self, keys: usize) -> Self {
         self.keys = keys;
@@ -446,7 +447,8 @@ impl ServerConfig {
     }
 
     /// Bytes of the default table of keys, and of the requests of the runs in progress, each.
-    /// Default 64 MiB. Past it, requests with new keys are refused `no busy`.
+    /// Default 64 MiB. Past it, requests with new keys are refused `no busy`, and those of an owner
+    /// as with [`keys`](Self::keys).
     ///
     /// A key counts with its outcome; while it runs, with [`max_line`](Self::max_line) instead.
     #[must_use]
@@ -465,7 +467,8 @@ impl ServerConfig {
     }
 
     /// The keyed runs in progress, of all connections together and whether or not their callers are
-    /// still there. Default 1,024. Past it, requests with new keys are refused `no busy`.
+    /// still there. Default 1,024. Past it, requests with new keys are refused `no busy`, and those
+    /// of an owner as with [`keys`](Self::keys).
     ///
     /// A run ends with [`handler_time`](Self::handler_time), or with the limit of its method.
     #[must_use]

@@ -58,16 +58,21 @@ impl Budget {
     }
 
     /// Appends a line with this payload, already stuffed, to the log of `entry`, whose `state` the
-    /// caller has locked. The log must not be full.
+    /// caller has locked. The log must not be full. With a key, the line replaces the one that has
+    /// the same key.
     pub(super) fn append(
         &self,
         entry: &Arc<TopicEntry>,
         state: &mut TopicState,
+        key: Option<&[u8]>,
         stuffed: &[u8],
     ) -> Appended {
         state.swept = 0;
         let (stamp, before) = (self.stamp(), state.log.bytes());
-        let sequence = state.log.append(stuffed, stamp);
+        let sequence = match key {
+            Some(key) => state.log.append_latest(key, stuffed, stamp),
+            None => state.log.append(stuffed, stamp),
+        };
         self.count(before, state.log.bytes());
         let published = Published::new(state.log.window().epoch, sequence);
         let is_listed = mem::replace(&mut state.is_listed, true);
@@ -162,7 +167,7 @@ mod tests {
     use crate::{
         protocol::Topic,
         random::Random,
-        topic::{MemoryTopics, Retention, StoreLimits, TopicStore, log::NOTED},
+        topic::{MemoryTopics, Retention, StoreLimits, TopicStore, limits::NOTED},
     };
 
     fn topic(n: usize) -> Topic {

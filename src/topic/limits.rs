@@ -1,5 +1,8 @@
 //! How much the logs retain.
 
+/// The bytes that are stored beside each line: its end and its age.
+pub(super) const NOTED: usize = 16;
+
 /// What one topic retains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Retention {

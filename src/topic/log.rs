@@ -6,11 +6,14 @@ use crate::{
     protocol::{
         Code, Cursor, Epoch, MAX_NUMBER, Position, Step, Topic, Window, stuff, stuffed_len,
     },
-    topic::{Read, Room, limits::Retention},
+    sync::Arc,
+    topic::{
+        Read, Room,
+        compacted::{Compacted, Kept},
+        limits::{NOTED, Retention},
+    },
 };
 
-/// The bytes that are stored beside each line: its end and its age.
-pub(super) const NOTED: usize = 16;
 /// The capacity in bytes that a ring may have beyond twice its content.
 const SPARE: usize = 1_024;
 
@@ -35,6 +38,8 @@ pub(super) struct Log {
     /// The longest line so far. With it, most reads need not check the length of each line.
     longest: usize,
     retention: Retention,
+    /// Holds the lines instead, once a message had a key.
+    compacted: Option<Box<Compacted>>,
 }
 
 impl Log {
@@ -50,16 +55,21 @@ impl Log {
             start: 0,
             longest: 0,
             retention,
+            compacted: None,
         }
     }
 
     pub(super) fn window(&self) -> Window {
+        if let Some(compacted) = &self.compacted {
+            let (first, next) = compacted.numbers();
+            return Window { epoch: self.epoch, first, next };
+        }
         Window { epoch: self.epoch, first: self.first, next: self.first + self.ends.len() as u64 }
     }
 
     /// Whether no message was ever published to the log.
     pub(super) fn is_unborn(&self) -> bool {
-        self.start == 0 && self.ends.is_empty()
+        self.start == 0 && self.ends.is_empty() && self.compacted.is_none()
     }
 
     /// Whether the epoch has no further number. The position behind the last message must be a
@@ -76,17 +86,24 @@ impl Log {
 
     /// The bytes that count against the budget: the lines, and what is stored beside each.
     pub(super) fn bytes(&self) -> usize {
-        self.lines.len() + self.ends.len() * NOTED
+        let compacted = self.compacted.as_ref().map_or(0, |compacted| compacted.bytes());
+        self.lines.len() + self.ends.len() * NOTED + compacted
     }
 
     /// The age of the oldest line held; `None` if the log is empty.
     pub(super) fn oldest(&self) -> Option<u64> {
-        self.stamps.front().copied()
+        match &self.compacted {
+            Some(compacted) => compacted.oldest(),
+            None => self.stamps.front().copied(),
+        }
     }
 
     /// Appends a line with this payload, already stuffed, under the age `stamp`. Returns its
     /// number. The log must not be full.
     pub(super) fn append(&mut self, stuffed: &[u8], stamp: u64) -> u64 {
+        if self.compacted.is_some() {
+            return self.append_compacted(None, stuffed, stamp);
+        }
         let sequence = self.window().next;
         let before = self.lines.len();
         self.lines.extend(&self.prefix);
@@ -103,6 +120,40 @@ impl Log {
         sequence
     }
 
+    /// As [`append`](Self::append), and the line replaces the one that has the same key. From then
+    /// on the log keeps the latest line of each key.
+    pub(super) fn append_latest(&mut self, key: &[u8], stuffed: &[u8], stamp: u64) -> u64 {
+        self.compact();
+        self.append_compacted(Some(key.into()), stuffed, stamp)
+    }
+
+    fn append_compacted(&mut self, key: Option<Arc<[u8]>>, stuffed: &[u8], stamp: u64) -> u64 {
+        let sequence = self.window().next;
+        let line = encoded(&self.prefix, sequence, stuffed);
+        if let Some(compacted) = &mut self.compacted {
+            compacted.append(Kept { line, key, stamp }, self.retention);
+        }
+        sequence
+    }
+
+    /// Moves the lines to a log that may have holes.
+    fn compact(&mut self) {
+        if self.compacted.is_some() {
+            return;
+        }
+        let mut compacted = Compacted::new(self.first);
+        for (index, &stamp) in self.stamps.iter().enumerate() {
+            let mut line = Vec::new();
+            let [begin, end] =
+                [index, index + 1].map(|at| (self.line_start(at) - self.start) as usize);
+            self.copy_bytes(begin, end, &mut line);
+            compacted.append(Kept { line: line.into(), key: None, stamp }, self.retention);
+        }
+        self.start += self.lines.len() as u64;
+        (self.lines, self.ends, self.stamps) = Default::default();
+        self.compacted = Some(Box::new(compacted));
+    }
+
     /// Drops the oldest lines over the limits. The newest line always stays.
     fn evict(&mut self) {
         while self.ends.len() > 1
@@ -115,6 +166,9 @@ impl Log {
 
     /// Drops all lines, and gives their memory back.
     pub(super) fn clear(&mut self) {
+        if let Some(compacted) = &mut self.compacted {
+            return compacted.clear();
+        }
         self.first += self.ends.len() as u64;
         self.start += self.lines.len() as u64;
         (self.lines, self.ends, self.stamps) = Default::default();
@@ -123,6 +177,9 @@ impl Log {
     /// Drops the oldest line, if there is one. The capacity of the rings stays within about twice
     /// their content, so a log that shrinks gives memory back.
     pub(super) fn drop_oldest(&mut self) {
+        if let Some(compacted) = &mut self.compacted {
+            return compacted.drop_oldest();
+        }
         let Some(end) = self.ends.pop_front() else { return };
         self.stamps.pop_front();
         self.lines.drain(..(end - self.start) as usize);
@@ -142,6 +199,9 @@ impl Log {
 
     /// The cursor's next step; `None` when it stands at the head.
     pub(super) fn read(&self, cursor: Cursor, room: Room, out: &mut Vec<u8>) -> Option<Read> {
+        if let Some(compacted) = &self.compacted {
+            return compacted.read(cursor, self.window(), room, out);
+        }
         match cursor.step(self.window()).1 {
             Step::CaughtUp => None,
             Step::Reset(position) => Some(Read::Reset(position)),
@@ -196,6 +256,13 @@ impl Log {
             out.extend_from_slice(&back[begin.max(seam) - seam..end - seam]);
         }
     }
+}
+
+/// The line of a message.
+fn encoded(prefix: &[u8], sequence: u64, stuffed: &[u8]) -> Box<[u8]> {
+    let mut number = itoa::Buffer::new();
+    let space: &[u8] = if stuffed.is_empty() { b"" } else { b" " };
+    [prefix, number.format(sequence).as_bytes(), space, stuffed, b"\n"].concat().into()
 }
 
 /// The payload as it stands in a line. It is copied to `buffer` only if it has to be stuffed.

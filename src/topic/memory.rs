@@ -94,8 +94,17 @@ impl MemoryTopics {
     }
 
     fn append_now(&self, topic: &Topic, payload: &[u8]) -> Result<Published, PublishError> {
+        self.append_with(topic, None, payload)
+    }
+
+    fn append_with(
+        &self,
+        topic: &Topic,
+        key: Option<&[u8]>,
+        payload: &[u8],
+    ) -> Result<Published, PublishError> {
         let mut buffer = Vec::new();
-        let appended = self.0.append(topic, stuffed(payload, &mut buffer))?;
+        let appended = self.0.append(topic, key, stuffed(payload, &mut buffer))?;
         Ok(self.0.budget.settle(appended))
     }
 }
@@ -103,6 +112,15 @@ impl MemoryTopics {
 impl TopicStore for MemoryTopics {
     fn append(&self, topic: &Topic, payload: Bytes) -> BoxFuture<Result<Published, PublishError>> {
         Box::pin(std::future::ready(self.append_now(topic, &payload)))
+    }
+
+    fn append_latest(
+        &self,
+        topic: &Topic,
+        key: Bytes,
+        payload: Bytes,
+    ) -> BoxFuture<Result<Published, PublishError>> {
+        Box::pin(std::future::ready(self.append_with(topic, Some(&key), &payload)))
     }
 
     fn topics(&self) -> usize {
@@ -138,22 +156,32 @@ impl Hub {
     ///
     /// The shard stays locked meanwhile. Otherwise the entry could be removed between the lookup
     /// and the append, and the message would be lost.
-    fn append(&self, topic: &Topic, stuffed: &[u8]) -> Result<Appended, PublishError> {
+    fn append(
+        &self,
+        topic: &Topic,
+        key: Option<&[u8]>,
+        stuffed: &[u8],
+    ) -> Result<Appended, PublishError> {
         if let Some(entry) = self.topics.get(topic) {
-            return self.append_to(&entry, stuffed);
+            return self.append_to(&entry, key, stuffed);
         }
         match self.topics.entry(topic.clone()) {
-            Entry::Occupied(entry) => self.append_to(entry.get(), stuffed),
+            Entry::Occupied(entry) => self.append_to(entry.get(), key, stuffed),
             Entry::Vacant(vacant) => {
                 let entry = self.new_entry(topic);
-                let appended = self.append_to(&entry, stuffed)?;
+                let appended = self.append_to(&entry, key, stuffed)?;
                 vacant.insert(entry);
                 Ok(appended)
             }
         }
     }
 
-    fn append_to(&self, entry: &Arc<TopicEntry>, stuffed: &[u8]) -> Result<Appended, PublishError> {
+    fn append_to(
+        &self,
+        entry: &Arc<TopicEntry>,
+        key: Option<&[u8]>,
+        stuffed: &[u8],
+    ) -> Result<Appended, PublishError> {
         let mut state = entry.state.lock();
         if state.log.is_full() {
             return Err(PublishError::TooMany);
@@ -162,7 +190,7 @@ impl Hub {
             self.count_birth()?;
         }
         state.swept = 0;
-        Ok(self.budget.append(entry, &mut state, stuffed))
+        Ok(self.budget.append(entry, &mut state, key, stuffed))
     }
 
     /// Whether one more topic may have a log.

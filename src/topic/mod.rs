@@ -6,6 +6,8 @@
 mod births;
 mod budget;
 mod checked;
+mod compacted;
+mod confirmations;
 mod ended;
 mod entry;
 mod gate;
@@ -35,6 +37,7 @@ use crate::protocol::{Code, Cursor, Epoch, Position, Topic, Window};
 
 pub(crate) use self::{
     checked::{check_read, check_window, checked_end, checked_published},
+    confirmations::{Confirmations, Subscriber},
     limits::{Retention, StoreLimits},
 };
 pub use self::{memory::MemoryTopics, publisher::Publisher};
@@ -66,6 +69,23 @@ pub trait TopicStore: Send + Sync + 'static {
     /// A log may drop its oldest messages. The newest message stays, whatever its size: a subscriber
     /// that keeps up gets it.
     fn append(&self, topic: &Topic, payload: Bytes) -> BoxFuture<Result<Published, PublishError>>;
+
+    /// As [`append`](Self::append), and the message takes the place of the one with the same `key`:
+    /// the log holds the latest message of each key, besides messages without a key. Readers get a
+    /// gap with the reason `replaced` for numbers whose messages are not held any more because of
+    /// that. For [`Publisher::publish_latest`].
+    ///
+    /// # Errors
+    /// [`PublishError::Unsupported`] if the store does not know keys, which is the default.
+    fn append_latest(
+        &self,
+        topic: &Topic,
+        key: Bytes,
+        payload: Bytes,
+    ) -> BoxFuture<Result<Published, PublishError>> {
+        let (_, _, _) = (topic, key, payload);
+        Box::pin(std::future::ready(Err(PublishError::Unsupported)))
+    }
 
     /// Returns a reader of the log of `topic`. Dropping the reader deregisters it.
     ///
@@ -185,7 +205,7 @@ pub enum Read {
     Gap {
         /// The last number to be named.
         last: u64,
-        /// The reason: `retention` or `too-large`.
+        /// The reason: `retention`, `replaced` or `too-large`.
         reason: Code,
     },
     /// Nothing was appended: the topic has another log, of another epoch, which begins here. It is
@@ -231,6 +251,18 @@ impl Published {
     }
 }
 
+/// What is known of a message that [`Publisher::publish_confirmed`] has published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Confirmed {
+    /// The message's number.
+    pub published: Published,
+    /// How many of the subscribers have acknowledged it.
+    pub acknowledged: usize,
+    /// How many subscribers with a window the topic had when the call began.
+    pub subscribers: usize,
+}
+
 /// Why a message was not published.
 ///
 /// | error | was it appended? | answer to `/publish` |
@@ -240,6 +272,7 @@ impl Published {
 /// | [`TooMany`](Self::TooMany) | no | `no too-many` |
 /// | [`Busy`](Self::Busy) | no; try again later | `no busy` |
 /// | [`Closed`](Self::Closed) | no | `no closing` |
+/// | [`Unsupported`](Self::Unsupported) | no | does not occur; `no busy` |
 /// | [`Unavailable`](Self::Unavailable) | perhaps | `cut lost` |
 ///
 /// A handler that publishes turns it into a failure with a code of the application. The text of
@@ -285,6 +318,9 @@ pub enum PublishError {
     /// returns it only if it can prove that: a message that may still be appended is
     /// [`Unavailable`](Self::Unavailable).
     Busy(Unavailable),
+    /// The store cannot keep the latest message of each key
+    /// ([`Publisher::publish_latest`]).
+    Unsupported,
     /// The store failed.
     Unavailable(Unavailable),
 }
@@ -300,6 +336,9 @@ impl fmt::Display for PublishError {
                 "the server has too many topics, or this one has no number left until it is closed",
             ),
             Self::Closed => f.write_str("the server has stopped"),
+            Self::Unsupported => {
+                f.write_str("the topic store cannot keep the latest message of each key")
+            }
             Self::Busy(Unavailable(why)) => write!(f, "not published, try again later: {why}"),
             Self::Unavailable(unavailable) => unavailable.fmt(f),
         }

@@ -1,6 +1,6 @@
 //! The handle that publishes.
 
-use std::{any::TypeId, fmt};
+use std::{any::TypeId, fmt, future::poll_fn, time::Duration};
 
 use bytes::Bytes;
 
@@ -10,8 +10,8 @@ use crate::{
     protocol::{DEFAULT_MAX_LINE, Position, Topic, encode},
     sync::{Arc, AtomicUsize, Ordering},
     topic::{
-        MemoryTopics, PublishError, Published, TopicStore, Unavailable, checked_end,
-        checked_published, gate::Gate,
+        Confirmations, Confirmed, MemoryTopics, PublishError, Published, TopicStore, Unavailable,
+        checked_end, checked_published, gate::Gate,
     },
 };
 
@@ -35,6 +35,7 @@ pub struct Publisher {
     max_line: Arc<AtomicUsize>,
     /// Shut once the server has stopped.
     gate: Arc<Gate>,
+    confirmations: Arc<Confirmations>,
 }
 
 impl Publisher {
@@ -54,7 +55,8 @@ impl Publisher {
     pub fn new<S: TopicStore>(store: S) -> Self {
         let is_own = is_own::<S>();
         let max_line = Arc::new(AtomicUsize::new(DEFAULT_MAX_LINE));
-        Self { store: Arc::new(store), is_own, max_line, gate: Arc::default() }
+        let (gate, confirmations) = Default::default();
+        Self { store: Arc::new(store), is_own, max_line, gate, confirmations }
     }
 
     /// Whether its store is one of this crate.
@@ -129,20 +131,129 @@ impl Publisher {
         let bytes = payload.len();
         // The number is taken at the first poll, before other tasks run. So futures that are polled
         // one after the other are numbered in that order.
-        let published = self.append(topic, payload).await;
+        let published = self.append(topic, None, payload).await;
         consume_message(bytes).await;
         published
+    }
+
+    /// Publishes as [`publish`](Self::publish) does, and the message takes the place of the message
+    /// that was published to the topic with the same `key`.
+    ///
+    /// So the topic retains the latest message of each key, and those without a key. A late
+    /// subscriber gets them with a large [`last`](crate::Subscribe::last), and then what is
+    /// published. For numbers whose messages were replaced it gets a gap with the cause
+    /// `replaced`, which is no [loss](crate::Subscribe::fail_on_loss): it also gets the message that
+    /// replaced them. A subscriber that keeps up gets every message.
+    ///
+    /// The limits on what a topic retains hold for the messages that it has not replaced. Over them
+    /// the oldest leave, whatever their keys are. Subscribers do not see the key, so the payload has
+    /// to name what the message is about.
+    ///
+    /// ```
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = bellwire::Server::bind("127.0.0.1:0").await?;
+    /// let publisher = server.publisher();
+    /// publisher.publish_latest("prices", "ACME", "ACME 12.50").await?;
+    /// publisher.publish_latest("prices", "INIT", "INIT 7.00").await?;
+    /// publisher.publish_latest("prices", "ACME", "ACME 12.75").await?; // the first one leaves
+    /// # Ok(()) }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish); [`PublishError::Unsupported`] if the topic store does not know
+    /// keys. [`MemoryTopics`] does. [`PublishError::TooLarge`] also if the key is longer than a line
+    /// may be.
+    ///
+    /// # Cancel safety
+    /// As `publish`.
+    pub async fn publish_latest(
+        &self,
+        topic: impl TryInto<Topic>,
+        key: impl Into<Bytes>,
+        payload: impl Into<Bytes>,
+    ) -> Result<Published, PublishError> {
+        let (key, payload) = (key.into(), payload.into());
+        let bytes = key.len() + payload.len();
+        let published = self.append(topic, Some(key), payload).await;
+        consume_message(bytes).await;
+        published
+    }
+
+    /// Publishes as [`publish`](Self::publish) does, and then waits until the subscribers have
+    /// acknowledged the message, for at most the time `within`.
+    ///
+    /// It counts the subscriptions with a [`window`](crate::Subscribe::window) that this server had
+    /// for the topic when the call began: others need not acknowledge. It returns early once each
+    /// of them has acknowledged the message, has got a gap in its place, or has ended. A client
+    /// that reconnects meanwhile gets the message on a new subscription, which is not counted. A
+    /// client acknowledges several messages together, after half of its window at the latest
+    /// (docs/protocol/acks.md, section 16). So a subscriber that is to confirm each message at once
+    /// asks for a window of 1 or 2.
+    ///
+    /// With a store that several servers share, subscribers of the other servers are not counted.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = bellwire::Server::bind("127.0.0.1:0").await?;
+    /// let publisher = server.publisher();
+    /// let confirmed =
+    ///     publisher.publish_confirmed("doors", "lock", Duration::from_secs(5)).await?;
+    /// if confirmed.acknowledged < confirmed.subscribers {
+    ///     println!("{} of {} doors", confirmed.acknowledged, confirmed.subscribers);
+    /// }
+    /// # Ok(()) }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish). It is no error if acks are missing.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with a timer, once the message was published.
+    ///
+    /// # Cancel safety
+    /// As `publish`.
+    pub async fn publish_confirmed(
+        &self,
+        topic: impl TryInto<Topic>,
+        payload: impl Into<Bytes>,
+        within: Duration,
+    ) -> Result<Confirmed, PublishError> {
+        let topic = topic.try_into().map_err(|_| PublishError::InvalidTopic)?;
+        let expected = self.confirmations.expect(&topic);
+        let published = self.publish(topic, payload).await?;
+        expected.published(published);
+        // What is missing then is not counted.
+        let _ = tokio::time::timeout(within, poll_fn(|cx| expected.poll_all(cx))).await;
+        Ok(expected.confirmed(published))
+    }
+
+    /// The subscribers that acknowledge, for the connections of its server.
+    pub(crate) fn confirmations(&self) -> &Arc<Confirmations> {
+        &self.confirmations
     }
 
     async fn append(
         &self,
         topic: impl TryInto<Topic>,
+        key: Option<Bytes>,
         payload: Bytes,
     ) -> Result<Published, PublishError> {
         let topic = topic.try_into().map_err(|_| PublishError::InvalidTopic)?;
         self.check_size(&topic, &payload)?;
+        let max_line = self.max_line.load(Ordering::Relaxed);
+        if key.as_ref().is_some_and(|key| key.len() > max_line) {
+            return Err(PublishError::TooLarge { max_line });
+        }
         let _pass = self.gate.enter().ok_or(PublishError::Closed)?;
-        let appended = Guarded::new(|| self.store.append(&topic, payload)).await;
+        let append = || match key {
+            Some(key) => self.store.append_latest(&topic, key, payload),
+            None => self.store.append(&topic, payload),
+        };
+        let appended = Guarded::new(append).await;
         appended
             .unwrap_or_else(|panic| Err(PublishError::Unavailable(Unavailable(panic))))
             .and_then(checked_published)

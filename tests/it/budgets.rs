@@ -622,21 +622,19 @@ async fn a_server_logs_its_connection_limit() {
 #[tokio::test]
 async fn a_server_out_of_files_refuses_and_serves_again() {
     let server = process::Process::start("ulimit -n 64;").await;
-    for round in 1..=3 {
-        let clients = (0..200).map(|_| first_lines(server.address.clone()));
-        let mut served = Vec::new();
-        let (mut refused, mut dropped) = (0, 0);
-        for came in futures::future::join_all(clients).await {
-            match came {
-                Came::Served(peer) => served.push(peer),
-                Came::Refused => refused += 1,
-                Came::Dropped => dropped += 1,
+    for _ in 1..=3 {
+        let mut crowd = Crowd::default();
+        // A server that is slow, because the machine is busy, drops connections whose first line it
+        // has not read in time, and may not have noticed that those of the last round have ended.
+        // Then as many come again.
+        let coming = async {
+            while crowd.served.is_empty() || crowd.refused < 16 {
+                crowd.come(&server.address).await;
             }
-        }
-        let counts = format!("{} served, {refused} refused, {dropped} dropped", served.len());
-        println!("round {round}: {counts}");
-        assert!((1..=32).contains(&served.len()) && refused >= 16, "{counts}");
-        for peer in &mut served {
+        };
+        timeout(process::BOUND, coming).await.expect("some are served, and some refused");
+        assert!(crowd.served.len() <= 32, "{}", crowd.served.len());
+        for peer in &mut crowd.served {
             peer.ask("2 random 1\n", "2 ok 0\n").await;
         }
     }
@@ -652,6 +650,29 @@ async fn a_server_out_of_files_refuses_and_serves_again() {
     let mut server = server;
     server.terminate().await;
     assert!(server.end().await.success());
+}
+
+/// Those that came in a round. Those that were served stay.
+#[cfg(unix)]
+#[derive(Default)]
+struct Crowd {
+    served: Vec<RawPeer<TcpStream>>,
+    refused: usize,
+}
+
+#[cfg(unix)]
+impl Crowd {
+    /// 200 more come at once.
+    async fn come(&mut self, address: &str) {
+        let clients = (0..200).map(|_| first_lines(address.to_owned()));
+        for came in futures::future::join_all(clients).await {
+            match came {
+                Came::Served(peer) => self.served.push(peer),
+                Came::Refused => self.refused += 1,
+                Came::Dropped => {}
+            }
+        }
+    }
 }
 
 #[cfg(unix)]

@@ -284,6 +284,7 @@ fn extremes() -> Vec<(&'static str, ClientConfig)> {
         all.push(("reconnect", new().reconnect_base(time).reconnect_max(time)));
         all.push(("reconnect_stable", new().reconnect_stable(time)));
         all.push(("give_up_after", new().give_up_after(time)));
+        all.push(("ack_within", new().ack_within(time)));
     }
     // Without any time, nothing can go well.
     all.push(("connect_timeout", new().connect_timeout(Duration::MAX)));

@@ -85,6 +85,14 @@ fn list() -> Vec<Case> {
         ("Publisher::publish", || {
             looping(async |it| drop(it.server.publisher.publish("t", "x").await))
         }),
+        ("Publisher::publish_confirmed", || {
+            looping(async |it| {
+                drop(it.server.publisher.publish_confirmed("t", "x", Duration::ZERO).await);
+            })
+        }),
+        ("Publisher::publish_latest", || {
+            looping(async |it| drop(it.server.publisher.publish_latest("t", "k", "x").await))
+        }),
         ("Seen", || {
             looping(async |it| {
                 let ended = held(&it.ended).await;
@@ -164,7 +172,7 @@ fn list() -> Vec<Case> {
 }
 
 /// Public futures that no loop can be made of, and why.
-const EXEMPT: [(&str, &str); 15] = [
+const EXEMPT: [(&str, &str); 27] = [
     ("Client::connect_tls", "as Client::connect"),
     ("Client::connect_tls_with", "as Client::connect"),
     ("HandlerReply", "a handler is started once, and its driver yields between requests"),
@@ -173,7 +181,19 @@ const EXEMPT: [(&str, &str); 15] = [
     ("MemoryKeys::forget", "as MemoryKeys::begin"),
     ("MemoryTopics::close", "a store's, which Publisher::close waits for"),
     ("MemoryTopics::append", "a store's, which Publisher::publish waits for"),
+    ("MemoryTopics::append_latest", "a store's, which Publisher::publish_latest waits for"),
+    ("RedisTopics::append", "as MemoryTopics::append; its task answers"),
+    ("RedisTopics::close", "as MemoryTopics::close; its task answers"),
+    ("RedisTopics::connect", "Redis answers, so it is never ready at once"),
+    ("RedisTopics::connect_with", "as RedisTopics::connect"),
+    ("RedisTopics::publish_once", "as RedisTopics::append"),
+    ("RedisTopics::queue", "as RedisTopics::append"),
+    ("RedisTopics::shutdown", "its tasks answer, so it is never ready at once"),
     ("Server::bind_tls", "as Server::bind"),
+    ("SqliteKeys::begin", "as MemoryKeys::begin; a thread answers"),
+    ("SqliteKeys::finish", "as MemoryKeys::finish; a thread answers"),
+    ("SqliteKeys::forget", "as MemoryKeys::forget; a thread answers"),
+    ("SqliteKeys::open", "a thread answers, so it is never ready at once"),
     ("SqliteTopics::append", "as MemoryTopics::append; its thread answers"),
     ("SqliteTopics::close", "as MemoryTopics::close; its thread answers"),
     ("SqliteTopics::open", "a thread opens the file, so it is never ready at once"),

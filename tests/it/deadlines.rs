@@ -10,8 +10,8 @@ use std::{
 };
 
 use bellwire::{
-    CallError, Client, ClientConfig, ConnectionError, Credentials, Delivery, Listener, NotSent,
-    Publisher, Random, Router, Server, ServerConfig, Streamed, Unknown, handler,
+    CallError, Client, ClientConfig, ConnectionError, ConnectionEvent, Credentials, Delivery,
+    Listener, NotSent, Publisher, Random, Router, Server, ServerConfig, Streamed, Unknown, handler,
     protocol::Code,
     server::{Action, Authenticator, Denied, PeerAddr, Principal, Verdict},
     topic::BoxFuture,
@@ -571,6 +571,24 @@ async fn client_connect_timeout_of_one_connection() {
     assert_eq!(ended, Err(ConnectionError::HandshakeTimeout));
     let lost = NotSent::Lost(ConnectionError::HandshakeTimeout);
     assert_eq!(outcome(waiting).await, Err(lost.into()));
+}
+
+/// The configured time, or the subscription's own.
+#[tokio::test(start_paused = true)]
+async fn client_ack_within() {
+    for own in [None, Some(secs(2))] {
+        let (client, mut server) = greeted(ClientConfig::new().ack_within(secs(7))).await;
+        let wish = client.subscribe("t").window(4).ack_by_hand();
+        let wish = if let Some(own) = own { wish.ack_within(own) } else { wish };
+        let subscribing = tokio::spawn(wish.into_future());
+        server.expect("1 /subscribe;window=4 t").await;
+        server.send("1 ok;epoch=e;next=1;lease=60\n* t 1 a").await;
+        let mut subscription = subscribing.await.expect("no panic").expect("subscribed");
+        assert_eq!(net::number(&mut subscription).await, 1);
+        let (since, mut events) = (Instant::now(), client.events());
+        let event = due(since, own.unwrap_or(secs(7)), events.next()).await;
+        assert!(matches!(event, Some(ConnectionEvent::Unacknowledged { sequence: 1, .. })));
+    }
 }
 
 /// Requests of each kind without a connection end at the configured deadline, or at their own.

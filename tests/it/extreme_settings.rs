@@ -111,6 +111,7 @@ fn client_settings() -> Settings<ClientConfig> {
         ("close_timeout", |c, x| c.close_timeout(x.time()), &[]),
         ("strict", |c, x| c.strict(x.flag()), &[]),
         ("deadline", |c, x| c.deadline(x.time()), &[Zero, One]),
+        ("ack_within", |c, x| c.ack_within(x.time()), &[]),
         ("probe", |c, x| c.probe(x.time()), &[Zero, One]),
         ("dead", |c, x| c.dead(x.time()), &[Zero, One]),
         ("fail_fast", |c, x| c.fail_fast(x.flag()), &[]),

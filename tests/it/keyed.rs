@@ -14,7 +14,8 @@ use bellwire::{
     server::{
         Action, Principal, Reply, TokenAuthenticator, Verdict,
         keys::{
-            Begun, BoxFuture, KeyTable, KeyedOutcome, KeyedRequest, KeysUnavailable, MemoryKeys,
+            Begun, BoxFuture, KeyTable, KeyedOutcome, KeyedRequest, KeysConfig, KeysUnavailable,
+            MemoryKeys,
         },
     },
 };
@@ -426,7 +427,8 @@ async fn a_full_table_refuses_new_keys() {
 #[tokio::test(start_paused = true)]
 async fn the_bytes_of_a_table_are_bounded() {
     let desk = Desk::new();
-    let keys = MemoryKeys::new(&Random::seeded(1)).bytes(2 * 66_000);
+    let config = KeysConfig::new().bytes(2 * 66_000);
+    let keys = MemoryKeys::with_config(&Random::seeded(1), config);
     let server = PipeServer::built(router(&desk), |server| server.keys(keys.clone()));
     let mut peer = server.connect().await;
     peer.send("1 wait;key=a x\n2 wait;key=b x\n3 wait;key=c x\n").await;
@@ -463,6 +465,31 @@ async fn runs_in_progress_are_bounded() {
     settle().await;
     let line = format!("2 count;key=b {}\n", "x".repeat(40_000));
     peer.ask(line, "2 no busy\n").await;
+}
+
+/// A principal that fills its share leaves room for the others, in the table and among the runs.
+#[tokio::test(start_paused = true)]
+async fn no_client_fills_the_table_for_others() {
+    for config in [ServerConfig::new().keys(8), ServerConfig::new().keyed_runs(8)] {
+        let desk = Desk::new();
+        let tokens = TokenAuthenticator::new()
+            .token("a", Principal::new("ada"))
+            .token("b", Principal::new("bob"));
+        let server =
+            PipeServer::built(router(&desk), |server| server.config(config).authenticator(tokens));
+        for (token, runs) in [("a", 5), ("b", 2)] {
+            let (mut peer, begun) = (server.connect().await, desk.runs());
+            peer.ask(format!("1 /auth token {token}\n"), "1 ok\n").await;
+            let lines: String = (2..2 + runs).map(|id| format!("{id} wait;key={id} x\n")).collect();
+            peer.send(lines).await;
+            until(|| desk.runs() == begun + runs).await;
+            peer.ask("9 wait;key=9 x\n", "9 no busy\n").await;
+            // Another connection of the same principal is no other client.
+            let mut again = server.connect().await;
+            again.ask(format!("1 /auth token {token}\n"), "1 ok\n").await;
+            again.ask("2 wait;key=9 x\n", "2 no busy\n").await;
+        }
+    }
 }
 
 /// [S23.7] Another table has another store.

@@ -68,15 +68,15 @@ fn nameless(text: &str) -> Option<String> {
 }
 
 /// Whether `TARGET NAME` is a test: of a file of `tests/`, in a folder `MODULE::NAME` of one of its
-/// modules, or, for `lib`, of one of `src/`.
+/// modules, which may be in another, or, for `lib`, of one of `src/`.
 fn is_there(test: &str) -> bool {
     let Some((target, name)) = test.split_once(' ') else { return false };
-    let (module, name) = name.split_once("::").map_or((None, name), |(of, name)| (Some(of), name));
+    let (module, name) = name.rsplit_once("::").map_or((None, name), |(of, name)| (Some(of), name));
     let function = format!("fn {name}(");
     let file = match (target, module) {
         ("lib", None) => return holds(&Path::new(ROOT).join("src"), &function),
         (_, None) => format!("tests/{target}.rs"),
-        (_, Some(module)) => format!("tests/{target}/{module}.rs"),
+        (_, Some(module)) => format!("tests/{target}/{}.rs", module.replace("::", "/")),
     };
     read(&file).is_some_and(|text| text.contains(&function))
 }

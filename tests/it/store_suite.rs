@@ -20,10 +20,20 @@ use self::{
 /// The bound of cases that are expected to hang.
 const HANGS: Duration = Duration::from_secs(2);
 
+/// Whether a case is for stores that know keys.
+fn of_keys(case: &str) -> bool {
+    case.starts_with("latest-per-key")
+}
+
 struct Memory;
 
 const fn of_memory() -> Capabilities {
-    Capabilities::new().by_count().by_bytes().closing().counting().limiting()
+    Capabilities::new().by_count().by_bytes().closing().counting().limiting().replacing()
+}
+
+/// A durable store in this file knows no keys.
+const fn of_disk() -> Capabilities {
+    Capabilities::new().by_count().by_bytes().by_age().closing().counting().limiting().durable()
 }
 
 impl StoreUnderTest for Memory {
@@ -74,8 +84,7 @@ struct Durable {
 
 impl Durable {
     fn new(bug: Option<Bug>) -> Self {
-        let capabilities = of_memory().by_age().durable();
-        Self { disk: Disk::new(Limits::new(), bug), bug, capabilities }
+        Self { disk: Disk::new(Limits::new(), bug), bug, capabilities: of_disk() }
     }
 }
 
@@ -87,7 +96,7 @@ impl StoreUnderTest for Durable {
     }
 
     fn options(&self) -> Options {
-        let is_right = self.bug.is_none() || self.capabilities != of_memory().by_age().durable();
+        let is_right = self.bug.is_none() || self.capabilities != of_disk();
         Options::new().bound(if is_right { Options::DEFAULT_BOUND } else { HANGS })
     }
 
@@ -126,7 +135,8 @@ async fn a_durable_store_passes() {
     let report = suite::run(Durable::new(None)).await;
     report.assert_passed();
     let passed = report.cases().iter().filter(|case| *case.verdict() == Verdict::Passed);
-    assert_eq!(passed.count(), cases().len(), "{report}");
+    let applicable = cases().into_iter().filter(|case| !of_keys(&case.name()));
+    assert_eq!(passed.count(), applicable.count(), "{report}");
 }
 
 /// The cases need no runtime, unless the store does.
@@ -162,6 +172,8 @@ const FAULTS: &[(Fault, &[&str])] = &[
     (Fault::EndIsOneLess, &["closed-log"]),
     (Fault::AnyNumberOfTopics, &["limit-on-topics"]),
     (Fault::CountsReaders, &["topic-count"]),
+    (Fault::KeepsReplaced, &["latest-per-key"]),
+    (Fault::ForgetsKeys, &["latest-per-key", "latest-per-key-and-retention"]),
     (Fault::RepeatsAPayload, &["random-run"]),
 ];
 
@@ -189,8 +201,23 @@ fn fails(report: CaseReport, store: &str) -> String {
 /// A run of a case that has to fail. It gives the case's name.
 type Failing = Pin<Box<dyn Future<Output = String> + Send>>;
 
-fn failing(store: impl StoreUnderTest, named: String, case: String) -> Failing {
-    Box::pin(async move { fails(suite::run_case(store, &case).await, &named) })
+/// The most runs of one case. Some faults show only if the threads of a store are fast enough.
+const ATTEMPTS: usize = 20;
+
+fn failing<S: StoreUnderTest>(
+    store: impl Fn() -> S + Send + 'static,
+    named: String,
+    case: String,
+) -> Failing {
+    Box::pin(async move {
+        let mut report = suite::run_case(store(), &case).await;
+        for _ in 1..ATTEMPTS {
+            if *report.verdict() == Verdict::Passed {
+                report = suite::run_case(store(), &case).await;
+            }
+        }
+        fails(report, &named)
+    })
 }
 
 /// Several at once, because some hang until their bound.
@@ -199,18 +226,18 @@ async fn each_case_fails_a_wrong_store() {
     let mut runs = Vec::new();
     for (fault, cases) in FAULTS {
         let run =
-            |case: &&str| failing(Faulty::new(*fault), format!("{fault:?}"), case.to_string());
+            |case: &&str| failing(|| Faulty::new(*fault), format!("{fault:?}"), case.to_string());
         runs.extend(cases.iter().map(run));
     }
     for (bug, cases) in BUGS {
-        let store = || Durable::new(Some(*bug));
-        let run = |case: &&str| failing(store(), format!("{bug:?}"), case.to_string());
+        let store = move || Durable::new(Some(*bug));
+        let run = |case: &&str| failing(store, format!("{bug:?}"), case.to_string());
         runs.extend(cases.iter().map(run));
     }
     // A store that begins anew has forgotten what each of these has done before.
     let ending = cases().into_iter().map(|case| case.name()).filter(|name| name.contains('.'));
     let store = || Durable::new(Some(Bug::BeginsAnew));
-    runs.extend(ending.map(|case| failing(store(), "a store that begins anew".into(), case)));
+    runs.extend(ending.map(|case| failing(store, "a store that begins anew".into(), case)));
     let failed: BTreeSet<_> = stream::iter(runs).buffer_unordered(8).collect().await;
     let all: BTreeSet<_> = cases().iter().map(|case| case.name()).collect();
     let never: Vec<_> = all.difference(&failed).collect();
@@ -230,7 +257,7 @@ async fn a_store_may_do_what_it_says() {
     report.assert_passed();
     let skipped = |case: &&CaseReport| matches!(case.verdict(), Verdict::NotApplicable(_));
     let mut skipped = report.cases().iter().filter(skipped).map(CaseReport::name);
-    assert!(skipped.all(|name| name.ends_with(".killed")), "{report}");
+    assert!(skipped.all(|name| name.ends_with(".killed") || of_keys(name)), "{report}");
 }
 
 #[tokio::test]

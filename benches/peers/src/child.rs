@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::Path,
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -62,6 +63,23 @@ pub fn redis() -> Result<Server> {
         &["--maxclients", "15000", "--client-output-buffer-limit", "pubsub 0 0 0"],
     ];
     Server::start("redis-server", &arguments.concat(), "--port")
+}
+
+/// With a file in `dir` to which each write is appended, and synced as `sync` says.
+pub fn redis_in(dir: &Path, sync: &str) -> Result<Server> {
+    let dir = dir.to_string_lossy();
+    let arguments = [
+        &["--bind", "127.0.0.1", "--daemonize", "no", "--save", "", "--dir", &dir][..],
+        &["--appendonly", "yes", "--appendfsync", sync],
+    ];
+    Server::start("redis-server", &arguments.concat(), "--port")
+}
+
+/// With streams in `dir`.
+pub fn nats_in(dir: &Path) -> Result<Server> {
+    let dir = dir.to_string_lossy();
+    let arguments = ["-a", "127.0.0.1", "-l", "/dev/null", "-js", "-sd", &dir];
+    Server::start("nats-server", &arguments, "-p")
 }
 
 /// Without a log in the measured path.

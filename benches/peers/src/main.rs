@@ -22,6 +22,7 @@ mod meter;
 mod peers;
 mod requests;
 mod results;
+mod stores;
 mod tables;
 mod targets;
 mod work;
@@ -64,6 +65,8 @@ enum Command {
         #[command(flatten)]
         plan: memory::Plan,
     },
+    /// Measures how many messages stores accept, and prints a table
+    Stores(stores::Options),
     /// The server of `memory`
     Serve {
         #[arg(long)]
@@ -78,6 +81,7 @@ fn main() -> Result<()> {
         Command::Requests { row, plan } => print(&on_runtime(requests::run(row, &plan))?),
         Command::FanOut { row, plan } => print(&on_runtime(fanout::run(row, &plan))?),
         Command::Memory { row, plan } => print(&on_runtime(memory::run(row, &plan))?),
+        Command::Stores(options) => on_runtime(stores::run(&options)),
         Command::Serve { row } => on_runtime(memory::serve(row)),
     }
 }

@@ -113,6 +113,9 @@ impl Session {
             if let Some(ms) = deadline {
                 call = call.deadline(Duration::from_millis(ms));
             }
+            if let Some(key) = command.option("key") {
+                call = call.key(key);
+            }
             match call.replied().await {
                 Ok(reply) => {
                     let after = reply
@@ -142,7 +145,11 @@ impl Session {
     fn publish(&mut self, tag: String, mut command: Command) -> Result<(), String> {
         let (client, topic) = (self.client()?, command.next()?);
         tokio::spawn(async move {
-            match client.publish(&topic, command.left()).await {
+            let mut publish = client.publish(&topic, command.left());
+            if let Some(key) = command.option("key") {
+                publish = publish.key(key);
+            }
+            match publish.await {
                 Ok(published) => {
                     let (epoch, sequence) = (published.epoch, published.sequence);
                     report(format!("{tag} published {epoch}:{sequence}").as_bytes());

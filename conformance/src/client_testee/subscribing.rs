@@ -43,6 +43,9 @@ impl Subscribing {
         if command.option("ack").is_some() {
             request = request.ack_by_hand();
         }
+        if command.option("redeliver").is_some() {
+            request = request.redeliver();
+        }
         let (orders, to_obey) = unbounded_channel();
         let progress = Arc::new(OnceLock::new());
         let known = progress.clone();
@@ -99,7 +102,8 @@ async fn read(mut subscription: Subscription, tag: &str, mut orders: UnboundedRe
 fn tell(tag: &str, delivery: Delivery) {
     match delivery {
         Delivery::Notification(one) => {
-            report(&with_payload(&format!("{tag} message {}", one.sequence), &one.payload));
+            let word = if one.redelivered { "again" } else { "message" };
+            report(&with_payload(&format!("{tag} {word} {}", one.sequence), &one.payload));
         }
         Delivery::Gap(gap) => {
             let (first, last, cause) = (gap.first, gap.last, gap.cause);

@@ -7,6 +7,7 @@
 mod access;
 mod calls;
 mod connections;
+mod keys;
 mod lines;
 mod notifications;
 mod streams;
@@ -37,6 +38,7 @@ pub(super) const MISTAKES: &[Mistake] = &ALL;
 const COUNT: usize = access::MISTAKES.len()
     + calls::MISTAKES.len()
     + connections::MISTAKES.len()
+    + keys::MISTAKES.len()
     + lines::MISTAKES.len()
     + notifications::MISTAKES.len()
     + streams::MISTAKES.len();
@@ -48,9 +50,10 @@ const ALL: [Mistake; COUNT] = joined([
     connections::MISTAKES,
     streams::MISTAKES,
     access::MISTAKES,
+    keys::MISTAKES,
 ]);
 
-const fn joined(groups: [&[Mistake]; 6]) -> [Mistake; COUNT] {
+const fn joined(groups: [&[Mistake]; 7]) -> [Mistake; COUNT] {
     let mut all = [groups[0][0]; COUNT];
     let (mut group, mut at) = (0, 0);
     while group < groups.len() {

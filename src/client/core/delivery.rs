@@ -28,6 +28,9 @@ pub struct Notification {
     /// What was published. Payloads of at most 128 bytes that come together may share an allocation
     /// of at most 512 bytes, which lives as long as one of them. To keep one for long, copy it.
     pub payload: Bytes,
+    /// This notification was handed over before and was not acknowledged, so it comes again after a
+    /// lost connection. Only with [`redeliver`](crate::Subscribe::redeliver).
+    pub redelivered: bool,
     /// Set if the subscription is acknowledged by hand.
     pub(crate) ack: AckHandle,
 }
@@ -52,7 +55,13 @@ impl Notification {
     /// assert_eq!(headline(Delivery::Notification(news)), "it rains");
     /// ```
     pub fn new(topic: Topic, epoch: Epoch, sequence: u64, payload: impl Into<Bytes>) -> Self {
-        Self { topic, epoch, sequence, payload: payload.into(), ack: AckHandle::default() }
+        Self::received(topic, epoch, sequence, payload.into())
+    }
+
+    /// A notification that has just been received.
+    pub(crate) fn received(topic: Topic, epoch: Epoch, sequence: u64, payload: Bytes) -> Self {
+        let (redelivered, ack) = (false, AckHandle::default());
+        Self { topic, epoch, sequence, payload, redelivered, ack }
     }
 
     /// The payload as JSON; an absent one is read as `null` (docs/protocol/calls.md, section 12).
@@ -77,7 +86,8 @@ impl Notification {
     /// For subscriptions that are acknowledged [by hand](crate::Subscribe::ack_by_hand). On others,
     /// on a second call, and after the [`Subscription`](crate::Subscription) was dropped, it has no
     /// effect. It may be called in any order and from any task. The client sends an ack when the
-    /// lowest unacknowledged number has risen by half the window.
+    /// lowest unacknowledged number has risen by half the window. With
+    /// [`redeliver`](crate::Subscribe::redeliver), what was acknowledged is not handed over again.
     ///
     /// Implements docs/protocol/acks.md, section 16.
     pub fn ack(&self) {
@@ -240,10 +250,15 @@ impl Delivery {
     }
 
     /// The position behind it, if it is a loss. What [`Slow::Latest`](crate::Slow::Latest) leaves
-    /// out is not a loss, because the subscription asked for it.
+    /// out is not a loss, because the subscription asked for it. Nor is what later messages have
+    /// replaced.
     pub(crate) fn loss(&self) -> Option<Position> {
         match self {
-            Self::Gap(Gap { cause: GapCause::Server(code), .. }) if *code == Code::SLOW => None,
+            Self::Gap(Gap { cause: GapCause::Server(code), .. })
+                if [Code::SLOW, Code::REPLACED].contains(code) =>
+            {
+                None
+            }
             Self::Gap(_) | Self::Reset { .. } => self.behind(),
             Self::Notification(_) | Self::End { .. } | Self::Lost { .. } => None,
         }

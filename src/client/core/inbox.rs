@@ -112,6 +112,20 @@ impl Inbox {
             || queue.resets > 0 && queue.items.iter().any(|item| item.is_reset_to(epoch))
     }
 
+    /// Whether any reset is on its way to the application.
+    pub(crate) fn has_reset(&self) -> bool {
+        let queue = self.queue.lock();
+        queue.taken.is_some() || queue.resets > 0 || queue.missed.has_reset()
+    }
+
+    /// Discards what is queued, because the server delivers it again.
+    pub(crate) fn discard(&self) {
+        let mut queue = self.queue.lock();
+        queue.missed.clear();
+        queue.items.clear();
+        (queue.resets, queue.bytes) = (0, 0);
+    }
+
     /// The reset that was taken out was handed over.
     pub(crate) fn handed_over_reset(&self) {
         self.queue.lock().taken = None;
@@ -150,10 +164,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        client::core::{
-            delivery::{Gap, GapCause, Notification, REMEMBERED},
-            reader::AckHandle,
-        },
+        client::core::delivery::{Gap, GapCause, Notification, REMEMBERED},
         protocol::{Code, Position, Topic},
     };
 
@@ -168,8 +179,7 @@ mod tests {
     fn notification(name: &str, position: &str, payload: &'static [u8]) -> Delivery {
         let Position { epoch, next: sequence } = at(position);
         let payload = Bytes::from_static(payload);
-        let (topic, ack) = (topic(name), AckHandle::default());
-        Delivery::Notification(Notification { topic, epoch, sequence, payload, ack })
+        Delivery::Notification(Notification::received(topic(name), epoch, sequence, payload))
     }
 
     fn lagged(name: &str, epoch: &str, first: u64, last: u64) -> Delivery {

@@ -80,6 +80,18 @@ impl Missed {
         next
     }
 
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        self.topics.clear();
+        self.order.clear();
+        self.unnamed = 0;
+    }
+
+    /// Whether a reset was dropped.
+    pub(crate) fn has_reset(&self) -> bool {
+        self.topics.values().flatten().any(Delivery::is_reset)
+    }
+
     /// Whether a dropped reset goes to this log.
     pub(crate) fn has_reset_to(&self, epoch: Epoch) -> bool {
         self.topics.values().flatten().any(|missed| missed.is_reset_to(epoch))

@@ -7,21 +7,30 @@
 
 mod entry;
 mod input;
+mod redelivery;
+mod watch;
 
 use std::{borrow::Cow, collections::HashMap, time::Duration};
 
-use self::entry::{Acted, Entry, Joining};
 pub use self::input::AfterReset;
 pub(crate) use self::input::{Input, Wish};
+use self::{
+    entry::{Acted, Entry, Joining},
+    watch::Watch,
+};
 use crate::{
-    client::core::{
-        delivery::Delivery,
-        inbox::Inbox,
-        key::LinkId,
-        links::Links,
-        outcome::Joined,
-        payloads::Payloads,
-        step::{Effect, Step},
+    client::{
+        core::{
+            delivery::Delivery,
+            inbox::Inbox,
+            key::LinkId,
+            links::Links,
+            outcome::Joined,
+            payloads::Payloads,
+            reader::Reader,
+            step::{Effect, Step},
+        },
+        event::ConnectionEvent,
     },
     error::{CallError, ConnectionError, NotSent, Unknown},
     protocol::{Code, Position, SubscriptionEvent, SubscriptionState, Time, Topic},
@@ -39,6 +48,8 @@ pub(crate) struct Topics {
     acks_due: Vec<Topic>,
     /// When the first of the parked topics is subscribed again.
     again: Option<Time>,
+    /// The streams whose unacknowledged items are reported.
+    watch: Watch,
     ended: bool,
 }
 
@@ -52,7 +63,7 @@ impl Topics {
         links: &mut Links,
         topic: &Topic,
         wish: Wish,
-        inbox: Arc<Inbox>,
+        (inbox, reader): (Arc<Inbox>, Option<&Arc<Reader>>),
         step: &mut Step,
     ) -> Result<oneshot::Receiver<Joined>, NotSent> {
         let terms = wish.terms;
@@ -75,13 +86,19 @@ impl Topics {
         entry.joining.retain(|joining| !joining.sender.is_closed());
         let (sender, receiver) = oneshot::channel();
         match entry.state {
-            SubscriptionState::Live(next) => step.then(Effect::Joined(sender, Ok(next))),
+            SubscriptionState::Live(next) => {
+                step.then(Effect::Joined(sender, Ok(entry.reached(next))));
+            }
             _ => entry.joining.push(Joining { sender, inbox: inbox.clone(), failure: None }),
         }
+        let at = match entry.state {
+            SubscriptionState::Live(next) => Some(entry.reached(next)),
+            _ => None,
+        };
         if let Some(acks) = entry.acks.as_mut().filter(|_| terms.window.is_some()) {
-            let at = Some(entry.state).filter(|state| matches!(state, SubscriptionState::Live(_)));
-            acks.join(inbox.clone(), at.and_then(SubscriptionState::next));
+            acks.join(inbox.clone(), at);
         }
+        entry.know(&inbox, reader);
         entry.inboxes.push(inbox);
         let sent = self.on(links, topic, event.into(), step);
         if sent.is_err() && fresh {
@@ -111,9 +128,11 @@ impl Topics {
         inbox: &Arc<Inbox>,
         step: &mut Step,
     ) {
+        self.watch.remove(inbox);
         let Some(entry) = self.entries.get_mut(topic) else {
             return;
         };
+        entry.forget(inbox);
         let before = entry.inboxes.len();
         entry.inboxes.retain(|other| !Arc::ptr_eq(other, inbox));
         if let Some(acks) = &mut entry.acks {
@@ -144,6 +163,29 @@ impl Topics {
         if acks.comes_due(true) {
             self.acks_due.push(topic.clone());
             links.announce_acks(entry.link, step);
+        }
+    }
+
+    /// From `at` on, the lowest unacknowledged item of a reader is overdue.
+    pub(crate) fn watch(&mut self, topic: &Topic, inbox: &Arc<Inbox>, at: Time) {
+        if self.entries.get(topic).is_some_and(|entry| entry.reader(inbox).is_some()) {
+            self.watch.add(topic.clone(), inbox.clone(), at);
+        }
+    }
+
+    /// Reports the items that have stayed unacknowledged for too long.
+    fn report_overdue(&mut self, step: &mut Step) {
+        while let Some((topic, inbox)) = self.watch.take_due(step.now) {
+            let entry = self.entries.get(&topic);
+            let Some(reader) = entry.and_then(|entry| entry.reader(&inbox)) else { continue };
+            let (late, again) = reader.look(step.now);
+            if let Some(Position { epoch, next: sequence }) = late {
+                let topic = topic.clone();
+                step.emit(ConnectionEvent::Unacknowledged { topic, epoch, sequence });
+            }
+            if let Some(again) = again {
+                self.watch.add(topic, inbox, again);
+            }
         }
     }
 
@@ -290,12 +332,13 @@ impl Topics {
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub(crate) fn next_timeout(&self) -> Option<Time> {
-        self.again
+        self.again.into_iter().chain(self.watch.next_timeout()).min()
     }
 
-    /// Subscribes again to topics whose pause is over.
+    /// Subscribes again to topics whose pause is over, and reports what is unacknowledged.
     pub(crate) fn handle_timeout(&mut self, links: &mut Links, step: &mut Step) {
         let now = step.now;
+        self.report_overdue(step);
         if self.again.is_some_and(|again| again <= now) {
             self.subscribe_where(links, |entry| entry.again.is_some() && !entry.waits(now), step);
         }
@@ -366,8 +409,9 @@ impl Topics {
         let Some(entry) = entries.get_mut(topic) else {
             return Ok(());
         };
-        let next = entry.state.next();
         let input = Input { event: entry.recall(input.event), ..input };
+        entry.turn_back(input.event);
+        let next = entry.state.next();
         entry.tail = input.tail.or(entry.tail);
         let newcomers = entry.newcomers();
         let backoff = links.backoff();
@@ -421,13 +465,14 @@ impl Topics {
         entries.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         for (topic, mut entry) in entries {
             entry.fail_joining(&NotSent::Lost(error.clone()).into(), step);
-            let position = entry.state.next();
+            let position = entry.state.next().map(|next| entry.reached(next));
             let end = Delivery::End { topic, reason: Code::LOST, position };
             entry.deliver(&mut self.all, end, &[], step);
         }
         let all = self.all.drain(..).filter_map(|inbox| inbox.upgrade()?.close());
         step.wake(all);
         self.again = None;
+        self.watch.clear();
     }
 }
 

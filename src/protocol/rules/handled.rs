@@ -11,6 +11,9 @@ use crate::protocol::wire::{Epoch, Position};
 /// due after each half of the window, so that the server never waits for a full window, and after
 /// each gap.
 ///
+/// A reader may be handed numbers again that it has not handled. [`open`](Self::open) says which
+/// numbers it still wants, and [`was_handed_over`](Self::was_handed_over) which of them come again.
+///
 /// **Invariant:** `floor.next` ≤ `handed`. The runs in `above` lie between them, and do not touch
 /// each other or `floor`. There are at most as many as there are numbers not handled.
 ///
@@ -62,12 +65,13 @@ impl Handled {
         (self.handed, self.taken) = (position.next, position.next);
     }
 
-    /// Records that the next numbers, from `first` to `last`, were handed over.
+    /// Records that the next numbers, from `first` to `last`, were handed over, or earlier ones
+    /// again.
     pub fn hand_over(&mut self, epoch: Epoch, first: u64, last: u64) {
         if self.floor.is_none_or(|floor| floor.epoch != epoch) {
             self.reset(Position { epoch, next: first });
         }
-        self.handed = last.saturating_add(1);
+        self.handed = self.handed.max(last.saturating_add(1));
     }
 
     /// Records that the next numbers, from `first` to `last`, were named in a gap. They count as
@@ -76,6 +80,40 @@ impl Handled {
         self.hand_over(epoch, first, last);
         self.gap = last;
         self.ack(epoch, first, last);
+    }
+
+    /// Records that the server delivers from `next` on once more, and counts acks from there.
+    pub fn resume(&mut self, next: u64) {
+        self.taken = next;
+    }
+
+    /// The position below which all numbers are handled; `None` before the first number.
+    pub fn floor(&self) -> Option<Position> {
+        self.floor
+    }
+
+    /// The lowest number that was handed over and is not handled.
+    pub fn lowest(&self) -> Option<Position> {
+        self.floor.filter(|floor| floor.next < self.handed)
+    }
+
+    /// Whether a number of this log was handed over before.
+    pub fn was_handed_over(&self, epoch: Epoch, number: u64) -> bool {
+        self.floor.is_some_and(|floor| floor.epoch == epoch) && number < self.handed
+    }
+
+    /// The first run of numbers from `first` to `last` that are not handled: its first number and
+    /// its last.
+    pub fn open(&self, epoch: Epoch, first: u64, last: u64) -> Option<(u64, u64)> {
+        let Some(floor) = self.floor.filter(|floor| floor.epoch == epoch) else {
+            return Some((first, last));
+        };
+        let mut first = first.max(floor.next);
+        if let Some((_, &end)) = self.above.range(..=first).next_back() {
+            first = first.max(end.saturating_add(1));
+        }
+        let next = self.above.range(first..).next().map(|(&begin, _)| begin - 1);
+        (first <= last).then(|| (first, next.map_or(last, |next| next.min(last))))
     }
 
     /// Records that the numbers from `first` to `last` are handled, as far as they were handed
@@ -167,6 +205,47 @@ mod tests {
         all.reset(Position { epoch: epoch("f"), next: 1 });
         all.ack(e, 5, 5);
         assert_eq!((due(&mut all), all.floor.unwrap().next), (None, 1));
+    }
+
+    /// Compares with a plain set, for all ranges.
+    #[test]
+    fn open_numbers_match_a_plain_set() {
+        let mut random = fastrand::Rng::with_seed(4);
+        for _ in 0..100 {
+            let (mut all, e) = (handled(7), epoch("e"));
+            all.hand_over(e, 1, 12);
+            let mut left: Vec<u64> = (1..=15).collect();
+            for _ in 0..random.u8(..12) {
+                let number = random.u64(1..=12);
+                all.ack(e, number, number);
+                left.retain(|left| *left != number);
+            }
+            for (first, last) in (1..=15).flat_map(|first| (first..=15).map(move |l| (first, l))) {
+                let begin = left.iter().copied().find(|number| (first..=last).contains(number));
+                let end = begin.map(|begin| {
+                    (begin..=last).take_while(|number| left.contains(number)).last().unwrap()
+                });
+                assert_eq!(all.open(e, first, last), begin.zip(end), "{first} to {last}: {left:?}");
+            }
+            assert_eq!(all.lowest().map(|at| at.next), left.first().copied().filter(|at| *at < 13));
+            assert!(all.was_handed_over(e, 12) && !all.was_handed_over(e, 13));
+            assert_eq!(all.open(epoch("f"), 1, 9), Some((1, 9)));
+        }
+    }
+
+    /// Numbers that come again do not lower what was handed over. Acks count from the resume.
+    #[test]
+    fn numbers_that_are_handed_over_again_make_acks_due_anew() {
+        let (mut all, e) = (handled(4), epoch("e"));
+        all.hand_over(e, 1, 6);
+        all.ack(e, 1, 4);
+        assert_eq!(due(&mut all), Some(5));
+        all.resume(3);
+        all.hand_over(e, 5, 5);
+        assert!(all.was_handed_over(e, 6));
+        assert_eq!(due(&mut all), Some(5), "the server has to know again what is handled");
+        all.ack(e, 5, 5);
+        assert_eq!((due(&mut all), all.lowest().unwrap().next), (None, 6));
     }
 
     /// Compares the floor with a plain set of numbers, in any order.

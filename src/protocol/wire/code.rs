@@ -88,6 +88,8 @@ codes! {
     CORRUPT = "corrupt";
     /// The numbers have left the log.
     RETENTION = "retention";
+    /// Later messages of the same keys have taken their place.
+    REPLACED = "replaced";
     /// The subscriber did not keep up.
     SLOW = "slow";
     /// The lease ran out.

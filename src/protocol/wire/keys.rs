@@ -43,7 +43,12 @@ impl KeyWindow {
     /// How long a table has to keep an outcome, counted from the end of the run: 60 s longer than
     /// the announced time, for repeats that are on their way.
     pub fn kept(&self) -> Duration {
-        self.repeats().saturating_add(ON_THE_WAY)
+        Self::kept_for(self.seconds)
+    }
+
+    /// The same, for so many seconds.
+    pub(crate) const fn kept_for(seconds: u64) -> Duration {
+        Duration::from_secs(seconds).saturating_add(ON_THE_WAY)
     }
 }
 

@@ -99,7 +99,7 @@ impl Drop for Place {
 
 /// The address under which a peer is counted. For IPv6 it is the network of 64 bits, because a
 /// single host may have all of its addresses.
-fn network_of(address: IpAddr) -> IpAddr {
+pub(in crate::server) fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
             let network = v6.to_bits() & !u128::from(u64::MAX);

@@ -19,7 +19,7 @@ use crate::{
             parked::ParkedLine,
             requests::Work,
             source::Source,
-            subscriptions::{OpenError, Opened},
+            subscriptions::{OpenError, Opened, Opening},
         },
         handlers::{
             reply,
@@ -120,10 +120,11 @@ impl Connection {
         let number = self.subscriptions.get_or_insert_default().next_number();
         let publisher = &self.environment.publisher;
         let source = Source::open(publisher, &topic, number, self.session.mailbox());
+        let confirmations = publisher.confirmations().clone();
         let source = source.map_err(|error| self.unavailable(&error))?;
         let deadline = self.now.after(self.environment.config.handler_time);
-        let subscriptions = self.subscriptions.get_or_insert_default();
-        subscriptions.open(id, topic, begin, terms, source, deadline);
+        let opening = Opening { id, topic, begin, terms, source, confirmations, deadline };
+        self.subscriptions.get_or_insert_default().open(opening);
         self.poll_opening();
         self.check_opening();
         Ok(Taken::Yes)

@@ -14,7 +14,8 @@ use crate::{
         handlers::router::{Methods, Router},
         keys::{
             KeyTable,
-            runs::{DetachedRun, Keyed, RunBounds},
+            config::Bounds,
+            runs::{DetachedRun, Keyed},
         },
         peer_addr::PeerAddr,
         publishing::Publishing,
@@ -74,7 +75,7 @@ impl Environment {
         table: impl KeyTable,
         spawn: impl Fn(DetachedRun) + Send + Sync + 'static,
     ) -> Self {
-        let bounds = RunBounds::of(&self.config);
+        let bounds = Bounds::of_runs(&self.config);
         self.keyed = Some(Keyed::new(Arc::new(table), bounds, spawn));
         self
     }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeSet, VecDeque},
     mem,
+    ops::{Deref, DerefMut},
     task::Poll,
 };
 
@@ -20,7 +21,8 @@ use crate::{
         mailbox::Mailbox,
         stats::Tally,
     },
-    topic::{Read, Room, Unavailable},
+    sync::Arc,
+    topic::{Confirmations, Read, Room, Subscriber, Unavailable},
 };
 
 /// Subscriptions are found by number, by topic, or by being ready. The cost for one of them does
@@ -50,7 +52,7 @@ struct Subscription {
     topic: Topic,
     cursor: Cursor,
     /// Set only if the client asked for terms other than the default.
-    flow: Option<Box<FlowControl>>,
+    flow: Option<Box<Flow>>,
     source: Source,
     /// Whether it is in the queue of ready subscriptions.
     ready: bool,
@@ -59,20 +61,43 @@ struct Subscription {
     is_behind: bool,
 }
 
+/// What a subscription with other terms than the default has in addition.
+struct Flow {
+    control: FlowControl,
+    /// Set if the client acknowledges.
+    subscriber: Option<Subscriber>,
+}
+
+impl Deref for Flow {
+    type Target = FlowControl;
+
+    fn deref(&self) -> &FlowControl {
+        &self.control
+    }
+}
+
+impl DerefMut for Flow {
+    fn deref_mut(&mut self) -> &mut FlowControl {
+        &mut self.control
+    }
+}
+
 impl OfTopic for Subscription {
     fn topic(&self) -> &Topic {
         &self.topic
     }
 }
 
-struct Opening {
-    id: RequestId,
-    topic: Topic,
-    begin: Begin,
-    terms: Terms,
-    source: Source,
+/// A `/subscribe` that waits for its store.
+pub(super) struct Opening {
+    pub(super) id: RequestId,
+    pub(super) topic: Topic,
+    pub(super) begin: Begin,
+    pub(super) terms: Terms,
+    pub(super) source: Source,
+    pub(super) confirmations: Arc<Confirmations>,
     /// When the store has taken too long.
-    deadline: Time,
+    pub(super) deadline: Time,
 }
 
 /// The result of a `/subscribe`.
@@ -136,16 +161,8 @@ impl Subscriptions {
     }
 
     /// Begins a `/subscribe`. [`poll_open`](Self::poll_open) returns its result.
-    pub(super) fn open(
-        &mut self,
-        id: RequestId,
-        topic: Topic,
-        begin: Begin,
-        terms: Terms,
-        source: Source,
-        deadline: Time,
-    ) {
-        self.opening = Some(Box::new(Opening { id, topic, begin, terms, source, deadline }));
+    pub(super) fn open(&mut self, opening: Opening) {
+        self.opening = Some(Box::new(opening));
     }
 
     /// When the store of the open `/subscribe` has taken too long.
@@ -168,7 +185,8 @@ impl Subscriptions {
     }
 
     fn opened(&mut self, window: Result<Window, Unavailable>) -> Option<Opened> {
-        let Opening { id, topic, begin, terms, source, .. } = *self.opening.take()?;
+        let Opening { id, topic, begin, terms, source, confirmations, .. } =
+            *self.opening.take()?;
         let result = window.map_err(OpenError::Unavailable).and_then(|window| {
             let cursor = begin
                 .cursor(window)
@@ -176,8 +194,11 @@ impl Subscriptions {
             Ok((window, cursor))
         });
         if let Ok((window, cursor)) = result {
-            let flow =
-                (terms != Terms::default()).then(|| Box::new(FlowControl::new(terms, window)));
+            let flow = (terms != Terms::default()).then(|| {
+                // It is counted from now on: it gets every message after this window.
+                let subscriber = terms.window.map(|_| confirmations.join(&topic));
+                Box::new(Flow { control: FlowControl::new(terms, window), subscriber })
+            });
             let number = self.last;
             let (ready, is_behind) = (true, false);
             let one = Subscription { topic, cursor, flow, source, ready, is_behind };
@@ -221,6 +242,9 @@ impl Subscriptions {
         }
         if ack.next > at.next {
             return Err(at);
+        }
+        if let Some(subscriber) = one.subscriber() {
+            subscriber.acknowledged(ack);
         }
         let goes_on = one.flow.as_mut().is_some_and(|flow| flow.acked(ack.next));
         one.is_behind &= !goes_on;
@@ -400,7 +424,8 @@ impl Subscription {
         let begin = page.out.len();
         // This allocates only if something is not acknowledged. The steps cannot be undone one by
         // one, because a reset drops the runs of the window.
-        let before = (self.cursor, self.flow.as_deref().cloned(), self.is_behind);
+        let before =
+            (self.cursor, self.flow.as_ref().map(|flow| flow.control.clone()), self.is_behind);
         let counted = (page.tally.notifications, page.tally.gaps);
         let copied = self.copy_all(full_at, max_line, page);
         // A message published after `revoke` must not be delivered. If a copied one is newer than
@@ -411,7 +436,7 @@ impl Subscription {
         page.out.truncate(begin);
         let (cursor, flow, is_behind) = before;
         (self.cursor, self.is_behind) = (cursor, is_behind);
-        self.flow.iter_mut().zip(flow).for_each(|(now, before)| **now = before);
+        self.flow.iter_mut().zip(flow).for_each(|(now, before)| now.control = before);
         (page.tally.notifications, page.tally.gaps) = counted;
         self.ready = true;
         match copied {
@@ -529,10 +554,18 @@ impl Subscription {
         Ok(())
     }
 
+    /// Its place among those whose acks a publisher may wait for.
+    fn subscriber(&self) -> Option<&Subscriber> {
+        self.flow.as_ref()?.subscriber.as_ref()
+    }
+
     /// Writes a `/gap` for the numbers up to `last`.
     fn name(&mut self, last: u64, reason: &Code, page: &mut Page<'_>) {
         let Position { epoch, next } = self.cursor.position;
         encode_gap(page.out, &self.topic, epoch, next..=last, reason);
+        if let Some(subscriber) = self.subscriber() {
+            subscriber.missed(epoch, next, last);
+        }
         self.cursor = self.cursor.delivered(last);
         page.tally.gaps += 1;
     }

@@ -474,7 +474,7 @@ pub(in crate::server) fn of_publish(result: Result<Published, PublishError>) -> 
         Err(PublishError::InvalidTopic) => Answer::No(Rejection::bad_arguments("")),
         Err(PublishError::TooLarge { .. }) => Answer::No(Rejection::too_large("")),
         Err(PublishError::TooMany) => Answer::No(Rejection::too_many("")),
-        Err(PublishError::Busy(_)) => Answer::No(Rejection::busy("")),
+        Err(PublishError::Busy(_) | PublishError::Unsupported) => Answer::No(Rejection::busy("")),
         Err(PublishError::Closed) => Answer::No(Rejection::closing()),
     })
 }

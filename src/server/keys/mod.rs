@@ -1,20 +1,39 @@
 //! Keyed requests: each key runs at most once (docs/protocol/keyed.md, section 23).
 //!
-//! [`KeyTable`] is the one trait behind them, so that a file or a service can hold the keys;
-//! [`MemoryKeys`] is the default. A table only stores what it is told. The server starts handlers,
-//! keeps them running when their callers are gone, and lets repeats wait for a run in progress.
+//! [`KeyTable`] is the one trait behind them. [`MemoryKeys`] is the default, and
+#![cfg_attr(feature = "sqlite", doc = "[`SqliteKeys`] keeps the keys in a file.")]
+#![cfg_attr(
+    not(feature = "sqlite"),
+    doc = "`SqliteKeys`, with the feature `sqlite`, keeps the keys in a file."
+)]
+//! A table only stores what it is told. The server starts handlers, keeps them running when their
+//! callers are gone, and lets repeats wait for a run in progress.
 
+pub(super) mod config;
 mod digest;
 mod memory;
 mod outcome;
 pub(super) mod run;
 pub(crate) mod runs;
+pub(super) mod shares;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod table;
 pub(super) mod waiting;
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
-pub use self::{memory::MemoryKeys, outcome::KeyedOutcome};
-use crate::{protocol::KeyWindow, server::keys::digest::digest, sync::Arc};
+#[cfg(feature = "sqlite")]
+pub use self::sqlite::SqliteKeys;
+pub use self::{config::KeysConfig, memory::MemoryKeys, outcome::KeyedOutcome};
+use crate::{
+    protocol::KeyWindow,
+    server::{
+        access::limits::network_of,
+        keys::{digest::digest, shares::Owner},
+    },
+    sync::Arc,
+};
 
 pub use crate::topic::BoxFuture;
 
@@ -23,14 +42,16 @@ pub use crate::topic::BoxFuture;
 /// The server calls [`begin`](Self::begin) before it starts a handler, and
 /// [`finish`](Self::finish) or [`forget`](Self::forget) once that handler has ended. All three may
 /// take time, but none may block. Each does its work whether or not its future is polled to the
-/// end. A panic counts as [`KeysUnavailable`].
+/// end; but a `begin` whose future is dropped before it has ended may be undone, because no handler
+/// was started. A panic counts as [`KeysUnavailable`].
 ///
 /// A durable table commits "started" before the future of `begin` ends with [`Begun::Run`]. A key
 /// that was started before a crash, and has no outcome, is [`Begun::Lost`] from then on: its
 /// handler may have run.
 ///
 /// An outcome is kept for [`KeyWindow::kept`], counted from `finish`, and a lost one for as long
-/// from the restart. No entry leaves earlier: a table without room answers [`Begun::Full`].
+/// from the restart. A clock that is set may not shorten that. No entry leaves earlier: a table
+/// without room answers [`Begun::Full`].
 ///
 /// # What several servers have to do
 ///
@@ -122,7 +143,10 @@ pub enum Begun {
     Lost,
     /// The key belongs to another request: `no key-mismatch`.
     Mismatch,
-    /// The key is new, and there is no room for it: `no busy`.
+    /// The key is new, and there is no room for it: `no busy`. A table should also answer this to
+    /// an owner that has more than its share, so that none fills the table for all others. An owner
+    /// is a [`principal`](KeyedRequest::principal), or the anonymous peers of one
+    /// [`network`](KeyedRequest::network).
     Full,
 }
 
@@ -154,7 +178,7 @@ impl std::error::Error for KeysUnavailable {}
 /// The names by which a table finds an entry.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct KeyId {
-    principal: Option<Box<str>>,
+    principal: Option<Arc<str>>,
     key: Box<str>,
 }
 
@@ -162,6 +186,7 @@ pub(super) struct KeyId {
 #[derive(Clone, Debug)]
 pub struct KeyedRequest {
     id: Arc<KeyId>,
+    owner: Owner,
     method: Arc<str>,
     payload: u128,
     max_outcome: usize,
@@ -190,14 +215,52 @@ impl KeyedRequest {
         payload: &[u8],
         max_outcome: usize,
     ) -> Self {
-        let id = Arc::new(KeyId { principal: principal.map(Box::from), key: key.into() });
-        Self { id, method: method.into(), payload: digest(payload), max_outcome }
+        Self::of_digest(principal, key, method, digest(payload), max_outcome)
+    }
+
+    fn of_digest(
+        principal: Option<&str>,
+        key: &str,
+        method: &str,
+        payload: u128,
+        max_outcome: usize,
+    ) -> Self {
+        let principal: Option<Arc<str>> = principal.map(Arc::from);
+        let owner = principal.clone().map_or(Owner::Nobody, Owner::Principal);
+        let id = Arc::new(KeyId { principal, key: key.into() });
+        Self { id, owner, method: method.into(), payload, max_outcome }
+    }
+
+    /// Sets the address of the peer. Without effect if there is a principal.
+    ///
+    /// ```
+    /// use bellwire::server::keys::KeyedRequest;
+    ///
+    /// let pay = KeyedRequest::new(None, "order-17", "pay", b"40");
+    /// let pay = pay.peer("2001:db8::7".parse().unwrap());
+    /// assert_eq!(pay.network(), Some("2001:db8::".parse().unwrap()));
+    /// ```
+    #[must_use]
+    pub fn peer(mut self, address: IpAddr) -> Self {
+        if self.principal().is_none() {
+            self.owner = Owner::Network(network_of(address));
+        }
+        self
     }
 
     /// The name of the principal; `None` for all anonymous clients together. Each principal has
     /// keys of its own.
     pub fn principal(&self) -> Option<&str> {
         self.id.principal.as_deref()
+    }
+
+    /// Where an anonymous peer comes from, if it has an IP address: of IPv6, the network of 64
+    /// bits. It does not belong to the key, and tells only on whose account an entry goes.
+    pub fn network(&self) -> Option<IpAddr> {
+        match self.owner {
+            Owner::Network(network) => Some(network),
+            Owner::Principal(_) | Owner::Nobody => None,
+        }
     }
 
     /// The key: 1 to 255 bytes of printable ASCII.
@@ -223,6 +286,10 @@ impl KeyedRequest {
 
     pub(super) fn id(&self) -> &Arc<KeyId> {
         &self.id
+    }
+
+    pub(super) fn owner(&self) -> &Owner {
+        &self.owner
     }
 
     /// Whether another request with the same key is the same request.

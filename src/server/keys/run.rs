@@ -23,6 +23,7 @@ use crate::{
             runs::{Detached, Entered, Keyed, SharedRun, Verdict},
             waiting::KeyedCall,
         },
+        peer_addr::PeerAddr,
         session::Session,
         stats::Tally,
     },
@@ -81,6 +82,10 @@ pub(in crate::server) fn begin(
     let max_line = environment.config.max_line;
     let KeyedStart { key, method, payload, bytes, .. } = *keyed;
     let request = KeyedRequest::bounded(principal.name(), key, method, payload, max_line);
+    let request = match session.peer() {
+        PeerAddr::Tcp(address) => request.peer(address.ip()),
+        PeerAddr::Unix(_) | PeerAddr::Other(_) => request,
+    };
     let run = match runs.enter(request, bytes)? {
         Entered::Joined(run) => return Ok(KeyedCall::new(run)),
         Entered::New(run) => run,

@@ -17,7 +17,7 @@ use crate::{
     server::{
         config::ServerConfig,
         handlers::reply::{Ended, Rejection},
-        keys::{KeyId, KeyTable, KeyedOutcome, KeyedRequest},
+        keys::{KeyId, KeyTable, KeyedOutcome, KeyedRequest, config::Bounds, shares::Shares},
     },
     sync::{Arc, Mutex},
 };
@@ -30,27 +30,21 @@ pub(in crate::server) struct Keyed {
     table: Arc<dyn KeyTable>,
     /// Drives a run that did not end at once.
     spawn: Box<dyn Fn(DetachedRun) + Send + Sync>,
-    bounds: RunBounds,
+    /// How many runs may be in progress, and how many bytes their requests may have.
+    bounds: Bounds,
     runs: Mutex<Runs>,
 }
 
-/// How many runs may be in progress, and how many bytes their requests may have.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::server) struct RunBounds {
-    pub(in crate::server) runs: usize,
-    pub(in crate::server) bytes: usize,
-}
-
-impl RunBounds {
-    pub(in crate::server) fn of(config: &ServerConfig) -> Self {
-        Self { runs: config.keyed_runs, bytes: config.keys_bytes }
+impl Bounds {
+    pub(in crate::server) fn of_runs(config: &ServerConfig) -> Self {
+        Self { entries: config.keyed_runs, bytes: config.keys_bytes }
     }
 }
 
 #[derive(Default)]
 struct Runs {
     by_id: HashMap<Arc<KeyId>, Arc<SharedRun>>,
-    bytes: usize,
+    shares: Shares,
 }
 
 /// A run in progress, shared with the requests that wait for it.
@@ -87,7 +81,7 @@ pub(in crate::server) enum Entered {
 impl Keyed {
     pub(in crate::server) fn new(
         table: Arc<dyn KeyTable>,
-        bounds: RunBounds,
+        bounds: Bounds,
         spawn: impl Fn(DetachedRun) + Send + Sync + 'static,
     ) -> Self {
         Self { table, spawn: Box::new(spawn), bounds, runs: Mutex::default() }
@@ -117,12 +111,12 @@ impl Keyed {
                 false => Err(Rejection::key_mismatch()),
             };
         }
-        if runs.by_id.len() >= self.bounds.runs || runs.bytes + bytes > self.bounds.bytes {
+        if !runs.shares.has_room(request.owner(), bytes, self.bounds) {
             return Err(Rejection::busy(""));
         }
         let id = request.id().clone();
+        runs.shares.add(request.owner(), bytes);
         let run = Arc::new(SharedRun { request, bytes, state: Mutex::default() });
-        runs.bytes += bytes;
         runs.by_id.insert(id, run.clone());
         Ok(Entered::New(run))
     }
@@ -142,7 +136,9 @@ impl Keyed {
         drop(state);
         let mut runs = self.runs.lock();
         let removed = runs.by_id.remove(run.request.id());
-        runs.bytes -= removed.as_ref().map_or(0, |run| run.bytes);
+        if removed.is_some() {
+            runs.shares.remove(run.request.owner(), run.bytes);
+        }
         drop(runs);
         drop(removed);
         waiting.into_iter().for_each(|(_, waker)| wake(Some(waker)));

@@ -131,8 +131,8 @@ impl RedisConfig {
         self
     }
 
-    /// Bytes of messages that wait to be sent to Redis. Further ones are refused with
-    /// [`PublishError::Busy`](crate::PublishError::Busy). Default: 16 MiB.
+    /// Bytes of messages, with 128 bytes more for each, that wait to be sent to Redis. Further ones
+    /// are refused with [`PublishError::Busy`](crate::PublishError::Busy). Default: 16 MiB.
     #[must_use]
     pub fn queue_bytes(mut self, bytes: usize) -> Self {
         self.queue_bytes = bytes;

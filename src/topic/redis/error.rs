@@ -6,6 +6,9 @@ use ::redis::RedisError;
 
 use crate::topic::{PublishError, Unavailable};
 
+/// The target of the log events.
+pub(super) const TARGET: &str = "bellwire::store";
+
 /// Why [`RedisTopics::connect`](super::RedisTopics::connect) failed. No text contains a password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

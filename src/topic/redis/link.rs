@@ -7,7 +7,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::{connection::Connection, error::Failure, writer::Command};
+use super::{command::Command, connection::Connection, error::Failure};
 use crate::topic::Unavailable;
 
 /// How long a read that was refused waits before it is repeated. A refusal is not over at once.
@@ -22,7 +22,7 @@ pub(super) enum State {
     Closed,
 }
 
-/// The current connection. The [`Writer`](super::writer::Writer) replaces it.
+/// The current connection. The task that writes replaces it.
 pub(super) struct Link {
     pub(super) state: watch::Sender<State>,
     pub(super) commands: mpsc::UnboundedSender<Command>,

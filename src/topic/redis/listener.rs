@@ -27,16 +27,17 @@ use tokio::{
 };
 
 use super::{
-    TARGET,
+    command::{Command, Order},
     config::RedisConfig,
     connection::{Connection, connect_within},
+    error::TARGET,
     link::{Link, ended},
     names::Names,
     notice::{Notice, What},
     remote::Remote,
     resets::Resets,
     source::Source,
-    writer::{Command, pause},
+    writer::pause,
 };
 use crate::{
     protocol::{Position, Topic, Window},
@@ -46,16 +47,6 @@ use crate::{
 
 /// Topics that one command names at most.
 const SOME: usize = 512;
-
-/// What the task has to do.
-pub(super) enum Order {
-    /// Says where the topic is, once its channel is subscribed to.
-    Sync(Topic, oneshot::Sender<Window>),
-    /// The topic may have another log than the tail has.
-    Doubt(Topic),
-    /// The topic may have no readers any more.
-    Left(Topic),
-}
 
 /// Those who wait to know where a topic is.
 type Waiting = HashMap<Topic, Vec<oneshot::Sender<Window>>>;

@@ -32,8 +32,8 @@
 //! | Redis stops to answer | stay; publishing is refused with [`PublishError::Busy`] | wait |
 //! | Redis restarts, whether it had saved the data or not | every topic begins a new epoch | reset |
 //! | a replica is promoted, whether it has all messages or not | the same | reset |
+//! | the first replica since the start of the master connects: Redis takes another replication id | the same | reset |
 //! | no replica for the time of `repl-backlog-ttl`, if that is not 0 | the same | reset |
-//! | a master without replicas since its start gets its first one | the same | reset |
 //! | the stream of one topic is lost: `DEL`, eviction | those of this topic are gone | an exact gap |
 //! | the key `heads` is lost: `DEL`, eviction, `FLUSHALL` | all are gone | reset |
 //! | another `maxmemory-policy`, and the memory is full | as one of the two rows above | a gap or a reset |
@@ -74,6 +74,7 @@
 //! [`check_every`](RedisConfig::check_every).
 
 mod census;
+mod command;
 mod config;
 mod connection;
 mod error;
@@ -94,13 +95,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::{
     census::Census,
+    command::{Append, Command},
     connection::{Connection, Once},
     link::{Link, State, ended},
     listener::Listener,
     reader::RedisReader,
     remote::Remote,
     source::Source,
-    writer::{Append, Command, Writer},
+    writer::Writer,
 };
 pub use self::{config::RedisConfig, error::ConnectError};
 use super::{
@@ -112,9 +114,6 @@ use crate::{
     protocol::{DEFAULT_MAX_LINE, Position, Topic, encode},
     sync::{Arc, AtomicUsize},
 };
-
-/// The target of the log events.
-const TARGET: &str = "bellwire::store";
 
 /// A [`TopicStore`] in Redis or Valkey. Cheap to clone. See the [module](self).
 ///

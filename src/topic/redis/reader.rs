@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{link::ended, listener::Order, remote::Remote};
+use super::{command::Order, link::ended, remote::Remote};
 use crate::{
     protocol::{Cursor, Topic, Window},
     sync::Arc,

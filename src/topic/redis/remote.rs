@@ -4,9 +4,8 @@ use tokio::sync::mpsc;
 
 use super::{
     census::Census,
+    command::{Append, Command, Order},
     link::{Link, ended},
-    listener::Order,
-    writer::{Append, Command},
 };
 use crate::{
     protocol::{Code, Epoch, Position, Topic},
@@ -32,7 +31,7 @@ impl Remote {
     /// Lets a message wait to be sent, if there is a connection and room.
     pub(super) fn queue(&self, append: Append, limit: usize) -> Result<(), Unavailable> {
         self.link.check()?;
-        let bytes = append.payload.len();
+        let bytes = append.bytes();
         let before = self.queued.fetch_add(bytes, Ordering::Relaxed);
         if before.saturating_add(bytes) > limit && before > 0 {
             self.written(bytes);

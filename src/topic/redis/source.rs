@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ::redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisError, cmd};
+use ::redis::{Client, ConnectionAddr, IntoConnectionInfo, RedisError, cmd};
 use tokio::time::timeout;
 
 use super::config::RedisConfig;
@@ -70,7 +70,7 @@ fn client(info: impl IntoConnectionInfo, config: &RedisConfig) -> Result<Client,
     use ::redis::{ClientTlsConfig, TlsCertificates};
     use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 
-    let info: ConnectionInfo = info.into_connection_info()?;
+    let info = info.into_connection_info()?;
     if !matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
         return Client::open(info);
     }

@@ -2,17 +2,16 @@
 
 use std::{collections::HashMap, future::poll_fn, pin::pin, task::Poll, time::Duration};
 
-use bytes::Bytes;
 use tokio::{
     sync::{mpsc, oneshot},
     time::sleep,
 };
 
 use super::{
-    TARGET,
+    command::{Append, Command},
     config::RedisConfig,
-    connection::{Connection, Messages, Once},
-    error::Failure,
+    connection::{Connection, Messages},
+    error::{Failure, TARGET},
     link::{State, ended},
     remote::{Followed, Remote},
     source::Source,
@@ -27,27 +26,6 @@ use crate::{
 /// Messages, and bytes of payload, that are sent at once at most; the bytes by one message more.
 const BATCH: usize = 1_024;
 const BATCH_BYTES: usize = 1 << 20;
-
-/// What the task has to do, in this order.
-pub(super) enum Command {
-    Append(Append),
-    Close(Topic, oneshot::Sender<Result<Option<Position>, Unavailable>>),
-    /// Replaces the connection if it does not work, and sets the state in any case.
-    Check,
-    /// An interval between two sweeps is over.
-    Sweep,
-    /// Ends the task, once all earlier commands are done.
-    Stop(Option<oneshot::Sender<()>>),
-}
-
-/// A message to be written, and its publisher.
-pub(super) struct Append {
-    pub(super) topic: Topic,
-    pub(super) payload: Bytes,
-    /// If its producer gave it a number.
-    pub(super) once: Option<Once>,
-    pub(super) done: oneshot::Sender<Result<Published, PublishError>>,
-}
 
 pub(super) struct Writer {
     pub(super) tail: Arc<Tail<Remote>>,
@@ -132,7 +110,7 @@ impl Writer {
     /// Sends a message, together with those that wait behind it.
     async fn append(&mut self, connection: &Connection, first: Append) -> Result<(), Failure> {
         let batch = self.batch(first);
-        let bytes = batch.iter().map(|append| append.payload.len()).sum();
+        let bytes = batch.iter().map(Append::bytes).sum();
         let (order, messages) = by_topic(&batch);
         let appended = connection.append(&messages).await;
         self.tail.archive.written(bytes);
@@ -157,10 +135,11 @@ impl Writer {
     }
 
     async fn append_once(&self, connection: &Connection, append: Append) -> Result<(), Failure> {
+        let bytes = append.bytes();
         let Append { topic, payload, once, done } = append;
         let Some(once) = once else { return Ok(()) };
         let appended = connection.append_once(&topic, &payload, &once).await;
-        self.tail.archive.written(payload.len());
+        self.tail.archive.written(bytes);
         let (count, at) = match appended {
             Ok(appended) => appended,
             Err(failure) => {
@@ -266,7 +245,7 @@ impl Writer {
     fn refuse(&self, command: Command, why: &Unavailable) {
         match command {
             Command::Append(append) => {
-                self.tail.archive.written(append.payload.len());
+                self.tail.archive.written(append.bytes());
                 let _ = append.done.send(Err(PublishError::Busy(why.clone())));
             }
             Command::Close(_, done) => {

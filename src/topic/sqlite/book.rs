@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use rusqlite::{Connection, ErrorCode, Row};
 
 use super::{
-    command::Append,
+    command::{Append, Batch},
     config::SqliteConfig,
     file::{self, LogRow, Message, Meta},
     files::Files,
@@ -30,8 +30,10 @@ pub(super) struct Book {
     pub(super) logs: HashMap<Topic, Log>,
     pub(super) tail: Arc<Tail<Files>>,
     pub(super) config: SqliteConfig,
+    pub(super) meta: Meta,
     head: Head,
-    meta: Meta,
+    /// Somebody has the keys of the file.
+    pub(super) has_keys: bool,
 }
 
 /// A log of the file, and its place in memory.
@@ -54,7 +56,7 @@ pub(super) struct Change {
 
 /// Why a transaction failed.
 pub(super) struct Failure {
-    error: rusqlite::Error,
+    pub(super) error: rusqlite::Error,
     /// It failed at its end, so it may be in the file.
     may_be_there: bool,
 }
@@ -73,17 +75,31 @@ impl Book {
             (row.topic.clone(), Log { row, held, kept })
         };
         let logs = logs.into_iter().map(log).collect();
-        Self { connection, logs, tail, config, head, meta }
+        Self { connection, logs, tail, config, meta, head, has_keys: false }
     }
 
-    /// Commits messages together. Then subscribers and publishers get their numbers.
-    pub(super) fn append(&mut self, batch: Vec<Append>) {
+    /// Commits messages and keys together. Then subscribers and publishers get their numbers.
+    ///
+    /// If that fails, perhaps because there is no room for the messages, the keys are tried again
+    /// without them.
+    pub(super) fn commit(&mut self, batch: Batch) {
+        let Batch { appends, keys, .. } = batch;
         let mut changes = Changes::new();
-        let written = self.transact(|book| book.write(&batch, &mut changes));
-        self.tail.archive.written(batch.iter().map(|append| append.payload.len()).sum());
+        let written = self.transact(|book| {
+            book.write_keys(&keys)?;
+            book.write(&appends, &mut changes)
+        });
+        self.tail.archive.written(appends.iter().map(Append::bytes).sum());
         match written {
-            Ok(numbers) => self.hand_out(batch, &numbers, changes),
-            Err(failure) => self.give_up(batch, changes, &failure),
+            Ok(numbers) => {
+                self.hand_out(appends, &numbers, changes);
+                keys.into_iter().for_each(|write| write.end(Ok(())));
+            }
+            Err(failure) => {
+                let had_messages = !appends.is_empty();
+                self.give_up(appends, changes, &failure);
+                self.give_up_keys(keys, had_messages, &failure);
+            }
         }
     }
 
@@ -175,6 +191,9 @@ impl Book {
     }
 
     fn give_up(&self, batch: Vec<Append>, changes: Changes, failure: &Failure) {
+        if batch.is_empty() {
+            return;
+        }
         tracing::error!(target: TARGET, error = %failure.error, messages = batch.len(), "cannot write");
         for change in changes.values().filter(|change| change.is_new) {
             self.tail.release(&change.log.kept);
@@ -309,7 +328,7 @@ impl Book {
 }
 
 /// The reason for a publisher.
-fn why(error: &rusqlite::Error) -> String {
+pub(super) fn why(error: &rusqlite::Error) -> String {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => "the disk is full, or the file has reached its limit".into(),
         _ => error.to_string(),

@@ -110,7 +110,8 @@ impl SqliteConfig {
     }
 
     /// The size of the file, in bytes, rounded to pages of 4 KiB. At the limit, messages are
-    /// refused with [`PublishError::Busy`](crate::PublishError::Busy), until older ones have left.
+    /// refused with [`PublishError::Busy`](crate::PublishError::Busy), and requests with new keys
+    /// with `no busy`, until older ones have left.
     /// The write-ahead log beside it may take 64 MiB more. Default: 16 GiB.
     #[must_use]
     pub fn file_bytes(mut self, bytes: u64) -> Self {
@@ -134,7 +135,7 @@ impl SqliteConfig {
         self
     }
 
-    /// Bytes of messages that wait to be written. Further ones are refused with
+    /// Bytes of messages, with 128 bytes for each, that wait to be written. Further ones are refused with
     /// [`PublishError::Busy`](crate::PublishError::Busy). Default: 16 MiB.
     #[must_use]
     pub fn queue_bytes(mut self, bytes: usize) -> Self {
@@ -153,14 +154,15 @@ impl SqliteConfig {
 
     /// Whether every log begins a new epoch, with the messages that it has. Set it once after the
     /// file was restored from a backup: messages that were published after the backup are gone,
-    /// and their numbers must not be given out again. Default: false.
+    /// and their numbers must not be given out again. The table of keys gets another identity.
+    /// Default: false.
     #[must_use]
     pub fn new_epochs(mut self, new_epochs: bool) -> Self {
         self.new_epochs = new_epochs;
         self
     }
 
-    /// The source of epochs. Default: the system.
+    /// The source of epochs and identities. Default: the system.
     #[must_use]
     pub fn random(mut self, random: Random) -> Self {
         self.random = random;

@@ -22,7 +22,9 @@ const SCHEMA: &str = "
     CREATE TABLE meta (
         one INTEGER PRIMARY KEY CHECK (one = 1),
         store BLOB NOT NULL, commits INTEGER NOT NULL, birth TEXT NOT NULL, logs INTEGER NOT NULL,
-        is_clean INTEGER NOT NULL, boot TEXT NOT NULL, checksum INTEGER NOT NULL
+        is_clean INTEGER NOT NULL, boot TEXT NOT NULL,
+        keys TEXT NOT NULL, key_rows INTEGER NOT NULL, key_clock INTEGER NOT NULL,
+        checksum INTEGER NOT NULL
     ) STRICT;
     CREATE TABLE logs (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -34,6 +36,13 @@ const SCHEMA: &str = "
         checksum INTEGER NOT NULL, payload BLOB NOT NULL,
         PRIMARY KEY (log, sequence)
     ) STRICT, WITHOUT ROWID;
+    CREATE TABLE keys (
+        number INTEGER PRIMARY KEY,
+        principal TEXT, network TEXT, key TEXT NOT NULL,
+        method TEXT NOT NULL, payload BLOB NOT NULL,
+        until INTEGER NOT NULL, outcome BLOB,
+        checksum INTEGER NOT NULL
+    ) STRICT;
 ";
 
 /// The one row about the file.
@@ -51,6 +60,12 @@ pub(super) struct Meta {
     pub(super) is_clean: bool,
     /// Which start of the system wrote it, and whether each commit was synced.
     pub(super) boot: String,
+    /// The identity of the table of keys.
+    pub(super) keys: Epoch,
+    /// The rows of that table.
+    pub(super) key_rows: u64,
+    /// The clock of that table, at its last change: the time that it was in use, in milliseconds.
+    pub(super) key_clock: u64,
 }
 
 /// The row of a log.
@@ -151,28 +166,31 @@ pub(super) fn check(connection: &Connection) -> Result<(), OpenError> {
 
 /// The row about the file; `None` if it is missing or damaged.
 pub(super) fn meta(connection: &Connection) -> rusqlite::Result<Option<Meta>> {
-    let query = "SELECT store, commits, birth, logs, is_clean, boot, checksum FROM meta";
+    let query = "SELECT store, commits, birth, logs, is_clean, boot, keys, key_rows, key_clock, \
+                 checksum FROM meta";
     let read = |row: &Row<'_>| {
-        let (birth, boot): (String, String) = (row.get(2)?, row.get(5)?);
+        let (birth, boot, keys): (String, String, String) = (row.get(2)?, row.get(5)?, row.get(6)?);
         let store: Vec<u8> = row.get(0)?;
-        let Some((store, birth)) = store.try_into().ok().zip(Epoch::new(&birth)) else {
+        let epochs = Epoch::new(&birth).zip(Epoch::new(&keys));
+        let Some((store, (birth, keys))) = store.try_into().ok().zip(epochs) else {
             return Ok(None);
         };
         let (commits, logs, is_clean) = (row.get(1)?, row.get(3)?, row.get(4)?);
-        let meta = Meta { store, commits, birth, logs, is_clean, boot };
-        Ok(if row.get(6) == Ok(meta.checksum()) { Some(meta) } else { None })
+        let (key_rows, key_clock) = (row.get(7)?, row.get(8)?);
+        let meta = Meta { store, commits, birth, logs, is_clean, boot, keys, key_rows, key_clock };
+        Ok(if row.get(9) == Ok(meta.checksum()) { Some(meta) } else { None })
     };
     Ok(connection.query_row(query, [], read).optional()?.flatten())
 }
 
 /// Writes the row about the file.
 pub(super) fn put_meta(connection: &Connection, meta: &Meta) -> rusqlite::Result<()> {
-    let Meta { store, commits, birth, logs, is_clean, boot } = meta;
-    let (birth, checksum) = (birth.as_str(), meta.checksum());
-    connection
-        .prepare_cached("INSERT OR REPLACE INTO meta VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
-        .execute(params![store, commits, birth, logs, is_clean, boot, checksum])
-        .map(drop)
+    let Meta { store, commits, birth, logs, is_clean, boot, keys, key_rows, key_clock } = meta;
+    let (birth, keys, checksum) = (birth.as_str(), keys.as_str(), meta.checksum());
+    let put = "INSERT OR REPLACE INTO meta VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+    let values =
+        params![store, commits, birth, logs, is_clean, boot, keys, key_rows, key_clock, checksum];
+    connection.prepare_cached(put)?.execute(values).map(drop)
 }
 
 /// The rows of all logs. A damaged row counts as none, and its id is returned instead.
@@ -270,9 +288,12 @@ impl Meta {
         hasher.update(&self.commits.to_le_bytes());
         hasher.update(&self.logs.to_le_bytes());
         hasher.update(&[u8::from(self.is_clean)]);
-        hasher.update(self.birth.as_str().as_bytes());
-        hasher.update(b" ");
-        hasher.update(self.boot.as_bytes());
+        hasher.update(&self.key_rows.to_le_bytes());
+        hasher.update(&self.key_clock.to_le_bytes());
+        for text in [self.birth.as_str(), self.keys.as_str(), &self.boot] {
+            hasher.update(text.as_bytes());
+            hasher.update(b" ");
+        }
         hasher.finalize()
     }
 }

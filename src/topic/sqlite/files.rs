@@ -36,7 +36,7 @@ impl Files {
 
     /// Lets a message wait to be written, if there is room.
     pub(super) fn queue(&self, append: Append, limit: usize) -> Result<(), Unavailable> {
-        let bytes = append.payload.len();
+        let bytes = append.bytes();
         let before = self.queued.fetch_add(bytes, Ordering::Relaxed);
         if before.saturating_add(bytes) > limit && before > 0 {
             self.written(bytes);
@@ -70,4 +70,29 @@ impl Archive for Files {
 
 pub(super) fn ended() -> Unavailable {
     Unavailable("the store was closed".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Topic;
+
+    /// A queue of messages without payloads has a bound, too. Written messages make room.
+    #[test]
+    fn empty_messages_fill_the_queue() {
+        let (commands, waiting) = mpsc::channel();
+        let files = Files::new(commands, mpsc::channel().0);
+        let append = || {
+            let (topic, done) = (Topic::new("t").unwrap(), oneshot::channel().0);
+            Append { topic, payload: bytes::Bytes::new(), done }
+        };
+        let bytes = append().bytes();
+        for _ in 0..10 {
+            files.queue(append(), 10 * bytes).unwrap();
+        }
+        assert!(files.queue(append(), 10 * bytes).is_err());
+        assert_eq!(waiting.try_iter().count(), 10);
+        files.written(bytes);
+        files.queue(append(), 10 * bytes).unwrap();
+    }
 }

@@ -1,7 +1,8 @@
 //! Topics in a file, by SQLite, with the feature `sqlite`: logs that outlive the process.
 //!
 //! [`SqliteTopics`] is a [`TopicStore`] for one server on one machine. A server that is restarted
-//! goes on with the same epochs and numbers, so its clients resume without a gap.
+//! goes on with the same epochs and numbers, so its clients resume without a gap. The file also has
+//! the keys of [`SqliteKeys`](crate::server::keys::SqliteKeys).
 //!
 //! ```no_run
 //! use bellwire::{Router, Server, topic::sqlite::SqliteTopics};
@@ -45,6 +46,8 @@ mod file;
 mod files;
 mod head;
 mod history;
+mod key_book;
+mod keys;
 mod open;
 mod trim;
 mod writer;
@@ -58,10 +61,12 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+pub(crate) use self::keys::{KeyChange, KeyRow, KeyWrite, LoadedKeys};
 use self::{
     book::Book,
     command::{Append, Command},
     files::{Files, ended},
+    keys::LoadKeys,
     writer::Writer,
 };
 pub use self::{
@@ -158,6 +163,28 @@ impl SqliteTopics {
         self.0.tail.archive.send(Command::Stop(Some(done)))?;
         consume_budget().await;
         stopped.await.unwrap_or_else(|_| Err(ended()))
+    }
+}
+
+impl SqliteTopics {
+    /// Loads the keyed requests of the file. Those that were started and have not ended get the
+    /// outcome `lost`, which is kept for `kept` milliseconds. They are given out once.
+    pub(crate) async fn load_keys(
+        &self,
+        kept: u64,
+        lost: Vec<u8>,
+    ) -> Result<LoadedKeys, OpenError> {
+        let closed = || OpenError::Io(ended().0);
+        let (done, loaded) = oneshot::channel();
+        let load = Command::LoadKeys(LoadKeys { kept, lost, done });
+        self.0.tail.archive.send(load).map_err(|_| closed())?;
+        loaded.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// Writes a change of the keyed requests.
+    pub(crate) fn write_key(&self, write: KeyWrite) {
+        // After the end, the sender is dropped with the change, which tells the caller.
+        let _ = self.0.tail.archive.send(Command::Key(write));
     }
 }
 

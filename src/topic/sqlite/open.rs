@@ -47,10 +47,9 @@ pub(super) fn open(path: &Path, config: &SqliteConfig) -> Result<Opened, OpenErr
     let boot = boot(config.durability);
     let is_new = file::is_new(&connection)?;
     if is_new {
-        let (store, birth) = (config.random.next_uuid().into_bytes(), config.random.next_epoch());
         file::create(
             &connection,
-            &Meta { store, commits: 0, birth, logs: 0, is_clean: true, boot: boot.clone() },
+            &Meta { is_clean: true, boot: boot.clone(), ..new_meta(config) },
         )?;
     }
     file::set_journal(&connection)?;
@@ -103,17 +102,11 @@ fn begin_life(
     config: &SqliteConfig,
 ) -> Result<(Meta, Vec<(LogRow, Held)>), OpenError> {
     let transaction = connection.unchecked_transaction()?;
-    let mut meta = said.unwrap_or_else(|| Meta {
-        store: config.random.next_uuid().into_bytes(),
-        commits: 0,
-        birth: config.random.next_epoch(),
-        logs: 0,
-        is_clean: false,
-        boot: String::new(),
-    });
+    let mut meta = said.unwrap_or_else(|| new_meta(config));
     if !may_go_on {
         tracing::warn!(target: TARGET, "the file may lack messages: every log begins a new epoch");
         meta.birth = config.random.next_epoch();
+        meta.keys = config.random.next_epoch();
         end_epochs(&transaction, config)?;
     }
     let logs = load(&transaction, config)?;
@@ -122,6 +115,21 @@ fn begin_life(
     file::put_meta(&transaction, &meta)?;
     transaction.commit()?;
     Ok((meta, logs))
+}
+
+/// What is said of a file without logs and keys.
+fn new_meta(config: &SqliteConfig) -> Meta {
+    Meta {
+        store: config.random.next_uuid().into_bytes(),
+        commits: 0,
+        birth: config.random.next_epoch(),
+        logs: 0,
+        is_clean: false,
+        boot: String::new(),
+        keys: config.random.next_epoch(),
+        key_rows: 0,
+        key_clock: 0,
+    }
 }
 
 /// Gives every log a new epoch, with the messages that it has.
@@ -234,4 +242,25 @@ fn load_log(
     }
     let first = first.unwrap_or(log.next);
     Ok((log, Held { first, bytes, since }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Commits that were not synced survive as long as the system runs.
+    #[test]
+    fn a_crash_of_the_system_may_lose_commits_that_were_not_synced() {
+        let meta = new_meta(&SqliteConfig::new());
+        let count = Some(Count { store: meta.store, commits: meta.commits });
+        for (boot, is_clean, whole) in [
+            ("one", false, true),
+            ("other", false, false),
+            ("other", true, true),
+            (SYNCED, false, true),
+        ] {
+            let meta = Meta { boot: boot.into(), is_clean, ..meta.clone() };
+            assert_eq!(is_whole(&meta, count, "one"), whole, "{boot} {is_clean}");
+        }
+    }
 }

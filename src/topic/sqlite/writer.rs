@@ -1,7 +1,7 @@
-//! The thread that writes. Messages that wait are committed together.
+//! The thread that writes. Messages and keys that wait are committed together.
 
 use std::{
-    fs, io, mem,
+    fs, io,
     path::PathBuf,
     sync::mpsc::{self, RecvTimeoutError},
     thread::{self, JoinHandle},
@@ -12,13 +12,14 @@ use tokio::sync::oneshot;
 
 use super::{
     book::Book,
-    command::{Append, Command},
+    command::{Batch, Command},
     history::Task,
     open::TARGET,
 };
 use crate::topic::Unavailable;
 
-/// Messages, and bytes of payload, that one transaction has at most; the bytes by one message more.
+/// Messages and keys, and bytes of them, that one transaction has at most; the bytes by one message
+/// more.
 const BATCH: usize = 1_024;
 const BATCH_BYTES: usize = 1 << 20;
 /// After so many bytes of payload the write-ahead log is moved into the file by another thread.
@@ -60,7 +61,7 @@ impl Writer {
             };
             while let Some(command) = next.take() {
                 match command {
-                    Command::Append(append) => next = self.append(append),
+                    Command::Append(_) | Command::Key(_) => next = self.write(command),
                     Command::Stop(done) => return self.stop(done),
                     other => self.obey(other),
                 }
@@ -71,24 +72,17 @@ impl Writer {
         }
     }
 
-    /// Writes a message, together with those that wait behind it. Returns a command that came
-    /// after them.
-    fn append(&mut self, first: Append) -> Option<Command> {
-        let (mut bytes, mut batch, mut next) = (first.payload.len(), vec![first], None);
-        while batch.len() < BATCH && bytes < BATCH_BYTES {
-            match self.commands.try_recv() {
-                Ok(Command::Append(append)) => {
-                    bytes += append.payload.len();
-                    batch.push(append);
-                }
-                other => {
-                    next = other.ok();
-                    break;
-                }
-            }
+    /// Writes a message or a key, together with those that wait behind it. Returns a command that
+    /// came after them.
+    fn write(&mut self, first: Command) -> Option<Command> {
+        let mut batch = Batch::default();
+        let mut next = batch.add(first);
+        while next.is_none() && batch.len() < BATCH && batch.bytes < BATCH_BYTES {
+            let Ok(command) = self.commands.try_recv() else { break };
+            next = batch.add(command);
         }
-        self.book.append(mem::take(&mut batch));
-        self.unmoved += bytes;
+        self.unmoved += batch.bytes;
+        self.book.commit(batch);
         if self.unmoved >= MOVE {
             self.move_journal();
         }
@@ -118,7 +112,8 @@ impl Writer {
                 self.book.trim_some();
                 self.book.drop_idle();
             }
-            Command::Append(_) | Command::Stop(_) => {}
+            Command::LoadKeys(load) => self.book.load_keys(load),
+            Command::Append(_) | Command::Key(_) | Command::Stop(_) => {}
         }
     }
 

@@ -9,7 +9,7 @@ use crate::{
     protocol::{Position, Topic, Window},
     sync::{Arc, Mutex},
     topic::{
-        PublishError, Published, TopicStore,
+        BoxFuture, PublishError, Published, TopicStore,
         suite::{
             check::{Checked, require, same},
             harness::{Ending, Harness},
@@ -112,6 +112,18 @@ impl Bench {
         publish(&**self.store(), &self.stop, topic, payload.into()).await
     }
 
+    /// Publishes a message with a key, which has to get this number.
+    pub(super) async fn publish_latest(
+        &self,
+        topic: &Topic,
+        key: &'static str,
+        (number, payload): (u64, &'static str),
+    ) -> Checked {
+        let append = || self.store().append_latest(topic, key.into(), payload.into());
+        let published = again_while_busy(&self.stop, append).await?;
+        same("the number of a message", published.sequence, number)
+    }
+
     /// Publishes the decimal numbers `from..=to`, each of which has to get that number.
     pub(super) async fn publish_numbers(&self, topic: &Topic, from: u64, to: u64) -> Checked {
         for number in from..=to {
@@ -184,8 +196,15 @@ pub(super) async fn publish(
     topic: &Topic,
     payload: Bytes,
 ) -> Checked<Published> {
+    again_while_busy(stop, || store.append(topic, payload.clone())).await
+}
+
+async fn again_while_busy(
+    stop: &Stop,
+    append: impl Fn() -> BoxFuture<Result<Published, PublishError>>,
+) -> Checked<Published> {
     loop {
-        match store.append(topic, payload.clone()).await {
+        match append().await {
             Err(PublishError::Busy(_)) if !stop.is_stopped() => thread::sleep(PAUSE),
             published => {
                 stop.advances();

@@ -7,5 +7,6 @@ pub(super) mod lives;
 pub(super) mod numbers;
 pub(super) mod random;
 pub(super) mod reads;
+pub(super) mod replacing;
 pub(super) mod retention;
 pub(super) mod watching;

@@ -2,7 +2,9 @@
 
 use crate::topic::suite::{
     bench::Bench,
-    cases::{bounds, contents, durable, lives, numbers, random, reads, retention, watching},
+    cases::{
+        bounds, contents, durable, lives, numbers, random, reads, replacing, retention, watching,
+    },
     check::Checked,
     harness::{Ending, Local},
     under_test::Capabilities,
@@ -19,6 +21,7 @@ pub(super) enum Need {
     Closing,
     Counting,
     Limiting,
+    Replacing,
     Durable,
 }
 
@@ -94,6 +97,7 @@ impl Need {
             Self::Closing => (store.closing, "the store does not close logs"),
             Self::Counting => (store.counting, "the store does not count its logs"),
             Self::Limiting => (store.limiting, "the store does not limit the number of logs"),
+            Self::Replacing => (store.replacing, "the store does not know keys"),
             Self::Durable => (store.durable, "the store is not durable"),
         };
         (!has).then_some(lacks)
@@ -231,6 +235,21 @@ static CASES: &[Base] = &[
         &[Need::Count],
         true,
         retention::exact_gaps
+    ),
+    case!(
+        "latest-per-key",
+        "A message with a key replaces the one with the same key, whose number is named as \
+         `replaced`.",
+        &[Need::Replacing],
+        false,
+        replacing::latest
+    ),
+    case!(
+        "latest-per-key-and-retention",
+        "A log of keys over its limit of messages drops the oldest of those that it has.",
+        &[Need::Replacing, Need::Count],
+        false,
+        replacing::over_the_limit
     ),
     case!(
         "watch",

@@ -92,6 +92,7 @@ pub struct Capabilities {
     pub(super) closing: bool,
     pub(super) counting: bool,
     pub(super) limiting: bool,
+    pub(super) replacing: bool,
     pub(super) durable: bool,
     pub(super) anew: bool,
 }
@@ -118,6 +119,7 @@ impl Capabilities {
             closing: false,
             counting: false,
             limiting: false,
+            replacing: false,
             durable: false,
             anew: false,
         }
@@ -137,6 +139,8 @@ impl Capabilities {
         counting,
         /// It has at most [`Limits::topics`] logs.
         limiting,
+        /// It keeps the latest message of each key ([`TopicStore::append_latest`]).
+        replacing,
         /// Its logs outlive its process: a message is kept once its append has ended.
         durable
     }

@@ -38,7 +38,7 @@ impl<A: Archive> Tail<A> {
         if at.next > end.next {
             self.begin_anew(kept, &mut state, at);
         }
-        let appended = self.budget.append(&kept.entry, &mut state, line);
+        let appended = self.budget.append(&kept.entry, &mut state, None, line);
         drop(state);
         self.budget.settle(appended);
     }

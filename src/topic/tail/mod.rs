@@ -41,6 +41,10 @@ pub(super) trait Archive: Send + Sync + 'static {
 /// What a reader asks an archive for.
 #[derive(Debug)]
 pub(super) struct Ask {
+    #[cfg_attr(
+        not(feature = "redis"),
+        expect(dead_code, reason = "for logs of several processes")
+    )]
     pub(super) topic: Topic,
     /// The archive's own name of the log; 0 if it has given none.
     #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "for logs of one process"))]

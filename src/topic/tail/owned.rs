@@ -67,7 +67,7 @@ impl<A: Archive> Tail<A> {
     pub(in crate::topic) fn push(&self, kept: &Kept, payload: &[u8]) -> Published {
         let mut buffer = Vec::new();
         let line = stuffed(payload, &mut buffer);
-        let appended = self.budget.append(&kept.entry, &mut kept.entry.state.lock(), line);
+        let appended = self.budget.append(&kept.entry, &mut kept.entry.state.lock(), None, line);
         self.budget.settle(appended)
     }
 

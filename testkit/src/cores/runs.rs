@@ -9,7 +9,12 @@ use std::{
     time::Duration,
 };
 
-use bellwire::{Random, protocol::Time, server::keys::MemoryKeys, unstable::server::DetachedRun};
+use bellwire::{
+    Random,
+    protocol::Time,
+    server::keys::{KeysConfig, MemoryKeys},
+    unstable::server::DetachedRun,
+};
 
 use super::world::World;
 
@@ -33,7 +38,7 @@ impl Runs {
 pub(super) fn keys(world: &World, random: &Random) -> MemoryKeys {
     let (seconds, clock) = (1 + world.below(12) as u64, world.clone());
     let now = move || Duration::from_millis(clock.now().as_millis());
-    MemoryKeys::new(random).seconds(seconds).clock(now)
+    MemoryKeys::with_config(random, KeysConfig::new().seconds(seconds).clock(now))
 }
 
 type Sleeping = Pin<Box<dyn Future<Output = ()>>>;

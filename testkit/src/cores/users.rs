@@ -1,8 +1,11 @@
 //! The users of a client: calls, streams, one-way requests, publishing, subscriptions.
 
-use std::{future::Future, pin::pin, time::Duration};
+use std::{collections::HashSet, future::Future, pin::pin, time::Duration};
 
-use bellwire::{CallError, Client, Delivery, Notification, Slow, Subscription};
+use bellwire::{
+    CallError, Client, Delivery, Notification, Slow, Subscription,
+    protocol::{Epoch, Position},
+};
 use futures::future::{Either, join_all, select};
 
 use super::{TOPICS, world::World};
@@ -204,6 +207,10 @@ struct Live<'a> {
     subscription: Subscription,
     is_over: bool,
     unacked: Vec<Notification>,
+    /// What was acknowledged, if the subscription redelivers.
+    acked: Option<HashSet<(Epoch, u64)>>,
+    /// The position after the last delivery.
+    reached: Position,
 }
 
 impl Drop for Live<'_> {
@@ -241,11 +248,16 @@ impl User {
         if is_by_hand {
             request = request.ack_by_hand();
         }
+        // Not a decision of its own, so that the runs of clients with one connection stay the same.
+        let redelivers = self.is_hasty && is_by_hand && window.is_some_and(|size| size % 2 == 0);
+        if redelivers {
+            request = request.redeliver();
+        }
         if let Some(from) = world.position(topic).filter(|_| world.below(2) == 0) {
             request = request.from(from);
         }
         let Ok(subscription) = request.await else { return };
-        let mut live = Live::begin(self, subscription);
+        let mut live = Live::begin(self, subscription, redelivers);
         for count in 1.. {
             let Some(delivery) = live.subscription.next().await else { return };
             live.take(&delivery, is_by_hand, window.unwrap_or(1));
@@ -260,11 +272,13 @@ impl User {
 }
 
 impl<'a> Live<'a> {
-    fn begin(user: &'a User, subscription: Subscription) -> Self {
+    fn begin(user: &'a User, subscription: Subscription, redelivers: bool) -> Self {
         let number = user.world.number();
         let (topic, from) = (subscription.topic().to_string(), behind(subscription.position()));
         user.record(Event::Subscribed { subscription: number, topic, from });
-        let live = Self { user, number, subscription, is_over: false, unacked: Vec::new() };
+        let acked = redelivers.then(HashSet::new);
+        let (reached, unacked) = (subscription.position(), Vec::new());
+        let live = Self { user, number, subscription, is_over: false, unacked, acked, reached };
         live.stand();
         live
     }
@@ -275,6 +289,7 @@ impl<'a> Live<'a> {
     }
 
     fn take(&mut self, delivery: &Delivery, is_by_hand: bool, window: u64) {
+        let news = self.news(delivery);
         match delivery {
             Delivery::Notification(notification) if is_by_hand => {
                 self.unacked.push(notification.clone());
@@ -286,10 +301,37 @@ impl<'a> Live<'a> {
             Delivery::End { .. } => self.is_over = true,
             _ => {}
         }
-        self.user.record(told(self.number, delivery));
+        if let Some(news) = news {
+            self.user.record(told(self.number, &news));
+        }
+        self.reached = self.subscription.position();
         match self.is_over {
             true => self.user.world.set_standing(self.user.index, self.number, None),
             false => self.stand(),
+        }
+    }
+
+    /// What is recorded of a delivery: what has not come before. What comes again is checked here.
+    fn news(&self, delivery: &Delivery) -> Option<Delivery> {
+        let Some(acked) = &self.acked else { return Some(delivery.clone()) };
+        let mut news = delivery.clone();
+        match &mut news {
+            Delivery::Notification(one) => {
+                let is_old = one.epoch == self.reached.epoch && one.sequence < self.reached.next;
+                assert_eq!(one.redelivered, is_old, "{one:?} at {}", self.reached);
+                assert!(!acked.contains(&(one.epoch, one.sequence)), "{one:?} was acknowledged");
+                (!is_old).then_some(news)
+            }
+            Delivery::Gap(gap) if gap.epoch == self.reached.epoch => {
+                gap.first = gap.first.max(self.reached.next);
+                (gap.first <= gap.last).then_some(news)
+            }
+            Delivery::End { position, .. } => {
+                let lowest = position.replace(self.reached).expect("it has begun");
+                assert!(lowest.epoch != self.reached.epoch || lowest.next <= self.reached.next);
+                Some(news)
+            }
+            _ => Some(news),
         }
     }
 
@@ -297,7 +339,11 @@ impl<'a> Live<'a> {
     fn ack_all(&mut self) {
         while !self.unacked.is_empty() {
             let at = self.user.world.below(self.unacked.len());
-            self.unacked.swap_remove(at).ack();
+            let one = self.unacked.swap_remove(at);
+            one.ack();
+            if let Some(acked) = &mut self.acked {
+                acked.insert((one.epoch, one.sequence));
+            }
         }
     }
 }

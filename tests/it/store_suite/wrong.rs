@@ -48,6 +48,8 @@ pub(super) enum Fault {
     EndIsOneLess,
     AnyNumberOfTopics,
     CountsReaders,
+    KeepsReplaced,
+    ForgetsKeys,
     RepeatsAPayload,
     PanicsAtClose,
     BlocksAtSweep,
@@ -151,6 +153,19 @@ impl TopicStore for Wrong {
         match append.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(published) => Box::pin(std::future::ready(Ok(published))),
             Poll::Pending => unreachable!("the default store accepts at once"),
+        }
+    }
+
+    fn append_latest(
+        &self,
+        topic: &Topic,
+        key: Bytes,
+        payload: Bytes,
+    ) -> BoxFuture<Result<Published, PublishError>> {
+        match self.0.fault {
+            Fault::KeepsReplaced if payload.is_empty() => self.append(topic, payload),
+            Fault::ForgetsKeys => self.append(topic, payload),
+            _ => self.memory().append_latest(topic, key, payload),
         }
     }
 

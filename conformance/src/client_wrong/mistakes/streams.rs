@@ -133,6 +133,21 @@ pub(super) const MISTAKES: &[Mistake] = &[
         make: |_, lane, line| keep_if(!line.contains(" message 3"), lane, line),
     },
     Mistake {
+        name: "marks-nothing-as-redelivered",
+        about: "delivers messages again as if they were new",
+        lanes: &[Event],
+        make: |_, lane, line| keep(lane, line.replace(" again ", " message ")),
+    },
+    Mistake {
+        name: "delivers-what-was-acknowledged",
+        about: "delivers a message again that was acknowledged",
+        lanes: &[Event],
+        make: |_, lane, line| match line.strip_suffix(" again 2 b") {
+            Some(tag) => vec![(lane, format!("{tag} again 1 a")), (lane, line.clone())],
+            None => keep(lane, line),
+        },
+    },
+    Mistake {
         name: "is-satisfied-too-early",
         about: "takes an after as satisfied as soon as it has read it",
         lanes: &[Event],

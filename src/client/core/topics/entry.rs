@@ -13,9 +13,12 @@ use crate::{
             links::{Links, SendError},
             outcome::Joined,
             payloads::{Payloads, Run},
-            reader::AckHandle,
+            reader::Reader,
             step::{Effect, Step},
-            topics::input::{AfterReset, Input, Wish},
+            topics::{
+                input::{AfterReset, Input, Wish},
+                redelivery::Redelivery,
+            },
             waiter::Waiter,
         },
     },
@@ -54,6 +57,8 @@ pub(super) struct Entry {
     last: Option<NonZeroU64>,
     /// The acks, if the subscription has a window.
     pub(super) acks: Option<Box<Acks>>,
+    /// Set if a stream redelivers, or reports unacknowledged items.
+    redelivery: Option<Box<Redelivery>>,
     /// The positions in logs that were left for another one, the latest at the back.
     left: VecDeque<Position>,
     /// The server has accepted a subscription for the present streams. A later refusal ends these
@@ -105,10 +110,61 @@ impl Entry {
         (self.terms, self.after_reset) = (terms, after_reset.unwrap_or_default());
         self.last = last;
         self.acks = terms.window.map(|size| Box::new(Acks::new(size)));
+        self.redelivery = None;
         Ok(match sends_the_same {
             true => SubscriptionEvent::Join { from },
             false => SubscriptionEvent::JoinAnew { from },
         })
+    }
+
+    /// Adds a stream, if its reader has to be known here.
+    pub(super) fn know(&mut self, inbox: &Arc<Inbox>, reader: Option<&Arc<Reader>>) {
+        if let Some(reader) = reader.filter(|reader| reader.is_known()) {
+            let known = self.redelivery.get_or_insert_default();
+            known.join(inbox.clone(), Arc::downgrade(reader));
+        }
+    }
+
+    /// Removes a stream that leaves.
+    pub(super) fn forget(&mut self, inbox: &Arc<Inbox>) {
+        if let Some(known) = &mut self.redelivery {
+            known.leave(inbox);
+        }
+    }
+
+    /// The reader of a present stream, if it is known here.
+    pub(super) fn reader(&self, inbox: &Arc<Inbox>) -> Option<Arc<Reader>> {
+        let is_present = self.inboxes.iter().any(|other| Arc::ptr_eq(other, inbox));
+        self.redelivery.as_ref().filter(|_| is_present)?.reader(inbox)
+    }
+
+    /// The position that a live topic has reached. While numbers come again, `next` is below it.
+    pub(super) fn reached(&self, next: Position) -> Position {
+        let reached = self.redelivery.as_ref().and_then(|redelivery| redelivery.reached());
+        reached.filter(|reached| reached.next > next.next).unwrap_or(next)
+    }
+
+    /// Moves the topic back when a resume was accepted after which numbers come again, and forward
+    /// when the wire subscription is over before all of them have come. Other streams have them, so
+    /// they are not the topic's own position.
+    pub(super) fn turn_back(&mut self, event: SubscriptionEvent) {
+        use SubscriptionEvent as Event;
+        let Some(redelivery) = &mut self.redelivery else { return };
+        match (self.state, event) {
+            (
+                SubscriptionState::Requested { from: Some(own), then: Then::Stay },
+                Event::Accepted(next),
+            ) => {
+                if let Some(from) = redelivery.accepted(own, next) {
+                    let (from, then) = (Some(from), Then::Stay);
+                    self.state = SubscriptionState::Requested { from, then };
+                }
+            }
+            (SubscriptionState::Live(next), _) if is_over(event, next) => {
+                self.state = SubscriptionState::Live(self.reached(next));
+            }
+            _ => {}
+        }
     }
 
     /// Whether the `/subscribe` is repeated after this refusal. It is repeated after `closing` from a
@@ -166,8 +222,7 @@ impl Entry {
         next.next += 1;
         self.tail = None;
         let payload = payloads.copy(run, payload);
-        let (epoch, sequence, ack) = (next.epoch, number, AckHandle::default());
-        Some(Delivery::Notification(Notification { topic, epoch, sequence, payload, ack }))
+        Some(Delivery::Notification(Notification::received(topic, next.epoch, number, payload)))
     }
 
     /// Whether it waits for a connection, or for the end of a pause.
@@ -251,6 +306,7 @@ impl Entry {
         // The joining streams begin here. Messages that the server repeats for an earlier position
         // are ignored.
         if let (SubscriptionEvent::Accepted(_), SubscriptionState::Live(next)) = (event, state) {
+            let next = self.reached(next);
             for joining in self.joining.drain(..) {
                 step.then(Effect::Joined(joining.sender, Ok(next)));
             }
@@ -285,7 +341,7 @@ impl Entry {
                 self.fail_joining(&input.failure.clone().unwrap_or_else(lost), step);
                 if self.has_begun {
                     let end = input.delivery(topic, Action::End, next);
-                    self.deliver(all, end, newcomers, step);
+                    self.pass_on(all, end, newcomers, step);
                 }
                 self.inboxes.clear();
             }
@@ -295,13 +351,13 @@ impl Entry {
                 {
                     step.missed(unread.first, unread.last);
                     let unread = Delivery::Gap(unread);
-                    self.deliver(all, unread, newcomers, step);
+                    self.pass_on(all, unread, newcomers, step);
                 }
                 if let Action::Missed { first, last, .. } = action {
                     step.missed(first, last);
                 }
                 let delivery = input.delivery(topic, action, next);
-                self.deliver(all, delivery, newcomers, step);
+                self.pass_on(all, delivery, newcomers, step);
             }
         }
         Ok(Acted::Stays)
@@ -316,6 +372,7 @@ impl Entry {
         step: &mut Step,
     ) -> Result<(), NotSent> {
         self.sent_terms = self.terms;
+        let from = self.ask(from);
         // Later it begins anew behind the head, where it has no position.
         let last = self.last.filter(|_| !self.has_begun);
         match send_subscribe(links, topic, (from, last), self.terms, step) {
@@ -327,6 +384,18 @@ impl Entry {
             Err(SendError::Wait) => self.state = self.state.on(SubscriptionEvent::Disconnected).0,
         }
         Ok(())
+    }
+
+    /// Where a `/subscribe` asks to begin: at `own`, or lower if a stream redelivers.
+    fn ask(&mut self, own: Option<Position>) -> Option<Position> {
+        let Some(redelivery) = &mut self.redelivery else { return own };
+        match own {
+            Some(own) => Some(redelivery.ask(own)),
+            None => {
+                redelivery.ask_nothing();
+                None
+            }
+        }
     }
 
     /// Where the present streams expect to go on; `None` if the request in progress is for streams
@@ -404,7 +473,13 @@ impl Entry {
         use SubscriptionEvent as Event;
         let Some(acks) = &mut self.acks else { return false };
         match event {
-            Event::Accepted(next) => acks.begin(next),
+            Event::Accepted(next) => {
+                acks.begin(next);
+                let resumed = self.redelivery.as_mut().map(|it| it.resumed(next.next));
+                for (inbox, at) in resumed.into_iter().flatten() {
+                    acks.handled(&inbox, at);
+                }
+            }
             Event::Reset(next) if next == own => acks.begin(next),
             // It is beyond the window, but is handed over anyway, so that the application loses
             // nothing.
@@ -423,6 +498,33 @@ impl Entry {
     pub(super) fn newcomers(&self) -> Vec<Arc<Inbox>> {
         let joining = self.joining.iter().filter(|_| self.has_begun);
         joining.map(|joining| joining.inbox.clone()).collect()
+    }
+
+    /// Passes a delivery on. While numbers come again, only some streams get them.
+    fn pass_on(
+        &mut self,
+        all: &mut Vec<Weak<Inbox>>,
+        delivery: Delivery,
+        newcomers: &[Arc<Inbox>],
+        step: &mut Step,
+    ) {
+        let divided = match &mut self.redelivery {
+            Some(redelivery) => redelivery.divide(delivery),
+            None => Err(delivery),
+        };
+        let new = match divided {
+            Ok(divided) => {
+                for delivery in divided.again {
+                    let copies = divided.streams.iter().map(|inbox| inbox.push(delivery.clone()));
+                    step.wake(copies.flatten());
+                }
+                divided.new
+            }
+            Err(delivery) => Some(delivery),
+        };
+        if let Some(new) = new {
+            self.deliver(all, new, newcomers, step);
+        }
     }
 
     /// Passes a delivery to every stream of the topic except the newcomers, and to the streams of
@@ -455,6 +557,17 @@ impl Entry {
         if end {
             step.wake(self.inboxes.drain(..).filter_map(|inbox| inbox.close()));
         }
+    }
+}
+
+/// Whether an event ends the wire subscription of a live topic at `next`, or its log.
+fn is_over(event: SubscriptionEvent, next: Position) -> bool {
+    use SubscriptionEvent as Event;
+    match event {
+        Event::Reset(to) | Event::Foreign(to) => to.epoch != next.epoch,
+        Event::Leave | Event::Disconnected | Event::Expired(_) | Event::Ended => true,
+        Event::Renewed(at) => at.is_none(),
+        _ => false,
     }
 }
 

@@ -5,10 +5,7 @@ use std::{borrow::Cow, num::NonZeroU64, time::Duration};
 use bytes::Bytes;
 
 use crate::{
-    client::core::{
-        delivery::{Delivery, Gap, GapCause, Notification},
-        reader::AckHandle,
-    },
+    client::core::delivery::{Delivery, Gap, GapCause, Notification},
     error::CallError,
     protocol::{Action, Code, Position, SubscriptionEvent, Terms, Topic},
 };
@@ -75,8 +72,7 @@ impl Input<'_> {
         match action {
             Action::Deliver(Position { epoch, next: sequence }) => {
                 let payload = Bytes::copy_from_slice(&self.payload);
-                let ack = AckHandle::default();
-                Delivery::Notification(Notification { topic, epoch, sequence, payload, ack })
+                Delivery::Notification(Notification::received(topic, epoch, sequence, payload))
             }
             Action::Missed { epoch, first, last, named } => {
                 let cause = match named {
