@@ -272,6 +272,7 @@ pub struct Confirmed {
 /// | [`TooMany`](Self::TooMany) | no | `no too-many` |
 /// | [`Busy`](Self::Busy) | no; try again later | `no busy` |
 /// | [`Closed`](Self::Closed) | no | `no closing` |
+/// | [`Outdated`](Self::Outdated) | perhaps, by an earlier call | does not occur; `cut lost` |
 /// | [`Unsupported`](Self::Unsupported) | no | does not occur; `no busy` |
 /// | [`Unavailable`](Self::Unavailable) | perhaps | `cut lost` |
 ///
@@ -318,6 +319,10 @@ pub enum PublishError {
     /// returns it only if it can prove that: a message that may still be appended is
     /// [`Unavailable`](Self::Unavailable).
     Busy(Unavailable),
+    /// The producer has published a later number to the topic. This message may have been appended
+    /// before, and was not appended now. Do not repeat the call. Only
+    /// `RedisTopics::publish_once` returns it.
+    Outdated,
     /// The store cannot keep the latest message of each key
     /// ([`Publisher::publish_latest`]).
     Unsupported,
@@ -336,6 +341,7 @@ impl fmt::Display for PublishError {
                 "the server has too many topics, or this one has no number left until it is closed",
             ),
             Self::Closed => f.write_str("the server has stopped"),
+            Self::Outdated => f.write_str("the producer has published a later number"),
             Self::Unsupported => {
                 f.write_str("the topic store cannot keep the latest message of each key")
             }

@@ -87,7 +87,7 @@ impl Notification {
     /// on a second call, and after the [`Subscription`](crate::Subscription) was dropped, it has no
     /// effect. It may be called in any order and from any task. The client sends an ack when the
     /// lowest unacknowledged number has risen by half the window. With
-    /// [`redeliver`](crate::Subscribe::redeliver), what was acknowledged is not handed over again.
+    /// [`redeliver`](crate::Subscribe::redeliver), acknowledged notifications are not redelivered.
     ///
     /// Implements docs/protocol/acks.md, section 16.
     pub fn ack(&self) {

@@ -6,8 +6,8 @@ use crate::client::core::{
 };
 
 /// Returns the part of a delivery that the reader has not handled, and the rest of a gap of which
-/// only a part was taken. Marks what was handed over before. An end gets the position from which
-/// everything unhandled comes again.
+/// only a part was taken. Marks what was handed over before. The position of an end becomes the
+/// lowest one that is not handled.
 pub(crate) fn sift(reader: &Reader, delivery: Delivery) -> (Option<Delivery>, Option<Delivery>) {
     match delivery {
         Delivery::Notification(news) => (notification(reader, news), None),

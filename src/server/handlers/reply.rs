@@ -470,7 +470,7 @@ reasons!(Failure, Rejection);
 pub(in crate::server) fn of_publish(result: Result<Published, PublishError>) -> Reply {
     Reply(match result.and_then(checked_published) {
         Ok(published) => Answer::Published(published),
-        Err(PublishError::Unavailable(_)) => Answer::Cut(Code::LOST),
+        Err(PublishError::Unavailable(_) | PublishError::Outdated) => Answer::Cut(Code::LOST),
         Err(PublishError::InvalidTopic) => Answer::No(Rejection::bad_arguments("")),
         Err(PublishError::TooLarge { .. }) => Answer::No(Rejection::too_large("")),
         Err(PublishError::TooMany) => Answer::No(Rejection::too_many("")),

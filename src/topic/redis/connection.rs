@@ -164,10 +164,7 @@ impl Connection {
         let (count, answer): (usize, String) = self.run(command).await?;
         match answer.as_str() {
             "" => Ok((count, None)),
-            "old" => {
-                let why = format!("{number} of {producer} is older than its last message");
-                Err(Failure::Failed(why))
-            }
+            "old" => Err(Failure::Outdated),
             position => Ok((count, Some(position.parse().map_err(|_| unexpected(position))?))),
         }
     }

@@ -44,12 +44,15 @@ pub(super) enum Failure {
     Lost(String),
     /// The script failed, perhaps after it had written.
     Failed(String),
+    /// The producer of a message has used a later number.
+    Outdated,
 }
 
 impl Failure {
     pub(super) fn why(&self) -> &str {
         match self {
             Self::Refused { why, .. } | Self::Lost(why) | Self::Failed(why) => why,
+            Self::Outdated => "the producer has used a later number",
         }
     }
 
@@ -65,6 +68,7 @@ impl Failure {
             Self::Lost(why) | Self::Failed(why) => {
                 PublishError::Unavailable(Unavailable(why.clone()))
             }
+            Self::Outdated => PublishError::Outdated,
         }
     }
 }

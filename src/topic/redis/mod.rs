@@ -191,8 +191,8 @@ impl RedisTopics {
     /// one, not together. Lines of up to 65,535 bytes are accepted.
     ///
     /// # Errors
-    /// As [`Publisher::publish`](crate::Publisher::publish). [`PublishError::Unavailable`] also if
-    /// the producer has published a later number to the topic.
+    /// As [`Publisher::publish`](crate::Publisher::publish); [`PublishError::Outdated`] if the
+    /// producer has published a later number to the topic.
     ///
     /// # Cancel safety
     /// Once the future was polled, the message may be published even if the future is dropped. The
