@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::{
     coop::consume_budget,
-    protocol::{Code, Time},
+    protocol::{Code, Epoch, Time},
     server::{
         access::principal::{ANONYMOUS, Principal},
         buffered::{Buffered, Holding},
@@ -88,6 +88,8 @@ struct SessionInner {
     behind: AtomicU64,
     /// Set once, by the transport's handshake or by `/auth`.
     principal: OnceLock<Principal>,
+    /// The table of keys that `/hello` announced.
+    key_store: OnceLock<Epoch>,
     /// Whether its requests may still publish.
     may_publish: AtomicBool,
     ending: Ending,
@@ -105,7 +107,7 @@ impl Session {
         let mailbox = Arc::default();
         let holding = Holding::new(server.clone(), reply_mark);
         let (in_flight, subscriptions, behind, principal) = Default::default();
-        let (may_publish, ending) = Default::default();
+        let (key_store, may_publish, ending) = Default::default();
         Self(Arc::new(SessionInner {
             id,
             peer,
@@ -117,6 +119,7 @@ impl Session {
             begun,
             behind,
             principal,
+            key_store,
             may_publish,
             ending,
         }))
@@ -125,7 +128,7 @@ impl Session {
     /// A session without a connection.
     pub(super) fn detached(peer: PeerAddr) -> Self {
         let (mailbox, in_flight, subscriptions, behind, principal) = Default::default();
-        let (begun, may_publish, ending) = Default::default();
+        let (begun, key_store, may_publish, ending) = Default::default();
         Self(Arc::new(SessionInner {
             id: Uuid::new_v4(),
             peer,
@@ -137,6 +140,7 @@ impl Session {
             begun,
             behind,
             principal,
+            key_store,
             may_publish,
             ending,
         }))
@@ -160,6 +164,16 @@ impl Session {
     pub(super) fn set_principal(&self, principal: Principal) {
         // A connection has one principal, so a second one has no effect.
         let _ = self.0.principal.set(principal);
+    }
+
+    /// The table of keys that `/hello` announced.
+    pub(super) fn key_store(&self) -> Option<Epoch> {
+        self.0.key_store.get().copied()
+    }
+
+    pub(super) fn set_key_store(&self, store: Epoch) {
+        // A connection has one `/hello`.
+        let _ = self.0.key_store.set(store);
     }
 
     /// Ends the connection's subscription to `topic`, from any task. The client is sent `/end` with

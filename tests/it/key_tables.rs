@@ -69,14 +69,14 @@ pub(crate) fn paid() -> KeyedOutcome {
     KeyedOutcome::ok("paid")
 }
 
-async fn join(table: &impl KeyTable, request: &KeyedRequest) -> Joined {
+pub(crate) async fn join(table: &impl KeyTable, request: &KeyedRequest) -> Joined {
     match bounded("looking a key up", table.begin(request)).await {
         Ok(Begun::Joined(outcome)) => outcome,
         other => panic!("{other:?}"),
     }
 }
 
-type Joined = BoxFuture<Result<KeyedOutcome, KeysUnavailable>>;
+pub(crate) type Joined = BoxFuture<Result<KeyedOutcome, KeysUnavailable>>;
 
 async fn is_pending(future: &mut Joined) -> bool {
     poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_pending())).await
@@ -114,6 +114,18 @@ macro_rules! each_table {
                 #[tokio::test]
                 async fn $test() {
                     super::$test(InFile::new()).await;
+                }
+            )*
+        }
+
+        #[cfg(feature = "redis")]
+        mod in_redis {
+            use crate::redis::keys::InRedis;
+
+            $(
+                #[tokio::test]
+                async fn $test() {
+                    super::$test(InRedis::new()).await;
                 }
             )*
         }

@@ -4,6 +4,7 @@
 //! Each test starts a `redis-server` of its own.
 
 mod faults;
+pub(crate) mod keys;
 mod reached;
 mod server;
 

@@ -254,6 +254,8 @@ impl Connection {
     }
 
     fn say_hello(&mut self) {
+        let keys = self.environment.keyed.as_ref().and_then(Keyed::window);
+        keys.inspect(|keys| self.session.set_key_store(keys.store));
         let config = &self.environment.config;
         let hello = Hello {
             session: self.session.id(),
@@ -265,7 +267,7 @@ impl Connection {
                 true => self.environment.hooks.schemes.clone(),
                 false => Vec::new(),
             },
-            keys: self.environment.keyed.as_ref().and_then(Keyed::window),
+            keys,
             ..Hello::default()
         };
         hello.encode(self.out());

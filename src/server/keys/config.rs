@@ -6,9 +6,11 @@ use tokio::time::Instant;
 
 use crate::sync::Arc;
 
-/// The settings and bounds of [`MemoryKeys`](super::MemoryKeys) and
-#[cfg_attr(feature = "sqlite", doc = "[`SqliteKeys`](super::SqliteKeys).")]
-#[cfg_attr(not(feature = "sqlite"), doc = "`SqliteKeys`.")]
+/// The settings and bounds of a table of keys: [`MemoryKeys`](super::MemoryKeys),
+#[cfg_attr(feature = "sqlite", doc = "[`SqliteKeys`](super::SqliteKeys) or")]
+#[cfg_attr(not(feature = "sqlite"), doc = "`SqliteKeys` or")]
+#[cfg_attr(feature = "redis", doc = "[`RedisKeys`](super::RedisKeys).")]
+#[cfg_attr(not(feature = "redis"), doc = "`RedisKeys`.")]
 /// Each method replaces a default.
 ///
 /// ```
@@ -20,7 +22,8 @@ use crate::sync::Arc;
 pub struct KeysConfig {
     pub(super) seconds: u64,
     pub(super) bounds: Bounds,
-    pub(super) clock: Clock,
+    /// If it is not the usual one.
+    pub(super) clock: Option<Clock>,
 }
 
 /// How much a table, or the runs in progress, may hold.
@@ -37,12 +40,8 @@ pub(super) struct Clock(pub(super) Arc<dyn Fn() -> Duration + Send + Sync>);
 impl KeysConfig {
     /// The defaults.
     pub fn new() -> Self {
-        let start = Instant::now();
-        Self {
-            seconds: 300,
-            bounds: Bounds { entries: 65_536, bytes: 64 * 1024 * 1024 },
-            clock: Clock(Arc::new(move || Instant::now().saturating_duration_since(start))),
-        }
+        let bounds = Bounds { entries: 65_536, bytes: 64 * 1024 * 1024 };
+        Self { seconds: 300, bounds, clock: None }
     }
 
     /// How long a client may repeat a request, in seconds; at least 1. Default 300. Outcomes are
@@ -76,10 +75,11 @@ impl KeysConfig {
     }
 
     /// Another clock, for simulations: the time since any fixed moment. It must not go backwards.
-    /// Default: the clock of the runtime.
+    /// Servers that share a table have to share it, too. Default: the clock of the runtime, and for a
+    /// table in Redis that of Redis.
     #[must_use]
     pub fn clock(mut self, now: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
-        self.clock = Clock(Arc::new(now));
+        self.clock = Some(Clock(Arc::new(now)));
         self
     }
 }
@@ -91,6 +91,13 @@ impl Default for KeysConfig {
 }
 
 impl Clock {
+    /// The given one, or else that of the runtime.
+    pub(super) fn or_of_runtime(given: Option<Self>) -> Self {
+        let start = Instant::now();
+        let clock = move || Instant::now().saturating_duration_since(start);
+        given.unwrap_or_else(|| Self(Arc::new(clock)))
+    }
+
     pub(super) fn now(&self) -> Duration {
         (self.0)()
     }

@@ -9,6 +9,7 @@ use crate::{
         config::ServerConfig,
         keys::{
             Begun, BoxFuture, KeyTable, KeyedOutcome, KeyedRequest, KeysConfig, KeysUnavailable,
+            config::{Bounds, Clock},
             table::{Found, Table, Waiting},
         },
     },
@@ -33,7 +34,8 @@ use crate::{
 #[derive(Clone)]
 pub struct MemoryKeys {
     window: KeyWindow,
-    config: KeysConfig,
+    bounds: Bounds,
+    clock: Clock,
     table: Arc<Mutex<Table>>,
 }
 
@@ -46,7 +48,8 @@ impl MemoryKeys {
     /// An empty table with these settings. `random` gives its identity.
     pub fn with_config(random: &Random, config: KeysConfig) -> Self {
         let window = KeyWindow::new(random.next_epoch(), config.seconds);
-        Self { window, config, table: Arc::default() }
+        let clock = Clock::or_of_runtime(config.clock);
+        Self { window, bounds: config.bounds, clock, table: Arc::default() }
     }
 
     /// The table that a configuration asks for; `None` if it asks for none.
@@ -72,10 +75,10 @@ impl MemoryKeys {
     }
 
     fn look_up(&self, request: &KeyedRequest) -> Begun {
-        let now = self.config.clock.now();
+        let now = self.clock.now();
         let mut table = self.table.lock();
         table.expire(now);
-        match table.look_up(request, self.config.bounds) {
+        match table.look_up(request, self.bounds) {
             Found::New(_) => Begun::Run,
             Found::Known(begun) => begun,
         }
@@ -83,7 +86,7 @@ impl MemoryKeys {
 
     /// Stores an outcome. Returns the servers that wait for it.
     fn store(&self, request: &KeyedRequest, outcome: &KeyedOutcome) -> Waiting {
-        let until = self.config.clock.now().saturating_add(self.window.kept());
+        let until = self.clock.now().saturating_add(self.window.kept());
         self.table.lock().end(request, outcome, until)
     }
 }
@@ -116,7 +119,7 @@ impl KeyTable for MemoryKeys {
     }
 
     fn sweep(&self) {
-        let now = self.config.clock.now();
+        let now = self.clock.now();
         self.table.lock().expire(now);
     }
 }

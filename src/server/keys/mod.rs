@@ -1,10 +1,15 @@
 //! Keyed requests: each key runs at most once (docs/protocol/keyed.md, section 23).
 //!
-//! [`KeyTable`] is the one trait behind them. [`MemoryKeys`] is the default, and
+//! [`KeyTable`] is the one trait behind them. [`MemoryKeys`] is the default.
 #![cfg_attr(feature = "sqlite", doc = "[`SqliteKeys`] keeps the keys in a file.")]
 #![cfg_attr(
     not(feature = "sqlite"),
     doc = "`SqliteKeys`, with the feature `sqlite`, keeps the keys in a file."
+)]
+#![cfg_attr(feature = "redis", doc = "[`RedisKeys`] is for several servers.")]
+#![cfg_attr(
+    not(feature = "redis"),
+    doc = "`RedisKeys`, with the feature `redis`, is for several servers."
 )]
 //! A table only stores what it is told. The server starts handlers, keeps them running when their
 //! callers are gone, and lets repeats wait for a run in progress.
@@ -13,6 +18,8 @@ pub(super) mod config;
 mod digest;
 mod memory;
 mod outcome;
+#[cfg(feature = "redis")]
+mod redis;
 pub(super) mod run;
 pub(crate) mod runs;
 pub(super) mod shares;
@@ -23,11 +30,13 @@ pub(super) mod waiting;
 
 use std::{fmt, net::IpAddr};
 
+#[cfg(feature = "redis")]
+pub use self::redis::RedisKeys;
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::SqliteKeys;
 pub use self::{config::KeysConfig, memory::MemoryKeys, outcome::KeyedOutcome};
 use crate::{
-    protocol::KeyWindow,
+    protocol::{Epoch, KeyWindow},
     server::{
         access::limits::network_of,
         keys::{digest::digest, shares::Owner},
@@ -65,7 +74,8 @@ pub trait KeyTable: Send + Sync + 'static {
     /// request. It must be cheap, because it is asked for each connection.
     ///
     /// The identity has to change when entries were lost, for example because a file was deleted or
-    /// restored. `None` while that cannot be told. The connection is then told of no keys, and
+    /// restored. If it may change while connections last, `begin` has to compare it with
+    /// [`KeyedRequest::store`]. `None` while it cannot be told. The connection is then told of no keys, and
     /// keyed requests on it are still processed.
     fn window(&self) -> Option<KeyWindow>;
 
@@ -143,6 +153,10 @@ pub enum Begun {
     Lost,
     /// The key belongs to another request: `no key-mismatch`.
     Mismatch,
+    /// The table has another identity than the one that the connection was told, so the key may have
+    /// been used in a table that was lost: `no busy`. The connection is told to close, so that its
+    /// client reconnects and learns the new identity.
+    OtherStore,
     /// The key is new, and there is no room for it: `no busy`. A table should also answer this to
     /// an owner that has more than its share, so that none fills the table for all others. An owner
     /// is a [`principal`](KeyedRequest::principal), or the anonymous peers of one
@@ -158,6 +172,7 @@ impl fmt::Debug for Begun {
             Self::Done(outcome) => f.debug_tuple("Done").field(outcome).finish(),
             Self::Lost => f.write_str("Lost"),
             Self::Mismatch => f.write_str("Mismatch"),
+            Self::OtherStore => f.write_str("OtherStore"),
             Self::Full => f.write_str("Full"),
         }
     }
@@ -190,6 +205,7 @@ pub struct KeyedRequest {
     method: Arc<str>,
     payload: u128,
     max_outcome: usize,
+    store: Option<Epoch>,
 }
 
 impl KeyedRequest {
@@ -228,7 +244,7 @@ impl KeyedRequest {
         let principal: Option<Arc<str>> = principal.map(Arc::from);
         let owner = principal.clone().map_or(Owner::Nobody, Owner::Principal);
         let id = Arc::new(KeyId { principal, key: key.into() });
-        Self { id, owner, method: method.into(), payload, max_outcome }
+        Self { id, owner, method: method.into(), payload, max_outcome, store: None }
     }
 
     /// Sets the address of the peer. Without effect if there is a principal.
@@ -246,6 +262,19 @@ impl KeyedRequest {
             self.owner = Owner::Network(network_of(address));
         }
         self
+    }
+
+    /// Sets the identity of the table that the connection was told.
+    #[must_use]
+    pub fn announced(mut self, store: Option<Epoch>) -> Self {
+        self.store = store;
+        self
+    }
+
+    /// The [identity](KeyTable::window) of the table that the connection was told; `None` if it was
+    /// told of none.
+    pub fn store(&self) -> Option<Epoch> {
+        self.store
     }
 
     /// The name of the principal; `None` for all anonymous clients together. Each principal has

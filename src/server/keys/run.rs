@@ -82,6 +82,7 @@ pub(in crate::server) fn begin(
     let max_line = environment.config.max_line;
     let KeyedStart { key, method, payload, bytes, .. } = *keyed;
     let request = KeyedRequest::bounded(principal.name(), key, method, payload, max_line);
+    let request = request.announced(session.key_store());
     let request = match session.peer() {
         PeerAddr::Tcp(address) => request.peer(address.ip()),
         PeerAddr::Unix(_) | PeerAddr::Other(_) => request,
@@ -230,6 +231,10 @@ impl KeyedRun {
             Ok(Begun::Done(outcome)) => self.settle(Verdict::Kept(outcome)),
             Ok(Begun::Lost) => self.settle(Verdict::Kept(KeyedOutcome::cut(Code::LOST))),
             Ok(Begun::Mismatch) => self.settle(Verdict::Refused(Rejection::key_mismatch())),
+            Ok(Begun::OtherStore) => {
+                self.session.close(Code::CLOSING);
+                self.settle(Verdict::Refused(Rejection::busy("")));
+            }
             Ok(Begun::Full) => self.settle(Verdict::Refused(Rejection::busy(""))),
             Err(error) => self.refuse(&error),
         }

@@ -95,7 +95,7 @@ impl SqliteKeys {
             topics: topics.clone(),
             window: KeyWindow::new(store, config.seconds),
             bounds: config.bounds,
-            clock: going_on(config.clock, Duration::from_millis(clock)),
+            clock: going_on(Clock::or_of_runtime(config.clock), Duration::from_millis(clock)),
             table: Mutex::new(table),
         })))
     }

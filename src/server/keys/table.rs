@@ -171,7 +171,8 @@ impl Entry {
     }
 }
 
-fn size(request: &KeyedRequest, outcome: usize) -> usize {
+/// What an entry counts for, with an outcome of so many bytes.
+pub(super) fn size(request: &KeyedRequest, outcome: usize) -> usize {
     let principal = request.principal().map_or(0, str::len);
     ENTRY + principal + request.key().len() + request.method().len() + outcome
 }

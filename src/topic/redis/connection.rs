@@ -37,25 +37,47 @@ macro_rules! script {
     };
 }
 
+macro_rules! key_script {
+    ($flags:literal, $name:literal) => {
+        concat!(
+            "#!lua",
+            $flags,
+            "\n",
+            include_str!("lua/keys.lua"),
+            include_str!(concat!("lua/key_", $name, ".lua"))
+        )
+    };
+}
+
 /// The scripts. Those that need little memory also run when there is none left.
-const SCRIPTS: [&str; 6] = [
+const SCRIPTS: [&str; 11] = [
     script!("", "store", "append"),
     script!("", "store", "once"),
     script!(" flags=allow-oom", "heads"),
     script!(" flags=allow-oom", "fetch"),
     script!(" flags=allow-oom", "close"),
     script!(" flags=allow-oom", "sweep"),
+    key_script!("", "begin"),
+    key_script!(" flags=allow-oom", "look"),
+    key_script!(" flags=allow-oom", "end"),
+    key_script!(" flags=allow-oom", "beat"),
+    key_script!(" flags=allow-oom", "bury"),
 ];
 
 /// An index in [`SCRIPTS`].
 #[derive(Clone, Copy)]
-enum Script {
+pub(super) enum Script {
     Append,
     Once,
     Heads,
     Fetch,
     Close,
     Sweep,
+    KeyBegin,
+    KeyLook,
+    KeyEnd,
+    KeyBeat,
+    KeyBury,
 }
 
 /// A connection. Cheap to clone; commands of one clone are executed in order.
@@ -63,7 +85,7 @@ enum Script {
 pub(super) struct Connection {
     inner: MultiplexedConnection,
     /// The names that the server gives to the scripts.
-    hashes: Arc<[String; 6]>,
+    hashes: Arc<[String; SCRIPTS.len()]>,
     shared: Arc<Shared>,
 }
 
@@ -220,6 +242,15 @@ impl Connection {
         Ok(topics.collect())
     }
 
+    /// A call of a script of keyed requests. Its further arguments follow.
+    pub(super) fn key_command(&self, script: Script) -> Cmd {
+        let Shared { names, random, .. } = &*self.shared;
+        let mut command = cmd("EVALSHA");
+        command.arg(&self.hashes[script as usize]).arg(1).arg(names.keyed());
+        command.arg(random.next_epoch().as_str());
+        command
+    }
+
     /// A call of a script with these keys. Its further arguments follow.
     fn command(&self, script: Script, keys: impl IntoIterator<Item = String>) -> Cmd {
         let Shared { names, random, .. } = &*self.shared;
@@ -230,7 +261,7 @@ impl Connection {
         command
     }
 
-    async fn run<T: FromRedisValue>(&self, command: Cmd) -> Result<T, Failure> {
+    pub(super) async fn run<T: FromRedisValue>(&self, command: Cmd) -> Result<T, Failure> {
         let mut inner = self.inner.clone();
         let forgotten = ErrorKind::Server(ServerErrorKind::NoScript);
         match command.query_async(&mut inner).await {
@@ -249,8 +280,8 @@ pub(super) fn connect_within(config: &RedisConfig) -> Duration {
 }
 
 /// Gives the scripts to the server. Returns the names that it gives to them.
-async fn load(connection: &mut MultiplexedConnection) -> Result<[String; 6], RedisError> {
-    let mut hashes: [String; 6] = Default::default();
+async fn load(connection: &mut MultiplexedConnection) -> Result<[String; SCRIPTS.len()], RedisError> {
+    let mut hashes: [String; SCRIPTS.len()] = Default::default();
     for (hash, script) in hashes.iter_mut().zip(SCRIPTS) {
         *hash = cmd("SCRIPT").arg("LOAD").arg(script).query_async(connection).await?;
     }
@@ -264,13 +295,13 @@ fn window(answer: &str) -> Option<Window> {
     Some(Window { epoch, first: first.parse().ok()?, next })
 }
 
-fn unexpected(answer: &str) -> Failure {
+pub(super) fn unexpected(answer: &str) -> Failure {
     let mut why = String::from("an unexpected answer: ");
     // Writing to a string does not fail.
     let _ = write!(why, "{:.64}", answer.escape_debug().to_string());
     Failure::Failed(why)
 }
 
-fn millis(time: Duration) -> u64 {
+pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

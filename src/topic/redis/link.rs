@@ -33,7 +33,16 @@ impl Link {
     pub(super) fn check(&self) -> Result<(), Unavailable> {
         match &*self.state.borrow() {
             State::Up(_) => Ok(()),
-            State::Down(why) => Err(Unavailable(format!("no connection to Redis: {why}"))),
+            State::Down(why) => Err(down(why)),
+            State::Closed => Err(ended()),
+        }
+    }
+
+    /// The current connection.
+    pub(super) fn connection(&self) -> Result<Connection, Unavailable> {
+        match &*self.state.borrow() {
+            State::Up(connection) => Ok(connection.clone()),
+            State::Down(why) => Err(down(why)),
             State::Closed => Err(ended()),
         }
     }
@@ -77,6 +86,10 @@ async fn connection(state: &mut watch::Receiver<State>) -> Result<Connection, Un
         Ok(State::Up(connection)) => Ok(connection.clone()),
         _ => Err(ended()),
     }
+}
+
+fn down(why: &str) -> Unavailable {
+    Unavailable(format!("no connection to Redis: {why}"))
 }
 
 pub(super) fn ended() -> Unavailable {

@@ -50,8 +50,8 @@
 //!   that.
 //! - The user of this store needs the commands `EVALSHA`, `SCRIPT`, `INFO`, `HKEYS`, `PING`,
 //!   `SUBSCRIBE` and `UNSUBSCRIBE`, and those of the scripts: `EXISTS`, `HDEL`, `HGET`, `HLEN`,
-//!   `HSCAN`, `HSET`, `PEXPIRE`, `PUBLISH`, `RENAME`, `UNLINK`, `XADD`, `XRANGE` and `XTRIM`, on keys
-//!   and channels that begin with [`prefix`](RedisConfig::prefix).
+//!   `HSCAN`, `HSET`, `PEXPIRE`, `PUBLISH`, `RENAME`, `TIME`, `UNLINK`, `XADD`, `XRANGE` and `XTRIM`,
+//!   on keys and channels that begin with [`prefix`](RedisConfig::prefix).
 //!
 //! # How it works
 //!
@@ -62,6 +62,7 @@
 //! | `PREFIX{0}:log:TOPIC` | stream | the messages, under ids that begin with their number |
 //! | `PREFIX{0}:producer:ID` | hash | the last number of a producer in each topic, and where that message is |
 //! | `PREFIX{0}:closed:TOPIC:EPOCH` | stream | the same for 10 min after the log was closed |
+//! | `PREFIX{0}:keyed` | hash | the keyed requests of [`RedisKeys`](crate::server::keys::RedisKeys) |
 //!
 //! One Lua script does each operation, and Redis runs nothing else meanwhile. Messages that wait
 //! are sent together, up to 1,024 or 1 MiB, and the next ones after the answer. Each script begins
@@ -78,6 +79,7 @@ mod command;
 mod config;
 mod connection;
 mod error;
+mod keys;
 mod link;
 mod listener;
 mod names;
@@ -104,6 +106,7 @@ use self::{
     source::Source,
     writer::Writer,
 };
+pub(crate) use self::keys::{Beat, KeyBegin, KeyScripts, KeyState};
 pub use self::{config::RedisConfig, error::ConnectError};
 use super::{
     BoxFuture, PublishError, Published, TopicReader, TopicStore, Unavailable, births::Births,

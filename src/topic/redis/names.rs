@@ -44,6 +44,11 @@ impl Names {
         format!("{}producer:{producer}", self.begin)
     }
 
+    /// The hash of the keyed requests.
+    pub(super) fn keyed(&self) -> String {
+        format!("{}keyed", self.begin)
+    }
+
     /// The begin of the names of the streams that a topic has after its log was closed. The epoch
     /// follows.
     pub(super) fn closed(&self, topic: &Topic) -> String {
