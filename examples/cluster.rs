@@ -1,13 +1,15 @@
-//! SIGKILL of servers that share topics in Redis:
+//! SIGKILL of servers that share topics and keys in Redis:
 //! `cargo run --release --features redis --example cluster -- [OPTIONS]`
 //!
 //! Starts `redis-server` in a temporary folder, and itself as several servers, with
-//! [`RedisTopics`](bellwire::topic::redis::RedisTopics) on it. Clients publish, publish through a
-//! handler, call and listen. One server after the other is killed at a random moment and started
-//! again, and its clients go on at another one. At the end all topics are read from their first
-//! message. The history checker of the testkit then looks for lost, doubled and changed messages,
-//! and for calls that ran twice. Prints the figures; ends with 1 if anything is wrong, and then
-//! keeps the folder, with the history in it. Linux; needs `redis-server`, 7 or later.
+//! [`RedisTopics`](bellwire::topic::redis::RedisTopics) and
+//! [`RedisKeys`](bellwire::server::keys::RedisKeys) on it. Clients publish, publish through a
+//! handler, call and listen, with keys and without. One server after the other is killed at a random
+//! moment and started again, and its clients go on at another one. At the end all topics are read
+//! from their first message. The history checker of the testkit then looks for lost, doubled and
+//! changed messages, and for calls and keys that ran twice. Prints the figures; ends with 1 if
+//! anything is wrong, and then keeps the folder, with the history in it. Linux; needs `redis-server`,
+//! 7 or later.
 
 #[macro_use]
 #[path = "shared/print.rs"]

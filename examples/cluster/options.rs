@@ -4,14 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, value_parser};
 
-use crate::work::Kind;
-
-/// What the tasks of each client do: nothing with a key, because each server has a table of its own.
-pub(crate) const KINDS: &[Kind] = &[Kind::Publish, Kind::PublishByHandler, Kind::Call];
-/// Whether some of that has keys.
-pub(crate) const HAVE_KEYS: bool = false;
-
-/// Kills servers that share topics in Redis, and checks that nothing is lost or doubled.
+/// Kills servers that share topics and keys in Redis, and checks that nothing is lost or doubled.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "cluster", version)]
 pub(crate) struct Options {
@@ -23,7 +16,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 3, value_parser = value_parser!(u64).range(1..=100))]
     pub(crate) servers: u64,
 
-    /// Clients, each with a connection, two subscriptions, and three tasks that publish and call
+    /// Clients, each with a connection, two subscriptions, and five tasks that publish and call
     #[arg(long, default_value_t = 50, value_parser = value_parser!(u64).range(1..=1_000))]
     pub(crate) clients: u64,
 

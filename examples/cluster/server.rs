@@ -1,8 +1,12 @@
-//! A server: topics in Redis, and two methods.
+//! A server: topics and keys in Redis, and two methods.
 
 use std::path::PathBuf;
 
-use bellwire::{Server, ServerConfig, topic::redis::RedisTopics};
+use bellwire::{
+    Server, ServerConfig,
+    server::keys::{KeysConfig, RedisKeys},
+    topic::redis::RedisTopics,
+};
 
 use crate::{Failed, engine::socket, log::Starts, methods::router, parent::end_with_parent};
 
@@ -15,8 +19,12 @@ pub(crate) async fn serve(arguments: &[PathBuf]) -> Result<(), Failed> {
     end_with_parent();
     let starts = Starts::open(&folder.join(STARTS))?;
     let topics = RedisTopics::connect(&format!("unix://{}", socket(folder).display())).await?;
+    // All keys of a run, because no key leaves within it; and as much again, because a single owner
+    // gets half.
+    let config = KeysConfig::new().entries(2_000_000).bytes(2 << 30);
+    let keys = RedisKeys::open(&topics, config).await?;
     let config = ServerConfig::new().allow_publish(true);
-    let server = Server::bind(address.display()).await?.config(config).topics(topics);
+    let server = Server::bind(address.display()).await?.config(config).topics(topics).keys(keys);
     println!("listening on {}", server.local_addr()?);
     let publisher = server.publisher();
     Ok(server.serve(router(starts, publisher)).await?)

@@ -27,8 +27,8 @@ use tokio::{
 use crate::{
     Failed, PATIENCE, TOPICS,
     log::{Log, Process},
-    options::{HAVE_KEYS, KINDS, Options},
-    work::Desk,
+    options::Options,
+    work::{Desk, KINDS},
 };
 
 /// The topics to which each client is subscribed.
@@ -51,7 +51,7 @@ pub(crate) struct Crowd {
 struct Seen {
     /// How long a client was without one, each time.
     times: Vec<Duration>,
-    /// The tables of keys that the servers announce. There has to be one, if clients send keys.
+    /// The tables of keys that the servers announce. There has to be one.
     stores: HashSet<Option<Epoch>>,
 }
 
@@ -81,7 +81,7 @@ impl Crowd {
             let own = crowd.subscribe(&client, &process, rng).await?;
             let pause = Duration::from_millis(options.pause);
             let desk = Desk::new(client, process, own, &numbers, pause);
-            for &kind in KINDS {
+            for kind in KINDS {
                 let work = desk.clone().work(kind, crowd.is_over.clone(), rng.fork());
                 crowd.workers.spawn(work);
             }
@@ -157,7 +157,7 @@ impl Crowd {
     pub(crate) fn faults(&self) -> Vec<String> {
         let mut faults = self.faults.clone();
         let stores = &lock(&self.seen).stores;
-        if HAVE_KEYS && (stores.len() != 1 || stores.contains(&None)) {
+        if stores.len() != 1 || stores.contains(&None) {
             faults.push(format!("the servers announced other tables of keys: {stores:?}"));
         }
         faults

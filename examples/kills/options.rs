@@ -5,14 +5,6 @@ use std::path::PathBuf;
 use bellwire::topic::sqlite;
 use clap::{Parser, ValueEnum, value_parser};
 
-use crate::work::Kind;
-
-/// What the tasks of each client do.
-pub(crate) const KINDS: &[Kind] =
-    &[Kind::Publish, Kind::PublishByHandler, Kind::Call, Kind::KeyedCall, Kind::KeyedPublish];
-/// Whether some of that has keys.
-pub(crate) const HAVE_KEYS: bool = true;
-
 /// Kills a server with topics and keys in a file under load, and checks that nothing is lost or
 /// doubled.
 #[derive(Clone, Debug, Parser)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bellwire_testkit::history::{Event, History, Outcome};
 
-use crate::{lives::Kills, log::Entry, options::HAVE_KEYS};
+use crate::{lives::Kills, log::Entry};
 
 /// The most faults that are printed.
 const SHOWN: usize = 10;
@@ -84,12 +84,10 @@ impl Report {
         );
         let Figures { with_keys, twice, .. } = self.figures;
         let resent = self.resent;
-        if HAVE_KEYS {
-            println!(
-                "keys        {with_keys} calls, {twice} of them by the application again; \
-                 {resent} requests were sent again by the clients"
-            );
-        }
+        println!(
+            "keys        {with_keys} calls, {twice} of them by the application again; \
+             {resent} requests were sent again by the clients"
+        );
         let (mean, most) = (self.mean().as_secs_f64(), self.times.iter().max());
         let most = most.copied().unwrap_or_default().as_secs_f64();
         let back = self.times.len();
@@ -143,8 +141,8 @@ impl Figures {
         if *remote > 0 {
             faults.push(format!("{remote} handlers failed"));
         }
-        let all = [self.acknowledged, self.deliveries, self.seen, self.ok];
-        if all.contains(&0) || HAVE_KEYS && self.with_keys == 0 {
+        let all = [self.acknowledged, self.deliveries, self.seen, self.ok, self.with_keys];
+        if all.contains(&0) {
             faults.push(format!("too little happened: {self:?}"));
         }
         faults

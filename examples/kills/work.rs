@@ -21,7 +21,6 @@ use crate::{PATIENCE, TOPICS, log::Process};
 
 /// What a task of a client does again and again.
 #[derive(Clone, Copy, Debug)]
-#[allow(dead_code, reason = "each program uses its part")]
 pub(crate) enum Kind {
     /// `/publish`, to any topic.
     Publish,
@@ -35,6 +34,10 @@ pub(crate) enum Kind {
     /// `/publish` with a key, repeated in the same way.
     KeyedPublish,
 }
+
+/// What the tasks of each client do.
+pub(crate) const KINDS: [Kind; 5] =
+    [Kind::Publish, Kind::PublishByHandler, Kind::Call, Kind::KeyedCall, Kind::KeyedPublish];
 
 /// How often the application sends a request with a key.
 const ATTEMPTS: usize = 3;

@@ -20,7 +20,7 @@ use crate::{
     sync::{Arc, AtomicU64, Mutex, Ordering, Weak, oneshot},
     topic::{
         Unavailable,
-        redis::{Beat, KeyBegin, KeyScripts, KeyState, RedisTopics},
+        redis::{Beat, KeyBegin, KeyScripts, KeyState, NotBegun, RedisTopics},
     },
 };
 
@@ -184,9 +184,17 @@ impl RedisKeys {
             let server = *self.0.server.lock();
             let entering = Entering::new(&self, &key, server);
             let begin = self.begin_of(&request, &entering);
-            let (store, state) = self.0.scripts.begin(&begin).await.map_err(unavailable)?;
+            let (store, state) = match self.0.scripts.begin(&begin).await {
+                Ok(begun) => begun,
+                Err(NotBegun { may_be_there, why }) => {
+                    if !may_be_there {
+                        entering.settle(&request, false);
+                    }
+                    return Err(KeysUnavailable(why));
+                }
+            };
             self.note(store);
-            let token = entering.settle(&request, matches!(state, KeyState::Entered));
+            entering.settle(&request, matches!(state, KeyState::Entered));
             return Ok(match state {
                 KeyState::Entered => Begun::Run,
                 KeyState::Running(other) => self.running(key, other, server, store).await?,
@@ -198,7 +206,7 @@ impl RedisKeys {
                     self.rename(server).await.map_err(unavailable)?;
                     continue;
                 }
-                KeyState::Gone => return Err(KeysUnavailable(format!("no answer for {token}"))),
+                KeyState::Gone => return Err(KeysUnavailable("an unexpected answer".into())),
             });
         }
     }
@@ -304,8 +312,8 @@ impl Entering {
         Self { keys: keys.clone(), key: key.to_owned(), token, is_settled: false }
     }
 
-    /// The table has answered.
-    fn settle(mut self, request: &KeyedRequest, is_entered: bool) -> Token {
+    /// It is known whether the table has entered the key.
+    fn settle(mut self, request: &KeyedRequest, is_entered: bool) {
         self.is_settled = true;
         let mut local = self.keys.0.local.lock();
         let unused = match is_entered {
@@ -315,9 +323,9 @@ impl Entering {
             }
             false => Some(self.token.clone()),
         };
-        unused.inspect(|token| drop(local.tokens.remove(token)));
-        drop(local);
-        self.token.clone()
+        if let Some(unused) = unused {
+            local.tokens.remove(&unused);
+        }
     }
 }
 

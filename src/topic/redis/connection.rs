@@ -280,7 +280,9 @@ pub(super) fn connect_within(config: &RedisConfig) -> Duration {
 }
 
 /// Gives the scripts to the server. Returns the names that it gives to them.
-async fn load(connection: &mut MultiplexedConnection) -> Result<[String; SCRIPTS.len()], RedisError> {
+async fn load(
+    connection: &mut MultiplexedConnection,
+) -> Result<[String; SCRIPTS.len()], RedisError> {
     let mut hashes: [String; SCRIPTS.len()] = Default::default();
     for (hash, script) in hashes.iter_mut().zip(SCRIPTS) {
         *hash = cmd("SCRIPT").arg("LOAD").arg(script).query_async(connection).await?;

@@ -60,6 +60,13 @@ pub(crate) enum KeyState {
     Dead,
 }
 
+/// Why a key could not be looked up.
+pub(crate) struct NotBegun {
+    /// It may have been entered all the same.
+    pub(crate) may_be_there: bool,
+    pub(crate) why: String,
+}
+
 /// What a server learns when it says that it is alive.
 pub(crate) struct Beat {
     pub(crate) store: Epoch,
@@ -70,8 +77,8 @@ pub(crate) struct Beat {
 }
 
 impl KeyScripts {
-    /// Looks a key up, and enters it if it is new. If that fails, it may have been entered.
-    pub(crate) async fn begin(&self, begin: &KeyBegin) -> Result<(Epoch, KeyState), Unavailable> {
+    /// Looks a key up, and enters it if it is new.
+    pub(crate) async fn begin(&self, begin: &KeyBegin) -> Result<(Epoch, KeyState), NotBegun> {
         let begin = |connection: Connection| async move {
             let mut command = self.command(&connection, Script::KeyBegin);
             command.arg(begin.told.as_ref().map_or("", Epoch::as_str)).arg(&begin.key);
@@ -80,7 +87,10 @@ impl KeyScripts {
             command.arg(begin.entries).arg(begin.bytes_total).arg(millis(self.kept));
             state(connection.run(command).await?)
         };
-        self.attempt(begin).await
+        self.attempt(begin).await.map_err(|failure| NotBegun {
+            may_be_there: matches!(failure, Failure::Lost(_) | Failure::Failed(_)),
+            why: failure.why().into(),
+        })
     }
 
     /// Says how a run ended, once there is a connection.
@@ -124,7 +134,7 @@ impl KeyScripts {
             let dead = Some(dead).filter(|dead| !dead.is_empty());
             Ok(Beat { store: epoch(&store)?, is_alive: state == "alive", dead })
         };
-        self.attempt(beat).await
+        self.attempt(beat).await.map_err(unavailable)
     }
 
     /// Ends the runs of a dead server.
@@ -138,7 +148,7 @@ impl KeyScripts {
                 let (_, next): (String, String) = connection.run(command).await?;
                 Ok(next)
             };
-            at = self.attempt(bury).await?;
+            at = self.attempt(bury).await.map_err(unavailable)?;
             if at == "0" {
                 return Ok(());
             }
@@ -146,17 +156,18 @@ impl KeyScripts {
     }
 
     /// Uses the current connection, once.
-    async fn attempt<T, F>(&self, with: impl FnOnce(Connection) -> F) -> Result<T, Unavailable>
+    async fn attempt<T, F>(&self, with: impl FnOnce(Connection) -> F) -> Result<T, Failure>
     where
         F: Future<Output = Result<T, Failure>>,
     {
         let link = &self.topics.0.tail.archive.link;
-        with(link.connection()?).await.map_err(|failure| {
+        let connection = link.connection();
+        let refused = |Unavailable(why)| Failure::Refused { why, moved: false };
+        with(connection.map_err(refused)?).await.inspect_err(|failure| {
             if failure.ends_connection() {
                 // If the store was closed, the next attempt says so.
                 let _ = link.send(Command::Check);
             }
-            Unavailable(failure.why().into())
         })
     }
 
@@ -187,6 +198,10 @@ fn state(answer: Vec<Vec<u8>>) -> Result<(Epoch, KeyState), Failure> {
         _ => return Err(unexpected(&word)),
     };
     Ok((epoch(&store)?, state))
+}
+
+fn unavailable(failure: Failure) -> Unavailable {
+    Unavailable(failure.why().into())
 }
 
 fn epoch(store: &str) -> Result<Epoch, Failure> {

@@ -95,6 +95,7 @@ use std::fmt;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub(crate) use self::keys::{Beat, KeyBegin, KeyScripts, KeyState, NotBegun};
 use self::{
     census::Census,
     command::{Append, Command},
@@ -106,7 +107,6 @@ use self::{
     source::Source,
     writer::Writer,
 };
-pub(crate) use self::keys::{Beat, KeyBegin, KeyScripts, KeyState};
 pub use self::{config::RedisConfig, error::ConnectError};
 use super::{
     BoxFuture, PublishError, Published, TopicReader, TopicStore, Unavailable, births::Births,

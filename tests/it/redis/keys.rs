@@ -13,7 +13,7 @@ use bellwire::{
     protocol::{Code, Epoch},
     server::keys::{KeyTable, KeyedOutcome, KeyedRequest, KeysConfig, RedisKeys},
 };
-use tokio::sync::Semaphore;
+use tokio::{runtime::Handle, sync::Semaphore};
 
 use super::*;
 use crate::key_tables::{Clock, Kind, begin, finish, join, paid, pay};
@@ -156,6 +156,12 @@ async fn redis_restarts() {
     redis.kill();
     let finished = keys.finish(&of("a"), paid());
     until(async || begin(&keys, &of("b")).await.contains("no connection to Redis")).await;
+    // Requests that are refused leave nothing that waits.
+    let tasks = Handle::current().metrics().num_alive_tasks();
+    for _ in 0..100 {
+        assert_ne!(begin(&keys, &of("b")).await, "Run");
+    }
+    assert!(Handle::current().metrics().num_alive_tasks() <= tasks + 10);
     redis.restart();
     bounded("storing an outcome", finished).await.unwrap_err();
     until(async || begin(&keys, &of("c")).await == "OtherStore").await;
@@ -257,7 +263,7 @@ async fn no_key_runs_twice_whatever_is_lost() {
         let (redis, clock) = (Redis::start(), Clock::default());
         let mut tables = Vec::new();
         for _ in 0..3 {
-            tables.push(open(&url(&redis), clock.config()).await.1);
+            tables.push(open(&url(&redis), clock.config().seconds(3_600)).await.1);
         }
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut runs: HashMap<(Epoch, String), Run> = HashMap::new();
