@@ -266,6 +266,7 @@
 //! - `tower`: a stack of tower layers around the handlers, `Router::tower`.
 //! - `metrics`: statistics and handler times, for the `metrics` facade.
 //! - `store-suite`: the suite that a topic store of your own has to pass, `topic::suite`.
+//! - `ws`: WebSockets on both sides, for web pages, `ws`; with `tls` also `wss`.
 //! - `unstable-core`: the parts in `unstable`, which may change in any release.
 
 mod client;
@@ -292,6 +293,10 @@ pub mod tls;
 pub mod topic;
 #[cfg(feature = "unstable-core")]
 pub mod unstable;
+#[cfg(feature = "ws")]
+pub mod ws;
+#[cfg(feature = "ws")]
+mod ws_stream;
 
 #[cfg(feature = "json")]
 pub use client::JsonCodec;
