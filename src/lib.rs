@@ -195,7 +195,7 @@
 //! - [`ClientConfig`] and [`ServerConfig`]: every bound, with its default.
 //! - [`protocol`]: lines and names, for your own tools and clients.
 //! - In the repository, and in the source of the package: PROTOCOL.md (sections 1 to 10) and
-//!   docs/protocol/ (sections 11 to 22) specify the wire. These docs name their sections, and an id
+//!   docs/protocol/ (sections 11 to 24) specify the wire. These docs name their sections, and an id
 //!   such as `S3.4` is the fourth rule for servers in section 3. SECURITY.md says what peers may do,
 //!   and how each threat is held off.
 //!

@@ -4,6 +4,11 @@
 //! Frames are decoded in place, as their bytes arrive. A message is never held as a whole, so the
 //! bounds on lines, and on the time that they take, are those of any other transport.
 
+#![cfg_attr(
+    not(feature = "unstable-core"),
+    allow(unreachable_pub, dead_code, reason = "the frames are public with `unstable-core`")
+)]
+
 pub(crate) mod decoder;
 pub(crate) mod frame;
 pub(crate) mod head;

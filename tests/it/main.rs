@@ -72,3 +72,5 @@ mod streams;
 mod threats;
 mod tls;
 mod topics;
+#[cfg(feature = "ws")]
+mod ws;
