@@ -81,6 +81,8 @@ async fn open(io: &mut TcpStream) -> io::Result<()> {
 struct Echo {
     decoder: Decoder,
     message: Vec<u8>,
+    /// How much of a text message is known to be UTF-8.
+    checked: usize,
     out: Vec<u8>,
     is_open: bool,
 }
@@ -88,7 +90,7 @@ struct Echo {
 impl Echo {
     fn new() -> Self {
         let decoder = Decoder::new(Role::Server, MAX_MESSAGE).with_text();
-        Self { decoder, message: Vec::new(), out: Vec::new(), is_open: true }
+        Self { decoder, message: Vec::new(), checked: 0, out: Vec::new(), is_open: true }
     }
 
     fn take(&mut self, mut bytes: &mut [u8]) {
@@ -111,26 +113,29 @@ impl Echo {
     }
 
     fn data(&mut self, is_text: bool, is_end: bool) {
-        if is_text && !may_be_utf8(&self.message, is_end) {
+        if is_text && !self.is_utf8(is_end) {
             return self.close(INVALID_PAYLOAD);
         }
         if is_end {
             let opcode = if is_text { Opcode::Text } else { Opcode::Binary };
             encode(&mut self.out, opcode, true, &self.message, None);
             self.message.clear();
+            self.checked = 0;
         }
+    }
+
+    /// Whether the message is UTF-8, or the beginning of it.
+    fn is_utf8(&mut self, is_whole: bool) -> bool {
+        let (valid, may_go_on) = match std::str::from_utf8(&self.message[self.checked..]) {
+            Ok(text) => (text.len(), true),
+            Err(error) => (error.valid_up_to(), error.error_len().is_none() && !is_whole),
+        };
+        self.checked += valid;
+        may_go_on
     }
 
     fn close(&mut self, code: u16) {
         encode(&mut self.out, Opcode::Close, true, &code.to_be_bytes(), None);
         self.is_open = false;
-    }
-}
-
-/// Whether bytes are UTF-8, or the beginning of it.
-fn may_be_utf8(bytes: &[u8], is_whole: bool) -> bool {
-    match std::str::from_utf8(bytes) {
-        Ok(_) => true,
-        Err(error) => error.error_len().is_none() && !is_whole,
     }
 }

@@ -13,7 +13,7 @@ use bellwire::{
     topic::MemoryTopics,
     ws::{self, Fault, NoWebSocket, Origins, Refusal, WsConfig, WsConnector, WsListener, upgraded},
 };
-use bellwire_testkit::{bounded, harness};
+use bellwire_testkit::{bound::bounded, harness};
 use proptest::prelude::*;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex},
@@ -401,7 +401,7 @@ async fn a_fault_is_closed_with_its_code() {
     }
     bounded("the end of all", async {
         while server.handle.stats().connections > 0 {
-            tokio::time::advance(Duration::from_millis(100)).await;
+            advance(Duration::from_millis(100)).await;
         }
     })
     .await;
