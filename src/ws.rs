@@ -1,5 +1,5 @@
-//! WebSockets on both sides (docs/protocol/websocket.md, section 24), for web pages, and for clients
-//! behind proxies that let nothing but HTTP through.
+//! WebSockets on both sides (docs/protocol/websocket.md, section 24), for web pages, and for
+//! clients behind proxies that let nothing but HTTP through.
 //!
 //! A server listens with a [`WsListener`]. A client connects with a [`WsConnector`]. The lines are
 //! those of any other transport, in binary messages. The limits, the deadlines and the drain of the

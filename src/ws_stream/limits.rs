@@ -12,7 +12,8 @@ const MAX_HEAD: usize = 16 * 1024;
 /// ```
 /// use bellwire::ws::{Origins, WsConfig};
 ///
-/// let config = WsConfig::new().path("/bellwire").origins(Origins::list(["https://offers.example"]));
+/// let origins = Origins::list(["https://offers.example"]);
+/// let config = WsConfig::new().path("/bellwire").origins(origins);
 /// assert_eq!(config.get_max_message(), 1_048_576);
 /// ```
 #[derive(Clone, Debug)]

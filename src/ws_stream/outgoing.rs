@@ -13,7 +13,8 @@ use crate::ws_stream::frame::{MAX_HEADER, Opcode, encode};
 
 /// The most payload bytes of one data frame.
 pub(super) const FRAME: usize = 16 * 1024;
-/// The most bytes of pongs that wait behind a data frame. Beyond it, only the last ping is answered.
+/// The most bytes of pongs that wait behind a data frame. Beyond it, only the last ping is
+/// answered.
 const MAX_PONGS: usize = 1024;
 /// The capacity of a buffer that is used again.
 const KEPT: usize = FRAME + MAX_HEADER + MAX_PONGS;
@@ -106,8 +107,8 @@ impl Outgoing {
 
 /// How many of these bytes the next data frame takes, and whether its message ends with it.
 ///
-/// **Invariant:** a message ends with a whole line. A line that is longer than a frame is split over
-/// several frames of one message.
+/// **Invariant:** a message ends with a whole line. A line that is longer than a frame is split
+/// over several frames of one message.
 pub(super) fn next_frame(bytes: &[u8]) -> (usize, bool) {
     let most = bytes.len().min(FRAME);
     match memchr::memrchr(b'\n', bytes.get(..most).unwrap_or_default()) {

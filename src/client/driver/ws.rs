@@ -171,8 +171,8 @@ impl Connector for WsConnector {
 }
 
 /// Opens a WebSocket to `url` over a byte stream that is connected already: for connectors of your
-/// own, which connect through a proxy, for example. If the address begins with `wss`, `io` has to be
-/// encrypted already.
+/// own, which connect through a proxy, for example. If the address begins with `wss`, `io` has to
+/// be encrypted already.
 ///
 /// ```
 /// use bellwire::{Client, Router, Server, memory, ws::{self, WsConfig, WsListener}};
