@@ -39,7 +39,8 @@ const GOING_AWAY: u16 = 1001;
 ///
 /// Reading yields the payload of binary messages, as it arrives. Writing puts as many whole lines
 /// as it is given into one message, in frames of at most 16 KiB. A line that is longer takes
-/// several frames. Shutting down sends a close frame. Pings are answered while it is read or written.
+/// several frames. Shutting down sends a close frame. Pings are answered while it is read or
+/// written.
 ///
 /// One task has to read and write it: of two tasks that wait, only one might be woken.
 ///

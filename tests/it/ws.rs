@@ -221,8 +221,8 @@ impl FramePeer {
         }
     }
 
-    /// Expects a close frame with this code, and then the end, within the time that a peer has which
-    /// does not close.
+    /// Expects a close frame with this code, and then the end, within the time of a peer that does
+    /// not close.
     async fn expect_close(&mut self, code: u16) {
         self.expect(&[(CLOSE, &code.to_be_bytes())]).await;
         assert_eq!(self.frame().await, None);
