@@ -747,7 +747,8 @@ mod suite {
         type Store = RedisTopics;
 
         fn capabilities(&self) -> Capabilities {
-            Capabilities::new().by_count().by_bytes().closing().counting().limiting().durable()
+            let retention = Capabilities::new().by_count().by_bytes();
+            retention.closing().counting().limiting().replacing().durable()
         }
 
         async fn open(&mut self, limits: Limits) -> RedisTopics {
