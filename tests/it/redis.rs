@@ -4,6 +4,7 @@
 //! Each test starts a `redis-server` of its own.
 
 mod faults;
+mod latest;
 mod reached;
 mod server;
 
@@ -73,6 +74,12 @@ async fn try_publish(
 
 async fn publish(store: &RedisTopics, name: &str, payload: &str) -> Published {
     try_publish(store, name, payload).await.unwrap()
+}
+
+async fn publish_latest(store: &RedisTopics, name: &str, key: &str, payload: &str) -> Published {
+    let (key, payload) = (key.to_owned(), payload.to_owned());
+    let publisher = Publisher::new(store.clone());
+    bounded("publishing", publisher.publish_latest(name, key, payload)).await.unwrap()
 }
 
 /// Publishes once Redis is back. The first attempts meet a connection that is lost, or none.
