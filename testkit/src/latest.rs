@@ -41,10 +41,12 @@ impl LatestModel {
         }
     }
 
-    /// The bytes of each payload that is held.
+    /// The bytes of each payload and key that is held.
     fn held(&self) -> impl Iterator<Item = usize> {
         self.numbers.iter().filter_map(|state| match state {
-            State::Held { payload, .. } => Some(payload.len()),
+            State::Held { key, payload } => {
+                Some(payload.len() + key.as_ref().map_or(0, String::len))
+            }
             State::Replaced | State::Gone => None,
         })
     }
@@ -95,7 +97,7 @@ mod tests {
             model.publish(key, payload);
         }
         assert_eq!(model.read(), ["1", "[replaced]", "3", "4"]);
-        model.retain(2, 9);
+        model.retain(3, 4);
         assert_eq!(model.read(), ["[retention]", "[replaced]", "3", "4"]);
         model.retain(9, 1);
         assert_eq!(model.read(), ["[retention]", "[retention]", "[retention]", "4"]);

@@ -78,8 +78,8 @@
 //! the one with the same key from the stream. Only the script removes single messages, and `heads`
 //! has the number up to which messages left for other reasons. So a gap has the reason `replaced`
 //! only for messages that were replaced. If the hash `latest` is lost alone, older messages stay.
-//! Redis gives the memory of a node of a stream back once all its messages have left: that are up
-//! to 100 messages or 4 KiB.
+//! A stream consists of nodes of up to 100 messages or 4 KiB, by default, and Redis gives the memory
+//! of a node back once all its messages have left.
 
 mod census;
 mod command;

@@ -140,12 +140,13 @@ impl Book {
         if let Some(key) = key {
             self.replace(&mut change.log, key)?;
         }
-        file::add_message(&self.connection, Message { log, epoch, sequence, at, key, payload })?;
+        let message = Message { log, epoch, sequence, at, key, payload };
+        file::add_message(&self.connection, message)?;
         if change.log.held.messages == 0 {
             change.log.held.since = at;
         }
         change.log.held.messages += 1;
-        change.log.held.bytes += payload.len() as u64;
+        change.log.held.bytes += message.bytes();
         change.log.row.next += 1;
         change.added += 1;
         Ok(Some(sequence))

@@ -268,8 +268,8 @@ pub(super) fn add_message(connection: &Connection, message: Message<'_>) -> rusq
         .map(drop)
 }
 
-/// The messages of a log that have this key, as (number, bytes of payload). Those that are damaged
-/// are left out, because another key may have been theirs.
+/// The messages of a log that have this key, each with its number and its bytes. Those that are
+/// damaged are left out, because another key may have been theirs.
 pub(super) fn keyed(
     connection: &Connection,
     (log, epoch): (u64, Epoch),
@@ -280,7 +280,7 @@ pub(super) fn keyed(
         let (sequence, at, payload): (_, _, Vec<u8>) = (row.get(0)?, row.get(1)?, row.get(3)?);
         let message = Message { log, epoch, sequence, at, key: Some(key), payload: &payload };
         let is_whole = row.get::<_, u32>(2)? == message.checksum();
-        Ok(is_whole.then_some((sequence, payload.len() as u64)))
+        Ok(is_whole.then_some((sequence, message.bytes())))
     };
     let mut statement = connection.prepare_cached(query)?;
     let mut rows = statement.query(params![log, key])?;
@@ -348,6 +348,11 @@ impl LogRow {
 }
 
 impl Message<'_> {
+    /// The bytes that are retained: those of its payload and its key.
+    pub(super) fn bytes(&self) -> u64 {
+        (self.payload.len() + self.key.map_or(0, <[u8]>::len)) as u64
+    }
+
     pub(super) fn checksum(&self) -> u32 {
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(&self.log.to_le_bytes());

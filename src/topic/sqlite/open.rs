@@ -30,7 +30,7 @@ pub(super) struct Held {
     /// The oldest number that it has, or that was replaced.
     pub(super) first: u64,
     pub(super) messages: u64,
-    /// Bytes of payload.
+    /// Bytes of payloads and keys.
     pub(super) bytes: u64,
     /// When the oldest message was published, in milliseconds since 1970.
     pub(super) since: i64,
@@ -244,7 +244,7 @@ fn load_log(
 
 /// The first and the last message of a log, and what it holds of messages.
 fn held(connection: &Connection, log: u64) -> rusqlite::Result<(Option<u64>, Option<u64>, Held)> {
-    let query = "SELECT min(sequence), max(sequence), total(length(payload)), \
+    let query = "SELECT min(sequence), max(sequence), total(length(payload) + coalesce(length(key), 0)), \
                  (SELECT at FROM messages WHERE log = ?1 ORDER BY sequence LIMIT 1), count(*) \
                  FROM messages WHERE log = ?1";
     let read = |row: &Row<'_>| {

@@ -51,7 +51,7 @@ impl Book {
 
     /// What a log has without its excess, of which this counts `some` messages at most.
     fn without_excess(&self, log: &Log, some: u64) -> rusqlite::Result<Held> {
-        let query = "SELECT sequence, at, length(payload) FROM messages \
+        let query = "SELECT sequence, at, length(payload) + coalesce(length(key), 0) FROM messages \
                      WHERE log = ?1 AND sequence >= ?2 ORDER BY sequence LIMIT ?3";
         let mut statement = self.connection.prepare_cached(query)?;
         let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));

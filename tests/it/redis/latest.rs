@@ -153,7 +153,7 @@ async fn a_lost_hash_of_keys_keeps_older_messages() {
 #[tokio::test]
 async fn a_log_may_get_keys_later() {
     let redis = Redis::start();
-    let store = connect_with(&url(&redis), patient().retained_bytes(4)).await;
+    let store = connect_with(&url(&redis), patient().retained_bytes(5)).await;
     for payload in ["1", "2", "3", "4", "5"] {
         publish(&store, "a", payload).await;
     }

@@ -1,6 +1,7 @@
 //! Topics in a file that keep the latest message of each key: what survives a restart, and what
 //! damage is called.
 
+use bellwire::topic::sqlite::Durability;
 use bellwire_testkit::latest::LatestModel;
 use rusqlite::Connection;
 
@@ -53,7 +54,9 @@ async fn a_log_of_keys_agrees_with_a_list_of_all_messages() {
             false => (1_000, 100_000, 6),
         };
         let config = |rng: &mut Rng| {
-            let config = SqliteConfig::new().tail_bytes(rng.usize(..300));
+            // It does not wait for the disk.
+            let config = SqliteConfig::new().durability(Durability::Process);
+            let config = config.tail_bytes(rng.usize(..300));
             config.retained_messages(messages as u64).retained_bytes(bytes as u64)
         };
         let (mut place, mut model) = (Place::new(), LatestModel::default());

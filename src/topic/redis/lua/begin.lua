@@ -8,7 +8,7 @@
 -- SIZE counts the bytes of all payloads since the log began. A message has the id NUMBER-SIZE.
 --
 -- Once a message had a key, heads[TOPIC] = "EPOCH NEXT SIZE GONE HELD". HELD counts the bytes of all
--- payloads in the stream. Numbers from GONE on that are not in the stream were replaced.
+-- payloads and keys in the stream. Numbers from GONE on that are not in the stream were replaced.
 -- latest[KEY] is the id of the newest message with the key. If it is lost, older ones stay.
 --
 -- Invariant: BIRTH is replaced whenever a note or a head may have been lost. So no epoch returns.

@@ -23,18 +23,18 @@ local function trim_latest(stream, latest, gone, held)
       redis.call('HDEL', latest, fields[4])
     end
     gone = tonumber(string.match(id, '^(%d+)')) + 1
-    held, count = held - #fields[2], count - 1
+    held, count = held - #fields[2] - #(fields[4] or ''), count - 1
   end
   return gone, held
 end
 
--- Removes the message with this key. Returns the bytes of its payload.
+-- Removes the message with this key. Returns its bytes.
 local function replace(stream, latest, key)
   local id = redis.call('HGET', latest, key)
   local entry = id and redis.call('XRANGE', stream, id, id)[1]
   if not entry or entry[2][4] ~= key then return 0 end
   redis.call('XDEL', stream, id)
-  return #entry[2][2]
+  return #entry[2][2] + #key
 end
 
 -- Appends the payloads in ARGV. `keys` has the keys of those that have one; nil if none has. Returns
@@ -61,7 +61,7 @@ local function append(stream, topic, from, to, keys)
     parts[#parts + 1] = payload
     local id = text(next) .. '-' .. text(size)
     if key then
-      held = held - replace(stream, latest, key)
+      held = held - replace(stream, latest, key) + #key
       redis.call('XADD', stream, id, '', payload, 'key', key)
       redis.call('HSET', latest, key, id)
       lengths[#lengths] = #payload .. '+' .. #key
