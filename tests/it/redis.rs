@@ -5,6 +5,7 @@
 
 mod faults;
 pub(crate) mod keys;
+mod latest;
 mod reached;
 mod server;
 
@@ -74,6 +75,12 @@ async fn try_publish(
 
 async fn publish(store: &RedisTopics, name: &str, payload: &str) -> Published {
     try_publish(store, name, payload).await.unwrap()
+}
+
+async fn publish_latest(store: &RedisTopics, name: &str, key: &str, payload: &str) -> Published {
+    let (key, payload) = (key.to_owned(), payload.to_owned());
+    let publisher = Publisher::new(store.clone());
+    bounded("publishing", publisher.publish_latest(name, key, payload)).await.unwrap()
 }
 
 /// Publishes once Redis is back. The first attempts meet a connection that is lost, or none.
@@ -748,7 +755,8 @@ mod suite {
         type Store = RedisTopics;
 
         fn capabilities(&self) -> Capabilities {
-            Capabilities::new().by_count().by_bytes().closing().counting().limiting().durable()
+            let retention = Capabilities::new().by_count().by_bytes();
+            retention.closing().counting().limiting().replacing().durable()
         }
 
         async fn open(&mut self, limits: Limits) -> RedisTopics {
