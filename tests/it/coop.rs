@@ -172,7 +172,7 @@ fn list() -> Vec<Case> {
 }
 
 /// Public futures that no loop can be made of, and why.
-const EXEMPT: [(&str, &str); 27] = [
+const EXEMPT: [(&str, &str); 31] = [
     ("Client::connect_tls", "as Client::connect"),
     ("Client::connect_tls_with", "as Client::connect"),
     ("HandlerReply", "a handler is started once, and its driver yields between requests"),

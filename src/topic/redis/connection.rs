@@ -121,6 +121,10 @@ pub(super) struct Heads {
     pub(super) windows: Vec<Window>,
 }
 
+/// Whether the log is the current one, messages with their numbers, and the first and the last number
+/// of what was replaced.
+type FetchAnswer = (bool, Vec<(u64, Vec<u8>)>, Vec<(u64, u64)>);
+
 impl Connection {
     /// Connects to a server that is not a replica.
     pub(super) async fn open(source: &Source, config: &RedisConfig) -> Result<Self, ConnectError> {
@@ -211,7 +215,7 @@ impl Connection {
         let keys = [names.stream(&ask.topic), names.closed_stream(&ask.topic, epoch)];
         let mut command = self.command(Script::Fetch, keys);
         command.arg(ask.topic.as_str()).arg(epoch.as_str()).arg(next).arg(ask.bytes);
-        let answer: (bool, Vec<(u64, Vec<u8>)>, Vec<(u64, u64)>) = self.run(command).await?;
+        let answer: FetchAnswer = self.run(command).await?;
         let (is_current, found, replaced) = answer;
         let message = |(sequence, payload)| Fetched::Message { sequence, payload };
         let mut found: Vec<_> = found.into_iter().map(message).collect();
