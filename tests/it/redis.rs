@@ -4,6 +4,7 @@
 //! Each test starts a `redis-server` of its own.
 
 mod faults;
+mod keyed;
 mod latest;
 mod reached;
 mod server;
