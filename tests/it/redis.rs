@@ -4,6 +4,7 @@
 //! Each test starts a `redis-server` of its own.
 
 mod faults;
+mod keyed;
 pub(crate) mod keys;
 mod latest;
 mod reached;

@@ -119,6 +119,20 @@ async fn keeps_up(reader: &mut Subscriber, model: &LatestModel) {
     }
 }
 
+/// A server that has the newest messages in memory keeps the latest of each key there, too.
+#[tokio::test]
+async fn a_reader_at_the_head_reads_what_is_left() {
+    let redis = Redis::start();
+    let (one, two) = (connect(&url(&redis)).await, connect(&url(&redis)).await);
+    let mut slow = Subscriber::new(&two, "a").await;
+    let mut fast = Subscriber::new(&two, "a").await;
+    for payload in ["1", "2", "3"] {
+        latest(&one, &[("x", payload)]).await;
+        fast.gets(&[message(payload.parse().unwrap(), payload)]).await;
+    }
+    slow.gets(&[Step::Gap(1, 2, "replaced".into()), message(3, "3")]).await;
+}
+
 /// Without the stream, nobody knows what was replaced in it.
 #[tokio::test]
 async fn a_lost_stream_of_keys_is_not_called_replaced() {

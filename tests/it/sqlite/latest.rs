@@ -181,6 +181,27 @@ async fn a_damaged_message_is_not_replaced() {
     }
 }
 
+/// What is in memory is what is left. It is read while the file has no more than that, either.
+#[tokio::test]
+async fn a_reader_at_the_head_reads_what_is_left() {
+    for tail_bytes in [1_000, 0] {
+        let place = Place::new();
+        let store = place.open_with(SqliteConfig::new().tail_bytes(tail_bytes)).await.unwrap();
+        let mut reader = store.open(&topic("a"));
+        let from = window(&mut reader).await;
+        for payload in ["1", "2", "3"] {
+            publish_latest(&store, "a", "x", payload).await;
+        }
+        let cursor = Cursor { position: Position { epoch: from.epoch, next: 1 } };
+        let (mut lines, room) = (Vec::new(), Room::new(4_096, 100, 65_535));
+        let read = poll_fn(|cx| reader.poll_read(cx, cursor, room, &mut lines));
+        let read = bounded("reading", read).await.unwrap();
+        assert!(
+            matches!(read, Read::Gap { last: 2, ref reason } if reason.to_string() == "replaced")
+        );
+    }
+}
+
 /// The oldest message was replaced, so the log is as old as the next one.
 #[tokio::test]
 async fn messages_of_keys_leave_at_their_age() {
