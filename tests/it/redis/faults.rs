@@ -213,7 +213,7 @@ impl Nodes {
                 master.signal(Signal::CONT);
             }
             Fault::DeleteStream => {
-                let topic = rng.choice(TOPICS.into_iter().chain([KEYED, KEYED])).unwrap();
+                let topic = rng.choice([&TOPICS[..], &[KEYED, KEYED]].concat()).unwrap();
                 master.run(&["DEL", &format!("bellwire{{0}}:log:{topic}")]);
             }
             Fault::DeleteKeys => {
