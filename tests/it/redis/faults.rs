@@ -213,7 +213,7 @@ impl Nodes {
                 master.signal(Signal::CONT);
             }
             Fault::DeleteStream => {
-                let topic = rng.choice(TOPICS.into_iter().chain([KEYED, KEYED])).unwrap();
+                let topic = rng.choice([TOPICS[0], TOPICS[1], TOPICS[2], KEYED, KEYED]).unwrap();
                 master.run(&["DEL", &format!("bellwire{{0}}:log:{topic}")]);
             }
             Fault::DeleteKeys => {
