@@ -76,7 +76,7 @@ impl Keys {
         process: Process,
         done: Arc<Done>,
     ) {
-        let mut pauses = interval(Duration::from_millis(2));
+        let mut pauses = interval(Duration::from_millis(5));
         for n in 0_u64.. {
             if done.is_over.load(Ordering::Relaxed) {
                 return;

@@ -180,6 +180,32 @@ async fn a_log_may_get_keys_later() {
     assert_eq!(read(&store, "a").await[4..], ["[retention]", "[replaced]", "7", "88", "9"]);
 }
 
+/// The hash has no more keys than the log has messages.
+#[tokio::test]
+async fn keys_leave_with_their_messages() {
+    let redis = Redis::start();
+    let store = connect_with(&url(&redis), patient().retained_messages(2)).await;
+    latest(&store, &[("w", "1"), ("x", "2"), ("y", "3"), ("x", "4"), ("z", "5")]).await;
+    let expected = ["[retention]", "[retention]", "[retention]", "4", "5"];
+    assert_eq!(read(&store, "a").await, expected);
+    assert_eq!(redis.run(&["HLEN", LATEST]), ":2");
+}
+
+/// A reader that does not know yet what has left learns from the stream what was replaced.
+#[tokio::test]
+async fn a_message_that_has_left_since_is_not_called_replaced() {
+    let redis = Redis::start();
+    let store = connect_with(&url(&redis), patient().tail_bytes(0)).await;
+    latest(&store, &[("x", "1"), ("y", "2"), ("z", "3")]).await;
+    let end = head(&store, "a").await;
+    let mut subscriber = Subscriber::resume(&store, "a", Position { next: 1, ..end });
+    window(&mut subscriber.reader).await;
+    // As the script does it, without the announcement: 1 leaves, and 2 was replaced.
+    redis.run(&["XDEL", STREAM, "1-1", "2-2"]);
+    redis.run(&["HSET", HEADS, "a", &format!("{} 4 3 2 2", end.epoch)]);
+    subscriber.gets(&[gap(1, 1), Step::Gap(2, 2, "replaced".into()), message(3, "3")]).await;
+}
+
 /// Readers of a log that was closed still learn what was replaced. The next log has keys of its own.
 #[tokio::test]
 async fn a_closed_log_of_keys_is_read_to_its_end() {
@@ -233,6 +259,7 @@ async fn keys_of_an_epoch_that_has_ended_replace_nothing() {
     latest(&store, &[("x", "1")]).await;
     redis.run(&["DEL", HEADS]);
     publish(&store, "a", "1").await;
+    assert_eq!(redis.run(&["EXISTS", LATEST]), ":0");
     latest(&store, &[("x", "2")]).await;
     assert_eq!(read(&store, "a").await, ["1", "2"]);
 }
