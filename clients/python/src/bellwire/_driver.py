@@ -1,0 +1,294 @@
+"""The shell of the core for asyncio: transports, timers, and the tasks that wait."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import socket
+import ssl
+from collections import deque
+from collections.abc import Mapping
+
+from . import addresses, credentials
+from .addresses import TcpAddress
+from .core.core import Core
+from .core.events import (
+    Authenticate,
+    Close,
+    ConnectionEvent,
+    Ended,
+    Happened,
+    Missed,
+    Open,
+    Output,
+    RoundFailed,
+    Write,
+)
+from .core.requests import Request
+from .core.subscription import Subscription
+from .credentials import Credentials
+from .errors import ConnectionFailure, SilentServer, TransportFailed
+from ._signal import Signal
+
+#: How long a transport may take to write what it holds, once it was closed.
+_LINGER = 5.0
+
+
+class Driver:
+    """Does what the core says, and tells it what happens."""
+
+    def __init__(
+        self,
+        core: Core,
+        secrets: Mapping[str, Credentials],
+        tls: ssl.SSLContext | None,
+        server_hostname: str | None,
+        held_events: int,
+    ) -> None:
+        self.core = core
+        self.loop = asyncio.get_running_loop()
+        self.ended = Signal()
+        self.round_failed: ConnectionFailure | None = None
+        self.changed = Signal()
+        self._secrets = secrets
+        self._tls = tls
+        self._server_hostname = server_hostname
+        self._held_events = held_events
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._transports: dict[int, asyncio.Transport] = {}
+        self._listeners: list[EventQueue] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_scheduled = False
+        self._is_running = False
+
+    def now(self) -> float:
+        return self.loop.time()
+
+    def schedule(self) -> None:
+        """Has the outputs of the core done soon: requests of one turn of the loop are written together."""
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self.loop.call_soon(self.run)
+
+    def run(self) -> None:
+        """Does what the core says until it says nothing more."""
+        self._is_scheduled = False
+        if self._is_running:
+            return
+        self._is_running = True
+        try:
+            while outputs := self.core.outputs(self.now()):
+                for output in outputs:
+                    self._do(output)
+        finally:
+            self._is_running = False
+        for handle in self.core.woken():
+            if handle.waker is not None:
+                handle.waker()
+        self._set_timer()
+
+    def _do(self, output: Output) -> None:
+        match output:
+            case Write(number=number, data=data):
+                if number in self._transports:
+                    self._transports[number].write(data)
+            case Open():
+                self._tasks[output.number] = self.loop.create_task(self._open(output))
+            case Authenticate():
+                self._tasks[output.number] = self.loop.create_task(self._authenticate(output))
+            case Close(number=number):
+                self._close(number)
+            case RoundFailed(error=error):
+                self.round_failed = error
+                self.changed.notify()
+            case Happened(event=event):
+                self._tell(event)
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due = self.core.due()
+        if self.core.ended is None and due < float("inf"):
+            self._timer = self.loop.call_at(due, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self.core.timer(self.now())
+        self.run()
+
+    # Transports.
+
+    async def _open(self, output: Open) -> None:
+        try:
+            async with asyncio.timeout(output.within):
+                await self._connect(output)
+        except TimeoutError:
+            self._failed(output.number, SilentServer(f"{output.address} did not answer in time"))
+        except (OSError, ssl.SSLError) as error:
+            self._failed(output.number, TransportFailed(f"cannot connect to {output.address}: {error}"))
+        finally:
+            if self._tasks.get(output.number) is asyncio.current_task():
+                del self._tasks[output.number]
+
+    async def _connect(self, output: Open) -> None:
+        address = addresses.parse(output.address)
+        if isinstance(address, TcpAddress):
+            await self.loop.create_connection(
+                lambda: _Transport(self, output.number),
+                address.host,
+                address.port,
+                ssl=self._tls,
+                server_hostname=(self._server_hostname or address.host) if self._tls else None,
+                happy_eyeballs_delay=0.25,
+            )
+            return
+        await self.loop.create_unix_connection(
+            lambda: _Transport(self, output.number),
+            address.path,
+            ssl=self._tls,
+            server_hostname=(self._server_hostname or "localhost") if self._tls else None,
+        )
+
+    def _failed(self, number: int, error: ConnectionFailure) -> None:
+        self.core.open_failed(self.now(), number, error)
+        self.run()
+
+    def opened(self, number: int, transport: asyncio.Transport) -> None:
+        connected = transport.get_extra_info("socket")
+        if isinstance(connected, socket.socket) or connected is not None:
+            addresses.tune(connected)
+        self._transports[number] = transport
+        self.core.opened(self.now(), number)
+        self.run()
+
+    def closed(self, number: int, error: ConnectionFailure) -> None:
+        if self._transports.pop(number, None) is not None:
+            self.core.lost(self.now(), number, error)
+            self.run()
+
+    def _close(self, number: int) -> None:
+        task = self._tasks.pop(number, None)
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+        transport = self._transports.pop(number, None)
+        if transport is not None:
+            transport.close()
+            self.loop.call_later(_LINGER, transport.abort)
+
+    async def _authenticate(self, output: Authenticate) -> None:
+        try:
+            found = self._secrets[output.scheme]
+            secret = found() if callable(found) else found
+            if inspect.isawaitable(secret):
+                secret = await secret
+            encoded = credentials.encode(secret)
+        except Exception as error:  # of the application's function
+            why = f"the function for the credentials failed with {type(error).__name__}"
+            self.core.no_credentials(self.now(), output.number, why)
+        else:
+            self.core.authenticate(self.now(), output.number, output.scheme, encoded)
+        self._tasks.pop(output.number, None)
+        self.run()
+
+    # The application.
+
+    async def outcome(self, request: Request, deadline: float | None) -> None:
+        """Waits until a request is done. Cancels it if the task is cancelled."""
+        signal = Signal()
+        request.waker = signal.notify
+        self.core.submit(self.now(), request, deadline)
+        self.schedule()
+        try:
+            while not request.done:
+                await signal.wait()
+        except asyncio.CancelledError:
+            self.give_up(request)
+            raise
+        if request.error is not None:
+            raise request.error
+
+    def give_up(self, request: Request) -> None:
+        self.core.give_up(self.now(), request)
+        self.schedule()
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        self.core.unsubscribe(self.now(), subscription)
+        self.schedule()
+
+    def listen(self) -> EventQueue:
+        """A queue of events from now on."""
+        queue = EventQueue(self._held_events)
+        if self.core.ended is None:
+            self._listeners.append(queue)
+        else:
+            queue.is_over = True
+        return queue
+
+    def forget(self, queue: EventQueue) -> None:
+        if queue in self._listeners:
+            self._listeners.remove(queue)
+
+    def _tell(self, event: ConnectionEvent) -> None:
+        for queue in self._listeners:
+            queue.push(event)
+        self.changed.notify()
+        if isinstance(event, Ended):
+            self._listeners.clear()
+            self.ended.notify()
+
+
+class EventQueue:
+    """Connection events that are not read yet, up to a bound."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._events: deque[ConnectionEvent] = deque()
+        self._missed = 0
+        self.is_over = False
+        self._changed = Signal()
+
+    def push(self, event: ConnectionEvent) -> None:
+        if len(self._events) >= self._most:
+            self._events.popleft()
+            self._missed += 1
+        self._events.append(event)
+        self.is_over = isinstance(event, Ended)
+        self._changed.notify()
+
+    async def next(self) -> ConnectionEvent | None:
+        """The next event; ``None`` behind the last one."""
+        while not self._events:
+            if self.is_over:
+                return None
+            await self._changed.wait()
+        if self._missed:
+            missed, self._missed = self._missed, 0
+            return Missed(missed)
+        return self._events.popleft()
+
+
+class _Transport(asyncio.Protocol):
+    """A connection of asyncio."""
+
+    def __init__(self, driver: Driver, number: int) -> None:
+        self._driver = driver
+        self._number = number
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._driver.opened(self._number, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._driver.core.received(self._driver.now(), self._number, data)
+        self._driver.run()
+
+    def pause_writing(self) -> None:
+        self._driver.core.writable(self._driver.now(), self._number, False)
+
+    def resume_writing(self) -> None:
+        self._driver.core.writable(self._driver.now(), self._number, True)
+        self._driver.run()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        text = f"the connection was lost: {exc}" if exc else "the server closed the connection"
+        self._driver.closed(self._number, TransportFailed(text))
