@@ -4,37 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import socket
 import ssl
 from collections import deque
 from collections.abc import Mapping
 
 from . import addresses, credentials
+from ._signal import Signal
 from .addresses import TcpAddress
 from .core.core import Core
-from .core.events import (
-    Authenticate,
-    Close,
-    ConnectionEvent,
-    Ended,
-    Happened,
-    Missed,
-    Open,
-    Output,
-    RoundFailed,
-    Write,
-)
+from .core.events import Authenticate, ConnectionEvent, Ended, Missed, Open
 from .core.requests import Request
+from .core.shell import Shell
 from .core.subscription import Subscription
 from .credentials import Credentials
 from .errors import ConnectionFailure, SilentServer, TransportFailed
-from ._signal import Signal
 
 #: How long a transport may take to write what it holds, once it was closed.
 _LINGER = 5.0
 
 
-class Driver:
+class Driver(Shell):
     """Does what the core says, and tells it what happens."""
 
     def __init__(
@@ -45,10 +34,11 @@ class Driver:
         server_hostname: str | None,
         held_events: int,
     ) -> None:
-        self.core = core
+        super().__init__(core)
         self.loop = asyncio.get_running_loop()
         self.ended = Signal()
-        self.round_failed: ConnectionFailure | None = None
+        #: Why the last round of attempts to connect failed.
+        self.last_failure: ConnectionFailure | None = None
         self.changed = Signal()
         self._secrets = secrets
         self._tls = tls
@@ -58,65 +48,28 @@ class Driver:
         self._transports: dict[int, asyncio.Transport] = {}
         self._listeners: list[EventQueue] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._is_scheduled = False
-        self._is_running = False
 
     def now(self) -> float:
         return self.loop.time()
 
-    def schedule(self) -> None:
-        """Has the outputs of the core done soon: requests of one turn of the loop are written together."""
-        if not self._is_scheduled:
-            self._is_scheduled = True
-            self.loop.call_soon(self.run)
+    def call_soon(self) -> None:
+        self.loop.call_soon(self.run)
 
-    def run(self) -> None:
-        """Does what the core says until it says nothing more."""
-        self._is_scheduled = False
-        if self._is_running:
-            return
-        self._is_running = True
-        try:
-            while outputs := self.core.outputs(self.now()):
-                for output in outputs:
-                    self._do(output)
-        finally:
-            self._is_running = False
-        for handle in self.core.woken():
-            if handle.waker is not None:
-                handle.waker()
-        self._set_timer()
-
-    def _do(self, output: Output) -> None:
-        match output:
-            case Write(number=number, data=data):
-                if number in self._transports:
-                    self._transports[number].write(data)
-            case Open():
-                self._tasks[output.number] = self.loop.create_task(self._open(output))
-            case Authenticate():
-                self._tasks[output.number] = self.loop.create_task(self._authenticate(output))
-            case Close(number=number):
-                self._close(number)
-            case RoundFailed(error=error):
-                self.round_failed = error
-                self.changed.notify()
-            case Happened(event=event):
-                self._tell(event)
-
-    def _set_timer(self) -> None:
+    def set_timer(self, due: float | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        due = self.core.due()
-        if self.core.ended is None and due < float("inf"):
-            self._timer = self.loop.call_at(due, self._on_timer)
-
-    def _on_timer(self) -> None:
-        self.core.timer(self.now())
-        self.run()
+        if due is not None:
+            self._timer = self.loop.call_at(due, self.on_timer)
 
     # Transports.
+
+    def open(self, output: Open) -> None:
+        self._tasks[output.number] = self.loop.create_task(self._open(output))
+
+    def write(self, number: int, data: bytes) -> None:
+        if number in self._transports:
+            self._transports[number].write(data)
 
     async def _open(self, output: Open) -> None:
         try:
@@ -155,7 +108,7 @@ class Driver:
 
     def opened(self, number: int, transport: asyncio.Transport) -> None:
         connected = transport.get_extra_info("socket")
-        if isinstance(connected, socket.socket) or connected is not None:
+        if connected is not None:
             addresses.tune(connected)
         self._transports[number] = transport
         self.core.opened(self.now(), number)
@@ -166,7 +119,7 @@ class Driver:
             self.core.lost(self.now(), number, error)
             self.run()
 
-    def _close(self, number: int) -> None:
+    def close(self, number: int) -> None:
         task = self._tasks.pop(number, None)
         if task is not None and task is not asyncio.current_task():
             task.cancel()
@@ -174,6 +127,9 @@ class Driver:
         if transport is not None:
             transport.close()
             self.loop.call_later(_LINGER, transport.abort)
+
+    def authenticate(self, output: Authenticate) -> None:
+        self._tasks[output.number] = self.loop.create_task(self._authenticate(output))
 
     async def _authenticate(self, output: Authenticate) -> None:
         try:
@@ -191,6 +147,10 @@ class Driver:
         self.run()
 
     # The application.
+
+    def round_failed(self, error: ConnectionFailure) -> None:
+        self.last_failure = error
+        self.changed.notify()
 
     async def outcome(self, request: Request, deadline: float | None) -> None:
         """Waits until a request is done. Cancels it if the task is cancelled."""
@@ -228,7 +188,7 @@ class Driver:
         if queue in self._listeners:
             self._listeners.remove(queue)
 
-    def _tell(self, event: ConnectionEvent) -> None:
+    def tell(self, event: ConnectionEvent) -> None:
         for queue in self._listeners:
             queue.push(event)
         self.changed.notify()

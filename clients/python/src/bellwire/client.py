@@ -6,7 +6,7 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Generator, Mapping
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 from . import addresses as addressing
 from . import credentials
@@ -14,18 +14,14 @@ from ._driver import Driver
 from ._streaming import Stream
 from ._subscription import Subscription
 from .config import Config
-from .core import grammar, requests
+from .core import asking
+from .core.asking import Ack, Slow
 from .core.core import Core
 from .core.events import ConnectionEvent, Stats
 from .core.hello import Hello
-from .core.inbox import Inbox
-from .core.subscription import Subscription as Handle
-from .core.subscription import Terms
 from .credentials import Credentials
 from .errors import ConnectionFailure
-from .values import MAX_NUMBER, Position, Published, Reply
-
-Slow = Literal["gap", "latest", "close"]
+from .values import Position, Published, Reply
 
 
 class Client:
@@ -86,7 +82,7 @@ class Client:
 
     async def _first_round(self) -> None:
         while self._driver.core.current is None:
-            error = self._driver.round_failed or self._driver.core.ended
+            error = self._driver.last_failure or self._driver.core.ended
             if error is not None:
                 self.abort()
                 raise error
@@ -168,11 +164,8 @@ class Client:
         Raises `Failed`, `Refused`, `Unknown` or `NotSent`. If the task is cancelled, the call is cancelled
         on the server. Raises ``ValueError`` and ``TypeError`` for bad arguments.
         """
-        checked = grammar.check_attributes(attributes or {})
-        request = requests.Call(grammar.check_method(method), grammar.as_bytes(payload), checked)
-        request.key = None if key is None else grammar.check_value("key", key)
-        request.idempotent = idempotent
-        await self._driver.outcome(request, _checked_deadline(deadline))
+        request = asking.call(method, payload, key, idempotent, attributes)
+        await self._driver.outcome(request, asking.deadline(deadline))
         assert request.result is not None
         return request.result
 
@@ -207,11 +200,8 @@ class Client:
         ``window`` is how many items the server may send ahead of the application; without it, 32. Without a
         ``deadline`` the stream has none: the server limits the time from item to item.
         """
-        checked = grammar.check_attributes(attributes or {})
-        if window is not None:
-            _check_count("window", window)
-        request = requests.Stream(grammar.check_method(method), grammar.as_bytes(payload), checked, window)
-        return Stream(self._driver, request, _checked_deadline(deadline))
+        request = asking.stream(method, payload, window, attributes)
+        return Stream(self._driver, request, asking.deadline(deadline))
 
     async def one_way(
         self, method: str, payload: bytes | str = b"", *, attributes: Mapping[str, str] | None = None
@@ -220,8 +210,7 @@ class Client:
 
         Raises `NotSent` if it was not sent. What becomes of it afterwards nobody is told.
         """
-        checked = grammar.check_attributes(attributes or {})
-        request = requests.OneWay(grammar.check_method(method), grammar.as_bytes(payload), checked)
+        request = asking.one_way(method, payload, attributes)
         await self._driver.outcome(request, None)
 
     async def publish(
@@ -236,18 +225,15 @@ class Client:
 
         The parameters and errors are those of `call`. A cancelled task does not take the message back.
         """
-        body = grammar.check_topic(topic).encode()
-        encoded = grammar.as_bytes(payload)
-        request = requests.Publish("/publish", body + b" " + encoded if encoded else body)
-        request.key = None if key is None else grammar.check_value("key", key)
-        await self._driver.outcome(request, _checked_deadline(deadline))
+        request = asking.publish(topic, payload, key)
+        await self._driver.outcome(request, asking.deadline(deadline))
         assert request.result is not None
         return request.result
 
     async def methods(self, *, deadline: float | None = None) -> list[tuple[str, str]]:
         """The methods of the server, each with its line of documentation. The errors are those of `call`."""
-        request = requests.Methods(self._driver.core.config.methods_bytes)
-        await self._driver.outcome(request, _checked_deadline(deadline))
+        request = asking.methods(self._driver.core.config)
+        await self._driver.outcome(request, asking.deadline(deadline))
         return request.result
 
     async def subscribe(
@@ -258,7 +244,7 @@ class Client:
         last: int | None = None,
         window: int | None = None,
         slow: Slow | None = None,
-        ack: Literal["auto", "hand"] = "auto",
+        ack: Ack = "auto",
         redeliver: bool = False,
         deadline: float | None = None,
     ) -> Subscription:
@@ -273,46 +259,11 @@ class Client:
         Raises `Refused`, `Unknown` or `NotSent`, and ``ValueError`` for bad arguments or if this client
         already listens to the topic.
         """
-        terms = _terms(start, last, window, slow, ack, redeliver)
         config = self._driver.core.config
-        handle = Handle(grammar.check_topic(topic), terms, Inbox(config.inbox_items, config.inbox_bytes))
+        handle = asking.subscription(config, topic, start, last, window, slow, ack, redeliver)
         subscription = Subscription(self._driver, handle)
-        await subscription.begin(_checked_deadline(deadline))
+        await subscription.begin(asking.deadline(deadline))
         return subscription
-
-
-def _terms(
-    start: Position | str | None,
-    last: int | None,
-    window: int | None,
-    slow: Slow | None,
-    ack: Literal["auto", "hand"],
-    redeliver: bool,
-) -> Terms:
-    if start is not None and last is not None:
-        raise ValueError("a subscription begins at start= or with the last= messages, not both")
-    for name, count in (("last", last), ("window", window)):
-        if count is not None:
-            _check_count(name, count)
-    if slow not in (None, "gap", "latest", "close"):
-        raise ValueError(f"slow must be gap, latest or close, not {slow!r}")
-    if ack not in ("auto", "hand"):
-        raise ValueError(f"ack must be auto or hand, not {ack!r}")
-    if (ack == "hand" or redeliver) and window is None:
-        raise ValueError('ack="hand" and redeliver=True need a window: without one nothing waits for acks')
-    position = Position.parse(start) if isinstance(start, str) else start
-    return Terms(position, last, window, slow, ack == "hand", redeliver)
-
-
-def _check_count(name: str, count: int) -> None:
-    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MAX_NUMBER:
-        raise ValueError(f"{name} must be a whole number of at least 1, not {count!r}")
-
-
-def _checked_deadline(deadline: float | None) -> float | None:
-    if deadline is not None and not deadline >= 0:
-        raise ValueError(f"deadline must be a number of seconds, not {deadline!r}")
-    return deadline
 
 
 class Connect:

@@ -203,7 +203,7 @@ class Core:
 
     def open_failed(self, now: float, number: int, error: ConnectionFailure) -> None:
         """The transport of an attempt could not be opened."""
-        self.rounds.failed(now, number, error)
+        self.link_over(now, number, error)
 
     def received(self, now: float, number: int, data: bytes) -> None:
         """Bytes came, cut anywhere."""
@@ -224,11 +224,20 @@ class Core:
         link = self.links.get(number)
         if link is None:
             return
-        self.keep_alive.heard(now, link)
         try:
             self._line(now, link, line)
         except ProtocolFault as fault:
             self.link_over(now, number, fault)
+
+    def heard(self, now: float, number: int) -> None:
+        """Bytes came to a transport that splits lines itself."""
+        if number in self.links:
+            self.keep_alive.heard(now, self.links[number])
+
+    def max_line(self, number: int) -> int:
+        """The longest line that a connection reads now, LF included."""
+        link = self.links.get(number)
+        return link.splitter.max_line if link else self.config.max_line
 
     def line_too_long(self, now: float, number: int) -> None:
         """A transport that splits lines found one over the limit (B2.8)."""
