@@ -7,6 +7,7 @@
 ...         print(reply.text())
 """
 
+from ._events import ConnectionEvents
 from ._streaming import Stream
 from ._subscription import Subscription
 from .client import Client, Connect, connect
@@ -59,6 +60,7 @@ __all__ = [
     "Connected",
     "Connecting",
     "ConnectionEvent",
+    "ConnectionEvents",
     "ConnectionFailure",
     "Credentials",
     "Delivery",

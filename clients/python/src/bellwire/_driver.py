@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import inspect
 import ssl
-from collections import deque
+import weakref
 from collections.abc import Mapping
 
 from . import addresses, credentials
+from ._events import ConnectionEvents
 from ._signal import Signal
 from .addresses import TcpAddress
 from .core.core import Core
-from .core.events import Authenticate, ConnectionEvent, Ended, Missed, Open
+from .core.events import Authenticate, ConnectionEvent, Ended, Open
 from .core.requests import Request
 from .core.shell import Shell
 from .core.subscription import Subscription
@@ -46,7 +47,7 @@ class Driver(Shell):
         self._held_events = held_events
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._transports: dict[int, asyncio.Transport] = {}
-        self._listeners: list[EventQueue] = []
+        self._listeners: weakref.WeakSet[ConnectionEvents] = weakref.WeakSet()
         self._timer: asyncio.TimerHandle | None = None
 
     def now(self) -> float:
@@ -175,56 +176,18 @@ class Driver(Shell):
         self.core.unsubscribe(self.now(), subscription)
         self.schedule()
 
-    def listen(self) -> EventQueue:
-        """A queue of events from now on."""
-        queue = EventQueue(self._held_events)
-        if self.core.ended is None:
-            self._listeners.append(queue)
-        else:
-            queue.is_over = True
-        return queue
-
-    def forget(self, queue: EventQueue) -> None:
-        if queue in self._listeners:
-            self._listeners.remove(queue)
+    def listen(self) -> ConnectionEvents:
+        """The events from now on, for as long as the application keeps the iterator."""
+        events = ConnectionEvents(self._held_events, self.core.ended is not None)
+        self._listeners.add(events)
+        return events
 
     def tell(self, event: ConnectionEvent) -> None:
-        for queue in self._listeners:
-            queue.push(event)
+        for events in list(self._listeners):
+            events.push(event)
         self.changed.notify()
         if isinstance(event, Ended):
-            self._listeners.clear()
             self.ended.notify()
-
-
-class EventQueue:
-    """Connection events that are not read yet, up to a bound."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._events: deque[ConnectionEvent] = deque()
-        self._missed = 0
-        self.is_over = False
-        self._changed = Signal()
-
-    def push(self, event: ConnectionEvent) -> None:
-        if len(self._events) >= self._most:
-            self._events.popleft()
-            self._missed += 1
-        self._events.append(event)
-        self.is_over = isinstance(event, Ended)
-        self._changed.notify()
-
-    async def next(self) -> ConnectionEvent | None:
-        """The next event; ``None`` behind the last one."""
-        while not self._events:
-            if self.is_over:
-                return None
-            await self._changed.wait()
-        if self._missed:
-            missed, self._missed = self._missed, 0
-            return Missed(missed)
-        return self._events.popleft()
 
 
 class _Transport(asyncio.Protocol):

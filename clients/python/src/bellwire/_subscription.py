@@ -94,10 +94,14 @@ class Subscription:
 
     async def begin(self, deadline: float | None) -> None:
         """Asks the server, and waits for its answer."""
-        self._driver.core.subscribe(self._driver.now(), self._handle, deadline)
+        try:
+            self._driver.core.subscribe(self._driver.now(), self._handle, deadline)
+        except ValueError:
+            self._is_closed = True
+            raise
         self._driver.schedule()
         try:
-            while not self._handle.is_accepted and self._handle.stage is not Stage.OVER and self._handle.error is None:
+            while not self._handle.is_accepted and self._handle.error is None:
                 await self._signal.wait()
         except BaseException:
             self.unsubscribe()

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import AsyncIterator, Generator, Mapping
+from collections.abc import Generator, Mapping
 from types import TracebackType
 from typing import Any
 
 from . import addresses as addressing
 from . import credentials
 from ._driver import Driver
+from ._events import ConnectionEvents
 from ._streaming import Stream
 from ._subscription import Subscription
 from .config import Config
 from .core import asking
 from .core.asking import Ack, Slow
 from .core.core import Core
-from .core.events import ConnectionEvent, Stats
+from .core.events import Stats
 from .core.hello import Hello
 from .credentials import Credentials
 from .errors import ConnectionFailure
@@ -113,18 +114,9 @@ class Client:
         self._driver.core.abort(self._driver.now())
         self._driver.run()
 
-    async def events(self) -> AsyncIterator[ConnectionEvent]:
-        """What happens to the connections, from the first ``__anext__`` on.
-
-        Holds up to ``Config.held_events`` unread events; then the oldest are dropped, and `Missed` says how
-        many. The last event is `Ended`.
-        """
-        queue = self._driver.listen()
-        try:
-            while (event := await queue.next()) is not None:
-                yield event
-        finally:
-            self._driver.forget(queue)
+    def events(self) -> ConnectionEvents:
+        """What happens to the connections from now on."""
+        return self._driver.listen()
 
     @property
     def stats(self) -> Stats:
