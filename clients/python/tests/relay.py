@@ -68,3 +68,28 @@ async def relay(
         server.close()
         found.cut()
         await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def scripted(greeting: bytes) -> AsyncIterator[str]:
+    """The address of a server that writes the greeting, and nothing else."""
+    writers: list[asyncio.StreamWriter] = []
+
+    def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        writer.write(greeting)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield "127.0.0.1:%d" % server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.sleep(0)
+
+
+async def refused_address() -> str:
+    """An address where nothing listens."""
+    async with scripted(b"") as address:
+        return address

@@ -12,7 +12,7 @@ import trustme
 import bellwire
 from bellwire import AuthenticationFailed, Client, Config, ProtocolFault, SilentServer, TransportFailed
 from conftest import PATIENCE, Control
-from relay import relay
+from relay import refused_address, relay, scripted
 from servers import ServerProcess
 
 
@@ -83,36 +83,25 @@ async def test_a_function_for_the_token_that_fails_is_told(control: Control) -> 
 
 
 async def test_nobody_listens() -> None:
-    server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    server.close()
-    with pytest.raises(TransportFailed, match=f"cannot connect to 127.0.0.1:{port}"):
-        await bellwire.connect(f"127.0.0.1:{port}")
+    address = await refused_address()
+    with pytest.raises(TransportFailed, match=f"cannot connect to {address}"):
+        await bellwire.connect(address)
 
 
 async def test_another_protocol() -> None:
-    def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"220 mail.example ESMTP\r\n")
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
+    async with scripted(b"220 mail.example ESMTP\r\n") as address:
         with pytest.raises(ProtocolFault):
-            await bellwire.connect("127.0.0.1:%d" % server.sockets[0].getsockname()[1])
+            await bellwire.connect(address)
 
 
 async def test_a_server_that_says_nothing() -> None:
-    server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
-    async with server:
-        address = "127.0.0.1:%d" % server.sockets[0].getsockname()[1]
+    async with scripted(b"") as address:
         with pytest.raises(SilentServer):
             await bellwire.connect(address, config=Config(connect_timeout=0.2))
 
 
 async def test_the_second_address_is_taken(offers: ServerProcess) -> None:
-    server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
-    refused = "127.0.0.1:%d" % server.sockets[0].getsockname()[1]
-    server.close()
-    async with bellwire.connect(refused, offers.address) as client:
+    async with bellwire.connect(await refused_address(), offers.address) as client:
         assert (await client.call("random", "1")).payload == b"0"
 
 

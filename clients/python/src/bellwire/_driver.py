@@ -48,6 +48,7 @@ class Driver(Shell):
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._transports: dict[int, asyncio.Transport] = {}
         self._listeners: weakref.WeakSet[ConnectionEvents] = weakref.WeakSet()
+        self._lingering: dict[int, asyncio.TimerHandle] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def now(self) -> float:
@@ -116,6 +117,8 @@ class Driver(Shell):
         self.run()
 
     def closed(self, number: int, error: ConnectionFailure) -> None:
+        if number in self._lingering:
+            self._lingering.pop(number).cancel()
         if self._transports.pop(number, None) is not None:
             self.core.lost(self.now(), number, error)
             self.run()
@@ -127,7 +130,7 @@ class Driver(Shell):
         transport = self._transports.pop(number, None)
         if transport is not None:
             transport.close()
-            self.loop.call_later(_LINGER, transport.abort)
+            self._lingering[number] = self.loop.call_later(_LINGER, transport.abort)
 
     def authenticate(self, output: Authenticate) -> None:
         self._tasks[output.number] = self.loop.create_task(self._authenticate(output))

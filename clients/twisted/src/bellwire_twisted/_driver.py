@@ -167,6 +167,8 @@ class Driver(Shell):
 
     def tell(self, event: ConnectionEvent) -> None:
         for listener in list(self.listeners):
+            if listener not in self.listeners:
+                continue  # an earlier listener has removed it
             try:
                 listener(event)
             except Exception:

@@ -28,6 +28,7 @@ class BellwireProtocol(LineOnlyReceiver):
     def __init__(self, driver: Driver, number: int) -> None:
         self._driver = driver
         self._number = number
+        self._linger: Any = None
 
     @property
     def MAX_LENGTH(self) -> int:  # type: ignore[override]  # it is the limit of this connection
@@ -53,6 +54,8 @@ class BellwireProtocol(LineOnlyReceiver):
         self._driver.core.line_too_long(self._driver.now(), self._number)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._linger is not None and self._linger.active():
+            self._linger.cancel()
         error = TransportFailed(f"the connection was lost: {reason.getErrorMessage()}")
         self._driver.closed(self._number, error)
 
@@ -60,7 +63,7 @@ class BellwireProtocol(LineOnlyReceiver):
         """Closes the transport behind what was written, or after some seconds in any case."""
         self._bytes.unregisterProducer()
         self._bytes.loseConnection()
-        self._driver.reactor.callLater(_LINGER, self._bytes.abortConnection)
+        self._linger = self._driver.reactor.callLater(_LINGER, self._bytes.abortConnection)
 
     def write(self, data: bytes) -> None:
         """Hands bytes to the transport."""

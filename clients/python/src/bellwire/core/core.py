@@ -166,9 +166,10 @@ class Core:
         self.topics.acknowledge(subscription)
 
     def close(self, now: float) -> None:
-        """Ends in order: what is in flight is answered first."""
+        """Ends in order: what has a place in flight is answered first."""
         if not self.may_send:
             return
+        self.calls.pump(now)
         self.is_closing = True
         self.current = None
         self.rounds.stop()
