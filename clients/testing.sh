@@ -24,6 +24,8 @@ venv() {
 
 # Installs the packages in these folders of the checkout as a user would.
 install_from() {
+  # Folders of earlier builds would go into the package.
+  rm -rf ./build ../python/build
   step "the client" "$python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
     --force-reinstall "$@"
   step "dependencies" "$python" -m pip check

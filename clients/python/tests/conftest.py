@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -13,6 +14,19 @@ from servers import ServerProcess, kit_server, offers_server
 
 #: A bound on everything that a test waits for.
 PATIENCE = 30
+
+
+@pytest.fixture(autouse=True)
+def limit() -> Iterator[None]:
+    """Ends a test that waits for something that does not come."""
+
+    def too_late(signum: int, frame: object) -> None:
+        raise TimeoutError("the test took too long")
+
+    signal.signal(signal.SIGALRM, too_late)
+    signal.alarm(4 * PATIENCE)
+    yield
+    signal.alarm(0)
 
 
 @pytest.fixture(scope="session")

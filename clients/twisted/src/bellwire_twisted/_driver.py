@@ -67,7 +67,9 @@ class Driver(Shell):
 
     def open(self, output: Open) -> None:
         number = output.number
-        attempt = self._endpoint(output.address).connect(OneConnection(self, number))
+        # The function for the TLS options is the application's, and may fail.
+        attempt = maybeDeferred(self._endpoint, output.address)
+        attempt.addCallback(lambda endpoint: endpoint.connect(OneConnection(self, number)))
         self._attempts[number] = attempt
         attempt.addTimeout(output.within, self.reactor, self._too_late)
         attempt.addErrback(self._failed, number, output.address)
@@ -79,7 +81,7 @@ class Driver(Shell):
     def _endpoint(self, text: str) -> Any:
         address = addresses.parse(text)
         if isinstance(address, TcpAddress):
-            endpoint: Any = HostnameEndpoint(self.reactor, address.host.encode("idna"), address.port)
+            endpoint: Any = HostnameEndpoint(self.reactor, address.host, address.port)
             host = self._serverHostname or address.host
         else:
             endpoint = UNIXClientEndpoint(self.reactor, address.path)

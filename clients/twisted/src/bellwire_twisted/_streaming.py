@@ -23,6 +23,7 @@ class Reading:
         self._stream = stream
         self._onItem = onItem
         self._isBusy = False
+        self._isHandingOver = False
         #: Fires with None behind the last item, or fails with the outcome or the failure of ``onItem``.
         self.finished: Deferred[None] = Deferred(self._cancel)
         stream.waker = self._woken
@@ -31,19 +32,23 @@ class Reading:
         self._driver.give_up(self._stream)
 
     def _woken(self) -> None:
+        if self._isHandingOver:
+            return
+        self._isHandingOver = True
         while not self._isBusy and not self.finished.called:
             item = self._driver.core.take_item(self._driver.now(), self._stream)
             if item is None:
-                return self._finish()
+                self._finish()
+                break
             self._driver.schedule()  # it may give credit
             self._isBusy = True
             handled = maybeDeferred(self._onItem, item)
             handled.addCallbacks(self._handled, self._failed)
+        self._isHandingOver = False
 
     def _handled(self, _: object) -> None:
         self._isBusy = False
-        # Not called from here: a long row of items would be a deep stack.
-        self._driver.reactor.callLater(0, self._woken)
+        self._woken()  # the loop above goes on if it called this
 
     def _failed(self, failure: Failure) -> None:
         self._driver.give_up(self._stream)

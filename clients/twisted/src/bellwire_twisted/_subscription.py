@@ -29,6 +29,7 @@ class Subscription:
         self._handle = handle
         self._onDelivery = onDelivery
         self._isBusy = False
+        self._isHandingOver = False
         self._isPaused = False
         self._waiting: list[tuple[Position, Deferred[None]]] = []
         self._begun: Deferred[Subscription] = Deferred(lambda _: self.unsubscribe())
@@ -116,6 +117,13 @@ class Subscription:
 
     def _woken(self) -> None:
         self._tellBegun()
+        if not self._isHandingOver:
+            self._isHandingOver = True
+            self._handOver()
+            self._isHandingOver = False
+        self._tellSeen()
+
+    def _handOver(self) -> None:
         while not self._isBusy and not self._isPaused and self._begun.called and not self.finished.called:
             delivery = self._driver.core.take(self._driver.now(), self._handle)
             if delivery is None:
@@ -124,7 +132,6 @@ class Subscription:
             self._isBusy = True
             handled = maybeDeferred(self._onDelivery, delivery)
             handled.addCallbacks(self._handled, self._failed, callbackArgs=(delivery,))
-        self._tellSeen()
 
     def _tellBegun(self) -> None:
         if self._begun.called:
@@ -140,8 +147,7 @@ class Subscription:
         self._isBusy = False
         if isinstance(delivery, End):
             return self._over(delivery)
-        # Not called from here: a long row of deliveries would be a deep stack.
-        self._driver.reactor.callLater(0, self._woken)
+        self._woken()  # the loop above goes on if it called this
 
     def _failed(self, failure: Failure) -> None:
         self._driver.unsubscribe(self._handle)

@@ -74,8 +74,8 @@ class Acks:
         position = min(self.low, wire)
         if position <= self._acked:
             return None
-        handled = sum(1 for sequence in self._delivered if sequence < position)
-        if handled < self._half and not any(self._acked < end <= position for end in self._gap_ends):
+        is_half = len(self._delivered) >= self._half and self._delivered[self._half - 1] < position
+        if not is_half and not any(self._acked < end <= position for end in self._gap_ends):
             return None
         return position
 

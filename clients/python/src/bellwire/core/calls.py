@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..config import Config
 from ..errors import CallError, ConnectionFailure, Failed, NotSent, Refused, Unknown
+from ..values import MAX_NUMBER
 from .backoff import pause
 from .grammar import MAX_ATTRIBUTES, MAX_HEAD
 from .lines import ReplyLine, encode
@@ -122,7 +123,8 @@ class Calls:
         if request.key is not None:
             attributes["key"] = request.key
         if request.tells_deadline:
-            attributes["ttl"] = str(max(1, math.ceil((request.deadline - now) * 1000)))
+            milliseconds = math.ceil((request.deadline - now) * 1000)
+            attributes["ttl"] = str(min(max(1, milliseconds), MAX_NUMBER))
         if reason is None and not link.fits(request.method, attributes, request.body):
             reason = NotSent("too-long", f"the line is over the server's max-line of {link.max_line} bytes")
         if reason is not None:

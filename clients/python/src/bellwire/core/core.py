@@ -108,7 +108,9 @@ class Core:
     def why_ended(self) -> str:
         if self.ended is not None:
             return str(self.ended)
-        return "the client is closing" if self.is_closing else "the server is leaving, and the client does not reconnect"
+        if self.is_closing:
+            return "the client is closing"
+        return "the server is leaving, and the client does not reconnect"
 
     def put(self, output: Output) -> None:
         self._outputs.append(output)
@@ -196,8 +198,8 @@ class Core:
         """The transport of an attempt is open."""
         address = self.rounds.address_of(number)
         if address is None:
-            return
-        if self.rounds.opened(now, number):
+            self.put(Close(number))  # it was dropped meanwhile
+        elif self.rounds.opened(now, number):
             self.links[number] = Link(number, address.text, self.config.max_line, now)
         else:
             self.put(Close(number))
