@@ -48,7 +48,7 @@ conformance() {
   local report log
   report=$(mktemp) log=$(mktemp)
   echo "== conformance: $1, level L3"
-  "$BELLWIRE_CONFORMANCE" run client --level L3 --jobs 4 --patience 20000 --json "$report" -- "$python" "$1" 2> "$log" ||
+  "$BELLWIRE_CONFORMANCE" run client --level L3 --jobs 4 --patience 30000 --json "$report" -- "$python" "$1" 2> "$log" ||
     fail "cases fail; what the testees printed is in $log"
   grep -q '"outcome":[[:space:]]*"skipped"' "$report" && fail "cases were skipped; the report is $report"
   rm -f "$report" "$log"

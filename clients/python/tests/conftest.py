@@ -13,7 +13,7 @@ from bellwire import Client
 from servers import ServerProcess, kit_server, offers_server
 
 #: A bound on everything that a test waits for.
-PATIENCE = 30
+PATIENCE = 60
 
 
 @pytest.fixture(autouse=True)

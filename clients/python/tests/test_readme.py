@@ -23,5 +23,5 @@ def test_each_program_says_what_it_prints() -> None:
 def test_a_program_runs(program: str, output: str, offers: ServerProcess) -> None:
     program = program.replace("localhost:7440", offers.address)
     command = [sys.executable, "-W", "error", "-c", program]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert (ran.stdout, ran.stderr) == (output, "")

@@ -63,7 +63,7 @@ class Inbox:
 class ClientCase(TestCase):
     """A test with clients and relays that are stopped at its end."""
 
-    timeout = 30
+    timeout = 120
 
     async def start(self, *addresses: str, **options: Any) -> Client:
         """A client that has a connection."""
