@@ -40,7 +40,7 @@ struct Message {
     length: u64,
 }
 
-/// What a call of [`Decoder::step`] has found.
+/// What a call of [`Decoder::step`] has found. Exhaustive: RFC 6455 has no other frames.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
     /// Nothing yet: more bytes are needed.

@@ -15,6 +15,7 @@ const LENGTH_16: u8 = 126;
 const LENGTH_64: u8 = 127;
 
 /// Which end of the connection this is. A client masks its frames, and a server does not.
+/// Exhaustive: there are two ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// The end that opened the connection.
@@ -23,7 +24,7 @@ pub enum Role {
     Server,
 }
 
-/// What a frame carries.
+/// What a frame carries. Exhaustive: RFC 6455 reserves the other codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opcode {
     /// A further part of a message.
