@@ -268,6 +268,10 @@ pub(super) fn add_message(connection: &Connection, message: Message<'_>) -> rusq
         .map(drop)
 }
 
+/// Without the hint, SQLite reads the whole log.
+const KEYED: &str = "SELECT sequence, at, checksum, payload FROM messages INDEXED BY latest \
+                     WHERE log = ?1 AND key = ?2";
+
 /// The messages of a log that have this key, each with its number and its bytes. Those that are
 /// damaged are left out, because another key may have been theirs.
 pub(super) fn keyed(
@@ -275,14 +279,13 @@ pub(super) fn keyed(
     (log, epoch): (u64, Epoch),
     key: &[u8],
 ) -> rusqlite::Result<Vec<(u64, u64)>> {
-    let query = "SELECT sequence, at, checksum, payload FROM messages WHERE log = ?1 AND key = ?2";
     let read = |row: &Row<'_>| {
         let (sequence, at, payload): (_, _, Vec<u8>) = (row.get(0)?, row.get(1)?, row.get(3)?);
         let message = Message { log, epoch, sequence, at, key: Some(key), payload: &payload };
         let is_whole = row.get::<_, u32>(2)? == message.checksum();
         Ok(is_whole.then_some((sequence, message.bytes())))
     };
-    let mut statement = connection.prepare_cached(query)?;
+    let mut statement = connection.prepare_cached(KEYED)?;
     let mut rows = statement.query(params![log, key])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
@@ -366,5 +369,19 @@ impl Message<'_> {
         }
         hasher.update(self.payload);
         hasher.finalize()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_found_without_reading_its_log() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(SCHEMA).unwrap();
+        let plan = format!("EXPLAIN QUERY PLAN {KEYED}");
+        let steps = connection.query_row(&plan, params![1, b"x"], |row| row.get::<_, String>(3));
+        assert_eq!(steps.unwrap(), "SEARCH messages USING INDEX latest (log=? AND key=?)");
     }
 }
