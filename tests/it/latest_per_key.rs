@@ -5,8 +5,10 @@ use bellwire::{
     protocol::{Code, Topic},
     topic::{BoxFuture, MemoryTopics, TopicReader, TopicStore},
 };
-use bellwire_testkit::PipeServer;
+use bellwire_testkit::{PipeServer, bound::bounded, latest::LatestModel};
 use bytes::Bytes;
+use fastrand::Rng;
+use futures::future::join_all;
 
 fn serve(config: ServerConfig) -> PipeServer {
     PipeServer::with_config(Router::new().method("echo", async |text: String| text), config)
@@ -16,6 +18,28 @@ async fn publish(publisher: &Publisher, prices: &[(&'static str, &'static str)])
     for &(key, payload) in prices {
         publisher.publish_latest("prices", key, payload).await.unwrap();
     }
+}
+
+/// Publishes messages to the topic `a` at once, for stores that write some of them together.
+pub(crate) async fn publish_some(
+    publisher: &Publisher,
+    model: &mut LatestModel,
+    rng: &mut Rng,
+    some: usize,
+) {
+    let published = (0..some).map(|_| {
+        let key = [None, Some("a"), Some("b"), Some("c"), Some("")][rng.usize(..5)];
+        let payload = format!("{} {}", model.next(), "x".repeat(rng.usize(..20)));
+        let number = model.publish(key, &payload);
+        async move {
+            let published = match key {
+                Some(key) => publisher.publish_latest("a", key, payload).await,
+                None => publisher.publish("a", payload).await,
+            };
+            assert_eq!(published.unwrap().sequence, number);
+        }
+    });
+    bounded("publishing", join_all(published.collect::<Vec<_>>())).await;
 }
 
 const PRICES: [(&str, &str); 5] =

@@ -4,9 +4,9 @@
 //! Each test starts a `redis-server` of its own.
 
 mod faults;
-mod keyed;
 pub(crate) mod keys;
 mod latest;
+mod latest_faults;
 mod reached;
 mod server;
 

@@ -36,8 +36,7 @@ pub struct RedisConfig {
     pub(super) check_every: Duration,
     pub(super) reset_every: Duration,
     pub(super) remember: Duration,
-    /// The URLs of sentinels, and their name for the master.
-    pub(super) sentinels: (Vec<String>, String),
+    pub(super) way: Way,
     /// In PEM.
     #[cfg(feature = "tls")]
     pub(super) roots: Option<Vec<u8>>,
@@ -45,6 +44,17 @@ pub struct RedisConfig {
     #[cfg(feature = "tls")]
     pub(super) identity: Option<(Vec<u8>, Vec<u8>)>,
     pub(super) random: Random,
+}
+
+/// How the master is found.
+#[derive(Clone)]
+pub(super) enum Way {
+    /// The URL of the store leads to it.
+    Url,
+    /// The URLs of sentinels, and their name for the master.
+    Sentinels(Vec<String>, String),
+    /// The URLs of nodes of a cluster.
+    Cluster(Vec<String>),
 }
 
 impl RedisConfig {
@@ -63,7 +73,7 @@ impl RedisConfig {
             check_every: Duration::from_secs(5),
             reset_every: Duration::from_millis(1),
             remember: Duration::from_secs(24 * 3600),
-            sentinels: Default::default(),
+            way: Way::Url,
             #[cfg(feature = "tls")]
             roots: None,
             #[cfg(feature = "tls")]
@@ -179,7 +189,8 @@ impl RedisConfig {
     /// Asks Redis Sentinel for the master each time that a connection is made. `urls` lead to the
     /// sentinels, which are asked in this order until one knows the master by `name`. Its host and
     /// port replace those of the URL that is given to
-    /// [`connect_with`](super::RedisTopics::connect_with). Default: no sentinels.
+    /// [`connect_with`](super::RedisTopics::connect_with). Without effect after a later
+    /// [`cluster`](Self::cluster). Default: no sentinels.
     ///
     /// ```
     /// use bellwire::topic::redis::RedisConfig;
@@ -193,7 +204,24 @@ impl RedisConfig {
         urls: impl IntoIterator<Item = impl Into<String>>,
         name: impl Into<String>,
     ) -> Self {
-        self.sentinels = (urls.into_iter().map(Into::into).collect(), name.into());
+        self.way = Way::Sentinels(urls.into_iter().map(Into::into).collect(), name.into());
+        self
+    }
+
+    /// Asks a Redis Cluster for the master each time that a connection is made. `urls` lead by TCP
+    /// to some of its nodes, which are asked in this order until one answers. All keys of a store are in
+    /// one slot, so they have one master. Its host and port replace those of the URL that is given
+    /// to [`connect_with`](super::RedisTopics::connect_with). Without effect after a later
+    /// [`sentinels`](Self::sentinels). Default: no cluster.
+    ///
+    /// ```
+    /// use bellwire::topic::redis::RedisConfig;
+    ///
+    /// let config = RedisConfig::new().cluster(["redis://10.0.0.1:6379", "redis://10.0.0.2:6379"]);
+    /// ```
+    #[must_use]
+    pub fn cluster(mut self, urls: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.way = Way::Cluster(urls.into_iter().map(Into::into).collect());
         self
     }
 

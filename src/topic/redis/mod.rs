@@ -15,10 +15,11 @@
 //! ```
 //!
 //! Redis 7, Valkey 7.2, or later is needed: one server, perhaps with replicas. After a failover the
-//! URL has to lead to the new master, or [sentinels](RedisConfig::sentinels) do. Redis Cluster is not
-//! supported: all keys of a store have one hash tag, so a cluster would not spread them, and the
-//! store does not follow `MOVED`. With the feature `tls`, URLs may begin with `rediss`; if the process
-//! has no default `CryptoProvider` of rustls then, the store installs that of ring.
+//! URL has to lead to the new master, or [sentinels](RedisConfig::sentinels) or the nodes of a
+//! [cluster](RedisConfig::cluster) do. In a cluster all keys of a store have one hash tag, so one
+//! master has them, and more nodes carry no more of its load. With the feature `tls`, URLs may begin
+//! with `rediss`; if the process has no default `CryptoProvider` of rustls then, the store installs
+//! that of ring.
 //!
 //! # What survives what
 //!
@@ -32,6 +33,7 @@
 //! | Redis stops to answer | stay; publishing is refused with [`PublishError::Busy`] | wait |
 //! | Redis restarts, whether it had saved the data or not | every topic begins a new epoch | reset |
 //! | a replica is promoted, whether it has all messages or not | the same | reset |
+//! | the slot of the store moves to another master of the cluster | the same | reset |
 //! | the first replica since the start of the master connects: Redis takes another replication id | the same | reset |
 //! | no replica for the time of `repl-backlog-ttl`, if that is not 0 | the same | reset |
 //! | the stream of one topic is lost: `DEL`, eviction | those of this topic are gone | an exact gap |

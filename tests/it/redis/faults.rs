@@ -26,7 +26,7 @@ use tokio::{
 
 use super::{
     connect, connect_with, head,
-    keyed::{KEYED, Keys},
+    latest_faults::{KEYED, Keys},
     publish_again,
     server::{Redis, Relay},
     url,
@@ -79,7 +79,7 @@ async fn run(seed: u64, kinds: &[Fault]) -> (History, Arc<Keys>) {
         servers.spawn(server.serve(Router::<()>::new()).into_future());
     }
     let mut crowd = Crowd::gather(&addresses, &recorder).await;
-    crowd.gather_keyed(&addresses, publishers, &recorder).await;
+    crowd.gather_latest(&addresses, publishers, &recorder).await;
     let faults = recorder.process("faults");
     for _ in 0..FAULTS {
         let fault = *rng.choice(kinds).unwrap();
@@ -290,7 +290,7 @@ impl Crowd {
     }
 
     /// Publishers of messages with keys, and a client at each server that listens.
-    async fn gather_keyed(
+    async fn gather_latest(
         &mut self,
         addresses: &[String],
         publishers: Vec<Publisher>,

@@ -5,6 +5,7 @@ use bellwire_testkit::latest::LatestModel;
 use fastrand::Rng;
 
 use super::*;
+use crate::latest_per_key::publish_some;
 
 const LATEST: &str = "bellwire{0}:latest:a";
 
@@ -32,25 +33,6 @@ async fn latest(store: &RedisTopics, payloads: &[(&str, &str)]) {
     }
 }
 
-/// Publishes messages at once, so that some of them are sent together.
-async fn publish_some(store: &RedisTopics, model: &mut LatestModel, rng: &mut Rng, some: usize) {
-    let publisher = Publisher::new(store.clone());
-    let published = (0..some).map(|_| {
-        let key = [None, Some("a"), Some("b"), Some("c"), Some("")][rng.usize(..5)];
-        let payload = format!("{} {}", model.next(), "x".repeat(rng.usize(..20)));
-        let number = model.publish(key, &payload);
-        let publisher = publisher.clone();
-        async move {
-            let published = match key {
-                Some(key) => publisher.publish_latest("a", key, payload).await,
-                None => publisher.publish("a", payload).await,
-            };
-            assert_eq!(published.unwrap().sequence, number);
-        }
-    });
-    bounded("publishing", futures::future::join_all(published.collect::<Vec<_>>())).await;
-}
-
 /// At both of two servers, with any limits, while streams and keys are lost.
 #[tokio::test]
 async fn a_log_of_keys_agrees_with_a_list_of_all_messages() {
@@ -76,7 +58,8 @@ async fn a_log_of_keys_agrees_with_a_list_of_all_messages() {
                 readers.push(Subscriber::new(&stores[rng.usize(..2)], "a").await);
             }
             let some = rng.usize(1..=some);
-            publish_some(&stores[rng.usize(..2)], &mut model, &mut rng, some).await;
+            let publisher = Publisher::new(stores[rng.usize(..2)].clone());
+            publish_some(&publisher, &mut model, &mut rng, some).await;
             model.retain(messages, bytes);
             match rng.u32(..30) {
                 0 => {

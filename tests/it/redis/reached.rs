@@ -1,9 +1,12 @@
-//! Ways to Redis: a sentinel that knows the master, and TLS.
+//! Ways to Redis: a sentinel or a cluster that knows the master, and TLS.
+
+use bellwire::server::keys::{KeysConfig, RedisKeys};
 
 use super::{
     server::{Redis, Sentinel},
     *,
 };
+use crate::key_tables::{begin, pay};
 
 /// The master is killed, and its replica promoted by a sentinel. The store finds the new master.
 #[tokio::test]
@@ -32,6 +35,51 @@ async fn a_sentinel_leads_to_the_master() {
     let refused = bounded("connecting", refused).await;
     let Err(ConnectError::Unreachable(why)) = refused else { panic!("{refused:?}") };
     assert!(why.contains("no sentinel knows other"), "{why}");
+}
+
+/// Keys are in a store of the cluster's node that has their slot, wherever the store looks first. When
+/// a replica takes the slot over, the store follows.
+#[tokio::test]
+async fn a_cluster_leads_to_the_master() {
+    let nodes = [Redis::in_cluster(), Redis::in_cluster(), Redis::in_cluster()];
+    let [(other, other_port, _), (master, port, bus), (replica, ..)] = &nodes;
+    other.run(&["CLUSTER", "ADDSLOTSRANGE", "0", "8191"]);
+    master.run(&["CLUSTER", "ADDSLOTSRANGE", "8192", "16383"]);
+    for (node, ..) in &nodes {
+        let meet = ["CLUSTER", "MEET", "127.0.0.1", &port.to_string(), &bus.to_string()];
+        node.run(&meet);
+    }
+    let id = master.run(&["CLUSTER", "MYID"]);
+    replica.until(&["CLUSTER", "REPLICATE", &id], |answer| answer == "+OK").await;
+    replica.is_in_sync().await;
+    for (node, ..) in &nodes {
+        node.until(&["CLUSTER", "INFO"], |info| info.contains("cluster_state:ok")).await;
+    }
+
+    // The first one does not answer, and the second one does not have the slot.
+    let urls = ["redis://127.0.0.1:1".to_owned(), format!("redis://127.0.0.1:{other_port}")];
+    let config = patient().cluster(urls);
+    let store = connect_with("redis://replaced", config.clone()).await;
+    let mut subscriber = Subscriber::new(&store, "a").await;
+    let one = publish(&store, "a", "1").await;
+    subscriber.gets(&[message(1, "1")]).await;
+    // All keys of a script are in the slot, also those that only the script names.
+    publish_latest(&store, "b", "x", "1").await;
+    publish_latest(&store, "b", "x", "2").await;
+    bounded("closing", Publisher::new(store.clone()).close("b")).await.unwrap();
+    let keys = bounded("the table", RedisKeys::open(&store, KeysConfig::new())).await.unwrap();
+    assert_eq!(begin(&keys, &pay("a", "40")).await, "Run");
+
+    replica.run(&["CLUSTER", "FAILOVER", "TAKEOVER"]);
+    master.until(&["INFO", "replication"], |info| info.contains("role:slave")).await;
+    let two = publish_again(&store, "a", "2").await;
+    assert!(two.epoch != one.epoch && two.sequence == 1, "{two:?}");
+    subscriber.gets(&[Step::Reset(at(two, 1)), message(1, "2")]).await;
+    // The URL alone leads to a node that does not have the slot.
+    let url = format!("redis://127.0.0.1:{other_port}");
+    let refused = bounded("connecting", RedisTopics::connect_with(&url, patient())).await;
+    let Err(ConnectError::Unreachable(why)) = refused else { panic!("{refused:?}") };
+    assert!(why.contains("Moved"), "{why}");
 }
 
 /// Redis and the store know each other by certificates.

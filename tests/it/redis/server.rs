@@ -39,6 +39,17 @@ impl Redis {
         })
     }
 
+    /// A node of a cluster, its port, and that for other nodes.
+    pub(super) fn in_cluster() -> (Self, u16, u16) {
+        let ((node, port), bus) = on_free_port(|bus| {
+            let port = free_port();
+            let own = ["--port", &port.to_string(), "--bind", "127.0.0.1"];
+            let cluster = ["--cluster-enabled", "yes", "--cluster-port", bus];
+            Self::try_start(&[own, cluster].concat()).map(|node| (node, port))
+        });
+        (node, port, bus)
+    }
+
     /// A server that speaks TLS only, and its port. The files are those of its certificate, its
     /// key, and the certificate by which it knows clients.
     #[cfg(feature = "tls")]
@@ -116,15 +127,19 @@ impl Drop for Redis {
 fn on_free_port<T>(start: impl Fn(&str) -> Result<T, String>) -> (T, u16) {
     let mut log = String::new();
     for _ in 0..20 {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let port = listener.local_addr().expect("an address").port();
-        drop(listener);
+        let port = free_port();
         match start(&port.to_string()) {
             Ok(started) => return (started, port),
             Err(why) => log = why,
         }
     }
     panic!("redis-server ended:\n{log}")
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("an address").port()
 }
 
 /// A sentinel that promotes the replica of the master `shop` when the master is silent.

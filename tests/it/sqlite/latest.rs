@@ -6,6 +6,7 @@ use bellwire_testkit::latest::LatestModel;
 use rusqlite::Connection;
 
 use super::*;
+use crate::latest_per_key::publish_some;
 
 /// What a reader gets for each number from 1 on: the payload, or the reason of a gap in brackets.
 async fn read(store: &SqliteTopics, name: &str) -> Vec<String> {
@@ -21,25 +22,6 @@ async fn read(store: &SqliteTopics, name: &str) -> Vec<String> {
         }
     }
     read
-}
-
-/// Publishes messages at once, so that some of them are in one transaction.
-async fn publish_some(store: &SqliteTopics, model: &mut LatestModel, rng: &mut Rng, some: usize) {
-    let publisher = Publisher::new(store.clone());
-    let published = (0..some).map(|_| {
-        let key = [None, Some("a"), Some("b"), Some("c"), Some("")][rng.usize(..5)];
-        let payload = format!("{} {}", model.next(), "x".repeat(rng.usize(..20)));
-        let number = model.publish(key, &payload);
-        let publisher = publisher.clone();
-        async move {
-            let published = match key {
-                Some(key) => publisher.publish_latest("a", key, payload).await,
-                None => publisher.publish("a", payload).await,
-            };
-            assert_eq!(published.unwrap().sequence, number);
-        }
-    });
-    bounded("publishing", futures::future::join_all(published.collect::<Vec<_>>())).await;
 }
 
 /// Over restarts, kills and new epochs, with any limits.
@@ -63,7 +45,8 @@ async fn a_log_of_keys_agrees_with_a_list_of_all_messages() {
         let mut store = place.open_with(config(&mut rng)).await.unwrap();
         for _ in 0..80 {
             let some = rng.usize(1..=some);
-            publish_some(&store, &mut model, &mut rng, some).await;
+            let publisher = Publisher::new(store.clone());
+            publish_some(&publisher, &mut model, &mut rng, some).await;
             model.retain(messages, bytes);
             match rng.u32(..20) {
                 0 => shut(store).await,
