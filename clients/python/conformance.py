@@ -7,63 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import sys
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, cast
 
 import bellwire
-from bellwire import Client, Config, End, Gap, Message, Position, Reset
-
-ABILITIES = (
-    "testee L3 ack-by-hand addresses after attributes auth cancel counts deadline from in-flight keys "
-    "max-line methods one-way pause probe publish redeliver repeat resend resubscribe strict streams window"
-)
-
-
-def report(event: bytes | str) -> None:
-    """Writes an event, escaped."""
-    data = event.encode() if isinstance(event, str) else event
-    shown = (chr(byte) if 0x20 <= byte < 0x7F and byte != 0x5C else f"\\x{byte:02x}" for byte in data)
-    sys.stdout.write("".join(shown) + "\n")
-    sys.stdout.flush()
-
-
-def with_payload(head: str, payload: bytes) -> bytes:
-    return head.encode() + (b" " + payload if payload else b"")
-
-
-def report_failure(tag: str, error: bellwire.CallError) -> None:
-    match error:
-        case bellwire.Failed():
-            report(f"{tag} error {error.code}")
-        case bellwire.Refused():
-            report(f"{tag} refused {error.code}")
-        case bellwire.NotSent():
-            report(f"{tag} not-sent")
-        case _:
-            report(f"{tag} unknown")
-
-
-class Command:
-    """A command line taken apart."""
-
-    def __init__(self, line: bytes) -> None:
-        line = re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes([int(found[1], 16)]), line)
-        head, _, self.rest = line.partition(b" ")
-        self.word, *options = head.decode().split(";")
-        self.options = dict(option.split("=", 1) for option in options)
-
-    def next(self) -> str:
-        word, _, self.rest = self.rest.partition(b" ")
-        return word.decode()
-
-    def number(self, key: str) -> int | None:
-        return int(self.options[key]) if key in self.options else None
-
-    def seconds(self, key: str) -> float | None:
-        return int(self.options[key]) / 1000 if key in self.options else None
+from bellwire import Client, Position
+from testee import ABILITIES, Command, config, report, report_delivery, report_failure, with_payload
 
 
 class Listener:
@@ -93,20 +44,7 @@ class Listener:
     async def _read(self) -> None:
         assert self.subscription is not None
         async for delivery in self.subscription:
-            self._tell(delivery)
-
-    def _tell(self, delivery: bellwire.Delivery) -> None:
-        match delivery:
-            case Message():
-                word = "again" if delivery.redelivered else "message"
-                report(with_payload(f"{self._tag} {word} {delivery.sequence}", delivery.payload))
-            case Gap():
-                report(f"{self._tag} gap {delivery.first} {delivery.last} {delivery.reason}")
-            case Reset():
-                report(f"{self._tag} reset {delivery.position}")
-            case End():
-                at = f" {delivery.position}" if delivery.position else ""
-                report(f"{self._tag} ended {delivery.reason}{at}")
+            report_delivery(self._tag, delivery)
 
     def pause(self) -> None:
         self._task.cancel()  # nothing is lost: see Subscription.__anext__
@@ -156,7 +94,7 @@ class Testee:
 
     async def _connect(self, command: Command) -> None:
         addresses = command.rest.decode().split(" ")
-        options: dict[str, Any] = {"config": _config(command)}
+        options: dict[str, Any] = {"config": config(command)}
         if "auth" in command.options:
             scheme, _, secret = command.options["auth"].partition(":")
             options["auth"] = {scheme: secret}
@@ -207,7 +145,6 @@ class Testee:
 
     def _call(self, command: Command) -> None:
         tag, method = command.next(), command.next()
-        attributes = {key: value for key, value in command.options.items() if "." in key}
 
         async def call() -> None:
             reply = await self.client.call(
@@ -215,7 +152,7 @@ class Testee:
                 command.rest,
                 deadline=command.seconds("deadline"),
                 key=command.options.get("key"),
-                attributes=attributes,
+                attributes=command.attributes,
             )
             after = f";after={reply.after.topic}:{reply.after.position}" if reply.after else ""
             report(with_payload(f"{tag} reply{after}", reply.payload))
@@ -223,11 +160,9 @@ class Testee:
         self._request(tag, call)
 
     def _one_way(self, command: Command) -> None:
-        attributes = {key: value for key, value in command.options.items() if "." in key}
-
         async def send() -> None:
             try:
-                await self.client.one_way(command.next(), command.rest, attributes=attributes)
+                await self.client.one_way(command.next(), command.rest, attributes=command.attributes)
             except bellwire.NotSent:
                 pass  # it is dropped where it may not be sent
 
@@ -307,18 +242,6 @@ class Testee:
             report(f"{tag} satisfied")
 
         self._spawn(wait())
-
-
-def _config(command: Command) -> Config:
-    limits: dict[str, Any] = {}
-    if "strict" in command.options:
-        limits["strict"] = True
-    for option, name in (("max-line", "max_line"), ("in-flight", "in_flight")):
-        if option in command.options:
-            limits[name] = command.number(option)
-    if "probe" in command.options:
-        limits["probe"] = command.seconds("probe")
-    return Config(**limits)
 
 
 async def main() -> None:

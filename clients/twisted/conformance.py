@@ -6,78 +6,30 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import bellwire
-from bellwire import Config, End, Gap, Message, Position, Reply, Reset
+from bellwire import Position, Reply
 from bellwire_twisted import Client, Subscription
 from twisted.internet import reactor as the_reactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "python"))
+from testee import ABILITIES, Command, config, report, report_delivery, report_failure, with_payload  # noqa: E402
+
 reactor: Any = the_reactor
 
-ABILITIES = (
-    "testee L3 ack-by-hand addresses after attributes auth cancel counts deadline from in-flight keys "
-    "max-line methods one-way pause probe publish redeliver repeat resend resubscribe strict streams window"
-)
 
-
-def report(event: bytes | str) -> None:
-    """Writes an event, escaped."""
-    data = event.encode() if isinstance(event, str) else event
-    shown = (chr(byte) if 0x20 <= byte < 0x7F and byte != 0x5C else f"\\x{byte:02x}" for byte in data)
-    sys.stdout.write("".join(shown) + "\n")
-    sys.stdout.flush()
-
-
-def with_payload(head: str, payload: bytes) -> bytes:
-    return head.encode() + (b" " + payload if payload else b"")
-
-
-def report_failure(failure: Failure, tag: str) -> None:
+def report_outcome(failure: Failure, tag: str) -> None:
     """Reports an outcome that is no reply. A call that was given up has none."""
-    match failure.value:
-        case CancelledError():
-            pass
-        case bellwire.Failed(code=code):
-            report(f"{tag} error {code}")
-        case bellwire.Refused(code=code):
-            report(f"{tag} refused {code}")
-        case bellwire.NotSent():
-            report(f"{tag} not-sent")
-        case bellwire.Unknown():
-            report(f"{tag} unknown")
-        case _:
-            failure.raiseException()
-
-
-class Command:
-    """A command line taken apart."""
-
-    def __init__(self, line: bytes) -> None:
-        line = re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes([int(found[1], 16)]), line)
-        head, _, self.rest = line.partition(b" ")
-        self.word, *options = head.decode().split(";")
-        self.options = dict(option.split("=", 1) for option in options)
-
-    def next(self) -> str:
-        word, _, self.rest = self.rest.partition(b" ")
-        return word.decode()
-
-    def number(self, key: str) -> int | None:
-        return int(self.options[key]) if key in self.options else None
-
-    def seconds(self, key: str) -> float | None:
-        return int(self.options[key]) / 1000 if key in self.options else None
-
-    @property
-    def attributes(self) -> dict[str, str]:
-        """The attributes of the application."""
-        return {key: value for key, value in self.options.items() if "." in key}
+    if isinstance(failure.value, bellwire.CallError):
+        report_failure(tag, failure.value)
+    elif not isinstance(failure.value, CancelledError):
+        failure.raiseException()
 
 
 class Reader:
@@ -100,7 +52,7 @@ class Reader:
         self._tell()
 
     def on_failure(self, failure: Failure) -> None:
-        self._outcome = lambda: report_failure(failure, self._tag)
+        self._outcome = lambda: report_outcome(failure, self._tag)
         self._tell()
 
     def take(self) -> None:
@@ -149,7 +101,7 @@ class Testee:
             scheme, _, secret = command.options["auth"].partition(":")
             auth = {scheme: secret}
         reconnect = "reconnect" in command.options
-        self._client = Client(*addresses, auth=auth, reconnect=reconnect, config=_config(command))
+        self._client = Client(*addresses, auth=auth, reconnect=reconnect, config=config(command))
         self._client.startService()
         self._client.whenConnected().addCallbacks(self._is_connected, lambda _: None)
         self._client.whenEnded().addCallback(self._has_ended)
@@ -174,7 +126,7 @@ class Testee:
     def _request(self, tag: str, asked: Deferred[Any], told: Callable[[Any], object]) -> None:
         self._calls[tag] = asked
         asked.addCallback(told)
-        asked.addErrback(report_failure, tag)
+        asked.addErrback(report_outcome, tag)
 
     def _call(self, command: Command) -> None:
         tag, method = command.next(), command.next()
@@ -235,7 +187,7 @@ class Testee:
 
         asked = self.client.subscribe(
             topic,
-            lambda delivery: _tell(tag, delivery),
+            lambda delivery: report_delivery(tag, delivery),
             start=command.options.get("from"),
             window=command.number("window"),
             slow=cast("Literal['gap', 'latest', 'close'] | None", command.options.get("slow")),
@@ -262,32 +214,6 @@ class Testee:
         tag, subscription = command.next(), self._subscriptions[command.next()]
         seen = subscription.seen(Position.parse(command.next()))
         seen.addCallback(lambda _: report(f"{tag} satisfied"))
-
-
-def _tell(tag: str, delivery: bellwire.Delivery) -> None:
-    match delivery:
-        case Message():
-            word = "again" if delivery.redelivered else "message"
-            report(with_payload(f"{tag} {word} {delivery.sequence}", delivery.payload))
-        case Gap():
-            report(f"{tag} gap {delivery.first} {delivery.last} {delivery.reason}")
-        case Reset():
-            report(f"{tag} reset {delivery.position}")
-        case End():
-            at = f" {delivery.position}" if delivery.position else ""
-            report(f"{tag} ended {delivery.reason}{at}")
-
-
-def _config(command: Command) -> Config:
-    limits: dict[str, Any] = {}
-    if "strict" in command.options:
-        limits["strict"] = True
-    for option, name in (("max-line", "max_line"), ("in-flight", "in_flight")):
-        if option in command.options:
-            limits[name] = command.number(option)
-    if "probe" in command.options:
-        limits["probe"] = command.seconds("probe")
-    return Config(**limits)
 
 
 def read() -> None:
