@@ -33,3 +33,15 @@ pub(crate) enum Command {
     Completions(shell::CompletionsArgs),
     Man(shell::ManArgs),
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+}
