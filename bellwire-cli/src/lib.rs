@@ -52,31 +52,30 @@ pub fn main() -> ExitCode {
 }
 
 fn run(Args { command }: Args) -> Result<ExitCode, Failed> {
-    // Connections and a screen need no second thread; only `bench` and `serve` have more work.
-    let threads = match &command {
-        Command::Bench(args) => return bench::run_command(args),
-        Command::Serve(_) => runtime::Builder::new_multi_thread().enable_all().build(),
-        _ => runtime::Builder::new_current_thread().enable_all().build(),
-    };
-    let runtime = threads.map_err(|error| Failed::other(format!("no runtime: {error}")))?;
-    let code = runtime.block_on(start(command));
-    // A blocking read of stdin cannot be stopped, so it must not delay the end.
-    runtime.shutdown_background();
-    code
-}
-
-async fn start(command: Command) -> Result<ExitCode, Failed> {
     match command {
-        Command::Call(args) => call::run(args).await,
-        Command::Listen(args) => listen::run(args).await,
-        Command::Publish(args) => publish::run(args).await,
-        Command::Methods(args) => methods::run(args).await,
-        Command::Monitor(args) => monitor::run(args).await,
-        Command::Top(args) => top::run(args).await,
+        Command::Call(args) => block_on(call::run(args)),
+        Command::Listen(args) => block_on(listen::run(args)),
+        Command::Publish(args) => block_on(publish::run(args)),
+        Command::Methods(args) => block_on(methods::run(args)),
+        Command::Monitor(args) => block_on(monitor::run(args)),
+        Command::Top(args) => block_on(top::run(args)),
         Command::Bench(args) => bench::run_command(&args),
-        Command::Serve(args) => serve::run(args).await,
+        Command::Serve(args) => block_on(serve::run(args)),
         Command::Context(args) => context::run(args),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args),
     }
+}
+
+/// Runs a subcommand. One thread is enough: what takes long waits for the network, and the commands
+/// of `serve` are processes.
+fn block_on(
+    subcommand: impl Future<Output = Result<ExitCode, Failed>>,
+) -> Result<ExitCode, Failed> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failed::other(format!("no runtime: {error}")))?;
+    let ended = runtime.block_on(subcommand);
+    // A blocking read of stdin cannot be stopped, so it must not delay the end.
+    runtime.shutdown_background();
+    ended
 }

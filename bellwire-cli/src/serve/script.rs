@@ -21,8 +21,6 @@ use tokio::{
     time::timeout,
 };
 
-use crate::escape;
-
 /// The bytes at the end of stderr that are kept.
 const STDERR_KEPT: usize = 4 << 10;
 /// The bytes of the last line that a caller gets.
@@ -183,7 +181,8 @@ async fn read_end(stderr: Option<impl AsyncRead + Unpin>) -> Result<Vec<u8>, Fai
 fn reason(status: ExitStatus, errors: &[u8]) -> String {
     let lines = errors.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
     match lines.rev().find(|line| !line.is_empty()) {
-        Some(line) => escape::cut(line, REASON_SHOWN),
+        // Clients escape what they show.
+        Some(line) => String::from_utf8_lossy(&line[..line.len().min(REASON_SHOWN)]).into_owned(),
         None => match (status.code(), status.signal()) {
             (Some(code), _) => format!("exit code {code}"),
             (None, Some(signal)) => format!("killed by signal {signal}"),

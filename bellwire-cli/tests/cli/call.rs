@@ -40,14 +40,15 @@ async fn outcomes_have_exit_codes_and_hints() {
     cli.run(&["call", "fail"]).await.failed(3, &["broken", "as planned"]);
     cli.run(&["call", "nosuch"]).await.failed(4, &["unknown-method", "bellwire methods"]);
     cli.run(&["call", "echo", "--attr", "app.refuse=1"]).await.failed(4, &["refused as asked for"]);
-    cli.run(&["call", "cut"]).await.failed(5, &["deadline", "may have run"]);
+    cli.run(&["call", "late"]).await.failed(5, &["deadline", "may have run"]);
     cli.run(&["call", "count"]).await.failed(5, &["--stream"]);
     cli.run(&["call", "wait", "--deadline", "50ms"]).await.failed(8, &["--deadline"]);
     cli.run(&["call", "echo", "x", "--json"]).await.failed(2, &["not JSON"]);
     let text = cli.run(&["call", "session", "--json"]).await;
     text.failed(1, &["the reply is not JSON", "the method ran"]);
     let nobody = Cli::at(&nobody()).run(&["call", "echo", "--connect-timeout", "100ms"]).await;
-    nobody.failed(6, &["no connection to 127.0.0.1", "from BELLWIRE_ADDR", "is the server running"]);
+    nobody
+        .failed(6, &["no connection to 127.0.0.1", "from BELLWIRE_ADDR", "is the server running"]);
     let lost = Cli::at(&server_that_hangs_up().await).run(&["call", "echo"]).await;
     lost.failed(7, &["may have run", "--idempotent"]);
 }

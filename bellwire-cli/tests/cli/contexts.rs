@@ -20,11 +20,16 @@ async fn contexts_are_added_listed_used_and_removed() {
     cli.run(&["context", "add", "test", "--addr", "c:3", "--tls", "--tls-name", "d"]).await.ok();
     let list = cli.run(&["context", "list"]).await;
     let token = cli.home.path().join("token");
-    assert_eq!(list.ok(), format!("* prod  a:1,b:2  token {}\n  test  c:3  tls\n", token.display()));
+    assert_eq!(
+        list.ok(),
+        format!("* prod  a:1,b:2  token {}\n  test  c:3  tls\n", token.display())
+    );
     cli.run(&["context", "use", "test"]).await.ok();
     assert!(cli.run(&["context", "list"]).await.ok().contains("* test"));
     cli.run(&["context", "remove", "prod"]).await.ok();
-    cli.run(&["context", "remove", "prod"]).await.failed(2, &["no context prod", "there are: test"]);
+    cli.run(&["context", "remove", "prod"])
+        .await
+        .failed(2, &["no context prod", "there are: test"]);
     let gone = cli.run(&["context", "remove", "test"]).await;
     assert!(gone.stderr.contains("now there is none"), "{gone:?}");
     cli.run(&["context", "add", "a b", "--addr", "c:3"]).await.failed(2, &["letters, digits"]);
@@ -48,7 +53,8 @@ async fn file_is_for_its_owner_and_has_no_token() {
 /// Option, environment, context, default: in this order.
 #[tokio::test]
 async fn address_comes_from_the_most_explicit_place() {
-    let [a, b, c] = [TestServer::start().await, TestServer::start().await, TestServer::start().await];
+    let [a, b, c] =
+        [TestServer::start().await, TestServer::start().await, TestServer::start().await];
     let cli = Cli::new();
     cli.run(&["context", "add", "one", "--addr", &a.address]).await.ok();
     cli.run(&["context", "add", "two", "--addr", &b.address]).await.ok();
@@ -74,7 +80,9 @@ async fn address_comes_from_the_most_explicit_place() {
 async fn token_comes_from_a_file_the_environment_or_stdin() {
     let server = guarded().await;
     let cli = Cli::at(&server.address);
-    cli.run(&["methods"]).await.failed(6, &["requires credentials", "--token-file", "BELLWIRE_TOKEN"]);
+    cli.run(&["methods"])
+        .await
+        .failed(6, &["requires credentials", "--token-file", "BELLWIRE_TOKEN"]);
     let file = cli.file("token", "5f1c-secret\n");
     let warned = cli.run(&["methods", "--token-file", &file]).await;
     assert!(warned.ok().contains("echo") && warned.stderr.contains("chmod 600"), "{warned:?}");
@@ -86,7 +94,9 @@ async fn token_comes_from_a_file_the_environment_or_stdin() {
     refused.failed(6, &["refused the credentials", "is the token right"]);
     assert!(!refused.stderr.contains("5f1c"), "{refused:?}");
     cli.run(&["methods", "--token-file", &file]).await.ok();
-    cli.run(&["methods", "--token-file", "none"]).await.failed(1, &["cannot read the token file none"]);
+    cli.run(&["methods", "--token-file", "none"])
+        .await
+        .failed(1, &["cannot read the token file none"]);
 }
 
 /// The token of the current context is for the servers of that context only.
@@ -95,7 +105,9 @@ async fn token_of_a_context_is_not_sent_elsewhere() {
     let (prod, other) = (guarded().await, guarded().await);
     let cli = Cli::new();
     cli.file("token", "5f1c-secret\n");
-    cli.run(&["context", "add", "prod", "--addr", &prod.address, "--token-file", "token"]).await.ok();
+    cli.run(&["context", "add", "prod", "--addr", &prod.address, "--token-file", "token"])
+        .await
+        .ok();
     cli.run(&["methods"]).await.ok();
     let elsewhere = cli.run(&["methods", "--addr", &other.address]).await;
     elsewhere.failed(6, &["requires credentials"]);

@@ -22,9 +22,16 @@ const ANYTHING: &str = "…";
 async fn transcripts_are_what_a_user_sees() {
     let cli = Cli::new();
     let (_server, address) = offers_server(&cli).await;
-    let mut wrong = Vec::new();
+    let (mut wrong, mut in_background) = (Vec::new(), Vec::new());
     for (command, expected) in steps(DOCUMENT) {
-        let shown = shell(&cli, &address, &command).await;
+        let shown = match command.strip_suffix('&') {
+            None => shell(&cli, &address, &command).await,
+            Some(command) => {
+                let (shown, child) = begin(&cli, &address, command, expected.lines().count()).await;
+                in_background.push(child);
+                shown
+            }
+        };
         let shown = shown.replace(&address, "127.0.0.1:7440");
         if !matches(&shown, &expected) {
             wrong.push(format!("$ {command}\nexpected:\n{expected}shown:\n{shown}"));
@@ -45,10 +52,8 @@ fn steps(document: &str) -> Vec<(String, String)> {
             (_, Some(command)) => steps.push((command.into(), String::new())),
             (output, None) => {
                 let (command, expected) = steps.last_mut().expect("a command comes first");
-                match command.ends_with('\\') {
-                    true => *command += &format!("\n{output}"),
-                    false => *expected += &format!("{output}\n"),
-                }
+                assert!(!command.ends_with('\\'), "a command is one line");
+                *expected += &format!("{output}\n");
             }
         }
     }
@@ -75,22 +80,42 @@ fn is_like(line: &str, expected: &str) -> bool {
     rest.is_empty()
 }
 
+/// What a command shows.
 async fn shell(cli: &Cli, address: &str, command: &str) -> String {
+    let output = in_folder(cli, address, command).output();
+    let output = bounded(command, output).await.expect("a shell");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Starts a command. Returns its first lines, and the command, which goes on.
+async fn begin(cli: &Cli, address: &str, command: &str, lines: usize) -> (String, Child) {
+    let command = format!("exec {command}");
+    let mut child = in_folder(cli, address, &command).spawn().expect("a shell");
+    let mut output = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let mut shown = String::new();
+    for _ in 0..lines {
+        let line = bounded(&command, output.next_line()).await.expect("text");
+        shown += &format!("{}\n", line.unwrap_or_default());
+    }
+    (shown, child)
+}
+
+fn in_folder(cli: &Cli, address: &str, command: &str) -> Command {
     let program = Path::new(env!("CARGO_BIN_EXE_bellwire"));
     let path = std::env::var("PATH").unwrap_or_default();
     let path = format!("{}:{path}", program.parent().expect("a folder").display());
-    // Only the first lines have the default address; the server of this test has another.
-    let output = Command::new("sh")
+    let mut shell = Command::new("sh");
+    shell
         .args(["-c", &format!("exec 2>&1; {command}")])
         .current_dir(cli.home.path())
         .env("PATH", path)
         .env("XDG_CONFIG_HOME", cli.home.path())
+        // The default address is another server's.
         .env("BELLWIRE_ADDR", address)
         .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    let output = bounded(command, output).await.expect("a shell");
-    String::from_utf8_lossy(&output.stdout).into_owned()
+        .stdout(Stdio::piped())
+        .kill_on_drop(true);
+    shell
 }
 
 /// An `offers_server` on a free port: `cargo test` builds the examples, too.

@@ -29,7 +29,8 @@ async fn count_and_start_are_chosen() {
     let lines: Vec<_> = last.ok().lines().collect();
     assert_eq!(lines.len(), 2);
     let position = lines[0].strip_suffix(" 4").expect("number 4");
-    let from = cli.run(&["listen", "news", "--from", position, "-C", "1", "--format", "json"]).await;
+    let from =
+        cli.run(&["listen", "news", "--from", position, "-C", "1", "--format", "json"]).await;
     assert!(from.ok().contains(r#""payload":"4","sequence":4"#), "{from:?}");
     let several = cli.run(&["listen", "news", "weather", "--from", position]).await;
     several.failed(2, &["one topic"]);

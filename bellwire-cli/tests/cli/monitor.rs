@@ -22,7 +22,8 @@ async fn both_directions_are_shown_without_credentials() {
     while !seen.last().is_some_and(|line: &String| line.ends_with("- closed")) {
         seen.push(monitor.line().await);
     }
-    let has = |part: &str| assert!(seen.iter().any(|line| line.contains(part)), "{part}: {seen:#?}");
+    let has =
+        |part: &str| assert!(seen.iter().any(|line| line.contains(part)), "{part}: {seen:#?}");
     has("#1 - connected");
     has("#1 < * /hello;version=1;");
     has("#1 > 1 /auth token [redacted]");

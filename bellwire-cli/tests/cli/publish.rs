@@ -56,7 +56,8 @@ async fn refusal_names_the_line_and_what_to_do() {
     cli.run(&["publish", "no spaces", "x"]).await.failed(2, &["topic"]);
     let server = TestServer::start().await;
     let long = format!("short\n{}\n", "x".repeat(70_000));
-    let lines = Cli::at(&server.address).run_with(&["publish", "t", "--lines"], long.as_bytes()).await;
+    let lines =
+        Cli::at(&server.address).run_with(&["publish", "t", "--lines"], long.as_bytes()).await;
     lines.failed(6, &["line 2 (1 are published", "65535"]);
 }
 

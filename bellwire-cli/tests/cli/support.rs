@@ -9,7 +9,7 @@ use std::{
 use bellwire::{
     Failure, Publisher, Router, Server, ServerConfig, ServerHandle, Session, Streamed, handler,
     protocol::Code,
-    server::RequestParts,
+    server::{HandlerFuture, Next, Rejection, RequestParts},
 };
 use bytes::Bytes;
 use futures::stream;
@@ -228,12 +228,6 @@ impl TestServer {
 }
 
 fn router() -> Router {
-    let tagged = |parts: &RequestParts<'_>, next: bellwire::server::Next<'_>| {
-        match parts.attributes().get("app.refuse") {
-            Some(_) => Err(bellwire::server::Rejection::bad_attribute("refused as asked for")),
-            None => next.run(),
-        }
-    };
     let fail = async || Err::<String, _>(Failure::new(Code::from_static("broken"), "as planned"));
     let wait = async || std::future::pending::<String>().await;
     let count = async |to: String| {
@@ -243,11 +237,19 @@ fn router() -> Router {
         .method("echo", handler(async |payload: Bytes| payload).doc("BYTES: the same again"))
         .method("fail", fail)
         .method("wait", wait)
-        .method("cut", handler(wait).handler_time(Duration::from_millis(20)))
+        .method("late", handler(wait).handler_time(Duration::from_millis(20)))
         .method("count", count)
         .method("session", async |session: Session| session.id().to_string())
         .method("once", async || run_number())
-        .layer(tagged)
+        .layer(refuse_if_asked)
+}
+
+/// Refuses requests with the attribute `app.refuse`.
+fn refuse_if_asked(request: &RequestParts<'_>, next: Next<'_>) -> Result<HandlerFuture, Rejection> {
+    match request.attributes().get("app.refuse") {
+        Some(_) => Err(Rejection::bad_attribute("refused as asked for")),
+        None => next.run(),
+    }
 }
 
 /// A number that differs from run to run of a handler.

@@ -27,8 +27,7 @@ async fn figures_of_the_server_are_shown() {
     has("of 512.0 MiB buffered");
     has("client ");
     has("127.0.0.1:");
-    let rows: Vec<Vec<_>> =
-        text.lines().map(|line| line.split_whitespace().collect()).collect();
+    let rows: Vec<Vec<_>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
     assert!(rows.contains(&vec!["news", "0.0", "4", "28", "B", "1"]), "{text}");
     let place = |name| text.find(&format!("\n{name} ")).expect("a row");
     assert!(place("news") < place("weather"), "the busiest first: {text}");
