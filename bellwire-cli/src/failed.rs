@@ -104,7 +104,15 @@ impl Failed {
 
 impl From<CallError> for Failed {
     fn from(error: CallError) -> Self {
-        let failed = Self::new(exit_of(&error), &error);
+        let what = match &error {
+            CallError::Unknown(Unknown::Streamed) => {
+                "the reply is a stream, and one line was expected; the request was cancelled, and may \
+                 have run"
+                    .into()
+            }
+            _ => error.to_string(),
+        };
+        let failed = Self::new(exit_of(&error), what);
         match hint_of(&error) {
             Some(hint) => failed.hint(hint),
             None => failed,
