@@ -54,12 +54,12 @@ fn is_gone(file: &Path) -> bool {
 async fn time_and_output_are_bounded_and_what_was_started_is_killed() {
     let cli = Cli::new();
     let hang = "hang=sleep 600 & echo $! > hang.pid; wait";
-    let flood = "flood=yes & echo $! > flood.pid; wait";
+    let flood = "flood=sh -c 'echo $$ > flood.pid; exec yes' & wait";
     let options = ["--method", hang, "--method", flood, "--method", "exact=printf 12345678"];
-    let limits = ["--timeout", "300ms", "--max-output", "8"];
+    let limits = ["--timeout", "2s", "--max-output", "8"];
     let (_server, address) = cli.serve(&[&options[..], &limits].concat()).await;
     let cli = cli.with("BELLWIRE_ADDR", &*address);
-    cli.run(&["call", "hang"]).await.failed(3, &["timeout", "300ms", "was killed"]);
+    cli.run(&["call", "hang"]).await.failed(3, &["timeout", "2s", "was killed"]);
     cli.run(&["call", "flood"]).await.failed(3, &["too-large", "more than 8 bytes"]);
     assert_eq!(cli.run(&["call", "exact"]).await.ok(), "12345678\n");
     for file in ["hang.pid", "flood.pid"] {
