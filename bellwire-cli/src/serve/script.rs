@@ -76,7 +76,7 @@ impl Script {
     pub(crate) async fn run(&self, caller: Principal, payload: Bytes) -> Result<Vec<u8>, Failure> {
         let Slots { limits, processes, .. } = &*self.slots;
         let _place = processes.acquire().await.map_err(|_| internal("no process is free"))?;
-        let mut process = Process::start(&self, &caller)?;
+        let mut process = Process::start(self, &caller)?;
         match timeout(limits.time, process.answer(payload, limits.output)).await {
             Ok(answer) => answer,
             Err(_) => Err(Failure::new(
