@@ -11,7 +11,7 @@ cd "$(dirname "$0")/../fuzz"
 
 seconds=${1:-}
 [ $# -gt 0 ] && shift
-[ $# -gt 0 ] || set -- line client reconnect server cores
+[ $# -gt 0 ] || set -- line client reconnect server cores ws
 
 for target in "$@"; do
     case $target in

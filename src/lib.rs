@@ -195,7 +195,7 @@
 //! - [`ClientConfig`] and [`ServerConfig`]: every bound, with its default.
 //! - [`protocol`]: lines and names, for your own tools and clients.
 //! - In the repository, and in the source of the package: PROTOCOL.md (sections 1 to 10) and
-//!   docs/protocol/ (sections 11 to 22) specify the wire. These docs name their sections, and an id
+//!   docs/protocol/ (sections 11 to 24) specify the wire. These docs name their sections, and an id
 //!   such as `S3.4` is the fourth rule for servers in section 3. SECURITY.md says what peers may do,
 //!   and how each threat is held off.
 //!
@@ -267,6 +267,7 @@
 //! - `metrics`: statistics and handler times, for the `metrics` facade.
 //! - `stats-method`: the method `bellwire.stats`, which `bellwire top` calls, `Server::stats_method`.
 //! - `store-suite`: the suite that a topic store of your own has to pass, `topic::suite`.
+//! - `ws`: WebSockets on both sides, for web pages, `ws`; with `tls` also `wss`.
 //! - `unstable-core`: the parts in `unstable`, which may change in any release.
 
 mod client;
@@ -293,6 +294,10 @@ pub mod tls;
 pub mod topic;
 #[cfg(feature = "unstable-core")]
 pub mod unstable;
+#[cfg(feature = "ws")]
+pub mod ws;
+#[cfg(feature = "ws")]
+mod ws_stream;
 
 #[cfg(feature = "json")]
 pub use client::JsonCodec;

@@ -25,6 +25,15 @@ pub mod server {
     };
 }
 
+/// Frames of WebSockets, without a transport and without what bellwire puts into them.
+#[cfg(feature = "ws")]
+pub mod ws {
+    pub use crate::ws_stream::{
+        decoder::{Decoder, Step},
+        frame::{Opcode, Role, encode},
+    };
+}
+
 /// One connection of a client, without a transport and without a runtime.
 ///
 /// [`by_hand`](client::by_hand) makes a client with one such connection. [`dialer`](client::dialer)

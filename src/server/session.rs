@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::{
     coop::consume_budget,
-    protocol::{Code, Epoch, Time},
+    protocol::{Code, Time},
     server::{
         access::principal::{ANONYMOUS, Principal},
         buffered::{Buffered, Holding},
@@ -15,7 +15,7 @@ use crate::{
         mailbox::Mailbox,
         peer_addr::PeerAddr,
     },
-    sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, OnceLock, Ordering},
+    sync::{Arc, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, OnceLock, Ordering},
 };
 
 /// The state of one connection, from [`Session::stats`].
@@ -88,8 +88,8 @@ struct SessionInner {
     behind: AtomicU64,
     /// Set once, by the transport's handshake or by `/auth`.
     principal: OnceLock<Principal>,
-    /// The table of keys that `/hello` announced.
-    key_store: OnceLock<Epoch>,
+    /// The number of the table of keys that `/hello` announced; 0 for none.
+    key_store: AtomicU32,
     /// Whether its requests may still publish.
     may_publish: AtomicBool,
     ending: Ending,
@@ -166,14 +166,13 @@ impl Session {
         let _ = self.0.principal.set(principal);
     }
 
-    /// The table of keys that `/hello` announced.
-    pub(super) fn key_store(&self) -> Option<Epoch> {
-        self.0.key_store.get().copied()
+    /// The number of the table of keys that `/hello` announced; 0 for none.
+    pub(super) fn key_store(&self) -> u32 {
+        self.0.key_store.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_key_store(&self, store: Epoch) {
-        // A connection has one `/hello`.
-        let _ = self.0.key_store.set(store);
+    pub(super) fn set_key_store(&self, number: u32) {
+        self.0.key_store.store(number, Ordering::Relaxed);
     }
 
     /// Ends the connection's subscription to `topic`, from any task. The client is sent `/end` with

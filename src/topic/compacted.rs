@@ -82,6 +82,12 @@ impl Compacted {
         self.evict(retention);
     }
 
+    /// The numbers from the next one up to that before `next` were replaced.
+    #[cfg(any(feature = "redis", feature = "sqlite"))]
+    pub(super) fn replace_to(&mut self, next: u64) {
+        self.next = next;
+    }
+
     /// Drops the oldest lines over the limits. The newest line always stays.
     fn evict(&mut self, retention: Retention) {
         while self.lines.len() > 1

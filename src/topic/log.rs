@@ -127,6 +127,15 @@ impl Log {
         self.append_compacted(Some(key.into()), stuffed, stamp)
     }
 
+    /// The numbers from the next one up to that before `next` were replaced.
+    #[cfg(any(feature = "redis", feature = "sqlite"))]
+    pub(super) fn replace_to(&mut self, next: u64) {
+        self.compact();
+        if let Some(compacted) = &mut self.compacted {
+            compacted.replace_to(next);
+        }
+    }
+
     fn append_compacted(&mut self, key: Option<Arc<[u8]>>, stuffed: &[u8], stamp: u64) -> u64 {
         let sequence = self.window().next;
         let line = encoded(&self.prefix, sequence, stuffed);

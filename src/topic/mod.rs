@@ -326,7 +326,7 @@ pub enum PublishError {
     /// `RedisTopics::publish_once` returns it.
     Outdated,
     /// The store cannot keep the latest message of each key
-    /// ([`Publisher::publish_latest`]).
+    /// ([`Publisher::publish_latest`]). The stores of this crate can.
     Unsupported,
     /// The store failed.
     Unavailable(Unavailable),

@@ -145,6 +145,9 @@ impl Publisher {
     /// `replaced`, which is no [loss](crate::Subscribe::fail_on_loss): it also gets the message that
     /// replaced them. A subscriber that keeps up gets every message.
     ///
+    /// All stores of this crate can do it. What was replaced stays so over restarts of a durable
+    /// store. If that loses or damages a message, the gap has another cause.
+    ///
     /// The limits on what a topic retains hold for the messages that it has not replaced. Over them
     /// the oldest leave, whatever their keys are. Subscribers do not see the key, so the payload has
     /// to name what the message is about.
@@ -161,9 +164,9 @@ impl Publisher {
     /// ```
     ///
     /// # Errors
-    /// As [`publish`](Self::publish); [`PublishError::Unsupported`] if the topic store does not know
-    /// keys. [`MemoryTopics`] does. [`PublishError::TooLarge`] also if the key is longer than a line
-    /// may be.
+    /// As [`publish`](Self::publish); [`PublishError::Unsupported`] if the topic store is one of
+    /// another crate and does not know keys. [`PublishError::TooLarge`] also if the key is longer than
+    /// a line may be.
     ///
     /// # Cancel safety
     /// As `publish`.

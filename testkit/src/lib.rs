@@ -5,12 +5,12 @@
 //! - Transports that fail: [`proxy`], [`cutting`], [`faulty`].
 //! - Checks: [`history`] says which guarantees a recorded run breaks; [`harness`] has the
 //!   properties that hold for any bytes; [`document`] and [`transcript`] read PROTOCOL.md and
-//!   docs/protocol.
+//!   docs/protocol; [`latest`] says what a topic of keys has to hold.
 //! - Whole runs: [`cores`] and [`simulation`] by seed, [`session`] with its cuts ([`case`]).
 //! - [`hot_path`] makes calls and deliveries whose allocations and instructions are counted.
 //! - [`bound`] names a test that hangs, and checks a deadline from both sides.
 //!
-//! [`history`], [`lines`], [`proxy`] and [`cutting`] check the crate, so they do not use it.
+//! [`history`], [`latest`], [`lines`], [`proxy`] and [`cutting`] check the crate, so they do not use it.
 
 mod asked;
 pub mod bound;
@@ -24,6 +24,7 @@ pub mod faulty;
 pub mod harness;
 pub mod history;
 pub mod hot_path;
+pub mod latest;
 pub mod lines;
 #[cfg(unix)]
 pub mod load;

@@ -71,3 +71,5 @@ mod streams;
 mod threats;
 mod tls;
 mod topics;
+#[cfg(feature = "ws")]
+mod ws;

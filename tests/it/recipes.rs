@@ -334,6 +334,48 @@ mod drain {
     }
 }
 
+#[cfg(feature = "ws")]
+mod browser {
+    // recipe browser
+    use std::io;
+
+    use bellwire::{
+        Router, Server,
+        ws::{Origins, WsConfig, WsListener},
+    };
+    use tokio::net::TcpListener;
+
+    /// Pages of this server's own host and port may connect, and those of `page`.
+    async fn serve_pages(page: &str, address: &str, router: Router) -> io::Result<()> {
+        let config = WsConfig::new().path("/bellwire").origins(Origins::list([page]));
+        let listener = WsListener::new(TcpListener::bind(address).await?, config);
+        Server::new(listener).serve(router).await
+    }
+    // end
+
+    use super::{Client, within};
+
+    #[tokio::test]
+    async fn a_browser() {
+        within(async {
+            // A port that was free a moment ago.
+            let address = TcpListener::bind("127.0.0.1:0").await?.local_addr()?.to_string();
+            let url = format!("ws://{address}/bellwire");
+            let router = Router::new().method("ping", async || "pong");
+            let serving = tokio::spawn(async move {
+                serve_pages("https://offers.example", &address, router).await
+            });
+            let builder = Client::builder().address(url);
+            let client = builder.connector(bellwire::ws::WsConnector::new()).connect_lazily();
+            assert_eq!(client.call("ping", "").await?, "pong");
+            client.close().await?;
+            serving.abort();
+            Ok(())
+        })
+        .await;
+    }
+}
+
 mod test {
     // recipe test
     use std::{error::Error, time::Duration};

@@ -4,7 +4,9 @@
 //! Each test starts a `redis-server` of its own.
 
 mod faults;
+mod keyed;
 pub(crate) mod keys;
+mod latest;
 mod reached;
 mod server;
 
@@ -74,6 +76,12 @@ async fn try_publish(
 
 async fn publish(store: &RedisTopics, name: &str, payload: &str) -> Published {
     try_publish(store, name, payload).await.unwrap()
+}
+
+async fn publish_latest(store: &RedisTopics, name: &str, key: &str, payload: &str) -> Published {
+    let (key, payload) = (key.to_owned(), payload.to_owned());
+    let publisher = Publisher::new(store.clone());
+    bounded("publishing", publisher.publish_latest(name, key, payload)).await.unwrap()
 }
 
 /// Publishes once Redis is back. The first attempts meet a connection that is lost, or none.
@@ -567,6 +575,41 @@ async fn eviction_never_gives_wrong_messages() {
     }
 }
 
+/// The commands that the docs of the store name are all that its user needs.
+#[tokio::test]
+async fn the_documented_commands_are_enough() {
+    let docs = include_str!("../../src/topic/redis/mod.rs");
+    let (_, list) = docs.split_once("needs the commands").unwrap();
+    let (list, _) = list.split_once("on keys").unwrap();
+    let commands = list.split('`').skip(1).step_by(2);
+    let commands: Vec<_> = commands.map(|name| format!("+{}", name.to_lowercase())).collect();
+    let redis = Redis::start();
+    let user = ["ACL", "SETUSER", "store", "on", ">secret", "~bellwire*", "&bellwire*", "-@all"];
+    redis.run(&user.into_iter().chain(commands.iter().map(|it| &**it)).collect::<Vec<_>>());
+    let config = patient().retained_messages(2).topics(1).tail_bytes(0);
+    let store = connect_with(&format!("{}?user=store&pass=secret", url(&redis)), config).await;
+    let mut subscriber = Subscriber::new(&store, "a").await;
+    for payload in ["1", "2", "3"] {
+        publish(&store, "a", payload).await;
+        subscriber.gets(&[message(payload.parse().unwrap(), payload)]).await;
+    }
+    publish_latest(&store, "a", "x", "4").await;
+    publish_latest(&store, "a", "x", "5").await;
+    publish_latest(&store, "a", "y", "6").await;
+    let last = bounded("once", store.publish_once("p", 1, "a", "7")).await.unwrap();
+    assert!(store.has_room_for(&topic("a")) && !store.has_room_for(&topic("b")));
+    let mut late = Subscriber::resume(&store, "a", at(last, 1));
+    late.gets(&[gap(1, 5), message(6, "6"), message(7, "7")]).await;
+    let mut behind = Subscriber::resume(&store, "a", at(last, 5));
+    window(&mut behind.reader).await;
+    bounded("closing", Publisher::new(store.clone()).close("a")).await.unwrap();
+    behind.gets(&[gap(5, 5), message(6, "6"), message(7, "7"), Step::Closed]).await;
+    publish(&store, "a", "again").await;
+    redis.run(&["DEL", STREAM]);
+    store.sweep();
+    redis.until(&["HEXISTS", HEADS, "a"], |answer| answer == ":0").await;
+}
+
 /// A topic whose messages have expired goes on with its number.
 #[tokio::test]
 async fn an_expired_topic_goes_on() {
@@ -748,7 +791,8 @@ mod suite {
         type Store = RedisTopics;
 
         fn capabilities(&self) -> Capabilities {
-            Capabilities::new().by_count().by_bytes().closing().counting().limiting().durable()
+            let retention = Capabilities::new().by_count().by_bytes();
+            retention.closing().counting().limiting().replacing().durable()
         }
 
         async fn open(&mut self, limits: Limits) -> RedisTopics {

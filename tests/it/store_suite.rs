@@ -20,20 +20,14 @@ use self::{
 /// The bound of cases that are expected to hang.
 const HANGS: Duration = Duration::from_secs(2);
 
-/// Whether a case is for stores that know keys.
-fn of_keys(case: &str) -> bool {
-    case.starts_with("latest-per-key")
-}
-
 struct Memory;
 
 const fn of_memory() -> Capabilities {
     Capabilities::new().by_count().by_bytes().closing().counting().limiting().replacing()
 }
 
-/// A durable store in this file knows no keys.
 const fn of_disk() -> Capabilities {
-    Capabilities::new().by_count().by_bytes().by_age().closing().counting().limiting().durable()
+    of_memory().by_age().durable()
 }
 
 impl StoreUnderTest for Memory {
@@ -135,8 +129,7 @@ async fn a_durable_store_passes() {
     let report = suite::run(Durable::new(None)).await;
     report.assert_passed();
     let passed = report.cases().iter().filter(|case| *case.verdict() == Verdict::Passed);
-    let applicable = cases().into_iter().filter(|case| !of_keys(&case.name()));
-    assert_eq!(passed.count(), applicable.count(), "{report}");
+    assert_eq!(passed.count(), cases().len(), "{report}");
 }
 
 /// The cases need no runtime, unless the store does.
@@ -173,7 +166,10 @@ const FAULTS: &[(Fault, &[&str])] = &[
     (Fault::AnyNumberOfTopics, &["limit-on-topics"]),
     (Fault::CountsReaders, &["topic-count"]),
     (Fault::KeepsReplaced, &["latest-per-key"]),
-    (Fault::ForgetsKeys, &["latest-per-key", "latest-per-key-and-retention"]),
+    (
+        Fault::ForgetsKeys,
+        &["latest-per-key", "latest-per-key-and-retention", "latest-per-key-and-bytes"],
+    ),
     (Fault::RepeatsAPayload, &["random-run"]),
 ];
 
@@ -257,7 +253,7 @@ async fn a_store_may_do_what_it_says() {
     report.assert_passed();
     let skipped = |case: &&CaseReport| matches!(case.verdict(), Verdict::NotApplicable(_));
     let mut skipped = report.cases().iter().filter(skipped).map(CaseReport::name);
-    assert!(skipped.all(|name| name.ends_with(".killed") || of_keys(name)), "{report}");
+    assert!(skipped.all(|name| name.ends_with(".killed")), "{report}");
 }
 
 #[tokio::test]

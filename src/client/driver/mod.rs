@@ -8,3 +8,5 @@ pub(crate) mod supervisor;
 mod timer;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;
+#[cfg(feature = "ws")]
+pub(crate) mod ws;

@@ -37,12 +37,21 @@ pub struct Handled {
     floor: Option<Position>,
     /// All numbers below this were handed over.
     handed: u64,
-    /// Runs that were handled out of order: the first number of each run, and its last.
-    above: BTreeMap<u64, u64>,
-    /// The last number of the newest gap.
-    gap: u64,
+    /// Runs that were handled out of order: the first number of each run, and its end.
+    above: BTreeMap<u64, RunEnd>,
+    /// A gap is below the floor, and no ack was taken since.
+    has_passed_gap: bool,
     /// The floor of the last ack that was taken.
     taken: u64,
+}
+
+/// The end of a run of handled numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct RunEnd {
+    /// The last number.
+    last: u64,
+    /// Some of the numbers were named in a gap.
+    has_gap: bool,
 }
 
 impl Handled {
@@ -53,7 +62,7 @@ impl Handled {
             floor: None,
             handed: 0,
             above: BTreeMap::new(),
-            gap: 0,
+            has_passed_gap: false,
             taken: 0,
         }
     }
@@ -61,7 +70,7 @@ impl Handled {
     /// Starts over, because another log goes on at `position`.
     pub fn reset(&mut self, position: Position) {
         self.above.clear();
-        (self.floor, self.gap) = (Some(position), 0);
+        (self.floor, self.has_passed_gap) = (Some(position), false);
         (self.handed, self.taken) = (position.next, position.next);
     }
 
@@ -78,8 +87,7 @@ impl Handled {
     /// handled.
     pub fn hand_over_gap(&mut self, epoch: Epoch, first: u64, last: u64) {
         self.hand_over(epoch, first, last);
-        self.gap = last;
-        self.ack(epoch, first, last);
+        self.handle(epoch, first, last, true);
     }
 
     /// Records that the server delivers from `next` on once more, and counts acks from there.
@@ -109,8 +117,8 @@ impl Handled {
             return Some((first, last));
         };
         let mut first = first.max(floor.next);
-        if let Some((_, &end)) = self.above.range(..=first).next_back() {
-            first = first.max(end.saturating_add(1));
+        if let Some((_, end)) = self.above.range(..=first).next_back() {
+            first = first.max(end.last.saturating_add(1));
         }
         let next = self.above.range(first..).next().map(|(&begin, _)| begin - 1);
         (first <= last).then(|| (first, next.map_or(last, |next| next.min(last))))
@@ -119,37 +127,44 @@ impl Handled {
     /// Records that the numbers from `first` to `last` are handled, as far as they were handed
     /// over. A call for another log has no effect.
     pub fn ack(&mut self, epoch: Epoch, first: u64, last: u64) {
+        self.handle(epoch, first, last, false);
+    }
+
+    fn handle(&mut self, epoch: Epoch, first: u64, last: u64, mut has_gap: bool) {
         let Some(floor) = self.floor.as_mut().filter(|floor| floor.epoch == epoch) else {
             return;
         };
         let handed = self.handed.saturating_sub(1);
         let (mut first, mut last) = (first.max(floor.next), last.min(handed));
         if first > last {
+            // A gap that was named before.
+            self.has_passed_gap |= has_gap;
             return;
         }
         // Merges the runs that this one touches or covers.
         while let Some((&begin, &end)) = self.above.range(..=last.saturating_add(1)).next_back() {
-            if end.saturating_add(1) < first {
+            if end.last.saturating_add(1) < first {
                 break;
             }
             self.above.remove(&begin);
-            (first, last) = (first.min(begin), last.max(end));
+            (first, last) = (first.min(begin), last.max(end.last));
+            has_gap |= end.has_gap;
         }
-        match first == floor.next {
-            true => floor.next = last.saturating_add(1),
-            false => drop(self.above.insert(first, last)),
+        if first == floor.next {
+            floor.next = last.saturating_add(1);
+            self.has_passed_gap |= has_gap;
+        } else {
+            self.above.insert(first, RunEnd { last, has_gap });
         }
     }
 
     /// Returns the position below which all numbers are handled, if an ack is due. It is due once
-    /// the position has moved over half the window, or over the newest gap, since it was last
-    /// taken.
+    /// the position has moved over half the window, or over a gap, since it was last taken.
     pub fn take_due(&mut self) -> Option<Position> {
         let floor = self.floor?;
-        let passed_gap = (self.taken..floor.next).contains(&self.gap);
-        let is_due = passed_gap || floor.next.saturating_sub(self.taken) >= self.half;
+        let is_due = self.has_passed_gap || floor.next.saturating_sub(self.taken) >= self.half;
         is_due.then(|| {
-            self.taken = floor.next;
+            (self.taken, self.has_passed_gap) = (floor.next, false);
             floor
         })
     }
@@ -205,6 +220,24 @@ mod tests {
         all.reset(Position { epoch: epoch("f"), next: 1 });
         all.ack(e, 5, 5);
         assert_eq!((due(&mut all), all.floor.unwrap().next), (None, 1));
+    }
+
+    /// Each of several gaps makes an ack due once it is below the floor, and when it is named again.
+    #[test]
+    fn every_gap_makes_an_ack_due() {
+        let (mut all, e) = (handled(100), epoch("e"));
+        all.hand_over(e, 1, 1);
+        all.hand_over_gap(e, 2, 3);
+        all.hand_over(e, 4, 5);
+        all.hand_over_gap(e, 6, 7);
+        all.hand_over(e, 8, 8);
+        for (number, taken) in [(5, None), (1, Some(4)), (4, Some(8)), (8, None)] {
+            all.ack(e, number, number);
+            assert_eq!(due(&mut all), taken, "{number}");
+        }
+        all.resume(9);
+        all.hand_over_gap(e, 6, 7);
+        assert_eq!((due(&mut all), due(&mut all)), (Some(9), None));
     }
 
     /// Compares with a plain set, for all ranges.

@@ -254,8 +254,11 @@ impl Connection {
     }
 
     fn say_hello(&mut self) {
-        let keys = self.environment.keyed.as_ref().and_then(Keyed::window);
-        keys.inspect(|keys| self.session.set_key_store(keys.store));
+        let keys = self.environment.keyed.as_ref().and_then(Keyed::announce);
+        let keys = keys.map(|(window, number)| {
+            self.session.set_key_store(number);
+            window
+        });
         let config = &self.environment.config;
         let hello = Hello {
             session: self.session.id(),

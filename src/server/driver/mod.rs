@@ -17,3 +17,7 @@ pub(in crate::server) mod timers;
 pub(crate) mod tls;
 #[cfg(unix)]
 mod unix;
+#[cfg(feature = "ws")]
+pub(crate) mod ws;
+#[cfg(feature = "ws")]
+pub(crate) mod ws_upgraded;

@@ -8,6 +8,8 @@ use tokio::net::UnixListener;
 
 #[cfg(feature = "tls")]
 use crate::server::driver::tls::TlsListener;
+#[cfg(feature = "ws")]
+use crate::server::driver::ws::WsListener;
 use crate::{
     guard::guarded,
     server::driver::{clock::apart, listener::Listener, memory::MemoryListener, serving::Serving},
@@ -49,6 +51,10 @@ fn is_own<L: Listener>() -> bool {
         TypeId::of::<TlsListener<TcpListener>>(),
         #[cfg(all(feature = "tls", unix))]
         TypeId::of::<TlsListener<UnixListener>>(),
+        #[cfg(feature = "ws")]
+        TypeId::of::<WsListener<TcpListener>>(),
+        #[cfg(all(feature = "ws", feature = "tls"))]
+        TypeId::of::<WsListener<TlsListener<TcpListener>>>(),
     ];
     own.contains(&TypeId::of::<L>())
 }

@@ -82,7 +82,7 @@ pub(in crate::server) fn begin(
     let max_line = environment.config.max_line;
     let KeyedStart { key, method, payload, bytes, .. } = *keyed;
     let request = KeyedRequest::bounded(principal.name(), key, method, payload, max_line);
-    let request = request.announced(session.key_store());
+    let request = request.announced(runs.announced(session.key_store()));
     let request = match session.peer() {
         PeerAddr::Tcp(address) => request.peer(address.ip()),
         PeerAddr::Unix(_) | PeerAddr::Other(_) => request,

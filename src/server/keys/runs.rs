@@ -6,14 +6,14 @@
 )]
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     fmt,
     task::{Context, Poll, Waker},
 };
 
 use crate::{
     guard::{guarded, wake},
-    protocol::{Code, KeyWindow, Time},
+    protocol::{Code, Epoch, KeyWindow, Time},
     server::{
         config::ServerConfig,
         handlers::reply::{Ended, Rejection},
@@ -33,7 +33,21 @@ pub(in crate::server) struct Keyed {
     /// How many runs may be in progress, and how many bytes their requests may have.
     bounds: Bounds,
     runs: Mutex<Runs>,
+    announced: Mutex<Announced>,
 }
+
+/// The identities of the table that connections were told, the latest last. Each has a number, which
+/// takes less room in a session.
+#[derive(Default)]
+struct Announced {
+    stores: VecDeque<Epoch>,
+    /// The number of the latest one.
+    last: u32,
+}
+
+/// How many of them are known. A connection that was told an older one counts as told the oldest of
+/// these. The table no longer has that identity.
+const KNOWN: usize = 16;
 
 impl Bounds {
     pub(in crate::server) fn of_runs(config: &ServerConfig) -> Self {
@@ -84,16 +98,41 @@ impl Keyed {
         bounds: Bounds,
         spawn: impl Fn(DetachedRun) + Send + Sync + 'static,
     ) -> Self {
-        Self { table, spawn: Box::new(spawn), bounds, runs: Mutex::default() }
+        Self {
+            table,
+            spawn: Box::new(spawn),
+            bounds,
+            runs: Mutex::default(),
+            announced: Mutex::default(),
+        }
     }
 
     pub(in crate::server) fn table(&self) -> &Arc<dyn KeyTable> {
         &self.table
     }
 
-    /// What `/hello` announces. A table that panics announces nothing.
-    pub(in crate::server) fn window(&self) -> Option<KeyWindow> {
-        guarded(|| self.table.window()).flatten()
+    /// What `/hello` announces, and the number of that table. A table that panics announces nothing.
+    pub(in crate::server) fn announce(&self) -> Option<(KeyWindow, u32)> {
+        let window = guarded(|| self.table.window()).flatten()?;
+        let mut announced = self.announced.lock();
+        if announced.stores.back() != Some(&window.store) {
+            announced.stores.push_back(window.store);
+            announced.last = announced.last.saturating_add(1);
+        }
+        if announced.stores.len() > KNOWN {
+            announced.stores.pop_front();
+        }
+        Some((window, announced.last))
+    }
+
+    /// The table that a connection was told by this number; `None` if it was told of none.
+    pub(in crate::server) fn announced(&self, number: u32) -> Option<Epoch> {
+        if number == 0 {
+            return None;
+        }
+        let Announced { stores, last } = &*self.announced.lock();
+        let age = (last - number) as usize;
+        stores.iter().rev().nth(age).or(stores.front()).copied()
     }
 
     /// Finds the run of a request that is in progress, or enters a new one. `bytes` is the length

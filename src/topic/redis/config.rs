@@ -89,8 +89,9 @@ impl RedisConfig {
         self
     }
 
-    /// Bytes of payload that Redis keeps per topic; the newest message always stays. Redis needs
-    /// about 20 bytes more for each message. Default: 1 MiB.
+    /// Bytes of payload, and of the keys of messages, that Redis keeps per topic; the newest message
+    /// always stays. Redis needs about 20 bytes more for each message, and for each key its bytes
+    /// twice and about 80 more. Default: 1 MiB.
     #[must_use]
     pub fn retained_bytes(mut self, bytes: usize) -> Self {
         self.retained_bytes = bytes;

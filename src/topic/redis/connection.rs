@@ -111,6 +111,8 @@ pub(super) struct Once {
 pub(super) struct Messages<'a> {
     pub(super) topic: &'a Topic,
     pub(super) payloads: Vec<&'a [u8]>,
+    /// The keys of those that have one, each with the index of its payload.
+    pub(super) keys: Vec<(usize, &'a [u8])>,
 }
 
 /// Where topics are, and how many have a log.
@@ -118,6 +120,10 @@ pub(super) struct Heads {
     pub(super) count: usize,
     pub(super) windows: Vec<Window>,
 }
+
+/// Whether the log is the current one, messages with their numbers, and the first and the last number
+/// of what was replaced.
+type FetchAnswer = (bool, Vec<(u64, Vec<u8>)>, Vec<(u64, u64)>);
 
 impl Connection {
     /// Connects to a server that is not a replica.
@@ -157,9 +163,11 @@ impl Connection {
         let mut command = self.command(Script::Append, streams);
         let Shared { topics, messages: most, bytes, expiry, .. } = *self.shared;
         command.arg(topics).arg(most).arg(bytes).arg(expiry);
-        for Messages { topic, payloads } in messages {
+        for Messages { topic, payloads, keys } in messages {
             command.arg(topic.as_str()).arg(payloads.len());
             payloads.iter().for_each(|&payload| _ = command.arg(payload));
+            command.arg(keys.len());
+            keys.iter().for_each(|&(index, key)| _ = command.arg(index).arg(key));
         }
         let (count, answers): (usize, Vec<String>) = self.run(command).await?;
         let answers = answers.iter().map(|answer| match answer.as_str() {
@@ -207,9 +215,16 @@ impl Connection {
         let keys = [names.stream(&ask.topic), names.closed_stream(&ask.topic, epoch)];
         let mut command = self.command(Script::Fetch, keys);
         command.arg(ask.topic.as_str()).arg(epoch.as_str()).arg(next).arg(ask.bytes);
-        let (is_current, found): (bool, Vec<(u64, Vec<u8>)>) = self.run(command).await?;
-        let fetched = |(sequence, payload)| Fetched { sequence, payload };
-        Ok((is_current, found.into_iter().map(fetched).collect()))
+        let answer: FetchAnswer = self.run(command).await?;
+        let (is_current, found, replaced) = answer;
+        let message = |(sequence, payload)| Fetched::Message { sequence, payload };
+        let mut found: Vec<_> = found.into_iter().map(message).collect();
+        if !replaced.is_empty() {
+            let gone = |(first, last)| Fetched::Replaced { first, last };
+            found.extend(replaced.into_iter().map(gone));
+            found.sort_unstable_by_key(Fetched::first);
+        }
+        Ok((is_current, found))
     }
 
     /// Ends the log of a topic. Returns where it ended; `None` if there was none.

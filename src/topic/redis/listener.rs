@@ -223,8 +223,8 @@ impl Listener {
         }
         match notice.what {
             What::Messages { .. } => {
-                for (at, payload) in notice.messages() {
-                    self.tail.push_at(&kept, at, payload);
+                for (at, key, payload) in notice.messages() {
+                    self.tail.push_at(&kept, at, key, payload);
                 }
                 self.tail.trim_followed(&kept, notice.first);
             }

@@ -50,8 +50,9 @@
 //!   that.
 //! - The user of this store needs the commands `EVALSHA`, `SCRIPT`, `INFO`, `HKEYS`, `PING`,
 //!   `SUBSCRIBE` and `UNSUBSCRIBE`, and those of the scripts: `EXISTS`, `HDEL`, `HGET`, `HLEN`,
-//!   `HSCAN`, `HSET`, `PEXPIRE`, `PUBLISH`, `RENAME`, `TIME`, `UNLINK`, `XADD`, `XRANGE` and `XTRIM`,
-//!   on keys and channels that begin with [`prefix`](RedisConfig::prefix).
+//!   `HSCAN`, `HSET`, `PEXPIRE`, `PUBLISH`, `RENAME`, `TIME`, `UNLINK`, `XADD`, `XDEL`, `XLEN`,
+//!   `XRANGE`, `XREVRANGE` and `XTRIM`, on keys and channels that begin with
+//!   [`prefix`](RedisConfig::prefix).
 //!
 //! # How it works
 //!
@@ -60,6 +61,7 @@
 //! | `PREFIX{0}:heads` | hash | the replication id, and the epoch and next number of each log |
 //! | `PREFIX{0}:notes` | hash | where topics go on that have no log now |
 //! | `PREFIX{0}:log:TOPIC` | stream | the messages, under ids that begin with their number |
+//! | `PREFIX{0}:latest:TOPIC` | hash | the id of the latest message of each key, if messages have keys |
 //! | `PREFIX{0}:producer:ID` | hash | the last number of a producer in each topic, and where that message is |
 //! | `PREFIX{0}:closed:TOPIC:EPOCH` | stream | the same for 10 min after the log was closed |
 //! | `PREFIX{0}:keyed` | hash | the keyed requests of [`RedisKeys`](crate::server::keys::RedisKeys) |
@@ -73,6 +75,13 @@
 //! steps of 16 KiB. Redis does not repeat announcements. So a server compares the ends of the logs
 //! when it subscribes to their channels, after each loss of that connection, and every
 //! [`check_every`](RedisConfig::check_every).
+//!
+//! A message with a key ([`Publisher::publish_latest`](crate::Publisher::publish_latest)) removes
+//! the one with the same key from the stream. Only the script removes single messages, and `heads`
+//! has the number up to which messages left for other reasons. So a gap has the reason `replaced`
+//! only for messages that were replaced. If the hash `latest` is lost alone, older messages stay.
+//! A stream consists of nodes of up to 100 messages or 4 KiB, by default, and Redis gives the memory
+//! of a node back once all its messages have left.
 
 mod census;
 mod command;
@@ -213,7 +222,7 @@ impl RedisTopics {
             return Err(PublishError::TooLarge { max_line: DEFAULT_MAX_LINE });
         }
         let once = Once { producer: producer.to_owned(), number };
-        let published = self.queue(&topic, payload, Some(once)).await;
+        let published = self.queue(&topic, None, payload, Some(once)).await;
         consume_budget().await;
         published
     }
@@ -221,11 +230,12 @@ impl RedisTopics {
     fn queue(
         &self,
         topic: &Topic,
+        key: Option<Bytes>,
         payload: Bytes,
         once: Option<Once>,
     ) -> BoxFuture<Result<Published, PublishError>> {
         let (done, published) = oneshot::channel();
-        let append = Append { topic: topic.clone(), payload, once, done };
+        let append = Append { topic: topic.clone(), key, payload, once, done };
         match self.0.tail.archive.queue(append, self.0.queue_bytes) {
             Ok(()) => Box::pin(async {
                 let lost = |_| Err(PublishError::Unavailable(ended()));
@@ -276,7 +286,16 @@ fn start(
 
 impl TopicStore for RedisTopics {
     fn append(&self, topic: &Topic, payload: Bytes) -> BoxFuture<Result<Published, PublishError>> {
-        self.queue(topic, payload, None)
+        self.queue(topic, None, payload, None)
+    }
+
+    fn append_latest(
+        &self,
+        topic: &Topic,
+        key: Bytes,
+        payload: Bytes,
+    ) -> BoxFuture<Result<Published, PublishError>> {
+        self.queue(topic, Some(key), payload, None)
     }
 
     fn open(&self, topic: &Topic) -> Box<dyn TopicReader> {

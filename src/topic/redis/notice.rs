@@ -4,12 +4,13 @@ use std::iter;
 
 use crate::protocol::Position;
 
-/// `KIND EPOCH NUMBER FIRST LENGTHS LF PAYLOADS`
+/// `KIND EPOCH NUMBER FIRST LENGTHS LF PAYLOADS`. The length of a payload that is followed by its
+/// key is `PAYLOAD+KEY`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Notice<'a> {
     /// The position of the first message, or the end of the log.
     pub(super) at: Position,
-    /// The oldest number that is retained.
+    /// The oldest number that is retained, or was replaced.
     pub(super) first: u64,
     pub(super) what: What<'a>,
 }
@@ -19,6 +20,9 @@ pub(super) enum What<'a> {
     Messages { lengths: &'a str, payloads: &'a [u8] },
     Closed,
 }
+
+/// Its position, its key and its payload.
+type Message<'a> = (Position, Option<&'a [u8]>, &'a [u8]);
 
 impl<'a> Notice<'a> {
     /// The notice; `None` if another program published it.
@@ -37,8 +41,8 @@ impl<'a> Notice<'a> {
         Some(Self { at, first: first.parse().ok()?, what })
     }
 
-    /// The messages with their positions.
-    pub(super) fn messages(&self) -> impl Iterator<Item = (Position, &'a [u8])> + use<'a> {
+    /// The messages with their positions, and the keys of those that have one.
+    pub(super) fn messages(&self) -> impl Iterator<Item = Message<'a>> + use<'a> {
         let (lengths, mut rest) = match self.what {
             What::Messages { lengths, payloads } => (lengths, payloads),
             What::Closed => ("", &[][..]),
@@ -46,10 +50,20 @@ impl<'a> Notice<'a> {
         let (Position { epoch, next }, mut lengths) = (self.at, lengths.split(','));
         let mut number = next;
         iter::from_fn(move || {
-            let (payload, behind) = rest.split_at_checked(lengths.next()?.parse().ok()?)?;
+            let length = lengths.next()?;
+            let (length, key) =
+                length.split_once('+').map_or((length, None), |(a, b)| (a, Some(b)));
+            let (payload, behind) = rest.split_at_checked(length.parse().ok()?)?;
+            let (key, behind) = match key {
+                Some(length) => {
+                    let (key, behind) = behind.split_at_checked(length.parse().ok()?)?;
+                    (Some(key), behind)
+                }
+                None => (None, behind),
+            };
             let at = Position { epoch, next: number };
             (rest, number) = (behind, number + 1);
-            Some((at, payload))
+            Some((at, key, payload))
         })
     }
 }
@@ -60,11 +74,12 @@ mod tests {
 
     #[test]
     fn messages_of_a_notice_follow_one_another() {
-        let notice = Notice::parse(b"m e5 7 3 3,0,2\none\n\n").unwrap();
+        let notice = Notice::parse(b"m e5 7 3 3,0+1,2\nonek\n\n").unwrap();
         assert_eq!((notice.at.to_string(), notice.first), ("e5:7".into(), 3));
-        let messages: Vec<_> = notice.messages().map(|(at, it)| (at.to_string(), it)).collect();
-        let expected = [("e5:7", &b"one"[..]), ("e5:8", b""), ("e5:9", b"\n\n")];
-        assert_eq!(messages, expected.map(|(at, it)| (at.to_owned(), it)));
+        let messages = notice.messages().map(|(at, key, it)| (at.to_string(), key, it));
+        let expected =
+            [("e5:7", None, &b"one"[..]), ("e5:8", Some(&b"k"[..]), b""), ("e5:9", None, b"\n\n")];
+        assert!(messages.eq(expected.map(|(at, key, it)| (at.to_owned(), key, it))));
     }
 
     #[test]
@@ -79,7 +94,9 @@ mod tests {
             assert_eq!(Notice::parse(text.as_bytes()), None, "{text:?}");
         }
         // Lengths that are wrong end the list.
-        let notice = Notice::parse(b"m e 1 1 1,9\nxy").unwrap();
-        assert_eq!(notice.messages().count(), 1);
+        for text in ["m e 1 1 1,9\nxy", "m e 1 1 1,1+1\nxy", "m e 1 1 1,1+x\nxyz"] {
+            let notice = Notice::parse(text.as_bytes()).unwrap();
+            assert_eq!(notice.messages().count(), 1, "{text:?}");
+        }
     }
 }

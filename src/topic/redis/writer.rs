@@ -136,7 +136,7 @@ impl Writer {
 
     async fn append_once(&self, connection: &Connection, append: Append) -> Result<(), Failure> {
         let bytes = append.bytes();
-        let Append { topic, payload, once, done } = append;
+        let Append { topic, payload, once, done, .. } = append;
         let Some(once) = once else { return Ok(()) };
         let appended = connection.append_once(&topic, &payload, &once).await;
         self.tail.archive.written(bytes);
@@ -156,11 +156,11 @@ impl Writer {
     }
 
     fn batch(&mut self, first: Append) -> Vec<Append> {
-        let (mut bytes, mut batch) = (first.payload.len(), vec![first]);
+        let (mut bytes, mut batch) = (first.content(), vec![first]);
         while batch.len() < BATCH && bytes < BATCH_BYTES {
             match self.commands.try_recv() {
                 Ok(Command::Append(append @ Append { once: None, .. })) => {
-                    bytes += append.payload.len();
+                    bytes += append.content();
                     batch.push(append);
                 }
                 other => {
@@ -278,12 +278,14 @@ pub(super) fn pause(attempt: u32, random: &Random) -> Duration {
 fn by_topic(batch: &[Append]) -> (Vec<usize>, Vec<Messages<'_>>) {
     let mut found: HashMap<&Topic, usize> = HashMap::new();
     let mut topics: Vec<Messages<'_>> = Vec::new();
-    let order = batch.iter().map(|Append { topic, payload, .. }| {
+    let order = batch.iter().map(|Append { topic, key, payload, .. }| {
         let index = *found.entry(topic).or_insert(topics.len());
         if index == topics.len() {
-            topics.push(Messages { topic, payloads: Vec::new() });
+            topics.push(Messages { topic, payloads: Vec::new(), keys: Vec::new() });
         }
-        topics[index].payloads.push(payload);
+        let Messages { payloads, keys, .. } = &mut topics[index];
+        keys.extend(key.as_deref().map(|key| (payloads.len(), key)));
+        payloads.push(payload);
         index
     });
     (order.collect(), topics)

@@ -14,6 +14,7 @@ use super::{
     files::Files,
     head::{Count, Head},
     open::{Held, Opened, TARGET},
+    replaced,
 };
 use crate::{
     protocol::{MAX_NUMBER, Position, Topic},
@@ -135,15 +136,33 @@ impl Book {
         if sequence >= MAX_NUMBER {
             return Ok(None);
         }
-        let payload = &append.payload;
-        file::add_message(&self.connection, Message { log, epoch, sequence, at, payload })?;
-        if change.log.held.first == sequence {
+        let (key, payload) = (append.key.as_deref(), &append.payload);
+        if let Some(key) = key {
+            self.replace(&mut change.log, key)?;
+        }
+        let message = Message { log, epoch, sequence, at, key, payload };
+        file::add_message(&self.connection, message)?;
+        if change.log.held.messages == 0 {
             change.log.held.since = at;
         }
-        change.log.held.bytes += payload.len() as u64;
+        change.log.held.messages += 1;
+        change.log.held.bytes += message.bytes();
         change.log.row.next += 1;
         change.added += 1;
         Ok(Some(sequence))
+    }
+
+    /// Removes the message that has this key, and notes that its number was replaced.
+    fn replace(&self, log: &mut Log, key: &[u8]) -> rusqlite::Result<()> {
+        let LogRow { id, epoch, .. } = log.row;
+        for (sequence, bytes) in file::keyed(&self.connection, (id, epoch), key)? {
+            file::sign_message(&self.connection, id, sequence, None)?;
+            replaced::add(&self.connection, id, epoch, sequence)?;
+            log.held.messages = log.held.messages.saturating_sub(1);
+            log.held.bytes = log.held.bytes.saturating_sub(bytes);
+            log.held.has_ranges = true;
+        }
+        Ok(())
     }
 
     /// The log of `topic`, to be changed; `None` if it would be one too many.
@@ -165,7 +184,7 @@ impl Book {
         let id = file::add_log(&self.connection, topic, epoch, next)
             .inspect_err(|_| self.tail.release(&kept))?;
         let row = LogRow { id, topic: topic.clone(), epoch, next, is_closed: false };
-        let held = Held { first: next, bytes: 0, since: at };
+        let held = Held { first: next, since: at, ..Held::default() };
         Ok(Some(Change { log: Log { row, held, kept }, added: 0, is_new: true }))
     }
 
@@ -176,8 +195,9 @@ impl Book {
         let push = |(append, number): (Append, &Option<u64>)| {
             let change = changes.get(&append.topic).filter(|_| number.is_some());
             let change = change.ok_or(PublishError::TooMany);
-            let published = change.map(|change| self.tail.push(&change.log.kept, &append.payload));
-            (append.done, published)
+            let Append { key, payload, done, .. } = append;
+            let push = |log: &Log| self.tail.push(&log.kept, key.as_deref(), &payload);
+            (done, change.map(|change| push(&change.log)))
         };
         let published: Vec<_> = batch.into_iter().zip(numbers).map(push).collect();
         for change in changes.values() {

@@ -26,6 +26,8 @@ pub(super) enum Command {
 /// A message to be written, and its publisher.
 pub(super) struct Append {
     pub(super) topic: Topic,
+    /// It replaces the message that has the same key.
+    pub(super) key: Option<Bytes>,
     pub(super) payload: Bytes,
     pub(super) done: oneshot::Sender<Result<Published, PublishError>>,
 }
@@ -36,7 +38,12 @@ const OVERHEAD: usize = 128;
 impl Append {
     /// The bytes that it takes while it waits.
     pub(super) fn bytes(&self) -> usize {
-        OVERHEAD + self.topic.as_str().len() + self.payload.len()
+        OVERHEAD + self.topic.as_str().len() + self.content()
+    }
+
+    /// The bytes of its payload and its key.
+    fn content(&self) -> usize {
+        self.payload.len() + self.key.as_ref().map_or(0, Bytes::len)
     }
 }
 
@@ -54,7 +61,7 @@ impl Batch {
     pub(super) fn add(&mut self, command: Command) -> Option<Command> {
         match command {
             Command::Append(append) => {
-                self.bytes += append.payload.len();
+                self.bytes += append.content();
                 self.appends.push(append);
             }
             Command::Key(write) => {

@@ -84,8 +84,8 @@ impl SqliteConfig {
         self
     }
 
-    /// Bytes of payload that the file keeps per topic; the newest message always stays. Default:
-    /// 64 MiB.
+    /// Bytes of payload, and of the keys of messages, that the file keeps per topic; the newest
+    /// message always stays. Default: 64 MiB.
     #[must_use]
     pub fn retained_bytes(mut self, bytes: u64) -> Self {
         self.retained_bytes = bytes;

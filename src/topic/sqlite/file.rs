@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, Row, config::DbConfig, params};
 
-use super::{config::Durability, error::OpenError};
+use super::{config::Durability, error::OpenError, replaced};
 use crate::protocol::{Epoch, Topic};
 
 /// What SQLite knows the file by: "bwl1".
@@ -33,8 +33,14 @@ const SCHEMA: &str = "
     ) STRICT;
     CREATE TABLE messages (
         log INTEGER NOT NULL, sequence INTEGER NOT NULL, at INTEGER NOT NULL,
-        checksum INTEGER NOT NULL, payload BLOB NOT NULL,
+        checksum INTEGER NOT NULL, key BLOB, payload BLOB NOT NULL,
         PRIMARY KEY (log, sequence)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX latest ON messages (log, key) WHERE key IS NOT NULL;
+    CREATE TABLE replaced (
+        log INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+        checksum INTEGER NOT NULL,
+        PRIMARY KEY (log, first)
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE keys (
         number INTEGER PRIMARY KEY,
@@ -86,6 +92,8 @@ pub(super) struct Message<'a> {
     pub(super) sequence: u64,
     /// When it was published, in milliseconds since 1970.
     pub(super) at: i64,
+    /// It replaces the message that has the same key.
+    pub(super) key: Option<&'a [u8]>,
     pub(super) payload: &'a [u8],
 }
 
@@ -239,22 +247,50 @@ pub(super) fn put_log(connection: &Connection, log: &LogRow) -> rusqlite::Result
 /// Removes a log with its messages.
 pub(super) fn remove_log(connection: &Connection, id: u64) -> rusqlite::Result<()> {
     connection.prepare_cached("DELETE FROM messages WHERE log = ?1")?.execute([id])?;
+    replaced::remove_all(connection, id)?;
     connection.prepare_cached("DELETE FROM logs WHERE id = ?1")?.execute([id]).map(drop)
 }
 
 /// Removes messages whose log has no row.
 pub(super) fn remove_orphans(connection: &Connection) -> rusqlite::Result<()> {
-    let remove = "DELETE FROM messages WHERE log NOT IN (SELECT id FROM logs)";
-    connection.execute(remove, []).map(drop)
+    connection.execute_batch(
+        "DELETE FROM messages WHERE log NOT IN (SELECT id FROM logs);
+         DELETE FROM replaced WHERE log NOT IN (SELECT id FROM logs)",
+    )
 }
 
 /// Adds a message.
 pub(super) fn add_message(connection: &Connection, message: Message<'_>) -> rusqlite::Result<()> {
-    let Message { log, sequence, at, payload, .. } = message;
+    let Message { log, sequence, at, key, payload, .. } = message;
     connection
-        .prepare_cached("INSERT INTO messages VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![log, sequence, at, message.checksum(), payload])
+        .prepare_cached("INSERT INTO messages VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+        .execute(params![log, sequence, at, message.checksum(), key, payload])
         .map(drop)
+}
+
+/// The messages of a log that have this key, each with its number and its bytes. Those that are
+/// damaged are left out, because another key may have been theirs.
+pub(super) fn keyed(
+    connection: &Connection,
+    (log, epoch): (u64, Epoch),
+    key: &[u8],
+) -> rusqlite::Result<Vec<(u64, u64)>> {
+    let query = "SELECT sequence, at, checksum, payload FROM messages WHERE log = ?1 AND key = ?2";
+    let read = |row: &Row<'_>| {
+        let (sequence, at, payload): (_, _, Vec<u8>) = (row.get(0)?, row.get(1)?, row.get(3)?);
+        let message = Message { log, epoch, sequence, at, key: Some(key), payload: &payload };
+        let is_whole = row.get::<_, u32>(2)? == message.checksum();
+        Ok(is_whole.then_some((sequence, message.bytes())))
+    };
+    let mut statement = connection.prepare_cached(query)?;
+    let mut rows = statement.query(params![log, key])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        // A value of another type than the table's is damage, too.
+        let read: rusqlite::Result<_> = read(row);
+        found.extend(read.unwrap_or_default());
+    }
+    Ok(found)
 }
 
 /// Replaces the checksum of a message. Without one, the message is removed.
@@ -312,6 +348,11 @@ impl LogRow {
 }
 
 impl Message<'_> {
+    /// The bytes that are retained: those of its payload and its key.
+    pub(super) fn bytes(&self) -> u64 {
+        (self.payload.len() + self.key.map_or(0, <[u8]>::len)) as u64
+    }
+
     pub(super) fn checksum(&self) -> u32 {
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(&self.log.to_le_bytes());
@@ -319,6 +360,10 @@ impl Message<'_> {
         hasher.update(&self.at.to_le_bytes());
         hasher.update(self.epoch.as_str().as_bytes());
         hasher.update(b" ");
+        if let Some(key) = self.key {
+            hasher.update(&key.len().to_le_bytes());
+            hasher.update(key);
+        }
         hasher.update(self.payload);
         hasher.finalize()
     }

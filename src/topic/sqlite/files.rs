@@ -84,7 +84,7 @@ mod tests {
         let files = Files::new(commands, mpsc::channel().0);
         let append = || {
             let (topic, done) = (Topic::new("t").unwrap(), oneshot::channel().0);
-            Append { topic, payload: bytes::Bytes::new(), done }
+            Append { topic, key: None, payload: bytes::Bytes::new(), done }
         };
         let bytes = append().bytes();
         for _ in 0..10 {

@@ -37,6 +37,10 @@
 //! the message after it, too. The newest messages are kept in memory. Subscribers that are further
 //! behind read the file, in steps of 16 KiB, by another thread: they do not delay publishers and
 //! other subscribers.
+//!
+//! A message with a key ([`Publisher::publish_latest`](crate::Publisher::publish_latest)) removes
+//! the one with the same key from the file, in the same transaction. The numbers that were replaced
+//! stay in the file as ranges. So a gap has the reason `replaced` only for these.
 
 mod book;
 mod command;
@@ -49,6 +53,7 @@ mod history;
 mod key_book;
 mod keys;
 mod open;
+mod replaced;
 mod trim;
 mod writer;
 
@@ -167,6 +172,24 @@ impl SqliteTopics {
 }
 
 impl SqliteTopics {
+    /// Lets a message wait to be written.
+    fn queue(
+        &self,
+        topic: &Topic,
+        key: Option<Bytes>,
+        payload: Bytes,
+    ) -> BoxFuture<Result<Published, PublishError>> {
+        let (done, published) = oneshot::channel();
+        let append = Append { topic: topic.clone(), key, payload, done };
+        match self.0.tail.archive.queue(append, self.0.queue_bytes) {
+            Ok(()) => Box::pin(async {
+                let lost = |_| Err(PublishError::Unavailable(ended()));
+                published.await.unwrap_or_else(lost)
+            }),
+            Err(busy) => Box::pin(std::future::ready(Err(PublishError::Busy(busy)))),
+        }
+    }
+
     /// Loads the keyed requests of the file. Those that were started and have not ended get the
     /// outcome `lost`, which is kept for `kept` milliseconds. They are given out once.
     pub(crate) async fn load_keys(
@@ -220,15 +243,16 @@ fn journal(path: &Path) -> PathBuf {
 
 impl TopicStore for SqliteTopics {
     fn append(&self, topic: &Topic, payload: Bytes) -> BoxFuture<Result<Published, PublishError>> {
-        let (done, published) = oneshot::channel();
-        let append = Append { topic: topic.clone(), payload, done };
-        match self.0.tail.archive.queue(append, self.0.queue_bytes) {
-            Ok(()) => Box::pin(async {
-                let lost = |_| Err(PublishError::Unavailable(ended()));
-                published.await.unwrap_or_else(lost)
-            }),
-            Err(busy) => Box::pin(std::future::ready(Err(PublishError::Busy(busy)))),
-        }
+        self.queue(topic, None, payload)
+    }
+
+    fn append_latest(
+        &self,
+        topic: &Topic,
+        key: Bytes,
+        payload: Bytes,
+    ) -> BoxFuture<Result<Published, PublishError>> {
+        self.queue(topic, Some(key), payload)
     }
 
     fn open(&self, topic: &Topic) -> Box<dyn TopicReader> {

@@ -9,6 +9,7 @@ use super::{
     error::OpenError,
     file::{self, LogRow, Message, Meta},
     head::{Count, Head},
+    replaced,
 };
 use crate::protocol::{Epoch, MAX_NUMBER, Topic, Window};
 
@@ -26,12 +27,15 @@ pub(super) struct Opened {
 /// What the file has of a log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Held {
-    /// The oldest number.
+    /// The oldest number that it has, or that was replaced.
     pub(super) first: u64,
-    /// Bytes of payload.
+    pub(super) messages: u64,
+    /// Bytes of payloads and keys.
     pub(super) bytes: u64,
     /// When the oldest message was published, in milliseconds since 1970.
     pub(super) since: i64,
+    /// Messages were replaced.
+    pub(super) has_ranges: bool,
 }
 
 impl LogRow {
@@ -147,6 +151,7 @@ fn end_epoch(
 ) -> Result<LogRow, OpenError> {
     let epoch = config.random.next_epoch();
     let last = rewrite(connection, &log, epoch)?;
+    let last = last.max(replaced::rewrite(connection, (log.id, log.epoch), epoch)?);
     let next = log.next.max(last + 1).min(MAX_NUMBER);
     let log = LogRow { epoch, next, ..log };
     file::put_log(connection, &log)?;
@@ -161,9 +166,9 @@ fn rewrite(connection: &Connection, log: &LogRow, epoch: Epoch) -> Result<u64, O
         let messages = some_messages(connection, log.id, last)?;
         let Some((sequence, ..)) = messages.last() else { return Ok(last) };
         last = *sequence;
-        for (sequence, at, checksum, payload) in &messages {
-            let (sequence, at) = (*sequence, *at);
-            let old = Message { log: log.id, epoch: log.epoch, sequence, at, payload };
+        for (sequence, at, checksum, key, payload) in &messages {
+            let (sequence, at, key) = (*sequence, *at, key.as_deref());
+            let old = Message { log: log.id, epoch: log.epoch, sequence, at, key, payload };
             let checksum =
                 (old.checksum() == *checksum).then(|| Message { epoch, ..old }.checksum());
             file::sign_message(connection, log.id, sequence, checksum)?;
@@ -171,13 +176,14 @@ fn rewrite(connection: &Connection, log: &LogRow, epoch: Epoch) -> Result<u64, O
     }
 }
 
-type Signed = (u64, i64, u32, Vec<u8>);
+type Signed = (u64, i64, u32, Option<Vec<u8>>, Vec<u8>);
 
 /// The next messages of a log behind number `last`; none at the end.
 fn some_messages(connection: &Connection, log: u64, last: u64) -> rusqlite::Result<Vec<Signed>> {
-    let query = "SELECT sequence, at, checksum, payload FROM messages \
+    let query = "SELECT sequence, at, checksum, key, payload FROM messages \
                  WHERE log = ?1 AND sequence > ?2 ORDER BY sequence LIMIT 64";
-    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+    let read =
+        |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?));
     connection.prepare_cached(query)?.query_map(params![log, last], read)?.collect()
 }
 
@@ -226,22 +232,27 @@ fn load_log(
     mut log: LogRow,
     config: &SqliteConfig,
 ) -> Result<(LogRow, Held), OpenError> {
-    let query = "SELECT min(sequence), max(sequence), total(length(payload)), \
-                 (SELECT at FROM messages WHERE log = ?1 ORDER BY sequence LIMIT 1) \
-                 FROM messages WHERE log = ?1";
-    let read = |row: &Row<'_>| {
-        let (first, last): (Option<u64>, Option<u64>) = (row.get(0)?, row.get(1)?);
-        let (bytes, since): (f64, Option<i64>) = (row.get(2)?, row.get(3)?);
-        Ok((first, last, bytes as u64, since.unwrap_or_default()))
-    };
-    let (first, last, bytes, since) =
-        connection.prepare_cached(query)?.query_row([log.id], read)?;
-    if last.is_some_and(|last| last >= log.next) {
+    let (first, last, held) = held(connection, log.id)?;
+    let (replaced, replaced_last) = replaced::bounds(connection, log.id)?;
+    if last.max(replaced_last).is_some_and(|last| last >= log.next) {
         tracing::warn!(target: TARGET, topic = %log.topic, "a log is damaged: it begins a new epoch");
         log = end_epoch(connection, log, config)?;
     }
-    let first = first.unwrap_or(log.next);
-    Ok((log, Held { first, bytes, since }))
+    let first = first.into_iter().chain(replaced).min().unwrap_or(log.next);
+    Ok((log, Held { first, has_ranges: replaced.is_some(), ..held }))
+}
+
+/// The first and the last message of a log, and what it holds of messages.
+fn held(connection: &Connection, log: u64) -> rusqlite::Result<(Option<u64>, Option<u64>, Held)> {
+    let query = "SELECT min(sequence), max(sequence), total(length(payload) + coalesce(length(key), 0)), \
+                 (SELECT at FROM messages WHERE log = ?1 ORDER BY sequence LIMIT 1), count(*) \
+                 FROM messages WHERE log = ?1";
+    let read = |row: &Row<'_>| {
+        let (bytes, since): (f64, Option<i64>) = (row.get(2)?, row.get(3)?);
+        let (bytes, since, messages) = (bytes as u64, since.unwrap_or_default(), row.get(4)?);
+        Ok((row.get(0)?, row.get(1)?, Held { messages, bytes, since, ..Held::default() }))
+    };
+    connection.prepare_cached(query)?.query_row([log], read)
 }
 
 #[cfg(test)]

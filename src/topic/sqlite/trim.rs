@@ -5,6 +5,8 @@ use rusqlite::{Row, params};
 use super::{
     book::{Book, Log},
     file,
+    open::Held,
+    replaced,
 };
 use crate::protocol::Topic;
 
@@ -15,13 +17,6 @@ const LOGS: usize = 64;
 /// Pages that are given back to the system at a time.
 const PAGES: u32 = 256;
 
-/// What is removed from a log.
-struct Removed {
-    first: u64,
-    bytes: u64,
-    since: i64,
-}
-
 impl Book {
     /// Removes the messages of a log that are over its limits, or some of them. `added` messages
     /// are new.
@@ -30,18 +25,18 @@ impl Book {
             return Ok(());
         }
         let some = added.saturating_mul(2).saturating_add(SOME);
-        let Removed { first, bytes, since } = self.excess(log, some)?;
-        file::trim(&self.connection, log.row.id, first)?;
-        log.held.first = first;
-        log.held.bytes = bytes;
-        log.held.since = since;
+        let left = self.without_excess(log, some)?;
+        file::trim(&self.connection, log.row.id, left.first)?;
+        if left.has_ranges {
+            replaced::trim(&self.connection, log.row.id, left.first)?;
+        }
+        log.held = left;
         Ok(())
     }
 
     fn is_over(&self, log: &Log) -> bool {
-        let messages = log.row.next - log.held.first;
-        messages > 0
-            && (self.is_too_much(messages, log.held.bytes) || self.is_too_old(log.held.since))
+        let Held { messages, bytes, since, .. } = log.held;
+        messages > 0 && (self.is_too_much(messages, bytes) || self.is_too_old(since))
     }
 
     /// Whether a log with so much has too much. The newest message always stays.
@@ -55,26 +50,27 @@ impl Book {
     }
 
     /// What a log has without its excess, of which this counts `some` messages at most.
-    fn excess(&self, log: &Log, some: u64) -> rusqlite::Result<Removed> {
-        let query = "SELECT sequence, at, length(payload) FROM messages \
+    fn without_excess(&self, log: &Log, some: u64) -> rusqlite::Result<Held> {
+        let query = "SELECT sequence, at, length(payload) + coalesce(length(key), 0) FROM messages \
                      WHERE log = ?1 AND sequence >= ?2 ORDER BY sequence LIMIT ?3";
         let mut statement = self.connection.prepare_cached(query)?;
         let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
-        let held = log.held;
+        let mut left = log.held;
         let rows =
-            statement.query_map(params![log.row.id, held.first, some.saturating_add(1)], read)?;
-        let mut left = Removed { first: log.row.next, bytes: held.bytes, since: held.since };
+            statement.query_map(params![log.row.id, left.first, some.saturating_add(1)], read)?;
         for (removed, row) in (0..).zip(rows) {
             let (sequence, at, bytes): (u64, i64, u64) = row?;
-            let messages = log.row.next.saturating_sub(sequence);
+            let messages = left.messages.min(log.row.next.saturating_sub(sequence));
             let stays = !self.is_too_much(messages, left.bytes) && !self.is_too_old(at);
             if stays || removed == some {
-                (left.first, left.since) = (sequence, at);
+                left.since = at;
                 return Ok(left);
             }
+            left.first = sequence + 1;
+            left.messages = left.messages.saturating_sub(1);
             left.bytes = left.bytes.saturating_sub(bytes);
         }
-        Ok(Removed { bytes: 0, ..left })
+        Ok(Held { first: log.row.next, messages: 0, bytes: 0, has_ranges: false, ..left })
     }
 
     /// Removes what has become too old or was over the limits, some of it. Returns whether there

@@ -241,15 +241,22 @@ static CASES: &[Base] = &[
         "A message with a key replaces the one with the same key, whose number is named as \
          `replaced`.",
         &[Need::Replacing],
-        false,
+        true,
         replacing::latest
     ),
     case!(
         "latest-per-key-and-retention",
         "A log of keys over its limit of messages drops the oldest of those that it has.",
         &[Need::Replacing, Need::Count],
-        false,
+        true,
         replacing::over_the_limit
+    ),
+    case!(
+        "latest-per-key-and-bytes",
+        "A log of keys over its limit of bytes drops the oldest of the messages that it has.",
+        &[Need::Replacing, Need::Bytes],
+        true,
+        replacing::over_the_bytes
     ),
     case!(
         "watch",

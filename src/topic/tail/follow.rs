@@ -25,9 +25,15 @@ impl<A: Archive> Tail<A> {
     }
 
     /// Appends the message `at` to the log that has this epoch, and wakes the readers that waited
-    /// for it. The numbers that were missed before it are in the archive only. A message that the
-    /// tail has is left out.
-    pub(in crate::topic) fn push_at(&self, kept: &Kept, at: Position, payload: &[u8]) {
+    /// for it. With a key, it replaces the one that has the same key. The numbers that were missed
+    /// before it are in the archive only. A message that the tail has is left out.
+    pub(in crate::topic) fn push_at(
+        &self,
+        kept: &Kept,
+        at: Position,
+        key: Option<&[u8]>,
+        payload: &[u8],
+    ) {
         let mut buffer = Vec::new();
         let line = stuffed(payload, &mut buffer);
         let mut state = kept.entry.state.lock();
@@ -38,7 +44,7 @@ impl<A: Archive> Tail<A> {
         if at.next > end.next {
             self.begin_anew(kept, &mut state, at);
         }
-        let appended = self.budget.append(&kept.entry, &mut state, None, line);
+        let appended = self.budget.append(&kept.entry, &mut state, key, line);
         drop(state);
         self.budget.settle(appended);
     }

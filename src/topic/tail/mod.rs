@@ -30,8 +30,8 @@ pub(super) trait Archive: Send + Sync + 'static {
     /// The reason of a gap for numbers that are retained, and that the archive does not have.
     const LOST: Code;
 
-    /// Reads messages of a log from a number on, in order, until `bytes` are used up. At least one,
-    /// if there is one. Numbers that are missing among them are lost.
+    /// Reads a log from a number on, in order, until `bytes` are used up. At least one message, if
+    /// there is one. Numbers that are missing among what it finds are lost.
     fn fetch(&self, ask: Ask) -> BoxFuture<Result<Vec<Fetched>, Unavailable>>;
 
     /// The last reader of a log that was closed has left. It may be called more than once.
@@ -53,11 +53,26 @@ pub(super) struct Ask {
     pub(super) bytes: usize,
 }
 
-/// A message of an archive, which has verified it.
+/// What an archive has of a log, and has verified.
 #[derive(Debug)]
-pub(super) struct Fetched {
-    pub(super) sequence: u64,
-    pub(super) payload: Vec<u8>,
+pub(super) enum Fetched {
+    Message {
+        sequence: u64,
+        payload: Vec<u8>,
+    },
+    /// Later messages of the same keys have taken the place of these.
+    Replaced {
+        first: u64,
+        last: u64,
+    },
+}
+
+impl Fetched {
+    pub(super) fn first(&self) -> u64 {
+        match *self {
+            Self::Message { sequence: first, .. } | Self::Replaced { first, .. } => first,
+        }
+    }
 }
 
 /// The topics of one store.
@@ -82,7 +97,8 @@ pub(super) struct Kept {
     pub(super) entry: Arc<TopicEntry>,
     /// The archive's name of the log; 0 while there is none. It never changes after that.
     log: AtomicU64,
-    /// The oldest number that is retained. It changes only while the state is locked.
+    /// The oldest number that is retained, or was replaced. It changes only while the state is
+    /// locked.
     first: AtomicU64,
     /// The first message is being written, so the topic has to stay in the table.
     is_held: AtomicBool,

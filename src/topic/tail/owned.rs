@@ -63,11 +63,17 @@ impl<A: Archive> Tail<A> {
         self.born.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Appends a message that is durable, and wakes the readers that waited for it.
-    pub(in crate::topic) fn push(&self, kept: &Kept, payload: &[u8]) -> Published {
+    /// Appends a message that is durable, and wakes the readers that waited for it. With a key, it
+    /// replaces the one that has the same key.
+    pub(in crate::topic) fn push(
+        &self,
+        kept: &Kept,
+        key: Option<&[u8]>,
+        payload: &[u8],
+    ) -> Published {
         let mut buffer = Vec::new();
         let line = stuffed(payload, &mut buffer);
-        let appended = self.budget.append(&kept.entry, &mut kept.entry.state.lock(), None, line);
+        let appended = self.budget.append(&kept.entry, &mut kept.entry.state.lock(), key, line);
         self.budget.settle(appended)
     }
 

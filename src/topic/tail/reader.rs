@@ -25,7 +25,13 @@ pub(in crate::topic) struct TailReader<A: Archive> {
     /// What the archive is being asked for.
     asked: Option<Asked>,
     /// What came from the archive and was not read yet.
-    chunk: Option<Log>,
+    chunk: Option<Chunk>,
+}
+
+/// A part of a log, from this position on.
+struct Chunk {
+    from: Position,
+    log: Log,
 }
 
 struct Asked {
@@ -72,11 +78,11 @@ impl<A: Archive> TailReader<A> {
 
     /// Reads what came from the archive; `None` if that is not what the cursor needs.
     fn read_chunk(&mut self, cursor: Cursor, room: Room, out: &mut Vec<u8>) -> Option<Read> {
-        let chunk = self.chunk.as_ref()?;
-        let Window { epoch, first, next } = chunk.window();
-        let Position { epoch: at, next: number } = cursor.position;
-        let read = match epoch == at && (first..next).contains(&number) {
-            true => chunk.read(cursor, room, out),
+        let Chunk { from, log } = self.chunk.as_ref()?;
+        let next = log.window().next;
+        let Position { epoch, next: number } = cursor.position;
+        let read = match from.epoch == epoch && (from.next..next).contains(&number) {
+            true => log.read(cursor, room, out),
             false => None,
         };
         let is_over = match read.as_ref() {
@@ -107,24 +113,32 @@ impl<A: Archive> TailReader<A> {
         Poll::Ready(messages.map(|messages| self.take(messages, from, edge)))
     }
 
-    /// Keeps the messages that follow one another from `from` on. Without these, the numbers below
-    /// the next message are lost, unless they are no longer retained.
-    fn take(&mut self, messages: Vec<Fetched>, from: Position, edge: u64) -> Option<Read> {
-        let next = messages.first().map_or(edge, |found| found.sequence.min(edge));
+    /// Keeps what follows without a hole from `from` on. Without that, the numbers below the next
+    /// message are lost, unless they are no longer retained.
+    fn take(&mut self, found: Vec<Fetched>, from: Position, edge: u64) -> Option<Read> {
+        let next = found.first().map_or(edge, |found| found.first().min(edge));
         if next > from.next {
             let is_retained = self.kept.first() <= from.next;
             return is_retained.then_some(Read::Gap { last: next - 1, reason: A::LOST });
         }
-        let mut chunk = Log::new(&self.kept.entry.topic, from, UNBOUNDED);
-        let mut buffer = Vec::new();
-        for (expected, message) in (from.next..edge).zip(messages) {
-            if message.sequence != expected {
-                break;
+        let mut log = Log::new(&self.kept.entry.topic, from, UNBOUNDED);
+        let (mut next, mut buffer) = (from.next, Vec::new());
+        for found in found {
+            match found {
+                _ if next >= edge => break,
+                Fetched::Message { sequence, payload } if sequence == next => {
+                    buffer.clear();
+                    log.append(stuffed(&payload, &mut buffer), 0);
+                    next += 1;
+                }
+                Fetched::Replaced { first, last } if (first..=last).contains(&next) => {
+                    next = edge.min(last + 1);
+                    log.replace_to(next);
+                }
+                _ => break,
             }
-            buffer.clear();
-            chunk.append(stuffed(&message.payload, &mut buffer), 0);
         }
-        self.chunk = Some(chunk);
+        self.chunk = Some(Chunk { from, log });
         None
     }
 }

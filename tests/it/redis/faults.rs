@@ -9,7 +9,7 @@ use std::{
 };
 
 use bellwire::{
-    Client, ClientConfig, Delivery, Progress, Router, Server, ServerConfig,
+    Client, ClientConfig, Delivery, Progress, Publisher, Router, Server, ServerConfig,
     topic::redis::RedisConfig,
 };
 use bellwire_testkit::{
@@ -25,7 +25,9 @@ use tokio::{
 };
 
 use super::{
-    connect, connect_with, head, publish_again,
+    connect, connect_with, head,
+    keyed::{KEYED, Keys},
+    publish_again,
     server::{Redis, Relay},
     url,
 };
@@ -52,27 +54,32 @@ async fn a_history_with_random_faults_holds_3() {
 #[tokio::test]
 async fn subscribers_do_not_see_faults_that_lose_nothing() {
     let harmless = [Fault::KillReplica, Fault::Stop, Fault::CutChannels, Fault::CutAll];
-    let history = run(4, &harmless).await.render();
+    let (history, keys) = run(4, &harmless).await;
+    let history = history.render();
+    // What was replaced is missing in the second one.
     let losses =
-        history.lines().filter(|line| line.contains(" missed ") || line.contains(" reset "));
+        history.lines().filter(|line| line.contains(" missed 1 ") || line.contains(" reset "));
     assert_eq!(losses.collect::<Vec<_>>(), [""; 0]);
+    assert_eq!(keys.losses(), 0);
 }
 
-async fn run(seed: u64, kinds: &[Fault]) -> History {
+async fn run(seed: u64, kinds: &[Fault]) -> (History, Arc<Keys>) {
     let (mut rng, recorder) = (Rng::with_seed(seed), Recorder::new());
     let mut nodes = Nodes::start().await;
     let config = RedisConfig::new()
         .check_every(Duration::from_millis(50))
         .answer_within(Duration::from_millis(500));
-    let (mut servers, mut addresses) = (JoinSet::new(), Vec::new());
+    let (mut servers, mut addresses, mut publishers) = (JoinSet::new(), Vec::new(), Vec::new());
     for _ in 0..2 {
         let store = connect_with(&nodes.relay.url(), config.clone()).await;
         let limits = ServerConfig::new().allow_publish(true);
         let server = Server::bind("127.0.0.1:0").await.unwrap().config(limits).topics(store);
         addresses.push(server.local_addr().unwrap().to_string());
+        publishers.push(server.publisher());
         servers.spawn(server.serve(Router::<()>::new()).into_future());
     }
     let mut crowd = Crowd::gather(&addresses, &recorder).await;
+    crowd.gather_keyed(&addresses, publishers, &recorder).await;
     let faults = recorder.process("faults");
     for _ in 0..FAULTS {
         let fault = *rng.choice(kinds).unwrap();
@@ -86,7 +93,8 @@ async fn run(seed: u64, kinds: &[Fault]) -> History {
     // The lines on the wire are not recorded, so no gap has one.
     broken.retain(|broken| broken.rule != Rule::Drops);
     assert!(broken.is_empty(), "{}", broken.iter().map(|it| format!("{it}\n")).collect::<String>());
-    history
+    crowd.keys.check();
+    (history, crowd.keys)
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +109,7 @@ enum Fault {
     KillMaster,
     Stop,
     DeleteStream,
+    DeleteKeys,
     DeleteHeads,
     Flush,
     Evict,
@@ -109,7 +118,7 @@ enum Fault {
 }
 
 impl Fault {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::FailoverWithLoss,
         Self::Failover,
         Self::Handover,
@@ -117,6 +126,7 @@ impl Fault {
         Self::KillMaster,
         Self::Stop,
         Self::DeleteStream,
+        Self::DeleteKeys,
         Self::DeleteHeads,
         Self::Flush,
         Self::Evict,
@@ -203,8 +213,11 @@ impl Nodes {
                 master.signal(Signal::CONT);
             }
             Fault::DeleteStream => {
-                let topic = rng.choice(TOPICS).unwrap();
+                let topic = rng.choice([&TOPICS[..], &[KEYED, KEYED]].concat()).unwrap();
                 master.run(&["DEL", &format!("bellwire{{0}}:log:{topic}")]);
+            }
+            Fault::DeleteKeys => {
+                _ = master.run(&["DEL", &format!("bellwire{{0}}:latest:{KEYED}")]);
             }
             Fault::DeleteHeads => _ = master.run(&["DEL", super::HEADS]),
             Fault::Flush => _ = master.run(&["FLUSHALL"]),
@@ -222,10 +235,10 @@ impl Nodes {
 
 /// How publishing has ended so far.
 #[derive(Default)]
-struct Done {
-    confirmed: AtomicU64,
-    refused: AtomicU64,
-    is_over: AtomicBool,
+pub(super) struct Done {
+    pub(super) confirmed: AtomicU64,
+    pub(super) refused: AtomicU64,
+    pub(super) is_over: AtomicBool,
 }
 
 impl Done {
@@ -242,6 +255,7 @@ impl Done {
 
 struct Crowd {
     done: Arc<Done>,
+    keys: Arc<Keys>,
     subscriptions: Vec<(&'static str, Progress)>,
     listeners: JoinSet<()>,
     publishers: JoinSet<()>,
@@ -272,7 +286,35 @@ impl Crowd {
                 }
             });
         }
-        Self { done, subscriptions, listeners, publishers }
+        Self { done, keys: Arc::default(), subscriptions, listeners, publishers }
+    }
+
+    /// Publishers of messages with keys, and a client at each server that listens.
+    async fn gather_keyed(
+        &mut self,
+        addresses: &[String],
+        publishers: Vec<Publisher>,
+        recorder: &Recorder,
+    ) {
+        for (n, publisher) in publishers.into_iter().enumerate() {
+            let process = recorder.process(&format!("keyed{n}"));
+            let mut own = addresses.to_vec();
+            own.rotate_left(n);
+            let client = Client::builder().addresses(own).config(soon()).connect_lazily();
+            let subscribing = client.subscribe(KEYED).into_future();
+            let mut subscription = bounded("subscribing", subscribing).await.unwrap();
+            let from = behind(subscription.position());
+            process.record(Event::Subscribed { subscription: 2, topic: KEYED.into(), from });
+            self.subscriptions.push((KEYED, subscription.progress()));
+            let (keys, done) = (self.keys.clone(), self.done.clone());
+            self.publishers.spawn(keys.clone().publish((publisher, n), process.clone(), done));
+            self.listeners.spawn(async move {
+                while let Some(delivery) = subscription.next().await {
+                    keys.told(&delivery);
+                    process.record(told(2, &delivery));
+                }
+            });
+        }
     }
 
     /// Waits until all have the last messages, and records that.
@@ -283,7 +325,7 @@ impl Crowd {
         }
         let (auditor, judge) =
             (recorder.process("publisher"), connect(&url(&nodes.master.0)).await);
-        for topic in TOPICS {
+        for topic in TOPICS.into_iter().chain([KEYED]) {
             let (name, payload) = (topic.to_owned(), format!("last {topic}"));
             auditor.record(Event::Publishing { topic: name.clone(), payload: payload.clone() });
             let published = publish_again(&judge, topic, &payload).await;

@@ -395,7 +395,9 @@ async fn a_truncated_file_never_gives_wrong_outcomes() {
             let file = File::options().write(true).open(damaged.file(name)).unwrap();
             file.set_len(length).unwrap();
             let what = format!("{name}, {length} bytes");
-            assert!(!keeps_its_keys(&damaged, &all, &what).await, "{what}");
+            let is_same = keeps_its_keys(&damaged, &all, &what).await;
+            // What is missing in the file may be in the write-ahead log.
+            assert!(!is_same || name == "topics.db", "{what}");
         }
     }
     place.copy_to(&damaged);

@@ -40,7 +40,9 @@ pub(super) enum Bug {
 #[derive(Clone)]
 struct Line {
     at: Duration,
-    payload: Bytes,
+    key: Option<Bytes>,
+    /// `None` once it was replaced.
+    payload: Option<Bytes>,
     /// Whether its append has ended.
     is_confirmed: bool,
 }
@@ -139,7 +141,18 @@ impl Log {
     }
 
     fn bytes(&self) -> usize {
-        self.lines.iter().map(|line| line.payload.len() + 16).sum()
+        self.held().map(|payload| payload.len() + 16).sum()
+    }
+
+    /// The payloads that were not replaced.
+    fn held(&self) -> impl Iterator<Item = &Bytes> {
+        self.lines.iter().filter_map(|line| line.payload.as_ref())
+    }
+
+    fn replace(&mut self, key: &Bytes) {
+        for line in self.lines.iter_mut().filter(|line| line.key.as_ref() == Some(key)) {
+            (line.key, line.payload) = (None, None);
+        }
     }
 
     /// The end of an append was seen.
@@ -151,7 +164,7 @@ impl Log {
     }
 
     fn is_over(&self, limits: &Limits) -> bool {
-        self.lines.len() > limits.messages || self.bytes() > limits.bytes
+        self.held().count() > limits.messages || self.bytes() > limits.bytes
     }
 
     fn drop_oldest(&mut self) {
@@ -161,12 +174,17 @@ impl Log {
     fn copy(&self, topic: &Topic, from: u64, room: Room, out: &mut Vec<u8>) -> Read {
         let begin = out.len();
         let mut last = from - 1;
-        for (number, line) in (self.first..).zip(&self.lines).skip((from - self.first) as usize) {
+        let lines = self.lines.iter().skip((from - self.first) as usize);
+        let replaced = lines.clone().take_while(|line| line.payload.is_none()).count() as u64;
+        if replaced > 0 {
+            return Read::Gap { last: from + replaced - 1, reason: Code::REPLACED };
+        }
+        for (number, payload) in (from..).zip(lines.map_while(|line| line.payload.as_ref())) {
             let before = out.len();
             if before - begin >= room.bytes || number - from >= room.lines {
                 break;
             }
-            encode::notification(out, topic, number, &line.payload);
+            encode::notification(out, topic, number, payload);
             if out.len() - before > room.max_line {
                 out.truncate(before);
                 break;
@@ -199,13 +217,29 @@ struct Live {
 }
 
 enum Write {
-    Append(Topic, Bytes, oneshot::Sender<Result<Published, PublishError>>),
+    Append(Topic, Option<Bytes>, Bytes, oneshot::Sender<Result<Published, PublishError>>),
     Close(Topic, oneshot::Sender<Option<Position>>),
     Sweep,
     Finish(oneshot::Sender<()>),
 }
 
 impl Kept {
+    fn queue(
+        &self,
+        topic: &Topic,
+        key: Option<Bytes>,
+        payload: Bytes,
+    ) -> BoxFuture<Result<Published, PublishError>> {
+        let (done, written) = oneshot::channel();
+        _ = self.0.writes.send(Write::Append(topic.clone(), key, payload, done));
+        let (process, topic) = (Arc::downgrade(&self.0), topic.clone());
+        Box::pin(async move {
+            let published = written.await.map_err(|_| ended())??;
+            process.upgrade().ok_or_else(ended)?.confirm(&topic, published);
+            Ok(published)
+        })
+    }
+
     /// Waits until all is written.
     pub(super) async fn finish(&self) {
         let (done, finished) = oneshot::channel();
@@ -236,14 +270,21 @@ impl Process {
 
     fn write(&self, write: Write) {
         match write {
-            Write::Append(topic, payload, done) => _ = done.send(self.append(&topic, payload)),
+            Write::Append(topic, key, payload, done) => {
+                _ = done.send(self.append(&topic, key, payload));
+            }
             Write::Close(topic, done) => _ = done.send(self.close(&topic)),
             Write::Sweep => self.sweep(),
             Write::Finish(done) => _ = done.send(()),
         }
     }
 
-    fn append(&self, topic: &Topic, payload: Bytes) -> Result<Published, PublishError> {
+    fn append(
+        &self,
+        topic: &Topic,
+        key: Option<Bytes>,
+        payload: Bytes,
+    ) -> Result<Published, PublishError> {
         let live = self.live(topic);
         let live = &mut *live.lock().unwrap();
         let stored = &mut *self.stored().ok_or_else(ended)?;
@@ -251,7 +292,8 @@ impl Process {
             return Err(PublishError::TooMany);
         }
         let (at, number) = (stored.now, live.log.next());
-        live.log.lines.push_back(Line { at, payload, is_confirmed: false });
+        key.iter().for_each(|key| live.log.replace(key));
+        live.log.lines.push_back(Line { at, key, payload: Some(payload), is_confirmed: false });
         while live.log.lines.len() > 1 && live.log.is_over(&stored.limits) {
             live.log.drop_oldest();
         }
@@ -308,14 +350,16 @@ fn ended() -> PublishError {
 
 impl TopicStore for Kept {
     fn append(&self, topic: &Topic, payload: Bytes) -> BoxFuture<Result<Published, PublishError>> {
-        let (done, written) = oneshot::channel();
-        _ = self.0.writes.send(Write::Append(topic.clone(), payload, done));
-        let (process, topic) = (Arc::downgrade(&self.0), topic.clone());
-        Box::pin(async move {
-            let published = written.await.map_err(|_| ended())??;
-            process.upgrade().ok_or_else(ended)?.confirm(&topic, published);
-            Ok(published)
-        })
+        self.queue(topic, None, payload)
+    }
+
+    fn append_latest(
+        &self,
+        topic: &Topic,
+        key: Bytes,
+        payload: Bytes,
+    ) -> BoxFuture<Result<Published, PublishError>> {
+        self.queue(topic, Some(key), payload)
     }
 
     fn open(&self, topic: &Topic) -> Box<dyn TopicReader> {

@@ -7,6 +7,10 @@
 --
 -- SIZE counts the bytes of all payloads since the log began. A message has the id NUMBER-SIZE.
 --
+-- Once a message had a key, heads[TOPIC] = "EPOCH NEXT SIZE GONE HELD". HELD counts the bytes of all
+-- payloads and keys in the stream. Numbers from GONE on that are not in the stream were replaced.
+-- latest[KEY] is the id of the newest message with the key. If it is lost, older ones stay.
+--
 -- Invariant: BIRTH is replaced whenever a note or a head may have been lost. So no epoch returns.
 local heads, notes = KEYS[1], KEYS[2]
 local replid = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
@@ -25,8 +29,9 @@ if known ~= replid then
 end
 
 local function parse(head)
-  local epoch, next, size = string.match(head, '^(%S+) (%d+) (%d+)$')
-  return epoch, tonumber(next), tonumber(size)
+  local pattern = '^(%S+) (%d+) (%d+) ?(%d*) ?(%d*)$'
+  local epoch, next, size, gone, held = string.match(head, pattern)
+  return epoch, tonumber(next), tonumber(size), tonumber(gone), tonumber(held)
 end
 
 local function text(number)
@@ -41,8 +46,13 @@ end
 -- Where the topic goes on, and whether it has a log.
 local function find(topic)
   local head = redis.call('HGET', heads, topic)
-  local epoch, next, size = parse(head or note(topic) or birth .. ' 1 0')
-  return epoch, next, size, head
+  local epoch, next, size, gone, held = parse(head or note(topic) or birth .. ' 1 0')
+  return epoch, next, size, head, gone, held
+end
+
+-- The hash of the newest message of each key.
+local function latest_of(topic)
+  return string.sub(heads, 1, -#'heads' - 1) .. 'latest:' .. topic
 end
 
 local function put_note(topic, epoch, next, size, limit)

@@ -11,7 +11,7 @@ if of == replid then
   -- As texts, because a number of Lua has 53 bits.
   if #last > #number or #last == #number and last > number then return { count(), 'old' } end
 end
-position = append(stream, topic, 8, 8)
+position = append(stream, topic, 8, 8, nil)
 if position ~= '' then
   redis.call('HSET', producer, topic, replid .. ' ' .. number .. ' ' .. position)
   redis.call('PEXPIRE', producer, time)

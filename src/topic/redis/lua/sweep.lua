@@ -6,6 +6,7 @@ for at = 1, #found[2], 2 do
   if topic ~= '' and redis.call('EXISTS', KEYS[3] .. topic) == 0 then
     local epoch, next, size = parse(head)
     redis.call('HDEL', heads, topic)
+    redis.call('UNLINK', latest_of(topic))
     put_note(topic, epoch, next, size, tonumber(ARGV[4]))
   end
 end
