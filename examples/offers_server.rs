@@ -97,6 +97,9 @@ struct Args {
     /// How long a subscription lives without a renewal
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     lease: u64,
+    /// Lets every client read the statistics, for `bellwire top`; needs the feature `stats-method`
+    #[arg(long)]
+    stats: bool,
     /// How often to publish a random number; 0 for never
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     random_every: u64,
@@ -127,7 +130,7 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", args.listen))?
         .config(config);
-    let server = topics.of(server);
+    let server = with_stats(topics.of(server), args.stats)?;
     let service = Service::new(server.publisher(), args.offers);
     tokio::select! {
         () = service.load() => {}
@@ -150,6 +153,22 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
             eprintln!("stopped at once, whatever clients were waiting for");
             Ok(())
         }
+    }
+}
+
+/// Offers the statistics. As before, clients may do everything except publish.
+#[cfg(feature = "stats-method")]
+fn with_stats(server: Server, has_stats: bool) -> Result<Server, String> {
+    use bellwire::server::{Action, Principal};
+    let may = |_: &Principal, action: Action<'_>| !matches!(action, Action::Publish(_));
+    Ok(if has_stats { server.authorizer(may).stats_method() } else { server })
+}
+
+#[cfg(not(feature = "stats-method"))]
+fn with_stats(server: Server, has_stats: bool) -> Result<Server, String> {
+    match has_stats {
+        true => Err("--stats needs the method: run it with `--features stats-method`".into()),
+        false => Ok(server),
     }
 }
 

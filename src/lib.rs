@@ -265,6 +265,7 @@
 //! - `sqlite`: topics in a file that survive restarts, [`topic::sqlite`].
 //! - `tower`: a stack of tower layers around the handlers, `Router::tower`.
 //! - `metrics`: statistics and handler times, for the `metrics` facade.
+//! - `stats-method`: the method `bellwire.stats`, which `bellwire top` calls, `Server::stats_method`.
 //! - `store-suite`: the suite that a topic store of your own has to pass, `topic::suite`.
 //! - `ws`: WebSockets on both sides, for web pages, `ws`; with `tls` also `wss`.
 //! - `unstable-core`: the parts in `unstable`, which may change in any release.

@@ -29,11 +29,24 @@ macro_rules! eprintln {
 
 pub(crate) fn write(text: fmt::Arguments<'_>) {
     if let Err(error) = io::stdout().lock().write_fmt(text) {
-        if error.kind() == ErrorKind::BrokenPipe {
-            process::exit(BROKEN_PIPE);
-        }
-        panic!("cannot write to stdout: {error}");
+        fail(&error);
     }
+}
+
+/// Writes bytes as they are.
+pub(crate) fn write_bytes(bytes: &[u8]) {
+    if let Err(error) = io::stdout().lock().write_all(bytes) {
+        fail(&error);
+    }
+}
+
+/// Ends the program after a failure to write to stdout.
+pub(crate) fn fail(error: &io::Error) -> ! {
+    if error.kind() == ErrorKind::BrokenPipe {
+        process::exit(BROKEN_PIPE);
+    }
+    remark(format_args!("error: cannot write to stdout: {error}"));
+    process::exit(1)
 }
 
 /// A failure to print on stderr must not end the program.

@@ -8,6 +8,8 @@ use tokio_rustls::rustls;
 
 #[cfg(feature = "tls")]
 use crate::server::driver::tls::TlsListener;
+#[cfg(feature = "stats-method")]
+use crate::server::stats_method;
 use crate::{
     coop::consume_budget,
     random::Random,
@@ -63,6 +65,8 @@ pub struct Server<L = TcpListener> {
     hooks: Hooks,
     /// `None` for the default table.
     keys: Option<Arc<dyn KeyTable>>,
+    #[cfg(feature = "stats-method")]
+    has_stats_method: bool,
 }
 
 impl Server {
@@ -131,6 +135,8 @@ impl<L: Listener> Server<L> {
             buffered: Arc::default(),
             hooks: Hooks::default(),
             keys: None,
+            #[cfg(feature = "stats-method")]
+            has_stats_method: false,
         }
     }
 
@@ -193,6 +199,49 @@ impl<L: Listener> Server<L> {
         self
     }
 
+    /// Adds the method [`bellwire.stats`](crate::server::STATS_METHOD), by which clients such as
+    /// `bellwire top` read the statistics of the server. Default: there is no such method.
+    ///
+    /// The [authorizer](Self::authorizer) decides who may call it, as for every method. Without an
+    /// authorizer each call is refused `forbidden`. The reply has the addresses and the principals of
+    /// clients, and the names of topics, so allow it to operators only.
+    ///
+    /// The payload is absent, or JSON: `{"sessions":50,"topics":50}`, at most 1,000 each. The reply is a
+    /// stream of JSON objects. The first one has the `kind` `server` and the fields of
+    /// [`ServerStats`](crate::ServerStats), with the bounds `buffered_bytes_total` and
+    /// `retained_bytes_total`. Then come sessions, the slowest first, with the fields of
+    /// [`SessionStats`](crate::SessionStats). Then come topics of [`MemoryTopics`], those with most
+    /// messages since their log began first: `topic`, `epoch`, `next`, `retained_bytes` and
+    /// `subscribers`. Other stores do not list their topics, and `lists_topics` of the server is
+    /// `false`. Durations are in milliseconds, and their names end with `_ms`. Later versions may add
+    /// fields and kinds.
+    ///
+    /// A call takes time in proportion to the number of connections and topics. It locks each topic
+    /// for a moment, one after the other.
+    ///
+    /// ```
+    /// use bellwire::{Server, server::{Action, Principal, STATS_METHOD}};
+    ///
+    /// # async fn run() -> std::io::Result<()> {
+    /// let may = |who: &Principal, action: Action<'_>| match action {
+    ///     Action::Call(STATS_METHOD) => who.name() == Some("operator"),
+    ///     _ => true,
+    /// };
+    /// let server = Server::bind("127.0.0.1:0").await?.authorizer(may).stats_method();
+    /// # drop(server);
+    /// # Ok(()) }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+    /// ```
+    ///
+    /// # Panics
+    /// [`serve`](Self::serve) panics if the router has a method of this name.
+    #[cfg(feature = "stats-method")]
+    #[must_use]
+    pub fn stats_method(mut self) -> Self {
+        self.has_stats_method = true;
+        self
+    }
+
     /// The source of session ids. Default: the system.
     #[must_use]
     pub fn random(mut self, random: Random) -> Self {
@@ -221,6 +270,14 @@ impl<L: Listener> Server<L> {
 
     /// Serves `router` when it is awaited.
     pub fn serve<S: Clone + Send + Sync + 'static>(self, router: Router<S>) -> Serve<L> {
+        #[cfg(feature = "stats-method")]
+        let router = match self.has_stats_method {
+            true => {
+                let has_authorizer = self.hooks.authorizer.is_some();
+                stats_method::add(router, self.handle(), &self.config, has_authorizer)
+            }
+            false => router,
+        };
         let timers = Timers::new();
         let table =
             self.keys.or_else(|| Some(Arc::new(MemoryKeys::of(&self.config, &self.random)?)));

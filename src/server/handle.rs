@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+#[cfg(feature = "stats-method")]
+use crate::topic::TopicFigures;
 use crate::{
     guard::guarded,
     server::{
@@ -68,6 +70,12 @@ impl ServerHandle {
 }
 
 impl ServerHandle {
+    /// The topics in memory that have a log.
+    #[cfg(feature = "stats-method")]
+    pub(super) fn topic_figures(&self) -> Vec<TopicFigures> {
+        self.memory.figures()
+    }
+
     /// The open sessions, in no particular order; takes time in proportion to them. It includes
     /// those of peers that are not yet authenticated, which are anonymous.
     ///

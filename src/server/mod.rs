@@ -16,12 +16,16 @@ mod publishing;
 mod session;
 mod sessions;
 mod stats;
+#[cfg(feature = "stats-method")]
+mod stats_method;
 mod stopping;
 mod user_code;
 mod waiting_tasks;
 
 #[cfg(feature = "tower")]
 pub use self::handlers::tower::{HandlerCall, HandlerReply, HandlerService};
+#[cfg(feature = "stats-method")]
+pub use self::stats_method::STATS_METHOD;
 pub use self::{
     access::{
         authenticator::{Authenticator, Denied, TokenAuthenticator},

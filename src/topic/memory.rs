@@ -37,6 +37,16 @@ const SPARE_TOPICS: usize = 1_024;
 #[derive(Clone, Debug)]
 pub struct MemoryTopics(Arc<Hub>);
 
+/// A topic that has a log.
+#[cfg(feature = "stats-method")]
+pub(crate) struct TopicFigures {
+    pub(crate) topic: Topic,
+    /// The position behind its last message.
+    pub(crate) end: Position,
+    pub(crate) retained_bytes: usize,
+    pub(crate) subscribers: usize,
+}
+
 #[derive(Debug)]
 struct Hub {
     topics: DashMap<Topic, Arc<TopicEntry>>,
@@ -81,6 +91,21 @@ impl MemoryTopics {
     /// Bytes that all logs retain.
     pub(crate) fn retained_bytes(&self) -> usize {
         self.0.budget.retained()
+    }
+
+    /// Each topic that has a log, in no particular order.
+    #[cfg(feature = "stats-method")]
+    pub(crate) fn figures(&self) -> Vec<TopicFigures> {
+        let figures = |entry: &TopicEntry| {
+            let state = entry.state.lock();
+            (!state.log.is_unborn()).then(|| TopicFigures {
+                topic: entry.topic.clone(),
+                end: state.log.end(),
+                retained_bytes: state.log.bytes(),
+                subscribers: state.readers.len(),
+            })
+        };
+        self.0.topics.iter().filter_map(|entry| figures(entry.value())).collect()
     }
 
     #[cfg(test)]

@@ -35,6 +35,8 @@ use bytes::Bytes;
 
 use crate::protocol::{Code, Cursor, Epoch, Position, Topic, Window};
 
+#[cfg(feature = "stats-method")]
+pub(crate) use self::memory::TopicFigures;
 pub(crate) use self::{
     checked::{check_read, check_window, checked_end, checked_published},
     confirmations::{Confirmations, Subscriber},

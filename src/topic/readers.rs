@@ -32,6 +32,11 @@ impl Readers {
         self.wakers.len() == self.free.len()
     }
 
+    #[cfg(feature = "stats-method")]
+    pub(super) fn len(&self) -> usize {
+        self.wakers.len() - self.free.len()
+    }
+
     /// Stores `waker`. Returns the waker that it replaces, which must be dropped outside the locks.
     pub(super) fn wait(&mut self, slot: u32, waker: &Waker) -> Option<Waker> {
         let known = &mut self.wakers[slot as usize];

@@ -36,7 +36,6 @@ mod latest_per_key;
 mod layers;
 mod layout;
 mod limits;
-mod load_test;
 mod loss;
 mod manual_client;
 mod mutants;

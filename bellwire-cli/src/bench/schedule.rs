@@ -15,7 +15,7 @@ use std::{
 
 use tokio::sync::Semaphore;
 
-use crate::{args::Args, latency::Latency};
+use crate::bench::{args::Args, latency::Latency};
 
 /// A thread sleeps about 0.05 ms longer than it asks for; a shorter pause would gain nothing.
 const SHORTEST_PAUSE: Duration = Duration::from_micros(50);

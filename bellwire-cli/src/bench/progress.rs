@@ -8,7 +8,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::{task::JoinHandle, time::interval};
 
-use crate::args::Args;
+use crate::bench::args::Args;
 
 const REDRAW: Duration = Duration::from_millis(100);
 

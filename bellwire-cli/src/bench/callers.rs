@@ -10,7 +10,7 @@ use bellwire::{CallError, Client};
 use bytes::Bytes;
 use tokio::{sync::mpsc, task::JoinSet};
 
-use crate::{
+use crate::bench::{
     args::Args,
     control::{Control, Phase},
     errors::{Errors, is_final, kind_of},

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::{
+use crate::bench::{
     args::Args,
     callers::Calls,
     errors::Errors,
@@ -117,7 +117,13 @@ struct Notifications {
 }
 
 impl Report {
-    pub(crate) fn new(args: &Args, span: Span, calls: Calls, heard: Option<Heard>) -> Self {
+    pub(crate) fn new(
+        args: &Args,
+        address: Option<String>,
+        span: Span,
+        calls: Calls,
+        heard: Option<Heard>,
+    ) -> Self {
         let Span { seconds, cpu_seconds } = span;
         let Calls { answered, latency, timeline, mut errors, starts, .. } = calls;
         let failed = errors.sum();
@@ -125,7 +131,7 @@ impl Report {
         let delay = heard.as_ref().map(|heard| heard.received.latency.clone()).unwrap_or_default();
         let notifications = heard.map(|heard| Notifications::new(args, heard, &mut errors));
         Self {
-            address: args.addr.clone(),
+            address,
             method: args.method.clone(),
             connections: args.connections,
             callers: args.callers,

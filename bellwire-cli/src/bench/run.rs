@@ -1,7 +1,6 @@
 //! A run: connect, warm up, measure, collect.
 
 use std::{
-    error::Error,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,34 +14,38 @@ use tokio::{
 };
 
 use crate::{
-    args::Args,
-    callers::{self, Calls},
-    control::Control,
-    cpu,
-    progress::Progress,
-    report::{Report, Span},
-    schedule::Schedule,
-    server::InProcess,
-    subscribers::{self, Received, Sent, Way},
+    bench::{
+        args::Args,
+        callers::{self, Calls},
+        control::Control,
+        cpu,
+        progress::Progress,
+        report::{Report, Span},
+        schedule::Schedule,
+        server::InProcess,
+        subscribers::{self, Received, Sent, Way},
+    },
+    failed::Failed,
+    target::Target,
 };
 
 /// How long the last replies and notifications may take after the end.
 const GRACE: Duration = Duration::from_secs(10);
 
-pub(crate) async fn run(args: &Args) -> Result<Report, Box<dyn Error>> {
-    let server = match args.addr {
-        Some(_) => None,
-        None => Some(InProcess::start().await?),
+pub(crate) async fn run(args: &Args) -> Result<Report, Failed> {
+    let server = match args.target.is_explicit() {
+        true => None,
+        false => Some(InProcess::start().await.map_err(Failed::other)?),
     };
     let report = measure(args, server.as_ref()).await?;
     if let Some(server) = server {
-        server.stop().await?;
+        server.stop().await.map_err(Failed::other)?;
     }
     Ok(report)
 }
 
-async fn measure(args: &Args, server: Option<&InProcess>) -> Result<Report, Box<dyn Error>> {
-    let connector = Connector::new(args, server);
+async fn measure(args: &Args, server: Option<&InProcess>) -> Result<Report, Failed> {
+    let connector = Connector::new(args, server)?;
     let clients = connector.connect_many(args.connections).await?;
     let audience = match args.subscribers {
         0 => None,
@@ -74,32 +77,31 @@ async fn measure(args: &Args, server: Option<&InProcess>) -> Result<Report, Box<
         None => None,
         Some(audience) => Some(audience.end().await),
     };
-    Ok(Report::new(args, span, calls, heard))
+    let address = server.is_none().then(|| connector.target.settings.addr.join(","));
+    Ok(Report::new(args, address, span, calls, heard))
 }
 
 /// Connects to the server under test.
 struct Connector {
-    address: String,
+    target: Target,
     config: ClientConfig,
 }
 
 impl Connector {
-    fn new(args: &Args, server: Option<&InProcess>) -> Self {
-        let address = match (server, &args.addr) {
-            (Some(server), _) => server.address.to_string(),
-            (None, address) => address.clone().unwrap_or_default(),
+    fn new(args: &Args, server: Option<&InProcess>) -> Result<Self, Failed> {
+        let target = match server {
+            Some(server) => Target::of(server.address.to_string()),
+            None => args.target.resolve()?,
         };
-        Self { address, config: ClientConfig::new().in_flight(args.callers.into()) }
+        Ok(Self { target, config: ClientConfig::new().in_flight(args.callers.into()) })
     }
 
-    async fn connect(&self) -> Result<Client, String> {
+    async fn connect(&self) -> Result<Client, Failed> {
         // A lost connection must be reported as an error, so the client must not reconnect.
-        let client = Client::builder().address(&self.address).config(self.config.clone());
-        let connected = client.reconnect(false).connect().await;
-        connected.map_err(|error| format!("cannot connect to {}: {error}", self.address))
+        self.target.connect_as(self.config.clone(), false).await
     }
 
-    async fn connect_many(&self, count: u16) -> Result<Vec<Client>, String> {
+    async fn connect_many(&self, count: u16) -> Result<Vec<Client>, Failed> {
         let mut clients = Vec::with_capacity(count.into());
         for _ in 0..count {
             clients.push(self.connect().await?);
@@ -196,7 +198,7 @@ impl Audience {
         args: &Args,
         connector: &Connector,
         server: Option<&InProcess>,
-    ) -> Result<Self, Box<dyn Error>> {
+    ) -> Result<Self, Failed> {
         let topic = subscribers::topic();
         let way = match server {
             Some(server) => Way::InProcess(server.publisher.clone()),

@@ -3,9 +3,13 @@
 use std::{num::NonZero, path::PathBuf, thread::available_parallelism, time::Duration};
 
 use bellwire::protocol::Method;
-use clap::{CommandFactory, Parser, error::ErrorKind, value_parser};
+use clap::value_parser;
 
-use crate::callers::{MAX_CALLERS, STAMP};
+use crate::{
+    bench::callers::{MAX_CALLERS, STAMP},
+    failed::Failed,
+    target::TargetArgs,
+};
 
 /// The longest duration of a run with `--requests` when none is given. So a server that never
 /// answers cannot keep it running for ever.
@@ -14,9 +18,8 @@ const DEFAULT_DURATION: Duration = Duration::from_secs(5);
 const DEFAULT_WARM_UP: Duration = Duration::from_secs(1);
 const MAX_SECONDS: f64 = 86_400.0;
 
-/// Measures calls and notifications over bellwire: throughput, latency, errors, CPU.
-#[derive(Clone, Debug, Parser)]
-#[command(name = "load_test", version)]
+/// The options of a run.
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// Connections that make calls; 0, to measure subscribers alone
     #[arg(long, short = 'n', default_value_t = 1, value_parser = value_parser!(u16).range(..=4_096))]
@@ -70,12 +73,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "COUNT", default_value_t = default_workers(), hide_default_value = true, value_parser = parse_workers)]
     pub(crate) workers: usize,
 
-    /// A server that runs already; for subscribers it must allow clients to publish
-    #[arg(long, value_name = "ADDRESS")]
-    pub(crate) addr: Option<String>,
-
     /// Only serves, until Ctrl-C: what --addr of another process connects to
-    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["addr", "json", "rate", "report", "requests", "subscribers"])]
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["addr", "context", "json", "rate", "report", "requests", "subscribers"])]
     pub(crate) serve: Option<String>,
 
     /// Prints one JSON object and nothing else
@@ -86,29 +85,24 @@ pub(crate) struct Args {
     /// plots, and all figures as tables; a file of this name is replaced when the run has ended
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,
+
+    /// The server under test; for subscribers it must allow clients to publish
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
 }
 
 impl Args {
-    /// The arguments of this process. Ends it with a message if they make no sense.
-    pub(crate) fn of_process() -> Self {
-        let args = Self::parse();
-        if let Err(message) = args.check() {
-            Self::command().error(ErrorKind::ArgumentConflict, message).exit();
-        }
-        args
-    }
-
-    fn check(&self) -> Result<(), &'static str> {
-        match self {
+    /// What no option can say by itself.
+    pub(crate) fn check(&self) -> Result<(), Failed> {
+        let what = match self {
             Self { connections: 0, subscribers: 0, .. } => {
-                Err("--connections 0 measures nothing without --subscribers")
+                "--connections 0 measures nothing without --subscribers"
             }
-            Self { connections: 0, requests: Some(_), .. } => {
-                Err("--connections 0 makes no --requests")
-            }
-            Self { connections: 0, rate: Some(_), .. } => Err("--connections 0 has no --rate"),
-            _ => Ok(()),
-        }
+            Self { connections: 0, requests: Some(_), .. } => "--connections 0 makes no --requests",
+            Self { connections: 0, rate: Some(_), .. } => "--connections 0 has no --rate",
+            _ => return Ok(()),
+        };
+        Err(Failed::usage(what))
     }
 
     pub(crate) fn duration(&self) -> Duration {

@@ -6,7 +6,7 @@ use bellwire::{Publisher, Router, Server, ServerConfig, blocking, handler, serve
 use bytes::Bytes;
 use tokio::{sync::oneshot, task::JoinHandle};
 
-use crate::{callers::MAX_CALLERS, stop::Stop};
+use crate::{bench::callers::MAX_CALLERS, stop::Stop};
 
 /// Serves until Ctrl-C or SIGTERM; a second one ends it at once.
 pub(crate) async fn serve(address: &str) -> io::Result<()> {

@@ -12,7 +12,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use crate::{
+use crate::bench::{
     args::Args,
     callers::{STAMP, write_stamp},
     errors::{Errors, kind_of, kind_of_publish},

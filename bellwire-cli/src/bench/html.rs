@@ -6,9 +6,11 @@ use std::{
 };
 
 use crate::{
+    bench::{
+        latency::{Latency, Percentiles},
+        report::Report,
+    },
     chart::{Axis, Chart, escape},
-    latency::{Latency, Percentiles},
-    report::Report,
 };
 
 const STYLE: &str = "

@@ -1,10 +1,8 @@
-//! `examples/load_test`, run as a program for a number of requests.
+//! `bellwire bench`, run for a number of requests.
 
 use std::{
-    env,
     ffi::OsStr,
     fs,
-    path::PathBuf,
     process::{Command, Output},
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -190,20 +188,13 @@ fn load_test(arguments: &str) -> Output {
 }
 
 fn run(arguments: &[&OsStr]) -> Output {
-    let program = example("load_test");
-    let run = Command::new(&program).args(arguments).output();
-    run.unwrap_or_else(|error| panic!("{}: {error}; `cargo test` builds it", program.display()))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bellwire"));
+    // What a user has set is not what is measured.
+    let command = command.arg("bench").args(arguments).env("BELLWIRE_ADDR", "127.0.0.1:9");
+    command.output().expect("a process")
 }
 
 fn report(output: &Output) -> Value {
     let message = String::from_utf8_lossy(&output.stderr);
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {message}"))
-}
-
-/// `target/debug/examples/NAME`: this program is `target/debug/deps/load_test-HASH`.
-fn example(name: &str) -> PathBuf {
-    let mut path = env::current_exe().expect("a program has a path");
-    path.pop();
-    path.pop();
-    path.join("examples").join(format!("{name}{}", env::consts::EXE_SUFFIX))
 }

@@ -1,0 +1,222 @@
+//! `bellwire publish`: one message, or one for each line of stdin.
+
+use std::{
+    io::{IsTerminal, stderr, stdin},
+    process::ExitCode,
+    time::Duration,
+};
+
+use bellwire::{CallError, Client, ClientConfig, Publish, protocol::Topic};
+use clap::Args;
+use futures::{FutureExt, StreamExt, stream::FuturesOrdered};
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    sync::mpsc,
+};
+
+use crate::{call::DEADLINE, duration, failed::Failed, payload, stop::Stop, target::TargetArgs};
+
+/// Messages that are published and not confirmed, so that a fast file fills the connection.
+const IN_FLIGHT: usize = 64;
+/// Lines that were read ahead of them.
+const READ_AHEAD: usize = 64;
+/// The longest line. A server takes 64 KiB by default.
+const MAX_LINE: usize = 1 << 20;
+
+/// Publishes to a topic
+///
+/// The server has to allow it: by ServerConfig::allow_publish, or by its authorizer.
+///
+///   bellwire publish news 'it rains'
+///   tail -F log.txt | bellwire publish log --lines
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct PublishArgs {
+    /// The topic
+    #[arg(value_parser = parse_topic)]
+    topic: String,
+    /// The payload; - reads it from stdin, to the byte
+    #[arg(conflicts_with = "lines")]
+    payload: Option<String>,
+    /// Publishes each line of stdin as a message, in order
+    #[arg(long)]
+    lines: bool,
+    /// How long the server may take to accept a message
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    deadline: Option<Duration>,
+    /// The request's key: the server publishes it once, however often it is sent
+    #[arg(long, conflicts_with = "lines")]
+    key: Option<String>,
+    /// A message may come twice: sends it again if the connection is lost
+    #[arg(long)]
+    idempotent: bool,
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+pub(crate) fn parse_topic(text: &str) -> Result<String, String> {
+    Topic::new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+pub(crate) async fn run(args: PublishArgs) -> Result<ExitCode, Failed> {
+    let target = args.target.resolve()?;
+    let payload = payload::read(args.payload.clone()).await?;
+    let mut stop = Stop::new().map_err(Failed::other)?;
+    let client = target.connect(ClientConfig::new()).await?;
+    let published = match args.lines {
+        true => Lines::new(&client, &args).publish(&mut stop).await,
+        false => tokio::select! {
+            published = args.request(&client, &payload) => published.map_err(of_publish),
+            () = stop.next() => {
+                Err(Failed::interrupted("interrupted; the message may have been published"))
+            }
+        },
+    };
+    // What the server has accepted is published, whatever becomes of the connection.
+    let _ = client.close().await;
+    published.map(|()| ExitCode::SUCCESS)
+}
+
+impl PublishArgs {
+    async fn request(&self, client: &Client, payload: &[u8]) -> Result<(), CallError> {
+        let deadline = self.deadline.unwrap_or(DEADLINE);
+        let mut publish = client.publish(&self.topic, payload).deadline(deadline);
+        if let Some(key) = &self.key {
+            publish = publish.key(key);
+        }
+        if self.idempotent {
+            publish = Publish::idempotent(publish);
+        }
+        publish.await.map(drop)
+    }
+}
+
+fn of_publish(error: CallError) -> Failed {
+    let is_forbidden = error.code().is_some_and(|code| code.as_str() == "forbidden");
+    let failed = Failed::from(error).within("not published");
+    match is_forbidden {
+        true => failed.hint(
+            "the server does not let you publish to this topic: it needs \
+             ServerConfig::allow_publish, or an authorizer that allows it",
+        ),
+        false => failed,
+    }
+}
+
+/// The messages of `--lines`.
+struct Lines<'a> {
+    client: &'a Client,
+    args: &'a PublishArgs,
+    bar: ProgressBar,
+    published: u64,
+}
+
+impl<'a> Lines<'a> {
+    fn new(client: &'a Client, args: &'a PublishArgs) -> Self {
+        // A user who types the lines needs no count of them.
+        let bar = match stderr().is_terminal() && !stdin().is_terminal() {
+            true => ProgressBar::new_spinner().with_style(
+                ProgressStyle::with_template("{spinner} {pos} published, {per_sec}, {elapsed}")
+                    .expect("the template is a constant"),
+            ),
+            false => ProgressBar::hidden(),
+        };
+        Self { client, args, bar, published: 0 }
+    }
+
+    /// Publishes until the end of stdin. The first signal ends the reading, and what is in flight
+    /// is finished; a second one ends that, too.
+    async fn publish(mut self, stop: &mut Stop) -> Result<(), Failed> {
+        let mut lines = lines_of_stdin();
+        let mut in_flight = FuturesOrdered::new();
+        let (client, args) = (self.client, self.args);
+        let (mut is_open, mut is_stopped) = (true, false);
+        while is_open || !in_flight.is_empty() {
+            tokio::select! {
+                biased;
+                () = stop.next() => match is_stopped {
+                    true => return Err(self.interrupted(in_flight.len())),
+                    false => (is_stopped, is_open) = (true, false),
+                },
+                Some(result) = in_flight.next() => self.count(result, in_flight.len())?,
+                line = lines.recv(), if is_open && in_flight.len() < IN_FLIGHT => match line {
+                    // The request is sent at its first poll, so the order is that of the lines.
+                    Some(Ok(line)) => in_flight.push_back(send(client, args, line).boxed_local()),
+                    Some(Err(failed)) => return Err(failed),
+                    None => is_open = false,
+                },
+            }
+        }
+        self.bar.finish_and_clear();
+        match is_stopped {
+            true => Err(Failed::interrupted(format!("interrupted; {} published", self.published))),
+            false => Ok(()),
+        }
+    }
+
+    fn count(&mut self, result: Result<(), CallError>, behind: usize) -> Result<(), Failed> {
+        let Err(error) = result else {
+            self.published += 1;
+            self.bar.inc(1);
+            return Ok(());
+        };
+        self.bar.finish_and_clear();
+        let (line, done) = (self.published + 1, self.published);
+        let may_be = match behind {
+            0 => String::new(),
+            more => format!(", and up to {more} lines behind it may be"),
+        };
+        Err(of_publish(error).within(format!("line {line} ({done} are published{may_be})")))
+    }
+
+    fn interrupted(&self, behind: usize) -> Failed {
+        self.bar.finish_and_clear();
+        let done = self.published;
+        Failed::interrupted(format!("interrupted; {done} published, and up to {behind} more"))
+    }
+}
+
+async fn send(client: &Client, args: &PublishArgs, line: Vec<u8>) -> Result<(), CallError> {
+    args.request(client, &line).await
+}
+
+/// The lines of stdin, without their ends.
+fn lines_of_stdin() -> mpsc::Receiver<Result<Vec<u8>, Failed>> {
+    let (lines, read) = mpsc::channel(READ_AHEAD);
+    tokio::spawn(async move {
+        let mut stdin = BufReader::new(tokio::io::stdin());
+        loop {
+            let line = next_line(&mut stdin).await.transpose();
+            let Some(line) = line else { return };
+            let is_last = line.is_err();
+            if lines.send(line).await.is_err() || is_last {
+                return;
+            }
+        }
+    });
+    read
+}
+
+async fn next_line(stdin: &mut BufReader<tokio::io::Stdin>) -> Result<Option<Vec<u8>>, Failed> {
+    let mut line = Vec::new();
+    loop {
+        let read = stdin.fill_buf().await;
+        let available =
+            read.map_err(|error| Failed::other(format!("cannot read stdin: {error}")))?;
+        if available.is_empty() {
+            return Ok(Some(line).filter(|line| !line.is_empty()));
+        }
+        let end = available.iter().position(|&byte| byte == b'\n');
+        line.extend_from_slice(&available[..end.unwrap_or(available.len())]);
+        let taken = end.map_or(available.len(), |end| end + 1);
+        stdin.consume(taken);
+        if line.len() > MAX_LINE {
+            return Err(Failed::usage("a line on stdin is over 1 MiB; nothing of it is published"));
+        }
+        if end.is_some() {
+            line.pop_if(|byte| *byte == b'\r');
+            return Ok(Some(line));
+        }
+    }
+}
