@@ -1,0 +1,48 @@
+/** The WebSocket transport. A message holds one or more whole lines, and is binary. */
+import type { Dial } from "./transport.js";
+import { ConnectionError } from "./outcome.js";
+
+/** The subprotocol. The server has to echo it. */
+const PROTOCOL = "bellwire.v1";
+/** Bytes that may be unwritten before requests wait. */
+const HIGH = 262_144;
+/** A WebSocket does not tell when it has written: how often to look, in ms. */
+const LOOK = 20;
+const LF = 10;
+
+/** What is used of the WebSocket of browsers. */
+export type WebSocketClass = new (url: string, protocol: string) => WebSocket;
+
+/** A URL of a WebSocket. It holds no password: the token has an option of its own. */
+export const WEB_SOCKET_URL = /^wss?:\/\/[^@#]+$/i;
+
+/** Dials with the WebSocket of the system, or another one. */
+export const webSocketDial =
+  (Socket: WebSocketClass): Dial =>
+  (address, events) => {
+    const socket = new Socket(address, PROTOCOL);
+    const fail = (code: string) => {
+      events.end(new ConnectionError(code));
+      socket.close();
+    };
+    const look = () => {
+      const isReady = socket.bufferedAmount < HIGH || socket.readyState > 1;
+      if (isReady) events.drain();
+      else setTimeout(look, LOOK);
+      return isReady;
+    };
+    socket.binaryType = "arraybuffer";
+    socket.onopen = () => socket.protocol === PROTOCOL || fail("bad-subprotocol");
+    socket.onmessage = ({ data }) => {
+      // Of a text, which is malformed, this makes no line.
+      const bytes = new Uint8Array(data as ArrayBuffer);
+      if (bytes.at(-1) === LF) events.data(bytes);
+      else fail("malformed");
+    };
+    socket.onerror = socket.onclose = () => fail("closed");
+    const send = (bytes: Uint8Array) => {
+      socket.send(bytes as Uint8Array<ArrayBuffer>);
+      return socket.bufferedAmount < HIGH || look();
+    };
+    return { send, close: () => socket.close() };
+  };

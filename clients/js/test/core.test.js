@@ -1,0 +1,297 @@
+// The core by itself: what it does in which moment, without a network and without a system clock.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { NotSentError, RefusedError, UnknownError } from "../dist/node.js";
+import { FakeClient, renews, settle } from "./fake.js";
+
+const outcome = (promise) => promise.then((reply) => reply.text(), (error) => error);
+
+test("requests above the places in flight wait for a terminal line", async () => {
+  const client = new FakeClient();
+  await client.greet();
+  const calls = ["a", "b", "c"].map((text) => client.call("echo", text));
+  await settle();
+  assert.deepEqual(client.connection.lines, ["1 echo a", "2 echo b"]);
+  await client.says("2 ok B");
+  assert.deepEqual(client.connection.lines.slice(2), ["3 echo c"]);
+  await client.says("1 ok A", "3 ok C");
+  assert.deepEqual(await Promise.all(calls.map(outcome)), ["A", "B", "C"]);
+});
+
+test("a call that ends before it is written is not sent, and one behind that is unknown and cancelled", async () => {
+  const client = new FakeClient();
+  const early = outcome(client.call("m", "", { deadline: 50 }));
+  await client.fakeClock.advance(50);
+  assert.ok((await early) instanceof NotSentError);
+  assert.equal((await early).code, "deadline");
+  await client.greet();
+  const late = outcome(client.call("m", "", { deadline: 50 }));
+  await settle();
+  await client.fakeClock.advance(50);
+  assert.ok((await late) instanceof UnknownError);
+  assert.deepEqual(client.connection.lines, ["1 m;ttl=50", "* /cancel 1"]);
+});
+
+test("an abort signal cancels on the wire, and its reason is the cause", async () => {
+  const client = new FakeClient();
+  const abort = new AbortController();
+  await client.greet();
+  const call = outcome(client.call("m", "", { signal: abort.signal }));
+  await settle();
+  abort.abort("not needed");
+  const error = await call;
+  assert.ok(error instanceof UnknownError);
+  assert.deepEqual([error.code, error.cause], ["cancelled", "not needed"]);
+  await settle();
+  assert.deepEqual(client.connection.lines, ["1 m", "* /cancel 1"]);
+  const before = await outcome(client.call("m", "", { signal: AbortSignal.abort("no") }));
+  assert.ok(before instanceof NotSentError);
+});
+
+test("while the transport takes nothing, requests wait and can still be taken back", async () => {
+  const client = new FakeClient();
+  await client.greet();
+  client.connection.takes = false;
+  const first = outcome(client.call("m", "1"));
+  await settle();
+  const second = outcome(client.call("m", "2", { deadline: 10 }));
+  await client.fakeClock.advance(10);
+  assert.ok((await second) instanceof NotSentError);
+  client.connection.events.drain();
+  await client.says("1 ok one");
+  assert.equal(await first, "one");
+});
+
+test("waiting requests are bounded", async () => {
+  const client = new FakeClient({ pendingBytes: 3 * 1024 + 10 });
+  const calls = ["", "0123456789", "x", ""].map((body) => outcome(client.call("m", body)));
+  assert.equal((await calls[2]).code, "too-many");
+  await client.greet();
+  assert.deepEqual(client.connection.lines, ["1 m", "2 m 0123456789"]);
+  await client.says("1 ok", "2 ok");
+  assert.deepEqual(client.connection.lines.slice(2), ["3 m"]);
+});
+
+test("the pauses before attempts to connect grow, and are random", async () => {
+  const client = new FakeClient();
+  const times = [];
+  for (let n = 0; n < 8; n++) {
+    const count = client.dials.length;
+    client.connection.events.end(new Error("refused"));
+    while (client.dials.length === count) await client.fakeClock.advance(1);
+    times.push(client.fakeClock.time);
+  }
+  // Window n ends at 250 * (2^(n+1) - 1), and the attempt is at 10 to 100 % of it.
+  times.forEach((time, n) => {
+    const [begin, length] = [250 * (2 ** n - 1), Math.min(30_000, 250 * 2 ** n)];
+    assert.ok(time >= begin + 0.1 * length - 1 && time <= begin + length + 9, `${n}: ${time}`);
+  });
+});
+
+test("the retry of a bye holds for its address only", async () => {
+  const client = new FakeClient({}, ["a", "b"]);
+  await client.greet();
+  await client.says("* /bye;last=0;retry=60000 busy");
+  client.connection.events.end(new Error("closed"));
+  await client.fakeClock.advance(300);
+  assert.equal(client.connection.address, "b");
+  client.connection.events.end(new Error("refused"));
+  await client.fakeClock.advance(59_000);
+  assert.ok(client.dials.slice(1).every(({ address }) => address === "b"));
+});
+
+test("reconnect tries at once, and not sooner than 250 ms after the last round", async () => {
+  const client = new FakeClient();
+  for (let n = 0; n < 9; n++) {
+    client.connection.events.end(new Error("refused"));
+    await client.fakeClock.advance(31_000);
+  }
+  client.connection.events.end(new Error("refused"));
+  const count = client.dials.length;
+  client.reconnect();
+  await client.fakeClock.advance(250);
+  assert.equal(client.dials.length, count + 1);
+});
+
+test("the lease is renewed from half to four fifths of its time, with nothing subscribed, too", async () => {
+  const client = new FakeClient();
+  const times = [];
+  const answer = renews(() => "");
+  client.answer = (line) => {
+    if (line.endsWith("/renew")) times.push(client.fakeClock.time);
+    return answer(line);
+  };
+  await client.greet();
+  await client.fakeClock.advance(300_000);
+  const pauses = times.slice(1).map((time, n) => time - times[n]);
+  assert.ok(times[0] <= 5000 && pauses.length >= 6, `${times}`);
+  for (const pause of pauses) assert.ok(pause >= 30_000 && pause <= 48_000, `${pauses}`);
+});
+
+test("a silent server is probed, has time to answer, and is given up then", async () => {
+  const client = new FakeClient({ probe: 1000 });
+  await client.greet();
+  const call = outcome(client.call("m"));
+  await client.fakeClock.advance(1500);
+  assert.deepEqual(client.connection.lines, ["1 m", "2 /renew"]);
+  await client.says("2 ok;lease=60");
+  await client.fakeClock.advance(900);
+  assert.equal(client.state, "open");
+  await client.fakeClock.advance(2000);
+  assert.notEqual(client.state, "open");
+  assert.equal((await call).code, "lost");
+});
+
+test("a list of renew that lacks a topic, and a hole that it shows, are noticed", async () => {
+  const client = new FakeClient();
+  await client.greet();
+  const subscribing = client.subscribe("offers");
+  await settle();
+  await client.says("1 ok;epoch=e;next=5;head=4;lease=60");
+  const offers = await subscribing;
+  let list = "offers:e:7 other:e:1";
+  client.answer = renews(() => list);
+  await client.fakeClock.advance(5000);
+  assert.deepEqual((await offers.next()).value, { type: "gap", epoch: "e", first: 5, last: 6, reason: "lost" });
+  list = "";
+  await client.fakeClock.advance(48_000);
+  const asked = client.connection.lines.filter((line) => line.endsWith("/subscribe;from=e:7 offers"));
+  assert.equal(asked.length, 1);
+});
+
+test("while too much waits to be taken, a subscription leaves the topic, and goes on there later", async () => {
+  const client = new FakeClient();
+  await client.greet();
+  const subscribing = client.subscribe("t", { bufferMessages: 2 });
+  await settle();
+  await client.says("1 ok;epoch=e;next=1;head=0");
+  const topic = await subscribing;
+  await client.says("* t 1 a", "* t 2 b", "* t 3 c", "* t 4 d");
+  assert.deepEqual(client.connection.lines.slice(1), ["2 /unsubscribe t"]);
+  await client.says("2 ok;next=e:5");
+  await client.fakeClock.advance(1000);
+  assert.equal(client.connection.lines.length, 2);
+  const texts = [];
+  for (let n = 0; n < 3; n++) texts.push((await topic.next()).value.text());
+  assert.deepEqual(texts, ["a", "b", "c"]);
+  await settle();
+  assert.equal(client.connection.lines.at(-1), "3 /subscribe;from=e:4 t");
+  await client.says("3 ok;epoch=e;next=4;head=4", "* t 4 d");
+  assert.equal((await topic.next()).value.text(), "d");
+  assert.equal(client.stats.notifications, 0);
+});
+
+test("an automatic ack comes when the next message is asked for", async () => {
+  const client = new FakeClient();
+  await client.greet();
+  const subscribing = client.subscribe("t", { window: 2 });
+  await settle();
+  await client.says("1 ok;epoch=e;next=1;head=0");
+  const topic = await subscribing;
+  await client.says("* t 1 a");
+  await topic.next();
+  await settle();
+  assert.equal(client.connection.lines.length, 1);
+  void topic.next();
+  await settle();
+  assert.equal(client.connection.lines.at(-1), "* /ack t e:2");
+});
+
+test("a keyed call is repeated at the same key table only", async () => {
+  const client = new FakeClient();
+  await client.greet();
+  const call = outcome(client.call("pay", "40", { key: "k1" }));
+  await settle();
+  client.connection.events.end(new Error("lost"));
+  await client.fakeClock.advance(300);
+  await client.greet("* /hello;version=1;keys=other:300");
+  assert.ok((await call) instanceof UnknownError);
+  assert.deepEqual(client.connection.lines, []);
+});
+
+test("an idempotent call is sent again after a loss", async () => {
+  const client = new FakeClient();
+  await client.greet();
+  const call = outcome(client.call("get", "1", { idempotent: true }));
+  await settle();
+  client.connection.events.end(new Error("lost"));
+  await client.fakeClock.advance(300);
+  await client.greet();
+  assert.deepEqual(client.connection.lines, ["2 get 1"]);
+  await client.says("2 ok one");
+  assert.equal(await call, "one");
+});
+
+test("a token that the server refuses ends the client", async () => {
+  const client = new FakeClient({ token: "wrong" });
+  await client.greet("* /hello;version=1;auth=token");
+  assert.deepEqual(client.connection.lines, ["1 /auth token wrong"]);
+  await client.says("1 no unauthenticated");
+  await assert.rejects(client.opened, { name: "ConnectionError", code: "unauthenticated" });
+  assert.equal(client.state, "closed");
+  const error = await outcome(client.call("m"));
+  assert.ok(error instanceof NotSentError);
+});
+
+test("a second subscription to a topic is refused, and one behind an unsubscribe waits for its answer", async () => {
+  const client = new FakeClient();
+  await client.greet();
+  const subscribing = client.subscribe("t");
+  await settle();
+  await client.says("1 ok;epoch=e;next=1;head=0");
+  const first = await subscribing;
+  await assert.rejects(client.subscribe("t"), RefusedError);
+  first.leave();
+  const second = client.subscribe("t");
+  await settle();
+  assert.deepEqual(client.connection.lines, ["1 /subscribe t", "2 /unsubscribe t"]);
+  await client.says("2 ok;next=e:1");
+  assert.equal(client.connection.lines.at(-1), "3 /subscribe t");
+  await client.says("3 ok;epoch=e;next=1;head=0");
+  assert.equal((await second).position, "e:1");
+  assert.deepEqual(await first.next(), { value: undefined, done: true });
+});
+
+test("bad input gets a clear error", async () => {
+  const client = new FakeClient();
+  const bad = [
+    client.call("no way"),
+    client.call("ok"),
+    client.call("/renew"),
+    client.call("m", "", { deadline: "5" }),
+    client.call("m", "", { deadline: 0 }),
+    client.call("m", "", { window: 3 }),
+    client.call("m", "", { key: "two words" }),
+    client.call("m", "", { attributes: { plain: "x" } }),
+    client.call("m", "", { attributes: { "a.b": "x;y=1" } }),
+    client.call("m", "", { attributes: { "a.b": "" } }),
+    client.subscribe("a b"),
+    client.subscribe("t", { from: "e:0" }),
+    client.subscribe("t", { from: "e:1", last: 3 }),
+    client.subscribe("t", { manualAck: true }),
+    client.subscribe("t", { slow: 1 }),
+    client.subscribe("t", { window: 2, redeliver: 1 }),
+    client.publish("", "x"),
+  ];
+  for (const { reason, value } of await Promise.allSettled(bad)) {
+    assert.ok(reason instanceof TypeError, `${value}`);
+    assert.match(reason.message, /^bad /);
+  }
+  assert.throws(() => client.stream("m", "", { window: 0 }), { message: "bad window: 0" });
+  assert.throws(() => new FakeClient({ maxLine: 1023 }), { message: "bad maxLine: 1023" });
+  assert.throws(() => new FakeClient({ tokens: "x" }), { message: "bad tokens: x" });
+});
+
+test("what came before the end of a subscription is taken first, and the topic is not asked for again", async () => {
+  const client = new FakeClient();
+  await client.greet();
+  const subscribing = client.subscribe("t");
+  await settle();
+  await client.says("1 ok;epoch=e;next=1;head=0", "* t 1 a", "* t 2 b", "* /end t closed e:3");
+  const types = [];
+  for await (const { type } of await subscribing) types.push(type);
+  await client.fakeClock.advance(2000);
+  assert.deepEqual(types, ["message", "message", "end"]);
+  assert.deepEqual(client.connection.lines, ["1 /subscribe t"]);
+});
