@@ -19,6 +19,9 @@
 //! keys of requests. A client that subscribes again after a restart has missed nothing, and
 //! `offers.add` with a key adds one offer, however often it is sent and the server is killed.
 //!
+//! With `--features ws`, `--page 127.0.0.1:8080` serves a page for browsers, `examples/live/page`. It
+//! shows the offers as they arrive, and adds offers.
+//!
 //! Ctrl-C or SIGTERM stops it in order; a second one stops it at once.
 
 #[macro_use]
@@ -28,6 +31,9 @@ mod print;
 mod file;
 #[path = "offers/follow.rs"]
 mod follow;
+#[cfg(feature = "ws")]
+#[path = "live/http.rs"]
+mod http;
 #[path = "offers/offer.rs"]
 mod offer;
 #[path = "offers/reading.rs"]
@@ -40,18 +46,21 @@ mod store;
 mod topics;
 
 use std::{
-    convert::Infallible, error::Error, num::NonZeroU64, path::PathBuf, process::ExitCode,
-    sync::Arc, time::Duration,
+    convert::Infallible, error::Error, net::SocketAddr, num::NonZeroU64, path::PathBuf,
+    process::ExitCode, sync::Arc, time::Duration,
 };
 
+#[cfg(feature = "ws")]
+use bellwire::server::Both;
 use bellwire::{
-    Failure, Json, PublishError, Publisher, Router, Server, ServerConfig, State, Streamed, handler,
-    protocol::Code,
+    Failure, Json, Listener, PublishError, Publisher, Router, Server, ServerConfig, State,
+    Streamed, handler, protocol::Code,
 };
 use clap::Parser;
 use futures::{Stream, stream};
 use serde::Deserialize;
 use tokio::{
+    net::TcpListener,
     sync::{Mutex, oneshot},
     task::{spawn_blocking, yield_now},
     time::{Instant, interval, sleep},
@@ -94,6 +103,9 @@ struct Args {
     /// Keeps the messages of the topics and the keys of requests in this file, over restarts; needs the feature `sqlite`. Default: in memory
     #[arg(long, value_name = "FILE")]
     store: Option<PathBuf>,
+    /// Serves a page with the offers over HTTP, with a WebSocket; needs the feature `ws`
+    #[arg(long, value_name = "ADDR")]
+    page: Option<String>,
     /// How long a subscription lives without a renewal
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     lease: u64,
@@ -123,20 +135,51 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<(), Box<dyn Error>> {
+    let listener = TcpListener::bind(&args.listen)
+        .await
+        .map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
+    match args.page.clone() {
+        Some(page) => with_page(page, listener, args).await,
+        None => serve(Server::new(listener), args, None).await,
+    }
+}
+
+/// Serves with the page, over the same topics.
+#[cfg(feature = "ws")]
+async fn with_page(page: String, tcp: TcpListener, args: Args) -> Result<(), Box<dyn Error>> {
+    let cannot = |error: std::io::Error| format!("cannot listen on {page}: {error}");
+    let (http, web_sockets) = http::Http::bind(&page).await.map_err(cannot)?;
+    let address = http.local_addr().map_err(cannot)?;
+    let server = Server::new(Both::new(tcp, web_sockets));
+    tokio::select! {
+        served = serve(server, args, Some(address)) => served,
+        failed = http.serve() => Err(format!("the page: {:?}", failed.err()).into()),
+    }
+}
+
+#[cfg(not(feature = "ws"))]
+async fn with_page(_page: String, _tcp: TcpListener, _args: Args) -> Result<(), Box<dyn Error>> {
+    Err("--page needs WebSockets: run it with `--features ws`".into())
+}
+
+async fn serve<L: Listener>(
+    server: Server<L>,
+    args: Args,
+    page: Option<SocketAddr>,
+) -> Result<(), Box<dyn Error>> {
     let mut stop = Stop::new()?;
     let config = ServerConfig::new().lease(Duration::from_secs(args.lease));
     let topics = Topics::open(args.store).await?;
-    let server = Server::bind(&args.listen)
-        .await
-        .map_err(|error| format!("cannot listen on {}: {error}", args.listen))?
-        .config(config);
-    let server = with_stats(topics.of(server), args.stats)?;
+    let server = with_stats(topics.of(server.config(config)), args.stats)?;
     let service = Service::new(server.publisher(), args.offers);
     tokio::select! {
         () = service.load() => {}
         () = stop.next() => return Ok(()),
     }
     println!("listening on {}", server.local_addr()?);
+    if let Some(page) = page {
+        println!("the page is at http://{page}/");
+    }
     eprintln!("{} offers", service.store.len());
 
     let (drain, is_told) = oneshot::channel::<()>();
@@ -158,14 +201,14 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
 
 /// Offers the statistics. As before, clients may do everything except publish.
 #[cfg(feature = "stats-method")]
-fn with_stats(server: Server, has_stats: bool) -> Result<Server, String> {
+fn with_stats<L: Listener>(server: Server<L>, has_stats: bool) -> Result<Server<L>, String> {
     use bellwire::server::{Action, Principal};
     let may = |_: &Principal, action: Action<'_>| !matches!(action, Action::Publish(_));
     Ok(if has_stats { server.authorizer(may).stats_method() } else { server })
 }
 
 #[cfg(not(feature = "stats-method"))]
-fn with_stats(server: Server, has_stats: bool) -> Result<Server, String> {
+fn with_stats<L: Listener>(server: Server<L>, has_stats: bool) -> Result<Server<L>, String> {
     match has_stats {
         true => Err("--stats needs the method: run it with `--features stats-method`".into()),
         false => Ok(server),

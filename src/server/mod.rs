@@ -34,7 +34,11 @@ pub use self::{
     },
     builder::Server,
     config::ServerConfig,
-    driver::{accept::Serve, listener::Listener},
+    driver::{
+        accept::Serve,
+        both::{Both, Either},
+        listener::Listener,
+    },
     handle::ServerHandle,
     handlers::{
         extractors::{FromRequest, Request, RequestParts, State},

@@ -438,7 +438,7 @@ impl Listener for Panicky {
         panic!("asked where");
     }
 
-    fn is_encrypted(&self) -> bool {
+    fn is_exposed(&self) -> bool {
         panic!("asked whether");
     }
 }

@@ -200,15 +200,16 @@ impl<L> fmt::Debug for Serve<L> {
 
 /// Logs a warning if every client from anywhere may connect and call.
 fn warn_of_strangers<L: Listener>(listener: &L, serving: &Serving) {
-    let is_encrypted = guarded(|| listener.is_encrypted()).unwrap_or_default();
-    let is_open = !is_encrypted && serving.environment.hooks.authenticator.is_none();
-    match local_addr(listener) {
-        Ok(address) if is_open && address.is_beyond_loopback() => tracing::warn!(
+    let is_exposed = guarded(|| listener.is_exposed()).unwrap_or_default();
+    if !is_exposed || serving.environment.hooks.authenticator.is_some() {
+        return;
+    }
+    if let Ok(address) = local_addr(listener) {
+        tracing::warn!(
             %address,
             "listening beyond loopback with neither TLS nor an authenticator: \
              every client that reaches this address may call and listen",
-        ),
-        _ => {}
+        );
     }
 }
 

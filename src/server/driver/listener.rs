@@ -105,12 +105,13 @@ pub trait Listener: Send + 'static {
         Poll::Ready(Ok(Principal::anonymous()))
     }
 
-    /// Whether the network can neither read nor change what its connections carry. Default: no.
+    /// Whether connections may come over a network that can read and change what they carry.
+    /// Default: whether [`local_addr`](Self::local_addr) is of TCP and beyond loopback.
     ///
-    /// A server that listens beyond loopback logs a warning if its listener is not encrypted and it
-    /// has no [`Authenticator`](crate::server::Authenticator).
-    fn is_encrypted(&self) -> bool {
-        false
+    /// A server logs a warning if its listener is exposed and it has no
+    /// [`Authenticator`](crate::server::Authenticator).
+    fn is_exposed(&self) -> bool {
+        self.local_addr().is_ok_and(|address| address.is_beyond_loopback())
     }
 }
 

@@ -1,6 +1,7 @@
 //! Listeners, and the tasks that run connections on the runtime.
 
 pub(in crate::server) mod accept;
+pub(in crate::server) mod both;
 pub(in crate::server) mod clock;
 pub(in crate::server) mod handshake;
 pub(in crate::server) mod listener;

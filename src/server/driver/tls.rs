@@ -102,8 +102,8 @@ impl<L: Listener> Listener for TlsListener<L> {
         self.listener.local_addr()
     }
 
-    fn is_encrypted(&self) -> bool {
-        true
+    fn is_exposed(&self) -> bool {
+        false
     }
 
     fn prepare(io: &Self::Io, timeout: Option<Duration>) -> io::Result<()> {

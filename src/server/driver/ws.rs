@@ -59,8 +59,8 @@ impl<L: Listener> Listener for WsListener<L> {
         self.listener.local_addr()
     }
 
-    fn is_encrypted(&self) -> bool {
-        self.listener.is_encrypted()
+    fn is_exposed(&self) -> bool {
+        self.listener.is_exposed()
     }
 
     fn prepare(io: &Self::Io, timeout: Option<Duration>) -> io::Result<()> {
