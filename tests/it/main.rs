@@ -71,5 +71,6 @@ mod streams;
 mod threats;
 mod tls;
 mod topics;
+mod two_listeners;
 #[cfg(feature = "ws")]
 mod ws;
