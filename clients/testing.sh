@@ -1,4 +1,4 @@
-# Functions of the test scripts of the Python and Twisted clients, which read this file.
+# Functions of the test scripts of the clients, which read this file.
 
 root=$(git rev-parse --show-toplevel 2>/dev/null || (cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd))
 
@@ -33,11 +33,12 @@ install_from() {
 
 # Builds the servers, unless they are named.
 servers() {
-  local built=${CARGO_TARGET_DIR:-$root/target}/debug
+  local built=${CARGO_TARGET_DIR:-target}/debug
+  case $built in /*) ;; *) built=$root/$built ;; esac
   if [ -z "${OFFERS_SERVER:-}" ] || [ -z "${BELLWIRE_CONFORMANCE:-}" ]; then
     command -v cargo > /dev/null || fail "cargo is missing: install Rust, or set OFFERS_SERVER and BELLWIRE_CONFORMANCE"
     (cd "$root" && step "the conformance kit" cargo build --quiet -p bellwire-conformance)
-    (cd "$root" && step "a server" cargo build --quiet --example offers_server)
+    (cd "$root" && step "a server" cargo build --quiet --features sqlite,ws --example offers_server)
   fi
   export OFFERS_SERVER=${OFFERS_SERVER:-$built/examples/offers_server}
   export BELLWIRE_CONFORMANCE=${BELLWIRE_CONFORMANCE:-$built/bellwire-conformance}

@@ -106,6 +106,9 @@ struct Args {
     /// Serves a page with the offers over HTTP, with a WebSocket; needs the feature `ws`
     #[arg(long, value_name = "ADDR")]
     page: Option<String>,
+    /// How many messages each topic keeps for clients that come back; at most 1 MiB in memory
+    #[arg(long, value_name = "MESSAGES", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..))]
+    retain: u32,
     /// How long a subscription lives without a renewal
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     lease: u64,
@@ -168,8 +171,10 @@ async fn serve<L: Listener>(
     page: Option<SocketAddr>,
 ) -> Result<(), Box<dyn Error>> {
     let mut stop = Stop::new()?;
-    let config = ServerConfig::new().lease(Duration::from_secs(args.lease));
-    let topics = Topics::open(args.store).await?;
+    let config = ServerConfig::new()
+        .lease(Duration::from_secs(args.lease))
+        .retained_messages(args.retain as usize);
+    let topics = Topics::open(args.store, args.retain).await?;
     let server = with_stats(topics.of(server.config(config)), args.stats)?;
     let service = Service::new(server.publisher(), args.offers);
     tokio::select! {

@@ -1,14 +1,21 @@
 #!/bin/sh
-# Runs all the tests: `cargo test --all-features`, and those of the Python clients in clients/. The
-# first start `redis-server`, 7 or later; the others need `python3`, 3.11 or later, with venv, and
-# packages of the Python index. This installs with apt-get what is missing, and says so.
+# Runs all the tests: `cargo test --all-features`, and those of the clients in clients/. It first installs with apt-get
+# what is missing, and says so:
+#
+#   redis-server          7 or later, which tests of the topics and keys in Redis start
+#   python3, with venv    3.11 or later, for the Python clients
+#   nodejs, npm           20 or later, for the JavaScript client
+#   chromium              for the tests of the live page
+#   openssl               for a certificate of a test
+#
+# The clients' tests install packages of PyPI and npm, by the versions that the repository names.
 #
 #   scripts/test.sh                  everything
 #   scripts/test.sh ARGUMENT...      `cargo test --all-features ARGUMENT...`, and nothing else
 set -eu
 cd "$(dirname "$0")/.."
 
-# Installs a package for a reason.
+# Installs the package $1 for the reason $2.
 install() {
   if ! command -v apt-get > /dev/null; then
     echo "scripts/test.sh: install $1: $2" >&2
@@ -17,22 +24,28 @@ install() {
   echo "scripts/test.sh: installing $1 with apt-get: $2"
   root=
   if [ "$(id -u)" != 0 ]; then root=sudo; fi
-  $root apt-get update
+  if [ -z "${is_updated:-}" ]; then $root apt-get update; fi
+  is_updated=yes
   $root apt-get install --yes --no-install-recommends "$1"
 }
 
-if ! command -v redis-server > /dev/null; then
-  install redis-server 'version 7 or later, which the tests start'
-fi
+# Installs the package $2 if there is no command $1.
+need() {
+  if ! command -v "$1" > /dev/null; then install "$2" "$3"; fi
+}
+
+need redis-server redis-server 'version 7 or later, which the tests start'
 if [ $# -gt 0 ]; then
   exec cargo test --all-features "$@"
 fi
-if ! command -v python3 > /dev/null; then
-  install python3 'version 3.11 or later, for the Python clients'
-fi
+need python3 python3 'version 3.11 or later, for the Python clients'
 if ! python3 -c 'import ensurepip, venv' 2> /dev/null; then
   install python3-venv 'the tests of the Python clients run in a venv'
 fi
+need node nodejs 'version 20 or later, for the JavaScript client'
+need npm npm 'it installs what the tests of the JavaScript client need'
+need openssl openssl 'the JavaScript client is tested with a certificate of its own'
+need "${CHROMIUM:-chromium}" chromium 'the tests of the live page run in it'
 
 cargo test --all-features
 built=${CARGO_TARGET_DIR:-target}/debug
@@ -44,3 +57,5 @@ export OFFERS_SERVER="$built/examples/offers_server"
 export BELLWIRE_CONFORMANCE="$built/bellwire-conformance"
 clients/python/test.sh
 clients/twisted/test.sh
+clients/js/test.sh
+echo 'scripts/test.sh: all tests pass'

@@ -8,7 +8,7 @@ use bellwire::{Server, server::Listener};
 #[cfg(feature = "sqlite")]
 use bellwire::{
     server::keys::{KeysConfig, SqliteKeys},
-    topic::sqlite::{OpenError, SqliteTopics},
+    topic::sqlite::{OpenError, SqliteConfig, SqliteTopics},
 };
 
 /// The file of `--store`, if there is one.
@@ -19,10 +19,11 @@ pub(crate) struct Topics {
 
 #[cfg(feature = "sqlite")]
 impl Topics {
-    pub(crate) async fn open(path: Option<PathBuf>) -> Result<Self, String> {
+    pub(crate) async fn open(path: Option<PathBuf>, retain: u32) -> Result<Self, String> {
         let Some(path) = path else { return Ok(Self { file: None }) };
+        let config = SqliteConfig::new().retained_messages(retain.into());
         let opened = async {
-            let topics = SqliteTopics::open(&path).await?;
+            let topics = SqliteTopics::open_with(&path, config).await?;
             let keys = SqliteKeys::open(&topics, KeysConfig::new()).await?;
             Ok::<_, OpenError>((topics, keys))
         };
@@ -48,7 +49,7 @@ impl Topics {
 
 #[cfg(not(feature = "sqlite"))]
 impl Topics {
-    pub(crate) async fn open(path: Option<PathBuf>) -> Result<Self, String> {
+    pub(crate) async fn open(path: Option<PathBuf>, _retain: u32) -> Result<Self, String> {
         match path {
             Some(_) => Err("--store needs SQLite: run it with `--features sqlite`".into()),
             None => Ok(Self {}),

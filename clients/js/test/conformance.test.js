@@ -13,7 +13,7 @@ for (const build of ["node", "min"]) {
     const report = join(dir, "report.json");
     const testee = new URL("../conformance.js", import.meta.url).pathname;
     const args = ["run", "client", "--patience", "20000", "--json", report, "--", process.execPath, testee, build];
-    const { code, stdout, stderr } = await run(binary("CONFORMANCE"), args);
+    const { code, stdout, stderr } = await run(binary("BELLWIRE_CONFORMANCE"), args);
     console.log(`${build}:\n${stdout.trim()}`);
     assert.equal(code, 0, stderr);
     const { cases } = JSON.parse(readFileSync(report, "utf8"));

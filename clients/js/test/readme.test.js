@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { run, startBridge, startServer, within } from "./support.js";
+import { run, startServer, within } from "./support.js";
 
 const root = new URL("..", import.meta.url).pathname;
 const readme = readFileSync(`${root}/README.md`, "utf8");
@@ -12,8 +12,6 @@ const blocks = [...readme.matchAll(/^```js\n(.*?)^```/gms)].map(([, code]) => co
 test("the README's examples print what they say", async (t) => {
   const server = await startServer();
   t.after(() => server.stop());
-  const bridge = await startBridge(server.address);
-  t.after(() => bridge.stop());
   // Inside the package, so that `bellwire` is this package.
   const dir = `${root}/dist/readme`;
   mkdirSync(dir, { recursive: true });
@@ -23,7 +21,7 @@ test("the README's examples print what they say", async (t) => {
     const file = `${dir}/${number}.mjs`;
     const browser = 'import WebSocket from "ws";\nglobalThis.WebSocket = WebSocket;\n';
     const isBrowser = code.includes('"bellwire"');
-    const real = code.replace("127.0.0.1:7440", server.address).replace("wss://offers.example/bellwire", bridge.url);
+    const real = code.replace("127.0.0.1:7440", server.address).replace("wss://offers.example/bellwire", server.webSocket);
     writeFileSync(file, (isBrowser ? browser : "") + real);
     const expected = [...code.matchAll(/\/\/ → (.*)$/gm)].map(([, text]) => text);
     const { code: exit, stdout, stderr } = await within(`example ${number}`, run(process.execPath, [file]));

@@ -1,7 +1,8 @@
-// What the tests share: the real server, a bridge from WebSocket to TCP, and waiting with a bound.
+// What the tests share: the real server, a proxy that can cut its connections, a bridge from WebSocket to TCP that can
+// send what a correct server does not, and waiting with a bound.
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { connect as connectTcp } from "node:net";
+import { connect as connectTcp, createServer } from "node:net";
 import { createInterface } from "node:readline";
 
 import { WebSocketServer } from "ws";
@@ -25,21 +26,54 @@ export function within(what, promise) {
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 
-/** Starts offers_server on a port of the system's choice. */
+/** Starts offers_server with its page, on ports of the system's choice. */
 export async function startServer(...args) {
   const listen = args.includes("--listen") ? [] : ["--listen", "127.0.0.1:0"];
-  const child = spawn(binary("OFFERS_SERVER"), [...listen, "--random-every", "0", ...args], {
-    stdio: ["ignore", "pipe", "inherit"],
-  });
-  const [line] = await within("the server", once(createInterface({ input: child.stdout }), "line"));
-  const address = line.replace("listening on ", "");
+  const all = [...listen, "--page", "127.0.0.1:0", "--random-every", "0", ...args];
+  const child = spawn(binary("OFFERS_SERVER"), all, { stdio: ["ignore", "pipe", "inherit"] });
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  const next = async () => (await within("the server", lines.next())).value;
+  const address = (await next()).replace("listening on ", "");
+  const page = (await next()).replace("the page is at ", "");
   return {
     address,
+    /** Where its WebSockets and its page are. */
+    webSocket: page.replace("http:", "ws:") + "bellwire",
+    port: Number(new URL(page).port),
     async stop(signal = "SIGKILL") {
       if (child.exitCode !== null || child.signalCode !== null) return;
       const ended = once(child, "exit");
       child.kill(signal);
       await within("the end of the server", ended);
+    },
+  };
+}
+
+/** Forwards connections to the port of a server. It stays where it is when the server is another one. */
+export async function startProxy(port) {
+  const sockets = new Set();
+  const keep = (socket) => {
+    sockets.add(socket.on("error", () => {}).on("close", () => sockets.delete(socket)));
+    return socket;
+  };
+  const proxy = createServer((socket) => {
+    keep(socket);
+    if (!port) return void socket.destroy();
+    const server = keep(connectTcp(port, "127.0.0.1"));
+    socket.pipe(server).pipe(socket);
+    socket.on("close", () => server.destroy());
+    server.on("close", () => socket.destroy());
+  });
+  await new Promise((resolve) => proxy.listen(0, "127.0.0.1", resolve));
+  return {
+    host: `127.0.0.1:${proxy.address().port}`,
+    /** Ends all connections. */
+    drop: () => sockets.forEach((socket) => socket.destroy()),
+    /** Leads new connections to this port, or refuses them if there is none. */
+    lead: (to) => (port = to),
+    async stop() {
+      this.drop();
+      await new Promise((resolve) => proxy.close(resolve));
     },
   };
 }
@@ -52,9 +86,7 @@ export async function startBridge(target, { cut = (bytes) => [bytes], ...options
   const [host, port] = target.split(":");
   const handleProtocols = (offered) => (offered.has("bellwire.v1") ? "bellwire.v1" : false);
   const server = new WebSocketServer({ host: "127.0.0.1", port: 0, handleProtocols, ...options });
-  const requests = [];
-  server.on("connection", (socket, request) => {
-    requests.push(request);
+  server.on("connection", (socket) => {
     const tcp = connectTcp({ host, port: Number(port) });
     let rest = Buffer.alloc(0);
     tcp.on("data", (bytes) => {
@@ -71,8 +103,6 @@ export async function startBridge(target, { cut = (bytes) => [bytes], ...options
   await once(server, "listening");
   return {
     url: `ws://127.0.0.1:${server.address().port}/bellwire`,
-    requests,
-    drop: () => server.clients.forEach((client) => client.terminate()),
     async stop() {
       server.clients.forEach((client) => client.terminate());
       await new Promise((resolve) => server.close(resolve));

@@ -65,6 +65,8 @@ function showGap(text) {
   list.prepend(element("li", text, { className: "gap" }));
 }
 
+const missed = (count) => (count === 1 ? "1 message was missed" : `${count} messages were missed`);
+
 /** Fetches all offers. What is shown already stays where it is. */
 async function fetchAll() {
   for await (const item of client.stream("offers.list")) showOffer(item.json());
@@ -77,7 +79,7 @@ async function follow() {
   await fetchAll();
   for await (const delivery of news) {
     if (delivery.type === "message") await showNews(delivery.json());
-    if (delivery.type === "gap") showGap(`${delivery.last - delivery.first + 1} messages were missed`);
+    if (delivery.type === "gap") showGap(missed(delivery.last - delivery.first + 1));
     if (delivery.type === "reset") showGap("the server began anew");
     if (delivery.type === "gap" || delivery.type === "reset") await fetchAll();
     if (delivery.type === "end") return showGap(`no more offers come: ${delivery.reason}`);
