@@ -75,7 +75,8 @@ const LONGEST: Duration = Duration::from_secs(1);
 ///
 /// # Time and memory
 ///
-/// Outcomes are kept by the clock of Redis. An hour that it is set forward counts as at most 4 s.
+/// Outcomes are kept by the clock of Redis. If that clock is set forward, outcomes lose at most 4 s
+/// of their time.
 /// All entries are in one hash, within the bounds of [`KeysConfig`].
 #[derive(Clone)]
 pub struct RedisKeys(Arc<Shared>);
