@@ -1,9 +1,9 @@
 //! WebSockets on both sides (docs/protocol/websocket.md, section 24), for web pages, and for
 //! clients behind proxies that let nothing but HTTP through.
 //!
-//! A server listens with a [`WsListener`]. A client connects with a [`WsConnector`]. The lines are
-//! those of any other transport, in binary messages. The limits, the deadlines and the drain of the
-//! server apply to them.
+//! A server listens with a [`WsListener`], and with [`Both`](crate::server::Both) also over TCP. A
+//! client connects with a [`WsConnector`]. The lines are those of any other transport, in binary
+//! messages. The limits, the deadlines and the drain of the server apply to them.
 //!
 //! A web page of any site can open a WebSocket to any server that its visitor's browser reaches.
 //! By default a server accepts pages of its own origin only: see [`Origins`]. An HTTP server that
