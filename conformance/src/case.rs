@@ -107,7 +107,8 @@ pub enum Side {
 }
 
 impl Side {
-    fn folder(self) -> &'static str {
+    /// Its name in texts.
+    pub fn folder(self) -> &'static str {
         match self {
             Self::Server => "server",
             Self::Client => "client",
