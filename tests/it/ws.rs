@@ -13,7 +13,7 @@ use bellwire::{
     topic::MemoryTopics,
     ws::{self, Fault, NoWebSocket, Origins, Refusal, WsConfig, WsConnector, WsListener, upgraded},
 };
-use bellwire_testkit::{bound::bounded, harness};
+use bellwire_testkit::{bound::bounded, harness, websockets};
 use proptest::prelude::*;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex},
@@ -915,8 +915,35 @@ proptest! {
     /// SECURITY.md, threat 44.
     #[test]
     fn garbage_never_panics(control in any::<u8>(), parts in prop::collection::vec(part(), 0..12)) {
-        harness::ws(&[&[control][..], &parts.concat()].concat());
+        let data = [&[control][..], &parts.concat()].concat();
+        websockets::connection(&data);
+        websockets::frames(&data);
     }
+
+    /// A head with some changes opens a WebSocket only if it may.
+    #[test]
+    fn any_heads_are_judged(control in any::<u8>(), head in head()) {
+        websockets::opening(&[&[control][..], head.as_bytes()].concat());
+    }
+}
+
+/// A request or a response, with a few lines removed, doubled or replaced.
+fn head() -> impl Strategy<Value = String> {
+    let request = request(&[("Origin", "http://offers.example")]);
+    let head = prop::sample::select(vec![request, ACCEPTED.to_owned()]);
+    let line = prop_oneof![Just(String::new()), "[ -~\n\r\0]{0,20}", "[A-Za-z-]{1,12}: [ -~]{0,9}"];
+    let change = (any::<prop::sample::Index>(), line, any::<bool>());
+    (head, prop::collection::vec(change, 0..3)).prop_map(|(head, changes)| {
+        let mut lines: Vec<_> = head.split("\r\n").map(str::to_owned).collect();
+        for (at, line, is_replaced) in changes {
+            let at = at.index(lines.len());
+            match is_replaced {
+                true => lines[at] = line,
+                false => lines.insert(at, lines[at].clone()),
+            }
+        }
+        lines.join("\r\n")
+    })
 }
 
 /// A frame, or a part of one.
