@@ -54,7 +54,7 @@ pub enum Refusal {
     Origin,
     /// It is for another path. Status 404.
     Path,
-    /// It asks for another version of WebSocket than 13, or for no WebSocket. Status 426.
+    /// It asks for another version of WebSocket than 13, for none, or for no WebSocket. Status 426.
     Version,
     /// It is too long, or has too many headers. Status 431.
     TooLong,
