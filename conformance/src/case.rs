@@ -107,8 +107,7 @@ pub enum Side {
 }
 
 impl Side {
-    /// Its name in texts.
-    pub fn folder(self) -> &'static str {
+    fn folder(self) -> &'static str {
         match self {
             Self::Server => "server",
             Self::Client => "client",

@@ -88,7 +88,7 @@ impl Instances {
                 let listener = TcpListener::bind(local).await.map_err(cannot_listen)?;
                 let before = listener.local_addr().map_err(cannot_listen)?;
                 instance.tasks.push(match is_websocket {
-                    true => tokio::spawn(server_ws_proxy::serve(listener, address, wrong)),
+                    true => tokio::spawn(server_ws_proxy::serve(listener, address, wrong.ws)),
                     false => tokio::spawn(server_proxy::serve(listener, address, wrong)),
                 });
                 before

@@ -7,11 +7,8 @@ use std::{
 };
 
 use crate::{
-    server_options::Options,
-    server_proxy::Flow,
-    server_test,
-    server_wrongs::WRONGS,
-    server_ws_proxy::{End, Part},
+    server_options::Options, server_proxy::Flow, server_test, server_wrongs::WRONGS,
+    server_ws_proxy::Act,
 };
 
 /// A mistake: what it does with each line of the server's, or of the client's.
@@ -27,8 +24,8 @@ pub struct Wrong {
     pub chunks: Option<fn(&mut Flow, &str)>,
     /// What happens when the client has ended its direction, behind these bytes without a LF.
     pub at_client_end: fn(&mut Flow, &str),
-    /// Takes what passes of a WebSocket; `None` passes it on. The others act on plain connections.
-    pub ws: Option<fn(End, Part) -> Vec<Part>>,
+    /// Takes what passes of a WebSocket. The others act on plain connections.
+    pub ws: Act,
     /// The client's end is not passed on.
     pub ignores_client_end: bool,
     /// The server's end is not passed on.
@@ -46,7 +43,7 @@ impl Wrong {
             server: None,
             client: None,
             chunks: None,
-            ws: None,
+            ws: |_, part| vec![part],
             at_client_end: nothing,
             ignores_client_end: false,
             ignores_server_end: false,
@@ -65,8 +62,8 @@ impl Wrong {
         Self { chunks: Some(act), ..self }
     }
 
-    pub const fn ws(self, act: fn(End, Part) -> Vec<Part>) -> Self {
-        Self { ws: Some(act), ..self }
+    pub const fn ws(self, act: Act) -> Self {
+        Self { ws: act, ..self }
     }
 
     pub const fn at_client_end(self, act: fn(&mut Flow, &str)) -> Self {

@@ -1,5 +1,5 @@
-//! The proxy that makes a right server of WebSockets wrong: it passes the heads of the handshake and
-//! frames on, and lets one function drop, double, alter or add some.
+//! The proxy that makes a right server or client of WebSockets wrong: it passes the heads of the
+//! handshake and frames on, and lets one function drop, double, alter or add some.
 
 use std::net::SocketAddr;
 
@@ -12,7 +12,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{frame::Frame, server_wrong::Wrong};
+use crate::frame::Frame;
 
 /// The end that a part comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +29,11 @@ pub enum Part {
     Frame(Frame),
 }
 
+/// What becomes of a part.
+pub type Act = fn(End, Part) -> Vec<Part>;
+
 /// Accepts connections for ever, and gives each a connection to the server at `target`.
-pub async fn serve(listener: TcpListener, target: SocketAddr, wrong: &'static Wrong) {
+pub async fn serve(listener: TcpListener, target: SocketAddr, act: Act) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
         connections.spawn(async move {
@@ -41,8 +44,8 @@ pub async fn serve(listener: TcpListener, target: SocketAddr, wrong: &'static Wr
             let (from_client, to_client) = client.into_split();
             let (from_server, to_server) = server.into_split();
             tokio::join!(
-                pass(End::Client, from_client, to_server, wrong),
-                pass(End::Server, from_server, to_client, wrong)
+                pass(End::Client, from_client, to_server, act),
+                pass(End::Server, from_server, to_client, act)
             );
         });
         while connections.try_join_next().is_some() {}
@@ -50,13 +53,7 @@ pub async fn serve(listener: TcpListener, target: SocketAddr, wrong: &'static Wr
 }
 
 /// Passes one direction on, up to its end.
-async fn pass(
-    from: End,
-    mut reader: OwnedReadHalf,
-    mut writer: OwnedWriteHalf,
-    wrong: &'static Wrong,
-) {
-    let act = wrong.ws.unwrap_or(|_, part| vec![part]);
+async fn pass(from: End, mut reader: OwnedReadHalf, mut writer: OwnedWriteHalf, act: Act) {
     let mut unread = Vec::new();
     let mut is_open = false;
     while let Ok(1..) = reader.read_buf(&mut unread).await {
