@@ -607,6 +607,40 @@ async fn a_drain_waits_for_a_slow_reader() {
     assert_eq!(last.as_deref(), Some(&1000_u16.to_be_bytes()[..]));
 }
 
+/// [S24.4] The close frame is written also if the transport has no room when its turn comes.
+#[tokio::test(start_paused = true)]
+async fn a_close_frame_waits_for_room() {
+    let (listener, upgrades) = upgraded::<DuplexStream>(WsConfig::new());
+    let serving = tokio::spawn(Server::new(listener).serve(router()).into_future());
+    let (io, theirs) = duplex(1);
+    upgrades.accept(theirs, PeerAddr::Other("narrow".into())).await.expect("the server serves");
+    let mut peer = FramePeer { io, read: Vec::new() };
+    let (_, hello) = peer.frame().await.expect("a hello");
+    assert!(hello.starts_with(b"* /hello;"));
+    peer.send(frame(BINARY, b"1 /quit\n")).await;
+    peer.expect(&[(BINARY, b"1 ok\n")]).await;
+    peer.expect_close(1000).await;
+    serving.abort();
+}
+
+/// Only one frame with data waits for a transport without room. So what the other end does not read
+/// counts against the marks of the server, and the bounds of the client.
+#[tokio::test(start_paused = true)]
+async fn only_one_frame_waits() {
+    let (ours, theirs) = duplex(1 << 10);
+    let config = WsConfig::new();
+    let opening = ws::open(ours, "ws://any:81/b", &config);
+    let (opened, _server) = tokio::join!(opening, answer(theirs, ACCEPTED, b""));
+    let mut client = opened.expect("opened");
+    let (line, mut total) = ([&[b'x'; 999][..], b"\n"].concat(), 0);
+    while let std::task::Poll::Ready(written) = futures::poll!(std::pin::pin!(client.write(&line)))
+    {
+        total += written.expect("written");
+        assert!(total < 40_000, "{total}");
+    }
+    assert!(total > 0);
+}
+
 /// [S24.4] A peer that does not answer the close frame is closed all the same.
 #[tokio::test(start_paused = true)]
 async fn a_close_frame_without_an_answer_is_bounded() {
