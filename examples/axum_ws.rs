@@ -13,13 +13,13 @@ use std::{env, error::Error, net::SocketAddr};
 use axum::{
     body::Body,
     extract::{ConnectInfo, Request, State},
-    http::{StatusCode, response},
+    http::{Method, StatusCode, Version, response},
     response::Response,
     routing::get,
 };
 use bellwire::{
     Router, Server,
-    ws::{WsConfig, upgraded},
+    ws::{Accepted, Refusal, WsConfig, upgraded},
 };
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -50,8 +50,7 @@ async fn bellwire(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     request: Request,
 ) -> Response {
-    let headers = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-    match upgrades.check(headers) {
+    match check(&upgrades, &request) {
         Ok(accepted) => {
             let response = respond(StatusCode::SWITCHING_PROTOCOLS, accepted.headers());
             // The connection is bellwire's once the response is written.
@@ -68,6 +67,15 @@ async fn bellwire(
         }
     }
     .expect("the headers are valid")
+}
+
+/// A route for GET is one for HEAD, too.
+fn check(upgrades: &Upgrades, request: &Request) -> Result<Accepted, Refusal> {
+    if (request.method(), request.version()) != (&Method::GET, Version::HTTP_11) {
+        return Err(Refusal::Malformed);
+    }
+    let headers = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    upgrades.check(headers)
 }
 
 fn respond<'a>(

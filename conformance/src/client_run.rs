@@ -9,6 +9,7 @@ pub(crate) mod script;
 mod testee;
 pub(crate) mod text;
 pub(crate) mod user;
+mod websocket;
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 

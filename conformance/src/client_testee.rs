@@ -23,7 +23,7 @@ pub struct Args {}
 /// What this testee can do.
 const ABILITIES: &str = "testee L3 ack-by-hand addresses after attributes auth cancel counts \
                          deadline from in-flight keys max-line methods one-way pause probe publish \
-                         redeliver repeat resend resubscribe strict streams window";
+                         redeliver repeat resend resubscribe strict streams window ws";
 
 /// Takes commands until they end, in one thread, so that events come in the order of their causes.
 ///

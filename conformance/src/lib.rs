@@ -3,10 +3,12 @@
 //! The runners and the hostile server speak raw bytes and do not use the crate's parser, because
 //! they judge it. Only the test server and the Rust testee are built on bellwire.
 
+pub mod address;
 pub mod case;
 pub mod client_run;
 pub mod client_testee;
 pub mod client_wrong;
+pub mod frame;
 pub mod hostile;
 pub mod list;
 pub mod pattern;
@@ -26,4 +28,7 @@ pub mod server_topics;
 pub mod server_watch;
 pub mod server_wrong;
 pub mod server_wrongs;
+pub mod server_ws_proxy;
+pub mod transport;
+pub mod websocket;
 pub mod wire;

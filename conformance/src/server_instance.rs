@@ -7,8 +7,9 @@ use std::{
 };
 
 use bellwire::{
-    Publisher, Router, Server, ServerHandle,
-    server::{Action, PeerAddr, Principal, TokenAuthenticator, Verdict},
+    Listener, Publisher, Router, Server, ServerHandle,
+    server::{Action, Principal, TokenAuthenticator, Verdict},
+    ws::{WsConfig, WsListener},
 };
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
@@ -18,6 +19,7 @@ use crate::{
     server_proxy,
     server_topics::TestTopics,
     server_wrong::Wrong,
+    server_ws_proxy,
 };
 
 /// A running test server. It ends when it is dropped.
@@ -78,13 +80,17 @@ impl Instances {
     /// Why it cannot listen.
     pub async fn open(&self, options: Options) -> Result<SocketAddr, String> {
         let local = SocketAddr::from(([127, 0, 0, 1], 0));
+        let is_websocket = options.is_websocket;
         let (address, mut instance) = start(local, options, |router| router).await?;
         let address = match self.0.wrong {
             None => address,
             Some(wrong) => {
                 let listener = TcpListener::bind(local).await.map_err(cannot_listen)?;
                 let before = listener.local_addr().map_err(cannot_listen)?;
-                instance.tasks.push(tokio::spawn(server_proxy::serve(listener, address, wrong)));
+                instance.tasks.push(match is_websocket {
+                    true => tokio::spawn(server_ws_proxy::serve(listener, address, wrong.ws)),
+                    false => tokio::spawn(server_proxy::serve(listener, address, wrong)),
+                });
                 before
             }
         };
@@ -117,11 +123,21 @@ async fn start(
     options: Options,
     extend: impl FnOnce(Router<Shared>) -> Router<Shared>,
 ) -> Result<(SocketAddr, Instance), String> {
-    let (shared, topics) = (Shared::default(), TestTopics::new(&options));
-    let mut server = Server::bind(address).await.map_err(cannot_listen)?;
-    let PeerAddr::Tcp(address) = server.local_addr().map_err(cannot_listen)? else {
-        return Err("the server listens on no TCP port".to_owned());
+    let listener = TcpListener::bind(address).await.map_err(cannot_listen)?;
+    let address = listener.local_addr().map_err(cannot_listen)?;
+    let instance = match options.is_websocket {
+        true => serve(Server::new(WsListener::new(listener, WsConfig::new())), options, extend),
+        false => serve(Server::new(listener), options, extend),
     };
+    Ok((address, instance))
+}
+
+fn serve<L: Listener>(
+    mut server: Server<L>,
+    options: Options,
+    extend: impl FnOnce(Router<Shared>) -> Router<Shared>,
+) -> Instance {
+    let (shared, topics) = (Shared::default(), TestTopics::new(&options));
     server = server.config(options.config).topics(topics.clone());
     if options.is_authenticating {
         let tokens = TokenAuthenticator::new().token("secret", Principal::new("ada"));
@@ -134,7 +150,7 @@ async fn start(
         .with_graceful_shutdown(async { drop(stopped.await) });
     let task = tokio::spawn(async { drop(serve.await) });
     let stop = Mutex::new(Some(stop));
-    Ok((address, Instance { shared, topics, publisher, handle, stop, tasks: vec![task] }))
+    Instance { shared, topics, publisher, handle, stop, tasks: vec![task] }
 }
 
 /// The method and the topic `closed` are forbidden. What is allowed of `unsure` cannot be decided.

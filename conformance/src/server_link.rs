@@ -1,18 +1,18 @@
 //! The runner's control connection to the server under test, by raw lines.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::timeout,
+use tokio::time::timeout;
+
+use crate::{
+    address::Address,
+    transport::Transport,
+    wire::{self, Line},
 };
-
-use crate::wire::{self, Line};
 
 /// A connection to the server that was named on the command line.
 pub struct Link {
-    io: TcpStream,
+    io: Transport,
     unread: Vec<u8>,
     last_id: u64,
     patience: Duration,
@@ -23,12 +23,8 @@ impl Link {
     ///
     /// # Errors
     /// What went wrong instead.
-    pub async fn connect(address: SocketAddr, patience: Duration) -> Result<Self, String> {
-        let connected = timeout(patience, TcpStream::connect(address)).await;
-        let io = connected
-            .map_err(|_| format!("{address} does not answer; is the server running there?"))?
-            .map_err(|error| format!("cannot connect to {address}: {error}; start the server"))?;
-        io.set_nodelay(true).map_err(|error| error.to_string())?;
+    pub async fn connect(address: &Address, patience: Duration) -> Result<Self, String> {
+        let io = Transport::connect(address, patience).await?;
         let mut link = Self { io, unread: Vec::new(), last_id: 0, patience };
         let hello = link.line().await?;
         match hello.is_channel() && hello.word == "/hello" {
@@ -53,7 +49,7 @@ impl Link {
             line.extend(wire::stuff(payload));
         }
         line.push(b'\n');
-        let written = self.io.write_all(&line).await;
+        let written = self.io.write(&line).await;
         written.map_err(|error| format!("the control connection is lost: {error}"))?;
         loop {
             let line = self.line().await?;
@@ -74,7 +70,7 @@ impl Link {
     pub async fn methods(&mut self, wanted: &[&str]) -> Result<Vec<String>, String> {
         self.last_id += 1;
         let (id, mut names) = (self.last_id.to_string(), Vec::new());
-        let written = self.io.write_all(format!("{id} /methods\n").as_bytes()).await;
+        let written = self.io.write(format!("{id} /methods\n").as_bytes()).await;
         written.map_err(|error| format!("the control connection is lost: {error}"))?;
         loop {
             let line = self.line().await?;
@@ -96,10 +92,10 @@ impl Link {
                 let line: Vec<u8> = self.unread.drain(..=end).take(end).collect();
                 return wire::parse(&line);
             }
-            let read = timeout(self.patience, self.io.read_buf(&mut self.unread)).await;
+            let read = timeout(self.patience, self.io.read(&mut self.unread)).await;
             match read.map_err(|_| "the control method does not answer".to_owned())? {
-                Ok(1..) => {}
-                Ok(0) => return Err("the server has closed the control connection".to_owned()),
+                Ok(true) => {}
+                Ok(false) => return Err("the server has closed the control connection".to_owned()),
                 Err(error) => return Err(format!("the control connection is lost: {error}")),
             }
         }

@@ -7,6 +7,7 @@ use bellwire::ServerConfig;
 /// Each option with its meaning, for `--help` and the README.
 pub const OPTIONS: &[(&str, &str)] = &[
     ("auth", "authentication is required (token `secret`), and permission is asked for"),
+    ("ws", "it speaks WebSocket, at every path"),
     ("publish=no", "clients may not publish"),
     ("in-flight=N", "application requests in flight per connection"),
     ("max-line=N", "bytes of the longest line"),
@@ -39,6 +40,8 @@ pub const OPTIONS: &[(&str, &str)] = &[
 pub struct Options {
     pub config: ServerConfig,
     pub is_authenticating: bool,
+    /// It listens for WebSockets instead of plain connections.
+    pub is_websocket: bool,
     pub retained: u64,
     pub topics: usize,
     /// The topic whose log cannot be opened exists.
@@ -54,6 +57,7 @@ impl Options {
         let mut options = Self {
             config: ServerConfig::new().allow_publish(true),
             is_authenticating: false,
+            is_websocket: false,
             retained: 65_536,
             topics: 65_536,
             has_no_log: false,
@@ -67,6 +71,7 @@ impl Options {
     fn take(&mut self, word: &str) -> Result<(), String> {
         match word {
             "no-log" => self.has_no_log = true,
+            "ws" => self.is_websocket = true,
             "auth" => self.is_authenticating = true,
             "publish=no" => self.config = self.config.clone().allow_publish(false),
             _ => {

@@ -2,7 +2,6 @@
 
 use std::{
     io::{Write, stdout},
-    net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
     time::Duration,
@@ -11,6 +10,7 @@ use std::{
 use futures::{StreamExt, stream};
 
 use crate::{
+    address::Address,
     case::{Case, Level, Side, load},
     report::{Entry, Failure, Outcome, Report},
     server_link::Link,
@@ -19,7 +19,8 @@ use crate::{
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Where the server under test listens, as HOST:PORT.
+    /// Where the server under test listens: HOST:PORT, or ws://HOST:PORT/PATH. In the second case
+    /// all cases run over WebSockets.
     #[arg(long)]
     addr: String,
     /// Run the cases of this level and of those before it.
@@ -44,10 +45,7 @@ pub struct Args {
 /// # Errors
 /// A fault that is not the server's: an unknown case, or an address that does not resolve.
 pub async fn main(args: Args) -> Result<ExitCode, String> {
-    let addresses = tokio::net::lookup_host(&args.addr).await;
-    let address = addresses.ok().and_then(|mut found| found.next());
-    let address =
-        address.ok_or_else(|| format!("{:?} is no HOST:PORT that resolves", args.addr))?;
+    let address = Address::resolve(&args.addr).await?;
     let mut cases = load(Side::Server)?;
     cases.retain(|case| case.level <= args.level);
     if let Some(name) = &args.case {
@@ -59,7 +57,7 @@ pub async fn main(args: Args) -> Result<ExitCode, String> {
     let runner =
         Runner { address, patience: Duration::from_millis(args.patience), jobs: args.jobs };
     // An address at which nothing listens is one message, and not one for each case.
-    Link::connect(address, runner.patience).await?;
+    Link::connect(&runner.address, runner.patience).await?;
     let report = runner.run(&cases).await;
     if let Some(path) = &args.json {
         report.write_json(path)?;
@@ -70,9 +68,9 @@ pub async fn main(args: Args) -> Result<ExitCode, String> {
 }
 
 /// Plays cases against the server at an address.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Runner {
-    pub address: SocketAddr,
+    pub address: Address,
     /// How long to wait for a line that should come.
     pub patience: Duration,
     /// How many cases run at the same time.
@@ -98,15 +96,25 @@ impl Runner {
         }
     }
 
+    /// How the server of a case is set up.
+    fn options(&self, case: &Case) -> String {
+        let is_added = self.address.is_websocket() && case.option("ws").is_none();
+        let added = is_added.then(|| "ws".to_owned());
+        case.options.iter().cloned().chain(added).collect::<Vec<_>>().join(" ")
+    }
+
     async fn try_case(&self, case: &Case) -> Result<Outcome, Failure> {
-        let mut link = Link::connect(self.address, self.patience).await?;
+        if self.address.is_websocket() && case.script.iter().any(|(_, line)| line == "!eof") {
+            return Ok(Outcome::skipped("a WebSocket has no half-close"));
+        }
+        let mut link = Link::connect(&self.address, self.patience).await?;
         let needed = methods_of(case);
         let offered = link.methods(&needed).await?;
         if let Some(lacking) = needed.iter().find(|name| !offered.contains(&(**name).to_owned())) {
             let why = format!("the server has no method {lacking}; README.md says what it does");
             return Ok(Outcome::skipped(why));
         }
-        let options = case.options.join(" ");
+        let options = self.options(case);
         let opened = match link.call("test.open", options.as_bytes()).await? {
             Ok(address) => String::from_utf8_lossy(&address).parse().ok(),
             Err(why) if why.starts_with("err no-option") => {
@@ -120,8 +128,10 @@ impl Runner {
                 return Ok(Outcome::skipped(why));
             }
         };
-        let mut stage =
-            Stage::new(&mut link, opened.unwrap_or(self.address), self.patience).await?;
+        let is_websocket = self.address.is_websocket() || case.option("ws").is_some();
+        let path = is_websocket.then(|| self.address.path.clone().unwrap_or("/".to_owned()));
+        let socket = opened.unwrap_or(self.address.socket);
+        let mut stage = Stage::new(&mut link, Address { socket, path }, self.patience).await?;
         let played = stage.play(case).await;
         drop(stage);
         if let Some(address) = opened {

@@ -1,13 +1,15 @@
 //! Plays the script of a server case against a server. README.md of this crate says what the lines
 //! of a script mean.
 
+mod frames;
 mod several;
 
-use std::{collections::HashMap, net::SocketAddr, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
+    address::Address,
     case::Case,
     pattern::{self, Names},
     report::Failure,
@@ -25,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 pub struct Stage<'a> {
     link: &'a mut Link,
     /// The server of the case.
-    address: SocketAddr,
+    address: Address,
     patience: Duration,
     peers: HashMap<String, Peer>,
     current: String,
@@ -65,10 +67,11 @@ impl<'a> Stage<'a> {
     /// It does not greet as it should.
     pub async fn new(
         link: &'a mut Link,
-        address: SocketAddr,
+        address: Address,
         patience: Duration,
     ) -> Result<Self, String> {
-        let (peers, ahead, names) = (HashMap::new(), HashMap::new(), Names::new());
+        let (peers, ahead) = (HashMap::new(), HashMap::new());
+        let names = Names::from([("host".to_owned(), address.socket.to_string())]);
         let (current, log, mark) = (String::new(), Vec::new(), Instant::now());
         let mut stage = Self { link, address, patience, peers, current, ahead, names, log, mark };
         stage.on("a").await?;
@@ -145,7 +148,7 @@ impl<'a> Stage<'a> {
         self.current = name.to_owned();
         self.log.push(format!("connection {name}"));
         if !self.peers.contains_key(name) {
-            let peer = Peer::connect(self.address, self.patience).await?;
+            let peer = Peer::connect(&self.address, self.patience).await?;
             self.log.push(format!("S: {}", describe(&peer.hello)));
             self.peers.insert(name.to_owned(), peer);
         }
@@ -251,6 +254,7 @@ impl<'a> Stage<'a> {
                 self.ahead.insert(self.current.clone(), line);
                 Ok(())
             }
+            _ if frames::WORDS.contains(&word) => self.frames(word, rest).await,
             _ => self.command(word, rest).await,
         }
     }
@@ -321,7 +325,7 @@ impl<'a> Stage<'a> {
 
     /// Calls a control method about the server of the case.
     async fn control(&mut self, method: &str, arguments: &str) -> Result<Vec<u8>, String> {
-        let mut payload = self.address.to_string().into_bytes();
+        let mut payload = self.address.socket.to_string().into_bytes();
         if !arguments.is_empty() {
             payload.push(b' ');
             payload.extend(pattern::bytes(arguments, &self.names)?);

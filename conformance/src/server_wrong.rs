@@ -6,7 +6,10 @@ use std::{
     process::ExitCode,
 };
 
-use crate::{server_options::Options, server_proxy::Flow, server_test, server_wrongs::WRONGS};
+use crate::{
+    server_options::Options, server_proxy::Flow, server_test, server_wrongs::WRONGS,
+    server_ws_proxy::Act,
+};
 
 /// A mistake: what it does with each line of the server's, or of the client's.
 pub struct Wrong {
@@ -21,6 +24,8 @@ pub struct Wrong {
     pub chunks: Option<fn(&mut Flow, &str)>,
     /// What happens when the client has ended its direction, behind these bytes without a LF.
     pub at_client_end: fn(&mut Flow, &str),
+    /// Takes what passes of a WebSocket. The others act on plain connections.
+    pub ws: Act,
     /// The client's end is not passed on.
     pub ignores_client_end: bool,
     /// The server's end is not passed on.
@@ -38,6 +43,7 @@ impl Wrong {
             server: None,
             client: None,
             chunks: None,
+            ws: |_, part| vec![part],
             at_client_end: nothing,
             ignores_client_end: false,
             ignores_server_end: false,
@@ -54,6 +60,10 @@ impl Wrong {
 
     pub const fn chunks(self, act: fn(&mut Flow, &str)) -> Self {
         Self { chunks: Some(act), ..self }
+    }
+
+    pub const fn ws(self, act: Act) -> Self {
+        Self { ws: act, ..self }
     }
 
     pub const fn at_client_end(self, act: fn(&mut Flow, &str)) -> Self {

@@ -3,6 +3,7 @@
 mod accepting;
 mod delivering;
 mod ending;
+mod frames;
 mod keys;
 mod lines;
 mod parts;
@@ -344,4 +345,26 @@ pub const WRONGS: &[Wrong] = &[
         "accepts a position that is not there yet",
         delivering::go_to_the_head,
     ),
+    // WebSockets.
+    Wrong::new("needs-no-subprotocol", "accepts requests for other subprotocols")
+        .ws(frames::ask_for_it),
+    Wrong::new("echoes-no-subprotocol", "names no subprotocol").ws(frames::echo_nothing),
+    Wrong::new("accepts-extensions", "says that it compresses").ws(frames::compress),
+    Wrong::new("accepts-any-origin", "ignores `Origin`").ws(frames::forget_origin),
+    Wrong::new("ignores-ports-of-origins", "compares only hosts").ws(frames::forget_port),
+    Wrong::new("takes-text-messages", "acts on text messages").ws(frames::take_text),
+    Wrong::new("completes-half-lines", "takes the end of a message for that of a line")
+        .ws(frames::complete_lines),
+    Wrong::new("needs-no-mask", "acts on frames without a mask").ws(frames::mask),
+    Wrong::new("cuts-control-frames", "takes long control frames").ws(frames::cut_control_frames),
+    Wrong::new("ignores-reserved-bits", "ignores reserved bits").ws(frames::clear_reserved_bits),
+    Wrong::new("ends-messages-at-frames", "takes each frame for a message")
+        .ws(frames::end_at_frames),
+    Wrong::new("ignores-close-frames", "does not answer a close frame").ws(frames::ignore_close),
+    Wrong::new("lives-by-pings", "takes pings for lines").ws(frames::live_by_pings),
+    Wrong::new("answers-no-pings", "writes no pongs").ws(frames::drop_pongs),
+    Wrong::new("closes-without-a-close-frame", "writes no close frame").ws(frames::drop_close),
+    Wrong::new("closes-normally", "closes with 1000 after a fault").ws(frames::close_normally),
+    Wrong::new("writes-text-messages", "writes text messages").ws(frames::write_text),
+    Wrong::new("cuts-messages", "cuts lines over messages").ws(frames::cut_messages),
 ];

@@ -1,7 +1,7 @@
-//! The frames and the opening handshake of a WebSocket, for any bytes from a client.
+//! A server of WebSockets, for any bytes from a client.
 
 #![no_main]
 
-use bellwire_testkit::harness;
+use bellwire_testkit::websockets;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| harness::ws(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| websockets::connection(data));

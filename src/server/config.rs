@@ -588,8 +588,9 @@ impl ServerConfig {
     }
 
     /// The memory that a server with these limits may take, in bytes. It does not include what
-    /// handlers and your own store keep for themselves, nor what the system keeps for its sockets,
-    /// which [`unsent_bytes`](Self::unsent_bytes) bounds. A server logs it when it begins to serve.
+    /// handlers and your own store keep for themselves, the buffers of TLS and WebSockets, or what
+    /// the system keeps for its sockets, which [`unsent_bytes`](Self::unsent_bytes) bounds. A server
+    /// logs it when it begins to serve.
     ///
     /// It is the sum of
     ///

@@ -36,7 +36,7 @@ pub(crate) enum Read {
     },
     /// It is over the limit.
     TooLong,
-    /// Its first bytes are others. The peer does not speak HTTP.
+    /// Its first bytes are others, or a line ends with a LF alone. The peer does not speak HTTP.
     Foreign,
 }
 
@@ -71,12 +71,22 @@ impl Head {
 
     fn take(&mut self, piece: &[u8], max: usize) -> Option<Read> {
         // The end may have begun in the bytes before.
-        let from = self.bytes.len().saturating_sub(END.len() - 1);
+        let before = self.bytes.len();
+        let from = before.saturating_sub(END.len() - 1);
+        if self.bytes.capacity() - before < piece.len() {
+            // Doubling would hold up to twice the limit.
+            self.bytes.reserve_exact(PIECE);
+        }
         self.bytes.extend_from_slice(piece);
         if self.bytes.iter().zip(self.begin).any(|(byte, expected)| byte != expected) {
             return Some(Read::Foreign);
         }
         let end = memmem::find(&self.bytes[from..], END).map(|at| from + at + END.len());
+        // Parsers differ in what they take for the end of such a line, or of the head.
+        let lines = &self.bytes[before.saturating_sub(1)..end.unwrap_or(self.bytes.len())];
+        if lines.windows(2).any(|pair| pair[1] == b'\n' && pair[0] != b'\r') {
+            return Some(Read::Foreign);
+        }
         match end {
             Some(end) if end <= max => {
                 let rest = self.bytes.split_off(end);
@@ -126,6 +136,21 @@ mod tests {
         let mut head = Head::new(b"HTTP/");
         assert_eq!(head.take(b"HT", 64), None);
         assert_eq!(head.take(b"ML", 64), Some(Read::Foreign));
+    }
+
+    /// A lenient parser would take the first of these for a whole head, and lose the rest.
+    #[test]
+    fn a_line_ends_with_cr_and_lf() {
+        for bytes in ["GET /\n\nGET /\r\n\r\n", "GET / \r\nHost: a\nX: b\r\n\r\n"] {
+            for size in 1..bytes.len() {
+                let mut head = Head::new(b"GET ");
+                let found = bytes.as_bytes().chunks(size).find_map(|piece| head.take(piece, 64));
+                assert_eq!(found, Some(Read::Foreign), "{size}");
+            }
+        }
+        // What follows the head is free.
+        let whole = Head::new(b"GET ").take(b"GET /\r\n\r\n\n\n", 64);
+        assert!(matches!(whole, Some(Read::Whole { rest, .. }) if rest == b"\n\n"));
     }
 
     #[test]

@@ -9,6 +9,10 @@ const MAX_HEAD: usize = 16 * 1024;
 
 /// The bounds of the WebSockets of a server or a client, and which web pages may connect.
 ///
+/// A connection holds at most `max_head` and 1 KiB until it is open, and then at most 36 KiB, while
+/// the peer does not read. [`ServerConfig::worst_case_bytes`](crate::ServerConfig::worst_case_bytes)
+/// does not include them.
+///
 /// ```
 /// use bellwire::ws::{Origins, WsConfig};
 ///

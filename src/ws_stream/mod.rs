@@ -16,6 +16,7 @@ pub(crate) mod limits;
 pub(crate) mod opening;
 pub(crate) mod origin;
 mod outgoing;
+mod overhead;
 pub(crate) mod request;
 pub(crate) mod response;
 pub(crate) mod stream;

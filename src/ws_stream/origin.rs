@@ -22,8 +22,9 @@ pub enum Origins {
 
 impl Origins {
     /// Pages of the same origin, and of these origins, such as `https://offers.example` or
-    /// `http://localhost:3000`. The text is compared with the header, without regard to case. `*`
-    /// in the list is the same as [`Origins::Any`].
+    /// `http://localhost:3000`. The text is compared with the header, without regard to case: it has
+    /// no path and no `/` at its end, and leaves out the ports 80 for `http` and 443 for `https`.
+    /// `*` in the list is the same as [`Origins::Any`].
     pub fn list(origins: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let origins: Vec<String> = origins.into_iter().map(Into::into).collect();
         match origins.iter().any(|origin| origin == "*") {

@@ -54,7 +54,7 @@ pub enum Refusal {
     Origin,
     /// It is for another path. Status 404.
     Path,
-    /// It asks for another version of WebSocket than 13, or for no WebSocket. Status 426.
+    /// It asks for another version of WebSocket than 13, for none, or for no WebSocket. Status 426.
     Version,
     /// It is too long, or has too many headers. Status 431.
     TooLong,
@@ -150,7 +150,8 @@ pub(crate) fn check_headers<'a>(
     origins: &Origins,
 ) -> Result<Accepted, Refusal> {
     let headers: Headers<'_> = headers.into_iter().collect();
-    if !headers.list("upgrade", "websocket") || headers.one("sec-websocket-version")? != b"13" {
+    let is_version_13 = headers.all("sec-websocket-version").eq([b"13"]);
+    if !headers.list("upgrade", "websocket") || !is_version_13 {
         return Err(Refusal::Version);
     }
     if !headers.list("connection", "upgrade") || headers.has_body() {
@@ -268,6 +269,8 @@ mod tests {
             ("Sec-WebSocket-Key", Some("c2hvcnQ="), Malformed),
             ("Sec-WebSocket-Key", Some("?"), Malformed),
             ("Sec-WebSocket-Version", Some("8"), Version),
+            ("Sec-WebSocket-Version", Some("8, 13"), Version),
+            ("Sec-WebSocket-Version", None, Version),
             ("Sec-WebSocket-Protocol", None, Subprotocol),
             ("Sec-WebSocket-Protocol", Some("bellwire.v2"), Subprotocol),
             ("Sec-WebSocket-Protocol", Some("BELLWIRE.V1"), Subprotocol),

@@ -98,9 +98,10 @@ fn check_response(head: &[u8], key: &str) -> Result<(), NoWebSocket> {
     if !matches!(response.parse(head), Ok(httparse::Status::Complete(_))) {
         return Err(NoWebSocket::NotHttp);
     }
-    match response.code {
-        Some(101) => {}
-        status => return Err(NoWebSocket::Status(status.unwrap_or_default())),
+    match (response.version, response.code) {
+        (Some(1), Some(101)) => {}
+        (Some(0), _) => return Err(NoWebSocket::NotHttp),
+        (_, status) => return Err(NoWebSocket::Status(status.unwrap_or_default())),
     }
     let headers: Headers<'_> =
         response.headers.iter().map(|header| (header.name, header.value)).collect();
@@ -134,6 +135,7 @@ mod tests {
         };
         assert_eq!(check("", ""), Ok(()));
         assert_eq!(check("HTTP/1.1", "* /hello"), Err(NoWebSocket::NotHttp));
+        assert_eq!(check("HTTP/1.1", "HTTP/1.0"), Err(NoWebSocket::NotHttp));
         assert_eq!(check("101", "403"), Err(NoWebSocket::Status(403)));
         for (from, to) in [
             ("Upgrade: websocket\r\n", ""),

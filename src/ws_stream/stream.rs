@@ -21,6 +21,7 @@ use crate::{
         limits::WsConfig,
         opening::{Opened, Opening, poll_ignore},
         outgoing::{Outgoing, next_frame},
+        overhead::Overhead,
     },
 };
 
@@ -61,6 +62,7 @@ struct State {
     /// The last byte of the message that is being received.
     last_byte: Option<u8>,
     reading: Reading,
+    overhead: Overhead,
     outgoing: Outgoing,
     /// Whether a message was begun and not ended.
     is_within_message: bool,
@@ -103,6 +105,7 @@ impl<T> WsStream<T> {
             early,
             last_byte: None,
             reading: Reading::Open,
+            overhead: Overhead::default(),
             outgoing: Outgoing::default(),
             is_within_message: false,
             is_closing: false,
@@ -178,10 +181,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WsStream<T> {
                 let count = state.early.len().min(buffer.remaining());
                 buffer.put_slice(state.early.get(..count).unwrap_or_default());
                 state.early.drain(..count);
+                if state.early.is_empty() {
+                    state.early = Vec::new();
+                }
             }
         }
         let bytes = buffer.filled_mut().get_mut(begin..).unwrap_or_default();
         let count = state.decode(bytes);
+        state.overhead.count(bytes.len(), count);
         buffer.set_filled(begin + count);
         Poll::Ready(Ok(()))
     }
@@ -313,7 +320,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for WsStream<T> {
             if this.state.reading != Reading::Open {
                 return this.after_last(cx);
             }
-            let read = this.poll_some(cx, buffer)?;
+            let read = match this.state.overhead.poll_pause(cx) {
+                Poll::Ready(()) => this.poll_some(cx, buffer)?,
+                Poll::Pending => Poll::Pending,
+            };
             this.write_some(cx);
             ready!(read);
             if buffer.filled().len() > begin {

@@ -3,14 +3,12 @@
 use std::{collections::HashMap, time::Duration};
 
 use bellwire::{
-    Client, ClientConfig, ConnectionError, Delivery, Gap, Publisher, Router, Server, ServerConfig,
-    Streamed, Streaming, Subscription, memory,
+    Client, ClientConfig, ConnectionError, Delivery, Gap, Publisher, Router, ServerConfig,
+    Streamed, Streaming, Subscription,
     protocol::{
         Line, LineDecoder, LineTooLong, Malformed, Mark, Notice, Outcome, Reason, encode,
         parse_number, strip_cr, stuff, stuffed_len, unstuff,
     },
-    unstable::ws::{Decoder, Role, Step},
-    ws::{Fault, WsConfig, WsListener},
 };
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -142,7 +140,7 @@ fn malformed(bytes: &[u8], fault: Malformed) {
     assert_eq!(fault.id.map(|id| id.get()), id, "{}", bytes.escape_ascii());
 }
 
-fn run(future: impl Future<Output = ()>) {
+pub(crate) fn run(future: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -333,7 +331,7 @@ pub fn server(data: &[u8]) {
 
 const SERVER_MAX_LINE: usize = 1_024;
 
-fn router() -> Router {
+pub(crate) fn router() -> Router {
     Router::new()
         .method("echo", async |payload: Bytes| payload)
         .method("offers.list", async || Streamed(futures::stream::iter(["a", "b", "c", "d", "e"])))
@@ -374,87 +372,6 @@ async fn against_server(control: u8, stream: &[u8]) {
     }
     drop(write.shutdown().await);
     server_lines(stream, &written.await.expect("read"));
-}
-
-/// Target `ws`: any bytes from the client of a WebSocket, behind its opening handshake if the first
-/// byte is even. The first byte decides how the others are cut.
-pub fn ws(data: &[u8]) {
-    let Some((&control, stream)) = data.split_first() else { return };
-    let whole = frames(Role::Server, [stream]);
-    assert_eq!(frames(Role::Server, pieces(stream, control.into())), whole);
-    run(against_websocket(control, stream));
-}
-
-/// The messages in frames that arrive in `pieces`, the last one perhaps in part, and what else there
-/// was.
-fn frames<'a>(
-    role: Role,
-    pieces: impl IntoIterator<Item = &'a [u8]>,
-) -> (Vec<Vec<u8>>, Vec<Step>, Option<Fault>) {
-    let mut decoder = Decoder::new(role, 1 << 20);
-    let (mut messages, mut steps) = (vec![Vec::new()], Vec::new());
-    for piece in pieces {
-        let mut piece = piece.to_vec();
-        let mut left = &mut piece[..];
-        while !left.is_empty() {
-            let (taken, step) = match decoder.step(left) {
-                Ok(step) => step,
-                Err(fault) => return (messages, steps, Some(fault)),
-            };
-            assert!(taken > 0);
-            match step {
-                Step::Data { range, is_end, .. } => {
-                    messages.last_mut().expect("one").extend_from_slice(&left[range]);
-                    if is_end {
-                        messages.push(Vec::new());
-                    }
-                }
-                Step::More => {}
-                step => steps.push(step),
-            }
-            left = &mut left[taken..];
-        }
-    }
-    (messages, steps, None)
-}
-
-const OPENING: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
-    Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: bellwire.v1\r\n\r\n";
-
-/// A server of WebSockets reads `stream`, then the end. Behind its response it must write frames of
-/// messages with whole lines.
-async fn against_websocket(control: u8, stream: &[u8]) {
-    let (listener, connector) = memory::pair();
-    let server = Server::new(WsListener::new(listener, WsConfig::new()));
-    let serving = tokio::spawn(server.serve(router()).into_future());
-    let (mut read, mut write) = tokio::io::split(connector.open().await.expect("it listens"));
-    let written = tokio::spawn(async move {
-        let mut all = Vec::new();
-        read.read_to_end(&mut all).await.expect("no reset");
-        all
-    });
-    let opening = if control.is_multiple_of(2) { OPENING } else { b"" };
-    for piece in pieces(&[opening, stream].concat(), control.into()) {
-        if write.write_all(piece).await.is_err() {
-            break;
-        }
-    }
-    drop(write.shutdown().await);
-    let written = written.await.expect("read");
-    serving.abort();
-    if let Some(frames_at) = written.starts_with(b"HTTP/1.1 101 ").then(|| end_of_head(&written)) {
-        let (messages, _, fault) = frames(Role::Client, [&written[frames_at..]]);
-        assert_eq!(fault, None);
-        let whole = |message: &Vec<u8>| message.is_empty() || message.ends_with(b"\n");
-        // A peer that is gone may not get the last frame as a whole.
-        assert!(messages.iter().rev().skip(1).all(whole), "a message with a part of a line");
-    }
-}
-
-fn end_of_head(bytes: &[u8]) -> usize {
-    let end = bytes.windows(4).position(|bytes| bytes == b"\r\n\r\n");
-    end.expect("the end of the head") + 4
 }
 
 /// The codes of docs/protocol/reference.md, section 21, sorted, by the line that carries them.

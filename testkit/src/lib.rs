@@ -42,6 +42,7 @@ pub mod simulation;
 pub mod slow_store;
 pub mod transcript;
 mod wakes;
+pub mod websockets;
 
 pub use self::{
     raw_peer::RawPeer,

@@ -19,7 +19,7 @@ use bellwire::{
     topic::{MemoryTopics, Read, Room, TopicReader, TopicStore},
     unstable::rules::{Action, Lease, LeaseEvent, SubscriptionEvent, SubscriptionState},
 };
-use bellwire_testkit::{document, harness};
+use bellwire_testkit::{document, harness, websockets};
 use futures::FutureExt;
 use proptest::{
     collection::vec, prelude::*, sample::select, test_runner::RngAlgorithm, test_runner::RngSeed,
@@ -333,6 +333,9 @@ fn the_fuzz_seeds_pass() {
         let check = match target {
             "line" => harness::line,
             "client" => harness::client,
+            "ws" => websockets::connection,
+            "ws_frames" => websockets::frames,
+            "ws_opening" => websockets::opening,
             _ => harness::server,
         };
         for control in [data[0], 0, 1, 2, 77, 154] {
@@ -376,7 +379,36 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
         seeds.push(("client", name.clone(), client));
         seeds.push(("server", name, server));
     }
+    seeds.extend(websocket_seeds());
     seeds
+}
+
+/// A request, responses, an address, and frames with an unmasked payload or one of zeros.
+fn websocket_seeds() -> impl Iterator<Item = (&'static str, String, Vec<u8>)> {
+    let shared = "Upgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\
+                  Sec-WebSocket-Protocol: bellwire.v1\r\n";
+    let request = format!(
+        "GET /b HTTP/1.1\r\nHost: a:80\r\nOrigin: http://a\r\n{shared}\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    );
+    let accept = "Sec-WebSocket-Accept: ACCEPT\r\n\r\n";
+    let response = format!("HTTP/1.1 101 Switching Protocols\r\n{shared}{accept}");
+    let masked = b"\x02\x85\0\0\0\x001 ech\x89\x81\0\0\0\0?\x80\x84\0\0\0\0o a\n\
+                   \x82\xfe\0\x7e\0\0\0\0";
+    let bare = b"\x02\x05* /by\x89\x01?\x80\x02e\n\x88\x05\x03\xe8bye";
+    let behind = [b"2", request.as_bytes(), masked].concat();
+    [
+        ("ws", "frames", [b"2", &masked[..]].concat()),
+        ("ws", "request-and-frames", behind),
+        ("ws_frames", "of-a-client", [b"2", &masked[..]].concat()),
+        ("ws_frames", "of-a-server", [b"2", &bare[..]].concat()),
+        ("ws_opening", "request", format!("2{request}").into_bytes()),
+        ("ws_opening", "response", format!("2{response}").into_bytes()),
+        ("ws_opening", "refusal", b"2HTTP/1.1 403 Forbidden\r\n\r\n".to_vec()),
+        ("ws_opening", "address", b"2ws://[::1]:7441/b?c=d".to_vec()),
+    ]
+    .map(|(target, name, data)| (target, name.to_owned(), data))
+    .into_iter()
 }
 
 /// The codes that the harness lets a server use are those of the document.

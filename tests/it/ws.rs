@@ -13,7 +13,7 @@ use bellwire::{
     topic::MemoryTopics,
     ws::{self, Fault, NoWebSocket, Origins, Refusal, WsConfig, WsConnector, WsListener, upgraded},
 };
-use bellwire_testkit::{bound::bounded, harness};
+use bellwire_testkit::{bound::bounded, harness, websockets};
 use proptest::prelude::*;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex},
@@ -417,6 +417,30 @@ async fn a_half_line_at_the_end_of_a_message_has_no_effect() {
     peer.expect_close(1007).await;
 }
 
+/// A client may write frames before it has read the response.
+#[tokio::test(start_paused = true)]
+async fn bytes_behind_the_request_are_read() {
+    let server = WsServer::start();
+    let mut peer = server.connect().await;
+    let long = "x".repeat(3_000);
+    let frames = [
+        frame(FIRST, b"1 echo x\n2 ec"),
+        frame(PING, b"there?"),
+        frame(LAST, format!("ho {long}\n").as_bytes()),
+    ];
+    peer.send([request(&[]).into_bytes(), frames.concat()].concat()).await;
+    assert!(peer.ask("").await.starts_with("HTTP/1.1 101 "));
+    let (mut lines, mut firsts) = (Vec::new(), Vec::new());
+    while !lines.ends_with(format!("\n1 ok x\n2 ok {long}\n").as_bytes()) {
+        let (first, payload) = peer.frame().await.expect("a frame");
+        if first != PONG {
+            lines.extend(payload);
+        }
+        firsts.push(first);
+    }
+    assert_eq!(firsts.iter().filter(|first| **first == PONG).count(), 1);
+}
+
 /// [S24.1] [S24.2] [B24.3] What a server answers to a request that it does not accept.
 /// SECURITY.md, threat 44.
 #[tokio::test(start_paused = true)]
@@ -434,6 +458,9 @@ async fn requests_that_are_not_accepted_get_a_status() {
         (origin("https://app.example"), [403, 101, 101]),
         (origin("https://evil.example"), [403, 403, 101]),
         (origin("http://offers.example:81"), [403, 403, 101]),
+        (origin("https://app.example:81"), [403, 403, 101]),
+        (origin("HTTP://Offers.EXAMPLE"), [101, 101, 101]),
+        (origin("https://APP.example"), [403, 101, 101]),
         (origin("null"), [403, 403, 101]),
         (request(&[("Sec-WebSocket-Protocol", "")]), [400; 3]),
         (request(&[("Sec-WebSocket-Protocol", "bellwire.v2, chat")]), [400; 3]),
@@ -445,6 +472,24 @@ async fn requests_that_are_not_accepted_get_a_status() {
         (request(&[]).replace("GET /", "GET /elsewhere"), [404; 3]),
         (request(&[]).replace("GET", "POST"), [400; 3]),
         ("1 echo hello\n".into(), [400; 3]),
+        ("GET / HTTP/1.1\nHost: a\n\n".into(), [400; 3]),
+        (request(&[("X", "a\nOrigin: http://offers.example")]), [400; 3]),
+        (request(&[("X", "a\rb")]), [400; 3]),
+        (request(&[("X", "a\0b")]), [400; 3]),
+        (request(&[("X", "a\r\n folded")]), [400; 3]),
+        (request(&[]).replace("HTTP/1.1", "HTTP/1.0"), [400; 3]),
+        (request(&[("host", "evil.example")]), [400; 3]),
+        (request(&[("Connection", "keep-alive, Upgrade")]), [101; 3]),
+        (request(&[("UPGRADE", "WebSocket"), ("Upgrade", "")]), [101; 3]),
+        (request(&[("Sec-WebSocket-Version", "")]), [426; 3]),
+        (request(&[("Origin", "http://a.example"), ("X-Forwarded-Host", "a.example")]), {
+            [403, 403, 101]
+        }),
+        (request(&[("Origin", "http://[::1]"), ("Host", "[::1]:80")]), [101; 3]),
+        (request(&[("Origin", "http://[::1]:80"), ("Host", "[::1]")]), [101; 3]),
+        (request(&[("Origin", "http://[::1]"), ("Host", "[::1]:81")]), [403, 403, 101]),
+        (request(&[("Origin", "http://a.example"), ("Host", "ada@a.example")]), [403, 403, 101]),
+        (request(&[("Origin", "http://offers.example"), ("origin", "null")]), [403; 3]),
         (request(&[("Cookie", &"x".repeat(16 * 1024))]), [431; 3]),
     ] {
         for (server, status) in servers.iter().zip(statuses) {
@@ -536,6 +581,66 @@ async fn a_drain_ends_with_a_close_frame() {
     assert_eq!(begin.elapsed(), Duration::ZERO);
 }
 
+/// [S24.4] The close frame stands behind all replies, also for a client that begins to read late.
+#[tokio::test(start_paused = true)]
+async fn a_drain_waits_for_a_slow_reader() {
+    let long = Router::new().method("long", async || "x".repeat(30_000));
+    let mut server = WsServer::of(long, WsConfig::new(), |server| server);
+    let mut peer = server.open().await;
+    let requests: String = (1..=20).map(|id| format!("{id} long\n")).collect();
+    peer.send(frame(BINARY, requests.as_bytes())).await;
+    server.stop.take();
+    let (mut lines, mut last) = (Vec::new(), None);
+    while let Some((first, payload)) = peer.frame().await {
+        match first {
+            CLOSE => assert_eq!(last.replace(payload), None, "one close frame"),
+            _ => lines.extend(payload),
+        }
+        // Between two reads the server has time to go on.
+        for _ in 0..5 {
+            tokio::task::yield_now().await;
+        }
+    }
+    let lines = String::from_utf8(lines).expect("text");
+    assert_eq!(lines.lines().filter(|line| line.contains(" ok xxx")).count(), 20);
+    assert!(lines.ends_with("* /bye;last=20 shutdown\n"), "{}", &lines[lines.len() - 60..]);
+    assert_eq!(last.as_deref(), Some(&1000_u16.to_be_bytes()[..]));
+}
+
+/// [S24.4] The close frame is written also if the transport has no room when its turn comes.
+#[tokio::test(start_paused = true)]
+async fn a_close_frame_waits_for_room() {
+    let (listener, upgrades) = upgraded::<DuplexStream>(WsConfig::new());
+    let serving = tokio::spawn(Server::new(listener).serve(router()).into_future());
+    let (io, theirs) = duplex(1);
+    upgrades.accept(theirs, PeerAddr::Other("narrow".into())).await.expect("the server serves");
+    let mut peer = FramePeer { io, read: Vec::new() };
+    let (_, hello) = peer.frame().await.expect("a hello");
+    assert!(hello.starts_with(b"* /hello;"));
+    peer.send(frame(BINARY, b"1 /quit\n")).await;
+    peer.expect(&[(BINARY, b"1 ok\n")]).await;
+    peer.expect_close(1000).await;
+    serving.abort();
+}
+
+/// Only one frame with data waits for a transport without room. So what the other end does not read
+/// counts against the marks of the server, and the bounds of the client.
+#[tokio::test(start_paused = true)]
+async fn only_one_frame_waits() {
+    let (ours, theirs) = duplex(1 << 10);
+    let config = WsConfig::new();
+    let opening = ws::open(ours, "ws://any:81/b", &config);
+    let (opened, _server) = tokio::join!(opening, answer(theirs, ACCEPTED, b""));
+    let mut client = opened.expect("opened");
+    let (line, mut total) = ([&[b'x'; 999][..], b"\n"].concat(), 0);
+    while let std::task::Poll::Ready(written) = futures::poll!(std::pin::pin!(client.write(&line)))
+    {
+        total += written.expect("written");
+        assert!(total < 40_000, "{total}");
+    }
+    assert!(total > 0);
+}
+
 /// [S24.4] A peer that does not answer the close frame is closed all the same.
 #[tokio::test(start_paused = true)]
 async fn a_close_frame_without_an_answer_is_bounded() {
@@ -607,6 +712,32 @@ async fn a_flood_of_pings_is_bounded() {
     })
     .await;
     assert!(total < 6 * count as usize, "{total}");
+}
+
+/// [B24.4] A peer that sends pings and headers in tiny pieces is read in batches, and each ping is
+/// answered. Virtual time advances only by the pauses. SECURITY.md, threat 6.
+#[tokio::test(start_paused = true)]
+async fn tiny_frames_without_lines_are_batched() {
+    let server = WsServer::start();
+    let (mut peer, begin) = (server.open().await, Instant::now());
+    for _ in 0..20 {
+        peer.send(frame(PING, b"")).await;
+        peer.expect(&[(PONG, b"")]).await;
+    }
+    assert_eq!(begin.elapsed(), Duration::ZERO);
+    for byte in frame(PING, b"").repeat(200) {
+        peer.send([byte]).await;
+        for _ in 0..4 {
+            tokio::task::yield_now().await;
+        }
+    }
+    peer.expect(&[(PONG, &b""[..]); 200]).await;
+    peer.send(frame(BINARY, b"1 echo x\n")).await;
+    peer.expect(&[(BINARY, b"1 ok x\n")]).await;
+    // All of it was written before the clock could move: it was read in the pauses behind.
+    let waited = begin.elapsed();
+    let pause = Duration::from_millis(10);
+    assert!((pause..pause * 4).contains(&waited), "{waited:?}");
 }
 
 /// One connection too many gets the same lines as over TCP, behind the handshake.
@@ -818,8 +949,35 @@ proptest! {
     /// SECURITY.md, threat 44.
     #[test]
     fn garbage_never_panics(control in any::<u8>(), parts in prop::collection::vec(part(), 0..12)) {
-        harness::ws(&[&[control][..], &parts.concat()].concat());
+        let data = [&[control][..], &parts.concat()].concat();
+        websockets::connection(&data);
+        websockets::frames(&data);
     }
+
+    /// A head with some changes opens a WebSocket only if it may.
+    #[test]
+    fn any_heads_are_judged(control in any::<u8>(), head in head()) {
+        websockets::opening(&[&[control][..], head.as_bytes()].concat());
+    }
+}
+
+/// A request or a response, with a few lines removed, doubled or replaced.
+fn head() -> impl Strategy<Value = String> {
+    let request = request(&[("Origin", "http://offers.example")]);
+    let head = prop::sample::select(vec![request, ACCEPTED.to_owned()]);
+    let line = prop_oneof![Just(String::new()), "[ -~\n\r\0]{0,20}", "[A-Za-z-]{1,12}: [ -~]{0,9}"];
+    let change = (any::<prop::sample::Index>(), line, any::<bool>());
+    (head, prop::collection::vec(change, 0..3)).prop_map(|(head, changes)| {
+        let mut lines: Vec<_> = head.split("\r\n").map(str::to_owned).collect();
+        for (at, line, is_replaced) in changes {
+            let at = at.index(lines.len());
+            match is_replaced {
+                true => lines[at] = line,
+                false => lines.insert(at, lines[at].clone()),
+            }
+        }
+        lines.join("\r\n")
+    })
 }
 
 /// A frame, or a part of one.

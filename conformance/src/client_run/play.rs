@@ -10,6 +10,7 @@ use std::{
 };
 
 use tokio::{
+    net::TcpStream,
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     time::timeout_at,
 };
@@ -22,7 +23,9 @@ use crate::{
         script::{Kind, Step, What, steps},
         text::shown,
         user::User,
+        websocket::{Answer, open},
     },
+    frame::Frame,
     pattern::{Names, bytes},
     report::Failure,
     wire::{self, Line},
@@ -33,7 +36,11 @@ pub(crate) enum Happening {
     /// An event of the testee, unescaped; `None` when it has ended.
     Event(Option<Vec<u8>>),
     /// A connection of the client, and the listener that it came to.
-    Accepted(tokio::net::TcpStream, &'static str),
+    Accepted(TcpStream, &'static str),
+    /// A WebSocket is open, and this was read behind its request.
+    Opened(TcpStream, Vec<u8>, &'static str),
+    /// The rule that a request to open a WebSocket breaks.
+    Refused(String),
     /// What the connection of this number brought.
     Brought(usize, Brought),
 }
@@ -55,6 +62,8 @@ struct Play {
     claimed: Vec<(String, usize)>,
     current: usize,
     mark: Instant,
+    /// How WebSockets are answered, if the case is about them.
+    answer: Option<Answer>,
     /// The protocol methods that the script itself deals with.
     mentioned: Vec<&'static str>,
     /// The methods that a storm was about: they may be called once more after it.
@@ -133,6 +142,7 @@ impl Play {
             claimed: Vec::new(),
             current: 0,
             mark: Instant::now(),
+            answer: case.option("ws").map(|_| Answer::default()),
             mentioned,
             stormed: Vec::new(),
             log: Vec::new(),
@@ -169,6 +179,18 @@ impl Play {
                 self.storm(time, most, &line, &answer).await
             }
             What::DropAll { time, most } => self.drop_all(time, most).await,
+            What::Answer(answer) => {
+                self.answer = Some(answer);
+                Ok(())
+            }
+            What::Frame { first, is_masked, payload } => {
+                let payload = bytes(&payload, &self.names)?;
+                self.note(&format!("S: frame {first:02x}"), &payload);
+                let patience = self.patience;
+                self.link()?.write_frame(&Frame { first, is_masked, payload }, patience).await
+            }
+            What::Pong(payload) => self.pong(&payload).await,
+            What::Ended(code) => self.ended(code).await,
             What::Hold => {
                 self.link()?.hold(true);
                 Ok(())
@@ -227,7 +249,8 @@ impl Play {
     }
 
     async fn connect(&mut self, options: &str) -> Result<(), String> {
-        self.tell(&format!("connect{options} <address>")).await?;
+        let address = if self.answer.is_some() { "ws://<address>/bellwire" } else { "<address>" };
+        self.tell(&format!("connect{options} {address}")).await?;
         self.accept("first").await?;
         self.hello("").await?;
         self.report(vec!["connected".to_owned()]).await
@@ -249,12 +272,22 @@ impl Play {
                 self.events.push_back(event);
             }
             Ok(Some(Happening::Event(None))) => self.has_testee_ended = true,
-            Ok(Some(Happening::Accepted(stream, door))) => {
-                let number = self.links.len();
-                let (sender, brought) = (self.sender.clone(), unbounded_channel());
-                tokio::spawn(pass_on(brought.1, sender));
-                self.links.push(Link::new(stream, number, brought.0));
-                self.unclaimed.push_back((number, door));
+            Ok(Some(Happening::Accepted(stream, door))) => match self.answer.clone() {
+                Some(answer) => {
+                    drop(tokio::spawn(handshake(stream, door, answer, self.sender.clone())))
+                }
+                None => self.admit(door, |number, brought| Link::new(stream, number, brought)),
+            },
+            Ok(Some(Happening::Opened(stream, unread, door))) => {
+                self.admit(door, |number, brought| {
+                    Link::websocket(stream, &unread, number, brought)
+                });
+            }
+            Ok(Some(Happening::Refused(why))) => return Err(why),
+            Ok(Some(Happening::Brought(_, Brought::Fault(why)))) => return Err(why.to_owned()),
+            Ok(Some(Happening::Brought(number, Brought::Frame(part)))) => {
+                self.log.push(format!("C: frame {part:?}"));
+                self.links[number].take(part, self.patience).await?;
             }
             Ok(Some(Happening::Brought(number, Brought::End))) => {
                 self.links[number].has_ended = true;
@@ -265,6 +298,19 @@ impl Play {
             }
         }
         Ok(true)
+    }
+
+    /// Takes a connection over.
+    fn admit(
+        &mut self,
+        door: &'static str,
+        link: impl FnOnce(usize, UnboundedSender<(usize, Brought)>) -> Link,
+    ) {
+        let number = self.links.len();
+        let (sender, brought) = (self.sender.clone(), unbounded_channel());
+        tokio::spawn(pass_on(brought.1, sender));
+        self.links.push(link(number, brought.0));
+        self.unclaimed.push_back((number, door));
     }
 
     /// Judges a line of the client, and answers what no case is about.
@@ -318,6 +364,22 @@ impl Play {
         }
         Ok(())
     }
+}
+
+/// Answers the request that comes over a connection.
+async fn handshake(
+    stream: TcpStream,
+    door: &'static str,
+    answer: Answer,
+    sender: UnboundedSender<Happening>,
+) {
+    let happening = match open(stream, &answer).await {
+        Ok(Some((stream, unread))) => Happening::Opened(stream, unread, door),
+        Ok(None) => return,
+        Err(why) => Happening::Refused(why),
+    };
+    // The case may have ended.
+    let _ = sender.send(happening);
 }
 
 /// Passes on what a connection brings.

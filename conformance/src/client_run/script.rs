@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::case::Case;
+use crate::{case::Case, client_run::websocket::Answer};
 
 /// One step, and the line of the file that it begins on.
 #[derive(Clone, Debug)]
@@ -73,6 +73,19 @@ pub(crate) enum What {
     /// `!hold`: the server stops reading the connection; `!read`: it reads again.
     Hold,
     ReadOn,
+    /// `!answer STATUS [CHANGES]`: from here on, requests for a WebSocket are answered with this
+    /// status and these headers.
+    Answer(Answer),
+    /// `!frame FIRST [PAYLOAD]`: the server writes a frame; `!masked`, with a mask.
+    Frame {
+        first: u8,
+        is_masked: bool,
+        payload: String,
+    },
+    /// `!pong [PAYLOAD]`: the client's next pong.
+    Pong(String),
+    /// `!ended CODE`: the client closes a WebSocket with this code.
+    Ended(u16),
 }
 
 /// What is expected next.
@@ -174,6 +187,10 @@ fn what(text: &str) -> Result<What, String> {
         "!mind" => What::Mind,
         "!hold" => What::Hold,
         "!read" => What::ReadOn,
+        "!answer" => answer(after)?,
+        "!frame" | "!masked" => frame(after, word == "!masked")?,
+        "!pong" => What::Pong(after.to_owned()),
+        "!ended" => What::Ended(after.parse().map_err(|_| "usage: !ended CODE")?),
         "!credit" => credit(after)?,
         "!storm" => storm(after)?,
         "!drop-all" => drop_all(after)?,
@@ -184,6 +201,19 @@ fn what(text: &str) -> Result<What, String> {
 fn time(text: &str) -> Result<Duration, String> {
     let time = text.parse().map(Duration::from_millis);
     time.map_err(|_| format!("{text:?} is no number of milliseconds"))
+}
+
+fn answer(text: &str) -> Result<What, String> {
+    let (status, changes) = text.split_once(' ').unwrap_or((text, ""));
+    let status = status.parse().map_err(|_| "usage: !answer STATUS [CHANGES]")?;
+    let changes = changes.split(" | ").filter(|change| !change.is_empty());
+    Ok(What::Answer(Answer { status, changes: changes.map(str::to_owned).collect() }))
+}
+
+fn frame(text: &str, is_masked: bool) -> Result<What, String> {
+    let (first, payload) = text.split_once(' ').unwrap_or((text, ""));
+    let first = u8::from_str_radix(first, 16).map_err(|_| "usage: !frame FIRST [PAYLOAD]")?;
+    Ok(What::Frame { first, is_masked, payload: payload.to_owned() })
 }
 
 fn credit(text: &str) -> Result<What, String> {

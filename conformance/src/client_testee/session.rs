@@ -3,8 +3,8 @@
 use std::{collections::HashMap, time::Duration};
 
 use bellwire::{
-    CallError, Client, ClientConfig, ConnectionError, ConnectionEvent, ConnectionEvents, Streaming,
-    protocol::Code,
+    CallError, Client, ClientBuilder, ClientConfig, ConnectionError, ConnectionEvent,
+    ConnectionEvents, Connector, Streaming, protocol::Code, ws::WsConnector,
 };
 use tokio::{
     sync::mpsc::{UnboundedSender, unbounded_channel},
@@ -69,19 +69,19 @@ impl Session {
         let config = config(&command)?;
         let reconnects = command.option("reconnect").is_some();
         let mut builder = Client::builder().config(config).reconnect(reconnects);
-        builder = builder.address(command.next()?);
+        let address = command.next()?;
+        let is_websocket = address.starts_with("ws://");
+        builder = builder.address(address);
         while !command.left().is_empty() {
             builder = builder.address(command.next()?);
         }
-        let client = match reconnects {
-            true => builder.connect_lazily(),
-            false => match builder.connect().await {
-                Ok(client) => client,
-                Err(_) => {
-                    report(b"failed");
-                    return Ok(());
-                }
-            },
+        let connected = match is_websocket {
+            true => connect(builder.connector(WsConnector::new()), reconnects).await,
+            false => connect(builder, reconnects).await,
+        };
+        let Ok(client) = connected else {
+            report(b"failed");
+            return Ok(());
         };
         if !reconnects {
             report(b"connected");
@@ -243,6 +243,17 @@ impl Session {
         let replies = stats.doubled_replies + stats.unasked_replies;
         report(format!("counts {replies} {}", stats.violations).as_bytes());
         Ok(())
+    }
+}
+
+/// A client that reconnects is there at once.
+async fn connect<C: Connector>(
+    builder: ClientBuilder<C>,
+    reconnects: bool,
+) -> Result<Client, ConnectionError> {
+    match reconnects {
+        true => Ok(builder.connect_lazily()),
+        false => builder.connect().await,
     }
 }
 

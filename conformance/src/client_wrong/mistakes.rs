@@ -11,6 +11,7 @@ mod keys;
 mod lines;
 mod notifications;
 mod streams;
+pub(super) mod websockets;
 
 use crate::client_wrong::memory::{Lane, Memory};
 
@@ -41,7 +42,8 @@ const COUNT: usize = access::MISTAKES.len()
     + keys::MISTAKES.len()
     + lines::MISTAKES.len()
     + notifications::MISTAKES.len()
-    + streams::MISTAKES.len();
+    + streams::MISTAKES.len()
+    + websockets::MISTAKES.len();
 
 const ALL: [Mistake; COUNT] = joined([
     calls::MISTAKES,
@@ -51,9 +53,10 @@ const ALL: [Mistake; COUNT] = joined([
     streams::MISTAKES,
     access::MISTAKES,
     keys::MISTAKES,
+    websockets::MISTAKES,
 ]);
 
-const fn joined(groups: [&[Mistake]; 7]) -> [Mistake; COUNT] {
+const fn joined(groups: [&[Mistake]; 8]) -> [Mistake; COUNT] {
     let mut all = [groups[0][0]; COUNT];
     let (mut group, mut at) = (0, 0);
     while group < groups.len() {

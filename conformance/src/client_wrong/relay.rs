@@ -20,7 +20,8 @@ use tokio::{
 
 use crate::{
     client_run::text::{escape, unescape},
-    client_wrong::{Memory, Mistake, memory::Lane},
+    client_wrong::{Memory, Mistake, memory::Lane, mistakes::websockets},
+    server_ws_proxy,
 };
 
 /// After so long without the end of a line, a mistake may act on its beginning.
@@ -142,6 +143,12 @@ impl Outs {
         listener.set_nonblocking(true).ok()?;
         let address = listener.local_addr().ok()?;
         let listener = TcpListener::from_std(listener).ok()?;
+        let url = server.strip_prefix("ws://").and_then(|rest| rest.split_once('/'));
+        if let Some((target, path)) = url {
+            let (target, act) = (target.parse().ok()?, websockets::act(self.mistake.name));
+            tokio::spawn(server_ws_proxy::serve(listener, target, act));
+            return Some(format!("ws://{address}/{path}"));
+        }
         let (outs, server) = (self.clone(), server.to_owned());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {

@@ -25,7 +25,8 @@ const BACKLOG: usize = 128;
 /// Returns a listener for connections that an existing HTTP server upgrades, and the handle through
 /// which they come. `T` is the byte stream behind an upgrade.
 ///
-/// 1. The HTTP server gets a request by GET. It lets [`Upgrades::check`] check the headers.
+/// 1. The HTTP server gets a request of HTTP/1.1 by GET, and not by HEAD. It lets
+///    [`Upgrades::check`] check the headers.
 /// 2. It answers with the status 101 and the headers of [`Accepted`], or with the [`Refusal`].
 /// 3. It passes the byte stream behind the answer to [`Upgrades::accept`].
 ///
@@ -81,7 +82,7 @@ pub struct Upgrades<T> {
 }
 
 impl<T> Upgrades<T> {
-    /// Checks the headers of a request by GET, as pairs of a name and a value.
+    /// Checks the headers of a request of HTTP/1.1 by GET, as pairs of a name and a value.
     ///
     /// # Errors
     /// Why the request is refused. [`Refusal`] has the status, the headers and the text to answer

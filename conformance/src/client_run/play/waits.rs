@@ -116,6 +116,29 @@ impl Play {
         }
     }
 
+    /// A pong with this payload comes.
+    pub(super) async fn pong(&mut self, payload: &str) -> Result<(), String> {
+        let expected = bytes(payload, &self.names)?;
+        let until = Instant::now() + self.patience;
+        loop {
+            match self.link()?.pongs.pop_front() {
+                Some(got) if got == expected => return Ok(()),
+                Some(got) => return Err(format!("B24.4: the pong has {}", shown(&got))),
+                None if self.happen(until).await? => {}
+                None => return Err("B24.4: no pong comes".to_owned()),
+            }
+        }
+    }
+
+    /// The client closes a WebSocket, with this code.
+    pub(super) async fn ended(&mut self, code: u16) -> Result<(), String> {
+        self.closed().await?;
+        match self.link()?.close_code {
+            Some(got) if got == code => Ok(()),
+            got => Err(format!("the code of the client's close frame is {got:?}")),
+        }
+    }
+
     pub(super) async fn credit(&mut self, id: &str, items: u64) -> Result<(), String> {
         let id = String::from_utf8_lossy(&bytes(id, &self.names)?).into_owned();
         let until = Instant::now() + self.patience;
