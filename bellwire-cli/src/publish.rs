@@ -1,6 +1,7 @@
 //! `bellwire publish`: one message, or one for each line of stdin.
 
 use std::{
+    fmt,
     io::{IsTerminal, stderr, stdin},
     process::ExitCode,
     time::Duration,
@@ -9,7 +10,7 @@ use std::{
 use bellwire::{CallError, Client, ClientConfig, Publish, protocol::Topic};
 use clap::Args;
 use futures::{FutureExt, StreamExt, stream::FuturesOrdered};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     sync::mpsc,
@@ -42,7 +43,7 @@ pub(crate) struct PublishArgs {
     /// Publishes each line of stdin as a message, in order
     #[arg(long)]
     lines: bool,
-    /// How long the server may take to accept a message
+    /// How long the server may take to accept a message [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     deadline: Option<Duration>,
     /// The request's key: the server publishes it once, however often it is sent
@@ -59,7 +60,13 @@ pub(crate) fn parse_topic(text: &str) -> Result<String, String> {
     Topic::new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
-pub(crate) async fn run(args: PublishArgs) -> Result<ExitCode, Failed> {
+pub(crate) async fn run(mut args: PublishArgs) -> Result<ExitCode, Failed> {
+    match (args.lines, args.payload.as_deref()) {
+        (true, _) => args.target.leave_stdin_to("the lines")?,
+        (false, Some("-")) => args.target.leave_stdin_to("the payload")?,
+        _ => {}
+    }
+    args.target.connect_within(args.deadline);
     let target = args.target.resolve()?;
     let payload = payload::read(args.payload.clone()).await?;
     let mut stop = Stop::new().map_err(Failed::other)?;
@@ -92,9 +99,11 @@ impl PublishArgs {
     }
 }
 
+/// Why a message is not published, or may not be.
 fn of_publish(error: CallError) -> Failed {
     let is_forbidden = error.code().is_some_and(|code| code.as_str() == "forbidden");
-    let failed = Failed::from(error).within("not published");
+    let before = if error.may_have_run() { "perhaps not published" } else { "not published" };
+    let failed = Failed::from(error).within(before);
     match is_forbidden {
         true => failed.hint(
             "the server does not let you publish to this topic: it needs \
@@ -116,10 +125,7 @@ impl<'a> Lines<'a> {
     fn new(client: &'a Client, args: &'a PublishArgs) -> Self {
         // A user who types the lines needs no count of them.
         let bar = match stderr().is_terminal() && !stdin().is_terminal() {
-            true => ProgressBar::new_spinner().with_style(
-                ProgressStyle::with_template("{spinner} {pos} published, {per_sec}, {elapsed}")
-                    .expect("the template is a constant"),
-            ),
+            true => ProgressBar::new_spinner().with_style(style()),
             false => ProgressBar::hidden(),
         };
         Self { client, args, bar, published: 0 }
@@ -131,27 +137,39 @@ impl<'a> Lines<'a> {
         let mut lines = lines_of_stdin();
         let mut in_flight = FuturesOrdered::new();
         let (client, args) = (self.client, self.args);
-        let (mut is_open, mut is_stopped) = (true, false);
+        let (mut is_open, mut end) = (true, None);
         while is_open || !in_flight.is_empty() {
             tokio::select! {
                 biased;
-                () = stop.next() => match is_stopped {
-                    true => return Err(self.interrupted(in_flight.len())),
-                    false => (is_stopped, is_open) = (true, false),
-                },
+                () = stop.next() => {
+                    if end.is_some() {
+                        return Err(self.stopped(in_flight.len()));
+                    }
+                    (is_open, end) = (false, Some(Failed::interrupted("interrupted")));
+                }
                 Some(result) = in_flight.next() => self.count(result, in_flight.len())?,
                 line = lines.recv(), if is_open && in_flight.len() < IN_FLIGHT => match line {
                     // The request is sent at its first poll, so the order is that of the lines.
                     Some(Ok(line)) => in_flight.push_back(send(client, args, line).boxed_local()),
-                    Some(Err(failed)) => return Err(failed),
+                    Some(Err(failed)) => (is_open, end) = (false, Some(failed)),
                     None => is_open = false,
                 },
             }
         }
+        self.finish(end)
+    }
+
+    /// Everything that was read is published. `end` is why no more was read.
+    fn finish(self, end: Option<Failed>) -> Result<(), Failed> {
         self.bar.finish_and_clear();
-        match is_stopped {
-            true => Err(Failed::interrupted(format!("interrupted; {} published", self.published))),
-            false => Ok(()),
+        match end {
+            Some(failed) => Err(failed.behind(self.done())),
+            None if self.bar.is_hidden() => Ok(()),
+            None => {
+                let seconds = self.bar.elapsed().as_secs_f64();
+                eprintln!("{} lines published in {seconds:.1} s", self.published);
+                Ok(())
+            }
         }
     }
 
@@ -162,19 +180,38 @@ impl<'a> Lines<'a> {
             return Ok(());
         };
         self.bar.finish_and_clear();
-        let (line, done) = (self.published + 1, self.published);
-        let may_be = match behind {
-            0 => String::new(),
-            more => format!(", and up to {more} lines behind it may be"),
-        };
-        Err(of_publish(error).within(format!("line {line} ({done} are published{may_be})")))
+        let line = self.published + 1;
+        let mut done = self.done();
+        if behind > 0 {
+            done += &format!(", and lines {} to {} may be", line + 1, line + behind as u64);
+        }
+        Err(of_publish(error).within(format!("line {line}")).behind(done))
     }
 
-    fn interrupted(&self, behind: usize) -> Failed {
+    fn stopped(&self, behind: usize) -> Failed {
         self.bar.finish_and_clear();
-        let done = self.published;
-        Failed::interrupted(format!("interrupted; {done} published, and up to {behind} more"))
+        let (first, last) = (self.published + 1, self.published + behind as u64);
+        let done = self.done();
+        Failed::interrupted(format!("stopped at once; {done}, and lines {first} to {last} may be"))
     }
+
+    /// What is published for sure.
+    fn done(&self) -> String {
+        match self.published {
+            0 => "no line is published".into(),
+            1 => "line 1 is published".into(),
+            last => format!("lines 1 to {last} are published"),
+        }
+    }
+}
+
+fn style() -> ProgressStyle {
+    let style = ProgressStyle::with_template("{spinner} {pos} published, {rate}, {elapsed}");
+    let rate = |state: &ProgressState, text: &mut dyn fmt::Write| {
+        // A bar without its rate is no reason to end.
+        let _ = write!(text, "{:.0}/s", state.per_sec());
+    };
+    style.expect("the template is a constant").with_key("rate", rate)
 }
 
 async fn send(client: &Client, args: &PublishArgs, line: Vec<u8>) -> Result<(), CallError> {
@@ -212,7 +249,8 @@ async fn next_line(stdin: &mut BufReader<tokio::io::Stdin>) -> Result<Option<Vec
         let taken = end.map_or(available.len(), |end| end + 1);
         stdin.consume(taken);
         if line.len() > MAX_LINE {
-            return Err(Failed::usage("a line on stdin is over 1 MiB; nothing of it is published"));
+            return Err(Failed::usage("a line on stdin is over 1 MiB, and is not published")
+                .hint("a line of the protocol is 64 KiB by default"));
         }
         if end.is_some() {
             line.pop_if(|byte| *byte == b'\r');

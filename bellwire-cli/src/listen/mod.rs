@@ -22,6 +22,8 @@ use crate::{
 use format::Format;
 use resume::Resume;
 
+/// The exit code when the reader of stdout has gone, as of a process that SIGPIPE ended.
+const BROKEN_PIPE: u8 = 128 + 13;
 /// Messages that may be unacknowledged with `--ack`.
 const WINDOW: u64 = 128;
 /// Messages that are printed before they are acknowledged and their positions are stored.
@@ -48,7 +50,8 @@ pub(crate) struct ListenArgs {
     /// Ends after so many messages of all topics together
     #[arg(short = 'C', long, value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// Ends after this time; with -C, fails with exit code 8 if messages are missing by then
+    /// Ends after this time; with -C, fails with exit code 8 if messages are missing by then. Without
+    /// a connection by then, fails with exit code 6
     #[arg(short = 'W', long = "wait", value_name = "TIME", value_parser = duration::parse)]
     wait: Option<Duration>,
     /// Begins at this position, as printed by --format '%e:%s' or stored by --resume
@@ -71,11 +74,12 @@ pub(crate) struct ListenArgs {
     target: TargetArgs,
 }
 
-pub(crate) async fn run(args: ListenArgs) -> Result<ExitCode, Failed> {
+pub(crate) async fn run(mut args: ListenArgs) -> Result<ExitCode, Failed> {
     if args.from.is_some() && args.topics.len() > 1 {
         return Err(Failed::usage("--from is the position of one topic, and there are several")
             .hint("listen to each topic by a command of its own, or use --resume"));
     }
+    args.target.connect_within(args.wait);
     let target = args.target.resolve()?;
     let resume = args.resume.clone().map(Resume::open).transpose()?;
     let mut stop = Stop::new().map_err(Failed::other)?;
@@ -89,6 +93,7 @@ pub(crate) async fn run(args: ListenArgs) -> Result<ExitCode, Failed> {
         listened = listener.listen(&client) => listened,
         () = stop.next() => Ok(()),
         () = at(deadline) => listener.on_deadline(),
+        () = payload::reader_gone() => return Ok(ExitCode::from(BROKEN_PIPE)),
     };
     // Also what a signal has interrupted.
     let stored = listener.settle(None);

@@ -1,9 +1,15 @@
 //! Failures: the exit code, what happened, and what to do.
 
+mod connection;
+
 use std::{fmt::Display, io::stderr, process::ExitCode};
 
-use bellwire::{CallError, ConnectionError, NotSent, Unknown, protocol::Code};
+use bellwire::{
+    CallError, NotSent, Unknown,
+    protocol::{Code, Reason},
+};
 
+use self::connection::{hint_of_connection, of_connection};
 use crate::{
     escape,
     style::{Style, Styled, is_colourful},
@@ -24,6 +30,9 @@ Exit codes:
        not received all messages in time
   130  interrupted
   141  the reader of the output has gone, as in `bellwire listen news | head -1`";
+
+/// The bytes of a server's text that are shown.
+const TEXT_SHOWN: usize = 1_000;
 
 /// How the command ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +85,12 @@ impl Failed {
         self
     }
 
+    /// Puts a semicolon and `after` behind the text.
+    pub(crate) fn behind(mut self, after: impl Display) -> Self {
+        self.what = format!("{}; {after}", self.what);
+        self
+    }
+
     /// What happened.
     pub(crate) fn text(&self) -> &str {
         &self.what
@@ -91,32 +106,54 @@ impl Failed {
         }
         ExitCode::from(self.exit as u8)
     }
+}
 
-    /// Why there is no connection. `place` says where the client tried to connect, and why there.
-    pub(crate) fn connecting(error: &ConnectionError, place: &str) -> Self {
-        let failed = Self::new(Exit::NotSent, format!("no connection to {place}: {error}"));
-        match hint_of_connection(error) {
+impl From<CallError> for Failed {
+    fn from(error: CallError) -> Self {
+        let failed = Self::new(exit_of(&error), text_of(&error));
+        match hint_of(&error) {
             Some(hint) => failed.hint(hint),
             None => failed,
         }
     }
 }
 
-impl From<CallError> for Failed {
-    fn from(error: CallError) -> Self {
-        let what = match &error {
-            CallError::Unknown(Unknown::Streamed) => {
-                "the reply is a stream, and one line was expected; the request was cancelled, and may \
-                 have run"
-                    .into()
-            }
-            _ => error.to_string(),
-        };
-        let failed = Self::new(exit_of(&error), what);
-        match hint_of(&error) {
-            Some(hint) => failed.hint(hint),
-            None => failed,
+/// The error as text, with the reasons of the server in full.
+fn text_of(error: &CallError) -> String {
+    match error {
+        CallError::Remote(reason) => format!("the method failed: {}", of_reason(reason)),
+        CallError::Refused { reason, .. } => format!("refused: {}", of_reason(reason)),
+        CallError::NotSent(NotSent::Lost(error)) => format!("not sent: {}", of_connection(error)),
+        CallError::NotSent(NotSent::Deadline(Some(error))) => {
+            format!("not sent: the deadline passed without a connection: {}", of_connection(error))
         }
+        CallError::NotSent(NotSent::Deadline(None)) => {
+            "not sent: the deadline passed before it could be sent".into()
+        }
+        CallError::NotSent(NotSent::NoKeys) => {
+            "not sent: the server keeps no keys, so a request with --key could run twice".into()
+        }
+        CallError::Unknown(Unknown::Cut(reason)) => {
+            format!("the server has stopped the request: {}", of_reason(reason))
+        }
+        CallError::Unknown(Unknown::Lost(error)) => {
+            format!("the connection was lost before the reply: {}", of_connection(error))
+        }
+        CallError::Unknown(Unknown::Deadline) => "no reply before the deadline".into(),
+        CallError::Unknown(Unknown::Streamed) => {
+            "the reply is a stream, and one line was expected; the request was cancelled, and may \
+             have run"
+                .into()
+        }
+        other => other.to_string(),
+    }
+}
+
+/// The code, and the text for people.
+pub(crate) fn of_reason(reason: &Reason) -> String {
+    match reason.text.is_empty() {
+        true => reason.code.to_string(),
+        false => format!("{}: {}", reason.code, escape::cut(reason.text.as_bytes(), TEXT_SHOWN)),
     }
 }
 
@@ -147,6 +184,9 @@ fn hint_of(error: &CallError) -> Option<String> {
         CallError::NotSent(NotSent::Lost(error) | NotSent::Deadline(Some(error))) => {
             hint_of_connection(error)
         }
+        CallError::NotSent(NotSent::TooLarge { .. }) => Some(
+            "send less at once; ServerConfig::max_line of the server is the limit of a line".into(),
+        ),
         CallError::Unknown(Unknown::Streamed) => Some("add --stream".into()),
         CallError::Unknown(Unknown::Deadline) => Some(
             "it may have run; give it more time with --deadline, and repeat it only if running \
@@ -178,40 +218,6 @@ fn hint_of_code(code: &Code) -> Option<&'static str> {
     }
 }
 
-fn hint_of_connection(error: &ConnectionError) -> Option<String> {
-    let hint = match error {
-        ConnectionError::Io { .. } | ConnectionError::ConnectTimeout => {
-            "is the server running, and is the address right? It comes from --addr, BELLWIRE_ADDR \
-             or the context"
-        }
-        ConnectionError::AuthRequired { .. } => {
-            "give it a token: --token-file FILE, BELLWIRE_TOKEN, or a context with a token file"
-        }
-        ConnectionError::AuthRefused(_) => {
-            "is the token right, and still valid? It comes from --token-file, BELLWIRE_TOKEN, \
-             BELLWIRE_TOKEN_FILE or the context"
-        }
-        ConnectionError::NoCommonScheme { .. } => {
-            "this command knows only tokens; use a client that knows the server's scheme"
-        }
-        ConnectionError::HandshakeTimeout => "if the server expects TLS, add --tls",
-        ConnectionError::ClosedByPeer => {
-            "is it a bellwire server? If it expects TLS, add --tls; if it is full, try again later"
-        }
-        ConnectionError::TlsTimeout => "if the server does not use TLS, leave out --tls",
-        ConnectionError::Tls(_) => {
-            "does the server use TLS, does --tls-name match its certificate, and is its issuer \
-             trusted? --ca FILE trusts another one"
-        }
-        ConnectionError::Protocol(_) | ConnectionError::Version(_) => "is it a bellwire server?",
-        ConnectionError::Address { .. } => {
-            "an address is HOST:PORT, or unix:PATH for a Unix socket"
-        }
-        _ => return None,
-    };
-    Some(hint.into())
-}
-
 /// What a subscription's end with this reason means.
 pub(crate) fn of_end(topic: &str, reason: &Code) -> Failed {
     let failed = |exit, what: &str| {
@@ -230,12 +236,17 @@ pub(crate) fn of_end(topic: &str, reason: &Code) -> Failed {
 /// The text of a file's error.
 pub(crate) fn of_file(what: &str, path: &std::path::Path, error: impl Display) -> Failed {
     let path = escape::shown(path.as_os_str().as_encoded_bytes(), &[]);
-    Failed::other(format!("cannot {what} {path}: {error}"))
+    Failed::other(format!("cannot {what} {path}: {}", without_number(&error.to_string())))
+}
+
+/// The text of a system's error without the number behind it.
+pub(crate) fn without_number(text: &str) -> &str {
+    text.rsplit_once(" (os error ").map_or(text, |(text, _)| text)
 }
 
 #[cfg(test)]
 mod tests {
-    use bellwire::protocol::Reason;
+    use bellwire::{ConnectionError, protocol::Reason};
 
     use super::*;
 
