@@ -65,7 +65,7 @@ struct AddArgs {
 pub(crate) struct Context {
     /// The server: HOST:PORT, unix:PATH, ws://HOST[:PORT]/PATH or wss://…; several servers of one
     /// service, separated by commas
-    #[arg(long, value_name = "ADDR", value_delimiter = ',', required = true)]
+    #[arg(long, short = 'a', value_name = "ADDR", value_delimiter = ',', required = true)]
     pub(crate) addr: Vec<String>,
     /// A file with the token
     #[arg(long, value_name = "FILE", value_parser = parse_path)]

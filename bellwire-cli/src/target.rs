@@ -189,7 +189,10 @@ impl Variables {
         let tls = match text("BELLWIRE_TLS")?.as_deref() {
             None | Some("0" | "false") => false,
             Some("1" | "true") => true,
-            Some(_) => return Err(Failed::usage("BELLWIRE_TLS is neither 1 nor 0")),
+            Some(_) => {
+                return Err(Failed::usage("BELLWIRE_TLS is neither 1 nor 0")
+                    .hint("unset it, or set it to 1"));
+            }
         };
         Ok(Self {
             addr: text("BELLWIRE_ADDR")?,

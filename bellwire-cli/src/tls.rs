@@ -92,15 +92,17 @@ fn roots(ca: Option<&Path>) -> Result<RootCertStore, Failed> {
     Ok(roots)
 }
 
+/// What the files of certificates are.
+const PEM: &str = "it has to be a PEM file, with BEGIN CERTIFICATE";
+
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failed> {
     let read = |error: rustls::pki_types::pem::Error| {
-        of_file("read the certificates in", path, error)
-            .hint("it has to be a PEM file, with BEGIN CERTIFICATE")
+        of_file("read the certificates in", path, error).hint(PEM)
     };
     let found = CertificateDer::pem_file_iter(path).map_err(read)?;
     let found = found.collect::<Result<Vec<_>, _>>().map_err(read)?;
     match found.is_empty() {
-        true => Err(of_file("read the certificates in", path, "there are none")),
+        true => Err(of_file("read the certificates in", path, "there is none").hint(PEM)),
         false => Ok(found),
     }
 }

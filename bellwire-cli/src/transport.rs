@@ -60,7 +60,7 @@ impl Context {
                     .hint("write wss:// instead of ws://"));
             }
             Transport::WebSocket { .. } if self.tls_name.is_some() => {
-                return Err(Failed::usage("--tls-name does not count for wss://")
+                return Err(Failed::usage("--tls-name does not go with wss://")
                     .hint("the certificate has to have the host of the address"));
             }
             _ => {}

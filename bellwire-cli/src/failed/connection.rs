@@ -30,9 +30,7 @@ impl Failed {
             ConnectionError::Io { kind, cause } => of_io(error, *kind, cause, target),
             ConnectionError::Tls(cause) => of_tls(error, cause, target),
             ConnectionError::ConnectTimeout => no_answer(target),
-            ConnectionError::TlsTimeout => {
-                ("the handshake of TLS did not end in time".into(), Some(without_tls(target)))
-            }
+            ConnectionError::TlsTimeout => no_handshake(target),
             ConnectionError::HandshakeTimeout => no_hello(target),
             ConnectionError::Protocol(what) => foreign(what, target),
             ConnectionError::Version(_) => {
@@ -121,6 +119,10 @@ fn of_io(error: &ConnectionError, kind: ErrorKind, cause: &Cause, target: &Targe
     };
     let is_of_system = error.source().is_some();
     let hint = match (kind, target.settings.transport()) {
+        (_, Transport::WebSocket { is_tls: false }) if text.contains("not speak HTTP") => {
+            "is the port right? If it expects TLS, write wss:// instead of ws://; a plain server of \
+             bellwire is HOST:PORT"
+        }
         (_, Transport::WebSocket { .. }) if !is_of_system => {
             "is there a WebSocket of bellwire, and is the path right? A plain server of bellwire is \
              HOST:PORT"
@@ -133,7 +135,8 @@ fn of_io(error: &ConnectionError, kind: ErrorKind, cause: &Cause, target: &Targe
         }
         (ErrorKind::PermissionDenied, _) => "this user may not use the socket",
         (ErrorKind::UnexpectedEof, _) if has_tls(target) => {
-            return (text, Some(without_tls(target)));
+            let what = "the server closed the connection in the handshake of TLS";
+            return (what.into(), Some(without_tls(target)));
         }
         (ErrorKind::TimedOut | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable, _) => {
             "does the network reach this host, and does a firewall let the port through?"
@@ -149,6 +152,17 @@ fn no_answer(target: &Target) -> Text {
     let hint = "does the network reach this host, and does a firewall let the port through? \
                 --connect-timeout waits longer";
     (what, Some(hint.into()))
+}
+
+/// TLS, or a WebSocket, was not there in time.
+fn no_handshake(target: &Target) -> Text {
+    match target.settings.transport() {
+        Transport::WebSocket { is_tls: false } => (
+            "it has accepted the connection, and does not open a WebSocket".into(),
+            Some("is the port right? If it expects TLS, write wss:// instead of ws://".into()),
+        ),
+        _ => ("the handshake of TLS did not end in time".into(), Some(without_tls(target))),
+    }
 }
 
 /// It has accepted the connection, and says nothing.
@@ -211,7 +225,11 @@ fn of_tls(error: &ConnectionError, cause: &Cause, target: &Target) -> Text {
                 format!("the certificate of the server is not valid yet: {fault}"),
                 "is the clock of this machine right?".into(),
             ),
-            other => (format!("the certificate of the server is invalid: {other}"), trust.into()),
+            CertificateError::Revoked => (
+                "the certificate of the server was revoked".into(),
+                "do not trust it; ask whoever runs the server".into(),
+            ),
+            _ => ("the certificate of the server is not trusted".into(), trust.into()),
         },
         Some(rustls::Error::AlertReceived(alert)) => of_alert(*alert),
         _ if cause.as_str().contains("CaUsedAsEndEntity") => (
@@ -230,10 +248,16 @@ fn of_names(fault: &CertificateError) -> String {
         CertificateError::NotValidForNameContext { expected, presented } => format!(
             "the certificate of the server is not for {}, but for {}",
             expected.to_str(),
-            presented.join(", ")
+            presented.iter().map(|name| bare(name)).collect::<Vec<_>>().join(", ")
         ),
         _ => "the certificate of the server is for another name".into(),
     }
+}
+
+/// The name in `DnsName("offers.example")`.
+fn bare(name: &str) -> &str {
+    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    inner.unwrap_or(name).trim_matches('"')
 }
 
 fn hint_of_name(target: &Target) -> String {
@@ -260,5 +284,59 @@ fn of_alert(alert: AlertDescription) -> (String, String) {
             format!("the server has ended the handshake of TLS: {other:?}"),
             "the log of the server may say why".into(),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::context::Context;
+
+    fn explained(address: &str, tls: bool, error: ConnectionError) -> (String, String) {
+        let settings = Context { addr: vec![address.into()], tls, ..Context::default() };
+        let mut target = Target::of(address.into());
+        target.settings = settings;
+        let failed = Failed::connecting(&error, &target);
+        (failed.what, failed.hint.unwrap_or_default())
+    }
+
+    fn io(kind: ErrorKind, text: &str) -> ConnectionError {
+        std::io::Error::new(kind, text).into()
+    }
+
+    #[test]
+    fn hints_fit_the_address() {
+        let refused = || io(ErrorKind::ConnectionRefused, "a:1: Connection refused (os error 111)");
+        let (what, hint) = explained("a:1", false, refused());
+        assert_eq!(what, "no connection to a:1: Connection refused");
+        assert!(hint.contains("nothing listens"), "{hint}");
+        let (_, hint) = explained("a:1", false, ConnectionError::HandshakeTimeout);
+        assert!(hint.contains("add --tls") && hint.contains("ws://"), "{hint}");
+        let (_, hint) = explained("a:1", true, ConnectionError::HandshakeTimeout);
+        assert!(!hint.contains("add --tls"), "{hint}");
+        let (_, hint) = explained("ws://a/", false, ConnectionError::TlsTimeout);
+        assert!(hint.contains("wss://"), "{hint}");
+        let (_, hint) = explained("wss://a/", false, ConnectionError::TlsTimeout);
+        assert!(hint.contains("ws:// instead of wss://"), "{hint}");
+    }
+
+    #[test]
+    fn certificates_are_explained() {
+        let invalid = |fault| {
+            std::io::Error::new(ErrorKind::InvalidData, rustls::Error::InvalidCertificate(fault))
+                .into()
+        };
+        let (what, hint) = explained("a:1", true, invalid(CertificateError::UnknownIssuer));
+        assert!(what.contains("unknown issuer") && hint.contains("--ca"), "{what}: {hint}");
+        let context = CertificateError::NotValidForNameContext {
+            expected: rustls::pki_types::ServerName::try_from("a").unwrap(),
+            presented: vec!["DnsName(\"b.example\")".into()],
+        };
+        let (what, hint) = explained("a:1", true, invalid(context));
+        assert!(what.ends_with("not for a, but for b.example"), "{what}");
+        assert!(hint.contains("--tls-name"), "{hint}");
+        let (what, _) =
+            explained("a:1", true, invalid(CertificateError::UnhandledCriticalExtension));
+        assert!(what.ends_with("is not trusted"), "{what}");
     }
 }

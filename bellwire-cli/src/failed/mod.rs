@@ -2,7 +2,11 @@
 
 mod connection;
 
-use std::{fmt::Display, io::stderr, process::ExitCode};
+use std::{
+    fmt::Display,
+    io::{self, stderr},
+    process::ExitCode,
+};
 
 use bellwire::{
     CallError, NotSent, Unknown,
@@ -13,6 +17,7 @@ use self::connection::{hint_of_connection, of_connection};
 use crate::{
     escape,
     style::{Style, Styled, is_colourful},
+    transport::UNIX,
 };
 
 /// The exit codes, as the help shows them.
@@ -130,6 +135,9 @@ fn text_of(error: &CallError) -> String {
         CallError::NotSent(NotSent::Deadline(None)) => {
             "not sent: the deadline passed before it could be sent".into()
         }
+        CallError::NotSent(NotSent::Attribute(_)) => {
+            "not sent: an attribute or a key is invalid".into()
+        }
         CallError::NotSent(NotSent::NoKeys) => {
             "not sent: the server keeps no keys, so a request with --key could run twice".into()
         }
@@ -178,6 +186,9 @@ fn hint_of(error: &CallError) -> Option<String> {
             Some(format!("try again in {} ms", after.as_millis()))
         }
         CallError::Refused { reason, .. } => hint_of_code(&reason.code).map(Into::into),
+        CallError::NotSent(NotSent::Attribute(_)) => {
+            Some("in --key and --attr, use printable ASCII without spaces and semicolons".into())
+        }
         CallError::NotSent(NotSent::NoKeys) => {
             Some("call it without --key; then it may run twice if you repeat it".into())
         }
@@ -236,7 +247,27 @@ pub(crate) fn of_end(topic: &str, reason: &Code) -> Failed {
 /// The text of a file's error.
 pub(crate) fn of_file(what: &str, path: &std::path::Path, error: impl Display) -> Failed {
     let path = escape::shown(path.as_os_str().as_encoded_bytes(), &[]);
-    Failed::other(format!("cannot {what} {path}: {}", without_number(&error.to_string())))
+    let error = error.to_string();
+    let error = error.strip_prefix("I/O error: ").unwrap_or(&error);
+    Failed::other(format!("cannot {what} {path}: {}", without_number(error)))
+}
+
+/// Why a server cannot listen on `address`, which comes from `option`.
+pub(crate) fn of_listening(address: &str, option: &str, error: &io::Error) -> Failed {
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "another program uses the address; {option} takes another one, and port 0 a free one"
+        ),
+        io::ErrorKind::PermissionDenied => {
+            format!("this user may not; {option} takes another address, as with a port above 1023")
+        }
+        io::ErrorKind::NotFound => "the folder of a Unix socket has to be there".into(),
+        _ => format!("{option} takes an address of this machine, as in 127.0.0.1:7440"),
+    };
+    let text = error.to_string();
+    let path = address.strip_prefix(UNIX).unwrap_or(address);
+    let text = text.strip_prefix(path).and_then(|text| text.strip_prefix(": ")).unwrap_or(&text);
+    Failed::other(format!("cannot listen on {address}: {}", without_number(text))).hint(hint)
 }
 
 /// The text of a system's error without the number behind it.

@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{
     connect::web_sockets,
-    failed::{Failed, without_number},
+    failed::{Failed, of_listening, without_number},
     stop::Stop,
     style::{Style, Styled, is_colourful},
     target::{Target, TargetArgs},
@@ -58,10 +58,7 @@ pub(crate) async fn run(args: MonitorArgs) -> Result<ExitCode, Failed> {
     let target = args.target.resolve()?;
     let mut stop = Stop::new().map_err(Failed::other)?;
     let listening = TcpListener::bind(&args.listen).await;
-    let listener = listening.map_err(|error| {
-        Failed::other(format!("cannot listen on {}: {error}", args.listen))
-            .hint("--listen takes another address; port 0 takes a free one")
-    })?;
+    let listener = listening.map_err(|error| of_listening(&args.listen, "--listen", &error))?;
     let address = listener.local_addr().map_err(Failed::other)?;
     eprintln!("listening on {address}, for {}", target.place);
     let proxy = Arc::new(Proxy { target, width: args.width, is_on: is_colourful(&stdout()) });

@@ -7,7 +7,7 @@ mod script;
 mod users;
 mod watch;
 
-use std::{io, process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc};
 
 use bellwire::{
     Listener, Publisher, Router, Server, ServerConfig, handler,
@@ -19,7 +19,12 @@ use bytes::Bytes;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinSet};
 
 pub(crate) use self::{args::ServeArgs, watch::run_as_watch};
-use crate::{failed::Failed, stop::Stop, tls, transport::UNIX};
+use crate::{
+    failed::{Failed, of_listening},
+    stop::Stop,
+    tls,
+    transport::UNIX,
+};
 use listeners::Maybe;
 use script::{Place, Script, Slots};
 use users::Users;
@@ -31,9 +36,13 @@ pub(crate) async fn run(args: ServeArgs) -> Result<ExitCode, Failed> {
     let users = args.users.as_deref().map(Users::read).transpose()?;
     if let Some(path) = args.listen.strip_prefix(UNIX) {
         let server = Server::bind_unix(path).await;
-        let server = server.map_err(|error| cannot_listen(&args.listen, "--listen", &error))?;
+        let server = server.map_err(|error| of_listening(&args.listen, "--listen", &error))?;
         return serve(server, &args, users, None, stop).await;
     }
+    let tls = match (&args.tls_cert, &args.tls_key) {
+        (Some(cert), Some(key)) => Some(tls::of_server(cert, key)?),
+        _ => None,
+    };
     let tcp = args.bind(&args.listen, "--listen").await?;
     let web = match &args.ws {
         Some(address) => Some(args.bind(address, "--ws").await?),
@@ -41,8 +50,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<ExitCode, Failed> {
     };
     let web_address = web.as_ref().map(TcpListener::local_addr).transpose();
     let web_address = web_address.map_err(Failed::other)?;
-    if let (Some(cert), Some(key)) = (&args.tls_cert, &args.tls_key) {
-        let tls = tls::of_server(cert, key)?;
+    if let Some(tls) = tls {
         let web = web.map(|web| args.web_sockets(TlsListener::new(web, tls.clone())));
         let both = Both::new(TlsListener::new(tcp, tls), Maybe(web));
         let web = web_address.map(|address| format!("wss://{address}"));
@@ -54,24 +62,11 @@ pub(crate) async fn run(args: ServeArgs) -> Result<ExitCode, Failed> {
     serve(Server::new(both), &args, users, web, stop).await
 }
 
-fn cannot_listen(address: &str, option: &str, error: &io::Error) -> Failed {
-    let hint = match error.kind() {
-        io::ErrorKind::AddrInUse => format!(
-            "another server uses the address; {option} takes another one, and port 0 a free one"
-        ),
-        io::ErrorKind::PermissionDenied => {
-            format!("ports below 1024 are for root; {option} takes another address")
-        }
-        _ => format!("{option} takes an address of this machine, as in 127.0.0.1:7440"),
-    };
-    Failed::other(format!("cannot listen on {address}: {error}")).hint(hint)
-}
-
 impl ServeArgs {
     /// Listens, if it is safe there: commands are not run for a whole network by mistake.
     async fn bind(&self, address: &str, option: &str) -> Result<TcpListener, Failed> {
         let bound = TcpListener::bind(address).await;
-        let listener = bound.map_err(|error| cannot_listen(address, option, &error))?;
+        let listener = bound.map_err(|error| of_listening(address, option, &error))?;
         let address = listener.local_addr().map_err(Failed::other)?;
         let is_near = address.ip().to_canonical().is_loopback();
         if is_near || self.users.is_some() || self.open {

@@ -49,8 +49,12 @@ pub(crate) enum Order {
 }
 
 pub(crate) async fn run(args: TopArgs) -> Result<ExitCode, Failed> {
+    if !args.once {
+        screen::check_terminal()?;
+    }
     let target = args.target.resolve()?;
-    let client = target.connect(ClientConfig::new()).await?;
+    // A server that is away is to be shown as such at once.
+    let client = target.connect(ClientConfig::new().fail_fast(true)).await?;
     let mut source = Source::new(&client, args.lines);
     let mut view = source.look().await?;
     match args.once {
