@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::{
     duration,
-    failed::Failed,
+    failed::{EXIT_CODES, Failed},
     payload::{self, Printed},
     stop::Stop,
     target::TargetArgs,
@@ -23,7 +23,7 @@ use crate::{
 ///   bellwire call offers.list --stream | head -3
 ///   bellwire call offers.add '{"title":"Loft","rent":700}' --key order-17
 #[derive(Args)]
-#[command(verbatim_doc_comment)]
+#[command(verbatim_doc_comment, after_long_help = EXIT_CODES)]
 pub(crate) struct CallArgs {
     /// The method
     #[arg(value_parser = parse_method)]

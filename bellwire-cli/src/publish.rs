@@ -16,7 +16,14 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::{call::DEADLINE, duration, failed::Failed, payload, stop::Stop, target::TargetArgs};
+use crate::{
+    call::DEADLINE,
+    duration,
+    failed::{EXIT_CODES, Failed},
+    payload,
+    stop::Stop,
+    target::TargetArgs,
+};
 
 /// Messages that are published and not confirmed, so that a fast file fills the connection.
 const IN_FLIGHT: usize = 64;
@@ -32,7 +39,7 @@ const MAX_LINE: usize = 1 << 20;
 ///   bellwire publish news 'it rains'
 ///   tail -F log.txt | bellwire publish log --lines
 #[derive(Args)]
-#[command(verbatim_doc_comment)]
+#[command(verbatim_doc_comment, after_long_help = EXIT_CODES)]
 pub(crate) struct PublishArgs {
     /// The topic
     #[arg(value_parser = parse_topic)]
@@ -183,16 +190,15 @@ impl<'a> Lines<'a> {
         let line = self.published + 1;
         let mut done = self.done();
         if behind > 0 {
-            done += &format!(", and lines {} to {} may be", line + 1, line + behind as u64);
+            done += &format!(", and {} may be", range(line + 1, line + behind as u64));
         }
         Err(of_publish(error).within(format!("line {line}")).behind(done))
     }
 
     fn stopped(&self, behind: usize) -> Failed {
         self.bar.finish_and_clear();
-        let (first, last) = (self.published + 1, self.published + behind as u64);
-        let done = self.done();
-        Failed::interrupted(format!("stopped at once; {done}, and lines {first} to {last} may be"))
+        let more = range(self.published + 1, self.published + behind as u64);
+        Failed::interrupted(format!("stopped at once; {}, and {more} may be", self.done()))
     }
 
     /// What is published for sure.
@@ -200,8 +206,15 @@ impl<'a> Lines<'a> {
         match self.published {
             0 => "no line is published".into(),
             1 => "line 1 is published".into(),
-            last => format!("lines 1 to {last} are published"),
+            last => format!("{} are published", range(1, last)),
         }
+    }
+}
+
+fn range(first: u64, last: u64) -> String {
+    match first == last {
+        true => format!("line {first}"),
+        false => format!("lines {first} to {last}"),
     }
 }
 

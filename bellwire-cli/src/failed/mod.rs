@@ -31,8 +31,7 @@ Exit codes:
   5    cut: the server stopped the request; it may have run
   6    not sent: nothing ran, for example because there is no server
   7    lost: the connection was lost after the request was sent; it may have run
-  8    timeout: the deadline passed after the request was sent; it may have run. Or `listen -C -W` had
-       not received all messages in time
+  8    timeout: no reply by the deadline, and it may have run; or messages that `listen -C -W` lacks
   130  interrupted
   141  the reader of the output has gone, as in `bellwire listen news | head -1`";
 

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::{
     call::DEADLINE,
     duration,
-    failed::{self, Exit, Failed},
+    failed::{self, EXIT_CODES, Exit, Failed},
     payload,
     publish::parse_topic,
     stop::Stop,
@@ -42,7 +42,7 @@ const BATCH: usize = 256;
 ///   bellwire listen news --last 5 --format '%p'
 ///   bellwire listen jobs --ack --resume jobs.position --format json | worker
 #[derive(Args)]
-#[command(verbatim_doc_comment)]
+#[command(verbatim_doc_comment, after_long_help = EXIT_CODES)]
 pub(crate) struct ListenArgs {
     /// The topics
     #[arg(required = true, value_parser = parse_topic)]

@@ -73,7 +73,7 @@ pub(crate) fn check_terminal() -> Result<(), Failed> {
         (_, true) => "this terminal cannot draw a screen: TERM is dumb",
         _ => return Ok(()),
     };
-    Err(Failed::usage(wrong).hint(ONCE))
+    Err(Failed::other(wrong).hint(ONCE))
 }
 
 const ONCE: &str = "--once prints the figures as text";
@@ -167,7 +167,7 @@ impl Screen<'_> {
         let summary = table::lines(&self.view, usize::from(frame.area().width).saturating_sub(2));
         let parts = [
             // Of a low screen the sessions get something, too.
-            Constraint::Max(summary.len() as u16 + 2),
+            Constraint::Length((summary.len() as u16 + 2).min(frame.area().height / 2)),
             Constraint::Fill(3),
             Constraint::Fill(2),
             Constraint::Length(1),
