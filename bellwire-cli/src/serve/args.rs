@@ -20,14 +20,15 @@ use crate::{duration, failed::Failed, serve::script::Limits, transport::UNIX};
 /// is killed. Commands and messages are bounded by the options below.
 ///
 ///   bellwire serve --method upper='tr a-z A-Z' --topic log=/var/log/syslog
-///   bellwire serve --method date=date --doc date='the time of this machine' --ws 127.0.0.1:7441
+///   bellwire serve --method date=date --doc date='the time of this machine' --users tokens
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct ServeArgs {
     /// Where to listen: HOST:PORT, or unix:PATH; port 0 takes a free one
     #[arg(long, short, value_name = "ADDR", default_value = "127.0.0.1:7440")]
     pub(crate) listen: String,
-    /// Listens for WebSockets, too: HOST:PORT. With --tls-cert they are wss
+    /// Listens for WebSockets, too: HOST:PORT. With --tls-cert they are wss, without it --users or
+    /// --open is needed
     #[arg(long, value_name = "ADDR")]
     pub(crate) ws: Option<String>,
     /// An origin whose web pages may connect to --ws, as in https://offers.example; * for all. Those
@@ -47,8 +48,8 @@ pub(crate) struct ServeArgs {
     /// Who may connect: a file with a name and a token on each line
     #[arg(long, value_name = "FILE")]
     pub(crate) users: Option<PathBuf>,
-    /// Lets everyone on the network run the commands: an address beyond this machine needs --users or
-    /// this
+    /// Lets everyone who reaches the server run the commands: an address beyond this machine needs
+    /// --users or this, and so does --ws without TLS, which web pages reach
     #[arg(long, conflicts_with = "users")]
     pub(crate) open: bool,
     /// Lets clients publish to all topics
@@ -122,7 +123,21 @@ impl ServeArgs {
             return Err(Failed::usage(format!("--doc names {name}, and there is no such method"))
                 .hint(format!("add --method {name}=COMMAND")));
         }
+        self.check_web()?;
         self.check_socket()
+    }
+
+    /// A page of any site can reach a WebSocket on this machine: with a name of its own that leads to
+    /// 127.0.0.1 (DNS rebinding), it is of the same origin. It has no token, and no certificate.
+    fn check_web(&self) -> Result<(), Failed> {
+        let is_guarded = self.users.is_some() || self.tls_cert.is_some() || self.open;
+        if self.ws.is_none() || is_guarded {
+            return Ok(());
+        }
+        Err(Failed::usage(
+            "any web page that is open on this machine could run the commands by --ws",
+        )
+        .hint("--users FILE lets only those in who have a token, --open everyone"))
     }
 
     fn check_socket(&self) -> Result<(), Failed> {

@@ -15,7 +15,7 @@ async fn serve(cli: &Cli, options: &[&str]) -> (Running, String) {
 #[tokio::test]
 async fn subcommands_connect_to_web_sockets() {
     let cli = Cli::new();
-    let (_server, address) = serve(&cli, &[]).await;
+    let (_server, address) = serve(&cli, &["--open"]).await;
     assert!(address.starts_with("ws://"), "{address}");
     let cli = cli.with("BELLWIRE_ADDR", &*address);
     assert_eq!(cli.run(&["methods"]).await.ok(), "cat\n");
@@ -59,11 +59,26 @@ async fn a_plain_server_is_no_web_socket() {
     failed.failed(6, &["does not speak HTTP", "HOST:PORT"]);
 }
 
+/// A page can reach a server on its visitor's machine under a name of its own, so that it is of the
+/// same origin. So a WebSocket needs a token, or TLS, which the page does not have.
+#[tokio::test]
+async fn web_sockets_need_users_or_tls() {
+    let cli = Cli::new();
+    let web = ["serve", "--listen", "127.0.0.1:0", "--ws", "127.0.0.1:0", "--method", "cat=cat"];
+    cli.run(&web).await.failed(2, &["web page", "--users", "--open"]);
+    let users = cli.file("users", "ada 5f1c-secret\n");
+    let (_server, address) = serve(&cli, &["--users", &users]).await;
+    let cli = cli.with("BELLWIRE_ADDR", &*address);
+    cli.run(&["call", "cat", "x"]).await.failed(6, &["requires credentials"]);
+    let cli = cli.with("BELLWIRE_TOKEN", "5f1c-secret");
+    assert_eq!(cli.run(&["call", "cat", "x"]).await.ok(), "x\n");
+}
+
 /// A page of another site may connect only if its origin is listed.
 #[tokio::test]
 async fn origins_of_pages_are_checked() {
     let cli = Cli::new();
-    let (_server, address) = serve(&cli, &["--origin", "https://offers.example"]).await;
+    let (_server, address) = serve(&cli, &["--open", "--origin", "https://offers.example"]).await;
     for (origin, status) in [("https://offers.example", "101"), ("https://evil.example", "403")] {
         assert_eq!(status_of(&address, origin).await, status, "{origin}");
     }
