@@ -125,7 +125,20 @@ struct Lines<'a> {
     client: &'a Client,
     args: &'a PublishArgs,
     bar: ProgressBar,
+    /// The lines that were published before one was not.
     published: u64,
+    /// The first line that was not published, and why.
+    fault: Option<(u64, Failed)>,
+    behind: Behind,
+}
+
+/// The lines that were sent behind the first one that failed.
+#[derive(Default)]
+struct Behind {
+    all: u64,
+    published: u64,
+    /// Their outcome is unknown.
+    unsure: u64,
 }
 
 impl<'a> Lines<'a> {
@@ -135,11 +148,11 @@ impl<'a> Lines<'a> {
             true => ProgressBar::new_spinner().with_style(style()),
             false => ProgressBar::hidden(),
         };
-        Self { client, args, bar, published: 0 }
+        Self { client, args, bar, published: 0, fault: None, behind: Behind::default() }
     }
 
-    /// Publishes until the end of stdin. The first signal ends the reading, and what is in flight
-    /// is finished; a second one ends that, too.
+    /// Publishes until the end of stdin. The first signal, and a line that fails, end the reading, and
+    /// what is in flight is finished. A second signal ends that, too.
     async fn publish(mut self, stop: &mut Stop) -> Result<(), Failed> {
         let mut lines = lines_of_stdin();
         let mut in_flight = FuturesOrdered::new();
@@ -154,7 +167,7 @@ impl<'a> Lines<'a> {
                     }
                     (is_open, end) = (false, Some(Failed::interrupted("interrupted")));
                 }
-                Some(result) = in_flight.next() => self.count(result, in_flight.len())?,
+                Some(result) = in_flight.next() => is_open &= self.count(result),
                 line = lines.recv(), if is_open && in_flight.len() < IN_FLIGHT => match line {
                     // The request is sent at its first poll, so the order is that of the lines.
                     Some(Ok(line)) => in_flight.push_back(send(client, args, line).boxed_local()),
@@ -166,9 +179,34 @@ impl<'a> Lines<'a> {
         self.finish(end)
     }
 
-    /// Everything that was read is published. `end` is why no more was read.
-    fn finish(self, end: Option<Failed>) -> Result<(), Failed> {
+    /// Counts an outcome. Returns whether to go on.
+    fn count(&mut self, result: Result<(), CallError>) -> bool {
+        self.bar.inc(result.is_ok().into());
+        if self.fault.is_some() {
+            self.behind.all += 1;
+            match result {
+                Ok(()) => self.behind.published += 1,
+                Err(error) => self.behind.unsure += u64::from(error.may_have_run()),
+            }
+            return false;
+        }
+        match result {
+            Ok(()) => self.published += 1,
+            Err(error) => self.fault = Some((self.published + 1, of_publish(error))),
+        }
+        self.fault.is_none()
+    }
+
+    /// Says what is published, if not everything is. `end` is why no more was read.
+    fn finish(mut self, end: Option<Failed>) -> Result<(), Failed> {
         self.bar.finish_and_clear();
+        if let Some((line, failed)) = self.fault.take() {
+            let failed = failed.within(format!("line {line}")).behind(self.done());
+            return Err(match self.behind.all {
+                0 => failed,
+                _ => failed.behind(self.behind.said()),
+            });
+        }
         match end {
             Some(failed) => Err(failed.behind(self.done())),
             None if self.bar.is_hidden() => Ok(()),
@@ -180,34 +218,34 @@ impl<'a> Lines<'a> {
         }
     }
 
-    fn count(&mut self, result: Result<(), CallError>, behind: usize) -> Result<(), Failed> {
-        let Err(error) = result else {
-            self.published += 1;
-            self.bar.inc(1);
-            return Ok(());
-        };
+    /// `more` lines are in flight, and given up.
+    fn stopped(&self, more: usize) -> Failed {
         self.bar.finish_and_clear();
-        let line = self.published + 1;
-        let mut done = self.done();
-        if behind > 0 {
-            done += &format!(", and {} may be", range(line + 1, line + behind as u64));
-        }
-        Err(of_publish(error).within(format!("line {line}")).behind(done))
-    }
-
-    fn stopped(&self, behind: usize) -> Failed {
-        self.bar.finish_and_clear();
-        let more = range(self.published + 1, self.published + behind as u64);
-        Failed::interrupted(format!("stopped at once; {}, and {more} may be", self.done()))
+        let first = self.published + self.behind.all + u64::from(self.fault.is_some()) + 1;
+        let given_up = range(first, first + more as u64 - 1);
+        Failed::interrupted(format!("stopped at once; {}, and {given_up} may be", self.done()))
     }
 
     /// What is published for sure.
     fn done(&self) -> String {
         match self.published {
+            0 if self.behind.published > 0 => "no line before it is published".into(),
             0 => "no line is published".into(),
             1 => "line 1 is published".into(),
             last => format!("{} are published", range(1, last)),
         }
+    }
+}
+
+impl Behind {
+    /// What became of them.
+    fn said(&self) -> String {
+        let Self { all, published, unsure } = self;
+        let unsure = match unsure {
+            0 => String::new(),
+            unsure => format!(", and {unsure} may be"),
+        };
+        format!("{published} of the next {all} are published{unsure}")
     }
 }
 
@@ -269,5 +307,17 @@ async fn next_line(stdin: &mut BufReader<tokio::io::Stdin>) -> Result<Option<Vec
             line.pop_if(|byte| *byte == b'\r');
             return Ok(Some(line));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_behind_a_failure_are_counted() {
+        let behind = Behind { all: 6, published: 4, unsure: 1 };
+        assert_eq!(behind.said(), "4 of the next 6 are published, and 1 may be");
+        assert_eq!(Behind { all: 1, ..Behind::default() }.said(), "0 of the next 1 are published");
     }
 }

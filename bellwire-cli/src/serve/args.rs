@@ -123,8 +123,8 @@ impl ServeArgs {
             return Err(Failed::usage(format!("--doc names {name}, and there is no such method"))
                 .hint(format!("add --method {name}=COMMAND")));
         }
-        self.check_web()?;
-        self.check_socket()
+        self.check_socket()?;
+        self.check_web()
     }
 
     /// A page of any site can reach a WebSocket on this machine: with a name of its own that leads to

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::support::{Cli, Running, until};
+use crate::support::{Cli, Running, certificate, until};
 
 #[tokio::test]
 async fn command_answers_with_its_output() {
@@ -236,7 +236,9 @@ async fn arguments_that_make_no_sense_are_refused() {
     cli.run(&["serve", "-t", "a=b", "-t", "a=c"]).await.failed(2, &["two topics a"]);
     let open = cli.run(&["serve", "-m", "a=b", "--listen", "0.0.0.0:0"]).await;
     open.failed(2, &["everyone who reaches it", "--users", "--open"]);
-    let web = ["serve", "-m", "a=b", "--listen", "127.0.0.1:0", "--ws", "0.0.0.0:0"];
+    let [cert, key] = certificate(&cli);
+    let web = ["--ws", "0.0.0.0:0", "--tls-cert", &cert, "--tls-key", &key];
+    let web = [&["serve", "-m", "a=b", "--listen", "127.0.0.1:0"], &web[..]].concat();
     cli.run(&web).await.failed(2, &["everyone who reaches it"]);
     let unix = cli.run(&["serve", "-m", "a=b", "--listen", "unix:s", "--ws", "127.0.0.1:0"]).await;
     unix.failed(2, &["--ws does not go with a Unix socket"]);
