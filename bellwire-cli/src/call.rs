@@ -15,8 +15,8 @@ use crate::{
 
 /// Calls a method, and prints its reply
 ///
-/// The payload is sent as it is. A line feed behind the reply is printed in addition. On a terminal,
-/// control characters in the reply are escaped.
+/// The payload is sent unchanged. A line feed is printed after the reply. On a terminal, control
+/// characters in the reply are escaped.
 ///
 ///   bellwire call random 6
 ///   bellwire call offers.get 43 --json
@@ -28,12 +28,12 @@ pub(crate) struct CallArgs {
     /// The method
     #[arg(value_parser = parse_method)]
     method: String,
-    /// The payload; - reads it from stdin, to the byte
+    /// The payload; - reads all of stdin, unchanged
     payload: Option<String>,
     /// Checks that the payload is JSON, and prints the reply as formatted JSON
     #[arg(long)]
     json: bool,
-    /// Prints the reply without a line feed behind it, and without escapes
+    /// Prints the reply unchanged: without a line feed after it, and without escapes
     #[arg(long, conflicts_with = "json")]
     raw: bool,
     /// Takes the reply as a stream, and prints each item on a line

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
 use crate::{
+    escape,
     failed::{Failed, of_file},
     style::{Style, Styled, is_colourful},
 };
@@ -171,7 +172,7 @@ fn list(contexts: &Contexts, json: bool) -> Result<(), Failed> {
         let name = Styled { style: Style::Bold, is_on, value: format!("{name:width$}") };
         let tls = if context.tls { "  tls" } else { "" };
         let token = context.token_file.as_ref().map(|file| format!("  token {}", file.display()));
-        let addr = context.addr.join(",");
+        let addr = escape::shown(context.addr.join(",").as_bytes(), &[]);
         println!("{mark} {name}  {addr}{tls}{}", token.unwrap_or_default());
     }
     Ok(())

@@ -44,7 +44,7 @@ pub(crate) struct PublishArgs {
     /// The topic
     #[arg(value_parser = parse_topic)]
     topic: String,
-    /// The payload; - reads it from stdin, to the byte
+    /// The payload; - reads all of stdin, unchanged
     #[arg(conflicts_with = "lines")]
     payload: Option<String>,
     /// Publishes each line of stdin as a message, in order

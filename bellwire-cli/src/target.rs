@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::{
     context::{self, Context},
-    duration,
+    duration, escape,
     failed::{Failed, of_file},
 };
 
@@ -119,6 +119,7 @@ impl TargetArgs {
         };
         settings.check()?;
         let place = format!("{} ({origin})", settings.addr.join(", "));
+        let place = escape::shown(place.as_bytes(), &[]);
         Ok(Target { settings, token, connect_timeout: self.connect_timeout, place })
     }
 

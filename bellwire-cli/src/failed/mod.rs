@@ -24,8 +24,8 @@ use crate::{
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0    ok
-  1    another failure: a file, a reply that is not JSON
-  2    the command line makes no sense
+  1    another failure, as of a file, or a reply that is not JSON
+  2    the command line is invalid, or an address
   3    err: the method ran, and failed
   4    no: the server refused the request, and nothing ran
   5    cut: the server stopped the request; it may have run
@@ -104,9 +104,11 @@ impl Failed {
     pub(crate) fn report(&self) -> ExitCode {
         let is_on = is_colourful(&stderr());
         let label = |style, value| Styled { style, is_on, value };
-        eprintln!("{} {}", label(Style::Red, "error:"), self.what);
+        // Names of files and addresses, which the text quotes, may have control characters.
+        let shown = |text: &str| escape::shown(text.as_bytes(), &[]);
+        eprintln!("{} {}", label(Style::Red, "error:"), shown(&self.what));
         if let Some(hint) = &self.hint {
-            eprintln!("{} {hint}", label(Style::Cyan, "hint:"));
+            eprintln!("{} {}", label(Style::Cyan, "hint:"), shown(hint));
         }
         ExitCode::from(self.exit as u8)
     }

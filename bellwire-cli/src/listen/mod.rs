@@ -31,8 +31,8 @@ const BATCH: usize = 256;
 
 /// Prints the messages of topics as they are published
 ///
-/// It reconnects and resumes by itself. What was lost is named on stderr, as a gap. Ctrl-C ends it in
-/// order.
+/// It reconnects and resumes by itself. Messages that were lost are named on stderr, as a gap. After
+/// Ctrl-C it writes what it has received, and ends.
 ///
 /// In a --format: %t topic, %s number, %e epoch, %p payload, %l its length, %x the payload in hex,
 /// %U the Unix time, %r "again" for a redelivered message, %% a percent sign; \n, \t and \\ as in C.
@@ -63,11 +63,11 @@ pub(crate) struct ListenArgs {
     /// How to print a message, or json for a JSON object on each line
     #[arg(long, short, default_value = "%t %s %p", value_parser = Format::parse)]
     format: Format,
-    /// Acknowledges each message when it is written, and has the server wait for that
+    /// Acknowledges each message after it is written. The server waits while 128 are not acknowledged
     #[arg(long)]
     ack: bool,
-    /// Stores the position of each topic in this file when messages are written, and begins there the
-    /// next time. After a kill some messages may come again, and none is left out
+    /// Stores the position of each topic in this file after its messages are written, and begins there
+    /// the next time. After a kill some messages may come again, but none is left out
     #[arg(long, value_name = "FILE")]
     resume: Option<PathBuf>,
     #[command(flatten)]

@@ -19,16 +19,16 @@ use data::Source;
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct TopArgs {
-    /// The time from one look to the next
+    /// How often the figures are read
     #[arg(long, short, value_name = "TIME", default_value = "1s", value_parser = duration::parse)]
     interval: Duration,
     /// The order of the sessions
     #[arg(long, short, value_enum, default_value_t = Order::Lag)]
     sort: Order,
-    /// The sessions and the topics that are asked for
+    /// How many sessions and topics are shown
     #[arg(long, short = 'n', default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     lines: u16,
-    /// Prints two looks' worth of figures once, for scripts
+    /// Prints the figures once, as text. This takes one interval, because rates need two readings
     #[arg(long, short = '1')]
     once: bool,
     #[command(flatten)]

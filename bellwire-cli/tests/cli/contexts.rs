@@ -136,6 +136,11 @@ async fn addresses_are_tried_in_turn_and_checked() {
     Cli::at("http://a/b").run(&["methods"]).await.failed(2, &["is invalid", "ws://a/b"]);
     let hosts = Cli::at("a:1,b:1").run(&["methods", "--tls"]).await;
     hosts.failed(2, &["several hosts", "--tls-name"]);
+    let raw = Cli::at("a\u{1b}[31mb:1").run(&["methods", "--token-file", "\u{1b}"]).await;
+    raw.failed(1, &[r"\x1b"]);
+    let raw = Cli::at("a\u{1b}[31mb").run(&["methods"]).await;
+    raw.failed(2, &[r"a\x1b[31mb"]);
+    assert!(!raw.stderr.contains('\u{1b}'), "{raw:?}");
     let spaced = format!(" {} , {}", nobody(), server.address);
     Cli::at(&spaced).run(&["methods"]).await.ok();
 }
