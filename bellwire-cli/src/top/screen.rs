@@ -257,3 +257,75 @@ fn name_of(order: Order) -> &'static str {
         Order::Age => "age",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ratatui::{Terminal, backend::TestBackend};
+
+    use super::*;
+    use crate::top::data::{ServerFigures, SessionFigures};
+
+    fn screen() -> Screen<'static> {
+        let session = |peer: &str, lag_ms| SessionFigures {
+            peer: peer.into(),
+            lag_ms,
+            ..SessionFigures::default()
+        };
+        let view = View {
+            server: ServerFigures { connections: 3, lists_topics: true, ..Default::default() },
+            sessions: vec![session("127.0.0.1:1", 0), session("127.0.0.1:2\u{1b}[31m", 2_500)],
+            ..View::default()
+        };
+        Screen {
+            view,
+            order: Order::Lag,
+            is_paused: false,
+            error: None,
+            place: "127.0.0.1:7440 (the default)",
+            is_colourful: false,
+        }
+    }
+
+    fn drawn(screen: &Screen<'_>, width: u16, height: u16) -> String {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        terminal.draw(|frame| screen.draw(frame)).unwrap();
+        terminal.backend().to_string()
+    }
+
+    #[test]
+    fn every_size_can_be_drawn() {
+        let screen = screen();
+        for width in (1..=30).chain([60, 104, 300]) {
+            for height in (1..=20).chain([40, 100]) {
+                drawn(&screen, width, height);
+            }
+        }
+        let narrow = drawn(&screen, 20, 24);
+        assert!(narrow.contains("127.0.0.1:2") && narrow.contains("q quit"), "{narrow}");
+        let wide = drawn(&screen, 120, 24);
+        assert!(wide.contains("(2 of 3)") && wide.contains("2.5 s"), "{wide}");
+        assert!(wide.contains(r"\x1b[31m") && wide.contains("in flight"), "{wide}");
+    }
+
+    #[test]
+    fn old_figures_are_called_old() {
+        let mut screen = screen();
+        screen.take(Err(Failed::other("the connection failed")));
+        assert!(drawn(&screen, 80, 20).contains("0 s old: the connection failed"));
+        screen.take(Ok(View::default()));
+        assert!(drawn(&screen, 80, 20).contains("q quit"));
+    }
+
+    #[test]
+    fn a_pause_keeps_the_figures() {
+        let mut screen = screen();
+        let key = |letter| Event::Key(KeyCode::Char(letter).into());
+        assert!(!screen.is_end(&key('p')));
+        screen.take(Ok(View::default()));
+        assert_eq!(screen.view.sessions.len(), 2);
+        assert!(drawn(&screen, 80, 20).contains(", paused"));
+        assert!(!screen.is_end(&key('p')) && screen.is_end(&key('q')));
+        screen.take(Ok(View::default()));
+        assert_eq!(screen.view.sessions.len(), 0);
+    }
+}

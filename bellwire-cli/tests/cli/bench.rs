@@ -200,3 +200,11 @@ fn report(output: &Output) -> Value {
     let message = String::from_utf8_lossy(&output.stderr);
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {message}"))
 }
+
+#[tokio::test]
+async fn missing_method_is_named() {
+    let cli = crate::support::Cli::new();
+    let (_server, address) = cli.serve(&["--method", "cat=cat"]).await;
+    let bench = ["bench", "--requests", "1", "--callers", "1", "--addr", &address];
+    cli.run(&bench).await.failed(1, &["no method echo", "--method"]);
+}
