@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::{
     duration,
-    failed::Failed,
+    failed::{EXIT_CODES, Failed},
     payload::{self, Printed},
     stop::Stop,
     target::TargetArgs,
@@ -15,31 +15,32 @@ use crate::{
 
 /// Calls a method, and prints its reply
 ///
-/// The payload is sent as it is. A line feed behind the reply is printed in addition. On a terminal,
-/// control characters in the reply are escaped.
+/// The payload is sent unchanged. A line feed is printed after the reply. On a terminal, control
+/// characters in the reply are escaped.
 ///
 ///   bellwire call random 6
 ///   bellwire call offers.get 43 --json
 ///   bellwire call offers.list --stream | head -3
 ///   bellwire call offers.add '{"title":"Loft","rent":700}' --key order-17
 #[derive(Args)]
-#[command(verbatim_doc_comment)]
+#[command(verbatim_doc_comment, after_long_help = EXIT_CODES)]
 pub(crate) struct CallArgs {
     /// The method
     #[arg(value_parser = parse_method)]
     method: String,
-    /// The payload; - reads it from stdin, to the byte
+    /// The payload; - reads all of stdin, unchanged
     payload: Option<String>,
     /// Checks that the payload is JSON, and prints the reply as formatted JSON
     #[arg(long)]
     json: bool,
-    /// Prints the reply without a line feed behind it, and without escapes
+    /// Prints the reply unchanged: without a line feed after it, and without escapes
     #[arg(long, conflicts_with = "json")]
     raw: bool,
     /// Takes the reply as a stream, and prints each item on a line
     #[arg(long, short)]
     stream: bool,
-    /// How long the reply may take, as in 250ms, 5s or 2m [default: 30s; a stream has no limit]
+    /// How long the reply may take, as in 250ms, 5s or 2m; connecting may take no longer than that
+    /// either [default: 30s; a stream has no limit]
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     deadline: Option<Duration>,
     /// An attribute of the application; its key has a dot
@@ -77,7 +78,11 @@ fn parse_attribute(text: &str) -> Result<(String, String), String> {
     }
 }
 
-pub(crate) async fn run(args: CallArgs) -> Result<ExitCode, Failed> {
+pub(crate) async fn run(mut args: CallArgs) -> Result<ExitCode, Failed> {
+    if args.payload.as_deref() == Some("-") {
+        args.target.leave_stdin_to("the payload")?;
+    }
+    args.target.connect_within(args.deadline);
     let target = args.target.resolve()?;
     let payload = payload::read(args.payload.clone()).await?;
     if args.json {

@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use bellwire::{
     Client, ClientBuilder, ClientConfig, Connector, UnixConnector, server::TokenAuthenticator,
+    ws::WsConnector,
 };
 
 use crate::{
+    context::Context,
     failed::Failed,
-    target::{Target, UNIX},
+    target::Target,
     tls,
+    transport::{Transport, UNIX},
 };
 
 /// How long the end of a command waits for the server to finish.
@@ -32,21 +35,34 @@ impl Target {
             config = config.auth(TokenAuthenticator::SCHEME, token.clone());
         }
         let builder = Client::builder().config(config).reconnect(reconnects);
-        let addresses = &self.settings.addr;
-        let paths = addresses.iter().filter_map(|address| address.strip_prefix(UNIX));
-        if paths.clone().next().is_some() {
-            let builder = builder.connector(UnixConnector::default()).addresses(paths);
-            return self.finish(builder).await;
+        let settings = &self.settings;
+        match settings.transport() {
+            Transport::Unix => {
+                let paths = settings.addr.iter().filter_map(|address| address.strip_prefix(UNIX));
+                let builder = builder.connector(UnixConnector::default()).addresses(paths);
+                self.finish(builder).await
+            }
+            Transport::WebSocket { .. } => {
+                let builder = builder.connector(web_sockets(settings)?);
+                self.finish(builder.addresses(&settings.addr)).await
+            }
+            Transport::Tcp if settings.tls => {
+                let (name, tls) = tls::of_client(settings)?;
+                self.finish(builder.addresses(&settings.addr).tls(name, tls)).await
+            }
+            Transport::Tcp => self.finish(builder.addresses(&settings.addr)).await,
         }
-        let builder = builder.addresses(addresses);
-        if !self.settings.tls {
-            return self.finish(builder).await;
-        }
-        let (name, tls) = tls::of_client(&self.settings)?;
-        self.finish(builder.tls(name, tls)).await
     }
 
     async fn finish<C: Connector>(&self, builder: ClientBuilder<C>) -> Result<Client, Failed> {
-        builder.connect().await.map_err(|error| Failed::connecting(&error, &self.place))
+        builder.connect().await.map_err(|error| Failed::connecting(&error, self))
+    }
+}
+
+/// Connects to the addresses with `ws://` and `wss://`.
+pub(crate) fn web_sockets(settings: &Context) -> Result<WsConnector, Failed> {
+    match settings.transport() {
+        Transport::WebSocket { is_tls: true } => Ok(WsConnector::new().tls(tls::config(settings)?)),
+        _ => Ok(WsConnector::new()),
     }
 }

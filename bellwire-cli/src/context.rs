@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
 use crate::{
+    escape,
     failed::{Failed, of_file},
     style::{Style, Styled, is_colourful},
-    target::UNIX,
 };
 
 /// Manages contexts: connection settings by name
@@ -64,8 +64,9 @@ struct AddArgs {
 #[derive(Args, Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Context {
-    /// The server: HOST:PORT, or unix:PATH; several servers of one service, separated by commas
-    #[arg(long, value_name = "ADDR", value_delimiter = ',', required = true)]
+    /// The server: HOST:PORT, unix:PATH, ws://HOST[:PORT]/PATH or wss://…; several servers of one
+    /// service, separated by commas
+    #[arg(long, short = 'a', value_name = "ADDR", value_delimiter = ',', required = true)]
     pub(crate) addr: Vec<String>,
     /// A file with the token
     #[arg(long, value_name = "FILE", value_parser = parse_path)]
@@ -76,39 +77,21 @@ pub(crate) struct Context {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) tls: bool,
     /// The name that the server's certificate must have [default: the host of the address]
-    #[arg(long, value_name = "NAME", requires = "tls")]
+    #[arg(long, value_name = "NAME")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) tls_name: Option<String>,
     /// Trusts the certificates in this PEM file, and not those of the system
-    #[arg(long, value_name = "FILE", requires = "tls", value_parser = parse_path)]
+    #[arg(long, value_name = "FILE", value_parser = parse_path)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ca: Option<PathBuf>,
     /// The client's own certificate, a PEM file
-    #[arg(long, value_name = "FILE", requires = "tls", requires = "client_key", value_parser = parse_path)]
+    #[arg(long, value_name = "FILE", requires = "client_key", value_parser = parse_path)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) client_cert: Option<PathBuf>,
     /// The key of the client's certificate, a PEM file
     #[arg(long, value_name = "FILE", requires = "client_cert", value_parser = parse_path)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) client_key: Option<PathBuf>,
-}
-
-impl Context {
-    /// Checks what options and environment can combine wrongly.
-    pub(crate) fn check(&self) -> Result<(), Failed> {
-        let unix = self.addr.iter().filter(|address| address.starts_with(UNIX)).count();
-        if unix > 0 && unix < self.addr.len() {
-            return Err(Failed::usage("the addresses are both HOST:PORT and unix:PATH")
-                .hint("give only one kind of address"));
-        }
-        if unix > 0 && self.tls {
-            return Err(Failed::usage("a Unix socket has no TLS").hint("leave out --tls"));
-        }
-        if self.client_cert.is_some() != self.client_key.is_some() {
-            return Err(Failed::usage("a client's certificate and its key belong together"));
-        }
-        Ok(())
-    }
 }
 
 fn parse_name(text: &str) -> Result<String, String> {
@@ -189,7 +172,7 @@ fn list(contexts: &Contexts, json: bool) -> Result<(), Failed> {
         let name = Styled { style: Style::Bold, is_on, value: format!("{name:width$}") };
         let tls = if context.tls { "  tls" } else { "" };
         let token = context.token_file.as_ref().map(|file| format!("  token {}", file.display()));
-        let addr = context.addr.join(",");
+        let addr = escape::shown(context.addr.join(",").as_bytes(), &[]);
         println!("{mark} {name}  {addr}{tls}{}", token.unwrap_or_default());
     }
     Ok(())

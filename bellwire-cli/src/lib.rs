@@ -32,6 +32,7 @@ mod style;
 mod target;
 mod tls;
 mod top;
+mod transport;
 
 use std::process::ExitCode;
 
@@ -45,6 +46,9 @@ use crate::{
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    if let Some(code) = serve::run_as_watch() {
+        return code;
+    }
     match run(Args::parse()) {
         Ok(code) => code,
         Err(failed) => failed.report(),

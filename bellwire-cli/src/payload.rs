@@ -2,6 +2,10 @@
 
 use std::io::{IsTerminal, Read, Write, stdin, stdout};
 
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::Errno,
+};
 use tokio::task::spawn_blocking;
 
 use crate::{escape, failed::Failed, print::write_bytes};
@@ -77,6 +81,29 @@ pub(crate) fn check_json(payload: &[u8]) -> Result<(), Failed> {
             "quote it for the shell, as in '{\"id\":43}'; a JSON text needs its own quotes: '\"text\"'",
         )
     })
+}
+
+/// Waits until the reader of stdout has gone, as after `| head -1`. A command that writes seldom would
+/// notice it only at its next write.
+pub(crate) async fn reader_gone() {
+    // The thread ends with the process.
+    if !spawn_blocking(wait_for_reader_to_go).await.unwrap_or_default() {
+        std::future::pending().await
+    }
+}
+
+/// Returns whether the reader has gone. A file has none, so this never ends.
+fn wait_for_reader_to_go() -> bool {
+    let stdout = stdout();
+    // Without events to wait for, only errors end it.
+    let mut polled = [PollFd::new(&stdout, PollFlags::empty())];
+    loop {
+        match poll(&mut polled, None) {
+            Ok(_) => return polled[0].revents().intersects(PollFlags::ERR | PollFlags::HUP),
+            Err(Errno::INTR) => {}
+            Err(_) => return false,
+        }
+    }
 }
 
 /// Writes what is buffered on stdout.

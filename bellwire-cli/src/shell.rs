@@ -34,8 +34,8 @@ pub(crate) struct CompletionsArgs {
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct ManArgs {
-    /// The page of this subcommand
-    subcommand: Option<String>,
+    /// The page of this subcommand, as in `man context add`
+    subcommand: Vec<String>,
     /// Writes the pages of the command and all its subcommands into this folder
     #[arg(long, value_name = "FOLDER", conflicts_with = "subcommand")]
     dir: Option<PathBuf>,
@@ -53,11 +53,14 @@ pub(crate) fn man(args: &ManArgs) -> Result<ExitCode, Failed> {
     if let Some(folder) = &args.dir {
         for (name, page) in pages(command)? {
             let file = folder.join(format!("{name}.1"));
-            fs::write(&file, page).map_err(|error| of_file("write the page", &file, error))?;
+            fs::write(&file, page).map_err(|error| {
+                of_file("write the page", &file, error).hint("the folder has to be there")
+            })?;
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let name = args.subcommand.as_ref().map_or(NAME.into(), |name| format!("{NAME}-{name}"));
+    let words = std::iter::once(NAME).chain(args.subcommand.iter().map(String::as_str));
+    let name = words.collect::<Vec<_>>().join("-");
     let page = pages(command)?.into_iter().find(|(found, _)| *found == name);
     let (_, page) = page.ok_or_else(|| {
         Failed::usage(format!("there is no page {name}"))
@@ -67,16 +70,20 @@ pub(crate) fn man(args: &ManArgs) -> Result<ExitCode, Failed> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The pages of the command and its subcommands, each with its name.
+/// The pages of the command and of all its subcommands, each with its name.
 fn pages(command: Command) -> Result<Vec<(String, Vec<u8>)>, Failed> {
-    let subcommands: Vec<_> = command.get_subcommands().cloned().collect();
-    let mut pages = vec![(NAME.to_owned(), page(command).map_err(Failed::other)?)];
-    for subcommand in subcommands {
-        let name = format!("{NAME}-{}", subcommand.get_name());
-        let command = subcommand.name(name.clone()).bin_name(name.replace('-', " "));
-        pages.push((name, page(command).map_err(Failed::other)?));
-    }
+    let mut command = command.disable_help_subcommand(true);
+    // Gives each subcommand its whole name.
+    command.build();
+    let mut pages = Vec::new();
+    add_pages(&command, &mut pages)?;
     Ok(pages)
+}
+
+fn add_pages(command: &Command, pages: &mut Vec<(String, Vec<u8>)>) -> Result<(), Failed> {
+    let name = command.get_display_name().unwrap_or(NAME).to_owned();
+    pages.push((name, page(command.clone()).map_err(Failed::other)?));
+    command.get_subcommands().try_for_each(|subcommand| add_pages(subcommand, pages))
 }
 
 fn page(command: Command) -> io::Result<Vec<u8>> {

@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::{
     context::{self, Context},
-    duration,
+    duration, escape,
     failed::{Failed, of_file},
 };
 
@@ -15,14 +15,13 @@ use crate::{
 const DEFAULT_ADDRESS: &str = "127.0.0.1:7440";
 /// The longest token that is read.
 const MAX_TOKEN: u64 = 64 << 10;
-/// What precedes the path of a Unix socket.
-pub(crate) const UNIX: &str = "unix:";
 
 /// The options of all subcommands that connect.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct TargetArgs {
-    /// The server: HOST:PORT, or unix:PATH; several servers of one service, separated by commas
+    /// The server: HOST:PORT, unix:PATH, ws://HOST[:PORT]/PATH or wss://…; several servers of one
+    /// service, separated by commas
     #[arg(long, short = 'a', value_name = "ADDR", value_delimiter = ',')]
     pub(crate) addr: Vec<String>,
     /// The context that has the settings, instead of the current one
@@ -35,10 +34,10 @@ pub(crate) struct TargetArgs {
     #[arg(long)]
     tls: bool,
     /// The name that the server's certificate must have [default: the host of the address]
-    #[arg(long, value_name = "NAME", requires = "tls")]
+    #[arg(long, value_name = "NAME")]
     tls_name: Option<String>,
     /// Trusts the certificates in this PEM file, and not those of the system
-    #[arg(long, value_name = "FILE", requires = "tls")]
+    #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// The client's own certificate, a PEM file
     #[arg(long, value_name = "FILE", requires = "client_key")]
@@ -71,6 +70,24 @@ impl Target {
 }
 
 impl TargetArgs {
+    /// Checks that stdin is not both the token and what `other` names.
+    pub(crate) fn leave_stdin_to(&self, other: &str) -> Result<(), Failed> {
+        match &self.token_file {
+            Some(path) if path.as_os_str() == "-" => {
+                Err(Failed::usage(format!("stdin cannot be both the token and {other}"))
+                    .hint("put the token into a file, or into BELLWIRE_TOKEN"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Limits how long it may take to connect.
+    pub(crate) fn connect_within(&mut self, limit: Option<Duration>) {
+        if let Some(limit) = limit {
+            self.connect_timeout = self.connect_timeout.min(limit);
+        }
+    }
+
     /// Whether an option says where to connect.
     pub(crate) fn is_explicit(&self) -> bool {
         !self.addr.is_empty() || self.context.is_some()
@@ -85,6 +102,11 @@ impl TargetArgs {
         };
         let (name, context) = self.context(&variables)?;
         let (addr, origin) = self.addresses(&variables, &name, &context);
+        let addr: Vec<_> = addr.iter().map(|address| address.trim().to_owned()).collect();
+        if addr.iter().any(String::is_empty) {
+            return Err(Failed::usage(format!("an address is empty ({origin})"))
+                .hint("an address is HOST:PORT, unix:PATH, ws://HOST[:PORT]/PATH or wss://…"));
+        }
         let token = self.token(&variables, &context)?;
         let settings = Context {
             tls: self.tls || variables.tls || context.tls,
@@ -97,6 +119,7 @@ impl TargetArgs {
         };
         settings.check()?;
         let place = format!("{} ({origin})", settings.addr.join(", "));
+        let place = escape::shown(place.as_bytes(), &[]);
         Ok(Target { settings, token, connect_timeout: self.connect_timeout, place })
     }
 
@@ -167,7 +190,10 @@ impl Variables {
         let tls = match text("BELLWIRE_TLS")?.as_deref() {
             None | Some("0" | "false") => false,
             Some("1" | "true") => true,
-            Some(_) => return Err(Failed::usage("BELLWIRE_TLS is neither 1 nor 0")),
+            Some(_) => {
+                return Err(Failed::usage("BELLWIRE_TLS is neither 1 nor 0")
+                    .hint("unset it, or set it to 1"));
+            }
         };
         Ok(Self {
             addr: text("BELLWIRE_ADDR")?,

@@ -19,7 +19,11 @@ use crate::{
 pub(crate) fn of_client(
     settings: &Context,
 ) -> Result<(ServerName<'static>, Arc<ClientConfig>), Failed> {
-    let name = name(settings)?;
+    Ok((name(settings)?, config(settings)?))
+}
+
+/// What a client trusts, and its own certificate.
+pub(crate) fn config(settings: &Context) -> Result<Arc<ClientConfig>, Failed> {
     let trusting = ClientConfig::builder().with_root_certificates(roots(settings.ca.as_deref())?);
     let config = match (&settings.client_cert, &settings.client_key) {
         (Some(cert), Some(key)) => trusting
@@ -27,7 +31,7 @@ pub(crate) fn of_client(
             .map_err(|error| of_file("use the client's certificate in", cert, error))?,
         _ => trusting.with_no_client_auth(),
     };
-    Ok((name, Arc::new(config)))
+    Ok(Arc::new(config))
 }
 
 /// The handshake on a stream that is connected.
@@ -47,9 +51,17 @@ pub(crate) fn of_server(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, Fa
 }
 
 fn name(settings: &Context) -> Result<ServerName<'static>, Failed> {
+    let mut hosts = settings.addr.iter().map(|address| host(address));
+    let first = hosts.next().unwrap_or_default();
     let name = match &settings.tls_name {
         Some(name) => name.clone(),
-        None => host(settings.addr.first().map_or("", String::as_str)).to_owned(),
+        None if hosts.all(|host| host == first) => first.to_owned(),
+        None => {
+            return Err(Failed::usage(
+                "the addresses have several hosts, and the certificates one",
+            )
+            .hint("--tls-name NAME says which name all their certificates have"));
+        }
     };
     ServerName::try_from(name.clone()).map_err(|_| {
         Failed::usage(format!("{name:?} is no name of a certificate"))
@@ -80,15 +92,17 @@ fn roots(ca: Option<&Path>) -> Result<RootCertStore, Failed> {
     Ok(roots)
 }
 
+/// What the files of certificates are.
+const PEM: &str = "it has to be a PEM file, with BEGIN CERTIFICATE";
+
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failed> {
     let read = |error: rustls::pki_types::pem::Error| {
-        of_file("read the certificates in", path, error)
-            .hint("it has to be a PEM file, with BEGIN CERTIFICATE")
+        of_file("read the certificates in", path, error).hint(PEM)
     };
     let found = CertificateDer::pem_file_iter(path).map_err(read)?;
     let found = found.collect::<Result<Vec<_>, _>>().map_err(read)?;
     match found.is_empty() {
-        true => Err(of_file("read the certificates in", path, "there are none")),
+        true => Err(of_file("read the certificates in", path, "there is none").hint(PEM)),
         false => Ok(found),
     }
 }

@@ -7,6 +7,7 @@ use clap::value_parser;
 
 use crate::{
     bench::callers::{MAX_CALLERS, STAMP},
+    duration,
     failed::Failed,
     target::TargetArgs,
 };
@@ -16,7 +17,7 @@ use crate::{
 const DURATION_OF_REQUESTS: Duration = Duration::from_secs(3_600);
 const DEFAULT_DURATION: Duration = Duration::from_secs(5);
 const DEFAULT_WARM_UP: Duration = Duration::from_secs(1);
-const MAX_SECONDS: f64 = 86_400.0;
+const LONGEST: Duration = Duration::from_secs(86_400);
 
 /// The options of a run.
 #[derive(Clone, Debug, clap::Args)]
@@ -34,12 +35,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BYTES", default_value_t = 32, value_parser = value_parser!(u32).range(STAMP as i64..=65_000))]
     pub(crate) payload: u32,
 
-    /// How long to measure [default: 5; with --requests 3600]
-    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = parse_seconds)]
+    /// How long to measure, as in 30s or 2m [default: 5s; with --requests 1h]
+    #[arg(long, value_name = "TIME", allow_negative_numbers = true, value_parser = parse_time)]
     duration: Option<Duration>,
 
-    /// How long to call before measuring [default: 1; with --requests 0]
-    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = parse_seconds)]
+    /// How long to call before measuring [default: 1s; with --requests 0]
+    #[arg(long, value_name = "TIME", allow_negative_numbers = true, value_parser = parse_time)]
     warmup: Option<Duration>,
 
     /// Ends after this many requests of all callers together, if not by then for its duration
@@ -60,8 +61,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "RATE", default_value_t = 1_000, requires = "subscribers", value_parser = value_parser!(u32).range(1..=1_000_000))]
     pub(crate) publish_rate: u32,
 
-    /// What each call is given before it ends for its deadline [default: no limit]
-    #[arg(long, value_name = "MS", value_parser = parse_milliseconds)]
+    /// What each call is given before it ends for its deadline, as in 250ms [default: no limit]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub(crate) deadline: Option<Duration>,
 
     /// The method called, which must answer with its payload; the server here has echo,
@@ -123,19 +124,14 @@ impl Args {
     }
 }
 
-fn parse_seconds(text: &str) -> Result<Duration, String> {
-    match text.parse() {
-        Ok(seconds) if (0.0..=MAX_SECONDS).contains(&seconds) => {
-            Ok(Duration::from_secs_f64(seconds))
-        }
-        _ => Err(format!("not a number of seconds from 0 to {MAX_SECONDS}")),
+/// A time of at most a day; also none.
+fn parse_time(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
     }
-}
-
-fn parse_milliseconds(text: &str) -> Result<Duration, String> {
-    match text.parse() {
-        Ok(milliseconds @ 1..=3_600_000) => Ok(Duration::from_millis(milliseconds)),
-        _ => Err("not a whole number of milliseconds from 1 to 3600000".into()),
+    match duration::parse(text)? {
+        time if time <= LONGEST => Ok(time),
+        _ => Err("more than a day".into()),
     }
 }
 

@@ -59,6 +59,9 @@ use report_file::ReportFile;
 
 use crate::failed::Failed;
 
+/// The kind of error of calls to a method that the server does not have.
+const UNKNOWN_METHOD: &str = "refused unknown-method";
+
 /// Measures calls and notifications over bellwire: throughput, latency, errors, CPU.
 #[derive(Parser)]
 #[command(name = "load_test", version)]
@@ -86,6 +89,13 @@ pub(crate) fn run_command(args: &Args) -> Result<ExitCode, Failed> {
     print(&report, args.json).map_err(Failed::other)?;
     if let Some(file) = file {
         file.write(&html::page(&report)).map_err(Failed::other)?;
+    }
+    if report.errors.iter().any(|(kind, _)| kind == UNKNOWN_METHOD) {
+        eprintln!(
+            "hint: the server has no method {}; --method calls another one, which has to answer with \
+             its payload",
+            args.method
+        );
     }
     Ok(ExitCode::from(u8::from(!report.errors.is_empty())))
 }

@@ -9,6 +9,8 @@ use std::{
     process,
 };
 
+use crate::failed::without_number;
+
 /// A file that gets its name when it is complete. Until then it has another name in the same
 /// folder.
 #[derive(Debug)]
@@ -27,7 +29,7 @@ impl ReportFile {
         let unfinished = beside(&path);
         match File::create_new(&unfinished) {
             Ok(file) => Ok(Self { path, unfinished, file }),
-            Err(error) => Err(explain(&unfinished, &error)),
+            Err(error) => Err(explain(&path, &error)),
         }
     }
 
@@ -57,5 +59,6 @@ fn beside(path: &Path) -> PathBuf {
 }
 
 fn explain(path: &Path, error: &io::Error) -> String {
-    format!("cannot write the report to {}: {error}", path.display())
+    let error = error.to_string();
+    format!("cannot write the report to {}: {}", path.display(), without_number(&error))
 }

@@ -90,7 +90,8 @@ impl Format {
         let text = match delivery {
             Delivery::Gap(gap) => format!("gap: {gap}"),
             Delivery::Reset { topic, position } => format!(
-                "reset: {topic} has a new log, which goes on at {position}; messages may be lost"
+                "reset: {topic} has a new log; it begins at {position}, and messages of the old one \
+                 may be lost"
             ),
             Delivery::End { topic, reason, position } => match position {
                 Some(position) => format!("end: {topic}: {reason}; resume it --from {position}"),

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::{
     call::DEADLINE,
     duration,
-    failed::{self, Exit, Failed},
+    failed::{self, EXIT_CODES, Exit, Failed},
     payload,
     publish::parse_topic,
     stop::Stop,
@@ -22,6 +22,8 @@ use crate::{
 use format::Format;
 use resume::Resume;
 
+/// The exit code when the reader of stdout has gone, as of a process that SIGPIPE ended.
+const BROKEN_PIPE: u8 = 128 + 13;
 /// Messages that may be unacknowledged with `--ack`.
 const WINDOW: u64 = 128;
 /// Messages that are printed before they are acknowledged and their positions are stored.
@@ -29,8 +31,8 @@ const BATCH: usize = 256;
 
 /// Prints the messages of topics as they are published
 ///
-/// It reconnects and resumes by itself. What was lost is named on stderr, as a gap. Ctrl-C ends it in
-/// order.
+/// It reconnects and resumes by itself. Messages that were lost are named on stderr, as a gap. After
+/// Ctrl-C it writes what it has received, and ends.
 ///
 /// In a --format: %t topic, %s number, %e epoch, %p payload, %l its length, %x the payload in hex,
 /// %U the Unix time, %r "again" for a redelivered message, %% a percent sign; \n, \t and \\ as in C.
@@ -40,7 +42,7 @@ const BATCH: usize = 256;
 ///   bellwire listen news --last 5 --format '%p'
 ///   bellwire listen jobs --ack --resume jobs.position --format json | worker
 #[derive(Args)]
-#[command(verbatim_doc_comment)]
+#[command(verbatim_doc_comment, after_long_help = EXIT_CODES)]
 pub(crate) struct ListenArgs {
     /// The topics
     #[arg(required = true, value_parser = parse_topic)]
@@ -48,7 +50,8 @@ pub(crate) struct ListenArgs {
     /// Ends after so many messages of all topics together
     #[arg(short = 'C', long, value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// Ends after this time; with -C, fails with exit code 8 if messages are missing by then
+    /// Ends after this time; with -C, fails with exit code 8 if messages are missing by then. Without
+    /// a connection by then, fails with exit code 6
     #[arg(short = 'W', long = "wait", value_name = "TIME", value_parser = duration::parse)]
     wait: Option<Duration>,
     /// Begins at this position, as printed by --format '%e:%s' or stored by --resume
@@ -60,22 +63,23 @@ pub(crate) struct ListenArgs {
     /// How to print a message, or json for a JSON object on each line
     #[arg(long, short, default_value = "%t %s %p", value_parser = Format::parse)]
     format: Format,
-    /// Acknowledges each message when it is written, and has the server wait for that
+    /// Acknowledges each message after it is written. The server waits while 128 are not acknowledged
     #[arg(long)]
     ack: bool,
-    /// Stores the position of each topic in this file when messages are written, and begins there the
-    /// next time. After a kill some messages may come again, and none is left out
+    /// Stores the position of each topic in this file after its messages are written, and begins there
+    /// the next time. After a kill some messages may come again, but none is left out
     #[arg(long, value_name = "FILE")]
     resume: Option<PathBuf>,
     #[command(flatten)]
     target: TargetArgs,
 }
 
-pub(crate) async fn run(args: ListenArgs) -> Result<ExitCode, Failed> {
+pub(crate) async fn run(mut args: ListenArgs) -> Result<ExitCode, Failed> {
     if args.from.is_some() && args.topics.len() > 1 {
         return Err(Failed::usage("--from is the position of one topic, and there are several")
             .hint("listen to each topic by a command of its own, or use --resume"));
     }
+    args.target.connect_within(args.wait);
     let target = args.target.resolve()?;
     let resume = args.resume.clone().map(Resume::open).transpose()?;
     let mut stop = Stop::new().map_err(Failed::other)?;
@@ -89,6 +93,7 @@ pub(crate) async fn run(args: ListenArgs) -> Result<ExitCode, Failed> {
         listened = listener.listen(&client) => listened,
         () = stop.next() => Ok(()),
         () = at(deadline) => listener.on_deadline(),
+        () = payload::reader_gone() => return Ok(ExitCode::from(BROKEN_PIPE)),
     };
     // Also what a signal has interrupted.
     let stored = listener.settle(None);

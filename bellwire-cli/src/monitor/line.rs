@@ -67,14 +67,30 @@ impl Lines {
 /// The line as text, at most `width` bytes of it.
 pub(crate) fn shown(line: &[u8], side: Side, width: usize) -> String {
     match auth(line).filter(|_| side == Side::Client) {
-        Some(head) => format!("{} {REDACTED}", escape::cut(head, width)),
+        Some(Auth { head, has_attributes, scheme }) => {
+            let head = escape::cut(head, width);
+            let attributes = if has_attributes { format!(";{REDACTED}") } else { String::new() };
+            let scheme =
+                scheme.map_or(String::new(), |scheme| format!(" {}", escape::cut(scheme, width)));
+            format!("{head}{attributes}{scheme} {REDACTED}")
+        }
         None => escape::cut(line, width),
     }
 }
 
-/// What precedes the credentials, if the line may have some: up to `/auth`, and the scheme behind it
-/// if there is more. Malformed lines count, too: what looks like an `/auth` is one.
-fn auth(line: &[u8]) -> Option<&[u8]> {
+/// What may be shown of a line with credentials.
+struct Auth<'a> {
+    /// Up to the method, and with it.
+    head: &'a [u8],
+    /// An attribute may be a secret, too.
+    has_attributes: bool,
+    /// The scheme, if there is more behind it.
+    scheme: Option<&'a [u8]>,
+}
+
+/// Takes a line apart that may have credentials. Malformed lines count, too: what looks like an
+/// `/auth` is one.
+fn auth(line: &[u8]) -> Option<Auth<'_>> {
     let at = line.windows(AUTH.len()).position(|part| part.eq_ignore_ascii_case(AUTH))?;
     // A payload may have the word, too, so it counts only where a method stands.
     let words = line[..at].split(|&byte| byte == b' ').filter(|word| !word.is_empty());
@@ -82,15 +98,19 @@ fn auth(line: &[u8]) -> Option<&[u8]> {
     if !is_method {
         return None;
     }
-    let behind = at + line[at..].iter().position(|&byte| byte == b' ').unwrap_or(AUTH.len());
-    let Some(scheme) = line.get(behind + 1..) else { return Some(&line[..at + AUTH.len()]) };
-    match scheme.iter().position(|&byte| byte == b' ') {
-        Some(end) if end > 0 && scheme[..end].iter().all(u8::is_ascii_lowercase) => {
-            Some(&line[..behind + 1 + end])
-        }
-        // Without a scheme, the only word may be the secret.
-        _ => Some(&line[..at + AUTH.len()]),
-    }
+    let (head, rest) = line.split_at(at + AUTH.len());
+    let has_attributes = rest.starts_with(b";");
+    let mut words = rest.splitn(3, |&byte| byte == b' ').skip(1);
+    // Without a word behind it, the only word may be the secret.
+    let scheme = match (words.next(), words.next()) {
+        (Some(scheme), Some(_)) if is_scheme(scheme) => Some(scheme),
+        _ => None,
+    };
+    Some(Auth { head, has_attributes, scheme })
+}
+
+fn is_scheme(word: &[u8]) -> bool {
+    !word.is_empty() && word.iter().all(u8::is_ascii_lowercase)
 }
 
 #[cfg(test)]
@@ -122,6 +142,7 @@ mod tests {
             assert!(!text.contains("5f1c") && text.ends_with(REDACTED), "{line}: {text}");
         }
         assert_eq!(of_client(b"1 /auth token 5f1c"), "1 /auth token [redacted]");
+        assert_eq!(of_client(b"1 /auth;a.b=c token 5f1c"), "1 /auth;[redacted] token [redacted]");
         assert_eq!(of_client(b"1 echo /auth is a word"), "1 echo /auth is a word");
         assert_eq!(
             shown(b"1 no unauthenticated /auth", Side::Server, 99),

@@ -9,7 +9,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use bellwire::{Connector, TcpConnector, UnixConnector};
+use bellwire::{ConnectionError, Connector, TcpConnector, UnixConnector};
 use clap::Args;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -19,11 +19,13 @@ use tokio::{
 };
 
 use crate::{
-    failed::Failed,
+    connect::web_sockets,
+    failed::{Failed, of_listening, without_number},
     stop::Stop,
     style::{Style, Styled, is_colourful},
-    target::{Target, TargetArgs, UNIX},
+    target::{Target, TargetArgs},
     tls,
+    transport::{Transport, UNIX},
 };
 use line::{Lines, Side};
 
@@ -56,10 +58,7 @@ pub(crate) async fn run(args: MonitorArgs) -> Result<ExitCode, Failed> {
     let target = args.target.resolve()?;
     let mut stop = Stop::new().map_err(Failed::other)?;
     let listening = TcpListener::bind(&args.listen).await;
-    let listener = listening.map_err(|error| {
-        Failed::other(format!("cannot listen on {}: {error}", args.listen))
-            .hint("--listen takes another address; port 0 takes a free one")
-    })?;
+    let listener = listening.map_err(|error| of_listening(&args.listen, "--listen", &error))?;
     let address = listener.local_addr().map_err(Failed::other)?;
     eprintln!("listening on {address}, for {}", target.place);
     let proxy = Arc::new(Proxy { target, width: args.width, is_on: is_colourful(&stdout()) });
@@ -97,26 +96,51 @@ impl Proxy {
         self.remark(number, "connected");
         let end = match self.connect(client, number).await {
             Ok(()) => "closed".into(),
-            Err(error) => format!("closed: {error}"),
+            Err(why) => format!("closed: {why}"),
         };
         self.remark(number, &end);
     }
 
     /// Connects to the first address, and passes lines on until both sides have closed.
-    async fn connect(&self, client: TcpStream, number: u64) -> io::Result<()> {
+    async fn connect(&self, client: TcpStream, number: u64) -> Result<(), String> {
         let settings = &self.target.settings;
         let address = settings.addr.first().map_or("", String::as_str);
-        let limit = self.target.connect_timeout;
-        if let Some(path) = address.strip_prefix(UNIX) {
-            let server = timeout(limit, UnixConnector::default().connect(path)).await??;
-            return self.pass(client, server, number).await;
-        }
-        let server = timeout(limit, TcpConnector::default().connect(address)).await??;
-        if !settings.tls {
-            return self.pass(client, server, number).await;
-        }
-        let server = timeout(limit, tls::connect(settings, server)).await??;
-        self.pass(client, server, number).await
+        let passed = match Transport::of(address) {
+            Transport::Unix => {
+                let path = address.strip_prefix(UNIX).unwrap_or_default();
+                let server = self.reached(UnixConnector::default().connect(path)).await?;
+                self.pass(client, server, number).await
+            }
+            Transport::WebSocket { .. } => {
+                let mut connector =
+                    web_sockets(settings).map_err(|failed| failed.text().to_owned())?;
+                let server = self.reached(connector.connect(address)).await?;
+                self.pass(client, server, number).await
+            }
+            Transport::Tcp => {
+                let server = self.reached(TcpConnector::default().connect(address)).await?;
+                if settings.tls {
+                    let server = self.reached(tls::connect(settings, server)).await?;
+                    self.pass(client, server, number).await
+                } else {
+                    self.pass(client, server, number).await
+                }
+            }
+        };
+        passed.map_err(|error| without_number(&error.to_string()).to_owned())
+    }
+
+    /// What has connected in time, or why it has not.
+    async fn reached<S>(
+        &self,
+        connecting: impl Future<Output = io::Result<S>>,
+    ) -> Result<S, String> {
+        let error = match timeout(self.target.connect_timeout, connecting).await {
+            Ok(Ok(server)) => return Ok(server),
+            Ok(Err(error)) => error.into(),
+            Err(_) => ConnectionError::ConnectTimeout,
+        };
+        Err(Failed::connecting(&error, &self.target).text().to_owned())
     }
 
     async fn pass<S>(&self, client: TcpStream, server: S, number: u64) -> io::Result<()>

@@ -21,6 +21,8 @@ use tokio::{
     time::timeout,
 };
 
+use crate::serve::watch::Watch;
+
 /// The bytes at the end of stderr that are kept.
 const STDERR_KEPT: usize = 4 << 10;
 /// The bytes of the last line that a caller gets.
@@ -43,9 +45,10 @@ pub(crate) struct Limits {
     pub(crate) queue: usize,
 }
 
-/// The limits, and what is free of them.
+/// The limits, what is free of them, and what ends the commands if the server is killed.
 pub(crate) struct Slots {
     limits: Limits,
+    watch: Watch,
     /// A permit for each call, whether it runs or waits.
     calls: Arc<Semaphore>,
     /// A permit for each process.
@@ -53,9 +56,9 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits, watch: Watch) -> Self {
         let calls = Arc::new(Semaphore::new(limits.processes + limits.queue));
-        Self { limits, calls, processes: Semaphore::new(limits.processes) }
+        Self { limits, watch, calls, processes: Semaphore::new(limits.processes) }
     }
 }
 
@@ -88,13 +91,13 @@ impl Script {
 }
 
 /// A running command. Dropping it kills the command, and what the command has started.
-struct Process {
+struct Process<'a> {
     child: Child,
-    group: Option<Pid>,
+    group: Group<'a>,
 }
 
-impl Process {
-    fn start(script: &Script, caller: &Principal) -> Result<Self, Failure> {
+impl<'a> Process<'a> {
+    fn start(script: &'a Script, caller: &Principal) -> Result<Self, Failure> {
         let child = Command::new("sh")
             .args(["-c", &script.command])
             .env("BELLWIRE_METHOD", &script.method)
@@ -111,14 +114,15 @@ impl Process {
                 eprintln!("{}: cannot start the command: {error}", script.method);
                 internal("the command cannot be started")
             })?;
-        let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-        Ok(Self { child, group })
+        let id = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        Ok(Self { child, group: Group::new(id, &script.slots.watch) })
     }
 
     /// Writes stdin, and reads stdout and stderr, until the command has ended.
     async fn answer(&mut self, payload: Bytes, most: usize) -> Result<Vec<u8>, Failure> {
-        let stdin = self.child.stdin.take();
-        let (stdout, stderr) = (self.child.stdout.take(), self.child.stderr.take());
+        let Self { child, group } = self;
+        let stdin = child.stdin.take();
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let writing = async {
             if let Some(mut stdin) = stdin {
                 // A command need not read its stdin.
@@ -126,11 +130,14 @@ impl Process {
             }
             Ok(())
         };
-        let (output, errors, ()) =
-            tokio::try_join!(read_all(stdout, most), read_end(stderr), writing)?;
-        let status = self.child.wait().await.map_err(|_| internal("the command is lost"))?;
-        // It has ended, so its group may not exist any more, and the number be another's.
-        self.group = None;
+        let ending = async {
+            let status = child.wait().await.map_err(|_| internal("the command is lost"))?;
+            // What it has left in the background would hold stdout open, and be counted nowhere.
+            group.kill();
+            Ok(status)
+        };
+        let (output, errors, (), status) =
+            tokio::try_join!(read_all(stdout, most), read_end(stderr), writing, ending)?;
         match status.success() {
             true => Ok(output),
             false => Err(Failure::new(FAILED, reason(status, &errors))),
@@ -138,12 +145,36 @@ impl Process {
     }
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        if let Some(group) = self.group {
-            // The group may have ended by itself.
-            let _ = kill_process_group(group, Signal::KILL);
+/// The process group of a command. It is killed once: by the end of the command, or when this is
+/// dropped.
+///
+/// A group that has ended may be killed in vain. Its number is not another's by then: the system
+/// gives a number again only after all others, and no group has the number while a process of it is
+/// there.
+struct Group<'a> {
+    id: Option<Pid>,
+    watch: &'a Watch,
+}
+
+impl<'a> Group<'a> {
+    fn new(id: Option<Pid>, watch: &'a Watch) -> Self {
+        if let Some(id) = id {
+            watch.add(id);
         }
+        Self { id, watch }
+    }
+
+    fn kill(&mut self) {
+        if let Some(id) = self.id.take() {
+            let _ = kill_process_group(id, Signal::KILL);
+            self.watch.remove(id);
+        }
+    }
+}
+
+impl Drop for Group<'_> {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 

@@ -180,7 +180,10 @@ impl ServerFigures {
 
 fn explain(error: CallError) -> Failed {
     let code = error.code().map(|code| code.as_str().to_owned());
-    let failed = Failed::from(error).within("no figures");
+    let failed = match &error {
+        CallError::NotSent(_) => Failed::from(error),
+        _ => Failed::from(error).within("no figures"),
+    };
     match code.as_deref() {
         Some("unknown-method") => failed.hint(
             "the server does not offer them: it needs the feature stats-method and \

@@ -19,16 +19,16 @@ use data::Source;
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct TopArgs {
-    /// The time from one look to the next
+    /// How often the figures are read
     #[arg(long, short, value_name = "TIME", default_value = "1s", value_parser = duration::parse)]
     interval: Duration,
     /// The order of the sessions
     #[arg(long, short, value_enum, default_value_t = Order::Lag)]
     sort: Order,
-    /// The sessions and the topics that are asked for
+    /// How many sessions and topics are shown
     #[arg(long, short = 'n', default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     lines: u16,
-    /// Prints two looks' worth of figures once, for scripts
+    /// Prints the figures once, as text. This takes one interval, because rates need two readings
     #[arg(long, short = '1')]
     once: bool,
     #[command(flatten)]
@@ -49,8 +49,12 @@ pub(crate) enum Order {
 }
 
 pub(crate) async fn run(args: TopArgs) -> Result<ExitCode, Failed> {
+    if !args.once {
+        screen::check_terminal()?;
+    }
     let target = args.target.resolve()?;
-    let client = target.connect(ClientConfig::new()).await?;
+    // A server that is away is to be shown as such at once.
+    let client = target.connect(ClientConfig::new().fail_fast(true)).await?;
     let mut source = Source::new(&client, args.lines);
     let mut view = source.look().await?;
     match args.once {

@@ -1,6 +1,11 @@
 //! The live screen.
 
-use std::{io::stdout, time::Duration};
+use std::{
+    convert::Infallible,
+    env,
+    io::{IsTerminal, stdout},
+    time::{Duration, Instant},
+};
 
 use crossterm::event::{Event, EventStream, KeyCode, KeyEventKind, KeyModifiers};
 use futures::StreamExt;
@@ -11,7 +16,10 @@ use ratatui::{
     text::Line,
     widgets::{Block, Paragraph, Row, Table},
 };
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval},
+};
 
 use crate::{
     failed::Failed,
@@ -20,7 +28,7 @@ use crate::{
     top::{
         Order, TopArgs,
         data::{Source, View},
-        table,
+        table::{self, Column},
     },
 };
 
@@ -37,8 +45,7 @@ pub(crate) async fn run(
     let mut stop = Stop::new().map_err(Failed::other)?;
     let terminal = ratatui::try_init();
     let mut terminal = terminal.map_err(|error| {
-        Failed::other(format!("there is no terminal to draw on: {error}"))
-            .hint("--once prints the figures as text")
+        Failed::other(format!("there is no terminal to draw on: {error}")).hint(ONCE)
     })?;
     let mut screen = Screen {
         view,
@@ -48,20 +55,52 @@ pub(crate) async fn run(
         place,
         is_colourful: is_colourful(&stdout()),
     };
+    let (tell, told) = mpsc::channel(1);
     let shown = tokio::select! {
-        shown = screen.show(&mut terminal, source, args.interval) => shown,
+        shown = screen.show(&mut terminal, told) => shown,
+        never = look_again_and_again(source, args.interval, tell) => match never {},
         () = stop.next() => Ok(()),
     };
     ratatui::restore();
     shown
 }
 
+/// A screen needs a terminal that can move its cursor.
+pub(crate) fn check_terminal() -> Result<(), Failed> {
+    let is_dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
+    let wrong = match (stdout().is_terminal(), is_dumb) {
+        (false, _) => "stdout is not a terminal, and there is nothing to draw on",
+        (_, true) => "this terminal cannot draw a screen: TERM is dumb",
+        _ => return Ok(()),
+    };
+    Err(Failed::other(wrong).hint(ONCE))
+}
+
+const ONCE: &str = "--once prints the figures as text";
+
+/// Looks are apart from the screen, which has to answer keys while the server does not answer.
+async fn look_again_and_again(
+    source: &mut Source<'_>,
+    every: Duration,
+    tell: mpsc::Sender<Result<View, Failed>>,
+) -> Infallible {
+    let mut looks = interval(every);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    looks.tick().await;
+    loop {
+        looks.tick().await;
+        if tell.send(source.look().await).await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
 struct Screen<'a> {
     view: View,
     order: Order,
     is_paused: bool,
-    /// Why the figures are old.
-    error: Option<String>,
+    /// Why the figures are old, and since when they are.
+    error: Option<(String, Instant)>,
     place: &'a str,
     is_colourful: bool,
 }
@@ -70,13 +109,9 @@ impl Screen<'_> {
     async fn show(
         &mut self,
         terminal: &mut DefaultTerminal,
-        source: &mut Source<'_>,
-        every: Duration,
+        mut told: mpsc::Receiver<Result<View, Failed>>,
     ) -> Result<(), Failed> {
         let mut events = EventStream::new();
-        let mut looks = interval(every);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        looks.tick().await;
         loop {
             self.view.sort(self.order);
             terminal.draw(|frame| self.draw(frame)).map_err(Failed::other)?;
@@ -87,16 +122,20 @@ impl Screen<'_> {
                     Some(Err(error)) => return Err(Failed::other(error)),
                     None => return Ok(()),
                 },
-                _ = looks.tick(), if !self.is_paused => self.look(source).await,
+                Some(seen) = told.recv() => self.take(seen),
             }
         }
     }
 
     /// A server that is away for a while is shown as such, and the screen stays.
-    async fn look(&mut self, source: &mut Source<'_>) {
-        match source.look().await {
+    fn take(&mut self, seen: Result<View, Failed>) {
+        match seen {
+            Ok(_) if self.is_paused => self.error = None,
             Ok(view) => (self.view, self.error) = (view, None),
-            Err(failed) => self.error = Some(failed.text().to_owned()),
+            Err(failed) => {
+                let since = self.error.take().map_or_else(Instant::now, |(_, since)| since);
+                self.error = Some((failed.text().to_owned(), since));
+            }
         }
     }
 
@@ -125,43 +164,48 @@ impl Screen<'_> {
     }
 
     fn draw(&self, frame: &mut Frame<'_>) {
+        let summary = table::lines(&self.view, usize::from(frame.area().width).saturating_sub(2));
         let parts = [
-            Constraint::Length(6),
+            // Of a low screen the sessions get something, too.
+            Constraint::Length((summary.len() as u16 + 2).min(frame.area().height / 2)),
             Constraint::Fill(3),
             Constraint::Fill(2),
             Constraint::Length(1),
         ];
-        let [summary, sessions, topics, keys] = Layout::vertical(parts).areas(frame.area());
-        self.draw_summary(frame, summary);
+        let [top, sessions, topics, keys] = Layout::vertical(parts).areas(frame.area());
+        self.draw_summary(frame, top, summary);
         self.draw_sessions(frame, sessions);
         self.draw_topics(frame, topics);
-        let keys_shown = match &self.error {
-            Some(error) => Line::styled(error.clone(), self.colour(Color::Red)),
-            None => Line::styled("q quit   s sort   p pause", self.dim()),
-        };
-        frame.render_widget(Paragraph::new(keys_shown), keys);
+        frame.render_widget(Paragraph::new(self.last_line()), keys);
     }
 
-    fn draw_summary(&self, frame: &mut Frame<'_>, area: Rect) {
-        let lines =
-            table::summary(&self.view).map(|(name, text)| Line::raw(format!("{name:14} {text}")));
+    fn last_line(&self) -> Line<'_> {
+        match &self.error {
+            Some((error, since)) => {
+                let old = since.elapsed().as_secs();
+                Line::styled(format!("{old} s old: {error}"), self.colour(Color::Red))
+            }
+            None => Line::styled("q quit   s sort   p pause", self.dim()),
+        }
+    }
+
+    fn draw_summary(&self, frame: &mut Frame<'_>, area: Rect, lines: Vec<String>) {
         let pause = if self.is_paused { ", paused" } else { "" };
         let block = Block::bordered().title(format!(" {}{pause} ", self.place));
-        frame.render_widget(Paragraph::new(lines.to_vec()).block(block), area);
+        let lines: Vec<_> = lines.into_iter().map(Line::raw).collect();
+        frame.render_widget(Paragraph::new(lines).block(block), area);
     }
 
     fn draw_sessions(&self, frame: &mut Frame<'_>, area: Rect) {
+        let (shown, all) = (self.view.sessions.len() as u64, self.view.server.connections);
+        let some = if shown < all { format!(" ({shown} of {all})") } else { String::new() };
+        let title = format!(" sessions{some}, by {} ", name_of(self.order));
         let rows = self.view.sessions.iter().map(|session| {
             let is_slow = session.slow_ms() >= SLOW.as_millis() as u64;
             let style = if is_slow { self.colour(Color::Yellow) } else { Style::new() };
-            Row::new(table::session(session)).style(style)
+            (table::session(session), style)
         });
-        let widths = [24, 16, 9, 9, 11, 11, 10, 7].map(Constraint::Length);
-        let title = format!(" sessions, by {} ", name_of(self.order));
-        let table = Table::new(rows, widths)
-            .header(Row::new(table::SESSIONS).style(self.dim()))
-            .block(Block::bordered().title(title));
-        frame.render_widget(table, area);
+        self.draw_table(frame, area, title, table::SESSIONS, rows);
     }
 
     fn draw_topics(&self, frame: &mut Frame<'_>, area: Rect) {
@@ -169,9 +213,29 @@ impl Screen<'_> {
             true => " topics, by rate ",
             false => " topics: the store of this server does not list them ",
         };
-        let widths = [40, 10, 12, 11, 12].map(Constraint::Length);
-        let table = Table::new(self.view.topics.iter().map(table::topic).map(Row::new), widths)
-            .header(Row::new(table::TOPICS).style(self.dim()))
+        let rows = self.view.topics.iter().map(|topic| (table::topic(topic), Style::new()));
+        self.draw_table(frame, area, title.into(), table::TOPICS, rows);
+    }
+
+    /// Draws the columns for which there is room.
+    fn draw_table<const N: usize>(
+        &self,
+        frame: &mut Frame<'_>,
+        area: Rect,
+        title: String,
+        columns: [Column; N],
+        rows: impl Iterator<Item = ([String; N], Style)>,
+    ) {
+        let shown = table::fitting(columns, area.width.saturating_sub(2));
+        let of = |cells: [String; N]| shown.iter().map(move |&at| cells[at].clone());
+        let heads = columns.map(|column| column.name.to_owned());
+        let widths = shown.iter().enumerate().map(|(place, &at)| match place {
+            // The name gets what is left.
+            0 => Constraint::Min(columns[at].width),
+            _ => Constraint::Length(columns[at].width),
+        });
+        let table = Table::new(rows.map(|(cells, style)| Row::new(of(cells)).style(style)), widths)
+            .header(Row::new(of(heads)).style(self.dim()))
             .block(Block::bordered().title(title));
         frame.render_widget(table, area);
     }
@@ -191,5 +255,77 @@ fn name_of(order: Order) -> &'static str {
         Order::Memory => "memory",
         Order::InFlight => "requests in flight",
         Order::Age => "age",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ratatui::{Terminal, backend::TestBackend};
+
+    use super::*;
+    use crate::top::data::{ServerFigures, SessionFigures};
+
+    fn screen() -> Screen<'static> {
+        let session = |peer: &str, lag_ms| SessionFigures {
+            peer: peer.into(),
+            lag_ms,
+            ..SessionFigures::default()
+        };
+        let view = View {
+            server: ServerFigures { connections: 3, lists_topics: true, ..Default::default() },
+            sessions: vec![session("127.0.0.1:1", 0), session("127.0.0.1:2\u{1b}[31m", 2_500)],
+            ..View::default()
+        };
+        Screen {
+            view,
+            order: Order::Lag,
+            is_paused: false,
+            error: None,
+            place: "127.0.0.1:7440 (the default)",
+            is_colourful: false,
+        }
+    }
+
+    fn drawn(screen: &Screen<'_>, width: u16, height: u16) -> String {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        terminal.draw(|frame| screen.draw(frame)).unwrap();
+        terminal.backend().to_string()
+    }
+
+    #[test]
+    fn every_size_can_be_drawn() {
+        let screen = screen();
+        for width in (1..=30).chain([60, 104, 300]) {
+            for height in (1..=20).chain([40, 100]) {
+                drawn(&screen, width, height);
+            }
+        }
+        let narrow = drawn(&screen, 20, 24);
+        assert!(narrow.contains("127.0.0.1:2") && narrow.contains("q quit"), "{narrow}");
+        let wide = drawn(&screen, 120, 24);
+        assert!(wide.contains("(2 of 3)") && wide.contains("2.5 s"), "{wide}");
+        assert!(wide.contains(r"\x1b[31m") && wide.contains("in flight"), "{wide}");
+    }
+
+    #[test]
+    fn old_figures_are_called_old() {
+        let mut screen = screen();
+        screen.take(Err(Failed::other("the connection failed")));
+        assert!(drawn(&screen, 80, 20).contains("0 s old: the connection failed"));
+        screen.take(Ok(View::default()));
+        assert!(drawn(&screen, 80, 20).contains("q quit"));
+    }
+
+    #[test]
+    fn a_pause_keeps_the_figures() {
+        let mut screen = screen();
+        let key = |letter| Event::Key(KeyCode::Char(letter).into());
+        assert!(!screen.is_end(&key('p')));
+        screen.take(Ok(View::default()));
+        assert_eq!(screen.view.sessions.len(), 2);
+        assert!(drawn(&screen, 80, 20).contains(", paused"));
+        assert!(!screen.is_end(&key('p')) && screen.is_end(&key('q')));
+        screen.take(Ok(View::default()));
+        assert_eq!(screen.view.sessions.len(), 0);
     }
 }

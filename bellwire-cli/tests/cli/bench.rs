@@ -168,7 +168,9 @@ fn arguments_that_make_no_sense_are_named() {
         ("--callers 0", "--callers"),
         ("--payload 15", "--payload"),
         ("--duration -1", "--duration"),
-        ("--duration NaN", "seconds"),
+        ("--duration NaN", "not a time"),
+        ("--duration 2d", "not a time"),
+        ("--duration 25h", "more than a day"),
         ("--method a..b", "--method"),
         ("--publish-rate 10", "--subscribers"),
         ("--rate 0", "--rate"),
@@ -197,4 +199,12 @@ fn run(arguments: &[&OsStr]) -> Output {
 fn report(output: &Output) -> Value {
     let message = String::from_utf8_lossy(&output.stderr);
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {message}"))
+}
+
+#[tokio::test]
+async fn missing_method_is_named() {
+    let cli = crate::support::Cli::new();
+    let (_server, address) = cli.serve(&["--method", "cat=cat"]).await;
+    let bench = ["bench", "--requests", "1", "--callers", "1", "--addr", &address];
+    cli.run(&bench).await.failed(1, &["no method echo", "--method"]);
 }

@@ -48,7 +48,7 @@ async fn outcomes_have_exit_codes_and_hints() {
     text.failed(1, &["the reply is not JSON", "the method ran"]);
     let nobody = Cli::at(&nobody()).run(&["call", "echo", "--connect-timeout", "100ms"]).await;
     nobody
-        .failed(6, &["no connection to 127.0.0.1", "from BELLWIRE_ADDR", "is the server running"]);
+        .failed(6, &["no connection to 127.0.0.1", "from BELLWIRE_ADDR", "nothing listens there"]);
     let lost = Cli::at(&server_that_hangs_up().await).run(&["call", "echo"]).await;
     lost.failed(7, &["may have run", "--idempotent"]);
 }

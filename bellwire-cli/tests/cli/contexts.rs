@@ -89,6 +89,10 @@ async fn token_comes_from_a_file_the_environment_or_stdin() {
     std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).expect("changed");
     assert_eq!(cli.run(&["methods", "--token-file", &file]).await.stderr, "");
     cli.run_with(&["methods", "--token-file", "-"], b"5f1c-secret\n").await.ok();
+    let twice = cli.run(&["call", "echo", "-", "--token-file", "-"]).await;
+    twice.failed(2, &["both the token and the payload", "BELLWIRE_TOKEN"]);
+    let twice = cli.run(&["publish", "news", "--lines", "--token-file", "-"]).await;
+    twice.failed(2, &["both the token and the lines"]);
     let cli = cli.with("BELLWIRE_TOKEN", "wrong-5f1c");
     let refused = cli.run(&["methods"]).await;
     refused.failed(6, &["refused the credentials", "is the token right"]);
@@ -122,9 +126,21 @@ async fn addresses_are_tried_in_turn_and_checked() {
     let both = format!("{},{}", nobody(), server.address);
     Cli::at(&both).run(&["methods"]).await.ok();
     let wrong = Cli::at("localhost").run(&["methods"]).await;
-    wrong.failed(6, &["is invalid", "HOST:PORT"]);
+    wrong.failed(2, &["is invalid", "HOST:PORT"]);
     let tls = Cli::at("unix:/x").with("BELLWIRE_TLS", "1").run(&["methods"]).await;
     tls.failed(2, &["no TLS"]);
     let neither = Cli::new().with("BELLWIRE_TLS", "maybe").run(&["methods"]).await;
     neither.failed(2, &["neither 1 nor 0"]);
+    Cli::at("a:1,").run(&["methods"]).await.failed(2, &["an address is empty", "BELLWIRE_ADDR"]);
+    Cli::at("a:1,ws://b").run(&["methods"]).await.failed(2, &["several kinds"]);
+    Cli::at("http://a/b").run(&["methods"]).await.failed(2, &["is invalid", "ws://a/b"]);
+    let hosts = Cli::at("a:1,b:1").run(&["methods", "--tls"]).await;
+    hosts.failed(2, &["several hosts", "--tls-name"]);
+    let raw = Cli::at("a\u{1b}[31mb:1").run(&["methods", "--token-file", "\u{1b}"]).await;
+    raw.failed(1, &[r"\x1b"]);
+    let raw = Cli::at("a\u{1b}[31mb").run(&["methods"]).await;
+    raw.failed(2, &[r"a\x1b[31mb"]);
+    assert!(!raw.stderr.contains('\u{1b}'), "{raw:?}");
+    let spaced = format!(" {} , {}", nobody(), server.address);
+    Cli::at(&spaced).run(&["methods"]).await.ok();
 }

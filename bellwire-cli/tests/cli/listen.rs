@@ -137,3 +137,26 @@ async fn acks_let_the_server_go_on() {
     }
     assert_eq!(listen.end().await.code(), Some(0));
 }
+
+/// As `bellwire listen news | head -1`: it does not wait for the next message to notice.
+#[tokio::test]
+async fn reader_that_leaves_ends_a_quiet_listen() {
+    let server = TestServer::start().await;
+    server.publish("news", 1..=1).await;
+    let mut listen = Cli::at(&server.address).start(&["listen", "news", "--last", "1"]);
+    assert_eq!(listen.line().await, "news 1 1");
+    listen.stdout = None;
+    assert_eq!(listen.end().await.code(), Some(141));
+    assert_eq!(listen.stderr.next_line().await.expect("text"), None);
+}
+
+/// The time of -W is also that of a server that does not answer.
+#[tokio::test]
+async fn time_limit_covers_the_connecting() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let cli = Cli::at(&silent.local_addr().expect("an address").to_string());
+    let arguments = ["listen", "news", "-C", "1", "-W", "100ms", "--connect-timeout", "1h"];
+    cli.run(&arguments).await.failed(6, &["accepted the connection", "--tls", "ws://"]);
+    let arguments = ["call", "echo", "--deadline", "100ms", "--connect-timeout", "1h"];
+    cli.run(&arguments).await.failed(6, &["accepted the connection"]);
+}

@@ -12,3 +12,4 @@ mod shell;
 mod support;
 mod top;
 mod transports;
+mod web_sockets;

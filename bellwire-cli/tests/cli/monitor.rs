@@ -47,7 +47,9 @@ async fn server_that_is_away_is_named() {
         .await
         .failed(6, &[]);
     assert!(monitor.line().await.ends_with("#1 - connected"));
-    assert!(monitor.line().await.contains("#1 - closed: 127.0.0.1:"));
+    let closed = monitor.line().await;
+    assert!(closed.contains("#1 - closed: no connection to 127.0.0.1:"), "{closed}");
+    assert!(closed.ends_with("Connection refused"), "{closed}");
     let taken = cli.run(&["monitor", "--listen", "nowhere"]).await;
     taken.failed(1, &["cannot listen on nowhere", "--listen"]);
 }

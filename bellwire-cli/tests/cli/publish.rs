@@ -52,13 +52,17 @@ async fn refusal_names_the_line_and_what_to_do() {
     let cli = Cli::at(&server.address);
     cli.run(&["publish", "news", "x"]).await.failed(4, &["forbidden", "allow_publish"]);
     let lines = cli.run_with(&["publish", "news", "--lines"], b"a\nb\n").await;
-    lines.failed(4, &["line 1 (0 are published", "forbidden"]);
+    lines.failed(4, &["line 1: not published", "forbidden", "no line is published"]);
     cli.run(&["publish", "no spaces", "x"]).await.failed(2, &["topic"]);
     let server = TestServer::start().await;
     let long = format!("short\n{}\n", "x".repeat(70_000));
     let lines =
         Cli::at(&server.address).run_with(&["publish", "t", "--lines"], long.as_bytes()).await;
-    lines.failed(6, &["line 2 (1 are published", "65535"]);
+    lines.failed(6, &["line 2: not published", "65535", "line 1 is published", "send less"]);
+    let longer = format!("a\nb\n{}\n", "x".repeat(2_000_000));
+    let lines = Cli::at(&server.address);
+    let lines = lines.run_with(&["publish", "u", "--lines"], longer.as_bytes()).await;
+    lines.failed(2, &["over 1 MiB", "lines 1 to 2 are published"]);
 }
 
 /// The first signal ends the reading, and what was read is published.
@@ -74,5 +78,24 @@ async fn interrupt_finishes_what_is_in_flight() {
     assert_eq!(payloads(&mut log, 2).await, ["one", "two"]);
     publish.signal("INT").await;
     assert_eq!(publish.end().await.code(), Some(130));
-    assert_eq!(publish.remark().await, "error: interrupted; 2 published");
+    assert_eq!(publish.remark().await, "error: interrupted; lines 1 to 2 are published");
+}
+
+/// A command that waits for its stdin is connected meanwhile, and loses no line.
+#[tokio::test]
+async fn lines_that_come_late_are_published() {
+    use tokio::io::AsyncWriteExt;
+    let server = TestServer::start().await;
+    let client = Client::connect(&server.address).await.expect("connected");
+    let mut log = client.subscribe("log").await.expect("subscribed");
+    let mut publish = Cli::at(&server.address).start(&["publish", "log", "--lines"]);
+    for line in ["one", "two"] {
+        let stdin = publish.stdin.as_mut().expect("open");
+        stdin.write_all(format!("{line}\n").as_bytes()).await.expect("written");
+        assert_eq!(payloads(&mut log, 1).await, [line]);
+    }
+    publish.stdin.as_mut().expect("open").write_all(b"no line feed").await.expect("written");
+    publish.stdin = None;
+    assert_eq!(payloads(&mut log, 1).await, ["no line feed"]);
+    assert_eq!(publish.end().await.code(), Some(0));
 }

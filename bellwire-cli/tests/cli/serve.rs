@@ -1,28 +1,24 @@
 //! `bellwire serve`.
 
-use std::{fs, io::Write, path::Path};
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+};
 
-use crate::support::{Cli, until};
+use crate::support::{Cli, Running, certificate, until};
 
 #[tokio::test]
 async fn command_answers_with_its_output() {
     let cli = Cli::new();
-    let (mut server, address) = cli
-        .serve(&[
-            "--method",
-            "upper=tr a-z A-Z",
-            "--method",
-            "name=echo $BELLWIRE_METHOD; echo two",
-        ])
-        .await;
+    let methods = ["-m", "upper=tr a-z A-Z", "-m", "name=echo $BELLWIRE_METHOD; echo two"];
+    let doc = ["--doc", "upper=TEXT: in capitals"];
+    let (mut server, address) = cli.serve(&[&methods[..], &doc].concat()).await;
     let cli = cli.with("BELLWIRE_ADDR", &*address);
     assert_eq!(cli.run(&["call", "upper", "it rains"]).await.ok(), "IT RAINS\n");
     assert_eq!(cli.run(&["call", "name", "--raw"]).await.ok(), "name\ntwo");
     let methods = cli.run(&["methods"]).await;
-    assert_eq!(
-        methods.ok(),
-        "name   runs echo $BELLWIRE_METHOD; echo two\nupper  runs tr a-z A-Z\n"
-    );
+    assert_eq!(methods.ok(), "name\nupper  TEXT: in capitals\n", "no client sees a command");
     server.signal("TERM").await;
     assert_eq!(server.end().await.code(), Some(0));
 }
@@ -81,6 +77,82 @@ async fn interrupted_call_ends_its_command() {
     call.signal("INT").await;
     assert_eq!(call.end().await.code(), Some(130));
     until("the end of the process", || is_gone(&file)).await;
+}
+
+/// A command that hangs, with another process that it has started, until both are there.
+async fn hanging(cli: &Cli, address: &str) -> (Running, [PathBuf; 2]) {
+    let call = cli.start(&["call", "hang", "--addr", address]);
+    let files = ["shell.pid", "sleep.pid"].map(|name| cli.home.path().join(name));
+    for file in &files {
+        let is_written = || fs::read_to_string(file).is_ok_and(|pid| pid.ends_with('\n'));
+        until("the command", is_written).await;
+    }
+    (call, files)
+}
+
+const HANG: [&str; 4] =
+    ["-m", "hang=sleep 600 & echo $! > sleep.pid; echo $$ > shell.pid; wait", "--timeout", "1h"];
+
+/// However a server ends: no process of its commands is left.
+#[tokio::test]
+async fn end_of_the_server_ends_its_commands() {
+    for signals in [&["KILL"][..], &["INT", "TERM"]] {
+        let cli = Cli::new();
+        let (mut server, address) = cli.serve(&HANG).await;
+        let (mut call, files) = hanging(&cli, &address).await;
+        for signal in signals {
+            server.signal(signal).await;
+        }
+        server.end().await;
+        for file in &files {
+            until("the end of the process", || is_gone(file)).await;
+        }
+        assert_eq!(call.end().await.code(), Some(7), "{signals:?}");
+    }
+}
+
+/// The first signal lets the commands end.
+#[tokio::test]
+async fn drain_waits_for_the_commands() {
+    let cli = Cli::new();
+    let wait = "wait=echo x > started; while ! test -e release; do sleep 0.05; done; echo done";
+    let (mut server, address) = cli.serve(&["-m", wait]).await;
+    let mut call = cli.start(&["call", "wait", "--addr", &address]);
+    until("the command", || cli.home.path().join("started").exists()).await;
+    server.signal("TERM").await;
+    fs::write(cli.home.path().join("release"), "").expect("written");
+    assert_eq!(call.line().await, "done");
+    assert_eq!(call.end().await.code(), Some(0));
+    assert_eq!(server.end().await.code(), Some(0));
+}
+
+/// What holds its stdout open does not delay the reply, and is not left behind.
+#[tokio::test]
+async fn processes_in_the_background_end_with_their_command() {
+    let cli = Cli::new();
+    let (_server, address) =
+        cli.serve(&["-m", "start=sleep 600 & echo $! > sleep.pid; echo started"]).await;
+    let reply = cli.run(&["call", "start", "--addr", &address]).await;
+    assert_eq!(reply.ok(), "started\n");
+    let file = cli.home.path().join("sleep.pid");
+    until("the end of the process", || is_gone(&file)).await;
+}
+
+/// The payload is no part of the command line, whatever is in it, and the token of the operator is
+/// not in the environment.
+#[tokio::test]
+async fn payload_is_not_interpreted() {
+    let cli = Cli::new().with("BELLWIRE_TOKEN", "5f1c-secret");
+    let methods = ["-m", "cat=cat", "-m", "env=env", "-m", "arguments=echo $# $0"];
+    let (_server, address) = cli.serve(&methods).await;
+    let cli = cli.with("BELLWIRE_ADDR", &*address);
+    for payload in ["$(touch x); `touch x`", "'; touch x; '", "-n --help", "a\\nb\t\"c\""] {
+        assert_eq!(cli.run(&["call", "cat", "--", payload]).await.ok(), format!("{payload}\n"));
+        assert_eq!(cli.run(&["call", "arguments", "--", payload]).await.ok(), "0 sh\n");
+        let environment = cli.run(&["call", "env", "--", payload]).await;
+        assert!(!environment.ok().contains("touch x") && !environment.stdout.contains("5f1c"));
+    }
+    assert!(!cli.home.path().join("x").exists());
 }
 
 #[tokio::test]
@@ -164,6 +236,14 @@ async fn arguments_that_make_no_sense_are_refused() {
     cli.run(&["serve", "-t", "a=b", "-t", "a=c"]).await.failed(2, &["two topics a"]);
     let open = cli.run(&["serve", "-m", "a=b", "--listen", "0.0.0.0:0"]).await;
     open.failed(2, &["everyone who reaches it", "--users", "--open"]);
+    let [cert, key] = certificate(&cli);
+    let web = ["--ws", "0.0.0.0:0", "--tls-cert", &cert, "--tls-key", &key];
+    let web = [&["serve", "-m", "a=b", "--listen", "127.0.0.1:0"], &web[..]].concat();
+    cli.run(&web).await.failed(2, &["everyone who reaches it"]);
+    let unix = cli.run(&["serve", "-m", "a=b", "--listen", "unix:s", "--ws", "127.0.0.1:0"]).await;
+    unix.failed(2, &["--ws does not go with a Unix socket"]);
+    cli.run(&["serve", "-m", "a=b", "--doc", "c=d"]).await.failed(2, &["no such method"]);
+    cli.run(&["serve", "-m", "a=b", "--listen", "unix:none/s"]).await.failed(1, &["folder"]);
     let (_server, address) = cli.serve(&["-m", "a=b"]).await;
     let taken = cli.run(&["serve", "-m", "a=b", "--listen", &address]).await;
     taken.failed(1, &["cannot listen on", "--listen"]);

@@ -30,6 +30,8 @@ async fn there_is_a_page_for_each_subcommand() {
         assert_eq!(page.ok(), std::fs::read_to_string(file).expect("a page"));
         assert!(page.stdout.contains(&format!(".TH bellwire-{subcommand} 1")), "{subcommand}");
     }
+    let nested = cli.run(&["man", "context", "add"]).await;
+    assert!(nested.ok().contains(".TH bellwire-context-add 1"), "{nested:?}");
     cli.run(&["man", "nosuch"]).await.failed(2, &["no page bellwire-nosuch"]);
 }
 
@@ -38,5 +40,9 @@ async fn help_explains_the_exit_codes() {
     let cli = Cli::new();
     let help = cli.run(&["--help"]).await;
     assert!(help.ok().contains("6    not sent"), "{help:?}");
+    for subcommand in ["call", "listen", "publish"] {
+        let help = cli.run(&["help", subcommand]).await;
+        assert!(help.ok().contains("6    not sent"), "{help:?}");
+    }
     cli.run(&["cal"]).await.failed(2, &["call"]);
 }

@@ -264,3 +264,9 @@ pub(crate) fn nobody() -> String {
     let listener = StdListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("an address").to_string()
 }
+
+/// A certificate for localhost, and its key, in files.
+pub(crate) fn certificate(cli: &Cli) -> [String; 2] {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).expect("a certificate");
+    [cli.file("cert.pem", &made.cert.pem()), cli.file("key.pem", &made.signing_key.serialize_pem())]
+}

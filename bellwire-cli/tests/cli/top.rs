@@ -23,7 +23,7 @@ async fn figures_of_the_server_are_shown() {
     let text = top.ok();
     let has = |part: &str| assert!(text.contains(part), "{part}: {text}");
     has("connections    2 open");
-    has("2 topics, 1 subscriptions");
+    has("2 topics; 1 subscriptions");
     has("of 512.0 MiB buffered");
     has("client ");
     has("127.0.0.1:");
@@ -72,5 +72,6 @@ async fn number_of_lines_is_bounded() {
 async fn without_a_terminal_the_screen_is_refused() {
     let server = TestServer::with(with_stats).await;
     let top = Cli::at(&server.address).run(&["top"]).await;
-    top.failed(1, &["no terminal", "--once"]);
+    top.failed(1, &["stdout is not a terminal", "--once"]);
+    assert_eq!(top.stdout, "", "nothing is drawn");
 }

@@ -1,12 +1,6 @@
 //! TLS and Unix sockets, with `bellwire serve` on the other side.
 
-use crate::support::Cli;
-
-/// A certificate for localhost, and its key, in files.
-fn certificate(cli: &Cli) -> [String; 2] {
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).expect("a certificate");
-    [cli.file("cert.pem", &made.cert.pem()), cli.file("key.pem", &made.signing_key.serialize_pem())]
-}
+use crate::support::{Cli, certificate};
 
 #[tokio::test]
 async fn tls_is_spoken_and_checked() {
@@ -18,10 +12,10 @@ async fn tls_is_spoken_and_checked() {
     let reply = cli.run(&[&trusting[..], &["--tls-name", "localhost"]].concat()).await;
     assert_eq!(reply.ok(), "x\n");
     let named = cli.run(&[&trusting[..], &["--connect-timeout", "1s"]].concat()).await;
-    named.failed(6, &["TLS failed", "--tls-name"]);
+    named.failed(6, &["not for 127.0.0.1, but for localhost", "--tls-name"]);
     let plain = cli.run(&["call", "cat", "--addr", &address, "--connect-timeout", "300ms"]).await;
     plain.failed(6, &["--tls"]);
-    cli.run(&["call", "cat", "--ca", &cert]).await.failed(2, &["--tls"]);
+    cli.run(&["call", "cat", "--ca", &cert]).await.failed(2, &["add --tls"]);
     let no_pem = cli.run(&["call", "cat", "--addr", &address, "--tls", "--ca", "cert.txt"]).await;
     no_pem.failed(1, &["cannot read the certificates in cert.txt", "PEM"]);
 }

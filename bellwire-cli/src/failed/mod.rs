@@ -1,29 +1,42 @@
 //! Failures: the exit code, what happened, and what to do.
 
-use std::{fmt::Display, io::stderr, process::ExitCode};
+mod connection;
 
-use bellwire::{CallError, ConnectionError, NotSent, Unknown, protocol::Code};
+use std::{
+    fmt::Display,
+    io::{self, stderr},
+    process::ExitCode,
+};
 
+use bellwire::{
+    CallError, NotSent, Unknown,
+    protocol::{Code, Reason},
+};
+
+use self::connection::{hint_of_connection, of_connection};
 use crate::{
     escape,
     style::{Style, Styled, is_colourful},
+    transport::UNIX,
 };
 
 /// The exit codes, as the help shows them.
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0    ok
-  1    another failure: a file, a reply that is not JSON
-  2    the command line makes no sense
+  1    another failure, as of a file, or a reply that is not JSON
+  2    the command line is invalid, or an address
   3    err: the method ran, and failed
   4    no: the server refused the request, and nothing ran
   5    cut: the server stopped the request; it may have run
   6    not sent: nothing ran, for example because there is no server
   7    lost: the connection was lost after the request was sent; it may have run
-  8    timeout: the deadline passed after the request was sent; it may have run. Or `listen -C -W` had
-       not received all messages in time
+  8    timeout: no reply by the deadline, and it may have run; or messages that `listen -C -W` lacks
   130  interrupted
   141  the reader of the output has gone, as in `bellwire listen news | head -1`";
+
+/// The bytes of a server's text that are shown.
+const TEXT_SHOWN: usize = 1_000;
 
 /// How the command ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +89,12 @@ impl Failed {
         self
     }
 
+    /// Puts a semicolon and `after` behind the text.
+    pub(crate) fn behind(mut self, after: impl Display) -> Self {
+        self.what = format!("{}; {after}", self.what);
+        self
+    }
+
     /// What happened.
     pub(crate) fn text(&self) -> &str {
         &self.what
@@ -85,38 +104,65 @@ impl Failed {
     pub(crate) fn report(&self) -> ExitCode {
         let is_on = is_colourful(&stderr());
         let label = |style, value| Styled { style, is_on, value };
-        eprintln!("{} {}", label(Style::Red, "error:"), self.what);
+        // Names of files and addresses, which the text quotes, may have control characters.
+        let shown = |text: &str| escape::shown(text.as_bytes(), &[]);
+        eprintln!("{} {}", label(Style::Red, "error:"), shown(&self.what));
         if let Some(hint) = &self.hint {
-            eprintln!("{} {hint}", label(Style::Cyan, "hint:"));
+            eprintln!("{} {}", label(Style::Cyan, "hint:"), shown(hint));
         }
         ExitCode::from(self.exit as u8)
     }
+}
 
-    /// Why there is no connection. `place` says where the client tried to connect, and why there.
-    pub(crate) fn connecting(error: &ConnectionError, place: &str) -> Self {
-        let failed = Self::new(Exit::NotSent, format!("no connection to {place}: {error}"));
-        match hint_of_connection(error) {
+impl From<CallError> for Failed {
+    fn from(error: CallError) -> Self {
+        let failed = Self::new(exit_of(&error), text_of(&error));
+        match hint_of(&error) {
             Some(hint) => failed.hint(hint),
             None => failed,
         }
     }
 }
 
-impl From<CallError> for Failed {
-    fn from(error: CallError) -> Self {
-        let what = match &error {
-            CallError::Unknown(Unknown::Streamed) => {
-                "the reply is a stream, and one line was expected; the request was cancelled, and may \
-                 have run"
-                    .into()
-            }
-            _ => error.to_string(),
-        };
-        let failed = Self::new(exit_of(&error), what);
-        match hint_of(&error) {
-            Some(hint) => failed.hint(hint),
-            None => failed,
+/// The error as text, with the reasons of the server in full.
+fn text_of(error: &CallError) -> String {
+    match error {
+        CallError::Remote(reason) => format!("the method failed: {}", of_reason(reason)),
+        CallError::Refused { reason, .. } => format!("refused: {}", of_reason(reason)),
+        CallError::NotSent(NotSent::Lost(error)) => format!("not sent: {}", of_connection(error)),
+        CallError::NotSent(NotSent::Deadline(Some(error))) => {
+            format!("not sent: the deadline passed without a connection: {}", of_connection(error))
         }
+        CallError::NotSent(NotSent::Deadline(None)) => {
+            "not sent: the deadline passed before it could be sent".into()
+        }
+        CallError::NotSent(NotSent::Attribute(_)) => {
+            "not sent: an attribute or a key is invalid".into()
+        }
+        CallError::NotSent(NotSent::NoKeys) => {
+            "not sent: the server keeps no keys, so a request with --key could run twice".into()
+        }
+        CallError::Unknown(Unknown::Cut(reason)) => {
+            format!("the server has stopped the request: {}", of_reason(reason))
+        }
+        CallError::Unknown(Unknown::Lost(error)) => {
+            format!("the connection was lost before the reply: {}", of_connection(error))
+        }
+        CallError::Unknown(Unknown::Deadline) => "no reply before the deadline".into(),
+        CallError::Unknown(Unknown::Streamed) => {
+            "the reply is a stream, and one line was expected; the request was cancelled, and may \
+             have run"
+                .into()
+        }
+        other => other.to_string(),
+    }
+}
+
+/// The code, and the text for people.
+pub(crate) fn of_reason(reason: &Reason) -> String {
+    match reason.text.is_empty() {
+        true => reason.code.to_string(),
+        false => format!("{}: {}", reason.code, escape::cut(reason.text.as_bytes(), TEXT_SHOWN)),
     }
 }
 
@@ -141,12 +187,18 @@ fn hint_of(error: &CallError) -> Option<String> {
             Some(format!("try again in {} ms", after.as_millis()))
         }
         CallError::Refused { reason, .. } => hint_of_code(&reason.code).map(Into::into),
+        CallError::NotSent(NotSent::Attribute(_)) => {
+            Some("in --key and --attr, use printable ASCII without spaces and semicolons".into())
+        }
         CallError::NotSent(NotSent::NoKeys) => {
             Some("call it without --key; then it may run twice if you repeat it".into())
         }
         CallError::NotSent(NotSent::Lost(error) | NotSent::Deadline(Some(error))) => {
             hint_of_connection(error)
         }
+        CallError::NotSent(NotSent::TooLarge { .. }) => Some(
+            "send less at once; ServerConfig::max_line of the server is the limit of a line".into(),
+        ),
         CallError::Unknown(Unknown::Streamed) => Some("add --stream".into()),
         CallError::Unknown(Unknown::Deadline) => Some(
             "it may have run; give it more time with --deadline, and repeat it only if running \
@@ -178,40 +230,6 @@ fn hint_of_code(code: &Code) -> Option<&'static str> {
     }
 }
 
-fn hint_of_connection(error: &ConnectionError) -> Option<String> {
-    let hint = match error {
-        ConnectionError::Io { .. } | ConnectionError::ConnectTimeout => {
-            "is the server running, and is the address right? It comes from --addr, BELLWIRE_ADDR \
-             or the context"
-        }
-        ConnectionError::AuthRequired { .. } => {
-            "give it a token: --token-file FILE, BELLWIRE_TOKEN, or a context with a token file"
-        }
-        ConnectionError::AuthRefused(_) => {
-            "is the token right, and still valid? It comes from --token-file, BELLWIRE_TOKEN, \
-             BELLWIRE_TOKEN_FILE or the context"
-        }
-        ConnectionError::NoCommonScheme { .. } => {
-            "this command knows only tokens; use a client that knows the server's scheme"
-        }
-        ConnectionError::HandshakeTimeout => "if the server expects TLS, add --tls",
-        ConnectionError::ClosedByPeer => {
-            "is it a bellwire server? If it expects TLS, add --tls; if it is full, try again later"
-        }
-        ConnectionError::TlsTimeout => "if the server does not use TLS, leave out --tls",
-        ConnectionError::Tls(_) => {
-            "does the server use TLS, does --tls-name match its certificate, and is its issuer \
-             trusted? --ca FILE trusts another one"
-        }
-        ConnectionError::Protocol(_) | ConnectionError::Version(_) => "is it a bellwire server?",
-        ConnectionError::Address { .. } => {
-            "an address is HOST:PORT, or unix:PATH for a Unix socket"
-        }
-        _ => return None,
-    };
-    Some(hint.into())
-}
-
 /// What a subscription's end with this reason means.
 pub(crate) fn of_end(topic: &str, reason: &Code) -> Failed {
     let failed = |exit, what: &str| {
@@ -230,12 +248,37 @@ pub(crate) fn of_end(topic: &str, reason: &Code) -> Failed {
 /// The text of a file's error.
 pub(crate) fn of_file(what: &str, path: &std::path::Path, error: impl Display) -> Failed {
     let path = escape::shown(path.as_os_str().as_encoded_bytes(), &[]);
-    Failed::other(format!("cannot {what} {path}: {error}"))
+    let error = error.to_string();
+    let error = error.strip_prefix("I/O error: ").unwrap_or(&error);
+    Failed::other(format!("cannot {what} {path}: {}", without_number(error)))
+}
+
+/// Why a server cannot listen on `address`, which comes from `option`.
+pub(crate) fn of_listening(address: &str, option: &str, error: &io::Error) -> Failed {
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "another program uses the address; {option} takes another one, and port 0 a free one"
+        ),
+        io::ErrorKind::PermissionDenied => {
+            format!("this user may not; {option} takes another address, as with a port above 1023")
+        }
+        io::ErrorKind::NotFound => "the folder of a Unix socket has to be there".into(),
+        _ => format!("{option} takes an address of this machine, as in 127.0.0.1:7440"),
+    };
+    let text = error.to_string();
+    let path = address.strip_prefix(UNIX).unwrap_or(address);
+    let text = text.strip_prefix(path).and_then(|text| text.strip_prefix(": ")).unwrap_or(&text);
+    Failed::other(format!("cannot listen on {address}: {}", without_number(text))).hint(hint)
+}
+
+/// The text of a system's error without the number behind it.
+pub(crate) fn without_number(text: &str) -> &str {
+    text.rsplit_once(" (os error ").map_or(text, |(text, _)| text)
 }
 
 #[cfg(test)]
 mod tests {
-    use bellwire::protocol::Reason;
+    use bellwire::{ConnectionError, protocol::Reason};
 
     use super::*;
 
