@@ -60,8 +60,8 @@ export function patience(
   giveUp: (code: string, cause?: unknown) => void,
 ) {
   const abort = () => giveUp("cancelled", signal!.reason);
-  const timer = clock.set(() => giveUp("deadline"), deadline);
   signal?.addEventListener("abort", abort);
+  const timer = clock.set(() => giveUp("deadline"), deadline);
   return (all?: boolean) => {
     clock.clear(timer);
     if (all) signal?.removeEventListener("abort", abort);

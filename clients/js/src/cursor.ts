@@ -272,6 +272,8 @@ export abstract class Cursor extends Iteration<Delivery> {
   private free() {
     const { core, topic, successor } = this;
     this.stopped();
+    // One that waits behind another has nothing to free.
+    if (core.cursors.get(topic) !== this) return;
     core.cursors.delete(topic);
     successor?.start();
   }

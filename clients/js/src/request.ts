@@ -77,10 +77,9 @@ export class Request implements Entry {
   /** Writes the request. */
   send(link: Link) {
     const now = this.core.clock.now();
-    const { keys } = link;
-    const isKept = () =>
-      keys && (this.store ??= keys.epoch) === keys.epoch && now < (this.until ??= now + 1000 * keys.next);
-    if (this.options.key && !isKept()) return this.unsent("no-keys");
+    const { epoch, next } = link.keys;
+    const isKept = (this.store ??= epoch) === epoch && now < (this.until ??= now + 1000 * next);
+    if (this.options.key && !isKept) return this.unsent("no-keys");
     const isOneWay = this.kind === "one-way";
     if (isOneWay) this.id = +link.write("* " + this.head(), this.body);
     else this.id = link.request(this.head(), this.body, this);
