@@ -11,7 +11,7 @@ const words = (text) => text.match(/[A-Za-z_]\w*/g) ?? [];
 
 /** The files whose declarations an application sees. */
 const PUBLIC = [
-  "api", "client", "delivery", "options", "outcome", "payload", "stream", "subscription",
+  "index", "api", "client", "delivery", "options", "outcome", "payload", "stream", "subscription",
   "websocket", "core", "cursor", "iteration",
 ];
 /** Classes of the system that the client uses, and what it uses of classes that Node lacks. */

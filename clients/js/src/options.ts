@@ -62,7 +62,7 @@ export interface RequestOptions {
   /** After how many milliseconds the caller gives up, all attempts included. The server is told. */
   deadline?: number;
   /** Gives the request up, and cancels it on the wire. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** Options of a call, and of `publish`. */
@@ -100,7 +100,7 @@ export interface SubscribeOptions {
   /** For how long to try to begin, in ms. Default: the client's `deadline`. */
   deadline?: number;
   /** Gives up the attempt, and ends the subscription later. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** The options of a client with all defaults filled in. */

@@ -10,8 +10,14 @@ const HIGH = 262_144;
 const LOOK = 20;
 const LF = 10;
 
-/** What is used of the WebSocket of browsers. */
-export type WebSocketClass = new (url: string, protocol: string) => WebSocket;
+/** A class like the WebSocket of browsers. Programs without the types of browsers have no name for it. */
+export type WebSocketClass = new (url: string, protocol: string) => {
+  binaryType: string;
+  readonly bufferedAmount: number;
+  readonly readyState: number;
+  send(bytes: Uint8Array): void;
+  close(): void;
+};
 
 /**
  * @returns whether `url` is one of a WebSocket, without a password: the token has an option of its own
@@ -23,7 +29,7 @@ export const isWebSocketUrl = (url: string) => /^wss?:\/\/[^@#]+$/i.test(url) &&
 export const webSocketDial =
   (Socket: WebSocketClass): Dial =>
   (address, events) => {
-    const socket = new Socket(address, PROTOCOL);
+    const socket = new Socket(address, PROTOCOL) as WebSocket;
     const fail = (code: string) => {
       events.end(new ConnectionError(code));
       socket.close();
