@@ -183,10 +183,10 @@ export class Core {
   /** @internal A connection, or an attempt at one, has ended. */
   lost(link: Link, error: Error) {
     const { closing, connecting, settings } = this;
+    if (!closing) this.emit({ type: "lost", address: link.address.url, error });
     this.links.delete(link);
     if (link === connecting) this.connecting = undefined;
     if (link === this.current) this.leaveCurrent();
-    if (!closing) this.emit({ type: "lost", address: link.address.url, error });
     for (const entry of link.table.values()) entry.lost?.();
     for (const cursor of this.cursorsOn(link)) cursor.detach();
     if (link === connecting && !closing) this.attempt(error);

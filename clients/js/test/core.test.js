@@ -466,3 +466,19 @@ test("what was not taken is dropped when a subscription is left, and its end, to
   assert.deepEqual(await topic.return(), { value: undefined, done: true });
   assert.deepEqual(await topic.next(), { value: undefined, done: true });
 });
+
+test("events come in the order of what they tell", async () => {
+  const events = [];
+  const client = new FakeClient({ onEvent: ({ type }) => events.push(type) });
+  await client.greet();
+  client.connection.events.end(new Error("lost"));
+  await client.fakeClock.advance(300);
+  client.connection.events.end(new Error("refused"));
+  await client.fakeClock.advance(1000);
+  await client.greet();
+  await client.says("* /bye shutdown");
+  client.connection.events.end(new Error("closed"));
+  await client.close();
+  const expected = ["open", "lost", "waiting", "lost", "waiting", "open", "bye", "waiting", "lost", "end"];
+  assert.deepEqual(events, expected);
+});
