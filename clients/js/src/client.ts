@@ -100,7 +100,7 @@ export class Client extends Core {
     payload: Body,
     options: CallOptions,
     example?: object,
-    push: (item: Payload) => unknown = () => {},
+    push?: (item: Payload) => unknown,
   ): Promise<Line | undefined> {
     return new Promise((resolve, reject) => {
       this.begin(kind, method, payload, options, { resolve, reject, push }, example);

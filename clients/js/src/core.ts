@@ -101,7 +101,7 @@ export class Core {
 
   /** @internal Whether a request that is not sent yet may still be sent. */
   get canSend() {
-    return !!(this.current || (this.state !== "closed" && (this.settings.reconnect || this.connecting)));
+    return this.current || (this.state !== "closed" && (this.settings.reconnect || this.connecting));
   }
 
   /** @internal Something is to be written: collects it with all that the present task writes. */
@@ -258,7 +258,7 @@ export class Core {
     if (this.state !== "connecting" || this.connecting || this.planned || this.links.size >= MAX_LEAVING) return;
     const now = this.clock.now();
     const free = Math.min(...this.addresses.map((address) => address.free));
-    const delay = this.backoff.pause(now, Math.max(0, free - now));
+    const delay = this.backoff.pause(this.clock, Math.max(0, free - now));
     this.emit({ type: "waiting", delay });
     this.roundIn(delay);
   }

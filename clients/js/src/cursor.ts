@@ -181,7 +181,7 @@ export abstract class Cursor extends Iteration<Delivery> {
   /** @internal Subscribes again, after a pause unless it lived for long (C5.6). */
   resume(retry = 0) {
     if (this.stopped()) this.ask();
-    else this.timer = this.core.clock.set(() => this.ask(), this.backoff.pause(this.core.clock.now(), retry));
+    else this.timer = this.core.clock.set(() => this.ask(), this.backoff.pause(this.core.clock, retry));
   }
 
   private ignore() {

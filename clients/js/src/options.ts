@@ -135,6 +135,7 @@ const SUBSCRIBE = {
 
 /** Puts options into `all`. @throws TypeError if one is unknown, or its value is not allowed; undefined is like absent */
 function check(options: object, example: Record<string, unknown>, all: Record<string, unknown> = {}) {
+  if (typeof options !== typeof example) wrong("options", options);
   for (const [key, value] of Object.entries(options)) {
     // Numbers are whole, and so small that any timer takes them.
     const isBad = typeof value !== typeof example[key] || (typeof value === "number" && ((value | 0) !== value || value < 1));

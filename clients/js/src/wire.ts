@@ -149,9 +149,12 @@ export function encode(head: string, payload: Uint8Array, maxLine: number): Uint
   const line = new Uint8Array(head.length + 2 + 2 * payload.length);
   let to = encoder.encodeInto(head, line).written;
   if (payload.length) line[to++] = SP;
-  for (const byte of payload) {
-    if (isStuffed(byte)) line[to++] = DLE;
-    line[to++] = isStuffed(byte) ? byte ^ 64 : byte;
+  for (let byte of payload) {
+    if (isStuffed(byte)) {
+      line[to++] = DLE;
+      byte ^= 64;
+    }
+    line[to++] = byte;
   }
   line[to++] = LF;
   return to > maxLine ? undefined : line.subarray(0, to);

@@ -284,6 +284,8 @@ test("bad input gets a clear error", async () => {
     client.subscribe("t", { slow: 1 }),
     client.subscribe("t", { window: 2, redeliver: 1 }),
     client.publish("", "x"),
+    client.call("m", "", 5000),
+    client.subscribe("t", () => {}),
   ];
   for (const { reason, value } of await Promise.allSettled(bad)) {
     assert.ok(reason instanceof TypeError, `${value}`);
