@@ -11,7 +11,7 @@ const words = (text) => text.match(/[A-Za-z_]\w*/g) ?? [];
 
 /** The files whose declarations an application sees. */
 const PUBLIC = [
-  "api", "client", "delivery", "options", "outcome", "payload", "stream", "subscription",
+  "index", "api", "client", "delivery", "options", "outcome", "payload", "stream", "subscription",
   "websocket", "core", "cursor", "iteration",
 ];
 /** Classes of the system that the client uses, and what it uses of classes that Node lacks. */
@@ -79,7 +79,7 @@ function shortNames() {
   const { names, classes } = members();
   const count = (name) => text.split(new RegExp(`\\b${name}\\b`)).length;
   const internal = [...names].filter((name) => /^\w+$/.test(name) && !reserved.has(name)).sort((a, b) => count(b) - count(a));
-  const letters = [..."tsihenorcaudlfwpymbvgkxzqjABCDEFGHIJKLMNOPQRSTUVWXYZ"];
+  const letters = [..."sthienorcaudlfwpymbvgkxzqjABCDEFGHIJKLMNOPQRSTUVWXYZ"];
   const all = [...letters, ...letters.map((letter) => `_${letter}`)];
   const short = new Map();
   const meet = (one, other) => {

@@ -2,14 +2,14 @@
 import { Core } from "./core.js";
 import {
   type CallOptions, type RequestOptions, type StreamOptions,
-  CALL, STREAM, type SubscribeOptions, checkRequest, checkSubscribe, wrong,
+  CALL, STREAM, type SubscribeOptions, checkRequest, checkSubscribe,
 } from "./options.js";
 import { Reply, UnknownError } from "./outcome.js";
 import type { Payload } from "./payload.js";
 import { type Kind, Request, type Waiter } from "./request.js";
 import { ReplyStream } from "./stream.js";
 import { Subscription } from "./subscription.js";
-import { type Line, concat, isMethod, isName, toBytes, toNumber, toPosition } from "./wire.js";
+import { type Line, concat, isMethod, isName, toBytes, toPosition, wrong } from "./wire.js";
 
 /** A payload: text is sent as UTF-8. For JSON, pass `JSON.stringify(value)`. */
 export type Body = string | Uint8Array;
@@ -57,12 +57,13 @@ export class Client extends Core {
   /** Publishes a message to a topic, if the server allows it. */
   async publish(topic: string, payload: Body = "", options: CallOptions = {}): Promise<Published> {
     if (!isName(topic)) wrong("topic", topic);
-    const body = concat([toBytes(payload.length ? topic + " " : topic), toBytes(payload)]);
+    const bytes = toBytes(payload);
+    const body = concat([toBytes(bytes.length ? topic + " " : topic), bytes]);
     const line = await this.request("publish", "/publish", body, options, CALL);
     const { epoch = "", seq } = line!.attributes;
-    const number = toNumber(seq);
-    if (!epoch || !number) throw new UnknownError("bad-reply");
-    return { epoch, seq: number, position: `${epoch}:${number + 1}` };
+    const { next } = toPosition(`${epoch}:${seq}`) ?? {};
+    if (!next) throw new UnknownError("bad-reply");
+    return { epoch, seq: next, position: `${epoch}:${next + 1}` };
   }
 
   /** The application methods of the server. */
@@ -99,7 +100,7 @@ export class Client extends Core {
     payload: Body,
     options: CallOptions,
     example?: object,
-    push: (item: Payload) => unknown = () => {},
+    push?: (item: Payload) => unknown,
   ): Promise<Line | undefined> {
     return new Promise((resolve, reject) => {
       this.begin(kind, method, payload, options, { resolve, reject, push }, example);

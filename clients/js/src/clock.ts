@@ -40,7 +40,8 @@ export class Backoff {
    * Opens the next window, behind a retry hint of `wait` milliseconds.
    * @returns how long to wait until a random point of it
    */
-  pause(now: number, wait: number) {
+  pause(clock: Clock, wait: number) {
+    const now = clock.now();
     const begin = Math.max(this.end, now + wait);
     // After a retry hint that many clients were given, it is as long as that.
     const window = Math.min(MAX, Math.max(BASE * 2 ** this.n++, wait));
@@ -60,8 +61,8 @@ export function patience(
   giveUp: (code: string, cause?: unknown) => void,
 ) {
   const abort = () => giveUp("cancelled", signal!.reason);
-  const timer = clock.set(() => giveUp("deadline"), deadline);
   signal?.addEventListener("abort", abort);
+  const timer = clock.set(() => giveUp("deadline"), deadline);
   return (all?: boolean) => {
     clock.clear(timer);
     if (all) signal?.removeEventListener("abort", abort);

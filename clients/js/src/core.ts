@@ -15,6 +15,8 @@ import { concat, toPosition } from "./wire.js";
 const MAX_LEAVING = 4;
 /** Bytes that are joined into one write. */
 const WRITE = 65_536;
+/** Bytes that wait while the transport takes none, beyond which the connection is given up. */
+const MAX_OUT = 4 << 20;
 /** The pause before a round that the application asks for, in ms. */
 const ASKED = 250;
 
@@ -99,7 +101,7 @@ export class Core {
 
   /** @internal Whether a request that is not sent yet may still be sent. */
   get canSend() {
-    return this.state === "open" || (this.state !== "closed" && (this.settings.reconnect || !!this.connecting));
+    return this.current || (this.state !== "closed" && (this.settings.reconnect || this.connecting));
   }
 
   /** @internal Something is to be written: collects it with all that the present task writes. */
@@ -125,6 +127,7 @@ export class Core {
   }
 
   private write(link: Link) {
+    if (link.size > MAX_OUT) return link.fail("blocked");
     if (!link.size || link.blocked) return;
     const bytes = concat(link.out);
     link.out = [];
@@ -180,10 +183,10 @@ export class Core {
   /** @internal A connection, or an attempt at one, has ended. */
   lost(link: Link, error: Error) {
     const { closing, connecting, settings } = this;
+    if (!closing) this.emit({ type: "lost", address: link.address.url, error });
     this.links.delete(link);
     if (link === connecting) this.connecting = undefined;
     if (link === this.current) this.leaveCurrent();
-    if (!closing) this.emit({ type: "lost", address: link.address.url, error });
     for (const entry of link.table.values()) entry.lost?.();
     for (const cursor of this.cursorsOn(link)) cursor.detach();
     if (link === connecting && !closing) this.attempt(error);
@@ -194,11 +197,10 @@ export class Core {
 
   /** @internal The reply to `/renew` lists where the subscriptions are. */
   renewed(link: Link, list: string) {
-    const entries = list.split(" ");
+    const entries = new Map(list.split(" ").map((entry) => entry.split(/:(.*)/) as [string, string]));
     for (const cursor of this.cursorsOn(link)) {
       const { topic, live } = cursor;
-      const entry = entries.find((one) => one.startsWith(`${topic}:`));
-      if (entry) cursor.stands(toPosition(entry.slice(topic.length + 1)));
+      if (entries.has(topic)) cursor.stands(toPosition(entries.get(topic)));
       else if (live) cursor.resume();
     }
   }
@@ -208,9 +210,10 @@ export class Core {
     if (this.planned) this.roundIn(ASKED);
   }
 
-  /** Begins nothing new, waits for the answers to what is in flight, and ends. Subscriptions end at once. */
+  /** Begins nothing new, waits for the answers to what is in flight, and ends, with all subscriptions. */
   async close(): Promise<void> {
     this.closing = true;
+    this.current = undefined;
     this.stop();
     for (const link of this.links) link.quit();
     if (!this.links.size) this.end();
@@ -239,7 +242,7 @@ export class Core {
     this.clock.clear(this.planned);
     this.planned = undefined;
     for (const request of this.requests) if (!request.link) request.unsent("closed");
-    for (const cursor of this.cursors.values()) if (!cursor.link || this.state === "closed") cursor.drop("closing");
+    for (const cursor of this.cursors.values()) if (!cursor.link || this.ended) cursor.drop("closing");
   }
 
   /** New requests begin on the next connection. */
@@ -255,7 +258,7 @@ export class Core {
     if (this.state !== "connecting" || this.connecting || this.planned || this.links.size >= MAX_LEAVING) return;
     const now = this.clock.now();
     const free = Math.min(...this.addresses.map((address) => address.free));
-    const delay = this.backoff.pause(now, Math.max(0, free - now));
+    const delay = this.backoff.pause(this.clock, Math.max(0, free - now));
     this.emit({ type: "waiting", delay });
     this.roundIn(delay);
   }
@@ -287,6 +290,11 @@ export class Core {
     if (address.free > now) return this.attempt(error);
     const link = (this.connecting = new Link(this, address, until));
     this.links.add(link);
-    link.transport = this.dial(address.url, link);
+    try {
+      link.transport = this.dial(address.url, link);
+    } catch (cause) {
+      // It would be so again: a WebSocket that the page may not open, or an option of TLS.
+      this.end(cause as Error);
+    }
   }
 }

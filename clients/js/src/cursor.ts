@@ -181,7 +181,7 @@ export abstract class Cursor extends Iteration<Delivery> {
   /** @internal Subscribes again, after a pause unless it lived for long (C5.6). */
   resume(retry = 0) {
     if (this.stopped()) this.ask();
-    else this.timer = this.core.clock.set(() => this.ask(), this.backoff.pause(this.core.clock.now(), retry));
+    else this.timer = this.core.clock.set(() => this.ask(), this.backoff.pause(this.core.clock, retry));
   }
 
   private ignore() {
@@ -272,6 +272,8 @@ export abstract class Cursor extends Iteration<Delivery> {
   private free() {
     const { core, topic, successor } = this;
     this.stopped();
+    // One that waits behind another has nothing to free.
+    if (core.cursors.get(topic) !== this) return;
     core.cursors.delete(topic);
     successor?.start();
   }

@@ -8,8 +8,9 @@
  * ```
  */
 import { Client } from "./client.js";
-import { type ClientOptions, wrong } from "./options.js";
-import { type WebSocketClass, WEB_SOCKET_URL, webSocketDial } from "./websocket.js";
+import type { ClientOptions } from "./options.js";
+import { type WebSocketClass, isWebSocketUrl, webSocketDial } from "./websocket.js";
+import { wrong } from "./wire.js";
 
 export * from "./api.js";
 
@@ -24,6 +25,6 @@ export function connect(
 ): Client {
   const { WebSocket = globalThis.WebSocket, ...rest } = options;
   const all = [urls].flat();
-  if (!all.length || !all.every((url) => WEB_SOCKET_URL.test(url))) wrong("WebSocket URL", urls);
+  if (!all.length || !all.every(isWebSocketUrl)) wrong("WebSocket URL", urls);
   return new Client(all, rest, webSocketDial(WebSocket));
 }

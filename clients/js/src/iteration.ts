@@ -21,9 +21,9 @@ export abstract class Iteration<T> implements AsyncIterableIterator<T, undefined
   }
 
   /** Ends it: `for await` calls this when the loop is left. */
-  async return(): Promise<IteratorResult<T, undefined>> {
+  return(): Promise<IteratorResult<T, undefined>> {
     this.leave();
-    return { value: undefined, done: true };
+    return this.next();
   }
 
   [Symbol.asyncIterator]() {

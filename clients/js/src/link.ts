@@ -27,14 +27,12 @@ export interface Entry {
 const MAX_RENEWALS = 4;
 /** By then something has to be sent, in seconds: a server waits 10 s for the first line. */
 const FIRST = 5;
-/** Bytes that wait while the transport takes none, beyond which the connection is given up. */
-const MAX_OUT = 4 << 20;
 const MAX_LINE = 65_535;
 /** Between two renewals, in seconds, however long the lease is. */
 const MAX_KEEP_ALIVE = 60;
 /** The length of one. */
 const UUID = 36;
-const EMPTY = toBytes("");
+const EMPTY = new Uint8Array();
 /** Waits for no answer. */
 const NOBODY: Entry = { ended() {} };
 
@@ -46,8 +44,8 @@ export class Link implements TransportEvents {
   /** What the hello says. */
   maxLine: number | undefined;
   inFlight!: number;
-  /** The key table, and for how many seconds a request may be repeated. */
-  keys: Position | undefined;
+  /** The key table, and for how many seconds a request may be repeated: not at all where there is none. */
+  keys: Position = { epoch: "", next: 0 };
   /** It is leaving, because of a `/bye`; its `last`, or infinity while there is none. */
   leaving: boolean | undefined;
   last = Infinity;
@@ -64,7 +62,8 @@ export class Link implements TransportEvents {
   private renewAt = Infinity;
   private renewals = 0;
   private heard: number;
-  private probed: number | undefined;
+  /** When it was probed; that counts until the server is heard again. */
+  private probed = 0;
 
   /** @param until when it is given up if it is not open by then, and later if it does not end */
   constructor(
@@ -129,12 +128,11 @@ export class Link implements TransportEvents {
   }
 
   /** Writes a line. @returns whether it is short enough for the server */
-  write(head: string, body = EMPTY): boolean {
+  write(head: string, body: Uint8Array = EMPTY): boolean {
     const line = encode(head, body, this.maxLine!);
     if (!line) return false;
     this.out.push(line);
     this.size += line.length;
-    if (this.size > MAX_OUT) this.fail("blocked");
     this.core.wake();
     return true;
   }
@@ -145,10 +143,6 @@ export class Link implements TransportEvents {
     if (this.isAsking) this.request("/quit", EMPTY, NOBODY);
     this.quitting = true;
     this.until = this.core.clock.now() + 4 * this.core.settings.probe;
-  }
-
-  private get isExpecting() {
-    return this.table.size || this.core.cursorsOn(this).length;
   }
 
   private take(line: Line) {
@@ -283,14 +277,16 @@ export class Link implements TransportEvents {
       this.renewIn(this.keepAlive);
       this.renew();
     }
-    if (this.isAsking && !this.isExpecting) this.heard = now;
+    // A server that owes nothing may be silent.
+    if (this.isAsking && !this.table.size && !this.core.cursorsOn(this).length) this.heard = now;
     // Where no answer to a probe can be expected, it waits for longer.
     const limit = this.isAsking && !this.blocked ? probe : 3 * probe;
-    if (now - this.heard < probe) this.probed = undefined;
-    else if (!this.probed) {
+    if (this.probed > this.heard) {
+      if (now - this.probed >= limit) this.until = now;
+    } else if (now - this.heard >= probe) {
       this.probed = now;
       this.renew();
-    } else if (now - this.probed >= limit) this.until = now;
+    }
     if (now >= this.until) this.fail("timeout");
   }
 }

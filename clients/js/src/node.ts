@@ -7,7 +7,7 @@ import { Lines } from "./lines.js";
 import type { ClientOptions } from "./options.js";
 import { ConnectionError } from "./outcome.js";
 import type { Dial } from "./transport.js";
-import { type WebSocketClass, WEB_SOCKET_URL, webSocketDial } from "./websocket.js";
+import { type WebSocketClass, isWebSocketUrl, webSocketDial } from "./websocket.js";
 
 export * from "./api.js";
 
@@ -46,7 +46,7 @@ function toDial(
   tls: ConnectionOptions,
   WebSocket: WebSocketClass | undefined,
 ): Dial {
-  if (WEB_SOCKET_URL.test(address)) {
+  if (isWebSocketUrl(address)) {
     if (!WebSocket) throw new TypeError("there is no WebSocket: pass the option WebSocket");
     return webSocketDial(WebSocket);
   }
@@ -75,7 +75,7 @@ const socketDial =
     socket.setNoDelay(true);
     socket.setKeepAlive(true, KEEP_ALIVE);
     socket.on(ready, () => socket.on("data", read));
-    socket.on("drain", events.drain);
+    socket.on("drain", () => events.drain());
     socket.on("error", (error) => (cause = error));
     socket.on("end", () => socket.destroy());
     socket.on("close", () => {

@@ -1,5 +1,5 @@
 /** The options of a client and of its requests, their defaults and their checks. */
-import { isAttribute, toPosition } from "./wire.js";
+import { isAttribute, toPosition, wrong } from "./wire.js";
 
 /** Options of a client. Each has a default. Numbers are at most 2^31 - 1. */
 export interface ClientOptions {
@@ -62,7 +62,7 @@ export interface RequestOptions {
   /** After how many milliseconds the caller gives up, all attempts included. The server is told. */
   deadline?: number;
   /** Gives the request up, and cancels it on the wire. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** Options of a call, and of `publish`. */
@@ -100,7 +100,7 @@ export interface SubscribeOptions {
   /** For how long to try to begin, in ms. Default: the client's `deadline`. */
   deadline?: number;
   /** Gives up the attempt, and ends the subscription later. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** The options of a client with all defaults filled in. */
@@ -133,18 +133,13 @@ const SUBSCRIBE = {
   bufferMessages: 1,
 };
 
-/** @throws TypeError */
-export function wrong(what: string, value: unknown): never {
-  throw new TypeError(`bad ${what}: ${value}`);
-}
-
 /** Puts options into `all`. @throws TypeError if one is unknown, or its value is not allowed; undefined is like absent */
 function check(options: object, example: Record<string, unknown>, all: Record<string, unknown> = {}) {
+  if (typeof options !== typeof example) wrong("options", options);
   for (const [key, value] of Object.entries(options)) {
     // Numbers are whole, and so small that any timer takes them.
     const isBad = typeof value !== typeof example[key] || (typeof value === "number" && ((value | 0) !== value || value < 1));
-    if (value !== undefined && isBad) wrong(key, value);
-    if (value !== undefined) all[key] = value;
+    if (value !== undefined) all[key] = isBad ? wrong(key, value) : value;
   }
   return all;
 }

@@ -14,8 +14,8 @@ export type Kind = "call" | "stream" | "publish" | "methods" | "one-way";
 export interface Waiter {
   resolve(line?: Line): void;
   reject(error: BellwireError): void;
-  /** Takes an item of a streamed reply. */
-  push(item: Payload): unknown;
+  /** Takes an item of a streamed reply, or of a list of methods. */
+  push?: ((item: Payload) => unknown) | undefined;
 }
 
 /** Methods that a server may list. */
@@ -77,10 +77,9 @@ export class Request implements Entry {
   /** Writes the request. */
   send(link: Link) {
     const now = this.core.clock.now();
-    const { keys } = link;
-    const isKept = () =>
-      keys && (this.store ??= keys.epoch) === keys.epoch && now < (this.until ??= now + 1000 * keys.next);
-    if (this.options.key && !isKept()) return this.unsent("no-keys");
+    const { epoch, next } = link.keys;
+    const isKept = (this.store ??= epoch) === epoch && now < (this.until ??= now + 1000 * next);
+    if (this.options.key && !isKept) return this.unsent("no-keys");
     const isOneWay = this.kind === "one-way";
     if (isOneWay) this.id = +link.write("* " + this.head(), this.body);
     else this.id = link.request(this.head(), this.body, this);
@@ -105,7 +104,7 @@ export class Request implements Entry {
     if (this.credit-- > 0) {
       // The default deadline is for the beginning of a stream.
       if (!this.options.deadline) this.forget();
-      this.waiter.push(new Payload(body));
+      this.waiter.push!(new Payload(body));
     } else this.giveUp("unexpected-item");
   }
 
@@ -158,7 +157,7 @@ export class Request implements Entry {
     this.refusal = refusal;
     this.link = undefined;
     if (!retry && (link!.leaving || link!.over)) return core.enqueue(this);
-    this.pause = core.clock.set(() => core.enqueue(this), this.backoff.pause(core.clock.now(), retry));
+    this.pause = core.clock.set(() => core.enqueue(this), this.backoff.pause(core.clock, retry));
   }
 
   private settle(error?: BellwireError, line?: Line) {

@@ -50,17 +50,15 @@ export class ReplyStream extends Iteration<Payload> {
   take() {
     const item = this.items.shift();
     const { error } = this;
-    if (item) {
+    if (!item) {
+      // An error is told once.
+      this.error = undefined;
+      if (error) throw error;
+    } else if (++this.taken >= this.window / 2) {
       // Credit goes back by half of the window, so that the server need not wait.
-      if (++this.taken >= this.window / 2) {
-        this.request.give(this.taken);
-        this.taken = 0;
-      }
-      return item;
+      this.request.give(this.taken);
+      this.taken = 0;
     }
-    // An error is told once.
-    this.error = undefined;
-    if (error) throw error;
-    return undefined;
+    return item;
   }
 }

@@ -3,9 +3,9 @@ import { patience } from "./clock.js";
 import type { Core } from "./core.js";
 import { Cursor } from "./cursor.js";
 import type { Delivery, End, Gap, Message, Reset } from "./delivery.js";
-import { type SubscribeOptions, wrong } from "./options.js";
+import type { SubscribeOptions } from "./options.js";
 import { type BellwireError, NotSentError, UnknownError } from "./outcome.js";
-import { toPosition } from "./wire.js";
+import { toPosition, wrong } from "./wire.js";
 
 /**
  * A subscription. Iterate over it with `for await`. When the loop is left, or `leave` is called, it ends.
@@ -128,32 +128,35 @@ export class Subscription extends Cursor {
   discard() {
     this.items = [];
     this.bytes = 0;
+    this.ending = undefined;
   }
 
   /** @internal */
   take(): Delivery | undefined {
-    const item = this.items.shift() ?? this.ending;
-    if (!item) return undefined;
-    this.bytes -= sizeOf(item);
-    if (!this.items.length && this.isIdle) this.ask();
-    if (item.type === "message") {
-      item.redelivered = item.seq < this.taken;
-      this.taken = Math.max(this.taken, item.seq + 1);
-    } else if (item.type === "gap") {
-      this.taken = Math.max(this.taken, item.last + 1);
-      this.gaps.push(item);
-    } else if (item.type === "reset") {
-      this.log = item.epoch;
-      this.taken = this.handled = item.next;
-      this.gaps = [];
-    } else {
-      this.ending = undefined;
-      this.stop();
+    for (;;) {
+      const item = this.items.shift() ?? this.ending;
+      if (!item) return undefined;
+      this.bytes -= sizeOf(item);
+      if (!this.items.length && this.isIdle) this.ask();
+      if (item.type === "message") {
+        item.redelivered = item.seq < this.taken;
+        this.taken = Math.max(this.taken, item.seq + 1);
+      } else if (item.type === "gap") {
+        this.taken = Math.max(this.taken, item.last + 1);
+        this.gaps.push(item);
+      } else if (item.type === "reset") {
+        this.log = item.epoch;
+        this.taken = this.handled = item.next;
+        this.gaps = [];
+      } else {
+        this.ending = undefined;
+        this.stop();
+      }
+      if (this.isManual) this.handle(0);
+      this.notify();
+      // A resume may have brought what was acknowledged meanwhile.
+      if (item.type !== "message" || item.seq >= this.handled) return item;
     }
-    if (this.isManual) this.handle(0);
-    this.notify();
-    // A resume may have brought what was acknowledged meanwhile.
-    return item.type === "message" && item.seq < this.handled ? this.take() : item;
   }
 
   private get isManual() {

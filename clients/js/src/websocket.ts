@@ -2,7 +2,7 @@
 import type { Dial } from "./transport.js";
 import { ConnectionError } from "./outcome.js";
 
-/** The subprotocol. The server has to echo it. */
+/** The subprotocol. A WebSocket does not open if the server does not echo it. */
 const PROTOCOL = "bellwire.v1";
 /** Bytes that may be unwritten before requests wait. */
 const HIGH = 262_144;
@@ -10,17 +10,26 @@ const HIGH = 262_144;
 const LOOK = 20;
 const LF = 10;
 
-/** What is used of the WebSocket of browsers. */
-export type WebSocketClass = new (url: string, protocol: string) => WebSocket;
+/** A class like the WebSocket of browsers. Programs without the types of browsers have no name for it. */
+export type WebSocketClass = new (url: string, protocol: string) => {
+  binaryType: string;
+  readonly bufferedAmount: number;
+  readonly readyState: number;
+  send(bytes: Uint8Array): void;
+  close(): void;
+};
 
-/** A URL of a WebSocket. It holds no password: the token has an option of its own. */
-export const WEB_SOCKET_URL = /^wss?:\/\/[^@#]+$/i;
+/**
+ * @returns whether `url` is one of a WebSocket, without a password: the token has an option of its own
+ * @throws TypeError if it is no URL
+ */
+export const isWebSocketUrl = (url: string) => /^wss?:\/\/[^@#]+$/i.test(url) && !!new URL(url);
 
 /** Dials with the WebSocket of the system, or another one. */
 export const webSocketDial =
   (Socket: WebSocketClass): Dial =>
   (address, events) => {
-    const socket = new Socket(address, PROTOCOL);
+    const socket = new Socket(address, PROTOCOL) as WebSocket;
     const fail = (code: string) => {
       events.end(new ConnectionError(code));
       socket.close();
@@ -32,17 +41,16 @@ export const webSocketDial =
       return isReady;
     };
     socket.binaryType = "arraybuffer";
-    socket.onopen = () => socket.protocol === PROTOCOL || fail("bad-subprotocol");
     socket.onmessage = ({ data }) => {
-      // Of a text, which is malformed, this makes no line.
-      const bytes = new Uint8Array(data as ArrayBuffer);
+      // A text is malformed, so it makes no line.
+      const bytes = new Uint8Array((typeof data === "string" ? 0 : data) as ArrayBuffer);
       if (bytes.at(-1) === LF) events.data(bytes);
       else fail("malformed");
     };
     socket.onerror = socket.onclose = () => fail("closed");
     const send = (bytes: Uint8Array) => {
       socket.send(bytes as Uint8Array<ArrayBuffer>);
-      return socket.bufferedAmount < HIGH || look();
+      return look();
     };
     return { send, close: () => socket.close() };
   };

@@ -48,9 +48,17 @@ const encoder = new TextEncoder();
 /** Bytes as UTF-8. Those that are none become U+FFFD. */
 export const toText = (bytes: Uint8Array) => decoder.decode(bytes);
 
-/** The bytes of a text, or the bytes themselves. */
-export const toBytes = (payload: string | Uint8Array) =>
-  typeof payload === "string" ? encoder.encode(payload) : payload;
+/** @throws TypeError */
+export function wrong(what: string, value: unknown): never {
+  throw new TypeError(`bad ${what}: ${value}`);
+}
+
+/** The bytes of a text, or a copy of bytes. @throws TypeError if it is neither */
+export function toBytes(payload: string | Uint8Array): Uint8Array {
+  if (typeof payload === "string") return encoder.encode(payload);
+  // Not by the class: in a test runner or a frame it may be another one.
+  return ArrayBuffer.isView(payload) ? new Uint8Array(payload) : wrong("payload", payload);
+}
 
 /** @returns whether `text` can be the name of a topic */
 export const isName = (text: string) => NAME.test(text) && text.length <= MAX_NAME;
@@ -75,7 +83,7 @@ export const optional = (attributes: Attributes, key: string, absent: number, le
 
 /** Reads `EPOCH:NUMBER`. */
 export function toPosition(text = ""): Position | undefined {
-  const [, epoch, digits] = /^([a-zA-Z0-9]{1,32}):(\d+)$/.exec(text) ?? [];
+  const [, epoch, digits] = /^([^\W_]{1,32}):(\d+)$/.exec(text) ?? [];
   const next = toNumber(digits);
   return epoch && next ? { epoch, next } : undefined;
 }
@@ -86,8 +94,8 @@ export const needCode = (text = "") => need(CODE.test(text) && text);
 /** Takes apart a line of the server, without its LF. */
 export function parse(bytes: Uint8Array): Line {
   const match = need(LINE.exec(latin1.decode(bytes)));
-  const [all, mark, word, keys, rest = ""] = match as string[] as [string, string, string, string, string?];
-  const head = all.length - (match[4] === undefined ? 0 : rest.length + 1);
+  const [, mark, word, keys, rest = ""] = match as string[] as [string, string, string, string, string?];
+  const head = `${mark} ${word}${keys}`.length;
   const id = mark === "*" ? 0 : need(toNumber(mark));
   need(head <= MAX_HEAD && word.length <= MAX_NAME && (!id || WORD.test(word)));
   // A failure begins its body with a code, and a notification with a number.
@@ -123,7 +131,7 @@ function unstuff(body: Uint8Array): Uint8Array {
 const isStuffed = (byte: number) => byte === LF || byte === CR || byte === DLE;
 
 /** @returns whether `KEY=VALUE` is an attribute of the application: its key has a dot */
-export const isAttribute = (text: string) => /^[^; =]+[.][^; =]*=[^; ]+$/.test(text) && LINE.test(`* m;${text}`);
+export const isAttribute = (text: string) => /^[^=; ]*[.][^; ]*$/.test(text) && LINE.test(`* m;${text}`);
 
 /** Writes attributes in a head, but for those that are absent, 0 or empty. */
 export const joinAttributes = (attributes: Record<string, string | number | undefined>) =>
@@ -137,15 +145,19 @@ export const joinAttributes = (attributes: Record<string, string | number | unde
  * @returns undefined if the line would be longer than `maxLine`, or its head than 2,048 bytes
  */
 export function encode(head: string, payload: Uint8Array, maxLine: number): Uint8Array | undefined {
+  if (head.length > MAX_HEAD || payload.length > maxLine) return undefined;
   const line = new Uint8Array(head.length + 2 + 2 * payload.length);
   let to = encoder.encodeInto(head, line).written;
   if (payload.length) line[to++] = SP;
-  for (const byte of payload) {
-    if (isStuffed(byte)) line[to++] = DLE;
-    line[to++] = isStuffed(byte) ? byte ^ 64 : byte;
+  for (let byte of payload) {
+    if (isStuffed(byte)) {
+      line[to++] = DLE;
+      byte ^= 64;
+    }
+    line[to++] = byte;
   }
   line[to++] = LF;
-  return to > maxLine || head.length > MAX_HEAD ? undefined : line.subarray(0, to);
+  return to > maxLine ? undefined : line.subarray(0, to);
 }
 
 /** Joins pieces of bytes. */

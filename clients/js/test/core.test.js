@@ -1,9 +1,20 @@
 // The core by itself: what it does in which moment, without a network and without a system clock.
 import assert from "node:assert/strict";
+import { getEventListeners } from "node:events";
 import { test } from "node:test";
 
+import { Client } from "../dist/client.js";
 import { NotSentError, RefusedError, UnknownError } from "../dist/node.js";
-import { FakeClient, renews, settle } from "./fake.js";
+import { FakeClient, FakeClock, renews, settle } from "./fake.js";
+
+/** Subscribes, and the log is empty. */
+async function subscribe(client, topic, options) {
+  const subscribing = client.subscribe(topic, options);
+  await settle();
+  const id = Number(client.connection.lines.at(-1).split(" ")[0]);
+  await client.says(`${id} ok;epoch=e;next=1;head=0`);
+  return subscribing;
+}
 
 const outcome = (promise) => promise.then((reply) => reply.text(), (error) => error);
 
@@ -273,6 +284,8 @@ test("bad input gets a clear error", async () => {
     client.subscribe("t", { slow: 1 }),
     client.subscribe("t", { window: 2, redeliver: 1 }),
     client.publish("", "x"),
+    client.call("m", "", 5000),
+    client.subscribe("t", () => {}),
   ];
   for (const { reason, value } of await Promise.allSettled(bad)) {
     assert.ok(reason instanceof TypeError, `${value}`);
@@ -294,4 +307,180 @@ test("what came before the end of a subscription is taken first, and the topic i
   await client.fakeClock.advance(2000);
   assert.deepEqual(types, ["message", "message", "end"]);
   assert.deepEqual(client.connection.lines, ["1 /subscribe t"]);
+});
+
+test("in a hidden tab, whose timers run once a minute, a connection stays open while the server answers", async () => {
+  const client = new FakeClient();
+  client.fakeClock.step = 60_000;
+  client.answer = renews(() => "t:e:1");
+  await client.greet();
+  await subscribe(client, "t");
+  await client.fakeClock.advance(3_600_000);
+  assert.equal(client.dials.length, 1);
+  assert.equal(client.state, "open");
+});
+
+test("after close, what is in flight is waited for, and new requests are not sent", async () => {
+  const client = new FakeClient();
+  await client.greet();
+  const topic = await subscribe(client, "t");
+  const call = outcome(client.call("m"));
+  await settle();
+  const closed = client.close();
+  assert.equal(client.state, "closed");
+  const late = await outcome(client.call("m"));
+  assert.ok(late instanceof NotSentError);
+  assert.equal(late.code, "closed");
+  await assert.rejects(client.subscribe("u"), NotSentError);
+  await client.says("* t 1 a", "2 ok one", "3 ok");
+  assert.deepEqual(client.connection.lines, ["1 /subscribe t", "2 m", "3 /quit"]);
+  assert.equal(await call, "one");
+  client.connection.events.end(new Error("closed"));
+  await closed;
+  const types = [];
+  for await (const { type } of topic) types.push(type);
+  assert.deepEqual(types, ["message", "end"]);
+  assert.equal(client.stats.notifications, 0);
+});
+
+test("closing while it connects ends a client, and nobody has to listen", async () => {
+  const client = new FakeClient();
+  const call = outcome(client.call("m"));
+  await client.close();
+  assert.ok(client.connection.closed);
+  assert.ok((await call) instanceof NotSentError);
+  await assert.rejects(client.opened, { code: "closed" });
+  assert.equal(client.fakeClock.timers.size, 0);
+});
+
+test("a subscription that is given up behind one that is being left does not hurt the next one", async () => {
+  const client = new FakeClient();
+  await client.greet();
+  const first = await subscribe(client, "t");
+  first.leave();
+  const abort = new AbortController();
+  const second = outcome(client.subscribe("t", { signal: abort.signal }));
+  abort.abort();
+  assert.ok((await second) instanceof NotSentError);
+  const third = client.subscribe("t");
+  await client.says("2 ok;next=e:1", "3 ok;epoch=e;next=1;head=0", "* t 1 a");
+  assert.deepEqual(client.connection.lines, ["1 /subscribe t", "2 /unsubscribe t", "3 /subscribe t"]);
+  assert.equal((await (await third).next()).value.text(), "a");
+});
+
+test("a payload is text or bytes, and may be changed when the call was made", async () => {
+  const client = new FakeClient();
+  for (const payload of [1, { title: "Loft" }, ["x"], null, true]) {
+    await assert.rejects(client.call("m", payload), { name: "TypeError", message: `bad payload: ${payload}` });
+    await assert.rejects(client.publish("t", payload), TypeError);
+    assert.throws(() => client.stream("m", payload), TypeError);
+  }
+  const bytes = new Uint8Array([97]);
+  void outcome(client.call("m", bytes));
+  bytes[0] = 98;
+  await client.greet();
+  assert.deepEqual(client.connection.lines, ["1 m a"]);
+});
+
+test("a transport that cannot be made ends the client, with the reason", async () => {
+  const cause = new Error("insecure");
+  const client = new Client(["a"], {}, () => { throw cause; }, new FakeClock());
+  await assert.rejects(client.opened, cause);
+  assert.equal(await client.closed, cause);
+  assert.equal((await outcome(client.call("m"))).code, "closed");
+  assert.equal(client.clock.timers.size, 0);
+});
+
+test("many messages that come again, and were acknowledged meanwhile, are skipped", async () => {
+  const client = new FakeClient();
+  const count = 20_000;
+  const messages = Array.from({ length: count }, (_, n) => `* t ${n + 1}`);
+  await client.greet();
+  const topic = await subscribe(client, "t", { window: count + 1, redeliver: true });
+  await client.says(...messages);
+  for (let n = 0; n < count; n++) await topic.next();
+  client.connection.events.end(new Error("lost"));
+  await client.fakeClock.advance(300);
+  await client.greet();
+  await client.says("2 ok;epoch=e;next=1;head=20001", ...messages, `* t ${count + 1} last`);
+  topic.ack(`e:${count + 1}`);
+  const { value } = await topic.next();
+  assert.equal(value.text(), "last");
+});
+
+test("a connection that takes nothing is given up when too many lines wait", async () => {
+  const errors = [];
+  const client = new FakeClient({ onEvent: ({ error }) => errors.push(error?.code) });
+  await client.greet();
+  client.connection.takes = false;
+  void outcome(client.call("m"));
+  await settle();
+  for (let n = 0; n < 33_000; n++) void outcome(client.subscribe(`${n}-${"x".repeat(120)}`));
+  await settle();
+  assert.ok(client.connection.closed);
+  assert.ok(errors.includes("blocked"), `${errors}`);
+  client.abort();
+});
+
+test("of requests and subscriptions that have ended, nothing is left", async () => {
+  const client = new FakeClient();
+  const { signal } = new AbortController();
+  await client.greet();
+  const timers = client.fakeClock.timers.size;
+  const call = client.call("m", "", { signal });
+  const failed = outcome(client.call("m", "", { signal }));
+  await settle();
+  await client.says("1 ok", "2 err bad");
+  await Promise.all([call, failed]);
+  const stream = client.stream("s", "", { signal });
+  await settle();
+  await client.says("3 more a", "3 more b");
+  await assert.rejects(async () => {
+    for await (const item of stream) throw new Error(item.text());
+  }, { message: "a" });
+  await client.says("3 cut cancelled");
+  const topic = await subscribe(client, "t", { signal });
+  assert.equal(getEventListeners(signal, "abort").length, 1);
+  const both = [topic.next(), topic.next()];
+  await client.says("* t 1 a", "* t 2 b");
+  assert.deepEqual((await Promise.all(both)).map(({ value }) => value.text()), ["a", "b"]);
+  const waits = topic.next();
+  assert.deepEqual(await topic.return(), { value: undefined, done: true });
+  assert.deepEqual(await waits, { value: undefined, done: true });
+  await client.says("5 ok;next=e:3");
+  assert.equal(getEventListeners(signal, "abort").length, 0);
+  assert.equal(client.fakeClock.timers.size, timers);
+  assert.deepEqual([client.requests.size, client.cursors.size, client.current.table.size, client.bytes], [0, 0, 0, 0]);
+});
+
+test("an option that is no AbortSignal is an error at once, and leaves no timer", async () => {
+  const client = new FakeClient();
+  const timers = client.fakeClock.timers.size;
+  await assert.rejects(client.call("m", "", { signal: new AbortController() }), TypeError);
+  assert.equal(client.fakeClock.timers.size, timers);
+});
+
+test("what was not taken is dropped when a subscription is left, and its end, too", async () => {
+  const client = new FakeClient();
+  await client.greet();
+  const topic = await subscribe(client, "t");
+  await client.says("* t 1 a", "* /end t closed e:2");
+  assert.deepEqual(await topic.return(), { value: undefined, done: true });
+  assert.deepEqual(await topic.next(), { value: undefined, done: true });
+});
+
+test("events come in the order of what they tell", async () => {
+  const events = [];
+  const client = new FakeClient({ onEvent: ({ type }) => events.push(type) });
+  await client.greet();
+  client.connection.events.end(new Error("lost"));
+  await client.fakeClock.advance(300);
+  client.connection.events.end(new Error("refused"));
+  await client.fakeClock.advance(1000);
+  await client.greet();
+  await client.says("* /bye shutdown");
+  client.connection.events.end(new Error("closed"));
+  await client.close();
+  const expected = ["open", "lost", "waiting", "lost", "waiting", "open", "bye", "waiting", "lost", "end"];
+  assert.deepEqual(events, expected);
 });

@@ -7,9 +7,12 @@ export const HELLO = "* /hello;version=1;max-line=65535;in-flight=2;lease=60;idl
 export class FakeClock {
   time = 0;
   timers = new Set();
+  /** Timers run at multiples of this only. */
+  step = 0;
   now = () => this.time;
   set = (run, delay) => {
-    const timer = { at: this.time + delay, run };
+    const at = this.time + delay;
+    const timer = { at: this.step ? Math.ceil(at / this.step) * this.step : at, run };
     this.timers.add(timer);
     return timer;
   };

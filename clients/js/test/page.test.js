@@ -145,3 +145,77 @@ test("what is missed is a visible gap, and the list is complete again", async (t
   assert.equal(await tab.locator(".gap").count(), 1);
   assert.deepEqual(errors, []);
 });
+
+test("after a restart without a store, offers that are gone leave the list", async (t) => {
+  const { server, proxy, cut, client, tabs: [tab], errors } = await startAll(t);
+  await client.call("offers.add", draft("Gone"));
+  await offer(tab, "Gone").waitFor();
+  cut();
+  await server.stop("SIGKILL");
+  const next = await startServer();
+  t.after(() => next.stop());
+  proxy.lead(next.port);
+  await tab.evaluate(() => dispatchEvent(new Event("online")));
+  await tab.locator(".gap", { hasText: "the server began anew" }).waitFor();
+  await offer(tab, "Gone").waitFor({ state: "detached" });
+  assert.ok((await titles(tab)).length > 0);
+  assert.deepEqual(errors, []);
+});
+
+test("the page is used by keyboard; focus and open details stay; changes are announced", async (t) => {
+  const { server, proxy, cut, client, tabs: [tab], errors } = await startAll(t, "--retain", "1");
+  const said = (text) => tab.getByRole("status").filter({ hasText: text }).waitFor();
+  const focused = () => tab.evaluate(() => document.activeElement.name ?? document.activeElement.textContent);
+  await tab.keyboard.press("Tab");
+  assert.equal(await focused(), "title");
+  await tab.keyboard.type("Mill");
+  await tab.keyboard.press("Tab");
+  await tab.keyboard.type("700");
+  await tab.keyboard.press("Enter");
+  await said("Added as number");
+  await said("New: Mill, 700 €");
+  assert.equal(await focused(), "rent");
+
+  const summary = offer(tab, "Mill").locator("summary");
+  await summary.focus();
+  await tab.keyboard.press("Enter");
+  await offer(tab, "Mill").locator(".more", { hasText: "nothing more is known" }).waitFor();
+  cut();
+  await said("connection lost");
+  for (let n = 1; n <= 3; n++) await client.call("offers.add", draft(`Flat ${n}`));
+  proxy.lead(server.port);
+  await tab.evaluate(() => dispatchEvent(new Event("online")));
+  await offer(tab, "Flat 3").waitFor();
+  assert.equal(await offer(tab, "Mill").getAttribute("open"), "");
+  assert.equal(await summary.evaluate((node) => node === document.activeElement), true);
+  assert.deepEqual(errors, []);
+});
+
+test("a narrow window shows long titles, and titles from right to left", async (t) => {
+  const { client, tabs: [tab] } = await startAll(t);
+  await tab.setViewportSize({ width: 320, height: 600 });
+  const [long, hebrew] = ["W".repeat(200), "דירה (2) ליד הנהר"];
+  for (const title of [long, hebrew]) await client.call("offers.add", draft(title));
+  await offer(tab, hebrew).waitFor();
+  assert.ok((await tab.evaluate(() => document.documentElement.scrollWidth)) <= 320);
+  const direction = (title) => tab.getByText(title, { exact: true }).evaluate((node) => getComputedStyle(node).direction);
+  assert.deepEqual([await direction(long), await direction(hebrew)], ["ltr", "rtl"]);
+});
+
+test("while the server is away for long, the list gets no lines about it", async (t) => {
+  const server = await startServer();
+  t.after(() => server.stop());
+  const context = await browser.newContext();
+  t.after(() => context.close());
+  const tab = await context.newPage();
+  await tab.clock.install();
+  let attempts = 0;
+  await tab.routeWebSocket(server.webSocket, (socket) => {
+    attempts++;
+    void socket.close();
+  });
+  await tab.goto(server.webSocket.replace("ws:", "http:").replace("bellwire", ""));
+  while (attempts < 15) await tab.clock.runFor(30_000);
+  assert.equal(await tab.locator("#offers li").count(), 0);
+  assert.match(await tab.locator("#state").textContent(), /^no connection; next attempt at /);
+});

@@ -4,6 +4,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect as connectTcp, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
 import { after, before, test } from "node:test";
 import { createServer as createTlsServer } from "node:tls";
 
@@ -101,7 +102,8 @@ test("a WebSocket server that does not echo the subprotocol is refused", async (
 });
 
 test("a WebSocket message of text, or of half a line, ends the connection", async (t) => {
-  for (const cut of [(bytes) => [bytes.toString()], (bytes) => [bytes.subarray(0, 20), bytes.subarray(20)]]) {
+  const texts = [(bytes) => [bytes.toString()], () => ["99999999999"]];
+  for (const cut of [...texts, (bytes) => [bytes.subarray(0, 20), bytes.subarray(20)]]) {
     const bridge = await startBridge(server.address, { cut });
     t.after(() => bridge.stop());
     const options = { WebSocket, reconnect: false };
@@ -109,8 +111,11 @@ test("a WebSocket message of text, or of half a line, ends the connection", asyn
   }
 });
 
-test("a WebSocket URL with a password is refused", () => {
+test("a wrong WebSocket URL is refused", () => {
   assert.throws(() => connectBrowser("ws://token:secret@localhost/", { WebSocket }), /bad WebSocket URL/);
+  assert.throws(() => connectBrowser("/bellwire", { WebSocket }), /bad WebSocket URL/);
+  assert.throws(() => connectBrowser("ws://a b/", { WebSocket }), TypeError);
+  assert.throws(() => connect("ws://localhost:99999/", { WebSocket }), TypeError);
 });
 
 test("a subscription goes on after a lost connection, and misses nothing", async (t) => {
@@ -223,6 +228,24 @@ test("10,000 calls at once all get their own reply", async () => {
   await use(connect(server.address), async (client) => {
     const calls = Array.from({ length: 10_000 }, () => client.call("random", "1"));
     for (const reply of await Promise.all(calls)) assert.equal(reply.json(), 0);
+  });
+});
+
+test("a server that stops reading for a while gets everything in the end", async (t) => {
+  const sockets = [];
+  const slow = createServer({ pauseOnConnect: true }, (socket) => {
+    socket.on("error", () => {});
+    socket.write("* /hello;version=1\n");
+    createInterface({ input: socket }).on("line", (line) => socket.write(`${line.split(" ")[0]} ok\n`));
+    sockets.push(socket.pause());
+  });
+  await new Promise((resolve) => slow.listen(0, "127.0.0.1", resolve));
+  t.after(() => slow.close());
+  await use(connect(`127.0.0.1:${slow.address().port}`), async (client) => {
+    const calls = Array.from({ length: 400 }, () => client.call("m", "x".repeat(60_000)));
+    while (!client.current?.blocked) await new Promise(setImmediate);
+    sockets[0].resume();
+    await Promise.all(calls);
   });
 });
 

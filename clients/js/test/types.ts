@@ -30,6 +30,8 @@ export async function everything(): Promise<void> {
   await node.closed;
 }
 
+export const passOn = (signal?: AbortSignal) => browser.call("m", "", { signal });
+
 // @ts-expect-error a payload is text or bytes
 void browser.call("m", 5);
 // @ts-expect-error there is no such option
