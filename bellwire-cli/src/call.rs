@@ -39,8 +39,7 @@ pub(crate) struct CallArgs {
     /// Takes the reply as a stream, and prints each item on a line
     #[arg(long, short)]
     stream: bool,
-    /// How long the reply may take, as in 250ms, 5s or 2m; connecting may take no longer than that
-    /// either [default: 30s; a stream has no limit]
+    /// How long the reply may take, as in 250ms, 5s or 2m [default: 30s; a stream has no limit]
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     deadline: Option<Duration>,
     /// An attribute of the application; its key has a dot
@@ -78,11 +77,10 @@ fn parse_attribute(text: &str) -> Result<(String, String), String> {
     }
 }
 
-pub(crate) async fn run(mut args: CallArgs) -> Result<ExitCode, Failed> {
+pub(crate) async fn run(args: CallArgs) -> Result<ExitCode, Failed> {
     if args.payload.as_deref() == Some("-") {
         args.target.leave_stdin_to("the payload")?;
     }
-    args.target.connect_within(args.deadline);
     let target = args.target.resolve()?;
     let payload = payload::read(args.payload.clone()).await?;
     if args.json {

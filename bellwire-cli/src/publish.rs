@@ -67,13 +67,12 @@ pub(crate) fn parse_topic(text: &str) -> Result<String, String> {
     Topic::new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
-pub(crate) async fn run(mut args: PublishArgs) -> Result<ExitCode, Failed> {
+pub(crate) async fn run(args: PublishArgs) -> Result<ExitCode, Failed> {
     match (args.lines, args.payload.as_deref()) {
         (true, _) => args.target.leave_stdin_to("the lines")?,
         (false, Some("-")) => args.target.leave_stdin_to("the payload")?,
         _ => {}
     }
-    args.target.connect_within(args.deadline);
     let target = args.target.resolve()?;
     let payload = payload::read(args.payload.clone()).await?;
     let mut stop = Stop::new().map_err(Failed::other)?;

@@ -43,7 +43,7 @@ async fn time_limit_fails_only_if_messages_are_missing() {
     let server = TestServer::start().await;
     let cli = Cli::at(&server.address);
     server.publish("news", 1..=1).await;
-    let all = ["listen", "news", "--last", "1", "-W", "100ms"];
+    let all = ["listen", "news", "--last", "1", "-W", "2s"];
     assert_eq!(cli.run(&all).await.code, 0);
     let missing = cli.run(&[&all[..], &["-C", "2"]].concat()).await;
     missing.failed(8, &["1 of 2 messages", "-W"]);
@@ -157,6 +157,4 @@ async fn time_limit_covers_the_connecting() {
     let cli = Cli::at(&silent.local_addr().expect("an address").to_string());
     let arguments = ["listen", "news", "-C", "1", "-W", "100ms", "--connect-timeout", "1h"];
     cli.run(&arguments).await.failed(6, &["accepted the connection", "--tls", "ws://"]);
-    let arguments = ["call", "echo", "--deadline", "100ms", "--connect-timeout", "1h"];
-    cli.run(&arguments).await.failed(6, &["accepted the connection"]);
 }
