@@ -16,7 +16,7 @@ const PUBLIC = [
 ];
 /** Classes of the system that the client uses, and what it uses of classes that Node lacks. */
 const SYSTEM = [
-  Object, Function, Array, Uint8Array, Map, Set, Promise, String, Number, RegExp, Error, Math, JSON, Symbol, URL,
+  Object, Function, Array, ArrayBuffer, Uint8Array, Map, Set, Promise, String, Number, RegExp, Error, Math, JSON, Symbol, URL,
   TextDecoder, TextEncoder, AbortSignal, EventTarget,
 ];
 const WEB_SOCKET =
