@@ -396,7 +396,7 @@ test("many messages that come again, and were acknowledged meanwhile, are skippe
   const count = 20_000;
   const messages = Array.from({ length: count }, (_, n) => `* t ${n + 1}`);
   await client.greet();
-  const topic = await subscribe(client, "t", { window: count + 1, redeliver: true });
+  const topic = await subscribe(client, "t", { window: count + 1, bufferMessages: count + 1, redeliver: true });
   await client.says(...messages);
   for (let n = 0; n < count; n++) await topic.next();
   client.connection.events.end(new Error("lost"));
