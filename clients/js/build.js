@@ -79,7 +79,7 @@ function shortNames() {
   const { names, classes } = members();
   const count = (name) => text.split(new RegExp(`\\b${name}\\b`)).length;
   const internal = [...names].filter((name) => /^\w+$/.test(name) && !reserved.has(name)).sort((a, b) => count(b) - count(a));
-  const letters = [..."sthienorcaudlfwpymbvgkxzqjABCDEFGHIJKLMNOPQRSTUVWXYZ"];
+  const letters = [..."trfleBopwsydhgcviubzxjamqkAnCDEFGHIJKLMNOPQRSTUVWXYZ"];
   const all = [...letters, ...letters.map((letter) => `_${letter}`)];
   const short = new Map();
   const meet = (one, other) => {
