@@ -16,7 +16,7 @@ const PUBLIC = [
 ];
 /** Classes of the system that the client uses, and what it uses of classes that Node lacks. */
 const SYSTEM = [
-  Object, Function, Array, Uint8Array, Map, Set, Promise, String, Number, RegExp, Error, Math, JSON, Symbol, URL,
+  Object, Function, Array, ArrayBuffer, Uint8Array, Map, Set, Promise, String, Number, RegExp, Error, Math, JSON, Symbol, URL,
   TextDecoder, TextEncoder, AbortSignal, EventTarget,
 ];
 const WEB_SOCKET =
@@ -79,7 +79,7 @@ function shortNames() {
   const { names, classes } = members();
   const count = (name) => text.split(new RegExp(`\\b${name}\\b`)).length;
   const internal = [...names].filter((name) => /^\w+$/.test(name) && !reserved.has(name)).sort((a, b) => count(b) - count(a));
-  const letters = [..."sthienorcaudlfwpymbvgkxzqjABCDEFGHIJKLMNOPQRSTUVWXYZ"];
+  const letters = [..."trfleBopwsydhgcviubzxjamqkAnCDEFGHIJKLMNOPQRSTUVWXYZ"];
   const all = [...letters, ...letters.map((letter) => `_${letter}`)];
   const short = new Map();
   const meet = (one, other) => {

@@ -120,7 +120,7 @@ export class Subscription extends Cursor {
 
   /** @internal Too much waits to be taken. */
   get isFull() {
-    const { bufferBytes = 1 << 20, bufferMessages = 32_768 } = this.options;
+    const { bufferBytes = 1 << 20, bufferMessages = 8192 } = this.options;
     return this.bytes > bufferBytes || this.items.length > bufferMessages;
   }
 

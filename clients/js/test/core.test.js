@@ -100,6 +100,31 @@ test("the pauses before attempts to connect grow, and are random", async () => {
   });
 });
 
+test("the pause before an attempt is from 10 to 100 % of its window", async (t) => {
+  for (const [random, pause] of [[0, 25], [0.5, 137.5], [0.999, 249.775]]) {
+    t.mock.method(Math, "random", () => random);
+    const client = new FakeClient();
+    client.connection.events.end(new Error("refused"));
+    await client.fakeClock.advance(pause - 0.1);
+    assert.equal(client.dials.length, 1, `${random}`);
+    await client.fakeClock.advance(0.2);
+    assert.equal(client.dials.length, 2, `${random}`);
+    t.mock.restoreAll();
+    client.abort();
+  }
+});
+
+test("a line that is longer than the client reads closes the connection, and one that is not is read", async () => {
+  // The LF counts.
+  for (const [length, closed] of [[2_047, false], [2_048, true]]) {
+    const client = new FakeClient({ maxLine: 2_048 });
+    await client.greet();
+    await client.says(`* unknown 1 ${"x".repeat(length - 12)}`);
+    assert.equal(client.connection.closed, closed, `${length}`);
+    client.abort();
+  }
+});
+
 test("the retry of a bye holds for its address only", async () => {
   const client = new FakeClient({}, ["a", "b"]);
   await client.greet();
@@ -393,16 +418,16 @@ test("a transport that cannot be made ends the client, with the reason", async (
 
 test("many messages that come again, and were acknowledged meanwhile, are skipped", async () => {
   const client = new FakeClient();
-  const count = 20_000;
+  const count = 12_000;
   const messages = Array.from({ length: count }, (_, n) => `* t ${n + 1}`);
   await client.greet();
-  const topic = await subscribe(client, "t", { window: count + 1, redeliver: true });
+  const topic = await subscribe(client, "t", { window: count + 1, bufferMessages: count + 1, redeliver: true });
   await client.says(...messages);
   for (let n = 0; n < count; n++) await topic.next();
   client.connection.events.end(new Error("lost"));
   await client.fakeClock.advance(300);
   await client.greet();
-  await client.says("2 ok;epoch=e;next=1;head=20001", ...messages, `* t ${count + 1} last`);
+  await client.says(`2 ok;epoch=e;next=1;head=${count + 1}`, ...messages, `* t ${count + 1} last`);
   topic.ack(`e:${count + 1}`);
   const { value } = await topic.next();
   assert.equal(value.text(), "last");

@@ -41,7 +41,9 @@ async function everything(client) {
   const added = await client.call("offers.add", draft("Loft"));
   const { id } = added.json();
   assert.deepEqual((await offers.next()).value.json(), { id });
-  assert.equal((await client.call("offers.get", String(id))).json().title, "Loft");
+  for (const payload of [String(id), Buffer.from(String(id))]) {
+    assert.equal((await client.call("offers.get", payload)).json().title, "Loft");
+  }
   await assert.rejects(client.call("offers.get", "99999"), { name: "FailedError", code: "not-found" });
   const refusal = { name: "RefusedError", code: "unknown-method", mayHaveRun: false };
   await assert.rejects(client.call("nosuch"), refusal);

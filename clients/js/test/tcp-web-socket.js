@@ -4,13 +4,10 @@ import { connect } from "node:net";
 import { Lines } from "../dist/lines.js";
 
 export class TcpWebSocket {
-  protocol = "bellwire.v1";
-
   constructor(url) {
     const { hostname, port } = new URL(url);
     const lines = new Lines(1 << 17);
     this.socket = connect({ host: hostname, port: Number(port), noDelay: true });
-    this.socket.on("connect", () => this.onopen({}));
     this.socket.on("data", (bytes) => {
       // A line without an end is passed on as it is once it is longer than any line may be.
       const whole = lines.push(bytes) ?? new Uint8Array(1);
