@@ -27,6 +27,9 @@
 #[macro_use]
 #[path = "shared/print.rs"]
 mod print;
+#[cfg(feature = "ws")]
+#[path = "shared/axum_ws.rs"]
+mod adapter;
 #[path = "offers/file.rs"]
 mod file;
 #[path = "offers/follow.rs"]

@@ -2,20 +2,12 @@
 
 use std::{io, net::SocketAddr};
 
-use axum::{
-    body::Body,
-    extract::{ConnectInfo, Request, State},
-    http::{StatusCode, header, response},
-    response::{IntoResponse, Response},
-    routing::get,
-};
+use axum::{http::header, response::IntoResponse, routing::get};
 use bellwire::ws::{self, WsConfig};
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-type Io = TokioIo<Upgraded>;
-type Upgrades = ws::Upgrades<Io>;
+use crate::adapter::{self, Io};
+
 /// The listener of the WebSockets that come to the page's server.
 pub(crate) type PageListener = ws::UpgradedListener<Io>;
 
@@ -44,7 +36,7 @@ impl Http {
             .route("/style.css", get(async || file(CSS)))
             .route("/page.js", get(async || file(PAGE)))
             .route("/bellwire.min.js", get(async || file(CLIENT)))
-            .route("/bellwire", get(upgrade))
+            .route("/bellwire", get(adapter::upgrade))
             .with_state(upgrades);
         Ok((Self { listener: TcpListener::bind(address).await?, app }, connections))
     }
@@ -69,38 +61,4 @@ fn file((kind, text): (&'static str, &'static str)) -> impl IntoResponse {
         (header::CACHE_CONTROL, "no-cache"),
     ];
     (headers, text)
-}
-
-/// Checks the request, answers it, and passes the connection on to bellwire.
-async fn upgrade(
-    State(upgrades): State<Upgrades>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    request: Request,
-) -> Response {
-    let headers = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-    match upgrades.check(headers) {
-        Ok(accepted) => {
-            let response = respond(StatusCode::SWITCHING_PROTOCOLS, accepted.headers());
-            // The connection is bellwire's once the response is written.
-            tokio::spawn(async move {
-                if let Ok(io) = hyper::upgrade::on(request).await {
-                    let _ = upgrades.accept(TokioIo::new(io), peer).await;
-                }
-            });
-            response.body(Body::empty())
-        }
-        Err(refusal) => {
-            let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST);
-            respond(status, refusal.headers().iter().copied()).body(format!("{refusal}\n").into())
-        }
-    }
-    .expect("the headers are valid")
-}
-
-fn respond<'a>(
-    status: StatusCode,
-    headers: impl IntoIterator<Item = (&'static str, &'a str)>,
-) -> response::Builder {
-    let response = Response::builder().status(status);
-    headers.into_iter().fold(response, |response, (name, value)| response.header(name, value))
 }
