@@ -1,8 +1,11 @@
 // The testee of the conformance kit: it takes commands on stdin and reports events on stdout, as
 // conformance/TESTEE.md describes. `npm test` builds the client and runs the kit with it.
 //
-// With the argument `min` it tests the minified build for browsers, whose WebSockets are TCP connections here.
+// With the argument `min` it tests the minified build for browsers. For addresses without `ws://` its WebSockets are TCP
+// connections then.
 import { createInterface } from "node:readline";
+
+import WebSocket from "ws";
 
 import { TcpWebSocket } from "./test/tcp-web-socket.js";
 
@@ -14,7 +17,7 @@ const { FailedError, NotSentError, RefusedError, connect } = await import(
 
 const ABILITIES =
   "testee L3 ack-by-hand addresses after attributes auth cancel counts deadline from in-flight keys max-line " +
-  "methods one-way pause probe publish redeliver repeat resend resubscribe strict streams window";
+  "methods one-way pause probe publish redeliver repeat resend resubscribe strict streams window ws";
 
 /** @type {import("./dist/node.js").Client} */
 let client;
@@ -58,12 +61,14 @@ const commands = {
   async connect({ options, next, rest, number }) {
     const reconnects = "reconnect" in options;
     const addresses = [];
-    while (rest().length) addresses.push(isMinified ? `ws://${next()}` : next());
+    while (rest().length) addresses.push(next());
+    const isWeb = addresses[0].startsWith("ws://");
+    const isBridged = isMinified && !isWeb;
     const [, scheme, token] = /^([^:]*):(.*)$/.exec(options.auth ?? "") ?? [];
     let wasOpen = false;
-    client = connect(addresses, {
+    client = connect(isBridged ? addresses.map((address) => `ws://${address}`) : addresses, {
       reconnect: reconnects,
-      ...(isMinified ? { WebSocket: TcpWebSocket } : {}),
+      WebSocket: isBridged ? TcpWebSocket : WebSocket,
       strict: "strict" in options,
       ...number("probe"),
       ...("max-line" in options ? { maxLine: Number(options["max-line"]) } : {}),

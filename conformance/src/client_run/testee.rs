@@ -126,4 +126,4 @@ impl Testee {
 }
 
 /// How long a testee may take to start, or longer if the patience is.
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(60);
