@@ -55,7 +55,20 @@ case $built in
 esac
 export OFFERS_SERVER="$built/examples/offers_server"
 export BELLWIRE_CONFORMANCE="$built/bellwire-conformance"
-clients/python/test.sh
-clients/twisted/test.sh
-clients/js/test.sh
+# Two sides by side. The Twisted client installs the one for Python, so these two come one after the other.
+log=$(mktemp)
+js=
+trap 'if [ -n "$js" ]; then kill "$js"; fi; rm -f "$log"' EXIT
+echo 'scripts/test.sh: clients/js/test.sh runs at the same time, and is shown last'
+clients/js/test.sh > "$log" 2>&1 &
+js=$!
+failed=
+clients/python/test.sh && clients/twisted/test.sh || failed=yes
+wait "$js" || failed=yes
+js=
+cat "$log"
+if [ -n "$failed" ]; then
+  echo 'scripts/test.sh: tests of the clients fail' >&2
+  exit 1
+fi
 echo 'scripts/test.sh: all tests pass'
