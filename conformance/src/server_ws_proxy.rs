@@ -32,6 +32,28 @@ pub enum Part {
 /// What becomes of a part.
 pub type Act = fn(End, Part) -> Vec<Part>;
 
+/// Changes the lines of a head from the end `of`. Other parts stay as they are.
+pub(crate) fn change_head(
+    of: End,
+    from: End,
+    part: Part,
+    change: fn(&mut Vec<String>),
+) -> Vec<Part> {
+    match part {
+        Part::Head(head) if from == of => {
+            let mut lines: Vec<_> = head.split("\r\n").map(str::to_owned).collect();
+            change(&mut lines);
+            vec![Part::Head(lines.join("\r\n"))]
+        }
+        part => vec![part],
+    }
+}
+
+/// Removes the lines that begin with `name`, which is in lower case.
+pub(crate) fn remove_line(lines: &mut Vec<String>, name: &str) {
+    lines.retain(|line| !line.to_ascii_lowercase().starts_with(name));
+}
+
 /// Accepts connections for ever, and gives each a connection to the server at `target`.
 pub async fn serve(listener: TcpListener, target: SocketAddr, act: Act) {
     let mut connections = JoinSet::new();

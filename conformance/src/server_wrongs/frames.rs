@@ -2,7 +2,7 @@
 
 use crate::{
     frame::{CLOSE, FIN, Frame, PING, PONG},
-    server_ws_proxy::{End, Part},
+    server_ws_proxy::{End, Part, change_head, remove_line},
 };
 
 /// A mistake in what the client has sent, as the server takes it.
@@ -24,46 +24,30 @@ fn server(from: End, part: Part, change: fn(Frame) -> Vec<Frame>) -> Vec<Part> {
     }
 }
 
-/// A mistake in the head of a request or of a response.
-fn head(of: End, from: End, part: Part, change: fn(&mut Vec<String>)) -> Vec<Part> {
-    match part {
-        Part::Head(head) if from == of => {
-            let mut lines: Vec<_> = head.split("\r\n").map(str::to_owned).collect();
-            change(&mut lines);
-            vec![Part::Head(lines.join("\r\n"))]
-        }
-        part => vec![part],
-    }
-}
-
-fn remove(lines: &mut Vec<String>, name: &str) {
-    lines.retain(|line| !line.to_ascii_lowercase().starts_with(name));
-}
-
 pub(super) fn ask_for_it(from: End, part: Part) -> Vec<Part> {
-    head(End::Client, from, part, |lines| {
-        remove(lines, "sec-websocket-protocol:");
+    change_head(End::Client, from, part, |lines| {
+        remove_line(lines, "sec-websocket-protocol:");
         lines.insert(1, "Sec-WebSocket-Protocol: bellwire.v1".to_owned());
     })
 }
 
 pub(super) fn echo_nothing(from: End, part: Part) -> Vec<Part> {
-    head(End::Server, from, part, |lines| remove(lines, "sec-websocket-protocol:"))
+    change_head(End::Server, from, part, |lines| remove_line(lines, "sec-websocket-protocol:"))
 }
 
 pub(super) fn compress(from: End, part: Part) -> Vec<Part> {
-    head(End::Server, from, part, |lines| {
+    change_head(End::Server, from, part, |lines| {
         lines.insert(1, "Sec-WebSocket-Extensions: permessage-deflate".to_owned());
     })
 }
 
 pub(super) fn forget_origin(from: End, part: Part) -> Vec<Part> {
-    head(End::Client, from, part, |lines| remove(lines, "origin:"))
+    change_head(End::Client, from, part, |lines| remove_line(lines, "origin:"))
 }
 
 /// A port is what follows the last colon of an origin.
 pub(super) fn forget_port(from: End, part: Part) -> Vec<Part> {
-    head(End::Client, from, part, |lines| {
+    change_head(End::Client, from, part, |lines| {
         let host = lines.iter().find_map(|line| line.strip_prefix("Host: ")).unwrap_or_default();
         let (name, host) = (host.split(':').next().unwrap_or_default(), host.to_owned());
         let origin = format!("Origin: http://{name}");

@@ -5,7 +5,7 @@ use super::{Mistake, keep};
 use crate::{
     client_wrong::memory::Lane::Event,
     frame::{CLOSE, FIN, Frame, PONG},
-    server_ws_proxy::{Act, End, Part},
+    server_ws_proxy::{Act, End, Part, change_head, remove_line},
 };
 
 /// A mistake that is made with parts, and not with lines.
@@ -38,19 +38,23 @@ pub(super) const MISTAKES: &[Mistake] = &[
 pub(in crate::client_wrong) fn act(name: &str) -> Act {
     match name {
         "asks-for-no-subprotocol" => |end, part| {
-            head(End::Client, end, part, |lines| remove(lines, "sec-websocket-protocol:"))
+            change_head(End::Client, end, part, |lines| {
+                remove_line(lines, "sec-websocket-protocol:")
+            })
         },
         "takes-any-subprotocol" => |end, part| {
-            head(End::Server, end, part, |lines| {
-                remove(lines, "sec-websocket-protocol:");
+            change_head(End::Server, end, part, |lines| {
+                remove_line(lines, "sec-websocket-protocol:");
                 lines.insert(1, "Sec-WebSocket-Protocol: bellwire.v1".to_owned());
             })
         },
         "takes-extensions" => |end, part| {
-            head(End::Server, end, part, |lines| remove(lines, "sec-websocket-extensions:"))
+            change_head(End::Server, end, part, |lines| {
+                remove_line(lines, "sec-websocket-extensions:")
+            })
         },
         "has-its-credentials-in-the-path" => |end, part| {
-            head(End::Client, end, part, |lines| {
+            change_head(End::Client, end, part, |lines| {
                 lines[0] = lines[0].replacen(" HTTP", "?token=secret HTTP", 1);
             })
         },
@@ -111,19 +115,4 @@ fn frame(of: End, end: End, part: Part, change: fn(&mut Frame)) -> Vec<Part> {
         }
         part => vec![part],
     }
-}
-
-fn head(of: End, end: End, part: Part, change: fn(&mut Vec<String>)) -> Vec<Part> {
-    match part {
-        Part::Head(head) if end == of => {
-            let mut lines: Vec<_> = head.split("\r\n").map(str::to_owned).collect();
-            change(&mut lines);
-            vec![Part::Head(lines.join("\r\n"))]
-        }
-        part => vec![part],
-    }
-}
-
-fn remove(lines: &mut Vec<String>, name: &str) {
-    lines.retain(|line| !line.to_ascii_lowercase().starts_with(name));
 }
