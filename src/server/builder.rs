@@ -210,10 +210,9 @@ impl<L: Listener> Server<L> {
     /// stream of JSON objects. The first one has the `kind` `server` and the fields of
     /// [`ServerStats`](crate::ServerStats), with the bounds `buffered_bytes_total` and
     /// `retained_bytes_total`. Then come sessions, the slowest first, with the fields of
-    /// [`SessionStats`](crate::SessionStats). Then come topics of [`MemoryTopics`], those with most
-    /// messages since their log began first: `topic`, `epoch`, `next`, `retained_bytes` and
-    /// `subscribers`. Other stores do not list their topics, and `lists_topics` of the server is
-    /// `false`. Durations are in milliseconds, and their names end with `_ms`. Later versions may add
+    /// [`SessionStats`](crate::SessionStats). Then come the topics of
+    /// [`ServerHandle::topics`](crate::ServerHandle::topics), those with most messages since their
+    /// log began first: `topic`, `epoch`, `next`, `retained_bytes` and `subscribers`. Durations are in milliseconds, and their names end with `_ms`. Later versions may add
     /// fields and kinds.
     ///
     /// A call takes time in proportion to the number of connections and topics. It locks each topic

@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-#[cfg(feature = "stats-method")]
-use crate::topic::TopicFigures;
 use crate::{
     guard::guarded,
     server::{
@@ -13,7 +11,7 @@ use crate::{
         stats::{ServerStats, Totals},
     },
     sync::Arc,
-    topic::{MemoryTopics, Publisher},
+    topic::{MemoryTopics, Publisher, TopicStats},
 };
 
 /// Shows the state of a server, before, while and after it serves; cheap to clone.
@@ -67,13 +65,24 @@ impl ServerHandle {
         self.sessions.add_to(&mut stats);
         stats
     }
-}
 
-impl ServerHandle {
-    /// The topics in memory that have a log.
-    #[cfg(feature = "stats-method")]
-    pub(super) fn topic_figures(&self) -> Vec<TopicFigures> {
-        self.memory.figures()
+    /// The topics that have a log, in no particular order, with what the store holds of each. This
+    /// takes time in proportion to them. [`MemoryTopics`] and the store in a file list all of them,
+    /// and the store in Redis those that have subscribers at this server. A store of another crate
+    /// may list none.
+    ///
+    /// ```
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = bellwire::Server::bind("127.0.0.1:0").await?;
+    /// server.publisher().publish("offers", "one").await?;
+    /// for topic in server.handle().topics() {
+    ///     println!("{}: {} subscribers, at {}", topic.topic, topic.subscribers, topic.end);
+    /// }
+    /// # Ok(()) }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+    /// ```
+    pub fn topics(&self) -> Vec<TopicStats> {
+        guarded(|| self.publisher.store().topic_stats()).unwrap_or_default()
     }
 
     /// The open sessions, in no particular order; takes time in proportion to them. It includes

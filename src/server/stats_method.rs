@@ -20,7 +20,7 @@ use crate::{
         session::Session,
         stats::ServerStats,
     },
-    topic::TopicFigures,
+    topic::TopicStats,
 };
 
 /// The method that [`Server::stats_method`](crate::Server::stats_method) adds.
@@ -103,8 +103,6 @@ struct ServerItem {
     retained_bytes_total: usize,
     longest_lag_ms: u64,
     topics: usize,
-    /// Whether the store has named its topics.
-    lists_topics: bool,
     accepted: u64,
     refused: u64,
     started: u64,
@@ -153,9 +151,8 @@ fn items(
     wanted: Wanted,
 ) -> impl Stream<Item = Json<Item>> + use<> {
     let stats = handle.stats();
-    let topics = handle.topic_figures();
-    let lists_topics = !topics.is_empty() || stats.topics == 0;
-    let server = Item::Server(Box::new(of_server(stats, bounds, lists_topics)));
+    let topics = handle.topics();
+    let server = Item::Server(Box::new(of_server(stats, bounds)));
     let sessions = slowest(handle.sessions(), wanted.sessions.min(MOST));
     let topics = most_published(topics, wanted.topics.min(MOST));
     All(std::iter::once(server).chain(sessions).chain(topics))
@@ -175,7 +172,7 @@ impl<I: Iterator<Item = Item> + Unpin> Stream for All<I> {
     }
 }
 
-fn of_server(stats: ServerStats, bounds: Bounds, lists_topics: bool) -> ServerItem {
+fn of_server(stats: ServerStats, bounds: Bounds) -> ServerItem {
     let Bounds { buffered_bytes_total, retained_bytes_total } = bounds;
     ServerItem {
         connections: stats.connections,
@@ -188,7 +185,6 @@ fn of_server(stats: ServerStats, bounds: Bounds, lists_topics: bool) -> ServerIt
         retained_bytes_total,
         longest_lag_ms: millis(stats.longest_lag),
         topics: stats.topics,
-        lists_topics,
         accepted: stats.accepted,
         refused: stats.refused,
         started: stats.started,
@@ -232,18 +228,18 @@ fn slowest(sessions: Vec<Session>, most: usize) -> impl Iterator<Item = Item> + 
 
 /// The topics with most messages since their logs began. The reader computes rates.
 fn most_published(
-    mut topics: Vec<TopicFigures>,
+    mut topics: Vec<TopicStats>,
     most: usize,
 ) -> impl Iterator<Item = Item> + Unpin + use<> {
     topics.sort_by_key(|topic| Reverse(topic.end.next));
     topics.truncate(most);
-    topics.into_iter().map(|figures| {
+    topics.into_iter().map(|stats| {
         Item::Topic(TopicItem {
-            topic: figures.topic.to_string(),
-            epoch: figures.end.epoch.to_string(),
-            next: figures.end.next,
-            retained_bytes: figures.retained_bytes,
-            subscribers: figures.subscribers,
+            topic: stats.topic.to_string(),
+            epoch: stats.end.epoch.to_string(),
+            next: stats.end.next,
+            retained_bytes: stats.retained_bytes,
+            subscribers: stats.subscribers,
         })
     })
 }

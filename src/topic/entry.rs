@@ -5,7 +5,7 @@ use std::task::Waker;
 use crate::{
     protocol::{Position, Topic},
     sync::Mutex,
-    topic::{limits::Retention, log::Log, readers::Readers},
+    topic::{TopicStats, limits::Retention, log::Log, readers::Readers},
 };
 
 /// The sweeps that an unused log outlives. The first one may come at once; two whole intervals
@@ -42,6 +42,17 @@ impl TopicEntry {
             is_closed: false,
         };
         Self { topic: topic.clone(), state: Mutex::new(state) }
+    }
+
+    /// The topic's statistics, if it has a log.
+    pub(super) fn stats(&self, has_log: impl FnOnce(&TopicState) -> bool) -> Option<TopicStats> {
+        let state = self.state.lock();
+        has_log(&state).then(|| TopicStats {
+            topic: self.topic.clone(),
+            end: state.log.end(),
+            retained_bytes: state.log.bytes(),
+            subscribers: state.readers.len(),
+        })
     }
 
     /// Counts a sweep, if there was ever a message. Returns the topic if its log may be dropped.

@@ -10,7 +10,8 @@ use crate::{
     random::Random,
     sync::{Arc, AtomicUsize, Mutex, Ordering},
     topic::{
-        BoxFuture, PublishError, Published, Read, Room, TopicReader, TopicStore, Unavailable,
+        BoxFuture, PublishError, Published, Read, Room, TopicReader, TopicStats, TopicStore,
+        Unavailable,
         births::Births,
         budget::{Appended, Budget},
         entry::{TopicEntry, TopicState},
@@ -36,16 +37,6 @@ const SPARE_TOPICS: usize = 1_024;
 /// is dropped.
 #[derive(Clone, Debug)]
 pub struct MemoryTopics(Arc<Hub>);
-
-/// A topic that has a log.
-#[cfg(feature = "stats-method")]
-pub(crate) struct TopicFigures {
-    pub(crate) topic: Topic,
-    /// The position behind its last message.
-    pub(crate) end: Position,
-    pub(crate) retained_bytes: usize,
-    pub(crate) subscribers: usize,
-}
 
 #[derive(Debug)]
 struct Hub {
@@ -93,21 +84,6 @@ impl MemoryTopics {
         self.0.budget.retained()
     }
 
-    /// Each topic that has a log, in no particular order.
-    #[cfg(feature = "stats-method")]
-    pub(crate) fn figures(&self) -> Vec<TopicFigures> {
-        let figures = |entry: &TopicEntry| {
-            let state = entry.state.lock();
-            (!state.log.is_unborn()).then(|| TopicFigures {
-                topic: entry.topic.clone(),
-                end: state.log.end(),
-                retained_bytes: state.log.bytes(),
-                subscribers: state.readers.len(),
-            })
-        };
-        self.0.topics.iter().filter_map(|entry| figures(entry.value())).collect()
-    }
-
     #[cfg(test)]
     pub(super) fn listed(&self) -> usize {
         self.0.budget.listed()
@@ -150,6 +126,11 @@ impl TopicStore for MemoryTopics {
 
     fn topics(&self) -> usize {
         self.0.born.load(Ordering::Relaxed)
+    }
+
+    fn topic_stats(&self) -> Vec<TopicStats> {
+        let has_log = |state: &TopicState| !state.log.is_unborn();
+        self.0.topics.iter().filter_map(|entry| entry.stats(has_log)).collect()
     }
 
     fn has_room_for(&self, topic: &Topic) -> bool {

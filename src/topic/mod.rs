@@ -35,8 +35,6 @@ use bytes::Bytes;
 
 use crate::protocol::{Code, Cursor, Epoch, Position, Topic, Window};
 
-#[cfg(feature = "stats-method")]
-pub(crate) use self::memory::TopicFigures;
 pub(crate) use self::{
     checked::{check_read, check_window, checked_end, checked_published},
     confirmations::{Confirmations, Subscriber},
@@ -134,6 +132,43 @@ pub trait TopicStore: Send + Sync + 'static {
     /// Default: 0, for a store that does not count.
     fn topics(&self) -> usize {
         0
+    }
+
+    /// The topics that have a log, in no particular order, for
+    /// [`ServerHandle::topics`](crate::ServerHandle::topics). It may take time in proportion to
+    /// them, and must not block. Default: none, for a store that does not list them.
+    ///
+    /// A store whose logs are shared by several servers may list only those that this server
+    /// follows.
+    fn topic_stats(&self) -> Vec<TopicStats> {
+        Vec::new()
+    }
+}
+
+/// What a store holds of one topic, from [`ServerHandle::topics`](crate::ServerHandle::topics).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TopicStats {
+    /// The topic, which has a log.
+    pub topic: Topic,
+    /// The position behind the last message that this server knows. Within an epoch, the
+    /// difference of two such numbers is how many messages were published between them.
+    pub end: Position,
+    /// Bytes of the log that this process holds in memory.
+    pub retained_bytes: usize,
+    /// The readers of the log: the subscriptions at this server.
+    pub subscribers: usize,
+}
+
+impl TopicStats {
+    /// A value for your own store to return.
+    pub const fn new(
+        topic: Topic,
+        end: Position,
+        retained_bytes: usize,
+        subscribers: usize,
+    ) -> Self {
+        Self { topic, end, retained_bytes, subscribers }
     }
 }
 

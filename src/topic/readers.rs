@@ -32,7 +32,6 @@ impl Readers {
         self.wakers.len() == self.free.len()
     }
 
-    #[cfg(feature = "stats-method")]
     pub(super) fn len(&self) -> usize {
         self.wakers.len() - self.free.len()
     }

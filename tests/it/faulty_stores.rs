@@ -15,7 +15,7 @@ use bellwire::{
     Listener, PublishError, Published, Router, Server, ServerConfig,
     protocol::{Code, Cursor, Epoch, MAX_NUMBER, Position, Topic, Window},
     server::PeerAddr,
-    topic::{BoxFuture, Read, Room, TopicReader, TopicStore, Unavailable},
+    topic::{BoxFuture, Read, Room, TopicReader, TopicStats, TopicStore, Unavailable},
 };
 use bellwire_testkit::{PipeServer, RawPeer};
 use bytes::Bytes;
@@ -313,6 +313,10 @@ impl TopicStore for Numbers {
     fn topics(&self) -> usize {
         panic!("counted")
     }
+
+    fn topic_stats(&self) -> Vec<TopicStats> {
+        panic!("listed")
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -331,6 +335,7 @@ async fn a_store_that_panics_or_misnumbers_fails_the_publish() {
     assert_eq!(published.map(Published::position), Ok(None), "nothing follows it");
     peer.ask("9 echo a\n", "9 ok a\n").await;
     assert_eq!(server.handle.stats().topics, 0);
+    assert_eq!(server.handle.topics(), []);
 }
 
 /// The store must return a position of the protocol as the end of the log.

@@ -335,6 +335,9 @@ async fn each_server_counter_counts() {
     let now = stats();
     assert_eq!((now.subscriptions, now.gaps, now.notifications), (1, 1, 2));
     assert_eq!(now.topics, 1);
+    let [topic] = &server.handle.topics()[..] else { panic!("one topic has a log") };
+    assert_eq!((topic.topic.as_str(), topic.end.to_string()), ("t", format!("{epoch}:4")));
+    assert_eq!((topic.retained_bytes, topic.subscribers), (now.retained_bytes, 1));
     assert_eq!(now.ok, before.ok + 5);
     peer.ask("* /cancel 6\n12 /quit\n", "6 cut cancelled\n12 ok\n").await;
     drop(peer);

@@ -226,6 +226,11 @@ async fn two_servers_share_topics() {
     let third = publish(&one, "a", "3").await;
     assert_eq!(Some(Subscriber::new(&two, "a").await.position), third.position());
     assert_eq!((one.topics(), two.topics()), (1, 1));
+    // Only the second server has a subscriber.
+    assert_eq!(one.topic_stats(), []);
+    let listed: Vec<_> =
+        two.topic_stats().into_iter().map(|stats| (stats.topic, stats.subscribers)).collect();
+    assert_eq!(listed, [(topic("a"), 1)]);
 }
 
 /// A client that moves to another server resumes there, from memory and from Redis.

@@ -186,6 +186,10 @@ async fn a_restart_keeps_epochs_numbers_and_messages() {
 
     let store = place.open().await;
     assert_eq!(store.topics(), 2);
+    let mut listed = store.topic_stats();
+    listed.sort_by_key(|stats| stats.topic.to_string());
+    let listed: Vec<_> = listed.iter().map(|stats| (stats.topic.as_str(), stats.end)).collect();
+    assert_eq!(listed, [("a", at(one, 3)), ("b", at(other, 2))]);
     assert_eq!(window(&mut store.open(&topic("never"))).await, empty);
     let three = publish(&store, "a", "three").await;
     assert_eq!(three, Published::new(one.epoch, 3));

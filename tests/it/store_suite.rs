@@ -165,6 +165,7 @@ const FAULTS: &[(Fault, &[&str])] = &[
     (Fault::EndIsOneLess, &["closed-log"]),
     (Fault::AnyNumberOfTopics, &["limit-on-topics"]),
     (Fault::CountsReaders, &["topic-count"]),
+    (Fault::CountsAnotherReader, &["topic-count"]),
     (Fault::KeepsReplaced, &["latest-per-key"]),
     (
         Fault::ForgetsKeys,

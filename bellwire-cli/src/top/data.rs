@@ -38,7 +38,6 @@ pub(crate) struct ServerFigures {
     pub(crate) retained_bytes_total: u64,
     pub(crate) longest_lag_ms: u64,
     pub(crate) topics: u64,
-    pub(crate) lists_topics: bool,
     pub(crate) accepted: u64,
     pub(crate) started: u64,
     pub(crate) ok: u64,
@@ -103,6 +102,11 @@ pub(crate) struct Rates {
 }
 
 impl View {
+    /// Whether there are topics, of which the server's store lists none.
+    pub(crate) fn hides_topics(&self) -> bool {
+        self.topics.is_empty() && self.server.topics > 0
+    }
+
     pub(crate) fn sort(&mut self, order: Order) {
         self.sessions.sort_by_key(|session| {
             Reverse(match order {

@@ -209,9 +209,9 @@ impl Screen<'_> {
     }
 
     fn draw_topics(&self, frame: &mut Frame<'_>, area: Rect) {
-        let title = match self.view.server.lists_topics {
-            true => " topics, by rate ",
-            false => " topics: the store of this server does not list them ",
+        let title = match self.view.hides_topics() {
+            false => " topics, by rate ",
+            true => " topics: the store of this server lists none ",
         };
         let rows = self.view.topics.iter().map(|topic| (table::topic(topic), Style::new()));
         self.draw_table(frame, area, title.into(), table::TOPICS, rows);
@@ -272,7 +272,7 @@ mod tests {
             ..SessionFigures::default()
         };
         let view = View {
-            server: ServerFigures { connections: 3, lists_topics: true, ..Default::default() },
+            server: ServerFigures { connections: 3, ..Default::default() },
             sessions: vec![session("127.0.0.1:1", 0), session("127.0.0.1:2\u{1b}[31m", 2_500)],
             ..View::default()
         };

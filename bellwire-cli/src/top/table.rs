@@ -152,9 +152,9 @@ pub(crate) fn text(view: &View) -> String {
     table(&mut text, SESSIONS, &sessions);
     text.push('\n');
     let topics: Vec<_> = view.topics.iter().map(topic).collect();
-    match view.server.lists_topics {
-        true => table(&mut text, TOPICS, &topics),
-        false => text.push_str("the topic store of this server does not list its topics\n"),
+    match view.hides_topics() {
+        false => table(&mut text, TOPICS, &topics),
+        true => text.push_str("the topic store of this server lists none of its topics\n"),
     }
     text
 }

@@ -120,8 +120,8 @@ use self::{
 };
 pub use self::{config::RedisConfig, error::ConnectError};
 use super::{
-    BoxFuture, PublishError, Published, TopicReader, TopicStore, Unavailable, births::Births,
-    limits::Retention, tail::Tail,
+    BoxFuture, PublishError, Published, TopicReader, TopicStats, TopicStore, Unavailable,
+    births::Births, limits::Retention, tail::Tail,
 };
 use crate::{
     coop::consume_budget,
@@ -323,6 +323,12 @@ impl TopicStore for RedisTopics {
 
     fn topics(&self) -> usize {
         self.0.tail.archive.census.count()
+    }
+
+    /// Those that have subscribers at this server. Until Redis has said where a topic is, its next
+    /// number is 1 here.
+    fn topic_stats(&self) -> Vec<TopicStats> {
+        self.0.tail.stats(|_, state| state.log.end().next > 1)
     }
 }
 

@@ -79,7 +79,7 @@ pub use self::{
     error::OpenError,
 };
 use super::{
-    BoxFuture, PublishError, Published, TopicReader, TopicStore, Unavailable,
+    BoxFuture, PublishError, Published, TopicReader, TopicStats, TopicStore, Unavailable,
     births::Births,
     limits::Retention,
     tail::{Tail, TailReader},
@@ -278,6 +278,10 @@ impl TopicStore for SqliteTopics {
 
     fn topics(&self) -> usize {
         self.0.tail.born()
+    }
+
+    fn topic_stats(&self) -> Vec<TopicStats> {
+        self.0.tail.stats(|kept, _| kept.log().is_some())
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     protocol::{Code, Position, Topic, Window},
     sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering},
     topic::{
-        BoxFuture, Unavailable,
+        BoxFuture, TopicStats, Unavailable,
         births::Births,
         budget::Budget,
         entry::{TopicEntry, TopicState},
@@ -143,6 +143,12 @@ impl<A: Archive> Tail<A> {
             state.log.drop_oldest();
         }
         self.budget.count(before, state.log.bytes());
+    }
+
+    /// The topics that have a log.
+    pub(super) fn stats(&self, has_log: impl Fn(&Kept, &TopicState) -> bool) -> Vec<TopicStats> {
+        let stats = |kept: &Kept| kept.entry.stats(|state| has_log(kept, state));
+        self.topics.iter().filter_map(|kept| stats(kept.value())).collect()
     }
 
     /// Gives the memory of what is gone back.

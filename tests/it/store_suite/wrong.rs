@@ -15,7 +15,7 @@ use bellwire::{
     PublishError, Published,
     protocol::{Code, Cursor, Epoch, Position, Topic, Window},
     topic::{
-        BoxFuture, MemoryTopics, Read, Room, TopicReader, TopicStore, Unavailable,
+        BoxFuture, MemoryTopics, Read, Room, TopicReader, TopicStats, TopicStore, Unavailable,
         suite::{Limits, memory},
     },
 };
@@ -48,6 +48,7 @@ pub(super) enum Fault {
     EndIsOneLess,
     AnyNumberOfTopics,
     CountsReaders,
+    CountsAnotherReader,
     KeepsReplaced,
     ForgetsKeys,
     RepeatsAPayload,
@@ -209,6 +210,14 @@ impl TopicStore for Wrong {
             return self.memory().topics();
         };
         self.memory().topics() + readers.load(Ordering::Relaxed)
+    }
+
+    fn topic_stats(&self) -> Vec<TopicStats> {
+        let mut stats = self.memory().topic_stats();
+        if self.has(Fault::CountsAnotherReader) {
+            stats.iter_mut().for_each(|topic| topic.subscribers += 1);
+        }
+        stats
     }
 }
 

@@ -1,12 +1,15 @@
 //! The number of logs.
 
-use crate::topic::{
-    PublishError,
-    suite::{
-        bench::{Bench, topic},
-        check::{Checked, require, same},
-        probe::{ALL, numbered},
-        under_test::Limits,
+use crate::{
+    protocol::Topic,
+    topic::{
+        PublishError, TopicStats,
+        suite::{
+            bench::{Bench, topic},
+            check::{Checked, require, same},
+            probe::{ALL, numbered},
+            under_test::Limits,
+        },
     },
 };
 
@@ -76,6 +79,11 @@ pub(in crate::topic::suite) async fn count(bench: &mut Bench) -> Checked {
     same("topics", bench.store().topics(), 2)?;
     bench.checkpoint().await;
     same("topics later", bench.store().topics(), 2)?;
+    bench.check("the topics that are listed have a log");
+    let reader = bench.probe_at(&a, 1).await?;
+    listed(bench, &[(&a, 1), (&b, 0)])?;
+    drop(reader);
+    listed(bench, &[(&a, 0), (&b, 0)])?;
     if bench.capabilities().closing {
         bench.check("a closed log does not count, even if it has readers");
         let _reader = bench.probe_at(&a, 1).await?;
@@ -83,8 +91,23 @@ pub(in crate::topic::suite) async fn count(bench: &mut Bench) -> Checked {
         same("topics", bench.store().topics(), 1)?;
         bench.close(&a).await?;
         same("topics", bench.store().topics(), 1)?;
+        listed(bench, &[(&b, 0)])?;
         bench.publish_numbers(&a, 1, 1).await?;
         same("topics", bench.store().topics(), 2)?;
+    }
+    Ok(())
+}
+
+/// The store lists only these topics, each with this many readers and with three messages. It may
+/// leave some out, and need not know of the last messages yet.
+fn listed(bench: &Bench, expected: &[(&Topic, usize)]) -> Checked {
+    let mut expected = expected.to_vec();
+    for TopicStats { topic, end, subscribers, .. } in bench.store().topic_stats() {
+        let place = expected.iter().position(|(name, _)| **name == topic);
+        require(place.is_some(), || format!("{topic} is listed"))?;
+        let (_, readers) = expected.swap_remove(place.unwrap_or_default());
+        same("the subscribers listed", subscribers, readers)?;
+        require((2..=4).contains(&end.next), || format!("{topic} is listed at {end}"))?;
     }
     Ok(())
 }
