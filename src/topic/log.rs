@@ -14,6 +14,8 @@ use crate::{
     },
 };
 
+/// The most bytes of a line before its payload, besides the topic.
+const MARK_NUMBER_SPACES: usize = 2 + 1 + 16 + 1;
 /// The capacity in bytes that a ring may have beyond twice its content.
 const SPARE: usize = 1_024;
 
@@ -24,8 +26,8 @@ const SPARE: usize = 1_024;
 #[derive(Debug)]
 pub(super) struct Log {
     epoch: Epoch,
-    /// `* TOPIC SP`, with which every line begins.
-    prefix: Box<[u8]>,
+    /// `* TOPIC SP`, with which every line begins, and room for a number.
+    prefix: Vec<u8>,
     /// The number of the oldest line held.
     first: u64,
     lines: VecDeque<u8>,
@@ -45,9 +47,11 @@ pub(super) struct Log {
 impl Log {
     /// An empty log whose first message gets the number of `begin`.
     pub(super) fn new(topic: &Topic, begin: Position, retention: Retention) -> Self {
+        let mut prefix = Vec::with_capacity(topic.as_str().len() + MARK_NUMBER_SPACES);
+        prefix.extend([b"* ", topic.as_str().as_bytes(), b" "].concat());
         Self {
             epoch: begin.epoch,
-            prefix: format!("* {topic} ").into_bytes().into(),
+            prefix,
             first: begin.next,
             lines: VecDeque::new(),
             ends: VecDeque::new(),
@@ -106,12 +110,15 @@ impl Log {
         }
         let sequence = self.window().next;
         let before = self.lines.len();
-        self.lines.extend(&self.prefix);
-        self.lines.extend(itoa::Buffer::new().format(sequence).as_bytes());
+        // Few long appends to a ring are cheaper than many short ones.
+        let prefix = self.prefix.len();
+        self.prefix.extend_from_slice(itoa::Buffer::new().format(sequence).as_bytes());
         if !stuffed.is_empty() {
-            self.lines.push_back(b' ');
-            self.lines.extend(stuffed);
+            self.prefix.push(b' ');
         }
+        self.lines.extend(&self.prefix);
+        self.prefix.truncate(prefix);
+        self.lines.extend(stuffed);
         self.lines.push_back(b'\n');
         self.longest = self.longest.max(self.lines.len() - before);
         self.ends.push_back(self.start + self.lines.len() as u64);

@@ -325,9 +325,9 @@ impl Publisher {
 
     pub(crate) fn check_size(&self, topic: &Topic, payload: &[u8]) -> Result<(), PublishError> {
         let max_line = self.max_line.load(Ordering::Relaxed);
-        match encode::notification_len(topic, payload) > max_line {
-            true => Err(PublishError::TooLarge { max_line }),
-            false => Ok(()),
+        match encode::notification_fits(topic, payload, max_line) {
+            true => Ok(()),
+            false => Err(PublishError::TooLarge { max_line }),
         }
     }
 }

@@ -84,10 +84,15 @@ pub fn notification(out: &mut Vec<u8>, topic: &Topic, sequence: u64, payload: &[
     end(out, payload);
 }
 
-/// The length of the longest line that [`notification`] writes for these, LF included.
-pub(crate) fn notification_len(topic: &Topic, payload: &[u8]) -> usize {
+/// Whether the line that [`notification`] writes for these has at most `max_line` bytes, LF
+/// included, whatever its number is.
+pub(crate) fn notification_fits(topic: &Topic, payload: &[u8], max_line: usize) -> bool {
     const MARK_SPACES_NUMBER_LF: usize = 2 + 1 + 16 + 1 + 1;
-    MARK_SPACES_NUMBER_LF + topic.as_str().len() + rest::stuffed_len(payload)
+    let Some(room) = max_line.checked_sub(MARK_SPACES_NUMBER_LF + topic.as_str().len()) else {
+        return false;
+    };
+    // Stuffing at most doubles a payload, so a short one need not be scanned.
+    payload.len() <= room / 2 || rest::stuffed_len(payload) <= room
 }
 
 /// Appends `[SP body] LF`. `plain_rest` is the body, not stuffed.
@@ -185,12 +190,16 @@ mod tests {
     }
 
     #[test]
-    fn the_predicted_length_is_never_too_short() {
+    fn a_notification_fits_if_its_line_with_the_longest_number_does() {
         let topic = Topic::new("t").unwrap();
-        for (sequence, payload) in [(1, &b""[..]), (MAX_NUMBER, b"a\nb")] {
+        for payload in [&b""[..], b"a", b"a\nb", b"\n\n\n", &[b'x'; 100], &[b'\n'; 100]] {
             let mut out = Vec::new();
-            notification(&mut out, &topic, sequence, payload);
-            assert!(out.len() <= notification_len(&topic, payload));
+            notification(&mut out, &topic, MAX_NUMBER, payload);
+            let longest = out.len() + usize::from(payload.is_empty()); // a space is assumed
+            for max_line in 0..=longest + 100 {
+                let fits = notification_fits(&topic, payload, max_line);
+                assert_eq!(fits, longest <= max_line, "{payload:?} in {max_line}");
+            }
         }
     }
 }

@@ -220,7 +220,7 @@ impl RedisTopics {
     ) -> Result<Published, PublishError> {
         let topic = topic.try_into().map_err(|_| PublishError::InvalidTopic)?;
         let payload = payload.into();
-        if encode::notification_len(&topic, &payload) > DEFAULT_MAX_LINE {
+        if !encode::notification_fits(&topic, &payload, DEFAULT_MAX_LINE) {
             return Err(PublishError::TooLarge { max_line: DEFAULT_MAX_LINE });
         }
         let once = Once { producer: producer.to_owned(), number };
