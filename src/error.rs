@@ -328,9 +328,10 @@ impl fmt::Display for ConnectionError {
             Self::ConnectTimeout => {
                 f.write_str("no connection was made in time: no answer from the address")
             }
-            Self::TlsTimeout => {
-                f.write_str("the TLS handshake did not end in time; does the server speak TLS?")
-            }
+            Self::TlsTimeout => f.write_str(
+                "the handshake of TLS or of a WebSocket did not end in time; does the server \
+                 speak it?",
+            ),
             Self::HandshakeTimeout => f.write_str(
                 "the server did not send /hello, or answer /auth, in time; does it expect TLS?",
             ),

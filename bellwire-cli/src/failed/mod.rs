@@ -224,7 +224,7 @@ fn hint_of_code(code: &Code) -> Option<&'static str> {
         "busy" => Some("try again later"),
         "key-mismatch" => Some("this key was used for another request; take a new one"),
         "too-large" => Some("send less at once: a line of this server is shorter than that"),
-        "bad-position" => Some("the position is beyond what was published; leave out --from"),
+        "bad-position" => Some("no message has this number yet; leave out --from"),
         "bad-arguments" => Some("`bellwire methods` shows what the method expects"),
         _ => None,
     }

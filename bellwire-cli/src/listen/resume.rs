@@ -12,7 +12,7 @@ use tempfile::NamedTempFile;
 
 use crate::failed::{Failed, of_file};
 
-/// The positions behind what was written.
+/// For each topic, the position after the last message that was written.
 pub(crate) struct Resume {
     path: PathBuf,
     positions: BTreeMap<String, Position>,
@@ -32,7 +32,7 @@ impl Resume {
             of_file("read the positions in", &path, error)
                 .hint("correct the file, or remove it to begin with new messages")
         })?;
-        // So a file that cannot be written is noticed at the beginning.
+        // The file is stored at once, so that one that cannot be written is reported at the start.
         Ok(Self { path, positions, is_new: true })
     }
 
@@ -45,7 +45,7 @@ impl Resume {
         self.positions.entry(topic.into()).or_insert(position);
     }
 
-    /// Moves the position behind what was written. What is delivered again does not lower it.
+    /// Moves the position after this delivery. A message that is redelivered does not move it back.
     pub(crate) fn advance(&mut self, delivery: &Delivery) {
         let (topic, position) = match delivery {
             Delivery::Notification(Notification { topic, epoch, sequence: last, .. })

@@ -65,7 +65,7 @@ async fn refusal_names_the_line_and_what_to_do() {
     lines.failed(2, &["over 1 MiB", "lines 1 to 2 are published"]);
 }
 
-/// The first signal ends the reading, and what was read is published.
+/// After the first signal the command reads no further line, and publishes those that it has read.
 #[tokio::test]
 async fn interrupt_finishes_what_is_in_flight() {
     use tokio::io::AsyncWriteExt;
