@@ -8,9 +8,19 @@ use bellwire_testkit::document::{
 
 /// Every document that links to others: each path with its text.
 fn documents() -> Vec<(String, String)> {
-    let single = ["README.md", "PROTOCOL.md", "ARCHITECTURE.md", "SECURITY.md", "CONTRIBUTING.md"];
-    let single = single.into_iter().map(str::to_owned).filter(|path| root().join(path).exists());
-    let mut paths: Vec<_> = single.collect();
+    let single = [
+        "README.md",
+        "PROTOCOL.md",
+        "ARCHITECTURE.md",
+        "SECURITY.md",
+        "CONTRIBUTING.md",
+        "clients/js/README.md",
+        "clients/python/README.md",
+        "clients/twisted/README.md",
+        "conformance/README.md",
+        "conformance/TESTEE.md",
+    ];
+    let mut paths = single.map(str::to_owned).to_vec();
     in_folder("docs", &mut paths);
     paths.into_iter().map(|path| (path.clone(), read(&path))).collect()
 }
@@ -30,6 +40,25 @@ fn in_folder(folder: &str, paths: &mut Vec<String>) {
 fn protocol_md_stays_short() {
     let length = read("PROTOCOL.md").chars().count();
     assert!(length <= 30_000, "PROTOCOL.md has {length} characters");
+}
+
+/// The command and the clients are released together with the crate.
+#[test]
+fn all_packages_have_the_version_of_the_crate() {
+    let version = env!("CARGO_PKG_VERSION");
+    let has = |path: &str, text: &str| {
+        assert!(read(path).contains(text), "{path} does not say {text}");
+    };
+    for project in ["clients/python/pyproject.toml", "clients/twisted/pyproject.toml"] {
+        has(project, &format!("\nversion = \"{version}\"\n"));
+    }
+    has("clients/twisted/pyproject.toml", &format!("\"bellwire=={version}\""));
+    has("clients/js/package.json", &format!("\n  \"version\": \"{version}\",\n"));
+    has("bellwire-cli/Cargo.toml", "\nversion.workspace = true\n");
+    has("conformance/Cargo.toml", "\nversion.workspace = true\n");
+    has("docs/protocol/README.md", &format!("version {version} of the crate"));
+    has("docs/protocol/growth.md", &format!("Version {version} of the crate"));
+    has("CHANGELOG.md", &format!("\n## {version} - "));
 }
 
 /// No relative link is dead, in its path or in its anchor.
