@@ -268,3 +268,20 @@ test("a head of 2,048 bytes is sent, and a longer one is not", async () => {
   }
   client.abort();
 });
+
+test("a request with 32 attributes is sent, and one with more is not", async () => {
+  const client = new FakeClient();
+  await client.greet();
+  const attributes = Object.fromEntries(Array.from({ length: 31 }, (_, n) => [`a.${n}`, "x"]));
+  const call = outcome(client.call("m", "", { attributes, deadline: 1000 }));
+  await settle();
+  await client.says("1 ok");
+  assert.equal(await call, "");
+  const more = { attributes: { ...attributes, "a.31": "x" }, deadline: 1000 };
+  for (const error of [await outcome(client.call("m", "", more)), await client.oneWay("m", "", more).catch((one) => one)]) {
+    assert.ok(error instanceof NotSentError);
+    assert.equal(error.code, "too-large");
+  }
+  assert.equal(client.connection.lines.length, 1);
+  client.abort();
+});

@@ -277,3 +277,14 @@ test("behind a bye with a last, a topic is left without a word", async () => {
   assert.equal(client.cursors.size, 0);
   client.abort();
 });
+
+test("a policy for slow subscribers that does not fit into a head is an error, and nothing is sent", async () => {
+  const client = new FakeClient();
+  await client.greet();
+  for (const slow of ["gap t\n7 m", "gap t", "gap;last=3", "\u00e9", ""]) {
+    await assert.rejects(client.subscribe("t", { slow }), { name: "TypeError", message: `bad slow: ${slow}` });
+  }
+  await settle();
+  assert.deepEqual(client.connection.lines, []);
+  client.abort();
+});
