@@ -73,7 +73,7 @@ export class Client extends Core {
     const always = { ...options, idempotent: true };
     await this.request("methods", "/methods", "", always, CALL, (item) => lines.push(item));
     return lines.map((line) => {
-      const [name = "", doc = ""] = line.text().split(/ (.*)/s);
+      const [name, doc = ""] = line.text().split(/ (.*)/s) as [string, string?];
       return { name, doc };
     });
   }

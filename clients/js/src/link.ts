@@ -214,8 +214,7 @@ export class Link implements TransportEvents {
   }
 
   private notice({ word, attributes, body }: Line) {
-    const words = toText(body).split(" ");
-    const [topic = "", first, second, third, fourth] = words;
+    const [topic, first, second, third, fourth] = toText(body).split(" ") as [string, ...string[]];
     const cursor = () => this.core.cursor(this, need(isName(topic) && topic));
     if (word === "/bye") this.bye(topic, attributes);
     else if (word === "/error") {

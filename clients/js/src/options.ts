@@ -163,8 +163,10 @@ export function checkRequest(options: CallOptions & StreamOptions, example: Reco
 
 /** Checks the options of a subscription. */
 export function checkSubscribe(options: SubscribeOptions) {
-  const { from, last, window, manualAck, redeliver } = options;
+  const { from, last, window, slow, manualAck, redeliver } = options;
   check(options, SUBSCRIBE);
+  // It goes into the head as it is.
+  if (!isAttribute(`a.=${slow}`)) wrong("slow", slow);
   if (from !== undefined && (last || !toPosition(from))) wrong("from", from);
   if ((manualAck || redeliver) && !window) wrong("window", window);
 }

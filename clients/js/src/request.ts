@@ -86,7 +86,6 @@ export class Request implements Entry {
     if (!this.id) return this.unsent("too-large");
     if (isOneWay) return this.settle();
     this.link = link;
-    this.refusal = undefined;
   }
 
   /** The method and the attributes. */

@@ -142,10 +142,10 @@ export const joinAttributes = (attributes: Record<string, string | number | unde
 /**
  * Encodes a request line.
  * @param head what stands before the body: the mark, the method and the attributes
- * @returns undefined if the line would be longer than `maxLine`, or its head than 2,048 bytes
+ * @returns undefined if the line would be longer than `maxLine`, or its head than 2,048 bytes or 32 attributes
  */
 export function encode(head: string, payload: Uint8Array, maxLine: number): Uint8Array | undefined {
-  if (head.length > MAX_HEAD || payload.length > maxLine) return undefined;
+  if (!LINE.test(head) || head.length > MAX_HEAD) return undefined;
   const line = new Uint8Array(head.length + 2 + 2 * payload.length);
   let to = encoder.encodeInto(head, line).written;
   if (payload.length) line[to++] = SP;

@@ -5,18 +5,7 @@ import { test } from "node:test";
 
 import { Client } from "../dist/client.js";
 import { NotSentError, RefusedError, UnknownError } from "../dist/node.js";
-import { FakeClient, FakeClock, renews, settle } from "./fake.js";
-
-/** Subscribes, and the log is empty. */
-async function subscribe(client, topic, options) {
-  const subscribing = client.subscribe(topic, options);
-  await settle();
-  const id = Number(client.connection.lines.at(-1).split(" ")[0]);
-  await client.says(`${id} ok;epoch=e;next=1;head=0`);
-  return subscribing;
-}
-
-const outcome = (promise) => promise.then((reply) => reply.text(), (error) => error);
+import { FakeClient, FakeClock, outcome, renews, settle, subscribe } from "./fake.js";
 
 test("requests above the places in flight wait for a terminal line", async () => {
   const client = new FakeClient();
@@ -67,6 +56,7 @@ test("while the transport takes nothing, requests wait and can still be taken ba
   const first = outcome(client.call("m", "1"));
   await settle();
   const second = outcome(client.call("m", "2", { deadline: 10 }));
+  await settle();
   await client.fakeClock.advance(10);
   assert.ok((await second) instanceof NotSentError);
   client.connection.events.drain();
@@ -146,7 +136,9 @@ test("reconnect tries at once, and not sooner than 250 ms after the last round",
   client.connection.events.end(new Error("refused"));
   const count = client.dials.length;
   client.reconnect();
-  await client.fakeClock.advance(250);
+  await client.fakeClock.advance(249);
+  assert.equal(client.dials.length, count);
+  await client.fakeClock.advance(1);
   assert.equal(client.dials.length, count + 1);
 });
 
@@ -209,7 +201,10 @@ test("while too much waits to be taken, a subscription leaves the topic, and goe
   await client.fakeClock.advance(1000);
   assert.equal(client.connection.lines.length, 2);
   const texts = [];
-  for (let n = 0; n < 3; n++) texts.push((await topic.next()).value.text());
+  for (let n = 0; n < 3; n++) {
+    assert.equal(client.connection.lines.length, 2);
+    texts.push((await topic.next()).value.text());
+  }
   assert.deepEqual(texts, ["a", "b", "c"]);
   await settle();
   assert.equal(client.connection.lines.at(-1), "3 /subscribe;from=e:4 t");

@@ -85,3 +85,15 @@ export class FakeClient extends Client {
     await this.says(hello.trim());
   }
 }
+
+/** Subscribes, and the log is empty. */
+export async function subscribe(client, topic, options) {
+  const subscribing = client.subscribe(topic, options);
+  await settle();
+  const id = Number(client.connection.lines.at(-1).split(" ")[0]);
+  await client.says(`${id} ok;epoch=e;next=1;head=0`);
+  return subscribing;
+}
+
+/** The text of a reply, or the error. */
+export const outcome = (promise) => promise.then((reply) => reply.text(), (error) => error);

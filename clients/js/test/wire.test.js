@@ -54,6 +54,39 @@ test("a line without an end is not held beyond the limit", () => {
   const lines = new Lines(100);
   assert.ok(lines.push(new Uint8Array(60)));
   assert.equal(lines.push(new Uint8Array(60)), undefined);
+  // The LF counts.
+  assert.ok(new Lines(100).push(new Uint8Array(99)));
+  assert.equal(new Lines(100).push(new Uint8Array(100)), undefined);
+});
+
+test("pieces of lines that ended do not count for the next one", () => {
+  const lines = new Lines(100);
+  const piece = Buffer.from(`${"x".repeat(59)}\n${"y".repeat(30)}`);
+  for (let n = 0; n < 10; n++) assert.ok(lines.push(piece));
+});
+
+test("a head of 2,048 bytes is read, and a longer one is malformed", () => {
+  const keys = Array.from({ length: 8 }, (_, n) => `;k${n}=${"x".repeat(250)}`).join("");
+  for (const [length, isGood] of [[2048, true], [2049, false]]) {
+    const head = `1 ok${keys};a=`;
+    const read = () => parse(Buffer.from(`${head}${"x".repeat(length - head.length)} body`));
+    if (isGood) assert.equal(Buffer.from(read().body).toString(), "body");
+    else assert.throws(read, { message: "malformed line" });
+  }
+});
+
+test("an attribute may have any name, and one of objects, too", () => {
+  const { attributes } = parse(Buffer.from("1 ok;constructor=1"));
+  assert.deepEqual({ ...attributes }, { constructor: "1" });
+  assert.equal(parse(Buffer.from("1 ok")).attributes.constructor, undefined);
+});
+
+test("a body shares no memory with the bytes that were read", () => {
+  const bytes = new Uint8Array(Buffer.from("1 ok a\x10Jb"));
+  const { body } = parse(bytes);
+  assert.equal(Buffer.from(bytes).toString(), "1 ok a\x10Jb");
+  bytes.fill(0);
+  assert.equal(Buffer.from(body).toString(), "a\nb");
 });
 
 test("a line that is too long for the server is not encoded", () => {
