@@ -266,3 +266,18 @@ def test_an_after_is_satisfied_once_it_was_taken() -> None:
     assert subscription.has_seen(Position("e", 2))
     assert not subscription.has_seen(Position("e", 3))
     assert subscription.has_seen(Position("f", 3))
+
+
+def test_a_subscribe_that_is_not_offered_is_taken_back_at_its_deadline() -> None:
+    bench = Bench()
+    bench.connect()
+    bench.block()
+    subscription = bench.subscribe(deadline=3.0)
+    bench.advance(3.1)
+    assert isinstance(subscription.error, NotSent)
+    bench.core.unsubscribe(bench.now, bench.subscribe())
+    last = bench.subscribe()
+    bench.block(False)
+    assert [line for line in bench.written() if "/renew" not in line] == ["3 /subscribe t"]
+    bench.say("3 ok;epoch=e;next=1;head=0")
+    assert last.stage is Stage.LISTENING
