@@ -106,7 +106,7 @@ async def test_options_of_another_type_are_named() -> None:
 async def test_a_function_for_the_token_that_returns_nothing_is_told(control: Control) -> None:
     address = await control.open("auth")
     with pytest.raises(AuthenticationFailed, match="failed with TypeError"):
-        await bellwire.connect(address, token=lambda: None)  # type: ignore[arg-type,return-value]
+        await bellwire.connect(address, token=lambda: None)  # type: ignore[arg-type]
 
 
 async def test_another_event_loop_is_an_error(client: Client) -> None:

@@ -17,7 +17,7 @@ from ._streaming import Stream
 from ._subscription import Subscription
 from .config import Config
 from .core import asking
-from .core.asking import Ack, Slow
+from .core.asking import Ack, Payload, Slow
 from .core.core import Core
 from .core.events import Stats
 from .core.hello import Hello
@@ -148,7 +148,7 @@ class Client:
     async def call(
         self,
         method: str,
-        payload: bytes | str = b"",
+        payload: Payload = b"",
         *,
         deadline: float | None = None,
         key: str | None = None,
@@ -190,7 +190,7 @@ class Client:
     def stream(
         self,
         method: str,
-        payload: bytes | str = b"",
+        payload: Payload = b"",
         *,
         window: int | None = None,
         deadline: float | None = None,
@@ -206,7 +206,7 @@ class Client:
         return Stream(self._driver, request, asking.deadline(deadline))
 
     async def one_way(
-        self, method: str, payload: bytes | str = b"", *, attributes: Mapping[str, str] | None = None
+        self, method: str, payload: Payload = b"", *, attributes: Mapping[str, str] | None = None
     ) -> None:
         """Sends a request that is never answered. Returns when its line was offered to the transport.
 
@@ -218,7 +218,7 @@ class Client:
     async def publish(
         self,
         topic: str,
-        payload: bytes | str = b"",
+        payload: Payload = b"",
         *,
         deadline: float | None = None,
         key: str | None = None,

@@ -22,7 +22,7 @@ from bellwire import (
     credentials,
 )
 from bellwire.core import asking
-from bellwire.core.asking import Ack, Slow
+from bellwire.core.asking import Ack, Payload, Slow
 from bellwire.core.core import Core
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail, succeed
@@ -173,7 +173,7 @@ class Client(Service):
     def call(
         self,
         method: str,
-        payload: bytes | str = b"",
+        payload: Payload = b"",
         *,
         deadline: float | None = None,
         key: str | None = None,
@@ -219,7 +219,7 @@ class Client(Service):
         self,
         method: str,
         onItem: OnItem,
-        payload: bytes | str = b"",
+        payload: Payload = b"",
         *,
         window: int | None = None,
         deadline: float | None = None,
@@ -238,7 +238,7 @@ class Client(Service):
         return reading.finished
 
     def oneWay(
-        self, method: str, payload: bytes | str = b"", *, attributes: Mapping[str, str] | None = None
+        self, method: str, payload: Payload = b"", *, attributes: Mapping[str, str] | None = None
     ) -> Deferred[None]:
         """Sends a request that is never answered. Fires when its line was offered to the transport.
 
@@ -250,7 +250,7 @@ class Client(Service):
     def publish(
         self,
         topic: str,
-        payload: bytes | str = b"",
+        payload: Payload = b"",
         *,
         deadline: float | None = None,
         key: str | None = None,

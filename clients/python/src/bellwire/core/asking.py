@@ -18,7 +18,8 @@ from .subscription import Subscription, Terms
 
 Slow = Literal["gap", "latest", "close"]
 Ack = Literal["auto", "hand"]
-Payload = bytes | str
+#: Text is sent as UTF-8.
+Payload = str | bytes | bytearray | memoryview
 
 
 def call(
