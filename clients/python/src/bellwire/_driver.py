@@ -144,6 +144,14 @@ class Driver(Shell):
             transport.close()
             self._lingering[number] = self.loop.call_later(_LINGER, transport.abort)
 
+    def drop(self) -> None:
+        """Runs, and ends at once what that closes, if its bytes are written. TLS would wait for the other end."""
+        transports = list(self._transports.values())
+        self.run()
+        for transport in transports:
+            if transport.is_closing() and transport.get_write_buffer_size() == 0:
+                transport.abort()
+
     def authenticate(self, output: Authenticate) -> None:
         self._begin(output.number, self._authenticate(output))
 

@@ -118,7 +118,7 @@ class Client:
     def abort(self) -> None:
         """Ends at once: the outcome of calls in flight is unknown."""
         self._driver.core.abort(self._driver.now())
-        self._driver.run()
+        self._driver.drop()
 
     def events(self) -> ConnectionEvents:
         """What happens to the connections from now on."""
