@@ -112,7 +112,7 @@ class Client:
         """
         self._driver.check_loop()
         self._driver.core.close(self._driver.now())
-        self._driver.schedule()
+        self._driver.run()
         await self.wait_ended()
 
     def abort(self) -> None:
