@@ -81,16 +81,21 @@ class Bench:
         """The lines that the core wrote since the last time."""
         return self._written.pop(number, b"").decode().splitlines()
 
-    def call(self, method: str = "m", payload: str = "", deadline: float | None = None) -> Call:
+    def call(
+        self, method: str = "m", payload: str = "", deadline: float | None = None, idempotent: bool = False
+    ) -> Call:
         call = Call(method, payload.encode())
+        call.idempotent = idempotent
         self.core.submit(self.now, call, deadline)
         self.settle()
         return call
 
-    def subscribe(self, topic: str = "t", terms: Terms | None = None) -> Subscription:
+    def subscribe(
+        self, topic: str = "t", terms: Terms | None = None, deadline: float | None = None
+    ) -> Subscription:
         inbox = Inbox(self.config.inbox_items, self.config.inbox_bytes)
         subscription = Subscription(topic, terms or Terms(), inbox)
-        self.core.subscribe(self.now, subscription)
+        self.core.subscribe(self.now, subscription, deadline)
         self.settle()
         return subscription
 

@@ -147,3 +147,18 @@ async def test_a_client_that_does_not_reconnect_ends(offers: ServerProcess) -> N
             assert isinstance(await client.wait_ended(), TransportFailed)
         with pytest.raises(TransportFailed):
             await client.connected()
+
+
+async def test_aborting_does_not_wait_for_the_other_end_of_tls(offers: ServerProcess) -> None:
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("offers.example").configure_cert(context)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    async with relay(offers.address, tls=context) as cable:
+        client = await bellwire.connect(cable.address, tls=trusting, server_hostname="offers.example")
+        await client.call("random")
+        client.abort()
+        for _ in range(3):  # turns of the event loop, which may be about to end
+            await asyncio.sleep(0)
+        assert not client._driver._lingering

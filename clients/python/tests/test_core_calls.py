@@ -307,3 +307,54 @@ def test_attributes_that_are_too_long_for_a_head_are_named() -> None:
     call = Call("m", b"", {f"a.{n}": "x" * 255 for n in range(8)})
     with pytest.raises(ValueError, match="shorter than"):
         bench.core.submit(bench.now, call)
+
+
+def test_what_is_late_when_the_connection_comes_is_not_sent() -> None:
+    bench = Bench()
+    call, subscription = bench.call(deadline=2.0), bench.subscribe(deadline=2.0)
+    bench.now += 3.0  # the turn of the event loop reads the /hello before it looks at its timers
+    bench.connect()
+    assert isinstance(call.error, NotSent) and isinstance(subscription.error, NotSent)
+    assert bench.written() == []
+
+
+def test_a_repeat_that_is_refused_with_a_retry_is_repeated() -> None:
+    bench = Bench()
+    bench.connect()
+    call = bench.call(idempotent=True)
+    bench.lose()
+    bench.advance(1.0)
+    bench.connect(number=2)
+    bench.say("1 no;retry=100 busy", number=2)
+    assert bench.written(2) == ["1 m"]
+    bench.advance(1.0)
+    assert bench.written(2) == ["2 m"]
+    bench.say("2 no;retry=600000 busy", number=2)
+    assert isinstance(call.error, Unknown)
+
+
+def test_an_idempotent_call_that_is_cut_off_pauses_before_it_is_repeated() -> None:
+    bench = Bench()
+    bench.connect()
+    call = bench.call(idempotent=True)
+    bench.written()
+    bench.say("1 cut closing")
+    assert bench.written() == []
+    bench.advance(0.26)
+    assert bench.written() == ["2 m"]
+    bench.say("2 ok x")
+    assert call.result is not None
+
+
+def test_calls_that_pause_are_bounded_like_those_that_wait() -> None:
+    bench = Bench(Config(waiting_calls=2, waiting_bytes=100))
+    bench.connect(";in-flight=8")
+    first, second = bench.call(payload="x" * 60), bench.call(payload="x" * 60)
+    bench.say("1 no;retry=1000 busy", "2 no;retry=1000 busy")
+    assert not first.done
+    assert isinstance(second.error, Refused) and second.error.retry == 1.0
+    bench.core.give_up(bench.now, first)
+    bench.advance(0.1)
+    third = bench.call(payload="x" * 60)
+    bench.say("3 no;retry=1000 busy")
+    assert not third.done

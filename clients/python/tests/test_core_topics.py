@@ -266,3 +266,30 @@ def test_an_after_is_satisfied_once_it_was_taken() -> None:
     assert subscription.has_seen(Position("e", 2))
     assert not subscription.has_seen(Position("e", 3))
     assert subscription.has_seen(Position("f", 3))
+
+
+def test_a_subscribe_that_is_not_offered_is_taken_back_at_its_deadline() -> None:
+    bench = Bench()
+    bench.connect()
+    bench.block()
+    subscription = bench.subscribe(deadline=3.0)
+    bench.advance(3.1)
+    assert isinstance(subscription.error, NotSent)
+    bench.core.unsubscribe(bench.now, bench.subscribe())
+    last = bench.subscribe()
+    bench.block(False)
+    assert [line for line in bench.written() if "/renew" not in line] == ["3 /subscribe t"]
+    bench.say("3 ok;epoch=e;next=1;head=0")
+    assert last.stage is Stage.LISTENING
+
+
+def test_a_copy_that_waits_is_not_delivered_once_the_message_is_acknowledged() -> None:
+    bench = Bench()
+    subscription = listening(bench, Terms(window=8, redeliver=True))
+    bench.say("* t 1", "* t 2")
+    first, second = bench.take_all(subscription)
+    again(bench)
+    bench.say("1 ok;epoch=e;next=1;head=2", "* t 1", "* t 2", "* t 3", number=2)
+    assert isinstance(first, Message) and isinstance(second, Message)
+    bench.core.ack(bench.now, subscription, first)
+    assert bench.take_all(subscription) == [Message(2, b"", "e", redelivered=True), Message(3, b"", "e")]

@@ -6,11 +6,13 @@ from typing import Any
 
 import bellwire
 import trustme
-from bellwire import Config, End, Failed, Gap, Message, NotSent, Refused, Reset, Unknown
+from bellwire import Config, End, Failed, Gap, Message, NotSent, Position, Refused, Reset, Unknown
 from bellwire_twisted import Client
+from bellwire_twisted._protocol import BellwireProtocol
 from servers import offers_server
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, race
 from twisted.internet.ssl import Certificate, KeyPair, PrivateCertificate, optionsForClientTLS
+from twisted.internet.testing import StringTransport
 
 from support import ClientCase, Inbox, kit, offers
 
@@ -93,6 +95,9 @@ class Calls(ClientCase):
             self.assertRaises(ValueError, client.call, bad)
         self.assertRaises(TypeError, client.call, "random", 6)
         self.assertRaises(ValueError, client.subscribe, "t", print, ack="hand")
+        self.assertRaises(ValueError, client.subscribe, "t", print, start=Position("e\n9 random", 1))
+        self.assertRaises(ValueError, client.callJSON, "random", float("nan"))
+        self.assertEqual((await client.call("random", "1", deadline=1e306)).payload, b"0")
         self.assertRaises(ValueError, Client, "nowhere")
         self.assertRaises(ValueError, Client)
 
@@ -166,6 +171,17 @@ class Topics(ClientCase):
         await subscription.seen(reply.after)
         self.assertEqual([one.payload for one in inbox.all], [b"x"])
         self.assertEqual(subscription.position, reply.after.position)
+
+    async def test_the_first_of_several_positions_is_awaited(self) -> None:
+        do = await self.control()
+        client = await self.start(await do("open"))
+        subscription = await client.subscribe("offers", Inbox())
+        epoch = subscription.position.epoch
+        either = race([subscription.seen(Position(epoch, 2)), subscription.seen(Position(epoch, 2))])
+        other = subscription.seen(Position(epoch, 2))
+        await client.call("add", "x")
+        self.assertEqual(await either, (0, None))  # it cancels the second one
+        await other
 
     async def test_nothing_is_lost_over_lost_connections(self) -> None:
         do = await self.control()
@@ -364,6 +380,52 @@ class Connections(ClientCase):
         client.startService()
         self.assertEqual((await call).payload, b"0")
         self.assertRaises(RuntimeError, client.startService)
+
+    async def test_a_client_that_was_stopped_does_not_start(self) -> None:
+        client = self.make(offers().address)
+        await client.stopService()
+        self.assertRaises(RuntimeError, client.startService)
+
+    async def test_waiting_may_be_cancelled_by_what_waits_beside_it(self) -> None:
+        client = self.make(offers().address)
+        waits: list[Any] = [client.whenConnected, client.whenEnded]
+        for when in waits:
+            first, second, third = when(), when(), when()
+            first.addCallback(lambda found, other=second: other.cancel())
+            if when == client.whenConnected:
+                client.startService()
+            else:
+                client.abort()
+            await third
+            await first
+            await self.fails(second, CancelledError)
+
+    async def test_asking_for_a_token_is_cancelled_with_the_connection(self) -> None:
+        do = await self.control()
+        cancelled = list[Deferred[str]]()
+        asked = list[Deferred[str]]()
+
+        def fetch() -> Deferred[str]:
+            asked.append(Deferred(cancelled.append))
+            return asked[-1]
+
+        client = self.make(await do("open", "auth"), token=fetch)
+        client.startService()
+        await self.until(lambda: asked)
+        client.abort()
+        await self.until(lambda: cancelled == asked)
+
+    async def test_options_of_another_type_are_named(self) -> None:
+        self.assertRaises(TypeError, Client, "localhost:7440", tls="server.pem")
+        self.assertRaises(TypeError, Client, "localhost:7440", token=1234)
+
+    def test_nothing_is_kept_of_what_comes_after_closing(self) -> None:
+        client = self.make("localhost:7440")
+        protocol = BellwireProtocol(client._driver, 1)  # of no attempt: it is closed as soon as it is open
+        protocol.makeConnection(StringTransport())
+        protocol.dataReceived(b"x" * 200_000)
+        self.assertEqual(protocol._buffer, b"")
+        protocol.connectionLost()
 
     async def test_a_listener_that_fails_is_logged(self) -> None:
         client = self.make(offers().address)

@@ -6,9 +6,10 @@ import asyncio
 import inspect
 import ssl
 import weakref
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from typing import cast
 
-from . import addresses, credentials
+from . import _racing, addresses, credentials
 from ._events import ConnectionEvents
 from ._signal import Signal
 from .addresses import TcpAddress
@@ -67,7 +68,18 @@ class Driver(Shell):
     # Transports.
 
     def open(self, output: Open) -> None:
-        self._tasks[output.number] = self.loop.create_task(self._open(output))
+        self._begin(output.number, self._open(output))
+
+    def _begin(self, number: int, work: Coroutine[None, None, None]) -> None:
+        """Has a task do work for a connection, which `close` ends."""
+        task = self.loop.create_task(work)
+        if not task.done():  # an eager one may be
+            self._tasks[number] = task
+            task.add_done_callback(lambda done: self._forget(number, done))
+
+    def _forget(self, number: int, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(number) is task:
+            del self._tasks[number]
 
     def write(self, number: int, data: bytes) -> None:
         if number in self._transports:
@@ -79,23 +91,23 @@ class Driver(Shell):
                 await self._connect(output)
         except TimeoutError:
             self._failed(output.number, SilentServer(f"{output.address} did not answer in time"))
-        except (OSError, ssl.SSLError) as error:
+        except Exception as error:  # a name that is none raises a ValueError, and so on
             self._failed(output.number, TransportFailed(f"cannot connect to {output.address}: {error}"))
-        finally:
-            if self._tasks.get(output.number) is asyncio.current_task():
-                del self._tasks[output.number]
 
     async def _connect(self, output: Open) -> None:
         address = addresses.parse(output.address)
         if isinstance(address, TcpAddress):
-            await self.loop.create_connection(
-                lambda: _Transport(self, output.number),
-                address.host,
-                address.port,
-                ssl=self._tls,
-                server_hostname=(self._server_hostname or address.host) if self._tls else None,
-                happy_eyeballs_delay=0.25,
-            )
+            connected = await _racing.connect(address.host, address.port)
+            try:
+                await self.loop.create_connection(
+                    lambda: _Transport(self, output.number),
+                    sock=connected,
+                    ssl=self._tls,
+                    server_hostname=(self._server_hostname or address.host) if self._tls else None,
+                )
+            except Exception:
+                connected.close()  # it may have no transport yet that would
+                raise
             return
         await self.loop.create_unix_connection(
             lambda: _Transport(self, output.number),
@@ -132,8 +144,16 @@ class Driver(Shell):
             transport.close()
             self._lingering[number] = self.loop.call_later(_LINGER, transport.abort)
 
+    def drop(self) -> None:
+        """Runs, and ends at once what that closes, if its bytes are written. TLS would wait for the other end."""
+        transports = list(self._transports.values())
+        self.run()
+        for transport in transports:
+            if transport.is_closing() and transport.get_write_buffer_size() == 0:
+                transport.abort()
+
     def authenticate(self, output: Authenticate) -> None:
-        self._tasks[output.number] = self.loop.create_task(self._authenticate(output))
+        self._begin(output.number, self._authenticate(output))
 
     async def _authenticate(self, output: Authenticate) -> None:
         try:
@@ -147,10 +167,14 @@ class Driver(Shell):
             self.core.no_credentials(self.now(), output.number, why)
         else:
             self.core.authenticate(self.now(), output.number, output.scheme, encoded)
-        self._tasks.pop(output.number, None)
         self.run()
 
     # The application.
+
+    def check_loop(self) -> None:
+        """Raises ``RuntimeError`` in a task of another event loop: nothing could wake it from this one."""
+        if asyncio.get_running_loop() is not self.loop:
+            raise RuntimeError("this client belongs to another event loop: use it in the one where it began")
 
     def round_failed(self, error: ConnectionFailure) -> None:
         self.last_failure = error
@@ -158,6 +182,7 @@ class Driver(Shell):
 
     async def outcome(self, request: Request, deadline: float | None) -> None:
         """Waits until a request is done. Cancels it if the task is cancelled."""
+        self.check_loop()
         signal = Signal()
         request.waker = signal.notify
         self.core.submit(self.now(), request, deadline)
@@ -201,8 +226,8 @@ class _Transport(asyncio.Protocol):
         self._number = number
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._driver.opened(self._number, transport)
+        # The transports of uvloop are of no class of asyncio.
+        self._driver.opened(self._number, cast(asyncio.Transport, transport))
 
     def data_received(self, data: bytes) -> None:
         self._driver.core.received(self._driver.now(), self._number, data)

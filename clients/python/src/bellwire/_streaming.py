@@ -22,9 +22,10 @@ class Stream:
         self._driver = driver
         self._request = request
         self._signal = Signal()
-        self._is_closed = False
+        self._is_closed = True  # until it has begun
         request.waker = self._signal.notify
         driver.core.submit(driver.now(), request, deadline)
+        self._is_closed = False
         driver.schedule()
 
     def __aiter__(self) -> Stream:
@@ -32,6 +33,7 @@ class Stream:
 
     async def __anext__(self) -> bytes:
         """The next item. Nothing is lost when the task is cancelled."""
+        self._driver.check_loop()
         while not self._is_closed:
             item = self._driver.core.take_item(self._driver.now(), self._request)
             if item is not None:

@@ -24,7 +24,7 @@ class Subscription:
         self._driver = driver
         self._handle = handle
         self._signal = Signal()
-        self._is_closed = False
+        self._is_closed = True  # until it has begun
         handle.waker = self._signal.notify
 
     @property
@@ -50,6 +50,7 @@ class Subscription:
 
     async def __anext__(self) -> Delivery:
         """The next delivery. Nothing is lost when the task is cancelled."""
+        self._driver.check_loop()
         while not self._is_closed:
             delivery = self._driver.core.take(self._driver.now(), self._handle)
             if delivery is not None:
@@ -94,11 +95,8 @@ class Subscription:
 
     async def begin(self, deadline: float | None) -> None:
         """Asks the server, and waits for its answer."""
-        try:
-            self._driver.core.subscribe(self._driver.now(), self._handle, deadline)
-        except ValueError:
-            self._is_closed = True
-            raise
+        self._driver.core.subscribe(self._driver.now(), self._handle, deadline)
+        self._is_closed = False
         self._driver.schedule()
         try:
             while not self._handle.is_accepted and self._handle.error is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 
 #: How long the system of a server may leave bytes or probes unanswered, in seconds.
@@ -36,6 +37,11 @@ def parse(text: str) -> TcpAddress | UnixAddress:
 
 def tune(connected: socket.socket) -> None:
     """Has the system notice within 20 s that a server's system is gone, where it offers that."""
+    with suppress(OSError):  # some systems say so if the connection is lost already
+        _tune(connected)
+
+
+def _tune(connected: socket.socket) -> None:
     if connected.family not in (socket.AF_INET, socket.AF_INET6):
         return
     connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 from collections.abc import Generator, Mapping
@@ -16,7 +17,7 @@ from ._streaming import Stream
 from ._subscription import Subscription
 from .config import Config
 from .core import asking
-from .core.asking import Ack, Slow
+from .core.asking import Ack, Payload, Slow
 from .core.core import Core
 from .core.events import Stats
 from .core.hello import Hello
@@ -55,7 +56,7 @@ class Client:
         for address in addresses:
             addressing.parse(address)
         secrets = credentials.collect(token, auth)
-        context = ssl.create_default_context() if tls is True else tls or None
+        context = _context(tls)
         core = Core(
             addresses,
             config,
@@ -75,15 +76,18 @@ class Client:
 
         Raises the `ConnectionFailure` if the client has ended. Goes on waiting after a failed round.
         """
+        self._driver.check_loop()
         while (link := self._driver.core.current) is None or link.hello is None:
             if self._driver.core.ended is not None:
-                raise self._driver.core.ended
+                raise self._driver.core.ended.with_traceback(None)  # without those of earlier raises
             await self._driver.changed.wait()
         return link.hello
 
     async def _first_round(self) -> None:
-        while self._driver.core.current is None:
-            error = self._driver.last_failure or self._driver.core.ended
+        """Waits for the first connection. It need not be there any more: a busy server says ``/bye`` at once."""
+        core = self._driver.core
+        while core.current is None and not (core.has_connected and core.may_connect):
+            error = core.ended or self._driver.last_failure
             if error is not None:
                 self.abort()
                 raise error
@@ -96,6 +100,7 @@ class Client:
 
     async def wait_ended(self) -> ConnectionFailure:
         """Waits until the client has ended for good, and returns why."""
+        self._driver.check_loop()
         while self._driver.core.ended is None:
             await self._driver.ended.wait()
         return self._driver.core.ended
@@ -105,14 +110,15 @@ class Client:
 
         Takes at most ``Config.close_timeout``. Subscriptions end with the reason ``client-closed``.
         """
+        self._driver.check_loop()
         self._driver.core.close(self._driver.now())
-        self._driver.schedule()
+        self._driver.run()
         await self.wait_ended()
 
     def abort(self) -> None:
         """Ends at once: the outcome of calls in flight is unknown."""
         self._driver.core.abort(self._driver.now())
-        self._driver.run()
+        self._driver.drop()
 
     def events(self) -> ConnectionEvents:
         """What happens to the connections from now on."""
@@ -129,17 +135,20 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
+        if kind is not None:
+            return self.abort()
+        try:
             await self.close()
-        else:
-            self.abort()
+        except asyncio.CancelledError:
+            self.abort()  # nobody is left who could wait for the end
+            raise
 
     # Requests.
 
     async def call(
         self,
         method: str,
-        payload: bytes | str = b"",
+        payload: Payload = b"",
         *,
         deadline: float | None = None,
         key: str | None = None,
@@ -174,14 +183,14 @@ class Client:
 
         Raises what `call` raises, and ``ValueError`` if the reply is not JSON: then the handler has run.
         """
-        payload = json.dumps(value, ensure_ascii=False)
+        payload = json.dumps(value, ensure_ascii=False, allow_nan=False)
         reply = await self.call(method, payload, deadline=deadline, key=key, idempotent=idempotent)
         return reply.json()
 
     def stream(
         self,
         method: str,
-        payload: bytes | str = b"",
+        payload: Payload = b"",
         *,
         window: int | None = None,
         deadline: float | None = None,
@@ -192,11 +201,12 @@ class Client:
         ``window`` is how many items the server may send ahead of the application; without it, 32. Without a
         ``deadline`` the stream has none: the server limits the time from item to item.
         """
+        self._driver.check_loop()
         request = asking.stream(method, payload, window, attributes)
         return Stream(self._driver, request, asking.deadline(deadline))
 
     async def one_way(
-        self, method: str, payload: bytes | str = b"", *, attributes: Mapping[str, str] | None = None
+        self, method: str, payload: Payload = b"", *, attributes: Mapping[str, str] | None = None
     ) -> None:
         """Sends a request that is never answered. Returns when its line was offered to the transport.
 
@@ -208,7 +218,7 @@ class Client:
     async def publish(
         self,
         topic: str,
-        payload: bytes | str = b"",
+        payload: Payload = b"",
         *,
         deadline: float | None = None,
         key: str | None = None,
@@ -251,11 +261,20 @@ class Client:
         Raises `Refused`, `Unknown` or `NotSent`, and ``ValueError`` for bad arguments or if this client
         already listens to the topic.
         """
+        self._driver.check_loop()
         config = self._driver.core.config
         handle = asking.subscription(config, topic, start, last, window, slow, ack, redeliver)
         subscription = Subscription(self._driver, handle)
         await subscription.begin(asking.deadline(deadline))
         return subscription
+
+
+def _context(tls: ssl.SSLContext | bool | None) -> ssl.SSLContext | None:
+    if tls is None or isinstance(tls, bool):
+        return ssl.create_default_context() if tls else None
+    if not isinstance(tls, ssl.SSLContext):
+        raise TypeError(f"tls has to be an ssl.SSLContext or True, not {type(tls).__name__}")
+    return tls
 
 
 class Connect:

@@ -23,7 +23,8 @@ class Config:
     max_line: int = 65_535
     #: Bytes of requests that are not yet offered to the transport, beyond which further calls wait.
     outbound_bytes: int = 256 * 1_024
-    #: Calls that may wait for a connection, a place in flight, or the transport. One more is not sent.
+    #: Calls that may wait for a connection, a place in flight, the transport, or the time of a retry hint. One
+    #: more is not sent; one with a hint is refused.
     waiting_calls: int = 65_536
     #: Bytes of the payloads of these calls.
     waiting_bytes: int = 64 * 1_024 * 1_024

@@ -22,7 +22,7 @@ def collect(token: Credentials | None, auth: Mapping[str, Credentials] | None) -
     for scheme, secret in found.items():
         if not grammar.is_code(scheme):
             raise ValueError(f"{scheme!r} is not the name of an authentication scheme")
-        if not callable(secret) and not secret:
+        if not callable(secret) and not encode(secret):
             raise ValueError(f"the credentials for the scheme {scheme} are empty")
     return found
 
@@ -33,4 +33,12 @@ def are_fixed(credentials: Mapping[str, Credentials]) -> bool:
 
 
 def encode(secret: Secret) -> bytes:
-    return secret.encode() if isinstance(secret, str) else secret
+    """The bytes of a secret. Raises ``TypeError`` or ``ValueError``, without the secret, if it is none."""
+    if isinstance(secret, str):
+        try:
+            return secret.encode()
+        except UnicodeEncodeError:
+            raise ValueError("credentials have to be text that UTF-8 can encode") from None
+    if not isinstance(secret, (bytes, bytearray, memoryview)):
+        raise TypeError(f"credentials have to be text or bytes, not {type(secret).__name__}")
+    return bytes(secret)

@@ -90,7 +90,10 @@ class ClosedByServer(ConnectionFailure):
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
-        super().__init__(f"the server left: {reason}")
+        super().__init__(reason)
+
+    def __str__(self) -> str:
+        return f"the server left: {self.reason}"
 
 
 class AuthenticationFailed(ConnectionFailure):
@@ -100,11 +103,14 @@ class AuthenticationFailed(ConnectionFailure):
         self.code = code
         self.text = text
         self.retry = retry
-        super().__init__(f"authentication failed: {code}" + (f" ({text})" if text else ""))
+        super().__init__(code, text, retry)
+
+    def __str__(self) -> str:
+        return f"authentication failed: {self.code}" + (f" ({self.text})" if self.text else "")
 
 
 class ClientClosed(ConnectionFailure):
     """The application closed the client."""
 
-    def __init__(self) -> None:
-        super().__init__("the client was closed")
+    def __init__(self, text: str = "the client was closed") -> None:
+        super().__init__(text)

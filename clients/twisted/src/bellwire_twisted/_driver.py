@@ -47,6 +47,7 @@ class Driver(Shell):
         self._tls = tls
         self._serverHostname = serverHostname
         self._attempts: dict[int, Deferred[Any]] = {}
+        self._secretsAsked: dict[int, Deferred[Secret]] = {}
         self._protocols: dict[int, BellwireProtocol] = {}
         self._timer: Any = None
 
@@ -115,6 +116,9 @@ class Driver(Shell):
     def close(self, number: int) -> None:
         attempt = self._attempts.pop(number, None)
         protocol = self._protocols.pop(number, None)
+        asked = self._secretsAsked.pop(number, None)
+        if asked is not None:
+            asked.cancel()
         if protocol is not None:
             protocol.close()
         elif attempt is not None:
@@ -122,7 +126,11 @@ class Driver(Shell):
 
     def authenticate(self, output: Authenticate) -> None:
         found = self._secrets[output.scheme]
-        secret = maybeDeferred(_secret, found)
+        secret = self._secretsAsked[output.number] = maybeDeferred(_secret, found)
+
+        def answered(result: Result) -> Result:
+            self._secretsAsked.pop(output.number, None)
+            return result
 
         def ready(secret: Secret) -> None:
             encoded = credentials.encode(secret)
@@ -132,6 +140,7 @@ class Driver(Shell):
             why = f"the function for the credentials failed with {type(failure.value).__name__}"
             self.core.no_credentials(self.now(), output.number, why)
 
+        secret.addBoth(answered)
         secret.addCallback(ready)
         secret.addErrback(failed)
         secret.addCallback(lambda _: self.schedule())

@@ -43,6 +43,8 @@ class BellwireProtocol(LineOnlyReceiver):
         self._driver.opened(self._number, self)
 
     def dataReceived(self, data: bytes) -> None:
+        if self._linger is not None:
+            return  # TLS reads on until the other end has closed, too
         self._driver.core.heard(self._driver.now(), self._number)
         super().dataReceived(data)
         self._driver.run()

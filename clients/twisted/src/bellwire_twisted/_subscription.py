@@ -100,7 +100,8 @@ class Subscription:
         seen = [one for one in self._waiting if self._handle.has_seen(one[0])]
         self._waiting = [one for one in self._waiting if one not in seen]
         for _, waiting in seen:
-            waiting.callback(None)
+            if not waiting.called:  # the callback of an earlier one may have cancelled it
+                waiting.callback(None)
 
     def unsubscribe(self) -> None:
         """Leaves the topic. Nothing more is delivered. The server is told soon, and not waited for."""

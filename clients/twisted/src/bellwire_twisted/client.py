@@ -22,7 +22,7 @@ from bellwire import (
     credentials,
 )
 from bellwire.core import asking
-from bellwire.core.asking import Ack, Slow
+from bellwire.core.asking import Ack, Payload, Slow
 from bellwire.core.core import Core
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail, succeed
@@ -81,7 +81,7 @@ class Client(Service):
 
     def startService(self) -> None:
         """Begins to connect. Calls that were made before wait for the connection."""
-        if self._has_started:
+        if self._has_started or self._core.ended is not None:
             raise RuntimeError("a client is started once: make a new one")
         self._has_started = True
         super().startService()
@@ -111,7 +111,7 @@ class Client(Service):
             return succeed(link.hello)
         if self._core.ended is not None:
             return fail(self._core.ended)
-        waiting: Deferred[Hello] = Deferred(lambda one: self._connecting.remove(one))
+        waiting: Deferred[Hello] = Deferred(self._forget)
         self._connecting.append(waiting)
         return waiting
 
@@ -119,9 +119,13 @@ class Client(Service):
         """Fires once the client has ended for good, with the reason."""
         if self._core.ended is not None:
             return succeed(self._core.ended)
-        waiting: Deferred[ConnectionFailure] = Deferred(lambda one: self._ending.remove(one))
+        waiting: Deferred[ConnectionFailure] = Deferred(self._forget)
         self._ending.append(waiting)
         return waiting
+
+    def _forget(self, cancelled: Deferred[Any]) -> None:
+        self._connecting = [one for one in self._connecting if one is not cancelled]
+        self._ending = [one for one in self._ending if one is not cancelled]
 
     @property
     def ended(self) -> ConnectionFailure | None:
@@ -148,24 +152,28 @@ class Client(Service):
         return stop
 
     def _told(self, event: ConnectionEvent) -> None:
+        # A callback may cancel a Deferred that waits beside its own.
         if isinstance(event, Connected):
             waiting, self._connecting = self._connecting, []
             for one in waiting:
-                one.callback(event.hello)
+                if not one.called:
+                    one.callback(event.hello)
         if isinstance(event, Ended):
             waiting, self._connecting = self._connecting, []
             for one in waiting:
-                one.errback(event.error)
+                if not one.called:
+                    one.errback(event.error)
             ending, self._ending = self._ending, []
             for ended in ending:
-                ended.callback(event.error)
+                if not ended.called:
+                    ended.callback(event.error)
 
     # Requests.
 
     def call(
         self,
         method: str,
-        payload: bytes | str = b"",
+        payload: Payload = b"",
         *,
         deadline: float | None = None,
         key: str | None = None,
@@ -203,7 +211,7 @@ class Client(Service):
 
         Fails with ``ValueError`` if the reply is not JSON: then the handler has run.
         """
-        payload = json.dumps(value, ensure_ascii=False)
+        payload = json.dumps(value, ensure_ascii=False, allow_nan=False)
         reply = self.call(method, payload, deadline=deadline, key=key, idempotent=idempotent)
         return reply.addCallback(lambda reply: reply.json())
 
@@ -211,7 +219,7 @@ class Client(Service):
         self,
         method: str,
         onItem: OnItem,
-        payload: bytes | str = b"",
+        payload: Payload = b"",
         *,
         window: int | None = None,
         deadline: float | None = None,
@@ -230,7 +238,7 @@ class Client(Service):
         return reading.finished
 
     def oneWay(
-        self, method: str, payload: bytes | str = b"", *, attributes: Mapping[str, str] | None = None
+        self, method: str, payload: Payload = b"", *, attributes: Mapping[str, str] | None = None
     ) -> Deferred[None]:
         """Sends a request that is never answered. Fires when its line was offered to the transport.
 
@@ -242,7 +250,7 @@ class Client(Service):
     def publish(
         self,
         topic: str,
-        payload: bytes | str = b"",
+        payload: Payload = b"",
         *,
         deadline: float | None = None,
         key: str | None = None,
@@ -299,8 +307,12 @@ class Client(Service):
 
 
 def _options(tls: TLSOptions | bool | None) -> TLSOptions | None:
+    if tls is None or tls is False:
+        return None
     if tls is not True:
-        return tls or None
+        if not callable(tls):
+            raise TypeError(f"tls has to be True or a function for the options, not {type(tls).__name__}")
+        return tls
     try:
         from twisted.internet.ssl import optionsForClientTLS
     except ImportError as error:

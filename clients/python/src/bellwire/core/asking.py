@@ -5,6 +5,7 @@ Each function raises ``ValueError`` or ``TypeError`` that says what is wrong.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -17,7 +18,8 @@ from .subscription import Subscription, Terms
 
 Slow = Literal["gap", "latest", "close"]
 Ack = Literal["auto", "hand"]
-Payload = bytes | str
+#: Text is sent as UTF-8.
+Payload = str | bytes | bytearray | memoryview
 
 
 def call(
@@ -76,16 +78,26 @@ def subscription(
         raise ValueError(f"ack must be auto or hand, not {ack!r}")
     if (ack == "hand" or redeliver) and window is None:
         raise ValueError('ack="hand" and redeliver=True need a window: without one nothing waits for acks')
-    position = Position.parse(start) if isinstance(start, str) else start
-    terms = Terms(position, last, window, slow, ack == "hand", redeliver)
+    terms = Terms(_start(start), last, window, slow, ack == "hand", redeliver)
     return Subscription(grammar.check_topic(topic), terms, Inbox(config.inbox_items, config.inbox_bytes))
 
 
 def deadline(seconds: float | None) -> float | None:
-    """The deadline of a caller, in seconds."""
-    if seconds is not None and not seconds >= 0:
+    """The deadline of a caller, in seconds. A finite one has a bound, so that milliseconds can be counted."""
+    if seconds is None or seconds == math.inf:
+        return seconds
+    if not seconds >= 0:
         raise ValueError(f"deadline must be a number of seconds, not {seconds!r}")
-    return seconds
+    return min(seconds, MAX_NUMBER)
+
+
+def _start(start: Position | str | None) -> Position | None:
+    """Where a subscription begins. A `Position` that the application has made is checked like a text."""
+    if start is None:
+        return None
+    if not isinstance(start, (Position, str)):
+        raise TypeError(f"start has to be a Position or str, not {type(start).__name__}")
+    return Position.parse(str(start))
 
 
 def _check_count(name: str, count: int) -> None:

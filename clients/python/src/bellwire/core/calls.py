@@ -63,8 +63,9 @@ class Calls:
             self._push_deadline(request)
 
     def _is_full(self, request: Request) -> bool:
+        count = len(self._waiting) + len(self._delayed)
         is_long = self._waiting_bytes + len(request.body) > self._config.waiting_bytes
-        return len(self._waiting) >= self._config.waiting_calls or bool(self._waiting and is_long)
+        return count >= self._config.waiting_calls or (count > 0 and is_long)
 
     def give_up(self, request: Request) -> None:
         """The caller is gone. The request is cancelled; it has no outcome."""
@@ -138,7 +139,9 @@ class Calls:
         request.entry = link.send(Kind.REQUEST, request.method, request.body, attributes, request)
 
     def _why_not(self, now: float, link: Link, request: Request) -> CallError | None:
-        """Why a keyed request may not be sent here (C23.1, C23.2)."""
+        """Why a request may not be sent here: its time is over, or its key (C5.2, C23.1, C23.2)."""
+        if now >= request.deadline:
+            return NotSent("deadline", "the deadline ended before the request was sent")
         if request.key is None:
             return None
         keys = link.hello.keys if link.hello else None
@@ -178,7 +181,7 @@ class Calls:
             case "err":
                 self._settle(request, Failed(line.code, line.text))
             case "cut" if request.idempotent and line.code == "closing" and self._core.may_reconnect:
-                self._repeat(request)
+                self._cut_off(now, link, request, Unknown(line.code, line.text))
             case "cut":
                 self._settle(request, Unknown(line.code, line.text))
             case _:
@@ -202,17 +205,34 @@ class Calls:
     def _refused(self, now: float, link: Link, request: Request, line: ReplyLine) -> None:
         refusal = Refused(line.code, line.text, line.retry)
         has_begun = isinstance(request, Stream) and request.has_begun
-        if has_begun or request.is_repeat or (line.retry is None and line.code != "closing"):
+        if has_begun or (line.retry is None and line.code != "closing"):
             return self._settle(request, refusal)
         request.refusal = refusal
         if line.retry is None and link.bye_reason is not None:
             return self._next(request, refusal)
-        after = pause(request.pauses, line.retry, self._config, self._rng)
+        self._pause(now, request, line.retry, refusal)
+
+    def _cut_off(self, now: float, link: Link, request: Request, outcome: Unknown) -> None:
+        """``cut closing`` of an idempotent request: without a ``/bye`` the same server would be asked again."""
+        request.is_repeat = True
+        if link.bye_reason is not None:
+            return self._next(request, outcome)
+        self._pause(now, request, None, outcome)
+
+    def _pause(self, now: float, request: Request, retry: float | None, otherwise: CallError) -> None:
+        """Sends it again after a pause (section 14.8), if there are time and room for that."""
+        after = pause(request.pauses, retry, self._config, self._rng)
         request.pauses += 1
-        if now + after >= request.deadline:
-            return self._settle(request, refusal)
+        if now + after >= request.deadline or self._is_full(request):
+            return self._settle(request, otherwise)
         request.link = request.entry = None
         heapq.heappush(self._delayed, (now + after, next(self._count), request))
+        self._waiting_bytes += len(request.body)
+
+    def _pop_delayed(self) -> Request:
+        request = heapq.heappop(self._delayed)[2]
+        self._waiting_bytes -= len(request.body)
+        return request
 
     def _next(self, request: Request, otherwise: CallError) -> None:
         """Sends it on the next connection, if there will be one."""
@@ -269,17 +289,18 @@ class Calls:
         for request in list(self._waiting):
             self._stop_waiting(request)
             self._settle(request, type(error)(error.code, error.text))
-        for _, _, request in self._delayed:
+        while self._delayed:
+            request = self._pop_delayed()
             if not request.done:
                 self._settle(request, type(error)(error.code, error.text))
-        self._delayed.clear()
 
     # Time.
 
     def due(self) -> float:
-        for heap in (self._delayed, self._deadlines):
-            while heap and heap[0][2].done:
-                heapq.heappop(heap)
+        while self._delayed and self._delayed[0][2].done:
+            self._pop_delayed()
+        while self._deadlines and self._deadlines[0][2].done:
+            heapq.heappop(self._deadlines)
         delayed = self._delayed[0][0] if self._delayed else math.inf
         return min(delayed, self._deadlines[0][0] if self._deadlines else math.inf)
 
@@ -289,7 +310,7 @@ class Calls:
             if not request.done:
                 self._expire(request)
         while self._delayed and self._delayed[0][0] <= now:
-            request = heapq.heappop(self._delayed)[2]
+            request = self._pop_delayed()
             if not request.done:
                 self._wait(request)
 

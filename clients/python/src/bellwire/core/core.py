@@ -81,7 +81,8 @@ class Core:
         self.is_closing = False
         self._schemes = tuple(schemes)
         self._has_fixed_credentials = has_fixed_credentials
-        self._has_connected = False
+        #: Whether there was a connection.
+        self.has_connected = False
         self._outputs: list[Output] = []
         self._woken: dict[Request | Subscription, None] = {}
         self.keep_alive = KeepAlive(self, config, rng)
@@ -94,7 +95,7 @@ class Core:
     @property
     def may_connect(self) -> bool:
         """Whether there may be another connection than the one in use."""
-        return self.may_send and (self.reconnects or not self._has_connected)
+        return self.may_send and (self.reconnects or not self.has_connected)
 
     @property
     def may_reconnect(self) -> bool:
@@ -311,7 +312,7 @@ class Core:
         link.phase = Phase.OPEN
         link.opened_at = now
         self.current = link
-        self._has_connected = True
+        self.has_connected = True
         self.rounds.succeeded(link.number)
         self.keep_alive.opened(now, link)
         self.report(Connected(link.address, link.hello))

@@ -94,7 +94,7 @@ def check_value(key: str, value: str) -> str:
     return value
 
 
-def as_bytes(payload: bytes | str) -> bytes:
+def as_bytes(payload: str | bytes | bytearray | memoryview) -> bytes:
     """A payload; text is written as UTF-8. Raises ``TypeError`` for anything else."""
     if isinstance(payload, str):
         return payload.encode()

@@ -219,6 +219,8 @@ class Subscription:
     def take(self) -> Delivery | None:
         """The next delivery, if there is one. It counts as handled, unless acks are by hand."""
         delivery = self.inbox.pop()
+        while isinstance(delivery, Message) and self._is_acknowledged_copy(delivery):
+            delivery = self.inbox.pop()
         match delivery:
             case Message(sequence=sequence, epoch=epoch):
                 self._has_taken(epoch, sequence + 1)
@@ -232,6 +234,12 @@ class Subscription:
             case Reset(position=position):
                 self.taken = position
         return delivery
+
+    def _is_acknowledged_copy(self, message: Message) -> bool:
+        """Whether the application acknowledged it while it came again (C16.5)."""
+        if self._acks is None or not message.redelivered or message.epoch != self.epoch:
+            return False
+        return self._acks.is_done(message.sequence)
 
     @property
     def _is_by_hand(self) -> bool:

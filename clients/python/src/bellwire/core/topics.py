@@ -43,7 +43,10 @@ class Topics:
         """Begins a subscription. Raises ``ValueError`` if the client already listens to the topic."""
         if subscription.topic in self._wanted:
             raise ValueError(f"this client already listens to {subscription.topic!r}")
-        subscription.deadline = now + (self._config.deadline if deadline is None else deadline)
+        seconds = self._config.deadline if deadline is None else deadline
+        subscription.deadline = now + seconds
+        if seconds <= 0:
+            return self._refuse(subscription, NotSent("deadline", "nothing was left of the deadline"))
         if not self._core.may_send:
             return self._refuse(subscription, NotSent("closed", self._core.why_ended()))
         self._wanted[subscription.topic] = subscription
@@ -57,6 +60,7 @@ class Topics:
         subscription.is_wanted = False
         subscription.inbox.clear()
         self._forget(subscription)
+        self._take_back(subscription)
         link = self._link_of(subscription)
         if link and subscription.stage is Stage.LISTENING:
             self._leave(link, subscription)
@@ -70,6 +74,17 @@ class Topics:
         for kept in (self._idle, self._first):
             kept.pop(subscription, None)
         self._paused.pop(subscription, None)
+
+    def _take_back(self, subscription: Subscription) -> bool:
+        """Takes its ``/subscribe`` out of the queue. Returns whether that was too late: it was offered."""
+        link = self._link_of(subscription)
+        if link is None or subscription.stage is not Stage.ASKED:
+            return False
+        entry = next(entry for entry in link.table.values() if entry.subscription is subscription)
+        if not entry.is_offered:
+            link.take_back(entry)
+            del link.topics[subscription.topic]
+        return entry.is_offered
 
     def _link_of(self, subscription: Subscription) -> Link | None:
         on = (link for link in self._core.links.values() if link.topics.get(subscription.topic) is subscription)
@@ -102,6 +117,8 @@ class Topics:
         del self._idle[subscription]
         if subscription.is_exhausted:
             return self._end(subscription, "exhausted")
+        if subscription in self._first and now >= subscription.deadline:
+            return self._expire(subscription)
         subscription.stage = Stage.ASKED
         link.topics[subscription.topic] = subscription
         topic, attributes = subscription.topic.encode(), subscription.attributes()
@@ -341,12 +358,16 @@ class Topics:
                 del self._paused[subscription]
                 self._again(subscription)
         for subscription in [one for one in self._first if now >= one.deadline]:
-            kind = Unknown if subscription.stage is Stage.ASKED else NotSent
-            subscription.is_wanted = False
-            stage = subscription.stage
-            self._refuse(subscription, kind("deadline", "the deadline ended before the server answered"))
-            if stage is Stage.ASKED:
-                subscription.stage = stage  # it is left at the ok
+            self._expire(subscription)
+
+    def _expire(self, subscription: Subscription) -> None:
+        """The deadline of the first ``/subscribe`` is over."""
+        was_offered = self._take_back(subscription)
+        kind = Unknown if was_offered else NotSent
+        subscription.is_wanted = False
+        self._refuse(subscription, kind("deadline", "the deadline ended before the server answered"))
+        if was_offered:
+            subscription.stage = Stage.ASKED  # it is left at the ok
 
 
 def _error(line: ReplyLine) -> CallError:
