@@ -114,8 +114,7 @@ export class Request implements Entry {
     const error = failureOf(line);
     const isClosing = lead === "closing";
     const { retry = 0 } = error as RefusedError;
-    if (word === "no" && this.hasRun) this.settle(new UnknownError("lost", "", error));
-    else if (word === "no" && !this.isBegun && (retry || isClosing)) this.again(error, retry);
+    if (word === "no" && !this.isBegun && (retry || isClosing)) this.again(error, retry);
     else if (word === "cut" && isClosing && this.options.idempotent) this.repeat(error);
     else this.settle(error);
   }
@@ -124,10 +123,11 @@ export class Request implements Entry {
   lost() {
     if (this.done) return;
     const { id, link, options, isBegun } = this;
-    const isRepeated = options.key || options.idempotent;
-    if (id > link!.last && !isBegun) this.again(new RefusedError("closing"));
-    else if (isRepeated && !isBegun) this.repeat(new UnknownError("lost"));
-    else this.settle(new UnknownError("lost"));
+    const error = new UnknownError("lost");
+    if (isBegun) this.settle(error);
+    else if (id > link!.last) this.again(new RefusedError("closing"));
+    else if (options.key || options.idempotent) this.repeat(error);
+    else this.settle(error);
   }
 
   /** Gives credit for `items` more. */
@@ -139,8 +139,7 @@ export class Request implements Entry {
 
   /** It will not be sent any more. */
   unsent(code: string, cause?: unknown) {
-    const Outcome = this.hasRun ? UnknownError : NotSentError;
-    this.settle(this.refusal ?? new Outcome(code, "", cause));
+    this.settle(this.refusal ?? new NotSentError(code, "", cause));
   }
 
   /** Sends it again, although it may have run, if there will be another connection. */
@@ -168,7 +167,8 @@ export class Request implements Entry {
     core.clock.clear(this.pause);
     this.forget(true);
     core.wake();
-    if (error) this.waiter.reject(error);
-    else this.waiter.resolve(line);
+    if (!error) this.waiter.resolve(line);
+    // If this attempt has not run, an earlier one may have.
+    else this.waiter.reject(this.hasRun && !error.mayHaveRun ? new UnknownError(error.code, "", error) : error);
   }
 }

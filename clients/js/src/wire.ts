@@ -3,7 +3,7 @@
  */
 
 /** A line that the grammar does not allow. The connection that it came on is closed (C2.5). */
-export const MALFORMED = new Error("malformed line");
+export const MALFORMED = new Error("malformed");
 
 /** Attributes by key. It has no prototype, so it holds nothing else. */
 export type Attributes = Record<string, string | undefined>;

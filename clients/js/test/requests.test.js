@@ -236,6 +236,30 @@ test("an idempotent call whose repeat cannot be sent may have run", async () => 
   client.abort();
 });
 
+test("a repeat that is refused with a retry is sent again, and the call may have run if there is no time for that", async () => {
+  const client = new FakeClient();
+  await client.greet();
+  const calls = [{ idempotent: true }, { key: "k", deadline: 3000 }].map((options) =>
+    outcome(client.call("m", "", options)));
+  await settle();
+  client.connection.events.end(new Error("lost"));
+  await client.fakeClock.advance(250);
+  await client.greet();
+  assert.deepEqual(client.connection.lines, ["3 m", "4 m;ttl=2750;key=k"]);
+  await client.says("3 no;retry=1000 busy", "4 no;retry=5000 busy");
+  await client.fakeClock.advance(1000);
+  assert.equal(client.connection.lines.length, 2);
+  await client.fakeClock.advance(1000);
+  assert.deepEqual(client.connection.lines.filter((line) => / m/.test(line)).slice(2), ["5 m"]);
+  await client.says("5 ok again");
+  assert.equal(await calls[0], "again");
+  await client.fakeClock.advance(1000);
+  const error = await calls[1];
+  assert.ok(error instanceof UnknownError && error.cause instanceof RefusedError, error);
+  assert.deepEqual([error.code, error.cause.code], ["busy", "busy"]);
+  client.abort();
+});
+
 test("a key is good for as many seconds as the server says, from the first sending on", async () => {
   const client = new FakeClient();
   await client.greet("* /hello;version=1;in-flight=2;keys=b7q2:5");
