@@ -79,7 +79,8 @@ function shortNames() {
   const { names, classes } = members();
   const count = (name) => text.split(new RegExp(`\\b${name}\\b`)).length;
   const internal = [...names].filter((name) => /^\w+$/.test(name) && !reserved.has(name)).sort((a, b) => count(b) - count(a));
-  const letters = [..."trfleBopwsydhgcviubzxjamqkAnCDEFGHIJKLMNOPQRSTUVWXYZ"];
+  // The order was found by trial: this one compresses best.
+  const letters = [..."gtzweylsJiqdchkvrbIDmajfxuOnCBEFGHAKoLMNpPQRSTUVWXYZ"];
   const all = [...letters, ...letters.map((letter) => `_${letter}`)];
   const short = new Map();
   const meet = (one, other) => {
