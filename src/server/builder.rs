@@ -212,8 +212,8 @@ impl<L: Listener> Server<L> {
     /// `retained_bytes_total`. Then come sessions, the slowest first, with the fields of
     /// [`SessionStats`](crate::SessionStats). Then come the topics of
     /// [`ServerHandle::topics`](crate::ServerHandle::topics), those with most messages since their
-    /// log began first: `topic`, `epoch`, `next`, `retained_bytes` and `subscribers`. Durations are in milliseconds, and their names end with `_ms`. Later versions may add
-    /// fields and kinds.
+    /// log began first: `topic`, `epoch`, `next`, `retained_bytes` and `subscribers`. Durations are in
+    /// milliseconds, and their names end with `_ms`. Later versions may add fields and kinds.
     ///
     /// A call takes time in proportion to the number of connections and topics. It locks each topic
     /// for a moment, one after the other.

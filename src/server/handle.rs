@@ -66,10 +66,14 @@ impl ServerHandle {
         stats
     }
 
-    /// The topics that have a log, in no particular order, with what the store holds of each. This
-    /// takes time in proportion to them. [`MemoryTopics`] and the store in a file list all of them,
-    /// and the store in Redis those that have subscribers at this server. A store of another crate
-    /// may list none.
+    /// The topics that have a log, in no particular order, with what the store holds of each.
+    ///
+    /// [`MemoryTopics`] and the store in a file list all topics, and the store in Redis lists those
+    /// that have subscribers at this server. A store of another crate may list none. If it panics,
+    /// the list is empty.
+    ///
+    /// This takes time in proportion to the topics, and locks each of them for a moment. They are
+    /// read one after the other, so the values are consistent only while nothing changes.
     ///
     /// ```
     /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {

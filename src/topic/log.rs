@@ -14,8 +14,8 @@ use crate::{
     },
 };
 
-/// The most bytes of a line before its payload, besides the topic.
-const MARK_NUMBER_SPACES: usize = 2 + 1 + 16 + 1;
+/// The most bytes between `* TOPIC SP` and the payload: the number and a space.
+const NUMBER_SPACE: usize = 16 + 1;
 /// The capacity in bytes that a ring may have beyond twice its content.
 const SPARE: usize = 1_024;
 
@@ -26,7 +26,7 @@ const SPARE: usize = 1_024;
 #[derive(Debug)]
 pub(super) struct Log {
     epoch: Epoch,
-    /// `* TOPIC SP`, with which every line begins, and room for a number.
+    /// `* TOPIC SP`, with which every line begins. Its capacity has [`NUMBER_SPACE`] more bytes.
     prefix: Vec<u8>,
     /// The number of the oldest line held.
     first: u64,
@@ -47,8 +47,8 @@ pub(super) struct Log {
 impl Log {
     /// An empty log whose first message gets the number of `begin`.
     pub(super) fn new(topic: &Topic, begin: Position, retention: Retention) -> Self {
-        let mut prefix = Vec::with_capacity(topic.as_str().len() + MARK_NUMBER_SPACES);
-        prefix.extend([b"* ", topic.as_str().as_bytes(), b" "].concat());
+        let mut prefix = format!("* {topic} ").into_bytes();
+        prefix.reserve_exact(NUMBER_SPACE);
         Self {
             epoch: begin.epoch,
             prefix,
@@ -110,14 +110,14 @@ impl Log {
         }
         let sequence = self.window().next;
         let before = self.lines.len();
-        // Few long appends to a ring are cheaper than many short ones.
-        let prefix = self.prefix.len();
+        // An append to a ring costs more than one to a vector, so the ring gets the head as a whole.
+        let length = self.prefix.len();
         self.prefix.extend_from_slice(itoa::Buffer::new().format(sequence).as_bytes());
         if !stuffed.is_empty() {
             self.prefix.push(b' ');
         }
         self.lines.extend(&self.prefix);
-        self.prefix.truncate(prefix);
+        self.prefix.truncate(length);
         self.lines.extend(stuffed);
         self.lines.push_back(b'\n');
         self.longest = self.longest.max(self.lines.len() - before);

@@ -151,12 +151,12 @@ pub trait TopicStore: Send + Sync + 'static {
 pub struct TopicStats {
     /// The topic, which has a log.
     pub topic: Topic,
-    /// The position behind the last message that this server knows. Within an epoch, the
-    /// difference of two such numbers is how many messages were published between them.
+    /// The position after the last message that this server knows of. Within an epoch, the number
+    /// grows by one with each message.
     pub end: Position,
-    /// Bytes of the log that this process holds in memory.
+    /// Bytes of the log that this process holds in memory: encoded lines, and 16 bytes for each.
     pub retained_bytes: usize,
-    /// The readers of the log: the subscriptions at this server.
+    /// How many readers the log has: the subscriptions at this server.
     pub subscribers: usize,
 }
 

@@ -227,6 +227,17 @@ mod tests {
     }
 
     #[test]
+    fn a_store_that_lists_no_topics_is_named() {
+        let hides = |shown: &str| shown.contains("the topic store of this server lists none");
+        let mut view = View::default();
+        assert!(!hides(&text(&view)), "there are no topics");
+        view.server.topics = 2;
+        assert!(hides(&text(&view)));
+        view.topics.push((TopicFigures::default(), 0.0));
+        assert!(!hides(&text(&view)));
+    }
+
+    #[test]
     fn narrow_screens_leave_out_what_matters_least() {
         let names = |width| -> Vec<_> {
             fitting(SESSIONS, width).into_iter().map(|at| SESSIONS[at].name).collect()

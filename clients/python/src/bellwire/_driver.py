@@ -71,9 +71,9 @@ class Driver(Shell):
         self._begin(output.number, self._open(output))
 
     def _begin(self, number: int, work: Coroutine[None, None, None]) -> None:
-        """Has a task do work for a connection, which `close` ends."""
+        """Starts a task for a connection. `close` cancels it."""
         task = self.loop.create_task(work)
-        if not task.done():  # an eager one may be
+        if not task.done():  # an eager task may have ended already
             self._tasks[number] = task
             task.add_done_callback(lambda done: self._forget(number, done))
 
@@ -91,7 +91,7 @@ class Driver(Shell):
                 await self._connect(output)
         except TimeoutError:
             self._failed(output.number, SilentServer(f"{output.address} did not answer in time"))
-        except Exception as error:  # a name that is none raises a ValueError, and so on
+        except Exception as error:  # for example, an invalid host name raises ValueError
             self._failed(output.number, TransportFailed(f"cannot connect to {output.address}: {error}"))
 
     async def _connect(self, output: Open) -> None:
@@ -106,7 +106,7 @@ class Driver(Shell):
                     server_hostname=(self._server_hostname or address.host) if self._tls else None,
                 )
             except Exception:
-                connected.close()  # it may have no transport yet that would
+                connected.close()  # without a transport, nothing else closes it
                 raise
             return
         await self.loop.create_unix_connection(
@@ -145,7 +145,7 @@ class Driver(Shell):
             self._lingering[number] = self.loop.call_later(_LINGER, transport.abort)
 
     def drop(self) -> None:
-        """Runs, and ends at once what that closes, if its bytes are written. TLS would wait for the other end."""
+        """Runs, and aborts closed transports whose bytes are written. TLS would wait for the other end."""
         transports = list(self._transports.values())
         self.run()
         for transport in transports:
@@ -226,7 +226,7 @@ class _Transport(asyncio.Protocol):
         self._number = number
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # The transports of uvloop are of no class of asyncio.
+        # The transports of uvloop are not instances of asyncio.Transport.
         self._driver.opened(self._number, cast(asyncio.Transport, transport))
 
     def data_received(self, data: bytes) -> None:

@@ -47,7 +47,7 @@ async def connect(host: str, port: int) -> socket.socket:
 async def _resolve(host: str, port: int) -> list[_Info]:
     """The addresses of a host, in the order in which they are tried: of each family in turn."""
     try:
-        # A number needs no resolver. One with a zone does.
+        # A numeric address without a zone needs no resolver.
         version = ipaddress.ip_address(host).version if "%" not in host else 0
     except ValueError:
         version = 0
@@ -72,6 +72,6 @@ async def _attempt(family: int, address: Any) -> socket.socket:
 
 
 def _drop(task: asyncio.Task[socket.socket]) -> None:
-    """The socket of an attempt that came too late."""
+    """Closes the socket of an attempt that connected after another one."""
     if not task.cancelled() and task.exception() is None:
         task.result().close()

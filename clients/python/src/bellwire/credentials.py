@@ -33,7 +33,7 @@ def are_fixed(credentials: Mapping[str, Credentials]) -> bool:
 
 
 def encode(secret: Secret) -> bytes:
-    """The bytes of a secret. Raises ``TypeError`` or ``ValueError``, without the secret, if it is none."""
+    """The bytes of a secret. Raises ``TypeError`` or ``ValueError``, without the secret, if it is not text or bytes."""
     if isinstance(secret, str):
         try:
             return secret.encode()

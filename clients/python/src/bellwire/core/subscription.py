@@ -236,7 +236,7 @@ class Subscription:
         return delivery
 
     def _is_acknowledged_copy(self, message: Message) -> bool:
-        """Whether the application acknowledged it while it came again (C16.5)."""
+        """Whether it is a redelivery of a message that was acknowledged in the meantime (C16.5)."""
         if self._acks is None or not message.redelivered or message.epoch != self.epoch:
             return False
         return self._acks.is_done(message.sequence)

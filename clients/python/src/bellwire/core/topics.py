@@ -76,7 +76,7 @@ class Topics:
         self._paused.pop(subscription, None)
 
     def _take_back(self, subscription: Subscription) -> bool:
-        """Takes its ``/subscribe`` out of the queue. Returns whether that was too late: it was offered."""
+        """Takes its ``/subscribe`` out of the queue. Returns true if it was offered to the transport before."""
         link = self._link_of(subscription)
         if link is None or subscription.stage is not Stage.ASKED:
             return False
